@@ -88,8 +88,8 @@ fetch_source() {
 
 build_std() {
     local library
-    library=$(find "$WORK/source" -type d -name library -path '*rust*' -prune | head -1)
-    [ -f "$library/std/Cargo.toml" ] || { echo "no library/ in the package" >>"$WORK/log"; return 1; }
+    library=$(echo "$WORK"/source/usr/src/rustc-*/library)
+    [ -f "$library/std/Cargo.toml" ] || { echo "no usr/src/rustc-*/library in the package" >>"$WORK/log"; return 1; }
     mkdir -p "$WORK/empty/src"
     printf '[workspace]\n[package]\nname = "empty"\nversion = "0.0.0"\nedition = "2024"\n[profile.release]\npanic = "abort"\n' \
         > "$WORK/empty/Cargo.toml"

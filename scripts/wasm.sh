@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Builds the filter and leaves it, ready for Envoy, as target/latchkey.wasm.
+#
+# After the build: exports that the filter does not use are dropped (tools/wasm-exports/keep.txt),
+# then binaryen's wasm-opt removes what only they could reach and optimises the rest. Where
+# wasm-opt cannot be had the step is skipped with a notice: the filter is then larger and a
+# little slower, and does the same.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly MAX_BYTES=$((1024 * 1024))
+readonly KEEP=tools/wasm-exports/keep.txt
+readonly OUT=target/latchkey.wasm
+# What rustc emits for wasm32-unknown-unknown by default and Envoy's V8 takes. The module's own
+# list of features is stripped with its other custom sections, so wasm-opt has to be told.
+readonly FEATURES=(--enable-bulk-memory --enable-bulk-memory-opt --enable-multivalue --enable-mutable-globals
+    --enable-nontrapping-float-to-int --enable-reference-types --enable-sign-ext)
+
+die() { echo "wasm: $*" >&2; exit 1; }
+
+# Every callback that the filter implements has to be on the keep-list, or Envoy never calls it.
+if [ -d src/shell ]; then
+    while read -r callback; do
+        grep -qx "$callback" "$KEEP" || die "src/shell implements ${callback#proxy_} but $KEEP lacks $callback; add it"
+    done < <(grep -rhoE '\bfn on_[a-z_]+' src/shell \
+        | sed -E 's/^fn on_(http_(request|response)_(headers|body|trailers)|http_call_response|tick|configure|vm_start|done|log|queue_ready)$/keep on_\1/; s/^keep on_http_(request|response)/keep on_\1/; s/^keep /proxy_/' \
+        | grep '^proxy_on_' | sort -u)
+fi
+
+scripts/wasm-target.sh
+cargo build --quiet --release --target wasm32-unknown-unknown -p latchkey --lib
+cargo run --quiet -p wasm-exports -- "$KEEP" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/latchkey.wasm" "$OUT.exports"
+
+if scripts/npm-ci.sh tools/wasm-opt target/tools/wasm-opt; then
+    PATH="$(scripts/node.sh):$PATH" target/tools/wasm-opt/node_modules/.bin/wasm-opt -O3 "${FEATURES[@]}" "$OUT.exports" -o "$OUT.optimised"
+else
+    echo "wasm: wasm-opt cannot be had; the filter stays as rustc built it" >&2
+    cp "$OUT.exports" "$OUT.optimised"
+fi
+mv "$OUT.optimised" "$OUT"
+rm -f "$OUT.exports"
+
+bytes=$(wc -c < "$OUT")
+[ "$bytes" -le "$MAX_BYTES" ] || die "$OUT is $bytes bytes, more than the $MAX_BYTES it may be"
+echo "$OUT: $bytes bytes"

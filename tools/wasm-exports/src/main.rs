@@ -1,0 +1,137 @@
+//! Drops the exports of a wasm module that are not on a keep-list, and copies everything else.
+//!
+//! It does not remove the code that the dropped exports alone could reach: the optimiser that
+//! runs afterwards does.
+//!
+//! Usage: `wasm-exports KEEP_LIST INPUT OUTPUT`. The keep-list has one name a line; `#` starts a
+//! comment. A name that the module does not export is an error, so that a typing mistake cannot
+//! silence a callback.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::{env, fs};
+
+use wasm_encoder::reencode::{Error as ReencodeError, Reencode};
+use wasm_encoder::{ExportSection, Module};
+use wasmparser::{ExportSectionReader, Parser};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [keep_list, input, output] = arguments.as_slice() else {
+        return Err("usage: wasm-exports KEEP_LIST INPUT OUTPUT".into());
+    };
+    let keep_list = fs::read_to_string(keep_list)?;
+    let kept = keep_exports(&fs::read(input)?, names(&keep_list))?;
+    fs::write(output, kept)?;
+    Ok(())
+}
+
+/// The names in the text of a keep-list.
+fn names(keep_list: &str) -> BTreeSet<&str> {
+    keep_list
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// `module` with those of its exports alone that are in `keep`.
+///
+/// # Errors
+/// When `module` is not wasm, or does not export one of the names in `keep`.
+fn keep_exports(module: &[u8], keep: BTreeSet<&str>) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut filter = ExportFilter {
+        missing: keep.clone(),
+        keep,
+    };
+    let mut kept = Module::new();
+    filter.parse_core_module(&mut kept, Parser::new(0), module)?;
+    if filter.missing.is_empty() {
+        Ok(kept.finish())
+    } else {
+        Err(format!(
+            "on the keep-list but not exported by the module: {:?}",
+            filter.missing
+        )
+        .into())
+    }
+}
+
+struct ExportFilter<'a> {
+    keep: BTreeSet<&'a str>,
+    missing: BTreeSet<&'a str>,
+}
+
+impl Reencode for ExportFilter<'_> {
+    type Error = std::convert::Infallible;
+
+    fn parse_export_section(
+        &mut self,
+        exports: &mut ExportSection,
+        section: ExportSectionReader<'_>,
+    ) -> Result<(), ReencodeError<Self::Error>> {
+        for export in section {
+            let export = export?;
+            if self.keep.contains(export.name) {
+                self.missing.remove(export.name);
+                self.parse_export(exports, export)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasm_encoder::{ExportKind, MemorySection, MemoryType};
+    use wasmparser::Payload;
+
+    use super::*;
+
+    /// A module with one memory, exported under each of `names`.
+    fn module(names: &[&str]) -> Vec<u8> {
+        let mut memories = MemorySection::new();
+        memories.memory(MemoryType {
+            minimum: 1,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
+        let mut exports = ExportSection::new();
+        for name in names {
+            exports.export(name, ExportKind::Memory, 0);
+        }
+        let mut module = Module::new();
+        module.section(&memories).section(&exports);
+        module.finish()
+    }
+
+    fn exports(module: &[u8]) -> Vec<String> {
+        Parser::new(0)
+            .parse_all(module)
+            .filter_map(|payload| match payload.unwrap() {
+                Payload::ExportSection(section) => Some(section),
+                _ => None,
+            })
+            .flatten()
+            .map(|export| export.unwrap().name.to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn only_the_listed_exports_stay() {
+        let kept = keep_exports(
+            &module(&["memory", "proxy_on_log"]),
+            names("memory # all\n"),
+        )
+        .unwrap();
+        assert_eq!(exports(&kept), ["memory"]);
+    }
+
+    #[test]
+    fn a_listed_name_that_is_not_exported_is_an_error() {
+        let error = keep_exports(&module(&["memory"]), names("memory\nproxy_on_lgo")).unwrap_err();
+        assert!(error.to_string().contains("proxy_on_lgo"), "{error}");
+    }
+}
