@@ -1,0 +1,138 @@
+//! What the refresh engine needs of the store.
+//!
+//! The ledger is where processes meet: a *claim* is the right to spend one generation of one account's refresh token,
+//! and an *intent* is the durable note that a call with it is about to leave. Both are rows in the database and run on
+//! the database's clock, so two refreshers on one store cannot both call, and a refresher that starts after a crash
+//! knows that a token may be spent.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::clock::UnixMillis;
+use crate::credential::OAuthTokens;
+use crate::id::AccountId;
+
+/// What the scheduler looks at: an account with a refreshable OAuth credential that is not `needs_login`. Disabled
+/// accounts and those that are cooling down are among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which account.
+    pub account: AccountId,
+    /// Counts its credentials.
+    pub generation: u64,
+    /// When the current tokens were stored.
+    pub issued_at: UnixMillis,
+    /// When the access token expires, where that is known.
+    pub expires_at: Option<UnixMillis>,
+    /// Not to be tried before, after a failure.
+    pub retry_at: Option<UnixMillis>,
+}
+
+/// The right to refresh one generation of one account, until it lapses.
+#[derive(Clone)]
+pub struct Claim {
+    /// Which account.
+    pub account: AccountId,
+    /// Its name, for the log.
+    pub name: String,
+    /// Its platform's id.
+    pub platform: String,
+    /// The generation that this claim is for.
+    pub generation: u64,
+    /// Tells this claim from a later one on the same row: random, at least 80 bits.
+    pub token: String,
+    /// The tokens of that generation.
+    pub tokens: OAuthTokens,
+    /// When the access token expires, where that is known.
+    pub expires_at: Option<UnixMillis>,
+    /// Failures in a row, zero after a commit.
+    pub failures: u32,
+    /// How many calls went out with this generation's refresh token and stayed unanswered.
+    pub unanswered: u32,
+    /// When the first of those went out.
+    pub first_unanswered_at: Option<UnixMillis>,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Claim")
+            .field("account", &self.account)
+            .field("generation", &self.generation)
+            .field("unanswered", &self.unanswered)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to a claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// It is ours.
+    Ours(Box<Claim>),
+    /// Another process, or an earlier life of this one, holds it.
+    Busy,
+    /// The account has another generation by now.
+    Moved,
+    /// The account is gone, is `needs_login`, or has nothing to refresh with.
+    NotRefreshable,
+}
+
+/// Where an account with a failed refresh goes from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Not before.
+    pub at: UnixMillis,
+    /// Failures in a row, this one included.
+    pub failures: u32,
+    /// Calls that stayed unanswered, to be stored in place of what [`Ledger::intend`] counted.
+    pub unanswered: u32,
+}
+
+/// The store, as the engine sees it. Each method is one transaction, durable when it returns.
+pub trait Ledger: Send + Sync + 'static {
+    /// Why the store failed; never names a secret.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Every account that may need a refresh.
+    fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
+
+    /// One account's entry; `None` if it is not among [`Ledger::entries`].
+    fn entry(&self, account: &AccountId) -> impl Future<Output = Result<Option<Entry>, Self::Error>> + Send;
+
+    /// Takes the claim on `generation` of `account` for `life`, on the database's clock, if nobody holds one that has
+    /// not lapsed and the generation is current.
+    fn claim(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        life: Duration,
+    ) -> impl Future<Output = Result<Claimed, Self::Error>> + Send;
+
+    /// Notes that a call is about to leave at `now`: one more `unanswered`; `first_unanswered_at` is `now` if it was
+    /// the first. Extends the claim to `life` from now. False, and nothing noted, if the claim is no longer ours or
+    /// the generation has moved.
+    fn intend(
+        &self,
+        claim: &Claim,
+        now: UnixMillis,
+        life: Duration,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Stores the new tokens as generation + 1, issued at `now`; clears failures, intents and the claim; makes a
+    /// `needs_login` account active; moves the snapshot's revision. False, and nothing stored, only if the generation
+    /// is no longer the claim's: a claim that merely lapsed must not cost the account its rotated token.
+    fn commit(
+        &self,
+        claim: &Claim,
+        tokens: &OAuthTokens,
+        expires_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Releases the claim and notes when to try again. Nothing happens if the claim is no longer ours.
+    fn retry_later(&self, claim: &Claim, retry: Retry) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Ends the login: the account becomes `needs_login` with `reason`, the claim is released, the snapshot's revision
+    /// moves. False, and nothing changed, if the claim is no longer ours or the generation has moved.
+    fn needs_login(&self, claim: &Claim, reason: &str) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+}
