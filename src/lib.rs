@@ -1,1 +1,33 @@
-//! x
+#![doc = include_str!("../ARCHITECTURE.md")]
+//!
+//! # This crate
+//!
+//! Everything but `shell` is host-free: it names no proxy-wasm, no clock and no random
+//! source, and is compiled natively for tests, benches and the refresher, which shares the
+//! [`snapshot`] types. `shell` connects it to Envoy and is built for wasm alone.
+#![deny(missing_docs)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::unreachable,
+        clippy::arithmetic_side_effects,
+        clippy::string_slice
+    )
+)]
+
+pub mod attempt;
+pub mod dialect;
+pub mod gate;
+pub mod hash;
+pub mod header;
+pub mod host;
+pub mod id;
+pub mod secret;
+#[cfg(target_arch = "wasm32")]
+mod shell;
+pub mod snapshot;
+pub mod sync;

@@ -1,0 +1,189 @@
+//! Answers of our own: an error in the caller's dialect that cannot be mistaken for the
+//! platform's.
+
+use serde_json::json;
+
+use super::Dialect;
+
+/// Why the gateway itself answers a request with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No client key, or an empty one.
+    NoKey,
+    /// More than one client key, or one in a place or form that is not known.
+    AmbiguousKey,
+    /// A client key that is unknown or revoked.
+    UnknownKey,
+    /// A path that no platform of the snapshot serves.
+    UnknownPath,
+    /// A path that is served with another method.
+    Method,
+    /// An upgrade to another protocol.
+    Upgrade,
+    /// The client key names a pool that the snapshot does not hold.
+    NoPool,
+    /// No account of the pool speaks this path.
+    NoAccount,
+    /// Every account of the pool that speaks this path waits for a fresh credential.
+    AllExpired,
+    /// The refresher has not been reached since Envoy started.
+    NotReady,
+    /// The upstream filter was reached without an account.
+    NoCredential,
+    /// The platform answered with a redirect, which is never followed or passed on.
+    Redirected,
+}
+
+/// What the caller gets.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers beside the status; values are constants or digits.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: String,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::AmbiguousKey => 400,
+            Self::NoKey | Self::UnknownKey => 401,
+            Self::UnknownPath => 404,
+            Self::Method => 405,
+            Self::Upgrade => 426,
+            Self::Redirected => 502,
+            Self::NoPool
+            | Self::NoAccount
+            | Self::AllExpired
+            | Self::NotReady
+            | Self::NoCredential => 503,
+        }
+    }
+
+    /// Our own code for it: no platform's code starts with `latchkey_`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoKey => "latchkey_no_key",
+            Self::AmbiguousKey => "latchkey_ambiguous_key",
+            Self::UnknownKey => "latchkey_unknown_key",
+            Self::UnknownPath => "latchkey_unknown_path",
+            Self::Method => "latchkey_method_not_allowed",
+            Self::Upgrade => "latchkey_no_upgrade",
+            Self::NoPool => "latchkey_no_pool",
+            Self::NoAccount => "latchkey_no_account",
+            Self::AllExpired => "latchkey_all_expired",
+            Self::NotReady => "latchkey_not_ready",
+            Self::NoCredential => "latchkey_no_credential",
+            Self::Redirected => "latchkey_platform_redirect",
+        }
+    }
+
+    /// What happened and what to do.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::NoKey => {
+                "No client key. Send the gateway's key in one of: Authorization: Bearer, x-api-key, x-goog-api-key."
+            }
+            Self::AmbiguousKey => {
+                "Expected exactly one client key, once, in one of: Authorization: Bearer, x-api-key, x-goog-api-key. It is never taken from the URL."
+            }
+            Self::UnknownKey => {
+                "This client key is unknown or revoked. Ask whoever runs the gateway for a key (refresher keys create)."
+            }
+            Self::UnknownPath => "The gateway serves no such path.",
+            Self::Method => "The gateway serves this path with another method.",
+            Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
+            Self::NoPool => {
+                "The pool of this client key does not exist any more. The gateway's operator can see it with: refresher keys list."
+            }
+            Self::NoAccount => {
+                "No usable account of this key's pool serves this path. The gateway's operator can see why with: refresher status."
+            }
+            Self::AllExpired => {
+                "Every account of this key's pool waits for a fresh credential. The gateway's operator can see why with: refresher status."
+            }
+            Self::NotReady => {
+                "The gateway has no accounts yet: it has not reached its refresher since it started."
+            }
+            Self::NoCredential => {
+                "The account of this request is gone. Nothing was sent to the platform; try again."
+            }
+            Self::Redirected => {
+                "The platform answered with a redirect, which the gateway does not follow or pass on."
+            }
+        }
+    }
+
+    /// After how many seconds a new try makes sense; none where it never does by itself.
+    fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::NotReady | Self::NoCredential => Some(1),
+            Self::AllExpired => Some(5),
+            Self::NoAccount | Self::NoPool => Some(30),
+            _ => None,
+        }
+    }
+
+    /// The answer in `dialect`.
+    pub fn reply(self, dialect: Dialect) -> Reply {
+        let kind = match (self.status(), dialect) {
+            (400 | 405 | 426, _) => "invalid_request_error",
+            (401, Dialect::Messages) => "authentication_error",
+            (401, _) => "invalid_request_error",
+            (404, Dialect::Messages) => "not_found_error",
+            (404, _) => "invalid_request_error",
+            (_, Dialect::Messages) => "api_error",
+            (_, _) => "server_error",
+        };
+        let (message, code) = (self.message(), self.code());
+        let body = match dialect {
+            Dialect::Messages => {
+                json!({"type": "error", "error": {"type": kind, "message": message, "code": code}})
+            }
+            Dialect::Chat | Dialect::Responses => {
+                json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+            }
+        };
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("x-latchkey-error", code.to_owned()),
+        ];
+        if let Some(seconds) = self.retry_after() {
+            headers.push(("retry-after", seconds.to_string()));
+        }
+        if matches!(self, Self::NoKey | Self::UnknownKey) {
+            headers.push(("www-authenticate", "Bearer".to_owned()));
+        }
+        Reply {
+            status: self.status(),
+            headers,
+            body: body.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_dialect_has_its_shape() {
+        let reply = Refusal::NotReady.reply(Dialect::Messages);
+        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        assert_eq!(body["type"], "error");
+        assert_eq!(body["error"]["type"], "api_error");
+        assert_eq!(body["error"]["code"], "latchkey_not_ready");
+        assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
+
+        let reply = Refusal::UnknownKey.reply(Dialect::Responses);
+        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        assert_eq!(body["error"]["code"], "latchkey_unknown_key");
+        assert!(body["error"]["param"].is_null());
+        assert_eq!(reply.status, 401);
+    }
+}

@@ -1,0 +1,101 @@
+//! Identifiers of platforms, accounts, pools and client keys.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest identifier, in bytes: room for a prefix and a UUID.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// An identifier that is safe in a header, a cluster name, a file name and a log line:
+/// 1 to [`MAX_ID_BYTES`] of `A-Z a-z 0-9 _ - .`, not starting with a dot.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id(Arc<str>);
+
+/// Why a text is not an [`Id`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidId;
+
+// === impl Id ===
+
+impl Id {
+    /// The identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for Id {
+    type Error = InvalidId;
+
+    fn try_from(text: &str) -> Result<Self, InvalidId> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        let fits = !text.is_empty() && text.len() <= MAX_ID_BYTES && !text.starts_with('.');
+        if fits && text.bytes().all(legal) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId)
+        }
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        Self::try_from(text.as_str())
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.as_str().to_owned()
+    }
+}
+
+impl Borrow<str> for Id {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl InvalidId ===
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "expected an id of 1 to {MAX_ID_BYTES} characters A-Z a-z 0-9 _ - . not starting with a dot"
+        )
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_safe_text_is_an_id() {
+        for good in ["acc_7Q", "gpt-6.1", "a", &"x".repeat(MAX_ID_BYTES)] {
+            assert_eq!(Id::try_from(good).unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "../x", "a b", "a\n", "é", "a/b", &"x".repeat(MAX_ID_BYTES + 1)] {
+            assert_eq!(Id::try_from(bad), Err(InvalidId), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A usable account, with its credential.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{header::HeaderText, id::Id, secret::Secret};
+
+/// An account that may serve requests. One that may not is absent from the snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// Never reused.
+    pub id: Id,
+    /// What its operator calls it.
+    pub name: HeaderText,
+    /// The platform it belongs to.
+    pub platform: Id,
+    /// The Envoy cluster that leads there.
+    pub cluster: Id,
+    /// The `:authority` of its requests: host, and port where it is not the scheme's own.
+    pub authority: HeaderText,
+    /// The access token or API key.
+    #[serde(
+        serialize_with = "serialize_secret",
+        deserialize_with = "deserialize_secret"
+    )]
+    pub credential: Secret,
+    /// What the platform's header templates need beside the credential.
+    #[serde(default)]
+    pub vars: BTreeMap<String, HeaderText>,
+    /// Counts its credentials, from 1.
+    pub generation: u64,
+    /// When the credential ends, in Unix milliseconds; none for one that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Whether the credential is past its end at `now`, in Unix milliseconds.
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|expires_at| now >= expires_at)
+    }
+}
+
+fn serialize_secret<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(secret.expose())
+}
+
+fn deserialize_secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+    let text = HeaderText::deserialize(from)?;
+    if text.as_str().is_empty() {
+        return Err(serde::de::Error::custom("expected a credential"));
+    }
+    Ok(Secret::new(text.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::snapshot::fixture;
+
+    #[test]
+    fn an_account_is_expired_from_its_end_on() {
+        let mut account = fixture::account("acc_1", "codex");
+        assert!(!account.is_expired(u64::MAX));
+        account.expires_at = Some(1_000);
+        assert!(!account.is_expired(999));
+        assert!(account.is_expired(1_000));
+    }
+
+    #[test]
+    fn debug_shows_no_credential() {
+        let shown = format!("{:?}", fixture::account("acc_1", "codex"));
+        assert!(!shown.contains("token-of"), "{shown}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What a caller presents to the gateway, as its hash.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::id::Id;
+
+/// A client key that is valid now. A revoked one is absent from the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientKey {
+    /// Names the key in logs and records.
+    pub id: Id,
+    /// Its hash. A key holds at least 112 random bits, so a plain hash does (OWASP ASVS 6.5.2).
+    pub sha256: KeyHash,
+    /// The pool that serves it.
+    pub pool: Id,
+}
+
+/// The SHA-256 of a client key, 64 hex digits in JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyHash([u8; 32]);
+
+/// Why a text is not a [`KeyHash`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidKeyHash;
+
+// === impl KeyHash ===
+
+impl KeyHash {
+    /// Hashes the key that a caller sent.
+    pub fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+}
+
+impl TryFrom<String> for KeyHash {
+    type Error = InvalidKeyHash;
+
+    fn try_from(text: String) -> Result<Self, InvalidKeyHash> {
+        parse_hex(text.as_bytes()).map(Self).ok_or(InvalidKeyHash)
+    }
+}
+
+impl From<KeyHash> for String {
+    fn from(hash: KeyHash) -> Self {
+        to_hex(&hash.0)
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Display for InvalidKeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected a SHA-256 of 64 hex digits")
+    }
+}
+
+impl std::error::Error for InvalidKeyHash {}
+
+/// Lower-case hex of `bytes`.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The `N` bytes that `text` spells in hex of either case.
+pub(crate) fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != N.checked_mul(2)? {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        let digit = |digit: u8| (digit as char).to_digit(16);
+        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_goes_both_ways() {
+        let hash = KeyHash::of(b"abc");
+        let text = String::from(hash);
+        // NIST FIPS 180-2, appendix B.1.
+        assert_eq!(
+            text,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(KeyHash::try_from(text.to_uppercase()), Ok(hash));
+        for bad in ["", "ba", &text[..63], &format!("{text}0"), &text.replace('b', "g")] {
+            assert_eq!(KeyHash::try_from(bad.to_owned()), Err(InvalidKeyHash));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The snapshot: what the refresher publishes and every Envoy holds.
+//!
+//! A snapshot is a set of [`Record`]s, one line of JSON each. [`page`] is how they travel,
+//! [`bucket`] how they lie in Envoy's shared data, [`view`] what one VM has parsed of them.
+//! Parsing refuses what does not fit and ignores fields it does not know, so that an older
+//! filter reads a newer refresher.
+
+pub mod account;
+pub mod bucket;
+pub mod client_key;
+pub mod page;
+pub mod platform;
+pub mod pool;
+pub mod template;
+pub mod view;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    account::Account,
+    client_key::{ClientKey, KeyHash},
+    platform::{HeaderPlan, Platform, Route},
+    pool::{Member, Policy, Pool},
+    template::Template,
+    view::View,
+};
+use crate::id::Id;
+
+/// The version of the record and page format that this crate reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// The longest record line, in bytes. An account with its tokens is 3 to 6 KiB, a pool of
+/// 10,000 members 500 KiB.
+pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
+
+/// One thing of the snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// How to talk to a service.
+    Platform(Platform),
+    /// A usable account.
+    Account(Account),
+    /// A set of accounts and a policy.
+    Pool(Pool),
+    /// What a caller may present.
+    Key(ClientKey),
+    /// A record that is no more, or must not be used.
+    Removed(Removed),
+}
+
+/// The kind of a record. An id is unique within its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// [`Record::Platform`]
+    Platform,
+    /// [`Record::Account`]
+    Account,
+    /// [`Record::Pool`]
+    Pool,
+    /// [`Record::Key`]
+    Key,
+}
+
+/// Names a record that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The kind of the record.
+    pub kind: Kind,
+    /// Its id.
+    pub id: Id,
+}
+
+/// Why a line is not a record.
+#[derive(Debug)]
+pub enum InvalidRecord {
+    /// Longer than [`MAX_RECORD_BYTES`].
+    TooLong,
+    /// Not the JSON of a record. The position is kept, the text is not: it may hold a secret.
+    Json {
+        /// Column in the line, from 1.
+        column: usize,
+    },
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// [`InvalidRecord`], which never repeats the line.
+    pub fn from_line(line: &[u8]) -> Result<Self, InvalidRecord> {
+        if line.len() > MAX_RECORD_BYTES {
+            return Err(InvalidRecord::TooLong);
+        }
+        serde_json::from_slice(line).map_err(|error| InvalidRecord::Json {
+            column: error.column(),
+        })
+    }
+
+    /// Writes one line, without its end.
+    ///
+    /// # Errors
+    /// [`InvalidRecord::TooLong`] for a record over [`MAX_RECORD_BYTES`].
+    pub fn to_line(&self) -> Result<String, InvalidRecord> {
+        let line = serde_json::to_string(self).map_err(|error| InvalidRecord::Json {
+            column: error.column(),
+        })?;
+        if line.len() > MAX_RECORD_BYTES {
+            return Err(InvalidRecord::TooLong);
+        }
+        Ok(line)
+    }
+
+    /// What the record is, or says is gone.
+    pub fn key(&self) -> (Kind, &Id) {
+        match self {
+            Self::Platform(platform) => (Kind::Platform, &platform.id),
+            Self::Account(account) => (Kind::Account, &account.id),
+            Self::Pool(pool) => (Kind::Pool, &pool.id),
+            Self::Key(key) => (Kind::Key, &key.id),
+            Self::Removed(removed) => (removed.kind, &removed.id),
+        }
+    }
+}
+
+// === impl InvalidRecord ===
+
+impl std::fmt::Display for InvalidRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooLong => write!(f, "expected a record of at most {MAX_RECORD_BYTES} bytes"),
+            Self::Json { column } => write!(
+                f,
+                "expected the JSON of a record of format {FORMAT}; it breaks at column {column}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InvalidRecord {}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! A small snapshot that the tests of several modules start from.
+
+    use super::*;
+
+    pub(crate) const PLATFORMS: &str = concat!(
+        r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[],"allow":["accept","content-type","user-agent","session-id","x-codex-*"]},"models":["gpt-6.1-sol"]}}"#,
+        "\n",
+        r#"{"platform":{"id":"anthropic","owner":"anthropic","routes":[{"path":"/v1/messages","methods":["POST"],"dialect":"messages","upstream":"/v1/messages"}],"headers":{"set":[["x-api-key","{credential}"]],"default":[["anthropic-version","2023-06-01"]],"allow":["accept","content-type","anthropic-*"]},"models":["claude-opus-5-5"]}}"#,
+    );
+
+    pub(crate) fn platform(id: &str) -> Platform {
+        PLATFORMS
+            .lines()
+            .filter_map(|line| match Record::from_line(line.as_bytes()).unwrap() {
+                Record::Platform(platform) => Some(platform),
+                _ => None,
+            })
+            .find(|platform| platform.id.as_str() == id)
+            .unwrap()
+    }
+
+    pub(crate) fn account(id: &str, platform: &str) -> Account {
+        let line = format!(
+            r#"{{"account":{{"id":"{id}","name":"{id}","platform":"{platform}","cluster":"latchkey-{id}","authority":"up.test","credential":"token-of-{id}","vars":{{"account_id":"ws-{id}"}},"generation":1}}}}"#
+        );
+        match Record::from_line(line.as_bytes()).unwrap() {
+            Record::Account(account) => account,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn pool(id: &str, policy: Policy, accounts: &[&str]) -> Pool {
+        let member = |account: &&str| Member {
+            account: Id::try_from(*account).unwrap(),
+            weight: pool::Weight::default(),
+        };
+        Pool {
+            id: Id::try_from(id).unwrap(),
+            policy,
+            members: accounts.iter().map(member).collect(),
+        }
+    }
+
+    pub(crate) fn client_key(id: &str, key: &[u8], pool: &str) -> ClientKey {
+        ClientKey {
+            id: Id::try_from(id).unwrap(),
+            sha256: KeyHash::of(key),
+            pool: Id::try_from(pool).unwrap(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_its_line() {
+        let records = [
+            Record::Platform(fixture::platform("codex")),
+            Record::Account(fixture::account("acc_1", "codex")),
+            Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"])),
+            Record::Key(fixture::client_key("key_1", b"lk_x", "default")),
+            Record::Removed(Removed {
+                kind: Kind::Account,
+                id: Id::try_from("acc_9").unwrap(),
+            }),
+        ];
+        for record in records {
+            let line = record.to_line().unwrap();
+            assert!(!line.contains('\n'));
+            assert_eq!(Record::from_line(line.as_bytes()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_without_repeating_it() {
+        let good = Record::Account(fixture::account("acc_1", "codex"))
+            .to_line()
+            .unwrap();
+        for bad in [
+            good.replace("token-of-acc_1", "token\\r\\nx: y"),
+            good.replace("up.test", "up.test\\n"),
+            good.replace("ws-acc_1", "ws\\u0000"),
+            good.replace("acc_1", "../acc"),
+            good.replace("\"generation\":1", "\"generation\":-1"),
+            good[..good.len() - 1].to_owned(),
+        ] {
+            let error = Record::from_line(bad.as_bytes()).unwrap_err();
+            assert!(!error.to_string().contains("token"), "{error}");
+        }
+        let newer = good.replace("{\"id\"", "{\"colour\":\"blue\",\"id\"");
+        assert!(Record::from_line(newer.as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,233 @@
+//! How records travel from the refresher to Envoy: pages of lines with a checksum.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    FORMAT,
+    client_key::{parse_hex, to_hex},
+};
+
+/// The most record bytes that a writer puts on a page, line ends included. A reader takes any.
+pub const MAX_PAGE_BYTES: usize = 1024 * 1024 + 1;
+
+/// Names one history of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Epoch([u8; 16]);
+
+/// The first line of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageHeader {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The history that the revisions belong to.
+    pub epoch: Epoch,
+    /// Forget everything held: this page starts anew.
+    pub reset: bool,
+    /// The revision that the page builds on.
+    pub from: u64,
+    /// The revision after it.
+    pub to: u64,
+    /// Whether there is another page at once.
+    pub more: bool,
+    /// How many records follow.
+    pub records: usize,
+    /// SHA-256 of every byte after this line, in hex.
+    sha256: String,
+}
+
+/// A page whose checksum and count hold. Its records are not parsed yet.
+#[derive(Debug)]
+pub struct Page<'a> {
+    /// The first line.
+    pub header: PageHeader,
+    body: &'a [u8],
+}
+
+/// Why bytes are not a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidPage {
+    /// The first line is not a page header.
+    Header,
+    /// Another format than [`FORMAT`]; the refresher is newer or older than this filter.
+    Format(u32),
+    /// The checksum does not hold.
+    Checksum,
+    /// Another number of records than the header says.
+    Count,
+    /// `to` is before `from`.
+    Order,
+}
+
+// === impl Epoch ===
+
+impl Epoch {
+    /// The epoch of these bytes, which are random where the store is made.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Epoch {
+    type Error = InvalidPage;
+
+    fn try_from(text: String) -> Result<Self, InvalidPage> {
+        parse_hex(text.as_bytes())
+            .map(Self)
+            .ok_or(InvalidPage::Header)
+    }
+}
+
+impl From<Epoch> for String {
+    fn from(epoch: Epoch) -> Self {
+        to_hex(&epoch.0)
+    }
+}
+
+// === impl PageHeader ===
+
+impl PageHeader {
+    /// Writes the page that `lines` make; the header's count and checksum are set from them.
+    pub fn encode<'a>(
+        epoch: Epoch,
+        reset: bool,
+        (from, to): (u64, u64),
+        more: bool,
+        lines: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut records = 0_usize;
+        for line in lines {
+            body.extend_from_slice(line.as_bytes());
+            body.push(b'\n');
+            records = records.saturating_add(1);
+        }
+        let header = Self {
+            format: FORMAT,
+            epoch,
+            reset,
+            from,
+            to,
+            more,
+            records,
+            sha256: to_hex(&Sha256::digest(&body)),
+        };
+        // A struct of numbers, booleans and hex always serialises.
+        let mut page = serde_json::to_vec(&header).unwrap_or_default();
+        page.push(b'\n');
+        page.extend_from_slice(&body);
+        page
+    }
+}
+
+// === impl Page ===
+
+impl<'a> Page<'a> {
+    /// Checks `bytes`.
+    ///
+    /// # Errors
+    /// [`InvalidPage`], before anything of the page can be used.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidPage> {
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let (head, rest) = bytes.split_at(end.ok_or(InvalidPage::Header)?);
+        let body = rest.get(1..).unwrap_or_default();
+        let header: PageHeader =
+            serde_json::from_slice(head).map_err(|_| InvalidPage::Header)?;
+        if header.format != FORMAT {
+            return Err(InvalidPage::Format(header.format));
+        }
+        if parse_hex(header.sha256.as_bytes()) != Some(Sha256::digest(body).into()) {
+            return Err(InvalidPage::Checksum);
+        }
+        if header.to < header.from {
+            return Err(InvalidPage::Order);
+        }
+        let page = Self { header, body };
+        if page.lines().count() != page.header.records {
+            return Err(InvalidPage::Count);
+        }
+        Ok(page)
+    }
+
+    /// The record lines, in order of revision.
+    pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        lines(self.body)
+    }
+}
+
+/// The non-empty lines of `bytes`.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+// === impl InvalidPage ===
+
+impl std::fmt::Display for InvalidPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header => f.write_str("expected a page header as the first line"),
+            Self::Format(found) => write!(
+                f,
+                "expected snapshot format {FORMAT}, found {found}: run a filter and a refresher of one release"
+            ),
+            Self::Checksum => f.write_str("the page's checksum does not hold"),
+            Self::Count => f.write_str("the page's record count does not hold"),
+            Self::Order => f.write_str("the page ends at a revision before its start"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidPage {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode() -> Vec<u8> {
+        let epoch = Epoch::from_bytes([7; 16]);
+        PageHeader::encode(epoch, true, (0, 5), false, ["{\"a\":1}", "{\"b\":2}"])
+    }
+
+    #[test]
+    fn a_page_survives_the_wire() {
+        let bytes = encode();
+        let page = Page::parse(&bytes).unwrap();
+        assert_eq!(page.header.to, 5);
+        let lines: Vec<_> = page.lines().collect();
+        assert_eq!(lines, [b"{\"a\":1}", b"{\"b\":2}"]);
+    }
+
+    #[test]
+    fn no_flipped_byte_after_the_header_passes() {
+        let bytes = encode();
+        let body = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for at in body..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(Page::parse(&bad).unwrap_err(), InvalidPage::Checksum);
+        }
+    }
+
+    #[test]
+    fn no_truncation_passes() {
+        let bytes = encode();
+        for length in 0..bytes.len() {
+            assert!(Page::parse(&bytes[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn another_format_is_named() {
+        let text = String::from_utf8(encode()).unwrap();
+        let newer = text.replace("\"format\":1", "\"format\":2");
+        assert_eq!(Page::parse(newer.as_bytes()).unwrap_err(), InvalidPage::Format(2));
+    }
+}

@@ -1,0 +1,197 @@
+//! What one VM has parsed of the snapshot.
+
+use std::{collections::HashMap, rc::Rc};
+
+use super::{
+    Account, ClientKey, InvalidRecord, Kind, KeyHash, Platform, Pool, Record,
+    bucket::{BUCKETS, Bucket},
+};
+use crate::id::Id;
+
+/// The parsed snapshot, indexed for requests.
+#[derive(Debug)]
+pub struct View {
+    platforms: HashMap<Id, Rc<Platform>>,
+    accounts: HashMap<Id, Rc<Account>>,
+    pools: HashMap<Id, Rc<Pool>>,
+    keys: HashMap<KeyHash, ClientKey>,
+    /// What came from each bucket, so that its next content replaces it.
+    contents: Vec<Vec<Held>>,
+    version: u64,
+}
+
+/// Where a record of a bucket is.
+#[derive(Debug)]
+enum Held {
+    Platform(Id),
+    Account(Id),
+    Pool(Id),
+    Key(KeyHash),
+}
+
+// === impl View ===
+
+impl View {
+    /// Counts the changes; tables made from the view are stale when it moved.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The client key with this hash.
+    pub fn key(&self, hash: &KeyHash) -> Option<&ClientKey> {
+        self.keys.get(hash)
+    }
+
+    /// The pool of this id.
+    pub fn pool(&self, id: &Id) -> Option<&Rc<Pool>> {
+        self.pools.get(id)
+    }
+
+    /// The account of this id.
+    pub fn account(&self, id: &str) -> Option<&Rc<Account>> {
+        self.accounts.get(id)
+    }
+
+    /// The platform of this id.
+    pub fn platform(&self, id: &Id) -> Option<&Rc<Platform>> {
+        self.platforms.get(id)
+    }
+
+    /// Every platform, in no order.
+    pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
+        self.platforms.values().map(Rc::as_ref)
+    }
+
+    /// Takes `bucket` as the content of bucket `number`.
+    ///
+    /// # Errors
+    /// The first record that does not parse. The view is then as it was.
+    pub fn replace(&mut self, number: usize, bucket: &Bucket<'_>) -> Result<(), InvalidRecord> {
+        let records: Vec<Record> = bucket
+            .records()
+            .map(Record::from_line)
+            .collect::<Result<_, _>>()?;
+        let Some(content) = self.contents.get_mut(number) else {
+            return Ok(());
+        };
+        for held in content.drain(..) {
+            match held {
+                Held::Platform(id) => drop(self.platforms.remove(&id)),
+                Held::Account(id) => drop(self.accounts.remove(&id)),
+                Held::Pool(id) => drop(self.pools.remove(&id)),
+                Held::Key(hash) => drop(self.keys.remove(&hash)),
+            }
+        }
+        for record in records {
+            content.push(match record {
+                Record::Platform(platform) => {
+                    let id = platform.id.clone();
+                    self.platforms.insert(id.clone(), Rc::new(platform));
+                    Held::Platform(id)
+                }
+                Record::Account(account) => {
+                    let id = account.id.clone();
+                    self.accounts.insert(id.clone(), Rc::new(account));
+                    Held::Account(id)
+                }
+                Record::Pool(pool) => {
+                    let id = pool.id.clone();
+                    self.pools.insert(id.clone(), Rc::new(pool));
+                    Held::Pool(id)
+                }
+                Record::Key(key) => {
+                    let hash = key.sha256;
+                    self.keys.insert(hash, key);
+                    Held::Key(hash)
+                }
+                // A bucket holds what is, not what is gone.
+                Record::Removed(_) => continue,
+            });
+        }
+        self.version = self.version.wrapping_add(1);
+        Ok(())
+    }
+
+    /// How many records of `kind` it holds.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Platform => self.platforms.len(),
+            Kind::Account => self.accounts.len(),
+            Kind::Pool => self.pools.len(),
+            Kind::Key => self.keys.len(),
+        }
+    }
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            platforms: HashMap::new(),
+            accounts: HashMap::new(),
+            pools: HashMap::new(),
+            keys: HashMap::new(),
+            contents: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
+            version: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+impl View {
+    /// A view of these records, for tests.
+    pub(crate) fn of(records: &[Record]) -> Self {
+        let lines: Vec<_> = records.iter().map(|r| r.to_line().unwrap()).collect();
+        let mut view = Self::default();
+        for number in 0..BUCKETS {
+            let mut bucket = Bucket::default();
+            for (record, line) in records.iter().zip(&lines) {
+                let (kind, id) = record.key();
+                if super::bucket::bucket_of(kind, id) == number {
+                    bucket.apply(record, line.as_bytes());
+                }
+            }
+            view.replace(number, &bucket).unwrap();
+        }
+        view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Policy, fixture};
+
+    #[test]
+    fn a_bucket_replaces_what_it_held() {
+        let key = Record::Key(fixture::client_key("key_1", b"old", "default"));
+        let account = Record::Account(fixture::account("acc_1", "codex"));
+        let pool = Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"]));
+        let mut view = View::of(&[key, account, pool]);
+        assert!(view.key(&KeyHash::of(b"old")).is_some());
+
+        let rotated = Record::Key(fixture::client_key("key_1", b"new", "default"));
+        let line = rotated.to_line().unwrap();
+        let mut bucket = Bucket::default();
+        bucket.apply(&rotated, line.as_bytes());
+        let (kind, id) = rotated.key();
+        view.replace(super::super::bucket::bucket_of(kind, id), &bucket)
+            .unwrap();
+        assert!(view.key(&KeyHash::of(b"old")).is_none());
+        assert!(view.key(&KeyHash::of(b"new")).is_some());
+        assert!(view.account("acc_1").is_some());
+    }
+
+    #[test]
+    fn a_bad_record_changes_nothing() {
+        let account = Record::Account(fixture::account("acc_1", "codex"));
+        let mut view = View::of(std::slice::from_ref(&account));
+        let version = view.version();
+        let content = b"aacc_1 {\"account\":{}}\n";
+        let bucket = Bucket::decode(content).unwrap();
+        let (kind, id) = account.key();
+        let number = super::super::bucket::bucket_of(kind, id);
+        assert!(view.replace(number, &bucket).is_err());
+        assert!(view.account("acc_1").is_some());
+        assert_eq!(view.version(), version);
+    }
+}
