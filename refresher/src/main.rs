@@ -1,2 +1,2 @@
-//! x
+//! The `refresher` program.
 fn main() {}

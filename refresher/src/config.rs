@@ -1,0 +1,165 @@
+//! `config.toml` of the state directory: what the operator chose. Every key is optional; unknown ones are refused.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The most bytes of `config.toml`.
+const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+
+/// The operator's choices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Platforms whose terms the operator has read and accepts.
+    pub acknowledged_terms: BTreeSet<String>,
+    /// A folder of profiles to merge over the embedded ones.
+    pub platforms_dir: Option<PathBuf>,
+    /// The daemon.
+    pub serve: Serve,
+    /// The clusters that Envoy reads.
+    pub envoy: Envoy,
+}
+
+/// `[serve]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serve {
+    /// User ids that may use the socket besides this process's own and root; Envoy's, where it runs as another user.
+    pub allowed_uids: BTreeSet<u32>,
+}
+
+/// `[envoy]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Envoy {
+    /// The certificates that Envoy trusts for platforms without a `ca_file`, as Envoy sees the path.
+    pub trusted_ca: PathBuf,
+    /// The filter, as Envoy sees the path.
+    pub wasm: PathBuf,
+}
+
+impl Default for Envoy {
+    fn default() -> Envoy {
+        Envoy {
+            trusted_ca: "/etc/ssl/certs/ca-certificates.crt".into(),
+            wasm: "/etc/latchkey/latchkey.wasm".into(),
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("{}: cannot read it: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It is not TOML, or a key is unknown or does not fit.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads the file; a missing one means that every key has its default.
+    ///
+    /// # Errors
+    /// Naming the file and the place.
+    pub fn load(path: &Path) -> Result<Config, Error> {
+        let text = match read_bounded(path, MAX_CONFIG_BYTES) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Config::default()),
+            Err(source) => {
+                return Err(Error::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        toml::from_str(&text).map_err(|source| Error::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}
+
+/// The text of a file of at most `bound` bytes.
+///
+/// # Errors
+/// If it cannot be read, is longer, or is not UTF-8.
+pub(crate) fn read_bounded(path: &Path, bound: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bound + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bound {
+        return Err(io::Error::other(format!("it is longer than {bound} bytes")));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| io::Error::other(format!("it is not UTF-8: {}", error.utf8_error())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn load(text: impl AsRef<[u8]>) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn every_key_is_optional() {
+        assert_eq!(
+            Config::load(Path::new("/nonexistent/config.toml")).unwrap(),
+            Config::default()
+        );
+        let config = load(
+            "acknowledged_terms = ['codex']\n[serve]\nallowed_uids = [101]\n[envoy]\nwasm = '/w'",
+        )
+        .unwrap();
+        assert_eq!(
+            config.acknowledged_terms,
+            BTreeSet::from(["codex".to_owned()])
+        );
+        assert_eq!(config.serve.allowed_uids, BTreeSet::from([101]));
+        assert_eq!(
+            config.envoy,
+            Envoy {
+                wasm: "/w".into(),
+                ..Envoy::default()
+            }
+        );
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_place() {
+        for (text, place) in [
+            (&b"acknowledged_terms = "[..], "line 1"),
+            (b"\n[server]", "server"),
+            (b"[serve]\nallowed_uids = ['root']", "line 2"),
+            (&[0xff], "UTF-8"),
+            (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),
+        ] {
+            let message = load(text).unwrap_err().to_string();
+            assert!(
+                message.contains("config.toml") && message.contains(place),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Ids of records, and random text. Ids are made here and never come from a person, so they are safe in file names,
+//! header values and Envoy cluster names.
+
+use std::fmt;
+
+use rand::RngCore;
+
+/// RFC 4648 §6, without padding.
+const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// Characters after the prefix: 80 random bits.
+const ID_CHARACTERS: usize = 16;
+
+/// `characters` random base32 characters, five bits each, from the operating system's generator by way of `rand`.
+pub fn random_base32(characters: usize) -> String {
+    let mut bytes = vec![0; characters];
+    rand::rng().fill_bytes(&mut bytes);
+    // 256 is a multiple of 32: no character is likelier than another.
+    bytes
+        .iter()
+        .map(|byte| char::from(BASE32[usize::from(byte % 32)]))
+        .collect()
+}
+
+/// `bytes` random bytes as lower-case hex.
+pub fn random_hex(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    rand::rng().fill_bytes(&mut random);
+    hex(&random)
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+macro_rules! id {
+    ($name:ident, $prefix:literal, $what:literal) => {
+        #[doc = concat!("The id of ", $what, ": `", $prefix, "` and 16 base32 characters.")]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// A new one, of 80 random bits.
+            pub fn random() -> $name {
+                $name(format!(
+                    concat!($prefix, "{}"),
+                    random_base32(ID_CHARACTERS)
+                ))
+            }
+
+            /// Reads one; `None` if `text` is something else.
+            pub fn parse(text: &str) -> Option<$name> {
+                let rest = text.strip_prefix($prefix)?;
+                let fits =
+                    rest.len() == ID_CHARACTERS && rest.bytes().all(|byte| BASE32.contains(&byte));
+                fits.then(|| $name(text.to_owned()))
+            }
+
+            /// As text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(AccountId, "acc_", "an account");
+id!(ClientKeyId, "key_", "a client key");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_back_and_nothing_else_is() {
+        let id = AccountId::random();
+        assert_eq!(AccountId::parse(id.as_str()), Some(id.clone()));
+        assert_ne!(AccountId::random(), id);
+        for wrong in [
+            "",
+            "acc_",
+            "acc_AAAAAAAAAAAAAAA",
+            "acc_AAAAAAAAAAAAAAA1",
+            "key_AAAAAAAAAAAAAAAA",
+            "acc_../../../../../..",
+        ] {
+            assert_eq!(AccountId::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The refresher: logs LLM accounts in, keeps their credentials fresh and sealed, and publishes them to Envoy.
+//!
+//! Read top-down: `cli` parses and prints, `serve` runs the daemon, `sync` answers Envoy, `envoy` writes its clusters,
+//! `refresh` and `oauth` talk to token endpoints. Below them `store` keeps everything, [`platform`] says what a
+//! platform is, [`seal`] and [`key_file`] guard what is kept.
+
+pub mod config;
+pub mod credential;
+pub mod id;
+pub mod key_file;
+pub mod platform;
+pub mod seal;
+pub mod state;
+
+pub mod refresh {
+    //! Keeps OAuth logins alive.
+    pub mod clock;
+    pub mod ledger;
+}

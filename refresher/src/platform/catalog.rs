@@ -1,0 +1,307 @@
+//! The platforms at hand: the embedded profiles, the operator's merged over them, and which terms were acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Invalid, Profile};
+
+const EMBEDDED: [(&str, &str); 3] = [
+    ("codex", include_str!("../../platforms/codex.toml")),
+    ("openai", include_str!("../../platforms/openai.toml")),
+    ("anthropic", include_str!("../../platforms/anthropic.toml")),
+];
+/// The most bytes of a profile: a hundred times the longest embedded one.
+const MAX_PROFILE_BYTES: u64 = 256 * 1024;
+
+/// Why the platforms cannot be loaded, or one of them cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder or a file cannot be read.
+    #[error("{}: cannot read it: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected.
+        source: Box<toml::de::Error>,
+    },
+    /// A value does not fit.
+    #[error("{}: {source}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The key, and what is wrong.
+        source: Invalid,
+    },
+    /// No such platform.
+    #[error("there is no platform {id:?}; there are: {known}")]
+    Unknown {
+        /// What was asked for.
+        id: String,
+        /// What there is.
+        known: String,
+    },
+    /// Its terms were not acknowledged.
+    #[error(
+        "platform {id} is off until you have read this notice:\n\n{terms}\n\nTo turn it on, put acknowledged_terms = \
+         [\"{id}\"] into config.toml in the state directory, or give --acknowledge-terms {id}"
+    )]
+    TermsNotAcknowledged {
+        /// The platform.
+        id: String,
+        /// Its notice.
+        terms: String,
+    },
+}
+
+/// Every platform by id, and the terms that were acknowledged.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    profiles: BTreeMap<String, Profile>,
+    acknowledged: BTreeSet<String>,
+}
+
+impl Catalog {
+    /// The embedded profiles, with `<folder>/<id>.toml` merged over them or beside them.
+    ///
+    /// # Errors
+    /// Naming the file and the key.
+    pub fn load(folder: Option<&Path>, acknowledged: BTreeSet<String>) -> Result<Catalog, Error> {
+        let mut tables = BTreeMap::new();
+        for (id, text) in EMBEDDED {
+            let path = PathBuf::from(format!("(built in) {id}.toml"));
+            tables.insert(id.to_owned(), (parse(&path, text)?, path));
+        }
+        for path in folder.map(toml_files).transpose()?.unwrap_or_default() {
+            let over = parse(&path, &read(&path)?)?;
+            let id = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let (mut table, _) = tables.remove(&id).unwrap_or_default();
+            merge(&mut table, over);
+            tables.insert(id, (table, path));
+        }
+        let mut profiles = BTreeMap::new();
+        for (id, (table, path)) in tables {
+            let invalid = |source| Error::Invalid {
+                path: path.clone(),
+                source,
+            };
+            let profile = Profile::from_table(table).map_err(invalid)?;
+            if profile.id != id {
+                let problem = format!("expected {id:?}, the file's name, found {:?}", profile.id);
+                return Err(invalid(super::invalid("id", problem)));
+            }
+            profiles.insert(id, profile);
+        }
+        for id in &acknowledged {
+            if !profiles.contains_key(id) {
+                tracing::warn!(
+                    platform = id,
+                    "terms were acknowledged for a platform that does not exist"
+                );
+            }
+        }
+        Ok(Catalog {
+            profiles,
+            acknowledged,
+        })
+    }
+
+    /// The platform `id`, if it may be used.
+    ///
+    /// # Errors
+    /// If there is none, or its terms were not acknowledged; the message has the notice and the cure.
+    pub fn usable(&self, id: &str) -> Result<&Profile, Error> {
+        let profile = self.profile(id)?;
+        match &profile.terms {
+            Some(terms) if !self.acknowledged.contains(id) => Err(Error::TermsNotAcknowledged {
+                id: id.to_owned(),
+                terms: terms.clone(),
+            }),
+            _ => Ok(profile),
+        }
+    }
+
+    /// The platform `id`, acknowledged or not.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn profile(&self, id: &str) -> Result<&Profile, Error> {
+        self.profiles.get(id).ok_or_else(|| {
+            let known = self
+                .profiles
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
+            Error::Unknown {
+                id: id.to_owned(),
+                known,
+            }
+        })
+    }
+
+    /// Every platform that may be used.
+    pub fn all_usable(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles
+            .values()
+            .filter(|profile| self.usable(&profile.id).is_ok())
+    }
+}
+
+/// The folder's `*.toml`, in order of name.
+fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let entries = fs::read_dir(folder)
+        .map_err(failed)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    crate::config::read_bounded(path, MAX_PROFILE_BYTES).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn parse(path: &Path, text: &str) -> Result<toml::Table, Error> {
+    text.parse().map_err(|source| Error::Syntax {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// Tables key by key; everything else is replaced.
+fn merge(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, text: impl AsRef<[u8]>) -> Result<Catalog, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(file), text).unwrap();
+        Catalog::load(Some(folder.path()), BTreeSet::new())
+    }
+
+    #[test]
+    fn an_override_changes_what_it_names_and_nothing_else() {
+        let text = "upstream.base_url = 'https://[::1]:8443'\nmodels = ['m']\nheaders.default = { x-a = 'b' }";
+        let catalog = load("openai.toml", text).unwrap();
+        let profile = catalog.usable("openai").unwrap();
+        assert_eq!(profile.upstream.authority, "[::1]:8443");
+        assert_eq!(profile.models, ["m"]);
+        assert_eq!(profile.name, "OpenAI API");
+        assert_eq!(profile.headers.default.len(), 1);
+        assert_eq!(profile.routes.len(), 3);
+    }
+
+    #[test]
+    fn a_new_file_adds_a_platform() {
+        let text = "id = 'own'\nname = 'Own'\nowner = 'us'\ncredentials = ['api_key']\nroutes = [{ path = '/v1/x', \
+                    methods = ['POST'], dialect = 'chat', upstream = '/x' }]\n[upstream]\nbase_url = \
+                    'http://127.0.0.1:1'\n[headers]\nset = { authorization = 'Bearer {credential}' }\nallow = []";
+        assert_eq!(
+            load("own.toml", text)
+                .unwrap()
+                .usable("own")
+                .unwrap()
+                .upstream
+                .port,
+            1
+        );
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_place() {
+        for (file, text, place) in [
+            ("openai.toml", "models = [", "line 1"),
+            ("openai.toml", "modells = []", "modells"),
+            ("openai.toml", "upstream.base_url = 7", "upstream.base_url"),
+            (
+                "openai.toml",
+                "upstream.base_url = 'ftp://x'",
+                "upstream.base_url",
+            ),
+            (
+                "openai.toml",
+                "headers.set.authorization = \"a\\r\\nb\"",
+                "headers.set.authorization",
+            ),
+            ("openai.toml", "id = 'other'", "id: expected \"openai\""),
+            ("new.toml", "id = 'new'", "missing field"),
+        ] {
+            let message = load(file, text).unwrap_err().to_string();
+            assert!(
+                message.contains(file) && message.contains(place),
+                "{text}: {message}"
+            );
+        }
+        let message = load("openai.toml", [0xff, 0xfe]).unwrap_err().to_string();
+        assert!(
+            message.contains("openai.toml") && message.contains("UTF-8"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn terms_come_before_use() {
+        let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+        let message = catalog.usable("codex").unwrap_err().to_string();
+        assert!(
+            message.contains("OpenAI's terms") && message.contains("--acknowledge-terms codex"),
+            "{message}"
+        );
+        assert_eq!(
+            catalog
+                .all_usable()
+                .map(|profile| profile.id.as_str())
+                .collect::<Vec<_>>(),
+            ["anthropic", "openai"]
+        );
+        assert!(
+            Catalog::load(None, BTreeSet::from(["codex".into()]))
+                .unwrap()
+                .usable("codex")
+                .is_ok()
+        );
+        assert!(
+            catalog
+                .usable("nope")
+                .unwrap_err()
+                .to_string()
+                .contains("anthropic, codex, openai")
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! A profile as it is written: TOML with no key unknown. What the values mean is [`super::Profile`]'s business.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::credential::CredentialKind;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Profile {
+    pub id: String,
+    pub name: String,
+    pub owner: String,
+    pub terms: Option<String>,
+    pub credentials: Vec<CredentialKind>,
+    #[serde(default)]
+    pub models: Vec<String>,
+    pub upstream: Upstream,
+    pub routes: Vec<Route>,
+    pub headers: Headers,
+    pub oauth: Option<OAuth>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    pub base_url: String,
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub path: String,
+    pub methods: Vec<String>,
+    pub dialect: String,
+    pub upstream: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Headers {
+    pub set: BTreeMap<String, String>,
+    #[serde(default)]
+    pub default: BTreeMap<String, String>,
+    pub allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OAuth {
+    pub authorize_url: String,
+    pub token_url: String,
+    pub revoke_url: Option<String>,
+    pub client_id: String,
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    #[serde(default)]
+    pub authorize_params: BTreeMap<String, String>,
+    pub redirect_host: String,
+    pub redirect_ports: Vec<u16>,
+    pub redirect_path: String,
+    pub refresh_encoding: super::RefreshEncoding,
+    #[serde(default)]
+    pub refresh_params: BTreeMap<String, String>,
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
+    #[serde(default)]
+    pub errors: OAuthErrors,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OAuthErrors {
+    #[serde(default)]
+    pub permanent: Vec<String>,
+}

@@ -1,0 +1,105 @@
+use super::*;
+
+const CODEX: &str = include_str!("../../platforms/codex.toml");
+
+/// The codex profile with a piece of its text replaced.
+fn codex_with(from: &str, to: &str) -> Result<Profile, Invalid> {
+    assert!(CODEX.contains(from), "{from}");
+    Profile::from_table(CODEX.replace(from, to).parse().unwrap())
+}
+
+#[test]
+fn the_codex_profile_means_what_it_says() {
+    let profile = codex_with("x", "x").unwrap();
+    assert_eq!(profile.upstream.host, Host::Name("chatgpt.com".into()));
+    assert_eq!((profile.upstream.port, profile.upstream.tls), (443, true));
+    assert_eq!(profile.upstream.authority, "chatgpt.com");
+    assert_eq!(
+        profile.required_vars(),
+        BTreeSet::from(["account_id".to_owned()])
+    );
+    let oauth = profile.oauth.unwrap();
+    assert_eq!(oauth.redirect_ports, [1455, 1457]);
+    assert!(
+        oauth
+            .permanent_errors
+            .contains(&"refresh_token_reused".to_owned())
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_key() {
+    for (from, to, key) in [
+        ("id = \"codex\"", "id = \"Co dex\"", "id"),
+        (
+            "\"https://chatgpt.com\"",
+            "\"https://chatgpt.com/v1\"",
+            "upstream.base_url",
+        ),
+        (
+            "\"https://chatgpt.com\"",
+            "\"https://u:p@chatgpt.com\"",
+            "upstream.base_url",
+        ),
+        (
+            "\"https://chatgpt.com\"",
+            "\"unix:/x\"",
+            "upstream.base_url",
+        ),
+        (
+            "path = \"/v1/responses\"",
+            "path = \"v1/responses\"",
+            "routes[0].path",
+        ),
+        (
+            "path = \"/v1/responses\"",
+            "path = \"/v1/responses?a\"",
+            "routes[0].path",
+        ),
+        (
+            "dialect = \"responses\"",
+            "dialect = \"telex\"",
+            "routes[0].dialect",
+        ),
+        ("methods = [\"POST\"]", "methods = []", "routes[0].methods"),
+        (
+            "methods = [\"POST\"]",
+            "methods = [\"PO ST\"]",
+            "routes[0].methods",
+        ),
+        (
+            "\"Bearer {credential}\"",
+            "\"Bearer\\u0000{credential}\"",
+            "headers.set.authorization",
+        ),
+        (
+            "\"Bearer {credential}\"",
+            "\"Bearer {credential\"",
+            "headers.set.authorization",
+        ),
+        (
+            "\"Bearer {credential}\"",
+            "\"Bearer {}\"",
+            "headers.set.authorization",
+        ),
+        (
+            "{account_id}",
+            "{nobody_sets_this}",
+            "headers.set uses {nobody_sets_this}",
+        ),
+        (
+            "default = {}",
+            "default = { x-a = \"a\\nb\" }",
+            "headers.default.x-a",
+        ),
+        ("\"accept\"", "\"Accept\"", "headers.allow[0]"),
+        ("\"accept\"", "\"*\"", "headers.allow[0]"),
+        ("\"/email\"", "\"email\"", "oauth.claims.email"),
+        ("\"127.0.0.1\"", "\"0.0.0.0\"", "oauth.redirect_host"),
+        ("[1455, 1457]", "[]", "oauth.redirect_ports"),
+        ("\"json\"", "\"xml\"", "oauth.refresh_encoding"),
+    ] {
+        let error = codex_with(from, to).unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+    }
+}

@@ -1,0 +1,249 @@
+//! Seals records at rest: AES-256-GCM, the one place in Latchkey that holds cryptography.
+//!
+//! A sealed record is `format (1) ∥ key id (4) ∥ nonce (12) ∥ ciphertext ∥ tag (16)`. Its associated data is
+//! `format ∥ record id ∥ key id ∥ generation`, so that a record cannot be put in another's place and an old one cannot
+//! be put back. Several keys can open, one seals. Where keys come from is `key_file`'s business, where records go is
+//! the store's.
+
+use std::fmt;
+
+use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use rand::RngCore;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+/// The layout above.
+const FORMAT: u8 = 1;
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+const KEY_ID_BYTES: usize = 4;
+/// NIST SP 800-38D §8.2.2: 96 random bits.
+const NONCE_BYTES: usize = 12;
+const TAG_BYTES: usize = 16;
+const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
+
+/// The most records that one key may seal: nine tenths of the 2^32 that NIST SP 800-38D §8.3 allows for random nonces.
+pub const SEALS_PER_KEY: u64 = 3_865_470_566;
+
+/// Why a record could not be sealed or opened.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Tampered with, cut short, swapped, or sealed with a key that is not at hand: one answer for all of them.
+    #[error("a sealed record cannot be opened: it was changed, or sealed with another key")]
+    Open,
+    /// The key has sealed [`SEALS_PER_KEY`] records.
+    #[error(
+        "the key has sealed {SEALS_PER_KEY} records, the most that is safe; start with a new key"
+    )]
+    Exhausted,
+}
+
+/// A 256-bit key with the id that sealed records name it by.
+pub struct Key {
+    id: [u8; KEY_ID_BYTES],
+    cipher: Aes256Gcm,
+}
+
+impl Key {
+    /// A key from its bytes. Its id is derived from them, so that it needs no keeping.
+    pub fn new(bytes: &[u8; KEY_BYTES]) -> Key {
+        let mut hash = Sha256::new();
+        hash.update(b"latchkey key id");
+        hash.update(bytes);
+        let digest = hash.finalize();
+        let mut id = [0; KEY_ID_BYTES];
+        id.copy_from_slice(&digest[..KEY_ID_BYTES]);
+        Key {
+            id,
+            cipher: Aes256Gcm::new(bytes.into()),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Key(…)")
+    }
+}
+
+/// What a sealed record is bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding<'a> {
+    /// The record's id in the store.
+    pub record: &'a str,
+    /// The record's generation: counts what was sealed under this id.
+    pub generation: u64,
+}
+
+impl Binding<'_> {
+    /// Every part but the record's id has a fixed length, so that no two bindings share their bytes.
+    fn associated_data(&self, key: &Key) -> Vec<u8> {
+        [
+            &[FORMAT],
+            self.record.as_bytes(),
+            &key.id,
+            &self.generation.to_be_bytes(),
+        ]
+        .concat()
+    }
+}
+
+/// The key that seals, and those that only open what they once sealed.
+#[derive(Debug)]
+pub struct Keyring {
+    sealing: Key,
+    retired: Vec<Key>,
+}
+
+impl Keyring {
+    /// A keyring that seals with `sealing` and opens with any of them.
+    pub fn new(sealing: Key, retired: Vec<Key>) -> Keyring {
+        Keyring { sealing, retired }
+    }
+
+    /// Seals `plaintext`. `seals` is how many records the key has sealed before this one.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] once that is [`SEALS_PER_KEY`].
+    pub fn seal(
+        &self,
+        binding: Binding<'_>,
+        plaintext: &[u8],
+        seals: u64,
+    ) -> Result<Vec<u8>, Error> {
+        if seals >= SEALS_PER_KEY {
+            return Err(Error::Exhausted);
+        }
+        let key = &self.sealing;
+        let mut nonce = [0; NONCE_BYTES];
+        rand::rng().fill_bytes(&mut nonce);
+        let payload = Payload {
+            msg: plaintext,
+            aad: &binding.associated_data(key),
+        };
+        let ciphertext = key
+            .cipher
+            .encrypt(Nonce::from_slice(&nonce), payload)
+            .map_err(|_| Error::Exhausted)?;
+        Ok([&[FORMAT], &key.id[..], &nonce, &ciphertext].concat())
+    }
+
+    /// Opens what [`Keyring::seal`] sealed under the same binding.
+    ///
+    /// # Errors
+    /// [`Error::Open`], whatever the reason.
+    pub fn open(&self, binding: Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        if sealed.len() < HEADER_BYTES + TAG_BYTES || sealed[0] != FORMAT {
+            return Err(Error::Open);
+        }
+        let (header, ciphertext) = sealed.split_at(HEADER_BYTES);
+        let (key_id, nonce) = header[1..].split_at(KEY_ID_BYTES);
+        let mut keys = std::iter::once(&self.sealing).chain(&self.retired);
+        let key = keys.find(|key| key.id == key_id).ok_or(Error::Open)?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &binding.associated_data(key),
+        };
+        key.cipher
+            .decrypt(Nonce::from_slice(nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| Error::Open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALICE: Binding<'_> = Binding {
+        record: "acc_A",
+        generation: 7,
+    };
+
+    fn keyring(byte: u8) -> Keyring {
+        Keyring::new(Key::new(&[byte; KEY_BYTES]), Vec::new())
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens(plaintext: Vec<u8>, record: String, generation: u64) {
+            let binding = Binding { record: &record, generation };
+            let sealed = keyring(1).seal(binding, &plaintext, 0).unwrap();
+            prop_assert_eq!(&**keyring(1).open(binding, &sealed).unwrap(), &plaintext[..]);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_refused(plaintext in prop::collection::vec(any::<u8>(), 0..64)) {
+            let sealed = keyring(1).seal(ALICE, &plaintext, 0).unwrap();
+            for bit in 0..sealed.len() * 8 {
+                let mut flipped = sealed.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                prop_assert_eq!(keyring(1).open(ALICE, &flipped), Err(Error::Open));
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let sealed = keyring(1).seal(ALICE, b"token", 0).unwrap();
+        for length in 0..sealed.len() {
+            assert_eq!(
+                keyring(1).open(ALICE, &sealed[..length]),
+                Err(Error::Open),
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_swapped_or_older_record_is_refused() {
+        let sealed = keyring(1).seal(ALICE, b"token", 0).unwrap();
+        for other in [
+            Binding {
+                record: "acc_B",
+                ..ALICE
+            },
+            Binding {
+                generation: 8,
+                ..ALICE
+            },
+        ] {
+            assert_eq!(keyring(1).open(other, &sealed), Err(Error::Open));
+        }
+    }
+
+    #[test]
+    fn a_retired_key_opens_and_a_foreign_one_does_not() {
+        let sealed = keyring(1).seal(ALICE, b"token", 0).unwrap();
+        let rotated = Keyring::new(Key::new(&[2; KEY_BYTES]), vec![Key::new(&[1; KEY_BYTES])]);
+        assert_eq!(&**rotated.open(ALICE, &sealed).unwrap(), b"token");
+        assert_eq!(keyring(2).open(ALICE, &sealed), Err(Error::Open));
+        let resealed = rotated.seal(ALICE, b"token", 0).unwrap();
+        assert_eq!(keyring(1).open(ALICE, &resealed), Err(Error::Open));
+    }
+
+    #[test]
+    fn nonces_do_not_repeat() {
+        let keyring = keyring(1);
+        let nonces: HashSet<Vec<u8>> = (0..100_000)
+            .map(|seals| {
+                keyring.seal(ALICE, b"", seals).unwrap()[1 + KEY_ID_BYTES..HEADER_BYTES].to_vec()
+            })
+            .collect();
+        assert_eq!(nonces.len(), 100_000);
+    }
+
+    #[test]
+    fn a_key_seals_no_more_than_its_bound() {
+        assert!(keyring(1).seal(ALICE, b"", SEALS_PER_KEY - 1).is_ok());
+        assert_eq!(
+            keyring(1).seal(ALICE, b"", SEALS_PER_KEY),
+            Err(Error::Exhausted)
+        );
+    }
+}
