@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# envoy-config.sh [--from YAML] [--port PORT] [--state DIR] [--wasm FILE] > run.yaml
+#
+# Prints a copy of envoy/envoy.yaml (or of another YAML of that folder) with the values replaced
+# that an installation changes: exactly those on the lines marked `# (port)`, `# (state)` and
+# `# (wasm)`. What is not given stays as shipped. DIR and FILE are best absolute.
+set -euo pipefail
+
+from=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/envoy/envoy.yaml
+replacements=()
+
+die() { echo "envoy-config: $*" >&2; exit 1; }
+
+# replace MARK SHIPPED VALUE: the edit of the lines marked MARK. | & \ and newline would change it.
+replace() {
+    local mark=$1 shipped=$2 value=$3
+    [[ $value =~ ^[A-Za-z0-9_./@:+-]+$ ]] || die "--$mark '$value' has a character that a path in YAML cannot take"
+    grep -q "$shipped.* # ($mark)\$" "$from" || die "$from has no '$shipped' marked '# ($mark)'"
+    replacements+=(-e "/# ($mark)\$/s|$shipped|$value|")
+}
+
+while [ $# -gt 0 ]; do
+    [ $# -ge 2 ] || die "$1 needs a value"
+    case $1 in
+        --from) from=$2 ;;
+        --port) [[ $2 =~ ^[0-9]+$ ]] || die "--port '$2' is not a number"; port=$2 ;;
+        --state) state=$2 ;;
+        --wasm) wasm=$2 ;;
+        *) die "unknown option $1; usage: envoy-config.sh [--from YAML] [--port PORT] [--state DIR] [--wasm FILE]" ;;
+    esac
+    shift 2
+done
+[ -r "$from" ] || die "cannot read $from"
+[ -z "${port:-}" ] || replace port 8080 "$port"
+[ -z "${state:-}" ] || replace state /var/lib/latchkey "${state%/}"
+[ -z "${wasm:-}" ] || replace wasm /usr/lib/latchkey/latchkey.wasm "$wasm"
+
+sed "${replacements[@]}" -e '' "$from"
