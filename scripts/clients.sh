@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs the real clients that the end-to-end tests run, in their pinned versions (tests/clients/),
+# and prints the folder: bin/python with the `openai` and `anthropic` packages, and bin/codex.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly DIR="$PWD/target/clients"
+readonly REQUIREMENTS=tests/clients/requirements.txt
+
+die() { echo "clients: $*" >&2; exit 1; }
+
+mkdir -p "$DIR"
+exec 9>"$DIR/.lock"
+flock 9
+
+if ! cmp --quiet "$REQUIREMENTS" "$DIR/python/installed"; then
+    rm -rf "$DIR/python"
+    # Without a pip of its own, and filled by the machine's: needs no python3-venv package.
+    python3 -m venv --without-pip "$DIR/python"
+    python3 -m pip --python "$DIR/python/bin/python" install --quiet --only-binary :all: \
+        --requirement "$REQUIREMENTS" >"$DIR/pip.log" 2>&1 \
+        || die "pip cannot install $REQUIREMENTS ($(grep -m1 ERROR "$DIR/pip.log")); check the network and pip's index setting"
+    cp "$REQUIREMENTS" "$DIR/python/installed"
+fi
+scripts/npm-ci.sh tests/clients "$DIR/npm"
+
+# wrapper NAME COMMAND: bin/NAME, which runs COMMAND with Node on its PATH. Written beside and moved
+# into place: a redirection would follow a link that is there, out of this tree and into Python's own binary.
+wrapper() {
+    printf '#!/bin/sh\nPATH="%s:$PATH" exec "%s" "$@"\n' "$node" "$2" > "$DIR/bin/.new"
+    chmod 755 "$DIR/bin/.new"
+    mv -fT "$DIR/bin/.new" "$DIR/bin/$1"
+}
+rm -rf "$DIR/bin" && mkdir "$DIR/bin"
+node=$(scripts/node.sh)
+wrapper python "$DIR/python/bin/python"
+wrapper codex "$DIR/npm/node_modules/.bin/codex"
+echo "$DIR"
