@@ -1,0 +1,75 @@
+# `make` lists the targets. What they need and the machine lacks is fetched into target/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(CURDIR)/target
+export CARGO_TARGET_DIR := $(TARGET)
+WASM := $(TARGET)/latchkey.wasm
+# Options for every `cargo test`: make test TEST_OPTIONS=--no-fail-fast
+TEST_OPTIONS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: preflight
+preflight:
+	@scripts/preflight.sh
+
+.PHONY: build
+build: preflight wasm ## Build the filter, the refresher and the simulated platform
+	$(CARGO) build -p refresher -p sim
+
+.PHONY: wasm
+wasm: preflight ## Build the filter: target/latchkey.wasm
+	scripts/wasm.sh
+
+.PHONY: envoy
+envoy: preflight ## Find or fetch the pinned Envoy, and print its path
+	@scripts/envoy.sh
+
+.PHONY: clients
+clients: preflight ## Install the real clients that the end-to-end tests run
+	@scripts/clients.sh
+
+.PHONY: demo
+demo: build envoy ## Run Latchkey against a simulated platform and show what it does
+	scripts/demo.sh
+
+.PHONY: test
+test: unit e2e ## Run every test
+
+.PHONY: unit
+unit: preflight ## Run the tests that need no Envoy
+	$(CARGO) test $(TEST_OPTIONS) --workspace --exclude it
+
+.PHONY: e2e
+e2e: build ## Run the end-to-end tests on the real Envoy, with the real clients
+	envoy=$$(scripts/envoy.sh) && clients=$$(scripts/clients.sh) && \
+	scripts/validate-yaml.sh $(WASM) && \
+	LATCHKEY_ENVOY=$$envoy LATCHKEY_CLIENTS=$$clients LATCHKEY_WASM=$(WASM) \
+	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
+	$(CARGO) test $(TEST_OPTIONS) -p it
+
+.PHONY: lint
+lint: preflight ## Check the format, clippy for the host and for wasm, and the dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/wasm-target.sh
+	$(CARGO) clippy --target wasm32-unknown-unknown -p latchkey --lib -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(MAKE) --no-print-directory deny; \
+	else echo "lint: no cargo-deny, dependencies not checked; run 'cargo install --locked cargo-deny'"; fi
+
+.PHONY: deny
+deny: ## Check licences, advisories and bans of the dependencies
+	$(CARGO) deny --all-features check
+
+.PHONY: bench
+bench: build envoy ## Measure what the filter costs
+	$(CARGO) bench --manifest-path bench/Cargo.toml
+
+.PHONY: clean
+clean: ## Remove everything that was built or fetched
+	rm -rf target .cargo/config.toml

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Checks that this machine has what the build needs and cannot fetch by itself. Says what is missing
+# and how to get it, one line each.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+missing=0
+lacks() { echo "preflight: $*" >&2; missing=1; }
+
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
+    lacks "no Rust; install $rust or newer from https://rustup.rs"
+else
+    have=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$rust" "${have%%-*}" | sort -V | head -n 1)" = "$rust" ] \
+        || lacks "Rust is $have, and $rust is needed; run 'rustup update stable'"
+fi
+if ! command -v python3 >/dev/null; then
+    lacks "no Python 3; on Debian and Ubuntu run 'apt-get install python3 python3-pip'"
+elif ! python3 -m pip --version >/dev/null 2>&1; then
+    lacks "Python 3 has no pip; on Debian and Ubuntu run 'apt-get install python3-pip'"
+fi
+command -v cc >/dev/null || lacks "no C compiler; on Debian and Ubuntu run 'apt-get install build-essential'"
+exit "$missing"
