@@ -31,7 +31,7 @@ wrapper() {
     chmod 755 "$DIR/bin/.new"
     mv -fT "$DIR/bin/.new" "$DIR/bin/$1"
 }
-rm -rf "$DIR/bin" && mkdir "$DIR/bin"
+rm -rf "${DIR:?}/bin" && mkdir "$DIR/bin"
 node=$(scripts/node.sh)
 wrapper python "$DIR/python/bin/python"
 wrapper codex "$DIR/npm/node_modules/.bin/codex"
