@@ -81,6 +81,7 @@ impl Credential {
                 key: key.expose_secret().into(),
             },
         };
+        // A struct of text always serialises.
         Zeroizing::new(serde_json::to_vec(&record).unwrap_or_default())
     }
 

@@ -6,11 +6,13 @@
 
 pub mod config;
 pub mod credential;
+pub mod envoy;
 pub mod id;
 pub mod key_file;
 pub mod platform;
 pub mod seal;
 pub mod state;
+pub mod store;
 
 pub mod refresh {
     //! Keeps OAuth logins alive.

@@ -220,11 +220,11 @@ mod tests {
         let text = "upstream.base_url = 'https://[::1]:8443'\nmodels = ['m']\nheaders.default = { x-a = 'b' }";
         let catalog = load("openai.toml", text).unwrap();
         let profile = catalog.usable("openai").unwrap();
-        assert_eq!(profile.upstream.authority, "[::1]:8443");
-        assert_eq!(profile.models, ["m"]);
+        assert_eq!(profile.upstream.authority.as_str(), "[::1]:8443");
+        assert_eq!(profile.record.models.len(), 1);
         assert_eq!(profile.name, "OpenAI API");
-        assert_eq!(profile.headers.default.len(), 1);
-        assert_eq!(profile.routes.len(), 3);
+        assert_eq!(profile.record.headers.default.len(), 1);
+        assert_eq!(profile.record.routes.len(), 3);
     }
 
     #[test]

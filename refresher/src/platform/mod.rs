@@ -5,21 +5,21 @@ pub mod catalog;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use http::{HeaderName, HeaderValue, Method};
+use latchkey::header::{HeaderName, HeaderText, NamePattern};
+use latchkey::id::Id;
+use latchkey::snapshot::{self, HeaderPlan, Route, Template};
 use reqwest::Url;
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
 
 pub use catalog::Catalog;
 
 use crate::credential::CredentialKind;
-
-/// The dialects that a route may name.
-const DIALECTS: [&str; 3] = ["chat", "responses", "messages"];
-/// The name that stands for the access token or API key in `headers.set`.
-const CREDENTIAL: &str = "credential";
 
 /// A value that does not fit, and where it is.
 #[derive(Debug, thiserror::Error)]
@@ -45,22 +45,16 @@ pub struct Profile {
     pub id: String,
     /// For people.
     pub name: String,
-    /// `owned_by` in `/v1/models`.
-    pub owner: String,
     /// A notice that the operator must acknowledge before the platform is on.
     pub terms: Option<String>,
     /// The credentials that its accounts may have.
     pub credentials: Vec<CredentialKind>,
-    /// Model ids for `/v1/models`.
-    pub models: Vec<String>,
     /// Where requests go.
     pub upstream: Upstream,
-    /// Which requests it answers.
-    pub routes: Vec<Route>,
-    /// What the headers of a request become.
-    pub headers: Headers,
     /// How to log in and refresh; present if `credentials` names `oauth`.
     pub oauth: Option<OAuth>,
+    /// Routes, headers and models: what Envoy has to know.
+    pub record: snapshot::Platform,
 }
 
 /// Where a platform's requests go.
@@ -73,7 +67,7 @@ pub struct Upstream {
     /// The port, also where the URL leaves it out.
     pub port: u16,
     /// `:authority` of requests: host, and port where it is not the scheme's own.
-    pub authority: String,
+    pub authority: HeaderText,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -85,30 +79,6 @@ pub enum Host {
     Name(String),
     /// As it is.
     Address(IpAddr),
-}
-
-/// One request path that a platform answers.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// The caller's path, exact.
-    pub path: String,
-    /// The methods.
-    pub methods: Vec<Method>,
-    /// The wire format of the body.
-    pub dialect: String,
-    /// The path at the platform.
-    pub upstream: String,
-}
-
-/// What the headers of a request become.
-#[derive(Debug, Clone)]
-pub struct Headers {
-    /// Put on, whatever the caller sent: name and template over `{credential}` and the account's variables.
-    pub set: Vec<(HeaderName, String)>,
-    /// Put on where the caller sent none.
-    pub default: Vec<(HeaderName, HeaderValue)>,
-    /// The caller's headers that may go out: a name, or a prefix and `*`.
-    pub allow: Vec<String>,
 }
 
 /// How the body of a refresh request is written.
@@ -163,22 +133,31 @@ impl Profile {
         let raw: raw::Profile = table
             .try_into()
             .map_err(|error: toml::de::Error| from_toml(&error))?;
+        let models = raw.models.iter().enumerate();
+        let routes = raw.routes.into_iter().enumerate();
         let profile = Profile {
-            headers: headers(raw.headers)?,
-            routes: raw
-                .routes
-                .into_iter()
-                .enumerate()
-                .map(|(n, raw)| route(n, raw))
-                .collect::<Result<_, _>>()?,
             upstream: upstream(raw.upstream)?,
             oauth: raw.oauth.map(oauth).transpose()?,
+            record: snapshot::Platform {
+                id: fit("id", Id::try_from(raw.id.as_str()))?,
+                owner: fit("owner", HeaderText::try_from(raw.owner))?,
+                routes: routes
+                    .map(|(index, raw)| route(index, raw))
+                    .collect::<Result<_, _>>()?,
+                headers: headers(raw.headers)?,
+                models: models
+                    .map(|(index, model)| {
+                        fit(
+                            format!("models[{index}]"),
+                            HeaderText::try_from(model.as_str()),
+                        )
+                    })
+                    .collect::<Result<_, _>>()?,
+            },
             id: raw.id,
             name: raw.name,
-            owner: raw.owner,
             terms: raw.terms.map(|terms| terms.trim().to_owned()),
             credentials: raw.credentials,
-            models: raw.models,
         };
         profile.check()?;
         Ok(profile)
@@ -204,7 +183,7 @@ impl Profile {
                 "expected \"oauth\", \"api_key\" or both, found none",
             ));
         }
-        if self.routes.is_empty() {
+        if self.record.routes.is_empty() {
             return Err(invalid("routes", "expected one [[routes]] at least"));
         }
         let wants_oauth = self.credentials.contains(&CredentialKind::OAuth);
@@ -218,26 +197,33 @@ impl Profile {
             .oauth
             .iter()
             .flat_map(|oauth| oauth.claims.keys())
-            .collect::<BTreeSet<_>>();
-        for variable in self.required_vars() {
-            if !claims.contains(&variable) {
-                let key = format!("headers.set uses {{{variable}}}");
-                return Err(invalid(
-                    key,
-                    format!("expected {{{CREDENTIAL}}} or a name from [oauth.claims]"),
-                ));
-            }
+            .map(String::as_str)
+            .collect();
+        if let Some(variable) = self.required_vars().difference(&claims).next() {
+            let key = format!("headers.set uses {{{variable}}}");
+            return Err(invalid(
+                key,
+                "expected {credential} or a name from [oauth.claims]",
+            ));
         }
         Ok(())
     }
 
+    /// What the store publishes of it.
+    pub fn publication(&self) -> crate::store::Platform {
+        crate::store::Platform {
+            record: self.record.clone(),
+            authority: self.upstream.authority.clone(),
+        }
+    }
+
     /// The account variables that the headers use; an account without one of them cannot be used.
-    pub fn required_vars(&self) -> BTreeSet<String> {
-        let templates = self.headers.set.iter().map(|(_, template)| template);
-        // `headers` has checked that every template reads.
-        templates
-            .flat_map(|template| variables(template).unwrap_or_default())
-            .filter(|name| name != CREDENTIAL)
+    pub fn required_vars(&self) -> BTreeSet<&str> {
+        self.record
+            .headers
+            .set
+            .iter()
+            .flat_map(|(_, template)| template.vars())
             .collect()
     }
 }
@@ -270,9 +256,13 @@ fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
             .parse()
             .map_or_else(|_| Host::Name(host.to_owned()), Host::Address),
         port: url.port_or_known_default().unwrap_or_default(),
-        authority: url
-            .port()
-            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        authority: fit(
+            key,
+            HeaderText::try_from(
+                url.port()
+                    .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+            ),
+        )?,
         ca_file: raw.ca_file,
     })
 }
@@ -297,113 +287,63 @@ fn web_url(key: &str, text: &str) -> Result<Url, Invalid> {
 
 fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {
     let key = |name: &str| format!("routes[{index}].{name}");
-    for (name, path) in [("path", &raw.path), ("upstream", &raw.upstream)] {
-        if !path.starts_with('/')
-            || !path
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
-        {
-            return Err(invalid(
-                key(name),
-                format!("expected an absolute path without a query, found {path:?}"),
-            ));
-        }
-    }
-    if !DIALECTS.contains(&raw.dialect.as_str()) {
+    let is_method = |method: &String| {
+        !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase())
+    };
+    if raw.methods.is_empty() || !raw.methods.iter().all(is_method) {
         return Err(invalid(
-            key("dialect"),
-            format!("expected one of {DIALECTS:?}, found {:?}", raw.dialect),
+            key("methods"),
+            format!("expected methods in upper case, found {:?}", raw.methods),
         ));
     }
-    let method = |text: &String| {
-        Method::from_bytes(text.as_bytes())
-            .map_err(|_| invalid(key("methods"), format!("{text:?} is no HTTP method")))
-    };
-    let methods = raw
-        .methods
-        .iter()
-        .map(method)
-        .collect::<Result<Vec<_>, _>>()?;
-    if methods.is_empty() {
-        return Err(invalid(key("methods"), "expected one method at least"));
-    }
+    let dialect = raw.dialect.as_str().into_deserializer();
     Ok(Route {
-        path: raw.path,
-        methods,
-        dialect: raw.dialect,
-        upstream: raw.upstream,
+        path: fit(key("path"), raw.path.try_into())?,
+        methods: fit(
+            key("methods"),
+            raw.methods.into_iter().map(HeaderText::try_from).collect(),
+        )?,
+        dialect: fit(
+            key("dialect"),
+            Deserialize::deserialize(dialect).map_err(|error: ValueError| error),
+        )?,
+        upstream: fit(key("upstream"), raw.upstream.try_into())?,
     })
 }
 
-fn headers(raw: raw::Headers) -> Result<Headers, Invalid> {
-    let mut set = Vec::new();
+fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
+    let mut plan = HeaderPlan {
+        set: Vec::new(),
+        default: Vec::new(),
+        allow: Vec::new(),
+    };
     for (name, template) in raw.set {
         let key = format!("headers.set.{name}");
-        header_value(&key, &template)?;
-        variables(&template).map_err(|problem| invalid(&key, problem))?;
-        set.push((header_name(&key, &name)?, template));
+        let template = fit(&key, HeaderText::try_from(template))?;
+        plan.set.push((
+            fit(&key, HeaderName::try_from(name))?,
+            fit(&key, Template::try_from(template))?,
+        ));
     }
-    let mut default = Vec::new();
     for (name, value) in raw.default {
         let key = format!("headers.default.{name}");
-        default.push((header_name(&key, &name)?, header_value(&key, &value)?));
+        plan.default.push((
+            fit(&key, HeaderName::try_from(name))?,
+            fit(&key, HeaderText::try_from(value))?,
+        ));
     }
-    for (index, pattern) in raw.allow.iter().enumerate() {
-        header_name(
-            &format!("headers.allow[{index}]"),
-            pattern.strip_suffix('*').unwrap_or(pattern),
-        )?;
+    for (index, pattern) in raw.allow.into_iter().enumerate() {
+        plan.allow.push(fit(
+            format!("headers.allow[{index}]"),
+            NamePattern::try_from(pattern),
+        )?);
     }
-    Ok(Headers {
-        set,
-        default,
-        allow: raw.allow,
-    })
+    Ok(plan)
 }
 
-fn header_name(key: &str, name: &str) -> Result<HeaderName, Invalid> {
-    let lower = name.bytes().all(|byte| !byte.is_ascii_uppercase());
-    let parsed = HeaderName::from_bytes(name.as_bytes())
-        .ok()
-        .filter(|_| lower);
-    parsed.ok_or_else(|| {
-        invalid(
-            key,
-            format!("expected a header name in lower case, found {name:?}"),
-        )
-    })
-}
-
-/// Refuses CR, LF, NUL and every other byte that is not visible ASCII, space or tab.
-fn header_value(key: &str, value: &str) -> Result<HeaderValue, Invalid> {
-    let parsed = HeaderValue::from_str(value)
-        .ok()
-        .filter(|_| value.is_ascii());
-    parsed.ok_or_else(|| invalid(key, format!("expected visible ASCII, found {value:?}")))
-}
-
-/// The names in braces of a template.
-fn variables(template: &str) -> Result<Vec<String>, String> {
-    let mut names = Vec::new();
-    let mut rest = template;
-    while let Some(start) = rest.find(['{', '}']) {
-        let end = rest[start..]
-            .find('}')
-            .filter(|end| *end > 1)
-            .ok_or("a brace without its pair")?;
-        let name = &rest[start + 1..start + end];
-        if !name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        {
-            return Err(format!(
-                "expected a name of lower-case letters and _ in braces, found {name:?}"
-            ));
-        }
-        names.push(name.to_owned());
-        rest = &rest[start + end + 1..];
-    }
-    Ok(names)
+/// Names the key of a value that the snapshot's types refuse: CR, LF and NUL among them.
+fn fit<T, E: fmt::Display>(key: impl Into<String>, value: Result<T, E>) -> Result<T, Invalid> {
+    value.map_err(|error| invalid(key, error.to_string()))
 }
 
 fn oauth(raw: raw::OAuth) -> Result<OAuth, Invalid> {

@@ -13,11 +13,8 @@ fn the_codex_profile_means_what_it_says() {
     let profile = codex_with("x", "x").unwrap();
     assert_eq!(profile.upstream.host, Host::Name("chatgpt.com".into()));
     assert_eq!((profile.upstream.port, profile.upstream.tls), (443, true));
-    assert_eq!(profile.upstream.authority, "chatgpt.com");
-    assert_eq!(
-        profile.required_vars(),
-        BTreeSet::from(["account_id".to_owned()])
-    );
+    assert_eq!(profile.upstream.authority.as_str(), "chatgpt.com");
+    assert_eq!(profile.required_vars(), BTreeSet::from(["account_id"]));
     let oauth = profile.oauth.unwrap();
     assert_eq!(oauth.redirect_ports, [1455, 1457]);
     assert!(

@@ -1,0 +1,87 @@
+-- `LTCH`: this SQLite file is Latchkey's.
+PRAGMA application_id = 1280590664;
+
+-- Times are Unix milliseconds. `revision` is that of the record's last change; no two records share one.
+
+CREATE TABLE meta (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch     BLOB    NOT NULL CHECK (length(epoch) = 16),
+    revision  INTEGER NOT NULL,
+    -- Records sealed so far, so that the key's bound holds across restarts.
+    seals     INTEGER NOT NULL,
+    -- A known text, sealed: tells at start whether the key is the right one.
+    key_check BLOB    NOT NULL
+) STRICT;
+
+-- Published platforms: the record as it goes to Envoy, and the authority of their accounts.
+CREATE TABLE platforms (
+    id        TEXT    PRIMARY KEY,
+    record    TEXT    NOT NULL,
+    authority TEXT    NOT NULL,
+    revision  INTEGER NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE accounts (
+    id                  TEXT    PRIMARY KEY,
+    name                TEXT    NOT NULL UNIQUE,
+    platform            TEXT    NOT NULL,
+    kind                TEXT    NOT NULL CHECK (kind IN ('oauth', 'api_key')),
+    status              TEXT    NOT NULL CHECK (status IN ('active', 'disabled', 'needs_login')),
+    -- Why the status is what it is, for people.
+    reason              TEXT,
+    -- A JSON object of text.
+    vars                TEXT    NOT NULL,
+    generation          INTEGER NOT NULL CHECK (generation >= 1),
+    -- Sealed, bound to `id` and `generation`.
+    credential          BLOB    NOT NULL,
+    issued_at           INTEGER NOT NULL,
+    expires_at          INTEGER,
+    -- Who may spend the refresh token, until when.
+    claim_token         TEXT,
+    claim_until         INTEGER,
+    -- Calls to the token endpoint with this generation's refresh token that got no answer.
+    unanswered          INTEGER NOT NULL DEFAULT 0,
+    first_unanswered_at INTEGER,
+    failures            INTEGER NOT NULL DEFAULT 0,
+    retry_at            INTEGER,
+    created_at          INTEGER NOT NULL,
+    updated_at          INTEGER NOT NULL,
+    revision            INTEGER NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE pools (
+    id       TEXT    PRIMARY KEY,
+    policy   TEXT    NOT NULL CHECK (policy IN ('sticky', 'round_robin')),
+    revision INTEGER NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE pool_members (
+    pool     TEXT    NOT NULL REFERENCES pools (id) ON DELETE CASCADE,
+    account  TEXT    NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+    weight   INTEGER NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 10000),
+    position INTEGER NOT NULL,
+    PRIMARY KEY (pool, account)
+) STRICT;
+
+CREATE TABLE client_keys (
+    id         TEXT    PRIMARY KEY,
+    name       TEXT    NOT NULL,
+    sha256     TEXT    NOT NULL UNIQUE CHECK (length(sha256) = 64),
+    -- The key's first characters, so that a person can tell keys apart.
+    prefix     TEXT    NOT NULL,
+    pool       TEXT    NOT NULL REFERENCES pools (id),
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER,
+    revision   INTEGER NOT NULL UNIQUE
+) STRICT;
+
+-- Two keys in use never share a name; a revoked one gives its name back.
+CREATE UNIQUE INDEX client_keys_in_use ON client_keys (name) WHERE revoked_at IS NULL;
+
+-- What was deleted, so that a delta can say so.
+CREATE TABLE tombstones (
+    kind     TEXT    NOT NULL CHECK (kind IN ('platform', 'account')),
+    id       TEXT    NOT NULL,
+    revision INTEGER NOT NULL UNIQUE,
+    PRIMARY KEY (kind, id)
+) STRICT;

@@ -1,0 +1,96 @@
+//! Why the store could not do what it was asked.
+
+use std::path::PathBuf;
+
+use crate::{seal, state};
+
+/// Why the store could not do what it was asked. Never names a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, or its directory, cannot be used.
+    #[error(transparent)]
+    File(#[from] state::Error),
+    /// The file is not a whole database of ours. It was not changed.
+    #[error("{}: {found}; it was left as it is. Put back a backup, or move it away to start with none", path.display())]
+    NotOurs {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// Its tables are those of another release. It was not changed.
+    #[error("{}: its tables do not fit this release ({found}); run the release that wrote it, or a newer one", path.display())]
+    Schema {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// It was sealed with another key. It was not changed.
+    #[error(
+        "{}: it is sealed with another key than the one given; put back the key file that belongs to it, or set LATCHKEY_KEY",
+        path.display()
+    )]
+    WrongKey {
+        /// The database.
+        path: PathBuf,
+    },
+    /// SQLite failed.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A record could not be sealed or opened.
+    #[error("account {account}: {source}")]
+    Seal {
+        /// The account's id.
+        account: String,
+        /// Why.
+        source: seal::Error,
+    },
+    /// A column holds what it cannot hold.
+    #[error("the database holds {found} in {column}; it was changed by something else")]
+    Corrupt {
+        /// Table and column.
+        column: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// There is no such record.
+    #[error("there is no {kind} {name:?}; see: refresher {list}")]
+    Unknown {
+        /// `account`, `client key` or `pool`.
+        kind: &'static str,
+        /// The name or id asked for.
+        name: String,
+        /// The command that lists them.
+        list: &'static str,
+    },
+    /// The name is in use.
+    #[error("there is already {kind} {name:?}; choose another name, or remove that one first")]
+    NameTaken {
+        /// `an account` or `a client key`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// The name, the credential or a variable cannot go where it must.
+    #[error("account {account:?}: {problem}")]
+    Unfit {
+        /// The account's name.
+        account: String,
+        /// What was expected.
+        problem: String,
+    },
+    /// An account that needs a login was to be enabled.
+    #[error(
+        "account {account:?} needs a new login first; run: refresher login {platform} --name {account}"
+    )]
+    NeedsLogin {
+        /// The account's name.
+        account: String,
+        /// Its platform.
+        platform: String,
+    },
+}
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,216 @@
+//! The store as the refresh engine sees it. A claim is a row update that one process wins, on the database's clock.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::accounts::account_id;
+use super::{Error, Result, Store, signed, unsigned};
+use crate::credential::{Credential, OAuthTokens};
+use crate::id::{AccountId, random_base32};
+use crate::refresh::clock::UnixMillis;
+use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+
+/// 160 random bits.
+const TOKEN_CHARACTERS: usize = 32;
+
+impl Ledger for Store {
+    type Error = Error;
+
+    async fn entries(&self) -> Result<Vec<Entry>> {
+        let rows = sqlx::query(
+            "SELECT id, generation, issued_at, expires_at, retry_at FROM accounts \
+             WHERE kind = 'oauth' AND status <> 'needs_login' ORDER BY id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(entry).collect()
+    }
+
+    async fn entry(&self, account: &AccountId) -> Result<Option<Entry>> {
+        let row = sqlx::query(
+            "SELECT id, generation, issued_at, expires_at, retry_at FROM accounts \
+             WHERE id = ? AND kind = 'oauth' AND status <> 'needs_login'",
+        )
+        .bind(account.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(entry).transpose()
+    }
+
+    async fn claim(&self, account: &AccountId, generation: u64, life: Duration) -> Result<Claimed> {
+        let mut change = self.change().await?;
+        let token = random_base32(TOKEN_CHARACTERS);
+        let row = sqlx::query(
+            "UPDATE accounts SET claim_token = ?1, \
+             claim_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2 \
+             WHERE id = ?3 AND generation = ?4 AND kind = 'oauth' AND status <> 'needs_login' \
+             AND (claim_until IS NULL OR claim_until <= CAST(unixepoch('subsec') * 1000 AS INTEGER)) \
+             RETURNING name, platform, credential, expires_at, failures, unanswered, first_unanswered_at",
+        )
+        .bind(&token)
+        .bind(millis(life))
+        .bind(account.as_str())
+        .bind(signed(generation))
+        .fetch_optional(change.sql())
+        .await?;
+        let Some(row) = row else {
+            let claimed = match self.entry_in(change.sql(), account).await? {
+                None => Claimed::NotRefreshable,
+                Some(found) if found != generation => Claimed::Moved,
+                Some(_) => Claimed::Busy,
+            };
+            return Ok(claimed);
+        };
+        let Credential::OAuth(tokens) =
+            self.open_credential(account.as_str(), generation, row.try_get("credential")?)?
+        else {
+            return Ok(Claimed::NotRefreshable);
+        };
+        let claim = Claim {
+            account: account.clone(),
+            name: row.try_get("name")?,
+            platform: row.try_get("platform")?,
+            generation,
+            token,
+            tokens,
+            expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
+            failures: row.try_get("failures")?,
+            unanswered: row.try_get("unanswered")?,
+            first_unanswered_at: row
+                .try_get::<Option<i64>, _>("first_unanswered_at")?
+                .map(UnixMillis),
+        };
+        change.commit().await?;
+        Ok(Claimed::Ours(Box::new(claim)))
+    }
+
+    async fn intend(&self, claim: &Claim, now: UnixMillis, life: Duration) -> Result<bool> {
+        let mut change = self.change().await?;
+        let updated = sqlx::query(
+            "UPDATE accounts SET unanswered = unanswered + 1, \
+             first_unanswered_at = coalesce(first_unanswered_at, ?1), \
+             claim_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2 \
+             WHERE id = ?3 AND generation = ?4 AND claim_token = ?5 AND status <> 'needs_login'",
+        )
+        .bind(now.0)
+        .bind(millis(life))
+        .bind(claim.account.as_str())
+        .bind(signed(claim.generation))
+        .bind(&claim.token)
+        .execute(change.sql())
+        .await?;
+        change.commit().await?;
+        Ok(updated.rows_affected() == 1)
+    }
+
+    async fn commit(
+        &self,
+        claim: &Claim,
+        tokens: &OAuthTokens,
+        expires_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Result<bool> {
+        let mut change = self.change().await?;
+        let generation = claim.generation + 1;
+        let credential = Credential::OAuth(tokens.clone());
+        let sealed = change
+            .seal(claim.account.as_str(), generation, &credential)
+            .await?;
+        let revision = change.next_revision().await?;
+        let updated = sqlx::query(
+            "UPDATE accounts SET generation = ?1, credential = ?2, issued_at = ?3, expires_at = ?4, \
+             status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
+             reason = CASE status WHEN 'disabled' THEN reason END, \
+             claim_token = NULL, claim_until = NULL, unanswered = 0, first_unanswered_at = NULL, failures = 0, \
+             retry_at = NULL, updated_at = ?3, revision = ?5 WHERE id = ?6 AND generation = ?7",
+        )
+        .bind(signed(generation))
+        .bind(sealed)
+        .bind(now.0)
+        .bind(expires_at.map(|time| time.0))
+        .bind(revision)
+        .bind(claim.account.as_str())
+        .bind(signed(claim.generation))
+        .execute(change.sql())
+        .await?;
+        if updated.rows_affected() == 0 {
+            return Ok(false);
+        }
+        change.commit().await?;
+        Ok(true)
+    }
+
+    async fn retry_later(&self, claim: &Claim, retry: Retry) -> Result<()> {
+        let mut change = self.change().await?;
+        sqlx::query(
+            "UPDATE accounts SET retry_at = ?1, failures = ?2, unanswered = ?3, \
+             first_unanswered_at = CASE WHEN ?3 = 0 THEN NULL ELSE first_unanswered_at END, \
+             claim_token = NULL, claim_until = NULL WHERE id = ?4 AND generation = ?5 AND claim_token = ?6",
+        )
+        .bind(retry.at.0)
+        .bind(retry.failures)
+        .bind(retry.unanswered)
+        .bind(claim.account.as_str())
+        .bind(signed(claim.generation))
+        .bind(&claim.token)
+        .execute(change.sql())
+        .await?;
+        change.commit().await
+    }
+
+    async fn needs_login(&self, claim: &Claim, reason: &str) -> Result<bool> {
+        let mut change = self.change().await?;
+        let revision = change.next_revision().await?;
+        let updated = sqlx::query(
+            "UPDATE accounts SET status = 'needs_login', reason = ?1, retry_at = NULL, claim_token = NULL, \
+             claim_until = NULL, revision = ?2 WHERE id = ?3 AND generation = ?4 AND claim_token = ?5",
+        )
+        .bind(reason)
+        .bind(revision)
+        .bind(claim.account.as_str())
+        .bind(signed(claim.generation))
+        .bind(&claim.token)
+        .execute(change.sql())
+        .await?;
+        if updated.rows_affected() == 0 {
+            return Ok(false);
+        }
+        change.commit().await?;
+        Ok(true)
+    }
+}
+
+impl Store {
+    /// The generation of a refreshable account.
+    async fn entry_in(
+        &self,
+        connection: &mut sqlx::SqliteConnection,
+        account: &AccountId,
+    ) -> Result<Option<u64>> {
+        let generation: Option<i64> = sqlx::query_scalar(
+            "SELECT generation FROM accounts WHERE id = ? AND kind = 'oauth' AND status <> 'needs_login'",
+        )
+        .bind(account.as_str())
+        .fetch_optional(connection)
+        .await?;
+        generation
+            .map(|generation| unsigned("accounts.generation", generation))
+            .transpose()
+    }
+}
+
+fn entry(row: &SqliteRow) -> Result<Entry> {
+    Ok(Entry {
+        account: account_id(row.try_get("id")?)?,
+        generation: unsigned("accounts.generation", row.try_get("generation")?)?,
+        issued_at: UnixMillis(row.try_get("issued_at")?),
+        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
+        retry_at: row.try_get::<Option<i64>, _>("retry_at")?.map(UnixMillis),
+    })
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,196 @@
+//! Opens the database, or makes it; refuses, and leaves alone, what is not a whole database of ours.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngCore;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::watch;
+
+use super::{DEFAULT_POOL, Error, Result, Store, head};
+use crate::seal::{Binding, Key, Keyring};
+use crate::state::{self, StateDir, require_private_file};
+
+/// `LTCH`: marks a SQLite file as ours (sqlite.org/pragma.html#pragma_application_id); set by the first migration.
+const APPLICATION_ID: i64 = 0x4C54_4348;
+/// The first bytes of every SQLite file (sqlite.org/fileformat.html §1.3).
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// How long a writer waits for another process's transaction, which is at most a page of SQL.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Readers beside the one writer that SQLite allows.
+const MAX_CONNECTIONS: u32 = 8;
+/// What `meta.key_check` says when opened, and what it is bound to.
+const KEY_CHECK: (&[u8], Binding<'_>) = (
+    b"latchkey",
+    Binding {
+        record: "key_check",
+        generation: 0,
+    },
+);
+
+impl Store {
+    /// Opens the database of `state`, making it if there is none. Hold [`StateDir::lock_setup`] meanwhile.
+    ///
+    /// # Errors
+    /// If the file is not ours, not whole, sealed with another key, or within reach of others. It is then unchanged.
+    pub async fn open(state: &StateDir, key: Key) -> Result<Store> {
+        let path = state.database();
+        let keyring = Keyring::new(key, Vec::new());
+        let exists = path.symlink_metadata().is_ok();
+        if exists {
+            require_private_file(&path)?;
+            check_magic(&path)?;
+            check_contents(&path, &keyring).await?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .connect_with(options)
+            .await?;
+        migrate(&pool, &path).await?;
+        if !exists {
+            found(&pool, &keyring).await?;
+            state::sync_parent(&path)?;
+        }
+        let (_, revision) = head(&mut *pool.acquire().await?).await?;
+        Ok(Store {
+            pool,
+            keyring: Arc::new(keyring),
+            revision: Arc::new(watch::Sender::new(revision)),
+        })
+    }
+}
+
+fn not_ours(path: &Path, found: impl Into<String>) -> Error {
+    Error::NotOurs {
+        path: path.to_owned(),
+        found: found.into(),
+    }
+}
+
+fn check_magic(path: &Path) -> Result<()> {
+    let mut magic = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(SQLITE_MAGIC.len() as u64).read_to_end(&mut magic));
+    read.map_err(state::io_error(path, "read it"))?;
+    match magic.as_slice() {
+        [] => Err(not_ours(
+            path,
+            "expected a SQLite database, found an empty file",
+        )),
+        magic if magic == SQLITE_MAGIC => Ok(()),
+        _ => Err(not_ours(
+            path,
+            "expected a SQLite database, found something else",
+        )),
+    }
+}
+
+/// Looks at an existing database over a connection that cannot write.
+async fn check_contents(path: &Path, keyring: &Keyring) -> Result<()> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(BUSY_TIMEOUT);
+    let unreadable = |error: sqlx::Error| match error {
+        sqlx::Error::Database(error) => {
+            not_ours(path, format!("it cannot be read ({})", error.message()))
+        }
+        error => Error::Database(error),
+    };
+    let mut connection = options
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(unreadable)?;
+    let checked = check_tables(&mut connection, path, keyring).await;
+    connection.close().await?;
+    checked.map_err(|error| match error {
+        Error::Database(error) => unreadable(error),
+        error => error,
+    })
+}
+
+async fn check_tables(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    keyring: &Keyring,
+) -> Result<()> {
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await?;
+    if application != APPLICATION_ID {
+        return Err(not_ours(
+            path,
+            "it is a SQLite database, but not Latchkey's",
+        ));
+    }
+    let damage: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(&mut *connection)
+        .await?;
+    if damage != "ok" {
+        return Err(not_ours(path, format!("it is damaged ({damage})")));
+    }
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT key_check FROM meta")
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(sealed) = sealed else {
+        return Err(not_ours(path, "it was not finished when it was made"));
+    };
+    match keyring.open(KEY_CHECK.1, &sealed) {
+        Ok(text) if **text == *KEY_CHECK.0 => Ok(()),
+        _ => Err(Error::WrongKey {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+async fn migrate(pool: &SqlitePool, path: &Path) -> Result<()> {
+    sqlx::migrate!()
+        .run(pool)
+        .await
+        .map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => Error::Database(error),
+            error => Error::Schema {
+                path: path.to_owned(),
+                found: error.to_string(),
+            },
+        })
+}
+
+/// Fills a new database: a random epoch, the key's check value and the default pool.
+async fn found(pool: &SqlitePool, keyring: &Keyring) -> Result<()> {
+    let mut epoch = [0; 16];
+    rand::rng().fill_bytes(&mut epoch);
+    let sealed = keyring.seal(KEY_CHECK.1, KEY_CHECK.0, 0);
+    let sealed = sealed.map_err(|source| Error::Seal {
+        account: "key_check".to_owned(),
+        source,
+    })?;
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query("INSERT INTO meta (id, epoch, revision, seals, key_check) VALUES (1, ?, 1, 1, ?)")
+        .bind(&epoch[..])
+        .bind(sealed)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("INSERT INTO pools (id, policy, revision) VALUES (?, 'sticky', 1)")
+        .bind(DEFAULT_POOL)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}

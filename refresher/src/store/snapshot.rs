@@ -1,0 +1,325 @@
+//! The snapshot as the store holds it: which records changed after a revision, and the page that says so.
+
+use latchkey::header::HeaderText;
+use latchkey::id::Id;
+use latchkey::secret::Secret;
+use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
+use latchkey::snapshot::{self, Kind, Record, Removed};
+use rand::RngCore;
+use secrecy::ExposeSecret;
+use sqlx::{Row, SqliteConnection};
+
+use super::accounts::vars_from_json;
+use super::{Result, Store, corrupt, head, signed, unsigned};
+
+/// A platform to be published, and the `:authority` of its accounts' requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Platform {
+    /// The record that Envoy gets.
+    pub record: snapshot::Platform,
+    /// Host, and port where it is not the scheme's own.
+    pub authority: HeaderText,
+}
+
+/// An answer to a poll.
+#[derive(Debug)]
+pub struct SnapshotPage {
+    /// The page.
+    pub bytes: Vec<u8>,
+    /// Whether it tells the poller anything: records, a reset, or a revision that moved.
+    pub news: bool,
+}
+
+/// Every record that changed after a revision, oldest change first. Gone ones come as tombstones.
+const CHANGED: &str = "SELECT revision, 'platform' AS kind, id FROM platforms WHERE revision > ?1 \
+     UNION ALL SELECT revision, 'account', id FROM accounts WHERE revision > ?1 \
+     UNION ALL SELECT revision, 'pool', id FROM pools WHERE revision > ?1 \
+     UNION ALL SELECT revision, 'key', id FROM client_keys WHERE revision > ?1 \
+     UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > ?1 ORDER BY revision";
+
+impl Store {
+    /// Publishes exactly these platforms. What did not change keeps its revision; accounts move with their platform's
+    /// authority, and appear and vanish with the platform.
+    ///
+    /// # Errors
+    /// If SQLite fails or a record is longer than a page.
+    pub async fn publish_platforms(&self, platforms: &[Platform]) -> Result<()> {
+        let mut change = self.change().await?;
+        let published: Vec<(String, String, String)> =
+            sqlx::query_as("SELECT id, record, authority FROM platforms")
+                .fetch_all(change.sql())
+                .await?;
+        let wanted: Vec<(String, String, String)> = platforms
+            .iter()
+            .map(|platform| {
+                let line = Record::Platform(platform.record.clone()).to_line();
+                let line = line.map_err(|error| corrupt("platforms.record", error.to_string()))?;
+                Ok((
+                    platform.record.id.to_string(),
+                    line,
+                    platform.authority.as_str().to_owned(),
+                ))
+            })
+            .collect::<Result<_>>()?;
+        for (id, ..) in published
+            .iter()
+            .filter(|(id, ..)| !wanted.iter().any(|(wanted, ..)| wanted == id))
+        {
+            sqlx::query("DELETE FROM platforms WHERE id = ?")
+                .bind(id)
+                .execute(change.sql())
+                .await?;
+            change.bury("platform", id).await?;
+            touch_accounts_of(&mut change, id).await?;
+        }
+        for platform in wanted
+            .iter()
+            .filter(|platform| !published.contains(platform))
+        {
+            let (id, record, authority) = platform;
+            let revision = change.next_revision().await?;
+            sqlx::query("INSERT OR REPLACE INTO platforms (id, record, authority, revision) VALUES (?, ?, ?, ?)")
+                .bind(id)
+                .bind(record)
+                .bind(authority)
+                .bind(revision)
+                .execute(change.sql())
+                .await?;
+            sqlx::query("DELETE FROM tombstones WHERE kind = 'platform' AND id = ?")
+                .bind(id)
+                .execute(change.sql())
+                .await?;
+            if !published
+                .iter()
+                .any(|(old, _, old_authority)| old == id && old_authority == authority)
+            {
+                touch_accounts_of(&mut change, id).await?;
+            }
+        }
+        change.commit().await
+    }
+
+    /// The page for a poller that holds `since` of `epoch`.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn page(&self, epoch: Option<Epoch>, since: u64) -> Result<SnapshotPage> {
+        if self.has_lost(epoch, since).await? {
+            self.begin_epoch().await?;
+        }
+        let mut transaction = self.pool.begin().await?;
+        let (ours, revision) = head(&mut transaction).await?;
+        let reset = epoch != Some(ours) || since == 0;
+        let from = if reset { 0 } else { since };
+        let (lines, to) = self.lines(&mut transaction, from, revision).await?;
+        let news = reset || to > from;
+        let bytes = PageHeader::encode(
+            ours,
+            reset,
+            (from, to),
+            to < revision,
+            lines.iter().map(String::as_str),
+        );
+        Ok(SnapshotPage { bytes, news })
+    }
+
+    /// Whether the poller has seen a later state of our history than we have: we were restored from a backup.
+    async fn has_lost(&self, epoch: Option<Epoch>, since: u64) -> Result<bool> {
+        let (ours, revision) = self.head().await?;
+        Ok(epoch == Some(ours) && since > revision)
+    }
+
+    async fn begin_epoch(&self) -> Result<()> {
+        tracing::warn!(
+            "Envoy has seen a later state of this database: it was restored from a backup; sending it anew"
+        );
+        let mut epoch = [0; 16];
+        rand::rng().fill_bytes(&mut epoch);
+        let mut change = self.change().await?;
+        sqlx::query("UPDATE meta SET epoch = ?")
+            .bind(&epoch[..])
+            .execute(change.sql())
+            .await?;
+        change.commit().await
+    }
+
+    /// The changed records' lines, as many as fit on a page, and the revision that they lead to.
+    async fn lines(
+        &self,
+        connection: &mut SqliteConnection,
+        from: u64,
+        revision: u64,
+    ) -> Result<(Vec<String>, u64)> {
+        let changed: Vec<(i64, String, String)> = sqlx::query_as(CHANGED)
+            .bind(signed(from))
+            .fetch_all(&mut *connection)
+            .await?;
+        let mut lines = Vec::new();
+        let (mut bytes, mut to) = (0, from);
+        for (changed_at, kind, id) in changed {
+            let record = self.record(connection, &kind, id).await?;
+            // Who starts anew holds nothing that could be removed.
+            if from > 0 || !matches!(record, Record::Removed(_)) {
+                let line = match record.to_line() {
+                    Ok(line) => line,
+                    Err(error) => {
+                        tracing::error!(%kind, %error, "a record cannot be published");
+                        continue;
+                    }
+                };
+                bytes += line.len() + 1;
+                if bytes > MAX_PAGE_BYTES && !lines.is_empty() {
+                    return Ok((lines, to));
+                }
+                lines.push(line);
+            }
+            to = unsigned("revision", changed_at)?;
+        }
+        Ok((lines, revision))
+    }
+
+    async fn record(
+        &self,
+        connection: &mut SqliteConnection,
+        kind: &str,
+        id: String,
+    ) -> Result<Record> {
+        Ok(match kind {
+            "platform" => platform(connection, &id).await?,
+            "account" => self.account_record(connection, id).await?,
+            "pool" => pool(connection, id).await?,
+            "key" => client_key(connection, id).await?,
+            "removed platform" => removed(Kind::Platform, &id)?,
+            _ => removed(Kind::Account, &id)?,
+        })
+    }
+
+    /// The account, if it may serve requests; else that it is to be forgotten.
+    async fn account_record(
+        &self,
+        connection: &mut SqliteConnection,
+        id: String,
+    ) -> Result<Record> {
+        let row = sqlx::query(
+            "SELECT name, platform, vars, generation, credential, expires_at, authority FROM accounts \
+             JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'",
+        )
+        .bind(&id)
+        .fetch_optional(connection)
+        .await?;
+        let Some(row) = row else {
+            return removed(Kind::Account, &id);
+        };
+        let generation = unsigned("accounts.generation", row.try_get("generation")?)?;
+        let credential = match self.open_credential(&id, generation, row.try_get("credential")?) {
+            Ok(credential) => credential,
+            Err(error) => {
+                tracing::error!(account = id, %error, "an account cannot be published");
+                return removed(Kind::Account, &id);
+            }
+        };
+        let text = |column: &'static str, text: &str| {
+            HeaderText::try_from(text)
+                .map_err(|_| corrupt(column, "characters that no header may have"))
+        };
+        let expires_at: Option<i64> = row.try_get("expires_at")?;
+        Ok(Record::Account(snapshot::Account {
+            cluster: parse_id(&crate::envoy::cluster_name(&id))?,
+            id: parse_id(&id)?,
+            name: text("accounts.name", row.try_get("name")?)?,
+            platform: parse_id(row.try_get("platform")?)?,
+            authority: text("platforms.authority", row.try_get("authority")?)?,
+            credential: Secret::new(credential.on_the_wire().expose_secret()),
+            vars: vars_from_json(row.try_get("vars")?)?,
+            generation,
+            expires_at: expires_at
+                .map(|time| unsigned("accounts.expires_at", time))
+                .transpose()?,
+        }))
+    }
+}
+
+async fn touch_accounts_of(change: &mut super::Change<'_>, platform: &str) -> Result<()> {
+    let accounts: Vec<String> = sqlx::query_scalar("SELECT id FROM accounts WHERE platform = ?")
+        .bind(platform)
+        .fetch_all(change.sql())
+        .await?;
+    for id in accounts {
+        let revision = change.next_revision().await?;
+        sqlx::query("UPDATE accounts SET revision = ? WHERE id = ?")
+            .bind(revision)
+            .bind(id)
+            .execute(change.sql())
+            .await?;
+    }
+    Ok(())
+}
+
+async fn platform(connection: &mut SqliteConnection, id: &str) -> Result<Record> {
+    let line: String = sqlx::query_scalar("SELECT record FROM platforms WHERE id = ?")
+        .bind(id)
+        .fetch_one(connection)
+        .await?;
+    Record::from_line(line.as_bytes())
+        .map_err(|error| corrupt("platforms.record", error.to_string()))
+}
+
+async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
+    let policy: String = sqlx::query_scalar("SELECT policy FROM pools WHERE id = ?")
+        .bind(&id)
+        .fetch_one(&mut *connection)
+        .await?;
+    let members: Vec<(String, u32)> =
+        sqlx::query_as("SELECT account, weight FROM pool_members WHERE pool = ? ORDER BY position")
+            .bind(&id)
+            .fetch_all(connection)
+            .await?;
+    let member = |(account, weight): (String, u32)| {
+        let weight = weight
+            .try_into()
+            .map_err(|_| corrupt("pool_members.weight", weight.to_string()))?;
+        Ok(snapshot::Member {
+            account: parse_id(&account)?,
+            weight,
+        })
+    };
+    let policy = match policy.as_str() {
+        "round_robin" => snapshot::Policy::RoundRobin,
+        _ => snapshot::Policy::Sticky,
+    };
+    let members = members.into_iter().map(member).collect::<Result<_>>()?;
+    Ok(Record::Pool(snapshot::Pool {
+        id: parse_id(&id)?,
+        policy,
+        members,
+    }))
+}
+
+async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Record> {
+    let (sha256, pool, revoked): (String, String, bool) =
+        sqlx::query_as("SELECT sha256, pool, revoked_at IS NOT NULL FROM client_keys WHERE id = ?")
+            .bind(&id)
+            .fetch_one(connection)
+            .await?;
+    if revoked {
+        return removed(Kind::Key, &id);
+    }
+    let sha256 = snapshot::KeyHash::try_from(sha256)
+        .map_err(|_| corrupt("client_keys.sha256", "no SHA-256"))?;
+    Ok(Record::Key(snapshot::ClientKey {
+        id: parse_id(&id)?,
+        sha256,
+        pool: parse_id(&pool)?,
+    }))
+}
+
+fn removed(kind: Kind, id: &str) -> Result<Record> {
+    Ok(Record::Removed(Removed {
+        kind,
+        id: parse_id(id)?,
+    }))
+}
+
+fn parse_id(text: &str) -> Result<Id> {
+    Id::try_from(text).map_err(|_| corrupt("id", format!("{text:?}")))
+}
