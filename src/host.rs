@@ -25,12 +25,15 @@ pub(crate) mod fake {
 
     /// Shared data that several fake VMs hold in common.
     #[derive(Debug, Default, Clone)]
-    pub(crate) struct FakeSharedData(Rc<RefCell<HashMap<String, (Vec<u8>, u32)>>>);
+    pub(crate) struct FakeSharedData(Rc<RefCell<HashMap<String, Value>>>);
+
+    type Value = (Vec<u8>, u32);
 
     impl SharedData for FakeSharedData {
         fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
             let map = self.0.borrow();
-            map.get(key).map(|(value, cas)| (value.clone(), Token(*cas)))
+            map.get(key)
+                .map(|(value, cas)| (value.clone(), Token(*cas)))
         }
 
         fn write(&mut self, key: &str, value: &[u8]) {

@@ -94,7 +94,16 @@ mod tests {
         for good in ["acc_7Q", "gpt-6.1", "a", &"x".repeat(MAX_ID_BYTES)] {
             assert_eq!(Id::try_from(good).unwrap().as_str(), good);
         }
-        for bad in ["", ".", "../x", "a b", "a\n", "é", "a/b", &"x".repeat(MAX_ID_BYTES + 1)] {
+        for bad in [
+            "",
+            ".",
+            "../x",
+            "a b",
+            "a\n",
+            "é",
+            "a/b",
+            &"x".repeat(MAX_ID_BYTES + 1),
+        ] {
             assert_eq!(Id::try_from(bad), Err(InvalidId), "{bad:?}");
         }
     }

@@ -88,14 +88,23 @@ impl Index {
 
     /// Its bytes in shared data.
     pub fn encode(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|digest| digest.to_le_bytes()).collect()
+        self.0
+            .iter()
+            .flat_map(|digest| digest.to_le_bytes())
+            .collect()
     }
 
     /// Reads [`Index::encode`]'s bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (digests, rest) = bytes.as_chunks::<8>();
-        (rest.is_empty() && digests.len() == BUCKETS)
-            .then(|| Self(digests.iter().map(|digest| u64::from_le_bytes(*digest)).collect()))
+        (rest.is_empty() && digests.len() == BUCKETS).then(|| {
+            Self(
+                digests
+                    .iter()
+                    .map(|digest| u64::from_le_bytes(*digest))
+                    .collect(),
+            )
+        })
     }
 }
 
@@ -118,8 +127,8 @@ pub fn content_digest(content: &[u8]) -> u64 {
 
 /// The bucket of a record.
 pub fn bucket_of(kind: Kind, id: &Id) -> usize {
-    let hash = hash64(&[&[kind.letter()], id.as_str().as_bytes()]);
-    usize::try_from(hash % BUCKETS as u64).unwrap_or_default()
+    let [low, ..] = hash64(&[&[kind.letter()], id.as_str().as_bytes()]).to_le_bytes();
+    usize::from(low)
 }
 
 // === impl Bucket ===

@@ -97,7 +97,13 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(KeyHash::try_from(text.to_uppercase()), Ok(hash));
-        for bad in ["", "ba", &text[..63], &format!("{text}0"), &text.replace('b', "g")] {
+        for bad in [
+            "",
+            "ba",
+            &text[..63],
+            &format!("{text}0"),
+            &text.replace('b', "g"),
+        ] {
             assert_eq!(KeyHash::try_from(bad.to_owned()), Err(InvalidKeyHash));
         }
     }

@@ -1,4 +1,7 @@
 //! How records travel from the refresher to Envoy: pages of lines with a checksum.
+//!
+//! The first line is the SHA-256, in hex, of every byte after it; the second is the
+//! [`PageHeader`]; each further one is a record.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,7 +19,7 @@ pub const MAX_PAGE_BYTES: usize = 1024 * 1024 + 1;
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch([u8; 16]);
 
-/// The first line of a page.
+/// The second line of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageHeader {
     /// [`FORMAT`].
@@ -33,14 +36,12 @@ pub struct PageHeader {
     pub more: bool,
     /// How many records follow.
     pub records: usize,
-    /// SHA-256 of every byte after this line, in hex.
-    sha256: String,
 }
 
 /// A page whose checksum and count hold. Its records are not parsed yet.
 #[derive(Debug)]
 pub struct Page<'a> {
-    /// The first line.
+    /// The second line.
     pub header: PageHeader,
     body: &'a [u8],
 }
@@ -48,7 +49,7 @@ pub struct Page<'a> {
 /// Why bytes are not a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPage {
-    /// The first line is not a page header.
+    /// There is no page header where it should be.
     Header,
     /// Another format than [`FORMAT`]; the refresher is newer or older than this filter.
     Format(u32),
@@ -93,7 +94,7 @@ impl From<Epoch> for String {
 // === impl PageHeader ===
 
 impl PageHeader {
-    /// Writes the page that `lines` make; the header's count and checksum are set from them.
+    /// Writes the page that `lines` make.
     pub fn encode<'a>(
         epoch: Epoch,
         reset: bool,
@@ -101,12 +102,12 @@ impl PageHeader {
         more: bool,
         lines: impl IntoIterator<Item = &'a str>,
     ) -> Vec<u8> {
-        let mut body = Vec::new();
-        let mut records = 0_usize;
+        let mut records = Vec::new();
+        let mut count = 0_usize;
         for line in lines {
-            body.extend_from_slice(line.as_bytes());
-            body.push(b'\n');
-            records = records.saturating_add(1);
+            records.extend_from_slice(line.as_bytes());
+            records.push(b'\n');
+            count = count.saturating_add(1);
         }
         let header = Self {
             format: FORMAT,
@@ -115,11 +116,13 @@ impl PageHeader {
             from,
             to,
             more,
-            records,
-            sha256: to_hex(&Sha256::digest(&body)),
+            records: count,
         };
         // A struct of numbers, booleans and hex always serialises.
-        let mut page = serde_json::to_vec(&header).unwrap_or_default();
+        let mut body = serde_json::to_vec(&header).unwrap_or_default();
+        body.push(b'\n');
+        body.extend_from_slice(&records);
+        let mut page = to_hex(&Sha256::digest(&body)).into_bytes();
         page.push(b'\n');
         page.extend_from_slice(&body);
         page
@@ -134,16 +137,14 @@ impl<'a> Page<'a> {
     /// # Errors
     /// [`InvalidPage`], before anything of the page can be used.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidPage> {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let (head, rest) = bytes.split_at(end.ok_or(InvalidPage::Header)?);
-        let body = rest.get(1..).unwrap_or_default();
-        let header: PageHeader =
-            serde_json::from_slice(head).map_err(|_| InvalidPage::Header)?;
+        let (checksum, body) = split_line(bytes).ok_or(InvalidPage::Checksum)?;
+        if parse_hex(checksum) != Some(Sha256::digest(body).into()) {
+            return Err(InvalidPage::Checksum);
+        }
+        let (header, body) = split_line(body).ok_or(InvalidPage::Header)?;
+        let header: PageHeader = serde_json::from_slice(header).map_err(|_| InvalidPage::Header)?;
         if header.format != FORMAT {
             return Err(InvalidPage::Format(header.format));
-        }
-        if parse_hex(header.sha256.as_bytes()) != Some(Sha256::digest(body).into()) {
-            return Err(InvalidPage::Checksum);
         }
         if header.to < header.from {
             return Err(InvalidPage::Order);
@@ -161,6 +162,13 @@ impl<'a> Page<'a> {
     }
 }
 
+/// The first line, without its end, and what follows it.
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (line, rest) = bytes.split_at(end);
+    Some((line, rest.get(1..)?))
+}
+
 /// The non-empty lines of `bytes`.
 pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes
@@ -173,7 +181,7 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl std::fmt::Display for InvalidPage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Header => f.write_str("expected a page header as the first line"),
+            Self::Header => f.write_str("expected a page header as the second line"),
             Self::Format(found) => write!(
                 f,
                 "expected snapshot format {FORMAT}, found {found}: run a filter and a refresher of one release"
@@ -206,10 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_byte_after_the_header_passes() {
+    fn no_flipped_byte_passes() {
         let bytes = encode();
-        let body = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
-        for at in body..bytes.len() {
+        for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
             assert_eq!(Page::parse(&bad).unwrap_err(), InvalidPage::Checksum);
@@ -227,7 +234,12 @@ mod tests {
     #[test]
     fn another_format_is_named() {
         let text = String::from_utf8(encode()).unwrap();
-        let newer = text.replace("\"format\":1", "\"format\":2");
-        assert_eq!(Page::parse(newer.as_bytes()).unwrap_err(), InvalidPage::Format(2));
+        let body = text.split_once('\n').unwrap().1;
+        let newer = body.replace("\"format\":1", "\"format\":2");
+        let page = format!("{}\n{newer}", to_hex(&Sha256::digest(&newer)));
+        assert_eq!(
+            Page::parse(page.as_bytes()).unwrap_err(),
+            InvalidPage::Format(2)
+        );
     }
 }

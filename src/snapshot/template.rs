@@ -113,7 +113,10 @@ mod tests {
     fn places_are_filled_from_the_account() {
         let account = fixture::account("acc_1", "codex");
         let render = |text| template(text).unwrap().render(&account);
-        assert_eq!(render("Bearer {credential}").unwrap(), "Bearer token-of-acc_1");
+        assert_eq!(
+            render("Bearer {credential}").unwrap(),
+            "Bearer token-of-acc_1"
+        );
         assert_eq!(render("{account_id}/x").unwrap(), "ws-acc_1/x");
         assert_eq!(render("plain").unwrap(), "plain");
         assert_eq!(render("{nobody}"), None);

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
-    Account, ClientKey, InvalidRecord, Kind, KeyHash, Platform, Pool, Record,
+    Account, ClientKey, InvalidRecord, KeyHash, Kind, Platform, Pool, Record,
     bucket::{BUCKETS, Bucket},
 };
 use crate::id::Id;

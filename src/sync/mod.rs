@@ -1,1 +1,14 @@
-//! x
+//! Keeps every VM's view of the snapshot current.
+//!
+//! Each VM's root context ticks. They compete for one [`lease`]; the holder polls the refresher
+//! ([`poll`]) and writes what comes into shared data ([`publish`]); all of them read it from
+//! there when it moved ([`follow`]). What attempts learn goes back as [`report`]s.
+
+pub mod follow;
+pub mod lease;
+pub mod poll;
+pub mod publish;
+pub mod report;
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,10 @@ pub trait Ledger: Send + Sync + 'static {
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
 
     /// One account's entry; `None` if it is not among [`Ledger::entries`].
-    fn entry(&self, account: &AccountId) -> impl Future<Output = Result<Option<Entry>, Self::Error>> + Send;
+    fn entry(
+        &self,
+        account: &AccountId,
+    ) -> impl Future<Output = Result<Option<Entry>, Self::Error>> + Send;
 
     /// Takes the claim on `generation` of `account` for `life`, on the database's clock, if nobody holds one that has
     /// not lapsed and the generation is current.
@@ -130,9 +133,17 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
     /// Releases the claim and notes when to try again. Nothing happens if the claim is no longer ours.
-    fn retry_later(&self, claim: &Claim, retry: Retry) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn retry_later(
+        &self,
+        claim: &Claim,
+        retry: Retry,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Ends the login: the account becomes `needs_login` with `reason`, the claim is released, the snapshot's revision
     /// moves. False, and nothing changed, if the claim is no longer ours or the generation has moved.
-    fn needs_login(&self, claim: &Claim, reason: &str) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+    fn needs_login(
+        &self,
+        claim: &Claim,
+        reason: &str,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }

@@ -1,0 +1,18 @@
+//! Connects the pure modules to Envoy: the only place that names proxy-wasm.
+//!
+//! It holds no decision of its own. One [`vm::Vm`] serves every context of a worker: Envoy runs a
+//! VM's callbacks one at a time, on one thread.
+
+mod attempt;
+mod config;
+mod envoy;
+mod gate;
+mod root;
+mod vm;
+
+use proxy_wasm::{traits::RootContext, types::LogLevel};
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(root::Root::default()) });
+}}

@@ -1,0 +1,78 @@
+//! Reads the snapshot from shared data when it moved.
+
+use crate::{
+    host::SharedData,
+    snapshot::{
+        View,
+        bucket::{BUCKETS, Bucket, HEAD_KEY, Head, INDEX_KEY, Index, bucket_key, content_digest},
+    },
+};
+
+/// One VM's view, and which state of the shared data it is.
+#[derive(Debug, Default)]
+pub struct Follower {
+    /// The head's bytes as last seen; compared before anything is decoded.
+    head: Vec<u8>,
+    index: Index,
+    view: View,
+    ready: bool,
+    torn: bool,
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// The current view, or none where no whole snapshot has arrived yet. Costs one small read
+    /// where nothing moved.
+    pub fn view(&mut self, shared: &impl SharedData) -> Option<&View> {
+        match shared.read(HEAD_KEY) {
+            Some((head, _)) if head != self.head => self.load(shared, head),
+            _ => {}
+        }
+        self.held()
+    }
+
+    /// The view as it was last read.
+    pub fn held(&self) -> Option<&View> {
+        self.ready.then_some(&self.view)
+    }
+
+    /// Whether the last load found a bucket that is not what the index says. It is usual while
+    /// another VM writes; the VM that writes itself takes it as damage.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    fn load(&mut self, shared: &impl SharedData, bytes: Vec<u8>) {
+        let head = Head::decode(&bytes).unwrap_or_default();
+        if !head.complete {
+            return;
+        }
+        let index = shared.read(INDEX_KEY);
+        let Some(index) = index.and_then(|(bytes, _)| Index::decode(&bytes)) else {
+            return;
+        };
+        self.torn = false;
+        for number in 0..BUCKETS {
+            let digest = index.digest(number);
+            if digest != self.index.digest(number) {
+                let content = shared.read(&bucket_key(number)).map(|(content, _)| content);
+                self.torn |= !self.load_bucket(number, digest, &content.unwrap_or_default());
+            }
+        }
+        if !self.torn {
+            self.head = bytes;
+            self.ready = true;
+        }
+    }
+
+    fn load_bucket(&mut self, number: usize, digest: u64, content: &[u8]) -> bool {
+        let whole = content_digest(content) == digest;
+        let bucket = Bucket::decode(content).filter(|_| whole);
+        let loaded = bucket.is_some_and(|bucket| self.view.replace(number, &bucket).is_ok());
+        if loaded {
+            self.index.set(number, content);
+        }
+        loaded
+    }
+}

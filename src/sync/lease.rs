@@ -1,0 +1,118 @@
+//! The lease: one of an Envoy's VMs polls, the others read.
+
+use crate::host::SharedData;
+
+/// How long a holder that does not renew keeps the lease, in milliseconds. A holder renews at
+/// every tick, so this bounds how long nobody polls after a VM has crashed.
+pub const LEASE_MS: u64 = 3_000;
+
+const LEASE_KEY: &str = "latchkey/lease";
+const HOLDERS_KEY: &str = "latchkey/holders";
+
+/// A VM, told from every other VM of this Envoy process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(u64);
+
+// === impl Holder ===
+
+impl Holder {
+    /// Takes the next number. To be called where a plugin is configured: Envoy does that first
+    /// for one throw-away VM alone, which makes the keys, so that swaps are safe from then on.
+    pub fn register(shared: &mut impl SharedData) -> Self {
+        if shared.read(LEASE_KEY).is_none() {
+            shared.write(LEASE_KEY, &Lease::default().encode());
+        }
+        if shared.read(HOLDERS_KEY).is_none() {
+            shared.write(HOLDERS_KEY, &0_u64.to_le_bytes());
+        }
+        loop {
+            // Every lost swap is another VM's number, and there are only so many VMs.
+            let Some((value, token)) = shared.read(HOLDERS_KEY) else {
+                return Self(0);
+            };
+            let last = value
+                .first_chunk()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let next = last.wrapping_add(1);
+            if shared.swap(HOLDERS_KEY, &next.to_le_bytes(), token) {
+                return Self(next);
+            }
+        }
+    }
+
+    /// Takes or renews the lease at `now`, in Unix milliseconds; whether this VM has it.
+    pub fn hold(self, shared: &mut impl SharedData, now: u64) -> bool {
+        let Some((value, token)) = shared.read(LEASE_KEY) else {
+            return false;
+        };
+        let lease = Lease::decode(&value).unwrap_or_default();
+        if lease.holder != self.0 && lease.is_held(now) {
+            return false;
+        }
+        let renewed = Lease {
+            holder: self.0,
+            until: now.saturating_add(LEASE_MS),
+        };
+        shared.swap(LEASE_KEY, &renewed.encode(), token)
+    }
+
+    /// The VM's number, for ids that must not meet another VM's.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lease {
+    holder: u64,
+    until: u64,
+}
+
+impl Lease {
+    /// An end further off than a lease is long was written before the clock was set back.
+    fn is_held(&self, now: u64) -> bool {
+        now < self.until && self.until <= now.saturating_add(LEASE_MS)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [self.holder.to_le_bytes(), self.until.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (holder, rest) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            holder: u64::from_le_bytes(*holder),
+            until: u64::from_le_bytes(*rest.first_chunk::<8>()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::FakeSharedData;
+
+    #[test]
+    fn one_holds_until_it_stops_renewing() {
+        let mut shared = FakeSharedData::default();
+        let first = Holder::register(&mut shared);
+        let second = Holder::register(&mut shared);
+        assert_ne!(first, second);
+
+        assert!(first.hold(&mut shared, 10_000));
+        assert!(!second.hold(&mut shared, 10_200));
+        assert!(first.hold(&mut shared, 12_000));
+        assert!(!second.hold(&mut shared, 14_999));
+        assert!(second.hold(&mut shared, 15_000));
+        assert!(!first.hold(&mut shared, 15_200));
+    }
+
+    #[test]
+    fn a_clock_set_back_frees_the_lease() {
+        let mut shared = FakeSharedData::default();
+        let first = Holder::register(&mut shared);
+        let second = Holder::register(&mut shared);
+        assert!(first.hold(&mut shared, 3_600_000));
+        assert!(second.hold(&mut shared, 1_000));
+    }
+}

@@ -1,0 +1,132 @@
+//! The long poll, as a state machine: ticks and answers in, requests out.
+
+use super::publish::{self, Refused};
+use crate::{host::SharedData, snapshot::bucket::Head};
+
+/// The shortest wait after a poll that failed, in milliseconds; it doubles with each failure.
+const FIRST_RETRY_MS: u64 = 200;
+
+/// The longest. The refresher is on this machine: asking twice a second costs nothing.
+const LAST_RETRY_MS: u64 = 500;
+
+/// How much longer than the wait that it asked for a poll may take, in seconds.
+const GRACE_SECONDS: u64 = 5;
+
+/// Polls the refresher while this VM holds the lease.
+#[derive(Debug)]
+pub struct Poller {
+    wait_seconds: u64,
+    in_flight: bool,
+    retry_at: u64,
+    failures: u32,
+    reset: bool,
+}
+
+/// A request to the refresher.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// Path and query.
+    pub path: String,
+    /// After how many seconds it has failed.
+    pub timeout_seconds: u64,
+}
+
+/// What an answer brought.
+#[derive(Debug)]
+pub enum Answer {
+    /// A page; shared data holds this state now.
+    Applied(Head),
+    /// A page that was refused; everything is asked for anew.
+    Refused(Refused),
+    /// Another status than 200: the refresher is away or in trouble.
+    Failed {
+        /// Whether this is the first failure after a success.
+        first: bool,
+    },
+}
+
+// === impl Poller ===
+
+impl Poller {
+    /// A poller whose polls wait for so long at the refresher.
+    pub fn new(wait_seconds: u64) -> Self {
+        Self {
+            wait_seconds,
+            in_flight: false,
+            retry_at: 0,
+            failures: 0,
+            reset: false,
+        }
+    }
+
+    /// The poll to send at `now`, if it is time for one.
+    pub fn poll(&mut self, shared: &impl SharedData, now: u64) -> Option<Poll> {
+        // A retry further off than any is long was set before the clock was set back.
+        let due = now >= self.retry_at || self.retry_at > now.saturating_add(LAST_RETRY_MS);
+        if self.in_flight || !due {
+            return None;
+        }
+        self.in_flight = true;
+        let head = publish::head(shared);
+        let since = if self.reset { 0 } else { head.revision };
+        let wait = if head.complete && !self.reset {
+            self.wait_seconds
+        } else {
+            0
+        };
+        Some(Poll {
+            path: format!(
+                "/snapshot?epoch={}&since={since}&wait={wait}",
+                String::from(head.epoch)
+            ),
+            timeout_seconds: wait.saturating_add(GRACE_SECONDS),
+        })
+    }
+
+    /// Takes the answer to the poll in flight. A VM that lost the lease meanwhile must not call
+    /// this, but [`Poller::abandon`].
+    pub fn answered(
+        &mut self,
+        shared: &mut impl SharedData,
+        status: &[u8],
+        body: &[u8],
+        now: u64,
+    ) -> Answer {
+        self.in_flight = false;
+        if status != b"200" {
+            return self.failed(now);
+        }
+        match publish::apply(shared, body) {
+            Ok(head) => {
+                self.failures = 0;
+                self.reset = false;
+                Answer::Applied(head)
+            }
+            Err(refused) => {
+                self.failed(now);
+                self.reset = true;
+                Answer::Refused(refused)
+            }
+        }
+    }
+
+    /// Notes that the poll in flight could not be sent, or was answered with nothing.
+    pub fn failed(&mut self, now: u64) -> Answer {
+        self.in_flight = false;
+        let doubled = FIRST_RETRY_MS.saturating_mul(1 << self.failures.min(8));
+        self.retry_at = now.saturating_add(doubled.min(LAST_RETRY_MS));
+        let first = self.failures == 0;
+        self.failures = self.failures.saturating_add(1);
+        Answer::Failed { first }
+    }
+
+    /// Forgets the poll in flight.
+    pub fn abandon(&mut self) {
+        self.in_flight = false;
+    }
+
+    /// Asks for everything anew at the next poll.
+    pub fn start_anew(&mut self) {
+        self.reset = true;
+    }
+}

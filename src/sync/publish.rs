@@ -1,0 +1,102 @@
+//! Writes pages from the refresher into shared data.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    host::SharedData,
+    snapshot::{
+        InvalidRecord, Record,
+        bucket::{BUCKETS, Bucket, HEAD_KEY, Head, INDEX_KEY, Index, bucket_key, bucket_of},
+        page::{InvalidPage, Page},
+    },
+};
+
+/// Why a page was not applied. What the shared data held is held still.
+#[derive(Debug)]
+pub enum Refused {
+    /// It is not a page.
+    Page(InvalidPage),
+    /// One of its records is not a record.
+    Record(InvalidRecord),
+    /// It builds on another state than the one held.
+    Gap,
+}
+
+/// The state that shared data holds; the default where it holds none.
+pub fn head(shared: &impl SharedData) -> Head {
+    let value = shared.read(HEAD_KEY);
+    value
+        .and_then(|(bytes, _)| Head::decode(&bytes))
+        .unwrap_or_default()
+}
+
+/// Applies a page: the buckets that it touches, then the index, then the head. A VM that reads
+/// in between finds digests that do not hold, and keeps what it has until the head moves.
+///
+/// # Errors
+/// [`Refused`], before anything is written.
+pub fn apply(shared: &mut impl SharedData, bytes: &[u8]) -> Result<Head, Refused> {
+    let page = Page::parse(bytes).map_err(Refused::Page)?;
+    let old = head(shared);
+    let header = &page.header;
+    let continues = header.epoch == old.epoch && header.from == old.revision;
+    if !(header.reset && header.from == 0 || !header.reset && continues) {
+        return Err(Refused::Gap);
+    }
+    let records: Vec<(Record, &[u8])> = page
+        .lines()
+        .map(|line| Record::from_line(line).map(|record| (record, line)))
+        .collect::<Result<_, _>>()
+        .map_err(Refused::Record)?;
+    let mut changes: BTreeMap<usize, Vec<(&Record, &[u8])>> = BTreeMap::new();
+    if header.reset {
+        changes.extend((0..BUCKETS).map(|number| (number, Vec::new())));
+    }
+    for (record, line) in &records {
+        let (kind, id) = record.key();
+        let bucket = changes.entry(bucket_of(kind, id)).or_default();
+        bucket.push((record, line));
+    }
+    let mut index = match shared.read(INDEX_KEY) {
+        Some((bytes, _)) if !header.reset => Index::decode(&bytes).unwrap_or_default(),
+        _ => Index::default(),
+    };
+    for (number, changes) in changes {
+        let key = bucket_key(number);
+        let held = match shared.read(&key) {
+            Some((content, _)) if !header.reset => content,
+            _ => Vec::new(),
+        };
+        let mut bucket = Bucket::decode(&held).unwrap_or_default();
+        for (record, line) in changes {
+            bucket.apply(record, line);
+        }
+        let content = bucket.encode();
+        if content != held || header.reset {
+            shared.write(&key, &content);
+            index.set(number, &content);
+        }
+    }
+    let new = Head {
+        epoch: header.epoch,
+        revision: header.to,
+        complete: !header.more || (old.complete && !header.reset),
+    };
+    shared.write(INDEX_KEY, &index.encode());
+    shared.write(HEAD_KEY, &new.encode());
+    Ok(new)
+}
+
+// === impl Refused ===
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Page(invalid) => invalid.fmt(f),
+            Self::Record(invalid) => invalid.fmt(f),
+            Self::Gap => f.write_str("the page does not build on the revision held"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}

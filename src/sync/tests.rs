@@ -1,0 +1,181 @@
+//! The whole way of a snapshot, from pages through shared data to views.
+
+use super::{
+    follow::Follower,
+    poll::{Answer, Poller},
+    publish::{self, Refused},
+};
+use crate::{
+    host::{SharedData, fake::FakeSharedData},
+    id::Id,
+    snapshot::{
+        Kind, Policy, Record, Removed,
+        bucket::{HEAD_KEY, bucket_key, bucket_of},
+        fixture,
+        page::{Epoch, PageHeader},
+    },
+};
+
+const FIRST: [u8; 16] = [1; 16];
+
+fn page(epoch: [u8; 16], reset: bool, span: (u64, u64), more: bool, records: &[Record]) -> Vec<u8> {
+    let lines: Vec<_> = records.iter().map(|r| r.to_line().unwrap()).collect();
+    let lines = lines.iter().map(String::as_str);
+    PageHeader::encode(Epoch::from_bytes(epoch), reset, span, more, lines)
+}
+
+fn account(id: &str) -> Record {
+    Record::Account(fixture::account(id, "codex"))
+}
+
+fn removed(id: &str) -> Record {
+    Record::Removed(Removed {
+        kind: Kind::Account,
+        id: Id::try_from(id).unwrap(),
+    })
+}
+
+#[test]
+fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
+    let mut shared = FakeSharedData::default();
+    let mut follower = Follower::default();
+    assert!(follower.view(&shared).is_none());
+
+    let first = page(
+        FIRST,
+        true,
+        (0, 2),
+        true,
+        &[account("acc_1"), account("acc_2")],
+    );
+    publish::apply(&mut shared, &first).unwrap();
+    assert!(
+        follower.view(&shared).is_none(),
+        "half a snapshot is not used"
+    );
+
+    let pool = Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"]));
+    publish::apply(&mut shared, &page(FIRST, false, (2, 5), false, &[pool])).unwrap();
+    let view = follower.view(&shared).unwrap();
+    assert_eq!(view.count(Kind::Account), 2);
+    assert_eq!(view.count(Kind::Pool), 1);
+
+    let version = view.version();
+    let view = follower.view(&shared).unwrap();
+    assert_eq!(view.version(), version, "nothing moved, nothing was read");
+
+    let delta = page(FIRST, false, (5, 6), false, &[removed("acc_1")]);
+    publish::apply(&mut shared, &delta).unwrap();
+    let view = follower.view(&shared).unwrap();
+    assert!(view.account("acc_1").is_none());
+    assert!(view.account("acc_2").is_some());
+}
+
+#[test]
+fn old_foreign_and_broken_pages_change_nothing() {
+    let mut shared = FakeSharedData::default();
+    let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
+    let head = publish::apply(&mut shared, &start).unwrap();
+    for bad in [
+        page(FIRST, false, (3, 4), false, &[account("acc_2")]),
+        page(FIRST, false, (5, 6), false, &[account("acc_2")]),
+        page([2; 16], false, (4, 5), false, &[account("acc_2")]),
+        page(FIRST, true, (4, 5), false, &[account("acc_2")]),
+    ] {
+        assert!(matches!(
+            publish::apply(&mut shared, &bad),
+            Err(Refused::Gap)
+        ));
+    }
+    let good = page(FIRST, false, (4, 5), false, &[account("acc_2")]);
+    for at in 0..good.len() {
+        for bit in [1, 0x80] {
+            let mut bad = good.clone();
+            bad[at] ^= bit;
+            assert!(publish::apply(&mut shared, &bad).is_err(), "byte {at}");
+        }
+    }
+    assert_eq!(publish::head(&shared), head);
+}
+
+#[test]
+fn a_new_epoch_replaces_everything() {
+    let mut shared = FakeSharedData::default();
+    let mut follower = Follower::default();
+    let old = page(
+        FIRST,
+        true,
+        (0, 9),
+        false,
+        &[account("acc_1"), account("acc_2")],
+    );
+    publish::apply(&mut shared, &old).unwrap();
+    follower.view(&shared);
+    let new = page([2; 16], true, (0, 3), false, &[account("acc_2")]);
+    publish::apply(&mut shared, &new).unwrap();
+    let view = follower.view(&shared).unwrap();
+    assert!(view.account("acc_1").is_none());
+    assert!(view.account("acc_2").is_some());
+}
+
+#[test]
+fn a_bucket_half_written_is_not_read() {
+    let mut shared = FakeSharedData::default();
+    let mut follower = Follower::default();
+    let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
+    publish::apply(&mut shared, &start).unwrap();
+    follower.view(&shared);
+
+    let delta = page(FIRST, false, (1, 2), false, &[removed("acc_1")]);
+    publish::apply(&mut shared, &delta).unwrap();
+    let (kind, id) = (Kind::Account, Id::try_from("acc_1").unwrap());
+    let key = bucket_key(bucket_of(kind, &id));
+    shared.write(&key, b"aacc_1 {\"account\":");
+    let view = follower.view(&shared).unwrap();
+    assert!(view.account("acc_1").is_some(), "the last good state stays");
+    assert!(follower.is_torn());
+
+    shared.write(&key, b"");
+    assert!(follower.view(&shared).unwrap().account("acc_1").is_none());
+    assert!(!follower.is_torn());
+}
+
+#[test]
+fn a_poller_asks_for_what_it_lacks() {
+    let mut shared = FakeSharedData::default();
+    let mut poller = Poller::new(25);
+    let zero = "0".repeat(32);
+    let poll = poller.poll(&shared, 0).unwrap();
+    assert_eq!(poll.path, format!("/snapshot?epoch={zero}&since=0&wait=0"));
+    assert_eq!(poller.poll(&shared, 0), None, "one at a time");
+
+    let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
+    let answer = poller.answered(&mut shared, b"200", &start, 0);
+    assert!(matches!(answer, Answer::Applied(_)));
+    let poll = poller.poll(&shared, 0).unwrap();
+    assert_eq!(
+        poll.path,
+        format!("/snapshot?epoch={}&since=4&wait=25", "01".repeat(16))
+    );
+    assert_eq!(poll.timeout_seconds, 30);
+}
+
+#[test]
+fn a_poller_backs_off_and_starts_anew_after_a_bad_page() {
+    let mut shared = FakeSharedData::default();
+    let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
+    publish::apply(&mut shared, &start).unwrap();
+    let mut poller = Poller::new(25);
+
+    poller.poll(&shared, 1_000).unwrap();
+    let answer = poller.answered(&mut shared, b"503", b"", 1_000);
+    assert!(matches!(answer, Answer::Failed { first: true }));
+    assert_eq!(poller.poll(&shared, 1_199), None);
+    assert!(poller.poll(&shared, 1_200).is_some());
+    let answer = poller.answered(&mut shared, b"200", b"<html>", 1_200);
+    assert!(matches!(answer, Answer::Refused(_)));
+
+    let poll = poller.poll(&shared, 5_000).unwrap();
+    assert!(poll.path.contains("since=0&wait=0"), "{}", poll.path);
+    assert!(shared.read(HEAD_KEY).is_some(), "the last good state stays");
+}
