@@ -1,0 +1,26 @@
+//! The simulated platform: what the demo and the end-to-end tests log in to and send LLM requests to.
+//!
+//! One TLS port plays the OAuth server of Codex and the upstreams of Codex, OpenAI and Anthropic;
+//! it answers as the real ones do, is strict about what it takes (see [`headers`]), and records what
+//! it gets. One plain port on loopback is the [`control`] API, with which a test adds users and keys,
+//! orders faults and reads the records. It does not check tool calls, models or prices.
+//!
+//! [`simulation`] is the whole behaviour as a state machine without IO; [`server`], [`tls`] and
+//! [`control`] are the shell around it.
+
+pub mod answer;
+pub mod clock;
+pub mod control;
+pub mod faults;
+pub mod fixtures;
+pub mod headers;
+pub mod oauth;
+pub mod platform;
+pub mod profiles;
+pub mod record;
+pub mod server;
+pub mod simulation;
+pub mod stats;
+pub mod tls;
+pub mod token_endpoint;
+pub mod upstream;

@@ -1,0 +1,46 @@
+//! The platforms that are simulated, and which path belongs to which.
+
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+/// A simulated platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Platform {
+    /// The ChatGPT backend that Codex talks to; OAuth logins.
+    Codex,
+    /// The OpenAI API; API keys.
+    OpenAi,
+    /// The Anthropic API; API keys.
+    Anthropic,
+}
+
+impl Platform {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Codex, Self::OpenAi, Self::Anthropic];
+
+    /// The platform's id in profiles and in the control API.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Codex => "codex",
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+
+    /// Whose path this is. `/v1/models` exists at two platforms: Anthropic's clients are known by
+    /// `anthropic-version` or `x-api-key`.
+    pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
+        let anthropic_client =
+            headers.contains_key("anthropic-version") || headers.contains_key("x-api-key");
+        if path.starts_with("/backend-api/codex/") {
+            Some(Self::Codex)
+        } else if path.starts_with("/v1/messages") || (path == "/v1/models" && anthropic_client) {
+            Some(Self::Anthropic)
+        } else if path.starts_with("/v1/") {
+            Some(Self::OpenAi)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The simulated platform as one state machine: a request and the time in, an outcome out.
+
+use std::{collections::HashMap, time::Duration};
+
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use hyper::body::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    answer::Answer,
+    clock::UnixMillis,
+    faults::{Fault, Faults, Target},
+    fixtures::{self, Fill},
+    headers,
+    oauth::{Access, FamilyId, OAuth},
+    platform::Platform,
+    record::{Record, Records, authority},
+    stats::{RefusedRequest, Stats},
+    token_endpoint::{self, Effect, TokenRequest},
+    upstream::{self, Context},
+};
+
+/// Everything the platform knows.
+#[derive(Debug)]
+pub struct Simulation {
+    /// The OAuth server.
+    pub oauth: OAuth,
+    /// API keys and whose they are.
+    pub api_keys: HashMap<String, ApiKey>,
+    /// The faults that are set.
+    pub faults: Faults,
+    /// What was received.
+    pub records: Records,
+    /// What was counted.
+    pub stats: Stats,
+    /// How streams are paced.
+    pub pacing: Pacing,
+    /// The platform's own `host:port`s.
+    pub authorities: Vec<String>,
+}
+
+/// Whose an API key is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Where it is good.
+    pub platform: Platform,
+    /// Its name in answers, faults and records.
+    pub name: String,
+}
+
+/// How streams are paced.
+#[derive(Clone, Copy, Debug)]
+pub struct Pacing {
+    /// Wait before each event but the first.
+    pub event_delay: Duration,
+    /// In how many deltas a stream carries its text.
+    pub events: usize,
+}
+
+/// An answer and how it is delivered.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is sent.
+    pub answer: Answer,
+    /// Wait before anything is sent.
+    pub delay: Duration,
+    /// Wait between headers and body.
+    pub after_headers_delay: Duration,
+    /// Wait before each event but the first.
+    pub event_delay: Duration,
+    /// Close the connection after this many bytes of body.
+    pub cut_after_bytes: Option<u64>,
+    /// Close the connection instead of answering.
+    pub drop: bool,
+    /// The login whose refresh this answers: `Stats::refresh_ends` when it is delivered.
+    pub refreshing: Option<FamilyId>,
+}
+
+impl Simulation {
+    /// A platform without users, keys and faults, at those authorities.
+    pub fn new(seed: u64, authorities: Vec<String>) -> Self {
+        Self {
+            oauth: OAuth::new(seed),
+            api_keys: HashMap::new(),
+            faults: Faults::default(),
+            records: Records::default(),
+            stats: Stats::default(),
+            pacing: Pacing {
+                event_delay: Duration::ZERO,
+                events: 5,
+            },
+            authorities,
+        }
+    }
+
+    /// Answers a request.
+    pub fn handle(&mut self, request: &Request<Bytes>, now: UnixMillis) -> Outcome {
+        let mut record = Record::new(
+            request.method(),
+            request.uri(),
+            request.version(),
+            request.headers(),
+            request.body(),
+            now,
+        );
+        let mut outcome = Outcome {
+            answer: not_found(),
+            delay: Duration::ZERO,
+            after_headers_delay: Duration::ZERO,
+            event_delay: self.pacing.event_delay,
+            cut_after_bytes: None,
+            drop: false,
+            refreshing: None,
+        };
+        let path = request.uri().path();
+        let fault = match (request.method(), path) {
+            (&Method::GET, "/oauth/authorize") => {
+                let query = request.uri().query().unwrap_or_default();
+                outcome.answer = token_endpoint::authorize(&mut self.oauth, query, now);
+                None
+            }
+            (&Method::POST, "/oauth/token" | "/oauth/revoke") => {
+                let tokens = TokenRequest::parse(request.headers(), request.body());
+                record.account = tokens.account(&self.oauth);
+                outcome.refreshing = tokens.refreshes(&self.oauth);
+                let fault = self
+                    .faults
+                    .take(Target::Token, record.account.as_deref(), path);
+                outcome.answer = self.token(path, &tokens, fault.as_ref(), now);
+                if let Some(family) = outcome.refreshing {
+                    self.stats.refresh_begins(family);
+                }
+                fault
+            }
+            _ => match Platform::of(path, request.headers()) {
+                Some(platform) => {
+                    let (answer, fault) = self.upstream(platform, request, &mut record, now);
+                    outcome.answer = answer;
+                    fault
+                }
+                None => None,
+            },
+        };
+        if let Some(fault) = fault {
+            outcome.apply(&fault);
+        }
+        record.status = (!outcome.drop).then_some(outcome.answer.status.as_u16());
+        self.records.push(record);
+        outcome
+    }
+
+    fn token(
+        &mut self,
+        path: &str,
+        request: &TokenRequest,
+        fault: Option<&Fault>,
+        now: UnixMillis,
+    ) -> Answer {
+        let fill = self.context("", now).plain();
+        if path == "/oauth/token" {
+            self.stats.token_calls += 1;
+        }
+        if let Some(answer) = replacement(fault, &fill) {
+            return answer;
+        }
+        let done = if path == "/oauth/token" {
+            token_endpoint::token(&mut self.oauth, request, &fill, now)
+        } else {
+            token_endpoint::revoke(&mut self.oauth, request)
+        };
+        match done.effect {
+            Effect::None => {}
+            Effect::Refreshed if done.answer.status.is_success() => self.stats.refreshes += 1,
+            Effect::Refreshed => {}
+            Effect::ReuseDetected => self.stats.reuse_detected += 1,
+            Effect::Revoked => self.stats.revocations += 1,
+            Effect::ApiKey { name, key } => {
+                let platform = Platform::OpenAi;
+                self.api_keys.insert(key, ApiKey { platform, name });
+            }
+        }
+        done.answer
+    }
+
+    fn upstream(
+        &mut self,
+        platform: Platform,
+        request: &Request<Bytes>,
+        record: &mut Record,
+        now: UnixMillis,
+    ) -> (Answer, Option<Fault>) {
+        let path = request.uri().path();
+        self.stats.requests += 1;
+        let authority = authority(request.uri(), request.headers());
+        if let Err(refusal) =
+            headers::check(platform, request.headers(), authority, &self.authorities)
+        {
+            let body = json!({"error": {
+                "type": "sim_refused_header",
+                "message": format!("{}: {}", refusal.header, refusal.reason),
+                "header": refusal.header,
+            }});
+            self.stats.refuse(RefusedRequest {
+                path: path.to_owned(),
+                header: refusal.header,
+                reason: refusal.reason,
+            });
+            return (
+                Answer::json(StatusCode::BAD_REQUEST, body.to_string()),
+                None,
+            );
+        }
+        let (account, plan) = self.authenticate(platform, request.headers(), now);
+        let fault = self.faults.take(Target::Upstream, account.as_deref(), path);
+        let context = self.context(account.as_deref().unwrap_or_default(), now);
+        record.account.clone_from(&account);
+
+        let body = match request.body().as_ref() {
+            b"" => Ok(Value::Null),
+            bytes => serde_json::from_slice(bytes),
+        };
+        let fill = context.reply(body.as_ref().unwrap_or(&Value::Null));
+        if let Some(answer) = replacement(fault.as_ref(), &fill) {
+            return (answer, fault);
+        }
+        let context = self.context(account.as_deref().unwrap_or_default(), now);
+        let wanted_method = match path.ends_with("/models") {
+            true => Method::GET,
+            false => Method::POST,
+        };
+        let answer = match (plan, body) {
+            (Err(fixture), _) => Some(fixtures::answer(fixture, &fill)),
+            (Ok(_), Err(_)) => Some(fixtures::answer(invalid_body(platform), &fill)),
+            (Ok(_), _) if request.method() != wanted_method => {
+                Some(Answer::json(StatusCode::METHOD_NOT_ALLOWED, "{}"))
+            }
+            (Ok(plan), Ok(body)) => match platform {
+                Platform::Codex => upstream::codex::answer(path, &body, &plan, context),
+                Platform::OpenAi => upstream::openai::answer(path, &body, context),
+                Platform::Anthropic => {
+                    upstream::anthropic::answer(path, request.headers(), &body, context)
+                }
+            },
+        };
+        (answer.unwrap_or_else(not_found), fault)
+    }
+
+    /// Whose credential the request carries, and the plan, or the fixture that says no.
+    fn authenticate(
+        &mut self,
+        platform: Platform,
+        headers: &HeaderMap,
+        now: UnixMillis,
+    ) -> (Option<String>, Result<String, &'static str>) {
+        let text = |name: header::HeaderName| headers.get(name)?.to_str().ok();
+        let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        if platform == Platform::Codex {
+            let access = self.oauth.access(bearer.unwrap_or_default(), now);
+            let account_id = text(header::HeaderName::from_static("chatgpt-account-id"));
+            let (account, result) = match access {
+                Access::Valid(user) if account_id == Some(&user.account_id) => {
+                    return (Some(user.email), Ok(user.plan));
+                }
+                Access::Expired(user) => {
+                    self.stats.expired_token_uses += 1;
+                    return (Some(user.email), Err("codex/token_expired.json"));
+                }
+                Access::Valid(user) => (Some(user.email), "codex/unauthorized.json"),
+                Access::Revoked(user) => (Some(user.email), "codex/token_invalidated.json"),
+                Access::Unknown => (None, "codex/unauthorized.json"),
+            };
+            self.stats.rejected_credentials += 1;
+            return (account, Err(result));
+        }
+        let (key, missing, invalid) = match platform {
+            Platform::Anthropic => (
+                text(header::HeaderName::from_static("x-api-key")),
+                "anthropic/missing_api_key.json",
+                "anthropic/invalid_api_key.json",
+            ),
+            _ => (
+                bearer,
+                "openai/missing_api_key.json",
+                "openai/invalid_api_key.json",
+            ),
+        };
+        let known = key
+            .and_then(|key| self.api_keys.get(key))
+            .filter(|known| known.platform == platform);
+        match known {
+            Some(known) => (Some(known.name.clone()), Ok(String::new())),
+            None => {
+                self.stats.rejected_credentials += 1;
+                (None, Err(if key.is_some() { invalid } else { missing }))
+            }
+        }
+    }
+
+    fn context<'a>(&mut self, account: &'a str, now: UnixMillis) -> Context<'a> {
+        Context {
+            account,
+            id: self.oauth.random_id(),
+            pieces: self.pacing.events,
+            now,
+        }
+    }
+}
+
+impl Outcome {
+    fn apply(&mut self, fault: &Fault) {
+        self.delay = Duration::from_millis(fault.delay_ms);
+        self.after_headers_delay = Duration::from_millis(fault.after_headers_delay_ms);
+        self.cut_after_bytes = fault.cut_after_bytes;
+        self.drop = fault.drop_before_answer;
+        fault.decorate(&mut self.answer);
+    }
+}
+
+/// The fault's answer; a fault that drops the connection lets the work be done.
+fn replacement(fault: Option<&Fault>, fill: &Fill) -> Option<Answer> {
+    fault
+        .filter(|fault| !fault.drop_before_answer)
+        .and_then(|fault| fault.replacement(fill))
+}
+
+fn invalid_body(platform: Platform) -> &'static str {
+    match platform {
+        Platform::Anthropic => "anthropic/invalid_body.json",
+        Platform::Codex | Platform::OpenAi => "openai/invalid_body.json",
+    }
+}
+
+fn not_found() -> Answer {
+    Answer::json(
+        StatusCode::NOT_FOUND,
+        "{\"error\":{\"message\":\"Not found\"}}",
+    )
+}

@@ -1,0 +1,50 @@
+//! The Anthropic API: messages, token counting and models (reference pages claude §1.5, §1.8 and
+//! platforms §3).
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::Context;
+use crate::{answer::Answer, fixtures};
+
+/// Seconds until the rate limit headers say that the limit is full again.
+const LIMIT_RESET_SECONDS: u64 = 60;
+
+/// Answers an authenticated request; None: no such endpoint.
+pub fn answer(
+    path: &str,
+    headers: &HeaderMap,
+    body: &Value,
+    context: Context<'_>,
+) -> Option<Answer> {
+    let id = format!("req_{}", context.id);
+    let reset = context.now.plus_seconds(LIMIT_RESET_SECONDS).rfc3339();
+    let fixture = match path {
+        _ if !headers.contains_key("anthropic-version") => "anthropic/missing_version.json",
+        "/v1/messages" if body["stream"] == Value::Bool(true) => "anthropic/message.sse",
+        "/v1/messages" => "anthropic/message.json",
+        "/v1/messages/count_tokens" => "anthropic/count_tokens.json",
+        "/v1/models" => "anthropic/models.json",
+        _ => return None,
+    };
+    Some(
+        fixtures::answer(fixture, &context.reply(body))
+            .with("request-id", id)
+            .with(
+                "anthropic-organization-id",
+                "5f1e0000-0000-4000-8000-000000000001",
+            )
+            .with("anthropic-ratelimit-requests-limit", "4000")
+            .with("anthropic-ratelimit-requests-remaining", "3999")
+            .with("anthropic-ratelimit-requests-reset", &reset)
+            .with("anthropic-ratelimit-tokens-limit", "480000")
+            .with("anthropic-ratelimit-tokens-remaining", "479000")
+            .with("anthropic-ratelimit-tokens-reset", &reset)
+            .with("anthropic-ratelimit-input-tokens-limit", "400000")
+            .with("anthropic-ratelimit-input-tokens-remaining", "399000")
+            .with("anthropic-ratelimit-input-tokens-reset", &reset)
+            .with("anthropic-ratelimit-output-tokens-limit", "80000")
+            .with("anthropic-ratelimit-output-tokens-remaining", "79000")
+            .with("anthropic-ratelimit-output-tokens-reset", &reset),
+    )
+}

@@ -1,0 +1,42 @@
+//! The OpenAI API: responses, chat completions and models (reference page platforms §2).
+
+use serde_json::Value;
+
+use super::Context;
+use crate::{answer::Answer, fixtures};
+
+/// Answers an authenticated request; None: no such endpoint.
+pub fn answer(path: &str, body: &Value, context: Context<'_>) -> Option<Answer> {
+    let id = format!("req_{}", context.id);
+    let streams = body["stream"] == Value::Bool(true);
+    let answer = match path {
+        "/v1/models" => fixtures::answer("openai/models.json", &context.plain()),
+        "/v1/responses" if streams => fixtures::answer("openai/response.sse", &context.reply(body)),
+        "/v1/responses" => fixtures::answer("openai/response.json", &context.reply(body)),
+        "/v1/chat/completions" if streams => chat_stream(body, context),
+        "/v1/chat/completions" => fixtures::answer("openai/chat.json", &context.reply(body)),
+        _ => return None,
+    };
+    Some(
+        answer
+            .with("x-request-id", id)
+            .with("openai-organization", "sim-organization")
+            .with("openai-processing-ms", "12")
+            .with("openai-version", "2020-10-01")
+            .with("x-ratelimit-limit-requests", "10000")
+            .with("x-ratelimit-limit-tokens", "2000000")
+            .with("x-ratelimit-remaining-requests", "9999")
+            .with("x-ratelimit-remaining-tokens", "1999000")
+            .with("x-ratelimit-reset-requests", "6ms")
+            .with("x-ratelimit-reset-tokens", "1m26s"),
+    )
+}
+
+/// A chat stream carries usage only where the caller asked for it.
+fn chat_stream(body: &Value, context: Context<'_>) -> Answer {
+    let mut answer = fixtures::answer("openai/chat.sse", &context.reply(body));
+    if body["stream_options"]["include_usage"] != Value::Bool(true) {
+        answer.body = answer.body.without_events("\"choices\":[]");
+    }
+    answer
+}
