@@ -9,13 +9,9 @@ pub mod credential;
 pub mod envoy;
 pub mod id;
 pub mod key_file;
+pub mod oauth;
 pub mod platform;
+pub mod refresh;
 pub mod seal;
 pub mod state;
 pub mod store;
-
-pub mod refresh {
-    //! Keeps OAuth logins alive.
-    pub mod clock;
-    pub mod ledger;
-}

@@ -88,7 +88,8 @@ pub struct Retry {
     pub unanswered: u32,
 }
 
-/// The store, as the engine sees it. Each method is one transaction, durable when it returns.
+/// The store, as the engine sees it. Each method is one transaction, durable when it returns. A login that replaces an
+/// account's tokens counts as a new generation with no failures and no intents, and leaves a claim to its holder.
 pub trait Ledger: Send + Sync + 'static {
     /// Why the store failed; never names a secret.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -121,8 +122,8 @@ pub trait Ledger: Send + Sync + 'static {
         life: Duration,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
-    /// Stores the new tokens as generation + 1, issued at `now`; clears failures, intents and the claim; makes a
-    /// `needs_login` account active; moves the snapshot's revision. False, and nothing stored, only if the generation
+    /// Stores the new tokens as generation + 1, issued at `now`; clears failures and intents, and the claim if it is
+    /// ours; makes a `needs_login` account active; moves the snapshot's revision. False, and nothing stored, only if the generation
     /// is no longer the claim's: a claim that merely lapsed must not cost the account its rotated token.
     fn commit(
         &self,

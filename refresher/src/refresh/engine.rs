@@ -1,0 +1,476 @@
+//! The refresh engine: drives [`schedule`](super::schedule) and [`outcome`](super::outcome) over the store and the
+//! token endpoint.
+//!
+//! Its laws, each held by a test:
+//!
+//! - One token call in flight for an account, across processes: whoever calls holds the ledger's claim, and a call is
+//!   cut off before the claim can lapse.
+//! - An intent is durable before a call leaves, and the new tokens are durable before anyone hears of them.
+//! - A refresh token whose call was answered is never sent again, unless the answer was "not now".
+//! - At most two calls with one token stay unanswered: after the first the store is read again (somebody else may have
+//!   won) and the token is sent once more, within the server's presumed grace for that or else when the access token is
+//!   of no more use and there is nothing left to lose.
+//! - Nobody's cancellation cuts off a call: each runs as a task of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::clock::{Clock, UnixMillis};
+use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+use super::outcome::{Grant, Outcome};
+use super::reports::Reports;
+use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
+use crate::credential::OAuthTokens;
+use crate::id::AccountId;
+
+/// Token calls in flight at once, all accounts together: a start with hundreds of accounts due must not look like an
+/// attack to the token endpoint.
+pub const CALLS_LIMIT: usize = 8;
+/// The longest call. The client's own timeout is shorter; this one makes the claim's life safe whatever it does.
+pub const CALL_LIMIT: Duration = Duration::from_secs(35);
+/// How long a claim lasts without a sign of life from its holder: a call and ample time to store its answer.
+pub const CLAIM_LIFE: Duration = Duration::from_secs(60);
+/// The longest sleep between two looks at the ledger: bounds what a jump of the clock, or an account stored by another
+/// process, can delay.
+const SLEEP_LIMIT: Duration = Duration::from_secs(5);
+/// The pause before a token is sent again after an unanswered call: what cut the first one off may pass.
+const REPLAY_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a look at an account that came to nothing, so that a fault cannot make the loop spin.
+const HICCUP: Duration = Duration::from_secs(1);
+/// The longest pause between two tries to store tokens that exist nowhere else.
+const COMMIT_PAUSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for calls in flight.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
+
+/// Where refresh tokens are spent.
+pub trait TokenEndpoint: Send + Sync + 'static {
+    /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it.
+    fn refresh(&self, platform: &str, tokens: &OAuthTokens)
+    -> impl Future<Output = Outcome> + Send;
+}
+
+/// What an operator may tune.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// For how long after an unanswered call a token endpoint is presumed to still accept the same token.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What came of a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refreshed {
+    /// New tokens are stored, as this generation.
+    Done(u64),
+    /// The account already has a newer generation than the one that was to be refreshed.
+    Superseded,
+    /// Not now.
+    Later {
+        /// When it will be tried again.
+        at: UnixMillis,
+        /// Why.
+        reason: String,
+    },
+    /// The login has ended.
+    NeedsLogin {
+        /// Why.
+        reason: String,
+    },
+    /// Another process is at it.
+    Busy,
+    /// There is nothing to refresh: no such account, no refresh token, or it already needs a login.
+    NotRefreshable,
+}
+
+type Flight<L> = Option<Result<Refreshed, Arc<<L as Ledger>::Error>>>;
+
+/// See the module's documentation. Cheap to clone; all clones are one engine.
+pub struct Engine<L: Ledger, E, C> {
+    shared: Arc<Shared<L, E, C>>,
+}
+
+impl<L: Ledger, E, C> Clone for Engine<L, E, C> {
+    fn clone(&self) -> Self {
+        Engine {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<L: Ledger, E, C> fmt::Debug for Engine<L, E, C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+struct Shared<L: Ledger, E, C> {
+    ledger: L,
+    endpoint: E,
+    clock: C,
+    settings: Settings,
+    slots: Semaphore,
+    flights: Mutex<HashMap<AccountId, watch::Receiver<Flight<L>>>>,
+    reports: Mutex<Reports>,
+    wake: Notify,
+    tasks: TaskTracker,
+}
+
+impl<L: Ledger, E: TokenEndpoint, C: Clock> Engine<L, E, C> {
+    /// An engine at rest: [`Engine::run`] makes it look at the ledger.
+    pub fn new(ledger: L, endpoint: E, clock: C, settings: Settings) -> Self {
+        let shared = Shared {
+            ledger,
+            endpoint,
+            clock,
+            settings,
+            slots: Semaphore::new(CALLS_LIMIT),
+            flights: Mutex::default(),
+            reports: Mutex::default(),
+            wake: Notify::new(),
+            tasks: TaskTracker::new(),
+        };
+        Engine {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Refreshes what is due until `shutdown`, then waits for the calls in flight, at most [`CLAIM_LIFE`].
+    pub async fn run(&self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let pause = self.start_due().await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.shared.wake.notified() => {}
+                () = sleep(pause) => {}
+            }
+        }
+        self.shared.slots.close();
+        self.shared.tasks.close();
+        if timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!("shutting down with refresh calls in flight; they count as unanswered");
+        }
+    }
+
+    /// Notes that a platform refused `generation` of an account's token. If that is the current generation it is
+    /// refreshed at once, however many say so.
+    pub fn report_unauthorized(&self, account: &AccountId, generation: u64) {
+        lock(&self.shared.reports).note(account, generation);
+        self.shared.wake.notify_one();
+    }
+
+    /// Refreshes an account now if `seen` is still its generation, whatever the schedule says, and waits for the
+    /// outcome. If a refresh of the account is in flight, its outcome is the answer.
+    pub async fn refresh(
+        &self,
+        account: &AccountId,
+        seen: u64,
+    ) -> Result<Refreshed, Arc<L::Error>> {
+        let mut flight = self.start(account, seen);
+        let landed = flight.wait_for(Option::is_some).await;
+        // The sender goes without a word only if its task panicked or the engine is shutting down.
+        landed
+            .ok()
+            .and_then(|outcome| outcome.clone())
+            .unwrap_or(Ok(Refreshed::Busy))
+    }
+
+    /// Starts whatever is due; how long to sleep until the next look.
+    async fn start_due(&self) -> Duration {
+        let entries = match self.shared.ledger.entries().await {
+            Ok(entries) => entries,
+            Err(error) => {
+                error!(%error, "cannot read which accounts are due for a refresh");
+                return HICCUP;
+            }
+        };
+        lock(&self.shared.reports).keep(
+            &entries
+                .iter()
+                .map(|entry| &entry.account)
+                .collect::<HashSet<_>>(),
+        );
+        let mut pause = SLEEP_LIMIT;
+        for entry in entries {
+            if lock(&self.shared.flights).contains_key(&entry.account) {
+                continue; // Its landing wakes the loop.
+            }
+            let wait = self.shared.wait(&entry);
+            if wait.is_zero() {
+                self.start(&entry.account, entry.generation);
+            } else {
+                pause = pause.min(wait);
+            }
+        }
+        pause
+    }
+
+    /// Joins the flight of an account, or starts one as a task that nobody's cancellation reaches.
+    fn start(&self, account: &AccountId, seen: u64) -> watch::Receiver<Flight<L>> {
+        let mut flights = lock(&self.shared.flights);
+        if let Some(flight) = flights.get(account) {
+            return flight.clone();
+        }
+        let (landing, flight) = watch::channel(None);
+        flights.insert(account.clone(), flight.clone());
+        let landed = Landed {
+            shared: Arc::clone(&self.shared),
+            account: account.clone(),
+        };
+        self.shared.tasks.spawn(async move {
+            let outcome = landed.shared.fly(&landed.account, seen).await.map_err(Arc::new);
+            let idle = match &outcome {
+                Err(error) => {
+                    error!(account = %landed.account, %error, "a refresh was given up for now: the store failed");
+                    true
+                }
+                Ok(outcome) => matches!(outcome, Refreshed::Busy | Refreshed::NotRefreshable),
+            };
+            landing.send_replace(Some(outcome));
+            if idle {
+                sleep(HICCUP).await;
+            }
+        });
+        flight
+    }
+}
+
+/// Ends a flight, also if its task panics.
+struct Landed<L: Ledger, E, C> {
+    shared: Arc<Shared<L, E, C>>,
+    account: AccountId,
+}
+
+impl<L: Ledger, E, C> Drop for Landed<L, E, C> {
+    fn drop(&mut self) {
+        lock(&self.shared.flights).remove(&self.account);
+        self.shared.wake.notify_one();
+    }
+}
+
+impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
+    /// How long until an account is due.
+    fn wait(&self, entry: &Entry) -> Duration {
+        let now = self.clock.now();
+        let jitter = Jitter::of(&entry.account, entry.generation);
+        let scheduled = refresh_at(entry.issued_at, entry.expires_at, jitter).since(now);
+        let reported = lock(&self.reports).wait(&entry.account, entry.generation, Instant::now());
+        let wanted = reported.map_or(scheduled, |reported| reported.min(scheduled));
+        // A pause longer than any we ask for was noted under a clock that has since jumped back.
+        let retry = entry.retry_at.map_or(Duration::ZERO, |at| at.since(now));
+        wanted.max(if retry > BACKOFF_LIMIT {
+            Duration::ZERO
+        } else {
+            retry
+        })
+    }
+
+    /// One refresh, from claim to landing.
+    async fn fly(&self, account: &AccountId, seen: u64) -> Result<Refreshed, L::Error> {
+        let Ok(_slot) = self.slots.acquire().await else {
+            return Ok(Refreshed::Busy); // Shutting down.
+        };
+        let mut claim = match self.ledger.claim(account, seen, CLAIM_LIFE).await? {
+            Claimed::Ours(claim) => *claim,
+            Claimed::Busy => return Ok(Refreshed::Busy),
+            Claimed::Moved => return Ok(Refreshed::Superseded),
+            Claimed::NotRefreshable => return Ok(Refreshed::NotRefreshable),
+        };
+        lock(&self.reports).answered(account, claim.generation, Instant::now());
+        loop {
+            let now = self.clock.now();
+            match next_step(
+                &claim,
+                self.is_usable(&claim, now),
+                self.settings.grace,
+                now,
+            ) {
+                Step::Call => {}
+                Step::Hold => return self.hold(&claim, now).await,
+                Step::GiveUp => {
+                    return self
+                        .end_login(
+                            &claim,
+                            "two refresh calls went unanswered; the token may be spent",
+                        )
+                        .await;
+                }
+            }
+            if !self.ledger.intend(&claim, now, CLAIM_LIFE).await? {
+                return Ok(Refreshed::Superseded);
+            }
+            let call = timeout(
+                CALL_LIMIT,
+                self.endpoint.refresh(&claim.platform, &claim.tokens),
+            )
+            .await;
+            let outcome = call.unwrap_or_else(|_| Outcome::Unknown {
+                reason: "no answer in time".into(),
+            });
+            match outcome {
+                Outcome::Fresh(grant) => return Ok(self.commit(&claim, grant).await),
+                Outcome::Permanent { reason } => return self.end_login(&claim, &reason).await,
+                Outcome::Transient {
+                    retry_after,
+                    reason,
+                } => return self.later(&claim, retry_after, reason).await,
+                Outcome::NotSent { reason } => return self.later(&claim, None, reason).await,
+                Outcome::Unknown { reason } => {
+                    warn!(
+                        account = claim.name,
+                        reason, "a refresh call went unanswered"
+                    );
+                    claim.unanswered += 1;
+                    claim.first_unanswered_at.get_or_insert(now);
+                    sleep(REPLAY_PAUSE).await;
+                    if self.has_moved(&claim).await? {
+                        return Ok(Refreshed::Superseded);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the access token may still serve requests.
+    fn is_usable(&self, claim: &Claim, now: UnixMillis) -> bool {
+        let refused = lock(&self.reports).names(&claim.account, claim.generation);
+        !refused && claim.expires_at.is_some_and(|expires_at| expires_at > now)
+    }
+
+    async fn has_moved(&self, claim: &Claim) -> Result<bool, L::Error> {
+        let entry = self.ledger.entry(&claim.account).await?;
+        Ok(entry.is_none_or(|entry| entry.generation != claim.generation))
+    }
+
+    /// Stores the new tokens, however often that takes: they exist nowhere else and the old ones are spent.
+    async fn commit(&self, claim: &Claim, grant: Grant) -> Refreshed {
+        let now = self.clock.now();
+        let still_good = claim.expires_at.filter(|expires_at| *expires_at > now);
+        let (tokens, expires_at) = grant.over(&claim.tokens, still_good);
+        let mut failures = 0;
+        loop {
+            match self.ledger.commit(claim, &tokens, expires_at, now).await {
+                Ok(true) => {
+                    let generation = claim.generation + 1;
+                    info!(
+                        account = claim.name,
+                        platform = claim.platform,
+                        generation,
+                        "refreshed"
+                    );
+                    return Refreshed::Done(generation);
+                }
+                Ok(false) => return Refreshed::Superseded,
+                Err(error) => {
+                    error!(account = claim.name, %error, "cannot store new tokens; trying until it works");
+                    failures += 1;
+                    sleep(backoff(failures, None, Jitter::random()).min(COMMIT_PAUSE_LIMIT)).await;
+                }
+            }
+        }
+    }
+
+    async fn later(
+        &self,
+        claim: &Claim,
+        retry_after: Option<Duration>,
+        reason: String,
+    ) -> Result<Refreshed, L::Error> {
+        let failures = claim.failures.saturating_add(1);
+        let pause = backoff(failures, retry_after, Jitter::random());
+        let at = self.clock.now().plus(pause);
+        warn!(
+            account = claim.name,
+            reason,
+            failures,
+            retry_in_seconds = pause.as_secs(),
+            "a refresh failed for now"
+        );
+        self.ledger
+            .retry_later(
+                claim,
+                Retry {
+                    at,
+                    failures,
+                    unanswered: claim.unanswered,
+                },
+            )
+            .await?;
+        Ok(Refreshed::Later { at, reason })
+    }
+
+    /// Leaves a token that may be spent alone while the access token still serves.
+    async fn hold(&self, claim: &Claim, now: UnixMillis) -> Result<Refreshed, L::Error> {
+        let at = now.plus(BACKOFF_LIMIT).min(claim.expires_at.unwrap_or(now));
+        let reason = String::from(
+            "an earlier refresh call went unanswered; the access token is used to its end first",
+        );
+        warn!(account = claim.name, reason, "a refresh is held back");
+        let retry = Retry {
+            at,
+            failures: claim.failures,
+            unanswered: claim.unanswered,
+        };
+        self.ledger.retry_later(claim, retry).await?;
+        Ok(Refreshed::Later { at, reason })
+    }
+
+    async fn end_login(&self, claim: &Claim, reason: &str) -> Result<Refreshed, L::Error> {
+        if !self.ledger.needs_login(claim, reason).await? {
+            return Ok(Refreshed::Superseded);
+        }
+        let cure = format!("refresher login {} --name {}", claim.platform, claim.name);
+        error!(
+            account = claim.name,
+            reason, cure, "the login has ended; log in again"
+        );
+        Ok(Refreshed::NeedsLogin {
+            reason: reason.to_owned(),
+        })
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Call,
+    Hold,
+    GiveUp,
+}
+
+/// Whether a claimed refresh token may be sent. `usable`: the access token still serves.
+fn next_step(claim: &Claim, usable: bool, grace: Duration, now: UnixMillis) -> Step {
+    let within_grace = claim
+        .first_unanswered_at
+        .is_none_or(|first| now.since(first) <= grace);
+    match claim.unanswered {
+        0 => Step::Call,
+        1 if within_grace || !usable => Step::Call,
+        _ if usable => Step::Hold,
+        _ => Step::GiveUp,
+    }
+}
+
+/// Nothing panics while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

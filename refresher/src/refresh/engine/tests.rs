@@ -1,0 +1,265 @@
+//! The engine against a fake ledger and a fake authorization server whose refresh tokens are single-use.
+
+mod fake;
+mod laws;
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use fake::{Fate, LIFE, World, minutes, seconds};
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_refreshed_ahead_of_its_expiry_and_only_then() {
+    let world = World::new(1);
+    let process = world.start(Settings::default());
+    sleep(LIFE - LIFE / 8).await;
+    assert_eq!(world.calls(0), 0);
+    sleep(LIFE / 8).await;
+    assert_eq!(world.calls(0), 1);
+    assert_eq!(world.generation(0), 2);
+    assert!(world.expires_at(0) > process.now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_reports_about_one_token_is_one_refresh() {
+    let world = World::new(1);
+    let engine = world.start(Settings::default()).engine();
+    for _ in 0..100 {
+        engine.report_unauthorized(&world.account(0), 1);
+        engine.report_unauthorized(&world.account(0), 0);
+    }
+    sleep(minutes(1)).await;
+    assert_eq!(world.calls(0), 1);
+    engine.report_unauthorized(&world.account(0), 1);
+    sleep(minutes(1)).await;
+    assert_eq!(world.calls(0), 1, "generation 1 is history");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_callers_share_one_refresh() {
+    let world = World::new(1);
+    let engine = world.start(Settings::default()).engine();
+    let account = world.account(0);
+    let all = futures_util::future::join_all((0..100).map(|_| engine.refresh(&account, 1))).await;
+    assert!(
+        all.iter()
+            .all(|outcome| matches!(outcome, Ok(Refreshed::Done(2))))
+    );
+    assert_eq!(world.calls(0), 1);
+    assert_eq!(
+        engine.refresh(&account, 1).await.unwrap(),
+        Refreshed::Superseded
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_caller_does_not_lose_the_rotated_token() {
+    let world = World::new(1);
+    world.fate(0, Fate::Slow);
+    let engine = world.start(Settings::default()).engine();
+    let account = world.account(0);
+    assert!(
+        timeout(seconds(1), engine.refresh(&account, 1))
+            .await
+            .is_err()
+    );
+    sleep(minutes(1)).await;
+    assert_eq!((world.calls(0), world.generation(0)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_eight_calls_are_in_flight_and_all_are_made() {
+    let world = World::new(100);
+    sleep(LIFE).await;
+    let _process = world.start(Settings::default());
+    sleep(minutes(1)).await;
+    assert!((0..100).all(|n| world.generation(n) == 2));
+    assert_eq!(world.most_in_flight(), CALLS_LIMIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_few_calls_and_the_first_answer_heals_it() {
+    let world = World::new(1);
+    let process = world.start(Settings::default());
+    world.down.store(true, Ordering::Relaxed);
+    process.engine().report_unauthorized(&world.account(0), 1);
+    sleep(minutes(30)).await;
+    assert!(
+        (8..=12).contains(&world.calls(0)),
+        "{} calls",
+        world.calls(0)
+    );
+    assert_eq!(world.reason(0), None);
+    world.down.store(false, Ordering::Relaxed);
+    sleep(minutes(35)).await;
+    assert_eq!(world.generation(0), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminal_answer_ends_the_login_with_its_reason_and_no_more_calls() {
+    let world = World::new(1);
+    world.revoke(0);
+    let engine = world.start(Settings::default()).engine();
+    let reason = String::from("refresh_token_reused (HTTP 401)");
+    let refreshed = engine.refresh(&world.account(0), 1).await.unwrap();
+    assert_eq!(
+        refreshed,
+        Refreshed::NeedsLogin {
+            reason: reason.clone()
+        }
+    );
+    sleep(minutes(600)).await;
+    assert_eq!((world.reason(0), world.calls(0)), (Some(reason), 1));
+    assert_eq!(
+        engine.refresh(&world.account(0), 1).await.unwrap(),
+        Refreshed::NotRefreshable
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_asked_for_once_more() {
+    for server_grace in [true, false] {
+        let world = World::new(1);
+        world.server_grace.store(server_grace, Ordering::Relaxed);
+        world.fate(0, Fate::LoseAnswer);
+        let engine = world.start(Settings::default()).engine();
+        let refreshed = engine.refresh(&world.account(0), 1).await.unwrap();
+        assert_eq!(world.calls(0), 2);
+        assert_eq!(matches!(refreshed, Refreshed::Done(2)), server_grace);
+        assert_eq!(
+            matches!(refreshed, Refreshed::NeedsLogin { .. }),
+            !server_grace
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_lost_answers_hold_the_account_to_its_tokens_last_second() {
+    let world = World::new(1);
+    world.fate(0, Fate::LoseAnswer);
+    world.fate(0, Fate::LoseAnswer);
+    let process = world.start(Settings::default());
+    let refreshed = process
+        .engine()
+        .refresh(&world.account(0), 1)
+        .await
+        .unwrap();
+    assert!(matches!(refreshed, Refreshed::Later { .. }));
+    sleep(Duration::from_millis(
+        u64::try_from(world.expires_at(0).0 - process.now().0).unwrap() - 1,
+    ))
+    .await;
+    assert_eq!(world.reason(0), None);
+    sleep(minutes(1)).await;
+    assert!(world.reason(0).unwrap().contains("unanswered"));
+    assert_eq!(world.calls(0), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unanswered_call_past_the_grace_is_repeated_only_when_nothing_is_left_to_lose() {
+    let world = World::new(1);
+    world.fate(0, Fate::LoseRequest);
+    let process = world.start(Settings {
+        grace: Duration::ZERO,
+    });
+    let refreshed = process
+        .engine()
+        .refresh(&world.account(0), 1)
+        .await
+        .unwrap();
+    assert!(
+        matches!(refreshed, Refreshed::Later { .. }),
+        "{refreshed:?}"
+    );
+    assert_eq!(world.calls(0), 1);
+    process.engine().report_unauthorized(&world.account(0), 1);
+    sleep(LIFE + minutes(1)).await;
+    assert_eq!((world.calls(0), world.generation(0)), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_winners_tokens_are_adopted() {
+    let world = World::new(1);
+    world.fate(0, Fate::LoseAnswer);
+    let engine = world.start(Settings::default()).engine();
+    let account = world.account(0);
+    let call = tokio::spawn(async move { engine.refresh(&account, 1).await.unwrap() });
+    sleep(Duration::from_millis(500)).await;
+    world.log_in(0);
+    assert_eq!(call.await.unwrap(), Refreshed::Superseded);
+    assert_eq!(world.calls(0), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_cannot_be_stored_are_kept_until_they_can() {
+    let world = World::new(1);
+    world.broken_commits.store(10, Ordering::Relaxed);
+    let engine = world.start(Settings::default()).engine();
+    assert_eq!(
+        engine.refresh(&world.account(0), 1).await.unwrap(),
+        Refreshed::Done(2)
+    );
+    assert_eq!(world.calls(0), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_a_dead_process_lapses_and_its_intent_counts() {
+    let world = World::new(1);
+    world.fate(0, Fate::LoseAnswer);
+    world.fate(0, Fate::LoseAnswer);
+    let first = world.start(Settings::default());
+    first.engine().report_unauthorized(&world.account(0), 1);
+    sleep(Duration::from_millis(200)).await;
+    first.crash();
+    let second = world.start(Settings::default());
+    assert_eq!(
+        second.engine().refresh(&world.account(0), 1).await.unwrap(),
+        Refreshed::Busy
+    );
+    second.engine().report_unauthorized(&world.account(0), 1);
+    sleep(minutes(5)).await;
+    assert_eq!(world.calls(0), 2);
+    assert!(world.reason(0).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_answer() {
+    let world = World::new(1);
+    world.fate(0, Fate::Slow);
+    let process = world.start(Settings::default());
+    process.engine().report_unauthorized(&world.account(0), 1);
+    sleep(Duration::from_millis(200)).await;
+    process.shut_down().await;
+    assert_eq!((world.calls(0), world.generation(0)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_causes_no_burst() {
+    for jump in [60 * 60 * 1000, -60 * 60 * 1000] {
+        let world = World::new(1);
+        let _process = world.start(Settings::default());
+        sleep(minutes(1)).await;
+        world.skew.store(jump, Ordering::Relaxed);
+        sleep(minutes(1)).await;
+        assert!(
+            world.calls(0) <= 1,
+            "{} calls after a jump of {jump} ms",
+            world.calls(0)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_that_refuses_every_new_token_is_not_fed_refreshes() {
+    let world = World::new(1);
+    let engine = world.start(Settings::default()).engine();
+    for _ in 0..10 * 60 * 10 {
+        engine.report_unauthorized(&world.account(0), world.generation(0));
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        (5..=12).contains(&world.calls(0)),
+        "{} calls in ten minutes",
+        world.calls(0)
+    );
+}

@@ -1,0 +1,231 @@
+//! What a token endpoint's answer means for the login. Pure.
+//!
+//! The rules are Codex CLI's (reference: codex.md §2.3), with the profile's own list of codes that end a login. What
+//! the endpoint said is never quoted: only its status and error codes that are known beforehand reach a message.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use super::clock::UnixMillis;
+use crate::credential::OAuthTokens;
+use crate::oauth::claims::{self, Claims, TOKEN_LIMIT};
+
+/// The furthest expiry believed; a token that claims more is refreshed after a year.
+pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The one code whose meaning depends on the status (RFC 6749 §5.2 sends it with 400).
+const INVALID_GRANT: &str = "invalid_grant";
+
+/// Error codes of RFC 6749 §5.2 and the like, safe to name in a message although no profile lists them.
+const NAMEABLE: &[&str] = &[
+    "access_denied",
+    "invalid_client",
+    INVALID_GRANT,
+    "invalid_request",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+    "token_expired",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
+/// A whole HTTP answer of a token endpoint.
+pub struct Answer {
+    /// The HTTP status code.
+    pub status: u16,
+    /// From the `Retry-After` header.
+    pub retry_after: Option<Duration>,
+    /// The body, bounded by the client that read it. It may hold tokens.
+    pub body: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Answer")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tokens in an answer. What is absent stays as it was (RFC 6749 §6; codex.md §2.1).
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The access token and its expiry, `None` where that is unknown.
+    pub access: Option<(SecretString, Option<UnixMillis>)>,
+    /// The refresh token.
+    pub refresh: Option<SecretString>,
+    /// OpenID Connect's id token.
+    pub id: Option<SecretString>,
+}
+
+impl Grant {
+    /// These tokens where there are any, else `old` ones; with the expiry.
+    pub fn over(
+        self,
+        old: &OAuthTokens,
+        old_expiry: Option<UnixMillis>,
+    ) -> (OAuthTokens, Option<UnixMillis>) {
+        let (access, expires_at) = self
+            .access
+            .unwrap_or_else(|| (old.access.clone(), old_expiry));
+        let refresh = self.refresh.unwrap_or_else(|| old.refresh.clone());
+        (
+            OAuthTokens {
+                access,
+                refresh,
+                id: self.id.or_else(|| old.id.clone()),
+            },
+            expires_at,
+        )
+    }
+}
+
+/// What became of one call to a token endpoint.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// New tokens; the refresh token that was sent is spent.
+    Fresh(Grant),
+    /// No, for now. The refresh token that was sent is still good.
+    Transient {
+        /// What the server asked for.
+        retry_after: Option<Duration>,
+        /// For the log.
+        reason: String,
+    },
+    /// The login has ended; a person must log in again.
+    Permanent {
+        /// For the log, the API and the console.
+        reason: String,
+    },
+    /// Nothing was sent (no connection): the refresh token is as good as before.
+    NotSent {
+        /// For the log.
+        reason: String,
+    },
+    /// The request went out, or may have, and no whole answer came: the refresh token may be spent.
+    Unknown {
+        /// For the log.
+        reason: String,
+    },
+}
+
+/// Reads a token endpoint's answer. `permanent` are the profile's codes that end a login.
+pub fn classify(answer: &Answer, permanent: &[String], now: UnixMillis) -> Outcome {
+    let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
+    let success = (200..300).contains(&answer.status);
+    if success && let Some(grant) = body.as_ref().and_then(|body| grant(body, now)) {
+        return Outcome::Fresh(grant);
+    }
+    let code = body.as_ref().and_then(error_code);
+    let reason = reason(answer.status, code, permanent);
+    if is_permanent(answer.status, code, permanent) {
+        Outcome::Permanent { reason }
+    } else if success && code.is_none() {
+        // It was accepted, so the refresh token may be spent, but the new one cannot be read.
+        Outcome::Unknown {
+            reason: format!("HTTP {} without readable tokens", answer.status),
+        }
+    } else {
+        Outcome::Transient {
+            retry_after: answer.retry_after,
+            reason,
+        }
+    }
+}
+
+fn is_permanent(status: u16, code: Option<&str>, permanent: &[String]) -> bool {
+    let listed = |code: &str| {
+        permanent
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(code))
+    };
+    match (status, code) {
+        (401, _) => true,
+        (400, Some(code)) if code.eq_ignore_ascii_case(INVALID_GRANT) => true,
+        (200..=299, Some(code)) => listed(code),
+        (_, Some(code)) => !code.eq_ignore_ascii_case(INVALID_GRANT) && listed(code),
+        (_, None) => false,
+    }
+}
+
+/// `error.code` of an object, else `error` if it is text, else `code`.
+fn error_code(body: &Map<String, Value>) -> Option<&str> {
+    match body.get("error") {
+        Some(Value::Object(error)) => error.get("code").and_then(Value::as_str),
+        Some(Value::String(code)) => Some(code),
+        _ => body.get("code").and_then(Value::as_str),
+    }
+}
+
+/// The answer in words. A code is named only if we knew it before the server said it: a hostile or broken server could
+/// echo a token in its place.
+pub fn reason(status: u16, code: Option<&str>, permanent: &[String]) -> String {
+    let known = permanent
+        .iter()
+        .map(String::as_str)
+        .chain(NAMEABLE.iter().copied());
+    match code.and_then(|code| {
+        known
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(code))
+    }) {
+        Some(code) => format!("{code} (HTTP {status})"),
+        None => format!("HTTP {status}"),
+    }
+}
+
+/// The error code of an answer in words, as in [`Outcome`]'s reasons, for an exchange that failed.
+pub fn refusal(answer: &Answer) -> String {
+    let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
+    reason(answer.status, body.as_ref().and_then(error_code), &[])
+}
+
+/// The tokens in a body; `None` if there are none.
+pub fn grant(body: &Map<String, Value>, now: UnixMillis) -> Option<Grant> {
+    let token = |name: &str| {
+        body.get(name)
+            .and_then(Value::as_str)
+            .filter(|token| is_token(token))
+            .map(SecretString::from)
+    };
+    let access = token("access_token").map(|access| {
+        let lifetime = body.get("expires_in").and_then(claims::lifetime);
+        let expires_at = expiry(&access, lifetime, now);
+        (access, expires_at)
+    });
+    let (refresh, id) = (token("refresh_token"), token("id_token"));
+    (access.is_some() || refresh.is_some()).then_some(Grant {
+        access,
+        refresh,
+        id,
+    })
+}
+
+/// A token goes into a header: visible ASCII (RFC 6749 appendix A.12), and bounded.
+fn is_token(token: &str) -> bool {
+    (1..=TOKEN_LIMIT).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// When a token that was issued just `now` expires: its `exp`, else its announced lifetime, at most [`EXPIRY_LIMIT`]
+/// away. A new token that seems to have expired already shows that the clocks disagree, and is believed in neither.
+fn expiry(
+    access: &SecretString,
+    lifetime: Option<Duration>,
+    now: UnixMillis,
+) -> Option<UnixMillis> {
+    let claimed = Claims::decode_unverified(access).and_then(|claims| claims.expiry());
+    let announced = lifetime.map(|lifetime| now.plus(lifetime));
+    let expires = [claimed, announced]
+        .into_iter()
+        .flatten()
+        .find(|expires| *expires > now)?;
+    Some(expires.min(now.plus(EXPIRY_LIMIT)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::*;
+use crate::oauth::claims::unsigned;
+
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+fn codes() -> Vec<String> {
+    [
+        INVALID_GRANT,
+        "refresh_token_expired",
+        "refresh_token_reused",
+        "refresh_token_invalidated",
+    ]
+    .map(String::from)
+    .to_vec()
+}
+
+fn answer(status: u16, body: impl AsRef<[u8]>) -> Answer {
+    Answer {
+        status,
+        retry_after: None,
+        body: body.as_ref().to_vec().into(),
+    }
+}
+
+fn outcome(status: u16, body: impl ToString) -> Outcome {
+    classify(&answer(status, body.to_string()), &codes(), NOW)
+}
+
+fn granted(body: Value) -> Grant {
+    match outcome(200, body) {
+        Outcome::Fresh(grant) => grant,
+        other => panic!("not fresh: {other:?}"),
+    }
+}
+
+fn old() -> OAuthTokens {
+    OAuthTokens {
+        access: "old-access".into(),
+        refresh: "old-refresh".into(),
+        id: Some("old-id".into()),
+    }
+}
+
+#[test]
+fn fields_that_are_absent_keep_the_old_ones() {
+    let (tokens, expires_at) =
+        granted(json!({"access_token": "new-access"})).over(&old(), Some(NOW));
+    assert_eq!(tokens.access.expose_secret(), "new-access");
+    assert_eq!(tokens.refresh.expose_secret(), "old-refresh");
+    assert_eq!(tokens.id.unwrap().expose_secret(), "old-id");
+    assert_eq!(
+        expires_at, None,
+        "the old expiry says nothing about the new access token"
+    );
+
+    let rotated = json!({"refresh_token": "new-refresh", "access_token": ""});
+    let (tokens, expires_at) = granted(rotated).over(&old(), Some(NOW));
+    assert_eq!(tokens.access.expose_secret(), "old-access");
+    assert_eq!(tokens.refresh.expose_secret(), "new-refresh");
+    assert_eq!(expires_at, Some(NOW));
+}
+
+#[test]
+fn the_expiry_is_the_claim_else_the_announced_life_within_a_year() {
+    let expires = |exp: Value, expires_in: Value| {
+        let access = unsigned(&json!({"exp": exp}));
+        granted(json!({"access_token": access.expose_secret(), "expires_in": expires_in}))
+            .access
+            .unwrap()
+            .1
+    };
+    let now = NOW.0 / 1000;
+    let in_an_hour = Some(NOW.plus(Duration::from_secs(3600)));
+    assert_eq!(expires(json!(now + 3600), json!(60)), in_an_hour);
+    assert_eq!(expires(json!(null), json!(3600)), in_an_hour);
+    assert_eq!(expires(json!(null), json!("3600")), in_an_hour);
+    assert_eq!(
+        expires(json!(now - 3600), json!(3600)),
+        in_an_hour,
+        "our clock is ahead"
+    );
+    assert_eq!(
+        expires(json!(now + 3_000_000_000), json!(null)),
+        Some(NOW.plus(EXPIRY_LIMIT))
+    );
+    assert_eq!(expires(json!(1e18), json!(-5)), None);
+    assert_eq!(expires(json!(now - 3600), json!(null)), None);
+}
+
+#[test]
+fn answers_that_end_the_login() {
+    let nested = |code: &str| json!({"error": {"code": code, "message": "please sign in again", "param": null}});
+    let ends = [
+        (
+            401,
+            nested("refresh_token_reused"),
+            "refresh_token_reused (HTTP 401)",
+        ),
+        (
+            400,
+            nested("refresh_token_expired"),
+            "refresh_token_expired (HTTP 400)",
+        ),
+        (
+            403,
+            nested("REFRESH_TOKEN_INVALIDATED"),
+            "refresh_token_invalidated (HTTP 403)",
+        ),
+        (
+            500,
+            json!({"code": "refresh_token_reused"}),
+            "refresh_token_reused (HTTP 500)",
+        ),
+        (
+            400,
+            json!({"error": "invalid_grant", "error_description": "gone"}),
+            "invalid_grant (HTTP 400)",
+        ),
+        (
+            401,
+            json!({"error": "invalid_grant"}),
+            "invalid_grant (HTTP 401)",
+        ),
+        (
+            401,
+            json!({"error": {"code": "something_else"}}),
+            "HTTP 401",
+        ),
+        (401, json!("<html>"), "HTTP 401"),
+        (
+            200,
+            json!({"error": "invalid_grant"}),
+            "invalid_grant (HTTP 200)",
+        ),
+    ];
+    for (status, body, expected) in ends {
+        match outcome(status, &body) {
+            Outcome::Permanent { reason } => assert_eq!(reason, expected),
+            other => panic!("{status} {body}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn answers_that_pass() {
+    let passing = [
+        (400, "{}"),
+        (400, r#"{"error":"invalid_request"}"#),
+        (403, "<html>Cloudflare</html>"),
+        (403, r#"{"error":"invalid_grant"}"#),
+        (429, r#"{"error":{"code":"rate_limit_exceeded"}}"#),
+        (302, ""),
+        (500, ""),
+        (502, "<html>"),
+        (503, r#"{"error":"invalid_grant"}"#),
+        (200, r#"{"error":"temporarily_unavailable"}"#),
+    ];
+    for (status, body) in passing {
+        let outcome = outcome(status, body);
+        assert!(
+            matches!(outcome, Outcome::Transient { .. }),
+            "{status} {body}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn retry_after_is_passed_on() {
+    let slow_down = Answer {
+        retry_after: Some(Duration::from_secs(7)),
+        ..answer(429, "")
+    };
+    let Outcome::Transient { retry_after, .. } = classify(&slow_down, &codes(), NOW) else {
+        panic!()
+    };
+    assert_eq!(retry_after, Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn success_without_readable_tokens_is_unknown() {
+    for body in [
+        "",
+        "<html>",
+        "{}",
+        r#"{"access_token":"#,
+        r#"{"access_token":"a\nb"}"#,
+        "[]",
+    ] {
+        let outcome = outcome(200, body);
+        assert!(
+            matches!(outcome, Outcome::Unknown { .. }),
+            "{body}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_reason_never_quotes_the_server() {
+    let echo =
+        json!({"error": {"code": "rt_the_refresh_token", "message": "rt_the_refresh_token"}});
+    for status in [200, 400, 401, 500] {
+        assert!(!format!("{:?}", outcome(status, &echo)).contains("rt_the"));
+    }
+    assert!(!format!("{:?}", answer(200, "rt_the_body")).contains("rt_the"));
+    assert!(!refusal(&answer(400, echo.to_string())).contains("rt_the"));
+}
+
+proptest! {
+    #[test]
+    fn any_answer_has_an_outcome_and_an_expiry_is_within_a_year(
+        status in 100u16..600, body in ".{0,200}", exp: f64, expires_in: i64,
+    ) {
+        classify(&answer(status, body), &codes(), NOW);
+        let access = unsigned(&json!({"exp": exp}));
+        let grant = granted(json!({"access_token": access.expose_secret(), "expires_in": expires_in}));
+        if let Some(expires_at) = grant.access.unwrap().1 {
+            prop_assert!(expires_at > NOW && expires_at <= NOW.plus(EXPIRY_LIMIT));
+        }
+    }
+}

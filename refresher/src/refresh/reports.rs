@@ -1,0 +1,121 @@
+//! Platforms' refusals of a token that looked good: which refresh they ask for, and how soon. Pure.
+//!
+//! A report asks for a refresh at once, but only of the generation it names, so that a storm of reports about one
+//! token is one refresh. An account whose *new* token is refused too is refreshed ever more slowly: the fault is then
+//! not the token's, and spending refresh tokens on it helps nobody (reference: reliability.md row 7).
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::schedule::{Jitter, backoff};
+use crate::id::AccountId;
+
+/// After this long without a refresh for a report, the next report is the first again.
+const CALM: Duration = Duration::from_secs(10 * 60);
+
+/// What was reported of each account.
+#[derive(Debug, Default)]
+pub struct Reports(HashMap<AccountId, Reported>);
+
+#[derive(Debug, Default)]
+struct Reported {
+    generation: u64,
+    /// The refreshes made for reports, and when the last was.
+    answered: Option<(u32, Instant)>,
+}
+
+impl Reports {
+    /// Notes that `generation` of `account` was refused. An older generation than the last is ignored.
+    pub fn note(&mut self, account: &AccountId, generation: u64) {
+        let reported = self.0.entry(account.clone()).or_default();
+        reported.generation = reported.generation.max(generation);
+    }
+
+    /// Whether `generation` of `account` was refused.
+    pub fn names(&self, account: &AccountId, generation: u64) -> bool {
+        self.0
+            .get(account)
+            .is_some_and(|reported| reported.generation == generation)
+    }
+
+    /// How long until a refresh of `generation` is due for a report; `None` if none is.
+    pub fn wait(&self, account: &AccountId, generation: u64, now: Instant) -> Option<Duration> {
+        let reported = self
+            .0
+            .get(account)
+            .filter(|reported| reported.generation == generation)?;
+        Some(match reported.answered {
+            Some((refreshes, last)) => {
+                (last + backoff(refreshes, None, Jitter::NONE)).saturating_duration_since(now)
+            }
+            None => Duration::ZERO,
+        })
+    }
+
+    /// Notes that a refresh of `generation` is being made; it counts if a report asked for it.
+    pub fn answered(&mut self, account: &AccountId, generation: u64, now: Instant) {
+        let Some(reported) = self
+            .0
+            .get_mut(account)
+            .filter(|reported| reported.generation == generation)
+        else {
+            return;
+        };
+        let in_a_row = reported
+            .answered
+            .filter(|(_, last)| now.saturating_duration_since(*last) < CALM);
+        reported.answered = Some((
+            in_a_row.map_or(1, |(refreshes, _)| refreshes.saturating_add(1)),
+            now,
+        ));
+    }
+
+    /// Forgets accounts that are not among `known`.
+    pub fn keep(&mut self, known: &HashSet<&AccountId>) {
+        self.0.retain(|account, _| known.contains(account));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_reported_generation_is_due_and_each_further_one_later() {
+        let (account, start) = (AccountId::random(), Instant::now());
+        let mut reports = Reports::default();
+        assert_eq!(reports.wait(&account, 1, start), None);
+        reports.note(&account, 1);
+        assert_eq!(reports.wait(&account, 1, start), Some(Duration::ZERO));
+        assert_eq!(reports.wait(&account, 2, start), None);
+
+        let mut waits = Vec::new();
+        for generation in 1..5 {
+            reports.note(&account, generation);
+            reports.note(&account, 1);
+            waits.push(reports.wait(&account, generation, start).unwrap().as_secs());
+            reports.answered(&account, generation, start);
+        }
+        assert_eq!(waits, [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn calm_forgives() {
+        let (account, start) = (AccountId::random(), Instant::now());
+        let mut reports = Reports::default();
+        for generation in 1..20 {
+            reports.note(&account, generation);
+            reports.answered(&account, generation, start);
+        }
+        let later = start + Duration::from_secs(2 * 60 * 60);
+        reports.note(&account, 20);
+        reports.answered(&account, 20, later);
+        reports.note(&account, 21);
+        assert_eq!(
+            reports.wait(&account, 21, later),
+            Some(Duration::from_secs(1))
+        );
+    }
+}
