@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# envoy-config.sh [--from YAML] [--port PORT] [--state DIR] [--wasm FILE] > run.yaml
+# envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE] > run.yaml
 #
 # Prints a copy of envoy/envoy.yaml (or of another YAML of that folder) with the values replaced
-# that an installation changes: exactly those on the lines marked `# (port)`, `# (state)` and
-# `# (wasm)`. What is not given stays as shipped. DIR and FILE are best absolute.
+# that an installation changes: exactly those on the lines marked `# (address)`, `# (port)`,
+# `# (state)` and `# (wasm)`. What is not given stays as shipped. DIR and FILE are best absolute.
 set -euo pipefail
 
 from=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/envoy/envoy.yaml
@@ -23,16 +23,18 @@ while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || die "$1 needs a value"
     case $1 in
         --from) from=$2 ;;
+        --address) address=$2 ;;
         --port) [[ $2 =~ ^[0-9]+$ ]] || die "--port '$2' is not a number"; port=$2 ;;
         --state) state=$2 ;;
         --wasm) wasm=$2 ;;
-        *) die "unknown option $1; usage: envoy-config.sh [--from YAML] [--port PORT] [--state DIR] [--wasm FILE]" ;;
+        *) die "unknown option $1; usage: envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE]" ;;
     esac
     shift 2
 done
 [ -r "$from" ] || die "cannot read $from"
+[ -z "${address:-}" ] || replace address 127.0.0.1 "$address"
 [ -z "${port:-}" ] || replace port 8080 "$port"
 [ -z "${state:-}" ] || replace state /var/lib/latchkey "${state%/}"
-[ -z "${wasm:-}" ] || replace wasm /usr/lib/latchkey/latchkey.wasm "$wasm"
+[ -z "${wasm:-}" ] || replace wasm /etc/latchkey/latchkey.wasm "$wasm"
 
 sed "${replacements[@]}" -e '' "$from"
