@@ -65,7 +65,7 @@ lint: preflight ## Check the format, clippy for the host and for wasm, and the d
 
 .PHONY: deny
 deny: ## Check licences, advisories and bans of the dependencies
-	$(CARGO) deny --all-features check
+	$(CARGO) deny --workspace --all-features check
 
 .PHONY: bench
 bench: build envoy ## Measure what the filter costs
