@@ -35,7 +35,7 @@ pub struct Fixture {
 macro_rules! fixtures {
     ($($status:literal: $($name:literal),+;)+) => {
         /// Every fixture with the status it comes with.
-        pub static ALL: &[Fixture] = &[$($(Fixture {
+        pub const ALL: &[Fixture] = &[$($(Fixture {
             name: $name,
             status: $status,
             text: include_str!(concat!("../../fixtures/", $name)),
@@ -121,16 +121,36 @@ impl Fixture {
     }
 }
 
-/// The filled answer of a fixture that this crate names itself.
+/// The fixture of a name that is known when this crate is built: a wrong one does not compile.
+macro_rules! fixture {
+    ($name:literal) => {
+        const { $crate::fixtures::named($name) }
+    };
+}
+pub(crate) use fixture;
+
+/// What `fixture!` evaluates at compile time.
 ///
 /// # Panics
 ///
-/// If there is no such fixture; a test calls this for every name in use.
-pub fn answer(name: &str, fill: &Fill) -> Answer {
-    match Fixture::find(name) {
-        Some(fixture) => fixture.answer(fill),
-        None => panic!("no fixture {name}: see tests/fixtures and fixtures.rs"),
+/// If there is no such fixture.
+pub(crate) const fn named(name: &str) -> &'static Fixture {
+    let mut index = 0;
+    while index < ALL.len() {
+        if equal(ALL[index].name.as_bytes(), name.as_bytes()) {
+            return &ALL[index];
+        }
+        index += 1;
     }
+    panic!("no such fixture in fixtures.rs");
+}
+
+const fn equal(left: &[u8], right: &[u8]) -> bool {
+    let mut index = 0;
+    while index < left.len() && index < right.len() && left[index] == right[index] {
+        index += 1;
+    }
+    index == left.len() && index == right.len()
 }
 
 impl Fill {
@@ -285,7 +305,7 @@ mod tests {
 
     #[test]
     fn deltas_add_up_to_the_text_and_numbers_run() {
-        let Payload::Events(events) = answer("codex/response.sse", &fill()).body else {
+        let Payload::Events(events) = fixture!("codex/response.sse").answer(&fill()).body else {
             panic!("not a stream");
         };
         let values: Vec<Value> = events.iter().filter_map(|event| data(event)).collect();

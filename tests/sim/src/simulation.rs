@@ -1,5 +1,8 @@
 //! The simulated platform as one state machine: a request and the time in, an outcome out.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, time::Duration};
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -11,7 +14,7 @@ use crate::{
     answer::Answer,
     clock::UnixMillis,
     faults::{Fault, Faults, Target},
-    fixtures::{self, Fill},
+    fixtures::{Fill, Fixture, fixture},
     headers,
     oauth::{Access, FamilyId, OAuth},
     platform::Platform,
@@ -230,8 +233,8 @@ impl Simulation {
             false => Method::POST,
         };
         let answer = match (plan, body) {
-            (Err(fixture), _) => Some(fixtures::answer(fixture, &fill)),
-            (Ok(_), Err(_)) => Some(fixtures::answer(invalid_body(platform), &fill)),
+            (Err(fixture), _) => Some(fixture.answer(&fill)),
+            (Ok(_), Err(_)) => Some(invalid_body(platform).answer(&fill)),
             (Ok(_), _) if request.method() != wanted_method => {
                 Some(Answer::json(StatusCode::METHOD_NOT_ALLOWED, "{}"))
             }
@@ -252,7 +255,7 @@ impl Simulation {
         platform: Platform,
         headers: &HeaderMap,
         now: UnixMillis,
-    ) -> (Option<String>, Result<String, &'static str>) {
+    ) -> (Option<String>, Result<String, &'static Fixture>) {
         let text = |name: header::HeaderName| headers.get(name)?.to_str().ok();
         let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         if platform == Platform::Codex {
@@ -264,11 +267,13 @@ impl Simulation {
                 }
                 Access::Expired(user) => {
                     self.stats.expired_token_uses += 1;
-                    return (Some(user.email), Err("codex/token_expired.json"));
+                    return (Some(user.email), Err(fixture!("codex/token_expired.json")));
                 }
-                Access::Valid(user) => (Some(user.email), "codex/unauthorized.json"),
-                Access::Revoked(user) => (Some(user.email), "codex/token_invalidated.json"),
-                Access::Unknown => (None, "codex/unauthorized.json"),
+                Access::Valid(user) => (Some(user.email), fixture!("codex/unauthorized.json")),
+                Access::Revoked(user) => {
+                    (Some(user.email), fixture!("codex/token_invalidated.json"))
+                }
+                Access::Unknown => (None, fixture!("codex/unauthorized.json")),
             };
             self.stats.rejected_credentials += 1;
             return (account, Err(result));
@@ -276,13 +281,13 @@ impl Simulation {
         let (key, missing, invalid) = match platform {
             Platform::Anthropic => (
                 text(header::HeaderName::from_static("x-api-key")),
-                "anthropic/missing_api_key.json",
-                "anthropic/invalid_api_key.json",
+                fixture!("anthropic/missing_api_key.json"),
+                fixture!("anthropic/invalid_api_key.json"),
             ),
             _ => (
                 bearer,
-                "openai/missing_api_key.json",
-                "openai/invalid_api_key.json",
+                fixture!("openai/missing_api_key.json"),
+                fixture!("openai/invalid_api_key.json"),
             ),
         };
         let known = key
@@ -324,10 +329,10 @@ fn replacement(fault: Option<&Fault>, fill: &Fill) -> Option<Answer> {
         .and_then(|fault| fault.replacement(fill))
 }
 
-fn invalid_body(platform: Platform) -> &'static str {
+fn invalid_body(platform: Platform) -> &'static Fixture {
     match platform {
-        Platform::Anthropic => "anthropic/invalid_body.json",
-        Platform::Codex | Platform::OpenAi => "openai/invalid_body.json",
+        Platform::Anthropic => fixture!("anthropic/invalid_body.json"),
+        Platform::Codex | Platform::OpenAi => fixture!("openai/invalid_body.json"),
     }
 }
 

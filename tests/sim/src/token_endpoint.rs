@@ -7,7 +7,7 @@ use url::form_urlencoded;
 use crate::{
     answer::Answer,
     clock::UnixMillis,
-    fixtures::{self, Fill},
+    fixtures::{Fill, fixture},
     oauth::{AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, FamilyId, OAuth, TokenError, TokenSet},
 };
 
@@ -222,14 +222,14 @@ fn answered(tokens: Result<TokenSet, TokenError>, effect: Effect, fill: &Fill) -
         }
         Err(error) => {
             let fixture = match error {
-                TokenError::InvalidGrant => "codex/token_invalid_grant.json",
-                TokenError::EmptyRefreshToken => "codex/token_empty_refresh_token.json",
-                TokenError::Reused => "codex/token_refresh_token_reused.json",
-                TokenError::Invalidated => "codex/token_refresh_token_invalidated.json",
+                TokenError::InvalidGrant => fixture!("codex/token_invalid_grant.json"),
+                TokenError::EmptyRefreshToken => fixture!("codex/token_empty_refresh_token.json"),
+                TokenError::Reused => fixture!("codex/token_refresh_token_reused.json"),
+                TokenError::Invalidated => fixture!("codex/token_refresh_token_invalidated.json"),
             };
             let reused = error == TokenError::Reused;
             TokenAnswer {
-                answer: fixtures::answer(fixture, fill),
+                answer: fixture.answer(fill),
                 effect: if reused {
                     Effect::ReuseDetected
                 } else {

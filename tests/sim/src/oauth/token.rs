@@ -164,8 +164,8 @@ impl OAuth {
             AccessToken {
                 email: email.to_owned(),
                 family,
-                // As the `exp` claim says, to the second.
-                expires_at: UnixMillis(now.seconds() * 1000).plus_seconds(lifetime),
+                // Up to a second after the `exp` claim, which is in whole seconds.
+                expires_at: now.plus_seconds(lifetime),
                 revoked: false,
             },
         );

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::Context;
-use crate::{answer::Answer, fixtures};
+use crate::{answer::Answer, fixtures::fixture};
 
 /// Seconds until the rate limit headers say that the limit is full again.
 const LIMIT_RESET_SECONDS: u64 = 60;
@@ -20,15 +20,18 @@ pub fn answer(
     let id = format!("req_{}", context.id);
     let reset = context.now.plus_seconds(LIMIT_RESET_SECONDS).rfc3339();
     let fixture = match path {
-        _ if !headers.contains_key("anthropic-version") => "anthropic/missing_version.json",
-        "/v1/messages" if body["stream"] == Value::Bool(true) => "anthropic/message.sse",
-        "/v1/messages" => "anthropic/message.json",
-        "/v1/messages/count_tokens" => "anthropic/count_tokens.json",
-        "/v1/models" => "anthropic/models.json",
+        _ if !headers.contains_key("anthropic-version") => {
+            fixture!("anthropic/missing_version.json")
+        }
+        "/v1/messages" if body["stream"] == Value::Bool(true) => fixture!("anthropic/message.sse"),
+        "/v1/messages" => fixture!("anthropic/message.json"),
+        "/v1/messages/count_tokens" => fixture!("anthropic/count_tokens.json"),
+        "/v1/models" => fixture!("anthropic/models.json"),
         _ => return None,
     };
     Some(
-        fixtures::answer(fixture, &context.reply(body))
+        fixture
+            .answer(&context.reply(body))
             .with("request-id", id)
             .with(
                 "anthropic-organization-id",

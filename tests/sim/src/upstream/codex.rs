@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Context;
 use crate::{
     answer::Answer,
-    fixtures::{self, RESET_SECONDS},
+    fixtures::{RESET_SECONDS, fixture},
 };
 
 /// Answers an authenticated request; None: no such endpoint.
@@ -13,9 +13,9 @@ pub fn answer(path: &str, body: &Value, plan: &str, context: Context<'_>) -> Opt
     let now = context.now;
     let id = context.id.clone();
     let answer = match path {
-        "/backend-api/codex/models" => {
-            fixtures::answer("codex/models.json", &context.plain()).with("etag", "\"sim-models-1\"")
-        }
+        "/backend-api/codex/models" => fixture!("codex/models.json")
+            .answer(&context.plain())
+            .with("etag", "\"sim-models-1\""),
         "/backend-api/codex/responses" => responses(body, context),
         _ => return None,
     };
@@ -50,11 +50,11 @@ pub fn answer(path: &str, body: &Value, plan: &str, context: Context<'_>) -> Opt
 
 fn responses(body: &Value, context: Context<'_>) -> Answer {
     let fixture = if body["store"] != Value::Bool(false) {
-        "codex/store_must_be_false.json"
+        fixture!("codex/store_must_be_false.json")
     } else if body["stream"] != Value::Bool(true) {
-        "codex/stream_must_be_true.json"
+        fixture!("codex/stream_must_be_true.json")
     } else {
-        "codex/response.sse"
+        fixture!("codex/response.sse")
     };
-    fixtures::answer(fixture, &context.reply(body))
+    fixture.answer(&context.reply(body))
 }

@@ -3,18 +3,18 @@
 use serde_json::Value;
 
 use super::Context;
-use crate::{answer::Answer, fixtures};
+use crate::{answer::Answer, fixtures::fixture};
 
 /// Answers an authenticated request; None: no such endpoint.
 pub fn answer(path: &str, body: &Value, context: Context<'_>) -> Option<Answer> {
     let id = format!("req_{}", context.id);
     let streams = body["stream"] == Value::Bool(true);
     let answer = match path {
-        "/v1/models" => fixtures::answer("openai/models.json", &context.plain()),
-        "/v1/responses" if streams => fixtures::answer("openai/response.sse", &context.reply(body)),
-        "/v1/responses" => fixtures::answer("openai/response.json", &context.reply(body)),
+        "/v1/models" => fixture!("openai/models.json").answer(&context.plain()),
+        "/v1/responses" if streams => fixture!("openai/response.sse").answer(&context.reply(body)),
+        "/v1/responses" => fixture!("openai/response.json").answer(&context.reply(body)),
         "/v1/chat/completions" if streams => chat_stream(body, context),
-        "/v1/chat/completions" => fixtures::answer("openai/chat.json", &context.reply(body)),
+        "/v1/chat/completions" => fixture!("openai/chat.json").answer(&context.reply(body)),
         _ => return None,
     };
     Some(
@@ -34,7 +34,7 @@ pub fn answer(path: &str, body: &Value, context: Context<'_>) -> Option<Answer> 
 
 /// A chat stream carries usage only where the caller asked for it.
 fn chat_stream(body: &Value, context: Context<'_>) -> Answer {
-    let mut answer = fixtures::answer("openai/chat.sse", &context.reply(body));
+    let mut answer = fixture!("openai/chat.sse").answer(&context.reply(body));
     if body["stream_options"]["include_usage"] != Value::Bool(true) {
         answer.body = answer.body.without_events("\"choices\":[]");
     }
