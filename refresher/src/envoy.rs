@@ -1,6 +1,294 @@
-//! The clusters that Envoy reads.
+//! The clusters that Envoy reads: one for each account, so that each has its own connections, limits and statistics.
+//!
+//! Everything that says where a platform is and whom to trust there is in these clusters; the filter names one of them
+//! and no more. Accounts that are disabled keep theirs, so that enabling one takes effect at once.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::config;
+use crate::platform::{Catalog, Host, Profile};
+use crate::state::{self, StateDir, make_private_dir, replace_file};
+use crate::store::{Account, Store};
+
+/// Connections and requests that one account's cluster may have at once: what the filter lets through, Envoy carries.
+const CIRCUIT: u32 = 4096;
+
+/// Why the file could not be kept current.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The accounts cannot be read.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] state::Error),
+}
 
 /// The Envoy cluster of an account.
 pub fn cluster_name(account: &str) -> String {
     format!("latchkey-{account}")
+}
+
+/// Keeps the file of clusters current.
+#[derive(Debug)]
+pub struct ClustersFile {
+    path: PathBuf,
+    catalog: Catalog,
+    settings: config::Envoy,
+    written: String,
+}
+
+impl ClustersFile {
+    /// The file in `state`, not written yet.
+    ///
+    /// # Errors
+    /// If its directory cannot be made.
+    pub fn new(
+        state: &StateDir,
+        catalog: Catalog,
+        settings: config::Envoy,
+    ) -> Result<ClustersFile, Error> {
+        let path = state.clusters();
+        make_private_dir(path.parent().unwrap_or(Path::new("/")))?;
+        Ok(ClustersFile {
+            path,
+            catalog,
+            settings,
+            written: String::new(),
+        })
+    }
+
+    /// Writes the file if the accounts ask for another one than is there.
+    ///
+    /// # Errors
+    /// If the accounts cannot be read or the file cannot be written.
+    pub async fn refresh(&mut self, store: &Store) -> Result<(), Error> {
+        let wanted = discovery_response(&store.accounts().await?, &self.catalog, &self.settings);
+        if wanted != self.written {
+            replace_file(&self.path, wanted.as_bytes())?;
+            tracing::info!(path = %self.path.display(), "wrote Envoy's clusters");
+            self.written = wanted;
+        }
+        Ok(())
+    }
+
+    /// Follows the store until dropped. A failure is logged, and mended with the next change.
+    pub async fn follow(mut self, store: &Store) {
+        let mut revisions = store.revisions();
+        loop {
+            revisions.mark_unchanged();
+            if let Err(error) = self.refresh(store).await {
+                tracing::error!(%error, "cannot keep Envoy's clusters current");
+            }
+            if revisions.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
+pub fn discovery_response(
+    accounts: &[Account],
+    catalog: &Catalog,
+    settings: &config::Envoy,
+) -> String {
+    let mut accounts: Vec<&Account> = accounts.iter().collect();
+    accounts.sort_by(|one, other| one.id.cmp(&other.id));
+    let cluster = |account: &&Account| {
+        let profile = catalog.usable(&account.platform).ok()?;
+        Some(cluster(
+            &cluster_name(account.id.as_str()),
+            profile,
+            settings,
+        ))
+    };
+    let resources: Vec<Value> = accounts.iter().filter_map(cluster).collect();
+    let version = crate::id::hex(&Sha256::digest(Value::from(resources.clone()).to_string())[..8]);
+    format!(
+        "{:#}\n",
+        json!({ "version_info": version, "resources": resources })
+    )
+}
+
+fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
+    let upstream = &profile.upstream;
+    let (kind, address) = match &upstream.host {
+        Host::Name(name) => ("STRICT_DNS", name.clone()),
+        Host::Address(address) => ("STATIC", address.to_string()),
+    };
+    let endpoint = json!({
+        "endpoint": { "address": { "socket_address": { "address": address, "port_value": upstream.port } } }
+    });
+    let mut cluster = json!({
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": kind,
+        "connect_timeout": "5s",
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
+        "circuit_breakers": { "thresholds": [{
+            "max_connections": CIRCUIT, "max_pending_requests": CIRCUIT, "max_requests": CIRCUIT,
+        }] },
+        "upstream_connection_options": {
+            "tcp_keepalive": { "keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4 },
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(upstream.tls, settings),
+        },
+    });
+    if let Host::Name(_) = upstream.host {
+        cluster["dns_lookup_family"] = "V4_PREFERRED".into();
+        cluster["respect_dns_ttl"] = true.into();
+    }
+    if upstream.tls {
+        let ca_file = upstream.ca_file.as_deref().unwrap_or(&settings.trusted_ca);
+        cluster["transport_socket"] = json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": tls(&upstream.host, ca_file),
+        });
+    }
+    cluster
+}
+
+/// TLS towards `host` and nobody else. An address has no server name (RFC 6066 §3).
+fn tls(host: &Host, ca_file: &Path) -> Value {
+    let (san_type, exact) = match host {
+        Host::Name(name) => ("DNS", name.clone()),
+        Host::Address(address) => ("IP_ADDRESS", address.to_string()),
+    };
+    let mut context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "tls_params": { "tls_minimum_protocol_version": "TLSv1_2" },
+            "validation_context": {
+                "trusted_ca": { "filename": ca_file },
+                "match_typed_subject_alt_names": [{ "san_type": san_type, "matcher": { "exact": exact } }],
+            },
+        },
+    });
+    if let Host::Name(name) = host {
+        context["sni"] = name.as_str().into();
+    }
+    context
+}
+
+/// HTTP/2 where TLS lets both sides agree on it, else HTTP/1.1; and the attempt, which puts the credential on.
+fn protocol_options(tls: bool, settings: &config::Envoy) -> Value {
+    let mut options = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": { "idle_timeout": "300s" },
+        "http_filters": [
+            { "name": "latchkey.attempt", "typed_config": attempt(&settings.wasm) },
+            {
+                "name": "envoy.filters.http.upstream_codec",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+                },
+            },
+        ],
+    });
+    if tls {
+        options["auto_config"] = json!({
+            "http_protocol_options": {},
+            "http2_protocol_options": { "connection_keepalive": { "interval": "30s", "timeout": "10s" } },
+        });
+    } else {
+        options["explicit_http_config"] = json!({ "http_protocol_options": {} });
+    }
+    options
+}
+
+/// The filter in its upstream role. `vm_config` must be the same as in envoy/envoy.yaml: gate and attempt share data
+/// only within one VM.
+fn attempt(wasm: &Path) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+        "config": {
+            "name": "latchkey.attempt",
+            "root_id": "attempt",
+            "vm_config": {
+                "vm_id": "latchkey",
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": { "local": { "filename": wasm } },
+            },
+            "failure_policy": "FAIL_RELOAD",
+            "reload_config": { "backoff": { "base_interval": "0.010s" } },
+            "allow_on_headers_stop_iteration": true,
+            "configuration": { "@type": "type.googleapis.com/google.protobuf.StringValue", "value": "{}" },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::Profile;
+
+    fn cluster_at(base_url: &str) -> Value {
+        let text =
+            include_str!("../platforms/openai.toml").replace("https://api.openai.com", base_url);
+        let profile = Profile::from_table(text.parse().unwrap()).unwrap();
+        cluster("latchkey-acc_A", &profile, &config::Envoy::default())
+    }
+
+    fn address(cluster: &Value) -> &Value {
+        let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        &endpoint["address"]["socket_address"]
+    }
+
+    #[test]
+    fn a_name_is_resolved_sent_as_sni_and_verified() {
+        let cluster = cluster_at("https://api.test:8443");
+        assert_eq!(cluster["type"], "STRICT_DNS");
+        assert_eq!(
+            address(&cluster),
+            &json!({ "address": "api.test", "port_value": 8443 })
+        );
+        let tls = &cluster["transport_socket"]["typed_config"];
+        assert_eq!(tls["sni"], "api.test");
+        let san = &tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"];
+        assert_eq!(
+            san,
+            &json!([{ "san_type": "DNS", "matcher": { "exact": "api.test" } }])
+        );
+    }
+
+    #[test]
+    fn an_address_is_verified_and_has_no_sni() {
+        for (url, bare) in [
+            ("https://127.0.0.1:1", "127.0.0.1"),
+            ("https://[::1]:1", "::1"),
+        ] {
+            let cluster = cluster_at(url);
+            assert_eq!(
+                (&cluster["type"], &address(&cluster)["address"]),
+                (&json!("STATIC"), &json!(bare))
+            );
+            let tls = &cluster["transport_socket"]["typed_config"];
+            assert!(tls.get("sni").is_none());
+            let san =
+                &tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"];
+            assert_eq!(
+                san[0],
+                json!({ "san_type": "IP_ADDRESS", "matcher": { "exact": bare } })
+            );
+        }
+    }
+
+    #[test]
+    fn plain_http_has_no_tls_and_speaks_http_1() {
+        let cluster = cluster_at("http://127.0.0.1:1");
+        assert!(cluster.get("transport_socket").is_none());
+        let options = &cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+        assert!(
+            options.get("auto_config").is_none() && options.get("explicit_http_config").is_some()
+        );
+        assert_eq!(
+            options["http_filters"][1]["name"],
+            "envoy.filters.http.upstream_codec"
+        );
+    }
 }

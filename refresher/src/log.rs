@@ -1,0 +1,45 @@
+//! The log, on standard error: lines for people on a terminal, JSON elsewhere. And what keeps secrets out of crashes.
+
+use std::io::IsTerminal;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable that chooses what is logged, in the syntax of `tracing_subscriber`'s `EnvFilter`.
+const VARIABLE: &str = "LATCHKEY_LOG";
+/// The database library logs slow statements at warn; everything else that is not ours stays at warn too.
+const DEFAULT: &str = "warn,refresher=info";
+
+/// Starts logging. Call once.
+pub fn start() {
+    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.with_target(false).init();
+    } else {
+        log.json().flatten_event(true).with_ansi(false).init();
+    }
+}
+
+/// Keeps memory out of core dumps and out of other processes' reach, and a panic's payload out of the log: what a
+/// panic formats may hold a secret.
+pub fn harden() {
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let hardened = rustix::process::setrlimit(Resource::Core, no_core)
+        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = hardened {
+        tracing::warn!(%error, "cannot rule out core dumps");
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        tracing::error!(place, "a bug: panicked; please report the place");
+    }));
+}

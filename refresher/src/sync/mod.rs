@@ -1,0 +1,120 @@
+//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `GET /healthz` (ARCHITECTURE.md, "The
+//! snapshot").
+
+pub mod reports;
+pub mod socket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Json, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use latchkey::snapshot::page::Epoch;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::reports::{Batch, Reports};
+use crate::id::AccountId;
+use crate::store::Store;
+
+/// The longest long poll. Proxies and the filter's own timeout are longer.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The most bytes of a batch of reports: some 10,000 of them.
+const MAX_REPORTS_BYTES: usize = 1024 * 1024;
+
+/// Hears that a platform refused the credential of an account's generation.
+pub type OnUnauthorized = Arc<dyn Fn(&AccountId, u64) + Send + Sync>;
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    store: Store,
+    reports: Arc<Reports>,
+    shutdown: CancellationToken,
+}
+
+/// The routes. Long polls end when `shutdown` is cancelled.
+pub fn router(
+    store: Store,
+    on_unauthorized: OnUnauthorized,
+    shutdown: CancellationToken,
+) -> Router {
+    let shared = Shared {
+        store,
+        reports: Arc::new(Reports::new(on_unauthorized)),
+        shutdown,
+    };
+    Router::new()
+        .route("/snapshot", get(snapshot))
+        .route(
+            "/reports",
+            post(take_reports).layer(DefaultBodyLimit::max(MAX_REPORTS_BYTES)),
+        )
+        .route("/healthz", get(healthz))
+        .with_state(shared)
+}
+
+/// The query of a poll.
+#[derive(Debug, Deserialize)]
+struct Poll {
+    /// The history that the poller holds; another than ours means that it holds nothing of it.
+    #[serde(default)]
+    epoch: String,
+    #[serde(default)]
+    since: u64,
+    /// Seconds.
+    #[serde(default)]
+    wait: u64,
+}
+
+async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Response {
+    let epoch = Epoch::try_from(poll.epoch).ok();
+    let deadline = Instant::now() + Duration::from_secs(poll.wait).min(MAX_WAIT);
+    let mut revisions = shared.store.revisions();
+    loop {
+        // Before the look: what changes during it wakes us.
+        revisions.mark_unchanged();
+        let page = match shared.store.page(epoch, poll.since).await {
+            Ok(page) => page,
+            Err(error) => return failed(&error),
+        };
+        if page.news || Instant::now() >= deadline || shared.shutdown.is_cancelled() {
+            return ([(header::CONTENT_TYPE, "application/x-ndjson")], page.bytes).into_response();
+        }
+        tokio::select! {
+            _ = revisions.changed() => {}
+            () = sleep_until(deadline) => {}
+            () = shared.shutdown.cancelled() => {}
+        }
+    }
+}
+
+async fn take_reports(State(shared): State<Shared>, Json(batch): Json<Batch>) -> StatusCode {
+    shared.reports.take(batch);
+    StatusCode::NO_CONTENT
+}
+
+async fn healthz(State(shared): State<Shared>) -> Response {
+    match shared.store.head().await {
+        Ok((_, revision)) => {
+            Json(serde_json::json!({ "status": "ok", "revision": revision })).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &crate::store::Error) -> Response {
+    tracing::error!(%error, "cannot answer Envoy");
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the database failed; the refresher's log says how\n",
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! The routes over a real socket, asked by a plain HTTP/1.1 client.
+
+use std::sync::Mutex;
+
+use latchkey::snapshot::page::{Page, PageHeader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::socket::Socket;
+use super::*;
+use crate::refresh::clock::UnixMillis;
+use crate::seal::{KEY_BYTES, Key};
+use crate::state::StateDir;
+use crate::store::DEFAULT_POOL;
+
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+struct Server {
+    _outer: tempfile::TempDir,
+    state: StateDir,
+    store: Store,
+    reported: Arc<Mutex<Vec<(String, u64)>>>,
+    shutdown: CancellationToken,
+}
+
+async fn start() -> Server {
+    let outer = tempfile::tempdir().unwrap();
+    let state = StateDir::open(&outer.path().join("state")).unwrap();
+    let store = Store::open(&state, Key::new(&[1; KEY_BYTES]))
+        .await
+        .unwrap();
+    let reported: Arc<Mutex<Vec<(String, u64)>>> = Arc::default();
+    let heard = Arc::clone(&reported);
+    let on_unauthorized: OnUnauthorized = Arc::new(move |account, generation| {
+        heard
+            .lock()
+            .unwrap()
+            .push((account.to_string(), generation))
+    });
+    let shutdown = CancellationToken::new();
+    let router = router(store.clone(), on_unauthorized, shutdown.clone());
+    let _lock = state.lock_serve().unwrap();
+    let socket = Socket::bind(&state.socket(), Default::default())
+        .await
+        .unwrap();
+    tokio::spawn(axum::serve(socket, router).into_future());
+    Server {
+        _outer: outer,
+        state,
+        store,
+        reported,
+        shutdown,
+    }
+}
+
+impl Server {
+    /// The status and the body of the answer to one request.
+    async fn ask(&self, method: &str, target: &str, body: &str) -> (u16, Vec<u8>) {
+        let mut stream = UnixStream::connect(self.state.socket()).await.unwrap();
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nhost: refresher\r\nconnection: close\r\ncontent-type: \
+             application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The server may answer, and close, before it has read a body that it refuses.
+        let _ = stream.write_all(body.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let end = answer
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .unwrap()
+            + 4;
+        let status = std::str::from_utf8(&answer[9..12])
+            .unwrap()
+            .parse()
+            .unwrap();
+        (status, answer.split_off(end))
+    }
+
+    async fn poll(&self, query: &str) -> PageHeader {
+        let (status, body) = self.ask("GET", &format!("/snapshot?{query}"), "").await;
+        assert_eq!(status, 200);
+        Page::parse(&body).unwrap().header
+    }
+}
+
+fn epoch_of(header: &PageHeader) -> String {
+    header.epoch.into()
+}
+
+#[tokio::test]
+async fn a_poll_is_answered_at_once_or_when_something_changes_or_in_the_end() {
+    let server = start().await;
+    let first = server.poll("since=0&wait=60").await;
+    assert!(first.reset && first.records == 1);
+    let query = format!("epoch={}&since={}", epoch_of(&first), first.to);
+
+    let started = Instant::now();
+    let empty = server.poll(&format!("{query}&wait=1")).await;
+    assert_eq!(
+        (empty.records, empty.from, empty.to),
+        (0, first.to, first.to)
+    );
+    assert!(started.elapsed() >= Duration::from_secs(1));
+
+    let query = format!("{query}&wait=60");
+    let waiting = server.poll(&query);
+    let changing = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server
+            .store
+            .create_client_key("laptop", DEFAULT_POOL, NOW)
+            .await
+            .unwrap();
+        Instant::now()
+    };
+    let (delta, changed_at) = tokio::join!(waiting, changing);
+    assert!(changed_at.elapsed() < Duration::from_secs(5));
+    assert_eq!((delta.records, delta.from), (1, first.to));
+
+    let stranger = server
+        .poll("epoch=00000000000000000000000000000000&since=1&wait=60")
+        .await;
+    assert!(stranger.reset && stranger.from == 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_long_polls() {
+    let server = start().await;
+    let first = server.poll("").await;
+    let query = format!("epoch={}&since={}&wait=60", epoch_of(&first), first.to);
+    let ending = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.shutdown.cancel();
+    };
+    let (header, ()) = tokio::join!(server.poll(&query), ending);
+    assert_eq!(header.records, 0);
+}
+
+#[tokio::test]
+async fn a_batch_of_reports_is_applied_once() {
+    let server = start().await;
+    let (account, other) = (AccountId::random(), AccountId::random());
+    let batch = serde_json::json!({ "batch": "0123", "reports": [
+        { "account": account.as_str(), "generation": 7, "kind": "unauthorized" },
+        { "account": other.as_str(), "generation": 1, "kind": "a kind of tomorrow" },
+        { "account": "../etc", "generation": 1, "kind": "unauthorized" },
+    ] });
+    for _ in 0..2 {
+        assert_eq!(
+            server.ask("POST", "/reports", &batch.to_string()).await.0,
+            204
+        );
+    }
+    assert_eq!(*server.reported.lock().unwrap(), [(account.to_string(), 7)]);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused() {
+    let server = start().await;
+    assert_eq!(server.ask("GET", "/snapshot?since=-1", "").await.0, 400);
+    assert_eq!(server.ask("POST", "/reports", "{").await.0, 400);
+    assert_eq!(server.ask("POST", "/reports", "{}").await.0, 422);
+    assert_eq!(
+        server
+            .ask("POST", "/reports", &" ".repeat(MAX_REPORTS_BYTES + 1))
+            .await
+            .0,
+        413
+    );
+    assert_eq!(server.ask("GET", "/accounts", "").await.0, 404);
+    let (status, body) = server.ask("GET", "/healthz", "").await;
+    assert_eq!(status, 200);
+    assert!(
+        String::from_utf8(body)
+            .unwrap()
+            .contains("\"status\":\"ok\"")
+    );
+}
