@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Bytes, Frame, Incoming},
@@ -103,7 +103,12 @@ async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Respon
             "a fault closes the connection before the answer",
         ));
     }
-    Ok(response(outcome))
+    let mut response = response(outcome);
+    if *request.method() == Method::HEAD {
+        // hyper leaves this to the service on HTTP/2.
+        *response.body_mut() = boxed(Bytes::new());
+    }
+    Ok(response)
 }
 
 fn response(outcome: Outcome) -> Response<Body> {
@@ -169,5 +174,42 @@ struct Refreshing {
 impl Drop for Refreshing {
     fn drop(&mut self) {
         self.shared.lock().stats.refresh_ends(self.family);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BETWEEN: Duration = Duration::from_millis(5);
+
+    /// The bytes that arrive, and whether the body ended as it should.
+    async fn received(cut: Option<u64>) -> (String, bool) {
+        let chunks = ["one ", "two ", "three"].map(Bytes::from).to_vec();
+        let mut body = stream_body(chunks, Duration::ZERO, BETWEEN, cut);
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => bytes.extend(frame.into_data().expect("data")),
+                Err(_) => return (String::from_utf8_lossy(&bytes).into_owned(), false),
+            }
+        }
+        (String::from_utf8_lossy(&bytes).into_owned(), true)
+    }
+
+    #[tokio::test]
+    async fn body_is_cut_at_the_byte() {
+        assert_eq!(received(None).await, ("one two three".into(), true));
+        assert_eq!(received(Some(6)).await, ("one tw".into(), false));
+        assert_eq!(received(Some(4)).await, ("one ".into(), false));
+        assert_eq!(received(Some(0)).await, (String::new(), false));
+        assert_eq!(received(Some(99)).await, ("one two three".into(), false));
+    }
+
+    #[tokio::test]
+    async fn chunks_are_paced() {
+        let start = tokio::time::Instant::now();
+        received(None).await;
+        assert!(start.elapsed() >= 2 * BETWEEN);
     }
 }

@@ -280,7 +280,8 @@ impl Simulation {
         }
         let (key, missing, invalid) = match platform {
             Platform::Anthropic => (
-                text(header::HeaderName::from_static("x-api-key")),
+                // The SDK sends the key as a bearer token since 2.0; curl and the docs as `x-api-key`.
+                text(header::HeaderName::from_static("x-api-key")).or(bearer),
                 fixture!("anthropic/missing_api_key.json"),
                 fixture!("anthropic/invalid_api_key.json"),
             ),

@@ -248,6 +248,24 @@ fn fault_hits_one_account_and_leaves_others_alone() {
 }
 
 #[test]
+fn anthropic_key_is_taken_in_either_header() {
+    let mut simulation = simulation();
+    let (platform, name) = (Platform::Anthropic, "ant-one".to_owned());
+    simulation
+        .api_keys
+        .insert("sk-ant-1".into(), ApiKey { platform, name });
+    let mut ask = |header: &str, value: &str| {
+        let headers = [(header, value), ("anthropic-version", "2023-06-01")];
+        let ask = request("POST", "/v1/messages", &headers, r#"{"model":"m"}"#);
+        simulation.handle(&ask, NOW).answer.status
+    };
+    assert_eq!(ask("x-api-key", "sk-ant-1"), StatusCode::OK);
+    assert_eq!(ask("authorization", "Bearer sk-ant-1"), StatusCode::OK);
+    // A key of another platform is no key here.
+    assert_eq!(ask("x-api-key", "sk-1"), StatusCode::UNAUTHORIZED);
+}
+
+#[test]
 fn id_token_buys_an_api_key() {
     let mut simulation = simulation();
     let first = login(&mut simulation);
