@@ -112,8 +112,58 @@ pub fn judge(status: &[u8], account: &Account) -> Judgement {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::snapshot::fixture;
+
+    /// Header lists with the names that matter, in any number and order, with any bytes.
+    fn any_headers() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+        let name = prop_oneof![
+            prop::sample::select(vec![
+                ":authority",
+                ":path",
+                "authorization",
+                "x-api-key",
+                "chatgpt-account-id",
+                "x-latchkey-cluster",
+                "x-envoy-retry-on",
+                "x-forwarded-for",
+                "accept-encoding",
+                "x-codex-window-id",
+                "content-length",
+                "cookie",
+            ])
+            .prop_map(str::to_owned),
+            "[a-z][a-z0-9-]{0,20}",
+        ];
+        prop::collection::vec((name, any::<Vec<u8>>()), 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn one_credential_goes_out_whatever_comes_in(extra in any_headers()) {
+            let mut request = vec![(":path".to_owned(), b"/v1/responses".to_vec())];
+            request.extend(extra);
+            let request = HeaderMap::from(request);
+            let (platform, account) =
+                (fixture::platform("codex"), fixture::account("acc_1", "codex"));
+            let outgoing = headers(&request, &platform, &account).unwrap().headers;
+            let values = |wanted: &str| -> Vec<Vec<u8>> {
+                let of = outgoing.iter().filter(|(name, _)| *name == wanted);
+                of.map(|(_, value)| value.to_vec()).collect()
+            };
+            prop_assert_eq!(values("authorization"), [b"Bearer token-of-acc_1".to_vec()]);
+            prop_assert_eq!(values("chatgpt-account-id"), [b"ws-acc_1".to_vec()]);
+            prop_assert_eq!(values(":authority"), [b"up.test".to_vec()]);
+            prop_assert_eq!(values("accept-encoding"), [b"identity".to_vec()]);
+            for (name, _) in &outgoing {
+                let ours = [":authority", ":path", "accept-encoding", "authorization", "chatgpt-account-id"];
+                let allowed = platform.headers.allow.iter().any(|pattern| pattern.matches(name));
+                prop_assert!(allowed || ours.contains(name) || FRAMING.contains(name), "{}", name);
+            }
+        }
+    }
 
     fn sent(request: &[(&str, &str)]) -> Vec<(String, String)> {
         let request: HeaderMap = request.iter().copied().collect();

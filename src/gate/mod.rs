@@ -22,8 +22,8 @@ use crate::{
 /// The header by which the route finds the account's cluster.
 pub const CLUSTER_HEADER: &str = "x-latchkey-cluster";
 
-/// The header that says how often the router has sent this request. Envoy sets it itself, after
-/// the gate, and the attempt reads it; a caller's is taken off with every other `x-envoy-`.
+/// Headers that steer Envoy or are our own. Envoy keeps those of callers that it takes for
+/// internal, which on a private network is all of them.
 const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
 
 /// Headers of the caller that would go on as ours. The attempt's allow-list keeps them off the

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::snapshot::{Policy, Record, fixture};
 
@@ -188,4 +190,33 @@ fn tables_follow_the_view_and_stay_few() {
         panic!("an account that is gone was used");
     };
     assert_eq!(reply.status, 503);
+}
+
+proptest! {
+    #[test]
+    fn no_request_panics_and_no_credential_stays(
+        path in prop_oneof![Just(b"/v1/responses".to_vec()), any::<Vec<u8>>()],
+        headers in prop::collection::vec(
+            (
+                prop_oneof![
+                    prop::sample::select(client_key::KEY_HEADERS.to_vec()).prop_map(str::to_owned),
+                    "x-(latchkey|envoy|other)-[a-z]{1,8}",
+                    "[a-z-]{1,12}",
+                ],
+                prop_oneof![Just(b"Bearer lk_0123456789".to_vec()), Just(KEY.as_bytes().to_vec()), any::<Vec<u8>>()],
+            ),
+            0..6,
+        ),
+    ) {
+        let mut all = vec![(":path".to_owned(), path), (":method".to_owned(), b"POST".to_vec())];
+        all.extend(headers);
+        let map = HeaderMap::from(all);
+        if let Decision::Forward(forward) = decide(&map) {
+            for (name, _) in map.iter() {
+                let must_go = client_key::KEY_HEADERS.contains(&name)
+                    || INTERNAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || STRIPPED.contains(&name));
+            }
+        }
+    }
 }

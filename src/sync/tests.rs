@@ -1,5 +1,7 @@
 //! The whole way of a snapshot, from pages through shared data to views.
 
+use proptest::prelude::*;
+
 use super::{
     follow::Follower,
     poll::{Answer, Poller},
@@ -10,7 +12,7 @@ use crate::{
     id::Id,
     snapshot::{
         Kind, Policy, Record, Removed,
-        bucket::{HEAD_KEY, bucket_key, bucket_of},
+        bucket::{Bucket, HEAD_KEY, INDEX_KEY, bucket_key, bucket_of},
         fixture,
         page::{Epoch, PageHeader},
     },
@@ -178,4 +180,18 @@ fn a_poller_backs_off_and_starts_anew_after_a_bad_page() {
     let poll = poller.poll(&shared, 5_000).unwrap();
     assert!(poll.path.contains("since=0&wait=0"), "{}", poll.path);
     assert!(shared.read(HEAD_KEY).is_some(), "the last good state stays");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_in_shared_data_panic(head: Vec<u8>, index: Vec<u8>, bucket: Vec<u8>, page: Vec<u8>) {
+        let mut shared = FakeSharedData::default();
+        shared.write(HEAD_KEY, &head);
+        shared.write(INDEX_KEY, &index);
+        shared.write(&bucket_key(0), &bucket);
+        let mut follower = Follower::default();
+        prop_assert!(follower.view(&shared).is_none());
+        prop_assert!(publish::apply(&mut shared, &page).is_err());
+        Bucket::decode(&bucket);
+    }
 }
