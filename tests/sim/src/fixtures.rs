@@ -52,8 +52,9 @@ fixtures! {
         "codex/response_failed_context_length_exceeded.sse",
         "codex/response_failed_rate_limit_exceeded.sse",
         "codex/response_failed_server_is_overloaded.sse", "codex/response_incomplete.sse",
-        "openai/chat.json", "openai/chat.sse", "openai/models.json", "openai/response.json",
-        "openai/response.sse", "openai/response_failed_insufficient_quota.sse";
+        "openai/chat.json", "openai/chat.sse", "openai/embeddings.json", "openai/models.json",
+        "openai/response.json", "openai/response.sse",
+        "openai/response_failed_insufficient_quota.sse";
     400:
         "anthropic/credit_balance_too_low.json", "anthropic/invalid_body.json",
         "anthropic/missing_version.json", "anthropic/organization_disabled.json",

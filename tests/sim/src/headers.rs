@@ -18,6 +18,7 @@ const COMMON: &[&str] = &[
     "user-agent",
 ];
 
+/// Codex's own, and the OpenAI SDK's: its callers speak the same Responses API.
 const CODEX: &[&str] = &[
     "authorization",
     "chatgpt-account-id",
@@ -40,6 +41,7 @@ const CODEX: &[&str] = &[
     "x-openai-memgen-request",
     "x-openai-subagent",
     "x-responsesapi-include-timing-metrics",
+    "x-stainless-*",
 ];
 
 /// The OpenAI SDK's, and Codex's in API key mode.

@@ -108,7 +108,7 @@ impl Simulation {
             now,
         );
         let mut outcome = Outcome {
-            answer: not_found(),
+            answer: Answer::whole(StatusCode::NOT_FOUND, "text/plain", "no such page"),
             delay: Duration::ZERO,
             after_headers_delay: Duration::ZERO,
             event_delay: self.pacing.event_delay,
@@ -246,7 +246,10 @@ impl Simulation {
                 }
             },
         };
-        (answer.unwrap_or_else(not_found), fault)
+        (
+            answer.unwrap_or_else(|| no_endpoint(platform).answer(&fill)),
+            fault,
+        )
     }
 
     /// Whose credential the request carries, and the plan, or the fixture that says no.
@@ -337,9 +340,9 @@ fn invalid_body(platform: Platform) -> &'static Fixture {
     }
 }
 
-fn not_found() -> Answer {
-    Answer::json(
-        StatusCode::NOT_FOUND,
-        "{\"error\":{\"message\":\"Not found\"}}",
-    )
+fn no_endpoint(platform: Platform) -> &'static Fixture {
+    match platform {
+        Platform::Anthropic => fixture!("anthropic/not_found_error.json"),
+        Platform::Codex | Platform::OpenAi => fixture!("openai/not_found.json"),
+    }
 }

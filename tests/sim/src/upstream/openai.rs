@@ -1,4 +1,4 @@
-//! The OpenAI API: responses, chat completions and models (reference page platforms §2).
+//! The OpenAI API: responses, chat completions, embeddings and models (reference page platforms §2).
 
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ pub fn answer(path: &str, body: &Value, context: Context<'_>) -> Option<Answer> 
         "/v1/responses" => fixture!("openai/response.json").answer(&context.reply(body)),
         "/v1/chat/completions" if streams => chat_stream(body, context),
         "/v1/chat/completions" => fixture!("openai/chat.json").answer(&context.reply(body)),
+        "/v1/embeddings" => fixture!("openai/embeddings.json").answer(&context.reply(body)),
         _ => return None,
     };
     Some(
