@@ -227,10 +227,10 @@ impl Simulation {
         if let Some(answer) = replacement(fault.as_ref(), &fill) {
             return (answer, fault);
         }
-        let context = self.context(account.as_deref().unwrap_or_default(), now);
-        let wanted_method = match path.ends_with("/models") {
-            true => Method::GET,
-            false => Method::POST,
+        let wanted_method = if path.ends_with("/models") {
+            Method::GET
+        } else {
+            Method::POST
         };
         let answer = match (plan, body) {
             (Err(fixture), _) => Some(fixture.answer(&fill)),

@@ -31,12 +31,12 @@ impl Context<'_> {
     /// The answer to a body: it says who served it and repeats the last user text.
     ///
     /// Tokens are whitespace-separated words, at least one, of the last user text and of the answer.
-    pub fn reply(self, body: &Value) -> Fill {
+    pub fn reply(&self, body: &Value) -> Fill {
         let asked = last_user_text(body);
         let echo: String = asked.chars().take(MAX_ECHO_CHARS).collect();
         let text = format!("Hello from {}: you said {echo}", self.account);
         Fill {
-            id: self.id,
+            id: self.id.clone(),
             model: body["model"].as_str().unwrap_or_default().to_owned(),
             input_tokens: words(asked),
             output_tokens: words(&text),
@@ -47,7 +47,7 @@ impl Context<'_> {
     }
 
     /// A fill for answers without a text.
-    pub fn plain(self) -> Fill {
+    pub fn plain(&self) -> Fill {
         self.reply(&Value::Null)
     }
 }
