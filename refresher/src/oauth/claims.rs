@@ -39,8 +39,8 @@ impl Claims {
         claims.is_object().then_some(Claims(claims))
     }
 
-    /// The claim at a JSON pointer (RFC 6901) as text; `None` if it is absent, empty, too long, not a scalar, or holds
-    /// a character that has no place in a header value.
+    /// The claim at a JSON pointer (RFC 6901) as text; `None` if it is absent, empty, too long, not a scalar, or not
+    /// visible ASCII, as a header value must be.
     pub fn text(&self, pointer: &str) -> Option<String> {
         let text = match self.0.pointer(pointer)? {
             Value::String(text) => text.clone(),
@@ -48,7 +48,8 @@ impl Claims {
             Value::Bool(flag) => flag.to_string(),
             Value::Null | Value::Array(_) | Value::Object(_) => return None,
         };
-        let fits = (1..=CLAIM_LIMIT).contains(&text.len()) && !text.chars().any(char::is_control);
+        let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        let fits = (1..=CLAIM_LIMIT).contains(&text.len()) && text.bytes().all(visible);
         fits.then_some(text)
     }
 

@@ -1,0 +1,262 @@
+//! The loopback listener that a browser comes back to (RFC 8252 §7.3): 127.0.0.1, one path, one use, ten minutes.
+//!
+//! Whoever does not know this login's state is refused and the login goes on waiting, so that another page or program
+//! on this machine can neither finish it nor spoil it. The right state is taken once, whatever comes of it.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use oauth2::CsrfToken;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::redirect::{self, Refused, Returned};
+
+/// How long a person has to log in.
+pub const LOGIN_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// How long the last page has to reach the browser.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why no redirect came.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// All the ports that the platform accepts are in use.
+    #[error(
+        "cannot listen on 127.0.0.1 port {ports}: {source}; is another login running there? End it, or log in with \
+         --paste, which needs no port"
+    )]
+    Ports {
+        /// The ports that were tried.
+        ports: String,
+        /// What the operating system said of the last.
+        source: std::io::Error,
+    },
+    /// Nobody came.
+    #[error("nobody finished the login within {} minutes; start it again", LOGIN_LIMIT.as_secs() / 60)]
+    TimedOut,
+    /// The listener broke.
+    #[error("the listener for the browser stopped: {0}")]
+    Stopped(String),
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    port: u16,
+}
+
+/// What the last page says.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// The login is complete.
+    Success,
+    /// It is not, and why.
+    Failure(String),
+}
+
+impl Listener {
+    /// Listens on the first of `ports` that is free; 0 lets the operating system choose.
+    ///
+    /// # Errors
+    /// If none is free.
+    pub async fn bind(ports: &[u16]) -> Result<Listener, Error> {
+        let mut last = std::io::Error::other("the profile names no port");
+        for port in ports {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).await {
+                Ok(socket) => match socket.local_addr() {
+                    Ok(address) => {
+                        return Ok(Listener {
+                            socket,
+                            port: address.port(),
+                        });
+                    }
+                    Err(error) => last = error,
+                },
+                Err(error) => last = error,
+            }
+        }
+        let ports = ports
+            .iter()
+            .map(u16::to_string)
+            .collect::<Vec<_>>()
+            .join(" or ");
+        Err(Error::Ports {
+            ports,
+            source: last,
+        })
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits for the redirect to `path` that carries `state`, lets `finish` complete the login, shows the browser what
+    /// came of it, and closes.
+    ///
+    /// # Errors
+    /// If nobody comes within [`LOGIN_LIMIT`].
+    pub async fn receive<T, E, F>(
+        self,
+        path: &str,
+        state: CsrfToken,
+        finish: impl FnOnce(Returned) -> F,
+    ) -> Result<Result<T, E>, Error>
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        let (arrived, arrival) = oneshot::channel();
+        let desk = Arc::new(Desk {
+            port: self.port,
+            path: path.to_owned(),
+            state,
+            arrived: Mutex::new(Some(arrived)),
+        });
+        let (close, closing) = oneshot::channel::<Infallible>();
+        let router = Router::new().fallback(receive).with_state(desk);
+        let server = axum::serve(self.socket, router).with_graceful_shutdown(async move {
+            let _ = closing.await;
+        });
+        let server = tokio::spawn(server.into_future());
+        let arrival = timeout(LOGIN_LIMIT, arrival).await;
+        let outcome = match arrival {
+            Ok(Ok(Arrival { returned, ending })) => {
+                let finished = finish(returned).await;
+                let page = finished.as_ref().map_or_else(
+                    |error| Ending::Failure(error.to_string()),
+                    |_| Ending::Success,
+                );
+                // The browser may have gone away; the login counts all the same.
+                let _ = ending.send(page);
+                Ok(finished)
+            }
+            Ok(Err(_)) => Err(Error::Stopped("it dropped the login".into())),
+            Err(_) => Err(Error::TimedOut),
+        };
+        drop(close);
+        let abort = server.abort_handle();
+        if timeout(CLOSE_LIMIT, server).await.is_err() {
+            abort.abort();
+        }
+        outcome
+    }
+}
+
+/// The redirect, and where to send what came of it.
+struct Arrival {
+    returned: Returned,
+    ending: oneshot::Sender<Ending>,
+}
+
+struct Desk {
+    port: u16,
+    path: String,
+    state: CsrfToken,
+    /// Taken by the one redirect that counts.
+    arrived: Mutex<Option<oneshot::Sender<Arrival>>>,
+}
+
+async fn receive(State(desk): State<Arc<Desk>>, request: Request) -> Response {
+    match desk.admit(&request) {
+        Ok(ending) => match ending.await {
+            Ok(Ending::Success) => page(
+                StatusCode::OK,
+                "You are logged in",
+                "You can close this page.",
+            ),
+            Ok(Ending::Failure(problem)) => {
+                page(StatusCode::BAD_GATEWAY, "The login failed", &problem)
+            }
+            Err(_) => page(
+                StatusCode::BAD_GATEWAY,
+                "The login failed",
+                "The program that asked for it has ended.",
+            ),
+        },
+        Err((status, problem)) => {
+            page(status, "This is not the login that is waited for", &problem)
+        }
+    }
+}
+
+impl Desk {
+    /// Takes the redirect if it is this login's; what is to be told to the browser will come through the receiver.
+    fn admit(&self, request: &Request) -> Result<oneshot::Receiver<Ending>, (StatusCode, String)> {
+        // A page elsewhere that rebinds its own name to 127.0.0.1 has that name in Host.
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .map(HeaderValue::as_bytes)
+            .unwrap_or_default();
+        if !["127.0.0.1", "localhost"]
+            .iter()
+            .any(|name| format!("{name}:{}", self.port).as_bytes() == host)
+        {
+            return Err((
+                StatusCode::FORBIDDEN,
+                "The address is not this machine's own.".into(),
+            ));
+        }
+        if request.uri().path() != self.path {
+            return Err((StatusCode::NOT_FOUND, "There is nothing here.".into()));
+        }
+        if request.method() != Method::GET {
+            return Err((
+                StatusCode::METHOD_NOT_ALLOWED,
+                "A browser comes here with GET.".into(),
+            ));
+        }
+        let returned = redirect::read(request.uri().query().unwrap_or_default(), &self.state)
+            .map_err(|refused: Refused| (StatusCode::BAD_REQUEST, refused.to_string()))?;
+        let taken = self
+            .arrived
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let arrived =
+            taken.ok_or((StatusCode::GONE, "This login has been used already.".into()))?;
+        let (ending, ended) = oneshot::channel();
+        let _ = arrived.send(Arrival { returned, ending });
+        Ok(ended)
+    }
+}
+
+/// A page without script, links or anything of the request but words that were made fit to show.
+fn page(status: StatusCode, title: &str, text: &str) -> Response {
+    let (title, text) = (escape(title), escape(text));
+    let body = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Latchkey: {title}</title>\
+         <style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:20vh auto;padding:0 1rem}}</style>\
+         <h1>{title}</h1><p>{text}</p></html>"
+    );
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONNECTION, "close"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, Html(body)).into_response()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests;

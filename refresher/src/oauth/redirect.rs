@@ -1,0 +1,280 @@
+//! What the browser brings back from the authorization server (RFC 6749 §4.1.2), read from a query or pasted. Pure.
+
+use oauth2::{AuthorizationCode, CsrfToken};
+use reqwest::Url;
+use subtle::ConstantTimeEq;
+
+/// Bytes of a query or a pasted line. A real one has under 1 KiB.
+pub const QUERY_LIMIT: usize = 8 * 1024;
+/// Characters of the server's description that are shown.
+const DESCRIPTION_LIMIT: usize = 300;
+/// OpenAI may send the state back with this and a word behind it (reference: codex.md §1.1).
+const STATE_SUFFIX: &str = ".onboarding_entrypoint=";
+
+/// The server's answer, with the right state.
+#[derive(Debug, Clone)]
+pub enum Returned {
+    /// To be redeemed for tokens.
+    Code(AuthorizationCode),
+    /// The server, or the person before it, said no.
+    Denied(Denial),
+}
+
+/// An `error` answer, made fit to show.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the platform refused the login: {error}{}{}", if self.description.is_empty() { "" } else { ": " }, description)]
+pub struct Denial {
+    /// The error code.
+    pub error: String,
+    /// What it means, in the server's words or ours.
+    pub description: String,
+}
+
+/// Why a redirect was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Too long, a parameter given twice, or neither code nor error.
+    #[error("this is no answer to a login: expected one code or one error, and one state")]
+    Malformed,
+    /// Another login's, an old one's, or a forgery.
+    #[error(
+        "this answer belongs to another login (its state differs); open the URL that was printed last"
+    )]
+    ForeignState,
+}
+
+/// Reads the query of a redirect that must carry `state`.
+///
+/// # Errors
+/// If it is not an answer to this login. The login may go on waiting: whoever sent this did not know the state.
+pub fn read(query: &str, state: &CsrfToken) -> Result<Returned, Refused> {
+    if query.len() > QUERY_LIMIT {
+        return Err(Refused::Malformed);
+    }
+    let pairs = Pairs::parse(query);
+    let returned = pairs.one("state")?.ok_or(Refused::ForeignState)?;
+    if !is_state(&returned, state.secret()) {
+        return Err(Refused::ForeignState);
+    }
+    match (pairs.one("code")?, pairs.one("error")?) {
+        (Some(code), None) => Ok(Returned::Code(AuthorizationCode::new(code))),
+        (None, Some(error)) => {
+            let description = pairs.one("error_description")?.unwrap_or_default();
+            Ok(Returned::Denied(Denial {
+                description: explain(&error, &description),
+                error: presentable(&error),
+            }))
+        }
+        _ => Err(Refused::Malformed),
+    }
+}
+
+/// Reads what a person pasted: the redirect's whole URL, its query, `CODE#STATE`, or the code alone.
+///
+/// # Errors
+/// If it is not an answer to this login.
+pub fn read_pasted(text: &str, state: &CsrfToken) -> Result<Returned, Refused> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > QUERY_LIMIT || text.contains(char::is_whitespace) {
+        return Err(Refused::Malformed);
+    }
+    if let Ok(url) = Url::parse(text) {
+        return read(url.query().unwrap_or_default(), state);
+    }
+    if text.contains('=') && text.contains("state=") {
+        return read(text.trim_start_matches('?'), state);
+    }
+    match text.split_once('#') {
+        Some((_, returned)) if !is_state(returned, state.secret()) => Err(Refused::ForeignState),
+        Some((code, _)) => Ok(Returned::Code(AuthorizationCode::new(code.into()))),
+        // Without a state the verifier still ties the code to this login: it redeems no code but ours (RFC 9700 §2.1.1).
+        None => Ok(Returned::Code(AuthorizationCode::new(text.into()))),
+    }
+}
+
+/// Compares without telling by its time how much of the state was right.
+fn is_state(returned: &str, state: &str) -> bool {
+    let (start, suffix) = returned
+        .split_at_checked(state.len())
+        .unwrap_or((returned, ""));
+    let word = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let suffix_fits = suffix.is_empty() || suffix.strip_prefix(STATE_SUFFIX).is_some_and(word);
+    suffix_fits && bool::from(start.as_bytes().ct_eq(state.as_bytes()))
+}
+
+fn explain(error: &str, description: &str) -> String {
+    if error == "access_denied" && description.contains("missing_codex_entitlement") {
+        return "this ChatGPT workspace has no access to Codex; ask its administrator for it, or log in to another \
+                workspace"
+            .into();
+    }
+    presentable(description)
+}
+
+/// Text from outside, fit for a terminal and a log: one bounded line without control characters.
+fn presentable(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(DESCRIPTION_LIMIT)
+        .collect()
+}
+
+/// The parameters of a query.
+struct Pairs(Vec<(String, String)>);
+
+impl Pairs {
+    fn parse(query: &str) -> Pairs {
+        // The URL library decodes queries only as part of a URL; the base is never seen.
+        let mut url = Url::parse("http://localhost/").ok();
+        if let Some(url) = &mut url {
+            url.set_query(Some(query));
+        }
+        Pairs(
+            url.iter()
+                .flat_map(Url::query_pairs)
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+
+    /// A parameter's value, `None` where it is absent or empty. Given twice, it is nobody's (RFC 6749 §3.1).
+    fn one(&self, name: &str) -> Result<Option<String>, Refused> {
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value);
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Refused::Malformed),
+            (value, None) => Ok(value.filter(|value| !value.is_empty()).cloned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state() -> CsrfToken {
+        CsrfToken::new("right-state".into())
+    }
+
+    fn code(returned: Result<Returned, Refused>) -> String {
+        match returned.unwrap() {
+            Returned::Code(code) => code.secret().clone(),
+            Returned::Denied(denial) => panic!("{denial}"),
+        }
+    }
+
+    fn denial(query: &str) -> String {
+        match read(query, &state()).unwrap() {
+            Returned::Denied(denial) => denial.to_string(),
+            Returned::Code(_) => panic!("a code"),
+        }
+    }
+
+    #[test]
+    fn a_code_comes_with_the_right_state() {
+        assert_eq!(
+            code(read(
+                "code=a%2Fb&scope=openid+email&state=right-state",
+                &state()
+            )),
+            "a/b"
+        );
+        let suffixed = "code=c&state=right-state.onboarding_entrypoint=life_sciences";
+        assert_eq!(code(read(suffixed, &state())), "c");
+    }
+
+    #[test]
+    fn any_other_state_is_foreign() {
+        for query in [
+            "code=c",
+            "code=c&state=",
+            "code=c&state=wrong-state",
+            "code=c&state=right-stat",
+            "code=c&state=right-state2",
+            "code=c&state=right-state.onboarding_entrypoint=",
+            "code=c&state=right-state.onboarding_entrypoint=a/b",
+            "error=access_denied&state=wrong-state",
+        ] {
+            assert_eq!(
+                read(query, &state()).unwrap_err(),
+                Refused::ForeignState,
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        for query in [
+            "state=right-state",
+            "code=a&code=b&state=right-state",
+            "code=a&state=right-state&state=right-state",
+            "code=a&error=b&state=right-state",
+            &format!("code={}&state=right-state", "a".repeat(QUERY_LIMIT)),
+        ] {
+            assert_eq!(
+                read(query, &state()).unwrap_err(),
+                Refused::Malformed,
+                "{query:.60}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_shown_and_explained() {
+        let denied =
+            denial("error=access_denied&error_description=You+said%0Ano%1b[31m&state=right-state");
+        assert_eq!(
+            denied,
+            "the platform refused the login: access_denied: You saidno[31m"
+        );
+        assert_eq!(
+            denial("error=server_error&state=right-state"),
+            "the platform refused the login: server_error"
+        );
+        let entitlement =
+            "error=access_denied&error_description=x+missing_codex_entitlement+y&state=right-state";
+        assert!(denial(entitlement).contains("no access to Codex"));
+    }
+
+    #[test]
+    fn a_person_may_paste_any_form_of_it() {
+        for pasted in [
+            "http://127.0.0.1:1455/auth/callback?code=c&state=right-state\n",
+            "?code=c&state=right-state",
+            "code=c&state=right-state",
+            " c#right-state ",
+            "c",
+        ] {
+            assert_eq!(code(read_pasted(pasted, &state())), "c", "{pasted}");
+        }
+        for pasted in [
+            "",
+            " ",
+            "two words",
+            "http://127.0.0.1:1455/auth/callback",
+            "c#wrong-state",
+        ] {
+            assert!(read_pasted(pasted, &state()).is_err(), "{pasted}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_pasted_or_sent_makes_it_panic(text in ".{0,200}") {
+            let _ = read(&text, &state());
+            let _ = read(&format!("{text}&state=right-state"), &state());
+            let _ = read_pasted(&text, &state());
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What the calls look like on the wire, and what the wire can do to them, against a token endpoint on loopback.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use oauth2::AuthorizationCode;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::api_key::api_key;
+use super::authorize::Authorization;
+use super::claims::unsigned;
+use super::exchange::{self, exchange};
+use super::http::HttpClient;
+use super::refresh::TokenEndpoints;
+use super::revoke::{Revoked, revoke};
+use crate::credential::OAuthTokens;
+use crate::platform::{Catalog, Profile, RefreshEncoding};
+use crate::refresh::clock::UnixMillis;
+use crate::refresh::engine::TokenEndpoint;
+use crate::refresh::outcome::Outcome;
+
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+/// A request that arrived: its path, its content type and its body.
+type Arrived = (String, String, String);
+
+/// An endpoint that gives one answer to everything.
+struct Endpoint {
+    arrived: Arc<Mutex<Vec<Arrived>>>,
+    profile: Profile,
+}
+
+impl Endpoint {
+    async fn answering(status: u16, body: Value) -> Endpoint {
+        let text = if body.is_string() {
+            body.as_str().unwrap().to_owned()
+        } else {
+            body.to_string()
+        };
+        let arrived: Arc<Mutex<Vec<Arrived>>> = Arc::default();
+        let answer = move |State(arrived): State<Arc<Mutex<Vec<Arrived>>>>,
+                           request: axum::extract::Request| async move {
+            let (head, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let content_type = content_type(&head.headers);
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            arrived
+                .lock()
+                .unwrap()
+                .push((head.uri.path().to_owned(), content_type, body));
+            let headers = [(header::LOCATION, "/elsewhere"), (header::RETRY_AFTER, "7")];
+            (StatusCode::from_u16(status).unwrap(), headers, text).into_response() as Response
+        };
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&arrived));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let profile = profile(listener.local_addr().unwrap().port());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Endpoint { arrived, profile }
+    }
+
+    fn only_request(&self) -> Arrived {
+        let arrived = self.arrived.lock().unwrap();
+        assert_eq!(arrived.len(), 1);
+        arrived[0].clone()
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    headers[header::CONTENT_TYPE].to_str().unwrap().to_owned()
+}
+
+/// The codex profile with its endpoints on a loopback port.
+fn profile(port: u16) -> Profile {
+    let catalog = Catalog::load(None, ["codex".to_owned()].into()).unwrap();
+    let mut profile = catalog.usable("codex").unwrap().clone();
+    let oauth = profile.oauth.as_mut().unwrap();
+    for url in [
+        &mut oauth.authorize_url,
+        &mut oauth.token_url,
+        oauth.revoke_url.as_mut().unwrap(),
+    ] {
+        url.set_scheme("http").unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(port)).unwrap();
+    }
+    profile
+}
+
+fn tokens() -> OAuthTokens {
+    OAuthTokens {
+        access: "the-access".into(),
+        refresh: "rt_1/+&".into(),
+        id: Some("the-id".into()),
+    }
+}
+
+async fn refresh(profile: &Profile) -> Outcome {
+    TokenEndpoints::new([profile].into_iter())
+        .unwrap()
+        .refresh("codex", &tokens())
+        .await
+}
+
+async fn redeem(endpoint: &Endpoint) -> Result<exchange::Login, exchange::Error> {
+    let oauth = endpoint.profile.oauth.as_ref().unwrap();
+    let authorization = Authorization::start(oauth, 1455).unwrap();
+    let http = HttpClient::for_platform(oauth).unwrap();
+    let code = AuthorizationCode::new("the-code".into());
+    exchange(
+        &http,
+        &endpoint.profile,
+        &code,
+        &authorization.redirect_uri,
+        &authorization.verifier,
+        NOW,
+    )
+    .await
+}
+
+fn codex_token(account: &str) -> String {
+    let claims = json!({"https://api.openai.com/auth": {"chatgpt_account_id": account}, "exp": NOW.0 / 1000 + 60});
+    unsigned(&claims).expose_secret().to_owned()
+}
+
+#[tokio::test]
+async fn a_refresh_is_codex_clis_json() {
+    let endpoint = Endpoint::answering(200, json!({"access_token": "new"})).await;
+    assert!(matches!(
+        refresh(&endpoint.profile).await,
+        Outcome::Fresh(_)
+    ));
+    let (path, content_type, body) = endpoint.only_request();
+    assert_eq!(
+        (path.as_str(), content_type.as_str()),
+        ("/oauth/token", "application/json")
+    );
+    let expected = json!({
+        "client_id": "app_EMoamEEZ73f0CkXaXp7hrann", "grant_type": "refresh_token", "refresh_token": "rt_1/+&",
+    });
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_refresh_is_a_form_where_the_profile_says_so() {
+    let mut endpoint = Endpoint::answering(200, json!({"access_token": "new"})).await;
+    let oauth = endpoint.profile.oauth.as_mut().unwrap();
+    oauth.refresh_encoding = RefreshEncoding::Form;
+    oauth.refresh_params = [("scope".to_owned(), "openid email".to_owned())].into();
+    refresh(&endpoint.profile).await;
+    let (_, content_type, body) = endpoint.only_request();
+    assert_eq!(content_type, "application/x-www-form-urlencoded");
+    let expected = "client_id=app_EMoamEEZ73f0CkXaXp7hrann&grant_type=refresh_token&refresh_token=rt_1%2F%2B%26&\
+                    scope=openid+email";
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let endpoint = Endpoint::answering(307, json!({})).await;
+    let Outcome::Transient { retry_after, .. } = refresh(&endpoint.profile).await else {
+        panic!()
+    };
+    assert_eq!(retry_after.unwrap().as_secs(), 7);
+    endpoint.only_request();
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_read_to_its_bound() {
+    let endpoint = Endpoint::answering(200, json!("x".repeat(4 * 1024 * 1024))).await;
+    assert!(matches!(
+        refresh(&endpoint.profile).await,
+        Outcome::Unknown { .. }
+    ));
+    let endpoint = Endpoint::answering(401, json!("x".repeat(4 * 1024 * 1024))).await;
+    assert!(matches!(
+        refresh(&endpoint.profile).await,
+        Outcome::Permanent { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_sent_is_told_from_one_without_an_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let profile = profile(listener.local_addr().unwrap().port());
+    let endpoint = tokio::spawn(async move {
+        for answer in [
+            "",
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access_token\":\"a\"}",
+        ] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let outcome = refresh(&profile).await;
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+    // Cut short after the last brace: the tokens are whole, and the old ones are spent.
+    let outcome = refresh(&profile).await;
+    assert!(matches!(outcome, Outcome::Fresh(_)), "{outcome:?}");
+    endpoint.await.unwrap();
+    let outcome = refresh(&profile).await;
+    assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_platform_that_is_off_is_not_called() {
+    let endpoints = TokenEndpoints::new([].into_iter()).unwrap();
+    let outcome = endpoints.refresh("codex", &tokens()).await;
+    assert!(matches!(outcome, Outcome::NotSent { reason } if reason.contains("codex")));
+}
+
+#[tokio::test]
+async fn a_code_becomes_a_login_with_its_claims() {
+    let token = codex_token("the-account");
+    let answer = json!({"access_token": token, "refresh_token": "rt_2", "id_token": token, "expires_in": 60});
+    let endpoint = Endpoint::answering(200, answer).await;
+    let login = redeem(&endpoint).await.unwrap();
+    assert_eq!(login.vars["account_id"], "the-account");
+    assert_eq!(login.expires_at, Some(UnixMillis(NOW.0 + 60_000)));
+    assert_eq!(login.tokens.refresh.expose_secret(), "rt_2");
+    let (_, content_type, body) = endpoint.only_request();
+    assert_eq!(content_type, "application/x-www-form-urlencoded");
+    for field in [
+        "grant_type=authorization_code&client_id=app_EMoamEEZ73f0CkXaXp7hrann&code=the-code",
+        "redirect_uri=http%3A%2F%2F127.0.0.1%3A1455%2Fauth%2Fcallback",
+        "code_verifier=",
+    ] {
+        assert!(body.contains(field), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_gives_too_little_says_what_is_missing() {
+    let token = codex_token("the-account");
+    for (status, answer, expected) in [
+        (
+            400,
+            json!({"error": "invalid_grant", "error_description": "the-code"}),
+            "invalid_grant (HTTP 400)",
+        ),
+        (500, json!("<html>the-code</html>"), "HTTP 500"),
+        (200, json!("<html>"), "access_token and refresh_token"),
+        (200, json!({"access_token": token}), "refresh_token"),
+        (
+            200,
+            json!({"access_token": "opaque", "refresh_token": "r"}),
+            "account_id",
+        ),
+    ] {
+        let message = redeem(&Endpoint::answering(status, answer).await)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains(expected) && !message.contains("the-code"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_buys_an_api_key() {
+    let endpoint = Endpoint::answering(200, json!({"access_token": "sk-key"})).await;
+    let oauth = endpoint.profile.oauth.as_ref().unwrap();
+    let http = HttpClient::for_platform(oauth).unwrap();
+    let key = api_key(&http, oauth, &"the-id".into(), NOW).await.unwrap();
+    assert_eq!(key.expose_secret(), "sk-key");
+    assert!(
+        endpoint
+            .only_request()
+            .2
+            .contains("requested_token=openai-api-key&subject_token=the-id")
+    );
+    let endpoint = Endpoint::answering(403, json!({"access_token": "sk-key"})).await;
+    let oauth = endpoint.profile.oauth.as_ref().unwrap();
+    assert!(api_key(&http, oauth, &"the-id".into(), NOW).await.is_err());
+}
+
+#[tokio::test]
+async fn a_login_is_revoked_by_its_refresh_token() {
+    let endpoint = Endpoint::answering(200, json!({})).await;
+    let mut oauth = endpoint.profile.oauth.clone().unwrap();
+    assert_eq!(revoke(&oauth, &tokens()).await, Revoked::Done);
+    let (path, _, body) = endpoint.only_request();
+    assert_eq!(path, "/oauth/revoke");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&body["token"], &body["token_type_hint"]),
+        (&json!("rt_1/+&"), &json!("refresh_token"))
+    );
+    let endpoint = Endpoint::answering(503, json!({})).await;
+    oauth.revoke_url = endpoint.profile.oauth.as_ref().unwrap().revoke_url.clone();
+    assert_eq!(
+        revoke(&oauth, &tokens()).await,
+        Revoked::Failed("HTTP 503".into())
+    );
+    oauth.revoke_url = None;
+    assert_eq!(revoke(&oauth, &tokens()).await, Revoked::NotOffered);
+}
