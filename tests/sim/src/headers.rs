@@ -59,6 +59,8 @@ const OPENAI: &[&str] = &[
     "version",
     "x-client-request-id",
     "x-codex-*",
+    "x-openai-internal-codex-responses-lite",
+    "x-openai-memgen-request",
     "x-openai-subagent",
     "x-stainless-*",
 ];
@@ -191,6 +193,27 @@ mod tests {
             ("content-length", "2"),
         ];
         assert_eq!(refused(Platform::Codex, &headers, "sim:1"), None);
+    }
+
+    /// Seen on the wire from codex 0.169.0 with a provider of its own and an API key.
+    #[test]
+    fn takes_what_codex_sends_with_an_api_key() {
+        let headers = [
+            ("x-codex-beta-features", "remote_compaction_v2"),
+            ("x-codex-window-id", "t:0"),
+            ("x-codex-turn-metadata", "{}"),
+            ("x-openai-internal-codex-responses-lite", "true"),
+            ("x-client-request-id", "t"),
+            ("session-id", "s"),
+            ("thread-id", "t"),
+            ("accept", "text/event-stream"),
+            ("content-type", "application/json"),
+            ("authorization", "Bearer sk-1"),
+            ("originator", "codex_exec"),
+            ("user-agent", "codex_exec/0.169.0"),
+            ("content-length", "2"),
+        ];
+        assert_eq!(refused(Platform::OpenAi, &headers, "sim:1"), None);
     }
 
     #[test]
