@@ -45,13 +45,16 @@ test: unit e2e ## Run every test
 unit: preflight ## Run the tests that need no Envoy
 	$(CARGO) test $(TEST_OPTIONS) --workspace --exclude it
 
+# The whole workspace is named in both lines: cargo then takes the same features of the same
+# dependencies as for the unit tests, and builds none of them twice.
 .PHONY: e2e
-e2e: build ## Run the end-to-end tests on the real Envoy, with the real clients
+e2e: wasm ## Run the end-to-end tests on the real Envoy, with the real clients
+	$(CARGO) build --workspace --bins --tests
 	envoy=$$(scripts/envoy.sh) && clients=$$(scripts/clients.sh) && \
 	scripts/validate-yaml.sh $(WASM) && \
 	LATCHKEY_ENVOY=$$envoy LATCHKEY_CLIENTS=$$clients LATCHKEY_WASM=$(WASM) \
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
-	$(CARGO) test $(TEST_OPTIONS) -p it
+	$(CARGO) test $(TEST_OPTIONS) --workspace --test it
 
 .PHONY: lint
 lint: preflight ## Check the format, clippy for the host and for wasm, and the dependencies
