@@ -4,6 +4,7 @@
 //! `refresh` and `oauth` talk to token endpoints. Below them `store` keeps everything, [`platform`] says what a
 //! platform is, [`seal`] and [`key_file`] guard what is kept.
 
+pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod envoy;
@@ -14,6 +15,7 @@ pub mod oauth;
 pub mod platform;
 pub mod refresh;
 pub mod seal;
+pub mod serve;
 pub mod state;
 pub mod store;
 pub mod sync;

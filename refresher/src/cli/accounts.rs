@@ -1,0 +1,183 @@
+//! `refresher accounts`.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::output::{print, print_json, table};
+use super::{Context, Error, status};
+use crate::credential::{Credential, CredentialKind};
+use crate::refresh::clock::{Clock, SystemClock};
+use crate::store::{NewAccount, Saved};
+
+/// The most bytes of an API key, whatever it comes from.
+const MAX_KEY_BYTES: u64 = 16 * 1024;
+/// Where a key may come from besides standard input and a file.
+const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
+
+/// What to do with accounts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Add an account that has an API key, read from standard input, --key-file or $LATCHKEY_API_KEY
+    Add(Add),
+    /// Show the accounts
+    List(status::Json),
+    /// Let an account serve requests again
+    Enable(Name),
+    /// Take an account out of use; its login is kept fresh
+    Disable(Name),
+    /// Delete an account and its credential; a login is revoked at the platform as far as it lets us
+    Remove(Name),
+}
+
+/// Which account.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// Its name or id
+    account: String,
+}
+
+/// A new account.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// What to call it
+    name: String,
+    /// The platform that the key is for: openai, anthropic, or one of yours
+    #[arg(long)]
+    platform: String,
+    /// A file that holds the key and nothing else
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Put the new key in place of the one that an account of this name has
+    #[arg(long)]
+    replace: bool,
+}
+
+impl Command {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// With a message for a person.
+    pub async fn run(self, context: &Context) -> Result<(), Error> {
+        let store = &context.store;
+        let now = SystemClock.now();
+        match self {
+            Command::Add(add) => add.run(context).await?,
+            Command::List(json) => list(context, json).await?,
+            Command::Enable(Name { account }) => {
+                let changed = store.enable(&account, now).await?;
+                print(&format!(
+                    "{account}: {}\n",
+                    if changed {
+                        "enabled"
+                    } else {
+                        "was enabled already"
+                    }
+                ))?;
+            }
+            Command::Disable(Name { account }) => {
+                let changed = store.disable(&account, now).await?;
+                print(&format!(
+                    "{account}: {}\n",
+                    if changed {
+                        "disabled"
+                    } else {
+                        "was out of use already"
+                    }
+                ))?;
+            }
+            Command::Remove(Name { account }) => remove(context, &account).await?,
+        }
+        Ok(())
+    }
+}
+
+impl Add {
+    async fn run(self, context: &Context) -> Result<(), Error> {
+        let profile = context.catalog.usable(&self.platform)?;
+        if !profile.credentials.contains(&CredentialKind::ApiKey) {
+            return Err(format!(
+                "platform {0} takes no API keys; log in with: refresher login {0} --name {1}",
+                profile.id, self.name
+            )
+            .into());
+        }
+        let new = NewAccount {
+            name: &self.name,
+            platform: &profile.id,
+            credential: Credential::ApiKey(self.read_key()?),
+            vars: BTreeMap::new(),
+            expires_at: None,
+        };
+        let saved = context
+            .store
+            .save_account(new, self.replace, SystemClock.now())
+            .await?;
+        print(&match saved {
+            Saved::Added(id) => format!("{}: added as {id}\n", self.name),
+            Saved::Renewed(id) => format!("{} ({id}): has the new key\n", self.name),
+        })?;
+        Ok(())
+    }
+
+    fn read_key(&self) -> Result<SecretString, Error> {
+        let mut key = Zeroizing::new(String::new());
+        if let Some(path) = &self.key_file {
+            key = Zeroizing::new(
+                crate::config::read_bounded(path, MAX_KEY_BYTES)
+                    .map_err(|error| format!("{}: cannot read it: {error}", path.display()))?,
+            );
+        } else if let Ok(value) = std::env::var(KEY_VARIABLE) {
+            key = Zeroizing::new(value);
+        } else {
+            let stdin = io::stdin();
+            if stdin.is_terminal() {
+                eprintln!("Paste the API key, press Enter, then Ctrl-D:");
+            }
+            let read = stdin.lock().take(MAX_KEY_BYTES).read_to_string(&mut key);
+            read.map_err(|error| format!("cannot read the API key from standard input: {error}"))?;
+        }
+        match key.trim() {
+            "" => Err("expected an API key on standard input, in --key-file or in $LATCHKEY_API_KEY; found none".into()),
+            key => Ok(SecretString::from(key)),
+        }
+    }
+}
+
+async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
+    let views = status::accounts(context).await?;
+    if json.json {
+        print_json(&views)?;
+    } else if views.is_empty() {
+        print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
+    } else {
+        let rows: Vec<[String; 5]> = views
+            .iter()
+            .map(|view| {
+                [
+                    view.name.clone(),
+                    view.platform.clone(),
+                    view.kind.to_owned(),
+                    view.state(),
+                    view.id.clone(),
+                ]
+            })
+            .collect();
+        print(&table(
+            ["NAME", "PLATFORM", "CREDENTIAL", "STATUS", "ID"],
+            &rows,
+        ))?;
+    }
+    Ok(())
+}
+
+async fn remove(context: &Context, name: &str) -> Result<(), Error> {
+    let account = context.store.account(name).await?;
+    context.store.remove_account(&account.id).await?;
+    print(&format!("{} ({}): removed\n", account.name, account.id))?;
+    Ok(())
+}

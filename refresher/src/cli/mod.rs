@@ -1,0 +1,176 @@
+//! The command line: parses, calls, prints. Decisions are made elsewhere.
+
+pub mod accounts;
+pub mod keys;
+mod output;
+pub mod status;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::key_file;
+use crate::platform::Catalog;
+use crate::state::StateDir;
+use crate::store::Store;
+
+/// Whatever ends a command; its message is for a person.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Logs LLM accounts in, keeps their credentials fresh and sealed, and publishes them to Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "refresher", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where accounts, keys and the socket are [default: $LATCHKEY_STATE_DIR, else $XDG_STATE_HOME/latchkey, else
+    /// ~/.local/state/latchkey]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Turn a platform on whose notice you have read and accept; may be given more than once
+    #[arg(
+        long,
+        global = true,
+        value_name = "PLATFORM",
+        env = "LATCHKEY_ACKNOWLEDGED_TERMS",
+        value_delimiter = ','
+    )]
+    acknowledge_terms: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: refresh logins, and publish accounts and keys to Envoy
+    Serve {
+        /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
+        #[arg(long, value_name = "FILE")]
+        wasm: Option<PathBuf>,
+    },
+    /// Show the accounts and how they are
+    Status(status::Show),
+    /// Add, list, switch or remove accounts
+    #[command(subcommand)]
+    Accounts(accounts::Command),
+    /// Make, list or revoke the keys that callers present
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Print the clusters that Envoy reads, one for each account
+    EnvoyConfig {
+        /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
+        #[arg(long, value_name = "FILE")]
+        wasm: Option<PathBuf>,
+    },
+}
+
+/// What every command works on.
+#[derive(Debug)]
+pub struct Context {
+    /// The state directory.
+    pub state: StateDir,
+    /// The operator's choices.
+    pub config: Config,
+    /// The platforms.
+    pub catalog: Catalog,
+    /// Accounts and keys.
+    pub store: Store,
+}
+
+impl Context {
+    /// Opens everything; the first time, makes it.
+    ///
+    /// # Errors
+    /// If the state directory, the configuration, a profile, the key or the database cannot be used. None of them is
+    /// changed then.
+    pub async fn open(global: Global) -> Result<Context, Error> {
+        let path = StateDir::locate(global.state_dir, |name| {
+            std::env::var_os(name).map(PathBuf::from)
+        })?;
+        let state = StateDir::open(&path)?;
+        let config = Config::load(&state.config())?;
+        let acknowledged: BTreeSet<String> = config
+            .acknowledged_terms
+            .iter()
+            .cloned()
+            .chain(global.acknowledge_terms)
+            .collect();
+        let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
+        let _lock = state.lock_setup()?;
+        let key = key_file::load(
+            &state,
+            std::env::var(key_file::VARIABLE).ok().map(Zeroizing::new),
+        )?;
+        let store = Store::open(&state, key).await?;
+        Ok(Context {
+            state,
+            config,
+            catalog,
+            store,
+        })
+    }
+
+    /// `[envoy]` of the configuration, with what the command line says instead.
+    fn envoy(&self, wasm: Option<PathBuf>) -> crate::config::Envoy {
+        let mut settings = self.config.envoy.clone();
+        settings.wasm = wasm.unwrap_or(settings.wasm);
+        settings
+    }
+}
+
+impl Cli {
+    /// Runs the command; says on standard error what went wrong.
+    pub async fn run(self) -> ExitCode {
+        match self.try_run().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn try_run(self) -> Result<(), Error> {
+        let context = Context::open(self.global).await?;
+        match self.command {
+            Command::Serve { wasm } => {
+                let envoy = context.envoy(wasm);
+                crate::serve::run(context, envoy).await?;
+            }
+            Command::Status(show) => show.run(&context).await?,
+            Command::Accounts(command) => command.run(&context).await?,
+            Command::Keys(command) => command.run(&context).await?,
+            Command::EnvoyConfig { wasm } => {
+                let accounts = context.store.accounts().await?;
+                let settings = context.envoy(wasm);
+                output::print(&crate::envoy::discovery_response(
+                    &accounts,
+                    &context.catalog,
+                    &settings,
+                ))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
