@@ -46,7 +46,7 @@ impl Default for Envoy {
     fn default() -> Envoy {
         Envoy {
             trusted_ca: "/etc/ssl/certs/ca-certificates.crt".into(),
-            wasm: "/usr/lib/latchkey/latchkey.wasm".into(),
+            wasm: "/etc/latchkey/latchkey.wasm".into(),
         }
     }
 }

@@ -1,17 +1,25 @@
 //! `refresher serve`: runs the refresh engine, the socket and the file of clusters until it is told to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Context, Error};
 use crate::config;
 use crate::envoy::ClustersFile;
-use crate::platform::Profile;
+use crate::oauth::refresh::TokenEndpoints;
+use crate::platform::{Catalog, Profile};
+use crate::refresh::clock::SystemClock;
+use crate::refresh::engine::{Engine, Settings};
 use crate::store::Store;
 use crate::sync::socket::Socket;
 use crate::sync::{self, OnUnauthorized};
+
+/// How long answers on the socket may take to get out once all long polls have ended.
+const ANSWERING_LIMIT: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. A refresh in flight is finished and saved first.
 ///
@@ -31,39 +39,54 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
 
     let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
     clusters.refresh(&store).await?;
+    let endpoints = TokenEndpoints::new(catalog.all_usable())?;
+    let engine = Engine::new(store.clone(), endpoints, SystemClock, Settings::default());
     let socket = Socket::bind(&state.socket(), config.serve.allowed_uids).await?;
-
-    let shutdown = CancellationToken::new();
-    let on_unauthorized: OnUnauthorized = Arc::new(|_, _| {});
-    let router = sync::router(store.clone(), on_unauthorized, shutdown.clone());
-    let answering =
-        axum::serve(socket, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let mut answering = tokio::spawn(answering.into_future());
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
+
+    let shutdown = CancellationToken::new();
+    let reported = engine.clone();
+    let on_unauthorized: OnUnauthorized =
+        Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
+    let router = sync::router(store.clone(), on_unauthorized, shutdown.clone());
+    let answering =
+        axum::serve(socket, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let mut answering = tokio::spawn(answering.into_future());
+    let mut refreshing = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { engine.run(shutdown).await }
+    });
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        ended = &mut answering => Err(format!("the socket ended on its own: {ended:?}").into()),
+        ended = &mut answering => Err(Error::from(format!("the socket ended on its own: {ended:?}"))),
+        ended = &mut refreshing => Err(Error::from(format!("the refresh engine ended on its own: {ended:?}"))),
         () = store.watch() => Ok(()),
         () = clusters.follow(&store) => Ok(()),
     };
     tracing::info!("stopping");
     shutdown.cancel();
+    // The engine bounds its own wait: a token that was rotated must be saved.
+    if !refreshing.is_finished()
+        && let Err(error) = refreshing.await
+    {
+        tracing::error!(%error, "the refresh engine did not stop in order");
+    }
+    if !answering.is_finished() && timeout(ANSWERING_LIMIT, answering).await.is_err() {
+        tracing::warn!("a caller on the socket kept its connection; cut it off");
+    }
     store.close().await;
     let _ = std::fs::remove_file(state.socket());
     outcome
 }
 
 /// Says which accounts nobody can use because their platform is off.
-async fn warn_of_idle_accounts(
-    store: &Store,
-    catalog: &crate::platform::Catalog,
-) -> Result<(), Error> {
+async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> Result<(), Error> {
     for account in store.accounts().await? {
         if let Err(error) = catalog.usable(&account.platform) {
             tracing::warn!(account = account.name, %error, "an account cannot be used");

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::output::{print, print_json, table};
 use super::{Context, Error, status};
 use crate::credential::{Credential, CredentialKind};
+use crate::oauth::revoke::{Revoked, revoke};
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{NewAccount, Saved};
 
@@ -175,9 +176,36 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
     Ok(())
 }
 
+/// Deletes first: whether the platform can be reached must not decide whether an account is out of use.
 async fn remove(context: &Context, name: &str) -> Result<(), Error> {
     let account = context.store.account(name).await?;
+    let tokens = context
+        .store
+        .tokens(&account.id)
+        .await
+        .unwrap_or_else(|error| {
+            eprintln!("warning: {error}; its login cannot be revoked");
+            None
+        });
     context.store.remove_account(&account.id).await?;
     print(&format!("{} ({}): removed\n", account.name, account.id))?;
+    let oauth = context
+        .catalog
+        .profile(&account.platform)
+        .ok()
+        .and_then(|profile| profile.oauth.as_ref());
+    if let (Some(tokens), Some(oauth)) = (tokens, oauth) {
+        match revoke(oauth, &tokens).await {
+            Revoked::Done => print("Its login was revoked at the platform.\n")?,
+            Revoked::NotOffered => {
+                print("The platform has no way to revoke its login; sign out there.\n")?
+            }
+            Revoked::Failed(why) => {
+                eprintln!(
+                    "warning: its login could not be revoked at the platform ({why}); sign out there"
+                );
+            }
+        }
+    }
     Ok(())
 }
