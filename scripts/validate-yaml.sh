@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lets Envoy itself check every Envoy configuration of envoy/, with the filter that was built.
+# Lets Envoy itself check every Envoy configuration of envoy/, with the filter that was built; and
+# Docker's client, where it is there, the compose files.
 #
 # validate-yaml.sh [WASM]: WASM is the filter's path, target/latchkey.wasm if not given.
 set -euo pipefail
@@ -29,4 +30,11 @@ while IFS= read -r yaml; do
     # What an Envoy configuration is known by; compose files and the like have no such section.
 done < <(grep -rlE --include='*.yaml' '^static_resources:' envoy | sort)
 [ "$checked" -gt 0 ] || { echo "validate-yaml: found no Envoy configuration under envoy/" >&2; exit 1; }
+
+if docker compose version >/dev/null 2>&1; then
+    compose=(docker compose --file envoy/docker-compose.yaml)
+    for stack in "" envoy/docker-compose.demo.yaml; do
+        "${compose[@]}" ${stack:+--file "$stack"} config --quiet || failed=$((failed + 1))
+    done
+fi
 exit "$((failed > 0))"
