@@ -9,6 +9,7 @@ pub mod config;
 pub mod credential;
 pub mod envoy;
 pub mod id;
+pub mod import;
 pub mod key_file;
 pub mod log;
 pub mod oauth;

@@ -1,0 +1,189 @@
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::*;
+use crate::oauth::authorize::example;
+
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!("../fixtures/", $name, ".json"))
+    };
+}
+
+fn imported(text: &str) -> Result<Imported, Error> {
+    read(text, &example(), NOW)
+}
+
+fn login_in(text: &str) -> Login {
+    match imported(text).unwrap() {
+        Imported::Login(login) => *login,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The full form with one field changed, in words.
+fn message_with(pointer: &str, value: Value) -> String {
+    let mut file: Value = serde_json::from_str(fixture!("chatgpt")).unwrap();
+    *file.pointer_mut(pointer).unwrap() = value;
+    imported(&file.to_string()).unwrap_err().to_string()
+}
+
+#[test]
+fn the_form_that_0_169_writes() {
+    let login = login_in(fixture!("chatgpt"));
+    assert_eq!(login.tokens.refresh.expose_secret(), "rt_fixture");
+    assert_eq!(login.expires_at, Some(UnixMillis(1_790_864_000_000)));
+    assert_eq!(
+        login.vars["account_id"], "22222222-2222-4222-8222-222222222222",
+        "the file's goes before the claim"
+    );
+    assert_eq!(
+        (login.vars["plan"].as_str(), login.vars["email"].as_str()),
+        ("plus", "alice@example.com")
+    );
+}
+
+#[test]
+fn the_older_form_without_a_mode_takes_the_account_from_the_claims() {
+    let login = login_in(fixture!("chatgpt_without_mode"));
+    assert_eq!(
+        login.vars["account_id"],
+        "11111111-1111-4111-8111-111111111111"
+    );
+}
+
+#[test]
+fn a_token_of_unknown_expiry_lives_eight_days_from_its_last_refresh() {
+    let last_refresh = UnixMillis(1_795_297_942_000);
+    assert_eq!(
+        login_in(fixture!("chatgpt_opaque_token")).expires_at,
+        Some(last_refresh.plus(LIFE_WITHOUT_EXPIRY))
+    );
+}
+
+#[test]
+fn api_keys_and_access_tokens() {
+    for text in [fixture!("api_key"), fixture!("api_key_without_mode")] {
+        assert!(
+            matches!(imported(text).unwrap(), Imported::ApiKey(key) if key.expose_secret() == "sk-fixture")
+        );
+    }
+    let token = imported(fixture!("personal_access_token")).unwrap();
+    assert!(matches!(token, Imported::AccessToken(token) if token.expose_secret() == "at-fixture"));
+}
+
+#[test]
+fn what_cannot_be_used_says_why() {
+    let message = |text| imported(text).unwrap_err().to_string();
+    assert!(message(fixture!("agent_identity")).contains("signs every request"));
+    assert!(message(fixture!("bedrock")).contains("Amazon Bedrock"));
+    assert!(
+        message(r#"{"auth_mode":"chatgptAuthTokens"}"#).contains("another program owns this login")
+    );
+    assert!(message(r#"{"auth_mode":"headers"}"#).contains("come from another program"));
+    assert_eq!(
+        imported(r#"{"auth_mode":"new"}"#).unwrap_err(),
+        Error::UnknownMode
+    );
+    assert!(message(r#"{"agent_identity":"jwt"}"#).contains("signs every request"));
+}
+
+#[test]
+fn a_login_of_another_issuer_is_refused_unless_the_profile_has_it() {
+    let text = fixture!("chatgpt_foreign_issuer");
+    assert!(matches!(
+        imported(text).unwrap_err(),
+        Error::ForeignIssuer { .. }
+    ));
+    let oauth = OAuth {
+        token_url: "https://login.example.com/oauth/token".parse().unwrap(),
+        ..example()
+    };
+    assert!(read(text, &oauth, NOW).is_ok());
+    assert!(
+        read(
+            text,
+            &OAuth {
+                client_id: "other".into(),
+                ..oauth
+            },
+            NOW
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn errors_name_the_field_and_never_its_value() {
+    for (pointer, value, field) in [
+        ("/tokens", json!("rt_secret"), "tokens: expected an object"),
+        (
+            "/tokens/access_token",
+            json!(7),
+            "tokens.access_token: expected a string of visible ASCII, found a number",
+        ),
+        ("/tokens/refresh_token", json!(""), "tokens.refresh_token"),
+        (
+            "/tokens/refresh_token",
+            json!("rt_secret\n"),
+            "tokens.refresh_token",
+        ),
+        ("/tokens/id_token", json!("rt_secret"), "tokens.id_token"),
+        (
+            "/tokens/account_id",
+            json!(["rt_secret"]),
+            "tokens.account_id",
+        ),
+        (
+            "/tokens/oauth_provenance",
+            json!("rt_secret"),
+            "tokens.oauth_provenance",
+        ),
+        ("/last_refresh", json!("rt_secret"), "last_refresh"),
+        ("/auth_mode", json!({"a": "rt_secret"}), "auth_mode"),
+        ("/auth_mode", json!("rt_secret"), "auth_mode"),
+    ] {
+        let message = message_with(pointer, value);
+        assert!(
+            message.starts_with(field) && !message.contains("rt_secret"),
+            "{message}"
+        );
+    }
+    assert!(
+        imported("[]")
+            .unwrap_err()
+            .to_string()
+            .starts_with("the file: expected an object")
+    );
+    assert!(
+        imported(r#"{"auth_mode":"apikey","OPENAI_API_KEY":null}"#)
+            .unwrap_err()
+            .to_string()
+            .contains("found null")
+    );
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_refused_with_its_place() {
+    let whole = fixture!("chatgpt").trim_end();
+    for end in 0..whole.len() {
+        let error = imported(&whole[..end]).unwrap_err();
+        assert!(matches!(error, Error::Syntax { .. }), "at {end}: {error}");
+    }
+    assert!(
+        imported("{\n  \"tokens\": }")
+            .unwrap_err()
+            .to_string()
+            .starts_with("line 2, column 13")
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_it_panic(text in ".{0,300}") {
+        let _ = imported(&text);
+    }
+}
