@@ -1,0 +1,149 @@
+//! `refresher import`: takes over a login that another program made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::output::print;
+use super::{Context, Error, login};
+use crate::credential::Credential;
+use crate::import::codex::{self, Imported};
+use crate::oauth::exchange::{self, require_vars};
+use crate::platform::Profile;
+use crate::refresh::clock::{Clock, SystemClock};
+use crate::store::{NewAccount, Status};
+
+/// The platform that Codex CLI logs in to.
+const CODEX: &str = "codex";
+/// The platform of the API keys that Codex CLI stores.
+const OPENAI: &str = "openai";
+/// The variable that a personal access token does not carry.
+const ACCOUNT_ID: &str = "account_id";
+
+/// Whose file.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// Take over the login in Codex CLI's auth.json
+    Codex(Codex),
+}
+
+/// Which file, and what to make of it.
+#[derive(Debug, Args)]
+pub struct Codex {
+    /// The file: ~/.codex/auth.json, most likely
+    file: PathBuf,
+    /// What to call the account [default: its email address]
+    #[arg(long)]
+    name: Option<String>,
+    /// The ChatGPT account of a personal access token, which does not say it itself
+    #[arg(long, value_name = "ID")]
+    account_id: Option<String>,
+    /// Take this login although the account has one that lasts longer
+    #[arg(long)]
+    replace: bool,
+}
+
+impl Import {
+    /// Reads the file and saves the account.
+    ///
+    /// # Errors
+    /// With a message for a person that names the file and the place; nothing is saved then.
+    pub async fn run(self, context: &Context) -> Result<(), Error> {
+        match self {
+            Import::Codex(import) => import.run(context).await,
+        }
+    }
+}
+
+impl Codex {
+    async fn run(self, context: &Context) -> Result<(), Error> {
+        let profile = context.catalog.usable(CODEX)?;
+        let oauth = profile.oauth.as_ref().ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
+        let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
+        let text = crate::config::read_bounded(&self.file, codex::FILE_LIMIT)
+            .map_err(|error| in_file(&format!("cannot read it: {error}")))?;
+        let text = Zeroizing::new(text);
+        match codex::read(&text, oauth, SystemClock.now()).map_err(|error| in_file(&error))? {
+            Imported::Login(found) => {
+                require_vars(profile, &found.vars).map_err(|error| in_file(&error))?;
+                self.refuse_older(context, &found).await?;
+                login::save(context, profile, *found, self.name.as_deref()).await?;
+                print(&single_owner(&self.file))?;
+            }
+            Imported::AccessToken(token) => self.save_access_token(context, profile, token).await?,
+            Imported::ApiKey(key) => {
+                let name = self.name.as_deref().unwrap_or("openai");
+                save_key(context, name, OPENAI, key, BTreeMap::new(), self.replace).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that was imported before holds a refresh token that is spent by now.
+    async fn refuse_older(&self, context: &Context, found: &exchange::Login) -> Result<(), Error> {
+        let accounts = context.store.accounts().await?;
+        let newer = accounts.iter().find(|account| {
+            account.platform == CODEX
+                && account.vars.get(ACCOUNT_ID) == found.vars.get(ACCOUNT_ID)
+                && account.status != Status::NeedsLogin
+                && account.expires_at >= found.expires_at
+        });
+        match newer {
+            Some(account) if !self.replace => Err(format!(
+                "{}: the account {} has a login that lasts at least as long, so this one is likely spent; nothing was \
+                 changed. Give --replace if you know better",
+                self.file.display(),
+                account.name
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn save_access_token(
+        &self,
+        context: &Context,
+        profile: &Profile,
+        token: SecretString,
+    ) -> Result<(), Error> {
+        let vars: BTreeMap<String, String> =
+            self.account_id.iter().map(|id| (ACCOUNT_ID.to_owned(), id.clone())).collect();
+        if profile.required_vars().into_iter().any(|name| name == ACCOUNT_ID) && vars.is_empty() {
+            return Err(format!(
+                "{}: a personal access token does not say which ChatGPT account it is for; give --account-id",
+                self.file.display()
+            )
+            .into());
+        }
+        save_key(context, self.name.as_deref().unwrap_or(CODEX), CODEX, token, vars, self.replace).await?;
+        print("It is a personal access token: it cannot be refreshed, and works until it expires or is revoked.\n")?;
+        Ok(())
+    }
+}
+
+async fn save_key(
+    context: &Context,
+    name: &str,
+    platform: &str,
+    key: SecretString,
+    vars: BTreeMap<String, String>,
+    replace: bool,
+) -> Result<(), Error> {
+    context.catalog.usable(platform)?;
+    let new = NewAccount { name, platform, credential: Credential::ApiKey(key), vars, expires_at: None };
+    context.store.save_account(new, replace, SystemClock.now()).await?;
+    print(&format!("{name}: imported at {platform}\n"))?;
+    Ok(())
+}
+
+fn single_owner(file: &Path) -> String {
+    let file = file.display();
+    format!(
+        "\nFrom now on Latchkey alone may refresh this login: a refresh token works once, and whoever comes second \
+         loses the login for both.\nStop Codex CLI from using {file}: delete it, and give Codex CLI a gateway key \
+         instead.\nDo not run `codex logout` with that file: it would revoke the login here too.\n"
+    )
+}
