@@ -61,7 +61,10 @@ impl Import {
 impl Codex {
     async fn run(self, context: &Context) -> Result<(), Error> {
         let profile = context.catalog.usable(CODEX)?;
-        let oauth = profile.oauth.as_ref().ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
+        let oauth = profile
+            .oauth
+            .as_ref()
+            .ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
         let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
         let text = crate::config::read_bounded(&self.file, codex::FILE_LIMIT)
             .map_err(|error| in_file(&format!("cannot read it: {error}")))?;
@@ -109,17 +112,35 @@ impl Codex {
         profile: &Profile,
         token: SecretString,
     ) -> Result<(), Error> {
-        let vars: BTreeMap<String, String> =
-            self.account_id.iter().map(|id| (ACCOUNT_ID.to_owned(), id.clone())).collect();
-        if profile.required_vars().into_iter().any(|name| name == ACCOUNT_ID) && vars.is_empty() {
+        let vars: BTreeMap<String, String> = self
+            .account_id
+            .iter()
+            .map(|id| (ACCOUNT_ID.to_owned(), id.clone()))
+            .collect();
+        if profile
+            .required_vars()
+            .into_iter()
+            .any(|name| name == ACCOUNT_ID)
+            && vars.is_empty()
+        {
             return Err(format!(
                 "{}: a personal access token does not say which ChatGPT account it is for; give --account-id",
                 self.file.display()
             )
             .into());
         }
-        save_key(context, self.name.as_deref().unwrap_or(CODEX), CODEX, token, vars, self.replace).await?;
-        print("It is a personal access token: it cannot be refreshed, and works until it expires or is revoked.\n")?;
+        save_key(
+            context,
+            self.name.as_deref().unwrap_or(CODEX),
+            CODEX,
+            token,
+            vars,
+            self.replace,
+        )
+        .await?;
+        print(
+            "It is a personal access token: it cannot be refreshed, and works until it expires or is revoked.\n",
+        )?;
         Ok(())
     }
 }
@@ -133,8 +154,17 @@ async fn save_key(
     replace: bool,
 ) -> Result<(), Error> {
     context.catalog.usable(platform)?;
-    let new = NewAccount { name, platform, credential: Credential::ApiKey(key), vars, expires_at: None };
-    context.store.save_account(new, replace, SystemClock.now()).await?;
+    let new = NewAccount {
+        name,
+        platform,
+        credential: Credential::ApiKey(key),
+        vars,
+        expires_at: None,
+    };
+    context
+        .store
+        .save_account(new, replace, SystemClock.now())
+        .await?;
     print(&format!("{name}: imported at {platform}\n"))?;
     Ok(())
 }

@@ -57,9 +57,22 @@ impl Login {
     /// With a message for a person; nothing is saved then.
     pub async fn run(self, context: &Context) -> Result<(), Error> {
         let profile = context.catalog.usable(&self.platform)?;
-        let oauth = profile.oauth.as_ref().ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
-        let flow = Flow { http: HttpClient::for_platform(oauth)?, context, profile, oauth, login: &self };
-        if self.paste { flow.by_paste().await } else { flow.by_browser().await }
+        let oauth = profile
+            .oauth
+            .as_ref()
+            .ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
+        let flow = Flow {
+            http: HttpClient::for_platform(oauth)?,
+            context,
+            profile,
+            oauth,
+            login: &self,
+        };
+        if self.paste {
+            flow.by_paste().await
+        } else {
+            flow.by_browser().await
+        }
     }
 }
 
@@ -73,9 +86,17 @@ struct Flow<'a> {
 
 impl Flow<'_> {
     async fn by_browser(&self) -> Result<(), Error> {
-        let ports = self.login.port.map_or_else(|| self.oauth.redirect_ports.clone(), |port| vec![port]);
+        let ports = self
+            .login
+            .port
+            .map_or_else(|| self.oauth.redirect_ports.clone(), |port| vec![port]);
         let listener = Listener::bind(&ports).await?;
-        let Authorization { url, redirect_uri, state, verifier } = Authorization::start(self.oauth, listener.port())?;
+        let Authorization {
+            url,
+            redirect_uri,
+            state,
+            verifier,
+        } = Authorization::start(self.oauth, listener.port())?;
         print(&format!(
             "Logging an account in at {}. Open this URL in a browser on this machine:\n\n{url}\n\nWaiting up to {} \
              minutes for it. (A browser on another machine? Stop this and use --paste.)\n",
@@ -86,12 +107,24 @@ impl Flow<'_> {
             open_browser(&url);
         }
         let finish = |returned| self.finish(returned, redirect_uri, verifier);
-        listener.receive(&self.oauth.redirect_path, state, finish).await?
+        listener
+            .receive(&self.oauth.redirect_path, state, finish)
+            .await?
     }
 
     async fn by_paste(&self) -> Result<(), Error> {
-        let port = self.oauth.redirect_ports.first().copied().unwrap_or_default();
-        let Authorization { url, redirect_uri, state, verifier } = Authorization::start(self.oauth, port)?;
+        let port = self
+            .oauth
+            .redirect_ports
+            .first()
+            .copied()
+            .unwrap_or_default();
+        let Authorization {
+            url,
+            redirect_uri,
+            state,
+            verifier,
+        } = Authorization::start(self.oauth, port)?;
         print(&format!(
             "Logging an account in at {}. Open this URL in any browser:\n\n{url}\n\nAfter the login the browser ends \
              at a page that does not load. Copy its address from the address bar and paste it here:\n",
@@ -113,11 +146,26 @@ impl Flow<'_> {
             Returned::Denied(denial) => return Err(denial.into()),
         };
         let now = SystemClock.now();
-        let login = exchange(&self.http, self.profile, &code, &redirect_uri, &verifier, now).await?;
+        let login = exchange(
+            &self.http,
+            self.profile,
+            &code,
+            &redirect_uri,
+            &verifier,
+            now,
+        )
+        .await?;
         let id_token = login.tokens.id.clone();
-        let name = save(self.context, self.profile, login, self.login.name.as_deref()).await?;
+        let name = save(
+            self.context,
+            self.profile,
+            login,
+            self.login.name.as_deref(),
+        )
+        .await?;
         if self.login.api_key {
-            let id_token = id_token.ok_or("the platform gave no id token, so there is no API key to be had")?;
+            let id_token = id_token
+                .ok_or("the platform gave no id token, so there is no API key to be had")?;
             let key = api_key(&self.http, self.oauth, &id_token, now).await?;
             let new = NewAccount {
                 name: &format!("{name} API key"),
@@ -144,7 +192,12 @@ pub(super) async fn save(
     wanted: Option<&str>,
 ) -> Result<String, Error> {
     let now = SystemClock.now();
-    let (name, renew) = name(&context.store.accounts().await?, &profile.id, &login.vars, wanted)?;
+    let (name, renew) = name(
+        &context.store.accounts().await?,
+        &profile.id,
+        &login.vars,
+        wanted,
+    )?;
     let new = NewAccount {
         name: &name,
         platform: &profile.id,
@@ -156,14 +209,23 @@ pub(super) async fn save(
         Saved::Added(id) => (id, "logged in"),
         Saved::Renewed(id) => (id, "logged in again"),
     };
-    let vars = login.vars.iter().map(|(name, value)| format!("  {name:10}  {value}\n")).collect::<String>();
-    let expiry = login.expires_at.map_or_else(|| "unknown".to_owned(), |expires_at| relative(expires_at, now));
+    let vars = login
+        .vars
+        .iter()
+        .map(|(name, value)| format!("  {name:10}  {value}\n"))
+        .collect::<String>();
+    let expiry = login.expires_at.map_or_else(
+        || "unknown".to_owned(),
+        |expires_at| relative(expires_at, now),
+    );
     print(&format!(
         "{name} ({id}): {what} at {}\n{vars}  {:10}  {expiry}; refreshed ahead of that\n",
         profile.name, "expires"
     ))?;
     if wanted.is_some_and(|wanted| wanted != name) {
-        print(&format!("This login was here already, as {name}; it keeps that name.\n"))?;
+        print(&format!(
+            "This login was here already, as {name}; it keeps that name.\n"
+        ))?;
     }
     Ok(name)
 }
@@ -200,7 +262,9 @@ fn name(
     }
     let first = vars.get(EMAIL).map_or(platform, String::as_str);
     let numbered = (2..).map(|n| format!("{first}-{n}"));
-    let free = std::iter::once(first.to_owned()).chain(numbered).find(|name| holder(name).is_none());
+    let free = std::iter::once(first.to_owned())
+        .chain(numbered)
+        .find(|name| holder(name).is_none());
     Ok((free.unwrap_or_else(|| first.to_owned()), false))
 }
 
@@ -229,7 +293,11 @@ fn open_browser(url: &Url) {
     };
     if has_display {
         let mut command = Command::new(program);
-        command.arg(url.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg(url.as_str())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if let Err(error) = command.spawn() {
             tracing::debug!(%error, program, "cannot open a browser");
         }
@@ -246,7 +314,10 @@ mod tests {
 
     fn vars(identity: Option<&str>) -> BTreeMap<String, String> {
         let identity = identity.map(|identity| (IDENTITY.to_owned(), identity.to_owned()));
-        identity.into_iter().chain([(EMAIL.to_owned(), "a@example.com".to_owned())]).collect()
+        identity
+            .into_iter()
+            .chain([(EMAIL.to_owned(), "a@example.com".to_owned())])
+            .collect()
     }
 
     fn account(name: &str, platform: &str, identity: Option<&str>) -> Account {
@@ -267,35 +338,64 @@ mod tests {
         }
     }
 
-    fn named(accounts: &[Account], identity: Option<&str>, wanted: Option<&str>) -> Option<(String, bool)> {
+    fn named(
+        accounts: &[Account],
+        identity: Option<&str>,
+        wanted: Option<&str>,
+    ) -> Option<(String, bool)> {
         name(accounts, "codex", &vars(identity), wanted).ok()
     }
 
     #[test]
     fn a_second_login_of_an_account_goes_to_it_whatever_its_name() {
-        let accounts = [account("alice", "codex", Some("1")), account("other", "other", Some("2"))];
-        assert_eq!(named(&accounts, Some("1"), None), Some(("alice".into(), true)));
-        assert_eq!(named(&accounts, Some("1"), Some("bob")), Some(("alice".into(), true)));
-        assert_eq!(named(&accounts, Some("2"), Some("bob")), Some(("bob".into(), false)));
+        let accounts = [
+            account("alice", "codex", Some("1")),
+            account("other", "other", Some("2")),
+        ];
+        assert_eq!(
+            named(&accounts, Some("1"), None),
+            Some(("alice".into(), true))
+        );
+        assert_eq!(
+            named(&accounts, Some("1"), Some("bob")),
+            Some(("alice".into(), true))
+        );
+        assert_eq!(
+            named(&accounts, Some("2"), Some("bob")),
+            Some(("bob".into(), false))
+        );
     }
 
     #[test]
     fn another_accounts_name_is_not_taken_over() {
-        let accounts = [account("alice", "codex", Some("1")), account("key", "openai", None)];
+        let accounts = [
+            account("alice", "codex", Some("1")),
+            account("key", "openai", None),
+        ];
         assert_eq!(named(&accounts, Some("2"), Some("alice")), None);
         assert_eq!(named(&accounts, Some("2"), Some("key")), None);
         let nameless = [account("alice", "codex", None)];
-        assert_eq!(named(&nameless, None, Some("alice")), Some(("alice".into(), true)));
+        assert_eq!(
+            named(&nameless, None, Some("alice")),
+            Some(("alice".into(), true))
+        );
     }
 
     #[test]
     fn the_default_name_is_the_email_address_and_then_numbered() {
         let mut accounts = vec![];
-        for (identity, expected) in [("1", "a@example.com"), ("2", "a@example.com-2"), ("3", "a@example.com-3")] {
+        for (identity, expected) in [
+            ("1", "a@example.com"),
+            ("2", "a@example.com-2"),
+            ("3", "a@example.com-3"),
+        ] {
             let (name, renew) = named(&accounts, Some(identity), None).unwrap();
             assert_eq!((name.as_str(), renew), (expected, false));
             accounts.push(account(&name, "codex", Some(identity)));
         }
-        assert_eq!(name(&[], "codex", &BTreeMap::new(), None).unwrap(), ("codex".into(), false));
+        assert_eq!(
+            name(&[], "codex", &BTreeMap::new(), None).unwrap(),
+            ("codex".into(), false)
+        );
     }
 }

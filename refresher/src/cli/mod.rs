@@ -1,7 +1,9 @@
 //! The command line: parses, calls, prints. Decisions are made elsewhere.
 
 pub mod accounts;
+pub mod import;
 pub mod keys;
+pub mod login;
 mod output;
 pub mod status;
 
@@ -57,6 +59,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         wasm: Option<PathBuf>,
     },
+    /// Log an account in through a browser
+    Login(login::Login),
+    /// Take over a login that another program made
+    #[command(subcommand)]
+    Import(import::Import),
     /// Show the accounts and how they are
     Status(status::Show),
     /// Add, list, switch or remove accounts
@@ -146,6 +153,8 @@ impl Cli {
                 let envoy = context.envoy(wasm);
                 crate::serve::run(context, envoy).await?;
             }
+            Command::Login(login) => login.run(&context).await?,
+            Command::Import(import) => import.run(&context).await?,
             Command::Status(show) => show.run(&context).await?,
             Command::Accounts(command) => command.run(&context).await?,
             Command::Keys(command) => command.run(&context).await?,
