@@ -1,0 +1,86 @@
+//! The accounts, the client keys and the snapshot that a gateway serves.
+
+use anyhow::{Context, Result};
+use latchkey::snapshot::Record;
+
+/// The `:authority` of every account.
+pub const AUTHORITY: &str = "platform.test";
+
+/// The path that callers use, and the one at the platform.
+pub const PATHS: (&str, &str) = ("/v1/responses", "/backend-api/codex/responses");
+
+/// The Envoy cluster of every account. In production each has its own; what many clusters cost
+/// is Envoy's matter and not measured here.
+pub const CLUSTER: &str = "platform";
+
+/// How long an access token is, in bytes: a JWT of a few claims, signed with RSA.
+const CREDENTIAL_BYTES: usize = 2048;
+
+/// How many accounts and how many client keys a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fleet {
+    /// So many accounts, in one pool, and as many keys.
+    pub size: usize,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// The client key of caller `number`, of the length that the refresher makes.
+    pub fn client_key(number: usize) -> String {
+        format!("lk_{number:040}")
+    }
+
+    /// The access token of account `number`.
+    pub fn credential(number: usize) -> String {
+        format!("{:a<CREDENTIAL_BYTES$}", format!("token-{number}."))
+    }
+
+    /// The workspace of account `number` at the platform.
+    pub fn account_id(number: usize) -> String {
+        format!("00000000-0000-4000-8000-{number:012}")
+    }
+
+    /// The records, one line each.
+    ///
+    /// # Errors
+    /// A record that the filter would refuse: the benchmark is older than the format.
+    pub fn snapshot(self) -> Result<Vec<String>> {
+        let (path, upstream) = PATHS;
+        let mut lines = vec![format!(
+            r#"{{"platform":{{"id":"codex","owner":"openai","routes":[{{"path":"{path}","methods":["POST"],"dialect":"responses","upstream":"{upstream}"}}],"headers":{{"set":[["authorization","Bearer {{credential}}"],["chatgpt-account-id","{{account_id}}"]],"default":[],"allow":["accept","content-type","user-agent","originator","session-id","x-codex-*"]}},"models":["gpt-6.1-sol"]}}}}"#
+        )];
+        let mut members = Vec::new();
+        for number in 0..self.size {
+            let (credential, account_id) = (Self::credential(number), Self::account_id(number));
+            lines.push(format!(
+                r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":1,"expires_at":4102444800000}}}}"#
+            ));
+            members.push(format!(r#"{{"account":"acc_{number}","weight":1}}"#));
+        }
+        lines.push(format!(
+            r#"{{"pool":{{"id":"default","policy":"sticky","members":[{}]}}}}"#,
+            members.join(",")
+        ));
+        for number in 0..self.size {
+            let sha256 = latchkey::snapshot::KeyHash::of(Self::client_key(number).as_bytes());
+            lines.push(format!(
+                r#"{{"key":{{"id":"key_{number}","sha256":"{sha256:?}","pool":"default"}}}}"#
+            ));
+        }
+        for line in &lines {
+            Record::from_line(line.as_bytes()).with_context(|| format!("{:.60}…", line))?;
+        }
+        Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_reads_every_record() {
+        assert_eq!(Fleet { size: 10 }.snapshot().unwrap().len(), 22);
+    }
+}

@@ -1,0 +1,163 @@
+//! Callers: keep-alive connections that send one request after the other.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures_util::{TryStreamExt, stream::FuturesUnordered};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, StatusCode,
+    client::conn::http1::{SendRequest, handshake},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task};
+
+use crate::fleet::{Fleet, PATHS};
+
+/// How long a request's body is, in bytes.
+const BODY_BYTES: usize = 1024;
+
+/// How many sessions the callers have among them.
+const SESSIONS: usize = 1000;
+
+/// What the caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// One JSON body.
+    Json,
+    /// A stream of events.
+    Sse,
+}
+
+/// Connections to one gateway, of callers of one fleet.
+#[derive(Debug)]
+pub struct Callers {
+    connections: Vec<SendRequest<Full<Bytes>>>,
+    fleet: Fleet,
+    next: usize,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Its `content-type`, which a caller names as `accept`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Sse => "text/event-stream",
+        }
+    }
+}
+
+// === impl Callers ===
+
+impl Callers {
+    /// Opens `connections` to the gateway at `port`. Must be called within a `LocalSet`.
+    ///
+    /// # Errors
+    /// When the gateway takes no connection.
+    pub async fn connect(port: u16, connections: usize, fleet: Fleet) -> Result<Self> {
+        let mut opened = Vec::new();
+        for _ in 0..connections {
+            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            stream.set_nodelay(true)?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+            task::spawn_local(connection);
+            opened.push(sender);
+        }
+        Ok(Self {
+            connections: opened,
+            fleet,
+            next: 0,
+        })
+    }
+
+    /// Sends requests on the first `connections` for `duration`; how long each took, from the
+    /// request to the last byte of its answer.
+    ///
+    /// # Errors
+    /// An answer that is not the platform's: its cost would be that of something else.
+    pub async fn run(
+        &mut self,
+        answer: Answer,
+        connections: usize,
+        duration: Duration,
+    ) -> Result<Vec<Duration>> {
+        let end = Instant::now() + duration;
+        let (fleet, start) = (self.fleet, self.next);
+        let active = self.connections.iter_mut().take(connections).enumerate();
+        let runs: FuturesUnordered<_> = active
+            .map(|(lane, connection)| async move {
+                let mut taken = Vec::new();
+                while Instant::now() < end {
+                    let number = start + lane + taken.len() * connections;
+                    let sent = Instant::now();
+                    exchange(connection, request(answer, fleet, number), answer).await?;
+                    taken.push(sent.elapsed());
+                }
+                anyhow::Ok(taken)
+            })
+            .collect();
+        let taken: Vec<Duration> = runs.try_concat().await?;
+        self.next += taken.len();
+        Ok(taken)
+    }
+
+    /// Sends one request, on the first connection.
+    ///
+    /// # Errors
+    /// As [`Callers::run`].
+    pub async fn ask(&mut self, answer: Answer) -> Result<()> {
+        let connection = self.connections.first_mut().context("no connection")?;
+        exchange(connection, request(answer, self.fleet, 0), answer).await
+    }
+}
+
+async fn exchange(
+    connection: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    answer: Answer,
+) -> Result<()> {
+    connection.ready().await?;
+    let response = connection.send_request(request).await?;
+    let status = response.status();
+    let mut body = response.into_body();
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        bytes += frame?.data_ref().map_or(0, Bytes::len);
+    }
+    ensure!(
+        status == StatusCode::OK && bytes == answer.body_bytes(),
+        "expected 200 and {} bytes, found {status} and {bytes} bytes",
+        answer.body_bytes(),
+    );
+    Ok(())
+}
+
+/// Request `number`, with the headers that Codex sends.
+fn request(answer: Answer, fleet: Fleet, number: usize) -> Request<Full<Bytes>> {
+    let key = Fleet::client_key(number % fleet.size);
+    let session = number % SESSIONS;
+    Request::post(PATHS.0)
+        .header("host", "gateway.test")
+        .header("authorization", format!("Bearer {key}"))
+        .header(
+            "user-agent",
+            "codex_cli_rs/0.169.0 (Debian 13.0.0; x86_64) xterm-256color",
+        )
+        .header("originator", "codex_cli_rs")
+        .header("content-type", "application/json")
+        .header("accept", answer.content_type())
+        .header(
+            "session-id",
+            format!("019a0000-0000-7000-8000-{session:012}"),
+        )
+        .header("x-codex-window-id", "w:0")
+        .header(
+            "x-codex-turn-metadata",
+            r#"{"turn_id":"019a0000-0000-7000-8000-000000000001"}"#,
+        )
+        .body(Full::from("1".repeat(BODY_BYTES)))
+        .expect("every part is valid")
+}

@@ -1,0 +1,255 @@
+//! Measures what Latchkey costs an Envoy: CPU per request, latency and memory, beside an Envoy
+//! without it and one with a Lua script that rewrites the same headers.
+//!
+//! All gateways run side by side, one worker each, on one core; the callers and the upstream
+//! are this program, on another. The gateways are loaded in turn, a second at a time, in an
+//! order that changes with each round, and compared within the round: on a noisy machine only
+//! ratios hold.
+
+mod fleet;
+mod gateway;
+mod load;
+mod refresher;
+mod report;
+mod upstream;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::task::LocalSet;
+
+use crate::{
+    fleet::Fleet,
+    gateway::{Filters, Gateway, Variant},
+    load::{Answer, Callers},
+    report::{Row, Slice, Table},
+    upstream::Upstream,
+};
+
+/// How many connections load a gateway. Its core is then never idle.
+const CONNECTIONS: usize = 16;
+
+/// A slice is so long under load, for CPU …
+const LOAD: Duration = Duration::from_millis(800);
+
+/// … and so long with one request at a time, for latency: under load it is the queue's.
+const PROBE: Duration = Duration::from_millis(200);
+
+/// How long each gateway is loaded before it counts: V8 compiles hot functions anew.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+const SMALL: Fleet = Fleet { size: 10 };
+const LARGE: Fleet = Fleet { size: 10_000 };
+
+/// Measures CPU per request, latency and memory of an Envoy with Latchkey.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The Envoy to run.
+    #[arg(long, env = "LATCHKEY_ENVOY")]
+    envoy: PathBuf,
+
+    /// The filter.
+    #[arg(long, env = "LATCHKEY_WASM")]
+    wasm: PathBuf,
+
+    /// Another build of the filter, to measure beside it; may be given several times.
+    #[arg(long)]
+    compare: Vec<PathBuf>,
+
+    /// How often each gateway is loaded with each kind of answer.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+
+    /// Three rounds: shows that everything runs, not what it costs.
+    #[arg(long)]
+    quick: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(LocalSet::new().run_until(measure(&options)))
+}
+
+async fn measure(options: &Options) -> Result<()> {
+    let cores = Cores::of_this_machine()?;
+    let scratch = tempfile::tempdir()?;
+    let upstream = Upstream::start().await?;
+
+    cores.use_for_gateways()?;
+    let mut gateways = Vec::new();
+    for (number, variant) in variants(options)?.into_iter().enumerate() {
+        let directory = scratch.path().join(number.to_string());
+        fs::create_dir(&directory)?;
+        gateways.push(Gateway::start(
+            variant,
+            &options.envoy,
+            &directory,
+            &upstream,
+        )?);
+    }
+    cores.use_for_load()?;
+
+    let mut callers = Vec::new();
+    for gateway in &gateways {
+        callers.push(gateway.ready(CONNECTIONS, &upstream).await?);
+    }
+    for callers in &mut callers {
+        for answer in [Answer::Json, Answer::Sse] {
+            callers.run(answer, CONNECTIONS, WARM_UP / 2).await?;
+        }
+    }
+
+    let mut rows: Vec<Row> = gateways
+        .iter()
+        .map(|gateway| Row {
+            name: gateway.variant.name.clone(),
+            ..Row::default()
+        })
+        .collect();
+    let rounds = if options.quick { 3 } else { options.rounds };
+    for round in 0..rounds {
+        for answer in [Answer::Json, Answer::Sse] {
+            for turn in 0..gateways.len() {
+                let at = (round + turn) % gateways.len();
+                let slice = load(&gateways[at], &mut callers[at], answer).await?;
+                rows[at].push(answer, slice);
+            }
+        }
+    }
+    for (row, gateway) in rows.iter_mut().zip(&gateways) {
+        row.resident_kib = gateway.resident_kib()?;
+    }
+    print(&rows, rounds);
+    Ok(())
+}
+
+/// The rows of the table: the first is what the others are compared with, the last two of the
+/// fixed ones are what grows and what it grows from.
+fn variants(options: &Options) -> Result<Vec<Variant>> {
+    let wasm = options.wasm.clone();
+    let variant = |name: &str, filters, fleet| Variant {
+        name: name.to_owned(),
+        filters,
+        fleet,
+    };
+    let mut variants = vec![
+        variant("plain Envoy", Filters::Plain, SMALL),
+        variant("Lua, same headers", Filters::Lua, SMALL),
+        variant("gate", Filters::Gate(wasm.clone()), SMALL),
+        variant(
+            "gate + attempt",
+            Filters::GateAndAttempt(wasm.clone()),
+            SMALL,
+        ),
+        variant(
+            "gate + attempt, 10,000",
+            Filters::GateAndAttempt(wasm),
+            LARGE,
+        ),
+    ];
+    for wasm in &options.compare {
+        let name = wasm.file_stem().context("--compare needs a file")?;
+        let name = format!("gate + attempt, {}", name.display());
+        variants.push(variant(&name, Filters::GateAndAttempt(wasm.clone()), SMALL));
+    }
+    Ok(variants)
+}
+
+/// One slice of load.
+async fn load(gateway: &Gateway, callers: &mut Callers, answer: Answer) -> Result<Slice> {
+    let before = gateway.cpu_time()?;
+    let requests = callers.run(answer, CONNECTIONS, LOAD).await?.len();
+    let cpu = gateway.cpu_time()? - before;
+    let taken = callers.run(answer, 1, PROBE).await?;
+    Ok(Slice::new(cpu, requests, &taken))
+}
+
+fn print(rows: &[Row], rounds: usize) {
+    println!("{}", machine());
+    println!();
+    println!(
+        "CPU: µs for each request with {CONNECTIONS} connections; p50 and p99: µs until the last \
+         byte, one request at a time; median of {rounds} rounds (quartiles); {} accounts and keys, \
+         or {}.",
+        SMALL.size, LARGE.size
+    );
+    println!();
+    println!("{}", Table(rows));
+    let [plain, _, _, small, large, ..] = rows else {
+        return;
+    };
+    let both = |own: &Row, base| {
+        let (json, sse) = (own.ratio(base, Answer::Json), own.ratio(base, Answer::Sse));
+        format!("JSON {json}, SSE {sse}")
+    };
+    println!(
+        "gate + attempt to plain: {}; the goal is 1.30",
+        both(small, plain)
+    );
+    println!(
+        "{} accounts and keys to {}: {}; the goal is 1.05",
+        LARGE.size,
+        SMALL.size,
+        both(large, small)
+    );
+    let more = |row: &Row| row.resident_kib.saturating_sub(plain.resident_kib) / 1024;
+    println!(
+        "memory of the VMs (main thread and one worker) and the shared data: {} MiB, {} MiB",
+        more(small),
+        more(large)
+    );
+}
+
+/// The machine in a line.
+fn machine() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cores = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown CPU", |(_, model)| model);
+    format!("{cores} cores, {model}")
+}
+
+/// A core for the gateways and one for everything else; the same where there is only one.
+#[derive(Debug, Clone, Copy)]
+struct Cores {
+    gateways: usize,
+    load: usize,
+}
+
+// === impl Cores ===
+
+impl Cores {
+    fn of_this_machine() -> Result<Self> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        let gateways = cores.next().context("no core to run on")?;
+        let load = cores.next().unwrap_or(gateways);
+        Ok(Self { gateways, load })
+    }
+
+    /// From now on this thread, and what it starts, runs where the gateways do.
+    fn use_for_gateways(self) -> Result<()> {
+        use_core(self.gateways)
+    }
+
+    /// From now on this thread runs where the load does.
+    fn use_for_load(self) -> Result<()> {
+        use_core(self.load)
+    }
+}
+
+fn use_core(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}

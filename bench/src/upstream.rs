@@ -1,0 +1,150 @@
+//! The platform: a fixed JSON answer, or a stream of events for a caller that accepts one.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::{
+    Request, Response,
+    body::{Body, Frame, Incoming},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, task};
+
+use crate::load::Answer;
+
+/// How long the JSON answer is, in bytes.
+const JSON_BYTES: usize = 1024;
+
+/// How many events a stream has, and how long each is, in bytes.
+const EVENTS: (usize, usize) = (20, 160);
+
+/// A running upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it listens on the loopback address.
+    pub port: u16,
+    last: Rc<RefCell<Seen>>,
+}
+
+/// What the last request looked like when it came out of the gateway.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The path.
+    pub path: String,
+    /// The `authorization` header.
+    pub authorization: Option<String>,
+}
+
+/// A body whose chunks are written one by one, as a model's answer is.
+#[derive(Debug)]
+struct Events {
+    left: usize,
+    event: Bytes,
+    flushed: bool,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Starts it. Must be called within a `LocalSet`.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let last = Rc::new(RefCell::new(Seen::default()));
+        let seen = Rc::clone(&last);
+        task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let seen = Rc::clone(&seen);
+                let service = service_fn(move |request| answer(request, Rc::clone(&seen)));
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                task::spawn_local(connection);
+            }
+        });
+        Ok(Self { port, last })
+    }
+
+    /// What the last request looked like.
+    pub fn last(&self) -> Seen {
+        self.last.borrow().clone()
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    seen: Rc<RefCell<Seen>>,
+) -> Result<Response<Either<Full<Bytes>, Events>>, Infallible> {
+    let header = |name| request.headers().get(name)?.to_str().ok();
+    seen.replace(Seen {
+        path: request.uri().path().to_owned(),
+        authorization: header(AUTHORIZATION).map(str::to_owned),
+    });
+    let kind = match header(ACCEPT) {
+        Some("text/event-stream") => Answer::Sse,
+        _ => Answer::Json,
+    };
+    let mut body = request.into_body();
+    while body.frame().await.is_some() {}
+    let mut response = Response::new(match kind {
+        Answer::Json => Either::Left(Full::from("1".repeat(JSON_BYTES))),
+        Answer::Sse => Either::Right(Events {
+            left: EVENTS.0,
+            event: format!("data: {:1<1$}\n\n", "", EVENTS.1 - "data: \n\n".len()).into(),
+            flushed: true,
+        }),
+    });
+    let content_type = kind.content_type().parse().expect("is a header value");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// The length of the body, in bytes.
+    pub fn body_bytes(self) -> usize {
+        match self {
+            Self::Json => JSON_BYTES,
+            Self::Sse => EVENTS.0 * EVENTS.1,
+        }
+    }
+}
+
+// === impl Events ===
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    /// Between two chunks the body says that it is not ready, which makes hyper write what it has.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.flushed = !self.flushed;
+        if self.flushed {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(self.event.clone()))))
+    }
+}
