@@ -206,21 +206,30 @@ pub(super) async fn save(
         expires_at: login.expires_at,
     };
     let (id, what) = match context.store.save_account(new, renew, now).await? {
-        Saved::Added(id) => (id, "logged in"),
-        Saved::Renewed(id) => (id, "logged in again"),
+        Saved::Added(id) => (id, "added"),
+        Saved::Renewed(id) => (id, "has the new login"),
     };
     let vars = login
         .vars
         .iter()
-        .map(|(name, value)| format!("  {name:10}  {value}\n"))
+        .map(|(name, value)| line(name, value))
         .collect::<String>();
-    let expiry = login.expires_at.map_or_else(
-        || "unknown".to_owned(),
-        |expires_at| relative(expires_at, now),
-    );
+    let expiry = match login.expires_at {
+        Some(expires_at) if expires_at > now => {
+            format!("{}; refreshed before that", relative(expires_at, now))
+        }
+        Some(expires_at) => {
+            format!(
+                "{}; refreshed as soon as `refresher serve` runs",
+                relative(expires_at, now)
+            )
+        }
+        None => "unknown; refreshed when the platform asks for it".to_owned(),
+    };
+    let platform = line("platform", &profile.name);
     print(&format!(
-        "{name} ({id}): {what} at {}\n{vars}  {:10}  {expiry}; refreshed ahead of that\n",
-        profile.name, "expires"
+        "{name} ({id}): {what}\n{platform}{vars}{}",
+        line("expires", &expiry)
     ))?;
     if wanted.is_some_and(|wanted| wanted != name) {
         print(&format!(
@@ -228,6 +237,10 @@ pub(super) async fn save(
         ))?;
     }
     Ok(name)
+}
+
+fn line(name: &str, value: &str) -> String {
+    format!("  {name:10}  {value}\n")
 }
 
 /// What to call the account of a login, and whether it takes the place of one that has the name. A login of an account

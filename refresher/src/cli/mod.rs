@@ -5,6 +5,7 @@ pub mod import;
 pub mod keys;
 pub mod login;
 mod output;
+pub mod refresh;
 pub mod status;
 
 use std::collections::BTreeSet;
@@ -64,6 +65,8 @@ enum Command {
     /// Take over a login that another program made
     #[command(subcommand)]
     Import(import::Import),
+    /// Refresh an account's login now, whatever its schedule
+    Refresh(refresh::Refresh),
     /// Show the accounts and how they are
     Status(status::Show),
     /// Add, list, switch or remove accounts
@@ -155,6 +158,7 @@ impl Cli {
             }
             Command::Login(login) => login.run(&context).await?,
             Command::Import(import) => import.run(&context).await?,
+            Command::Refresh(refresh) => refresh.run(&context).await?,
             Command::Status(show) => show.run(&context).await?,
             Command::Accounts(command) => command.run(&context).await?,
             Command::Keys(command) => command.run(&context).await?,

@@ -69,7 +69,7 @@ fn seconds(value: &Value) -> Option<UnixMillis> {
     // The cast is exact enough: the range holds fewer milliseconds than an f64 has integers.
     (0.0..=LAST_SECOND)
         .contains(&seconds)
-        .then(|| UnixMillis((seconds * 1000.0) as i64))
+        .then_some(UnixMillis((seconds * 1000.0) as i64))
 }
 
 /// A lifetime (`expires_in`, RFC 6749 §5.1), bounded like [`Claims::expiry`].

@@ -436,7 +436,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         if !self.ledger.needs_login(claim, reason).await? {
             return Ok(Refreshed::Superseded);
         }
-        let cure = format!("refresher login {} --name {}", claim.platform, claim.name);
+        let cure = format!("refresher login {} --name '{}'", claim.platform, claim.name);
         error!(
             account = claim.name,
             reason, cure, "the login has ended; log in again"
