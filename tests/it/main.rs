@@ -1,3 +1,20 @@
-//! x
-#[test]
-fn t() {}
+//! End-to-end tests: the real Envoy with the real filter, the real refresher, and real clients, against the simulated
+//! platform. `make e2e` builds and finds all of these and says where they are in the environment:
+//!
+//! | variable | what |
+//! |---|---|
+//! | `LATCHKEY_ENVOY`, `LATCHKEY_WASM` | Envoy and the filter |
+//! | `LATCHKEY_REFRESHER`, `LATCHKEY_SIM` | the refresher's and the simulated platform's programs |
+//! | `LATCHKEY_CLIENTS` | the folder of the real clients |
+//!
+//! Each test states in its name what must hold. Numbers such as "row 20" are rows of the checklist of faults and
+//! threats that this project was designed against; a figure in a test is the target of that row.
+
+/// How everything is started, watched and ended.
+mod harness;
+
+/// What callers get, and what the platform sees of them.
+mod callers;
+
+/// What callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
+mod hostile;

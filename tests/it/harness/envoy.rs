@@ -1,0 +1,124 @@
+//! The real Envoy, with the shipped configuration.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{eventually, program, program::Program, setting, source_root};
+
+/// How long Envoy may take until it listens: it compiles the filter, on a machine that is busy.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running Envoy.
+#[derive(Debug)]
+pub struct Envoy {
+    program: Program,
+    admin: reqwest::Client,
+    /// Where callers connect, on 127.0.0.1.
+    pub port: u16,
+}
+
+impl Envoy {
+    /// Writes `run.yaml` into `folder`: the shipped configuration with `port` (0: the system chooses) and the state in
+    /// `folder/state`.
+    pub async fn configure(folder: &Path, port: u16) -> PathBuf {
+        let script = source_root().join("scripts/envoy-config.sh");
+        let state = folder.join("state");
+        let wasm = setting("LATCHKEY_WASM");
+        let port = port.to_string();
+        let arguments = [
+            "--port".as_ref(),
+            port.as_ref(),
+            "--state".as_ref(),
+            state.as_os_str(),
+            "--wasm".as_ref(),
+            wasm.as_os_str(),
+        ];
+        let printed = program::output(&script, arguments).await;
+        assert!(printed.status.success(), "{printed:?}");
+        let config = folder.join("run.yaml");
+        std::fs::write(&config, printed.stdout).expect("written");
+        config
+    }
+
+    /// Starts it on `folder` and waits until it listens. `state/envoy/clusters.json` has to be there.
+    pub async fn start(folder: &Path, port: u16) -> Self {
+        let config = Self::configure(folder, port).await;
+        let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
+        command
+            .arg("--config-path")
+            .arg(config)
+            .args(["--concurrency", "2", "--disable-hot-restart"])
+            .args(["--log-level", "info"]);
+        let socket = folder.join("state/run/envoy-admin.sock");
+        std::fs::remove_file(&socket).ok();
+        let mut program = Program::start(command, &folder.join("envoy.log")).await;
+        let admin = reqwest::Client::builder().unix_socket(socket).build();
+        let admin = admin.expect("a client");
+        let port = eventually("Envoy listens", START_LIMIT, async || {
+            program.assert_alive();
+            let ready = ask(&admin, "/ready").await?;
+            if ready.trim() != "LIVE" {
+                return Err(ready);
+            }
+            listening_port(&ask(&admin, "/listeners?format=json").await?)
+        })
+        .await;
+        Self {
+            program,
+            admin,
+            port,
+        }
+    }
+
+    /// A page of its admin interface.
+    pub async fn admin(&self, path: &str) -> String {
+        ask(&self.admin, path)
+            .await
+            .expect("the admin interface answers")
+    }
+
+    /// The sum of all counters and gauges whose name contains `part`.
+    pub async fn stat(&self, part: &str) -> u64 {
+        let stats = self.admin("/stats").await;
+        stats
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(name, _)| name.contains(part))
+            .map(|(_, value)| value.trim().parse::<u64>().unwrap_or(0))
+            .sum()
+    }
+
+    /// The revision of the snapshot that it holds.
+    pub async fn revision(&self) -> u64 {
+        self.stat("latchkey.snapshot_revision").await
+    }
+
+    /// How often a VM of the filter crashed.
+    pub async fn crashes(&self) -> u64 {
+        self.stat("vm_reload").await
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) {
+        self.program.kill().await;
+    }
+}
+
+async fn ask(admin: &reqwest::Client, path: &str) -> Result<String, String> {
+    let answer = admin.get(format!("http://admin{path}")).send().await;
+    let answer = answer.map_err(|error| format!("{error:?}"))?;
+    answer.text().await.map_err(|error| error.to_string())
+}
+
+fn listening_port(listeners: &str) -> Result<u16, String> {
+    let listeners: Value = serde_json::from_str(listeners).map_err(|error| error.to_string())?;
+    listeners
+        .pointer("/listener_statuses/0/local_address/socket_address/port_value")
+        .and_then(Value::as_u64)
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| listeners.to_string())
+}

@@ -1,0 +1,159 @@
+//! A refresher that publishes what a test says, also what the real one never would.
+//!
+//! It speaks the sync of ARCHITECTURE.md on the Unix socket and knows nothing of tokens, stores and platforms.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use latchkey::snapshot::page::{Epoch, PageHeader};
+use serde_json::Value;
+use tokio::{net::UnixListener, sync::watch, task::JoinHandle, time::timeout};
+
+use super::RUNTIME;
+
+/// Bytes of records on a page.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// A running fake refresher.
+#[derive(Debug)]
+pub struct FakeRefresher {
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+/// What becomes of a page before it is sent.
+pub type Mangle = fn(Vec<u8>) -> Vec<u8>;
+
+#[derive(Debug)]
+struct Shared {
+    published: Mutex<Published>,
+    revision: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    epoch: Epoch,
+    /// Revision and line, oldest first.
+    lines: Vec<(u64, String)>,
+    mangle: Option<Mangle>,
+    polls: Vec<String>,
+    reports: Vec<Value>,
+}
+
+impl FakeRefresher {
+    /// Serves on `state/run/refresher.sock` of `folder`.
+    pub async fn start(folder: &Path) -> Self {
+        let socket = folder.join("state/run/refresher.sock");
+        fs::remove_file(&socket).ok();
+        let shared = Arc::new(Shared {
+            published: Mutex::default(),
+            revision: watch::Sender::new(0),
+        });
+        shared.lock().epoch = Epoch::from_bytes([1; 16]);
+        let app = Router::new()
+            .route("/snapshot", get(snapshot))
+            .route("/reports", post(reports))
+            .with_state(Arc::clone(&shared));
+        let server = RUNTIME.spawn(async move {
+            let listener = UnixListener::bind(socket).expect("a socket");
+            axum::serve(listener, app).await.expect("served");
+        });
+        Self { shared, server }
+    }
+
+    /// Publishes lines, each a revision of its own. Returns the last one.
+    pub fn publish(&self, lines: impl IntoIterator<Item = String>) -> u64 {
+        let mut published = self.shared.lock();
+        let mut revision = *self.shared.revision.borrow();
+        for line in lines {
+            revision += 1;
+            published.lines.push((revision, line));
+        }
+        self.shared.revision.send_replace(revision);
+        revision
+    }
+
+    /// Changes every page from now on; none: sends them as they are.
+    pub fn mangle(&self, mangle: Option<Mangle>) {
+        self.shared.lock().mangle = mangle;
+    }
+
+    /// The queries of the polls so far.
+    pub fn polls(&self) -> Vec<String> {
+        self.shared.lock().polls.clone()
+    }
+
+    /// The bodies of the reports so far.
+    pub fn reports(&self) -> Vec<Value> {
+        self.shared.lock().reports.clone()
+    }
+}
+
+impl Drop for FakeRefresher {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Published> {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Published {
+    fn page(&self, epoch: &str, since: u64, revision: u64) -> Vec<u8> {
+        let known = epoch == String::from(self.epoch) && since <= revision && since > 0;
+        let from = if known { since } else { 0 };
+        let (mut bytes, mut to, mut more) = (0, revision, false);
+        let mut lines = Vec::new();
+        for (at, line) in self.lines.iter().filter(|(at, _)| *at > from) {
+            bytes += line.len() + 1;
+            if bytes > PAGE_BYTES && !lines.is_empty() {
+                more = true;
+                break;
+            }
+            lines.push(line.as_str());
+            to = *at;
+        }
+        let page = PageHeader::encode(self.epoch, !known, (from, to), more, lines);
+        self.mangle
+            .map_or_else(|| page.clone(), |mangle| mangle(page.clone()))
+    }
+}
+
+async fn snapshot(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Vec<u8> {
+    let number = |name: &str| query[name].parse::<u64>().expect("a number");
+    let (since, wait) = (number("since"), Duration::from_secs(number("wait")));
+    let mut revision = shared.revision.subscribe();
+    shared
+        .lock()
+        .polls
+        .push(format!("since={since}&wait={}", wait.as_secs()));
+    timeout(wait, revision.wait_for(|revision| *revision > since))
+        .await
+        .ok();
+    let revision = *shared.revision.borrow();
+    shared.lock().page(&query["epoch"], since, revision)
+}
+
+async fn reports(State(shared): State<Arc<Shared>>, Json(batch): Json<Value>) -> StatusCode {
+    shared.lock().reports.push(batch);
+    StatusCode::NO_CONTENT
+}

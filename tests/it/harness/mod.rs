@@ -1,0 +1,95 @@
+//! Starts the programs under test, talks to them, and ends them with the test.
+//!
+//! Everything runs in one folder a stack, under Cargo's `target/tmp`: state, configuration and one log a program. It
+//! stays after the run, and a failed test prints the ends of the logs.
+
+pub mod caller;
+pub mod clusters;
+pub mod envoy;
+pub mod eventually;
+pub mod fake_refresher;
+pub mod program;
+pub mod raw;
+pub mod records;
+pub mod sim;
+pub mod stack;
+
+use std::{
+    cell::RefCell,
+    env,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+pub use self::{
+    caller::{Answer, Caller},
+    eventually::eventually,
+    stack::Stack,
+};
+
+/// How many bytes of each log a failed test prints.
+const LOG_TAIL_BYTES: usize = 4 * 1024;
+
+/// One runtime for all tests: stacks outlive the test that started them, and a program lives no longer than the thread
+/// that started it (`PR_SET_PDEATHSIG`), which a worker of this runtime outlives them all.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .expect("no other provider");
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+});
+
+thread_local! {
+    /// The folders of the stacks that this thread's test used.
+    static USED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a test; if it fails, says where the logs are and prints their ends.
+pub fn run(test: impl Future<Output = ()>) {
+    USED.take();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| RUNTIME.block_on(test)));
+    if let Err(failure) = outcome {
+        USED.take().iter().for_each(|folder| print_logs(folder));
+        panic::resume_unwind(failure);
+    }
+}
+
+/// Notes that the running test uses the stack in `folder`.
+fn uses(folder: &Path) {
+    USED.with_borrow_mut(|used| used.push(folder.to_owned()));
+}
+
+fn print_logs(folder: &Path) {
+    println!("the stack's folder: {}", folder.display());
+    for log in logs(folder) {
+        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
+        let start = text.ceil_char_boundary(text.len().saturating_sub(LOG_TAIL_BYTES));
+        println!("--- the end of {}\n{}", log.display(), &text[start..]);
+    }
+}
+
+/// The log files in `folder`.
+pub fn logs(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the stack's folder");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect()
+}
+
+/// A program or file that `make e2e` names.
+pub fn setting(variable: &str) -> PathBuf {
+    env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set; run these tests with `make e2e`"))
+        .into()
+}
+
+/// The root of the source tree.
+pub fn source_root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

@@ -1,0 +1,85 @@
+//! A program under test.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use super::RUNTIME;
+
+/// A running program. It is killed when this is dropped, and by the kernel if the test process dies.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// A command for a program whose life ends with this process's.
+    pub fn command(program: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    }
+
+    /// Starts it; what it prints goes to the end of `log`.
+    pub async fn start(mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.expect("a log file");
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .kill_on_drop(true);
+        let started = RUNTIME.spawn(async move { command.spawn() });
+        Self {
+            child: started.await.expect("spawned").expect("the program starts"),
+            log: log.to_owned(),
+        }
+    }
+
+    /// Everything it and its predecessors with the same log printed.
+    pub fn printed(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).expect("the log")).into_owned()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("killed");
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        if let Some(pid) = self.child.id() {
+            let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+            kill_process(pid, Signal::TERM).expect("signalled");
+        }
+        self.child.wait().await.expect("waited for")
+    }
+
+    /// Panics with its log if it ended by itself.
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("waited for") {
+            panic!("the program ended, {status}: {}", self.printed());
+        }
+    }
+}
+
+/// Runs a program to its end.
+pub async fn output<A: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = A>,
+) -> std::process::Output {
+    let mut command = Program::command(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let running = RUNTIME.spawn(async move { command.output().await });
+    running.await.expect("spawned").expect("the program runs")
+}

@@ -1,0 +1,56 @@
+//! Lines of the snapshot, for the fake refresher.
+
+use std::{collections::BTreeSet, path::Path};
+
+use latchkey::snapshot::{KeyHash, Record};
+use refresher::platform::catalog::Catalog;
+use serde_json::{Value, json};
+
+use super::clusters;
+
+/// The shipped platforms, pointed at the simulated one, one line each.
+pub fn platforms(platforms_dir: &Path) -> Vec<String> {
+    let acknowledged = BTreeSet::from(["codex".to_owned()]);
+    let catalog = Catalog::load(Some(platforms_dir), acknowledged).expect("profiles");
+    catalog
+        .all_usable()
+        .map(|profile| Record::Platform(profile.publication().record))
+        .map(|record| record.to_line().expect("a line"))
+        .collect()
+}
+
+/// An account at `authority` with an API key, and what differs in it from others.
+pub fn account(
+    id: &str,
+    platform: &str,
+    authority: &str,
+    credential: &str,
+    other: Value,
+) -> String {
+    let mut account = json!({
+        "id": id, "name": id, "platform": platform, "cluster": clusters::name(id),
+        "authority": authority, "credential": credential, "vars": {}, "generation": 1,
+    });
+    let (Value::Object(values), Value::Object(other)) = (&mut account, other) else {
+        panic!("expected an object")
+    };
+    values.extend(other);
+    json!({"account": account}).to_string()
+}
+
+/// A pool of these accounts.
+pub fn pool(id: &str, policy: &str, accounts: &[&str]) -> String {
+    let members: Vec<Value> = accounts.iter().map(|id| json!({"account": id})).collect();
+    json!({"pool": {"id": id, "policy": policy, "members": members}}).to_string()
+}
+
+/// A client key.
+pub fn key(id: &str, key: &str, pool: &str) -> String {
+    let sha256 = String::from(KeyHash::of(key.as_bytes()));
+    json!({"key": {"id": id, "sha256": sha256, "pool": pool}}).to_string()
+}
+
+/// That a record is no more.
+pub fn removed(kind: &str, id: &str) -> String {
+    json!({"removed": {"kind": kind, "id": id}}).to_string()
+}

@@ -1,0 +1,166 @@
+//! The programs wired together in a folder of their own.
+
+use std::{
+    collections::HashMap,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
+
+use super::{
+    Caller, envoy::Envoy, eventually, eventually::holds, fake_refresher::FakeRefresher, records,
+    sim::Sim,
+};
+
+/// Stacks that run at the same time: more only slow each other down.
+const LIMIT: usize = 2;
+
+/// How long a published revision may take to be in use, where no test is about that.
+pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
+
+/// The account that logged in.
+pub const CODEX: &str = "acc_codex";
+
+/// The account with a key of the OpenAI API.
+pub const OPENAI: &str = "acc_openai";
+
+/// The account with a key of the Anthropic API.
+pub const ANTHROPIC: &str = "acc_anthropic";
+
+static PERMITS: Semaphore = Semaphore::const_new(LIMIT);
+
+/// The stacks of modules whose tests do not disturb each other.
+static SHARED: Mutex<Option<HashMap<&str, Arc<OnceCell<Arc<Stack>>>>>> = Mutex::const_new(None);
+
+/// Envoy, the simulated platform, and a refresher.
+#[derive(Debug)]
+pub struct Stack {
+    /// Envoy. First, so that it is gone before what it asks.
+    pub envoy: Envoy,
+    /// Where the snapshot comes from.
+    pub refresher: FakeRefresher,
+    /// The simulated platform.
+    pub sim: Sim,
+    /// Everything's files and logs.
+    pub folder: PathBuf,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Stack {
+    /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all.
+    pub async fn start(name: &str) -> Self {
+        let permit = permit().await;
+        let folder = new_folder(name);
+        super::uses(&folder);
+        let sim = Sim::start(&folder).await;
+        let refresher = FakeRefresher::start(&folder).await;
+        let revision = refresher.publish(population(&sim).await);
+        sim.write_clusters(&folder, &[CODEX, OPENAI, ANTHROPIC]);
+        let envoy = Envoy::start(&folder, 0).await;
+        let stack = Self {
+            envoy,
+            refresher,
+            sim,
+            folder,
+            _permit: permit,
+        };
+        stack.reaches(revision).await;
+        stack
+    }
+
+    /// The stack that every test which asks for this name shares. The test must leave it as it was.
+    pub async fn shared(name: &'static str) -> Arc<Self> {
+        let cell = {
+            let mut shared = SHARED.lock().await;
+            Arc::clone(shared.get_or_insert_default().entry(name).or_default())
+        };
+        let stack = cell
+            .get_or_init(async || Arc::new(Self::start(name).await))
+            .await;
+        super::uses(&stack.folder);
+        Arc::clone(stack)
+    }
+
+    /// Waits until Envoy holds that revision, and its clusters are there.
+    pub async fn reaches(&self, revision: u64) {
+        eventually("Envoy has the snapshot", SYNC_LIMIT, async || {
+            let found = self.envoy.revision().await;
+            holds(found >= revision, || format!("revision {found}"))
+        })
+        .await;
+    }
+
+    /// A caller whose client key leads to that pool.
+    pub fn caller(&self, pool: &str) -> Caller {
+        Caller::new(self.envoy.port, &client_key(pool))
+    }
+}
+
+/// The client key of a pool.
+pub fn client_key(pool: &str) -> String {
+    format!("lk_{pool}_0123456789abcdefghijklmnopqrst")
+}
+
+/// The platforms, an account at each, a pool of each platform's account and one, `all`, of all of them.
+async fn population(sim: &Sim) -> Vec<String> {
+    sim.add_api_key("openai", "sk-openai", "openai-key").await;
+    sim.add_api_key("anthropic", "sk-ant", "anthropic-key")
+        .await;
+    let login = sim.login("alice@example.com", "ws-alice").await;
+    let vars = json!({"vars": {"account_id": "ws-alice"}});
+    let authority = sim.authority();
+    let mut lines = records::platforms(&sim.platforms_dir);
+    lines.extend([
+        records::account(CODEX, "codex", authority, &login.access_token, vars),
+        records::account(OPENAI, "openai", authority, "sk-openai", json!({})),
+        records::account(ANTHROPIC, "anthropic", authority, "sk-ant", json!({})),
+    ]);
+    for (pool, accounts) in [
+        ("codex", &[CODEX][..]),
+        ("openai", &[OPENAI]),
+        ("anthropic", &[ANTHROPIC]),
+        ("all", &[CODEX, OPENAI, ANTHROPIC]),
+    ] {
+        lines.push(records::pool(pool, "sticky", accounts));
+        lines.push(records::key(
+            &format!("key_{pool}"),
+            &client_key(pool),
+            pool,
+        ));
+    }
+    lines
+}
+
+/// A place among the running stacks. Shared stacks that nobody uses make room.
+async fn permit() -> SemaphorePermit<'static> {
+    loop {
+        if let Ok(permit) = PERMITS.try_acquire() {
+            return permit;
+        }
+        if let Some(shared) = SHARED.lock().await.as_mut() {
+            shared.retain(|_, cell| match cell.get() {
+                Some(stack) => Arc::strong_count(stack) > 1,
+                None => true,
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An empty folder for the stack of that name, with the directories that the refresher makes.
+pub fn new_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("it").join(name);
+    fs::remove_dir_all(&folder).ok();
+    for part in ["state/run", "state/envoy"] {
+        fs::create_dir_all(folder.join(part)).expect("a folder");
+    }
+    for part in ["state", "state/run", "state/envoy"] {
+        fs::set_permissions(folder.join(part), Permissions::from_mode(0o700)).expect("private");
+    }
+    folder
+}

@@ -1,0 +1,572 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::harness::{
+    Stack,
+    caller::{chat_body, messages_body},
+    eventually,
+    eventually::holds,
+    raw, run,
+    stack::{OPENAI, client_key},
+};
+
+/// The stack that these tests share.
+async fn stack() -> Arc<Stack> {
+    Stack::shared("hostile").await
+}
+
+/// No VM of the filter crashed, the platform found nothing to refuse, and a good request still works.
+async fn is_unharmed(stack: &Stack) {
+    assert_eq!(stack.envoy.crashes().await, 0, "a VM crashed");
+    assert_eq!(stack.sim.count("refused_count").await, 0);
+    assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+    let answer = stack
+        .caller("openai")
+        .post("/v1/chat/completions", &chat_body(false))
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// Row 20: of every combination of places and counts, only one key in one place passes.
+#[test]
+fn exactly_one_key_in_one_known_place_passes() {
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("openai");
+        let key = caller.key();
+        let bearer = format!("Bearer {key}");
+        let joined = format!("{bearer}, {bearer}");
+        let body = chat_body(false).to_string();
+        for case in 0..81 {
+            let counts = [case % 3, case / 3 % 3, case / 9 % 3];
+            let values = [
+                ("authorization", bearer.as_str()),
+                ("x-api-key", key),
+                ("x-goog-api-key", key),
+            ];
+            let mut headers = vec![("content-type", "application/json")];
+            for (header, count) in values.into_iter().zip(counts) {
+                headers.extend(std::iter::repeat_n(header, count));
+            }
+            let (query, in_query) = [("", 0), ("&key=abc", 1), ("&%6bey=abc", 1)][case / 27];
+            let path = format!("/v1/chat/completions?matrix={case}{query}");
+            let answer = caller.send("POST", &path, &headers, body.clone()).await;
+            let keys: usize = counts.iter().sum();
+            let expected = match (keys, in_query) {
+                (1, 0) => 200,
+                (0, 0) => 401,
+                _ => 400,
+            };
+            assert_eq!(answer.status, expected, "{headers:?} {query}: {answer:?}");
+        }
+        for value in [
+            joined.as_str(),
+            "Bearer a b",
+            "Basic YTpi",
+            "Bearer",
+            "Bearer ,",
+            key,
+        ] {
+            let headers = [("authorization", value)];
+            let answer = caller
+                .send(
+                    "POST",
+                    "/v1/chat/completions?matrix=x",
+                    &headers,
+                    body.clone(),
+                )
+                .await;
+            assert!(matches!(answer.status, 400 | 401), "{value}: {answer:?}");
+        }
+        let seen = stack.sim.seen().await;
+        let passed = seen
+            .iter()
+            .filter(|seen| seen.path().contains("matrix="))
+            .count();
+        assert_eq!(passed, 3, "one for each place");
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Row 21: nothing that Envoy or the filter trusts can come from a caller.
+#[test]
+fn forged_internal_headers_have_no_effect() {
+    run(async {
+        let stack = stack().await;
+        let slow =
+            json!({"target": "upstream", "path": "/v1/messages/count_tokens", "delay_ms": 150});
+        let slow = stack.sim.add_fault(slow).await;
+        let caller = stack.caller("anthropic");
+        let another = format!("latchkey-{OPENAI}");
+        for (name, value) in [
+            ("x-latchkey-cluster", another.as_str()),
+            ("x-latchkey-cluster", "refresher_admin"),
+            ("x-latchkey-account", OPENAI),
+            ("x-latchkey-anything", "1"),
+            ("chatgpt-account-id", "ws-forged"),
+            ("x-envoy-attempt-count", "2"),
+            ("x-envoy-original-url", "http://evil.example/"),
+            ("x-envoy-original-path", "/v1/responses"),
+            ("x-envoy-upstream-rq-timeout-ms", "1"),
+            ("x-envoy-upstream-rq-per-try-timeout-ms", "1"),
+            ("x-envoy-upstream-stream-duration-ms", "1"),
+            ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-hedge-on-per-try-timeout", "true"),
+            ("x-envoy-upstream-alt-stat-name", "forged"),
+            ("x-envoy-decorator-operation", "forged"),
+            ("x-envoy-internal", "true"),
+            ("x-envoy-external-address", "10.9.9.9"),
+            ("x-forwarded-for", "10.9.9.9"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-original-url", "/v1/responses"),
+            ("x-http-method-override", "DELETE"),
+            ("proxy-authorization", "Basic YTpi"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+        ] {
+            let path = format!("/v1/messages/count_tokens?forged={name}-{}", value.len());
+            let headers = [
+                ("x-api-key", caller.key()),
+                ("content-type", "application/json"),
+                (name, value),
+            ];
+            let answer = caller
+                .send("POST", &path, &headers, messages_body(false).to_string())
+                .await;
+            assert_eq!(answer.status, 200, "{name}: {answer:?}");
+            let seen = stack.sim.seen_once(&path).await;
+            assert!(seen.header(name).is_empty(), "{name}: {seen:?}");
+            assert_eq!(seen.account(), Some("anthropic-key"), "{name}");
+        }
+        stack.sim.remove_fault(slow).await;
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Row 21: a caller cannot make Envoy repeat a request, which would be generated and billed again.
+#[test]
+fn a_caller_cannot_order_retries() {
+    run(async {
+        let stack = stack().await;
+        let path = "/v1/responses?retries";
+        let fault =
+            json!({"target": "upstream", "path": "/v1/responses", "times": 1, "status": 500});
+        stack.sim.add_fault(fault).await;
+        let caller = stack.caller("openai");
+        let headers = [
+            ("x-api-key", caller.key()),
+            ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-max-retries", "3"),
+        ];
+        let answer = caller.send("POST", path, &headers, "{}").await;
+        assert_eq!(answer.status, 500, "{answer:?}");
+        stack.sim.seen_once(path).await;
+    });
+}
+
+/// Row 22: bytes that are not text, in each place, crash no VM.
+#[test]
+fn bytes_that_are_not_text_crash_nothing() {
+    run(async {
+        let stack = stack().await;
+        let key = client_key("openai");
+        let request = |head: &[u8]| -> Vec<u8> {
+            let body = chat_body(false).to_string();
+            let rest = format!(
+                "content-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            [head, rest.as_bytes()].concat()
+        };
+        let with = |line: &[u8]| -> Vec<u8> {
+            let start = format!(
+                "POST /v1/chat/completions?bytes HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n"
+            );
+            request(&[start.as_bytes(), line, b"\r\n"].concat())
+        };
+        let many = |count: usize| {
+            (0..count)
+                .map(|n| format!("x-{n}: {n}\r\n"))
+                .collect::<String>()
+        };
+        let crowd = |count: usize| {
+            let lines = many(count);
+            with(lines.trim_end().as_bytes())
+        };
+        let long = |bytes: usize| with(format!("x-long: {}", "a".repeat(bytes)).as_bytes());
+        let mut wrong = Vec::new();
+        for (case, request, expected) in [
+            ("unknown header", with(b"x-a: \xff\xfe\x80"), 200),
+            ("allowed header", with(b"user-agent: caf\xe9 \xff"), 200),
+            ("session", with(b"session-id: \xff\xc3\x28"), 200),
+            ("another key", with(b"authorization: Bearer \xff"), 400),
+            ("dialect", with(b"anthropic-version: \xff"), 200),
+            ("attempt count", with(b"x-envoy-attempt-count: \xff"), 200),
+            ("cluster", with(b"x-latchkey-cluster: \xff"), 200),
+            ("content type", with(b"content-type: \xff"), 200),
+            ("NUL in a value", with(b"x-a: a\0b"), 400),
+            ("NUL in a name", with(b"x-\0: a"), 400),
+            ("byte in a name", with(b"x-\xff: a"), 400),
+            ("99 headers", crowd(90), 200),
+            ("1,000 headers", crowd(1000), 431),
+            ("50 KiB header", long(50 * 1024), 200),
+            ("100 KiB header", long(100 * 1024), 431),
+            (
+                "host",
+                request(b"POST /v1/chat/completions HTTP/1.1\r\nhost: \xff\r\nx-api-key: a\r\n"),
+                400,
+            ),
+            (
+                "path",
+                request(b"POST /v1/\xff HTTP/1.1\r\nhost: a\r\nx-api-key: a\r\n"),
+                400,
+            ),
+            (
+                "query",
+                request(
+                    b"POST /v1/chat/completions?\xff=1 HTTP/1.1\r\nhost: a\r\nx-api-key: a\r\n",
+                ),
+                400,
+            ),
+            (
+                "key",
+                request(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-api-key: \xff\r\n"),
+                400,
+            ),
+            (
+                "method",
+                request(b"P\xff /v1/responses HTTP/1.1\r\nhost: a\r\nx-api-key: a\r\n"),
+                400,
+            ),
+        ] {
+            let answer = raw::exchange(stack.envoy.port, &request, 1).await;
+            if raw::status(&answer) != expected {
+                wrong.push((case, expected, answer));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Row 24: requests that two servers could read differently, and paths that could walk around the routes.
+#[test]
+fn smuggling_and_path_tricks_get_their_status() {
+    run(async {
+        let stack = stack().await;
+        let key = client_key("openai");
+        let post = |target: &str, lines: &str, body: &str| {
+            format!(
+                "POST {target} HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nconnection: close\r\n{lines}\r\n{body}"
+            )
+        };
+        let body = chat_body(false).to_string();
+        let length = format!("content-length: {}\r\n", body.len());
+        let path = |target: &str| post(target, &length, &body);
+        let head = |lines: &str, body: &str| post("/v1/chat/completions?trick", lines, body);
+        let chunked = "transfer-encoding: chunked\r\n";
+        let cases = [
+            (
+                "length and chunks",
+                head(&format!("{length}{chunked}"), "0\r\n\r\n"),
+                400,
+            ),
+            (
+                "two lengths",
+                head("content-length: 2\r\ncontent-length: 3\r\n", "{}"),
+                400,
+            ),
+            ("signed length", head("content-length: +2\r\n", "{}"), 400),
+            (
+                "length in words",
+                head("content-length: two\r\n", "{}"),
+                400,
+            ),
+            (
+                "coding before chunks",
+                head("transfer-encoding: identity, chunked\r\n", "0\r\n\r\n"),
+                501,
+            ),
+            (
+                "space before the colon",
+                head("x-a : 1\r\ncontent-length: 0\r\n", ""),
+                400,
+            ),
+            ("line that is no header", head("nonsense\r\n\r\n", ""), 400),
+            (
+                "bad chunk size",
+                head(chunked, "zz\r\n{}\r\n0\r\n\r\n"),
+                400,
+            ),
+            (
+                "underscore",
+                head("session_id: 1\r\ncontent-length: 0\r\n", ""),
+                400,
+            ),
+            ("escaped slash", path("/v1%2fchat/completions"), 400),
+            ("escaped backslash", path("/v1%5cchat/completions"), 400),
+            ("parameter", path("/v1/chat/completions;x=1"), 404),
+            ("end slash", path("/v1/chat/completions/"), 404),
+            ("upper case", path("/V1/chat/completions"), 404),
+            ("prefix", path("/v1/chat/completionsx"), 404),
+            (
+                "dots to nowhere",
+                path("/v1/chat/completions/../../../etc/passwd"),
+                404,
+            ),
+            (
+                "escaped dots to nowhere",
+                path("/v1/%2e%2e/%2e%2e/admin"),
+                404,
+            ),
+            (
+                "double escape",
+                path("/v1/%252e%252e/chat/completions"),
+                404,
+            ),
+            ("above the root", path("/../../v1/nothing"), 404),
+            ("fragment", path("/v1/chat/completions#x"), 400),
+            ("admin path", path("/quitquitquit"), 404),
+            ("stats path", path("/stats"), 404),
+            ("sync path", path("/snapshot?epoch=0&since=0&wait=0"), 404),
+            ("reports path", path("/reports"), 404),
+            (
+                "version 9",
+                "POST /v1/responses HTTP/9.9\r\nhost: a\r\n\r\n".to_owned(),
+                426,
+            ),
+            (
+                "no host",
+                format!("POST /v1/chat/completions HTTP/1.1\r\nx-api-key: {key}\r\n\r\n"),
+                400,
+            ),
+            (
+                "connect",
+                format!(
+                    "CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\nx-api-key: {key}\r\n\r\n"
+                ),
+                426,
+            ),
+            (
+                "trace",
+                format!(
+                    "TRACE /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\nconnection: close\r\n\r\n"
+                ),
+                405,
+            ),
+        ];
+        let before = stack.sim.seen().await.len();
+        let mut wrong = Vec::new();
+        for (case, request, expected) in cases {
+            let answer = raw::exchange(stack.envoy.port, request.as_bytes(), 1).await;
+            if raw::status(&answer) != expected {
+                wrong.push((case, expected, answer));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        let after: Vec<_> = stack.sim.seen().await.into_iter().skip(before).collect();
+        let tricked = after.iter().filter(|seen| {
+            let path = seen.path().split('?').next();
+            seen.path().contains("trick") || path != Some("/v1/chat/completions")
+        });
+        assert_eq!(tricked.count(), 0, "{after:?}");
+        for spelling in [
+            "/v1//chat/completions",
+            "/v1/x/../chat/completions",
+            "/v1/%63hat/completions",
+        ] {
+            let answer = raw::exchange(stack.envoy.port, path(spelling).as_bytes(), 1).await;
+            assert_eq!(
+                raw::status(&answer),
+                200,
+                "one path, one spelling: {spelling}: {answer}"
+            );
+        }
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Row 24: bytes after a request are the next request, never a part of another caller's.
+#[test]
+fn pipelined_requests_are_authenticated_one_by_one() {
+    run(async {
+        let stack = stack().await;
+        let body = chat_body(false).to_string();
+        let first = format!(
+            "POST /v1/chat/completions?pipelined=1 HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            client_key("openai"),
+            body.len()
+        );
+        let second = "POST /v1/chat/completions?pipelined=2 HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let answers =
+            raw::exchange(stack.envoy.port, format!("{first}{second}").as_bytes(), 2).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1, "{answers}");
+        assert_eq!(
+            answers.matches("HTTP/1.1 401 Unauthorized").count(),
+            1,
+            "{answers}"
+        );
+        stack
+            .sim
+            .seen_once("/v1/chat/completions?pipelined=1")
+            .await;
+    });
+}
+
+/// Row 25: where a request goes is never the caller's to say.
+#[test]
+fn the_caller_does_not_choose_the_host() {
+    run(async {
+        let stack = stack().await;
+        let key = client_key("openai");
+        let body = chat_body(false).to_string();
+        let rest = format!(
+            "x-api-key: {key}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        for (case, start) in [
+            (
+                "host",
+                "POST /v1/chat/completions?host=0 HTTP/1.1\r\nhost: evil.example\r\n",
+            ),
+            (
+                "absolute",
+                "POST http://evil.example/v1/chat/completions?host=1 HTTP/1.1\r\nhost: a\r\n",
+            ),
+            (
+                "absolute with a user",
+                "POST http://a:b@evil.example/v1/chat/completions?host=2 HTTP/1.1\r\nhost: a\r\n",
+            ),
+            (
+                "port",
+                "POST /v1/chat/completions?host=3 HTTP/1.1\r\nhost: 127.0.0.1:1\r\n",
+            ),
+        ] {
+            let answer =
+                raw::exchange(stack.envoy.port, format!("{start}{rest}").as_bytes(), 1).await;
+            assert!(
+                matches!(raw::status(&answer), 200 | 400),
+                "{case}: {answer}"
+            );
+        }
+        let seen = stack.sim.seen().await;
+        let mine: Vec<_> = seen
+            .iter()
+            .filter(|seen| seen.path().contains("host="))
+            .collect();
+        assert!(mine.len() >= 3, "{mine:?}");
+        assert!(
+            mine.iter()
+                .all(|seen| seen.authority() == stack.sim.authority()),
+            "{mine:?}"
+        );
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Row 35: a platform's redirect is neither followed nor passed on.
+#[test]
+fn a_platforms_redirect_leads_nowhere() {
+    run(async {
+        let stack = stack().await;
+        let evil = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = evil.local_addr().expect("an address").port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        let listening = tokio::spawn(async move {
+            while evil.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let caller = stack.caller("openai");
+        for status in [301, 302, 303, 307, 308] {
+            for location in [
+                format!("http://127.0.0.1:{port}/v1/embeddings"),
+                "/v1/responses".to_owned(),
+            ] {
+                let path = format!("/v1/embeddings?redirect={status}{}", location.len());
+                let fault = json!({
+                    "target": "upstream", "path": "/v1/embeddings", "times": 1, "status": status,
+                    "headers": {"location": location, "x-secret-of-the-platform": "1"},
+                });
+                stack.sim.add_fault(fault).await;
+                let answer = caller.post(&path, &json!({})).await;
+                assert_eq!(answer.status, 502, "{status}: {answer:?}");
+                assert_eq!(
+                    answer.own_code(),
+                    Some("latchkey_platform_redirect"),
+                    "{answer:?}"
+                );
+                assert_eq!(answer.header("location"), None, "{answer:?}");
+                assert_eq!(
+                    answer.header("x-secret-of-the-platform"),
+                    None,
+                    "{answer:?}"
+                );
+                stack.sim.seen_once(&path).await;
+            }
+        }
+        assert_eq!(connections.load(Ordering::Relaxed), 0);
+        listening.abort();
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Row 36, shortened: 300 callers that never finish their headers instead of 2,000, for the 10 s that are configured.
+#[test]
+fn slow_callers_are_cut_off_and_hinder_nobody() {
+    run(async {
+        let stack = stack().await;
+        let mut slow = Vec::new();
+        for _ in 0..300 {
+            let mut stream = TcpStream::connect(("127.0.0.1", stack.envoy.port))
+                .await
+                .expect("connected");
+            stream
+                .write_all(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n")
+                .await
+                .expect("sent");
+            slow.push(stream);
+        }
+        let start = Instant::now();
+        let caller = stack.caller("openai");
+        for _ in 0..50 {
+            let asked = Instant::now();
+            let answer = caller.post("/v1/chat/completions", &chat_body(false)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(
+                asked.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                asked.elapsed()
+            );
+        }
+        for mut stream in slow {
+            let mut answer = Vec::new();
+            let limit = Duration::from_secs(20).saturating_sub(start.elapsed());
+            let ended = tokio::time::timeout(limit, stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "still open after {:?}", start.elapsed());
+        }
+        eventually(
+            "the connections are gone",
+            Duration::from_secs(2),
+            async || {
+                let open = stack.envoy.stat("http.latchkey.downstream_cx_active").await;
+                holds(open < 50, || format!("{open} open"))
+            },
+        )
+        .await;
+        is_unharmed(&stack).await;
+    });
+}
