@@ -18,3 +18,6 @@ mod callers;
 
 /// What callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
+
+/// What happens when a part dies, is late, or sends what it never should.
+mod faults;

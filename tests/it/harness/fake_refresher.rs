@@ -33,7 +33,7 @@ pub struct FakeRefresher {
 }
 
 /// What becomes of a page before it is sent.
-pub type Mangle = fn(Vec<u8>) -> Vec<u8>;
+pub type Mangle = fn(&[u8]) -> Vec<u8>;
 
 #[derive(Debug)]
 struct Shared {
@@ -47,7 +47,8 @@ struct Published {
     /// Revision and line, oldest first.
     lines: Vec<(u64, String)>,
     mangle: Option<Mangle>,
-    polls: Vec<String>,
+    polling: usize,
+    most_polling: usize,
     reports: Vec<Value>,
 }
 
@@ -84,14 +85,20 @@ impl FakeRefresher {
         revision
     }
 
+    /// Forgets what was published after `revision`, as if it had never been.
+    pub fn take_back(&self, revision: u64) {
+        self.shared.lock().lines.retain(|(at, _)| *at <= revision);
+        self.shared.revision.send_replace(revision);
+    }
+
     /// Changes every page from now on; none: sends them as they are.
     pub fn mangle(&self, mangle: Option<Mangle>) {
         self.shared.lock().mangle = mangle;
     }
 
-    /// The queries of the polls so far.
-    pub fn polls(&self) -> Vec<String> {
-        self.shared.lock().polls.clone()
+    /// The most polls that waited at the same time.
+    pub fn most_polling(&self) -> usize {
+        self.shared.lock().most_polling
     }
 
     /// The bodies of the reports so far.
@@ -130,8 +137,10 @@ impl Published {
             to = *at;
         }
         let page = PageHeader::encode(self.epoch, !known, (from, to), more, lines);
-        self.mangle
-            .map_or_else(|| page.clone(), |mangle| mangle(page.clone()))
+        match self.mangle {
+            Some(mangle) => mangle(&page),
+            None => page,
+        }
     }
 }
 
@@ -141,16 +150,30 @@ async fn snapshot(
 ) -> Vec<u8> {
     let number = |name: &str| query[name].parse::<u64>().expect("a number");
     let (since, wait) = (number("since"), Duration::from_secs(number("wait")));
+    let _polling = Polling::begin(&shared);
     let mut revision = shared.revision.subscribe();
-    shared
-        .lock()
-        .polls
-        .push(format!("since={since}&wait={}", wait.as_secs()));
-    timeout(wait, revision.wait_for(|revision| *revision > since))
-        .await
-        .ok();
+    let news = revision.wait_for(|revision| *revision > since);
+    timeout(wait, news).await.ok();
     let revision = *shared.revision.borrow();
     shared.lock().page(&query["epoch"], since, revision)
+}
+
+/// Counts a poll, also one that is given up.
+struct Polling<'a>(&'a Shared);
+
+impl<'a> Polling<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let mut published = shared.lock();
+        published.polling += 1;
+        published.most_polling = published.most_polling.max(published.polling);
+        Self(shared)
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.0.lock().polling -= 1;
+    }
 }
 
 async fn reports(State(shared): State<Arc<Shared>>, Json(batch): Json<Value>) -> StatusCode {

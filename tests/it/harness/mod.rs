@@ -8,9 +8,11 @@ pub mod clusters;
 pub mod envoy;
 pub mod eventually;
 pub mod fake_refresher;
+pub mod load;
 pub mod program;
 pub mod raw;
 pub mod records;
+pub mod refresher;
 pub mod sim;
 pub mod stack;
 
@@ -24,7 +26,8 @@ use std::{
 
 pub use self::{
     caller::{Answer, Caller},
-    eventually::eventually,
+    eventually::{eventually, holds},
+    load::Load,
     stack::Stack,
 };
 

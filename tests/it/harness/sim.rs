@@ -26,6 +26,7 @@ pub struct Sim {
     tls: String,
     ca_file: PathBuf,
     http: reqwest::Client,
+    platform: reqwest::Client,
     /// Where its profiles are, which point the refresher's platforms at it.
     pub platforms_dir: PathBuf,
 }
@@ -68,13 +69,9 @@ impl Sim {
                 .no_proxy()
                 .build()
                 .expect("a client"),
+            platform: platform_client(text("ca_file").as_ref()),
             platforms_dir: text("platforms_dir").into(),
         }
-    }
-
-    /// Adds or replaces a user who can log in.
-    pub async fn add_user(&self, user: Value) {
-        self.ask(Method::POST, "/users", user).await;
     }
 
     /// `host:port` of the platform.
@@ -100,28 +97,46 @@ impl Sim {
         );
     }
 
-    /// Makes a user and logs in as them, as a browser and the client's token call would.
-    pub async fn login(&self, email: &str, account_id: &str) -> Tokens {
-        self.add_user(json!({"email": email, "account_id": account_id}))
+    /// Adds a user whose access tokens live that long. Their ChatGPT account is named after them.
+    pub async fn add_user(&self, email: &str, access_lifetime: Duration) {
+        let (account_id, seconds) = (account_id(email), access_lifetime.as_secs());
+        let user =
+            json!({"email": email, "account_id": account_id, "access_lifetime_seconds": seconds});
+        self.ask(Method::POST, "/users", user).await;
+    }
+
+    /// What a user's browser does with an authorization URL: returns the address that it ends at.
+    pub async fn authorize(&self, url: &str, email: &str) -> String {
+        let answer = self
+            .platform
+            .get(format!("{url}&sim_user={email}"))
+            .send()
             .await;
+        let answer = answer.expect("an answer");
+        let location = answer.headers().get("location");
+        let location = location.unwrap_or_else(|| panic!("not sent back: {answer:?}"));
+        location.to_str().expect("a URL").to_owned()
+    }
+
+    /// Logs a user in, as Codex CLI would.
+    pub async fn login(&self, email: &str) -> Tokens {
         const VERIFIER: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789";
         const REDIRECT: &str = "http%3A%2F%2F127.0.0.1%3A1455%2Fauth%2Fcallback";
         const CLIENT: &str = "app_EMoamEEZ73f0CkXaXp7hrann";
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
-        let browser = self.platform_client();
         let url = format!(
             "{}/oauth/authorize?response_type=code&client_id={CLIENT}&redirect_uri={REDIRECT}&scope=openid&state=s\
-             &code_challenge={challenge}&code_challenge_method=S256&sim_user={email}",
+             &code_challenge={challenge}&code_challenge_method=S256",
             self.tls
         );
-        let sent_back = browser.get(url).send().await.expect("an answer");
-        let location = sent_back.headers()["location"].to_str().expect("a URL");
-        let code = location.split_once("code=").expect("a code").1;
+        let address = self.authorize(&url, email).await;
+        let code = address.split_once("code=").expect("a code").1;
         let code = code.split('&').next().unwrap_or_default();
         let form = format!(
             "grant_type=authorization_code&client_id={CLIENT}&redirect_uri={REDIRECT}&code={code}&code_verifier={VERIFIER}"
         );
-        let granted = browser
+        let granted = self
+            .platform
             .post(format!("{}/oauth/token", self.tls))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form);
@@ -138,17 +153,6 @@ impl Sim {
             refresh_token: text("refresh_token"),
             id_token: text("id_token"),
         }
-    }
-
-    fn platform_client(&self) -> reqwest::Client {
-        let pem = std::fs::read(&self.ca_file).expect("the certificate");
-        let ca = reqwest::Certificate::from_pem(&pem).expect("a certificate");
-        reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_certs_only([ca])
-            .build()
-            .expect("a client")
     }
 
     /// Adds or replaces an API key.
@@ -205,6 +209,24 @@ impl Sim {
         assert!(status.is_success(), "{path}: {status} {text}");
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
+}
+
+/// A client of the platform itself.
+fn platform_client(ca_file: &Path) -> reqwest::Client {
+    let pem = std::fs::read(ca_file).expect("the certificate");
+    let ca = reqwest::Certificate::from_pem(&pem).expect("a certificate");
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_only([ca])
+        .build()
+        .expect("a client")
+}
+
+/// The ChatGPT account of a user.
+pub fn account_id(email: &str) -> String {
+    let name = email.split('@').next().unwrap_or_default();
+    format!("ws-{name}")
 }
 
 impl Seen {

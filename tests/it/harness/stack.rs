@@ -13,8 +13,14 @@ use serde_json::json;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
 use super::{
-    Caller, envoy::Envoy, eventually, eventually::holds, fake_refresher::FakeRefresher, records,
-    sim::Sim,
+    Caller,
+    envoy::Envoy,
+    eventually,
+    eventually::holds,
+    fake_refresher::FakeRefresher,
+    records,
+    refresher::Refresher,
+    sim::{Sim, account_id},
 };
 
 /// Stacks that run at the same time: more only slow each other down.
@@ -23,7 +29,10 @@ const LIMIT: usize = 2;
 /// How long a published revision may take to be in use, where no test is about that.
 pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
-/// The account that logged in.
+/// Who has a ChatGPT account.
+pub const ALICE: &str = "alice@example.com";
+
+/// Alice's account.
 pub const CODEX: &str = "acc_codex";
 
 /// The account with a key of the OpenAI API.
@@ -37,13 +46,13 @@ static PERMITS: Semaphore = Semaphore::const_new(LIMIT);
 /// The stacks of modules whose tests do not disturb each other.
 static SHARED: Mutex<Option<HashMap<&str, Arc<OnceCell<Arc<Stack>>>>>> = Mutex::const_new(None);
 
-/// Envoy, the simulated platform, and a refresher.
+/// Envoy, the simulated platform, and a refresher: the real one or a fake.
 #[derive(Debug)]
-pub struct Stack {
+pub struct Stack<R = FakeRefresher> {
     /// Envoy. First, so that it is gone before what it asks.
     pub envoy: Envoy,
     /// Where the snapshot comes from.
-    pub refresher: FakeRefresher,
+    pub refresher: R,
     /// The simulated platform.
     pub sim: Sim,
     /// Everything's files and logs.
@@ -51,12 +60,43 @@ pub struct Stack {
     _permit: SemaphorePermit<'static>,
 }
 
+impl Stack<Refresher> {
+    /// A stack on which `prepare` adds what it needs before anything runs but the platform.
+    pub async fn real(name: &str, prepare: impl AsyncFnOnce(&Sim, &Refresher)) -> Self {
+        let permit = permit().await;
+        let folder = new_folder(name);
+        let sim = Sim::start(&folder).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        prepare(&sim, &refresher).await;
+        refresher.serve().await;
+        let envoy = Envoy::start(&folder, 0).await;
+        Self {
+            envoy,
+            refresher,
+            sim,
+            folder,
+            _permit: permit,
+        }
+    }
+
+    /// A caller with a new client key, once it is served.
+    pub async fn caller(&self, name: &str) -> Caller {
+        let key = self.refresher.create_key(name).await;
+        let caller = Caller::new(self.envoy.port, &key);
+        eventually("the key is taken", SYNC_LIMIT, async || {
+            let answer = caller.get("/v1/models").await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        caller
+    }
+}
+
 impl Stack {
     /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all.
     pub async fn start(name: &str) -> Self {
         let permit = permit().await;
         let folder = new_folder(name);
-        super::uses(&folder);
         let sim = Sim::start(&folder).await;
         let refresher = FakeRefresher::start(&folder).await;
         let revision = refresher.publish(population(&sim).await);
@@ -111,8 +151,9 @@ async fn population(sim: &Sim) -> Vec<String> {
     sim.add_api_key("openai", "sk-openai", "openai-key").await;
     sim.add_api_key("anthropic", "sk-ant", "anthropic-key")
         .await;
-    let login = sim.login("alice@example.com", "ws-alice").await;
-    let vars = json!({"vars": {"account_id": "ws-alice"}});
+    sim.add_user(ALICE, Duration::from_secs(3600)).await;
+    let login = sim.login(ALICE).await;
+    let vars = json!({"vars": {"account_id": account_id(ALICE)}});
     let authority = sim.authority();
     let mut lines = records::platforms(&sim.platforms_dir);
     lines.extend([
@@ -136,8 +177,8 @@ async fn population(sim: &Sim) -> Vec<String> {
     lines
 }
 
-/// A place among the running stacks. Shared stacks that nobody uses make room.
-async fn permit() -> SemaphorePermit<'static> {
+/// A place among the running stacks, to be had before anything is started and held as long as it runs. Shared stacks that nobody uses make room.
+pub async fn permit() -> SemaphorePermit<'static> {
     loop {
         if let Ok(permit) = PERMITS.try_acquire() {
             return permit;
@@ -152,10 +193,12 @@ async fn permit() -> SemaphorePermit<'static> {
     }
 }
 
-/// An empty folder for the stack of that name, with the directories that the refresher makes.
+/// An empty folder for the stack of that name, with the directories that the refresher makes. Its logs are printed if
+/// the test fails.
 pub fn new_folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("it").join(name);
     fs::remove_dir_all(&folder).ok();
+    super::uses(&folder);
     for part in ["state/run", "state/envoy"] {
         fs::create_dir_all(folder.join(part)).expect("a folder");
     }

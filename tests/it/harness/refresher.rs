@@ -1,0 +1,211 @@
+//! The real refresher: its daemon and its command line.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim};
+
+/// How long it may take to start: it opens its store and writes the clusters.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A state directory, and the daemon on it while it serves.
+#[derive(Debug)]
+pub struct Refresher {
+    folder: PathBuf,
+    serving: Option<Program>,
+}
+
+impl Refresher {
+    /// Sets `folder/state` up for the simulated platform. Nothing runs yet.
+    pub fn new(folder: &Path, sim: &Sim) -> Self {
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let config = format!(
+            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n[envoy]\nwasm = '{}'\n",
+            text(&sim.platforms_dir),
+            text(&setting("LATCHKEY_WASM")),
+        );
+        fs::write(folder.join("state/config.toml"), config).expect("written");
+        Self {
+            folder: folder.to_owned(),
+            serving: None,
+        }
+    }
+
+    /// A file of the state directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join("state").join(name)
+    }
+
+    /// Starts the daemon and waits until it serves.
+    pub async fn serve(&mut self) {
+        let mut command = self.command();
+        command
+            .arg("serve")
+            .env("LATCHKEY_LOG", "warn,refresher=debug");
+        let mut program = Program::start(command, &self.folder.join("refresher.log")).await;
+        let socket = self.file("run/refresher.sock");
+        eventually("the refresher serves", START_LIMIT, async || {
+            program.assert_alive();
+            let connected = tokio::net::UnixStream::connect(&socket).await;
+            connected.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        self.serving = Some(program);
+    }
+
+    /// `kill -9` of the daemon.
+    pub async fn kill(&mut self) {
+        self.serving.take().expect("it serves").kill().await;
+    }
+
+    /// Ends the daemon in order.
+    pub async fn stop(&mut self) {
+        let status = self.serving.take().expect("it serves").terminate().await;
+        assert!(status.success(), "{status}");
+    }
+
+    fn command(&self) -> tokio::process::Command {
+        let mut command = Program::command(&setting("LATCHKEY_REFRESHER"));
+        command.arg("--state-dir").arg(self.folder.join("state"));
+        command
+    }
+
+    /// Runs a command with that standard input, and keeps what it prints in the log `cli.log`.
+    pub async fn try_run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command();
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let input = input.to_owned();
+        let running = RUNTIME.spawn(async move {
+            let mut child = command.spawn().expect("the refresher starts");
+            let mut stdin = child.stdin.take().expect("piped");
+            // A command that reads nothing may have ended already.
+            stdin.write_all(input.as_bytes()).await.ok();
+            drop(stdin);
+            child.wait_with_output().await.expect("waited for")
+        });
+        let output = running.await.expect("spawned");
+        self.log(&output);
+        output
+    }
+
+    /// Runs a command that must succeed, and returns its standard output.
+    pub async fn run(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.try_run(arguments, input).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn log(&self, output: &Output) {
+        use std::io::Write;
+        let log = self.folder.join("cli.log");
+        let mut log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log");
+        log.write_all(&output.stderr).expect("written");
+    }
+
+    /// Adds an account that has an API key.
+    pub async fn add_api_key(&self, name: &str, platform: &str, key: &str) {
+        self.run(&["accounts", "add", name, "--platform", platform], key)
+            .await;
+    }
+
+    /// Logs a user of the simulated platform in, as a person with a browser elsewhere would.
+    pub async fn log_in(&self, sim: &Sim, email: &str) {
+        let mut command = self.command();
+        command
+            .args(["login", "codex", "--paste", "--name", email])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let started = RUNTIME.spawn(async move { command.spawn() });
+        let mut child = started
+            .await
+            .expect("spawned")
+            .expect("the refresher starts");
+        let mut printed = child.stdout.take().expect("piped");
+        let mut shown = Vec::new();
+        let url = loop {
+            let read = printed.read_buf(&mut shown).await.expect("its output");
+            let text = String::from_utf8_lossy(&shown);
+            let url = text
+                .split_whitespace()
+                .find(|word| word.starts_with("https://"));
+            match url {
+                Some(url) if text.contains(&format!("{url}\n")) => break url.to_owned(),
+                _ => assert_ne!(read, 0, "no URL: {text}"),
+            }
+        };
+        let address = sim.authorize(&url, email).await;
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin
+            .write_all(format!("{address}\n").as_bytes())
+            .await
+            .expect("pasted");
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("waited for");
+        self.log(&output);
+        assert!(output.status.success(), "{shown:?} {output:?}");
+    }
+
+    /// Takes over a login that Codex CLI made.
+    pub async fn import(&self, sim: &Sim, email: &str) {
+        let tokens = sim.login(email).await;
+        let file = self.folder.join(format!("{email}.auth.json"));
+        let auth = json!({"auth_mode": "chatgpt", "tokens": {
+            "id_token": tokens.id_token, "access_token": tokens.access_token, "refresh_token": tokens.refresh_token,
+        }});
+        fs::write(&file, auth.to_string()).expect("written");
+        let path = file.to_str().expect("UTF-8");
+        self.run(&["import", "codex", path, "--name", email], "")
+            .await;
+        fs::remove_file(file).expect("removed");
+    }
+
+    /// Makes a client key.
+    pub async fn create_key(&self, name: &str) -> String {
+        self.run(&["keys", "create", name], "")
+            .await
+            .trim()
+            .to_owned()
+    }
+
+    /// The accounts as `accounts list --json` shows them.
+    pub async fn accounts(&self) -> Vec<Value> {
+        let list = self.run(&["accounts", "list", "--json"], "").await;
+        serde_json::from_str(&list).expect("a list")
+    }
+
+    /// One account as `accounts list --json` shows it.
+    pub async fn account(&self, name: &str) -> Value {
+        let mut accounts = self.accounts().await;
+        accounts.retain(|account| account["name"] == name);
+        accounts
+            .pop()
+            .unwrap_or_else(|| panic!("no account {name}"))
+    }
+
+    /// Waits until an account has that status.
+    pub async fn becomes(&self, name: &str, status: &str, limit: Duration) {
+        eventually("the account's status", limit, async || {
+            let account = self.account(name).await;
+            holds(account["status"] == status, || account.to_string())
+        })
+        .await;
+    }
+}
