@@ -7,9 +7,9 @@
 //!   cut off before the claim can lapse.
 //! - An intent is durable before a call leaves, and the new tokens are durable before anyone hears of them.
 //! - A refresh token whose call was answered is never sent again, unless the answer was "not now".
-//! - At most two calls with one token stay unanswered: after the first the store is read again (somebody else may have
-//!   won) and the token is sent once more, within the server's presumed grace for that or else when the access token is
-//!   of no more use and there is nothing left to lose.
+//! - At most two calls with one token stay unanswered. After the first, the token is sent once more if it is still the
+//!   store's (somebody else may have won): within the server's presumed grace for that, or else when the access token
+//!   is of no more use and there is nothing left to lose.
 //! - Nobody's cancellation cuts off a call: each runs as a task of its own.
 
 use std::collections::{HashMap, HashSet};
@@ -340,9 +340,6 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                     claim.unanswered += 1;
                     claim.first_unanswered_at.get_or_insert(now);
                     sleep(REPLAY_PAUSE).await;
-                    if self.has_moved(&claim).await? {
-                        return Ok(Refreshed::Superseded);
-                    }
                 }
             }
         }
@@ -352,11 +349,6 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     fn is_usable(&self, claim: &Claim, now: UnixMillis) -> bool {
         let refused = lock(&self.reports).names(&claim.account, claim.generation);
         !refused && claim.expires_at.is_some_and(|expires_at| expires_at > now)
-    }
-
-    async fn has_moved(&self, claim: &Claim) -> Result<bool, L::Error> {
-        let entry = self.ledger.entry(&claim.account).await?;
-        Ok(entry.is_none_or(|entry| entry.generation != claim.generation))
     }
 
     /// Stores the new tokens, however often that takes: they exist nowhere else and the old ones are spent.

@@ -97,12 +97,6 @@ pub trait Ledger: Send + Sync + 'static {
     /// Every account that may need a refresh.
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
 
-    /// One account's entry; `None` if it is not among [`Ledger::entries`].
-    fn entry(
-        &self,
-        account: &AccountId,
-    ) -> impl Future<Output = Result<Option<Entry>, Self::Error>> + Send;
-
     /// Takes the claim on `generation` of `account` for `life`, on the database's clock, if nobody holds one that has
     /// not lapsed and the generation is current.
     fn claim(

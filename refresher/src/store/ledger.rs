@@ -28,17 +28,6 @@ impl Ledger for Store {
         rows.iter().map(entry).collect()
     }
 
-    async fn entry(&self, account: &AccountId) -> Result<Option<Entry>> {
-        let row = sqlx::query(
-            "SELECT id, generation, issued_at, expires_at, retry_at FROM accounts \
-             WHERE id = ? AND kind = 'oauth' AND status <> 'needs_login'",
-        )
-        .bind(account.as_str())
-        .fetch_optional(&self.pool)
-        .await?;
-        row.as_ref().map(entry).transpose()
-    }
-
     async fn claim(&self, account: &AccountId, generation: u64, life: Duration) -> Result<Claimed> {
         let mut change = self.change().await?;
         let token = random_base32(TOKEN_CHARACTERS);

@@ -336,12 +336,6 @@ impl Ledger for Side {
             .await)
     }
 
-    async fn entry(&self, account: &AccountId) -> Result<Option<Entry>, Broken> {
-        Ok(self
-            .transact(|world| world.row_of(account, |row| Some(row.entry())))
-            .await)
-    }
-
     async fn claim(
         &self,
         account: &AccountId,
