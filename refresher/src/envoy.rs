@@ -116,9 +116,9 @@ pub fn discovery_response(
 
 fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
     let upstream = &profile.upstream;
-    let (kind, address) = match &upstream.host {
-        Host::Name(name) => ("STRICT_DNS", name.clone()),
-        Host::Address(address) => ("STATIC", address.to_string()),
+    let address = match &upstream.host {
+        Host::Name(name) => name.clone(),
+        Host::Address(address) => address.to_string(),
     };
     let endpoint = json!({
         "endpoint": { "address": { "socket_address": { "address": address, "port_value": upstream.port } } }
@@ -126,7 +126,6 @@ fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
     let mut cluster = json!({
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
-        "type": kind,
         "connect_timeout": "5s",
         "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
         "circuit_breakers": { "thresholds": [{
@@ -139,9 +138,11 @@ fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(upstream.tls, settings),
         },
     });
-    if let Host::Name(_) = upstream.host {
-        cluster["dns_lookup_family"] = "V4_PREFERRED".into();
-        cluster["respect_dns_ttl"] = true.into();
+    match upstream.host {
+        Host::Address(_) => cluster["type"] = "STATIC".into(),
+        Host::Name(_) => {
+            cluster["cluster_type"] = json!({ "name": "envoy.clusters.dns", "typed_config": dns() })
+        }
     }
     if upstream.tls {
         let ca_file = upstream.ca_file.as_deref().unwrap_or(&settings.trusted_ca);
@@ -151,6 +152,16 @@ fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
         });
     }
     cluster
+}
+
+/// Resolves a name as long as its records say it lasts. IPv4 first: a host without IPv6 routes may still get AAAA.
+fn dns() -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",
+        "dns_lookup_family": "V4_PREFERRED",
+        "dns_refresh_rate": "30s",
+        "respect_dns_ttl": true,
+    })
 }
 
 /// TLS towards `host` and nobody else. An address has no server name (RFC 6066 §3).
@@ -242,7 +253,7 @@ mod tests {
     #[test]
     fn a_name_is_resolved_sent_as_sni_and_verified() {
         let cluster = cluster_at("https://api.test:8443");
-        assert_eq!(cluster["type"], "STRICT_DNS");
+        assert_eq!(cluster["cluster_type"]["name"], "envoy.clusters.dns");
         assert_eq!(
             address(&cluster),
             &json!({ "address": "api.test", "port_value": 8443 })

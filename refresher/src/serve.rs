@@ -80,7 +80,6 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     if !answering.is_finished() && timeout(ANSWERING_LIMIT, answering).await.is_err() {
         tracing::warn!("a caller on the socket kept its connection; cut it off");
     }
-    store.close().await;
     let _ = std::fs::remove_file(state.socket());
     outcome
 }

@@ -151,28 +151,35 @@ impl Cli {
 
     async fn try_run(self) -> Result<(), Error> {
         let context = Context::open(self.global).await?;
-        match self.command {
+        let store = context.store.clone();
+        let outcome = self.command.run(context).await;
+        // Else the last changes stay in SQLite's log file, and a copy of the database alone would lack them.
+        store.close().await;
+        outcome
+    }
+}
+
+impl Command {
+    async fn run(self, context: Context) -> Result<(), Error> {
+        match self {
             Command::Serve { wasm } => {
                 let envoy = context.envoy(wasm);
-                crate::serve::run(context, envoy).await?;
+                crate::serve::run(context, envoy).await
             }
-            Command::Login(login) => login.run(&context).await?,
-            Command::Import(import) => import.run(&context).await?,
-            Command::Refresh(refresh) => refresh.run(&context).await?,
-            Command::Status(show) => show.run(&context).await?,
-            Command::Accounts(command) => command.run(&context).await?,
-            Command::Keys(command) => command.run(&context).await?,
+            Command::Login(login) => login.run(&context).await,
+            Command::Import(import) => import.run(&context).await,
+            Command::Refresh(refresh) => refresh.run(&context).await,
+            Command::Status(show) => show.run(&context).await,
+            Command::Accounts(command) => command.run(&context).await,
+            Command::Keys(command) => command.run(&context).await,
             Command::EnvoyConfig { wasm } => {
                 let accounts = context.store.accounts().await?;
                 let settings = context.envoy(wasm);
-                output::print(&crate::envoy::discovery_response(
-                    &accounts,
-                    &context.catalog,
-                    &settings,
-                ))?;
+                let clusters =
+                    crate::envoy::discovery_response(&accounts, &context.catalog, &settings);
+                Ok(output::print(&clusters)?)
             }
         }
-        Ok(())
     }
 }
 

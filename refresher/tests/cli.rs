@@ -1,0 +1,374 @@
+//! The program itself, as an operator and as Envoy meet it: a state directory, a socket, signals, exit codes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use latchkey::snapshot::page::Page;
+use latchkey::snapshot::{Kind, Record};
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A state directory of its own.
+struct Installation {
+    outer: tempfile::TempDir,
+}
+
+impl Installation {
+    fn new() -> Installation {
+        Installation {
+            outer: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.outer.path().join("state")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_refresher"));
+        command
+            .env_clear()
+            .arg("--state-dir")
+            .arg(self.state())
+            .args(arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Standard output of a command that must succeed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    /// Standard error of a command that must fail.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{arguments:?}: {}",
+            text(&output.stdout)
+        );
+        text(&output.stderr)
+    }
+
+    fn add_account(&self, name: &str) -> Output {
+        let mut command = self.command(&["accounts", "add", name, "--platform", "openai"]);
+        command
+            .env("LATCHKEY_API_KEY", "sk-secret")
+            .output()
+            .unwrap()
+    }
+
+    /// Starts `serve` and waits until it serves.
+    fn serve(&self) -> Daemon {
+        let mut child = self.command(&["serve"]).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = log.lines().map(Result::unwrap);
+        let started = lines.by_ref().find(|line| line.contains("serving"));
+        assert!(started.is_some(), "ended before it served");
+        // The log must be read on, or the pipe fills.
+        std::thread::spawn(move || lines.for_each(drop));
+        Daemon { child }
+    }
+
+    /// Every record that the daemon publishes.
+    fn snapshot(&self) -> Vec<Record> {
+        let mut stream = UnixStream::connect(self.state().join("run/refresher.sock")).unwrap();
+        stream
+            .write_all(b"GET /snapshot HTTP/1.1\r\nhost: refresher\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let body = answer
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .unwrap()
+            + 4;
+        let page = Page::parse(&answer[body..]).unwrap();
+        page.lines()
+            .map(|line| Record::from_line(line).unwrap())
+            .collect()
+    }
+}
+
+/// A running `serve`; killed when dropped.
+struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_the_command_line_changes_reaches_envoy() {
+    let installation = Installation::new();
+    assert!(installation.add_account("team").status.success());
+    let daemon = installation.serve();
+    let has = |kind, count: usize| {
+        let records = installation.snapshot();
+        records
+            .iter()
+            .filter(|record| record.key().0 == kind)
+            .count()
+            == count
+    };
+    assert!(has(Kind::Account, 1) && has(Kind::Key, 0));
+    let key = installation.ok(&["keys", "create", "laptop"]);
+    assert!(
+        key.starts_with("lk_") && key.trim().len() >= 35,
+        "one line, the key alone"
+    );
+    eventually("the new key is published", || has(Kind::Key, 1));
+    installation.ok(&["accounts", "disable", "team"]);
+    eventually("the disabled account is gone", || has(Kind::Account, 0));
+    let clusters = installation.state().join("envoy/clusters.json");
+    assert!(
+        fs::read_to_string(&clusters)
+            .unwrap()
+            .contains("\"latchkey-acc_"),
+        "it keeps its cluster"
+    );
+    assert_eq!(
+        fs::read_to_string(&clusters).unwrap(),
+        installation.ok(&["envoy-config"])
+    );
+    installation.ok(&["accounts", "remove", "team"]);
+    eventually("the removed account's cluster is gone", || {
+        !fs::read_to_string(&clusters)
+            .unwrap()
+            .contains("latchkey-acc_")
+    });
+    assert!(
+        installation
+            .fails(&["serve"])
+            .contains("another `refresher serve` is running")
+    );
+    assert!(installation.ok(&["status"]).contains("running"));
+    drop(daemon);
+    assert!(installation.ok(&["status"]).contains("NOT running"));
+}
+
+#[test]
+fn a_stop_is_orderly_and_a_crash_leaves_nothing_in_the_way() {
+    let installation = Installation::new();
+    let socket = installation.state().join("run/refresher.sock");
+    for signal in ["TERM", "INT"] {
+        let mut daemon = installation.serve();
+        daemon.signal(signal);
+        assert!(daemon.child.wait().unwrap().success());
+        assert!(!socket.exists());
+    }
+    let mut daemon = installation.serve();
+    daemon.signal("ABRT");
+    let status = daemon.child.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
+    assert!(socket.exists());
+    installation.serve();
+}
+
+#[test]
+fn a_kill_while_writing_loses_nothing_that_was_said_to_be_saved() {
+    let installation = Installation::new();
+    installation.ok(&["accounts", "list"]);
+    let mut saved = 0;
+    for round in 0..40_u64 {
+        let name = format!("account {round:02}");
+        let mut command = installation.command(&["accounts", "add", &name, "--platform", "openai"]);
+        let mut child = command
+            .env("LATCHKEY_API_KEY", "sk-secret")
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(round * 2));
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        saved += usize::from(text(&output.stdout).contains("added"));
+        let names = installation
+            .ok(&["accounts", "list", "--json"])
+            .matches("\"name\"")
+            .count();
+        assert!(names >= saved, "round {round}: {names} of {saved}");
+    }
+    installation.serve();
+}
+
+#[test]
+fn bad_input_is_refused_by_name_and_left_as_it_is() {
+    let installation = Installation::new();
+    assert!(installation.add_account("team").status.success());
+    let platforms = installation.state().join("platforms");
+    fs::create_dir(&platforms).unwrap();
+    let config = format!("platforms_dir = {platforms:?}\n");
+    fs::write(installation.state().join("config.toml"), config).unwrap();
+    for (file, bytes, place) in [
+        ("config.toml", &b"acknowledged_terms = [\n"[..], "line"),
+        ("config.toml", b"colour = 'blue'", "colour"),
+        ("config.toml", b"\xff\xfe", "UTF-8"),
+        ("key", b"c2hvcnQ=", "found 5 bytes"),
+        ("key", b"", "found 0 bytes"),
+        (
+            "key",
+            b"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            "another key",
+        ),
+        ("latchkey.db", b"", "an empty file"),
+        (
+            "latchkey.db",
+            b"SQLite format 3\0 and then nothing",
+            "latchkey.db",
+        ),
+        ("platforms/openai.toml", b"models = 7", "models"),
+        (
+            "platforms/openai.toml",
+            b"[headers.set]\nauthorization = \"a\\nb\"",
+            "headers.set.authorization",
+        ),
+    ] {
+        let path = installation.state().join(file);
+        let good = fs::read(&path).ok();
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        for command in [&["serve"][..], &["accounts", "list"]] {
+            let message = installation.fails(command);
+            let named = if place == "another key" {
+                "latchkey.db"
+            } else {
+                file
+            };
+            assert!(
+                message.contains(named) && message.contains(place),
+                "{file}: {message}"
+            );
+        }
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{file}");
+        match good {
+            Some(good) => fs::write(&path, good).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+    }
+    assert!(
+        installation.ok(&["accounts", "list"]).contains("team"),
+        "nothing was lost"
+    );
+}
+
+#[test]
+fn an_error_says_which_account_and_what_to_do() {
+    let installation = Installation::new();
+    assert!(installation.add_account("team").status.success());
+    for (arguments, says) in [
+        (
+            &["accounts", "disable", "nobody"][..],
+            "no account \"nobody\"; see: refresher accounts list",
+        ),
+        (
+            &["accounts", "add", "a", "--platform", "nope"],
+            "anthropic, codex, openai",
+        ),
+        (
+            &["accounts", "add", "a", "--platform", "codex"],
+            "acknowledged_terms = [\"codex\"]",
+        ),
+        (
+            &[
+                "--acknowledge-terms",
+                "codex",
+                "accounts",
+                "add",
+                "a",
+                "--platform",
+                "codex",
+            ],
+            "refresher login codex",
+        ),
+        (
+            &["accounts", "add", "a", "--platform", "openai"],
+            "expected an API key on standard input",
+        ),
+        (
+            &["keys", "create", "k", "--pool", "nope"],
+            "no pool \"nope\"",
+        ),
+        (&["keys", "revoke", "nope"], "see: refresher keys list"),
+    ] {
+        let message = installation.fails(arguments);
+        assert!(message.contains(says), "{arguments:?}: {message}");
+    }
+    assert!(text(&installation.add_account("team").stderr).contains("already an account \"team\""));
+    let state = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(installation.state(), state).unwrap();
+    assert!(installation.fails(&["status"]).contains("chmod 700"));
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let installation = Installation::new();
+    let output = installation.add_account("team");
+    let key = installation.ok(&["keys", "create", "laptop"]);
+    let daemon = installation.serve();
+    let mut printed = text(&output.stdout) + &text(&output.stderr);
+    for arguments in [
+        &["accounts", "list", "--json"][..],
+        &["keys", "list", "--json"],
+        &["status", "--json"],
+        &["envoy-config"],
+    ] {
+        let output = installation
+            .command(arguments)
+            .env("LATCHKEY_LOG", "trace")
+            .output()
+            .unwrap();
+        printed += &(text(&output.stdout) + &text(&output.stderr));
+    }
+    drop(daemon);
+    assert!(!printed.contains("sk-secret") && !printed.contains(key.trim()));
+}
