@@ -21,3 +21,6 @@ mod hostile;
 
 /// What happens when a part dies, is late, or sends what it never should.
 mod faults;
+
+/// The README's commands and configurations, and the demo.
+mod docs;

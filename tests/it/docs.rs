@@ -1,0 +1,351 @@
+//! The README's commands and configurations, run as they stand there.
+//!
+//! A fenced block after `<!-- run -->` or `<!-- run: HOW -->` is run in the order of the page, in one shell after the
+//! other, with the state and the home directory of this test. Port 8080 becomes a free one.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::Command,
+};
+
+use crate::harness::{eventually, program::Program, run, setting, sim::Sim, source_root, stack};
+
+/// How long one block may take, logins and the Codex CLI included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const ALICE: &str = "alice@example.com";
+const BOB: &str = "bob@example.com";
+const CAROL: &str = "carol@example.com";
+
+/// A block of the page.
+#[derive(Debug)]
+struct Block {
+    /// `sh`, `toml`, `python`.
+    language: String,
+    /// What follows `run:`, empty for nothing.
+    how: String,
+    text: String,
+}
+
+/// The blocks that are to be run.
+fn blocks(page: &str) -> Vec<Block> {
+    let mut lines = page.lines();
+    let mut blocks = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(mark) = line
+            .strip_prefix("<!-- run")
+            .and_then(|rest| rest.strip_suffix("-->"))
+        else {
+            continue;
+        };
+        let fence = lines.next().unwrap_or_default();
+        let language = fence
+            .strip_prefix("```")
+            .unwrap_or_else(|| panic!("no block after {line}"));
+        let text: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+        blocks.push(Block {
+            language: language.to_owned(),
+            how: mark.trim_start_matches(':').trim().to_owned(),
+            text: text.join("\n"),
+        });
+    }
+    blocks
+}
+
+#[test]
+fn the_readme_does_what_it_says() {
+    run(async {
+        let page = fs::read_to_string(source_root().join("README.md")).expect("the page");
+        let blocks = blocks(&page);
+        assert!(blocks.len() >= 10, "{blocks:?}");
+        let _permit = stack::permit().await;
+        let mut reader = Reader::new().await;
+        for block in &blocks {
+            reader.run(block).await;
+        }
+        assert_eq!(reader.sim.count("refused_count").await, 0);
+    });
+}
+
+#[test]
+fn the_demo_shows_all_it_promises() {
+    run(async {
+        let _permit = stack::permit().await;
+        let mut demo = Program::command(&source_root().join("scripts/demo.sh"));
+        demo.current_dir(source_root())
+            .env("ONCE", "1")
+            .env("PORT", free_port().to_string())
+            .stdin(Stdio::null());
+        let done = tokio::time::timeout(2 * LIMIT, demo.output()).await;
+        let done = done.expect("the demo ends").expect("it runs");
+        let shown = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "{shown}{done:?}");
+        assert!(shown.contains("All of it happened."), "{shown}");
+    });
+}
+
+/// The machine of somebody who follows the page.
+struct Reader {
+    sim: Sim,
+    folder: PathBuf,
+    port: u16,
+    /// What `export` set, and the client key once it was shown.
+    environment: Vec<(String, String)>,
+    daemons: Vec<Program>,
+}
+
+impl Reader {
+    async fn new() -> Self {
+        let folder = stack::new_folder("docs");
+        let sim = Sim::start(&folder).await;
+        for email in [ALICE, BOB, CAROL] {
+            sim.add_user(email, Duration::from_secs(3600)).await;
+        }
+        sim.add_api_key("openai", "sk-readme", "team").await;
+        sim.add_api_key("anthropic", "sk-ant-readme", "claude")
+            .await;
+        sim.ask(
+            "POST".parse().expect("a method"),
+            "/settings",
+            json!({"any_redirect_port": true}),
+        )
+        .await;
+        let reader = Self {
+            port: free_port(),
+            environment: Vec::new(),
+            daemons: Vec::new(),
+            sim,
+            folder,
+        };
+        reader.prepare().await;
+        reader
+    }
+
+    /// What the page takes for granted: programs on the PATH, a browser, a Codex login, and platforms to log in to.
+    async fn prepare(&self) {
+        let bin = self.folder.join("bin");
+        fs::create_dir_all(&bin).expect("a folder");
+        for (name, program) in [
+            ("refresher", setting("LATCHKEY_REFRESHER")),
+            ("envoy", setting("LATCHKEY_ENVOY")),
+        ] {
+            symlink(program, bin.join(name)).expect("a link");
+        }
+        let browser = format!(
+            "#!/bin/sh\nexec curl --silent --location --output /dev/null --cacert '{}' \"$1&sim_user={ALICE}\"\n",
+            self.folder.join("sim/ca.pem").display()
+        );
+        executable(&bin.join("xdg-open"), &browser);
+
+        let tokens = self.sim.login(CAROL).await;
+        let login = json!({
+            "OPENAI_API_KEY": null,
+            "tokens": {
+                "id_token": tokens.id_token, "access_token": tokens.access_token,
+                "refresh_token": tokens.refresh_token, "account_id": "ws-carol",
+            },
+            "last_refresh": "2026-11-21T00:00:00Z",
+        });
+        let home = self.home();
+        fs::create_dir_all(home.join(".codex")).expect("a folder");
+        fs::write(home.join(".codex/auth.json"), login.to_string()).expect("written");
+
+        let state = home.join(".local/state/latchkey");
+        private_folder(&state);
+        let config = format!("platforms_dir = {:?}\n", self.sim.platforms_dir);
+        fs::write(state.join("config.toml"), config).expect("written");
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.join("home")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let path = format!(
+            "{}:{}:/usr/local/bin:/usr/bin:/bin",
+            self.folder.join("bin").display(),
+            setting("LATCHKEY_CLIENTS").join("bin").display()
+        );
+        command
+            .current_dir(source_root())
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.home())
+            .env("DISPLAY", ":0")
+            .env("OPENAI_API_KEY", "sk-readme")
+            .env("ANTHROPIC_API_KEY", "sk-ant-readme")
+            .envs(self.environment.iter().cloned())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// The block's text for this machine.
+    fn localised(&self, text: &str) -> String {
+        let wasm = setting("LATCHKEY_WASM").display().to_string();
+        text.replace("8080", &self.port.to_string())
+            .replace("$PWD/target/latchkey.wasm", &wasm)
+            .replace(
+                "gateway.yaml",
+                &self.folder.join("gateway.yaml").display().to_string(),
+            )
+            .replace("envoy -c", "exec envoy --disable-hot-restart -c")
+    }
+
+    async fn run(&mut self, block: &Block) {
+        let text = self.localised(&block.text);
+        match (block.language.as_str(), block.how.as_str()) {
+            ("sh", "daemon") => self.start(&text).await,
+            ("sh", "paste") => self.paste(&text).await,
+            ("sh", how) => {
+                let printed = self.shell(&text).await;
+                let exported = text
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+                let exported = exported.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                self.environment.extend(exported);
+                if how == "key" {
+                    let key = printed
+                        .split_whitespace()
+                        .find(|word| word.starts_with("lk_"));
+                    let key = key.unwrap_or_else(|| panic!("no key in {printed}"));
+                    self.environment
+                        .push(("GATEWAY_KEY".to_owned(), key.to_owned()));
+                }
+            }
+            ("python", _) => {
+                let printed = self
+                    .finish(self.command("python").args(["-c", &text]))
+                    .await;
+                assert_eq!(printed.matches("you said hello").count(), 2, "{printed}");
+            }
+            ("toml", "codex") => self.codex(&text).await,
+            ("toml", "config") => {
+                let state = self.folder.join("configured");
+                private_folder(&state);
+                let text = text.replace(
+                    "/etc/latchkey/platforms",
+                    &self.sim.platforms_dir.display().to_string(),
+                );
+                fs::write(state.join("config.toml"), text).expect("written");
+                let state = state.display().to_string();
+                self.finish(
+                    self.command("refresher")
+                        .args(["--state-dir", &state, "status"]),
+                )
+                .await;
+            }
+            other => panic!("nobody knows how to run {other:?}"),
+        }
+    }
+
+    async fn shell(&self, text: &str) -> String {
+        self.finish(self.command("bash").args(["-euo", "pipefail", "-c", text]))
+            .await
+    }
+
+    /// Runs a command to its end; it must succeed.
+    async fn finish(&self, command: &mut Command) -> String {
+        let done = tokio::time::timeout(LIMIT, command.stdin(Stdio::null()).output());
+        let done = done
+            .await
+            .unwrap_or_else(|_| panic!("{command:?} takes longer than {LIMIT:?}"));
+        let done = done.expect("it runs");
+        assert!(done.status.success(), "{command:?}: {done:?}");
+        String::from_utf8(done.stdout).expect("text")
+    }
+
+    /// Starts a block whose last command does not end.
+    async fn start(&mut self, text: &str) {
+        let (before, daemon) = text.rsplit_once('\n').unwrap_or(("", text));
+        self.shell(before).await;
+        let mut command = self.command("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "bash", "-c"])
+            .arg(format!("exec {}", daemon.trim_start_matches("exec ")));
+        let log = self
+            .folder
+            .join(format!("daemon-{}.log", self.daemons.len()));
+        self.daemons.push(Program::start(command, &log).await);
+        let state = self.home().join(".local/state/latchkey");
+        eventually("the refresher serves", LIMIT, async || {
+            let ready = state.join("envoy/clusters.json").exists()
+                && state.join("run/refresher.sock").exists();
+            ready.then_some(()).ok_or_else(|| self.daemons[0].printed())
+        })
+        .await;
+        if daemon.contains("envoy") {
+            eventually("the gateway serves", LIMIT, async || {
+                let probe = "curl --silent --fail -H \"x-api-key: $GATEWAY_KEY\" http://127.0.0.1:8080/v1/models";
+                let probe = self.localised(probe);
+                let done = self.command("bash").args(["-c", &probe]).output().await.expect("it runs");
+                done.status.success().then_some(()).ok_or_else(|| self.daemons[1].printed())
+            })
+            .await;
+        }
+    }
+
+    /// Logs in with a browser elsewhere: takes the printed URL there, and pastes where it ends.
+    async fn paste(&self, text: &str) {
+        let mut command = self.command("bash");
+        command.args(["-euo", "pipefail", "-c", text]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if let Some(url) = line
+                .split_whitespace()
+                .find(|word| word.starts_with("https://"))
+            {
+                let address = self.sim.authorize(url, BOB).await;
+                stdin
+                    .write_all(format!("{address}\n").as_bytes())
+                    .await
+                    .expect("read");
+            }
+        }
+        let status = child.wait().await.expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+
+    async fn codex(&self, config: &str) {
+        let home = self.folder.join("codex");
+        fs::create_dir_all(&home).expect("a folder");
+        let quiet = format!(
+            "check_for_update_on_startup = false\n{config}\n[analytics]\nenabled = false\n"
+        );
+        fs::write(home.join("config.toml"), quiet).expect("written");
+        let mut command = self.command("codex");
+        command
+            .env("CODEX_HOME", &home)
+            .args(["exec", "--skip-git-repo-check", "say hi"]);
+        let printed = self.finish(&mut command).await;
+        assert!(printed.contains("Hello from"), "{printed}");
+    }
+}
+
+fn private_folder(path: &Path) {
+    fs::create_dir_all(path).expect("a folder");
+    fs::set_permissions(path, Permissions::from_mode(0o700)).expect("private");
+}
+
+fn executable(path: &Path, text: &str) {
+    fs::write(path, text).expect("written");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("executable");
+}
+
+/// A port that nobody listens on. Somebody may take it before it is used; the next run has another.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
