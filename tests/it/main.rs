@@ -24,3 +24,6 @@ mod faults;
 
 /// The README's commands and configurations, and the demo.
 mod docs;
+
+/// Where no secret may be.
+mod canary;
