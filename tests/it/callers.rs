@@ -6,9 +6,15 @@ use serde_json::{Value, json};
 use crate::harness::{
     Answer, Stack,
     caller::{chat_body, messages_body, responses_body},
-    raw, records, run,
-    stack::{OPENAI, client_key},
+    eventually, holds, raw, records, run,
+    stack::{ANTHROPIC, CODEX, OPENAI, client_key},
 };
+
+/// A second account with a key of the OpenAI API.
+const SPARE: &str = "acc_spare";
+
+/// An account whose key the platform refuses.
+const REFUSED: &str = "acc_refused";
 
 /// The stack that these tests share.
 async fn stack() -> std::sync::Arc<Stack> {
@@ -464,21 +470,52 @@ fn a_platforms_error_reaches_the_caller_as_it_is() {
 }
 
 #[test]
+fn a_platforms_401_passes_and_is_reported() {
+    run(async {
+        let stack = stack().await;
+        let (authority, generation) = (stack.sim.authority(), json!({"generation": 7}));
+        let revision = stack.refresher.publish([
+            records::account(REFUSED, "anthropic", authority, "sk-refused", generation),
+            records::pool("refused", "sticky", &[REFUSED]),
+            records::key("key_refused", &client_key("refused"), "refused"),
+        ]);
+        stack
+            .have_clusters(&[CODEX, OPENAI, ANTHROPIC, SPARE, REFUSED])
+            .await;
+        stack.reaches(revision).await;
+        let caller = stack.caller("refused");
+        for _ in 0..20 {
+            let answer = caller.post("/v1/messages", &messages_body(false)).await;
+            assert_eq!(answer.status, 401, "{answer:?}");
+            assert_eq!(answer.own_code(), None, "{answer:?}");
+        }
+        let report = json!({"account": REFUSED, "generation": 7, "kind": "unauthorized"});
+        eventually("a report", Duration::from_secs(5), async || {
+            let batches = stack.refresher.reports();
+            let found = batches
+                .iter()
+                .any(|batch| batch["reports"] == json!([report]));
+            holds(found, || format!("{batches:?}"))
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_session_stays_on_one_account_and_sessions_spread() {
     run(async {
         let stack = stack().await;
-        let (authority, spare) = (stack.sim.authority(), "acc_spare");
+        let authority = stack.sim.authority();
         stack
             .sim
             .add_api_key("openai", "sk-spare", "spare-key")
             .await;
-        stack.sim.write_clusters(
-            &stack.folder,
-            &["acc_codex", "acc_openai", "acc_anthropic", spare],
-        );
+        stack
+            .have_clusters(&[CODEX, OPENAI, ANTHROPIC, SPARE, REFUSED])
+            .await;
         let revision = stack.refresher.publish([
-            records::account(spare, "openai", authority, "sk-spare", json!({})),
-            records::pool("pair", "sticky", &[OPENAI, spare]),
+            records::account(SPARE, "openai", authority, "sk-spare", json!({})),
+            records::pool("pair", "sticky", &[OPENAI, SPARE]),
             records::key("key_pair", &client_key("pair"), "pair"),
         ]);
         stack.reaches(revision).await;

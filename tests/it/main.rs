@@ -22,6 +22,9 @@ mod hostile;
 /// What happens when a part dies, is late, or sends what it never should.
 mod faults;
 
+/// Tokens are refreshed in time, once, and survive crashes and bad token endpoints.
+mod credential_life;
+
 /// The README's commands and configurations, and the demo.
 mod docs;
 

@@ -200,6 +200,15 @@ impl Refresher {
             .unwrap_or_else(|| panic!("no account {name}"))
     }
 
+    /// How many lines of the daemon's log contain both texts.
+    pub fn log_lines(&self, one: &str, other: &str) -> usize {
+        let log = fs::read_to_string(self.folder.join("refresher.log")).expect("the log");
+        let lines = log
+            .lines()
+            .filter(|line| line.contains(one) && line.contains(other));
+        lines.count()
+    }
+
     /// Waits until an account has that status.
     pub async fn becomes(&self, name: &str, status: &str, limit: Duration) {
         eventually("the account's status", limit, async || {

@@ -5,7 +5,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
 use super::{
-    Caller,
+    Caller, clusters,
     envoy::Envoy,
     eventually,
     eventually::holds,
@@ -44,7 +44,9 @@ pub const ANTHROPIC: &str = "acc_anthropic";
 static PERMITS: Semaphore = Semaphore::const_new(LIMIT);
 
 /// The stacks of modules whose tests do not disturb each other.
-static SHARED: Mutex<Option<HashMap<&str, Arc<OnceCell<Arc<Stack>>>>>> = Mutex::const_new(None);
+static SHARED: LazyLock<Mutex<ByName>> = LazyLock::new(Mutex::default);
+
+type ByName = HashMap<&'static str, Arc<OnceCell<Arc<Stack>>>>;
 
 /// Envoy, the simulated platform, and a refresher: the real one or a fake.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Stack {
     pub async fn shared(name: &'static str) -> Arc<Self> {
         let cell = {
             let mut shared = SHARED.lock().await;
-            Arc::clone(shared.get_or_insert_default().entry(name).or_default())
+            Arc::clone(shared.entry(name).or_default())
         };
         let stack = cell
             .get_or_init(async || Arc::new(Self::start(name).await))
@@ -131,6 +133,19 @@ impl Stack {
         eventually("Envoy has the snapshot", SYNC_LIMIT, async || {
             let found = self.envoy.revision().await;
             holds(found >= revision, || format!("revision {found}"))
+        })
+        .await;
+    }
+
+    /// Gives Envoy clusters for these accounts, and no others, and waits until it has them.
+    pub async fn have_clusters(&self, accounts: &[&str]) {
+        self.sim.write_clusters(&self.folder, accounts);
+        eventually("Envoy has the clusters", SYNC_LIMIT, async || {
+            let clusters = self.envoy.admin("/clusters").await;
+            let missing = accounts
+                .iter()
+                .find(|account| !clusters.contains(&format!("{}::", clusters::name(account))));
+            missing.map_or(Ok(()), |account| Err(format!("no cluster for {account}")))
         })
         .await;
     }
@@ -183,12 +198,10 @@ pub async fn permit() -> SemaphorePermit<'static> {
         if let Ok(permit) = PERMITS.try_acquire() {
             return permit;
         }
-        if let Some(shared) = SHARED.lock().await.as_mut() {
-            shared.retain(|_, cell| match cell.get() {
-                Some(stack) => Arc::strong_count(stack) > 1,
-                None => true,
-            });
-        }
+        SHARED.lock().await.retain(|_, cell| match cell.get() {
+            Some(stack) => Arc::strong_count(stack) > 1,
+            None => true,
+        });
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

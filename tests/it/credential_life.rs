@@ -1,0 +1,541 @@
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::harness::{
+    Load, Stack,
+    caller::{chat_body, responses_body},
+    eventually, holds,
+    refresher::Refresher,
+    run,
+    sim::{Seen, Sim},
+    stack::{ALICE, new_folder},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const RESPONSES: &str = "/v1/responses";
+
+/// A stack with Alice's login, whose access tokens live that long.
+async fn alice(name: &str, life: Duration) -> Stack<Refresher> {
+    Stack::real(name, async |sim, refresher| {
+        sim.add_user(ALICE, life).await;
+        refresher.log_in(sim, ALICE).await;
+    })
+    .await
+}
+
+/// A refresher without an Envoy.
+async fn alone(name: &str) -> (Sim, Refresher) {
+    let folder = new_folder(name);
+    let sim = Sim::start(&folder).await;
+    let refresher = Refresher::new(&folder, &sim);
+    (sim, refresher)
+}
+
+/// The token calls for an account that gave new tokens, by when they were answered, in Unix milliseconds.
+fn rotations(seen: &[Seen], email: &str) -> Vec<u64> {
+    seen.iter()
+        .filter(|seen| seen.path() == "/oauth/token" && seen.account() == Some(email))
+        .filter(|seen| seen.0["status"] == 200)
+        .map(Seen::at)
+        .collect()
+}
+
+/// Row 1, shortened to 30 s of 180: access tokens that live for 6 s, 100 requests a second, and none of these carries
+/// an expired token. A new token is in use within 200 ms (the median; a busy machine may be late once).
+#[test]
+fn no_request_carries_an_expired_token() {
+    run(async {
+        let stack = alice("life-rotation", Duration::from_secs(6)).await;
+        let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
+        sleep(Duration::from_secs(30)).await;
+        load.assert_all_good(2_000).await;
+        assert_eq!(stack.sim.count("expired_token_uses").await, 0);
+        assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+        assert_eq!(stack.sim.count("reuse_detected").await, 0);
+
+        let seen = stack.sim.seen().await;
+        let rotations = rotations(&seen, ALICE);
+        assert!(rotations.len() >= 5, "{} rotations", rotations.len());
+        let mut lags: Vec<u64> = rotations.iter().skip(1).map(|at| lag(&seen, *at)).collect();
+        lags.sort_unstable();
+        println!(
+            "the old token was last used, in milliseconds after the new one was given: {lags:?}"
+        );
+        assert!(lags[lags.len() / 2] <= 200, "{lags:?}");
+        assert!(lags[lags.len() - 1] <= 2_000, "{lags:?}");
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// For how many milliseconds after the rotation at `at` the token before it was still used.
+fn lag(seen: &[Seen], at: u64) -> u64 {
+    let requests: Vec<_> = seen
+        .iter()
+        .filter(|seen| seen.path().contains("?load"))
+        .collect();
+    let old = requests.iter().rfind(|seen| seen.at() < at);
+    let Some(old) = old.map(|seen| seen.header("authorization")) else {
+        return 0;
+    };
+    let last = requests
+        .iter()
+        .rfind(|seen| seen.header("authorization") == old);
+    last.map_or(0, |last| last.at().saturating_sub(at))
+}
+
+/// Row 2, shortened to 10 rounds of 1,000: 100 requests that get a 401 at the same time, and five commands beside the
+/// daemon, make one refresh call at a time and never send a token twice.
+#[test]
+fn a_storm_of_triggers_is_one_call_at_a_time() {
+    run(async {
+        let stack = alice("life-storm", HOUR).await;
+        let caller = stack.caller("storm").await;
+        for round in 1..=10 {
+            stack
+                .sim
+                .ask(
+                    reqwest::Method::POST,
+                    &format!("/users/{ALICE}/revoke_access"),
+                    Value::Null,
+                )
+                .await;
+            let requests = (0..100).map(|_| caller.post(RESPONSES, &Value::Null));
+            let command = ["refresh", ALICE];
+            let commands = (0..5).map(|_| stack.refresher.try_run(&command, ""));
+            tokio::join!(join_all(requests), join_all(commands));
+            eventually(
+                "the new token is in use",
+                Duration::from_secs(10),
+                async || {
+                    let answer = caller.post(RESPONSES, &responses_body()).await;
+                    holds(answer.status == 200, || {
+                        format!("round {round}: {answer:?}")
+                    })
+                },
+            )
+            .await;
+        }
+        assert_eq!(stack.sim.count("refresh_in_flight_max_per_family").await, 1);
+        assert_eq!(stack.sim.count("reuse_detected").await, 0);
+        assert_eq!(stack.refresher.account(ALICE).await["status"], "active");
+    });
+}
+
+/// Row 3, shortened to some 80 kills of 1,000: whatever the daemon was doing when it was killed, an account is only lost
+/// if the kill fell between the token endpoint's answer and the store's fsync; it then needs a login, and its dead token
+/// is sent no more than once.
+#[test]
+fn kills_lose_no_account_outside_the_window() {
+    const ACCOUNTS: usize = 40;
+    const STORM: Duration = Duration::from_secs(30);
+    run(async {
+        let (sim, mut refresher) = alone("life-kills").await;
+        let emails: Vec<String> = (0..ACCOUNTS)
+            .map(|n| format!("user-{n}@example.com"))
+            .collect();
+        for email in &emails {
+            sim.add_user(email, Duration::from_secs(2)).await;
+            refresher.import(&sim, email).await;
+        }
+        let seed = rand::random();
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let (start, mut kills) = (Instant::now(), Vec::new());
+        while start.elapsed() < STORM {
+            refresher.serve().await;
+            sleep(Duration::from_millis(random.random_range(0..400))).await;
+            kills.push(unix_millis());
+            refresher.kill().await;
+        }
+        for email in &emails {
+            sim.add_user(email, HOUR).await;
+        }
+        refresher.serve().await;
+        // A claim of a process that was killed lapses after 60 s.
+        let settled = eventually(
+            "every account has settled",
+            Duration::from_secs(90),
+            async || {
+                let accounts = refresher.accounts().await;
+                let unsettled = accounts.iter().find(|account| {
+                    account["status"] != "needs_login" && account["usable"] != true
+                });
+                unsettled.map_or(Ok(accounts.clone()), |account| Err(account.to_string()))
+            },
+        )
+        .await;
+        let lost: Vec<&str> = settled
+            .iter()
+            .filter(|account| account["status"] == "needs_login")
+            .map(|account| account["name"].as_str().expect("a name"))
+            .collect();
+        let seen = sim.seen().await;
+        println!(
+            "{} kills, {} rotations, {} accounts lost",
+            kills.len(),
+            sim.count("refreshes").await,
+            lost.len()
+        );
+        assert_eq!(sim.count("refresh_in_flight_max_per_family").await, 1);
+        assert_eq!(
+            sim.count("reuse_detected").await,
+            lost.len() as u64,
+            "a dead token was sent again"
+        );
+        for email in lost {
+            let answered = rotations(&seen, email);
+            let last = *answered.last().expect("a rotation");
+            let kill = kills
+                .iter()
+                .find(|kill| **kill >= last)
+                .expect("a kill after it");
+            println!(
+                "{email}: killed {} ms after the last call was read",
+                kill - last
+            );
+            // The first answer was the login's. What the log says was stored was stored.
+            let stored = refresher.log_lines("\"message\":\"refreshed\"", email);
+            assert!(
+                answered.len() - 1 > stored,
+                "{email} was lost with its last token stored"
+            );
+        }
+    });
+}
+
+fn unix_millis() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    now.as_millis().try_into().expect("a time")
+}
+
+/// Row 4: an answer that is lost on the wire is asked for once more. A server with a grace period answers it, one
+/// without takes it for a stolen token; both within two calls.
+#[test]
+fn a_lost_answer_is_asked_for_once_more() {
+    run(async {
+        let (sim, mut refresher) = alone("life-lost-answer").await;
+        for (email, grace, status) in [
+            ("kind@example.com", 30, "active"),
+            ("strict@example.com", 0, "needs_login"),
+        ] {
+            sim.add_user(email, Duration::from_secs(5)).await;
+            refresher.import(&sim, email).await;
+            sim.add_user(email, HOUR).await;
+            sim.ask(
+                reqwest::Method::POST,
+                "/settings",
+                json!({"grace_seconds": grace}),
+            )
+            .await;
+            let lost = json!({"target": "token", "account": email, "times": 1, "drop_before_answer": true});
+            sim.add_fault(lost).await;
+            let before = calls(&sim, email).await;
+            refresher.serve().await;
+            eventually(email, Duration::from_secs(20), async || {
+                let account = refresher.account(email).await;
+                let settled = account["generation"] == 2 || account["status"] == "needs_login";
+                holds(settled, || account.to_string())
+            })
+            .await;
+            assert_eq!(refresher.account(email).await["status"], status, "{email}");
+            assert_eq!(calls(&sim, email).await - before, 2, "{email}");
+            refresher.stop().await;
+        }
+    });
+}
+
+/// How many token calls an account made.
+async fn calls(sim: &Sim, email: &str) -> usize {
+    let seen = sim.seen().await;
+    let calls = seen
+        .iter()
+        .filter(|seen| seen.path() == "/oauth/token" && seen.account() == Some(email));
+    calls.count()
+}
+
+/// Row 5: a token endpoint that is slow, down, limits or sends something else is asked again later, ever more slowly,
+/// and the account recovers with the next good answer. A 200 that is no answer may have spent the token: it is asked
+/// for once more and not twice.
+#[test]
+fn a_token_endpoint_in_trouble_is_asked_again_later() {
+    let troubles = [
+        ("down", 2, json!({"status": 503})),
+        (
+            "limits",
+            2,
+            json!({"status": 429, "headers": {"retry-after": "2"}}),
+        ),
+        (
+            "blocked",
+            2,
+            json!({"fixture": "codex/cloudflare_blocked.html"}),
+        ),
+        ("slow", 2, json!({"delay_ms": 3_000})),
+        (
+            "portal",
+            1,
+            json!({"status": 200, "body": "<html>log in to the hotel's network</html>"}),
+        ),
+        (
+            "half",
+            1,
+            json!({"status": 200, "body": {"access_token": 7}}),
+        ),
+    ];
+    run(async {
+        let (sim, mut refresher) = alone("life-trouble").await;
+        let email = |trouble: &str| format!("{trouble}@example.com");
+        for (trouble, times, fault) in &troubles {
+            let email = email(trouble);
+            sim.add_user(&email, Duration::from_secs(3)).await;
+            refresher.import(&sim, &email).await;
+            sim.add_user(&email, HOUR).await;
+            let mut fault = fault.clone();
+            fault["target"] = "token".into();
+            fault["account"] = email.into();
+            fault["times"] = (*times).into();
+            sim.add_fault(fault).await;
+        }
+        refresher.serve().await;
+        for (trouble, times, _) in &troubles {
+            let email = email(trouble);
+            eventually(trouble, Duration::from_secs(30), async || {
+                let account = refresher.account(&email).await;
+                assert_eq!(account["status"], "active", "{account}");
+                let fresh = account["generation"] == 2 && account["usable"] == true;
+                holds(fresh, || account.to_string())
+            })
+            .await;
+            let seen = sim.seen().await;
+            let calls: Vec<u64> = seen
+                .iter()
+                .filter(|seen| seen.path() == "/oauth/token" && seen.account() == Some(&email))
+                .skip(1) // The login.
+                .map(Seen::at)
+                .collect();
+            let pauses: Vec<u64> = calls.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            println!("{trouble}: {} calls, {pauses:?} ms apart", calls.len());
+            assert!(calls.len() <= times + 1, "{trouble}: {calls:?}");
+            let least = if *trouble == "limits" { 2_000 } else { 700 };
+            assert!(
+                pauses.iter().all(|pause| *pause >= least),
+                "{trouble}: {pauses:?}"
+            );
+        }
+        assert_eq!(sim.count("reuse_detected").await, 0);
+    });
+}
+
+/// Rows 4 and 5: an answer that says that the login is over is believed at once.
+#[test]
+fn an_ended_login_is_not_asked_again() {
+    run(async {
+        let (sim, mut refresher) = alone("life-ended").await;
+        let answers = [
+            "invalid_grant",
+            "refresh_token_expired",
+            "refresh_token_reused",
+            "refresh_token_invalidated",
+        ];
+        let email = |answer: &str| format!("{answer}@example.com");
+        for answer in answers {
+            let email = email(answer);
+            sim.add_user(&email, Duration::from_secs(2)).await;
+            refresher.import(&sim, &email).await;
+            let fixture = format!("codex/token_{answer}.json");
+            sim.add_fault(json!({"target": "token", "account": email, "fixture": fixture}))
+                .await;
+        }
+        refresher.serve().await;
+        for answer in answers {
+            let email = email(answer);
+            refresher
+                .becomes(&email, "needs_login", Duration::from_secs(10))
+                .await;
+            let account = refresher.account(&email).await;
+            assert!(
+                account["reason"]
+                    .as_str()
+                    .is_some_and(|reason| !reason.is_empty()),
+                "{account}"
+            );
+        }
+        sleep(Duration::from_secs(3)).await;
+        for answer in answers {
+            assert_eq!(
+                calls(&sim, &email(answer)).await,
+                2,
+                "{answer}: a login and one refresh"
+            );
+        }
+    });
+}
+
+/// Row 7: a token that the platform revokes early is replaced by one refresh, without a person.
+#[test]
+fn a_revoked_token_is_replaced() {
+    run(async {
+        let stack = alice("life-revoked", HOUR).await;
+        let caller = stack.caller("caller").await;
+        assert_eq!(caller.post(RESPONSES, &responses_body()).await.status, 200);
+        let before = stack.sim.count("refreshes").await;
+        stack
+            .sim
+            .ask(
+                reqwest::Method::POST,
+                &format!("/users/{ALICE}/revoke_access"),
+                Value::Null,
+            )
+            .await;
+        let revoked = Instant::now();
+        let refused = caller.post(RESPONSES, &responses_body()).await;
+        assert_eq!(refused.status, 401, "{refused:?}");
+        eventually(
+            "the new token is in use",
+            Duration::from_secs(2),
+            async || {
+                let answer = caller.post(RESPONSES, &responses_body()).await;
+                holds(answer.status == 200, || format!("{answer:?}"))
+            },
+        )
+        .await;
+        println!(
+            "a good answer came {:?} after the token was revoked",
+            revoked.elapsed()
+        );
+        assert_eq!(stack.sim.count("refreshes").await - before, 1);
+    });
+}
+
+/// Row 8, shortened to 60 accounts of 500: accounts that are all due at once are refreshed eight at a time.
+#[test]
+fn a_herd_is_refreshed_eight_at_a_time() {
+    const ACCOUNTS: usize = 60;
+    const DELAY: u64 = 300;
+    run(async {
+        let (sim, mut refresher) = alone("life-herd").await;
+        let emails: Vec<String> = (0..ACCOUNTS)
+            .map(|n| format!("user-{n}@example.com"))
+            .collect();
+        for email in &emails {
+            sim.add_user(email, Duration::from_secs(1)).await;
+            refresher.import(&sim, email).await;
+            sim.add_user(email, HOUR).await;
+        }
+        sim.ask(reqwest::Method::DELETE, "/requests", Value::Null)
+            .await;
+        sim.add_fault(json!({"target": "token", "delay_ms": DELAY}))
+            .await;
+        refresher.serve().await;
+        eventually(
+            "every account is fresh",
+            Duration::from_secs(20),
+            async || {
+                let accounts = refresher.accounts().await;
+                let fresh = accounts
+                    .iter()
+                    .filter(|account| account["usable"] == true)
+                    .count();
+                holds(fresh == ACCOUNTS, || format!("{fresh} fresh"))
+            },
+        )
+        .await;
+        let seen = sim.seen().await;
+        let starts: Vec<u64> = seen
+            .iter()
+            .filter(|seen| seen.path() == "/oauth/token")
+            .map(Seen::at)
+            .collect();
+        assert_eq!(starts.len(), ACCOUNTS);
+        let in_flight = |at: u64| {
+            starts
+                .iter()
+                .filter(|start| **start <= at && at < **start + DELAY)
+                .count()
+        };
+        let most = starts.iter().map(|at| in_flight(*at)).max();
+        println!("at most {most:?} calls in flight");
+        assert!(most.is_some_and(|most| (2..=8).contains(&most)), "{most:?}");
+    });
+}
+
+/// Row 9: an account that is removed, disabled or ended, and a key that is revoked, is out of use within 2 s.
+#[test]
+fn what_is_taken_away_is_out_of_use_within_two_seconds() {
+    const CHAT: &str = "/v1/chat/completions";
+    run(async {
+        let stack = Stack::real("life-removed", async |sim, refresher| {
+            for name in ["stays", "disabled", "removed"] {
+                let key = format!("sk-{name}");
+                sim.add_api_key("openai", &key, name).await;
+                refresher.add_api_key(name, "openai", &key).await;
+            }
+        })
+        .await;
+        let mut loads = Vec::new();
+        for caller in 0..12 {
+            let caller = stack.caller(&format!("caller-{caller}")).await;
+            loads.push(Load::start(caller, CHAT, chat_body(false), 10));
+        }
+        sleep(Duration::from_secs(1)).await;
+        let mut gone = Vec::new();
+        for (command, name) in [("disable", "disabled"), ("remove", "removed")] {
+            stack.refresher.run(&["accounts", command, name], "").await;
+            gone.push((name, unix_millis()));
+        }
+        sleep(Duration::from_secs(3)).await;
+        for load in loads {
+            load.assert_all_good(20).await;
+        }
+        let seen = stack.sim.seen().await;
+        for (name, at) in gone {
+            let uses = seen.iter().filter(|seen| seen.account() == Some(name));
+            let last = uses.map(Seen::at).max().expect("it was used");
+            println!("{name}: last used {} ms after", last.saturating_sub(at));
+            assert!(last <= at + 2_000, "{name} was used {} ms after", last - at);
+        }
+
+        let caller = stack.caller("revoked").await;
+        stack
+            .refresher
+            .run(&["keys", "revoke", "revoked"], "")
+            .await;
+        eventually("the key is refused", Duration::from_secs(2), async || {
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            holds(answer.status == 401, || format!("{answer:?}"))
+        })
+        .await;
+
+        stack
+            .refresher
+            .run(&["accounts", "enable", "disabled"], "")
+            .await;
+        stack
+            .refresher
+            .run(&["accounts", "remove", "stays"], "")
+            .await;
+        eventually(
+            "the account that was enabled serves",
+            Duration::from_secs(2),
+            async || {
+                let answer = stack
+                    .caller("enabled")
+                    .await
+                    .post(CHAT, &chat_body(false))
+                    .await;
+                let seen = stack.sim.seen().await;
+                let account = seen.last().and_then(Seen::account);
+                holds(answer.status == 200 && account == Some("disabled"), || {
+                    format!("{account:?} {answer:?}")
+                })
+            },
+        )
+        .await;
+    });
+}
