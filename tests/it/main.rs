@@ -16,6 +16,9 @@ mod harness;
 /// What callers get, and what the platform sees of them.
 mod callers;
 
+/// The real clients: the OpenAI and Anthropic SDKs and Codex CLI.
+mod clients;
+
 /// What callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
 

@@ -25,19 +25,13 @@ impl Envoy {
     /// Writes `run.yaml` into `folder`: the shipped configuration with `port` (0: the system chooses) and the state in
     /// `folder/state`.
     pub async fn configure(folder: &Path, port: u16) -> PathBuf {
-        let script = source_root().join("scripts/envoy-config.sh");
-        let state = folder.join("state");
-        let wasm = setting("LATCHKEY_WASM");
-        let port = port.to_string();
-        let arguments = [
-            "--port".as_ref(),
-            port.as_ref(),
-            "--state".as_ref(),
-            state.as_os_str(),
-            "--wasm".as_ref(),
-            wasm.as_os_str(),
-        ];
-        let printed = program::output(&script, arguments).await;
+        let mut script = Program::command(&source_root().join("scripts/envoy-config.sh"));
+        script
+            .args(["--port", &port.to_string(), "--state"])
+            .arg(folder.join("state"))
+            .arg("--wasm")
+            .arg(setting("LATCHKEY_WASM"));
+        let printed = program::output_of(script, START_LIMIT).await;
         assert!(printed.status.success(), "{printed:?}");
         let config = folder.join("run.yaml");
         std::fs::write(&config, printed.stdout).expect("written");

@@ -1,14 +1,17 @@
 //! A program under test.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 use super::RUNTIME;
 
@@ -70,16 +73,13 @@ impl Program {
     }
 }
 
-/// Runs a program to its end.
-pub async fn output<A: AsRef<OsStr>>(
-    program: &Path,
-    arguments: impl IntoIterator<Item = A>,
-) -> std::process::Output {
-    let mut command = Program::command(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let running = RUNTIME.spawn(async move { command.output().await });
-    running.await.expect("spawned").expect("the program runs")
+/// Runs a command to its end, with its standard input closed.
+///
+/// # Panics
+/// If it takes longer than `limit`.
+pub async fn output_of(mut command: Command, limit: Duration) -> Output {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let running = RUNTIME.spawn(async move { timeout(limit, command.output()).await });
+    let ended = running.await.expect("spawned").expect("it ends in time");
+    ended.expect("the program runs")
 }

@@ -1,0 +1,193 @@
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use crate::harness::{
+    Caller, Stack,
+    program::{self, Program},
+    run, setting, source_root,
+    stack::ALICE,
+};
+
+/// How long a client may take, its start included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The stack that these tests share.
+async fn stack() -> Arc<Stack> {
+    Stack::shared("clients").await
+}
+
+/// A command for a client that reaches the gateway and nothing else: whatever it asks of other hosts goes to a proxy
+/// that is not there.
+fn client(name: &str) -> tokio::process::Command {
+    let mut command = Program::command(&setting("LATCHKEY_CLIENTS").join("bin").join(name));
+    for variable in [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ] {
+        command.env(variable, "http://127.0.0.1:9");
+    }
+    for variable in ["NO_PROXY", "no_proxy"] {
+        command.env(variable, "127.0.0.1");
+    }
+    for variable in [
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_AUTH_TOKEN",
+        "CODEX_HOME",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs a script of `tests/clients` and returns the JSON that it prints.
+async fn python(script: &str, caller: &Caller) -> Value {
+    let mut command = client("python");
+    command
+        .arg(source_root().join("tests/clients").join(script))
+        .arg(caller.url(""))
+        .arg(caller.key());
+    let output = program::output_of(command, LIMIT).await;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn the_openai_client_works_and_understands_refusals() {
+    run(async {
+        let stack = stack().await;
+        let got = python("openai_client.py", &stack.caller("openai")).await;
+        let text = got["chat"].as_str().expect("a text");
+        assert!(!text.is_empty(), "{got}");
+        for part in ["chat_stream", "response", "response_stream"] {
+            assert!(
+                got[part].as_str().is_some_and(|text| !text.is_empty()),
+                "{part}: {got}"
+            );
+        }
+        assert_eq!(got["last_event"], "response.completed", "{got}");
+        assert_eq!(got["embedding"], true, "{got}");
+        assert!(
+            got["models"]
+                .as_array()
+                .is_some_and(|models| models.contains(&"gpt-5.6".into())),
+            "{got}"
+        );
+        let refused = serde_json::json!(["AuthenticationError", 401, "latchkey_unknown_key"]);
+        assert_eq!(got["refused"], refused);
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+#[test]
+fn the_anthropic_client_works_and_understands_refusals() {
+    run(async {
+        let stack = stack().await;
+        let got = python("anthropic_client.py", &stack.caller("anthropic")).await;
+        for part in ["message", "stream"] {
+            assert!(
+                got[part].as_str().is_some_and(|text| !text.is_empty()),
+                "{part}: {got}"
+            );
+        }
+        assert_eq!(got["stop_reason"], "end_turn", "{got}");
+        assert_eq!(got["tokens"], true, "{got}");
+        assert!(
+            got["models"]
+                .as_array()
+                .is_some_and(|models| models.contains(&"claude-opus-5-5".into())),
+            "{got}"
+        );
+        let refused = serde_json::json!(["AuthenticationError", 401, "latchkey_unknown_key"]);
+        assert_eq!(got["refused"], refused);
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// As a custom provider (codex.md §7.2), at the login of a ChatGPT account and at an API key.
+#[test]
+fn codex_prints_the_platforms_answer() {
+    run(async {
+        let stack = stack().await;
+        for (pool, account) in [("codex", ALICE), ("openai", "openai-key")] {
+            let caller = stack.caller(pool);
+            let home = stack.folder.join(format!("codex-{pool}"));
+            fs::create_dir_all(&home).expect("a folder");
+            fs::write(home.join("config.toml"), config(&caller.url("/v1"))).expect("written");
+            let events = codex(&home, caller.key()).await;
+            let answer = events
+                .iter()
+                .find(|event| event["item"]["type"] == "agent_message");
+            let answer = answer.unwrap_or_else(|| panic!("no answer: {events:?}"));
+            let text = answer["item"]["text"].as_str();
+            assert!(text.is_some_and(|text| text.contains(account)), "{answer}");
+            let ended = events.last().expect("events");
+            assert_eq!(ended["type"], "turn.completed", "{events:?}");
+            let seen = stack.sim.seen().await;
+            let by_codex = |agent: &&str| agent.starts_with("codex_exec/");
+            let served = seen.iter().rfind(|seen| {
+                seen.header("user-agent")
+                    .iter()
+                    .any(|agent| by_codex(agent))
+            });
+            assert_eq!(
+                served.and_then(|seen| seen.account()),
+                Some(account),
+                "{served:?}"
+            );
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+fn config(base_url: &str) -> String {
+    format!(
+        r#"
+model = "gpt-6.1-sol"
+model_provider = "gateway"
+check_for_update_on_startup = false
+[analytics]
+enabled = false
+[features]
+plugins = false
+apps = false
+[model_providers.gateway]
+name = "gateway"
+base_url = "{base_url}"
+env_key = "GATEWAY_KEY"
+request_max_retries = 1
+stream_max_retries = 1
+"#
+    )
+}
+
+/// What `codex exec` reports, one event a line.
+async fn codex(home: &Path, key: &str) -> Vec<Value> {
+    let mut command = client("codex");
+    command
+        .args(["exec", "--skip-git-repo-check", "--json", "say hi"])
+        .env("CODEX_HOME", home)
+        .env("GATEWAY_KEY", key)
+        .current_dir(home);
+    let output = program::output_of(command, LIMIT).await;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{printed}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let events = printed.lines().filter(|line| line.starts_with('{'));
+    events
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
