@@ -46,9 +46,7 @@ impl Refresher {
     /// Starts the daemon and waits until it serves.
     pub async fn serve(&mut self) {
         let mut command = self.command();
-        command
-            .arg("serve")
-            .env("LATCHKEY_LOG", "warn,refresher=debug");
+        command.arg("serve").env("LATCHKEY_LOG", "debug");
         let mut program = Program::start(command, &self.folder.join("refresher.log")).await;
         let socket = self.file("run/refresher.sock");
         eventually("the refresher serves", START_LIMIT, async || {
@@ -77,7 +75,7 @@ impl Refresher {
         command
     }
 
-    /// Runs a command with that standard input, and keeps what it prints in the log `cli.log`.
+    /// Runs a command with that standard input, and keeps what it prints in `cli.log`.
     pub async fn try_run(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = self.command();
         command
@@ -96,7 +94,10 @@ impl Refresher {
             child.wait_with_output().await.expect("waited for")
         });
         let output = running.await.expect("spawned");
-        self.log(&output);
+        // This prints a secret, once and for good reason.
+        let prints_key = arguments.starts_with(&["keys", "create"]);
+        self.log(if prints_key { &[] } else { &output.stdout });
+        self.log(&output.stderr);
         output
     }
 
@@ -107,7 +108,7 @@ impl Refresher {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    fn log(&self, output: &Output) {
+    fn log(&self, printed: &[u8]) {
         use std::io::Write;
         let log = self.folder.join("cli.log");
         let mut log = fs::File::options()
@@ -115,7 +116,7 @@ impl Refresher {
             .append(true)
             .open(log)
             .expect("a log");
-        log.write_all(&output.stderr).expect("written");
+        log.write_all(printed).expect("written");
     }
 
     /// Adds an account that has an API key.
@@ -159,8 +160,9 @@ impl Refresher {
             .expect("pasted");
         drop(stdin);
         let output = child.wait_with_output().await.expect("waited for");
-        self.log(&output);
-        assert!(output.status.success(), "{shown:?} {output:?}");
+        self.log(&shown);
+        self.log(&output.stderr);
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// Takes over a login that Codex CLI made.
