@@ -35,15 +35,6 @@ pub struct Account {
     pub expires_at: Option<u64>,
 }
 
-// === impl Account ===
-
-impl Account {
-    /// Whether the credential is past its end at `now`, in Unix milliseconds.
-    pub fn is_expired(&self, now: u64) -> bool {
-        self.expires_at.is_some_and(|expires_at| now >= expires_at)
-    }
-}
-
 fn serialize_secret<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(secret.expose())
 }
@@ -59,15 +50,6 @@ fn deserialize_secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::E
 #[cfg(test)]
 mod tests {
     use crate::snapshot::fixture;
-
-    #[test]
-    fn an_account_is_expired_from_its_end_on() {
-        let mut account = fixture::account("acc_1", "codex");
-        assert!(!account.is_expired(u64::MAX));
-        account.expires_at = Some(1_000);
-        assert!(!account.is_expired(999));
-        assert!(account.is_expired(1_000));
-    }
 
     #[test]
     fn debug_shows_no_credential() {

@@ -22,13 +22,14 @@ pub fn pick(candidates: &[Candidate], session: u64, now: u64) -> Option<&Candida
     let (before, after) = candidates.split_at_checked(start)?;
     let mut ring = after.iter().chain(before);
     for _ in candidates.chunks(WINDOW) {
-        let eligible = ring
+        let scored = ring
             .by_ref()
             .take(WINDOW)
-            .filter(|candidate| candidate.is_eligible(now));
-        let best = eligible.max_by(|a, b| score(a, session).total_cmp(&score(b, session)));
-        if best.is_some() {
-            return best;
+            .filter(|candidate| candidate.is_eligible(now))
+            .map(|candidate| (score(candidate, session), candidate));
+        let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        if let Some((_, candidate)) = best {
+            return Some(candidate);
         }
     }
     None
