@@ -104,13 +104,14 @@ pub(super) fn send(reply: &Reply) {
 /// request, so that it is seen by the upstream filters and survives an internal redirect.
 ///
 /// The argument is Envoy's `DeclarePropertyArguments` in protobuf's wire format: the name is
-/// field 1, the type field 2 (1: string, so that access logs show it as it is), the life span
-/// field 5 (1: downstream request).
+/// field 1, the type field 3 (1: string, so that access logs show it as it is), the life span
+/// field 5 (1: downstream request). Field 2 would make it read-only: a second pass through the
+/// gate could then not set it, and the SDK panics on Envoy's refusal.
 pub(super) fn declare_account_property() {
     let mut arguments = vec![0x0a];
     arguments.extend(u8::try_from(ACCOUNT_PROPERTY.len()));
     arguments.extend_from_slice(ACCOUNT_PROPERTY.as_bytes());
-    arguments.extend_from_slice(&[0x10, 0x01, 0x28, 0x01]);
+    arguments.extend_from_slice(&[0x18, 0x01, 0x28, 0x01]);
     // A VM with both roles declares it twice; the second time is refused and changes nothing.
     let _ = hostcalls::call_foreign_function("declare_property", Some(&arguments));
 }
