@@ -27,6 +27,9 @@ const TEMPLATE: &str = include_str!("../gateway.yaml");
 /// How long a gateway may take until it serves, the largest snapshot included.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many lines of an Envoy's log an error shows; the first say why, the others repeat it.
+const LOG_LINES: usize = 10;
+
 /// A row of the table.
 #[derive(Debug, Clone)]
 pub struct Variant {
@@ -150,7 +153,9 @@ impl Gateway {
                 }
                 Err(error) if Instant::now() > deadline => {
                     let log = fs::read_to_string(&self.log).unwrap_or_default();
-                    bail!("{} does not serve: {error:#}\n{log}", self.variant.name);
+                    let start: Vec<&str> = log.lines().take(LOG_LINES).collect();
+                    let (name, log) = (&self.variant.name, start.join("\n"));
+                    bail!("{name} does not serve: {error:#}\n{log}");
                 }
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
