@@ -2,7 +2,7 @@
 //! Both hold 32 bytes as base64.
 
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use crate::seal::{KEY_BYTES, Key};
-use crate::state::{self, StateDir, io_error, require_private, sync_parent};
+use crate::state::{self, StateDir, io_error, replace_file, require_private};
 
 /// The environment variable that goes before the file.
 pub const VARIABLE: &str = "LATCHKEY_KEY";
@@ -104,17 +104,8 @@ fn create(path: &Path) -> Result<Key, Error> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     rand::rng().fill_bytes(&mut *bytes);
     let text = Zeroizing::new(STANDARD.encode(*bytes) + "\n");
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(io_error(path, "make the key file"))?;
-    sync_parent(path)?;
+    // Whole or not at all: who is killed meanwhile leaves no half of a key.
+    replace_file(path, text.as_bytes())?;
     Ok(Key::new(&bytes))
 }
 

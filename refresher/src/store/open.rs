@@ -1,7 +1,7 @@
 //! Opens the database, or makes it; refuses, and leaves alone, what is not a whole database of ours.
 
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,24 +48,14 @@ impl Store {
             require_private_file(&path)?;
             check_magic(&path)?;
             check_contents(&path, &keyring).await?;
+        } else {
+            make(&path, &keyring).await?;
         }
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .disable_statement_logging();
         let pool = SqlitePoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
-            .connect_with(options)
+            .connect_with(options(&path))
             .await?;
         migrate(&pool, &path).await?;
-        if !exists {
-            found(&pool, &keyring).await?;
-            state::sync_parent(&path)?;
-        }
         let (_, revision) = head(&mut *pool.acquire().await?).await?;
         Ok(Store {
             pool,
@@ -73,6 +63,43 @@ impl Store {
             revision: Arc::new(watch::Sender::new(revision)),
         })
     }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .disable_statement_logging()
+}
+
+/// Makes a new database beside its place and moves it there when it is whole: who is killed meanwhile leaves none.
+async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
+    let unfinished = path.with_extension("new");
+    for leftover in [&unfinished, &path.with_extension("new-journal")] {
+        match fs::remove_file(leftover) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(
+                    state::io_error(leftover, "remove what an earlier start left")(error).into(),
+                );
+            }
+            _ => {}
+        }
+    }
+    let options = options(&unfinished)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Delete);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options)
+        .await?;
+    migrate(&pool, path).await?;
+    found(&pool, keyring).await?;
+    pool.close().await;
+    fs::rename(&unfinished, path).map_err(state::io_error(path, "put the new database here"))?;
+    Ok(state::sync_parent(path)?)
 }
 
 fn not_ours(path: &Path, found: impl Into<String>) -> Error {
