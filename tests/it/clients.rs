@@ -135,11 +135,9 @@ fn codex_prints_the_platforms_answer() {
             assert_eq!(ended["type"], "turn.completed", "{events:?}");
             let seen = stack.sim.seen().await;
             let by_codex = |agent: &&str| agent.starts_with("codex_exec/");
-            let served = seen.iter().rfind(|seen| {
-                seen.header("user-agent")
-                    .iter()
-                    .any(|agent| by_codex(agent))
-            });
+            let served = seen
+                .iter()
+                .rfind(|seen| seen.header("user-agent").iter().any(by_codex));
             assert_eq!(
                 served.and_then(|seen| seen.account()),
                 Some(account),

@@ -28,6 +28,15 @@ mod faults;
 /// Tokens are refreshed in time, once, and survive crashes and bad token endpoints.
 mod credential_life;
 
+/// What is at rest survives crashes and a full disk, and is refused where it is not as it should be.
+mod store;
+
+/// The shipped configurations of Envoy.
+mod config;
+
+/// One test for each bug that was found and is to stay away.
+mod regression;
+
 /// The README's commands and configurations, and the demo.
 mod docs;
 

@@ -12,6 +12,9 @@ use super::{eventually, program, program::Program, setting, source_root};
 /// How long Envoy may take until it listens: it compiles the filter, on a machine that is busy.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Where the shipped configuration has the admin interface, in a stack's folder.
+const ADMIN_SOCKET: &str = "state/run/envoy-admin.sock";
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
@@ -22,32 +25,48 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Writes `run.yaml` into `folder`: the shipped configuration with `port` (0: the system chooses) and the state in
+    /// Writes `run.yaml` into `folder`: a shipped configuration with `port` (0: the system chooses) and the state in
     /// `folder/state`.
-    pub async fn configure(folder: &Path, port: u16) -> PathBuf {
+    pub async fn configure(folder: &Path, shipped: &str, port: u16) -> PathBuf {
         let mut script = Program::command(&source_root().join("scripts/envoy-config.sh"));
         script
+            .arg("--from")
+            .arg(source_root().join("envoy").join(shipped))
             .args(["--port", &port.to_string(), "--state"])
             .arg(folder.join("state"))
             .arg("--wasm")
             .arg(setting("LATCHKEY_WASM"));
         let printed = program::output_of(script, START_LIMIT).await;
         assert!(printed.status.success(), "{printed:?}");
+        let mut text = String::from_utf8(printed.stdout).expect("UTF-8");
+        if !text.contains("\nadmin:") {
+            // What is added to somebody's Envoy leaves its admin interface alone, which this harness needs.
+            let socket = folder.join(ADMIN_SOCKET);
+            text += &format!(
+                "\nadmin: {{address: {{pipe: {{path: {}}}}}}}\n",
+                socket.display()
+            );
+        }
         let config = folder.join("run.yaml");
-        std::fs::write(&config, printed.stdout).expect("written");
+        std::fs::write(&config, text).expect("written");
         config
     }
 
-    /// Starts it on `folder` and waits until it listens. `state/envoy/clusters.json` has to be there.
+    /// Starts it on `folder` with `envoy.yaml` and waits until it listens. `state/envoy/clusters.json` has to be there.
     pub async fn start(folder: &Path, port: u16) -> Self {
-        let config = Self::configure(folder, port).await;
+        Self::start_with(folder, "envoy.yaml", port).await
+    }
+
+    /// [`Envoy::start`] with another shipped configuration.
+    pub async fn start_with(folder: &Path, shipped: &str, port: u16) -> Self {
+        let config = Self::configure(folder, shipped, port).await;
         let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
         command
             .arg("--config-path")
             .arg(config)
             .args(["--concurrency", "2", "--disable-hot-restart"])
             .args(["--log-level", "info"]);
-        let socket = folder.join("state/run/envoy-admin.sock");
+        let socket = folder.join(ADMIN_SOCKET);
         std::fs::remove_file(&socket).ok();
         let mut program = Program::start(command, &folder.join("envoy.log")).await;
         let admin = reqwest::Client::builder().unix_socket(socket).build();

@@ -8,7 +8,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 use super::{RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim};
 
@@ -45,17 +48,28 @@ impl Refresher {
 
     /// Starts the daemon and waits until it serves.
     pub async fn serve(&mut self) {
-        let mut command = self.command();
-        command.arg("serve").env("LATCHKEY_LOG", "debug");
-        let mut program = Program::start(command, &self.folder.join("refresher.log")).await;
-        let socket = self.file("run/refresher.sock");
+        self.start().await;
+        let program = self.serving.as_mut().expect("started");
+        let socket = self.folder.join("state/run/refresher.sock");
         eventually("the refresher serves", START_LIMIT, async || {
             program.assert_alive();
             let connected = tokio::net::UnixStream::connect(&socket).await;
             connected.map(drop).map_err(|error| error.to_string())
         })
         .await;
-        self.serving = Some(program);
+    }
+
+    /// Starts the daemon.
+    pub async fn start(&mut self) {
+        let mut command = self.command(&[]);
+        command.arg("serve").env("LATCHKEY_LOG", "debug");
+        let log = self.folder.join("refresher.log");
+        self.serving = Some(Program::start(command, &log).await);
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.serving.as_ref().expect("it serves").pid()
     }
 
     /// `kill -9` of the daemon.
@@ -69,15 +83,29 @@ impl Refresher {
         assert!(status.success(), "{status}");
     }
 
-    fn command(&self) -> tokio::process::Command {
-        let mut command = Program::command(&setting("LATCHKEY_REFRESHER"));
+    /// The refresher on this state directory, run by `wrapper`.
+    fn command(&self, wrapper: &[&str]) -> Command {
+        let refresher = setting("LATCHKEY_REFRESHER");
+        let mut command = match wrapper {
+            [] => Program::command(&refresher),
+            [program, arguments @ ..] => {
+                let mut command = Program::command(program.as_ref());
+                command.args(arguments).arg(refresher);
+                command
+            }
+        };
         command.arg("--state-dir").arg(self.folder.join("state"));
         command
     }
 
     /// Runs a command with that standard input, and keeps what it prints in `cli.log`.
     pub async fn try_run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = self.command();
+        self.try_run_in(&[], arguments, input).await
+    }
+
+    /// [`Refresher::try_run`] with a program before it that runs it.
+    pub async fn try_run_in(&self, wrapper: &[&str], arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(wrapper);
         command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -127,7 +155,7 @@ impl Refresher {
 
     /// Logs a user of the simulated platform in, as a person with a browser elsewhere would.
     pub async fn log_in(&self, sim: &Sim, email: &str) {
-        let mut command = self.command();
+        let mut command = self.command(&[]);
         command
             .args(["login", "codex", "--paste", "--name", email])
             .stdin(Stdio::piped())

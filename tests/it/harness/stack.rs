@@ -97,13 +97,18 @@ impl Stack<Refresher> {
 impl Stack {
     /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all.
     pub async fn start(name: &str) -> Self {
+        Self::with(name, "envoy.yaml").await
+    }
+
+    /// [`Stack::start`] with another of the shipped configurations of Envoy.
+    pub async fn with(name: &str, shipped: &str) -> Self {
         let permit = permit().await;
         let folder = new_folder(name);
         let sim = Sim::start(&folder).await;
         let refresher = FakeRefresher::start(&folder).await;
         let revision = refresher.publish(population(&sim).await);
         sim.write_clusters(&folder, &[CODEX, OPENAI, ANTHROPIC]);
-        let envoy = Envoy::start(&folder, 0).await;
+        let envoy = Envoy::start_with(&folder, shipped, 0).await;
         let stack = Self {
             envoy,
             refresher,
