@@ -287,15 +287,16 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         let Ok(_slot) = self.slots.acquire().await else {
             return Ok(Refreshed::Busy); // Shutting down.
         };
-        let mut claim = match self.ledger.claim(account, seen, CLAIM_LIFE).await? {
+        let mut now = self.clock.now();
+        let mut claim = match self.ledger.claim(account, seen, now, CLAIM_LIFE).await? {
             Claimed::Ours(claim) => *claim,
             Claimed::Busy => return Ok(Refreshed::Busy),
             Claimed::Moved => return Ok(Refreshed::Superseded),
             Claimed::NotRefreshable => return Ok(Refreshed::NotRefreshable),
         };
         lock(&self.reports).answered(account, claim.generation, Instant::now());
+        let mut intended = claim.unanswered == 0; // By the claim itself.
         loop {
-            let now = self.clock.now();
             match next_step(
                 &claim,
                 self.is_usable(&claim, now),
@@ -313,7 +314,9 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                         .await;
                 }
             }
-            if !self.ledger.intend(&claim, now, CLAIM_LIFE).await? {
+            if !std::mem::take(&mut intended)
+                && !self.ledger.intend(&claim, now, CLAIM_LIFE).await?
+            {
                 return Ok(Refreshed::Superseded);
             }
             let call = timeout(
@@ -340,6 +343,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                     claim.unanswered += 1;
                     claim.first_unanswered_at.get_or_insert(now);
                     sleep(REPLAY_PAUSE).await;
+                    now = self.clock.now();
                 }
             }
         }

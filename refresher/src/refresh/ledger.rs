@@ -47,7 +47,7 @@ pub struct Claim {
     pub expires_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
     pub failures: u32,
-    /// How many calls went out with this generation's refresh token and stayed unanswered.
+    /// How many calls went out with this generation's refresh token and stayed unanswered, before this claim.
     pub unanswered: u32,
     /// When the first of those went out.
     pub first_unanswered_at: Option<UnixMillis>,
@@ -98,15 +98,18 @@ pub trait Ledger: Send + Sync + 'static {
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
 
     /// Takes the claim on `generation` of `account` for `life`, on the database's clock, if nobody holds one that has
-    /// not lapsed and the generation is current.
+    /// not lapsed and the generation is current. If no call with this generation is [unanswered](Claim::unanswered)
+    /// there is nothing to consider before the first, so the claim is the intent of it too: stored as one unanswered
+    /// call since `now`.
     fn claim(
         &self,
         account: &AccountId,
         generation: u64,
+        now: UnixMillis,
         life: Duration,
     ) -> impl Future<Output = Result<Claimed, Self::Error>> + Send;
 
-    /// Notes that a call is about to leave at `now`: one more `unanswered`; `first_unanswered_at` is `now` if it was
+    /// Notes that another call is about to leave at `now`: one more `unanswered`; `first_unanswered_at` is `now` if it was
     /// the first. Extends the claim to `life` from now. False, and nothing noted, if the claim is no longer ours or
     /// the generation has moved.
     fn intend(

@@ -28,30 +28,31 @@ impl Ledger for Store {
         rows.iter().map(entry).collect()
     }
 
-    async fn claim(&self, account: &AccountId, generation: u64, life: Duration) -> Result<Claimed> {
+    async fn claim(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        now: UnixMillis,
+        life: Duration,
+    ) -> Result<Claimed> {
         let mut change = self.change().await?;
-        let token = random_base32(TOKEN_CHARACTERS);
         let row = sqlx::query(
-            "UPDATE accounts SET claim_token = ?1, \
-             claim_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2 \
-             WHERE id = ?3 AND generation = ?4 AND kind = 'oauth' AND status <> 'needs_login' \
-             AND (claim_until IS NULL OR claim_until <= CAST(unixepoch('subsec') * 1000 AS INTEGER)) \
-             RETURNING name, platform, credential, expires_at, failures, unanswered, first_unanswered_at",
+            "SELECT name, platform, generation, credential, expires_at, failures, unanswered, first_unanswered_at, \
+             coalesce(claim_until > CAST(unixepoch('subsec') * 1000 AS INTEGER), 0) AS held FROM accounts \
+             WHERE id = ? AND kind = 'oauth' AND status <> 'needs_login'",
         )
-        .bind(&token)
-        .bind(millis(life))
         .bind(account.as_str())
-        .bind(signed(generation))
         .fetch_optional(change.sql())
         .await?;
         let Some(row) = row else {
-            let claimed = match self.entry_in(change.sql(), account).await? {
-                None => Claimed::NotRefreshable,
-                Some(found) if found != generation => Claimed::Moved,
-                Some(_) => Claimed::Busy,
-            };
-            return Ok(claimed);
+            return Ok(Claimed::NotRefreshable);
         };
+        if unsigned("accounts.generation", row.try_get("generation")?)? != generation {
+            return Ok(Claimed::Moved);
+        }
+        if row.try_get("held")? {
+            return Ok(Claimed::Busy);
+        }
         let Credential::OAuth(tokens) =
             self.open_credential(account.as_str(), generation, row.try_get("credential")?)?
         else {
@@ -62,7 +63,7 @@ impl Ledger for Store {
             name: row.try_get("name")?,
             platform: row.try_get("platform")?,
             generation,
-            token,
+            token: random_base32(TOKEN_CHARACTERS),
             tokens,
             expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
             failures: row.try_get("failures")?,
@@ -71,6 +72,17 @@ impl Ledger for Store {
                 .try_get::<Option<i64>, _>("first_unanswered_at")?
                 .map(UnixMillis),
         };
+        sqlx::query(
+            "UPDATE accounts SET claim_token = ?1, \
+             claim_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2, unanswered = max(unanswered, 1), \
+             first_unanswered_at = coalesce(first_unanswered_at, ?3) WHERE id = ?4",
+        )
+        .bind(&claim.token)
+        .bind(millis(life))
+        .bind(now.0)
+        .bind(account.as_str())
+        .execute(change.sql())
+        .await?;
         change.commit().await?;
         Ok(Claimed::Ours(Box::new(claim)))
     }
@@ -101,7 +113,7 @@ impl Ledger for Store {
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
-        let mut change = self.change().await?;
+        let mut change = self.urgent_change().await?;
         let generation = claim.generation + 1;
         let credential = Credential::OAuth(tokens.clone());
         let sealed = change
@@ -168,25 +180,6 @@ impl Ledger for Store {
         }
         change.commit().await?;
         Ok(true)
-    }
-}
-
-impl Store {
-    /// The generation of a refreshable account.
-    async fn entry_in(
-        &self,
-        connection: &mut sqlx::SqliteConnection,
-        account: &AccountId,
-    ) -> Result<Option<u64>> {
-        let generation: Option<i64> = sqlx::query_scalar(
-            "SELECT generation FROM accounts WHERE id = ? AND kind = 'oauth' AND status <> 'needs_login'",
-        )
-        .bind(account.as_str())
-        .fetch_optional(connection)
-        .await?;
-        generation
-            .map(|generation| unsigned("accounts.generation", generation))
-            .transpose()
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod ledger;
 mod open;
 mod snapshot;
+mod write_queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub use self::accounts::{Account, NewAccount, Saved, Status};
 pub use self::client_keys::{ClientKey, NewClientKey};
 pub use self::error::{Error, Result};
 pub use self::snapshot::{Platform, SnapshotPage};
+use self::write_queue::{Turn, WriteQueue};
 use crate::credential::Credential;
 use crate::seal::{Binding, Keyring};
 
@@ -36,6 +38,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Store {
     pool: SqlitePool,
     keyring: Arc<Keyring>,
+    writers: Arc<WriteQueue>,
     revision: Arc<watch::Sender<u64>>,
 }
 
@@ -89,11 +92,21 @@ impl Store {
 
     /// Begins a change. It holds the write lock until it is committed or dropped.
     async fn change(&self) -> Result<Change<'_>> {
+        self.begin(self.writers.ordinary().await).await
+    }
+
+    /// Begins a change of what exists nowhere else yet: it passes the changes that wait for their turn.
+    async fn urgent_change(&self) -> Result<Change<'_>> {
+        self.begin(self.writers.urgent().await).await
+    }
+
+    async fn begin<'s>(&'s self, turn: Turn<'s>) -> Result<Change<'s>> {
         let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Change {
             store: self,
             transaction,
             revision: None,
+            _turn: turn,
         })
     }
 
@@ -127,6 +140,8 @@ struct Change<'s> {
     store: &'s Store,
     transaction: Transaction<'static, Sqlite>,
     revision: Option<u64>,
+    /// Dropped last: the transaction has ended then.
+    _turn: Turn<'s>,
 }
 
 impl Change<'_> {

@@ -60,6 +60,7 @@ impl Store {
         Ok(Store {
             pool,
             keyring: Arc::new(keyring),
+            writers: Arc::default(),
             revision: Arc::new(watch::Sender::new(revision)),
         })
     }

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -84,7 +85,7 @@ async fn publish(store: &Store, ids: &[&str]) {
 }
 
 async fn claim(store: &Store, account: &AccountId, generation: u64, life: Duration) -> Claim {
-    match store.claim(account, generation, life).await.unwrap() {
+    match store.claim(account, generation, NOW, life).await.unwrap() {
         Claimed::Ours(claim) => *claim,
         other => panic!("{other:?}"),
     }
@@ -126,7 +127,7 @@ async fn one_claim_at_a_time() {
     let held = claim(&store, &id, 1, LIFE).await;
     assert_eq!(held.tokens.access.expose_secret(), "access-1");
     assert!(matches!(
-        other.claim(&id, 1, LIFE).await.unwrap(),
+        other.claim(&id, 1, NOW, LIFE).await.unwrap(),
         Claimed::Busy
     ));
     store
@@ -162,7 +163,7 @@ async fn of_many_claims_at_once_one_wins() {
         })
         .map(|store| {
             let id = id.clone();
-            tokio::spawn(async move { store.claim(&id, 1, LIFE).await.unwrap() })
+            tokio::spawn(async move { store.claim(&id, 1, NOW, LIFE).await.unwrap() })
         });
     let claimed = futures_util::future::join_all(claims).await;
     let won = claimed
@@ -205,7 +206,7 @@ async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
             .unwrap()
     );
     assert!(matches!(
-        store.claim(&id, 1, LIFE).await.unwrap(),
+        store.claim(&id, 1, NOW, LIFE).await.unwrap(),
         Claimed::Moved
     ));
     assert_eq!(
@@ -221,6 +222,40 @@ async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
 }
 
 #[tokio::test]
+async fn new_tokens_are_stored_before_claims_that_waited_longer() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        ids.push(add_login(&store, name).await);
+    }
+    let held = claim(&store, &ids[0], 1, LIFE).await;
+    let stored = RefCell::new(Vec::new());
+    let claiming = async |id: &AccountId| {
+        claim(&store, id, 1, LIFE).await;
+        stored.borrow_mut().push("claim");
+    };
+    let committing = async {
+        let new = tokens("access-2");
+        assert!(store.commit(&held, &new, None, NOW).await.unwrap());
+        stored.borrow_mut().push("tokens");
+    };
+    let writing = store.change().await.unwrap();
+    let waiting = async {
+        tokio::join!(
+            claiming(&ids[1]),
+            claiming(&ids[2]),
+            claiming(&ids[3]),
+            committing
+        );
+    };
+    let mut waiting = std::pin::pin!(waiting);
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    writing.commit().await.unwrap();
+    waiting.await;
+    assert_eq!(*stored.borrow(), ["tokens", "claim", "claim", "claim"]);
+}
+
+#[tokio::test]
 async fn an_intent_outlives_the_process_and_a_commit_clears_it() {
     let Fixture {
         store,
@@ -228,15 +263,28 @@ async fn an_intent_outlives_the_process_and_a_commit_clears_it() {
         _outer,
     } = fixture().await;
     let id = add_login(&store, "alice").await;
+    let later = NOW.plus(LIFE);
+    let held = claim(&store, &id, 1, Duration::ZERO).await;
+    assert_eq!((held.unanswered, held.first_unanswered_at), (0, None));
+    store.close().await;
+    let store = open(&state).await.unwrap();
+    for _ in 0..2 {
+        let held = claim(&store, &id, 1, Duration::ZERO).await;
+        assert_eq!(
+            (held.unanswered, held.first_unanswered_at),
+            (1, Some(NOW)),
+            "only a first call is intended by its claim"
+        );
+    }
     let held = claim(&store, &id, 1, LIFE).await;
-    assert!(store.intend(&held, NOW, Duration::ZERO).await.unwrap());
+    assert!(store.intend(&held, later, Duration::ZERO).await.unwrap());
     store.close().await;
     let store = open(&state).await.unwrap();
     let held = claim(&store, &id, 1, LIFE).await;
-    assert_eq!((held.unanswered, held.first_unanswered_at), (1, Some(NOW)));
+    assert_eq!((held.unanswered, held.first_unanswered_at), (2, Some(NOW)));
     assert!(
         store
-            .commit(&held, &tokens("access-2"), Some(NOW.plus(LIFE)), NOW)
+            .commit(&held, &tokens("access-2"), Some(later), NOW)
             .await
             .unwrap()
     );
@@ -271,7 +319,7 @@ async fn a_disabled_account_is_refreshed_and_one_without_a_login_is_not() {
             .unwrap()
     );
     assert!(matches!(
-        store.claim(&id, 2, LIFE).await.unwrap(),
+        store.claim(&id, 2, NOW, LIFE).await.unwrap(),
         Claimed::NotRefreshable
     ));
     assert_eq!(store.entries().await.unwrap(), []);

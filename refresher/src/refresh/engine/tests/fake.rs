@@ -340,6 +340,7 @@ impl Ledger for Side {
         &self,
         account: &AccountId,
         generation: u64,
+        now: UnixMillis,
         life: Duration,
     ) -> Result<Claimed, Broken> {
         let claim = |row: &mut Row| {
@@ -358,7 +359,7 @@ impl Ledger for Side {
             }
             let token = crate::id::random_hex(10);
             row.claim = Some((token.clone(), Instant::now() + life));
-            Claimed::Ours(Box::new(Claim {
+            let claim = Claim {
                 account: row.account.clone(),
                 name: "test".into(),
                 platform: "test".into(),
@@ -373,7 +374,10 @@ impl Ledger for Side {
                 failures: row.failures,
                 unanswered: row.unanswered,
                 first_unanswered_at: row.first_unanswered_at,
-            }))
+            };
+            row.unanswered = row.unanswered.max(1);
+            row.first_unanswered_at.get_or_insert(now);
+            Claimed::Ours(Box::new(claim))
         };
         Ok(self.transact(|world| world.row_of(account, claim)).await)
     }
