@@ -330,6 +330,7 @@ async fn add_account(
     Ok(id)
 }
 
+/// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
 async fn renew_account(
     change: &mut Change<'_>,
     old: &Account,
@@ -343,8 +344,8 @@ async fn renew_account(
     let revision = change.next_revision().await?;
     sqlx::query(
         "UPDATE accounts SET kind = ?1, status = 'active', reason = NULL, vars = ?2, generation = ?3, credential = ?4, \
-         issued_at = ?5, expires_at = ?6, claim_token = NULL, claim_until = NULL, unanswered = 0, \
-         first_unanswered_at = NULL, failures = 0, retry_at = NULL, updated_at = ?5, revision = ?7 WHERE id = ?8",
+         issued_at = ?5, expires_at = ?6, unanswered = 0, first_unanswered_at = NULL, failures = 0, retry_at = NULL, \
+         updated_at = ?5, revision = ?7 WHERE id = ?8",
     )
     .bind(new.credential.kind().as_str())
     .bind(vars_to_json(&new.vars))

@@ -124,7 +124,9 @@ impl Ledger for Store {
             "UPDATE accounts SET generation = ?1, credential = ?2, issued_at = ?3, expires_at = ?4, \
              status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
              reason = CASE status WHEN 'disabled' THEN reason END, \
-             claim_token = NULL, claim_until = NULL, unanswered = 0, first_unanswered_at = NULL, failures = 0, \
+             claim_token = nullif(claim_token, ?8), \
+             claim_until = CASE claim_token WHEN ?8 THEN NULL ELSE claim_until END, \
+             unanswered = 0, first_unanswered_at = NULL, failures = 0, \
              retry_at = NULL, updated_at = ?3, revision = ?5 WHERE id = ?6 AND generation = ?7",
         )
         .bind(signed(generation))
@@ -134,6 +136,7 @@ impl Ledger for Store {
         .bind(revision)
         .bind(claim.account.as_str())
         .bind(signed(claim.generation))
+        .bind(&claim.token)
         .execute(change.sql())
         .await?;
         if updated.rows_affected() == 0 {

@@ -209,6 +209,10 @@ async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
         store.claim(&id, 1, NOW, LIFE).await.unwrap(),
         Claimed::Moved
     ));
+    assert!(
+        matches!(store.claim(&id, 2, NOW, LIFE).await.unwrap(), Claimed::Busy),
+        "the other claim's call may be in flight"
+    );
     assert_eq!(
         store
             .tokens(&id)
@@ -358,6 +362,30 @@ async fn a_new_login_renews_the_account_of_its_name() {
             Err(Error::NameTaken { .. })
         ));
     }
+}
+
+#[tokio::test]
+async fn a_new_login_during_a_refresh_leaves_the_claim_to_its_holder() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let held = claim(&store, &id, 1, LIFE).await;
+    let new = NewAccount {
+        name: "alice",
+        platform: "codex",
+        credential: Credential::OAuth(tokens("access-9")),
+        vars: BTreeMap::new(),
+        expires_at: None,
+    };
+    assert_eq!(
+        store.save_account(new, true, NOW).await.unwrap(),
+        Saved::Renewed(id.clone())
+    );
+    assert!(matches!(
+        store.claim(&id, 2, NOW, LIFE).await.unwrap(),
+        Claimed::Busy
+    ));
+    let late = store.commit(&held, &tokens("access-2"), None, NOW).await;
+    assert!(!late.unwrap(), "the login's tokens are newer");
 }
 
 #[tokio::test]
