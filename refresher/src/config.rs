@@ -4,11 +4,17 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::refresh::engine::Settings;
 
 /// The most bytes of `config.toml`.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+/// The longest `grace_seconds`: no token endpoint is known that takes a spent token for longer.
+const MAX_GRACE_SECONDS: u64 = 300;
 
 /// The operator's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -20,6 +26,9 @@ pub struct Config {
     pub platforms_dir: Option<PathBuf>,
     /// The daemon.
     pub serve: Serve,
+    /// The refresh engine.
+    #[serde(deserialize_with = "refresh")]
+    pub refresh: Settings,
     /// The clusters that Envoy reads.
     pub envoy: Envoy,
 }
@@ -30,6 +39,24 @@ pub struct Config {
 pub struct Serve {
     /// User ids that may use the socket besides this process's own and root; Envoy's, where it runs as another user.
     pub allowed_uids: BTreeSet<u32>,
+}
+
+/// `[refresh]`.
+fn refresh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Settings, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Refresh {
+        grace_seconds: Option<u64>,
+    }
+    match Refresh::deserialize(deserializer)?.grace_seconds {
+        None => Ok(Settings::default()),
+        Some(seconds @ 0..=MAX_GRACE_SECONDS) => Ok(Settings {
+            grace: Duration::from_secs(seconds),
+        }),
+        Some(seconds) => Err(D::Error::custom(format!(
+            "expected a grace_seconds of 0 to {MAX_GRACE_SECONDS}, found {seconds}"
+        ))),
+    }
 }
 
 /// `[envoy]`.
@@ -129,7 +156,8 @@ mod tests {
             Config::default()
         );
         let config = load(
-            "acknowledged_terms = ['codex']\n[serve]\nallowed_uids = [101]\n[envoy]\nwasm = '/w'",
+            "acknowledged_terms = ['codex']\n[serve]\nallowed_uids = [101]\n[refresh]\ngrace_seconds = 300\n\
+             [envoy]\nwasm = '/w'",
         )
         .unwrap();
         assert_eq!(
@@ -137,6 +165,8 @@ mod tests {
             BTreeSet::from(["codex".to_owned()])
         );
         assert_eq!(config.serve.allowed_uids, BTreeSet::from([101]));
+        assert_eq!(config.refresh.grace, Duration::from_secs(300));
+        assert_eq!(load("[refresh]").unwrap(), Config::default());
         assert_eq!(
             config.envoy,
             Envoy {
@@ -152,6 +182,9 @@ mod tests {
             (&b"acknowledged_terms = "[..], "line 1"),
             (b"\n[server]", "server"),
             (b"[serve]\nallowed_uids = ['root']", "line 2"),
+            (b"[refresh]\ngrace_seconds = 301", "of 0 to 300"),
+            (b"[refresh]\ngrace = 3", "grace_seconds"),
+            (b"[refresh]\ngrace_seconds = -1", "line 2"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),
         ] {

@@ -13,7 +13,7 @@ use crate::envoy::ClustersFile;
 use crate::oauth::refresh::TokenEndpoints;
 use crate::platform::{Catalog, Profile};
 use crate::refresh::clock::SystemClock;
-use crate::refresh::engine::{Engine, Settings};
+use crate::refresh::engine::Engine;
 use crate::store::Store;
 use crate::sync::socket::Socket;
 use crate::sync::{self, OnUnauthorized};
@@ -40,7 +40,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
     clusters.refresh(&store).await?;
     let endpoints = TokenEndpoints::new(catalog.all_usable())?;
-    let engine = Engine::new(store.clone(), endpoints, SystemClock, Settings::default());
+    let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
     let socket = Socket::bind(&state.socket(), config.serve.allowed_uids).await?;
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,

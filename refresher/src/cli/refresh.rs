@@ -6,7 +6,7 @@ use super::output::{print, relative};
 use super::{Context, Error};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::refresh::engine::{Engine, Refreshed, Settings};
+use crate::refresh::engine::{Engine, Refreshed};
 
 /// Which account.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ impl Refresh {
             context.store.clone(),
             endpoints,
             SystemClock,
-            Settings::default(),
+            context.config.refresh,
         );
         let name = &account.name;
         let cure = format!(

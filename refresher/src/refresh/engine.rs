@@ -58,7 +58,7 @@ pub trait TokenEndpoint: Send + Sync + 'static {
 }
 
 /// What an operator may tune.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// For how long after an unanswered call a token endpoint is presumed to still accept the same token.
     pub grace: Duration,
