@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use crate::sync::{self, OnUnauthorized};
 /// How long answers on the socket may take to get out once all long polls have ended.
 const ANSWERING_LIMIT: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or SIGINT. A refresh in flight is finished and saved first.
+/// Serves until SIGTERM or SIGINT. A refresh in flight is finished and saved first, unless a second one comes.
 ///
 /// # Errors
 /// If another `serve` runs on the same state, or the socket or the file of clusters cannot be made.
@@ -42,10 +42,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     let endpoints = TokenEndpoints::new(catalog.all_usable())?;
     let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
     let socket = Socket::bind(&state.socket(), config.serve.allowed_uids).await?;
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let mut stops = Stops::new()?;
 
     let shutdown = CancellationToken::new();
     let reported = engine.clone();
@@ -62,8 +59,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 
     let outcome = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = stops.next() => Ok(()),
         ended = &mut answering => Err(Error::from(format!("the socket ended on its own: {ended:?}"))),
         ended = &mut refreshing => Err(Error::from(format!("the refresh engine ended on its own: {ended:?}"))),
         () = store.watch() => Ok(()),
@@ -71,17 +67,47 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     };
     tracing::info!("stopping");
     shutdown.cancel();
-    // The engine bounds its own wait: a token that was rotated must be saved.
-    if !refreshing.is_finished()
-        && let Err(error) = refreshing.await
-    {
-        tracing::error!(%error, "the refresh engine did not stop in order");
-    }
-    if !answering.is_finished() && timeout(ANSWERING_LIMIT, answering).await.is_err() {
-        tracing::warn!("a caller on the socket kept its connection; cut it off");
+    let finish = async {
+        // The engine bounds its own wait: a token that was rotated must be saved.
+        if !refreshing.is_finished()
+            && let Err(error) = refreshing.await
+        {
+            tracing::error!(%error, "the refresh engine did not stop in order");
+        }
+        if !answering.is_finished() && timeout(ANSWERING_LIMIT, answering).await.is_err() {
+            tracing::warn!("a caller on the socket kept its connection; cut it off");
+        }
+    };
+    tokio::select! {
+        () = finish => {}
+        () = stops.next() => {
+            tracing::warn!("told again to stop, so at once: refresh calls in flight count as unanswered");
+        }
     }
     let _ = std::fs::remove_file(state.socket());
     outcome
+}
+
+/// The signals that tell a daemon to stop.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    fn new() -> std::io::Result<Stops> {
+        Ok(Stops {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Says which accounts nobody can use because their platform is off.

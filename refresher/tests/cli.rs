@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use latchkey::snapshot::page::Page;
@@ -83,13 +85,13 @@ impl Installation {
     /// Starts `serve` and waits until it serves.
     fn serve(&self) -> Daemon {
         let mut child = self.command(&["serve"]).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut lines = log.lines().map(Result::unwrap);
-        let started = lines.by_ref().find(|line| line.contains("serving"));
-        assert!(started.is_some(), "ended before it served");
-        // The log must be read on, or the pipe fills.
-        std::thread::spawn(move || lines.for_each(drop));
-        Daemon { child }
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = mpsc::channel();
+        // The log is read on, or the pipe fills.
+        std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line.unwrap()))));
+        let daemon = Daemon { child, log };
+        daemon.says("serving");
+        daemon
     }
 
     /// Every record that the daemon publishes.
@@ -115,9 +117,17 @@ impl Installation {
 /// A running `serve`; killed when dropped.
 struct Daemon {
     child: Child,
+    log: mpsc::Receiver<String>,
 }
 
 impl Daemon {
+    /// Waits for a line of the log.
+    fn says(&self, text: &str) {
+        while let line = self.log.recv_timeout(DEADLINE).expect(text)
+            && !line.contains(text)
+        {}
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(
@@ -214,6 +224,43 @@ fn a_stop_is_orderly_and_a_crash_leaves_nothing_in_the_way() {
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
     assert!(socket.exists());
     installation.serve();
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_refresh() {
+    let installation = Installation::new();
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/token", endpoint.local_addr().unwrap());
+    let platforms = installation.outer.path().join("platforms");
+    fs::create_dir(&platforms).unwrap();
+    fs::write(
+        platforms.join("codex.toml"),
+        format!("[oauth]\ntoken_url = '{url}'"),
+    )
+    .unwrap();
+    installation.ok(&["accounts", "list"]);
+    fs::write(
+        installation.state().join("config.toml"),
+        format!(
+            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'",
+            platforms.display()
+        ),
+    )
+    .unwrap();
+    let login = include_str!("../src/import/fixtures/chatgpt_opaque_token.json");
+    let expired = installation.outer.path().join("auth.json");
+    fs::write(&expired, login.replace("2026-11-21", "2020-01-01")).unwrap();
+    installation.ok(&["import", "codex", expired.to_str().unwrap()]);
+
+    let mut daemon = installation.serve();
+    let (_unanswered, _) = endpoint.accept().unwrap();
+    daemon.signal("TERM");
+    daemon.says("stopping");
+    let told = Instant::now();
+    daemon.signal("INT");
+    daemon.says("at once");
+    assert!(daemon.child.wait().unwrap().success());
+    assert!(told.elapsed() < Duration::from_secs(10), "{told:?}");
 }
 
 #[test]
