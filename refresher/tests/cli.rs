@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use latchkey::snapshot::page::Page;
 use latchkey::snapshot::{Kind, Record};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -394,6 +396,49 @@ fn an_error_says_which_account_and_what_to_do() {
     let state = fs::Permissions::from_mode(0o755);
     fs::set_permissions(installation.state(), state).unwrap();
     assert!(installation.fails(&["status"]).contains("chmod 700"));
+}
+
+#[test]
+fn a_key_typed_at_a_terminal_is_not_shown() {
+    let installation = Installation::new();
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let terminal = fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OpenptFlags::NOCTTY.bits().cast_signed())
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let echoes = || {
+        let modes = tcgetattr(&terminal).unwrap().local_modes;
+        modes.contains(LocalModes::ECHO)
+    };
+    assert!(echoes());
+    let mut child = installation
+        .command(&["accounts", "add", "team", "--platform", "openai"])
+        .stdin(terminal.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let prompt = b"Paste the API key (it is not shown) and press Enter: ";
+    let mut asked = vec![0; prompt.len()];
+    child
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut asked)
+        .unwrap();
+    assert_eq!(text(&asked), text(prompt));
+    assert!(!echoes());
+    let mut person = fs::File::from(person);
+    person.write_all(b"sk-typed\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("team: added"), "{output:?}");
+    assert!(echoes(), "the terminal is as it was");
+    let mut shown = [0; 64];
+    let length = person.read(&mut shown).unwrap();
+    assert_eq!(text(&shown[..length]), "\r\n");
 }
 
 #[test]

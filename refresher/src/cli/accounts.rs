@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::output::{print, print_json, table};
-use super::{Context, Error, status};
+use super::{Context, Error, secret_prompt, status};
 use crate::credential::{Credential, CredentialKind};
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::refresh::clock::{Clock, SystemClock};
@@ -136,10 +136,19 @@ impl Add {
             key = Zeroizing::new(value);
         } else {
             let stdin = io::stdin();
-            if stdin.is_terminal() {
-                eprintln!("Paste the API key, press Enter, then Ctrl-D:");
-            }
-            let read = stdin.lock().take(MAX_KEY_BYTES).read_to_string(&mut key);
+            let read = if stdin.is_terminal() {
+                secret_prompt::ask(
+                    "Paste the API key (it is not shown) and press Enter: ",
+                    MAX_KEY_BYTES,
+                )
+                .map(|line| key = line)
+            } else {
+                stdin
+                    .lock()
+                    .take(MAX_KEY_BYTES)
+                    .read_to_string(&mut key)
+                    .map(drop)
+            };
             read.map_err(|error| format!("cannot read the API key from standard input: {error}"))?;
         }
         match key.trim() {

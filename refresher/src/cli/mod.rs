@@ -6,6 +6,7 @@ pub mod keys;
 pub mod login;
 mod output;
 pub mod refresh;
+mod secret_prompt;
 pub mod status;
 
 use std::collections::BTreeSet;
