@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn write_key(state: &StateDir, text: &[u8]) {
-        state::replace_file(&state.key(), text).unwrap();
+        replace_file(&state.key(), text).unwrap();
     }
 
     #[test]
