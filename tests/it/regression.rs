@@ -15,6 +15,7 @@ fn a_database_left_half_made_is_made_anew() {
         )
         .expect("written");
         fs::write(refresher.file("latchkey.new-journal"), "half a journal").expect("written");
+        fs::write(refresher.file("latchkey.new-wal"), "half a log").expect("written");
         fs::write(refresher.file("key.new"), "AAAA").expect("written");
         refresher.add_api_key("first", "openai", "sk-first").await;
         assert_eq!(refresher.account("first").await["usable"], true);

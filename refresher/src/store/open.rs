@@ -79,7 +79,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
 /// Makes a new database beside its place and moves it there when it is whole: who is killed meanwhile leaves none.
 async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
     let unfinished = path.with_extension("new");
-    for leftover in [&unfinished, &path.with_extension("new-journal")] {
+    for leftover in ["new", "new-journal", "new-wal", "new-shm"] {
+        let leftover = &path.with_extension(leftover);
         match fs::remove_file(leftover) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(
@@ -89,9 +90,8 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
             _ => {}
         }
     }
-    let options = options(&unfinished)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Delete);
+    // In the journal mode that it keeps: a change of it, cut short, needs a repair that a reader cannot make.
+    let options = options(&unfinished).create_if_missing(true);
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .connect_with(options)
