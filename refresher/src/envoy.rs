@@ -3,18 +3,28 @@
 //! Everything that says where a platform is and whom to trust there is in these clusters; the filter names one of them
 //! and no more. Accounts that are disabled keep theirs, so that enabling one takes effect at once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use crate::config;
+use crate::id::AccountId;
 use crate::platform::{Catalog, Host, Profile};
 use crate::state::{self, StateDir, make_private_dir, replace_file};
 use crate::store::{Account, Store};
 
 /// Connections and requests that one account's cluster may have at once: what the filter lets through, Envoy carries.
 const CIRCUIT: u32 = 4096;
+
+/// How long Envoy may take to read the file, resolve a name and have a new cluster ready.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long the cluster of an account that is gone stays: more than an Envoy needs to hear that it is gone.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Why the file could not be kept current.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +43,25 @@ pub fn cluster_name(account: &str) -> String {
 }
 
 /// Keeps the file of clusters current.
+///
+/// Envoy learns of an account's cluster from this file and of the account itself from the snapshot, and answers 503 to a
+/// request for an account whose cluster it does not have. So a cluster is there before its account, and leaves after it.
 #[derive(Debug)]
 pub struct ClustersFile {
     path: PathBuf,
     catalog: Catalog,
     settings: config::Envoy,
     written: String,
+    clusters: BTreeMap<AccountId, Cluster>,
+    settled: watch::Sender<u64>,
+}
+
+/// An account that has a cluster.
+#[derive(Debug)]
+struct Cluster {
+    account: Account,
+    /// When the account was found to be gone.
+    gone: Option<Instant>,
 }
 
 impl ClustersFile {
@@ -58,45 +81,80 @@ impl ClustersFile {
             catalog,
             settings,
             written: String::new(),
+            clusters: BTreeMap::new(),
+            settled: watch::Sender::new(0),
         })
     }
 
-    /// Writes the file if the accounts ask for another one than is there.
+    /// The revision up to which Envoy has had the time to take the file in.
+    pub fn settled(&self) -> watch::Receiver<u64> {
+        self.settled.subscribe()
+    }
+
+    /// Writes the file if the accounts ask for another one than is there. Returns whether one has a new cluster.
     ///
     /// # Errors
     /// If the accounts cannot be read or the file cannot be written.
-    pub async fn refresh(&mut self, store: &Store) -> Result<(), Error> {
-        let wanted = discovery_response(&store.accounts().await?, &self.catalog, &self.settings);
+    pub async fn refresh(&mut self, store: &Store) -> Result<bool, Error> {
+        let added = self.take_in(store.accounts().await?, Instant::now());
+        let accounts = self.clusters.values().map(|cluster| &cluster.account);
+        let wanted = discovery_response(accounts, &self.catalog, &self.settings);
         if wanted != self.written {
             replace_file(&self.path, wanted.as_bytes())?;
             tracing::info!(path = %self.path.display(), "wrote Envoy's clusters");
             self.written = wanted;
         }
-        Ok(())
+        Ok(added)
+    }
+
+    /// Takes note of the accounts at `now`. Returns whether one is new.
+    fn take_in(&mut self, accounts: Vec<Account>, now: Instant) -> bool {
+        for cluster in self.clusters.values_mut() {
+            cluster.gone.get_or_insert(now);
+        }
+        let mut added = false;
+        for account in accounts {
+            let (id, gone) = (account.id.clone(), None);
+            let cluster = Cluster { account, gone };
+            added |= self.clusters.insert(id, cluster).is_none();
+        }
+        self.clusters.retain(|_, cluster| {
+            cluster
+                .gone
+                .is_none_or(|gone| now.saturating_duration_since(gone) < LINGER)
+        });
+        added
     }
 
     /// Follows the store until dropped. A failure is logged, and mended with the next change.
     pub async fn follow(mut self, store: &Store) {
         let mut revisions = store.revisions();
         loop {
-            revisions.mark_unchanged();
-            if let Err(error) = self.refresh(store).await {
-                tracing::error!(%error, "cannot keep Envoy's clusters current");
+            let revision = *revisions.borrow_and_update();
+            match self.refresh(store).await {
+                Ok(true) => sleep(SETTLE).await,
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "cannot keep Envoy's clusters current"),
             }
-            if revisions.changed().await.is_err() {
-                return;
+            self.settled.send_replace(revision);
+            let leaving = self.clusters.values().any(|cluster| cluster.gone.is_some());
+            tokio::select! {
+                changed = revisions.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep(LINGER), if leaving => {}
             }
         }
     }
 }
 
 /// What Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
-pub fn discovery_response(
-    accounts: &[Account],
+pub fn discovery_response<'a>(
+    accounts: impl IntoIterator<Item = &'a Account>,
     catalog: &Catalog,
     settings: &config::Envoy,
 ) -> String {
-    let mut accounts: Vec<&Account> = accounts.iter().collect();
+    let mut accounts: Vec<&Account> = accounts.into_iter().collect();
     accounts.sort_by(|one, other| one.id.cmp(&other.id));
     let cluster = |account: &&Account| {
         let profile = catalog.usable(&account.platform).ok()?;

@@ -48,7 +48,12 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     let reported = engine.clone();
     let on_unauthorized: OnUnauthorized =
         Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
-    let router = sync::router(store.clone(), on_unauthorized, shutdown.clone());
+    let router = sync::router(
+        store.clone(),
+        on_unauthorized,
+        clusters.settled(),
+        shutdown.clone(),
+    );
     let answering =
         axum::serve(socket, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let mut answering = tokio::spawn(answering.into_future());

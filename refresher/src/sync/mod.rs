@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use latchkey::snapshot::page::Epoch;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::reports::{Batch, Reports};
@@ -23,6 +24,8 @@ use crate::store::Store;
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How long news waits for clusters that cannot be written.
+const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// The most bytes of a batch of reports: some 10,000 of them.
 const MAX_REPORTS_BYTES: usize = 1024 * 1024;
 
@@ -34,18 +37,22 @@ pub type OnUnauthorized = Arc<dyn Fn(&AccountId, u64) + Send + Sync>;
 struct Shared {
     store: Store,
     reports: Arc<Reports>,
+    settled: watch::Receiver<u64>,
     shutdown: CancellationToken,
 }
 
-/// The routes. Long polls end when `shutdown` is cancelled.
+/// The routes. News is told when `settled`, the revision up to which Envoy has the clusters, has reached it. Long polls
+/// end when `shutdown` is cancelled.
 pub fn router(
     store: Store,
     on_unauthorized: OnUnauthorized,
+    settled: watch::Receiver<u64>,
     shutdown: CancellationToken,
 ) -> Router {
     let shared = Shared {
         store,
         reports: Arc::new(Reports::new(on_unauthorized)),
+        settled,
         shutdown,
     };
     Router::new()
@@ -82,6 +89,11 @@ async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Res
             Ok(page) => page,
             Err(error) => return failed(&error),
         };
+        if page.news
+            && let Err(error) = shared.settle().await
+        {
+            return failed(&error);
+        }
         if page.news || Instant::now() >= deadline || shared.shutdown.is_cancelled() {
             return ([(header::CONTENT_TYPE, "application/x-ndjson")], page.bytes).into_response();
         }
@@ -90,6 +102,21 @@ async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Res
             () = sleep_until(deadline) => {}
             () = shared.shutdown.cancelled() => {}
         }
+    }
+}
+
+impl Shared {
+    /// Waits until Envoy has the clusters of all that the store holds now.
+    async fn settle(&self) -> Result<(), crate::store::Error> {
+        let (_, revision) = self.store.head().await?;
+        let mut settled = self.settled.clone();
+        let reached = settled.wait_for(|settled| *settled >= revision);
+        if timeout(SETTLE_LIMIT, reached).await.is_err() {
+            tracing::warn!(
+                "Envoy's clusters are not current; telling it of the accounts all the same"
+            );
+        }
+        Ok(())
     }
 }
 

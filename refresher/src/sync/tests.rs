@@ -38,7 +38,8 @@ async fn start() -> Server {
             .push((account.to_string(), generation))
     });
     let shutdown = CancellationToken::new();
-    let router = router(store.clone(), on_unauthorized, shutdown.clone());
+    let settled = store.revisions();
+    let router = router(store.clone(), on_unauthorized, settled, shutdown.clone());
     let _lock = state.lock_serve().unwrap();
     let socket = Socket::bind(&state.socket(), Default::default())
         .await
