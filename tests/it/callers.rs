@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::harness::{
     Answer, Stack,
@@ -109,6 +110,28 @@ fn a_stream_arrives_event_by_event() {
         assert!(times.len() > 4, "{} chunks", times.len());
         let spread = times[times.len() - 1] - times[0];
         assert!(spread > PAUSE * 3, "the stream came within {spread:?}");
+    });
+}
+
+#[test]
+fn a_large_body_arrives_whole() {
+    run(async {
+        let stack = stack().await;
+        let body = json!({"model": "gpt-5.6", "input": "x".repeat(20 * 1024 * 1024)}).to_string();
+        let caller = stack.caller("openai");
+        let path = "/v1/responses?large";
+        let headers = [
+            ("x-api-key", caller.key()),
+            ("content-type", "application/json"),
+        ];
+        let answer = caller.send("POST", path, &headers, body.clone()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let seen = stack.sim.seen_once(path).await;
+        let sum: String = Sha256::digest(&body)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(seen.0["body_sha256"], sum);
     });
 }
 

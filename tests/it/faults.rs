@@ -12,7 +12,7 @@ use crate::harness::{
     fake_refresher::{FakeRefresher, Mangle},
     holds, records, run,
     sim::Sim,
-    stack::{self, OPENAI, client_key, new_folder},
+    stack::{self, CODEX, OPENAI, client_key, new_folder},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -309,6 +309,52 @@ fn a_killed_envoy_comes_back_within_two_seconds() {
         );
         assert_eq!(stack.sim.count("rejected_credentials").await, 0);
         assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Row 43: a stream that runs goes on to its end while its account's token is replaced and its account is taken away.
+#[test]
+fn a_running_stream_is_not_cut() {
+    run(async {
+        let stack = Stack::start("faults-stream").await;
+        let pace = json!({"event_delay_ms": 200, "events": 30});
+        stack
+            .sim
+            .ask(reqwest::Method::POST, "/settings", pace)
+            .await;
+        let caller = stack.caller("openai");
+        let streams: Vec<_> = (0..20)
+            .map(|_| {
+                let caller = caller.clone();
+                tokio::spawn(async move { caller.post(CHAT, &chat_body(true)).await })
+            })
+            .collect();
+        sleep(Duration::from_secs(1)).await;
+        let (sim, newer) = (&stack.sim, json!({"generation": 2}));
+        sim.add_api_key("openai", "sk-newer", "newer-key").await;
+        let authority = sim.authority();
+        stack.refresher.publish([records::account(
+            OPENAI, "openai", authority, "sk-newer", newer,
+        )]);
+        sleep(Duration::from_secs(1)).await;
+        let revision = stack
+            .refresher
+            .publish([records::removed("account", OPENAI)]);
+        stack.reaches(revision).await;
+        stack.have_clusters(&[CODEX]).await;
+        assert_eq!(
+            caller.post(CHAT, &chat_body(true)).await.own_code(),
+            Some("latchkey_no_account")
+        );
+        assert!(
+            streams.iter().all(|stream| !stream.is_finished()),
+            "too short a stream"
+        );
+        for stream in streams {
+            let answer = stream.await.expect("no panic");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(answer.body.ends_with("data: [DONE]\n\n"), "cut: {answer:?}");
+        }
     });
 }
 
