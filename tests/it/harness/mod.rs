@@ -5,6 +5,7 @@
 
 pub mod caller;
 pub mod clusters;
+pub mod compress;
 pub mod envoy;
 pub mod eventually;
 pub mod fake_refresher;
