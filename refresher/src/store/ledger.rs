@@ -113,37 +113,7 @@ impl Ledger for Store {
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
-        let mut change = self.urgent_change().await?;
-        let generation = claim.generation + 1;
-        let credential = Credential::OAuth(tokens.clone());
-        let sealed = change
-            .seal(claim.account.as_str(), generation, &credential)
-            .await?;
-        let revision = change.next_revision().await?;
-        let updated = sqlx::query(
-            "UPDATE accounts SET generation = ?1, credential = ?2, issued_at = ?3, expires_at = ?4, \
-             status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
-             reason = CASE status WHEN 'disabled' THEN reason END, \
-             claim_token = nullif(claim_token, ?8), \
-             claim_until = CASE claim_token WHEN ?8 THEN NULL ELSE claim_until END, \
-             unanswered = 0, first_unanswered_at = NULL, failures = 0, \
-             retry_at = NULL, updated_at = ?3, revision = ?5 WHERE id = ?6 AND generation = ?7",
-        )
-        .bind(signed(generation))
-        .bind(sealed)
-        .bind(now.0)
-        .bind(expires_at.map(|time| time.0))
-        .bind(revision)
-        .bind(claim.account.as_str())
-        .bind(signed(claim.generation))
-        .bind(&claim.token)
-        .execute(change.sql())
-        .await?;
-        if updated.rows_affected() == 0 {
-            return Ok(false);
-        }
-        change.commit().await?;
-        Ok(true)
+        self.store_tokens(claim, tokens, expires_at, now).await
     }
 
     async fn retry_later(&self, claim: &Claim, retry: Retry) -> Result<()> {

@@ -8,6 +8,7 @@ mod accounts;
 mod client_keys;
 mod error;
 mod ledger;
+mod new_tokens;
 mod open;
 mod snapshot;
 mod write_queue;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 pub use self::accounts::{Account, NewAccount, Saved, Status};
 pub use self::client_keys::{ClientKey, NewClientKey};
 pub use self::error::{Error, Result};
+use self::new_tokens::NewTokens;
 pub use self::snapshot::{Platform, SnapshotPage};
 use self::write_queue::{Turn, WriteQueue};
 use crate::credential::Credential;
@@ -39,6 +41,7 @@ pub struct Store {
     pool: SqlitePool,
     keyring: Arc<Keyring>,
     writers: Arc<WriteQueue>,
+    new_tokens: Arc<NewTokens>,
     revision: Arc<watch::Sender<u64>>,
 }
 
@@ -93,11 +96,6 @@ impl Store {
     /// Begins a change. It holds the write lock until it is committed or dropped.
     async fn change(&self) -> Result<Change<'_>> {
         self.begin(self.writers.ordinary().await).await
-    }
-
-    /// Begins a change of what exists nowhere else yet: it passes the changes that wait for their turn.
-    async fn urgent_change(&self) -> Result<Change<'_>> {
-        self.begin(self.writers.urgent().await).await
     }
 
     async fn begin<'s>(&'s self, turn: Turn<'s>) -> Result<Change<'s>> {

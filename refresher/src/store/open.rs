@@ -61,6 +61,7 @@ impl Store {
             pool,
             keyring: Arc::new(keyring),
             writers: Arc::default(),
+            new_tokens: Arc::default(),
             revision: Arc::new(watch::Sender::new(revision)),
         })
     }

@@ -259,6 +259,57 @@ async fn new_tokens_are_stored_before_claims_that_waited_longer() {
     assert_eq!(*stored.borrow(), ["tokens", "claim", "claim", "claim"]);
 }
 
+async fn three_claims(store: &Store) -> [Claim; 3] {
+    let mut claims = Vec::new();
+    for name in ["a", "b", "c"] {
+        let id = add_login(store, name).await;
+        claims.push(claim(store, &id, 1, LIFE).await);
+    }
+    claims.try_into().unwrap()
+}
+
+async fn generations(store: &Store) -> Vec<u64> {
+    let accounts = store.accounts().await.unwrap();
+    accounts.iter().map(|account| account.generation).collect()
+}
+
+#[tokio::test]
+async fn tokens_that_wait_together_are_stored_together() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let (claims, new) = (three_claims(&store).await, tokens("access-2"));
+    let writing = store.change().await.unwrap();
+    let commit = |claim| Box::pin(store.commit(claim, &new, None, NOW));
+    let [mut a, mut b, mut c] = claims.each_ref().map(commit);
+    for commit in [&mut a, &mut b, &mut c] {
+        assert!(futures_util::poll!(commit).is_pending());
+    }
+    drop(writing);
+    assert!(a.await.unwrap());
+    assert_eq!(generations(&store).await, [2, 2, 2]);
+    assert!(b.await.unwrap() && c.await.unwrap());
+}
+
+#[tokio::test]
+async fn tokens_outlive_the_refresh_that_was_to_store_them() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let (claims, new) = (three_claims(&store).await, tokens("access-2"));
+    let writing = store.change().await.unwrap();
+    let commit = |claim| Box::pin(store.commit(claim, &new, None, NOW));
+    let [mut a, mut b, mut c] = claims.each_ref().map(commit);
+    for commit in [&mut a, &mut b, &mut c] {
+        assert!(futures_util::poll!(commit).is_pending());
+    }
+    drop(a);
+    drop(writing);
+    assert!(
+        futures_util::poll!(&mut b).is_pending(),
+        "it writes for all"
+    );
+    drop(b);
+    assert!(c.await.unwrap());
+    assert_eq!(generations(&store).await, [1, 1, 2]);
+}
+
 #[tokio::test]
 async fn an_intent_outlives_the_process_and_a_commit_clears_it() {
     let Fixture {

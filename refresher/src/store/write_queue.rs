@@ -4,15 +4,19 @@
 //! (`sqliteDefaultBusyCallback` in SQLite's main.c). So a process's writers stand in line here before they ask SQLite,
 //! and wait there only for the writers of another process.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::{Mutex, MutexGuard};
 
-/// The line. Tokio's mutexes are fair, so an ordinary writer too gets its turn: after those urgent ones that came
-/// before it.
+/// The line. An urgent writer waits for the one that writes and for earlier urgent ones. That starves no ordinary one,
+/// because each urgent write follows a claim or an intent of its own, which is an ordinary one.
 #[derive(Debug, Default)]
 pub(super) struct WriteQueue {
     /// Held by the one ordinary writer that writes or is next to; the others wait for it here.
     ordinary: Mutex<()>,
     writer: Mutex<()>,
+    /// How many urgent writers wait.
+    urgent: AtomicUsize,
 }
 
 /// The right to write, until dropped.
@@ -23,8 +27,9 @@ pub(super) struct Turn<'q> {
 }
 
 impl WriteQueue {
-    /// A turn to write what exists nowhere else yet: waits for earlier urgent writers and for at most one ordinary one.
+    /// A turn to write what exists nowhere else yet.
     pub(super) async fn urgent(&self) -> Turn<'_> {
+        let _waiting = Waiting::count(&self.urgent);
         Turn {
             _writer: self.writer.lock().await,
             _ordinary: None,
@@ -34,10 +39,32 @@ impl WriteQueue {
     /// A turn to write anything else.
     pub(super) async fn ordinary(&self) -> Turn<'_> {
         let ordinary = self.ordinary.lock().await;
-        Turn {
-            _writer: self.writer.lock().await,
-            _ordinary: Some(ordinary),
+        loop {
+            let writer = self.writer.lock().await;
+            if self.urgent.load(Ordering::Relaxed) == 0 {
+                return Turn {
+                    _writer: writer,
+                    _ordinary: Some(ordinary),
+                };
+            }
+            // Tokio's mutex is fair: those who wait for it come before us now.
         }
+    }
+}
+
+/// Counts an urgent writer as long as it waits, also one that stops waiting.
+struct Waiting<'q>(&'q AtomicUsize);
+
+impl<'q> Waiting<'q> {
+    fn count(waiting: &'q AtomicUsize) -> Waiting<'q> {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn urgent_writers_pass_all_ordinary_ones_but_the_next() {
+    async fn urgent_writers_pass_all_ordinary_ones() {
         let queue = WriteQueue::default();
         let writers = [
             "ordinary 1",
@@ -81,42 +108,31 @@ mod tests {
             "ordinary 3",
             "urgent 2",
         ];
+        let expected = [
+            "urgent 1",
+            "urgent 2",
+            "ordinary 1",
+            "ordinary 2",
+            "ordinary 3",
+        ];
         let first = queue.ordinary().await;
-        assert_eq!(
-            order(&queue, first, &writers).await,
-            [
-                "urgent 1",
-                "urgent 2",
-                "ordinary 1",
-                "ordinary 2",
-                "ordinary 3"
-            ]
-        );
+        assert_eq!(order(&queue, first, &writers).await, expected);
         let first = queue.urgent().await;
-        assert_eq!(
-            order(&queue, first, &writers).await,
-            [
-                "ordinary 1",
-                "urgent 1",
-                "urgent 2",
-                "ordinary 2",
-                "ordinary 3"
-            ]
-        );
+        assert_eq!(order(&queue, first, &writers).await, expected);
     }
 
     #[tokio::test]
-    async fn an_ordinary_writer_is_not_passed_by_urgent_ones_for_ever() {
+    async fn a_writer_that_gives_up_holds_nobody_up() {
         let queue = WriteQueue::default();
-        let mut writing = queue.urgent().await;
-        let mut ordinary = std::pin::pin!(queue.ordinary());
-        assert!(poll!(&mut ordinary).is_pending());
-        let mut next = Box::pin(queue.urgent());
-        assert!(poll!(&mut next).is_pending());
-        drop(writing);
-        writing = ordinary.await;
-        assert!(poll!(&mut next).is_pending());
-        drop(writing);
-        next.await;
+        let first = queue.urgent().await;
+        for given_up in [queue.urgent().boxed_local(), queue.ordinary().boxed_local()] {
+            let mut given_up = given_up;
+            assert!(poll!(&mut given_up).is_pending());
+        }
+        let writers = ["ordinary 1", "urgent 1"];
+        assert_eq!(
+            order(&queue, first, &writers).await,
+            ["urgent 1", "ordinary 1"]
+        );
     }
 }
