@@ -31,3 +31,4 @@ pub mod secret;
 mod shell;
 pub mod snapshot;
 pub mod sync;
+pub mod verdict;

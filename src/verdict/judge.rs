@@ -1,0 +1,376 @@
+//! From an answer to its verdict.
+
+use super::{
+    ErrorBody, Quota, Reason, Rule, Scope, Verdict,
+    rule::{Condition, MAX_COOL_DOWN_SECONDS, RuleScope, Ruling, TimeSource},
+    time::{Unit, in_message, moment},
+};
+use crate::header::{HeaderMap, HeaderName, HeaderText};
+
+/// What is known of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// What [`Quota::read`] made of the headers.
+    pub quota: &'a Quota,
+    /// The error in its body. None inside HTTP 2xx is a good answer.
+    pub error: Option<&'a ErrorBody>,
+    /// The model that was asked of the platform.
+    pub model: Option<&'a str>,
+}
+
+/// What `answer` says about the account at `now`, in Unix milliseconds: what the first of `rules`
+/// that matches says, else what the status says by itself. A good answer is fine whatever the
+/// rules are.
+///
+/// No end of a cool-down is past, or further away than the rule's `max_seconds`.
+pub fn judge(rules: &[Rule], answer: &Answer<'_>, now: u64) -> Verdict {
+    if answer.is_success() && answer.error.is_none() {
+        return Verdict::Fine;
+    }
+    let rule = rules.iter().find(|rule| rule.condition.holds(answer));
+    match rule {
+        Some(rule) => rule.ruling.verdict(answer, now),
+        None => fallback(answer).verdict(answer, now),
+    }
+}
+
+/// What an answer means that no rule knows.
+fn fallback(answer: &Answer<'_>) -> Ruling {
+    let status = match answer.effective_status() {
+        200..=299 => status_by_type(answer.error),
+        status => status,
+    };
+    match status {
+        401 => Ruling::CredentialExpired,
+        429 => Ruling::CoolingDown {
+            scope: RuleScope::Account,
+            until: ["retry-after-ms", "retry-after"]
+                .into_iter()
+                .filter_map(|name| HeaderName::try_from(name).ok())
+                .map(TimeSource::Header)
+                .chain([TimeSource::Message])
+                .collect(),
+            default_seconds: 30,
+            max_seconds: 3_600,
+            reason: Reason::rate_limited(),
+        },
+        400..=499 => Ruling::CallersFault,
+        // 5xx, and what no API answers.
+        _ => Ruling::PlatformTrouble { seconds: 5 },
+    }
+}
+
+/// The status that an error inside HTTP 200 would have had, by the types that most platforms
+/// share. One that nobody knows is passed on: the pool must not suffer from it.
+fn status_by_type(error: Option<&ErrorBody>) -> u16 {
+    const TYPES: [(&str, u16); 9] = [
+        ("authentication_error", 401),
+        ("rate_limit_error", 429),
+        ("rate_limit_exceeded", 429),
+        ("api_error", 500),
+        ("internal_error", 500),
+        ("server_error", 500),
+        ("service_unavailable_error", 503),
+        ("timeout_error", 504),
+        ("overloaded_error", 529),
+    ];
+    let is = |code: &str| error.is_some_and(|error| error.has_code(code));
+    TYPES
+        .iter()
+        .find_map(|(code, status)| is(code).then_some(*status))
+        .unwrap_or(400)
+}
+
+// === impl Answer ===
+
+impl Answer<'_> {
+    fn is_success(&self) -> bool {
+        (200..=299).contains(&self.status)
+    }
+
+    /// The HTTP status, or the one that an error inside HTTP 200 names.
+    fn effective_status(&self) -> u16 {
+        let named = self.error.and_then(ErrorBody::status);
+        match named {
+            Some(named) if self.is_success() => named,
+            _ => self.status,
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.headers.first(name)?).ok()
+    }
+
+    /// When this source says that a cool-down ends.
+    fn moment(&self, source: &TimeSource, now: u64) -> Option<u64> {
+        match source {
+            TimeSource::Header(name) => {
+                moment(self.header(name.as_str())?, Unit::of(name.as_str()), now)
+            }
+            TimeSource::Body(field) => moment(self.error?.field(field)?, Unit::of(field), now),
+            TimeSource::Message => in_message(self.error?.message(), now),
+            TimeSource::ExhaustedWindows(names) => self.quota.exhausted_until(names),
+        }
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    fn holds(&self, answer: &Answer<'_>) -> bool {
+        let Self {
+            status,
+            code,
+            message,
+            header,
+            in_stream,
+        } = self;
+        let error = answer.error;
+        let status_fits = || {
+            let actual = answer.effective_status();
+            status.is_empty() || status.iter().any(|pattern| pattern.matches(actual))
+        };
+        let code_fits = || {
+            let has = |code: &String| error.is_some_and(|error| error.has_code(code));
+            code.is_empty() || code.iter().any(has)
+        };
+        let message_fits = || {
+            let actual = error.map(|error| error.message().to_ascii_lowercase());
+            let actual = actual.unwrap_or_default();
+            message.is_empty() || message.iter().any(|pattern| pattern.matches(&actual))
+        };
+        let headers_fit = || {
+            header.iter().all(|(name, values)| {
+                let is =
+                    |actual: &str| values.iter().any(|v| v.eq_ignore_ascii_case(actual.trim()));
+                let actual = answer.header(name.as_str());
+                actual.is_some_and(|actual| values.is_empty() || is(actual))
+            })
+        };
+        in_stream.is_none_or(|wanted| wanted == answer.is_success())
+            && status_fits()
+            && code_fits()
+            && headers_fit()
+            && message_fits()
+    }
+}
+
+// === impl Ruling ===
+
+impl Ruling {
+    fn verdict(&self, answer: &Answer<'_>, now: u64) -> Verdict {
+        let after = |seconds: u32| now.saturating_add(u64::from(seconds).saturating_mul(1_000));
+        match self {
+            Self::Fine => Verdict::Fine,
+            Self::CoolingDown {
+                scope,
+                until,
+                default_seconds,
+                max_seconds,
+                reason,
+            } => {
+                let told = until.iter().find_map(|source| answer.moment(source, now));
+                let latest = after((*max_seconds).min(MAX_COOL_DOWN_SECONDS));
+                Verdict::CoolingDown {
+                    scope: scope.of(answer.model),
+                    until: told.unwrap_or_else(|| after(*default_seconds)).min(latest),
+                    guessed: told.is_none_or(|told| told > latest),
+                    reason: reason.clone(),
+                }
+            }
+            Self::CredentialExpired => Verdict::CredentialExpired,
+            Self::Dead { reason } => Verdict::Dead {
+                reason: reason.clone(),
+            },
+            Self::PlatformTrouble { seconds } => Verdict::PlatformTrouble {
+                until: after(*seconds),
+            },
+            Self::CallersFault => Verdict::CallersFault,
+        }
+    }
+}
+
+impl RuleScope {
+    /// A request without a model that a header could hold cools the account down.
+    fn of(self, model: Option<&str>) -> Scope {
+        let model = model.and_then(|model| HeaderText::try_from(model).ok());
+        match (self, model) {
+            (Self::Model, Some(model)) => Scope::Model(model),
+            _ => Scope::Account,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::verdict::quota::Family;
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    fn rules(json: &str) -> Vec<Rule> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn judged(rules: &[Rule], status: u16, headers: &[(&str, &str)], body: &str) -> Verdict {
+        let headers = headers.iter().copied().collect();
+        let quota = Quota::read(Family::Anthropic, &headers, NOW);
+        let error = (!body.is_empty()).then(|| ErrorBody::read(body.as_bytes()));
+        let answer = Answer {
+            status,
+            headers: &headers,
+            quota: &quota,
+            error: error.as_ref(),
+            model: Some("m"),
+        };
+        judge(rules, &answer, NOW)
+    }
+
+    fn cooling(scope: Scope, seconds: u64, guessed: bool) -> Verdict {
+        Verdict::CoolingDown {
+            scope,
+            until: NOW + seconds * 1000,
+            guessed,
+            reason: Reason::rate_limited(),
+        }
+    }
+
+    fn trouble() -> Verdict {
+        Verdict::PlatformTrouble { until: NOW + 5000 }
+    }
+
+    #[test]
+    fn without_rules_the_status_speaks() {
+        for (status, verdict) in [
+            (200, Verdict::Fine),
+            (204, Verdict::Fine),
+            (302, trouble()),
+            (400, Verdict::CallersFault),
+            (401, Verdict::CredentialExpired),
+            (402, Verdict::CallersFault),
+            (403, Verdict::CallersFault),
+            (408, Verdict::CallersFault),
+            (409, Verdict::CallersFault),
+            (429, cooling(Scope::Account, 30, true)),
+            (500, trouble()),
+            (529, trouble()),
+        ] {
+            assert_eq!(judged(&[], status, &[], ""), verdict, "{status}");
+        }
+        let retry = [("retry-after", "7")];
+        assert_eq!(
+            judged(&[], 429, &retry, ""),
+            cooling(Scope::Account, 7, false)
+        );
+        let retry = [("retry-after", "0")];
+        let sentence = r#"{"error":{"message":"Please try again in 2s."}}"#;
+        assert_eq!(
+            judged(&[], 429, &retry, sentence),
+            cooling(Scope::Account, 2, false)
+        );
+    }
+
+    #[test]
+    fn inside_200_the_error_speaks() {
+        for (body, verdict) in [
+            (r#"{"error":{"type":"overloaded_error"}}"#, trouble()),
+            (r#"{"error":{"type":"server_error"}}"#, trouble()),
+            (
+                r#"{"error":{"code":"rate_limit_exceeded"}}"#,
+                cooling(Scope::Account, 30, true),
+            ),
+            (
+                r#"{"error":{"code":429}}"#,
+                cooling(Scope::Account, 30, true),
+            ),
+            (
+                r#"{"error":{},"status_code":401}"#,
+                Verdict::CredentialExpired,
+            ),
+            (
+                r#"{"error":{"code":"a_new_policy"}}"#,
+                Verdict::CallersFault,
+            ),
+            (r#"{"error":"no"}"#, Verdict::CallersFault),
+        ] {
+            assert_eq!(judged(&[], 200, &[], body), verdict, "{body}");
+        }
+        // Outside, the status is not the body's to say.
+        assert_eq!(
+            judged(&[], 400, &[], r#"{"status":401}"#),
+            Verdict::CallersFault
+        );
+    }
+
+    #[test]
+    fn the_first_rule_that_holds_decides() {
+        let rules = rules(
+            r#"[
+                {"code":["quota"],"in_stream":true,"verdict":"fine"},
+                {"status":["4xx"],"code":["QUOTA"],"header":{"x-plan":["Free"]},"verdict":"dead","reason":"plan"},
+                {"message":["gone"],"verdict":"dead","reason":"gone"},
+                {"code":["quota"],"verdict":"cooling_down","scope":"model","until":["body:a","header:x-b"],"default_seconds":9,"max_seconds":60}
+            ]"#,
+        );
+        let quota = r#"{"error":{"code":"quota","a":"soon"}}"#;
+        let model = || Scope::Model("m".try_into().unwrap());
+        let plan = [("x-plan", "free ")];
+        let dead = |reason: &str| Verdict::Dead {
+            reason: reason.to_owned().try_into().unwrap(),
+        };
+        assert_eq!(judged(&rules, 200, &[], quota), Verdict::Fine);
+        assert_eq!(judged(&rules, 403, &plan, quota), dead("plan"));
+        assert_eq!(judged(&rules, 503, &plan, quota), cooling(model(), 9, true));
+        let soon = [("x-b", "1m")];
+        assert_eq!(
+            judged(&rules, 429, &soon, quota),
+            cooling(model(), 60, false)
+        );
+        let late = [("x-b", "61")];
+        assert_eq!(
+            judged(&rules, 429, &late, quota),
+            cooling(model(), 60, true)
+        );
+        assert_eq!(
+            judged(&rules, 400, &[], r#"{"detail":"Gone fishing"}"#),
+            dead("gone")
+        );
+        assert_eq!(
+            judged(&rules, 400, &[], r#"{"detail":"bad value 'gone'"}"#),
+            Verdict::CallersFault
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_cools_longer_than_its_rule(
+            status in 100_u16..=599,
+            values in prop::collection::vec("[0-9a-z.:-]{0,20}", 3),
+            max in 1_u32..=MAX_COOL_DOWN_SECONDS,
+            now in prop_oneof![Just(NOW), any::<u64>()],
+        ) {
+            let rules = rules(&format!(
+                r#"[{{"status":["4xx"],"verdict":"cooling_down","scope":"account","until":["header:retry-after","body:resets_at","message"],"default_seconds":1,"max_seconds":{max}}}]"#
+            ));
+            let headers = [("retry-after", values[0].as_str())].into_iter().collect();
+            let body = format!(r#"{{"resets_at":"{}","message":"try again in {}"}}"#, values[1], values[2]);
+            let error = ErrorBody::read(body.as_bytes());
+            let answer = Answer {
+                status,
+                headers: &headers,
+                quota: &Quota::default(),
+                error: Some(&error),
+                model: None,
+            };
+            if let Verdict::CoolingDown { until, .. } = judge(&rules, &answer, now) {
+                prop_assert!(until >= now && until - now <= u64::from(max) * 1000);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The verdict: what a platform's answer says about the account that it was asked with.
+//!
+//! Everything here is a pure function of the answer's status, headers and first body bytes, the
+//! platform's rules and `now`. Nothing here acts on a verdict: that is the attempt's business.
+//!
+//! [`look()`] finds the error inside an answer of HTTP 200, [`ErrorBody::read`] the one in any
+//! other; [`Quota::read`] reads the account's windows from good and bad answers; [`judge`] puts
+//! it all together by the [`Rule`]s of the platform's profile.
+
+mod body;
+mod judge;
+mod look;
+pub mod quota;
+pub mod rule;
+pub mod time;
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    body::{ErrorBody, MAX_BODY_BYTES},
+    judge::{Answer, judge},
+    look::{Look, MAX_LOOK_BYTES, look, may_hold_error},
+    quota::Quota,
+    rule::Rule,
+};
+use crate::header::HeaderText;
+
+/// What an answer says about the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing is wrong.
+    Fine,
+    /// It is not to be used for a while.
+    CoolingDown {
+        /// For everything or for one model.
+        scope: Scope,
+        /// The end, in Unix milliseconds.
+        until: u64,
+        /// Whether the platform did not say when: after `until`, one request at a time may try.
+        guessed: bool,
+        /// Why.
+        reason: Reason,
+    },
+    /// Its credential is no longer accepted: it needs a refresh.
+    CredentialExpired,
+    /// It is of no use until somebody sees to it.
+    Dead {
+        /// Why.
+        reason: Reason,
+    },
+    /// The platform is at fault and would be with any account: leave it alone for a moment.
+    PlatformTrouble {
+        /// The end of the moment, in Unix milliseconds.
+        until: u64,
+    },
+    /// The request is at fault and would be with any account: pass the answer on untouched.
+    CallersFault,
+}
+
+/// What cools down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The account.
+    Account,
+    /// The account for this model alone.
+    Model(HeaderText),
+}
+
+/// Why, in one word for headers, logs and metrics: 1 to 32 of `a-z 0-9 _`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Reason(Cow<'static, str>);
+
+/// A text that is not a [`Reason`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidReason;
+
+// === impl Reason ===
+
+impl Reason {
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Too much in too short a time.
+    pub fn rate_limited() -> Self {
+        Self(Cow::Borrowed("rate_limited"))
+    }
+}
+
+impl TryFrom<String> for Reason {
+    type Error = InvalidReason;
+
+    fn try_from(text: String) -> Result<Self, InvalidReason> {
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if (1..=32).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(Self(Cow::Owned(text)))
+        } else {
+            Err(InvalidReason)
+        }
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.0.into_owned()
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for InvalidReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected a word of 1 to 32 of a-z, 0-9 and _")
+    }
+}
+
+impl std::error::Error for InvalidReason {}

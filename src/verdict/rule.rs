@@ -1,0 +1,441 @@
+//! The rules by which a platform's answers are judged: data of its profile.
+//!
+//! A profile has them as `[[verdicts]]`, the first that matches decides. What no rule matches is
+//! judged by its status alone ([`super::judge`]).
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::Reason;
+use crate::header::HeaderName;
+
+/// The longest cool-down that a rule may give, in seconds: 32 days, a month's window.
+pub const MAX_COOL_DOWN_SECONDS: u32 = 32 * 24 * 60 * 60;
+
+/// The longest back-off from a platform in trouble, in seconds. Peers that took ten minutes for
+/// one 529 had four times the failures of those that did not (reference page peers §3.3).
+pub const MAX_BACK_OFF_SECONDS: u32 = 60;
+
+/// The most entries of one list, and the longest text in one, in bytes.
+const MAX_ENTRIES: usize = 64;
+const MAX_TEXT_BYTES: usize = 128;
+
+/// If an answer is such, it means that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Rule {
+    /// What the answer must be.
+    #[serde(flatten)]
+    pub condition: Condition,
+    /// What it means.
+    #[serde(flatten)]
+    pub ruling: Ruling,
+}
+
+/// A [`Rule`] before its bounds are checked.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    condition: Condition,
+    #[serde(flatten)]
+    ruling: Ruling,
+}
+
+/// What an answer must be: all that is given must hold, of a list one entry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    /// The HTTP status; for an error inside HTTP 200, the status that the error names, if any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<StatusPattern>,
+    /// The error's code, type or status word, in any case; `html` is a page for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub code: Vec<String>,
+    /// The error's message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub message: Vec<MessagePattern>,
+    /// Headers that must be there with one of these values, in any case; no values mean any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub header: BTreeMap<HeaderName, Vec<String>>,
+    /// Whether the error must have come inside HTTP 200. Left out, either way is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_stream: Option<bool>,
+}
+
+/// A status (`429`) or a class of them (`"5xx"`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenStatus", into = "WrittenStatus")]
+pub enum StatusPattern {
+    /// This one.
+    Exact(u16),
+    /// All that start with this digit.
+    Class(u16),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenStatus {
+    Exact(u16),
+    Class(String),
+}
+
+/// What a message must start with, in any case; or hold anywhere, where it is written with a
+/// leading `*`.
+///
+/// Platforms repeat the caller's input inside their messages, but do not start with it. So only
+/// a rule that is the caller's fault may look anywhere: otherwise a caller could have accounts
+/// taken out by sending the right sentence as, say, the type of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MessagePattern {
+    /// In lower case.
+    Start(String),
+    /// In lower case.
+    Anywhere(String),
+}
+
+/// What an answer means for the account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Ruling {
+    /// Nothing is wrong.
+    Fine,
+    /// It may not be used for a while.
+    CoolingDown {
+        /// Of what.
+        scope: RuleScope,
+        /// Where the end may be found; the first that names a moment to come is taken.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        until: Vec<TimeSource>,
+        /// How long where no source has it: 1 to `max_seconds`.
+        default_seconds: u32,
+        /// The longest that is believed, at most [`MAX_COOL_DOWN_SECONDS`].
+        max_seconds: u32,
+        /// For people and metrics.
+        #[serde(default = "Reason::rate_limited")]
+        reason: Reason,
+    },
+    /// The credential is no longer accepted; a new one may be.
+    CredentialExpired,
+    /// It is of no use until somebody sees to it.
+    Dead {
+        /// For people and metrics.
+        reason: Reason,
+    },
+    /// The platform is at fault, with every account.
+    PlatformTrouble {
+        /// How long to leave it alone, at most [`MAX_BACK_OFF_SECONDS`].
+        seconds: u32,
+    },
+    /// Any account would be answered so.
+    CallersFault,
+}
+
+/// What cools down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleScope {
+    /// The account.
+    Account,
+    /// The account for the model that was asked of it.
+    Model,
+}
+
+/// Where an answer may say when a cool-down ends. The form is told by the value
+/// ([`super::time`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TimeSource {
+    /// `header:retry-after`
+    Header(HeaderName),
+    /// `body:resets_at`: a field of the error or of its details.
+    Body(String),
+    /// `message`: "try again in 1.5s".
+    Message,
+    /// `exhausted_windows`, `exhausted_windows:5h,7d`: the latest end of the account's windows
+    /// (of these names) that the answer says are used up.
+    ExhaustedWindows(Vec<String>),
+}
+
+/// Why a rule does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidRule(&'static str);
+
+// === impl Rule ===
+
+impl TryFrom<Written> for Rule {
+    type Error = InvalidRule;
+
+    fn try_from(written: Written) -> Result<Self, InvalidRule> {
+        let Written { condition, ruling } = written;
+        condition.check()?;
+        let anywhere = |pattern: &MessagePattern| matches!(pattern, MessagePattern::Anywhere(_));
+        if condition.message.iter().any(anywhere) && ruling != Ruling::CallersFault {
+            return Err(InvalidRule(
+                "expected the start of a message; '*' is for callers_fault alone, since a caller \
+                 can have its own text repeated anywhere in a message",
+            ));
+        }
+        ruling.check()?;
+        Ok(Self { condition, ruling })
+    }
+}
+
+impl Condition {
+    fn check(&self) -> Result<(), InvalidRule> {
+        let Self {
+            status,
+            code,
+            message,
+            header,
+            in_stream: _,
+        } = self;
+        let sizes = [status.len(), code.len(), message.len(), header.len()];
+        if sizes == [0; 4] {
+            return Err(InvalidRule(
+                "expected a status, code, message or header to match",
+            ));
+        }
+        let values = || header.values();
+        if sizes.iter().any(|size| *size > MAX_ENTRIES) || values().any(|v| v.len() > MAX_ENTRIES) {
+            return Err(InvalidRule("expected at most 64 entries in a list"));
+        }
+        let fits = |text: &String| (1..=MAX_TEXT_BYTES).contains(&text.len());
+        if !code.iter().chain(values().flatten()).all(fits) {
+            return Err(InvalidRule("expected texts of 1 to 128 bytes"));
+        }
+        Ok(())
+    }
+}
+
+impl Ruling {
+    fn check(&self) -> Result<(), InvalidRule> {
+        match self {
+            Self::CoolingDown {
+                until,
+                default_seconds,
+                max_seconds,
+                ..
+            } => {
+                let in_order = (1..=*max_seconds).contains(default_seconds);
+                if !in_order || *max_seconds > MAX_COOL_DOWN_SECONDS || until.len() > MAX_ENTRIES {
+                    return Err(InvalidRule(
+                        "expected 1 <= default_seconds <= max_seconds <= 2764800",
+                    ));
+                }
+            }
+            Self::PlatformTrouble { seconds } => {
+                if !(1..=MAX_BACK_OFF_SECONDS).contains(seconds) {
+                    return Err(InvalidRule("expected seconds from 1 to 60"));
+                }
+            }
+            Self::Fine | Self::CredentialExpired | Self::Dead { .. } | Self::CallersFault => {}
+        }
+        Ok(())
+    }
+}
+
+// === impl StatusPattern ===
+
+impl StatusPattern {
+    /// Whether `status` is such.
+    pub fn matches(self, status: u16) -> bool {
+        match self {
+            Self::Exact(exact) => status == exact,
+            Self::Class(class) => status / 100 == class,
+        }
+    }
+}
+
+impl TryFrom<WrittenStatus> for StatusPattern {
+    type Error = InvalidRule;
+
+    fn try_from(written: WrittenStatus) -> Result<Self, InvalidRule> {
+        let class = match &written {
+            WrittenStatus::Exact(status @ 100..=599) => return Ok(Self::Exact(*status)),
+            WrittenStatus::Exact(_) => None,
+            WrittenStatus::Class(class) => match class.as_bytes() {
+                [digit @ b'1'..=b'5', b'x', b'x'] => Some(digit.saturating_sub(b'0')),
+                _ => None,
+            },
+        };
+        class
+            .map(|digit| Self::Class(digit.into()))
+            .ok_or(InvalidRule("expected a status such as 429 or \"5xx\""))
+    }
+}
+
+impl From<StatusPattern> for WrittenStatus {
+    fn from(pattern: StatusPattern) -> Self {
+        match pattern {
+            StatusPattern::Exact(status) => Self::Exact(status),
+            StatusPattern::Class(class) => Self::Class(format!("{class}xx")),
+        }
+    }
+}
+
+// === impl MessagePattern ===
+
+impl MessagePattern {
+    /// Whether a message, in lower case, is such.
+    pub fn matches(&self, lower_case_message: &str) -> bool {
+        match self {
+            Self::Start(start) => lower_case_message.starts_with(start),
+            Self::Anywhere(part) => lower_case_message.contains(part),
+        }
+    }
+}
+
+impl TryFrom<String> for MessagePattern {
+    type Error = InvalidRule;
+
+    fn try_from(text: String) -> Result<Self, InvalidRule> {
+        let text = text.to_ascii_lowercase();
+        let (pattern, text): (fn(String) -> Self, _) = match text.strip_prefix('*') {
+            Some(part) => (Self::Anywhere, part),
+            None => (Self::Start, text.as_str()),
+        };
+        if !(1..=MAX_TEXT_BYTES).contains(&text.len()) {
+            return Err(InvalidRule("expected texts of 1 to 128 bytes"));
+        }
+        Ok(pattern(text.to_owned()))
+    }
+}
+
+impl From<MessagePattern> for String {
+    fn from(pattern: MessagePattern) -> Self {
+        match pattern {
+            MessagePattern::Start(start) => start,
+            MessagePattern::Anywhere(part) => format!("*{part}"),
+        }
+    }
+}
+
+// === impl TimeSource ===
+
+impl TryFrom<String> for TimeSource {
+    type Error = InvalidRule;
+
+    fn try_from(text: String) -> Result<Self, InvalidRule> {
+        const EXPECTED: InvalidRule = InvalidRule(
+            "expected header:NAME, body:FIELD, message, exhausted_windows or \
+             exhausted_windows:NAME,NAME",
+        );
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(EXPECTED);
+        }
+        match text.split_once(':') {
+            None if text == "message" => Ok(Self::Message),
+            None if text == "exhausted_windows" => Ok(Self::ExhaustedWindows(Vec::new())),
+            Some(("header", name)) => HeaderName::try_from(name)
+                .map(Self::Header)
+                .map_err(|_| EXPECTED),
+            Some(("body", field)) if !field.is_empty() => Ok(Self::Body(field.to_owned())),
+            Some(("exhausted_windows", names)) if !names.split(',').any(str::is_empty) => Ok(
+                Self::ExhaustedWindows(names.split(',').map(str::to_owned).collect()),
+            ),
+            _ => Err(EXPECTED),
+        }
+    }
+}
+
+impl From<TimeSource> for String {
+    fn from(source: TimeSource) -> Self {
+        match source {
+            TimeSource::Header(name) => format!("header:{}", name.as_str()),
+            TimeSource::Body(field) => format!("body:{field}"),
+            TimeSource::Message => "message".to_owned(),
+            TimeSource::ExhaustedWindows(names) if names.is_empty() => {
+                "exhausted_windows".to_owned()
+            }
+            TimeSource::ExhaustedWindows(names) => format!("exhausted_windows:{}", names.join(",")),
+        }
+    }
+}
+
+// === impl InvalidRule ===
+
+impl fmt::Display for InvalidRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for InvalidRule {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"{"status":[429,"5xx"],"code":["a"],"message":["you"],"header":{"x-a":["b"],"x-c":[]},"in_stream":true,"verdict":"cooling_down","scope":"model","until":["header:retry-after","body:resets_at","message","exhausted_windows","exhausted_windows:5h,7d"],"default_seconds":5,"max_seconds":60,"reason":"slow"}"#;
+
+    fn read(json: &str) -> Result<Rule, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_rule_survives_being_written() {
+        let rule = read(WHOLE).unwrap();
+        assert_eq!(serde_json::to_string(&rule).unwrap(), WHOLE);
+        let newer = WHOLE.replace("\"status\"", "\"colour\":\"blue\",\"status\"");
+        assert_eq!(read(&newer).unwrap(), rule);
+        for verdict in [
+            r#"{"status":[401],"verdict":"credential_expired"}"#,
+            r#"{"status":[402],"verdict":"dead","reason":"billing"}"#,
+            r#"{"status":["5xx"],"verdict":"platform_trouble","seconds":5}"#,
+            r#"{"message":["*extra usage"],"verdict":"callers_fault"}"#,
+            r#"{"code":["none"],"verdict":"fine"}"#,
+        ] {
+            let rule = read(verdict).unwrap();
+            assert_eq!(serde_json::to_string(&rule).unwrap(), verdict);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for bad in [
+            r#"{"status":[401],"verdict":"tired"}"#,
+            r#"{"status":[401]}"#,
+            r#"{"verdict":"fine"}"#,
+            r#"{"in_stream":true,"verdict":"fine"}"#,
+            r#"{"status":[42],"verdict":"fine"}"#,
+            r#"{"status":["6xx"],"verdict":"fine"}"#,
+            r#"{"code":[""],"verdict":"fine"}"#,
+            r#"{"message":[""],"verdict":"callers_fault"}"#,
+            r#"{"message":["*"],"verdict":"callers_fault"}"#,
+            r#"{"message":["*is disabled"],"verdict":"dead","reason":"banned"}"#,
+            r#"{"header":{"X-A":[]},"verdict":"fine"}"#,
+            r#"{"status":[402],"verdict":"dead"}"#,
+            r#"{"status":[402],"verdict":"dead","reason":"a b"}"#,
+            r#"{"status":[500],"verdict":"platform_trouble","seconds":0}"#,
+            r#"{"status":[500],"verdict":"platform_trouble","seconds":61}"#,
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        for (from, to) in [
+            ("\"default_seconds\":5", "\"default_seconds\":0"),
+            ("\"default_seconds\":5", "\"default_seconds\":61"),
+            ("\"max_seconds\":60", "\"max_seconds\":9999999"),
+            ("\"scope\":\"model\"", "\"scope\":\"world\""),
+            ("header:retry-after", "header:Retry-After"),
+            ("exhausted_windows:5h,7d", "exhausted_windows:5h,"),
+            ("\"message\",", "\"moon\","),
+        ] {
+            assert!(
+                WHOLE.contains(from) && read(&WHOLE.replacen(from, to, 1)).is_err(),
+                "{to}"
+            );
+        }
+    }
+
+    #[test]
+    fn statuses_match_exactly_or_by_class() {
+        let matches = |pattern: &str, status| {
+            serde_json::from_str::<StatusPattern>(pattern)
+                .unwrap()
+                .matches(status)
+        };
+        assert!(matches("429", 429) && !matches("429", 428));
+        assert!(matches("\"5xx\"", 529) && !matches("\"5xx\"", 499));
+    }
+}
