@@ -1,4 +1,4 @@
-//! What the filter must know of a platform: its routes and its headers.
+//! What the filter must know of a platform: its routes, its headers and what its answers mean.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +7,7 @@ use crate::{
     dialect::Dialect,
     header::{HeaderName, HeaderText, NamePattern},
     id::Id,
+    verdict::{Rule, quota::Family},
 };
 
 /// A service that answers LLM requests.
@@ -23,6 +24,12 @@ pub struct Platform {
     /// The models that it serves, as it names them.
     #[serde(default)]
     pub models: Vec<HeaderText>,
+    /// What its answers say about the account; the first that matches decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Rule>,
+    /// How its answers report an account's windows, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Family>,
 }
 
 /// One path that callers may use, and where it is at the platform.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Invalid, Profile};
 
-const EMBEDDED: [(&str, &str); 3] = [
+pub(super) const EMBEDDED: [(&str, &str); 3] = [
     ("codex", include_str!("../../platforms/codex.toml")),
     ("openai", include_str!("../../platforms/openai.toml")),
     ("anthropic", include_str!("../../platforms/anthropic.toml")),

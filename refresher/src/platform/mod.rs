@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use latchkey::header::{HeaderName, HeaderText, NamePattern};
 use latchkey::id::Id;
 use latchkey::snapshot::{self, HeaderPlan, Route, Template};
+use latchkey::verdict::Rule;
 use reqwest::Url;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -135,6 +136,7 @@ impl Profile {
             .map_err(|error: toml::de::Error| from_toml(&error))?;
         let models = raw.models.iter().enumerate();
         let routes = raw.routes.into_iter().enumerate();
+        let verdicts = raw.verdicts.into_iter().enumerate();
         let profile = Profile {
             upstream: upstream(raw.upstream)?,
             oauth: raw.oauth.map(oauth).transpose()?,
@@ -153,6 +155,10 @@ impl Profile {
                         )
                     })
                     .collect::<Result<_, _>>()?,
+                verdicts: verdicts
+                    .map(|(index, table)| rule(index, table))
+                    .collect::<Result<_, _>>()?,
+                quota: raw.quota.map(|quota| quota.family),
             },
             id: raw.id,
             name: raw.name,
@@ -309,6 +315,22 @@ fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {
         )?,
         upstream: fit(key("upstream"), raw.upstream.try_into())?,
     })
+}
+
+/// A rule must come back as it was written. A key that does not is one that no rule has, or one that its verdict has
+/// no use for; the snapshot's own type lets it pass, for the sake of newer refreshers.
+fn rule(index: usize, written: toml::Table) -> Result<Rule, Invalid> {
+    let at = format!("verdicts[{index}]");
+    let message = |error: toml::de::Error| error.message().trim().to_owned();
+    let rule: Rule = fit(&at, written.clone().try_into().map_err(message))?;
+    let meant = fit(&at, toml::Table::try_from(&rule))?;
+    match written.keys().find(|key| !meant.contains_key(*key)) {
+        Some(key) => Err(invalid(
+            format!("{at}.{key}"),
+            "expected a key that this verdict uses, with a value",
+        )),
+        None => Ok(rule),
+    }
 }
 
 fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use latchkey::verdict::quota::Family;
 use serde::Deserialize;
 
 use crate::credential::CredentialKind;
@@ -20,6 +21,9 @@ pub(super) struct Profile {
     pub upstream: Upstream,
     pub routes: Vec<Route>,
     pub headers: Headers,
+    #[serde(default)]
+    pub verdicts: Vec<toml::Table>,
+    pub quota: Option<Quota>,
     pub oauth: Option<OAuth>,
 }
 
@@ -46,6 +50,12 @@ pub(super) struct Headers {
     #[serde(default)]
     pub default: BTreeMap<String, String>,
     pub allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    pub family: Family,
 }
 
 #[derive(Deserialize)]

@@ -1,3 +1,5 @@
+mod verdicts;
+
 use super::*;
 
 const CODEX: &str = include_str!("../../platforms/codex.toml");
@@ -95,6 +97,11 @@ fn what_does_not_fit_is_refused_with_its_key() {
         ("\"127.0.0.1\"", "\"0.0.0.0\"", "oauth.redirect_host"),
         ("[1455, 1457]", "[]", "oauth.redirect_ports"),
         ("\"json\"", "\"xml\"", "oauth.refresh_encoding"),
+        ("\"dead\"", "\"gone\"", "verdicts[1]"),
+        ("\"plan\"", "\"plan\"\nseconds = 5", "verdicts[1].seconds"),
+        ("\"plan\"", "\"plan\"\ncodes = [\"x\"]", "verdicts[1].codes"),
+        ("= 2764800", "= 2764801", "verdicts[0]"),
+        ("body:resets_at", "moon:phase", "verdicts[0]"),
     ] {
         let error = codex_with(from, to).unwrap_err();
         assert_eq!(error.key, key, "{error}");

@@ -54,29 +54,41 @@ fixtures! {
         "codex/response_failed_server_is_overloaded.sse", "codex/response_incomplete.sse",
         "openai/chat.json", "openai/chat.sse", "openai/embeddings.json", "openai/models.json",
         "openai/response.json", "openai/response.sse",
-        "openai/response_failed_insufficient_quota.sse";
+        "openai/response_failed_insufficient_quota.sse",
+        "openai/response_failed_server_is_overloaded.sse",
+        "codex/response_failed_insufficient_quota.sse";
     400:
         "anthropic/credit_balance_too_low.json", "anthropic/invalid_body.json",
         "anthropic/missing_version.json", "anthropic/organization_disabled.json",
         "codex/cyber_policy.json", "codex/instructions_not_valid.json",
         "codex/store_must_be_false.json", "codex/stream_must_be_true.json",
         "codex/token_empty_refresh_token.json", "codex/token_invalid_grant.json",
-        "openai/context_length_exceeded.json", "openai/invalid_body.json";
+        "openai/context_length_exceeded.json", "openai/invalid_body.json",
+        "anthropic/claude_code_only.json", "anthropic/third_party_extra_usage.json",
+        "anthropic/usage_limits_specified.json", "codex/misalignment_policy_violation.json";
     401:
         "anthropic/invalid_api_key.json", "anthropic/missing_api_key.json",
         "anthropic/oauth_token_expired.json", "codex/token_expired.json",
         "codex/token_invalidated.json", "codex/token_refresh_token_expired.json",
         "codex/token_refresh_token_invalidated.json", "codex/token_refresh_token_reused.json",
-        "codex/unauthorized.json", "openai/invalid_api_key.json", "openai/missing_api_key.json";
+        "codex/unauthorized.json", "openai/invalid_api_key.json", "openai/missing_api_key.json",
+        "codex/token_revoked.json", "openai/account_deactivated.json";
     402: "anthropic/billing_error.json", "codex/deactivated_workspace.json";
-    403: "anthropic/permission_error.json", "codex/cloudflare_blocked.html";
+    403:
+        "anthropic/permission_error.json", "codex/cloudflare_blocked.html",
+        "anthropic/oauth_not_allowed.json";
     404: "anthropic/not_found_error.json", "openai/not_found.json";
     429:
         "anthropic/rate_limit_error.json", "codex/rate_limit_exceeded.json",
         "codex/usage_limit_reached.json", "codex/usage_not_included.json",
-        "openai/insufficient_quota.json", "openai/rate_limit_exceeded.json";
+        "openai/insufficient_quota.json", "openai/rate_limit_exceeded.json",
+        "anthropic/enforced_spend_limit.json", "anthropic/extra_usage_required.json",
+        "anthropic/fast_mode_credits.json", "openai/billing_not_active.json";
     500: "anthropic/api_error.json", "openai/server_error.json";
-    503: "codex/server_is_overloaded.json", "openai/server_is_overloaded.json";
+    503:
+        "codex/server_is_overloaded.json", "openai/server_is_overloaded.json",
+        "codex/slow_down.json";
+    504: "anthropic/timeout_error.json";
     529: "anthropic/overloaded_error.json";
 }
 

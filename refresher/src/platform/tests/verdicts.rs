@@ -1,0 +1,274 @@
+//! What the embedded profiles make of the platforms' own bytes: every fixture that an upstream answers with.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use latchkey::header::HeaderMap;
+use latchkey::verdict::{Answer, ErrorBody, Look, Quota, Scope, Verdict, judge, look};
+
+use super::super::catalog::EMBEDDED;
+use super::*;
+
+/// 2026-09-21T14:13:20Z, which the fixtures take for now.
+const NOW: u64 = 1_790_000_000_000;
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+
+type Headers = &'static [(&'static str, &'static str)];
+
+const NONE: Headers = &[];
+const RETRY_AFTER: Headers = &[("retry-after", "2094")];
+
+/// The recorded 429 of reference page claude §1.5.
+const FIVE_HOURS_USED_UP: Headers = &[
+    ("anthropic-ratelimit-unified-status", "rejected"),
+    ("anthropic-ratelimit-unified-reset", "1790000500"),
+    ("anthropic-ratelimit-unified-5h-status", "rejected"),
+    ("anthropic-ratelimit-unified-5h-reset", "1790003600"),
+    ("anthropic-ratelimit-unified-5h-utilization", "1.0"),
+    ("anthropic-ratelimit-unified-7d-status", "allowed"),
+    ("anthropic-ratelimit-unified-7d-reset", "1790111600"),
+    ("anthropic-ratelimit-unified-7d-utilization", "0.59"),
+    ("retry-after", "2094"),
+];
+const BOTH_USED_UP: Headers = &[
+    ("anthropic-ratelimit-unified-5h-status", "rejected"),
+    ("anthropic-ratelimit-unified-5h-reset", "1790003600"),
+    ("anthropic-ratelimit-unified-7d-status", "rejected"),
+    ("anthropic-ratelimit-unified-7d-reset", "1790111600"),
+    ("anthropic-ratelimit-unified-7d_oi-status", "rejected"),
+    ("anthropic-ratelimit-unified-7d_oi-reset", "1790211600"),
+];
+const WEEK_USED_UP: Headers = &[
+    ("anthropic-ratelimit-unified-5h-status", "allowed"),
+    ("anthropic-ratelimit-unified-5h-reset", "1790003600"),
+    ("anthropic-ratelimit-unified-7d-status", "rejected"),
+    ("anthropic-ratelimit-unified-7d-reset", "1790111600"),
+    ("anthropic-ratelimit-unified-7d_oi-status", "allowed"),
+];
+const ONE_MODEL_USED_UP: Headers = &[
+    ("anthropic-ratelimit-unified-status", "rejected"),
+    ("anthropic-ratelimit-unified-5h-status", "allowed"),
+    ("anthropic-ratelimit-unified-7d-status", "allowed"),
+    ("anthropic-ratelimit-unified-7d_oi-status", "rejected"),
+    ("anthropic-ratelimit-unified-7d_oi-reset", "1790211600"),
+    ("retry-after", "2094"),
+];
+const CODEX_WEEK_USED_UP: Headers = &[
+    ("x-codex-primary-used-percent", "40"),
+    ("x-codex-primary-window-minutes", "300"),
+    ("x-codex-primary-reset-at", "1790003600"),
+    ("x-codex-secondary-used-percent", "100"),
+    ("x-codex-secondary-window-minutes", "10080"),
+    ("x-codex-secondary-reset-at", "1790111600"),
+];
+
+#[rustfmt::skip]
+const VERDICTS: &[(&str, u16, Headers, &str)] = &[
+    ("anthropic/api_error.json", 500, NONE, "platform in trouble for 5 s"),
+    ("anthropic/billing_error.json", 402, NONE, "dead: billing"),
+    ("anthropic/claude_code_only.json", 400, NONE, "caller's fault"),
+    ("anthropic/count_tokens.json", 200, NONE, "fine"),
+    ("anthropic/credit_balance_too_low.json", 400, NONE, "dead: billing"),
+    ("anthropic/enforced_spend_limit.json", 429, NONE, "account cools down for about 21600 s: spend_limit"),
+    ("anthropic/error_event_overloaded.sse", 200, NONE, "platform in trouble for 5 s"),
+    ("anthropic/extra_usage_required.json", 429, NONE, "caller's fault"),
+    ("anthropic/extra_usage_required.json", 429, FIVE_HOURS_USED_UP, "caller's fault"),
+    ("anthropic/fast_mode_credits.json", 429, NONE, "caller's fault"),
+    ("anthropic/invalid_api_key.json", 401, NONE, "dead: invalid_api_key"),
+    ("anthropic/invalid_body.json", 400, NONE, "caller's fault"),
+    ("anthropic/message.json", 200, FIVE_HOURS_USED_UP, "fine"),
+    ("anthropic/message.sse", 200, NONE, "fine"),
+    ("anthropic/message_then_overloaded.sse", 200, NONE, "fine"),
+    ("anthropic/missing_api_key.json", 401, NONE, "credential expired"),
+    ("anthropic/missing_version.json", 400, NONE, "caller's fault"),
+    ("anthropic/models.json", 200, NONE, "fine"),
+    ("anthropic/not_found_error.json", 404, NONE, "caller's fault"),
+    ("anthropic/oauth_not_allowed.json", 403, NONE, "dead: organization_disabled"),
+    ("anthropic/oauth_token_expired.json", 401, NONE, "credential expired"),
+    ("anthropic/organization_disabled.json", 400, NONE, "dead: organization_disabled"),
+    ("anthropic/overloaded_error.json", 529, NONE, "platform in trouble for 5 s"),
+    ("anthropic/permission_error.json", 403, NONE, "caller's fault"),
+    ("anthropic/rate_limit_error.json", 429, BOTH_USED_UP, "account cools down for 111600 s: usage_limit"),
+    ("anthropic/rate_limit_error.json", 429, FIVE_HOURS_USED_UP, "account cools down for 3600 s: usage_limit"),
+    ("anthropic/rate_limit_error.json", 429, NONE, "model cools down for about 30 s: rate_limited"),
+    ("anthropic/rate_limit_error.json", 429, ONE_MODEL_USED_UP, "model cools down for 2094 s: usage_limit"),
+    ("anthropic/rate_limit_error.json", 429, RETRY_AFTER, "model cools down for 2094 s: rate_limited"),
+    ("anthropic/rate_limit_error.json", 429, WEEK_USED_UP, "account cools down for 111600 s: usage_limit"),
+    ("anthropic/third_party_extra_usage.json", 400, NONE, "caller's fault"),
+    ("anthropic/timeout_error.json", 504, NONE, "platform in trouble for 5 s"),
+    ("anthropic/usage_limits_specified.json", 400, NONE, "account cools down for 812800 s: spend_limit"),
+    ("codex/cloudflare_blocked.html", 403, NONE, "platform in trouble for 30 s"),
+    ("codex/cyber_policy.json", 400, NONE, "caller's fault"),
+    ("codex/deactivated_workspace.json", 402, NONE, "dead: deactivated_workspace"),
+    ("codex/error_event_usage_limit_reached.sse", 200, NONE, "account cools down for 3600 s: usage_limit"),
+    ("codex/instructions_not_valid.json", 400, NONE, "caller's fault"),
+    ("codex/misalignment_policy_violation.json", 400, NONE, "caller's fault"),
+    ("codex/models.json", 200, NONE, "fine"),
+    ("codex/rate_limit_exceeded.json", 429, NONE, "account cools down for 1.5 s: rate_limited"),
+    ("codex/response.sse", 200, CODEX_WEEK_USED_UP, "fine"),
+    ("codex/response_failed_context_length_exceeded.sse", 200, NONE, "caller's fault"),
+    ("codex/response_failed_insufficient_quota.sse", 200, NONE, "dead: billing"),
+    ("codex/response_failed_rate_limit_exceeded.sse", 200, NONE, "account cools down for 1.5 s: rate_limited"),
+    ("codex/response_failed_server_is_overloaded.sse", 200, NONE, "platform in trouble for 5 s"),
+    ("codex/response_incomplete.sse", 200, NONE, "fine"),
+    ("codex/server_is_overloaded.json", 503, NONE, "platform in trouble for 5 s"),
+    ("codex/slow_down.json", 503, NONE, "platform in trouble for 5 s"),
+    ("codex/store_must_be_false.json", 400, NONE, "caller's fault"),
+    ("codex/stream_must_be_true.json", 400, NONE, "caller's fault"),
+    ("codex/token_expired.json", 401, NONE, "credential expired"),
+    ("codex/token_invalidated.json", 401, NONE, "credential expired"),
+    ("codex/token_revoked.json", 401, NONE, "credential expired"),
+    ("codex/unauthorized.json", 401, NONE, "credential expired"),
+    ("codex/usage_limit_reached.json", 429, CODEX_WEEK_USED_UP, "account cools down for 3600 s: usage_limit"),
+    ("codex/usage_not_included.json", 429, NONE, "dead: plan"),
+    ("openai/account_deactivated.json", 401, NONE, "dead: deactivated"),
+    ("openai/billing_not_active.json", 429, NONE, "dead: billing"),
+    ("openai/chat.json", 200, NONE, "fine"),
+    ("openai/chat.sse", 200, NONE, "fine"),
+    ("openai/context_length_exceeded.json", 400, NONE, "caller's fault"),
+    ("openai/embeddings.json", 200, NONE, "fine"),
+    ("openai/insufficient_quota.json", 429, NONE, "dead: billing"),
+    ("openai/invalid_api_key.json", 401, NONE, "dead: invalid_api_key"),
+    ("openai/invalid_body.json", 400, NONE, "caller's fault"),
+    ("openai/missing_api_key.json", 401, NONE, "credential expired"),
+    ("openai/models.json", 200, NONE, "fine"),
+    ("openai/not_found.json", 404, NONE, "caller's fault"),
+    ("openai/rate_limit_exceeded.json", 429, NONE, "model cools down for 1 s: rate_limited"),
+    ("openai/rate_limit_exceeded.json", 429, RETRY_AFTER, "model cools down for 2094 s: rate_limited"),
+    ("openai/response.json", 200, NONE, "fine"),
+    ("openai/response.sse", 200, NONE, "fine"),
+    ("openai/response_failed_insufficient_quota.sse", 200, NONE, "dead: billing"),
+    ("openai/response_failed_server_is_overloaded.sse", 200, NONE, "platform in trouble for 5 s"),
+    ("openai/server_error.json", 500, NONE, "platform in trouble for 5 s"),
+    ("openai/server_is_overloaded.json", 503, NONE, "platform in trouble for 5 s"),
+];
+
+/// What the token endpoint answers; no account is judged by it here.
+const OF_THE_TOKEN_ENDPOINT: [&str; 5] = [
+    "codex/token_empty_refresh_token.json",
+    "codex/token_invalid_grant.json",
+    "codex/token_refresh_token_expired.json",
+    "codex/token_refresh_token_invalidated.json",
+    "codex/token_refresh_token_reused.json",
+];
+
+fn platform(id: &str) -> snapshot::Platform {
+    let (_, text) = EMBEDDED.iter().find(|(known, _)| *known == id).unwrap();
+    Profile::from_table(text.parse().unwrap()).unwrap().record
+}
+
+/// As the filter goes about it.
+fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[u8]) -> Verdict {
+    let headers: HeaderMap = headers.iter().copied().collect();
+    let quota = platform
+        .quota
+        .map(|family| Quota::read(family, &headers, NOW))
+        .unwrap_or_default();
+    let error = match status {
+        200..=299 => match look(None, body, true) {
+            Look::Error(error) => Some(error),
+            Look::Fine | Look::NeedMore => None,
+        },
+        _ => Some(ErrorBody::read(body)),
+    };
+    let answer = Answer {
+        status,
+        headers: &headers,
+        quota: &quota,
+        error: error.as_ref(),
+        model: Some("fixture-model"),
+    };
+    judge(&platform.verdicts, &answer, NOW)
+}
+
+fn in_words(verdict: &Verdict) -> String {
+    let seconds = |until: u64| (until - NOW) as f64 / 1e3;
+    match verdict {
+        Verdict::Fine => "fine".to_owned(),
+        Verdict::CoolingDown {
+            scope,
+            until,
+            guessed,
+            reason,
+        } => {
+            let what = match scope {
+                Scope::Account => "account",
+                Scope::Model(_) => "model",
+            };
+            let about = if *guessed { "about " } else { "" };
+            let (seconds, reason) = (seconds(*until), reason.as_str());
+            format!("{what} cools down for {about}{seconds} s: {reason}")
+        }
+        Verdict::CredentialExpired => "credential expired".to_owned(),
+        Verdict::Dead { reason } => format!("dead: {}", reason.as_str()),
+        Verdict::PlatformTrouble { until } => {
+            format!("platform in trouble for {} s", seconds(*until))
+        }
+        Verdict::CallersFault => "caller's fault".to_owned(),
+    }
+}
+
+#[test]
+fn every_fixture_has_its_verdict() {
+    for (name, status, headers, expected) in VERDICTS {
+        let (id, _) = name.split_once('/').unwrap();
+        let body = std::fs::read(Path::new(FIXTURES).join(name)).unwrap();
+        let verdict = judged(&platform(id), *status, headers, &body);
+        assert_eq!(in_words(&verdict), *expected, "{status} {name}");
+    }
+}
+
+#[test]
+fn every_fixture_is_in_the_table() {
+    let listed = VERDICTS.iter().map(|(name, ..)| *name);
+    let listed: BTreeSet<&str> = listed.chain(OF_THE_TOKEN_ENDPOINT).collect();
+    for (id, _) in EMBEDDED {
+        for file in std::fs::read_dir(Path::new(FIXTURES).join(id)).unwrap() {
+            let name = format!("{id}/{}", file.unwrap().file_name().display());
+            assert!(listed.contains(name.as_str()), "{name}");
+        }
+    }
+}
+
+/// A rule without which every fixture is judged the same could say anything.
+#[test]
+fn every_rule_matters_to_a_fixture() {
+    for (id, _) in EMBEDDED {
+        let whole = platform(id);
+        for index in 0..whole.verdicts.len() {
+            let mut without = whole.clone();
+            without.verdicts.remove(index);
+            let matters = VERDICTS.iter().any(|(name, status, headers, _)| {
+                let body = std::fs::read(Path::new(FIXTURES).join(name)).unwrap();
+                name.starts_with(id)
+                    && judged(&whole, *status, headers, &body)
+                        != judged(&without, *status, headers, &body)
+            });
+            assert!(
+                matters,
+                "{id}: verdicts[{index}] {:?}",
+                whole.verdicts[index]
+            );
+        }
+    }
+}
+
+#[test]
+fn no_caller_can_have_an_account_taken_out_by_what_it_sends() {
+    let echoes = [
+        "Your credit balance is too low to access the Anthropic API.",
+        "This organization has been disabled.",
+        "You have reached your specified API usage limits. You will regain access on 2026-10-01 at 00:00 UTC.",
+        "usage_limit_reached",
+    ];
+    for echo in echoes {
+        let body = format!(
+            r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"messages.0.content.0: Input tag '{echo}' found using 'type' does not match any of the expected tags"}}}}"#
+        );
+        for (id, _) in EMBEDDED {
+            let verdict = judged(&platform(id), 400, NONE, body.as_bytes());
+            assert_eq!(verdict, Verdict::CallersFault, "{id}: {echo}");
+        }
+    }
+}
