@@ -125,3 +125,32 @@ impl fmt::Display for InvalidReason {
 }
 
 impl std::error::Error for InvalidReason {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_survives_being_reported() {
+        let verdicts = [
+            Verdict::Fine,
+            Verdict::CoolingDown {
+                scope: Scope::Model("gpt-6.1-sol".try_into().unwrap()),
+                until: 1_790_000_000_000,
+                guessed: true,
+                reason: Reason::rate_limited(),
+            },
+            Verdict::Dead {
+                reason: "billing".to_owned().try_into().unwrap(),
+            },
+            Verdict::PlatformTrouble { until: 1 },
+        ];
+        for verdict in verdicts {
+            let json = serde_json::to_string(&verdict).unwrap();
+            assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
+        }
+        for word in ["", "Billing", "a b", "x\r\ny: z", &"a".repeat(33)] {
+            assert_eq!(Reason::try_from(word.to_owned()), Err(InvalidReason));
+        }
+    }
+}
