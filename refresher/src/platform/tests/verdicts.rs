@@ -255,6 +255,18 @@ fn every_rule_matters_to_a_fixture() {
 }
 
 #[test]
+fn rules_reach_the_filter_as_they_are() {
+    for (id, _) in EMBEDDED {
+        let record = snapshot::Record::Platform(platform(id));
+        let line = record.to_line().unwrap();
+        assert_eq!(
+            snapshot::Record::from_line(line.as_bytes()).unwrap(),
+            record
+        );
+    }
+}
+
+#[test]
 fn no_caller_can_have_an_account_taken_out_by_what_it_sends() {
     let echoes = [
         "Your credit balance is too low to access the Anthropic API.",
