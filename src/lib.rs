@@ -24,6 +24,7 @@ pub mod dialect;
 pub mod gate;
 pub mod hash;
 pub mod header;
+pub mod health;
 pub mod host;
 pub mod id;
 pub mod secret;

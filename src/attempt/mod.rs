@@ -3,20 +3,19 @@
 //! It runs in Envoy's upstream filter chain, so the credential exists only on the wire to the
 //! platform: no other filter, access log or redirect sees it.
 
+pub mod passage;
+
 use std::borrow::Cow;
+
+use self::passage::Passage;
 
 use crate::{
     dialect::{Dialect, Refusal},
     gate::split_target,
     header::HeaderMap,
     snapshot::{Account, HeaderPlan, Platform},
-    sync::report::{Report, ReportKind},
+    verdict::{self, Answer, ErrorBody, Quota, Verdict},
 };
-
-/// The property, in the request's filter state, by which the gate tells the attempt the account.
-/// A caller cannot reach it. It survives an internal redirect, and access logs show it as
-/// `%FILTER_STATE(wasm.latchkey.account:PLAIN)%`.
-pub const ACCOUNT_PROPERTY: &str = "latchkey.account";
 
 /// The headers that frame the request; they pass whatever the platform's allow-list says.
 const FRAMING: [&str; 3] = [":method", ":scheme", "content-length"];
@@ -79,6 +78,15 @@ pub fn headers<'a>(
     })
 }
 
+/// What of a request goes to the escape listener, which nobody else hears: no credential, and
+/// nothing of the caller.
+pub fn framing(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let target = [":authority", ":path"];
+    request
+        .iter()
+        .filter(move |(name, _)| FRAMING.contains(name) || target.contains(name))
+}
+
 /// Whether the caller's header `name` goes out.
 fn passes(plan: &HeaderPlan, name: &str) -> bool {
     plan.allow.iter().any(|pattern| pattern.matches(name))
@@ -86,28 +94,83 @@ fn passes(plan: &HeaderPlan, name: &str) -> bool {
         && !plan.set.iter().any(|(set, _)| set.as_str() == name)
 }
 
-/// What to do with a platform's answer, by its status.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// Let it pass.
-    Pass,
-    /// Let it pass, and tell the refresher.
-    Report(Report),
-    /// Answer something else: a redirect would send the caller, and its client key, elsewhere.
-    Replace(Refusal),
+/// The most bytes of an answer that are held back while it is judged. Errors are far below.
+pub const MAX_HELD_BYTES: usize = 32 * 1024;
+
+/// The header in which the status of an answer travels from the attempt to the gate, where the
+/// answer became a redirect to run the request again. It reaches the gate only where Envoy could
+/// not run it again, and the gate puts the answer right.
+pub const STATUS_HEADER: &str = "x-latchkey-status";
+
+/// The status of that redirect: one that platforms do not answer, as theirs are never passed on.
+pub const REDIRECT_STATUS: &str = "307";
+
+/// How long a platform that could not be reached is left alone, in milliseconds.
+pub const UNREACHABLE_MS: u64 = 5_000;
+
+/// The header that the router numbers the attempts of one pass in.
+pub const ATTEMPT_HEADER: &str = "x-envoy-attempt-count";
+
+/// Whether this attempt is the router's own second one: the first had no answer at all, and this
+/// one goes to the escape listener, which answers for the platform that could not be reached.
+pub fn is_escape(request: &HeaderMap) -> bool {
+    request
+        .first(ATTEMPT_HEADER)
+        .is_some_and(|count| count != b"1")
 }
 
-/// Judges an answer with this `:status` to a request that was sent as `account`.
-pub fn judge(status: &[u8], account: &Account) -> Judgement {
-    match status {
-        b"401" => Judgement::Report(Report {
-            account: account.id.clone(),
-            generation: account.generation,
-            kind: ReportKind::Unauthorized,
-        }),
-        [b'3', ..] => Judgement::Replace(Refusal::Redirected),
-        _ => Judgement::Pass,
-    }
+/// Judges an answer other than a redirect.
+pub fn judge(
+    status: u16,
+    headers: &HeaderMap,
+    error: Option<&ErrorBody>,
+    platform: &Platform,
+    now: u64,
+) -> Verdict {
+    let quota = platform
+        .quota
+        .map_or_else(Quota::default, |family| Quota::read(family, headers, now));
+    let answer = Answer {
+        status,
+        headers,
+        quota: &quota,
+        error,
+        model: None,
+    };
+    verdict::judge(&platform.verdicts, &answer, now)
+}
+
+/// Whether another account could do better.
+pub fn is_worth_another(verdict: &Verdict) -> bool {
+    !matches!(verdict, Verdict::Fine | Verdict::CallersFault)
+}
+
+/// The header by which Envoy knows the scheme that a request came with. Without it there is no
+/// route for a second pass.
+pub const SCHEME_HEADER: &str = "x-forwarded-proto";
+
+/// The request as it has to be when it runs again, from what an earlier attempt of the same pass
+/// left of it: without that attempt's credential.
+pub fn restored<'a>(
+    request: &'a HeaderMap,
+    platform: &Platform,
+    passage: &'a Passage,
+) -> Vec<(&'a str, &'a [u8])> {
+    let is_set = |name: &str| {
+        let set = &platform.headers.set;
+        set.iter().any(|(set, _)| set.as_str() == name)
+    };
+    let kept = request
+        .iter()
+        .filter(|(name, _)| !is_set(name) && *name != SCHEME_HEADER);
+    let scheme = passage.url.scheme().as_bytes();
+    kept.chain([(SCHEME_HEADER, scheme)]).collect()
+}
+
+/// Where the request runs again: its own URL. None where that cannot be told.
+pub fn location(request: &HeaderMap, passage: &Passage) -> Option<Vec<u8>> {
+    let (_, query) = split_target(request.first(":path").unwrap_or_default());
+    passage.url.with_query(query)
 }
 
 #[cfg(test)]
@@ -253,20 +316,47 @@ mod tests {
     }
 
     #[test]
-    fn a_401_is_reported_and_a_redirect_stays_here() {
-        let account = fixture::account("acc_1", "codex");
-        assert_eq!(judge(b"200", &account), Judgement::Pass);
-        assert_eq!(
-            judge(b"304", &account),
-            Judgement::Replace(Refusal::Redirected)
+    fn an_answer_is_judged_by_its_status_where_no_rule_is() {
+        let platform = fixture::platform("codex");
+        let judge = |status| judge(status, &HeaderMap::default(), None, &platform, 1_000);
+        assert_eq!(judge(200), Verdict::Fine);
+        assert_eq!(judge(401), Verdict::CredentialExpired);
+        assert_eq!(judge(404), Verdict::CallersFault);
+        assert!(matches!(judge(429), Verdict::CoolingDown { .. }));
+        assert!(is_worth_another(&judge(503)) && !is_worth_another(&judge(400)));
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_left_is_put_right() {
+        let left: HeaderMap = [
+            (":path", "/backend-api/codex/responses?a=b"),
+            ("authorization", "Bearer token-of-acc_1"),
+            ("chatgpt-account-id", "ws-acc_1"),
+            ("accept", "text/event-stream"),
+        ]
+        .into_iter()
+        .collect();
+        let passage = Passage::decode(
+            b"account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses",
         );
+        let passage = passage.unwrap();
+        let platform = fixture::platform("codex");
+        let expected: [(&str, &[u8]); 3] = [
+            (":path", b"/backend-api/codex/responses?a=b"),
+            ("accept", b"text/event-stream"),
+            (SCHEME_HEADER, b"https"),
+        ];
+        assert_eq!(restored(&left, &platform, &passage), expected);
         assert_eq!(
-            judge(b"307", &account),
-            Judgement::Replace(Refusal::Redirected)
+            location(&left, &passage).unwrap(),
+            b"https://gateway:8443/v1/responses?a=b"
         );
-        let Judgement::Report(report) = judge(b"401", &account) else {
-            panic!("not reported");
-        };
-        assert_eq!(report.generation, 1);
+    }
+
+    #[test]
+    fn the_second_attempt_of_a_pass_is_the_escape() {
+        let count = |count| is_escape(&[(ATTEMPT_HEADER, count)].into_iter().collect());
+        assert!(!count("1") && count("2"));
+        assert!(!is_escape(&HeaderMap::default()));
     }
 }

@@ -1,12 +1,18 @@
 //! Answers of our own: an error in the caller's dialect that cannot be mistaken for the
 //! platform's.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use super::Dialect;
+use crate::{gate::select::Out, id::Id};
+
+/// The most accounts that a message names.
+const MAX_NAMED: usize = 8;
 
 /// Why the gateway itself answers a request with an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No client key, or an empty one.
     NoKey,
@@ -24,14 +30,27 @@ pub enum Refusal {
     NoPool,
     /// No account of the pool speaks this path.
     NoAccount,
-    /// Every account of the pool that speaks this path waits for a fresh credential.
-    AllExpired,
+    /// No account of the pool that speaks this path may be used now.
+    AllOut(AllOut),
     /// The refresher has not been reached since Envoy started.
     NotReady,
     /// The upstream filter was reached without an account.
     NoCredential,
     /// The platform answered with a redirect, which is never followed or passed on.
     Redirected,
+    /// The platform could not be reached, or went away before it answered.
+    Unreachable,
+}
+
+/// A pool of which no account may be used now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllOut {
+    /// The pool.
+    pub pool: Id,
+    /// Its accounts that speak the path.
+    pub out: Vec<Out>,
+    /// After how many seconds the first is back, where that is known.
+    pub retry_after: Option<u32>,
 }
 
 /// What the caller gets.
@@ -49,24 +68,25 @@ pub struct Reply {
 
 impl Refusal {
     /// The HTTP status.
-    pub fn status(self) -> u16 {
+    pub fn status(&self) -> u16 {
         match self {
             Self::AmbiguousKey => 400,
             Self::NoKey | Self::UnknownKey => 401,
             Self::UnknownPath => 404,
             Self::Method => 405,
             Self::Upgrade => 426,
-            Self::Redirected => 502,
+            Self::Redirected | Self::Unreachable => 502,
+            Self::AllOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount
-            | Self::AllExpired
+            | Self::AllOut(_)
             | Self::NotReady
             | Self::NoCredential => 503,
         }
     }
 
     /// Our own code for it: no platform's code starts with `latchkey_`.
-    pub fn code(self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::NoKey => "latchkey_no_key",
             Self::AmbiguousKey => "latchkey_ambiguous_key",
@@ -76,16 +96,17 @@ impl Refusal {
             Self::Upgrade => "latchkey_no_upgrade",
             Self::NoPool => "latchkey_no_pool",
             Self::NoAccount => "latchkey_no_account",
-            Self::AllExpired => "latchkey_all_expired",
+            Self::AllOut(_) => "latchkey_all_out",
             Self::NotReady => "latchkey_not_ready",
             Self::NoCredential => "latchkey_no_credential",
             Self::Redirected => "latchkey_platform_redirect",
+            Self::Unreachable => "latchkey_platform_unreachable",
         }
     }
 
     /// What happened and what to do.
-    pub fn message(self) -> &'static str {
-        match self {
+    pub fn message(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::NoKey => {
                 "No client key. Send the gateway's key in one of: Authorization: Bearer, x-api-key, x-goog-api-key."
             }
@@ -104,9 +125,7 @@ impl Refusal {
             Self::NoAccount => {
                 "No usable account of this key's pool serves this path. The gateway's operator can see why with: refresher status."
             }
-            Self::AllExpired => {
-                "Every account of this key's pool waits for a fresh credential. The gateway's operator can see why with: refresher status."
-            }
+            Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::NotReady => {
                 "The gateway has no accounts yet: it has not reached its refresher since it started."
             }
@@ -116,27 +135,32 @@ impl Refusal {
             Self::Redirected => {
                 "The platform answered with a redirect, which the gateway does not follow or pass on."
             }
-        }
+            Self::Unreachable => {
+                "The platform could not be reached, or went away before it answered."
+            }
+        })
     }
 
     /// After how many seconds a new try makes sense; none where it never does by itself.
-    fn retry_after(self) -> Option<u32> {
+    fn retry_after(&self) -> Option<u32> {
         match self {
             Self::NotReady | Self::NoCredential => Some(1),
-            Self::AllExpired => Some(5),
+            Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
+            Self::Unreachable => Some(5),
             Self::NoAccount | Self::NoPool => Some(30),
             _ => None,
         }
     }
 
     /// The answer in `dialect`.
-    pub fn reply(self, dialect: Dialect) -> Reply {
+    pub fn reply(&self, dialect: Dialect) -> Reply {
         let kind = match (self.status(), dialect) {
             (400 | 405 | 426, _) => "invalid_request_error",
             (401, Dialect::Messages) => "authentication_error",
             (401, _) => "invalid_request_error",
             (404, Dialect::Messages) => "not_found_error",
             (404, _) => "invalid_request_error",
+            (429, Dialect::Messages) => "rate_limit_error",
             (_, Dialect::Messages) => "api_error",
             (_, _) => "server_error",
         };
@@ -167,6 +191,28 @@ impl Refusal {
     }
 }
 
+// === impl AllOut ===
+
+impl AllOut {
+    fn message(&self) -> String {
+        let named: Vec<String> = self
+            .out
+            .iter()
+            .take(MAX_NAMED)
+            .map(|out| format!("{} ({})", out.name.as_str(), out.reason.as_str()))
+            .collect();
+        let more = match self.out.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!(
+            "No account of the gateway's pool {} can be used now: {}{more}. The gateway's operator can see why with: refresher status.",
+            self.pool,
+            named.join(", ")
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +231,27 @@ mod tests {
         assert_eq!(body["error"]["code"], "latchkey_unknown_key");
         assert!(body["error"]["param"].is_null());
         assert_eq!(reply.status, 401);
+    }
+
+    #[test]
+    fn a_pool_that_is_out_says_who_and_why() {
+        use crate::{header::HeaderText, verdict::Reason};
+        let out = |name: &str| Out {
+            name: HeaderText::try_from(name).unwrap(),
+            reason: Reason::rate_limited(),
+            until: Some(9_000),
+        };
+        let mut all = AllOut {
+            pool: Id::try_from("default").unwrap(),
+            out: (0..10).map(|n| out(&format!("a{n}"))).collect(),
+            retry_after: Some(9),
+        };
+        let reply = Refusal::AllOut(all.clone()).reply(Dialect::Chat);
+        assert_eq!(reply.status, 429);
+        assert!(reply.headers.contains(&("retry-after", "9".to_owned())));
+        assert!(reply.body.contains("default") && reply.body.contains("a0 (rate_limited)"));
+        assert!(reply.body.contains("and 2 more"), "{}", reply.body);
+        all.retry_after = None;
+        assert_eq!(Refusal::AllOut(all).status(), 503);
     }
 }

@@ -10,11 +10,13 @@ pub mod session;
 
 use std::{collections::HashMap, rc::Rc};
 
-use self::select::{Pick, Table};
-pub use crate::dialect::refusal::{Refusal, Reply};
+use self::select::{Need, Out, Pick, Table};
+pub use crate::dialect::refusal::{AllOut, Refusal, Reply};
 use crate::{
+    attempt::passage::{Passage, Url},
     dialect::Dialect,
     header::HeaderMap,
+    health::Board,
     id::Id,
     snapshot::{Account, KeyHash, View},
 };
@@ -37,6 +39,19 @@ pub struct Gate {
     version: u64,
 }
 
+/// What the gate decides by, beside the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Knowledge<'a> {
+    /// The snapshot; none where the refresher has not been reached yet.
+    pub view: Option<&'a View>,
+    /// The accounts that are out.
+    pub board: &'a Board,
+    /// Unix milliseconds.
+    pub now: u64,
+    /// Whether the request may still wait for a fresh credential.
+    pub may_wait: bool,
+}
+
 /// What to do with a request.
 #[derive(Debug)]
 pub enum Decision {
@@ -44,6 +59,9 @@ pub enum Decision {
     Forward(Forward),
     /// Answer it here.
     Reply(Reply),
+    /// Hold it, and ask again when the snapshot or the board moved: an account that would serve
+    /// it is being refreshed.
+    Wait,
 }
 
 /// How to send a request on.
@@ -51,6 +69,10 @@ pub enum Decision {
 pub struct Forward {
     /// The account that serves it.
     pub account: Rc<Account>,
+    /// It is half-open: the request is its probe.
+    pub half_open: bool,
+    /// What the attempt is to be told.
+    pub passage: Passage,
     /// The names of the headers to take off, each once.
     pub strip: Vec<String>,
 }
@@ -66,11 +88,16 @@ struct Head<'a> {
 // === impl Gate ===
 
 impl Gate {
-    /// Decides about a request at `now`, in Unix milliseconds. Without a view the refresher has
-    /// not been reached yet.
-    pub fn decide(&mut self, headers: &HeaderMap, view: Option<&View>, now: u64) -> Decision {
+    /// Decides about a request. `passed` is what the filter state says where the request comes
+    /// again after an attempt that failed: it has lost its client key by then.
+    pub fn decide(
+        &mut self,
+        headers: &HeaderMap,
+        passed: Option<&Passage>,
+        knowledge: &Knowledge<'_>,
+    ) -> Decision {
         let head = Head::of(headers);
-        match self.try_decide(&head, headers, view, now) {
+        match self.try_decide(&head, headers, passed, knowledge) {
             Ok(decision) => decision,
             Err(refusal) => Decision::Reply(refusal.reply(head.dialect)),
         }
@@ -80,42 +107,76 @@ impl Gate {
         &mut self,
         head: &Head<'_>,
         headers: &HeaderMap,
-        view: Option<&View>,
-        now: u64,
+        passed: Option<&Passage>,
+        knowledge: &Knowledge<'_>,
     ) -> Result<Decision, Refusal> {
-        let key = client_key::find(headers, head.query)?;
+        let Knowledge { view, now, .. } = *knowledge;
+        let (key, pool) = match passed {
+            Some(passed) => (&passed.key, &passed.pool),
+            None => {
+                let key = client_key::find(headers, head.query)?;
+                let view = view.ok_or(Refusal::NotReady)?;
+                let key = view.key(&KeyHash::of(key)).ok_or(Refusal::UnknownKey)?;
+                (&key.id, &key.pool)
+            }
+        };
         let view = view.ok_or(Refusal::NotReady)?;
-        let key = view.key(&KeyHash::of(key)).ok_or(Refusal::UnknownKey)?;
         if headers.first("upgrade").is_some() || head.method == b"CONNECT" {
             return Err(Refusal::Upgrade);
         }
-        let pool = view.pool(&key.pool).ok_or(Refusal::NoPool)?;
         if models::MODEL_PATHS.contains(&head.path) {
-            return head.method_is(b"GET").map(|()| {
-                let shape = models::Shape::of(head.dialect, head.query);
-                Decision::Reply(Reply {
-                    status: 200,
-                    headers: vec![("content-type", "application/json".to_owned())],
-                    body: shape.body(view, pool),
-                })
-            });
+            return models_reply(head, view, pool);
         }
-        let table = self.table(view, &key.pool, head.path)?;
-        let account = match table.pick(session::of(headers, key.id.as_str()), now) {
-            Pick::Account(account) => account,
-            Pick::AllExpired => return Err(Refusal::AllExpired),
+        let need = Need {
+            session: session::of(headers, key.as_str()),
+            now,
+            board: knowledge.board,
+            tried: passed.map_or(&[], |passed| &passed.tried),
+        };
+        let (account, half_open) = match self.table(view, pool, head.path)?.pick(&need) {
+            Pick::Account { account, half_open } => (account, half_open),
             Pick::None => return Err(Refusal::NoAccount),
+            // A refresh is under way: the time at which it brings the account back is not known.
+            Pick::AllOut(out)
+                if knowledge.may_wait && out.iter().any(|out| out.until.is_none()) =>
+            {
+                return Ok(Decision::Wait);
+            }
+            Pick::AllOut(out) => return Err(all_out(pool, out, now)),
         };
         let platform = view.platform(&account.platform);
         let route = platform.and_then(|platform| platform.route(head.path));
         match route {
             Some(route) if route.allows(head.method) => Ok(Decision::Forward(Forward {
                 strip: stripped(headers),
+                half_open,
+                passage: Passage {
+                    account: account.id.clone(),
+                    key: key.clone(),
+                    pool: pool.clone(),
+                    url: head.url(headers),
+                    since: passed.map_or(0, |passed| passed.since),
+                    tried: passed.map_or_else(Vec::new, |passed| passed.tried.clone()),
+                },
                 account,
             })),
             Some(_) => Err(Refusal::Method),
             None => Err(Refusal::NoAccount),
         }
+    }
+
+    /// Whether a request that has been where `passage` says could be served by another account.
+    pub fn can_serve(&mut self, passage: &Passage, knowledge: &Knowledge<'_>) -> bool {
+        let need = Need {
+            session: None,
+            now: knowledge.now,
+            board: knowledge.board,
+            tried: &passage.tried,
+        };
+        let table = knowledge
+            .view
+            .map(|view| self.table(view, &passage.pool, passage.url.path()));
+        matches!(table, Some(Ok(table)) if table.can_serve(&need))
     }
 
     /// The table of `pool` for `path`; only paths that some platform serves have one, so the
@@ -145,6 +206,30 @@ impl Gate {
             .and_then(|paths| paths.get_mut(path))
             .ok_or(Refusal::NoPool)
     }
+}
+
+fn models_reply(head: &Head<'_>, view: &View, pool: &Id) -> Result<Decision, Refusal> {
+    if head.method != b"GET" {
+        return Err(Refusal::Method);
+    }
+    let pool = view.pool(pool).ok_or(Refusal::NoPool)?;
+    let shape = models::Shape::of(head.dialect, head.query);
+    Ok(Decision::Reply(Reply {
+        status: 200,
+        headers: vec![("content-type", "application/json".to_owned())],
+        body: shape.body(view, pool),
+    }))
+}
+
+/// The refusal for a pool whose candidates are all out.
+fn all_out(pool: &Id, out: Vec<Out>, now: u64) -> Refusal {
+    let first = out.iter().filter_map(|out| out.until).min();
+    let seconds = |until: u64| until.saturating_sub(now).div_ceil(1_000).max(1);
+    Refusal::AllOut(AllOut {
+        pool: pool.clone(),
+        retry_after: first.map(|until| u32::try_from(seconds(until)).unwrap_or(u32::MAX)),
+        out,
+    })
 }
 
 /// The headers to take off before the request goes anywhere.
@@ -182,12 +267,14 @@ impl<'a> Head<'a> {
         }
     }
 
-    fn method_is(&self, method: &[u8]) -> Result<(), Refusal> {
-        if self.method == method {
-            Ok(())
-        } else {
-            Err(Refusal::Method)
-        }
+    /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
+    fn url(&self, headers: &HeaderMap) -> Url {
+        let scheme = match headers.first("x-forwarded-proto") {
+            Some(b"https") => "https",
+            _ => "http",
+        };
+        let authority = headers.first(":authority").unwrap_or_default();
+        Url::new(scheme, authority, self.path)
     }
 }
 

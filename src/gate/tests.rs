@@ -35,8 +35,20 @@ fn request<'a>(extra: &[(&'a str, &'a str)]) -> HeaderMap {
         .collect()
 }
 
+static NOBODY: Board = Board::new();
+
+/// A snapshot, nobody out, the start of time, and no patience.
+fn knowing(view: Option<&View>) -> Knowledge<'_> {
+    Knowledge {
+        view,
+        board: &NOBODY,
+        now: 0,
+        may_wait: false,
+    }
+}
+
 fn decide(headers: &HeaderMap) -> Decision {
-    Gate::default().decide(headers, Some(&View::of(&records())), 0)
+    Gate::default().decide(headers, None, &knowing(Some(&View::of(&records()))))
 }
 
 fn refused(headers: &[(&str, &str)]) -> (u16, String) {
@@ -48,7 +60,7 @@ fn refused(headers: &[(&str, &str)]) -> (u16, String) {
                 body["error"]["code"].as_str().unwrap().to_owned(),
             )
         }
-        Decision::Forward(forward) => panic!("{forward:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -139,9 +151,9 @@ fn each_refusal_has_its_status_and_code() {
 #[test]
 fn without_a_snapshot_a_request_waits_outside() {
     let headers = request(&[("x-api-key", KEY)]);
-    match Gate::default().decide(&headers, None, 0) {
+    match Gate::default().decide(&headers, None, &knowing(None)) {
         Decision::Reply(reply) => assert_eq!(reply.status, 503),
-        Decision::Forward(forward) => panic!("{forward:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -161,7 +173,7 @@ fn models_are_answered_here() {
                 "the pool has no such account"
             );
         }
-        Decision::Forward(forward) => panic!("{forward:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -172,10 +184,10 @@ fn tables_follow_the_view_and_stay_few() {
     for n in 0..100 {
         let path = format!("/v1/{n}");
         let headers = request(&[("x-api-key", KEY), (":path", &path)]);
-        gate.decide(&headers, Some(&view), 0);
+        gate.decide(&headers, None, &knowing(Some(&view)));
     }
     let headers = request(&[("x-api-key", KEY)]);
-    gate.decide(&headers, Some(&view), 0);
+    gate.decide(&headers, None, &knowing(Some(&view)));
     assert_eq!(gate.tables.values().map(HashMap::len).sum::<usize>(), 1);
 
     let fewer: Vec<_> = records()
@@ -186,10 +198,63 @@ fn tables_follow_the_view_and_stay_few() {
     let mut view = View::of(&fewer);
     view.replace(0, &crate::snapshot::bucket::Bucket::default())
         .unwrap();
-    let Decision::Reply(reply) = gate.decide(&headers, Some(&view), 0) else {
+    let Decision::Reply(reply) = gate.decide(&headers, None, &knowing(Some(&view))) else {
         panic!("an account that is gone was used");
     };
     assert_eq!(reply.status, 503);
+}
+
+#[test]
+fn a_request_that_comes_again_goes_to_another_account_without_its_key() {
+    let view = View::of(&records());
+    let mut gate = Gate::default();
+    let with_key = request(&[("x-api-key", KEY), ("session-id", "s1")]);
+    let Decision::Forward(first) = gate.decide(&with_key, None, &knowing(Some(&view))) else {
+        panic!("refused");
+    };
+    let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
+    let again = request(&[("session-id", "s1")]);
+    let Decision::Forward(second) = gate.decide(&again, Some(&passage), &knowing(Some(&view)))
+    else {
+        panic!("refused");
+    };
+    assert_ne!(first.account.id, second.account.id);
+    assert_eq!(second.passage.tried, [(first.account.id.clone(), 1)]);
+    assert_eq!(second.passage.key, first.passage.key);
+    let last = second.passage.after_failure(1, 1_001, 3, 10_000).unwrap();
+    let Decision::Reply(reply) = gate.decide(&again, Some(&last), &knowing(Some(&view))) else {
+        panic!("an account was tried twice");
+    };
+    assert_eq!(reply.status, 429);
+    assert!(reply.body.contains("latchkey_all_out"), "{}", reply.body);
+}
+
+#[test]
+fn a_request_waits_for_a_refresh_while_it_may() {
+    use crate::verdict::Verdict;
+    let view = View::of(&records());
+    let mut board = Board::new();
+    for id in ["acc_1", "acc_2"] {
+        let account = fixture::account(id, "codex");
+        board.post(&account, &Verdict::CredentialExpired, 0);
+    }
+    let headers = request(&[("x-api-key", KEY)]);
+    let patient = Knowledge {
+        board: &board,
+        may_wait: true,
+        ..knowing(Some(&view))
+    };
+    let decision = Gate::default().decide(&headers, None, &patient);
+    assert!(matches!(decision, Decision::Wait), "{decision:?}");
+    let impatient = Knowledge {
+        may_wait: false,
+        ..patient
+    };
+    let Decision::Reply(reply) = Gate::default().decide(&headers, None, &impatient) else {
+        panic!("it waits on");
+    };
+    assert_eq!(reply.status, 503);
+    assert!(reply.body.contains("credential_expired"), "{}", reply.body);
 }
 
 proptest! {

@@ -5,85 +5,216 @@ use std::rc::Rc;
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext},
-    types::{Action, MapType},
+    types::{Action, BufferType},
 };
 
 use super::{envoy, vm};
 use crate::{
-    attempt::{self, Judgement},
+    attempt::{self, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER, passage::Passage},
     dialect::{Dialect, Refusal},
     header::HeaderMap,
-    snapshot::Account,
+    snapshot::{Account, Platform},
+    verdict::{ErrorBody, Look, Verdict, look},
 };
 
 /// One try of one request.
 #[derive(Debug, Default)]
 pub(super) struct AttemptContext {
-    account: Option<Rc<Account>>,
-    dialect: Option<Dialect>,
+    sent: Option<Sent>,
+    /// The status of an answer that is held back until it is judged.
+    held: Option<u16>,
+}
+
+/// What was sent, and as whom.
+#[derive(Debug)]
+struct Sent {
+    account: Rc<Account>,
+    platform: Rc<Platform>,
+    passage: Passage,
+    /// The request as the gate let it through, to be put back before it runs again.
+    request: HeaderMap,
+    /// Whether it can be put back.
+    replayable: bool,
+    dialect: Dialect,
+    /// To the escape listener, without a credential.
+    escape: bool,
 }
 
 impl Context for AttemptContext {}
 
 impl HttpContext for AttemptContext {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        let request = envoy::request_headers();
-        match self.send_on(&request) {
-            Ok(()) => Action::Continue,
+    /// The headers go on with the first of the body, not before: Envoy takes a filter's request
+    /// headers away once it lets them go alone, and they have to be put back before the request
+    /// runs again.
+    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        match send_on(envoy::request_headers(), !end_of_stream) {
+            Ok(sent) => {
+                let action = if sent.replayable {
+                    Action::Pause
+                } else {
+                    Action::Continue
+                };
+                self.sent = Some(sent);
+                action
+            }
             Err(refusal) => {
-                envoy::send(&refusal.reply(self.dialect()));
+                envoy::send(&refusal.reply(Dialect::Chat));
                 Action::Pause
             }
         }
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        let status = hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, ":status");
-        let (Ok(Some(status)), Some(account)) = (status, &self.account) else {
+    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        let Some(sent) = &self.sent else {
             return Action::Continue;
         };
-        match attempt::judge(&status, account) {
-            Judgement::Pass => Action::Continue,
-            Judgement::Report(report) => {
-                vm::with(|vm| vm.report(report));
-                Action::Continue
-            }
-            Judgement::Replace(refusal) => {
-                envoy::send(&refusal.reply(self.dialect()));
+        if sent.escape {
+            return sent.unreachable();
+        }
+        let status = envoy::response_header(":status").unwrap_or_default();
+        let status = std::str::from_utf8(&status)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        match status {
+            Some(300..=399) => {
+                envoy::send(&Refusal::Redirected.reply(sent.dialect));
                 Action::Pause
             }
+            Some(status) if !end_of_stream => {
+                self.held = Some(status);
+                Action::Pause
+            }
+            Some(status) => {
+                sent.settle(status, None);
+                Action::Continue
+            }
+            None => Action::Continue,
         }
+    }
+
+    fn on_http_response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+        let (Some(status), Some(sent)) = (self.held, &self.sent) else {
+            return Action::Continue;
+        };
+        let body = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, MAX_HELD_BYTES);
+        let body = body.ok().flatten().unwrap_or_default();
+        let complete = end_of_stream || body.len() >= MAX_HELD_BYTES;
+        let error = if (200..300).contains(&status) {
+            let content_type = envoy::response_header("content-type");
+            match look(content_type.as_deref(), &body, complete) {
+                Look::NeedMore => return Action::Pause,
+                Look::Fine => None,
+                Look::Error(error) => Some(error),
+            }
+        } else if complete {
+            Some(ErrorBody::read(&body))
+        } else {
+            return Action::Pause;
+        };
+        self.held = None;
+        sent.settle(status, error.as_ref());
+        Action::Continue
     }
 }
 
-// === impl AttemptContext ===
+/// Puts the account's headers on the request. The header block is written whole, in one
+/// hostcall: what is not in it does not go out.
+fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
+    let passage = envoy::passage().ok_or(Refusal::NoCredential)?;
+    let found = vm::with(|vm| {
+        let view = vm.view()?;
+        let account = view.account(passage.account.as_str())?;
+        let platform = view.platform(&account.platform)?;
+        Some((Rc::clone(account), Rc::clone(platform)))
+    });
+    let (account, platform) = found.flatten().ok_or(Refusal::NoCredential)?;
+    let escape = attempt::is_escape(&request);
+    let outgoing = attempt::headers(&request, &platform, &account)?;
+    let dialect = outgoing.dialect;
+    let written = if escape {
+        let frame = |name: &str| name.starts_with(':') || name == "content-length";
+        request.iter().filter(|(name, _)| frame(name)).collect()
+    } else {
+        let borrowed = |(name, value)| -> (&str, &[u8]) { (name, value) };
+        let headers = outgoing.headers.iter();
+        headers
+            .map(|(name, value)| borrowed((*name, value.as_ref())))
+            .collect()
+    };
+    if !envoy::set_request_headers(written) {
+        return Err(Refusal::NoCredential);
+    }
+    Ok(Sent {
+        account,
+        platform,
+        passage,
+        request,
+        replayable,
+        dialect,
+        escape,
+    })
+}
 
-impl AttemptContext {
-    /// Puts the account's headers on the request. The header block is written whole, in one
-    /// hostcall: what is not in it does not go out.
-    fn send_on(&mut self, request: &HeaderMap) -> Result<(), Refusal> {
-        let id = envoy::account_property().ok_or(Refusal::NoCredential)?;
-        let id = std::str::from_utf8(&id).map_err(|_| Refusal::NoCredential)?;
-        let found = vm::with(|vm| {
-            let view = vm.view()?;
-            let account = view.account(id)?;
-            let platform = view.platform(&account.platform)?;
-            Some((Rc::clone(account), Rc::clone(platform)))
-        });
-        let (account, platform) = found.flatten().ok_or(Refusal::NoCredential)?;
-        let outgoing = attempt::headers(request, &platform, &account)?;
-        self.dialect = Some(outgoing.dialect);
-        let map = outgoing
-            .headers
-            .iter()
-            .map(|(name, value)| (*name, value.as_ref()));
-        hostcalls::set_map_bytes(MapType::HttpRequestHeaders, map.collect())
-            .map_err(|_| Refusal::NoCredential)?;
-        self.account = Some(account);
-        Ok(())
+// === impl Sent ===
+
+impl Sent {
+    /// Judges an answer, and has the request run again where another account could do better.
+    fn settle(&self, status: u16, error: Option<&ErrorBody>) {
+        let good = (200..300).contains(&status) && error.is_none();
+        let verdict = if good {
+            Verdict::Fine
+        } else {
+            let headers = envoy::response_headers();
+            let now = vm::with(|vm| vm.now()).unwrap_or_default();
+            attempt::judge(status, &headers, error, &self.platform, now)
+        };
+        if let Some(next) = self.next(&verdict) {
+            self.run_again(&next, status);
+        }
     }
 
-    fn dialect(&self) -> Dialect {
-        self.dialect.unwrap_or(Dialect::Chat)
+    /// The platform did not answer at all.
+    fn unreachable(&self) -> Action {
+        let until = vm::with(|vm| vm.now()).unwrap_or_default();
+        let verdict = Verdict::PlatformTrouble {
+            until: until.saturating_add(attempt::UNREACHABLE_MS),
+        };
+        match self.next(&verdict) {
+            Some(next) => {
+                self.run_again(&next, 502);
+                Action::Continue
+            }
+            None => {
+                envoy::send(&Refusal::Unreachable.reply(self.dialect));
+                Action::Pause
+            }
+        }
+    }
+
+    /// Posts the verdict; what the request is to be when it runs again, if it is to.
+    fn next(&self, verdict: &Verdict) -> Option<Passage> {
+        vm::with(|vm| vm.judged(&self.account, &self.passage, verdict)).flatten()
+    }
+
+    fn run_again(&self, next: &Passage, status: u16) {
+        let Some(location) = attempt::location(&self.request, &self.passage) else {
+            return;
+        };
+        let request = if self.escape {
+            attempt::restored(&self.request, &self.platform, &self.passage)
+        } else {
+            self.request.iter().collect()
+        };
+        if !self.replayable || !envoy::set_request_headers(request) {
+            return;
+        }
+        envoy::set_passage(next);
+        envoy::set_response_header("location", Some(&location));
+        envoy::set_response_header(STATUS_HEADER, Some(status.to_string().as_bytes()));
+        envoy::set_response_header(":status", Some(REDIRECT_STATUS.as_bytes()));
     }
 }

@@ -9,7 +9,7 @@ use proxy_wasm::{
 };
 
 use crate::{
-    attempt::ACCOUNT_PROPERTY,
+    attempt::passage::{PROPERTY, Passage},
     dialect::refusal::Reply,
     header::HeaderMap,
     host::{SharedData, Token},
@@ -100,33 +100,57 @@ pub(super) fn send(reply: &Reply) {
     }
 }
 
-/// Makes the property by which the gate tells the attempt the account one of the downstream
-/// request, so that it is seen by the upstream filters and survives an internal redirect.
+/// The answer's headers.
+pub(super) fn response_headers() -> HeaderMap {
+    hostcalls::get_map_bytes(MapType::HttpResponseHeaders)
+        .unwrap_or_default()
+        .into()
+}
+
+/// One header of the answer.
+pub(super) fn response_header(name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name)
+        .ok()
+        .flatten()
+}
+
+/// Sets a header of the answer, or takes it off.
+pub(super) fn set_response_header(name: &str, value: Option<&[u8]>) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, value);
+}
+
+/// Writes the request's header block whole; false where Envoy does not take it.
+pub(super) fn set_request_headers(headers: Vec<(&str, &[u8])>) -> bool {
+    hostcalls::set_map_bytes(MapType::HttpRequestHeaders, headers).is_ok()
+}
+
+/// Makes the property by which a pass tells the next steps of a request what is known of it one
+/// of the downstream request, so that it is seen by the upstream filters and survives an
+/// internal redirect.
 ///
 /// The argument is Envoy's `DeclarePropertyArguments` in protobuf's wire format: the name is
 /// field 1, the type field 3 (1: string, so that access logs show it as it is), the life span
 /// field 5 (1: downstream request). Field 2 would make it read-only: a second pass through the
 /// gate could then not set it, and the SDK panics on Envoy's refusal.
-pub(super) fn declare_account_property() {
+pub(super) fn declare_passage() {
     let mut arguments = vec![0x0a];
-    arguments.extend(u8::try_from(ACCOUNT_PROPERTY.len()));
-    arguments.extend_from_slice(ACCOUNT_PROPERTY.as_bytes());
+    arguments.extend(u8::try_from(PROPERTY.len()));
+    arguments.extend_from_slice(PROPERTY.as_bytes());
     arguments.extend_from_slice(&[0x18, 0x01, 0x28, 0x01]);
     // A VM with both roles declares it twice; the second time is refused and changes nothing.
     let _ = hostcalls::call_foreign_function("declare_property", Some(&arguments));
 }
 
-/// Tells the attempt the account.
-pub(super) fn set_account_property(account: &str) {
-    let value = Some(account.as_bytes());
-    if hostcalls::set_property(vec![ACCOUNT_PROPERTY], value).is_err() {
-        log::error!("the request's account could not be set");
+/// Sets what is known of the request.
+pub(super) fn set_passage(passage: &Passage) {
+    let value = passage.encode();
+    if hostcalls::set_property(vec![PROPERTY], Some(value.as_bytes())).is_err() {
+        log::error!("the request's passage could not be set");
     }
 }
 
-/// What the gate told.
-pub(super) fn account_property() -> Option<Vec<u8>> {
-    hostcalls::get_property(vec![ACCOUNT_PROPERTY])
-        .ok()
-        .flatten()
+/// What is known of the request.
+pub(super) fn passage() -> Option<Passage> {
+    let value = hostcalls::get_property(vec![PROPERTY]).ok().flatten()?;
+    Passage::decode(&value)
 }

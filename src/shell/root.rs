@@ -8,7 +8,13 @@ use proxy_wasm::{
     types::{BufferType, ContextType, MapType},
 };
 
-use super::{attempt::AttemptContext, config::Config, envoy, gate::GateContext, vm};
+use super::{
+    attempt::AttemptContext,
+    config::Config,
+    envoy,
+    gate::{GateContext, look_at_waiting},
+    vm,
+};
 use crate::sync::poll::Poll;
 
 /// How often a gate's root looks whether something is to be done. A poll's answer is acted on
@@ -19,8 +25,9 @@ const TICK: Duration = Duration::from_millis(100);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The root context of one plugin in one VM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Root {
+    id: u32,
     role: Option<Role>,
     cluster: String,
     poll: Option<u32>,
@@ -46,7 +53,7 @@ impl RootContext for Root {
                 return false;
             }
         };
-        envoy::declare_account_property();
+        envoy::declare_passage();
         self.role = Some(role);
         if role == Role::Attempt {
             return true;
@@ -71,11 +78,12 @@ impl RootContext for Root {
             self.send_report(&body);
         }
         self.send_poll(due.poll);
+        look_at_waiting(self.id);
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         Some(match self.role? {
-            Role::Gate => Box::new(GateContext),
+            Role::Gate => Box::new(GateContext::new(context_id)),
             Role::Attempt => Box::new(AttemptContext::default()),
         })
     }
@@ -101,6 +109,7 @@ impl Context for Root {
             let body = body.ok().flatten().unwrap_or_default();
             let next = vm::with(|vm| vm.polled(&status, &body)).flatten();
             self.send_poll(next);
+            look_at_waiting(self.id);
         } else if self.report == Some(token) {
             self.report = None;
             vm::with(|vm| vm.reported(&status));
@@ -111,6 +120,17 @@ impl Context for Root {
 // === impl Root ===
 
 impl Root {
+    /// The context that Envoy calls by this number, without a role yet.
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            role: None,
+            cluster: String::new(),
+            poll: None,
+            report: None,
+        }
+    }
+
     fn send_poll(&mut self, poll: Option<Poll>) {
         let Some(poll) = poll else { return };
         let headers = vec![

@@ -7,16 +7,22 @@ use super::{
     envoy::{self, EnvoySharedData, Metric},
 };
 use crate::{
-    gate::{Decision, Gate},
+    attempt::{is_worth_another, passage::Passage},
+    gate::{Decision, Gate, Knowledge},
     header::HeaderMap,
-    snapshot::View,
+    snapshot::{Account, View},
     sync::{
+        board,
         follow::Follower,
         lease::Holder,
         poll::{Answer, Poll, Poller},
-        report::{Report, Reports},
+        report::{Report, ReportKind, Reports},
     },
+    verdict::Verdict,
 };
+
+/// The most requests that wait in one VM; the next one is refused at once.
+const MAX_WAITING: usize = 1_000;
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::new(Vm::default());
@@ -29,9 +35,27 @@ pub(super) struct Vm {
     follower: Follower,
     gate: Gate,
     reports: Reports,
+    waiting: Vec<Waiting>,
+    settings: Settings,
     /// Unix milliseconds at the last tick: exact enough for expiry, and a hostcall a request less.
     now: u64,
     sync: Option<Sync>,
+}
+
+/// A request that waits at the gate.
+#[derive(Debug)]
+struct Waiting {
+    context: u32,
+    /// Until when, in Unix milliseconds.
+    until: u64,
+}
+
+/// What the operator set, in milliseconds.
+#[derive(Debug, Default)]
+struct Settings {
+    max_attempts: usize,
+    failover: u64,
+    refresh_wait: u64,
 }
 
 /// What only a VM with a configured gate has.
@@ -70,6 +94,11 @@ impl Vm {
     /// Prepares the VM for a gate. A second gate of the same VM shares what the first made.
     pub(super) fn configure(&mut self, config: &Config) {
         self.now = envoy::now();
+        self.settings = Settings {
+            max_attempts: config.max_attempts,
+            failover: config.failover_seconds.saturating_mul(1_000),
+            refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
+        };
         if self.sync.is_none() {
             self.sync = Some(Sync {
                 holder: Holder::register(&mut self.shared),
@@ -151,15 +180,100 @@ impl Vm {
         self.reports.answered(status);
     }
 
-    /// Keeps a report for the next tick.
-    pub(super) fn report(&mut self, report: Report) {
-        self.reports.push(report);
+    /// Unix milliseconds.
+    pub(super) fn now(&self) -> u64 {
+        self.now
     }
 
-    /// Decides about a request.
-    pub(super) fn decide(&mut self, headers: &HeaderMap) -> Decision {
-        let view = self.follower.view(&self.shared);
-        self.gate.decide(headers, view, self.now)
+    /// Decides about the request of a context. One that is to wait is remembered, with the end of
+    /// its patience; one that waits already keeps its own.
+    pub(super) fn decide(
+        &mut self,
+        context: u32,
+        headers: &HeaderMap,
+        passed: Option<&Passage>,
+    ) -> Decision {
+        self.follower.view(&self.shared);
+        let waits = self.waiting.iter().find(|one| one.context == context);
+        let until = match waits {
+            Some(waits) => waits.until,
+            None => self.now.saturating_add(self.settings.refresh_wait),
+        };
+        let may_wait = self.now < until && self.waiting.len() < MAX_WAITING;
+        let knowledge = Knowledge {
+            view: self.follower.held(),
+            board: self.follower.board(),
+            now: self.now,
+            may_wait,
+        };
+        let decision = self.gate.decide(headers, passed, &knowledge);
+        match &decision {
+            Decision::Wait if waits.is_none() => self.waiting.push(Waiting { context, until }),
+            Decision::Wait => {}
+            Decision::Forward(forward) => {
+                if forward.half_open {
+                    let (account, now) = (&forward.account, self.now);
+                    board::update(&mut self.shared, |board| {
+                        board.probe(account, None, now);
+                        true
+                    });
+                }
+                self.forget(context);
+            }
+            Decision::Reply(_) => self.forget(context),
+        }
+        decision
+    }
+
+    /// The contexts whose requests wait.
+    pub(super) fn waiting(&mut self) -> Vec<u32> {
+        self.waiting.iter().map(|one| one.context).collect()
+    }
+
+    /// The context's request waits no longer.
+    pub(super) fn forget(&mut self, context: u32) {
+        self.waiting.retain(|one| one.context != context);
+    }
+
+    /// Takes a verdict about an account; what its request is to be when it runs again, if it is to.
+    pub(super) fn judged(
+        &mut self,
+        account: &Account,
+        passage: &Passage,
+        verdict: &Verdict,
+    ) -> Option<Passage> {
+        let now = self.now;
+        // The good path posts nothing: an empty board has nothing to take down.
+        if *verdict != Verdict::Fine || !self.follower.board().is_empty() {
+            board::update(&mut self.shared, |board| board.post(account, verdict, now));
+        }
+        if *verdict == Verdict::CredentialExpired {
+            self.reports.push(Report {
+                account: account.id.clone(),
+                generation: account.generation,
+                kind: ReportKind::Unauthorized,
+            });
+        }
+        if !is_worth_another(verdict) {
+            return None;
+        }
+        let Settings {
+            max_attempts,
+            failover,
+            ..
+        } = self.settings;
+        let next = passage.after_failure(account.generation, now, max_attempts, failover)?;
+        // The platform's own answer is better than ours where nobody else can serve.
+        self.follower.view(&self.shared);
+        let knowledge = Knowledge {
+            view: self.follower.held(),
+            board: self.follower.board(),
+            now,
+            may_wait: false,
+        };
+        let worth_waiting =
+            *verdict == Verdict::CredentialExpired && self.settings.refresh_wait > 0;
+        (worth_waiting || self.gate.can_serve(&next, &knowledge)).then_some(next)
     }
 
     /// The view that the gate used; read anew where this VM has none.

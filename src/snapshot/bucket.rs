@@ -35,6 +35,8 @@ pub struct Head {
     pub revision: u64,
     /// Whether a whole snapshot has arrived since the start or the last reset.
     pub complete: bool,
+    /// Counts the changes of the board of accounts that are out ([`crate::health`]).
+    pub board: u64,
 }
 
 /// A digest for each bucket; the zero digest is that of a bucket never written.
@@ -53,6 +55,7 @@ impl Head {
         let mut bytes = self.epoch.as_bytes().to_vec();
         bytes.extend_from_slice(&self.revision.to_le_bytes());
         bytes.push(u8::from(self.complete));
+        bytes.extend_from_slice(&self.board.to_le_bytes());
         bytes
     }
 
@@ -60,13 +63,14 @@ impl Head {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (epoch, rest) = bytes.split_first_chunk::<16>()?;
         let (revision, rest) = rest.split_first_chunk::<8>()?;
-        let [complete @ (0 | 1)] = rest else {
+        let [complete @ (0 | 1), board @ ..] = rest else {
             return None;
         };
         Some(Self {
             epoch: Epoch::from_bytes(*epoch),
             revision: u64::from_le_bytes(*revision),
             complete: *complete == 1,
+            board: u64::from_le_bytes(board.try_into().ok()?),
         })
     }
 }
@@ -205,6 +209,7 @@ mod tests {
             epoch: Epoch::from_bytes([3; 16]),
             revision: 77,
             complete: true,
+            board: 5,
         };
         assert_eq!(Head::decode(&head.encode()), Some(head));
         for length in 0..head.encode().len() {

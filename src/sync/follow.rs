@@ -1,6 +1,8 @@
 //! Reads the snapshot from shared data when it moved.
 
+use super::board;
 use crate::{
+    health::Board,
     host::SharedData,
     snapshot::{
         View,
@@ -15,6 +17,8 @@ pub struct Follower {
     head: Vec<u8>,
     index: Index,
     view: View,
+    board: Board,
+    board_version: u64,
     ready: bool,
     torn: bool,
 }
@@ -37,6 +41,11 @@ impl Follower {
         self.ready.then_some(&self.view)
     }
 
+    /// The accounts that are out, as of the same read.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
     /// Whether the last load found a bucket that is not what the index says. It is usual while
     /// another VM writes; the VM that writes itself takes it as damage.
     pub fn is_torn(&self) -> bool {
@@ -45,6 +54,10 @@ impl Follower {
 
     fn load(&mut self, shared: &impl SharedData, bytes: Vec<u8>) {
         let head = Head::decode(&bytes).unwrap_or_default();
+        if head.board != self.board_version {
+            self.board = board::read(shared);
+            self.board_version = head.board;
+        }
         if !head.complete {
             return;
         }

@@ -1,5 +1,6 @@
 //! The lease: one of an Envoy's VMs polls, the others read.
 
+use super::board;
 use crate::host::SharedData;
 
 /// How long a holder that does not renew keeps the lease, in milliseconds. A holder renews at
@@ -25,6 +26,7 @@ impl Holder {
         if shared.read(HOLDERS_KEY).is_none() {
             shared.write(HOLDERS_KEY, &0_u64.to_le_bytes());
         }
+        board::prepare(shared);
         loop {
             // Every lost swap is another VM's number, and there are only so many VMs.
             let Some((value, token)) = shared.read(HOLDERS_KEY) else {

@@ -4,6 +4,7 @@
 //! ([`poll`]) and writes what comes into shared data ([`publish`]); all of them read it from
 //! there when it moved ([`follow`]). What attempts learn goes back as [`report`]s.
 
+pub mod board;
 pub mod follow;
 pub mod lease;
 pub mod poll;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::board;
 use crate::{
     host::SharedData,
     snapshot::{
@@ -77,14 +78,13 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8]) -> Result<Head, Refused
             index.set(number, &content);
         }
     }
-    let new = Head {
-        epoch: header.epoch,
-        revision: header.to,
-        complete: !header.more || (old.complete && !header.reset),
-    };
     shared.write(INDEX_KEY, &index.encode());
-    shared.write(HEAD_KEY, &new.encode());
-    Ok(new)
+    board::update_head(shared, |head| {
+        head.epoch = header.epoch;
+        head.revision = header.to;
+        head.complete = !header.more || (old.complete && !header.reset);
+    });
+    Ok(head(shared))
 }
 
 // === impl Refused ===

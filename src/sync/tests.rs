@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
+    board,
     follow::Follower,
     poll::{Answer, Poller},
     publish::{self, Refused},
@@ -26,6 +27,13 @@ fn page(epoch: [u8; 16], reset: bool, span: (u64, u64), more: bool, records: &[R
     PageHeader::encode(Epoch::from_bytes(epoch), reset, span, more, lines)
 }
 
+/// Shared data as the first VM of an Envoy leaves it when it is configured.
+fn prepared() -> FakeSharedData {
+    let mut shared = FakeSharedData::default();
+    board::prepare(&mut shared);
+    shared
+}
+
 fn account(id: &str) -> Record {
     Record::Account(fixture::account(id, "codex"))
 }
@@ -39,7 +47,7 @@ fn removed(id: &str) -> Record {
 
 #[test]
 fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
-    let mut shared = FakeSharedData::default();
+    let mut shared = prepared();
     let mut follower = Follower::default();
     assert!(follower.view(&shared).is_none());
 
@@ -75,7 +83,7 @@ fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
 
 #[test]
 fn old_foreign_and_broken_pages_change_nothing() {
-    let mut shared = FakeSharedData::default();
+    let mut shared = prepared();
     let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
     let head = publish::apply(&mut shared, &start).unwrap();
     for bad in [
@@ -102,7 +110,7 @@ fn old_foreign_and_broken_pages_change_nothing() {
 
 #[test]
 fn a_new_epoch_replaces_everything() {
-    let mut shared = FakeSharedData::default();
+    let mut shared = prepared();
     let mut follower = Follower::default();
     let old = page(
         FIRST,
@@ -122,7 +130,7 @@ fn a_new_epoch_replaces_everything() {
 
 #[test]
 fn a_bucket_half_written_is_not_read() {
-    let mut shared = FakeSharedData::default();
+    let mut shared = prepared();
     let mut follower = Follower::default();
     let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
     publish::apply(&mut shared, &start).unwrap();
@@ -144,7 +152,7 @@ fn a_bucket_half_written_is_not_read() {
 
 #[test]
 fn a_poller_asks_for_what_it_lacks() {
-    let mut shared = FakeSharedData::default();
+    let mut shared = prepared();
     let mut poller = Poller::new(25);
     let zero = "0".repeat(32);
     let poll = poller.poll(&shared, 0).unwrap();
@@ -164,7 +172,7 @@ fn a_poller_asks_for_what_it_lacks() {
 
 #[test]
 fn a_poller_backs_off_and_starts_anew_after_a_bad_page() {
-    let mut shared = FakeSharedData::default();
+    let mut shared = prepared();
     let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
     publish::apply(&mut shared, &start).unwrap();
     let mut poller = Poller::new(25);
@@ -194,4 +202,31 @@ proptest! {
         prop_assert!(publish::apply(&mut shared, &page).is_err());
         Bucket::decode(&bucket);
     }
+}
+
+#[test]
+fn the_board_reaches_every_vm_and_survives_pages() {
+    use crate::{health::Standing, verdict::Verdict};
+    let mut shared = prepared();
+    let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
+    publish::apply(&mut shared, &start).unwrap();
+    let mut follower = Follower::default();
+    let account = follower
+        .view(&shared)
+        .unwrap()
+        .account("acc_1")
+        .unwrap()
+        .clone();
+
+    let expired = Verdict::CredentialExpired;
+    assert!(board::update(&mut shared, |board| board.post(&account, &expired, 1_000)));
+    publish::apply(&mut shared, &page(FIRST, false, (1, 2), false, &[])).unwrap();
+    assert_eq!(publish::head(&shared).revision, 2);
+    follower.view(&shared);
+    let standing = follower.board().standing(&account, None, 2_000);
+    assert!(matches!(standing, Standing::Out(_)));
+    assert!(
+        !board::update(&mut shared, |_| false),
+        "nothing changed, nothing was written"
+    );
 }

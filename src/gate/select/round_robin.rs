@@ -1,10 +1,14 @@
 //! Each account in turn.
 
-use super::Candidate;
+use super::{Candidate, Need};
 
 /// The next eligible candidate after `turn`, which moves on to it. Each worker has a turn of its
 /// own: over a few requests the shares are equal, and no worker waits for another.
-pub fn pick<'a>(candidates: &'a [Candidate], turn: &mut usize, now: u64) -> Option<&'a Candidate> {
+pub fn pick<'a>(
+    candidates: &'a [Candidate],
+    turn: &mut usize,
+    need: &Need<'_>,
+) -> Option<&'a Candidate> {
     let (before, after) = candidates
         .split_at_checked(*turn)
         .unwrap_or((&[], candidates));
@@ -12,7 +16,7 @@ pub fn pick<'a>(candidates: &'a [Candidate], turn: &mut usize, now: u64) -> Opti
         .iter()
         .chain(before)
         .enumerate()
-        .find(|(_, candidate)| candidate.is_eligible(now))?;
+        .find(|(_, candidate)| candidate.is_eligible(need))?;
     *turn = turn
         .wrapping_add(distance)
         .wrapping_add(1)

@@ -5,7 +5,7 @@
 //! is stored: every worker and every Envoy finds the same account, only the sessions of an
 //! account that goes move, and they return with it.
 
-use super::Candidate;
+use super::{Candidate, Need};
 use crate::hash::combine;
 
 /// How many candidates a session draws scores for at a time. A larger pool is a ring of hashes,
@@ -14,7 +14,11 @@ use crate::hash::combine;
 pub const WINDOW: usize = 64;
 
 /// The eligible candidate with the highest score for `session`.
-pub fn pick(candidates: &[Candidate], session: u64, now: u64) -> Option<&Candidate> {
+pub fn pick<'a>(
+    candidates: &'a [Candidate],
+    session: u64,
+    need: &Need<'_>,
+) -> Option<&'a Candidate> {
     let start = match candidates.len() {
         0..=WINDOW => 0,
         _ => candidates.partition_point(|candidate| candidate.hash < session),
@@ -25,7 +29,7 @@ pub fn pick(candidates: &[Candidate], session: u64, now: u64) -> Option<&Candida
         let scored = ring
             .by_ref()
             .take(WINDOW)
-            .filter(|candidate| candidate.is_eligible(now))
+            .filter(|candidate| candidate.is_eligible(need))
             .map(|candidate| (score(candidate, session), candidate));
         let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
         if let Some((_, candidate)) = best {

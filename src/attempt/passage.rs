@@ -1,0 +1,225 @@
+//! What is known of a request from one pass through Envoy's filters to the next.
+//!
+//! An internal redirect runs the whole request again, gate included. What the gate needs then
+//! travels in the request's filter state, which no caller can reach; headers could be forged.
+
+use std::fmt::Write;
+
+use crate::id::Id;
+
+/// The property that carries it, readable and in one line, so that access logs can show it:
+/// `%FILTER_STATE(wasm.latchkey.request:PLAIN)%`.
+pub const PROPERTY: &str = "latchkey.request";
+
+/// The most accounts that one request is tried on, whatever the configuration says.
+pub const MAX_TRIES: usize = 16;
+
+/// Who a request is from, which account it is on, and where it has been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// The account of this pass.
+    pub account: Id,
+    /// The client key that it came with.
+    pub key: Id,
+    /// The pool that serves it.
+    pub pool: Id,
+    /// Where the caller sent it, without the query.
+    pub url: Url,
+    /// When its first attempt failed, in Unix milliseconds; 0 where none has.
+    pub since: u64,
+    /// The accounts that it was tried on before, with the generation of the credential.
+    pub tried: Vec<(Id, u64)>,
+}
+
+/// An absolute URL without a query, in visible ASCII; empty where the request's own is not so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Url(String);
+
+/// The longest [`Url`], in bytes: a host name is at most 253, our paths at most 256.
+const MAX_URL_BYTES: usize = 1024;
+
+// === impl Url ===
+
+impl Url {
+    /// The URL of a request that Envoy received by `scheme` for `authority` and `path`.
+    pub fn new(scheme: &str, authority: &[u8], path: &str) -> Self {
+        match std::str::from_utf8(authority) {
+            Ok(authority) => Self::checked(format!("{scheme}://{authority}{path}")),
+            Err(_) => Self::default(),
+        }
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+
+    /// The path.
+    pub fn path(&self) -> &str {
+        let after_scheme = self.0.split_once("://").map(|(_, rest)| rest);
+        let at = after_scheme.and_then(|rest| rest.find('/').and_then(|at| rest.get(at..)));
+        at.unwrap_or_default()
+    }
+
+    /// The URL with a query put back, for a `location`; none where there is no URL.
+    pub fn with_query(&self, query: &[u8]) -> Option<Vec<u8>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut url = self.0.clone().into_bytes();
+        if !query.is_empty() {
+            url.push(b'?');
+            url.extend_from_slice(query);
+        }
+        Some(url)
+    }
+
+    fn checked(text: String) -> Self {
+        if text.len() <= MAX_URL_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Self(text)
+        } else {
+            Self::default()
+        }
+    }
+}
+
+// === impl Passage ===
+
+impl Passage {
+    /// The property's value.
+    pub fn encode(&self) -> String {
+        let Self {
+            account,
+            key,
+            pool,
+            url,
+            since,
+            tried,
+        } = self;
+        let mut text = format!("account={account} key={key} pool={pool} url={}", url.0);
+        if *since > 0 {
+            // Writing to a String does not fail.
+            let _ = write!(text, " since={since} tried=");
+            for (index, (id, generation)) in tried.iter().enumerate() {
+                let comma = if index == 0 { "" } else { "," };
+                let _ = write!(text, "{comma}{id}:{generation}");
+            }
+        }
+        text
+    }
+
+    /// Reads [`Passage::encode`]'s text.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let field = |name: &str| {
+            text.split(' ')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        };
+        let id = |name| Id::try_from(field(name)?).ok();
+        let tried = |pair: &str| {
+            let (id, generation) = pair.split_once(':')?;
+            Some((Id::try_from(id).ok()?, generation.parse().ok()?))
+        };
+        Some(Self {
+            account: id("account")?,
+            key: id("key")?,
+            pool: id("pool")?,
+            url: Url::checked(field("url")?.to_owned()),
+            since: match field("since") {
+                Some(since) => since.parse().ok()?,
+                None => 0,
+            },
+            tried: match field("tried") {
+                Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
+                None => Vec::new(),
+            },
+        })
+    }
+
+    /// The passage after its attempt with `generation` of the account failed at `now`; none where
+    /// it has been tried `max_attempts` times, or for longer than `max_ms`.
+    pub fn after_failure(
+        &self,
+        generation: u64,
+        now: u64,
+        max_attempts: usize,
+        max_ms: u64,
+    ) -> Option<Self> {
+        let since = if self.since == 0 { now } else { self.since };
+        let attempts = self.tried.len().saturating_add(1);
+        let in_time = now.saturating_sub(since) < max_ms;
+        if attempts >= max_attempts.min(MAX_TRIES) || !in_time {
+            return None;
+        }
+        let mut next = self.clone();
+        next.since = since;
+        next.tried.push((self.account.clone(), generation));
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::try_from(text).unwrap()
+    }
+
+    fn first() -> Passage {
+        Passage {
+            account: id("acc_1"),
+            key: id("key_1"),
+            pool: id("default"),
+            url: Url::new("https", b"gateway:8443", "/v1/responses"),
+            since: 0,
+            tried: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_passage_survives_the_property() {
+        let first = first();
+        assert_eq!(
+            first.encode(),
+            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses"
+        );
+        let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
+        second.account = id("acc_2");
+        let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
+        for passage in [first, second, third] {
+            assert_eq!(Passage::decode(passage.encode().as_bytes()), Some(passage));
+        }
+    }
+
+    #[test]
+    fn a_url_takes_its_query_back_and_breaks_nothing() {
+        let url = first().url;
+        assert_eq!((url.scheme(), url.path()), ("https", "/v1/responses"));
+        assert_eq!(Url::default().path(), "");
+        let location = url.with_query(b"a=b").unwrap();
+        assert_eq!(location, b"https://gateway:8443/v1/responses?a=b");
+        assert_eq!(Url::new("http", b"a b", "/").with_query(b""), None);
+        assert_eq!(Url::new("http", b"\xff", "/").with_query(b""), None);
+        assert_eq!(Url::new("http", &[b'a'; 2_000], "/").with_query(b""), None);
+    }
+
+    #[test]
+    fn tries_and_time_are_bounded() {
+        let second = first().after_failure(1, 1_000, 2, 10_000).unwrap();
+        assert_eq!(second.after_failure(1, 1_001, 2, 10_000), None);
+        assert!(second.after_failure(1, 10_999, 3, 10_000).is_some());
+        assert_eq!(second.after_failure(1, 11_000, 3, 10_000), None);
+        assert_eq!(first().after_failure(1, 1_000, 1, 10_000), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_property_panics(bytes: Vec<u8>, text in "[a-z=:, 0-9]{0,80}") {
+            Passage::decode(&bytes);
+            Passage::decode(text.as_bytes());
+        }
+    }
+}
