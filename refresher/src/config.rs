@@ -67,6 +67,9 @@ pub struct Envoy {
     pub trusted_ca: PathBuf,
     /// The filter, as Envoy sees the path.
     pub wasm: PathBuf,
+    /// The socket of Envoy's escape listener, as Envoy sees the path; `run/envoy-escape.sock` of the state directory
+    /// unless told.
+    pub escape: Option<PathBuf>,
 }
 
 impl Default for Envoy {
@@ -74,6 +77,7 @@ impl Default for Envoy {
         Envoy {
             trusted_ca: "/etc/ssl/certs/ca-certificates.crt".into(),
             wasm: "/etc/latchkey/latchkey.wasm".into(),
+            escape: None,
         }
     }
 }

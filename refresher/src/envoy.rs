@@ -37,6 +37,9 @@ pub enum Error {
     File(#[from] state::Error),
 }
 
+/// The file name of the escape listener's socket, beside the refresher's own.
+pub const ESCAPE_SOCKET: &str = "envoy-escape.sock";
+
 /// The Envoy cluster of an account.
 pub fn cluster_name(account: &str) -> String {
     format!("latchkey-{account}")
@@ -172,7 +175,8 @@ pub fn discovery_response<'a>(
     )
 }
 
-fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
+/// The cluster of that name, which leads to a platform.
+pub fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
     let upstream = &profile.upstream;
     let address = match &upstream.host {
         Host::Name(name) => name.clone(),
@@ -185,7 +189,10 @@ fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
         "connect_timeout": "5s",
-        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
+        "load_assignment": { "cluster_name": name, "endpoints": [
+            { "lb_endpoints": [endpoint] },
+            { "priority": 1, "lb_endpoints": [escape(settings.escape.as_deref())] },
+        ] },
         "circuit_breakers": { "thresholds": [{
             "max_connections": CIRCUIT, "max_pending_requests": CIRCUIT, "max_requests": CIRCUIT,
         }] },
@@ -193,7 +200,7 @@ fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
             "tcp_keepalive": { "keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4 },
         },
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(upstream.tls, settings),
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(settings),
         },
     });
     match upstream.host {
@@ -208,8 +215,27 @@ fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
             "name": "envoy.transport_sockets.tls",
             "typed_config": tls(&upstream.host, ca_file),
         });
+        cluster["transport_socket_matches"] = json!([{
+            "name": "escape",
+            "match": { "escape": true },
+            "transport_socket": {
+                "name": "envoy.transport_sockets.raw_buffer",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+                },
+            },
+        }]);
     }
     cluster
+}
+
+/// The endpoint for a request that the platform gave no answer to: Envoy's own escape listener, in plain text.
+fn escape(socket: Option<&Path>) -> Value {
+    let socket = socket.unwrap_or(Path::new(ESCAPE_SOCKET));
+    json!({
+        "endpoint": { "address": { "pipe": { "path": socket } } },
+        "metadata": { "filter_metadata": { "envoy.transport_socket_match": { "escape": true } } },
+    })
 }
 
 /// Resolves a name as long as its records say it lasts. IPv4 first: a host without IPv6 routes may still get AAAA.
@@ -244,10 +270,12 @@ fn tls(host: &Host, ca_file: &Path) -> Value {
     context
 }
 
-/// HTTP/2 where TLS lets both sides agree on it, else HTTP/1.1; and the attempt, which puts the credential on.
-fn protocol_options(tls: bool, settings: &config::Envoy) -> Value {
-    let mut options = json!({
+/// HTTP/1.1, which every platform speaks (HTTP/2 by ALPN is not to be had where a cluster has a plain-text endpoint,
+/// the escape); and the attempt, which puts the credential on.
+fn protocol_options(settings: &config::Envoy) -> Value {
+    json!({
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": { "http_protocol_options": {} },
         "common_http_protocol_options": { "idle_timeout": "300s" },
         "http_filters": [
             { "name": "latchkey.attempt", "typed_config": attempt(&settings.wasm) },
@@ -258,16 +286,7 @@ fn protocol_options(tls: bool, settings: &config::Envoy) -> Value {
                 },
             },
         ],
-    });
-    if tls {
-        options["auto_config"] = json!({
-            "http_protocol_options": {},
-            "http2_protocol_options": { "connection_keepalive": { "interval": "30s", "timeout": "10s" } },
-        });
-    } else {
-        options["explicit_http_config"] = json!({ "http_protocol_options": {} });
-    }
-    options
+    })
 }
 
 /// The filter in its upstream role. `vm_config` must be the same as in envoy/envoy.yaml: gate and attempt share data

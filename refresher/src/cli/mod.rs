@@ -134,6 +134,11 @@ impl Context {
     fn envoy(&self, wasm: Option<PathBuf>) -> crate::config::Envoy {
         let mut settings = self.config.envoy.clone();
         settings.wasm = wasm.unwrap_or(settings.wasm);
+        let socket = self
+            .state
+            .socket()
+            .with_file_name(crate::envoy::ESCAPE_SOCKET);
+        settings.escape.get_or_insert(socket);
         settings
     }
 }
