@@ -393,22 +393,8 @@ fn a_revoked_token_is_replaced() {
                 Value::Null,
             )
             .await;
-        let revoked = Instant::now();
-        let refused = caller.post(RESPONSES, &responses_body()).await;
-        assert_eq!(refused.status, 401, "{refused:?}");
-        eventually(
-            "the new token is in use",
-            Duration::from_secs(2),
-            async || {
-                let answer = caller.post(RESPONSES, &responses_body()).await;
-                holds(answer.status == 200, || format!("{answer:?}"))
-            },
-        )
-        .await;
-        println!(
-            "a good answer came {:?} after the token was revoked",
-            revoked.elapsed()
-        );
+        let answer = caller.post(RESPONSES, &responses_body()).await;
+        assert_eq!(answer.status, 200, "the caller sees no 401: {answer:?}");
         assert_eq!(stack.sim.count("refreshes").await - before, 1);
     });
 }

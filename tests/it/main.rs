@@ -42,3 +42,6 @@ mod docs;
 
 /// Where no secret may be.
 mod canary;
+
+/// Accounts fail, and callers do not notice.
+mod failover;

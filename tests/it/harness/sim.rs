@@ -24,7 +24,6 @@ pub struct Sim {
     _program: Program,
     control: String,
     tls: String,
-    ca_file: PathBuf,
     http: reqwest::Client,
     platform: reqwest::Client,
     /// Where its profiles are, which point the refresher's platforms at it.
@@ -64,7 +63,6 @@ impl Sim {
             _program: program,
             control: text("control"),
             tls: text("tls"),
-            ca_file: text("ca_file").into(),
             http: reqwest::Client::builder()
                 .no_proxy()
                 .build()
@@ -81,20 +79,8 @@ impl Sim {
 
     /// Writes the clusters of these accounts, for the fake refresher.
     pub fn write_clusters(&self, folder: &Path, accounts: &[&str]) {
-        let port = self
-            .authority()
-            .rsplit(':')
-            .next()
-            .and_then(|port| port.parse().ok());
-        let (port, wasm) = (port.expect("a port"), setting("LATCHKEY_WASM"));
-        let accounts = accounts.iter().copied();
-        clusters::write(
-            &folder.join("state/envoy"),
-            accounts,
-            port,
-            &self.ca_file,
-            &wasm,
-        );
+        let wasm = setting("LATCHKEY_WASM");
+        clusters::write(&folder.join("state"), accounts, &self.platforms_dir, &wasm);
     }
 
     /// Adds a user whose access tokens live that long. Their ChatGPT account is named after them.

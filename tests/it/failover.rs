@@ -1,0 +1,301 @@
+//! Accounts fail, and callers do not notice.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Caller, Stack,
+    caller::{chat_body, responses_body},
+    eventually, holds, records, run,
+    stack::{ALICE, CODEX, client_key},
+};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// A stream that is an error from its first event on.
+const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":0,\"response\":\
+    {\"id\":\"resp_1\",\"object\":\"response\",\"status\":\"failed\",\"error\":{\"code\":\"server_is_overloaded\",\
+    \"message\":\"Selected model is at capacity.\"},\"output\":[],\"usage\":null}}\n\n";
+
+/// Accounts of OpenAI's API in a pool of their own, `several`, which takes turns.
+struct Pool {
+    stack: Stack,
+    caller: Caller,
+}
+
+impl Pool {
+    async fn of(name: &str, accounts: &[&str]) -> Self {
+        let stack = Stack::start(name).await;
+        let ids: Vec<_> = accounts
+            .iter()
+            .map(|account| format!("acc_{account}"))
+            .collect();
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        let mut lines = Vec::new();
+        for account in accounts {
+            let key = format!("sk-{account}");
+            stack.sim.add_api_key("openai", &key, account).await;
+            let authority = stack.sim.authority();
+            lines.push(records::account(
+                &format!("acc_{account}"),
+                "openai",
+                authority,
+                &key,
+                json!({}),
+            ));
+        }
+        lines.push(records::pool("several", "round_robin", &ids));
+        lines.push(records::key(
+            "key_several",
+            &client_key("several"),
+            "several",
+        ));
+        let revision = stack.refresher.publish(lines);
+        stack.have_clusters(&ids).await;
+        stack.reaches(revision).await;
+        let caller = stack.caller("several");
+        Self { stack, caller }
+    }
+
+    async fn ask(&self, stream: bool) -> Answer {
+        self.caller.post(PATH, &chat_body(stream)).await
+    }
+
+    /// Lets every answer to `account` be this.
+    async fn break_account(&self, account: &str, mut fault: Value) -> u64 {
+        fault["target"] = "upstream".into();
+        fault["account"] = account.into();
+        self.stack.sim.add_fault(fault).await
+    }
+
+    /// How often the platform heard from `account`.
+    async fn heard_from(&self, account: &str) -> usize {
+        let seen = self.stack.sim.seen().await;
+        seen.iter()
+            .filter(|seen| seen.account() == Some(account))
+            .count()
+    }
+}
+
+#[test]
+fn an_account_that_cannot_answer_costs_no_request() {
+    run(async {
+        let pool = Pool::of("failover", &["one", "two", "three"]).await;
+        for fault in [
+            json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "60"}}),
+            json!({"status": 500, "body": "{\"error\":{\"message\":\"oops\"}}"}),
+            json!({"status": 529, "body": ""}),
+        ] {
+            let fault = pool.break_account("one", fault).await;
+            for n in 0..12 {
+                let answer = pool.ask(n % 2 == 0).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                assert!(!answer.body.contains("Hello from one"), "{answer:?}");
+            }
+            pool.stack.sim.remove_fault(fault).await;
+        }
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+        assert!(
+            pool.heard_from("one").await <= 3 * 2,
+            "a limited account is left alone"
+        );
+        assert_eq!(pool.stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// An answer of HTTP 200 whose first event is an error, no answer at all, and one cut before its first byte.
+#[test]
+fn what_is_no_answer_costs_no_request_either() {
+    run(async {
+        let pool = Pool::of("failover-inside", &["four", "five"]).await;
+        for fault in [
+            json!({"status": 200, "headers": {"content-type": "text/event-stream"}, "body": FAILED}),
+            json!({"drop_before_answer": true}),
+            json!({"cut_after_bytes": 0}),
+        ] {
+            let shown = fault.to_string();
+            let fault = pool.break_account("four", fault).await;
+            for _ in 0..4 {
+                let answer = pool.caller.post("/v1/responses", &responses_body()).await;
+                assert_eq!(answer.status, 200, "{shown}: {answer:?}");
+                assert!(
+                    !answer.body.contains("response.failed"),
+                    "{shown}: {answer:?}"
+                );
+                assert!(
+                    answer.body.contains("response.completed"),
+                    "{shown}: {answer:?}"
+                );
+            }
+            pool.stack.sim.remove_fault(fault).await;
+            // The account's moment out, after which it is tried again.
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        assert!(pool.heard_from("four").await >= 3, "each fault was met");
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// The caller's own fault goes to the caller, byte for byte, and the account stays in use.
+#[test]
+fn a_callers_fault_is_not_the_accounts() {
+    run(async {
+        let pool = Pool::of("failover-fault", &["six"]).await;
+        let body = "{\"error\":{\"message\":\"bad\",  \"type\":\"invalid_request_error\"}}";
+        let fault = pool
+            .break_account("six", json!({"status": 400, "body": body}))
+            .await;
+        let answer = pool.ask(false).await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (400, body),
+            "{answer:?}"
+        );
+        pool.stack.sim.remove_fault(fault).await;
+        assert_eq!(pool.ask(false).await.status, 200);
+    });
+}
+
+/// A body too large to be kept for a second try: the platform's answer comes through as it was.
+#[test]
+fn what_cannot_be_sent_again_is_answered_as_the_platform_did() {
+    run(async {
+        let pool = Pool::of("failover-large", &["seven", "eight"]).await;
+        let fault =
+            json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "7"}});
+        for account in ["seven", "eight"] {
+            pool.break_account(account, fault.clone()).await;
+        }
+        let mut body = chat_body(false);
+        body["messages"][0]["content"] = "x".repeat(33 * 1024 * 1024).into();
+        let answer = pool.caller.post(PATH, &body).await;
+        assert_eq!(answer.status, 429, "{:?}", answer.headers);
+        assert_eq!(answer.own_code(), None, "{:?}", answer.headers);
+        assert_eq!(answer.json()["error"]["code"], "rate_limit_exceeded");
+        assert_eq!(answer.header("location"), None);
+        assert_eq!(answer.header("x-latchkey-status"), None);
+    });
+}
+
+/// The last account's answer is the platform's own. After that the gateway says so itself: who is out, why, and when
+/// to come back; and nothing is sent.
+#[test]
+fn a_pool_that_is_out_says_who_and_when() {
+    run(async {
+        let pool = Pool::of("failover-out", &["nine", "ten"]).await;
+        let fault =
+            json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "40"}});
+        for account in ["nine", "ten"] {
+            pool.break_account(account, fault.clone()).await;
+        }
+        let answer = pool.ask(false).await;
+        assert_eq!(
+            (answer.status, answer.own_code()),
+            (429, None),
+            "{answer:?}"
+        );
+        assert_eq!(
+            answer.json()["error"]["code"],
+            "rate_limit_exceeded",
+            "{answer:?}"
+        );
+        let answer = pool.ask(false).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+        assert_eq!(answer.own_code(), Some("latchkey_all_out"), "{answer:?}");
+        let seconds: u32 = answer
+            .header("retry-after")
+            .and_then(|text| text.parse().ok())
+            .expect("a number");
+        assert!((30..=40).contains(&seconds), "{answer:?}");
+        assert!(
+            answer.body.contains("acc_nine (rate_limited)"),
+            "{answer:?}"
+        );
+        assert_eq!(
+            pool.heard_from("nine").await + pool.heard_from("ten").await,
+            2
+        );
+    });
+}
+
+/// One odd request that makes a platform fail takes nobody's account away.
+#[test]
+fn one_failure_takes_no_account_out() {
+    run(async {
+        let pool = Pool::of("failover-odd", &["eleven"]).await;
+        let fault = pool
+            .break_account("eleven", json!({"status": 500, "body": "oops", "times": 1}))
+            .await;
+        let answer = pool.ask(false).await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (500, "oops"),
+            "{answer:?}"
+        );
+        assert_eq!(pool.ask(false).await.status, 200, "fault {fault}");
+    });
+}
+
+/// With one account whose token the platform no longer takes, a request waits for the refresh and is served.
+#[test]
+fn a_refused_token_is_refreshed_while_the_request_waits() {
+    run(async {
+        let stack = Stack::real("failover-401", async |sim, refresher| {
+            sim.add_user(ALICE, Duration::from_secs(3600)).await;
+            refresher.log_in(sim, ALICE).await;
+        })
+        .await;
+        let caller = stack.caller("waiting").await;
+        let body = responses_body();
+        for round in 1..=3 {
+            stack
+                .sim
+                .ask(
+                    Method::POST,
+                    &format!("/users/{ALICE}/expire_access"),
+                    json!({}),
+                )
+                .await;
+            let (one, other) = tokio::join!(
+                caller.post("/v1/responses", &body),
+                caller.post("/v1/responses", &body),
+            );
+            for answer in [one, other] {
+                assert_eq!(answer.status, 200, "{answer:?}");
+                assert!(answer.body.contains("response.completed"), "{answer:?}");
+            }
+            assert_eq!(
+                stack.sim.count("refreshes").await,
+                round,
+                "one refresh for both"
+            );
+        }
+        assert_eq!(stack.sim.count("reuse_detected").await, 0);
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// A refused token is reported with the generation that was used, for the refresher to replace it once.
+#[test]
+fn a_refused_token_is_reported() {
+    run(async {
+        let stack = Stack::start("failover-report").await;
+        let path = format!("/users/{ALICE}/expire_access");
+        stack.sim.ask(Method::POST, &path, json!({})).await;
+        let caller = stack.caller("codex");
+        let asking =
+            tokio::spawn(async move { caller.post("/v1/responses", &responses_body()).await });
+        let report = json!({"account": CODEX, "generation": 1, "kind": "unauthorized"});
+        eventually("a report", Duration::from_secs(5), async || {
+            let batches = stack.refresher.reports();
+            let found = batches
+                .iter()
+                .any(|batch| batch["reports"] == json!([report]));
+            holds(found, || format!("{batches:?}"))
+        })
+        .await;
+        asking.abort();
+    });
+}
