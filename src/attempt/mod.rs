@@ -13,6 +13,7 @@ use crate::{
     dialect::{Dialect, Refusal},
     gate::split_target,
     header::HeaderMap,
+    health::Board,
     snapshot::{Account, HeaderPlan, Platform},
     verdict::{self, Answer, ErrorBody, Quota, Verdict},
 };
@@ -143,6 +144,17 @@ pub fn judge(
 /// Whether another account could do better.
 pub fn is_worth_another(verdict: &Verdict) -> bool {
     !matches!(verdict, Verdict::Fine | Verdict::CallersFault)
+}
+
+/// Whether a verdict goes on the board. The good path posts nothing: an empty board has nothing to
+/// take down. And a request strikes one account at most, however many it was tried on: it may be
+/// the request that makes them fail.
+pub fn is_posted(verdict: &Verdict, passage: &Passage, board: &Board) -> bool {
+    match verdict {
+        Verdict::Fine | Verdict::CallersFault => !board.is_empty(),
+        Verdict::PlatformTrouble { .. } => passage.tried.is_empty(),
+        _ => true,
+    }
 }
 
 /// The header by which Envoy knows the scheme that a request came with. Without it there is no
@@ -324,6 +336,23 @@ mod tests {
         assert_eq!(judge(404), Verdict::CallersFault);
         assert!(matches!(judge(429), Verdict::CoolingDown { .. }));
         assert!(is_worth_another(&judge(503)) && !is_worth_another(&judge(400)));
+    }
+
+    #[test]
+    fn a_request_strikes_one_account_at_most() {
+        let first = "account=acc_1 key=key_1 pool=default url=http://gateway/v1/responses";
+        let second = format!("{first} since=5 tried=acc_2:1");
+        let passage = |text: &str| Passage::decode(text.as_bytes()).unwrap();
+        let (first, second) = (passage(first), passage(&second));
+        let trouble = Verdict::PlatformTrouble { until: 9 };
+        let nobody = Board::new();
+        assert!(is_posted(&trouble, &first, &nobody));
+        assert!(!is_posted(&trouble, &second, &nobody));
+        assert!(is_posted(&Verdict::CredentialExpired, &second, &nobody));
+        assert!(!is_posted(&Verdict::Fine, &first, &nobody));
+        let mut board = Board::new();
+        board.post(&fixture::account("acc_1", "codex"), &trouble, 0);
+        assert!(is_posted(&Verdict::Fine, &first, &board));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use proxy_wasm::{
 
 use super::{envoy, vm};
 use crate::{
-    attempt::STATUS_HEADER,
+    attempt::{REDIRECT_STATUS, STATUS_HEADER},
     dialect::{Dialect, Refusal},
     gate::{CLUSTER_HEADER, Decision, Forward},
 };
@@ -36,9 +36,13 @@ impl HttpContext for GateContext {
     /// Puts an answer right that was to become a redirect and could not: the request's body was
     /// too large to be kept for a second pass.
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        if let Some(status) = envoy::response_header(STATUS_HEADER) {
+        let Some(status) = envoy::response_header(STATUS_HEADER) else {
+            return Action::Continue;
+        };
+        envoy::set_response_header(STATUS_HEADER, None);
+        // A platform may send such a header too, but its redirects never get here.
+        if envoy::response_header(":status").as_deref() == Some(REDIRECT_STATUS.as_bytes()) {
             envoy::set_response_header(":status", Some(&status));
-            envoy::set_response_header(STATUS_HEADER, None);
             envoy::set_response_header("location", None);
         }
         Action::Continue

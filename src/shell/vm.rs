@@ -7,7 +7,7 @@ use super::{
     envoy::{self, EnvoySharedData, Metric},
 };
 use crate::{
-    attempt::{is_worth_another, passage::Passage},
+    attempt::{is_posted, is_worth_another, passage::Passage},
     gate::{Decision, Gate, Knowledge},
     header::HeaderMap,
     snapshot::{Account, View},
@@ -243,8 +243,7 @@ impl Vm {
         verdict: &Verdict,
     ) -> Option<Passage> {
         let now = self.now;
-        // The good path posts nothing: an empty board has nothing to take down.
-        if *verdict != Verdict::Fine || !self.follower.board().is_empty() {
+        if is_posted(verdict, passage, self.follower.board()) {
             board::update(&mut self.shared, |board| board.post(account, verdict, now));
         }
         if *verdict == Verdict::CredentialExpired {
