@@ -23,6 +23,8 @@ pub struct Table {
     policy: Policy,
     /// By position on the ring of hashes.
     candidates: Vec<Candidate>,
+    /// Whether all weights are equal.
+    even: bool,
     /// Counts the picks that take each account in turn.
     turn: usize,
 }
@@ -99,8 +101,13 @@ impl Table {
             .map(|(account, weight)| candidate(account, weight))
             .collect();
         candidates.sort_by_key(|candidate| candidate.hash);
+        let weights = candidates.iter().map(|candidate| candidate.weight);
         Self {
             policy: pool.policy,
+            even: weights
+                .clone()
+                .zip(weights.skip(1))
+                .all(|(one, next)| one == next),
             candidates,
             turn: 0,
         }
@@ -109,7 +116,9 @@ impl Table {
     /// Picks an account for a request. One without a session takes its turn, whatever the policy.
     pub fn pick(&mut self, need: &Need<'_>) -> Pick {
         let picked = match (self.policy, need.session) {
-            (Policy::Sticky, Some(session)) => sticky::pick(&self.candidates, session, need),
+            (Policy::Sticky, Some(session)) => {
+                sticky::pick(&self.candidates, session, self.even, need)
+            }
             (Policy::Sticky, None) | (Policy::RoundRobin, _) => {
                 round_robin::pick(&self.candidates, &mut self.turn, need)
             }
@@ -231,6 +240,7 @@ pub(super) mod fixture {
                     candidate.weight = Weight::try_from(weight).unwrap();
                 }
             }
+            self.even = false;
         }
 
         /// The id that is picked.

@@ -13,10 +13,11 @@ use crate::hash::combine;
 /// not grow with the pool, and an account that goes or comes moves few other sessions.
 pub const WINDOW: usize = 64;
 
-/// The eligible candidate with the highest score for `session`.
+/// The eligible candidate with the highest score for `session`. `even`: all weights are equal.
 pub fn pick<'a>(
     candidates: &'a [Candidate],
     session: u64,
+    even: bool,
     need: &Need<'_>,
 ) -> Option<&'a Candidate> {
     let start = match candidates.len() {
@@ -30,7 +31,7 @@ pub fn pick<'a>(
             .by_ref()
             .take(WINDOW)
             .filter(|candidate| candidate.is_eligible(need))
-            .map(|candidate| (score(candidate, session), candidate));
+            .map(|candidate| (score(candidate, session, even), candidate));
         let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
         if let Some((_, candidate)) = best {
             return Some(candidate);
@@ -40,11 +41,16 @@ pub fn pick<'a>(
 }
 
 /// `-weight / ln(u)` for a `u` drawn evenly from (0, 1): the highest of several is each one's
-/// with a chance in proportion to its weight.
-fn score(candidate: &Candidate, session: u64) -> f64 {
+/// with a chance in proportion to its weight. It grows with `u`, so where all weights are equal
+/// `u` itself finds the same candidate, without a logarithm for each.
+fn score(candidate: &Candidate, session: u64, even: bool) -> f64 {
     let bits = u32::try_from(combine(session, candidate.hash) >> 32).unwrap_or_default();
     let u = (f64::from(bits) + 0.5) / 4_294_967_296.0;
-    -candidate.weight.as_f64() / u.ln()
+    if even {
+        u
+    } else {
+        -candidate.weight.as_f64() / u.ln()
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +78,19 @@ mod tests {
             for (session, old) in sessions(1_000).zip(&before) {
                 assert_eq!(table.id(Some(session), 9), *old);
             }
+        }
+    }
+
+    #[test]
+    fn equal_weights_pick_as_if_there_were_none() {
+        let mut light = table(Policy::Sticky, 20);
+        let mut heavy = table(Policy::Sticky, 20);
+        for n in 0..20 {
+            heavy.weigh(&format!("acc_{n}"), 7);
+        }
+        assert!(light.even);
+        for session in sessions(500) {
+            assert_eq!(light.id(Some(session), 0), heavy.id(Some(session), 0));
         }
     }
 
