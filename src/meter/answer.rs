@@ -1,0 +1,306 @@
+//! What one JSON text of an answer says: its token counts, its model, how much text it carries.
+//!
+//! The text is a whole body or the data of one event. It passes by in pieces and is never held
+//! or parsed as a whole; only the `usage` object is kept, and strings short enough to be a name.
+//! Names are compared as they stand on the wire; no platform writes its own with escapes.
+
+use super::{
+    json::{Lexer, Token},
+    taken,
+    usage::Counts,
+};
+use crate::dialect::Dialect;
+
+/// The longest `usage` object that is read, in bytes. They have a few hundred; those of Claude
+/// list every step of an answer that ran tools at the platform.
+pub const MAX_USAGE_BYTES: usize = 16 * 1024;
+
+/// The longest name of a member, a model or a type that is read, in bytes.
+pub const MAX_NAME_BYTES: usize = 256;
+
+/// What a text has said so far.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Its `usage`.
+    pub counts: Option<Counts>,
+    /// Its `model`.
+    pub model: Option<String>,
+    /// The `type` of an event.
+    pub kind: Kind,
+    /// Bytes of generated text, as they stand on the wire.
+    pub text_bytes: u64,
+    /// Its `choices`.
+    pub choices: Choices,
+    /// The outermost value has ended.
+    pub closed: bool,
+}
+
+/// The kinds of events that are told apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Not said, or of no other kind here.
+    #[default]
+    Plain,
+    /// `message_start`, whose output count is only a beginning.
+    MessageStart,
+    /// `message_stop`, the last event of the messages dialect.
+    MessageStop,
+    /// `response.completed`, `.incomplete` or `.failed`: the last event of the responses dialect.
+    ResponseEnd,
+    /// Of no interest: what it carries other events have carried or will carry.
+    Skipped,
+}
+
+/// The `choices` of the chat dialect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choices {
+    /// No such member.
+    #[default]
+    Absent,
+    /// `[]` so far.
+    Empty,
+    /// At least one.
+    Some,
+}
+
+/// Reads texts, one after the other. Every byte is looked at once, and none after a `type` of
+/// no interest.
+#[derive(Debug)]
+pub struct Reader {
+    dialect: Dialect,
+    /// The texts are events, not whole bodies.
+    events: bool,
+    lexer: Lexer,
+    depth: u32,
+    /// The member of the outermost object that the next token belongs to.
+    section: Name,
+    /// The member, of any object, whose value comes next.
+    member: Name,
+    /// The last string, if it may be a name.
+    string: Vec<u8>,
+    /// The `usage` object that is passing by, and the depth at which it began.
+    usage: Option<(u32, Vec<u8>)>,
+    said: Said,
+}
+
+/// The names that mean something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Name {
+    #[default]
+    None,
+    Usage,
+    Model,
+    Type,
+    Response,
+    Message,
+    Choices,
+    Delta,
+    Output,
+    Content,
+    /// Generated text, in one of [`Name::Choices`], `Delta`, `Output` and `Content`.
+    Text,
+    Other,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// For whole bodies of this dialect.
+    pub fn of_body(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            events: false,
+            lexer: Lexer::default(),
+            depth: 0,
+            section: Name::None,
+            member: Name::None,
+            string: Vec::new(),
+            usage: None,
+            said: Said::default(),
+        }
+    }
+
+    /// For the data of events of this dialect.
+    pub fn of_events(dialect: Dialect) -> Self {
+        Self {
+            events: true,
+            ..Self::of_body(dialect)
+        }
+    }
+
+    /// The next bytes of the text.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while self.said.kind != Kind::Skipped {
+            let before = bytes;
+            let token = self.lexer.next(&mut bytes);
+            if self.usage.is_some() {
+                self.keep_usage(taken(before, bytes));
+            }
+            match token {
+                None => break,
+                Some(Token::Open(bracket)) => self.open(bracket),
+                Some(Token::Close) => self.close(),
+                Some(Token::Colon) => self.name_member(),
+                Some(Token::Comma) => self.member = Name::None,
+                Some(Token::Text { raw, first, last }) => self.text(raw, first, last),
+            }
+        }
+    }
+
+    /// What the text has said so far.
+    pub fn said(&self) -> &Said {
+        &self.said
+    }
+
+    /// Ends the text and begins the next one.
+    pub fn end(&mut self) -> Said {
+        self.lexer = Lexer::default();
+        self.depth = 0;
+        (self.section, self.member) = (Name::None, Name::None);
+        self.string.clear();
+        self.usage = None;
+        std::mem::take(&mut self.said)
+    }
+
+    /// How much is kept of the text, in bytes.
+    #[cfg(test)]
+    pub fn kept_bytes(&self) -> usize {
+        self.string.len() + self.usage.as_ref().map_or(0, |(_, object)| object.len())
+    }
+
+    fn open(&mut self, bracket: u8) {
+        if self.member == Name::Usage && self.usage.is_none() && self.is_place_of_usage() {
+            self.usage = Some((self.depth, vec![bracket]));
+        }
+        if self.section == Name::Choices {
+            self.said.choices = match self.said.choices {
+                Choices::Absent if self.depth == 1 => Choices::Empty,
+                _ => Choices::Some,
+            };
+        }
+        self.depth = self.depth.saturating_add(1);
+        self.member = Name::None;
+    }
+
+    fn close(&mut self) {
+        self.said.closed |= self.depth == 1;
+        self.depth = self.depth.saturating_sub(1);
+        self.member = Name::None;
+        if let Some((_, object)) = self.usage.take_if(|(depth, _)| *depth == self.depth) {
+            let counts = Counts::from_json(&object, self.dialect);
+            self.said.counts = counts.or(self.said.counts);
+        }
+    }
+
+    fn name_member(&mut self) {
+        self.member = Name::of(&self.string);
+        if self.depth == 1 {
+            self.section = self.member;
+        }
+    }
+
+    fn text(&mut self, raw: &[u8], first: bool, last: bool) {
+        if self.is_generated() {
+            let bytes = u64::try_from(raw.len()).unwrap_or(u64::MAX);
+            self.said.text_bytes = self.said.text_bytes.saturating_add(bytes);
+        }
+        if !matches!(self.member, Name::None | Name::Model | Name::Type) {
+            return;
+        }
+        if first {
+            self.string.clear();
+        }
+        // One byte more than a name may have tells that it is too long.
+        let room = MAX_NAME_BYTES
+            .saturating_add(1)
+            .saturating_sub(self.string.len());
+        self.string.extend(raw.iter().take(room));
+        if last && self.string.len() <= MAX_NAME_BYTES {
+            match self.member {
+                Name::Type if self.depth == 1 => self.take_kind(),
+                Name::Model if self.is_outer() => self.take_model(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Appends to the `usage` object, or gives it up where it is too long.
+    fn keep_usage(&mut self, bytes: &[u8]) {
+        if let Some((_, object)) = &mut self.usage {
+            if object.len().saturating_add(bytes.len()) <= MAX_USAGE_BYTES {
+                object.extend_from_slice(bytes);
+            } else {
+                self.usage = None;
+            }
+        }
+    }
+
+    fn take_kind(&mut self) {
+        if self.events && self.dialect != Dialect::Chat {
+            self.said.kind = Kind::of(&self.string);
+        }
+    }
+
+    fn take_model(&mut self) {
+        let quoted = [b"\"", self.string.as_slice(), b"\""].concat();
+        let model: Option<String> = serde_json::from_slice(&quoted).ok();
+        self.said.model = model.filter(|model| !model.chars().any(char::is_control));
+    }
+
+    /// In the outermost object, or in the object of the answer that some events wrap.
+    fn is_outer(&self) -> bool {
+        self.depth == 1
+            || (self.depth == 2 && matches!(self.section, Name::Response | Name::Message))
+    }
+
+    /// Moonshot puts the counts into the choice.
+    fn is_place_of_usage(&self) -> bool {
+        self.is_outer() || (self.depth == 3 && self.section == Name::Choices)
+    }
+
+    fn is_generated(&self) -> bool {
+        matches!(self.member, Name::Text | Name::Content | Name::Delta)
+            && matches!(
+                self.section,
+                Name::Choices | Name::Delta | Name::Output | Name::Content
+            )
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"response.completed" | b"response.incomplete" | b"response.failed" => {
+                Self::ResponseEnd
+            }
+            b"message_start" => Self::MessageStart,
+            b"message_stop" => Self::MessageStop,
+            b"response.created" | b"content_block_delta" | b"message_delta" => Self::Plain,
+            _ if name.ends_with(b".delta") => Self::Plain,
+            _ => Self::Skipped,
+        }
+    }
+}
+
+// === impl Name ===
+
+impl Name {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"usage" => Self::Usage,
+            b"model" => Self::Model,
+            b"type" => Self::Type,
+            b"response" => Self::Response,
+            b"message" => Self::Message,
+            b"choices" => Self::Choices,
+            b"delta" => Self::Delta,
+            b"output" => Self::Output,
+            b"content" => Self::Content,
+            b"text" | b"thinking" | b"reasoning" | b"reasoning_content" | b"refusal"
+            | b"arguments" | b"partial_json" | b"input" => Self::Text,
+            _ => Self::Other,
+        }
+    }
+}

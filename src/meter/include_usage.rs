@@ -1,0 +1,235 @@
+//! Usage from platforms whose chat streams carry it only when asked.
+//!
+//! [`ask`] adds `stream_options.include_usage` to a request. The platform then sends one more
+//! chunk before `[DONE]`, with the usage and no choices; [`ChunkRemover`] takes it out of the
+//! answer again, so that the caller gets what it asked for. (OpenAI also puts `"usage":null`
+//! into the other chunks; that stays.)
+
+use std::ops::Range;
+
+use serde::Deserialize;
+
+use super::{
+    answer::{Choices, Reader},
+    json::{self, Lexer},
+    sse::{self, Framer},
+    taken,
+};
+use crate::dialect::Dialect;
+
+/// The largest request body that is looked into, in bytes. Larger ones carry images, and a
+/// missing count is then better than the work.
+pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+
+/// The largest event that may be taken out, in bytes. The extra chunk has a few hundred.
+pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
+
+/// What decides whether to ask.
+#[derive(Deserialize)]
+struct Request {
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// The request with `stream_options.include_usage` set, every other byte as it was.
+///
+/// `None` leaves the request as it is: it asks already, it wants no stream (the option is
+/// refused without one), or it is too large or not a chat request in JSON.
+pub fn ask(body: &[u8]) -> Option<Vec<u8>> {
+    if body.len() > MAX_REQUEST_BYTES {
+        return None;
+    }
+    let request: Request = serde_json::from_slice(body).ok()?;
+    let asks = request
+        .stream_options
+        .is_some_and(|options| options.include_usage == Some(true));
+    if request.stream != Some(true) || asks {
+        return None;
+    }
+    let Edit { range, value } = Edit::of(body)?;
+    let (before, after) = (body.get(..range.start)?, body.get(range.end..)?);
+    Some([before, value.as_bytes(), after].concat())
+}
+
+/// What to put where.
+struct Edit {
+    range: Range<usize>,
+    value: &'static str,
+}
+
+impl Edit {
+    /// The edit of a body that is valid JSON and does not ask. `None` where the body, or its
+    /// `stream_options`, is an array.
+    fn of(body: &[u8]) -> Option<Self> {
+        let (mut lexer, mut rest) = (Lexer::default(), body);
+        let mut edit = None;
+        let mut depth = 0_u32;
+        let mut in_options = false;
+        let mut string: &[u8] = b"";
+        // The member whose value comes next, and where that begins.
+        let mut member: Option<(&[u8], usize)> = None;
+        while let Some(token) = lexer.next(&mut rest) {
+            let at = body.len().saturating_sub(rest.len());
+            let name = member.map_or(b"".as_slice(), |(name, _)| name);
+            match token {
+                json::Token::Text { raw, .. } => string = raw,
+                json::Token::Colon => member = Some((string, at)),
+                json::Token::Open(bracket) => {
+                    let is_object = bracket == b'{';
+                    if depth == 0 {
+                        is_object.then_some(())?;
+                        edit = Some(Self::insert(
+                            at,
+                            r#""stream_options":{"include_usage":true},"#,
+                        ));
+                    } else if depth == 1 && name == b"stream_options" {
+                        is_object.then_some(())?;
+                        in_options = true;
+                        let is_empty = rest.trim_ascii_start().starts_with(b"}");
+                        let comma = r#""include_usage":true,"#;
+                        let value = if is_empty {
+                            r#""include_usage":true"#
+                        } else {
+                            comma
+                        };
+                        edit = Some(Self::insert(at, value));
+                    }
+                    depth = depth.saturating_add(1);
+                    member = None;
+                }
+                json::Token::Comma | json::Token::Close => {
+                    let value = match (depth, name) {
+                        (1, b"stream_options") => Some(r#"{"include_usage":true}"#),
+                        (2, b"include_usage") if in_options => Some("true"),
+                        _ => None,
+                    };
+                    if let (Some(value), Some((_, start))) = (value, member) {
+                        let range = trimmed(body, start..at.saturating_sub(1));
+                        edit = Some(Self { range, value });
+                    }
+                    if token == json::Token::Close {
+                        depth = depth.saturating_sub(1);
+                        in_options &= depth > 1;
+                    }
+                    member = None;
+                }
+            }
+        }
+        edit
+    }
+
+    fn insert(at: usize, value: &'static str) -> Self {
+        Self {
+            range: at..at,
+            value,
+        }
+    }
+}
+
+/// The range without the white space at its ends.
+fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
+    let value = body.get(range.clone()).unwrap_or_default().trim_ascii_end();
+    let end = range.start.saturating_add(value.len());
+    end.saturating_sub(value.trim_ascii_start().len())..end
+}
+
+/// Takes the chunk with the usage out of a chat stream that was [asked](ask) for it.
+///
+/// An event goes on as soon as it is clear that it is another one, at the latest with its last
+/// byte; what went on is the same wherever the input was cut.
+#[derive(Debug)]
+pub struct ChunkRemover {
+    framer: Framer,
+    reader: Reader,
+    /// The bytes of an event that may have to be taken out.
+    held: Vec<u8>,
+    /// The event is another one.
+    passing: bool,
+    /// After a CR that ended an event: whether that event was taken out. A LF that follows
+    /// belongs to it and goes the same way.
+    after_cr: Option<bool>,
+}
+
+impl Default for ChunkRemover {
+    fn default() -> Self {
+        Self {
+            framer: Framer::default(),
+            reader: Reader::of_events(Dialect::Chat),
+            held: Vec::new(),
+            passing: false,
+            after_cr: None,
+        }
+    }
+}
+
+impl ChunkRemover {
+    /// What goes on when these bytes have come, or `None` if just these do.
+    pub fn on_body(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
+        let mut rest = chunk;
+        loop {
+            let before = rest;
+            let token = self.framer.next(&mut rest);
+            let mut bytes = taken(before, rest);
+            if !bytes.is_empty()
+                && let Some(was_removed) = self.after_cr.take()
+                && let Some(others) = bytes.strip_prefix(b"\n")
+            {
+                bytes = others;
+                out.extend((!was_removed).then_some(b'\n'));
+            }
+            if self.passing {
+                out.extend_from_slice(bytes);
+            } else {
+                self.held.extend_from_slice(bytes);
+            }
+            match token {
+                Some(sse::Token::Data(piece)) if !self.passing => self.reader.push(piece),
+                Some(sse::Token::Data(_)) | None => {}
+                Some(sse::Token::End) => {
+                    let is_extra = self.is_extra();
+                    if is_extra {
+                        self.held.clear();
+                    }
+                    self.after_cr = bytes.ends_with(b"\r").then_some(is_extra);
+                    out.append(&mut self.held);
+                    self.reader.end();
+                    self.passing = false;
+                    continue;
+                }
+            }
+            if self.held.len() > MAX_CHUNK_BYTES || self.reader.said().choices == Choices::Some {
+                self.passing = true;
+                out.append(&mut self.held);
+            }
+            if token.is_none() {
+                return (out != chunk).then_some(out);
+            }
+        }
+    }
+
+    /// What is left when the body has come to its end.
+    pub fn finish(self) -> Vec<u8> {
+        if self.is_extra() {
+            Vec::new()
+        } else {
+            self.held
+        }
+    }
+
+    fn is_extra(&self) -> bool {
+        let said = self.reader.said();
+        !self.passing
+            && self.held.len() <= MAX_CHUNK_BYTES
+            && said.choices == Choices::Empty
+            && said.counts.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests;

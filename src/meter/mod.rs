@@ -1,0 +1,180 @@
+//! Metering: how many tokens an answer used, read while its bytes pass.
+//!
+//! A [`Meter`] sees each chunk of an answer's body and keeps none of it. It changes nothing,
+//! delays nothing and never fails: an answer that it cannot read has no usage. What it finds
+//! does not depend on where the chunks are cut, every byte costs the same, and it holds at most
+//! [`MAX_USAGE_BYTES`] and a name.
+//!
+//! [`include_usage`] makes platforms report usage that do so only when asked.
+
+mod answer;
+mod find;
+pub mod include_usage;
+mod json;
+pub mod sse;
+mod usage;
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    answer::{Kind, Reader, Said},
+    sse::{Framer, Token},
+    usage::Counts,
+};
+pub use self::{
+    answer::{MAX_NAME_BYTES, MAX_USAGE_BYTES},
+    usage::{BYTES_PER_TOKEN, Usage},
+};
+use crate::dialect::Dialect;
+
+/// The data of the event that ends a stream of the chat dialect.
+const DONE: &[u8] = b"[DONE]";
+
+/// Reads one answer.
+#[derive(Debug)]
+pub struct Meter {
+    dialect: Dialect,
+    /// `None` for a body that is one JSON text.
+    events: Option<Framer>,
+    reader: Reader,
+    /// The first bytes of the event's data, enough to tell [`DONE`].
+    head: Vec<u8>,
+    counts: Option<Counts>,
+    /// The counts are those of `message_start`: the output has hardly begun.
+    provisional: bool,
+    model: Option<String>,
+    text_bytes: u64,
+    ended: bool,
+}
+
+/// What an answer used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metered {
+    /// The tokens, or `None` where the platform reported none and no text came.
+    pub usage: Option<Usage>,
+    /// The output is not the platform's count but [`BYTES_PER_TOKEN`] bytes of text each. The
+    /// input is what the platform reported before, or 0.
+    pub estimate: bool,
+    /// The model that the platform says it served.
+    pub model: Option<String>,
+    /// How much of the answer came.
+    pub completeness: Completeness,
+}
+
+/// How much of an answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Completeness {
+    /// Up to the mark that ends answers of its dialect: `[DONE]`, `message_stop`,
+    /// `response.completed` (or `.incomplete` or `.failed`), the end of the JSON object.
+    Whole,
+    /// The body ended properly, but without that mark.
+    Partial,
+    /// The body did not come to its end: a side went away.
+    Cut,
+}
+
+// === impl Meter ===
+
+impl Meter {
+    /// For an answer of this dialect, an event stream or one JSON text. The body has to come
+    /// without a content encoding.
+    pub fn new(dialect: Dialect, is_sse: bool) -> Self {
+        let (events, reader) = if is_sse {
+            (Some(Framer::default()), Reader::of_events(dialect))
+        } else {
+            (None, Reader::of_body(dialect))
+        };
+        Self {
+            dialect,
+            events,
+            reader,
+            head: Vec::new(),
+            counts: None,
+            provisional: false,
+            model: None,
+            text_bytes: 0,
+            ended: false,
+        }
+    }
+
+    /// The next bytes of the body, however many.
+    pub fn on_body(&mut self, mut chunk: &[u8]) {
+        let Some(mut framer) = self.events.take() else {
+            return self.reader.push(chunk);
+        };
+        while let Some(token) = framer.next(&mut chunk) {
+            match token {
+                Token::Data(piece) => self.on_data(piece),
+                Token::End => self.end_event(),
+            }
+        }
+        self.events = Some(framer);
+    }
+
+    /// What the answer used. `end_of_stream`: the body came to its end, so that what it ends
+    /// with counts as an event even without the blank line after it.
+    pub fn finish(mut self, end_of_stream: bool) -> Metered {
+        if self.events.is_some() && end_of_stream {
+            self.end_event();
+        } else {
+            let said = self.reader.end();
+            self.ended |= self.events.is_none() && said.closed;
+            self.take(said);
+        }
+        let completeness = match (self.ended, end_of_stream) {
+            (true, _) => Completeness::Whole,
+            (false, true) => Completeness::Partial,
+            (false, false) => Completeness::Cut,
+        };
+        let reported = self.counts.map(|counts| counts.usage(self.dialect));
+        let estimate = match reported {
+            Some(_) if !self.provisional => None,
+            _ => reported.unwrap_or_default().with_output_of(self.text_bytes),
+        };
+        Metered {
+            usage: estimate.or(reported),
+            estimate: estimate.is_some(),
+            model: self.model,
+            completeness,
+        }
+    }
+
+    fn on_data(&mut self, piece: &[u8]) {
+        self.reader.push(piece);
+        // One byte more than the mark tells that there is more.
+        let room = DONE.len().saturating_add(1).saturating_sub(self.head.len());
+        self.head.extend(piece.iter().take(room));
+    }
+
+    fn end_event(&mut self) {
+        let said = self.reader.end();
+        self.ended |= match self.dialect {
+            Dialect::Chat => self.head == DONE,
+            Dialect::Responses => said.closed && said.kind == Kind::ResponseEnd,
+            Dialect::Messages => said.closed && said.kind == Kind::MessageStop,
+        };
+        self.head.clear();
+        self.take(said);
+    }
+
+    fn take(&mut self, said: Said) {
+        if let Some(counts) = said.counts {
+            self.counts.get_or_insert_default().update(counts);
+            self.provisional = said.kind == Kind::MessageStart;
+        }
+        if said.model.is_some() {
+            self.model = said.model;
+        }
+        self.text_bytes = self.text_bytes.saturating_add(said.text_bytes);
+    }
+}
+
+/// What was taken off the front of `before` to leave `after`.
+fn taken<'a>(before: &'a [u8], after: &[u8]) -> &'a [u8] {
+    let length = before.len().saturating_sub(after.len());
+    before.get(..length).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+use proptest::{prelude::*, test_runner::TestRng};
+
+use super::{find::work, *};
+
+/// One body as it comes over the wire, and what the platform itself says it used.
+struct Fixture {
+    name: &'static str,
+    body: &'static [u8],
+    dialect: Dialect,
+    model: &'static str,
+    expected: Expected,
+}
+
+/// Input, output, cached input, cache write, reasoning and total.
+type Tokens = [u64; 6];
+
+#[derive(Clone, Copy)]
+enum Expected {
+    Reported(Tokens),
+    Estimated(Tokens, Completeness),
+    Nothing(Completeness),
+}
+
+use Completeness::{Cut, Partial, Whole};
+use Dialect::{Chat, Messages, Responses};
+use Expected::{Estimated, Nothing, Reported};
+
+macro_rules! fixtures {
+    ($($dialect:ident $name:literal $model:literal $expected:expr;)+) => {
+        const FIXTURES: &[Fixture] = &[$(Fixture {
+            name: $name,
+            body: include_bytes!(concat!("../../tests/fixtures/", $name)),
+            dialect: $dialect,
+            model: $model,
+            expected: $expected,
+        }),+];
+    };
+}
+
+/// The counts that the template places of the simulated platform's fixtures hold.
+const TEMPLATE: Tokens = [1001, 2002, 0, 0, 0, 3003];
+
+fixtures! {
+    Chat "openai/chat.sse" "fixture-model" Reported(TEMPLATE);
+    Chat "openai/chat.json" "fixture-model" Reported(TEMPLATE);
+    Chat "openai/embeddings.json" "fixture-model" Reported([1001, 0, 0, 0, 0, 1001]);
+    Chat "openai/models.json" "" Nothing(Whole);
+    Chat "openai/rate_limit_exceeded.json" "" Nothing(Whole);
+    Chat "codex/cloudflare_blocked.html" "" Nothing(Partial);
+    Chat "meter/chat_include_usage.sse" "gpt-5.6-2026-08-01" Reported([1117, 46, 1024, 0, 32, 1163]);
+    Chat "meter/chat_spark.sse" "" Reported([6, 42, 0, 0, 0, 48]);
+    Chat "meter/chat_inline_usage.sse" "glm-5.2" Reported([8, 262, 4, 0, 0, 270]);
+    Chat "meter/chat_cumulative_usage.sse" "ernie-5.0" Reported([20, 10, 0, 0, 0, 30]);
+    Chat "meter/chat_choice_usage.sse" "kimi-k3" Reported([24, 12, 16, 0, 0, 36]);
+    Chat "meter/chat_crlf.sse" "deepseek-ai/DeepSeek-V4" Reported([30, 2, 28, 0, 0, 32]);
+    Chat "meter/chat_without_usage.sse" "local" Estimated([0, 6, 0, 0, 0, 6], Whole);
+    Chat "meter/chat_tool_calls.json" "gpt-5.6-2026-08-01" Reported([1117, 46, 1024, 0, 32, 1163]);
+    Responses "openai/response.sse" "fixture-model" Reported(TEMPLATE);
+    Responses "openai/response.json" "fixture-model" Reported(TEMPLATE);
+    Responses "codex/response.sse" "fixture-model" Reported(TEMPLATE);
+    Responses "codex/response_incomplete.sse" "fixture-model" Reported(TEMPLATE);
+    Responses "codex/response_failed_rate_limit_exceeded.sse" "fixture-model" Nothing(Whole);
+    Responses "codex/error_event_usage_limit_reached.sse" "" Nothing(Partial);
+    Responses "meter/responses_cached.sse" "gpt-6.1-sol" Reported([7408, 611, 6912, 256, 576, 8019]);
+    Responses "meter/responses_failed.sse" "gpt-6.1-sol" Reported([7408, 611, 6912, 256, 576, 8019]);
+    Responses "meter/responses_tool_call.json" "gpt-6.1-sol" Reported([7408, 611, 6912, 256, 576, 8019]);
+    Messages "anthropic/message.sse" "fixture-model" Reported(TEMPLATE);
+    Messages "anthropic/message.json" "fixture-model" Reported(TEMPLATE);
+    Messages "anthropic/count_tokens.json" "" Nothing(Whole);
+    Messages "anthropic/error_event_overloaded.sse" "" Nothing(Partial);
+    Messages "anthropic/message_then_overloaded.sse" "fixture-model" Estimated([1001, 4, 0, 0, 0, 1005], Partial);
+    Messages "meter/messages_cached.sse" "claude-opus-5-5" Reported([20484, 89, 18432, 2048, 41, 20573]);
+    Messages "meter/messages_late_input.sse" "glm-5.2" Reported([40, 3, 5, 0, 0, 43]);
+    Messages "meter/messages_tool_use.json" "claude-opus-5-5" Reported([60, 40, 30, 20, 5, 100]);
+}
+
+impl Fixture {
+    fn meter(&self) -> Meter {
+        Meter::new(self.dialect, self.name.ends_with(".sse"))
+    }
+
+    fn metered(&self, chunks: &[&[u8]], end_of_stream: bool) -> Metered {
+        metered(self.meter(), chunks, end_of_stream)
+    }
+
+    fn expected(&self) -> Metered {
+        let usage = |[input, output, cached_input, cache_write, reasoning, total]: Tokens| {
+            Some(Usage {
+                input,
+                output,
+                cached_input,
+                cache_write,
+                reasoning,
+                total,
+            })
+        };
+        let (usage, estimate, completeness) = match self.expected {
+            Reported(tokens) => (usage(tokens), false, Whole),
+            Estimated(tokens, completeness) => (usage(tokens), true, completeness),
+            Nothing(completeness) => (None, false, completeness),
+        };
+        let model = (!self.model.is_empty()).then(|| self.model.to_owned());
+        Metered {
+            usage,
+            estimate,
+            model,
+            completeness,
+        }
+    }
+}
+
+fn metered(mut meter: Meter, chunks: &[&[u8]], end_of_stream: bool) -> Metered {
+    for chunk in chunks {
+        meter.on_body(chunk);
+    }
+    meter.finish(end_of_stream)
+}
+
+/// Cuts `body` at up to `most` random places.
+fn random_chunks<'a>(rng: &mut TestRng, body: &'a [u8], most: usize) -> Vec<&'a [u8]> {
+    let mut cuts: Vec<usize> = (0..rng.random_range(1..=most))
+        .map(|_| rng.random_range(0..=body.len()))
+        .collect();
+    cuts.extend([0, body.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|cut| &body[cut[0]..cut[1]]).collect()
+}
+
+fn rng() -> TestRng {
+    TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha)
+}
+
+#[test]
+fn every_fixture_gives_the_platforms_own_counts() {
+    for fixture in FIXTURES {
+        assert_eq!(
+            fixture.metered(&[fixture.body], true),
+            fixture.expected(),
+            "{}",
+            fixture.name
+        );
+        let bytes: Vec<&[u8]> = fixture.body.chunks(1).collect();
+        assert_eq!(
+            fixture.metered(&bytes, true),
+            fixture.expected(),
+            "{}",
+            fixture.name
+        );
+    }
+}
+
+#[test]
+fn one_cut_changes_nothing() {
+    for fixture in FIXTURES {
+        for at in 0..=fixture.body.len() {
+            let (left, right) = fixture.body.split_at(at);
+            assert_eq!(
+                fixture.metered(&[left, right], true),
+                fixture.expected(),
+                "{} {at}",
+                fixture.name
+            );
+        }
+    }
+}
+
+/// Up to this size, in bytes, every pair of cuts is tried; of larger bodies a sample.
+const EVERY_PAIR: usize = 450;
+const SAMPLED_PAIRS: usize = 1_000;
+
+#[test]
+fn two_cuts_change_nothing() {
+    let mut rng = rng();
+    for fixture in FIXTURES {
+        let length = fixture.body.len();
+        let check = |first: usize, second: usize| {
+            let (left, right) = fixture.body.split_at(second);
+            let (left, middle) = left.split_at(first);
+            let metered = fixture.metered(&[left, middle, right], true);
+            assert_eq!(
+                metered,
+                fixture.expected(),
+                "{} {first} {second}",
+                fixture.name
+            );
+        };
+        if length <= EVERY_PAIR {
+            (0..=length).for_each(|second| (0..=second).for_each(|first| check(first, second)));
+        } else {
+            for _ in 0..SAMPLED_PAIRS {
+                let second = rng.random_range(0..=length);
+                check(rng.random_range(0..=second), second);
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_random_chunkings_change_nothing() {
+    let mut rng = rng();
+    for fixture in FIXTURES.iter().cycle().take(10_000) {
+        let chunks = random_chunks(&mut rng, fixture.body, 40);
+        assert_eq!(
+            fixture.metered(&chunks, true),
+            fixture.expected(),
+            "{}",
+            fixture.name
+        );
+    }
+}
+
+#[test]
+fn an_answer_cut_anywhere_is_not_whole() {
+    for fixture in FIXTURES
+        .iter()
+        .filter(|fixture| fixture.expected().completeness == Whole)
+    {
+        let body = fixture.body;
+        // Without harm may be missing: of a JSON text what follows it, of a stream that has come
+        // to its end the blank line, of one that was cut the LF of the last CRLF.
+        let needed_at_end = body.trim_ascii_end().len();
+        let needed = match fixture.name.ends_with(".json") {
+            true => needed_at_end,
+            false => body.len() - usize::from(body.ends_with(b"\r\n")),
+        };
+        let whole = fixture.expected().usage.unwrap_or_default();
+        for at in 0..body.len() {
+            let (cut, ended) = (
+                fixture.metered(&[&body[..at]], false),
+                fixture.metered(&[&body[..at]], true),
+            );
+            let expected = if at >= needed { Whole } else { Cut };
+            assert_eq!(cut.completeness, expected, "{} {at}", fixture.name);
+            let expected = if at >= needed_at_end { Whole } else { Partial };
+            assert_eq!(ended.completeness, expected, "{} {at}", fixture.name);
+            let usage = cut.usage.unwrap_or_default();
+            assert!(
+                cut.estimate || usage.output <= whole.output,
+                "{} {at}",
+                fixture.name
+            );
+            assert!(usage.input <= whole.input, "{} {at}", fixture.name);
+        }
+    }
+}
+
+#[test]
+fn a_stream_cut_before_its_counts_is_estimated() {
+    let stream = FIXTURES
+        .iter()
+        .find(|fixture| fixture.name == "meter/messages_cached.sse")
+        .unwrap();
+    let at = stream
+        .body
+        .windows(13)
+        .position(|bytes| bytes == b"message_delta")
+        .unwrap();
+    let metered = stream.metered(&[&stream.body[..at]], false);
+    // "Let me see…" and the partial JSON as it stands on the wire, escapes and all.
+    let text = 13 + r#"{\"usage\": {\"output_tokens\": 9"#.len() + 2;
+    let usage = metered.usage.unwrap();
+    assert!(metered.estimate);
+    assert_eq!(usage.output, (text as u64).div_ceil(BYTES_PER_TOKEN));
+    assert_eq!((usage.input, usage.cached_input), (20484, 18432));
+}
+
+#[test]
+fn an_unterminated_last_event_counts_only_at_the_end() {
+    let stream: &[u8] = b"data: {\"usage\":{\"prompt_tokens\":1}}\n\ndata: [DONE]";
+    let meter = || Meter::new(Chat, true);
+    assert_eq!(metered(meter(), &[stream], true).completeness, Whole);
+    assert_eq!(metered(meter(), &[stream], false).completeness, Cut);
+    let longer = [stream, b"!\n\n"].concat();
+    assert_eq!(metered(meter(), &[&longer], true).completeness, Partial);
+}
+
+#[test]
+fn null_and_absent_counts_do_not_reset() {
+    let stream = b"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n\
+        data: {\"usage\":null}\n\ndata: {\"usage\":{}}\n\ndata: {\"usage\":[1]}\n\n\
+        data: {\"usage\":{\"completion_tokens\":null}}\n\ndata: [DONE]\n\n";
+    let usage = metered(Meter::new(Chat, true), &[stream], true)
+        .usage
+        .unwrap();
+    assert_eq!((usage.input, usage.output, usage.total), (3, 4, 7));
+}
+
+#[test]
+fn an_oversized_usage_or_model_is_passed_over() {
+    let padding = " ".repeat(MAX_USAGE_BYTES);
+    let model = "m".repeat(MAX_NAME_BYTES + 1);
+    let body = format!(r#"{{"model":"{model}","usage":{{{padding}"prompt_tokens":1}}}}"#);
+    let metered_in = |size: usize| {
+        let chunks: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+        metered(Meter::new(Chat, false), &chunks, true)
+    };
+    let nothing = Metered {
+        usage: None,
+        estimate: false,
+        model: None,
+        completeness: Whole,
+    };
+    assert_eq!(metered_in(usize::MAX), nothing);
+    assert_eq!(metered_in(7), nothing);
+    let control = br#"{"model":"a\r\nb"}"#;
+    assert_eq!(
+        metered(Meter::new(Chat, false), &[control], true).model,
+        None
+    );
+}
+
+/// What a meter does with hostile bodies: its searches look at each byte at most once for the
+/// line end and once for the quote, and what it keeps stays bounded.
+fn assert_linear(dialect: Dialect, is_sse: bool, body: &[u8], chunk_bytes: usize) {
+    let mut meter = Meter::new(dialect, is_sse);
+    let examined = work::of(|| {
+        for chunk in body.chunks(chunk_bytes) {
+            meter.on_body(chunk);
+            assert!(meter.reader.kept_bytes() <= MAX_USAGE_BYTES + MAX_NAME_BYTES + 1);
+        }
+    });
+    assert!(
+        examined <= 2 * body.len(),
+        "examined {examined} of {} bytes",
+        body.len()
+    );
+    meter.finish(true);
+}
+
+#[test]
+fn hostile_bodies_take_linear_work_and_bounded_memory() {
+    const MIB: usize = 1024 * 1024;
+    let bodies = [
+        "data:\n".repeat(MIB / 6),
+        "data: {\"a\":\n".repeat(MIB / 12),
+        format!("data: {}\n\n", "[".repeat(MIB)),
+        format!("data: {{\"usage\":{}", "{\"usage\":".repeat(MIB / 9)),
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}",
+            "\\\\\\\"".repeat(MIB / 4)
+        ),
+        format!("data: {{\"model\":\"{}\"}}\n\n", "m".repeat(MIB)),
+        format!("{}\n\n", "x".repeat(MIB)),
+        "\"".repeat(MIB),
+        "\r".repeat(MIB),
+        "data: {\"usage\":{\"prompt_tokens\":1}}\n\n".repeat(MIB / 37),
+        format!("data: {{{}}}\n\n", "\"usage\":{},".repeat(MIB / 11)),
+    ];
+    for body in &bodies {
+        for is_sse in [true, false] {
+            assert_linear(Chat, is_sse, body.as_bytes(), 16 * 1024);
+        }
+        assert_linear(Responses, true, body.as_bytes(), usize::MAX);
+    }
+    for body in [&bodies[0], &bodies[4]] {
+        assert_linear(Chat, true, body.as_bytes(), 1);
+    }
+}
+
+/// Bodies of the pieces that mean something, in any order.
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "data:",
+        "data: ",
+        "\n",
+        "\r\n",
+        "\r",
+        "\n\n",
+        ":",
+        ",",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "\\",
+        "\\\"",
+        " ",
+        "é",
+        "\"usage\":",
+        "\"usage\":{",
+        "\"prompt_tokens\":7",
+        "\"input_tokens\":3",
+        "\"choices\":[",
+        "\"delta\":{",
+        "\"content\":\"",
+        "\"message\":{",
+        "\"response\":{",
+        "\"model\":\"m\"",
+        "\"type\":\"message_start\"",
+        "\"type\":\"message_stop\"",
+        "\"type\":\"response.completed\"",
+        "\"type\":\"ping\"",
+        "[DONE]",
+        "null",
+    ]);
+    let soup = prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes());
+    prop_oneof![soup, any::<Vec<u8>>()]
+}
+
+proptest! {
+    #[test]
+    fn no_body_panics_and_no_cut_matters(
+        body in any_body(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        dialect in prop::sample::select(vec![Chat, Responses, Messages]),
+        is_sse: bool,
+        end_of_stream: bool,
+    ) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        cuts.extend([0, body.len()]);
+        cuts.sort_unstable();
+        let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &body[cut[0]..cut[1]]).collect();
+        let whole = metered(Meter::new(dialect, is_sse), &[&body], end_of_stream);
+        prop_assert_eq!(metered(Meter::new(dialect, is_sse), &chunks, end_of_stream), whole);
+    }
+}
