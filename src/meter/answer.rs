@@ -1,19 +1,15 @@
 //! What one JSON text of an answer says: its token counts, its model, how much text it carries.
 //!
 //! The text is a whole body or the data of one event. It passes by in pieces and is never held
-//! or parsed as a whole; only the `usage` object is kept, and strings short enough to be a name.
+//! or parsed as a whole; only strings that may be a name are kept.
 //! Names are compared as they stand on the wire; no platform writes its own with escapes.
 
 use super::{
     json::{Lexer, Token},
     taken,
-    usage::Counts,
+    usage::{Counts, UsageReader},
 };
 use crate::dialect::Dialect;
-
-/// The longest `usage` object that is read, in bytes. They have a few hundred; those of Claude
-/// list every step of an answer that ran tools at the platform.
-pub const MAX_USAGE_BYTES: usize = 16 * 1024;
 
 /// The longest name of a member, a model or a type that is read, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
@@ -23,8 +19,6 @@ pub const MAX_NAME_BYTES: usize = 256;
 pub struct Said {
     /// Its `usage`.
     pub counts: Option<Counts>,
-    /// Its `model`.
-    pub model: Option<String>,
     /// The `type` of an event.
     pub kind: Kind,
     /// Bytes of generated text, as they stand on the wire.
@@ -78,8 +72,10 @@ pub struct Reader {
     member: Name,
     /// The last string, if it may be a name.
     string: Vec<u8>,
-    /// The `usage` object that is passing by, and the depth at which it began.
-    usage: Option<(u32, Vec<u8>)>,
+    /// The depth at which the `usage` object began that is passing by.
+    usage_depth: Option<u32>,
+    usage: UsageReader,
+    model: Option<String>,
     said: Said,
 }
 
@@ -115,7 +111,9 @@ impl Reader {
             section: Name::None,
             member: Name::None,
             string: Vec::new(),
-            usage: None,
+            usage_depth: None,
+            usage: UsageReader::default(),
+            model: None,
             said: Said::default(),
         }
     }
@@ -133,18 +131,23 @@ impl Reader {
         while self.said.kind != Kind::Skipped {
             let before = bytes;
             let token = self.lexer.next(&mut bytes);
-            if self.usage.is_some() {
-                self.keep_usage(taken(before, bytes));
+            if self.usage_depth.is_some() {
+                self.usage.push(taken(before, bytes));
             }
             match token {
                 None => break,
-                Some(Token::Open(bracket)) => self.open(bracket),
+                Some(Token::Open(_)) => self.open(),
                 Some(Token::Close) => self.close(),
                 Some(Token::Colon) => self.name_member(),
-                Some(Token::Comma) => self.member = Name::None,
+                Some(Token::Comma) => self.end_member(),
                 Some(Token::Text { raw, first, last }) => self.text(raw, first, last),
             }
         }
+    }
+
+    /// The `model` that the first text to name one has named.
+    pub fn take_model(&mut self) -> Option<String> {
+        self.model.take()
     }
 
     /// What the text has said so far.
@@ -158,19 +161,24 @@ impl Reader {
         self.depth = 0;
         (self.section, self.member) = (Name::None, Name::None);
         self.string.clear();
-        self.usage = None;
+        self.usage_depth = None;
+        self.usage.end();
         std::mem::take(&mut self.said)
     }
 
     /// How much is kept of the text, in bytes.
     #[cfg(test)]
     pub fn kept_bytes(&self) -> usize {
-        self.string.len() + self.usage.as_ref().map_or(0, |(_, object)| object.len())
+        self.string.len() + self.usage.kept_bytes()
     }
 
-    fn open(&mut self, bracket: u8) {
-        if self.member == Name::Usage && self.usage.is_none() && self.is_place_of_usage() {
-            self.usage = Some((self.depth, vec![bracket]));
+    fn open(&mut self) {
+        match self.usage_depth {
+            None if self.member == Name::Usage && self.is_place_of_usage() => {
+                self.usage_depth = Some(self.depth);
+            }
+            Some(_) if self.usage_level() == 1 => self.usage.begin_details(&self.string),
+            _ => {}
         }
         if self.section == Name::Choices {
             self.said.choices = match self.said.choices {
@@ -183,12 +191,12 @@ impl Reader {
     }
 
     fn close(&mut self) {
+        self.end_member();
         self.said.closed |= self.depth == 1;
         self.depth = self.depth.saturating_sub(1);
-        self.member = Name::None;
-        if let Some((_, object)) = self.usage.take_if(|(depth, _)| *depth == self.depth) {
-            let counts = Counts::from_json(&object, self.dialect);
-            self.said.counts = counts.or(self.said.counts);
+        if self.usage_depth == Some(self.depth) {
+            self.usage_depth = None;
+            self.said.counts = self.usage.end().or(self.said.counts);
         }
     }
 
@@ -197,6 +205,21 @@ impl Reader {
         if self.depth == 1 {
             self.section = self.member;
         }
+        self.usage.begin_value();
+    }
+
+    fn end_member(&mut self) {
+        let level = self.usage_level();
+        if self.member != Name::None && matches!(level, 1 | 2) {
+            self.usage.end_value(self.dialect, level == 2, &self.string);
+        }
+        self.member = Name::None;
+    }
+
+    /// How deep in the `usage` object the next token is; 0 is outside.
+    fn usage_level(&self) -> u32 {
+        self.usage_depth
+            .map_or(0, |began| self.depth.saturating_sub(began))
     }
 
     fn text(&mut self, raw: &[u8], first: bool, last: bool) {
@@ -218,19 +241,8 @@ impl Reader {
         if last && self.string.len() <= MAX_NAME_BYTES {
             match self.member {
                 Name::Type if self.depth == 1 => self.take_kind(),
-                Name::Model if self.is_outer() => self.take_model(),
+                Name::Model if self.model.is_none() && self.is_outer() => self.keep_model(),
                 _ => {}
-            }
-        }
-    }
-
-    /// Appends to the `usage` object, or gives it up where it is too long.
-    fn keep_usage(&mut self, bytes: &[u8]) {
-        if let Some((_, object)) = &mut self.usage {
-            if object.len().saturating_add(bytes.len()) <= MAX_USAGE_BYTES {
-                object.extend_from_slice(bytes);
-            } else {
-                self.usage = None;
             }
         }
     }
@@ -241,10 +253,11 @@ impl Reader {
         }
     }
 
-    fn take_model(&mut self) {
+    fn keep_model(&mut self) {
         let quoted = [b"\"", self.string.as_slice(), b"\""].concat();
         let model: Option<String> = serde_json::from_slice(&quoted).ok();
-        self.said.model = model.filter(|model| !model.chars().any(char::is_control));
+        let is_name = |model: &String| !model.is_empty() && !model.chars().any(char::is_control);
+        self.model = model.filter(is_name);
     }
 
     /// In the outermost object, or in the object of the answer that some events wrap.

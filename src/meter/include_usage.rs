@@ -83,19 +83,14 @@ impl Edit {
                     let is_object = bracket == b'{';
                     if depth == 0 {
                         is_object.then_some(())?;
-                        edit = Some(Self::insert(
-                            at,
-                            r#""stream_options":{"include_usage":true},"#,
-                        ));
+                        let value = r#""stream_options":{"include_usage":true},"#;
+                        edit = Some(Self::insert(at, value));
                     } else if depth == 1 && name == b"stream_options" {
                         is_object.then_some(())?;
                         in_options = true;
-                        let is_empty = rest.trim_ascii_start().starts_with(b"}");
-                        let comma = r#""include_usage":true,"#;
-                        let value = if is_empty {
-                            r#""include_usage":true"#
-                        } else {
-                            comma
+                        let value = match rest.trim_ascii_start().first() {
+                            Some(b'}') => r#""include_usage":true"#,
+                            _ => r#""include_usage":true,"#,
                         };
                         edit = Some(Self::insert(at, value));
                     }

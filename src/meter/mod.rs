@@ -2,8 +2,8 @@
 //!
 //! A [`Meter`] sees each chunk of an answer's body and keeps none of it. It changes nothing,
 //! delays nothing and never fails: an answer that it cannot read has no usage. What it finds
-//! does not depend on where the chunks are cut, every byte costs the same, and it holds at most
-//! [`MAX_USAGE_BYTES`] and a name.
+//! does not depend on where the chunks are cut, every byte costs the same, and what it holds is
+//! no more than a few names of [`MAX_NAME_BYTES`].
 //!
 //! [`include_usage`] makes platforms report usage that do so only when asked.
 
@@ -16,14 +16,14 @@ mod usage;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    answer::MAX_NAME_BYTES,
+    usage::{BYTES_PER_TOKEN, Usage},
+};
 use self::{
     answer::{Kind, Reader, Said},
     sse::{Framer, Token},
     usage::Counts,
-};
-pub use self::{
-    answer::{MAX_NAME_BYTES, MAX_USAGE_BYTES},
-    usage::{BYTES_PER_TOKEN, Usage},
 };
 use crate::dialect::Dialect;
 
@@ -42,7 +42,6 @@ pub struct Meter {
     counts: Option<Counts>,
     /// The counts are those of `message_start`: the output has hardly begun.
     provisional: bool,
-    model: Option<String>,
     text_bytes: u64,
     ended: bool,
 }
@@ -92,7 +91,6 @@ impl Meter {
             head: Vec::new(),
             counts: None,
             provisional: false,
-            model: None,
             text_bytes: 0,
             ended: false,
         }
@@ -100,16 +98,19 @@ impl Meter {
 
     /// The next bytes of the body, however many.
     pub fn on_body(&mut self, mut chunk: &[u8]) {
-        let Some(mut framer) = self.events.take() else {
+        if self.events.is_none() {
             return self.reader.push(chunk);
-        };
-        while let Some(token) = framer.next(&mut chunk) {
+        }
+        while let Some(token) = self
+            .events
+            .as_mut()
+            .and_then(|framer| framer.next(&mut chunk))
+        {
             match token {
                 Token::Data(piece) => self.on_data(piece),
                 Token::End => self.end_event(),
             }
         }
-        self.events = Some(framer);
     }
 
     /// What the answer used. `end_of_stream`: the body came to its end, so that what it ends
@@ -135,7 +136,7 @@ impl Meter {
         Metered {
             usage: estimate.or(reported),
             estimate: estimate.is_some(),
-            model: self.model,
+            model: self.reader.take_model(),
             completeness,
         }
     }
@@ -162,9 +163,6 @@ impl Meter {
         if let Some(counts) = said.counts {
             self.counts.get_or_insert_default().update(counts);
             self.provisional = said.kind == Kind::MessageStart;
-        }
-        if said.model.is_some() {
-            self.model = said.model;
         }
         self.text_bytes = self.text_bytes.saturating_add(said.text_bytes);
     }

@@ -1,7 +1,6 @@
 //! Token counts, in one meaning for all dialects.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::dialect::Dialect;
 
@@ -38,76 +37,56 @@ pub struct Counts {
     total: Option<u64>,
 }
 
-/// JSON pointers into a `usage` object; of several the first that holds a count.
-struct Names {
-    input: &'static [&'static str],
-    output: &'static [&'static str],
-    cached_input: &'static [&'static str],
-    cache_write: &'static [&'static str],
-    reasoning: &'static [&'static str],
+/// Reads one `usage` object from its tokens and the bytes between them.
+#[derive(Debug, Default)]
+pub struct UsageReader {
+    counts: Counts,
+    /// The member that the object within the object is the value of.
+    details: Vec<u8>,
+    number: Number,
 }
 
-/// Some servers send the counts under the names of two dialects, those of the other one as 0:
-/// only a dialect's own names are read. Beside OpenAI's names stand those of DeepSeek
-/// (`prompt_cache_hit_tokens`), Moonshot (`cached_tokens`) and of gateways that translate
-/// (`cached_creation_tokens`).
-const CHAT: Names = Names {
-    input: &["/prompt_tokens"],
-    output: &["/completion_tokens"],
-    cached_input: &[
-        "/prompt_tokens_details/cached_tokens",
-        "/prompt_cache_hit_tokens",
-        "/cached_tokens",
-    ],
-    cache_write: &[
-        "/prompt_tokens_details/cache_write_tokens",
-        "/prompt_tokens_details/cached_creation_tokens",
-    ],
-    reasoning: &["/completion_tokens_details/reasoning_tokens"],
-};
-
-const RESPONSES: Names = Names {
-    input: &["/input_tokens"],
-    output: &["/output_tokens"],
-    cached_input: &["/input_tokens_details/cached_tokens"],
-    cache_write: &["/input_tokens_details/cache_write_tokens"],
-    reasoning: &["/output_tokens_details/reasoning_tokens"],
-};
-
-const MESSAGES: Names = Names {
-    input: &["/input_tokens"],
-    output: &["/output_tokens"],
-    cached_input: &["/cache_read_input_tokens"],
-    cache_write: &["/cache_creation_input_tokens"],
-    reasoning: &["/output_tokens_details/thinking_tokens"],
-};
+/// A value, as far as it has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Number {
+    #[default]
+    None,
+    Whole(u64),
+    /// Something else than a whole number that fits.
+    Other,
+}
 
 // === impl Counts ===
 
 impl Counts {
-    /// Reads a `usage` object. `None` if it is not JSON or has no count in it; a member that is
-    /// not a whole number is as good as absent.
-    pub fn from_json(object: &[u8], dialect: Dialect) -> Option<Self> {
-        let object: Value = serde_json::from_slice(object).ok()?;
-        let names = match dialect {
-            Dialect::Chat => CHAT,
-            Dialect::Responses => RESPONSES,
-            Dialect::Messages => MESSAGES,
-        };
-        let count = |pointers: &[&str]| -> Option<u64> {
-            pointers
-                .iter()
-                .find_map(|pointer| object.pointer(pointer)?.as_u64())
-        };
-        let counts = Self {
-            input: count(names.input),
-            output: count(names.output),
-            cached_input: count(names.cached_input),
-            cache_write: count(names.cache_write),
-            reasoning: count(names.reasoning),
-            total: count(&["/total_tokens"]),
-        };
-        (counts != Self::default()).then_some(counts)
+    /// The count that a member of a `usage` object holds, or a member of an object in it.
+    ///
+    /// Some servers send the counts under the names of two dialects, those of the other one as
+    /// 0: only a dialect's own names are read. Beside OpenAI's stand those of DeepSeek
+    /// (`prompt_cache_hit_tokens`), of Moonshot (`cached_tokens`) and of gateways that translate
+    /// (`cached_creation_tokens`).
+    fn named(&mut self, dialect: Dialect, details: &[u8], name: &[u8]) -> Option<&mut Option<u64>> {
+        use Dialect::{Chat, Messages, Responses};
+        Some(match (dialect, details, name) {
+            (Chat, b"", b"prompt_tokens") => &mut self.input,
+            (Responses | Messages, b"", b"input_tokens") => &mut self.input,
+            (Chat, b"", b"completion_tokens") => &mut self.output,
+            (Responses | Messages, b"", b"output_tokens") => &mut self.output,
+            (Chat, b"prompt_tokens_details", b"cached_tokens") => &mut self.cached_input,
+            (Chat, b"", b"prompt_cache_hit_tokens" | b"cached_tokens") => &mut self.cached_input,
+            (Responses, b"input_tokens_details", b"cached_tokens") => &mut self.cached_input,
+            (Messages, b"", b"cache_read_input_tokens") => &mut self.cached_input,
+            (Chat, b"prompt_tokens_details", b"cache_write_tokens" | b"cached_creation_tokens") => {
+                &mut self.cache_write
+            }
+            (Responses, b"input_tokens_details", b"cache_write_tokens") => &mut self.cache_write,
+            (Messages, b"", b"cache_creation_input_tokens") => &mut self.cache_write,
+            (Chat, b"completion_tokens_details", b"reasoning_tokens") => &mut self.reasoning,
+            (Responses, b"output_tokens_details", b"reasoning_tokens") => &mut self.reasoning,
+            (Messages, b"output_tokens_details", b"thinking_tokens") => &mut self.reasoning,
+            (_, b"", b"total_tokens") => &mut self.total,
+            _ => return None,
+        })
     }
 
     /// Takes over what a later `usage` of the same answer says. Counts are cumulative wherever
@@ -147,6 +126,78 @@ impl Counts {
     }
 }
 
+// === impl UsageReader ===
+
+impl UsageReader {
+    /// The next bytes, up to and with the token that the calls below are for.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.number = bytes
+            .iter()
+            .fold(self.number, |number, byte| number.then(*byte));
+    }
+
+    /// A `:`; the value comes next.
+    pub fn begin_value(&mut self) {
+        self.number = Number::None;
+    }
+
+    /// A value that is an object or array begins, of the member `name`.
+    pub fn begin_details(&mut self, name: &[u8]) {
+        self.details.clear();
+        self.details.extend_from_slice(name);
+    }
+
+    /// The value of the member `name` has ended; `in_details`: of the object within the object.
+    pub fn end_value(&mut self, dialect: Dialect, in_details: bool, name: &[u8]) {
+        let details = if in_details {
+            self.details.as_slice()
+        } else {
+            b""
+        };
+        if let Number::Whole(number) = std::mem::take(&mut self.number)
+            && let Some(count) = self.counts.named(dialect, details, name)
+        {
+            *count = Some(number);
+        }
+    }
+
+    /// Ends the object and begins the next one. `None` if it had no count.
+    pub fn end(&mut self) -> Option<Counts> {
+        self.number = Number::None;
+        let counts = std::mem::take(&mut self.counts);
+        (counts != Counts::default()).then_some(counts)
+    }
+}
+
+#[cfg(test)]
+impl UsageReader {
+    /// How much is kept of the object, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.details.len()
+    }
+}
+
+// === impl Number ===
+
+impl Number {
+    fn then(self, byte: u8) -> Self {
+        let digit = match byte {
+            b'0'..=b'9' => u64::from(byte & 0x0f),
+            // Before and after a value.
+            b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' => return self,
+            _ => return Self::Other,
+        };
+        let number = match self {
+            Self::None => Some(digit),
+            Self::Whole(number) => number
+                .checked_mul(10)
+                .and_then(|number| number.checked_add(digit)),
+            Self::Other => None,
+        };
+        number.map_or(Self::Other, Self::Whole)
+    }
+}
+
 // === impl Usage ===
 
 impl Usage {
@@ -164,10 +215,15 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::answer::Reader, *};
 
     fn usage(object: &str, dialect: Dialect) -> Option<Usage> {
-        Some(Counts::from_json(object.as_bytes(), dialect)?.usage(dialect))
+        let body = format!("{{\"usage\":{object}}}");
+        let mut reader = Reader::of_body(dialect);
+        for chunk in body.as_bytes().chunks(3) {
+            reader.push(chunk);
+        }
+        Some(reader.end().counts?.usage(dialect))
     }
 
     #[test]
@@ -197,7 +253,7 @@ mod tests {
             assert_eq!(usage(object, dialect), Some(expected));
         }
         for object in [
-            r#"{"prompt_tokens":11,"completion_tokens":5,"prompt_cache_hit_tokens":3}"#,
+            r#"{"x":[9],"prompt_tokens": 11 ,"completion_tokens":5,"prompt_cache_hit_tokens":3}"#,
             r#"{"prompt_tokens":11,"completion_tokens":5,"cached_tokens":3,"prompt_tokens_details":null}"#,
         ] {
             let usage = usage(object, Dialect::Chat).unwrap();
@@ -210,14 +266,19 @@ mod tests {
         for object in [
             "{}",
             "[1]",
-            "",
-            "{\"prompt_tokens\":1",
+            "null",
             "{\"prompt_tokens\":-1}",
+            "{\"prompt_tokens\":1.0}",
+            "{\"prompt_tokens\":1e3}",
+            "{\"prompt_tokens\":null}",
+            "{\"prompt_tokens\":[7]}",
+            "{\"prompt_tokens\":18446744073709551616}",
+            "{\"prompt_tokens_details\":{\"prompt_tokens\":7}}",
+            "{\"steps\":[{\"prompt_tokens\":7}]}",
+            "{\"x\":{\"prompt_tokens_details\":{\"cached_tokens\":7}}}",
         ] {
             assert_eq!(usage(object, Dialect::Chat), None, "{object}");
         }
-        let deep = format!("{{\"prompt_tokens\":1,\"x\":{}", "[".repeat(10_000));
-        assert_eq!(usage(&deep, Dialect::Chat), None);
         let odd = r#"{"input_tokens":18446744073709551615,"cache_read_input_tokens":7,"output_tokens":"5"}"#;
         let usage = usage(odd, Dialect::Messages).unwrap();
         assert_eq!(

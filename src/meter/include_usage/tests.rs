@@ -101,6 +101,14 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
+    fn no_request_panics(pieces in prop::collection::vec(prop::sample::select(vec![
+        "{", "}", "[", "]", ",", ":", " ", "\"", "\\", "\"stream\":true", "\"stream_options\":", "\"include_usage\":false",
+    ]), 0..20), bytes: Vec<u8>) {
+        ask(&bytes);
+        ask(pieces.concat().as_bytes());
+    }
+
+    #[test]
     fn nothing_but_the_option_changes(
         others in prop::collection::btree_map(r#"[a-z"\\]{1,4}|include_usage"#, any_value(), 0..5),
         options in prop_oneof![
