@@ -378,6 +378,16 @@ fn null_and_absent_counts_do_not_reset() {
 }
 
 #[test]
+fn the_first_model_named_is_the_model() {
+    let stream =
+        b"data: {\"model\":\"\"}\n\ndata: {\"model\":\"a\"}\n\ndata: {\"model\":\"b\"}\n\n";
+    assert_eq!(
+        metered(Meter::new(Chat, true), &[stream], true).model,
+        Some("a".to_owned())
+    );
+}
+
+#[test]
 fn only_a_name_is_a_model() {
     let model = |model: &str| {
         let body = format!(r#"{{"model":"{model}","x":{{"model":"y"}},"usage":{{}}}}"#);
