@@ -22,7 +22,7 @@ use crate::{
     upstream::{Seen, Upstream},
 };
 
-const TEMPLATE: &str = include_str!("../gateway.yaml");
+const TEMPLATE: &str = include_str!("../gateway.yaml.jinja");
 
 /// How long a gateway may take until it serves, the largest snapshot included.
 const START_DEADLINE: Duration = Duration::from_secs(60);
