@@ -51,10 +51,11 @@ unit: preflight ## Run the tests that need no Envoy
 # dependencies as for the unit tests, and builds none of them twice.
 .PHONY: e2e
 e2e: wasm ## Run the end-to-end tests on the real Envoy, with the real clients
+	scripts/wasm.sh --fault-injection
 	$(CARGO) build --workspace --bins --tests
 	envoy=$$(scripts/envoy.sh) && clients=$$(scripts/clients.sh) && \
-	scripts/validate-yaml.sh $(WASM) && \
 	LATCHKEY_ENVOY=$$envoy LATCHKEY_CLIENTS=$$clients LATCHKEY_WASM=$(WASM) \
+	LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
 	$(CARGO) test $(TEST_OPTIONS) --workspace --test it
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the filter and leaves it, ready for Envoy, as target/latchkey.wasm.
+# Builds the filter and leaves it, ready for Envoy, as target/latchkey.wasm. With --fault-injection
+# it is one that the end-to-end tests can crash, target/latchkey-fault-injection.wasm.
 #
 # After the build: exports that the filter does not use are dropped (tools/wasm-exports/keep.txt),
 # then binaryen's wasm-opt removes what only they could reach and optimises the rest. Where
@@ -10,7 +11,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly MAX_BYTES=$((1024 * 1024))
 readonly KEEP=tools/wasm-exports/keep.txt
-readonly OUT=target/latchkey.wasm
+case ${1:-} in
+    "") out=target/latchkey.wasm cargo_options=() ;;
+    --fault-injection) out=target/latchkey-fault-injection.wasm cargo_options=(--features fault-injection) ;;
+    *) echo "usage: wasm.sh [--fault-injection]" >&2; exit 2 ;;
+esac
+readonly OUT=$out
 # What rustc emits for wasm32-unknown-unknown by default and Envoy's V8 takes. The module's own
 # list of features is stripped with its other custom sections, so wasm-opt has to be told.
 readonly FEATURES=(--enable-bulk-memory --enable-bulk-memory-opt --enable-multivalue --enable-mutable-globals
@@ -28,7 +34,7 @@ if [ -d src/shell ]; then
 fi
 
 scripts/wasm-target.sh
-cargo build --quiet --release --target wasm32-unknown-unknown -p latchkey --lib
+cargo build --quiet --release --target wasm32-unknown-unknown -p latchkey --lib "${cargo_options[@]}"
 cargo run --quiet -p wasm-exports -- "$KEEP" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/latchkey.wasm" "$OUT.exports"
 
 if scripts/npm-ci.sh tools/wasm-opt target/tools/wasm-opt; then

@@ -74,6 +74,8 @@ enum Done {
 /// Decides about the request of the effective context, and does what was decided.
 fn carry_out(id: u32) -> Done {
     let headers = envoy::request_headers();
+    #[cfg(feature = "fault-injection")]
+    super::fault::on_request(&headers);
     let passed = headers
         .first(RUN_AGAIN_HEADER)
         .and_then(|_| envoy::passage());

@@ -6,6 +6,8 @@
 mod attempt;
 mod config;
 mod envoy;
+#[cfg(feature = "fault-injection")]
+mod fault;
 mod gate;
 mod root;
 mod vm;

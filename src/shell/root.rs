@@ -107,6 +107,8 @@ impl Context for Root {
             self.poll = None;
             let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
             let body = body.ok().flatten().unwrap_or_default();
+            #[cfg(feature = "fault-injection")]
+            super::fault::on_page(&body);
             let next = vm::with(|vm| vm.polled(&status, &body)).flatten();
             self.send_poll(next);
             look_at_waiting(self.id);

@@ -4,6 +4,7 @@
 //! | variable | what |
 //! |---|---|
 //! | `LATCHKEY_ENVOY`, `LATCHKEY_WASM` | Envoy and the filter |
+//! | `LATCHKEY_FAULTY_WASM` | the filter, built so that a test can crash its VM |
 //! | `LATCHKEY_REFRESHER`, `LATCHKEY_SIM` | the refresher's and the simulated platform's programs |
 //! | `LATCHKEY_CLIENTS` | the folder of the real clients |
 //!
@@ -45,3 +46,6 @@ mod canary;
 
 /// Accounts fail, and callers do not notice.
 mod failover;
+
+/// What a crash of the filter would cost.
+mod crash;

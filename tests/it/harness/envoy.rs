@@ -60,6 +60,18 @@ impl Envoy {
     /// [`Envoy::start`] with another shipped configuration.
     pub async fn start_with(folder: &Path, shipped: &str, port: u16) -> Self {
         let config = Self::configure(folder, shipped, port).await;
+        Self::run(folder, &config).await
+    }
+
+    /// [`Envoy::start`] with a configuration that is not quite the shipped one.
+    pub async fn start_edited(folder: &Path, edit: impl Fn(&str) -> String) -> Self {
+        let config = Self::configure(folder, "envoy.yaml", 0).await;
+        let text = std::fs::read_to_string(&config).expect("the configuration");
+        std::fs::write(&config, edit(&text)).expect("written");
+        Self::run(folder, &config).await
+    }
+
+    async fn run(folder: &Path, config: &Path) -> Self {
         let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
         command
             .arg("--config-path")

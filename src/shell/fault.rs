@@ -1,0 +1,17 @@
+//! Crashes of the VM on demand, for the end-to-end tests alone: what a bug of ours would do.
+
+use crate::header::HeaderMap;
+
+/// Crashes on a request with this header.
+pub(super) fn on_request(headers: &HeaderMap) {
+    if headers.first("x-latchkey-crash").is_some() {
+        std::process::abort();
+    }
+}
+
+/// Crashes on this answer to a poll.
+pub(super) fn on_page(body: &[u8]) {
+    if body == b"crash" {
+        std::process::abort();
+    }
+}
