@@ -8,9 +8,8 @@ pub mod passage;
 use std::borrow::Cow;
 
 use self::passage::Passage;
-
 use crate::{
-    dialect::{Dialect, Refusal},
+    dialect::Refusal,
     gate::split_target,
     header::HeaderMap,
     health::Board,
@@ -18,17 +17,11 @@ use crate::{
     verdict::{self, Answer, ErrorBody, Quota, Verdict},
 };
 
+/// A request's whole header block as it goes to the platform, in wire order.
+pub type Headers<'a> = Vec<(&'a str, Cow<'a, [u8]>)>;
+
 /// The headers that frame the request; they pass whatever the platform's allow-list says.
 const FRAMING: [&str; 3] = [":method", ":scheme", "content-length"];
-
-/// A request as it goes to the platform.
-#[derive(Debug)]
-pub struct Outgoing<'a> {
-    /// Its whole header block, in wire order.
-    pub headers: Vec<(&'a str, Cow<'a, [u8]>)>,
-    /// The wire format of the route, for an error of ours in place of the answer.
-    pub dialect: Dialect,
-}
 
 /// The request for `account`: the platform's authority and path, the caller's headers that
 /// the platform's profile allows, and the credential. Nothing else.
@@ -40,7 +33,7 @@ pub fn headers<'a>(
     request: &'a HeaderMap,
     platform: &'a Platform,
     account: &'a Account,
-) -> Result<Outgoing<'a>, Refusal> {
+) -> Result<Headers<'a>, Refusal> {
     let (path, query) = split_target(request.first(":path").unwrap_or_default());
     let route = std::str::from_utf8(path)
         .ok()
@@ -52,7 +45,7 @@ pub fn headers<'a>(
         target.extend_from_slice(query);
     }
     let plan = &platform.headers;
-    let mut headers: Vec<(&str, Cow<'_, [u8]>)> = vec![
+    let mut headers: Headers<'a> = vec![
         (":authority", account.authority.as_str().as_bytes().into()),
         (":path", target.into()),
         // What comes back must be readable here: it is metered and judged as it passes.
@@ -73,10 +66,7 @@ pub fn headers<'a>(
         let value = template.render(account).ok_or(Refusal::NoCredential)?;
         headers.push((name.as_str(), value.into_bytes().into()));
     }
-    Ok(Outgoing {
-        headers,
-        dialect: route.dialect,
-    })
+    Ok(headers)
 }
 
 /// What of a request goes to the escape listener, which nobody else hears: no credential, and
@@ -223,7 +213,7 @@ mod tests {
             let request = HeaderMap::from(request);
             let (platform, account) =
                 (fixture::platform("codex"), fixture::account("acc_1", "codex"));
-            let outgoing = headers(&request, &platform, &account).unwrap().headers;
+            let outgoing = headers(&request, &platform, &account).unwrap();
             let values = |wanted: &str| -> Vec<Vec<u8>> {
                 let of = outgoing.iter().filter(|(name, _)| *name == wanted);
                 of.map(|(_, value)| value.to_vec()).collect()
@@ -249,7 +239,6 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         headers(&request, &platform, &account)
             .unwrap()
-            .headers
             .into_iter()
             .map(|(name, value)| (name.to_owned(), text(&value)))
             .collect()
@@ -300,7 +289,6 @@ mod tests {
             let request: HeaderMap = request.iter().copied().collect();
             headers(&request, &platform, &account)
                 .unwrap()
-                .headers
                 .into_iter()
                 .filter(|(name, _)| *name == "anthropic-version")
                 .map(|(_, value)| value.into_owned())
@@ -380,6 +368,22 @@ mod tests {
             location(&left, &passage).unwrap(),
             b"https://gateway:8443/v1/responses?a=b"
         );
+    }
+
+    #[test]
+    fn the_escape_hears_no_credential() {
+        let left: HeaderMap = [
+            (":method", "POST"),
+            (":authority", "up.test"),
+            (":path", "/backend-api/codex/responses"),
+            ("authorization", "Bearer token-of-acc_1"),
+            ("session-id", "s1"),
+            ("content-length", "2"),
+        ]
+        .into_iter()
+        .collect();
+        let names: Vec<_> = framing(&left).map(|(name, _)| name).collect();
+        assert_eq!(names, [":method", ":authority", ":path", "content-length"]);
     }
 
     #[test]

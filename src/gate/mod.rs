@@ -246,6 +246,7 @@ fn stripped(headers: &HeaderMap) -> Vec<String> {
         })
         .map(str::to_owned)
         .collect();
+    names.sort_unstable();
     names.dedup();
     names
 }

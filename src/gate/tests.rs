@@ -93,9 +93,9 @@ fn whatever_could_steer_or_leak_is_stripped() {
         forward.strip,
         [
             "authorization",
-            "x-latchkey-cluster",
             "chatgpt-account-id",
-            "x-envoy-retry-on"
+            "x-envoy-retry-on",
+            "x-latchkey-cluster"
         ]
     );
 }

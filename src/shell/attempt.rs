@@ -104,8 +104,8 @@ impl HttpContext for AttemptContext {
         let body = body.ok().flatten().unwrap_or_default();
         let complete = end_of_stream || body.len() >= MAX_HELD_BYTES;
         let error = if (200..300).contains(&status) {
-            let content_type = envoy::response_header("content-type");
-            match look(content_type.as_deref(), &body, complete) {
+            // What the body begins with tells more than its type, and costs no hostcall.
+            match look(None, &body, complete) {
                 Look::NeedMore => return Action::Pause,
                 Look::Fine => None,
                 Look::Error(error) => Some(error),
@@ -133,21 +133,18 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     });
     let (account, platform) = found.flatten().ok_or(Refusal::NoCredential)?;
     let escape = attempt::is_escape(&request);
-    let outgoing = attempt::headers(&request, &platform, &account)?;
-    let dialect = outgoing.dialect;
     let written = if escape {
-        let frame = |name: &str| name.starts_with(':') || name == "content-length";
-        request.iter().filter(|(name, _)| frame(name)).collect()
+        envoy::set_request_headers(attempt::framing(&request).collect())
     } else {
-        let borrowed = |(name, value)| -> (&str, &[u8]) { (name, value) };
-        let headers = outgoing.headers.iter();
-        headers
-            .map(|(name, value)| borrowed((*name, value.as_ref())))
-            .collect()
+        let outgoing = attempt::headers(&request, &platform, &account)?;
+        let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
+        envoy::set_request_headers(block.collect())
     };
-    if !envoy::set_request_headers(written) {
+    if !written {
         return Err(Refusal::NoCredential);
     }
+    let route = platform.route(passage.url.path());
+    let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
     Ok(Sent {
         account,
         platform,

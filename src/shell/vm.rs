@@ -21,7 +21,8 @@ use crate::{
     verdict::Verdict,
 };
 
-/// The most requests that wait in one VM; the next one is refused at once.
+/// The most requests that wait in one VM; the next one is refused at once. Each keeps a body of up
+/// to 32 MiB in Envoy, and all are decided about anew at each tick.
 const MAX_WAITING: usize = 1_000;
 
 thread_local! {
@@ -199,7 +200,8 @@ impl Vm {
             Some(waits) => waits.until,
             None => self.now.saturating_add(self.settings.refresh_wait),
         };
-        let may_wait = self.now < until && self.waiting.len() < MAX_WAITING;
+        let has_place = waits.is_some() || self.waiting.len() < MAX_WAITING;
+        let may_wait = self.now < until && has_place;
         let knowledge = Knowledge {
             view: self.follower.held(),
             board: self.follower.board(),

@@ -119,7 +119,9 @@ impl Context {
         let _lock = state.lock_setup()?;
         let key = key_file::load(
             &state,
-            std::env::var(key_file::VARIABLE).ok().map(Zeroizing::new),
+            // Bytes that are no text are no key either, and must be refused as one.
+            std::env::var_os(key_file::VARIABLE)
+                .map(|value| Zeroizing::new(value.to_string_lossy().into_owned())),
         )?;
         let store = Store::open(&state, key).await?;
         Ok(Context {

@@ -24,7 +24,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read. A token answer has a few KiB, an HTML error page some tens.
 const ANSWER_LIMIT: usize = 256 * 1024;
-/// We are nobody else's client (DESIGN.md, "Honest limits").
+/// We are nobody else's client (README.md, "Terms and limits").
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
 /// Where systems keep their root certificates: Debian, Fedora, Alpine and macOS.
 const SYSTEM_BUNDLES: [&str; 3] = [

@@ -149,7 +149,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Engine<L, E, C> {
         }
     }
 
-    /// Refreshes what is due until `shutdown`, then waits for the calls in flight, at most [`CLAIM_LIFE`].
+    /// Refreshes what is due until `shutdown`, then waits for the calls in flight, at most [`SHUTDOWN_LIMIT`].
     pub async fn run(&self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             let pause = self.start_due().await;
