@@ -14,7 +14,7 @@ use crate::{
     header::HeaderMap,
     health::Board,
     snapshot::{Account, HeaderPlan, Platform},
-    verdict::{self, Answer, ErrorBody, Quota, Verdict},
+    verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
 };
 
 /// A request's whole header block as it goes to the platform, in wire order.
@@ -110,6 +110,14 @@ pub fn is_escape(request: &HeaderMap) -> bool {
         .is_some_and(|count| count != b"1")
 }
 
+/// Stands for the model of a request, which nobody has read.
+const UNREAD_MODEL: &str = "unread";
+
+/// How long an account is out, in milliseconds, where the platform limits one model of it and
+/// nobody knows which requests that concerns: long enough to leave it alone, too short for one
+/// model's limit to cost the others much.
+pub const UNREAD_MODEL_MS: u64 = 10_000;
+
 /// Judges an answer other than a redirect.
 pub fn judge(
     status: u16,
@@ -126,9 +134,22 @@ pub fn judge(
         headers,
         quota: &quota,
         error,
-        model: None,
+        model: Some(UNREAD_MODEL),
     };
-    verdict::judge(&platform.verdicts, &answer, now)
+    match verdict::judge(&platform.verdicts, &answer, now) {
+        Verdict::CoolingDown {
+            scope: Scope::Model(_),
+            until,
+            reason,
+            ..
+        } => Verdict::CoolingDown {
+            scope: Scope::Account,
+            until: until.min(now.saturating_add(UNREAD_MODEL_MS)),
+            guessed: true,
+            reason,
+        },
+        verdict => verdict,
+    }
 }
 
 /// Whether another account could do better.
@@ -136,15 +157,27 @@ pub fn is_worth_another(verdict: &Verdict) -> bool {
     !matches!(verdict, Verdict::Fine | Verdict::CallersFault)
 }
 
-/// Whether a verdict goes on the board. The good path posts nothing: an empty board has nothing to
-/// take down. And a request strikes one account at most, however many it was tried on: it may be
-/// the request that makes them fail.
-pub fn is_posted(verdict: &Verdict, passage: &Passage, board: &Board) -> bool {
+/// Whether a verdict about `account` goes on the board.
+///
+/// The good path posts nothing, unless there is a guess to take down. Where a guess is all that
+/// there is, a request takes one account out at most, however many it was tried on: it may be the
+/// request that makes them fail. An API key that is refused in words that no rule knows may
+/// lack a right for this path alone.
+pub fn is_posted(verdict: &Verdict, account: &Account, passage: &Passage, board: &Board) -> bool {
     match verdict {
-        Verdict::Fine | Verdict::CallersFault => !board.is_empty(),
-        Verdict::PlatformTrouble { .. } => passage.tried.is_empty(),
-        _ => true,
+        Verdict::Fine => board.has_guess(account),
+        Verdict::CallersFault => false,
+        Verdict::CoolingDown { guessed: true, .. } | Verdict::PlatformTrouble { .. } => {
+            passage.tried.is_empty()
+        }
+        Verdict::CredentialExpired => is_refreshable(account),
+        Verdict::CoolingDown { .. } | Verdict::Dead { .. } => true,
     }
+}
+
+/// Whether another credential may come by itself. An API key has no end, and no successor.
+pub fn is_refreshable(account: &Account) -> bool {
+    account.expires_at.is_some()
 }
 
 /// The header by which Envoy knows the scheme that a request came with. Without it there is no
@@ -327,6 +360,27 @@ mod tests {
     }
 
     #[test]
+    fn a_models_limit_takes_the_account_out_for_a_moment() {
+        let mut platform = fixture::platform("codex");
+        let rule = r#"{"status":[429],"verdict":"cooling_down","scope":"model","until":["header:retry-after"],"default_seconds":30,"max_seconds":86400}"#;
+        platform.verdicts = vec![serde_json::from_str(rule).unwrap()];
+        let headers: HeaderMap = [("retry-after", "86000")].into_iter().collect();
+        let Verdict::CoolingDown {
+            scope,
+            until,
+            guessed,
+            ..
+        } = judge(429, &headers, None, &platform, 1_000)
+        else {
+            panic!("no cool-down");
+        };
+        assert_eq!(
+            (scope, until, guessed),
+            (Scope::Account, 1_000 + UNREAD_MODEL_MS, true)
+        );
+    }
+
+    #[test]
     fn a_request_strikes_one_account_at_most() {
         let first = "account=acc_1 key=key_1 pool=default url=http://gateway/v1/responses";
         let second = format!("{first} since=5 tried=acc_2:1");
@@ -334,13 +388,30 @@ mod tests {
         let (first, second) = (passage(first), passage(&second));
         let trouble = Verdict::PlatformTrouble { until: 9 };
         let nobody = Board::new();
-        assert!(is_posted(&trouble, &first, &nobody));
-        assert!(!is_posted(&trouble, &second, &nobody));
-        assert!(is_posted(&Verdict::CredentialExpired, &second, &nobody));
-        assert!(!is_posted(&Verdict::Fine, &first, &nobody));
+        let mut account = fixture::account("acc_1", "codex");
+        let expired = Verdict::CredentialExpired;
+        let limited = |scope, guessed| Verdict::CoolingDown {
+            scope,
+            until: 9,
+            guessed,
+            reason: verdict::Reason::rate_limited(),
+        };
+        let posted = |verdict: &Verdict, account: &Account, passage: &Passage| {
+            is_posted(verdict, account, passage, &nobody)
+        };
+        assert!(posted(&trouble, &account, &first));
+        assert!(!posted(&trouble, &account, &second));
+        assert!(posted(&limited(Scope::Account, false), &account, &second));
+        assert!(!posted(&limited(Scope::Account, true), &account, &second));
+        assert!(!posted(&Verdict::Fine, &account, &first));
+        assert!(!posted(&expired, &account, &first), "an API key");
+        account.expires_at = Some(1);
+        assert!(posted(&expired, &account, &second), "a login");
         let mut board = Board::new();
-        board.post(&fixture::account("acc_1", "codex"), &trouble, 0);
-        assert!(is_posted(&Verdict::Fine, &first, &board));
+        board.post(&account, &trouble, 0);
+        assert!(is_posted(&Verdict::Fine, &account, &first, &board));
+        let other = fixture::account("acc_2", "codex");
+        assert!(!is_posted(&Verdict::Fine, &other, &first, &board));
     }
 
     #[test]

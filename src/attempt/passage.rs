@@ -31,7 +31,8 @@ pub struct Passage {
     pub tried: Vec<(Id, u64)>,
 }
 
-/// An absolute URL without a query, in visible ASCII; empty where the request's own is not so.
+/// An absolute URL without a query, in visible ASCII; empty where the request's own is not so, or
+/// names a user, whom Envoy would drop from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Url(String);
 
@@ -75,7 +76,11 @@ impl Url {
     }
 
     fn checked(text: String) -> Self {
-        if text.len() <= MAX_URL_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if text.len() <= MAX_URL_BYTES
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'@')
+        {
             Self(text)
         } else {
             Self::default()
@@ -202,6 +207,7 @@ mod tests {
         let location = url.with_query(b"a=b").unwrap();
         assert_eq!(location, b"https://gateway:8443/v1/responses?a=b");
         assert_eq!(Url::new("http", b"a b", "/").with_query(b""), None);
+        assert_eq!(Url::new("http", b"u@evil:81", "/").with_query(b""), None);
         assert_eq!(Url::new("http", b"\xff", "/").with_query(b""), None);
         assert_eq!(Url::new("http", &[b'a'; 2_000], "/").with_query(b""), None);
     }

@@ -206,7 +206,7 @@ impl AllOut {
             more => format!(" and {more} more"),
         };
         format!(
-            "No account of the gateway's pool {} can be used now: {}{more}. The gateway's operator can see why with: refresher status.",
+            "No account of the gateway's pool {} can be used now: {}{more}.",
             self.pool,
             named.join(", ")
         )

@@ -19,7 +19,7 @@ pub const MAX_ENTRIES: usize = 1024;
 
 /// How long one probe keeps other requests away from a half-open account, in milliseconds: the
 /// time in which most answers begin.
-pub const PROBE_MS: u64 = 30_000;
+pub const PROBE_MS: u64 = 10_000;
 
 /// How long an account whose credential was refused waits for another one, in milliseconds. The
 /// new one ends the wait at once, as its generation is another.
@@ -122,7 +122,8 @@ impl Board {
     /// Posts what `verdict` says about `account`; whether the board changed.
     pub fn post(&mut self, account: &Account, verdict: &Verdict, now: u64) -> bool {
         let entry = match verdict {
-            Verdict::Fine | Verdict::CallersFault => return self.clear(account),
+            Verdict::Fine => return self.clear(account),
+            Verdict::CallersFault => return false,
             Verdict::CoolingDown {
                 scope,
                 until,
@@ -148,8 +149,22 @@ impl Board {
             },
             Verdict::PlatformTrouble { until } => self.strike(account, *until, now),
         };
-        self.put(entry, now);
-        true
+        // A late answer to an older request does not shorten what the platform itself said.
+        let stands = self.0.iter().any(|old| {
+            let same = old.account == entry.account && old.scope == entry.scope;
+            same && !old.guessed && old.until > now.max(entry.until)
+        });
+        if !stands {
+            self.put(entry, now);
+        }
+        !stands
+    }
+
+    /// Whether there is something about `account` that a good answer takes down.
+    pub fn has_guess(&self, account: &Account) -> bool {
+        self.0
+            .iter()
+            .any(|entry| entry.guessed && entry.account == account.id)
     }
 
     /// Takes the probe of a half-open account: until it is answered, or for [`PROBE_MS`], the
@@ -172,8 +187,17 @@ impl Board {
         let (struck_at, before) =
             earlier.map_or((now, 0), |entry| (entry.struck_at, entry.strikes));
         let strikes = before.saturating_add(1);
+        let was_out = self
+            .0
+            .iter()
+            .any(|entry| entry.guessed && entry.until > 0 && entry.is_about(account, None));
         Entry {
-            until: if strikes < STRIKES { 0 } else { until },
+            // One that was out and fails its probe is out again.
+            until: if strikes < STRIKES && !was_out {
+                0
+            } else {
+                until
+            },
             strikes,
             struck_at,
             ..Entry::guess(account, now, 0, "platform_trouble")
@@ -331,6 +355,32 @@ mod tests {
         board.post(&account, &trouble, 1_004);
         board.post(&account, &trouble, late + 2);
         assert_eq!(board.standing(&account, None, late + 2), Standing::Free);
+    }
+
+    #[test]
+    fn a_failed_probe_and_a_late_answer_set_nobody_free() {
+        let (mut board, account) = board_of(&limited(60_000, true));
+        board.probe(&account, None, 60_000);
+        let trouble = Verdict::PlatformTrouble { until: 66_000 };
+        board.post(&account, &trouble, 61_000);
+        assert!(matches!(
+            board.standing(&account, None, 65_999),
+            Standing::Out(_)
+        ));
+
+        for late in [
+            Verdict::PlatformTrouble { until: 2_000 },
+            Verdict::CredentialExpired,
+            limited(3_000, true),
+            Verdict::CallersFault,
+        ] {
+            let (mut board, account) = board_of(&limited(3_600_000, false));
+            assert!(!board.post(&account, &late, 1_500), "{late:?}");
+            assert!(matches!(
+                board.standing(&account, None, 3_599_999),
+                Standing::Out(_)
+            ));
+        }
     }
 
     #[test]

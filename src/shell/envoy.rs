@@ -119,7 +119,8 @@ pub(super) fn set_response_header(name: &str, value: Option<&[u8]>) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, value);
 }
 
-/// Writes the request's header block whole; false where Envoy does not take it.
+/// Writes the request's header block whole. The SDK crashes the VM where Envoy does not take it, so
+/// it is called only while the request's headers are this filter's to write.
 pub(super) fn set_request_headers(headers: Vec<(&str, &[u8])>) -> bool {
     hostcalls::set_map_bytes(MapType::HttpRequestHeaders, headers).is_ok()
 }

@@ -7,7 +7,7 @@ use super::{
     envoy::{self, EnvoySharedData, Metric},
 };
 use crate::{
-    attempt::{is_posted, is_worth_another, passage::Passage},
+    attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
     gate::{Decision, Gate, Knowledge},
     header::HeaderMap,
     snapshot::{Account, View},
@@ -23,7 +23,7 @@ use crate::{
 
 /// The most requests that wait in one VM; the next one is refused at once. Each keeps a body of up
 /// to 32 MiB in Envoy, and all are decided about anew at each tick.
-const MAX_WAITING: usize = 1_000;
+const MAX_WAITING: usize = 64;
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::new(Vm::default());
@@ -245,10 +245,11 @@ impl Vm {
         verdict: &Verdict,
     ) -> Option<Passage> {
         let now = self.now;
-        if is_posted(verdict, passage, self.follower.board()) {
+        if is_posted(verdict, account, passage, self.follower.board()) {
             board::update(&mut self.shared, |board| board.post(account, verdict, now));
         }
-        if *verdict == Verdict::CredentialExpired {
+        let refreshable = *verdict == Verdict::CredentialExpired && is_refreshable(account);
+        if refreshable {
             self.reports.push(Report {
                 account: account.id.clone(),
                 generation: account.generation,
@@ -272,8 +273,7 @@ impl Vm {
             now,
             may_wait: false,
         };
-        let worth_waiting =
-            *verdict == Verdict::CredentialExpired && self.settings.refresh_wait > 0;
+        let worth_waiting = refreshable && self.settings.refresh_wait > 0;
         (worth_waiting || self.gate.can_serve(&next, &knowledge)).then_some(next)
     }
 
