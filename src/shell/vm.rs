@@ -248,8 +248,9 @@ impl Vm {
         if is_posted(verdict, account, passage, self.follower.board()) {
             board::update(&mut self.shared, |board| board.post(account, verdict, now));
         }
-        let refreshable = *verdict == Verdict::CredentialExpired && is_refreshable(account);
-        if refreshable {
+        // The refresher knows for itself which accounts it can refresh.
+        let expired = *verdict == Verdict::CredentialExpired;
+        if expired {
             self.reports.push(Report {
                 account: account.id.clone(),
                 generation: account.generation,
@@ -273,7 +274,7 @@ impl Vm {
             now,
             may_wait: false,
         };
-        let worth_waiting = refreshable && self.settings.refresh_wait > 0;
+        let worth_waiting = expired && is_refreshable(account) && self.settings.refresh_wait > 0;
         (worth_waiting || self.gate.can_serve(&next, &knowledge)).then_some(next)
     }
 
