@@ -83,7 +83,8 @@ fixtures! {
         "codex/usage_limit_reached.json", "codex/usage_not_included.json",
         "openai/insufficient_quota.json", "openai/rate_limit_exceeded.json",
         "anthropic/enforced_spend_limit.json", "anthropic/extra_usage_required.json",
-        "anthropic/fast_mode_credits.json", "openai/billing_not_active.json";
+        "anthropic/fast_mode_credits.json", "openai/billing_not_active.json",
+        "openai/request_too_large.json";
     500: "anthropic/api_error.json", "openai/server_error.json";
     503:
         "codex/server_is_overloaded.json", "openai/server_is_overloaded.json",

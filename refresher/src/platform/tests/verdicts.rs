@@ -136,6 +136,7 @@ const VERDICTS: &[(&str, u16, Headers, &str)] = &[
     ("openai/not_found.json", 404, NONE, "caller's fault"),
     ("openai/rate_limit_exceeded.json", 429, NONE, "model cools down for 1 s: rate_limited"),
     ("openai/rate_limit_exceeded.json", 429, RETRY_AFTER, "model cools down for 2094 s: rate_limited"),
+    ("openai/request_too_large.json", 429, NONE, "caller's fault"),
     ("openai/response.json", 200, NONE, "fine"),
     ("openai/response.sse", 200, NONE, "fine"),
     ("openai/response_failed_insufficient_quota.sse", 200, NONE, "dead: billing"),
