@@ -64,6 +64,7 @@ impl HttpContext for AttemptContext {
         }
     }
 
+    /// Lets the headers go, with the first of the body.
     fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
         Action::Continue
     }
@@ -180,16 +181,12 @@ impl Sent {
         let verdict = Verdict::PlatformTrouble {
             until: until.saturating_add(attempt::UNREACHABLE_MS),
         };
-        match self.next(&verdict) {
-            Some(next) => {
-                self.run_again(&next, 502);
-                Action::Continue
-            }
-            None => {
-                envoy::send(&Refusal::Unreachable.reply(self.dialect));
-                Action::Pause
-            }
+        let next = self.next(&verdict);
+        if next.is_some_and(|next| self.run_again(&next, 502)) {
+            return Action::Continue;
         }
+        envoy::send(&Refusal::Unreachable.reply(self.dialect));
+        Action::Pause
     }
 
     /// Posts the verdict; what the request is to be when it runs again, if it is to.
@@ -197,9 +194,11 @@ impl Sent {
         vm::with(|vm| vm.judged(&self.account, &self.passage, verdict)).flatten()
     }
 
-    fn run_again(&self, next: &Passage, status: u16) {
+    /// Turns the answer of this status into the redirect by which the request runs again; false
+    /// where that cannot be.
+    fn run_again(&self, next: &Passage, status: u16) -> bool {
         let Some(location) = attempt::location(&self.request, &self.passage) else {
-            return;
+            return false;
         };
         let request = if self.escape {
             attempt::restored(&self.request, &self.platform, &self.passage)
@@ -207,11 +206,12 @@ impl Sent {
             self.request.iter().collect()
         };
         if !self.replayable || !envoy::set_request_headers(request) {
-            return;
+            return false;
         }
         envoy::set_passage(next);
         envoy::set_response_header("location", Some(&location));
         envoy::set_response_header(STATUS_HEADER, Some(status.to_string().as_bytes()));
         envoy::set_response_header(":status", Some(REDIRECT_STATUS.as_bytes()));
+        true
     }
 }
