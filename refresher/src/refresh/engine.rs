@@ -194,6 +194,8 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Engine<L, E, C> {
 
     /// Starts whatever is due; how long to sleep until the next look.
     async fn start_due(&self) -> Duration {
+        // What lands while the ledger is read may be read as it was before, without the pause that it was given.
+        let flying: HashSet<AccountId> = lock(&self.shared.flights).keys().cloned().collect();
         let entries = match self.shared.ledger.entries().await {
             Ok(entries) => entries,
             Err(error) => {
@@ -209,7 +211,9 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Engine<L, E, C> {
         );
         let mut pause = SLEEP_LIMIT;
         for entry in entries {
-            if lock(&self.shared.flights).contains_key(&entry.account) {
+            if flying.contains(&entry.account)
+                || lock(&self.shared.flights).contains_key(&entry.account)
+            {
                 continue; // Its landing wakes the loop.
             }
             let wait = self.shared.wait(&entry);
