@@ -9,6 +9,8 @@ export CARGO_TARGET_DIR := $(TARGET)
 WASM := $(TARGET)/latchkey.wasm
 # Options for every `cargo test`: make test TEST_OPTIONS=--no-fail-fast
 TEST_OPTIONS ?=
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 10
 # Options for latchkey-bench (bench/README.md).
 BENCH_OPTIONS ?=
 
@@ -73,6 +75,10 @@ lint: preflight ## Check the format, clippy for the host and for wasm, and the d
 .PHONY: deny
 deny: ## Check licences, advisories and bans of the dependencies
 	$(CARGO) deny --workspace --all-features check
+
+.PHONY: fuzz
+fuzz: preflight ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)
+	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
 bench: wasm envoy ## Measure what the filter costs, in 4 minutes (BENCH_OPTIONS=--quick: half a minute)

@@ -1,0 +1,100 @@
+//! What the targets have in common: how they make a case of bytes, and platforms to try it on.
+
+use latchkey::{
+    dialect::Dialect,
+    snapshot::{Account, Platform, Record},
+    verdict::{Rule, quota::Family},
+};
+use serde::Deserialize;
+
+/// The profiles, as the refresher embeds them.
+const PROFILES: [&str; 3] = [
+    include_str!("../refresher/platforms/codex.toml"),
+    include_str!("../refresher/platforms/openai.toml"),
+    include_str!("../refresher/platforms/anthropic.toml"),
+];
+
+/// A platform and an account of it, as they come in a snapshot.
+const RECORDS: [&str; 2] = [
+    r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[["originator","codex"]],"allow":["accept","content-type","user-agent","session-id","originator","x-codex-*"]},"models":[]}}"#,
+    r#"{"account":{"id":"acc_1","name":"alice","platform":"codex","cluster":"latchkey-acc_1","authority":"up.test","credential":"the-token","vars":{"account_id":"ws_1"},"generation":1}}"#,
+];
+
+/// What of a profile the verdicts need.
+#[derive(Debug, Deserialize)]
+pub struct Profile {
+    /// Its rules.
+    pub verdicts: Vec<Rule>,
+    /// How it reports windows.
+    pub quota: Option<Quota>,
+}
+
+/// How a profile's platform reports windows.
+#[derive(Debug, Deserialize)]
+pub struct Quota {
+    /// The headers' family.
+    pub family: Family,
+}
+
+/// Every profile's rules.
+pub fn profiles() -> Vec<Profile> {
+    let parsed = PROFILES.map(|text| toml::from_str(text).expect("an embedded profile parses"));
+    parsed.into()
+}
+
+/// A platform with a credential and a variable in its headers, and an account of it.
+pub fn platform_and_account() -> (Platform, Account) {
+    match RECORDS.map(|line| Record::from_line(line.as_bytes()).expect("a record parses")) {
+        [Record::Platform(platform), Record::Account(account)] => (platform, account),
+        records => panic!("another kind of record: {records:?}"),
+    }
+}
+
+/// Takes a number off the front; 0 where nothing is left.
+pub fn byte(data: &mut &[u8]) -> u8 {
+    data.split_off_first().copied().unwrap_or_default()
+}
+
+/// A dialect by number.
+pub fn dialect(number: u8) -> Dialect {
+    match number % 3 {
+        0 => Dialect::Chat,
+        1 => Dialect::Responses,
+        _ => Dialect::Messages,
+    }
+}
+
+/// `data` in pieces whose lengths `cuts` gives, around and around; the rest is one more.
+pub fn pieces(mut data: &[u8], cuts: [u8; 3]) -> Vec<&[u8]> {
+    let mut pieces = Vec::new();
+    for length in cuts.into_iter().cycle().take(4_096) {
+        match data.split_at_checked(usize::from(length)) {
+            Some((piece, rest)) if !rest.is_empty() => {
+                pieces.push(piece);
+                data = rest;
+            }
+            _ => break,
+        }
+    }
+    pieces.push(data);
+    pieces
+}
+
+/// The lines `name: value` of `data` up to a blank one, and what follows it.
+pub fn head_and_body(data: &[u8]) -> (Vec<(String, Vec<u8>)>, &[u8]) {
+    let mut headers = Vec::new();
+    let mut rest = data;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, after) = (&rest[..end], &rest[end + 1..]);
+        rest = after;
+        if line.is_empty() {
+            return (headers, rest);
+        }
+        let colon = line.iter().skip(1).position(|byte| *byte == b':');
+        if let Some(colon) = colon.map(|at| at + 1) {
+            let name = String::from_utf8_lossy(&line[..colon]).to_ascii_lowercase();
+            headers.push((name, line[colon + 1..].trim_ascii().to_vec()));
+        }
+    }
+    (headers, &[])
+}

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Fuzzes what the filter reads of strangers: `scripts/fuzz.sh [SECONDS] [TARGET…]`, each target for SECONDS (10) on
+# what it found before (target/fuzz/corpus) and on the fixtures. A finding ends it, and stays in target/fuzz/findings.
+#
+# No nightly compiler and no cargo-fuzz: stable rustc puts libFuzzer's counters in when told to. libFuzzer itself is
+# C++.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seconds=${1:-10}
+shift || true
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "fuzz: expected a number of seconds, found '$seconds'" >&2; exit 2; }
+targets=("$@")
+[ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <(sed -n 's/^name = "\([a-z]*\)"$/\1/p' fuzz/Cargo.toml)
+
+if ! command -v c++ >/dev/null; then
+    echo "fuzz: no C++ compiler; on Debian and Ubuntu run 'apt-get install g++'" >&2
+    exit 1
+fi
+
+readonly OUT="$PWD/target/fuzz"
+host=$(rustc -vV | sed -n 's/^host: //p')
+RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
+    cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$OUT"
+
+for target in "${targets[@]}"; do
+    corpus="$OUT/corpus/$target"
+    mkdir -p "$corpus" "$OUT/findings"
+    log="$OUT/$target.log"
+    if ! "$OUT/$host/release/$target" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -max_len=16384 \
+        -print_final_stats=1 -artifact_prefix="$OUT/findings/$target-" "$corpus" \
+        fuzz/seeds tests/fixtures/* >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        echo "fuzz: $target: a finding, in target/fuzz/findings; its log is target/fuzz/$target.log" >&2
+        exit 1
+    fi
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    coverage=$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -d' ' -f2)
+    echo "fuzz: $target: $runs runs in $seconds s, $coverage edges, no finding"
+done
