@@ -6,8 +6,11 @@
 //! the request that finds it so takes a [`Board::probe`], which keeps the others away for a
 //! moment, and a good answer takes the entry down.
 
+pub mod quota;
+
 use serde::{Deserialize, Serialize};
 
+use self::quota::{Outlook, Quotas};
 use crate::{
     id::Id,
     snapshot::Account,
@@ -64,10 +67,13 @@ fn is_zero<T: PartialEq + Default>(number: &T) -> bool {
     *number == T::default()
 }
 
-/// The entries, at most one for an account and scope.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Board(Vec<Entry>);
+/// The accounts that are out, and beside them what is known of every account's quota.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Board {
+    /// At most one for an account and scope.
+    entries: Vec<Entry>,
+    quotas: Quotas,
+}
 
 /// How an account stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,30 +91,61 @@ pub enum Standing<'a> {
 impl Board {
     /// One with nobody on it.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            entries: Vec::new(),
+            quotas: Quotas::new(),
+        }
     }
 
-    /// The board that lies in `bytes`; what does not parse is an empty one, as if Envoy had just
-    /// started.
+    /// The board whose entries lie in `bytes`; what does not parse is an empty one, as if Envoy
+    /// had just started.
     pub fn decode(bytes: &[u8]) -> Self {
-        serde_json::from_slice(bytes).unwrap_or_default()
+        Self {
+            entries: serde_json::from_slice(bytes).unwrap_or_default(),
+            quotas: Quotas::new(),
+        }
     }
 
-    /// Its bytes in shared data.
+    /// The bytes of its entries in shared data; the quotas have keys of their own.
     pub fn encode(&self) -> Vec<u8> {
         // Ids, numbers and checked words always serialise.
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_vec(&self.entries).unwrap_or_default()
+    }
+
+    /// Takes the entries of another board; the quotas stay.
+    pub fn take_entries(&mut self, other: Self) {
+        self.entries = other.entries;
+    }
+
+    /// What is known of the quotas.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// The quotas, to be brought up to date.
+    pub fn quotas_mut(&mut self) -> &mut Quotas {
+        &mut self.quotas
+    }
+
+    /// How much of its quota an account has left at `now`.
+    pub fn outlook(&self, account: &Id, now: u64) -> Outlook {
+        let known = self.quotas.of(account);
+        known.map_or_else(Outlook::default, |known| known.outlook(now))
     }
 
     /// Whether nothing is out.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// How `account` stands at `now` for a request for `model`.
     pub fn standing(&self, account: &Account, model: Option<&str>, now: u64) -> Standing<'_> {
         let mut half_open = None;
-        for entry in self.0.iter().filter(|entry| entry.is_about(account, model)) {
+        for entry in self
+            .entries
+            .iter()
+            .filter(|entry| entry.is_about(account, model))
+        {
             if now < entry.until {
                 return Standing::Out(entry);
             }
@@ -150,7 +187,7 @@ impl Board {
             Verdict::PlatformTrouble { until } => self.strike(account, *until, now),
         };
         // A late answer to an older request does not shorten what the platform itself said.
-        let stands = self.0.iter().any(|old| {
+        let stands = self.entries.iter().any(|old| {
             let same = old.account == entry.account && old.scope == entry.scope;
             same && !old.guessed && old.until > now.max(entry.until)
         });
@@ -162,7 +199,7 @@ impl Board {
 
     /// Whether there is something about `account` that a good answer takes down.
     pub fn has_guess(&self, account: &Account) -> bool {
-        self.0
+        self.entries
             .iter()
             .any(|entry| entry.guessed && entry.account == account.id)
     }
@@ -171,7 +208,7 @@ impl Board {
     /// account is out for everybody else.
     pub fn probe(&mut self, account: &Account, model: Option<&str>, now: u64) {
         let until = now.saturating_add(PROBE_MS);
-        for entry in &mut self.0 {
+        for entry in &mut self.entries {
             if entry.guessed && entry.until <= now && entry.is_about(account, model) {
                 entry.until = until;
             }
@@ -180,7 +217,7 @@ impl Board {
 
     /// The entry after one more answer that blames the platform.
     fn strike(&self, account: &Account, until: u64, now: u64) -> Entry {
-        let earlier = self.0.iter().find(|entry| {
+        let earlier = self.entries.iter().find(|entry| {
             let in_time = now.saturating_sub(entry.struck_at) < STRIKES_MS;
             entry.strikes > 0 && in_time && entry.is_about(account, None)
         });
@@ -188,7 +225,7 @@ impl Board {
             earlier.map_or((now, 0), |entry| (entry.struck_at, entry.strikes));
         let strikes = before.saturating_add(1);
         let was_out = self
-            .0
+            .entries
             .iter()
             .any(|entry| entry.guessed && entry.until > 0 && entry.is_about(account, None));
         Entry {
@@ -207,26 +244,30 @@ impl Board {
     /// Takes down what was guessed about `account`: it has just answered. What the platform
     /// itself set a time for stays, as answers to older requests may come late.
     fn clear(&mut self, account: &Account) -> bool {
-        let before = self.0.len();
-        self.0
+        let before = self.entries.len();
+        self.entries
             .retain(|entry| entry.account != account.id || !entry.guessed);
-        self.0.len() != before
+        self.entries.len() != before
     }
 
     fn put(&mut self, entry: Entry, now: u64) {
-        self.0.retain(|old| {
+        self.entries.retain(|old| {
             let replaced = old.account == entry.account && old.scope == entry.scope;
             let ended = old.until <= now && !old.guessed;
             let forgiven = old.until == 0 && now.saturating_sub(old.struck_at) >= STRIKES_MS;
             !replaced && !ended && !forgiven
         });
-        if self.0.len() >= MAX_ENTRIES {
-            let first = self.0.iter().enumerate().min_by_key(|(_, old)| old.until);
+        if self.entries.len() >= MAX_ENTRIES {
+            let first = self
+                .entries
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, old)| old.until);
             if let Some((index, _)) = first {
-                self.0.swap_remove(index);
+                self.entries.swap_remove(index);
             }
         }
-        self.0.push(entry);
+        self.entries.push(entry);
     }
 }
 
@@ -410,7 +451,7 @@ mod tests {
             let account = fixture::account(&format!("acc_{n}"), "codex");
             board.post(&account, &limited(10_000 + n as u64, false), 0);
         }
-        assert_eq!(board.0.len(), MAX_ENTRIES);
+        assert_eq!(board.entries.len(), MAX_ENTRIES);
         let last = fixture::account(&format!("acc_{}", 2 * MAX_ENTRIES - 1), "codex");
         assert!(matches!(board.standing(&last, None, 0), Standing::Out(_)));
     }

@@ -55,7 +55,7 @@ impl Follower {
     fn load(&mut self, shared: &impl SharedData, bytes: Vec<u8>) {
         let head = Head::decode(&bytes).unwrap_or_default();
         if head.board != self.board_version {
-            self.board = board::read(shared);
+            self.board.take_entries(board::read(shared));
             self.board_version = head.board;
         }
         if !head.complete {

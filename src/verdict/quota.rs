@@ -13,11 +13,11 @@ const MAX_PERCENT: f64 = 1_000.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// `x-codex-{primary,secondary}-*` (reference page codex §5.1).
+    /// `x-codex-{primary,secondary}-*`: ChatGPT's plans, on every answer.
     Codex,
-    /// `anthropic-ratelimit-unified-*` and `anthropic-ratelimit-*` (claude §1.5).
+    /// `anthropic-ratelimit-unified-*` (Claude's plans) and `anthropic-ratelimit-*` (API keys).
     Anthropic,
-    /// `x-ratelimit-*` (platforms §2).
+    /// `x-ratelimit-*`: OpenAI's API, and most that speak like it.
     Openai,
 }
 

@@ -13,8 +13,8 @@ use crate::header::HeaderName;
 /// The longest cool-down that a rule may give, in seconds: 32 days, a month's window.
 pub const MAX_COOL_DOWN_SECONDS: u32 = 32 * 24 * 60 * 60;
 
-/// The longest back-off from a platform in trouble, in seconds. Peers that took ten minutes for
-/// one 529 had four times the failures of those that did not (reference page peers §3.3).
+/// The longest back-off from a platform in trouble, in seconds. Most overloads are over within
+/// seconds, and an account that is left alone for minutes fails requests that it could serve.
 pub const MAX_BACK_OFF_SECONDS: u32 = 60;
 
 /// The most entries of one list, and the longest text in one, in bytes.

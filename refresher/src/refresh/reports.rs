@@ -2,7 +2,7 @@
 //!
 //! A report asks for a refresh at once, but only of the generation it names, so that a storm of reports about one
 //! token is one refresh. An account whose *new* token is refused too is refreshed ever more slowly: the fault is then
-//! not the token's, and spending refresh tokens on it helps nobody (reference: reliability.md row 7).
+//! not the token's, and spending refresh tokens on it helps nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

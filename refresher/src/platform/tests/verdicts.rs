@@ -19,7 +19,7 @@ type Headers = &'static [(&'static str, &'static str)];
 const NONE: Headers = &[];
 const RETRY_AFTER: Headers = &[("retry-after", "2094")];
 
-/// The recorded 429 of reference page claude §1.5.
+/// What Claude sends with a 429 of a plan whose five hours are used up, as recorded.
 const FIVE_HOURS_USED_UP: Headers = &[
     ("anthropic-ratelimit-unified-status", "rejected"),
     ("anthropic-ratelimit-unified-reset", "1790000500"),
