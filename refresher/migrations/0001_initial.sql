@@ -4,13 +4,13 @@ PRAGMA application_id = 1280590664;
 -- Times are Unix milliseconds. `revision` is that of the record's last change; no two records share one.
 
 CREATE TABLE meta (
-    id        INTEGER PRIMARY KEY CHECK (id = 1),
-    epoch     BLOB    NOT NULL CHECK (length(epoch) = 16),
-    revision  INTEGER NOT NULL,
-    -- Records sealed so far, so that the key's bound holds across restarts.
-    seals     INTEGER NOT NULL,
+    id          INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch       BLOB    NOT NULL CHECK (length(epoch) = 16),
+    revision    INTEGER NOT NULL,
+    -- The id of the key that seals, in every process.
+    sealing_key BLOB    NOT NULL CHECK (length(sealing_key) = 4),
     -- A known text, sealed: tells at start whether the key is the right one.
-    key_check BLOB    NOT NULL
+    key_check   BLOB    NOT NULL
 ) STRICT;
 
 -- Published platforms: the record as it goes to Envoy, and the authority of their accounts.

@@ -2,7 +2,7 @@
 //!
 //! Read top-down: `cli` parses and prints, `serve` runs the daemon, `sync` answers Envoy, `envoy` writes its clusters,
 //! `refresh` and `oauth` talk to token endpoints. Below them `store` keeps everything, [`platform`] says what a
-//! platform is, [`seal`] and [`key_file`] guard what is kept.
+//! platform is, [`seal`] and [`key_source`] guard what is kept.
 
 pub mod cli;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod envoy;
 pub mod id;
 pub mod import;
 pub mod key_file;
+pub mod key_source;
 pub mod log;
 pub mod oauth;
 pub mod platform;

@@ -2,8 +2,8 @@
 //!
 //! A sealed record is `format (1) ∥ key id (4) ∥ nonce (12) ∥ ciphertext ∥ tag (16)`. Its associated data is
 //! `format ∥ record id ∥ key id ∥ generation`, so that a record cannot be put in another's place and an old one cannot
-//! be put back. Several keys can open, one seals. Where keys come from is `key_file`'s business, where records go is
-//! the store's.
+//! be put back. Any key of a keyring opens what it sealed; which one seals is the database's word, so that all processes
+//! change over at once. Where keys come from is `key_source`'s business, where records go is the store's.
 
 use std::fmt;
 
@@ -34,14 +34,54 @@ pub enum Error {
     Open,
     /// The key has sealed [`SEALS_PER_KEY`] records.
     #[error(
-        "the key has sealed {SEALS_PER_KEY} records, the most that is safe; start with a new key"
+        "the key has sealed {SEALS_PER_KEY} records, the most that is safe; make a new one with: refresher rotate-key"
     )]
     Exhausted,
+    /// The key that is to seal is not at hand.
+    #[error(
+        "the key {0} seals by now, and it is not at hand; if the keys come from the environment, give it in LATCHKEY_KEY"
+    )]
+    NotAtHand(KeyId),
+}
+
+/// What sealed records name their key by. It says nothing about the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; KEY_ID_BYTES]);
+
+impl KeyId {
+    /// The id in these bytes, if they are as many as an id has.
+    pub fn from_bytes(bytes: &[u8]) -> Option<KeyId> {
+        bytes.try_into().ok().map(KeyId)
+    }
+
+    /// The id that a sealed record names, if it is whole enough to name one.
+    pub fn of(sealed: &[u8]) -> Option<KeyId> {
+        KeyId::from_bytes(sealed.get(1..=KEY_ID_BYTES)?)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "KeyId({self})")
+    }
 }
 
 /// A 256-bit key with the id that sealed records name it by.
 pub struct Key {
-    id: [u8; KEY_ID_BYTES],
+    id: KeyId,
     cipher: Aes256Gcm,
 }
 
@@ -55,9 +95,14 @@ impl Key {
         let mut id = [0; KEY_ID_BYTES];
         id.copy_from_slice(&digest[..KEY_ID_BYTES]);
         Key {
-            id,
+            id: KeyId(id),
             cipher: Aes256Gcm::new(bytes.into()),
         }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> KeyId {
+        self.id
     }
 }
 
@@ -82,32 +127,52 @@ impl Binding<'_> {
         [
             &[FORMAT],
             self.record.as_bytes(),
-            &key.id,
+            key.id.as_bytes(),
             &self.generation.to_be_bytes(),
         ]
         .concat()
     }
 }
 
-/// The key that seals, and those that only open what they once sealed.
+/// The keys at hand, one at least.
 #[derive(Debug)]
 pub struct Keyring {
-    sealing: Key,
-    retired: Vec<Key>,
+    first: Key,
+    others: Vec<Key>,
 }
 
 impl Keyring {
-    /// A keyring that seals with `sealing` and opens with any of them.
-    pub fn new(sealing: Key, retired: Vec<Key>) -> Keyring {
-        Keyring { sealing, retired }
+    /// `first` is the key that is meant to seal, `others` those before it.
+    pub fn new(first: Key, others: Vec<Key>) -> Keyring {
+        Keyring { first, others }
     }
 
-    /// Seals `plaintext`. `seals` is how many records the key has sealed before this one.
+    /// The key that is meant to seal.
+    pub fn first(&self) -> KeyId {
+        self.first.id
+    }
+
+    /// Every key, the first one first.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.keys().map(Key::id)
+    }
+
+    /// Whether a key is at hand.
+    pub fn holds(&self, id: KeyId) -> bool {
+        self.ids().any(|held| held == id)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// Seals `plaintext` with the key `id`. `seals` is how many records that key has sealed before this one.
     ///
     /// # Errors
-    /// [`Error::Exhausted`] once that is [`SEALS_PER_KEY`].
+    /// [`Error::Exhausted`] once that is [`SEALS_PER_KEY`]; [`Error::NotAtHand`] if there is no such key.
     pub fn seal(
         &self,
+        id: KeyId,
         binding: Binding<'_>,
         plaintext: &[u8],
         seals: u64,
@@ -115,7 +180,8 @@ impl Keyring {
         if seals >= SEALS_PER_KEY {
             return Err(Error::Exhausted);
         }
-        let key = &self.sealing;
+        let mut keys = self.keys();
+        let key = keys.find(|key| key.id == id).ok_or(Error::NotAtHand(id))?;
         let mut nonce = [0; NONCE_BYTES];
         rand::rng().fill_bytes(&mut nonce);
         let payload = Payload {
@@ -126,7 +192,7 @@ impl Keyring {
             .cipher
             .encrypt(Nonce::from_slice(&nonce), payload)
             .map_err(|_| Error::Exhausted)?;
-        Ok([&[FORMAT], &key.id[..], &nonce, &ciphertext].concat())
+        Ok([&[FORMAT], key.id.as_bytes(), &nonce, &ciphertext].concat())
     }
 
     /// Opens what [`Keyring::seal`] sealed under the same binding.
@@ -139,8 +205,10 @@ impl Keyring {
         }
         let (header, ciphertext) = sealed.split_at(HEADER_BYTES);
         let (key_id, nonce) = header[1..].split_at(KEY_ID_BYTES);
-        let mut keys = std::iter::once(&self.sealing).chain(&self.retired);
-        let key = keys.find(|key| key.id == key_id).ok_or(Error::Open)?;
+        let mut keys = self.keys();
+        let key = keys
+            .find(|key| key.id.as_bytes() == key_id)
+            .ok_or(Error::Open)?;
         let payload = Payload {
             msg: ciphertext,
             aad: &binding.associated_data(key),
@@ -169,17 +237,24 @@ mod tests {
         Keyring::new(Key::new(&[byte; KEY_BYTES]), Vec::new())
     }
 
+    /// Seals with the first key.
+    fn seal(keyring: &Keyring, binding: Binding<'_>, plaintext: &[u8]) -> Vec<u8> {
+        keyring
+            .seal(keyring.first(), binding, plaintext, 0)
+            .unwrap()
+    }
+
     proptest! {
         #[test]
         fn what_was_sealed_opens(plaintext: Vec<u8>, record: String, generation: u64) {
             let binding = Binding { record: &record, generation };
-            let sealed = keyring(1).seal(binding, &plaintext, 0).unwrap();
+            let sealed = seal(&keyring(1), binding, &plaintext);
             prop_assert_eq!(&**keyring(1).open(binding, &sealed).unwrap(), &plaintext[..]);
         }
 
         #[test]
         fn every_flipped_bit_is_refused(plaintext in prop::collection::vec(any::<u8>(), 0..64)) {
-            let sealed = keyring(1).seal(ALICE, &plaintext, 0).unwrap();
+            let sealed = seal(&keyring(1), ALICE, &plaintext);
             for bit in 0..sealed.len() * 8 {
                 let mut flipped = sealed.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
@@ -190,7 +265,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_refused() {
-        let sealed = keyring(1).seal(ALICE, b"token", 0).unwrap();
+        let sealed = seal(&keyring(1), ALICE, b"token");
         for length in 0..sealed.len() {
             assert_eq!(
                 keyring(1).open(ALICE, &sealed[..length]),
@@ -202,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_swapped_or_older_record_is_refused() {
-        let sealed = keyring(1).seal(ALICE, b"token", 0).unwrap();
+        let sealed = seal(&keyring(1), ALICE, b"token");
         for other in [
             Binding {
                 record: "acc_B",
@@ -219,31 +294,49 @@ mod tests {
 
     #[test]
     fn a_retired_key_opens_and_a_foreign_one_does_not() {
-        let sealed = keyring(1).seal(ALICE, b"token", 0).unwrap();
+        let sealed = seal(&keyring(1), ALICE, b"token");
         let rotated = Keyring::new(Key::new(&[2; KEY_BYTES]), vec![Key::new(&[1; KEY_BYTES])]);
         assert_eq!(&**rotated.open(ALICE, &sealed).unwrap(), b"token");
         assert_eq!(keyring(2).open(ALICE, &sealed), Err(Error::Open));
-        let resealed = rotated.seal(ALICE, b"token", 0).unwrap();
+        let resealed = seal(&rotated, ALICE, b"token");
         assert_eq!(keyring(1).open(ALICE, &resealed), Err(Error::Open));
     }
 
     #[test]
-    fn nonces_do_not_repeat() {
+    fn any_key_at_hand_seals_when_it_is_told_to() {
+        let (old, new) = (Key::new(&[1; KEY_BYTES]), Key::new(&[2; KEY_BYTES]));
+        let (old_id, new_id) = (old.id(), new.id());
+        let both = Keyring::new(new, vec![old]);
+        for id in [old_id, new_id] {
+            let sealed = both.seal(id, ALICE, b"token", 0).unwrap();
+            assert_eq!(KeyId::of(&sealed), Some(id));
+        }
+        let stranger = keyring(3).first();
+        assert_eq!(
+            both.seal(stranger, ALICE, b"token", 0),
+            Err(Error::NotAtHand(stranger))
+        );
+    }
+
+    #[test]
+    fn a_million_nonces_do_not_repeat() {
         let keyring = keyring(1);
-        let nonces: HashSet<Vec<u8>> = (0..100_000)
+        let nonces: HashSet<[u8; NONCE_BYTES]> = (0..1_000_000)
             .map(|seals| {
-                keyring.seal(ALICE, b"", seals).unwrap()[1 + KEY_ID_BYTES..HEADER_BYTES].to_vec()
+                let sealed = keyring.seal(keyring.first(), ALICE, b"", seals).unwrap();
+                sealed[1 + KEY_ID_BYTES..HEADER_BYTES].try_into().unwrap()
             })
             .collect();
-        assert_eq!(nonces.len(), 100_000);
+        assert_eq!(nonces.len(), 1_000_000);
     }
 
     #[test]
     fn a_key_seals_no_more_than_its_bound() {
-        assert!(keyring(1).seal(ALICE, b"", SEALS_PER_KEY - 1).is_ok());
-        assert_eq!(
-            keyring(1).seal(ALICE, b"", SEALS_PER_KEY),
-            Err(Error::Exhausted)
-        );
+        let keyring = keyring(1);
+        let seal = |seals| keyring.seal(keyring.first(), ALICE, b"", seals);
+        assert!(seal(SEALS_PER_KEY - 1).is_ok());
+        let error = seal(SEALS_PER_KEY).unwrap_err();
+        assert_eq!(error, Error::Exhausted);
+        assert!(error.to_string().contains("refresher rotate-key"));
     }
 }

@@ -32,7 +32,11 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         catalog,
         store,
     } = context;
-    let _lock = state.lock_serve()?;
+    let mut lock = state.lock_serve()?;
+    lock.note(&store.fixed_keys())?;
+    if let Some(key) = store.waiting_key().await? {
+        tracing::warn!(%key, cure = "refresher rotate-key", "the first of the keys does not seal yet");
+    }
     warn_of_idle_accounts(&store, &catalog).await?;
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;

@@ -54,6 +54,12 @@ pub enum Error {
         /// The state directory.
         path: PathBuf,
     },
+    /// Another process rotates the key.
+    #[error("another `refresher rotate-key` is running on {}; wait for it", path.display())]
+    Rotating {
+        /// The state directory.
+        path: PathBuf,
+    },
     /// Neither a flag nor the environment names a directory.
     #[error(
         "no state directory: give --state-dir, or set LATCHKEY_STATE_DIR, XDG_STATE_HOME or HOME"
@@ -149,7 +155,7 @@ impl StateDir {
         let file = open_private(&path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)
             .map_err(|errno| io_error(&path, "lock it")(errno.into()))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// Takes the lock that one `serve` holds as long as it runs.
@@ -158,15 +164,35 @@ impl StateDir {
     /// [`Error::Locked`] if another process holds it.
     pub fn lock_serve(&self) -> Result<Lock, Error> {
         make_private_dir(&self.run())?;
-        let path = self.run().join("serve.lock");
-        let file = open_private(&path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
-                path: self.path.clone(),
-            }),
-            Err(errno) => Err(io_error(&path, "lock it")(errno.into())),
+        try_lock(&self.serve_lock())?.ok_or_else(|| Error::Locked {
+            path: self.path.clone(),
+        })
+    }
+
+    /// Takes the lock that one `rotate-key` holds as long as it runs.
+    ///
+    /// # Errors
+    /// [`Error::Rotating`] if another process holds it.
+    pub fn lock_rotation(&self) -> Result<Lock, Error> {
+        make_private_dir(&self.run())?;
+        let path = self.run().join("rotation.lock");
+        try_lock(&path)?.ok_or_else(|| Error::Rotating {
+            path: self.path.clone(),
+        })
+    }
+
+    /// The ids of the keys that the running `serve` has from its environment, one a line; `None` where none runs, or it
+    /// reads its keys from where everybody does.
+    pub fn served_keys(&self) -> Option<String> {
+        if !self.is_served() {
+            return None;
         }
+        let noted = fs::read_to_string(self.serve_lock()).unwrap_or_default();
+        (!noted.is_empty()).then_some(noted)
+    }
+
+    fn serve_lock(&self) -> PathBuf {
+        self.run().join("serve.lock")
     }
 
     /// Whether a `serve` holds its lock now.
@@ -178,7 +204,28 @@ impl StateDir {
 /// A lock on a file, held until dropped; the kernel lets go of it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Puts `text` into the locked file, for those who cannot have the lock.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn note(&mut self, text: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all(text.as_bytes())
+    }
+}
+
+/// Locks a file; `None` if somebody else has it.
+fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
+    let file = open_private(path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Lock { file })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(io_error(path, "lock it")(errno.into())),
+    }
 }
 
 /// Opens a lock file, making it with mode 0600, and follows no symbolic link.

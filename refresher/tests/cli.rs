@@ -211,6 +211,38 @@ fn what_the_command_line_changes_reaches_envoy() {
 }
 
 #[test]
+fn a_running_daemon_takes_a_new_key_over() {
+    let installation = Installation::new();
+    assert!(installation.add_account("before").status.success());
+    let daemon = installation.serve();
+    let key = || fs::read_to_string(installation.state().join("key")).unwrap();
+    let old = key();
+    let said = installation.ok(&["rotate-key"]);
+    assert!(
+        said.contains("Accounts sealed anew: 1. Old keys forgotten: 1."),
+        "{said}"
+    );
+    assert_eq!(key().lines().count(), 1);
+    assert_ne!(key(), old);
+    assert!(!said.contains(key().trim()), "{said}");
+    assert!(installation.add_account("after").status.success());
+    eventually("both accounts are published", || {
+        let records = installation.snapshot();
+        records
+            .iter()
+            .filter(|record| record.key().0 == Kind::Account)
+            .count()
+            == 2
+    });
+    drop(daemon);
+    let mut command = installation.command(&["rotate-key"]);
+    let output = command.env("LATCHKEY_KEY", key().trim()).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("LATCHKEY_RETIRED_KEYS"), "{said}");
+}
+
+#[test]
 fn a_stop_is_orderly_and_a_crash_leaves_nothing_in_the_way() {
     let installation = Installation::new();
     let socket = installation.state().join("run/refresher.sock");

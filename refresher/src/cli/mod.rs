@@ -6,6 +6,7 @@ pub mod keys;
 pub mod login;
 mod output;
 pub mod refresh;
+pub mod rotate_key;
 mod secret_prompt;
 pub mod status;
 
@@ -17,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::key_file;
+use crate::key_source::KeySource;
 use crate::platform::Catalog;
 use crate::state::StateDir;
 use crate::store::Store;
@@ -76,6 +77,8 @@ enum Command {
     /// Make, list or revoke the keys that callers present
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Make a new sealing key and seal everything anew with it, also while `serve` runs
+    RotateKey,
     /// Print the clusters that Envoy reads, one for each account
     EnvoyConfig {
         /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
@@ -117,13 +120,11 @@ impl Context {
             .collect();
         let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
         let _lock = state.lock_setup()?;
-        let key = key_file::load(
-            &state,
+        let keys = KeySource::locate(&state, |name| {
             // Bytes that are no text are no key either, and must be refused as one.
-            std::env::var_os(key_file::VARIABLE)
-                .map(|value| Zeroizing::new(value.to_string_lossy().into_owned())),
-        )?;
-        let store = Store::open(&state, key).await?;
+            std::env::var_os(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
+        })?;
+        let store = Store::open(&state, keys).await?;
         Ok(Context {
             state,
             config,
@@ -180,6 +181,7 @@ impl Command {
             Command::Status(show) => show.run(&context).await,
             Command::Accounts(command) => command.run(&context).await,
             Command::Keys(command) => command.run(&context).await,
+            Command::RotateKey => rotate_key::run(&context).await,
             Command::EnvoyConfig { wasm } => {
                 let accounts = context.store.accounts().await?;
                 let settings = context.envoy(wasm);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{seal, state};
+use crate::{key_source, seal, state};
 
 /// Why the store could not do what it was asked. Never names a secret.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +35,20 @@ pub enum Error {
         /// The database.
         path: PathBuf,
     },
+    /// The keys cannot be had.
+    #[error(transparent)]
+    Keys(#[from] key_source::Error),
+    /// There is no key to change over to.
+    #[error(transparent)]
+    Rotation(#[from] super::rotate::Refused),
     /// SQLite failed.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
     /// A record could not be sealed or opened.
-    #[error("account {account}: {source}")]
+    #[error("{record}: {source}")]
     Seal {
-        /// The account's id.
-        account: String,
+        /// The account's id, or what else is sealed.
+        record: String,
         /// Why.
         source: seal::Error,
     },

@@ -7,9 +7,11 @@
 mod accounts;
 mod client_keys;
 mod error;
+mod keys;
 mod ledger;
 mod new_tokens;
 mod open;
+mod rotate;
 mod snapshot;
 mod write_queue;
 
@@ -24,11 +26,13 @@ use tokio::sync::watch;
 pub use self::accounts::{Account, NewAccount, Saved, Status};
 pub use self::client_keys::{ClientKey, NewClientKey};
 pub use self::error::{Error, Result};
+use self::keys::Keys;
 use self::new_tokens::NewTokens;
+pub use self::rotate::{Refused, Rotation, Step};
 pub use self::snapshot::{Platform, SnapshotPage};
 use self::write_queue::{Turn, WriteQueue};
 use crate::credential::Credential;
-use crate::seal::{Binding, Keyring};
+use crate::seal::{Binding, KeyId};
 
 /// The pool that every account joins.
 pub const DEFAULT_POOL: &str = "default";
@@ -39,7 +43,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: SqlitePool,
-    keyring: Arc<Keyring>,
+    keys: Arc<Keys>,
     writers: Arc<WriteQueue>,
     new_tokens: Arc<NewTokens>,
     revision: Arc<watch::Sender<u64>>,
@@ -110,17 +114,11 @@ impl Store {
 
     /// Opens the sealed credential of an account's generation.
     fn open_credential(&self, id: &str, generation: u64, sealed: &[u8]) -> Result<Credential> {
-        let plaintext = self.keyring.open(
-            Binding {
-                record: id,
-                generation,
-            },
-            sealed,
-        );
-        let plaintext = plaintext.map_err(|source| Error::Seal {
-            account: id.to_owned(),
-            source,
-        })?;
+        let binding = Binding {
+            record: id,
+            generation,
+        };
+        let plaintext = self.keys.open(binding, sealed)?;
         Credential::from_plaintext(&plaintext).ok_or_else(|| Error::Corrupt {
             column: "accounts.credential",
             found: "no credential".to_owned(),
@@ -157,30 +155,32 @@ impl Change<'_> {
         Ok(next)
     }
 
-    /// Seals an account's credential for `generation`, and counts it.
+    /// Seals an account's credential for `generation`.
     async fn seal(
         &mut self,
         id: &str,
         generation: u64,
         credential: &Credential,
     ) -> Result<Vec<u8>> {
-        let seals: i64 =
-            sqlx::query_scalar("UPDATE meta SET seals = seals + 1 RETURNING seals - 1")
-                .fetch_one(self.sql())
-                .await?;
-        let seals = unsigned("meta.seals", seals)?;
-        let sealed = self.store.keyring.seal(
-            Binding {
-                record: id,
-                generation,
-            },
-            &credential.to_plaintext(),
-            seals,
-        );
-        sealed.map_err(|source| Error::Seal {
-            account: id.to_owned(),
-            source,
-        })
+        let binding = Binding {
+            record: id,
+            generation,
+        };
+        self.seal_bytes(binding, &credential.to_plaintext()).await
+    }
+
+    /// Seals with the key that the database names, and counts it. Nobody can change over to another key meanwhile, so
+    /// nothing is sealed with a key that is on its way out.
+    async fn seal_bytes(&mut self, binding: Binding<'_>, plaintext: &[u8]) -> Result<Vec<u8>> {
+        let (key, seals): (Vec<u8>, i64) = sqlx::query_as(
+            "UPDATE sealing_keys SET seals = seals + 1 WHERE id = (SELECT sealing_key FROM meta) \
+             RETURNING id, seals - 1",
+        )
+        .fetch_one(self.sql())
+        .await?;
+        let seals = unsigned("sealing_keys.seals", seals)?;
+        let key = key_id(&key)?;
+        self.store.keys.seal(key, binding, plaintext, seals)
     }
 
     /// Puts the change on disk, then tells who waits for it.
@@ -205,6 +205,11 @@ async fn head(connection: &mut SqliteConnection) -> Result<(Epoch, u64)> {
         Epoch::from_bytes(epoch),
         unsigned("meta.revision", row.try_get("revision")?)?,
     ))
+}
+
+fn key_id(bytes: &[u8]) -> Result<KeyId> {
+    KeyId::from_bytes(bytes)
+        .ok_or_else(|| corrupt("sealing_keys.id", "another length than 4 bytes"))
 }
 
 fn corrupt(column: &'static str, found: impl Into<String>) -> Error {

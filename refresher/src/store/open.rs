@@ -14,8 +14,10 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 
+use super::keys::Keys;
 use super::{DEFAULT_POOL, Error, Result, Store, head};
-use crate::seal::{Binding, Key, Keyring};
+use crate::key_source::KeySource;
+use crate::seal::{Binding, Keyring};
 use crate::state::{self, StateDir, require_private_file};
 
 /// `LTCH`: marks a SQLite file as ours (sqlite.org/pragma.html#pragma_application_id); set by the first migration.
@@ -27,7 +29,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 8;
 /// What `meta.key_check` says when opened, and what it is bound to.
-const KEY_CHECK: (&[u8], Binding<'_>) = (
+pub(super) const KEY_CHECK: (&[u8], Binding<'_>) = (
     b"latchkey",
     Binding {
         record: "key_check",
@@ -36,14 +38,15 @@ const KEY_CHECK: (&[u8], Binding<'_>) = (
 );
 
 impl Store {
-    /// Opens the database of `state`, making it if there is none. Hold [`StateDir::lock_setup`] meanwhile.
+    /// Opens the database of `state`, making it, and a key in `source`, if there is none. Hold
+    /// [`StateDir::lock_setup`] meanwhile.
     ///
     /// # Errors
     /// If the file is not ours, not whole, sealed with another key, or within reach of others. It is then unchanged.
-    pub async fn open(state: &StateDir, key: Key) -> Result<Store> {
+    pub async fn open(state: &StateDir, source: KeySource) -> Result<Store> {
         let path = state.database();
-        let keyring = Keyring::new(key, Vec::new());
         let exists = path.symlink_metadata().is_ok();
+        let keyring = source.load_or_make(!exists)?;
         if exists {
             require_private_file(&path)?;
             check_magic(&path)?;
@@ -59,7 +62,7 @@ impl Store {
         let (_, revision) = head(&mut *pool.acquire().await?).await?;
         Ok(Store {
             pool,
-            keyring: Arc::new(keyring),
+            keys: Arc::new(Keys::new(source, keyring)),
             writers: Arc::default(),
             new_tokens: Arc::default(),
             revision: Arc::new(watch::Sender::new(revision)),
@@ -74,6 +77,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
+        // What was sealed with a key of before, or for a login of before, does not stay in unused parts of the file.
+        .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }
 
@@ -205,17 +210,25 @@ async fn migrate(pool: &SqlitePool, path: &Path) -> Result<()> {
 async fn found(pool: &SqlitePool, keyring: &Keyring) -> Result<()> {
     let mut epoch = [0; 16];
     rand::rng().fill_bytes(&mut epoch);
-    let sealed = keyring.seal(KEY_CHECK.1, KEY_CHECK.0, 0);
+    let key = keyring.first();
+    let sealed = keyring.seal(key, KEY_CHECK.1, KEY_CHECK.0, 0);
     let sealed = sealed.map_err(|source| Error::Seal {
-        account: "key_check".to_owned(),
+        record: "key_check".to_owned(),
         source,
     })?;
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query("INSERT INTO meta (id, epoch, revision, seals, key_check) VALUES (1, ?, 1, 1, ?)")
-        .bind(&epoch[..])
-        .bind(sealed)
+    sqlx::query("INSERT INTO sealing_keys (id, seals) VALUES (?, 1)")
+        .bind(key.as_bytes())
         .execute(&mut *transaction)
         .await?;
+    sqlx::query(
+        "INSERT INTO meta (id, epoch, revision, sealing_key, key_check) VALUES (1, ?, 1, ?, ?)",
+    )
+    .bind(&epoch[..])
+    .bind(key.as_bytes())
+    .bind(sealed)
+    .execute(&mut *transaction)
+    .await?;
     sqlx::query("INSERT INTO pools (id, policy, revision) VALUES (?, 'sticky', 1)")
         .bind(DEFAULT_POOL)
         .execute(&mut *transaction)

@@ -1,3 +1,5 @@
+mod rotation;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +15,6 @@ use crate::id::AccountId;
 use crate::platform::Catalog;
 use crate::refresh::clock::UnixMillis;
 use crate::refresh::ledger::{Claim, Claimed, Ledger, Retry};
-use crate::seal::{KEY_BYTES, Key};
 use crate::state::StateDir;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -27,7 +28,7 @@ struct Fixture {
 }
 
 async fn open(state: &StateDir) -> Result<Store> {
-    Store::open(state, Key::new(&[1; KEY_BYTES])).await
+    Store::open(state, crate::key_source::fixed(1)).await
 }
 
 async fn fixture() -> Fixture {
@@ -676,7 +677,7 @@ async fn a_key_is_exhausted_across_restarts() {
         state,
         _outer,
     } = fixture().await;
-    sqlx::query("UPDATE meta SET seals = ?")
+    sqlx::query("UPDATE sealing_keys SET seals = ?")
         .bind(signed(crate::seal::SEALS_PER_KEY - 1))
         .execute(&store.pool)
         .await
@@ -746,7 +747,7 @@ async fn a_damaged_or_foreign_database_is_refused_and_left_as_it_is() {
 #[tokio::test]
 async fn a_database_of_another_key_is_refused_and_left_as_it_is() {
     let (_outer, state, good) = closed().await;
-    let error = Store::open(&state, Key::new(&[2; KEY_BYTES]))
+    let error = Store::open(&state, crate::key_source::fixed(2))
         .await
         .unwrap_err();
     assert!(matches!(error, Error::WrongKey { .. }), "{error:?}");

@@ -9,7 +9,6 @@ use tokio::net::UnixStream;
 use super::socket::Socket;
 use super::*;
 use crate::refresh::clock::UnixMillis;
-use crate::seal::{KEY_BYTES, Key};
 use crate::state::StateDir;
 use crate::store::DEFAULT_POOL;
 
@@ -26,7 +25,7 @@ struct Server {
 async fn start() -> Server {
     let outer = tempfile::tempdir().unwrap();
     let state = StateDir::open(&outer.path().join("state")).unwrap();
-    let store = Store::open(&state, Key::new(&[1; KEY_BYTES]))
+    let store = Store::open(&state, crate::key_source::fixed(1))
         .await
         .unwrap();
     let reported: Arc<Mutex<Vec<(String, u64)>>> = Arc::default();

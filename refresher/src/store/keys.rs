@@ -1,0 +1,75 @@
+//! The keys that a running process holds. Another process may have made a new one since: whoever meets a key that is
+//! not at hand reads the keys again.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zeroize::Zeroizing;
+
+use super::{Error, Result};
+use crate::key_source::KeySource;
+use crate::seal::{Binding, KeyId, Keyring};
+
+/// The keys, and where they come from.
+#[derive(Debug)]
+pub(super) struct Keys {
+    source: KeySource,
+    held: RwLock<Arc<Keyring>>,
+}
+
+impl Keys {
+    pub(super) fn new(source: KeySource, held: Keyring) -> Keys {
+        Keys {
+            source,
+            held: RwLock::new(Arc::new(held)),
+        }
+    }
+
+    pub(super) fn source(&self) -> &KeySource {
+        &self.source
+    }
+
+    /// The keys as they were last read.
+    pub(super) fn held(&self) -> Arc<Keyring> {
+        Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the keys again.
+    pub(super) fn reload(&self) -> Result<Arc<Keyring>> {
+        let read = Arc::new(self.source.load()?);
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&read);
+        Ok(read)
+    }
+
+    /// The keys, with this one among them if it can be had.
+    fn with(&self, id: Option<KeyId>) -> Result<Arc<Keyring>> {
+        let held = self.held();
+        match id {
+            Some(id) if !held.holds(id) => self.reload(),
+            _ => Ok(held),
+        }
+    }
+
+    pub(super) fn seal(
+        &self,
+        id: KeyId,
+        binding: Binding<'_>,
+        plaintext: &[u8],
+        seals: u64,
+    ) -> Result<Vec<u8>> {
+        let keyring = self.with(Some(id))?;
+        keyring
+            .seal(id, binding, plaintext, seals)
+            .map_err(|source| Error::Seal {
+                record: binding.record.to_owned(),
+                source,
+            })
+    }
+
+    pub(super) fn open(&self, binding: Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let keyring = self.with(KeyId::of(sealed))?;
+        keyring.open(binding, sealed).map_err(|source| Error::Seal {
+            record: binding.record.to_owned(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,278 @@
+//! Key rotation: a new key seals from one transaction on, in every process; then every record is sealed anew, a few in
+//! each transaction; then keys that no record uses are forgotten.
+//!
+//! The new key is in the vault before anything is sealed with it, and an old one leaves it after the last record that
+//! it sealed. So whoever dies at any point leaves records that open, and the next rotation goes on from there.
+
+use std::collections::BTreeSet;
+
+use sqlx::Row;
+
+use super::open::KEY_CHECK;
+use super::{Result, Store, key_id, unsigned};
+use crate::key_source::KeySource;
+use crate::seal::{Binding, KeyId};
+use crate::state::StateDir;
+
+/// Records sealed anew in one transaction: other writers wait for no more than that.
+const BATCH: i64 = 64;
+
+/// Why there is no key to change over to.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The keys come from the environment, and the first of them seals already.
+    #[error(
+        "the keys come from the environment, so a new one is yours to make, and LATCHKEY_KEY seals already. Make one \
+         with: head -c 32 /dev/urandom | base64; put it into LATCHKEY_KEY and the key of now into LATCHKEY_RETIRED_KEYS, \
+         restart `refresher serve` with both, then run this again"
+    )]
+    NoNewKey,
+    /// The running `serve` has other variables.
+    #[error(
+        "the running `refresher serve` does not have the key {0}; restart it with this LATCHKEY_KEY and \
+         LATCHKEY_RETIRED_KEYS first"
+    )]
+    NotServed(KeyId),
+    /// A key that sealed records is not at hand, or they were changed.
+    #[error(
+        "{0} sealed records cannot be opened, so they keep their key; `refresher serve` logs which ones. Everything else \
+         is sealed with the new key"
+    )]
+    Unreadable(u64),
+}
+
+/// What a step of a rotation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There is a new key; it seals nothing yet.
+    Made(KeyId),
+    /// The key is there already: from a rotation that was cut short, or from the environment.
+    Resumed(KeyId),
+    /// The key seals now, in every process.
+    Switched,
+    /// As many records were sealed anew.
+    Sealed(u64),
+    /// As many keys that nothing uses were forgotten.
+    Forgot(usize),
+    /// There is nothing left to do.
+    Done,
+}
+
+/// A rotation, step by step. One at a time: hold [`StateDir::lock_rotation`].
+#[derive(Debug)]
+pub struct Rotation<'s> {
+    store: &'s Store,
+    state: &'s StateDir,
+    progress: Progress,
+    unreadable: u64,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Start,
+    Switch(KeyId),
+    /// The last record that was looked at.
+    Seal(String),
+    Forget,
+    Done,
+}
+
+impl Store {
+    /// A rotation that has not begun.
+    pub fn rotation<'s>(&'s self, state: &'s StateDir) -> Rotation<'s> {
+        Rotation {
+            store: self,
+            state,
+            progress: Progress::Start,
+            unreadable: 0,
+        }
+    }
+
+    /// The ids, one a line, of keys that stay as they are as long as this process runs: those from the environment.
+    pub fn fixed_keys(&self) -> String {
+        match self.keys.source() {
+            KeySource::Variables { .. } => {
+                let ids = self.keys.held();
+                ids.ids().map(|id| format!("{id}\n")).collect()
+            }
+            KeySource::Vault(_) => String::new(),
+        }
+    }
+
+    /// The key that is meant to seal, if another one still does.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn waiting_key(&self) -> Result<Option<KeyId>> {
+        let first = self.keys.held().first();
+        Ok((first != self.sealing_key().await?).then_some(first))
+    }
+
+    /// The key that seals.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn sealing_key(&self) -> Result<KeyId> {
+        let id: Vec<u8> = sqlx::query_scalar("SELECT sealing_key FROM meta")
+            .fetch_one(&self.pool)
+            .await?;
+        key_id(&id)
+    }
+
+    /// The keys that anything is sealed with.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn used_keys(&self) -> Result<BTreeSet<KeyId>> {
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
+             UNION SELECT substr(credential, 2, 4) FROM accounts",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        // What names no key was changed by somebody; no key opens it.
+        Ok(ids.iter().filter_map(|id| KeyId::from_bytes(id)).collect())
+    }
+}
+
+impl Rotation<'_> {
+    /// Takes the next step; what was done is on disk then.
+    ///
+    /// # Errors
+    /// If there is no key to change over to, or the vault or SQLite fails. Every record can still be opened.
+    pub async fn step(&mut self) -> Result<Step> {
+        match &self.progress {
+            Progress::Start => self.choose_key().await,
+            Progress::Switch(key) => {
+                let key = *key;
+                self.store.switch_to(key).await?;
+                self.progress = Progress::Seal(String::new());
+                Ok(Step::Switched)
+            }
+            Progress::Seal(after) => {
+                let (sealed, unreadable, last) = self.store.seal_anew(after).await?;
+                self.unreadable += unreadable;
+                match last {
+                    Some(last) => self.progress = Progress::Seal(last),
+                    None => self.progress = Progress::Forget,
+                }
+                Ok(Step::Sealed(sealed))
+            }
+            Progress::Forget => {
+                let _lock = self.state.lock_setup()?;
+                let used = self.store.used_keys().await?;
+                let forgotten = self.store.keys.source().keep(&used)?;
+                self.store.keys.reload()?;
+                self.store.empty_log().await?;
+                self.progress = Progress::Done;
+                Ok(Step::Forgot(forgotten))
+            }
+            Progress::Done if self.unreadable > 0 => {
+                Err(Refused::Unreadable(self.unreadable).into())
+            }
+            Progress::Done => Ok(Step::Done),
+        }
+    }
+
+    /// The first of the keys, if it does not seal everything already, or else a new one.
+    async fn choose_key(&mut self) -> Result<Step> {
+        let _lock = self.state.lock_setup()?;
+        let keys = &self.store.keys;
+        let first = keys.reload()?.first();
+        let served = self.state.served_keys();
+        let resumes = match keys.source() {
+            // What a rotation that was cut short left half done, a new key does as well.
+            KeySource::Vault(_) => first != self.store.sealing_key().await?,
+            KeySource::Variables { .. } => {
+                let mut used = self.store.used_keys().await?.into_iter();
+                used.any(|key| key != first)
+            }
+        };
+        let step = if resumes {
+            if served.is_some_and(|served| !served.contains(&first.to_string())) {
+                return Err(Refused::NotServed(first).into());
+            }
+            self.progress = Progress::Switch(first);
+            Step::Resumed(first)
+        } else {
+            if served.is_some() {
+                return Err(Refused::NoNewKey.into());
+            }
+            let made = keys.source().add()?.ok_or(Refused::NoNewKey)?;
+            keys.reload()?;
+            self.progress = Progress::Switch(made);
+            Step::Made(made)
+        };
+        Ok(step)
+    }
+}
+
+impl Store {
+    /// From here on `key` seals.
+    async fn switch_to(&self, key: KeyId) -> Result<()> {
+        let mut change = self.change().await?;
+        sqlx::query("INSERT OR IGNORE INTO sealing_keys (id, seals) VALUES (?, 0)")
+            .bind(key.as_bytes())
+            .execute(change.sql())
+            .await?;
+        sqlx::query("UPDATE meta SET sealing_key = ?")
+            .bind(key.as_bytes())
+            .execute(change.sql())
+            .await?;
+        let sealed = change.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
+        sqlx::query("UPDATE meta SET key_check = ?")
+            .bind(sealed)
+            .execute(change.sql())
+            .await?;
+        change.commit().await
+    }
+
+    /// Seals the next records after `after` anew: how many, how many could not be opened, and the last of them, if there
+    /// was any.
+    async fn seal_anew(&self, after: &str) -> Result<(u64, u64, Option<String>)> {
+        let mut change = self.change().await?;
+        let rows = sqlx::query(
+            "SELECT id, generation, credential FROM accounts WHERE id > ? \
+             AND substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) ORDER BY id LIMIT ?",
+        )
+        .bind(after)
+        .bind(BATCH)
+        .fetch_all(change.sql())
+        .await?;
+        let (mut sealed, mut unreadable, mut last) = (0, 0, None);
+        for row in rows {
+            let id: String = row.try_get("id")?;
+            let binding = Binding {
+                record: &id,
+                generation: unsigned("accounts.generation", row.try_get("generation")?)?,
+            };
+            match self.keys.open(binding, row.try_get("credential")?) {
+                Ok(plaintext) => {
+                    let credential = change.seal_bytes(binding, &plaintext).await?;
+                    sqlx::query("UPDATE accounts SET credential = ? WHERE id = ?")
+                        .bind(credential)
+                        .bind(&id)
+                        .execute(change.sql())
+                        .await?;
+                    sealed += 1;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a record keeps its key");
+                    unreadable += 1;
+                }
+            }
+            last = Some(id);
+        }
+        change.commit().await?;
+        Ok((sealed, unreadable, last))
+    }
+
+    /// Writes SQLite's log back and empties it: it holds what was sealed with keys of before. Readers may hold that up,
+    /// and then it happens by itself later.
+    async fn empty_log(&self) -> Result<()> {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}

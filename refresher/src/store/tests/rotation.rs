@@ -1,0 +1,285 @@
+//! Key rotation: cut short at every step, under writes, at the key's bound, with keys from the environment.
+
+use super::*;
+use crate::key_file::KeyFile;
+use crate::key_source::{KeySource, RETIRED_VARIABLE, VARIABLE, fixed};
+use crate::seal::SEALS_PER_KEY;
+use crate::store::{Refused, Step};
+
+/// More than two batches.
+const ACCOUNTS: usize = 150;
+
+fn from_file(state: &StateDir) -> KeySource {
+    KeySource::Vault(Box::new(KeyFile(state.key())))
+}
+
+async fn open_file(state: &StateDir) -> Store {
+    Store::open(state, from_file(state)).await.unwrap()
+}
+
+fn state() -> (tempfile::TempDir, StateDir) {
+    let outer = tempfile::tempdir().unwrap();
+    let state = StateDir::open(&outer.path().join("state")).unwrap();
+    (outer, state)
+}
+
+/// A store with a key file and `accounts` logins.
+async fn filled(accounts: usize) -> (tempfile::TempDir, StateDir, Store) {
+    let (outer, state) = state();
+    let store = open_file(&state).await;
+    for number in 0..accounts {
+        add_login(&store, &format!("account {number}")).await;
+    }
+    (outer, state, store)
+}
+
+async fn rotate(store: &Store, state: &StateDir) -> Result<Vec<Step>> {
+    let mut rotation = store.rotation(state);
+    let mut steps = Vec::new();
+    loop {
+        match rotation.step().await? {
+            Step::Done => return Ok(steps),
+            step => steps.push(step),
+        }
+    }
+}
+
+async fn assert_all_open(store: &Store, accounts: usize) {
+    let found = store.accounts().await.unwrap();
+    assert_eq!(found.len(), accounts);
+    for account in found {
+        store.tokens(&account.id).await.unwrap();
+    }
+}
+
+async fn seals(store: &Store, key: KeyId) -> i64 {
+    sqlx::query_scalar("SELECT seals FROM sealing_keys WHERE id = ?")
+        .bind(key.as_bytes())
+        .fetch_one(&store.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_record_opens_whatever_step_was_the_last() {
+    let (_outer, template, store) = filled(ACCOUNTS).await;
+    store.close().await;
+    for steps in 0.. {
+        let (_outer, state) = state();
+        for file in [StateDir::database, StateDir::key] {
+            fs::copy(file(&template), file(&state)).unwrap();
+        }
+        let store = open_file(&state).await;
+        let before = store.sealing_key().await.unwrap();
+        let mut rotation = store.rotation(&state);
+        let mut last = None;
+        for _ in 0..steps {
+            last = Some(rotation.step().await.unwrap());
+        }
+        // Nothing is closed: that is what a kill leaves.
+        let next = open_file(&state).await;
+        assert_all_open(&next, ACCOUNTS).await;
+        rotate(&next, &state).await.unwrap();
+        let key = next.sealing_key().await.unwrap();
+        assert_ne!(key, before);
+        assert_eq!(next.used_keys().await.unwrap(), [key].into());
+        let held: Vec<_> = from_file(&state).load().unwrap().ids().collect();
+        assert_eq!(held, [key], "{steps} steps");
+        assert_all_open(&next, ACCOUNTS).await;
+        if last == Some(Step::Done) {
+            assert!(steps >= 7, "{steps}");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_says_what_it_does_and_counts_what_it_seals() {
+    let (_outer, state, store) = filled(3).await;
+    let old = store.sealing_key().await.unwrap();
+    assert_eq!(seals(&store, old).await, 4, "the check value too");
+    let steps = rotate(&store, &state).await.unwrap();
+    let new = store.sealing_key().await.unwrap();
+    let expected = [
+        Step::Made(new),
+        Step::Switched,
+        Step::Sealed(3),
+        Step::Sealed(0),
+        Step::Forgot(1),
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!(seals(&store, new).await, 4);
+    let (_, revision) = store.head().await.unwrap();
+    rotate(&store, &state).await.unwrap();
+    assert_eq!(
+        store.head().await.unwrap().1,
+        revision,
+        "nothing to publish"
+    );
+}
+
+#[tokio::test]
+async fn a_running_process_takes_the_new_key_over_and_seals_with_no_other() {
+    let (_outer, state, store) = filled(ACCOUNTS).await;
+    let running = open_file(&state).await;
+    let id = running.account("account 7").await.unwrap().id;
+    let writing = tokio::spawn({
+        let (running, id) = (running.clone(), id.clone());
+        async move {
+            for generation in 1..=100 {
+                let held = claim(&running, &id, generation, LIFE).await;
+                let new = tokens(&format!("access-{generation}"));
+                assert!(running.commit(&held, &new, None, NOW).await.unwrap());
+            }
+        }
+    });
+    let mut rotations = 0;
+    while !writing.is_finished() {
+        rotate(&store, &state).await.unwrap();
+        rotations += 1;
+    }
+    writing.await.unwrap();
+    assert!(rotations > 0);
+    rotate(&store, &state).await.unwrap();
+    let newest = running.tokens(&id).await.unwrap().unwrap();
+    assert_eq!(newest.access.expose_secret(), "access-100");
+    add_login(&running, "late").await;
+    let key = store.sealing_key().await.unwrap();
+    assert_eq!(store.used_keys().await.unwrap(), [key].into());
+    assert_all_open(&open_file(&state).await, ACCOUNTS + 1).await;
+}
+
+#[tokio::test]
+async fn a_key_at_its_bound_is_replaced_by_a_rotation() {
+    let (_outer, state, store) = filled(2).await;
+    let id = store.account("account 0").await.unwrap().id;
+    let held = claim(&store, &id, 1, LIFE).await;
+    sqlx::query("UPDATE sealing_keys SET seals = ?")
+        .bind(signed(SEALS_PER_KEY - 1))
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    add_login(&store, "the last").await;
+    let new = tokens("access-2");
+    let error = store.commit(&held, &new, None, NOW).await.unwrap_err();
+    assert!(
+        error.to_string().contains("refresher rotate-key"),
+        "{error}"
+    );
+    let old = store.sealing_key().await.unwrap();
+    assert_eq!(seals(&store, old).await, signed(SEALS_PER_KEY));
+    // Whoever holds new tokens tries until they are stored.
+    rotate(&store, &state).await.unwrap();
+    assert!(store.commit(&held, &new, None, NOW).await.unwrap());
+    assert_all_open(&store, 3).await;
+    let key = store.sealing_key().await.unwrap();
+    assert_eq!(seals(&store, key).await, 5);
+    assert_eq!(
+        seals(&store, old).await,
+        signed(SEALS_PER_KEY),
+        "if it came back"
+    );
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_open_keeps_its_key() {
+    let (_outer, state, store) = filled(3).await;
+    let old = store.sealing_key().await.unwrap();
+    sqlx::query(
+        "UPDATE accounts SET credential = substr(credential, 1, 30) WHERE name = 'account 1'",
+    )
+    .execute(&store.pool)
+    .await
+    .unwrap();
+    let error = rotate(&store, &state).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Rotation(Refused::Unreadable(1))),
+        "{error}"
+    );
+    let new = store.sealing_key().await.unwrap();
+    let held: Vec<_> = from_file(&state).load().unwrap().ids().collect();
+    assert_eq!(held, [new, old]);
+}
+
+#[tokio::test]
+async fn what_an_old_key_sealed_is_gone_from_the_files() {
+    let (_outer, state, store) = filled(ACCOUNTS).await;
+    let old: Vec<Vec<u8>> = sqlx::query_scalar("SELECT credential FROM accounts")
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+    let found = || {
+        let files = fs::read_dir(state.path()).unwrap();
+        let files: Vec<_> = files
+            .filter(|file| file.as_ref().unwrap().file_type().unwrap().is_file())
+            .map(|file| fs::read(file.unwrap().path()).unwrap())
+            .collect();
+        let holds = |sealed: &Vec<u8>| {
+            let finder = |file: &Vec<u8>| file.windows(40).any(|part| part == &sealed[..40]);
+            files.iter().any(finder)
+        };
+        old.iter().filter(|sealed| holds(sealed)).count()
+    };
+    assert_eq!(found(), ACCOUNTS);
+    rotate(&store, &state).await.unwrap();
+    assert_eq!(found(), 0);
+}
+
+/// The keys 2 and, retired, 1.
+fn both() -> KeySource {
+    let state = state().1;
+    KeySource::locate(&state, |name| {
+        let KeySource::Variables { first, .. } = fixed(match name {
+            VARIABLE => 2,
+            RETIRED_VARIABLE => 1,
+            _ => return None,
+        }) else {
+            return None;
+        };
+        Some(first)
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn keys_of_the_environment_change_over_when_told() {
+    let (_outer, state) = state();
+    let store = open(&state).await.unwrap();
+    add_login(&store, "alice").await;
+    let error = rotate(&store, &state).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Rotation(Refused::NoNewKey)),
+        "{error}"
+    );
+    let old = store.sealing_key().await.unwrap();
+    store.close().await;
+
+    let store = Store::open(&state, both()).await.unwrap();
+    add_login(&store, "bob").await;
+    assert_eq!(store.sealing_key().await.unwrap(), old, "until it is told");
+    let new = store.waiting_key().await.unwrap().unwrap();
+    let mut served = state.lock_serve().unwrap();
+    served.note(&format!("{old}\n")).unwrap();
+    let error = rotate(&store, &state).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Rotation(Refused::NotServed(_))),
+        "{error}"
+    );
+    served.note(&store.fixed_keys()).unwrap();
+    let steps = rotate(&store, &state).await.unwrap();
+    assert_eq!(
+        steps[..3],
+        [Step::Resumed(new), Step::Switched, Step::Sealed(2)]
+    );
+    assert_eq!(store.waiting_key().await.unwrap(), None);
+    let error = rotate(&store, &state).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Rotation(Refused::NoNewKey)),
+        "{error}"
+    );
+    store.close().await;
+
+    assert_all_open(&Store::open(&state, fixed(2)).await.unwrap(), 2).await;
+    let error = Store::open(&state, fixed(1)).await.unwrap_err();
+    assert!(matches!(error, Error::WrongKey { .. }), "{error}");
+}
