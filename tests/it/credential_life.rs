@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -44,22 +44,24 @@ fn rotations(seen: &[Seen], email: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Row 1, shortened to 30 s of 180: access tokens that live for 6 s, 100 requests a second, and none of these carries
-/// an expired token. A new token is in use within 200 ms (the median; a busy machine may be late once).
+/// Access tokens that live for 6 s, 100 requests a second for three minutes, and none of these carries an expired token.
+/// A new token is in use within 200 ms (the median; a busy machine may be late once).
 #[test]
 fn no_request_carries_an_expired_token() {
     run(async {
         let stack = alice("life-rotation", Duration::from_secs(6)).await;
         let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
-        sleep(Duration::from_secs(30)).await;
-        load.assert_all_good(2_000).await;
+        sleep(Duration::from_secs(180)).await;
+        load.assert_all_good(12_000).await;
         assert_eq!(stack.sim.count("expired_token_uses").await, 0);
         assert_eq!(stack.sim.count("rejected_credentials").await, 0);
         assert_eq!(stack.sim.count("reuse_detected").await, 0);
+        assert!(stack.sim.count("refreshes").await >= 30);
 
+        // The platform keeps what came last: more than a minute of it.
         let seen = stack.sim.seen().await;
         let rotations = rotations(&seen, ALICE);
-        assert!(rotations.len() >= 5, "{} rotations", rotations.len());
+        assert!(rotations.len() >= 8, "{} rotations", rotations.len());
         let mut lags: Vec<u64> = rotations.iter().skip(1).map(|at| lag(&seen, *at)).collect();
         lags.sort_unstable();
         println!(
@@ -125,13 +127,13 @@ fn a_storm_of_triggers_is_one_call_at_a_time() {
     });
 }
 
-/// Row 3, shortened to some 80 kills of 1,000: whatever the daemon was doing when it was killed, an account is only lost
-/// if the kill fell between the token endpoint's answer and the store's fsync; it then needs a login, and its dead token
-/// is sent no more than once.
+/// A thousand kills: whatever the daemon was doing when it was killed, an account is only lost if the kill fell between
+/// the token endpoint's answer and the store's fsync; it then needs a login, and its dead token is sent no more than
+/// once.
 #[test]
 fn kills_lose_no_account_outside_the_window() {
     const ACCOUNTS: usize = 40;
-    const STORM: Duration = Duration::from_secs(30);
+    const KILLS: usize = 1_000;
     run(async {
         let (sim, mut refresher) = alone("life-kills").await;
         let emails: Vec<String> = (0..ACCOUNTS)
@@ -144,12 +146,20 @@ fn kills_lose_no_account_outside_the_window() {
         let seed = rand::random();
         println!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
-        let (start, mut kills) = (Instant::now(), Vec::new());
-        while start.elapsed() < STORM {
+        let (mut kills, mut lost) = (Vec::new(), 0);
+        while kills.len() < KILLS {
             refresher.serve().await;
-            sleep(Duration::from_millis(random.random_range(0..400))).await;
+            sleep(Duration::from_millis(random.random_range(0..150))).await;
             kills.push(unix_millis());
             refresher.kill().await;
+            // A lost account takes no part any more until somebody logs it in.
+            if kills.len() % 50 == 0 {
+                for email in lost_accounts(&refresher.accounts().await) {
+                    assert_lost_in_the_window(&sim, &refresher, &email, &kills).await;
+                    refresher.import(&sim, &email).await;
+                    lost += 1;
+                }
+            }
         }
         for email in &emails {
             sim.add_user(email, HOUR).await;
@@ -168,43 +178,55 @@ fn kills_lose_no_account_outside_the_window() {
             },
         )
         .await;
-        let lost: Vec<&str> = settled
-            .iter()
-            .filter(|account| account["status"] == "needs_login")
-            .map(|account| account["name"].as_str().expect("a name"))
-            .collect();
-        let seen = sim.seen().await;
+        for email in lost_accounts(&settled) {
+            assert_lost_in_the_window(&sim, &refresher, &email, &kills).await;
+            lost += 1;
+        }
         println!(
-            "{} kills, {} rotations, {} accounts lost",
+            "{} kills, {} rotations, {lost} accounts lost in the window",
             kills.len(),
             sim.count("refreshes").await,
-            lost.len()
         );
         assert_eq!(sim.count("refresh_in_flight_max_per_family").await, 1);
-        assert_eq!(
-            sim.count("reuse_detected").await,
-            lost.len() as u64,
-            "a dead token was sent again"
+        // Once each at most: where the second answer was lost as well, the token is not sent a third time.
+        let reused = sim.count("reuse_detected").await;
+        assert!(
+            reused <= lost,
+            "{reused} of {lost}: a dead token was sent again"
         );
-        for email in lost {
-            let answered = rotations(&seen, email);
-            let last = *answered.last().expect("a rotation");
-            let kill = kills
-                .iter()
-                .find(|kill| **kill >= last)
-                .expect("a kill after it");
-            println!(
-                "{email}: killed {} ms after the last call was read",
-                kill - last
-            );
-            // The first answer was the login's. What the log says was stored was stored.
-            let stored = refresher.log_lines("\"message\":\"refreshed\"", email);
-            assert!(
-                answered.len() - 1 > stored,
-                "{email} was lost with its last token stored"
-            );
-        }
     });
+}
+
+/// The accounts that need a login.
+fn lost_accounts(accounts: &[Value]) -> Vec<String> {
+    let lost = accounts
+        .iter()
+        .filter(|account| account["status"] == "needs_login");
+    lost.map(|account| account["name"].as_str().expect("a name").to_owned())
+        .collect()
+}
+
+/// What the log says was stored was stored: an account is lost with an answer that was not.
+async fn assert_lost_in_the_window(sim: &Sim, refresher: &Refresher, email: &str, kills: &[u64]) {
+    let seen = sim.seen().await;
+    let answered: Vec<&Seen> = seen
+        .iter()
+        .filter(|seen| seen.path() == "/oauth/token" && seen.account() == Some(email))
+        .filter(|seen| seen.0["status"] == 200)
+        .filter(|seen| String::from_utf8_lossy(&seen.body()).contains("refresh_token"))
+        .collect();
+    let last = answered.last().expect("a rotation").at();
+    let kill = kills.iter().find(|kill| **kill >= last);
+    let kill = kill.expect("a kill after it");
+    println!(
+        "{email}: killed {} ms after the last call was read",
+        kill - last
+    );
+    let stored = refresher.log_lines("\"message\":\"refreshed\"", email);
+    assert!(
+        answered.len() > stored,
+        "{email} was lost with its last token stored"
+    );
 }
 
 fn unix_millis() -> u64 {
@@ -399,20 +421,23 @@ fn a_revoked_token_is_replaced() {
     });
 }
 
-/// Row 8, shortened to 60 accounts of 500: accounts that are all due at once are refreshed eight at a time.
+/// 500 accounts that are all due at once are refreshed eight at a time.
 #[test]
 fn a_herd_is_refreshed_eight_at_a_time() {
-    const ACCOUNTS: usize = 60;
+    const ACCOUNTS: usize = 500;
     const DELAY: u64 = 300;
     run(async {
         let (sim, mut refresher) = alone("life-herd").await;
         let emails: Vec<String> = (0..ACCOUNTS)
             .map(|n| format!("user-{n}@example.com"))
             .collect();
-        for email in &emails {
-            sim.add_user(email, Duration::from_secs(1)).await;
-            refresher.import(&sim, email).await;
-            sim.add_user(email, HOUR).await;
+        for some in emails.chunks(8) {
+            let import = async |email: &String| {
+                sim.add_user(email, Duration::from_secs(1)).await;
+                refresher.import(&sim, email).await;
+                sim.add_user(email, HOUR).await;
+            };
+            join_all(some.iter().map(import)).await;
         }
         sim.ask(reqwest::Method::DELETE, "/requests", Value::Null)
             .await;
@@ -421,7 +446,7 @@ fn a_herd_is_refreshed_eight_at_a_time() {
         refresher.serve().await;
         eventually(
             "every account is fresh",
-            Duration::from_secs(20),
+            Duration::from_secs(90),
             async || {
                 let accounts = refresher.accounts().await;
                 let fresh = accounts

@@ -35,18 +35,34 @@ pub use self::{
 /// How many bytes of each log a failed test prints.
 const LOG_TAIL_BYTES: usize = 4 * 1024;
 
+/// How many files a process of the tests may have open, if the machine lets it.
+const MANY_FILES: u64 = 16 * 1024;
+
 /// One runtime for all tests: stacks outlive the test that started them, and a program lives no longer than the thread
 /// that started it (`PR_SET_PDEATHSIG`), which a worker of this runtime outlives them all.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("no other provider");
+    allow_many_sockets();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime")
 });
+
+/// Raises the limit on open files, which Envoy inherits: some tests open thousands of connections.
+fn allow_many_sockets() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let current = maximum.map_or(MANY_FILES, |maximum| maximum.min(MANY_FILES));
+    let limit = Rlimit {
+        current: Some(current),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).expect("a limit below the maximum");
+}
 
 thread_local! {
     /// The folders of the stacks that this thread's test used.
