@@ -47,5 +47,8 @@ mod canary;
 /// Accounts fail, and callers do not notice.
 mod failover;
 
+/// How failover holds under load.
+mod figures;
+
 /// What a crash of the filter would cost.
 mod crash;

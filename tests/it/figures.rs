@@ -1,0 +1,268 @@
+//! How failover holds under load: the figures that Latchkey promises for it.
+
+use std::{collections::HashMap, fs, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::harness::{
+    Caller, Load, Stack,
+    caller::{chat_body, responses_body},
+    eventually, holds, records, run,
+    stack::{ALICE, client_key},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A stream that is an error from its first event on.
+const OVERLOADED: &str = "data: {\"error\":{\"message\":\"The server is overloaded\",\"type\":\"server_error\",\
+    \"code\":\"server_is_overloaded\"}}\n\n";
+
+/// A stack with accounts of OpenAI's API in a pool of their own, `many`.
+async fn pool(name: &str, policy: &str, accounts: &[&str]) -> Stack {
+    let stack = Stack::start(name).await;
+    let mut lines = Vec::new();
+    for account in accounts {
+        let key = format!("sk-{account}");
+        stack.sim.add_api_key("openai", &key, account).await;
+        let authority = stack.sim.authority();
+        lines.push(records::account(
+            account,
+            "openai",
+            authority,
+            &key,
+            json!({}),
+        ));
+    }
+    lines.push(records::pool("many", policy, accounts));
+    lines.push(records::key("key_many", &client_key("many"), "many"));
+    let revision = stack.refresher.publish(lines);
+    stack.have_clusters(accounts).await;
+    stack.reaches(revision).await;
+    stack
+}
+
+/// Moves an account's cluster to a port on which nobody listens.
+async fn unplug(stack: &Stack, account: &str) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let place = stack.folder.join("state/envoy/clusters.json");
+    let text = fs::read_to_string(&place).expect("the clusters");
+    let mut clusters: Value = serde_json::from_str(&text).expect("JSON");
+    let resources = clusters["resources"].as_array_mut().expect("clusters");
+    let name = format!("latchkey-{account}");
+    let cluster = resources
+        .iter_mut()
+        .find(|cluster| cluster["name"] == *name);
+    let endpoints = &mut cluster.expect("its cluster")["load_assignment"]["endpoints"];
+    let address =
+        endpoints.pointer_mut("/0/lb_endpoints/0/endpoint/address/socket_address/port_value");
+    *address.expect("a port") = port.into();
+    let new = place.with_extension("new");
+    fs::write(&new, clusters.to_string()).expect("written");
+    fs::rename(new, place).expect("moved");
+    eventually("the cluster moved", Duration::from_secs(10), async || {
+        let clusters = stack.envoy.admin("/clusters").await;
+        let moved = format!("{name}::127.0.0.1:{port}::");
+        holds(clusters.contains(&moved), || clusters.clone())
+    })
+    .await;
+}
+
+/// One account of three fails in every way that there is, for 5 s at 100 requests a second each: no caller sees it. One
+/// that the platform gave a time is asked once and left alone, one in trouble is asked three times before it is.
+#[test]
+fn one_failing_account_of_three_costs_no_request_of_a_hundred_a_second() {
+    let deactivated = json!({"status": 403, "fixture": "openai/account_deactivated.json"});
+    let limited =
+        json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "60"}});
+    let failed = json!({"status": 200, "headers": {"content-type": "text/event-stream"}, "body": OVERLOADED});
+    let faults = [
+        ("limited", limited, 2),
+        (
+            "refused",
+            json!({"fixture": "openai/invalid_api_key.json"}),
+            2,
+        ),
+        ("forbidden", deactivated, 2),
+        ("error", json!({"fixture": "openai/server_error.json"}), 8),
+        ("overloaded", json!({"status": 529, "body": ""}), 8),
+        ("inside", failed, 8),
+        ("reset", json!({"drop_before_answer": true}), 8),
+    ];
+    run(async {
+        for (case, fault, most) in faults {
+            let stack = pool(
+                &format!("figures-{case}"),
+                "round_robin",
+                &["bad", "fair", "good"],
+            )
+            .await;
+            let mut fault = fault;
+            fault["target"] = "upstream".into();
+            fault["account"] = "bad".into();
+            stack.sim.add_fault(fault).await;
+            let load = Load::start(stack.caller("many"), CHAT, chat_body(true), 100);
+            sleep(Duration::from_secs(5)).await;
+            load.assert_all_good(200).await;
+            let heard = heard(&stack).await;
+            println!("{case}: {heard:?}");
+            let bad = heard.get("bad").copied().unwrap_or_default();
+            assert!((1..=most).contains(&bad), "{case}: asked {bad} times");
+            assert_eq!(stack.envoy.crashes().await, 0, "{case}");
+        }
+    });
+}
+
+/// The same where nobody listens at all.
+#[test]
+fn an_account_behind_a_closed_port_costs_no_request() {
+    run(async {
+        let stack = pool("figures-unplugged", "round_robin", &["bad", "fair", "good"]).await;
+        unplug(&stack, "bad").await;
+        let load = Load::start(stack.caller("many"), CHAT, chat_body(true), 100);
+        sleep(Duration::from_secs(5)).await;
+        load.assert_all_good(200).await;
+        assert_eq!(heard(&stack).await.get("bad"), None);
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// How often the platform was asked by each account.
+async fn heard(stack: &Stack) -> HashMap<String, usize> {
+    let mut heard = HashMap::new();
+    for seen in stack.sim.seen().await {
+        if let Some(account) = seen.account() {
+            *heard.entry(account.to_owned()).or_default() += 1;
+        }
+    }
+    heard
+}
+
+/// 10,000 requests, 100 at a time, on the one account of a pool whose token the platform has just revoked: one refresh,
+/// and every request is served.
+#[test]
+fn a_storm_on_a_revoked_token_is_one_refresh() {
+    run(async {
+        let stack = Stack::real("figures-storm", async |sim, refresher| {
+            sim.add_user(ALICE, Duration::from_secs(3_600)).await;
+            refresher.log_in(sim, ALICE).await;
+        })
+        .await;
+        let caller = stack.caller("storm").await;
+        let before = stack.sim.count("refreshes").await;
+        let revoke = format!("/users/{ALICE}/revoke_access");
+        stack.sim.ask(Method::POST, &revoke, Value::Null).await;
+        let body = responses_body();
+        let mut statuses: HashMap<u16, usize> = HashMap::new();
+        let mut answers = stream::iter(0..10_000)
+            .map(|_| caller.post("/v1/responses", &body))
+            .buffer_unordered(100);
+        while let Some(answer) = answers.next().await {
+            *statuses.entry(answer.status).or_default() += 1;
+        }
+        assert_eq!(statuses, HashMap::from([(200, 10_000)]));
+        assert_eq!(stack.sim.count("refreshes").await - before, 1);
+        assert_eq!(stack.sim.count("reuse_detected").await, 0);
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Of 1,000 sessions on ten accounts, those of an account that is limited go elsewhere and come back when its time has
+/// come; at least 99 % of the others stay where they are all the while.
+#[test]
+fn sessions_stay_and_return() {
+    const ACCOUNTS: [&str; 10] = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9"];
+    run(async {
+        let stack = pool("figures-sticky", "sticky", &ACCOUNTS).await;
+        let caller = stack.caller("many");
+        let home = where_sessions_are(&caller).await;
+        let limited = home[&0].clone();
+        let fault = json!({
+            "target": "upstream", "account": limited, "times": 1,
+            "fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "20"},
+        });
+        stack.sim.add_fault(fault).await;
+        let away = where_sessions_are(&caller).await;
+        let of_others = home.iter().filter(|(_, account)| **account != limited);
+        let stayed = of_others
+            .clone()
+            .filter(|(session, account)| away[session] == **account);
+        let (stayed, all) = (stayed.count(), of_others.count());
+        println!("{stayed} of {all} sessions of the other accounts stayed");
+        assert!(stayed * 100 >= all * 99, "{stayed} of {all}");
+        assert!(away.values().all(|account| *account != limited));
+        eventually("the account is back", Duration::from_secs(30), async || {
+            let answer = ask_in_session(&caller, 0).await;
+            holds(answer == limited, || answer.clone())
+        })
+        .await;
+        assert_eq!(where_sessions_are(&caller).await, home);
+    });
+}
+
+/// Which account each of 1,000 sessions is served by.
+async fn where_sessions_are(caller: &Caller) -> HashMap<usize, String> {
+    let ask = |session| async move { (session, ask_in_session(caller, session).await) };
+    stream::iter(0..1_000)
+        .map(ask)
+        .buffer_unordered(16)
+        .collect()
+        .await
+}
+
+/// Which account serves a request of a session; the simulated platform's answers say.
+async fn ask_in_session(caller: &Caller, session: usize) -> String {
+    let (bearer, session) = (
+        format!("Bearer {}", caller.key()),
+        format!("session-{session}"),
+    );
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("session-id", session.as_str()),
+    ];
+    let answer = caller
+        .send("POST", CHAT, &headers, chat_body(false).to_string())
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let (_, account) = answer
+        .body
+        .split_once("Hello from ")
+        .expect("the account's name");
+    account
+        .chars()
+        .take_while(char::is_ascii_alphanumeric)
+        .collect()
+}
+
+/// A stream through a failover is, byte for byte, what the second account's platform sent, odd as that may be.
+#[test]
+fn a_stream_after_a_failover_is_the_second_accounts() {
+    const STREAM: &str = ": hello\r\n\r\ndata:{\"choices\":[{\"delta\":{\"content\":\"\u{e9}\u{1f511}\"}}]}\r\n\r\n\
+        event: odd\nid: 7\nretry: 10\ndata: one\ndata: two\n\n\rdata: {\"choices\":[],\"usage\":null}\n\n\
+        data: [DONE]\n\ntrailing bytes";
+    run(async {
+        let stack = pool("figures-bytes", "round_robin", &["bad", "good"]).await;
+        let good = json!({"status": 200, "headers": {"content-type": "text/event-stream"}, "body": STREAM});
+        for (account, mut fault) in [
+            ("bad", json!({"fixture": "openai/server_error.json"})),
+            ("good", good),
+        ] {
+            fault["target"] = "upstream".into();
+            fault["account"] = account.into();
+            stack.sim.add_fault(fault).await;
+        }
+        for _ in 0..8 {
+            let answer = stack.caller("many").post(CHAT, &chat_body(true)).await;
+            assert_eq!((answer.status, answer.body.as_str()), (200, STREAM));
+        }
+        assert!(
+            heard(&stack).await.contains_key("bad"),
+            "the fault was not met"
+        );
+    });
+}
