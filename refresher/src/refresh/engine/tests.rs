@@ -233,20 +233,94 @@ async fn a_shutdown_waits_for_the_answer() {
     assert_eq!((world.calls(0), world.generation(0)), (1, 2));
 }
 
+/// Steps of the wall clock, a machine that slept among them: then only the wall clock has gone on.
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_causes_no_burst() {
-    for jump in [60 * 60 * 1000, -60 * 60 * 1000] {
-        let world = World::new(1);
-        let _process = world.start(Settings::default());
-        sleep(minutes(1)).await;
-        world.skew.store(jump, Ordering::Relaxed);
-        sleep(minutes(1)).await;
-        assert!(
-            world.calls(0) <= 1,
-            "{} calls after a jump of {jump} ms",
-            world.calls(0)
-        );
+async fn a_clock_that_jumps_causes_no_burst_and_leaves_no_expired_token() {
+    const ACCOUNTS: usize = 20;
+    const HOUR: i64 = 60 * 60 * 1000;
+    let world = World::new(ACCOUNTS);
+    let process = world.start(Settings::default());
+    sleep(minutes(1)).await;
+    for jump in [
+        HOUR,
+        -HOUR,
+        8 * HOUR,
+        HOUR,
+        HOUR,
+        -HOUR,
+        -8 * HOUR,
+        HOUR / 2,
+        -HOUR / 2,
+    ] {
+        let before: Vec<u32> = (0..ACCOUNTS).map(|n| world.calls(n)).collect();
+        world.skew.fetch_add(jump, Ordering::Relaxed);
+        for passed in 1..=6 {
+            sleep(seconds(10)).await;
+            for (n, before) in before.iter().enumerate() {
+                let calls = world.calls(n) - before;
+                assert!(calls <= 1, "{calls} calls after a jump of {jump} ms");
+                assert!(
+                    world.expires_at(n) > process.now(),
+                    "still expired {passed}0 s after a jump of {jump} ms"
+                );
+            }
+        }
     }
+    assert!(world.most_in_flight() <= CALLS_LIMIT);
+    assert_eq!(lock(&world.violations).clone(), Vec::<String>::new());
+}
+
+/// What the ledger says when it is read may be older than what a refresh that lands meanwhile puts there.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_lands_while_the_ledger_is_read_waits_its_pause() {
+    let world = World::new(1);
+    world.fate(0, Fate::BusyForLong);
+    let _process = world.start(Settings::default());
+    while world.calls(0) == 0 {
+        sleep(seconds(1)).await;
+    }
+    world.slow_reads.store(30, Ordering::Relaxed);
+    sleep(minutes(5)).await;
+    assert_eq!(
+        world.calls(0),
+        1,
+        "it was told to come back in half an hour"
+    );
+    world.slow_reads.store(0, Ordering::Relaxed);
+    sleep(minutes(30)).await;
+    assert_eq!((world.calls(0), world.generation(0)), (2, 2));
+}
+
+/// Two processes, and an authorization server that ends the login at the first token that is sent twice.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_triggers_a_thousand_times_never_spend_a_token_twice() {
+    const ROUNDS: u32 = 1_000;
+    let world = World::new(1);
+    world.server_grace.store(false, Ordering::Relaxed);
+    let processes = [(); 2].map(|()| world.start(Settings::default()));
+    let account = world.account(0);
+    for round in 1..=ROUNDS {
+        let generation = world.generation(0);
+        let triggers = (0..100).map(|trigger| {
+            let engine = processes[trigger % 2].engine();
+            let account = account.clone();
+            tokio::spawn(async move {
+                match trigger % 5 {
+                    0 => engine.report_unauthorized(&account, generation),
+                    _ => drop(engine.refresh(&account, generation).await),
+                }
+            })
+        });
+        for trigger in triggers.collect::<Vec<_>>() {
+            trigger.await.unwrap();
+        }
+        // Whoever found the other process at it looks again after a second.
+        sleep(seconds(2)).await;
+        assert_eq!(world.generation(0), u64::from(round) + 1);
+    }
+    assert_eq!(world.calls(0), ROUNDS);
+    assert_eq!((world.most_in_flight(), world.reason(0)), (1, None));
+    assert_eq!(lock(&world.violations).clone(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

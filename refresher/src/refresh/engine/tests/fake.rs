@@ -1,7 +1,7 @@
 //! A ledger in memory, an authorization server with rotating, reuse-detecting refresh tokens, and processes that crash.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
@@ -38,6 +38,8 @@ pub enum Fate {
     TooSlow,
     NoConnection,
     Busy,
+    /// "Not now" after 20 seconds, and not for half an hour.
+    BusyForLong,
 }
 
 /// The world outside the engines.
@@ -49,6 +51,8 @@ pub struct World {
     pub down: AtomicBool,
     pub server_grace: AtomicBool,
     pub broken_commits: AtomicU32,
+    /// How long what was read of the ledger takes to arrive, in seconds.
+    pub slow_reads: AtomicU64,
     /// Broken laws, in words.
     pub violations: Mutex<Vec<String>>,
 }
@@ -114,6 +118,7 @@ impl World {
             down: AtomicBool::new(false),
             server_grace: AtomicBool::new(true),
             broken_commits: AtomicU32::new(0),
+            slow_reads: AtomicU64::new(0),
             violations: Mutex::default(),
         })
     }
@@ -325,7 +330,7 @@ impl Ledger for Side {
 
     async fn entries(&self) -> Result<Vec<Entry>, Broken> {
         let refreshable = |row: &&Row| row.reason.is_none();
-        Ok(self
+        let entries = self
             .transact(|world| {
                 lock(&world.accounts)
                     .iter()
@@ -333,7 +338,9 @@ impl Ledger for Side {
                     .map(Row::entry)
                     .collect()
             })
-            .await)
+            .await;
+        sleep(seconds(self.world.slow_reads.load(Ordering::Relaxed))).await;
+        Ok(entries)
     }
 
     async fn claim(
@@ -513,6 +520,13 @@ impl TokenEndpoint for Side {
                 return Outcome::Transient {
                     retry_after: None,
                     reason: "HTTP 429".into(),
+                };
+            }
+            Fate::BusyForLong => {
+                sleep(seconds(20)).await;
+                return Outcome::Transient {
+                    retry_after: Some(minutes(30)),
+                    reason: "HTTP 503".into(),
                 };
             }
             Fate::Answered | Fate::Slow | Fate::LoseRequest | Fate::LoseAnswer | Fate::TooSlow => {}
