@@ -282,6 +282,17 @@ fn web_url(key: &str, text: &str) -> Result<Url, Invalid> {
             format!("expected an http or https URL with a host, found {text:?}"),
         ));
     }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err(invalid(
+            key,
+            format!(
+                "expected https: over plain http to another machine, credentials could be read on the way; found {text:?}"
+            ),
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(invalid(key, "expected a URL without a fragment"));
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
             key,
@@ -289,6 +300,14 @@ fn web_url(key: &str, text: &str) -> Result<Url, Invalid> {
         ));
     }
     Ok(url)
+}
+
+/// Whether a URL's host is this machine by its very name: no resolver is asked.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {

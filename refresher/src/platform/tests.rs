@@ -27,6 +27,21 @@ fn the_codex_profile_means_what_it_says() {
 }
 
 #[test]
+fn plain_http_is_for_this_machine_alone() {
+    for host in [
+        "127.0.0.1:80",
+        "127.9.9.9",
+        "[::1]:8080",
+        "localhost:1",
+        "2130706433",
+    ] {
+        let base = format!("\"http://{host}\"");
+        let profile = codex_with("\"https://chatgpt.com\"", &base);
+        assert!(!profile.unwrap().upstream.tls, "{host}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_its_key() {
     for (from, to, key) in [
         ("id = \"codex\"", "id = \"Co dex\"", "id"),
@@ -44,6 +59,41 @@ fn what_does_not_fit_is_refused_with_its_key() {
             "\"https://chatgpt.com\"",
             "\"unix:/x\"",
             "upstream.base_url",
+        ),
+        (
+            "\"https://chatgpt.com\"",
+            "\"http://chatgpt.com\"",
+            "upstream.base_url",
+        ),
+        (
+            "\"https://chatgpt.com\"",
+            "\"http://169.254.169.254\"",
+            "upstream.base_url",
+        ),
+        (
+            "\"https://chatgpt.com\"",
+            "\"http://localhost.example.com\"",
+            "upstream.base_url",
+        ),
+        (
+            "/oauth/authorize\"",
+            "/oauth/authorize#here\"",
+            "oauth.authorize_url",
+        ),
+        (
+            "authorize_url = \"https:",
+            "authorize_url = \"http:",
+            "oauth.authorize_url",
+        ),
+        (
+            "token_url = \"https:",
+            "token_url = \"http:",
+            "oauth.token_url",
+        ),
+        (
+            "revoke_url = \"https:",
+            "revoke_url = \"http:",
+            "oauth.revoke_url",
         ),
         (
             "path = \"/v1/responses\"",
