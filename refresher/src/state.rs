@@ -240,17 +240,20 @@ fn open_private(path: &Path) -> Result<File, Error> {
         .map_err(io_error(path, "open it"))
 }
 
-/// Makes a directory with mode 0700, and its parents, unless it exists; then checks it.
+/// Makes a directory with mode 0700, and its parents, unless it exists; then checks it. A symbolic link is none: who may
+/// change it could lead us elsewhere later.
 ///
 /// # Errors
 /// If it cannot be made or is not ours alone.
 pub fn make_private_dir(path: &Path) -> Result<(), Error> {
+    // Without a slash at the end, which would follow a link.
+    let path: &Path = &path.components().collect::<PathBuf>();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
         .map_err(io_error(path, "make the directory"))?;
-    let metadata = fs::metadata(path).map_err(io_error(path, "look at it"))?;
+    let metadata = fs::symlink_metadata(path).map_err(io_error(path, "look at it"))?;
     if !metadata.is_dir() {
         return Err(Error::WrongKind {
             path: path.to_owned(),
@@ -402,6 +405,22 @@ mod tests {
             require_private_file(&link),
             Err(Error::WrongKind { .. })
         ));
+    }
+
+    #[test]
+    fn a_link_is_no_private_directory() {
+        let outer = tempfile::tempdir().unwrap();
+        let (directory, link) = (outer.path().join("state"), outer.path().join("link"));
+        StateDir::open(&directory).unwrap();
+        symlink(&directory, &link).unwrap();
+        for path in [link.clone(), link.join("")] {
+            let error = StateDir::open(&path).unwrap_err();
+            assert!(matches!(error, Error::WrongKind { .. }), "{error}");
+        }
+        fs::remove_file(&link).unwrap();
+        symlink(outer.path().join("nowhere"), &link).unwrap();
+        assert!(StateDir::open(&link).is_err());
+        assert!(!outer.path().join("nowhere").exists());
     }
 
     #[test]
