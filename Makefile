@@ -19,7 +19,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: preflight
-preflight:
+preflight: ## Say what this machine lacks for the other targets
 	@scripts/preflight.sh
 
 .PHONY: build

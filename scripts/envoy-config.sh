@@ -24,7 +24,10 @@ while [ $# -gt 0 ]; do
     case $1 in
         --from) from=$2 ;;
         --address) address=$2 ;;
-        --port) [[ $2 =~ ^[0-9]+$ ]] || die "--port '$2' is not a number"; port=$2 ;;
+        --port)
+            [[ $2 =~ ^(0|[1-9][0-9]{0,4})$ && $2 -le 65535 ]] ||
+                die "--port '$2' is no port: expected 1 to 65535, or 0 to let the system choose"
+            port=$2 ;;
         --state) state=$2 ;;
         --wasm) wasm=$2 ;;
         *) die "unknown option $1; usage: envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE]" ;;

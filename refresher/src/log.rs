@@ -12,7 +12,16 @@ const DEFAULT: &str = "warn,refresher=info";
 
 /// Starts logging. Call once.
 pub fn start() {
-    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let wanted = std::env::var_os(VARIABLE).filter(|filter| !filter.is_empty());
+    let parsed = wanted.as_ref().map(|filter| {
+        let filter = filter.to_str().ok_or("it is not UTF-8".to_owned())?;
+        EnvFilter::try_new(filter).map_err(|error| error.to_string())
+    });
+    let (filter, wrong) = match parsed {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(problem)) => (EnvFilter::new(DEFAULT), Some(problem)),
+        None => (EnvFilter::new(DEFAULT), None),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -20,6 +29,15 @@ pub fn start() {
         log.with_target(false).init();
     } else {
         log.json().flatten_event(true).with_ansi(false).init();
+    }
+    if let Some(problem) = wrong {
+        let found = wanted.unwrap_or_default();
+        tracing::warn!(
+            found = %found.display(),
+            problem,
+            instead = DEFAULT,
+            "{VARIABLE} is no filter; expected one like refresher=debug"
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! `refresher serve`: runs the refresh engine, the socket and the file of clusters until it is told to stop.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::oauth::refresh::TokenEndpoints;
 use crate::platform::{Catalog, Profile};
 use crate::refresh::clock::SystemClock;
 use crate::refresh::engine::Engine;
-use crate::store::Store;
+use crate::refresh::login_command;
+use crate::store::{Status, Store};
 use crate::sync::socket::Socket;
 use crate::sync::{self, OnUnauthorized};
 
@@ -38,6 +40,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         tracing::warn!(%key, cure = "refresher rotate-key", "the first of the keys does not seal yet");
     }
     warn_of_idle_accounts(&store, &catalog).await?;
+    warn_of_wasm(&envoy.wasm);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
 
@@ -119,12 +122,27 @@ impl Stops {
     }
 }
 
-/// Says which accounts nobody can use because their platform is off.
+/// Says which accounts nobody can use because their platform is off or their login has ended.
 async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> Result<(), Error> {
     for account in store.accounts().await? {
+        if account.status == Status::NeedsLogin {
+            let cure = login_command(&account.platform, &account.name);
+            tracing::warn!(account = account.name, cure, "an account needs a new login");
+        }
         if let Err(error) = catalog.usable(&account.platform) {
             tracing::warn!(account = account.name, %error, "an account cannot be used");
         }
     }
     Ok(())
+}
+
+/// Says where Envoy may not find the filter: it would refuse every cluster then. It may see other files than we do.
+fn warn_of_wasm(wasm: &Path) {
+    let wasm_path = wasm.display();
+    let cure = "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
+    if wasm.is_relative() {
+        tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
+    } else if !wasm.is_file() {
+        tracing::warn!(%wasm_path, cure, "the filter is not there, unless Envoy sees other files than we do");
+    }
 }

@@ -86,14 +86,19 @@ impl Installation {
 
     /// Starts `serve` and waits until it serves.
     fn serve(&self) -> Daemon {
-        let mut child = self.command(&["serve"]).spawn().unwrap();
+        let daemon = self.start(&["serve"]);
+        daemon.says("serving");
+        daemon
+    }
+
+    /// Starts the daemon.
+    fn start(&self, arguments: &[&str]) -> Daemon {
+        let mut child = self.command(arguments).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel();
         // The log is read on, or the pipe fills.
         std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line.unwrap()))));
-        let daemon = Daemon { child, log };
-        daemon.says("serving");
-        daemon
+        Daemon { child, log }
     }
 
     /// Every record that the daemon publishes.
@@ -396,20 +401,12 @@ fn an_error_says_which_account_and_what_to_do() {
             "anthropic, codex, openai",
         ),
         (
-            &["accounts", "add", "a", "--platform", "codex"],
-            "acknowledged_terms = [\"codex\"]",
+            &["accounts", "add", "a b", "--platform", "codex"],
+            "takes no API keys; log in with: refresher login codex --name 'a b'",
         ),
         (
-            &[
-                "--acknowledge-terms",
-                "codex",
-                "accounts",
-                "add",
-                "a",
-                "--platform",
-                "codex",
-            ],
-            "refresher login codex",
+            &["login", "codex", "--name", "a"],
+            "acknowledged_terms = [\"codex\"]",
         ),
         (
             &["accounts", "add", "a", "--platform", "openai"],
@@ -424,10 +421,73 @@ fn an_error_says_which_account_and_what_to_do() {
         let message = installation.fails(arguments);
         assert!(message.contains(says), "{arguments:?}: {message}");
     }
-    assert!(text(&installation.add_account("team").stderr).contains("already an account \"team\""));
+    let again = text(&installation.add_account("team").stderr);
+    assert!(
+        again.contains("already an account \"team\"") && again.contains("--replace"),
+        "{again}"
+    );
+    let other = installation
+        .command(&["accounts", "add", "team", "--platform", "anthropic"])
+        .env("LATCHKEY_API_KEY", "sk-secret")
+        .output()
+        .unwrap();
+    let other = text(&other.stderr);
+    assert!(!other.contains("--replace"), "{other}");
     let state = fs::Permissions::from_mode(0o755);
     fs::set_permissions(installation.state(), state).unwrap();
     assert!(installation.fails(&["status"]).contains("chmod 700"));
+}
+
+#[test]
+fn what_is_odd_but_no_error_is_told() {
+    let installation = Installation::new();
+    let mut command = installation.command(&["accounts", "list"]);
+    let output = command
+        .env("LATCHKEY_LOG", "refresher=loud")
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("LATCHKEY_LOG is no filter") && said.contains("loud"),
+        "{said}"
+    );
+    for (wasm, says) in [
+        ("filter.wasm", "is relative"),
+        ("/nonexistent/filter.wasm", "is not there"),
+    ] {
+        let daemon = installation.start(&["serve", "--wasm", wasm]);
+        daemon.says(says);
+        daemon.says("serving");
+    }
+    let config = "platforms_dir = '/nonexistent/platforms'";
+    fs::write(installation.state().join("config.toml"), config).unwrap();
+    let said = installation.fails(&["status"]);
+    assert!(
+        said.contains("/nonexistent/platforms: ") && said.contains("correct platforms_dir"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_told_with_its_cure() {
+    let installation = Installation::new();
+    let state = installation.state().join("x".repeat(90));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_refresher"));
+    let output = command
+        .arg("--state-dir")
+        .arg(state)
+        .arg("serve")
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("refresher.sock")
+            && said.contains("107 bytes")
+            && said.contains("--state-dir"),
+        "{said}"
+    );
 }
 
 #[test]

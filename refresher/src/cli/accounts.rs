@@ -13,7 +13,8 @@ use super::{Context, Error, secret_prompt, status};
 use crate::credential::{Credential, CredentialKind};
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::{NewAccount, Saved};
+use crate::refresh::login_command;
+use crate::store::{self, NewAccount, Saved};
 
 /// The most bytes of an API key, whatever it comes from.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
@@ -99,14 +100,16 @@ impl Command {
 
 impl Add {
     async fn run(self, context: &Context) -> Result<(), Error> {
-        let profile = context.catalog.usable(&self.platform)?;
+        let profile = context.catalog.profile(&self.platform)?;
         if !profile.credentials.contains(&CredentialKind::ApiKey) {
             return Err(format!(
-                "platform {0} takes no API keys; log in with: refresher login {0} --name {1}",
-                profile.id, self.name
+                "platform {} takes no API keys; log in with: {}",
+                profile.id,
+                login_command(&profile.id, &self.name)
             )
             .into());
         }
+        context.catalog.usable(&self.platform)?;
         let new = NewAccount {
             name: &self.name,
             platform: &profile.id,
@@ -117,7 +120,19 @@ impl Add {
         let saved = context
             .store
             .save_account(new, self.replace, SystemClock.now())
-            .await?;
+            .await;
+        let saved = match saved {
+            Err(error @ store::Error::NameTaken { .. }) if !self.replace => {
+                let same = context.store.account(&self.name).await;
+                let is_same = same.is_ok_and(|account| account.platform == profile.id);
+                return Err(if is_same {
+                    format!("{error}; or give it the new key: add --replace").into()
+                } else {
+                    error.into()
+                });
+            }
+            saved => saved?,
+        };
         print(&match saved {
             Saved::Added(id) => format!("{}: added as {id}\n", self.name),
             Saved::Renewed(id) => format!("{} ({id}): has the new key\n", self.name),

@@ -7,6 +7,7 @@ use super::{Context, Error};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::refresh::engine::{Engine, Refreshed};
+use crate::refresh::login_command;
 
 /// Which account.
 #[derive(Debug, Args)]
@@ -31,10 +32,7 @@ impl Refresh {
             context.config.refresh,
         );
         let name = &account.name;
-        let cure = format!(
-            "log in again: refresher login {} --name '{name}'",
-            account.platform
-        );
+        let cure = format!("log in again: {}", login_command(&account.platform, name));
         match engine.refresh(&account.id, account.generation).await? {
             Refreshed::Done(generation) => {
                 print(&format!("{name}: refreshed, generation {generation}\n"))?

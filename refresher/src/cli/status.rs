@@ -7,6 +7,7 @@ use super::output::{print, print_json, relative, table};
 use super::{Context, Error};
 use crate::credential::CredentialKind;
 use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
+use crate::refresh::login_command;
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::store::{Account, Status};
 
@@ -178,8 +179,9 @@ impl Show {
             .filter(|view| view.status == Status::NeedsLogin)
         {
             print(&format!(
-                "\n{0} needs a new login: refresher login {1} --name {0}\n",
-                view.name, view.platform
+                "\n{} needs a new login: {}\n  It prints the URL to open. For a browser on another machine, add --paste.\n",
+                view.name,
+                login_command(&view.platform, &view.name)
             ))?;
         }
         Ok(())

@@ -17,7 +17,18 @@ const MAX_PROFILE_BYTES: u64 = 256 * 1024;
 /// Why the platforms cannot be loaded, or one of them cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder or a file cannot be read.
+    /// The folder cannot be read.
+    #[error(
+        "{}: cannot read the folder: {source}; make it, or correct platforms_dir in config.toml",
+        path.display()
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be read.
     #[error("{}: cannot read it: {source}", path.display())]
     Read {
         /// The file.
@@ -162,7 +173,7 @@ impl Catalog {
 
 /// The folder's `*.toml`, in order of name.
 fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |source| Error::Read {
+    let failed = |source| Error::Folder {
         path: folder.to_owned(),
         source,
     };

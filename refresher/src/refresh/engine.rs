@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use super::clock::{Clock, UnixMillis};
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+use super::login_command;
 use super::outcome::{Grant, Outcome};
 use super::reports::Reports;
 use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
@@ -436,10 +437,12 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         if !self.ledger.needs_login(claim, reason).await? {
             return Ok(Refreshed::Superseded);
         }
-        let cure = format!("refresher login {} --name '{}'", claim.platform, claim.name);
         error!(
             account = claim.name,
-            reason, cure, "the login has ended; log in again"
+            reason,
+            cure = login_command(&claim.platform, &claim.name),
+            "the login has ended; the cure prints the URL to open, and with --paste takes the answer from a browser \
+             on another machine"
         );
         Ok(Refreshed::NeedsLogin {
             reason: reason.to_owned(),

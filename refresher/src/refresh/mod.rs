@@ -9,3 +9,31 @@ pub mod ledger;
 pub mod outcome;
 mod reports;
 pub mod schedule;
+
+/// What to run for an account whose login has ended, as a shell takes it. It prints the URL to open.
+pub fn login_command(platform: &str, name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
+    let name = if name.bytes().all(is_plain) {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    };
+    format!("refresher login {platform} --name {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::login_command;
+
+    #[test]
+    fn a_shell_takes_the_login_command_as_it_is() {
+        for (name, written) in [
+            ("alice@example.com", "alice@example.com"),
+            ("the team", "'the team'"),
+            ("o'neill; $HOME", "'o'\\''neill; $HOME'"),
+        ] {
+            let expected = format!("refresher login codex --name {written}");
+            assert_eq!(login_command("codex", name), expected);
+        }
+    }
+}

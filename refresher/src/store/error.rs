@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::refresh::login_command;
 use crate::{key_source, seal, state};
 
 /// Why the store could not do what it was asked. Never names a secret.
@@ -88,7 +89,8 @@ pub enum Error {
     },
     /// An account that needs a login was to be enabled.
     #[error(
-        "account {account:?} needs a new login first; run: refresher login {platform} --name {account}"
+        "account {account:?} needs a new login first; run: {}",
+        login_command(platform, account)
     )]
     NeedsLogin {
         /// The account's name.

@@ -14,12 +14,22 @@ use crate::state::{self, io_error};
 /// The pause after a failed accept: what it ran out of (file descriptors, memory) may come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest path of a socket: `sun_path` has 108 bytes, one of them the end (unix(7)).
+const MAX_PATH_BYTES: usize = 107;
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system said no.
     #[error(transparent)]
     File(#[from] state::Error),
+    /// The system has no room for it.
+    #[error(
+        "{}: a socket's path has {MAX_PATH_BYTES} bytes at most, and this one has {}; choose a shorter --state-dir",
+        .0.display(),
+        .0.as_os_str().len()
+    )]
+    TooLong(PathBuf),
     /// Something that is not our dead socket is in its place.
     #[error("{}: {found}; it was left as it is. Move it away, or choose another --state-dir", path.display())]
     InTheWay {
@@ -42,8 +52,11 @@ impl Socket {
     /// replaced.
     ///
     /// # Errors
-    /// If something else is there, or somebody answers on it.
+    /// If the path is too long, something else is there, or somebody answers on it.
     pub async fn bind(path: &Path, allowed: BTreeSet<u32>) -> Result<Socket, Error> {
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            return Err(Error::TooLong(path.to_owned()));
+        }
         remove_stale(path).await?;
         let listener = UnixListener::bind(path).map_err(io_error(path, "listen on it"))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
