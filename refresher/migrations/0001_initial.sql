@@ -45,13 +45,16 @@ CREATE TABLE accounts (
     failures            INTEGER NOT NULL DEFAULT 0,
     retry_at            INTEGER,
     created_at          INTEGER NOT NULL,
+    -- Those that it serves, a JSON list of patterns; an empty one means all.
+    models              TEXT    NOT NULL DEFAULT '[]',
     updated_at          INTEGER NOT NULL,
     revision            INTEGER NOT NULL UNIQUE
 ) STRICT;
 
 CREATE TABLE pools (
     id       TEXT    PRIMARY KEY,
-    policy   TEXT    NOT NULL CHECK (policy IN ('sticky', 'round_robin')),
+    policy   TEXT    NOT NULL CHECK (policy IN ('sticky', 'round_robin', 'most_quota_left', 'soonest_reset_first',
+                                                'least_in_flight', 'fill_first')),
     revision INTEGER NOT NULL UNIQUE
 ) STRICT;
 
@@ -59,6 +62,7 @@ CREATE TABLE pool_members (
     pool     TEXT    NOT NULL REFERENCES pools (id) ON DELETE CASCADE,
     account  TEXT    NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
     weight   INTEGER NOT NULL DEFAULT 1 CHECK (weight BETWEEN 1 AND 10000),
+    tier     INTEGER NOT NULL DEFAULT 0 CHECK (tier BETWEEN 0 AND 99),
     position INTEGER NOT NULL,
     PRIMARY KEY (pool, account)
 ) STRICT;
@@ -70,9 +74,19 @@ CREATE TABLE client_keys (
     -- The key's first characters, so that a person can tell keys apart.
     prefix     TEXT    NOT NULL,
     pool       TEXT    NOT NULL REFERENCES pools (id),
+    -- Those that it may ask for, a JSON list of patterns; an empty one means all.
+    models     TEXT    NOT NULL DEFAULT '[]',
+    may_choose_account INTEGER NOT NULL DEFAULT 0 CHECK (may_choose_account IN (0, 1)),
     created_at INTEGER NOT NULL,
     revoked_at INTEGER,
     revision   INTEGER NOT NULL UNIQUE
+) STRICT;
+
+-- The pools that a key's caller may choose beside the key's own.
+CREATE TABLE client_key_pools (
+    client_key TEXT NOT NULL REFERENCES client_keys (id) ON DELETE CASCADE,
+    pool       TEXT NOT NULL REFERENCES pools (id),
+    PRIMARY KEY (client_key, pool)
 ) STRICT;
 
 -- Two keys in use never share a name; a revoked one gives its name back.
@@ -80,7 +94,7 @@ CREATE UNIQUE INDEX client_keys_in_use ON client_keys (name) WHERE revoked_at IS
 
 -- What was deleted, so that a delta can say so.
 CREATE TABLE tombstones (
-    kind     TEXT    NOT NULL CHECK (kind IN ('platform', 'account')),
+    kind     TEXT    NOT NULL CHECK (kind IN ('platform', 'account', 'pool')),
     id       TEXT    NOT NULL,
     revision INTEGER NOT NULL UNIQUE,
     PRIMARY KEY (kind, id)

@@ -11,7 +11,7 @@ use self::passage::Passage;
 use crate::{
     dialect::Refusal,
     gate::split_target,
-    header::HeaderMap,
+    header::{HeaderMap, HeaderText},
     health::Board,
     snapshot::{Account, HeaderPlan, Platform},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
@@ -110,7 +110,7 @@ pub fn is_escape(request: &HeaderMap) -> bool {
         .is_some_and(|count| count != b"1")
 }
 
-/// Stands for the model of a request, which nobody has read.
+/// Stands for the model of a request that does not say it, or not in a way that can be read.
 const UNREAD_MODEL: &str = "unread";
 
 /// How long an account is out, in milliseconds, where the platform limits one model of it and
@@ -118,12 +118,13 @@ const UNREAD_MODEL: &str = "unread";
 /// model's limit to cost the others much.
 pub const UNREAD_MODEL_MS: u64 = 10_000;
 
-/// Judges an answer other than a redirect.
+/// Judges an answer, other than a redirect, to a request for `model`.
 pub fn judge(
     status: u16,
     headers: &HeaderMap,
     error: Option<&ErrorBody>,
     platform: &Platform,
+    model: Option<&str>,
     now: u64,
 ) -> Verdict {
     let quota = platform
@@ -134,7 +135,7 @@ pub fn judge(
         headers,
         quota: &quota,
         error,
-        model: Some(UNREAD_MODEL),
+        model: Some(model.unwrap_or(UNREAD_MODEL)),
     };
     match verdict::judge(&platform.verdicts, &answer, now) {
         Verdict::CoolingDown {
@@ -142,7 +143,7 @@ pub fn judge(
             until,
             reason,
             ..
-        } => Verdict::CoolingDown {
+        } if model.is_none() => Verdict::CoolingDown {
             scope: Scope::Account,
             until: until.min(now.saturating_add(UNREAD_MODEL_MS)),
             guessed: true,
@@ -165,7 +166,10 @@ pub fn is_worth_another(verdict: &Verdict) -> bool {
 /// lack a right for this path alone.
 pub fn is_posted(verdict: &Verdict, account: &Account, passage: &Passage, board: &Board) -> bool {
     match verdict {
-        Verdict::Fine => board.has_guess(account),
+        Verdict::Fine => {
+            let model = passage.model.as_ref().map(HeaderText::as_str);
+            board.has_guess(account, model)
+        }
         Verdict::CallersFault => false,
         Verdict::CoolingDown { guessed: true, .. } | Verdict::PlatformTrouble { .. } => {
             passage.tried.is_empty()
@@ -351,7 +355,7 @@ mod tests {
     #[test]
     fn an_answer_is_judged_by_its_status_where_no_rule_is() {
         let platform = fixture::platform("codex");
-        let judge = |status| judge(status, &HeaderMap::default(), None, &platform, 1_000);
+        let judge = |status| judge(status, &HeaderMap::default(), None, &platform, None, 1_000);
         assert_eq!(judge(200), Verdict::Fine);
         assert_eq!(judge(401), Verdict::CredentialExpired);
         assert_eq!(judge(404), Verdict::CallersFault);
@@ -360,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_limit_takes_the_account_out_for_a_moment() {
+    fn a_models_limit_is_its_own_and_where_nobody_knows_it_the_accounts_for_a_moment() {
         let mut platform = fixture::platform("codex");
         let rule = r#"{"status":[429],"verdict":"cooling_down","scope":"model","until":["header:retry-after"],"default_seconds":30,"max_seconds":86400}"#;
         platform.verdicts = vec![serde_json::from_str(rule).unwrap()];
@@ -370,7 +374,7 @@ mod tests {
             until,
             guessed,
             ..
-        } = judge(429, &headers, None, &platform, 1_000)
+        } = judge(429, &headers, None, &platform, None, 1_000)
         else {
             panic!("no cool-down");
         };
@@ -378,6 +382,14 @@ mod tests {
             (scope, until, guessed),
             (Scope::Account, 1_000 + UNREAD_MODEL_MS, true)
         );
+        let known = judge(429, &headers, None, &platform, Some("gpt"), 1_000);
+        let expected = Verdict::CoolingDown {
+            scope: Scope::Model(HeaderText::try_from("gpt").unwrap()),
+            until: 1_000 + 86_000_000,
+            guessed: false,
+            reason: verdict::Reason::rate_limited(),
+        };
+        assert_eq!(known, expected);
     }
 
     #[test]

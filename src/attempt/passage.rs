@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::id::Id;
+use crate::{gate::select::Lacks, header::HeaderText, id::Id};
 
 /// The property that carries it, readable and in one line, so that access logs can show it:
 /// `%FILTER_STATE(wasm.latchkey.request:PLAIN)%`.
@@ -29,6 +29,14 @@ pub struct Passage {
     pub since: u64,
     /// The accounts that it was tried on before, with the generation of the credential.
     pub tried: Vec<(Id, u64)>,
+    /// The model that it asks for, in visible ASCII, if that is known.
+    pub model: Option<HeaderText>,
+    /// Its session, if it has one.
+    pub session: Option<u64>,
+    /// What platforms may ask of it and it does not have.
+    pub lacks: Lacks,
+    /// It asks for this account and no other.
+    pub wish: bool,
 }
 
 /// An absolute URL without a query, in visible ASCII; empty where the request's own is not so, or
@@ -100,10 +108,27 @@ impl Passage {
             url,
             since,
             tried,
+            model,
+            session,
+            lacks,
+            wish,
         } = self;
         let mut text = format!("account={account} key={key} pool={pool} url={}", url.0);
+        // Writing to a String does not fail.
+        if let Some(model) = model {
+            let _ = write!(text, " model={}", model.as_str());
+        }
+        if let Some(session) = session {
+            let _ = write!(text, " session={session:016x}");
+        }
+        for (is_so, flag) in [
+            (lacks.stream, " lacks=stream"),
+            (lacks.store_false, " lacks=store_false"),
+            (*wish, " wish=account"),
+        ] {
+            text.push_str(if is_so { flag } else { "" });
+        }
         if *since > 0 {
-            // Writing to a String does not fail.
             let _ = write!(text, " since={since} tried=");
             for (index, (id, generation)) in tried.iter().enumerate() {
                 let comma = if index == 0 { "" } else { "," };
@@ -121,6 +146,7 @@ impl Passage {
                 .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
         };
         let id = |name| Id::try_from(field(name)?).ok();
+        let has = |flag: &str| text.split(' ').any(|pair| pair == flag);
         let tried = |pair: &str| {
             let (id, generation) = pair.split_once(':')?;
             Some((Id::try_from(id).ok()?, generation.parse().ok()?))
@@ -138,6 +164,13 @@ impl Passage {
                 Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
                 None => Vec::new(),
             },
+            model: field("model").and_then(|model| HeaderText::try_from(model).ok()),
+            session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
+            lacks: Lacks {
+                stream: has("lacks=stream"),
+                store_false: has("lacks=store_false"),
+            },
+            wish: has("wish=account"),
         })
     }
 
@@ -181,6 +214,10 @@ mod tests {
             url: Url::new("https", b"gateway:8443", "/v1/responses"),
             since: 0,
             tried: Vec::new(),
+            model: None,
+            session: None,
+            lacks: Lacks::default(),
+            wish: false,
         }
     }
 
@@ -194,7 +231,24 @@ mod tests {
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
-        for passage in [first, second, third] {
+        let told = Passage {
+            model: HeaderText::try_from("gpt-6.1-sol").ok(),
+            session: Some(7),
+            lacks: Lacks {
+                stream: true,
+                store_false: true,
+            },
+            wish: true,
+            ..first.clone()
+        };
+        assert_eq!(
+            told.encode(),
+            format!(
+                "{} model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false wish=account",
+                first.encode()
+            )
+        );
+        for passage in [first, second, third, told] {
             assert_eq!(Passage::decode(passage.encode().as_bytes()), Some(passage));
         }
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::json;
 
 use super::Dialect;
-use crate::{gate::select::Out, id::Id};
+use crate::{gate::select::Out, header::HeaderText, id::Id, snapshot::Requirement};
 
 /// The most accounts that a message names.
 const MAX_NAMED: usize = 8;
@@ -30,6 +30,25 @@ pub enum Refusal {
     NoPool,
     /// No account of the pool speaks this path.
     NoAccount,
+    /// The client key may not ask for this model, or its request does not say one that could be
+    /// read; or says two.
+    ModelNotAllowed(Option<HeaderText>),
+    /// No account of the pool that speaks this path serves the model.
+    ModelNotServed {
+        /// The model, if it could be read.
+        model: Option<HeaderText>,
+        /// The pool.
+        pool: Id,
+    },
+    /// The accounts that would serve the request ask of it what it does not have.
+    Unmet {
+        /// Their pool.
+        pool: Id,
+        /// What they ask.
+        requirements: Vec<Requirement>,
+    },
+    /// The client key may not choose that account or pool, or there is none such.
+    ChoiceNotAllowed,
     /// No account of the pool that speaks this path may be used now.
     AllOut(AllOut),
     /// The refresher has not been reached since Envoy started.
@@ -70,9 +89,10 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::AmbiguousKey => 400,
+            Self::AmbiguousKey | Self::Unmet { .. } => 400,
             Self::NoKey | Self::UnknownKey => 401,
-            Self::UnknownPath => 404,
+            Self::ModelNotAllowed(_) | Self::ChoiceNotAllowed => 403,
+            Self::UnknownPath | Self::ModelNotServed { .. } => 404,
             Self::Method => 405,
             Self::Upgrade => 426,
             Self::Redirected | Self::Unreachable => 502,
@@ -96,6 +116,10 @@ impl Refusal {
             Self::Upgrade => "latchkey_no_upgrade",
             Self::NoPool => "latchkey_no_pool",
             Self::NoAccount => "latchkey_no_account",
+            Self::ModelNotAllowed(_) => "latchkey_model_not_allowed",
+            Self::ModelNotServed { .. } => "latchkey_model_not_served",
+            Self::Unmet { .. } => "latchkey_requirement_not_met",
+            Self::ChoiceNotAllowed => "latchkey_choice_not_allowed",
             Self::AllOut(_) => "latchkey_all_out",
             Self::NotReady => "latchkey_not_ready",
             Self::NoCredential => "latchkey_no_credential",
@@ -124,6 +148,36 @@ impl Refusal {
             }
             Self::NoAccount => {
                 "No usable account of this key's pool serves this path. The gateway's operator can see why with: refresher status."
+            }
+            Self::ModelNotAllowed(model) => {
+                return Cow::Owned(match model {
+                    Some(model) => format!(
+                        "This client key may not ask for the model {}. GET /v1/models lists those that it may.",
+                        model.as_str()
+                    ),
+                    None => "This client key may ask for some models alone, and no single model could be read in the request. GET /v1/models lists those that it may.".to_owned(),
+                });
+            }
+            Self::ModelNotServed { model, pool } => {
+                return Cow::Owned(match model {
+                    Some(model) => format!(
+                        "No account of the gateway's pool {pool} serves the model {} on this path. GET /v1/models lists what it serves.",
+                        model.as_str()
+                    ),
+                    None => format!(
+                        "The accounts of the gateway's pool {pool} serve some models alone, and no model could be read in the request."
+                    ),
+                });
+            }
+            Self::Unmet { pool, requirements } => {
+                let members: Vec<_> = requirements.iter().map(Requirement::member).collect();
+                return Cow::Owned(format!(
+                    "The accounts of the gateway's pool {pool} take a request on this path only with {}.",
+                    members.join(" and ")
+                ));
+            }
+            Self::ChoiceNotAllowed => {
+                "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow it with: refresher keys set."
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::NotReady => {
@@ -158,6 +212,8 @@ impl Refusal {
             (400 | 405 | 426, _) => "invalid_request_error",
             (401, Dialect::Messages) => "authentication_error",
             (401, _) => "invalid_request_error",
+            (403, Dialect::Messages) => "permission_error",
+            (403, _) => "invalid_request_error",
             (404, Dialect::Messages) => "not_found_error",
             (404, _) => "invalid_request_error",
             (429, Dialect::Messages) => "rate_limit_error",

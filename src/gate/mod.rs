@@ -1,41 +1,46 @@
 //! The gate: who is calling, which pool, which account.
 //!
-//! [`Gate::decide`] is the whole of it: the headers of a request in, a [`Decision`] out. It
-//! touches nothing; the shell carries the decision out.
+//! [`Gate::ask`] says what of a request's body matters, [`Gate::decide`] is the decision: a
+//! [`Request`] in, a [`Decision`] out. They touch nothing; the shell carries the decision out.
 
 pub mod client_key;
+mod head;
 pub mod models;
+pub mod peek;
 pub mod select;
 pub mod session;
 
 use std::{collections::HashMap, rc::Rc};
 
-use self::select::{Need, Out, Pick, Table};
+pub use self::head::{ACCOUNT_HEADER, POOL_HEADER, split_target};
+use self::{
+    head::{Head, stripped},
+    peek::{Facts, Wanted},
+    select::{InFlight, Lacks, Need, Out, Pick, Table},
+};
 pub use crate::dialect::refusal::{AllOut, Refusal, Reply};
 use crate::{
-    attempt::passage::{Passage, Url},
-    dialect::Dialect,
-    header::HeaderMap,
+    attempt::passage::Passage,
+    header::{HeaderMap, HeaderText},
     health::Board,
     id::Id,
-    snapshot::{Account, KeyHash, View},
+    snapshot::{Account, KeyHash, Models, View},
 };
 
 /// The header by which the route finds the account's cluster.
 pub const CLUSTER_HEADER: &str = "x-latchkey-cluster";
 
-/// Headers that steer Envoy or are our own. Envoy keeps those of callers that it takes for
-/// internal, which on a private network is all of them.
-const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
-
-/// Headers of the caller that would go on as ours. The attempt's allow-list keeps them off the
-/// wire as well; here they go before any other filter can read them.
-const STRIPPED: [&str; 2] = ["chatgpt-account-id", "proxy-authorization"];
-
-/// The gate's memory between requests: tables made from the snapshot.
+/// The gate's memory between requests.
 #[derive(Debug, Default)]
 pub struct Gate {
-    tables: HashMap<Id, HashMap<String, Table>>,
+    tables: Tables,
+    in_flight: InFlight,
+}
+
+/// Tables made from the snapshot, by pool and path.
+#[derive(Debug, Default)]
+struct Tables {
+    by_pool: HashMap<Id, HashMap<String, Table>>,
     version: u64,
 }
 
@@ -50,6 +55,17 @@ pub struct Knowledge<'a> {
     pub now: u64,
     /// Whether the request may still wait for a fresh credential.
     pub may_wait: bool,
+}
+
+/// A request, until it is decided about.
+#[derive(Debug, Default)]
+pub struct Request {
+    headers: HeaderMap,
+    /// What the filter state says where the request comes again after an attempt that failed: it
+    /// has lost its client key by then, and its body is not read again.
+    passed: Option<Passage>,
+    key: Option<KeyHash>,
+    facts: Facts,
 }
 
 /// What to do with a request.
@@ -77,65 +93,144 @@ pub struct Forward {
     pub strip: Vec<String>,
 }
 
-/// The parts of a request's head that decide.
-struct Head<'a> {
-    method: &'a [u8],
-    path: &'a str,
-    query: &'a [u8],
-    dialect: Dialect,
+/// What a request is to the pool that serves it.
+struct Subject<'a> {
+    key: &'a Id,
+    pool: &'a Id,
+    /// The models that its key allows; all of them where that was looked at before.
+    allowed: Option<&'a Models>,
+    /// The account that it asks for, by name or id.
+    wish: Option<&'a str>,
+    model: Option<&'a HeaderText>,
+    lacks: Lacks,
+    session: Option<u64>,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// A request with these headers, which may have been here before.
+    pub fn new(headers: HeaderMap, passed: Option<Passage>) -> Self {
+        Self {
+            headers,
+            passed,
+            ..Self::default()
+        }
+    }
+
+    /// The request with what its body says.
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts, ..self }
+    }
 }
 
 // === impl Gate ===
 
 impl Gate {
-    /// Decides about a request. `passed` is what the filter state says where the request comes
-    /// again after an attempt that failed: it has lost its client key by then.
-    pub fn decide(
+    /// Finds out who is asking, and what of the request's body is worth reading before it is
+    /// decided about.
+    ///
+    /// # Errors
+    /// The answer, where nothing in the body could change it.
+    pub fn ask(
         &mut self,
-        headers: &HeaderMap,
-        passed: Option<&Passage>,
+        request: &mut Request,
         knowledge: &Knowledge<'_>,
-    ) -> Decision {
-        let head = Head::of(headers);
-        match self.try_decide(&head, headers, passed, knowledge) {
-            Ok(decision) => decision,
-            Err(refusal) => Decision::Reply(refusal.reply(head.dialect)),
+    ) -> Result<Wanted, Reply> {
+        if request.passed.is_none() {
+            let head = Head::of(&request.headers);
+            let key = client_key::find(&request.headers, head.query);
+            request.key = match key {
+                Ok(key) => Some(KeyHash::of(key)),
+                Err(refusal) => return Err(refusal.reply(head.dialect)),
+            };
         }
+        let head = Head::of(&request.headers);
+        self.try_ask(&head, request, knowledge)
+            .unwrap_or_else(|refusal| Err(refusal.reply(head.dialect)))
+    }
+
+    fn try_ask(
+        &mut self,
+        head: &Head<'_>,
+        request: &Request,
+        knowledge: &Knowledge<'_>,
+    ) -> Result<Result<Wanted, Reply>, Refusal> {
+        let view = knowledge.view.ok_or(Refusal::NotReady)?;
+        let subject = Subject::of(request, view)?;
+        if request.headers.first("upgrade").is_some() || head.method == b"CONNECT" {
+            return Err(Refusal::Upgrade);
+        }
+        if models::MODEL_PATHS.contains(&head.path) {
+            return models_reply(head, view, &subject).map(Err);
+        }
+        let table = self.tables.get(view, subject.pool, head.path)?;
+        if request.passed.is_some() {
+            return Ok(Ok(Wanted::default()));
+        }
+        let mut wanted = table.wanted();
+        if wanted.session.is_some() {
+            let is_named = session::in_headers(&request.headers).is_some();
+            wanted.session = (!is_named).then(|| session::best_name(head.dialect));
+        }
+        if subject.allowed.is_some_and(|models| !models.is_all()) {
+            // Platforms take the last of two models.
+            wanted.whole = true;
+        }
+        Ok(Ok(wanted))
+    }
+
+    /// Decides about a request that was [asked](Self::ask) about.
+    pub fn decide(&mut self, request: &Request, knowledge: &Knowledge<'_>) -> Decision {
+        let head = Head::of(&request.headers);
+        self.try_decide(&head, request, knowledge)
+            .unwrap_or_else(|refusal| Decision::Reply(refusal.reply(head.dialect)))
     }
 
     fn try_decide(
         &mut self,
         head: &Head<'_>,
-        headers: &HeaderMap,
-        passed: Option<&Passage>,
+        request: &Request,
         knowledge: &Knowledge<'_>,
     ) -> Result<Decision, Refusal> {
         let Knowledge { view, now, .. } = *knowledge;
-        let (key, pool) = match passed {
-            Some(passed) => (&passed.key, &passed.pool),
-            None => {
-                let key = client_key::find(headers, head.query)?;
-                let view = view.ok_or(Refusal::NotReady)?;
-                let key = view.key(&KeyHash::of(key)).ok_or(Refusal::UnknownKey)?;
-                (&key.id, &key.pool)
-            }
-        };
         let view = view.ok_or(Refusal::NotReady)?;
-        if headers.first("upgrade").is_some() || head.method == b"CONNECT" {
-            return Err(Refusal::Upgrade);
-        }
-        if models::MODEL_PATHS.contains(&head.path) {
-            return models_reply(head, view, pool);
+        let subject = Subject::of(request, view)?;
+        let Subject { key, pool, .. } = subject;
+        let passed = request.passed.as_ref();
+        let model = subject.model.map(HeaderText::as_str);
+        if let Some(allowed) = subject.allowed
+            && (!allowed.contain(model) || !allowed.is_all() && request.facts.models_differ)
+        {
+            return Err(Refusal::ModelNotAllowed(subject.model.cloned()));
         }
         let need = Need {
-            session: session::of(headers, key.as_str()),
+            session: subject.session,
             now,
             board: knowledge.board,
             tried: passed.map_or(&[], |passed| &passed.tried),
+            model,
+            lacks: subject.lacks,
+            wish: subject.wish,
+            in_flight: &self.in_flight,
         };
-        let (account, half_open) = match self.table(view, pool, head.path)?.pick(&need) {
+        let table = self.tables.get(view, pool, head.path)?;
+        let (account, half_open) = match table.pick(&need) {
             Pick::Account { account, half_open } => (account, half_open),
             Pick::None => return Err(Refusal::NoAccount),
+            Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
+            Pick::NoModel => {
+                return Err(Refusal::ModelNotServed {
+                    model: subject.model.cloned(),
+                    pool: pool.clone(),
+                });
+            }
+            Pick::Unmet(requirements) => {
+                return Err(Refusal::Unmet {
+                    pool: pool.clone(),
+                    requirements,
+                });
+            }
             // A refresh is under way: the time at which it brings the account back is not known.
             Pick::AllOut(out)
                 if knowledge.may_wait && out.iter().any(|out| out.until.is_none()) =>
@@ -148,15 +243,19 @@ impl Gate {
         let route = platform.and_then(|platform| platform.route(head.path));
         match route {
             Some(route) if route.allows(head.method) => Ok(Decision::Forward(Forward {
-                strip: stripped(headers),
+                strip: stripped(&request.headers),
                 half_open,
                 passage: Passage {
                     account: account.id.clone(),
                     key: key.clone(),
                     pool: pool.clone(),
-                    url: head.url(headers),
+                    url: head.url(&request.headers),
                     since: passed.map_or(0, |passed| passed.since),
                     tried: passed.map_or_else(Vec::new, |passed| passed.tried.clone()),
+                    model: subject.model.cloned(),
+                    session: subject.session,
+                    lacks: subject.lacks,
+                    wish: subject.wish.is_some(),
                 },
                 account,
             })),
@@ -172,22 +271,40 @@ impl Gate {
             now: knowledge.now,
             board: knowledge.board,
             tried: &passage.tried,
+            model: passage.model.as_ref().map(HeaderText::as_str),
+            lacks: passage.lacks,
+            wish: passage.wish.then_some(passage.account.as_str()),
+            in_flight: &self.in_flight,
         };
         let table = knowledge
             .view
-            .map(|view| self.table(view, &passage.pool, passage.url.path()));
+            .map(|view| self.tables.get(view, &passage.pool, passage.url.path()));
         matches!(table, Some(Ok(table)) if table.can_serve(&need))
     }
 
+    /// A request of `account` begins.
+    pub fn began(&mut self, account: &Id) {
+        self.in_flight.began(account);
+    }
+
+    /// A request of `account` has ended.
+    pub fn ended(&mut self, account: &Id) {
+        self.in_flight.ended(account);
+    }
+}
+
+// === impl Tables ===
+
+impl Tables {
     /// The table of `pool` for `path`; only paths that some platform serves have one, so the
     /// number of tables is bounded by the snapshot.
-    fn table(&mut self, view: &View, pool: &Id, path: &str) -> Result<&mut Table, Refusal> {
+    fn get(&mut self, view: &View, pool: &Id, path: &str) -> Result<&mut Table, Refusal> {
         if self.version != view.version() {
-            self.tables.clear();
+            self.by_pool.clear();
             self.version = view.version();
         }
         let known = self
-            .tables
+            .by_pool
             .get(pool)
             .is_some_and(|paths| paths.contains_key(path));
         if !known {
@@ -198,27 +315,74 @@ impl Gate {
                 return Err(Refusal::UnknownPath);
             }
             let table = Table::new(view, view.pool(pool).ok_or(Refusal::NoPool)?, path);
-            let paths = self.tables.entry(pool.clone()).or_default();
+            let paths = self.by_pool.entry(pool.clone()).or_default();
             paths.insert(path.to_owned(), table);
         }
-        let paths = self.tables.get_mut(pool);
+        let paths = self.by_pool.get_mut(pool);
         paths
             .and_then(|paths| paths.get_mut(path))
             .ok_or(Refusal::NoPool)
     }
 }
 
-fn models_reply(head: &Head<'_>, view: &View, pool: &Id) -> Result<Decision, Refusal> {
+// === impl Subject ===
+
+impl<'a> Subject<'a> {
+    /// What a request is, by its client key and its body, or by what the filter state says.
+    fn of(request: &'a Request, view: &'a View) -> Result<Self, Refusal> {
+        if let Some(passed) = &request.passed {
+            return Ok(Self {
+                key: &passed.key,
+                pool: &passed.pool,
+                allowed: None,
+                wish: passed.wish.then_some(passed.account.as_str()),
+                model: passed.model.as_ref(),
+                lacks: passed.lacks,
+                session: passed.session,
+            });
+        }
+        let Request { headers, facts, .. } = request;
+        let hash = request.key.as_ref().ok_or(Refusal::NoKey)?;
+        let key = view.key(hash).ok_or(Refusal::UnknownKey)?;
+        let pool = match headers.first(POOL_HEADER) {
+            None => &key.pool,
+            Some(wish) => {
+                let mut pools = key.may_choose.pools.iter().chain([&key.pool]);
+                let named = pools.find(|pool| pool.as_str().as_bytes() == wish);
+                named.ok_or(Refusal::ChoiceNotAllowed)?
+            }
+        };
+        let wish = match headers.first(ACCOUNT_HEADER) {
+            None => None,
+            Some(wish) if key.may_choose.account => {
+                Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?)
+            }
+            Some(_) => return Err(Refusal::ChoiceNotAllowed),
+        };
+        let named = facts.session.as_ref();
+        Ok(Self {
+            key: &key.id,
+            pool,
+            allowed: Some(&key.models),
+            wish,
+            model: facts.model.as_ref(),
+            lacks: Lacks::of(facts),
+            session: session::of(headers, named, key.id.as_str()),
+        })
+    }
+}
+
+fn models_reply(head: &Head<'_>, view: &View, subject: &Subject<'_>) -> Result<Reply, Refusal> {
     if head.method != b"GET" {
         return Err(Refusal::Method);
     }
-    let pool = view.pool(pool).ok_or(Refusal::NoPool)?;
+    let pool = view.pool(subject.pool).ok_or(Refusal::NoPool)?;
     let shape = models::Shape::of(head.dialect, head.query);
-    Ok(Decision::Reply(Reply {
+    Ok(Reply {
         status: 200,
         headers: vec![("content-type", "application/json".to_owned())],
-        body: shape.body(view, pool),
-    }))
+        body: shape.body(view, pool, subject.allowed),
+    })
 }
 
 /// The refusal for a pool whose candidates are all out.
@@ -230,64 +394,6 @@ fn all_out(pool: &Id, out: Vec<Out>, now: u64) -> Refusal {
         retry_after: first.map(|until| u32::try_from(seconds(until)).unwrap_or(u32::MAX)),
         out,
     })
-}
-
-/// The headers to take off before the request goes anywhere.
-fn stripped(headers: &HeaderMap) -> Vec<String> {
-    let mut names: Vec<String> = headers
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| {
-            client_key::KEY_HEADERS.contains(name)
-                || STRIPPED.contains(name)
-                || INTERNAL_PREFIXES
-                    .iter()
-                    .any(|prefix| name.starts_with(prefix))
-        })
-        .map(str::to_owned)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-// === impl Head ===
-
-impl<'a> Head<'a> {
-    /// A head with parts that are missing or not text is one that no platform serves.
-    fn of(headers: &'a HeaderMap) -> Self {
-        let target = headers.first(":path").unwrap_or_default();
-        let (path, query) = split_target(target);
-        let path = std::str::from_utf8(path).unwrap_or_default();
-        let speaks_anthropic = headers.first("anthropic-version").is_some();
-        Self {
-            method: headers.first(":method").unwrap_or_default(),
-            path,
-            query,
-            dialect: Dialect::of_path(path, speaks_anthropic),
-        }
-    }
-
-    /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
-    fn url(&self, headers: &HeaderMap) -> Url {
-        let scheme = match headers.first("x-forwarded-proto") {
-            Some(b"https") => "https",
-            _ => "http",
-        };
-        let authority = headers.first(":authority").unwrap_or_default();
-        Url::new(scheme, authority, self.path)
-    }
-}
-
-/// The path and the query, without the question mark, of a request target.
-pub fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
-    match target.iter().position(|byte| *byte == b'?') {
-        Some(at) => {
-            let (path, rest) = target.split_at(at);
-            (path, rest.get(1..).unwrap_or_default())
-        }
-        None => (target, &[]),
-    }
 }
 
 #[cfg(test)]

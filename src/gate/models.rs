@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     dialect::Dialect,
-    snapshot::{Pool, View},
+    snapshot::{Models, Pool, View},
 };
 
 /// The paths on which callers ask for it.
@@ -36,9 +36,10 @@ impl Shape {
         }
     }
 
-    /// The body for the models that `pool` serves, by name.
-    pub fn body(self, view: &View, pool: &Pool) -> String {
-        let models = models(view, pool);
+    /// The body for the models that `pool` serves, by name, as far as they are `allowed`.
+    pub fn body(self, view: &View, pool: &Pool, allowed: Option<&Models>) -> String {
+        let mut models = models(view, pool);
+        models.retain(|model, _| allowed.is_none_or(|allowed| allowed.contain(Some(model))));
         let body = match self {
             Self::Codex => json!({"models": []}),
             Self::OpenAi => {
@@ -59,7 +60,8 @@ impl Shape {
     }
 }
 
-/// Each model and its owner, from the platforms of the pool's accounts.
+/// Each model and its owner: those of the accounts' platforms that the accounts serve, and those
+/// that an operator named for an account.
 fn models<'a>(view: &'a View, pool: &Pool) -> BTreeMap<&'a str, &'a str> {
     let mut models = BTreeMap::new();
     let accounts = pool
@@ -68,14 +70,20 @@ fn models<'a>(view: &'a View, pool: &Pool) -> BTreeMap<&'a str, &'a str> {
         .filter_map(|member| view.account(member.account.as_str()));
     let mut seen = Vec::new();
     for account in accounts {
-        if seen.contains(&&account.platform) {
+        let same = (&account.platform, &account.models);
+        if seen.contains(&same) {
             continue;
         }
-        seen.push(&account.platform);
-        if let Some(platform) = view.platform(&account.platform) {
-            let owner = platform.owner.as_str();
-            models.extend(platform.models.iter().map(|model| (model.as_str(), owner)));
-        }
+        seen.push(same);
+        let Some(platform) = view.platform(&account.platform) else {
+            continue;
+        };
+        let listed = platform.models.iter().map(|model| model.as_str());
+        let listed = listed.filter(|model| account.models.contain(Some(model)));
+        let named = account.models.patterns().iter();
+        let named = named.filter_map(|pattern| pattern.exact());
+        let owner = platform.owner.as_str();
+        models.extend(listed.chain(named).map(|model| (model, owner)));
     }
     models
 }
@@ -86,6 +94,30 @@ mod tests {
     use crate::snapshot::{Policy, Record, fixture};
 
     #[test]
+    fn lists_of_accounts_and_keys_hold() {
+        let list = |patterns: &str| -> Models { serde_json::from_str(patterns).unwrap() };
+        let mut account = fixture::account("acc_1", "codex");
+        account.models = list(r#"["gpt-7","nothing*"]"#);
+        let view = View::of(&[
+            Record::Platform(fixture::platform("codex")),
+            Record::Platform(fixture::platform("anthropic")),
+            Record::Account(account),
+            Record::Account(fixture::account("acc_2", "anthropic")),
+        ]);
+        let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
+        let ids = |allowed: Option<&Models>| -> Vec<String> {
+            let body: Value =
+                serde_json::from_str(&Shape::OpenAi.body(&view, &pool, allowed)).unwrap();
+            let data = body["data"].as_array().unwrap().iter();
+            data.map(|model| model["id"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(ids(None), ["claude-opus-5-5", "gpt-7"]);
+        assert_eq!(ids(Some(&list(r#"["gpt*"]"#))), ["gpt-7"]);
+        assert!(ids(Some(&list(r#"["o3"]"#))).is_empty());
+    }
+
+    #[test]
     fn each_client_gets_its_shape() {
         let view = View::of(&[
             Record::Platform(fixture::platform("codex")),
@@ -94,8 +126,9 @@ mod tests {
             Record::Account(fixture::account("acc_2", "anthropic")),
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
-        let body =
-            |shape: Shape| -> Value { serde_json::from_str(&shape.body(&view, &pool)).unwrap() };
+        let body = |shape: Shape| -> Value {
+            serde_json::from_str(&shape.body(&view, &pool, None)).unwrap()
+        };
         let openai = body(Shape::OpenAi);
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");
         assert_eq!(openai["data"][1]["owned_by"], "openai");

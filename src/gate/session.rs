@@ -1,6 +1,9 @@
 //! Which session a request belongs to.
 
-use crate::{hash::hash64, header::HeaderMap};
+use serde::Deserialize;
+
+use super::peek::SessionName;
+use crate::{dialect::Dialect, hash::hash64, header::HeaderMap};
 
 /// The headers that name a session, the most telling first: what Codex sends now, Claude Code,
 /// then what older Codex clients send.
@@ -12,22 +15,75 @@ const SESSION_HEADERS: [&str; 5] = [
     "conversation_id",
 ];
 
-/// The session of a request from a client key, or none where the caller names none. Two keys'
-/// sessions of the same name are two sessions.
-pub fn of(headers: &HeaderMap, client_key: &str) -> Option<u64> {
+/// What stands before the session in the `user_id` of older versions of Claude Code:
+/// `user_…_account_…_session_<uuid>`.
+const SESSION_MARK: &str = "_session_";
+
+/// What newer versions of Claude Code write into `user_id`, as JSON.
+#[derive(Deserialize)]
+struct UserId {
+    session_id: String,
+}
+
+/// The session that the headers name, if they name one.
+pub fn in_headers(headers: &HeaderMap) -> Option<&[u8]> {
     SESSION_HEADERS
         .iter()
         .find_map(|name| headers.first(name))
         .filter(|session| !session.is_empty())
-        .map(|session| hash64(&[client_key.as_bytes(), session]))
+}
+
+/// The member that names the session best where requests of `dialect` have it: nothing better can
+/// come after it.
+pub fn best_name(dialect: Dialect) -> SessionName {
+    match dialect {
+        Dialect::Messages => SessionName::UserId,
+        Dialect::Chat | Dialect::Responses => SessionName::CacheKey,
+    }
+}
+
+/// The session of a request from a client key, by its headers, else by what its body names. Two
+/// keys' sessions of the same name are two sessions.
+pub fn of(
+    headers: &HeaderMap,
+    named: Option<&(SessionName, String)>,
+    client_key: &str,
+) -> Option<u64> {
+    let hash = |session: &[u8]| hash64(&[client_key.as_bytes(), session]);
+    if let Some(session) = in_headers(headers) {
+        return Some(hash(session));
+    }
+    let (name, text) = named?;
+    Some(match name {
+        SessionName::UserId => hash(session_of_user(text).as_bytes()),
+        SessionName::CacheKey | SessionName::PreviousResponse => hash(text.as_bytes()),
+    })
+}
+
+/// The session in a `user_id`; all of it where it is in no form that is known. With Claude Code
+/// it is the one that its header names.
+fn session_of_user(text: &str) -> String {
+    if let Ok(user) = serde_json::from_str::<UserId>(text)
+        && !user.session_id.is_empty()
+    {
+        return user.session_id;
+    }
+    let marked = text.rsplit_once(SESSION_MARK).map(|(_, session)| session);
+    marked
+        .filter(|session| !session.is_empty())
+        .unwrap_or(text)
+        .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::SessionName;
 
     #[test]
     fn the_most_telling_header_names_the_session() {
-        let of = |headers: &[(&str, &str)], key| super::of(&headers.iter().copied().collect(), key);
+        let of = |headers: &[(&str, &str)], key| {
+            super::of(&headers.iter().copied().collect(), None, key)
+        };
         let session = of(&[("session-id", "s1")], "key_1");
         assert!(session.is_some());
         assert_eq!(
@@ -38,5 +94,26 @@ mod tests {
         assert_ne!(of(&[("session-id", "s2")], "key_1"), session);
         assert_eq!(of(&[("accept", "x")], "key_1"), None);
         assert_eq!(of(&[("session-id", "")], "key_1"), None);
+    }
+
+    #[test]
+    fn a_body_names_the_session_where_no_header_does() {
+        let of = |headers: &[(&str, &str)], name, text: &str| {
+            let named = Some((name, text.to_owned()));
+            super::of(&headers.iter().copied().collect(), named.as_ref(), "key_1")
+        };
+        let by_header = of(&[("session-id", "s1")], SessionName::CacheKey, "other");
+        assert_eq!(of(&[], SessionName::CacheKey, "s1"), by_header);
+        assert_eq!(of(&[], SessionName::PreviousResponse, "s1"), by_header);
+        for user in [
+            r#"{"device_id":"d","account_uuid":"","session_id":"s1"}"#,
+            "user_1_account__session_s1",
+            "s1",
+        ] {
+            assert_eq!(of(&[], SessionName::UserId, user), by_header, "{user}");
+        }
+        for odd in [r#"{"session_id":""}"#, "{", "user_session_"] {
+            assert!(of(&[], SessionName::UserId, odd).is_some(), "{odd}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{Policy, Record, fixture};
+use crate::snapshot::{Policy, Record, Requirement, fixture};
 
 const KEY: &str = "lk_0123456789";
 
@@ -47,8 +47,39 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
     }
 }
 
+/// Asks and decides, as the shell does for a request whose body says this.
+fn run(
+    gate: &mut Gate,
+    headers: &HeaderMap,
+    passed: Option<&Passage>,
+    body: &str,
+    knowledge: &Knowledge<'_>,
+) -> Decision {
+    let mut request = Request::new(headers.clone(), passed.cloned());
+    let wanted = match gate.ask(&mut request, knowledge) {
+        Ok(wanted) => wanted,
+        Err(reply) => return Decision::Reply(reply),
+    };
+    let mut peek = peek::Peek::new(wanted);
+    peek.push(body.as_bytes());
+    gate.decide(&request.with_facts(peek.into_facts()), knowledge)
+}
+
+impl Gate {
+    /// [`run`] without a body.
+    fn decide_at_once(
+        &mut self,
+        headers: &HeaderMap,
+        passed: Option<&Passage>,
+        knowledge: &Knowledge<'_>,
+    ) -> Decision {
+        run(self, headers, passed, "", knowledge)
+    }
+}
+
 fn decide(headers: &HeaderMap) -> Decision {
-    Gate::default().decide(headers, None, &knowing(Some(&View::of(&records()))))
+    let view = View::of(&records());
+    Gate::default().decide_at_once(headers, None, &knowing(Some(&view)))
 }
 
 fn refused(headers: &[(&str, &str)]) -> (u16, String) {
@@ -151,7 +182,7 @@ fn each_refusal_has_its_status_and_code() {
 #[test]
 fn without_a_snapshot_a_request_waits_outside() {
     let headers = request(&[("x-api-key", KEY)]);
-    match Gate::default().decide(&headers, None, &knowing(None)) {
+    match Gate::default().decide_at_once(&headers, None, &knowing(None)) {
         Decision::Reply(reply) => assert_eq!(reply.status, 503),
         other => panic!("{other:?}"),
     }
@@ -184,11 +215,18 @@ fn tables_follow_the_view_and_stay_few() {
     for n in 0..100 {
         let path = format!("/v1/{n}");
         let headers = request(&[("x-api-key", KEY), (":path", &path)]);
-        gate.decide(&headers, None, &knowing(Some(&view)));
+        gate.decide_at_once(&headers, None, &knowing(Some(&view)));
     }
     let headers = request(&[("x-api-key", KEY)]);
-    gate.decide(&headers, None, &knowing(Some(&view)));
-    assert_eq!(gate.tables.values().map(HashMap::len).sum::<usize>(), 1);
+    gate.decide_at_once(&headers, None, &knowing(Some(&view)));
+    assert_eq!(
+        gate.tables
+            .by_pool
+            .values()
+            .map(HashMap::len)
+            .sum::<usize>(),
+        1
+    );
 
     let fewer: Vec<_> = records()
         .into_iter()
@@ -198,7 +236,7 @@ fn tables_follow_the_view_and_stay_few() {
     let mut view = View::of(&fewer);
     view.replace(0, &crate::snapshot::bucket::Bucket::default())
         .unwrap();
-    let Decision::Reply(reply) = gate.decide(&headers, None, &knowing(Some(&view))) else {
+    let Decision::Reply(reply) = gate.decide_at_once(&headers, None, &knowing(Some(&view))) else {
         panic!("an account that is gone was used");
     };
     assert_eq!(reply.status, 503);
@@ -209,12 +247,14 @@ fn a_request_that_comes_again_goes_to_another_account_without_its_key() {
     let view = View::of(&records());
     let mut gate = Gate::default();
     let with_key = request(&[("x-api-key", KEY), ("session-id", "s1")]);
-    let Decision::Forward(first) = gate.decide(&with_key, None, &knowing(Some(&view))) else {
+    let Decision::Forward(first) = gate.decide_at_once(&with_key, None, &knowing(Some(&view)))
+    else {
         panic!("refused");
     };
     let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
     let again = request(&[("session-id", "s1")]);
-    let Decision::Forward(second) = gate.decide(&again, Some(&passage), &knowing(Some(&view)))
+    let Decision::Forward(second) =
+        gate.decide_at_once(&again, Some(&passage), &knowing(Some(&view)))
     else {
         panic!("refused");
     };
@@ -222,7 +262,8 @@ fn a_request_that_comes_again_goes_to_another_account_without_its_key() {
     assert_eq!(second.passage.tried, [(first.account.id.clone(), 1)]);
     assert_eq!(second.passage.key, first.passage.key);
     let last = second.passage.after_failure(1, 1_001, 3, 10_000).unwrap();
-    let Decision::Reply(reply) = gate.decide(&again, Some(&last), &knowing(Some(&view))) else {
+    let Decision::Reply(reply) = gate.decide_at_once(&again, Some(&last), &knowing(Some(&view)))
+    else {
         panic!("an account was tried twice");
     };
     assert_eq!(reply.status, 429);
@@ -244,13 +285,13 @@ fn a_request_waits_for_a_refresh_while_it_may() {
         may_wait: true,
         ..knowing(Some(&view))
     };
-    let decision = Gate::default().decide(&headers, None, &patient);
+    let decision = Gate::default().decide_at_once(&headers, None, &patient);
     assert!(matches!(decision, Decision::Wait), "{decision:?}");
     let impatient = Knowledge {
         may_wait: false,
         ..patient
     };
-    let Decision::Reply(reply) = Gate::default().decide(&headers, None, &impatient) else {
+    let Decision::Reply(reply) = Gate::default().decide_at_once(&headers, None, &impatient) else {
         panic!("it waits on");
     };
     assert_eq!(reply.status, 503);
@@ -279,9 +320,298 @@ proptest! {
         if let Decision::Forward(forward) = decide(&map) {
             for (name, _) in map.iter() {
                 let must_go = client_key::KEY_HEADERS.contains(&name)
-                    || INTERNAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || STRIPPED.contains(&name));
+                    || head::INTERNAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || head::STRIPPED.contains(&name));
             }
         }
     }
+}
+
+/// Two accounts of ChatGPT, one with a key of the same path, and keys of all sorts.
+fn mixed() -> Vec<Record> {
+    let mut codex = fixture::platform("codex");
+    codex.routes[0].requires = vec![Requirement::Stream, Requirement::StoreFalse];
+    let mut openai = fixture::platform("codex");
+    openai.id = Id::try_from("openai").unwrap();
+    let models = |patterns: &[&str]| -> Models {
+        serde_json::from_value(serde_json::json!(patterns)).unwrap()
+    };
+    let mut api = fixture::account("acc_api", "openai");
+    api.models = models(&["gpt-5*"]);
+    let mut choosy = fixture::client_key("key_choosy", b"lk_choosy", "default");
+    choosy.models = models(&["gpt-5.6"]);
+    let mut free = fixture::client_key("key_free", b"lk_free", "default");
+    free.may_choose.account = true;
+    free.may_choose.pools = vec![Id::try_from("plans").unwrap()];
+    let ids = ["acc_1", "acc_2", "acc_api"];
+    vec![
+        Record::Platform(codex),
+        Record::Platform(openai),
+        Record::Account(fixture::account("acc_1", "codex")),
+        Record::Account(fixture::account("acc_2", "codex")),
+        Record::Account(api),
+        Record::Pool(fixture::pool("default", Policy::Sticky, &ids)),
+        Record::Pool(fixture::pool("plans", Policy::Sticky, &ids[..2])),
+        Record::Key(fixture::client_key("key_1", KEY.as_bytes(), "default")),
+        Record::Key(choosy),
+        Record::Key(free),
+    ]
+}
+
+/// The account that serves a request, or the code and message of our refusal.
+fn outcome(headers: &[(&str, &str)], body: &str) -> Result<String, (u16, String, String)> {
+    let view = View::of(&mixed());
+    let mut gate = Gate::default();
+    match run(
+        &mut gate,
+        &request(headers),
+        None,
+        body,
+        &knowing(Some(&view)),
+    ) {
+        Decision::Forward(forward) => Ok(forward.account.id.to_string()),
+        Decision::Reply(reply) => {
+            let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
+            Err((reply.status, text("code"), text("message")))
+        }
+        Decision::Wait => panic!("it waits"),
+    }
+}
+
+#[test]
+fn a_request_goes_only_where_it_is_taken() {
+    let key = ("x-api-key", KEY);
+    let plain = outcome(&[key], r#"{"input":"hi","model":"gpt-5.6"}"#);
+    assert_eq!(plain.unwrap(), "acc_api");
+    let codex = outcome(&[key], r#"{"model":"gpt-6","stream":true,"store":false}"#);
+    assert!(codex.unwrap() != "acc_api", "it serves gpt-5 alone");
+    let (status, code, message) =
+        outcome(&[key], r#"{"model":"gpt-6","stream":false}"#).unwrap_err();
+    assert_eq!(
+        (status, code.as_str()),
+        (400, "latchkey_requirement_not_met")
+    );
+    assert!(
+        message.contains(r#""stream": true and "store": false"#),
+        "{message}"
+    );
+    let unread = outcome(&[key], "not JSON");
+    assert!(
+        unread.unwrap() != "acc_api",
+        "the platform says what is wrong"
+    );
+}
+
+#[test]
+fn a_keys_models_hold_against_every_trick() {
+    let key = ("x-api-key", "lk_choosy");
+    let good = r#"{"model":"gpt-5.6","input":[]}"#;
+    assert_eq!(outcome(&[key], good).unwrap(), "acc_api");
+    for bad in [
+        r#"{"model":"gpt-5","input":[]}"#,
+        r#"{"model":"gpt-5.6","input":[],"model":"gpt-6"}"#,
+        r#"{"model":"gpt-5.6","mod\u0065l":"gpt-6"}"#,
+        r#"{"input":[]}"#,
+        r#"["gpt-5.6"]"#,
+        "",
+    ] {
+        let (status, code, _) = outcome(&[key], bad).unwrap_err();
+        assert_eq!(
+            (status, code.as_str()),
+            (403, "latchkey_model_not_allowed"),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn a_model_that_nobody_serves_is_named() {
+    let mut records = mixed();
+    for record in &mut records {
+        if let Record::Account(account) = record {
+            account.models = serde_json::from_str(r#"["gpt-5*"]"#).unwrap();
+        }
+    }
+    let view = View::of(&records);
+    let headers = request(&[("x-api-key", KEY)]);
+    let body = r#"{"model":"o3","stream":true,"store":false}"#;
+    let decision = run(
+        &mut Gate::default(),
+        &headers,
+        None,
+        body,
+        &knowing(Some(&view)),
+    );
+    let Decision::Reply(reply) = decision else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(reply.status, 404);
+    assert!(
+        reply.body.contains("latchkey_model_not_served"),
+        "{}",
+        reply.body
+    );
+    assert!(
+        reply.body.contains("o3") && reply.body.contains("default"),
+        "{}",
+        reply.body
+    );
+}
+
+#[test]
+fn a_wish_is_granted_to_whom_it_may_be() {
+    let body = r#"{"model":"gpt-5.6","stream":true,"store":false}"#;
+    let free = ("x-api-key", "lk_free");
+    for wish in ["acc_1", "acc_2", "acc_api"] {
+        let wished = outcome(&[free, (ACCOUNT_HEADER, wish)], body);
+        assert_eq!(wished.unwrap(), wish);
+    }
+    let pool = outcome(&[free, (POOL_HEADER, "plans"), ("session-id", "s")], body);
+    assert!(pool.unwrap() != "acc_api");
+    for refused in [
+        vec![("x-api-key", KEY), (ACCOUNT_HEADER, "acc_1")],
+        vec![("x-api-key", KEY), (POOL_HEADER, "plans")],
+        vec![free, (POOL_HEADER, "other")],
+        vec![free, (ACCOUNT_HEADER, "acc_9")],
+        vec![free, (POOL_HEADER, "plans"), (ACCOUNT_HEADER, "acc_api")],
+    ] {
+        let (status, code, _) = outcome(&refused, body).unwrap_err();
+        assert_eq!(
+            (status, code.as_str()),
+            (403, "latchkey_choice_not_allowed"),
+            "{refused:?}"
+        );
+    }
+    assert!(
+        outcome(&[("x-api-key", KEY), (POOL_HEADER, "default")], body).is_ok(),
+        "its own"
+    );
+}
+
+#[test]
+fn a_wished_account_is_not_replaced() {
+    let view = View::of(&mixed());
+    let mut gate = Gate::default();
+    let headers = request(&[("x-api-key", "lk_free"), (ACCOUNT_HEADER, "acc_1")]);
+    let body = r#"{"model":"gpt-6","stream":true,"store":false}"#;
+    let knowledge = knowing(Some(&view));
+    let Decision::Forward(first) = run(&mut gate, &headers, None, body, &knowledge) else {
+        panic!("refused");
+    };
+    let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
+    assert!(!gate.can_serve(&passage, &knowledge));
+    let again = run(&mut gate, &request(&[]), Some(&passage), "", &knowledge);
+    let Decision::Reply(reply) = again else {
+        panic!("{again:?}");
+    };
+    assert_eq!(reply.status, 429);
+    assert!(
+        reply.body.contains("acc_1") && !reply.body.contains("acc_2"),
+        "{}",
+        reply.body
+    );
+}
+
+#[test]
+fn a_second_pass_knows_what_the_body_said() {
+    let view = View::of(&mixed());
+    let mut gate = Gate::default();
+    let knowledge = knowing(Some(&view));
+    let headers = request(&[("x-api-key", KEY)]);
+    let body = r#"{"model":"gpt-5.6","prompt_cache_key":"s"}"#;
+    let Decision::Forward(first) = run(&mut gate, &headers, None, body, &knowledge) else {
+        panic!("refused");
+    };
+    assert_eq!(first.account.id.as_str(), "acc_api");
+    let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
+    let passage = Passage::decode(passage.encode().as_bytes()).unwrap();
+    assert_eq!(passage.session, first.passage.session);
+    assert!(passage.session.is_some());
+    assert!(
+        !gate.can_serve(&passage, &knowledge),
+        "the others want a stream"
+    );
+    assert_eq!(passage.model.unwrap().as_str(), "gpt-5.6");
+}
+
+#[test]
+fn the_body_is_read_only_as_far_as_it_matters() {
+    let wanted = |records: &[Record], headers: &[(&str, &str)]| {
+        let view = View::of(records);
+        let mut request = Request::new(request(headers), None);
+        Gate::default()
+            .ask(&mut request, &knowing(Some(&view)))
+            .unwrap()
+    };
+    let key = ("x-api-key", KEY);
+    let mut lone = records();
+    lone.retain(|record| record.key().1.as_str() != "acc_2");
+    assert_eq!(
+        wanted(&lone, &[key]),
+        Wanted::default(),
+        "there is no choice"
+    );
+    assert_eq!(
+        wanted(&records(), &[key, ("session-id", "s")]),
+        Wanted::default()
+    );
+    assert!(wanted(&records(), &[key]).session.is_some());
+    let all = wanted(&mixed(), &[key]);
+    assert!(all.model && all.stream && all.store && all.session.is_some() && !all.whole);
+    assert!(wanted(&mixed(), &[("x-api-key", "lk_choosy")]).whole);
+}
+
+/// A tenth of the sessions moves when one of ten accounts goes, and all return with it.
+#[test]
+fn an_account_that_goes_disturbs_its_own_sessions_alone() {
+    let ids: Vec<String> = (0..10).map(|n| format!("acc_{n}")).collect();
+    let mut records = vec![Record::Platform(fixture::platform("codex"))];
+    records.extend(
+        ids.iter()
+            .map(|id| Record::Account(fixture::account(id, "codex"))),
+    );
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    records.push(Record::Pool(fixture::pool("default", Policy::Sticky, &ids)));
+    records.push(Record::Key(fixture::client_key(
+        "key_1",
+        KEY.as_bytes(),
+        "default",
+    )));
+    let view = View::of(&records);
+    let mut gate = Gate::default();
+    let mut all = |board: &Board, now| -> Vec<String> {
+        let knowledge = Knowledge {
+            board,
+            now,
+            ..knowing(Some(&view))
+        };
+        let mut one = |n: u32| {
+            let headers = request(&[("x-api-key", KEY)]);
+            let body = format!(r#"{{"model":"gpt","prompt_cache_key":"session {n}"}}"#);
+            match run(&mut gate, &headers, None, &body, &knowledge) {
+                Decision::Forward(forward) => forward.account.id.to_string(),
+                other => panic!("{other:?}"),
+            }
+        };
+        (0..1_000).map(&mut one).collect()
+    };
+    let before = all(&NOBODY, 0);
+    let mut board = Board::new();
+    let gone = fixture::account("acc_3", "codex");
+    let limited = crate::verdict::Verdict::CoolingDown {
+        scope: crate::verdict::Scope::Account,
+        until: 1_000,
+        guessed: false,
+        reason: crate::verdict::Reason::rate_limited(),
+    };
+    board.post(&gone, &limited, 0);
+    let during = all(&board, 999);
+    let mut own = 0;
+    for (old, new) in before.iter().zip(&during) {
+        own += u32::from(old == "acc_3");
+        assert_eq!(old != new, old == "acc_3", "{old} to {new}");
+    }
+    assert!((50..200).contains(&own), "{own} sessions of 1,000");
+    assert_eq!(all(&board, 1_000), before);
 }

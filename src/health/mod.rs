@@ -159,7 +159,7 @@ impl Board {
     /// Posts what `verdict` says about `account`; whether the board changed.
     pub fn post(&mut self, account: &Account, verdict: &Verdict, now: u64) -> bool {
         let entry = match verdict {
-            Verdict::Fine => return self.clear(account),
+            Verdict::Fine => return self.clear(account, None),
             Verdict::CallersFault => return false,
             Verdict::CoolingDown {
                 scope,
@@ -197,11 +197,11 @@ impl Board {
         !stands
     }
 
-    /// Whether there is something about `account` that a good answer takes down.
-    pub fn has_guess(&self, account: &Account) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.guessed && entry.account == account.id)
+    /// Whether there is something about `account` that a good answer to a request for `model`
+    /// takes down.
+    pub fn has_guess(&self, account: &Account, model: Option<&str>) -> bool {
+        let mut guesses = self.entries.iter().filter(|entry| entry.guessed);
+        guesses.any(|entry| entry.account == account.id && entry.scope.covers(model))
     }
 
     /// Takes the probe of a half-open account: until it is answered, or for [`PROBE_MS`], the
@@ -241,12 +241,14 @@ impl Board {
         }
     }
 
-    /// Takes down what was guessed about `account`: it has just answered. What the platform
-    /// itself set a time for stays, as answers to older requests may come late.
-    fn clear(&mut self, account: &Account) -> bool {
+    /// Takes down what was guessed about `account`: it has just answered a request for `model`.
+    /// What the platform itself set a time for stays, as answers to older requests may come late.
+    /// Whether the board changed.
+    pub fn clear(&mut self, account: &Account, model: Option<&str>) -> bool {
         let before = self.entries.len();
-        self.entries
-            .retain(|entry| entry.account != account.id || !entry.guessed);
+        self.entries.retain(|entry| {
+            entry.account != account.id || !entry.guessed || !entry.scope.covers(model)
+        });
         self.entries.len() != before
     }
 
@@ -288,10 +290,7 @@ impl Entry {
     }
 
     fn is_about(&self, account: &Account, model: Option<&str>) -> bool {
-        let scope_fits = match &self.scope {
-            Scope::Account => true,
-            Scope::Model(of) => model == Some(of.as_str()),
-        };
+        let scope_fits = self.scope.covers(model);
         let generation_fits = self.generation.is_none_or(|of| of == account.generation);
         self.account == account.id && scope_fits && generation_fits
     }

@@ -8,7 +8,7 @@
 //! [`include_usage`] makes platforms report usage that do so only when asked.
 
 mod answer;
-mod find;
+pub(crate) mod find;
 pub mod include_usage;
 mod json;
 pub mod sse;

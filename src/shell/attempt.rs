@@ -12,7 +12,7 @@ use super::{envoy, vm};
 use crate::{
     attempt::{self, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER, passage::Passage},
     dialect::{Dialect, Refusal},
-    header::HeaderMap,
+    header::{HeaderMap, HeaderText},
     snapshot::{Account, Platform},
     verdict::{ErrorBody, Look, Verdict, look},
 };
@@ -168,7 +168,8 @@ impl Sent {
         } else {
             let headers = envoy::response_headers();
             let now = vm::with(|vm| vm.now()).unwrap_or_default();
-            attempt::judge(status, &headers, error, &self.platform, now)
+            let model = self.passage.model.as_ref().map(HeaderText::as_str);
+            attempt::judge(status, &headers, error, &self.platform, model, now)
         };
         if let Some(next) = self.next(&verdict) {
             self.run_again(&next, status);

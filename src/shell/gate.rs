@@ -1,16 +1,25 @@
 //! The downstream filter's context: carries out the gate's decisions.
+//!
+//! A request with a body stops at its headers until the gate has read what it needs of the body.
+//! Envoy then calls for each piece of the body and keeps what was not let go, which only happens
+//! where the plugin sets `allow_on_headers_stop_iteration`.
+
+use std::{cell::Cell, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext},
-    types::{Action, MapType},
+    types::{Action, BufferType, MapType},
 };
 
 use super::{envoy, vm};
 use crate::{
     attempt::{REDIRECT_STATUS, STATUS_HEADER},
     dialect::{Dialect, Refusal},
-    gate::{CLUSTER_HEADER, Decision, Forward},
+    gate::{
+        CLUSTER_HEADER, Decision, Forward, Reply, Request,
+        peek::{MAX_PEEK_BYTES, Peek},
+    },
 };
 
 /// The header that Envoy itself sets on a request that it runs again.
@@ -20,17 +29,85 @@ const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
 #[derive(Debug)]
 pub(super) struct GateContext {
     id: u32,
+    stage: Rc<Cell<Stage>>,
+    /// The request whose body is read.
+    reading: Option<Reading>,
+}
+
+/// How far a request is. Nothing of it goes on before it is [`Stage::Open`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was decided yet.
+    #[default]
+    Undecided,
+    /// It waits for a fresh credential.
+    Waits,
+    /// It was sent on.
+    Open,
+    /// It was answered from here.
+    Answered,
+}
+
+/// A request whose body comes.
+#[derive(Debug)]
+struct Reading {
+    request: Request,
+    peek: Peek,
+    /// The bytes that were read.
+    read: usize,
+}
+
+/// A request that waits, and who has to hear of it when it does no longer.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    request: Rc<Request>,
+    stage: Rc<Cell<Stage>>,
 }
 
 impl Context for GateContext {}
 
 impl HttpContext for GateContext {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        match carry_out(self.id) {
-            Done::SentOn => Action::Continue,
-            // Envoy keeps the body too: the gate's plugin does not set allow_on_headers_stop_iteration.
-            Done::Answered | Done::Waits => Action::Pause,
+    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        let headers = envoy::request_headers();
+        #[cfg(feature = "fault-injection")]
+        super::fault::on_request(&headers);
+        let passed = headers
+            .first(RUN_AGAIN_HEADER)
+            .and_then(|_| envoy::passage());
+        let ends = end_of_stream || passed.is_some();
+        let mut request = Request::new(headers, passed);
+        let asked = vm::with(|vm| vm.ask(&mut request));
+        match asked.unwrap_or_else(|| Err(not_ready())) {
+            Err(reply) => {
+                envoy::send(&reply);
+                self.stage.set(Stage::Answered);
+            }
+            Ok(_) if ends => self.decide(request),
+            Ok(wanted) => {
+                self.reading = Some(Reading {
+                    request,
+                    peek: Peek::new(wanted),
+                    read: 0,
+                });
+            }
         }
+        self.action()
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let Some(reading) = &mut self.reading {
+            reading.read(size);
+            if end_of_stream || !reading.needs_more() {
+                self.decide_on_what_was_read();
+            }
+        }
+        self.action()
+    }
+
+    /// A body may end without its last piece saying so.
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        self.decide_on_what_was_read();
+        self.action()
     }
 
     /// Puts an answer right that was to become a redirect and could not: the request's body was
@@ -51,7 +128,7 @@ impl HttpContext for GateContext {
 
 impl Drop for GateContext {
     fn drop(&mut self) {
-        vm::with(|vm| vm.forget(self.id));
+        vm::with(|vm| vm.end(self.id));
     }
 }
 
@@ -60,38 +137,79 @@ impl Drop for GateContext {
 impl GateContext {
     /// The context that Envoy calls by this number.
     pub(super) fn new(id: u32) -> Self {
-        Self { id }
+        Self {
+            id,
+            stage: Rc::default(),
+            reading: None,
+        }
+    }
+
+    fn decide_on_what_was_read(&mut self) {
+        if let Some(Reading { request, peek, .. }) = self.reading.take() {
+            self.decide(request.with_facts(peek.into_facts()));
+        }
+    }
+
+    fn decide(&self, request: Request) {
+        Waiting {
+            request: Rc::new(request),
+            stage: Rc::clone(&self.stage),
+        }
+        .carry_out(self.id);
+    }
+
+    fn action(&self) -> Action {
+        match self.stage.get() {
+            Stage::Open => Action::Continue,
+            Stage::Undecided | Stage::Waits | Stage::Answered => Action::Pause,
+        }
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Done {
-    SentOn,
-    Answered,
-    Waits,
+// === impl Reading ===
+
+impl Reading {
+    /// Reads what is new of a body of which `size` bytes are held.
+    fn read(&mut self, size: usize) {
+        let new = size.saturating_sub(self.read);
+        let piece = hostcalls::get_buffer(BufferType::HttpRequestBody, self.read, new);
+        self.peek.push(&piece.ok().flatten().unwrap_or_default());
+        self.read = self.read.max(size);
+    }
+
+    fn needs_more(&self) -> bool {
+        self.peek.needs_more() && self.read < MAX_PEEK_BYTES
+    }
 }
 
-/// Decides about the request of the effective context, and does what was decided.
-fn carry_out(id: u32) -> Done {
-    let headers = envoy::request_headers();
-    #[cfg(feature = "fault-injection")]
-    super::fault::on_request(&headers);
-    let passed = headers
-        .first(RUN_AGAIN_HEADER)
-        .and_then(|_| envoy::passage());
-    let decision = vm::with(|vm| vm.decide(id, &headers, passed.as_ref()))
-        .unwrap_or_else(|| Decision::Reply(Refusal::NotReady.reply(Dialect::Chat)));
-    match decision {
-        Decision::Forward(forward) => {
-            send_on(&forward);
-            Done::SentOn
+// === impl Waiting ===
+
+impl Waiting {
+    /// Decides about the request of the context `id`, which is the effective one, and does what
+    /// was decided.
+    fn carry_out(&self, id: u32) {
+        let decision = vm::with(|vm| vm.decide(id, self));
+        match decision.unwrap_or_else(|| Decision::Reply(not_ready())) {
+            Decision::Forward(forward) => {
+                send_on(&forward);
+                self.stage.set(Stage::Open);
+            }
+            Decision::Reply(reply) => {
+                envoy::send(&reply);
+                self.stage.set(Stage::Answered);
+            }
+            Decision::Wait => self.stage.set(Stage::Waits),
         }
-        Decision::Reply(reply) => {
-            envoy::send(&reply);
-            Done::Answered
-        }
-        Decision::Wait => Done::Waits,
     }
+
+    /// The request.
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+fn not_ready() -> Reply {
+    Refusal::NotReady.reply(Dialect::Chat)
 }
 
 fn send_on(forward: &Forward) {
@@ -105,14 +223,17 @@ fn send_on(forward: &Forward) {
 
 /// Decides anew about the requests that wait; called by the root context `root`.
 pub(super) fn look_at_waiting(root: u32) {
-    let waiting = vm::with(vm::Vm::waiting).unwrap_or_default();
+    let waiting = vm::with(|vm| vm.waiting()).unwrap_or_default();
     if waiting.is_empty() {
         return;
     }
-    for id in waiting {
+    for (id, waiting) in waiting {
         // A request whose caller has gone has no context any more.
-        if hostcalls::set_effective_context(id).is_ok() && carry_out(id) == Done::SentOn {
-            let _ = hostcalls::resume_http_request();
+        if hostcalls::set_effective_context(id).is_ok() {
+            waiting.carry_out(id);
+            if waiting.stage.get() == Stage::Open {
+                let _ = hostcalls::resume_http_request();
+            }
         }
     }
     let _ = hostcalls::set_effective_context(root);

@@ -1,15 +1,17 @@
 //! What the contexts of one VM share.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::HashMap};
 
 use super::{
     config::Config,
     envoy::{self, EnvoySharedData, Metric},
+    gate::Waiting,
 };
 use crate::{
     attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
-    gate::{Decision, Gate, Knowledge},
-    header::HeaderMap,
+    gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted},
+    header::HeaderText,
+    id::Id,
     snapshot::{Account, View},
     sync::{
         board,
@@ -36,7 +38,9 @@ pub(super) struct Vm {
     follower: Follower,
     gate: Gate,
     reports: Reports,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Held>,
+    /// The account of each context's request that was sent on.
+    sent: HashMap<u32, Id>,
     settings: Settings,
     /// Unix milliseconds at the last tick: exact enough for expiry, and a hostcall a request less.
     now: u64,
@@ -45,8 +49,9 @@ pub(super) struct Vm {
 
 /// A request that waits at the gate.
 #[derive(Debug)]
-struct Waiting {
+struct Held {
     context: u32,
+    waiting: Waiting,
     /// Until when, in Unix milliseconds.
     until: u64,
 }
@@ -186,14 +191,21 @@ impl Vm {
         self.now
     }
 
+    /// What of a request's body is worth reading before it is decided about.
+    pub(super) fn ask(&mut self, request: &mut Request) -> Result<Wanted, Reply> {
+        self.follower.view(&self.shared);
+        let knowledge = Knowledge {
+            view: self.follower.held(),
+            board: self.follower.board(),
+            now: self.now,
+            may_wait: false,
+        };
+        self.gate.ask(request, &knowledge)
+    }
+
     /// Decides about the request of a context. One that is to wait is remembered, with the end of
     /// its patience; one that waits already keeps its own.
-    pub(super) fn decide(
-        &mut self,
-        context: u32,
-        headers: &HeaderMap,
-        passed: Option<&Passage>,
-    ) -> Decision {
+    pub(super) fn decide(&mut self, context: u32, waiting: &Waiting) -> Decision {
         self.follower.view(&self.shared);
         let waits = self.waiting.iter().find(|one| one.context == context);
         let until = match waits {
@@ -208,33 +220,44 @@ impl Vm {
             now: self.now,
             may_wait,
         };
-        let decision = self.gate.decide(headers, passed, &knowledge);
+        let decision = self.gate.decide(waiting.request(), &knowledge);
         match &decision {
-            Decision::Wait if waits.is_none() => self.waiting.push(Waiting { context, until }),
+            Decision::Wait if waits.is_none() => self.waiting.push(Held {
+                context,
+                waiting: waiting.clone(),
+                until,
+            }),
             Decision::Wait => {}
             Decision::Forward(forward) => {
                 if forward.half_open {
                     let (account, now) = (&forward.account, self.now);
+                    let model = forward.passage.model.as_ref().map(HeaderText::as_str);
                     board::update(&mut self.shared, |board| {
-                        board.probe(account, None, now);
+                        board.probe(account, model, now);
                         true
                     });
                 }
-                self.forget(context);
+                self.waiting.retain(|one| one.context != context);
+                self.gate.began(&forward.account.id);
+                self.sent.insert(context, forward.account.id.clone());
             }
-            Decision::Reply(_) => self.forget(context),
+            Decision::Reply(_) => self.waiting.retain(|one| one.context != context),
         }
         decision
     }
 
-    /// The contexts whose requests wait.
-    pub(super) fn waiting(&mut self) -> Vec<u32> {
-        self.waiting.iter().map(|one| one.context).collect()
+    /// The requests that wait, by their contexts.
+    pub(super) fn waiting(&self) -> Vec<(u32, Waiting)> {
+        let one = |one: &Held| (one.context, one.waiting.clone());
+        self.waiting.iter().map(one).collect()
     }
 
-    /// The context's request waits no longer.
-    pub(super) fn forget(&mut self, context: u32) {
+    /// The context is no more.
+    pub(super) fn end(&mut self, context: u32) {
         self.waiting.retain(|one| one.context != context);
+        if let Some(account) = self.sent.remove(&context) {
+            self.gate.ended(&account);
+        }
     }
 
     /// Takes a verdict about an account; what its request is to be when it runs again, if it is to.
@@ -246,7 +269,11 @@ impl Vm {
     ) -> Option<Passage> {
         let now = self.now;
         if is_posted(verdict, account, passage, self.follower.board()) {
-            board::update(&mut self.shared, |board| board.post(account, verdict, now));
+            let model = passage.model.as_ref().map(HeaderText::as_str);
+            board::update(&mut self.shared, |board| match verdict {
+                Verdict::Fine => board.clear(account, model),
+                verdict => board.post(account, verdict, now),
+            });
         }
         // The refresher knows for itself which accounts it can refresh.
         let expired = *verdict == Verdict::CredentialExpired;

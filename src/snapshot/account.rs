@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Models;
 use crate::{header::HeaderText, id::Id, secret::Secret};
 
 /// An account that may serve requests. One that may not is absent from the snapshot.
@@ -33,6 +34,9 @@ pub struct Account {
     /// When the credential ends, in Unix milliseconds; none for one that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
+    /// The models that it serves.
+    #[serde(default, skip_serializing_if = "Models::is_all")]
+    pub models: Models,
 }
 
 fn serialize_secret<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::Models;
 use crate::id::Id;
 
 /// A client key that is valid now. A revoked one is absent from the snapshot.
@@ -16,6 +17,23 @@ pub struct ClientKey {
     pub sha256: KeyHash,
     /// The pool that serves it.
     pub pool: Id,
+    /// The models that it may ask for.
+    #[serde(default, skip_serializing_if = "Models::is_all")]
+    pub models: Models,
+    /// What its caller may choose.
+    #[serde(default, skip_serializing_if = "MayChoose::is_nothing")]
+    pub may_choose: MayChoose,
+}
+
+/// What a caller may choose by headers of its own, beside what its key says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MayChoose {
+    /// The account, among those of the pool.
+    #[serde(default)]
+    pub account: bool,
+    /// Other pools than the key's own.
+    #[serde(default)]
+    pub pools: Vec<Id>,
 }
 
 /// The SHA-256 of a client key, 64 hex digits in JSON.
@@ -26,6 +44,15 @@ pub struct KeyHash([u8; 32]);
 /// Why a text is not a [`KeyHash`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidKeyHash;
+
+// === impl MayChoose ===
+
+impl MayChoose {
+    /// Whether there is no choice.
+    pub fn is_nothing(&self) -> bool {
+        !self.account && self.pools.is_empty()
+    }
+}
 
 // === impl KeyHash ===
 

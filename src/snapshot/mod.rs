@@ -8,6 +8,7 @@
 pub mod account;
 pub mod bucket;
 pub mod client_key;
+pub mod model;
 pub mod page;
 pub mod platform;
 pub mod pool;
@@ -18,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     account::Account,
-    client_key::{ClientKey, KeyHash},
-    platform::{HeaderPlan, Platform, Route},
-    pool::{Member, Policy, Pool},
+    client_key::{ClientKey, KeyHash, MayChoose},
+    model::{ModelPattern, Models},
+    platform::{HeaderPlan, Platform, Requirement, Route},
+    pool::{Member, Policy, Pool, Tier},
     template::Template,
     view::View,
 };
@@ -179,6 +181,7 @@ pub(crate) mod fixture {
         let member = |account: &&str| Member {
             account: Id::try_from(*account).unwrap(),
             weight: pool::Weight::default(),
+            tier: Tier::default(),
         };
         Pool {
             id: Id::try_from(id).unwrap(),
@@ -192,6 +195,8 @@ pub(crate) mod fixture {
             id: Id::try_from(id).unwrap(),
             sha256: KeyHash::of(key),
             pool: Id::try_from(pool).unwrap(),
+            models: Models::default(),
+            may_choose: MayChoose::default(),
         }
     }
 }

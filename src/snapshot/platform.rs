@@ -43,6 +43,19 @@ pub struct Route {
     pub dialect: Dialect,
     /// The path at the platform; the caller's query string is appended.
     pub upstream: Path,
+    /// What the platform asks of a request on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
+}
+
+/// What a platform asks of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Requirement {
+    /// `"stream": true`
+    Stream,
+    /// `"store": false`
+    StoreFalse,
 }
 
 /// Which headers go out to a platform.
@@ -73,6 +86,11 @@ impl Platform {
     pub fn route(&self, path: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.path.0 == path)
     }
+
+    /// Whether it may limit one model of an account alone.
+    pub fn limits_models(&self) -> bool {
+        self.verdicts.iter().any(Rule::limits_models)
+    }
 }
 
 // === impl Route ===
@@ -83,6 +101,18 @@ impl Route {
         self.methods
             .iter()
             .any(|allowed| allowed.as_str().as_bytes() == method)
+    }
+}
+
+// === impl Requirement ===
+
+impl Requirement {
+    /// The member of the body that it asks for.
+    pub fn member(&self) -> &'static str {
+        match self {
+            Self::Stream => "\"stream\": true",
+            Self::StoreFalse => "\"store\": false",
+        }
     }
 }
 

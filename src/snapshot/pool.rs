@@ -7,6 +7,9 @@ use crate::id::Id;
 /// The largest weight: enough for shares of a hundredth of a percent.
 pub const MAX_WEIGHT: u32 = 10_000;
 
+/// The last tier.
+pub const MAX_TIER: u32 = 99;
+
 /// What serves a client key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -26,6 +29,10 @@ pub struct Member {
     /// Its share of the sessions, relative to the other members'.
     #[serde(default)]
     pub weight: Weight,
+    /// When its turn comes: an account of a later tier is used only where none of an earlier one
+    /// may be.
+    #[serde(default, skip_serializing_if = "Tier::is_first")]
+    pub tier: Tier,
 }
 
 /// How an account is picked.
@@ -34,9 +41,24 @@ pub struct Member {
 pub enum Policy {
     /// The same account for the same session, the same on every worker and every Envoy.
     Sticky,
-    /// Each account in turn.
+    /// Each account in turn, as often as its weight says.
     RoundRobin,
+    /// The account with the fewest requests under way.
+    LeastInFlight,
+    /// The first account in the operator's order, until it is out.
+    FillFirst,
 }
+
+/// A place in the order of use, 0 to [`MAX_TIER`]; 0, the first, unless told.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Tier(u8);
+
+/// Why a number is not a [`Tier`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidTier;
 
 /// A share from 1 to [`MAX_WEIGHT`]; 1 unless told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +68,69 @@ pub struct Weight(u32);
 /// Why a number is not a [`Weight`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidWeight;
+
+// === impl Policy ===
+
+impl Policy {
+    /// Every policy.
+    pub const ALL: [Self; 4] = [
+        Self::Sticky,
+        Self::RoundRobin,
+        Self::LeastInFlight,
+        Self::FillFirst,
+    ];
+
+    /// Its name, as in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sticky => "sticky",
+            Self::RoundRobin => "round_robin",
+            Self::LeastInFlight => "least_in_flight",
+            Self::FillFirst => "fill_first",
+        }
+    }
+
+    /// The policy of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == name)
+    }
+}
+
+// === impl Tier ===
+
+impl Tier {
+    /// Whether it is the first.
+    pub fn is_first(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl TryFrom<u32> for Tier {
+    type Error = InvalidTier;
+
+    fn try_from(tier: u32) -> Result<Self, InvalidTier> {
+        match u8::try_from(tier) {
+            Ok(number) if tier <= MAX_TIER => Ok(Self(number)),
+            _ => Err(InvalidTier),
+        }
+    }
+}
+
+impl From<Tier> for u32 {
+    fn from(tier: Tier) -> Self {
+        tier.0.into()
+    }
+}
+
+// === impl InvalidTier ===
+
+impl std::fmt::Display for InvalidTier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "expected a tier from 0 to {MAX_TIER}")
+    }
+}
+
+impl std::error::Error for InvalidTier {}
 
 // === impl Weight ===
 
@@ -88,3 +173,31 @@ impl std::fmt::Display for InvalidWeight {
 }
 
 impl std::error::Error for InvalidWeight {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_policies_are_those_of_the_records() {
+        for policy in Policy::ALL {
+            let json = serde_json::to_string(&policy).unwrap();
+            assert_eq!(json, format!("\"{}\"", policy.as_str()));
+            assert_eq!(Policy::parse(policy.as_str()), Some(policy));
+        }
+        assert_eq!(Policy::parse("random"), None);
+    }
+
+    #[test]
+    fn the_first_tier_is_not_written() {
+        let member = r#"{"account":"acc_1","weight":2}"#;
+        let read: Member = serde_json::from_str(member).unwrap();
+        assert!(read.tier.is_first());
+        assert_eq!(serde_json::to_string(&read).unwrap(), member);
+        let late = member.replace("}", r#","tier":99}"#);
+        let read: Member = serde_json::from_str(&late).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), late);
+        let beyond = late.replace("99", "100");
+        assert!(serde_json::from_str::<Member>(&beyond).is_err());
+    }
+}

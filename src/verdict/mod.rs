@@ -79,6 +79,18 @@ pub struct Reason(Cow<'static, str>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidReason;
 
+// === impl Scope ===
+
+impl Scope {
+    /// Whether a request for `model` falls under it.
+    pub fn covers(&self, model: Option<&str>) -> bool {
+        match self {
+            Self::Account => true,
+            Self::Model(of) => model == Some(of.as_str()),
+        }
+    }
+}
+
 // === impl Reason ===
 
 impl Reason {

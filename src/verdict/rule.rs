@@ -163,6 +163,17 @@ pub struct InvalidRule(&'static str);
 
 // === impl Rule ===
 
+impl Rule {
+    /// Whether it may take one model of an account out alone.
+    pub fn limits_models(&self) -> bool {
+        let scope = match &self.ruling {
+            Ruling::CoolingDown { scope, .. } => Some(*scope),
+            _ => None,
+        };
+        scope == Some(RuleScope::Model)
+    }
+}
+
 impl TryFrom<Written> for Rule {
     type Error = InvalidRule;
 

@@ -112,7 +112,6 @@ fn forged_internal_headers_have_no_effect() {
         for (name, value) in [
             ("x-latchkey-cluster", another.as_str()),
             ("x-latchkey-cluster", "refresher_admin"),
-            ("x-latchkey-account", OPENAI),
             ("x-latchkey-anything", "1"),
             ("chatgpt-account-id", "ws-forged"),
             ("x-envoy-attempt-count", "2"),

@@ -50,5 +50,8 @@ mod failover;
 /// How failover holds under load.
 mod figures;
 
+/// Which account serves which request.
+mod selection;
+
 /// What a crash of the filter would cost.
 mod crash;

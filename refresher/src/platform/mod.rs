@@ -333,6 +333,7 @@ fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {
             Deserialize::deserialize(dialect).map_err(|error: ValueError| error),
         )?,
         upstream: fit(key("upstream"), raw.upstream.try_into())?,
+        requires: raw.requires,
     })
 }
 

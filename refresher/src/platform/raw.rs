@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use latchkey::snapshot::Requirement;
 use latchkey::verdict::quota::Family;
 use serde::Deserialize;
 
@@ -41,6 +42,8 @@ pub(super) struct Route {
     pub methods: Vec<String>,
     pub dialect: String,
     pub upstream: String,
+    #[serde(default)]
+    pub requires: Vec<Requirement>,
 }
 
 #[derive(Deserialize)]

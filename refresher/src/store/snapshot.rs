@@ -190,6 +190,7 @@ impl Store {
             "pool" => pool(connection, id).await?,
             "key" => client_key(connection, id).await?,
             "removed platform" => removed(Kind::Platform, &id)?,
+            "removed pool" => removed(Kind::Pool, &id)?,
             _ => removed(Kind::Account, &id)?,
         })
     }
@@ -201,7 +202,7 @@ impl Store {
         id: String,
     ) -> Result<Record> {
         let row = sqlx::query(
-            "SELECT name, platform, vars, generation, credential, expires_at, authority FROM accounts \
+            "SELECT name, platform, vars, generation, credential, expires_at, models, authority FROM accounts \
              JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'",
         )
         .bind(&id)
@@ -235,6 +236,7 @@ impl Store {
             expires_at: expires_at
                 .map(|time| unsigned("accounts.expires_at", time))
                 .transpose()?,
+            models: models_from_json("accounts.models", row.try_get("models")?)?,
         }))
     }
 }
@@ -269,24 +271,27 @@ async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
         .bind(&id)
         .fetch_one(&mut *connection)
         .await?;
-    let members: Vec<(String, u32)> =
-        sqlx::query_as("SELECT account, weight FROM pool_members WHERE pool = ? ORDER BY position")
-            .bind(&id)
-            .fetch_all(connection)
-            .await?;
-    let member = |(account, weight): (String, u32)| {
+    let members: Vec<(String, u32, u32)> = sqlx::query_as(
+        "SELECT account, weight, tier FROM pool_members WHERE pool = ? ORDER BY position",
+    )
+    .bind(&id)
+    .fetch_all(connection)
+    .await?;
+    let member = |(account, weight, tier): (String, u32, u32)| {
         let weight = weight
             .try_into()
             .map_err(|_| corrupt("pool_members.weight", weight.to_string()))?;
+        let tier = tier
+            .try_into()
+            .map_err(|_| corrupt("pool_members.tier", tier.to_string()))?;
         Ok(snapshot::Member {
             account: parse_id(&account)?,
             weight,
+            tier,
         })
     };
-    let policy = match policy.as_str() {
-        "round_robin" => snapshot::Policy::RoundRobin,
-        _ => snapshot::Policy::Sticky,
-    };
+    let policy = snapshot::Policy::parse(&policy)
+        .ok_or_else(|| corrupt("pools.policy", format!("{policy:?}")))?;
     let members = members.into_iter().map(member).collect::<Result<_>>()?;
     Ok(Record::Pool(snapshot::Pool {
         id: parse_id(&id)?,
@@ -296,21 +301,40 @@ async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
 }
 
 async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Record> {
-    let (sha256, pool, revoked): (String, String, bool) =
-        sqlx::query_as("SELECT sha256, pool, revoked_at IS NOT NULL FROM client_keys WHERE id = ?")
-            .bind(&id)
-            .fetch_one(connection)
-            .await?;
-    if revoked {
+    let row = sqlx::query(
+        "SELECT sha256, pool, models, may_choose_account, revoked_at IS NOT NULL AS revoked FROM client_keys WHERE id = ?",
+    )
+    .bind(&id)
+    .fetch_one(&mut *connection)
+    .await?;
+    if row.try_get("revoked")? {
         return removed(Kind::Key, &id);
     }
+    let pools: Vec<String> =
+        sqlx::query_scalar("SELECT pool FROM client_key_pools WHERE client_key = ? ORDER BY pool")
+            .bind(&id)
+            .fetch_all(connection)
+            .await?;
+    let sha256: String = row.try_get("sha256")?;
     let sha256 = snapshot::KeyHash::try_from(sha256)
         .map_err(|_| corrupt("client_keys.sha256", "no SHA-256"))?;
     Ok(Record::Key(snapshot::ClientKey {
         id: parse_id(&id)?,
         sha256,
-        pool: parse_id(&pool)?,
+        pool: parse_id(row.try_get("pool")?)?,
+        models: models_from_json("client_keys.models", row.try_get("models")?)?,
+        may_choose: snapshot::MayChoose {
+            account: row.try_get("may_choose_account")?,
+            pools: pools
+                .iter()
+                .map(|pool| parse_id(pool))
+                .collect::<Result<_>>()?,
+        },
     }))
+}
+
+pub(super) fn models_from_json(column: &'static str, text: &str) -> Result<snapshot::Models> {
+    serde_json::from_str(text).map_err(|_| corrupt(column, "something else than a list of models"))
 }
 
 fn removed(kind: Kind, id: &str) -> Result<Record> {

@@ -1,42 +1,48 @@
 //! Picks an account of a pool.
 //!
 //! A [`Table`] holds the candidates of one pool for one path. It is made once for each state of
-//! the snapshot; a pick then costs what its policy needs and no more.
+//! the snapshot; a pick then costs what its policy needs and no more. Policies pick among the
+//! candidates of one tier; a later tier has its turn where nobody in an earlier one may serve.
 
+mod candidate;
+pub mod fill_first;
+pub mod in_flight;
+pub mod least_in_flight;
 pub mod round_robin;
 pub mod sticky;
 
-use std::rc::Rc;
+use std::{ops::Range, rc::Rc};
 
+pub use self::{
+    candidate::{Candidate, Lacks, Out},
+    in_flight::InFlight,
+};
+use super::peek::{SessionName, Wanted};
 use crate::{
-    hash::hash64,
-    header::HeaderText,
-    health::{Board, Standing},
+    health::Board,
     id::Id,
-    snapshot::{Account, Policy, Pool, View, pool::Weight},
-    verdict::Reason,
+    snapshot::{Account, Policy, Pool, Requirement, View},
 };
 
 /// The accounts of a pool that serve one path.
 #[derive(Debug)]
 pub struct Table {
     policy: Policy,
-    /// By position on the ring of hashes.
+    /// By tier, then by position on the ring of hashes, or in the pool where the policy goes by
+    /// that.
     candidates: Vec<Candidate>,
+    tiers: Vec<Stretch>,
+    wanted: Wanted,
+}
+
+/// The candidates of one tier.
+#[derive(Debug)]
+struct Stretch {
+    range: Range<usize>,
     /// Whether all weights are equal.
     even: bool,
     /// Counts the picks that take each account in turn.
     turn: usize,
-}
-
-/// An account that may be picked.
-#[derive(Debug)]
-pub struct Candidate {
-    account: Rc<Account>,
-    weight: Weight,
-    hash: u64,
-    /// The account's own, here so that a pick among many stays within one stretch of memory.
-    expires_at: Option<u64>,
 }
 
 /// What a request needs of an account.
@@ -50,6 +56,14 @@ pub struct Need<'a> {
     pub board: &'a Board,
     /// The accounts that this request was tried on, with the generation of the credential.
     pub tried: &'a [(Id, u64)],
+    /// The model that it asks for, if that is known.
+    pub model: Option<&'a str>,
+    /// What platforms may ask of it and it does not have.
+    pub lacks: Lacks,
+    /// The one account that it asks for, by name or id.
+    pub wish: Option<&'a str>,
+    /// How many requests are under way with each account.
+    pub in_flight: &'a InFlight,
 }
 
 /// What became of a pick.
@@ -64,19 +78,14 @@ pub enum Pick {
     },
     /// There are candidates, but none that may be used now.
     AllOut(Vec<Out>),
+    /// No candidate serves the model.
+    NoModel,
+    /// Those that do ask of a request what this one does not have.
+    Unmet(Vec<Requirement>),
+    /// The account that the request asks for is no candidate.
+    NoSuchAccount,
     /// There is no candidate.
     None,
-}
-
-/// A candidate that may not be used now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Out {
-    /// The account's name.
-    pub name: HeaderText,
-    /// Why.
-    pub reason: Reason,
-    /// When it is back, in Unix milliseconds; none where only a new credential brings it back.
-    pub until: Option<u64>,
 }
 
 // === impl Table ===
@@ -84,52 +93,85 @@ pub struct Out {
 impl Table {
     /// The candidates of `pool` for `path`.
     pub fn new(view: &View, pool: &Pool, path: &str) -> Self {
-        let candidate = |account: &Rc<Account>, weight| Candidate {
-            account: Rc::clone(account),
-            weight,
-            hash: hash64(&[account.id.as_str().as_bytes()]),
-            expires_at: account.expires_at,
-        };
         let mut candidates: Vec<_> = pool
             .members
             .iter()
-            .filter_map(|member| Some((view.account(member.account.as_str())?, member.weight)))
-            .filter(|(account, _)| {
-                let platform = view.platform(&account.platform);
-                platform.is_some_and(|platform| platform.route(path).is_some())
-            })
-            .map(|(account, weight)| candidate(account, weight))
+            .filter_map(|member| Candidate::of(view, member, path))
             .collect();
-        candidates.sort_by_key(|candidate| candidate.hash);
-        let weights = candidates.iter().map(|candidate| candidate.weight);
+        match pool.policy {
+            // The sort is stable: each tier stays in the operator's order.
+            Policy::FillFirst => candidates.sort_by_key(|one| one.tier),
+            _ => candidates.sort_by_key(|one| (one.tier, one.hash)),
+        }
         Self {
             policy: pool.policy,
-            even: weights
-                .clone()
-                .zip(weights.skip(1))
-                .all(|(one, next)| one == next),
+            tiers: Stretch::all(&candidates),
+            wanted: wanted(view, pool.policy, &candidates, path),
             candidates,
-            turn: 0,
         }
     }
 
-    /// Picks an account for a request. One without a session takes its turn, whatever the policy.
+    /// What of a request's body matters to a pick.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+
+    /// Picks an account for a request. One without a session takes its turn where the policy is
+    /// to stick to sessions.
     pub fn pick(&mut self, need: &Need<'_>) -> Pick {
-        let picked = match (self.policy, need.session) {
-            (Policy::Sticky, Some(session)) => {
-                sticky::pick(&self.candidates, session, self.even, need)
+        for tier in &mut self.tiers {
+            let Some(candidates) = self.candidates.get_mut(tier.range.clone()) else {
+                continue;
+            };
+            let picked = match (self.policy, need.session) {
+                (Policy::Sticky, Some(session)) => {
+                    sticky::pick(candidates, session, tier.even, need)
+                }
+                (Policy::Sticky | Policy::RoundRobin, _) if tier.even => {
+                    round_robin::pick(candidates, &mut tier.turn, need)
+                }
+                (Policy::Sticky | Policy::RoundRobin, _) => {
+                    round_robin::pick_by_weight(candidates, need)
+                }
+                (Policy::LeastInFlight, _) => {
+                    least_in_flight::pick(candidates, &mut tier.turn, need)
+                }
+                (Policy::FillFirst, _) => fill_first::pick(candidates, need),
+            };
+            if let Some(candidate) = picked {
+                return Pick::Account {
+                    account: Rc::clone(&candidate.account),
+                    half_open: candidate.is_half_open(need),
+                };
             }
-            (Policy::Sticky, None) | (Policy::RoundRobin, _) => {
-                round_robin::pick(&self.candidates, &mut self.turn, need)
-            }
-        };
-        match picked {
-            Some(candidate) => Pick::Account {
-                account: Rc::clone(&candidate.account),
-                half_open: candidate.is_half_open(need),
-            },
-            None if self.candidates.is_empty() => Pick::None,
-            None => Pick::AllOut(self.candidates.iter().map(|one| one.out(need)).collect()),
+        }
+        self.nobody(need)
+    }
+
+    /// Why nobody was picked.
+    fn nobody(&self, need: &Need<'_>) -> Pick {
+        let wished: Vec<_> = self
+            .candidates
+            .iter()
+            .filter(|one| one.is_wished(need))
+            .collect();
+        let serving = || wished.iter().filter(|one| one.serves(need.model));
+        let suited = || serving().filter(|one| one.suits(need));
+        if self.candidates.is_empty() {
+            Pick::None
+        } else if wished.is_empty() {
+            Pick::NoSuchAccount
+        } else if serving().next().is_none() {
+            Pick::NoModel
+        } else if suited().next().is_none() {
+            let mut requirements: Vec<_> = serving()
+                .flat_map(|one| one.requires.iter().copied())
+                .collect();
+            requirements.sort_unstable();
+            requirements.dedup();
+            Pick::Unmet(requirements)
+        } else {
+            Pick::AllOut(suited().map(|one| one.out(need)).collect())
         }
     }
 
@@ -139,66 +181,58 @@ impl Table {
     }
 }
 
-// === impl Candidate ===
-
-impl Candidate {
-    /// Whether a request may be sent with it.
-    fn is_eligible(&self, need: &Need<'_>) -> bool {
-        !self.is_expired(need)
-            && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
-            && !self.was_tried(need)
+/// What of a body matters to a pick among `candidates`. The model does where a platform's limits
+/// may be one model's alone: the account is then out for that model, not for all.
+fn wanted(view: &View, policy: Policy, candidates: &[Candidate], path: &str) -> Wanted {
+    let mut platforms: Vec<&Id> = candidates.iter().map(|one| &one.account.platform).collect();
+    platforms.sort_unstable();
+    platforms.dedup();
+    let platforms = || platforms.iter().filter_map(|id| view.platform(id));
+    let requires = |requirement| {
+        let routes = || platforms().filter_map(|platform| platform.route(path));
+        routes().any(|route| route.requires.contains(&requirement))
+    };
+    let has_lists = candidates.iter().any(|one| !one.account.models.is_all());
+    let has_choice = candidates.len() > 1;
+    Wanted {
+        model: has_lists || platforms().any(|platform| platform.limits_models()),
+        session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
+        stream: requires(Requirement::Stream),
+        store: requires(Requirement::StoreFalse),
+        whole: false,
     }
+}
 
-    /// Whether the credential is past its end.
-    fn is_expired(&self, need: &Need<'_>) -> bool {
-        self.expires_at.is_some_and(|end| need.now >= end)
-    }
+// === impl Stretch ===
 
-    fn is_half_open(&self, need: &Need<'_>) -> bool {
-        !need.board.is_empty() && matches!(self.standing(need), Standing::HalfOpen(_))
-    }
-
-    fn standing<'a>(&self, need: &Need<'a>) -> Standing<'a> {
-        need.board.standing(&self.account, None, need.now)
-    }
-
-    /// With another credential an account is worth another try.
-    fn was_tried(&self, need: &Need<'_>) -> bool {
-        let tried = |(id, generation): &(Id, u64)| {
-            *id == self.account.id && *generation == self.account.generation
-        };
-        need.tried.iter().any(tried)
-    }
-
-    /// Why it may not be used.
-    fn out(&self, need: &Need<'_>) -> Out {
-        let name = self.account.name.clone();
-        match self.standing(need) {
-            Standing::Out(entry) => Out {
-                name,
-                reason: entry.reason.clone(),
-                until: entry.generation.is_none().then_some(entry.until),
-            },
-            _ if self.is_expired(need) => Out {
-                name,
-                reason: Reason::known("expired"),
-                until: None,
-            },
-            _ => Out {
-                name,
-                reason: Reason::known("tried"),
-                until: Some(need.now),
-            },
-        }
+impl Stretch {
+    /// The tiers of candidates that are sorted by them.
+    fn all(candidates: &[Candidate]) -> Vec<Self> {
+        let mut start = 0_usize;
+        let tiers = candidates.chunk_by(|one, next| one.tier == next.tier);
+        tiers
+            .map(|tier| {
+                let end = start.saturating_add(tier.len());
+                let range = std::mem::replace(&mut start, end)..end;
+                let mut weights = tier.iter().map(|one| one.weight);
+                let first = weights.next();
+                Self {
+                    range,
+                    even: weights.all(|weight| Some(weight) == first),
+                    turn: 0,
+                }
+            })
+            .collect()
     }
 }
 
 #[cfg(test)]
 pub(super) mod fixture {
     use super::*;
-    use crate::snapshot::{Record, fixture};
+    use crate::snapshot::{Record, fixture, pool::Weight};
 
     static NOBODY: Board = Board::new();
+    static IDLE: InFlight = InFlight::new();
 
     /// What a first try needs where nobody is out.
     pub(crate) fn need(session: Option<u64>, now: u64) -> Need<'static> {
@@ -207,6 +241,10 @@ pub(super) mod fixture {
             now,
             board: &NOBODY,
             tried: &[],
+            model: None,
+            lacks: Lacks::default(),
+            wish: None,
+            in_flight: &IDLE,
         }
     }
 
@@ -240,7 +278,9 @@ pub(super) mod fixture {
                     candidate.weight = Weight::try_from(weight).unwrap();
                 }
             }
-            self.even = false;
+            for tier in &mut self.tiers {
+                tier.even = false;
+            }
         }
 
         /// The id that is picked.

@@ -88,7 +88,7 @@ mod tests {
         for n in 0..20 {
             heavy.weigh(&format!("acc_{n}"), 7);
         }
-        assert!(light.even);
+        assert!(light.tiers[0].even);
         for session in sessions(500) {
             assert_eq!(light.id(Some(session), 0), heavy.id(Some(session), 0));
         }

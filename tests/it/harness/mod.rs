@@ -9,6 +9,7 @@ pub mod compress;
 pub mod envoy;
 pub mod eventually;
 pub mod fake_refresher;
+pub mod http2;
 pub mod load;
 pub mod program;
 pub mod raw;

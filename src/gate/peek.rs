@@ -1,0 +1,508 @@
+//! Finds in a request's body, while it comes, what the gate decides by: the model, whether the
+//! answer is to be streamed and stored, and the session.
+//!
+//! Only members of the top-level object count, and `user_id` in its `metadata`. Nothing of the
+//! body is kept but these short texts; everything else is skipped, each byte once, at whatever
+//! depth and however the body is cut. Where a member is there twice the first counts, and
+//! [`Facts::models_differ`] tells of two models. It does not check that the rest is JSON: that is
+//! the platform's business.
+
+use crate::{header::HeaderText, meter::find::find_either};
+
+/// The most bytes of a body that are held back for the sake of what they may say. The virtual
+/// host keeps 32 MiB; images of many megabytes stand before the model in few requests.
+pub const MAX_PEEK_BYTES: usize = 16 * 1024 * 1024;
+
+/// The longest model, in bytes. The longest that platforms list have 60.
+pub const MAX_MODEL_BYTES: usize = 128;
+
+/// The longest text that may name a session, in bytes. Claude Code's has 190.
+pub const MAX_SESSION_BYTES: usize = 512;
+
+/// How deep values may be nested. No platform reads so deep, so no more of such a body is read.
+pub const MAX_DEPTH: u32 = 1024;
+
+/// The longest name that is looked for has 20 bytes.
+const MAX_NAME_BYTES: usize = 32;
+
+/// The longest word that is looked at: `false`.
+const MAX_WORD_BYTES: usize = 5;
+
+/// What is worth waiting for. The model is taken along wherever it is met on the way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The model.
+    pub model: bool,
+    /// The session, and which member names it best.
+    pub session: Option<SessionName>,
+    /// `stream`.
+    pub stream: bool,
+    /// `store`.
+    pub store: bool,
+    /// The end of the body: what is not there must be known not to be there.
+    pub whole: bool,
+}
+
+/// The members that may name a session, the most telling first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionName {
+    /// `prompt_cache_key`: what the platform's own cache goes by.
+    CacheKey,
+    /// `metadata.user_id`: Claude Code puts its session into it.
+    UserId,
+    /// `previous_response_id`: the answer that this request goes on from.
+    PreviousResponse,
+}
+
+/// What a body says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The model, if it is one that a header could hold.
+    pub model: Option<HeaderText>,
+    /// Whether there is a second, other model.
+    pub models_differ: bool,
+    /// `stream`.
+    pub stream: Option<bool>,
+    /// `store`.
+    pub store: Option<bool>,
+    /// What names the session, and where it stands.
+    pub session: Option<(SessionName, String)>,
+    /// The body was read to its end: what is not here is not in it.
+    pub whole: bool,
+}
+
+/// Reads a body piece by piece.
+#[derive(Debug)]
+pub struct Peek {
+    wanted: Wanted,
+    facts: Facts,
+    model_was_met: bool,
+    state: State,
+    /// Whether the members are those of `metadata`.
+    in_metadata: bool,
+    /// The member whose value comes.
+    member: Option<Member>,
+    /// The text or word that is being read.
+    text: Text,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Start,
+    BeforeName,
+    Name,
+    BeforeColon,
+    BeforeValue,
+    /// In a text that is kept.
+    Kept,
+    /// In a text that is not; `escaped` after a `\`.
+    Skipped {
+        escaped: bool,
+        /// The containers around it that are skipped with it.
+        depth: u32,
+    },
+    /// In a number or one of `true`, `false`, `null`.
+    Word,
+    /// In containers that are skipped.
+    Nested {
+        depth: u32,
+    },
+    AfterValue,
+    /// Everything is known, or nothing more can be.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Model,
+    Stream,
+    Store,
+    Metadata,
+    Session(SessionName),
+}
+
+/// A text with its escapes undone, up to a bound.
+#[derive(Debug, Default)]
+struct Text {
+    bytes: Vec<u8>,
+    most: usize,
+    escape: Escape,
+    /// The first half of a surrogate pair.
+    high: Option<u32>,
+    /// Too long, or not text.
+    unfit: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    No,
+    /// After the `\`.
+    Begun,
+    /// In the digits of `\u`.
+    Digits { count: u8, value: u32 },
+}
+
+// === impl Peek ===
+
+impl Peek {
+    /// A reader at the start of a body.
+    pub fn new(wanted: Wanted) -> Self {
+        Self {
+            wanted,
+            facts: Facts::default(),
+            model_was_met: false,
+            state: State::Start,
+            in_metadata: false,
+            member: None,
+            text: Text::default(),
+        }
+    }
+
+    /// Takes the next bytes of the body.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() && self.state != State::Done {
+            self.step(&mut rest);
+        }
+    }
+
+    /// Whether something that is wanted may still come.
+    pub fn needs_more(&self) -> bool {
+        self.state != State::Done && !self.has_wanted()
+    }
+
+    /// What is known so far.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What is known.
+    pub fn into_facts(self) -> Facts {
+        self.facts
+    }
+
+    fn has_wanted(&self) -> bool {
+        let Wanted {
+            model,
+            session,
+            stream,
+            store,
+            whole,
+        } = self.wanted;
+        let facts = &self.facts;
+        let has_session = session.is_none_or(|best| {
+            let found = facts.session.as_ref();
+            found.is_some_and(|(name, _)| *name <= best)
+        });
+        !whole
+            && has_session
+            && (!model || self.model_was_met)
+            && (!stream || facts.stream.is_some())
+            && (!store || facts.store.is_some())
+    }
+
+    /// Takes at least one byte off the front.
+    fn step(&mut self, rest: &mut &[u8]) {
+        match self.state {
+            State::Kept | State::Name => self.read_text(rest),
+            State::Skipped { escaped, depth } => self.skip_text(rest, escaped, depth),
+            State::Nested { depth } => self.skip_nested(rest, depth),
+            State::Word => self.read_word(rest),
+            state => {
+                if let Some(byte) = rest.split_off_first()
+                    && !byte.is_ascii_whitespace()
+                {
+                    self.state = self.after(state, *byte);
+                }
+            }
+        }
+    }
+
+    /// The state after a byte that is no white space, outside of values.
+    fn after(&mut self, state: State, byte: u8) -> State {
+        match (state, byte) {
+            (State::Start, b'{') => State::BeforeName,
+            (State::BeforeName, b'"') => {
+                self.text = Text::of(MAX_NAME_BYTES);
+                State::Name
+            }
+            (State::BeforeColon, b':') => State::BeforeValue,
+            (State::AfterValue, b',') => State::BeforeName,
+            (State::BeforeName | State::AfterValue, b'}') => self.end_of_object(),
+            (State::BeforeValue, byte) => self.begin_value(byte),
+            _ => State::Done,
+        }
+    }
+
+    fn end_of_object(&mut self) -> State {
+        if std::mem::take(&mut self.in_metadata) {
+            return State::AfterValue;
+        }
+        self.facts.whole = true;
+        State::Done
+    }
+
+    fn begin_value(&mut self, first: u8) -> State {
+        match (first, self.member) {
+            (b'"', Some(Member::Model)) => {
+                self.text = Text::of(MAX_MODEL_BYTES);
+                State::Kept
+            }
+            (b'"', Some(Member::Session(name))) if self.is_better(name) => {
+                self.text = Text::of(MAX_SESSION_BYTES);
+                State::Kept
+            }
+            (b'"', _) => State::Skipped {
+                escaped: false,
+                depth: 0,
+            },
+            (b'{', Some(Member::Metadata)) => {
+                self.in_metadata = true;
+                State::BeforeName
+            }
+            (b'{' | b'[', _) => State::Nested { depth: 1 },
+            (b'}' | b']' | b':' | b',', _) => State::Done,
+            (first, _) => {
+                self.text = Text::of(MAX_WORD_BYTES);
+                self.text.push(&[first]);
+                State::Word
+            }
+        }
+    }
+
+    fn is_better(&self, name: SessionName) -> bool {
+        let found = self.facts.session.as_ref();
+        found.is_none_or(|(found, _)| name < *found)
+    }
+
+    fn read_text(&mut self, rest: &mut &[u8]) {
+        if self.text.escape != Escape::No {
+            if let Some(byte) = rest.split_off_first() {
+                self.text.unescape(*byte);
+            }
+            return;
+        }
+        let (piece, end) = split(rest);
+        self.text.push(piece);
+        match end {
+            Some(b'\\') => self.text.escape = Escape::Begun,
+            Some(_) if self.state == State::Name => {
+                self.member = self.named();
+                self.state = State::BeforeColon;
+            }
+            Some(_) => self.end_of_text(),
+            None => {}
+        }
+    }
+
+    fn named(&mut self) -> Option<Member> {
+        let name = std::mem::take(&mut self.text).finish()?;
+        match (self.in_metadata, name.as_str()) {
+            (true, "user_id") => Some(Member::Session(SessionName::UserId)),
+            (false, "model") => Some(Member::Model),
+            (false, "stream") => Some(Member::Stream),
+            (false, "store") => Some(Member::Store),
+            (false, "metadata") => Some(Member::Metadata),
+            (false, "prompt_cache_key") => Some(Member::Session(SessionName::CacheKey)),
+            (false, "previous_response_id") => Some(Member::Session(SessionName::PreviousResponse)),
+            _ => None,
+        }
+    }
+
+    fn end_of_text(&mut self) {
+        let text = std::mem::take(&mut self.text).finish();
+        match self.member {
+            Some(Member::Model) => {
+                let model = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+                let model = model.filter(|text| !text.is_empty());
+                self.found_model(model.and_then(|text| HeaderText::try_from(text).ok()));
+            }
+            Some(Member::Session(name)) => {
+                if let Some(text) = text.filter(|text| !text.is_empty()) {
+                    self.facts.session = Some((name, text));
+                }
+            }
+            _ => {}
+        }
+        self.end_of_value();
+    }
+
+    fn found_model(&mut self, model: Option<HeaderText>) {
+        if self.model_was_met {
+            self.facts.models_differ |= model != self.facts.model;
+        } else {
+            self.model_was_met = true;
+            self.facts.model = model;
+        }
+    }
+
+    fn read_word(&mut self, rest: &mut &[u8]) {
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || b",}]".contains(byte);
+        let length = rest.iter().position(ends).unwrap_or(rest.len());
+        let word = rest.split_off(..length).unwrap_or_default();
+        self.text.push(word);
+        if rest.is_empty() {
+            return;
+        }
+        let value = match std::mem::take(&mut self.text).finish().as_deref() {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            _ => None,
+        };
+        let fact = match self.member {
+            Some(Member::Stream) => Some(&mut self.facts.stream),
+            Some(Member::Store) => Some(&mut self.facts.store),
+            _ => None,
+        };
+        if let Some(fact) = fact {
+            *fact = fact.or(value);
+        }
+        self.end_of_value();
+    }
+
+    fn end_of_value(&mut self) {
+        self.member = None;
+        self.state = if self.model_was_met && self.has_wanted() {
+            State::Done
+        } else {
+            State::AfterValue
+        };
+    }
+
+    fn skip_text(&mut self, rest: &mut &[u8], escaped: bool, depth: u32) {
+        if escaped {
+            rest.split_off_first();
+        }
+        let (_, end) = split(rest);
+        self.state = match end {
+            Some(b'"') if depth > 0 => State::Nested { depth },
+            Some(b'"') => return self.end_of_value(),
+            end => State::Skipped {
+                escaped: end.is_some(),
+                depth,
+            },
+        };
+    }
+
+    fn skip_nested(&mut self, rest: &mut &[u8], mut depth: u32) {
+        while let Some(byte) = rest.split_off_first() {
+            match byte {
+                b'"' => {
+                    let escaped = false;
+                    self.state = State::Skipped { escaped, depth };
+                    return;
+                }
+                b'{' | b'[' if depth >= MAX_DEPTH => {
+                    self.state = State::Done;
+                    return;
+                }
+                b'{' | b'[' => depth = depth.saturating_add(1),
+                b'}' | b']' if depth == 1 => return self.end_of_value(),
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        self.state = State::Nested { depth };
+    }
+}
+
+/// Takes off what stands before a quote or backslash, and that byte.
+fn split<'a>(rest: &mut &'a [u8]) -> (&'a [u8], Option<u8>) {
+    let whole = *rest;
+    let (piece, after) = match find_either(whole, b'"', b'\\') {
+        Some(at) => whole.split_at_checked(at).unwrap_or((whole, &[])),
+        None => (whole, &[][..]),
+    };
+    *rest = after;
+    (piece, rest.split_off_first().copied())
+}
+
+// === impl Text ===
+
+impl Text {
+    /// An empty text that may grow to `most` bytes.
+    fn of(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        if piece.is_empty() {
+            return;
+        }
+        let fits = self.bytes.len().saturating_add(piece.len()) <= self.most;
+        if fits && self.high.is_none() && !self.unfit {
+            self.bytes.extend_from_slice(piece);
+        } else {
+            self.unfit = true;
+        }
+    }
+
+    /// Takes a byte of an escape.
+    fn unescape(&mut self, byte: u8) {
+        self.escape = match (self.escape, byte) {
+            (Escape::Begun, b'u') => Escape::Digits { count: 0, value: 0 },
+            (Escape::Begun, byte) => {
+                match byte {
+                    b'"' | b'\\' | b'/' => self.push(&[byte]),
+                    b'b' => self.push(b"\x08"),
+                    b'f' => self.push(b"\x0c"),
+                    b'n' => self.push(b"\n"),
+                    b'r' => self.push(b"\r"),
+                    b't' => self.push(b"\t"),
+                    _ => self.unfit = true,
+                }
+                Escape::No
+            }
+            (Escape::Digits { count, value }, byte) => {
+                let digit = char::from(byte).to_digit(16);
+                self.unfit |= digit.is_none();
+                let value = value << 4 | digit.unwrap_or_default();
+                if count < 3 {
+                    let count = count.saturating_add(1);
+                    Escape::Digits { count, value }
+                } else {
+                    self.push_unit(value);
+                    Escape::No
+                }
+            }
+            (Escape::No, _) => Escape::No,
+        };
+    }
+
+    /// Takes one unit of UTF-16.
+    fn push_unit(&mut self, unit: u32) {
+        let code = match (self.high.take(), unit) {
+            (None, 0xd800..=0xdbff) => {
+                self.high = Some(unit);
+                return;
+            }
+            (Some(high), 0xdc00..=0xdfff) => {
+                let (high, low) = (high & 0x3ff, unit & 0x3ff);
+                (high << 10 | low).saturating_add(0x1_0000)
+            }
+            (Some(_), _) => {
+                self.unfit = true;
+                return;
+            }
+            (None, unit) => unit,
+        };
+        match char::from_u32(code) {
+            Some(char) => self.push(char.encode_utf8(&mut [0; 4]).as_bytes()),
+            None => self.unfit = true,
+        }
+    }
+
+    fn finish(self) -> Option<String> {
+        if self.unfit || self.high.is_some() {
+            return None;
+        }
+        String::from_utf8(self.bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! An account that may be picked, and why it may not.
+
+use std::rc::Rc;
+
+use super::Need;
+use crate::{
+    gate::peek::Facts,
+    hash::hash64,
+    header::HeaderText,
+    health::Standing,
+    snapshot::{Account, Member, Requirement, Tier, View, pool::Weight},
+    verdict::Reason,
+};
+
+/// An account that may be picked.
+#[derive(Debug)]
+pub struct Candidate {
+    pub(super) account: Rc<Account>,
+    pub(super) tier: Tier,
+    pub(super) weight: Weight,
+    pub(super) hash: u64,
+    /// What its platform asks of a request on the path.
+    pub(super) requires: Box<[Requirement]>,
+    /// How far it is behind its share of turns, where weights differ.
+    pub(super) credit: i64,
+    /// The account's own, here so that a pick among many stays within one stretch of memory.
+    pub(super) expires_at: Option<u64>,
+    /// Whether it serves every model; the list is looked at for the others alone.
+    serves_all: bool,
+}
+
+/// A candidate that may not be used now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Out {
+    /// The account's name.
+    pub name: HeaderText,
+    /// Why.
+    pub reason: Reason,
+    /// When it is back, in Unix milliseconds; none where only a new credential brings it back.
+    pub until: Option<u64>,
+}
+
+/// What platforms may ask of a request and it does not have. A request of which that is not known
+/// lacks nothing: the platform will say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// `"stream": true`
+    pub stream: bool,
+    /// `"store": false`
+    pub store_false: bool,
+}
+
+// === impl Lacks ===
+
+impl Lacks {
+    /// What a request lacks by what is known of its body.
+    pub fn of(facts: &Facts) -> Self {
+        let lacks = |fact: Option<bool>, asked| match fact {
+            Some(value) => value != asked,
+            None => facts.whole,
+        };
+        Self {
+            stream: lacks(facts.stream, true),
+            store_false: lacks(facts.store, false),
+        }
+    }
+
+    fn includes(self, requirement: Requirement) -> bool {
+        match requirement {
+            Requirement::Stream => self.stream,
+            Requirement::StoreFalse => self.store_false,
+        }
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    /// The candidate that a member of a pool is for `path`, if it is one.
+    pub(super) fn of(view: &View, member: &Member, path: &str) -> Option<Self> {
+        let account = view.account(member.account.as_str())?;
+        let route = view.platform(&account.platform)?.route(path)?;
+        Some(Self {
+            account: Rc::clone(account),
+            tier: member.tier,
+            weight: member.weight,
+            hash: hash64(&[account.id.as_str().as_bytes()]),
+            requires: route.requires.as_slice().into(),
+            credit: 0,
+            expires_at: account.expires_at,
+            serves_all: account.models.is_all(),
+        })
+    }
+
+    /// Whether a request may be sent with it.
+    pub(super) fn is_eligible(&self, need: &Need<'_>) -> bool {
+        !self.is_expired(need)
+            && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
+            && !self.was_tried(need)
+            && self.serves(need.model)
+            && self.suits(need)
+            && self.is_wished(need)
+    }
+
+    /// Whether it serves `model`.
+    pub(super) fn serves(&self, model: Option<&str>) -> bool {
+        self.serves_all || self.account.models.contain(model)
+    }
+
+    /// Whether its platform takes such a request.
+    pub(super) fn suits(&self, need: &Need<'_>) -> bool {
+        !self.requires.iter().any(|one| need.lacks.includes(*one))
+    }
+
+    /// Whether the request asks for it, or for none.
+    pub(super) fn is_wished(&self, need: &Need<'_>) -> bool {
+        need.wish.is_none_or(|wish| {
+            self.account.id.as_str() == wish || self.account.name.as_str() == wish
+        })
+    }
+
+    /// Whether the credential is past its end.
+    fn is_expired(&self, need: &Need<'_>) -> bool {
+        self.expires_at.is_some_and(|end| need.now >= end)
+    }
+
+    pub(super) fn is_half_open(&self, need: &Need<'_>) -> bool {
+        !need.board.is_empty() && matches!(self.standing(need), Standing::HalfOpen(_))
+    }
+
+    fn standing<'a>(&self, need: &Need<'a>) -> Standing<'a> {
+        need.board.standing(&self.account, need.model, need.now)
+    }
+
+    /// With another credential an account is worth another try.
+    fn was_tried(&self, need: &Need<'_>) -> bool {
+        need.tried.iter().any(|(id, generation)| {
+            *id == self.account.id && *generation == self.account.generation
+        })
+    }
+
+    /// Why it may not be used.
+    pub(super) fn out(&self, need: &Need<'_>) -> Out {
+        let name = self.account.name.clone();
+        match self.standing(need) {
+            Standing::Out(entry) => Out {
+                name,
+                reason: entry.reason.clone(),
+                until: entry.generation.is_none().then_some(entry.until),
+            },
+            _ if self.is_expired(need) => Out {
+                name,
+                reason: Reason::known("expired"),
+                until: None,
+            },
+            _ => Out {
+                name,
+                reason: Reason::known("tried"),
+                until: Some(need.now),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_lacks_what_it_is_known_not_to_have() {
+        let lacks = |stream, store, whole| {
+            let facts = Facts {
+                stream,
+                store,
+                whole,
+                ..Facts::default()
+            };
+            let lacks = Lacks::of(&facts);
+            (lacks.stream, lacks.store_false)
+        };
+        assert_eq!(lacks(Some(true), Some(false), true), (false, false));
+        assert_eq!(lacks(Some(false), Some(true), false), (true, true));
+        assert_eq!(lacks(None, None, true), (true, true));
+        assert_eq!(lacks(None, None, false), (false, false), "nobody knows");
+    }
+}

@@ -1,0 +1,58 @@
+//! How many requests are under way with each account, as one worker of Envoy sees it.
+
+use std::collections::BTreeMap;
+
+use crate::id::Id;
+
+/// The counts. An account without requests is not in it, so its size is bounded by Envoy's
+/// requests.
+#[derive(Debug, Default)]
+pub struct InFlight(BTreeMap<Id, u32>);
+
+// === impl InFlight ===
+
+impl InFlight {
+    /// Nothing is under way.
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// The requests that are under way with `account`.
+    pub fn count(&self, account: &Id) -> u32 {
+        self.0.get(account).copied().unwrap_or_default()
+    }
+
+    /// One begins.
+    pub fn began(&mut self, account: &Id) {
+        let count = self.0.entry(account.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// One has ended.
+    pub fn ended(&mut self, account: &Id) {
+        if let Some(count) = self.0.get_mut(account) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.0.remove(account);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_leaves_nothing() {
+        let (mut counts, id) = (InFlight::new(), Id::try_from("acc_1").unwrap());
+        counts.began(&id);
+        counts.began(&id);
+        assert_eq!(counts.count(&id), 2);
+        for _ in 0..3 {
+            counts.ended(&id);
+        }
+        assert_eq!(counts.count(&id), 0);
+        assert!(counts.0.is_empty());
+    }
+}

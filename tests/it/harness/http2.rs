@@ -1,0 +1,66 @@
+//! One HTTP/2 connection: many requests on one worker of Envoy, and trailers.
+
+use axum::body::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use tokio::net::TcpStream;
+
+use super::RUNTIME;
+
+/// An open connection.
+#[derive(Clone)]
+pub struct Http2 {
+    send: SendRequest<Bytes>,
+    port: u16,
+}
+
+impl Http2 {
+    /// Connects to the gateway on that port.
+    pub async fn connect(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await;
+        let (send, connection) = h2::client::handshake(stream.expect("connected"))
+            .await
+            .expect("HTTP/2");
+        RUNTIME.spawn(async move { connection.await.ok() });
+        Self { send, port }
+    }
+
+    /// Posts a body, in pieces, with these headers; trailers follow where there are any. The status and the body of the
+    /// answer.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        pieces: &[&str],
+        trailers: Option<(&'static str, &'static str)>,
+    ) -> (u16, String) {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let mut request = Request::post(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a request");
+        let mut send = self.send.clone().ready().await.expect("a stream");
+        let (answer, mut body) = send.send_request(request, false).expect("sent");
+        for (index, piece) in pieces.iter().enumerate() {
+            let ends = trailers.is_none() && index + 1 == pieces.len();
+            body.send_data(piece.to_string().into(), ends)
+                .expect("sent");
+            tokio::task::yield_now().await;
+        }
+        if let Some((name, value)) = trailers {
+            let mut map = HeaderMap::new();
+            map.insert(name, value.parse().expect("a value"));
+            body.send_trailers(map).expect("sent");
+        }
+        let answer = answer.await.expect("an answer");
+        let status = answer.status().as_u16();
+        let (mut stream, mut text) = (answer.into_body(), Vec::new());
+        while let Some(data) = stream.data().await {
+            let data = data.expect("the body");
+            stream.flow_control().release_capacity(data.len()).ok();
+            text.extend(data);
+        }
+        (status, String::from_utf8_lossy(&text).into_owned())
+    }
+}
