@@ -1,20 +1,43 @@
-//! Laws: a session's key does not depend on anything but the session and the client key; two client keys never share
-//! one.
+//! Laws: what a body says does not depend on where it is cut; a session's key does not depend on anything but the
+//! session and the client key; two client keys never share one.
 #![no_main]
 
-use latchkey::{gate::session, header::HeaderMap};
-use latchkey_fuzz::head_and_body;
+use latchkey::{
+    gate::{
+        peek::{Facts, Peek, SessionName, Wanted},
+        session,
+    },
+    header::HeaderMap,
+};
+use latchkey_fuzz::{byte, head_and_body, pieces};
 use libfuzzer_sys::fuzz_target;
 
+fn facts(wanted: Wanted, chunks: &[&[u8]]) -> Facts {
+    let mut peek = Peek::new(wanted);
+    chunks.iter().for_each(|chunk| peek.push(chunk));
+    peek.into_facts()
+}
+
 fuzz_target!(|data: &[u8]| {
-    let (headers, _) = head_and_body(data);
+    let mut rest = data;
+    let cuts = [byte(&mut rest), byte(&mut rest), byte(&mut rest)];
+    let (headers, body) = head_and_body(rest);
+    let wanted = Wanted {
+        session: Some(SessionName::CacheKey),
+        whole: cuts[0] % 2 == 0,
+        ..Wanted::default()
+    };
+    let found = facts(wanted, &[body]);
+    assert_eq!(facts(wanted, &pieces(body, cuts)), found);
+
+    let named = found.session.as_ref();
     let request: HeaderMap = headers.clone().into();
-    let found = session::of(&request, "key_1");
+    let session = session::of(&request, named, "key_1");
     let with_more: HeaderMap = headers
         .into_iter()
         .chain([("x-other".to_owned(), data.to_vec())])
         .collect::<Vec<_>>()
         .into();
-    assert_eq!(session::of(&with_more, "key_1"), found);
-    assert!(found.is_none() || session::of(&request, "key_2") != found);
+    assert_eq!(session::of(&with_more, named, "key_1"), session);
+    assert!(session.is_none() || session::of(&request, named, "key_2") != session);
 });
