@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,6 +16,7 @@ use refresher::key_source::KeySource;
 use refresher::refresh::clock::UnixMillis;
 use refresher::state::StateDir;
 use refresher::store::{NewAccount, Store};
+use secrecy::ExposeSecret;
 use tokio::runtime::Runtime;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -142,4 +143,107 @@ fn a_rotation_that_is_killed_leaves_every_record_readable() {
         fs::remove_dir_all(path).unwrap();
     }
     assert!(cut_short >= 60, "only {cut_short} were killed in time");
+}
+
+/// What a writer process saves, in order, each under its name: the number of the save and as many filling bytes as it says.
+fn torn_text(number: u64) -> String {
+    let filling = usize::try_from(number * 7919 % 3000).unwrap();
+    format!("{number}-{}", "x".repeat(filling))
+}
+
+const TORN_STATE: &str = "LATCHKEY_TEST_TORN_STATE";
+const TORN_NAMES: u64 = 5;
+
+/// The process that is killed: saves as fast as it can and says what was saved.
+#[test]
+#[ignore = "a process that `writers_that_are_killed_leave_a_store_that_opens` starts, with a state directory"]
+fn torn_writer() {
+    let state = std::env::var_os(TORN_STATE).expect("a state directory");
+    let state = StateDir::open(Path::new(&state)).unwrap();
+    Runtime::new().unwrap().block_on(async {
+        let store = open(&state).await;
+        let accounts = store.accounts().await.unwrap();
+        let saved: u64 = accounts.iter().map(|account| account.generation).sum();
+        for number in saved + 1.. {
+            save(
+                &store,
+                &format!("account {}", number % TORN_NAMES),
+                &torn_text(number),
+            )
+            .await;
+            println!("saved {number}");
+        }
+    });
+}
+
+/// Kills `rounds` writers, one after the other, on one state; how many saves were said.
+fn kill_writers(state: &StateDir, rounds: usize, seed: u64) -> u64 {
+    let mut random = StdRng::seed_from_u64(seed);
+    let runtime = Runtime::new().unwrap();
+    let mut last = 0;
+    for round in 0..rounds {
+        let mut writer = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "torn_writer", "--ignored", "--nocapture"])
+            .env(TORN_STATE, state.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        sleep(Duration::from_micros(random.random_range(0..40_000)));
+        writer.kill().unwrap();
+        let output = writer.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let said = said
+            .lines()
+            .filter_map(|line| line.split_once("saved ")?.1.parse().ok());
+        last = said.max().unwrap_or(last);
+        runtime.block_on(async {
+            let store = open(state).await;
+            let mut newest = 0;
+            for account in store.accounts().await.unwrap() {
+                let tokens = store.tokens(&account.id).await.unwrap().unwrap();
+                let text = tokens
+                    .access
+                    .expose_secret()
+                    .strip_prefix("access-")
+                    .unwrap();
+                let number: u64 = text.split_once('-').unwrap().0.parse().unwrap();
+                assert_eq!(text, torn_text(number), "round {round}");
+                newest = newest.max(number);
+            }
+            assert!(
+                newest >= last,
+                "round {round}: {last} was said to be saved, {newest} is"
+            );
+            // The one that was being saved may be there.
+            assert!(
+                newest <= last + 1,
+                "round {round}: {newest} is there, {last} was the last"
+            );
+            last = newest;
+            store.close().await;
+        });
+    }
+    last
+}
+
+#[test]
+fn writers_that_are_killed_leave_a_store_that_opens() {
+    const KILLS: usize = 2_000;
+    const STATES: usize = 4;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let outer = tempfile::tempdir().unwrap();
+    let states: Vec<StateDir> = (0..STATES)
+        .map(|n| StateDir::open(&outer.path().join(n.to_string())).unwrap())
+        .collect();
+    let saves: u64 = std::thread::scope(|scope| {
+        let kills = states.iter().zip(0..).map(|(state, n)| {
+            scope.spawn(move || kill_writers(state, KILLS / STATES, seed.wrapping_add(n)))
+        });
+        let kills: Vec<_> = kills.collect();
+        kills.into_iter().map(|kills| kills.join().unwrap()).sum()
+    });
+    println!("{saves} saves");
+    assert!(saves >= 200, "only {saves} saves: the kills came too early");
 }
