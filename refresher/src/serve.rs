@@ -75,6 +75,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         ended = &mut answering => Err(Error::from(format!("the socket ended on its own: {ended:?}"))),
         ended = &mut refreshing => Err(Error::from(format!("the refresh engine ended on its own: {ended:?}"))),
         () = store.watch() => Ok(()),
+        () = store.keep_mark(&state) => Ok(()),
         () = clusters.follow(&store) => Ok(()),
     };
     tracing::info!("stopping");

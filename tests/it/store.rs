@@ -2,15 +2,22 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
+    process::Command,
     time::Duration,
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::harness::{
-    Caller, Stack, caller::chat_body, eventually, holds, refresher::Refresher, run, sim::Sim,
-    stack::new_folder,
+    Caller, Stack,
+    caller::{chat_body, responses_body},
+    eventually, holds,
+    refresher::Refresher,
+    run,
+    sim::Sim,
+    stack::{ALICE, new_folder},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -112,6 +119,104 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
         }
         assert!(failed >= 2, "the limit was never met");
         assert_eq!(refresher.account("first").await["usable"], true);
+    });
+}
+
+/// A disk that fills up while new tokens are on their way: nothing is sent that could not be noted first, new tokens are
+/// kept until they can be stored, and callers are served with the old ones meanwhile.
+#[test]
+fn tokens_outlast_a_full_disk() {
+    // A write past the limit fails as on a full disk; the signal that comes with it is ignored.
+    const WRAPPER: [&str; 4] = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+    const FULL: [&str; 4] = ["sh", "-c", "ulimit -f 1; trap '' XFSZ; exec \"$@\"", "sh"];
+    const LIMIT: Duration = Duration::from_secs(30);
+    run(async {
+        let stack = Stack::real("store-disk", async |sim, refresher| {
+            sim.add_user(ALICE, Duration::from_secs(3600)).await;
+            refresher.log_in(sim, ALICE).await;
+        })
+        .await;
+        let caller = stack.caller("disk").await;
+        let served = async || {
+            let answer = caller.post("/v1/responses", &responses_body()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        };
+        served().await;
+        let calls = stack.sim.count("token_calls").await;
+
+        let output = stack
+            .refresher
+            .try_run_in(&FULL, &["refresh", ALICE], "")
+            .await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(stack.sim.count("token_calls").await, calls);
+        served().await;
+
+        stack
+            .sim
+            .add_fault(json!({"target": "token", "delay_ms": 3_000, "times": 1}))
+            .await;
+        let mut refreshing = stack
+            .refresher
+            .start_command(&WRAPPER, &["refresh", ALICE], "refresh.log")
+            .await;
+        eventually("the call is out", LIMIT, async || {
+            let found = stack.sim.count("token_calls").await;
+            holds(found == calls + 1, || found.to_string())
+        })
+        .await;
+        let limit_to = |limit: &str| {
+            let pid = refreshing.pid().to_string();
+            let limit = format!("--fsize={limit}:unlimited");
+            let limited = Command::new("prlimit")
+                .args(["--pid", &pid, &limit])
+                .status();
+            assert!(limited.expect("prlimit runs").success());
+        };
+        limit_to("1024");
+        eventually("the store fails", LIMIT, async || {
+            let printed = refreshing.printed();
+            holds(printed.contains("cannot store new tokens"), || printed)
+        })
+        .await;
+        served().await;
+        assert_eq!(stack.refresher.account(ALICE).await["generation"], 1);
+        limit_to("unlimited");
+        let status = refreshing.ends().await;
+        assert!(status.success(), "{}", refreshing.printed());
+        assert_eq!(stack.refresher.account(ALICE).await["generation"], 2);
+        served().await;
+        assert_eq!(stack.sim.count("token_calls").await, calls + 1);
+        assert_eq!(stack.sim.count("reuse_detected").await, 0);
+    });
+}
+
+/// A database that was put back from an older copy: what was spent since is not sent again.
+#[test]
+fn a_token_that_was_spent_after_the_backup_is_not_sent_again() {
+    run(async {
+        let folder = new_folder("store-spent");
+        let sim = Sim::start(&folder).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        sim.add_user(ALICE, Duration::from_secs(3600)).await;
+        refresher.import(&sim, ALICE).await;
+        let backup = fs::read(refresher.file("latchkey.db")).expect("a backup");
+        refresher.run(&["refresh", ALICE], "").await;
+        let calls = sim.count("token_calls").await;
+        fs::write(refresher.file("latchkey.db"), backup).expect("restored");
+        refresher.serve().await;
+        assert_eq!(refresher.log_lines("older copy", "newest copy"), 1);
+        assert_eq!(refresher.log_lines("refresh token was spent", ALICE), 1);
+        let output = refresher.try_run(&["refresh", ALICE], "").await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("may be spent"), "{said}");
+        let account = refresher.account(ALICE).await;
+        assert_eq!(
+            account["usable"], true,
+            "to its access token's end: {account}"
+        );
+        assert_eq!(sim.count("token_calls").await, calls);
+        assert_eq!(sim.count("reuse_detected").await, 0);
     });
 }
 

@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::key_source::KeySource;
 use crate::platform::Catalog;
+use crate::refresh::clock::{Clock, SystemClock};
 use crate::state::StateDir;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Whatever ends a command; its message is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -125,6 +126,7 @@ impl Context {
             std::env::var_os(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
         })?;
         let store = Store::open(&state, keys).await?;
+        store.check_high_water(&state, SystemClock.now()).await?;
         Ok(Context {
             state,
             config,
@@ -160,12 +162,20 @@ impl Cli {
 
     async fn try_run(self) -> Result<(), Error> {
         let context = Context::open(self.global).await?;
-        let store = context.store.clone();
+        let (state, store) = (context.state.clone(), context.store.clone());
         let outcome = self.command.run(context).await;
+        if let Err(error) = mark_high_water(&state, &store).await {
+            tracing::warn!(%error, "{}", store::UNMARKED);
+        }
         // Else the last changes stay in SQLite's log file, and a copy of the database alone would lack them.
         store.close().await;
         outcome
     }
+}
+
+async fn mark_high_water(state: &StateDir, store: &Store) -> Result<(), Error> {
+    let _lock = state.lock_setup()?;
+    Ok(store.write_mark(state).await?)
 }
 
 impl Command {

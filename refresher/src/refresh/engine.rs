@@ -314,7 +314,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                     return self
                         .end_login(
                             &claim,
-                            "two refresh calls went unanswered; the token may be spent",
+                            "the refresh token may be spent: two calls went unanswered, or an older copy of the database was put back",
                         )
                         .await;
                 }
@@ -421,7 +421,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     async fn hold(&self, claim: &Claim, now: UnixMillis) -> Result<Refreshed, L::Error> {
         let at = now.plus(BACKOFF_LIMIT).min(claim.expires_at.unwrap_or(now));
         let reason = String::from(
-            "an earlier refresh call went unanswered; the access token is used to its end first",
+            "the refresh token may be spent, so the access token is used to its end first",
         );
         warn!(account = claim.name, reason, "a refresh is held back");
         let retry = Retry {

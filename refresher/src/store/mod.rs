@@ -7,6 +7,7 @@
 mod accounts;
 mod client_keys;
 mod error;
+mod high_water;
 mod keys;
 mod ledger;
 mod new_tokens;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 pub use self::accounts::{Account, NewAccount, Saved, Status};
 pub use self::client_keys::{ClientKey, NewClientKey};
 pub use self::error::{Error, Result};
+pub use self::high_water::UNMARKED;
 use self::keys::Keys;
 use self::new_tokens::NewTokens;
 pub use self::rotate::{Refused, Rotation, Step};

@@ -133,13 +133,8 @@ impl Store {
         tracing::warn!(
             "Envoy has seen a later state of this database: it was restored from a backup; sending it anew"
         );
-        let mut epoch = [0; 16];
-        rand::rng().fill_bytes(&mut epoch);
         let mut change = self.change().await?;
-        sqlx::query("UPDATE meta SET epoch = ?")
-            .bind(&epoch[..])
-            .execute(change.sql())
-            .await?;
+        new_epoch(change.sql()).await?;
         change.commit().await
     }
 
@@ -239,6 +234,17 @@ impl Store {
             models: models_from_json("accounts.models", row.try_get("models")?)?,
         }))
     }
+}
+
+/// Begins a new history: whoever polls gets everything anew.
+pub(super) async fn new_epoch(connection: &mut SqliteConnection) -> Result<()> {
+    let mut epoch = [0; 16];
+    rand::rng().fill_bytes(&mut epoch);
+    sqlx::query("UPDATE meta SET epoch = ?")
+        .bind(&epoch[..])
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn touch_accounts_of(change: &mut super::Change<'_>, platform: &str) -> Result<()> {

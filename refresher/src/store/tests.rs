@@ -1,3 +1,4 @@
+mod high_water;
 mod rotation;
 
 use std::cell::RefCell;

@@ -61,6 +61,11 @@ impl Program {
         self.child.kill().await.expect("killed");
     }
 
+    /// Waits until it ends by itself.
+    pub async fn ends(&mut self) -> ExitStatus {
+        self.child.wait().await.expect("waited for")
+    }
+
     /// Asks it to end, and waits until it has.
     pub async fn terminate(&mut self) -> ExitStatus {
         if let Some(pid) = self.child.id() {

@@ -129,6 +129,13 @@ impl Refresher {
         output
     }
 
+    /// Starts a command run by `wrapper`; what it prints goes to `log` in the folder.
+    pub async fn start_command(&self, wrapper: &[&str], arguments: &[&str], log: &str) -> Program {
+        let mut command = self.command(wrapper);
+        command.args(arguments);
+        Program::start(command, &self.folder.join(log)).await
+    }
+
     /// Runs a command that must succeed, and returns its standard output.
     pub async fn run(&self, arguments: &[&str], input: &str) -> String {
         let output = self.try_run(arguments, input).await;

@@ -1,0 +1,180 @@
+//! Notices that the database was put back from an older copy. A *mark* beside it, `high-water.json`, says how far it had
+//! come: its history, its revision, and every account's generation. Where the database is behind its mark, refresh
+//! tokens in it have been spent since, and a spent one must not be sent: the platform may end the login for it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use latchkey::snapshot::page::Epoch;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::snapshot::new_epoch;
+use super::{Result, Store, head, unsigned};
+use crate::config::read_bounded;
+use crate::refresh::clock::UnixMillis;
+use crate::refresh::login_command;
+use crate::state::{self, StateDir, replace_file};
+
+/// The most bytes read of a mark: those of 100,000 accounts and more.
+const MAX_MARK_BYTES: u64 = 8 * 1024 * 1024;
+/// The pause between two marks: what a kill in between leaves unmarked is not noticed when it is lost.
+const MARK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+/// As many calls went unanswered, as far as the engine is to know: it sends such a token no more, and uses the access
+/// token to its end.
+const SPENT: i64 = 2;
+
+/// What it means if no mark can be written.
+pub const UNMARKED: &str = "cannot mark how far the database is; an older copy would go unnoticed";
+
+/// How far a database has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    epoch: Epoch,
+    revision: u64,
+    generations: BTreeMap<String, u64>,
+}
+
+impl Mark {
+    /// Whether a database that is at `now` has lost something since this mark: its revision went back in one history,
+    /// or an account's generation did, which grows in all of them.
+    fn is_ahead_of(&self, now: &Mark) -> bool {
+        let older = self.epoch == now.epoch && self.revision > now.revision;
+        older || self.generations.keys().any(|id| self.outdates(now, id))
+    }
+
+    /// Whether an account of the database at `now` had a later generation at this mark.
+    fn outdates(&self, now: &Mark, id: &str) -> bool {
+        let generations = self.generations.get(id).zip(now.generations.get(id));
+        generations.is_some_and(|(marked, found)| marked > found)
+    }
+}
+
+impl Store {
+    /// Looks whether the database is behind its mark. If so, says so, begins a new history, and keeps refresh tokens
+    /// that have been spent since from being sent. Then marks how far it is. Hold [`StateDir::lock_setup`] meanwhile.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn check_high_water(&self, state: &StateDir, now: UnixMillis) -> Result<()> {
+        // Before the database is looked at: what others write meanwhile cannot seem lost.
+        let mark = read_mark(&path(state));
+        let found = self.mark().await?;
+        if let Some(mark) = mark
+            && mark.is_ahead_of(&found)
+        {
+            tracing::error!(
+                database = %state.database().display(),
+                cure = "put the newest copy back; where there is none, log in to the accounts named below again",
+                "the database is an older copy: what was changed since is lost"
+            );
+            self.distrust_spent(&mark, &found, now).await?;
+        }
+        // A full disk must not keep anybody from looking.
+        if let Err(error) = self.write_mark(state).await {
+            tracing::warn!(%error, "{UNMARKED}");
+        }
+        Ok(())
+    }
+
+    /// Marks how far the database is, if it has moved on. Hold [`StateDir::lock_setup`] meanwhile.
+    ///
+    /// # Errors
+    /// If SQLite fails, or the mark cannot be written.
+    pub async fn write_mark(&self, state: &StateDir) -> Result<()> {
+        let path = path(state);
+        let mark = self.mark().await?;
+        if read_mark(&path).as_ref() == Some(&mark) {
+            return Ok(());
+        }
+        // A struct of text and numbers always serialises.
+        let text = serde_json::to_vec(&mark).unwrap_or_default();
+        Ok(replace_file(&path, &text)?)
+    }
+
+    /// Writes marks as the database moves on, until dropped. A failure is logged and looked past.
+    pub async fn keep_mark(&self, state: &StateDir) {
+        let mut revisions = self.revisions();
+        while revisions.changed().await.is_ok() {
+            let marked = async {
+                let _lock = state.lock_setup()?;
+                self.write_mark(state).await
+            };
+            if let Err(error) = marked.await {
+                tracing::warn!(%error, "{UNMARKED}");
+            }
+            sleep(MARK_INTERVAL).await;
+        }
+    }
+
+    async fn mark(&self) -> Result<Mark> {
+        let mut transaction = self.pool.begin().await?;
+        let (epoch, revision) = head(&mut transaction).await?;
+        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT id, generation FROM accounts")
+            .fetch_all(&mut *transaction)
+            .await?;
+        let generations = rows
+            .into_iter()
+            .map(|(id, generation)| Ok((id, unsigned("accounts.generation", generation)?)));
+        Ok(Mark {
+            epoch,
+            revision,
+            generations: generations.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Begins a new history: Envoy may hold what this database never had. Accounts whose tokens have been replaced since
+    /// keep their access token to its end.
+    async fn distrust_spent(&self, mark: &Mark, found: &Mark, now: UnixMillis) -> Result<()> {
+        let mut change = self.change().await?;
+        new_epoch(change.sql()).await?;
+        for id in found
+            .generations
+            .keys()
+            .filter(|id| mark.outdates(found, id))
+        {
+            let revision = change.next_revision().await?;
+            let account: Option<(String, String)> = sqlx::query_as(
+                "UPDATE accounts SET unanswered = ?1, first_unanswered_at = ?2, reason = ?3, updated_at = ?2, \
+                 revision = ?4 WHERE id = ?5 AND kind = 'oauth' AND status <> 'needs_login' RETURNING name, platform",
+            )
+            .bind(SPENT)
+            .bind(now.0)
+            .bind("its refresh token was spent after this copy of the database was made")
+            .bind(revision)
+            .bind(id)
+            .fetch_optional(change.sql())
+            .await?;
+            if let Some((account, platform)) = account {
+                let cure = login_command(&platform, &account);
+                tracing::error!(
+                    account,
+                    cure,
+                    "the account's refresh token was spent after this copy of the database was made"
+                );
+            }
+        }
+        change.commit().await
+    }
+}
+
+fn path(state: &StateDir) -> PathBuf {
+    state.path().join("high-water.json")
+}
+
+/// The mark, if there is a whole one: it is a help, and what is wrong with it must not keep anybody from starting.
+fn read_mark(path: &Path) -> Option<Mark> {
+    match read_bounded(path, MAX_MARK_BYTES) {
+        Ok(text) => serde_json::from_str(&text)
+            .inspect_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "not a mark of how far the database was; made anew");
+            })
+            .ok(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let error = state::io_error(path, "read it")(error);
+            tracing::warn!(%error, "cannot tell whether the database is an older copy");
+            None
+        }
+    }
+}
