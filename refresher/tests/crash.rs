@@ -189,7 +189,7 @@ fn kill_writers(state: &StateDir, rounds: usize, seed: u64) -> u64 {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        sleep(Duration::from_micros(random.random_range(0..40_000)));
+        sleep(Duration::from_micros(random.random_range(0..30_000)));
         writer.kill().unwrap();
         let output = writer.wait_with_output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
