@@ -27,7 +27,7 @@ const PASTED_CODE: &str = "ac_canary-PASTED-7a8b9c0d1e2f3a4b5c6d";
 const PROMPT: &str = "canary-PROMPT-what-the-caller-asked-2e7d";
 const ECHOED: &str = "rt_canary-ECHOED-by-the-token-endpoint-4f";
 
-/// Row 56: no secret shows up in any log, statistic, admin page, error, command's output or file that a run with good,
+/// No secret shows up in any log, statistic, admin page, error, command's output or file that a run with good,
 /// bad and hostile requests leaves: not as it is, not in base64, hex or URL encoding, and not its last part alone.
 #[test]
 fn no_secret_shows_up_anywhere() {

@@ -114,7 +114,7 @@ fn the_anthropic_client_works_and_understands_refusals() {
     });
 }
 
-/// As a custom provider (codex.md §7.2), at the login of a ChatGPT account and at an API key.
+/// As a custom provider in its `config.toml`, at the login of a ChatGPT account and at an API key.
 #[test]
 fn codex_prints_the_platforms_answer() {
     run(async {

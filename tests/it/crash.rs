@@ -124,7 +124,7 @@ async fn served_beside_poison(stack: &Crashable) -> f64 {
     served as f64 / outcomes.len() as f64
 }
 
-/// Row 40: when the VM that polls crashes, another one takes over within the lease and a tick.
+/// When the VM that polls crashes, another one takes over within the lease and a tick.
 #[test]
 fn another_vm_takes_the_lease_over() {
     run(async {

@@ -89,8 +89,8 @@ fn lag(seen: &[Seen], at: u64) -> u64 {
     last.map_or(0, |last| last.at().saturating_sub(at))
 }
 
-/// Row 2, shortened to 10 rounds of 1,000: 100 requests that get a 401 at the same time, and five commands beside the
-/// daemon, make one refresh call at a time and never send a token twice.
+/// Ten rounds (the engine's own tests make a thousand): 100 requests that get a 401 at the same time, and five commands
+/// beside the daemon, make one refresh call at a time and never send a token twice.
 #[test]
 fn a_storm_of_triggers_is_one_call_at_a_time() {
     run(async {
@@ -236,7 +236,7 @@ fn unix_millis() -> u64 {
     now.as_millis().try_into().expect("a time")
 }
 
-/// Row 4: an answer that is lost on the wire is asked for once more. A server with a grace period answers it, one
+/// An answer that is lost on the wire is asked for once more. A server with a grace period answers it, one
 /// without takes it for a stolen token; both within two calls.
 #[test]
 fn a_lost_answer_is_asked_for_once_more() {
@@ -281,7 +281,7 @@ async fn calls(sim: &Sim, email: &str) -> usize {
     calls.count()
 }
 
-/// Row 5: a token endpoint that is slow, down, limits or sends something else is asked again later, ever more slowly,
+/// A token endpoint that is slow, down, limits or sends something else is asked again later, ever more slowly,
 /// and the account recovers with the next good answer. A 200 that is no answer may have spent the token: it is asked
 /// for once more and not twice.
 #[test]
@@ -354,7 +354,7 @@ fn a_token_endpoint_in_trouble_is_asked_again_later() {
     });
 }
 
-/// Rows 4 and 5: an answer that says that the login is over is believed at once.
+/// An answer that says that the login is over is believed at once.
 #[test]
 fn an_ended_login_is_not_asked_again() {
     run(async {
@@ -399,7 +399,7 @@ fn an_ended_login_is_not_asked_again() {
     });
 }
 
-/// Row 7: a token that the platform revokes early is replaced by one refresh, without a person.
+/// A token that the platform revokes early is replaced by one refresh, without a person.
 #[test]
 fn a_revoked_token_is_replaced() {
     run(async {
@@ -476,7 +476,7 @@ fn a_herd_is_refreshed_eight_at_a_time() {
     });
 }
 
-/// Row 9: an account that is removed, disabled or ended, and a key that is revoked, is out of use within 2 s.
+/// An account that is removed, disabled or ended, and a key that is revoked, is out of use within 2 s.
 #[test]
 fn what_is_taken_away_is_out_of_use_within_two_seconds() {
     const CHAT: &str = "/v1/chat/completions";

@@ -17,7 +17,7 @@ use crate::harness::{
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// Row 38: until the first snapshot every request is refused, in its dialect and with a time to come back, and
+/// Until the first snapshot every request is refused, in its dialect and with a time to come back, and
 /// nothing is sent anywhere.
 #[test]
 fn without_a_snapshot_nothing_is_sent() {
@@ -64,7 +64,7 @@ fn without_a_snapshot_nothing_is_sent() {
     });
 }
 
-/// Row 39: a page that is damaged, of another format, or not the next one is refused and counted, what was there
+/// A page that is damaged, of another format, or not the next one is refused and counted, what was there
 /// stays in use, and the next good page mends it.
 #[test]
 fn a_bad_page_is_never_applied() {
@@ -150,7 +150,7 @@ fn resealed(page: &[u8], from: &str, to: &str) -> Vec<u8> {
     format!("{sum}\n{body}").into_bytes()
 }
 
-/// Row 23: values that would break a header are refused with their page, wherever they stand.
+/// Values that would break a header are refused with their page, wherever they stand.
 #[test]
 fn a_record_with_a_line_break_is_refused() {
     /// The values of a fake account, one of them hostile.
@@ -186,7 +186,7 @@ fn a_record_with_a_line_break_is_refused() {
     });
 }
 
-/// Row 40, as far as it can be seen from outside: of the three VMs of this Envoy, one polls at a time.
+/// As far as it can be seen from outside: of the three VMs of this Envoy, one polls at a time.
 #[test]
 fn one_vm_polls() {
     run(async {
@@ -313,7 +313,7 @@ fn a_killed_envoy_comes_back_within_two_seconds() {
     });
 }
 
-/// Row 43: a stream that runs goes on to its end while its account's token is replaced and its account is taken away.
+/// A stream that runs goes on to its end while its account's token is replaced and its account is taken away.
 #[test]
 fn a_running_stream_is_not_cut() {
     run(async {

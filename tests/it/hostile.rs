@@ -38,7 +38,7 @@ async fn is_unharmed(stack: &Stack) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// Row 20: of every combination of places and counts, only one key in one place passes.
+/// Of every combination of places and counts, only one key in one place passes.
 #[test]
 fn exactly_one_key_in_one_known_place_passes() {
     run(async {
@@ -99,7 +99,7 @@ fn exactly_one_key_in_one_known_place_passes() {
     });
 }
 
-/// Row 21: nothing that Envoy or the filter trusts can come from a caller.
+/// Nothing that Envoy or the filter trusts can come from a caller.
 #[test]
 fn forged_internal_headers_have_no_effect() {
     run(async {
@@ -154,7 +154,7 @@ fn forged_internal_headers_have_no_effect() {
     });
 }
 
-/// Row 21: a caller cannot make Envoy repeat a request, which would be generated and billed again.
+/// A caller cannot make Envoy repeat a request, which would be generated and billed again.
 #[test]
 fn a_caller_cannot_order_retries() {
     run(async {
@@ -175,7 +175,7 @@ fn a_caller_cannot_order_retries() {
     });
 }
 
-/// Row 22: bytes that are not text, in each place, crash no VM.
+/// Bytes that are not text, in each place, crash no VM.
 #[test]
 fn bytes_that_are_not_text_crash_nothing() {
     run(async {
@@ -260,7 +260,7 @@ fn bytes_that_are_not_text_crash_nothing() {
     });
 }
 
-/// Row 24: requests that two servers could read differently, and paths that could walk around the routes.
+/// Requests that two servers could read differently, and paths that could walk around the routes.
 #[test]
 fn smuggling_and_path_tricks_get_their_status() {
     run(async {
@@ -418,7 +418,7 @@ fn smuggling_and_path_tricks_get_their_status() {
     });
 }
 
-/// Row 24: bytes after a request are the next request, never a part of another caller's.
+/// Bytes after a request are the next request, never a part of another caller's.
 #[test]
 fn pipelined_requests_are_authenticated_one_by_one() {
     run(async {
@@ -445,7 +445,7 @@ fn pipelined_requests_are_authenticated_one_by_one() {
     });
 }
 
-/// Row 25: where a request goes is never the caller's to say.
+/// Where a request goes is never the caller's to say.
 #[test]
 fn the_caller_does_not_choose_the_host() {
     run(async {
@@ -496,7 +496,7 @@ fn the_caller_does_not_choose_the_host() {
     });
 }
 
-/// Row 35: a platform's redirect is neither followed nor passed on.
+/// A platform's redirect is neither followed nor passed on.
 #[test]
 fn a_platforms_redirect_leads_nowhere() {
     run(async {

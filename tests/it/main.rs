@@ -8,8 +8,7 @@
 //! | `LATCHKEY_REFRESHER`, `LATCHKEY_SIM` | the refresher's and the simulated platform's programs |
 //! | `LATCHKEY_CLIENTS` | the folder of the real clients |
 //!
-//! Each test states in its name what must hold. Numbers such as "row 20" are rows of the checklist of faults and
-//! threats that this project was designed against; a figure in a test is the target of that row.
+//! Each test states in its name what must hold; a figure in a test is the target that the project promises.
 
 /// How everything is started, watched and ended.
 mod harness;

@@ -30,7 +30,7 @@ async fn state(name: &str) -> Refresher {
     refresher
 }
 
-/// Row 10: a process that is killed while it makes the state directory leaves one that works.
+/// A process that is killed while it makes the state directory leaves one that works.
 #[test]
 fn a_kill_during_the_first_start_leaves_a_usable_state() {
     run(async {
@@ -54,7 +54,7 @@ fn a_kill_during_the_first_start_leaves_a_usable_state() {
     });
 }
 
-/// Row 10: what a command said was saved is there after any number of `kill -9` of other commands and of the daemon,
+/// What a command said was saved is there after any number of `kill -9` of other commands and of the daemon,
 /// and every kill leaves a store that opens.
 #[test]
 fn what_was_saved_survives_kills() {
@@ -84,7 +84,7 @@ fn what_was_saved_survives_kills() {
     });
 }
 
-/// Row 10: a disk that is full is an error of the command that meets it, and what was there stays.
+/// A disk that is full is an error of the command that meets it, and what was there stays.
 #[test]
 fn a_full_disk_is_an_error_and_loses_nothing() {
     run(async {
@@ -220,7 +220,7 @@ fn a_token_that_was_spent_after_the_backup_is_not_sent_again() {
     });
 }
 
-/// Rows 14 and 16: a state directory that somebody else can reach, or that is damaged, foreign or incomplete, is refused
+/// A state directory that somebody else can reach, or that is damaged, foreign or incomplete, is refused
 /// by name and left as it is. The daemon does not start on it either.
 #[test]
 fn a_state_that_is_not_right_is_refused_and_untouched() {
@@ -302,7 +302,7 @@ fn a_state_that_is_not_right_is_refused_and_untouched() {
     });
 }
 
-/// Row 16: files of another user are refused, where this test can make some.
+/// Files of another user are refused, where this test can make some.
 #[test]
 fn another_users_files_are_refused() {
     run(async {
@@ -349,7 +349,7 @@ fn content(state: &Path) -> Vec<(String, Option<Vec<u8>>)> {
     .to_vec()
 }
 
-/// Row 13: a restored backup is a new history: Envoy drops what the backup does not have, though it had seen a later
+/// A restored backup is a new history: Envoy drops what the backup does not have, though it had seen a later
 /// revision.
 #[test]
 fn a_restored_backup_replaces_what_envoy_holds() {
@@ -390,7 +390,7 @@ fn a_restored_backup_replaces_what_envoy_holds() {
     });
 }
 
-/// Rows 17 and 41: no core dump, a socket for this user only, and one daemon on one state.
+/// No core dump, a socket for this user only, and one daemon on one state.
 #[test]
 fn the_daemon_keeps_to_itself() {
     run(async {

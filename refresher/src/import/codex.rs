@@ -1,4 +1,4 @@
-//! Codex CLI's `auth.json` in each of its forms (reference: codex.md §3).
+//! Codex CLI's `auth.json` in each of the forms that its releases wrote.
 //!
 //! The file is read as plain JSON and picked apart by name, because a deserializer's type errors quote what they found,
 //! and here that would be a token.

@@ -1,5 +1,5 @@
-//! Exchanges an id token for an API key of the platform (RFC 8693, with OpenAI's `requested_token`; reference: codex.md
-//! §1.4). Nobody needs it to serve requests; a login does it only where the operator asks.
+//! Exchanges an id token for an API key of the platform (RFC 8693, with OpenAI's own `requested_token`, as Codex CLI
+//! does after a login). Nobody needs it to serve requests; a login does it only where the operator asks.
 
 use secrecy::{ExposeSecret, SecretString};
 

@@ -10,7 +10,7 @@ use reqwest::Url;
 
 use crate::platform::OAuth;
 
-/// Random bytes of the verifier: 86 characters, as Codex CLI sends (reference: codex.md §1.1).
+/// Random bytes of the verifier: 86 characters, as Codex CLI sends.
 const VERIFIER_BYTES: u32 = 64;
 /// Random bytes of the state.
 const STATE_BYTES: u32 = 32;

@@ -1,7 +1,7 @@
 //! Claims of a JSON Web Token, read without verifying its signature.
 //!
 //! They are hints: they name an account to its owner and say when a token is worth refreshing. Nothing is ever
-//! authorised by them (reference: reliability.md row 51), which is why the one door here says "unverified".
+//! authorised by them, since no signature is looked at; which is why the one door here says "unverified".
 
 use std::collections::BTreeMap;
 

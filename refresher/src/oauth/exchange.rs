@@ -1,4 +1,4 @@
-//! Redeems an authorization code for tokens (RFC 6749 §4.1.3), as a form, the way Codex CLI does (codex.md §1.2).
+//! Redeems an authorization code for tokens (RFC 6749 §4.1.3), as a form, the way Codex CLI does.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 pub const QUERY_LIMIT: usize = 8 * 1024;
 /// Characters of the server's description that are shown.
 const DESCRIPTION_LIMIT: usize = 300;
-/// OpenAI may send the state back with this and a word behind it (reference: codex.md §1.1).
+/// OpenAI's server may send the state back with this and a word behind it, and Codex CLI takes it.
 const STATE_SUFFIX: &str = ".onboarding_entrypoint=";
 
 /// The server's answer, with the right state.

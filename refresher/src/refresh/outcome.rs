@@ -1,7 +1,8 @@
 //! What a token endpoint's answer means for the login. Pure.
 //!
-//! The rules are Codex CLI's (reference: codex.md §2.3), with the profile's own list of codes that end a login. What
-//! the endpoint said is never quoted: only its status and error codes that are known beforehand reach a message.
+//! The rules are Codex CLI's (any 401, and 400 with `invalid_grant`, end a login), with the profile's own list of codes
+//! that do so too. What the endpoint said is never quoted: only its status and error codes that are known beforehand
+//! reach a message.
 
 use std::fmt;
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// The tokens in an answer. What is absent stays as it was (RFC 6749 §6; codex.md §2.1).
+/// The tokens in an answer. What is absent stays as it was (RFC 6749 §6; OpenAI's server leaves out what it keeps).
 #[derive(Debug, Clone)]
 pub struct Grant {
     /// The access token and its expiry, `None` where that is unknown.

@@ -1,7 +1,7 @@
 //! Which request headers each platform takes: the simulator's own lists, written from what real
 //! clients send, so that whatever a gateway adds or forgets to take off is refused.
 //!
-//! Sources: reference pages codex §4.2, claude §1.4, and the official OpenAI and Anthropic SDKs.
+//! They are what Codex CLI, Claude Code and the official OpenAI and Anthropic SDKs send.
 
 use http::{HeaderMap, header};
 

@@ -1,4 +1,4 @@
-//! The shape of the JWTs that Codex gets, with its claims (reference page codex §1.5).
+//! The shape of the JWTs that Codex gets, with its claims.
 //!
 //! The signature is random bytes: clients do not verify it, and the platform knows the tokens it
 //! issued by themselves.

@@ -1,5 +1,5 @@
 //! The OAuth server as a state machine: users, authorization codes, refresh token families and
-//! access tokens. It follows reference page codex §1–2; it does no HTTP and reads no clock.
+//! access tokens. It does what OpenAI's was seen to do for Codex CLI; it does no HTTP and reads no clock.
 //!
 //! A *family* is one login: its refresh tokens replace one another, and at most one of them is live.
 //! State lives as long as the process and is bounded by what a test run logs in and refreshes.

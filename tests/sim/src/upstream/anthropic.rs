@@ -1,5 +1,4 @@
-//! The Anthropic API: messages, token counting and models (reference pages claude §1.5, §1.8 and
-//! platforms §3).
+//! The Anthropic API: messages, token counting and models.
 
 use http::HeaderMap;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The ChatGPT backend as Codex uses it (reference page codex §4.3, §5.1, §6).
+//! The ChatGPT backend as Codex uses it.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The OpenAI API: responses, chat completions, embeddings and models (reference page platforms §2).
+//! The OpenAI API: responses, chat completions, embeddings and models.
 
 use serde_json::Value;
 
