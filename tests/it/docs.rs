@@ -2,6 +2,9 @@
 //!
 //! A fenced block after `<!-- run -->` or `<!-- run: HOW -->` is run in the order of the page, in one shell after the
 //! other, with the state and the home directory of this test. Port 8080 becomes a free one.
+//!
+//! In every page, a block after `<!-- check: HOW -->` is read by what it is meant for; a block that nobody runs or
+//! checks is an error, unless it is a picture (`text`).
 
 use std::{
     fs::{self, Permissions},
@@ -11,13 +14,21 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use latchkey::snapshot::{Record, page::PageHeader};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::Command,
 };
 
-use crate::harness::{eventually, program::Program, run, setting, sim::Sim, source_root, stack};
+use crate::harness::{
+    eventually,
+    program::{self, Program},
+    refresher::Refresher,
+    run, setting,
+    sim::Sim,
+    source_root, stack,
+};
 
 /// How long one block may take, logins and the Codex CLI included.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -74,6 +85,136 @@ fn the_readme_does_what_it_says() {
         }
         assert_eq!(reader.sim.count("refused_count").await, 0);
     });
+}
+
+/// The pages of the repository.
+const PAGES: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "bench/README.md",
+    "fuzz/README.md",
+];
+
+/// Every block of a page: the line before it, its language, and its text.
+fn fences(page: &str) -> Vec<(String, String, String)> {
+    let mut fences = Vec::new();
+    let mut before = "";
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let text: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+            fences.push((before.to_owned(), language.to_owned(), text.join("\n")));
+        }
+        before = line;
+    }
+    fences
+}
+
+#[test]
+fn every_block_of_the_pages_is_run_or_checked() {
+    run(async {
+        let folder = stack::new_folder("docs-blocks");
+        let sim = Sim::start(&folder).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        refresher.serve().await;
+        let mut checked = 0;
+        for page in PAGES {
+            let text = fs::read_to_string(source_root().join(page)).expect("the page");
+            for (before, language, block) in fences(&text) {
+                let at = format!("{page}: {language} after {before:?}: {block}");
+                let how = before.strip_prefix("<!-- check: ");
+                match (
+                    how.and_then(|how| how.strip_suffix(" -->")),
+                    language.as_str(),
+                ) {
+                    (None, "text") => {}
+                    (None, _) if before.starts_with("<!-- run") && page == "README.md" => {}
+                    (Some("records"), "json") => {
+                        block.lines().for_each(|line| check_record(line, &at))
+                    }
+                    (Some("page"), "json") => {
+                        serde_json::from_str::<PageHeader>(&block).expect(&at);
+                    }
+                    (Some("reports"), "json") => check_reports(&refresher, &block, &at).await,
+                    (Some("profile"), "toml") => check_profile(&folder, &block, &at).await,
+                    (Some("make"), "sh") => check_make(&block, &at).await,
+                    _ => panic!("nobody runs or checks this: {at}"),
+                }
+                checked += usize::from(how.is_some());
+            }
+        }
+        assert!(checked >= 7, "{checked} blocks");
+    });
+}
+
+/// The filter takes the record, and every field of it means something.
+fn check_record(line: &str, at: &str) {
+    let record = Record::from_line(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {at}"));
+    let meant = record
+        .to_line()
+        .unwrap_or_else(|error| panic!("{error}: {at}"));
+    let meant: Value = serde_json::from_str(&meant).expect(at);
+    let written: Value = serde_json::from_str(line).expect(at);
+    assert!(
+        has_all(&meant, &written),
+        "{meant} does not say all of {at}"
+    );
+}
+
+/// Whether `whole` has every field of `part`, with the same value.
+fn has_all(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, part)| whole.get(key).is_some_and(|whole| has_all(whole, part))),
+        _ => whole == part,
+    }
+}
+
+/// The refresher takes it.
+async fn check_reports(refresher: &Refresher, block: &str, at: &str) {
+    let mut curl = Program::command("curl".as_ref());
+    curl.args(["--silent", "--fail", "--unix-socket"])
+        .arg(refresher.file("run/refresher.sock"))
+        .args([
+            "--header",
+            "content-type: application/json",
+            "--data-binary",
+            block,
+        ])
+        .args(["--write-out", "%{http_code}", "http://refresher/reports"]);
+    let done = program::output_of(curl, LIMIT).await;
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "204", "{at}");
+}
+
+/// The refresher loads it, as the whole of a platform.
+async fn check_profile(folder: &Path, block: &str, at: &str) {
+    let (state, platforms) = (folder.join("profile-state"), folder.join("profiles"));
+    private_folder(&state);
+    fs::create_dir_all(&platforms).expect("a folder");
+    // Another id than any that is built in, so that nothing is merged under it.
+    let block = block.replacen("id = \"codex\"", "id = \"page\"", 1);
+    fs::write(platforms.join("page.toml"), block).expect("written");
+    let config = format!("platforms_dir = {platforms:?}\nacknowledged_terms = ['page']\n");
+    fs::write(state.join("config.toml"), config).expect("written");
+    let mut command = Program::command(&setting("LATCHKEY_REFRESHER"));
+    command.arg("--state-dir").arg(&state).arg("status");
+    let done = program::output_of(command, LIMIT).await;
+    assert!(done.status.success(), "{done:?}: {at}");
+}
+
+/// The make targets are there.
+async fn check_make(block: &str, at: &str) {
+    let mut shell = Program::command("bash".as_ref());
+    let script = format!("make() {{ command make --dry-run \"$@\" > /dev/null; }}\n{block}");
+    shell
+        .current_dir(source_root())
+        .args(["-euo", "pipefail", "-c", &script]);
+    let done = program::output_of(shell, LIMIT).await;
+    assert!(done.status.success(), "{done:?}: {at}");
 }
 
 #[test]
