@@ -195,6 +195,8 @@ pub fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value
         ] },
         "circuit_breakers": { "thresholds": [{
             "max_connections": CIRCUIT, "max_pending_requests": CIRCUIT, "max_requests": CIRCUIT,
+            // Requests that wait for one connection all go to the escape when it fails.
+            "max_retries": CIRCUIT,
         }] },
         "upstream_connection_options": {
             "tcp_keepalive": { "keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4 },

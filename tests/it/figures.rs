@@ -1,9 +1,19 @@
 //! How failover holds under load: the figures that Latchkey promises for it.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
+use rustix::{
+    io::ioctl_fionbio,
+    net::{AddressFamily, SocketType, bind, connect, listen, socket},
+};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -44,11 +54,34 @@ async fn pool(name: &str, policy: &str, accounts: &[&str]) -> Stack {
     stack
 }
 
-/// Moves an account's cluster to a port on which nobody listens.
-async fn unplug(stack: &Stack, account: &str) {
+/// A port on which nobody listens.
+fn closed_port() -> u16 {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("bound").port();
-    drop(free);
+    free.local_addr().expect("bound").port()
+}
+
+/// A port on which connections are neither taken nor refused, as long as what is returned lives: its queue is full.
+fn silent_port() -> (u16, Vec<OwnedFd>) {
+    let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let new = || socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let listener = new();
+    bind(&listener, &any).expect("bound");
+    listen(&listener, 0).expect("listening");
+    let port = std::net::TcpListener::from(listener);
+    let address = port.local_addr().expect("bound");
+    let mut kept = vec![OwnedFd::from(port)];
+    for _ in 0..4 {
+        let waiting = new();
+        ioctl_fionbio(&waiting, true).expect("set");
+        // The first is taken into the queue, the others wait for ever.
+        let _ = connect(&waiting, &address);
+        kept.push(waiting);
+    }
+    (address.port(), kept)
+}
+
+/// Moves an account's cluster to another port.
+async fn replug(stack: &Stack, account: &str, port: u16) {
     let place = stack.folder.join("state/envoy/clusters.json");
     let text = fs::read_to_string(&place).expect("the clusters");
     let mut clusters: Value = serde_json::from_str(&text).expect("JSON");
@@ -122,10 +155,38 @@ fn one_failing_account_of_three_costs_no_request_of_a_hundred_a_second() {
 fn an_account_behind_a_closed_port_costs_no_request() {
     run(async {
         let stack = pool("figures-unplugged", "round_robin", &["bad", "fair", "good"]).await;
-        unplug(&stack, "bad").await;
+        replug(&stack, "bad", closed_port()).await;
         let load = Load::start(stack.caller("many"), CHAT, chat_body(true), 100);
         sleep(Duration::from_secs(5)).await;
         load.assert_all_good(200).await;
+        assert_eq!(heard(&stack).await.get("bad"), None);
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// And where connections are neither taken nor refused: those who wait for one are served by another account when
+/// Envoy has given up on it, which takes five seconds, and the account is then left alone.
+#[test]
+fn an_account_behind_a_silent_port_costs_no_request() {
+    run(async {
+        let accounts = ["bad", "fair", "good"];
+        let stack = pool("figures-silent", "round_robin", &accounts).await;
+        let (port, _kept) = silent_port();
+        replug(&stack, "bad", port).await;
+        let load = Load::start(stack.caller("many"), CHAT, chat_body(true), 20);
+        sleep(Duration::from_secs(8)).await;
+        let caller = stack.caller("many");
+        for _ in 0..6 {
+            let asked = Instant::now();
+            let answer = caller.post(CHAT, &chat_body(true)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(
+                asked.elapsed() < Duration::from_secs(4),
+                "{:?}",
+                asked.elapsed()
+            );
+        }
+        load.assert_all_good(60).await;
         assert_eq!(heard(&stack).await.get("bad"), None);
         assert_eq!(stack.envoy.crashes().await, 0);
     });
