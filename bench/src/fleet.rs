@@ -41,6 +41,14 @@ impl Fleet {
         format!("00000000-0000-4000-8000-{number:012}")
     }
 
+    /// The record of account `number` with its credential of that generation.
+    pub fn account(number: usize, generation: usize) -> String {
+        let (credential, account_id) = (Self::credential(number), Self::account_id(number));
+        format!(
+            r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":{generation},"expires_at":4102444800000}}}}"#
+        )
+    }
+
     /// The records, one line each.
     ///
     /// # Errors
@@ -52,10 +60,7 @@ impl Fleet {
         )];
         let mut members = Vec::new();
         for number in 0..self.size {
-            let (credential, account_id) = (Self::credential(number), Self::account_id(number));
-            lines.push(format!(
-                r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":1,"expires_at":4102444800000}}}}"#
-            ));
+            lines.push(Self::account(number, 1));
             members.push(format!(r#"{{"account":"acc_{number}","weight":1}}"#));
         }
         lines.push(format!(

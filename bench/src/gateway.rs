@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use tokio::{
 use crate::{
     fleet::{AUTHORITY, CLUSTER, Fleet, PATHS},
     load::{Answer, Callers},
-    refresher,
+    refresher::{self, Records},
     upstream::{Seen, Upstream},
 };
 
@@ -61,6 +62,8 @@ pub struct Gateway {
     pub variant: Variant,
     /// Where it listens on the loopback address.
     pub port: u16,
+    /// What its refresher serves; none where it needs none.
+    pub records: Option<Rc<Records>>,
     process: Child,
     log: PathBuf,
 }
@@ -106,9 +109,9 @@ impl Gateway {
         // Free a moment ago; were it taken meanwhile, the gateway would not answer.
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let socket = directory.join("refresher.sock");
-        if variant.filters.wasm().is_some() {
-            refresher::serve(&socket, variant.fleet)?;
-        }
+        let wasm = variant.filters.wasm();
+        let records = wasm.map(|_| refresher::serve(&socket, variant.fleet));
+        let records = records.transpose()?;
         let config = directory.join("gateway.yaml");
         fs::write(
             &config,
@@ -129,6 +132,7 @@ impl Gateway {
         Ok(Self {
             variant,
             port,
+            records,
             process,
             log,
         })

@@ -11,6 +11,7 @@ mod gateway;
 mod load;
 mod refresher;
 mod report;
+mod soak;
 mod upstream;
 
 use std::{fs, path::PathBuf, time::Duration};
@@ -42,6 +43,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 const SMALL: Fleet = Fleet { size: 10 };
 const LARGE: Fleet = Fleet { size: 10_000 };
+const SOAKED: Fleet = Fleet { size: 100 };
 
 /// Measures CPU per request, latency and memory of an Envoy with Latchkey.
 #[derive(Debug, Parser)]
@@ -65,6 +67,11 @@ struct Options {
     /// Three rounds: shows that everything runs, not what it costs.
     #[arg(long)]
     quick: bool,
+
+    /// In place of all that: a million requests and ten thousand changes of the snapshot, and
+    /// what memory does meanwhile. Takes about five minutes.
+    #[arg(long)]
+    soak: bool,
 }
 
 fn main() -> Result<()> {
@@ -79,6 +86,21 @@ async fn measure(options: &Options) -> Result<()> {
     let cores = Cores::of_this_machine()?;
     let scratch = tempfile::tempdir()?;
     let upstream = Upstream::start().await?;
+
+    if options.soak {
+        let directory = scratch.path().join("soak");
+        fs::create_dir(&directory)?;
+        cores.use_for_gateways()?;
+        let variant = Variant {
+            name: "gate + attempt".to_owned(),
+            filters: Filters::GateAndAttempt(options.wasm.clone()),
+            fleet: SOAKED,
+        };
+        let gateway = Gateway::start(variant, &options.envoy, &directory, &upstream)?;
+        cores.use_for_load()?;
+        let callers = gateway.ready(CONNECTIONS, &upstream).await?;
+        return soak::soak(&gateway, callers, CONNECTIONS).await;
+    }
 
     cores.use_for_gateways()?;
     let mut gateways = Vec::new();

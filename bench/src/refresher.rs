@@ -1,6 +1,6 @@
-//! A refresher that serves one snapshot that never changes.
+//! A refresher that serves one snapshot, which changes only when it is told to.
 
-use std::{convert::Infallible, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, convert::Infallible, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -10,35 +10,54 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
-use tokio::{net::UnixListener, task, time};
+use tokio::{net::UnixListener, sync::Notify, task, time};
 
 use crate::fleet::Fleet;
 
 const EPOCH: [u8; 16] = [7; 16];
+
+/// The records that are served, the latest last.
+#[derive(Debug)]
+pub struct Records {
+    lines: RefCell<Vec<String>>,
+    news: Notify,
+}
+
+impl Records {
+    /// Publishes another record, or the next state of one.
+    pub fn push(&self, line: String) {
+        self.lines.borrow_mut().push(line);
+        self.news.notify_waiters();
+    }
+}
 
 /// Serves the snapshot of `fleet` on the Unix socket `path` for as long as the program runs.
 /// Must be called within a `LocalSet`.
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub fn serve(path: &Path, fleet: Fleet) -> Result<()> {
-    let lines = Rc::new(fleet.snapshot()?);
+pub fn serve(path: &Path, fleet: Fleet) -> Result<Rc<Records>> {
+    let records = Rc::new(Records {
+        lines: RefCell::new(fleet.snapshot()?),
+        news: Notify::new(),
+    });
     let listener = UnixListener::bind(path).with_context(|| path.display().to_string())?;
+    let served = Rc::clone(&records);
     task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let lines = Rc::clone(&lines);
+            let records = Rc::clone(&served);
             let service = service_fn(move |request| {
-                let lines = Rc::clone(&lines);
-                async move { Ok::<_, Infallible>(answer(&request, &lines).await) }
+                let records = Rc::clone(&records);
+                async move { Ok::<_, Infallible>(answer(&request, &records).await) }
             });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             task::spawn_local(connection);
         }
     });
-    Ok(())
+    Ok(records)
 }
 
-async fn answer(request: &Request<Incoming>, lines: &[String]) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, records: &Records) -> Response<Full<Bytes>> {
     let mut response = Response::default();
     if request.method() != Method::GET {
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -53,10 +72,13 @@ async fn answer(request: &Request<Incoming>, lines: &[String]) -> Response<Full<
     };
     let number = |name| parameter(name).and_then(|value| value.parse::<u64>().ok());
     let since = number("since").unwrap_or_default();
-    if since >= lines.len() as u64 {
-        time::sleep(Duration::from_secs(number("wait").unwrap_or_default())).await;
+    let news = records.news.notified();
+    if since >= records.lines.borrow().len() as u64 {
+        let wait = Duration::from_secs(number("wait").unwrap_or_default());
+        // An empty page is the answer to a poll without news.
+        let _ = time::timeout(wait, news).await;
     }
-    *response.body_mut() = Full::from(page(lines, since));
+    *response.body_mut() = Full::from(page(&records.lines.borrow(), since));
     response
 }
 
