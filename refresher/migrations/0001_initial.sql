@@ -26,7 +26,7 @@ CREATE TABLE accounts (
     name                TEXT    NOT NULL UNIQUE,
     platform            TEXT    NOT NULL,
     kind                TEXT    NOT NULL CHECK (kind IN ('oauth', 'api_key')),
-    status              TEXT    NOT NULL CHECK (status IN ('active', 'disabled', 'needs_login')),
+    status              TEXT    NOT NULL CHECK (status IN ('active', 'disabled', 'needs_login', 'dead')),
     -- Why the status is what it is, for people.
     reason              TEXT,
     -- A JSON object of text.

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod bucket;
 pub mod client_key;
+pub mod health;
 pub mod model;
 pub mod page;
 pub mod platform;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
+    health::{Health, Held},
     model::{ModelPattern, Models},
     platform::{HeaderPlan, Platform, Requirement, Route},
     pool::{Member, Policy, Pool, Tier},
@@ -47,6 +49,8 @@ pub enum Record {
     Pool(Pool),
     /// What a caller may present.
     Key(ClientKey),
+    /// What is held against an account, and what is left of its quota.
+    Health(Health),
     /// A record that is no more, or must not be used.
     Removed(Removed),
 }
@@ -63,6 +67,8 @@ pub enum Kind {
     Pool,
     /// [`Record::Key`]
     Key,
+    /// [`Record::Health`]
+    Health,
 }
 
 /// Names a record that is gone.
@@ -123,6 +129,7 @@ impl Record {
             Self::Account(account) => (Kind::Account, &account.id),
             Self::Pool(pool) => (Kind::Pool, &pool.id),
             Self::Key(key) => (Kind::Key, &key.id),
+            Self::Health(health) => (Kind::Health, &health.id),
             Self::Removed(removed) => (removed.kind, &removed.id),
         }
     }

@@ -104,8 +104,8 @@ impl View {
                     self.keys.insert(hash, key);
                     Held::Key(hash)
                 }
-                // A bucket holds what is, not what is gone.
-                Record::Removed(_) => continue,
+                // A bucket holds what is, not what is gone, and health has a place of its own.
+                Record::Health(_) | Record::Removed(_) => continue,
             });
         }
         self.version = self.version.wrapping_add(1);
@@ -119,6 +119,7 @@ impl View {
             Kind::Account => self.accounts.len(),
             Kind::Pool => self.pools.len(),
             Kind::Key => self.keys.len(),
+            Kind::Health => 0,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::credential::{Credential, CredentialKind};
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::refresh::login_command;
-use crate::store::{self, NewAccount, Saved};
+use crate::store::{self, NewAccount, Saved, Status};
 
 /// The most bytes of an API key, whatever it comes from.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
@@ -28,10 +28,12 @@ pub enum Command {
     Add(Add),
     /// Show the accounts
     List(status::Json),
-    /// Let an account serve requests again
+    /// Let an account serve requests again that was disabled or is dead
     Enable(Name),
     /// Take an account out of use; its login is kept fresh
     Disable(Name),
+    /// Have every Envoy forget what is held against an account: cool-downs, strikes, a quota that is used up, death
+    Reset(Name),
     /// Delete an account and its credential; a login is revoked at the platform as far as it lets us
     Remove(Name),
 }
@@ -91,6 +93,20 @@ impl Command {
                         "was out of use already"
                     }
                 ))?;
+            }
+            Command::Reset(Name { account }) => {
+                let status = store.reset(&account, now).await?;
+                print(&match status {
+                    Status::Active => format!("{account}: nothing is held against it any more\n"),
+                    Status::Disabled => {
+                        format!(
+                            "{account}: nothing is held against it any more; it is disabled still\n"
+                        )
+                    }
+                    _ => format!(
+                        "{account}: nothing is held against it any more; it needs a login still\n"
+                    ),
+                })?;
             }
             Command::Remove(Name { account }) => remove(context, &account).await?,
         }
@@ -180,7 +196,8 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
     } else if views.is_empty() {
         print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
     } else {
-        let rows: Vec<[String; 5]> = views
+        let now = SystemClock.now();
+        let rows: Vec<[String; 6]> = views
             .iter()
             .map(|view| {
                 [
@@ -189,11 +206,12 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
                     view.kind.to_owned(),
                     view.state(),
                     view.id.clone(),
+                    view.held(now),
                 ]
             })
             .collect();
         print(&table(
-            ["NAME", "PLATFORM", "CREDENTIAL", "STATUS", "ID"],
+            ["NAME", "PLATFORM", "CREDENTIAL", "STATUS", "ID", "HELD"],
             &rows,
         ))?;
     }

@@ -24,6 +24,8 @@ pub enum Status {
     Disabled,
     /// Its login has ended; a person must log in again.
     NeedsLogin,
+    /// The platform says that it is of no use until somebody sees to it. Its login is kept fresh all the same.
+    Dead,
 }
 
 impl Status {
@@ -33,14 +35,20 @@ impl Status {
             Status::Active => "active",
             Status::Disabled => "disabled",
             Status::NeedsLogin => "needs_login",
+            Status::Dead => "dead",
         }
     }
 
-    fn parse(text: &str) -> Result<Status> {
-        [Status::Active, Status::Disabled, Status::NeedsLogin]
-            .into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
+    pub(super) fn parse(text: &str) -> Result<Status> {
+        [
+            Status::Active,
+            Status::Disabled,
+            Status::NeedsLogin,
+            Status::Dead,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
     }
 }
 
@@ -169,7 +177,8 @@ impl Store {
         }
     }
 
-    /// Lets an account serve requests again. True if that changed anything.
+    /// Lets an account serve requests again; of one that was dead, what was learned is forgotten. True if that changed
+    /// anything.
     ///
     /// # Errors
     /// If there is no such account, or it needs a login.
@@ -184,16 +193,16 @@ impl Store {
                     platform: account.platform,
                 });
             }
-            Status::Disabled => {
-                set_status(&mut change, &account.id, Status::Active, None, now).await?
-            }
+            Status::Disabled => {}
+            Status::Dead => change.forget_health(&account.id, now).await?,
         }
+        set_status(&mut change, &account.id, Status::Active, None, now).await?;
         change.commit().await?;
         Ok(true)
     }
 
     /// Takes an account out of use; its login is kept fresh. True if that changed anything: an account that needs a
-    /// login is out of use already.
+    /// login or is dead is out of use already.
     ///
     /// # Errors
     /// If there is no such account.
@@ -330,7 +339,8 @@ async fn add_account(
     Ok(id)
 }
 
-/// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
+/// Leaves a claim alone: its holder may have a call in flight, and another must not join it. What was learned with the
+/// old credential is forgotten.
 async fn renew_account(
     change: &mut Change<'_>,
     old: &Account,
@@ -357,10 +367,10 @@ async fn renew_account(
     .bind(old.id.as_str())
     .execute(change.sql())
     .await?;
-    Ok(())
+    change.forget_health(&old.id, now).await
 }
 
-async fn set_status(
+pub(super) async fn set_status(
     change: &mut Change<'_>,
     id: &AccountId,
     status: Status,
@@ -407,7 +417,7 @@ async fn find(connection: &mut SqliteConnection, name: &str) -> Result<Option<Ac
     row.as_ref().map(account).transpose()
 }
 
-async fn known(connection: &mut SqliteConnection, name: &str) -> Result<Account> {
+pub(super) async fn known(connection: &mut SqliteConnection, name: &str) -> Result<Account> {
     find(connection, name).await?.ok_or_else(|| unknown(name))
 }
 

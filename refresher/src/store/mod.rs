@@ -7,6 +7,7 @@
 mod accounts;
 mod client_keys;
 mod error;
+mod health;
 mod high_water;
 mod keys;
 mod ledger;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 pub use self::accounts::{Account, NewAccount, Saved, Status};
 pub use self::client_keys::{ClientKey, NewClientKey};
 pub use self::error::{Error, Result};
+pub use self::health::{Health, Noticed};
 pub use self::high_water::UNMARKED;
 use self::keys::Keys;
 use self::new_tokens::NewTokens;

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use sqlx::{Row, SqliteConnection};
 
 use super::accounts::vars_from_json;
-use super::{Result, Store, corrupt, head, signed, unsigned};
+use super::{Result, Store, corrupt, head, health, signed, unsigned};
 
 /// A platform to be published, and the `:authority` of its accounts' requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,7 @@ const CHANGED: &str = "SELECT revision, 'platform' AS kind, id FROM platforms WH
      UNION ALL SELECT revision, 'account', id FROM accounts WHERE revision > ?1 \
      UNION ALL SELECT revision, 'pool', id FROM pools WHERE revision > ?1 \
      UNION ALL SELECT revision, 'key', id FROM client_keys WHERE revision > ?1 \
+     UNION ALL SELECT revision, 'health', account FROM health WHERE revision > ?1 \
      UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > ?1 ORDER BY revision";
 
 impl Store {
@@ -123,6 +124,21 @@ impl Store {
         Ok(SnapshotPage { bytes, news })
     }
 
+    /// The revision of the last change of an account or a platform, also of one that is gone.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn accounts_revision(&self) -> Result<u64> {
+        let revision: i64 = sqlx::query_scalar(
+            "SELECT max(coalesce((SELECT max(revision) FROM accounts), 0), \
+             coalesce((SELECT max(revision) FROM platforms), 0), \
+             coalesce((SELECT max(revision) FROM tombstones), 0))",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        unsigned("accounts.revision", revision)
+    }
+
     /// Whether the poller has seen a later state of our history than we have: we were restored from a backup.
     async fn has_lost(&self, epoch: Option<Epoch>, since: u64) -> Result<bool> {
         let (ours, revision) = self.head().await?;
@@ -184,6 +200,7 @@ impl Store {
             "account" => self.account_record(connection, id).await?,
             "pool" => pool(connection, id).await?,
             "key" => client_key(connection, id).await?,
+            "health" => health::record(connection, &id).await?,
             "removed platform" => removed(Kind::Platform, &id)?,
             "removed pool" => removed(Kind::Pool, &id)?,
             _ => removed(Kind::Account, &id)?,

@@ -1,3 +1,4 @@
+mod health;
 mod high_water;
 mod rotation;
 

@@ -50,8 +50,8 @@ pub fn router(
     shutdown: CancellationToken,
 ) -> Router {
     let shared = Shared {
+        reports: Arc::new(Reports::new(store.clone(), on_unauthorized)),
         store,
-        reports: Arc::new(Reports::new(on_unauthorized)),
         settled,
         shutdown,
     };
@@ -120,9 +120,11 @@ impl Shared {
     }
 }
 
-async fn take_reports(State(shared): State<Shared>, Json(batch): Json<Batch>) -> StatusCode {
-    shared.reports.take(batch);
-    StatusCode::NO_CONTENT
+async fn take_reports(State(shared): State<Shared>, Json(batch): Json<Batch>) -> Response {
+    match shared.reports.take(batch).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => failed(&error),
+    }
 }
 
 async fn healthz(State(shared): State<Shared>) -> Response {

@@ -71,16 +71,37 @@ impl Envoy {
         Self::run(folder, &config).await
     }
 
+    /// Another one on the same state, with sockets and a log of its own.
+    pub async fn start_beside(folder: &Path, name: &str) -> Self {
+        let shipped = Self::configure(folder, "envoy.yaml", 0).await;
+        let text = std::fs::read_to_string(&shipped).expect("the configuration");
+        let own = |socket: &str| format!("/{name}-{socket}");
+        let text = ["envoy-admin.sock", "envoy-escape.sock"]
+            .iter()
+            .fold(text, |text, socket| {
+                text.replace(&format!("/{socket}"), &own(socket))
+            });
+        let config = folder.join(format!("{name}.yaml"));
+        std::fs::write(&config, text).expect("written");
+        let admin = folder
+            .join("state/run")
+            .join(format!("{name}-envoy-admin.sock"));
+        Self::run_at(folder, &config, &admin, &format!("envoy-{name}.log")).await
+    }
+
     async fn run(folder: &Path, config: &Path) -> Self {
+        Self::run_at(folder, config, &folder.join(ADMIN_SOCKET), "envoy.log").await
+    }
+
+    async fn run_at(folder: &Path, config: &Path, socket: &Path, log: &str) -> Self {
         let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
         command
             .arg("--config-path")
             .arg(config)
             .args(["--concurrency", "2", "--disable-hot-restart"])
             .args(["--log-level", "info"]);
-        let socket = folder.join(ADMIN_SOCKET);
-        std::fs::remove_file(&socket).ok();
-        let mut program = Program::start(command, &folder.join("envoy.log")).await;
+        std::fs::remove_file(socket).ok();
+        let mut program = Program::start(command, &folder.join(log)).await;
         let admin = reqwest::Client::builder().unix_socket(socket).build();
         let admin = admin.expect("a client");
         let port = eventually("Envoy listens", START_LIMIT, async || {
