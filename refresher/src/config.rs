@@ -24,6 +24,8 @@ pub struct Config {
     pub acknowledged_terms: BTreeSet<String>,
     /// A folder of profiles to merge over the embedded ones.
     pub platforms_dir: Option<PathBuf>,
+    /// Where the sealing keys are, if not in the environment.
+    pub key: Key,
     /// The daemon.
     pub serve: Serve,
     /// The refresh engine.
@@ -31,6 +33,35 @@ pub struct Config {
     pub refresh: Settings,
     /// The clusters that Envoy reads.
     pub envoy: Envoy,
+}
+
+/// `[key]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Key {
+    /// What keeps them.
+    pub source: KeySource,
+    /// The entry's name in the kernel's keyring.
+    pub name: String,
+}
+
+impl Default for Key {
+    fn default() -> Key {
+        Key {
+            source: KeySource::File,
+            name: "latchkey:key".into(),
+        }
+    }
+}
+
+/// `source` of `[key]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeySource {
+    /// The file `key` of the state directory, made at the first start.
+    File,
+    /// The Linux kernel's keyring, where the operator puts them.
+    Keyring,
 }
 
 /// `[serve]`.
@@ -161,7 +192,7 @@ mod tests {
         );
         let config = load(
             "acknowledged_terms = ['codex']\n[serve]\nallowed_uids = [101]\n[refresh]\ngrace_seconds = 300\n\
-             [envoy]\nwasm = '/w'",
+             [envoy]\nwasm = '/w'\n[key]\nsource = 'keyring'",
         )
         .unwrap();
         assert_eq!(
@@ -171,6 +202,7 @@ mod tests {
         assert_eq!(config.serve.allowed_uids, BTreeSet::from([101]));
         assert_eq!(config.refresh.grace, Duration::from_secs(300));
         assert_eq!(load("[refresh]").unwrap(), Config::default());
+        assert_eq!(config.key.source, KeySource::Keyring);
         assert_eq!(
             config.envoy,
             Envoy {
@@ -188,6 +220,7 @@ mod tests {
             (b"[serve]\nallowed_uids = ['root']", "line 2"),
             (b"[refresh]\ngrace_seconds = 301", "of 0 to 300"),
             (b"[refresh]\ngrace = 3", "grace_seconds"),
+            (b"[key]\nsource = 'desktop'", "keyring"),
             (b"[refresh]\ngrace_seconds = -1", "line 2"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use crate::key_source::{Error, MAX_TEXT_BYTES, Vault};
+use crate::key_source::{Error, Given, MAX_TEXT_BYTES, Vault};
 use crate::state::{self, io_error, replace_file, require_private};
 
 /// The file `key` of the state directory.
 #[derive(Debug)]
 pub struct KeyFile(pub PathBuf);
 
-impl Vault for KeyFile {
+impl Given for KeyFile {
     fn place(&self) -> String {
         self.0.display().to_string()
     }
@@ -51,7 +51,9 @@ impl Vault for KeyFile {
             String::from_utf8_lossy(&bytes).into_owned(),
         )))
     }
+}
 
+impl Vault for KeyFile {
     /// Whole or not at all: who is killed meanwhile leaves no half of a key, and none less than there was.
     fn replace(&self, text: &str) -> Result<(), Error> {
         Ok(replace_file(&self.0, text.as_bytes())?)

@@ -1,5 +1,5 @@
-//! Where the sealing keys come from: `LATCHKEY_KEY` and `LATCHKEY_RETIRED_KEYS`, or a *vault* (the key file), in which
-//! the first start makes one. A key is 32 bytes as base64. The first one is meant to seal, the others open what they
+//! Where the sealing keys come from: `LATCHKEY_KEY` and `LATCHKEY_RETIRED_KEYS`, a place where the operator puts them
+//! (the kernel's keyring), or a *vault* (the key file), in which the first start makes one. A key is 32 bytes as base64. The first one is meant to seal, the others open what they
 //! once sealed.
 
 use std::collections::BTreeSet;
@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use rand::RngCore;
 use zeroize::Zeroizing;
 
+use crate::config;
+use crate::kernel_keyring::KernelKeyring;
 use crate::key_file::KeyFile;
 use crate::seal::{KEY_BYTES, Key, KeyId, Keyring};
 use crate::state::{self, StateDir};
@@ -49,18 +51,26 @@ pub enum Error {
         /// What to do.
         cure: &'static str,
     },
-    /// A database without the key that seals it.
-    #[error(
-        "{0}: the key is missing, but there is a database that is sealed with one; put the key back, or set {VARIABLE}"
-    )]
+    /// No key where none may be made: there is a database that is sealed with one, or keys are the operator's to make.
+    #[error("{0}: the key that seals the database is missing; put it there, or set {VARIABLE}")]
     Missing(String),
+    /// The kernel's keyring gives nothing.
+    #[error("{place}: {problem}; {cure}")]
+    Keyring {
+        /// The entry.
+        place: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        cure: &'static str,
+    },
     /// Retired keys, and none that seals.
     #[error("{RETIRED_VARIABLE} is set and {VARIABLE} is not; set both, or neither")]
     RetiredAlone,
 }
 
-/// A place that keeps the keys' text.
-pub trait Vault: fmt::Debug + Send + Sync {
+/// A place that has the keys' text.
+pub trait Given: fmt::Debug + Send + Sync {
     /// Where it is, for messages.
     fn place(&self) -> String;
 
@@ -69,7 +79,10 @@ pub trait Vault: fmt::Debug + Send + Sync {
     /// # Errors
     /// If it cannot be read, or others can read it too.
     fn read(&self) -> Result<Option<Zeroizing<String>>, Error>;
+}
 
+/// A place that keeps the keys' text for us.
+pub trait Vault: Given {
     /// Puts `text` in place of what it holds, durably: it holds the one or the other, whatever happens meanwhile.
     ///
     /// # Errors
@@ -86,6 +99,8 @@ pub enum KeySource {
         /// [`RETIRED_VARIABLE`], empty if unset.
         retired: Zeroizing<String>,
     },
+    /// From a place where the operator puts them.
+    Given(Box<dyn Given>),
     /// From a vault.
     Vault(Box<dyn Vault>),
 }
@@ -94,6 +109,7 @@ impl fmt::Debug for KeySource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeySource::Variables { .. } => formatter.write_str("Variables(…)"),
+            KeySource::Given(place) => formatter.debug_tuple("Given").field(place).finish(),
             KeySource::Vault(vault) => formatter.debug_tuple("Vault").field(vault).finish(),
         }
     }
@@ -102,12 +118,13 @@ impl fmt::Debug for KeySource {
 type KeyBytes = Zeroizing<[u8; KEY_BYTES]>;
 
 impl KeySource {
-    /// The variables if `variable` (which reads the environment) has the first, else the key file.
+    /// The variables if `variable` (which reads the environment) has the first, else what the configuration says.
     ///
     /// # Errors
     /// [`Error::RetiredAlone`].
     pub fn locate(
         state: &StateDir,
+        settings: &config::Key,
         variable: impl Fn(&str) -> Option<Zeroizing<String>>,
     ) -> Result<KeySource, Error> {
         match (variable(VARIABLE), variable(RETIRED_VARIABLE)) {
@@ -116,7 +133,12 @@ impl KeySource {
                 retired: retired.unwrap_or_default(),
             }),
             (None, Some(_)) => Err(Error::RetiredAlone),
-            (None, None) => Ok(KeySource::Vault(Box::new(KeyFile(state.key())))),
+            (None, None) => Ok(match settings.source {
+                config::KeySource::File => KeySource::Vault(Box::new(KeyFile(state.key()))),
+                config::KeySource::Keyring => {
+                    KeySource::Given(Box::new(KernelKeyring(settings.name.clone())))
+                }
+            }),
         }
     }
 
@@ -134,6 +156,9 @@ impl KeySource {
                 }
                 require_few(&keys, RETIRED_VARIABLE, cure)?;
                 keys
+            }
+            KeySource::Given(place) => {
+                read_keys(&**place)?.ok_or_else(|| Error::Missing(place.place()))?
             }
             KeySource::Vault(vault) => {
                 read_keys(&**vault)?.ok_or_else(|| Error::Missing(vault.place()))?
@@ -206,8 +231,8 @@ fn keyring(keys: &[KeyBytes]) -> Keyring {
     Keyring::new(first, keys.collect())
 }
 
-fn read_keys(vault: &dyn Vault) -> Result<Option<Vec<KeyBytes>>, Error> {
-    let cure = "put the right key file back";
+fn read_keys(vault: &(impl Given + ?Sized)) -> Result<Option<Vec<KeyBytes>>, Error> {
+    let cure = "put the right keys back";
     let Some(text) = vault.read()? else {
         return Ok(None);
     };
@@ -264,11 +289,17 @@ fn parse_key(text: &str, place: &str, cure: &'static str) -> Result<KeyBytes, Er
     }
 }
 
+/// The text of the key that consists of this byte alone.
+#[cfg(test)]
+pub(crate) fn encoded(byte: u8) -> String {
+    STANDARD.encode([byte; KEY_BYTES])
+}
+
 /// The key that consists of this byte alone.
 #[cfg(test)]
 pub(crate) fn fixed(byte: u8) -> KeySource {
     KeySource::Variables {
-        first: Zeroizing::new(STANDARD.encode([byte; KEY_BYTES])),
+        first: Zeroizing::new(encoded(byte)),
         retired: Zeroizing::default(),
     }
 }
@@ -284,7 +315,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Memory(Mutex<Option<String>>);
 
-    impl Vault for &'static Memory {
+    impl Given for &'static Memory {
         fn place(&self) -> String {
             "memory".to_owned()
         }
@@ -292,7 +323,9 @@ mod tests {
         fn read(&self) -> Result<Option<Zeroizing<String>>, Error> {
             Ok(self.0.lock().unwrap().clone().map(Zeroizing::new))
         }
+    }
 
+    impl Vault for &'static Memory {
         fn replace(&self, text: &str) -> Result<(), Error> {
             *self.0.lock().unwrap() = Some(text.to_owned());
             Ok(())
@@ -309,10 +342,6 @@ mod tests {
             first: Zeroizing::new(first.to_owned()),
             retired: Zeroizing::new(retired.to_owned()),
         }
-    }
-
-    fn encoded(byte: u8) -> String {
-        STANDARD.encode([byte; KEY_BYTES])
     }
 
     #[test]
@@ -339,6 +368,19 @@ mod tests {
         assert!(matches!(source.load_or_make(false), Err(Error::Missing(_))));
         assert!(matches!(source.add(), Err(Error::Missing(_))));
         assert_eq!(*memory.0.lock().unwrap(), None);
+    }
+
+    #[test]
+    fn keys_that_are_given_are_the_operators_to_make() {
+        let (memory, _) = memory();
+        let source = KeySource::Given(Box::new(memory));
+        assert!(matches!(source.load_or_make(true), Err(Error::Missing(_))));
+        *memory.0.lock().unwrap() = Some(format!("{}\n{}", encoded(2), encoded(1)));
+        let keys = source.load_or_make(true).unwrap();
+        assert_eq!(keys.ids().count(), 2);
+        assert_eq!(source.add().unwrap(), None);
+        assert_eq!(source.keep(&BTreeSet::from([keys.first()])).unwrap(), 0);
+        assert_eq!(source.load().unwrap().ids().count(), 2);
     }
 
     #[test]
@@ -407,11 +449,18 @@ mod tests {
         let only = |name: &'static str| {
             move |asked: &str| (asked == name).then(|| Zeroizing::new(encoded(1)))
         };
-        let located = KeySource::locate(&state, only(RETIRED_VARIABLE));
+        let settings = config::Key::default();
+        let located = KeySource::locate(&state, &settings, only(RETIRED_VARIABLE));
         assert!(matches!(located, Err(Error::RetiredAlone)));
-        let located = KeySource::locate(&state, only(VARIABLE)).unwrap();
+        let located = KeySource::locate(&state, &settings, only(VARIABLE)).unwrap();
         assert!(matches!(located, KeySource::Variables { .. }));
-        let located = KeySource::locate(&state, |_| None).unwrap();
+        let located = KeySource::locate(&state, &settings, |_| None).unwrap();
         assert!(matches!(located, KeySource::Vault(_)));
+        let settings = config::Key {
+            source: config::KeySource::Keyring,
+            ..settings
+        };
+        let located = KeySource::locate(&state, &settings, |_| None).unwrap();
+        assert!(matches!(located, KeySource::Given(_)));
     }
 }

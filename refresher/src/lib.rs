@@ -10,6 +10,7 @@ pub mod credential;
 pub mod envoy;
 pub mod id;
 pub mod import;
+pub mod kernel_keyring;
 pub mod key_file;
 pub mod key_source;
 pub mod log;

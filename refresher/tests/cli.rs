@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use latchkey::snapshot::page::Page;
 use latchkey::snapshot::{Kind, Record};
+use linux_keyutils::{KeyRing, KeyRingIdentifier};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -245,6 +246,52 @@ fn a_running_daemon_takes_a_new_key_over() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("LATCHKEY_RETIRED_KEYS"), "{said}");
+}
+
+#[test]
+fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
+    let installation = Installation::new();
+    installation.ok(&["accounts", "list"]);
+    let (key, database) = (
+        installation.state().join("key"),
+        installation.state().join("latchkey.db"),
+    );
+    let kept = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    let name = format!("latchkey-test:{}", std::process::id());
+    let config = format!("[key]\nsource = 'keyring'\nname = '{name}'\n");
+    fs::write(installation.state().join("config.toml"), config).unwrap();
+    let keyring = KeyRing::from_special_id(KeyRingIdentifier::User, true);
+    let Ok(keyring) = keyring else {
+        println!("skipped: this machine forbids the kernel's keyring: {keyring:?}");
+        return;
+    };
+    let said = installation.fails(&["accounts", "list"]);
+    assert!(said.contains(&name) && said.contains("missing"), "{said}");
+    let entry = match keyring.add_key(name.as_str(), &kept) {
+        Ok(entry) => entry,
+        Err(error) => {
+            println!("skipped: this machine lets nobody add to the keyring: {error:?}");
+            return;
+        }
+    };
+    let opened = installation.run(&["accounts", "list"]);
+    let rotated = installation.run(&["rotate-key"]);
+    fs::remove_file(&database).unwrap();
+    keyring.unlink_key(entry).unwrap();
+    assert!(opened.status.success(), "{opened:?}");
+    assert_eq!(rotated.status.code(), Some(1));
+    assert!(
+        text(&rotated.stderr).contains("yours to make"),
+        "{rotated:?}"
+    );
+    assert!(
+        installation
+            .fails(&["accounts", "list"])
+            .contains("missing"),
+        "none is made"
+    );
+    assert!(!key.exists() && !database.exists());
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Context {
             .collect();
         let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
         let _lock = state.lock_setup()?;
-        let keys = KeySource::locate(&state, |name| {
+        let keys = KeySource::locate(&state, &config.key, |name| {
             // Bytes that are no text are no key either, and must be refused as one.
             std::env::var_os(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
         })?;

@@ -25,10 +25,8 @@ pub async fn run(context: &Context) -> Result<(), Error> {
             Step::Done => break,
         }
     }
-    if !context.store.fixed_keys().is_empty() {
-        print(
-            "LATCHKEY_RETIRED_KEYS is of no more use here: unset it, and restart `refresher serve`.\n",
-        )?;
+    if let Some(left) = context.store.after_rotation() {
+        print(&format!("{left}\n"))?;
     }
     print(
         "A backup of before needs the key of before: keep that one with it, or make a new backup.\n",

@@ -27,6 +27,12 @@ pub enum Refused {
          restart `refresher serve` with both, then run this again"
     )]
     NoNewKey,
+    /// The keys are the operator's to make, and the first of them seals already.
+    #[error(
+        "{0}: its first key seals already, and a new one is yours to make: put it there before the others (make one with: \
+         head -c 32 /dev/urandom | base64), then run this again; `refresher serve` reads it by itself"
+    )]
+    NoNewKeyIn(String),
     /// The running `serve` has other variables.
     #[error(
         "the running `refresher serve` does not have the key {0}; restart it with this LATCHKEY_KEY and \
@@ -95,7 +101,21 @@ impl Store {
                 let ids = self.keys.held();
                 ids.ids().map(|id| format!("{id}\n")).collect()
             }
-            KeySource::Vault(_) => String::new(),
+            KeySource::Given(_) | KeySource::Vault(_) => String::new(),
+        }
+    }
+
+    /// What is left to do for the operator after a rotation, where keys are theirs to keep.
+    pub fn after_rotation(&self) -> Option<String> {
+        match self.keys.source() {
+            KeySource::Variables { .. } => Some(
+                "LATCHKEY_RETIRED_KEYS is of no more use here: unset it, and restart `refresher serve`.".to_owned(),
+            ),
+            KeySource::Given(place) => Some(format!(
+                "All keys but the first are of no more use in {}.",
+                place.place()
+            )),
+            KeySource::Vault(_) => None,
         }
     }
 
@@ -183,7 +203,7 @@ impl Rotation<'_> {
         let resumes = match keys.source() {
             // What a rotation that was cut short left half done, a new key does as well.
             KeySource::Vault(_) => first != self.store.sealing_key().await?,
-            KeySource::Variables { .. } => {
+            KeySource::Variables { .. } | KeySource::Given(_) => {
                 let mut used = self.store.used_keys().await?.into_iter();
                 used.any(|key| key != first)
             }
@@ -198,7 +218,10 @@ impl Rotation<'_> {
             if served.is_some() {
                 return Err(Refused::NoNewKey.into());
             }
-            let made = keys.source().add()?.ok_or(Refused::NoNewKey)?;
+            let made = keys.source().add()?.ok_or_else(|| match keys.source() {
+                KeySource::Given(place) => Refused::NoNewKeyIn(place.place()),
+                _ => Refused::NoNewKey,
+            })?;
             keys.reload()?;
             self.progress = Progress::Switch(made);
             Step::Made(made)

@@ -1,8 +1,12 @@
 //! Key rotation: cut short at every step, under writes, at the key's bound, with keys from the environment.
 
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
 use super::*;
 use crate::key_file::KeyFile;
-use crate::key_source::{KeySource, RETIRED_VARIABLE, VARIABLE, fixed};
+use crate::key_source::{Given, KeySource, RETIRED_VARIABLE, VARIABLE, encoded, fixed};
 use crate::seal::SEALS_PER_KEY;
 use crate::store::{Refused, Step};
 
@@ -225,10 +229,49 @@ async fn what_an_old_key_sealed_is_gone_from_the_files() {
     assert_eq!(found(), 0);
 }
 
+/// Keys that the operator keeps where every process can read them.
+#[derive(Debug)]
+struct Shared(PathBuf);
+
+impl Given for Shared {
+    fn place(&self) -> String {
+        "shared".to_owned()
+    }
+
+    fn read(&self) -> std::result::Result<Option<Zeroizing<String>>, crate::key_source::Error> {
+        Ok(fs::read_to_string(&self.0).ok().map(Zeroizing::new))
+    }
+}
+
+#[tokio::test]
+async fn a_running_process_reads_a_key_that_the_operator_put_there() {
+    let (outer, state) = state();
+    let shared = outer.path().join("shared");
+    let source = || KeySource::Given(Box::new(Shared(shared.clone())));
+    fs::write(&shared, encoded(1)).unwrap();
+    let running = Store::open(&state, source()).await.unwrap();
+    add_login(&running, "alice").await;
+    let error = rotate(&running, &state).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Rotation(Refused::NoNewKeyIn(_))),
+        "{error}"
+    );
+
+    fs::write(&shared, format!("{}\n{}", encoded(2), encoded(1))).unwrap();
+    let store = Store::open(&state, source()).await.unwrap();
+    let new = store.waiting_key().await.unwrap().unwrap();
+    let steps = rotate(&store, &state).await.unwrap();
+    assert_eq!(steps[..2], [Step::Resumed(new), Step::Switched]);
+    add_login(&running, "bob").await;
+    assert_all_open(&running, 2).await;
+    fs::write(&shared, encoded(2)).unwrap();
+    assert_all_open(&Store::open(&state, source()).await.unwrap(), 2).await;
+}
+
 /// The keys 2 and, retired, 1.
 fn both() -> KeySource {
     let state = state().1;
-    KeySource::locate(&state, |name| {
+    KeySource::locate(&state, &crate::config::Key::default(), |name| {
         let KeySource::Variables { first, .. } = fixed(match name {
             VARIABLE => 2,
             RETIRED_VARIABLE => 1,

@@ -1,0 +1,80 @@
+//! Keys in the Linux kernel's keyring (keyrings(7)): in memory, out of every file's and other user's reach, and gone with
+//! the next start of the machine. So the keys are the operator's to make, keep and put there; nothing here writes.
+
+use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
+use zeroize::Zeroizing;
+
+use crate::key_source::{Error, Given};
+
+/// An entry of type `user` in the user's keyring, `@u`.
+#[derive(Debug)]
+pub struct KernelKeyring(pub String);
+
+impl Given for KernelKeyring {
+    fn place(&self) -> String {
+        format!("the entry {:?} of the kernel's keyring @u", self.0)
+    }
+
+    fn read(&self) -> Result<Option<Zeroizing<String>>, Error> {
+        let failed = |problem: &str, cure| Error::Keyring {
+            place: self.place(),
+            problem: problem.to_owned(),
+            cure,
+        };
+        let found = KeyRing::from_special_id(KeyRingIdentifier::User, false)
+            .and_then(|keyring| keyring.search(&self.0))
+            .and_then(|entry| entry.read_to_vec());
+        match found.map(Zeroizing::new) {
+            Ok(bytes) => Ok(Some(Zeroizing::new(
+                String::from_utf8_lossy(&bytes).into_owned(),
+            ))),
+            Err(KeyError::KeyDoesNotExist | KeyError::KeyringDoesNotExist) => Ok(None),
+            Err(KeyError::AccessDenied) => Err(failed(
+                "it may not be read",
+                "@u must be linked to the session's keyring (under systemd: KeyringMode=shared), or the entry must let \
+                 its owner read it: keyctl setperm",
+            )),
+            Err(KeyError::KeyExpired | KeyError::KeyRevoked | KeyError::KeyRejected) => Err(
+                failed("it has expired or was revoked", "put it there again"),
+            ),
+            Err(error) => Err(failed(
+                &format!("{error:?}"),
+                "the kernel must have key retention, and nothing (such as a container's seccomp filter) may forbid keyctl",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_source::KeySource;
+    use crate::seal::{KEY_BYTES, Key};
+
+    #[test]
+    fn what_the_operator_puts_there_is_read() {
+        let name = format!("latchkey-test:{}", crate::id::random_hex(16));
+        let keyring = match KeyRing::from_special_id(KeyRingIdentifier::User, true) {
+            Ok(keyring) => keyring,
+            Err(error) => {
+                println!("skipped: this machine forbids the kernel's keyring: {error:?}");
+                return;
+            }
+        };
+        let source = KeySource::Given(Box::new(KernelKeyring(name.clone())));
+        let error = source.load_or_make(true).unwrap_err();
+        assert!(matches!(error, Error::Missing(_)), "{error}");
+        let text = format!("{}\n", crate::key_source::encoded(7));
+        let entry = match keyring.add_key(name.as_str(), text.as_bytes()) {
+            Ok(entry) => entry,
+            Err(error) => {
+                println!("skipped: this machine lets nobody add to the keyring: {error:?}");
+                return;
+            }
+        };
+        let loaded = source.load_or_make(true);
+        keyring.unlink_key(entry).unwrap();
+        assert_eq!(loaded.unwrap().first(), Key::new(&[7; KEY_BYTES]).id());
+        assert!(matches!(source.load(), Err(Error::Missing(_))));
+    }
+}
