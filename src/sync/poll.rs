@@ -1,7 +1,7 @@
 //! The long poll, as a state machine: ticks and answers in, requests out.
 
-use super::publish::{self, Applied, Refused};
-use crate::host::SharedData;
+use super::publish::{self, Refused};
+use crate::{host::SharedData, snapshot::bucket::Head};
 
 /// The shortest wait after a poll that failed, in milliseconds; it doubles with each failure.
 const FIRST_RETRY_MS: u64 = 200;
@@ -34,8 +34,8 @@ pub struct Poll {
 /// What an answer brought.
 #[derive(Debug)]
 pub enum Answer {
-    /// A page; shared data holds its state now.
-    Applied(Applied),
+    /// A page; shared data holds this state now.
+    Applied(Head),
     /// A page that was refused; everything is asked for anew.
     Refused(Refused),
     /// Another status than 200: the refresher is away or in trouble.
@@ -96,11 +96,11 @@ impl Poller {
         if status != b"200" {
             return self.failed(now);
         }
-        match publish::apply(shared, body, now) {
-            Ok(applied) => {
+        match publish::apply(shared, body) {
+            Ok(head) => {
                 self.failures = 0;
                 self.reset = false;
-                Answer::Applied(applied)
+                Answer::Applied(head)
             }
             Err(refused) => {
                 self.failed(now);

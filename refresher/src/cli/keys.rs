@@ -1,19 +1,23 @@
 //! `refresher keys`.
 
 use clap::{Args, Subcommand};
+use latchkey::limit::SubjectKind;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::limit_flags::{TermFlags, Use};
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error, status};
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::DEFAULT_POOL;
+use crate::store::{DEFAULT_POOL, KeyTerms};
 
 /// What to do with client keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a key and print it, this once
     Create(Create),
+    /// Change a key's limits or end
+    Set(Set),
     /// Show the keys; never the keys themselves
     List(status::Json),
     /// Refuse a key from now on
@@ -28,9 +32,20 @@ pub struct Create {
     /// The pool of accounts that serves it
     #[arg(long, default_value = DEFAULT_POOL)]
     pool: String,
+    #[command(flatten)]
+    terms: TermFlags,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
+}
+
+/// What to change.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// Its name or id
+    key: String,
+    #[command(flatten)]
+    terms: TermFlags,
 }
 
 /// Which key.
@@ -49,9 +64,10 @@ impl Command {
         let now = SystemClock.now();
         match self {
             Command::Create(create) => {
+                let terms = create.terms.terms(now)?;
                 let new = context
                     .store
-                    .create_client_key(&create.name, &create.pool, now)
+                    .create_client_key(&create.name, &create.pool, &terms, now)
                     .await?;
                 if create.json {
                     let id = new.id.as_str();
@@ -67,6 +83,14 @@ impl Command {
                     print(&format!("{}\n", new.key.expose_secret()))?;
                 }
             }
+            Command::Set(Set { key, terms }) => {
+                let terms = terms.terms(now)?;
+                if terms == KeyTerms::default() {
+                    return Err("expected at least one flag that says what to change; see: refresher keys set --help".into());
+                }
+                context.store.set_client_key(&key, &terms).await?;
+                print(&format!("{key}: changed\n"))?;
+            }
             Command::List(json) => list(context, json).await?,
             Command::Revoke(Revoke { key }) => {
                 let id = context.store.revoke_client_key(&key, now).await?;
@@ -80,6 +104,7 @@ impl Command {
 async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     let keys = context.store.client_keys().await?;
     let now = SystemClock.now();
+    let used = Use::of(context, now).await?;
     if format.json {
         let keys: Vec<_> = keys
             .iter()
@@ -87,6 +112,8 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                 json!({
                     "id": key.id.as_str(), "name": key.name, "prefix": key.prefix, "pool": key.pool,
                     "created_at": key.created_at.0, "revoked_at": key.revoked_at.map(|time| time.0),
+                    "expires_at": key.expires_at.map(|time| time.0),
+                    "limits": used.json(SubjectKind::Key, key.id.as_str(), &key.limits),
                 })
             })
             .collect();
@@ -94,12 +121,14 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     } else if keys.is_empty() {
         print("No keys yet. Make one: refresher keys create NAME\n")?;
     } else {
-        let rows: Vec<[String; 6]> = keys
+        let rows: Vec<[String; 7]> = keys
             .iter()
             .map(|key| {
-                let state = match key.revoked_at {
-                    Some(time) => format!("revoked {}", relative(time, now)),
-                    None => "in use".to_owned(),
+                let state = match (key.revoked_at, key.expires_at) {
+                    (Some(time), _) => format!("revoked {}", relative(time, now)),
+                    (None, Some(time)) if time <= now => format!("expired {}", relative(time, now)),
+                    (None, Some(time)) => format!("in use, ends {}", relative(time, now)),
+                    (None, None) => "in use".to_owned(),
                 };
                 let made = relative(key.created_at, now);
                 [
@@ -108,12 +137,13 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                     key.pool.clone(),
                     state,
                     made,
+                    used.text(SubjectKind::Key, key.id.as_str(), &key.limits),
                     key.id.to_string(),
                 ]
             })
             .collect();
         print(&table(
-            ["NAME", "KEY", "POOL", "STATUS", "MADE", "ID"],
+            ["NAME", "KEY", "POOL", "STATUS", "MADE", "LIMITS", "ID"],
             &rows,
         ))?;
     }

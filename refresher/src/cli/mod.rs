@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod import;
 pub mod keys;
+pub mod limit_flags;
 pub mod login;
 mod output;
 pub mod refresh;
@@ -72,10 +73,10 @@ enum Command {
     Refresh(refresh::Refresh),
     /// Show the accounts and how they are
     Status(status::Show),
-    /// Add, list, switch or remove accounts
+    /// Add, list, change, switch or remove accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
-    /// Make, list or revoke the keys that callers present
+    /// Make, list, change or revoke the keys that callers present
     #[command(subcommand)]
     Keys(keys::Command),
     /// Make a new sealing key and seal everything anew with it, also while `serve` runs
