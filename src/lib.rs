@@ -27,7 +27,6 @@ pub mod header;
 pub mod health;
 pub mod host;
 pub mod id;
-pub mod limit;
 pub mod meter;
 pub mod secret;
 #[cfg(target_arch = "wasm32")]

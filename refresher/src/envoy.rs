@@ -132,15 +132,28 @@ impl ClustersFile {
     /// Follows the store until dropped. A failure is logged, and mended with the next change.
     pub async fn follow(mut self, store: &Store) {
         let mut revisions = store.revisions();
+        let mut written = None;
+        let mut leaving = false;
         loop {
             let revision = *revisions.borrow_and_update();
-            match self.refresh(store).await {
-                Ok(true) => sleep(SETTLE).await,
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "cannot keep Envoy's clusters current"),
+            // Most news is of accounts' health, and changes no cluster.
+            let accounts = store.accounts_revision().await.ok();
+            if leaving || accounts.is_none() || accounts != written {
+                match self.refresh(store).await {
+                    Ok(added) => {
+                        written = accounts;
+                        if added {
+                            sleep(SETTLE).await;
+                        }
+                    }
+                    Err(error) => {
+                        written = None;
+                        tracing::error!(%error, "cannot keep Envoy's clusters current");
+                    }
+                }
             }
             self.settled.send_replace(revision);
-            let leaving = self.clusters.values().any(|cluster| cluster.gone.is_some());
+            leaving = self.clusters.values().any(|cluster| cluster.gone.is_some());
             tokio::select! {
                 changed = revisions.changed() => if changed.is_err() {
                     return;

@@ -13,13 +13,15 @@ use crate::config;
 use crate::envoy::ClustersFile;
 use crate::oauth::refresh::TokenEndpoints;
 use crate::platform::{Catalog, Profile};
-use crate::refresh::clock::SystemClock;
+use crate::refresh::clock::{Clock, SystemClock};
 use crate::refresh::engine::Engine;
-use crate::refresh::login_command;
+use crate::refresh::{enable_command, login_command};
 use crate::store::{Status, Store};
 use crate::sync::socket::Socket;
 use crate::sync::{self, OnUnauthorized};
 
+/// How often what has ended of accounts' health is deleted.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long answers on the socket may take to get out once all long polls have ended.
 const ANSWERING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -77,6 +79,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         () = store.watch() => Ok(()),
         () = store.keep_mark(&state) => Ok(()),
         () = clusters.follow(&store) => Ok(()),
+        () = prune(&store) => Ok(()),
     };
     tracing::info!("stopping");
     shutdown.cancel();
@@ -101,6 +104,16 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     outcome
 }
 
+/// Deletes what has ended, until dropped. A failure is logged and looked past.
+async fn prune(store: &Store) {
+    loop {
+        tokio::time::sleep(PRUNE_INTERVAL).await;
+        if let Err(error) = store.prune_health(SystemClock.now()).await {
+            tracing::warn!(%error, "cannot delete what has ended of accounts' health");
+        }
+    }
+}
+
 /// The signals that tell a daemon to stop.
 struct Stops {
     terminate: Signal,
@@ -123,12 +136,21 @@ impl Stops {
     }
 }
 
-/// Says which accounts nobody can use because their platform is off or their login has ended.
+/// Says which accounts nobody can use because their platform is off, their login has ended or they are dead.
 async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> Result<(), Error> {
     for account in store.accounts().await? {
         if account.status == Status::NeedsLogin {
             let cure = login_command(&account.platform, &account.name);
             tracing::warn!(account = account.name, cure, "an account needs a new login");
+        }
+        if account.status == Status::Dead {
+            let cure = enable_command(&account.name);
+            tracing::warn!(
+                account = account.name,
+                cure,
+                reason = account.reason,
+                "an account is dead"
+            );
         }
         if let Err(error) = catalog.usable(&account.platform) {
             tracing::warn!(account = account.name, %error, "an account cannot be used");

@@ -37,8 +37,6 @@ pub struct Passage {
     pub lacks: Lacks,
     /// It asks for this account and no other.
     pub wish: bool,
-    /// Whose context at the gate holds the request's streams, where such are limited.
-    pub slot: Option<u32>,
 }
 
 /// An absolute URL without a query, in visible ASCII; empty where the request's own is not so, or
@@ -114,7 +112,6 @@ impl Passage {
             session,
             lacks,
             wish,
-            slot,
         } = self;
         let mut text = format!("account={account} key={key} pool={pool} url={}", url.0);
         // Writing to a String does not fail.
@@ -130,9 +127,6 @@ impl Passage {
             (*wish, " wish=account"),
         ] {
             text.push_str(if is_so { flag } else { "" });
-        }
-        if let Some(slot) = slot {
-            let _ = write!(text, " slot={slot}");
         }
         if *since > 0 {
             let _ = write!(text, " since={since} tried=");
@@ -177,10 +171,6 @@ impl Passage {
                 store_false: has("lacks=store_false"),
             },
             wish: has("wish=account"),
-            slot: match field("slot") {
-                Some(slot) => Some(slot.parse().ok()?),
-                None => None,
-            },
         })
     }
 
@@ -228,7 +218,6 @@ mod tests {
             session: None,
             lacks: Lacks::default(),
             wish: false,
-            slot: None,
         }
     }
 
@@ -241,7 +230,6 @@ mod tests {
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");
-        second.slot = Some(7);
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
         let told = Passage {
             model: HeaderText::try_from("gpt-6.1-sol").ok(),

@@ -24,7 +24,6 @@ use crate::{
     header::{HeaderMap, HeaderText},
     health::Board,
     id::Id,
-    limit::FullAccounts,
     snapshot::{Account, KeyHash, Models, View},
 };
 
@@ -52,8 +51,6 @@ pub struct Knowledge<'a> {
     pub view: Option<&'a View>,
     /// The accounts that are out.
     pub board: &'a Board,
-    /// The accounts that are at a limit.
-    pub full: &'a FullAccounts,
     /// Unix milliseconds.
     pub now: u64,
     /// Whether the request may still wait for a fresh credential.
@@ -121,16 +118,6 @@ impl Request {
         }
     }
 
-    /// What it is known by from its last pass, if it has had one.
-    pub fn passed(&self) -> Option<&Passage> {
-        self.passed.as_ref()
-    }
-
-    /// The answer of a refusal, in the dialect that its caller speaks.
-    pub fn refused(&self, refusal: &Refusal) -> Reply {
-        refusal.reply(Head::of(&self.headers).dialect)
-    }
-
     /// The request with what its body says.
     pub fn with_facts(self, facts: Facts) -> Self {
         Self { facts, ..self }
@@ -170,7 +157,7 @@ impl Gate {
         knowledge: &Knowledge<'_>,
     ) -> Result<Result<Wanted, Reply>, Refusal> {
         let view = knowledge.view.ok_or(Refusal::NotReady)?;
-        let subject = Subject::of(request, view, knowledge.now)?;
+        let subject = Subject::of(request, view)?;
         if request.headers.first("upgrade").is_some() || head.method == b"CONNECT" {
             return Err(Refusal::Upgrade);
         }
@@ -208,7 +195,7 @@ impl Gate {
     ) -> Result<Decision, Refusal> {
         let Knowledge { view, now, .. } = *knowledge;
         let view = view.ok_or(Refusal::NotReady)?;
-        let subject = Subject::of(request, view, now)?;
+        let subject = Subject::of(request, view)?;
         let Subject { key, pool, .. } = subject;
         let passed = request.passed.as_ref();
         let model = subject.model.map(HeaderText::as_str);
@@ -221,7 +208,6 @@ impl Gate {
             session: subject.session,
             now,
             board: knowledge.board,
-            full: knowledge.full,
             tried: passed.map_or(&[], |passed| &passed.tried),
             model,
             lacks: subject.lacks,
@@ -270,7 +256,6 @@ impl Gate {
                     session: subject.session,
                     lacks: subject.lacks,
                     wish: subject.wish.is_some(),
-                    slot: None,
                 },
                 account,
             })),
@@ -285,7 +270,6 @@ impl Gate {
             session: None,
             now: knowledge.now,
             board: knowledge.board,
-            full: knowledge.full,
             tried: &passage.tried,
             model: passage.model.as_ref().map(HeaderText::as_str),
             lacks: passage.lacks,
@@ -345,7 +329,7 @@ impl Tables {
 
 impl<'a> Subject<'a> {
     /// What a request is, by its client key and its body, or by what the filter state says.
-    fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
+    fn of(request: &'a Request, view: &'a View) -> Result<Self, Refusal> {
         if let Some(passed) = &request.passed {
             return Ok(Self {
                 key: &passed.key,
@@ -360,9 +344,6 @@ impl<'a> Subject<'a> {
         let Request { headers, facts, .. } = request;
         let hash = request.key.as_ref().ok_or(Refusal::NoKey)?;
         let key = view.key(hash).ok_or(Refusal::UnknownKey)?;
-        if key.is_expired(now) {
-            return Err(Refusal::KeyExpired(key.name.clone()));
-        }
         let pool = match headers.first(POOL_HEADER) {
             None => &key.pool,
             Some(wish) => {

@@ -5,16 +5,19 @@
 //! ends by itself at its time. Where that time was only a guess the account is half-open then:
 //! the request that finds it so takes a [`Board::probe`], which keeps the others away for a
 //! moment, and a good answer takes the entry down.
+//!
+//! What changes for requests goes to the refresher as well, which keeps it and tells every Envoy
+//! ([`Board::take`]), this one included: what it already knows changes nothing here.
 
+mod entry;
 pub mod quota;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::entry::Entry;
 use self::quota::{Outlook, Quotas};
 use crate::{
     id::Id,
-    snapshot::Account,
-    verdict::{Reason, Scope, Verdict},
+    snapshot::{Account, Health, Held},
+    verdict::{Reason, Verdict},
 };
 
 /// The most entries. A new one takes the place of the one that ends first.
@@ -39,34 +42,6 @@ pub const STRIKES: u32 = 3;
 /// The time in which they must come, in milliseconds.
 pub const STRIKES_MS: u64 = 10_000;
 
-/// An account that is out, or about to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// The account.
-    pub account: Id,
-    /// For all of it or for one model.
-    pub scope: Scope,
-    /// The credential that the verdict is about, where another would change it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u64>,
-    /// The end, in Unix milliseconds; 0 where the account is not out yet.
-    pub until: u64,
-    /// Whether the platform did not say when.
-    pub guessed: bool,
-    /// Why.
-    pub reason: Reason,
-    /// How many answers have blamed the platform since `struck_at`, in Unix milliseconds.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub strikes: u32,
-    /// When the first of those came.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub struck_at: u64,
-}
-
-fn is_zero<T: PartialEq + Default>(number: &T) -> bool {
-    *number == T::default()
-}
-
 /// The accounts that are out, and beside them what is known of every account's quota.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Board {
@@ -74,6 +49,22 @@ pub struct Board {
     entries: Vec<Entry>,
     quotas: Quotas,
 }
+
+/// What a verdict changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Nothing,
+    /// A strike came or went, which nobody else needs to know of.
+    Noted,
+    /// This keeps requests away now.
+    Out(Entry),
+    /// A guess that kept requests away is taken down.
+    Recovered,
+}
+
+/// The most that is taken from the refresher of one account: a limit for each of its models.
+pub const MAX_ACCOUNT_ENTRIES: usize = 64;
 
 /// How an account stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,10 +137,10 @@ impl Board {
             .iter()
             .filter(|entry| entry.is_about(account, model))
         {
-            if now < entry.until {
+            if entry.is_out(now) {
                 return Standing::Out(entry);
             }
-            if entry.guessed && entry.until > 0 {
+            if entry.is_half_open(now) {
                 half_open = Some(entry);
             }
         }
@@ -158,43 +149,64 @@ impl Board {
 
     /// Posts what `verdict` says about `account`; whether the board changed.
     pub fn post(&mut self, account: &Account, verdict: &Verdict, now: u64) -> bool {
+        self.learn(account, None, verdict, now) != Change::Nothing
+    }
+
+    /// Posts what `verdict` on a request for `model` says about `account` at `now`. The same news
+    /// again is none.
+    pub fn learn(
+        &mut self,
+        account: &Account,
+        model: Option<&str>,
+        verdict: &Verdict,
+        now: u64,
+    ) -> Change {
         let entry = match verdict {
-            Verdict::Fine => return self.clear(account, None),
-            Verdict::CallersFault => return false,
+            Verdict::Fine => return self.clear(account, model),
+            Verdict::CallersFault => return Change::Nothing,
             Verdict::CoolingDown {
                 scope,
                 until,
                 guessed,
                 reason,
-            } => Entry {
-                account: account.id.clone(),
-                scope: scope.clone(),
-                generation: None,
-                until: *until,
-                guessed: *guessed,
-                reason: reason.clone(),
-                strikes: 0,
-                struck_at: 0,
-            },
-            Verdict::CredentialExpired => Entry {
-                generation: Some(account.generation),
-                ..Entry::guess(account, now, REFRESH_WAIT_MS, "credential_expired")
-            },
+            } => {
+                let held = Held {
+                    scope: scope.clone(),
+                    until: *until,
+                    guessed: *guessed,
+                    reason: reason.clone(),
+                    at: now,
+                };
+                Entry::of(&account.id, held)
+            }
+            Verdict::CredentialExpired => {
+                let reason = Reason::known("credential_expired");
+                Entry {
+                    generation: Some(account.generation),
+                    ..Entry::guess(account, now, REFRESH_WAIT_MS, reason)
+                }
+            }
             Verdict::Dead { reason } => Entry {
-                reason: reason.clone(),
-                ..Entry::guess(account, now, DEAD_MS, "dead")
+                generation: Some(account.generation),
+                dead: true,
+                ..Entry::guess(account, now, DEAD_MS, reason.clone())
             },
             Verdict::PlatformTrouble { until } => self.strike(account, *until, now),
         };
-        // A late answer to an older request does not shorten what the platform itself said.
-        let stands = self.entries.iter().any(|old| {
-            let same = old.account == entry.account && old.scope == entry.scope;
-            same && !old.guessed && old.until > now.max(entry.until)
+        let old = self.entries.iter().find(|old| old.is_beside(&entry));
+        let known = old.is_some_and(|old| {
+            let stands = old.generation.is_none() && old.held().stands_against(&entry.held(), now);
+            stands || old.says_the_same_as(&entry, now)
         });
-        if !stands {
-            self.put(entry, now);
+        if known {
+            return Change::Nothing;
         }
-        !stands
+        self.put(entry.clone(), now);
+        if entry.until > 0 {
+            Change::Out(entry)
+        } else {
+            Change::Noted
+        }
     }
 
     /// Whether there is something about `account` that a good answer to a request for `model`
@@ -204,15 +216,79 @@ impl Board {
         guesses.any(|entry| entry.account == account.id && entry.scope.covers(model))
     }
 
-    /// Takes the probe of a half-open account: until it is answered, or for [`PROBE_MS`], the
-    /// account is out for everybody else.
+    /// Takes the probe of a half-open account: until it is answered or given back, or for
+    /// [`PROBE_MS`], the account is out for everybody else.
     pub fn probe(&mut self, account: &Account, model: Option<&str>, now: u64) {
-        let until = now.saturating_add(PROBE_MS);
         for entry in &mut self.entries {
-            if entry.guessed && entry.until <= now && entry.is_about(account, model) {
-                entry.until = until;
+            if entry.is_half_open(now) && entry.is_about(account, model) {
+                entry.probe_until = now.saturating_add(PROBE_MS);
             }
         }
+    }
+
+    /// Gives back the probe of `account` that was taken at `taken_at`: its request went away
+    /// before there was an answer. Whether it was still out.
+    pub fn give_back(&mut self, account: &Id, taken_at: u64) -> bool {
+        let until = taken_at.saturating_add(PROBE_MS);
+        let mut given = false;
+        for entry in &mut self.entries {
+            if entry.account == *account && entry.probe_until == until {
+                entry.probe_until = 0;
+                given = true;
+            }
+        }
+        given
+    }
+
+    /// Takes what the refresher knows of an account at `now`: later knowledge wins, what was
+    /// learned before the last reset is forgotten, and what the refresher had and has no more is
+    /// over. Whether the board changed.
+    pub fn take(&mut self, health: &Health, now: u64) -> bool {
+        let id = &health.id;
+        let is_old = |at: u64| health.reset_at > 0 && (at <= health.reset_at || at > now);
+        let before = self.entries.len();
+        self.entries.retain(|entry| {
+            let gone = || {
+                let has = |held: &Held| held.scope == entry.scope;
+                entry.told && !health.entries.iter().any(has)
+            };
+            entry.account != *id || !(is_old(entry.at) || gone())
+        });
+        let mut changed = self.entries.len() != before;
+        let news = health.entries.iter().take(MAX_ACCOUNT_ENTRIES);
+        for held in news.filter(|held| !held.has_ended(now) && !is_old(held.at)) {
+            let theirs = Entry {
+                told: true,
+                ..Entry::of(id, held.clone())
+            };
+            let place = self.entries.iter_mut();
+            match place.into_iter().find(|old| old.is_beside(&theirs)) {
+                Some(ours) if ours.held() == *held => {
+                    changed |= !ours.told;
+                    ours.told = true;
+                }
+                // Of two that were learned at the same time the refresher's is everybody's.
+                Some(ours) if ours.at == held.at || ours.held().yields_to(held, now) => {
+                    self.put(theirs, now);
+                    changed = true;
+                }
+                Some(_) => {}
+                None => {
+                    self.put(theirs, now);
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// What keeps requests away at `now` and was learned before `before`, and the refresher has
+    /// not said that it has.
+    pub fn untold(&self, before: u64, now: u64) -> impl Iterator<Item = &Entry> {
+        let untold = self.entries.iter().filter(|entry| !entry.told);
+        untold.filter(move |entry| {
+            (entry.is_limit() || entry.dead) && entry.until > now && entry.at < before
+        })
     }
 
     /// The entry after one more answer that blames the platform.
@@ -237,27 +313,31 @@ impl Board {
             },
             strikes,
             struck_at,
-            ..Entry::guess(account, now, 0, "platform_trouble")
+            ..Entry::guess(account, now, 0, Reason::known("platform_trouble"))
         }
     }
 
     /// Takes down what was guessed about `account`: it has just answered a request for `model`.
     /// What the platform itself set a time for stays, as answers to older requests may come late.
-    /// Whether the board changed.
-    pub fn clear(&mut self, account: &Account, model: Option<&str>) -> bool {
-        let before = self.entries.len();
+    fn clear(&mut self, account: &Account, model: Option<&str>) -> Change {
+        let mut change = Change::Nothing;
         self.entries.retain(|entry| {
-            entry.account != account.id || !entry.guessed || !entry.scope.covers(model)
+            let over = entry.account == account.id && entry.guessed && entry.scope.covers(model);
+            if over && entry.is_limit() {
+                change = Change::Recovered;
+            } else if over && change == Change::Nothing {
+                change = Change::Noted;
+            }
+            !over
         });
-        self.entries.len() != before
+        change
     }
 
     fn put(&mut self, entry: Entry, now: u64) {
         self.entries.retain(|old| {
-            let replaced = old.account == entry.account && old.scope == entry.scope;
             let ended = old.until <= now && !old.guessed;
             let forgiven = old.until == 0 && now.saturating_sub(old.struck_at) >= STRIKES_MS;
-            !replaced && !ended && !forgiven
+            !old.is_beside(&entry) && !ended && !forgiven
         });
         if self.entries.len() >= MAX_ENTRIES {
             let first = self
@@ -273,185 +353,5 @@ impl Board {
     }
 }
 
-// === impl Entry ===
-
-impl Entry {
-    fn guess(account: &Account, now: u64, lasts: u64, reason: &'static str) -> Self {
-        Self {
-            account: account.id.clone(),
-            scope: Scope::Account,
-            generation: None,
-            until: now.saturating_add(lasts),
-            guessed: true,
-            reason: Reason::known(reason),
-            strikes: 0,
-            struck_at: 0,
-        }
-    }
-
-    fn is_about(&self, account: &Account, model: Option<&str>) -> bool {
-        let scope_fits = self.scope.covers(model);
-        let generation_fits = self.generation.is_none_or(|of| of == account.generation);
-        self.account == account.id && scope_fits && generation_fits
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::fixture;
-
-    fn limited(until: u64, guessed: bool) -> Verdict {
-        Verdict::CoolingDown {
-            scope: Scope::Account,
-            until,
-            guessed,
-            reason: Reason::rate_limited(),
-        }
-    }
-
-    fn board_of(verdict: &Verdict) -> (Board, Account) {
-        let account = fixture::account("acc_1", "codex");
-        let mut board = Board::default();
-        assert!(board.post(&account, verdict, 1_000));
-        (Board::decode(&board.encode()), account)
-    }
-
-    #[test]
-    fn a_time_from_the_platform_ends_by_itself() {
-        let (mut board, account) = board_of(&limited(5_000, false));
-        assert!(matches!(
-            board.standing(&account, None, 4_999),
-            Standing::Out(_)
-        ));
-        assert_eq!(board.standing(&account, None, 5_000), Standing::Free);
-        assert!(
-            !board.post(&account, &Verdict::Fine, 2_000),
-            "a late answer"
-        );
-        assert!(matches!(
-            board.standing(&account, None, 2_000),
-            Standing::Out(_)
-        ));
-        let other = fixture::account("acc_2", "codex");
-        assert_eq!(board.standing(&other, None, 2_000), Standing::Free);
-    }
-
-    #[test]
-    fn a_guess_is_half_open_for_one_probe_at_a_time() {
-        let (mut board, account) = board_of(&limited(5_000, true));
-        let standing = board.standing(&account, None, 5_000);
-        assert!(matches!(standing, Standing::HalfOpen(_)));
-        board.probe(&account, None, 5_000);
-        assert!(matches!(
-            board.standing(&account, None, 5_001),
-            Standing::Out(_)
-        ));
-        let later = 5_000 + PROBE_MS;
-        assert!(matches!(
-            board.standing(&account, None, later),
-            Standing::HalfOpen(_)
-        ));
-        assert!(board.post(&account, &Verdict::Fine, later));
-        assert_eq!(board.standing(&account, None, later), Standing::Free);
-    }
-
-    #[test]
-    fn a_new_credential_ends_the_wait_for_it() {
-        let (board, mut account) = board_of(&Verdict::CredentialExpired);
-        assert!(matches!(
-            board.standing(&account, None, 1_001),
-            Standing::Out(_)
-        ));
-        account.generation += 1;
-        assert_eq!(board.standing(&account, None, 1_001), Standing::Free);
-    }
-
-    #[test]
-    fn trouble_takes_an_account_out_at_the_third_time() {
-        let trouble = Verdict::PlatformTrouble { until: 9_000 };
-        let (mut board, account) = board_of(&trouble);
-        assert_eq!(board.standing(&account, None, 1_000), Standing::Free);
-        board.post(&account, &trouble, 1_001);
-        assert_eq!(board.standing(&account, None, 1_001), Standing::Free);
-        board.post(&account, &trouble, 1_002);
-        assert!(matches!(
-            board.standing(&account, None, 1_002),
-            Standing::Out(_)
-        ));
-        assert!(matches!(
-            board.standing(&account, None, 9_000),
-            Standing::HalfOpen(_)
-        ));
-
-        let (mut board, account) = board_of(&trouble);
-        board.post(&account, &trouble, 1_001);
-        assert!(
-            board.post(&account, &Verdict::Fine, 1_002),
-            "a good answer wipes them out"
-        );
-        let late = 1_002 + STRIKES_MS;
-        board.post(&account, &trouble, 1_003);
-        board.post(&account, &trouble, 1_004);
-        board.post(&account, &trouble, late + 2);
-        assert_eq!(board.standing(&account, None, late + 2), Standing::Free);
-    }
-
-    #[test]
-    fn a_failed_probe_and_a_late_answer_set_nobody_free() {
-        let (mut board, account) = board_of(&limited(60_000, true));
-        board.probe(&account, None, 60_000);
-        let trouble = Verdict::PlatformTrouble { until: 66_000 };
-        board.post(&account, &trouble, 61_000);
-        assert!(matches!(
-            board.standing(&account, None, 65_999),
-            Standing::Out(_)
-        ));
-
-        for late in [
-            Verdict::PlatformTrouble { until: 2_000 },
-            Verdict::CredentialExpired,
-            limited(3_000, true),
-            Verdict::CallersFault,
-        ] {
-            let (mut board, account) = board_of(&limited(3_600_000, false));
-            assert!(!board.post(&account, &late, 1_500), "{late:?}");
-            assert!(matches!(
-                board.standing(&account, None, 3_599_999),
-                Standing::Out(_)
-            ));
-        }
-    }
-
-    #[test]
-    fn a_model_cools_down_alone() {
-        let scope = Scope::Model(crate::header::HeaderText::try_from("opus").unwrap());
-        let (board, account) = board_of(&Verdict::CoolingDown {
-            scope,
-            until: 5_000,
-            guessed: false,
-            reason: Reason::rate_limited(),
-        });
-        assert!(matches!(
-            board.standing(&account, Some("opus"), 2_000),
-            Standing::Out(_)
-        ));
-        assert_eq!(
-            board.standing(&account, Some("haiku"), 2_000),
-            Standing::Free
-        );
-        assert_eq!(board.standing(&account, None, 2_000), Standing::Free);
-    }
-
-    #[test]
-    fn the_board_is_bounded() {
-        let mut board = Board::default();
-        for n in 0..2 * MAX_ENTRIES {
-            let account = fixture::account(&format!("acc_{n}"), "codex");
-            board.post(&account, &limited(10_000 + n as u64, false), 0);
-        }
-        assert_eq!(board.entries.len(), MAX_ENTRIES);
-        let last = fixture::account(&format!("acc_{}", 2 * MAX_ENTRIES - 1), "codex");
-        assert!(matches!(board.standing(&last, None, 0), Standing::Out(_)));
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ use crate::{
     dialect::{Dialect, Refusal},
     header::{HeaderMap, HeaderText},
     snapshot::{Account, Platform},
-    verdict::{ErrorBody, Look, Verdict, look},
+    verdict::{ErrorBody, Look, Quota, Verdict, look},
 };
 
 /// One try of one request.
@@ -163,11 +163,23 @@ impl Sent {
     /// Judges an answer, and has the request run again where another account could do better.
     fn settle(&self, status: u16, error: Option<&ErrorBody>) {
         let good = (200..300).contains(&status) && error.is_none();
+        let quota = self.platform.quota.filter(|_| {
+            // A failure is read anyway, and is rare.
+            !good || vm::with(|vm| vm.wants_quota(&self.account)).unwrap_or_default()
+        });
+        let headers = if good && quota.is_none() {
+            HeaderMap::default()
+        } else {
+            envoy::response_headers()
+        };
+        let now = vm::with(|vm| vm.now()).unwrap_or_default();
+        if let Some(family) = quota {
+            let quota = Quota::read(family, &headers, now);
+            vm::with(|vm| vm.quota(&self.account, quota));
+        }
         let verdict = if good {
             Verdict::Fine
         } else {
-            let headers = envoy::response_headers();
-            let now = vm::with(|vm| vm.now()).unwrap_or_default();
             let model = self.passage.model.as_ref().map(HeaderText::as_str);
             attempt::judge(status, &headers, error, &self.platform, model, now)
         };

@@ -24,9 +24,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long the refresher may take over a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the refresher may take over counts.
-const COUNTS_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The root context of one plugin in one VM.
 #[derive(Debug)]
 pub(super) struct Root {
@@ -35,7 +32,6 @@ pub(super) struct Root {
     cluster: String,
     poll: Option<u32>,
     report: Option<u32>,
-    counts: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +77,6 @@ impl RootContext for Root {
         if let Some(body) = due.report {
             self.send_report(&body);
         }
-        if let Some(body) = due.counts {
-            self.send_counts(&body);
-        }
         self.send_poll(due.poll);
         look_at_waiting(self.id);
     }
@@ -122,11 +115,6 @@ impl Context for Root {
         } else if self.report == Some(token) {
             self.report = None;
             vm::with(|vm| vm.reported(&status));
-        } else if self.counts == Some(token) {
-            self.counts = None;
-            let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
-            let body = body.ok().flatten().unwrap_or_default();
-            vm::with(|vm| vm.counted(&status, &body));
         }
     }
 }
@@ -142,7 +130,6 @@ impl Root {
             cluster: String::new(),
             poll: None,
             report: None,
-            counts: None,
         }
     }
 
@@ -162,27 +149,18 @@ impl Root {
     }
 
     fn send_report(&mut self, body: &str) {
-        self.report = self.post("/reports", body, REPORT_TIMEOUT);
-        if self.report.is_none() {
-            vm::with(|vm| vm.reported(b""));
-        }
-    }
-
-    fn send_counts(&mut self, body: &str) {
-        self.counts = self.post("/counts", body, COUNTS_TIMEOUT);
-        if self.counts.is_none() {
-            vm::with(|vm| vm.counted(b"", b""));
-        }
-    }
-
-    fn post(&self, path: &str, body: &str, timeout: Duration) -> Option<u32> {
         let headers = vec![
             (":method", "POST"),
-            (":path", path),
+            (":path", "/reports"),
             (":authority", "refresher"),
             ("content-type", "application/json"),
         ];
         let body = Some(body.as_bytes());
-        hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], timeout).ok()
+        let call =
+            hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], REPORT_TIMEOUT);
+        self.report = call.ok();
+        if self.report.is_none() {
+            vm::with(|vm| vm.reported(b""));
+        }
     }
 }

@@ -11,22 +11,26 @@ use crate::{
     attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
     gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted},
     header::HeaderText,
+    health::{Change, MAX_ENTRIES, quota::Known},
     id::Id,
-    limit::{Asked, Limiter, settle::Settler, table},
     snapshot::{Account, View},
     sync::{
         board,
         follow::Follower,
         lease::Holder,
         poll::{Answer, Poll, Poller},
-        report::{Report, ReportKind, Reports},
+        quota::{self, Looks, Told},
+        report::{REPEAT_MS, Report, Reports},
     },
-    verdict::Verdict,
+    verdict::{Quota, Verdict},
 };
 
 /// The most requests that wait in one VM; the next one is refused at once. Each keeps a body of up
 /// to 32 MiB in Envoy, and all are decided about anew at each tick.
 const MAX_WAITING: usize = 64;
+
+/// How often the VM that polls looks whether the refresher is to hear of quotas, in milliseconds.
+const TELL_MS: u64 = 1_000;
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::new(Vm::default());
@@ -42,7 +46,9 @@ pub(super) struct Vm {
     waiting: Vec<Held>,
     /// The account of each context's request that was sent on.
     sent: HashMap<u32, Id>,
-    limiter: Limiter,
+    /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
+    probes: Vec<Probe>,
+    looks: Looks,
     settings: Settings,
     /// Unix milliseconds at the last tick: exact enough for expiry, and a hostcall a request less.
     now: u64,
@@ -58,6 +64,15 @@ struct Held {
     until: u64,
 }
 
+/// A request that is the probe of a half-open account.
+#[derive(Debug)]
+struct Probe {
+    context: u32,
+    account: Id,
+    /// When it was taken, in Unix milliseconds.
+    at: u64,
+}
+
 /// What the operator set, in milliseconds.
 #[derive(Debug, Default)]
 struct Settings {
@@ -71,8 +86,12 @@ struct Settings {
 struct Sync {
     holder: Holder,
     poller: Poller,
-    settler: Settler,
     metrics: Metrics,
+    told: Told,
+    /// When the refresher is to hear of quotas next, and of what it has not said that it has, in
+    /// Unix milliseconds.
+    tell_at: u64,
+    repeat_at: u64,
 }
 
 #[derive(Debug)]
@@ -89,8 +108,6 @@ pub(super) struct Due {
     pub(super) poll: Option<Poll>,
     /// A body to `POST` to `/reports`.
     pub(super) report: Option<String>,
-    /// A body to `POST` to `/counts`.
-    pub(super) counts: Option<String>,
 }
 
 /// Runs `f` on the VM's state. None where a callback runs inside another, which Envoy does not
@@ -111,18 +128,17 @@ impl Vm {
             refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
         };
         if self.sync.is_none() {
-            let holder = Holder::register(&mut self.shared);
-            table::prepare(&mut self.shared, &envoy::seed());
-            self.limiter = Limiter::new(holder.number());
             self.sync = Some(Sync {
-                holder,
-                settler: Settler::default(),
+                holder: Holder::register(&mut self.shared),
                 poller: Poller::new(config.poll_wait_seconds),
                 metrics: Metrics {
                     revision: Metric::gauge("snapshot_revision"),
                     polls_failed: Metric::counter("polls_failed"),
                     pages_refused: Metric::counter("pages_refused"),
                 },
+                told: Told::default(),
+                tell_at: 0,
+                repeat_at: 0,
             });
         }
     }
@@ -133,23 +149,37 @@ impl Vm {
         let Some(sync) = &mut self.sync else {
             return Due::default();
         };
-        let report = self.reports.next(sync.holder.number(), self.now);
-        self.limiter.tick(&mut self.shared, self.now);
-        let (mut poll, mut counts) = (None, None);
-        if sync.holder.hold(&mut self.shared, self.now) {
-            poll = sync.poller.poll(&self.shared, self.now);
-            if self
-                .follower
-                .view(&self.shared)
-                .is_some_and(View::has_limits)
-            {
-                counts = sync.settler.next(&mut self.shared, self.now);
-            }
+        let poll = if sync.holder.hold(&mut self.shared, self.now) {
+            let poll = sync.poller.poll(&self.shared, self.now);
+            self.tell();
+            poll
+        } else {
+            None
+        };
+        let number = self.sync.as_ref().map(|sync| sync.holder.number());
+        let report = number.and_then(|number| self.reports.next(number, self.now));
+        Due { poll, report }
+    }
+
+    /// Reports what lies in shared data and the refresher has not heard of.
+    fn tell(&mut self) {
+        let (Some(sync), now) = (&mut self.sync, self.now) else {
+            return;
+        };
+        if now < sync.tell_at && sync.tell_at <= now.saturating_add(TELL_MS) {
+            return;
         }
-        Due {
-            poll,
-            report,
-            counts,
+        sync.tell_at = now.saturating_add(TELL_MS);
+        self.follower.view(&self.shared);
+        let (board, reports) = (self.follower.board(), &mut self.reports);
+        sync.told
+            .tell(board.quotas(), now, |report| reports.push(report));
+        if now >= sync.repeat_at || sync.repeat_at > now.saturating_add(REPEAT_MS) {
+            sync.repeat_at = now.saturating_add(REPEAT_MS);
+            let untold = board.untold(now.saturating_sub(REPEAT_MS), now);
+            for report in untold.filter_map(Report::of) {
+                reports.push(report);
+            }
         }
     }
 
@@ -165,8 +195,11 @@ impl Vm {
             .poller
             .answered(&mut self.shared, status, body, self.now)
         {
-            Answer::Applied(head) => {
-                sync.metrics.revision.set(head.revision);
+            Answer::Applied(applied) => {
+                sync.metrics.revision.set(applied.head.revision);
+                for health in &applied.health {
+                    sync.told.hear(health);
+                }
                 self.follower.view(&self.shared);
                 if self.follower.is_torn() {
                     log::warn!("the snapshot in shared data is damaged; asking for it anew");
@@ -206,14 +239,6 @@ impl Vm {
         self.reports.answered(status);
     }
 
-    /// Takes the answer to what was counted; empty where it could not be sent.
-    pub(super) fn counted(&mut self, status: &[u8], body: &[u8]) {
-        if let Some(sync) = &mut self.sync {
-            sync.settler
-                .answered(&mut self.shared, status, body, self.now);
-        }
-    }
-
     /// Unix milliseconds.
     pub(super) fn now(&self) -> u64 {
         self.now
@@ -225,7 +250,6 @@ impl Vm {
         let knowledge = Knowledge {
             view: self.follower.held(),
             board: self.follower.board(),
-            full: self.limiter.full(),
             now: self.now,
             may_wait: false,
         };
@@ -243,29 +267,13 @@ impl Vm {
         };
         let has_place = waits.is_some() || self.waiting.len() < MAX_WAITING;
         let may_wait = self.now < until && has_place;
-        let request = waiting.request();
-        let asked = Asked {
-            context,
-            last_pass: request.passed(),
+        let knowledge = Knowledge {
             view: self.follower.held(),
+            board: self.follower.board(),
             now: self.now,
+            may_wait,
         };
-        let board = self.follower.board();
-        let gate = &mut self.gate;
-        let decision = self
-            .limiter
-            .decide(&mut self.shared, &asked, envoy::now, |full, now| {
-                let knowledge = Knowledge {
-                    view: asked.view,
-                    board,
-                    full,
-                    now,
-                    may_wait,
-                };
-                gate.decide(request, &knowledge)
-            });
-        let decision =
-            decision.unwrap_or_else(|refusal| Decision::Reply(request.refused(&refusal)));
+        let decision = self.gate.decide(waiting.request(), &knowledge);
         match &decision {
             Decision::Wait if waits.is_none() => self.waiting.push(Held {
                 context,
@@ -281,6 +289,13 @@ impl Vm {
                         board.probe(account, model, now);
                         true
                     });
+                    if self.probes.len() < MAX_ENTRIES {
+                        self.probes.push(Probe {
+                            context,
+                            account: account.id.clone(),
+                            at: now,
+                        });
+                    }
                 }
                 self.waiting.retain(|one| one.context != context);
                 self.gate.began(&forward.account.id);
@@ -297,13 +312,33 @@ impl Vm {
         self.waiting.iter().map(one).collect()
     }
 
-    /// The context is no more.
+    /// Whether the headers of a good answer of this account are to be looked at.
+    pub(super) fn wants_quota(&mut self, account: &Account) -> bool {
+        self.looks.is_due(&account.id, self.now)
+    }
+
+    /// Takes what an answer says of an account's windows.
+    pub(super) fn quota(&mut self, account: &Account, quota: Quota) {
+        let known = Known::new(quota.windows, self.now);
+        let held = self.follower.board().quotas().of(&account.id);
+        // What this VM has read may be old, but not so that it takes every answer for news.
+        if held.is_none_or(|held| held.is_news(&known)) && !known.windows.is_empty() {
+            quota::note(&mut self.shared, &account.id, &known);
+        }
+    }
+
+    /// The context is no more. A probe that it was and that has no answer is given back.
     pub(super) fn end(&mut self, context: u32) {
+        while let Some(index) = self.probes.iter().position(|one| one.context == context) {
+            let probe = self.probes.swap_remove(index);
+            board::update(&mut self.shared, |board| {
+                board.give_back(&probe.account, probe.at)
+            });
+        }
         self.waiting.retain(|one| one.context != context);
         if let Some(account) = self.sent.remove(&context) {
             self.gate.ended(&account);
         }
-        self.limiter.release(&mut self.shared, context, self.now);
     }
 
     /// Takes a verdict about an account; what its request is to be when it runs again, if it is to.
@@ -314,20 +349,19 @@ impl Vm {
         verdict: &Verdict,
     ) -> Option<Passage> {
         let now = self.now;
+        if *verdict != Verdict::CallersFault {
+            self.probes.retain(|probe| probe.account != account.id);
+        }
         if is_posted(verdict, account, passage, self.follower.board()) {
-            let model = passage.model.as_ref().map(HeaderText::as_str);
-            board::update(&mut self.shared, |board| match verdict {
-                Verdict::Fine => board.clear(account, model),
-                verdict => board.post(account, verdict, now),
-            });
+            let model = passage.model.as_ref();
+            self.post(account, model, verdict);
         }
         // The refresher knows for itself which accounts it can refresh.
         let expired = *verdict == Verdict::CredentialExpired;
         if expired {
-            self.reports.push(Report {
+            self.reports.push(Report::Unauthorized {
                 account: account.id.clone(),
                 generation: account.generation,
-                kind: ReportKind::Unauthorized,
             });
         }
         if !is_worth_another(verdict) {
@@ -344,16 +378,32 @@ impl Vm {
         let knowledge = Knowledge {
             view: self.follower.held(),
             board: self.follower.board(),
-            full: self.limiter.full(),
             now,
             may_wait: false,
         };
         let worth_waiting = expired && is_refreshable(account) && self.settings.refresh_wait > 0;
-        if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
-            return None;
+        (worth_waiting || self.gate.can_serve(&next, &knowledge)).then_some(next)
+    }
+
+    /// Posts a verdict, and reports what it changes for requests.
+    fn post(&mut self, account: &Account, model: Option<&HeaderText>, verdict: &Verdict) {
+        let (now, mut change) = (self.now, Change::Nothing);
+        board::update(&mut self.shared, |board| {
+            change = board.learn(account, model.map(HeaderText::as_str), verdict, now);
+            change != Change::Nothing
+        });
+        let report = match &change {
+            Change::Out(entry) => Report::of(entry),
+            Change::Recovered => Some(Report::Recovered {
+                account: account.id.clone(),
+                model: model.cloned(),
+                at: now,
+            }),
+            Change::Nothing | Change::Noted => None,
+        };
+        if let Some(report) = report {
+            self.reports.push(report);
         }
-        self.limiter.moves(passage.slot);
-        Some(next)
     }
 
     /// The view that the gate used; read anew where this VM has none.

@@ -37,6 +37,8 @@ pub struct Head {
     pub complete: bool,
     /// Counts the changes of the board of accounts that are out ([`crate::health`]).
     pub board: u64,
+    /// Counts the changes of what is known of quotas ([`crate::health::quota`]).
+    pub quotas: u64,
 }
 
 /// A digest for each bucket; the zero digest is that of a bucket never written.
@@ -56,6 +58,7 @@ impl Head {
         bytes.extend_from_slice(&self.revision.to_le_bytes());
         bytes.push(u8::from(self.complete));
         bytes.extend_from_slice(&self.board.to_le_bytes());
+        bytes.extend_from_slice(&self.quotas.to_le_bytes());
         bytes
     }
 
@@ -63,14 +66,16 @@ impl Head {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (epoch, rest) = bytes.split_first_chunk::<16>()?;
         let (revision, rest) = rest.split_first_chunk::<8>()?;
-        let [complete @ (0 | 1), board @ ..] = rest else {
+        let [complete @ (0 | 1), rest @ ..] = rest else {
             return None;
         };
+        let (board, quotas) = rest.split_first_chunk::<8>()?;
         Some(Self {
             epoch: Epoch::from_bytes(*epoch),
             revision: u64::from_le_bytes(*revision),
             complete: *complete == 1,
-            board: u64::from_le_bytes(board.try_into().ok()?),
+            board: u64::from_le_bytes(*board),
+            quotas: u64::from_le_bytes(quotas.try_into().ok()?),
         })
     }
 }
@@ -188,13 +193,20 @@ impl Kind {
             Self::Account => b'a',
             Self::Pool => b'p',
             Self::Key => b'k',
+            Self::Health => b'h',
         }
     }
 
     fn from_letter(letter: u8) -> Option<Self> {
-        [Self::Platform, Self::Account, Self::Pool, Self::Key]
-            .into_iter()
-            .find(|kind| kind.letter() == letter)
+        [
+            Self::Platform,
+            Self::Account,
+            Self::Pool,
+            Self::Key,
+            Self::Health,
+        ]
+        .into_iter()
+        .find(|kind| kind.letter() == letter)
     }
 }
 
@@ -210,6 +222,7 @@ mod tests {
             revision: 77,
             complete: true,
             board: 5,
+            quotas: 6,
         };
         assert_eq!(Head::decode(&head.encode()), Some(head));
         for length in 0..head.encode().len() {

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod bucket;
 pub mod client_key;
+pub mod health;
 pub mod model;
 pub mod page;
 pub mod platform;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
+    health::{Health, Held},
     model::{ModelPattern, Models},
     platform::{HeaderPlan, Platform, Requirement, Route},
     pool::{Member, Policy, Pool, Tier},
@@ -47,6 +49,8 @@ pub enum Record {
     Pool(Pool),
     /// What a caller may present.
     Key(ClientKey),
+    /// What is held against an account, and what is left of its quota.
+    Health(Health),
     /// A record that is no more, or must not be used.
     Removed(Removed),
 }
@@ -63,6 +67,8 @@ pub enum Kind {
     Pool,
     /// [`Record::Key`]
     Key,
+    /// [`Record::Health`]
+    Health,
 }
 
 /// Names a record that is gone.
@@ -123,6 +129,7 @@ impl Record {
             Self::Account(account) => (Kind::Account, &account.id),
             Self::Pool(pool) => (Kind::Pool, &pool.id),
             Self::Key(key) => (Kind::Key, &key.id),
+            Self::Health(health) => (Kind::Health, &health.id),
             Self::Removed(removed) => (removed.kind, &removed.id),
         }
     }
@@ -149,7 +156,6 @@ pub(crate) mod fixture {
     //! A small snapshot that the tests of several modules start from.
 
     use super::*;
-    use crate::limit::Limits;
 
     pub(crate) const PLATFORMS: &str = concat!(
         r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[],"allow":["accept","content-type","user-agent","session-id","x-codex-*"]},"models":["gpt-6.1-sol"]}}"#,
@@ -198,9 +204,6 @@ pub(crate) mod fixture {
             pool: Id::try_from(pool).unwrap(),
             models: Models::default(),
             may_choose: MayChoose::default(),
-            name: None,
-            expires_at: None,
-            limits: Limits::default(),
         }
     }
 }

@@ -15,10 +15,6 @@ pub struct View {
     accounts: HashMap<Id, Rc<Account>>,
     pools: HashMap<Id, Rc<Pool>>,
     keys: HashMap<KeyHash, ClientKey>,
-    /// The keys that have limits, by id.
-    limited_keys: HashMap<Id, KeyHash>,
-    /// How many accounts have limits.
-    limited_accounts: usize,
     /// What came from each bucket, so that its next content replaces it.
     contents: Vec<Vec<Held>>,
     version: u64,
@@ -44,16 +40,6 @@ impl View {
     /// The client key with this hash.
     pub fn key(&self, hash: &KeyHash) -> Option<&ClientKey> {
         self.keys.get(hash)
-    }
-
-    /// The client key of this id, if it has limits.
-    pub fn limited_key(&self, id: &Id) -> Option<&ClientKey> {
-        self.keys.get(self.limited_keys.get(id)?)
-    }
-
-    /// Whether any key or account has limits.
-    pub fn has_limits(&self) -> bool {
-        !self.limited_keys.is_empty() || self.limited_accounts > 0
     }
 
     /// The pool of this id.
@@ -91,19 +77,9 @@ impl View {
         for held in content.drain(..) {
             match held {
                 Held::Platform(id) => drop(self.platforms.remove(&id)),
-                Held::Account(id) => {
-                    let old = self.accounts.remove(&id);
-                    let was_limited = old.is_some_and(|old| !old.limits.is_none());
-                    self.limited_accounts = self
-                        .limited_accounts
-                        .saturating_sub(usize::from(was_limited));
-                }
+                Held::Account(id) => drop(self.accounts.remove(&id)),
                 Held::Pool(id) => drop(self.pools.remove(&id)),
-                Held::Key(hash) => {
-                    if let Some(old) = self.keys.remove(&hash) {
-                        self.limited_keys.remove(&old.id);
-                    }
-                }
+                Held::Key(hash) => drop(self.keys.remove(&hash)),
             }
         }
         for record in records {
@@ -115,8 +91,6 @@ impl View {
                 }
                 Record::Account(account) => {
                     let id = account.id.clone();
-                    let is_limited = usize::from(!account.limits.is_none());
-                    self.limited_accounts = self.limited_accounts.saturating_add(is_limited);
                     self.accounts.insert(id.clone(), Rc::new(account));
                     Held::Account(id)
                 }
@@ -127,14 +101,11 @@ impl View {
                 }
                 Record::Key(key) => {
                     let hash = key.sha256;
-                    if !key.limits.is_none() {
-                        self.limited_keys.insert(key.id.clone(), hash);
-                    }
                     self.keys.insert(hash, key);
                     Held::Key(hash)
                 }
-                // A bucket holds what is, not what is gone.
-                Record::Removed(_) => continue,
+                // A bucket holds what is, not what is gone, and health has a place of its own.
+                Record::Health(_) | Record::Removed(_) => continue,
             });
         }
         self.version = self.version.wrapping_add(1);
@@ -148,6 +119,7 @@ impl View {
             Kind::Account => self.accounts.len(),
             Kind::Pool => self.pools.len(),
             Kind::Key => self.keys.len(),
+            Kind::Health => 0,
         }
     }
 }
@@ -159,8 +131,6 @@ impl Default for View {
             accounts: HashMap::new(),
             pools: HashMap::new(),
             keys: HashMap::new(),
-            limited_keys: HashMap::new(),
-            limited_accounts: 0,
             contents: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
             version: 0,
         }

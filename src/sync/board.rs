@@ -1,5 +1,6 @@
 //! Keeps the board of accounts that are out in shared data.
 
+use super::quota;
 use crate::{
     health::Board,
     host::SharedData,
@@ -60,4 +61,5 @@ pub fn prepare(shared: &mut impl SharedData) {
     if shared.read(BOARD_KEY).is_none() {
         shared.write(BOARD_KEY, &Board::default().encode());
     }
+    quota::prepare(shared);
 }

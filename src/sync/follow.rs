@@ -1,12 +1,13 @@
 //! Reads the snapshot from shared data when it moved.
 
-use super::board;
+use super::{board, quota};
 use crate::{
-    health::Board,
+    health::{Board, quota::Index as QuotaIndex},
     host::SharedData,
     snapshot::{
         View,
         bucket::{BUCKETS, Bucket, HEAD_KEY, Head, INDEX_KEY, Index, bucket_key, content_digest},
+        page::Epoch,
     },
 };
 
@@ -19,6 +20,10 @@ pub struct Follower {
     view: View,
     board: Board,
     board_version: u64,
+    quotas: QuotaIndex,
+    quotas_version: u64,
+    /// The revision whose index was read last, and its epoch.
+    loaded: Option<(Epoch, u64)>,
     ready: bool,
     torn: bool,
 }
@@ -58,7 +63,16 @@ impl Follower {
             self.board.take_entries(board::read(shared));
             self.board_version = head.board;
         }
+        if head.quotas != self.quotas_version {
+            quota::follow(shared, &mut self.quotas, self.board.quotas_mut());
+            self.quotas_version = head.quotas;
+        }
         if !head.complete {
+            return;
+        }
+        if self.ready && self.loaded == Some((head.epoch, head.revision)) {
+            // The board or a quota moved, and nothing else.
+            self.head = bytes;
             return;
         }
         let index = shared.read(INDEX_KEY);
@@ -75,6 +89,7 @@ impl Follower {
         }
         if !self.torn {
             self.head = bytes;
+            self.loaded = Some((head.epoch, head.revision));
             self.ready = true;
         }
     }

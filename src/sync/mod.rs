@@ -2,13 +2,15 @@
 //!
 //! Each VM's root context ticks. They compete for one [`lease`]; the holder polls the refresher
 //! ([`poll`]) and writes what comes into shared data ([`publish`]); all of them read it from
-//! there when it moved ([`follow`]). What attempts learn goes back as [`report`]s.
+//! there when it moved ([`follow`]). What attempts learn lies on the [`board`] and, of quotas, in
+//! [`quota`]; it goes to the refresher as [`report`]s, and comes back from there for all Envoys.
 
 pub mod board;
 pub mod follow;
 pub mod lease;
 pub mod poll;
 pub mod publish;
+pub mod quota;
 pub mod report;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The long poll, as a state machine: ticks and answers in, requests out.
 
-use super::publish::{self, Refused};
-use crate::{host::SharedData, snapshot::bucket::Head};
+use super::publish::{self, Applied, Refused};
+use crate::host::SharedData;
 
 /// The shortest wait after a poll that failed, in milliseconds; it doubles with each failure.
 const FIRST_RETRY_MS: u64 = 200;
@@ -34,8 +34,8 @@ pub struct Poll {
 /// What an answer brought.
 #[derive(Debug)]
 pub enum Answer {
-    /// A page; shared data holds this state now.
-    Applied(Head),
+    /// A page; shared data holds its state now.
+    Applied(Applied),
     /// A page that was refused; everything is asked for anew.
     Refused(Refused),
     /// Another status than 200: the refresher is away or in trouble.
@@ -96,11 +96,11 @@ impl Poller {
         if status != b"200" {
             return self.failed(now);
         }
-        match publish::apply(shared, body) {
-            Ok(head) => {
+        match publish::apply(shared, body, now) {
+            Ok(applied) => {
                 self.failures = 0;
                 self.reset = false;
-                Answer::Applied(head)
+                Answer::Applied(applied)
             }
             Err(refused) => {
                 self.failed(now);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::board;
+use super::{board, quota};
 use crate::{
     host::SharedData,
     snapshot::{
-        InvalidRecord, Record,
+        Health, InvalidRecord, Kind, Record,
         bucket::{BUCKETS, Bucket, HEAD_KEY, Head, INDEX_KEY, Index, bucket_key, bucket_of},
         page::{InvalidPage, Page},
     },
@@ -31,12 +31,23 @@ pub fn head(shared: &impl SharedData) -> Head {
         .unwrap_or_default()
 }
 
-/// Applies a page: the buckets that it touches, then the index, then the head. A VM that reads
-/// in between finds digests that do not hold, and keeps what it has until the head moves.
+/// What a page did.
+#[derive(Debug)]
+pub struct Applied {
+    /// The state that shared data holds now.
+    pub head: Head,
+    /// What the page said of accounts' health.
+    pub health: Vec<Health>,
+}
+
+/// Applies a page at `now`: the buckets that it touches, then the index, then the head. A VM
+/// that reads in between finds digests that do not hold, and keeps what it has until the head
+/// moves. What the page says of accounts' health goes on the board and to the quotas instead,
+/// so that it costs nobody a bucket.
 ///
 /// # Errors
 /// [`Refused`], before anything is written.
-pub fn apply(shared: &mut impl SharedData, bytes: &[u8]) -> Result<Head, Refused> {
+pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<Applied, Refused> {
     let page = Page::parse(bytes).map_err(Refused::Page)?;
     let old = head(shared);
     let header = &page.header;
@@ -53,7 +64,7 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8]) -> Result<Head, Refused
     if header.reset {
         changes.extend((0..BUCKETS).map(|number| (number, Vec::new())));
     }
-    for (record, line) in &records {
+    for (record, line) in records.iter().filter(|(record, _)| !is_health(record)) {
         let (kind, id) = record.key();
         let bucket = changes.entry(bucket_of(kind, id)).or_default();
         bucket.push((record, line));
@@ -79,12 +90,35 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8]) -> Result<Head, Refused
         }
     }
     shared.write(INDEX_KEY, &index.encode());
+    let health: Vec<Health> = records
+        .into_iter()
+        .filter_map(|(record, _)| match record {
+            Record::Health(health) => Some(health),
+            _ => None,
+        })
+        .collect();
+    // Before the head says that the snapshot is there: who uses it knows who is out.
+    if !health.is_empty() {
+        board::update(shared, |board| {
+            let taken = health.iter().filter(|one| board.take(one, now));
+            taken.count() > 0
+        });
+        quota::take(shared, health.iter());
+    }
     board::update_head(shared, |head| {
         head.epoch = header.epoch;
         head.revision = header.to;
         head.complete = !header.more || (old.complete && !header.reset);
     });
-    Ok(head(shared))
+    Ok(Applied {
+        head: head(shared),
+        health,
+    })
+}
+
+fn is_health(record: &Record) -> bool {
+    let (kind, _) = record.key();
+    kind == Kind::Health
 }
 
 // === impl Refused ===

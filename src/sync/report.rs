@@ -2,33 +2,84 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{hash::hash64, id::Id};
+use crate::{
+    hash::hash64,
+    header::HeaderText,
+    health::Entry,
+    id::Id,
+    verdict::{Reason, Scope, quota::Window},
+};
 
-/// The most reports that wait in one VM. They are one an account and generation, so more than
-/// this means that as many accounts were refused at once; the refresher finds the rest by itself.
+/// The most reports that wait in one VM. An account has one for each thing that is to be said of
+/// it, so more than this means that as many accounts are in trouble at once. What finds no place
+/// is told later: the board says what the refresher has not heard of ([`REPEAT_MS`]).
 pub const MAX_WAITING: usize = 256;
 
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReportKind {
-    /// The platform answered 401.
-    Unauthorized,
-}
+/// How often the VM that polls looks on the board for what the refresher has not said that it
+/// has, and how long that may take, in milliseconds.
+pub const REPEAT_MS: u64 = 30_000;
 
-/// One thing learned about one credential of an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The account.
-    pub account: Id,
-    /// The generation of the credential that was used.
-    pub generation: u64,
-    /// What happened.
-    pub kind: ReportKind,
+/// One thing learned about an account. Each says when (`at`, Unix milliseconds), or of which
+/// credential, so that it may arrive twice, late, and in any order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Report {
+    /// The platform answered 401.
+    Unauthorized {
+        /// The account.
+        account: Id,
+        /// The generation of the credential that was used.
+        generation: u64,
+    },
+    /// It is not to be used for a while.
+    CoolingDown {
+        /// The account.
+        account: Id,
+        /// For everything or for one model.
+        scope: Scope,
+        /// The end, in Unix milliseconds.
+        until: u64,
+        /// Whether the platform did not say when.
+        guessed: bool,
+        /// Why.
+        reason: Reason,
+        /// When this was learned.
+        at: u64,
+    },
+    /// It is of no use until somebody sees to it.
+    Dead {
+        /// The account.
+        account: Id,
+        /// The generation of the credential that was used.
+        generation: u64,
+        /// Why.
+        reason: Reason,
+        /// When this was learned.
+        at: u64,
+    },
+    /// It answered: what was guessed about it is over.
+    Recovered {
+        /// The account.
+        account: Id,
+        /// The model that it answered for, where that is known; guesses about others stay.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<HeaderText>,
+        /// When it answered.
+        at: u64,
+    },
+    /// How much of its windows is used.
+    Quota {
+        /// The account.
+        account: Id,
+        /// Each name once.
+        windows: Vec<Window>,
+        /// When the platform said so.
+        at: u64,
+    },
 }
 
 /// The body of `POST /reports`. It is applied once however often it arrives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// 32 hex digits, never used for another batch.
     pub batch: String,
@@ -46,20 +97,82 @@ pub struct Reports {
     batches: u64,
 }
 
+// === impl Report ===
+
+impl Report {
+    /// The report of what keeps requests away.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        let account = entry.account.clone();
+        let (reason, at) = (entry.reason.clone(), entry.at);
+        match entry.generation {
+            Some(generation) if entry.dead => Some(Self::Dead {
+                account,
+                generation,
+                reason,
+                at,
+            }),
+            None if entry.is_limit() => Some(Self::CoolingDown {
+                account,
+                scope: entry.scope.clone(),
+                until: entry.until,
+                guessed: entry.guessed,
+                reason,
+                at,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether `other` says of the same thing what was so later.
+    fn is_replaced_by(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::CoolingDown { account, scope, .. },
+                Self::CoolingDown {
+                    account: of,
+                    scope: other,
+                    ..
+                },
+            ) => account == of && scope == other,
+            (
+                Self::Recovered { account, model, .. },
+                Self::Recovered {
+                    account: of,
+                    model: other,
+                    ..
+                },
+            ) => account == of && model == other,
+            (Self::Quota { account, .. }, Self::Quota { account: of, .. }) => account == of,
+            _ => false,
+        }
+    }
+}
+
 // === impl Reports ===
 
 impl Reports {
-    /// Adds a report unless the same one waits already or the list is full.
-    pub fn push(&mut self, report: Report) {
+    /// Adds a report unless the same one waits already; one that waits and is out of date gives
+    /// its place. False where there is no place.
+    pub fn push(&mut self, report: Report) -> bool {
         let unacknowledged = self.batch.iter().flat_map(|batch| &batch.reports);
-        let known = self
+        if self
             .waiting
             .iter()
             .chain(unacknowledged)
-            .any(|r| *r == report);
-        if !known && self.waiting.len() < MAX_WAITING {
+            .any(|r| *r == report)
+        {
+            return true;
+        }
+        let mut waiting = self.waiting.iter_mut();
+        if let Some(old) = waiting.find(|old| old.is_replaced_by(&report)) {
+            *old = report;
+            return true;
+        }
+        let has_place = self.waiting.len() < MAX_WAITING;
+        if has_place {
             self.waiting.push(report);
         }
+        has_place
     }
 
     /// The body to send at `now` from the VM of this number, if there is anything to say and
@@ -97,11 +210,25 @@ impl Reports {
 mod tests {
     use super::*;
 
+    fn account() -> Id {
+        Id::try_from("acc_1").unwrap()
+    }
+
     fn report(generation: u64) -> Report {
-        Report {
-            account: Id::try_from("acc_1").unwrap(),
+        Report::Unauthorized {
+            account: account(),
             generation,
-            kind: ReportKind::Unauthorized,
+        }
+    }
+
+    fn limited(at: u64) -> Report {
+        Report::CoolingDown {
+            account: account(),
+            scope: Scope::Account,
+            until: at + 1_000,
+            guessed: false,
+            reason: Reason::rate_limited(),
+            at,
         }
     }
 
@@ -133,5 +260,30 @@ mod tests {
         let second = reports.next(1, 9).unwrap();
         assert!(second.contains("\"generation\":2"));
         assert_ne!(second[..45], first[..45], "a new batch has a new id");
+    }
+
+    #[test]
+    fn what_is_out_of_date_is_not_sent_and_the_list_is_bounded() {
+        let mut reports = Reports::default();
+        for at in 0..1_000 {
+            assert!(reports.push(limited(at)));
+        }
+        assert_eq!(reports.waiting, [limited(999)]);
+        for generation in 0..2 * MAX_WAITING as u64 {
+            reports.push(report(generation));
+        }
+        assert_eq!(reports.waiting.len(), MAX_WAITING);
+        assert!(!reports.push(report(9_999)));
+    }
+
+    #[test]
+    fn reports_read_as_documented() {
+        let json = serde_json::to_string(&limited(5)).unwrap();
+        assert_eq!(
+            json,
+            r#"{"kind":"cooling_down","account":"acc_1","scope":"account","until":1005,"guessed":false,"reason":"rate_limited","at":5}"#
+        );
+        let model = r#"{"kind":"cooling_down","account":"acc_1","scope":{"model":"opus"},"until":9,"guessed":true,"reason":"overloaded","at":5}"#;
+        assert!(serde_json::from_str::<Report>(model).is_ok());
     }
 }

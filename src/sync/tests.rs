@@ -21,6 +21,9 @@ use crate::{
 
 const FIRST: [u8; 16] = [1; 16];
 
+/// Unix milliseconds.
+const NOW: u64 = 1_790_000_000_000;
+
 fn page(epoch: [u8; 16], reset: bool, span: (u64, u64), more: bool, records: &[Record]) -> Vec<u8> {
     let lines: Vec<_> = records.iter().map(|r| r.to_line().unwrap()).collect();
     let lines = lines.iter().map(String::as_str);
@@ -58,14 +61,19 @@ fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
         true,
         &[account("acc_1"), account("acc_2")],
     );
-    publish::apply(&mut shared, &first).unwrap();
+    publish::apply(&mut shared, &first, NOW).unwrap();
     assert!(
         follower.view(&shared).is_none(),
         "half a snapshot is not used"
     );
 
     let pool = Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"]));
-    publish::apply(&mut shared, &page(FIRST, false, (2, 5), false, &[pool])).unwrap();
+    publish::apply(
+        &mut shared,
+        &page(FIRST, false, (2, 5), false, &[pool]),
+        NOW,
+    )
+    .unwrap();
     let view = follower.view(&shared).unwrap();
     assert_eq!(view.count(Kind::Account), 2);
     assert_eq!(view.count(Kind::Pool), 1);
@@ -75,7 +83,7 @@ fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
     assert_eq!(view.version(), version, "nothing moved, nothing was read");
 
     let delta = page(FIRST, false, (5, 6), false, &[removed("acc_1")]);
-    publish::apply(&mut shared, &delta).unwrap();
+    publish::apply(&mut shared, &delta, NOW).unwrap();
     let view = follower.view(&shared).unwrap();
     assert!(view.account("acc_1").is_none());
     assert!(view.account("acc_2").is_some());
@@ -85,7 +93,7 @@ fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
 fn old_foreign_and_broken_pages_change_nothing() {
     let mut shared = prepared();
     let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
-    let head = publish::apply(&mut shared, &start).unwrap();
+    let head = publish::apply(&mut shared, &start, NOW).unwrap().head;
     for bad in [
         page(FIRST, false, (3, 4), false, &[account("acc_2")]),
         page(FIRST, false, (5, 6), false, &[account("acc_2")]),
@@ -93,7 +101,7 @@ fn old_foreign_and_broken_pages_change_nothing() {
         page(FIRST, true, (4, 5), false, &[account("acc_2")]),
     ] {
         assert!(matches!(
-            publish::apply(&mut shared, &bad),
+            publish::apply(&mut shared, &bad, NOW),
             Err(Refused::Gap)
         ));
     }
@@ -102,7 +110,7 @@ fn old_foreign_and_broken_pages_change_nothing() {
         for bit in [1, 0x80] {
             let mut bad = good.clone();
             bad[at] ^= bit;
-            assert!(publish::apply(&mut shared, &bad).is_err(), "byte {at}");
+            assert!(publish::apply(&mut shared, &bad, NOW).is_err(), "byte {at}");
         }
     }
     assert_eq!(publish::head(&shared), head);
@@ -119,10 +127,10 @@ fn a_new_epoch_replaces_everything() {
         false,
         &[account("acc_1"), account("acc_2")],
     );
-    publish::apply(&mut shared, &old).unwrap();
+    publish::apply(&mut shared, &old, NOW).unwrap();
     follower.view(&shared);
     let new = page([2; 16], true, (0, 3), false, &[account("acc_2")]);
-    publish::apply(&mut shared, &new).unwrap();
+    publish::apply(&mut shared, &new, NOW).unwrap();
     let view = follower.view(&shared).unwrap();
     assert!(view.account("acc_1").is_none());
     assert!(view.account("acc_2").is_some());
@@ -133,11 +141,11 @@ fn a_bucket_half_written_is_not_read() {
     let mut shared = prepared();
     let mut follower = Follower::default();
     let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
-    publish::apply(&mut shared, &start).unwrap();
+    publish::apply(&mut shared, &start, NOW).unwrap();
     follower.view(&shared);
 
     let delta = page(FIRST, false, (1, 2), false, &[removed("acc_1")]);
-    publish::apply(&mut shared, &delta).unwrap();
+    publish::apply(&mut shared, &delta, NOW).unwrap();
     let (kind, id) = (Kind::Account, Id::try_from("acc_1").unwrap());
     let key = bucket_key(bucket_of(kind, &id));
     shared.write(&key, b"aacc_1 {\"account\":");
@@ -174,7 +182,7 @@ fn a_poller_asks_for_what_it_lacks() {
 fn a_poller_backs_off_and_starts_anew_after_a_bad_page() {
     let mut shared = prepared();
     let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
-    publish::apply(&mut shared, &start).unwrap();
+    publish::apply(&mut shared, &start, NOW).unwrap();
     let mut poller = Poller::new(25);
 
     poller.poll(&shared, 1_000).unwrap();
@@ -199,7 +207,7 @@ proptest! {
         shared.write(&bucket_key(0), &bucket);
         let mut follower = Follower::default();
         prop_assert!(follower.view(&shared).is_none());
-        prop_assert!(publish::apply(&mut shared, &page).is_err());
+        prop_assert!(publish::apply(&mut shared, &page, NOW).is_err());
         Bucket::decode(&bucket);
     }
 }
@@ -209,7 +217,7 @@ fn the_board_reaches_every_vm_and_survives_pages() {
     use crate::{health::Standing, verdict::Verdict};
     let mut shared = prepared();
     let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
-    publish::apply(&mut shared, &start).unwrap();
+    publish::apply(&mut shared, &start, NOW).unwrap();
     let mut follower = Follower::default();
     let account = follower
         .view(&shared)
@@ -220,7 +228,7 @@ fn the_board_reaches_every_vm_and_survives_pages() {
 
     let expired = Verdict::CredentialExpired;
     assert!(board::update(&mut shared, |board| board.post(&account, &expired, 1_000)));
-    publish::apply(&mut shared, &page(FIRST, false, (1, 2), false, &[])).unwrap();
+    publish::apply(&mut shared, &page(FIRST, false, (1, 2), false, &[]), NOW).unwrap();
     assert_eq!(publish::head(&shared).revision, 2);
     follower.view(&shared);
     let standing = follower.board().standing(&account, None, 2_000);
@@ -229,4 +237,80 @@ fn the_board_reaches_every_vm_and_survives_pages() {
         !board::update(&mut shared, |_| false),
         "nothing changed, nothing was written"
     );
+}
+
+fn health(id: &str, until: u64) -> Record {
+    let line = format!(
+        r#"{{"health":{{"id":"{id}","entries":[{{"scope":"account","until":{until},"guessed":true,"reason":"overloaded","at":5}}],"windows":[{{"name":"5h","used_percent":62.0,"exhausted":false}}],"windows_at":{NOW}}}}}"#
+    );
+    Record::from_line(line.as_bytes()).unwrap()
+}
+
+#[test]
+fn health_is_known_with_the_first_snapshot_and_costs_no_bucket() {
+    use crate::health::Standing;
+    let mut shared = prepared();
+    let mut follower = Follower::default();
+    let records = [account("acc_1"), account("acc_2"), health("acc_1", NOW + 9)];
+    let start = page(FIRST, true, (0, 3), false, &records);
+    publish::apply(&mut shared, &start, NOW).unwrap();
+    let view = follower.view(&shared).unwrap();
+    let (account, version) = (view.account("acc_1").unwrap().clone(), view.version());
+    let standing = follower.board().standing(&account, None, NOW);
+    assert!(matches!(standing, Standing::Out(_)));
+    let left = follower.board().outlook(&account.id, NOW).left;
+    assert_eq!(left.map(|left| (left * 100.0).round()), Some(38.0));
+
+    let before: Vec<_> = (0..256).map(|n| shared.read(&bucket_key(n))).collect();
+    let news = page(FIRST, false, (3, 4), false, &[health("acc_1", NOW + 900)]);
+    assert_eq!(
+        publish::apply(&mut shared, &news, NOW)
+            .unwrap()
+            .health
+            .len(),
+        1
+    );
+    let after: Vec<_> = (0..256).map(|n| shared.read(&bucket_key(n))).collect();
+    assert_eq!(before, after);
+    assert_eq!(follower.view(&shared).unwrap().version(), version);
+    assert_eq!(publish::head(&shared).revision, 4);
+}
+
+/// What an Envoy said comes back to it, and goes no further.
+#[test]
+fn an_echo_is_no_news() {
+    use crate::{sync::report::Report, verdict::Verdict};
+    let mut shared = prepared();
+    let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
+    publish::apply(&mut shared, &start, NOW).unwrap();
+    let account = fixture::account("acc_1", "codex");
+    let trouble = Verdict::CoolingDown {
+        scope: crate::verdict::Scope::Account,
+        until: NOW + 60_000,
+        guessed: false,
+        reason: crate::verdict::Reason::rate_limited(),
+    };
+    board::update(&mut shared, |board| board.post(&account, &trouble, NOW));
+    let said: Vec<_> = board::read(&shared).untold(NOW + 1, NOW).cloned().collect();
+    assert!(matches!(
+        Report::of(&said[0]),
+        Some(Report::CoolingDown { .. })
+    ));
+    let echo = Record::Health(crate::snapshot::Health {
+        id: account.id.clone(),
+        entries: vec![said[0].held()],
+        windows: Vec::new(),
+        windows_at: 0,
+        reset_at: 0,
+    });
+    for revision in 1..3 {
+        let span = (revision, revision + 1);
+        let page = page(FIRST, false, span, false, std::slice::from_ref(&echo));
+        publish::apply(&mut shared, &page, NOW).unwrap();
+        assert_eq!(board::read(&shared).untold(NOW + 1, NOW).count(), 0);
+    }
+    let changes = publish::head(&shared).board;
+    let again = page(FIRST, false, (3, 4), false, &[echo]);
+    publish::apply(&mut shared, &again, NOW).unwrap();
+    assert_eq!(publish::head(&shared).board, changes, "nothing was written");
 }

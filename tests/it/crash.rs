@@ -25,15 +25,15 @@ const CHAT: &str = "/v1/chat/completions";
 const TAKE_OVER_LIMIT: Duration = Duration::from_millis(3_000 + 100 + 2_900);
 
 /// A stack on the filter that can be crashed.
-pub(crate) struct Crashable {
-    pub(crate) envoy: Envoy,
-    pub(crate) refresher: FakeRefresher,
+struct Crashable {
+    envoy: Envoy,
+    refresher: FakeRefresher,
     caller: Caller,
-    pub(crate) sim: Sim,
+    _sim: Sim,
 }
 
 impl Crashable {
-    pub(crate) async fn start(folder: &Path) -> Self {
+    async fn start(folder: &Path) -> Self {
         let sim = Sim::start(folder).await;
         sim.add_api_key("openai", "sk-openai", "openai-key").await;
         sim.write_clusters(folder, &[OPENAI]);
@@ -63,7 +63,7 @@ impl Crashable {
             envoy,
             refresher,
             caller,
-            sim,
+            _sim: sim,
         }
     }
 }

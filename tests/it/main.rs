@@ -52,8 +52,8 @@ mod figures;
 /// Which account serves which request.
 mod selection;
 
+/// What one Envoy learns about an account stays known.
+mod board;
+
 /// What a crash of the filter would cost.
 mod crash;
-
-/// What accounts and client keys may use, and no more.
-mod limits;

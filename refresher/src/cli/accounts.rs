@@ -8,14 +8,13 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::limit_flags::LimitFlags;
 use super::output::{print, print_json, table};
 use super::{Context, Error, secret_prompt, status};
 use crate::credential::{Credential, CredentialKind};
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::refresh::login_command;
-use crate::store::{self, LimitChanges, NewAccount, Saved};
+use crate::store::{self, NewAccount, Saved, Status};
 
 /// The most bytes of an API key, whatever it comes from.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
@@ -27,14 +26,14 @@ const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
 pub enum Command {
     /// Add an account that has an API key, read from standard input, --key-file or $LATCHKEY_API_KEY
     Add(Add),
-    /// Change an account's limits
-    Set(Set),
     /// Show the accounts
     List(status::Json),
-    /// Let an account serve requests again
+    /// Let an account serve requests again that was disabled or is dead
     Enable(Name),
     /// Take an account out of use; its login is kept fresh
     Disable(Name),
+    /// Have every Envoy forget what is held against an account: cool-downs, strikes, a quota that is used up, death
+    Reset(Name),
     /// Delete an account and its credential; a login is revoked at the platform as far as it lets us
     Remove(Name),
 }
@@ -44,15 +43,6 @@ pub enum Command {
 pub struct Name {
     /// Its name or id
     account: String,
-}
-
-/// What to change.
-#[derive(Debug, Args)]
-pub struct Set {
-    /// Its name or id
-    account: String,
-    #[command(flatten)]
-    limits: LimitFlags,
 }
 
 /// A new account.
@@ -81,14 +71,6 @@ impl Command {
         let now = SystemClock.now();
         match self {
             Command::Add(add) => add.run(context).await?,
-            Command::Set(Set { account, limits }) => {
-                let changes = limits.changes();
-                if changes == LimitChanges::default() {
-                    return Err("expected at least one flag that says what to change; see: refresher accounts set --help".into());
-                }
-                store.set_account_limits(&account, &changes, now).await?;
-                print(&format!("{account}: changed\n"))?;
-            }
             Command::List(json) => list(context, json).await?,
             Command::Enable(Name { account }) => {
                 let changed = store.enable(&account, now).await?;
@@ -111,6 +93,20 @@ impl Command {
                         "was out of use already"
                     }
                 ))?;
+            }
+            Command::Reset(Name { account }) => {
+                let status = store.reset(&account, now).await?;
+                print(&match status {
+                    Status::Active => format!("{account}: nothing is held against it any more\n"),
+                    Status::Disabled => {
+                        format!(
+                            "{account}: nothing is held against it any more; it is disabled still\n"
+                        )
+                    }
+                    _ => format!(
+                        "{account}: nothing is held against it any more; it needs a login still\n"
+                    ),
+                })?;
             }
             Command::Remove(Name { account }) => remove(context, &account).await?,
         }
@@ -200,6 +196,7 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
     } else if views.is_empty() {
         print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
     } else {
+        let now = SystemClock.now();
         let rows: Vec<[String; 6]> = views
             .iter()
             .map(|view| {
@@ -208,13 +205,13 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
                     view.platform.clone(),
                     view.kind.to_owned(),
                     view.state(),
-                    view.limits_text.clone(),
                     view.id.clone(),
+                    view.held(now),
                 ]
             })
             .collect();
         print(&table(
-            ["NAME", "PLATFORM", "CREDENTIAL", "STATUS", "LIMITS", "ID"],
+            ["NAME", "PLATFORM", "CREDENTIAL", "STATUS", "ID", "HELD"],
             &rows,
         ))?;
     }

@@ -1,23 +1,19 @@
 //! `refresher keys`.
 
 use clap::{Args, Subcommand};
-use latchkey::limit::SubjectKind;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::limit_flags::{TermFlags, Use};
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error, status};
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::{DEFAULT_POOL, KeyTerms};
+use crate::store::DEFAULT_POOL;
 
 /// What to do with client keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a key and print it, this once
     Create(Create),
-    /// Change a key's limits or end
-    Set(Set),
     /// Show the keys; never the keys themselves
     List(status::Json),
     /// Refuse a key from now on
@@ -32,20 +28,9 @@ pub struct Create {
     /// The pool of accounts that serves it
     #[arg(long, default_value = DEFAULT_POOL)]
     pool: String,
-    #[command(flatten)]
-    terms: TermFlags,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
-}
-
-/// What to change.
-#[derive(Debug, Args)]
-pub struct Set {
-    /// Its name or id
-    key: String,
-    #[command(flatten)]
-    terms: TermFlags,
 }
 
 /// Which key.
@@ -64,10 +49,9 @@ impl Command {
         let now = SystemClock.now();
         match self {
             Command::Create(create) => {
-                let terms = create.terms.terms(now)?;
                 let new = context
                     .store
-                    .create_client_key(&create.name, &create.pool, &terms, now)
+                    .create_client_key(&create.name, &create.pool, now)
                     .await?;
                 if create.json {
                     let id = new.id.as_str();
@@ -83,14 +67,6 @@ impl Command {
                     print(&format!("{}\n", new.key.expose_secret()))?;
                 }
             }
-            Command::Set(Set { key, terms }) => {
-                let terms = terms.terms(now)?;
-                if terms == KeyTerms::default() {
-                    return Err("expected at least one flag that says what to change; see: refresher keys set --help".into());
-                }
-                context.store.set_client_key(&key, &terms).await?;
-                print(&format!("{key}: changed\n"))?;
-            }
             Command::List(json) => list(context, json).await?,
             Command::Revoke(Revoke { key }) => {
                 let id = context.store.revoke_client_key(&key, now).await?;
@@ -104,7 +80,6 @@ impl Command {
 async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     let keys = context.store.client_keys().await?;
     let now = SystemClock.now();
-    let used = Use::of(context, now).await?;
     if format.json {
         let keys: Vec<_> = keys
             .iter()
@@ -112,8 +87,6 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                 json!({
                     "id": key.id.as_str(), "name": key.name, "prefix": key.prefix, "pool": key.pool,
                     "created_at": key.created_at.0, "revoked_at": key.revoked_at.map(|time| time.0),
-                    "expires_at": key.expires_at.map(|time| time.0),
-                    "limits": used.json(SubjectKind::Key, key.id.as_str(), &key.limits),
                 })
             })
             .collect();
@@ -121,14 +94,12 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     } else if keys.is_empty() {
         print("No keys yet. Make one: refresher keys create NAME\n")?;
     } else {
-        let rows: Vec<[String; 7]> = keys
+        let rows: Vec<[String; 6]> = keys
             .iter()
             .map(|key| {
-                let state = match (key.revoked_at, key.expires_at) {
-                    (Some(time), _) => format!("revoked {}", relative(time, now)),
-                    (None, Some(time)) if time <= now => format!("expired {}", relative(time, now)),
-                    (None, Some(time)) => format!("in use, ends {}", relative(time, now)),
-                    (None, None) => "in use".to_owned(),
+                let state = match key.revoked_at {
+                    Some(time) => format!("revoked {}", relative(time, now)),
+                    None => "in use".to_owned(),
                 };
                 let made = relative(key.created_at, now);
                 [
@@ -137,13 +108,12 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                     key.pool.clone(),
                     state,
                     made,
-                    used.text(SubjectKind::Key, key.id.as_str(), &key.limits),
                     key.id.to_string(),
                 ]
             })
             .collect();
         print(&table(
-            ["NAME", "KEY", "POOL", "STATUS", "MADE", "LIMITS", "ID"],
+            ["NAME", "KEY", "POOL", "STATUS", "MADE", "ID"],
             &rows,
         ))?;
     }

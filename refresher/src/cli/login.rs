@@ -347,7 +347,6 @@ mod tests {
             expires_at: None,
             failures: 0,
             retry_at: None,
-            limits: Default::default(),
             revision: 1,
         }
     }

@@ -3,7 +3,6 @@
 pub mod accounts;
 pub mod import;
 pub mod keys;
-pub mod limit_flags;
 pub mod login;
 mod output;
 pub mod refresh;
@@ -73,10 +72,10 @@ enum Command {
     Refresh(refresh::Refresh),
     /// Show the accounts and how they are
     Status(status::Show),
-    /// Add, list, change, switch or remove accounts
+    /// Add, list, switch or remove accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
-    /// Make, list, change or revoke the keys that callers present
+    /// Make, list or revoke the keys that callers present
     #[command(subcommand)]
     Keys(keys::Command),
     /// Make a new sealing key and seal everything anew with it, also while `serve` runs

@@ -1,17 +1,18 @@
 //! `refresher status`: the accounts and how they are, for people and for machines.
 
 use clap::Args;
-use latchkey::limit::SubjectKind;
+use latchkey::snapshot::Held;
+use latchkey::verdict::Scope;
+use latchkey::verdict::quota::Window;
 use serde::Serialize;
 
-use super::limit_flags::Use;
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error};
 use crate::credential::CredentialKind;
 use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
-use crate::refresh::login_command;
 use crate::refresh::schedule::{Jitter, refresh_at};
-use crate::store::{Account, Status};
+use crate::refresh::{enable_command, login_command};
+use crate::store::{Account, Health, Status};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Args)]
@@ -53,16 +54,65 @@ pub struct View {
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
     pub failures: u32,
-    /// What it may use, and has used.
-    pub limits: serde_json::Value,
-    /// The same for people.
-    #[serde(skip)]
-    pub limits_text: String,
+    /// What keeps Envoy from using it, or lets it try with one request at a time.
+    pub cooling_down: Vec<Cooling>,
+    /// The windows of its quota, as its platform last said.
+    pub quota: Vec<Window>,
+    /// When that was.
+    pub quota_at: Option<u64>,
+}
+
+/// One thing that is held against an account.
+#[derive(Debug, Serialize)]
+pub struct Cooling {
+    /// The model that it is about; none: all of the account.
+    pub model: Option<String>,
+    /// When it ends.
+    pub until: u64,
+    /// Whether the platform did not say when: one request at a time tries after `until`.
+    pub guessed: bool,
+    /// Why, in a word.
+    pub reason: String,
+}
+
+impl Cooling {
+    fn of(held: Held) -> Cooling {
+        Cooling {
+            model: match held.scope {
+                Scope::Account => None,
+                Scope::Model(model) => Some(model.as_str().to_owned()),
+            },
+            until: held.until,
+            guessed: held.guessed,
+            reason: held.reason.as_str().to_owned(),
+        }
+    }
+
+    /// `cooling down, back in 2m (rate_limited, a guess)`.
+    fn text(&self, now: UnixMillis) -> String {
+        let what = match &self.model {
+            None => "cooling down".to_owned(),
+            Some(model) => format!("{model} cooling down"),
+        };
+        let until = UnixMillis(i64::try_from(self.until).unwrap_or(i64::MAX));
+        let back = if until > now {
+            format!("back {}", relative(until, now))
+        } else {
+            "one request at a time tries".to_owned()
+        };
+        let guess = if self.guessed { ", a guess" } else { "" };
+        format!("{what}, {back} ({}{guess})", self.reason)
+    }
 }
 
 impl View {
     /// `account` at `now`; `notice` is why its platform is off.
-    fn new(account: Account, platform_is_on: bool, used: &Use, now: UnixMillis) -> View {
+    fn new(account: Account, health: Health, platform_is_on: bool, now: UnixMillis) -> View {
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        let is_out = |held: &Held| held.scope == Scope::Account && held.until > millis;
+        let out = health.entries.iter().any(is_out);
+        let running = health.entries.into_iter();
+        let running = running.filter(|held| !held.has_ended(millis));
         let expired = account.expires_at.is_some_and(|time| time <= now);
         let next = (account.kind == CredentialKind::OAuth && account.status != Status::NeedsLogin)
             .then(|| {
@@ -81,11 +131,8 @@ impl View {
             }
             reason => reason,
         };
-        let id = account.id.as_str();
         View {
-            limits: used.json(SubjectKind::Account, id, &account.limits),
-            limits_text: used.text(SubjectKind::Account, id, &account.limits),
-            usable: account.status == Status::Active && platform_is_on && !expired,
+            usable: account.status == Status::Active && platform_is_on && !expired && !out,
             id: account.id.to_string(),
             name: account.name,
             platform: account.platform,
@@ -96,6 +143,9 @@ impl View {
             expires_at: account.expires_at.map(|time| time.0),
             next_refresh_at: next.map(|time| time.0),
             failures: account.failures,
+            cooling_down: running.map(Cooling::of).collect(),
+            quota_at: (!health.quota.windows.is_empty()).then_some(health.quota.at),
+            quota: health.quota.windows,
         }
     }
 
@@ -103,11 +153,45 @@ impl View {
     pub fn state(&self) -> String {
         match self.status {
             Status::Active if self.usable => "active",
+            Status::Active if self.cooling_down.iter().any(|one| one.model.is_none()) => {
+                "cooling down"
+            }
             Status::Active => "not usable",
             Status::Disabled => "disabled",
             Status::NeedsLogin => "needs login",
+            Status::Dead => "dead",
         }
         .to_owned()
+    }
+
+    /// What is held against it, in words; empty where nothing is.
+    pub fn held(&self, now: UnixMillis) -> String {
+        let held = self.cooling_down.iter().map(|one| one.text(now));
+        held.collect::<Vec<_>>().join("; ")
+    }
+
+    /// `5h 62 % used, resets in 1h 10m`, a window each.
+    fn quota(&self, now: UnixMillis) -> String {
+        let window = |window: &Window| {
+            let reset = |at: u64| UnixMillis(i64::try_from(at).unwrap_or(i64::MAX));
+            match window.resets_at.map(reset) {
+                Some(at) if at <= now => format!("{} is full again", window.name),
+                at => {
+                    let used = format!("{} {:.0} % used", window.name, window.used_percent);
+                    let resets = at.map(|at| format!(", resets {}", relative(at, now)));
+                    used + &resets.unwrap_or_default()
+                }
+            }
+        };
+        let windows = self.quota.iter().map(window);
+        windows.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Why it is as it is: its status's reason, and what is held against it.
+    fn why(&self, now: UnixMillis) -> String {
+        let parts = [self.reason.clone().unwrap_or_default(), self.held(now)];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -117,10 +201,11 @@ impl View {
 /// If the store fails.
 pub async fn accounts(context: &Context) -> Result<Vec<View>, Error> {
     let now = SystemClock.now();
-    let used = Use::of(context, now).await?;
+    let mut health = context.store.health().await?;
     let view = |account: Account| {
         let platform_is_on = context.catalog.usable(&account.platform).is_ok();
-        View::new(account, platform_is_on, &used, now)
+        let health = health.remove(account.id.as_str()).unwrap_or_default();
+        View::new(account, health, platform_is_on, now)
     };
     Ok(context
         .store
@@ -148,7 +233,7 @@ impl Show {
         let now = SystemClock.now();
         let time =
             |time: Option<i64>| time.map_or("-".to_owned(), |time| relative(UnixMillis(time), now));
-        let rows: Vec<[String; 7]> = accounts
+        let rows: Vec<[String; 6]> = accounts
             .iter()
             .map(|view| {
                 [
@@ -157,8 +242,7 @@ impl Show {
                     view.state(),
                     time(view.expires_at),
                     time(view.next_refresh_at),
-                    view.limits_text.clone(),
-                    view.reason.clone().unwrap_or_default(),
+                    view.why(now),
                 ]
             })
             .collect();
@@ -182,20 +266,31 @@ impl Show {
                 "STATUS",
                 "EXPIRES",
                 "NEXT REFRESH",
-                "LIMITS",
                 "WHY",
             ],
             &rows,
         ))?;
-        for view in accounts
+        let quotas: Vec<[String; 2]> = accounts
             .iter()
-            .filter(|view| view.status == Status::NeedsLogin)
-        {
-            print(&format!(
-                "\n{} needs a new login: {}\n  It prints the URL to open. For a browser on another machine, add --paste.\n",
-                view.name,
-                login_command(&view.platform, &view.name)
-            ))?;
+            .filter(|view| !view.quota.is_empty())
+            .map(|view| [view.name.clone(), view.quota(now)])
+            .collect();
+        if !quotas.is_empty() {
+            print(&format!("\n{}", table(["ACCOUNT", "QUOTA"], &quotas)))?;
+        }
+        for view in &accounts {
+            let (name, platform) = (&view.name, &view.platform);
+            match view.status {
+                Status::NeedsLogin => print(&format!(
+                    "\n{name} needs a new login: {}\n  It prints the URL to open. For a browser on another machine, add --paste.\n",
+                    login_command(platform, name)
+                ))?,
+                Status::Dead => print(&format!(
+                    "\n{name} is dead: see to it at {platform}, then run: {}\n",
+                    enable_command(name)
+                ))?,
+                Status::Active | Status::Disabled => {}
+            }
         }
         Ok(())
     }

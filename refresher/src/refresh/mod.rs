@@ -12,13 +12,21 @@ pub mod schedule;
 
 /// What to run for an account whose login has ended, as a shell takes it. It prints the URL to open.
 pub fn login_command(platform: &str, name: &str) -> String {
+    format!("refresher login {platform} --name {}", shell_word(name))
+}
+
+/// What to run for a dead account once somebody has seen to it, as a shell takes it.
+pub fn enable_command(name: &str) -> String {
+    format!("refresher accounts enable {}", shell_word(name))
+}
+
+fn shell_word(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
-    let name = if name.bytes().all(is_plain) {
-        name.to_owned()
+    if text.bytes().all(is_plain) {
+        text.to_owned()
     } else {
-        format!("'{}'", name.replace('\'', "'\\''"))
-    };
-    format!("refresher login {platform} --name {name}")
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use latchkey::header::HeaderText;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::limits::{LIMIT_COLUMNS, LimitSettings, settings};
 use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt, signed, unsigned};
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
@@ -25,6 +24,8 @@ pub enum Status {
     Disabled,
     /// Its login has ended; a person must log in again.
     NeedsLogin,
+    /// The platform says that it is of no use until somebody sees to it. Its login is kept fresh all the same.
+    Dead,
 }
 
 impl Status {
@@ -34,14 +35,20 @@ impl Status {
             Status::Active => "active",
             Status::Disabled => "disabled",
             Status::NeedsLogin => "needs_login",
+            Status::Dead => "dead",
         }
     }
 
-    fn parse(text: &str) -> Result<Status> {
-        [Status::Active, Status::Disabled, Status::NeedsLogin]
-            .into_iter()
-            .find(|status| status.as_str() == text)
-            .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
+    pub(super) fn parse(text: &str) -> Result<Status> {
+        [
+            Status::Active,
+            Status::Disabled,
+            Status::NeedsLogin,
+            Status::Dead,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
     }
 }
 
@@ -72,8 +79,6 @@ pub struct Account {
     pub failures: u32,
     /// No refresh before this.
     pub retry_at: Option<UnixMillis>,
-    /// What it may use.
-    pub limits: LimitSettings,
     /// The revision of its last change.
     pub revision: u64,
 }
@@ -102,13 +107,8 @@ pub enum Saved {
     Renewed(AccountId),
 }
 
-/// The columns of an [`Account`].
-fn columns() -> String {
-    format!("{COLUMNS}, {LIMIT_COLUMNS} FROM accounts")
-}
-
 const COLUMNS: &str = "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, \
-                       failures, retry_at, revision";
+                       failures, retry_at, revision FROM accounts";
 
 impl Store {
     /// Saves an account and lets it join the default pool. `renew` says whether an account of the same name and
@@ -146,7 +146,7 @@ impl Store {
     /// # Errors
     /// If SQLite fails.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{} ORDER BY name", columns())))
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY name")))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(account).collect()
@@ -177,7 +177,8 @@ impl Store {
         }
     }
 
-    /// Lets an account serve requests again. True if that changed anything.
+    /// Lets an account serve requests again; of one that was dead, what was learned is forgotten. True if that changed
+    /// anything.
     ///
     /// # Errors
     /// If there is no such account, or it needs a login.
@@ -192,16 +193,16 @@ impl Store {
                     platform: account.platform,
                 });
             }
-            Status::Disabled => {
-                set_status(&mut change, &account.id, Status::Active, None, now).await?
-            }
+            Status::Disabled => {}
+            Status::Dead => change.forget_health(&account.id, now).await?,
         }
+        set_status(&mut change, &account.id, Status::Active, None, now).await?;
         change.commit().await?;
         Ok(true)
     }
 
     /// Takes an account out of use; its login is kept fresh. True if that changed anything: an account that needs a
-    /// login is out of use already.
+    /// login or is dead is out of use already.
     ///
     /// # Errors
     /// If there is no such account.
@@ -338,7 +339,8 @@ async fn add_account(
     Ok(id)
 }
 
-/// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
+/// Leaves a claim alone: its holder may have a call in flight, and another must not join it. What was learned with the
+/// old credential is forgotten.
 async fn renew_account(
     change: &mut Change<'_>,
     old: &Account,
@@ -365,10 +367,10 @@ async fn renew_account(
     .bind(old.id.as_str())
     .execute(change.sql())
     .await?;
-    Ok(())
+    change.forget_health(&old.id, now).await
 }
 
-async fn set_status(
+pub(super) async fn set_status(
     change: &mut Change<'_>,
     id: &AccountId,
     status: Status,
@@ -407,7 +409,7 @@ async fn touch_pools_of(change: &mut Change<'_>, id: &AccountId) -> Result<()> {
 }
 
 async fn find(connection: &mut SqliteConnection, name: &str) -> Result<Option<Account>> {
-    let sql = sqlx::AssertSqlSafe(format!("{} WHERE name = ?1 OR id = ?1", columns()));
+    let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE name = ?1 OR id = ?1"));
     let row = sqlx::query(sql)
         .bind(name)
         .fetch_optional(connection)
@@ -435,7 +437,6 @@ fn account(row: &SqliteRow) -> Result<Account> {
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
         failures: row.try_get("failures")?,
         retry_at: row.try_get::<Option<i64>, _>("retry_at")?.map(UnixMillis),
-        limits: settings(row)?,
         revision: unsigned("accounts.revision", row.try_get("revision")?)?,
     })
 }

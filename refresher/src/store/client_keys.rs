@@ -6,8 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::accounts::check_name;
-use super::limits::{LIMIT_COLUMNS, LimitSettings, settings};
-use super::{Error, KeyTerms, Result, Store, corrupt};
+use super::{Error, Result, Store, corrupt};
 use crate::id::{ClientKeyId, random_base32};
 use crate::refresh::clock::UnixMillis;
 
@@ -33,10 +32,6 @@ pub struct ClientKey {
     pub created_at: UnixMillis,
     /// When it was revoked.
     pub revoked_at: Option<UnixMillis>,
-    /// When it ends.
-    pub expires_at: Option<UnixMillis>,
-    /// What it may use.
-    pub limits: LimitSettings,
 }
 
 /// A client key just made.
@@ -49,7 +44,7 @@ pub struct NewClientKey {
 }
 
 impl Store {
-    /// Makes a client key that `pool` serves, on these terms.
+    /// Makes a client key that `pool` serves.
     ///
     /// # Errors
     /// If the name is taken or there is no such pool.
@@ -57,7 +52,6 @@ impl Store {
         &self,
         name: &str,
         pool: &str,
-        terms: &KeyTerms,
         now: UnixMillis,
     ) -> Result<NewClientKey> {
         check_name(name).map_err(|problem| Error::Unfit {
@@ -103,7 +97,6 @@ impl Store {
             }
             inserted => inserted?,
         };
-        change.set_terms(id.as_str(), terms).await?;
         change.commit().await?;
         Ok(NewClientKey { id, key })
     }
@@ -113,13 +106,11 @@ impl Store {
     /// # Errors
     /// If SQLite fails.
     pub async fn client_keys(&self) -> Result<Vec<ClientKey>> {
-        let sql = format!(
-            "SELECT id, name, prefix, pool, created_at, revoked_at, expires_at, {LIMIT_COLUMNS} FROM client_keys \
-             ORDER BY created_at, id"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT id, name, prefix, pool, created_at, revoked_at FROM client_keys ORDER BY created_at, id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(client_key).collect()
     }
 
@@ -157,8 +148,6 @@ fn client_key(row: &SqliteRow) -> Result<ClientKey> {
         pool: row.try_get("pool")?,
         created_at: UnixMillis(row.try_get("created_at")?),
         revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(UnixMillis),
-        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
-        limits: settings(row)?,
     })
 }
 

@@ -112,7 +112,7 @@ impl Change<'_> {
         sqlx::query(
             "UPDATE accounts SET generation = ?1, credential = ?2, issued_at = ?3, expires_at = ?4, \
              status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
-             reason = CASE status WHEN 'disabled' THEN reason END, \
+             reason = CASE WHEN status IN ('disabled', 'dead') THEN reason END, \
              claim_token = nullif(claim_token, ?7), \
              claim_until = CASE claim_token WHEN ?7 THEN NULL ELSE claim_until END, \
              unanswered = 0, first_unanswered_at = NULL, failures = 0, \

@@ -10,8 +10,7 @@ use secrecy::ExposeSecret;
 use sqlx::{Row, SqliteConnection};
 
 use super::accounts::vars_from_json;
-use super::limits::{LIMIT_COLUMNS, settings};
-use super::{Result, Store, corrupt, head, signed, unsigned};
+use super::{Result, Store, corrupt, head, health, signed, unsigned};
 
 /// A platform to be published, and the `:authority` of its accounts' requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +35,7 @@ const CHANGED: &str = "SELECT revision, 'platform' AS kind, id FROM platforms WH
      UNION ALL SELECT revision, 'account', id FROM accounts WHERE revision > ?1 \
      UNION ALL SELECT revision, 'pool', id FROM pools WHERE revision > ?1 \
      UNION ALL SELECT revision, 'key', id FROM client_keys WHERE revision > ?1 \
+     UNION ALL SELECT revision, 'health', account FROM health WHERE revision > ?1 \
      UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > ?1 ORDER BY revision";
 
 impl Store {
@@ -124,6 +124,21 @@ impl Store {
         Ok(SnapshotPage { bytes, news })
     }
 
+    /// The revision of the last change of an account or a platform, also of one that is gone.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn accounts_revision(&self) -> Result<u64> {
+        let revision: i64 = sqlx::query_scalar(
+            "SELECT max(coalesce((SELECT max(revision) FROM accounts), 0), \
+             coalesce((SELECT max(revision) FROM platforms), 0), \
+             coalesce((SELECT max(revision) FROM tombstones), 0))",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        unsigned("accounts.revision", revision)
+    }
+
     /// Whether the poller has seen a later state of our history than we have: we were restored from a backup.
     async fn has_lost(&self, epoch: Option<Epoch>, since: u64) -> Result<bool> {
         let (ours, revision) = self.head().await?;
@@ -185,6 +200,7 @@ impl Store {
             "account" => self.account_record(connection, id).await?,
             "pool" => pool(connection, id).await?,
             "key" => client_key(connection, id).await?,
+            "health" => health::record(connection, &id).await?,
             "removed platform" => removed(Kind::Platform, &id)?,
             "removed pool" => removed(Kind::Pool, &id)?,
             _ => removed(Kind::Account, &id)?,
@@ -197,14 +213,13 @@ impl Store {
         connection: &mut SqliteConnection,
         id: String,
     ) -> Result<Record> {
-        let sql = format!(
-            "SELECT name, platform, vars, generation, credential, expires_at, models, authority, {LIMIT_COLUMNS} FROM accounts \
-             JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'"
-        );
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(&id)
-            .fetch_optional(connection)
-            .await?;
+        let row = sqlx::query(
+            "SELECT name, platform, vars, generation, credential, expires_at, models, authority FROM accounts \
+             JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'",
+        )
+        .bind(&id)
+        .fetch_optional(connection)
+        .await?;
         let Some(row) = row else {
             return removed(Kind::Account, &id);
         };
@@ -234,7 +249,6 @@ impl Store {
                 .map(|time| unsigned("accounts.expires_at", time))
                 .transpose()?,
             models: models_from_json("accounts.models", row.try_get("models")?)?,
-            limits: settings(&row)?.limits,
         }))
     }
 }
@@ -310,15 +324,13 @@ async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
 }
 
 async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Record> {
-    let sql = format!(
-        "SELECT name, sha256, pool, models, may_choose_account, revoked_at, expires_at, {LIMIT_COLUMNS} \
-         FROM client_keys WHERE id = ?"
-    );
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(&id)
-        .fetch_one(&mut *connection)
-        .await?;
-    if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
+    let row = sqlx::query(
+        "SELECT sha256, pool, models, may_choose_account, revoked_at IS NOT NULL AS revoked FROM client_keys WHERE id = ?",
+    )
+    .bind(&id)
+    .fetch_one(&mut *connection)
+    .await?;
+    if row.try_get("revoked")? {
         return removed(Kind::Key, &id);
     }
     let pools: Vec<String> =
@@ -326,10 +338,8 @@ async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Rec
             .bind(&id)
             .fetch_all(connection)
             .await?;
-    let expires_at: Option<i64> = row.try_get("expires_at")?;
-    let name = HeaderText::try_from(row.try_get::<&str, _>("name")?)
-        .map_err(|_| corrupt("client_keys.name", "characters that no header may have"))?;
-    let sha256 = snapshot::KeyHash::try_from(row.try_get::<String, _>("sha256")?)
+    let sha256: String = row.try_get("sha256")?;
+    let sha256 = snapshot::KeyHash::try_from(sha256)
         .map_err(|_| corrupt("client_keys.sha256", "no SHA-256"))?;
     Ok(Record::Key(snapshot::ClientKey {
         id: parse_id(&id)?,
@@ -343,11 +353,6 @@ async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Rec
                 .map(|pool| parse_id(pool))
                 .collect::<Result<_>>()?,
         },
-        name: Some(name),
-        expires_at: expires_at
-            .map(|time| unsigned("client_keys.expires_at", time))
-            .transpose()?,
-        limits: settings(&row)?.limits,
     }))
 }
 

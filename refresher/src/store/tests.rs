@@ -1,3 +1,4 @@
+mod health;
 mod high_water;
 mod rotation;
 
@@ -468,7 +469,7 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
             2 => assert!(store.disable("team", NOW).await.unwrap()),
             3 => drop(
                 store
-                    .create_client_key("laptop", DEFAULT_POOL, &Default::default(), NOW)
+                    .create_client_key("laptop", DEFAULT_POOL, NOW)
                     .await
                     .unwrap(),
             ),
@@ -584,7 +585,7 @@ async fn the_files_hold_no_secret_and_nobody_else_can_read_them() {
             .unwrap()
     );
     let key = store
-        .create_client_key("laptop", DEFAULT_POOL, &Default::default(), NOW)
+        .create_client_key("laptop", DEFAULT_POOL, NOW)
         .await
         .unwrap()
         .key;

@@ -3,10 +3,16 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use latchkey::snapshot::Held;
+use latchkey::sync::report::Report;
+use latchkey::verdict::Scope;
 use serde::Deserialize;
 
 use super::OnUnauthorized;
 use crate::id::AccountId;
+use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
+use crate::refresh::enable_command;
+use crate::store::{self, Noticed, Store};
 
 /// How many batch ids are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
 const REMEMBERED_BATCHES: usize = 1024;
@@ -17,19 +23,13 @@ const MAX_BATCH_ID_BYTES: usize = 64;
 #[derive(Debug, Deserialize)]
 pub struct Batch {
     batch: String,
-    reports: Vec<Report>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Report {
-    account: String,
-    generation: u64,
-    /// Text, because a newer filter may have more to say than is known here.
-    kind: String,
+    /// Not read yet, because a newer filter may have more to say than is known here.
+    reports: Vec<serde_json::Value>,
 }
 
 /// Takes batches.
 pub struct Reports {
+    store: Store,
     on_unauthorized: OnUnauthorized,
     seen: Mutex<Seen>,
 }
@@ -41,33 +41,94 @@ struct Seen {
 }
 
 impl Reports {
-    /// Tells `on_unauthorized` of each report of that kind.
-    pub fn new(on_unauthorized: OnUnauthorized) -> Reports {
+    /// Tells `on_unauthorized` of each report of that kind; the others go to `store` and into the log.
+    pub fn new(store: Store, on_unauthorized: OnUnauthorized) -> Reports {
         Reports {
+            store,
             on_unauthorized,
             seen: Mutex::default(),
         }
     }
 
     /// Applies a batch, unless it was applied before.
-    pub fn take(&self, batch: Batch) {
-        if !self
+    ///
+    /// # Errors
+    /// If the store fails. The batch is to be sent again then: what is stored of it already changes nothing.
+    pub async fn take(&self, batch: Batch) -> Result<(), store::Error> {
+        let reports: Vec<Report> = batch.reports.into_iter().filter_map(known).collect();
+        let now = SystemClock.now();
+        for noticed in self.store.take_reports(&reports, now).await? {
+            log(&noticed, now);
+        }
+        let is_new = self
             .seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .is_new(&batch.batch)
-        {
-            return;
-        }
-        for report in batch.reports {
-            match (report.kind.as_str(), AccountId::parse(&report.account)) {
-                ("unauthorized", Some(account)) => {
-                    (self.on_unauthorized)(&account, report.generation)
-                }
-                _ => tracing::debug!(
-                    "passed over a report of a kind or account id that is not known here"
-                ),
+            .is_new(&batch.batch);
+        for report in reports.iter().filter(|_| is_new) {
+            if let Report::Unauthorized {
+                account,
+                generation,
+            } = report
+                && let Some(account) = AccountId::parse(account.as_str())
+            {
+                (self.on_unauthorized)(&account, *generation);
             }
+        }
+        Ok(())
+    }
+}
+
+fn known(report: serde_json::Value) -> Option<Report> {
+    let report = serde_json::from_value(report).ok();
+    if report.is_none() {
+        tracing::debug!("passed over a report that is not one of those known here");
+    }
+    report
+}
+
+/// Says what happened to an account, for people.
+fn log(noticed: &Noticed, now: UnixMillis) {
+    match noticed {
+        Noticed::CoolingDown { account, held } => {
+            let Held {
+                until,
+                guessed,
+                reason,
+                ..
+            } = held;
+            let end = UnixMillis(i64::try_from(*until).unwrap_or(i64::MAX));
+            let model = match &held.scope {
+                Scope::Account => None,
+                Scope::Model(model) => Some(model.as_str()),
+            };
+            tracing::info!(
+                account,
+                model,
+                reason = reason.as_str(),
+                seconds = end.since(now).as_secs(),
+                guessed,
+                "an account is cooling down; its pools' other accounts serve meanwhile"
+            );
+        }
+        Noticed::Recovered { account } => {
+            tracing::info!(account, "an account has answered and is back in use");
+        }
+        Noticed::Dead {
+            account,
+            platform,
+            reason,
+        } => {
+            let cure = format!(
+                "see to it at {platform}, then run: {}",
+                enable_command(account)
+            );
+            tracing::warn!(
+                account,
+                reason,
+                cure,
+                "an account is dead and out of use: the platform says that it is of no use"
+            );
         }
     }
 }

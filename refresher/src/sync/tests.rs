@@ -111,7 +111,7 @@ async fn a_poll_is_answered_at_once_or_when_something_changes_or_in_the_end() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         server
             .store
-            .create_client_key("laptop", DEFAULT_POOL, &Default::default(), NOW)
+            .create_client_key("laptop", DEFAULT_POOL, NOW)
             .await
             .unwrap();
         Instant::now()

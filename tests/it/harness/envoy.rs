@@ -71,33 +71,29 @@ impl Envoy {
         Self::run(folder, &config).await
     }
 
-    /// One more Envoy beside the first of the folder, on the same refresher.
-    pub async fn start_another(folder: &Path, number: u32) -> Self {
-        let own = |text: &str| {
-            ["envoy-admin.sock", "envoy-escape.sock"]
-                .iter()
-                .fold(text.to_owned(), |text, socket| {
-                    text.replace(socket, &format!("{number}-{socket}"))
-                })
-        };
-        let config = Self::configure(folder, "envoy.yaml", 0).await;
-        let text = std::fs::read_to_string(&config).expect("the configuration");
-        let config = folder.join(format!("run-{number}.yaml"));
-        std::fs::write(&config, own(&text)).expect("written");
-        let log = folder.join(format!("envoy-{number}.log"));
-        Self::run_as(&config, &folder.join(own(ADMIN_SOCKET)), &log).await
+    /// Another one on the same state, with sockets and a log of its own.
+    pub async fn start_beside(folder: &Path, name: &str) -> Self {
+        let shipped = Self::configure(folder, "envoy.yaml", 0).await;
+        let text = std::fs::read_to_string(&shipped).expect("the configuration");
+        let own = |socket: &str| format!("/{name}-{socket}");
+        let text = ["envoy-admin.sock", "envoy-escape.sock"]
+            .iter()
+            .fold(text, |text, socket| {
+                text.replace(&format!("/{socket}"), &own(socket))
+            });
+        let config = folder.join(format!("{name}.yaml"));
+        std::fs::write(&config, text).expect("written");
+        let admin = folder
+            .join("state/run")
+            .join(format!("{name}-envoy-admin.sock"));
+        Self::run_at(folder, &config, &admin, &format!("envoy-{name}.log")).await
     }
 
     async fn run(folder: &Path, config: &Path) -> Self {
-        Self::run_as(
-            config,
-            &folder.join(ADMIN_SOCKET),
-            &folder.join("envoy.log"),
-        )
-        .await
+        Self::run_at(folder, config, &folder.join(ADMIN_SOCKET), "envoy.log").await
     }
 
-    async fn run_as(config: &Path, socket: &Path, log: &Path) -> Self {
+    async fn run_at(folder: &Path, config: &Path, socket: &Path, log: &str) -> Self {
         let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
         command
             .arg("--config-path")
@@ -105,7 +101,7 @@ impl Envoy {
             .args(["--concurrency", "2", "--disable-hot-restart"])
             .args(["--log-level", "info"]);
         std::fs::remove_file(socket).ok();
-        let mut program = Program::start(command, log).await;
+        let mut program = Program::start(command, &folder.join(log)).await;
         let admin = reqwest::Client::builder().unix_socket(socket).build();
         let admin = admin.expect("a client");
         let port = eventually("Envoy listens", START_LIMIT, async || {

@@ -65,13 +65,22 @@ pub struct Stack<R = FakeRefresher> {
 impl Stack<Refresher> {
     /// A stack on which `prepare` adds what it needs before anything runs but the platform.
     pub async fn real(name: &str, prepare: impl AsyncFnOnce(&Sim, &Refresher)) -> Self {
+        Self::real_edited(name, str::to_owned, prepare).await
+    }
+
+    /// [`Stack::real`] with a configuration of Envoy that is not quite the shipped one.
+    pub async fn real_edited(
+        name: &str,
+        edit: impl Fn(&str) -> String,
+        prepare: impl AsyncFnOnce(&Sim, &Refresher),
+    ) -> Self {
         let permit = permit().await;
         let folder = new_folder(name);
         let sim = Sim::start(&folder).await;
         let mut refresher = Refresher::new(&folder, &sim);
         prepare(&sim, &refresher).await;
         refresher.serve().await;
-        let envoy = Envoy::start(&folder, 0).await;
+        let envoy = Envoy::start_edited(&folder, edit).await;
         Self {
             envoy,
             refresher,

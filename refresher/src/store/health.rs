@@ -1,0 +1,471 @@
+//! What Envoys learn about accounts: what is held against them, and how much of their quota is used.
+//!
+//! Reports say when they were learned, so they may come twice, late and in any order: what is kept in the end is the
+//! same. What Envoys are told, they merge by the same rules (`latchkey::health`).
+
+use std::collections::BTreeMap;
+
+use latchkey::header::HeaderText;
+use latchkey::health::{MAX_ACCOUNT_ENTRIES, quota::Known};
+use latchkey::id::Id;
+use latchkey::snapshot::{self, Held, Record};
+use latchkey::sync::report::Report;
+use latchkey::verdict::{Scope, quota::Window};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+use super::accounts::{known, set_status};
+use super::{Change, Result, Status, Store, corrupt, signed, unsigned};
+use crate::id::AccountId;
+use crate::refresh::clock::UnixMillis;
+
+/// How long a guess is kept after its end, in milliseconds: an Envoy that starts meanwhile lets one request try, as the
+/// others do.
+const GUESS_KEPT_MS: u64 = 10 * 60 * 1000;
+
+/// What is kept of one account.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Health {
+    /// What is held against it, one for each scope. Some may have ended.
+    pub entries: Vec<Held>,
+    /// The windows of its quota, and when they were reported.
+    pub quota: Known,
+    /// Nothing that was learned until then counts.
+    reset_at: u64,
+    /// No guess about all of the account that was learned until then counts.
+    recovered_at: u64,
+}
+
+/// What a report changed, for the log. Names are the accounts'.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Noticed {
+    /// An account is not to be used for a while.
+    CoolingDown {
+        /// Which.
+        account: String,
+        /// For how long, and why.
+        held: Held,
+    },
+    /// What was guessed about an account is over.
+    Recovered {
+        /// Which.
+        account: String,
+    },
+    /// An account is of no use until somebody sees to it; it has left the snapshot.
+    Dead {
+        /// Which.
+        account: String,
+        /// Its platform's id.
+        platform: String,
+        /// The platform's reason, in a word.
+        reason: String,
+    },
+}
+
+impl Health {
+    /// Takes a report about the account at `now`; whether it says anything new.
+    fn take(&mut self, report: &Report, now: u64) -> bool {
+        match report {
+            Report::CoolingDown {
+                scope,
+                until,
+                guessed,
+                reason,
+                at,
+                ..
+            } => self.hold(
+                Held {
+                    scope: scope.clone(),
+                    until: *until,
+                    guessed: *guessed,
+                    reason: reason.clone(),
+                    at: *at,
+                },
+                now,
+            ),
+            Report::Recovered { model, at, .. } => {
+                self.recovered_at = self.recovered_at.max(*at);
+                let before = self.entries.len();
+                let model = model.as_ref().map(HeaderText::as_str);
+                self.entries
+                    .retain(|held| !held.guessed || held.at > *at || !held.scope.covers(model));
+                self.entries.len() != before
+            }
+            Report::Quota { windows, at, .. } => {
+                let newer = Known::new(windows.clone(), *at);
+                let is_newer = *at > self.quota.at.max(self.reset_at);
+                if is_newer {
+                    self.quota = self.quota.merged(&newer);
+                }
+                is_newer
+            }
+            Report::Dead { .. } | Report::Unauthorized { .. } => false,
+        }
+    }
+
+    fn hold(&mut self, new: Held, now: u64) -> bool {
+        let is_over = new.has_ended(now)
+            || new.at <= self.reset_at
+            || new.guessed && new.scope == Scope::Account && new.at <= self.recovered_at;
+        if is_over {
+            return false;
+        }
+        self.entries.retain(|held| !held.has_ended(now));
+        match self.entries.iter_mut().find(|held| held.scope == new.scope) {
+            Some(held) if held.yields_to(&new, now) => *held = new,
+            Some(_) => return false,
+            None => {
+                if self.entries.len() >= MAX_ACCOUNT_ENTRIES {
+                    let ends = |(_, held): &(usize, &Held)| held.until;
+                    let first = self.entries.iter().enumerate().min_by_key(ends);
+                    if let Some((index, _)) = first {
+                        self.entries.swap_remove(index);
+                    }
+                }
+                self.entries.push(new);
+            }
+        }
+        true
+    }
+}
+
+impl Store {
+    /// Takes what Envoys learned. What is about no account of ours, out of date or known already changes nothing.
+    ///
+    /// # Errors
+    /// If SQLite fails; nothing is kept then.
+    pub async fn take_reports(&self, reports: &[Report], now: UnixMillis) -> Result<Vec<Noticed>> {
+        let mut of_accounts: BTreeMap<&Id, Vec<&Report>> = BTreeMap::new();
+        for report in reports {
+            match report {
+                Report::Unauthorized { .. } => {}
+                Report::CoolingDown { account, .. }
+                | Report::Dead { account, .. }
+                | Report::Recovered { account, .. }
+                | Report::Quota { account, .. } => {
+                    of_accounts.entry(account).or_default().push(report);
+                }
+            }
+        }
+        if of_accounts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut change = self.change().await?;
+        let mut noticed = Vec::new();
+        for (account, reports) in of_accounts {
+            change
+                .take_reports(account, &reports, now, &mut noticed)
+                .await?;
+        }
+        change.commit().await?;
+        Ok(noticed)
+    }
+
+    /// What is kept of every account of which anything is.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn health(&self) -> Result<BTreeMap<String, Health>> {
+        let mut transaction = self.pool.begin().await?;
+        let ids: Vec<String> = sqlx::query_scalar("SELECT account FROM health")
+            .fetch_all(&mut *transaction)
+            .await?;
+        let mut all = BTreeMap::new();
+        for id in ids {
+            let health = load(&mut transaction, &id).await?;
+            all.insert(id, health);
+        }
+        Ok(all)
+    }
+
+    /// Has every Envoy forget what is held against an account and what is known of its quota; one that is dead may serve
+    /// requests again. Returns the status that it has then.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn reset(&self, name: &str, now: UnixMillis) -> Result<Status> {
+        let mut change = self.change().await?;
+        let account = known(change.sql(), name).await?;
+        change.forget_health(&account.id, now).await?;
+        let mut status = account.status;
+        if status == Status::Dead {
+            status = Status::Active;
+            set_status(&mut change, &account.id, status, None, now).await?;
+        }
+        change.commit().await?;
+        Ok(status)
+    }
+
+    /// Deletes what has ended. Envoys pass over it by themselves, so that is no news.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn prune_health(&self, now: UnixMillis) -> Result<()> {
+        let mut change = self.change().await?;
+        sqlx::query("DELETE FROM health_entries WHERE until + guessed * ? <= ?")
+            .bind(signed(GUESS_KEPT_MS))
+            .bind(now.0)
+            .execute(change.sql())
+            .await?;
+        change.commit().await
+    }
+}
+
+impl Change<'_> {
+    async fn take_reports(
+        &mut self,
+        id: &Id,
+        reports: &[&Report],
+        now: UnixMillis,
+        noticed: &mut Vec<Noticed>,
+    ) -> Result<()> {
+        let row =
+            sqlx::query("SELECT name, platform, status, generation FROM accounts WHERE id = ?")
+                .bind(id.as_str())
+                .fetch_optional(self.sql())
+                .await?;
+        let (Some(row), Some(account)) = (row, AccountId::parse(id.as_str())) else {
+            return Ok(());
+        };
+        let name: String = row.try_get("name")?;
+        let mut health = load(self.sql(), id.as_str()).await?;
+        let mut changed = false;
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        for report in reports {
+            let news = health.take(report, millis);
+            changed |= news;
+            match report {
+                Report::Dead {
+                    generation,
+                    reason,
+                    at,
+                    ..
+                } => {
+                    let is_current = signed(*generation) == row.try_get::<i64, _>("generation")?
+                        && Status::parse(row.try_get("status")?)? == Status::Active;
+                    let already = |one: &Noticed| matches!(one, Noticed::Dead { account, .. } if *account == name);
+                    if is_current && *at > health.reset_at && !noticed.iter().any(already) {
+                        let why = format!(
+                            "the platform says that it is of no use ({})",
+                            reason.as_str()
+                        );
+                        set_status(self, &account, Status::Dead, Some(&why), now).await?;
+                        noticed.push(Noticed::Dead {
+                            account: name.clone(),
+                            platform: row.try_get("platform")?,
+                            reason: reason.as_str().to_owned(),
+                        });
+                    }
+                }
+                Report::Recovered { .. } if news => noticed.push(Noticed::Recovered {
+                    account: name.clone(),
+                }),
+                Report::CoolingDown { scope, .. } if news => {
+                    let held = health.entries.iter().find(|held| held.scope == *scope);
+                    noticed.extend(held.map(|held| Noticed::CoolingDown {
+                        account: name.clone(),
+                        held: held.clone(),
+                    }));
+                }
+                _ => {}
+            }
+        }
+        // That a guess is over is kept also where none was known: its report may be late.
+        let has_recovered = reports
+            .iter()
+            .any(|report| matches!(report, Report::Recovered { .. }));
+        if changed || has_recovered {
+            self.save_health(&account, &health, changed).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets everything that was learned about an account until `now`.
+    pub(super) async fn forget_health(&mut self, id: &AccountId, now: UnixMillis) -> Result<()> {
+        let reset_at = u64::try_from(now.0).unwrap_or(0);
+        let forgotten = Health {
+            reset_at,
+            ..Health::default()
+        };
+        self.save_health(id, &forgotten, true).await
+    }
+
+    /// `is_news`: Envoys are to hear of it.
+    async fn save_health(&mut self, id: &AccountId, health: &Health, is_news: bool) -> Result<()> {
+        let known: Option<i64> =
+            sqlx::query_scalar("SELECT revision FROM health WHERE account = ?")
+                .bind(id.as_str())
+                .fetch_optional(self.sql())
+                .await?;
+        let revision = match known {
+            Some(revision) if !is_news => revision,
+            _ => self.next_revision().await?,
+        };
+        // Names and finite numbers always serialise.
+        let windows = serde_json::to_string(&health.quota.windows).unwrap_or_default();
+        sqlx::query(
+            "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, revision) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (account) DO UPDATE SET windows = ?2, windows_at = ?3, \
+             reset_at = ?4, recovered_at = ?5, revision = ?6",
+        )
+        .bind(id.as_str())
+        .bind(windows)
+        .bind(signed(health.quota.at))
+        .bind(signed(health.reset_at))
+        .bind(signed(health.recovered_at))
+        .bind(revision)
+        .execute(self.sql())
+        .await?;
+        sqlx::query("DELETE FROM health_entries WHERE account = ?")
+            .bind(id.as_str())
+            .execute(self.sql())
+            .await?;
+        for held in &health.entries {
+            sqlx::query(
+                "INSERT INTO health_entries (account, scope, until, guessed, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(id.as_str())
+            .bind(serde_json::to_string(&held.scope).unwrap_or_default())
+            .bind(signed(held.until))
+            .bind(held.guessed)
+            .bind(held.reason.as_str())
+            .bind(signed(held.at))
+            .execute(self.sql())
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// The record of an account's health, for Envoys.
+pub(super) async fn record(connection: &mut SqliteConnection, id: &str) -> Result<Record> {
+    let health = load(connection, id).await?;
+    Ok(Record::Health(snapshot::Health {
+        id: Id::try_from(id).map_err(|_| corrupt("health.account", format!("{id:?}")))?,
+        entries: health.entries,
+        windows_at: health.quota.at,
+        windows: health.quota.windows,
+        reset_at: health.reset_at,
+    }))
+}
+
+async fn load(connection: &mut SqliteConnection, id: &str) -> Result<Health> {
+    let row = sqlx::query(
+        "SELECT windows, windows_at, reset_at, recovered_at FROM health WHERE account = ?",
+    )
+    .bind(id)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else {
+        return Ok(Health::default());
+    };
+    let rows = sqlx::query(
+        "SELECT scope, until, guessed, reason, at FROM health_entries WHERE account = ? ORDER BY scope",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    let windows: Vec<Window> = serde_json::from_str(row.try_get("windows")?)
+        .map_err(|_| corrupt("health.windows", "something else than windows"))?;
+    let at = unsigned("health.windows_at", row.try_get("windows_at")?)?;
+    Ok(Health {
+        entries: rows.iter().map(held).collect::<Result<_>>()?,
+        quota: Known { at, windows },
+        reset_at: unsigned("health.reset_at", row.try_get("reset_at")?)?,
+        recovered_at: unsigned("health.recovered_at", row.try_get("recovered_at")?)?,
+    })
+}
+
+fn held(row: &SqliteRow) -> Result<Held> {
+    let reason: String = row.try_get("reason")?;
+    Ok(Held {
+        scope: serde_json::from_str(row.try_get("scope")?)
+            .map_err(|_| corrupt("health_entries.scope", "no scope"))?,
+        until: unsigned("health_entries.until", row.try_get("until")?)?,
+        guessed: row.try_get("guessed")?,
+        reason: reason
+            .try_into()
+            .map_err(|_| corrupt("health_entries.reason", "no word"))?,
+        at: unsigned("health_entries.at", row.try_get("at")?)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use latchkey::verdict::Reason;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000_000;
+
+    fn account() -> Id {
+        Id::try_from("acc_1").unwrap()
+    }
+
+    fn limited(until: u64, guessed: bool, at: u64) -> Report {
+        Report::CoolingDown {
+            account: account(),
+            scope: Scope::Account,
+            until,
+            guessed,
+            reason: Reason::rate_limited(),
+            at,
+        }
+    }
+
+    fn recovered(at: u64) -> Report {
+        Report::Recovered {
+            account: account(),
+            model: None,
+            at,
+        }
+    }
+
+    #[test]
+    fn a_late_report_of_a_guess_that_is_over_is_passed_over() {
+        let mut health = Health::default();
+        assert!(health.take(&limited(NOW + 50, true, NOW - 9), NOW));
+        assert!(
+            !health.take(&limited(NOW + 50, true, NOW - 9), NOW),
+            "twice"
+        );
+        assert!(health.take(&recovered(NOW - 5), NOW));
+        assert!(!health.take(&limited(NOW + 90, true, NOW - 6), NOW), "late");
+        assert!(
+            health.take(&limited(NOW + 90, false, NOW - 6), NOW),
+            "no guess"
+        );
+        health.reset_at = NOW - 1;
+        assert!(
+            !health.take(&limited(NOW + 99, false, NOW - 1), NOW),
+            "before the reset"
+        );
+    }
+
+    proptest! {
+        /// Two Envoys' reports lead to the same state in whichever order they come.
+        #[test]
+        fn the_order_of_reports_does_not_matter(
+            one in (0..1_000_u64, 0..100_u64),
+            other in (0..1_000_u64, 100..200_u64),
+            guessed: bool,
+            answered in 0..300_u64,
+        ) {
+            let limited = |(until, at): (u64, u64)| limited(NOW + until, guessed, NOW - 400 + at);
+            let mut reports = [limited(one), limited(other), recovered(NOW - 400 + answered)];
+            let mut states = Vec::new();
+            for turn in 0..6 {
+                reports.swap(turn % 2, turn % 2 + 1);
+                let mut health = Health::default();
+                for report in &reports {
+                    health.take(report, NOW);
+                }
+                states.push(health);
+            }
+            for state in &states[1..] {
+                prop_assert_eq!(state, &states[0]);
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One account that is out, or about to be.
+
+use serde::{Deserialize, Serialize};
+
+use super::PROBE_MS;
+use crate::{
+    id::Id,
+    snapshot::{Account, Held},
+    verdict::{Reason, Scope},
+};
+
+/// The least difference between two ends that makes them different, in milliseconds: the answers
+/// to the requests that were under way tell the same end over and over, each a little later.
+const SAME_MS: u64 = 1_000;
+
+/// The most, in milliseconds; in between it is a tenth of the time that is left.
+const MOST_SAME_MS: u64 = 60_000;
+
+/// An account that is out, or about to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The account.
+    pub account: Id,
+    /// For all of it or for one model.
+    pub scope: Scope,
+    /// The credential that the verdict is about, where another would change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The end, in Unix milliseconds; 0 where the account is not out yet.
+    pub until: u64,
+    /// Whether the platform did not say when.
+    pub guessed: bool,
+    /// Why.
+    pub reason: Reason,
+    /// When it was learned, in Unix milliseconds.
+    pub at: u64,
+    /// Whether the account is of no use until somebody sees to it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dead: bool,
+    /// Whether the refresher has it, as this Envoy heard from it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub told: bool,
+    /// Until when a probe keeps the others away, in Unix milliseconds; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub probe_until: u64,
+    /// How many answers have blamed the platform since `struck_at`, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub strikes: u32,
+    /// When the first of those came.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub struck_at: u64,
+}
+
+fn is_default<T: PartialEq + Default>(value: &T) -> bool {
+    *value == T::default()
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// A guess about all of an account, learned at `now`, that lasts for so many milliseconds.
+    pub(super) fn guess(account: &Account, now: u64, lasts: u64, reason: Reason) -> Self {
+        let held = Held {
+            scope: Scope::Account,
+            until: now.saturating_add(lasts),
+            guessed: true,
+            reason,
+            at: now,
+        };
+        Self::of(&account.id, held)
+    }
+
+    /// What is held against `account`.
+    pub(super) fn of(account: &Id, held: Held) -> Self {
+        let Held {
+            scope,
+            until,
+            guessed,
+            reason,
+            at,
+        } = held;
+        Self {
+            account: account.clone(),
+            scope,
+            generation: None,
+            until,
+            guessed,
+            reason,
+            at,
+            dead: false,
+            told: false,
+            probe_until: 0,
+            strikes: 0,
+            struck_at: 0,
+        }
+    }
+
+    /// The part of it that other Envoys are to know.
+    pub fn held(&self) -> Held {
+        Held {
+            scope: self.scope.clone(),
+            until: self.until,
+            guessed: self.guessed,
+            reason: self.reason.clone(),
+            at: self.at,
+        }
+    }
+
+    /// Whether a fresh credential is what ends it.
+    pub fn awaits_credential(&self) -> bool {
+        self.generation.is_some() && !self.dead
+    }
+
+    /// Whether other Envoys are to know of it: a limit, not a strike, and not what the refresher
+    /// hears of as a refused or a useless credential.
+    pub fn is_limit(&self) -> bool {
+        self.until > 0 && self.generation.is_none()
+    }
+
+    /// Whether it keeps requests away at `now`. A probe further off than one lasts was taken
+    /// before the clock was set back.
+    pub(super) fn is_out(&self, now: u64) -> bool {
+        let probed = now < self.probe_until && self.probe_until <= now.saturating_add(PROBE_MS);
+        now < self.until || probed
+    }
+
+    /// Whether one request may try now.
+    pub(super) fn is_half_open(&self, now: u64) -> bool {
+        self.guessed && self.until > 0 && !self.is_out(now)
+    }
+
+    /// Whether it is about a request to `account` for `model`.
+    pub(super) fn is_about(&self, account: &Account, model: Option<&str>) -> bool {
+        let scope_fits = self.scope.covers(model);
+        let generation_fits = self.generation.is_none_or(|of| of == account.generation);
+        self.account == account.id && scope_fits && generation_fits
+    }
+
+    /// Whether `other` has the same account and scope, and so its place.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.account == other.account && self.scope == other.scope
+    }
+
+    /// Whether `newer`, in its place, would tell nobody anything.
+    pub(super) fn says_the_same_as(&self, newer: &Self, now: u64) -> bool {
+        let left = self.until.saturating_sub(now);
+        let difference = (left / 10).clamp(SAME_MS, MOST_SAME_MS);
+        now < self.until
+            && self.until.abs_diff(newer.until) <= difference
+            && self.guessed == newer.guessed
+            && self.reason == newer.reason
+            && self.dead == newer.dead
+            && self.generation == newer.generation
+    }
+}

@@ -1,0 +1,73 @@
+//! What is known of an account's health beside its status: what is held against it, and how much
+//! of its quota is used.
+//!
+//! It starts as what one Envoy's attempts learn, goes to the refresher as reports, and comes back
+//! to every Envoy in this record. An Envoy does not keep the record with the others: it merges it
+//! into its board ([`crate::health`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::Id,
+    verdict::{Reason, Scope, quota::Window},
+};
+
+/// What every Envoy is to know of one account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// The account.
+    pub id: Id,
+    /// What is held against it, one for each scope; some may have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<Held>,
+    /// The windows of its quota, as last reported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// When they were, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub windows_at: u64,
+    /// When a person last had everything forgotten that was known until then, in Unix
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reset_at: u64,
+}
+
+/// One thing that is held against an account: it is not to be used for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// For everything or for one model.
+    pub scope: Scope,
+    /// The end, in Unix milliseconds.
+    pub until: u64,
+    /// Whether the platform did not say when: one request at a time may try after `until`.
+    pub guessed: bool,
+    /// Why.
+    pub reason: Reason,
+    /// When it was learned, in Unix milliseconds.
+    pub at: u64,
+}
+
+fn is_zero<T: PartialEq + Default>(number: &T) -> bool {
+    *number == T::default()
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Whether it keeps nobody away any more, not even until a request has tried.
+    pub fn has_ended(&self, now: u64) -> bool {
+        self.until <= now && !self.guessed
+    }
+
+    /// Whether `other`, about the same account and scope, is to be believed at `now` instead:
+    /// what was learned later, but a late answer to an older request does not shorten what the
+    /// platform itself said. Of two, either one yields or both are the same news.
+    pub fn yields_to(&self, other: &Self, now: u64) -> bool {
+        !self.stands_against(other, now) && (other.stands_against(self, now) || other.at > self.at)
+    }
+
+    /// Whether the platform itself set its end, and a later one than `other` has.
+    pub fn stands_against(&self, other: &Self, now: u64) -> bool {
+        !self.guessed && self.until > now.max(other.until)
+    }
+}
