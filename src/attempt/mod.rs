@@ -4,6 +4,7 @@
 //! platform: no other filter, access log or redirect sees it.
 
 pub mod passage;
+pub mod passing;
 
 use std::borrow::Cow;
 

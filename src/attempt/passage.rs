@@ -25,6 +25,12 @@ pub struct Passage {
     pub pool: Id,
     /// Where the caller sent it, without the query.
     pub url: Url,
+    /// Envoy's `x-request-id`; none where a caller sent one that is no [`Id`].
+    pub id: Option<Id>,
+    /// When it came, in Unix milliseconds.
+    pub at: u64,
+    /// The number of this pass at the gate, in its VM.
+    pub pass: u32,
     /// When its first attempt failed, in Unix milliseconds; 0 where none has.
     pub since: u64,
     /// The accounts that it was tried on before, with the generation of the credential.
@@ -106,6 +112,9 @@ impl Passage {
             key,
             pool,
             url,
+            id,
+            at,
+            pass,
             since,
             tried,
             model,
@@ -128,6 +137,10 @@ impl Passage {
         ] {
             text.push_str(if is_so { flag } else { "" });
         }
+        if let Some(id) = id {
+            let _ = write!(text, " id={id}");
+        }
+        let _ = write!(text, " at={at} pass={pass}");
         if *since > 0 {
             let _ = write!(text, " since={since} tried=");
             for (index, (id, generation)) in tried.iter().enumerate() {
@@ -147,6 +160,7 @@ impl Passage {
         };
         let id = |name| Id::try_from(field(name)?).ok();
         let has = |flag: &str| text.split(' ').any(|pair| pair == flag);
+        let number = |name| field(name).map_or(Some(0), |number| number.parse::<u64>().ok());
         let tried = |pair: &str| {
             let (id, generation) = pair.split_once(':')?;
             Some((Id::try_from(id).ok()?, generation.parse().ok()?))
@@ -156,10 +170,13 @@ impl Passage {
             key: id("key")?,
             pool: id("pool")?,
             url: Url::checked(field("url")?.to_owned()),
-            since: match field("since") {
-                Some(since) => since.parse().ok()?,
-                None => 0,
+            id: match field("id") {
+                Some(id) => Some(Id::try_from(id).ok()?),
+                None => None,
             },
+            at: number("at")?,
+            pass: u32::try_from(number("pass")?).ok()?,
+            since: number("since")?,
             tried: match field("tried") {
                 Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
                 None => Vec::new(),
@@ -212,6 +229,9 @@ mod tests {
             key: id("key_1"),
             pool: id("default"),
             url: Url::new("https", b"gateway:8443", "/v1/responses"),
+            id: Some(id("req-1")),
+            at: 900,
+            pass: 4,
             since: 0,
             tried: Vec::new(),
             model: None,
@@ -226,7 +246,7 @@ mod tests {
         let first = first();
         assert_eq!(
             first.encode(),
-            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses"
+            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses id=req-1 at=900 pass=4"
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");

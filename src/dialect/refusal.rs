@@ -8,6 +8,9 @@ use serde_json::json;
 use super::Dialect;
 use crate::{gate::select::Out, header::HeaderText, id::Id, snapshot::Requirement};
 
+/// The header with our own error code.
+pub const ERROR_HEADER: &str = "x-latchkey-error";
+
 /// The most accounts that a message names.
 const MAX_NAMED: usize = 8;
 
@@ -231,7 +234,7 @@ impl Refusal {
         };
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
-            ("x-latchkey-error", code.to_owned()),
+            (ERROR_HEADER, code.to_owned()),
         ];
         if let Some(seconds) = self.retry_after() {
             headers.push(("retry-after", seconds.to_string()));
@@ -244,6 +247,17 @@ impl Refusal {
             headers,
             body: body.to_string(),
         }
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// Our own error code; none where the answer is no error.
+    pub fn code(&self) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let code = headers.find(|(name, _)| *name == ERROR_HEADER);
+        code.map(|(_, code)| code.as_str())
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     health::Board,
     id::Id,
+    meter::record::Record,
     snapshot::{Account, KeyHash, Models, View},
 };
 
@@ -53,6 +54,8 @@ pub struct Knowledge<'a> {
     pub board: &'a Board,
     /// Unix milliseconds.
     pub now: u64,
+    /// The number of this pass in its VM.
+    pub pass: u32,
     /// Whether the request may still wait for a fresh credential.
     pub may_wait: bool,
 }
@@ -66,6 +69,8 @@ pub struct Request {
     passed: Option<Passage>,
     key: Option<KeyHash>,
     facts: Facts,
+    /// When it came, in Unix milliseconds.
+    at: u64,
 }
 
 /// What to do with a request.
@@ -118,6 +123,15 @@ impl Request {
         }
     }
 
+    /// Envoy's id of it, which is off its headers by the time that it comes again.
+    fn id(&self) -> Option<Id> {
+        if let Some(passed) = &self.passed {
+            return passed.id.clone();
+        }
+        let id = std::str::from_utf8(self.headers.first("x-request-id")?);
+        Id::try_from(id.ok()?).ok()
+    }
+
     /// The request with what its body says.
     pub fn with_facts(self, facts: Facts) -> Self {
         Self { facts, ..self }
@@ -137,6 +151,7 @@ impl Gate {
         request: &mut Request,
         knowledge: &Knowledge<'_>,
     ) -> Result<Wanted, Reply> {
+        request.at = knowledge.now;
         if request.passed.is_none() {
             let head = Head::of(&request.headers);
             let key = client_key::find(&request.headers, head.query);
@@ -193,7 +208,9 @@ impl Gate {
         request: &Request,
         knowledge: &Knowledge<'_>,
     ) -> Result<Decision, Refusal> {
-        let Knowledge { view, now, .. } = *knowledge;
+        let Knowledge {
+            view, now, pass, ..
+        } = *knowledge;
         let view = view.ok_or(Refusal::NotReady)?;
         let subject = Subject::of(request, view)?;
         let Subject { key, pool, .. } = subject;
@@ -250,6 +267,9 @@ impl Gate {
                     key: key.clone(),
                     pool: pool.clone(),
                     url: head.url(&request.headers),
+                    id: request.id(),
+                    at: passed.map_or(request.at, |passed| passed.at),
+                    pass,
                     since: passed.map_or(0, |passed| passed.since),
                     tried: passed.map_or_else(Vec::new, |passed| passed.tried.clone()),
                     model: subject.model.cloned(),
@@ -262,6 +282,25 @@ impl Gate {
             Some(_) => Err(Refusal::Method),
             None => Err(Refusal::NoAccount),
         }
+    }
+
+    /// The record of a request that is not sent on, as far as it goes. None where its key is not
+    /// known.
+    pub fn record(&self, request: &Request, knowledge: &Knowledge<'_>) -> Option<Record> {
+        let dialect = Head::of(&request.headers).dialect;
+        if let Some(passed) = &request.passed {
+            return Some(Record::of_request(passed, dialect));
+        }
+        let view = knowledge.view?;
+        let key = view.key(request.key.as_ref()?)?;
+        let subject = Subject::of(request, view);
+        let pool = subject.map_or_else(|_| key.pool.clone(), |subject| subject.pool.clone());
+        let model = request.facts.model.as_ref();
+        Some(Record {
+            id: request.id(),
+            asked: model.map(|model| model.as_str().to_owned()),
+            ..Record::new(key.id.clone(), pool, dialect, request.at)
+        })
     }
 
     /// Whether a request that has been where `passage` says could be served by another account.

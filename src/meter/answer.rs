@@ -27,6 +27,8 @@ pub struct Said {
     pub choices: Choices,
     /// The outermost value has ended.
     pub closed: bool,
+    /// It has an `error` that is an object.
+    pub failed: bool,
 }
 
 /// The kinds of events that are told apart.
@@ -39,8 +41,12 @@ pub enum Kind {
     MessageStart,
     /// `message_stop`, the last event of the messages dialect.
     MessageStop,
-    /// `response.completed`, `.incomplete` or `.failed`: the last event of the responses dialect.
+    /// `response.completed` or `.incomplete`: the last event of the responses dialect.
     ResponseEnd,
+    /// `response.failed`, which is the last one too.
+    ResponseFailed,
+    /// `error`, in the messages and the responses dialect.
+    Error,
     /// Of no interest: what it carries other events have carried or will carry.
     Skipped,
 }
@@ -93,6 +99,7 @@ enum Name {
     Delta,
     Output,
     Content,
+    Error,
     /// Generated text, in one of [`Name::Choices`], `Delta`, `Output` and `Content`.
     Text,
     Other,
@@ -173,6 +180,7 @@ impl Reader {
     }
 
     fn open(&mut self) {
+        self.said.failed |= self.member == Name::Error && self.depth == 1;
         match self.usage_depth {
             None if self.member == Name::Usage && self.is_place_of_usage() => {
                 self.usage_depth = Some(self.depth);
@@ -285,9 +293,9 @@ impl Reader {
 impl Kind {
     fn of(name: &[u8]) -> Self {
         match name {
-            b"response.completed" | b"response.incomplete" | b"response.failed" => {
-                Self::ResponseEnd
-            }
+            b"response.completed" | b"response.incomplete" => Self::ResponseEnd,
+            b"response.failed" => Self::ResponseFailed,
+            b"error" => Self::Error,
             b"message_start" => Self::MessageStart,
             b"message_stop" => Self::MessageStop,
             b"response.created" | b"content_block_delta" | b"message_delta" => Self::Plain,
@@ -311,6 +319,7 @@ impl Name {
             b"delta" => Self::Delta,
             b"output" => Self::Output,
             b"content" => Self::Content,
+            b"error" => Self::Error,
             b"text" | b"thinking" | b"reasoning" | b"reasoning_content" | b"refusal"
             | b"arguments" | b"partial_json" | b"input" => Self::Text,
             _ => Self::Other,

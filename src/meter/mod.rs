@@ -5,12 +5,14 @@
 //! does not depend on where the chunks are cut, every byte costs the same, and what it holds is
 //! no more than a few names of [`MAX_NAME_BYTES`].
 //!
-//! [`include_usage`] makes platforms report usage that do so only when asked.
+//! [`include_usage`] makes platforms report usage that do so only when asked. A
+//! [`record`](record::Record) is what is kept of a request.
 
 mod answer;
 pub(crate) mod find;
 pub mod include_usage;
 mod json;
+pub mod record;
 pub mod sse;
 mod usage;
 
@@ -44,6 +46,7 @@ pub struct Meter {
     provisional: bool,
     text_bytes: u64,
     ended: bool,
+    failed: bool,
 }
 
 /// What an answer used.
@@ -58,6 +61,8 @@ pub struct Metered {
     pub model: Option<String>,
     /// How much of the answer came.
     pub completeness: Completeness,
+    /// The platform gave up in the middle: an `error` or `response.failed`.
+    pub failed: bool,
 }
 
 /// How much of an answer came.
@@ -93,6 +98,7 @@ impl Meter {
             provisional: false,
             text_bytes: 0,
             ended: false,
+            failed: false,
         }
     }
 
@@ -138,6 +144,7 @@ impl Meter {
             estimate: estimate.is_some(),
             model: self.reader.take_model(),
             completeness,
+            failed: self.failed,
         }
     }
 
@@ -152,7 +159,9 @@ impl Meter {
         let said = self.reader.end();
         self.ended |= match self.dialect {
             Dialect::Chat => self.head == DONE,
-            Dialect::Responses => said.closed && said.kind == Kind::ResponseEnd,
+            Dialect::Responses => {
+                said.closed && matches!(said.kind, Kind::ResponseEnd | Kind::ResponseFailed)
+            }
             Dialect::Messages => said.closed && said.kind == Kind::MessageStop,
         };
         self.head.clear();
@@ -160,6 +169,7 @@ impl Meter {
     }
 
     fn take(&mut self, said: Said) {
+        self.failed |= said.failed || matches!(said.kind, Kind::Error | Kind::ResponseFailed);
         if let Some(counts) = said.counts {
             self.counts.get_or_insert_default().update(counts);
             self.provisional = said.kind == Kind::MessageStart;

@@ -108,6 +108,9 @@ impl Fixture {
             estimate,
             model,
             completeness,
+            failed: ["failed", "error_event", "overloaded", "exceeded"]
+                .iter()
+                .any(|word| self.name.contains(word)),
         }
     }
 }

@@ -3,16 +3,20 @@
 use std::rc::Rc;
 
 use proxy_wasm::{
-    hostcalls,
     traits::{Context, HttpContext},
     types::{Action, BufferType},
 };
 
 use super::{envoy, vm};
 use crate::{
-    attempt::{self, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER, passage::Passage},
+    attempt::{
+        self, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
+        passage::Passage,
+        passing::{self, Asking, Passing},
+    },
     dialect::{Dialect, Refusal},
     header::{HeaderMap, HeaderText},
+    meter::record::Record,
     snapshot::{Account, Platform},
     verdict::{ErrorBody, Look, Quota, Verdict, look},
 };
@@ -23,6 +27,15 @@ pub(super) struct AttemptContext {
     sent: Option<Sent>,
     /// The status of an answer that is held back until it is judged.
     held: Option<u16>,
+    passed: Option<PassedOn>,
+}
+
+/// An answer that passes on.
+#[derive(Debug)]
+struct PassedOn {
+    record: Record,
+    /// None for an error.
+    answer: Option<Passing>,
 }
 
 /// What was sent, and as whom.
@@ -38,6 +51,18 @@ struct Sent {
     dialect: Dialect,
     /// To the escape listener, without a credential.
     escape: bool,
+    usage: Usage,
+}
+
+/// Whether the platform has to be asked for usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Usage {
+    /// Not by us.
+    AsItIs,
+    /// That depends on the body.
+    MayAsk,
+    /// It was.
+    Asked,
 }
 
 impl Context for AttemptContext {}
@@ -64,9 +89,12 @@ impl HttpContext for AttemptContext {
         }
     }
 
-    /// Lets the headers go, with the first of the body.
-    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
-        Action::Continue
+    /// Lets the headers go, with the first of the body, or with all of it where it has to be known.
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match &mut self.sent {
+            Some(sent) if sent.usage == Usage::MayAsk => sent.ask(size, end_of_stream),
+            _ => Action::Continue,
+        }
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
@@ -86,39 +114,102 @@ impl HttpContext for AttemptContext {
                 Action::Pause
             }
             Some(status) if !end_of_stream => {
+                if sent.usage == Usage::Asked {
+                    // What is taken out of the answer is not in its length.
+                    envoy::set_response_header("content-length", None);
+                }
                 self.held = Some(status);
                 Action::Pause
             }
             Some(status) => {
-                sent.settle(status, None);
+                self.passed = sent.settle(status, None);
+                self.finish(true);
                 Action::Continue
             }
             None => Action::Continue,
         }
     }
 
-    fn on_http_response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        let (Some(status), Some(sent)) = (self.held, &self.sent) else {
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.held.is_none() && self.passed.is_none() {
             return Action::Continue;
+        }
+        let body = envoy::body(BufferType::HttpResponseBody, size);
+        if !self.judge(&body, end_of_stream) {
+            return Action::Pause;
+        }
+        if let Some(answer) = self.passed.as_mut().and_then(|one| one.answer.as_mut())
+            && let Some(instead) = answer.on_body(&body, end_of_stream)
+        {
+            envoy::set_body(BufferType::HttpResponseBody, size, &instead);
+        }
+        if end_of_stream {
+            self.finish(true);
+        }
+        Action::Continue
+    }
+
+    /// The end of an answer that has trailers.
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        if self.held.is_some() {
+            let body = envoy::body(BufferType::HttpResponseBody, MAX_HELD_BYTES);
+            self.judge(&body, true);
+            if let Some(answer) = self.passed.as_mut().and_then(|one| one.answer.as_mut()) {
+                answer.on_body(&body, false);
+            }
+        }
+        self.finish(true);
+        Action::Continue
+    }
+}
+
+/// Whoever went away first, the caller or the platform: the answer did not come to its end.
+impl Drop for AttemptContext {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+// === impl AttemptContext ===
+
+impl AttemptContext {
+    /// Judges an answer that is held back by what has come of its body; false where that is not
+    /// enough.
+    fn judge(&mut self, body: &[u8], end: bool) -> bool {
+        let (Some(status), Some(sent)) = (self.held, &self.sent) else {
+            return true;
         };
-        let body = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, MAX_HELD_BYTES);
-        let body = body.ok().flatten().unwrap_or_default();
-        let complete = end_of_stream || body.len() >= MAX_HELD_BYTES;
+        let complete = end || body.len() >= MAX_HELD_BYTES;
+        let body = body.get(..MAX_HELD_BYTES).unwrap_or(body);
         let error = if (200..300).contains(&status) {
             // What the body begins with tells more than its type, and costs no hostcall.
-            match look(None, &body, complete) {
-                Look::NeedMore => return Action::Pause,
+            match look(None, body, complete) {
+                Look::NeedMore => return false,
                 Look::Fine => None,
                 Look::Error(error) => Some(error),
             }
         } else if complete {
-            Some(ErrorBody::read(&body))
+            Some(ErrorBody::read(body))
         } else {
-            return Action::Pause;
+            return false;
         };
         self.held = None;
-        sent.settle(status, error.as_ref());
-        Action::Continue
+        self.passed = sent.settle(status, error.as_ref());
+        true
+    }
+
+    /// Keeps the record of an answer that passes on; `end`: all of it has.
+    fn finish(&mut self, end: bool) {
+        let Some(PassedOn { mut record, answer }) = self.passed.take() else {
+            return;
+        };
+        match answer {
+            Some(answer) => record.metered(answer.finish(end)),
+            None => record.completeness = passing::completeness(end),
+        }
+        let record = record.ended(envoy::now());
+        envoy::set_usage(&record);
+        vm::with(|vm| vm.keep(record));
     }
 }
 
@@ -146,6 +237,9 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     }
     let route = platform.route(passage.url.path());
     let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
+    let length = request.first("content-length");
+    let may_ask =
+        replayable && !escape && route.is_some_and(|route| passing::may_ask(route, length));
     Ok(Sent {
         account,
         platform,
@@ -154,14 +248,40 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
         replayable,
         dialect,
         escape,
+        usage: if may_ask {
+            Usage::MayAsk
+        } else {
+            Usage::AsItIs
+        },
     })
 }
 
 // === impl Sent ===
 
 impl Sent {
-    /// Judges an answer, and has the request run again where another account could do better.
-    fn settle(&self, status: u16, error: Option<&ErrorBody>) {
+    /// Has the platform asked for usage once the request's body is there.
+    fn ask(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let read = || envoy::body(BufferType::HttpRequestBody, size);
+        match passing::request_with_usage(size, end_of_stream, read) {
+            Asking::NeedMore => return Action::Pause,
+            Asking::AsItIs => self.usage = Usage::AsItIs,
+            Asking::Instead(body) => {
+                let length = body.len().to_string();
+                let has_length = self.request.first("content-length").is_some();
+                if !has_length || envoy::set_request_header("content-length", &length) {
+                    envoy::set_body(BufferType::HttpRequestBody, size, &body);
+                    self.usage = Usage::Asked;
+                } else {
+                    self.usage = Usage::AsItIs;
+                }
+            }
+        }
+        Action::Continue
+    }
+
+    /// Judges an answer, and has the request run again where another account could do better;
+    /// else the answer passes on.
+    fn settle(&self, status: u16, error: Option<&ErrorBody>) -> Option<PassedOn> {
         let good = (200..300).contains(&status) && error.is_none();
         let quota = self.platform.quota.filter(|_| {
             // A failure is read anyway, and is rare.
@@ -172,7 +292,7 @@ impl Sent {
         } else {
             envoy::response_headers()
         };
-        let now = vm::with(|vm| vm.now()).unwrap_or_default();
+        let now = envoy::now();
         if let Some(family) = quota {
             let quota = Quota::read(family, &headers, now);
             vm::with(|vm| vm.quota(&self.account, quota));
@@ -183,9 +303,20 @@ impl Sent {
             let model = self.passage.model.as_ref().map(HeaderText::as_str);
             attempt::judge(status, &headers, error, &self.platform, model, now)
         };
-        if let Some(next) = self.next(&verdict) {
-            self.run_again(&next, status);
+        if let Some(next) = self.next(&verdict)
+            && self.run_again(&next, status)
+        {
+            return None;
         }
+        let mut record = vm::with(|vm| vm.answered(self.passage.pass)).flatten()?;
+        record.status = status;
+        record.dialect = self.dialect;
+        record.first_byte(now);
+        let asked = self.usage == Usage::Asked;
+        Some(PassedOn {
+            record,
+            answer: good.then(|| Passing::new(self.dialect, asked)),
+        })
     }
 
     /// The platform did not answer at all.
@@ -225,6 +356,7 @@ impl Sent {
         envoy::set_response_header("location", Some(&location));
         envoy::set_response_header(STATUS_HEADER, Some(status.to_string().as_bytes()));
         envoy::set_response_header(":status", Some(REDIRECT_STATUS.as_bytes()));
+        vm::with(|vm| vm.redirected(self.passage.pass));
         true
     }
 }

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use proxy_wasm::{
     hostcalls,
-    types::{MapType, MetricType},
+    types::{BufferType, MapType, MetricType},
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     dialect::refusal::Reply,
     header::HeaderMap,
     host::{SharedData, Token},
+    meter::record::{PROPERTY as USAGE_PROPERTY, Record},
 };
 
 /// Envoy's shared data of this `vm_id`.
@@ -59,6 +60,14 @@ impl Metric {
     pub(super) fn increment(self) {
         if let Some(id) = self.0 {
             let _ = hostcalls::increment_metric(id, 1);
+        }
+    }
+
+    /// Adds so many; nothing is said where nothing is to be added.
+    pub(super) fn add(self, number: u64) {
+        let step = i64::try_from(number).unwrap_or(i64::MAX);
+        if let Some(id) = self.0.filter(|_| step > 0) {
+            let _ = hostcalls::increment_metric(id, step);
         }
     }
 
@@ -125,18 +134,28 @@ pub(super) fn set_request_headers(headers: Vec<(&str, &[u8])>) -> bool {
     hostcalls::set_map_bytes(MapType::HttpRequestHeaders, headers).is_ok()
 }
 
-/// Makes the property by which a pass tells the next steps of a request what is known of it one
-/// of the downstream request, so that it is seen by the upstream filters and survives an
-/// internal redirect.
+/// Sets a header of the request, while its headers are this filter's to write.
+pub(super) fn set_request_header(name: &str, value: &str) -> bool {
+    hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value)).is_ok()
+}
+
+/// Makes the properties by which a pass tells the next steps of a request, and access logs, what
+/// is known of it properties of the downstream request, so that they are seen by the upstream
+/// filters and survive an internal redirect.
 ///
 /// The argument is Envoy's `DeclarePropertyArguments` in protobuf's wire format: the name is
 /// field 1, the type field 3 (1: string, so that access logs show it as it is), the life span
 /// field 5 (1: downstream request). Field 2 would make it read-only: a second pass through the
 /// gate could then not set it, and the SDK panics on Envoy's refusal.
-pub(super) fn declare_passage() {
+pub(super) fn declare_properties() {
+    declare(PROPERTY);
+    declare(USAGE_PROPERTY);
+}
+
+fn declare(name: &str) {
     let mut arguments = vec![0x0a];
-    arguments.extend(u8::try_from(PROPERTY.len()));
-    arguments.extend_from_slice(PROPERTY.as_bytes());
+    arguments.extend(u8::try_from(name.len()));
+    arguments.extend_from_slice(name.as_bytes());
     arguments.extend_from_slice(&[0x18, 0x01, 0x28, 0x01]);
     // A VM with both roles declares it twice; the second time is refused and changes nothing.
     let _ = hostcalls::call_foreign_function("declare_property", Some(&arguments));
@@ -148,6 +167,25 @@ pub(super) fn set_passage(passage: &Passage) {
     if hostcalls::set_property(vec![PROPERTY], Some(value.as_bytes())).is_err() {
         log::error!("the request's passage could not be set");
     }
+}
+
+/// Shows access logs what became of the request.
+pub(super) fn set_usage(record: &Record) {
+    let _ = hostcalls::set_property(vec![USAGE_PROPERTY], Some(record.line().as_bytes()));
+}
+
+/// The `size` bytes that have come of a body.
+pub(super) fn body(kind: BufferType, size: usize) -> Vec<u8> {
+    if size == 0 {
+        return Vec::new();
+    }
+    let body = hostcalls::get_buffer(kind, 0, size);
+    body.ok().flatten().unwrap_or_default()
+}
+
+/// Puts other bytes in the place of those `size`.
+pub(super) fn set_body(kind: BufferType, size: usize, body: &[u8]) -> bool {
+    hostcalls::set_buffer(kind, 0, size, body).is_ok()
 }
 
 /// What is known of the request.

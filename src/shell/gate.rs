@@ -4,7 +4,7 @@
 //! Envoy then calls for each piece of the body and keeps what was not let go, which only happens
 //! where the plugin sets `allow_on_headers_stop_iteration`.
 
-use std::{cell::Cell, rc::Rc};
+use std::{borrow::Cow, cell::Cell, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
@@ -15,10 +15,14 @@ use proxy_wasm::{
 use super::{envoy, vm};
 use crate::{
     attempt::{REDIRECT_STATUS, STATUS_HEADER},
-    dialect::{Dialect, Refusal},
+    dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
     gate::{
         CLUSTER_HEADER, Decision, Forward, Reply, Request,
         peek::{MAX_PEEK_BYTES, Peek},
+    },
+    meter::{
+        Completeness,
+        record::{FROM_ENVOY, Record},
     },
 };
 
@@ -111,16 +115,21 @@ impl HttpContext for GateContext {
     }
 
     /// Puts an answer right that was to become a redirect and could not: the request's body was
-    /// too large to be kept for a second pass.
+    /// too large to be kept for a second pass. Keeps the record of an answer that is not the
+    /// platform's: an attempt that passes one on keeps its own.
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        let Some(status) = envoy::response_header(STATUS_HEADER) else {
-            return Action::Continue;
-        };
-        envoy::set_response_header(STATUS_HEADER, None);
-        // A platform may send such a header too, but its redirects never get here.
-        if envoy::response_header(":status").as_deref() == Some(REDIRECT_STATUS.as_bytes()) {
-            envoy::set_response_header(":status", Some(&status));
-            envoy::set_response_header("location", None);
+        let mut status = None;
+        if let Some(restored) = envoy::response_header(STATUS_HEADER) {
+            envoy::set_response_header(STATUS_HEADER, None);
+            // A platform may send such a header too, but its redirects never get here.
+            if envoy::response_header(":status").as_deref() == Some(REDIRECT_STATUS.as_bytes()) {
+                envoy::set_response_header(":status", Some(&restored));
+                envoy::set_response_header("location", None);
+                status = Some(restored);
+            }
+        }
+        if let Some(record) = vm::with(|vm| vm.answered(self.id)).flatten() {
+            record_answer(record, status);
         }
         Action::Continue
     }
@@ -219,6 +228,24 @@ fn send_on(forward: &Forward) {
     envoy::set_passage(&forward.passage);
     let cluster = Some(forward.account.cluster.as_str());
     let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, CLUSTER_HEADER, cluster);
+}
+
+/// Keeps the record of an answer that no attempt passed on: the platform's, put right to
+/// `restored`, or one of our own or of Envoy's.
+fn record_answer(mut record: Record, restored: Option<Vec<u8>>) {
+    let own = restored.is_none().then(|| {
+        let code = envoy::response_header(ERROR_HEADER);
+        let code = code.and_then(|code| String::from_utf8(code).ok());
+        code.map_or(Cow::Borrowed(FROM_ENVOY), Cow::Owned)
+    });
+    let status = restored.or_else(|| envoy::response_header(":status"));
+    let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+    record.error = own;
+    record.status = status.unwrap_or_default();
+    record.completeness = Completeness::Whole;
+    let record = record.ended(envoy::now());
+    envoy::set_usage(&record);
+    vm::with(|vm| vm.keep(record));
 }
 
 /// Decides anew about the requests that wait; called by the root context `root`.

@@ -21,7 +21,7 @@ use crate::sync::poll::Poll;
 /// when it comes; this bounds how late the first poll, a lease taken over, and a report are.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the refresher may take over a report.
+/// How long the refresher may take over a batch of reports or records.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The root context of one plugin in one VM.
@@ -32,6 +32,7 @@ pub(super) struct Root {
     cluster: String,
     poll: Option<u32>,
     report: Option<u32>,
+    records: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl RootContext for Root {
                 return false;
             }
         };
-        envoy::declare_passage();
+        envoy::declare_properties();
         self.role = Some(role);
         if role == Role::Attempt {
             return true;
@@ -75,7 +76,16 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         let due = vm::with(vm::Vm::tick).unwrap_or_default();
         if let Some(body) = due.report {
-            self.send_report(&body);
+            self.report = self.post(&body);
+            if self.report.is_none() {
+                vm::with(|vm| vm.reported(b""));
+            }
+        }
+        if let Some(body) = due.records {
+            self.records = self.post(&body);
+            if self.records.is_none() {
+                vm::with(|vm| vm.recorded(b""));
+            }
         }
         self.send_poll(due.poll);
         look_at_waiting(self.id);
@@ -115,6 +125,9 @@ impl Context for Root {
         } else if self.report == Some(token) {
             self.report = None;
             vm::with(|vm| vm.reported(&status));
+        } else if self.records == Some(token) {
+            self.records = None;
+            vm::with(|vm| vm.recorded(&status));
         }
     }
 }
@@ -130,6 +143,7 @@ impl Root {
             cluster: String::new(),
             poll: None,
             report: None,
+            records: None,
         }
     }
 
@@ -148,19 +162,15 @@ impl Root {
         }
     }
 
-    fn send_report(&mut self, body: &str) {
+    /// Posts a batch; the call's number, if it could be sent.
+    fn post(&self, batch: &str) -> Option<u32> {
         let headers = vec![
             (":method", "POST"),
             (":path", "/reports"),
             (":authority", "refresher"),
             ("content-type", "application/json"),
         ];
-        let body = Some(body.as_bytes());
-        let call =
-            hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], REPORT_TIMEOUT);
-        self.report = call.ok();
-        if self.report.is_none() {
-            vm::with(|vm| vm.reported(b""));
-        }
+        let body = Some(batch.as_bytes());
+        hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], REPORT_TIMEOUT).ok()
     }
 }

@@ -1,6 +1,6 @@
 //! What the contexts of one VM share.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap};
 
 use super::{
     config::Config,
@@ -9,10 +9,12 @@ use super::{
 };
 use crate::{
     attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
+    dialect::Dialect,
     gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted},
     header::HeaderText,
     health::{Change, MAX_ENTRIES, quota::Known},
     id::Id,
+    meter::record::Record,
     snapshot::{Account, View},
     sync::{
         board,
@@ -20,6 +22,7 @@ use crate::{
         lease::Holder,
         poll::{Answer, Poll, Poller},
         quota::{self, Looks, Told},
+        records::Records,
         report::{REPEAT_MS, Report, Reports},
     },
     verdict::{Quota, Verdict},
@@ -44,11 +47,13 @@ pub(super) struct Vm {
     gate: Gate,
     reports: Reports,
     waiting: Vec<Held>,
-    /// The account of each context's request that was sent on.
-    sent: HashMap<u32, Id>,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
     probes: Vec<Probe>,
     looks: Looks,
+    records: Records,
+    /// Each context's request that was sent on.
+    sent: HashMap<u32, SentOn>,
+    totals: Totals,
     settings: Settings,
     /// Unix milliseconds at the last tick: exact enough for expiry, and a hostcall a request less.
     now: u64,
@@ -71,6 +76,26 @@ struct Probe {
     account: Id,
     /// When it was taken, in Unix milliseconds.
     at: u64,
+}
+
+/// A request that was sent on.
+#[derive(Debug)]
+struct SentOn {
+    account: Id,
+    /// None once there is an answer.
+    record: Option<Record>,
+    /// The answer became a redirect: if Envoy follows it, another pass has the record.
+    redirected: bool,
+}
+
+/// What was counted since the last tick: Envoy's stats are told then, not for each request.
+#[derive(Debug, Default)]
+struct Totals {
+    requests: u64,
+    refused: u64,
+    failovers: u64,
+    tokens_input: u64,
+    tokens_output: u64,
 }
 
 /// What the operator set, in milliseconds.
@@ -99,6 +124,12 @@ struct Metrics {
     revision: Metric,
     polls_failed: Metric,
     pages_refused: Metric,
+    requests: Metric,
+    refused: Metric,
+    failovers: Metric,
+    tokens_input: Metric,
+    tokens_output: Metric,
+    records_dropped: Metric,
 }
 
 /// What a tick asks for.
@@ -108,6 +139,8 @@ pub(super) struct Due {
     pub(super) poll: Option<Poll>,
     /// A body to `POST` to `/reports`.
     pub(super) report: Option<String>,
+    /// Another one, of records.
+    pub(super) records: Option<String>,
 }
 
 /// Runs `f` on the VM's state. None where a callback runs inside another, which Envoy does not
@@ -135,6 +168,12 @@ impl Vm {
                     revision: Metric::gauge("snapshot_revision"),
                     polls_failed: Metric::counter("polls_failed"),
                     pages_refused: Metric::counter("pages_refused"),
+                    requests: Metric::counter("requests"),
+                    refused: Metric::counter("refused"),
+                    failovers: Metric::counter("failovers"),
+                    tokens_input: Metric::counter("tokens_input"),
+                    tokens_output: Metric::counter("tokens_output"),
+                    records_dropped: Metric::counter("records_dropped"),
                 },
                 told: Told::default(),
                 tell_at: 0,
@@ -149,6 +188,9 @@ impl Vm {
         let Some(sync) = &mut self.sync else {
             return Due::default();
         };
+        let totals = std::mem::take(&mut self.totals);
+        sync.metrics.count(&totals, self.records.take_dropped());
+        let records = self.records.next(sync.holder.number(), self.now);
         let poll = if sync.holder.hold(&mut self.shared, self.now) {
             let poll = sync.poller.poll(&self.shared, self.now);
             self.tell();
@@ -158,7 +200,11 @@ impl Vm {
         };
         let number = self.sync.as_ref().map(|sync| sync.holder.number());
         let report = number.and_then(|number| self.reports.next(number, self.now));
-        Due { poll, report }
+        Due {
+            poll,
+            report,
+            records,
+        }
     }
 
     /// Reports what lies in shared data and the refresher has not heard of.
@@ -239,6 +285,12 @@ impl Vm {
         self.reports.answered(status);
     }
 
+    /// Takes the answer to a batch of records; empty where it could not be sent.
+    pub(super) fn recorded(&mut self, status: &[u8]) {
+        self.now = envoy::now();
+        self.records.answered(status, self.now);
+    }
+
     /// Unix milliseconds.
     pub(super) fn now(&self) -> u64 {
         self.now
@@ -246,14 +298,54 @@ impl Vm {
 
     /// What of a request's body is worth reading before it is decided about.
     pub(super) fn ask(&mut self, request: &mut Request) -> Result<Wanted, Reply> {
+        self.now = envoy::now();
         self.follower.view(&self.shared);
         let knowledge = Knowledge {
             view: self.follower.held(),
             board: self.follower.board(),
             now: self.now,
+            pass: 0,
             may_wait: false,
         };
-        self.gate.ask(request, &knowledge)
+        let asked = self.gate.ask(request, &knowledge);
+        if let Err(reply) = &asked {
+            let record = self.gate.record(request, &knowledge);
+            self.refused(record, reply);
+        }
+        asked
+    }
+
+    /// Keeps the record of a request that the gate answered with an error.
+    fn refused(&mut self, record: Option<Record>, reply: &Reply) {
+        let Some(code) = reply.code() else { return };
+        self.totals.refused = self.totals.refused.saturating_add(1);
+        if let Some(record) = record {
+            let error = Cow::Owned(code.to_owned());
+            self.keep(record.answered(reply.status, error, self.now));
+        }
+    }
+
+    /// Keeps the record of a request that has come to its end.
+    pub(super) fn keep(&mut self, record: Record) {
+        let usage = record.usage.unwrap_or_default();
+        let totals = &mut self.totals;
+        totals.requests = totals.requests.saturating_add(1);
+        totals.tokens_input = totals.tokens_input.saturating_add(usage.input);
+        totals.tokens_output = totals.tokens_output.saturating_add(usage.output);
+        self.records.push(record, self.now);
+    }
+
+    /// The record of the request of that pass, which has an answer now.
+    pub(super) fn answered(&mut self, pass: u32) -> Option<Record> {
+        self.sent.get_mut(&pass)?.record.take()
+    }
+
+    /// The answer of that pass became a redirect.
+    pub(super) fn redirected(&mut self, pass: u32) {
+        self.totals.failovers = self.totals.failovers.saturating_add(1);
+        if let Some(sent) = self.sent.get_mut(&pass) {
+            sent.redirected = true;
+        }
     }
 
     /// Decides about the request of a context. One that is to wait is remembered, with the end of
@@ -271,6 +363,7 @@ impl Vm {
             view: self.follower.held(),
             board: self.follower.board(),
             now: self.now,
+            pass: context,
             may_wait,
         };
         let decision = self.gate.decide(waiting.request(), &knowledge);
@@ -299,9 +392,21 @@ impl Vm {
                 }
                 self.waiting.retain(|one| one.context != context);
                 self.gate.began(&forward.account.id);
-                self.sent.insert(context, forward.account.id.clone());
+                let (passage, account) = (&forward.passage, &forward.account);
+                let dialect = Dialect::of_path(passage.url.path(), false);
+                let record = Record::of_attempt(passage, &account.platform, dialect);
+                let sent = SentOn {
+                    account: account.id.clone(),
+                    record: Some(record),
+                    redirected: false,
+                };
+                self.sent.insert(context, sent);
             }
-            Decision::Reply(_) => self.waiting.retain(|one| one.context != context),
+            Decision::Reply(reply) => {
+                let record = self.gate.record(waiting.request(), &knowledge);
+                self.waiting.retain(|one| one.context != context);
+                self.refused(record, reply);
+            }
         }
         decision
     }
@@ -327,7 +432,8 @@ impl Vm {
         }
     }
 
-    /// The context is no more. A probe that it was and that has no answer is given back.
+    /// The context is no more: its request is at its end, or goes into another pass. A probe that
+    /// it was and that has no answer is given back, and a request without one was cut off.
     pub(super) fn end(&mut self, context: u32) {
         while let Some(index) = self.probes.iter().position(|one| one.context == context) {
             let probe = self.probes.swap_remove(index);
@@ -335,9 +441,25 @@ impl Vm {
                 board.give_back(&probe.account, probe.at)
             });
         }
-        self.waiting.retain(|one| one.context != context);
-        if let Some(account) = self.sent.remove(&context) {
-            self.gate.ended(&account);
+        let mut unanswered = None;
+        if let Some(at) = self.waiting.iter().position(|one| one.context == context) {
+            let held = self.waiting.swap_remove(at);
+            let knowledge = Knowledge {
+                view: self.follower.held(),
+                board: self.follower.board(),
+                now: self.now,
+                pass: context,
+                may_wait: false,
+            };
+            unanswered = self.gate.record(held.waiting.request(), &knowledge);
+        }
+        if let Some(sent) = self.sent.remove(&context) {
+            self.gate.ended(&sent.account);
+            unanswered = sent.record.filter(|_| !sent.redirected);
+        }
+        if let Some(record) = unanswered {
+            self.now = envoy::now();
+            self.keep(record.ended(self.now));
         }
     }
 
@@ -349,6 +471,10 @@ impl Vm {
         verdict: &Verdict,
     ) -> Option<Passage> {
         let now = self.now;
+        let sent = self.sent.get_mut(&passage.pass);
+        if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
+            record.verdict = Some(Cow::Borrowed(verdict.word()));
+        }
         if *verdict != Verdict::CallersFault {
             self.probes.retain(|probe| probe.account != account.id);
         }
@@ -379,6 +505,7 @@ impl Vm {
             view: self.follower.held(),
             board: self.follower.board(),
             now,
+            pass: passage.pass,
             may_wait: false,
         };
         let worth_waiting = expired && is_refreshable(account) && self.settings.refresh_wait > 0;
@@ -412,5 +539,22 @@ impl Vm {
             return self.follower.held();
         }
         self.follower.view(&self.shared)
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    fn count(&self, totals: &Totals, records_dropped: u64) {
+        for (metric, number) in [
+            (self.requests, totals.requests),
+            (self.refused, totals.refused),
+            (self.failovers, totals.failovers),
+            (self.tokens_input, totals.tokens_input),
+            (self.tokens_output, totals.tokens_output),
+            (self.records_dropped, records_dropped),
+        ] {
+            metric.add(number);
+        }
     }
 }

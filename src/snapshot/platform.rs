@@ -46,6 +46,9 @@ pub struct Route {
     /// What the platform asks of a request on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<Requirement>,
+    /// Streams on it report usage only if `stream_options.include_usage` asks them to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub include_usage: bool,
 }
 
 /// What a platform asks of a request's body.

@@ -4,6 +4,7 @@
 //! ([`poll`]) and writes what comes into shared data ([`publish`]); all of them read it from
 //! there when it moved ([`follow`]). What attempts learn lies on the [`board`] and, of quotas, in
 //! [`quota`]; it goes to the refresher as [`report`]s, and comes back from there for all Envoys.
+//! What requests used goes there as [`records`].
 
 pub mod board;
 pub mod follow;
@@ -11,6 +12,7 @@ pub mod lease;
 pub mod poll;
 pub mod publish;
 pub mod quota;
+pub mod records;
 pub mod report;
 
 #[cfg(test)]

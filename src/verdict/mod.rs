@@ -91,6 +91,22 @@ impl Scope {
     }
 }
 
+// === impl Verdict ===
+
+impl Verdict {
+    /// The verdict in one word, as profiles write it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::CoolingDown { .. } => "cooling_down",
+            Self::CredentialExpired => "credential_expired",
+            Self::Dead { .. } => "dead",
+            Self::PlatformTrouble { .. } => "platform_trouble",
+            Self::CallersFault => "callers_fault",
+        }
+    }
+}
+
 // === impl Reason ===
 
 impl Reason {

@@ -57,3 +57,6 @@ mod board;
 
 /// What a crash of the filter would cost.
 mod crash;
+
+/// What requests used is counted, and nothing of what passes is changed or late for it.
+mod metering;

@@ -44,6 +44,8 @@ pub(super) struct Route {
     pub upstream: String,
     #[serde(default)]
     pub requires: Vec<Requirement>,
+    #[serde(default)]
+    pub include_usage: bool,
 }
 
 #[derive(Deserialize)]

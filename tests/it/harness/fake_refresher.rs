@@ -101,6 +101,15 @@ impl FakeRefresher {
         self.shared.lock().most_polling
     }
 
+    /// The records of requests so far, in the order in which they came.
+    pub fn records(&self) -> Vec<Value> {
+        let batches = self.reports().into_iter();
+        batches
+            .filter_map(|batch| batch["records"].as_array().cloned())
+            .flatten()
+            .collect()
+    }
+
     /// The bodies of the reports so far.
     pub fn reports(&self) -> Vec<Value> {
         self.shared.lock().reports.clone()

@@ -62,6 +62,9 @@ pub struct Fault {
     /// Close the connection after this many bytes of the answer's body.
     #[serde(default)]
     pub cut_after_bytes: Option<u64>,
+    /// End the body with a trailer.
+    #[serde(default)]
+    pub trailer: bool,
     /// Do the work, then close the connection without an answer.
     #[serde(default)]
     pub drop_before_answer: bool,

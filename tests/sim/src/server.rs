@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Bytes, Frame, Incoming},
@@ -112,7 +112,9 @@ async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Respon
 }
 
 fn response(outcome: Outcome) -> Response<Body> {
-    let paced = !outcome.after_headers_delay.is_zero() || outcome.cut_after_bytes.is_some();
+    let paced = !outcome.after_headers_delay.is_zero()
+        || outcome.cut_after_bytes.is_some()
+        || outcome.trailer;
     let body = match outcome.answer.body {
         Payload::Whole(body) if !paced => boxed(body),
         Payload::Whole(body) => stream_body(
@@ -127,6 +129,14 @@ fn response(outcome: Outcome) -> Response<Body> {
             outcome.event_delay,
             outcome.cut_after_bytes,
         ),
+    };
+    let body = if outcome.trailer {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sim-trailer", HeaderValue::from_static("end"));
+        body.with_trailers(std::future::ready(Some(Ok(trailers))))
+            .boxed_unsync()
+    } else {
+        body
     };
     let mut response = Response::new(body);
     *response.status_mut() = outcome.answer.status;

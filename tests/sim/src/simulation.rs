@@ -74,6 +74,8 @@ pub struct Outcome {
     pub event_delay: Duration,
     /// Close the connection after this many bytes of body.
     pub cut_after_bytes: Option<u64>,
+    /// End the body with a trailer.
+    pub trailer: bool,
     /// Close the connection instead of answering.
     pub drop: bool,
     /// The login whose refresh this answers: `Stats::refresh_ends` when it is delivered.
@@ -113,6 +115,7 @@ impl Simulation {
             after_headers_delay: Duration::ZERO,
             event_delay: self.pacing.event_delay,
             cut_after_bytes: None,
+            trailer: false,
             drop: false,
             refreshing: None,
         };
@@ -246,10 +249,13 @@ impl Simulation {
                 }
             },
         };
-        (
-            answer.unwrap_or_else(|| no_endpoint(platform).answer(&fill)),
-            fault,
-        )
+        let answer = answer.unwrap_or_else(|| no_endpoint(platform).answer(&fill));
+        let generates = !path.ends_with("/models") && !path.ends_with("/count_tokens");
+        if generates && answer.status.is_success() {
+            self.stats.input_tokens += fill.input_tokens;
+            self.stats.output_tokens += fill.output_tokens;
+        }
+        (answer, fault)
     }
 
     /// Whose credential the request carries, and the plan, or the fixture that says no.
@@ -321,6 +327,7 @@ impl Outcome {
         self.delay = Duration::from_millis(fault.delay_ms);
         self.after_headers_delay = Duration::from_millis(fault.after_headers_delay_ms);
         self.cut_after_bytes = fault.cut_after_bytes;
+        self.trailer = fault.trailer;
         self.drop = fault.drop_before_answer;
         fault.decorate(&mut self.answer);
     }

@@ -24,6 +24,10 @@ pub struct Stats {
     pub revocations: u64,
     /// Requests to the LLM endpoints, refused ones included.
     pub requests: u64,
+    /// Tokens of the requests whose answers report usage.
+    pub input_tokens: u64,
+    /// Tokens of those answers.
+    pub output_tokens: u64,
     /// How many requests were refused for a header.
     pub refused_count: u64,
     /// The last of them.

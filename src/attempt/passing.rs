@@ -1,0 +1,205 @@
+//! An answer that passes on to the caller: watched, and changed only where the gateway itself
+//! made the platform say more than the caller asked for.
+
+use crate::{
+    dialect::Dialect,
+    meter::{
+        Completeness, Meter, Metered,
+        include_usage::{self, ChunkRemover},
+    },
+    snapshot::Route,
+};
+
+/// A good answer's body while it passes. Nothing of it is held but an event that may have to be
+/// taken out.
+#[derive(Debug)]
+pub struct Passing {
+    dialect: Dialect,
+    /// None until the first byte that tells an event stream from one JSON text.
+    meter: Option<Meter>,
+    remover: Option<ChunkRemover>,
+}
+
+// === impl Passing ===
+
+impl Passing {
+    /// For an answer of this dialect; `asked`: the gateway had it asked for usage
+    /// ([`request_with_usage`]), and takes the chunk with it out again.
+    pub fn new(dialect: Dialect, asked: bool) -> Self {
+        Self {
+            dialect,
+            meter: None,
+            remover: asked.then(ChunkRemover::default),
+        }
+    }
+
+    /// The next bytes; `end`: they are the last. What goes on instead of them, or none if just
+    /// these do.
+    pub fn on_body(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
+        let text = match &self.meter {
+            Some(_) => chunk,
+            // Some platforms send blank lines while the answer is being made, of either kind.
+            None => chunk.trim_ascii_start(),
+        };
+        if let Some(first) = text.first() {
+            let is_sse = !matches!(first, b'{' | b'[');
+            let meter = self
+                .meter
+                .get_or_insert_with(|| Meter::new(self.dialect, is_sse));
+            meter.on_body(text);
+        }
+        let replaced = self.remover.as_mut()?.on_body(chunk);
+        if !end {
+            return replaced;
+        }
+        let left = self.remover.take()?.finish();
+        if left.is_empty() {
+            return replaced;
+        }
+        Some([replaced.unwrap_or_else(|| chunk.to_vec()), left].concat())
+    }
+
+    /// What the answer used; `end`: its body came to its end.
+    pub fn finish(self, end: bool) -> Metered {
+        match self.meter {
+            Some(meter) => meter.finish(end),
+            None => Metered {
+                usage: None,
+                estimate: false,
+                model: None,
+                completeness: completeness(end),
+                failed: false,
+            },
+        }
+    }
+}
+
+/// How much came of an answer that is not metered.
+pub fn completeness(end: bool) -> Completeness {
+    if end {
+        Completeness::Whole
+    } else {
+        Completeness::Cut
+    }
+}
+
+/// Whether a request on `route` may have to be asked for usage: its body is needed whole then.
+/// `length` is its `content-length`.
+pub fn may_ask(route: &Route, length: Option<&[u8]>) -> bool {
+    let length = length.map(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+    let fits = match length {
+        Some(length) => length.is_some_and(|length| length <= include_usage::MAX_REQUEST_BYTES),
+        // It may turn out to be small.
+        None => true,
+    };
+    route.include_usage && route.dialect == Dialect::Chat && fits
+}
+
+/// What to do with the body of a request that [may have to be asked](may_ask).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Hold it back until there is more.
+    NeedMore,
+    /// It goes on as it is.
+    AsItIs,
+    /// This goes on instead.
+    Instead(Vec<u8>),
+}
+
+/// Decides once the first `size` bytes of a body are there, which `read` gives; `end`: there are
+/// no more.
+pub fn request_with_usage(size: usize, end: bool, read: impl FnOnce() -> Vec<u8>) -> Asking {
+    if size > include_usage::MAX_REQUEST_BYTES {
+        return Asking::AsItIs;
+    }
+    if !end {
+        return Asking::NeedMore;
+    }
+    include_usage::ask(&read()).map_or(Asking::AsItIs, Asking::Instead)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::snapshot::fixture;
+
+    const STREAM: &[u8] = include_bytes!("../../tests/fixtures/openai/chat.sse");
+
+    /// What the caller gets of these chunks, and what they used.
+    fn passed(chunks: &[&[u8]], asked: bool) -> (Vec<u8>, Metered) {
+        let mut passing = Passing::new(Dialect::Chat, asked);
+        let mut got = Vec::new();
+        for (index, chunk) in chunks.iter().enumerate() {
+            let end = index + 1 == chunks.len();
+            match passing.on_body(chunk, end) {
+                Some(instead) => got.extend(instead),
+                None => got.extend_from_slice(chunk),
+            }
+        }
+        (got, passing.finish(true))
+    }
+
+    /// The stream as it comes to one who did not ask for usage.
+    fn without_usage() -> Vec<u8> {
+        let text = String::from_utf8(STREAM.to_vec()).unwrap();
+        let events = text.split_inclusive("\n\n");
+        let kept = events.filter(|event| !event.contains("\"choices\":[]"));
+        kept.collect::<String>().into_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn the_caller_gets_what_it_asked_for_wherever_the_chunks_are_cut(
+            cuts in prop::collection::vec(0..STREAM.len(), 0..12), asked: bool, tail in 0..4_usize,
+        ) {
+            // What a stream ends with may lack its blank line.
+            let stream = STREAM.get(..STREAM.len() - tail).unwrap();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<_> = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect();
+            let (got, metered) = passed(&chunks, asked);
+            let whole = if asked { without_usage() } else { STREAM.to_vec() };
+            prop_assert_eq!(&got[..], &whole[..whole.len() - tail]);
+            prop_assert_eq!(metered.usage.unwrap().total, 3003);
+        }
+    }
+
+    #[test]
+    fn blank_lines_before_an_answer_tell_nothing() {
+        let body: [&[u8]; 3] = [b"\n", b" \r\n", br#"{"usage":{"prompt_tokens":3}}"#];
+        let (got, metered) = passed(&body, false);
+        assert_eq!(got, body.concat());
+        assert_eq!(metered.usage.unwrap().input, 3);
+        assert_eq!(metered.completeness, Completeness::Whole);
+        let empty = passed(&[b"", b"\n"], false).1;
+        assert_eq!(
+            (empty.usage, empty.completeness),
+            (None, Completeness::Whole)
+        );
+    }
+
+    #[test]
+    fn a_request_is_asked_where_the_platform_needs_it_and_its_body_is_known() {
+        let platform = fixture::platform("codex");
+        let mut route = platform.routes.first().unwrap().clone();
+        route.dialect = Dialect::Chat;
+        assert!(!may_ask(&route, None));
+        route.include_usage = true;
+        assert!(may_ask(&route, None) && may_ask(&route, Some(b"9")));
+        assert!(!may_ask(&route, Some(b"8388609")) && !may_ask(&route, Some(b"x")));
+        route.dialect = Dialect::Responses;
+        assert!(!may_ask(&route, None));
+
+        let body = || br#"{"stream":true}"#.to_vec();
+        assert_eq!(request_with_usage(9, false, body), Asking::NeedMore);
+        let asked = br#"{"stream_options":{"include_usage":true},"stream":true}"#.to_vec();
+        assert_eq!(request_with_usage(9, true, body), Asking::Instead(asked));
+        let too_large = include_usage::MAX_REQUEST_BYTES + 1;
+        assert_eq!(request_with_usage(too_large, false, body), Asking::AsItIs);
+        let odd = || b"{\"stream\":true,".to_vec();
+        assert_eq!(request_with_usage(9, true, odd), Asking::AsItIs);
+    }
+}

@@ -1,0 +1,257 @@
+//! What is kept of one request: who asked, who served, what came of it and what it used.
+//!
+//! Never a credential, a header or a byte of a body beside the model's name.
+
+use std::{borrow::Cow, fmt::Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Completeness, Metered, Usage};
+use crate::{attempt::passage::Passage, dialect::Dialect, id::Id};
+
+/// The property with its [line](Record::line), for access logs:
+/// `%FILTER_STATE(wasm.latchkey.usage:PLAIN)%`.
+pub const PROPERTY: &str = "latchkey.usage";
+
+/// The [`Record::error`] of an answer that Envoy itself gave, in place of the platform.
+pub const FROM_ENVOY: &str = "envoy";
+
+/// The [`Record::error`] of an answer in whose middle the platform gave up.
+pub const FAILED_INSIDE: &str = "failed_inside";
+
+/// One request, from its arrival to the end of its answer, however many accounts it took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it came, in Unix milliseconds.
+    pub at: u64,
+    /// Envoy's `x-request-id`; none where that is not an [`Id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// The client key that it came with.
+    pub key: Id,
+    /// The pool that served it.
+    pub pool: Id,
+    /// The account whose answer the caller got; none where the gateway itself answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Id>,
+    /// The platform of the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Id>,
+    /// The dialect of its path.
+    pub dialect: Dialect,
+    /// The model that it asked for, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// The model that the platform says it served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The HTTP status that the caller got; 0 where it went away before.
+    pub status: u16,
+    /// The verdict on that answer, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Cow<'static, str>>,
+    /// The gateway's own error code where it answered itself, or [`FAILED_INSIDE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Cow<'static, str>>,
+    /// On how many accounts it was tried.
+    pub attempts: u32,
+    /// The tokens; none where nothing is known of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The tokens are not the platform's count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimate: bool,
+    /// From its arrival to the first byte of the answer's body, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u64>,
+    /// From its arrival to the end of its answer, in milliseconds.
+    pub duration_ms: u64,
+    /// How much of the answer the caller got.
+    pub completeness: Completeness,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Of a request that came at `at` and has no answer yet.
+    pub fn new(key: Id, pool: Id, dialect: Dialect, at: u64) -> Self {
+        Self {
+            at,
+            id: None,
+            key,
+            pool,
+            account: None,
+            platform: None,
+            dialect,
+            asked: None,
+            model: None,
+            status: 0,
+            verdict: None,
+            error: None,
+            attempts: 0,
+            usage: None,
+            estimate: false,
+            first_byte_ms: None,
+            duration_ms: 0,
+            completeness: Completeness::Cut,
+        }
+    }
+
+    /// Of a request that has come this far and no further: it was tried on those accounts that
+    /// the passage says it was.
+    pub fn of_request(passage: &Passage, dialect: Dialect) -> Self {
+        let (key, pool) = (passage.key.clone(), passage.pool.clone());
+        Self {
+            id: passage.id.clone(),
+            asked: passage
+                .model
+                .as_ref()
+                .map(|model| model.as_str().to_owned()),
+            attempts: u32::try_from(passage.tried.len()).unwrap_or(u32::MAX),
+            ..Self::new(key, pool, dialect, passage.at)
+        }
+    }
+
+    /// Of one that `account`, the passage's, was asked to serve.
+    pub fn of_attempt(passage: &Passage, platform: &Id, dialect: Dialect) -> Self {
+        let request = Self::of_request(passage, dialect);
+        Self {
+            account: Some(passage.account.clone()),
+            platform: Some(platform.clone()),
+            attempts: request.attempts.saturating_add(1),
+            ..request
+        }
+    }
+
+    /// Notes an answer of the gateway's own, which is whole at once.
+    #[must_use]
+    pub fn answered(self, status: u16, error: impl Into<Cow<'static, str>>, now: u64) -> Self {
+        Self {
+            status,
+            error: Some(error.into()),
+            completeness: Completeness::Whole,
+            ..self.ended(now)
+        }
+    }
+
+    /// Notes that the first byte of the answer's body has come.
+    pub fn first_byte(&mut self, now: u64) {
+        let since = now.saturating_sub(self.at);
+        self.first_byte_ms.get_or_insert(since);
+    }
+
+    /// Notes what the answer used.
+    pub fn metered(&mut self, metered: Metered) {
+        self.usage = metered.usage;
+        self.estimate = metered.estimate;
+        self.model = metered.model;
+        self.completeness = metered.completeness;
+        if metered.failed {
+            self.error = Some(Cow::Borrowed(FAILED_INSIDE));
+        }
+    }
+
+    /// Notes the end.
+    #[must_use]
+    pub fn ended(mut self, now: u64) -> Self {
+        self.duration_ms = now.saturating_sub(self.at);
+        self
+    }
+
+    /// What access logs show of it: `name=value` pairs in one line.
+    pub fn line(&self) -> String {
+        let Usage {
+            input,
+            output,
+            cached_input,
+            reasoning,
+            total,
+            ..
+        } = self.usage.unwrap_or_default();
+        let mut line = format!("attempts={}", self.attempts);
+        // Writing to a String does not fail.
+        if self.usage.is_some() {
+            let _ = write!(
+                line,
+                " input={input} cached={cached_input} output={output} reasoning={reasoning} total={total}"
+            );
+        }
+        if self.estimate {
+            line.push_str(" estimate=true");
+        }
+        let _ = write!(line, " answer={}", self.completeness.word());
+        if let Some(error) = &self.error {
+            let _ = write!(line, " error={error}");
+        }
+        line
+    }
+}
+
+// === impl Completeness ===
+
+impl Completeness {
+    /// It in one word, as records write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Partial => "partial",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passage() -> Passage {
+        let text = "account=acc_2 key=key_1 pool=default url=http://gateway/v1/responses id=req-1 at=1000 since=5 tried=acc_1:1";
+        Passage::decode(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_a_line_of_json_and_comes_back() {
+        let platform = Id::try_from("codex").unwrap();
+        let mut record = Record::of_attempt(&passage(), &platform, Dialect::Responses);
+        record.status = 200;
+        record.first_byte(1_020);
+        record.first_byte(1_030);
+        record.metered(Metered {
+            usage: Some(Usage {
+                input: 7,
+                output: 9,
+                total: 16,
+                ..Usage::default()
+            }),
+            estimate: true,
+            model: Some("gpt".to_owned()),
+            completeness: Completeness::Partial,
+            failed: true,
+        });
+        let record = record.ended(1_500);
+        assert_eq!((record.first_byte_ms, record.duration_ms), (Some(20), 500));
+        assert_eq!(record.attempts, 2);
+        let line = "attempts=2 input=7 cached=0 output=9 reasoning=0 total=16 estimate=true answer=partial error=failed_inside";
+        assert_eq!(record.line(), line);
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        assert!(json.contains(r#""id":"req-1""#), "{json}");
+    }
+
+    #[test]
+    fn the_gateways_own_answer_has_no_account() {
+        let record =
+            Record::of_request(&passage(), Dialect::Chat).answered(429, "latchkey_all_out", 1_007);
+        assert_eq!((record.account.as_ref(), record.attempts), (None, 1));
+        assert_eq!(
+            record.line(),
+            "attempts=1 answer=whole error=latchkey_all_out"
+        );
+        assert_eq!(record.duration_ms, 7);
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(
+            !json.contains("usage") && !json.contains("estimate"),
+            "{json}"
+        );
+    }
+}

@@ -1,0 +1,480 @@
+//! What requests used is counted, and nothing of what passes is changed or late for it.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Caller, Stack,
+    caller::{chat_body, messages_body, responses_body},
+    eventually,
+    fake_refresher::FakeRefresher,
+    holds, records, run,
+    stack::{ANTHROPIC, CODEX, OPENAI, client_key},
+};
+
+/// How long a record may take to arrive: it is gathered for a second, on a machine that is busy.
+const RECORD_LIMIT: Duration = Duration::from_secs(15);
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A chat stream with the chunk that only `include_usage` brings.
+const STREAM: &str = include_str!("../fixtures/meter/chat_include_usage.sse");
+
+/// The records, once there are at least so many.
+async fn recorded(refresher: &FakeRefresher, count: usize) -> Vec<Value> {
+    eventually("the records arrive", RECORD_LIMIT, async || {
+        let records = refresher.records();
+        if records.len() >= count {
+            Ok(records)
+        } else {
+            Err(format!("{} of {count}: {records:?}", records.len()))
+        }
+    })
+    .await
+}
+
+/// `stream` without the events that hold `needle`.
+fn without(stream: &str, needle: &str) -> String {
+    let events = stream.split_inclusive("\n\n");
+    events.filter(|event| !event.contains(needle)).collect()
+}
+
+/// A stream that the platform answers with in place of its own.
+fn stream_fault(body: &str) -> Value {
+    json!({
+        "target": "upstream", "path": CHAT, "status": 200,
+        "headers": {"content-type": "text/event-stream"}, "body": body,
+    })
+}
+
+/// Whole answers and streams of every dialect: the counts are the platform's own, and so is their sum.
+#[test]
+fn records_say_what_the_platform_counted() {
+    run(async {
+        let stack = Stack::start("metering").await;
+        let text = |words: usize| vec!["word"; words].join(" ");
+        let mut cases = Vec::new();
+        for stream in [false, true] {
+            let mut body = chat_body(stream);
+            body["messages"][0]["content"] = text(11).into();
+            cases.push(("openai", OPENAI, CHAT, "chat", body));
+            let body = json!({"model": "gpt-5.6", "stream": stream, "input": text(7)});
+            cases.push(("openai", OPENAI, "/v1/responses", "responses", body));
+            let mut body = messages_body(stream);
+            body["messages"][0]["content"] = text(5).into();
+            cases.push(("anthropic", ANTHROPIC, "/v1/messages", "messages", body));
+        }
+        let mut body = responses_body();
+        body["input"][0]["content"][0]["text"] = text(3).into();
+        cases.push(("codex", CODEX, "/v1/responses", "responses", body));
+        let inputs = [11, 7, 5, 11, 7, 5, 3];
+        let mut totals = [0, 0];
+        for (number, ((pool, account, path, dialect, body), input)) in
+            cases.iter().zip(inputs).enumerate()
+        {
+            let answer = stack.caller(pool).post(path, body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let records = recorded(&stack.refresher, number + 1).await;
+            let record = &records[number];
+            let shown = format!("{pool} {path} {body}: {record}");
+            for (name, expected) in [
+                ("key", json!(format!("key_{pool}"))),
+                ("account", json!(account)),
+                ("pool", json!(pool)),
+                ("platform", json!(pool)),
+                ("dialect", json!(dialect)),
+                ("model", body["model"].clone()),
+                ("status", json!(200)),
+                ("verdict", json!("fine")),
+                ("attempts", json!(1)),
+                ("completeness", json!("whole")),
+                ("error", Value::Null),
+                ("estimate", Value::Null),
+            ] {
+                assert_eq!(record[name], expected, "{name} of {shown}");
+            }
+            assert_eq!(record["usage"]["input"], input, "{shown}");
+            assert_eq!(record["id"].as_str().map(str::len), Some(36), "{shown}");
+            let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{shown}"));
+            assert!(number(&record["at"]) > 1_700_000_000_000, "{shown}");
+            assert!(
+                number(&record["first_byte_ms"]) <= number(&record["duration_ms"]),
+                "{shown}"
+            );
+            totals[0] += number(&record["usage"]["input"]);
+            totals[1] += number(&record["usage"]["output"]);
+        }
+        let counted = [
+            stack.sim.count("input_tokens").await,
+            stack.sim.count("output_tokens").await,
+        ];
+        assert_eq!(totals, counted, "input and output");
+        eventually("Envoy's own counters", RECORD_LIMIT, async || {
+            let found = [
+                stack.envoy.stat("latchkey.tokens_input").await,
+                stack.envoy.stat("latchkey.tokens_output").await,
+            ];
+            holds(found == totals, || format!("{found:?}"))
+        })
+        .await;
+        assert_eq!(stack.envoy.stat("latchkey.requests").await, 7);
+        assert_eq!(stack.envoy.stat("latchkey.records_dropped").await, 0);
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// OpenAI's chat streams report usage only if asked. The gateway asks, and the caller gets, byte for byte, what it
+/// would have got had nobody asked; a caller that asks itself gets all of it.
+#[test]
+fn a_caller_does_not_see_that_the_gateway_asked_for_usage() {
+    run(async {
+        let stack = Stack::start("metering-usage").await;
+        let caller = stack.caller("openai");
+        stack.sim.add_fault(stream_fault(STREAM)).await;
+        let mut asking = chat_body(true);
+        asking["stream_options"] = json!({"include_usage": true});
+        let mut large = chat_body(true);
+        large["messages"][0]["content"] = "x".repeat(2 * 1024 * 1024).into();
+        let bearer = format!("Bearer {}", caller.key());
+        let expected = without(STREAM, "\"choices\":[]");
+        assert_ne!(expected, STREAM);
+        for (body, chunked, asked, expected) in [
+            (chat_body(true), false, true, expected.as_str()),
+            (asking, false, true, STREAM),
+            (large.clone(), false, true, &expected),
+            (large, true, true, &expected),
+            (chat_body(false), false, false, STREAM),
+        ] {
+            stack
+                .sim
+                .ask(Method::DELETE, "/requests", Value::Null)
+                .await;
+            let text = body.to_string();
+            let length = text.len();
+            let headers = [
+                ("authorization", bearer.as_str()),
+                ("content-type", "application/json"),
+            ];
+            let sent: reqwest::Body = if chunked {
+                let pieces: Vec<_> = text.as_bytes().chunks(50_000).map(<[u8]>::to_vec).collect();
+                let pieces = pieces.into_iter().map(Ok::<_, std::io::Error>);
+                reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+            } else {
+                text.into()
+            };
+            let answer = caller.send("POST", CHAT, &headers, sent).await;
+            let shown = format!("{length} bytes, chunked {chunked}, asked {asked}");
+            assert_eq!(answer.status, 200, "{shown}: {:?}", answer.headers);
+            assert!(answer.body == expected, "{shown}: {}", answer.body);
+            let seen = stack.sim.seen_once(CHAT).await;
+            if length < 64 * 1024 {
+                let seen: Value = serde_json::from_slice(&seen.body()).expect("JSON");
+                let option = seen["stream_options"]["include_usage"] == true;
+                assert_eq!(option, asked, "{shown}");
+                assert_eq!(seen["messages"], body["messages"], "{shown}");
+            } else {
+                let added = "\"stream_options\":{\"include_usage\":true},".len();
+                let arrived = seen.0["body_length"].as_u64().map(|bytes| bytes as usize);
+                assert_eq!(arrived, Some(length + added), "{shown}");
+            }
+        }
+        let records = recorded(&stack.refresher, 5).await;
+        for record in &records {
+            assert!(record["usage"]["output"].as_u64() > Some(0), "{record}");
+            assert_eq!(record["estimate"], Value::Null, "{record}");
+        }
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// What is too large to be looked into goes on as it is, and what it used is then estimated from the text that came.
+#[test]
+fn a_request_that_cannot_be_asked_for_usage_is_estimated() {
+    run(async {
+        let stack = Stack::start("metering-estimate").await;
+        let caller = stack.caller("openai");
+        let mut body = chat_body(true);
+        body["messages"][0]["content"] = "x".repeat(9 * 1024 * 1024).into();
+        let answer = caller.post(CHAT, &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.body.ends_with("data: [DONE]\n\n"), "{answer:?}");
+        let seen = stack.sim.seen_once(CHAT).await;
+        assert_eq!(seen.0["body_length"], body.to_string().len());
+        let records = recorded(&stack.refresher, 1).await;
+        assert_eq!(records[0]["estimate"], true, "{records:?}");
+        assert!(
+            records[0]["usage"]["output"].as_u64() > Some(3),
+            "{records:?}"
+        );
+    });
+}
+
+/// A stream that the platform or the caller leaves in its middle is recorded as far as it came, and so is one in which
+/// the platform gives up, which passes on as it is.
+#[test]
+fn what_does_not_come_to_its_end_is_recorded_as_that() {
+    run(async {
+        let stack = Stack::start("metering-cut").await;
+        let caller = stack.caller("openai");
+        let fault = json!({"target": "upstream", "path": CHAT, "cut_after_bytes": 900});
+        let fault = stack.sim.add_fault(fault).await;
+        assert!(
+            caller.try_post(CHAT, &chat_body(true)).await.is_err(),
+            "cut off"
+        );
+        stack.sim.remove_fault(fault).await;
+        let records = recorded(&stack.refresher, 1).await;
+        assert_eq!(records[0]["completeness"], "cut", "{records:?}");
+        assert_eq!(records[0]["status"], 200, "{records:?}");
+
+        let pause = json!({"event_delay_ms": 300});
+        stack.sim.ask(Method::POST, "/settings", pause).await;
+        let mut answer = begin(&caller, &chat_body(true)).await;
+        answer
+            .chunk()
+            .await
+            .expect("a stream")
+            .expect("a first event");
+        drop(answer);
+        let records = recorded(&stack.refresher, 2).await;
+        assert_eq!(records[1]["completeness"], "cut", "{records:?}");
+        assert_eq!(records[1]["error"], Value::Null, "{records:?}");
+        let no_pause = json!({"event_delay_ms": 0});
+        stack.sim.ask(Method::POST, "/settings", no_pause).await;
+
+        // A caller that does not wait for the first byte.
+        let delay = json!({"target": "upstream", "path": CHAT, "delay_ms": 20_000, "times": 1});
+        stack.sim.add_fault(delay).await;
+        let body = chat_body(true);
+        let gone = tokio::time::timeout(Duration::from_millis(700), caller.try_post(CHAT, &body));
+        gone.await.expect_err("no answer yet");
+        let records = recorded(&stack.refresher, 3).await;
+        assert_eq!(records[2]["completeness"], "cut", "{records:?}");
+        assert_eq!(records[2]["status"], 0, "{records:?}");
+        assert_eq!(records[2]["account"], OPENAI, "{records:?}");
+
+        let failing = "/v1/messages";
+        let fault = json!({"target": "upstream", "path": failing, "fixture": "anthropic/message_then_overloaded.sse"});
+        stack.sim.add_fault(fault).await;
+        let answer = stack
+            .caller("anthropic")
+            .post(failing, &messages_body(true))
+            .await;
+        assert!(answer.body.contains("overloaded_error"), "{answer:?}");
+        let records = recorded(&stack.refresher, 4).await;
+        assert_eq!(records[3]["completeness"], "partial", "{records:?}");
+        assert_eq!(records[3]["error"], "failed_inside", "{records:?}");
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Asks for a chat completion, and returns with its head.
+async fn begin(caller: &Caller, body: &Value) -> reqwest::Response {
+    let bearer = format!("Bearer {}", caller.key());
+    let request = reqwest::Client::new()
+        .post(caller.url(CHAT))
+        .header("authorization", bearer)
+        .json(body);
+    request.send().await.expect("an answer")
+}
+
+/// A request is one record, however many accounts it took, and also where the gateway itself answered it.
+#[test]
+fn a_request_is_one_record_whoever_answers_it() {
+    run(async {
+        let stack = Stack::start("metering-failover").await;
+        stack.sim.add_api_key("openai", "sk-bad", "bad").await;
+        let authority = stack.sim.authority();
+        let revision = stack.refresher.publish([
+            records::account("acc_bad", "openai", authority, "sk-bad", json!({})),
+            records::pool("two", "round_robin", &["acc_bad", OPENAI]),
+            records::key("key_two", &client_key("two"), "two"),
+        ]);
+        stack.have_clusters(&["acc_bad", OPENAI]).await;
+        stack.reaches(revision).await;
+        let limited = json!({
+            "target": "upstream", "account": "bad", "status": 429, "body": "{\"error\":{\"message\":\"slow down\"}}",
+            "headers": {"retry-after": "60"},
+        });
+        stack.sim.add_fault(limited).await;
+        let caller = stack.caller("two");
+        for _ in 0..4 {
+            assert_eq!(caller.post(CHAT, &chat_body(true)).await.status, 200);
+        }
+        let found = recorded(&stack.refresher, 4).await;
+        let attempts: Vec<_> = found
+            .iter()
+            .map(|record| record["attempts"].as_u64())
+            .collect();
+        let of = |count| {
+            attempts
+                .iter()
+                .filter(|attempts| **attempts == Some(count))
+                .count()
+        };
+        assert_eq!((of(1), of(2)), (3, 1), "{found:?}");
+        assert!(
+            found.iter().all(|record| record["account"] == OPENAI),
+            "{found:?}"
+        );
+
+        // The last account's answer is the platform's own; after that the gateway answers.
+        let limited = json!({
+            "target": "upstream", "path": CHAT, "status": 429, "body": "{\"error\":{\"message\":\"slow down\"}}",
+            "headers": {"retry-after": "60"},
+        });
+        stack.sim.add_fault(limited).await;
+        for _ in 0..2 {
+            assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 429);
+        }
+        let found = recorded(&stack.refresher, 6).await;
+        let (platforms, own) = (&found[4], &found[5]);
+        assert_eq!(platforms["status"], 429, "{platforms}");
+        assert_eq!(platforms["verdict"], "cooling_down", "{platforms}");
+        assert_eq!(platforms["account"], OPENAI, "{platforms}");
+        assert_eq!(platforms["error"], Value::Null, "{platforms}");
+        assert_eq!(own["status"], 429, "{own}");
+        assert_eq!(own["error"], "latchkey_all_out", "{own}");
+        assert_eq!(
+            (&own["account"], &own["key"]),
+            (&Value::Null, &json!("key_two"))
+        );
+        assert_eq!(own["attempts"], 0, "{own}");
+
+        // Nobody's key: nobody's record.
+        let stranger = Caller::new(stack.envoy.port, "lk_nobody");
+        assert_eq!(stranger.post(CHAT, &chat_body(false)).await.status, 401);
+        assert_eq!(stack.envoy.stat("latchkey.failovers").await, 1);
+        eventually("refusals are counted", RECORD_LIMIT, async || {
+            let refused = stack.envoy.stat("latchkey.refused").await;
+            holds(refused == 2, || refused.to_string())
+        })
+        .await;
+        assert_eq!(stack.refresher.records().len(), 6);
+    });
+}
+
+/// What the gateway put right, and what Envoy itself answered, is recorded too.
+#[test]
+fn answers_that_no_attempt_passed_on_are_recorded() {
+    run(async {
+        let stack = Stack::start("metering-restored").await;
+        let authority = stack.sim.authority();
+        let revision = stack.refresher.publish([
+            records::account("acc_twin", "openai", authority, "sk-openai", json!({})),
+            records::account("acc_lost", "openai", authority, "sk-openai", json!({})),
+            records::pool("pair", "round_robin", &[OPENAI, "acc_twin"]),
+            records::pool("lost", "round_robin", &["acc_lost"]),
+            records::key("key_pair", &client_key("pair"), "pair"),
+            records::key("key_lost", &client_key("lost"), "lost"),
+        ]);
+        stack.have_clusters(&[OPENAI, "acc_twin"]).await;
+        stack.reaches(revision).await;
+
+        let fault = json!({"target": "upstream", "fixture": "openai/rate_limit_exceeded.json"});
+        stack.sim.add_fault(fault).await;
+        let mut body = chat_body(false);
+        body["messages"][0]["content"] = "x".repeat(33 * 1024 * 1024).into();
+        assert_eq!(stack.caller("pair").post(CHAT, &body).await.status, 429);
+        let found = recorded(&stack.refresher, 1).await;
+        assert_eq!(found[0]["status"], 429, "{found:?}");
+        assert_eq!(found[0]["verdict"], "cooling_down", "{found:?}");
+        assert_eq!(found[0]["attempts"], 1, "{found:?}");
+        assert_eq!(found[0]["error"], Value::Null, "{found:?}");
+
+        assert_eq!(
+            stack
+                .caller("lost")
+                .post(CHAT, &chat_body(false))
+                .await
+                .status,
+            503
+        );
+        let found = recorded(&stack.refresher, 2).await;
+        assert_eq!(found[1]["status"], 503, "{found:?}");
+        assert_eq!(found[1]["error"], "envoy", "{found:?}");
+        assert_eq!(found[1]["account"], "acc_lost", "{found:?}");
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// The end of a body may come as trailers: what was held back until then is judged, and what passed is recorded as
+/// whole.
+#[test]
+fn an_answer_may_end_with_trailers() {
+    run(async {
+        let stack = Stack::start("metering-trailers").await;
+        let caller = stack.caller("openai");
+        let fault = json!({"target": "upstream", "trailer": true});
+        let trailers = stack.sim.add_fault(fault).await;
+        for stream in [true, false] {
+            let answer = caller.post(CHAT, &chat_body(stream)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(!answer.body.contains("\"choices\":[]"), "{answer:?}");
+            assert!(answer.body.contains("stop"), "{answer:?}");
+        }
+        stack.sim.remove_fault(trailers).await;
+        let text = "{\"error\":{\"message\":\"bad\",  \"type\":\"invalid_request_error\"}}";
+        let fault = json!({"target": "upstream", "trailer": true, "status": 400, "body": text});
+        let error = stack.sim.add_fault(fault).await;
+        let answer = caller.post(CHAT, &chat_body(true)).await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (400, text),
+            "{answer:?}"
+        );
+        stack.sim.remove_fault(error).await;
+        let records = recorded(&stack.refresher, 3).await;
+        for record in &records {
+            assert_eq!(record["completeness"], "whole", "{record}");
+        }
+        assert_eq!(
+            records[0]["usage"]["output"], records[1]["usage"]["output"],
+            "{records:?}"
+        );
+        assert_eq!(records[2]["verdict"], "callers_fault", "{records:?}");
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// What operators see of a request in Envoy's access log, also of one that was cut off.
+#[test]
+fn the_access_log_says_what_a_request_used() {
+    run(async {
+        let stack = Stack::start("metering-log").await;
+        let caller = stack.caller("openai");
+        let mut body = chat_body(false);
+        body["messages"][0]["content"] = "one two three".into();
+        assert_eq!(caller.post(CHAT, &body).await.status, 200);
+        let fault = json!({"target": "upstream", "path": CHAT, "cut_after_bytes": 900});
+        stack.sim.add_fault(fault).await;
+        assert!(
+            caller.try_post(CHAT, &chat_body(true)).await.is_err(),
+            "cut off"
+        );
+        let found = recorded(&stack.refresher, 2).await;
+        let output = found[0]["usage"]["output"].as_u64().expect("a count");
+        let log = stack.folder.join("envoy.log");
+        // Envoy writes its log every 10 seconds.
+        eventually("the access log", Duration::from_secs(40), async || {
+            let log = std::fs::read_to_string(&log).expect("the log");
+            let lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let usage: Vec<_> = lines
+                .map(|line| line["usage"].as_str().unwrap_or_default().to_owned())
+                .collect();
+            let total = 3 + output;
+            let whole = format!(
+                "attempts=1 input=3 cached=0 output={output} reasoning=0 total={total} answer=whole"
+            );
+            let cut = usage
+                .iter()
+                .any(|usage| usage.starts_with("attempts=1 ") && usage.ends_with("answer=cut"));
+            holds(usage.contains(&whole) && cut, || format!("{usage:?}"))
+        })
+        .await;
+    });
+}
