@@ -16,6 +16,9 @@ const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 /// The longest `grace_seconds`: no token endpoint is known that takes a spent token for longer.
 const MAX_GRACE_SECONDS: u64 = 300;
 
+/// The longest `keep_days`: ten years.
+const MAX_KEEP_DAYS: u32 = 3650;
+
 /// The operator's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,6 +34,8 @@ pub struct Config {
     /// The refresh engine.
     #[serde(deserialize_with = "refresh")]
     pub refresh: Settings,
+    /// What is kept of requests.
+    pub usage: Usage,
     /// The clusters that Envoy reads.
     pub envoy: Envoy,
 }
@@ -62,6 +67,30 @@ pub enum KeySource {
     File,
     /// The Linux kernel's keyring, where the operator puts them.
     Keyring,
+}
+
+/// `[usage]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    /// For how many days records of requests are kept.
+    #[serde(deserialize_with = "keep_days")]
+    pub keep_days: u32,
+}
+
+impl Default for Usage {
+    fn default() -> Usage {
+        Usage { keep_days: 90 }
+    }
+}
+
+fn keep_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        days @ 1..=MAX_KEEP_DAYS => Ok(days),
+        days => Err(D::Error::custom(format!(
+            "expected a keep_days of 1 to {MAX_KEEP_DAYS}, found {days}"
+        ))),
+    }
 }
 
 /// `[serve]`.
@@ -222,6 +251,7 @@ mod tests {
             (b"[refresh]\ngrace = 3", "grace_seconds"),
             (b"[key]\nsource = 'desktop'", "keyring"),
             (b"[refresh]\ngrace_seconds = -1", "line 2"),
+            (b"[usage]\nkeep_days = 0", "of 1 to 3650"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),
         ] {

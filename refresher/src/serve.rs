@@ -25,6 +25,12 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long answers on the socket may take to get out once all long polls have ended.
 const ANSWERING_LIMIT: Duration = Duration::from_secs(2);
 
+/// How often old records of requests are taken away.
+const RECORDS_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The pause before the first time: by then every Envoy that lost us has sent again what it had, and what is forgotten
+/// of batches is not missed.
+const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
+
 /// Serves until SIGTERM or SIGINT. A refresh in flight is finished and saved first, unless a second one comes.
 ///
 /// # Errors
@@ -79,7 +85,8 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         () = store.watch() => Ok(()),
         () = store.keep_mark(&state) => Ok(()),
         () = clusters.follow(&store) => Ok(()),
-        () = prune(&store) => Ok(()),
+        () = prune_health(&store) => Ok(()),
+        () = prune_records(&store, config.usage.keep_days) => Ok(()),
     };
     tracing::info!("stopping");
     shutdown.cancel();
@@ -105,11 +112,27 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
 }
 
 /// Deletes what has ended, until dropped. A failure is logged and looked past.
-async fn prune(store: &Store) {
+async fn prune_health(store: &Store) {
     loop {
         tokio::time::sleep(PRUNE_INTERVAL).await;
         if let Err(error) = store.prune_health(SystemClock.now()).await {
             tracing::warn!(%error, "cannot delete what has ended of accounts' health");
+        }
+    }
+}
+
+/// Takes old records of requests away, until dropped.
+async fn prune_records(store: &Store, keep_days: u32) {
+    let mut pause = FIRST_PRUNE;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = RECORDS_INTERVAL;
+        match store.prune_records(keep_days, SystemClock.now()).await {
+            Ok(0) => {}
+            Ok(requests) => {
+                tracing::info!(requests, keep_days, "took old records of requests away")
+            }
+            Err(error) => tracing::warn!(%error, "cannot take old records of requests away"),
         }
     }
 }

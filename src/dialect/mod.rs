@@ -21,6 +21,15 @@ pub enum Dialect {
 // === impl Dialect ===
 
 impl Dialect {
+    /// The dialect in one word, as profiles write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+        }
+    }
+
     /// The dialect in which a caller of `path` expects an error.
     pub fn of_path(path: &str, speaks_anthropic: bool) -> Self {
         if speaks_anthropic || path.starts_with("/v1/messages") {

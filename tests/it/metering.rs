@@ -6,11 +6,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Caller, Stack,
+    Caller, Load, Stack,
     caller::{chat_body, messages_body, responses_body},
     eventually,
     fake_refresher::FakeRefresher,
-    holds, records, run,
+    holds, records,
+    refresher::Refresher,
+    run,
     stack::{ANTHROPIC, CODEX, OPENAI, client_key},
 };
 
@@ -474,6 +476,121 @@ fn the_access_log_says_what_a_request_used() {
                 .iter()
                 .any(|usage| usage.starts_with("attempts=1 ") && usage.ends_with("answer=cut"));
             holds(usage.contains(&whole) && cut, || format!("{usage:?}"))
+        })
+        .await;
+    });
+}
+
+/// All that `refresher usage` knows, summed up: requests, input and output tokens.
+async fn used(refresher: &Refresher) -> [u64; 3] {
+    let text = refresher
+        .run(&["usage", "--by", "key", "--since", "1d", "--json"], "")
+        .await;
+    let usage: Value = serde_json::from_str(&text).expect("JSON");
+    let rows = usage["rows"].as_array().expect("rows").iter();
+    rows.fold([0; 3], |[requests, input, output], row| {
+        let number = |name: &str| row[name].as_u64().expect("a number");
+        [
+            requests + number("requests"),
+            input + number("input"),
+            output + number("output"),
+        ]
+    })
+}
+
+/// The refresher is killed again and again while requests come, in the middle of whatever it does, and then stays away
+/// for longer: when it is back it has every request, each once. The target is an absence of 60 seconds; 6 are what this
+/// suite can bear, and what waits in Envoy does not depend on the time but on the number of requests, far from its
+/// bound either way.
+#[test]
+fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
+    run(async {
+        let mut stack = Stack::real("metering-kill", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-one", "one").await;
+            refresher.add_api_key("one", "openai", "sk-one").await;
+        })
+        .await;
+        let caller = stack.caller("load").await;
+        let load = Load::start(caller, CHAT, chat_body(true), 20);
+        for pause in [900, 1_010, 1_120, 1_230] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            stack.refresher.kill().await;
+            stack.refresher.serve().await;
+        }
+        stack.refresher.kill().await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        stack.refresher.serve().await;
+        let outcomes = load.stop().await;
+        let sent = outcomes.len() as u64;
+        assert!(sent > 100, "only {sent} requests");
+        let good = outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome, Ok(answer) if answer.status == 200));
+        assert_eq!(
+            good.count() as u64,
+            sent,
+            "the refresher is not needed for a request"
+        );
+        let expected = [
+            sent,
+            stack.sim.count("input_tokens").await,
+            stack.sim.count("output_tokens").await,
+        ];
+        eventually(
+            "every request is counted",
+            Duration::from_secs(30),
+            async || {
+                let found = used(&stack.refresher).await;
+                holds(found == expected, || format!("{found:?}, not {expected:?}"))
+            },
+        )
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(used(&stack.refresher).await, expected, "and none twice");
+        assert_eq!(stack.envoy.stat("latchkey.records_dropped").await, 0);
+
+        let table = stack.refresher.run(&["usage", "--by", "account"], "").await;
+        let line = table.lines().find(|line| line.starts_with("one "));
+        let line = line.unwrap_or_else(|| panic!("no account: {table}"));
+        assert!(line.contains(&format!(" {sent} ")), "{table}");
+        let table = stack.refresher.run(&["usage", "--by", "model"], "").await;
+        assert!(table.contains("gpt-5.6"), "{table}");
+    });
+}
+
+/// A batch whose answer was lost comes again as it was, under the id by which the refresher knows it.
+#[test]
+fn a_batch_that_was_not_acknowledged_is_sent_again_as_it_was() {
+    run(async {
+        let stack = Stack::start("metering-lost").await;
+        let caller = stack.caller("openai");
+        stack.refresher.lose_answers(true);
+        for _ in 0..5 {
+            assert_eq!(caller.post(CHAT, &chat_body(true)).await.status, 200);
+        }
+        eventually("batches come again", RECORD_LIMIT, async || {
+            let batches = stack.refresher.reports();
+            holds(batches.len() >= 4, || format!("{batches:?}"))
+        })
+        .await;
+        stack.refresher.lose_answers(false);
+        assert_eq!(caller.post(CHAT, &chat_body(true)).await.status, 200);
+        let by_id = async || {
+            let mut by_id = std::collections::BTreeMap::new();
+            for batch in stack.refresher.reports() {
+                let id = batch["batch"].as_str().expect("an id").to_owned();
+                let first = by_id.entry(id).or_insert_with(|| batch.clone());
+                assert_eq!(*first, batch, "as it was");
+            }
+            by_id
+        };
+        eventually("every record arrives", RECORD_LIMIT, async || {
+            let batches = by_id().await;
+            let records = batches
+                .values()
+                .filter_map(|batch| batch["records"].as_array());
+            let count: usize = records.map(Vec::len).sum();
+            holds(count == 6, || format!("{count}: {batches:?}"))
         })
         .await;
     });

@@ -9,6 +9,7 @@ pub mod refresh;
 pub mod rotate_key;
 mod secret_prompt;
 pub mod status;
+pub mod usage;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -72,6 +73,8 @@ enum Command {
     Refresh(refresh::Refresh),
     /// Show the accounts and how they are
     Status(status::Show),
+    /// Show what requests used, by account, client key, model or day
+    Usage(usage::Show),
     /// Add, list, switch or remove accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
@@ -189,6 +192,7 @@ impl Command {
             Command::Import(import) => import.run(&context).await,
             Command::Refresh(refresh) => refresh.run(&context).await,
             Command::Status(show) => show.run(&context).await,
+            Command::Usage(show) => show.run(&context).await,
             Command::Accounts(command) => command.run(&context).await,
             Command::Keys(command) => command.run(&context).await,
             Command::RotateKey => rotate_key::run(&context).await,

@@ -1,5 +1,6 @@
 mod health;
 mod high_water;
+mod requests;
 mod rotation;
 
 use std::cell::RefCell;

@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::reports::{Batch, Reports};
+use self::reports::{Batch, Records, Reports};
 use crate::id::AccountId;
-use crate::store::Store;
+use crate::refresh::clock::{Clock, SystemClock};
+use crate::store::{Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -106,6 +107,26 @@ async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Res
 }
 
 impl Shared {
+    /// Keeps the records of a batch, unless they are kept already.
+    async fn keep(&self, batch: &Records) -> Result<(), crate::store::Error> {
+        let Records {
+            batch,
+            records,
+            malformed,
+        } = batch;
+        let taken = self
+            .store
+            .take_records(*batch, records, SystemClock.now())
+            .await?;
+        if *malformed > 0 && taken == Taken::New {
+            tracing::warn!(
+                malformed,
+                "passed over records of requests that cannot be read"
+            );
+        }
+        Ok(())
+    }
+
     /// Waits until Envoy has the clusters of all that the store holds now.
     async fn settle(&self) -> Result<(), crate::store::Error> {
         let (_, revision) = self.store.head().await?;
@@ -120,7 +141,19 @@ impl Shared {
     }
 }
 
-async fn take_reports(State(shared): State<Shared>, Json(batch): Json<Batch>) -> Response {
+async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>) -> Response {
+    match batch.take_records() {
+        Ok(None) => {}
+        Ok(Some(records)) => {
+            if let Err(error) = shared.keep(&records).await {
+                return failed(&error);
+            }
+        }
+        Err(reports::InvalidId) => {
+            let expected = "batch: expected 32 hex digits\n";
+            return (StatusCode::BAD_REQUEST, expected).into_response();
+        }
+    }
     match shared.reports.take(batch).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => failed(&error),

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use latchkey::meter::record::Record;
 use latchkey::snapshot::Held;
 use latchkey::sync::report::Report;
 use latchkey::verdict::Scope;
@@ -12,7 +13,7 @@ use super::OnUnauthorized;
 use crate::id::AccountId;
 use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::enable_command;
-use crate::store::{self, Noticed, Store};
+use crate::store::{self, BatchId, Noticed, Store};
 
 /// How many batch ids are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
 const REMEMBERED_BATCHES: usize = 1024;
@@ -24,8 +25,52 @@ const MAX_BATCH_ID_BYTES: usize = 64;
 pub struct Batch {
     batch: String,
     /// Not read yet, because a newer filter may have more to say than is known here.
+    #[serde(default)]
     reports: Vec<serde_json::Value>,
+    /// Each by itself: one that cannot be read costs no other.
+    #[serde(default)]
+    records: Vec<serde_json::Value>,
 }
+
+impl Batch {
+    /// The records of requests that can be read, and how many cannot; none where the batch has none.
+    ///
+    /// # Errors
+    /// If the batch has records and its id is none that a filter makes.
+    pub fn take_records(&mut self) -> Result<Option<Records>, InvalidId> {
+        let values = std::mem::take(&mut self.records);
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let batch = BatchId::parse(&self.batch).ok_or(InvalidId)?;
+        let count = values.len();
+        let read = values
+            .into_iter()
+            .filter_map(|value| serde_json::from_value(value).ok());
+        let records: Vec<Record> = read.collect();
+        let malformed = count - records.len();
+        Ok(Some(Records {
+            batch,
+            records,
+            malformed,
+        }))
+    }
+}
+
+/// The records of a batch.
+#[derive(Debug)]
+pub struct Records {
+    /// The batch.
+    pub batch: BatchId,
+    /// Those that can be read.
+    pub records: Vec<Record>,
+    /// How many cannot.
+    pub malformed: usize,
+}
+
+/// A batch of records whose id is not 32 hex digits: it could not be told from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidId;
 
 /// Takes batches.
 pub struct Reports {

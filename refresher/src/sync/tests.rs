@@ -179,3 +179,32 @@ async fn what_does_not_fit_is_refused() {
             .contains("\"status\":\"ok\"")
     );
 }
+
+/// A batch of records as a filter sends it, with what is odd in it.
+fn batch_of(records: &[serde_json::Value]) -> String {
+    let batch = "0123456789abcdef".repeat(2);
+    serde_json::json!({ "batch": batch, "reports": [], "records": records }).to_string()
+}
+
+#[tokio::test]
+async fn records_are_kept_once_and_a_malformed_one_costs_no_other() {
+    let server = start().await;
+    let good = serde_json::json!({
+        "at": NOW.0, "key": "key_1", "pool": "default", "dialect": "chat", "status": 200, "attempts": 1,
+        "duration_ms": 9, "completeness": "whole", "colour": "blue",
+    });
+    let mut odd = good.clone();
+    odd["status"] = (-1).into();
+    let body = batch_of(&[good.clone(), odd, serde_json::json!("x"), good]);
+    for _ in 0..2 {
+        assert_eq!(server.ask("POST", "/reports", &body).await.0, 204);
+    }
+    let sums = server
+        .store
+        .usage(crate::store::By::Key, UnixMillis(0))
+        .await
+        .unwrap();
+    assert_eq!((sums.len(), sums[0].requests), (1, 2));
+    let nameless = body.replace("0123", "wxyz");
+    assert_eq!(server.ask("POST", "/reports", &nameless).await.0, 400);
+}

@@ -50,6 +50,8 @@ struct Published {
     polling: usize,
     most_polling: usize,
     reports: Vec<Value>,
+    /// Answers to reports are lost: they say that nothing was taken.
+    losing: bool,
 }
 
 impl FakeRefresher {
@@ -99,6 +101,11 @@ impl FakeRefresher {
     /// The most polls that waited at the same time.
     pub fn most_polling(&self) -> usize {
         self.shared.lock().most_polling
+    }
+
+    /// Takes reports and loses the answers, or no more.
+    pub fn lose_answers(&self, losing: bool) {
+        self.shared.lock().losing = losing;
     }
 
     /// The records of requests so far, in the order in which they came.
@@ -186,6 +193,10 @@ impl Drop for Polling<'_> {
 }
 
 async fn reports(State(shared): State<Arc<Shared>>, Json(batch): Json<Value>) -> StatusCode {
-    shared.lock().reports.push(batch);
-    StatusCode::NO_CONTENT
+    let mut published = shared.lock();
+    published.reports.push(batch);
+    match published.losing {
+        true => StatusCode::GATEWAY_TIMEOUT,
+        false => StatusCode::NO_CONTENT,
+    }
 }
