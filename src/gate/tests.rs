@@ -289,7 +289,6 @@ fn a_request_waits_for_a_refresh_while_it_may() {
     let decision = Gate::default().decide_at_once(&headers, None, &patient);
     assert!(matches!(decision, Decision::Wait), "{decision:?}");
     let impatient = Knowledge {
-        pass: 0,
         may_wait: false,
         ..patient
     };
