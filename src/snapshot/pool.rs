@@ -43,6 +43,10 @@ pub enum Policy {
     Sticky,
     /// Each account in turn, as often as its weight says.
     RoundRobin,
+    /// The account that has used least of its windows.
+    MostQuotaLeft,
+    /// The account of which a window starts anew first: what is left of it would be lost.
+    SoonestResetFirst,
     /// The account with the fewest requests under way.
     LeastInFlight,
     /// The first account in the operator's order, until it is out.
@@ -73,9 +77,11 @@ pub struct InvalidWeight;
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Sticky,
         Self::RoundRobin,
+        Self::MostQuotaLeft,
+        Self::SoonestResetFirst,
         Self::LeastInFlight,
         Self::FillFirst,
     ];
@@ -85,6 +91,8 @@ impl Policy {
         match self {
             Self::Sticky => "sticky",
             Self::RoundRobin => "round_robin",
+            Self::MostQuotaLeft => "most_quota_left",
+            Self::SoonestResetFirst => "soonest_reset_first",
             Self::LeastInFlight => "least_in_flight",
             Self::FillFirst => "fill_first",
         }

@@ -8,7 +8,9 @@ mod candidate;
 pub mod fill_first;
 pub mod in_flight;
 pub mod least_in_flight;
+pub mod most_quota_left;
 pub mod round_robin;
+pub mod soonest_reset_first;
 pub mod sticky;
 
 use std::{ops::Range, rc::Rc};
@@ -136,6 +138,12 @@ impl Table {
                 (Policy::LeastInFlight, _) => {
                     least_in_flight::pick(candidates, &mut tier.turn, need)
                 }
+                (Policy::MostQuotaLeft, _) => {
+                    most_quota_left::pick(candidates, &mut tier.turn, need)
+                }
+                (Policy::SoonestResetFirst, _) => {
+                    soonest_reset_first::pick(candidates, &mut tier.turn, need)
+                }
                 (Policy::FillFirst, _) => fill_first::pick(candidates, need),
             };
             if let Some(candidate) = picked {
@@ -248,6 +256,29 @@ pub(super) mod fixture {
         }
     }
 
+    /// A board that knows of each account what is left of its one window, and when that starts
+    /// anew.
+    pub(crate) fn board(known: &[(&str, f64, u64)]) -> Board {
+        use crate::{health::quota, verdict::quota::Window};
+        let mut buckets: Vec<_> = vec![quota::Bucket::new(); quota::BUCKETS];
+        for (id, left, resets_at) in known {
+            let id = Id::try_from(*id).unwrap();
+            let window = Window {
+                name: "5h".to_owned(),
+                used_percent: (1.0 - left) * 100.0,
+                resets_at: Some(*resets_at),
+                exhausted: *left == 0.0,
+            };
+            let bucket = &mut buckets[quota::bucket_of(&id)];
+            quota::put(bucket, &id, quota::Known::new(vec![window], 0));
+        }
+        let mut board = Board::new();
+        for (number, bucket) in buckets.into_iter().enumerate() {
+            board.quotas_mut().replace(number, bucket);
+        }
+        board
+    }
+
     /// `count` candidates of equal weight in a table.
     pub(crate) fn table(policy: Policy, count: usize) -> Table {
         let ids: Vec<String> = (0..count).map(|n| format!("acc_{n}")).collect();
@@ -292,6 +323,9 @@ pub(super) mod fixture {
         }
     }
 }
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests {
