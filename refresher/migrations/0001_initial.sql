@@ -73,7 +73,8 @@ CREATE TABLE client_keys (
     sha256     TEXT    NOT NULL UNIQUE CHECK (length(sha256) = 64),
     -- The key's first characters, so that a person can tell keys apart.
     prefix     TEXT    NOT NULL,
-    pool       TEXT    NOT NULL REFERENCES pools (id),
+    -- Where the key is revoked, it may be gone.
+    pool       TEXT    NOT NULL,
     -- Those that it may ask for, a JSON list of patterns; an empty one means all.
     models     TEXT    NOT NULL DEFAULT '[]',
     may_choose_account INTEGER NOT NULL DEFAULT 0 CHECK (may_choose_account IN (0, 1)),

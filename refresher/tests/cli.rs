@@ -217,6 +217,110 @@ fn what_the_command_line_changes_reaches_envoy() {
 }
 
 #[test]
+fn pools_and_rights_reach_envoy() {
+    let installation = Installation::new();
+    for name in ["team", "spare"] {
+        assert!(installation.add_account(name).status.success());
+    }
+    let _daemon = installation.serve();
+    for command in [
+        &["pools", "create", "paid-last", "--policy", "fill_first"][..],
+        &["pools", "add", "paid-last", "team", "--weight", "2"],
+        &["pools", "add", "paid-last", "spare", "--tier", "1"],
+        &["accounts", "set", "spare", "--models", "gpt-5*,o3"],
+        &[
+            "keys",
+            "create",
+            "laptop",
+            "--pool",
+            "paid-last",
+            "--models",
+            "gpt-5*",
+            "--may-choose-account",
+        ],
+        &["keys", "set", "laptop", "--may-choose-pool", "default"],
+    ] {
+        installation.ok(command);
+    }
+    let find = |kind, id: &dyn Fn(&Record) -> bool| {
+        let mut records = installation.snapshot();
+        records.retain(|record| record.key().0 == kind && id(record));
+        records
+            .pop()
+            .map(|record| record.to_line().unwrap())
+            .unwrap_or_default()
+    };
+    eventually("all of it is published", || {
+        let pool = find(Kind::Pool, &|record| record.key().1.as_str() == "paid-last");
+        let key = find(Kind::Key, &|_| true);
+        let spare = find(Kind::Account, &|record| {
+            record.to_line().unwrap().contains("\"spare\"")
+        });
+        pool.contains(r#""policy":"fill_first""#)
+            && pool.contains(r#""weight":2"#)
+            && pool.contains(r#""tier":1"#)
+            && key.contains(
+                r#""models":["gpt-5*"],"may_choose":{"account":true,"pools":["default"]}"#,
+            )
+            && spare.contains(r#""models":["gpt-5*","o3"]"#)
+    });
+    let shown = installation.ok(&["pools", "list"]);
+    assert!(shown.contains("team x2; then: spare"), "{shown}");
+    assert!(installation.ok(&["status"]).contains("paid-last"));
+    assert!(
+        installation
+            .ok(&["accounts", "list"])
+            .contains("default, paid-last")
+    );
+    assert!(
+        installation
+            .ok(&["keys", "list"])
+            .contains("account, pool default")
+    );
+    let listed = installation.ok(&["pools", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[1]["members"][1]["tier"], 1, "{listed}");
+
+    let refused = installation.fails(&["pools", "remove", "paid-last"]);
+    assert!(
+        refused.contains("laptop") && refused.contains("keys set"),
+        "{refused}"
+    );
+    installation.ok(&[
+        "keys",
+        "set",
+        "laptop",
+        "--pool",
+        "default",
+        "--no-choice",
+        "--all-models",
+    ]);
+    installation.ok(&["pools", "drop", "paid-last", "spare"]);
+    installation.ok(&["pools", "set", "paid-last", "--policy", "round_robin"]);
+    installation.ok(&["pools", "remove", "paid-last"]);
+    eventually("the pool is gone", || {
+        let key = find(Kind::Key, &|_| true);
+        let pool = find(Kind::Pool, &|record| record.key().1.as_str() == "paid-last");
+        pool.is_empty() && !key.contains("models") && !key.contains("may_choose")
+    });
+    let usage = |arguments: &[&str]| installation.run(arguments).status.code();
+    assert_eq!(
+        usage(&["pools", "create", "x", "--policy", "random"]),
+        Some(2)
+    );
+    assert_eq!(
+        usage(&["pools", "add", "default", "team", "--tier", "100"]),
+        Some(2)
+    );
+    assert_eq!(
+        usage(&["accounts", "set", "team"]),
+        Some(2),
+        "nothing to change"
+    );
+    installation.fails(&["accounts", "set", "team", "--models", "a**"]);
+}
+
+#[test]
 fn a_running_daemon_takes_a_new_key_over() {
     let installation = Installation::new();
     assert!(installation.add_account("before").status.success());

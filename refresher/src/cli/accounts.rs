@@ -28,6 +28,8 @@ pub enum Command {
     Add(Add),
     /// Show the accounts
     List(status::Json),
+    /// Change which models an account serves
+    Set(Set),
     /// Let an account serve requests again that was disabled or is dead
     Enable(Name),
     /// Take an account out of use; its login is kept fresh
@@ -61,6 +63,16 @@ pub struct Add {
     replace: bool,
 }
 
+/// What is to be another about an account.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models"])]
+pub struct Set {
+    /// Its name or id
+    account: String,
+    #[command(flatten)]
+    models: super::ModelList,
+}
+
 impl Command {
     /// Runs it.
     ///
@@ -72,6 +84,12 @@ impl Command {
         match self {
             Command::Add(add) => add.run(context).await?,
             Command::List(json) => list(context, json).await?,
+            Command::Set(Set { account, models }) => {
+                if let Some(models) = models.given()? {
+                    store.set_models(&account, &models, now).await?;
+                }
+                print(&format!("{account}: changed\n"))?;
+            }
             Command::Enable(Name { account }) => {
                 let changed = store.enable(&account, now).await?;
                 print(&format!(
@@ -197,7 +215,7 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
         print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
     } else {
         let now = SystemClock.now();
-        let rows: Vec<[String; 6]> = views
+        let rows: Vec<[String; 7]> = views
             .iter()
             .map(|view| {
                 [
@@ -205,13 +223,22 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
                     view.platform.clone(),
                     view.kind.to_owned(),
                     view.state(),
+                    view.pools.join(", "),
                     view.id.clone(),
                     view.held(now),
                 ]
             })
             .collect();
         print(&table(
-            ["NAME", "PLATFORM", "CREDENTIAL", "STATUS", "ID", "HELD"],
+            [
+                "NAME",
+                "PLATFORM",
+                "CREDENTIAL",
+                "STATUS",
+                "POOLS",
+                "ID",
+                "HELD",
+            ],
             &rows,
         ))?;
     }

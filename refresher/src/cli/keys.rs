@@ -1,13 +1,14 @@
 //! `refresher keys`.
 
 use clap::{Args, Subcommand};
+use latchkey::snapshot::{ModelPattern, Models};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error, status};
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::DEFAULT_POOL;
+use crate::store::{ClientKey, DEFAULT_POOL, KeyChange};
 
 /// What to do with client keys.
 #[derive(Debug, Subcommand)]
@@ -16,6 +17,8 @@ pub enum Command {
     Create(Create),
     /// Show the keys; never the keys themselves
     List(status::Json),
+    /// Change what a key may do
+    Set(Set),
     /// Refuse a key from now on
     Revoke(Revoke),
 }
@@ -28,9 +31,50 @@ pub struct Create {
     /// The pool of accounts that serves it
     #[arg(long, default_value = DEFAULT_POOL)]
     pool: String,
+    #[command(flatten)]
+    rights: Rights,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
+}
+
+/// What is to be another about a key.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// Its name or id
+    key: String,
+    /// The pool of accounts that serves it
+    #[arg(long)]
+    pool: Option<String>,
+    /// Take away what its caller may choose, before anything else here gives it
+    #[arg(long)]
+    no_choice: bool,
+    #[command(flatten)]
+    rights: Rights,
+}
+
+/// What a key may do.
+#[derive(Debug, Args)]
+struct Rights {
+    #[command(flatten)]
+    models: super::ModelList,
+    /// Let its caller choose the account, with the header x-latchkey-account
+    #[arg(long)]
+    may_choose_account: bool,
+    /// Let its caller choose this pool, with the header x-latchkey-pool; may be given more than once
+    #[arg(long, value_name = "POOL")]
+    may_choose_pool: Vec<String>,
+}
+
+impl Rights {
+    fn change(self) -> Result<KeyChange, Error> {
+        Ok(KeyChange {
+            models: self.models.given()?,
+            may_choose_account: self.may_choose_account,
+            may_choose_pools: self.may_choose_pool,
+            ..KeyChange::default()
+        })
+    }
 }
 
 /// Which key.
@@ -49,9 +93,10 @@ impl Command {
         let now = SystemClock.now();
         match self {
             Command::Create(create) => {
+                let rights = create.rights.change()?;
                 let new = context
                     .store
-                    .create_client_key(&create.name, &create.pool, now)
+                    .create_client_key(&create.name, &create.pool, &rights, now)
                     .await?;
                 if create.json {
                     let id = new.id.as_str();
@@ -68,6 +113,15 @@ impl Command {
                 }
             }
             Command::List(json) => list(context, json).await?,
+            Command::Set(set) => {
+                let change = KeyChange {
+                    pool: set.pool,
+                    no_choice: set.no_choice,
+                    ..set.rights.change()?
+                };
+                let id = context.store.set_client_key(&set.key, &change).await?;
+                print(&format!("{} ({id}): changed\n", set.key))?;
+            }
             Command::Revoke(Revoke { key }) => {
                 let id = context.store.revoke_client_key(&key, now).await?;
                 print(&format!("{key} ({id}): revoked\n"))?;
@@ -86,7 +140,8 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
             .map(|key| {
                 json!({
                     "id": key.id.as_str(), "name": key.name, "prefix": key.prefix, "pool": key.pool,
-                    "created_at": key.created_at.0, "revoked_at": key.revoked_at.map(|time| time.0),
+                    "models": key.models, "may_choose_account": key.may_choose_account,
+                    "may_choose_pools": key.may_choose_pools, "created_at": key.created_at.0, "revoked_at": key.revoked_at.map(|time| time.0),
                 })
             })
             .collect();
@@ -94,7 +149,7 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     } else if keys.is_empty() {
         print("No keys yet. Make one: refresher keys create NAME\n")?;
     } else {
-        let rows: Vec<[String; 6]> = keys
+        let rows: Vec<[String; 8]> = keys
             .iter()
             .map(|key| {
                 let state = match key.revoked_at {
@@ -106,6 +161,8 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                     key.name.clone(),
                     format!("{}…", key.prefix),
                     key.pool.clone(),
+                    models(&key.models),
+                    choice(key),
                     state,
                     made,
                     key.id.to_string(),
@@ -113,9 +170,36 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
             })
             .collect();
         print(&table(
-            ["NAME", "KEY", "POOL", "STATUS", "MADE", "ID"],
+            [
+                "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "ID",
+            ],
             &rows,
         ))?;
     }
     Ok(())
+}
+
+/// A list of models for people.
+fn models(models: &Models) -> String {
+    let patterns: Vec<&str> = models.patterns().iter().map(ModelPattern::as_str).collect();
+    if models.is_all() {
+        "all".to_owned()
+    } else {
+        patterns.join(", ")
+    }
+}
+
+/// What a caller may choose: `account, pool a`.
+fn choice(key: &ClientKey) -> String {
+    let account = key.may_choose_account.then(|| "account".to_owned());
+    let pools = key
+        .may_choose_pools
+        .iter()
+        .map(|pool| format!("pool {pool}"));
+    let choices: Vec<String> = account.into_iter().chain(pools).collect();
+    if choices.is_empty() {
+        "-".to_owned()
+    } else {
+        choices.join(", ")
+    }
 }

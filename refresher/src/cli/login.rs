@@ -322,6 +322,8 @@ mod tests {
     use super::*;
     use crate::credential::CredentialKind;
     use crate::id::AccountId;
+    use latchkey::snapshot::Models;
+
     use crate::refresh::clock::UnixMillis;
     use crate::store::Status;
 
@@ -347,6 +349,7 @@ mod tests {
             expires_at: None,
             failures: 0,
             retry_at: None,
+            models: Models::default(),
             revision: 1,
         }
     }

@@ -5,6 +5,7 @@ pub mod import;
 pub mod keys;
 pub mod login;
 mod output;
+pub mod pools;
 pub mod refresh;
 pub mod rotate_key;
 mod secret_prompt;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use latchkey::snapshot::{ModelPattern, Models};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -56,6 +58,30 @@ pub struct Global {
     acknowledge_terms: Vec<String>,
 }
 
+/// Which models: a list, or all of them.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct ModelList {
+    /// The models, separated by commas; one that ends in * is every model that starts so
+    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
+    models: Vec<String>,
+    /// Every model
+    #[arg(long, conflicts_with = "models")]
+    all_models: bool,
+}
+
+impl ModelList {
+    /// The list, if one was given; an empty one means all.
+    fn given(self) -> Result<Option<Models>, Error> {
+        if self.models.is_empty() && !self.all_models {
+            return Ok(None);
+        }
+        let patterns = self.models.into_iter().map(ModelPattern::try_from);
+        let patterns: Vec<_> = patterns.collect::<Result<_, _>>()?;
+        Ok(Some(patterns.try_into()?))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon: refresh logins, and publish accounts and keys to Envoy
@@ -75,10 +101,13 @@ enum Command {
     Status(status::Show),
     /// Show what requests used, by account, client key, model or day
     Usage(usage::Show),
-    /// Add, list, switch or remove accounts
+    /// Add, list, change, switch or remove accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
-    /// Make, list or revoke the keys that callers present
+    /// Make, list, fill or remove the pools of accounts that serve keys
+    #[command(subcommand)]
+    Pools(pools::Command),
+    /// Make, list, change or revoke the keys that callers present
     #[command(subcommand)]
     Keys(keys::Command),
     /// Make a new sealing key and seal everything anew with it, also while `serve` runs
@@ -194,6 +223,7 @@ impl Command {
             Command::Status(show) => show.run(&context).await,
             Command::Usage(show) => show.run(&context).await,
             Command::Accounts(command) => command.run(&context).await,
+            Command::Pools(command) => command.run(&context).await,
             Command::Keys(command) => command.run(&context).await,
             Command::RotateKey => rotate_key::run(&context).await,
             Command::EnvoyConfig { wasm } => {

@@ -1,7 +1,7 @@
 //! `refresher status`: the accounts and how they are, for people and for machines.
 
 use clap::Args;
-use latchkey::snapshot::Held;
+use latchkey::snapshot::{Held, Models};
 use latchkey::verdict::Scope;
 use latchkey::verdict::quota::Window;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::credential::CredentialKind;
 use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::refresh::{enable_command, login_command};
-use crate::store::{Account, Health, Status};
+use crate::store::{Account, Health, Pool, Status};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Args)]
@@ -44,6 +44,10 @@ pub struct View {
     pub status: Status,
     /// Whether Envoy may use it now, and if not, why not.
     pub usable: bool,
+    /// The pools that it is in.
+    pub pools: Vec<String>,
+    /// The models that it serves; none means all.
+    pub models: Models,
     /// Why it is as it is.
     pub reason: Option<String>,
     /// Counts its credentials.
@@ -106,8 +110,14 @@ impl Cooling {
 }
 
 impl View {
-    /// `account` at `now`; `notice` is why its platform is off.
-    fn new(account: Account, health: Health, platform_is_on: bool, now: UnixMillis) -> View {
+    /// `account` at `now`; `pools` are all there are.
+    fn new(
+        account: Account,
+        health: Health,
+        pools: &[Pool],
+        platform_is_on: bool,
+        now: UnixMillis,
+    ) -> View {
         let millis = u64::try_from(now.0).unwrap_or(0);
         let is_out = |held: &Held| held.scope == Scope::Account && held.until > millis;
         let out = health.entries.iter().any(is_out);
@@ -131,13 +141,17 @@ impl View {
             }
             reason => reason,
         };
+        let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
+        let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
         View {
+            pools: pools.collect(),
             usable: account.status == Status::Active && platform_is_on && !expired && !out,
             id: account.id.to_string(),
             name: account.name,
             platform: account.platform,
             kind: account.kind.as_str(),
             status: account.status,
+            models: account.models,
             reason,
             generation: account.generation,
             expires_at: account.expires_at.map(|time| time.0),
@@ -201,11 +215,12 @@ impl View {
 /// If the store fails.
 pub async fn accounts(context: &Context) -> Result<Vec<View>, Error> {
     let now = SystemClock.now();
+    let pools = context.store.pools().await?;
     let mut health = context.store.health().await?;
     let view = |account: Account| {
         let platform_is_on = context.catalog.usable(&account.platform).is_ok();
         let health = health.remove(account.id.as_str()).unwrap_or_default();
-        View::new(account, health, platform_is_on, now)
+        View::new(account, health, &pools, platform_is_on, now)
     };
     Ok(context
         .store
@@ -224,10 +239,12 @@ impl Show {
     pub async fn run(self, context: &Context) -> Result<(), Error> {
         let accounts = accounts(context).await?;
         let (_, revision) = context.store.head().await?;
+        let pools = context.store.pools().await?;
         let serving = context.state.is_served();
         if self.json.json {
             return Ok(print_json(&serde_json::json!({
                 "state_dir": context.state.path(), "serving": serving, "revision": revision, "accounts": accounts,
+                "pools": pools.iter().map(super::pools::view).collect::<Vec<_>>(),
             }))?);
         }
         let now = SystemClock.now();
@@ -270,6 +287,7 @@ impl Show {
             ],
             &rows,
         ))?;
+        print(&format!("\n{}", super::pools::as_table(&pools)))?;
         let quotas: Vec<[String; 2]> = accounts
             .iter()
             .filter(|view| !view.quota.is_empty())

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use latchkey::header::HeaderText;
+use latchkey::snapshot::Models;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::snapshot::models_from_json;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt, signed, unsigned};
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
@@ -79,6 +81,8 @@ pub struct Account {
     pub failures: u32,
     /// No refresh before this.
     pub retry_at: Option<UnixMillis>,
+    /// The models that it serves.
+    pub models: Models,
     /// The revision of its last change.
     pub revision: u64,
 }
@@ -108,7 +112,7 @@ pub enum Saved {
 }
 
 const COLUMNS: &str = "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, \
-                       failures, retry_at, revision FROM accounts";
+                       failures, retry_at, models, revision FROM accounts";
 
 impl Store {
     /// Saves an account and lets it join the default pool. `renew` says whether an account of the same name and
@@ -222,6 +226,24 @@ impl Store {
         .await?;
         change.commit().await?;
         Ok(true)
+    }
+
+    /// Says which models an account serves; an empty list means all.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn set_models(&self, name: &str, models: &Models, now: UnixMillis) -> Result<()> {
+        let mut change = self.change().await?;
+        let account = known(change.sql(), name).await?;
+        let revision = change.next_revision().await?;
+        sqlx::query("UPDATE accounts SET models = ?, updated_at = ?, revision = ? WHERE id = ?")
+            .bind(models_to_json(models))
+            .bind(now.0)
+            .bind(revision)
+            .bind(account.id.as_str())
+            .execute(change.sql())
+            .await?;
+        change.commit().await
     }
 
     /// Deletes an account with its credential.
@@ -398,12 +420,7 @@ async fn touch_pools_of(change: &mut Change<'_>, id: &AccountId) -> Result<()> {
         .fetch_all(change.sql())
         .await?;
     for pool in pools {
-        let revision = change.next_revision().await?;
-        sqlx::query("UPDATE pools SET revision = ? WHERE id = ?")
-            .bind(revision)
-            .bind(pool)
-            .execute(change.sql())
-            .await?;
+        change.touch_pool(&pool).await?;
     }
     Ok(())
 }
@@ -437,12 +454,18 @@ fn account(row: &SqliteRow) -> Result<Account> {
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
         failures: row.try_get("failures")?,
         retry_at: row.try_get::<Option<i64>, _>("retry_at")?.map(UnixMillis),
+        models: models_from_json("accounts.models", row.try_get("models")?)?,
         revision: unsigned("accounts.revision", row.try_get("revision")?)?,
     })
 }
 
 pub(super) fn account_id(text: &str) -> Result<AccountId> {
     AccountId::parse(text).ok_or_else(|| corrupt("accounts.id", format!("{text:?}")))
+}
+
+pub(super) fn models_to_json(models: &Models) -> String {
+    // A list of text always serialises.
+    serde_json::to_string(models).unwrap_or_default()
 }
 
 fn vars_to_json(vars: &BTreeMap<String, String>) -> String {

@@ -1,12 +1,13 @@
 //! Client keys: made, listed, revoked. A key itself is shown once and never stored; its SHA-256 is.
 
-use latchkey::snapshot::KeyHash;
+use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::accounts::check_name;
-use super::{Error, Result, Store, corrupt};
+use super::accounts::{check_name, models_to_json};
+use super::snapshot::models_from_json;
+use super::{Change, Error, Result, Store, corrupt, pools};
 use crate::id::{ClientKeyId, random_base32};
 use crate::refresh::clock::UnixMillis;
 
@@ -28,10 +29,31 @@ pub struct ClientKey {
     pub prefix: String,
     /// The pool that serves it.
     pub pool: String,
+    /// The models that it may ask for.
+    pub models: Models,
+    /// Whether its caller may choose the account.
+    pub may_choose_account: bool,
+    /// The other pools that its caller may choose.
+    pub may_choose_pools: Vec<String>,
     /// When it was made.
     pub created_at: UnixMillis,
     /// When it was revoked.
     pub revoked_at: Option<UnixMillis>,
+}
+
+/// What is to be another about a key; the rest stays.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChange {
+    /// The pool that serves it.
+    pub pool: Option<String>,
+    /// The models that it may ask for; an empty list means all.
+    pub models: Option<Models>,
+    /// Takes away what its caller may choose, before anything is given.
+    pub no_choice: bool,
+    /// Lets its caller choose the account.
+    pub may_choose_account: bool,
+    /// Lets its caller choose these pools as well.
+    pub may_choose_pools: Vec<String>,
 }
 
 /// A client key just made.
@@ -44,7 +66,7 @@ pub struct NewClientKey {
 }
 
 impl Store {
-    /// Makes a client key that `pool` serves.
+    /// Makes a client key that `pool` serves, with these rights.
     ///
     /// # Errors
     /// If the name is taken or there is no such pool.
@@ -52,6 +74,7 @@ impl Store {
         &self,
         name: &str,
         pool: &str,
+        rights: &KeyChange,
         now: UnixMillis,
     ) -> Result<NewClientKey> {
         check_name(name).map_err(|problem| Error::Unfit {
@@ -59,17 +82,7 @@ impl Store {
             problem,
         })?;
         let mut change = self.change().await?;
-        let pools: i64 = sqlx::query_scalar("SELECT count(*) FROM pools WHERE id = ?")
-            .bind(pool)
-            .fetch_one(change.sql())
-            .await?;
-        if pools == 0 {
-            return Err(Error::Unknown {
-                kind: "pool",
-                name: pool.to_owned(),
-                list: "status",
-            });
-        }
+        pools::known(change.sql(), pool).await?;
         let id = ClientKeyId::random();
         let key = SecretString::from(format!(
             "{PREFIX}{}",
@@ -97,8 +110,29 @@ impl Store {
             }
             inserted => inserted?,
         };
+        change.set_client_key(id.as_str(), rights).await?;
         change.commit().await?;
         Ok(NewClientKey { id, key })
+    }
+
+    /// Changes the key in use with this name or id.
+    ///
+    /// # Errors
+    /// If no key in use has it, or there is no such pool.
+    pub async fn set_client_key(&self, name: &str, wanted: &KeyChange) -> Result<ClientKeyId> {
+        let mut change = self.change().await?;
+        let revision = change.next_revision().await?;
+        let id: Option<String> = sqlx::query_scalar(
+            "UPDATE client_keys SET revision = ?1 WHERE (name = ?2 OR id = ?2) AND revoked_at IS NULL RETURNING id",
+        )
+        .bind(revision)
+        .bind(name)
+        .fetch_optional(change.sql())
+        .await?;
+        let id = id.ok_or_else(|| unknown(name))?;
+        change.set_client_key(&id, wanted).await?;
+        change.commit().await?;
+        client_key_id(&id)
     }
 
     /// Every client key, revoked ones included, oldest first.
@@ -107,7 +141,9 @@ impl Store {
     /// If SQLite fails.
     pub async fn client_keys(&self) -> Result<Vec<ClientKey>> {
         let rows = sqlx::query(
-            "SELECT id, name, prefix, pool, created_at, revoked_at FROM client_keys ORDER BY created_at, id",
+            "SELECT id, name, prefix, pool, models, may_choose_account, created_at, revoked_at, \
+             (SELECT coalesce(json_group_array(pool), '[]') FROM client_key_pools WHERE client_key = client_keys.id) \
+             AS may_choose_pools FROM client_keys ORDER BY created_at, id",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -130,13 +166,52 @@ impl Store {
         .bind(name)
         .fetch_optional(change.sql())
         .await?;
-        let id = id.ok_or_else(|| Error::Unknown {
-            kind: "client key",
-            name: name.to_owned(),
-            list: "keys list",
-        })?;
+        let id = id.ok_or_else(|| unknown(name))?;
         change.commit().await?;
         client_key_id(&id)
+    }
+}
+
+impl Change<'_> {
+    /// Changes a key whose revision has moved already.
+    async fn set_client_key(&mut self, id: &str, wanted: &KeyChange) -> Result<()> {
+        if let Some(pool) = &wanted.pool {
+            pools::known(self.sql(), pool).await?;
+        }
+        if wanted.no_choice {
+            sqlx::query("DELETE FROM client_key_pools WHERE client_key = ?")
+                .bind(id)
+                .execute(self.sql())
+                .await?;
+        }
+        for pool in &wanted.may_choose_pools {
+            pools::known(self.sql(), pool).await?;
+            sqlx::query("INSERT OR IGNORE INTO client_key_pools (client_key, pool) VALUES (?, ?)")
+                .bind(id)
+                .bind(pool)
+                .execute(self.sql())
+                .await?;
+        }
+        sqlx::query(
+            "UPDATE client_keys SET pool = coalesce(?1, pool), models = coalesce(?2, models), \
+             may_choose_account = ?3 OR (may_choose_account AND NOT ?4) WHERE id = ?5",
+        )
+        .bind(wanted.pool.as_deref())
+        .bind(wanted.models.as_ref().map(models_to_json))
+        .bind(wanted.may_choose_account)
+        .bind(wanted.no_choice)
+        .bind(id)
+        .execute(self.sql())
+        .await?;
+        Ok(())
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::Unknown {
+        kind: "client key",
+        name: name.to_owned(),
+        list: "keys list",
     }
 }
 
@@ -146,6 +221,10 @@ fn client_key(row: &SqliteRow) -> Result<ClientKey> {
         name: row.try_get("name")?,
         prefix: row.try_get("prefix")?,
         pool: row.try_get("pool")?,
+        models: models_from_json("client_keys.models", row.try_get("models")?)?,
+        may_choose_account: row.try_get("may_choose_account")?,
+        may_choose_pools: serde_json::from_str(row.try_get("may_choose_pools")?)
+            .map_err(|_| corrupt("client_key_pools.pool", "something else than text"))?,
         created_at: UnixMillis(row.try_get("created_at")?),
         revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(UnixMillis),
     })

@@ -87,6 +87,39 @@ pub enum Error {
         /// What was expected.
         problem: String,
     },
+    /// The name cannot be that of a pool.
+    #[error("pool {pool:?}: {problem}")]
+    UnfitPool {
+        /// The name.
+        pool: String,
+        /// What was expected.
+        problem: String,
+    },
+    /// A pool that keys need was to be removed.
+    #[error(
+        "pool {pool:?} is what these keys use: {}; first revoke them, or give them another: refresher keys set KEY \
+         --pool POOL, and --no-choice where it was theirs to choose",
+        keys.join(", ")
+    )]
+    PoolInUse {
+        /// The pool.
+        pool: String,
+        /// The names of the keys.
+        keys: Vec<String>,
+    },
+    /// The default pool was to be removed.
+    #[error(
+        "pool \"default\" cannot be removed: every new account joins it; take accounts out of it with: refresher pools drop default ACCOUNT"
+    )]
+    DefaultPool,
+    /// An account was to be taken out of a pool that it is not in.
+    #[error("account {account:?} is not in pool {pool:?}; see: refresher pools list")]
+    NotInPool {
+        /// The pool.
+        pool: String,
+        /// The account asked for.
+        account: String,
+    },
     /// An account that needs a login was to be enabled.
     #[error(
         "account {account:?} needs a new login first; run: {}",

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use sqlx::{Row, SqliteConnection};
 
 use super::accounts::vars_from_json;
+use super::pools::{policy_of, tier_of, weight_of};
 use super::{Result, Store, corrupt, head, health, signed, unsigned};
 
 /// A platform to be published, and the `:authority` of its accounts' requests.
@@ -301,20 +302,13 @@ async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
     .fetch_all(connection)
     .await?;
     let member = |(account, weight, tier): (String, u32, u32)| {
-        let weight = weight
-            .try_into()
-            .map_err(|_| corrupt("pool_members.weight", weight.to_string()))?;
-        let tier = tier
-            .try_into()
-            .map_err(|_| corrupt("pool_members.tier", tier.to_string()))?;
         Ok(snapshot::Member {
             account: parse_id(&account)?,
-            weight,
-            tier,
+            weight: weight_of(weight)?,
+            tier: tier_of(tier)?,
         })
     };
-    let policy = snapshot::Policy::parse(&policy)
-        .ok_or_else(|| corrupt("pools.policy", format!("{policy:?}")))?;
+    let policy = policy_of(&policy)?;
     let members = members.into_iter().map(member).collect::<Result<_>>()?;
     Ok(Record::Pool(snapshot::Pool {
         id: parse_id(&id)?,

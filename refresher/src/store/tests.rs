@@ -9,7 +9,8 @@ use std::fs;
 use std::path::Path;
 
 use latchkey::snapshot::page::Page;
-use latchkey::snapshot::{Kind, Record};
+use latchkey::snapshot::pool::{Tier, Weight};
+use latchkey::snapshot::{Kind, Policy, Record};
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -463,19 +464,39 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
     let mut held = BTreeMap::new();
     let mut since = header.to;
     let alice = add_login(&store, "alice").await;
-    for step in 0..7 {
+    let team = ["team".to_owned()];
+    for step in 0..12 {
         match step {
             0 => publish(&store, &["codex", "openai"]).await,
             1 => drop(add_api_key(&store, "team", "sk-1").await.unwrap()),
             2 => assert!(store.disable("team", NOW).await.unwrap()),
             3 => drop(
                 store
-                    .create_client_key("laptop", DEFAULT_POOL, NOW)
+                    .create_client_key("laptop", DEFAULT_POOL, &KeyChange::default(), NOW)
                     .await
                     .unwrap(),
             ),
             4 => publish(&store, &["codex"]).await,
-            5 => drop(store.revoke_client_key("laptop", NOW).await.unwrap()),
+            5 => store.create_pool("spare", Policy::FillFirst).await.unwrap(),
+            6 => store
+                .add_to_pool("spare", &team, None, Tier::try_from(3).ok())
+                .await
+                .unwrap(),
+            7 => {
+                let change = KeyChange {
+                    may_choose_account: true,
+                    may_choose_pools: vec!["spare".to_owned()],
+                    models: serde_json::from_str(r#"["gpt-5*"]"#).ok(),
+                    ..KeyChange::default()
+                };
+                store.set_client_key("laptop", &change).await.unwrap();
+            }
+            8 => {
+                let models = serde_json::from_str(r#"["o3"]"#).unwrap();
+                store.set_models("alice", &models, NOW).await.unwrap();
+            }
+            9 => drop(store.revoke_client_key("laptop", NOW).await.unwrap()),
+            10 => store.remove_pool("spare").await.unwrap(),
             _ => store.remove_account(&alice).await.unwrap(),
         }
         let (delta, header) = poll(&store, epoch, since).await;
@@ -586,7 +607,7 @@ async fn the_files_hold_no_secret_and_nobody_else_can_read_them() {
             .unwrap()
     );
     let key = store
-        .create_client_key("laptop", DEFAULT_POOL, NOW)
+        .create_client_key("laptop", DEFAULT_POOL, &KeyChange::default(), NOW)
         .await
         .unwrap()
         .key;
@@ -788,4 +809,161 @@ async fn a_lax_or_linked_database_is_refused() {
     fs::rename(state.database(), outer.path().join("elsewhere")).unwrap();
     symlink(outer.path().join("elsewhere"), state.database()).unwrap();
     assert!(matches!(open(&state).await.unwrap_err(), Error::File(_)));
+}
+
+#[tokio::test]
+async fn a_pool_has_what_was_put_into_it_in_that_order() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    for name in ["a", "b", "c"] {
+        add_api_key(&store, name, "sk").await.unwrap();
+    }
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (two, late) = (Weight::try_from(2).ok(), Tier::try_from(1).ok());
+    store.create_pool("team", Policy::FillFirst).await.unwrap();
+    store
+        .add_to_pool("team", &names(&["c", "a"]), None, None)
+        .await
+        .unwrap();
+    store
+        .add_to_pool("team", &names(&["b"]), two, late)
+        .await
+        .unwrap();
+    store
+        .add_to_pool("team", &names(&["c"]), two, None)
+        .await
+        .unwrap();
+    let shown = async || {
+        let pools = store.pools().await.unwrap();
+        let team = pools.iter().find(|pool| pool.id == "team").unwrap();
+        let show = |member: &PoolMember| {
+            format!(
+                "{} {} {}",
+                member.account,
+                u32::from(member.weight),
+                u32::from(member.tier)
+            )
+        };
+        (
+            team.policy,
+            team.members.iter().map(show).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(
+        shown().await,
+        (Policy::FillFirst, names(&["c 2 0", "a 1 0", "b 2 1"]))
+    );
+    let refused = store
+        .add_to_pool("team", &names(&["b", "nobody"]), None, late)
+        .await;
+    assert!(matches!(
+        refused,
+        Err(Error::Unknown {
+            kind: "account",
+            ..
+        })
+    ));
+    let refused = store.drop_from_pool("team", &names(&["a", "a"])).await;
+    assert!(
+        matches!(refused, Err(Error::NotInPool { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(shown().await.1.len(), 3, "nothing was changed");
+    store.drop_from_pool("team", &names(&["c"])).await.unwrap();
+    store
+        .set_policy("team", Policy::LeastInFlight)
+        .await
+        .unwrap();
+    assert_eq!(
+        shown().await,
+        (Policy::LeastInFlight, names(&["a 1 0", "b 2 1"]))
+    );
+
+    for (id, is_taken) in [("team", true), ("two words", false), ("", false)] {
+        let refused = store.create_pool(id, Policy::Sticky).await.unwrap_err();
+        assert_eq!(
+            matches!(refused, Error::NameTaken { .. }),
+            is_taken,
+            "{refused}"
+        );
+    }
+    let unknown = store.set_policy("other", Policy::Sticky).await.unwrap_err();
+    assert!(unknown.to_string().contains("pools list"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_pool_that_keys_need_stays() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    for pool in ["own", "chosen"] {
+        store.create_pool(pool, Policy::Sticky).await.unwrap();
+    }
+    let rights = KeyChange {
+        may_choose_pools: vec!["chosen".to_owned()],
+        ..KeyChange::default()
+    };
+    store
+        .create_client_key("laptop", "own", &rights, NOW)
+        .await
+        .unwrap();
+    for pool in ["own", "chosen"] {
+        let refused = store.remove_pool(pool).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("laptop") && refused.contains("keys set"),
+            "{refused}"
+        );
+    }
+    let refused = store.remove_pool(DEFAULT_POOL).await.unwrap_err();
+    assert!(matches!(refused, Error::DefaultPool));
+    let change = KeyChange {
+        pool: Some(DEFAULT_POOL.to_owned()),
+        ..KeyChange::default()
+    };
+    store.set_client_key("laptop", &change).await.unwrap();
+    store.remove_pool("own").await.unwrap();
+    store.revoke_client_key("laptop", NOW).await.unwrap();
+    store.remove_pool("chosen").await.unwrap();
+    store.create_pool("own", Policy::Sticky).await.unwrap();
+    let gone = store.set_client_key("laptop", &change).await;
+    assert!(gone.is_err(), "it is revoked");
+}
+
+#[tokio::test]
+async fn what_a_key_may_do_is_given_and_taken() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    store.create_pool("other", Policy::Sticky).await.unwrap();
+    let rights = KeyChange {
+        models: serde_json::from_str(r#"["gpt-5*"]"#).ok(),
+        may_choose_account: true,
+        ..KeyChange::default()
+    };
+    store
+        .create_client_key("laptop", DEFAULT_POOL, &rights, NOW)
+        .await
+        .unwrap();
+    let key = async || store.client_keys().await.unwrap().remove(0);
+    assert!(key().await.may_choose_account && !key().await.models.is_all());
+    let more = KeyChange {
+        may_choose_pools: vec!["other".to_owned()],
+        ..KeyChange::default()
+    };
+    store.set_client_key("laptop", &more).await.unwrap();
+    assert!(key().await.may_choose_account, "it keeps what it had");
+    assert_eq!(key().await.may_choose_pools, ["other"]);
+    let less = KeyChange {
+        models: Some(latchkey::snapshot::Models::default()),
+        no_choice: true,
+        ..KeyChange::default()
+    };
+    store.set_client_key("laptop", &less).await.unwrap();
+    let key = key().await;
+    assert!(key.models.is_all() && !key.may_choose_account && key.may_choose_pools.is_empty());
+    let nowhere = KeyChange {
+        pool: Some("nowhere".to_owned()),
+        ..KeyChange::default()
+    };
+    assert!(store.set_client_key("laptop", &nowhere).await.is_err());
 }

@@ -10,7 +10,7 @@ use super::socket::Socket;
 use super::*;
 use crate::refresh::clock::UnixMillis;
 use crate::state::StateDir;
-use crate::store::DEFAULT_POOL;
+use crate::store::{DEFAULT_POOL, KeyChange};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -111,7 +111,7 @@ async fn a_poll_is_answered_at_once_or_when_something_changes_or_in_the_end() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         server
             .store
-            .create_client_key("laptop", DEFAULT_POOL, NOW)
+            .create_client_key("laptop", DEFAULT_POOL, &KeyChange::default(), NOW)
             .await
             .unwrap();
         Instant::now()

@@ -1,0 +1,219 @@
+//! `refresher pools`.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
+use latchkey::snapshot::Policy;
+use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
+use serde_json::{Value, json};
+
+use super::output::{print, print_json, table};
+use super::{Context, Error, status};
+use crate::store::Pool;
+
+/// What to do with pools.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an empty pool
+    Create(Create),
+    /// Show the pools
+    List(status::Json),
+    /// Change how a pool picks an account
+    Set(Set),
+    /// Put accounts at the end of a pool, or change the weight or tier of those in it
+    Add(Add),
+    /// Take accounts out of a pool
+    Drop(Drop),
+    /// Remove a pool; its accounts stay
+    Remove(Name),
+}
+
+/// A new pool.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// What to call it
+    pool: String,
+    /// How it picks an account
+    #[arg(long, default_value = "sticky", value_parser = policies())]
+    policy: String,
+}
+
+/// A change of policy.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// Which pool
+    pool: String,
+    /// How it picks an account
+    #[arg(long, value_parser = policies())]
+    policy: String,
+}
+
+/// Accounts for a pool.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Which pool
+    pool: String,
+    /// Names or ids of accounts
+    #[arg(required = true, value_name = "ACCOUNT")]
+    accounts: Vec<String>,
+    /// Their share of the requests, relative to the others' [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))]
+    weight: Option<u32>,
+    /// When their turn comes: a later tier is used only where nobody of an earlier one may be [default: 0]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_TIER)))]
+    tier: Option<u32>,
+}
+
+/// Accounts of a pool.
+#[derive(Debug, Args)]
+pub struct Drop {
+    /// Which pool
+    pool: String,
+    /// Names or ids of accounts
+    #[arg(required = true, value_name = "ACCOUNT")]
+    accounts: Vec<String>,
+}
+
+/// Which pool.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// Its name
+    pool: String,
+}
+
+fn policies() -> PossibleValuesParser {
+    PossibleValuesParser::new(Policy::ALL.map(Policy::as_str))
+}
+
+/// The parser lets nothing else through.
+fn policy(name: &str) -> Policy {
+    Policy::parse(name).unwrap_or(Policy::Sticky)
+}
+
+impl Command {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// With a message for a person.
+    pub async fn run(self, context: &Context) -> Result<(), Error> {
+        let store = &context.store;
+        match self {
+            Command::Create(Create { pool, policy: name }) => {
+                store.create_pool(&pool, policy(&name)).await?;
+                print(&format!("{pool}: created\n"))?;
+            }
+            Command::List(json) => list(context, json).await?,
+            Command::Set(Set { pool, policy: name }) => {
+                store.set_policy(&pool, policy(&name)).await?;
+                print(&format!("{pool}: {name}\n"))?;
+            }
+            Command::Add(add) => {
+                let weight = add.weight.map(Weight::try_from).transpose()?;
+                let tier = add.tier.map(Tier::try_from).transpose()?;
+                store
+                    .add_to_pool(&add.pool, &add.accounts, weight, tier)
+                    .await?;
+                print(&format!("{}: has {}\n", add.pool, add.accounts.join(", ")))?;
+            }
+            Command::Drop(Drop { pool, accounts }) => {
+                store.drop_from_pool(&pool, &accounts).await?;
+                print(&format!("{pool}: has no more {}\n", accounts.join(", ")))?;
+            }
+            Command::Remove(Name { pool }) => {
+                store.remove_pool(&pool).await?;
+                print(&format!("{pool}: removed\n"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A pool as JSON.
+pub fn view(pool: &Pool) -> Value {
+    let members: Vec<Value> = pool
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "account": member.account, "weight": u32::from(member.weight), "tier": u32::from(member.tier),
+            })
+        })
+        .collect();
+    json!({"name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys})
+}
+
+async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
+    let pools = context.store.pools().await?;
+    if format.json {
+        let pools: Vec<_> = pools.iter().map(view).collect();
+        return Ok(print_json(&pools)?);
+    }
+    Ok(print(&as_table(&pools))?)
+}
+
+/// The pools, one line each.
+pub fn as_table(pools: &[Pool]) -> String {
+    let rows: Vec<[String; 4]> = pools
+        .iter()
+        .map(|pool| {
+            [
+                pool.id.clone(),
+                pool.policy.as_str().to_owned(),
+                members(pool),
+                pool.keys.join(", "),
+            ]
+        })
+        .collect();
+    table(["POOL", "POLICY", "ACCOUNTS", "KEYS"], &rows)
+}
+
+/// `alice, bob x2; then: spare`: the tiers in order, and weights other than one.
+fn members(pool: &Pool) -> String {
+    let mut members: Vec<_> = pool.members.iter().collect();
+    members.sort_by_key(|member| member.tier);
+    let tiers: Vec<String> = members
+        .chunk_by(|one, next| one.tier == next.tier)
+        .map(|tier| {
+            let names: Vec<String> = tier
+                .iter()
+                .map(|member| match u32::from(member.weight) {
+                    1 => member.account.clone(),
+                    weight => format!("{} x{weight}", member.account),
+                })
+                .collect();
+            names.join(", ")
+        })
+        .collect();
+    tiers.join("; then: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::PoolMember;
+
+    #[test]
+    fn tiers_and_weights_can_be_read() {
+        let member = |account: &str, weight: u32, tier: u32| PoolMember {
+            account: account.to_owned(),
+            weight: weight.try_into().unwrap(),
+            tier: tier.try_into().unwrap(),
+        };
+        let pool = Pool {
+            id: "team".to_owned(),
+            policy: Policy::FillFirst,
+            members: vec![
+                member("spare", 1, 7),
+                member("alice", 1, 0),
+                member("bob", 2, 0),
+            ],
+            keys: vec!["laptop".to_owned()],
+        };
+        assert_eq!(members(&pool), "alice, bob x2; then: spare");
+        assert_eq!(
+            as_table(std::slice::from_ref(&pool)),
+            "POOL  POLICY      ACCOUNTS                    KEYS\n\
+             team  fill_first  alice, bob x2; then: spare  laptop\n"
+        );
+        assert_eq!(view(&pool)["members"][2]["weight"], 2);
+    }
+}

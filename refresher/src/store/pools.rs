@@ -1,0 +1,261 @@
+//! Pools: made, filled, listed, removed.
+
+use latchkey::id::Id;
+use latchkey::snapshot::Policy;
+use latchkey::snapshot::pool::{Tier, Weight};
+use sqlx::SqliteConnection;
+
+use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt};
+
+/// A pool, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name.
+    pub id: String,
+    /// How an account is picked.
+    pub policy: Policy,
+    /// Its accounts, in the operator's order.
+    pub members: Vec<Member>,
+    /// The names of the client keys in use that it serves, or that may choose it.
+    pub keys: Vec<String>,
+}
+
+/// An account's place in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The account's name.
+    pub account: String,
+    /// Its share.
+    pub weight: Weight,
+    /// When its turn comes.
+    pub tier: Tier,
+}
+
+/// The names of the keys in use that need a pool.
+const USERS: &str = "SELECT name FROM client_keys WHERE revoked_at IS NULL AND (pool = ?1 \
+     OR id IN (SELECT client_key FROM client_key_pools WHERE pool = ?1)) ORDER BY name";
+
+impl Store {
+    /// Makes an empty pool.
+    ///
+    /// # Errors
+    /// If the name is taken, or is none.
+    pub async fn create_pool(&self, id: &str, policy: Policy) -> Result<()> {
+        Id::try_from(id).map_err(|problem| Error::UnfitPool {
+            pool: id.to_owned(),
+            problem: problem.to_string(),
+        })?;
+        let mut change = self.change().await?;
+        let revision = change.next_revision().await?;
+        let inserted = sqlx::query("INSERT INTO pools (id, policy, revision) VALUES (?, ?, ?)")
+            .bind(id)
+            .bind(policy.as_str())
+            .bind(revision)
+            .execute(change.sql())
+            .await;
+        match inserted {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Err(Error::NameTaken {
+                    kind: "a pool",
+                    name: id.to_owned(),
+                });
+            }
+            inserted => inserted?,
+        };
+        sqlx::query("DELETE FROM tombstones WHERE kind = 'pool' AND id = ?")
+            .bind(id)
+            .execute(change.sql())
+            .await?;
+        change.commit().await
+    }
+
+    /// Every pool, in order of name.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub async fn pools(&self) -> Result<Vec<Pool>> {
+        let mut transaction = self.pool.begin().await?;
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT id, policy FROM pools ORDER BY id")
+                .fetch_all(&mut *transaction)
+                .await?;
+        let mut pools = Vec::new();
+        for (id, policy) in rows {
+            let members: Vec<(String, u32, u32)> = sqlx::query_as(
+                "SELECT name, weight, tier FROM pool_members JOIN accounts ON accounts.id = account \
+                 WHERE pool = ? ORDER BY position",
+            )
+            .bind(&id)
+            .fetch_all(&mut *transaction)
+            .await?;
+            let keys = sqlx::query_scalar(USERS)
+                .bind(&id)
+                .fetch_all(&mut *transaction)
+                .await?;
+            pools.push(Pool {
+                policy: policy_of(&policy)?,
+                members: members.into_iter().map(member).collect::<Result<_>>()?,
+                keys,
+                id,
+            });
+        }
+        Ok(pools)
+    }
+
+    /// Lets a pool pick by another policy.
+    ///
+    /// # Errors
+    /// If there is no such pool.
+    pub async fn set_policy(&self, pool: &str, policy: Policy) -> Result<()> {
+        let mut change = self.change().await?;
+        known(change.sql(), pool).await?;
+        sqlx::query("UPDATE pools SET policy = ? WHERE id = ?")
+            .bind(policy.as_str())
+            .bind(pool)
+            .execute(change.sql())
+            .await?;
+        change.touch_pool(pool).await?;
+        change.commit().await
+    }
+
+    /// Puts accounts, by name or id, at the end of a pool. One that is in it keeps its place. A weight or tier that is
+    /// not given stays as it is, or is the first.
+    ///
+    /// # Errors
+    /// If there is no such pool or account. Then nothing was changed.
+    pub async fn add_to_pool(
+        &self,
+        pool: &str,
+        accounts: &[String],
+        weight: Option<Weight>,
+        tier: Option<Tier>,
+    ) -> Result<()> {
+        let mut change = self.change().await?;
+        known(change.sql(), pool).await?;
+        for account in accounts {
+            let account = accounts::known(change.sql(), account).await?;
+            sqlx::query(
+                "INSERT INTO pool_members (pool, account, weight, tier, position) \
+                 SELECT ?1, ?2, coalesce(?3, 1), coalesce(?4, 0), coalesce(max(position), 0) + 1 \
+                 FROM pool_members WHERE pool = ?1 \
+                 ON CONFLICT (pool, account) DO UPDATE SET weight = coalesce(?3, weight), tier = coalesce(?4, tier)",
+            )
+            .bind(pool)
+            .bind(account.id.as_str())
+            .bind(weight.map(u32::from))
+            .bind(tier.map(u32::from))
+            .execute(change.sql())
+            .await?;
+        }
+        change.touch_pool(pool).await?;
+        change.commit().await
+    }
+
+    /// Takes accounts, by name or id, out of a pool.
+    ///
+    /// # Errors
+    /// If there is no such pool, or an account is not in it. Then nothing was changed.
+    pub async fn drop_from_pool(&self, pool: &str, accounts: &[String]) -> Result<()> {
+        let mut change = self.change().await?;
+        known(change.sql(), pool).await?;
+        for name in accounts {
+            let account = accounts::known(change.sql(), name).await?;
+            let deleted = sqlx::query("DELETE FROM pool_members WHERE pool = ? AND account = ?")
+                .bind(pool)
+                .bind(account.id.as_str())
+                .execute(change.sql())
+                .await?;
+            if deleted.rows_affected() == 0 {
+                return Err(Error::NotInPool {
+                    pool: pool.to_owned(),
+                    account: name.clone(),
+                });
+            }
+        }
+        change.touch_pool(pool).await?;
+        change.commit().await
+    }
+
+    /// Removes a pool; its accounts stay.
+    ///
+    /// # Errors
+    /// If there is no such pool, it is the default one, or keys in use need it.
+    pub async fn remove_pool(&self, pool: &str) -> Result<()> {
+        let mut change = self.change().await?;
+        known(change.sql(), pool).await?;
+        let keys: Vec<String> = sqlx::query_scalar(USERS)
+            .bind(pool)
+            .fetch_all(change.sql())
+            .await?;
+        if pool == DEFAULT_POOL {
+            return Err(Error::DefaultPool);
+        }
+        if !keys.is_empty() {
+            return Err(Error::PoolInUse {
+                pool: pool.to_owned(),
+                keys,
+            });
+        }
+        for statement in [
+            // Of revoked keys.
+            "DELETE FROM client_key_pools WHERE pool = ?",
+            "DELETE FROM pools WHERE id = ?",
+        ] {
+            sqlx::query(statement)
+                .bind(pool)
+                .execute(change.sql())
+                .await?;
+        }
+        change.bury("pool", pool).await?;
+        change.commit().await
+    }
+}
+
+impl Change<'_> {
+    /// Gives a pool a new revision.
+    pub(super) async fn touch_pool(&mut self, pool: &str) -> Result<()> {
+        let revision = self.next_revision().await?;
+        sqlx::query("UPDATE pools SET revision = ? WHERE id = ?")
+            .bind(revision)
+            .bind(pool)
+            .execute(self.sql())
+            .await?;
+        Ok(())
+    }
+}
+
+/// Refuses a pool that is not there.
+pub(super) async fn known(connection: &mut SqliteConnection, pool: &str) -> Result<()> {
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM pools WHERE id = ?")
+        .bind(pool)
+        .fetch_one(connection)
+        .await?;
+    if found == 0 {
+        return Err(Error::Unknown {
+            kind: "pool",
+            name: pool.to_owned(),
+            list: "pools list",
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn policy_of(text: &str) -> Result<Policy> {
+    Policy::parse(text).ok_or_else(|| corrupt("pools.policy", format!("{text:?}")))
+}
+
+fn member((account, weight, tier): (String, u32, u32)) -> Result<Member> {
+    Ok(Member {
+        account,
+        weight: weight_of(weight)?,
+        tier: tier_of(tier)?,
+    })
+}
+
+pub(super) fn weight_of(weight: u32) -> Result<Weight> {
+    Weight::try_from(weight).map_err(|_| corrupt("pool_members.weight", weight.to_string()))
+}
+
+pub(super) fn tier_of(tier: u32) -> Result<Tier> {
+    Tier::try_from(tier).map_err(|_| corrupt("pool_members.tier", tier.to_string()))
+}
