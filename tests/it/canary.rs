@@ -49,18 +49,20 @@ fn no_secret_shows_up_anywhere() {
         })
         .await;
         let caller = stack.caller("team").await;
+        let mut secrets = sealing_key(&stack);
         stack.refresher.run(&["refresh", ALICE], "").await;
         let answers = requests(&stack, &caller).await;
         commands(&stack.sim, &stack.refresher, &stack.folder).await;
         token_endpoint_errors(&stack).await;
         let pages = admin_pages(&stack).await;
-        let secrets = secrets(&stack, &caller).await;
+        secrets.extend(sealing_key(&stack));
+        secrets.extend(planted_and_made(&stack, &caller).await);
         stack.refresher.stop().await;
         fs::write(stack.folder.join("answers.txt"), answers).expect("written");
         fs::write(stack.folder.join("admin.txt"), pages).expect("written");
 
         let files = files(&stack.folder);
-        assert!(secrets.len() >= 14, "{} secrets", secrets.len());
+        assert!(secrets.len() >= 18, "{} secrets", secrets.len());
         assert!(files.len() >= 8, "{files:?}");
         let mut found = Vec::new();
         for file in &files {
@@ -186,6 +188,7 @@ async fn commands(sim: &Sim, refresher: &Refresher, folder: &Path) {
         &["keys", "list", "--json"],
         &["keys", "list"],
         &["envoy-config"],
+        &["rotate-key"],
     ] {
         refresher.run(arguments, "").await;
     }
@@ -238,8 +241,16 @@ async fn admin_pages(stack: &Stack<Refresher>) -> String {
     pages
 }
 
-/// Every secret of the run: those planted, and those that the platform and the refresher made.
-async fn secrets(stack: &Stack<Refresher>, caller: &Caller) -> BTreeSet<String> {
+/// The sealing key of now, as it is in its file and as bytes in hex.
+fn sealing_key(stack: &Stack<Refresher>) -> BTreeSet<String> {
+    let key = fs::read_to_string(stack.refresher.file("key")).expect("the key");
+    let bytes = STANDARD.decode(key.trim()).expect("one key in base64");
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    BTreeSet::from([key.trim().to_owned(), hex])
+}
+
+/// The secrets that were planted, and those that the platform and the refresher made.
+async fn planted_and_made(stack: &Stack<Refresher>, caller: &Caller) -> BTreeSet<String> {
     let mut secrets = BTreeSet::from(
         [
             OPENAI_KEY,
@@ -255,8 +266,6 @@ async fn secrets(stack: &Stack<Refresher>, caller: &Caller) -> BTreeSet<String> 
         ]
         .map(str::to_owned),
     );
-    let key = fs::read_to_string(stack.refresher.file("key")).expect("the key");
-    secrets.insert(key.trim().to_owned());
     for seen in stack.sim.seen().await {
         let bearer = seen
             .header("authorization")

@@ -26,6 +26,35 @@ fn every_configuration_is_valid() {
     });
 }
 
+/// The script that fits the shipped configurations to a machine refuses what is no port.
+#[test]
+fn what_is_no_port_is_refused() {
+    run(async {
+        for (port, is_good) in [
+            ("0", true),
+            ("1", true),
+            ("65535", true),
+            ("65536", false),
+            ("99999999999999999999", false),
+            ("08", false),
+            ("-1", false),
+            ("80 ", false),
+            ("http", false),
+            ("", false),
+        ] {
+            let mut script = Program::command(&source_root().join("scripts/envoy-config.sh"));
+            script.args(["--port", port]);
+            let output = program::output_of(script, LIMIT).await;
+            assert_eq!(output.status.success(), is_good, "{port:?}: {output:?}");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                is_good || said.contains("expected 1 to 65535"),
+                "{port:?}: {said}"
+            );
+        }
+    });
+}
+
 /// A mistake in the filter's own configuration stops Envoy at start, with the key's name in its log.
 #[test]
 fn a_mistaken_filter_configuration_is_refused() {

@@ -387,6 +387,10 @@ fn an_ended_login_is_not_asked_again() {
                     .is_some_and(|reason| !reason.is_empty()),
                 "{account}"
             );
+            let cure = format!("refresher login codex --name {email}");
+            assert_eq!(refresher.log_lines("the login has ended", &cure), 1);
+            let status = refresher.run(&["status"], "").await;
+            assert!(status.contains(&cure), "{status}");
         }
         sleep(Duration::from_secs(3)).await;
         for answer in answers {
