@@ -6,6 +6,7 @@
 //! change over at once. Where keys come from is `key_source`'s business, where records go is the store's.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
@@ -25,6 +26,10 @@ const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 
 /// The most records that one key may seal: nine tenths of the 2^32 that NIST SP 800-38D §8.3 allows for random nonces.
 pub const SEALS_PER_KEY: u64 = 3_865_470_566;
+
+/// The most keys that a process remembers though they were forgotten where keys are kept: that of the rotation which runs
+/// while something is read, and a few more.
+pub const MAX_EARLIER_KEYS: usize = 4;
 
 /// Why a record could not be sealed or opened.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,14 +142,31 @@ impl Binding<'_> {
 /// The keys at hand, one at least.
 #[derive(Debug)]
 pub struct Keyring {
-    first: Key,
-    others: Vec<Key>,
+    first: Arc<Key>,
+    others: Vec<Arc<Key>>,
 }
 
 impl Keyring {
     /// `first` is the key that is meant to seal, `others` those before it.
     pub fn new(first: Key, others: Vec<Key>) -> Keyring {
-        Keyring { first, others }
+        Keyring {
+            first: Arc::new(first),
+            others: others.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    /// These keys, and behind them those of `earlier` that are gone, so that what was read before opens: at most
+    /// [`MAX_EARLIER_KEYS`] of them.
+    pub fn with_earlier(mut self, earlier: &Keyring) -> Keyring {
+        let gone = |key: &&Arc<Key>| !self.holds(key.id);
+        let gone: Vec<_> = earlier
+            .all()
+            .filter(gone)
+            .take(MAX_EARLIER_KEYS)
+            .cloned()
+            .collect();
+        self.others.extend(gone);
+        self
     }
 
     /// The key that is meant to seal.
@@ -154,7 +176,7 @@ impl Keyring {
 
     /// Every key, the first one first.
     pub fn ids(&self) -> impl Iterator<Item = KeyId> {
-        self.keys().map(Key::id)
+        self.all().map(|key| key.id)
     }
 
     /// Whether a key is at hand.
@@ -162,7 +184,7 @@ impl Keyring {
         self.ids().any(|held| held == id)
     }
 
-    fn keys(&self) -> impl Iterator<Item = &Key> {
+    fn all(&self) -> impl Iterator<Item = &Arc<Key>> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
@@ -180,7 +202,7 @@ impl Keyring {
         if seals >= SEALS_PER_KEY {
             return Err(Error::Exhausted);
         }
-        let mut keys = self.keys();
+        let mut keys = self.all();
         let key = keys.find(|key| key.id == id).ok_or(Error::NotAtHand(id))?;
         let mut nonce = [0; NONCE_BYTES];
         rand::rng().fill_bytes(&mut nonce);
@@ -205,7 +227,7 @@ impl Keyring {
         }
         let (header, ciphertext) = sealed.split_at(HEADER_BYTES);
         let (key_id, nonce) = header[1..].split_at(KEY_ID_BYTES);
-        let mut keys = self.keys();
+        let mut keys = self.all();
         let key = keys
             .find(|key| key.id.as_bytes() == key_id)
             .ok_or(Error::Open)?;
@@ -300,6 +322,18 @@ mod tests {
         assert_eq!(keyring(2).open(ALICE, &sealed), Err(Error::Open));
         let resealed = seal(&rotated, ALICE, b"token");
         assert_eq!(keyring(1).open(ALICE, &resealed), Err(Error::Open));
+    }
+
+    #[test]
+    fn a_few_earlier_keys_are_remembered() {
+        let mut held = keyring(0);
+        for byte in 1..20 {
+            held = keyring(byte).with_earlier(&held);
+        }
+        let expected = [19, 18, 17, 16, 15].map(|byte| keyring(byte).first());
+        assert_eq!(held.ids().collect::<Vec<_>>(), expected);
+        let again = keyring(19).with_earlier(&held);
+        assert_eq!(again.ids().collect::<Vec<_>>(), expected);
     }
 
     #[test]

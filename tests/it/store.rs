@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::harness::{
-    Caller, Stack,
+    Caller, Load, Stack,
     caller::{chat_body, responses_body},
     eventually, holds,
     refresher::Refresher,
@@ -188,6 +188,50 @@ fn tokens_outlast_a_full_disk() {
         served().await;
         assert_eq!(stack.sim.count("token_calls").await, calls + 1);
         assert_eq!(stack.sim.count("reuse_detected").await, 0);
+    });
+}
+
+/// A key rotation beside requests, refreshes and commands: nobody notices, and everything opens with the new key alone.
+#[test]
+fn a_key_rotation_is_not_noticed() {
+    const ROUNDS: usize = 5;
+    run(async {
+        let mut stack = Stack::real("store-rotation", async |sim, refresher| {
+            sim.add_user(ALICE, Duration::from_secs(6)).await;
+            sim.add_api_key("openai", "sk-any", "any").await;
+            refresher.log_in(sim, ALICE).await;
+        })
+        .await;
+        let key = |stack: &Stack<Refresher>| {
+            fs::read_to_string(stack.refresher.file("key")).expect("the key")
+        };
+        let old = key(&stack);
+        let load = Load::start(
+            stack.caller("load").await,
+            "/v1/responses",
+            responses_body(),
+            20,
+        );
+        for round in 0..ROUNDS {
+            let name = format!("account-{round}");
+            tokio::join!(
+                stack.refresher.run(&["rotate-key"], ""),
+                stack.refresher.add_api_key(&name, "openai", "sk-any"),
+                sleep(Duration::from_secs(2)),
+            );
+        }
+        load.assert_all_good(150).await;
+        assert_ne!(key(&stack), old);
+        assert_eq!(key(&stack).lines().count(), 1);
+        let generation = stack.refresher.account(ALICE).await["generation"].as_u64();
+        assert!(generation >= Some(2), "{generation:?}");
+        assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+        assert_eq!(stack.sim.count("reuse_detected").await, 0);
+        stack.refresher.stop().await;
+        stack.refresher.serve().await;
+        assert_eq!(stack.refresher.accounts().await.len(), ROUNDS + 1);
+        assert_eq!(stack.refresher.log_lines("cannot be opened", ""), 0);
+        stack.refresher.run(&["refresh", ALICE], "").await;
     });
 }
 

@@ -272,6 +272,11 @@ impl Show {
             "refresher  {state}\nstate      {}\nrevision   {revision}\n\n",
             context.state.path().display()
         ))?;
+        if context.store.waiting_key().await?.is_some() {
+            print(
+                "The first of the sealing keys does not seal yet. Finish the rotation: refresher rotate-key\n\n",
+            )?;
+        }
         if accounts.is_empty() {
             print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
             return Ok(());

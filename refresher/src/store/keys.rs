@@ -33,11 +33,13 @@ impl Keys {
         Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the keys again.
+    /// Reads the keys again. What was read of the database before a rotation ended still opens: nobody who reads may
+    /// take an account for one that cannot be opened.
     pub(super) fn reload(&self) -> Result<Arc<Keyring>> {
-        let read = Arc::new(self.source.load()?);
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&read);
-        Ok(read)
+        let read = self.source.load()?;
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(read.with_earlier(&held));
+        Ok(Arc::clone(&held))
     }
 
     /// The keys, with this one among them if it can be had.

@@ -154,6 +154,22 @@ async fn a_running_process_takes_the_new_key_over_and_seals_with_no_other() {
 }
 
 #[tokio::test]
+async fn what_was_read_before_a_rotation_ended_opens_after_it() {
+    let (_outer, state, store) = filled(1).await;
+    let running = open_file(&state).await;
+    let id = running.account("account 0").await.unwrap().id;
+    let read: Vec<u8> = sqlx::query_scalar("SELECT credential FROM accounts")
+        .fetch_one(&running.pool)
+        .await
+        .unwrap();
+    rotate(&store, &state).await.unwrap();
+    add_login(&running, "with the new key").await;
+    running.open_credential(id.as_str(), 1, &read).unwrap();
+    let next = open_file(&state).await;
+    next.open_credential(id.as_str(), 1, &read).unwrap_err();
+}
+
+#[tokio::test]
 async fn a_key_at_its_bound_is_replaced_by_a_rotation() {
     let (_outer, state, store) = filled(2).await;
     let id = store.account("account 0").await.unwrap().id;
