@@ -14,7 +14,7 @@ use crate::{
         passage::Passage,
         passing::{self, Asking, Passing},
     },
-    dialect::{Dialect, Refusal},
+    dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
     header::{HeaderMap, HeaderText},
     meter::record::Record,
     snapshot::{Account, Platform},
@@ -292,6 +292,10 @@ impl Sent {
         } else {
             envoy::response_headers()
         };
+        if headers.first(ERROR_HEADER).is_some() {
+            // A platform's error must not look like one of ours.
+            envoy::set_response_header(ERROR_HEADER, None);
+        }
         let now = envoy::now();
         if let Some(family) = quota {
             let quota = Quota::read(family, &headers, now);

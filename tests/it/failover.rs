@@ -166,8 +166,12 @@ fn a_callers_fault_is_not_the_accounts() {
     run(async {
         let pool = Pool::of("failover-fault", &["six"]).await;
         let body = "{\"error\":{\"message\":\"bad\",  \"type\":\"invalid_request_error\"}}";
+        let posing = json!({"x-latchkey-error": "latchkey_all_out"});
         let fault = pool
-            .break_account("six", json!({"status": 400, "body": body}))
+            .break_account(
+                "six",
+                json!({"status": 400, "body": body, "headers": posing}),
+            )
             .await;
         let answer = pool.ask(false).await;
         assert_eq!(
@@ -175,6 +179,7 @@ fn a_callers_fault_is_not_the_accounts() {
             (400, body),
             "{answer:?}"
         );
+        assert_eq!(answer.header("x-latchkey-error"), None, "it is not ours");
         pool.stack.sim.remove_fault(fault).await;
         assert_eq!(pool.ask(false).await.status, 200);
     });
@@ -185,8 +190,10 @@ fn a_callers_fault_is_not_the_accounts() {
 fn what_cannot_be_sent_again_is_answered_as_the_platform_did() {
     run(async {
         let pool = Pool::of("failover-large", &["seven", "eight"]).await;
-        let fault =
-            json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "7"}});
+        let fault = json!({
+            "fixture": "openai/rate_limit_exceeded.json",
+            "headers": {"retry-after": "7", "x-latchkey-error": "latchkey_all_out"},
+        });
         for account in ["seven", "eight"] {
             pool.break_account(account, fault.clone()).await;
         }
@@ -198,6 +205,7 @@ fn what_cannot_be_sent_again_is_answered_as_the_platform_did() {
         assert_eq!(answer.json()["error"]["code"], "rate_limit_exceeded");
         assert_eq!(answer.header("location"), None);
         assert_eq!(answer.header("x-latchkey-status"), None);
+        assert_eq!(answer.header("x-latchkey-error"), None);
     });
 }
 
