@@ -45,6 +45,8 @@ pub enum Noticed {
         account: String,
         /// For how long, and why.
         held: Held,
+        /// Whether the one request that was let try found it still so.
+        again: bool,
     },
     /// What was guessed about an account is over.
     Recovered {
@@ -167,13 +169,23 @@ impl Store {
     /// If SQLite fails.
     pub async fn health(&self) -> Result<BTreeMap<String, Health>> {
         let mut transaction = self.pool.begin().await?;
-        let ids: Vec<String> = sqlx::query_scalar("SELECT account FROM health")
-            .fetch_all(&mut *transaction)
-            .await?;
+        let rows =
+            sqlx::query("SELECT account, windows, windows_at, reset_at, recovered_at FROM health")
+                .fetch_all(&mut *transaction)
+                .await?;
         let mut all = BTreeMap::new();
-        for id in ids {
-            let health = load(&mut transaction, &id).await?;
-            all.insert(id, health);
+        for row in &rows {
+            all.insert(row.try_get("account")?, health(row)?);
+        }
+        let rows = sqlx::query(
+            "SELECT account, scope, until, guessed, reason, at FROM health_entries ORDER BY account, scope",
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in &rows {
+            if let Some(health) = all.get_mut(row.try_get::<&str, _>("account")?) {
+                health.entries.push(held(row)?);
+            }
         }
         Ok(all)
     }
@@ -232,6 +244,12 @@ impl Change<'_> {
         let mut changed = false;
         let millis = u64::try_from(now.0).unwrap_or(0);
         for report in reports {
+            let earlier: Vec<Scope> = health
+                .entries
+                .iter()
+                .filter(|held| !held.has_ended(millis))
+                .map(|held| held.scope.clone())
+                .collect();
             let news = health.take(report, millis);
             changed |= news;
             match report {
@@ -265,6 +283,7 @@ impl Change<'_> {
                     noticed.extend(held.map(|held| Noticed::CoolingDown {
                         account: name.clone(),
                         held: held.clone(),
+                        again: earlier.contains(scope),
                     }));
                 }
                 _ => {}
@@ -365,11 +384,19 @@ async fn load(connection: &mut SqliteConnection, id: &str) -> Result<Health> {
     .bind(id)
     .fetch_all(connection)
     .await?;
+    Ok(Health {
+        entries: rows.iter().map(held).collect::<Result<_>>()?,
+        ..health(&row)?
+    })
+}
+
+/// What is kept but the entries.
+fn health(row: &SqliteRow) -> Result<Health> {
     let windows: Vec<Window> = serde_json::from_str(row.try_get("windows")?)
         .map_err(|_| corrupt("health.windows", "something else than windows"))?;
     let at = unsigned("health.windows_at", row.try_get("windows_at")?)?;
     Ok(Health {
-        entries: rows.iter().map(held).collect::<Result<_>>()?,
+        entries: Vec::new(),
         quota: Known { at, windows },
         reset_at: unsigned("health.reset_at", row.try_get("reset_at")?)?,
         recovered_at: unsigned("health.recovered_at", row.try_get("recovered_at")?)?,

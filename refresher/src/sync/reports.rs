@@ -4,7 +4,6 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use latchkey::meter::record::Record;
-use latchkey::snapshot::Held;
 use latchkey::sync::report::Report;
 use latchkey::verdict::Scope;
 use serde::Deserialize;
@@ -135,26 +134,37 @@ fn known(report: serde_json::Value) -> Option<Report> {
 /// Says what happened to an account, for people.
 fn log(noticed: &Noticed, now: UnixMillis) {
     match noticed {
-        Noticed::CoolingDown { account, held } => {
-            let Held {
-                until,
-                guessed,
-                reason,
-                ..
-            } = held;
-            let end = UnixMillis(i64::try_from(*until).unwrap_or(i64::MAX));
+        Noticed::CoolingDown {
+            account,
+            held,
+            again,
+        } => {
+            let end = UnixMillis(i64::try_from(held.until).unwrap_or(i64::MAX));
             let model = match &held.scope {
                 Scope::Account => None,
                 Scope::Model(model) => Some(model.as_str()),
             };
-            tracing::info!(
-                account,
-                model,
-                reason = reason.as_str(),
-                seconds = end.since(now).as_secs(),
-                guessed,
-                "an account is cooling down; its pools' other accounts serve meanwhile"
-            );
+            let (reason, guessed) = (held.reason.as_str(), held.guessed);
+            let seconds = end.since(now).as_secs();
+            if *again {
+                tracing::debug!(
+                    account,
+                    model,
+                    reason,
+                    seconds,
+                    guessed,
+                    "an account is cooling down still"
+                );
+            } else {
+                tracing::info!(
+                    account,
+                    model,
+                    reason,
+                    seconds,
+                    guessed,
+                    "an account is cooling down; its pools' other accounts serve meanwhile"
+                );
+            }
         }
         Noticed::Recovered { account } => {
             tracing::info!(account, "an account has answered and is back in use");
