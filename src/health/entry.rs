@@ -111,6 +111,11 @@ impl Entry {
         self.generation.is_some() && !self.dead
     }
 
+    /// When it lets the next request through, in Unix milliseconds: its end, or that of a probe.
+    pub fn back_at(&self) -> u64 {
+        self.until.max(self.probe_until)
+    }
+
     /// Whether other Envoys are to know of it: a limit, not a strike, and not what the refresher
     /// hears of as a refused or a useless credential.
     pub fn is_limit(&self) -> bool {

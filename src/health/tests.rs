@@ -274,6 +274,12 @@ fn what_the_refresher_has_not_heard_of_stays_until_a_reset() {
     assert!(board.take(&health(&[], 1_000), 2_000));
     assert_eq!(board.standing(&account, None, 2_000), Standing::Free);
     assert_eq!(board.entries.len(), 1, "the other one's strike");
+    let own = Health {
+        id: other.id.clone(),
+        ..health(&[], 1_000)
+    };
+    assert!(board.take(&own, 2_000));
+    assert!(board.is_empty(), "strikes are forgotten too");
     board.post(&account, &limited(60_000, false), 2_500);
     assert!(
         !board.take(&health(&[], 1_000), 3_000),

@@ -1,6 +1,9 @@
 //! What one Envoy learns about an account stays known: to itself after a crash, to the other Envoys, and to people.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -134,10 +137,12 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
         .await;
 
         pool.meets("limited", limited(600)).await;
+        let met = Instant::now();
         eventually("the second Envoy knows", SPREAD_LIMIT, async || {
             leaves_alone(&other, "limited").await
         })
         .await;
+        println!("the second Envoy left it alone within {:?}", met.elapsed());
         let heard = pool.heard_from("limited").await;
         let shown = pool
             .shows("limited", SPREAD_LIMIT, |account| {
@@ -177,12 +182,14 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
         let refresher = &pool.stack.refresher;
         let said = refresher.run(&["accounts", "reset", "limited"], "").await;
         assert!(said.contains("nothing is held against it"), "{said}");
+        let reset = Instant::now();
         for caller in [&pool.caller, &other] {
             eventually("the account is back", SPREAD_LIMIT, async || {
                 uses(caller, "limited").await
             })
             .await;
         }
+        println!("both use it again within {:?}", reset.elapsed());
         let shown = refresher.account("limited").await;
         assert_eq!(shown["cooling_down"], json!([]));
         assert_eq!(pool.stack.envoy.crashes().await, 0);
@@ -218,6 +225,43 @@ fn a_cool_down_survives_a_reload_of_the_filter() {
         })
         .await;
         assert_eq!(pool.heard_from("limited").await, heard, "nobody asked it");
+    });
+}
+
+/// A limit of one model is kept as that: people see which, and the account serves the others.
+#[test]
+fn a_models_limit_is_shown_with_its_model() {
+    run(async {
+        let mut pool = Pool::of("board-model", &["limited"]).await;
+        let fault = json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "600"}});
+        pool.meets("limited", fault).await;
+        let shown = pool
+            .shows("limited", SPREAD_LIMIT, |account| {
+                account["cooling_down"][0].is_object()
+            })
+            .await;
+        let limited = chat_body(false)["model"].clone();
+        assert_eq!(shown["cooling_down"][0]["model"], limited);
+        assert_eq!(shown["usable"], true, "for other models: {shown}");
+        let text = pool.stack.refresher.run(&["status"], "").await;
+        let model = limited.as_str().expect("a model");
+        assert!(
+            text.contains(&format!("{model} cooling down, back in 9m")),
+            "{text}"
+        );
+
+        pool.stack.envoy.kill().await;
+        pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
+        let mut body = chat_body(false);
+        body["model"] = "another".into();
+        eventually("another model is served", SPREAD_LIMIT, async || {
+            let answer = pool.caller.try_post(CHAT, &body).await;
+            let good = matches!(&answer, Ok(answer) if answer.status == 200);
+            holds(good, || format!("{answer:?}"))
+        })
+        .await;
+        let answer = pool.ask().await;
+        assert_eq!(answer.own_code(), Some("latchkey_all_out"), "{answer:?}");
     });
 }
 

@@ -146,7 +146,7 @@ impl Candidate {
             Standing::Out(entry) => Out {
                 name,
                 reason: entry.reason.clone(),
-                until: (!entry.awaits_credential()).then_some(entry.until),
+                until: (!entry.awaits_credential()).then_some(entry.back_at()),
             },
             _ if self.is_expired(need) => Out {
                 name,
