@@ -14,6 +14,7 @@ pub mod kernel_keyring;
 pub mod key_file;
 pub mod key_source;
 pub mod log;
+pub mod metrics;
 pub mod oauth;
 pub mod platform;
 pub mod refresh;

@@ -1,9 +1,11 @@
 //! `refresher serve`: runs the refresh engine, the socket and the file of clusters until it is told to stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Context, Error};
 use crate::config;
 use crate::envoy::ClustersFile;
+use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::platform::{Catalog, Profile};
 use crate::refresh::clock::{Clock, SystemClock};
@@ -35,7 +38,11 @@ const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 ///
 /// # Errors
 /// If another `serve` runs on the same state, or the socket or the file of clusters cannot be made.
-pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
+pub async fn run(
+    context: Context,
+    envoy: config::Envoy,
+    metrics_at: Option<SocketAddr>,
+) -> Result<(), Error> {
     let Context {
         state,
         config,
@@ -54,9 +61,16 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
 
     let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
     clusters.refresh(&store).await?;
-    let endpoints = TokenEndpoints::new(catalog.all_usable())?;
+    let metrics = Metrics::default();
+    let endpoints = Counted(TokenEndpoints::new(catalog.all_usable())?, metrics.clone());
     let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
     let socket = Socket::bind(&state.socket(), config.serve.allowed_uids).await?;
+    let scraped = match metrics_at {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+            format!("--metrics-listen {address}: cannot listen there: {error}; choose another port")
+        })?),
+        None => None,
+    };
     let mut stops = Stops::new()?;
 
     let shutdown = CancellationToken::new();
@@ -67,6 +81,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         store.clone(),
         on_unauthorized,
         clusters.settled(),
+        metrics.clone(),
         shutdown.clone(),
     );
     let answering =
@@ -85,6 +100,7 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
         () = store.watch() => Ok(()),
         () = store.keep_mark(&state) => Ok(()),
         () = clusters.follow(&store) => Ok(()),
+        ended = show_metrics(scraped, metrics, &store) => Err(Error::from(format!("metrics ended on their own: {ended:?}"))),
         () = prune_health(&store) => Ok(()),
         () = prune_records(&store, config.usage.keep_days) => Ok(()),
     };
@@ -109,6 +125,19 @@ pub async fn run(context: Context, envoy: config::Envoy) -> Result<(), Error> {
     }
     let _ = std::fs::remove_file(state.socket());
     outcome
+}
+
+/// Shows metrics to scrapers where there is a listener, until dropped.
+async fn show_metrics(
+    listener: Option<TcpListener>,
+    metrics: Metrics,
+    store: &Store,
+) -> std::io::Result<()> {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    tracing::info!(address = %listener.local_addr()?, "showing metrics");
+    axum::serve(listener, metrics::router(metrics, store.clone())).await
 }
 
 /// Deletes what has ended, until dropped. A failure is logged and looked past.

@@ -13,7 +13,7 @@ use crate::harness::{
     holds, records,
     refresher::Refresher,
     run,
-    stack::{ANTHROPIC, CODEX, OPENAI, client_key},
+    stack::{ALICE, ANTHROPIC, CODEX, OPENAI, client_key},
 };
 
 /// How long a record may take to arrive: it is gathered for a second, on a machine that is busy.
@@ -593,5 +593,73 @@ fn a_batch_that_was_not_acknowledged_is_sent_again_as_it_was() {
             holds(count == 6, || format!("{count}: {batches:?}"))
         })
         .await;
+    });
+}
+
+/// What Prometheus reads, on the socket and where scrapers are let in: what requests used, and how the accounts are.
+#[test]
+fn metrics_say_what_requests_used_and_how_accounts_are() {
+    run(async {
+        let mut stack = Stack::real("metering-metrics", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-one", "one").await;
+            refresher.add_api_key("one", "openai", "sk-one").await;
+            sim.add_user(ALICE, Duration::from_secs(3600)).await;
+            refresher.log_in(sim, ALICE).await;
+        })
+        .await;
+        let open = ["serve", "--metrics-listen", "0.0.0.0:0"];
+        let refused = stack.refresher.try_run(&open, "").await;
+        let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.contains("--metrics-anywhere"), "{refused}");
+
+        stack.refresher.stop().await;
+        let listen = ["--metrics-listen", "127.0.0.1:0"];
+        stack.refresher.serve_with(&listen).await;
+        let address = eventually("metrics are shown", RECORD_LIMIT, async || {
+            let log = std::fs::read_to_string(stack.folder.join("refresher.log"));
+            let log = log.expect("the log");
+            let line = log.lines().find(|line| line.contains("showing metrics"));
+            let address = line.and_then(|line| line.split_once("127.0.0.1:"));
+            let port: String = address
+                .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect())
+                .unwrap_or_default();
+            port.parse::<u16>().map_err(|_| log)
+        })
+        .await;
+        stack.refresher.run(&["refresh", ALICE], "").await;
+        let caller = stack.caller("metrics").await;
+        for _ in 0..3 {
+            assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 200);
+        }
+        let account = stack.refresher.account("one").await["id"].clone();
+        let account = account.as_str().expect("an id");
+        let of = format!("platform=\"openai\",account=\"{account}\"");
+        let socket = stack.refresher.file("run/refresher.sock");
+        let by_socket = reqwest::Client::builder().unix_socket(socket);
+        let by_socket = by_socket.build().expect("a client");
+        let by_port = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        for (client, url) in [
+            (by_socket, "http://refresher/metrics".to_owned()),
+            (by_port, format!("http://127.0.0.1:{address}/metrics")),
+        ] {
+            eventually("the numbers", RECORD_LIMIT, async || {
+                let page = client.get(&url).send().await.expect("an answer");
+                let page = page.text().await.expect("a page");
+                let lines = [
+                    format!("latchkey_requests_total{{{of},status=\"2xx\"}} 3"),
+                    format!("latchkey_tokens_total{{{of},kind=\"input\"}} 3"),
+                    "latchkey_accounts{status=\"active\"} 2".to_owned(),
+                    "latchkey_records_total{outcome=\"ingested\"} 3".to_owned(),
+                ];
+                let missing = lines
+                    .iter()
+                    .find(|line| !page.lines().any(|found| found == line.as_str()));
+                missing.map_or(Ok(()), |line| Err(format!("no {line}: {page}")))
+            })
+            .await;
+        }
     });
 }

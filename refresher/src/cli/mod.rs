@@ -13,6 +13,7 @@ pub mod status;
 pub mod usage;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::key_source::KeySource;
+use crate::metrics;
 use crate::platform::Catalog;
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::state::StateDir;
@@ -89,6 +91,12 @@ enum Command {
         /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
         #[arg(long, value_name = "FILE")]
         wasm: Option<PathBuf>,
+        /// Show metrics to Prometheus there as well, at /metrics; for example 127.0.0.1:9464
+        #[arg(long, value_name = "ADDRESS")]
+        metrics_listen: Option<SocketAddr>,
+        /// Let --metrics-listen be an address that other machines reach
+        #[arg(long, requires = "metrics_listen")]
+        metrics_anywhere: bool,
     },
     /// Log an account in through a browser
     Login(login::Login),
@@ -213,9 +221,16 @@ async fn mark_high_water(state: &StateDir, store: &Store) -> Result<(), Error> {
 impl Command {
     async fn run(self, context: Context) -> Result<(), Error> {
         match self {
-            Command::Serve { wasm } => {
+            Command::Serve {
+                wasm,
+                metrics_listen,
+                metrics_anywhere,
+            } => {
+                if let Some(address) = metrics_listen {
+                    metrics::check_address(address, metrics_anywhere)?;
+                }
                 let envoy = context.envoy(wasm);
-                crate::serve::run(context, envoy).await
+                crate::serve::run(context, envoy, metrics_listen).await
             }
             Command::Login(login) => login.run(&context).await,
             Command::Import(import) => import.run(&context).await,

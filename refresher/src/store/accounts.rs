@@ -31,6 +31,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Status; 4] = [
+        Status::Active,
+        Status::Disabled,
+        Status::NeedsLogin,
+        Status::Dead,
+    ];
+
     /// Its name in the database and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -42,15 +50,10 @@ impl Status {
     }
 
     pub(super) fn parse(text: &str) -> Result<Status> {
-        [
-            Status::Active,
-            Status::Disabled,
-            Status::NeedsLogin,
-            Status::Dead,
-        ]
-        .into_iter()
-        .find(|status| status.as_str() == text)
-        .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
+        Status::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `GET /healthz` (ARCHITECTURE.md, "The
+//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `GET /healthz`, `GET /metrics` (ARCHITECTURE.md, "The
 //! snapshot").
 
 pub mod reports;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::reports::{Batch, Records, Reports};
 use crate::id::AccountId;
+use crate::metrics::{self, Metrics};
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{Store, Taken};
 
@@ -39,6 +40,7 @@ struct Shared {
     store: Store,
     reports: Arc<Reports>,
     settled: watch::Receiver<u64>,
+    metrics: Metrics,
     shutdown: CancellationToken,
 }
 
@@ -48,12 +50,15 @@ pub fn router(
     store: Store,
     on_unauthorized: OnUnauthorized,
     settled: watch::Receiver<u64>,
+    metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Router {
+    let page = metrics::router(metrics.clone(), store.clone());
     let shared = Shared {
         reports: Arc::new(Reports::new(store.clone(), on_unauthorized)),
         store,
         settled,
+        metrics,
         shutdown,
     };
     Router::new()
@@ -64,6 +69,7 @@ pub fn router(
         )
         .route("/healthz", get(healthz))
         .with_state(shared)
+        .merge(page)
 }
 
 /// The query of a poll.
@@ -80,6 +86,7 @@ struct Poll {
 }
 
 async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Response {
+    shared.metrics.polled();
     let epoch = Epoch::try_from(poll.epoch).ok();
     let deadline = Instant::now() + Duration::from_secs(poll.wait).min(MAX_WAIT);
     let mut revisions = shared.store.revisions();
@@ -118,6 +125,10 @@ impl Shared {
             .store
             .take_records(*batch, records, SystemClock.now())
             .await?;
+        match taken {
+            Taken::New => self.metrics.ingested(records, *malformed),
+            Taken::Known => self.metrics.repeated(records),
+        }
         if *malformed > 0 && taken == Taken::New {
             tracing::warn!(
                 malformed,

@@ -38,7 +38,13 @@ async fn start() -> Server {
     });
     let shutdown = CancellationToken::new();
     let settled = store.revisions();
-    let router = router(store.clone(), on_unauthorized, settled, shutdown.clone());
+    let router = router(
+        store.clone(),
+        on_unauthorized,
+        settled,
+        Metrics::default(),
+        shutdown.clone(),
+    );
     let _lock = state.lock_serve().unwrap();
     let socket = Socket::bind(&state.socket(), Default::default())
         .await
@@ -205,6 +211,13 @@ async fn records_are_kept_once_and_a_malformed_one_costs_no_other() {
         .await
         .unwrap();
     assert_eq!((sums.len(), sums[0].requests), (1, 2));
+    let (status, page) = server.ask("GET", "/metrics", "").await;
+    let page = String::from_utf8(page).unwrap();
+    assert_eq!(status, 200);
+    for outcome in ["ingested\"} 2", "duplicate\"} 2", "malformed\"} 2"] {
+        let line = format!("latchkey_records_total{{outcome=\"{outcome}");
+        assert!(page.contains(&line), "{page}");
+    }
     let nameless = body.replace("0123", "wxyz");
     assert_eq!(server.ask("POST", "/reports", &nameless).await.0, 400);
 }

@@ -23,6 +23,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub struct Refresher {
     folder: PathBuf,
     serving: Option<Program>,
+    /// What `serve` is told beside.
+    arguments: Vec<String>,
 }
 
 impl Refresher {
@@ -38,6 +40,7 @@ impl Refresher {
         Self {
             folder: folder.to_owned(),
             serving: None,
+            arguments: Vec::new(),
         }
     }
 
@@ -59,10 +62,19 @@ impl Refresher {
         .await;
     }
 
+    /// [`Refresher::serve`] with more arguments.
+    pub async fn serve_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().copied().map(str::to_owned).collect();
+        self.serve().await;
+    }
+
     /// Starts the daemon.
     pub async fn start(&mut self) {
         let mut command = self.command(&[]);
-        command.arg("serve").env("LATCHKEY_LOG", "debug");
+        command
+            .arg("serve")
+            .args(&self.arguments)
+            .env("LATCHKEY_LOG", "debug");
         let log = self.folder.join("refresher.log");
         self.serving = Some(Program::start(command, &log).await);
     }

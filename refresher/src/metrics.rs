@@ -1,0 +1,334 @@
+//! What the refresher counts, for Prometheus.
+//!
+//! Nothing here is kept: the numbers begin with the process, as Prometheus expects of counters. Labels hold ids and
+//! words of ours, never a name that people gave, and each has at most [`MAX_VALUES`] values.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use latchkey::meter::record::Record;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::credential::OAuthTokens;
+use crate::refresh::engine::TokenEndpoint;
+use crate::refresh::outcome::Outcome;
+use crate::store::{Status, Store};
+
+/// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].
+pub const MAX_VALUES: usize = 500;
+/// Stands for the values beyond [`MAX_VALUES`].
+const OTHER: &str = "other";
+/// Stands for an account or platform that a request did not have.
+const NONE: &str = "none";
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The numbers. Clones are the same ones.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    requests: Family<OfRequest, Counter>,
+    tokens: Family<OfTokens, Counter>,
+    records: Family<OfOutcome, Counter>,
+    refreshes: Family<OfOutcome, Counter>,
+    polls: Counter,
+    accounts: Family<OfStatus, Gauge>,
+    revision: Gauge,
+    account_ids: Values,
+    platform_ids: Values,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRequest {
+    platform: String,
+    account: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTokens {
+    platform: String,
+    account: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStatus {
+    status: &'static str,
+}
+
+/// The values that a label has had.
+#[derive(Debug, Default)]
+struct Values(Mutex<HashSet<String>>);
+
+impl Values {
+    /// The value as it is shown: itself, or [`OTHER`] where there are too many already.
+    fn shown(&self, value: Option<&str>) -> String {
+        let value = value.unwrap_or(NONE);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.contains(value) {
+            if seen.len() >= MAX_VALUES {
+                return OTHER.to_owned();
+            }
+            seen.insert(value.to_owned());
+        }
+        value.to_owned()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut registry = Registry::with_prefix("latchkey");
+        let inner = Inner {
+            requests: Family::default(),
+            tokens: Family::default(),
+            records: Family::default(),
+            refreshes: Family::default(),
+            polls: Counter::default(),
+            accounts: Family::default(),
+            revision: Gauge::default(),
+            account_ids: Values::default(),
+            platform_ids: Values::default(),
+            registry: Registry::default(),
+        };
+        let requests =
+            "Requests by the class of their status; none: the caller went away before an answer";
+        registry.register("requests", requests, inner.requests.clone());
+        let tokens = "Tokens; cached is a part of input, reasoning a part of output";
+        registry.register("tokens", tokens, inner.tokens.clone());
+        let records = "Records of requests that came from Envoy";
+        registry.register("records", records, inner.records.clone());
+        let refreshes = "Calls to token endpoints";
+        registry.register("refreshes", refreshes, inner.refreshes.clone());
+        registry.register("polls", "Polls of the snapshot", inner.polls.clone());
+        registry.register("accounts", "Accounts by status", inner.accounts.clone());
+        let revision = "The revision of the snapshot";
+        registry.register("snapshot_revision", revision, inner.revision.clone());
+        Metrics(Arc::new(Inner { registry, ..inner }))
+    }
+}
+
+impl Metrics {
+    /// Counts records that were taken, and how many of their batch could not be read.
+    pub fn ingested(&self, records: &[Record], malformed: usize) {
+        for record in records {
+            self.request(record);
+        }
+        self.records("ingested", records.len());
+        self.records("malformed", malformed);
+    }
+
+    /// Counts records that had been taken before.
+    pub fn repeated(&self, records: &[Record]) {
+        self.records("duplicate", records.len());
+    }
+
+    /// Counts a poll of the snapshot.
+    pub fn polled(&self) {
+        self.0.polls.inc();
+    }
+
+    fn records(&self, outcome: &'static str, number: usize) {
+        let records = self.0.records.get_or_create(&OfOutcome { outcome });
+        records.inc_by(number as u64);
+    }
+
+    fn request(&self, record: &Record) {
+        let Inner {
+            requests,
+            tokens,
+            account_ids,
+            platform_ids,
+            ..
+        } = &*self.0;
+        let account = account_ids.shown(record.account.as_ref().map(|id| id.as_str()));
+        let platform = platform_ids.shown(record.platform.as_ref().map(|id| id.as_str()));
+        let status = match record.status {
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            500..=599 => "5xx",
+            _ => NONE,
+        };
+        if let Some(usage) = record.usage {
+            for (kind, number) in [
+                ("input", usage.input),
+                ("cached", usage.cached_input),
+                ("output", usage.output),
+                ("reasoning", usage.reasoning),
+            ] {
+                let (platform, account) = (platform.clone(), account.clone());
+                let labels = OfTokens {
+                    platform,
+                    account,
+                    kind,
+                };
+                tokens.get_or_create(&labels).inc_by(number);
+            }
+        }
+        let labels = OfRequest {
+            platform,
+            account,
+            status,
+        };
+        requests.get_or_create(&labels).inc();
+    }
+
+    /// The page that Prometheus reads.
+    ///
+    /// # Errors
+    /// If the store fails.
+    async fn page(&self, store: &Store) -> crate::store::Result<String> {
+        let accounts = store.accounts().await?;
+        let (_, revision) = store.head().await?;
+        for status in Status::ALL {
+            let count = accounts.iter().filter(|account| account.status == status);
+            let labels = OfStatus {
+                status: status.as_str(),
+            };
+            let gauge = self.0.accounts.get_or_create(&labels);
+            gauge.set(i64::try_from(count.count()).unwrap_or(i64::MAX));
+        }
+        self.0
+            .revision
+            .set(i64::try_from(revision).unwrap_or(i64::MAX));
+        let mut page = String::new();
+        // Writing to a String does not fail.
+        let _ = text::encode(&mut page, &self.0.registry);
+        Ok(page)
+    }
+}
+
+/// `GET /metrics`, and nothing else.
+pub fn router(metrics: Metrics, store: Store) -> Router {
+    Router::new()
+        .route("/metrics", get(show))
+        .with_state((metrics, store))
+}
+
+async fn show(State((metrics, store)): State<(Metrics, Store)>) -> Response {
+    match metrics.page(&store).await {
+        Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot show metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Whether metrics may be shown at `address`: on this machine alone, unless `anywhere` was asked for.
+///
+/// # Errors
+/// With a message for a person.
+pub fn check_address(address: SocketAddr, anywhere: bool) -> Result<(), String> {
+    if address.ip().is_loopback() || anywhere {
+        Ok(())
+    } else {
+        Err(format!(
+            "--metrics-listen {address}: expected an address of this machine alone, like 127.0.0.1:9464; the page says \
+             which accounts there are and how much they are used. To show it to others all the same, add \
+             --metrics-anywhere"
+        ))
+    }
+}
+
+/// A token endpoint whose calls are counted.
+#[derive(Debug)]
+pub struct Counted<E>(pub E, pub Metrics);
+
+impl<E: TokenEndpoint> TokenEndpoint for Counted<E> {
+    async fn refresh(&self, platform: &str, tokens: &OAuthTokens) -> Outcome {
+        let Counted(endpoint, metrics) = self;
+        let outcome = endpoint.refresh(platform, tokens).await;
+        let word = match &outcome {
+            Outcome::Fresh(_) => "ok",
+            Outcome::Permanent { .. } => "login_ended",
+            Outcome::Transient { .. } | Outcome::NotSent { .. } | Outcome::Unknown { .. } => {
+                "failed"
+            }
+        };
+        let labels = OfOutcome { outcome: word };
+        metrics.0.refreshes.get_or_create(&labels).inc();
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::state::StateDir;
+
+    fn record(account: &str, status: u16) -> Record {
+        let record = json!({
+            "at": 5, "key": "key_1", "pool": "default", "account": account, "platform": "openai", "dialect": "chat",
+            "status": status, "attempts": 1, "duration_ms": 9, "completeness": "whole",
+            "usage": {"input": 10, "output": 5, "cached_input": 4, "cache_write": 0, "reasoning": 2, "total": 15},
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_page_counts_and_its_labels_are_bounded() {
+        let outer = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&outer.path().join("state")).unwrap();
+        let store = Store::open(&state, crate::key_source::fixed(1))
+            .await
+            .unwrap();
+        let metrics = Metrics::default();
+        metrics.ingested(&[record("acc_1", 200), record("acc_1", 200)], 3);
+        metrics.repeated(&[record("acc_1", 200)]);
+        metrics.polled();
+        let many: Vec<_> = (0..2 * MAX_VALUES)
+            .map(|number| record(&format!("acc_many_{number}"), 0))
+            .collect();
+        metrics.ingested(&many, 0);
+        let page = metrics.page(&store).await.unwrap();
+        for line in [
+            "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",
+            "latchkey_tokens_total{platform=\"openai\",account=\"acc_1\",kind=\"cached\"} 8",
+            "latchkey_records_total{outcome=\"malformed\"} 3",
+            "latchkey_records_total{outcome=\"duplicate\"} 1",
+            "latchkey_records_total{outcome=\"ingested\"} 1002",
+            "latchkey_requests_total{platform=\"openai\",account=\"other\",status=\"none\"} 501",
+            "latchkey_accounts{status=\"needs_login\"} 0",
+            "latchkey_polls_total 1",
+            "latchkey_snapshot_revision 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}: {page}");
+        }
+        let accounts = page.matches("latchkey_requests_total{").count();
+        assert_eq!(accounts, MAX_VALUES + 1);
+    }
+
+    #[test]
+    fn metrics_stay_on_this_machine_unless_told() {
+        let address = |text: &str| text.parse().unwrap();
+        for local in ["127.0.0.1:9464", "[::1]:9464", "127.8.8.8:1"] {
+            assert_eq!(check_address(address(local), false), Ok(()));
+        }
+        for open in ["0.0.0.0:9464", "[::]:9464", "10.0.0.7:9464"] {
+            let refused = check_address(address(open), false).unwrap_err();
+            assert!(refused.contains("--metrics-anywhere"), "{refused}");
+            assert_eq!(check_address(address(open), true), Ok(()));
+        }
+    }
+}
