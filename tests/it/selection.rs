@@ -343,6 +343,54 @@ fn policies_tiers_and_weights_hold() {
     });
 }
 
+/// What platforms say of the accounts' windows, in good answers, decides who is next.
+#[test]
+fn quota_decides_where_the_policy_goes_by_it() {
+    run(async {
+        let names = ["scarce", "plenty"];
+        let pool = |id, policy| Pool {
+            id,
+            policy,
+            members: members(&names),
+            key: json!({}),
+        };
+        let pools = [
+            pool("left", "most_quota_left"),
+            pool("soon", "soonest_reset_first"),
+        ];
+        let accounts = names.map(|name| (name, json!({})));
+        let fleet = Fleet::of("selection-quota", &accounts, &pools).await;
+        for (name, remaining, reset) in [("scarce", "20", "30m"), ("plenty", "80", "50m")] {
+            let fault = json!({
+                "target": "upstream", "account": name, "status": 200, "body": format!("{{\"x\":\"Hello from {name}\"}}"),
+                "headers": {
+                    "content-type": "application/json", "x-ratelimit-limit-tokens": "100",
+                    "x-ratelimit-remaining-tokens": remaining, "x-ratelimit-reset-tokens": reset,
+                },
+            });
+            fleet.stack.sim.add_fault(fault).await;
+        }
+        for (pool, expected) in [("left", "plenty"), ("soon", "scarce")] {
+            let caller = fleet.stack.caller(pool);
+            eventually(
+                "the policy's account",
+                Duration::from_secs(20),
+                async || {
+                    let mut servers = Vec::new();
+                    for _ in 0..4 {
+                        servers.push(server(&ask(&caller, "gpt-5.6").await));
+                    }
+                    holds(servers.iter().all(|name| name == expected), || {
+                        format!("{servers:?}")
+                    })
+                },
+            )
+            .await;
+        }
+        fleet.is_unharmed().await;
+    });
+}
+
 /// One connection is one worker's, which counts what is under way with each account.
 #[test]
 fn the_idler_account_gets_the_next_request() {
