@@ -165,6 +165,15 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
         }
         assert_eq!(refresher.log_lines("is cooling down", "limited"), 1);
 
+        // Neither tells the refresher anything about what it told them: there is an end of news.
+        eventually("no more news", Duration::from_secs(15), async || {
+            let revision = pool.stack.envoy.revision().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = [pool.stack.envoy.revision().await, second.revision().await];
+            holds(now == [revision; 2], || format!("{revision}, then {now:?}"))
+        })
+        .await;
+
         pool.stack.envoy.kill().await;
         pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
         eventually("the first Envoy is back", SPREAD_LIMIT, async || {
