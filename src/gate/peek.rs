@@ -7,6 +7,9 @@
 //! [`Facts::models_differ`] tells of two models. It does not check that the rest is JSON: that is
 //! the platform's business.
 
+mod text;
+
+use self::text::Text;
 use crate::{header::HeaderText, meter::find::find_either};
 
 /// The most bytes of a body that are held back for the sake of what they may say. The virtual
@@ -119,28 +122,6 @@ enum Member {
     Store,
     Metadata,
     Session(SessionName),
-}
-
-/// A text with its escapes undone, up to a bound.
-#[derive(Debug, Default)]
-struct Text {
-    bytes: Vec<u8>,
-    most: usize,
-    escape: Escape,
-    /// The first half of a surrogate pair.
-    high: Option<u32>,
-    /// Too long, or not text.
-    unfit: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Escape {
-    #[default]
-    No,
-    /// After the `\`.
-    Begun,
-    /// In the digits of `\u`.
-    Digits { count: u8, value: u32 },
 }
 
 // === impl Peek ===
@@ -277,7 +258,7 @@ impl Peek {
     }
 
     fn read_text(&mut self, rest: &mut &[u8]) {
-        if self.text.escape != Escape::No {
+        if self.text.is_in_escape() {
             if let Some(byte) = rest.split_off_first() {
                 self.text.unescape(*byte);
             }
@@ -286,7 +267,7 @@ impl Peek {
         let (piece, end) = split(rest);
         self.text.push(piece);
         match end {
-            Some(b'\\') => self.text.escape = Escape::Begun,
+            Some(b'\\') => self.text.begin_escape(),
             Some(_) if self.state == State::Name => {
                 self.member = self.named();
                 self.state = State::BeforeColon;
@@ -416,92 +397,6 @@ fn split<'a>(rest: &mut &'a [u8]) -> (&'a [u8], Option<u8>) {
     };
     *rest = after;
     (piece, rest.split_off_first().copied())
-}
-
-// === impl Text ===
-
-impl Text {
-    /// An empty text that may grow to `most` bytes.
-    fn of(most: usize) -> Self {
-        Self {
-            most,
-            ..Self::default()
-        }
-    }
-
-    fn push(&mut self, piece: &[u8]) {
-        if piece.is_empty() {
-            return;
-        }
-        let fits = self.bytes.len().saturating_add(piece.len()) <= self.most;
-        if fits && self.high.is_none() && !self.unfit {
-            self.bytes.extend_from_slice(piece);
-        } else {
-            self.unfit = true;
-        }
-    }
-
-    /// Takes a byte of an escape.
-    fn unescape(&mut self, byte: u8) {
-        self.escape = match (self.escape, byte) {
-            (Escape::Begun, b'u') => Escape::Digits { count: 0, value: 0 },
-            (Escape::Begun, byte) => {
-                match byte {
-                    b'"' | b'\\' | b'/' => self.push(&[byte]),
-                    b'b' => self.push(b"\x08"),
-                    b'f' => self.push(b"\x0c"),
-                    b'n' => self.push(b"\n"),
-                    b'r' => self.push(b"\r"),
-                    b't' => self.push(b"\t"),
-                    _ => self.unfit = true,
-                }
-                Escape::No
-            }
-            (Escape::Digits { count, value }, byte) => {
-                let digit = char::from(byte).to_digit(16);
-                self.unfit |= digit.is_none();
-                let value = value << 4 | digit.unwrap_or_default();
-                if count < 3 {
-                    let count = count.saturating_add(1);
-                    Escape::Digits { count, value }
-                } else {
-                    self.push_unit(value);
-                    Escape::No
-                }
-            }
-            (Escape::No, _) => Escape::No,
-        };
-    }
-
-    /// Takes one unit of UTF-16.
-    fn push_unit(&mut self, unit: u32) {
-        let code = match (self.high.take(), unit) {
-            (None, 0xd800..=0xdbff) => {
-                self.high = Some(unit);
-                return;
-            }
-            (Some(high), 0xdc00..=0xdfff) => {
-                let (high, low) = (high & 0x3ff, unit & 0x3ff);
-                (high << 10 | low).saturating_add(0x1_0000)
-            }
-            (Some(_), _) => {
-                self.unfit = true;
-                return;
-            }
-            (None, unit) => unit,
-        };
-        match char::from_u32(code) {
-            Some(char) => self.push(char.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => self.unfit = true,
-        }
-    }
-
-    fn finish(self) -> Option<String> {
-        if self.unfit || self.high.is_some() {
-            return None;
-        }
-        String::from_utf8(self.bytes).ok()
-    }
 }
 
 #[cfg(test)]
