@@ -44,6 +44,12 @@ CREATE TABLE accounts (
     first_unanswered_at INTEGER,
     failures            INTEGER NOT NULL DEFAULT 0,
     retry_at            INTEGER,
+    -- Limits; NULL for none. The day begins at midnight in `time_zone`, NULL for UTC.
+    requests_per_minute INTEGER CHECK (requests_per_minute > 0),
+    tokens_per_minute   INTEGER CHECK (tokens_per_minute > 0),
+    tokens_per_day      INTEGER CHECK (tokens_per_day > 0),
+    concurrent_streams  INTEGER CHECK (concurrent_streams > 0),
+    time_zone           TEXT,
     created_at          INTEGER NOT NULL,
     -- Those that it serves, a JSON list of patterns; an empty one means all.
     models              TEXT    NOT NULL DEFAULT '[]',
@@ -80,6 +86,13 @@ CREATE TABLE client_keys (
     may_choose_account INTEGER NOT NULL DEFAULT 0 CHECK (may_choose_account IN (0, 1)),
     created_at INTEGER NOT NULL,
     revoked_at INTEGER,
+    expires_at INTEGER,
+    -- As those of accounts.
+    requests_per_minute INTEGER CHECK (requests_per_minute > 0),
+    tokens_per_minute   INTEGER CHECK (tokens_per_minute > 0),
+    tokens_per_day      INTEGER CHECK (tokens_per_day > 0),
+    concurrent_streams  INTEGER CHECK (concurrent_streams > 0),
+    time_zone           TEXT,
     revision   INTEGER NOT NULL UNIQUE
 ) STRICT;
 

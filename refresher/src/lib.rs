@@ -13,6 +13,7 @@ pub mod import;
 pub mod kernel_keyring;
 pub mod key_file;
 pub mod key_source;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod oauth;

@@ -43,6 +43,8 @@ pub struct Passage {
     pub lacks: Lacks,
     /// It asks for this account and no other.
     pub wish: bool,
+    /// Whose context at the gate holds the request's streams, where such are limited.
+    pub slot: Option<u32>,
 }
 
 /// An absolute URL without a query, in visible ASCII; empty where the request's own is not so, or
@@ -121,6 +123,7 @@ impl Passage {
             session,
             lacks,
             wish,
+            slot,
         } = self;
         let mut text = format!("account={account} key={key} pool={pool} url={}", url.0);
         // Writing to a String does not fail.
@@ -141,6 +144,9 @@ impl Passage {
             let _ = write!(text, " id={id}");
         }
         let _ = write!(text, " at={at} pass={pass}");
+        if let Some(slot) = slot {
+            let _ = write!(text, " slot={slot}");
+        }
         if *since > 0 {
             let _ = write!(text, " since={since} tried=");
             for (index, (id, generation)) in tried.iter().enumerate() {
@@ -188,6 +194,10 @@ impl Passage {
                 store_false: has("lacks=store_false"),
             },
             wish: has("wish=account"),
+            slot: match field("slot") {
+                Some(slot) => Some(slot.parse().ok()?),
+                None => None,
+            },
         })
     }
 
@@ -238,6 +248,7 @@ mod tests {
             session: None,
             lacks: Lacks::default(),
             wish: false,
+            slot: None,
         }
     }
 
@@ -250,6 +261,7 @@ mod tests {
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");
+        second.slot = Some(7);
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
         let told = Passage {
             model: HeaderText::try_from("gpt-6.1-sol").ok(),

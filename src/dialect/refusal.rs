@@ -6,7 +6,10 @@ use std::borrow::Cow;
 use serde_json::json;
 
 use super::Dialect;
-use crate::{gate::select::Out, header::HeaderText, id::Id, snapshot::Requirement};
+use crate::{
+    gate::select::Out, header::HeaderText, id::Id, limit::Reached, snapshot::Requirement,
+    verdict::time,
+};
 
 /// The header with our own error code.
 pub const ERROR_HEADER: &str = "x-latchkey-error";
@@ -23,6 +26,10 @@ pub enum Refusal {
     AmbiguousKey,
     /// A client key that is unknown or revoked.
     UnknownKey,
+    /// A client key that has ended; its name, where it is known.
+    KeyExpired(Option<HeaderText>),
+    /// The client key is at one of its limits.
+    Limit(AtLimit),
     /// A path that no platform of the snapshot serves.
     UnknownPath,
     /// A path that is served with another method.
@@ -75,6 +82,17 @@ pub struct AllOut {
     pub retry_after: Option<u32>,
 }
 
+/// A client key at one of its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtLimit {
+    /// The key's name, where it is known.
+    pub key: Option<HeaderText>,
+    /// Which limit.
+    pub reached: Reached,
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
 /// What the caller gets.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -93,7 +111,8 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::AmbiguousKey | Self::Unmet { .. } => 400,
-            Self::NoKey | Self::UnknownKey => 401,
+            Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
+            Self::Limit(_) => 429,
             Self::ModelNotAllowed(_) | Self::ChoiceNotAllowed => 403,
             Self::UnknownPath | Self::ModelNotServed { .. } => 404,
             Self::Method => 405,
@@ -114,6 +133,8 @@ impl Refusal {
             Self::NoKey => "latchkey_no_key",
             Self::AmbiguousKey => "latchkey_ambiguous_key",
             Self::UnknownKey => "latchkey_unknown_key",
+            Self::KeyExpired(_) => "latchkey_key_expired",
+            Self::Limit(_) => "latchkey_limit",
             Self::UnknownPath => "latchkey_unknown_path",
             Self::Method => "latchkey_method_not_allowed",
             Self::Upgrade => "latchkey_no_upgrade",
@@ -143,6 +164,13 @@ impl Refusal {
             Self::UnknownKey => {
                 "This client key is unknown or revoked. Ask whoever runs the gateway for a key (refresher keys create)."
             }
+            Self::KeyExpired(name) => {
+                return Cow::Owned(format!(
+                    "The client key{} has expired. Ask whoever runs the gateway for another one, or for more time (refresher keys set).",
+                    named(name.as_ref())
+                ));
+            }
+            Self::Limit(limit) => return Cow::Owned(limit.message()),
             Self::UnknownPath => "The gateway serves no such path.",
             Self::Method => "The gateway serves this path with another method.",
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
@@ -203,6 +231,7 @@ impl Refusal {
         match self {
             Self::NotReady | Self::NoCredential => Some(1),
             Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
+            Self::Limit(limit) => Some(limit.retry_after()),
             Self::Unreachable => Some(5),
             Self::NoAccount | Self::NoPool => Some(30),
             _ => None,
@@ -239,7 +268,7 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             headers.push(("retry-after", seconds.to_string()));
         }
-        if matches!(self, Self::NoKey | Self::UnknownKey) {
+        if self.status() == 401 {
             headers.push(("www-authenticate", "Bearer".to_owned()));
         }
         Reply {
@@ -258,6 +287,43 @@ impl Reply {
         let mut headers = self.headers.iter();
         let code = headers.find(|(name, _)| *name == ERROR_HEADER);
         code.map(|(_, code)| code.as_str())
+    }
+}
+
+/// A name in a message, with a space before it; nothing where there is none.
+fn named(name: Option<&HeaderText>) -> String {
+    name.map_or_else(String::new, |name| format!(" \"{}\"", name.as_str()))
+}
+
+// === impl AtLimit ===
+
+impl AtLimit {
+    /// In whole seconds, rounded up: a request that comes then is let through, if no other comes
+    /// first.
+    fn retry_after(&self) -> u32 {
+        let left = self
+            .reached
+            .until
+            .map(|until| until.saturating_sub(self.now));
+        let seconds = left.unwrap_or_default().div_ceil(1_000).max(1);
+        u32::try_from(seconds).unwrap_or(u32::MAX)
+    }
+
+    fn message(&self) -> String {
+        let Reached {
+            limit,
+            allowed,
+            until,
+        } = self.reached;
+        let end = match until {
+            Some(until) => format!("at {}", time::to_rfc3339(until)),
+            None => "when one of its requests ends".to_owned(),
+        };
+        format!(
+            "The client key{} is at the limit that the gateway's operator set for it: {allowed} {}. The limit ends {end}.",
+            named(self.key.as_ref()),
+            limit.unit()
+        )
     }
 }
 
@@ -301,6 +367,46 @@ mod tests {
         assert_eq!(body["error"]["code"], "latchkey_unknown_key");
         assert!(body["error"]["param"].is_null());
         assert_eq!(reply.status, 401);
+    }
+
+    #[test]
+    fn a_limit_says_which_whose_and_until_when() {
+        use crate::limit::Limit;
+        let at = |limit, until| {
+            Refusal::Limit(AtLimit {
+                key: Some(HeaderText::try_from("alice").unwrap()),
+                reached: Reached {
+                    limit,
+                    allowed: 60,
+                    until,
+                },
+                now: 1_790_000_000_001,
+            })
+        };
+        let reply = at(Limit::RequestsPerMinute, Some(1_790_000_030_000)).reply(Dialect::Messages);
+        assert_eq!(reply.status, 429);
+        assert!(reply.headers.contains(&("retry-after", "30".to_owned())));
+        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        assert_eq!(body["error"]["type"], "rate_limit_error");
+        assert_eq!(body["error"]["code"], "latchkey_limit");
+        assert_eq!(
+            body["error"]["message"],
+            "The client key \"alice\" is at the limit that the gateway's operator set for it: 60 requests a minute. The limit ends at 2026-09-21T14:13:50Z."
+        );
+        let reply = at(Limit::ConcurrentStreams, None).reply(Dialect::Chat);
+        assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
+        assert!(
+            reply.body.contains("60 requests at the same time"),
+            "{}",
+            reply.body
+        );
+        let reply = Refusal::KeyExpired(None).reply(Dialect::Responses);
+        assert_eq!(reply.status, 401);
+        assert!(
+            reply.body.contains("The client key has expired"),
+            "{}",
+            reply.body
+        );
     }
 
     #[test]

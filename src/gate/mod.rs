@@ -24,6 +24,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     health::Board,
     id::Id,
+    limit::FullAccounts,
     meter::record::Record,
     snapshot::{Account, KeyHash, Models, View},
 };
@@ -52,6 +53,8 @@ pub struct Knowledge<'a> {
     pub view: Option<&'a View>,
     /// The accounts that are out.
     pub board: &'a Board,
+    /// The accounts that are at a limit.
+    pub full: &'a FullAccounts,
     /// Unix milliseconds.
     pub now: u64,
     /// The number of this pass in its VM.
@@ -132,6 +135,16 @@ impl Request {
         Id::try_from(id.ok()?).ok()
     }
 
+    /// What it is known by from its last pass, if it has had one.
+    pub fn passed(&self) -> Option<&Passage> {
+        self.passed.as_ref()
+    }
+
+    /// The answer of a refusal, in the dialect that its caller speaks.
+    pub fn refused(&self, refusal: &Refusal) -> Reply {
+        refusal.reply(Head::of(&self.headers).dialect)
+    }
+
     /// The request with what its body says.
     pub fn with_facts(self, facts: Facts) -> Self {
         Self { facts, ..self }
@@ -172,7 +185,7 @@ impl Gate {
         knowledge: &Knowledge<'_>,
     ) -> Result<Result<Wanted, Reply>, Refusal> {
         let view = knowledge.view.ok_or(Refusal::NotReady)?;
-        let subject = Subject::of(request, view)?;
+        let subject = Subject::of(request, view, knowledge.now)?;
         if request.headers.first("upgrade").is_some() || head.method == b"CONNECT" {
             return Err(Refusal::Upgrade);
         }
@@ -212,7 +225,7 @@ impl Gate {
             view, now, pass, ..
         } = *knowledge;
         let view = view.ok_or(Refusal::NotReady)?;
-        let subject = Subject::of(request, view)?;
+        let subject = Subject::of(request, view, now)?;
         let Subject { key, pool, .. } = subject;
         let passed = request.passed.as_ref();
         let model = subject.model.map(HeaderText::as_str);
@@ -225,6 +238,7 @@ impl Gate {
             session: subject.session,
             now,
             board: knowledge.board,
+            full: knowledge.full,
             tried: passed.map_or(&[], |passed| &passed.tried),
             model,
             lacks: subject.lacks,
@@ -276,6 +290,7 @@ impl Gate {
                     session: subject.session,
                     lacks: subject.lacks,
                     wish: subject.wish.is_some(),
+                    slot: None,
                 },
                 account,
             })),
@@ -293,7 +308,7 @@ impl Gate {
         }
         let view = knowledge.view?;
         let key = view.key(request.key.as_ref()?)?;
-        let subject = Subject::of(request, view);
+        let subject = Subject::of(request, view, knowledge.now);
         let pool = subject.map_or_else(|_| key.pool.clone(), |subject| subject.pool.clone());
         let model = request.facts.model.as_ref();
         Some(Record {
@@ -309,6 +324,7 @@ impl Gate {
             session: None,
             now: knowledge.now,
             board: knowledge.board,
+            full: knowledge.full,
             tried: &passage.tried,
             model: passage.model.as_ref().map(HeaderText::as_str),
             lacks: passage.lacks,
@@ -368,7 +384,7 @@ impl Tables {
 
 impl<'a> Subject<'a> {
     /// What a request is, by its client key and its body, or by what the filter state says.
-    fn of(request: &'a Request, view: &'a View) -> Result<Self, Refusal> {
+    fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
         if let Some(passed) = &request.passed {
             return Ok(Self {
                 key: &passed.key,
@@ -383,6 +399,9 @@ impl<'a> Subject<'a> {
         let Request { headers, facts, .. } = request;
         let hash = request.key.as_ref().ok_or(Refusal::NoKey)?;
         let key = view.key(hash).ok_or(Refusal::UnknownKey)?;
+        if key.is_expired(now) {
+            return Err(Refusal::KeyExpired(key.name.clone()));
+        }
         let pool = match headers.first(POOL_HEADER) {
             None => &key.pool,
             Some(wish) => {

@@ -36,12 +36,14 @@ fn request<'a>(extra: &[(&'a str, &'a str)]) -> HeaderMap {
 }
 
 static NOBODY: Board = Board::new();
+static NOBODY_FULL: FullAccounts = FullAccounts::new();
 
 /// A snapshot, nobody out, the start of time, and no patience.
 fn knowing(view: Option<&View>) -> Knowledge<'_> {
     Knowledge {
         view,
         board: &NOBODY,
+        full: &NOBODY_FULL,
         now: 0,
         pass: 0,
         may_wait: false,

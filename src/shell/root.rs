@@ -21,8 +21,8 @@ use crate::sync::poll::Poll;
 /// when it comes; this bounds how late the first poll, a lease taken over, and a report are.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the refresher may take over a batch of reports or records.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the refresher may take over a batch of reports or records, or over counts.
+const POST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The root context of one plugin in one VM.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(super) struct Root {
     poll: Option<u32>,
     report: Option<u32>,
     records: Option<u32>,
+    counts: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +77,19 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         let due = vm::with(vm::Vm::tick).unwrap_or_default();
         if let Some(body) = due.report {
-            self.report = self.post(&body);
+            self.report = self.post("/reports", &body);
             if self.report.is_none() {
                 vm::with(|vm| vm.reported(b""));
             }
         }
         if let Some(body) = due.records {
-            self.records = self.post(&body);
+            self.records = self.post("/reports", &body);
             if self.records.is_none() {
                 vm::with(|vm| vm.recorded(b""));
             }
+        }
+        if let Some(body) = due.counts {
+            self.send_counts(&body);
         }
         self.send_poll(due.poll);
         look_at_waiting(self.id);
@@ -128,6 +132,11 @@ impl Context for Root {
         } else if self.records == Some(token) {
             self.records = None;
             vm::with(|vm| vm.recorded(&status));
+        } else if self.counts == Some(token) {
+            self.counts = None;
+            let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
+            let body = body.ok().flatten().unwrap_or_default();
+            vm::with(|vm| vm.counted(&status, &body));
         }
     }
 }
@@ -144,6 +153,7 @@ impl Root {
             poll: None,
             report: None,
             records: None,
+            counts: None,
         }
     }
 
@@ -162,15 +172,21 @@ impl Root {
         }
     }
 
-    /// Posts a batch; the call's number, if it could be sent.
-    fn post(&self, batch: &str) -> Option<u32> {
+    fn send_counts(&mut self, body: &str) {
+        self.counts = self.post("/counts", body);
+        if self.counts.is_none() {
+            vm::with(|vm| vm.counted(b"", b""));
+        }
+    }
+
+    fn post(&self, path: &str, body: &str) -> Option<u32> {
         let headers = vec![
             (":method", "POST"),
-            (":path", "/reports"),
+            (":path", path),
             (":authority", "refresher"),
             ("content-type", "application/json"),
         ];
-        let body = Some(batch.as_bytes());
-        hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], REPORT_TIMEOUT).ok()
+        let body = Some(body.as_bytes());
+        hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], POST_TIMEOUT).ok()
     }
 }

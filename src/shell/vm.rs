@@ -1,6 +1,6 @@
 //! What the contexts of one VM share.
 
-use std::{borrow::Cow, cell::RefCell, collections::HashMap};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc};
 
 use super::{
     config::Config,
@@ -14,6 +14,7 @@ use crate::{
     header::HeaderText,
     health::{Change, MAX_ENTRIES, quota::Known},
     id::Id,
+    limit::{Asked, Limiter, limited, settle::Settler, table},
     meter::record::Record,
     snapshot::{Account, View},
     sync::{
@@ -54,6 +55,7 @@ pub(super) struct Vm {
     /// Each context's request that was sent on.
     sent: HashMap<u32, SentOn>,
     totals: Totals,
+    limiter: Limiter,
     settings: Settings,
     /// Unix milliseconds at the last tick: exact enough for expiry, and a hostcall a request less.
     now: u64,
@@ -111,6 +113,7 @@ struct Settings {
 struct Sync {
     holder: Holder,
     poller: Poller,
+    settler: Settler,
     metrics: Metrics,
     told: Told,
     /// When the refresher is to hear of quotas next, and of what it has not said that it has, in
@@ -141,6 +144,8 @@ pub(super) struct Due {
     pub(super) report: Option<String>,
     /// Another one, of records.
     pub(super) records: Option<String>,
+    /// A body to `POST` to `/counts`.
+    pub(super) counts: Option<String>,
 }
 
 /// Runs `f` on the VM's state. None where a callback runs inside another, which Envoy does not
@@ -161,8 +166,12 @@ impl Vm {
             refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
         };
         if self.sync.is_none() {
+            let holder = Holder::register(&mut self.shared);
+            table::prepare(&mut self.shared, &envoy::seed());
+            self.limiter = Limiter::new(holder.number());
             self.sync = Some(Sync {
-                holder: Holder::register(&mut self.shared),
+                holder,
+                settler: Settler::default(),
                 poller: Poller::new(config.poll_wait_seconds),
                 metrics: Metrics {
                     revision: Metric::gauge("snapshot_revision"),
@@ -191,19 +200,23 @@ impl Vm {
         let totals = std::mem::take(&mut self.totals);
         sync.metrics.count(&totals, self.records.take_dropped());
         let records = self.records.next(sync.holder.number(), self.now);
-        let poll = if sync.holder.hold(&mut self.shared, self.now) {
-            let poll = sync.poller.poll(&self.shared, self.now);
+        self.limiter.tick(&mut self.shared, self.now);
+        let (mut poll, mut counts) = (None, None);
+        if sync.holder.hold(&mut self.shared, self.now) {
+            poll = sync.poller.poll(&self.shared, self.now);
+            let view = self.follower.view(&self.shared);
+            if view.is_some_and(View::has_limits) {
+                counts = sync.settler.next(&mut self.shared, self.now);
+            }
             self.tell();
-            poll
-        } else {
-            None
-        };
+        }
         let number = self.sync.as_ref().map(|sync| sync.holder.number());
         let report = number.and_then(|number| self.reports.next(number, self.now));
         Due {
             poll,
             report,
             records,
+            counts,
         }
     }
 
@@ -291,6 +304,14 @@ impl Vm {
         self.records.answered(status, self.now);
     }
 
+    /// Takes the answer to what was counted; empty where it could not be sent.
+    pub(super) fn counted(&mut self, status: &[u8], body: &[u8]) {
+        if let Some(sync) = &mut self.sync {
+            sync.settler
+                .answered(&mut self.shared, status, body, self.now);
+        }
+    }
+
     /// Unix milliseconds.
     pub(super) fn now(&self) -> u64 {
         self.now
@@ -303,6 +324,7 @@ impl Vm {
         let knowledge = Knowledge {
             view: self.follower.held(),
             board: self.follower.board(),
+            full: self.limiter.full(),
             now: self.now,
             pass: 0,
             may_wait: false,
@@ -328,11 +350,24 @@ impl Vm {
     /// Keeps the record of a request that has come to its end.
     pub(super) fn keep(&mut self, record: Record) {
         let usage = record.usage.unwrap_or_default();
+        self.charge(&record, usage.total);
         let totals = &mut self.totals;
         totals.requests = totals.requests.saturating_add(1);
         totals.tokens_input = totals.tokens_input.saturating_add(usage.input);
         totals.tokens_output = totals.tokens_output.saturating_add(usage.output);
         self.records.push(record, self.now);
+    }
+
+    /// Counts the tokens of a request that has ended, where its key or its account has limits.
+    fn charge(&mut self, record: &Record, tokens: u64) {
+        let Some(view) = self.follower.held().filter(|_| tokens > 0) else {
+            return;
+        };
+        let account = record.account.as_ref();
+        let account = account.and_then(|id| view.account(id.as_str()));
+        let limited = limited(view, &record.key, account.map(Rc::as_ref));
+        self.limiter
+            .charge(&mut self.shared, &limited, tokens, self.now);
     }
 
     /// The record of the request of that pass, which has an answer now.
@@ -359,14 +394,30 @@ impl Vm {
         };
         let has_place = waits.is_some() || self.waiting.len() < MAX_WAITING;
         let may_wait = self.now < until && has_place;
-        let knowledge = Knowledge {
+        let request = waiting.request();
+        let asked = Asked {
+            context,
+            last_pass: request.passed(),
             view: self.follower.held(),
-            board: self.follower.board(),
             now: self.now,
-            pass: context,
-            may_wait,
         };
-        let decision = self.gate.decide(waiting.request(), &knowledge);
+        let board = self.follower.board();
+        let gate = &mut self.gate;
+        let decision = self
+            .limiter
+            .decide(&mut self.shared, &asked, envoy::now, |full, now| {
+                let knowledge = Knowledge {
+                    view: asked.view,
+                    board,
+                    full,
+                    now,
+                    pass: context,
+                    may_wait,
+                };
+                gate.decide(request, &knowledge)
+            });
+        let decision =
+            decision.unwrap_or_else(|refusal| Decision::Reply(request.refused(&refusal)));
         match &decision {
             Decision::Wait if waits.is_none() => self.waiting.push(Held {
                 context,
@@ -403,6 +454,14 @@ impl Vm {
                 self.sent.insert(context, sent);
             }
             Decision::Reply(reply) => {
+                let knowledge = Knowledge {
+                    view: self.follower.held(),
+                    board: self.follower.board(),
+                    full: self.limiter.full(),
+                    now: self.now,
+                    pass: context,
+                    may_wait: false,
+                };
                 let record = self.gate.record(waiting.request(), &knowledge);
                 self.waiting.retain(|one| one.context != context);
                 self.refused(record, reply);
@@ -447,6 +506,7 @@ impl Vm {
             let knowledge = Knowledge {
                 view: self.follower.held(),
                 board: self.follower.board(),
+                full: self.limiter.full(),
                 now: self.now,
                 pass: context,
                 may_wait: false,
@@ -461,6 +521,7 @@ impl Vm {
             self.now = envoy::now();
             self.keep(record.ended(self.now));
         }
+        self.limiter.release(&mut self.shared, context, self.now);
     }
 
     /// Takes a verdict about an account; what its request is to be when it runs again, if it is to.
@@ -504,12 +565,17 @@ impl Vm {
         let knowledge = Knowledge {
             view: self.follower.held(),
             board: self.follower.board(),
+            full: self.limiter.full(),
             now,
             pass: passage.pass,
             may_wait: false,
         };
         let worth_waiting = expired && is_refreshable(account) && self.settings.refresh_wait > 0;
-        (worth_waiting || self.gate.can_serve(&next, &knowledge)).then_some(next)
+        if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
+            return None;
+        }
+        self.limiter.moves(passage.slot);
+        Some(next)
     }
 
     /// Posts a verdict, and reports what it changes for requests.

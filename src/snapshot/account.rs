@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Models;
-use crate::{header::HeaderText, id::Id, secret::Secret};
+use crate::{header::HeaderText, id::Id, limit::Limits, secret::Secret};
 
 /// An account that may serve requests. One that may not is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Account {
     /// The models that it serves.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 fn serialize_secret<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {

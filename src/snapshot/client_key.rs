@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Models;
-use crate::id::Id;
+use crate::{header::HeaderText, id::Id, limit::Limits};
 
 /// A client key that is valid now. A revoked one is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,15 @@ pub struct ClientKey {
     /// What its caller may choose.
     #[serde(default, skip_serializing_if = "MayChoose::is_nothing")]
     pub may_choose: MayChoose,
+    /// What its operator calls it, for refusals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<HeaderText>,
+    /// When it ends, in Unix milliseconds; none for one that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// What a caller may choose by headers of its own, beside what its key says.
@@ -34,6 +43,15 @@ pub struct MayChoose {
     /// Other pools than the key's own.
     #[serde(default)]
     pub pools: Vec<Id>,
+}
+
+// === impl ClientKey ===
+
+impl ClientKey {
+    /// Whether it is past its end at `now`, in Unix milliseconds.
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
+    }
 }
 
 /// The SHA-256 of a client key, 64 hex digits in JSON.

@@ -156,6 +156,7 @@ pub(crate) mod fixture {
     //! A small snapshot that the tests of several modules start from.
 
     use super::*;
+    use crate::limit::Limits;
 
     pub(crate) const PLATFORMS: &str = concat!(
         r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[],"allow":["accept","content-type","user-agent","session-id","x-codex-*"]},"models":["gpt-6.1-sol"]}}"#,
@@ -204,6 +205,9 @@ pub(crate) mod fixture {
             pool: Id::try_from(pool).unwrap(),
             models: Models::default(),
             may_choose: MayChoose::default(),
+            name: None,
+            expires_at: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -15,6 +15,10 @@ pub struct View {
     accounts: HashMap<Id, Rc<Account>>,
     pools: HashMap<Id, Rc<Pool>>,
     keys: HashMap<KeyHash, ClientKey>,
+    /// The keys that have limits, by id.
+    limited_keys: HashMap<Id, KeyHash>,
+    /// How many accounts have limits.
+    limited_accounts: usize,
     /// What came from each bucket, so that its next content replaces it.
     contents: Vec<Vec<Held>>,
     version: u64,
@@ -40,6 +44,16 @@ impl View {
     /// The client key with this hash.
     pub fn key(&self, hash: &KeyHash) -> Option<&ClientKey> {
         self.keys.get(hash)
+    }
+
+    /// The client key of this id, if it has limits.
+    pub fn limited_key(&self, id: &Id) -> Option<&ClientKey> {
+        self.keys.get(self.limited_keys.get(id)?)
+    }
+
+    /// Whether any key or account has limits.
+    pub fn has_limits(&self) -> bool {
+        !self.limited_keys.is_empty() || self.limited_accounts > 0
     }
 
     /// The pool of this id.
@@ -77,9 +91,19 @@ impl View {
         for held in content.drain(..) {
             match held {
                 Held::Platform(id) => drop(self.platforms.remove(&id)),
-                Held::Account(id) => drop(self.accounts.remove(&id)),
+                Held::Account(id) => {
+                    let old = self.accounts.remove(&id);
+                    let was_limited = old.is_some_and(|old| !old.limits.is_none());
+                    self.limited_accounts = self
+                        .limited_accounts
+                        .saturating_sub(usize::from(was_limited));
+                }
                 Held::Pool(id) => drop(self.pools.remove(&id)),
-                Held::Key(hash) => drop(self.keys.remove(&hash)),
+                Held::Key(hash) => {
+                    if let Some(old) = self.keys.remove(&hash) {
+                        self.limited_keys.remove(&old.id);
+                    }
+                }
             }
         }
         for record in records {
@@ -91,6 +115,8 @@ impl View {
                 }
                 Record::Account(account) => {
                     let id = account.id.clone();
+                    let is_limited = usize::from(!account.limits.is_none());
+                    self.limited_accounts = self.limited_accounts.saturating_add(is_limited);
                     self.accounts.insert(id.clone(), Rc::new(account));
                     Held::Account(id)
                 }
@@ -101,6 +127,9 @@ impl View {
                 }
                 Record::Key(key) => {
                     let hash = key.sha256;
+                    if !key.limits.is_none() {
+                        self.limited_keys.insert(key.id.clone(), hash);
+                    }
                     self.keys.insert(hash, key);
                     Held::Key(hash)
                 }
@@ -131,6 +160,8 @@ impl Default for View {
             accounts: HashMap::new(),
             pools: HashMap::new(),
             keys: HashMap::new(),
+            limited_keys: HashMap::new(),
+            limited_accounts: 0,
             contents: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
             version: 0,
         }

@@ -168,6 +168,39 @@ fn rfc3339(text: &str) -> Option<u64> {
     }
 }
 
+/// Unix milliseconds as RFC 3339 in UTC, to the second.
+pub fn to_rfc3339(at: u64) -> String {
+    let seconds = at / 1_000;
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's civil_from_days, from 1 March of the year 0, in eras of 400 years.
+    let days = days.saturating_add(719_468);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let leap_free = day
+        .saturating_sub(day / 1_460)
+        .saturating_add(day / 36_524)
+        .saturating_sub(day / 146_096);
+    let year = leap_free / 365;
+    let before = year
+        .saturating_mul(365)
+        .saturating_add(year / 4)
+        .saturating_sub(year / 100);
+    let day = day.saturating_sub(before);
+    let month = day.saturating_mul(5).saturating_add(2) / 153;
+    let before = month.saturating_mul(153).saturating_add(2) / 5;
+    let day = day.saturating_sub(before).saturating_add(1);
+    let year = era.saturating_mul(400).saturating_add(year);
+    let (year, month) = match month {
+        0..=9 => (year, month.saturating_add(3)),
+        _ => (year.saturating_add(1), month.saturating_sub(9)),
+    };
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        time / 3_600,
+        time / 60 % 60,
+        time % 60
+    )
+}
+
 /// The date forms of RFC 9110 §5.6.7, in Unix milliseconds: IMF-fixdate, RFC 850 and asctime.
 fn http_date(text: &str, now: u64) -> Option<u64> {
     let mut words = text.split([' ', ',', '-']).filter(|word| !word.is_empty());
@@ -267,6 +300,13 @@ mod tests {
 
     fn in_seconds(text: &str) -> Option<f64> {
         moment(text, Unit::Seconds, NOW).map(|at| (at - NOW) as f64 / 1e3)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(seconds in 0..253_402_300_800_u64) {
+            prop_assert_eq!(rfc3339(&to_rfc3339(seconds * 1_000)), Some(seconds * 1_000));
+        }
     }
 
     #[test]

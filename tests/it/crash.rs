@@ -25,15 +25,15 @@ const CHAT: &str = "/v1/chat/completions";
 const TAKE_OVER_LIMIT: Duration = Duration::from_millis(3_000 + 100 + 2_900);
 
 /// A stack on the filter that can be crashed.
-struct Crashable {
-    envoy: Envoy,
-    refresher: FakeRefresher,
+pub(crate) struct Crashable {
+    pub(crate) envoy: Envoy,
+    pub(crate) refresher: FakeRefresher,
     caller: Caller,
-    _sim: Sim,
+    pub(crate) sim: Sim,
 }
 
 impl Crashable {
-    async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         let sim = Sim::start(folder).await;
         sim.add_api_key("openai", "sk-openai", "openai-key").await;
         sim.write_clusters(folder, &[OPENAI]);
@@ -63,7 +63,7 @@ impl Crashable {
             envoy,
             refresher,
             caller,
-            _sim: sim,
+            sim,
         }
     }
 }

@@ -139,6 +139,9 @@ fn every_block_of_the_pages_is_run_or_checked() {
                         serde_json::from_str::<PageHeader>(&block).expect(&at);
                     }
                     (Some("reports"), "json") => check_reports(&refresher, &block, &at).await,
+                    (Some("counts"), "json") => {
+                        serde_json::from_str::<latchkey::limit::settle::Counts>(&block).expect(&at);
+                    }
                     (Some("profile"), "toml") => check_profile(&folder, &block, &at).await,
                     (Some("make"), "sh") => check_make(&block, &at).await,
                     _ => panic!("nobody runs or checks this: {at}"),

@@ -60,3 +60,6 @@ mod crash;
 
 /// What requests used is counted, and nothing of what passes is changed or late for it.
 mod metering;
+
+/// What accounts and client keys may use, and no more.
+mod limits;

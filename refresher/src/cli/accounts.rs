@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::limit_flags::LimitFlags;
 use super::output::{print, print_json, table};
 use super::{Context, Error, secret_prompt, status};
 use crate::credential::{Credential, CredentialKind};
@@ -28,7 +29,7 @@ pub enum Command {
     Add(Add),
     /// Show the accounts
     List(status::Json),
-    /// Change which models an account serves
+    /// Change which models an account serves, and its limits
     Set(Set),
     /// Let an account serve requests again that was disabled or is dead
     Enable(Name),
@@ -65,12 +66,14 @@ pub struct Add {
 
 /// What is to be another about an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "rpm", "tpm", "tokens_per_day", "time_zone", "streams"])]
 pub struct Set {
     /// Its name or id
     account: String,
     #[command(flatten)]
     models: super::ModelList,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 impl Command {
@@ -84,10 +87,13 @@ impl Command {
         match self {
             Command::Add(add) => add.run(context).await?,
             Command::List(json) => list(context, json).await?,
-            Command::Set(Set { account, models }) => {
-                if let Some(models) = models.given()? {
-                    store.set_models(&account, &models, now).await?;
-                }
+            Command::Set(set) => {
+                let account = set.account;
+                let models = set.models.given()?;
+                let limits = set.limits.changes();
+                store
+                    .set_account(&account, models.as_ref(), &limits, now)
+                    .await?;
                 print(&format!("{account}: changed\n"))?;
             }
             Command::Enable(Name { account }) => {
@@ -215,7 +221,7 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
         print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
     } else {
         let now = SystemClock.now();
-        let rows: Vec<[String; 7]> = views
+        let rows: Vec<[String; 8]> = views
             .iter()
             .map(|view| {
                 [
@@ -224,6 +230,7 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
                     view.kind.to_owned(),
                     view.state(),
                     view.pools.join(", "),
+                    view.limits_text.clone(),
                     view.id.clone(),
                     view.held(now),
                 ]
@@ -236,6 +243,7 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
                 "CREDENTIAL",
                 "STATUS",
                 "POOLS",
+                "LIMITS",
                 "ID",
                 "HELD",
             ],

@@ -1,13 +1,15 @@
 //! `refresher keys`.
 
 use clap::{Args, Subcommand};
+use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{ModelPattern, Models};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::limit_flags::{TermFlags, Use};
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error, status};
-use crate::refresh::clock::{Clock, SystemClock};
+use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::store::{ClientKey, DEFAULT_POOL, KeyChange};
 
 /// What to do with client keys.
@@ -17,7 +19,7 @@ pub enum Command {
     Create(Create),
     /// Show the keys; never the keys themselves
     List(status::Json),
-    /// Change what a key may do
+    /// Change what a key may do, its limits and its end
     Set(Set),
     /// Refuse a key from now on
     Revoke(Revoke),
@@ -64,11 +66,14 @@ struct Rights {
     /// Let its caller choose this pool, with the header x-latchkey-pool; may be given more than once
     #[arg(long, value_name = "POOL")]
     may_choose_pool: Vec<String>,
+    #[command(flatten)]
+    terms: TermFlags,
 }
 
 impl Rights {
-    fn change(self) -> Result<KeyChange, Error> {
+    fn change(self, now: UnixMillis) -> Result<KeyChange, Error> {
         Ok(KeyChange {
+            terms: self.terms.terms(now)?,
             models: self.models.given()?,
             may_choose_account: self.may_choose_account,
             may_choose_pools: self.may_choose_pool,
@@ -93,7 +98,7 @@ impl Command {
         let now = SystemClock.now();
         match self {
             Command::Create(create) => {
-                let rights = create.rights.change()?;
+                let rights = create.rights.change(now)?;
                 let new = context
                     .store
                     .create_client_key(&create.name, &create.pool, &rights, now)
@@ -117,8 +122,11 @@ impl Command {
                 let change = KeyChange {
                     pool: set.pool,
                     no_choice: set.no_choice,
-                    ..set.rights.change()?
+                    ..set.rights.change(now)?
                 };
+                if change == KeyChange::default() {
+                    return Err("expected at least one flag that says what to change; see: refresher keys set --help".into());
+                }
                 let id = context.store.set_client_key(&set.key, &change).await?;
                 print(&format!("{} ({id}): changed\n", set.key))?;
             }
@@ -134,6 +142,7 @@ impl Command {
 async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     let keys = context.store.client_keys().await?;
     let now = SystemClock.now();
+    let used = Use::of(context, now).await?;
     if format.json {
         let keys: Vec<_> = keys
             .iter()
@@ -141,7 +150,10 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                 json!({
                     "id": key.id.as_str(), "name": key.name, "prefix": key.prefix, "pool": key.pool,
                     "models": key.models, "may_choose_account": key.may_choose_account,
-                    "may_choose_pools": key.may_choose_pools, "created_at": key.created_at.0, "revoked_at": key.revoked_at.map(|time| time.0),
+                    "may_choose_pools": key.may_choose_pools, "created_at": key.created_at.0,
+                    "revoked_at": key.revoked_at.map(|time| time.0),
+                    "expires_at": key.expires_at.map(|time| time.0),
+                    "limits": used.json(SubjectKind::Key, key.id.as_str(), &key.limits),
                 })
             })
             .collect();
@@ -149,12 +161,14 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
     } else if keys.is_empty() {
         print("No keys yet. Make one: refresher keys create NAME\n")?;
     } else {
-        let rows: Vec<[String; 8]> = keys
+        let rows: Vec<[String; 9]> = keys
             .iter()
             .map(|key| {
-                let state = match key.revoked_at {
-                    Some(time) => format!("revoked {}", relative(time, now)),
-                    None => "in use".to_owned(),
+                let state = match (key.revoked_at, key.expires_at) {
+                    (Some(time), _) => format!("revoked {}", relative(time, now)),
+                    (None, Some(time)) if time <= now => format!("expired {}", relative(time, now)),
+                    (None, Some(time)) => format!("in use, ends {}", relative(time, now)),
+                    (None, None) => "in use".to_owned(),
                 };
                 let made = relative(key.created_at, now);
                 [
@@ -165,13 +179,14 @@ async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
                     choice(key),
                     state,
                     made,
+                    used.text(SubjectKind::Key, key.id.as_str(), &key.limits),
                     key.id.to_string(),
                 ]
             })
             .collect();
         print(&table(
             [
-                "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "ID",
+                "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "LIMITS", "ID",
             ],
             &rows,
         ))?;

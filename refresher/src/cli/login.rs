@@ -350,6 +350,7 @@ mod tests {
             failures: 0,
             retry_at: None,
             models: Models::default(),
+            limits: Default::default(),
             revision: 1,
         }
     }

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod import;
 pub mod keys;
+pub mod limit_flags;
 pub mod login;
 mod output;
 pub mod pools;

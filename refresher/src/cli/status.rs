@@ -1,11 +1,13 @@
 //! `refresher status`: the accounts and how they are, for people and for machines.
 
 use clap::Args;
+use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{Held, Models};
 use latchkey::verdict::Scope;
 use latchkey::verdict::quota::Window;
 use serde::Serialize;
 
+use super::limit_flags::Use;
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error};
 use crate::credential::CredentialKind;
@@ -64,6 +66,11 @@ pub struct View {
     pub quota: Vec<Window>,
     /// When that was.
     pub quota_at: Option<u64>,
+    /// What it may use, and has used.
+    pub limits: serde_json::Value,
+    /// The same for people.
+    #[serde(skip)]
+    pub limits_text: String,
 }
 
 /// One thing that is held against an account.
@@ -115,6 +122,7 @@ impl View {
         account: Account,
         health: Health,
         pools: &[Pool],
+        used: &Use,
         platform_is_on: bool,
         now: UnixMillis,
     ) -> View {
@@ -143,8 +151,11 @@ impl View {
         };
         let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
         let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
+        let id = account.id.as_str();
         View {
             pools: pools.collect(),
+            limits: used.json(SubjectKind::Account, id, &account.limits),
+            limits_text: used.text(SubjectKind::Account, id, &account.limits),
             usable: account.status == Status::Active && platform_is_on && !expired && !out,
             id: account.id.to_string(),
             name: account.name,
@@ -216,11 +227,12 @@ impl View {
 pub async fn accounts(context: &Context) -> Result<Vec<View>, Error> {
     let now = SystemClock.now();
     let pools = context.store.pools().await?;
+    let used = Use::of(context, now).await?;
     let mut health = context.store.health().await?;
     let view = |account: Account| {
         let platform_is_on = context.catalog.usable(&account.platform).is_ok();
         let health = health.remove(account.id.as_str()).unwrap_or_default();
-        View::new(account, health, &pools, platform_is_on, now)
+        View::new(account, health, &pools, &used, platform_is_on, now)
     };
     Ok(context
         .store
@@ -250,7 +262,7 @@ impl Show {
         let now = SystemClock.now();
         let time =
             |time: Option<i64>| time.map_or("-".to_owned(), |time| relative(UnixMillis(time), now));
-        let rows: Vec<[String; 6]> = accounts
+        let rows: Vec<[String; 7]> = accounts
             .iter()
             .map(|view| {
                 [
@@ -259,6 +271,7 @@ impl Show {
                     view.state(),
                     time(view.expires_at),
                     time(view.next_refresh_at),
+                    view.limits_text.clone(),
                     view.why(now),
                 ]
             })
@@ -288,6 +301,7 @@ impl Show {
                 "STATUS",
                 "EXPIRES",
                 "NEXT REFRESH",
+                "LIMITS",
                 "WHY",
             ],
             &rows,

@@ -7,6 +7,7 @@ use latchkey::snapshot::Models;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::limits::{LIMIT_COLUMNS, LimitChanges, LimitSettings, settings};
 use super::snapshot::models_from_json;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt, signed, unsigned};
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
@@ -86,6 +87,8 @@ pub struct Account {
     pub retry_at: Option<UnixMillis>,
     /// The models that it serves.
     pub models: Models,
+    /// What it may use.
+    pub limits: LimitSettings,
     /// The revision of its last change.
     pub revision: u64,
 }
@@ -114,8 +117,13 @@ pub enum Saved {
     Renewed(AccountId),
 }
 
+/// The columns of an [`Account`].
+fn columns() -> String {
+    format!("{COLUMNS}, {LIMIT_COLUMNS} FROM accounts")
+}
+
 const COLUMNS: &str = "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, \
-                       failures, retry_at, models, revision FROM accounts";
+                       failures, retry_at, models, revision";
 
 impl Store {
     /// Saves an account and lets it join the default pool. `renew` says whether an account of the same name and
@@ -153,7 +161,7 @@ impl Store {
     /// # Errors
     /// If SQLite fails.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY name")))
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{} ORDER BY name", columns())))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(account).collect()
@@ -231,16 +239,27 @@ impl Store {
         Ok(true)
     }
 
-    /// Says which models an account serves; an empty list means all.
+    /// Changes which models an account serves, an empty list for all, and its limits.
     ///
     /// # Errors
     /// If there is no such account.
-    pub async fn set_models(&self, name: &str, models: &Models, now: UnixMillis) -> Result<()> {
+    pub async fn set_account(
+        &self,
+        name: &str,
+        models: Option<&Models>,
+        limits: &LimitChanges,
+        now: UnixMillis,
+    ) -> Result<()> {
         let mut change = self.change().await?;
         let account = known(change.sql(), name).await?;
+        change
+            .set_limits("accounts", account.id.as_str(), limits)
+            .await?;
         let revision = change.next_revision().await?;
-        sqlx::query("UPDATE accounts SET models = ?, updated_at = ?, revision = ? WHERE id = ?")
-            .bind(models_to_json(models))
+        sqlx::query(
+            "UPDATE accounts SET models = coalesce(?, models), updated_at = ?, revision = ? WHERE id = ?",
+        )
+            .bind(models.map(models_to_json))
             .bind(now.0)
             .bind(revision)
             .bind(account.id.as_str())
@@ -429,7 +448,7 @@ async fn touch_pools_of(change: &mut Change<'_>, id: &AccountId) -> Result<()> {
 }
 
 async fn find(connection: &mut SqliteConnection, name: &str) -> Result<Option<Account>> {
-    let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE name = ?1 OR id = ?1"));
+    let sql = sqlx::AssertSqlSafe(format!("{} WHERE name = ?1 OR id = ?1", columns()));
     let row = sqlx::query(sql)
         .bind(name)
         .fetch_optional(connection)
@@ -458,6 +477,7 @@ fn account(row: &SqliteRow) -> Result<Account> {
         failures: row.try_get("failures")?,
         retry_at: row.try_get::<Option<i64>, _>("retry_at")?.map(UnixMillis),
         models: models_from_json("accounts.models", row.try_get("models")?)?,
+        limits: settings(row)?,
         revision: unsigned("accounts.revision", row.try_get("revision")?)?,
     })
 }

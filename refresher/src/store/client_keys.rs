@@ -6,6 +6,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::accounts::{check_name, models_to_json};
+use super::limits::{KeyTerms, LIMIT_COLUMNS, LimitSettings, settings};
 use super::snapshot::models_from_json;
 use super::{Change, Error, Result, Store, corrupt, pools};
 use crate::id::{ClientKeyId, random_base32};
@@ -39,10 +40,14 @@ pub struct ClientKey {
     pub created_at: UnixMillis,
     /// When it was revoked.
     pub revoked_at: Option<UnixMillis>,
+    /// When it ends.
+    pub expires_at: Option<UnixMillis>,
+    /// What it may use.
+    pub limits: LimitSettings,
 }
 
 /// What is to be another about a key; the rest stays.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
     /// The pool that serves it.
     pub pool: Option<String>,
@@ -54,6 +59,8 @@ pub struct KeyChange {
     pub may_choose_account: bool,
     /// Lets its caller choose these pools as well.
     pub may_choose_pools: Vec<String>,
+    /// Its limits and its end.
+    pub terms: KeyTerms,
 }
 
 /// A client key just made.
@@ -140,13 +147,14 @@ impl Store {
     /// # Errors
     /// If SQLite fails.
     pub async fn client_keys(&self) -> Result<Vec<ClientKey>> {
-        let rows = sqlx::query(
-            "SELECT id, name, prefix, pool, models, may_choose_account, created_at, revoked_at, \
+        let sql = format!(
+            "SELECT id, name, prefix, pool, models, may_choose_account, created_at, revoked_at, expires_at, {LIMIT_COLUMNS}, \
              (SELECT coalesce(json_group_array(pool), '[]') FROM client_key_pools WHERE client_key = client_keys.id) \
-             AS may_choose_pools FROM client_keys ORDER BY created_at, id",
-        )
-        .fetch_all(&self.pool)
-        .await?;
+             AS may_choose_pools FROM client_keys ORDER BY created_at, id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter().map(client_key).collect()
     }
 
@@ -175,6 +183,7 @@ impl Store {
 impl Change<'_> {
     /// Changes a key whose revision has moved already.
     async fn set_client_key(&mut self, id: &str, wanted: &KeyChange) -> Result<()> {
+        self.set_terms(id, &wanted.terms).await?;
         if let Some(pool) = &wanted.pool {
             pools::known(self.sql(), pool).await?;
         }
@@ -227,6 +236,8 @@ fn client_key(row: &SqliteRow) -> Result<ClientKey> {
             .map_err(|_| corrupt("client_key_pools.pool", "something else than text"))?,
         created_at: UnixMillis(row.try_get("created_at")?),
         revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(UnixMillis),
+        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
+        limits: settings(row)?,
     })
 }
 

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use sqlx::{Row, SqliteConnection};
 
 use super::accounts::vars_from_json;
+use super::limits::{LIMIT_COLUMNS, settings};
 use super::pools::{policy_of, tier_of, weight_of};
 use super::{Result, Store, corrupt, head, health, signed, unsigned};
 
@@ -214,13 +215,14 @@ impl Store {
         connection: &mut SqliteConnection,
         id: String,
     ) -> Result<Record> {
-        let row = sqlx::query(
-            "SELECT name, platform, vars, generation, credential, expires_at, models, authority FROM accounts \
-             JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'",
-        )
-        .bind(&id)
-        .fetch_optional(connection)
-        .await?;
+        let sql = format!(
+            "SELECT name, platform, vars, generation, credential, expires_at, models, authority, {LIMIT_COLUMNS} FROM accounts \
+             JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'"
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(&id)
+            .fetch_optional(connection)
+            .await?;
         let Some(row) = row else {
             return removed(Kind::Account, &id);
         };
@@ -250,6 +252,7 @@ impl Store {
                 .map(|time| unsigned("accounts.expires_at", time))
                 .transpose()?,
             models: models_from_json("accounts.models", row.try_get("models")?)?,
+            limits: settings(&row)?.limits,
         }))
     }
 }
@@ -318,13 +321,15 @@ async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
 }
 
 async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Record> {
-    let row = sqlx::query(
-        "SELECT sha256, pool, models, may_choose_account, revoked_at IS NOT NULL AS revoked FROM client_keys WHERE id = ?",
-    )
-    .bind(&id)
-    .fetch_one(&mut *connection)
-    .await?;
-    if row.try_get("revoked")? {
+    let sql = format!(
+        "SELECT name, sha256, pool, models, may_choose_account, revoked_at, expires_at, {LIMIT_COLUMNS} \
+         FROM client_keys WHERE id = ?"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(&id)
+        .fetch_one(&mut *connection)
+        .await?;
+    if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
         return removed(Kind::Key, &id);
     }
     let pools: Vec<String> =
@@ -332,8 +337,10 @@ async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Rec
             .bind(&id)
             .fetch_all(connection)
             .await?;
-    let sha256: String = row.try_get("sha256")?;
-    let sha256 = snapshot::KeyHash::try_from(sha256)
+    let expires_at: Option<i64> = row.try_get("expires_at")?;
+    let name = HeaderText::try_from(row.try_get::<&str, _>("name")?)
+        .map_err(|_| corrupt("client_keys.name", "characters that no header may have"))?;
+    let sha256 = snapshot::KeyHash::try_from(row.try_get::<String, _>("sha256")?)
         .map_err(|_| corrupt("client_keys.sha256", "no SHA-256"))?;
     Ok(Record::Key(snapshot::ClientKey {
         id: parse_id(&id)?,
@@ -347,6 +354,11 @@ async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Rec
                 .map(|pool| parse_id(pool))
                 .collect::<Result<_>>()?,
         },
+        name: Some(name),
+        expires_at: expires_at
+            .map(|time| unsigned("client_keys.expires_at", time))
+            .transpose()?,
+        limits: settings(&row)?.limits,
     }))
 }
 

@@ -493,7 +493,11 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
             }
             8 => {
                 let models = serde_json::from_str(r#"["o3"]"#).unwrap();
-                store.set_models("alice", &models, NOW).await.unwrap();
+                let limits = LimitChanges::default();
+                store
+                    .set_account("alice", Some(&models), &limits, NOW)
+                    .await
+                    .unwrap();
             }
             9 => drop(store.revoke_client_key("laptop", NOW).await.unwrap()),
             10 => store.remove_pool("spare").await.unwrap(),

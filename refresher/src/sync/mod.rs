@@ -1,5 +1,5 @@
-//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `GET /healthz`, `GET /metrics` (ARCHITECTURE.md, "The
-//! snapshot").
+//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /healthz`, `GET /metrics`
+//! (ARCHITECTURE.md, "The snapshot").
 
 pub mod reports;
 pub mod socket;
@@ -12,6 +12,7 @@ use axum::extract::{DefaultBodyLimit, Json, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use latchkey::limit::settle::Counts;
 use latchkey::snapshot::page::Epoch;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::reports::{Batch, Records, Reports};
 use crate::id::AccountId;
+use crate::limits::{self, Sums};
 use crate::metrics::{self, Metrics};
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{Store, Taken};
@@ -30,6 +32,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// The most bytes of a batch of reports: some 10,000 of them.
 const MAX_REPORTS_BYTES: usize = 1024 * 1024;
+/// The most bytes of counts: 1,000 subjects of 300 each, with room to grow.
+const MAX_COUNTS_BYTES: usize = 1024 * 1024;
 
 /// Hears that a platform refused the credential of an account's generation.
 pub type OnUnauthorized = Arc<dyn Fn(&AccountId, u64) + Send + Sync>;
@@ -39,6 +43,8 @@ pub type OnUnauthorized = Arc<dyn Fn(&AccountId, u64) + Send + Sync>;
 struct Shared {
     store: Store,
     reports: Arc<Reports>,
+    /// An Envoy waits for the one before it: each takes a write to disk anyway.
+    sums: Arc<tokio::sync::Mutex<Sums>>,
     settled: watch::Receiver<u64>,
     metrics: Metrics,
     shutdown: CancellationToken,
@@ -56,6 +62,7 @@ pub fn router(
     let page = metrics::router(metrics.clone(), store.clone());
     let shared = Shared {
         reports: Arc::new(Reports::new(store.clone(), on_unauthorized)),
+        sums: Arc::new(tokio::sync::Mutex::new(Sums::new(store.clone()))),
         store,
         settled,
         metrics,
@@ -66,6 +73,12 @@ pub fn router(
         .route(
             "/reports",
             post(take_reports).layer(DefaultBodyLimit::max(MAX_REPORTS_BYTES)),
+        )
+        .route(
+            "/counts",
+            get(show_counts)
+                .post(take_counts)
+                .layer(DefaultBodyLimit::max(MAX_COUNTS_BYTES)),
         )
         .route("/healthz", get(healthz))
         .with_state(shared)
@@ -169,6 +182,28 @@ async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => failed(&error),
     }
+}
+
+async fn take_counts(State(shared): State<Shared>, Json(counts): Json<Counts>) -> Response {
+    match shared.sums.lock().await.take(&counts, unix_ms()).await {
+        Ok(others) => Json(others).into_response(),
+        Err(limits::Error::Store(error)) => failed(&error),
+        Err(error @ limits::Error::Malformed) => {
+            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+/// What is used now of all limits, for the command line.
+async fn show_counts(State(shared): State<Shared>) -> Response {
+    match shared.sums.lock().await.all(unix_ms()).await {
+        Ok(all) => Json(all).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+fn unix_ms() -> u64 {
+    u64::try_from(SystemClock.now().0).unwrap_or_default()
 }
 
 async fn healthz(State(shared): State<Shared>) -> Response {

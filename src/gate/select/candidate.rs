@@ -96,6 +96,7 @@ impl Candidate {
     pub(super) fn is_eligible(&self, need: &Need<'_>) -> bool {
         !self.is_expired(need)
             && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
+            && (need.full.is_empty() || self.full_until(need).is_none())
             && !self.was_tried(need)
             && self.serves(need.model)
             && self.suits(need)
@@ -139,6 +140,11 @@ impl Candidate {
         })
     }
 
+    /// Until when it is at a limit, if it is.
+    fn full_until(&self, need: &Need<'_>) -> Option<u64> {
+        need.full.until(&self.account.id, need.now)
+    }
+
     /// Why it may not be used.
     pub(super) fn out(&self, need: &Need<'_>) -> Out {
         let name = self.account.name.clone();
@@ -153,10 +159,17 @@ impl Candidate {
                 reason: Reason::known("expired"),
                 until: None,
             },
-            _ => Out {
-                name,
-                reason: Reason::known("tried"),
-                until: Some(need.now),
+            _ => match self.full_until(need) {
+                Some(until) => Out {
+                    name,
+                    reason: Reason::known("limit"),
+                    until: Some(until),
+                },
+                None => Out {
+                    name,
+                    reason: Reason::known("tried"),
+                    until: Some(need.now),
+                },
             },
         }
     }

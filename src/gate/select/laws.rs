@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limit::FullAccounts;
 use crate::{
     snapshot::{Member, Models, Record, fixture},
     verdict::{Reason, Scope, Verdict},
@@ -154,6 +155,7 @@ proptest! {
                 session,
                 now: NOW,
                 board: &board,
+                full: &FullAccounts::new(),
                 tried: &tried,
                 model: Some("gpt"),
                 lacks: Lacks { stream: true, store_false: false },

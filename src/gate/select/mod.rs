@@ -23,6 +23,7 @@ use super::peek::{SessionName, Wanted};
 use crate::{
     health::Board,
     id::Id,
+    limit::FullAccounts,
     snapshot::{Account, Policy, Pool, Requirement, View},
 };
 
@@ -56,6 +57,8 @@ pub struct Need<'a> {
     pub now: u64,
     /// Which accounts are out.
     pub board: &'a Board,
+    /// Which accounts are at a limit.
+    pub full: &'a FullAccounts,
     /// The accounts that this request was tried on, with the generation of the credential.
     pub tried: &'a [(Id, u64)],
     /// The model that it asks for, if that is known.
@@ -241,6 +244,7 @@ pub(super) mod fixture {
 
     static NOBODY: Board = Board::new();
     static IDLE: InFlight = InFlight::new();
+    static NOBODY_FULL: FullAccounts = FullAccounts::new();
 
     /// What a first try needs where nobody is out.
     pub(crate) fn need(session: Option<u64>, now: u64) -> Need<'static> {
@@ -248,6 +252,7 @@ pub(super) mod fixture {
             session,
             now,
             board: &NOBODY,
+            full: &NOBODY_FULL,
             tried: &[],
             model: None,
             lacks: Lacks::default(),

@@ -50,6 +50,16 @@ pub fn key(id: &str, key: &str, pool: &str) -> String {
     json!({"key": {"id": id, "sha256": sha256, "pool": pool}}).to_string()
 }
 
+/// A client key, and what differs in it from others.
+pub fn key_with(id: &str, key: &str, pool: &str, other: Value) -> String {
+    let mut record: Value = serde_json::from_str(&self::key(id, key, pool)).expect("JSON");
+    let (Value::Object(values), Value::Object(other)) = (&mut record["key"], other) else {
+        panic!("expected an object")
+    };
+    values.extend(other);
+    record.to_string()
+}
+
 /// That a record is no more.
 pub fn removed(kind: &str, id: &str) -> String {
     json!({"removed": {"kind": kind, "id": id}}).to_string()

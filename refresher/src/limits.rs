@@ -1,0 +1,332 @@
+//! Adds up what the Envoys count of limits (`POST /counts`): each is told what the others used.
+//!
+//! Minutes and streams are kept in memory; days are in the store before an Envoy is answered, so that neither a restart
+//! of the refresher nor one of Envoy gives a day's budget anew. Counts are cumulative within their window, so a message
+//! that comes twice, late or never does no harm.
+
+pub mod day;
+
+use std::collections::HashMap;
+
+use latchkey::limit::settle::{Counts, Line, MAX_LINES, Others, Said, Span};
+use latchkey::limit::{DAY_MS, MINUTE_MS, Subject, Used};
+
+use self::day::{Day, Zone};
+use crate::store::{self, DayCount, Store};
+
+/// The most Envoy processes that are told apart for one subject. When one more comes, the one that was not heard of for
+/// longest is added to those of before.
+const MAX_INSTANCES: usize = 64;
+/// How long an Envoy process that says nothing counts with the streams that it had. It tells of them every second.
+const STREAMS_MS: u64 = 30_000;
+/// How long a day is kept after its start: into the second day after it in every zone.
+const KEEP_MS: u64 = 4 * DAY_MS;
+/// The instance that the forgotten ones are added up in.
+const EARLIER: &str = "";
+
+/// Why counts were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// They are not what an Envoy sends.
+    #[error("expected counts of at most {MAX_LINES} subjects from an instance of 32 hex digits")]
+    Malformed,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// The sums, for as long as the process lives.
+#[derive(Debug)]
+pub struct Sums {
+    store: Store,
+    /// The state of the store that `subjects` follows; 0 for none, as a store's own begin at 1.
+    revision: u64,
+    subjects: HashMap<Subject, Entry>,
+}
+
+/// One subject that has limits.
+#[derive(Debug)]
+struct Entry {
+    zone: Zone,
+    day: Day,
+    instances: HashMap<String, Instance>,
+}
+
+/// What one Envoy process has used of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Instance {
+    /// When it last told, Unix milliseconds; 0 if not since the refresher started.
+    heard_at: u64,
+    minute: Span,
+    streams: u64,
+    day: Used,
+    /// What of `day` is in the store.
+    kept: Used,
+}
+
+impl Sums {
+    /// Those over this store, which begin with the days that it keeps.
+    pub fn new(store: Store) -> Sums {
+        Sums {
+            store,
+            revision: 0,
+            subjects: HashMap::new(),
+        }
+    }
+
+    /// Takes what an Envoy counted; what the others counted of the same.
+    ///
+    /// # Errors
+    /// If it is malformed or the store fails. The Envoy sends it again then.
+    pub async fn take(&mut self, counts: &Counts, now: u64) -> Result<Others, Error> {
+        let is_hex = |byte: u8| byte.is_ascii_hexdigit();
+        if counts.instance.len() != 32
+            || !counts.instance.bytes().all(is_hex)
+            || counts.subjects.len() > MAX_LINES
+        {
+            return Err(Error::Malformed);
+        }
+        self.follow(now).await?;
+        let mut changed = Vec::new();
+        for Line { subject, said } in &counts.subjects {
+            if let Some(entry) = self.subjects.get_mut(subject) {
+                entry.roll(now);
+                entry.make_room(subject, &counts.instance, &mut changed);
+                entry.hear(&counts.instance, said, now);
+                changed.extend(entry.unkept(subject, &counts.instance));
+            }
+        }
+        if !changed.is_empty() {
+            self.store
+                .keep_day_counts(&changed, now.saturating_sub(KEEP_MS))
+                .await?;
+        }
+        let mut others = Others::default();
+        for line in &counts.subjects {
+            let Some(entry) = self.subjects.get_mut(&line.subject) else {
+                continue;
+            };
+            if let Some(instance) = entry.instances.get_mut(&counts.instance) {
+                instance.kept = instance.day;
+            }
+            others.subjects.push(Line {
+                subject: line.subject.clone(),
+                said: entry.sum(&counts.instance, line.said.minute.start, now),
+            });
+        }
+        Ok(others)
+    }
+
+    /// What is used now of everything that has limits.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn all(&mut self, now: u64) -> Result<Others, store::Error> {
+        self.follow(now).await?;
+        let minute = now - now % MINUTE_MS;
+        let mut subjects: Vec<Line> = self
+            .subjects
+            .iter_mut()
+            .map(|(subject, entry)| {
+                entry.roll(now);
+                Line {
+                    subject: subject.clone(),
+                    said: entry.sum("-", minute, now),
+                }
+            })
+            .collect();
+        subjects.sort_by(|one, other| one.subject.cmp(&other.subject));
+        Ok(Others { subjects })
+    }
+
+    /// Takes over what the operator changed.
+    async fn follow(&mut self, now: u64) -> Result<(), store::Error> {
+        let (_, revision) = self.store.head().await?;
+        if revision == self.revision {
+            return Ok(());
+        }
+        let limited = self.store.limited().await?;
+        let mut old = std::mem::take(&mut self.subjects);
+        let (mut unknown, mut moved) = (false, Vec::new());
+        for (subject, settings) in limited {
+            let zone = Zone::of(&settings);
+            let entry = match old.remove(&subject) {
+                Some(entry) if entry.zone == zone => entry,
+                Some(entry) => {
+                    let entry = entry.moved_to(zone, now);
+                    moved.extend(entry.today(&subject));
+                    entry
+                }
+                None => {
+                    unknown = true;
+                    Entry::new(zone, now)
+                }
+            };
+            self.subjects.insert(subject, entry);
+        }
+        if unknown {
+            for count in self.store.day_counts().await? {
+                if let Some(entry) = self.subjects.get_mut(&count.subject) {
+                    entry.recall(count);
+                }
+            }
+        }
+        if !moved.is_empty() {
+            let oldest = now.saturating_sub(KEEP_MS);
+            self.store.keep_day_counts(&moved, oldest).await?;
+        }
+        self.revision = revision;
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn new(zone: Zone, now: u64) -> Entry {
+        Entry {
+            day: zone.day_at(now),
+            zone,
+            instances: HashMap::new(),
+        }
+    }
+
+    /// The same with another zone: what was used today was used today, whenever the day began.
+    fn moved_to(mut self, zone: Zone, now: u64) -> Entry {
+        self.roll(now);
+        self.day = zone.day_at(now);
+        self.zone = zone;
+        self
+    }
+
+    /// What was used today, by each instance.
+    fn today(&self, subject: &Subject) -> Vec<DayCount> {
+        let count = |(name, instance): (&String, &Instance)| DayCount {
+            subject: subject.clone(),
+            day_start: self.day.start,
+            instance: name.clone(),
+            used: Some(instance.day),
+        };
+        self.instances.iter().map(count).collect()
+    }
+
+    /// Begins the next day when this one has ended. A clock set back begins none.
+    fn roll(&mut self, now: u64) {
+        if now >= self.day.end || now.saturating_add(2 * DAY_MS) < self.day.start {
+            self.day = self.zone.day_at(now);
+            self.instances.remove(EARLIER);
+            for instance in self.instances.values_mut() {
+                instance.day = Used::default();
+                instance.kept = Used::default();
+            }
+        }
+    }
+
+    /// Takes back what the store kept, where it is of today.
+    fn recall(&mut self, count: DayCount) {
+        let known = self.instances.contains_key(&count.instance);
+        if let Some(used) = count.used
+            && count.day_start == self.day.start
+            && !known
+        {
+            let instance = Instance {
+                day: used,
+                kept: used,
+                ..Instance::default()
+            };
+            self.instances.insert(count.instance, instance);
+        }
+    }
+
+    /// Makes room for one more instance, if it is one.
+    fn make_room(&mut self, subject: &Subject, new: &str, changed: &mut Vec<DayCount>) {
+        if self.instances.contains_key(new) || self.instances.len() < MAX_INSTANCES {
+            return;
+        }
+        let silent = self
+            .instances
+            .iter()
+            .filter(|(name, _)| *name != EARLIER)
+            .min_by_key(|(_, instance)| instance.heard_at)
+            .map(|(name, _)| name.clone());
+        let Some((name, gone)) = silent.and_then(|name| self.instances.remove_entry(&name)) else {
+            return;
+        };
+        let earlier = self.instances.entry(EARLIER.to_owned()).or_default();
+        earlier.day = earlier.day.plus(gone.day);
+        let count = |instance: &str, used| DayCount {
+            subject: subject.clone(),
+            day_start: self.day.start,
+            instance: instance.to_owned(),
+            used,
+        };
+        let (earlier, day) = (earlier.day, gone.day);
+        if day != Used::default() {
+            changed.push(count(EARLIER, Some(earlier)));
+        }
+        if gone.kept != Used::default() {
+            changed.push(count(&name, None));
+        }
+    }
+
+    fn hear(&mut self, name: &str, said: &Said, now: u64) {
+        let today = said.day.start <= now && now < said.day.end;
+        let instance = self.instances.entry(name.to_owned()).or_default();
+        instance.heard_at = now;
+        instance.streams = said.streams;
+        if said.minute.start > instance.minute.start {
+            instance.minute = said.minute;
+        } else if said.minute.start == instance.minute.start {
+            let used = instance.minute.used().max(said.minute.used());
+            (instance.minute.requests, instance.minute.tokens) = (used.requests, used.tokens);
+        }
+        // An Envoy that does not know the zone yet tells of a day of UTC; one whose day is over tells of no more.
+        if today {
+            instance.day = instance.day.max(said.day.used());
+        }
+    }
+
+    fn unkept(&self, subject: &Subject, name: &str) -> Option<DayCount> {
+        let instance = self.instances.get(name)?;
+        (instance.day != instance.kept).then(|| DayCount {
+            subject: subject.clone(),
+            day_start: self.day.start,
+            instance: name.to_owned(),
+            used: Some(instance.day),
+        })
+    }
+
+    /// What everybody but `except` used, of the minute that starts at `minute`.
+    fn sum(&self, except: &str, minute: u64, now: u64) -> Said {
+        let mut said = Said {
+            minute: Span {
+                start: minute,
+                end: minute.saturating_add(MINUTE_MS),
+                ..Span::default()
+            },
+            day: Span {
+                start: self.day.start,
+                end: self.day.end,
+                ..Span::default()
+            },
+            streams: 0,
+        };
+        let others = self.instances.iter().filter(|(name, _)| *name != except);
+        for (_, instance) in others {
+            if instance.minute.start == minute {
+                add(&mut said.minute, instance.minute.used());
+            }
+            add(&mut said.day, instance.day);
+            if now.saturating_sub(instance.heard_at) < STREAMS_MS {
+                said.streams = said.streams.saturating_add(instance.streams);
+            }
+        }
+        said
+    }
+}
+
+fn add(to: &mut Span, used: Used) {
+    let sum = to.used().plus(used);
+    (to.requests, to.tokens) = (sum.requests, sum.tokens);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+use latchkey::id::Id;
+
+use super::*;
+use crate::refresh::clock::UnixMillis;
+use crate::state::StateDir;
+use crate::store::{DEFAULT_POOL, KeyChange, KeyTerms, LimitChanges};
+
+/// 2026-09-21T14:13:20Z
+const NOW: u64 = 1_790_000_000_000;
+const MINUTE: u64 = NOW / MINUTE_MS * MINUTE_MS;
+
+struct Fixture {
+    _outer: tempfile::TempDir,
+    store: Store,
+    key: Subject,
+}
+
+fn change(terms: KeyTerms) -> KeyChange {
+    KeyChange {
+        terms,
+        ..KeyChange::default()
+    }
+}
+
+/// A store with a limited key whose day is Berlin's, and one without limits.
+async fn fixture() -> Fixture {
+    let outer = tempfile::tempdir().unwrap();
+    let state = StateDir::open(&outer.path().join("state")).unwrap();
+    let store = Store::open(&state, crate::key_source::fixed(1))
+        .await
+        .unwrap();
+    let terms = change(KeyTerms {
+        limits: LimitChanges {
+            tokens_per_day: Some(std::num::NonZeroU64::new(1_000)),
+            time_zone: Some(Some("Europe/Berlin".to_owned())),
+            ..LimitChanges::default()
+        },
+        expires_at: None,
+    });
+    let new = store
+        .create_client_key("limited", DEFAULT_POOL, &terms, UnixMillis(0))
+        .await
+        .unwrap();
+    store
+        .create_client_key("free", DEFAULT_POOL, &KeyChange::default(), UnixMillis(0))
+        .await
+        .unwrap();
+    let key = Subject::key(&Id::try_from(new.id.as_str()).unwrap());
+    Fixture {
+        _outer: outer,
+        store,
+        key,
+    }
+}
+
+fn told(instance: u8, subject: &Subject, requests: u64, tokens: u64, streams: u64) -> Counts {
+    let day = NOW - NOW % DAY_MS;
+    Counts {
+        instance: format!("{instance:032x}"),
+        subjects: vec![Line {
+            subject: subject.clone(),
+            said: Said {
+                minute: Span {
+                    start: MINUTE,
+                    end: MINUTE + MINUTE_MS,
+                    requests,
+                    tokens,
+                },
+                day: Span {
+                    start: day,
+                    end: day + DAY_MS,
+                    requests,
+                    tokens,
+                },
+                streams,
+            },
+        }],
+    }
+}
+
+async fn take(sums: &mut Sums, counts: &Counts, now: u64) -> Said {
+    sums.take(counts, now).await.unwrap().subjects[0].said
+}
+
+#[tokio::test]
+async fn each_envoy_hears_of_the_others() {
+    let Fixture { store, key, _outer } = fixture().await;
+    let mut sums = Sums::new(store);
+    let said = take(&mut sums, &told(1, &key, 3, 30, 2), NOW).await;
+    assert_eq!(
+        (said.minute.requests, said.day.tokens, said.streams),
+        (0, 0, 0)
+    );
+    // Midnight in Berlin.
+    assert_eq!(
+        (said.day.start, said.day.end),
+        (1_789_941_600_000, 1_790_028_000_000)
+    );
+    let said = take(&mut sums, &told(2, &key, 1, 5, 1), NOW + 1).await;
+    assert_eq!(
+        (said.minute.requests, said.day.tokens, said.streams),
+        (3, 30, 2)
+    );
+    // Once more, and late: nothing is counted twice, and nothing is taken back.
+    take(&mut sums, &told(1, &key, 3, 30, 0), NOW + 2).await;
+    take(&mut sums, &told(1, &key, 2, 20, 0), NOW + 2).await;
+    let said = take(&mut sums, &told(2, &key, 1, 5, 1), NOW + 3).await;
+    assert_eq!(
+        (said.minute.requests, said.minute.tokens, said.streams),
+        (3, 30, 0)
+    );
+    let all = sums.all(NOW + 3).await.unwrap();
+    assert_eq!(all.subjects.len(), 1);
+    assert_eq!(
+        (
+            all.subjects[0].said.day.tokens,
+            all.subjects[0].said.streams
+        ),
+        (35, 1)
+    );
+    // An Envoy that is gone has no streams, but used what it used.
+    let said = take(&mut sums, &told(3, &key, 0, 0, 0), NOW + 30_003).await;
+    assert_eq!((said.day.tokens, said.streams), (35, 0));
+}
+
+#[tokio::test]
+async fn a_day_outlives_the_process_and_ends_at_its_end() {
+    let Fixture { store, key, _outer } = fixture().await;
+    let mut sums = Sums::new(store.clone());
+    take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
+    drop(sums);
+    let mut sums = Sums::new(store.clone());
+    let said = take(&mut sums, &told(2, &key, 1, 5, 1), NOW).await;
+    assert_eq!((said.day.tokens, said.minute.requests), (400, 0));
+    let midnight = 1_790_028_000_000;
+    let late = take(&mut sums, &told(2, &key, 1, 5, 1), midnight - 1).await;
+    assert_eq!(late.day.tokens, 400);
+    // Its day of UTC is not over, but Berlin's is: what was used before midnight is not of today.
+    let all = sums.all(midnight).await.unwrap();
+    assert_eq!(
+        (
+            all.subjects[0].said.day.start,
+            all.subjects[0].said.day.tokens
+        ),
+        (midnight, 0)
+    );
+    sums.store.keep_day_counts(&[], midnight).await.unwrap();
+    assert!(store.day_counts().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn who_has_no_limits_and_what_is_malformed_is_not_counted() {
+    let Fixture { store, key, _outer } = fixture().await;
+    let mut sums = Sums::new(store.clone());
+    let stranger = Subject::key(&Id::try_from("key_unknown").unwrap());
+    let others = sums.take(&told(1, &stranger, 1, 1, 1), NOW).await.unwrap();
+    assert_eq!(others, Others::default());
+    let mut wrong = told(1, &key, 1, 1, 1);
+    wrong.instance = "../../etc".to_owned();
+    assert!(matches!(
+        sums.take(&wrong, NOW).await,
+        Err(Error::Malformed)
+    ));
+    let mut many = told(1, &key, 1, 1, 1);
+    many.subjects = vec![many.subjects[0].clone(); MAX_LINES + 1];
+    assert!(matches!(sums.take(&many, NOW).await, Err(Error::Malformed)));
+    let off = LimitChanges {
+        tokens_per_day: Some(None),
+        ..LimitChanges::default()
+    };
+    let terms = change(KeyTerms {
+        limits: off,
+        expires_at: None,
+    });
+    store.set_client_key("limited", &terms).await.unwrap();
+    assert_eq!(
+        sums.take(&told(1, &key, 1, 1, 1), NOW).await.unwrap(),
+        Others::default()
+    );
+}
+
+#[tokio::test]
+async fn instances_are_bounded_and_none_is_lost() {
+    let Fixture { store, key, _outer } = fixture().await;
+    let mut sums = Sums::new(store.clone());
+    for instance in 1..=200 {
+        take(
+            &mut sums,
+            &told(instance, &key, 1, 10, 0),
+            NOW + u64::from(instance),
+        )
+        .await;
+    }
+    assert!(sums.subjects[&key].instances.len() <= MAX_INSTANCES + 1);
+    assert!(store.day_counts().await.unwrap().len() <= MAX_INSTANCES + 1);
+    assert_eq!(
+        sums.all(NOW + 300).await.unwrap().subjects[0]
+            .said
+            .day
+            .tokens,
+        2_000
+    );
+    let mut again = Sums::new(store);
+    assert_eq!(
+        again.all(NOW + 300).await.unwrap().subjects[0]
+            .said
+            .day
+            .tokens,
+        2_000
+    );
+}
+
+#[tokio::test]
+async fn another_zone_forgets_nothing() {
+    let Fixture { store, key, _outer } = fixture().await;
+    let mut sums = Sums::new(store.clone());
+    take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
+    let zone = LimitChanges {
+        time_zone: Some(None),
+        ..LimitChanges::default()
+    };
+    let terms = change(KeyTerms {
+        limits: zone,
+        expires_at: None,
+    });
+    store.set_client_key("limited", &terms).await.unwrap();
+    let said = take(&mut sums, &told(2, &key, 0, 0, 0), NOW + 1).await;
+    assert_eq!((said.day.start, said.day.tokens), (NOW - NOW % DAY_MS, 400));
+    let mut again = Sums::new(store);
+    assert_eq!(
+        again.all(NOW + 2).await.unwrap().subjects[0]
+            .said
+            .day
+            .tokens,
+        400
+    );
+}

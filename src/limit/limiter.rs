@@ -1,0 +1,368 @@
+//! What one VM keeps of limits: the streams that it holds, and the accounts that it found full.
+
+use std::collections::HashMap;
+
+use super::{
+    Counters, Full, FullAccounts, Limited, Limits, Reached, Subject,
+    settle::STALE_MS,
+    table::{self, Changed},
+};
+use crate::{
+    host::SharedData,
+    id::Id,
+    snapshot::{Account, View},
+};
+
+/// How often a VM renews its share of a subject's streams, in milliseconds: several times in a
+/// lease.
+pub const RENEW_MS: u64 = 5_000;
+
+/// How long an account whose streams are all in use is passed over without another look, in
+/// milliseconds.
+const STREAMS_LOOK_MS: u64 = 100;
+
+/// How often a subject that refuses requests is touched, in milliseconds, so that what the others
+/// do with it stays known.
+const TOUCH_MS: u64 = 500;
+
+/// One VM's part in keeping limits.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    vm: u64,
+    pub(super) full: FullAccounts,
+    /// Of the snapshot that `full` is about.
+    version: u64,
+    /// By the gate's context.
+    held: HashMap<u32, Held>,
+    streams: HashMap<Subject, Streams>,
+    ticks: u64,
+}
+
+/// The streams of one request.
+#[derive(Debug, Default)]
+struct Held {
+    key: Option<Subject>,
+    account: Option<Subject>,
+    /// The request is to run again: what it holds is for its next pass.
+    moves: bool,
+    /// At which tick its context went.
+    left: Option<u64>,
+}
+
+/// How many of this VM's requests hold a stream of one subject.
+#[derive(Debug, Default)]
+struct Streams {
+    count: u64,
+    /// When shared data was last told; none where it did not take it.
+    told_at: Option<u64>,
+}
+
+/// Why a request is not let through.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// Its key is at a limit.
+    Key(Reached),
+    /// The account is; another one may serve.
+    Account,
+    /// Other VMs change the key's counters all the time.
+    Busy,
+}
+
+/// The subjects of a request that have limits.
+pub fn limited(view: &View, key: &Id, account: Option<&Account>) -> Limited {
+    let of_key = view.limited_key(key).map(|key| key.limits);
+    let of_account = account.filter(|account| !account.limits.is_none());
+    Limited {
+        key: of_key.map(|limits| (Subject::key(key), limits)),
+        account: of_account.map(|account| (Subject::account(&account.id), account.limits)),
+    }
+}
+
+// === impl Limiter ===
+
+impl Limiter {
+    /// That of the VM of this number, which no other VM of this Envoy has.
+    pub fn new(vm: u64) -> Self {
+        Self {
+            vm,
+            ..Self::default()
+        }
+    }
+
+    /// The accounts at a limit, as far as this VM knows.
+    pub fn full(&self) -> &FullAccounts {
+        &self.full
+    }
+
+    /// Forgets which accounts are full where the snapshot moved: they may have other limits.
+    pub(super) fn follow(&mut self, view: &View) {
+        if self.version != view.version() {
+            self.version = view.version();
+            self.full = FullAccounts::new();
+        }
+    }
+
+    /// Forgets the accounts that were full by their streams before this request came, as one may
+    /// have ended since; whether there was one.
+    pub(super) fn look_again(&mut self, fresh: &[Id]) -> bool {
+        let before = self.full.0.len();
+        self.full
+            .0
+            .retain(|id, full| !full.by_streams || fresh.contains(id));
+        self.full.0.len() != before
+    }
+
+    /// Counts a request at `now`, and takes its streams for the gate's context, or says who
+    /// denies it. On a second pass the key has been counted already.
+    pub(super) fn admit(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        limited: &Limited,
+        second_pass: bool,
+        now: u64,
+    ) -> Result<(), Denied> {
+        let key = limited.key.as_ref().filter(|_| !second_pass);
+        // Whoever is over its limit asks again and again: that must not count at accounts.
+        if let Some((subject, limits)) = key {
+            let counters = table::look(shared, subject, now);
+            if let Some(reached) = counters.reached(limits) {
+                touch(shared, subject, &counters, now);
+                return Err(Denied::Key(reached));
+            }
+        }
+        if let Some((subject, limits)) = &limited.account {
+            let full = match self.take(shared, subject, limits, now) {
+                Changed::Done => None,
+                Changed::Refused(reached) => Some(reached.until),
+                Changed::Lost => Some(None),
+            };
+            if let Some(until) = full {
+                let full = Full {
+                    until: until.unwrap_or(now.saturating_add(STREAMS_LOOK_MS)),
+                    by_streams: until.is_none(),
+                };
+                self.full.put(subject.id.clone(), full);
+                return Err(Denied::Account);
+            }
+        }
+        if let Some((subject, limits)) = key {
+            let taken = self.take(shared, subject, limits, now);
+            if taken != Changed::Done {
+                if let Some((account, limits)) = &limited.account {
+                    self.give_back(shared, account, limits, now);
+                }
+                return Err(match taken {
+                    Changed::Refused(reached) => Denied::Key(reached),
+                    _ => Denied::Busy,
+                });
+            }
+        }
+        let holds = |of: &Option<(Subject, Limits)>| {
+            let (subject, limits) = of.as_ref()?;
+            limits.concurrent_streams.map(|_| subject.clone())
+        };
+        let account = holds(&limited.account);
+        let key = if second_pass {
+            None
+        } else {
+            holds(&limited.key)
+        };
+        if key.is_some() || account.is_some() {
+            let held = self.held.entry(context).or_default();
+            held.account = account;
+            held.key = key.or(held.key.take());
+        }
+        Ok(())
+    }
+
+    /// Counts tokens of a request that has ended.
+    pub fn charge(
+        &mut self,
+        shared: &mut impl SharedData,
+        limited: &Limited,
+        tokens: u64,
+        now: u64,
+    ) {
+        let subjects = [&limited.key, &limited.account];
+        for (subject, _) in subjects.into_iter().flatten() {
+            let _: Changed<()> = table::update(shared, subject, now, |counters| {
+                counters.count_tokens(tokens);
+                counters.touched_at = now;
+                Ok(())
+            });
+        }
+    }
+
+    /// Whether a context's request holds a stream.
+    pub fn holds(&self, context: u32) -> bool {
+        self.held.contains_key(&context)
+    }
+
+    /// The request that `slot` holds streams for is to run again.
+    pub fn moves(&mut self, slot: Option<u32>) {
+        if let Some(held) = slot.and_then(|slot| self.held.get_mut(&slot)) {
+            held.moves = true;
+        }
+    }
+
+    /// Gives what the last pass held to the next one, but for the account's stream: that pass is
+    /// over.
+    pub(super) fn take_over(
+        &mut self,
+        shared: &mut impl SharedData,
+        slot: Option<u32>,
+        context: u32,
+        now: u64,
+    ) {
+        let Some(mut held) = slot.and_then(|slot| self.held.remove(&slot)) else {
+            return;
+        };
+        if let Some(account) = held.account.take() {
+            self.step(shared, &account, now, |count| count.saturating_sub(1));
+        }
+        held.moves = false;
+        held.left = None;
+        self.held.insert(context, held);
+    }
+
+    /// The context has gone: its request's streams are free, unless it runs again at once.
+    pub fn release(&mut self, shared: &mut impl SharedData, context: u32, now: u64) {
+        let Some(mut held) = self.held.remove(&context) else {
+            return;
+        };
+        if held.moves {
+            held.left = Some(self.ticks);
+            self.held.insert(context, held);
+            return;
+        }
+        for subject in [held.key, held.account].into_iter().flatten() {
+            self.step(shared, &subject, now, |count| count.saturating_sub(1));
+        }
+    }
+
+    /// Renews this VM's share of every subject's streams, and frees those of requests that were
+    /// to run again and did not.
+    pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
+        if self.held.is_empty() && self.streams.is_empty() && self.full.is_empty() {
+            return;
+        }
+        self.full.0.retain(|_, full| now < full.until);
+        self.ticks = self.ticks.wrapping_add(1);
+        let ticks = self.ticks;
+        let gone: Vec<u32> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.left.is_some_and(|left| left.wrapping_add(1) < ticks))
+            .map(|(context, _)| *context)
+            .collect();
+        for context in gone {
+            if let Some(held) = self.held.get_mut(&context) {
+                held.moves = false;
+            }
+            self.release(shared, context, now);
+        }
+        let due: Vec<Subject> = self
+            .streams
+            .iter()
+            .filter(|(_, streams)| {
+                // Told in the future: the clock was set back.
+                let fresh = |at: u64| at <= now && now.saturating_sub(at) < RENEW_MS;
+                !streams.told_at.is_some_and(fresh)
+            })
+            .map(|(subject, _)| subject.clone())
+            .collect();
+        for subject in due {
+            self.step(shared, &subject, now, |count| count);
+        }
+    }
+
+    /// Counts a request of `subject`, and one more stream where that is limited.
+    fn take(
+        &mut self,
+        shared: &mut impl SharedData,
+        subject: &Subject,
+        limits: &Limits,
+        now: u64,
+    ) -> Changed<Reached> {
+        let streams = limits.concurrent_streams.map(|_| {
+            let held = self.streams.get(subject);
+            held.map_or(0, |held| held.count).saturating_add(1)
+        });
+        let (vm, mut stale) = (self.vm, false);
+        let taken = table::update(shared, subject, now, |counters| {
+            if let Some(reached) = counters.reached(limits) {
+                return Err(reached);
+            }
+            stale = now.saturating_sub(counters.settled_at) >= STALE_MS;
+            counters.count_request();
+            counters.touched_at = now;
+            if let Some(streams) = streams {
+                counters.lease(vm, streams, now);
+            }
+            Ok(())
+        });
+        if taken == Changed::Done {
+            if stale {
+                table::tell_news(shared);
+            }
+            if let Some(count) = streams {
+                let told_at = Some(now);
+                self.streams
+                    .insert(subject.clone(), Streams { count, told_at });
+            }
+        }
+        taken
+    }
+
+    fn give_back(
+        &mut self,
+        shared: &mut impl SharedData,
+        subject: &Subject,
+        limits: &Limits,
+        now: u64,
+    ) {
+        let _: Changed<()> = table::update(shared, subject, now, |counters| {
+            counters.uncount_request();
+            Ok(())
+        });
+        if limits.concurrent_streams.is_some() {
+            self.step(shared, subject, now, |count| count.saturating_sub(1));
+        }
+    }
+
+    /// Changes how many of this VM's requests hold a stream of `subject`, and tells shared data.
+    fn step(
+        &mut self,
+        shared: &mut impl SharedData,
+        subject: &Subject,
+        now: u64,
+        change: impl Fn(u64) -> u64,
+    ) {
+        let count = change(self.streams.get(subject).map_or(0, |held| held.count));
+        let vm = self.vm;
+        let told: Changed<()> = table::update(shared, subject, now, |counters| {
+            counters.lease(vm, count, now);
+            counters.touched_at = now;
+            Ok(())
+        });
+        if count == 0 && told == Changed::Done {
+            self.streams.remove(subject);
+        } else {
+            let told_at = (told == Changed::Done).then_some(now);
+            self.streams
+                .insert(subject.clone(), Streams { count, told_at });
+        }
+    }
+}
+
+/// Notes that a subject is wanted, so that the refresher goes on being asked about it.
+fn touch(shared: &mut impl SharedData, subject: &Subject, seen: &Counters, now: u64) {
+    if now.saturating_sub(seen.touched_at) < TOUCH_MS {
+        return;
+    }
+    let _: Changed<()> = table::update(shared, subject, now, |counters| {
+        counters.touched_at = now;
+        Ok(())
+    });
+}

@@ -1,0 +1,175 @@
+//! What the Envoys tell the refresher of their counts, and what it answers: `POST /counts`.
+//!
+//! The counts of a window are cumulative, and an answer gives sums of the others: a message that
+//! is lost, late or repeated changes nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Counters, Subject, Used, Window,
+    table::{self, Changed},
+};
+use crate::host::SharedData;
+
+/// How long there is between two messages of an Envoy that counts, in milliseconds.
+pub const SETTLE_MS: u64 = 1_000;
+
+/// For how long after its last request a subject is asked about, in milliseconds.
+const KEEN_MS: u64 = 5_000;
+
+/// What is known of the others is stale after this, in milliseconds: whoever counts a request
+/// then has the refresher asked at once.
+pub const STALE_MS: u64 = 3_000;
+
+/// The most subjects of one message; the others wait for the next one.
+pub const MAX_LINES: usize = 1_000;
+
+/// The longest answer that is read, in bytes: [`MAX_LINES`] have 300 each.
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The body of `POST /counts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Names the Envoy process: 32 hex digits.
+    pub instance: String,
+    /// What it counted, at most [`MAX_LINES`].
+    pub subjects: Vec<Line>,
+}
+
+/// The answer: what the others counted of the same subjects. One that the refresher does not know
+/// is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Others {
+    /// A line for each.
+    pub subjects: Vec<Line>,
+}
+
+/// One subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Who.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// How much.
+    #[serde(flatten)]
+    pub said: Said,
+}
+
+/// How much of one subject is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// In the minute.
+    pub minute: Span,
+    /// In the day. Its bounds in an answer are those in the subject's time zone.
+    pub day: Span,
+    /// Requests under way.
+    pub streams: u64,
+}
+
+/// A stretch of time and what was used in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Its first millisecond, Unix time.
+    pub start: u64,
+    /// The first one after it.
+    pub end: u64,
+    /// Requests let through.
+    pub requests: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+/// Sends the messages of one Envoy, in the VM that has the lease.
+#[derive(Debug, Default)]
+pub struct Settler {
+    /// When the message in flight was made.
+    in_flight: Option<u64>,
+    last_at: u64,
+}
+
+// === impl Span ===
+
+impl Span {
+    /// Both counts.
+    pub fn used(&self) -> Used {
+        Used {
+            requests: self.requests,
+            tokens: self.tokens,
+        }
+    }
+
+    /// A window's bounds with these counts.
+    pub fn of(window: &Window, used: Used) -> Self {
+        Self {
+            start: window.start,
+            end: window.end,
+            requests: used.requests,
+            tokens: used.tokens,
+        }
+    }
+}
+
+// === impl Settler ===
+
+impl Settler {
+    /// The body to send at `now`, if it is time and something is counted.
+    pub fn next(&mut self, shared: &mut impl SharedData, now: u64) -> Option<String> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        // A last message in the future was sent before the clock was set back.
+        let waits = now.saturating_sub(self.last_at) < SETTLE_MS && self.last_at <= now;
+        if waits && !table::take_news(shared) {
+            return None;
+        }
+        self.last_at = now;
+        let mut counted = table::all(shared, now);
+        counted.retain(|(_, counters)| is_worth_telling(counters, now));
+        if counted.is_empty() {
+            return None;
+        }
+        counted.sort_by_key(|(_, counters)| counters.settled_at);
+        counted.truncate(MAX_LINES);
+        let line = |(subject, counters): (Subject, Counters)| Line {
+            subject,
+            said: Said {
+                minute: Span::of(&counters.minute, counters.minute.own),
+                day: Span::of(&counters.day, counters.day.own),
+                streams: counters.own_streams(),
+            },
+        };
+        let body = serde_json::to_string(&Counts {
+            instance: table::instance(shared),
+            subjects: counted.into_iter().map(line).collect(),
+        });
+        self.in_flight = Some(now);
+        body.ok()
+    }
+
+    /// Takes the answer to the message in flight; empty where it could not be sent.
+    pub fn answered(&mut self, shared: &mut impl SharedData, status: &[u8], body: &[u8], now: u64) {
+        let Some(sent_at) = self.in_flight.take() else {
+            return;
+        };
+        if status != b"200" || body.len() > MAX_ANSWER_BYTES {
+            return;
+        }
+        let others: Others = serde_json::from_slice(body).unwrap_or_default();
+        for line in others.subjects.iter().take(MAX_LINES) {
+            let _: Changed<()> = table::update(shared, &line.subject, now, |counters| {
+                if counters.touched_at == 0 {
+                    return Err(());
+                }
+                counters.learn(&line.said, sent_at, now);
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Whether the refresher has not heard of all of it, or is to be asked about the others.
+fn is_worth_telling(counters: &Counters, now: u64) -> bool {
+    let keen = now.saturating_sub(counters.touched_at) < KEEN_MS;
+    let untold = counters.touched_at >= counters.settled_at && !counters.is_idle(now);
+    keen || untold || counters.own_streams() > 0
+}

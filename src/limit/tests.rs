@@ -1,0 +1,495 @@
+//! The laws of limits, on several VMs over one shared data, and on several Envoys.
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+
+use super::{
+    limiter::Denied,
+    settle::{Line, Others, Said, Settler, Span},
+    table, *,
+};
+use crate::host::{SharedData, Token, fake::FakeSharedData};
+
+/// The start of a minute and of a day.
+const START: u64 = 1_790_000_000_000 / DAY_MS * DAY_MS;
+
+fn limits(json: &str) -> Limits {
+    serde_json::from_str(json).unwrap()
+}
+
+fn id(text: &str) -> Id {
+    Id::try_from(text).unwrap()
+}
+
+fn of_key(json: &str) -> Limited {
+    Limited {
+        key: Some((Subject::key(&id("key_1")), limits(json))),
+        account: None,
+    }
+}
+
+fn of_account(json: &str) -> Limited {
+    Limited {
+        key: None,
+        account: Some((Subject::account(&id("acc_1")), limits(json))),
+    }
+}
+
+fn prepared() -> FakeSharedData {
+    let mut shared = FakeSharedData::default();
+    table::prepare(&mut shared, &[1]);
+    shared
+}
+
+fn key_counters(shared: &FakeSharedData, now: u64) -> Counters {
+    table::look(shared, &Subject::key(&id("key_1")), now)
+}
+
+/// Shared data in which another VM admits a request between a read and the swap that follows it,
+/// as often as there are steps left.
+struct Interleaved {
+    shared: FakeSharedData,
+    other: RefCell<(Limiter, Vec<bool>, u64)>,
+    limited: Limited,
+}
+
+impl SharedData for Interleaved {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        let read = self.shared.read(key);
+        let (limiter, steps, admitted) = &mut *self.other.borrow_mut();
+        if steps.pop() == Some(true) {
+            let context = u32::try_from(steps.len()).unwrap() + 1_000;
+            let mut shared = self.shared.clone();
+            let admission = limiter.admit(&mut shared, context, &self.limited, false, START);
+            *admitted += u64::from(admission.is_ok());
+        }
+        read
+    }
+
+    fn write(&mut self, key: &str, value: &[u8]) {
+        self.shared.write(key, value);
+    }
+
+    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+        self.shared.swap(key, value, token)
+    }
+}
+
+proptest! {
+    /// However two VMs' steps fall between each other's, they let through what the limit allows,
+    /// and not one request more.
+    #[test]
+    fn no_interleaving_admits_more_than_the_limit(
+        limit in 1_u64..12,
+        steps in prop::collection::vec(any::<bool>(), 0..40),
+        streams: bool,
+        by_account: bool,
+    ) {
+        let name = if streams { "concurrent_streams" } else { "requests_per_minute" };
+        let json = format!(r#"{{"{name}":{limit}}}"#);
+        let limited = if by_account { of_account(&json) } else { of_key(&json) };
+        let mut interleaved = Interleaved {
+            shared: prepared(),
+            other: RefCell::new((Limiter::new(2), steps, 0)),
+            limited: limited.clone(),
+        };
+        let mut limiter = Limiter::new(1);
+        let mut admitted = 0;
+        for context in 0..20 {
+            let admission = limiter.admit(&mut interleaved, context, &limited, false, START);
+            admitted += u64::from(admission.is_ok());
+        }
+        let total = admitted + interleaved.other.borrow().2;
+        prop_assert_eq!(total, limit);
+    }
+
+    /// Whatever happens to requests and VMs, what is held of a subject's streams is what the
+    /// living VMs' requests hold once a crash is a lease ago, and nothing when all have ended.
+    #[test]
+    fn leases_never_leak(
+        steps in prop::collection::vec((0_u8..6, 0_usize..3, 0_u32..6, 0_u64..9_000), 1..80),
+    ) {
+        let limited = of_key(r#"{"concurrent_streams":7}"#);
+        let mut shared = prepared();
+        let mut vms: Vec<(Limiter, Vec<u32>)> =
+            (1..=3).map(|vm| (Limiter::new(vm), Vec::new())).collect();
+        let (mut now, mut crashed_at, mut next_vm) = (START, 0, 4);
+        for (step, vm, context, wait) in steps {
+            let (limiter, open) = &mut vms[vm];
+            match step {
+                0 | 1 if !open.contains(&context) => {
+                    let admission = limiter.admit(&mut shared, context, &limited, false, now);
+                    open.extend(admission.is_ok().then_some(context));
+                }
+                2 => {
+                    limiter.release(&mut shared, context, now);
+                    open.retain(|one| *one != context);
+                }
+                // It runs again, in its next context or not at all.
+                3 if open.contains(&context) => {
+                    limiter.moves(Some(context));
+                    limiter.release(&mut shared, context, now);
+                    open.retain(|one| *one != context);
+                    if wait % 2 == 0 {
+                        limiter.take_over(&mut shared, Some(context), context + 100, now);
+                        open.push(context + 100);
+                    } else {
+                        limiter.tick(&mut shared, now);
+                        limiter.tick(&mut shared, now);
+                    }
+                }
+                4 => {
+                    *limiter = Limiter::new(next_vm);
+                    next_vm += 1;
+                    open.clear();
+                    crashed_at = now;
+                }
+                _ => {}
+            }
+            // Every VM ticks far more often than a lease lapses.
+            for _ in 0..2 {
+                now += wait / 2;
+                for (limiter, _) in &mut vms {
+                    limiter.tick(&mut shared, now);
+                }
+            }
+            let open = vms.iter().map(|(_, open)| open.len() as u64).sum::<u64>();
+            let held = key_counters(&shared, now).own_streams();
+            prop_assert!(held >= open && held <= 7, "{held} held, {open} open");
+            if now - crashed_at >= LEASE_MS {
+                prop_assert_eq!(held, open);
+            }
+        }
+        for (limiter, open) in &mut vms {
+            for context in open.drain(..) {
+                limiter.release(&mut shared, context, now);
+            }
+        }
+        prop_assert_eq!(key_counters(&shared, now + LEASE_MS).own_streams(), 0);
+    }
+}
+
+#[test]
+fn nobody_with_limits_costs_no_hostcall() {
+    // It was never prepared: every read and write would fail.
+    let mut shared = FakeSharedData::default();
+    let mut limiter = Limiter::new(1);
+    let nobody = Limited::default();
+    assert!(nobody.is_nobody());
+    assert_eq!(limiter.admit(&mut shared, 1, &nobody, false, START), Ok(()));
+    limiter.charge(&mut shared, &nobody, 10, START);
+    limiter.release(&mut shared, 1, START);
+    limiter.tick(&mut shared, START);
+    assert!(!limiter.holds(1));
+}
+
+#[test]
+fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
+    let key = of_key(r#"{"requests_per_minute":5,"concurrent_streams":1}"#).key;
+    let account = |name: &str| {
+        let subject = Subject::account(&id(name));
+        Limited {
+            key: key.clone(),
+            account: Some((subject, limits(r#"{"concurrent_streams":1}"#))),
+        }
+    };
+    let mut shared = prepared();
+    let mut limiter = Limiter::new(1);
+    let streams = |shared: &FakeSharedData, name: &str| {
+        table::look(shared, &Subject::account(&id(name)), START).own_streams()
+    };
+    assert_eq!(
+        limiter.admit(&mut shared, 1, &account("acc_1"), false, START),
+        Ok(())
+    );
+    assert_eq!(streams(&shared, "acc_1"), 1);
+    limiter.moves(Some(1));
+    limiter.release(&mut shared, 1, START);
+    let refused = Limiter::new(2).admit(&mut shared, 9, &key_only(&key), false, START);
+    assert!(
+        matches!(refused, Err(Denied::Key(_))),
+        "the stream is kept for the next pass"
+    );
+    limiter.take_over(&mut shared, Some(1), 2, START);
+    assert_eq!(
+        limiter.admit(&mut shared, 2, &account("acc_2"), true, START),
+        Ok(())
+    );
+    assert_eq!(
+        (streams(&shared, "acc_1"), streams(&shared, "acc_2")),
+        (0, 1)
+    );
+    let counters = key_counters(&shared, START);
+    assert_eq!(
+        (counters.minute.own.requests, counters.own_streams()),
+        (1, 1)
+    );
+    limiter.release(&mut shared, 2, START);
+    assert_eq!(streams(&shared, "acc_2"), 0);
+    assert_eq!(key_counters(&shared, START).own_streams(), 0);
+}
+
+fn key_only(key: &Option<(Subject, Limits)>) -> Limited {
+    Limited {
+        key: key.clone(),
+        account: None,
+    }
+}
+
+#[test]
+fn a_key_over_its_limit_counts_at_no_account() {
+    let limited = Limited {
+        key: of_key(r#"{"requests_per_minute":1}"#).key,
+        account: of_account(r#"{"requests_per_minute":9}"#).account,
+    };
+    let mut shared = prepared();
+    let mut limiter = Limiter::new(1);
+    assert_eq!(
+        limiter.admit(&mut shared, 1, &limited, false, START),
+        Ok(())
+    );
+    for context in 2..9 {
+        let refused = limiter.admit(&mut shared, context, &limited, false, START);
+        assert!(matches!(refused, Err(Denied::Key(_))));
+    }
+    let account = table::look(&shared, &Subject::account(&id("acc_1")), START);
+    assert_eq!(account.minute.own.requests, 1);
+}
+
+#[test]
+fn a_full_account_is_passed_over_until_its_minute_ends() {
+    let limited = of_account(r#"{"requests_per_minute":1}"#);
+    let mut shared = prepared();
+    let mut limiter = Limiter::new(1);
+    assert_eq!(
+        limiter.admit(&mut shared, 1, &limited, false, START + 5),
+        Ok(())
+    );
+    let refused = limiter.admit(&mut shared, 2, &limited, false, START + 5);
+    assert_eq!(refused, Err(Denied::Account));
+    let until = |now| limiter.full().until(&id("acc_1"), now);
+    assert_eq!(until(START + 5), Some(START + MINUTE_MS));
+    assert_eq!(until(START + MINUTE_MS), None);
+}
+
+/// A refresher that adds up, in memory.
+#[derive(Default)]
+struct Sums(BTreeMap<(String, Subject), Said>);
+
+impl Sums {
+    fn answer(&mut self, body: &str) -> String {
+        let counts: settle::Counts = serde_json::from_str(body).unwrap();
+        for line in &counts.subjects {
+            let key = (counts.instance.clone(), line.subject.clone());
+            self.0.insert(key, line.said);
+        }
+        let others = |line: &Line| {
+            let (mut minute, mut day, mut streams) = (line.said.minute, line.said.day, 0);
+            for span in [&mut minute, &mut day] {
+                (span.requests, span.tokens) = (0, 0);
+            }
+            for ((instance, subject), said) in &self.0 {
+                if *instance != counts.instance && *subject == line.subject {
+                    let add = |to: &mut Span, from: &Span| {
+                        if to.start == from.start {
+                            to.requests += from.requests;
+                            to.tokens += from.tokens;
+                        }
+                    };
+                    add(&mut minute, &said.minute);
+                    add(&mut day, &said.day);
+                    streams += said.streams;
+                }
+            }
+            Line {
+                subject: line.subject.clone(),
+                said: Said {
+                    minute,
+                    day,
+                    streams,
+                },
+            }
+        };
+        let subjects = counts.subjects.iter().map(others).collect();
+        serde_json::to_string(&Others { subjects }).unwrap()
+    }
+}
+
+/// An Envoy with one VM.
+struct Envoy {
+    shared: FakeSharedData,
+    limiter: Limiter,
+    settler: Settler,
+    admitted: u64,
+    next: u32,
+}
+
+fn envoys(count: u64) -> Vec<Envoy> {
+    let envoy = |seed| {
+        let mut shared = FakeSharedData::default();
+        table::prepare(&mut shared, &[seed]);
+        Envoy {
+            shared,
+            limiter: Limiter::new(1),
+            settler: Settler::default(),
+            admitted: 0,
+            next: 0,
+        }
+    };
+    (0..count).map(envoy).collect()
+}
+
+impl Envoy {
+    fn request(&mut self, limited: &Limited, now: u64) -> bool {
+        self.next += 1;
+        let admission = self
+            .limiter
+            .admit(&mut self.shared, self.next, limited, false, now);
+        self.admitted += u64::from(admission.is_ok());
+        admission.is_ok()
+    }
+
+    /// A tick of the root context, with an answer that comes at once, or never.
+    fn tick(&mut self, sums: &mut Sums, now: u64, lost: bool) {
+        self.limiter.tick(&mut self.shared, now);
+        if let Some(body) = self.settler.next(&mut self.shared, now) {
+            let answer = sums.answer(&body);
+            if lost {
+                self.settler.answered(&mut self.shared, b"", b"", now);
+            } else {
+                self.settler
+                    .answered(&mut self.shared, b"200", answer.as_bytes(), now);
+            }
+        }
+    }
+}
+
+proptest! {
+    /// ARCHITECTURE.md's bound: N Envoys let through at most the limit and what the other N - 1
+    /// can take in two settle intervals and the tick that starts each.
+    #[test]
+    fn envoys_stay_within_the_bound(
+        count in 1_u64..5,
+        limit in 5_u64..200,
+        rates in prop::collection::vec(1_u64..6, 4),
+        offsets in prop::collection::vec(0_u64..10, 4),
+    ) {
+        const TICK_MS: u64 = 100;
+        let limited = of_key(&format!(r#"{{"requests_per_minute":{limit}}}"#));
+        let mut sums = Sums::default();
+        let mut envoys = envoys(count);
+        for step in 0..590 {
+            let now = START + step * TICK_MS;
+            for (n, envoy) in envoys.iter_mut().enumerate() {
+                if step >= offsets[n] {
+                    envoy.tick(&mut sums, now, false);
+                    for _ in 0..rates[n] {
+                        envoy.request(&limited, now + 1);
+                    }
+                }
+            }
+        }
+        let admitted: u64 = envoys.iter().map(|envoy| envoy.admitted).sum();
+        let stale_ticks = 2 * (settle::SETTLE_MS + TICK_MS) / TICK_MS;
+        let fastest = *rates.iter().max().unwrap();
+        let over = (count - 1) * limit.min(fastest * stale_ticks);
+        prop_assert!(admitted <= limit + over, "{admitted} of {limit}, {count} Envoys");
+        prop_assert!(admitted >= limit.min(rates[0] * 500), "{admitted} of {limit}");
+        if count == 1 {
+            prop_assert_eq!(admitted, limit);
+        }
+    }
+}
+
+#[test]
+fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
+    let limited =
+        of_key(r#"{"requests_per_minute":10,"tokens_per_day":1000,"concurrent_streams":4}"#);
+    let mut sums = Sums::default();
+    let mut envoys = envoys(2);
+    let [one, two] = &mut envoys[..] else {
+        panic!()
+    };
+    assert!(one.request(&limited, START));
+    one.limiter.charge(&mut one.shared, &limited, 900, START);
+    one.tick(&mut sums, START + 100, true);
+    assert!(two.request(&limited, START + 150));
+    two.tick(&mut sums, START + 200, false);
+    let seen = key_counters(&two.shared, START + 200);
+    assert_eq!(
+        seen.day.used().tokens,
+        900,
+        "the refresher heard it, only the answer was lost"
+    );
+    assert_eq!((seen.minute.used().requests, seen.others_streams), (2, 1));
+    one.tick(&mut sums, START + 1_200, false);
+    assert_eq!(
+        key_counters(&one.shared, START + 1_200)
+            .minute
+            .used()
+            .requests,
+        2
+    );
+    two.limiter
+        .charge(&mut two.shared, &limited, 100, START + 1_300);
+    two.tick(&mut sums, START + 2_200, false);
+    one.tick(&mut sums, START + 2_300, false);
+    assert!(!one.request(&limited, START + 2_400), "the day is used up");
+    let refused = key_counters(&one.shared, START + 2_400);
+    let reached = refused.reached(&limited.key.as_ref().unwrap().1).unwrap();
+    assert_eq!(
+        (reached.limit, reached.until),
+        (Limit::TokensPerDay, Some(START + DAY_MS))
+    );
+}
+
+#[test]
+fn what_nobody_uses_is_not_told_any_more() {
+    let limited = of_key(r#"{"requests_per_minute":10}"#);
+    let mut sums = Sums::default();
+    let mut envoys = envoys(1);
+    let envoy = &mut envoys[0];
+    assert_eq!(envoy.settler.next(&mut envoy.shared, START), None);
+    assert!(envoy.request(&limited, START + 300));
+    // At once, although a second has not passed: nothing is known of the others.
+    assert!(envoy.settler.next(&mut envoy.shared, START + 400).is_some());
+    assert_eq!(
+        envoy.settler.next(&mut envoy.shared, START + 2_000),
+        None,
+        "one at a time"
+    );
+    envoy
+        .settler
+        .answered(&mut envoy.shared, b"503", b"", START + 2_000);
+    for now in [START + 30_000, START + 40_000] {
+        let again = envoy.settler.next(&mut envoy.shared, now);
+        assert!(again.is_some(), "it was never heard");
+        envoy.settler.answered(&mut envoy.shared, b"", b"", now);
+    }
+    envoy.tick(&mut sums, START + 50_000, false);
+    assert_eq!(envoy.settler.next(&mut envoy.shared, START + 51_100), None);
+}
+
+#[test]
+fn an_answer_makes_no_counters() {
+    let mut shared = prepared();
+    let mut settler = Settler::default();
+    let mut limiter = Limiter::new(1);
+    let limited = of_key(r#"{"requests_per_minute":10}"#);
+    assert_eq!(
+        limiter.admit(&mut shared, 1, &limited, false, START),
+        Ok(())
+    );
+    settler.next(&mut shared, START).unwrap();
+    let line = |name: &str| Line {
+        subject: Subject::key(&id(name)),
+        said: Said::default(),
+    };
+    let others = Others {
+        subjects: vec![line("key_1"), line("key_2")],
+    };
+    let body = serde_json::to_vec(&others).unwrap();
+    settler.answered(&mut shared, b"200", &body, START);
+    assert_eq!(table::all(&shared, START).len(), 1);
+}

@@ -1,0 +1,591 @@
+//! Limits of accounts and client keys, as callers and operators meet them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::{
+    crash::Crashable,
+    harness::{
+        Answer, Caller, Stack, caller::chat_body, envoy::Envoy, eventually, holds, records, run,
+        stack, stack::SYNC_LIMIT, stack::client_key, stack::new_folder,
+    },
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// The lease of `src/limit/counters.rs`, a tick, and what a busy machine adds.
+const LEASE_LIMIT: Duration = Duration::from_millis(25_000 + 100 + 4_900);
+
+/// The seconds of the minute, by this machine's clock, which is Envoy's too.
+fn second() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
+        % 60
+}
+
+/// Waits until the minute of the clock has at least that many seconds left.
+async fn early_in_a_minute(left: u64) {
+    let late = second();
+    if late + left > 60 {
+        tokio::time::sleep(Duration::from_secs(60 - late)).await;
+    }
+}
+
+/// A stack with these limits on the client key and on the accounts of OpenAI's API in its pool.
+struct Limited {
+    stack: Stack,
+    key: String,
+}
+
+impl Limited {
+    async fn start(name: &str, of_key: Value, accounts: &[(&str, Value)]) -> Self {
+        let stack = Stack::start(name).await;
+        let ids: Vec<_> = accounts.iter().map(|(id, _)| *id).collect();
+        let mut lines = Vec::new();
+        for (id, limits) in accounts {
+            let secret = format!("sk-{id}");
+            stack.sim.add_api_key("openai", &secret, id).await;
+            let limits = json!({"limits": limits});
+            let authority = stack.sim.authority();
+            lines.push(records::account(id, "openai", authority, &secret, limits));
+        }
+        lines.push(records::pool("limited", "round_robin", &ids));
+        let key = client_key("limited");
+        let other = json!({"name": "alice", "limits": of_key});
+        lines.push(records::key_with("key_limited", &key, "limited", other));
+        lines.push(records::key("key_free", &client_key("free"), "limited"));
+        let revision = stack.refresher.publish(lines);
+        stack.have_clusters(&ids).await;
+        stack.reaches(revision).await;
+        Self { stack, key }
+    }
+
+    /// A caller with a connection of its own.
+    fn caller(&self) -> Caller {
+        Caller::new(self.stack.envoy.port, &self.key)
+    }
+
+    /// How many chat completions the platform was asked for, by account.
+    async fn heard(&self, account: &str) -> usize {
+        let seen = self.stack.sim.seen().await;
+        seen.iter()
+            .filter(|seen| seen.account() == Some(account))
+            .count()
+    }
+}
+
+fn is_limit(answer: &Answer) -> bool {
+    answer.status == 429 && answer.own_code() == Some("latchkey_limit")
+}
+
+fn retry_after(answer: &Answer) -> u64 {
+    let seconds = answer.header("retry-after").expect("a retry-after");
+    seconds.parse().expect("seconds")
+}
+
+/// `count` requests at the same time, each over a connection of its own; how each ended.
+async fn burst(callers: impl IntoIterator<Item = Caller>, each: usize) -> Vec<Answer> {
+    let sending: Vec<_> = callers
+        .into_iter()
+        .map(|caller| {
+            tokio::spawn(async move {
+                let mut answers = Vec::new();
+                for _ in 0..each {
+                    answers.push(caller.post(CHAT, &chat_body(false)).await);
+                }
+                answers
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for sent in sending {
+        answers.extend(sent.await.expect("sent"));
+    }
+    answers
+}
+
+#[test]
+fn a_keys_requests_a_minute_are_exact_on_two_workers_under_load() {
+    run(async {
+        let of_key = json!({"requests_per_minute": 40});
+        let limited = Limited::start("limits-rpm", of_key, &[("acc_a", json!({}))]).await;
+        early_in_a_minute(45).await;
+        let answers = burst((0..10).map(|_| limited.caller()), 12).await;
+        let good = answers.iter().filter(|one| one.status == 200).count();
+        assert_eq!(good, 40, "of {}", answers.len());
+        assert_eq!(limited.heard("acc_a").await, 40);
+        let refused: Vec<_> = answers.iter().filter(|one| one.status != 200).collect();
+        for answer in &refused {
+            assert!(is_limit(answer), "{answer:?}");
+            assert!((1..=60).contains(&retry_after(answer)), "{answer:?}");
+            let error = &answer.json()["error"];
+            let message = error["message"].as_str().expect("a message");
+            assert!(
+                message.contains("\"alice\"") && message.contains("40 requests a minute"),
+                "{message}"
+            );
+            assert!(!answer.body.contains(&limited.key));
+        }
+        // What the gateway answers by itself is no request to count; another key has its own limits.
+        assert_eq!(limited.caller().get("/v1/models").await.status, 200);
+        let other = limited.stack.caller("free");
+        assert_eq!(other.post(CHAT, &chat_body(false)).await.status, 200);
+        assert_eq!(limited.stack.envoy.crashes().await, 0);
+    });
+}
+
+#[test]
+fn a_request_after_retry_after_is_served() {
+    run(async {
+        let of_key = json!({"requests_per_minute": 2});
+        let limited = Limited::start("limits-retry", of_key, &[("acc_a", json!({}))]).await;
+        let caller = limited.caller();
+        // Late in a minute, so that the wait is short; the second after that is no second to be refused in.
+        tokio::time::sleep(Duration::from_secs((60 + 45 - second()) % 60)).await;
+        let refused = loop {
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            if is_limit(&answer) {
+                break answer;
+            }
+            assert_eq!(answer.status, 200, "{answer:?}");
+        };
+        let wait = retry_after(&refused);
+        println!("refused at second {}, retry-after {wait}", second());
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        let answer = caller.post(CHAT, &chat_body(false)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+}
+
+#[test]
+fn others_take_over_from_an_account_at_its_limit() {
+    run(async {
+        let three = json!({"requests_per_minute": 3});
+        let accounts = [
+            ("acc_a", three.clone()),
+            ("acc_b", json!({"requests_per_minute": 5})),
+        ];
+        let limited = Limited::start("limits-account", json!({}), &accounts).await;
+        early_in_a_minute(40).await;
+        let answers = burst((0..4).map(|_| limited.caller()), 5).await;
+        let good = answers.iter().filter(|one| one.status == 200).count();
+        assert_eq!(good, 8);
+        assert_eq!(
+            (limited.heard("acc_a").await, limited.heard("acc_b").await),
+            (3, 5)
+        );
+        for answer in answers.iter().filter(|one| one.status != 200) {
+            assert_eq!(
+                (answer.status, answer.own_code()),
+                (429, Some("latchkey_all_out"))
+            );
+            assert!((1..=60).contains(&retry_after(answer)));
+            for named in ["acc_a (limit)", "acc_b (limit)"] {
+                assert!(answer.body.contains(named), "{answer:?}");
+            }
+        }
+        // More is allowed from now on: nobody waits for the end of the minute.
+        let authority = limited.stack.sim.authority();
+        let more = json!({"limits": {"requests_per_minute": 4}});
+        let line = records::account("acc_a", "openai", authority, "sk-acc_a", more);
+        let revision = limited.stack.refresher.publish([line]);
+        limited.stack.reaches(revision).await;
+        let caller = limited.caller();
+        eventually("the new limit holds", SYNC_LIMIT, async || {
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_request_that_fails_over_counts_once_at_its_key() {
+    run(async {
+        let of_key = json!({"requests_per_minute": 4, "concurrent_streams": 1});
+        let one = json!({"concurrent_streams": 1});
+        let accounts = [("acc_a", one.clone()), ("acc_b", one)];
+        let limited = Limited::start("limits-failover", of_key, &accounts).await;
+        limited
+            .stack
+            .sim
+            .add_fault(json!({"target": "upstream", "account": "acc_a", "status": 503}))
+            .await;
+        early_in_a_minute(30).await;
+        let caller = limited.caller();
+        for _ in 0..4 {
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        assert!(limited.heard("acc_a").await > 0, "nothing failed over");
+        let answer = caller.post(CHAT, &chat_body(false)).await;
+        assert!(is_limit(&answer), "{answer:?}");
+        assert!(answer.body.contains("4 requests a minute"), "{answer:?}");
+    });
+}
+
+/// Requests that the platform answers late.
+struct Open(Vec<tokio::task::JoinHandle<reqwest::Result<Answer>>>);
+
+impl Open {
+    /// Sends `count` of them, and waits until the platform has all.
+    async fn requests(limited: &Limited, count: usize) -> Self {
+        let before = limited.heard("acc_a").await;
+        let sending = (0..count).map(|_| {
+            let caller = limited.caller();
+            tokio::spawn(async move { caller.try_post(CHAT, &chat_body(false)).await })
+        });
+        let sending = Self(sending.collect());
+        eventually("the platform has them", SYNC_LIMIT, async || {
+            let heard = limited.heard("acc_a").await - before;
+            holds(heard == count, || format!("{heard}"))
+        })
+        .await;
+        sending
+    }
+}
+
+#[test]
+fn streams_are_limited_and_free_again_however_they_end() {
+    run(async {
+        let of_key = json!({"concurrent_streams": 3});
+        let of_account = json!({"concurrent_streams": 4});
+        let limited = Limited::start("limits-streams", of_key, &[("acc_a", of_account)]).await;
+        let slow = json!({"target": "upstream", "account": "acc_a", "delay_ms": 6_000, "times": 3});
+        limited.stack.sim.add_fault(slow).await;
+        let open = Open::requests(&limited, 3).await;
+        let refused = limited.caller().post(CHAT, &chat_body(false)).await;
+        assert!(is_limit(&refused), "{refused:?}");
+        assert_eq!(retry_after(&refused), 1);
+        assert!(
+            refused.body.contains("3 requests at the same time"),
+            "{refused:?}"
+        );
+        for answer in open.0 {
+            assert_eq!(answer.await.expect("sent").expect("an answer").status, 200);
+        }
+        let answer = limited.caller().post(CHAT, &chat_body(false)).await;
+        assert_eq!(answer.status, 200, "they have ended: {answer:?}");
+
+        // Callers that go away.
+        let slow =
+            json!({"target": "upstream", "account": "acc_a", "delay_ms": 60_000, "times": 3});
+        limited.stack.sim.add_fault(slow).await;
+        let open = Open::requests(&limited, 3).await;
+        assert!(is_limit(
+            &limited.caller().post(CHAT, &chat_body(false)).await
+        ));
+        open.0.iter().for_each(tokio::task::JoinHandle::abort);
+        // Well before any lease lapses.
+        eventually(
+            "their streams are free",
+            Duration::from_secs(5),
+            async || {
+                let answer = limited.caller().post(CHAT, &chat_body(false)).await;
+                holds(answer.status == 200, || format!("{answer:?}"))
+            },
+        )
+        .await;
+        let answers = burst((0..3).map(|_| limited.caller()), 4).await;
+        assert!(
+            answers.iter().all(|answer| answer.status == 200),
+            "none is left held"
+        );
+    });
+}
+
+#[test]
+fn a_crashed_worker_holds_its_streams_no_longer_than_their_lease() {
+    run(async {
+        let _permit = stack::permit().await;
+        let folder = new_folder("limits-crash");
+        let crashable = Crashable::start(&folder).await;
+        let one = json!({"limits": {"concurrent_streams": 1}});
+        let key = client_key("openai");
+        crashable
+            .refresher
+            .publish([records::key_with("key_1", &key, "openai", one)]);
+        let caller = |key: &str| Caller::new(crashable.envoy.port, key);
+        let slow = json!({"target": "upstream", "delay_ms": 120_000, "times": 1});
+        crashable.sim.add_fault(slow).await;
+        let held = caller(&key);
+        let open = tokio::spawn(async move { held.try_post(CHAT, &chat_body(false)).await });
+        eventually("the key is at its limit", SYNC_LIMIT, async || {
+            let answer = caller(&key).post(CHAT, &chat_body(false)).await;
+            holds(is_limit(&answer), || format!("{answer:?}"))
+        })
+        .await;
+        // Connections go to either worker: of so many, some to the one that serves the request.
+        for _ in 0..24 {
+            let header = [("x-latchkey-crash", "1")];
+            let poison = caller("lk_poison");
+            poison.try_send("GET", "/v1/models", &header, "").await.ok();
+        }
+        assert!(
+            crashable.envoy.crashes().await >= 2,
+            "the poison did not work"
+        );
+        let crashed = std::time::Instant::now();
+        eventually("its lease lapses", LEASE_LIMIT, async || {
+            let answer = caller(&key).try_post(CHAT, &chat_body(false)).await;
+            holds(
+                answer.as_ref().is_ok_and(|answer| answer.status == 200),
+                || format!("{answer:?}"),
+            )
+        })
+        .await;
+        println!(
+            "the stream was free {:?} after the crash",
+            crashed.elapsed()
+        );
+        open.abort();
+    });
+}
+
+#[test]
+fn limits_are_set_shown_and_taken_off_while_all_runs() {
+    run(async {
+        let stack = Stack::real("limits-cli", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-1", "one").await;
+            refresher.add_api_key("one", "openai", "sk-1").await;
+        })
+        .await;
+        let caller = stack.caller("alice").await;
+        let run = async |arguments: &[&str]| stack.refresher.run(arguments, "").await;
+        let ask = async || caller.post(CHAT, &chat_body(false)).await;
+        early_in_a_minute(40).await;
+        run(&[
+            "keys",
+            "set",
+            "alice",
+            "--rpm",
+            "2",
+            "--time-zone",
+            "Europe/Berlin",
+            "--tokens-per-day",
+            "1000000",
+        ])
+        .await;
+        let served = std::cell::Cell::new(0);
+        eventually("the limit holds", SYNC_LIMIT, async || {
+            let answer = ask().await;
+            served.set(served.get() + u32::from(answer.status == 200));
+            holds(is_limit(&answer), || format!("{answer:?}"))
+        })
+        .await;
+        eventually("what is used is shown", SYNC_LIMIT, async || {
+            let keys: Value =
+                serde_json::from_str(&run(&["keys", "list", "--json"]).await).expect("JSON");
+            let limits = &keys[0]["limits"];
+            let shown = limits["requests_per_minute"] == 2
+                && limits["time_zone"] == "Europe/Berlin"
+                && limits["used"]["requests_this_minute"] == 2;
+            holds(shown, || keys.to_string())
+        })
+        .await;
+        let text = run(&["keys", "list"]).await;
+        assert!(
+            text.contains("2/2 requests/min") && text.contains("tokens/day (Europe/Berlin)"),
+            "{text}"
+        );
+        run(&["keys", "set", "alice", "--rpm", "none"]).await;
+        run(&["accounts", "set", "one", "--streams", "7"]).await;
+        eventually("the limit is off", SYNC_LIMIT, async || {
+            let answer = ask().await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        assert!(run(&["accounts", "list"]).await.contains("7 streams"));
+        assert!(run(&["status"]).await.contains("7 streams"));
+        assert_eq!(
+            stack.refresher.account("one").await["limits"]["concurrent_streams"],
+            7
+        );
+
+        // A key with an end.
+        run(&["keys", "set", "alice", "--expires", "2s"]).await;
+        let answer = eventually("the key expires", SYNC_LIMIT, async || {
+            let answer = ask().await;
+            match answer.status {
+                401 => Ok(answer),
+                _ => Err(format!("{answer:?}")),
+            }
+        })
+        .await;
+        assert_eq!(answer.own_code(), Some("latchkey_key_expired"));
+        assert!(answer.body.contains("\\\"alice\\\""), "{answer:?}");
+        assert!(run(&["keys", "list"]).await.contains("expired"));
+        run(&["keys", "set", "alice", "--expires", "1d"]).await;
+        eventually("it has more time", SYNC_LIMIT, async || {
+            let answer = ask().await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        let nothing = stack.refresher.try_run(&["keys", "set", "alice"], "").await;
+        assert!(!nothing.status.success());
+    });
+}
+
+/// The tokens that one chat completion is metered with, as the platform's answer says.
+fn total(answer: &Answer) -> u64 {
+    let total = &answer.json()["usage"]["total_tokens"];
+    total.as_u64().unwrap_or_else(|| panic!("{answer:?}"))
+}
+
+#[test]
+fn tokens_are_limited_by_what_answers_used() {
+    run(async {
+        let free = Limited::start("limits-tokens", json!({}), &[("acc_a", json!({}))]).await;
+        early_in_a_minute(30).await;
+        let each = total(&free.caller().post(CHAT, &chat_body(false)).await);
+        assert!(each > 0);
+        // Three requests, the third of which begins with a token left; whole answers and streams.
+        let limits = json!({"limits": {"tokens_per_minute": 2 * each + 1}});
+        let key = records::key_with("key_limited", &free.key, "limited", limits);
+        let revision = free.stack.refresher.publish([key]);
+        free.stack.reaches(revision).await;
+        for stream in [false, true, false] {
+            let answer = free.caller().post(CHAT, &chat_body(stream)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        eventually("the tokens are counted", SYNC_LIMIT, async || {
+            let answer = free.caller().post(CHAT, &chat_body(false)).await;
+            assert!(free.heard("acc_a").await <= 5, "more than the limit");
+            holds(is_limit(&answer), || format!("{answer:?}"))
+        })
+        .await;
+        let answer = free.caller().post(CHAT, &chat_body(false)).await;
+        assert!(answer.body.contains("tokens a minute"), "{answer:?}");
+    });
+}
+
+#[test]
+fn a_days_budget_survives_the_death_of_all() {
+    run(async {
+        let mut stack = Stack::real("limits-day", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-1", "one").await;
+            refresher.add_api_key("one", "openai", "sk-1").await;
+        })
+        .await;
+        let caller = stack.caller("alice").await;
+        let each = total(&caller.post(CHAT, &chat_body(false)).await);
+        let budget = (2 * each).to_string();
+        // A zone in which the day does not end while this runs.
+        let noon = if (SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("now")
+            .as_secs()
+            / 3_600)
+            % 24
+            < 12
+        {
+            "UTC"
+        } else {
+            "Etc/GMT+12"
+        };
+        let arguments = [
+            "keys",
+            "set",
+            "alice",
+            "--tokens-per-day",
+            &budget,
+            "--time-zone",
+            noon,
+        ];
+        stack.refresher.run(&arguments, "").await;
+        eventually("the budget is used up", SYNC_LIMIT, async || {
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            holds(is_limit(&answer), || format!("{answer:?}"))
+        })
+        .await;
+        let used = async || {
+            let keys = stack.refresher.run(&["keys", "list", "--json"], "").await;
+            let keys: Value = serde_json::from_str(&keys).expect("JSON");
+            keys[0]["limits"]["used"]["tokens_today"]
+                .as_u64()
+                .unwrap_or_default()
+        };
+        eventually("the refresher has it", SYNC_LIMIT, async || {
+            let used = used().await;
+            holds(used >= 2 * each, || format!("{used} of {budget}"))
+        })
+        .await;
+
+        stack.refresher.kill().await;
+        let answer = caller.post(CHAT, &chat_body(false)).await;
+        assert!(is_limit(&answer), "{answer:?}");
+        stack.envoy.kill().await;
+        stack.refresher.serve().await;
+        let envoy = Envoy::start_beside(&stack.folder, "new").await;
+        let caller = Caller::new(envoy.port, caller.key());
+        let heard = stack.sim.seen().await.len();
+        eventually("the new Envoy knows", SYNC_LIMIT, async || {
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            holds(is_limit(&answer), || format!("{answer:?}"))
+        })
+        .await;
+        // What it let through before its first answer: requests of the first tenths of a second.
+        let passed = stack.sim.seen().await.len() - heard;
+        println!("a new Envoy let {passed} requests through before it knew");
+        let answer = caller.post(CHAT, &chat_body(false)).await;
+        assert!(answer.body.contains("tokens a day"), "{answer:?}");
+        assert!(retry_after(&answer) > 60, "{answer:?}");
+    });
+}
+
+/// ARCHITECTURE.md's bound for several Envoys, on two of them.
+#[test]
+fn two_envoys_share_a_limit_within_the_bound() {
+    const LIMIT: usize = 60;
+    /// Requests a second at each of them.
+    const RATE: usize = 20;
+    run(async {
+        let stack = Stack::real("limits-two", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-1", "one").await;
+            refresher.add_api_key("one", "openai", "sk-1").await;
+        })
+        .await;
+        let second_envoy = Envoy::start_beside(&stack.folder, "second").await;
+        let first = stack.caller("alice").await;
+        let second = Caller::new(second_envoy.port, first.key());
+        stack
+            .refresher
+            .run(&["keys", "set", "alice", "--rpm", &LIMIT.to_string()], "")
+            .await;
+        let status = stack.refresher.run(&["status", "--json"], "").await;
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        let revision = status["revision"].as_u64().expect("a revision");
+        for envoy in [&stack.envoy, &second_envoy] {
+            eventually("both know the limit", SYNC_LIMIT, async || {
+                let found = envoy.revision().await;
+                holds(found >= revision, || format!("{found} of {revision}"))
+            })
+            .await;
+        }
+        early_in_a_minute(40).await;
+        let before = stack.sim.seen().await.len();
+        let load = async |caller: Caller| {
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE as u32);
+            let mut good = 0;
+            for _ in 0..RATE * 8 {
+                ticks.tick().await;
+                good += usize::from(caller.post(CHAT, &chat_body(false)).await.status == 200);
+            }
+            good
+        };
+        let (one, other) = tokio::join!(load(first.clone()), load(second.clone()));
+        println!("{one} and {other} of {LIMIT}");
+        assert_eq!(stack.sim.seen().await.len() - before, one + other);
+        assert!(one + other >= LIMIT, "{one} and {other}");
+        // Two settle intervals, the ticks that start them, and as long again for a busy machine.
+        let stale_seconds = 2 * (1_000 + 100) * 2 / 1_000;
+        assert!(
+            one + other <= LIMIT + LIMIT.min(RATE * stale_seconds),
+            "{one} and {other}"
+        );
+        assert!(one > 0 && other > 0);
+    });
+}
