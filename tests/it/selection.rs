@@ -240,7 +240,9 @@ fn a_request_that_a_platform_would_refuse_goes_to_another() {
             let answer = caller.post("/v1/responses", &responses_body()).await;
             assert_eq!(answer.status, 200, "{answer:?}");
         }
-        assert_eq!(heard().await, (2, 8));
+        // Each worker takes turns by itself, and connections are spread over the workers.
+        let spread = heard().await;
+        assert!(spread.0 >= 1 && spread.0 + spread.1 == 10, "{spread:?}");
 
         let body = json!({"model": "gpt-6.1-sol", "input": "hi", "store": false});
         let answer = fleet
@@ -259,7 +261,7 @@ fn a_request_that_a_platform_would_refuse_goes_to_another() {
             message.contains("stream") && message.contains("codex"),
             "{message}"
         );
-        assert_eq!(heard().await, (2, 8), "nothing was sent");
+        assert_eq!(heard().await, spread, "nothing was sent");
         fleet.is_unharmed().await;
     });
 }
