@@ -10,6 +10,7 @@ mod envoy;
 mod fault;
 mod gate;
 mod root;
+mod stats;
 mod vm;
 
 use proxy_wasm::{traits::RootContext, types::LogLevel};

@@ -4,8 +4,9 @@ use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc};
 
 use super::{
     config::Config,
-    envoy::{self, EnvoySharedData, Metric},
+    envoy::{self, EnvoySharedData},
     gate::Waiting,
+    stats::{Metrics, Totals},
 };
 use crate::{
     attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
@@ -90,16 +91,6 @@ struct SentOn {
     redirected: bool,
 }
 
-/// What was counted since the last tick: Envoy's stats are told then, not for each request.
-#[derive(Debug, Default)]
-struct Totals {
-    requests: u64,
-    refused: u64,
-    failovers: u64,
-    tokens_input: u64,
-    tokens_output: u64,
-}
-
 /// What the operator set, in milliseconds.
 #[derive(Debug, Default)]
 struct Settings {
@@ -120,19 +111,6 @@ struct Sync {
     /// Unix milliseconds.
     tell_at: u64,
     repeat_at: u64,
-}
-
-#[derive(Debug)]
-struct Metrics {
-    revision: Metric,
-    polls_failed: Metric,
-    pages_refused: Metric,
-    requests: Metric,
-    refused: Metric,
-    failovers: Metric,
-    tokens_input: Metric,
-    tokens_output: Metric,
-    records_dropped: Metric,
 }
 
 /// What a tick asks for.
@@ -173,17 +151,7 @@ impl Vm {
                 holder,
                 settler: Settler::default(),
                 poller: Poller::new(config.poll_wait_seconds),
-                metrics: Metrics {
-                    revision: Metric::gauge("snapshot_revision"),
-                    polls_failed: Metric::counter("polls_failed"),
-                    pages_refused: Metric::counter("pages_refused"),
-                    requests: Metric::counter("requests"),
-                    refused: Metric::counter("refused"),
-                    failovers: Metric::counter("failovers"),
-                    tokens_input: Metric::counter("tokens_input"),
-                    tokens_output: Metric::counter("tokens_output"),
-                    records_dropped: Metric::counter("records_dropped"),
-                },
+                metrics: Metrics::define(),
                 told: Told::default(),
                 tell_at: 0,
                 repeat_at: 0,
@@ -605,22 +573,5 @@ impl Vm {
             return self.follower.held();
         }
         self.follower.view(&self.shared)
-    }
-}
-
-// === impl Metrics ===
-
-impl Metrics {
-    fn count(&self, totals: &Totals, records_dropped: u64) {
-        for (metric, number) in [
-            (self.requests, totals.requests),
-            (self.refused, totals.refused),
-            (self.failovers, totals.failovers),
-            (self.tokens_input, totals.tokens_input),
-            (self.tokens_output, totals.tokens_output),
-            (self.records_dropped, records_dropped),
-        ] {
-            metric.add(number);
-        }
     }
 }
