@@ -81,7 +81,7 @@ fuzz: preflight ## Fuzz what the filter reads of strangers, 10 seconds a target 
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
-bench: wasm envoy ## Measure what the filter costs, in 4 minutes (BENCH_OPTIONS=--quick: half a minute)
+bench: wasm envoy ## Measure what the filter costs, in 5 minutes (BENCH_OPTIONS=--quick: half a minute)
 	envoy=$$(scripts/envoy.sh) && $(CARGO) run --quiet --locked --release --manifest-path bench/Cargo.toml -- \
 		--envoy "$$envoy" --wasm $(WASM) $(BENCH_OPTIONS)
 

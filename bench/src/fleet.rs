@@ -16,14 +16,49 @@ pub const CLUSTER: &str = "platform";
 /// How long an access token is, in bytes: a JWT of a few claims, signed with RSA.
 const CREDENTIAL_BYTES: usize = 2048;
 
+/// Far above what one gateway can do.
+const LIMITS: &str = r#","limits":{"requests_per_minute":4000000000,"tokens_per_minute":1000000000000,"tokens_per_day":1000000000000000,"concurrent_streams":4000000000}"#;
+
 /// How many accounts and how many client keys a snapshot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fleet {
     /// So many accounts, in one pool, and as many keys.
     pub size: usize,
+    /// What they have that costs something.
+    pub with: With,
+}
+
+/// What accounts and keys may have beside what they need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    /// Nothing.
+    Nothing,
+    /// Every limit that there is, none of which is ever reached.
+    Limits,
+    /// A list of models for each key, so that a body is read to its end.
+    Models,
 }
 
 // === impl Fleet ===
+
+impl With {
+    /// The members that an account's record has for it.
+    fn of_account(self) -> &'static str {
+        match self {
+            Self::Limits => LIMITS,
+            Self::Nothing | Self::Models => "",
+        }
+    }
+
+    /// The members that a key's record has for it.
+    fn of_key(self) -> &'static str {
+        match self {
+            Self::Limits => LIMITS,
+            Self::Models => r#","models":["gpt-6*"]"#,
+            Self::Nothing => "",
+        }
+    }
+}
 
 impl Fleet {
     /// The client key of caller `number`, of the length that the refresher makes.
@@ -42,10 +77,11 @@ impl Fleet {
     }
 
     /// The record of account `number` with its credential of that generation.
-    pub fn account(number: usize, generation: usize) -> String {
+    pub fn account(self, number: usize, generation: usize) -> String {
         let (credential, account_id) = (Self::credential(number), Self::account_id(number));
+        let more = self.with.of_account();
         format!(
-            r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":{generation},"expires_at":4102444800000}}}}"#
+            r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":{generation},"expires_at":4102444800000{more}}}}}"#
         )
     }
 
@@ -60,7 +96,7 @@ impl Fleet {
         )];
         let mut members = Vec::new();
         for number in 0..self.size {
-            lines.push(Self::account(number, 1));
+            lines.push(self.account(number, 1));
             members.push(format!(r#"{{"account":"acc_{number}","weight":1}}"#));
         }
         lines.push(format!(
@@ -69,8 +105,9 @@ impl Fleet {
         ));
         for number in 0..self.size {
             let sha256 = latchkey::snapshot::KeyHash::of(Self::client_key(number).as_bytes());
+            let more = self.with.of_key();
             lines.push(format!(
-                r#"{{"key":{{"id":"key_{number}","sha256":"{sha256:?}","pool":"default"}}}}"#
+                r#"{{"key":{{"id":"key_{number}","sha256":"{sha256:?}","pool":"default"{more}}}}}"#
             ));
         }
         for line in &lines {
@@ -86,6 +123,8 @@ mod tests {
 
     #[test]
     fn the_filter_reads_every_record() {
-        assert_eq!(Fleet { size: 10 }.snapshot().unwrap().len(), 22);
+        for with in [With::Nothing, With::Limits, With::Models] {
+            assert_eq!(Fleet { size: 10, with }.snapshot().unwrap().len(), 22);
+        }
     }
 }

@@ -15,8 +15,8 @@ use tokio::{net::TcpStream, task};
 
 use crate::fleet::{Fleet, PATHS};
 
-/// How long a request's body is, in bytes.
-const BODY_BYTES: usize = 1024;
+/// How long the text in a request's body is, in bytes.
+const TEXT_BYTES: usize = 900;
 
 /// How many sessions the callers have among them.
 const SESSIONS: usize = 1000;
@@ -158,6 +158,9 @@ fn request(answer: Answer, fleet: Fleet, number: usize) -> Request<Full<Bytes>> 
             "x-codex-turn-metadata",
             r#"{"turn_id":"019a0000-0000-7000-8000-000000000001"}"#,
         )
-        .body(Full::from("1".repeat(BODY_BYTES)))
+        .body(Full::from(format!(
+            r#"{{"model":"gpt-6.1-sol","input":"{}","store":false,"stream":true,"prompt_cache_key":"{session:036}"}}"#,
+            "1".repeat(TEXT_BYTES)
+        )))
         .expect("every part is valid")
 }

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn the_pages_hold_every_record_once() {
-        let lines = Fleet { size: 2_000 }.snapshot().unwrap();
+        let with = crate::fleet::With::Nothing;
+        let lines = Fleet { size: 2_000, with }.snapshot().unwrap();
         let (mut since, mut seen, mut more) = (0, Vec::new(), true);
         while more {
             let bytes = page(&lines, since);

@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use tokio::{task, time};
 
 use crate::{
-    fleet::Fleet,
     gateway::Gateway,
     load::{Answer, Callers},
 };
@@ -54,7 +53,7 @@ pub async fn soak(gateway: &Gateway, mut callers: Callers, connections: usize) -
     let changing = task::spawn_local(async move {
         for change in 0..CHANGES {
             let (account, generation) = (change % fleet.size, change / fleet.size + 2);
-            records.push(Fleet::account(account, generation));
+            records.push(fleet.account(account, generation));
             time::sleep(PAUSE).await;
         }
     });

@@ -499,9 +499,7 @@ async fn used(refresher: &Refresher) -> [u64; 3] {
 }
 
 /// The refresher is killed again and again while requests come, in the middle of whatever it does, and then stays away
-/// for longer: when it is back it has every request, each once. The target is an absence of 60 seconds; 6 are what this
-/// suite can bear, and what waits in Envoy does not depend on the time but on the number of requests, far from its
-/// bound either way.
+/// for a minute: when it is back it has every request, each once.
 #[test]
 fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
     run(async {
@@ -518,11 +516,11 @@ fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
             stack.refresher.serve().await;
         }
         stack.refresher.kill().await;
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
         stack.refresher.serve().await;
         let outcomes = load.stop().await;
         let sent = outcomes.len() as u64;
-        assert!(sent > 100, "only {sent} requests");
+        assert!(sent > 800, "only {sent} requests");
         let good = outcomes
             .iter()
             .filter(|outcome| matches!(outcome, Ok(answer) if answer.status == 200));
