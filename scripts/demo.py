@@ -296,7 +296,13 @@ def show(demo):
     heading("5. A token rotates while a stream runs")
     rotate_during_stream(demo, sessions["alice"])
 
-    heading("6. What is at rest in the database")
+    heading("6. An account reaches its limit, and nobody who calls notices")
+    run_into_limit(demo, sessions["bob"])
+
+    heading("7. Who used what")
+    show_usage(demo)
+
+    heading("8. What is at rest in the database")
     show_database(demo)
 
     seen = demo.seen_by_platform()
@@ -332,6 +338,37 @@ def rotate_during_stream(demo, session):
     say(f"meanwhile alice's token went from generation {before} to {max(seen)}; the stream did not notice")
     said, _ = demo.ask(session)
     say(f"the next request of the session uses the new token: {said!r}")
+
+
+def run_into_limit(demo, session):
+    demo.control("/faults", target="upstream", account=BOB, times=1, fixture="codex/usage_limit_reached.json")
+    said, _ = demo.ask(session)
+    if BOB in said:
+        raise Failed("bob's account has reached its limit and served all the same")
+    say(f"the platform told bob's account that its limit is reached; the caller got: {said!r}")
+
+    def limited():
+        line = next((line for line in demo.refresher("status").splitlines() if "usage_limit" in line), "")
+        return line[line.find("cooling down, back") :]
+
+    say(f"refresher status says of bob: {eventually('the limit in the status', limited).strip()}")
+    demo.refresher("accounts", "reset", "bob")
+
+    def back():
+        said, _ = demo.ask(session)
+        return said if BOB in said else None
+
+    said = eventually("the session on bob's account again", back)
+    say(f"after `refresher accounts reset bob` the session is back: {said!r}")
+
+
+def show_usage(demo):
+    def counted():
+        table = demo.refresher("usage", "--by", "account")
+        return table if all(name in table for name in ("alice", "bob", "team-key")) else None
+
+    for line in eventually("every account's usage", counted).splitlines():
+        say(line)
 
 
 def show_database(demo):
