@@ -14,7 +14,7 @@ use crate::{
     gate::split_target,
     header::{HeaderMap, HeaderText},
     health::Board,
-    snapshot::{Account, HeaderPlan, Platform},
+    snapshot::{Account, HeaderPlan, Platform, Route},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
 };
 
@@ -68,6 +68,21 @@ pub fn headers<'a>(
         headers.push((name.as_str(), value.into_bytes().into()));
     }
     Ok(headers)
+}
+
+/// The route of a request, by the path that it has: the passage holds none where the caller's URL
+/// is an odd one. An attempt at the escape finds what the one before it left, so there the passage
+/// tells.
+pub fn route<'p>(
+    request: &HeaderMap,
+    platform: &'p Platform,
+    passage: &Passage,
+) -> Option<&'p Route> {
+    let (path, _) = split_target(request.first(":path").unwrap_or_default());
+    let of_request = std::str::from_utf8(path).ok();
+    of_request
+        .and_then(|path| platform.route(path))
+        .or_else(|| platform.route(passage.url.path()))
 }
 
 /// What of a request goes to the escape listener, which nobody else hears: no credential, and
@@ -315,6 +330,24 @@ mod tests {
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn the_path_tells_the_route_however_odd_the_url() {
+        let platform = fixture::platform("codex");
+        let passage = |host: &str| {
+            let text =
+                format!("account=acc_1 key=key_1 pool=default url=http://{host}/v1/responses");
+            Passage::decode(text.as_bytes()).unwrap()
+        };
+        let odd = passage(&"a".repeat(2_000));
+        assert_eq!(odd.url.path(), "");
+        let of = |path: &str, passage: &Passage| {
+            let request: HeaderMap = [(":path", path)].into_iter().collect();
+            route(&request, &platform, passage).is_some()
+        };
+        assert!(of("/v1/responses?a=b", &odd) && !of("/upstream", &odd));
+        assert!(of("/upstream", &passage("gateway")), "at the escape");
     }
 
     #[test]

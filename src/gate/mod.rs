@@ -229,8 +229,10 @@ impl Gate {
         let Subject { key, pool, .. } = subject;
         let passed = request.passed.as_ref();
         let model = subject.model.map(HeaderText::as_str);
+        // What was not read could name another model, which the platform may prefer.
+        let is_sure = request.facts.whole && !request.facts.models_differ;
         if let Some(allowed) = subject.allowed
-            && (!allowed.contain(model) || !allowed.is_all() && request.facts.models_differ)
+            && (!allowed.contain(model) || !allowed.is_all() && !is_sure)
         {
             return Err(Refusal::ModelNotAllowed(subject.model.cloned()));
         }

@@ -411,7 +411,13 @@ fn a_keys_models_hold_against_every_trick() {
     let key = ("x-api-key", "lk_choosy");
     let good = r#"{"model":"gpt-5.6","input":[]}"#;
     assert_eq!(outcome(&[key], good).unwrap(), "acc_api");
+    // Deeper than anybody reads, so what follows is not read.
+    let nested = "[".repeat(1_100) + &"]".repeat(1_100);
+    let deep = format!(r#"{{"model":"gpt-5.6","input":{nested},"model":"gpt-6"}}"#);
     for bad in [
+        deep.as_str(),
+        r#"{"model":"gpt-5.6","input":["#,
+        r#"{"model":"gpt-5.6" "input":[],"model":"gpt-6"}"#,
         r#"{"model":"gpt-5","input":[]}"#,
         r#"{"model":"gpt-5.6","input":[],"model":"gpt-6"}"#,
         r#"{"model":"gpt-5.6","mod\u0065l":"gpt-6"}"#,

@@ -235,7 +235,7 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     if !written {
         return Err(Refusal::NoCredential);
     }
-    let route = platform.route(passage.url.path());
+    let route = attempt::route(&request, &platform, &passage);
     let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
     let length = request.first("content-length");
     let may_ask =
