@@ -266,7 +266,7 @@ fn a_request_that_a_platform_would_refuse_goes_to_another() {
     });
 }
 
-/// One connection is one worker's, so that turns can be counted.
+/// Each of the two workers takes turns by itself, so shares hold but for one request a worker.
 #[test]
 fn policies_tiers_and_weights_hold() {
     run(async {
@@ -311,18 +311,17 @@ fn policies_tiers_and_weights_hold() {
                 .map(|(name, count)| ((*name).to_owned(), *count))
                 .collect()
         };
-        assert_eq!(
-            count("turns", 9).await,
-            of(&[("six", 3), ("seven", 3), ("eight", 3)])
-        );
-        assert_eq!(
-            count("weights", 10).await,
-            of(&[("six", 6), ("seven", 2), ("eight", 2)])
-        );
-        assert_eq!(
-            count("idle", 9).await,
-            of(&[("six", 3), ("seven", 3), ("eight", 3)])
-        );
+        for (pool, shares) in [
+            ("turns", [10, 10, 10]),
+            ("weights", [18, 6, 6]),
+            ("idle", [10, 10, 10]),
+        ] {
+            let counts = count(pool, 30).await;
+            for (name, share) in names.into_iter().zip(shares) {
+                let found = counts.get(name).copied().unwrap_or_default();
+                assert!(found.abs_diff(share) <= 2, "{pool}: {counts:?}");
+            }
+        }
         assert_eq!(count("filling", 5).await, of(&[("eight", 5)]));
         assert_eq!(count("tiers", 5).await, of(&[("seven", 5)]));
 
