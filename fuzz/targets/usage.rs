@@ -15,7 +15,7 @@ fn metered(dialect: Dialect, is_sse: bool, whole: bool, chunks: &[&[u8]]) -> Met
     for chunk in chunks {
         meter.on_body(chunk);
     }
-    meter.finish(whole)
+    meter.finish(whole, 4_096)
 }
 
 fuzz_target!(|data: &[u8]| {

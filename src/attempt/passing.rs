@@ -4,7 +4,7 @@
 use crate::{
     dialect::Dialect,
     meter::{
-        Completeness, Meter, Metered,
+        Completeness, Meter, Metered, Usage,
         include_usage::{self, ChunkRemover},
     },
     snapshot::Route,
@@ -59,18 +59,49 @@ impl Passing {
         Some([replaced.unwrap_or_else(|| chunk.to_vec()), left].concat())
     }
 
-    /// What the answer used; `end`: its body came to its end.
-    pub fn finish(self, end: bool) -> Metered {
-        match self.meter {
-            Some(meter) => meter.finish(end),
-            None => Metered {
-                usage: None,
-                estimate: false,
-                model: None,
-                completeness: completeness(end),
-                failed: false,
-            },
+    /// What the answer used; `end`: its body came to its end. `request_bytes`: how long the
+    /// request's body was.
+    pub fn finish(self, end: bool, request_bytes: u64) -> Metered {
+        if let Some(meter) = self.meter {
+            return meter.finish(end, request_bytes);
         }
+        // Nothing has come, of an answer that may yet have become anything.
+        let usage = (!end).then(|| Usage::of_request(request_bytes)).flatten();
+        Metered {
+            usage,
+            estimate: usage.is_some(),
+            model: None,
+            completeness: completeness(end),
+            failed: false,
+        }
+    }
+}
+
+/// How many bytes of a request's body have gone by, as Envoy's calls tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestBytes {
+    passed: u64,
+    /// Held back. Envoy counts them again with what comes next.
+    held: u64,
+}
+
+// === impl RequestBytes ===
+
+impl RequestBytes {
+    /// Counts a piece of the body; `size` is what Envoy says is there, `goes_on`: it is let go.
+    pub fn on_body(&mut self, size: usize, goes_on: bool) {
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        if goes_on {
+            self.passed = self.passed.saturating_add(size);
+            self.held = 0;
+        } else {
+            self.held = size;
+        }
+    }
+
+    /// How many there are so far.
+    pub fn total(self) -> u64 {
+        self.passed.saturating_add(self.held)
     }
 }
 
@@ -138,7 +169,7 @@ mod tests {
                 None => got.extend_from_slice(chunk),
             }
         }
-        (got, passing.finish(true))
+        (got, passing.finish(true, 0))
     }
 
     /// The stream as it comes to one who did not ask for usage.
@@ -179,6 +210,34 @@ mod tests {
             (empty.usage, empty.completeness),
             (None, Completeness::Whole)
         );
+    }
+
+    #[test]
+    fn a_caller_that_leaves_before_a_byte_of_the_answer_pays_for_what_it_sent() {
+        let left = |end| {
+            let mut passing = Passing::new(Dialect::Chat, false);
+            passing.on_body(b"\n", false);
+            let metered = passing.finish(end, 401);
+            (metered.usage.map(|usage| usage.total), metered.estimate)
+        };
+        assert_eq!(left(false), (Some(101), true));
+        assert_eq!(left(true), (None, false), "an empty answer");
+        assert_eq!(Usage::of_request(0), None);
+    }
+
+    #[test]
+    fn what_is_held_of_a_body_counts_once() {
+        let mut bytes = RequestBytes::default();
+        for (size, goes_on, total) in [
+            (10, false, 10),
+            (25, false, 25),
+            (30, true, 30),
+            (5, true, 35),
+            (0, true, 35),
+        ] {
+            bytes.on_body(size, goes_on);
+            assert_eq!(bytes.total(), total);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     answer::MAX_NAME_BYTES,
-    usage::{BYTES_PER_TOKEN, Usage},
+    usage::{BODY_BYTES_PER_TOKEN, BYTES_PER_TOKEN, Usage},
 };
 use self::{
     answer::{Kind, Reader, Said},
@@ -52,10 +52,10 @@ pub struct Meter {
 /// What an answer used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metered {
-    /// The tokens, or `None` where the platform reported none and no text came.
+    /// The tokens, or `None` where the platform reported none and there is nothing to charge.
     pub usage: Option<Usage>,
-    /// The output is not the platform's count but [`BYTES_PER_TOKEN`] bytes of text each. The
-    /// input is what the platform reported before, or 0.
+    /// The input or the output is not the platform's count but [`BODY_BYTES_PER_TOKEN`] bytes of
+    /// the request each, or [`BYTES_PER_TOKEN`] bytes of text.
     pub estimate: bool,
     /// The model that the platform says it served.
     pub model: Option<String>,
@@ -120,8 +120,9 @@ impl Meter {
     }
 
     /// What the answer used. `end_of_stream`: the body came to its end, so that what it ends
-    /// with counts as an event even without the blank line after it.
-    pub fn finish(mut self, end_of_stream: bool) -> Metered {
+    /// with counts as an event even without the blank line after it. `request_bytes`: how long
+    /// the request's body was, which tells its input where the platform did not.
+    pub fn finish(mut self, end_of_stream: bool, request_bytes: u64) -> Metered {
         if self.events.is_some() && end_of_stream {
             self.end_event();
         } else {
@@ -135,17 +136,37 @@ impl Meter {
             (false, false) => Completeness::Cut,
         };
         let reported = self.counts.map(|counts| counts.usage(self.dialect));
-        let estimate = match reported {
-            Some(_) if !self.provisional => None,
-            _ => reported.unwrap_or_default().with_output_of(self.text_bytes),
-        };
+        let known = reported.unwrap_or_default();
+        let mut usage = known;
+        if self.is_charged(completeness) && !self.knows_input(known) {
+            usage = usage.with_input_of(request_bytes);
+        }
+        if reported.is_none() || self.provisional {
+            usage = usage.with_output_of(self.text_bytes);
+        }
+        let estimate = usage != known;
         Metered {
-            usage: estimate.or(reported),
-            estimate: estimate.is_some(),
+            usage: (estimate || reported.is_some()).then_some(usage),
+            estimate,
             model: self.reader.take_model(),
             completeness,
             failed: self.failed,
         }
+    }
+
+    /// Whether the platform has said how long the prompt is. Some say 0 in `message_start`, and
+    /// the truth at the end.
+    fn knows_input(&self, known: Usage) -> bool {
+        let said = self.counts.is_some_and(|counts| counts.say_input());
+        said && (known.input > 0 || !self.provisional)
+    }
+
+    /// Whether there is a prompt to charge where the platform reported none. Not for an error in
+    /// place of an answer, nor for a whole JSON text without any output: that is of another kind,
+    /// as the answer to a question how many tokens something has.
+    fn is_charged(&self, completeness: Completeness) -> bool {
+        let other = self.events.is_none() && completeness == Completeness::Whole;
+        self.text_bytes > 0 || !self.failed && !other
     }
 
     fn on_data(&mut self, piece: &[u8]) {

@@ -58,7 +58,7 @@ pub struct Record {
     /// The tokens; none where nothing is known of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// The tokens are not the platform's count.
+    /// The tokens are not the platform's count, or not all of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimate: bool,
     /// From its arrival to the first byte of the answer's body, in milliseconds.
@@ -149,6 +149,13 @@ impl Record {
         if metered.failed {
             self.error = Some(Cow::Borrowed(FAILED_INSIDE));
         }
+    }
+
+    /// Notes that the caller left before the platform answered: what it sent, a body of so many
+    /// bytes, is charged all the same.
+    pub fn left(&mut self, request_bytes: u64) {
+        self.usage = Usage::of_request(request_bytes);
+        self.estimate = self.usage.is_some();
     }
 
     /// Notes the end.

@@ -119,7 +119,7 @@ fn metered(mut meter: Meter, chunks: &[&[u8]], end_of_stream: bool) -> Metered {
     for chunk in chunks {
         meter.on_body(chunk);
     }
-    meter.finish(end_of_stream)
+    meter.finish(end_of_stream, 0)
 }
 
 /// Cuts `body` at up to `most` random places.
@@ -268,6 +268,58 @@ fn a_stream_cut_before_its_counts_is_estimated() {
     assert!(metered.estimate);
     assert_eq!(usage.output, (text as u64).div_ceil(BYTES_PER_TOKEN));
     assert_eq!((usage.input, usage.cached_input), (20484, 18432));
+}
+
+/// What is charged where the platform did not say, for a request of 4,000 bytes: input and output.
+#[test]
+fn a_request_is_charged_for_its_prompt_where_the_platform_reports_none() {
+    let charged = |dialect, is_sse, body: &str, end| {
+        let mut meter = Meter::new(dialect, is_sse);
+        meter.on_body(body.as_bytes());
+        let Metered {
+            usage, estimate, ..
+        } = meter.finish(end, 4_000);
+        assert!(
+            usage.is_none_or(|usage| usage.total == usage.input + usage.output),
+            "{body}"
+        );
+        (usage.map(|usage| (usage.input, usage.output)), estimate)
+    };
+    let text = r#"data: {"choices":[{"delta":{"content":"12345678"}}]}"#;
+    let text = format!("{text}\n\n");
+    let done = format!("{text}data: [DONE]\n\n");
+    let usage = r#"data: {"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
+    let reported = format!("{text}{usage}\n\n");
+    // Cut before its usage came, or never asked for it.
+    assert_eq!(charged(Chat, true, &text, false), (Some((1_000, 2)), true));
+    assert_eq!(charged(Chat, true, &done, true), (Some((1_000, 2)), true));
+    assert_eq!(charged(Chat, true, "data: ", false).0, Some((1_000, 0)));
+    let whole = r#"{"choices":[{"message":{"content":"12345678"}}]}"#;
+    assert_eq!(charged(Chat, false, whole, true), (Some((1_000, 2)), true));
+    let cut = whole.split_at(5).0;
+    assert_eq!(charged(Chat, false, cut, false), (Some((1_000, 0)), true));
+    // The platform's own count stands.
+    assert_eq!(
+        charged(Chat, true, &reported, false),
+        (Some((7, 3)), false)
+    );
+    let start = |input| {
+        format!(
+            "data: {{\"type\":\"message_start\",\"message\":{{\"usage\":{{\"input_tokens\":{input}}}}}}}\n\n"
+        )
+    };
+    assert_eq!(charged(Messages, true, &start(9), false), (Some((9, 0)), false));
+    assert_eq!(
+        charged(Messages, true, &start(0), false),
+        (Some((1_000, 0)), true),
+        "the count comes at the end"
+    );
+    // Errors, and what is no generation.
+    let failed = "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    assert_eq!(charged(Messages, true, failed, true), (None, false));
+    for other in [r#"{"input_tokens":14}"#, r#"{"data":[]}"#, r#"{"error":{}}"#] {
+        assert_eq!(charged(Messages, false, other, true), (None, false), "{other}");
+    }
 }
 
 #[test]
@@ -428,7 +480,7 @@ fn assert_linear(dialect: Dialect, is_sse: bool, body: &[u8], chunk_bytes: usize
         "examined {examined} of {} bytes",
         body.len()
     );
-    meter.finish(true);
+    meter.finish(true, 0);
 }
 
 #[test]
@@ -516,6 +568,14 @@ proptest! {
         cuts.sort_unstable();
         let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &body[cut[0]..cut[1]]).collect();
         let whole = metered(Meter::new(dialect, is_sse), &[&body], end_of_stream);
-        prop_assert_eq!(metered(Meter::new(dialect, is_sse), &chunks, end_of_stream), whole);
+        prop_assert_eq!(metered(Meter::new(dialect, is_sse), &chunks, end_of_stream), whole.clone());
+
+        // The length of the request changes the input alone, and only for the more.
+        let mut meter = Meter::new(dialect, is_sse);
+        meter.on_body(&body);
+        let charged = meter.finish(end_of_stream, 4_000);
+        let (more, less) = (charged.usage.unwrap_or_default(), whole.usage.unwrap_or_default());
+        prop_assert!(more.input == less.input || more.input == 1_000 && charged.estimate);
+        prop_assert_eq!(more.output, less.output);
     }
 }

@@ -8,6 +8,12 @@ use crate::dialect::Dialect;
 /// thumb for English and for code. Other scripts have more tokens to a byte.
 pub const BYTES_PER_TOKEN: u64 = 4;
 
+/// Bytes of a request's body that are taken for one token of its prompt where a platform says
+/// nothing: a body is mostly the prompt's text, so the same rule of thumb holds. The JSON around
+/// the text makes it a little too much and an image in base64 far too much. That is the right side
+/// to be wrong on: what is too little could be had for nothing by whoever always leaves early.
+pub const BODY_BYTES_PER_TOKEN: u64 = 4;
+
 /// What a request used, in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
@@ -101,6 +107,11 @@ impl Counts {
             reasoning: later.reasoning.or(self.reasoning),
             total: later.total.or(self.total),
         };
+    }
+
+    /// Whether the prompt is among them.
+    pub fn say_input(&self) -> bool {
+        self.input.is_some()
     }
 
     /// The counts in the meaning of [`Usage`].
@@ -201,15 +212,35 @@ impl Number {
 // === impl Usage ===
 
 impl Usage {
-    /// These counts with at least the output that so many bytes of generated text make, or
-    /// `None` if they have as much already.
-    pub fn with_output_of(self, text_bytes: u64) -> Option<Self> {
-        let output = text_bytes.div_ceil(BYTES_PER_TOKEN);
-        (output > self.output).then(|| Self {
+    /// The estimate for a request with a body of so many bytes that went out, and of whose answer
+    /// nothing came before its caller left; none where it has no body.
+    pub fn of_request(body_bytes: u64) -> Option<Self> {
+        (body_bytes > 0).then(|| Self::default().with_input_of(body_bytes))
+    }
+
+    /// These counts with at least the input that a request's body of so many bytes makes.
+    #[must_use]
+    pub fn with_input_of(self, body_bytes: u64) -> Self {
+        self.at_least(body_bytes.div_ceil(BODY_BYTES_PER_TOKEN), 0)
+    }
+
+    /// These counts with at least the output that so many bytes of generated text make.
+    #[must_use]
+    pub fn with_output_of(self, text_bytes: u64) -> Self {
+        self.at_least(0, text_bytes.div_ceil(BYTES_PER_TOKEN))
+    }
+
+    fn at_least(self, input: u64, output: u64) -> Self {
+        let (input, output) = (self.input.max(input), self.output.max(output));
+        if (input, output) == (self.input, self.output) {
+            return self;
+        }
+        Self {
+            input,
             output,
-            total: self.input.saturating_add(output),
+            total: input.saturating_add(output),
             ..self
-        })
+        }
     }
 }
 
@@ -295,8 +326,11 @@ mod tests {
             total: 11,
             ..Usage::default()
         };
-        assert_eq!(reported.with_output_of(4), None);
-        let raised = reported.with_output_of(9).unwrap();
+        assert_eq!(reported.with_output_of(4), reported);
+        assert_eq!(reported.with_input_of(40), reported);
+        let raised = reported.with_output_of(9);
         assert_eq!((raised.input, raised.output, raised.total), (10, 3, 13));
+        let raised = reported.with_input_of(41);
+        assert_eq!((raised.input, raised.output, raised.total), (11, 1, 12));
     }
 }

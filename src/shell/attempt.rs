@@ -12,7 +12,7 @@ use crate::{
     attempt::{
         self, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
         passage::Passage,
-        passing::{self, Asking, Passing},
+        passing::{self, Asking, Passing, RequestBytes},
     },
     dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
     header::{HeaderMap, HeaderText},
@@ -28,6 +28,7 @@ pub(super) struct AttemptContext {
     /// The status of an answer that is held back until it is judged.
     held: Option<u16>,
     passed: Option<PassedOn>,
+    request_bytes: RequestBytes,
 }
 
 /// An answer that passes on.
@@ -91,10 +92,18 @@ impl HttpContext for AttemptContext {
 
     /// Lets the headers go, with the first of the body, or with all of it where it has to be known.
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        match &mut self.sent {
-            Some(sent) if sent.usage == Usage::MayAsk => sent.ask(size, end_of_stream),
-            _ => Action::Continue,
-        }
+        let Some(sent) = &mut self.sent else {
+            return Action::Continue;
+        };
+        let action = match sent.usage {
+            Usage::MayAsk => sent.ask(size, end_of_stream),
+            Usage::AsItIs | Usage::Asked => Action::Continue,
+        };
+        self.request_bytes
+            .on_body(size, action == Action::Continue);
+        let (pass, total) = (sent.passage.pass, self.request_bytes.total());
+        vm::with(|vm| vm.sent_body(pass, total));
+        action
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
@@ -204,7 +213,7 @@ impl AttemptContext {
             return;
         };
         match answer {
-            Some(answer) => record.metered(answer.finish(end)),
+            Some(answer) => record.metered(answer.finish(end, self.request_bytes.total())),
             None => record.completeness = passing::completeness(end),
         }
         let record = record.ended(envoy::now());

@@ -87,6 +87,8 @@ struct SentOn {
     account: Id,
     /// None once there is an answer.
     record: Option<Record>,
+    /// How many bytes of its body the attempt has let go.
+    request_bytes: u64,
     /// The answer became a redirect: if Envoy follows it, another pass has the record.
     redirected: bool,
 }
@@ -343,6 +345,13 @@ impl Vm {
         self.sent.get_mut(&pass)?.record.take()
     }
 
+    /// So many bytes of the body of that pass's request have gone out.
+    pub(super) fn sent_body(&mut self, pass: u32, bytes: u64) {
+        if let Some(sent) = self.sent.get_mut(&pass) {
+            sent.request_bytes = bytes;
+        }
+    }
+
     /// The answer of that pass became a redirect.
     pub(super) fn redirected(&mut self, pass: u32) {
         self.totals.failovers = self.totals.failovers.saturating_add(1);
@@ -417,6 +426,7 @@ impl Vm {
                 let sent = SentOn {
                     account: account.id.clone(),
                     record: Some(record),
+                    request_bytes: 0,
                     redirected: false,
                 };
                 self.sent.insert(context, sent);
@@ -484,6 +494,9 @@ impl Vm {
         if let Some(sent) = self.sent.remove(&context) {
             self.gate.ended(&sent.account);
             unanswered = sent.record.filter(|_| !sent.redirected);
+            if let Some(record) = &mut unanswered {
+                record.left(sent.request_bytes);
+            }
         }
         if let Some(record) = unanswered {
             self.now = envoy::now();

@@ -223,7 +223,7 @@ fn text(rows: &[Row], by: Group, head: &str, since: UnixMillis) -> String {
     text += &table(heads.each_ref().map(String::as_str), &cells);
     if all.estimates > 0 {
         text += &format!(
-            "\n~ In part estimated from the length of the answers: {} of {} requests.\n",
+            "\n~ In part estimated from the length of requests and answers: {} of {} requests.\n",
             grouped(all.estimates),
             grouped(all.requests),
         );
@@ -309,7 +309,7 @@ acc_2?                       1       1    1,200       0      30          5    1,
 (the gateway itself)         3       1    3,600       0      30          5    3,630
 all                         16       3  ~19,200       0     ~90         15  ~19,290
 
-~ In part estimated from the length of the answers: 2 of 16 requests.
+~ In part estimated from the length of requests and answers: 2 of 16 requests.
 ";
         let since = UnixMillis(1_785_542_400_000);
         assert_eq!(text(&rows, Group::Account, "ACCOUNT", since), expected);
