@@ -113,7 +113,8 @@ impl Default for Metrics {
         registry.register("requests", requests, inner.requests.clone());
         let tokens = "Tokens; cached is a part of input, reasoning a part of output";
         registry.register("tokens", tokens, inner.tokens.clone());
-        let records = "Records of requests that came from Envoy";
+        let records =
+            "Records that came from Envoy; one may stand for several requests that were refused";
         registry.register("records", records, inner.records.clone());
         let refreshes = "Calls to token endpoints";
         registry.register("refreshes", refreshes, inner.refreshes.clone());
@@ -188,7 +189,9 @@ impl Metrics {
             account,
             status,
         };
-        requests.get_or_create(&labels).inc();
+        requests
+            .get_or_create(&labels)
+            .inc_by(record.count.get().into());
     }
 
     /// The page that Prometheus reads.
@@ -295,6 +298,10 @@ mod tests {
             .unwrap();
         let metrics = Metrics::default();
         metrics.ingested(&[record("acc_1", 200), record("acc_1", 200)], 3);
+        let mut refused = record("acc_1", 429);
+        refused.count = 7.try_into().unwrap();
+        refused.usage = None;
+        metrics.ingested(&[refused], 0);
         metrics.repeated(&[record("acc_1", 200)]);
         metrics.polled();
         let many: Vec<_> = (0..2 * MAX_VALUES)
@@ -304,10 +311,11 @@ mod tests {
         let page = metrics.page(&store).await.unwrap();
         for line in [
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",
+            "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"4xx\"} 7",
             "latchkey_tokens_total{platform=\"openai\",account=\"acc_1\",kind=\"cached\"} 8",
             "latchkey_records_total{outcome=\"malformed\"} 3",
             "latchkey_records_total{outcome=\"duplicate\"} 1",
-            "latchkey_records_total{outcome=\"ingested\"} 1002",
+            "latchkey_records_total{outcome=\"ingested\"} 1003",
             "latchkey_requests_total{platform=\"openai\",account=\"other\",status=\"none\"} 501",
             "latchkey_accounts{status=\"needs_login\"} 0",
             "latchkey_polls_total 1",
@@ -316,7 +324,7 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "{line}: {page}");
         }
         let accounts = page.matches("latchkey_requests_total{").count();
-        assert_eq!(accounts, MAX_VALUES + 1);
+        assert_eq!(accounts, MAX_VALUES + 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Never a credential, a header or a byte of a body beside the model's name.
 
-use std::{borrow::Cow, fmt::Write};
+use std::{borrow::Cow, fmt::Write, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,8 @@ pub const FROM_ENVOY: &str = "envoy";
 /// The [`Record::error`] of an answer in whose middle the platform gave up.
 pub const FAILED_INSIDE: &str = "failed_inside";
 
-/// One request, from its arrival to the end of its answer, however many accounts it took.
+/// One request, from its arrival to the end of its answer, however many accounts it took; or
+/// several that were [not served](Record::unserved) for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// When it came, in Unix milliseconds.
@@ -68,6 +69,30 @@ pub struct Record {
     pub duration_ms: u64,
     /// How much of the answer the caller got.
     pub completeness: Completeness,
+    /// For how many requests it stands. What is told beside that is the first one's, `asked` what
+    /// all of them asked for.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: NonZeroU32,
+}
+
+/// What requests that no account served have in common, where they were refused for one reason:
+/// nothing of it is a caller's to choose from without bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Unserved {
+    key: Id,
+    pool: Id,
+    dialect: Dialect,
+    status: u16,
+    error: Option<Cow<'static, str>>,
+    attempts: u32,
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn is_one(count: &NonZeroU32) -> bool {
+    *count == NonZeroU32::MIN
 }
 
 // === impl Record ===
@@ -94,6 +119,7 @@ impl Record {
             first_byte_ms: None,
             duration_ms: 0,
             completeness: Completeness::Cut,
+            count: one(),
         }
     }
 
@@ -156,6 +182,30 @@ impl Record {
     pub fn left(&mut self, request_bytes: u64) {
         self.usage = Usage::of_request(request_bytes);
         self.estimate = self.usage.is_some();
+    }
+
+    /// What it has in common with others, where no account served it: the gateway answered, or
+    /// its caller left before it was sent on.
+    pub fn unserved(&self) -> Option<Unserved> {
+        if self.account.is_some() {
+            return None;
+        }
+        Some(Unserved {
+            key: self.key.clone(),
+            pool: self.pool.clone(),
+            dialect: self.dialect,
+            status: self.status,
+            error: self.error.clone(),
+            attempts: self.attempts,
+        })
+    }
+
+    /// Has it stand for a later request that was [not served](Self::unserved) for the same reason.
+    pub fn add(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count.get());
+        if self.asked != other.asked {
+            self.asked = None;
+        }
     }
 
     /// Notes the end.

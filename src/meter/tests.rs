@@ -299,16 +299,16 @@ fn a_request_is_charged_for_its_prompt_where_the_platform_reports_none() {
     let cut = whole.split_at(5).0;
     assert_eq!(charged(Chat, false, cut, false), (Some((1_000, 0)), true));
     // The platform's own count stands.
-    assert_eq!(
-        charged(Chat, true, &reported, false),
-        (Some((7, 3)), false)
-    );
+    assert_eq!(charged(Chat, true, &reported, false), (Some((7, 3)), false));
     let start = |input| {
         format!(
             "data: {{\"type\":\"message_start\",\"message\":{{\"usage\":{{\"input_tokens\":{input}}}}}}}\n\n"
         )
     };
-    assert_eq!(charged(Messages, true, &start(9), false), (Some((9, 0)), false));
+    assert_eq!(
+        charged(Messages, true, &start(9), false),
+        (Some((9, 0)), false)
+    );
     assert_eq!(
         charged(Messages, true, &start(0), false),
         (Some((1_000, 0)), true),
@@ -317,8 +317,16 @@ fn a_request_is_charged_for_its_prompt_where_the_platform_reports_none() {
     // Errors, and what is no generation.
     let failed = "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
     assert_eq!(charged(Messages, true, failed, true), (None, false));
-    for other in [r#"{"input_tokens":14}"#, r#"{"data":[]}"#, r#"{"error":{}}"#] {
-        assert_eq!(charged(Messages, false, other, true), (None, false), "{other}");
+    for other in [
+        r#"{"input_tokens":14}"#,
+        r#"{"data":[]}"#,
+        r#"{"error":{}}"#,
+    ] {
+        assert_eq!(
+            charged(Messages, false, other, true),
+            (None, false),
+            "{other}"
+        );
     }
 }
 

@@ -99,8 +99,7 @@ impl HttpContext for AttemptContext {
             Usage::MayAsk => sent.ask(size, end_of_stream),
             Usage::AsItIs | Usage::Asked => Action::Continue,
         };
-        self.request_bytes
-            .on_body(size, action == Action::Continue);
+        self.request_bytes.on_body(size, action == Action::Continue);
         let (pass, total) = (sent.passage.pass, self.request_bytes.total());
         vm::with(|vm| vm.sent_body(pass, total));
         action

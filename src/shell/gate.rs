@@ -128,7 +128,13 @@ impl HttpContext for GateContext {
                 status = Some(restored);
             }
         }
-        if let Some(record) = vm::with(|vm| vm.answered(self.id)).flatten() {
+        let reading = self.reading.take();
+        let record = vm::with(|vm| match &reading {
+            // Envoy answers itself where it can hold no more of a body.
+            Some(reading) => vm.record(&reading.request),
+            None => vm.answered(self.id),
+        });
+        if let Some(record) = record.flatten() {
             record_answer(record, status);
         }
         Action::Continue
@@ -137,7 +143,9 @@ impl HttpContext for GateContext {
 
 impl Drop for GateContext {
     fn drop(&mut self) {
-        vm::with(|vm| vm.end(self.id));
+        let reading = self.reading.take();
+        let request = reading.as_ref().map(|reading| &reading.request);
+        vm::with(|vm| vm.end(self.id, request));
     }
 }
 

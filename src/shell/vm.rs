@@ -301,7 +301,7 @@ impl Vm {
         };
         let asked = self.gate.ask(request, &knowledge);
         if let Err(reply) = &asked {
-            let record = self.gate.record(request, &knowledge);
+            let record = self.record(request);
             self.refused(record, reply);
         }
         asked
@@ -432,15 +432,7 @@ impl Vm {
                 self.sent.insert(context, sent);
             }
             Decision::Reply(reply) => {
-                let knowledge = Knowledge {
-                    view: self.follower.held(),
-                    board: self.follower.board(),
-                    full: self.limiter.full(),
-                    now: self.now,
-                    pass: context,
-                    may_wait: false,
-                };
-                let record = self.gate.record(waiting.request(), &knowledge);
+                let record = self.record(waiting.request());
                 self.waiting.retain(|one| one.context != context);
                 self.refused(record, reply);
             }
@@ -469,27 +461,34 @@ impl Vm {
         }
     }
 
+    /// The record of a request that is not sent on, as far as it goes. None where its key is not
+    /// known.
+    pub(super) fn record(&self, request: &Request) -> Option<Record> {
+        let knowledge = Knowledge {
+            view: self.follower.held(),
+            board: self.follower.board(),
+            full: self.limiter.full(),
+            now: self.now,
+            pass: 0,
+            may_wait: false,
+        };
+        self.gate.record(request, &knowledge)
+    }
+
     /// The context is no more: its request is at its end, or goes into another pass. A probe that
-    /// it was and that has no answer is given back, and a request without one was cut off.
-    pub(super) fn end(&mut self, context: u32) {
+    /// it was and that has no answer is given back, and a request without one was cut off, as was
+    /// the one of which it still `reads` the body.
+    pub(super) fn end(&mut self, context: u32, reads: Option<&Request>) {
         while let Some(index) = self.probes.iter().position(|one| one.context == context) {
             let probe = self.probes.swap_remove(index);
             board::update(&mut self.shared, |board| {
                 board.give_back(&probe.account, probe.at)
             });
         }
-        let mut unanswered = None;
+        let mut unanswered = reads.and_then(|request| self.record(request));
         if let Some(at) = self.waiting.iter().position(|one| one.context == context) {
             let held = self.waiting.swap_remove(at);
-            let knowledge = Knowledge {
-                view: self.follower.held(),
-                board: self.follower.board(),
-                full: self.limiter.full(),
-                now: self.now,
-                pass: context,
-                may_wait: false,
-            };
-            unanswered = self.gate.record(held.waiting.request(), &knowledge);
+            unanswered = self.record(held.waiting.request());
         }
         if let Some(sent) = self.sent.remove(&context) {
             self.gate.ended(&sent.account);

@@ -3,12 +3,16 @@
 //!
 //! A batch that is not acknowledged is sent again as it was, under the id that it had, so that
 //! the refresher can tell. What comes meanwhile waits; where that is too much, the oldest goes.
+//!
+//! Requests that no account served cost their callers nothing, so whoever sends them without end
+//! must not push out what others used: those that were refused for one reason are one record a
+//! second, and they go first.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
 
-use crate::meter::record::Record;
+use crate::meter::record::{Record, Unserved};
 
 /// The most records that wait in one VM: some 6 MiB, and five minutes at 50 requests a second.
 pub const MAX_WAITING: usize = 16 * 1024;
@@ -28,15 +32,32 @@ const NEVER: [&[u8]; 3] = [b"400", b"413", b"422"];
 /// The records of one VM.
 #[derive(Debug)]
 pub struct Records {
-    waiting: VecDeque<Record>,
+    /// Of requests that an account served.
+    served: Line,
+    refused: Refused,
+    /// How many have come.
+    pushed: u64,
     most: usize,
-    /// The batch that is not acknowledged, and how many records it has.
+    /// The batch that is not acknowledged, and how many requests it tells of.
     batch: Option<(String, u64)>,
     in_flight: bool,
     batches: u64,
     /// Not before this time, in Unix milliseconds, is anything sent.
     due: u64,
     dropped: u64,
+}
+
+/// Records in the order in which they came, each with its number.
+type Line = VecDeque<(u64, Record)>;
+
+/// Records of requests that no account served.
+#[derive(Debug, Default)]
+struct Refused {
+    line: Line,
+    /// The number of the record that each kind has in the interval that runs. It may be gone.
+    running: HashMap<Unserved, u64>,
+    /// When that interval ends, in Unix milliseconds.
+    until: u64,
 }
 
 impl Default for Records {
@@ -51,7 +72,9 @@ impl Records {
     /// With room for so many that wait.
     pub fn with_room(most: usize) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            served: Line::new(),
+            refused: Refused::default(),
+            pushed: 0,
             most,
             batch: None,
             in_flight: false,
@@ -61,27 +84,49 @@ impl Records {
         }
     }
 
-    /// Adds one; the oldest that waits makes room.
+    /// Adds one. The oldest that waits makes room, and of those that were served none while
+    /// another waits.
     pub fn push(&mut self, record: Record, now: u64) {
-        if self.waiting.is_empty() && self.batch.is_none() {
+        if self.waiting() == 0 && self.batch.is_none() {
             self.due = now.saturating_add(GATHER_MS);
         }
-        if self.waiting.len() >= self.most {
-            self.waiting.pop_front();
-            self.dropped = self.dropped.saturating_add(1);
+        self.pushed = self.pushed.wrapping_add(1);
+        match record.unserved() {
+            None => self.served.push_back((self.pushed, record)),
+            Some(kind) => self.refused.push(kind, self.pushed, record, now),
         }
-        self.waiting.push_back(record);
+        if self.waiting() > self.most {
+            let oldest = self.refused.line.pop_front();
+            let oldest = oldest.or_else(|| self.served.pop_front());
+            let requests = oldest.map_or(0, |(_, record)| record.count.get().into());
+            self.dropped = self.dropped.saturating_add(requests);
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.served.len().saturating_add(self.refused.line.len())
+    }
+
+    /// Takes the first that waits off its line.
+    fn take_first(&mut self) -> Option<Record> {
+        let number = |line: &Line| line.front().map_or(u64::MAX, |(number, _)| *number);
+        let line = if number(&self.refused.line) < number(&self.served) {
+            &mut self.refused.line
+        } else {
+            &mut self.served
+        };
+        line.pop_front().map(|(_, record)| record)
     }
 
     /// The body to send at `now` from the VM of this number, if any is due.
     pub fn next(&mut self, vm: u64, now: u64) -> Option<String> {
         // A time further off than a pause is long was set before the clock was set back.
         let early = now < self.due && self.due <= now.saturating_add(GATHER_MS.max(PAUSE_MS));
-        let is_full = self.batch.is_none() && self.waiting.len() >= MAX_BATCH;
+        let is_full = self.batch.is_none() && self.waiting() >= MAX_BATCH;
         if self.in_flight || (early && !is_full) {
             return None;
         }
-        if self.batch.is_none() && !self.waiting.is_empty() {
+        if self.batch.is_none() && self.waiting() > 0 {
             self.batch = Some(self.gather(vm, now)?);
         }
         let (body, _) = self.batch.as_ref()?;
@@ -96,14 +141,14 @@ impl Records {
             self.batch = None;
             self.due = now;
         } else if NEVER.contains(&status) {
-            let lost = self.batch.take().map_or(0, |(_, records)| records);
+            let lost = self.batch.take().map_or(0, |(_, requests)| requests);
             self.dropped = self.dropped.saturating_add(lost);
         } else {
             self.due = now.saturating_add(PAUSE_MS);
         }
     }
 
-    /// How many were dropped since this was last asked.
+    /// How many requests' records were dropped since this was last asked.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
     }
@@ -111,8 +156,10 @@ impl Records {
     /// The next batch. There is no source of chance here, so its id is drawn from what is in it,
     /// Envoy's random request ids among that, and from which batch of which VM it is.
     fn gather(&mut self, vm: u64, now: u64) -> Option<(String, u64)> {
-        let count = self.waiting.len().min(MAX_BATCH);
-        let records: Vec<Record> = self.waiting.drain(..count).collect();
+        let first = std::iter::from_fn(|| self.take_first());
+        let records: Vec<Record> = first.take(MAX_BATCH).collect();
+        let requests = records.iter().map(|record| u64::from(record.count.get()));
+        let requests = requests.fold(0, u64::saturating_add);
         let records = serde_json::to_string(&records).ok()?;
         self.batches = self.batches.wrapping_add(1);
         let digest = Sha256::new()
@@ -125,7 +172,31 @@ impl Records {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let body = format!(r#"{{"batch":"{id}","reports":[],"records":{records}}}"#);
-        Some((body, u64::try_from(count).unwrap_or(u64::MAX)))
+        Some((body, requests))
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// Adds a record of that kind: to the one that it has in the interval, if that waits still.
+    fn push(&mut self, kind: Unserved, number: u64, record: Record, now: u64) {
+        // An end further off than an interval is long was set before the clock was set back.
+        if now >= self.until || self.until > now.saturating_add(GATHER_MS) {
+            self.until = now.saturating_add(GATHER_MS);
+            self.running.clear();
+        }
+        let known = self.running.get(&kind);
+        let at = known.and_then(|known| self.line.binary_search_by_key(known, |(n, _)| *n).ok());
+        if let Some((_, held)) = at.and_then(|at| self.line.get_mut(at)) {
+            held.add(&record);
+            return;
+        }
+        if self.running.len() >= MAX_WAITING {
+            self.running.clear();
+        }
+        self.running.insert(kind, number);
+        self.line.push_back((number, record));
     }
 }
 
@@ -137,11 +208,37 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{attempt::passage::Passage, dialect::Dialect};
+    use crate::{attempt::passage::Passage, dialect::Dialect, id::Id};
+
+    fn of_key(key: &str, number: u64) -> Passage {
+        let text = format!("account=a key={key} pool=p url=http://g/v1 id=req-{number} at=5");
+        Passage::decode(text.as_bytes()).unwrap()
+    }
 
     fn record(number: u64) -> Record {
-        let text = format!("account=a key=k pool=p url=http://g/v1 id=req-{number} at=5");
-        Record::of_request(&Passage::decode(text.as_bytes()).unwrap(), Dialect::Chat)
+        let platform = Id::try_from("openai").unwrap();
+        Record::of_attempt(&of_key("k", number), &platform, Dialect::Chat)
+    }
+
+    fn refused(key: &str, error: &'static str, number: u64) -> Record {
+        Record::of_request(&of_key(key, number), Dialect::Chat).answered(429, error, 9)
+    }
+
+    /// Of each record its id and for how many requests it stands.
+    fn counts(body: &str) -> Vec<(String, u64)> {
+        let body: Value = serde_json::from_str(body).unwrap();
+        let one = |record: &Value| {
+            let count = record
+                .get("count")
+                .map_or(1, |count| count.as_u64().unwrap());
+            (record["id"].as_str().unwrap().to_owned(), count)
+        };
+        body["records"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(one)
+            .collect()
     }
 
     fn ids(body: &str) -> (String, Vec<String>) {
@@ -171,6 +268,56 @@ mod tests {
         assert_ne!(ids(&first).0, ids(&second).0);
         records.answered(b"204", 12_400);
         assert_eq!((records.next(1, 99_000), records.take_dropped()), (None, 0));
+    }
+
+    #[test]
+    fn requests_that_are_refused_alike_are_one_record_a_second() {
+        let mut records = Records::default();
+        for number in 0..40_000 {
+            records.push(refused("k", "latchkey_limit", number), 5_000 + number / 40);
+        }
+        let mut other = refused("k", "latchkey_limit", 40_000);
+        other.asked = Some("gpt".to_owned());
+        records.push(other, 5_999);
+        records.push(refused("k", "latchkey_no_account", 40_001), 5_999);
+        records.push(refused("l", "latchkey_limit", 40_002), 5_999);
+        records.push(record(40_003), 5_999);
+        records.push(refused("k", "latchkey_limit", 40_004), 6_000);
+        let found = counts(&records.next(1, 6_000).unwrap());
+        let found: Vec<_> = found
+            .iter()
+            .map(|(id, count)| (id.as_str(), *count))
+            .collect();
+        let expected = [
+            ("req-0", 40_001),
+            ("req-40001", 1),
+            ("req-40002", 1),
+            ("req-40003", 1),
+            ("req-40004", 1),
+        ];
+        assert_eq!(found, expected);
+        records.answered(b"413", 6_000);
+        assert_eq!(records.take_dropped(), 40_005);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_pushes_out_nothing_that_was_served() {
+        let mut records = Records::with_room(10);
+        for number in 0..10 {
+            records.push(record(number), 0);
+        }
+        for number in 10..1_000 {
+            records.push(refused("k", "latchkey_limit", number), 2_000 * number);
+        }
+        assert_eq!(records.take_dropped(), 990);
+        records.push(record(1_000), 2_000_000);
+        assert_eq!(records.take_dropped(), 1, "the oldest of its own kind");
+        let found = counts(&records.next(1, 2_002_000).unwrap());
+        let expected: Vec<_> = (1..10)
+            .chain([1_000])
+            .map(|number| (format!("req-{number}"), 1))
+            .collect();
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -204,40 +351,58 @@ mod tests {
 
     proptest! {
         /// Whatever the refresher answers, what it took and what was dropped is all there was,
-        /// each once, and what waits is bounded.
+        /// each once, what waits is bounded, and what was served makes room for nothing that was
+        /// refused. `step`: how many requests come, which of them are refused for which of two
+        /// reasons, and what the refresher answers then.
         #[test]
-        fn every_record_is_taken_once_or_counted_as_dropped(
-            steps in prop::collection::vec((0..40_u64, 0..5_u8), 1..60), room in 1..50_usize,
+        fn every_request_is_taken_once_or_counted_as_dropped(
+            steps in prop::collection::vec(
+                (prop::collection::vec(0..4_u8, 0..40), 0..5_u8), 1..60,
+            ),
+            room in 1..50_usize,
         ) {
             let mut records = Records::with_room(room);
             let (mut pushed, mut dropped, mut now) = (0, 0, 0);
             let mut taken: HashSet<String> = HashSet::new();
-            let (mut count, mut batches) = (0, HashSet::new());
+            let (mut count, mut records_taken, mut batches) = (0, 0, HashSet::new());
             let mut deliver = |records: &mut Records, now: &mut u64, answer: u8| {
                 *now += 1_000;
                 let Some(body) = records.next(1, *now) else { return };
                 // 0: lost on the way; 1: applied, its answer lost; else applied and acknowledged.
                 let (batch, ids) = ids(&body);
                 if answer > 0 && batches.insert(batch) {
-                    count += ids.len();
+                    records_taken += ids.len();
                     taken.extend(ids);
+                    count += counts(&body).iter().map(|(_, count)| count).sum::<u64>();
                 }
                 records.answered(if answer > 1 { b"204" } else { b"" }, *now);
             };
-            for (number, answer) in steps {
-                for _ in 0..number {
+            for (kinds, answer) in steps {
+                let before = pushed;
+                for kind in kinds {
                     pushed += 1;
-                    records.push(record(pushed), now);
+                    let served = records.served.len();
+                    let one = match kind {
+                        0 => refused("k", "latchkey_limit", pushed),
+                        1 => refused("l", "latchkey_limit", pushed),
+                        _ => record(pushed),
+                    };
+                    records.push(one, now);
+                    let lost_one = records.served.len() < served + usize::from(kind > 1);
+                    prop_assert!(!lost_one || records.refused.line.is_empty());
+                    prop_assert!(!lost_one || kind > 1);
                 }
-                prop_assert!(records.waiting.len() <= room);
+                prop_assert!(records.waiting() <= room);
+                let of_step = records.refused.line.iter().filter(|(number, _)| *number > before);
+                prop_assert!(of_step.count() <= 2);
                 deliver(&mut records, &mut now, answer);
                 dropped += records.take_dropped();
             }
             for _ in 0..3 {
                 deliver(&mut records, &mut now, 2);
             }
-            prop_assert_eq!(count, taken.len());
-            prop_assert_eq!(count as u64 + dropped, pushed);
+            prop_assert_eq!(records_taken, taken.len(), "each record once");
+            prop_assert_eq!(count + dropped, pushed);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::harness::{
     Caller, Load, Stack,
@@ -204,12 +205,22 @@ fn a_request_that_cannot_be_asked_for_usage_is_estimated() {
         assert!(answer.body.ends_with("data: [DONE]\n\n"), "{answer:?}");
         let seen = stack.sim.seen_once(CHAT).await;
         assert_eq!(seen.0["body_length"], body.to_string().len());
-        let records = recorded(&stack.refresher, 1).await;
-        assert_eq!(records[0]["estimate"], true, "{records:?}");
-        assert!(
-            records[0]["usage"]["output"].as_u64() > Some(3),
-            "{records:?}"
-        );
+        // JSON that is not read for its option, whatever a platform makes of it.
+        let twice = chat_body(true).to_string();
+        let twice = twice.replacen('{', "{\"stream\":true,", 1);
+        let bearer = format!("Bearer {}", caller.key());
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let answer = caller.send("POST", CHAT, &headers, twice.clone()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let records = recorded(&stack.refresher, 2).await;
+        for (record, length) in records.iter().zip([body.to_string().len(), twice.len()]) {
+            assert_eq!(record["estimate"], true, "{record}");
+            assert_eq!(record["usage"]["input"], length.div_ceil(4), "{record}");
+            assert!(record["usage"]["output"].as_u64() > Some(3), "{record}");
+        }
     });
 }
 
@@ -230,6 +241,9 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
         let records = recorded(&stack.refresher, 1).await;
         assert_eq!(records[0]["completeness"], "cut", "{records:?}");
         assert_eq!(records[0]["status"], 200, "{records:?}");
+        let input = chat_body(true).to_string().len().div_ceil(4);
+        assert_eq!(records[0]["usage"]["input"], input, "{records:?}");
+        assert_eq!(records[0]["estimate"], true, "{records:?}");
 
         let pause = json!({"event_delay_ms": 300});
         stack.sim.ask(Method::POST, "/settings", pause).await;
@@ -243,6 +257,7 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
         let records = recorded(&stack.refresher, 2).await;
         assert_eq!(records[1]["completeness"], "cut", "{records:?}");
         assert_eq!(records[1]["error"], Value::Null, "{records:?}");
+        assert_eq!(records[1]["usage"]["input"], input, "{records:?}");
         let no_pause = json!({"event_delay_ms": 0});
         stack.sim.ask(Method::POST, "/settings", no_pause).await;
 
@@ -256,6 +271,8 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
         assert_eq!(records[2]["completeness"], "cut", "{records:?}");
         assert_eq!(records[2]["status"], 0, "{records:?}");
         assert_eq!(records[2]["account"], OPENAI, "{records:?}");
+        assert_eq!(records[2]["usage"]["total"], input, "{records:?}");
+        assert_eq!(records[2]["estimate"], true, "{records:?}");
 
         let failing = "/v1/messages";
         let fault = json!({"target": "upstream", "path": failing, "fixture": "anthropic/message_then_overloaded.sse"});
@@ -355,6 +372,89 @@ fn a_request_is_one_record_whoever_answers_it() {
         })
         .await;
         assert_eq!(stack.refresher.records().len(), 6);
+    });
+}
+
+/// A key over its limit that goes on all the same makes a record a second, in which every request counts.
+#[test]
+fn requests_that_are_refused_alike_are_few_records() {
+    run(async {
+        let stack = Stack::start("metering-refused").await;
+        let limits = json!({"limits": {"tokens_per_day": 1}});
+        let revision = stack.refresher.publish([records::key_with(
+            "key_limited",
+            &client_key("limited"),
+            "openai",
+            limits,
+        )]);
+        stack.reaches(revision).await;
+        let caller = Caller::new(stack.envoy.port, &client_key("limited"));
+        assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 200);
+        let started = std::time::Instant::now();
+        for _ in 0..200 {
+            assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 429);
+        }
+        let seconds = started.elapsed().as_secs();
+        let found = eventually("every request is counted", RECORD_LIMIT, async || {
+            let records = stack.refresher.records();
+            let refused = |record: &&Value| record["error"] == "latchkey_limit";
+            let refused: Vec<_> = records.iter().filter(refused).cloned().collect();
+            let count = |record: &Value| record["count"].as_u64().unwrap_or(1);
+            let count: u64 = refused.iter().map(count).sum();
+            (count == 200)
+                .then_some(refused)
+                .ok_or_else(|| format!("{count}: {records:?}"))
+        })
+        .await;
+        // One VM has one record an interval, and one that a batch has just taken away.
+        let most = usize::try_from(2 * (seconds + 2)).expect("few");
+        assert!(found.len() <= most, "{seconds} s: {found:?}");
+        let stat = async |name| stack.envoy.stat(name).await;
+        assert_eq!(stat("latchkey.refused").await, 200);
+        assert_eq!(stat("latchkey.requests").await, 201);
+        assert_eq!(stat("latchkey.records_dropped").await, 0);
+    });
+}
+
+/// A request whose body the gate still reads when its caller leaves, or Envoy can hold no more of it, is its key's.
+#[test]
+fn a_request_that_ends_while_its_body_is_read_is_recorded() {
+    run(async {
+        let stack = Stack::start("metering-peek").await;
+        let models = json!({"models": ["gpt-5.6"]});
+        let revision = stack.refresher.publish([records::key_with(
+            "key_models",
+            &client_key("models"),
+            "openai",
+            models,
+        )]);
+        stack.reaches(revision).await;
+        let key = client_key("models");
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{\"model\":"
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", stack.envoy.port))
+            .await
+            .expect("connected");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        // It is being read by the time that another request has been answered.
+        let caller = Caller::new(stack.envoy.port, &key);
+        assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 200);
+        drop(stream);
+        let found = recorded(&stack.refresher, 2).await;
+        let cut = found.iter().find(|record| record["status"] == 0);
+        let cut = cut.unwrap_or_else(|| panic!("{found:?}"));
+        for (name, expected) in [
+            ("key", json!("key_models")),
+            ("pool", json!("openai")),
+            ("account", Value::Null),
+            ("completeness", json!("cut")),
+            ("usage", Value::Null),
+        ] {
+            assert_eq!(cut[name], expected, "{name} of {cut}");
+        }
+        assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
 

@@ -127,11 +127,11 @@ impl Store {
         };
         // Every part of it is one of the texts above.
         let sql = format!(
-            "SELECT {group} AS \"group\", {name} AS name, count(*) AS requests, \
-             sum(status NOT BETWEEN 200 AND 399 OR error IS NOT NULL OR completeness = 'cut') AS failed, \
+            "SELECT {group} AS \"group\", {name} AS name, sum(count) AS requests, \
+             sum(count * (status NOT BETWEEN 200 AND 399 OR error IS NOT NULL OR completeness = 'cut')) AS failed, \
              sum(coalesce(input, 0)) AS input, sum(coalesce(cached_input, 0)) AS cached_input, \
              sum(coalesce(output, 0)) AS output, sum(coalesce(reasoning, 0)) AS reasoning, \
-             sum(coalesce(total, 0)) AS total, sum(estimate) AS estimates \
+             sum(coalesce(total, 0)) AS total, sum(count * estimate) AS estimates \
              FROM requests WHERE at >= ? GROUP BY 1 ORDER BY {order}"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -184,8 +184,8 @@ async fn insert_record(change: &mut Change<'_>, record: &Record) -> Result<()> {
     sqlx::query(
         "INSERT INTO requests (at, request_id, client_key, pool, account, platform, dialect, asked, model, status, \
          verdict, error, attempts, input, output, cached_input, cache_write, reasoning, total, estimate, \
-         first_byte_ms, duration_ms, completeness) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         first_byte_ms, duration_ms, completeness, count) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(signed(record.at))
     .bind(record.id.as_ref().map(|id| id.as_str()))
@@ -210,6 +210,7 @@ async fn insert_record(change: &mut Change<'_>, record: &Record) -> Result<()> {
     .bind(record.first_byte_ms.map(signed))
     .bind(signed(record.duration_ms))
     .bind(record.completeness.word())
+    .bind(record.count.get())
     .execute(change.sql())
     .await?;
     Ok(())

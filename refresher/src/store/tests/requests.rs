@@ -61,7 +61,7 @@ async fn sums_are_by_what_was_asked_for_and_say_what_is_estimated_and_failed() {
         request(
             NOW,
             json!({"account": null, "platform": null, "status": 429, "error": "latchkey_all_out",
-            "usage": null, "model": null}),
+            "usage": null, "model": null, "count": 6}),
         ),
         request(NOW, json!({"error": "failed_inside"})),
         request(
@@ -96,7 +96,7 @@ async fn sums_are_by_what_was_asked_for_and_say_what_is_estimated_and_failed() {
         "{accounts:?}"
     );
     assert!(
-        accounts.contains(&(String::new(), None, 1, 1)),
+        accounts.contains(&(String::new(), None, 6, 6)),
         "{accounts:?}"
     );
     assert!(
