@@ -27,6 +27,7 @@ pub mod header;
 pub mod health;
 pub mod host;
 pub mod id;
+pub mod label;
 pub mod limit;
 pub mod meter;
 pub mod secret;

@@ -418,7 +418,7 @@ mod tests {
         );
         let known = judge(429, &headers, None, &platform, Some("gpt"), 1_000);
         let expected = Verdict::CoolingDown {
-            scope: Scope::Model(HeaderText::try_from("gpt").unwrap()),
+            scope: Scope::Model("gpt".try_into().unwrap()),
             until: 1_000 + 86_000_000,
             guessed: false,
             reason: verdict::Reason::rate_limited(),

@@ -7,8 +7,12 @@ use serde_json::json;
 
 use super::Dialect;
 use crate::{
-    gate::select::Out, header::HeaderText, id::Id, limit::Reached, snapshot::Requirement,
-    verdict::time,
+    gate::select::Out,
+    header::HeaderText,
+    id::Id,
+    limit::Reached,
+    snapshot::Requirement,
+    verdict::{Reason, time},
 };
 
 /// The header with our own error code.
@@ -283,10 +287,10 @@ impl Refusal {
 
 impl Reply {
     /// Our own error code; none where the answer is no error.
-    pub fn code(&self) -> Option<&str> {
+    pub fn code(&self) -> Option<Reason> {
         let mut headers = self.headers.iter();
-        let code = headers.find(|(name, _)| *name == ERROR_HEADER);
-        code.map(|(_, code)| code.as_str())
+        let (_, code) = headers.find(|(name, _)| *name == ERROR_HEADER)?;
+        Reason::try_from(code.clone()).ok()
     }
 }
 
@@ -356,6 +360,7 @@ mod tests {
     #[test]
     fn each_dialect_has_its_shape() {
         let reply = Refusal::NotReady.reply(Dialect::Messages);
+        assert_eq!(reply.code().unwrap().as_str(), "latchkey_not_ready");
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
         assert_eq!(body["type"], "error");
         assert_eq!(body["error"]["type"], "api_error");

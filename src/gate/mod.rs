@@ -25,7 +25,7 @@ use crate::{
     health::Board,
     id::Id,
     limit::FullAccounts,
-    meter::record::Record,
+    meter::record::{self, Record},
     snapshot::{Account, KeyHash, Models, View},
 };
 
@@ -315,7 +315,7 @@ impl Gate {
         let model = request.facts.model.as_ref();
         Some(Record {
             id: request.id(),
-            asked: model.map(|model| model.as_str().to_owned()),
+            asked: record::asked(model),
             ..Record::new(key.id.clone(), pool, dialect, request.at)
         })
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{hash::hash64, id::Id, verdict::quota::Window};
+use crate::{hash::hash64, id::Id, label::WindowName, verdict::quota::Window};
 
 /// How many keys the quotas are spread over.
 pub const BUCKETS: usize = 64;
@@ -101,7 +101,7 @@ impl Known {
     /// What is known after `newer`, which may leave windows out: an answer reports those that it
     /// counted in. One that is left out stays until it starts anew.
     pub fn merged(&self, newer: &Self) -> Self {
-        let is_new = |name: &str| newer.windows.iter().any(|window| window.name == name);
+        let is_new = |name: &WindowName| newer.windows.iter().any(|window| window.name == *name);
         let kept = self.windows.iter().filter(|window| {
             let runs = window.resets_at.is_some_and(|at| at > newer.at);
             runs && !is_new(&window.name)
@@ -119,7 +119,7 @@ impl Known {
         if newer.at <= self.at {
             return false;
         }
-        let of = |name: &str| self.windows.iter().find(|window| window.name == name);
+        let of = |name: &WindowName| self.windows.iter().find(|window| window.name == *name);
         let turned = newer.windows.iter().any(|window| {
             let was_exhausted = of(&window.name).is_some_and(|old| old.exhausted);
             was_exhausted != window.exhausted
@@ -240,7 +240,7 @@ mod tests {
 
     fn window(name: &str, used_percent: f64, resets_at: Option<u64>) -> Window {
         Window {
-            name: name.to_owned(),
+            name: name.try_into().unwrap(),
             used_percent,
             resets_at,
             exhausted: used_percent >= 100.0,

@@ -129,7 +129,7 @@ fn a_failed_probe_and_a_late_answer_set_nobody_free() {
 
 #[test]
 fn a_model_cools_down_alone() {
-    let scope = Scope::Model(crate::header::HeaderText::try_from("opus").unwrap());
+    let scope = Scope::Model(crate::label::ModelName::try_from("opus").unwrap());
     let (board, account) = board_of(&Verdict::CoolingDown {
         scope,
         until: 5_000,

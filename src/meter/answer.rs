@@ -9,7 +9,7 @@ use super::{
     taken,
     usage::{Counts, UsageReader},
 };
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, label::ModelName};
 
 /// The longest name of a member, a model or a type that is read, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
@@ -81,7 +81,7 @@ pub struct Reader {
     /// The depth at which the `usage` object began that is passing by.
     usage_depth: Option<u32>,
     usage: UsageReader,
-    model: Option<String>,
+    model: Option<ModelName>,
     said: Said,
 }
 
@@ -153,7 +153,7 @@ impl Reader {
     }
 
     /// The `model` that the first text to name one has named.
-    pub fn take_model(&mut self) -> Option<String> {
+    pub fn take_model(&mut self) -> Option<ModelName> {
         self.model.take()
     }
 
@@ -264,8 +264,7 @@ impl Reader {
     fn keep_model(&mut self) {
         let quoted = [b"\"", self.string.as_slice(), b"\""].concat();
         let model: Option<String> = serde_json::from_slice(&quoted).ok();
-        let is_name = |model: &String| !model.is_empty() && !model.chars().any(char::is_control);
-        self.model = model.filter(is_name);
+        self.model = model.and_then(|model| ModelName::try_from(model).ok());
     }
 
     /// In the outermost object, or in the object of the answer that some events wrap.

@@ -27,7 +27,7 @@ use self::{
     sse::{Framer, Token},
     usage::Counts,
 };
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, label::ModelName};
 
 /// The data of the event that ends a stream of the chat dialect.
 const DONE: &[u8] = b"[DONE]";
@@ -58,7 +58,7 @@ pub struct Metered {
     /// the request each, or [`BYTES_PER_TOKEN`] bytes of text.
     pub estimate: bool,
     /// The model that the platform says it served.
-    pub model: Option<String>,
+    pub model: Option<ModelName>,
     /// How much of the answer came.
     pub completeness: Completeness,
     /// The platform gave up in the middle: an `error` or `response.failed`.

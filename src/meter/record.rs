@@ -2,22 +2,25 @@
 //!
 //! Never a credential, a header or a byte of a body beside the model's name.
 
-use std::{borrow::Cow, fmt::Write, num::NonZeroU32};
+use std::{fmt::Write, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Completeness, Metered, Usage};
-use crate::{attempt::passage::Passage, dialect::Dialect, id::Id};
+use crate::{
+    attempt::passage::Passage, dialect::Dialect, header::HeaderText, id::Id, label::ModelName,
+    verdict::Reason,
+};
 
 /// The property with its [line](Record::line), for access logs:
 /// `%FILTER_STATE(wasm.latchkey.usage:PLAIN)%`.
 pub const PROPERTY: &str = "latchkey.usage";
 
 /// The [`Record::error`] of an answer that Envoy itself gave, in place of the platform.
-pub const FROM_ENVOY: &str = "envoy";
+pub const FROM_ENVOY: Reason = Reason::known("envoy");
 
 /// The [`Record::error`] of an answer in whose middle the platform gave up.
-pub const FAILED_INSIDE: &str = "failed_inside";
+pub const FAILED_INSIDE: Reason = Reason::known("failed_inside");
 
 /// One request, from its arrival to the end of its answer, however many accounts it took; or
 /// several that were [not served](Record::unserved) for one reason.
@@ -42,18 +45,18 @@ pub struct Record {
     pub dialect: Dialect,
     /// The model that it asked for, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<String>,
+    pub asked: Option<ModelName>,
     /// The model that the platform says it served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+    pub model: Option<ModelName>,
     /// The HTTP status that the caller got; 0 where it went away before.
     pub status: u16,
     /// The verdict on that answer, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Cow<'static, str>>,
+    pub verdict: Option<Reason>,
     /// The gateway's own error code where it answered itself, or [`FAILED_INSIDE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Cow<'static, str>>,
+    pub error: Option<Reason>,
     /// On how many accounts it was tried.
     pub attempts: u32,
     /// The tokens; none where nothing is known of them.
@@ -83,8 +86,13 @@ pub struct Unserved {
     pool: Id,
     dialect: Dialect,
     status: u16,
-    error: Option<Cow<'static, str>>,
+    error: Option<Reason>,
     attempts: u32,
+}
+
+/// The model that a request asks for, as records name it.
+pub fn asked(model: Option<&HeaderText>) -> Option<ModelName> {
+    ModelName::try_from(model?.as_str()).ok()
 }
 
 fn one() -> NonZeroU32 {
@@ -129,10 +137,7 @@ impl Record {
         let (key, pool) = (passage.key.clone(), passage.pool.clone());
         Self {
             id: passage.id.clone(),
-            asked: passage
-                .model
-                .as_ref()
-                .map(|model| model.as_str().to_owned()),
+            asked: asked(passage.model.as_ref()),
             attempts: u32::try_from(passage.tried.len()).unwrap_or(u32::MAX),
             ..Self::new(key, pool, dialect, passage.at)
         }
@@ -151,10 +156,10 @@ impl Record {
 
     /// Notes an answer of the gateway's own, which is whole at once.
     #[must_use]
-    pub fn answered(self, status: u16, error: impl Into<Cow<'static, str>>, now: u64) -> Self {
+    pub fn answered(self, status: u16, error: Reason, now: u64) -> Self {
         Self {
             status,
-            error: Some(error.into()),
+            error: Some(error),
             completeness: Completeness::Whole,
             ..self.ended(now)
         }
@@ -173,7 +178,7 @@ impl Record {
         self.model = metered.model;
         self.completeness = metered.completeness;
         if metered.failed {
-            self.error = Some(Cow::Borrowed(FAILED_INSIDE));
+            self.error = Some(FAILED_INSIDE);
         }
     }
 
@@ -238,7 +243,7 @@ impl Record {
         }
         let _ = write!(line, " answer={}", self.completeness.word());
         if let Some(error) = &self.error {
-            let _ = write!(line, " error={error}");
+            let _ = write!(line, " error={}", error.as_str());
         }
         line
     }
@@ -281,7 +286,7 @@ mod tests {
                 ..Usage::default()
             }),
             estimate: true,
-            model: Some("gpt".to_owned()),
+            model: "gpt".try_into().ok(),
             completeness: Completeness::Partial,
             failed: true,
         });
@@ -297,8 +302,11 @@ mod tests {
 
     #[test]
     fn the_gateways_own_answer_has_no_account() {
-        let record =
-            Record::of_request(&passage(), Dialect::Chat).answered(429, "latchkey_all_out", 1_007);
+        let record = Record::of_request(&passage(), Dialect::Chat).answered(
+            429,
+            Reason::known("latchkey_all_out"),
+            1_007,
+        );
         assert_eq!((record.account.as_ref(), record.attempts), (None, 1));
         assert_eq!(
             record.line(),

@@ -4,7 +4,7 @@
 //! Envoy then calls for each piece of the body and keeps what was not let go, which only happens
 //! where the plugin sets `allow_on_headers_stop_iteration`.
 
-use std::{borrow::Cow, cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
@@ -24,6 +24,7 @@ use crate::{
         Completeness,
         record::{FROM_ENVOY, Record},
     },
+    verdict::Reason,
 };
 
 /// The header that Envoy itself sets on a request that it runs again.
@@ -244,7 +245,8 @@ fn record_answer(mut record: Record, restored: Option<Vec<u8>>) {
     let own = restored.is_none().then(|| {
         let code = envoy::response_header(ERROR_HEADER);
         let code = code.and_then(|code| String::from_utf8(code).ok());
-        code.map_or(Cow::Borrowed(FROM_ENVOY), Cow::Owned)
+        let code = code.and_then(|code| Reason::try_from(code).ok());
+        code.unwrap_or(FROM_ENVOY)
     });
     let status = restored.or_else(|| envoy::response_header(":status"));
     let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());

@@ -1,6 +1,6 @@
 //! What the contexts of one VM share.
 
-use std::{borrow::Cow, cell::RefCell, collections::HashMap, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use super::{
     config::Config,
@@ -15,6 +15,7 @@ use crate::{
     header::HeaderText,
     health::{Change, MAX_ENTRIES, quota::Known},
     id::Id,
+    label::ModelName,
     limit::{Asked, Limiter, limited, settle::Settler, table},
     meter::record::Record,
     snapshot::{Account, View},
@@ -27,7 +28,7 @@ use crate::{
         records::Records,
         report::{REPEAT_MS, Report, Reports},
     },
-    verdict::{Quota, Verdict},
+    verdict::{Quota, Reason, Verdict},
 };
 
 /// The most requests that wait in one VM; the next one is refused at once. Each keeps a body of up
@@ -312,8 +313,7 @@ impl Vm {
         let Some(code) = reply.code() else { return };
         self.totals.refused = self.totals.refused.saturating_add(1);
         if let Some(record) = record {
-            let error = Cow::Owned(code.to_owned());
-            self.keep(record.answered(reply.status, error, self.now));
+            self.keep(record.answered(reply.status, code, self.now));
         }
     }
 
@@ -514,7 +514,7 @@ impl Vm {
         let now = self.now;
         let sent = self.sent.get_mut(&passage.pass);
         if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
-            record.verdict = Some(Cow::Borrowed(verdict.word()));
+            record.verdict = Some(Reason::known(verdict.word()));
         }
         if *verdict != Verdict::CallersFault {
             self.probes.retain(|probe| probe.account != account.id);
@@ -569,7 +569,7 @@ impl Vm {
             Change::Out(entry) => Report::of(entry),
             Change::Recovered => Some(Report::Recovered {
                 account: account.id.clone(),
-                model: model.cloned(),
+                model: model.and_then(|model| ModelName::try_from(model.as_str()).ok()),
                 at: now,
             }),
             Change::Nothing | Change::Noted => None,

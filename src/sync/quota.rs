@@ -209,7 +209,7 @@ mod tests {
 
     fn known(at: u64, used_percent: f64) -> Known {
         let window = Window {
-            name: "5h".to_owned(),
+            name: "5h".try_into().unwrap(),
             used_percent,
             resets_at: Some(1_000_000),
             exhausted: false,

@@ -208,7 +208,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{attempt::passage::Passage, dialect::Dialect, id::Id};
+    use crate::{attempt::passage::Passage, dialect::Dialect, id::Id, verdict::Reason};
 
     fn of_key(key: &str, number: u64) -> Passage {
         let text = format!("account=a key={key} pool=p url=http://g/v1 id=req-{number} at=5");
@@ -221,7 +221,11 @@ mod tests {
     }
 
     fn refused(key: &str, error: &'static str, number: u64) -> Record {
-        Record::of_request(&of_key(key, number), Dialect::Chat).answered(429, error, 9)
+        Record::of_request(&of_key(key, number), Dialect::Chat).answered(
+            429,
+            Reason::known(error),
+            9,
+        )
     }
 
     /// Of each record its id and for how many requests it stands.
@@ -277,7 +281,7 @@ mod tests {
             records.push(refused("k", "latchkey_limit", number), 5_000 + number / 40);
         }
         let mut other = refused("k", "latchkey_limit", 40_000);
-        other.asked = Some("gpt".to_owned());
+        other.asked = "gpt".try_into().ok();
         records.push(other, 5_999);
         records.push(refused("k", "latchkey_no_account", 40_001), 5_999);
         records.push(refused("l", "latchkey_limit", 40_002), 5_999);

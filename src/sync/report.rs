@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     hash::hash64,
-    header::HeaderText,
     health::Entry,
     id::Id,
+    label::ModelName,
     verdict::{Reason, Scope, quota::Window},
 };
 
@@ -63,7 +63,7 @@ pub enum Report {
         account: Id,
         /// The model that it answered for, where that is known; guesses about others stay.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        model: Option<HeaderText>,
+        model: Option<ModelName>,
         /// When it answered.
         at: u64,
     },

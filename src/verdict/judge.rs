@@ -5,7 +5,10 @@ use super::{
     rule::{Condition, MAX_COOL_DOWN_SECONDS, RuleScope, Ruling, TimeSource},
     time::{Unit, in_message, moment},
 };
-use crate::header::{HeaderMap, HeaderName, HeaderText};
+use crate::{
+    header::{HeaderMap, HeaderName},
+    label::ModelName,
+};
 
 /// What is known of an answer.
 #[derive(Debug, Clone, Copy)]
@@ -195,9 +198,9 @@ impl Ruling {
 }
 
 impl RuleScope {
-    /// A request without a model that a header could hold cools the account down.
+    /// A request without a model that has a name cools the account down.
     fn of(self, model: Option<&str>) -> Scope {
-        let model = model.and_then(|model| HeaderText::try_from(model).ok());
+        let model = model.and_then(|model| ModelName::try_from(model).ok());
         match (self, model) {
             (Self::Model, Some(model)) => Scope::Model(model),
             _ => Scope::Account,

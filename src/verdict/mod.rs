@@ -25,7 +25,7 @@ pub use self::{
     quota::Quota,
     rule::Rule,
 };
-use crate::header::HeaderText;
+use crate::label::ModelName;
 
 /// What an answer says about the account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub enum Scope {
     /// The account.
     Account,
     /// The account for this model alone.
-    Model(HeaderText),
+    Model(ModelName),
 }
 
 /// Why, in one word for headers, logs and metrics: 1 to 32 of `a-z 0-9 _`.

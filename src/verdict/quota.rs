@@ -1,9 +1,9 @@
 //! How much of its windows an account has used, from the headers of any answer, good ones too.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::time::{Unit, moment};
-use crate::header::HeaderMap;
+use crate::{header::HeaderMap, label::WindowName};
 
 /// The highest share that is kept, in percent. Overdrawn windows are real (Claude reports 1.04);
 /// anything beyond this is nonsense.
@@ -32,8 +32,9 @@ pub struct Quota {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// Its length (`5h`, `7d`) or what it counts (`requests`, `tokens`).
-    pub name: String,
+    pub name: WindowName,
     /// 0 to 1000; over 100 where the platform lets an account overdraw.
+    #[serde(deserialize_with = "percent")]
     pub used_percent: f64,
     /// When it starts anew, in Unix milliseconds, if that is known and to come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +65,10 @@ impl Quota {
     pub fn exhausted_until(&self, names: &[String]) -> Option<u64> {
         self.windows
             .iter()
-            .filter(|window| names.is_empty() || names.contains(&window.name))
+            .filter(|window| {
+                let is_named = |name: &String| name == window.name.as_str();
+                names.is_empty() || names.iter().any(is_named)
+            })
             .filter(|window| window.exhausted)
             .filter_map(|window| window.resets_at)
             .max()
@@ -97,18 +101,21 @@ impl Values<'_> {
 fn codex(headers: &Values<'_>) -> Vec<Window> {
     let mut windows: Vec<Window> = Vec::new();
     for slot in ["primary", "secondary"] {
-        let name = |what: &str| format!("x-codex-{slot}-{what}");
-        let used = headers.number(&name("used-percent"));
-        let minutes = headers.number(&name("window-minutes"));
+        let header = |what: &str| format!("x-codex-{slot}-{what}");
+        let used = headers.number(&header("used-percent"));
+        let minutes = headers.number(&header("window-minutes"));
         let (Some(used), Some(minutes)) = (used, minutes) else {
             continue;
         };
+        let Ok(name) = WindowName::try_from(length(minutes as u64)) else {
+            continue;
+        };
         let window = Window {
-            name: length(minutes as u64),
+            name,
             used_percent: used.min(MAX_PERCENT),
             resets_at: headers
-                .moment(&name("reset-at"))
-                .or_else(|| headers.moment(&name("reset-after-seconds"))),
+                .moment(&header("reset-at"))
+                .or_else(|| headers.moment(&header("reset-after-seconds"))),
             exhausted: used >= 100.0,
         };
         if minutes >= 1.0 && windows.iter().all(|other| other.name != window.name) {
@@ -116,6 +123,16 @@ fn codex(headers: &Values<'_>) -> Vec<Window> {
         }
     }
     windows
+}
+
+/// Others may report windows too: what they say is as bounded as what is read here.
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let percent = f64::deserialize(deserializer)?;
+    if (0.0..=MAX_PERCENT).contains(&percent) {
+        Ok(percent)
+    } else {
+        Err(Error::custom("used_percent: expected 0 to 1000"))
+    }
 }
 
 /// `5h`, `7d`, `90m`.
@@ -131,16 +148,17 @@ fn length(minutes: u64) -> String {
 fn anthropic(headers: &Values<'_>) -> Vec<Window> {
     let mut windows = Vec::new();
     for window in ["5h", "7d", "7d_oi"] {
-        let name = |what: &str| format!("anthropic-ratelimit-unified-{window}-{what}");
-        let exhausted = headers.text(&name("status")) == Some("rejected");
-        let fraction = headers.number(&name("utilization"));
-        let Some(fraction) = fraction.or(exhausted.then_some(1.0)) else {
+        let header = |what: &str| format!("anthropic-ratelimit-unified-{window}-{what}");
+        let exhausted = headers.text(&header("status")) == Some("rejected");
+        let fraction = headers.number(&header("utilization"));
+        let fraction = fraction.or(exhausted.then_some(1.0));
+        let (Some(fraction), Ok(name)) = (fraction, WindowName::try_from(window)) else {
             continue;
         };
         windows.push(Window {
-            name: window.to_owned(),
+            name,
             used_percent: (fraction * 100.0).min(MAX_PERCENT),
-            resets_at: headers.moment(&name("reset")),
+            resets_at: headers.moment(&header("reset")),
             exhausted,
         });
     }
@@ -161,8 +179,9 @@ fn counted(
     let window = |window: &&str| {
         let limit = headers.number(&name(window, "limit"))?;
         let remaining = headers.number(&name(window, "remaining"))?;
+        let label = WindowName::try_from(*window).ok()?;
         (limit > 0.0).then(|| Window {
-            name: (*window).to_owned(),
+            name: label,
             used_percent: ((limit - remaining) / limit * 100.0).clamp(0.0, 100.0),
             resets_at: headers.moment(&name(window, "reset")),
             exhausted: remaining < 1.0,
@@ -185,7 +204,7 @@ mod tests {
             .into_iter()
             .map(|w| {
                 let seconds = w.resets_at.map(|at| (at - NOW) / 1000);
-                (w.name, w.used_percent, seconds, w.exhausted)
+                (w.name.to_string(), w.used_percent, seconds, w.exhausted)
             })
             .collect()
     }
@@ -285,7 +304,7 @@ mod tests {
     #[test]
     fn the_last_exhausted_window_counts() {
         let window = |name: &str, resets_at, exhausted| Window {
-            name: name.to_owned(),
+            name: name.try_into().unwrap(),
             used_percent: 1.0,
             resets_at,
             exhausted,

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use latchkey::header::HeaderText;
 use latchkey::health::{MAX_ACCOUNT_ENTRIES, quota::Known};
 use latchkey::id::Id;
+use latchkey::label::ModelName;
 use latchkey::snapshot::{self, Held, Record};
 use latchkey::sync::report::Report;
 use latchkey::verdict::{Scope, quota::Window};
@@ -88,7 +88,7 @@ impl Health {
             Report::Recovered { model, at, .. } => {
                 self.recovered_at = self.recovered_at.max(*at);
                 let before = self.entries.len();
-                let model = model.as_ref().map(HeaderText::as_str);
+                let model = model.as_ref().map(ModelName::as_str);
                 self.entries
                     .retain(|held| !held.guessed || held.at > *at || !held.scope.covers(model));
                 self.entries.len() != before

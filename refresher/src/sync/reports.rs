@@ -16,6 +16,8 @@ use crate::store::{self, BatchId, Noticed, Store};
 
 /// How many batch ids are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
 const REMEMBERED_BATCHES: usize = 1024;
+/// The kinds of reports.
+const KINDS: [&str; 5] = ["unauthorized", "cooling_down", "dead", "recovered", "quota"];
 /// The longest batch id, in bytes: 32 hex digits, with room to grow.
 const MAX_BATCH_ID_BYTES: usize = 64;
 
@@ -99,7 +101,18 @@ impl Reports {
     /// # Errors
     /// If the store fails. The batch is to be sent again then: what is stored of it already changes nothing.
     pub async fn take(&self, batch: Batch) -> Result<(), store::Error> {
-        let reports: Vec<Report> = batch.reports.into_iter().filter_map(known).collect();
+        let (mut reports, mut refused) = (Vec::new(), 0);
+        for report in batch.reports {
+            match read(report) {
+                Ok(report) => reports.push(report),
+                Err(Refused::Malformed) => refused += 1,
+                Err(Refused::Kind) => tracing::debug!("passed over a report of an unknown kind"),
+            }
+        }
+        if refused > 0 {
+            let expected = Refused::Malformed;
+            tracing::warn!(refused, %expected, "passed over reports that cannot be read");
+        }
         let now = SystemClock.now();
         for noticed in self.store.take_reports(&reports, now).await? {
             log(&noticed, now);
@@ -123,12 +136,24 @@ impl Reports {
     }
 }
 
-fn known(report: serde_json::Value) -> Option<Report> {
-    let report = serde_json::from_value(report).ok();
-    if report.is_none() {
-        tracing::debug!("passed over a report that is not one of those known here");
-    }
-    report
+/// Why a report is passed over. The others of its batch are not, and the batch is not sent again: it would be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    /// It is of a kind that a newer filter knows.
+    #[error("expected a kind of report that is known here")]
+    Kind,
+    /// What it says could be shown to people, and is too long, not visible or out of bounds.
+    #[error("expected a report as ARCHITECTURE.md shows it, its texts short and in visible ASCII")]
+    Malformed,
+}
+
+fn read(report: serde_json::Value) -> Result<Report, Refused> {
+    let kind = report.get("kind").and_then(serde_json::Value::as_str);
+    let is_known = kind.is_some_and(|kind| KINDS.contains(&kind));
+    serde_json::from_value(report).map_err(|_| match is_known {
+        true => Refused::Malformed,
+        false => Refused::Kind,
+    })
 }
 
 /// Says what happened to an account, for people.
@@ -207,7 +232,88 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// Each text that a report or a record may hold, with `text` in its place.
+    fn with(text: &str) -> (Vec<Value>, Vec<Value>) {
+        let quota = json!([{"name": text, "used_percent": 1.0}]);
+        let reports = vec![
+            json!({"kind": "quota", "account": "acc_1", "windows": quota, "at": 5}),
+            json!({"kind": "quota", "account": text, "windows": [], "at": 5}),
+            json!({"kind": "dead", "account": "acc_1", "generation": 1, "reason": text, "at": 5}),
+            json!({"kind": "recovered", "account": "acc_1", "model": text, "at": 5}),
+            json!({"kind": "cooling_down", "account": "acc_1", "scope": {"model": text}, "until": 9, "guessed": true,
+                "reason": "overloaded", "at": 5}),
+        ];
+        let names = [
+            "id", "key", "pool", "account", "platform", "asked", "model", "verdict", "error",
+        ];
+        let record = |name: &&str| {
+            let mut record = json!({"at": 5, "key": "key_1", "pool": "default", "dialect": "chat", "status": 200,
+                "attempts": 1, "duration_ms": 9, "completeness": "whole"});
+            record[*name] = text.into();
+            record
+        };
+        (reports, names.iter().map(record).collect())
+    }
+
+    fn read_records(records: Vec<Value>) -> Vec<Record> {
+        let batch = json!({"batch": "0".repeat(32), "records": records});
+        let mut batch: Batch = serde_json::from_value(batch).unwrap();
+        batch.take_records().unwrap().unwrap().records
+    }
+
+    #[test]
+    fn what_is_shown_to_people_is_short_and_visible() {
+        let (reports, records) = with("gpt_5");
+        assert!(reports.iter().all(|report| read(report.clone()).is_ok()));
+        assert_eq!(read_records(records.clone()), {
+            let read = |record: &Value| serde_json::from_value(record.clone()).unwrap();
+            records.iter().map(read).collect::<Vec<Record>>()
+        });
+        for bad in [
+            "",
+            "a\u{1b}[2J",
+            "a\nb",
+            "a\tb",
+            "\u{202e}a",
+            "é",
+            &"x".repeat(257),
+        ] {
+            let (reports, records) = with(bad);
+            for report in reports {
+                assert_eq!(read(report.clone()), Err(Refused::Malformed), "{report}");
+            }
+            assert_eq!(read_records(records), [], "{bad:?}");
+        }
+        let long = json!([{"name": "x".repeat(65), "used_percent": 1.0}]);
+        for windows in [long, json!([{"name": "5h", "used_percent": -1e300}])] {
+            let quota = json!({"kind": "quota", "account": "acc_1", "windows": windows, "at": 5});
+            assert_eq!(read(quota), Err(Refused::Malformed));
+        }
+        assert_eq!(read(json!({"kind": "tomorrow's"})), Err(Refused::Kind));
+        assert_eq!(read(json!(7)), Err(Refused::Kind));
+    }
+
+    proptest! {
+        /// Whatever text a report or a record is made of: what is taken of it can be shown.
+        #[test]
+        fn no_text_that_is_taken_moves_a_cursor(text in "\\PC{0,9}|[ -~]{0,300}|.{0,9}") {
+            let (reports, records) = with(&text);
+            let reports = reports.into_iter().filter_map(|report| read(report).ok());
+            let shown = reports.map(|report| serde_json::to_value(report).unwrap());
+            let records = read_records(records).into_iter();
+            let shown = shown.chain(records.map(|record| serde_json::to_value(record).unwrap()));
+            for value in shown {
+                let text = value.to_string();
+                prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+                prop_assert!(text.len() < 900, "{text}");
+            }
+        }
+    }
 
     #[test]
     fn a_batch_counts_once_and_memory_is_bounded() {

@@ -269,7 +269,7 @@ pub(super) mod fixture {
         for (id, left, resets_at) in known {
             let id = Id::try_from(*id).unwrap();
             let window = Window {
-                name: "5h".to_owned(),
+                name: "5h".try_into().unwrap(),
                 used_percent: (1.0 - left) * 100.0,
                 resets_at: Some(*resets_at),
                 exhausted: *left == 0.0,

@@ -36,7 +36,7 @@ fn dead(account: &AccountId, generation: u64, at: u64) -> Report {
 
 fn quota(account: &AccountId, used_percent: f64, at: u64) -> Report {
     let window = Window {
-        name: "5h".to_owned(),
+        name: "5h".try_into().unwrap(),
         used_percent,
         resets_at: Some(at + 1_000),
         exhausted: false,
