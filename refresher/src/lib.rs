@@ -1,8 +1,8 @@
 //! The refresher: logs LLM accounts in, keeps their credentials fresh and sealed, and publishes them to Envoy.
 //!
-//! Read top-down: `cli` parses and prints, `serve` runs the daemon, `sync` answers Envoy, `envoy` writes its clusters,
-//! `refresh` and `oauth` talk to token endpoints. Below them `store` keeps everything, [`platform`] says what a
-//! platform is, [`seal`] and [`key_source`] guard what is kept.
+//! Read top-down: `cli` parses and prints, `serve` runs the daemon, `listen` takes connections, `sync` answers Envoy,
+//! `envoy` writes its clusters, `refresh` and `oauth` talk to token endpoints. Below them `store` keeps everything,
+//! [`platform`] says what a platform is, [`seal`] and [`key_source`] guard what is kept.
 
 pub mod cli;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod kernel_keyring;
 pub mod key_file;
 pub mod key_source;
 pub mod limits;
+pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod oauth;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Context, Error};
 use crate::config;
 use crate::envoy::ClustersFile;
+use crate::listen;
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::platform::{Catalog, Profile};
@@ -84,9 +85,8 @@ pub async fn run(
         metrics.clone(),
         shutdown.clone(),
     );
-    let answering =
-        axum::serve(socket, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let mut answering = tokio::spawn(answering.into_future());
+    let answering = listen::serve(socket, router, listen::SOCKET, shutdown.clone());
+    let mut answering = tokio::spawn(answering);
     let mut refreshing = tokio::spawn({
         let shutdown = shutdown.clone();
         async move { engine.run(shutdown).await }
@@ -100,7 +100,7 @@ pub async fn run(
         () = store.watch() => Ok(()),
         () = store.keep_mark(&state) => Ok(()),
         () = clusters.follow(&store) => Ok(()),
-        ended = show_metrics(scraped, metrics, &store) => Err(Error::from(format!("metrics ended on their own: {ended:?}"))),
+        ended = show_metrics(scraped, metrics, &store, &shutdown) => Err(Error::from(format!("metrics ended on their own: {ended:?}"))),
         () = prune_health(&store) => Ok(()),
         () = prune_records(&store, config.usage.keep_days) => Ok(()),
     };
@@ -132,12 +132,15 @@ async fn show_metrics(
     listener: Option<TcpListener>,
     metrics: Metrics,
     store: &Store,
+    shutdown: &CancellationToken,
 ) -> std::io::Result<()> {
     let Some(listener) = listener else {
         return std::future::pending().await;
     };
     tracing::info!(address = %listener.local_addr()?, "showing metrics");
-    axum::serve(listener, metrics::router(metrics, store.clone())).await
+    let router = metrics::router(metrics, store.clone());
+    listen::serve(listener, router, listen::METRICS, shutdown.clone()).await;
+    Ok(())
 }
 
 /// Deletes what has ended, until dropped. A failure is logged and looked past.

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::socket::Socket;
 use super::*;
+use crate::listen;
 use crate::refresh::clock::UnixMillis;
 use crate::state::StateDir;
 use crate::store::{DEFAULT_POOL, KeyChange};
@@ -49,7 +50,12 @@ async fn start() -> Server {
     let socket = Socket::bind(&state.socket(), Default::default())
         .await
         .unwrap();
-    tokio::spawn(axum::serve(socket, router).into_future());
+    tokio::spawn(listen::serve(
+        socket,
+        router,
+        listen::SOCKET,
+        shutdown.clone(),
+    ));
     Server {
         _outer: outer,
         state,

@@ -1,0 +1,219 @@
+//! Answers connections within bounds, so that callers who are slow or many keep nobody else out. What the routes do is
+//! their own matter.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What connections to one listener may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How many there are at once. The next one waits unaccepted.
+    pub connections: usize,
+    /// How long a caller may take to send the head of a request, the pause before it included.
+    pub head: Duration,
+    /// How long a connection lives; an answer that is under way then has [`Bounds::head`] to come to its end. None: as
+    /// long as its caller likes.
+    pub life: Option<Duration>,
+}
+
+/// For Envoys and our own commands, which the socket's mode lets in. A worker of an Envoy has a few connections, kept
+/// open between requests: a caller that pauses for longer than this connects anew. A long poll is an answer under way.
+pub const SOCKET: Bounds = Bounds {
+    connections: 512,
+    head: Duration::from_secs(120),
+    life: None,
+};
+
+/// For those who read metrics over TCP, which may be anybody. A scraper has one connection.
+pub const METRICS: Bounds = Bounds {
+    connections: 32,
+    head: Duration::from_secs(10),
+    life: Some(Duration::from_secs(60)),
+};
+
+/// Answers with `router` until `shutdown`, and then until the answers that are under way have gone.
+pub async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    bounds: Bounds,
+    shutdown: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(bounds.connections));
+    let connections = TaskTracker::new();
+    loop {
+        let accepting = async {
+            // The semaphore is never closed.
+            let slot = Arc::clone(&slots).acquire_owned().await.ok();
+            (slot, listener.accept().await.0)
+        };
+        let (slot, stream) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accepting => accepted,
+        };
+        let answering = answer(stream, router.clone(), bounds, shutdown.clone());
+        connections.spawn(async move {
+            answering.await;
+            drop(slot);
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Answers the requests of one connection. How it ends is its caller's matter.
+async fn answer<S>(stream: S, router: Router, bounds: Bounds, shutdown: CancellationToken)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let end_of_life = async {
+        match bounds.life {
+            Some(life) => sleep(life).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = &mut connection => {}
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+        () = end_of_life => {
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(bounds.head, connection).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Longer than anything takes here.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    /// Serves `router` on a port of this machine.
+    async fn start(router: Router, bounds: Bounds) -> (u16, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(serve(listener, router, bounds, shutdown.clone()));
+        (port, shutdown)
+    }
+
+    /// Connects, and sends those bytes.
+    async fn send(port: u16, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    /// All that comes until the connection ends.
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut answer = Vec::new();
+        let read = timeout(LIMIT, stream.read_to_end(&mut answer));
+        read.await.expect("the connection ends").ok();
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn page() -> Router {
+        Router::new().route("/", get(|| async { "page" }))
+    }
+
+    #[tokio::test]
+    async fn slow_callers_keep_nobody_out_for_long() {
+        let bounds = Bounds {
+            connections: 3,
+            head: Duration::from_millis(300),
+            life: Some(Duration::from_millis(600)),
+        };
+        let (port, _shutdown) = start(page(), bounds).await;
+        // One says nothing, one stops in its head, and one never comes to the end of it.
+        let silent = send(port, b"").await;
+        let stuck = send(port, b"GET / HT").await;
+        let mut drips = send(port, b"GET / HTTP/1.1\r\n").await;
+        let dripping = tokio::spawn(async move {
+            while drips.write_all(b"x: x\r\n").await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let answer = rest(send(port, REQUEST).await).await;
+        assert!(answer.ends_with("page"), "{answer}");
+        assert_eq!(rest(silent).await, "");
+        assert_eq!(rest(stuck).await, "");
+        timeout(LIMIT, dripping).await.expect("cut off").unwrap();
+
+        // One keeps its connection open between requests, for as long as it may.
+        let kept = send(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(rest(kept).await.ends_with("page"));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_are_answered_at_once_and_no_answer_is_cut_off() {
+        let bounds = Bounds {
+            connections: 2,
+            head: Duration::from_millis(100),
+            life: None,
+        };
+        let busy = Arc::new(AtomicUsize::new(0));
+        let go_on = Arc::new(Notify::new());
+        let (counted, waits) = (Arc::clone(&busy), Arc::clone(&go_on));
+        let router = Router::new().route(
+            "/",
+            get(|| async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                waits.notified().await;
+                "page"
+            }),
+        );
+        let (port, shutdown) = start(router, bounds).await;
+        let mut callers = Vec::new();
+        for _ in 0..4 {
+            callers.push(send(port, REQUEST).await);
+        }
+        // Longer than a head may take: what waits for its answer is not slow.
+        sleep(4 * bounds.head).await;
+        assert_eq!(busy.load(Ordering::SeqCst), 2);
+        for answered in 1..=4 {
+            go_on.notify_one();
+            if answered == 4 {
+                shutdown.cancel();
+            }
+            let most = (answered + 2).min(4);
+            let waiting = async {
+                while busy.load(Ordering::SeqCst) < most {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(LIMIT, waiting).await.expect("the next one begins");
+        }
+        for caller in callers {
+            let answer = rest(caller).await;
+            assert!(answer.ends_with("page"), "{answer}");
+        }
+    }
+}
