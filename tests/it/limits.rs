@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
@@ -459,6 +460,46 @@ fn tokens_are_limited_by_what_answers_used() {
         .await;
         let answer = free.caller().post(CHAT, &chat_body(false)).await;
         assert!(answer.body.contains("tokens a minute"), "{answer:?}");
+    });
+}
+
+/// Whoever leaves each stream before its count comes pays for the prompt all the same, and for the text that passed.
+#[test]
+fn hanging_up_before_the_end_is_not_free() {
+    run(async {
+        let limits = json!({"tokens_per_minute": 8_000});
+        let limited = Limited::start("limits-hang-up", limits, &[("acc_a", json!({}))]).await;
+        let pause = json!({"event_delay_ms": 200});
+        limited
+            .stack
+            .sim
+            .ask(Method::POST, "/settings", pause)
+            .await;
+        early_in_a_minute(30).await;
+        let mut body = chat_body(true);
+        body["messages"][0]["content"] = "x".repeat(16_000).into();
+        for _ in 0..2 {
+            let mut answer = limited.caller().begin(CHAT, &body).await;
+            assert_eq!(answer.status().as_u16(), 200);
+            let first = answer.chunk().await.expect("a stream");
+            assert!(first.is_some(), "a first event");
+        }
+        let pause = json!({"event_delay_ms": 0});
+        limited
+            .stack
+            .sim
+            .ask(Method::POST, "/settings", pause)
+            .await;
+        eventually("the tokens are counted", SYNC_LIMIT, async || {
+            let answer = limited.caller().post(CHAT, &chat_body(false)).await;
+            holds(is_limit(&answer), || format!("{answer:?}"))
+        })
+        .await;
+        let small = limited.heard("acc_a").await - 2;
+        assert!(
+            small < 50,
+            "the limit was reached by {small} other requests"
+        );
     });
 }
 

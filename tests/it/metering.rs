@@ -247,7 +247,7 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
 
         let pause = json!({"event_delay_ms": 300});
         stack.sim.ask(Method::POST, "/settings", pause).await;
-        let mut answer = begin(&caller, &chat_body(true)).await;
+        let mut answer = caller.begin(CHAT, &chat_body(true)).await;
         answer
             .chunk()
             .await
@@ -287,16 +287,6 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
         assert_eq!(records[3]["error"], "failed_inside", "{records:?}");
         assert_eq!(stack.envoy.crashes().await, 0);
     });
-}
-
-/// Asks for a chat completion, and returns with its head.
-async fn begin(caller: &Caller, body: &Value) -> reqwest::Response {
-    let bearer = format!("Bearer {}", caller.key());
-    let request = reqwest::Client::new()
-        .post(caller.url(CHAT))
-        .header("authorization", bearer)
-        .json(body);
-    request.send().await.expect("an answer")
 }
 
 /// A request is one record, however many accounts it took, and also where the gateway itself answered it.

@@ -106,6 +106,12 @@ impl Caller {
             .await
     }
 
+    /// Posts JSON with the client key as a bearer, and returns with the answer's head.
+    pub async fn begin(&self, path: &str, body: &Value) -> reqwest::Response {
+        let request = self.http.post(self.url(path)).bearer_auth(&self.key);
+        request.json(body).send().await.expect("an answer")
+    }
+
     /// Gets with the client key as a bearer.
     pub async fn get(&self, path: &str) -> Answer {
         let bearer = format!("Bearer {}", self.key);
