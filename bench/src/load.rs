@@ -33,9 +33,12 @@ pub enum Answer {
 /// Connections to one gateway, of callers of one fleet.
 #[derive(Debug)]
 pub struct Callers {
-    connections: Vec<SendRequest<Full<Bytes>>>,
-    fleet: Fleet,
-    next: usize,
+    /// The connections.
+    pub connections: Vec<SendRequest<Full<Bytes>>>,
+    /// Whose callers they are.
+    pub fleet: Fleet,
+    /// The number of the next request.
+    pub next: usize,
 }
 
 // === impl Answer ===
@@ -136,7 +139,7 @@ async fn exchange(
 }
 
 /// Request `number`, with the headers that Codex sends.
-fn request(answer: Answer, fleet: Fleet, number: usize) -> Request<Full<Bytes>> {
+pub fn request(answer: Answer, fleet: Fleet, number: usize) -> Request<Full<Bytes>> {
     let key = Fleet::client_key(number % fleet.size);
     let session = number % SESSIONS;
     Request::post(PATHS.0)

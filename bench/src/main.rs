@@ -6,6 +6,7 @@
 //! order that changes with each round, and compared within the round: on a noisy machine only
 //! ratios hold.
 
+mod events;
 mod fleet;
 mod gateway;
 mod load;
@@ -22,6 +23,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::task::LocalSet;
 
 use crate::{
+    events::Delays,
     fleet::{Fleet, With},
     gateway::{Filters, Gateway, Variant},
     load::{Answer, Callers},
@@ -37,6 +39,9 @@ const LOAD: Duration = Duration::from_millis(800);
 
 /// … and so long with one request at a time, for latency: under load it is the queue's.
 const PROBE: Duration = Duration::from_millis(200);
+
+/// How long each gateway streams a round for the delay of events.
+const STREAM: Duration = Duration::from_millis(800);
 
 /// How long each gateway is loaded before it counts: V8 compiles hot functions anew.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -82,6 +87,10 @@ struct Options {
     #[arg(long)]
     quick: bool,
 
+    /// In place of all that: how late the events of streams come, nothing else. Takes a minute.
+    #[arg(long)]
+    events: bool,
+
     /// In place of all that: a million requests and ten thousand changes of the snapshot, and
     /// what memory does meanwhile. Takes about five minutes.
     #[arg(long)]
@@ -118,7 +127,16 @@ async fn measure(options: &Options) -> Result<()> {
 
     cores.use_for_gateways()?;
     let mut gateways = Vec::new();
-    for (number, variant) in variants(options)?.into_iter().enumerate() {
+    let mut variants = variants(options)?;
+    if options.events {
+        let fits = |fleet| fleet == SMALL || fleet == LARGE;
+        variants.retain(|variant| match variant.filters {
+            Filters::Plain => true,
+            Filters::GateAndAttempt(_) => fits(variant.fleet),
+            Filters::Lua | Filters::Gate(_) => false,
+        });
+    }
+    for (number, variant) in variants.into_iter().enumerate() {
         let directory = scratch.path().join(number.to_string());
         fs::create_dir(&directory)?;
         gateways.push(Gateway::start(
@@ -148,6 +166,10 @@ async fn measure(options: &Options) -> Result<()> {
         })
         .collect();
     let rounds = if options.quick { 3 } else { options.rounds };
+    if options.events {
+        events::print(&measure_events(&gateways, &mut callers, rounds).await?);
+        return Ok(());
+    }
     for round in 0..rounds {
         for answer in [Answer::Json, Answer::Sse] {
             for turn in 0..gateways.len() {
@@ -161,7 +183,55 @@ async fn measure(options: &Options) -> Result<()> {
         row.resident_kib = gateway.resident_kib()?;
     }
     print(&rows, rounds);
+    println!();
+    events::print(&measure_events(&gateways, &mut callers, rounds).await?);
     Ok(())
+}
+
+/// How late events come at a plain Envoy, behind gate and attempt, and where each request was
+/// tried on another account first: there are then so many that no one fails often.
+async fn measure_events(
+    gateways: &[Gateway],
+    callers: &mut [Callers],
+    rounds: usize,
+) -> Result<Vec<Delays>> {
+    let of = |filters: fn(&Filters) -> bool, fleet| {
+        let is =
+            |gateway: &Gateway| filters(&gateway.variant.filters) && gateway.variant.fleet == fleet;
+        gateways.iter().position(is).context("no such gateway")
+    };
+    let with_both = |filters: &Filters| matches!(filters, Filters::GateAndAttempt(_));
+    let at = [
+        (
+            of(|filters| *filters == Filters::Plain, SMALL)?,
+            false,
+            "plain Envoy",
+        ),
+        (of(with_both, SMALL)?, false, "gate + attempt"),
+        (
+            of(with_both, LARGE)?,
+            true,
+            "gate + attempt, after a failover",
+        ),
+    ];
+    let mut all = at.map(|(_, _, name)| Delays::of(name));
+    // A first round, which does not count: V8 compiles hot functions anew.
+    for round in 0..=rounds {
+        for turn in 0..at.len() {
+            let which = (round + turn) % at.len();
+            let (gateway, fails, _) = at[which];
+            let mut unused = Delays::default();
+            let delays = if round == 0 {
+                &mut unused
+            } else {
+                &mut all[which]
+            };
+            delays
+                .measure(&gateways[gateway], &mut callers[gateway], fails, STREAM)
+                .await?;
+        }
+    }
+    Ok(all.into())
 }
 
 /// The rows of the table: the first is what the others are compared with, the fourth what the

@@ -28,9 +28,9 @@ pub struct Row {
     pub resident_kib: u64,
 }
 
-/// The quartiles of a ratio over the rounds.
+/// The quartiles of a ratio, or of a difference, over the rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ratio {
+pub struct Spread {
     /// The median.
     pub median: f64,
     /// The lower and the upper quartile.
@@ -76,13 +76,9 @@ impl Row {
 
     /// CPU for each request in relation to `base`, round by round: what disturbs one round
     /// disturbs both.
-    pub fn ratio(&self, base: &Self, answer: Answer) -> Ratio {
+    pub fn ratio(&self, base: &Self, answer: Answer) -> Spread {
         let rounds = self.slices(answer).iter().zip(base.slices(answer));
-        let mut ratios: Vec<f64> = rounds.map(|(own, base)| own.cpu / base.cpu).collect();
-        Ratio {
-            median: quantile(&mut ratios, 0.5),
-            quartiles: (quantile(&mut ratios, 0.25), quantile(&mut ratios, 0.75)),
-        }
+        Spread::of(rounds.map(|(own, base)| own.cpu / base.cpu).collect())
     }
 
     fn median(&self, answer: Answer, part: impl Fn(&Slice) -> f64) -> f64 {
@@ -104,19 +100,35 @@ impl Row {
 }
 
 /// The value below which the part `rank` of `values` lies (nearest rank); 0 of none.
-fn quantile(values: &mut [f64], rank: f64) -> f64 {
+pub fn quantile(values: &mut [f64], rank: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
     let at = (last as f64 * rank).round() as usize;
     values.get(at).copied().unwrap_or_default()
 }
 
-// === impl Ratio ===
+// === impl Spread ===
 
-impl fmt::Display for Ratio {
+impl Spread {
+    /// The quartiles of these.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        Self {
+            median: quantile(&mut values, 0.5),
+            quartiles: (quantile(&mut values, 0.25), quantile(&mut values, 0.75)),
+        }
+    }
+}
+
+/// With two digits after the point, unless told how many.
+impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lower, upper) = self.quartiles;
-        write!(f, "{:.2} ({lower:.2}–{upper:.2})", self.median)
+        let digits = f.precision().unwrap_or(2);
+        write!(
+            f,
+            "{:.digits$} ({lower:.digits$}–{upper:.digits$})",
+            self.median
+        )
     }
 }
 

@@ -1,7 +1,9 @@
-//! The platform: a fixed JSON answer, or a stream of events for a caller that accepts one.
+//! The platform: a fixed JSON answer, or a stream of events for a caller that accepts one, at
+//! once or at the pace of a model ([`events`](crate::events)).
 
 use std::{
     cell::RefCell,
+    collections::HashSet,
     convert::Infallible,
     pin::Pin,
     rc::Rc,
@@ -12,7 +14,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::{Body, Frame, Incoming},
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
     server::conn::http1,
@@ -21,7 +23,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task};
 
-use crate::load::Answer;
+use crate::{
+    events::{FAILS, HEADER, Paced},
+    load::Answer,
+};
 
 /// How long the JSON answer is, in bytes.
 const JSON_BYTES: usize = 1024;
@@ -48,7 +53,7 @@ pub struct Seen {
 
 /// A body whose chunks are written one by one, as a model's answer is.
 #[derive(Debug)]
-struct Events {
+pub struct Events {
     left: usize,
     event: Bytes,
     flushed: bool,
@@ -66,11 +71,14 @@ impl Upstream {
         let port = listener.local_addr()?.port();
         let last = Rc::new(RefCell::new(Seen::default()));
         let seen = Rc::clone(&last);
+        let failed = Rc::new(RefCell::new(HashSet::new()));
         task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let seen = Rc::clone(&seen);
-                let service = service_fn(move |request| answer(request, Rc::clone(&seen)));
+                let (seen, failed) = (Rc::clone(&seen), Rc::clone(&failed));
+                let service = service_fn(move |request| {
+                    answer(request, Rc::clone(&seen), Rc::clone(&failed))
+                });
                 let connection =
                     http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 task::spawn_local(connection);
@@ -85,10 +93,15 @@ impl Upstream {
     }
 }
 
+/// What there is of answers.
+type Answers = Either<Full<Bytes>, Either<Events, Paced>>;
+
+/// `failed`: the names of the requests that have failed once, as they were to.
 async fn answer(
     request: Request<Incoming>,
     seen: Rc<RefCell<Seen>>,
-) -> Result<Response<Either<Full<Bytes>, Events>>, Infallible> {
+    failed: Rc<RefCell<HashSet<String>>>,
+) -> Result<Response<Answers>, Infallible> {
     let header = |name| request.headers().get(name)?.to_str().ok();
     seen.replace(Seen {
         path: request.uri().path().to_owned(),
@@ -98,15 +111,26 @@ async fn answer(
         Some("text/event-stream") => Answer::Sse,
         _ => Answer::Json,
     };
+    let name = request.headers().get(HEADER);
+    let name = name.and_then(|name| name.to_str().ok().map(str::to_owned));
     let mut body = request.into_body();
     while body.frame().await.is_some() {}
+    if let Some(name) = name.as_ref().filter(|name| name.starts_with(FAILS))
+        && failed.borrow_mut().insert(name.clone())
+    {
+        let error = r#"{"error":{"message":"try again"}}"#;
+        let mut response = Response::new(Either::Left(Full::from(error)));
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return Ok(response);
+    }
     let mut response = Response::new(match kind {
         Answer::Json => Either::Left(Full::from("1".repeat(JSON_BYTES))),
-        Answer::Sse => Either::Right(Events {
+        Answer::Sse if name.is_some() => Either::Right(Either::Right(Paced::start())),
+        Answer::Sse => Either::Right(Either::Left(Events {
             left: EVENTS.0,
             event: format!("data: {:1<1$}\n\n", "", EVENTS.1 - "data: \n\n".len()).into(),
             flushed: true,
-        }),
+        })),
     });
     let content_type = kind.content_type().parse().expect("is a header value");
     response.headers_mut().insert(CONTENT_TYPE, content_type);
