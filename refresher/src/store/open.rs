@@ -104,9 +104,19 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
         .await?;
     migrate(&pool, path).await?;
     found(&pool, keyring).await?;
+    // The file is moved without its log, and closing says nothing of what it could not write back.
+    empty_log(&pool).await?;
     pool.close().await;
     fs::rename(&unfinished, path).map_err(state::io_error(path, "put the new database here"))?;
     Ok(state::sync_parent(path)?)
+}
+
+/// Writes SQLite's log back and empties it. Readers may hold that up, and then it happens by itself later.
+pub(super) async fn empty_log(pool: &SqlitePool) -> Result<()> {
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 fn not_ours(path: &Path, found: impl Into<String>) -> Error {

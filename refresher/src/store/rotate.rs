@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sqlx::Row;
 
-use super::open::KEY_CHECK;
+use super::open::{KEY_CHECK, empty_log};
 use super::{Result, Store, key_id, unsigned};
 use crate::key_source::KeySource;
 use crate::seal::{Binding, KeyId};
@@ -183,7 +183,8 @@ impl Rotation<'_> {
                 let used = self.store.used_keys().await?;
                 let forgotten = self.store.keys.source().keep(&used)?;
                 self.store.keys.reload()?;
-                self.store.empty_log().await?;
+                // It holds what was sealed with keys of before.
+                empty_log(&self.store.pool).await?;
                 self.progress = Progress::Done;
                 Ok(Step::Forgot(forgotten))
             }
@@ -288,14 +289,5 @@ impl Store {
         }
         change.commit().await?;
         Ok((sealed, unreadable, last))
-    }
-
-    /// Writes SQLite's log back and empties it: it holds what was sealed with keys of before. Readers may hold that up,
-    /// and then it happens by itself later.
-    async fn empty_log(&self) -> Result<()> {
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&self.pool)
-            .await?;
-        Ok(())
     }
 }
