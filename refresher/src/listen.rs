@@ -149,7 +149,7 @@ mod tests {
         let bounds = Bounds {
             connections: 3,
             head: Duration::from_millis(300),
-            life: Some(Duration::from_millis(600)),
+            life: None,
         };
         let (port, _shutdown) = start(page(), bounds).await;
         // One says nothing, one stops in its head, and one never comes to the end of it.
@@ -166,8 +166,16 @@ mod tests {
         assert_eq!(rest(silent).await, "");
         assert_eq!(rest(stuck).await, "");
         timeout(LIMIT, dripping).await.expect("cut off").unwrap();
+    }
 
-        // One keeps its connection open between requests, for as long as it may.
+    #[tokio::test]
+    async fn a_connection_lives_no_longer_than_it_may() {
+        let bounds = Bounds {
+            connections: 1,
+            head: 3 * LIMIT,
+            life: Some(Duration::from_millis(300)),
+        };
+        let (port, _shutdown) = start(page(), bounds).await;
         let kept = send(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
         assert!(rest(kept).await.ends_with("page"));
     }
