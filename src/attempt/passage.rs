@@ -43,8 +43,18 @@ pub struct Passage {
     pub lacks: Lacks,
     /// It asks for this account and no other.
     pub wish: bool,
-    /// Whose context at the gate holds the request's streams, where such are limited.
-    pub slot: Option<u32>,
+    /// Who holds the request's streams, where such are limited.
+    pub slot: Option<Slot>,
+}
+
+/// A context at the gate. Contexts of a VM that came after a crash have the same numbers as
+/// those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The number of its VM, which no other VM of this Envoy has had.
+    pub vm: u64,
+    /// Its number there.
+    pub context: u32,
 }
 
 /// An absolute URL without a query, in visible ASCII; empty where the request's own is not so, or
@@ -104,6 +114,18 @@ impl Url {
     }
 }
 
+// === impl Slot ===
+
+impl Slot {
+    fn parse(text: &str) -> Option<Self> {
+        let (vm, context) = text.split_once(':')?;
+        Some(Self {
+            vm: vm.parse().ok()?,
+            context: context.parse().ok()?,
+        })
+    }
+}
+
 // === impl Passage ===
 
 impl Passage {
@@ -145,7 +167,7 @@ impl Passage {
         }
         let _ = write!(text, " at={at} pass={pass}");
         if let Some(slot) = slot {
-            let _ = write!(text, " slot={slot}");
+            let _ = write!(text, " slot={}:{}", slot.vm, slot.context);
         }
         if *since > 0 {
             let _ = write!(text, " since={since} tried=");
@@ -195,7 +217,7 @@ impl Passage {
             },
             wish: has("wish=account"),
             slot: match field("slot") {
-                Some(slot) => Some(slot.parse().ok()?),
+                Some(slot) => Some(Slot::parse(slot)?),
                 None => None,
             },
         })
@@ -261,7 +283,7 @@ mod tests {
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");
-        second.slot = Some(7);
+        second.slot = Some(Slot { vm: 3, context: 7 });
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
         let told = Passage {
             model: HeaderText::try_from("gpt-6.1-sol").ok(),

@@ -93,7 +93,7 @@ impl Limiter {
                     Err(Denied::Account | Denied::Busy) => return Err(Refusal::NotReady),
                 }
             }
-            forward.passage.slot = self.holds(asked.context).then_some(asked.context);
+            forward.passage.slot = self.slot_of(asked.context);
             return Ok(Decision::Forward(forward));
         }
     }

@@ -1,6 +1,6 @@
 //! What one VM keeps of limits: the streams that it holds, and the accounts that it found full.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use super::{
     Counters, Full, FullAccounts, Limited, Limits, Reached, Subject,
@@ -8,6 +8,7 @@ use super::{
     table::{self, Changed},
 };
 use crate::{
+    attempt::passage::Slot,
     host::SharedData,
     id::Id,
     snapshot::{Account, View},
@@ -194,29 +195,38 @@ impl Limiter {
         }
     }
 
-    /// Whether a context's request holds a stream.
-    pub fn holds(&self, context: u32) -> bool {
-        self.held.contains_key(&context)
+    /// What a context's request holds streams by, if it does.
+    pub fn slot_of(&self, context: u32) -> Option<Slot> {
+        let vm = self.vm;
+        self.held
+            .contains_key(&context)
+            .then_some(Slot { vm, context })
     }
 
     /// The request that `slot` holds streams for is to run again.
-    pub fn moves(&mut self, slot: Option<u32>) {
-        if let Some(held) = slot.and_then(|slot| self.held.get_mut(&slot)) {
+    pub fn moves(&mut self, slot: Option<Slot>) {
+        let slot = slot.filter(|slot| slot.vm == self.vm);
+        if let Some(held) = slot.and_then(|slot| self.held.get_mut(&slot.context)) {
             held.moves = true;
         }
     }
 
     /// Gives what the last pass held to the next one, but for the account's stream: that pass is
-    /// over.
+    /// over. Only what [`Self::moves`] was told of is given: another VM's slot, or one that is
+    /// long over, could name another request's.
     pub(super) fn take_over(
         &mut self,
         shared: &mut impl SharedData,
-        slot: Option<u32>,
+        slot: Option<Slot>,
         context: u32,
         now: u64,
     ) {
-        let Some(mut held) = slot.and_then(|slot| self.held.remove(&slot)) else {
+        let Some(slot) = slot.filter(|slot| slot.vm == self.vm) else {
             return;
+        };
+        let mut held = match self.held.entry(slot.context) {
+            Entry::Occupied(held) if held.get().moves => held.remove(),
+            _ => return,
         };
         if let Some(account) = held.account.take() {
             self.step(shared, &account, now, |count| count.saturating_sub(1));

@@ -9,7 +9,10 @@ use super::{
     settle::{Line, Others, Said, Settler, Span},
     table, *,
 };
-use crate::host::{SharedData, Token, fake::FakeSharedData};
+use crate::{
+    attempt::passage::Slot,
+    host::{SharedData, Token, fake::FakeSharedData},
+};
 
 /// The start of a minute and of a day.
 const START: u64 = 1_790_000_000_000 / DAY_MS * DAY_MS;
@@ -128,11 +131,12 @@ proptest! {
                 }
                 // It runs again, in its next context or not at all.
                 3 if open.contains(&context) => {
-                    limiter.moves(Some(context));
+                    let slot = limiter.slot_of(context);
+                    limiter.moves(slot);
                     limiter.release(&mut shared, context, now);
                     open.retain(|one| *one != context);
                     if wait % 2 == 0 {
-                        limiter.take_over(&mut shared, Some(context), context + 100, now);
+                        limiter.take_over(&mut shared, slot, context + 100, now);
                         open.push(context + 100);
                     } else {
                         limiter.tick(&mut shared, now);
@@ -181,7 +185,7 @@ fn nobody_with_limits_costs_no_hostcall() {
     limiter.charge(&mut shared, &nobody, 10, START);
     limiter.release(&mut shared, 1, START);
     limiter.tick(&mut shared, START);
-    assert!(!limiter.holds(1));
+    assert_eq!(limiter.slot_of(1), None);
 }
 
 #[test]
@@ -204,14 +208,15 @@ fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
         Ok(())
     );
     assert_eq!(streams(&shared, "acc_1"), 1);
-    limiter.moves(Some(1));
+    let slot = limiter.slot_of(1);
+    limiter.moves(slot);
     limiter.release(&mut shared, 1, START);
     let refused = Limiter::new(2).admit(&mut shared, 9, &key_only(&key), false, START);
     assert!(
         matches!(refused, Err(Denied::Key(_))),
         "the stream is kept for the next pass"
     );
-    limiter.take_over(&mut shared, Some(1), 2, START);
+    limiter.take_over(&mut shared, slot, 2, START);
     assert_eq!(
         limiter.admit(&mut shared, 2, &account("acc_2"), true, START),
         Ok(())
@@ -227,6 +232,33 @@ fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
     );
     limiter.release(&mut shared, 2, START);
     assert_eq!(streams(&shared, "acc_2"), 0);
+    assert_eq!(key_counters(&shared, START).own_streams(), 0);
+}
+
+/// After a crash of a VM, contexts of the one that comes in its place have its numbers again.
+#[test]
+fn a_slot_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
+    let limited = of_key(r#"{"concurrent_streams":1}"#);
+    let mut shared = prepared();
+    let mut limiter = Limiter::new(7);
+    assert_eq!(
+        limiter.admit(&mut shared, 1, &limited, false, START),
+        Ok(())
+    );
+    let own = limiter.slot_of(1).unwrap();
+    let crashed = Slot { vm: 6, ..own };
+    limiter.moves(Some(crashed));
+    for slot in [own, crashed] {
+        limiter.take_over(&mut shared, Some(slot), 2, START);
+        assert_eq!((limiter.slot_of(1), limiter.slot_of(2)), (Some(own), None));
+    }
+    limiter.moves(Some(own));
+    limiter.take_over(&mut shared, Some(crashed), 2, START);
+    assert_eq!(limiter.slot_of(2), None);
+    limiter.take_over(&mut shared, Some(own), 2, START);
+    assert_eq!(limiter.slot_of(1), None);
+    assert!(limiter.slot_of(2).is_some());
+    limiter.release(&mut shared, 2, START);
     assert_eq!(key_counters(&shared, START).own_streams(), 0);
 }
 
