@@ -5,15 +5,10 @@ use serde::Deserialize;
 use super::peek::SessionName;
 use crate::{dialect::Dialect, hash::hash64, header::HeaderMap};
 
-/// The headers that name a session, the most telling first: what Codex sends now, Claude Code,
-/// then what older Codex clients send.
-const SESSION_HEADERS: [&str; 5] = [
-    "session-id",
-    "x-claude-code-session-id",
-    "thread-id",
-    "session_id",
-    "conversation_id",
-];
+/// The headers that name a session, the most telling first: Codex's, Claude Code's, and Codex's
+/// again. What older Codex clients send, `session_id` and `conversation_id`, Envoy takes off as it
+/// does every name with an underscore; their bodies name the session too.
+const SESSION_HEADERS: [&str; 3] = ["session-id", "x-claude-code-session-id", "thread-id"];
 
 /// What stands before the session in the `user_id` of older versions of Claude Code:
 /// `user_…_account_…_session_<uuid>`.
