@@ -26,7 +26,7 @@ use crate::{
     id::Id,
     limit::FullAccounts,
     meter::record::{self, Record},
-    snapshot::{Account, KeyHash, Models, View},
+    snapshot::{Account, ClientKey, KeyHash, Models, View},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -133,6 +133,11 @@ impl Request {
         }
         let id = std::str::from_utf8(self.headers.first("x-request-id")?);
         Id::try_from(id.ok()?).ok()
+    }
+
+    /// The client key that it came with; none on a later pass, which has lost it.
+    pub fn client_key<'a>(&self, view: &'a View) -> Option<&'a ClientKey> {
+        view.key(self.key.as_ref()?)
     }
 
     /// What it is known by from its last pass, if it has had one.
@@ -309,7 +314,7 @@ impl Gate {
             return Some(Record::of_request(passed, dialect));
         }
         let view = knowledge.view?;
-        let key = view.key(request.key.as_ref()?)?;
+        let key = request.client_key(view)?;
         let subject = Subject::of(request, view, knowledge.now);
         let pool = subject.map_or_else(|_| key.pool.clone(), |subject| subject.pool.clone());
         let model = request.facts.model.as_ref();

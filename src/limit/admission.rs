@@ -2,7 +2,7 @@
 //! counted is not picked.
 
 use super::{
-    FullAccounts, Limiter,
+    FullAccounts, Limiter, Subject,
     limiter::{Denied, limited},
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     gate::Decision,
     host::SharedData,
     id::Id,
-    snapshot::View,
+    snapshot::{ClientKey, View},
 };
 
 /// The most accounts that one request finds full, one after the other. Each is known to be so for
@@ -32,6 +32,28 @@ pub struct Asked<'a> {
 }
 
 impl Limiter {
+    /// Lets the request of the gate's context, whose body is yet to be read, in as far as its key's
+    /// limits go: whoever is at one has no body kept for it. A request that is let in holds its
+    /// key's stream, and is counted when it is decided about. `clock` is asked only where the key
+    /// has limits, and nothing is read or written where it has none.
+    ///
+    /// # Errors
+    /// The refusal of a key that is at its limit.
+    pub fn let_in(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        key: &ClientKey,
+        clock: impl FnOnce() -> u64,
+    ) -> Result<(), Refusal> {
+        if key.limits.is_none() {
+            return Ok(());
+        }
+        let (subject, now) = (Subject::key(&key.id), clock());
+        let entered = self.enter(shared, context, &subject, &key.limits, now);
+        entered.map_err(|denied| refusal(denied, Some(key), now))
+    }
+
     /// Decides about a request. `decide` is the gate's, told which accounts are full and the time;
     /// `clock` is asked only where limits are in play, whose ends must be exact.
     ///
@@ -79,22 +101,335 @@ impl Limiter {
                         found_full.push(forward.account.id.clone());
                         continue;
                     }
-                    Err(Denied::Key(reached)) => {
-                        let key = asked
-                            .view
-                            .and_then(|view| view.limited_key(&forward.passage.key));
-                        let name = key.and_then(|key| key.name.clone());
-                        return Err(Refusal::Limit(AtLimit {
-                            key: name,
-                            reached,
-                            now,
-                        }));
+                    Err(denied) => {
+                        let view = asked.view;
+                        let key = view.and_then(|view| view.limited_key(&forward.passage.key));
+                        return Err(refusal(denied, key, now));
                     }
-                    Err(Denied::Account | Denied::Busy) => return Err(Refusal::NotReady),
                 }
             }
             forward.passage.slot = self.slot_of(asked.context);
             return Ok(Decision::Forward(forward));
+        }
+    }
+}
+
+fn refusal(denied: Denied, key: Option<&ClientKey>, now: u64) -> Refusal {
+    match denied {
+        Denied::Key(reached) => Refusal::Limit(AtLimit {
+            key: key.and_then(|key| key.name.clone()),
+            reached,
+            now,
+        }),
+        Denied::Account | Denied::Busy => Refusal::NotReady,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gate::{Gate, Knowledge, Request},
+        header::{HeaderMap, HeaderText},
+        health::Board,
+        host::{Token, fake::FakeSharedData},
+        limit::{Counters, DAY_MS, Limit, Limits, table},
+        snapshot::{Policy, Record, fixture},
+    };
+
+    /// The start of a minute and of a day.
+    const START: u64 = 1_790_000_000_000 / DAY_MS * DAY_MS;
+
+    const KEY: &[u8] = b"lk_0123456789";
+
+    fn limits(json: &str) -> Limits {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// One VM: the real gate over two accounts, the first of which serves while it can, and shared
+    /// data in which some keys never stand still.
+    struct Vm {
+        view: View,
+        gate: Gate,
+        limiter: Limiter,
+        shared: Restless,
+    }
+
+    struct Restless {
+        shared: FakeSharedData,
+        busy: Vec<Subject>,
+    }
+
+    impl SharedData for Restless {
+        fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+            self.shared.read(key)
+        }
+
+        fn write(&mut self, key: &str, value: &[u8]) {
+            self.shared.write(key, value);
+        }
+
+        fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+            let is_busy = |subject: &Subject| table::key_of(subject) == key;
+            !self.busy.iter().any(is_busy) && self.shared.swap(key, value, token)
+        }
+    }
+
+    impl Vm {
+        fn new(of_key: &str, of_accounts: [&str; 2]) -> Self {
+            let mut records = vec![
+                Record::Platform(fixture::platform("codex")),
+                Record::Pool(fixture::pool(
+                    "default",
+                    Policy::FillFirst,
+                    &["acc_1", "acc_2"],
+                )),
+                Record::Key(ClientKey {
+                    name: HeaderText::try_from("alice").ok(),
+                    limits: limits(of_key),
+                    ..fixture::client_key("key_1", KEY, "default")
+                }),
+            ];
+            for (id, of_account) in ["acc_1", "acc_2"].into_iter().zip(of_accounts) {
+                let mut account = fixture::account(id, "codex");
+                account.limits = limits(of_account);
+                records.push(Record::Account(account));
+            }
+            let mut shared = FakeSharedData::default();
+            table::prepare(&mut shared, &[1]);
+            Self {
+                view: View::of(&records),
+                gate: Gate::default(),
+                limiter: Limiter::new(1),
+                shared: Restless {
+                    shared,
+                    busy: Vec::new(),
+                },
+            }
+        }
+
+        /// A request that was asked about.
+        fn request(&mut self, passed: Option<&Passage>) -> Request {
+            let headers: HeaderMap = [
+                (":method", "POST"),
+                (":path", "/v1/responses"),
+                ("x-api-key", std::str::from_utf8(KEY).unwrap()),
+            ]
+            .into_iter()
+            .collect();
+            let mut request = Request::new(headers, passed.cloned());
+            let knowledge = knowledge(&self.view, self.limiter.full(), START);
+            self.gate.ask(&mut request, &knowledge).unwrap();
+            request
+        }
+
+        fn let_in(&mut self, context: u32) -> Result<(), Refusal> {
+            let request = self.request(None);
+            let key = request.client_key(&self.view).unwrap();
+            self.limiter
+                .let_in(&mut self.shared, context, key, || START)
+        }
+
+        fn decide(
+            &mut self,
+            context: u32,
+            last_pass: Option<&Passage>,
+        ) -> Result<Decision, Refusal> {
+            let request = self.request(last_pass);
+            let Self {
+                view,
+                gate,
+                limiter,
+                shared,
+            } = self;
+            let asked = Asked {
+                context,
+                last_pass,
+                view: Some(view),
+                now: START,
+            };
+            limiter.decide(
+                shared,
+                &asked,
+                || START,
+                |full, now| gate.decide(&request, &knowledge(view, full, now)),
+            )
+        }
+
+        /// The passage of a request that is sent on.
+        fn passes(&mut self, context: u32, last_pass: Option<&Passage>) -> Passage {
+            match self.decide(context, last_pass) {
+                Ok(Decision::Forward(forward)) => forward.passage,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// The limit of the key that refuses it.
+        fn refused(&mut self, context: u32) -> Limit {
+            at_limit(self.decide(context, None).unwrap_err())
+        }
+
+        fn counters(&self, subject: &Subject) -> Counters {
+            table::look(&self.shared, subject, START)
+        }
+
+        fn requests(&self, subject: &Subject) -> u64 {
+            self.counters(subject).minute.own.requests
+        }
+    }
+
+    fn knowledge<'a>(view: &'a View, full: &'a FullAccounts, now: u64) -> Knowledge<'a> {
+        static NOBODY: Board = Board::new();
+        Knowledge {
+            view: Some(view),
+            board: &NOBODY,
+            full,
+            now,
+            pass: 0,
+            may_wait: false,
+        }
+    }
+
+    fn at_limit(refusal: Refusal) -> Limit {
+        match refusal {
+            Refusal::Limit(AtLimit { key, reached, .. }) => {
+                assert_eq!(key.as_ref().map(HeaderText::as_str), Some("alice"));
+                reached.limit
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn key() -> Subject {
+        Subject::key(&Id::try_from("key_1").unwrap())
+    }
+
+    fn account(id: &str) -> Subject {
+        Subject::account(&Id::try_from(id).unwrap())
+    }
+
+    #[test]
+    fn a_full_account_makes_way_for_the_next_until_all_are_full() {
+        let one = r#"{"requests_per_minute":1}"#;
+        let mut vm = Vm::new("{}", [one, r#"{"concurrent_streams":1}"#]);
+        assert_eq!(vm.passes(1, None).account.as_str(), "acc_1");
+        let second = vm.passes(2, None);
+        assert_eq!(second.account.as_str(), "acc_2");
+        assert!(second.slot.is_some());
+        match vm.decide(3, None).unwrap() {
+            Decision::Reply(reply) => assert!(reply.body.contains("latchkey_all_out")),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(vm.requests(&account("acc_1")), 1);
+        assert_eq!(vm.requests(&account("acc_2")), 1);
+        // The stream is free: what was full a moment ago is looked at again.
+        vm.limiter.release(&mut vm.shared, 2, START);
+        assert_eq!(vm.passes(4, None).account.as_str(), "acc_2");
+    }
+
+    #[test]
+    fn a_full_key_is_refused_and_counts_at_no_account() {
+        let many = r#"{"requests_per_minute":9}"#;
+        let mut vm = Vm::new(r#"{"requests_per_minute":2}"#, [many, many]);
+        vm.passes(1, None);
+        vm.passes(2, None);
+        assert_eq!(vm.refused(3), Limit::RequestsPerMinute);
+        assert_eq!(
+            (vm.requests(&key()), vm.requests(&account("acc_1"))),
+            (2, 2)
+        );
+    }
+
+    #[test]
+    fn a_request_that_runs_again_counts_at_its_next_account_alone() {
+        let streams = r#"{"requests_per_minute":9,"concurrent_streams":1}"#;
+        let mut vm = Vm::new(streams, [streams, streams]);
+        let first = vm.passes(1, None);
+        let next = first.after_failure(1, START, 3, 1_000).unwrap();
+        vm.limiter.moves(first.slot);
+        vm.limiter.release(&mut vm.shared, 1, START);
+        let second = vm.passes(2, Some(&next));
+        assert_eq!(second.account.as_str(), "acc_2");
+        for (subject, streams) in [(key(), 1), (account("acc_1"), 0), (account("acc_2"), 1)] {
+            assert_eq!(vm.requests(&subject), 1, "{subject:?}");
+            assert_eq!(vm.counters(&subject).own_streams(), streams, "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn where_shared_data_takes_no_count_nothing_is_let_through_uncounted() {
+        let many = r#"{"requests_per_minute":9}"#;
+        let mut vm = Vm::new(many, [many, many]);
+        vm.shared.busy = vec![account("acc_1")];
+        assert_eq!(vm.passes(1, None).account.as_str(), "acc_2");
+        let mut vm = Vm::new(many, [many, many]);
+        vm.shared.busy = vec![key()];
+        assert_eq!(vm.decide(1, None).unwrap_err(), Refusal::NotReady);
+        assert_eq!(vm.requests(&account("acc_1")), 0, "it was given back");
+    }
+
+    #[test]
+    fn a_key_at_its_limit_is_refused_before_a_body_is_read() {
+        let mut vm = Vm::new(r#"{"requests_per_minute":1}"#, ["{}", "{}"]);
+        for context in [1, 2] {
+            vm.let_in(context).unwrap();
+        }
+        assert_eq!(
+            vm.requests(&key()),
+            0,
+            "it is counted when it is decided about"
+        );
+        vm.passes(1, None);
+        assert_eq!(vm.requests(&key()), 1);
+        let refusal = vm.let_in(3).unwrap_err();
+        assert_eq!(vm.decide(2, None).unwrap_err(), refusal, "the same words");
+        assert_eq!(at_limit(refusal), Limit::RequestsPerMinute);
+    }
+
+    #[test]
+    fn an_upload_holds_its_keys_stream_until_its_caller_goes() {
+        let mut vm = Vm::new(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
+        vm.let_in(1).unwrap();
+        vm.let_in(2).unwrap();
+        assert_eq!(
+            at_limit(vm.let_in(3).unwrap_err()),
+            Limit::ConcurrentStreams
+        );
+        assert_eq!(vm.refused(4), Limit::ConcurrentStreams);
+        // What was let in is not denied by its own stream, and takes no second one.
+        let slot = vm.passes(1, None).slot;
+        assert_eq!(slot, vm.limiter.slot_of(1));
+        assert!(slot.is_some());
+        assert_eq!(vm.counters(&key()).own_streams(), 2);
+        for context in [1, 2, 3, 4] {
+            vm.limiter.release(&mut vm.shared, context, START);
+        }
+        assert_eq!(vm.counters(&key()).own_streams(), 0);
+    }
+
+    #[test]
+    fn who_has_no_limits_is_let_in_without_a_look() {
+        let mut vm = Vm::new("{}", ["{}", "{}"]);
+        let request = vm.request(None);
+        let key = request.client_key(&vm.view).unwrap();
+        let nothing = &mut Untouchable;
+        let clock = || panic!("the clock was asked");
+        assert_eq!(vm.limiter.let_in(nothing, 1, key, clock), Ok(()));
+    }
+
+    struct Untouchable;
+
+    impl SharedData for Untouchable {
+        fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+            panic!("{key} was read");
+        }
+
+        fn write(&mut self, key: &str, _: &[u8]) {
+            panic!("{key} was written");
+        }
+
+        fn swap(&mut self, key: &str, _: &[u8], _: Token) -> bool {
+            panic!("{key} was swapped");
         }
     }
 }

@@ -211,14 +211,12 @@ impl Counters {
         .reduce(|last, next| if next.until > last.until { next } else { last })
     }
 
-    /// Counts a request.
-    pub fn count_request(&mut self) {
-        let one = Used {
-            requests: 1,
+    /// Counts so many requests.
+    pub fn count_requests(&mut self, requests: u64) {
+        self.count(Used {
+            requests,
             tokens: 0,
-        };
-        self.minute.own = self.minute.own.plus(one);
-        self.day.own = self.day.own.plus(one);
+        });
     }
 
     /// Takes back a request that was counted and then not let through.
@@ -230,10 +228,13 @@ impl Counters {
 
     /// Counts tokens.
     pub fn count_tokens(&mut self, tokens: u64) {
-        let used = Used {
+        self.count(Used {
             requests: 0,
             tokens,
-        };
+        });
+    }
+
+    fn count(&mut self, used: Used) {
         self.minute.own = self.minute.own.plus(used);
         self.day.own = self.day.own.plus(used);
     }
@@ -379,9 +380,9 @@ mod tests {
             (counters.minute.start, counters.minute.end),
             (NOON, NOON + MINUTE_MS)
         );
-        counters.count_request();
+        counters.count_requests(1);
         assert_eq!(counters.reached(&limits), None);
-        counters.count_request();
+        counters.count_requests(1);
         let reached = counters.reached(&limits).unwrap();
         assert_eq!(reached.limit, Limit::RequestsPerMinute);
         assert_eq!(
@@ -486,7 +487,7 @@ mod tests {
             if let Some(mut counters) = Counters::decode(&bytes) {
                 counters.roll(now);
                 counters.count_tokens(tokens);
-                counters.count_request();
+                counters.count_requests(1);
                 counters.reached(&Limits::default());
                 counters.encode();
             }
@@ -503,7 +504,7 @@ mod tests {
             ], 1..40),
         ) {
             let mut counters = counters_at(start);
-            counters.count_request();
+            counters.count_requests(1);
             let mut now = start;
             for step in steps {
                 let before = counters.minute;
@@ -517,7 +518,7 @@ mod tests {
                 }
                 prop_assert!(now < after.end && after.end - now <= 2 * MINUTE_MS);
                 prop_assert!(counters.day.end - now <= 2 * DAY_MS);
-                counters.count_request();
+                counters.count_requests(1);
             }
         }
     }

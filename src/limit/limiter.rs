@@ -113,8 +113,40 @@ impl Limiter {
         self.full.0.len() != before
     }
 
-    /// Counts a request at `now`, and takes its streams for the gate's context, or says who
-    /// denies it. On a second pass the key has been counted already.
+    /// Looks at the limits of a key before the body of its request is read, and takes the key's
+    /// stream for the gate's context: the request is under way from now on. It is not counted
+    /// before it is admitted.
+    pub(super) fn enter(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        subject: &Subject,
+        limits: &Limits,
+        now: u64,
+    ) -> Result<(), Denied> {
+        let entered = if limits.concurrent_streams.is_some() {
+            self.take(shared, subject, limits, 0, now)
+        } else {
+            let reached = table::look(shared, subject, now).reached(limits);
+            reached.map_or(Changed::Done, Changed::Refused)
+        };
+        match entered {
+            Changed::Done => {}
+            Changed::Refused(reached) => {
+                let seen = table::look(shared, subject, now);
+                touch(shared, subject, &seen, now);
+                return Err(Denied::Key(reached));
+            }
+            Changed::Lost => return Err(Denied::Busy),
+        }
+        if limits.concurrent_streams.is_some() {
+            self.held.entry(context).or_default().key = Some(subject.clone());
+        }
+        Ok(())
+    }
+
+    /// Counts a request at `now`, and takes those of its streams for the gate's context that it
+    /// does not hold, or says who denies it. On a second pass the key has been counted already.
     pub(super) fn admit(
         &mut self,
         shared: &mut impl SharedData,
@@ -124,8 +156,10 @@ impl Limiter {
         now: u64,
     ) -> Result<(), Denied> {
         let key = limited.key.as_ref().filter(|_| !second_pass);
+        let key =
+            key.map(|(subject, limits)| (subject, self.yet_to_take(context, subject, limits)));
         // Whoever is over its limit asks again and again: that must not count at accounts.
-        if let Some((subject, limits)) = key {
+        if let Some((subject, limits)) = &key {
             let counters = table::look(shared, subject, now);
             if let Some(reached) = counters.reached(limits) {
                 touch(shared, subject, &counters, now);
@@ -133,7 +167,7 @@ impl Limiter {
             }
         }
         if let Some((subject, limits)) = &limited.account {
-            let full = match self.take(shared, subject, limits, now) {
+            let full = match self.take(shared, subject, limits, 1, now) {
                 Changed::Done => None,
                 Changed::Refused(reached) => Some(reached.until),
                 Changed::Lost => Some(None),
@@ -147,8 +181,8 @@ impl Limiter {
                 return Err(Denied::Account);
             }
         }
-        if let Some((subject, limits)) = key {
-            let taken = self.take(shared, subject, limits, now);
+        if let Some((subject, limits)) = &key {
+            let taken = self.take(shared, subject, limits, 1, now);
             if taken != Changed::Done {
                 if let Some((account, limits)) = &limited.account {
                     self.give_back(shared, account, limits, now);
@@ -159,16 +193,11 @@ impl Limiter {
                 });
             }
         }
-        let holds = |of: &Option<(Subject, Limits)>| {
-            let (subject, limits) = of.as_ref()?;
-            limits.concurrent_streams.map(|_| subject.clone())
-        };
-        let account = holds(&limited.account);
-        let key = if second_pass {
-            None
-        } else {
-            holds(&limited.key)
-        };
+        let taken =
+            |subject: &Subject, limits: &Limits| limits.concurrent_streams.map(|_| subject.clone());
+        let account = limited.account.as_ref();
+        let account = account.and_then(|(subject, limits)| taken(subject, limits));
+        let key = key.and_then(|(subject, limits)| taken(subject, &limits));
         if key.is_some() || account.is_some() {
             let held = self.held.entry(context).or_default();
             held.account = account;
@@ -287,12 +316,23 @@ impl Limiter {
         }
     }
 
-    /// Counts a request of `subject`, and one more stream where that is limited.
+    /// The limits of a key, without that of streams where the context's request holds one.
+    fn yet_to_take(&self, context: u32, key: &Subject, limits: &Limits) -> Limits {
+        let held = self.held.get(&context).and_then(|held| held.key.as_ref());
+        let concurrent_streams = limits.concurrent_streams.filter(|_| held != Some(key));
+        Limits {
+            concurrent_streams,
+            ..*limits
+        }
+    }
+
+    /// Counts so many requests of `subject`, and takes one more stream where that is limited.
     fn take(
         &mut self,
         shared: &mut impl SharedData,
         subject: &Subject,
         limits: &Limits,
+        requests: u64,
         now: u64,
     ) -> Changed<Reached> {
         let streams = limits.concurrent_streams.map(|_| {
@@ -305,7 +345,7 @@ impl Limiter {
                 return Err(reached);
             }
             stale = now.saturating_sub(counters.settled_at) >= STALE_MS;
-            counters.count_request();
+            counters.count_requests(requests);
             counters.touched_at = now;
             if let Some(streams) = streams {
                 counters.lease(vm, streams, now);

@@ -49,6 +49,11 @@ fn kind_of(letter: u8) -> Option<SubjectKind> {
         .find(|kind| self::letter(*kind) == letter)
 }
 
+/// The key of the bucket that holds what is counted of `subject`.
+pub fn key_of(subject: &Subject) -> String {
+    bucket_key(bucket_of(subject))
+}
+
 /// Makes the keys where they are not there yet, so that swaps are safe. `seed` is what no other
 /// Envoy has.
 pub fn prepare(shared: &mut impl SharedData, seed: &[u64]) {
@@ -95,7 +100,7 @@ pub fn take_news(shared: &mut impl SharedData) -> bool {
 
 /// What is counted of `subject`, rolled to `now`.
 pub fn look(shared: &impl SharedData, subject: &Subject, now: u64) -> Counters {
-    let content = shared.read(&bucket_key(bucket_of(subject)));
+    let content = shared.read(&key_of(subject));
     let content = content.map(|(content, _)| content).unwrap_or_default();
     let mut counters = find(&content, subject)
         .and_then(|entry| Counters::decode(entry.counters))
@@ -123,7 +128,7 @@ pub fn update<E>(
     now: u64,
     mut change: impl FnMut(&mut Counters) -> Result<(), E>,
 ) -> Changed<E> {
-    let key = bucket_key(bucket_of(subject));
+    let key = key_of(subject);
     for _ in 0..TRIES {
         let Some((content, token)) = shared.read(&key) else {
             return Changed::Lost;
@@ -294,7 +299,7 @@ mod tests {
 
     fn count(shared: &mut FakeSharedData, subject: &Subject, now: u64) -> Changed<()> {
         update(shared, subject, now, |counters| {
-            counters.count_request();
+            counters.count_requests(1);
             counters.touched_at = now;
             Ok(())
         })
@@ -322,7 +327,7 @@ mod tests {
         }
         assert_eq!(all(&shared, NOW).len(), 200 - 67 + 1);
         let refused = update(&mut shared, &account, NOW, |counters| {
-            counters.count_request();
+            counters.count_requests(1);
             Err("no")
         });
         assert_eq!(refused, Changed::Refused("no"));

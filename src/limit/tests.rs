@@ -49,12 +49,30 @@ fn key_counters(shared: &FakeSharedData, now: u64) -> Counters {
     table::look(shared, &Subject::key(&id("key_1")), now)
 }
 
+/// A request is let in, where it has a body to come, and admitted.
+fn pass(
+    limiter: &mut Limiter,
+    shared: &mut impl SharedData,
+    context: u32,
+    limited: &Limited,
+    body: bool,
+) -> bool {
+    let key = limited.key.as_ref().filter(|_| body);
+    let entered =
+        key.is_none_or(|(key, of)| limiter.enter(shared, context, key, of, START).is_ok());
+    entered
+        && limiter
+            .admit(shared, context, limited, false, START)
+            .is_ok()
+}
+
 /// Shared data in which another VM admits a request between a read and the swap that follows it,
 /// as often as there are steps left.
 struct Interleaved {
     shared: FakeSharedData,
     other: RefCell<(Limiter, Vec<bool>, u64)>,
     limited: Limited,
+    body: bool,
 }
 
 impl SharedData for Interleaved {
@@ -64,8 +82,8 @@ impl SharedData for Interleaved {
         if steps.pop() == Some(true) {
             let context = u32::try_from(steps.len()).unwrap() + 1_000;
             let mut shared = self.shared.clone();
-            let admission = limiter.admit(&mut shared, context, &self.limited, false, START);
-            *admitted += u64::from(admission.is_ok());
+            let passed = pass(limiter, &mut shared, context, &self.limited, self.body);
+            *admitted += u64::from(passed);
         }
         read
     }
@@ -88,6 +106,7 @@ proptest! {
         steps in prop::collection::vec(any::<bool>(), 0..40),
         streams: bool,
         by_account: bool,
+        body: bool,
     ) {
         let name = if streams { "concurrent_streams" } else { "requests_per_minute" };
         let json = format!(r#"{{"{name}":{limit}}}"#);
@@ -96,12 +115,13 @@ proptest! {
             shared: prepared(),
             other: RefCell::new((Limiter::new(2), steps, 0)),
             limited: limited.clone(),
+            body,
         };
         let mut limiter = Limiter::new(1);
         let mut admitted = 0;
         for context in 0..20 {
-            let admission = limiter.admit(&mut interleaved, context, &limited, false, START);
-            admitted += u64::from(admission.is_ok());
+            let passed = pass(&mut limiter, &mut interleaved, context, &limited, body);
+            admitted += u64::from(passed);
         }
         let total = admitted + interleaved.other.borrow().2;
         prop_assert_eq!(total, limit);
@@ -111,7 +131,7 @@ proptest! {
     /// living VMs' requests hold once a crash is a lease ago, and nothing when all have ended.
     #[test]
     fn leases_never_leak(
-        steps in prop::collection::vec((0_u8..6, 0_usize..3, 0_u32..6, 0_u64..9_000), 1..80),
+        steps in prop::collection::vec((0_u8..7, 0_usize..3, 0_u32..6, 0_u64..9_000), 1..80),
     ) {
         let limited = of_key(r#"{"concurrent_streams":7}"#);
         let mut shared = prepared();
@@ -121,7 +141,17 @@ proptest! {
         for (step, vm, context, wait) in steps {
             let (limiter, open) = &mut vms[vm];
             match step {
-                0 | 1 if !open.contains(&context) => {
+                0 if !open.contains(&context) => {
+                    let (key, of) = limited.key.as_ref().unwrap();
+                    let entry = limiter.enter(&mut shared, context, key, of, now);
+                    open.extend(entry.is_ok().then_some(context));
+                }
+                // Its body has come.
+                6 if open.contains(&context) => {
+                    let admission = limiter.admit(&mut shared, context, &limited, false, now);
+                    prop_assert_eq!(admission, Ok(()));
+                }
+                1 if !open.contains(&context) => {
                     let admission = limiter.admit(&mut shared, context, &limited, false, now);
                     open.extend(admission.is_ok().then_some(context));
                 }

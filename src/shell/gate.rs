@@ -81,7 +81,13 @@ impl HttpContext for GateContext {
             .and_then(|_| envoy::passage());
         let ends = end_of_stream || passed.is_some();
         let mut request = Request::new(headers, passed);
-        let asked = vm::with(|vm| vm.ask(&mut request));
+        let asked = vm::with(|vm| {
+            let wanted = vm.ask(&mut request)?;
+            if !ends {
+                vm.let_in(self.id, &request)?;
+            }
+            Ok(wanted)
+        });
         match asked.unwrap_or_else(|| Err(not_ready())) {
             Err(reply) => {
                 envoy::send(&reply);

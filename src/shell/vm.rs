@@ -308,6 +308,22 @@ impl Vm {
         asked
     }
 
+    /// Lets the request of a context in whose body is yet to come, where its client key is at no
+    /// limit.
+    pub(super) fn let_in(&mut self, context: u32, request: &Request) -> Result<(), Reply> {
+        let view = self.follower.held();
+        let Some(key) = view.and_then(|view| request.client_key(view)) else {
+            return Ok(());
+        };
+        let (limiter, shared) = (&mut self.limiter, &mut self.shared);
+        let Err(refusal) = limiter.let_in(shared, context, key, envoy::now) else {
+            return Ok(());
+        };
+        let reply = request.refused(&refusal);
+        self.refused(self.record(request), &reply);
+        Err(reply)
+    }
+
     /// Keeps the record of a request that the gate answered with an error.
     fn refused(&mut self, record: Option<Record>, reply: &Reply) {
         let Some(code) = reply.code() else { return };

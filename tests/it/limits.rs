@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     crash::Crashable,
     harness::{
-        Answer, Caller, Stack, caller::chat_body, envoy::Envoy, eventually, holds, records, run,
-        stack, stack::SYNC_LIMIT, stack::client_key, stack::new_folder,
+        Answer, Caller, Stack, caller::chat_body, envoy::Envoy, eventually, holds, raw, records,
+        run, stack, stack::SYNC_LIMIT, stack::client_key, stack::new_folder,
     },
 };
 
@@ -295,6 +296,67 @@ fn streams_are_limited_and_free_again_however_they_end() {
             answers.iter().all(|answer| answer.status == 200),
             "none is left held"
         );
+    });
+}
+
+/// A key at a limit is told so at its request's headers: no body of it is kept. An upload is a request under way, until
+/// its caller goes.
+#[test]
+fn a_key_at_its_limit_uploads_nothing() {
+    run(async {
+        let of_key = json!({"requests_per_minute": 20, "concurrent_streams": 2});
+        let limited = Limited::start("limits-upload", of_key, &[("acc_a", json!({}))]).await;
+        early_in_a_minute(40).await;
+        let body = chat_body(false).to_string();
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            limited.key,
+            body.len()
+        );
+        let port = limited.stack.envoy.port;
+        let under_way = async || limited.stack.envoy.stat("downstream_rq_active").await;
+        let idle = under_way().await;
+        let two = async || {
+            let mut uploads = Vec::new();
+            for _ in 0..2 {
+                uploads.push(raw::open(port, head.as_bytes()).await);
+            }
+            eventually("they are under way", SYNC_LIMIT, async || {
+                let found = under_way().await;
+                holds(found == idle + 2, || format!("{found}, {idle} before"))
+            })
+            .await;
+            uploads
+        };
+        let mut uploads = two().await;
+        let refused = raw::exchange(port, head.as_bytes(), 1).await;
+        assert_eq!(raw::status(&refused), 429, "{refused}");
+        assert!(refused.contains("2 requests at the same time"), "{refused}");
+        // Bodies that come after all are served: their own streams are not in their way.
+        for upload in &mut uploads {
+            upload.write_all(body.as_bytes()).await.expect("sent");
+            let answer = raw::read(upload, 1).await;
+            assert_eq!(raw::status(&answer), 200, "{answer}");
+        }
+        drop(uploads);
+        // Callers that go away in the middle; well before any lease lapses.
+        drop(two().await);
+        eventually("they are not", Duration::from_secs(5), async || {
+            let answers = burst((0..2).map(|_| limited.caller()), 1).await;
+            holds(answers.iter().all(|one| one.status == 200), || {
+                format!("{answers:?}")
+            })
+        })
+        .await;
+        while limited.heard("acc_a").await < 20 {
+            limited.caller().post(CHAT, &chat_body(false)).await;
+        }
+        let refused = raw::exchange(port, head.as_bytes(), 1).await;
+        assert_eq!(raw::status(&refused), 429, "{refused}");
+        assert!(refused.contains("20 requests a minute"), "{refused}");
+        assert!(refused.contains("retry-after"), "{refused}");
+        assert_eq!(limited.heard("acc_a").await, 20);
     });
 }
 

@@ -13,11 +13,21 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends bytes to the gateway and reads until `answers` whole answers have come, or the connection ends.
 pub async fn exchange(port: u16, request: &[u8], answers: usize) -> String {
+    read(&mut open(port, request).await, answers).await
+}
+
+/// A connection to the gateway on which these bytes were sent. It ends when it is dropped.
+pub async fn open(port: u16, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port))
         .await
         .expect("connected");
     // The gateway may answer and close before it has read everything.
     stream.write_all(request).await.ok();
+    stream
+}
+
+/// Reads until `answers` whole answers have come, or the connection ends.
+pub async fn read(stream: &mut TcpStream, answers: usize) -> String {
     let mut received = Vec::new();
     let reading = async {
         while whole_answers(&received) < answers {
