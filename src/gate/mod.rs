@@ -7,6 +7,7 @@ pub mod client_key;
 mod head;
 pub mod models;
 pub mod peek;
+pub mod places;
 pub mod select;
 pub mod session;
 
@@ -138,6 +139,14 @@ impl Request {
     /// The client key that it came with; none on a later pass, which has lost it.
     pub fn client_key<'a>(&self, view: &'a View) -> Option<&'a ClientKey> {
         view.key(self.key.as_ref()?)
+    }
+
+    /// The id of that key, on a later pass too; none where it is not known.
+    pub fn key_id<'a>(&'a self, view: Option<&'a View>) -> Option<&'a Id> {
+        match &self.passed {
+            Some(passed) => Some(&passed.key),
+            None => Some(&self.client_key(view?)?.id),
+        }
     }
 
     /// What it is known by from its last pass, if it has had one.

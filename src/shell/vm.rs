@@ -11,7 +11,7 @@ use super::{
 use crate::{
     attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
     dialect::Dialect,
-    gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted},
+    gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted, places},
     header::HeaderText,
     health::{Change, MAX_ENTRIES, quota::Known},
     id::Id,
@@ -30,10 +30,6 @@ use crate::{
     },
     verdict::{Quota, Reason, Verdict},
 };
-
-/// The most requests that wait in one VM; the next one is refused at once. Each keeps a body of up
-/// to 32 MiB in Envoy, and all are decided about anew at each tick.
-const MAX_WAITING: usize = 64;
 
 /// How often the VM that polls looks whether the refresher is to hear of quotas, in milliseconds.
 const TELL_MS: u64 = 1_000;
@@ -68,6 +64,8 @@ pub(super) struct Vm {
 #[derive(Debug)]
 struct Held {
     context: u32,
+    /// Its client key.
+    key: Id,
     waiting: Waiting,
     /// Until when, in Unix milliseconds.
     until: u64,
@@ -385,9 +383,14 @@ impl Vm {
             Some(waits) => waits.until,
             None => self.now.saturating_add(self.settings.refresh_wait),
         };
-        let has_place = waits.is_some() || self.waiting.len() < MAX_WAITING;
-        let may_wait = self.now < until && has_place;
         let request = waiting.request();
+        let others = self.waiting.iter().map(|one| &one.key);
+        let has_place = waits.is_some()
+            || self.waiting.is_empty()
+            || request
+                .key_id(self.follower.held())
+                .is_some_and(|key| places::has_place(others, key));
+        let may_wait = self.now < until && has_place;
         let asked = Asked {
             context,
             last_pass: request.passed(),
@@ -412,12 +415,18 @@ impl Vm {
         let decision =
             decision.unwrap_or_else(|refusal| Decision::Reply(request.refused(&refusal)));
         match &decision {
-            Decision::Wait if waits.is_none() => self.waiting.push(Held {
-                context,
-                waiting: waiting.clone(),
-                until,
-            }),
-            Decision::Wait => {}
+            Decision::Wait if waits.is_some() => {}
+            Decision::Wait => {
+                // Who is not known is refused, and does not wait.
+                if let Some(key) = request.key_id(asked.view) {
+                    self.waiting.push(Held {
+                        context,
+                        key: key.clone(),
+                        waiting: waiting.clone(),
+                        until,
+                    });
+                }
+            }
             Decision::Forward(forward) => {
                 if forward.half_open {
                     let (account, now) = (&forward.account, self.now);

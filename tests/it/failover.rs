@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::harness::{
     Answer, Caller, Stack,
     caller::{chat_body, responses_body},
-    eventually, holds, records, run,
-    stack::{ALICE, CODEX, client_key},
+    eventually, holds, raw, records, run,
+    stack::{ALICE, CODEX, OPENAI, SYNC_LIMIT, client_key},
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -299,6 +299,69 @@ fn a_refused_token_is_refreshed_while_the_request_waits() {
         }
         assert_eq!(stack.sim.count("reuse_detected").await, 0);
         assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// One key's requests leave places for others' where they wait for a refresh, however many they are.
+#[test]
+fn a_key_that_floods_leaves_places_to_wait() {
+    /// Enough that both workers have more of them than places.
+    const FLOOD: usize = 300;
+    run(async {
+        let stack = Stack::start("failover-places").await;
+        let account = |expires_at: u64| {
+            let authority = stack.sim.authority();
+            let other = json!({"expires_at": expires_at});
+            records::account(OPENAI, "openai", authority, "sk-openai", other)
+        };
+        let second = records::key("key_second", &client_key("second"), "openai");
+        let revision = stack.refresher.publish([account(1), second]);
+        stack.reaches(revision).await;
+        let body = chat_body(false).to_string();
+        let flood = format!(
+            "POST {PATH} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            client_key("openai"),
+            body.len()
+        );
+        let idle = stack.envoy.stat("downstream_rq_active").await;
+        let mut flooding = Vec::new();
+        for _ in 0..FLOOD {
+            flooding.push(raw::open(stack.envoy.port, flood.as_bytes()).await);
+        }
+        // They come long before those that wait give up.
+        eventually("the others are refused", SYNC_LIMIT, async || {
+            let refused = stack.envoy.stat("wasmcustom.latchkey.refused").await;
+            let waiting = stack.envoy.stat("downstream_rq_active").await.saturating_sub(idle);
+            let all = refused + waiting == FLOOD as u64;
+            holds(all && (1..=64).contains(&waiting), || {
+                format!("{refused} refused, {waiting} wait")
+            })
+        })
+        .await;
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let caller = stack.caller("second");
+                tokio::spawn(async move { caller.post(PATH, &chat_body(false)).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stack.refresher.publish([account(u64::MAX / 2)]);
+        for answer in waiting {
+            let answer = answer.await.expect("sent");
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        let mut served = 0;
+        for stream in &mut flooding {
+            let answer = raw::read(stream, 1).await;
+            match raw::status(&answer) {
+                200 => served += 1,
+                503 => assert!(answer.contains("latchkey_all_out"), "{answer}"),
+                _ => panic!("{answer}"),
+            }
+        }
+        // Half of the 64 places of each of the two workers.
+        assert!((1..=64).contains(&served), "{served} of {FLOOD} were served");
     });
 }
 
