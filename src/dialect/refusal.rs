@@ -65,7 +65,8 @@ pub enum Refusal {
     ChoiceNotAllowed,
     /// No account of the pool that speaks this path may be used now.
     AllOut(AllOut),
-    /// The refresher has not been reached since Envoy started.
+    /// The refresher has not been reached since Envoy started, or not about the request's limits,
+    /// and no place to wait for that is left.
     NotReady,
     /// The upstream filter was reached without an account.
     NoCredential,
@@ -216,7 +217,7 @@ impl Refusal {
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::NotReady => {
-                "The gateway has no accounts yet: it has not reached its refresher since it started."
+                "The gateway has not heard from its refresher yet what this request needs: the accounts, or what is used of the limits. Try again; if that does not help, its operator should see whether the refresher runs."
             }
             Self::NoCredential => {
                 "The account of this request is gone. Nothing was sent to the platform; try again."

@@ -40,7 +40,15 @@ mod tests {
 
     #[test]
     fn who_floods_leaves_half_of_what_there_is() {
-        for (keys, taken) in [(1, 32), (2, 48), (3, 56), (4, 60), (5, 62), (6, 63), (7, 64)] {
+        for (keys, taken) in [
+            (1, 32),
+            (2, 48),
+            (3, 56),
+            (4, 60),
+            (5, 62),
+            (6, 63),
+            (7, 64),
+        ] {
             assert_eq!(flooded(keys).len(), taken, "{keys} keys");
         }
         assert_eq!(flooded(20).len(), MAX_WAITING);

@@ -29,6 +29,8 @@ pub struct Asked<'a> {
     pub view: Option<&'a View>,
     /// Unix milliseconds, a tick late at most.
     pub now: u64,
+    /// Whether it may wait until more is known of limits.
+    pub may_wait: bool,
 }
 
 impl Limiter {
@@ -97,6 +99,7 @@ impl Limiter {
                     now,
                 ) {
                     Ok(()) => {}
+                    Err(Denied::Unknown) if asked.may_wait => return Ok(Decision::Wait),
                     Err(Denied::Account) if found_full.len() < MAX_FULL => {
                         found_full.push(forward.account.id.clone());
                         continue;
@@ -121,7 +124,7 @@ fn refusal(denied: Denied, key: Option<&ClientKey>, now: u64) -> Refusal {
             reached,
             now,
         }),
-        Denied::Account | Denied::Busy => Refusal::NotReady,
+        Denied::Account | Denied::Unknown | Denied::Busy => Refusal::NotReady,
     }
 }
 
@@ -133,7 +136,10 @@ mod tests {
         header::{HeaderMap, HeaderText},
         health::Board,
         host::{Token, fake::FakeSharedData},
-        limit::{Counters, DAY_MS, Limit, Limits, table},
+        limit::{
+            Counters, DAY_MS, Limit, Limits,
+            table::{self, Changed},
+        },
         snapshot::{Policy, Record, fixture},
     };
 
@@ -153,6 +159,7 @@ mod tests {
         gate: Gate,
         limiter: Limiter,
         shared: Restless,
+        may_wait: bool,
     }
 
     struct Restless {
@@ -205,7 +212,27 @@ mod tests {
                     shared,
                     busy: Vec::new(),
                 },
+                may_wait: false,
             }
+        }
+
+        /// One in which it is known what other Envoys use.
+        fn settled(of_key: &str, of_accounts: [&str; 2]) -> Self {
+            let mut vm = Self::new(of_key, of_accounts);
+            for subject in [key(), account("acc_1"), account("acc_2")] {
+                vm.settle(&subject);
+            }
+            vm
+        }
+
+        fn settle(&mut self, subject: &Subject) {
+            let settled: Changed<()> =
+                table::update(&mut self.shared, subject, START, |counters| {
+                    counters.touch(START);
+                    counters.settled_at = START;
+                    Ok(())
+                });
+            assert_eq!(settled, Changed::Done);
         }
 
         /// A request that was asked about.
@@ -241,12 +268,14 @@ mod tests {
                 gate,
                 limiter,
                 shared,
+                may_wait,
             } = self;
             let asked = Asked {
                 context,
                 last_pass,
                 view: Some(view),
                 now: START,
+                may_wait: *may_wait,
             };
             limiter.decide(
                 shared,
@@ -311,7 +340,7 @@ mod tests {
     #[test]
     fn a_full_account_makes_way_for_the_next_until_all_are_full() {
         let one = r#"{"requests_per_minute":1}"#;
-        let mut vm = Vm::new("{}", [one, r#"{"concurrent_streams":1}"#]);
+        let mut vm = Vm::settled("{}", [one, r#"{"concurrent_streams":1}"#]);
         assert_eq!(vm.passes(1, None).account.as_str(), "acc_1");
         let second = vm.passes(2, None);
         assert_eq!(second.account.as_str(), "acc_2");
@@ -330,7 +359,7 @@ mod tests {
     #[test]
     fn a_full_key_is_refused_and_counts_at_no_account() {
         let many = r#"{"requests_per_minute":9}"#;
-        let mut vm = Vm::new(r#"{"requests_per_minute":2}"#, [many, many]);
+        let mut vm = Vm::settled(r#"{"requests_per_minute":2}"#, [many, many]);
         vm.passes(1, None);
         vm.passes(2, None);
         assert_eq!(vm.refused(3), Limit::RequestsPerMinute);
@@ -343,7 +372,7 @@ mod tests {
     #[test]
     fn a_request_that_runs_again_counts_at_its_next_account_alone() {
         let streams = r#"{"requests_per_minute":9,"concurrent_streams":1}"#;
-        let mut vm = Vm::new(streams, [streams, streams]);
+        let mut vm = Vm::settled(streams, [streams, streams]);
         let first = vm.passes(1, None);
         let next = first.after_failure(1, START, 3, 1_000).unwrap();
         vm.limiter.moves(first.slot);
@@ -359,18 +388,36 @@ mod tests {
     #[test]
     fn where_shared_data_takes_no_count_nothing_is_let_through_uncounted() {
         let many = r#"{"requests_per_minute":9}"#;
-        let mut vm = Vm::new(many, [many, many]);
+        let mut vm = Vm::settled(many, [many, many]);
         vm.shared.busy = vec![account("acc_1")];
         assert_eq!(vm.passes(1, None).account.as_str(), "acc_2");
-        let mut vm = Vm::new(many, [many, many]);
+        let mut vm = Vm::settled(many, [many, many]);
         vm.shared.busy = vec![key()];
         assert_eq!(vm.decide(1, None).unwrap_err(), Refusal::NotReady);
         assert_eq!(vm.requests(&account("acc_1")), 0, "it was given back");
     }
 
     #[test]
+    fn until_the_first_answer_a_request_waits_if_it_has_a_place() {
+        let many = r#"{"requests_per_minute":9}"#;
+        let mut vm = Vm::new(many, [many, many]);
+        assert_eq!(vm.let_in(1), Ok(()));
+        assert_eq!(vm.decide(1, None).unwrap_err(), Refusal::NotReady);
+        vm.may_wait = true;
+        assert!(matches!(vm.decide(1, None), Ok(Decision::Wait)));
+        vm.settle(&key());
+        assert!(matches!(vm.decide(1, None), Ok(Decision::Wait)));
+        vm.settle(&account("acc_1"));
+        vm.passes(1, None);
+        assert_eq!(
+            (vm.requests(&key()), vm.requests(&account("acc_1"))),
+            (1, 1)
+        );
+    }
+
+    #[test]
     fn a_key_at_its_limit_is_refused_before_a_body_is_read() {
-        let mut vm = Vm::new(r#"{"requests_per_minute":1}"#, ["{}", "{}"]);
+        let mut vm = Vm::settled(r#"{"requests_per_minute":1}"#, ["{}", "{}"]);
         for context in [1, 2] {
             vm.let_in(context).unwrap();
         }
@@ -388,7 +435,7 @@ mod tests {
 
     #[test]
     fn an_upload_holds_its_keys_stream_until_its_caller_goes() {
-        let mut vm = Vm::new(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
+        let mut vm = Vm::settled(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
         vm.let_in(1).unwrap();
         vm.let_in(2).unwrap();
         assert_eq!(
@@ -409,7 +456,7 @@ mod tests {
 
     #[test]
     fn who_has_no_limits_is_let_in_without_a_look() {
-        let mut vm = Vm::new("{}", ["{}", "{}"]);
+        let mut vm = Vm::settled("{}", ["{}", "{}"]);
         let request = vm.request(None);
         let key = request.client_key(&vm.view).unwrap();
         let nothing = &mut Untouchable;

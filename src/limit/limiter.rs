@@ -65,8 +65,19 @@ pub(super) enum Denied {
     Key(Reached),
     /// The account is; another one may serve.
     Account,
+    /// It is not known yet what the other Envoys used of one of them.
+    Unknown,
     /// Other VMs change the key's counters all the time.
     Busy,
+}
+
+/// Why nothing was taken of a subject.
+#[derive(Debug, PartialEq, Eq)]
+enum NotTaken {
+    /// It is at a limit.
+    At(Reached),
+    /// [`Denied::Unknown`]
+    Unknown,
 }
 
 /// The subjects of a request that have limits.
@@ -76,6 +87,17 @@ pub fn limited(view: &View, key: &Id, account: Option<&Account>) -> Limited {
     Limited {
         key: of_key.map(|limits| (Subject::key(key), limits)),
         account: of_account.map(|account| (Subject::account(&account.id), account.limits)),
+    }
+}
+
+// === impl Denied ===
+
+impl Denied {
+    fn of_key(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::At(reached) => Self::Key(reached),
+            NotTaken::Unknown => Self::Unknown,
+        }
     }
 }
 
@@ -127,22 +149,18 @@ impl Limiter {
         let entered = if limits.concurrent_streams.is_some() {
             self.take(shared, subject, limits, 0, now)
         } else {
-            let reached = table::look(shared, subject, now).reached(limits);
-            reached.map_or(Changed::Done, Changed::Refused)
+            look(shared, subject, limits, now).map_or_else(Changed::Refused, |()| Changed::Done)
         };
         match entered {
-            Changed::Done => {}
-            Changed::Refused(reached) => {
-                let seen = table::look(shared, subject, now);
-                touch(shared, subject, &seen, now);
-                return Err(Denied::Key(reached));
+            Changed::Done if limits.concurrent_streams.is_some() => {
+                self.held.entry(context).or_default().key = Some(subject.clone());
+                Ok(())
             }
-            Changed::Lost => return Err(Denied::Busy),
+            // What is not known yet will be by the time that the body is there.
+            Changed::Done | Changed::Refused(NotTaken::Unknown) => Ok(()),
+            Changed::Refused(NotTaken::At(reached)) => Err(Denied::Key(reached)),
+            Changed::Lost => Err(Denied::Busy),
         }
-        if limits.concurrent_streams.is_some() {
-            self.held.entry(context).or_default().key = Some(subject.clone());
-        }
-        Ok(())
     }
 
     /// Counts a request at `now`, and takes those of its streams for the gate's context that it
@@ -159,17 +177,20 @@ impl Limiter {
         let key =
             key.map(|(subject, limits)| (subject, self.yet_to_take(context, subject, limits)));
         // Whoever is over its limit asks again and again: that must not count at accounts.
-        if let Some((subject, limits)) = &key {
-            let counters = table::look(shared, subject, now);
-            if let Some(reached) = counters.reached(limits) {
-                touch(shared, subject, &counters, now);
-                return Err(Denied::Key(reached));
+        if let Some((subject, limits)) = &key
+            && let Err(not_taken) = look(shared, subject, limits, now)
+        {
+            if let (NotTaken::Unknown, Some((account, limits))) = (&not_taken, &limited.account) {
+                // Both are asked about at the same time.
+                let _ = look(shared, account, limits, now);
             }
+            return Err(Denied::of_key(not_taken));
         }
         if let Some((subject, limits)) = &limited.account {
             let full = match self.take(shared, subject, limits, 1, now) {
                 Changed::Done => None,
-                Changed::Refused(reached) => Some(reached.until),
+                Changed::Refused(NotTaken::Unknown) => return Err(Denied::Unknown),
+                Changed::Refused(NotTaken::At(reached)) => Some(reached.until),
                 Changed::Lost => Some(None),
             };
             if let Some(until) = full {
@@ -188,7 +209,7 @@ impl Limiter {
                     self.give_back(shared, account, limits, now);
                 }
                 return Err(match taken {
-                    Changed::Refused(reached) => Denied::Key(reached),
+                    Changed::Refused(not_taken) => Denied::of_key(not_taken),
                     _ => Denied::Busy,
                 });
             }
@@ -218,7 +239,7 @@ impl Limiter {
         for (subject, _) in subjects.into_iter().flatten() {
             let _: Changed<()> = table::update(shared, subject, now, |counters| {
                 counters.count_tokens(tokens);
-                counters.touched_at = now;
+                counters.touch(now);
                 Ok(())
             });
         }
@@ -334,33 +355,35 @@ impl Limiter {
         limits: &Limits,
         requests: u64,
         now: u64,
-    ) -> Changed<Reached> {
+    ) -> Changed<NotTaken> {
         let streams = limits.concurrent_streams.map(|_| {
             let held = self.streams.get(subject);
             held.map_or(0, |held| held.count).saturating_add(1)
         });
         let (vm, mut stale) = (self.vm, false);
         let taken = table::update(shared, subject, now, |counters| {
-            if let Some(reached) = counters.reached(limits) {
-                return Err(reached);
-            }
+            may_take(counters, limits, now)?;
             stale = now.saturating_sub(counters.settled_at) >= STALE_MS;
             counters.count_requests(requests);
-            counters.touched_at = now;
+            counters.touch(now);
             if let Some(streams) = streams {
                 counters.lease(vm, streams, now);
             }
             Ok(())
         });
-        if taken == Changed::Done {
-            if stale {
-                table::tell_news(shared);
+        match taken {
+            Changed::Done => {
+                if stale {
+                    table::tell_news(shared);
+                }
+                if let Some(count) = streams {
+                    let told_at = Some(now);
+                    self.streams
+                        .insert(subject.clone(), Streams { count, told_at });
+                }
             }
-            if let Some(count) = streams {
-                let told_at = Some(now);
-                self.streams
-                    .insert(subject.clone(), Streams { count, told_at });
-            }
+            Changed::Refused(_) => drop(look(shared, subject, limits, now)),
+            Changed::Lost => {}
         }
         taken
     }
@@ -393,7 +416,7 @@ impl Limiter {
         let vm = self.vm;
         let told: Changed<()> = table::update(shared, subject, now, |counters| {
             counters.lease(vm, count, now);
-            counters.touched_at = now;
+            counters.touch(now);
             Ok(())
         });
         if count == 0 && told == Changed::Done {
@@ -406,13 +429,38 @@ impl Limiter {
     }
 }
 
-/// Notes that a subject is wanted, so that the refresher goes on being asked about it.
-fn touch(shared: &mut impl SharedData, subject: &Subject, seen: &Counters, now: u64) {
-    if now.saturating_sub(seen.touched_at) < TOUCH_MS {
-        return;
+fn may_take(counters: &Counters, limits: &Limits, now: u64) -> Result<(), NotTaken> {
+    match counters.reached(limits) {
+        Some(reached) => Err(NotTaken::At(reached)),
+        None if !counters.is_known(now) => Err(NotTaken::Unknown),
+        None => Ok(()),
     }
+}
+
+/// Whether something may be taken of a subject; if not, the refresher goes on being asked about it.
+fn look(
+    shared: &mut impl SharedData,
+    subject: &Subject,
+    limits: &Limits,
+    now: u64,
+) -> Result<(), NotTaken> {
+    let counters = table::look(shared, subject, now);
+    let may_take = may_take(&counters, limits, now);
+    if may_take.is_err() && now.saturating_sub(counters.touched_at) >= TOUCH_MS {
+        want(shared, subject, now);
+    }
+    may_take
+}
+
+/// Notes that a subject is wanted, and has the refresher asked at once where it is not known.
+fn want(shared: &mut impl SharedData, subject: &Subject, now: u64) {
+    let mut known = true;
     let _: Changed<()> = table::update(shared, subject, now, |counters| {
-        counters.touched_at = now;
+        counters.touch(now);
+        known = counters.is_known(now);
         Ok(())
     });
+    if !known {
+        table::tell_news(shared);
+    }
 }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     admission::Asked,
-    counters::{Counters, LEASE_MS, Used, Window},
+    counters::{Counters, FIRST_SETTLE_MS, LEASE_MS, Used, Window},
     limiter::{Limiter, RENEW_MS, limited},
 };
 use crate::id::Id;

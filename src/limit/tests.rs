@@ -39,10 +39,28 @@ fn of_account(json: &str) -> Limited {
     }
 }
 
+/// Shared data in which it is known of the key and the accounts of these tests what others use.
 fn prepared() -> FakeSharedData {
     let mut shared = FakeSharedData::default();
     table::prepare(&mut shared, &[1]);
+    for subject in [
+        Subject::key(&id("key_1")),
+        Subject::account(&id("acc_1")),
+        Subject::account(&id("acc_2")),
+    ] {
+        know(&mut shared, &subject);
+    }
     shared
+}
+
+/// The refresher has said once what others use of it.
+fn know(shared: &mut FakeSharedData, subject: &Subject) {
+    let known: table::Changed<()> = table::update(shared, subject, START, |counters| {
+        counters.touch(1);
+        counters.settled_at = 2;
+        Ok(())
+    });
+    assert_eq!(known, table::Changed::Done);
 }
 
 fn key_counters(shared: &FakeSharedData, now: u64) -> Counters {
@@ -473,6 +491,9 @@ fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
     let [one, two] = &mut envoys[..] else {
         panic!()
     };
+    for envoy in [&mut *one, &mut *two] {
+        know(&mut envoy.shared, &Subject::key(&id("key_1")));
+    }
     assert!(one.request(&limited, START));
     one.limiter.charge(&mut one.shared, &limited, 900, START);
     one.tick(&mut sums, START + 100, true);
@@ -506,12 +527,58 @@ fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
     );
 }
 
+/// After a restart an Envoy knows nothing of what was used before: it lets nobody through on that.
+#[test]
+fn a_new_envoy_waits_for_its_first_answer_and_no_longer_than_it_must() {
+    let limited = of_key(r#"{"tokens_per_day":1000}"#);
+    let mut sums = Sums::default();
+    let mut envoys = envoys(3);
+    let [before, after, alone] = &mut envoys[..] else {
+        panic!()
+    };
+    know(&mut before.shared, &Subject::key(&id("key_1")));
+    assert!(before.request(&limited, START));
+    before
+        .limiter
+        .charge(&mut before.shared, &limited, 1_000, START);
+    before.tick(&mut sums, START + 100, false);
+
+    let now = START + 5_000;
+    let ask = |envoy: &mut Envoy, now| {
+        let (key, of) = limited.key.as_ref().unwrap();
+        let shared = &mut envoy.shared;
+        assert_eq!(envoy.limiter.enter(shared, 1, key, of, now), Ok(()));
+        let admission = envoy.limiter.admit(shared, 1, &limited, false, now);
+        assert_eq!(envoy.limiter.slot_of(1), None);
+        admission
+    };
+    assert_eq!(ask(after, now), Err(Denied::Unknown));
+    after.tick(&mut sums, now + 100, true);
+    assert_eq!(ask(after, now + 200), Err(Denied::Unknown), "no answer yet");
+    after.tick(&mut sums, now + 1_200, false);
+    let refused = after
+        .limiter
+        .admit(&mut after.shared, 1, &limited, false, now + 1_300);
+    assert!(matches!(refused, Err(Denied::Key(_))), "{refused:?}");
+
+    // Where the refresher is away it serves, and counts by itself.
+    assert_eq!(ask(alone, now), Err(Denied::Unknown));
+    let late = now + FIRST_SETTLE_MS;
+    assert_eq!(ask(alone, late - 1), Err(Denied::Unknown));
+    assert_eq!(ask(alone, late), Ok(()));
+    alone
+        .limiter
+        .charge(&mut alone.shared, &limited, 1_000, late);
+    assert!(!alone.request(&limited, late + 1));
+}
+
 #[test]
 fn what_nobody_uses_is_not_told_any_more() {
     let limited = of_key(r#"{"requests_per_minute":10}"#);
     let mut sums = Sums::default();
     let mut envoys = envoys(1);
     let envoy = &mut envoys[0];
+    know(&mut envoy.shared, &Subject::key(&id("key_1")));
     assert_eq!(envoy.settler.next(&mut envoy.shared, START), None);
     assert!(envoy.request(&limited, START + 300));
     // At once, although a second has not passed: nothing is known of the others.
@@ -544,6 +611,7 @@ fn an_answer_makes_no_counters() {
         Ok(())
     );
     settler.next(&mut shared, START).unwrap();
+    let before = table::all(&shared, START).len();
     let line = |name: &str| Line {
         subject: Subject::key(&id(name)),
         said: Said::default(),
@@ -553,5 +621,5 @@ fn an_answer_makes_no_counters() {
     };
     let body = serde_json::to_vec(&others).unwrap();
     settler.answered(&mut shared, b"200", &body, START);
-    assert_eq!(table::all(&shared, START).len(), 1);
+    assert_eq!(table::all(&shared, START).len(), before);
 }

@@ -396,6 +396,7 @@ impl Vm {
             last_pass: request.passed(),
             view: self.follower.held(),
             now: self.now,
+            may_wait: has_place,
         };
         let board = self.follower.board();
         let gate = &mut self.gate;

@@ -16,7 +16,10 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use latchkey::snapshot::page::{Epoch, PageHeader};
+use latchkey::{
+    limit::settle::{Counts, Line, Others},
+    snapshot::page::{Epoch, PageHeader},
+};
 use serde_json::Value;
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle, time::timeout};
 
@@ -67,6 +70,7 @@ impl FakeRefresher {
         let app = Router::new()
             .route("/snapshot", get(snapshot))
             .route("/reports", post(reports))
+            .route("/counts", post(counts))
             .with_state(Arc::clone(&shared));
         let server = RUNTIME.spawn(async move {
             let listener = UnixListener::bind(socket).expect("a socket");
@@ -190,6 +194,20 @@ impl Drop for Polling<'_> {
     fn drop(&mut self) {
         self.0.lock().polling -= 1;
     }
+}
+
+/// There are no other Envoys: nobody used anything.
+async fn counts(Json(counts): Json<Counts>) -> Json<Others> {
+    let alone = |mut line: Line| {
+        for span in [&mut line.said.minute, &mut line.said.day] {
+            (span.requests, span.tokens) = (0, 0);
+        }
+        line.said.streams = 0;
+        line
+    };
+    Json(Others {
+        subjects: counts.subjects.into_iter().map(alone).collect(),
+    })
 }
 
 async fn reports(State(shared): State<Arc<Shared>>, Json(batch): Json<Value>) -> StatusCode {
