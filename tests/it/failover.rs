@@ -332,7 +332,11 @@ fn a_key_that_floods_leaves_places_to_wait() {
         // They come long before those that wait give up.
         eventually("the others are refused", SYNC_LIMIT, async || {
             let refused = stack.envoy.stat("wasmcustom.latchkey.refused").await;
-            let waiting = stack.envoy.stat("downstream_rq_active").await.saturating_sub(idle);
+            let waiting = stack
+                .envoy
+                .stat("downstream_rq_active")
+                .await
+                .saturating_sub(idle);
             let all = refused + waiting == FLOOD as u64;
             holds(all && (1..=64).contains(&waiting), || {
                 format!("{refused} refused, {waiting} wait")
@@ -361,7 +365,10 @@ fn a_key_that_floods_leaves_places_to_wait() {
             }
         }
         // Half of the 64 places of each of the two workers.
-        assert!((1..=64).contains(&served), "{served} of {FLOOD} were served");
+        assert!(
+            (1..=64).contains(&served),
+            "{served} of {FLOOD} were served"
+        );
     });
 }
 

@@ -73,6 +73,15 @@ impl Envoy {
 
     /// Another one on the same state, with sockets and a log of its own.
     pub async fn start_beside(folder: &Path, name: &str) -> Self {
+        Self::start_beside_edited(folder, name, str::to_owned).await
+    }
+
+    /// [`Envoy::start_beside`] with a configuration that is not quite the shipped one.
+    pub async fn start_beside_edited(
+        folder: &Path,
+        name: &str,
+        edit: impl Fn(&str) -> String,
+    ) -> Self {
         let shipped = Self::configure(folder, "envoy.yaml", 0).await;
         let text = std::fs::read_to_string(&shipped).expect("the configuration");
         let own = |socket: &str| format!("/{name}-{socket}");
@@ -82,7 +91,7 @@ impl Envoy {
                 text.replace(&format!("/{socket}"), &own(socket))
             });
         let config = folder.join(format!("{name}.yaml"));
-        std::fs::write(&config, text).expect("written");
+        std::fs::write(&config, edit(&text)).expect("written");
         let admin = folder
             .join("state/run")
             .join(format!("{name}-envoy-admin.sock"));

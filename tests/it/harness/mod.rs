@@ -15,6 +15,7 @@ pub mod program;
 pub mod raw;
 pub mod records;
 pub mod refresher;
+pub mod relay;
 pub mod sim;
 pub mod stack;
 

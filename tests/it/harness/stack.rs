@@ -103,6 +103,17 @@ impl Stack<Refresher> {
     }
 }
 
+impl<R> Stack<R> {
+    /// Waits until Envoy holds that revision, and its clusters are there.
+    pub async fn reaches(&self, revision: u64) {
+        eventually("Envoy has the snapshot", SYNC_LIMIT, async || {
+            let found = self.envoy.revision().await;
+            holds(found >= revision, || format!("revision {found}"))
+        })
+        .await;
+    }
+}
+
 impl Stack {
     /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all.
     pub async fn start(name: &str) -> Self {
@@ -140,15 +151,6 @@ impl Stack {
             .await;
         super::uses(&stack.folder);
         Arc::clone(stack)
-    }
-
-    /// Waits until Envoy holds that revision, and its clusters are there.
-    pub async fn reaches(&self, revision: u64) {
-        eventually("Envoy has the snapshot", SYNC_LIMIT, async || {
-            let found = self.envoy.revision().await;
-            holds(found >= revision, || format!("revision {found}"))
-        })
-        .await;
     }
 
     /// Gives Envoy clusters for these accounts, and no others, and waits until it has them.
