@@ -6,11 +6,23 @@ SHELL := bash
 CARGO ?= cargo
 TARGET := $(CURDIR)/target
 export CARGO_TARGET_DIR := $(TARGET)
+# Tools that were installed for this tree alone.
+export PATH := $(TARGET)/tools/bin:$(PATH)
 WASM := $(TARGET)/latchkey.wasm
 # Options for every `cargo test`: make test TEST_OPTIONS=--no-fail-fast
 TEST_OPTIONS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 10
+# What `make deny` checks; nothing means everything, and the advisories need the network.
+DENY ?=
+# cargo-deny, with its command and options. `bench` and `fuzz` have few of the dependencies that deny.toml speaks of.
+define deny
+$(CARGO) deny --workspace --all-features check -A license-exception-not-encountered $(1)
+for workspace in bench fuzz; do \
+	$(CARGO) deny --manifest-path $$workspace/Cargo.toml --workspace --all-features --config deny.toml check \
+		-A unmatched-skip -A unnecessary-skip -A license-not-encountered -A license-exception-not-encountered $(1); \
+done
+endef
 # Options for latchkey-bench (bench/README.md).
 BENCH_OPTIONS ?=
 
@@ -69,12 +81,13 @@ lint: preflight ## Check the format, clippy for the host and for wasm, and the d
 	$(CARGO) clippy --target wasm32-unknown-unknown -p latchkey --lib -- -D warnings \
 		-D clippy::disallowed_methods -D clippy::disallowed_macros
 	@# The advisories need the network: they are in `make deny` alone.
-	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --workspace --all-features check bans licenses sources; \
-	else echo "lint: no cargo-deny, dependencies not checked; run 'cargo install --locked cargo-deny'"; fi
+	@if command -v cargo-deny >/dev/null; then $(MAKE) --no-print-directory deny DENY='bans licenses sources'; \
+	else echo "lint: no cargo-deny, dependencies not checked; run" \
+		"'cargo install --locked cargo-deny --root target/tools'"; fi
 
 .PHONY: deny
 deny: ## Check licences, advisories and bans of the dependencies
-	$(CARGO) deny --workspace --all-features check
+	$(call deny,$(DENY))
 
 .PHONY: fuzz
 fuzz: preflight ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)
