@@ -42,6 +42,14 @@ pub const METRICS: Bounds = Bounds {
     life: Some(Duration::from_secs(60)),
 };
 
+/// For browsers that come back from a login, and whoever else is on the machine. A browser opens a few connections
+/// ahead of its need, and its answer takes as long as the code's redeeming.
+pub const LOGINS: Bounds = Bounds {
+    connections: 16,
+    head: Duration::from_secs(10),
+    life: Some(Duration::from_secs(60)),
+};
+
 /// Answers with `router` until `shutdown`, and then until the answers that are under way have gone.
 pub async fn serve<L: Listener>(
     mut listener: L,
@@ -67,6 +75,8 @@ pub async fn serve<L: Listener>(
             drop(slot);
         });
     }
+    // The port, or socket, is free from here on.
+    drop(listener);
     connections.close();
     connections.wait().await;
 }

@@ -16,10 +16,11 @@ use crate::envoy::ClustersFile;
 use crate::listen;
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
+use crate::pending_logins::PendingLogins;
 use crate::platform::{Catalog, Profile};
 use crate::refresh::clock::{Clock, SystemClock};
+use crate::refresh::enable_command;
 use crate::refresh::engine::Engine;
-use crate::refresh::{enable_command, login_command};
 use crate::store::{Status, Store};
 use crate::sync::socket::Socket;
 use crate::sync::{self, OnUnauthorized};
@@ -78,18 +79,24 @@ pub async fn run(
     let reported = engine.clone();
     let on_unauthorized: OnUnauthorized =
         Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
+    let logins = PendingLogins::new(store.clone(), catalog);
     let router = sync::router(
         store.clone(),
         on_unauthorized,
         clusters.settled(),
         metrics.clone(),
         shutdown.clone(),
-    );
+    )
+    .merge(logins.router());
     let answering = listen::serve(socket, router, listen::SOCKET, shutdown.clone());
     let mut answering = tokio::spawn(answering);
     let mut refreshing = tokio::spawn({
         let shutdown = shutdown.clone();
         async move { engine.run(shutdown).await }
+    });
+    let mut awaiting = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { logins.run(shutdown).await }
     });
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 
@@ -97,6 +104,7 @@ pub async fn run(
         () = stops.next() => Ok(()),
         ended = &mut answering => Err(Error::from(format!("the socket ended on its own: {ended:?}"))),
         ended = &mut refreshing => Err(Error::from(format!("the refresh engine ended on its own: {ended:?}"))),
+        ended = &mut awaiting => Err(Error::from(format!("the pending logins ended on their own: {ended:?}"))),
         () = store.watch() => Ok(()),
         () = store.keep_mark(&state) => Ok(()),
         () = clusters.follow(&store) => Ok(()),
@@ -112,6 +120,11 @@ pub async fn run(
             && let Err(error) = refreshing.await
         {
             tracing::error!(%error, "the refresh engine did not stop in order");
+        }
+        if !awaiting.is_finished()
+            && let Err(error) = awaiting.await
+        {
+            tracing::error!(%error, "the pending logins did not stop in order");
         }
         if !answering.is_finished() && timeout(ANSWERING_LIMIT, answering).await.is_err() {
             tracing::warn!("a caller on the socket kept its connection; cut it off");
@@ -191,13 +204,10 @@ impl Stops {
     }
 }
 
-/// Says which accounts nobody can use because their platform is off, their login has ended or they are dead.
+/// Says which accounts nobody can use because their platform is off or they are dead. Of those whose login has ended,
+/// [`PendingLogins`] says it.
 async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> Result<(), Error> {
     for account in store.accounts().await? {
-        if account.status == Status::NeedsLogin {
-            let cure = login_command(&account.platform, &account.name);
-            tracing::warn!(account = account.name, cure, "an account needs a new login");
-        }
         if account.status == Status::Dead {
             let cure = enable_command(&account.name);
             tracing::warn!(

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Caller, Stack,
     caller::{chat_body, messages_body, responses_body},
+    eventually, holds,
     refresher::Refresher,
     run,
     sim::Sim,
@@ -23,6 +24,8 @@ const MISPLACED_KEY: &str = "lk_canary-MISPLACED-0b7e6f1a2c9d4853";
 const BROKEN_TOKEN: &str = "eyJhbGciOiJub25lIn0.canary-BROKEN-3f8e2d1c0b9a48.x";
 const BROKEN_REFRESH: &str = "rt_canary-BROKEN-REFRESH-6c5d4e3f2a1b09";
 const PASTED_CODE: &str = "ac_canary-PASTED-7a8b9c0d1e2f3a4b5c6d";
+/// Another user of the platform.
+const BOB: &str = "bob@example.com";
 /// What callers ask is theirs: it is in no log.
 const PROMPT: &str = "canary-PROMPT-what-the-caller-asked-2e7d";
 const ECHOED: &str = "rt_canary-ECHOED-by-the-token-endpoint-4f";
@@ -36,8 +39,11 @@ fn no_secret_shows_up_anywhere() {
             sim.add_api_key("openai", OPENAI_KEY, "openai-key").await;
             sim.add_api_key("anthropic", ANTHROPIC_KEY, "anthropic-key")
                 .await;
-            sim.add_user(ALICE, std::time::Duration::from_secs(3600))
-                .await;
+            sim.redirect_to(0).await;
+            for email in [ALICE, BOB] {
+                sim.add_user(email, std::time::Duration::from_secs(3600))
+                    .await;
+            }
             refresher.add_api_key("paid", "openai", OPENAI_KEY).await;
             refresher
                 .add_api_key("claude", "anthropic", ANTHROPIC_KEY)
@@ -51,9 +57,10 @@ fn no_secret_shows_up_anywhere() {
         let caller = stack.caller("team").await;
         let mut secrets = sealing_key(&stack);
         stack.refresher.run(&["refresh", ALICE], "").await;
-        let answers = requests(&stack, &caller).await;
+        let mut answers = requests(&stack, &caller).await;
         commands(&stack.sim, &stack.refresher, &stack.folder).await;
         token_endpoint_errors(&stack).await;
+        answers += &pending_logins(&stack).await;
         let pages = admin_pages(&stack).await;
         secrets.extend(sealing_key(&stack));
         secrets.extend(planted_and_made(&stack, &caller).await);
@@ -220,6 +227,29 @@ async fn token_endpoint_errors(stack: &Stack<Refresher>) {
     );
 }
 
+/// Opens the URL of the login that ended, as somebody else and as Alice. Returns what the browser showed.
+async fn pending_logins(stack: &Stack<Refresher>) -> String {
+    let (mut pages, mut last) = (String::new(), Value::Null);
+    for email in [BOB, ALICE] {
+        let limit = std::time::Duration::from_secs(10);
+        let url = eventually("there is a URL", limit, async || {
+            let account = stack.refresher.account(ALICE).await;
+            let url = &account["login_url"];
+            holds(url.is_string() && *url != last, || account.to_string()).map(|()| url.clone())
+        })
+        .await;
+        stack.refresher.run(&["status"], "").await;
+        let address = stack
+            .sim
+            .authorize(url.as_str().expect("a URL"), email)
+            .await;
+        pages += &format!("{:?}\n", stack.sim.browse(&address).await);
+        last = url;
+    }
+    assert_eq!(stack.refresher.account(ALICE).await["status"], "active");
+    pages
+}
+
 async fn admin_pages(stack: &Stack<Refresher>) -> String {
     let mut pages = String::new();
     for page in [
@@ -277,6 +307,9 @@ async fn planted_and_made(stack: &Stack<Refresher>, caller: &Caller) -> BTreeSet
             let words = body.split(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)));
             let tokens = words.filter(|word| word.starts_with("rt_") || word.starts_with("ac_"));
             secrets.extend(tokens.map(str::to_owned));
+            let mut fields = body.split('&').filter_map(|field| field.split_once('='));
+            let verifier = fields.find(|(name, _)| *name == "code_verifier");
+            secrets.extend(verifier.map(|(_, verifier)| verifier.to_owned()));
         }
     }
     secrets

@@ -28,6 +28,9 @@ mod faults;
 /// Tokens are refreshed in time, once, and survive crashes and bad token endpoints.
 mod credential_life;
 
+/// Logins that ended are renewed by opening a URL.
+mod pending_logins;
+
 /// What is at rest survives crashes and a full disk, and is refused where it is not as it should be.
 mod store;
 

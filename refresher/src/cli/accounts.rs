@@ -249,6 +249,7 @@ async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
             ],
             &rows,
         ))?;
+        status::print_logins(&views)?;
     }
     Ok(())
 }

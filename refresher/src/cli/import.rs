@@ -11,6 +11,7 @@ use super::output::print;
 use super::{Context, Error, login};
 use crate::credential::Credential;
 use crate::import::codex::{self, Imported};
+use crate::oauth::claims::IDENTITY;
 use crate::oauth::exchange::{self, require_vars};
 use crate::platform::Profile;
 use crate::refresh::clock::{Clock, SystemClock};
@@ -20,8 +21,6 @@ use crate::store::{NewAccount, Status};
 const CODEX: &str = "codex";
 /// The platform of the API keys that Codex CLI stores.
 const OPENAI: &str = "openai";
-/// The variable that a personal access token does not carry.
-const ACCOUNT_ID: &str = "account_id";
 
 /// Whose file.
 #[derive(Debug, Subcommand)]
@@ -90,7 +89,7 @@ impl Codex {
         let accounts = context.store.accounts().await?;
         let newer = accounts.iter().find(|account| {
             account.platform == CODEX
-                && account.vars.get(ACCOUNT_ID) == found.vars.get(ACCOUNT_ID)
+                && account.vars.get(IDENTITY) == found.vars.get(IDENTITY)
                 && account.status != Status::NeedsLogin
                 && account.expires_at >= found.expires_at
         });
@@ -115,12 +114,12 @@ impl Codex {
         let vars: BTreeMap<String, String> = self
             .account_id
             .iter()
-            .map(|id| (ACCOUNT_ID.to_owned(), id.clone()))
+            .map(|id| (IDENTITY.to_owned(), id.clone()))
             .collect();
         if profile
             .required_vars()
             .into_iter()
-            .any(|name| name == ACCOUNT_ID)
+            .any(|name| name == IDENTITY)
             && vars.is_empty()
         {
             return Err(format!(

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::time::Duration;
 
 use clap::Args;
 use jiff::civil::Date;
@@ -13,7 +12,7 @@ use latchkey::limit::settle::{Others, Said};
 use latchkey::limit::{Subject, SubjectKind};
 use serde_json::{Value, json};
 
-use super::{Context, Error};
+use super::{Context, Error, daemon};
 use crate::limits::Sums;
 use crate::limits::day::Zone;
 use crate::refresh::clock::UnixMillis;
@@ -21,8 +20,6 @@ use crate::store::{KeyTerms, LimitChanges, LimitSettings};
 
 /// The largest limit: far above what a platform could deliver, and exact in every JSON reader.
 const MAX_LIMIT: u64 = 1_000_000_000_000_000;
-/// How long a running `serve` may take to say what is used.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// A number, or the word that takes a limit off.
 type Setting<T> = Option<T>;
@@ -150,10 +147,7 @@ impl Use {
     /// # Errors
     /// If the store fails.
     pub async fn of(context: &Context, now: UnixMillis) -> Result<Use, Error> {
-        let asked = match context.state.is_served() {
-            true => ask(&context.state.socket()).await,
-            false => None,
-        };
+        let asked: Option<Others> = daemon::ask(&context.state, "/counts").await;
         let live = asked.is_some();
         let all = match asked {
             Some(all) => all,
@@ -230,26 +224,6 @@ impl Use {
         });
         limits
     }
-}
-
-/// What the `serve` behind `socket` says; none where it does not.
-async fn ask(socket: &std::path::Path) -> Option<Others> {
-    // No TLS is spoken on the socket, but there is no client without.
-    let tls = rustls::ClientConfig::builder_with_provider(
-        rustls::crypto::ring::default_provider().into(),
-    )
-    .with_safe_default_protocol_versions()
-    .ok()?
-    .with_root_certificates(rustls::RootCertStore::empty())
-    .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .unix_socket(socket)
-        .timeout(ASK_LIMIT)
-        .build()
-        .ok()?;
-    let answer = client.get("http://refresher/counts").send().await.ok()?;
-    answer.error_for_status().ok()?.json().await.ok()
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use oauth2::{CsrfToken, PkceCodeVerifier, RedirectUrl};
 use reqwest::Url;
 
 use super::output::{print, relative};
-use super::{Context, Error};
+use super::{Context, Error, daemon};
 use crate::credential::Credential;
 use crate::oauth::api_key::api_key;
 use crate::oauth::authorize::Authorization;
-use crate::oauth::callback::{LOGIN_LIMIT, Listener};
+use crate::oauth::callback::{self, LOGIN_LIMIT, Listener};
+use crate::oauth::claims::{EMAIL, IDENTITY};
 use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::HttpClient;
 use crate::oauth::redirect::{QUERY_LIMIT, Returned, read_pasted};
@@ -21,10 +22,6 @@ use crate::platform::{OAuth, Profile};
 use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{Account, NewAccount, Saved};
 
-/// The variable that tells one account at a platform from another.
-const IDENTITY: &str = "account_id";
-/// The variable that an account is named after.
-const EMAIL: &str = "email";
 /// Where a key from `--api-key` is an account: the exchange is OpenAI's own.
 const API_KEY_PLATFORM: &str = "openai";
 
@@ -90,7 +87,7 @@ impl Flow<'_> {
             .login
             .port
             .map_or_else(|| self.oauth.redirect_ports.clone(), |port| vec![port]);
-        let listener = Listener::bind(&ports).await?;
+        let listener = self.listen(&ports).await?;
         let Authorization {
             url,
             redirect_uri,
@@ -110,6 +107,20 @@ impl Flow<'_> {
         listener
             .receive(&self.oauth.redirect_path, state, finish)
             .await?
+    }
+
+    /// A running `serve` gives its port up to us if there is no other.
+    async fn listen(&self, ports: &[u16]) -> Result<Listener, callback::Error> {
+        match Listener::bind(ports).await {
+            Err(taken @ callback::Error::Ports { .. }) => {
+                if daemon::yield_port(&self.context.state, &self.profile.id).await {
+                    Listener::bind(ports).await
+                } else {
+                    Err(taken)
+                }
+            }
+            bound => bound,
+        }
     }
 
     async fn by_paste(&self) -> Result<(), Error> {
@@ -320,12 +331,6 @@ fn open_browser(url: &Url) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::CredentialKind;
-    use crate::id::AccountId;
-    use latchkey::snapshot::Models;
-
-    use crate::refresh::clock::UnixMillis;
-    use crate::store::Status;
 
     fn vars(identity: Option<&str>) -> BTreeMap<String, String> {
         let identity = identity.map(|identity| (IDENTITY.to_owned(), identity.to_owned()));
@@ -336,23 +341,7 @@ mod tests {
     }
 
     fn account(name: &str, platform: &str, identity: Option<&str>) -> Account {
-        Account {
-            id: AccountId::random(),
-            name: name.into(),
-            platform: platform.into(),
-            kind: CredentialKind::OAuth,
-            status: Status::NeedsLogin,
-            reason: None,
-            vars: vars(identity),
-            generation: 1,
-            issued_at: UnixMillis(0),
-            expires_at: None,
-            failures: 0,
-            retry_at: None,
-            models: Models::default(),
-            limits: Default::default(),
-            revision: 1,
-        }
+        Account::example(name, platform, vars(identity))
     }
 
     fn named(

@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints. Decisions are made elsewhere.
 
 pub mod accounts;
+mod daemon;
 pub mod import;
 pub mod keys;
 pub mod limit_flags;

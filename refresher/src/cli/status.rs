@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::limit_flags::Use;
 use super::output::{print, print_json, relative, table};
-use super::{Context, Error};
+use super::{Context, Error, daemon};
 use crate::credential::CredentialKind;
+use crate::pending_logins::LoginUrl;
 use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::refresh::{enable_command, login_command};
@@ -52,6 +53,11 @@ pub struct View {
     pub models: Models,
     /// Why it is as it is.
     pub reason: Option<String>,
+    /// If it needs a login and `serve` waits for one: the URL to open in a browser.
+    pub login_url: Option<String>,
+    /// The port on this machine that the browser comes back to then.
+    #[serde(skip)]
+    pub login_port: Option<u16>,
     /// Counts its credentials.
     pub generation: u64,
     /// When the access token expires.
@@ -123,6 +129,7 @@ impl View {
         health: Health,
         pools: &[Pool],
         used: &Use,
+        login: Option<&LoginUrl>,
         platform_is_on: bool,
         now: UnixMillis,
     ) -> View {
@@ -164,6 +171,8 @@ impl View {
             status: account.status,
             models: account.models,
             reason,
+            login_url: login.map(|login| login.url.clone()),
+            login_port: login.map(|login| login.port),
             generation: account.generation,
             expires_at: account.expires_at.map(|time| time.0),
             next_refresh_at: next.map(|time| time.0),
@@ -229,18 +238,44 @@ pub async fn accounts(context: &Context) -> Result<Vec<View>, Error> {
     let pools = context.store.pools().await?;
     let used = Use::of(context, now).await?;
     let mut health = context.store.health().await?;
+    let accounts = context.store.accounts().await?;
+    let needs_login = |account: &Account| account.status == Status::NeedsLogin;
+    let logins: Option<Vec<LoginUrl>> = match accounts.iter().any(needs_login) {
+        true => daemon::ask(&context.state, "/logins").await,
+        false => None,
+    };
     let view = |account: Account| {
         let platform_is_on = context.catalog.usable(&account.platform).is_ok();
         let health = health.remove(account.id.as_str()).unwrap_or_default();
-        View::new(account, health, &pools, &used, platform_is_on, now)
+        let mut logins = logins.iter().flatten();
+        let login = logins.find(|login| login.account == account.id.as_str());
+        let login = login.filter(|_| needs_login(&account));
+        View::new(account, health, &pools, &used, login, platform_is_on, now)
     };
-    Ok(context
-        .store
-        .accounts()
-        .await?
-        .into_iter()
-        .map(view)
-        .collect())
+    Ok(accounts.into_iter().map(view).collect())
+}
+
+/// Says how to log in the accounts that need it.
+///
+/// # Errors
+/// If standard output is gone.
+pub fn print_logins(accounts: &[View]) -> std::io::Result<()> {
+    for view in accounts {
+        if view.status != Status::NeedsLogin {
+            continue;
+        }
+        let (name, cure) = (&view.name, login_command(&view.platform, &view.name));
+        print(&match (&view.login_url, view.login_port) {
+            (Some(url), Some(port)) => format!(
+                "\n{name} needs a new login. Open this URL in a browser on this machine:\n\n{url}\n\n  For a browser on \
+                 another machine, first run there: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE\n  Or run here: {cure} --paste\n"
+            ),
+            _ => format!(
+                "\n{name} needs a new login: {cure}\n  It prints the URL to open. For a browser on another machine, add --paste.\n"
+            ),
+        })?;
+    }
+    Ok(())
 }
 
 impl Show {
@@ -315,19 +350,13 @@ impl Show {
         if !quotas.is_empty() {
             print(&format!("\n{}", table(["ACCOUNT", "QUOTA"], &quotas)))?;
         }
-        for view in &accounts {
+        print_logins(&accounts)?;
+        for view in accounts.iter().filter(|view| view.status == Status::Dead) {
             let (name, platform) = (&view.name, &view.platform);
-            match view.status {
-                Status::NeedsLogin => print(&format!(
-                    "\n{name} needs a new login: {}\n  It prints the URL to open. For a browser on another machine, add --paste.\n",
-                    login_command(platform, name)
-                ))?,
-                Status::Dead => print(&format!(
-                    "\n{name} is dead: see to it at {platform}, then run: {}\n",
-                    enable_command(name)
-                ))?,
-                Status::Active | Status::Disabled => {}
-            }
+            print(&format!(
+                "\n{name} is dead: see to it at {platform}, then run: {}\n",
+                enable_command(name)
+            ))?;
         }
         Ok(())
     }

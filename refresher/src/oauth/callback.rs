@@ -1,9 +1,11 @@
-//! The loopback listener that a browser comes back to (RFC 8252 §7.3): 127.0.0.1, one path, one use, ten minutes.
+//! The loopback listener that a browser comes back to (RFC 8252 §7.3): 127.0.0.1 and one path.
 //!
-//! Whoever does not know this login's state is refused and the login goes on waiting, so that another page or program
-//! on this machine can neither finish it nor spoil it. The right state is taken once, whatever comes of it.
+//! Whoever does not know the state of a login that waits is refused and the login goes on waiting, so that another page
+//! or program on this machine can neither finish it nor spoil it. A state is taken once, whatever comes of it.
+//!
+//! `refresher login` waits for one state, ten minutes long ([`Listener::receive`]); `serve` for those of its pending
+//! logins ([`Listener::open`]).
 
-use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,9 +17,12 @@ use axum::response::{Html, IntoResponse, Response};
 use oauth2::CsrfToken;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::redirect::{self, Refused, Returned};
+use crate::listen;
 
 /// How long a person has to log in.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -115,39 +120,107 @@ impl Listener {
         F: Future<Output = Result<T, E>>,
     {
         let (arrived, arrival) = oneshot::channel();
-        let desk = Arc::new(Desk {
-            port: self.port,
-            path: path.to_owned(),
-            state,
-            arrived: Mutex::new(Some(arrived)),
+        let arrived = Mutex::new(Some(arrived));
+        let open = self.open(path, move |query| {
+            let returned = redirect::read(query, &state)?;
+            let taken = arrived
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            let arrived = taken.ok_or(NotAdmitted::Used)?;
+            let (ending, ended) = oneshot::channel();
+            let _ = arrived.send(Arrival { returned, ending });
+            Ok(ended)
         });
-        let (close, closing) = oneshot::channel::<Infallible>();
-        let router = Router::new().fallback(receive).with_state(desk);
-        let server = axum::serve(self.socket, router).with_graceful_shutdown(async move {
-            let _ = closing.await;
-        });
-        let server = tokio::spawn(server.into_future());
         let arrival = timeout(LOGIN_LIMIT, arrival).await;
         let outcome = match arrival {
             Ok(Ok(Arrival { returned, ending })) => {
                 let finished = finish(returned).await;
-                let page = finished.as_ref().map_or_else(
-                    |error| Ending::Failure(error.to_string()),
-                    |_| Ending::Success,
-                );
                 // The browser may have gone away; the login counts all the same.
-                let _ = ending.send(page);
+                let _ = ending.send(Ending::of(&finished));
                 Ok(finished)
             }
             Ok(Err(_)) => Err(Error::Stopped("it dropped the login".into())),
             Err(_) => Err(Error::TimedOut),
         };
-        drop(close);
-        let abort = server.abort_handle();
-        if timeout(CLOSE_LIMIT, server).await.is_err() {
+        open.close().await;
+        outcome
+    }
+
+    /// Answers browsers until closed or dropped: `admit` is asked about the query of each redirect to `path`.
+    pub fn open(
+        self,
+        path: &str,
+        admit: impl Fn(&str) -> Result<oneshot::Receiver<Ending>, NotAdmitted> + Send + Sync + 'static,
+    ) -> Open {
+        let port = self.port;
+        let desk = Arc::new(Desk {
+            port,
+            path: path.to_owned(),
+            admit: Box::new(admit),
+        });
+        let router = Router::new().fallback(receive).with_state(desk);
+        let close = CancellationToken::new();
+        let server = listen::serve(self.socket, router, listen::LOGINS, close.clone());
+        Open {
+            port,
+            close: close.drop_guard(),
+            server: tokio::spawn(server),
+        }
+    }
+}
+
+/// A listener that answers browsers. Dropped, it takes no more of them; what it said already still gets out.
+#[derive(Debug)]
+pub struct Open {
+    port: u16,
+    close: DropGuard,
+    server: JoinHandle<()>,
+}
+
+impl Open {
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets the last page out, at most for [`CLOSE_LIMIT`]. The port is free then.
+    pub async fn close(self) {
+        drop(self.close);
+        let abort = self.server.abort_handle();
+        if timeout(CLOSE_LIMIT, self.server).await.is_err() {
             abort.abort();
         }
-        outcome
+    }
+}
+
+/// Why a redirect was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// It is no answer to a login that waits here.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Its state was taken before.
+    #[error("This login has been used already.")]
+    Used,
+}
+
+impl NotAdmitted {
+    fn status(self) -> StatusCode {
+        match self {
+            NotAdmitted::Refused(_) => StatusCode::BAD_REQUEST,
+            NotAdmitted::Used => StatusCode::GONE,
+        }
+    }
+}
+
+impl Ending {
+    /// What the last page says of `finished`.
+    pub fn of<T, E: std::fmt::Display>(finished: &Result<T, E>) -> Ending {
+        match finished {
+            Ok(_) => Ending::Success,
+            Err(error) => Ending::Failure(error.to_string()),
+        }
     }
 }
 
@@ -157,12 +230,13 @@ struct Arrival {
     ending: oneshot::Sender<Ending>,
 }
 
+/// Takes the query of a redirect; what is to be told to the browser will come through the receiver.
+type Admit = dyn Fn(&str) -> Result<oneshot::Receiver<Ending>, NotAdmitted> + Send + Sync;
+
 struct Desk {
     port: u16,
     path: String,
-    state: CsrfToken,
-    /// Taken by the one redirect that counts.
-    arrived: Mutex<Option<oneshot::Sender<Arrival>>>,
+    admit: Box<Admit>,
 }
 
 async fn receive(State(desk): State<Arc<Desk>>, request: Request) -> Response {
@@ -215,18 +289,8 @@ impl Desk {
                 "A browser comes here with GET.".into(),
             ));
         }
-        let returned = redirect::read(request.uri().query().unwrap_or_default(), &self.state)
-            .map_err(|refused: Refused| (StatusCode::BAD_REQUEST, refused.to_string()))?;
-        let taken = self
-            .arrived
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let arrived =
-            taken.ok_or((StatusCode::GONE, "This login has been used already.".into()))?;
-        let (ending, ended) = oneshot::channel();
-        let _ = arrived.send(Arrival { returned, ending });
-        Ok(ended)
+        let query = request.uri().query().unwrap_or_default();
+        (self.admit)(query).map_err(|refused| (refused.status(), refused.to_string()))
     }
 }
 

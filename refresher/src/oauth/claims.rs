@@ -16,6 +16,10 @@ use crate::refresh::clock::UnixMillis;
 pub const TOKEN_LIMIT: usize = 64 * 1024;
 /// Bytes of one claim: it may become a header value.
 pub const CLAIM_LIMIT: usize = 1024;
+/// The var that tells one account at a platform from another: at OpenAI the ChatGPT account, which is a workspace.
+pub const IDENTITY: &str = "account_id";
+/// The var that says who logged in, and that an account is named after.
+pub const EMAIL: &str = "email";
 /// 9999-12-31T23:59:59Z in Unix seconds; an `exp` past it is not a date.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 

@@ -93,6 +93,30 @@ pub struct Account {
     pub revision: u64,
 }
 
+#[cfg(test)]
+impl Account {
+    /// An account whose login has ended, for tests.
+    pub fn example(name: &str, platform: &str, vars: BTreeMap<String, String>) -> Account {
+        Account {
+            id: AccountId::random(),
+            name: name.into(),
+            platform: platform.into(),
+            kind: CredentialKind::OAuth,
+            status: Status::NeedsLogin,
+            reason: None,
+            vars,
+            generation: 1,
+            issued_at: UnixMillis(0),
+            expires_at: None,
+            failures: 0,
+            retry_at: None,
+            models: Models::default(),
+            limits: LimitSettings::default(),
+            revision: 1,
+        }
+    }
+}
+
 /// An account to be saved.
 #[derive(Debug)]
 pub struct NewAccount<'a> {
@@ -154,6 +178,34 @@ impl Store {
         };
         change.commit().await?;
         Ok(saved)
+    }
+
+    /// Gives an account that needs a login its new one. False, and nothing changed, if there is no such account, it needs
+    /// none any more, or its credential is not that of `generation`.
+    ///
+    /// # Errors
+    /// If something in it cannot go into a header.
+    pub async fn renew_login(
+        &self,
+        id: &AccountId,
+        generation: u64,
+        new: NewAccount<'_>,
+        now: UnixMillis,
+    ) -> Result<bool> {
+        check_fit(&new)?;
+        let mut change = self.change().await?;
+        match find(change.sql(), id.as_str()).await? {
+            Some(old)
+                if old.id == *id
+                    && old.generation == generation
+                    && old.status == Status::NeedsLogin =>
+            {
+                renew_account(&mut change, &old, &new, now).await?;
+            }
+            _ => return Ok(false),
+        }
+        change.commit().await?;
+        Ok(true)
     }
 
     /// Every account, in order of name.

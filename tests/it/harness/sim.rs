@@ -91,6 +91,17 @@ impl Sim {
         self.ask(Method::POST, "/users", user).await;
     }
 
+    /// Has logins at the platform come back to `port` alone; 0 is any that is free.
+    pub async fn redirect_to(&self, port: u16) {
+        let any = json!({"any_redirect_port": true});
+        self.ask(Method::POST, "/settings", any).await;
+        let profile = self.platforms_dir.join("codex.toml");
+        let text = std::fs::read_to_string(&profile).expect("the profile");
+        let ports = format!("[oauth]\nredirect_ports = [{port}]");
+        let text = text.replace("[oauth]", &ports);
+        std::fs::write(profile, text).expect("written");
+    }
+
     /// What a user's browser does with an authorization URL: returns the address that it ends at.
     pub async fn authorize(&self, url: &str, email: &str) -> String {
         let answer = self
@@ -102,6 +113,13 @@ impl Sim {
         let location = answer.headers().get("location");
         let location = location.unwrap_or_else(|| panic!("not sent back: {answer:?}"));
         location.to_str().expect("a URL").to_owned()
+    }
+
+    /// What the browser shows at the address that it was sent to: the status and the page.
+    pub async fn browse(&self, address: &str) -> (u16, String) {
+        let answer = self.http.get(address).send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.text().await.expect("a page"))
     }
 
     /// Logs a user in, as Codex CLI would.

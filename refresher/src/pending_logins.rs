@@ -1,0 +1,506 @@
+//! Logins that wait for a person. While `serve` runs, each account whose login has ended has an authorization URL: in
+//! the log when it is made, and on the socket for `status`. Opening it in a browser completes the login.
+//!
+//! A URL is the work of [`Authorization`], as that of `refresher login` is; its verifier is here alone. The browser comes
+//! back to a listener on one of the profile's ports, one for all logins at a platform, open only while one of them waits.
+//! A login counts only if it is of the account that it is for: whoever read the URL in a log can log in as themselves,
+//! and that must not get into somebody else's account.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Json, Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use oauth2::url;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::credential::Credential;
+use crate::id::AccountId;
+use crate::oauth::authorize::Authorization;
+use crate::oauth::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
+use crate::oauth::claims::{EMAIL, IDENTITY};
+use crate::oauth::exchange::{self, exchange};
+use crate::oauth::http::{self, HttpClient};
+use crate::oauth::redirect::{self, Denial, Refused, Returned};
+use crate::platform::{Catalog, OAuth, Profile, catalog};
+use crate::refresh::clock::{Clock, SystemClock};
+use crate::refresh::login_command;
+use crate::store::{self, Account, NewAccount, Status, Store};
+
+/// The most logins that wait at a time; the accounts beyond get theirs as others finish.
+pub const PENDING_LIMIT: usize = 64;
+/// How long a URL may be used. A new one is made then, and logged.
+pub const URL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often a port that was taken is tried again.
+const PORT_PAUSE: Duration = Duration::from_secs(15);
+/// The pause after a failure of the store.
+const HICCUP: Duration = Duration::from_secs(1);
+/// The longest sleep between two looks.
+const SLEEP_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// How long a shutdown waits for logins whose code is being redeemed: a call and its saving.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(35);
+
+/// See the module's documentation. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct PendingLogins {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    catalog: Catalog,
+    board: Mutex<Board>,
+    /// The listeners, by platform.
+    doors: tokio::sync::Mutex<HashMap<String, Open>>,
+    wake: Notify,
+    tasks: TaskTracker,
+}
+
+/// Which logins wait.
+#[derive(Debug, Default)]
+struct Board {
+    waiting: BTreeMap<AccountId, Pending>,
+    /// The accounts whose login is being completed, and their platforms.
+    finishing: HashMap<AccountId, String>,
+    /// Until when a platform's port is somebody else's.
+    yielded: HashMap<String, Instant>,
+    /// The generations of accounts of which it was said that there is no URL.
+    told: HashSet<(AccountId, u64)>,
+}
+
+/// A login that waits.
+#[derive(Debug)]
+struct Pending {
+    account: Account,
+    authorization: Authorization,
+    port: u16,
+    lapses_at: Instant,
+}
+
+/// Why an account has no URL.
+#[derive(Debug, thiserror::Error)]
+enum NoUrl {
+    #[error(transparent)]
+    Platform(#[from] catalog::Error),
+    #[error("its platform has no login with a URL")]
+    NoFlow,
+    #[error("nothing tells its account at the platform from others, so its name must: --name")]
+    Nameless,
+    #[error(transparent)]
+    Ports(#[from] callback::Error),
+    #[error("the port was given to a `refresher login`")]
+    Yielded,
+    #[error("{PENDING_LIMIT} logins wait already")]
+    Full,
+    #[error("[oauth] of its platform makes no URL: {0}")]
+    Url(#[from] url::ParseError),
+}
+
+/// Why a login that came back does not count. Its URL is used up; there is a new one.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    #[error(transparent)]
+    Platform(#[from] catalog::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    #[error(transparent)]
+    Exchange(#[from] exchange::Error),
+    #[error(
+        "expected a login of {expected}, found one of {found}; nothing was changed. Open the new URL (`refresher status` \
+         shows it) and log in there as the right user in the right workspace; or add this login as an account of its \
+         own: refresher login {platform}"
+    )]
+    OtherAccount {
+        expected: String,
+        found: String,
+        platform: String,
+    },
+    #[error("the account was removed or has another login by now; nothing was changed")]
+    Overtaken,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// A URL to open, as the socket tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginUrl {
+    /// The account's id.
+    pub account: String,
+    /// What to open in a browser.
+    pub url: String,
+    /// The port on this machine that the browser comes back to.
+    pub port: u16,
+}
+
+impl PendingLogins {
+    /// None wait yet: [`PendingLogins::run`] makes them.
+    pub fn new(store: Store, catalog: Catalog) -> PendingLogins {
+        PendingLogins {
+            shared: Arc::new(Shared {
+                store,
+                catalog,
+                board: Mutex::default(),
+                doors: tokio::sync::Mutex::default(),
+                wake: Notify::new(),
+                tasks: TaskTracker::new(),
+            }),
+        }
+    }
+
+    /// What commands ask on the socket: `GET /logins`, the URLs, and `POST /logins/PLATFORM/yield`, the port.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/logins", get(urls))
+            .route("/logins/{platform}/yield", post(yield_port))
+            .with_state(self.clone())
+    }
+
+    /// Keeps a URL for each account that needs a login, until `shutdown`; then waits for those whose code is being
+    /// redeemed.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let shared = &self.shared;
+        let mut revisions = shared.store.revisions();
+        while !shutdown.is_cancelled() {
+            // Before the look: what changes during it wakes us.
+            revisions.mark_unchanged();
+            let (pause, seen) = self.look().await;
+            let news = async {
+                // Most news is of accounts' health.
+                while revisions.changed().await.is_ok()
+                    && shared.store.accounts_revision().await.ok() == seen
+                {}
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = shared.wake.notified() => {}
+                () = news => {}
+                () = sleep(pause) => {}
+            }
+        }
+        // Those that are being completed have their page to show yet.
+        shared.tasks.close();
+        if timeout(SHUTDOWN_LIMIT, shared.tasks.wait()).await.is_err() {
+            warn!("shutting down while a login is completed; it has to be done again");
+        }
+        for (_, door) in shared.doors.lock().await.drain() {
+            door.close().await;
+        }
+    }
+
+    /// Makes what lacks and drops what is of no use any more. How long until the next look, unless something happens,
+    /// and the revision of the accounts that it saw.
+    async fn look(&self) -> (Duration, Option<u64>) {
+        let shared = &self.shared;
+        let seen = shared.store.accounts_revision().await.ok();
+        let mut wanted = match shared.store.accounts().await {
+            Ok(accounts) => accounts,
+            Err(error) => {
+                warn!(%error, "cannot read which accounts need a login");
+                return (HICCUP, None);
+            }
+        };
+        wanted.retain(|account| account.status == Status::NeedsLogin);
+        let mut doors = shared.doors.lock().await;
+        let now = Instant::now();
+        let lacking = lock(&shared.board).renew(&wanted, now);
+        for account in lacking {
+            if let Err(why) = self.begin(&account, &mut doors, now).await {
+                let told = lock(&shared.board)
+                    .told
+                    .insert((account.id, account.generation));
+                if told {
+                    let cure = login_command(&account.platform, &account.name);
+                    warn!(account = account.name, %why, cure, "an account needs a new login");
+                }
+            }
+        }
+        let board = lock(&shared.board);
+        doors.retain(|platform, _| board.is_in_use(platform));
+        (board.pause(now), seen)
+    }
+
+    /// Makes a URL for an account, and the listener that its browser comes back to, and logs it.
+    async fn begin(
+        &self,
+        account: &Account,
+        doors: &mut HashMap<String, Open>,
+        now: Instant,
+    ) -> Result<(), NoUrl> {
+        let (platform, shared) = (&account.platform, &self.shared);
+        let oauth = code_flow(shared.catalog.usable(platform)?)?;
+        if !account.vars.contains_key(IDENTITY) {
+            return Err(NoUrl::Nameless);
+        }
+        lock(&shared.board).has_room_at(platform, now)?;
+        let port = match doors.get(platform) {
+            Some(door) => door.port(),
+            None => {
+                let listener = Listener::bind(&oauth.redirect_ports).await?;
+                let (logins, at) = (self.clone(), platform.clone());
+                let door =
+                    listener.open(&oauth.redirect_path, move |query| logins.admit(&at, query));
+                let port = door.port();
+                doors.insert(platform.clone(), door);
+                port
+            }
+        };
+        let authorization = Authorization::start(oauth, port)?;
+        let url = authorization.url.to_string();
+        let pending = Pending {
+            account: account.clone(),
+            authorization,
+            port,
+            lapses_at: now + URL_LIFE,
+        };
+        lock(&shared.board).add(pending);
+        let cure = login_command(platform, &account.name);
+        warn!(
+            account = account.name,
+            url,
+            browser_elsewhere = format!(
+                "run there first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE; or run here: {cure} --paste"
+            ),
+            "an account needs a new login: open the URL in a browser on this machine"
+        );
+        Ok(())
+    }
+
+    /// Takes the redirect of a login that waits. It is completed as a task of its own: a browser that goes away does not
+    /// cut it off.
+    fn admit(&self, platform: &str, query: &str) -> Result<oneshot::Receiver<Ending>, NotAdmitted> {
+        let shared = Arc::clone(&self.shared);
+        let (pending, returned) = lock(&shared.board).take(platform, query, Instant::now())?;
+        let (ending, ended) = oneshot::channel();
+        self.shared.tasks.spawn(async move {
+            let name = pending.account.name.clone();
+            let id = pending.account.id.clone();
+            let finished = shared.finish(pending, returned).await;
+            match &finished {
+                Ok(()) => info!(account = name, "logged in again"),
+                Err(problem) => {
+                    warn!(account = name, %problem, "a login came back and does not count")
+                }
+            }
+            let _ = ending.send(Ending::of(&finished));
+            lock(&shared.board).finishing.remove(&id);
+            shared.wake.notify_one();
+        });
+        Ok(ended)
+    }
+}
+
+impl Shared {
+    /// Redeems the code, and gives the account its new login if it is its own.
+    async fn finish(&self, pending: Pending, returned: Returned) -> Result<(), Error> {
+        let Pending {
+            account,
+            authorization,
+            ..
+        } = pending;
+        let code = match returned {
+            Returned::Code(code) => code,
+            Returned::Denied(denial) => return Err(denial.into()),
+        };
+        let profile = self.catalog.usable(&account.platform)?;
+        let oauth = profile
+            .oauth
+            .as_ref()
+            .ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
+        let http = HttpClient::for_platform(oauth)?;
+        let now = SystemClock.now();
+        let Authorization {
+            redirect_uri,
+            verifier,
+            ..
+        } = authorization;
+        let login = exchange(&http, profile, &code, &redirect_uri, &verifier, now).await?;
+        require_same(&account, &login.vars)?;
+        let new = NewAccount {
+            name: &account.name,
+            platform: &account.platform,
+            credential: Credential::OAuth(login.tokens),
+            vars: login.vars,
+            expires_at: login.expires_at,
+        };
+        if self
+            .store
+            .renew_login(&account.id, account.generation, new, now)
+            .await?
+        {
+            Ok(())
+        } else {
+            Err(Error::Overtaken)
+        }
+    }
+}
+
+// === impl Board ===
+
+impl Board {
+    /// Drops what lapsed, and what is for another account or generation than those of `wanted`. Those of them that have
+    /// no URL, and none on its way.
+    fn renew(&mut self, wanted: &[Account], now: Instant) -> Vec<Account> {
+        let is_wanted = |id: &AccountId, generation: u64| {
+            let fits = |account: &Account| account.id == *id && account.generation == generation;
+            wanted.iter().any(fits)
+        };
+        self.waiting.retain(|id, pending| {
+            pending.lapses_at > now && is_wanted(id, pending.account.generation)
+        });
+        self.told
+            .retain(|(id, generation)| is_wanted(id, *generation));
+        self.yielded.retain(|_, until| *until > now);
+        let lacks = |account: &&Account| {
+            !self.waiting.contains_key(&account.id) && !self.finishing.contains_key(&account.id)
+        };
+        wanted.iter().filter(lacks).cloned().collect()
+    }
+
+    /// Whether a login at `platform` may begin.
+    fn has_room_at(&self, platform: &str, now: Instant) -> Result<(), NoUrl> {
+        if self.yielded.get(platform).is_some_and(|until| *until > now) {
+            return Err(NoUrl::Yielded);
+        }
+        if self.waiting.len() + self.finishing.len() >= PENDING_LIMIT {
+            return Err(NoUrl::Full);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, pending: Pending) {
+        let account = &pending.account;
+        self.told.remove(&(account.id.clone(), account.generation));
+        self.waiting.insert(account.id.clone(), pending);
+    }
+
+    /// Takes the login at `platform` whose state the query of a redirect carries.
+    fn take(
+        &mut self,
+        platform: &str,
+        query: &str,
+        now: Instant,
+    ) -> Result<(Pending, Returned), Refused> {
+        let mut refused = Refused::ForeignState;
+        let mut found = None;
+        for (id, pending) in &self.waiting {
+            if pending.account.platform != platform || pending.lapses_at <= now {
+                continue;
+            }
+            match redirect::read(query, &pending.authorization.state) {
+                Ok(returned) => found = Some((id.clone(), returned)),
+                Err(Refused::ForeignState) => {}
+                Err(malformed) => refused = malformed,
+            }
+        }
+        let (id, returned) = found.ok_or(refused)?;
+        let pending = self.waiting.remove(&id).ok_or(refused)?;
+        self.finishing.insert(id, platform.to_owned());
+        Ok((pending, returned))
+    }
+
+    fn is_in_use(&self, platform: &str) -> bool {
+        let waits = |pending: &Pending| pending.account.platform == platform;
+        self.waiting.values().any(waits) || self.finishing.values().any(|at| at == platform)
+    }
+
+    /// Gives up the logins that wait at `platform`, until then.
+    fn yield_until(&mut self, platform: &str, until: Instant) {
+        self.waiting
+            .retain(|_, pending| pending.account.platform != platform);
+        self.yielded.insert(platform.to_owned(), until);
+    }
+
+    /// How long until there is something to do without an event.
+    fn pause(&self, now: Instant) -> Duration {
+        let lapse = self.waiting.values().map(|pending| pending.lapses_at);
+        let lapse = lapse.min().map(|at| at.saturating_duration_since(now));
+        let retry = (!self.told.is_empty()).then_some(PORT_PAUSE);
+        [lapse, retry]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(SLEEP_LIMIT)
+    }
+
+    fn urls(&self) -> Vec<LoginUrl> {
+        let url = |(id, pending): (&AccountId, &Pending)| LoginUrl {
+            account: id.to_string(),
+            url: pending.authorization.url.to_string(),
+            port: pending.port,
+        };
+        self.waiting.iter().map(url).collect()
+    }
+}
+
+fn code_flow(profile: &Profile) -> Result<&OAuth, NoUrl> {
+    profile.oauth.as_ref().ok_or(NoUrl::NoFlow)
+}
+
+/// Refuses a login with another identity than the account's, or of another user where both say who it is: members of one
+/// workspace have the same identity.
+fn require_same(account: &Account, found: &BTreeMap<String, String>) -> Result<(), Error> {
+    let is_same = account.vars.get(IDENTITY) == found.get(IDENTITY)
+        && match (account.vars.get(EMAIL), found.get(EMAIL)) {
+            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+            _ => true,
+        };
+    if is_same {
+        return Ok(());
+    }
+    let who = |vars: &BTreeMap<String, String>| {
+        let identity = vars.get(IDENTITY).map_or("(none)", String::as_str);
+        vars.get(EMAIL).map_or_else(
+            || format!("{IDENTITY} {identity}"),
+            |email| format!("{email} ({IDENTITY} {identity})"),
+        )
+    };
+    Err(Error::OtherAccount {
+        expected: who(&account.vars),
+        found: who(found),
+        platform: account.platform.clone(),
+    })
+}
+
+async fn urls(State(logins): State<PendingLogins>) -> Json<Vec<LoginUrl>> {
+    Json(lock(&logins.shared.board).urls())
+}
+
+/// Closes a platform's listener for as long as a `refresher login` waits at most, if it is open.
+async fn yield_port(
+    State(logins): State<PendingLogins>,
+    Path(platform): Path<String>,
+) -> StatusCode {
+    let mut doors = logins.shared.doors.lock().await;
+    let Some(door) = doors.remove(&platform) else {
+        return StatusCode::NOT_FOUND;
+    };
+    lock(&logins.shared.board).yield_until(&platform, Instant::now() + LOGIN_LIMIT);
+    info!(
+        platform,
+        port = door.port(),
+        minutes = LOGIN_LIMIT.as_secs() / 60,
+        "gave a port to a `refresher login`; there are new URLs after it"
+    );
+    door.close().await;
+    logins.shared.wake.notify_one();
+    StatusCode::NO_CONTENT
+}
+
+/// Nothing panics while this lock is held.
+fn lock(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use crate::oauth::authorize::example;
+
+use super::*;
+
+fn account(name: &str, vars: &[(&str, &str)]) -> Account {
+    let var = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Account::example(name, "codex", vars.iter().map(var).collect())
+}
+
+/// Lets logins of `accounts` wait from `now`, at most [`PENDING_LIMIT`] of them, and returns how many do.
+fn begin(board: &mut Board, accounts: &[Account], now: Instant) -> usize {
+    let mut begun = 0;
+    for account in board.renew(accounts, now) {
+        if board.has_room_at(&account.platform, now).is_ok() {
+            begun += 1;
+            board.add(Pending {
+                account,
+                authorization: Authorization::start(&example(), 1455).unwrap(),
+                port: 1455,
+                lapses_at: now + URL_LIFE,
+            });
+        }
+    }
+    begun
+}
+
+/// What the browser of an account's login brings back.
+fn answer(board: &Board, account: &Account) -> String {
+    let state = &board.waiting[&account.id].authorization.state;
+    format!("code=c&state={}", state.secret())
+}
+
+#[test]
+fn a_state_takes_its_own_login_once_and_at_its_own_platform() {
+    let (now, mut board) = (Instant::now(), Board::default());
+    let accounts = [account("alice", &[]), account("bob", &[])];
+    assert_eq!(begin(&mut board, &accounts, now), 2);
+    let answer = answer(&board, &accounts[1]);
+    assert!(matches!(
+        board.take("elsewhere", &answer, now),
+        Err(Refused::ForeignState)
+    ));
+    assert!(matches!(
+        board.take("codex", "code=c&state=guessed", now),
+        Err(Refused::ForeignState)
+    ));
+    let twice = format!("{answer}&code=d");
+    assert!(matches!(
+        board.take("codex", &twice, now),
+        Err(Refused::Malformed)
+    ));
+    let (pending, _) = board.take("codex", &answer, now).unwrap();
+    assert_eq!(pending.account.id, accounts[1].id);
+    assert!(board.take("codex", &answer, now).is_err());
+    // While it is completed there is no second one.
+    assert_eq!(begin(&mut board, &accounts, now), 0);
+    board.finishing.clear();
+    assert_eq!(begin(&mut board, &accounts, now), 1);
+}
+
+#[test]
+fn what_lapsed_or_is_not_wanted_any_more_is_dropped() {
+    let (start, mut board) = (Instant::now(), Board::default());
+    let mut accounts = vec![account("alice", &[]), account("bob", &[])];
+    begin(&mut board, &accounts, start);
+    let old = answer(&board, &accounts[0]);
+    assert_eq!(board.pause(start), URL_LIFE);
+
+    let later = start + URL_LIFE;
+    assert!(board.take("codex", &old, later).is_err());
+    assert_eq!(begin(&mut board, &accounts, later), 2);
+    assert_ne!(answer(&board, &accounts[0]), old);
+
+    accounts[0].generation += 1;
+    let of_another_generation = answer(&board, &accounts[0]);
+    assert_eq!(begin(&mut board, &accounts, later), 1);
+    assert!(board.take("codex", &of_another_generation, later).is_err());
+
+    assert!(board.is_in_use("codex"));
+    board.renew(&[], later);
+    assert!(!board.is_in_use("codex"));
+    assert_eq!((board.urls(), board.pause(later)), (vec![], SLEEP_LIMIT));
+}
+
+#[test]
+fn no_more_than_so_many_wait() {
+    let (now, mut board) = (Instant::now(), Board::default());
+    let accounts: Vec<_> = (0..=PENDING_LIMIT)
+        .map(|n| account(&n.to_string(), &[]))
+        .collect();
+    assert_eq!(begin(&mut board, &accounts, now), PENDING_LIMIT);
+    let gone = board.urls().remove(0).account;
+    let rest: Vec<_> = accounts
+        .into_iter()
+        .filter(|account| account.id.as_str() != gone)
+        .collect();
+    assert_eq!(begin(&mut board, &rest, now), 1);
+}
+
+#[test]
+fn a_port_that_was_given_away_comes_back() {
+    let (start, mut board) = (Instant::now(), Board::default());
+    let accounts = [account("alice", &[])];
+    begin(&mut board, &accounts, start);
+    board.yield_until("codex", start + LOGIN_LIMIT);
+    assert!(!board.is_in_use("codex"));
+    assert_eq!(begin(&mut board, &accounts, start), 0);
+    assert_eq!(begin(&mut board, &accounts, start + LOGIN_LIMIT), 1);
+}
+
+#[test]
+fn only_the_same_user_of_the_same_workspace_is_the_same() {
+    let (workspace, email) = ((IDENTITY, "ws-1"), (EMAIL, "alice@example.com"));
+    let vars = |vars: &[(&str, &str)]| account("", vars).vars;
+    let is_same = |of: &[(&str, &str)], found: &[(&str, &str)]| {
+        require_same(&account("a", of), &vars(found)).is_ok()
+    };
+    assert!(is_same(&[workspace, email], &[workspace, email]));
+    assert!(is_same(
+        &[workspace, email],
+        &[workspace, (EMAIL, "Alice@Example.com")]
+    ));
+    assert!(is_same(&[workspace], &[workspace, email]));
+    assert!(is_same(&[workspace, email], &[workspace]));
+    for found in [
+        &[email][..],
+        &[(IDENTITY, "ws-2"), email],
+        &[workspace, (EMAIL, "bob@example.com")],
+    ] {
+        assert!(!is_same(&[workspace, email], found), "{found:?}");
+    }
+    let other = vars(&[(IDENTITY, "ws-2"), (EMAIL, "bob@example.com")]);
+    let words = require_same(&account("a", &[workspace, email]), &other)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        words.contains("ws-1") && words.contains("bob@example.com (account_id ws-2)"),
+        "{words}"
+    );
+}
