@@ -28,6 +28,9 @@ mod faults;
 /// Tokens are refreshed in time, once, and survive crashes and bad token endpoints.
 mod credential_life;
 
+/// The refresher's clock is not always right.
+mod clock;
+
 /// Logins that ended are renewed by opening a URL.
 mod pending_logins;
 

@@ -25,6 +25,8 @@ pub struct Refresher {
     serving: Option<Program>,
     /// What `serve` is told beside.
     arguments: Vec<String>,
+    /// The environment of the daemon and of commands, beside ours.
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Refresher {
@@ -41,12 +43,18 @@ impl Refresher {
             folder: folder.to_owned(),
             serving: None,
             arguments: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
     /// A file of the state directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join("state").join(name)
+    }
+
+    /// Sets a variable of the environment of what is started from here on.
+    pub fn set_variable(&mut self, name: &'static str, value: &Path) {
+        self.variables.push((name, value.to_owned()));
     }
 
     /// Starts the daemon and waits until it serves.
@@ -106,7 +114,10 @@ impl Refresher {
                 command
             }
         };
-        command.arg("--state-dir").arg(self.folder.join("state"));
+        command
+            .arg("--state-dir")
+            .arg(self.folder.join("state"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
