@@ -108,15 +108,7 @@ impl Store {
         .bind(revision)
         .execute(change.sql())
         .await;
-        match inserted {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                return Err(Error::NameTaken {
-                    kind: "a client key",
-                    name: name.to_owned(),
-                });
-            }
-            inserted => inserted?,
-        };
+        inserted.map_err(Error::taken("a client key", name))?;
         change.set_client_key(id.as_str(), rights).await?;
         change.commit().await?;
         Ok(NewClientKey { id, key })

@@ -74,7 +74,7 @@ pub enum Error {
     /// The name is in use.
     #[error("there is already {kind} {name:?}; choose another name, or remove that one first")]
     NameTaken {
-        /// `an account` or `a client key`.
+        /// `an account`, `a client key` or `a pool`.
         kind: &'static str,
         /// The name.
         name: String,
@@ -131,6 +131,19 @@ pub enum Error {
         /// Its platform.
         platform: String,
     },
+}
+
+impl Error {
+    /// What the failure of an INSERT means where the only thing unique about the record that can be in use is its name.
+    pub(super) fn taken(kind: &'static str, name: &str) -> impl FnOnce(sqlx::Error) -> Error {
+        move |error| match error {
+            sqlx::Error::Database(error) if error.is_unique_violation() => Error::NameTaken {
+                kind,
+                name: name.to_owned(),
+            },
+            error => error.into(),
+        }
+    }
 }
 
 /// A result of the store.

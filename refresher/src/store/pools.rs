@@ -53,15 +53,7 @@ impl Store {
             .bind(revision)
             .execute(change.sql())
             .await;
-        match inserted {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                return Err(Error::NameTaken {
-                    kind: "a pool",
-                    name: id.to_owned(),
-                });
-            }
-            inserted => inserted?,
-        };
+        inserted.map_err(Error::taken("a pool", id))?;
         sqlx::query("DELETE FROM tombstones WHERE kind = 'pool' AND id = ?")
             .bind(id)
             .execute(change.sql())

@@ -1,0 +1,40 @@
+//! What client keys may do.
+
+use super::*;
+
+#[tokio::test]
+async fn what_a_key_may_do_is_given_and_taken() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    store.create_pool("other", Policy::Sticky).await.unwrap();
+    let rights = KeyChange {
+        models: serde_json::from_str(r#"["gpt-5*"]"#).ok(),
+        may_choose_account: true,
+        ..KeyChange::default()
+    };
+    store
+        .create_client_key("laptop", DEFAULT_POOL, &rights, NOW)
+        .await
+        .unwrap();
+    let key = async || store.client_keys().await.unwrap().remove(0);
+    assert!(key().await.may_choose_account && !key().await.models.is_all());
+    let more = KeyChange {
+        may_choose_pools: vec!["other".to_owned()],
+        ..KeyChange::default()
+    };
+    store.set_client_key("laptop", &more).await.unwrap();
+    assert!(key().await.may_choose_account, "it keeps what it had");
+    assert_eq!(key().await.may_choose_pools, ["other"]);
+    let less = KeyChange {
+        models: Some(latchkey::snapshot::Models::default()),
+        no_choice: true,
+        ..KeyChange::default()
+    };
+    store.set_client_key("laptop", &less).await.unwrap();
+    let key = key().await;
+    assert!(key.models.is_all() && !key.may_choose_account && key.may_choose_pools.is_empty());
+    let nowhere = KeyChange {
+        pool: Some("nowhere".to_owned()),
+        ..KeyChange::default()
+    };
+    assert!(store.set_client_key("laptop", &nowhere).await.is_err());
+}

@@ -1,0 +1,212 @@
+//! Claims and intents of refreshes, across processes and restarts.
+
+use super::*;
+
+#[tokio::test]
+async fn one_claim_at_a_time() {
+    let Fixture {
+        store,
+        state,
+        _outer,
+    } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let other = open(&state).await.unwrap();
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert_eq!(held.tokens.access.expose_secret(), "access-1");
+    assert!(matches!(
+        other.claim(&id, 1, NOW, LIFE).await.unwrap(),
+        Claimed::Busy
+    ));
+    store
+        .retry_later(
+            &held,
+            Retry {
+                at: NOW,
+                failures: 1,
+                unanswered: 0,
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(claim(&other, &id, 1, LIFE).await.failures, 1);
+}
+
+#[tokio::test]
+async fn of_many_claims_at_once_one_wins() {
+    let Fixture {
+        store,
+        state,
+        _outer,
+    } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let other = open(&state).await.unwrap();
+    let claims = (0..20)
+        .map(|n| {
+            if n % 2 == 0 {
+                store.clone()
+            } else {
+                other.clone()
+            }
+        })
+        .map(|store| {
+            let id = id.clone();
+            tokio::spawn(async move { store.claim(&id, 1, NOW, LIFE).await.unwrap() })
+        });
+    let claimed = futures_util::future::join_all(claims).await;
+    let won = claimed
+        .into_iter()
+        .filter(|claimed| matches!(claimed, Ok(Claimed::Ours(_))))
+        .count();
+    assert_eq!(won, 1);
+}
+
+#[tokio::test]
+async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let lapsed = claim(&store, &id, 1, Duration::ZERO).await;
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert!(!store.intend(&lapsed, NOW, LIFE).await.unwrap());
+    assert!(!store.needs_login(&lapsed, "gone").await.unwrap());
+    store
+        .retry_later(
+            &lapsed,
+            Retry {
+                at: NOW,
+                failures: 9,
+                unanswered: 9,
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(store.account("alice").await.unwrap().failures, 0);
+    assert!(
+        store
+            .commit(&lapsed, &tokens("access-2"), None, NOW)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .commit(&held, &tokens("access-3"), None, NOW)
+            .await
+            .unwrap()
+    );
+    assert!(matches!(
+        store.claim(&id, 1, NOW, LIFE).await.unwrap(),
+        Claimed::Moved
+    ));
+    assert!(
+        matches!(store.claim(&id, 2, NOW, LIFE).await.unwrap(), Claimed::Busy),
+        "the other claim's call may be in flight"
+    );
+    assert_eq!(
+        store
+            .tokens(&id)
+            .await
+            .unwrap()
+            .unwrap()
+            .access
+            .expose_secret(),
+        "access-2"
+    );
+}
+
+#[tokio::test]
+async fn an_intent_outlives_the_process_and_a_commit_clears_it() {
+    let Fixture {
+        store,
+        state,
+        _outer,
+    } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let later = NOW.plus(LIFE);
+    let held = claim(&store, &id, 1, Duration::ZERO).await;
+    assert_eq!((held.unanswered, held.first_unanswered_at), (0, None));
+    store.close().await;
+    let store = open(&state).await.unwrap();
+    for _ in 0..2 {
+        let held = claim(&store, &id, 1, Duration::ZERO).await;
+        assert_eq!(
+            (held.unanswered, held.first_unanswered_at),
+            (1, Some(NOW)),
+            "only a first call is intended by its claim"
+        );
+    }
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert!(store.intend(&held, later, Duration::ZERO).await.unwrap());
+    store.close().await;
+    let store = open(&state).await.unwrap();
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert_eq!((held.unanswered, held.first_unanswered_at), (2, Some(NOW)));
+    assert!(
+        store
+            .commit(&held, &tokens("access-2"), Some(later), NOW)
+            .await
+            .unwrap()
+    );
+    let held = claim(&store, &id, 2, LIFE).await;
+    assert_eq!(
+        (held.unanswered, held.first_unanswered_at, held.failures),
+        (0, None, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_refreshed_and_one_without_a_login_is_not() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    assert!(store.disable("alice", NOW).await.unwrap());
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert!(
+        store
+            .commit(&held, &tokens("access-2"), None, NOW)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        store.account("alice").await.unwrap().status,
+        Status::Disabled
+    );
+    let held = claim(&store, &id, 2, LIFE).await;
+    assert!(
+        store
+            .needs_login(&held, "the login has ended")
+            .await
+            .unwrap()
+    );
+    assert!(matches!(
+        store.claim(&id, 2, NOW, LIFE).await.unwrap(),
+        Claimed::NotRefreshable
+    ));
+    assert_eq!(store.entries().await.unwrap(), []);
+    let message = store.enable("alice", NOW).await.unwrap_err().to_string();
+    assert!(
+        message.contains("refresher login codex --name alice"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_login_during_a_refresh_leaves_the_claim_to_its_holder() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let held = claim(&store, &id, 1, LIFE).await;
+    let new = NewAccount {
+        name: "alice",
+        platform: "codex",
+        credential: Credential::OAuth(tokens("access-9")),
+        vars: BTreeMap::new(),
+        expires_at: None,
+    };
+    assert_eq!(
+        store.save_account(new, true, NOW).await.unwrap(),
+        Saved::Renewed(id.clone())
+    );
+    assert!(matches!(
+        store.claim(&id, 2, NOW, LIFE).await.unwrap(),
+        Claimed::Busy
+    ));
+    let late = store.commit(&held, &tokens("access-2"), None, NOW).await;
+    assert!(!late.unwrap(), "the login's tokens are newer");
+}
