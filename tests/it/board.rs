@@ -364,11 +364,7 @@ fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
 #[test]
 fn the_quota_of_good_answers_is_shown() {
     run(async {
-        let stack = Stack::real("board-quota", async |sim, refresher| {
-            sim.add_user(ALICE, Duration::from_secs(3600)).await;
-            refresher.log_in(sim, ALICE).await;
-        })
-        .await;
+        let stack = Stack::alice("board-quota", Duration::from_secs(3600)).await;
         let caller = stack.caller("quota").await;
         let answer = caller.post("/v1/responses", &responses_body()).await;
         assert_eq!(answer.status, 200, "{answer:?}");

@@ -79,8 +79,7 @@ fn a_clock_that_jumps_costs_no_login_and_no_request() {
     run(async {
         let mut stack = Stack::real("clock", async |sim, refresher| {
             for (email, life) in [(ALICE, Duration::from_secs(3600)), (BOB, SHORT_LIFE)] {
-                sim.add_user(email, life).await;
-                refresher.log_in(sim, email).await;
+                refresher.log_in_new(sim, email, life).await;
             }
         })
         .await;

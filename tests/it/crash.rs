@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
-
 use crate::harness::{
     Caller, Load,
     caller::chat_body,
@@ -38,13 +36,7 @@ impl Crashable {
         sim.add_api_key("openai", "sk-openai", "openai-key").await;
         sim.write_clusters(folder, &[OPENAI]);
         let refresher = FakeRefresher::start(folder).await;
-        let mut lines = records::platforms(&sim.platforms_dir);
-        lines.extend([
-            records::account(OPENAI, "openai", sim.authority(), "sk-openai", json!({})),
-            records::pool("openai", "sticky", &[OPENAI]),
-            records::key("key_1", &client_key("openai"), "openai"),
-        ]);
-        refresher.publish(lines);
+        refresher.publish(stack::openai_alone(&sim));
         let clusters = folder.join("state/envoy/clusters.json");
         let text = fs::read_to_string(&clusters).expect("the clusters");
         fs::write(&clusters, faulty(&text)).expect("written");

@@ -21,15 +21,6 @@ use crate::harness::{
 const HOUR: Duration = Duration::from_secs(3600);
 const RESPONSES: &str = "/v1/responses";
 
-/// A stack with Alice's login, whose access tokens live that long.
-async fn alice(name: &str, life: Duration) -> Stack<Refresher> {
-    Stack::real(name, async |sim, refresher| {
-        sim.add_user(ALICE, life).await;
-        refresher.log_in(sim, ALICE).await;
-    })
-    .await
-}
-
 /// A refresher without an Envoy.
 async fn alone(name: &str) -> (Sim, Refresher) {
     let folder = new_folder(name);
@@ -52,7 +43,7 @@ fn rotations(seen: &[Seen], email: &str) -> Vec<u64> {
 #[test]
 fn no_request_carries_an_expired_token() {
     run(async {
-        let stack = alice("life-rotation", Duration::from_secs(6)).await;
+        let stack = Stack::alice("life-rotation", Duration::from_secs(6)).await;
         let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
         sleep(Duration::from_secs(180)).await;
         load.assert_all_good(12_000).await;
@@ -97,7 +88,7 @@ fn lag(seen: &[Seen], at: u64) -> u64 {
 #[test]
 fn a_storm_of_triggers_is_one_call_at_a_time() {
     run(async {
-        let stack = alice("life-storm", HOUR).await;
+        let stack = Stack::alice("life-storm", HOUR).await;
         let caller = stack.caller("storm").await;
         for round in 1..=10 {
             stack
@@ -433,7 +424,7 @@ fn an_ended_login_is_not_asked_again() {
 #[test]
 fn a_revoked_token_is_replaced() {
     run(async {
-        let stack = alice("life-revoked", HOUR).await;
+        let stack = Stack::alice("life-revoked", HOUR).await;
         let caller = stack.caller("caller").await;
         assert_eq!(caller.post(RESPONSES, &responses_body()).await.status, 200);
         let before = stack.sim.count("refreshes").await;

@@ -267,11 +267,7 @@ fn one_failure_takes_no_account_out() {
 #[test]
 fn a_refused_token_is_refreshed_while_the_request_waits() {
     run(async {
-        let stack = Stack::real("failover-401", async |sim, refresher| {
-            sim.add_user(ALICE, Duration::from_secs(3600)).await;
-            refresher.log_in(sim, ALICE).await;
-        })
-        .await;
+        let stack = Stack::alice("failover-401", Duration::from_secs(3600)).await;
         let caller = stack.caller("waiting").await;
         let body = responses_body();
         for round in 1..=3 {

@@ -12,7 +12,7 @@ use crate::harness::{
     fake_refresher::{FakeRefresher, Mangle},
     holds, records, run,
     sim::Sim,
-    stack::{self, ALICE, CODEX, OPENAI, client_key, new_folder},
+    stack::{self, CODEX, OPENAI, client_key, new_folder},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -44,13 +44,7 @@ fn without_a_snapshot_nothing_is_sent() {
 
         sim.add_api_key("openai", "sk-openai", "openai-key").await;
         let refresher = FakeRefresher::start(&folder).await;
-        let mut lines = records::platforms(&sim.platforms_dir);
-        lines.extend([
-            records::account(OPENAI, "openai", sim.authority(), "sk-openai", json!({})),
-            records::pool("openai", "sticky", &[OPENAI]),
-            records::key("key_1", &client_key("openai"), "openai"),
-        ]);
-        refresher.publish(lines);
+        refresher.publish(stack::openai_alone(&sim));
         eventually(
             "the first good answer",
             Duration::from_secs(2),
@@ -246,11 +240,7 @@ fn a_large_snapshot_arrives_and_changes_quickly() {
 fn a_dead_refresher_costs_no_request() {
     const TEN_MINUTES: Duration = Duration::from_secs(600);
     run(async {
-        let mut stack = Stack::real("faults-refresher", async |sim, refresher| {
-            sim.add_user(ALICE, TEN_MINUTES).await;
-            refresher.log_in(sim, ALICE).await;
-        })
-        .await;
+        let mut stack = Stack::alice("faults-refresher", TEN_MINUTES).await;
         let caller = stack.caller("load").await;
         let load = Load::start(caller, "/v1/responses", responses_body(), 100);
         for pause in [100, 300_000, 300] {

@@ -208,11 +208,7 @@ async fn heard(stack: &Stack) -> HashMap<String, usize> {
 #[test]
 fn a_storm_on_a_revoked_token_is_one_refresh() {
     run(async {
-        let stack = Stack::real("figures-storm", async |sim, refresher| {
-            sim.add_user(ALICE, Duration::from_secs(3_600)).await;
-            refresher.log_in(sim, ALICE).await;
-        })
-        .await;
+        let stack = Stack::alice("figures-storm", Duration::from_secs(3_600)).await;
         let caller = stack.caller("storm").await;
         let before = stack.sim.count("refreshes").await;
         let revoke = format!("/users/{ALICE}/revoke_access");

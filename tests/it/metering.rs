@@ -692,8 +692,8 @@ fn metrics_say_what_requests_used_and_how_accounts_are() {
         let mut stack = Stack::real("metering-metrics", async |sim, refresher| {
             sim.add_api_key("openai", "sk-one", "one").await;
             refresher.add_api_key("one", "openai", "sk-one").await;
-            sim.add_user(ALICE, Duration::from_secs(3600)).await;
-            refresher.log_in(sim, ALICE).await;
+            let life = Duration::from_secs(3600);
+            refresher.log_in_new(sim, ALICE, life).await;
         })
         .await;
         let open = ["serve", "--metrics-listen", "0.0.0.0:0"];

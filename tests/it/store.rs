@@ -131,11 +131,7 @@ fn tokens_outlast_a_full_disk() {
     const FULL: [&str; 4] = ["sh", "-c", "ulimit -f 1; trap '' XFSZ; exec \"$@\"", "sh"];
     const LIMIT: Duration = Duration::from_secs(30);
     run(async {
-        let stack = Stack::real("store-disk", async |sim, refresher| {
-            sim.add_user(ALICE, Duration::from_secs(3600)).await;
-            refresher.log_in(sim, ALICE).await;
-        })
-        .await;
+        let stack = Stack::alice("store-disk", Duration::from_secs(3600)).await;
         let caller = stack.caller("disk").await;
         let served = async || {
             let answer = caller.post("/v1/responses", &responses_body()).await;
@@ -197,9 +193,9 @@ fn a_key_rotation_is_not_noticed() {
     const ROUNDS: usize = 5;
     run(async {
         let mut stack = Stack::real("store-rotation", async |sim, refresher| {
-            sim.add_user(ALICE, Duration::from_secs(6)).await;
             sim.add_api_key("openai", "sk-any", "any").await;
-            refresher.log_in(sim, ALICE).await;
+            let life = Duration::from_secs(6);
+            refresher.log_in_new(sim, ALICE, life).await;
         })
         .await;
         let key = |stack: &Stack<Refresher>| {

@@ -223,6 +223,12 @@ impl Refresher {
         assert!(output.status.success(), "{output:?}");
     }
 
+    /// Adds a user to the simulated platform, whose access tokens live that long, and logs them in.
+    pub async fn log_in_new(&self, sim: &Sim, email: &str, access_lifetime: Duration) {
+        sim.add_user(email, access_lifetime).await;
+        self.log_in(sim, email).await;
+    }
+
     /// Takes over a login that Codex CLI made.
     pub async fn import(&self, sim: &Sim, email: &str) {
         let tokens = sim.login(email).await;

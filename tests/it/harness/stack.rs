@@ -90,6 +90,14 @@ impl Stack<Refresher> {
         }
     }
 
+    /// [`Stack::real`] with Alice's login and nothing else. Her access tokens live that long.
+    pub async fn alice(name: &str, access_lifetime: Duration) -> Self {
+        Self::real(name, async |sim, refresher| {
+            refresher.log_in_new(sim, ALICE, access_lifetime).await;
+        })
+        .await
+    }
+
     /// A caller with a new client key, once it is served.
     pub async fn caller(&self, name: &str) -> Caller {
         let key = self.refresher.create_key(name).await;
@@ -170,6 +178,18 @@ impl Stack {
     pub fn caller(&self, pool: &str) -> Caller {
         Caller::new(self.envoy.port, &client_key(pool))
     }
+}
+
+/// The platforms, the account [`OPENAI`] alone, and a pool and a key for it, both named after its platform.
+pub fn openai_alone(sim: &Sim) -> Vec<String> {
+    let account = records::account(OPENAI, "openai", sim.authority(), "sk-openai", json!({}));
+    let mut lines = records::platforms(&sim.platforms_dir);
+    lines.extend([
+        account,
+        records::pool("openai", "sticky", &[OPENAI]),
+        records::key("key_1", &client_key("openai"), "openai"),
+    ]);
+    lines
 }
 
 /// The client key of a pool.
