@@ -1,6 +1,6 @@
 //! Faults that tests order: which requests they hit, and what they change about the answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,16 @@ pub enum Target {
     Token,
     /// The LLM endpoints.
     Upstream,
+}
+
+/// What becomes of the request's body after an answer that did not wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Early {
+    /// It is read to its end, and the connection stays.
+    Reads,
+    /// It is not read, and the connection ends with the answer.
+    Closes,
 }
 
 /// A fault as the control API takes it.
@@ -62,9 +72,21 @@ pub struct Fault {
     /// Close the connection after this many bytes of the answer's body.
     #[serde(default)]
     pub cut_after_bytes: Option<u64>,
+    /// Send nothing more after this many bytes of the answer's body, and keep the connection.
+    #[serde(default)]
+    pub stall_after_bytes: Option<u64>,
+    /// Send the body in pieces of this many bytes, `piece_delay_ms` apart.
+    #[serde(default)]
+    pub piece_bytes: Option<NonZeroUsize>,
+    /// See `piece_bytes`.
+    #[serde(default)]
+    pub piece_delay_ms: u64,
     /// End the body with a trailer.
     #[serde(default)]
     pub trailer: bool,
+    /// Answer as soon as the request's headers are there.
+    #[serde(default)]
+    pub early: Option<Early>,
     /// Do the work, then close the connection without an answer.
     #[serde(default)]
     pub drop_before_answer: bool,
@@ -154,6 +176,16 @@ impl Faults {
         self.set.clear();
     }
 
+    /// Whether the fault that the next such request meets answers before its body.
+    pub fn early(&self, account: Option<&str>, path: &str) -> Option<Early> {
+        let mut hits = self.set.iter().map(|(_, fault)| fault).filter(|fault| {
+            fault.matches(Target::Upstream, account, path)
+                && fault.skip == 0
+                && fault.times != Some(0)
+        });
+        hits.next()?.early
+    }
+
     /// The first fault that hits this request, counted down; spent faults are removed.
     pub fn take(&mut self, target: Target, account: Option<&str>, path: &str) -> Option<Fault> {
         let hit = self.set.iter_mut().position(|(_, fault)| {
@@ -214,6 +246,17 @@ mod tests {
     }
 
     #[test]
+    fn an_early_answer_is_that_of_the_next_hit() {
+        let mut faults = Faults::default();
+        let early = json!({"target": "upstream", "account": "a", "times": 1, "status": 429, "early": "reads"});
+        faults.add(fault(early));
+        assert_eq!(faults.early(Some("b"), "/"), None);
+        assert_eq!(faults.early(Some("a"), "/"), Some(Early::Reads));
+        assert!(faults.take(Target::Upstream, Some("a"), "/").is_some());
+        assert_eq!(faults.early(Some("a"), "/"), None);
+    }
+
+    #[test]
     fn hits_only_its_target_account_and_path() {
         let mut faults = Faults::default();
         let id = faults.add(fault(json!({
@@ -270,6 +313,8 @@ mod tests {
         for change in [
             json!({"delay_ms": 5}),
             json!({"cut_after_bytes": 1}),
+            json!({"stall_after_bytes": 1}),
+            json!({"piece_bytes": 1, "piece_delay_ms": 1000}),
             json!({"headers": {"a": "b"}}),
         ] {
             let mut value = json!({"target": "token"});

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -25,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     answer::Payload,
     clock::UnixMillis,
+    faults::Early,
     oauth::FamilyId,
     simulation::{Outcome, Simulation},
 };
@@ -83,13 +85,20 @@ pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Shared)
 /// An error closes an HTTP/1.1 connection without an answer and resets an HTTP/2 stream.
 async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Response<Body>> {
     let (parts, body) = request.into_parts();
-    let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => {
-            let mut response = Response::new(boxed(Bytes::new()));
-            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            return Ok(response);
+    let early = shared.lock().early(parts.uri.path(), &parts.headers);
+    let body = match early {
+        Some(early) => {
+            if early == Early::Reads {
+                tokio::spawn(Limited::new(body, MAX_REQUEST_BYTES).collect());
+            }
+            Ok(Bytes::new())
         }
+        None => read(body).await,
+    };
+    let Ok(body) = body else {
+        let mut response = Response::new(boxed(Bytes::new()));
+        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        return Ok(response);
     };
     let request = Request::from_parts(parts, body);
     let outcome = shared.lock().handle(&request, UnixMillis::now());
@@ -111,24 +120,38 @@ async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Respon
     Ok(response)
 }
 
+async fn read(body: Incoming) -> Result<Bytes, Box<dyn Error + Send + Sync>> {
+    let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await?;
+    Ok(body.to_bytes())
+}
+
 fn response(outcome: Outcome) -> Response<Body> {
     let paced = !outcome.after_headers_delay.is_zero()
         || outcome.cut_after_bytes.is_some()
+        || outcome.stall_after_bytes.is_some()
+        || outcome.pieces.is_some()
         || outcome.trailer;
-    let body = match outcome.answer.body {
-        Payload::Whole(body) if !paced => boxed(body),
-        Payload::Whole(body) => stream_body(
-            vec![body],
-            outcome.after_headers_delay,
-            Duration::ZERO,
-            outcome.cut_after_bytes,
-        ),
-        Payload::Events(events) => stream_body(
-            events.into_iter().map(Bytes::from).collect(),
-            outcome.after_headers_delay,
-            outcome.event_delay,
-            outcome.cut_after_bytes,
-        ),
+    let whole = !paced && matches!(outcome.answer.body, Payload::Whole(_));
+    let end = match (outcome.cut_after_bytes, outcome.stall_after_bytes) {
+        (Some(bytes), _) => End::Cut(bytes),
+        (None, Some(bytes)) => End::Stall(bytes),
+        (None, None) => End::Whole,
+    };
+    let (mut chunks, mut between) = match outcome.answer.body {
+        Payload::Whole(body) => (vec![body], Duration::ZERO),
+        Payload::Events(events) => {
+            let events = events.into_iter().map(Bytes::from).collect();
+            (events, outcome.event_delay)
+        }
+    };
+    if let Some((bytes, delay)) = outcome.pieces {
+        let whole = chunks.concat();
+        let pieces = whole.chunks(bytes.get()).map(Bytes::copy_from_slice);
+        (chunks, between) = (pieces.collect(), delay);
+    }
+    let body = match whole {
+        true => boxed(Bytes::from(chunks.concat())),
+        false => stream_body(chunks, outcome.after_headers_delay, between, end),
     };
     let body = if outcome.trailer {
         let mut trailers = HeaderMap::new();
@@ -150,21 +173,35 @@ fn boxed(body: Bytes) -> Body {
         .boxed_unsync()
 }
 
-fn stream_body(chunks: Vec<Bytes>, first: Duration, between: Duration, cut: Option<u64>) -> Body {
+/// How a body ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// As it should.
+    Whole,
+    /// After so many bytes, with its connection.
+    Cut(u64),
+    /// Never: after so many bytes nothing comes.
+    Stall(u64),
+}
+
+fn stream_body(chunks: Vec<Bytes>, first: Duration, between: Duration, end: End) -> Body {
     let mut pieces: Vec<io::Result<Bytes>> = Vec::with_capacity(chunks.len() + 1);
-    let mut left = cut.unwrap_or(u64::MAX);
+    let mut left = match end {
+        End::Whole => u64::MAX,
+        End::Cut(bytes) | End::Stall(bytes) => bytes,
+    };
     for mut chunk in chunks {
-        let cut_here = chunk.len() as u64 > left;
-        if cut_here {
+        let ends_here = chunk.len() as u64 > left;
+        if ends_here {
             chunk.truncate(left as usize);
         }
         left -= chunk.len() as u64;
         pieces.push(Ok(chunk));
-        if cut_here {
+        if ends_here {
             break;
         }
     }
-    if cut.is_some() {
+    if matches!(end, End::Cut(_)) {
         pieces.push(Err(io::Error::other("a fault cuts the body")));
     }
     let frames =
@@ -172,7 +209,10 @@ fn stream_body(chunks: Vec<Bytes>, first: Duration, between: Duration, cut: Opti
             tokio::time::sleep(if index == 0 { first } else { between }).await;
             piece.map(Frame::data)
         });
-    StreamBody::new(frames).boxed_unsync()
+    match end {
+        End::Stall(_) => StreamBody::new(frames.chain(stream::pending())).boxed_unsync(),
+        End::Whole | End::Cut(_) => StreamBody::new(frames).boxed_unsync(),
+    }
 }
 
 /// Ends the in-flight count of a refresh, also when the client goes away first.
@@ -196,7 +236,8 @@ mod tests {
     /// The bytes that arrive, and whether the body ended as it should.
     async fn received(cut: Option<u64>) -> (String, bool) {
         let chunks = ["one ", "two ", "three"].map(Bytes::from).to_vec();
-        let mut body = stream_body(chunks, Duration::ZERO, BETWEEN, cut);
+        let end = cut.map_or(End::Whole, End::Cut);
+        let mut body = stream_body(chunks, Duration::ZERO, BETWEEN, end);
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
             match frame {
@@ -214,6 +255,21 @@ mod tests {
         assert_eq!(received(Some(4)).await, ("one ".into(), false));
         assert_eq!(received(Some(0)).await, (String::new(), false));
         assert_eq!(received(Some(99)).await, ("one two three".into(), false));
+    }
+
+    #[tokio::test]
+    async fn a_stalled_body_sends_what_it_is_to_and_never_ends() {
+        let chunks = ["one ", "two"].map(Bytes::from).to_vec();
+        let mut body = stream_body(chunks, Duration::ZERO, BETWEEN, End::Stall(5));
+        let mut bytes = Vec::new();
+        let receiving = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                bytes.extend(frame.into_data().expect("data"));
+            }
+        };
+        let ended = tokio::time::timeout(10 * BETWEEN, receiving).await;
+        assert!(ended.is_err(), "it ended");
+        assert_eq!(bytes, b"one t");
     }
 
     #[tokio::test]

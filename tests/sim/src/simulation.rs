@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use hyper::body::Bytes;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     answer::Answer,
     clock::UnixMillis,
-    faults::{Fault, Faults, Target},
+    faults::{Early, Fault, Faults, Target},
     fixtures::{Fill, Fixture, fixture},
     headers,
     oauth::{Access, FamilyId, OAuth},
@@ -74,6 +74,10 @@ pub struct Outcome {
     pub event_delay: Duration,
     /// Close the connection after this many bytes of body.
     pub cut_after_bytes: Option<u64>,
+    /// Send nothing more after this many bytes of body.
+    pub stall_after_bytes: Option<u64>,
+    /// Send the body in pieces of this many bytes, so far apart.
+    pub pieces: Option<(NonZeroUsize, Duration)>,
     /// End the body with a trailer.
     pub trailer: bool,
     /// Close the connection instead of answering.
@@ -99,6 +103,15 @@ impl Simulation {
         }
     }
 
+    /// Whether a request with this head is answered before its body has come, where a fault on an
+    /// API key's account says so.
+    pub fn early(&self, path: &str, headers: &HeaderMap) -> Option<Early> {
+        let text = |name: &str| headers.get(name)?.to_str().ok();
+        let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let known = self.api_keys.get(text("x-api-key").or(bearer)?)?;
+        self.faults.early(Some(&known.name), path)
+    }
+
     /// Answers a request.
     pub fn handle(&mut self, request: &Request<Bytes>, now: UnixMillis) -> Outcome {
         let mut record = Record::new(
@@ -115,6 +128,8 @@ impl Simulation {
             after_headers_delay: Duration::ZERO,
             event_delay: self.pacing.event_delay,
             cut_after_bytes: None,
+            stall_after_bytes: None,
+            pieces: None,
             trailer: false,
             drop: false,
             refreshing: None,
@@ -327,6 +342,9 @@ impl Outcome {
         self.delay = Duration::from_millis(fault.delay_ms);
         self.after_headers_delay = Duration::from_millis(fault.after_headers_delay_ms);
         self.cut_after_bytes = fault.cut_after_bytes;
+        self.stall_after_bytes = fault.stall_after_bytes;
+        let delay = Duration::from_millis(fault.piece_delay_ms);
+        self.pieces = fault.piece_bytes.map(|bytes| (bytes, delay));
         self.trailer = fault.trailer;
         self.drop = fault.drop_before_answer;
         fault.decorate(&mut self.answer);
