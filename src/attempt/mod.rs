@@ -3,6 +3,7 @@
 //! It runs in Envoy's upstream filter chain, so the credential exists only on the wire to the
 //! platform: no other filter, access log or redirect sees it.
 
+pub mod holding;
 pub mod passage;
 pub mod passing;
 
@@ -85,13 +86,13 @@ pub fn route<'p>(
         .or_else(|| platform.route(passage.url.path()))
 }
 
-/// What of a request goes to the escape listener, which nobody else hears: no credential, and
-/// nothing of the caller.
-pub fn framing(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    let target = [":authority", ":path"];
+/// What of a request goes to the escape listener, which nobody else hears: no credential, nothing
+/// of the caller, and no length, as its body does not go there.
+pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let target = [":method", ":scheme", ":authority", ":path"];
     request
         .iter()
-        .filter(move |(name, _)| FRAMING.contains(name) || target.contains(name))
+        .filter(move |(name, _)| target.contains(name))
 }
 
 /// Whether the caller's header `name` goes out.
@@ -111,6 +112,10 @@ pub const STATUS_HEADER: &str = "x-latchkey-status";
 
 /// The status of that redirect: one that platforms do not answer, as theirs are never passed on.
 pub const REDIRECT_STATUS: &str = "307";
+
+/// The status on which the router's retry goes to the escape listener, for an answer that came
+/// before the request was whole; neither does a platform answer that.
+pub const EARLY_STATUS: &str = "308";
 
 /// How long a platform that could not be reached is left alone, in milliseconds.
 pub const UNREACHABLE_MS: u64 = 5_000;
@@ -499,8 +504,8 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let names: Vec<_> = framing(&left).map(|(name, _)| name).collect();
-        assert_eq!(names, [":method", ":authority", ":path", "content-length"]);
+        let names: Vec<_> = escaping(&left).map(|(name, _)| name).collect();
+        assert_eq!(names, [":method", ":authority", ":path"]);
     }
 
     #[test]

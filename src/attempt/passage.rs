@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::{gate::select::Lacks, header::HeaderText, id::Id};
+use crate::{gate::select::Lacks, header::HeaderText, id::Id, snapshot::Account};
 
 /// The property that carries it, readable and in one line, so that access logs can show it:
 /// `%FILTER_STATE(wasm.latchkey.request:PLAIN)%`.
@@ -221,6 +221,12 @@ impl Passage {
                 None => None,
             },
         })
+    }
+
+    /// Whether the request was tried on this account, with this credential.
+    pub fn has_tried(&self, account: &Account) -> bool {
+        let mut tried = self.tried.iter();
+        tried.any(|(id, generation)| *id == account.id && *generation == account.generation)
     }
 
     /// The passage after its attempt with `generation` of the account failed at `now`; none where

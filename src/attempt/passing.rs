@@ -83,7 +83,12 @@ pub struct RequestBytes {
     passed: u64,
     /// Held back. Envoy counts them again with what comes next.
     held: u64,
+    whole: bool,
 }
+
+/// The most of a request that is waited for so that it can run again, in bytes: what Envoy keeps
+/// for that, as `envoy/envoy.yaml` sets it (`request_body_buffer_limit`).
+pub const MAX_REPLAY_BYTES: u64 = 32 * 1024 * 1024;
 
 // === impl RequestBytes ===
 
@@ -102,6 +107,23 @@ impl RequestBytes {
     /// How many there are so far.
     pub fn total(self) -> u64 {
         self.passed.saturating_add(self.held)
+    }
+
+    /// No more will come.
+    pub fn end(&mut self) {
+        self.whole = true;
+    }
+
+    /// Whether that was all of the body.
+    pub fn is_whole(self) -> bool {
+        self.whole
+    }
+
+    /// Whether there is more to come, and all of it may still be kept; `length` is the request's
+    /// `content-length`.
+    pub fn is_worth_waiting_for(self, length: Option<&[u8]>) -> bool {
+        let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        !self.whole && length.unwrap_or(0).max(self.total()) <= MAX_REPLAY_BYTES
     }
 }
 
@@ -238,6 +260,22 @@ mod tests {
             bytes.on_body(size, goes_on);
             assert_eq!(bytes.total(), total);
         }
+    }
+
+    #[test]
+    fn a_request_that_is_whole_or_too_large_is_not_waited_for() {
+        let body = |bytes| {
+            let mut body = RequestBytes::default();
+            body.on_body(bytes, true);
+            body
+        };
+        assert!(body(10).is_worth_waiting_for(None));
+        assert!(body(10).is_worth_waiting_for(Some(b"33554432")));
+        assert!(!body(10).is_worth_waiting_for(Some(b"33554433")));
+        assert!(!body(33_554_433).is_worth_waiting_for(None));
+        let mut whole = body(10);
+        whole.end();
+        assert!(whole.is_whole() && !whole.is_worth_waiting_for(None));
     }
 
     #[test]

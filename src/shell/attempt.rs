@@ -1,16 +1,17 @@
 //! The upstream filter's context: carries out what the attempt says.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use proxy_wasm::{
     traits::{Context, HttpContext},
     types::{Action, BufferType},
 };
 
-use super::{envoy, vm};
+use super::{envoy, held, vm};
 use crate::{
     attempt::{
-        self, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
+        self, EARLY_STATUS, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
+        holding::Holding,
         passage::Passage,
         passing::{self, Asking, Passing, RequestBytes},
     },
@@ -21,14 +22,22 @@ use crate::{
     verdict::{ErrorBody, Look, Quota, Verdict, look},
 };
 
+/// The context of one try of one request.
+#[derive(Debug)]
+pub(super) struct AttemptContext {
+    id: u32,
+    attempt: Rc<RefCell<Attempt>>,
+    /// Whether [`held`] knows of it.
+    watched: bool,
+}
+
 /// One try of one request.
 #[derive(Debug, Default)]
-pub(super) struct AttemptContext {
+pub(super) struct Attempt {
     sent: Option<Sent>,
-    /// The status of an answer that is held back until it is judged.
-    held: Option<u16>,
+    body: RequestBytes,
+    held: Option<Holding>,
     passed: Option<PassedOn>,
-    request_bytes: RequestBytes,
 }
 
 /// An answer that passes on.
@@ -73,6 +82,72 @@ impl HttpContext for AttemptContext {
     /// headers away once it lets them go alone, and they have to be put back before the request
     /// runs again.
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        self.with(|attempt| attempt.send(end_of_stream))
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.with(|attempt| attempt.send_body(size, end_of_stream))
+    }
+
+    /// The end of a request that has trailers.
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        self.with(Attempt::end_body)
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        self.with(|attempt| attempt.answer(end_of_stream))
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.with(|attempt| attempt.answer_body(size, end_of_stream))
+    }
+
+    /// The end of an answer that has trailers.
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        self.with(Attempt::end_answer)
+    }
+}
+
+// === impl AttemptContext ===
+
+impl AttemptContext {
+    /// The context that Envoy calls by this number.
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            attempt: Rc::default(),
+            watched: false,
+        }
+    }
+
+    fn with(&mut self, step: impl FnOnce(&mut Attempt) -> Action) -> Action {
+        // Nobody else uses it while Envoy is in a callback.
+        let Ok(mut attempt) = self.attempt.try_borrow_mut() else {
+            return Action::Continue;
+        };
+        let action = step(&mut attempt);
+        if !self.watched && attempt.held.as_ref().is_some_and(Holding::has_end) {
+            self.watched = true;
+            held::watch(self.id, &self.attempt);
+        }
+        action
+    }
+}
+
+/// Whoever went away first, the caller or the platform: the answer did not come to its end.
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    fn send(&mut self, end_of_stream: bool) -> Action {
+        if end_of_stream {
+            self.body.end();
+        }
         match send_on(envoy::request_headers(), !end_of_stream) {
             Ok(sent) => {
                 let action = if sent.replayable {
@@ -91,26 +166,55 @@ impl HttpContext for AttemptContext {
     }
 
     /// Lets the headers go, with the first of the body, or with all of it where it has to be known.
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    fn send_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         let Some(sent) = &mut self.sent else {
             return Action::Continue;
         };
+        if end_of_stream {
+            self.body.end();
+        }
+        if sent.escape {
+            // Nothing of it goes there, and what is taken away Envoy does not count again.
+            self.body.on_body(size, true);
+            if size > 0 {
+                envoy::set_body(BufferType::HttpRequestBody, size, b"");
+            }
+            // The listener there answers at once, so it is asked when the request is whole.
+            return if self.waits_for_body() {
+                Action::Pause
+            } else {
+                Action::Continue
+            };
+        }
         let action = match sent.usage {
             Usage::MayAsk => sent.ask(size, end_of_stream),
             Usage::AsItIs | Usage::Asked => Action::Continue,
         };
-        self.request_bytes.on_body(size, action == Action::Continue);
-        let (pass, total) = (sent.passage.pass, self.request_bytes.total());
+        self.body.on_body(size, action == Action::Continue);
+        let (pass, total) = (sent.passage.pass, self.body.total());
         vm::with(|vm| vm.sent_body(pass, total));
         action
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+    fn end_body(&mut self) -> Action {
+        self.body.end();
+        Action::Continue
+    }
+
+    /// Whether the request is not whole, and could run again were it so.
+    fn waits_for_body(&self) -> bool {
+        self.sent.as_ref().is_some_and(|sent| {
+            let length = sent.request.first("content-length");
+            sent.replayable && self.body.is_worth_waiting_for(length)
+        })
+    }
+
+    fn answer(&mut self, end_of_stream: bool) -> Action {
         let Some(sent) = &self.sent else {
             return Action::Continue;
         };
         if sent.escape {
-            return sent.unreachable();
+            return sent.unreachable(self.body.is_whole());
         }
         let status = envoy::response_header(":status").unwrap_or_default();
         let status = std::str::from_utf8(&status)
@@ -121,16 +225,17 @@ impl HttpContext for AttemptContext {
                 envoy::send(&Refusal::Redirected.reply(sent.dialect));
                 Action::Pause
             }
-            Some(status) if !end_of_stream => {
-                if sent.usage == Usage::Asked {
+            Some(status) => {
+                if sent.usage == Usage::Asked && !end_of_stream {
                     // What is taken out of the answer is not in its length.
                     envoy::set_response_header("content-length", None);
                 }
-                self.held = Some(status);
-                Action::Pause
-            }
-            Some(status) => {
-                self.passed = sent.settle(status, None);
+                let now = vm::with(|vm| vm.now()).unwrap_or_default();
+                self.held = Some(Holding::new(status, now));
+                if !end_of_stream {
+                    return Action::Pause;
+                }
+                self.settle(None);
                 self.finish(true);
                 Action::Continue
             }
@@ -138,7 +243,7 @@ impl HttpContext for AttemptContext {
         }
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    fn answer_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if self.held.is_none() && self.passed.is_none() {
             return Action::Continue;
         }
@@ -146,64 +251,94 @@ impl HttpContext for AttemptContext {
         if !self.judge(&body, end_of_stream) {
             return Action::Pause;
         }
-        if let Some(answer) = self.passed.as_mut().and_then(|one| one.answer.as_mut())
-            && let Some(instead) = answer.on_body(&body, end_of_stream)
-        {
-            envoy::set_body(BufferType::HttpResponseBody, size, &instead);
-        }
+        self.show(&body, end_of_stream);
         if end_of_stream {
             self.finish(true);
         }
         Action::Continue
     }
 
-    /// The end of an answer that has trailers.
-    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
-        if self.held.is_some() {
-            let body = envoy::body(BufferType::HttpResponseBody, MAX_HELD_BYTES);
-            self.judge(&body, true);
-            if let Some(answer) = self.passed.as_mut().and_then(|one| one.answer.as_mut()) {
-                answer.on_body(&body, false);
-            }
-        }
+    fn end_answer(&mut self) -> Action {
+        self.judge_held();
         self.finish(true);
         Action::Continue
     }
-}
 
-/// Whoever went away first, the caller or the platform: the answer did not come to its end.
-impl Drop for AttemptContext {
-    fn drop(&mut self) {
-        self.finish(false);
+    /// The answer that is held.
+    pub(super) fn held(&self) -> Option<&Holding> {
+        self.held.as_ref()
     }
-}
 
-// === impl AttemptContext ===
+    /// Judges the answer that is held by what has come of it, and lets it go on.
+    pub(super) fn judge_now(&mut self) {
+        self.judge_held();
+        envoy::resume_answer();
+    }
 
-impl AttemptContext {
+    fn judge_held(&mut self) {
+        if let Some(held) = &self.held {
+            let body = envoy::body(BufferType::HttpResponseBody, held.size());
+            self.judge(&body, true);
+            self.show(&body, false);
+        }
+    }
+
     /// Judges an answer that is held back by what has come of its body; false where that is not
     /// enough.
     fn judge(&mut self, body: &[u8], end: bool) -> bool {
-        let (Some(status), Some(sent)) = (self.held, &self.sent) else {
+        let Some(held) = &mut self.held else {
             return true;
         };
         let complete = end || body.len() >= MAX_HELD_BYTES;
-        let body = body.get(..MAX_HELD_BYTES).unwrap_or(body);
-        let error = if (200..300).contains(&status) {
+        let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
+        let error = if (200..300).contains(&held.status()) {
             // What the body begins with tells more than its type, and costs no hostcall.
-            match look(None, body, complete) {
-                Look::NeedMore => return false,
-                Look::Fine => None,
-                Look::Error(error) => Some(error),
+            match look(None, seen, complete) {
+                Look::NeedMore => None,
+                Look::Fine => Some(None),
+                Look::Error(error) => Some(Some(error)),
             }
-        } else if complete {
-            Some(ErrorBody::read(body))
         } else {
+            complete.then(|| Some(ErrorBody::read(seen)))
+        };
+        let Some(error) = error else {
+            let now = vm::with(|vm| vm.now()).unwrap_or_default();
+            held.grows(body.len(), now);
             return false;
         };
-        self.held = None;
-        self.passed = sent.settle(status, error.as_ref());
+        self.settle(error.as_ref());
         true
+    }
+
+    /// Judges the answer that is held, and has the request run again where another account could
+    /// do better; else it passes on.
+    fn settle(&mut self, error: Option<&ErrorBody>) {
+        let (Some(held), Some(sent)) = (self.held.take(), &self.sent) else {
+            return;
+        };
+        let status = held.status();
+        let good = (200..300).contains(&status) && error.is_none();
+        let now = envoy::now();
+        if let Some(next) = sent.judge(status, good, error, now) {
+            let runs = if self.waits_for_body() {
+                sent.run_again_when_whole(&next, status)
+            } else {
+                sent.run_again(&next, status)
+            };
+            if runs {
+                return;
+            }
+        }
+        self.passed = sent.pass_on(status, good, now);
+    }
+
+    /// Shows the meter what passes on.
+    fn show(&mut self, body: &[u8], end: bool) {
+        if let Some(answer) = self.passed.as_mut().and_then(|one| one.answer.as_mut())
+            && let Some(instead) = answer.on_body(body, end)
+        {
+            envoy::set_body(BufferType::HttpResponseBody, body.len(), &instead);
+        }
     }
 
     /// Keeps the record of an answer that passes on; `end`: all of it has.
@@ -212,7 +347,7 @@ impl AttemptContext {
             return;
         };
         match answer {
-            Some(answer) => record.metered(answer.finish(end, self.request_bytes.total())),
+            Some(answer) => record.metered(answer.finish(end, self.body.total())),
             None => record.completeness = passing::completeness(end),
         }
         let record = record.ended(envoy::now());
@@ -234,7 +369,7 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     let (account, platform) = found.flatten().ok_or(Refusal::NoCredential)?;
     let escape = attempt::is_escape(&request);
     let written = if escape {
-        envoy::set_request_headers(attempt::framing(&request).collect())
+        envoy::set_request_headers(attempt::escaping(&request).collect())
     } else {
         let outgoing = attempt::headers(&request, &platform, &account)?;
         let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
@@ -287,10 +422,15 @@ impl Sent {
         Action::Continue
     }
 
-    /// Judges an answer, and has the request run again where another account could do better;
-    /// else the answer passes on.
-    fn settle(&self, status: u16, error: Option<&ErrorBody>) -> Option<PassedOn> {
-        let good = (200..300).contains(&status) && error.is_none();
+    /// Judges an answer; what the request is to be when it runs again, if another account could do
+    /// better.
+    fn judge(
+        &self,
+        status: u16,
+        good: bool,
+        error: Option<&ErrorBody>,
+        now: u64,
+    ) -> Option<Passage> {
         let quota = self.platform.quota.filter(|_| {
             // A failure is read anyway, and is rare.
             !good || vm::with(|vm| vm.wants_quota(&self.account)).unwrap_or_default()
@@ -304,7 +444,6 @@ impl Sent {
             // A platform's error must not look like one of ours.
             envoy::set_response_header(ERROR_HEADER, None);
         }
-        let now = envoy::now();
         if let Some(family) = quota {
             let quota = Quota::read(family, &headers, now);
             vm::with(|vm| vm.quota(&self.account, quota));
@@ -315,11 +454,11 @@ impl Sent {
             let model = self.passage.model.as_ref().map(HeaderText::as_str);
             attempt::judge(status, &headers, error, &self.platform, model, now)
         };
-        if let Some(next) = self.next(&verdict)
-            && self.run_again(&next, status)
-        {
-            return None;
-        }
+        self.next(&verdict)
+    }
+
+    /// What is to be known of an answer of this status while it passes on.
+    fn pass_on(&self, status: u16, good: bool, now: u64) -> Option<PassedOn> {
         let mut record = vm::with(|vm| vm.answered(self.passage.pass)).flatten()?;
         record.status = status;
         record.dialect = self.dialect;
@@ -331,14 +470,19 @@ impl Sent {
         })
     }
 
-    /// The platform did not answer at all.
-    fn unreachable(&self) -> Action {
+    /// The platform did not answer at all, or before the request was whole, which `whole` says it
+    /// is now.
+    fn unreachable(&self, whole: bool) -> Action {
         let until = vm::with(|vm| vm.now()).unwrap_or_default();
         let verdict = Verdict::PlatformTrouble {
             until: until.saturating_add(attempt::UNREACHABLE_MS),
         };
-        let next = self.next(&verdict);
-        if next.is_some_and(|next| self.run_again(&next, 502)) {
+        let next = if self.passage.has_tried(&self.account) {
+            Some(self.passage.clone())
+        } else {
+            self.next(&verdict)
+        };
+        if whole && next.is_some_and(|next| self.run_again(&next, 502)) {
             return Action::Continue;
         }
         envoy::send(&Refusal::Unreachable.reply(self.dialect));
@@ -366,9 +510,25 @@ impl Sent {
         }
         envoy::set_passage(next);
         envoy::set_response_header("location", Some(&location));
-        envoy::set_response_header(STATUS_HEADER, Some(status.to_string().as_bytes()));
-        envoy::set_response_header(":status", Some(REDIRECT_STATUS.as_bytes()));
+        set_status(REDIRECT_STATUS, status);
         vm::with(|vm| vm.redirected(self.passage.pass));
         true
     }
+
+    /// Turns the answer of this status into one on which the router's retry goes to the escape
+    /// listener, from where the request runs again when it is whole; false where that cannot be.
+    fn run_again_when_whole(&self, next: &Passage, status: u16) -> bool {
+        if !self.replayable || attempt::location(&self.request, &self.passage).is_none() {
+            return false;
+        }
+        envoy::set_passage(next);
+        set_status(EARLY_STATUS, status);
+        true
+    }
+}
+
+/// Makes an answer of this status, for Envoy, one of status `instead`.
+fn set_status(instead: &str, status: u16) {
+    envoy::set_response_header(STATUS_HEADER, Some(status.to_string().as_bytes()));
+    envoy::set_response_header(":status", Some(instead.as_bytes()));
 }

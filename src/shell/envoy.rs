@@ -122,6 +122,11 @@ pub(super) fn send(reply: &Reply) {
     }
 }
 
+/// Lets an answer go on that was held back, once this call is over.
+pub(super) fn resume_answer() {
+    let _ = hostcalls::resume_http_response();
+}
+
 /// The answer's headers.
 pub(super) fn response_headers() -> HeaderMap {
     hostcalls::get_map_bytes(MapType::HttpResponseHeaders)

@@ -14,7 +14,7 @@ use proxy_wasm::{
 
 use super::{envoy, vm};
 use crate::{
-    attempt::{REDIRECT_STATUS, STATUS_HEADER},
+    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER},
     dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
     gate::{
         CLUSTER_HEADER, Decision, Forward, Reply, Request,
@@ -129,7 +129,8 @@ impl HttpContext for GateContext {
         if let Some(restored) = envoy::response_header(STATUS_HEADER) {
             envoy::set_response_header(STATUS_HEADER, None);
             // A platform may send such a header too, but its redirects never get here.
-            if envoy::response_header(":status").as_deref() == Some(REDIRECT_STATUS.as_bytes()) {
+            let ours = [REDIRECT_STATUS, EARLY_STATUS].map(str::as_bytes);
+            if envoy::response_header(":status").is_some_and(|status| ours.contains(&&*status)) {
                 envoy::set_response_header(":status", Some(&restored));
                 envoy::set_response_header("location", None);
                 status = Some(restored);

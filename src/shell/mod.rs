@@ -9,6 +9,7 @@ mod envoy;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod gate;
+mod held;
 mod root;
 mod stats;
 mod vm;

@@ -13,6 +13,7 @@ use super::{
     config::Config,
     envoy,
     gate::{GateContext, look_at_waiting},
+    held::look_at_held,
     vm,
 };
 use crate::sync::poll::Poll;
@@ -93,12 +94,13 @@ impl RootContext for Root {
         }
         self.send_poll(due.poll);
         look_at_waiting(self.id);
+        look_at_held(self.id);
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         Some(match self.role? {
             Role::Gate => Box::new(GateContext::new(context_id)),
-            Role::Attempt => Box::new(AttemptContext::default()),
+            Role::Attempt => Box::new(AttemptContext::new(context_id)),
         })
     }
 

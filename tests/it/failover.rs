@@ -20,14 +20,21 @@ const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\
     \"message\":\"Selected model is at capacity.\"},\"output\":[],\"usage\":null}}\n\n";
 
 /// Accounts of OpenAI's API in a pool of their own, `several`, which takes turns.
-struct Pool {
-    stack: Stack,
-    caller: Caller,
+pub struct Pool {
+    /// What it is on.
+    pub stack: Stack,
+    /// Whose key leads to it.
+    pub caller: Caller,
 }
 
 impl Pool {
-    async fn of(name: &str, accounts: &[&str]) -> Self {
-        let stack = Stack::start(name).await;
+    /// One with these accounts.
+    pub async fn of(name: &str, accounts: &[&str]) -> Self {
+        Self::on(Stack::start(name).await, accounts).await
+    }
+
+    /// One on that stack.
+    pub async fn on(stack: Stack, accounts: &[&str]) -> Self {
         let ids: Vec<_> = accounts
             .iter()
             .map(|account| format!("acc_{account}"))
@@ -59,19 +66,20 @@ impl Pool {
         Self { stack, caller }
     }
 
-    async fn ask(&self, stream: bool) -> Answer {
+    /// Asks for a chat completion.
+    pub async fn ask(&self, stream: bool) -> Answer {
         self.caller.post(PATH, &chat_body(stream)).await
     }
 
     /// Lets every answer to `account` be this.
-    async fn break_account(&self, account: &str, mut fault: Value) -> u64 {
+    pub async fn break_account(&self, account: &str, mut fault: Value) -> u64 {
         fault["target"] = "upstream".into();
         fault["account"] = account.into();
         self.stack.sim.add_fault(fault).await
     }
 
     /// How often the platform heard from `account`.
-    async fn heard_from(&self, account: &str) -> usize {
+    pub async fn heard_from(&self, account: &str) -> usize {
         let seen = self.stack.sim.seen().await;
         seen.iter()
             .filter(|seen| seen.account() == Some(account))

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
     time::{Duration, Instant},
@@ -21,7 +20,7 @@ use crate::harness::{
     Caller, Load, Stack,
     caller::{chat_body, responses_body},
     eventually, holds, records, run,
-    stack::{ALICE, client_key},
+    stack::{ALICE, client_key, closed_port},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -54,12 +53,6 @@ async fn pool(name: &str, policy: &str, accounts: &[&str]) -> Stack {
     stack
 }
 
-/// A port on which nobody listens.
-fn closed_port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    free.local_addr().expect("bound").port()
-}
-
 /// A port on which connections are neither taken nor refused, as long as what is returned lives: its queue is full.
 fn silent_port() -> (u16, Vec<OwnedFd>) {
     let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
@@ -78,31 +71,6 @@ fn silent_port() -> (u16, Vec<OwnedFd>) {
         kept.push(waiting);
     }
     (address.port(), kept)
-}
-
-/// Moves an account's cluster to another port.
-async fn replug(stack: &Stack, account: &str, port: u16) {
-    let place = stack.folder.join("state/envoy/clusters.json");
-    let text = fs::read_to_string(&place).expect("the clusters");
-    let mut clusters: Value = serde_json::from_str(&text).expect("JSON");
-    let resources = clusters["resources"].as_array_mut().expect("clusters");
-    let name = format!("latchkey-{account}");
-    let cluster = resources
-        .iter_mut()
-        .find(|cluster| cluster["name"] == *name);
-    let endpoints = &mut cluster.expect("its cluster")["load_assignment"]["endpoints"];
-    let address =
-        endpoints.pointer_mut("/0/lb_endpoints/0/endpoint/address/socket_address/port_value");
-    *address.expect("a port") = port.into();
-    let new = place.with_extension("new");
-    fs::write(&new, clusters.to_string()).expect("written");
-    fs::rename(new, place).expect("moved");
-    eventually("the cluster moved", Duration::from_secs(10), async || {
-        let clusters = stack.envoy.admin("/clusters").await;
-        let moved = format!("{name}::127.0.0.1:{port}::");
-        holds(clusters.contains(&moved), || clusters.clone())
-    })
-    .await;
 }
 
 /// One account of three fails in every way that there is, for 5 s at 100 requests a second each: no caller sees it. One
@@ -155,7 +123,7 @@ fn one_failing_account_of_three_costs_no_request_of_a_hundred_a_second() {
 fn an_account_behind_a_closed_port_costs_no_request() {
     run(async {
         let stack = pool("figures-unplugged", "round_robin", &["bad", "fair", "good"]).await;
-        replug(&stack, "bad", closed_port()).await;
+        stack.replug("bad", closed_port()).await;
         let load = Load::start(stack.caller("many"), CHAT, chat_body(true), 100);
         sleep(Duration::from_secs(5)).await;
         load.assert_all_good(200).await;
@@ -172,7 +140,7 @@ fn an_account_behind_a_silent_port_costs_no_request() {
         let accounts = ["bad", "fair", "good"];
         let stack = pool("figures-silent", "round_robin", &accounts).await;
         let (port, _kept) = silent_port();
-        replug(&stack, "bad", port).await;
+        stack.replug("bad", port).await;
         let load = Load::start(stack.caller("many"), CHAT, chat_body(true), 20);
         sleep(Duration::from_secs(8)).await;
         let caller = stack.caller("many");

@@ -52,6 +52,9 @@ mod canary;
 /// Accounts fail, and callers do not notice.
 mod failover;
 
+/// Failover where answers are slow, early or odd.
+mod failover_edges;
+
 /// How failover holds under load.
 mod figures;
 

@@ -26,7 +26,7 @@ const CHAT: &str = "/v1/chat/completions";
 const STREAM: &str = include_str!("../fixtures/meter/chat_include_usage.sse");
 
 /// The records, once there are at least so many.
-async fn recorded(refresher: &FakeRefresher, count: usize) -> Vec<Value> {
+pub async fn recorded(refresher: &FakeRefresher, count: usize) -> Vec<Value> {
     eventually("the records arrive", RECORD_LIMIT, async || {
         let records = refresher.records();
         if records.len() >= count {

@@ -16,6 +16,7 @@ pub mod raw;
 pub mod records;
 pub mod refresher;
 pub mod relay;
+pub mod scripted;
 pub mod sim;
 pub mod stack;
 

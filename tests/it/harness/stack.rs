@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
 use super::{
@@ -130,13 +130,28 @@ impl Stack {
 
     /// [`Stack::start`] with another of the shipped configurations of Envoy.
     pub async fn with(name: &str, shipped: &str) -> Self {
+        Self::with_envoy(name, async |folder| {
+            Envoy::start_with(folder, shipped, 0).await
+        })
+        .await
+    }
+
+    /// [`Stack::start`] with a configuration of Envoy that is not quite the shipped one.
+    pub async fn edited(name: &str, edit: impl Fn(&str) -> String) -> Self {
+        Self::with_envoy(name, async |folder| {
+            Envoy::start_edited(folder, &edit).await
+        })
+        .await
+    }
+
+    async fn with_envoy(name: &str, start: impl AsyncFnOnce(&Path) -> Envoy) -> Self {
         let permit = permit().await;
         let folder = new_folder(name);
         let sim = Sim::start(&folder).await;
         let refresher = FakeRefresher::start(&folder).await;
         let revision = refresher.publish(population(&sim).await);
         sim.write_clusters(&folder, &[CODEX, OPENAI, ANTHROPIC]);
-        let envoy = Envoy::start_with(&folder, shipped, 0).await;
+        let envoy = start(&folder).await;
         let stack = Self {
             envoy,
             refresher,
@@ -174,6 +189,46 @@ impl Stack {
         .await;
     }
 
+    /// Moves an account's cluster to another port of this machine.
+    pub async fn replug(&self, account: &str, port: u16) {
+        self.change_cluster(account, port, |_| {}).await;
+    }
+
+    /// Moves an account's cluster to a port on which plain text is spoken.
+    pub async fn replug_in_plain_text(&self, account: &str, port: u16) {
+        let without_tls = |cluster: &mut Value| {
+            let fields = cluster.as_object_mut().expect("a cluster");
+            fields.remove("transport_socket");
+            fields.remove("transport_socket_matches");
+        };
+        self.change_cluster(account, port, without_tls).await;
+    }
+
+    async fn change_cluster(&self, account: &str, port: u16, change: impl Fn(&mut Value)) {
+        let place = self.folder.join("state/envoy/clusters.json");
+        let text = fs::read_to_string(&place).expect("the clusters");
+        let mut clusters: Value = serde_json::from_str(&text).expect("JSON");
+        let resources = clusters["resources"].as_array_mut().expect("clusters");
+        let name = clusters::name(account);
+        let mut all = resources.iter_mut();
+        let cluster = all.find(|cluster| cluster["name"] == *name);
+        let cluster = cluster.expect("its cluster");
+        change(cluster);
+        let address = cluster.pointer_mut(
+            "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value",
+        );
+        *address.expect("a port") = port.into();
+        let new = place.with_extension("new");
+        fs::write(&new, clusters.to_string()).expect("written");
+        fs::rename(new, place).expect("moved");
+        eventually("the cluster moved", SYNC_LIMIT, async || {
+            let clusters = self.envoy.admin("/clusters").await;
+            let moved = format!("{name}::127.0.0.1:{port}::");
+            holds(clusters.contains(&moved), || clusters.clone())
+        })
+        .await;
+    }
+
     /// A caller whose client key leads to that pool.
     pub fn caller(&self, pool: &str) -> Caller {
         Caller::new(self.envoy.port, &client_key(pool))
@@ -190,6 +245,12 @@ pub fn openai_alone(sim: &Sim) -> Vec<String> {
         records::key("key_1", &client_key("openai"), "openai"),
     ]);
     lines
+}
+
+/// A port on which nobody listens.
+pub fn closed_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("bound").port()
 }
 
 /// The client key of a pool.

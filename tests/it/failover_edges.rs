@@ -1,0 +1,408 @@
+//! Answers that are slow, early, or odd: they fail over all the same, and what cannot passes as it is.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    failover::Pool,
+    harness::{
+        Answer, Stack,
+        caller::{chat_body, responses_body},
+        raw, records, run,
+        scripted::{Script, Scripted},
+        stack::closed_port,
+    },
+    metering::recorded,
+};
+
+const RESPONSES: &str = "/v1/responses";
+
+/// In what time an answer that stalls is judged, with what a busy machine adds.
+const JUDGED: Duration = Duration::from_secs(6);
+
+/// A limited account's answer: this many bytes of its body, and then nothing.
+fn stalling(bytes: u64) -> Value {
+    json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "60"}, "stall_after_bytes": bytes})
+}
+
+/// Asks for a response, and returns with its head.
+async fn begin(pool: &Pool) -> reqwest::Response {
+    let request = reqwest::Client::new()
+        .post(pool.caller.url(RESPONSES))
+        .bearer_auth(pool.caller.key())
+        .json(&responses_body());
+    let answer = timeout(JUDGED, request.send()).await;
+    answer.expect("an answer in time").expect("an answer")
+}
+
+/// An error whose body stops, or comes a byte a second, is judged by what is there.
+#[test]
+fn an_error_that_stalls_is_failed_over() {
+    run(async {
+        let dribbling = json!({
+            "status": 429, "headers": {"retry-after": "60"}, "body": "{\"error\":{\"message\":\"wait\"}}",
+            "piece_bytes": 1, "piece_delay_ms": 1000,
+        });
+        let faults = [
+            ("stalling", stalling(20)),
+            ("bodyless", stalling(0)),
+            ("dribbling", dribbling),
+        ];
+        for (name, fault) in faults {
+            let pool = Pool::of(&format!("failover-{name}"), &["slow", "good"]).await;
+            pool.break_account("slow", fault).await;
+            for _ in 0..2 {
+                let begun = Instant::now();
+                let answer = pool.ask(false).await;
+                assert_eq!(answer.status, 200, "{name}: {answer:?}");
+                assert!(begun.elapsed() < JUDGED, "{name}: {:?}", begun.elapsed());
+            }
+            assert_eq!(pool.heard_from("slow").await, 1, "{name}");
+            assert_eq!(pool.stack.envoy.crashes().await, 0);
+        }
+    });
+}
+
+/// Where there is no other account, the caller gets what there is of such an error, as it comes.
+#[test]
+fn an_error_that_stalls_passes_where_nobody_else_can_serve() {
+    run(async {
+        let pool = Pool::of("failover-stalling-last", &["slow"]).await;
+        pool.break_account("slow", stalling(20)).await;
+        let mut answer = begin(&pool).await;
+        assert_eq!(answer.status(), 429);
+        let mut body = Vec::new();
+        while body.len() < 20 {
+            let chunk = timeout(JUDGED, answer.chunk()).await.expect("in time");
+            body.extend(chunk.expect("a chunk").expect("more"));
+        }
+        assert!(body.starts_with(b"{\"error\":{\"message\":"), "{body:?}");
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// A good answer is held for its first byte however long that takes, and from then on no longer than an error's.
+#[test]
+fn a_good_answer_is_held_for_its_first_byte_and_not_for_its_second() {
+    const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":\
+        {\"code\":\"server_is_overloaded\",\"message\":\"full\"}}}\n\n";
+    run(async {
+        let pool = Pool::of("failover-thinking", &["slow", "good"]).await;
+        let thinking = json!({
+            "status": 200, "headers": {"content-type": "text/event-stream"}, "body": FAILED, "times": 1,
+            "after_headers_delay_ms": 4000,
+        });
+        pool.break_account("slow", thinking).await;
+        for _ in 0..2 {
+            let answer = pool.caller.post(RESPONSES, &responses_body()).await;
+            assert!(
+                answer.body.contains("Hello from good") || answer.body.contains("Hello from slow")
+            );
+        }
+        assert_eq!(
+            pool.heard_from("slow").await + pool.heard_from("good").await,
+            3
+        );
+
+        let half = json!({"status": 200, "headers": {"content-type": "text/event-stream"},
+            "body": "event: response.created\ndata: {\"type\":\"resp", "stall_after_bytes": 1000});
+        for account in ["slow", "good"] {
+            pool.break_account(account, half.clone()).await;
+        }
+        let mut answer = begin(&pool).await;
+        assert_eq!(answer.status(), 200);
+        let chunk = timeout(JUDGED, answer.chunk()).await.expect("in time");
+        let chunk = chunk.expect("a chunk").expect("more");
+        assert!(chunk.starts_with(b"event: response.created"), "{chunk:?}");
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Asks with a body of so many pieces of 64 KiB, one now and then; and its digest.
+async fn upload(pool: &Pool, pieces: usize, pause: Duration) -> (Answer, String) {
+    // The gate lets it go when it has read the model.
+    let text = "x".repeat(pieces * 64 * 1024);
+    let text = format!("{{\"model\":\"gpt-6.1-sol\",\"stream\":true,\"input\":\"{text}\"}}");
+    let sum = Sha256::digest(&text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let chunks: Vec<_> = text
+        .into_bytes()
+        .chunks(64 * 1024)
+        .map(<[u8]>::to_vec)
+        .collect();
+    let bearer = format!("Bearer {}", pool.caller.key());
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let chunks = stream::iter(chunks).then(move |chunk| async move {
+        sleep(pause).await;
+        Ok::<_, std::io::Error>(chunk)
+    });
+    let body = reqwest::Body::wrap_stream(chunks);
+    (
+        pool.caller.send("POST", RESPONSES, &headers, body).await,
+        sum,
+    )
+}
+
+/// A platform that refuses a request before all of it is there, and reads the rest, ends the connection, or does not
+/// read on: the request runs again when it is whole, and is the one that the caller sent.
+#[test]
+fn an_answer_before_the_request_is_whole_is_failed_over() {
+    let head = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 2\r\n\r\n{}";
+    run(async {
+        for case in ["reads", "closes", "deaf"] {
+            let pool = Pool::of(&format!("failover-early-{case}"), &["hasty", "good"]).await;
+            let script = Script {
+                answer: head.into(),
+                reads: false,
+            };
+            let deaf = Scripted::start(script).await;
+            match case {
+                "deaf" => {
+                    pool.stack
+                        .replug_in_plain_text("acc_hasty", deaf.port)
+                        .await
+                }
+                _ => {
+                    let fault = json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "60"}});
+                    let mut fault = fault;
+                    fault["early"] = case.into();
+                    pool.break_account("hasty", fault).await;
+                }
+            }
+            for (pieces, pause) in [(32, 20), (160, 1), (1, 0)] {
+                let (answer, sum) = upload(&pool, pieces, Duration::from_millis(pause)).await;
+                assert_eq!(answer.status, 200, "{case}: {answer:?}");
+                let seen = pool.stack.sim.seen().await;
+                let last = seen.last().expect("it was asked");
+                assert_eq!(last.account(), Some("good"), "{case}");
+                assert_eq!(last.0["body_sha256"], sum, "{case}: not the caller's body");
+            }
+            if case != "deaf" {
+                assert_eq!(pool.heard_from("hasty").await, 1, "{case}");
+            }
+            assert_eq!(pool.stack.envoy.crashes().await, 0, "{case}");
+        }
+    });
+}
+
+/// The same where the request is too large to be kept: the platform's answer passes at once if the request's length says
+/// so, and where that only shows as it comes, the gateway says that there is no answer.
+#[test]
+fn an_early_answer_to_what_cannot_be_sent_again_passes() {
+    run(async {
+        let pool = Pool::of("failover-early-large", &["hasty"]).await;
+        let fault = json!({"status": 500, "body": "too busy", "early": "reads"});
+        pool.break_account("hasty", fault).await;
+        let second = "acc_second";
+        let authority = pool.stack.sim.authority();
+        let lines = vec![
+            records::account(second, "openai", authority, "sk-hasty", json!({})),
+            records::pool("several", "fill_first", &["acc_hasty", second]),
+        ];
+        let revision = pool.stack.refresher.publish(lines);
+        pool.stack.have_clusters(&["acc_hasty", second]).await;
+        pool.stack.reaches(revision).await;
+
+        let begun = format!(
+            "POST {RESPONSES} HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{{\"model\":\"gpt-5.6\",\"input\":\"",
+            pool.caller.key(),
+            33 * 1024 * 1024
+        );
+        let answer = raw::exchange(pool.stack.envoy.port, begun.as_bytes(), 1).await;
+        assert_eq!(raw::status(&answer), 500, "{answer}");
+        assert!(answer.ends_with("too busy"), "{answer}");
+        assert!(!answer.contains("x-latchkey"), "{answer}");
+
+        let (answer, _) = upload(&pool, 33 * 16, Duration::ZERO).await;
+        let expected = (502, Some("latchkey_platform_unreachable"));
+        assert_eq!((answer.status, answer.own_code()), expected, "{answer:?}");
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// An account behind a closed port costs a request nothing that is still being sent when that shows.
+#[test]
+fn a_slow_request_to_nobody_is_failed_over() {
+    run(async {
+        let pool = Pool::of("failover-slow-nobody", &["gone", "good"]).await;
+        pool.stack.replug("acc_gone", closed_port()).await;
+        for _ in 0..4 {
+            let (answer, sum) = upload(&pool, 16, Duration::from_millis(20)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let seen = pool.stack.sim.seen().await;
+            assert_eq!(seen.last().expect("it was asked").0["body_sha256"], sum);
+        }
+        assert_eq!(
+            pool.stack.envoy.stat("latchkey.failovers").await,
+            3,
+            "three strikes"
+        );
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Answers that are within HTTP's rules and that no platform is expected to give: each passes and ends.
+#[test]
+fn odd_answers_pass_and_end() {
+    const BODY: &str =
+        "{\"id\":\"1\",\"object\":\"response\",\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}";
+    const ZIPPED: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\x56\x02\x00";
+    let whole = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let until_closed = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{BODY}");
+    let mut zipped = format!(
+        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        ZIPPED.len()
+    )
+    .into_bytes();
+    zipped.extend_from_slice(ZIPPED);
+    let text = |head: &str| head.as_bytes().to_vec();
+    let cases: Vec<(&str, Vec<u8>, u16, &[u8])> = vec![
+        ("whole", text(&whole), 200, BODY.as_bytes()),
+        (
+            "100 first",
+            text(&format!("HTTP/1.1 100 Continue\r\n\r\n{whole}")),
+            200,
+            BODY.as_bytes(),
+        ),
+        (
+            "103 first",
+            text(&format!(
+                "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{whole}"
+            )),
+            200,
+            BODY.as_bytes(),
+        ),
+        ("until it closes", text(&until_closed), 200, BODY.as_bytes()),
+        ("204", text("HTTP/1.1 204 No Content\r\n\r\n"), 204, b""),
+        (
+            "empty",
+            text("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+            200,
+            b"",
+        ),
+        (
+            "empty chunks",
+            text("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+            200,
+            b"",
+        ),
+        ("gzip", zipped, 200, ZIPPED),
+        (
+            "empty error",
+            text("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
+            400,
+            b"",
+        ),
+        ("304", text("HTTP/1.1 304 Not Modified\r\n\r\n"), 502, b""),
+    ];
+    run(async {
+        let pool = Pool::of("failover-odd-answers", &["odd"]).await;
+        let platform = Scripted::start(Script {
+            answer: Vec::new(),
+            reads: true,
+        })
+        .await;
+        pool.stack
+            .replug_in_plain_text("acc_odd", platform.port)
+            .await;
+        let count = cases.len();
+        for (case, answer, status, body) in cases {
+            platform.answers(answer);
+            let request = reqwest::Client::new()
+                .post(pool.caller.url(RESPONSES))
+                .bearer_auth(pool.caller.key())
+                .json(&responses_body());
+            let answer = timeout(JUDGED, request.send())
+                .await
+                .expect(case)
+                .expect(case);
+            assert_eq!(answer.status(), status, "{case}: {answer:?}");
+            let got = timeout(JUDGED, answer.bytes())
+                .await
+                .expect(case)
+                .expect(case);
+            if status != 502 {
+                assert_eq!(&got[..], body, "{case}");
+            }
+        }
+        let records = recorded(&pool.stack.refresher, count).await;
+        for record in &records {
+            let expected = if record["status"] == 502 {
+                Value::Null
+            } else {
+                "fine".into()
+            };
+            let expected = if record["status"] == 400 {
+                "callers_fault".into()
+            } else {
+                expected
+            };
+            assert_eq!(record["verdict"], expected, "{record}");
+        }
+        assert_eq!(records.len(), count);
+        let head = pool
+            .caller
+            .send("HEAD", RESPONSES, &[("x-api-key", pool.caller.key())], "")
+            .await;
+        assert_eq!((head.status, head.body.as_str()), (405, ""), "{head:?}");
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Of twenty accounts that all fail as many are asked as the configuration says, each once, and the caller gets, byte
+/// for byte, what the last of them said.
+#[test]
+fn a_request_is_tried_as_often_as_configured_and_on_no_account_twice() {
+    run(async {
+        for attempts in [4, 16] {
+            let setting = format!("\"max_attempts\": {attempts}");
+            let name = format!("failover-all-{attempts}");
+            let stack =
+                Stack::edited(&name, |text| text.replace("\"max_attempts\": 4", &setting)).await;
+            let names: Vec<_> = (0..20).map(|n| format!("f{n}")).collect();
+            let accounts: Vec<_> = names.iter().map(String::as_str).collect();
+            let pool = Pool::on(stack, &accounts).await;
+            for account in &accounts {
+                let body = format!("{{\"error\":  {{\"message\":\"not {account}\"}}}}\n");
+                pool.break_account(account, json!({"status": 503, "body": body}))
+                    .await;
+            }
+            let answer = pool
+                .caller
+                .post("/v1/chat/completions", &chat_body(false))
+                .await;
+            let seen = pool.stack.sim.seen().await;
+            let asked: Vec<_> = seen.iter().filter_map(|one| one.account()).collect();
+            let asked: Vec<_> = asked
+                .into_iter()
+                .filter(|one| accounts.contains(one))
+                .collect();
+            let mut times: HashMap<&str, usize> = HashMap::new();
+            asked
+                .iter()
+                .for_each(|one| *times.entry(one).or_default() += 1);
+            assert_eq!(times.len(), attempts, "{asked:?}");
+            assert!(times.values().all(|count| *count == 1), "{asked:?}");
+            let last = asked.last().expect("one was asked");
+            let body = format!("{{\"error\":  {{\"message\":\"not {last}\"}}}}\n");
+            assert_eq!((answer.status, answer.body), (503, body));
+            assert_eq!(answer.headers.get("location"), None);
+            assert_eq!(pool.stack.envoy.crashes().await, 0);
+        }
+    });
+}
