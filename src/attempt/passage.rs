@@ -29,8 +29,8 @@ pub struct Passage {
     pub id: Option<Id>,
     /// When it came, in Unix milliseconds.
     pub at: u64,
-    /// The number of this pass at the gate, in its VM.
-    pub pass: u32,
+    /// This pass at the gate.
+    pub pass: Pass,
     /// When its first attempt failed, in Unix milliseconds; 0 where none has.
     pub since: u64,
     /// The accounts that it was tried on before, with the generation of the credential.
@@ -43,14 +43,12 @@ pub struct Passage {
     pub lacks: Lacks,
     /// It asks for this account and no other.
     pub wish: bool,
-    /// Who holds the request's streams, where such are limited.
-    pub slot: Option<Slot>,
 }
 
-/// A context at the gate. Contexts of a VM that came after a crash have the same numbers as
-/// those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
+/// One pass of a request at the gate: a context. Those of a VM that came after a crash have the
+/// same numbers as those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pass {
     /// The number of its VM, which no other VM of this Envoy has had.
     pub vm: u64,
     /// Its number there.
@@ -114,9 +112,9 @@ impl Url {
     }
 }
 
-// === impl Slot ===
+// === impl Pass ===
 
-impl Slot {
+impl Pass {
     fn parse(text: &str) -> Option<Self> {
         let (vm, context) = text.split_once(':')?;
         Some(Self {
@@ -145,7 +143,6 @@ impl Passage {
             session,
             lacks,
             wish,
-            slot,
         } = self;
         let mut text = format!("account={account} key={key} pool={pool} url={}", url.0);
         // Writing to a String does not fail.
@@ -165,10 +162,7 @@ impl Passage {
         if let Some(id) = id {
             let _ = write!(text, " id={id}");
         }
-        let _ = write!(text, " at={at} pass={pass}");
-        if let Some(slot) = slot {
-            let _ = write!(text, " slot={}:{}", slot.vm, slot.context);
-        }
+        let _ = write!(text, " at={at} pass={}:{}", pass.vm, pass.context);
         if *since > 0 {
             let _ = write!(text, " since={since} tried=");
             for (index, (id, generation)) in tried.iter().enumerate() {
@@ -203,7 +197,7 @@ impl Passage {
                 None => None,
             },
             at: number("at")?,
-            pass: u32::try_from(number("pass")?).ok()?,
+            pass: field("pass").map_or(Some(Pass::default()), Pass::parse)?,
             since: number("since")?,
             tried: match field("tried") {
                 Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
@@ -216,10 +210,6 @@ impl Passage {
                 store_false: has("lacks=store_false"),
             },
             wish: has("wish=account"),
-            slot: match field("slot") {
-                Some(slot) => Some(Slot::parse(slot)?),
-                None => None,
-            },
         })
     }
 
@@ -269,14 +259,13 @@ mod tests {
             url: Url::new("https", b"gateway:8443", "/v1/responses"),
             id: Some(id("req-1")),
             at: 900,
-            pass: 4,
+            pass: Pass { vm: 3, context: 4 },
             since: 0,
             tried: Vec::new(),
             model: None,
             session: None,
             lacks: Lacks::default(),
             wish: false,
-            slot: None,
         }
     }
 
@@ -285,11 +274,10 @@ mod tests {
         let first = first();
         assert_eq!(
             first.encode(),
-            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses id=req-1 at=900 pass=4"
+            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses id=req-1 at=900 pass=3:4"
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");
-        second.slot = Some(Slot { vm: 3, context: 7 });
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
         let told = Passage {
             model: HeaderText::try_from("gpt-6.1-sol").ok(),

@@ -21,7 +21,7 @@ use self::{
 };
 pub use crate::dialect::refusal::{AllOut, Refusal, Reply};
 use crate::{
-    attempt::passage::Passage,
+    attempt::passage::{Pass, Passage},
     header::{HeaderMap, HeaderText},
     health::Board,
     id::Id,
@@ -58,8 +58,8 @@ pub struct Knowledge<'a> {
     pub full: &'a FullAccounts,
     /// Unix milliseconds.
     pub now: u64,
-    /// The number of this pass in its VM.
-    pub pass: u32,
+    /// This pass.
+    pub pass: Pass,
     /// Whether the request may still wait for a fresh credential.
     pub may_wait: bool,
 }
@@ -306,7 +306,6 @@ impl Gate {
                     session: subject.session,
                     lacks: subject.lacks,
                     wish: subject.wish.is_some(),
-                    slot: None,
                 },
                 account,
             })),

@@ -45,7 +45,7 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
         board: &NOBODY,
         full: &NOBODY_FULL,
         now: 0,
-        pass: 0,
+        pass: Pass::default(),
         may_wait: false,
     }
 }

@@ -71,8 +71,9 @@ impl Limiter {
         if let Some(view) = asked.view {
             self.follow(view);
         }
-        let slot = asked.last_pass.and_then(|passage| passage.slot);
-        self.take_over(shared, slot, asked.context, asked.now);
+        if let Some(last) = asked.last_pass {
+            self.take_over(shared, last.pass, asked.context, asked.now);
+        }
         let mut now = if self.full.is_empty() {
             asked.now
         } else {
@@ -80,7 +81,7 @@ impl Limiter {
         };
         let mut found_full: Vec<Id> = Vec::new();
         loop {
-            let mut forward = match decide(&self.full, now) {
+            let forward = match decide(&self.full, now) {
                 Decision::Forward(forward) => forward,
                 // What was full a moment ago may be free: nobody is refused by an old look.
                 _ if self.look_again(&found_full) => continue,
@@ -111,7 +112,6 @@ impl Limiter {
                     }
                 }
             }
-            forward.passage.slot = self.slot_of(asked.context);
             return Ok(Decision::Forward(forward));
         }
     }
@@ -132,6 +132,7 @@ fn refusal(denied: Denied, key: Option<&ClientKey>, now: u64) -> Refusal {
 mod tests {
     use super::*;
     use crate::{
+        attempt::passage::Pass,
         gate::{Gate, Knowledge, Request},
         header::{HeaderMap, HeaderText},
         health::Board,
@@ -245,7 +246,7 @@ mod tests {
             .into_iter()
             .collect();
             let mut request = Request::new(headers, passed.cloned());
-            let knowledge = knowledge(&self.view, self.limiter.full(), START);
+            let knowledge = knowledge(&self.view, self.limiter.full(), START, 0);
             self.gate.ask(&mut request, &knowledge).unwrap();
             request
         }
@@ -281,7 +282,7 @@ mod tests {
                 shared,
                 &asked,
                 || START,
-                |full, now| gate.decide(&request, &knowledge(view, full, now)),
+                |full, now| gate.decide(&request, &knowledge(view, full, now, context)),
             )
         }
 
@@ -307,14 +308,19 @@ mod tests {
         }
     }
 
-    fn knowledge<'a>(view: &'a View, full: &'a FullAccounts, now: u64) -> Knowledge<'a> {
+    fn knowledge<'a>(
+        view: &'a View,
+        full: &'a FullAccounts,
+        now: u64,
+        context: u32,
+    ) -> Knowledge<'a> {
         static NOBODY: Board = Board::new();
         Knowledge {
             view: Some(view),
             board: &NOBODY,
             full,
             now,
-            pass: 0,
+            pass: Pass { vm: 1, context },
             may_wait: false,
         }
     }
@@ -344,7 +350,6 @@ mod tests {
         assert_eq!(vm.passes(1, None).account.as_str(), "acc_1");
         let second = vm.passes(2, None);
         assert_eq!(second.account.as_str(), "acc_2");
-        assert!(second.slot.is_some());
         match vm.decide(3, None).unwrap() {
             Decision::Reply(reply) => assert!(reply.body.contains("latchkey_all_out")),
             other => panic!("{other:?}"),
@@ -375,7 +380,7 @@ mod tests {
         let mut vm = Vm::settled(streams, [streams, streams]);
         let first = vm.passes(1, None);
         let next = first.after_failure(1, START, 3, 1_000).unwrap();
-        vm.limiter.moves(first.slot);
+        vm.limiter.moves(first.pass);
         vm.limiter.release(&mut vm.shared, 1, START);
         let second = vm.passes(2, Some(&next));
         assert_eq!(second.account.as_str(), "acc_2");
@@ -444,9 +449,7 @@ mod tests {
         );
         assert_eq!(vm.refused(4), Limit::ConcurrentStreams);
         // What was let in is not denied by its own stream, and takes no second one.
-        let slot = vm.passes(1, None).slot;
-        assert_eq!(slot, vm.limiter.slot_of(1));
-        assert!(slot.is_some());
+        vm.passes(1, None);
         assert_eq!(vm.counters(&key()).own_streams(), 2);
         for context in [1, 2, 3, 4] {
             vm.limiter.release(&mut vm.shared, context, START);

@@ -8,7 +8,7 @@ use super::{
     table::{self, Changed},
 };
 use crate::{
-    attempt::passage::Slot,
+    attempt::passage::Pass,
     host::SharedData,
     id::Id,
     snapshot::{Account, View},
@@ -29,7 +29,7 @@ const TOUCH_MS: u64 = 500;
 /// One VM's part in keeping limits.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    vm: u64,
+    pub(super) vm: u64,
     pub(super) full: FullAccounts,
     /// Of the snapshot that `full` is about.
     version: u64,
@@ -245,37 +245,33 @@ impl Limiter {
         }
     }
 
-    /// What a context's request holds streams by, if it does.
-    pub fn slot_of(&self, context: u32) -> Option<Slot> {
-        let vm = self.vm;
-        self.held
-            .contains_key(&context)
-            .then_some(Slot { vm, context })
+    /// Whether a context's request holds a stream.
+    #[cfg(test)]
+    pub(super) fn holds(&self, context: u32) -> bool {
+        self.held.contains_key(&context)
     }
 
-    /// The request that `slot` holds streams for is to run again.
-    pub fn moves(&mut self, slot: Option<Slot>) {
-        let slot = slot.filter(|slot| slot.vm == self.vm);
-        if let Some(held) = slot.and_then(|slot| self.held.get_mut(&slot.context)) {
+    /// The request of this pass is to run again.
+    pub fn moves(&mut self, pass: Pass) {
+        if pass.vm == self.vm
+            && let Some(held) = self.held.get_mut(&pass.context)
+        {
             held.moves = true;
         }
     }
 
     /// Gives what the last pass held to the next one, but for the account's stream: that pass is
-    /// over. Only what [`Self::moves`] was told of is given: another VM's slot, or one that is
-    /// long over, could name another request's.
+    /// over. Only what [`Self::moves`] was told of is given: the pass of another VM, or one
+    /// that is long over, could have the number of another request's.
     pub(super) fn take_over(
         &mut self,
         shared: &mut impl SharedData,
-        slot: Option<Slot>,
+        last_pass: Pass,
         context: u32,
         now: u64,
     ) {
-        let Some(slot) = slot.filter(|slot| slot.vm == self.vm) else {
-            return;
-        };
-        let mut held = match self.held.entry(slot.context) {
-            Entry::Occupied(held) if held.get().moves => held.remove(),
+        let mut held = match self.held.entry(last_pass.context) {
+            Entry::Occupied(held) if last_pass.vm == self.vm && held.get().moves => held.remove(),
             _ => return,
         };
         if let Some(account) = held.account.take() {

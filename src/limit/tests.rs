@@ -10,7 +10,7 @@ use super::{
     table, *,
 };
 use crate::{
-    attempt::passage::Slot,
+    attempt::passage::Pass,
     host::{SharedData, Token, fake::FakeSharedData},
 };
 
@@ -61,6 +61,16 @@ fn know(shared: &mut FakeSharedData, subject: &Subject) {
         Ok(())
     });
     assert_eq!(known, table::Changed::Done);
+}
+
+impl Limiter {
+    /// The pass of a context of its VM.
+    fn pass(&self, context: u32) -> Pass {
+        Pass {
+            vm: self.vm,
+            context,
+        }
+    }
 }
 
 fn key_counters(shared: &FakeSharedData, now: u64) -> Counters {
@@ -179,12 +189,12 @@ proptest! {
                 }
                 // It runs again, in its next context or not at all.
                 3 if open.contains(&context) => {
-                    let slot = limiter.slot_of(context);
-                    limiter.moves(slot);
+                    let pass = limiter.pass(context);
+                    limiter.moves(pass);
                     limiter.release(&mut shared, context, now);
                     open.retain(|one| *one != context);
                     if wait % 2 == 0 {
-                        limiter.take_over(&mut shared, slot, context + 100, now);
+                        limiter.take_over(&mut shared, pass, context + 100, now);
                         open.push(context + 100);
                     } else {
                         limiter.tick(&mut shared, now);
@@ -233,7 +243,7 @@ fn nobody_with_limits_costs_no_hostcall() {
     limiter.charge(&mut shared, &nobody, 10, START);
     limiter.release(&mut shared, 1, START);
     limiter.tick(&mut shared, START);
-    assert_eq!(limiter.slot_of(1), None);
+    assert!(!limiter.holds(1));
 }
 
 #[test]
@@ -256,15 +266,15 @@ fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
         Ok(())
     );
     assert_eq!(streams(&shared, "acc_1"), 1);
-    let slot = limiter.slot_of(1);
-    limiter.moves(slot);
+    let pass = limiter.pass(1);
+    limiter.moves(pass);
     limiter.release(&mut shared, 1, START);
     let refused = Limiter::new(2).admit(&mut shared, 9, &key_only(&key), false, START);
     assert!(
         matches!(refused, Err(Denied::Key(_))),
         "the stream is kept for the next pass"
     );
-    limiter.take_over(&mut shared, slot, 2, START);
+    limiter.take_over(&mut shared, pass, 2, START);
     assert_eq!(
         limiter.admit(&mut shared, 2, &account("acc_2"), true, START),
         Ok(())
@@ -285,7 +295,7 @@ fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
 
 /// After a crash of a VM, contexts of the one that comes in its place have its numbers again.
 #[test]
-fn a_slot_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
+fn a_pass_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
     let limited = of_key(r#"{"concurrent_streams":1}"#);
     let mut shared = prepared();
     let mut limiter = Limiter::new(7);
@@ -293,19 +303,18 @@ fn a_slot_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
         limiter.admit(&mut shared, 1, &limited, false, START),
         Ok(())
     );
-    let own = limiter.slot_of(1).unwrap();
-    let crashed = Slot { vm: 6, ..own };
-    limiter.moves(Some(crashed));
-    for slot in [own, crashed] {
-        limiter.take_over(&mut shared, Some(slot), 2, START);
-        assert_eq!((limiter.slot_of(1), limiter.slot_of(2)), (Some(own), None));
+    let own = limiter.pass(1);
+    let crashed = Pass { vm: 6, ..own };
+    limiter.moves(crashed);
+    for pass in [own, crashed] {
+        limiter.take_over(&mut shared, pass, 2, START);
+        assert!(limiter.holds(1) && !limiter.holds(2));
     }
-    limiter.moves(Some(own));
-    limiter.take_over(&mut shared, Some(crashed), 2, START);
-    assert_eq!(limiter.slot_of(2), None);
-    limiter.take_over(&mut shared, Some(own), 2, START);
-    assert_eq!(limiter.slot_of(1), None);
-    assert!(limiter.slot_of(2).is_some());
+    limiter.moves(own);
+    limiter.take_over(&mut shared, crashed, 2, START);
+    assert!(limiter.holds(1) && !limiter.holds(2));
+    limiter.take_over(&mut shared, own, 2, START);
+    assert!(limiter.holds(2) && !limiter.holds(1));
     limiter.release(&mut shared, 2, START);
     assert_eq!(key_counters(&shared, START).own_streams(), 0);
 }
@@ -549,7 +558,7 @@ fn a_new_envoy_waits_for_its_first_answer_and_no_longer_than_it_must() {
         let shared = &mut envoy.shared;
         assert_eq!(envoy.limiter.enter(shared, 1, key, of, now), Ok(()));
         let admission = envoy.limiter.admit(shared, 1, &limited, false, now);
-        assert_eq!(envoy.limiter.slot_of(1), None);
+        assert!(!envoy.limiter.holds(1));
         admission
     };
     assert_eq!(ask(after, now), Err(Denied::Unknown));

@@ -140,7 +140,7 @@ impl HttpContext for GateContext {
         let record = vm::with(|vm| match &reading {
             // Envoy answers itself where it can hold no more of a body.
             Some(reading) => vm.record(&reading.request),
-            None => vm.answered(self.id),
+            None => vm.answered(vm.pass(self.id)),
         });
         if let Some(record) = record.flatten() {
             record_answer(record, status);

@@ -9,7 +9,10 @@ use super::{
     stats::{Metrics, Totals},
 };
 use crate::{
-    attempt::{is_posted, is_refreshable, is_worth_another, passage::Passage},
+    attempt::{
+        is_posted, is_refreshable, is_worth_another,
+        passage::{Pass, Passage},
+    },
     dialect::Dialect,
     gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted, places},
     header::HeaderText,
@@ -295,7 +298,7 @@ impl Vm {
             board: self.follower.board(),
             full: self.limiter.full(),
             now: self.now,
-            pass: 0,
+            pass: Pass::default(),
             may_wait: false,
         };
         let asked = self.gate.ask(request, &knowledge);
@@ -354,22 +357,37 @@ impl Vm {
             .charge(&mut self.shared, &limited, tokens, self.now);
     }
 
+    /// The pass of a context.
+    pub(super) fn pass(&self, context: u32) -> Pass {
+        let vm = self.sync.as_ref().map(|sync| sync.holder.number());
+        Pass {
+            vm: vm.unwrap_or_default(),
+            context,
+        }
+    }
+
+    /// The request of that pass; a pass of before a crash has none.
+    fn sent_on(&mut self, pass: Pass) -> Option<&mut SentOn> {
+        let is_ours = pass == self.pass(pass.context);
+        self.sent.get_mut(&pass.context).filter(|_| is_ours)
+    }
+
     /// The record of the request of that pass, which has an answer now.
-    pub(super) fn answered(&mut self, pass: u32) -> Option<Record> {
-        self.sent.get_mut(&pass)?.record.take()
+    pub(super) fn answered(&mut self, pass: Pass) -> Option<Record> {
+        self.sent_on(pass)?.record.take()
     }
 
     /// So many bytes of the body of that pass's request have gone out.
-    pub(super) fn sent_body(&mut self, pass: u32, bytes: u64) {
-        if let Some(sent) = self.sent.get_mut(&pass) {
+    pub(super) fn sent_body(&mut self, pass: Pass, bytes: u64) {
+        if let Some(sent) = self.sent_on(pass) {
             sent.request_bytes = bytes;
         }
     }
 
     /// The answer of that pass became a redirect.
-    pub(super) fn redirected(&mut self, pass: u32) {
+    pub(super) fn redirected(&mut self, pass: Pass) {
         self.totals.failovers = self.totals.failovers.saturating_add(1);
-        if let Some(sent) = self.sent.get_mut(&pass) {
+        if let Some(sent) = self.sent_on(pass) {
             sent.redirected = true;
         }
     }
@@ -398,6 +416,7 @@ impl Vm {
             now: self.now,
             may_wait: has_place,
         };
+        let pass = self.pass(context);
         let board = self.follower.board();
         let gate = &mut self.gate;
         let decision = self
@@ -408,7 +427,7 @@ impl Vm {
                     board,
                     full,
                     now,
-                    pass: context,
+                    pass,
                     may_wait,
                 };
                 gate.decide(request, &knowledge)
@@ -495,7 +514,7 @@ impl Vm {
             board: self.follower.board(),
             full: self.limiter.full(),
             now: self.now,
-            pass: 0,
+            pass: Pass::default(),
             may_wait: false,
         };
         self.gate.record(request, &knowledge)
@@ -538,7 +557,7 @@ impl Vm {
         verdict: &Verdict,
     ) -> Option<Passage> {
         let now = self.now;
-        let sent = self.sent.get_mut(&passage.pass);
+        let sent = self.sent_on(passage.pass);
         if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
             record.verdict = Some(Reason::known(verdict.word()));
         }
@@ -580,7 +599,7 @@ impl Vm {
         if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
             return None;
         }
-        self.limiter.moves(passage.slot);
+        self.limiter.moves(passage.pass);
         Some(next)
     }
 
