@@ -111,6 +111,26 @@ fn a_known_key_reaches_an_account_of_its_pool() {
 }
 
 #[test]
+fn an_expired_key_is_refused_before_its_body_is_read() {
+    let mut records = records();
+    for record in &mut records {
+        if let Record::Key(key) = record {
+            key.expires_at = Some(5);
+        }
+    }
+    let view = View::of(&records);
+    for (now, refused) in [(4, None), (5, Some(401))] {
+        let mut request = Request::new(request(&[("x-api-key", KEY)]), None);
+        let knowledge = Knowledge {
+            now,
+            ..knowing(Some(&view))
+        };
+        let asked = Gate::default().ask(&mut request, &knowledge);
+        assert_eq!(asked.err().map(|reply| reply.status), refused);
+    }
+}
+
+#[test]
 fn whatever_could_steer_or_leak_is_stripped() {
     let headers = request(&[
         ("authorization", "Bearer lk_0123456789"),
