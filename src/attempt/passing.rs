@@ -8,6 +8,7 @@ use crate::{
         include_usage::{self, ChunkRemover},
     },
     snapshot::Route,
+    verdict::{self, ErrorBody, MAX_LOOK_BYTES},
 };
 
 /// A good answer's body while it passes. Nothing of it is held but an event that may have to be
@@ -18,7 +19,15 @@ pub struct Passing {
     /// None until the first byte that tells an event stream from one JSON text.
     meter: Option<Meter>,
     remover: Option<ChunkRemover>,
+    /// None for an answer that is no event stream, or has failed.
+    recent: Option<Recent>,
+    failure: Option<ErrorBody>,
 }
+
+/// What came of an event that has not ended, at most [`MAX_LOOK_BYTES`]: an event that is larger
+/// is no error.
+#[derive(Debug, Default)]
+struct Recent(Vec<u8>);
 
 // === impl Passing ===
 
@@ -30,6 +39,8 @@ impl Passing {
             dialect,
             meter: None,
             remover: asked.then(ChunkRemover::default),
+            recent: None,
+            failure: None,
         }
     }
 
@@ -43,11 +54,15 @@ impl Passing {
         };
         if let Some(first) = text.first() {
             let is_sse = !matches!(first, b'{' | b'[');
+            if self.meter.is_none() && is_sse {
+                self.recent = Some(Recent::default());
+            }
             let meter = self
                 .meter
                 .get_or_insert_with(|| Meter::new(self.dialect, is_sse));
             meter.on_body(text);
         }
+        self.look_for_failure(text, end);
         let replaced = self.remover.as_mut()?.on_body(chunk);
         if !end {
             return replaced;
@@ -57,6 +72,27 @@ impl Passing {
             return replaced;
         }
         Some([replaced.unwrap_or_else(|| chunk.to_vec()), left].concat())
+    }
+
+    /// What the platform said when it gave up in the middle, once.
+    pub fn take_failure(&mut self) -> Option<ErrorBody> {
+        self.failure.take()
+    }
+
+    fn look_for_failure(&mut self, text: &[u8], end: bool) {
+        let Some(recent) = &mut self.recent else {
+            return;
+        };
+        let failed = self.meter.as_ref().is_some_and(Meter::has_failed);
+        if !failed && !end {
+            return recent.on_body(text);
+        }
+        // Without the blank line after it, an error at the end is not yet known to be one.
+        let events = [recent.0.as_slice(), text].concat();
+        if failed || !events.ends_with(b"\n\n") {
+            self.failure = verdict::failure(&events, end);
+        }
+        self.recent = None;
     }
 
     /// What the answer used; `end`: its body came to its end. `request_bytes`: how long the
@@ -89,6 +125,38 @@ pub struct RequestBytes {
 /// The most of a request that is waited for so that it can run again, in bytes: what Envoy keeps
 /// for that, as `envoy/envoy.yaml` sets it (`request_body_buffer_limit`).
 pub const MAX_REPLAY_BYTES: u64 = 32 * 1024 * 1024;
+
+// === impl Recent ===
+
+impl Recent {
+    fn on_body(&mut self, chunk: &[u8]) {
+        let rest = match after_last_event(chunk) {
+            Some(rest) => {
+                self.0.clear();
+                rest
+            }
+            None => chunk,
+        };
+        if self.0.len().saturating_add(rest.len()) > MAX_LOOK_BYTES {
+            self.0.clear();
+        } else {
+            self.0.extend_from_slice(rest);
+        }
+    }
+}
+
+/// What follows the last blank line.
+fn after_last_event(chunk: &[u8]) -> Option<&[u8]> {
+    let mut head = chunk;
+    while let Some(at) = head.iter().rposition(|byte| *byte == b'\n') {
+        let (before, rest) = chunk.split_at_checked(at)?;
+        if before.ends_with(b"\n") || before.ends_with(b"\n\r") {
+            return rest.get(1..);
+        }
+        head = before;
+    }
+    None
+}
 
 // === impl RequestBytes ===
 
@@ -218,6 +286,60 @@ mod tests {
             prop_assert_eq!(&got[..], &whole[..whole.len() - tail]);
             prop_assert_eq!(metered.usage.unwrap().total, 3003);
         }
+    }
+
+    const OVERLOADED: &[u8] =
+        include_bytes!("../../tests/fixtures/anthropic/message_then_overloaded.sse");
+    const LIMITED: &[u8] =
+        include_bytes!("../../tests/fixtures/codex/response_failed_rate_limit_exceeded.sse");
+    const GAVE_UP: &[u8] = include_bytes!("../../tests/fixtures/meter/responses_failed.sse");
+
+    /// What the platform said when it gave up, and how much was kept of the answer at most.
+    fn failure(dialect: Dialect, chunks: &[&[u8]]) -> (Option<ErrorBody>, usize) {
+        let (mut passing, mut kept) = (Passing::new(dialect, false), 0);
+        let mut failure = None;
+        for (index, chunk) in chunks.iter().enumerate() {
+            passing.on_body(chunk, index + 1 == chunks.len());
+            kept = kept.max(passing.recent.as_ref().map_or(0, |recent| recent.0.len()));
+            let now = passing.take_failure();
+            assert!(now.is_none() || failure.is_none(), "told twice");
+            failure = failure.or(now);
+        }
+        (failure, kept)
+    }
+
+    proptest! {
+        #[test]
+        fn an_error_in_the_middle_is_read_wherever_the_chunks_are_cut(
+            cuts in prop::collection::vec(0..10_000_usize, 0..12), which in 0..3_usize, crlf: bool, tail in 0..3_usize,
+        ) {
+            let (dialect, stream, code) = [
+                (Dialect::Messages, OVERLOADED, "overloaded_error"),
+                (Dialect::Responses, LIMITED, "rate_limit_exceeded"),
+                (Dialect::Responses, GAVE_UP, "server_error"),
+            ][which];
+            let text = String::from_utf8(stream.to_vec()).unwrap();
+            let text = text.trim_end().to_owned() + &"\n".repeat(tail);
+            let stream = if crlf { text.replace('\n', "\r\n") } else { text }.into_bytes();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % stream.len()).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<_> = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect();
+            let (failure, kept) = failure(dialect, &chunks);
+            prop_assert!(failure.is_some_and(|error| error.has_code(code)));
+            prop_assert!(kept <= MAX_LOOK_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_good_stream_tells_no_failure_and_is_not_kept() {
+        let large = format!("data: {{\"a\":\"{}\"}}\n\n", "x".repeat(3 * MAX_LOOK_BYTES));
+        let pieces: Vec<_> = large.as_bytes().chunks(1_000).collect();
+        let (none, kept) = failure(Dialect::Chat, &pieces);
+        assert!(none.is_none() && kept <= MAX_LOOK_BYTES);
+        assert_eq!(failure(Dialect::Chat, &[STREAM, b""]), (None, 0));
+        let json: &[u8] = br#"{"choices":[],"error":{"code":"x"}}"#;
+        assert_eq!(failure(Dialect::Chat, &[json, b""]), (None, 0));
     }
 
     #[test]

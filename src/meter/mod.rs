@@ -119,6 +119,11 @@ impl Meter {
         }
     }
 
+    /// Whether the platform gave up in the middle.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// What the answer used. `end_of_stream`: the body came to its end, so that what it ends
     /// with counts as an event even without the blank line after it. `request_bytes`: how long
     /// the request's body was, which tells its input where the platform did not.

@@ -19,7 +19,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     meter::record::Record,
     snapshot::{Account, Platform},
-    verdict::{ErrorBody, Look, Quota, Verdict, look},
+    verdict::{ErrorBody, Look, Quota, Reason, Verdict, look},
 };
 
 /// The context of one try of one request.
@@ -334,10 +334,17 @@ impl Attempt {
 
     /// Shows the meter what passes on.
     fn show(&mut self, body: &[u8], end: bool) {
-        if let Some(answer) = self.passed.as_mut().and_then(|one| one.answer.as_mut())
-            && let Some(instead) = answer.on_body(body, end)
-        {
+        let (Some(passed), Some(sent)) = (&mut self.passed, &self.sent) else {
+            return;
+        };
+        let Some(answer) = &mut passed.answer else {
+            return;
+        };
+        if let Some(instead) = answer.on_body(body, end) {
             envoy::set_body(BufferType::HttpResponseBody, body.len(), &instead);
+        }
+        if let Some(error) = answer.take_failure() {
+            passed.record.verdict = Some(sent.gave_up(&error));
         }
     }
 
@@ -455,6 +462,15 @@ impl Sent {
             attempt::judge(status, &headers, error, &self.platform, model, now)
         };
         self.next(&verdict)
+    }
+
+    /// Judges an error in the middle of an answer, for the requests that come after.
+    fn gave_up(&self, error: &ErrorBody) -> Reason {
+        let model = self.passage.model.as_ref().map(HeaderText::as_str);
+        let (headers, now) = (HeaderMap::default(), envoy::now());
+        let verdict = attempt::judge(200, &headers, Some(error), &self.platform, model, now);
+        vm::with(|vm| vm.learn(&self.account, &self.passage, &verdict));
+        Reason::known(verdict.word())
     }
 
     /// What is to be known of an answer of this status while it passes on.

@@ -561,21 +561,7 @@ impl Vm {
         if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
             record.verdict = Some(Reason::known(verdict.word()));
         }
-        if *verdict != Verdict::CallersFault {
-            self.probes.retain(|probe| probe.account != account.id);
-        }
-        if is_posted(verdict, account, passage, self.follower.board()) {
-            let model = passage.model.as_ref();
-            self.post(account, model, verdict);
-        }
-        // The refresher knows for itself which accounts it can refresh.
-        let expired = *verdict == Verdict::CredentialExpired;
-        if expired {
-            self.reports.push(Report::Unauthorized {
-                account: account.id.clone(),
-                generation: account.generation,
-            });
-        }
+        self.learn(account, passage, verdict);
         if !is_worth_another(verdict) {
             return None;
         }
@@ -595,12 +581,31 @@ impl Vm {
             pass: passage.pass,
             may_wait: false,
         };
+        let expired = *verdict == Verdict::CredentialExpired;
         let worth_waiting = expired && is_refreshable(account) && self.settings.refresh_wait > 0;
         if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
             return None;
         }
         self.limiter.moves(passage.pass);
         Some(next)
+    }
+
+    /// Takes a verdict about an account, for other requests.
+    pub(super) fn learn(&mut self, account: &Account, passage: &Passage, verdict: &Verdict) {
+        if *verdict != Verdict::CallersFault {
+            self.probes.retain(|probe| probe.account != account.id);
+        }
+        if is_posted(verdict, account, passage, self.follower.board()) {
+            let model = passage.model.as_ref();
+            self.post(account, model, verdict);
+        }
+        // The refresher knows for itself which accounts it can refresh.
+        if *verdict == Verdict::CredentialExpired {
+            self.reports.push(Report::Unauthorized {
+                account: account.id.clone(),
+                generation: account.generation,
+            });
+        }
     }
 
     /// Posts a verdict, and reports what it changes for requests.

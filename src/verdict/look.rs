@@ -115,28 +115,45 @@ fn look_into(body: &[u8], end: bool) -> Look {
 /// the end of the chunk: the output may take its time.
 fn events(body: &[u8], end: bool) -> Look {
     let mut announced = false;
-    let mut event = Event::default();
-    for line in body.split_inclusive(|byte| *byte == b'\n') {
-        let Some(line) = line.strip_suffix(b"\n").or(end.then_some(line)) else {
-            break;
-        };
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            match std::mem::take(&mut event).sign() {
-                Sign::Nothing => {}
-                Sign::Announcement => announced = true,
-                Sign::Output => return Look::Fine,
-                Sign::Error(error) => return Look::Error(error),
-            }
-        } else {
-            event.add(line);
+    for sign in signs(body, end) {
+        match sign {
+            Sign::Nothing => {}
+            Sign::Announcement => announced = true,
+            Sign::Output => return Look::Fine,
+            Sign::Error(error) => return Look::Error(error),
         }
     }
-    match event.sign() {
-        Sign::Error(error) if end => Look::Error(error),
-        _ if announced || end => Look::Fine,
-        _ => Look::NeedMore,
+    if announced || end {
+        Look::Fine
+    } else {
+        Look::NeedMore
     }
+}
+
+/// The first error among events of a stream, of which the first may lack its beginning; `end`:
+/// what they end with is one too.
+pub fn failure(events: &[u8], end: bool) -> Option<ErrorBody> {
+    signs(events, end).find_map(|sign| match sign {
+        Sign::Error(error) => Some(error),
+        Sign::Nothing | Sign::Announcement | Sign::Output => None,
+    })
+}
+
+/// What events say, one after the other; `end`: what they end with is one too.
+fn signs(body: &[u8], end: bool) -> impl Iterator<Item = Sign> {
+    let mut lines = body.split_inclusive(|byte| *byte == b'\n');
+    let mut event = Some(Event::default());
+    std::iter::from_fn(move || {
+        for line in lines.by_ref() {
+            let line = line.strip_suffix(b"\n").or(end.then_some(line))?;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                return event.replace(Event::default()).map(Event::sign);
+            }
+            event.get_or_insert_default().add(line);
+        }
+        event.take().filter(|_| end).map(Event::sign)
+    })
 }
 
 /// What an event says about the answer.

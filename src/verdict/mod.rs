@@ -3,8 +3,8 @@
 //! Everything here is a pure function of the answer's status, headers and first body bytes, the
 //! platform's rules and `now`. Nothing here acts on a verdict: that is the attempt's business.
 //!
-//! [`look()`] finds the error inside an answer of HTTP 200, [`ErrorBody::read`] the one in any
-//! other; [`Quota::read`] reads the account's windows from good and bad answers; [`judge`] puts
+//! [`look()`] finds the error inside an answer of HTTP 200, [`failure`] one in the middle of it,
+//! [`ErrorBody::read`] the one in any other; [`Quota::read`] reads the account's windows from good and bad answers; [`judge`] puts
 //! it all together by the [`Rule`]s of the platform's profile.
 
 mod body;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     body::{ErrorBody, MAX_BODY_BYTES},
     judge::{Answer, judge},
-    look::{Look, MAX_LOOK_BYTES, look, may_hold_error},
+    look::{Look, MAX_LOOK_BYTES, failure, look, may_hold_error},
     quota::Quota,
     rule::Rule,
 };

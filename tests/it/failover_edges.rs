@@ -406,3 +406,54 @@ fn a_request_is_tried_as_often_as_configured_and_on_no_account_twice() {
         }
     });
 }
+
+/// A platform that gives up after its first byte has said something about the account: the answer passes, and the next
+/// requests go elsewhere as they do after the same limit as a status.
+#[test]
+fn an_error_in_the_middle_of_a_stream_takes_the_account_out() {
+    let event = |data: Value| format!("data: {data}\n\n");
+    let output = event(json!({"type": "response.output_text.delta", "delta": "half of "}));
+    let failed = |code: &str, message: &str| {
+        let error = json!({"code": code, "message": message});
+        event(json!({"type": "response.failed", "response": {"status": "failed", "error": error}}))
+    };
+    let limited = failed(
+        "rate_limit_exceeded",
+        "Rate limit reached. Please try again in 60s.",
+    );
+    let overloaded = failed("server_is_overloaded", "Selected model is at capacity.");
+    let fault = failed(
+        "context_length_exceeded",
+        "Your input exceeds the context window.",
+    );
+    run(async {
+        // How often the platform hears from it in twelve requests, of which it gets about every second one. Trouble is a
+        // strike, and the beginning of the next answer takes it down.
+        for (case, end, verdict, times) in [
+            ("limited", limited, "cooling_down", 1..=1),
+            ("overloaded", overloaded, "platform_trouble", 4..=8),
+            ("fault", fault, "callers_fault", 4..=8),
+        ] {
+            let pool = Pool::of(&format!("failover-middle-{case}"), &["bad", "good"]).await;
+            let body = format!("{output}{end}");
+            let fault = json!({
+                "status": 200, "headers": {"content-type": "text/event-stream"}, "body": body,
+                "piece_bytes": 64, "piece_delay_ms": 1,
+            });
+            pool.break_account("bad", fault).await;
+            let caller = pool.stack.caller("several");
+            for _ in 0..12 {
+                let answer = caller.post(RESPONSES, &responses_body()).await;
+                assert_eq!(answer.status, 200, "{case}: {answer:?}");
+            }
+            let heard = pool.heard_from("bad").await;
+            assert!(times.contains(&heard), "{case}: {heard} times");
+            let records = recorded(&pool.stack.refresher, 12).await;
+            let failed = records
+                .iter()
+                .find(|record| record["error"] == "failed_inside");
+            assert_eq!(failed.expect("a record")["verdict"], verdict, "{case}");
+            assert_eq!(pool.stack.envoy.crashes().await, 0, "{case}");
+        }
+    });
+}
