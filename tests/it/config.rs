@@ -1,14 +1,15 @@
 use std::{fs, time::Duration};
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::harness::{
     Caller, Stack,
-    caller::chat_body,
+    caller::{chat_body, responses_body},
     envoy::Envoy,
     program::{self, Program},
-    run, setting, source_root,
-    stack::{client_key, new_folder},
+    raw, records, run, setting, source_root,
+    stack::{ALICE, client_key, new_folder},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -141,5 +142,94 @@ fn an_envoy_that_serves_something_else_still_does() {
         let elsewhere = stranger.send("POST", "/chat", &headers, "{}").await;
         assert_eq!(elsewhere.status, 503, "{elsewhere:?}");
         assert_eq!(stack.sim.count("requests").await, 1);
+    });
+}
+
+/// What Envoy itself answers, to no HTTP, to too large a request and where it has no way on, is an error that the SDKs
+/// can read, and known as Envoy's.
+#[test]
+fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
+    run(async {
+        let small = |text: &str| {
+            text.replace(
+                "request_body_buffer_limit: 33554432",
+                "request_body_buffer_limit: 262144",
+            )
+        };
+        let stack = Stack::edited("config-replies", small).await;
+        let path = format!("/users/{ALICE}/expire_access");
+        stack.sim.ask(Method::POST, &path, json!({})).await;
+        let gone = records::account(
+            "acc_gone",
+            "openai",
+            stack.sim.authority(),
+            "sk-openai",
+            json!({}),
+        );
+        let revision = stack.refresher.publish(vec![
+            gone,
+            records::pool("gone", "sticky", &["acc_gone"]),
+            records::key("key_gone", &client_key("gone"), "gone"),
+        ]);
+        stack.reaches(revision).await;
+
+        let no_length =
+            "POST /v1/responses HTTP/1.1\r\nhost: a\r\ncontent-length: two\r\n\r\n".to_owned();
+        let many = "x-a: 1\r\n".repeat(200);
+        let many = format!("GET /v1/models HTTP/1.1\r\nhost: a\r\n{many}\r\n");
+        // It waits for a refresh that does not come.
+        let mut large = responses_body();
+        large["input"][0]["content"][0]["text"] = "x".repeat(400 * 1024).into();
+        let post = |key: &str, body: String| {
+            format!(
+                "POST /v1/responses HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+                client_key(key),
+                body.len()
+            )
+        };
+        let cases = [
+            (no_length, 400, None),
+            (many, 431, None),
+            (post("codex", large.to_string()), 413, None),
+            (post("gone", responses_body().to_string()), 503, Some("5")),
+        ];
+        for (request, status, retry_after) in cases {
+            let answer = raw::exchange(stack.envoy.port, request.as_bytes(), 1).await;
+            assert_eq!(raw::status(&answer), status, "{answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+            let header = |name: &str| {
+                head.lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            };
+            assert_eq!(header("x-latchkey-error"), Some("envoy"), "{answer}");
+            assert_eq!(header("content-type"), Some("application/json"), "{answer}");
+            assert_eq!(header("retry-after"), retry_after, "{answer}");
+            let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+            assert_eq!(
+                (&body["type"], &body["error"]["code"]),
+                (&json!("error"), &json!("envoy")),
+                "{answer}"
+            );
+            for text in ["type", "message"] {
+                assert!(
+                    body["error"][text]
+                        .as_str()
+                        .is_some_and(|text| text.len() > 4),
+                    "{answer}"
+                );
+            }
+        }
+        let refused = stack
+            .caller("codex")
+            .send("GET", "/v1/models", &[], "")
+            .await;
+        assert_eq!(refused.own_code(), Some("latchkey_no_key"), "{refused:?}");
+        assert_eq!(
+            refused.json()["error"]["code"],
+            "latchkey_no_key",
+            "{refused:?}"
+        );
+        assert_eq!(stack.caller("codex").get("/v1/models").await.status, 200);
+        assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
