@@ -26,7 +26,7 @@ use crate::credential::Credential;
 use crate::id::AccountId;
 use crate::oauth::authorize::Authorization;
 use crate::oauth::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
-use crate::oauth::claims::{EMAIL, IDENTITY};
+use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::{self, HttpClient};
 use crate::oauth::redirect::{self, Denial, Refused, Returned};
@@ -447,15 +447,9 @@ fn code_flow(profile: &Profile) -> Result<&OAuth, NoUrl> {
     profile.oauth.as_ref().ok_or(NoUrl::NoFlow)
 }
 
-/// Refuses a login with another identity than the account's, or of another user where both say who it is: members of one
-/// workspace have the same identity.
+/// Refuses a login of another account.
 fn require_same(account: &Account, found: &BTreeMap<String, String>) -> Result<(), Error> {
-    let is_same = account.vars.get(IDENTITY) == found.get(IDENTITY)
-        && match (account.vars.get(EMAIL), found.get(EMAIL)) {
-            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
-            _ => true,
-        };
-    if is_same {
+    if is_same_account(&account.vars, found) {
         return Ok(());
     }
     let who = |vars: &BTreeMap<String, String>| {

@@ -11,7 +11,7 @@ use super::output::print;
 use super::{Context, Error, login};
 use crate::credential::Credential;
 use crate::import::codex::{self, Imported};
-use crate::oauth::claims::IDENTITY;
+use crate::oauth::claims::{IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, require_vars};
 use crate::platform::Profile;
 use crate::refresh::clock::{Clock, SystemClock};
@@ -89,7 +89,7 @@ impl Codex {
         let accounts = context.store.accounts().await?;
         let newer = accounts.iter().find(|account| {
             account.platform == CODEX
-                && account.vars.get(IDENTITY) == found.vars.get(IDENTITY)
+                && is_same_account(&account.vars, &found.vars)
                 && account.status != Status::NeedsLogin
                 && account.expires_at >= found.expires_at
         });

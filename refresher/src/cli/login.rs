@@ -14,7 +14,7 @@ use crate::credential::Credential;
 use crate::oauth::api_key::api_key;
 use crate::oauth::authorize::Authorization;
 use crate::oauth::callback::{self, LOGIN_LIMIT, Listener};
-use crate::oauth::claims::{EMAIL, IDENTITY};
+use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::HttpClient;
 use crate::oauth::redirect::{QUERY_LIMIT, Returned, read_pasted};
@@ -262,10 +262,8 @@ fn name(
     vars: &BTreeMap<String, String>,
     wanted: Option<&str>,
 ) -> Result<(String, bool), Error> {
-    let identity = vars.get(IDENTITY);
-    let is_same = |account: &&Account| {
-        account.platform == platform && identity.is_some() && account.vars.get(IDENTITY) == identity
-    };
+    let is_same =
+        |account: &&Account| account.platform == platform && is_same_account(&account.vars, vars);
     if let Some(same) = accounts.iter().find(is_same) {
         return Ok((same.name.clone(), true));
     }
@@ -370,6 +368,18 @@ mod tests {
             named(&accounts, Some("2"), Some("bob")),
             Some(("bob".into(), false))
         );
+    }
+
+    #[test]
+    fn a_second_member_of_a_workspace_is_another_account() {
+        let accounts = [account("a@example.com", "codex", Some("1"))];
+        let mut other = vars(Some("1"));
+        other.insert(EMAIL.to_owned(), "b@example.com".to_owned());
+        assert_eq!(
+            name(&accounts, "codex", &other, None).unwrap(),
+            ("b@example.com".into(), false)
+        );
+        assert!(name(&accounts, "codex", &other, Some("a@example.com")).is_err());
     }
 
     #[test]

@@ -16,8 +16,11 @@ use crate::refresh::clock::UnixMillis;
 pub const TOKEN_LIMIT: usize = 64 * 1024;
 /// Bytes of one claim: it may become a header value.
 pub const CLAIM_LIMIT: usize = 1024;
-/// The var that tells one account at a platform from another: at OpenAI the ChatGPT account, which is a workspace.
+/// The var that tells one account at a platform from another: at OpenAI the ChatGPT account, which is a workspace and may
+/// have several members.
 pub const IDENTITY: &str = "account_id";
+/// The var that tells the members of a workspace apart. Unlike an address it never changes.
+pub const USER: &str = "user_id";
 /// The var that says who logged in, and that an account is named after.
 pub const EMAIL: &str = "email";
 /// 9999-12-31T23:59:59Z in Unix seconds; an `exp` past it is not a date.
@@ -100,6 +103,18 @@ pub fn vars(
         .collect()
 }
 
+/// Whether two logins at one platform are of the same account: of the same [`IDENTITY`], and of the same [`USER`] or else
+/// [`EMAIL`], as far as both tell. Logins without an identity are not known to be.
+pub fn is_same_account(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    let both = |name| Some((one.get(name)?, other.get(name)?));
+    let is_same_user = match (both(USER), both(EMAIL)) {
+        (Some((one, other)), _) => one == other,
+        (None, Some((one, other))) => one.eq_ignore_ascii_case(other),
+        (None, None) => true,
+    };
+    both(IDENTITY).is_some_and(|(one, other)| one == other) && is_same_user
+}
+
 /// Makes an unsigned token for tests.
 #[cfg(test)]
 pub fn unsigned(payload: &Value) -> SecretString {
@@ -118,6 +133,54 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn members_of_one_workspace_are_not_one_account() {
+        let vars = |text: &str| -> BTreeMap<String, String> {
+            let pairs = text
+                .split_whitespace()
+                .filter_map(|pair| pair.split_once('='));
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        };
+        for (one, other, same) in [
+            (
+                "account_id=w user_id=a email=a@x",
+                "account_id=w user_id=a email=new@x",
+                true,
+            ),
+            (
+                "account_id=w user_id=a email=a@x",
+                "account_id=w user_id=b email=a@x",
+                false,
+            ),
+            ("account_id=w user_id=a", "account_id=v user_id=a", false),
+            (
+                "account_id=w email=a@x",
+                "account_id=w user_id=a email=A@X",
+                true,
+            ),
+            (
+                "account_id=w email=a@x",
+                "account_id=w user_id=b email=b@x",
+                false,
+            ),
+            ("account_id=w", "account_id=w email=a@x", true),
+            ("email=a@x", "email=a@x", false),
+        ] {
+            assert_eq!(
+                is_same_account(&vars(one), &vars(other)),
+                same,
+                "{one}, {other}"
+            );
+            assert_eq!(
+                is_same_account(&vars(other), &vars(one)),
+                same,
+                "{other}, {one}"
+            );
+        }
+    }
 
     #[test]
     fn claims_are_found_by_pointer_first_in_the_id_token() {
