@@ -138,9 +138,11 @@ impl HttpContext for GateContext {
         }
         let reading = self.reading.take();
         let record = vm::with(|vm| match &reading {
-            // Envoy answers itself where it can hold no more of a body.
+            // Envoy answers itself: it waits no longer for the body, or can hold no more of it.
             Some(reading) => vm.record(&reading.request),
-            None => vm.answered(vm.pass(self.id)),
+            None => vm
+                .stop_waiting(self.id)
+                .or_else(|| vm.answered(vm.pass(self.id))),
         });
         if let Some(record) = record.flatten() {
             record_answer(record, status);

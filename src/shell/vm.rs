@@ -520,6 +520,13 @@ impl Vm {
         self.gate.record(request, &knowledge)
     }
 
+    /// The record of the request of a context that waits, and does no longer.
+    pub(super) fn stop_waiting(&mut self, context: u32) -> Option<Record> {
+        let at = self.waiting.iter().position(|one| one.context == context)?;
+        let held = self.waiting.swap_remove(at);
+        self.record(held.waiting.request())
+    }
+
     /// The context is no more: its request is at its end, or goes into another pass. A probe that
     /// it was and that has no answer is given back, and a request without one was cut off, as was
     /// the one of which it still `reads` the body.
@@ -531,10 +538,7 @@ impl Vm {
             });
         }
         let mut unanswered = reads.and_then(|request| self.record(request));
-        if let Some(at) = self.waiting.iter().position(|one| one.context == context) {
-            let held = self.waiting.swap_remove(at);
-            unanswered = self.record(held.waiting.request());
-        }
+        unanswered = unanswered.or_else(|| self.stop_waiting(context));
         if let Some(sent) = self.sent.remove(&context) {
             self.gate.ended(&sent.account);
             unanswered = sent.record.filter(|_| !sent.redirected);

@@ -11,7 +11,7 @@ use crate::harness::{
     caller::{chat_body, messages_body, responses_body},
     eventually,
     fake_refresher::FakeRefresher,
-    holds, records,
+    holds, raw, records,
     refresher::Refresher,
     run,
     stack::{ALICE, ANTHROPIC, CODEX, OPENAI, client_key},
@@ -406,11 +406,12 @@ fn requests_that_are_refused_alike_are_few_records() {
     });
 }
 
-/// A request whose body the gate still reads when its caller leaves, or Envoy can hold no more of it, is its key's.
+/// A request whose body the gate still reads when its caller leaves, or Envoy waits no longer for it, is its key's.
 #[test]
 fn a_request_that_ends_while_its_body_is_read_is_recorded() {
     run(async {
-        let stack = Stack::start("metering-peek").await;
+        let impatient = |text: &str| text.replace("request_timeout: 300s", "request_timeout: 6s");
+        let stack = Stack::edited("metering-peek", impatient).await;
         let models = json!({"models": ["gpt-5.6"]});
         let revision = stack.refresher.publish([records::key_with(
             "key_models",
@@ -444,6 +445,14 @@ fn a_request_that_ends_while_its_body_is_read_is_recorded() {
         ] {
             assert_eq!(cut[name], expected, "{name} of {cut}");
         }
+
+        let answer = raw::exchange(stack.envoy.port, head.as_bytes(), 1).await;
+        assert_eq!(raw::status(&answer), 408, "{answer}");
+        let found = recorded(&stack.refresher, 3).await;
+        assert_eq!(found[2]["status"], 408, "{found:?}");
+        assert_eq!(found[2]["error"], "envoy", "{found:?}");
+        assert_eq!(found[2]["key"], "key_models", "{found:?}");
+        assert_eq!(found[2]["account"], Value::Null, "{found:?}");
         assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
