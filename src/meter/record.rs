@@ -182,11 +182,13 @@ impl Record {
         }
     }
 
-    /// Notes that the caller left before the platform answered: what it sent, a body of so many
-    /// bytes, is charged all the same.
+    /// Notes that the caller left before there was an answer to pass on: what it sent, a body of
+    /// so many bytes, is charged all the same, unless the platform had failed at it by then.
     pub fn left(&mut self, request_bytes: u64) {
-        self.usage = Usage::of_request(request_bytes);
-        self.estimate = self.usage.is_some();
+        if self.verdict.is_none() {
+            self.usage = Usage::of_request(request_bytes);
+            self.estimate = self.usage.is_some();
+        }
     }
 
     /// What it has in common with others, where no account served it: the gateway answered, or
@@ -298,6 +300,18 @@ mod tests {
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
         assert!(json.contains(r#""id":"req-1""#), "{json}");
+    }
+
+    #[test]
+    fn who_leaves_pays_for_what_was_sent_unless_the_platform_failed() {
+        let mut record = Record::of_request(&passage(), Dialect::Chat);
+        let mut failed = record.clone();
+        failed.verdict = Some(Reason::known("platform_trouble"));
+        for (record, charged) in [(&mut record, Some(101)), (&mut failed, None)] {
+            record.left(401);
+            assert_eq!(record.usage.map(|usage| usage.total), charged);
+            assert_eq!(record.estimate, charged.is_some());
+        }
     }
 
     #[test]
