@@ -90,7 +90,7 @@ impl Passing {
         // Without the blank line after it, an error at the end is not yet known to be one.
         let events = [recent.0.as_slice(), text].concat();
         if failed || !events.ends_with(b"\n\n") {
-            self.failure = verdict::failure(&events, end);
+            self.failure = verdict::failure(&events);
         }
         self.recent = None;
     }
@@ -329,6 +329,16 @@ mod tests {
             prop_assert!(failure.is_some_and(|error| error.has_code(code)));
             prop_assert!(kept <= MAX_LOOK_BYTES);
         }
+    }
+
+    #[test]
+    fn the_meter_takes_a_blank_line_for_one_before_its_last_byte() {
+        let text = String::from_utf8(OVERLOADED.to_vec()).unwrap();
+        let stream = text.replace('\n', "\r\n").into_bytes();
+        let (most, last) = stream.split_at(stream.len() - 1);
+        assert_eq!(last, b"\n");
+        let (failure, _) = failure(Dialect::Messages, &[most, last]);
+        assert!(failure.is_some_and(|error| error.has_code("overloaded_error")));
     }
 
     #[test]

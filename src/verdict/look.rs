@@ -130,10 +130,10 @@ fn events(body: &[u8], end: bool) -> Look {
     }
 }
 
-/// The first error among events of a stream, of which the first may lack its beginning; `end`:
-/// what they end with is one too.
-pub fn failure(events: &[u8], end: bool) -> Option<ErrorBody> {
-    signs(events, end).find_map(|sign| match sign {
+/// The first error among events of a stream, of which the first may lack its beginning and the
+/// last its blank line.
+pub fn failure(events: &[u8]) -> Option<ErrorBody> {
+    signs(events, true).find_map(|sign| match sign {
         Sign::Error(error) => Some(error),
         Sign::Nothing | Sign::Announcement | Sign::Output => None,
     })
