@@ -189,7 +189,7 @@ pub fn is_posted(verdict: &Verdict, account: &Account, passage: &Passage, board:
     match verdict {
         Verdict::Fine => {
             let model = passage.model.as_ref().map(HeaderText::as_str);
-            board.has_guess(account, model)
+            board.is_guessed_out(account, model)
         }
         Verdict::CallersFault => false,
         Verdict::CoolingDown { guessed: true, .. } | Verdict::PlatformTrouble { .. } => {
@@ -460,7 +460,11 @@ mod tests {
         assert!(posted(&expired, &account, &second), "a login");
         let mut board = Board::new();
         board.post(&account, &trouble, 0);
-        assert!(is_posted(&Verdict::Fine, &account, &first, &board));
+        let fine = Verdict::Fine;
+        assert!(!is_posted(&fine, &account, &first, &board), "a strike");
+        board.post(&account, &trouble, 0);
+        board.post(&account, &trouble, 0);
+        assert!(is_posted(&fine, &account, &first, &board));
         let other = fixture::account("acc_2", "codex");
         assert!(!is_posted(&Verdict::Fine, &other, &first, &board));
     }

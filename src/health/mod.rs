@@ -216,6 +216,13 @@ impl Board {
         guesses.any(|entry| entry.account == account.id && entry.scope.covers(model))
     }
 
+    /// Whether a guess keeps requests for `model` away from `account`, or lets one try: the
+    /// beginning of a good answer takes it down. A strike waits for the good end of one.
+    pub fn is_guessed_out(&self, account: &Account, model: Option<&str>) -> bool {
+        let mut out = self.entries.iter().filter(|entry| entry.until > 0);
+        out.any(|entry| entry.guessed && entry.account == account.id && entry.scope.covers(model))
+    }
+
     /// Takes the probe of a half-open account: until it is answered or given back, or for
     /// [`PROBE_MS`], the account is out for everybody else.
     pub fn probe(&mut self, account: &Account, model: Option<&str>, now: u64) {

@@ -354,7 +354,13 @@ impl Attempt {
             return;
         };
         match answer {
-            Some(answer) => record.metered(answer.finish(end, self.body.total())),
+            Some(answer) => {
+                let metered = answer.finish(end, self.body.total());
+                if let Some(sent) = self.sent.as_ref().filter(|_| end && !metered.failed) {
+                    vm::with(|vm| vm.ended_well(&sent.account, &sent.passage));
+                }
+                record.metered(metered);
+            }
             None => record.completeness = passing::completeness(end),
         }
         let record = record.ended(envoy::now());

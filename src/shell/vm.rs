@@ -612,6 +612,15 @@ impl Vm {
         }
     }
 
+    /// A good answer of an account came to its good end, which wipes out its strikes.
+    pub(super) fn ended_well(&mut self, account: &Account, passage: &Passage) {
+        let model = passage.model.as_ref();
+        let board = self.follower.board();
+        if board.has_guess(account, model.map(HeaderText::as_str)) {
+            self.post(account, model, &Verdict::Fine);
+        }
+    }
+
     /// Posts a verdict, and reports what it changes for requests.
     fn post(&mut self, account: &Account, model: Option<&HeaderText>, verdict: &Verdict) {
         let (now, mut change) = (self.now, Change::Nothing);
