@@ -28,7 +28,9 @@ const STREAM: &str = include_str!("../fixtures/meter/chat_include_usage.sse");
 /// The records, once there are at least so many.
 pub async fn recorded(refresher: &FakeRefresher, count: usize) -> Vec<Value> {
     eventually("the records arrive", RECORD_LIMIT, async || {
-        let records = refresher.records();
+        let mut records = refresher.records();
+        // Each worker sends its own.
+        records.sort_by_key(|record| record["at"].as_u64());
         if records.len() >= count {
             Ok(records)
         } else {
