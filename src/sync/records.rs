@@ -12,7 +12,10 @@ use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
 
-use crate::meter::record::{Record, Unserved};
+use crate::{
+    id::Id,
+    meter::record::{Record, Unserved},
+};
 
 /// The most records that wait in one VM: some 6 MiB, and five minutes at 50 requests a second.
 pub const MAX_WAITING: usize = 16 * 1024;
@@ -153,19 +156,26 @@ impl Records {
         std::mem::take(&mut self.dropped)
     }
 
-    /// The next batch. There is no source of chance here, so its id is drawn from what is in it,
-    /// Envoy's random request ids among that, and from which batch of which VM it is.
+    /// The next batch. There is no source of chance here, so its id is drawn from what tells the
+    /// requests in it from others, Envoy's random ids among that, and from which batch of which VM
+    /// it is.
     fn gather(&mut self, vm: u64, now: u64) -> Option<(String, u64)> {
         let first = std::iter::from_fn(|| self.take_first());
         let records: Vec<Record> = first.take(MAX_BATCH).collect();
         let requests = records.iter().map(|record| u64::from(record.count.get()));
         let requests = requests.fold(0, u64::saturating_add);
-        let records = serde_json::to_string(&records).ok()?;
         self.batches = self.batches.wrapping_add(1);
-        let digest = Sha256::new()
-            .chain_update([vm, now, self.batches].map(u64::to_le_bytes).as_flattened())
-            .chain_update(&records)
-            .finalize();
+        let mut digest = Sha256::new();
+        digest.update([vm, now, self.batches].map(u64::to_le_bytes).as_flattened());
+        for record in &records {
+            // Not all that a record says: to hash that costs more than to write it.
+            let id = record.id.as_ref().map(Id::as_str).unwrap_or_default();
+            digest.update(record.at.to_le_bytes());
+            digest.update(record.key.as_str());
+            digest.update(id);
+        }
+        let digest = digest.finalize();
+        let records = serde_json::to_string(&records).ok()?;
         let id: String = digest
             .iter()
             .take(16)
@@ -208,7 +218,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{attempt::passage::Passage, dialect::Dialect, id::Id, verdict::Reason};
+    use crate::{attempt::passage::Passage, dialect::Dialect, verdict::Reason};
 
     fn of_key(key: &str, number: u64) -> Passage {
         let text = format!("account=a key={key} pool=p url=http://g/v1 id=req-{number} at=5");
