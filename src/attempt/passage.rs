@@ -47,7 +47,7 @@ pub struct Passage {
 
 /// One pass of a request at the gate: a context. Those of a VM that came after a crash have the
 /// same numbers as those before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Pass {
     /// The number of its VM, which no other VM of this Envoy has had.
     pub vm: u64,
@@ -62,6 +62,9 @@ pub struct Url(String);
 
 /// The longest [`Url`], in bytes: a host name is at most 253, our paths at most 256.
 const MAX_URL_BYTES: usize = 1024;
+
+/// Room for what [`Passage::encode`] usually writes, in bytes: it is made for every request.
+const USUAL_BYTES: usize = 384;
 
 // === impl Url ===
 
@@ -144,11 +147,21 @@ impl Passage {
             lacks,
             wish,
         } = self;
-        let mut text = format!("account={account} key={key} pool={pool} url={}", url.0);
-        // Writing to a String does not fail.
-        if let Some(model) = model {
-            let _ = write!(text, " model={}", model.as_str());
+        let mut text = String::with_capacity(USUAL_BYTES);
+        for (name, value) in [
+            ("account=", account.as_str()),
+            (" key=", key.as_str()),
+            (" pool=", pool.as_str()),
+            (" url=", &url.0),
+        ] {
+            text.push_str(name);
+            text.push_str(value);
         }
+        if let Some(model) = model {
+            text.push_str(" model=");
+            text.push_str(model.as_str());
+        }
+        // Writing to a String does not fail.
         if let Some(session) = session {
             let _ = write!(text, " session={session:016x}");
         }
@@ -160,7 +173,8 @@ impl Passage {
             text.push_str(if is_so { flag } else { "" });
         }
         if let Some(id) = id {
-            let _ = write!(text, " id={id}");
+            text.push_str(" id=");
+            text.push_str(id.as_str());
         }
         let _ = write!(text, " at={at} pass={}:{}", pass.vm, pass.context);
         if *since > 0 {
@@ -171,6 +185,14 @@ impl Passage {
             }
         }
         text
+    }
+
+    /// The pass that [`Passage::encode`]'s text is about, without a look at the rest of it: it
+    /// stands near the end.
+    pub fn pass_of(bytes: &[u8]) -> Option<Pass> {
+        let mut pairs = bytes.rsplit(|byte| *byte == b' ');
+        let pass = pairs.find_map(|pair| pair.strip_prefix(b"pass="))?;
+        Pass::parse(std::str::from_utf8(pass).ok()?)
     }
 
     /// Reads [`Passage::encode`]'s text.
@@ -292,7 +314,9 @@ mod tests {
         let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false wish=account id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for passage in [first, second, third, told] {
-            assert_eq!(Passage::decode(passage.encode().as_bytes()), Some(passage));
+            let text = passage.encode();
+            assert_eq!(Passage::pass_of(text.as_bytes()), Some(passage.pass));
+            assert_eq!(Passage::decode(text.as_bytes()), Some(passage));
         }
     }
 
@@ -323,6 +347,7 @@ mod tests {
         fn no_property_panics(bytes: Vec<u8>, text in "[a-z=:, 0-9]{0,80}") {
             Passage::decode(&bytes);
             Passage::decode(text.as_bytes());
+            Passage::pass_of(&bytes);
         }
     }
 }

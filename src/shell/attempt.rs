@@ -53,7 +53,7 @@ struct PassedOn {
 struct Sent {
     account: Rc<Account>,
     platform: Rc<Platform>,
-    passage: Passage,
+    passage: Rc<Passage>,
     /// The request as the gate let it through, to be put back before it runs again.
     request: HeaderMap,
     /// Whether it can be put back.
@@ -192,7 +192,7 @@ impl Attempt {
         };
         self.body.on_body(size, action == Action::Continue);
         let (pass, total) = (sent.passage.pass, self.body.total());
-        vm::with(|vm| vm.sent_body(pass, total));
+        vm::with(|vm| vm.sent.sent_body(pass, total));
         action
     }
 
@@ -372,14 +372,15 @@ impl Attempt {
 /// Puts the account's headers on the request. The header block is written whole, in one
 /// hostcall: what is not in it does not go out.
 fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
-    let passage = envoy::passage().ok_or(Refusal::NoCredential)?;
+    let text = envoy::passage().ok_or(Refusal::NoCredential)?;
     let found = vm::with(|vm| {
+        let passage = vm.sent.passage(&text)?;
         let view = vm.view()?;
         let account = view.account(passage.account.as_str())?;
         let platform = view.platform(&account.platform)?;
-        Some((Rc::clone(account), Rc::clone(platform)))
+        Some((Rc::clone(account), Rc::clone(platform), passage))
     });
-    let (account, platform) = found.flatten().ok_or(Refusal::NoCredential)?;
+    let (account, platform, passage) = found.flatten().ok_or(Refusal::NoCredential)?;
     let escape = attempt::is_escape(&request);
     let written = if escape {
         envoy::set_request_headers(attempt::escaping(&request).collect())
@@ -481,7 +482,7 @@ impl Sent {
 
     /// What is to be known of an answer of this status while it passes on.
     fn pass_on(&self, status: u16, good: bool, now: u64) -> Option<PassedOn> {
-        let mut record = vm::with(|vm| vm.answered(self.passage.pass)).flatten()?;
+        let mut record = vm::with(|vm| vm.sent.answered(self.passage.pass)).flatten()?;
         record.status = status;
         record.dialect = self.dialect;
         record.first_byte(now);
@@ -500,7 +501,7 @@ impl Sent {
             until: until.saturating_add(attempt::UNREACHABLE_MS),
         };
         let next = if self.passage.has_tried(&self.account) {
-            Some(self.passage.clone())
+            Some(Passage::clone(&self.passage))
         } else {
             self.next(&verdict)
         };
@@ -530,7 +531,7 @@ impl Sent {
         if !self.replayable || !envoy::set_request_headers(request) {
             return false;
         }
-        envoy::set_passage(next);
+        envoy::set_passage(&next.encode());
         envoy::set_response_header("location", Some(&location));
         set_status(REDIRECT_STATUS, status);
         vm::with(|vm| vm.redirected(self.passage.pass));
@@ -543,7 +544,7 @@ impl Sent {
         if !self.replayable || attempt::location(&self.request, &self.passage).is_none() {
             return false;
         }
-        envoy::set_passage(next);
+        envoy::set_passage(&next.encode());
         set_status(EARLY_STATUS, status);
         true
     }

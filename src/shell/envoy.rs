@@ -9,16 +9,20 @@ use proxy_wasm::{
 };
 
 use crate::{
-    attempt::passage::{PROPERTY, Passage},
+    attempt::passage::PROPERTY,
     dialect::refusal::Reply,
     header::HeaderMap,
     host::{SharedData, Token},
     meter::record::{PROPERTY as USAGE_PROPERTY, Record},
+    snapshot::bucket::HEAD_KEY,
 };
 
 /// Envoy's shared data of this `vm_id`.
 #[derive(Debug, Default)]
-pub(super) struct EnvoySharedData;
+pub(super) struct EnvoySharedData {
+    /// This VM wrote to the head.
+    moved: bool,
+}
 
 impl SharedData for EnvoySharedData {
     fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
@@ -31,13 +35,22 @@ impl SharedData for EnvoySharedData {
     }
 
     fn write(&mut self, key: &str, value: &[u8]) {
+        self.moved |= key == HEAD_KEY;
         if hostcalls::set_shared_data(key, Some(value), None).is_err() {
             log::error!("shared data refused a write of {key}");
         }
     }
 
     fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+        self.moved |= key == HEAD_KEY;
         hostcalls::set_shared_data(key, Some(value), Some(token.0)).is_ok()
+    }
+}
+
+impl EnvoySharedData {
+    /// Whether this VM has written to the head since this was last asked.
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 }
 
@@ -179,10 +192,9 @@ fn declare(name: &str) {
     let _ = hostcalls::call_foreign_function("declare_property", Some(&arguments));
 }
 
-/// Sets what is known of the request.
-pub(super) fn set_passage(passage: &Passage) {
-    let value = passage.encode();
-    if hostcalls::set_property(vec![PROPERTY], Some(value.as_bytes())).is_err() {
+/// Sets what is known of the request, as a passage writes itself.
+pub(super) fn set_passage(text: &str) {
+    if hostcalls::set_property(vec![PROPERTY], Some(text.as_bytes())).is_err() {
         log::error!("the request's passage could not be set");
     }
 }
@@ -206,8 +218,7 @@ pub(super) fn set_body(kind: BufferType, size: usize, body: &[u8]) -> bool {
     hostcalls::set_buffer(kind, 0, size, body).is_ok()
 }
 
-/// What is known of the request.
-pub(super) fn passage() -> Option<Passage> {
-    let value = hostcalls::get_property(vec![PROPERTY]).ok().flatten()?;
-    Passage::decode(&value)
+/// What is known of the request, as it was set.
+pub(super) fn passage() -> Option<Vec<u8>> {
+    hostcalls::get_property(vec![PROPERTY]).ok().flatten()
 }

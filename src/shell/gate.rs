@@ -14,7 +14,7 @@ use proxy_wasm::{
 
 use super::{envoy, vm};
 use crate::{
-    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER},
+    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER, passage::Passage},
     dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
     gate::{
         CLUSTER_HEADER, Decision, Forward, Reply, Request,
@@ -78,7 +78,7 @@ impl HttpContext for GateContext {
         super::fault::on_request(&headers);
         let passed = headers
             .first(RUN_AGAIN_HEADER)
-            .and_then(|_| envoy::passage());
+            .and_then(|_| Passage::decode(&envoy::passage()?));
         let ends = end_of_stream || passed.is_some();
         let mut request = Request::new(headers, passed);
         let asked = vm::with(|vm| {
@@ -125,6 +125,12 @@ impl HttpContext for GateContext {
     /// too large to be kept for a second pass. Keeps the record of an answer that is not the
     /// platform's: an attempt that passes one on keeps its own.
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+        let passed_on = vm::with(|vm| vm.sent.is_passed_on(vm.pass(self.id))).unwrap_or_default();
+        if passed_on {
+            // Nothing of ours is in it; what a platform puts there reaches no caller.
+            envoy::set_response_header(STATUS_HEADER, None);
+            return Action::Continue;
+        }
         let mut status = None;
         if let Some(restored) = envoy::response_header(STATUS_HEADER) {
             envoy::set_response_header(STATUS_HEADER, None);
@@ -142,7 +148,7 @@ impl HttpContext for GateContext {
             Some(reading) => vm.record(&reading.request),
             None => vm
                 .stop_waiting(self.id)
-                .or_else(|| vm.answered(vm.pass(self.id))),
+                .or_else(|| vm.sent.answered(vm.pass(self.id))),
         });
         if let Some(record) = record.flatten() {
             record_answer(record, status);
@@ -218,7 +224,7 @@ impl Waiting {
         let decision = vm::with(|vm| vm.decide(id, self));
         match decision.unwrap_or_else(|| Decision::Reply(not_ready())) {
             Decision::Forward(forward) => {
-                send_on(&forward);
+                send_on(forward);
                 self.stage.set(Stage::Open);
             }
             Decision::Reply(reply) => {
@@ -239,13 +245,15 @@ fn not_ready() -> Reply {
     Refusal::NotReady.reply(Dialect::Chat)
 }
 
-fn send_on(forward: &Forward) {
+fn send_on(forward: Forward) {
     for name in &forward.strip {
         let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
     }
-    envoy::set_passage(&forward.passage);
+    let text = forward.passage.encode();
+    envoy::set_passage(&text);
     let cluster = Some(forward.account.cluster.as_str());
     let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, CLUSTER_HEADER, cluster);
+    vm::with(|vm| vm.sent.went(text, forward.passage));
 }
 
 /// Keeps the record of an answer that no attempt passed on: the platform's, put right to

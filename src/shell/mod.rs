@@ -11,6 +11,7 @@ mod fault;
 mod gate;
 mod held;
 mod root;
+mod sent;
 mod stats;
 mod vm;
 

@@ -1,11 +1,12 @@
 //! What the contexts of one VM share.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use super::{
     config::Config,
     envoy::{self, EnvoySharedData},
     gate::Waiting,
+    sent::Sent,
     stats::{Metrics, Totals},
 };
 use crate::{
@@ -54,11 +55,11 @@ pub(super) struct Vm {
     looks: Looks,
     records: Records,
     /// Each context's request that was sent on.
-    sent: HashMap<u32, SentOn>,
+    pub(super) sent: Sent,
     totals: Totals,
     limiter: Limiter,
     settings: Settings,
-    /// Unix milliseconds at the last tick: exact enough for expiry, and a hostcall a request less.
+    /// Unix milliseconds at the last tick or decision.
     now: u64,
     sync: Option<Sync>,
 }
@@ -81,18 +82,6 @@ struct Probe {
     account: Id,
     /// When it was taken, in Unix milliseconds.
     at: u64,
-}
-
-/// A request that was sent on.
-#[derive(Debug)]
-struct SentOn {
-    account: Id,
-    /// None once there is an answer.
-    record: Option<Record>,
-    /// How many bytes of its body the attempt has let go.
-    request_bytes: u64,
-    /// The answer became a redirect: if Envoy follows it, another pass has the record.
-    redirected: bool,
 }
 
 /// What the operator set, in milliseconds.
@@ -128,6 +117,18 @@ pub(super) struct Due {
     pub(super) records: Option<String>,
     /// A body to `POST` to `/counts`.
     pub(super) counts: Option<String>,
+}
+
+/// What the gate may know at `now` of a request that it does not send on.
+fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Knowledge<'a> {
+    Knowledge {
+        view: follower.held(),
+        board: follower.board(),
+        full: limiter.full(),
+        now,
+        pass: Pass::default(),
+        may_wait: false,
+    }
 }
 
 /// Runs `f` on the VM's state. None where a callback runs inside another, which Envoy does not
@@ -289,18 +290,17 @@ impl Vm {
         self.now
     }
 
+    /// Takes note of the time, and of what shared data has of the snapshot and the board.
+    fn look(&mut self) {
+        self.now = envoy::now();
+        let moved = self.shared.take_moved();
+        self.follower.look(&self.shared, self.now, moved);
+    }
+
     /// What of a request's body is worth reading before it is decided about.
     pub(super) fn ask(&mut self, request: &mut Request) -> Result<Wanted, Reply> {
-        self.now = envoy::now();
-        self.follower.view(&self.shared);
-        let knowledge = Knowledge {
-            view: self.follower.held(),
-            board: self.follower.board(),
-            full: self.limiter.full(),
-            now: self.now,
-            pass: Pass::default(),
-            may_wait: false,
-        };
+        self.look();
+        let knowledge = knowledge(&self.follower, &self.limiter, self.now);
         let asked = self.gate.ask(request, &knowledge);
         if let Err(reply) = &asked {
             let record = self.record(request);
@@ -366,36 +366,16 @@ impl Vm {
         }
     }
 
-    /// The request of that pass; a pass of before a crash has none.
-    fn sent_on(&mut self, pass: Pass) -> Option<&mut SentOn> {
-        let is_ours = pass == self.pass(pass.context);
-        self.sent.get_mut(&pass.context).filter(|_| is_ours)
-    }
-
-    /// The record of the request of that pass, which has an answer now.
-    pub(super) fn answered(&mut self, pass: Pass) -> Option<Record> {
-        self.sent_on(pass)?.record.take()
-    }
-
-    /// So many bytes of the body of that pass's request have gone out.
-    pub(super) fn sent_body(&mut self, pass: Pass, bytes: u64) {
-        if let Some(sent) = self.sent_on(pass) {
-            sent.request_bytes = bytes;
-        }
-    }
-
     /// The answer of that pass became a redirect.
     pub(super) fn redirected(&mut self, pass: Pass) {
         self.totals.failovers = self.totals.failovers.saturating_add(1);
-        if let Some(sent) = self.sent_on(pass) {
-            sent.redirected = true;
-        }
+        self.sent.redirected(pass);
     }
 
     /// Decides about the request of a context. One that is to wait is remembered, with the end of
     /// its patience; one that waits already keeps its own.
     pub(super) fn decide(&mut self, context: u32, waiting: &Waiting) -> Decision {
-        self.follower.view(&self.shared);
+        self.look();
         let waits = self.waiting.iter().find(|one| one.context == context);
         let until = match waits {
             Some(waits) => waits.until,
@@ -468,13 +448,7 @@ impl Vm {
                 let (passage, account) = (&forward.passage, &forward.account);
                 let dialect = Dialect::of_path(passage.url.path(), false);
                 let record = Record::of_attempt(passage, &account.platform, dialect);
-                let sent = SentOn {
-                    account: account.id.clone(),
-                    record: Some(record),
-                    request_bytes: 0,
-                    redirected: false,
-                };
-                self.sent.insert(context, sent);
+                self.sent.insert(passage.pass, account.id.clone(), record);
             }
             Decision::Reply(reply) => {
                 let record = self.record(waiting.request());
@@ -509,14 +483,7 @@ impl Vm {
     /// The record of a request that is not sent on, as far as it goes. None where its key is not
     /// known.
     pub(super) fn record(&self, request: &Request) -> Option<Record> {
-        let knowledge = Knowledge {
-            view: self.follower.held(),
-            board: self.follower.board(),
-            full: self.limiter.full(),
-            now: self.now,
-            pass: Pass::default(),
-            may_wait: false,
-        };
+        let knowledge = knowledge(&self.follower, &self.limiter, self.now);
         self.gate.record(request, &knowledge)
     }
 
@@ -539,7 +506,7 @@ impl Vm {
         }
         let mut unanswered = reads.and_then(|request| self.record(request));
         unanswered = unanswered.or_else(|| self.stop_waiting(context));
-        if let Some(sent) = self.sent.remove(&context) {
+        if let Some(sent) = self.sent.remove(self.pass(context)) {
             self.gate.ended(&sent.account);
             unanswered = sent.record.filter(|_| !sent.redirected);
             if let Some(record) = &mut unanswered {
@@ -561,7 +528,7 @@ impl Vm {
         verdict: &Verdict,
     ) -> Option<Passage> {
         let now = self.now;
-        let sent = self.sent_on(passage.pass);
+        let sent = self.sent.get_mut(passage.pass);
         if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
             record.verdict = Some(Reason::known(verdict.word()));
         }
@@ -577,14 +544,7 @@ impl Vm {
         let next = passage.after_failure(account.generation, now, max_attempts, failover)?;
         // The platform's own answer is better than ours where nobody else can serve.
         self.follower.view(&self.shared);
-        let knowledge = Knowledge {
-            view: self.follower.held(),
-            board: self.follower.board(),
-            full: self.limiter.full(),
-            now,
-            pass: passage.pass,
-            may_wait: false,
-        };
+        let knowledge = knowledge(&self.follower, &self.limiter, now);
         let expired = *verdict == Verdict::CredentialExpired;
         let worth_waiting = expired && is_refreshable(account) && self.settings.refresh_wait > 0;
         if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {

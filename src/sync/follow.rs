@@ -11,6 +11,11 @@ use crate::{
     },
 };
 
+/// How long what was read serves without another look, in milliseconds. It matters where a VM has
+/// hundreds of requests a second, and is a hundredth of the time in which a removed account has to
+/// be out of use, or a new credential in use.
+pub const FRESH_MS: u64 = 5;
+
 /// One VM's view, and which state of the shared data it is.
 #[derive(Debug, Default)]
 pub struct Follower {
@@ -26,6 +31,8 @@ pub struct Follower {
     loaded: Option<(Epoch, u64)>,
     ready: bool,
     torn: bool,
+    /// When the head was last read for [`Follower::look`], in Unix milliseconds.
+    looked_at: Option<u64>,
 }
 
 // === impl Follower ===
@@ -39,6 +46,16 @@ impl Follower {
             _ => {}
         }
         self.held()
+    }
+
+    /// Sees to it that the view is of `now` or of [`FRESH_MS`] before; `moved`: this VM has itself
+    /// written to the head since, and its own news are to be seen at once.
+    pub fn look(&mut self, shared: &impl SharedData, now: u64, moved: bool) {
+        let age = self.looked_at.and_then(|at| now.checked_sub(at));
+        if moved || !self.ready || age.is_none_or(|age| age >= FRESH_MS) {
+            self.view(shared);
+            self.looked_at = Some(now);
+        }
     }
 
     /// The view as it was last read.

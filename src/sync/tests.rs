@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     board,
-    follow::Follower,
+    follow::{FRESH_MS, Follower},
     poll::{Answer, Poller},
     publish::{self, Refused},
 };
@@ -87,6 +87,38 @@ fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
     let view = follower.view(&shared).unwrap();
     assert!(view.account("acc_1").is_none());
     assert!(view.account("acc_2").is_some());
+}
+
+#[test]
+fn what_was_read_serves_for_a_moment_unless_this_vm_wrote() {
+    let mut shared = prepared();
+    let mut follower = Follower::default();
+    let seen = |follower: &Follower| follower.held().map(|view| view.count(Kind::Account));
+    let add = |shared: &mut FakeSharedData, revision| {
+        let (reset, records) = (revision == 1, [account(&format!("acc_{revision}"))]);
+        let span = (revision - 1, revision);
+        publish::apply(shared, &page(FIRST, reset, span, false, &records), NOW).unwrap();
+    };
+    follower.look(&shared, NOW, false);
+    assert_eq!(seen(&follower), None);
+    add(&mut shared, 1);
+    follower.look(&shared, NOW, false);
+    assert_eq!(
+        seen(&follower),
+        Some(1),
+        "what is not there yet is looked for"
+    );
+    add(&mut shared, 2);
+    follower.look(&shared, NOW + FRESH_MS - 1, false);
+    assert_eq!(seen(&follower), Some(1));
+    follower.look(&shared, NOW + FRESH_MS, false);
+    assert_eq!(seen(&follower), Some(2));
+    add(&mut shared, 3);
+    follower.look(&shared, NOW + FRESH_MS, true);
+    assert_eq!(seen(&follower), Some(3), "its own news");
+    add(&mut shared, 4);
+    follower.look(&shared, NOW - 1, false);
+    assert_eq!(seen(&follower), Some(4), "the clock was set back");
 }
 
 #[test]
