@@ -2,9 +2,10 @@
 
 use crate::id::Id;
 
-/// The most requests that wait in one VM. Each keeps a body of up to 32 MiB in Envoy, and all are
-/// decided about anew at each tick.
-pub const MAX_WAITING: usize = 64;
+/// The most requests that wait in one VM: half of it, the most that one key has, is more than a
+/// worker usually has under way. Each keeps its body in Envoy, which the overload manager bounds,
+/// and all are decided about anew at each tick.
+pub const MAX_WAITING: usize = 256;
 
 /// Whether one more request of `key` may wait, where requests of these keys do: as long as fewer of
 /// its own wait than there are places free. However many come, one key has half of the places at
@@ -40,15 +41,7 @@ mod tests {
 
     #[test]
     fn who_floods_leaves_half_of_what_there_is() {
-        for (keys, taken) in [
-            (1, 32),
-            (2, 48),
-            (3, 56),
-            (4, 60),
-            (5, 62),
-            (6, 63),
-            (7, 64),
-        ] {
+        for (keys, taken) in [(1, 128), (2, 192), (3, 224), (4, 240), (8, 255), (9, 256)] {
             assert_eq!(flooded(keys).len(), taken, "{keys} keys");
         }
         assert_eq!(flooded(20).len(), MAX_WAITING);
@@ -56,9 +49,9 @@ mod tests {
 
     #[test]
     fn a_place_that_is_free_again_is_for_who_has_least() {
-        let mut waiting = flooded(7);
+        let mut waiting = flooded(9);
         waiting.swap_remove(0);
         assert!(!has_place(&waiting, &key(1)));
-        assert!(has_place(&waiting, &key(9)));
+        assert!(has_place(&waiting, &key(19)));
     }
 }
