@@ -50,9 +50,11 @@ impl Holding {
         self.until.is_some()
     }
 
-    /// Whether it is to be judged by what there is.
+    /// Whether it is to be judged by what there is. An end that is further away than it can be is
+    /// of a clock that was set back since.
     pub fn is_due(&self, now: u64) -> bool {
-        self.until.is_some_and(|until| until <= now)
+        let waits = |until: u64| until > now && until <= now.saturating_add(JUDGE_MS);
+        self.until.is_some_and(|until| !waits(until))
     }
 }
 
@@ -68,6 +70,12 @@ mod tests {
         assert!(held.has_end());
         held.grows(9, NOW + 1_500);
         assert!(!held.is_due(NOW + JUDGE_MS - 1) && held.is_due(NOW + JUDGE_MS));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_holds_nothing_longer() {
+        let held = Holding::new(429, NOW);
+        assert!(!held.is_due(NOW) && held.is_due(NOW - 1));
     }
 
     #[test]

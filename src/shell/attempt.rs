@@ -123,7 +123,7 @@ impl AttemptContext {
     fn with(&mut self, step: impl FnOnce(&mut Attempt) -> Action) -> Action {
         // Nobody else uses it while Envoy is in a callback.
         let Ok(mut attempt) = self.attempt.try_borrow_mut() else {
-            return Action::Continue;
+            return Action::Pause;
         };
         let action = step(&mut attempt);
         if !self.watched && attempt.held.as_ref().is_some_and(Holding::has_end) {
@@ -137,6 +137,9 @@ impl AttemptContext {
 /// Whoever went away first, the caller or the platform: the answer did not come to its end.
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if let Some(sent) = self.sent.as_ref().filter(|_| !self.body.is_whole()) {
+            vm::with(|vm| vm.sent.broke_off(sent.passage.pass));
+        }
         self.finish(false);
     }
 }
@@ -319,8 +322,10 @@ impl Attempt {
         let status = held.status();
         let good = (200..300).contains(&status) && error.is_none();
         let now = envoy::now();
-        if let Some(next) = sent.judge(status, good, error, now) {
-            let runs = if self.waits_for_body() {
+        let waits = self.waits_for_body();
+        let can_run = waits || self.body.is_whole();
+        if let Some(next) = sent.judge(status, good, error, can_run, now) {
+            let runs = if waits {
                 sent.run_again_when_whole(&next, status)
             } else {
                 sent.run_again(&next, status)
@@ -436,13 +441,14 @@ impl Sent {
         Action::Continue
     }
 
-    /// Judges an answer; what the request is to be when it runs again, if another account could do
-    /// better.
+    /// Judges an answer; what the request is to be when it runs again, if it `can_run` and another
+    /// account could do better.
     fn judge(
         &self,
         status: u16,
         good: bool,
         error: Option<&ErrorBody>,
+        can_run: bool,
         now: u64,
     ) -> Option<Passage> {
         let quota = self.platform.quota.filter(|_| {
@@ -468,7 +474,7 @@ impl Sent {
             let model = self.passage.model.as_ref().map(HeaderText::as_str);
             attempt::judge(status, &headers, error, &self.platform, model, now)
         };
-        self.next(&verdict)
+        self.next(&verdict, can_run)
     }
 
     /// Judges an error in the middle of an answer, for the requests that come after.
@@ -503,7 +509,7 @@ impl Sent {
         let next = if self.passage.has_tried(&self.account) {
             Some(Passage::clone(&self.passage))
         } else {
-            self.next(&verdict)
+            self.next(&verdict, whole)
         };
         if whole && next.is_some_and(|next| self.run_again(&next, 502)) {
             return Action::Continue;
@@ -512,9 +518,9 @@ impl Sent {
         Action::Pause
     }
 
-    /// Posts the verdict; what the request is to be when it runs again, if it is to.
-    fn next(&self, verdict: &Verdict) -> Option<Passage> {
-        vm::with(|vm| vm.judged(&self.account, &self.passage, verdict)).flatten()
+    /// Posts the verdict; what the request is to be when it runs again, if it `can_run` and is to.
+    fn next(&self, verdict: &Verdict, can_run: bool) -> Option<Passage> {
+        vm::with(|vm| vm.judged(&self.account, &self.passage, verdict, can_run)).flatten()
     }
 
     /// Turns the answer of this status into the redirect by which the request runs again; false

@@ -139,6 +139,7 @@ impl Context for Root {
             let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
             let body = body.ok().flatten().unwrap_or_default();
             vm::with(|vm| vm.counted(&status, &body));
+            look_at_waiting(self.id);
         }
     }
 }

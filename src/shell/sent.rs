@@ -27,6 +27,8 @@ pub(super) struct SentOn {
     pub(super) request_bytes: u64,
     /// The answer became a redirect: if Envoy follows it, another pass has the record.
     pub(super) redirected: bool,
+    /// An attempt of it came to its end before its body was whole.
+    pub(super) broke_off: bool,
 }
 
 // === impl Sent ===
@@ -40,6 +42,7 @@ impl Sent {
             record: Some(record),
             request_bytes: 0,
             redirected: false,
+            broke_off: false,
         };
         self.0.insert(pass, sent);
     }
@@ -77,6 +80,13 @@ impl Sent {
     pub(super) fn redirected(&mut self, pass: Pass) {
         if let Some(sent) = self.0.get_mut(&pass) {
             sent.redirected = true;
+        }
+    }
+
+    /// An attempt of that pass ended while its request was still being sent.
+    pub(super) fn broke_off(&mut self, pass: Pass) {
+        if let Some(sent) = self.0.get_mut(&pass) {
+            sent.broke_off = true;
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the contexts of one VM share.
 
+mod refresher;
+
 use std::{cell::RefCell, rc::Rc};
 
 use super::{
@@ -27,16 +29,13 @@ use crate::{
         board,
         follow::Follower,
         lease::Holder,
-        poll::{Answer, Poll, Poller},
+        poll::Poller,
         quota::{self, Looks, Told},
         records::Records,
-        report::{REPEAT_MS, Report, Reports},
+        report::{Report, Reports},
     },
     verdict::{Quota, Reason, Verdict},
 };
-
-/// How often the VM that polls looks whether the refresher is to hear of quotas, in milliseconds.
-const TELL_MS: u64 = 1_000;
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::new(Vm::default());
@@ -106,19 +105,6 @@ struct Sync {
     repeat_at: u64,
 }
 
-/// What a tick asks for.
-#[derive(Debug, Default)]
-pub(super) struct Due {
-    /// A request to `GET`.
-    pub(super) poll: Option<Poll>,
-    /// A body to `POST` to `/reports`.
-    pub(super) report: Option<String>,
-    /// Another one, of records.
-    pub(super) records: Option<String>,
-    /// A body to `POST` to `/counts`.
-    pub(super) counts: Option<String>,
-}
-
 /// What the gate may know at `now` of a request that it does not send on.
 fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Knowledge<'a> {
     Knowledge {
@@ -161,127 +147,6 @@ impl Vm {
                 tell_at: 0,
                 repeat_at: 0,
             });
-        }
-    }
-
-    /// Takes note of the time; what is to be sent now.
-    pub(super) fn tick(&mut self) -> Due {
-        self.now = envoy::now();
-        let Some(sync) = &mut self.sync else {
-            return Due::default();
-        };
-        let totals = std::mem::take(&mut self.totals);
-        sync.metrics.count(&totals, self.records.take_dropped());
-        let records = self.records.next(sync.holder.number(), self.now);
-        self.limiter.tick(&mut self.shared, self.now);
-        let (mut poll, mut counts) = (None, None);
-        if sync.holder.hold(&mut self.shared, self.now) {
-            poll = sync.poller.poll(&self.shared, self.now);
-            let view = self.follower.view(&self.shared);
-            if view.is_some_and(View::has_limits) {
-                counts = sync.settler.next(&mut self.shared, self.now);
-            }
-            self.tell();
-        }
-        let number = self.sync.as_ref().map(|sync| sync.holder.number());
-        let report = number.and_then(|number| self.reports.next(number, self.now));
-        Due {
-            poll,
-            report,
-            records,
-            counts,
-        }
-    }
-
-    /// Reports what lies in shared data and the refresher has not heard of.
-    fn tell(&mut self) {
-        let (Some(sync), now) = (&mut self.sync, self.now) else {
-            return;
-        };
-        if now < sync.tell_at && sync.tell_at <= now.saturating_add(TELL_MS) {
-            return;
-        }
-        sync.tell_at = now.saturating_add(TELL_MS);
-        self.follower.view(&self.shared);
-        let (board, reports) = (self.follower.board(), &mut self.reports);
-        sync.told
-            .tell(board.quotas(), now, |report| reports.push(report));
-        if now >= sync.repeat_at || sync.repeat_at > now.saturating_add(REPEAT_MS) {
-            sync.repeat_at = now.saturating_add(REPEAT_MS);
-            let untold = board.untold(now.saturating_sub(REPEAT_MS), now);
-            for report in untold.filter_map(Report::of) {
-                reports.push(report);
-            }
-        }
-    }
-
-    /// Takes the answer to a poll; the next poll to send at once.
-    pub(super) fn polled(&mut self, status: &[u8], body: &[u8]) -> Option<Poll> {
-        self.now = envoy::now();
-        let sync = self.sync.as_mut()?;
-        if !sync.holder.hold(&mut self.shared, self.now) {
-            sync.poller.abandon();
-            return None;
-        }
-        match sync
-            .poller
-            .answered(&mut self.shared, status, body, self.now)
-        {
-            Answer::Applied(applied) => {
-                sync.metrics.revision.set(applied.head.revision);
-                for health in &applied.health {
-                    sync.told.hear(health);
-                }
-                self.follower.view(&self.shared);
-                if self.follower.is_torn() {
-                    log::warn!("the snapshot in shared data is damaged; asking for it anew");
-                    sync.poller.start_anew();
-                }
-                sync.poller.poll(&self.shared, self.now)
-            }
-            Answer::Refused(refused) => {
-                sync.metrics.pages_refused.increment();
-                log::error!(
-                    "a page of the snapshot was refused, the last good state stays: {refused}"
-                );
-                None
-            }
-            Answer::Failed { first } => {
-                sync.metrics.polls_failed.increment();
-                if first {
-                    log::warn!(
-                        "the refresher cannot be reached; the last good snapshot stays in use"
-                    );
-                }
-                None
-            }
-        }
-    }
-
-    /// Notes that a poll could not be sent.
-    pub(super) fn poll_failed(&mut self) {
-        if let Some(sync) = &mut self.sync {
-            sync.metrics.polls_failed.increment();
-            sync.poller.failed(self.now);
-        }
-    }
-
-    /// Takes the answer to a report; empty where it could not be sent.
-    pub(super) fn reported(&mut self, status: &[u8]) {
-        self.reports.answered(status);
-    }
-
-    /// Takes the answer to a batch of records; empty where it could not be sent.
-    pub(super) fn recorded(&mut self, status: &[u8]) {
-        self.now = envoy::now();
-        self.records.answered(status, self.now);
-    }
-
-    /// Takes the answer to what was counted; empty where it could not be sent.
-    pub(super) fn counted(&mut self, status: &[u8], body: &[u8]) {
-        if let Some(sync) = &mut self.sync {
-            sync.settler
-                .answered(&mut self.shared, status, body, self.now);
         }
     }
 
@@ -388,7 +253,9 @@ impl Vm {
             || request
                 .key_id(self.follower.held())
                 .is_some_and(|key| places::has_place(others, key));
-        let may_wait = self.now < until && has_place;
+        // A clock that was set back makes nobody wait longer.
+        let patience = until.saturating_sub(self.now);
+        let may_wait = (1..=self.settings.refresh_wait).contains(&patience) && has_place;
         let asked = Asked {
             context,
             last_pass: request.passed(),
@@ -520,20 +387,27 @@ impl Vm {
         self.limiter.release(&mut self.shared, context, self.now);
     }
 
-    /// Takes a verdict about an account; what its request is to be when it runs again, if it is to.
+    /// Takes a verdict about an account; what its request is to be when it runs again, if it
+    /// `can_run` and is to.
     pub(super) fn judged(
         &mut self,
         account: &Account,
         passage: &Passage,
         verdict: &Verdict,
+        can_run: bool,
     ) -> Option<Passage> {
         let now = self.now;
         let sent = self.sent.get_mut(passage.pass);
+        let broke_off = sent.as_ref().is_some_and(|sent| sent.broke_off);
         if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
             record.verdict = Some(Reason::known(verdict.word()));
         }
-        self.learn(account, passage, verdict);
-        if !is_worth_another(verdict) {
+        // Where a platform hangs up in the middle of a request, its caller may have been too slow
+        // for it: whoever dawdles must not have accounts taken out.
+        if !broke_off {
+            self.learn(account, passage, verdict);
+        }
+        if !can_run || !is_worth_another(verdict) {
             return None;
         }
         let Settings {
