@@ -19,6 +19,12 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// Somebody reads the new database as it is made, so that a part of it would stay behind in its log.
+    #[error("{}: something else reads it while it is made; end that, and start again", path.display())]
+    LogInUse {
+        /// The database, where it is made.
+        path: PathBuf,
+    },
     /// Its tables are those of another release. It was not changed.
     #[error("{}: its tables do not fit this release ({found}); run the release that wrote it, or a newer one", path.display())]
     Schema {

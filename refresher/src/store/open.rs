@@ -105,18 +105,22 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
     migrate(&pool, path).await?;
     found(&pool, keyring).await?;
     // The file is moved without its log, and closing says nothing of what it could not write back.
-    empty_log(&pool).await?;
+    if !empty_log(&pool).await? {
+        return Err(Error::LogInUse { path: unfinished });
+    }
     pool.close().await;
     fs::rename(&unfinished, path).map_err(state::io_error(path, "put the new database here"))?;
     Ok(state::sync_parent(path)?)
 }
 
-/// Writes SQLite's log back and empties it. Readers may hold that up, and then it happens by itself later.
-pub(super) async fn empty_log(pool: &SqlitePool) -> Result<()> {
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .execute(pool)
+/// Writes SQLite's log back and empties it. Whether that was done: others who read or write may hold it up, and then it
+/// happens by itself later.
+pub(super) async fn empty_log(pool: &SqlitePool) -> Result<bool> {
+    // The first column says whether it was held up, which is no error (sqlite.org/pragma.html#pragma_wal_checkpoint).
+    let held_up: bool = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(pool)
         .await?;
-    Ok(())
+    Ok(!held_up)
 }
 
 fn not_ours(path: &Path, found: impl Into<String>) -> Error {
@@ -245,4 +249,34 @@ async fn found(pool: &SqlitePool, keyring: &Keyring) -> Result<()> {
         .await?;
     transaction.commit().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_reads_meanwhile_keeps_the_log_from_being_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(&folder.path().join("database"))
+            .create_if_missing(true)
+            .busy_timeout(Duration::from_millis(1));
+        let pool = SqlitePoolOptions::new()
+            .connect_with(options)
+            .await
+            .unwrap();
+        let run = async |sql| sqlx::query(sql).execute(&pool).await.unwrap();
+        run("CREATE TABLE t (x)").await;
+        assert!(empty_log(&pool).await.unwrap());
+        let mut reader = pool.begin().await.unwrap();
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM t")
+            .fetch_one(&mut *reader)
+            .await
+            .unwrap();
+        assert_eq!(rows, 0);
+        run("INSERT INTO t VALUES (1)").await;
+        assert!(!empty_log(&pool).await.unwrap());
+        reader.rollback().await.unwrap();
+        assert!(empty_log(&pool).await.unwrap());
+    }
 }

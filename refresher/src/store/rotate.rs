@@ -183,7 +183,7 @@ impl Rotation<'_> {
                 let used = self.store.used_keys().await?;
                 let forgotten = self.store.keys.source().keep(&used)?;
                 self.store.keys.reload()?;
-                // It holds what was sealed with keys of before.
+                // It holds what was sealed with keys of before. Who holds that up does so for a page of SQL at most.
                 empty_log(&self.store.pool).await?;
                 self.progress = Progress::Done;
                 Ok(Step::Forgot(forgotten))
