@@ -116,12 +116,14 @@ fn explain(error: &str, description: &str) -> String {
     presentable(description)
 }
 
-/// Text from outside, fit for a terminal and a log: one bounded line without control characters.
+/// Text from outside, fit for a terminal and a log: one bounded line of visible ASCII, which is all that these texts may
+/// hold (RFC 6749 §4.1.2.1); anything else is shown as `?`.
 fn presentable(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(DESCRIPTION_LIMIT)
-        .collect()
+    let shown = |character| match character {
+        ' '..='~' => character,
+        _ => '?',
+    };
+    text.chars().take(DESCRIPTION_LIMIT).map(shown).collect()
 }
 
 /// The parameters of a query.
@@ -236,8 +238,12 @@ mod tests {
             denial("error=access_denied&error_description=You+said%0Ano%1b[31m&state=right-state");
         assert_eq!(
             denied,
-            "the platform refused the login: access_denied: You saidno[31m"
+            "the platform refused the login: access_denied: You said?no?[31m"
         );
+        // Marks that turn the direction of writing, hide or join what stands beside them.
+        let marks =
+            "error=a%E2%80%AEb&error_description=c%E2%81%A6d%E2%80%8Be%C3%A9&state=right-state";
+        assert_eq!(denial(marks), "the platform refused the login: a?b: c?d?e?");
         assert_eq!(
             denial("error=server_error&state=right-state"),
             "the platform refused the login: server_error"
