@@ -6,7 +6,7 @@
 //! A login counts only if it is of the account that it is for: whoever read the URL in a log can log in as themselves,
 //! and that must not get into somebody else's account.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use crate::store::{self, Account, NewAccount, Status, Store};
 pub const PENDING_LIMIT: usize = 64;
 /// How long a URL may be used. A new one is made then, and logged.
 pub const URL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often a port that was taken is tried again.
+/// How often a URL is tried again that lacks for a port or for room.
 const PORT_PAUSE: Duration = Duration::from_secs(15);
 /// The pause after a failure of the store.
 const HICCUP: Duration = Duration::from_secs(1);
@@ -73,8 +73,8 @@ struct Board {
     finishing: HashMap<AccountId, String>,
     /// Until when a platform's port is somebody else's.
     yielded: HashMap<String, Instant>,
-    /// The generations of accounts of which it was said that there is no URL.
-    told: HashSet<(AccountId, u64)>,
+    /// The generations of accounts of which it was said that there is no URL, and whether that may pass by itself.
+    told: HashMap<(AccountId, u64), bool>,
 }
 
 /// A login that waits.
@@ -215,14 +215,11 @@ impl PendingLogins {
         let now = Instant::now();
         let lacking = lock(&shared.board).renew(&wanted, now);
         for account in lacking {
-            if let Err(why) = self.begin(&account, &mut doors, now).await {
-                let told = lock(&shared.board)
-                    .told
-                    .insert((account.id, account.generation));
-                if told {
-                    let cure = login_command(&account.platform, &account.name);
-                    warn!(account = account.name, %why, cure, "an account needs a new login");
-                }
+            if let Err(why) = self.begin(&account, &mut doors, now).await
+                && lock(&shared.board).tell(&account, &why)
+            {
+                let cure = login_command(&account.platform, &account.name);
+                warn!(account = account.name, %why, cure, "an account needs a new login");
             }
         }
         let board = lock(&shared.board);
@@ -280,9 +277,15 @@ impl PendingLogins {
     /// cut it off.
     fn admit(&self, platform: &str, query: &str) -> Result<oneshot::Receiver<Ending>, NotAdmitted> {
         let shared = Arc::clone(&self.shared);
+        // Taken first: a shutdown that begins after it waits for it. Closed, the tracker would still take tasks.
+        let waited_for = shared.tasks.token();
+        if shared.tasks.is_closed() {
+            return Err(NotAdmitted::Stopping);
+        }
         let (pending, returned) = lock(&shared.board).take(platform, query, Instant::now())?;
         let (ending, ended) = oneshot::channel();
-        self.shared.tasks.spawn(async move {
+        tokio::spawn(async move {
+            let _waited_for = waited_for;
             let name = pending.account.name.clone();
             let id = pending.account.id.clone();
             let finished = shared.finish(pending, returned).await;
@@ -345,6 +348,18 @@ impl Shared {
     }
 }
 
+// === impl NoUrl ===
+
+impl NoUrl {
+    /// Whether it may pass without a change of the account: the catalog stays as it is while `serve` runs.
+    fn may_pass(&self) -> bool {
+        match self {
+            NoUrl::Ports(_) | NoUrl::Yielded | NoUrl::Full => true,
+            NoUrl::Platform(_) | NoUrl::NoFlow | NoUrl::Nameless | NoUrl::Url(_) => false,
+        }
+    }
+}
+
 // === impl Board ===
 
 impl Board {
@@ -359,7 +374,7 @@ impl Board {
             pending.lapses_at > now && is_wanted(id, pending.account.generation)
         });
         self.told
-            .retain(|(id, generation)| is_wanted(id, *generation));
+            .retain(|(id, generation), _| is_wanted(id, *generation));
         self.yielded.retain(|_, until| *until > now);
         let lacks = |account: &&Account| {
             !self.waiting.contains_key(&account.id) && !self.finishing.contains_key(&account.id)
@@ -376,6 +391,12 @@ impl Board {
             return Err(NoUrl::Full);
         }
         Ok(())
+    }
+
+    /// Notes why an account has no URL. Whether that is to be said: it was not yet.
+    fn tell(&mut self, account: &Account, why: &NoUrl) -> bool {
+        let of = (account.id.clone(), account.generation);
+        self.told.insert(of, why.may_pass()).is_none()
     }
 
     fn add(&mut self, pending: Pending) {
@@ -425,7 +446,8 @@ impl Board {
     fn pause(&self, now: Instant) -> Duration {
         let lapse = self.waiting.values().map(|pending| pending.lapses_at);
         let lapse = lapse.min().map(|at| at.saturating_duration_since(now));
-        let retry = (!self.told.is_empty()).then_some(PORT_PAUSE);
+        let retry = self.told.values().any(|may_pass| *may_pass);
+        let retry = retry.then_some(PORT_PAUSE);
         [lapse, retry]
             .into_iter()
             .flatten()

@@ -203,6 +203,11 @@ pub enum NotAdmitted {
     /// Its state was taken before.
     #[error("This login has been used already.")]
     Used,
+    /// Nobody would be left to complete it.
+    #[error(
+        "The program that waits for this login is stopping. It makes a new URL when it runs again."
+    )]
+    Stopping,
 }
 
 impl NotAdmitted {
@@ -210,6 +215,7 @@ impl NotAdmitted {
         match self {
             NotAdmitted::Refused(_) => StatusCode::BAD_REQUEST,
             NotAdmitted::Used => StatusCode::GONE,
+            NotAdmitted::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

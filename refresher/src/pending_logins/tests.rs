@@ -138,3 +138,61 @@ fn only_the_same_user_of_the_same_workspace_is_the_same() {
         "{words}"
     );
 }
+
+#[test]
+fn only_what_may_pass_by_itself_is_tried_again() {
+    let (now, mut board) = (Instant::now(), Board::default());
+    let alice = account("alice", &[]);
+    let ports = || {
+        NoUrl::Ports(callback::Error::Ports {
+            ports: "1455".to_owned(),
+            source: std::io::ErrorKind::AddrInUse.into(),
+        })
+    };
+    let lasting = [
+        NoUrl::NoFlow,
+        NoUrl::Nameless,
+        NoUrl::Url(url::ParseError::EmptyHost),
+    ];
+    for lasting in lasting {
+        board.told.clear();
+        assert!(board.tell(&alice, &lasting), "{lasting}");
+        assert!(!board.tell(&alice, &lasting), "it is said once");
+        assert_eq!(board.pause(now), SLEEP_LIMIT, "{lasting}");
+    }
+    for passing in [ports(), NoUrl::Yielded, NoUrl::Full] {
+        board.told.clear();
+        assert!(board.tell(&alice, &passing), "{passing}");
+        assert_eq!(board.pause(now), PORT_PAUSE, "{passing}");
+    }
+    assert!(!board.tell(&alice, &NoUrl::Nameless));
+    assert_eq!(board.pause(now), SLEEP_LIMIT, "what is true now counts");
+}
+
+#[tokio::test]
+async fn nobody_is_admitted_once_a_shutdown_has_begun() {
+    let outer = tempfile::tempdir().unwrap();
+    let state = crate::state::StateDir::open(&outer.path().join("state")).unwrap();
+    let store = Store::open(&state, crate::key_source::fixed(1))
+        .await
+        .unwrap();
+    let catalog = Catalog::load(None, Default::default()).unwrap();
+    let logins = PendingLogins::new(store, catalog);
+    let alice = [account("alice", &[])];
+    let board = || lock(&logins.shared.board);
+    assert_eq!(begin(&mut board(), &alice, Instant::now()), 1);
+    let answer = answer(&board(), &alice[0]);
+
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    logins.run(shutdown).await;
+    assert_eq!(
+        logins.admit("codex", &answer).err(),
+        Some(NotAdmitted::Stopping)
+    );
+    assert!(
+        board().waiting.contains_key(&alice[0].id),
+        "its code is not spent"
+    );
+    assert!(logins.shared.tasks.is_empty());
+}
