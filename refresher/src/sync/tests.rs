@@ -11,7 +11,7 @@ use super::*;
 use crate::listen;
 use crate::refresh::clock::UnixMillis;
 use crate::state::StateDir;
-use crate::store::{DEFAULT_POOL, KeyChange};
+use crate::store::{By, DEFAULT_POOL, KeyChange, KeyTerms, LimitChanges};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -211,11 +211,7 @@ async fn records_are_kept_once_and_a_malformed_one_costs_no_other() {
     for _ in 0..2 {
         assert_eq!(server.ask("POST", "/reports", &body).await.0, 204);
     }
-    let sums = server
-        .store
-        .usage(crate::store::By::Key, UnixMillis(0))
-        .await
-        .unwrap();
+    let sums = server.store.usage(By::Key, UnixMillis(0)).await.unwrap();
     assert_eq!((sums.len(), sums[0].requests), (1, 2));
     let (status, page) = server.ask("GET", "/metrics", "").await;
     let page = String::from_utf8(page).unwrap();
@@ -226,4 +222,75 @@ async fn records_are_kept_once_and_a_malformed_one_costs_no_other() {
     }
     let nameless = body.replace("0123", "wxyz");
     assert_eq!(server.ask("POST", "/reports", &nameless).await.0, 400);
+}
+
+/// What a filter that is broken, or believes a platform everything, may say: no number makes a sum overflow, here or in
+/// SQLite.
+#[tokio::test]
+async fn the_largest_numbers_are_taken_and_summed_up() {
+    let server = start().await;
+    let most = u64::MAX;
+    let terms = KeyChange {
+        terms: KeyTerms {
+            limits: LimitChanges {
+                tokens_per_day: Some(std::num::NonZeroU64::new(most)),
+                ..LimitChanges::default()
+            },
+            expires_at: None,
+        },
+        ..KeyChange::default()
+    };
+    let key = server
+        .store
+        .create_client_key("laptop", DEFAULT_POOL, &terms, NOW)
+        .await
+        .unwrap();
+
+    let reports = serde_json::json!([
+        { "kind": "unauthorized", "account": "acc_1", "generation": most },
+        { "kind": "dead", "account": "acc_1", "generation": most, "reason": "gone", "at": most },
+        { "kind": "recovered", "account": "acc_1", "at": most },
+        { "kind": "cooling_down", "account": "acc_1", "scope": "account", "until": most, "guessed": true,
+          "reason": "overloaded", "at": most },
+        { "kind": "quota", "account": "acc_1", "at": most, "windows": [
+            { "name": "5h", "used_percent": 1.0, "resets_at": most },
+        ] },
+    ]);
+    let record = serde_json::json!({
+        "at": most, "key": key.id.as_str(), "pool": "default", "account": "acc_1", "platform": "codex", "dialect": "chat",
+        "status": 200, "attempts": u32::MAX, "first_byte_ms": most, "duration_ms": most, "completeness": "whole",
+        "count": u32::MAX, "estimate": true, "usage": { "input": most, "output": most, "cached_input": most,
+            "cache_write": most, "reasoning": most, "total": most },
+    });
+    for batch in 0..2 {
+        let body = serde_json::json!({
+            "batch": format!("{batch:032x}"), "reports": reports, "records": [record, record],
+        });
+        let (status, _) = server.ask("POST", "/reports", &body.to_string()).await;
+        assert_eq!(status, 204);
+    }
+    for by in [By::Key, By::Account, By::Model, By::Day] {
+        let sums = server.store.usage(by, UnixMillis(0)).await.unwrap();
+        assert_eq!((sums.len(), sums[0].requests), (1, 4 * u64::from(u32::MAX)));
+        assert!(sums[0].total > 0);
+    }
+    assert_eq!(server.ask("GET", "/metrics", "").await.0, 200);
+
+    let span = serde_json::json!({ "start": 0, "end": most, "requests": most, "tokens": most });
+    let mut told = Vec::new();
+    for instance in [1, 2, 3, 1] {
+        let counts = serde_json::json!({ "instance": format!("{instance:032x}"), "subjects": [
+            { "kind": "key", "id": key.id.as_str(), "minute": span, "day": span, "streams": most },
+        ] });
+        let (status, body) = server.ask("POST", "/counts", &counts.to_string()).await;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        told = body;
+    }
+    let others: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    let others = &others["subjects"][0];
+    for (span, number) in [("minute", "tokens"), ("day", "requests"), ("day", "tokens")] {
+        assert_eq!(others[span][number], most, "{others}");
+    }
+    assert_eq!(others["streams"], most);
+    assert_eq!(server.ask("GET", "/counts", "").await.0, 200);
 }
