@@ -96,6 +96,15 @@ impl Platform {
     }
 }
 
+// === impl HeaderPlan ===
+
+impl HeaderPlan {
+    /// The names of the account variables that it needs, each as often as it is used.
+    pub fn vars(&self) -> impl Iterator<Item = &str> {
+        self.set.iter().flat_map(|(_, template)| template.vars())
+    }
+}
+
 // === impl Route ===
 
 impl Route {

@@ -225,12 +225,7 @@ impl Profile {
 
     /// The account variables that the headers use; an account without one of them cannot be used.
     pub fn required_vars(&self) -> BTreeSet<&str> {
-        self.record
-            .headers
-            .set
-            .iter()
-            .flat_map(|(_, template)| template.vars())
-            .collect()
+        self.record.headers.vars().collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The snapshot as the store holds it: which records changed after a revision, and the page that says so.
 
+use std::collections::BTreeMap;
+
 use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
@@ -41,8 +43,8 @@ const CHANGED: &str = "SELECT revision, 'platform' AS kind, id FROM platforms WH
      UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > ?1 ORDER BY revision";
 
 impl Store {
-    /// Publishes exactly these platforms. What did not change keeps its revision; accounts move with their platform's
-    /// authority, and appear and vanish with the platform.
+    /// Publishes exactly these platforms. What did not change keeps its revision; accounts move with their platform, whose
+    /// authority and variables are in their records, and appear and vanish with it.
     ///
     /// # Errors
     /// If SQLite fails or a record is longer than a page.
@@ -92,12 +94,7 @@ impl Store {
                 .bind(id)
                 .execute(change.sql())
                 .await?;
-            if !published
-                .iter()
-                .any(|(old, _, old_authority)| old == id && old_authority == authority)
-            {
-                touch_accounts_of(&mut change, id).await?;
-            }
+            touch_accounts_of(&mut change, id).await?;
         }
         change.commit().await
     }
@@ -216,8 +213,8 @@ impl Store {
         id: String,
     ) -> Result<Record> {
         let sql = format!(
-            "SELECT name, platform, vars, generation, credential, expires_at, models, authority, {LIMIT_COLUMNS} FROM accounts \
-             JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'"
+            "SELECT name, platform, vars, generation, credential, expires_at, models, authority, record, {LIMIT_COLUMNS} \
+             FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'"
         );
         let row = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(&id)
@@ -239,6 +236,10 @@ impl Store {
                 .map_err(|_| corrupt(column, "characters that no header may have"))
         };
         let expires_at: Option<i64> = row.try_get("expires_at")?;
+        let record = platform_from_line(row.try_get("record")?)?;
+        let mut vars: BTreeMap<String, HeaderText> = vars_from_json(row.try_get("vars")?)?;
+        // Envoy needs no more of a person than goes out: who it is, is nobody's there.
+        vars.retain(|name, _| record.headers.vars().any(|used| used == name));
         Ok(Record::Account(snapshot::Account {
             cluster: parse_id(&crate::envoy::cluster_name(&id))?,
             id: parse_id(&id)?,
@@ -246,7 +247,7 @@ impl Store {
             platform: parse_id(row.try_get("platform")?)?,
             authority: text("platforms.authority", row.try_get("authority")?)?,
             credential: Secret::new(credential.on_the_wire().expose_secret()),
-            vars: vars_from_json(row.try_get("vars")?)?,
+            vars,
             generation,
             expires_at: expires_at
                 .map(|time| unsigned("accounts.expires_at", time))
@@ -289,8 +290,15 @@ async fn platform(connection: &mut SqliteConnection, id: &str) -> Result<Record>
         .bind(id)
         .fetch_one(connection)
         .await?;
-    Record::from_line(line.as_bytes())
-        .map_err(|error| corrupt("platforms.record", error.to_string()))
+    Ok(Record::Platform(platform_from_line(&line)?))
+}
+
+fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
+    match Record::from_line(line.as_bytes()) {
+        Ok(Record::Platform(platform)) => Ok(platform),
+        Ok(_) => Err(corrupt("platforms.record", "another kind of record")),
+        Err(error) => Err(corrupt("platforms.record", error.to_string())),
+    }
 }
 
 async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {

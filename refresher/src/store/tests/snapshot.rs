@@ -160,3 +160,47 @@ async fn a_swapped_credential_is_not_published() {
         .count();
     assert_eq!(accounts, 1);
 }
+
+#[tokio::test]
+async fn of_what_a_login_tells_only_what_headers_use_is_published() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let catalog = Catalog::load(None, ["codex".to_owned()].into()).unwrap();
+    let mut codex = catalog.usable("codex").unwrap().publication();
+    let platforms = [codex.clone()];
+    store.publish_platforms(&platforms).await.unwrap();
+    let told = [
+        ("account_id", "ws-1"),
+        ("email", "alice@example.com"),
+        ("plan", "team"),
+        ("user_id", "user-1"),
+    ];
+    let new = NewAccount {
+        name: "alice",
+        platform: "codex",
+        credential: Credential::OAuth(tokens("access-1")),
+        vars: told.map(|(name, value)| (name.into(), value.into())).into(),
+        expires_at: None,
+    };
+    store.save_account(new, false, NOW).await.unwrap();
+    let published = async |epoch, since| {
+        let (records, header) = poll(&store, epoch, since).await;
+        let vars = records.into_iter().find_map(|record| match record {
+            Record::Account(account) => Some(account.vars.into_keys().collect::<Vec<_>>()),
+            _ => None,
+        });
+        (vars.unwrap(), header)
+    };
+    let (vars, header) = published(None, 0).await;
+    assert_eq!(vars, ["account_id"]);
+
+    // A header that is new in the profile comes with what it needs of accounts that are known already.
+    let name = "x-plan".try_into().unwrap();
+    let plan = latchkey::header::HeaderText::try_from("{plan}")
+        .unwrap()
+        .try_into()
+        .unwrap();
+    codex.record.headers.set.push((name, plan));
+    store.publish_platforms(&[codex]).await.unwrap();
+    let (vars, _) = published(Some(header.epoch), header.to).await;
+    assert_eq!(vars, ["account_id", "plan"]);
+}
