@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     let (profile, status) = (byte(&mut data), 100 + u16::from(byte(&mut data)) * 2);
     let (headers, body) = head_and_body(data);
     let headers: HeaderMap = headers.into();
-    let error = match look(None, body, true) {
+    let error = match look(body, true) {
         _ if !(200..300).contains(&status) => Some(ErrorBody::read(body)),
         Look::Error(error) => Some(error),
         Look::Fine | Look::NeedMore => None,

@@ -296,7 +296,7 @@ impl Attempt {
         let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
         let error = if (200..300).contains(&held.status()) {
             // What the body begins with tells more than its type, and costs no hostcall.
-            match look(None, seen, complete) {
+            match look(seen, complete) {
                 Look::NeedMore => None,
                 Look::Fine => Some(None),
                 Look::Error(error) => Some(Some(error)),

@@ -66,26 +66,9 @@ pub enum Look {
     Error(ErrorBody),
 }
 
-/// Whether an answer of this `content-type` is worth a look.
-pub fn may_hold_error(content_type: Option<&[u8]>) -> bool {
-    let Some(content_type) = content_type else {
-        return true;
-    };
-    let content_type = content_type.to_ascii_lowercase();
-    let has = |word: &str| {
-        content_type
-            .windows(word.len())
-            .any(|part| part == word.as_bytes())
-    };
-    has("json") || has("text/")
-}
-
 /// Looks at all bytes that have come of the body of an answer of HTTP 2xx; `end`: no more will.
 /// Ask after each chunk until the answer is not [`Look::NeedMore`].
-pub fn look(content_type: Option<&[u8]>, body: &[u8], end: bool) -> Look {
-    if !may_hold_error(content_type) {
-        return Look::Fine;
-    }
+pub fn look(body: &[u8], end: bool) -> Look {
     match body.get(..MAX_LOOK_BYTES) {
         None => look_into(body, end),
         Some(beginning) => match look_into(beginning, false) {

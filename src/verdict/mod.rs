@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     body::{ErrorBody, MAX_BODY_BYTES},
     judge::{Answer, judge},
-    look::{Look, MAX_LOOK_BYTES, failure, look, may_hold_error},
+    look::{Look, MAX_LOOK_BYTES, failure, look},
     quota::Quota,
     rule::Rule,
 };

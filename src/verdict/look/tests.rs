@@ -2,9 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SSE: Option<&[u8]> = Some(b"text/event-stream");
-const JSON: Option<&[u8]> = Some(b"application/json");
-
 fn read(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(path).unwrap()
@@ -15,7 +12,7 @@ fn in_chunks(body: &[u8], chunk: usize) -> Look {
     let mut end = 0;
     while end < body.len() {
         end = body.len().min(end + chunk);
-        match look(None, &body[..end], end == body.len()) {
+        match look(&body[..end], end == body.len()) {
             Look::NeedMore => {}
             decided => return decided,
         }
@@ -44,7 +41,7 @@ fn errors_inside_200_are_found_in_the_first_chunk() {
         ),
         ("anthropic/error_event_overloaded.sse", "overloaded_error"),
     ] {
-        let Look::Error(error) = look(SSE, &read(name), false) else {
+        let Look::Error(error) = look(&read(name), false) else {
             panic!("{name}");
         };
         assert!(error.has_code(code), "{name}: {error:?}");
@@ -69,7 +66,7 @@ fn errors_inside_200_are_found_in_the_first_chunk() {
             "c",
         ),
     ] {
-        let Look::Error(error) = look(None, body.as_bytes(), false) else {
+        let Look::Error(error) = look(body.as_bytes(), false) else {
             panic!("{body}");
         };
         assert!(error.has_code(code), "{body}: {error:?}");
@@ -78,39 +75,22 @@ fn errors_inside_200_are_found_in_the_first_chunk() {
 
 #[test]
 fn good_answers_go_at_their_first_sign() {
-    for (content_type, body) in [
-        (
-            JSON,
-            r#"{"id":"c","object":"chat.completion","created":1,"model""#,
-        ),
-        (JSON, r#"{"id":"m","type":"message","#),
-        (JSON, r#"{"id":"r","error":null,"incomplete_details""#),
-        (JSON, r#"{"object":"list","data":["#),
-        (JSON, r#"{"input_tokens":"#),
-        (
-            JSON,
-            r#"{"code":0,"message":"Success","sid":"s","choices":["#,
-        ),
-        (JSON, r#"{"code":0,"message":"Success"}"#),
-        (JSON, "[1"),
-        (JSON, "nonsense"),
-        (None, "data: [DONE]\n\n"),
-        (
-            SSE,
-            "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
-        ),
-        (SSE, ": keep-alive\n\n"),
-        (
-            SSE,
-            "data: {\"choices\":[]}\n\ndata: {\"error\":{\"code\":\"late\"}}\n\n",
-        ),
-        (Some(b"audio/mpeg"), "{"),
+    for body in [
+        r#"{"id":"c","object":"chat.completion","created":1,"model""#,
+        r#"{"id":"m","type":"message","#,
+        r#"{"id":"r","error":null,"incomplete_details""#,
+        r#"{"object":"list","data":["#,
+        r#"{"input_tokens":"#,
+        r#"{"code":0,"message":"Success","sid":"s","choices":["#,
+        r#"{"code":0,"message":"Success"}"#,
+        "[1",
+        "nonsense",
+        "data: [DONE]\n\n",
+        "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
+        ": keep-alive\n\n",
+        "data: {\"choices\":[]}\n\ndata: {\"error\":{\"code\":\"late\"}}\n\n",
     ] {
-        assert_eq!(
-            look(content_type, body.as_bytes(), false),
-            Look::Fine,
-            "{body}"
-        );
+        assert_eq!(look(body.as_bytes(), false), Look::Fine, "{body}");
     }
     for name in [
         "codex/response.sse",
@@ -141,15 +121,15 @@ fn nothing_is_held_back_for_long() {
         "{\"id\":\"",
         "event: response.created\nda",
     ] {
-        assert_eq!(look(None, body.as_bytes(), false), Look::NeedMore, "{body}");
-        assert_eq!(look(None, body.as_bytes(), true), Look::Fine, "{body}");
+        assert_eq!(look(body.as_bytes(), false), Look::NeedMore, "{body}");
+        assert_eq!(look(body.as_bytes(), true), Look::Fine, "{body}");
     }
     for start in ["{\"id\":\"", "data: ", "data: {\"error\":\""] {
         let long = format!("{start}{}", "x".repeat(MAX_LOOK_BYTES));
-        assert_eq!(look(None, long.as_bytes(), false), Look::Fine, "{start}");
+        assert_eq!(look(long.as_bytes(), false), Look::Fine, "{start}");
     }
     let ended = b"data: {\"error\":{\"code\":\"c\"}}";
-    assert!(matches!(look(None, ended, true), Look::Error(_)));
+    assert!(matches!(look(ended, true), Look::Error(_)));
 }
 
 const ANNOUNCEMENTS: [&str; 3] = [
@@ -186,21 +166,20 @@ fn any_body(more: &[&'static str]) -> impl Strategy<Value = Vec<u8>> + use<> {
 proptest! {
     #[test]
     fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..200), end: bool) {
-        look(None, &body, end);
-        look(SSE, &body, end);
+        look(&body, end);
     }
 
     /// Where nothing only announces, chunks do not matter: a decision is that of the whole.
     #[test]
     fn any_split_decides_as_the_whole_does(body in any_body(&[]), chunk in 1_usize..40) {
-        prop_assert_eq!(in_chunks(&body, chunk), look(None, &body, true));
+        prop_assert_eq!(in_chunks(&body, chunk), look(&body, true));
     }
 
     /// An announcement at a chunk's end lets go of what might have been an error, no more.
     #[test]
     fn an_announcement_only_hides_errors(body in any_body(&ANNOUNCEMENTS), chunk in 1_usize..40) {
         let decided = in_chunks(&body, chunk);
-        prop_assert!(decided == Look::Fine || decided == look(None, &body, true));
+        prop_assert!(decided == Look::Fine || decided == look(&body, true));
     }
 }
 
@@ -211,7 +190,7 @@ fn an_error_after_an_announcement_is_seen_in_the_same_chunk_alone() {
         "codex/response_failed_server_is_overloaded.sse",
     ] {
         let body = read(name);
-        let whole = look(SSE, &body, true);
+        let whole = look(&body, true);
         assert!(matches!(whole, Look::Error(_)));
         for chunk in 1..=body.len() {
             let decided = in_chunks(&body, chunk);

@@ -167,7 +167,7 @@ fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[
         .map(|family| Quota::read(family, &headers, NOW))
         .unwrap_or_default();
     let error = match status {
-        200..=299 => match look(None, body, true) {
+        200..=299 => match look(body, true) {
             Look::Error(error) => Some(error),
             Look::Fine | Look::NeedMore => None,
         },
