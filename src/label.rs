@@ -76,7 +76,11 @@ impl<const MAX: usize> fmt::Display for Label<MAX> {
 
 impl fmt::Display for InvalidLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected 1 to {} visible ASCII characters", self.most)
+        write!(
+            f,
+            "expected 1 to {} visible ASCII characters and spaces",
+            self.most
+        )
     }
 }
 
@@ -105,7 +109,7 @@ mod tests {
             let refused = WindowName::try_from(bad).unwrap_err();
             assert_eq!(
                 refused.to_string(),
-                "expected 1 to 64 visible ASCII characters"
+                "expected 1 to 64 visible ASCII characters and spaces"
             );
         }
     }

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::dialect::Dialect;
 
-/// The largest request body that is looked into, in bytes. Larger ones carry images, and a
-/// missing count is then better than the work.
+/// The largest request body that is looked into, in bytes. Larger ones carry images; there an
+/// estimate, which such a body makes a high one, is better than the work.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The largest event that may be taken out, in bytes. The extra chunk has a few hundred.
