@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use latchkey::meter::record::Record;
+use latchkey::meter::{MAX_TOKENS, record::Record};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -181,7 +181,7 @@ impl Metrics {
                     account,
                     kind,
                 };
-                tokens.get_or_create(&labels).inc_by(number);
+                tokens.get_or_create(&labels).inc_by(number.min(MAX_TOKENS));
             }
         }
         let labels = OfRequest {
@@ -303,6 +303,10 @@ mod tests {
         refused.usage = None;
         metrics.ingested(&[refused], 0);
         metrics.repeated(&[record("acc_1", 200)]);
+        // Of a filter that believes platforms everything; a sum of two such would overflow.
+        let mut odd = record("acc_odd", 200);
+        odd.usage.as_mut().unwrap().input = u64::MAX;
+        metrics.ingested(&[odd.clone(), odd], 0);
         metrics.polled();
         let many: Vec<_> = (0..2 * MAX_VALUES)
             .map(|number| record(&format!("acc_many_{number}"), 0))
@@ -313,10 +317,11 @@ mod tests {
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"4xx\"} 7",
             "latchkey_tokens_total{platform=\"openai\",account=\"acc_1\",kind=\"cached\"} 8",
+            "latchkey_tokens_total{platform=\"openai\",account=\"acc_odd\",kind=\"input\"} 33554432",
             "latchkey_records_total{outcome=\"malformed\"} 3",
             "latchkey_records_total{outcome=\"duplicate\"} 1",
-            "latchkey_records_total{outcome=\"ingested\"} 1003",
-            "latchkey_requests_total{platform=\"openai\",account=\"other\",status=\"none\"} 501",
+            "latchkey_records_total{outcome=\"ingested\"} 1005",
+            "latchkey_requests_total{platform=\"openai\",account=\"other\",status=\"none\"} 502",
             "latchkey_accounts{status=\"needs_login\"} 0",
             "latchkey_polls_total 1",
             "latchkey_snapshot_revision 1",

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     answer::MAX_NAME_BYTES,
-    usage::{BODY_BYTES_PER_TOKEN, BYTES_PER_TOKEN, Usage},
+    usage::{BODY_BYTES_PER_TOKEN, BYTES_PER_TOKEN, MAX_TOKENS, Usage},
 };
 use self::{
     answer::{Kind, Reader, Said},

@@ -14,7 +14,12 @@ pub const BYTES_PER_TOKEN: u64 = 4;
 /// to be wrong on: what is too little could be had for nothing by whoever always leaves early.
 pub const BODY_BYTES_PER_TOKEN: u64 = 4;
 
-/// What a request used, in tokens.
+/// The most tokens that a request is believed to have used, of any kind: more than the largest
+/// context that models have (10 million), so no real request comes near it. A platform's answer
+/// that is broken or hostile uses up no more of a limit than that, and no sum of such overflows.
+pub const MAX_TOKENS: u64 = 1 << 24;
+
+/// What a request used, in tokens; no count is above [`MAX_TOKENS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// All of the prompt. The messages dialect reports only what no cache was involved in; here
@@ -114,7 +119,7 @@ impl Counts {
         self.input.is_some()
     }
 
-    /// The counts in the meaning of [`Usage`].
+    /// The counts in the meaning of [`Usage`], each at most [`MAX_TOKENS`].
     pub fn usage(self, dialect: Dialect) -> Usage {
         let cached_input = self.cached_input.unwrap_or(0);
         let cache_write = self.cache_write.unwrap_or(0);
@@ -126,13 +131,14 @@ impl Counts {
             Dialect::Chat | Dialect::Responses => reported,
         };
         let output = self.output.unwrap_or(0);
+        let total = self.total.unwrap_or(input.saturating_add(output));
         Usage {
-            input,
-            output,
-            cached_input,
-            cache_write,
-            reasoning: self.reasoning.unwrap_or(0),
-            total: self.total.unwrap_or(input.saturating_add(output)),
+            input: input.min(MAX_TOKENS),
+            output: output.min(MAX_TOKENS),
+            cached_input: cached_input.min(MAX_TOKENS),
+            cache_write: cache_write.min(MAX_TOKENS),
+            reasoning: self.reasoning.unwrap_or(0).min(MAX_TOKENS),
+            total: total.min(MAX_TOKENS),
         }
     }
 }
@@ -231,14 +237,15 @@ impl Usage {
     }
 
     fn at_least(self, input: u64, output: u64) -> Self {
-        let (input, output) = (self.input.max(input), self.output.max(output));
+        let input = self.input.max(input.min(MAX_TOKENS));
+        let output = self.output.max(output.min(MAX_TOKENS));
         if (input, output) == (self.input, self.output) {
             return self;
         }
         Self {
             input,
             output,
-            total: input.saturating_add(output),
+            total: input.saturating_add(output).min(MAX_TOKENS),
             ..self
         }
     }
@@ -314,8 +321,39 @@ mod tests {
         let usage = usage(odd, Dialect::Messages).unwrap();
         assert_eq!(
             (usage.input, usage.output, usage.total),
-            (u64::MAX, 0, u64::MAX)
+            (MAX_TOKENS, 0, MAX_TOKENS)
         );
+    }
+
+    #[test]
+    fn no_count_is_above_what_is_believed() {
+        let name = |name: &str| format!("\"{name}\":18446744073709551615");
+        let object = format!(
+            "{{{},{},{},\"output_tokens_details\":{{{}}},\"input_tokens_details\":{{{},{}}}}}",
+            name("input_tokens"),
+            name("output_tokens"),
+            name("total_tokens"),
+            name("reasoning_tokens"),
+            name("cached_tokens"),
+            name("cache_write_tokens"),
+        );
+        let most = Usage {
+            input: MAX_TOKENS,
+            output: MAX_TOKENS,
+            cached_input: MAX_TOKENS,
+            cache_write: MAX_TOKENS,
+            reasoning: MAX_TOKENS,
+            total: MAX_TOKENS,
+        };
+        assert_eq!(usage(&object, Dialect::Responses), Some(most));
+        let nothing = Usage::default();
+        let raised = nothing.with_input_of(u64::MAX).with_output_of(u64::MAX);
+        assert_eq!(
+            (raised.input, raised.output, raised.total),
+            (MAX_TOKENS, MAX_TOKENS, MAX_TOKENS)
+        );
+        let largest = r#"{"total_tokens":16777216}"#;
+        assert_eq!(usage(largest, Dialect::Chat).unwrap().total, MAX_TOKENS);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What requests used: taken in batches, each once; summed up; pruned.
 
-use latchkey::meter::record::Record;
+use latchkey::meter::{MAX_TOKENS, record::Record};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -11,8 +11,6 @@ use crate::refresh::clock::UnixMillis;
 /// the records themselves are kept for less.
 const BATCH_DAYS: u32 = 7;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// The most tokens that a request is believed to have used, so that no platform can make a sum overflow.
-const MAX_TOKENS: u64 = 1_000_000_000_000;
 /// The most rows that one transaction of a pruning takes away, so that other writers get their turn.
 const PRUNE_ROWS: i64 = 5_000;
 
