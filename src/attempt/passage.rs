@@ -168,6 +168,7 @@ impl Passage {
         for (is_so, flag) in [
             (lacks.stream, " lacks=stream"),
             (lacks.store_false, " lacks=store_false"),
+            (lacks.foreground, " lacks=foreground"),
             (*wish, " wish=account"),
         ] {
             text.push_str(if is_so { flag } else { "" });
@@ -230,6 +231,7 @@ impl Passage {
             lacks: Lacks {
                 stream: has("lacks=stream"),
                 store_false: has("lacks=store_false"),
+                foreground: has("lacks=foreground"),
             },
             wish: has("wish=account"),
         })
@@ -307,11 +309,12 @@ mod tests {
             lacks: Lacks {
                 stream: true,
                 store_false: true,
+                foreground: true,
             },
             wish: true,
             ..first.clone()
         };
-        let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false wish=account id=";
+        let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for passage in [first, second, third, told] {
             let text = passage.encode();

@@ -96,13 +96,13 @@ impl Passing {
     }
 
     /// What the answer used; `end`: its body came to its end. `request_bytes`: how long the
-    /// request's body was.
+    /// request's body was, 0 where it costs nothing.
     pub fn finish(self, end: bool, request_bytes: u64) -> Metered {
         if let Some(meter) = self.meter {
             return meter.finish(end, request_bytes);
         }
-        // Nothing has come, of an answer that may yet have become anything.
-        let usage = (!end).then(|| Usage::of_request(request_bytes)).flatten();
+        // Nothing has come, of an answer that was to be anything.
+        let usage = Usage::of_request(request_bytes);
         Metered {
             usage,
             estimate: usage.is_some(),
@@ -175,6 +175,11 @@ impl RequestBytes {
     /// How many there are so far.
     pub fn total(self) -> u64 {
         self.passed.saturating_add(self.held)
+    }
+
+    /// How many of them may be charged: none on a route that is [free](Route::free).
+    pub fn charged(self, free: bool) -> u64 {
+        if free { 0 } else { self.total() }
     }
 
     /// No more will come.
@@ -375,7 +380,7 @@ mod tests {
             (metered.usage.map(|usage| usage.total), metered.estimate)
         };
         assert_eq!(left(false), (Some(101), true));
-        assert_eq!(left(true), (None, false), "an empty answer");
+        assert_eq!(left(true), (Some(101), true), "an empty answer");
         assert_eq!(Usage::of_request(0), None);
     }
 
@@ -391,6 +396,7 @@ mod tests {
         ] {
             bytes.on_body(size, goes_on);
             assert_eq!(bytes.total(), total);
+            assert_eq!((bytes.charged(false), bytes.charged(true)), (total, 0));
         }
     }
 

@@ -207,8 +207,10 @@ impl Refusal {
             }
             Self::Unmet { pool, requirements } => {
                 let members: Vec<_> = requirements.iter().map(Requirement::member).collect();
+                let reasons = requirements.iter().filter_map(Requirement::reason);
+                let reasons: String = reasons.flat_map(|reason| [" ", reason]).collect();
                 return Cow::Owned(format!(
-                    "The accounts of the gateway's pool {pool} take a request on this path only with {}.",
+                    "The accounts of the gateway's pool {pool} take a request on this path only with {}.{reasons}",
                     members.join(" and ")
                 ));
             }

@@ -1,10 +1,10 @@
 //! Finds in a request's body, while it comes, what the gate decides by: the model, whether the
-//! answer is to be streamed and stored, and the session.
+//! answer is to be streamed, stored or made in the background, and the session.
 //!
 //! Only members of the top-level object count, and `user_id` in its `metadata`. Nothing of the
 //! body is kept but these short texts; everything else is skipped, each byte once, at whatever
-//! depth and however the body is cut. Where a member is there twice the first counts, and
-//! [`Facts::models_differ`] tells of two models. It does not check that the rest is JSON: that is
+//! depth and however the body is cut. Where a member is there twice the first counts;
+//! [`Facts::models_differ`] tells of two models, and of `background` any that is true counts. It does not check that the rest is JSON: that is
 //! the platform's business.
 
 mod text;
@@ -42,6 +42,8 @@ pub struct Wanted {
     pub stream: bool,
     /// `store`.
     pub store: bool,
+    /// Whether there is a `"background": true`.
+    pub background: bool,
     /// The end of the body: what is not there must be known not to be there.
     pub whole: bool,
 }
@@ -68,6 +70,8 @@ pub struct Facts {
     pub stream: Option<bool>,
     /// `store`.
     pub store: Option<bool>,
+    /// Whether `background` is true anywhere: platforms take the last of two.
+    pub background: bool,
     /// What names the session, and where it stands.
     pub session: Option<(SessionName, String)>,
     /// The body was read to its end: what is not here is not in it.
@@ -120,6 +124,7 @@ enum Member {
     Model,
     Stream,
     Store,
+    Background,
     Metadata,
     Session(SessionName),
 }
@@ -169,6 +174,7 @@ impl Peek {
             session,
             stream,
             store,
+            background,
             whole,
         } = self.wanted;
         let facts = &self.facts;
@@ -181,6 +187,7 @@ impl Peek {
             && (!model || self.model_was_met)
             && (!stream || facts.stream.is_some())
             && (!store || facts.store.is_some())
+            && (!background || facts.background)
     }
 
     /// Takes at least one byte off the front.
@@ -284,6 +291,7 @@ impl Peek {
             (false, "model") => Some(Member::Model),
             (false, "stream") => Some(Member::Stream),
             (false, "store") => Some(Member::Store),
+            (false, "background") => Some(Member::Background),
             (false, "metadata") => Some(Member::Metadata),
             (false, "prompt_cache_key") => Some(Member::Session(SessionName::CacheKey)),
             (false, "previous_response_id") => Some(Member::Session(SessionName::PreviousResponse)),
@@ -331,6 +339,7 @@ impl Peek {
             Some("false") => Some(false),
             _ => None,
         };
+        self.facts.background |= self.member == Some(Member::Background) && value == Some(true);
         let fact = match self.member {
             Some(Member::Stream) => Some(&mut self.facts.stream),
             Some(Member::Store) => Some(&mut self.facts.store),

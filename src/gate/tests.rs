@@ -427,6 +427,59 @@ fn a_request_goes_only_where_it_is_taken() {
 }
 
 #[test]
+fn what_nobody_could_count_is_refused_with_the_reason() {
+    let ask = |body: &str| {
+        let mut openai = fixture::platform("codex");
+        openai.routes[0].requires = vec![Requirement::Foreground];
+        let records = vec![
+            Record::Platform(openai),
+            Record::Account(fixture::account("acc_1", "codex")),
+            Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"])),
+            Record::Key(fixture::client_key("key_1", KEY.as_bytes(), "default")),
+        ];
+        let view = View::of(&records);
+        let request = request(&[("x-api-key", KEY)]);
+        match run(
+            &mut Gate::default(),
+            &request,
+            None,
+            body,
+            &knowing(Some(&view)),
+        ) {
+            Decision::Forward(_) => None,
+            Decision::Reply(reply) => Some((reply.status, reply.body)),
+            Decision::Wait => panic!("it waits"),
+        }
+    };
+    for refused in [
+        r#"{"model":"a","background":true,"store":true}"#,
+        r#"{"background":true}"#,
+        r#"{"backgro\u0075nd" : true , "model":"a"}"#,
+        r#"{"model":"a","background":false,"background":true}"#,
+    ] {
+        let (status, body) = ask(refused).unwrap_or_else(|| panic!("{refused}"));
+        assert_eq!(status, 400, "{refused}");
+        for part in [
+            "latchkey_requirement_not_met",
+            "background",
+            "could not be counted",
+            "stream",
+        ] {
+            assert!(body.contains(part), "{part}: {body}");
+        }
+    }
+    for served in [
+        r#"{"model":"a"}"#,
+        r#"{"background":false,"model":"a"}"#,
+        r#"{"background":null}"#,
+        r#"{"metadata":{"background":true},"input":[{"background":true}]}"#,
+        "not JSON",
+    ] {
+        assert_eq!(ask(served), None, "{served}");
+    }
+}
+
+#[test]
 fn a_keys_models_hold_against_every_trick() {
     let key = ("x-api-key", "lk_choosy");
     let good = r#"{"model":"gpt-5.6","input":[]}"#;

@@ -126,7 +126,8 @@ impl Meter {
 
     /// What the answer used. `end_of_stream`: the body came to its end, so that what it ends
     /// with counts as an event even without the blank line after it. `request_bytes`: how long
-    /// the request's body was, which tells its input where the platform did not.
+    /// the request's body was, which tells its input where the platform did not; 0 for a request
+    /// that costs nothing.
     pub fn finish(mut self, end_of_stream: bool, request_bytes: u64) -> Metered {
         if self.events.is_some() && end_of_stream {
             self.end_event();
@@ -143,7 +144,7 @@ impl Meter {
         let reported = self.counts.map(|counts| counts.usage(self.dialect));
         let known = reported.unwrap_or_default();
         let mut usage = known;
-        if self.is_charged(completeness) && !self.knows_input(known) {
+        if self.is_charged() && !self.knows_input(known) {
             usage = usage.with_input_of(request_bytes);
         }
         if reported.is_none() || self.provisional {
@@ -166,12 +167,11 @@ impl Meter {
         said && (known.input > 0 || !self.provisional)
     }
 
-    /// Whether there is a prompt to charge where the platform reported none. Not for an error in
-    /// place of an answer, nor for a whole JSON text without any output: that is of another kind,
-    /// as the answer to a question how many tokens something has.
-    fn is_charged(&self, completeness: Completeness) -> bool {
-        let other = self.events.is_none() && completeness == Completeness::Whole;
-        self.text_bytes > 0 || !self.failed && !other
+    /// Whether there is a prompt to charge where the platform reported none: not for an error in
+    /// place of an answer. That no text came tells nothing: an answer may be a vector, or come
+    /// later.
+    fn is_charged(&self) -> bool {
+        self.text_bytes > 0 || !self.failed
     }
 
     fn on_data(&mut self, piece: &[u8]) {

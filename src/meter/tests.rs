@@ -314,20 +314,19 @@ fn a_request_is_charged_for_its_prompt_where_the_platform_reports_none() {
         (Some((1_000, 0)), true),
         "the count comes at the end"
     );
-    // Errors, and what is no generation.
+    // Without text, as of embeddings, or of what goes on in the background.
+    for other in [
+        r#"{"data":[],"usage":null}"#,
+        r#"{"status":"queued","background":true,"error":null,"output":[],"usage":null}"#,
+    ] {
+        let usage = charged(Responses, false, other, true);
+        assert_eq!(usage, (Some((1_000, 0)), true), "{other}");
+    }
+    // Errors.
     let failed = "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
     assert_eq!(charged(Messages, true, failed, true), (None, false));
-    for other in [
-        r#"{"input_tokens":14}"#,
-        r#"{"data":[]}"#,
-        r#"{"error":{}}"#,
-    ] {
-        assert_eq!(
-            charged(Messages, false, other, true),
-            (None, false),
-            "{other}"
-        );
-    }
+    let failed = r#"{"error":{}}"#;
+    assert_eq!(charged(Messages, false, failed, true), (None, false));
 }
 
 #[test]

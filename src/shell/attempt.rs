@@ -59,6 +59,8 @@ struct Sent {
     /// Whether it can be put back.
     replayable: bool,
     dialect: Dialect,
+    /// On a route where nothing is charged that the platform does not report.
+    free: bool,
     /// To the escape listener, without a credential.
     escape: bool,
     usage: Usage,
@@ -194,8 +196,8 @@ impl Attempt {
             Usage::AsItIs | Usage::Asked => Action::Continue,
         };
         self.body.on_body(size, action == Action::Continue);
-        let (pass, total) = (sent.passage.pass, self.body.total());
-        vm::with(|vm| vm.sent.sent_body(pass, total));
+        let (pass, bytes) = (sent.passage.pass, self.body.charged(sent.free));
+        vm::with(|vm| vm.sent.sent_body(pass, bytes));
         action
     }
 
@@ -360,7 +362,8 @@ impl Attempt {
         };
         match answer {
             Some(answer) => {
-                let metered = answer.finish(end, self.body.total());
+                let free = self.sent.as_ref().is_some_and(|sent| sent.free);
+                let metered = answer.finish(end, self.body.charged(free));
                 if let Some(sent) = self.sent.as_ref().filter(|_| end && !metered.failed) {
                     vm::with(|vm| vm.ended_well(&sent.account, &sent.passage));
                 }
@@ -400,6 +403,7 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     let route = attempt::route(&request, &platform, &passage);
     let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
     let length = request.first("content-length");
+    let free = route.is_some_and(|route| route.free);
     let may_ask =
         replayable && !escape && route.is_some_and(|route| passing::may_ask(route, length));
     Ok(Sent {
@@ -409,6 +413,7 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
         request,
         replayable,
         dialect,
+        free,
         escape,
         usage: if may_ask {
             Usage::MayAsk

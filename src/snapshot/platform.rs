@@ -49,6 +49,10 @@ pub struct Route {
     /// Streams on it report usage only if `stream_options.include_usage` asks them to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub include_usage: bool,
+    /// What is asked on it costs nothing, as a count of tokens: where the platform reports no
+    /// usage, none is estimated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub free: bool,
 }
 
 /// What a platform asks of a request's body.
@@ -59,6 +63,8 @@ pub enum Requirement {
     Stream,
     /// `"store": false`
     StoreFalse,
+    /// Not `"background": true`: what is generated after the answer, nobody here could count.
+    Foreground,
 }
 
 /// Which headers go out to a platform.
@@ -124,6 +130,17 @@ impl Requirement {
         match self {
             Self::Stream => "\"stream\": true",
             Self::StoreFalse => "\"store\": false",
+            Self::Foreground => "\"background\": false",
+        }
+    }
+
+    /// Why, where the reason is not the platform's own.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Stream | Self::StoreFalse => None,
+            Self::Foreground => Some(
+                "What is generated in the background could not be counted: ask for a stream instead.",
+            ),
         }
     }
 }

@@ -226,6 +226,59 @@ fn a_request_that_cannot_be_asked_for_usage_is_estimated() {
     });
 }
 
+/// Where a platform says nothing, the input is charged whatever its answer looks like, but not on a route that is free;
+/// what it says beyond measure is not believed; and what nobody could count is not sent.
+#[test]
+fn no_answers_shape_makes_a_request_free_or_boundless() {
+    run(async {
+        let stack = Stack::start("metering-shapes").await;
+        let json_fault = |path: &str, body: Value| {
+            json!({
+                "target": "upstream", "path": path, "status": 200, "times": 1,
+                "headers": {"content-type": "application/json"}, "body": body.to_string(),
+            })
+        };
+        let responses = "/v1/responses";
+        let queued = json!({"status": "queued", "error": null, "output": [], "usage": null});
+        stack.sim.add_fault(json_fault(responses, queued)).await;
+        let endless =
+            json!({"choices": [], "usage": {"prompt_tokens": 7, "total_tokens": u64::MAX}});
+        stack.sim.add_fault(json_fault(CHAT, endless)).await;
+        let body = json!({"model": "gpt-5.6", "input": "x".repeat(4_000)});
+        let length = body.to_string().len();
+        let counted = messages_body(false);
+        for (number, (pool, path, body)) in [
+            ("openai", responses, &body),
+            ("openai", CHAT, &chat_body(false)),
+            ("anthropic", "/v1/messages/count_tokens", &counted),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let answer = stack.caller(pool).post(path, body).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            recorded(&stack.refresher, number + 1).await;
+        }
+        let records = recorded(&stack.refresher, 3).await;
+        let [queued, endless, counted] = records.as_slice() else {
+            panic!("{records:?}");
+        };
+        assert_eq!(queued["usage"]["input"], length.div_ceil(4), "{queued}");
+        assert_eq!(queued["estimate"], true, "{queued}");
+        assert_eq!(endless["usage"]["total"], 1 << 24, "{endless}");
+        assert_eq!(counted["usage"], Value::Null, "{counted}");
+
+        let sent = stack.sim.seen().await.len();
+        let body = json!({"model": "gpt-5.6", "input": "hi", "background": true, "store": true});
+        let answer = stack.caller("openai").post(responses, &body).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert_eq!(answer.own_code(), Some("latchkey_requirement_not_met"));
+        assert!(answer.body.contains("could not be counted"), "{answer:?}");
+        assert_eq!(stack.sim.seen().await.len(), sent, "nothing was sent");
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// A stream that the platform or the caller leaves in its middle is recorded as far as it came, and so is one in which
 /// the platform gives up, which passes on as it is.
 #[test]

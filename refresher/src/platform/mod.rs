@@ -330,6 +330,7 @@ fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {
         upstream: fit(key("upstream"), raw.upstream.try_into())?,
         requires: raw.requires,
         include_usage: raw.include_usage,
+        free: raw.free,
     })
 }
 

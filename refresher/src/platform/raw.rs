@@ -46,6 +46,8 @@ pub(super) struct Route {
     pub requires: Vec<Requirement>,
     #[serde(default)]
     pub include_usage: bool,
+    #[serde(default)]
+    pub free: bool,
 }
 
 #[derive(Deserialize)]

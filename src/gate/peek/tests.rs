@@ -9,6 +9,7 @@ const EVERYTHING: Wanted = Wanted {
     session: Some(SessionName::CacheKey),
     stream: true,
     store: true,
+    background: true,
     whole: true,
 };
 
@@ -86,6 +87,7 @@ fn the_first_of_two_counts_and_two_models_are_told() {
     let first = peek(
         Wanted {
             whole: false,
+            background: false,
             session: None,
             ..EVERYTHING
         },
@@ -103,6 +105,21 @@ fn the_first_of_two_counts_and_two_models_are_told() {
         let facts = peek(EVERYTHING, body.as_bytes());
         assert_eq!(facts.models_differ, differ, "{body}");
     }
+}
+
+#[test]
+fn that_nothing_is_made_in_the_background_shows_at_the_end_alone() {
+    let wanted = Wanted {
+        background: true,
+        ..Wanted::default()
+    };
+    let mut peek = Peek::new(wanted);
+    peek.push(br#"{"model":"a","background":false,"#);
+    assert!(peek.needs_more(), "another may come");
+    peek.push(br#""background":tr"#);
+    assert!(peek.needs_more() && !peek.facts().background);
+    peek.push(b"ue,");
+    assert!(!peek.needs_more() && peek.facts().background);
 }
 
 #[test]
@@ -175,6 +192,7 @@ fn object() -> impl Strategy<Value = Value> {
                 "model",
                 "stream",
                 "store",
+                "background",
                 "metadata",
                 "user_id",
                 "prompt_cache_key",
@@ -237,6 +255,7 @@ proptest! {
         prop_assert_eq!(facts.model.map(|model| model.as_str().to_owned()), text(&object["model"]).filter(plain));
         prop_assert_eq!(facts.stream, object["stream"].as_bool());
         prop_assert_eq!(facts.store, object["store"].as_bool());
+        prop_assert_eq!(facts.background, object["background"] == true);
         let session = text(&object["prompt_cache_key"])
             .or_else(|| text(&object["metadata"]["user_id"]))
             .or_else(|| text(&object["previous_response_id"]));

@@ -48,6 +48,8 @@ pub struct Lacks {
     pub stream: bool,
     /// `"store": false`
     pub store_false: bool,
+    /// That nothing says `"background": true`.
+    pub foreground: bool,
 }
 
 // === impl Lacks ===
@@ -62,6 +64,7 @@ impl Lacks {
         Self {
             stream: lacks(facts.stream, true),
             store_false: lacks(facts.store, false),
+            foreground: facts.background,
         }
     }
 
@@ -69,6 +72,7 @@ impl Lacks {
         match requirement {
             Requirement::Stream => self.stream,
             Requirement::StoreFalse => self.store_false,
+            Requirement::Foreground => self.foreground,
         }
     }
 }
@@ -189,11 +193,17 @@ mod tests {
                 ..Facts::default()
             };
             let lacks = Lacks::of(&facts);
+            assert!(!lacks.foreground);
             (lacks.stream, lacks.store_false)
         };
         assert_eq!(lacks(Some(true), Some(false), true), (false, false));
         assert_eq!(lacks(Some(false), Some(true), false), (true, true));
         assert_eq!(lacks(None, None, true), (true, true));
         assert_eq!(lacks(None, None, false), (false, false), "nobody knows");
+        let background = Facts {
+            background: true,
+            ..Facts::default()
+        };
+        assert!(Lacks::of(&background).foreground);
     }
 }

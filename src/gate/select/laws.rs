@@ -158,7 +158,7 @@ proptest! {
                 full: &FullAccounts::new(),
                 tried: &tried,
                 model: Some("gpt"),
-                lacks: Lacks { stream: true, store_false: false },
+                lacks: Lacks { stream: true, ..Lacks::default() },
                 wish: None,
                 in_flight: &in_flight,
             };

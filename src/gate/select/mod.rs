@@ -210,6 +210,7 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate], path: &str) -> 
         session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
         stream: requires(Requirement::Stream),
         store: requires(Requirement::StoreFalse),
+        background: requires(Requirement::Foreground),
         whole: false,
     }
 }
