@@ -59,7 +59,7 @@ test: unit e2e ## Run every test
 
 .PHONY: unit
 unit: preflight ## Run the tests that need no Envoy
-	$(CARGO) test $(TEST_OPTIONS) --workspace --exclude it
+	$(CARGO) test --workspace --exclude it $(TEST_OPTIONS)
 
 # The whole workspace is named in both lines: cargo then takes the same features of the same
 # dependencies as for the unit tests, and builds none of them twice.
@@ -71,7 +71,7 @@ e2e: wasm ## Run the end-to-end tests on the real Envoy, with the real clients
 	LATCHKEY_ENVOY=$$envoy LATCHKEY_CLIENTS=$$clients LATCHKEY_WASM=$(WASM) \
 	LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
-	$(CARGO) test $(TEST_OPTIONS) --workspace --test it
+	$(CARGO) test --workspace --test it $(TEST_OPTIONS)
 
 .PHONY: lint
 lint: preflight ## Check the format, clippy for the host and for wasm, and the dependencies
