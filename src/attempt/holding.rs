@@ -19,12 +19,20 @@ pub struct Holding {
 impl Holding {
     /// An answer of which the headers came at `now`, in Unix milliseconds.
     pub fn new(status: u16, now: u64) -> Self {
-        let is_good = (200..300).contains(&status);
-        Self {
+        let mut held = Self {
             status,
             size: 0,
-            until: (!is_good).then(|| now.saturating_add(JUDGE_MS)),
+            until: None,
+        };
+        if !held.is_good() {
+            held.until = Some(now.saturating_add(JUDGE_MS));
         }
+        held
+    }
+
+    /// Whether its status says that it is no error.
+    pub fn is_good(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 
     /// The status.

@@ -296,7 +296,7 @@ impl Attempt {
         };
         let complete = end || body.len() >= MAX_HELD_BYTES;
         let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
-        let error = if (200..300).contains(&held.status()) {
+        let error = if held.is_good() {
             // What the body begins with tells more than its type, and costs no hostcall.
             match look(seen, complete) {
                 Look::NeedMore => None,
@@ -322,7 +322,7 @@ impl Attempt {
             return;
         };
         let status = held.status();
-        let good = (200..300).contains(&status) && error.is_none();
+        let good = held.is_good() && error.is_none();
         let now = envoy::now();
         let waits = self.waits_for_body();
         let can_run = waits || self.body.is_whole();

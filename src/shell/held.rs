@@ -11,12 +11,12 @@ use proxy_wasm::hostcalls;
 use super::{attempt::Attempt, vm};
 
 thread_local! {
-    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+    static HELD: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An attempt that holds an answer; one a stream at most.
 #[derive(Debug)]
-struct Held {
+struct Watched {
     context: u32,
     attempt: Weak<RefCell<Attempt>>,
 }
@@ -24,7 +24,7 @@ struct Held {
 /// Has the answer looked at that the attempt of this context holds, until it does no longer.
 pub(super) fn watch(context: u32, attempt: &Rc<RefCell<Attempt>>) {
     let attempt = Rc::downgrade(attempt);
-    HELD.with_borrow_mut(|held| held.push(Held { context, attempt }));
+    HELD.with_borrow_mut(|held| held.push(Watched { context, attempt }));
 }
 
 /// Does what is due about the answers that are held; called by the root context `root`.
@@ -42,9 +42,9 @@ pub(super) fn look_at_held(root: u32) {
     let _ = hostcalls::set_effective_context(root);
 }
 
-// === impl Held ===
+// === impl Watched ===
 
-impl Held {
+impl Watched {
     /// Does what is due about it; whether it is held on.
     fn is_still_held(&self, now: u64) -> bool {
         // A stream that is no more has no attempt any more.

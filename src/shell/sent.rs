@@ -13,7 +13,7 @@ use crate::{
 
 /// All of one VM; Envoy bounds how many there are.
 #[derive(Debug, Default)]
-pub(super) struct Sent(HashMap<Pass, SentOn>);
+pub(super) struct Passes(HashMap<Pass, SentOn>);
 
 /// A request that was sent on.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ pub(super) struct SentOn {
     pub(super) broke_off: bool,
 }
 
-// === impl Sent ===
+// === impl Passes ===
 
-impl Sent {
+impl Passes {
     /// The request of that pass is to go to `account`.
     pub(super) fn insert(&mut self, pass: Pass, account: Id, record: Record) {
         let sent = SentOn {

@@ -8,7 +8,7 @@ use super::{
     config::Config,
     envoy::{self, EnvoySharedData},
     gate::Waiting,
-    sent::Sent,
+    sent::Passes,
     stats::{Metrics, Totals},
 };
 use crate::{
@@ -48,13 +48,13 @@ pub(super) struct Vm {
     follower: Follower,
     gate: Gate,
     reports: Reports,
-    waiting: Vec<Held>,
+    waiting: Vec<Waits>,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
     probes: Vec<Probe>,
     looks: Looks,
     records: Records,
     /// Each context's request that was sent on.
-    pub(super) sent: Sent,
+    pub(super) sent: Passes,
     totals: Totals,
     limiter: Limiter,
     settings: Settings,
@@ -65,7 +65,7 @@ pub(super) struct Vm {
 
 /// A request that waits at the gate.
 #[derive(Debug)]
-struct Held {
+struct Waits {
     context: u32,
     /// Its client key.
     key: Id,
@@ -286,7 +286,7 @@ impl Vm {
             Decision::Wait => {
                 // Who is not known is refused, and does not wait.
                 if let Some(key) = request.key_id(asked.view) {
-                    self.waiting.push(Held {
+                    self.waiting.push(Waits {
                         context,
                         key: key.clone(),
                         waiting: waiting.clone(),
@@ -328,7 +328,7 @@ impl Vm {
 
     /// The requests that wait, by their contexts.
     pub(super) fn waiting(&self) -> Vec<(u32, Waiting)> {
-        let one = |one: &Held| (one.context, one.waiting.clone());
+        let one = |one: &Waits| (one.context, one.waiting.clone());
         self.waiting.iter().map(one).collect()
     }
 
