@@ -207,9 +207,15 @@ fn an_answer_before_the_request_is_whole_is_failed_over() {
                 assert_eq!(last.account(), Some("good"), "{case}");
                 assert_eq!(last.0["body_sha256"], sum, "{case}: not the caller's body");
             }
-            if case != "deaf" {
-                assert_eq!(pool.heard_from("hasty").await, 1, "{case}");
-            }
+            // The end of a connection on which something is unread can overtake the answer (RFC 9112 §9.6): the account
+            // is then one that does not answer, and is asked until it has failed three times.
+            let most = match case {
+                "reads" => 1,
+                "closes" => 3,
+                _ => 0,
+            };
+            let heard = pool.heard_from("hasty").await;
+            assert!(heard <= most, "{case}: asked {heard} times");
             assert_eq!(pool.stack.envoy.crashes().await, 0, "{case}");
         }
     });
