@@ -28,7 +28,7 @@ BENCH_OPTIONS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: preflight
 preflight: ## Say what this machine lacks for the other targets
@@ -97,6 +97,10 @@ fuzz: preflight ## Fuzz what the filter reads of strangers, 10 seconds a target 
 bench: wasm envoy ## Measure what the filter costs, in 5 minutes (BENCH_OPTIONS=--quick: half a minute)
 	envoy=$$(scripts/envoy.sh) && $(CARGO) run --quiet --locked --release --manifest-path bench/Cargo.toml -- \
 		--envoy "$$envoy" --wasm $(WASM) $(BENCH_OPTIONS)
+
+.PHONY: bench-refresher
+bench-refresher: preflight ## Measure how long new tokens are in memory alone
+	$(CARGO) bench --quiet -p refresher --profile daemon --bench window
 
 .PHONY: clean
 clean: ## Remove everything that was built or fetched

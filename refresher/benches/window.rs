@@ -1,0 +1,204 @@
+//! How long the new tokens of a refresh exist in memory alone: from the token endpoint's answer until they are on the
+//! disk. A kill within this window costs the account its login, so its p99 should be at most 10 ms.
+//!
+//! `cargo bench -p refresher --profile daemon --bench window` keeps as many refreshes in flight as the engine allows, in
+//! a new database in cargo's folder for temporary files or in the folder that is named, and prints the window beside what
+//! that disk takes to keep 4 KiB, since most of the window is waiting for it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rand::Rng;
+use refresher::credential::{Credential, OAuthTokens};
+use refresher::id::AccountId;
+use refresher::key_file::KeyFile;
+use refresher::key_source::KeySource;
+use refresher::refresh::clock::{Clock, SystemClock, UnixMillis};
+use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, Settings, TokenEndpoint};
+use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+use refresher::refresh::outcome::{Grant, Outcome};
+use refresher::state::StateDir;
+use refresher::store::{Error, NewAccount, Result, Store};
+
+const ACCOUNTS: usize = 64;
+/// How often each account is refreshed.
+const ROUNDS: u64 = 40;
+/// The least and the most that the token endpoint takes to answer, in milliseconds.
+const ANSWER_MILLIS: std::ops::Range<u64> = 20..100;
+/// As large as Codex's.
+const TOKEN_BYTES: usize = 2048;
+/// How often the disk is asked by itself.
+const PROBES: usize = 400;
+
+/// The store, and how long each commit of new tokens took.
+struct Timed {
+    store: Store,
+    windows: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Ledger for Timed {
+    type Error = Error;
+
+    async fn entries(&self) -> Result<Vec<Entry>> {
+        self.store.entries().await
+    }
+
+    async fn claim(
+        &self,
+        account: &AccountId,
+        seen: u64,
+        now: UnixMillis,
+        life: Duration,
+    ) -> Result<Claimed> {
+        self.store.claim(account, seen, now, life).await
+    }
+
+    async fn intend(&self, claim: &Claim, now: UnixMillis, life: Duration) -> Result<bool> {
+        self.store.intend(claim, now, life).await
+    }
+
+    async fn commit(
+        &self,
+        claim: &Claim,
+        tokens: &OAuthTokens,
+        expires_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Result<bool> {
+        let answered = Instant::now();
+        let stored = self.store.commit(claim, tokens, expires_at, now).await;
+        self.windows
+            .lock()
+            .expect("no panic")
+            .push(answered.elapsed());
+        stored
+    }
+
+    async fn retry_later(&self, claim: &Claim, retry: Retry) -> Result<()> {
+        self.store.retry_later(claim, retry).await
+    }
+
+    async fn needs_login(&self, claim: &Claim, reason: &str) -> Result<bool> {
+        self.store.needs_login(claim, reason).await
+    }
+}
+
+/// Answers every call with new tokens, after a while.
+struct Endpoint;
+
+impl TokenEndpoint for Endpoint {
+    async fn refresh(&self, _platform: &str, _tokens: &OAuthTokens) -> Outcome {
+        let pause = rand::rng().random_range(ANSWER_MILLIS);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let expires_at = SystemClock.now().plus(Duration::from_secs(3600));
+        Outcome::Fresh(Grant {
+            access: Some(("a".repeat(TOKEN_BYTES).into(), Some(expires_at))),
+            refresh: Some("r".repeat(64).into()),
+            id: Some("i".repeat(TOKEN_BYTES).into()),
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    // Cargo's own `--bench` is passed over.
+    let named = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'));
+    let folder = named.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let folder = tempfile::tempdir_in(folder).expect("a folder");
+    let windows = windows(folder.path()).await;
+    println!("| µs | p50 | p90 | p99 | most |\n|---|--:|--:|--:|--:|");
+    print("the disk: 4 KiB written and kept", probe(folder.path()));
+    print(
+        &format!("the window, {CALLS_LIMIT} refreshes at once"),
+        windows,
+    );
+}
+
+async fn windows(folder: &Path) -> Vec<Duration> {
+    let state = StateDir::open(&folder.join("state")).expect("a state folder");
+    let store = {
+        let _lock = state.lock_setup().expect("nobody else's");
+        let keys = KeySource::Vault(Box::new(KeyFile(state.key())));
+        Store::open(&state, keys).await.expect("a new database")
+    };
+    let mut accounts = Vec::new();
+    for number in 0..ACCOUNTS {
+        let name = format!("account {number}");
+        let new = NewAccount {
+            name: &name,
+            platform: "codex",
+            credential: Credential::OAuth(OAuthTokens {
+                access: "a".into(),
+                refresh: "r".into(),
+                id: None,
+            }),
+            vars: BTreeMap::from([("account_id".to_owned(), format!("ws-{number}"))]),
+            expires_at: None,
+        };
+        store
+            .save_account(new, true, SystemClock.now())
+            .await
+            .expect("a new account");
+    }
+    accounts.extend(
+        store
+            .entries()
+            .await
+            .expect("a database")
+            .into_iter()
+            .map(|entry| entry.account),
+    );
+    let windows = Arc::default();
+    let ledger = Timed {
+        store,
+        windows: Arc::clone(&windows),
+    };
+    let engine = Engine::new(ledger, Endpoint, SystemClock, Settings::default());
+    join_all(accounts.iter().map(|account| async {
+        let mut generation = 1;
+        while generation <= ROUNDS {
+            match engine
+                .refresh(account, generation)
+                .await
+                .expect("a database")
+            {
+                // It may be what came of the last one, as long as that has not landed.
+                Refreshed::Done(reached) => generation = reached,
+                other => panic!("{other:?}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }))
+    .await;
+    std::mem::take(&mut windows.lock().expect("no panic"))
+}
+
+/// How long the disk takes, asked by one alone.
+fn probe(folder: &Path) -> Vec<Duration> {
+    let mut file = File::create(folder.join("probe")).expect("a file");
+    let times = (0..PROBES).map(|_| {
+        let begun = Instant::now();
+        file.write_all(&[0; 4096]).expect("room");
+        file.sync_data().expect("a disk");
+        begun.elapsed()
+    });
+    times.collect()
+}
+
+fn print(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_micros();
+    println!(
+        "| {what} | {} | {} | {} | {} |",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0)
+    );
+}
