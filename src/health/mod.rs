@@ -45,7 +45,7 @@ pub const STRIKES_MS: u64 = 10_000;
 /// The accounts that are out, and beside them what is known of every account's quota.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Board {
-    /// At most one for an account and scope.
+    /// At most one for an account and scope, by account: each request looks at several accounts.
     entries: Vec<Entry>,
     quotas: Quotas,
 }
@@ -91,8 +91,10 @@ impl Board {
     /// The board whose entries lie in `bytes`; what does not parse is an empty one, as if Envoy
     /// had just started.
     pub fn decode(bytes: &[u8]) -> Self {
+        let mut entries: Vec<Entry> = serde_json::from_slice(bytes).unwrap_or_default();
+        entries.sort_by(|one, next| one.account.cmp(&next.account));
         Self {
-            entries: serde_json::from_slice(bytes).unwrap_or_default(),
+            entries,
             quotas: Quotas::new(),
         }
     }
@@ -129,14 +131,25 @@ impl Board {
         self.entries.is_empty()
     }
 
+    /// The entries about an account, whatever they say.
+    fn of(&self, account: &Id) -> &[Entry] {
+        let start = self.start_of(account);
+        let rest = self.entries.get(start..).unwrap_or_default();
+        let end = rest.partition_point(|entry| entry.account == *account);
+        rest.get(..end).unwrap_or_default()
+    }
+
+    /// Where the entries about an account begin, or would.
+    fn start_of(&self, account: &Id) -> usize {
+        self.entries
+            .partition_point(|entry| entry.account < *account)
+    }
+
     /// How `account` stands at `now` for a request for `model`.
     pub fn standing(&self, account: &Account, model: Option<&str>, now: u64) -> Standing<'_> {
         let mut half_open = None;
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| entry.is_about(account, model))
-        {
+        let about = self.of(&account.id).iter();
+        for entry in about.filter(|entry| entry.is_about(account, model)) {
             if entry.is_out(now) {
                 return Standing::Out(entry);
             }
@@ -193,7 +206,8 @@ impl Board {
             },
             Verdict::PlatformTrouble { until } => self.strike(account, *until, now),
         };
-        let old = self.entries.iter().find(|old| old.is_beside(&entry));
+        let mut about = self.of(&account.id).iter();
+        let old = about.find(|old| old.is_beside(&entry));
         let known = old.is_some_and(|old| {
             let stands = old.generation.is_none() && old.held().stands_against(&entry.held(), now);
             stands || old.says_the_same_as(&entry, now)
@@ -212,15 +226,15 @@ impl Board {
     /// Whether there is something about `account` that a good answer to a request for `model`
     /// takes down.
     pub fn has_guess(&self, account: &Account, model: Option<&str>) -> bool {
-        let mut guesses = self.entries.iter().filter(|entry| entry.guessed);
-        guesses.any(|entry| entry.account == account.id && entry.scope.covers(model))
+        let mut about = self.of(&account.id).iter();
+        about.any(|entry| entry.guessed && entry.scope.covers(model))
     }
 
     /// Whether a guess keeps requests for `model` away from `account`, or lets one try: the
     /// beginning of a good answer takes it down. A strike waits for the good end of one.
     pub fn is_guessed_out(&self, account: &Account, model: Option<&str>) -> bool {
-        let mut out = self.entries.iter().filter(|entry| entry.until > 0);
-        out.any(|entry| entry.guessed && entry.account == account.id && entry.scope.covers(model))
+        let mut about = self.of(&account.id).iter();
+        about.any(|entry| entry.guessed && entry.until > 0 && entry.scope.covers(model))
     }
 
     /// Takes the probe of a half-open account: until it is answered or given back, or for
@@ -300,17 +314,17 @@ impl Board {
 
     /// The entry after one more answer that blames the platform.
     fn strike(&self, account: &Account, until: u64, now: u64) -> Entry {
-        let earlier = self.entries.iter().find(|entry| {
+        let mut about = self.of(&account.id).iter();
+        let earlier = about.find(|entry| {
             let in_time = now.saturating_sub(entry.struck_at) < STRIKES_MS;
             entry.strikes > 0 && in_time && entry.is_about(account, None)
         });
         let (struck_at, before) =
             earlier.map_or((now, 0), |entry| (entry.struck_at, entry.strikes));
         let strikes = before.saturating_add(1);
-        let was_out = self
-            .entries
-            .iter()
-            .any(|entry| entry.guessed && entry.until > 0 && entry.is_about(account, None));
+        let mut about = self.of(&account.id).iter();
+        let was_out =
+            about.any(|entry| entry.guessed && entry.until > 0 && entry.is_about(account, None));
         Entry {
             // One that was out and fails its probe is out again.
             until: if strikes < STRIKES && !was_out {
@@ -353,10 +367,10 @@ impl Board {
                 .enumerate()
                 .min_by_key(|(_, old)| old.until);
             if let Some((index, _)) = first {
-                self.entries.swap_remove(index);
+                self.entries.remove(index);
             }
         }
-        self.entries.push(entry);
+        self.entries.insert(self.start_of(&entry.account), entry);
     }
 }
 
