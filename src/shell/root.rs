@@ -83,12 +83,7 @@ impl RootContext for Root {
                 vm::with(|vm| vm.reported(b""));
             }
         }
-        if let Some(body) = due.records {
-            self.records = self.post("/reports", &body);
-            if self.records.is_none() {
-                vm::with(|vm| vm.recorded(b""));
-            }
-        }
+        self.send_records(due.records);
         if let Some(body) = due.counts {
             self.send_counts(&body);
         }
@@ -133,7 +128,8 @@ impl Context for Root {
             vm::with(|vm| vm.reported(&status));
         } else if self.records == Some(token) {
             self.records = None;
-            vm::with(|vm| vm.recorded(&status));
+            let next = vm::with(|vm| vm.recorded(&status)).flatten();
+            self.send_records(next);
         } else if self.counts == Some(token) {
             self.counts = None;
             let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
@@ -172,6 +168,14 @@ impl Root {
         self.poll = call.ok();
         if self.poll.is_none() {
             vm::with(vm::Vm::poll_failed);
+        }
+    }
+
+    fn send_records(&mut self, body: Option<String>) {
+        let Some(body) = body else { return };
+        self.records = self.post("/reports", &body);
+        if self.records.is_none() {
+            vm::with(|vm| vm.recorded(b""));
         }
     }
 

@@ -125,8 +125,7 @@ impl Records {
     pub fn next(&mut self, vm: u64, now: u64) -> Option<String> {
         // A time further off than a pause is long was set before the clock was set back.
         let early = now < self.due && self.due <= now.saturating_add(GATHER_MS.max(PAUSE_MS));
-        let is_full = self.batch.is_none() && self.waiting() >= MAX_BATCH;
-        if self.in_flight || (early && !is_full) {
+        if self.in_flight || (early && !self.is_full()) {
             return None;
         }
         if self.batch.is_none() && self.waiting() > 0 {
@@ -137,8 +136,19 @@ impl Records {
         Some(body.clone())
     }
 
-    /// Takes the answer's status, empty where there was none.
-    pub fn answered(&mut self, status: &[u8], now: u64) {
+    /// Whether a whole batch waits, and none that was sent before.
+    fn is_full(&self) -> bool {
+        self.batch.is_none() && self.waiting() >= MAX_BATCH
+    }
+
+    /// Takes the answer's status, empty where there was none. The body to send at once, if a whole
+    /// batch waits: a batch a tick is less than a worker can serve.
+    pub fn answered(&mut self, status: &[u8], vm: u64, now: u64) -> Option<String> {
+        self.take_answer(status, now);
+        self.is_full().then(|| self.next(vm, now)).flatten()
+    }
+
+    fn take_answer(&mut self, status: &[u8], now: u64) {
         self.in_flight = false;
         if status == b"204" {
             self.batch = None;
@@ -272,16 +282,39 @@ mod tests {
         let first = records.next(1, 11_000).unwrap();
         assert_eq!(records.next(1, 20_000), None, "one at a time");
         records.push(record(3), 11_100);
-        records.answered(b"", 11_200);
+        records.answered(b"", 1, 11_200);
         assert_eq!(records.next(1, 12_199), None, "a pause");
         assert_eq!(records.next(1, 12_200).unwrap(), first);
-        records.answered(b"204", 12_300);
+        records.answered(b"204", 1, 12_300);
         let second = records.next(1, 12_300).unwrap();
         assert_eq!(ids(&first).1, ["req-1", "req-2"]);
         assert_eq!(ids(&second).1, ["req-3"]);
         assert_ne!(ids(&first).0, ids(&second).0);
-        records.answered(b"204", 12_400);
+        records.answered(b"204", 1, 12_400);
         assert_eq!((records.next(1, 99_000), records.take_dropped()), (None, 0));
+    }
+
+    #[test]
+    fn whole_batches_follow_each_other_at_once_as_long_as_they_are_taken() {
+        let mut records = Records::default();
+        let most = u64::try_from(MAX_BATCH).unwrap();
+        for number in 0..3 * most + 1 {
+            records.push(record(number), 0);
+        }
+        let first = records.next(1, 0).unwrap();
+        assert_eq!(ids(&first).1.len(), MAX_BATCH);
+        assert_eq!(records.answered(b"503", 1, 1), None, "a pause");
+        assert_eq!(records.next(1, 1 + PAUSE_MS).unwrap(), first);
+        let second = records.answered(b"204", 1, 2_000).unwrap();
+        assert_eq!(records.next(1, 2_000), None, "one at a time");
+        let third = records.answered(b"204", 1, 2_000).unwrap();
+        assert_ne!(ids(&second).1, ids(&third).1);
+        assert_eq!(
+            records.answered(b"204", 1, 2_000),
+            None,
+            "the rest can wait for a tick"
+        );
+        assert_eq!(ids(&records.next(1, 2_000).unwrap()).1.len(), 1);
     }
 
     #[test]
@@ -310,7 +343,7 @@ mod tests {
             ("req-40004", 1),
         ];
         assert_eq!(found, expected);
-        records.answered(b"413", 6_000);
+        records.answered(b"413", 1, 6_000);
         assert_eq!(records.take_dropped(), 40_005);
     }
 
@@ -347,7 +380,7 @@ mod tests {
         records.push(record(1), 0);
         records.next(1, 1_000).unwrap();
         records.push(record(2), 1_000);
-        records.answered(b"400", 1_000);
+        records.answered(b"400", 1, 1_000);
         assert_eq!(records.take_dropped(), 1);
         assert_eq!(ids(&records.next(1, 2_000).unwrap()).1, ["req-2"]);
     }
@@ -389,7 +422,8 @@ mod tests {
                     taken.extend(ids);
                     count += counts(&body).iter().map(|(_, count)| count).sum::<u64>();
                 }
-                records.answered(if answer > 1 { b"204" } else { b"" }, *now);
+                let status: &[u8] = if answer > 1 { b"204" } else { b"" };
+                assert_eq!(records.answered(status, 1, *now), None, "no whole batch waits");
             };
             for (kinds, answer) in steps {
                 let before = pushed;

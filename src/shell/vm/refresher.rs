@@ -137,10 +137,12 @@ impl Vm {
         self.reports.answered(status);
     }
 
-    /// Takes the answer to a batch of records; empty where it could not be sent.
-    pub(in crate::shell) fn recorded(&mut self, status: &[u8]) {
+    /// Takes the answer to a batch of records, empty where it could not be sent; the next batch, if
+    /// it is to be sent at once.
+    pub(in crate::shell) fn recorded(&mut self, status: &[u8]) -> Option<String> {
         self.now = envoy::now();
-        self.records.answered(status, self.now);
+        let number = self.sync.as_ref()?.holder.number();
+        self.records.answered(status, number, self.now)
     }
 
     /// Takes the answer to what was counted; empty where it could not be sent.
