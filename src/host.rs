@@ -13,6 +13,16 @@ pub trait SharedData {
     fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool;
 }
 
+/// The key of this name in shared data, or the format of several keys. The number counts the forms of what lies there:
+/// builds of the filter that differ in it live in one Envoy, as they do while its configuration changes, and share
+/// nothing. Whoever changes the form of any value counts it up.
+macro_rules! shared_key {
+    ($name:literal) => {
+        concat!("latchkey/1/", $name)
+    };
+}
+pub(crate) use shared_key;
+
 /// Says which value of a key was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token(pub u32);

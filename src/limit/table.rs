@@ -5,7 +5,11 @@
 //! without reading the others.
 
 use super::{Counters, Subject, SubjectKind};
-use crate::{hash::hash64, host::SharedData, id::Id};
+use crate::{
+    hash::hash64,
+    host::{SharedData, shared_key},
+    id::Id,
+};
 
 /// How many buckets there are: few enough to read all of them once a second.
 pub const BUCKETS: usize = 64;
@@ -16,10 +20,10 @@ pub const MAX_SUBJECTS: usize = 256;
 
 /// Not empty where the refresher should be asked at once: a subject is used of which it is not
 /// known what the other Envoys do with it.
-const NEWS_KEY: &str = "latchkey/counters/news";
+const NEWS_KEY: &str = shared_key!("counters/news");
 
 /// Names this Envoy process to the refresher.
-const INSTANCE_KEY: &str = "latchkey/counters/instance";
+const INSTANCE_KEY: &str = shared_key!("counters/instance");
 
 /// How often a change is tried while other VMs change the same bucket. Each lost try is a change
 /// of theirs, so more than this means that there is something wrong.
@@ -27,7 +31,7 @@ const TRIES: usize = 256;
 
 /// The key of bucket `number`.
 pub fn bucket_key(number: usize) -> String {
-    format!("latchkey/counters/{number:02}")
+    format!(shared_key!("counters/{:02}"), number)
 }
 
 fn bucket_of(subject: &Subject) -> usize {

@@ -10,20 +10,20 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::{Kind, Record, page::Epoch};
-use crate::{hash::hash64, id::Id};
+use crate::{hash::hash64, host::shared_key, id::Id};
 
 /// How many buckets there are: at 10,000 accounts a change re-parses about 40 of them.
 pub const BUCKETS: usize = 256;
 
 /// The key of the [`Head`].
-pub const HEAD_KEY: &str = "latchkey/head";
+pub const HEAD_KEY: &str = shared_key!("head");
 
 /// The key of the [`Index`].
-pub const INDEX_KEY: &str = "latchkey/index";
+pub const INDEX_KEY: &str = shared_key!("index");
 
 /// The key of bucket `number`.
 pub fn bucket_key(number: usize) -> String {
-    format!("latchkey/bucket/{number}")
+    format!(shared_key!("bucket/{}"), number)
 }
 
 /// Which state of the store the shared data holds: the one thing that each request reads.

@@ -3,12 +3,12 @@
 use super::quota;
 use crate::{
     health::Board,
-    host::SharedData,
+    host::{SharedData, shared_key},
     snapshot::bucket::{HEAD_KEY, Head},
 };
 
 /// The key of the board.
-pub const BOARD_KEY: &str = "latchkey/board";
+pub const BOARD_KEY: &str = shared_key!("board");
 
 /// How often a change is tried while other VMs change the same key. Each lost try is a change
 /// of theirs, so more than this means that there is something wrong.

@@ -1,14 +1,14 @@
 //! The lease: one of an Envoy's VMs polls, the others read.
 
 use super::board;
-use crate::host::SharedData;
+use crate::host::{SharedData, shared_key};
 
 /// How long a holder that does not renew keeps the lease, in milliseconds. A holder renews at
 /// every tick, so this bounds how long nobody polls after a VM has crashed.
 pub const LEASE_MS: u64 = 3_000;
 
-const LEASE_KEY: &str = "latchkey/lease";
-const HOLDERS_KEY: &str = "latchkey/holders";
+const LEASE_KEY: &str = shared_key!("lease");
+const HOLDERS_KEY: &str = shared_key!("holders");
 
 /// A VM, told from every other VM of this Envoy process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use super::{board::update_head, report::Report};
 use crate::{
     health::quota::{BUCKETS, Index, Known, PAUSE_MS, Quotas, bucket_of, decode, encode, put},
-    host::SharedData,
+    host::{SharedData, shared_key},
     id::Id,
     snapshot::Health,
 };
 
 /// The key of the [`Index`].
-const INDEX_KEY: &str = "latchkey/quota";
+const INDEX_KEY: &str = shared_key!("quota");
 
 /// How often a change is tried while other VMs change the same key.
 const TRIES: usize = 64;
@@ -21,7 +21,7 @@ pub const REPORT_MS: u64 = 10_000;
 
 /// The key of bucket `number`.
 fn key(number: usize) -> String {
-    format!("latchkey/quota/{number}")
+    format!(shared_key!("quota/{}"), number)
 }
 
 /// Makes the keys where they are not there yet, so that swaps are safe.

@@ -9,14 +9,17 @@ use super::{
     publish::{self, Refused},
 };
 use crate::{
+    health::{Board, quota},
     host::{SharedData, fake::FakeSharedData},
     id::Id,
+    limit::Counters,
     snapshot::{
         Kind, Policy, Record, Removed,
-        bucket::{Bucket, HEAD_KEY, INDEX_KEY, bucket_key, bucket_of},
+        bucket::{Bucket, HEAD_KEY, Head, INDEX_KEY, bucket_key, bucket_of, content_digest},
         fixture,
         page::{Epoch, PageHeader},
     },
+    verdict::{Verdict, quota::Window},
 };
 
 const FIRST: [u8; 16] = [1; 16];
@@ -35,6 +38,57 @@ fn prepared() -> FakeSharedData {
     let mut shared = FakeSharedData::default();
     board::prepare(&mut shared);
     shared
+}
+
+/// A change of any of these asks for another number in [`crate::host::shared_key`].
+#[test]
+fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
+    assert_eq!(HEAD_KEY, "latchkey/1/head");
+
+    let head = Head {
+        epoch: Epoch::from_bytes(FIRST),
+        revision: 2,
+        complete: true,
+        board: 3,
+        quotas: 4,
+    };
+    assert_eq!(
+        head.encode(),
+        b"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\
+          \x02\x00\x00\x00\x00\x00\x00\x00\
+          \x01\x03\x00\x00\x00\x00\x00\x00\x00\
+          \x04\x00\x00\x00\x00\x00\x00\x00"
+    );
+
+    let mut entries = Board::new();
+    let reset = Verdict::PlatformTrouble { until: NOW };
+    entries.post(&fixture::account("acc_1", "codex"), &reset, NOW);
+    assert_eq!(entries.encode(), br#"[{"account":"acc_1","scope":"account","until":0,"guessed":true,"reason":"platform_trouble","at":1790000000000,"strikes":1,"struck_at":1790000000000}]"#);
+
+    let window = Window {
+        name: "5h".try_into().unwrap(),
+        used_percent: 50.0,
+        resets_at: Some(NOW),
+        exhausted: false,
+    };
+    let mut quotas = quota::Bucket::new();
+    let id = Id::try_from("acc_1").unwrap();
+    quota::put(&mut quotas, &id, quota::Known::new(vec![window], NOW));
+    assert_eq!(quota::encode(&quotas), br#"{"acc_1":{"at":1790000000000,"windows":[{"name":"5h","used_percent":50.0,"resets_at":1790000000000,"exhausted":false}]}}"#);
+
+    let mut counters = Counters::default();
+    counters.roll(NOW);
+    counters.touch(NOW);
+    counters.count_requests(1);
+    counters.count_tokens(1_000);
+    counters.lease(7, 2, NOW);
+    assert_eq!(counters.encode(), b"\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x01\xe8\x07\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x01\xe8\x07\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x80\xd8\xc1\xa2\x8c4\x07\x02\xa8\x9b\xc3\xa2\x8c4");
+
+    let mut bucket = Bucket::default();
+    let record = Record::Account(fixture::account("acc_1", "codex"));
+    bucket.apply(&record, b"{}");
+    assert_eq!(bucket.encode(), b"aacc_1 {}\n");
+    assert_eq!(content_digest(b"{}"), 9_973_137_080_230_810_436);
 }
 
 fn account(id: &str) -> Record {
