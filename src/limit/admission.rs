@@ -35,9 +35,9 @@ pub struct Asked<'a> {
 
 impl Limiter {
     /// Lets the request of the gate's context, whose body is yet to be read, in as far as its key's
-    /// limits go: whoever is at one has no body kept for it. A request that is let in holds its
-    /// key's stream, and is counted when it is decided about. `clock` is asked only where the key
-    /// has limits, and nothing is read or written where it has none.
+    /// limits go: whoever is at one has no body kept for it. A request that is let in is counted
+    /// and holds its key's stream; if it is refused after all it counts no more. `clock` is asked
+    /// only where the key has limits, and nothing is read or written where it has none.
     ///
     /// # Errors
     /// The refusal of a key that is at its limit.
@@ -422,20 +422,44 @@ mod tests {
 
     #[test]
     fn a_key_at_its_limit_is_refused_before_a_body_is_read() {
-        let mut vm = Vm::settled(r#"{"requests_per_minute":1}"#, ["{}", "{}"]);
+        let mut vm = Vm::settled(r#"{"requests_per_minute":2}"#, ["{}", "{}"]);
+        vm.let_in(1).unwrap();
+        vm.let_in(2).unwrap();
+        assert_eq!(vm.requests(&key()), 2, "uploads count");
+        let refusal = vm.let_in(3).unwrap_err();
+        assert_eq!(vm.decide(3, None).unwrap_err(), refusal, "the same words");
+        assert_eq!(at_limit(refusal), Limit::RequestsPerMinute);
+        vm.passes(1, None);
+        assert_eq!(vm.requests(&key()), 2, "once");
+    }
+
+    #[test]
+    fn a_request_that_is_not_let_through_counts_no_more() {
+        let of_account = r#"{"requests_per_minute":1}"#;
+        let mut vm = Vm::settled(r#"{"requests_per_minute":9}"#, [of_account, of_account]);
         for context in [1, 2] {
             vm.let_in(context).unwrap();
+            vm.passes(context, None);
         }
-        assert_eq!(
-            vm.requests(&key()),
-            0,
-            "it is counted when it is decided about"
-        );
-        vm.passes(1, None);
-        assert_eq!(vm.requests(&key()), 1);
-        let refusal = vm.let_in(3).unwrap_err();
-        assert_eq!(vm.decide(2, None).unwrap_err(), refusal, "the same words");
-        assert_eq!(at_limit(refusal), Limit::RequestsPerMinute);
+        vm.let_in(3).unwrap();
+        let refused = vm.decide(3, None).unwrap();
+        assert!(matches!(refused, Decision::Reply(_)), "both are full");
+        vm.let_in(4).unwrap();
+        vm.let_in(5).unwrap();
+        assert_eq!(vm.requests(&key()), 5);
+        // One is refused, one is let through, of one the caller goes before its body is there.
+        for context in [3, 1, 4] {
+            vm.limiter.release(&mut vm.shared, context, START);
+        }
+        assert_eq!(vm.requests(&key()), 3);
+        // The last one counted in a minute that is over.
+        let later = START + crate::limit::MINUTE_MS;
+        vm.let_in(6).unwrap();
+        vm.limiter.release(&mut vm.shared, 5, later);
+        let next_minute = table::look(&vm.shared, &key(), later).minute.own.requests;
+        assert_eq!(next_minute, 0);
+        let day = table::look(&vm.shared, &key(), later).day.own.requests;
+        assert_eq!(day, 3);
     }
 
     #[test]

@@ -241,10 +241,13 @@ impl Counters {
         });
     }
 
-    /// Takes back a request that was counted and then not let through.
-    pub fn uncount_request(&mut self) {
+    /// Takes back a request that was counted at `at` and then not let through, in the windows that
+    /// have not ended since.
+    pub fn uncount_request(&mut self, at: u64) {
         for window in [&mut self.minute, &mut self.day] {
-            window.own.requests = window.own.requests.saturating_sub(1);
+            if (window.start..window.end).contains(&at) {
+                window.own.requests = window.own.requests.saturating_sub(1);
+            }
         }
     }
 

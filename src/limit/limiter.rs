@@ -34,20 +34,34 @@ pub struct Limiter {
     /// Of the snapshot that `full` is about.
     version: u64,
     /// By the gate's context.
-    held: HashMap<u32, Held>,
+    requests: HashMap<u32, Request>,
     streams: HashMap<Subject, Streams>,
     ticks: u64,
 }
 
-/// The streams of one request.
+/// A request whose key or account has limits.
 #[derive(Debug, Default)]
-struct Held {
-    key: Option<Subject>,
-    account: Option<Subject>,
-    /// The request is to run again: what it holds is for its next pass.
+struct Request {
+    key: Option<Taken>,
+    account: Option<Taken>,
+    /// It is to run again: what it has taken is for its next pass.
     moves: bool,
     /// At which tick its context went.
     left: Option<u64>,
+}
+
+/// What a request has taken of a subject. What there is to say of it at the request's end is said
+/// in one change.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    subject: Subject,
+    /// Whether that is a stream.
+    stream: bool,
+    /// When it was counted, in Unix milliseconds, as long as it may still be refused: then it is
+    /// to count no more.
+    revocable: Option<u64>,
+    /// The tokens that it has used.
+    tokens: u64,
 }
 
 /// How many of this VM's requests hold a stream of one subject.
@@ -78,6 +92,8 @@ enum NotTaken {
     At(Reached),
     /// [`Denied::Unknown`]
     Unknown,
+    /// Other VMs change its counters all the time.
+    Busy,
 }
 
 /// The subjects of a request that have limits.
@@ -97,6 +113,7 @@ impl Denied {
         match not_taken {
             NotTaken::At(reached) => Self::Key(reached),
             NotTaken::Unknown => Self::Unknown,
+            NotTaken::Busy => Self::Busy,
         }
     }
 }
@@ -135,9 +152,8 @@ impl Limiter {
         self.full.0.len() != before
     }
 
-    /// Looks at the limits of a key before the body of its request is read, and takes the key's
-    /// stream for the gate's context: the request is under way from now on. It is not counted
-    /// before it is admitted.
+    /// Counts the request of the gate's context at its key and takes the key's stream, before its
+    /// body is read. It counts no more once its context goes and it was not admitted.
     pub(super) fn enter(
         &mut self,
         shared: &mut impl SharedData,
@@ -146,25 +162,19 @@ impl Limiter {
         limits: &Limits,
         now: u64,
     ) -> Result<(), Denied> {
-        let entered = if limits.concurrent_streams.is_some() {
-            self.take(shared, subject, limits, 0, now)
-        } else {
-            look(shared, subject, limits, now).map_or_else(Changed::Refused, |()| Changed::Done)
-        };
-        match entered {
-            Changed::Done if limits.concurrent_streams.is_some() => {
-                self.held.entry(context).or_default().key = Some(subject.clone());
+        match self.take(shared, subject, limits, now) {
+            Ok(taken) => {
+                self.requests.entry(context).or_default().key = Some(taken);
                 Ok(())
             }
             // What is not known yet will be by the time that the body is there.
-            Changed::Done | Changed::Refused(NotTaken::Unknown) => Ok(()),
-            Changed::Refused(NotTaken::At(reached)) => Err(Denied::Key(reached)),
-            Changed::Lost => Err(Denied::Busy),
+            Err(NotTaken::Unknown) => Ok(()),
+            Err(not_taken) => Err(Denied::of_key(not_taken)),
         }
     }
 
-    /// Counts a request at `now`, and takes those of its streams for the gate's context that it
-    /// does not hold, or says who denies it. On a second pass the key has been counted already.
+    /// Takes what the request of the gate's context has not yet taken of its key, and then of its
+    /// account, or says who denies it. On a second pass its key has been seen to.
     pub(super) fn admit(
         &mut self,
         shared: &mut impl SharedData,
@@ -173,27 +183,29 @@ impl Limiter {
         second_pass: bool,
         now: u64,
     ) -> Result<(), Denied> {
+        // The key comes first: whoever is over its limit asks again and again, and that must not
+        // count at accounts.
         let key = limited.key.as_ref().filter(|_| !second_pass);
-        let key =
-            key.map(|(subject, limits)| (subject, self.yet_to_take(context, subject, limits)));
-        // Whoever is over its limit asks again and again: that must not count at accounts.
-        if let Some((subject, limits)) = &key
-            && let Err(not_taken) = look(shared, subject, limits, now)
-        {
-            if let (NotTaken::Unknown, Some((account, limits))) = (&not_taken, &limited.account) {
+        if let Some((subject, limits)) = key.filter(|(key, _)| !self.has_taken(context, key)) {
+            let taken = self.take(shared, subject, limits, now);
+            if let (Err(NotTaken::Unknown), Some((account, limits))) = (&taken, &limited.account) {
                 // Both are asked about at the same time.
                 let _ = look(shared, account, limits, now);
             }
-            return Err(Denied::of_key(not_taken));
+            let taken = taken.map_err(Denied::of_key)?;
+            self.requests.entry(context).or_default().key = Some(taken);
         }
         if let Some((subject, limits)) = &limited.account {
-            let full = match self.take(shared, subject, limits, 1, now) {
-                Changed::Done => None,
-                Changed::Refused(NotTaken::Unknown) => return Err(Denied::Unknown),
-                Changed::Refused(NotTaken::At(reached)) => Some(reached.until),
-                Changed::Lost => Some(None),
+            let until = match self.take(shared, subject, limits, now) {
+                Ok(taken) => {
+                    self.requests.entry(context).or_default().account = Some(taken);
+                    None
+                }
+                Err(NotTaken::Unknown) => return Err(Denied::Unknown),
+                Err(NotTaken::At(reached)) => Some(reached.until),
+                Err(NotTaken::Busy) => Some(None),
             };
-            if let Some(until) = full {
+            if let Some(until) = until {
                 let full = Full {
                     until: until.unwrap_or(now.saturating_add(STREAMS_LOOK_MS)),
                     by_streams: until.is_none(),
@@ -202,41 +214,36 @@ impl Limiter {
                 return Err(Denied::Account);
             }
         }
-        if let Some((subject, limits)) = &key {
-            let taken = self.take(shared, subject, limits, 1, now);
-            if taken != Changed::Done {
-                if let Some((account, limits)) = &limited.account {
-                    self.give_back(shared, account, limits, now);
-                }
-                return Err(match taken {
-                    Changed::Refused(not_taken) => Denied::of_key(not_taken),
-                    _ => Denied::Busy,
-                });
-            }
-        }
-        let taken =
-            |subject: &Subject, limits: &Limits| limits.concurrent_streams.map(|_| subject.clone());
-        let account = limited.account.as_ref();
-        let account = account.and_then(|(subject, limits)| taken(subject, limits));
-        let key = key.and_then(|(subject, limits)| taken(subject, &limits));
-        if key.is_some() || account.is_some() {
-            let held = self.held.entry(context).or_default();
-            held.account = account;
-            held.key = key.or(held.key.take());
+        if let Some(request) = self.requests.get_mut(&context) {
+            let taken = [&mut request.key, &mut request.account].into_iter();
+            taken.flatten().for_each(|taken| taken.revocable = None);
         }
         Ok(())
     }
 
-    /// Counts tokens of a request that has ended.
+    /// Counts the tokens of a request, whose pass this is: with what is said at its end, where
+    /// its context is still there.
     pub fn charge(
         &mut self,
         shared: &mut impl SharedData,
+        pass: Pass,
         limited: &Limited,
         tokens: u64,
         now: u64,
     ) {
-        let subjects = [&limited.key, &limited.account];
-        for (subject, _) in subjects.into_iter().flatten() {
+        let request = self.requests.get_mut(&pass.context);
+        let (key, account) = match request.filter(|_| pass.vm == self.vm) {
+            Some(request) => (request.key.as_mut(), request.account.as_mut()),
+            None => (None, None),
+        };
+        for (limited, taken) in [(&limited.key, key), (&limited.account, account)] {
+            let Some((subject, _)) = limited else {
+                continue;
+            };
+            if let Some(taken) = taken.filter(|taken| taken.subject == *subject) {
+                taken.tokens = taken.tokens.saturating_add(tokens);
+                continue;
+            }
             let _: Changed<()> = table::update(shared, subject, now, |counters| {
                 counters.count_tokens(tokens);
                 counters.touch(now);
@@ -245,23 +252,23 @@ impl Limiter {
         }
     }
 
-    /// Whether a context's request holds a stream.
+    /// Whether a context's request has taken anything.
     #[cfg(test)]
-    pub(super) fn holds(&self, context: u32) -> bool {
-        self.held.contains_key(&context)
+    pub(super) fn knows(&self, context: u32) -> bool {
+        self.requests.contains_key(&context)
     }
 
     /// The request of this pass is to run again.
     pub fn moves(&mut self, pass: Pass) {
         if pass.vm == self.vm
-            && let Some(held) = self.held.get_mut(&pass.context)
+            && let Some(request) = self.requests.get_mut(&pass.context)
         {
-            held.moves = true;
+            request.moves = true;
         }
     }
 
-    /// Gives what the last pass held to the next one, but for the account's stream: that pass is
-    /// over. Only what [`Self::moves`] was told of is given: the pass of another VM, or one
+    /// Gives what the last pass has taken to the next one, but for what is the account's: that
+    /// pass is over. Only what [`Self::moves`] was told of is given: the pass of another VM, or one
     /// that is long over, could have the number of another request's.
     pub(super) fn take_over(
         &mut self,
@@ -270,51 +277,52 @@ impl Limiter {
         context: u32,
         now: u64,
     ) {
-        let mut held = match self.held.entry(last_pass.context) {
-            Entry::Occupied(held) if last_pass.vm == self.vm && held.get().moves => held.remove(),
+        let mut request = match self.requests.entry(last_pass.context) {
+            Entry::Occupied(last) if last_pass.vm == self.vm && last.get().moves => last.remove(),
             _ => return,
         };
-        if let Some(account) = held.account.take() {
-            self.step(shared, &account, now, |count| count.saturating_sub(1));
+        if let Some(account) = request.account.take() {
+            self.let_go(shared, account, now);
         }
-        held.moves = false;
-        held.left = None;
-        self.held.insert(context, held);
+        request.moves = false;
+        request.left = None;
+        self.requests.insert(context, request);
     }
 
-    /// The context has gone: its request's streams are free, unless it runs again at once.
+    /// The context has gone: its request lets go of what it has taken, unless it runs again at
+    /// once.
     pub fn release(&mut self, shared: &mut impl SharedData, context: u32, now: u64) {
-        let Some(mut held) = self.held.remove(&context) else {
+        let Some(mut request) = self.requests.remove(&context) else {
             return;
         };
-        if held.moves {
-            held.left = Some(self.ticks);
-            self.held.insert(context, held);
+        if request.moves {
+            request.left = Some(self.ticks);
+            self.requests.insert(context, request);
             return;
         }
-        for subject in [held.key, held.account].into_iter().flatten() {
-            self.step(shared, &subject, now, |count| count.saturating_sub(1));
+        for taken in [request.key, request.account].into_iter().flatten() {
+            self.let_go(shared, taken, now);
         }
     }
 
     /// Renews this VM's share of every subject's streams, and frees those of requests that were
     /// to run again and did not.
     pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
-        if self.held.is_empty() && self.streams.is_empty() && self.full.is_empty() {
+        if self.requests.is_empty() && self.streams.is_empty() && self.full.is_empty() {
             return;
         }
         self.full.0.retain(|_, full| now < full.until);
         self.ticks = self.ticks.wrapping_add(1);
         let ticks = self.ticks;
         let gone: Vec<u32> = self
-            .held
+            .requests
             .iter()
-            .filter(|(_, held)| held.left.is_some_and(|left| left.wrapping_add(1) < ticks))
+            .filter(|(_, one)| one.left.is_some_and(|left| left.wrapping_add(1) < ticks))
             .map(|(context, _)| *context)
             .collect();
         for context in gone {
-            if let Some(held) = self.held.get_mut(&context) {
-                held.moves = false;
+            if let Some(request) = self.requests.get_mut(&context) {
+                request.moves = false;
             }
             self.release(shared, context, now);
         }
@@ -329,38 +337,39 @@ impl Limiter {
             .map(|(subject, _)| subject.clone())
             .collect();
         for subject in due {
-            self.step(shared, &subject, now, |count| count);
+            let count = self.count(&subject);
+            self.tell(shared, &subject, count, now, |_| ());
         }
     }
 
-    /// The limits of a key, without that of streams where the context's request holds one.
-    fn yet_to_take(&self, context: u32, key: &Subject, limits: &Limits) -> Limits {
-        let held = self.held.get(&context).and_then(|held| held.key.as_ref());
-        let concurrent_streams = limits.concurrent_streams.filter(|_| held != Some(key));
-        Limits {
-            concurrent_streams,
-            ..*limits
-        }
+    /// Whether the request of a context has taken what it needs of its key.
+    fn has_taken(&self, context: u32, key: &Subject) -> bool {
+        let request = self.requests.get(&context);
+        request
+            .and_then(|request| request.key.as_ref())
+            .is_some_and(|taken| taken.subject == *key)
     }
 
-    /// Counts so many requests of `subject`, and takes one more stream where that is limited.
+    /// How many of this VM's requests hold a stream of `subject`.
+    fn count(&self, subject: &Subject) -> u64 {
+        self.streams.get(subject).map_or(0, |streams| streams.count)
+    }
+
+    /// Counts one request of `subject`, and takes one more stream where that is limited.
     fn take(
         &mut self,
         shared: &mut impl SharedData,
         subject: &Subject,
         limits: &Limits,
-        requests: u64,
         now: u64,
-    ) -> Changed<NotTaken> {
-        let streams = limits.concurrent_streams.map(|_| {
-            let held = self.streams.get(subject);
-            held.map_or(0, |held| held.count).saturating_add(1)
-        });
+    ) -> Result<Taken, NotTaken> {
+        let streams = limits.concurrent_streams;
+        let streams = streams.map(|_| self.count(subject).saturating_add(1));
         let (vm, mut stale) = (self.vm, false);
         let taken = table::update(shared, subject, now, |counters| {
             may_take(counters, limits, now)?;
             stale = now.saturating_sub(counters.settled_at) >= STALE_MS;
-            counters.count_requests(requests);
+            counters.count_requests(1);
             counters.touch(now);
             if let Some(streams) = streams {
                 counters.lease(vm, streams, now);
@@ -368,57 +377,77 @@ impl Limiter {
             Ok(())
         });
         match taken {
-            Changed::Done => {
-                if stale {
-                    table::tell_news(shared);
-                }
-                if let Some(count) = streams {
-                    let told_at = Some(now);
-                    self.streams
-                        .insert(subject.clone(), Streams { count, told_at });
-                }
+            Changed::Done => {}
+            Changed::Refused(not_taken) => {
+                let _ = look(shared, subject, limits, now);
+                return Err(not_taken);
             }
-            Changed::Refused(_) => drop(look(shared, subject, limits, now)),
-            Changed::Lost => {}
+            Changed::Lost => return Err(NotTaken::Busy),
         }
-        taken
+        if stale {
+            table::tell_news(shared);
+        }
+        if let Some(count) = streams {
+            let told_at = Some(now);
+            self.streams
+                .insert(subject.clone(), Streams { count, told_at });
+        }
+        Ok(Taken {
+            subject: subject.clone(),
+            stream: streams.is_some(),
+            revocable: Some(now),
+            tokens: 0,
+        })
     }
 
-    fn give_back(
+    /// Says what there is to say at the end of a request.
+    fn let_go(&mut self, shared: &mut impl SharedData, taken: Taken, now: u64) {
+        let Taken {
+            subject,
+            stream,
+            revocable,
+            tokens,
+        } = taken;
+        let change = |counters: &mut Counters| {
+            if let Some(at) = revocable {
+                counters.uncount_request(at);
+            }
+            counters.count_tokens(tokens);
+        };
+        if stream {
+            let count = self.count(&subject).saturating_sub(1);
+            self.tell(shared, &subject, count, now, change);
+        } else if tokens > 0 || revocable.is_some() {
+            let _: Changed<()> = table::update(shared, &subject, now, |counters| {
+                change(counters);
+                counters.touch(now);
+                Ok(())
+            });
+        }
+    }
+
+    /// Tells shared data how many of this VM's requests hold a stream of `subject`, with another
+    /// `change`.
+    fn tell(
         &mut self,
         shared: &mut impl SharedData,
         subject: &Subject,
-        limits: &Limits,
+        count: u64,
         now: u64,
+        change: impl Fn(&mut Counters),
     ) {
-        let _: Changed<()> = table::update(shared, subject, now, |counters| {
-            counters.uncount_request();
-            Ok(())
-        });
-        if limits.concurrent_streams.is_some() {
-            self.step(shared, subject, now, |count| count.saturating_sub(1));
-        }
-    }
-
-    /// Changes how many of this VM's requests hold a stream of `subject`, and tells shared data.
-    fn step(
-        &mut self,
-        shared: &mut impl SharedData,
-        subject: &Subject,
-        now: u64,
-        change: impl Fn(u64) -> u64,
-    ) {
-        let count = change(self.streams.get(subject).map_or(0, |held| held.count));
         let vm = self.vm;
         let told: Changed<()> = table::update(shared, subject, now, |counters| {
+            change(counters);
             counters.lease(vm, count, now);
             counters.touch(now);
             Ok(())
         });
-        if count == 0 && told == Changed::Done {
+        let is_told = told == Changed::Done;
+        if count == 0 && is_told {
             self.streams.remove(subject);
         } else {
-            let told_at = (told == Changed::Done).then_some(now);
+            let told_at = is_told.then_some(now);
             self.streams
                 .insert(subject.clone(), Streams { count, told_at });
         }

@@ -1,6 +1,6 @@
 //! The laws of limits, on several VMs over one shared data, and on several Envoys.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use proptest::prelude::*;
 
@@ -240,10 +240,10 @@ fn nobody_with_limits_costs_no_hostcall() {
     let nobody = Limited::default();
     assert!(nobody.is_nobody());
     assert_eq!(limiter.admit(&mut shared, 1, &nobody, false, START), Ok(()));
-    limiter.charge(&mut shared, &nobody, 10, START);
+    limiter.charge(&mut shared, Pass::default(), &nobody, 10, START);
     limiter.release(&mut shared, 1, START);
     limiter.tick(&mut shared, START);
-    assert!(!limiter.holds(1));
+    assert!(!limiter.knows(1));
 }
 
 #[test]
@@ -308,15 +308,107 @@ fn a_pass_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
     limiter.moves(crashed);
     for pass in [own, crashed] {
         limiter.take_over(&mut shared, pass, 2, START);
-        assert!(limiter.holds(1) && !limiter.holds(2));
+        assert!(limiter.knows(1) && !limiter.knows(2));
     }
     limiter.moves(own);
     limiter.take_over(&mut shared, crashed, 2, START);
-    assert!(limiter.holds(1) && !limiter.holds(2));
+    assert!(limiter.knows(1) && !limiter.knows(2));
     limiter.take_over(&mut shared, own, 2, START);
-    assert!(limiter.holds(2) && !limiter.holds(1));
+    assert!(limiter.knows(2) && !limiter.knows(1));
     limiter.release(&mut shared, 2, START);
     assert_eq!(key_counters(&shared, START).own_streams(), 0);
+}
+
+/// What a request used and what it held is said at its end, at once.
+#[test]
+fn a_requests_end_is_one_change_a_subject() {
+    let all = r#"{"requests_per_minute":9,"tokens_per_minute":999,"tokens_per_day":999,"concurrent_streams":9}"#;
+    let limited = Limited {
+        key: of_key(all).key,
+        account: of_account(all).account,
+    };
+    let mut shared = Counted {
+        shared: prepared(),
+        reads: Cell::new(0),
+        swaps: 0,
+    };
+    let mut limiter = Limiter::new(1);
+    assert!(pass(&mut limiter, &mut shared, 1, &limited, true));
+    assert_eq!((shared.reads.take(), shared.swaps), (2, 2));
+    let own = limiter.pass(1);
+    limiter.charge(&mut shared, own, &limited, 30, START);
+    limiter.charge(&mut shared, own, &limited, 12, START);
+    assert_eq!((shared.reads.take(), shared.swaps), (0, 2));
+    limiter.release(&mut shared, 1, START);
+    assert_eq!((shared.reads.take(), shared.swaps), (2, 4));
+    for (subject, _) in [&limited.key, &limited.account].into_iter().flatten() {
+        let counters = table::look(&shared, subject, START);
+        assert_eq!(counters.minute.own.requests, 1, "{subject:?}");
+        assert_eq!(counters.day.own.tokens, 42, "{subject:?}");
+        assert_eq!(counters.own_streams(), 0, "{subject:?}");
+    }
+    // Its context has gone, or is another VM's: what it used counts all the same.
+    limiter.charge(&mut shared, own, &limited, 8, START);
+    assert!(pass(&mut limiter, &mut shared, 1, &limited, false));
+    limiter.charge(&mut shared, Pass { vm: 2, ..own }, &limited, 50, START);
+    let tokens = key_counters(&shared.shared, START).day.own.tokens;
+    assert_eq!(tokens, 100);
+}
+
+/// Shared data, and how often it was read and swapped.
+struct Counted {
+    shared: FakeSharedData,
+    reads: Cell<u32>,
+    swaps: u32,
+}
+
+impl SharedData for Counted {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        self.reads.set(self.reads.get() + 1);
+        self.shared.read(key)
+    }
+
+    fn write(&mut self, key: &str, value: &[u8]) {
+        self.shared.write(key, value);
+    }
+
+    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+        self.swaps += 1;
+        self.shared.swap(key, value, token)
+    }
+}
+
+#[test]
+fn what_an_attempt_used_stays_with_its_account() {
+    let limits = limits(r#"{"tokens_per_day":99}"#);
+    let key = Some((Subject::key(&id("key_1")), limits));
+    let of = |account: &str| Limited {
+        key: key.clone(),
+        account: Some((Subject::account(&id(account)), limits)),
+    };
+    let mut shared = prepared();
+    let mut limiter = Limiter::new(1);
+    limiter
+        .admit(&mut shared, 1, &of("acc_1"), false, START)
+        .unwrap();
+    let (first, second) = (limiter.pass(1), limiter.pass(2));
+    limiter.charge(&mut shared, first, &of("acc_1"), 5, START);
+    limiter.moves(first);
+    limiter.release(&mut shared, 1, START);
+    limiter.take_over(&mut shared, first, 2, START);
+    limiter
+        .admit(&mut shared, 2, &of("acc_2"), true, START)
+        .unwrap();
+    limiter.charge(&mut shared, second, &of("acc_2"), 7, START);
+    limiter.release(&mut shared, 2, START);
+    let used = |subject| table::look(&shared, &subject, START).day.own;
+    for (subject, requests, tokens) in [
+        (Subject::key(&id("key_1")), 1, 12),
+        (Subject::account(&id("acc_1")), 1, 5),
+        (Subject::account(&id("acc_2")), 1, 7),
+    ] {
+        assert_eq!(used(subject), Used { requests, tokens });
+    }
 }
 
 fn key_only(key: &Option<(Subject, Limits)>) -> Limited {
@@ -504,7 +596,8 @@ fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
         know(&mut envoy.shared, &Subject::key(&id("key_1")));
     }
     assert!(one.request(&limited, START));
-    one.limiter.charge(&mut one.shared, &limited, 900, START);
+    one.limiter
+        .charge(&mut one.shared, Pass::default(), &limited, 900, START);
     one.tick(&mut sums, START + 100, true);
     assert!(two.request(&limited, START + 150));
     two.tick(&mut sums, START + 200, false);
@@ -523,8 +616,13 @@ fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
             .requests,
         2
     );
-    two.limiter
-        .charge(&mut two.shared, &limited, 100, START + 1_300);
+    two.limiter.charge(
+        &mut two.shared,
+        Pass::default(),
+        &limited,
+        100,
+        START + 1_300,
+    );
     two.tick(&mut sums, START + 2_200, false);
     one.tick(&mut sums, START + 2_300, false);
     assert!(!one.request(&limited, START + 2_400), "the day is used up");
@@ -549,16 +647,16 @@ fn a_new_envoy_waits_for_its_first_answer_and_no_longer_than_it_must() {
     assert!(before.request(&limited, START));
     before
         .limiter
-        .charge(&mut before.shared, &limited, 1_000, START);
+        .charge(&mut before.shared, Pass::default(), &limited, 1_000, START);
     before.tick(&mut sums, START + 100, false);
 
     let now = START + 5_000;
     let ask = |envoy: &mut Envoy, now| {
         let (key, of) = limited.key.as_ref().unwrap();
         let shared = &mut envoy.shared;
-        assert_eq!(envoy.limiter.enter(shared, 1, key, of, now), Ok(()));
-        let admission = envoy.limiter.admit(shared, 1, &limited, false, now);
-        assert!(!envoy.limiter.holds(1));
+        assert_eq!(envoy.limiter.enter(shared, 99, key, of, now), Ok(()));
+        let admission = envoy.limiter.admit(shared, 99, &limited, false, now);
+        assert_eq!(envoy.limiter.knows(99), admission.is_ok());
         admission
     };
     assert_eq!(ask(after, now), Err(Denied::Unknown));
@@ -577,7 +675,7 @@ fn a_new_envoy_waits_for_its_first_answer_and_no_longer_than_it_must() {
     assert_eq!(ask(alone, late), Ok(()));
     alone
         .limiter
-        .charge(&mut alone.shared, &limited, 1_000, late);
+        .charge(&mut alone.shared, Pass::default(), &limited, 1_000, late);
     assert!(!alone.request(&limited, late + 1));
 }
 

@@ -373,7 +373,8 @@ impl Attempt {
         }
         let record = record.ended(envoy::now());
         envoy::set_usage(&record);
-        vm::with(|vm| vm.keep(record));
+        let pass = self.sent.as_ref().map(|sent| sent.passage.pass);
+        vm::with(|vm| vm.keep(record, pass.unwrap_or_default()));
     }
 }
 

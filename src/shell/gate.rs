@@ -83,9 +83,7 @@ impl HttpContext for GateContext {
         let mut request = Request::new(headers, passed);
         let asked = vm::with(|vm| {
             let wanted = vm.ask(&mut request)?;
-            if !ends {
-                vm.let_in(self.id, &request)?;
-            }
+            vm.let_in(self.id, &request)?;
             Ok(wanted)
         });
         match asked.unwrap_or_else(|| Err(not_ready())) {
@@ -151,7 +149,7 @@ impl HttpContext for GateContext {
                 .or_else(|| vm.sent.answered(vm.pass(self.id))),
         });
         if let Some(record) = record.flatten() {
-            record_answer(record, status);
+            self.record_answer(record, status);
         }
         Action::Continue
     }
@@ -175,6 +173,28 @@ impl GateContext {
             stage: Rc::default(),
             reading: None,
         }
+    }
+
+    /// Keeps the record of an answer that no attempt passed on: the platform's, put right to
+    /// `restored`, or one of our own or of Envoy's.
+    fn record_answer(&self, mut record: Record, restored: Option<Vec<u8>>) {
+        let own = restored.is_none().then(|| {
+            let code = envoy::response_header(ERROR_HEADER);
+            let code = code.and_then(|code| String::from_utf8(code).ok());
+            let code = code.and_then(|code| Reason::try_from(code).ok());
+            code.unwrap_or(FROM_ENVOY)
+        });
+        let status = restored.or_else(|| envoy::response_header(":status"));
+        let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+        record.error = own;
+        record.status = status.unwrap_or_default();
+        record.completeness = Completeness::Whole;
+        let record = record.ended(envoy::now());
+        envoy::set_usage(&record);
+        vm::with(|vm| {
+            let pass = vm.pass(self.id);
+            vm.keep(record, pass);
+        });
     }
 
     fn decide_on_what_was_read(&mut self) {
@@ -254,25 +274,6 @@ fn send_on(forward: Forward) {
     let cluster = Some(forward.account.cluster.as_str());
     let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, CLUSTER_HEADER, cluster);
     vm::with(|vm| vm.sent.went(text, forward.passage));
-}
-
-/// Keeps the record of an answer that no attempt passed on: the platform's, put right to
-/// `restored`, or one of our own or of Envoy's.
-fn record_answer(mut record: Record, restored: Option<Vec<u8>>) {
-    let own = restored.is_none().then(|| {
-        let code = envoy::response_header(ERROR_HEADER);
-        let code = code.and_then(|code| String::from_utf8(code).ok());
-        let code = code.and_then(|code| Reason::try_from(code).ok());
-        code.unwrap_or(FROM_ENVOY)
-    });
-    let status = restored.or_else(|| envoy::response_header(":status"));
-    let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
-    record.error = own;
-    record.status = status.unwrap_or_default();
-    record.completeness = Completeness::Whole;
-    let record = record.ended(envoy::now());
-    envoy::set_usage(&record);
-    vm::with(|vm| vm.keep(record));
 }
 
 /// Decides anew about the requests that wait; called by the root context `root`.

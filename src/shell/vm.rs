@@ -195,14 +195,17 @@ impl Vm {
         let Some(code) = reply.code() else { return };
         self.totals.refused = self.totals.refused.saturating_add(1);
         if let Some(record) = record {
-            self.keep(record.answered(reply.status, code, self.now));
+            self.keep(
+                record.answered(reply.status, code, self.now),
+                Pass::default(),
+            );
         }
     }
 
-    /// Keeps the record of a request that has come to its end.
-    pub(super) fn keep(&mut self, record: Record) {
+    /// Keeps the record of a request that has come to its end; `pass` is its last, if it had one.
+    pub(super) fn keep(&mut self, record: Record, pass: Pass) {
         let usage = record.usage.unwrap_or_default();
-        self.charge(&record, usage.total);
+        self.charge(&record, pass, usage.total);
         let totals = &mut self.totals;
         totals.requests = totals.requests.saturating_add(1);
         totals.tokens_input = totals.tokens_input.saturating_add(usage.input);
@@ -211,7 +214,7 @@ impl Vm {
     }
 
     /// Counts the tokens of a request that has ended, where its key or its account has limits.
-    fn charge(&mut self, record: &Record, tokens: u64) {
+    fn charge(&mut self, record: &Record, pass: Pass, tokens: u64) {
         let Some(view) = self.follower.held().filter(|_| tokens > 0) else {
             return;
         };
@@ -219,7 +222,7 @@ impl Vm {
         let account = account.and_then(|id| view.account(id.as_str()));
         let limited = limited(view, &record.key, account.map(Rc::as_ref));
         self.limiter
-            .charge(&mut self.shared, &limited, tokens, self.now);
+            .charge(&mut self.shared, pass, &limited, tokens, self.now);
     }
 
     /// The pass of a context.
@@ -382,7 +385,7 @@ impl Vm {
         }
         if let Some(record) = unanswered {
             self.now = envoy::now();
-            self.keep(record.ended(self.now));
+            self.keep(record.ended(self.now), self.pass(context));
         }
         self.limiter.release(&mut self.shared, context, self.now);
     }
