@@ -156,11 +156,11 @@ async fn windows(folder: &Path) -> Vec<Duration> {
     );
     let windows = Arc::default();
     let ledger = Timed {
-        store,
+        store: store.clone(),
         windows: Arc::clone(&windows),
     };
     let engine = Engine::new(ledger, Endpoint, SystemClock, Settings::default());
-    join_all(accounts.iter().map(|account| async {
+    let refreshing = join_all(accounts.iter().map(|account| async {
         let mut generation = 1;
         while generation <= ROUNDS {
             match engine
@@ -174,8 +174,12 @@ async fn windows(folder: &Path) -> Vec<Duration> {
             }
             tokio::task::yield_now().await;
         }
-    }))
-    .await;
+    }));
+    // As `serve` runs it.
+    tokio::select! {
+        _ = refreshing => {}
+        () = store.keep_log_short() => {}
+    }
     std::mem::take(&mut windows.lock().expect("no panic"))
 }
 

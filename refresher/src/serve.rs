@@ -107,6 +107,7 @@ pub async fn run(
         ended = &mut awaiting => Err(Error::from(format!("the pending logins ended on their own: {ended:?}"))),
         () = store.watch() => Ok(()),
         () = store.keep_mark(&state) => Ok(()),
+        () = store.keep_log_short() => Ok(()),
         () = clusters.follow(&store) => Ok(()),
         ended = show_metrics(scraped, metrics, &store, &shutdown) => Err(Error::from(format!("metrics ended on their own: {ended:?}"))),
         () = prune_health(&store) => Ok(()),

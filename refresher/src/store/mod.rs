@@ -5,6 +5,7 @@
 //! before they get here and opened after; SQL never sees one.
 
 mod accounts;
+mod checkpoint;
 mod client_keys;
 mod error;
 mod health;

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 
+use super::checkpoint::MAX_LOG_PAGES;
 use super::keys::Keys;
 use super::{DEFAULT_POOL, Error, Result, Store, head};
 use crate::key_source::KeySource;
@@ -79,6 +80,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         // What was sealed with a key of before, or for a login of before, does not stay in unused parts of the file.
         .pragma("secure_delete", "ON")
+        .pragma("wal_autocheckpoint", MAX_LOG_PAGES)
         .disable_statement_logging()
 }
 

@@ -1,4 +1,5 @@
 mod accounts;
+mod checkpoint;
 mod client_keys;
 mod health;
 mod high_water;
