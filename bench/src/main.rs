@@ -266,8 +266,10 @@ fn variants(options: &Options) -> Result<Vec<Variant>> {
     ];
     for wasm in &options.compare {
         let name = wasm.file_stem().context("--compare needs a file")?;
-        let name = format!("gate + attempt, {}", name.display());
-        variants.push(variant(&name, Filters::GateAndAttempt(wasm.clone()), SMALL));
+        for (what, fleet) in [("gate + attempt", SMALL), ("… with every limit", LIMITED)] {
+            let name = format!("{what}, {}", name.display());
+            variants.push(variant(&name, Filters::GateAndAttempt(wasm.clone()), fleet));
+        }
     }
     Ok(variants)
 }

@@ -24,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
     let (headers, body) = head_and_body(rest);
     let wanted = Wanted {
         session: Some(SessionName::CacheKey),
+        background: cuts[1].is_multiple_of(2),
         whole: cuts[0].is_multiple_of(2),
         ..Wanted::default()
     };
