@@ -5,6 +5,7 @@
 //! it sealed. So whoever dies at any point leaves records that open, and the next rotation goes on from there.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use sqlx::Row;
 
@@ -16,6 +17,9 @@ use crate::state::StateDir;
 
 /// Records sealed anew in one transaction: other writers wait for no more than that.
 const BATCH: i64 = 64;
+/// How often the log is tried to be emptied, and the pause in between.
+const EMPTYING_TRIES: usize = 20;
+const EMPTYING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no key to change over to.
 #[derive(Debug, thiserror::Error)]
@@ -183,8 +187,7 @@ impl Rotation<'_> {
                 let used = self.store.used_keys().await?;
                 let forgotten = self.store.keys.source().keep(&used)?;
                 self.store.keys.reload()?;
-                // It holds what was sealed with keys of before. Who holds that up does so for a page of SQL at most.
-                empty_log(&self.store.pool).await?;
+                self.empty_log().await?;
                 self.progress = Progress::Done;
                 Ok(Step::Forgot(forgotten))
             }
@@ -193,6 +196,21 @@ impl Rotation<'_> {
             }
             Progress::Done => Ok(Step::Done),
         }
+    }
+
+    /// Empties SQLite's log, which holds what was sealed with keys of before. Who reads or writes it back meanwhile
+    /// holds that up, for as long as a page of SQL or a checkpoint takes.
+    async fn empty_log(&self) -> Result<()> {
+        for _ in 0..EMPTYING_TRIES {
+            if empty_log(&self.store.pool).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(EMPTYING_PAUSE).await;
+        }
+        tracing::warn!(
+            "the database's log is in use, and holds what was sealed with keys of before until it is written anew"
+        );
+        Ok(())
     }
 
     /// The first of the keys, if it does not seal everything already, or else a new one.
