@@ -12,10 +12,10 @@ use crate::{
     health::{Board, quota},
     host::{SharedData, fake::FakeSharedData},
     id::Id,
-    limit::Counters,
+    limit::{Counters, Subject, table},
     snapshot::{
         Kind, Policy, Record, Removed,
-        bucket::{Bucket, HEAD_KEY, Head, INDEX_KEY, bucket_key, bucket_of, content_digest},
+        bucket::{Bucket, HEAD_KEY, Head, INDEX_KEY, Index, bucket_key, bucket_of, content_digest},
         fixture,
         page::{Epoch, PageHeader},
     },
@@ -82,6 +82,16 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
     counters.count_requests(1);
     counters.count_tokens(1_000);
     counters.lease(7, 2, NOW);
+    let subject = Subject::key(&Id::try_from("key_1").unwrap());
+    let mut shared = prepared();
+    table::prepare(&mut shared, &[1]);
+    let added: table::Changed<()> = table::update(&mut shared, &subject, NOW, |one| {
+        one.touch(NOW);
+        Ok(())
+    });
+    assert_eq!(added, table::Changed::Done);
+    let (entry, _) = shared.read(&table::key_of(&subject)).unwrap();
+    assert_eq!(entry, b"0\x00k\x05key_1\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x00\x00\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x00\x00\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x80\xd8\xc1\xa2\x8c4");
     assert_eq!(counters.encode(), b"\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x01\xe8\x07\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x01\xe8\x07\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x80\xd8\xc1\xa2\x8c4\x07\x02\xa8\x9b\xc3\xa2\x8c4");
 
     let mut bucket = Bucket::default();
@@ -89,6 +99,18 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
     bucket.apply(&record, b"{}");
     assert_eq!(bucket.encode(), b"aacc_1 {}\n");
     assert_eq!(content_digest(b"{}"), 9_973_137_080_230_810_436);
+    let mut index = Index::default();
+    index.set(1, b"{}");
+    assert_eq!(
+        index.encode().get(..24).unwrap(),
+        b"\x00\x00\x00\x00\x00\x00\x00\x00D\x13o\xa3U\xb3g\x8a\x00\x00\x00\x00\x00\x00\x00\x00"
+    );
+    let mut counts = quota::Index::default();
+    counts.count(2);
+    assert_eq!(
+        counts.encode().get(..16).unwrap(),
+        b"\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00"
+    );
 }
 
 fn account(id: &str) -> Record {
