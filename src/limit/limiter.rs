@@ -26,6 +26,11 @@ const STREAMS_LOOK_MS: u64 = 100;
 /// do with it stays known.
 const TOUCH_MS: u64 = 500;
 
+/// How long a request that was let in at its headers is sent on without another look at its key's
+/// limits, in milliseconds: whoever holds requests back must not send what was allowed in many
+/// minutes in one.
+pub(super) const LOOK_AGAIN_MS: u64 = 1_000;
+
 /// One VM's part in keeping limits.
 #[derive(Debug, Default)]
 pub struct Limiter {
@@ -52,13 +57,13 @@ struct Request {
 
 /// What a request has taken of a subject. What there is to say of it at the request's end is said
 /// in one change.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+#[derive(Debug, Clone)]
+struct Taken {
     subject: Subject,
     /// Whether that is a stream.
     stream: bool,
-    /// When it was counted, in Unix milliseconds, as long as it may still be refused: then it is
-    /// to count no more.
+    /// When it was counted, in Unix milliseconds and not before its minute, as long as it may still
+    /// be refused: then it is to count no more.
     revocable: Option<u64>,
     /// The tokens that it has used.
     tokens: u64,
@@ -114,6 +119,45 @@ impl Denied {
             NotTaken::At(reached) => Self::Key(reached),
             NotTaken::Unknown => Self::Unknown,
             NotTaken::Busy => Self::Busy,
+        }
+    }
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// Whether its request may be sent on at `now` without another look.
+    fn is_fresh(&self, now: u64) -> bool {
+        self.revocable
+            .is_none_or(|at| now.abs_diff(at) < LOOK_AGAIN_MS)
+    }
+
+    /// The same, counted at `now` in place of then, where the limits still let it through.
+    fn again(
+        &self,
+        shared: &mut impl SharedData,
+        limits: &Limits,
+        now: u64,
+    ) -> Result<Self, NotTaken> {
+        let mut taken = self.clone();
+        let limits = Limits {
+            concurrent_streams: limits.concurrent_streams.filter(|_| !self.stream),
+            ..*limits
+        };
+        let changed = table::update(shared, &self.subject, now, |counters| {
+            if let Some(at) = self.revocable {
+                counters.uncount_request(at);
+            }
+            may_take(counters, &limits, now)?;
+            counters.count_requests(1);
+            counters.touch(now);
+            taken.revocable = Some(now.max(counters.minute.start));
+            Ok(())
+        });
+        match changed {
+            Changed::Done => Ok(taken),
+            Changed::Refused(not_taken) => Err(not_taken),
+            Changed::Lost => Err(NotTaken::Busy),
         }
     }
 }
@@ -186,14 +230,22 @@ impl Limiter {
         // The key comes first: whoever is over its limit asks again and again, and that must not
         // count at accounts.
         let key = limited.key.as_ref().filter(|_| !second_pass);
-        if let Some((subject, limits)) = key.filter(|(key, _)| !self.has_taken(context, key)) {
-            let taken = self.take(shared, subject, limits, now);
-            if let (Err(NotTaken::Unknown), Some((account, limits))) = (&taken, &limited.account) {
+        if let Some((subject, limits)) = key {
+            let taken = match self.taken_of(context, subject) {
+                Some(taken) if taken.is_fresh(now) => None,
+                Some(taken) => Some(taken.again(shared, limits, now)),
+                None => Some(self.take(shared, subject, limits, now)),
+            };
+            if let (Some(Err(NotTaken::Unknown)), Some((account, limits))) =
+                (&taken, &limited.account)
+            {
                 // Both are asked about at the same time.
                 let _ = look(shared, account, limits, now);
             }
-            let taken = taken.map_err(Denied::of_key)?;
-            self.requests.entry(context).or_default().key = Some(taken);
+            if let Some(taken) = taken {
+                let taken = taken.map_err(Denied::of_key)?;
+                self.requests.entry(context).or_default().key = Some(taken);
+            }
         }
         if let Some((subject, limits)) = &limited.account {
             let until = match self.take(shared, subject, limits, now) {
@@ -221,8 +273,8 @@ impl Limiter {
         Ok(())
     }
 
-    /// Counts the tokens of a request, whose pass this is: with what is said at its end, where
-    /// its context is still there.
+    /// Counts the tokens of a request, whose pass this is: with what is said at its end, or at the
+    /// next tick, where its context is still there.
     pub fn charge(
         &mut self,
         shared: &mut impl SharedData,
@@ -244,11 +296,7 @@ impl Limiter {
                 taken.tokens = taken.tokens.saturating_add(tokens);
                 continue;
             }
-            let _: Changed<()> = table::update(shared, subject, now, |counters| {
-                counters.count_tokens(tokens);
-                counters.touch(now);
-                Ok(())
-            });
+            count_tokens(shared, subject, tokens, now);
         }
     }
 
@@ -305,8 +353,8 @@ impl Limiter {
         }
     }
 
-    /// Renews this VM's share of every subject's streams, and frees those of requests that were
-    /// to run again and did not.
+    /// Renews this VM's share of every subject's streams, frees those of requests that were to run
+    /// again and did not, and counts the tokens of answers whose requests have not ended.
     pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
         if self.requests.is_empty() && self.streams.is_empty() && self.full.is_empty() {
             return;
@@ -326,6 +374,14 @@ impl Limiter {
             }
             self.release(shared, context, now);
         }
+        // Where an answer waits for a slow caller, what it used must not.
+        for request in self.requests.values_mut() {
+            let taken = [&mut request.key, &mut request.account].into_iter();
+            for taken in taken.flatten().filter(|taken| taken.tokens > 0) {
+                count_tokens(shared, &taken.subject, taken.tokens, now);
+                taken.tokens = 0;
+            }
+        }
         let due: Vec<Subject> = self
             .streams
             .iter()
@@ -342,12 +398,10 @@ impl Limiter {
         }
     }
 
-    /// Whether the request of a context has taken what it needs of its key.
-    fn has_taken(&self, context: u32, key: &Subject) -> bool {
-        let request = self.requests.get(&context);
-        request
-            .and_then(|request| request.key.as_ref())
-            .is_some_and(|taken| taken.subject == *key)
+    /// What the request of a context has taken of its key.
+    fn taken_of(&self, context: u32, key: &Subject) -> Option<&Taken> {
+        let taken = self.requests.get(&context)?.key.as_ref()?;
+        (taken.subject == *key).then_some(taken)
     }
 
     /// How many of this VM's requests hold a stream of `subject`.
@@ -365,9 +419,10 @@ impl Limiter {
     ) -> Result<Taken, NotTaken> {
         let streams = limits.concurrent_streams;
         let streams = streams.map(|_| self.count(subject).saturating_add(1));
-        let (vm, mut stale) = (self.vm, false);
+        let (vm, mut stale, mut at) = (self.vm, false, now);
         let taken = table::update(shared, subject, now, |counters| {
             may_take(counters, limits, now)?;
+            at = now.max(counters.minute.start);
             stale = now.saturating_sub(counters.settled_at) >= STALE_MS;
             counters.count_requests(1);
             counters.touch(now);
@@ -395,7 +450,7 @@ impl Limiter {
         Ok(Taken {
             subject: subject.clone(),
             stream: streams.is_some(),
-            revocable: Some(now),
+            revocable: Some(at),
             tokens: 0,
         })
     }
@@ -452,6 +507,14 @@ impl Limiter {
                 .insert(subject.clone(), Streams { count, told_at });
         }
     }
+}
+
+fn count_tokens(shared: &mut impl SharedData, subject: &Subject, tokens: u64, now: u64) {
+    let _: Changed<()> = table::update(shared, subject, now, |counters| {
+        counters.count_tokens(tokens);
+        counters.touch(now);
+        Ok(())
+    });
 }
 
 fn may_take(counters: &Counters, limits: &Limits, now: u64) -> Result<(), NotTaken> {
