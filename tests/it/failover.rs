@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::harness::{
-    Answer, Caller, Stack,
-    caller::{chat_body, responses_body},
-    eventually, holds, raw, records, run,
-    stack::{ALICE, CODEX, OPENAI, SYNC_LIMIT, client_key},
+use crate::{
+    harness::{
+        Answer, Caller, Stack,
+        caller::{chat_body, responses_body},
+        eventually, holds, raw, records, run,
+        stack::{ALICE, CODEX, OPENAI, SYNC_LIMIT, client_key},
+    },
+    metering::recorded,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -90,6 +94,12 @@ impl Pool {
 #[test]
 fn an_account_that_cannot_answer_costs_no_request() {
     run(async {
+/// The SHA-256 of a body, as the platform records it.
+fn sha256(body: &str) -> String {
+    let digest = Sha256::digest(body);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
         let pool = Pool::of("failover", &["one", "two", "three", "good"]).await;
         let limited =
             json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "60"}});
@@ -171,6 +181,146 @@ fn what_is_no_answer_costs_no_request_either() {
 /// The caller's own fault goes to the caller, byte for byte, and the account stays in use.
 #[test]
 fn a_callers_fault_is_not_the_accounts() {
+/// Accounts of two platforms in one pool: where the first is at its limit, the request goes to the other one's path, with
+/// that one's headers and credential, and is still the caller's, byte for byte.
+#[test]
+fn an_account_of_another_platform_takes_over() {
+    /// A platform's account, as the platform is to see it.
+    struct Side {
+        account: &'static str,
+        user: &'static str,
+        platform: &'static str,
+        path: &'static str,
+        /// The values of headers, the caller's and its own; none: it must not get that.
+        headers: [(&'static str, &'static [&'static str]); 6],
+        /// What it says at its limit.
+        limited: Value,
+    }
+    let codex = || Side {
+        account: CODEX,
+        user: ALICE,
+        platform: "codex",
+        path: "/backend-api/codex/responses?turn=1",
+        headers: [
+            ("chatgpt-account-id", &["ws-alice"]),
+            ("session-id", &["s-1"]),
+            ("x-oai-attestation", &["a-1"]),
+            ("idempotency-key", &[]),
+            ("x-api-key", &[]),
+            ("x-other", &[]),
+        ],
+        limited: json!({"fixture": "codex/usage_limit_reached.json"}),
+    };
+    let openai = || Side {
+        account: OPENAI,
+        user: "openai-key",
+        platform: "openai",
+        path: "/v1/responses?turn=1",
+        headers: [
+            ("chatgpt-account-id", &[]),
+            ("session-id", &["s-1"]),
+            ("x-oai-attestation", &[]),
+            ("idempotency-key", &["i-1"]),
+            ("x-api-key", &[]),
+            ("x-other", &[]),
+        ],
+        limited: json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "600"}}),
+    };
+    // A model of both.
+    let mut body = responses_body();
+    body["model"] = "gpt-5.5".into();
+    let body = body.to_string();
+    run(async {
+        for [limited, other] in [[codex(), openai()], [openai(), codex()]] {
+            let shown = format!("from {} to {}", limited.account, other.account);
+            let stack = Stack::start(&format!("failover-to-{}", other.platform)).await;
+            let revision = stack.refresher.publish([
+                records::pool("both", "fill_first", &[limited.account, other.account]),
+                records::key("key_both", &client_key("both"), "both"),
+            ]);
+            stack.reaches(revision).await;
+            let mut fault = limited.limited.clone();
+            fault["target"] = "upstream".into();
+            fault["account"] = limited.user.into();
+            stack.sim.add_fault(fault).await;
+            let caller = stack.caller("both");
+            let headers = [
+                ("x-api-key", caller.key()),
+                ("content-type", "application/json"),
+                ("chatgpt-account-id", "ws-of-the-caller"),
+                ("session-id", "s-1"),
+                ("x-oai-attestation", "a-1"),
+                ("idempotency-key", "i-1"),
+                ("x-other", "o-1"),
+            ];
+            let ask = async || {
+                let path = "/v1/responses?turn=1";
+                let answer = caller.send("POST", path, &headers, body.clone()).await;
+                assert_eq!(answer.status, 200, "{shown}: {answer:?}");
+                let greeting = format!("Hello from {}", other.user);
+                assert!(answer.body.contains(&greeting), "{shown}: {answer:?}");
+                assert!(
+                    answer.body.contains("response.completed"),
+                    "{shown}: {answer:?}"
+                );
+            };
+            let asked = async || {
+                let mut seen = stack.sim.seen().await;
+                seen.retain(|seen| !seen.path().starts_with("/oauth/"));
+                seen
+            };
+            ask().await;
+            let seen = asked().await;
+            assert_eq!(seen.len(), 2, "{shown}: {seen:?}");
+            for (seen, side) in seen.iter().zip([&limited, &other]) {
+                assert_eq!(seen.account(), Some(side.user), "{shown}: {seen:?}");
+                assert_eq!(seen.path(), side.path, "{shown}: {seen:?}");
+                assert_eq!(seen.authority(), stack.sim.authority(), "{shown}: {seen:?}");
+                assert_eq!(seen.header("authorization").len(), 1, "{shown}: {seen:?}");
+                for (name, values) in side.headers {
+                    assert_eq!(seen.header(name), values, "{shown}: {name} of {seen:?}");
+                }
+                assert_eq!(seen.0["body_sha256"], sha256(&body), "{shown}: {seen:?}");
+            }
+            let found = recorded(&stack.refresher, 1).await;
+            for (name, expected) in [
+                ("account", json!(other.account)),
+                ("platform", json!(other.platform)),
+                ("pool", json!("both")),
+                ("attempts", json!(2)),
+                ("verdict", json!("fine")),
+                ("completeness", json!("whole")),
+                ("estimate", Value::Null),
+            ] {
+                assert_eq!(found[0][name], expected, "{shown}: {name} of {found:?}");
+            }
+
+            // It is known to be limited by then.
+            ask().await;
+            let seen = asked().await;
+            assert_eq!(seen.len(), 3, "{shown}: {seen:?}");
+            assert_eq!(seen[2].account(), Some(other.user), "{shown}: {seen:?}");
+            eventually("the limit is reported", SYNC_LIMIT, async || {
+                let batches = stack.refresher.reports();
+                let mut reports = batches
+                    .iter()
+                    .filter_map(|batch| batch["reports"].as_array())
+                    .flatten();
+                let found = reports.any(|report| {
+                    report["kind"] == "cooling_down"
+                        && report["account"] == limited.account
+                        && report["guessed"] == false
+                });
+                holds(found, || format!("{shown}: {batches:?}"))
+            })
+            .await;
+            assert_eq!(stack.sim.count("refused_count").await, 0, "{shown}");
+            assert_eq!(stack.sim.count("rejected_credentials").await, 0, "{shown}");
+            assert_eq!(stack.envoy.crashes().await, 0, "{shown}");
+        }
+    });
+}
+
     run(async {
         let pool = Pool::of("failover-fault", &["six"]).await;
         let body = "{\"error\":{\"message\":\"bad\",  \"type\":\"invalid_request_error\"}}";
