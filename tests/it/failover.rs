@@ -23,6 +23,9 @@ const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\
     {\"id\":\"resp_1\",\"object\":\"response\",\"status\":\"failed\",\"error\":{\"code\":\"server_is_overloaded\",\
     \"message\":\"Selected model is at capacity.\"},\"output\":[],\"usage\":null}}\n\n";
 
+/// What OpenAI's API says to an account at its limit.
+const LIMITED: &str = include_str!("../fixtures/openai/rate_limit_exceeded.json");
+
 /// Accounts of OpenAI's API in a pool of their own, `several`, which takes turns.
 pub struct Pool {
     /// What it is on.
@@ -91,15 +94,15 @@ impl Pool {
     }
 }
 
-#[test]
-fn an_account_that_cannot_answer_costs_no_request() {
-    run(async {
 /// The SHA-256 of a body, as the platform records it.
 fn sha256(body: &str) -> String {
     let digest = Sha256::digest(body);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[test]
+fn an_account_that_cannot_answer_costs_no_request() {
+    run(async {
         let pool = Pool::of("failover", &["one", "two", "three", "good"]).await;
         let limited =
             json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "60"}});
@@ -178,9 +181,6 @@ fn what_is_no_answer_costs_no_request_either() {
     });
 }
 
-/// The caller's own fault goes to the caller, byte for byte, and the account stays in use.
-#[test]
-fn a_callers_fault_is_not_the_accounts() {
 /// Accounts of two platforms in one pool: where the first is at its limit, the request goes to the other one's path, with
 /// that one's headers and credential, and is still the caller's, byte for byte.
 #[test]
@@ -321,6 +321,9 @@ fn an_account_of_another_platform_takes_over() {
     });
 }
 
+/// The caller's own fault goes to the caller, byte for byte, and the account stays in use.
+#[test]
+fn a_callers_fault_is_not_the_accounts() {
     run(async {
         let pool = Pool::of("failover-fault", &["six"]).await;
         let body = "{\"error\":{\"message\":\"bad\",  \"type\":\"invalid_request_error\"}}";
@@ -361,6 +364,12 @@ fn what_cannot_be_sent_again_is_answered_as_the_platform_did() {
         assert_eq!(answer.status, 429, "{:?}", answer.headers);
         assert_eq!(answer.own_code(), None, "{:?}", answer.headers);
         assert_eq!(answer.json()["error"]["code"], "rate_limit_exceeded");
+        let limited = LIMITED.replace("fixture-model", "gpt-5.6");
+        assert_eq!(answer.body, limited, "byte for byte");
+        assert_eq!(answer.header("retry-after"), Some("7"));
+        let length = limited.len().to_string();
+        assert_eq!(answer.header("content-length"), Some(length.as_str()));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("location"), None);
         assert_eq!(answer.header("x-latchkey-status"), None);
         assert_eq!(answer.header("x-latchkey-error"), None);
