@@ -208,14 +208,15 @@ fn an_answer_before_the_request_is_whole_is_failed_over() {
                 assert_eq!(last.0["body_sha256"], sum, "{case}: not the caller's body");
             }
             // The end of a connection on which something is unread can overtake the answer (RFC 9112 §9.6): the account
-            // is then one that does not answer, and is asked until it has failed three times.
-            let most = match case {
-                "reads" => 1,
-                "closes" => 3,
-                _ => 0,
+            // is then one that does not answer, and is asked until it has failed three times. The deaf one is no part of
+            // the platform that counts.
+            let times = match case {
+                "reads" => 1..=1,
+                "closes" => 1..=3,
+                _ => 0..=0,
             };
             let heard = pool.heard_from("hasty").await;
-            assert!(heard <= most, "{case}: asked {heard} times");
+            assert!(times.contains(&heard), "{case}: asked {heard} times");
             assert_eq!(pool.stack.envoy.crashes().await, 0, "{case}");
         }
     });
