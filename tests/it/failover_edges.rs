@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
@@ -17,7 +18,8 @@ use crate::{
         caller::{chat_body, responses_body},
         raw, records, run,
         scripted::{Script, Scripted},
-        stack::closed_port,
+        sim::account_id,
+        stack::{ALICE, CODEX, OPENAI, closed_port},
     },
     metering::recorded,
 };
@@ -427,6 +429,83 @@ fn a_request_is_tried_as_often_as_configured_and_on_no_account_twice() {
             assert_eq!(answer.headers.get("location"), None);
             assert_eq!(pool.stack.envoy.crashes().await, 0);
         }
+    });
+}
+
+/// How long a request waits for a refresh, and for how long it is tried on other accounts, is what the configuration says.
+#[test]
+fn a_request_waits_and_is_tried_as_long_as_configured() {
+    /// `refresh_wait_seconds`, and `failover_seconds`.
+    const SECONDS: u64 = 3;
+    const CONFIGURED: Duration = Duration::from_secs(SECONDS);
+    /// What a busy machine adds. With it, it is still less than what is waited without a configuration, 10 s.
+    const LATE: Duration = Duration::from_secs(5);
+    /// The gate's clock may be behind by this much.
+    const EARLY: Duration = Duration::from_millis(100);
+    const ACCOUNTS: [&str; 4] = ["p1", "p2", "p3", "p4"];
+    run(async {
+        let setting = format!(
+            "\"max_attempts\": 4, \"refresh_wait_seconds\": {SECONDS}, \"failover_seconds\": {SECONDS}"
+        );
+        let edit = |text: &str| text.replace("\"max_attempts\": 4", &setting);
+        let stack = Stack::edited("failover-patience", edit).await;
+        let pool = Pool::on(stack, &ACCOUNTS).await;
+        let ask = async || {
+            let before = pool.stack.sim.seen().await.len();
+            let answer = pool.ask(false).await;
+            assert_eq!(
+                (answer.status, answer.own_code()),
+                (503, None),
+                "{answer:?}"
+            );
+            pool.stack.sim.seen().await.len() - before
+        };
+        let mut faults = Vec::new();
+        for account in ACCOUNTS {
+            let fault = json!({"status": 503, "body": "down"});
+            faults.push(pool.break_account(account, fault).await);
+        }
+        assert_eq!(ask().await, ACCOUNTS.len(), "there is time for all");
+        for fault in faults {
+            pool.stack.sim.remove_fault(fault).await;
+        }
+        for account in ACCOUNTS {
+            let delay = 1_000 * SECONDS + 500;
+            let fault = json!({"status": 503, "body": "down", "delay_ms": delay});
+            pool.break_account(account, fault).await;
+        }
+        // The second fails when the time since the first failure is over.
+        assert_eq!(ask().await, 2, "the time is over");
+
+        // An account whose token has ended, and one whose token the platform no longer takes: nobody refreshes them.
+        let authority = pool.stack.sim.authority();
+        let ended = json!({"expires_at": 1});
+        let ended = records::account(OPENAI, "openai", authority, "sk-openai", ended);
+        let token = pool.stack.sim.login(ALICE).await.access_token;
+        let refused = json!({
+            "vars": {"account_id": account_id(ALICE)}, "generation": 2, "expires_at": u64::MAX / 2,
+        });
+        let refused = records::account(CODEX, "codex", authority, &token, refused);
+        let revision = pool.stack.refresher.publish([ended, refused]);
+        pool.stack.have_clusters(&[OPENAI, CODEX]).await;
+        pool.stack.reaches(revision).await;
+        let path = format!("/users/{ALICE}/expire_access");
+        pool.stack.sim.ask(Method::POST, &path, json!({})).await;
+        for name in ["openai", "codex"] {
+            let start = Instant::now();
+            let answer = pool
+                .stack
+                .caller(name)
+                .post(RESPONSES, &responses_body())
+                .await;
+            let took = start.elapsed();
+            println!("{name}: {took:?}");
+            let expected = (503, Some("latchkey_all_out"));
+            assert_eq!((answer.status, answer.own_code()), expected, "{answer:?}");
+            let allowed = CONFIGURED - EARLY..CONFIGURED + LATE;
+            assert!(allowed.contains(&took), "{name}: {took:?}");
+        }
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
     });
 }
 
