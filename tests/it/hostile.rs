@@ -14,11 +14,12 @@ use tokio::{
 
 use crate::harness::{
     Stack,
-    caller::{chat_body, messages_body},
+    caller::{chat_body, messages_body, responses_body},
     eventually,
     eventually::holds,
-    raw, run,
-    stack::{OPENAI, client_key},
+    raw, records, run,
+    sim::account_id,
+    stack::{ALICE, CODEX, OPENAI, client_key},
 };
 
 /// The stack that these tests share.
@@ -538,6 +539,102 @@ fn a_platforms_redirect_leads_nowhere() {
                 stack.sim.seen_once(&path).await;
             }
         }
+        assert_eq!(connections.load(Ordering::Relaxed), 0);
+        listening.abort();
+        is_unharmed(&stack).await;
+    });
+}
+
+/// Whatever a platform's redirect points at, nothing follows it: not to a stranger, not to another platform, and not back
+/// to the gateway. So no platform sees another credential than its own account's.
+#[test]
+fn a_platforms_redirect_leads_no_credential_astray() {
+    const OPENAI_KEY: &str = "sk-openai";
+    run(async {
+        let stack = Stack::start("hostile-redirects").await;
+        let token = stack.sim.login(ALICE).await.access_token;
+        let authority = stack.sim.authority();
+        let alices = json!({"vars": {"account_id": account_id(ALICE)}, "generation": 2});
+        let revision = stack.refresher.publish([
+            records::account(CODEX, "codex", authority, &token, alices),
+            records::pool("pair", "round_robin", &[OPENAI, CODEX]),
+            records::key("key_pair", &client_key("pair"), "pair"),
+        ]);
+        stack.reaches(revision).await;
+        let stranger = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = stranger.local_addr().expect("an address").port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        let listening = tokio::spawn(async move {
+            while stranger.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let caller = stack.caller("pair");
+        let mut locations = vec![
+            format!("http://127.0.0.1:{port}/v1/responses?led"),
+            format!("https://127.0.0.1:{port}/v1/responses?led"),
+            format!("//127.0.0.1:{port}/v1/responses?led"),
+            caller.url("/v1/responses?led"),
+            "responses?led".to_owned(),
+            "../../v1/responses?led".to_owned(),
+            "?led".to_owned(),
+        ];
+        for path in [
+            "/v1/responses?led",
+            "/v1/embeddings?led",
+            "/v1/messages?led",
+            "/backend-api/codex/responses?led",
+        ] {
+            locations.extend([path.to_owned(), format!("https://{authority}{path}")]);
+        }
+        let mut asked = Vec::new();
+        for status in [300, 301, 302, 303, 305, 307, 308] {
+            for location in &locations {
+                let fault = json!({
+                    "target": "upstream", "times": 1, "status": status,
+                    // The gateway's own redirects have such a header.
+                    "headers": {"location": location, "x-latchkey-status": "200"},
+                });
+                stack.sim.add_fault(fault).await;
+                let query = format!("redirect={}", asked.len());
+                let path = format!("/v1/responses?{query}");
+                let answer = caller.post(&path, &responses_body()).await;
+                let shown = format!("{status} to {location}: {answer:?}");
+                assert_eq!(answer.status, 502, "{shown}");
+                assert_eq!(
+                    answer.own_code(),
+                    Some("latchkey_platform_redirect"),
+                    "{shown}"
+                );
+                assert_eq!(answer.header("location"), None, "{shown}");
+                assert_eq!(answer.header("x-latchkey-status"), None, "{shown}");
+                assert!(!shown.contains(OPENAI_KEY), "{shown}");
+                assert!(!shown.contains(&token), "{shown}");
+                asked.push(query);
+            }
+        }
+        let mut seen = stack.sim.seen().await;
+        seen.retain(|seen| !seen.path().starts_with("/oauth/"));
+        assert_eq!(seen.len(), asked.len(), "each was sent once: {seen:?}");
+        let mut times = [0, 0];
+        for (seen, query) in seen.iter().zip(&asked) {
+            let (which, path, credential) = match seen.account() {
+                Some("openai-key") => (0, "/v1/responses", OPENAI_KEY),
+                Some(ALICE) => (1, "/backend-api/codex/responses", token.as_str()),
+                _ => panic!("nobody's: {seen:?}"),
+            };
+            times[which] += 1;
+            assert_eq!(seen.path(), format!("{path}?{query}"), "{seen:?}");
+            let bearer = format!("Bearer {credential}");
+            assert_eq!(seen.header("authorization"), [&bearer], "{seen:?}");
+            let text = seen.0.to_string();
+            for one in [OPENAI_KEY, &token] {
+                let expected = usize::from(one == credential);
+                assert_eq!(text.matches(one).count(), expected, "{seen:?}");
+            }
+        }
+        assert!(times.iter().all(|times| *times > 10), "{times:?}");
         assert_eq!(connections.load(Ordering::Relaxed), 0);
         listening.abort();
         is_unharmed(&stack).await;
