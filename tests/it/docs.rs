@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    eventually,
+    Caller, eventually,
     program::{self, Program},
     refresher::Refresher,
     run, setting,
@@ -32,6 +32,9 @@ use crate::harness::{
 
 /// How long one block may take, logins and the Codex CLI included.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// So many that one of four accounts would have some of them.
+const CODEX_SESSIONS: usize = 32;
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
@@ -309,6 +312,12 @@ impl Reader {
         self.folder.join("home")
     }
 
+    /// A variable that the page set.
+    fn exported(&self, name: &str) -> &str {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        &found.unwrap_or_else(|| panic!("{name} is not set")).1
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let path = format!(
@@ -471,6 +480,43 @@ impl Reader {
             .args(["exec", "--skip-git-repo-check", "say hi"]);
         let printed = self.finish(&mut command).await;
         assert!(printed.contains("Hello from"), "{printed}");
+        self.codex_sessions_go_to_logins().await;
+    }
+
+    /// No session of such a Codex goes to an account whose platform has no such model.
+    async fn codex_sessions_go_to_logins(&self) {
+        let model = self.asked_for("/responses").await.pop();
+        let (_, model) = model.expect("Codex asked");
+        let body = json!({"model": model, "instructions": "", "input": [], "stream": true, "store": false});
+        let caller = Caller::new(self.port, self.exported("GATEWAY_KEY"));
+        for session in 0..CODEX_SESSIONS {
+            let session = format!("session-{session}");
+            let headers = [
+                ("x-api-key", caller.key()),
+                ("content-type", "application/json"),
+                ("session-id", &session),
+            ];
+            let answer = caller.send("POST", "/v1/responses", &headers, body.to_string());
+            assert_eq!(answer.await.status, 200, "{session}");
+        }
+        let mut asked = self.asked_for("/responses").await;
+        asked.retain(|(_, asked)| *asked == model);
+        assert!(asked.len() > CODEX_SESSIONS, "{asked:?}");
+        let elsewhere = asked.iter().find(|(account, _)| account == "team");
+        assert_eq!(elsewhere, None);
+    }
+
+    /// Which account was asked for which model at paths that end so.
+    async fn asked_for(&self, path: &str) -> Vec<(String, String)> {
+        let mut seen = self.sim.seen().await;
+        seen.retain(|seen| seen.path().ends_with(path));
+        let asked = seen.iter().map(|seen| {
+            let body: Value = serde_json::from_slice(&seen.body()).expect("JSON");
+            let model = body["model"].as_str().expect("a model");
+            let account = seen.account().expect("an account");
+            (account.to_owned(), model.to_owned())
+        });
+        asked.collect()
     }
 }
 
