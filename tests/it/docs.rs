@@ -33,6 +33,9 @@ use crate::harness::{
 /// How long one block may take, logins and the Codex CLI included.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A `make` of the shell that only looks whether the targets are there.
+const DRY_MAKE: &str = "make() { command make --dry-run \"$@\" > /dev/null; }";
+
 /// So many that one of four accounts would have some of them.
 const CODEX_SESSIONS: usize = 32;
 
@@ -215,7 +218,7 @@ async fn check_profile(folder: &Path, block: &str, at: &str) {
 /// The make targets are there.
 async fn check_make(block: &str, at: &str) {
     let mut shell = Program::command("bash".as_ref());
-    let script = format!("make() {{ command make --dry-run \"$@\" > /dev/null; }}\n{block}");
+    let script = format!("{DRY_MAKE}\n{block}");
     shell
         .current_dir(source_root())
         .args(["-euo", "pipefail", "-c", &script]);
@@ -302,7 +305,7 @@ impl Reader {
         fs::create_dir_all(home.join(".codex")).expect("a folder");
         fs::write(home.join(".codex/auth.json"), login.to_string()).expect("written");
 
-        let state = home.join(".local/state/latchkey");
+        let state = self.state();
         private_folder(&state);
         let config = format!("platforms_dir = {:?}\n", self.sim.platforms_dir);
         fs::write(state.join("config.toml"), config).expect("written");
@@ -310,6 +313,11 @@ impl Reader {
 
     fn home(&self) -> PathBuf {
         self.folder.join("home")
+    }
+
+    /// Where the refresher keeps its state, by this machine's `XDG_STATE_HOME`.
+    fn state(&self) -> PathBuf {
+        self.folder.join("xdg/latchkey")
     }
 
     /// A variable that the page set.
@@ -330,6 +338,7 @@ impl Reader {
             .env_clear()
             .env("PATH", path)
             .env("HOME", self.home())
+            .env("XDG_STATE_HOME", self.folder.join("xdg"))
             .env("DISPLAY", ":0")
             .env("OPENAI_API_KEY", "sk-readme")
             .env("ANTHROPIC_API_KEY", "sk-ant-readme")
@@ -344,6 +353,10 @@ impl Reader {
         text.replace("8080", &self.port.to_string())
             .replace("$PWD/target/latchkey.wasm", &wasm)
             .replace(
+                "$PWD/target/debug",
+                &self.folder.join("bin").display().to_string(),
+            )
+            .replace(
                 "gateway.yaml",
                 &self.folder.join("gateway.yaml").display().to_string(),
             )
@@ -354,14 +367,10 @@ impl Reader {
         let text = self.localised(&block.text);
         match (block.language.as_str(), block.how.as_str()) {
             ("sh", "daemon") => self.start(&text).await,
+            ("sh", "make") => self.make(&text).await,
             ("sh", "paste") => self.paste(&text).await,
             ("sh", how) => {
                 let printed = self.shell(&text).await;
-                let exported = text
-                    .lines()
-                    .filter_map(|line| line.strip_prefix("export ")?.split_once('='));
-                let exported = exported.map(|(name, value)| (name.to_owned(), value.to_owned()));
-                self.environment.extend(exported);
                 if how == "key" {
                     let key = printed
                         .split_whitespace()
@@ -397,6 +406,18 @@ impl Reader {
         }
     }
 
+    /// Runs a block that makes what is made already, and keeps what it exports.
+    async fn make(&mut self, text: &str) {
+        let exported = self
+            .shell(&format!("{DRY_MAKE}\n{text}\nexec env --null"))
+            .await;
+        let exported = exported.split_terminator('\0');
+        let exported = exported.filter_map(|variable| variable.split_once('='));
+        let exported = exported.filter(|(name, _)| text.contains(&format!("export {name}=")));
+        self.environment
+            .extend(exported.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
     async fn shell(&self, text: &str) -> String {
         self.finish(self.command("bash").args(["-euo", "pipefail", "-c", text]))
             .await
@@ -413,19 +434,22 @@ impl Reader {
         String::from_utf8(done.stdout).expect("text")
     }
 
-    /// Starts a block whose last command does not end.
+    /// Starts a block whose last command does not end: under a supervisor, which has none of what this shell exports.
     async fn start(&mut self, text: &str) {
         let (before, daemon) = text.rsplit_once('\n').unwrap_or(("", text));
         self.shell(before).await;
         let mut command = self.command("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "bash", "-c"])
-            .arg(format!("exec {}", daemon.trim_start_matches("exec ")));
+            .arg(format!(
+                "exec env --ignore-environment PATH=\"$PATH\" HOME=\"$HOME\" {}",
+                daemon.trim_start_matches("exec ")
+            ));
         let log = self
             .folder
             .join(format!("daemon-{}.log", self.daemons.len()));
         self.daemons.push(Program::start(command, &log).await);
-        let state = self.home().join(".local/state/latchkey");
+        let state = self.state();
         eventually("the refresher serves", LIMIT, async || {
             let ready = state.join("envoy/clusters.json").exists()
                 && state.join("run/refresher.sock").exists();
