@@ -109,7 +109,8 @@ fn write_no_clusters(folder: &std::path::Path) {
     fs::write(clusters, json!({"resources": []}).to_string()).expect("written");
 }
 
-/// In an Envoy that serves something else, `/v1/` is Latchkey's and everything else goes where it went.
+/// In an Envoy that serves something else, the paths of the platforms are Latchkey's and everything else goes where it
+/// went.
 #[test]
 fn an_envoy_that_serves_something_else_still_does() {
     run(async {
@@ -122,6 +123,11 @@ fn an_envoy_that_serves_something_else_still_does() {
                 .status,
             200
         );
+        let codex = stack.caller("codex");
+        for path in ["/v1/responses", "/backend-api/codex/responses"] {
+            let answer = codex.post(path, &responses_body()).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        }
         let stranger = Caller::new(stack.envoy.port, "lk_unknown");
         assert_eq!(
             stranger
@@ -131,9 +137,11 @@ fn an_envoy_that_serves_something_else_still_does() {
             401
         );
         // There is no application behind this one: Envoy tried to reach it, without asking for a key.
-        let elsewhere = stranger.send("GET", "/welcome", &[], "").await;
-        assert_eq!(elsewhere.status, 503, "{elsewhere:?}");
-        assert_eq!(elsewhere.own_code(), None, "{elsewhere:?}");
+        for path in ["/welcome", "/v1", "/app/v1/responses", "/backend-api/me"] {
+            let elsewhere = stranger.send("GET", path, &[], "").await;
+            assert_eq!(elsewhere.status, 503, "{path}: {elsewhere:?}");
+            assert_eq!(elsewhere.own_code(), None, "{path}: {elsewhere:?}");
+        }
         // A caller cannot have itself sent to an account's cluster through a route without the gate.
         let headers = [
             ("x-latchkey-cluster", "latchkey-acc_openai"),
@@ -141,7 +149,7 @@ fn an_envoy_that_serves_something_else_still_does() {
         ];
         let elsewhere = stranger.send("POST", "/chat", &headers, "{}").await;
         assert_eq!(elsewhere.status, 503, "{elsewhere:?}");
-        assert_eq!(stack.sim.count("requests").await, 1);
+        assert_eq!(stack.sim.count("requests").await, 3);
     });
 }
 
