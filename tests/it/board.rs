@@ -19,8 +19,12 @@ use crate::harness::{
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// What is promised is 2 s; a busy machine takes longer.
-const SPREAD_LIMIT: Duration = Duration::from_secs(2 + 4);
+/// What is promised: within this the other Envoys of a refresher know what one of them learned, and all of them what
+/// an operator did.
+const SPREAD_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long anything else may take, Envoy's start included.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Accounts of OpenAI's API at the real refresher, in the default pool.
 struct Pool {
@@ -64,7 +68,7 @@ impl Pool {
     async fn meets(&self, account: &str, fault: Value) {
         let fault = self.break_account(account, fault).await;
         let before = self.heard_from(account).await;
-        eventually("the fault is met", Duration::from_secs(10), async || {
+        eventually("the fault is met", LIMIT, async || {
             let answer = self.ask().await;
             holds(self.heard_from(account).await > before, || {
                 format!("{answer:?}")
@@ -131,7 +135,7 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
         let mut pool = Pool::of("board-spread", &["limited", "good"]).await;
         let second = Envoy::start_beside(&pool.stack.folder, "second").await;
         let other = Caller::new(second.port, pool.caller.key());
-        eventually("the second Envoy serves", SPREAD_LIMIT, async || {
+        eventually("the second Envoy serves", LIMIT, async || {
             uses(&other, "limited").await
         })
         .await;
@@ -145,7 +149,7 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
         println!("the second Envoy left it alone within {:?}", met.elapsed());
         let heard = pool.heard_from("limited").await;
         let shown = pool
-            .shows("limited", SPREAD_LIMIT, |account| {
+            .shows("limited", LIMIT, |account| {
                 account["cooling_down"][0].is_object()
             })
             .await;
@@ -176,7 +180,7 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
 
         pool.stack.envoy.kill().await;
         pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
-        eventually("the first Envoy is back", SPREAD_LIMIT, async || {
+        eventually("the first Envoy is back", LIMIT, async || {
             let answer = pool.caller.try_post(CHAT, &chat_body(false)).await;
             let good = matches!(&answer, Ok(answer) if answer.status == 200);
             holds(good, || format!("{answer:?}"))
@@ -229,7 +233,7 @@ fn a_cool_down_survives_a_reload_of_the_filter() {
             pool.stack.envoy.crashes().await >= 2,
             "the poison did not work"
         );
-        eventually("it serves", SPREAD_LIMIT, async || {
+        eventually("it serves", LIMIT, async || {
             leaves_alone(&pool.caller, "limited").await
         })
         .await;
@@ -245,7 +249,7 @@ fn a_models_limit_is_shown_with_its_model() {
         let fault = json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "600"}});
         pool.meets("limited", fault).await;
         let shown = pool
-            .shows("limited", SPREAD_LIMIT, |account| {
+            .shows("limited", LIMIT, |account| {
                 account["cooling_down"][0].is_object()
             })
             .await;
@@ -263,7 +267,7 @@ fn a_models_limit_is_shown_with_its_model() {
         pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
         let mut body = chat_body(false);
         body["model"] = "another".into();
-        eventually("another model is served", SPREAD_LIMIT, async || {
+        eventually("another model is served", LIMIT, async || {
             let answer = pool.caller.try_post(CHAT, &body).await;
             let good = matches!(&answer, Ok(answer) if answer.status == 200);
             holds(good, || format!("{answer:?}"))
@@ -280,7 +284,7 @@ fn a_stored_cool_down_ends_by_itself() {
     run(async {
         let mut pool = Pool::of("board-end", &["only"]).await;
         pool.meets("only", limited(8)).await;
-        pool.shows("only", SPREAD_LIMIT, |account| {
+        pool.shows("only", LIMIT, |account| {
             account["cooling_down"][0].is_object()
         })
         .await;
@@ -311,7 +315,7 @@ fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
         )
         .await;
         let shown = pool
-            .shows("gone", SPREAD_LIMIT, |account| account["status"] == "dead")
+            .shows("gone", LIMIT, |account| account["status"] == "dead")
             .await;
         assert_eq!(shown["usable"], false);
         let reason = shown["reason"].as_str().unwrap_or_default();
@@ -329,7 +333,7 @@ fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
         assert_eq!(pool.heard_from("gone").await, heard, "nobody asked it");
 
         refresher.run(&["accounts", "enable", "gone"], "").await;
-        eventually("the account is back", SPREAD_LIMIT, async || {
+        eventually("the account is back", LIMIT, async || {
             uses(&pool.caller, "gone").await
         })
         .await;
@@ -341,7 +345,7 @@ fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
             json!({"fixture": "openai/account_deactivated.json"}),
         )
         .await;
-        pool.shows("gone", SPREAD_LIMIT, |account| account["status"] == "dead")
+        pool.shows("gone", LIMIT, |account| account["status"] == "dead")
             .await;
         pool.stack.sim.add_api_key("openai", "sk-new", "new").await;
         let replace = [
@@ -353,7 +357,7 @@ fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
             "--replace",
         ];
         refresher.run(&replace, "sk-new").await;
-        eventually("the new key serves", SPREAD_LIMIT, async || {
+        eventually("the new key serves", LIMIT, async || {
             uses(&pool.caller, "new").await
         })
         .await;
@@ -373,7 +377,7 @@ fn the_quota_of_good_answers_is_shown() {
             let window = windows.iter().find(|window| window["name"] == name)?;
             window["used_percent"].as_f64()
         };
-        let shown = eventually("its windows", Duration::from_secs(10), async || {
+        let shown = eventually("its windows", LIMIT, async || {
             let shown = stack.refresher.account(ALICE).await;
             holds(used(&shown, "5h").is_some(), || shown.to_string()).map(|()| shown)
         })
@@ -415,7 +419,7 @@ fn a_storm_is_one_report() {
             let answer = codex.post("/v1/responses", &responses_body()).await;
             assert_eq!(answer.status, 200, "{answer:?}");
         }
-        eventually("the reports", Duration::from_secs(10), async || {
+        eventually("the reports", LIMIT, async || {
             let both = !of_kind("cooling_down").is_empty() && !of_kind("quota").is_empty();
             holds(both, || format!("{:?}", stack.refresher.reports()))
         })
