@@ -369,6 +369,7 @@ impl Reader {
             ("sh", "daemon") => self.start(&text).await,
             ("sh", "make") => self.make(&text).await,
             ("sh", "paste") => self.paste(&text).await,
+            ("sh", "compose") => self.compose(&text).await,
             ("sh", how) => {
                 let printed = self.shell(&text).await;
                 if how == "key" {
@@ -489,6 +490,35 @@ impl Reader {
         }
         let status = child.wait().await.expect("it ends");
         assert!(status.success(), "{status}");
+    }
+
+    /// Runs a block about containers with a `docker` that runs inside what is run in the refresher's.
+    async fn compose(&self, text: &str) {
+        let state = self.folder.join("composed");
+        private_folder(&state);
+        let config = self.state().join("config.toml");
+        let config = fs::read_to_string(config).expect("the configuration");
+        let platforms = config
+            .lines()
+            .find(|line| line.starts_with("platforms_dir"));
+        fs::write(state.join("config.toml"), platforms.expect("set")).expect("written");
+        let docker = r#"
+            docker() {
+                [ "$1" = compose ] && [ "$2" = --file ] || return 2
+                [ -f "$3" ] && grep -q '^ *- LATCHKEY_ACKNOWLEDGED_TERMS\b' "$3" || return 3
+                case ${*:4} in
+                    "up --build --detach") ;;
+                    "exec -T refresher refresher "*) "${@:7}" ;;
+                    "exec refresher refresher "*) "${@:6}" ;;
+                    *) return 4 ;;
+                esac
+            }
+        "#;
+        let state = state.display();
+        self.paste(&format!(
+            "export LATCHKEY_STATE_DIR='{state}'\n{docker}\n{text}"
+        ))
+        .await;
     }
 
     async fn codex(&self, config: &str) {
