@@ -32,22 +32,30 @@ help: ## List the targets
 
 .PHONY: preflight
 preflight: ## Say what this machine lacks for the other targets
+	@scripts/preflight.sh tests fuzz
+
+# What a target needs is looked for before anything is built.
+.PHONY: needs-build needs-tests
+needs-build:
 	@scripts/preflight.sh
 
+needs-tests:
+	@scripts/preflight.sh tests
+
 .PHONY: build
-build: preflight wasm ## Build the filter, the refresher and the simulated platform
+build: needs-build wasm ## Build the filter, the refresher and the simulated platform
 	$(CARGO) build -p refresher -p sim
 
 .PHONY: wasm
-wasm: preflight ## Build the filter: target/latchkey.wasm
+wasm: needs-build ## Build the filter: target/latchkey.wasm
 	scripts/wasm.sh
 
 .PHONY: envoy
-envoy: preflight ## Find or fetch the pinned Envoy, and print its path
+envoy: needs-build ## Find or fetch the pinned Envoy, and print its path
 	@scripts/envoy.sh
 
 .PHONY: clients
-clients: preflight ## Install the real clients that the end-to-end tests run
+clients: needs-build ## Install the real clients that the end-to-end tests run
 	@scripts/clients.sh
 
 .PHONY: demo
@@ -55,16 +63,16 @@ demo: build envoy ## Run Latchkey against a simulated platform and show what it 
 	scripts/demo.sh
 
 .PHONY: test
-test: unit e2e ## Run every test
+test: needs-tests unit e2e ## Run every test
 
 .PHONY: unit
-unit: preflight ## Run the tests that need no Envoy
+unit: needs-build ## Run the tests that need no Envoy
 	$(CARGO) test --workspace --exclude it $(TEST_OPTIONS)
 
 # The whole workspace is named in both lines: cargo then takes the same features of the same
 # dependencies as for the unit tests, and builds none of them twice.
 .PHONY: e2e
-e2e: wasm ## Run the end-to-end tests on the real Envoy, with the real clients
+e2e: needs-tests wasm ## Run the end-to-end tests on the real Envoy, with the real clients
 	scripts/wasm.sh --fault-injection
 	$(CARGO) build --workspace --bins --tests
 	envoy=$$(scripts/envoy.sh) && clients=$$(scripts/clients.sh) && \
@@ -74,7 +82,7 @@ e2e: wasm ## Run the end-to-end tests on the real Envoy, with the real clients
 	$(CARGO) test --workspace --test it $(TEST_OPTIONS)
 
 .PHONY: lint
-lint: preflight ## Check the format, clippy for the host and for wasm, and the dependencies
+lint: needs-build ## Check the format, clippy for the host and for wasm, and the dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/wasm-target.sh
@@ -90,7 +98,7 @@ deny: ## Check licences, advisories and bans of the dependencies
 	$(call deny,$(DENY))
 
 .PHONY: fuzz
-fuzz: preflight ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)
+fuzz: ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: bench
@@ -99,7 +107,7 @@ bench: wasm envoy ## Measure what the filter costs, in 5 minutes (BENCH_OPTIONS=
 		--envoy "$$envoy" --wasm $(WASM) $(BENCH_OPTIONS)
 
 .PHONY: bench-refresher
-bench-refresher: preflight ## Measure how long new tokens are in memory alone
+bench-refresher: needs-build ## Measure how long new tokens are in memory alone
 	$(CARGO) bench --quiet -p refresher --profile daemon --bench window
 
 .PHONY: clean

@@ -13,10 +13,7 @@ shift || true
 targets=("$@")
 [ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <(sed -n 's/^name = "\([a-z]*\)"$/\1/p' fuzz/Cargo.toml)
 
-if ! command -v c++ >/dev/null; then
-    echo "fuzz: no C++ compiler; on Debian and Ubuntu run 'apt-get install g++'" >&2
-    exit 1
-fi
+scripts/preflight.sh fuzz
 
 readonly OUT="$PWD/target/fuzz"
 host=$(rustc -vV | sed -n 's/^host: //p')
