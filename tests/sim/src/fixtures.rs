@@ -72,11 +72,13 @@ fixtures! {
         "codex/token_invalidated.json", "codex/token_refresh_token_expired.json",
         "codex/token_refresh_token_invalidated.json", "codex/token_refresh_token_reused.json",
         "codex/unauthorized.json", "openai/invalid_api_key.json", "openai/missing_api_key.json",
-        "codex/token_revoked.json", "openai/account_deactivated.json";
+        "codex/token_revoked.json", "openai/account_deactivated.json",
+        "openai/insufficient_permissions.json";
     402: "anthropic/billing_error.json", "codex/deactivated_workspace.json";
     403:
         "anthropic/permission_error.json", "codex/cloudflare_blocked.html",
-        "anthropic/oauth_not_allowed.json";
+        "anthropic/oauth_not_allowed.json", "openai/model_forbidden.json",
+        "openai/unsupported_country.json";
     404: "anthropic/not_found_error.json", "openai/not_found.json";
     429:
         "anthropic/rate_limit_error.json", "codex/rate_limit_exceeded.json",
@@ -84,7 +86,7 @@ fixtures! {
         "openai/insufficient_quota.json", "openai/rate_limit_exceeded.json",
         "anthropic/enforced_spend_limit.json", "anthropic/extra_usage_required.json",
         "anthropic/fast_mode_credits.json", "openai/billing_not_active.json",
-        "openai/request_too_large.json";
+        "openai/request_too_large.json", "openai/slow_down.json";
     500: "anthropic/api_error.json", "openai/server_error.json";
     503:
         "codex/server_is_overloaded.json", "openai/server_is_overloaded.json",

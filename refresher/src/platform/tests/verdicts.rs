@@ -129,9 +129,13 @@ const VERDICTS: &[(&str, u16, Headers, &str)] = &[
     ("openai/context_length_exceeded.json", 400, NONE, "caller's fault"),
     ("openai/embeddings.json", 200, NONE, "fine"),
     ("openai/insufficient_quota.json", 429, NONE, "dead: billing"),
+    ("openai/insufficient_permissions.json", 401, NONE, "model cools down for about 3600 s: permission"),
+    ("openai/insufficient_permissions.json", 403, NONE, "model cools down for about 3600 s: permission"),
     ("openai/invalid_api_key.json", 401, NONE, "dead: invalid_api_key"),
     ("openai/invalid_body.json", 400, NONE, "caller's fault"),
     ("openai/missing_api_key.json", 401, NONE, "credential expired"),
+    ("openai/model_forbidden.json", 403, NONE, "model cools down for about 3600 s: permission"),
+    ("openai/model_forbidden.json", 404, NONE, "caller's fault"),
     ("openai/models.json", 200, NONE, "fine"),
     ("openai/not_found.json", 404, NONE, "caller's fault"),
     ("openai/rate_limit_exceeded.json", 429, NONE, "model cools down for 1 s: rate_limited"),
@@ -143,6 +147,10 @@ const VERDICTS: &[(&str, u16, Headers, &str)] = &[
     ("openai/response_failed_server_is_overloaded.sse", 200, NONE, "platform in trouble for 5 s"),
     ("openai/server_error.json", 500, NONE, "platform in trouble for 5 s"),
     ("openai/server_is_overloaded.json", 503, NONE, "platform in trouble for 5 s"),
+    ("openai/slow_down.json", 429, NONE, "account cools down for about 10 s: rate_limited"),
+    ("openai/slow_down.json", 429, RETRY_AFTER, "account cools down for 2094 s: rate_limited"),
+    ("openai/slow_down.json", 503, NONE, "platform in trouble for 5 s"),
+    ("openai/unsupported_country.json", 403, NONE, "account cools down for about 600 s: region"),
 ];
 
 /// What the token endpoint answers; no account is judged by it here.
