@@ -1,14 +1,21 @@
 //! What requests used is counted, and nothing of what passes is changed or late for it.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
+use futures_util::future::join_all;
+use latchkey::sync::records::GATHER_MS;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 
 use crate::harness::{
     Caller, Load, Stack,
     caller::{chat_body, messages_body, responses_body},
+    envoy::Envoy,
     eventually,
     fake_refresher::FakeRefresher,
     holds, raw, records,
@@ -708,6 +715,112 @@ fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
         assert!(line.contains(&format!(" {sent} ")), "{table}");
         let table = stack.refresher.run(&["usage", "--by", "model"], "").await;
         assert!(table.contains("gpt-5.6"), "{table}");
+    });
+}
+
+/// How many requests of each model `refresher usage` knows.
+async fn used_by_model(refresher: &Refresher) -> HashMap<String, u64> {
+    let text = refresher
+        .run(&["usage", "--by", "model", "--since", "1d", "--json"], "")
+        .await;
+    let usage: Value = serde_json::from_str(&text).expect("JSON");
+    let rows = usage["rows"].as_array().expect("rows").iter();
+    let row = |row: &Value| {
+        let model = row["group"].as_str()?.to_owned();
+        Some((model, row["requests"].as_u64()?))
+    };
+    rows.filter_map(row).collect()
+}
+
+/// Envoy is killed again and again while requests come. Lost are those alone whose answers ended within the time that
+/// records are gathered before it was killed, and none is counted twice.
+#[test]
+fn an_envoy_that_dies_loses_about_a_seconds_requests_and_counts_none_twice() {
+    /// How long records are gathered, and the tick that sends them.
+    const GATHERED: Duration = Duration::from_millis(GATHER_MS + 100);
+    /// What a quiet machine adds until the refresher has them: the batch before them, and their own. One round of all
+    /// must be as good.
+    const SENT: Duration = Duration::from_millis(400);
+    /// And a busy one.
+    const SENT_LATE: Duration = Duration::from_millis(1_900);
+    /// How many ask at the same time.
+    const CALLERS: usize = 4;
+    run(async {
+        let mut stack = Stack::real("metering-envoy-kill", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-one", "one").await;
+            refresher.add_api_key("one", "openai", "sk-one").await;
+        })
+        .await;
+        let mut caller = stack.caller("load").await;
+        // Each request has a model of its own, by which it is known.
+        let numbers = AtomicUsize::new(0);
+        let ask = async |caller: &Caller| {
+            let model = format!("m-{}", numbers.fetch_add(1, Ordering::Relaxed));
+            let mut body = chat_body(true);
+            body["model"] = model.as_str().into();
+            let answer = caller.try_post(CHAT, &body).await.ok()?;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            Some((model, Instant::now()))
+        };
+        let ask_on = async |caller: &Caller| {
+            let mut answered = Vec::new();
+            while let Some(one) = ask(caller).await {
+                answered.push(one);
+                sleep(Duration::from_millis(10)).await;
+            }
+            answered
+        };
+        let mut rounds = Vec::new();
+        for pause in [4_000, 4_210, 4_430, 4_640, 4_870] {
+            let envoy = &mut stack.envoy;
+            let killing = async {
+                sleep(Duration::from_millis(pause)).await;
+                let at = Instant::now();
+                envoy.kill().await;
+                at
+            };
+            let asking = join_all((0..CALLERS).map(|_| ask_on(&caller)));
+            let (killed_at, answered) = tokio::join!(killing, asking);
+            rounds.push((killed_at, answered.concat()));
+            stack.envoy = Envoy::start(&stack.folder, 0).await;
+            caller = Caller::new(stack.envoy.port, caller.key());
+            eventually("the key is taken", RECORD_LIMIT, async || {
+                let answer = caller.get("/v1/models").await;
+                holds(answer.status == 200, || format!("{answer:?}"))
+            })
+            .await;
+        }
+        let mut last = Vec::new();
+        for _ in 0..20 {
+            last.push(ask(&caller).await.expect("an answer").0);
+        }
+        let used = eventually("the last are counted", RECORD_LIMIT, async || {
+            let used = used_by_model(&stack.refresher).await;
+            let missing = last.iter().find(|model| !used.contains_key(*model));
+            missing.map_or(Ok(used), |model| Err(format!("no {model}")))
+        })
+        .await;
+        let twice = used.iter().find(|(_, requests)| **requests != 1);
+        assert_eq!(twice, None, "counted twice");
+        let mut worst = Vec::new();
+        for (killed_at, answered) in &rounds {
+            let before = |at: &Instant| killed_at.saturating_duration_since(*at);
+            let safe = answered
+                .iter()
+                .filter(|(_, at)| before(at) > GATHERED + SENT_LATE);
+            assert!(safe.count() > CALLERS, "too few requests: {answered:?}");
+            let lost = answered
+                .iter()
+                .filter(|(model, _)| !used.contains_key(model));
+            let (count, all) = (lost.clone().count(), answered.len());
+            let earliest = lost.map(|(_, at)| before(at)).max().unwrap_or_default();
+            println!("lost {count} of {all}, the first {earliest:?} before the kill");
+            worst.push(earliest);
+        }
+        let late = worst.iter().find(|one| **one > GATHERED + SENT_LATE);
+        assert_eq!(late, None, "lost although it had been there so long");
+        let best = worst.iter().min().expect("rounds");
+        assert!(*best <= GATHERED + SENT, "{worst:?}");
     });
 }
 
