@@ -602,41 +602,100 @@ fn an_answer_may_end_with_trailers() {
     });
 }
 
-/// What operators see of a request in Envoy's access log, also of one that was cut off.
+/// What operators see of a request in Envoy's access log, also of one that was cut off, and of one that a second account
+/// served.
 #[test]
 fn the_access_log_says_what_a_request_used() {
     run(async {
         let stack = Stack::start("metering-log").await;
+        stack.sim.add_api_key("openai", "sk-first", "first").await;
+        let authority = stack.sim.authority();
+        let revision = stack.refresher.publish([
+            records::account("acc_first", "openai", authority, "sk-first", json!({})),
+            records::pool("pair", "fill_first", &["acc_first", OPENAI]),
+            records::key("key_pair", &client_key("pair"), "pair"),
+        ]);
+        stack.have_clusters(&["acc_first", OPENAI]).await;
+        stack.reaches(revision).await;
+        let limited = json!({
+            "target": "upstream", "account": "first", "fixture": "openai/rate_limit_exceeded.json",
+        });
+        stack.sim.add_fault(limited).await;
         let caller = stack.caller("openai");
         let mut body = chat_body(false);
         body["messages"][0]["content"] = "one two three".into();
         assert_eq!(caller.post(CHAT, &body).await.status, 200);
+        assert_eq!(stack.caller("pair").post(CHAT, &body).await.status, 200);
         let fault = json!({"target": "upstream", "path": CHAT, "cut_after_bytes": 900});
         stack.sim.add_fault(fault).await;
         assert!(
             caller.try_post(CHAT, &chat_body(true)).await.is_err(),
             "cut off"
         );
-        let found = recorded(&stack.refresher, 2).await;
-        let output = found[0]["usage"]["output"].as_u64().expect("a count");
+        let found = recorded(&stack.refresher, 3).await;
+        let used = |record: &Value| {
+            let output = record["usage"]["output"].as_u64().expect("a count");
+            let total = 3 + output;
+            format!("input=3 cached=0 output={output} reasoning=0 total={total} answer=whole")
+        };
         let log = stack.folder.join("envoy.log");
         // Envoy writes its log every 10 seconds.
         eventually("the access log", Duration::from_secs(40), async || {
             let log = std::fs::read_to_string(&log).expect("the log");
-            let lines = log
+            let mut lines: Vec<Value> = log
                 .lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let usage: Vec<_> = lines
-                .map(|line| line["usage"].as_str().unwrap_or_default().to_owned())
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .filter(|line: &Value| line["usage"].is_string())
                 .collect();
-            let total = 3 + output;
-            let whole = format!(
-                "attempts=1 input=3 cached=0 output={output} reasoning=0 total={total} answer=whole"
-            );
-            let cut = usage
-                .iter()
-                .any(|usage| usage.starts_with("attempts=1 ") && usage.ends_with("answer=cut"));
-            holds(usage.contains(&whole) && cut, || format!("{usage:?}"))
+            // Each worker writes its own.
+            lines.sort_by_key(|line| line["time"].to_string());
+            let [whole, second, cut] = lines.as_slice() else {
+                return Err(format!("{lines:?}"));
+            };
+            for (line, record, pool, attempts, tried) in [
+                (whole, &found[0], "openai", 1, None),
+                (second, &found[1], "pair", 2, Some("acc_first:1")),
+                (cut, &found[2], "openai", 1, None),
+            ] {
+                let passage = line["latchkey"].as_str().expect("what was decided");
+                let said: HashMap<_, _> = passage
+                    .split(' ')
+                    .filter_map(|pair| pair.split_once('='))
+                    .collect();
+                let key = format!("key_{pool}");
+                for (name, expected) in [
+                    ("account", Some(OPENAI)),
+                    ("pool", Some(pool)),
+                    ("key", Some(key.as_str())),
+                    ("model", Some("gpt-5.6")),
+                    ("tried", tried),
+                    ("id", record["id"].as_str()),
+                ] {
+                    assert_eq!(said.get(name).copied(), expected, "{name} of {line}");
+                }
+                assert_eq!(record["account"], OPENAI, "{record}");
+                assert_eq!(record["attempts"], attempts, "{record}");
+                let usage = line["usage"].as_str().expect("what it used");
+                let rest = usage.strip_prefix(&format!("attempts={attempts} "));
+                let rest = rest.unwrap_or_else(|| panic!("{line}"));
+                if line == cut {
+                    assert!(rest.ends_with(" answer=cut"), "{line}");
+                } else {
+                    assert_eq!(rest, used(record), "{line}");
+                }
+                for (name, expected) in [
+                    ("cluster", json!(format!("latchkey-{OPENAI}"))),
+                    ("status", json!(200)),
+                    ("path", json!(CHAT)),
+                    ("refused", Value::Null),
+                ] {
+                    assert_eq!(line[name], expected, "{name} of {line}");
+                }
+            }
+            for secret in ["sk-", "lk_", "one two three"] {
+                assert!(!log.contains(secret), "{secret} in {log}");
+            }
+            Ok(())
         })
         .await;
     });
