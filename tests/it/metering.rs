@@ -442,7 +442,7 @@ fn requests_that_are_refused_alike_are_few_records() {
         stack.reaches(revision).await;
         let caller = Caller::new(stack.envoy.port, &client_key("limited"));
         assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 200);
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         for _ in 0..200 {
             assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 429);
         }
@@ -731,12 +731,12 @@ fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
         let caller = stack.caller("load").await;
         let load = Load::start(caller, CHAT, chat_body(true), 20);
         for pause in [900, 1_010, 1_120, 1_230] {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            sleep(Duration::from_millis(pause)).await;
             stack.refresher.kill().await;
             stack.refresher.serve().await;
         }
         stack.refresher.kill().await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(60)).await;
         stack.refresher.serve().await;
         let outcomes = load.stop().await;
         let sent = outcomes.len() as u64;
@@ -763,7 +763,7 @@ fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
             },
         )
         .await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(2)).await;
         assert_eq!(used(&stack.refresher).await, expected, "and none twice");
         assert_eq!(stack.envoy.stat("latchkey.records_dropped").await, 0);
 
