@@ -86,6 +86,8 @@ class Demo:
 
     def start(self, name, command, **options):
         log = open(self.folder / f"{name}.log", "wb")
+        # They end with this process, also where it is killed.
+        command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,

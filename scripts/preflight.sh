@@ -23,16 +23,16 @@ elif ! python3 -m pip --version >/dev/null 2>&1; then
     lacks "Python 3 has no pip; on Debian and Ubuntu run 'apt-get install python3-pip'"
 fi
 command -v cc >/dev/null || lacks "no C compiler; on Debian and Ubuntu run 'apt-get install build-essential'"
-command -v flock >/dev/null || lacks "no flock; on Debian and Ubuntu run 'apt-get install util-linux'"
+for tool in flock setpriv; do
+    command -v "$tool" >/dev/null || lacks "no $tool; on Debian and Ubuntu run 'apt-get install util-linux'"
+done
 for work in "$@"; do
     case $work in
         tests)
             # The README's lines are run as they stand there.
             command -v curl >/dev/null || lacks "no curl, which tests run; on Debian and Ubuntu run 'apt-get install curl'"
-            for tool in setpriv prlimit; do
-                command -v "$tool" >/dev/null \
-                    || lacks "no $tool, which tests run; on Debian and Ubuntu run 'apt-get install util-linux'"
-            done ;;
+            command -v prlimit >/dev/null \
+                || lacks "no prlimit, which tests run; on Debian and Ubuntu run 'apt-get install util-linux'" ;;
         fuzz)
             command -v c++ >/dev/null || lacks "no C++ compiler, for libFuzzer; on Debian and Ubuntu run 'apt-get install g++'" ;;
         *) echo "usage: preflight.sh [tests] [fuzz]" >&2; exit 2 ;;

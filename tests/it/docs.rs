@@ -226,23 +226,6 @@ async fn check_make(block: &str, at: &str) {
     assert!(done.status.success(), "{done:?}: {at}");
 }
 
-#[test]
-fn the_demo_shows_all_it_promises() {
-    run(async {
-        let _permit = stack::permit().await;
-        let mut demo = Program::command(&source_root().join("scripts/demo.sh"));
-        demo.current_dir(source_root())
-            .env("ONCE", "1")
-            .env("PORT", free_port().to_string())
-            .stdin(Stdio::null());
-        let done = tokio::time::timeout(2 * LIMIT, demo.output()).await;
-        let done = done.expect("the demo ends").expect("it runs");
-        let shown = String::from_utf8_lossy(&done.stdout);
-        assert!(done.status.success(), "{shown}{done:?}");
-        assert!(shown.contains("All of it happened."), "{shown}");
-    });
-}
-
 /// The machine of somebody who follows the page.
 struct Reader {
     sim: Sim,
@@ -266,7 +249,7 @@ impl Reader {
         // Other tests' refreshers may wait for logins at the platform's own ports.
         sim.redirect_to(0).await;
         let reader = Self {
-            port: free_port(),
+            port: stack::closed_port(),
             environment: Vec::new(),
             daemons: Vec::new(),
             sim,
@@ -582,10 +565,4 @@ fn private_folder(path: &Path) {
 fn executable(path: &Path, text: &str) {
     fs::write(path, text).expect("written");
     fs::set_permissions(path, Permissions::from_mode(0o755)).expect("executable");
-}
-
-/// A port that nobody listens on. Somebody may take it before it is used; the next run has another.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }

@@ -43,8 +43,11 @@ mod config;
 /// One test for each bug that was found and is to stay away.
 mod regression;
 
-/// The README's commands and configurations, and the demo.
+/// The README's commands and configurations.
 mod docs;
+
+/// The demo.
+mod demo;
 
 /// Where no secret may be.
 mod canary;

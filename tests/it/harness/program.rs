@@ -68,11 +68,21 @@ impl Program {
 
     /// Asks it to end, and waits until it has.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ends().await
+    }
+
+    /// Ctrl-C, and waits until it has ended.
+    pub async fn interrupt(&mut self) -> ExitStatus {
+        self.signal(Signal::INT);
+        self.ends().await
+    }
+
+    fn signal(&self, signal: Signal) {
         if let Some(pid) = self.child.id() {
             let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
-            kill_process(pid, Signal::TERM).expect("signalled");
+            kill_process(pid, signal).expect("signalled");
         }
-        self.child.wait().await.expect("waited for")
     }
 
     /// Panics with its log if it ended by itself.
