@@ -419,11 +419,11 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_out_says_who_and_why() {
-        use crate::{header::HeaderText, verdict::Reason};
+        use crate::{gate::select::Back, header::HeaderText, verdict::Reason};
         let out = |name: &str| Out {
             name: HeaderText::try_from(name).unwrap(),
             reason: Reason::rate_limited(),
-            until: Some(9_000),
+            back: Back::At(9_000),
         };
         let mut all = AllOut {
             pool: Id::try_from("default").unwrap(),

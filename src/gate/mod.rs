@@ -17,7 +17,7 @@ pub use self::head::{ACCOUNT_HEADER, POOL_HEADER, split_target};
 use self::{
     head::{Head, stripped},
     peek::{Facts, Wanted},
-    select::{InFlight, Lacks, Need, Out, Pick, Table},
+    select::{Back, InFlight, Lacks, Need, Out, Pick, Table},
 };
 pub use crate::dialect::refusal::{AllOut, Refusal, Reply};
 use crate::{
@@ -204,7 +204,7 @@ impl Gate {
             return Err(Refusal::Upgrade);
         }
         if models::MODEL_PATHS.contains(&head.path) {
-            return models_reply(head, view, &subject).map(Err);
+            return models_reply(head, view, &subject, knowledge.now).map(Err);
         }
         let table = self.tables.get(view, subject.pool, head.path)?;
         if request.passed.is_some() {
@@ -280,7 +280,7 @@ impl Gate {
             }
             // A refresh is under way: the time at which it brings the account back is not known.
             Pick::AllOut(out)
-                if knowledge.may_wait && out.iter().any(|out| out.until.is_none()) =>
+                if knowledge.may_wait && out.iter().any(|out| out.back == Back::WithCredential) =>
             {
                 return Ok(Decision::Wait);
             }
@@ -445,7 +445,12 @@ impl<'a> Subject<'a> {
     }
 }
 
-fn models_reply(head: &Head<'_>, view: &View, subject: &Subject<'_>) -> Result<Reply, Refusal> {
+fn models_reply(
+    head: &Head<'_>,
+    view: &View,
+    subject: &Subject<'_>,
+    now: u64,
+) -> Result<Reply, Refusal> {
     if head.method != b"GET" {
         return Err(Refusal::Method);
     }
@@ -454,13 +459,17 @@ fn models_reply(head: &Head<'_>, view: &View, subject: &Subject<'_>) -> Result<R
     Ok(Reply {
         status: 200,
         headers: vec![("content-type", "application/json".to_owned())],
-        body: shape.body(view, pool, subject.allowed),
+        body: shape.body(view, pool, subject.allowed, now),
     })
 }
 
 /// The refusal for a pool whose candidates are all out.
 fn all_out(pool: &Id, out: Vec<Out>, now: u64) -> Refusal {
-    let first = out.iter().filter_map(|out| out.until).min();
+    let times = out.iter().filter_map(|out| match out.back {
+        Back::At(until) => Some(until),
+        Back::WithCredential | Back::Never => None,
+    });
+    let first = times.min();
     let seconds = |until: u64| until.saturating_sub(now).div_ceil(1_000).max(1);
     Refusal::AllOut(AllOut {
         pool: pool.clone(),

@@ -36,9 +36,9 @@ impl Shape {
         }
     }
 
-    /// The body for the models that `pool` serves, by name, as far as they are `allowed`.
-    pub fn body(self, view: &View, pool: &Pool, allowed: Option<&Models>) -> String {
-        let mut models = models(view, pool);
+    /// The body for the models that `pool` serves at `now`, by name, as far as they are `allowed`.
+    pub fn body(self, view: &View, pool: &Pool, allowed: Option<&Models>, now: u64) -> String {
+        let mut models = models(view, pool, now);
         models.retain(|model, _| allowed.is_none_or(|allowed| allowed.contain(Some(model))));
         let body = match self {
             Self::Codex => json!({"models": []}),
@@ -61,13 +61,14 @@ impl Shape {
 }
 
 /// Each model and its owner: those of the accounts' platforms that the accounts serve, and those
-/// that an operator named for an account.
-fn models<'a>(view: &'a View, pool: &Pool) -> BTreeMap<&'a str, &'a str> {
+/// that an operator named for an account. An account past its end serves none.
+fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a str> {
     let mut models = BTreeMap::new();
     let accounts = pool
         .members
         .iter()
-        .filter_map(|member| view.account(member.account.as_str()));
+        .filter_map(|member| view.account(member.account.as_str()))
+        .filter(|account| !account.has_ended(now));
     let mut seen = Vec::new();
     for account in accounts {
         let same = (&account.platform, &account.models);
@@ -98,6 +99,7 @@ mod tests {
         let list = |patterns: &str| -> Models { serde_json::from_str(patterns).unwrap() };
         let mut account = fixture::account("acc_1", "codex");
         account.models = list(r#"["gpt-7","nothing*"]"#);
+        account.ends_at = Some(10);
         let view = View::of(&[
             Record::Platform(fixture::platform("codex")),
             Record::Platform(fixture::platform("anthropic")),
@@ -105,16 +107,17 @@ mod tests {
             Record::Account(fixture::account("acc_2", "anthropic")),
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
-        let ids = |allowed: Option<&Models>| -> Vec<String> {
-            let body: Value =
-                serde_json::from_str(&Shape::OpenAi.body(&view, &pool, allowed)).unwrap();
+        let ids = |now, allowed: Option<&Models>| -> Vec<String> {
+            let body = Shape::OpenAi.body(&view, &pool, allowed, now);
+            let body: Value = serde_json::from_str(&body).unwrap();
             let data = body["data"].as_array().unwrap().iter();
             data.map(|model| model["id"].as_str().unwrap().to_owned())
                 .collect()
         };
-        assert_eq!(ids(None), ["claude-opus-5-5", "gpt-7"]);
-        assert_eq!(ids(Some(&list(r#"["gpt*"]"#))), ["gpt-7"]);
-        assert!(ids(Some(&list(r#"["o3"]"#))).is_empty());
+        assert_eq!(ids(9, None), ["claude-opus-5-5", "gpt-7"]);
+        assert_eq!(ids(9, Some(&list(r#"["gpt*"]"#))), ["gpt-7"]);
+        assert!(ids(9, Some(&list(r#"["o3"]"#))).is_empty());
+        assert_eq!(ids(10, None), ["claude-opus-5-5"], "an account has ended");
     }
 
     #[test]
@@ -127,7 +130,7 @@ mod tests {
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
         let body = |shape: Shape| -> Value {
-            serde_json::from_str(&shape.body(&view, &pool, None)).unwrap()
+            serde_json::from_str(&shape.body(&view, &pool, None, 0)).unwrap()
         };
         let openai = body(Shape::OpenAi);
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");

@@ -321,6 +321,51 @@ fn a_request_waits_for_a_refresh_while_it_may() {
     assert!(reply.body.contains("credential_expired"), "{}", reply.body);
 }
 
+#[test]
+fn nobody_waits_for_an_account_that_has_ended() {
+    use crate::verdict::Verdict;
+    let mut records = records();
+    for record in &mut records {
+        if let Record::Account(account) = record {
+            account.ends_at = Some(match account.id.as_str() {
+                "acc_1" => 5,
+                _ => 7,
+            });
+        }
+    }
+    let view = View::of(&records);
+    let mut board = Board::new();
+    for id in ["acc_1", "acc_2"] {
+        let account = fixture::account(id, "codex");
+        board.post(&account, &Verdict::CredentialExpired, 0);
+    }
+    let at = |now| {
+        let knowledge = Knowledge {
+            board: &board,
+            now,
+            may_wait: true,
+            ..knowing(Some(&view))
+        };
+        let headers = request(&[("x-api-key", KEY)]);
+        Gate::default().decide_at_once(&headers, None, &knowledge)
+    };
+    let decision = at(6);
+    assert!(
+        matches!(decision, Decision::Wait),
+        "for the other one: {decision:?}"
+    );
+    let Decision::Reply(reply) = at(7) else {
+        panic!("it waits");
+    };
+    assert_eq!(
+        (reply.status, reply.code().unwrap().as_str()),
+        (503, "latchkey_all_out")
+    );
+    for named in ["acc_1 (ended)", "acc_2 (ended)"] {
+        assert!(reply.body.contains(named), "{}", reply.body);
+    }
+}
+
 proptest! {
     #[test]
     fn no_request_panics_and_no_credential_stays(

@@ -34,12 +34,25 @@ pub struct Account {
     /// When the credential ends, in Unix milliseconds; none for one that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
+    /// When the account itself ends, whatever its credential, in Unix milliseconds; none for one
+    /// that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<u64>,
     /// The models that it serves.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
     /// What it may use.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+}
+
+// === impl Account ===
+
+impl Account {
+    /// Whether it is past its end at `now`, in Unix milliseconds.
+    pub fn has_ended(&self, now: u64) -> bool {
+        self.ends_at.is_some_and(|end| now >= end)
+    }
 }
 
 fn serialize_secret<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {

@@ -221,6 +221,10 @@ mod tests {
         let records = [
             Record::Platform(fixture::platform("codex")),
             Record::Account(fixture::account("acc_1", "codex")),
+            Record::Account(Account {
+                ends_at: Some(1),
+                ..fixture::account("acc_2", "codex")
+            }),
             Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"])),
             Record::Key(fixture::client_key("key_1", b"lk_x", "default")),
             Record::Removed(Removed {

@@ -8,12 +8,12 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::limit_flags::LimitFlags;
+use super::limit_flags::TermFlags;
 use super::output::{print, print_json, table};
 use super::{Context, Error, secret_prompt, status};
 use crate::credential::{Credential, CredentialKind};
 use crate::oauth::revoke::{Revoked, revoke};
-use crate::refresh::clock::{Clock, SystemClock};
+use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::login_command;
 use crate::store::{self, NewAccount, Saved, Status};
 
@@ -29,7 +29,7 @@ pub enum Command {
     Add(Add),
     /// Show the accounts
     List(status::Json),
-    /// Change which models an account serves, and its limits
+    /// Change which models an account serves, its limits and its end
     Set(Set),
     /// Let an account serve requests again that was disabled or is dead
     Enable(Name),
@@ -62,18 +62,20 @@ pub struct Add {
     /// Put the new key in place of the one that an account of this name has
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    terms: TermFlags,
 }
 
 /// What is to be another about an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "rpm", "tpm", "tokens_per_day", "time_zone", "streams"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
     account: String,
     #[command(flatten)]
     models: super::ModelList,
     #[command(flatten)]
-    limits: LimitFlags,
+    terms: TermFlags,
 }
 
 impl Command {
@@ -85,14 +87,14 @@ impl Command {
         let store = &context.store;
         let now = SystemClock.now();
         match self {
-            Command::Add(add) => add.run(context).await?,
+            Command::Add(add) => add.run(context, now).await?,
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
                 let account = set.account;
                 let models = set.models.given()?;
-                let limits = set.limits.changes();
+                let terms = set.terms.terms(now)?;
                 store
-                    .set_account(&account, models.as_ref(), &limits, now)
+                    .set_account(&account, models.as_ref(), &terms, now)
                     .await?;
                 print(&format!("{account}: changed\n"))?;
             }
@@ -139,7 +141,7 @@ impl Command {
 }
 
 impl Add {
-    async fn run(self, context: &Context) -> Result<(), Error> {
+    async fn run(self, context: &Context, now: UnixMillis) -> Result<(), Error> {
         let profile = context.catalog.profile(&self.platform)?;
         if !profile.credentials.contains(&CredentialKind::ApiKey) {
             return Err(format!(
@@ -150,6 +152,7 @@ impl Add {
             .into());
         }
         context.catalog.usable(&self.platform)?;
+        let terms = self.terms.terms(now)?;
         let new = NewAccount {
             name: &self.name,
             platform: &profile.id,
@@ -159,7 +162,7 @@ impl Add {
         };
         let saved = context
             .store
-            .save_account(new, self.replace, SystemClock.now())
+            .save_account_on(new, &terms, self.replace, SystemClock.now())
             .await;
         let saved = match saved {
             Err(error @ store::Error::NameTaken { .. }) if !self.replace => {

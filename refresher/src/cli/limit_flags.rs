@@ -16,7 +16,7 @@ use super::{Context, Error, daemon};
 use crate::limits::Sums;
 use crate::limits::day::Zone;
 use crate::refresh::clock::UnixMillis;
-use crate::store::{KeyTerms, LimitChanges, LimitSettings};
+use crate::store::{LimitChanges, LimitSettings, Terms};
 
 /// The largest limit: far above what a platform could deliver, and exact in every JSON reader.
 const MAX_LIMIT: u64 = 1_000_000_000_000_000;
@@ -26,7 +26,7 @@ type Setting<T> = Option<T>;
 
 /// Limits to be set.
 #[derive(Debug, Clone, Args)]
-pub struct LimitFlags {
+struct LimitFlags {
     /// Requests a minute of the clock, or none
     #[arg(long, value_name = "N|none", value_parser = small)]
     rpm: Option<Setting<NonZeroU32>>,
@@ -44,12 +44,12 @@ pub struct LimitFlags {
     streams: Option<Setting<NonZeroU32>>,
 }
 
-/// The terms of a client key to be set.
+/// The terms of an account or a client key to be set: its limits and its end.
 #[derive(Debug, Clone, Args)]
 pub struct TermFlags {
     #[command(flatten)]
     limits: LimitFlags,
-    /// When the key ends: in a time such as 30d or 12h, at the start of a day (2027-01-31, UTC), at a moment
+    /// When it ends: in a time such as 30d or 12h, at the start of a day (2027-01-31, UTC), at a moment
     /// (2027-01-31T12:00:00Z), or none
     #[arg(long, value_name = "TIME|none")]
     expires: Option<String>,
@@ -83,7 +83,7 @@ fn zone(text: &str) -> Result<Setting<String>, String> {
     Ok(Some(Zone::parse(text)?.name().to_owned()))
 }
 
-/// When a key ends, from what `--expires` says at `now`.
+/// When an account or a key ends, from what `--expires` says at `now`.
 fn end(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, String> {
     let expected = "expected --expires as a time from now (30d, 12h), a day (2027-01-31), a moment (2027-01-31T12:00:00Z) or none";
     if text == "none" {
@@ -108,13 +108,13 @@ fn end(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, String> {
 
 impl LimitFlags {
     /// What they change.
-    pub fn changes(self) -> LimitChanges {
+    fn changes(&self) -> LimitChanges {
         LimitChanges {
             requests_per_minute: self.rpm,
             tokens_per_minute: self.tpm,
             tokens_per_day: self.tokens_per_day,
             concurrent_streams: self.streams,
-            time_zone: self.time_zone,
+            time_zone: self.time_zone.clone(),
         }
     }
 }
@@ -124,11 +124,12 @@ impl TermFlags {
     ///
     /// # Errors
     /// If the end is none that is known, or past.
-    pub fn terms(self, now: UnixMillis) -> Result<KeyTerms, String> {
-        let expires_at = self.expires.map(|text| end(&text, now)).transpose()?;
-        Ok(KeyTerms {
+    pub fn terms(&self, now: UnixMillis) -> Result<Terms, String> {
+        let ends_at = self.expires.as_deref().map(|text| end(text, now));
+        let ends_at = ends_at.transpose()?;
+        Ok(Terms {
             limits: self.limits.changes(),
-            expires_at,
+            ends_at,
         })
     }
 }

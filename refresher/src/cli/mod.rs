@@ -264,4 +264,25 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn accounts_and_keys_take_the_same_terms() {
+        let parses = |line: &str| {
+            let words = ["refresher"].into_iter().chain(line.split(' '));
+            Cli::try_parse_from(words).is_ok()
+        };
+        for command in [
+            "accounts add one --platform openai",
+            "accounts set one",
+            "keys create one",
+            "keys set one",
+        ] {
+            for terms in ["--expires 30d", "--expires none", "--rpm 60 --streams none"] {
+                let line = format!("{command} {terms}");
+                assert!(parses(&line), "{line}");
+            }
+            assert!(!parses(&format!("{command} --expires")), "{command}");
+        }
+        assert!(!parses("accounts set one"), "nothing to change");
+    }
 }

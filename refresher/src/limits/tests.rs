@@ -3,7 +3,7 @@ use latchkey::id::Id;
 use super::*;
 use crate::refresh::clock::UnixMillis;
 use crate::state::StateDir;
-use crate::store::{DEFAULT_POOL, KeyChange, KeyTerms, LimitChanges};
+use crate::store::{DEFAULT_POOL, KeyChange, LimitChanges, Terms};
 
 /// 2026-09-21T14:13:20Z
 const NOW: u64 = 1_790_000_000_000;
@@ -15,7 +15,7 @@ struct Fixture {
     key: Subject,
 }
 
-fn change(terms: KeyTerms) -> KeyChange {
+fn change(terms: Terms) -> KeyChange {
     KeyChange {
         terms,
         ..KeyChange::default()
@@ -29,13 +29,13 @@ async fn fixture() -> Fixture {
     let store = Store::open(&state, crate::key_source::fixed(1))
         .await
         .unwrap();
-    let terms = change(KeyTerms {
+    let terms = change(Terms {
         limits: LimitChanges {
             tokens_per_day: Some(std::num::NonZeroU64::new(1_000)),
             time_zone: Some(Some("Europe/Berlin".to_owned())),
             ..LimitChanges::default()
         },
-        expires_at: None,
+        ends_at: None,
     });
     let new = store
         .create_client_key("limited", DEFAULT_POOL, &terms, UnixMillis(0))
@@ -168,9 +168,9 @@ async fn who_has_no_limits_and_what_is_malformed_is_not_counted() {
         tokens_per_day: Some(None),
         ..LimitChanges::default()
     };
-    let terms = change(KeyTerms {
+    let terms = change(Terms {
         limits: off,
-        expires_at: None,
+        ends_at: None,
     });
     store.set_client_key("limited", &terms).await.unwrap();
     assert_eq!(
@@ -219,9 +219,9 @@ async fn another_zone_forgets_nothing() {
         time_zone: Some(None),
         ..LimitChanges::default()
     };
-    let terms = change(KeyTerms {
+    let terms = change(Terms {
         limits: zone,
-        expires_at: None,
+        ends_at: None,
     });
     store.set_client_key("limited", &terms).await.unwrap();
     let said = take(&mut sums, &told(2, &key, 0, 0, 0), NOW + 1).await;

@@ -13,7 +13,7 @@ use crate::credential::OAuthTokens;
 use crate::id::AccountId;
 
 /// What the scheduler looks at: an account with a refreshable OAuth credential that is not `needs_login`. Disabled
-/// accounts and those that are cooling down are among them.
+/// accounts, those past their end and those that are cooling down are among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which account.

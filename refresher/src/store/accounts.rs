@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use latchkey::header::HeaderText;
+use latchkey::limit::SubjectKind;
 use latchkey::snapshot::Models;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
-use super::limits::{LIMIT_COLUMNS, LimitChanges, LimitSettings, settings};
+use super::limits::{LIMIT_COLUMNS, LimitSettings, Terms, settings};
 use super::snapshot::models_from_json;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt, signed, unsigned};
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
@@ -89,6 +90,8 @@ pub struct Account {
     pub models: Models,
     /// What it may use.
     pub limits: LimitSettings,
+    /// When it ends, whatever its credential.
+    pub ends_at: Option<UnixMillis>,
     /// The revision of its last change.
     pub revision: u64,
 }
@@ -112,6 +115,7 @@ impl Account {
             retry_at: None,
             models: Models::default(),
             limits: LimitSettings::default(),
+            ends_at: None,
             revision: 1,
         }
     }
@@ -147,17 +151,32 @@ fn columns() -> String {
 }
 
 const COLUMNS: &str = "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, \
-                       failures, retry_at, models, revision";
+                       failures, retry_at, models, ends_at, revision";
 
 impl Store {
     /// Saves an account and lets it join the default pool. `renew` says whether an account of the same name and
-    /// platform takes the new credential; else the name must be free.
+    /// platform takes the new credential, and keeps its terms; else the name must be free.
     ///
     /// # Errors
     /// If the name is taken, or something in it cannot go into a header.
     pub async fn save_account(
         &self,
         new: NewAccount<'_>,
+        renew: bool,
+        now: UnixMillis,
+    ) -> Result<Saved> {
+        self.save_account_on(new, &Terms::default(), renew, now)
+            .await
+    }
+
+    /// [`Store::save_account`] on these terms.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn save_account_on(
+        &self,
+        new: NewAccount<'_>,
+        terms: &Terms,
         renew: bool,
         now: UnixMillis,
     ) -> Result<Saved> {
@@ -176,6 +195,10 @@ impl Store {
             }
             None => Saved::Added(add_account(&mut change, &new, now).await?),
         };
+        let (Saved::Added(id) | Saved::Renewed(id)) = &saved;
+        change
+            .set_terms(SubjectKind::Account, id.as_str(), terms)
+            .await?;
         change.commit().await?;
         Ok(saved)
     }
@@ -291,7 +314,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Changes which models an account serves, an empty list for all, and its limits.
+    /// Changes which models an account serves, an empty list for all, and its terms.
     ///
     /// # Errors
     /// If there is no such account.
@@ -299,13 +322,13 @@ impl Store {
         &self,
         name: &str,
         models: Option<&Models>,
-        limits: &LimitChanges,
+        terms: &Terms,
         now: UnixMillis,
     ) -> Result<()> {
         let mut change = self.change().await?;
         let account = known(change.sql(), name).await?;
         change
-            .set_limits("accounts", account.id.as_str(), limits)
+            .set_terms(SubjectKind::Account, account.id.as_str(), terms)
             .await?;
         let revision = change.next_revision().await?;
         sqlx::query(
@@ -530,6 +553,7 @@ fn account(row: &SqliteRow) -> Result<Account> {
         retry_at: row.try_get::<Option<i64>, _>("retry_at")?.map(UnixMillis),
         models: models_from_json("accounts.models", row.try_get("models")?)?,
         limits: settings(row)?,
+        ends_at: row.try_get::<Option<i64>, _>("ends_at")?.map(UnixMillis),
         revision: unsigned("accounts.revision", row.try_get("revision")?)?,
     })
 }

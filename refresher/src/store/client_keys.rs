@@ -1,12 +1,13 @@
 //! Client keys: made, listed, revoked. A key itself is shown once and never stored; its SHA-256 is.
 
+use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::accounts::{check_name, models_to_json};
-use super::limits::{KeyTerms, LIMIT_COLUMNS, LimitSettings, settings};
+use super::limits::{LIMIT_COLUMNS, LimitSettings, Terms, settings};
 use super::snapshot::models_from_json;
 use super::{Change, Error, Result, Store, corrupt, pools};
 use crate::id::{ClientKeyId, random_base32};
@@ -60,7 +61,7 @@ pub struct KeyChange {
     /// Lets its caller choose these pools as well.
     pub may_choose_pools: Vec<String>,
     /// Its limits and its end.
-    pub terms: KeyTerms,
+    pub terms: Terms,
 }
 
 /// A client key just made.
@@ -175,7 +176,7 @@ impl Store {
 impl Change<'_> {
     /// Changes a key whose revision has moved already.
     async fn set_client_key(&mut self, id: &str, wanted: &KeyChange) -> Result<()> {
-        self.set_terms(id, &wanted.terms).await?;
+        self.set_terms(SubjectKind::Key, id, &wanted.terms).await?;
         if let Some(pool) = &wanted.pool {
             pools::known(self.sql(), pool).await?;
         }

@@ -1,4 +1,4 @@
-//! Limits of accounts and client keys, and what was used of their days.
+//! Limits and ends of accounts and client keys, and what was used of their days.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -38,13 +38,13 @@ pub struct LimitChanges {
     pub time_zone: Option<Option<String>>,
 }
 
-/// What is to be changed about a client key, or said about a new one.
+/// What is to be changed about the terms of an account or a client key, or said about a new one's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyTerms {
+pub struct Terms {
     /// Its limits.
     pub limits: LimitChanges,
     /// When it ends; `Some(None)` for never, `None` for as it is.
-    pub expires_at: Option<Option<UnixMillis>>,
+    pub ends_at: Option<Option<UnixMillis>>,
 }
 
 /// What one Envoy process has used of one subject's day.
@@ -104,7 +104,7 @@ pub(super) fn settings(row: &SqliteRow) -> Result<LimitSettings> {
 
 impl Change<'_> {
     /// Changes the limits of a record of `table`, without giving it a revision.
-    pub(super) async fn set_limits(
+    async fn set_limits(
         &mut self,
         table: &'static str,
         id: &str,
@@ -134,12 +134,24 @@ impl Change<'_> {
 }
 
 impl Change<'_> {
-    /// Changes the terms of a client key, without giving it a revision.
-    pub(super) async fn set_terms(&mut self, id: &str, terms: &KeyTerms) -> Result<()> {
-        self.set_limits("client_keys", id, &terms.limits).await?;
-        if let Some(expires_at) = terms.expires_at {
-            sqlx::query("UPDATE client_keys SET expires_at = ? WHERE id = ?")
-                .bind(expires_at.map(|time| time.0))
+    /// Changes the terms of an account or a client key, without giving it a revision.
+    pub(super) async fn set_terms(
+        &mut self,
+        kind: SubjectKind,
+        id: &str,
+        terms: &Terms,
+    ) -> Result<()> {
+        let (table, end) = match kind {
+            SubjectKind::Account => ("accounts", "UPDATE accounts SET ends_at = ? WHERE id = ?"),
+            SubjectKind::Key => (
+                "client_keys",
+                "UPDATE client_keys SET expires_at = ? WHERE id = ?",
+            ),
+        };
+        self.set_limits(table, id, &terms.limits).await?;
+        if let Some(ends_at) = terms.ends_at {
+            sqlx::query(end)
+                .bind(ends_at.map(|time| time.0))
                 .bind(id)
                 .execute(self.sql())
                 .await?;

@@ -35,7 +35,7 @@ pub use self::error::{Error, Result};
 pub use self::health::{Health, Noticed};
 pub use self::high_water::UNMARKED;
 use self::keys::Keys;
-pub use self::limits::{DayCount, KeyTerms, LimitChanges, LimitSettings};
+pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};
 use self::new_tokens::NewTokens;
 pub use self::pools::{Member as PoolMember, Pool};
 pub use self::requests::{BatchId, By, Sums, Taken};

@@ -213,7 +213,7 @@ impl Store {
         id: String,
     ) -> Result<Record> {
         let sql = format!(
-            "SELECT name, platform, vars, generation, credential, expires_at, models, authority, record, {LIMIT_COLUMNS} \
+            "SELECT name, platform, vars, generation, credential, expires_at, ends_at, models, authority, record, {LIMIT_COLUMNS} \
              FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'"
         );
         let row = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -235,7 +235,10 @@ impl Store {
             HeaderText::try_from(text)
                 .map_err(|_| corrupt(column, "characters that no header may have"))
         };
-        let expires_at: Option<i64> = row.try_get("expires_at")?;
+        let time = |column: &'static str, name: &'static str| -> Result<Option<u64>> {
+            let time: Option<i64> = row.try_get(column)?;
+            time.map(|time| unsigned(name, time)).transpose()
+        };
         let record = platform_from_line(row.try_get("record")?)?;
         let mut vars: BTreeMap<String, HeaderText> = vars_from_json(row.try_get("vars")?)?;
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
@@ -249,9 +252,8 @@ impl Store {
             credential: Secret::new(credential.on_the_wire().expose_secret()),
             vars,
             generation,
-            expires_at: expires_at
-                .map(|time| unsigned("accounts.expires_at", time))
-                .transpose()?,
+            expires_at: time("expires_at", "accounts.expires_at")?,
+            ends_at: time("ends_at", "accounts.ends_at")?,
             models: models_from_json("accounts.models", row.try_get("models")?)?,
             limits: settings(&row)?.limits,
         }))

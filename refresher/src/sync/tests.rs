@@ -11,7 +11,7 @@ use super::*;
 use crate::listen;
 use crate::refresh::clock::UnixMillis;
 use crate::state::StateDir;
-use crate::store::{By, DEFAULT_POOL, KeyChange, KeyTerms, LimitChanges};
+use crate::store::{By, DEFAULT_POOL, KeyChange, LimitChanges, Terms};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -231,12 +231,12 @@ async fn the_largest_numbers_are_taken_and_summed_up() {
     let server = start().await;
     let most = u64::MAX;
     let terms = KeyChange {
-        terms: KeyTerms {
+        terms: Terms {
             limits: LimitChanges {
                 tokens_per_day: Some(std::num::NonZeroU64::new(most)),
                 ..LimitChanges::default()
             },
-            expires_at: None,
+            ends_at: None,
         },
         ..KeyChange::default()
     };

@@ -23,8 +23,9 @@ pub struct Candidate {
     pub(super) requires: Box<[Requirement]>,
     /// How far it is behind its share of turns, where weights differ.
     pub(super) credit: i64,
-    /// The account's own, here so that a pick among many stays within one stretch of memory.
-    pub(super) expires_at: Option<u64>,
+    /// Its own end or its credential's, whichever comes first; here so that a pick among many stays
+    /// within one stretch of memory.
+    pub(super) usable_until: Option<u64>,
     /// Whether it serves every model; the list is looked at for the others alone.
     serves_all: bool,
 }
@@ -36,8 +37,19 @@ pub struct Out {
     pub name: HeaderText,
     /// Why.
     pub reason: Reason,
-    /// When it is back, in Unix milliseconds; none where only a new credential brings it back.
-    pub until: Option<u64>,
+    /// When it is back.
+    pub back: Back,
+}
+
+/// When an account is back that may not be used now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// At this time, in Unix milliseconds.
+    At(u64),
+    /// With its next credential, which may be under way.
+    WithCredential,
+    /// Not by itself: it is past the end that its operator set.
+    Never,
 }
 
 /// What platforms may ask of a request and it does not have. A request of which that is not known
@@ -91,14 +103,17 @@ impl Candidate {
             hash: hash64(&[account.id.as_str().as_bytes()]),
             requires: route.requires.as_slice().into(),
             credit: 0,
-            expires_at: account.expires_at,
+            usable_until: [account.expires_at, account.ends_at]
+                .into_iter()
+                .flatten()
+                .min(),
             serves_all: account.models.is_all(),
         })
     }
 
     /// Whether a request may be sent with it.
     pub(super) fn is_eligible(&self, need: &Need<'_>) -> bool {
-        !self.is_expired(need)
+        !self.is_over(need)
             && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
             && (need.full.is_empty() || self.full_until(need).is_none())
             && !self.was_tried(need)
@@ -124,9 +139,9 @@ impl Candidate {
         })
     }
 
-    /// Whether the credential is past its end.
-    fn is_expired(&self, need: &Need<'_>) -> bool {
-        self.expires_at.is_some_and(|end| need.now >= end)
+    /// Whether it or its credential is past its end.
+    fn is_over(&self, need: &Need<'_>) -> bool {
+        self.usable_until.is_some_and(|end| need.now >= end)
     }
 
     pub(super) fn is_half_open(&self, need: &Need<'_>) -> bool {
@@ -151,30 +166,26 @@ impl Candidate {
 
     /// Why it may not be used.
     pub(super) fn out(&self, need: &Need<'_>) -> Out {
-        let name = self.account.name.clone();
-        match self.standing(need) {
-            Standing::Out(entry) => Out {
-                name,
-                reason: entry.reason.clone(),
-                until: (!entry.awaits_credential()).then_some(entry.back_at()),
-            },
-            _ if self.is_expired(need) => Out {
-                name,
-                reason: Reason::known("expired"),
-                until: None,
-            },
+        let (reason, back) = match self.standing(need) {
+            // Whatever else is the matter with it: nothing of that brings it back.
+            _ if self.account.has_ended(need.now) => (Reason::known("ended"), Back::Never),
+            Standing::Out(entry) => {
+                let back = match entry.awaits_credential() {
+                    true => Back::WithCredential,
+                    false => Back::At(entry.back_at()),
+                };
+                (entry.reason.clone(), back)
+            }
+            _ if self.is_over(need) => (Reason::known("expired"), Back::WithCredential),
             _ => match self.full_until(need) {
-                Some(until) => Out {
-                    name,
-                    reason: Reason::known("limit"),
-                    until: Some(until),
-                },
-                None => Out {
-                    name,
-                    reason: Reason::known("tried"),
-                    until: Some(need.now),
-                },
+                Some(until) => (Reason::known("limit"), Back::At(until)),
+                None => (Reason::known("tried"), Back::At(need.now)),
             },
+        };
+        Out {
+            name: self.account.name.clone(),
+            reason,
+            back,
         }
     }
 }

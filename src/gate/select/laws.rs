@@ -19,6 +19,7 @@ struct Case {
     tier: u32,
     weight: u32,
     expired: bool,
+    ended: bool,
     tried: bool,
     out: bool,
     other_model: bool,
@@ -31,20 +32,21 @@ impl Case {
     fn is_eligible(&self) -> bool {
         let Self {
             expired,
+            ended,
             tried,
             out,
             other_model,
             other_platform,
             ..
         } = *self;
-        !(expired || tried || out || other_model || other_platform)
+        !(expired || ended || tried || out || other_model || other_platform)
     }
 }
 
 fn case() -> impl Strategy<Value = Case> {
     // Each thing that stands in the way is rare, or nobody would ever be picked.
     let rare = || prop::bool::weighted(0.15);
-    let ways = (rare(), rare(), rare(), rare(), rare());
+    let ways = (rare(), rare(), rare(), rare(), rare(), rare());
     (
         0..3_u32,
         1..4_u32,
@@ -56,13 +58,14 @@ fn case() -> impl Strategy<Value = Case> {
             |(
                 tier,
                 weight,
-                (expired, tried, out, other_model, other_platform),
+                (expired, ended, tried, out, other_model, other_platform),
                 in_flight,
                 left,
             )| Case {
                 tier,
                 weight,
                 expired,
+                ended,
                 tried,
                 out,
                 other_model,
@@ -94,6 +97,7 @@ fn table_of(cases: &[Case], policy: Policy) -> Table {
         };
         let mut account = fixture::account(id(index).as_str(), platform);
         account.expires_at = case.expired.then_some(NOW);
+        account.ends_at = Some(if case.ended { NOW } else { 2 * NOW });
         let models: Models = serde_json::from_str(r#"["other"]"#).unwrap();
         account.models = if case.other_model {
             models
@@ -203,6 +207,7 @@ proptest! {
             tier: 0,
             weight: 1,
             expired: false,
+            ended: false,
             tried: false,
             out: false,
             other_model: false,

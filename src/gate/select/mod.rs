@@ -16,7 +16,7 @@ pub mod sticky;
 use std::{ops::Range, rc::Rc};
 
 pub use self::{
-    candidate::{Candidate, Lacks, Out},
+    candidate::{Back, Candidate, Lacks, Out},
     in_flight::InFlight,
 };
 use super::peek::{SessionName, Wanted};
@@ -303,7 +303,7 @@ pub(super) mod fixture {
         pub(crate) fn expire(&mut self, id: &str, at: u64) {
             for candidate in &mut self.candidates {
                 if candidate.account.id.as_str() == id {
-                    candidate.expires_at = Some(at);
+                    candidate.usable_until = Some(at);
                 }
             }
         }
@@ -369,8 +369,46 @@ mod tests {
             panic!("an expired account was picked");
         };
         assert_eq!(out[0].reason.as_str(), "expired");
+        assert_eq!(out[0].back, Back::WithCredential);
         let mut empty = table(Policy::Sticky, 0);
         assert!(matches!(empty.pick(&need(None, 0)), Pick::None));
+    }
+
+    /// It has ended whatever else is the matter with it, as that is what brings it back no more.
+    #[test]
+    fn an_account_is_used_until_its_end() {
+        use super::fixture::need;
+        use crate::{
+            snapshot::{Record, fixture},
+            verdict::Verdict,
+        };
+        for expires_at in [None, Some(5), Some(10), Some(90)] {
+            let mut account = fixture::account("acc_1", "codex");
+            account.expires_at = expires_at;
+            account.ends_at = Some(10);
+            let pool = fixture::pool("default", Policy::Sticky, &["acc_1"]);
+            let mut board = Board::default();
+            board.post(&account, &Verdict::CredentialExpired, 0);
+            let records = [
+                Record::Platform(fixture::platform("codex")),
+                Record::Account(account),
+            ];
+            let mut table = Table::new(&View::of(&records), &pool, "/v1/responses");
+            let is_usable = expires_at != Some(5);
+            assert_eq!(table.can_serve(&need(None, 9)), is_usable);
+            assert!(!table.can_serve(&need(None, 10)));
+            for board in [&Board::default(), &board] {
+                let need = Need {
+                    board,
+                    ..need(None, 10)
+                };
+                let Pick::AllOut(out) = table.pick(&need) else {
+                    panic!("it was picked after its end");
+                };
+                assert_eq!(out[0].reason.as_str(), "ended");
+                assert_eq!(out[0].back, Back::Never);
+            }
+        }
     }
 
     #[test]
@@ -417,7 +455,7 @@ mod tests {
             panic!("one was tried twice");
         };
         assert_eq!(out.len(), 3);
-        assert!(out.iter().any(|one| one.until == Some(500)), "{out:?}");
+        assert!(out.iter().any(|one| one.back == Back::At(500)), "{out:?}");
         let again = [(second.id.clone(), 0), (third.id.clone(), 0)];
         assert!(
             matches!(at(499, &again), Pick::Account { .. }),

@@ -86,3 +86,77 @@ async fn a_login_that_was_waited_for_renews_only_what_still_waits_for_it() {
     assert!(!renew(2).await, "it is gone");
     assert_eq!(store.accounts().await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn an_end_is_set_kept_published_and_taken_off() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    publish(&store, &["codex", "openai"]).await;
+    let id = add_login(&store, "alice").await;
+    let ends = |at: Option<UnixMillis>| Terms {
+        ends_at: Some(at),
+        ..Terms::default()
+    };
+    let set = async |terms: Terms| {
+        let set = store.set_account("alice", None, &terms, NOW);
+        set.await.unwrap();
+    };
+    let end = async || {
+        let (records, _) = poll(&store, None, 0).await;
+        let published = records.into_iter().find_map(|record| match record {
+            Record::Account(account) if account.name.as_str() == "alice" => Some(account.ends_at),
+            _ => None,
+        });
+        let known = store.account("alice").await.unwrap().ends_at;
+        let millis = known.map(|time| u64::try_from(time.0).unwrap());
+        assert_eq!(published, Some(millis));
+        known
+    };
+    assert_eq!(end().await, None);
+    set(ends(Some(NOW))).await;
+    assert_eq!(end().await, Some(NOW));
+    set(Terms {
+        limits: LimitChanges {
+            time_zone: Some(Some("Europe/Berlin".to_owned())),
+            ..LimitChanges::default()
+        },
+        ..Terms::default()
+    })
+    .await;
+    assert_eq!(end().await, Some(NOW), "what is not said stays");
+
+    // Past its end, its login is kept fresh, as that of a disabled account is; and a new one leaves the end as it is.
+    let entries = store.entries().await.unwrap();
+    assert_eq!(entries[0].account, id);
+    let held = claim(&store, &id, 1, LIFE).await;
+    let fresh = tokens("access-2");
+    assert!(store.commit(&held, &fresh, None, NOW).await.unwrap());
+    assert_eq!(end().await, Some(NOW));
+    set(ends(None)).await;
+    assert_eq!(end().await, None);
+}
+
+#[tokio::test]
+async fn a_key_that_is_renewed_keeps_its_accounts_end_unless_told_another() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let save = async |ends_at: Option<Option<UnixMillis>>| {
+        let new = NewAccount {
+            name: "trial",
+            platform: "openai",
+            credential: Credential::ApiKey("sk-1".into()),
+            vars: BTreeMap::new(),
+            expires_at: None,
+        };
+        let terms = Terms {
+            ends_at,
+            ..Terms::default()
+        };
+        let saved = store.save_account_on(new, &terms, true, NOW);
+        saved.await.unwrap();
+        store.account("trial").await.unwrap().ends_at
+    };
+    let later = NOW.plus(LIFE);
+    assert_eq!(save(Some(Some(NOW))).await, Some(NOW));
+    assert_eq!(save(None).await, Some(NOW));
+    assert_eq!(save(Some(Some(later))).await, Some(later));
+    assert_eq!(save(Some(None)).await, None);
+}

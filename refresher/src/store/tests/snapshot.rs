@@ -40,9 +40,12 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
             }
             8 => {
                 let models = serde_json::from_str(r#"["o3"]"#).unwrap();
-                let limits = LimitChanges::default();
+                let terms = Terms {
+                    ends_at: Some(Some(NOW)),
+                    ..Terms::default()
+                };
                 store
-                    .set_account("alice", Some(&models), &limits, NOW)
+                    .set_account("alice", Some(&models), &terms, NOW)
                     .await
                     .unwrap();
             }
