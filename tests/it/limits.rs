@@ -31,6 +31,9 @@ const CHAT: &str = "/v1/chat/completions";
 /// The lease of `src/limit/counters.rs`, a tick, and what a busy machine adds.
 const LEASE_LIMIT: Duration = Duration::from_millis(25_000 + 100 + 4_900);
 
+/// For how long a request waits for a refresh, as the filter does unless told otherwise.
+const REFRESH_WAIT: Duration = Duration::from_secs(10);
+
 /// The seconds of the minute, by this machine's clock, which is Envoy's too.
 fn second() -> u64 {
     unix_seconds() % 60
@@ -523,6 +526,105 @@ fn limits_are_set_shown_and_taken_off_while_all_runs() {
         .await;
         let nothing = stack.refresher.try_run(&["keys", "set", "alice"], "").await;
         assert!(!nothing.status.success());
+    });
+}
+
+/// An account ends by itself, with nobody there who could tell Envoy so, and is back when its end is taken off.
+#[test]
+fn an_account_is_used_until_its_end() {
+    run(async {
+        let mut stack = Stack::real("limits-end", async |sim, refresher| {
+            for name in ["one", "two"] {
+                let key = format!("sk-{name}");
+                sim.add_api_key("openai", &key, name).await;
+                refresher.add_api_key(name, "openai", &key).await;
+            }
+        })
+        .await;
+        let caller = stack.caller("alice").await;
+        let ask = async || caller.post(CHAT, &chat_body(false)).await;
+        let heard = async |stack: &Stack<Refresher>, account: &str| {
+            let seen = stack.sim.seen().await;
+            let of_account = seen.iter().filter(|seen| seen.account() == Some(account));
+            of_account.count()
+        };
+        let set = ["accounts", "set", "one", "--expires", "8s"];
+        stack.refresher.run(&set, "").await;
+        let ends_at = stack.refresher.account("one").await["ends_at"]
+            .as_u64()
+            .expect("an end");
+        assert!(
+            stack
+                .refresher
+                .run(&["status"], "")
+                .await
+                .contains("ends in"),
+            "it is not shown"
+        );
+        let revision = revision(&stack.refresher).await;
+        stack.reaches(revision).await;
+        stack.refresher.kill().await;
+        let before = heard(&stack, "one").await;
+        eventually("it is used before its end", SYNC_LIMIT, async || {
+            assert_eq!(ask().await.status, 200);
+            let heard = heard(&stack, "one").await;
+            holds(heard > before, || format!("{heard} requests"))
+        })
+        .await;
+        let end = UNIX_EPOCH + Duration::from_millis(ends_at);
+        tokio::time::sleep(end.duration_since(SystemTime::now()).unwrap_or_default()).await;
+        let before = [heard(&stack, "one").await, heard(&stack, "two").await];
+        let callers = (0..4).map(|_| Caller::new(stack.envoy.port, caller.key()));
+        let answers = burst(callers, 4).await;
+        assert!(answers.iter().all(|one| one.status == 200), "{answers:?}");
+        assert_eq!(heard(&stack, "one").await, before[0], "used after its end");
+        assert_eq!(heard(&stack, "two").await, before[1] + answers.len());
+
+        // With the other at its end too, requests are told so, and wait for nothing.
+        stack.refresher.serve().await;
+        let run = async |arguments: &[&str]| stack.refresher.run(arguments, "").await;
+        let shown = stack.refresher.account("one").await;
+        assert_eq!(
+            (&shown["usable"], &shown["status"]),
+            (&json!(false), &json!("active"))
+        );
+        for command in [["accounts", "list"].as_slice(), &["status"]] {
+            let text = run(command).await;
+            let line = text.lines().find(|line| line.starts_with("one "));
+            assert!(
+                line.is_some_and(|line| line.contains("  ended  ")),
+                "{text}"
+            );
+        }
+        run(&["accounts", "set", "two", "--expires", "1s"]).await;
+        let (answer, took) = eventually("both are out", SYNC_LIMIT, async || {
+            let asked = Instant::now();
+            let answer = ask().await;
+            match answer.status {
+                200 => Err(format!("{answer:?}")),
+                _ => Ok((answer, asked.elapsed())),
+            }
+        })
+        .await;
+        assert_eq!(
+            (answer.status, answer.own_code()),
+            (503, Some("latchkey_all_out"))
+        );
+        for named in ["one (ended)", "two (ended)"] {
+            assert!(answer.body.contains(named), "{answer:?}");
+        }
+        assert!(took < REFRESH_WAIT, "it waited for {took:?}");
+        let models = caller.get("/v1/models").await;
+        assert_eq!(models.json()["data"], json!([]), "{models:?}");
+
+        run(&["accounts", "set", "one", "--expires", "none"]).await;
+        eventually("it is back", Duration::from_secs(2), async || {
+            let answer = ask().await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        assert_eq!(stack.refresher.account("one").await["usable"], true);
+        assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
 

@@ -62,6 +62,11 @@ pub struct View {
     pub generation: u64,
     /// When the access token expires.
     pub expires_at: Option<i64>,
+    /// When the account itself ends.
+    pub ends_at: Option<i64>,
+    /// Whether it is past that.
+    #[serde(skip)]
+    pub has_ended: bool,
     /// When the next refresh is due.
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
@@ -74,7 +79,7 @@ pub struct View {
     pub quota_at: Option<u64>,
     /// What it may use, and has used.
     pub limits: serde_json::Value,
-    /// The same for people.
+    /// The same for people, and when it ends.
     #[serde(skip)]
     pub limits_text: String,
 }
@@ -139,6 +144,7 @@ impl View {
         let running = health.entries.into_iter();
         let running = running.filter(|held| !held.has_ended(millis));
         let expired = account.expires_at.is_some_and(|time| time <= now);
+        let has_ended = account.ends_at.is_some_and(|time| time <= now);
         let next = (account.kind == CredentialKind::OAuth && account.status != Status::NeedsLogin)
             .then(|| {
                 let due = refresh_at(
@@ -150,6 +156,7 @@ impl View {
             });
         let reason = match account.reason {
             _ if !platform_is_on => Some("the platform's notice is not acknowledged".to_owned()),
+            None if has_ended => Some("it is past its end".to_owned()),
             None if expired => Some("its access token has expired".to_owned()),
             None if account.failures > 0 => {
                 Some(format!("{} refreshes failed in a row", account.failures))
@@ -159,11 +166,22 @@ impl View {
         let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
         let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
         let id = account.id.as_str();
+        let limits = used.text(SubjectKind::Account, id, &account.limits);
+        let end = account.ends_at.map(|time| {
+            let verb = if has_ended { "ended" } else { "ends" };
+            format!("{verb} {}", relative(time, now))
+        });
+        let limits_text = [limits, end.unwrap_or_default()].into_iter();
+        let limits_text = limits_text.filter(|part| !part.is_empty());
         View {
             pools: pools.collect(),
             limits: used.json(SubjectKind::Account, id, &account.limits),
-            limits_text: used.text(SubjectKind::Account, id, &account.limits),
-            usable: account.status == Status::Active && platform_is_on && !expired && !out,
+            limits_text: limits_text.collect::<Vec<_>>().join(", "),
+            usable: account.status == Status::Active
+                && platform_is_on
+                && !has_ended
+                && !expired
+                && !out,
             id: account.id.to_string(),
             name: account.name,
             platform: account.platform,
@@ -175,6 +193,8 @@ impl View {
             login_port: login.map(|login| login.port),
             generation: account.generation,
             expires_at: account.expires_at.map(|time| time.0),
+            ends_at: account.ends_at.map(|time| time.0),
+            has_ended,
             next_refresh_at: next.map(|time| time.0),
             failures: account.failures,
             cooling_down: running.map(Cooling::of).collect(),
@@ -187,6 +207,7 @@ impl View {
     pub fn state(&self) -> String {
         match self.status {
             Status::Active if self.usable => "active",
+            Status::Active if self.has_ended => "ended",
             Status::Active if self.cooling_down.iter().any(|one| one.model.is_none()) => {
                 "cooling down"
             }
