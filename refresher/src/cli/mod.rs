@@ -160,6 +160,8 @@ impl Context {
             .iter()
             .cloned()
             .chain(global.acknowledge_terms)
+            // A variable that is set and empty says nothing.
+            .filter(|platform| !platform.is_empty())
             .collect();
         let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
         let _lock = state.lock_setup()?;
