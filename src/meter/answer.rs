@@ -15,7 +15,7 @@ use crate::{dialect::Dialect, label::ModelName};
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// What a text has said so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
     /// Its `usage`.
     pub counts: Option<Counts>,
@@ -65,7 +65,7 @@ pub enum Choices {
 
 /// Reads texts, one after the other. Every byte is looked at once, and none after a `type` of
 /// no interest.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader {
     dialect: Dialect,
     /// The texts are events, not whole bodies.

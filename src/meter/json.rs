@@ -28,7 +28,7 @@ pub enum Token<'a> {
 }
 
 /// Splits the bytes of one text into tokens. Every byte is looked at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lexer {
     in_text: bool,
     /// The last byte was a `\` in a string.

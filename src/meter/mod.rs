@@ -33,7 +33,7 @@ use crate::{dialect::Dialect, label::ModelName};
 const DONE: &[u8] = b"[DONE]";
 
 /// Reads one answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meter {
     dialect: Dialect,
     /// `None` for a body that is one JSON text.

@@ -19,7 +19,7 @@ pub enum Token<'a> {
 }
 
 /// Splits the bytes of one stream into tokens. Every byte is looked at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Framer {
     place: Place,
     /// The last byte was a CR: a LF right after it belongs to it.
@@ -29,7 +29,7 @@ pub struct Framer {
 }
 
 /// Where in a stream the next byte is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// After so many bytes of a byte order mark, at the very start.
     Mark(usize),

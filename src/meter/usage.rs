@@ -49,7 +49,7 @@ pub struct Counts {
 }
 
 /// Reads one `usage` object from its tokens and the bytes between them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsageReader {
     counts: Counts,
     /// The member that the object within the object is the value of.
