@@ -8,14 +8,17 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::harness::{
-    Load, Stack,
-    caller::{chat_body, responses_body},
-    eventually, holds,
-    refresher::Refresher,
-    run,
-    sim::{Seen, Sim},
-    stack::{ALICE, new_folder},
+use crate::{
+    clock::WallClock,
+    harness::{
+        Load, Stack,
+        caller::{chat_body, responses_body},
+        eventually, holds,
+        refresher::Refresher,
+        run,
+        sim::{Seen, Sim},
+        stack::{ALICE, new_folder},
+    },
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -442,28 +445,45 @@ fn a_revoked_token_is_replaced() {
     });
 }
 
-/// 500 accounts that are all due at once are refreshed eight at a time.
+/// 500 accounts that are all due at once are refreshed eight at a time, and each before its token has ended.
 #[test]
 fn a_herd_is_refreshed_eight_at_a_time() {
     const ACCOUNTS: usize = 500;
     const DELAY: u64 = 300;
+    /// How long the first token lives on when the refreshes begin; a quiet machine takes 20 s for all. All are due then:
+    /// the last was issued some seconds later, and tokens that live an hour are due five minutes ahead of their end.
+    const LEFT: Duration = Duration::from_secs(80);
+    const DUE: Duration = Duration::from_secs(5 * 60);
     run(async {
         let (sim, mut refresher) = alone("life-herd").await;
         let emails: Vec<String> = (0..ACCOUNTS)
             .map(|n| format!("user-{n}@example.com"))
             .collect();
+        let mut ends = HashMap::new();
         for some in emails.chunks(8) {
             let import = async |email: &String| {
-                sim.add_user(email, Duration::from_secs(1)).await;
-                refresher.import(&sim, email).await;
                 sim.add_user(email, HOUR).await;
+                // An end is in whole seconds.
+                let issued = unix_millis() / 1_000 * 1_000;
+                refresher.import(&sim, email).await;
+                sim.add_user(email, 3 * HOUR).await;
+                (email.clone(), issued + millis(HOUR))
             };
-            join_all(some.iter().map(import)).await;
+            ends.extend(join_all(some.iter().map(import)).await);
         }
         sim.ask(reqwest::Method::DELETE, "/requests", Value::Null)
             .await;
         sim.add_fault(json!({"target": "token", "delay_ms": DELAY}))
             .await;
+        // Nobody waits until then: the refresher's clock is ahead.
+        let first = *ends.values().min().expect("ends");
+        let last = *ends.values().max().expect("ends");
+        let ahead = (first - millis(LEFT) - unix_millis()) / 1_000;
+        let mut clock = WallClock::new(&refresher.file("")).await;
+        clock.jump(ahead.try_into().expect("an hour at most"));
+        clock.rules(&mut refresher);
+        let now = unix_millis() + ahead * 1_000;
+        assert!(last + 1_000 < now + millis(DUE), "not all are due");
         refresher.serve().await;
         eventually(
             "every account is fresh",
@@ -472,18 +492,18 @@ fn a_herd_is_refreshed_eight_at_a_time() {
                 let accounts = refresher.accounts().await;
                 let fresh = accounts
                     .iter()
-                    .filter(|account| account["usable"] == true)
+                    .filter(|account| account["usable"] == true && account["generation"] == 2)
                     .count();
                 holds(fresh == ACCOUNTS, || format!("{fresh} fresh"))
             },
         )
         .await;
         let seen = sim.seen().await;
-        let starts: Vec<u64> = seen
+        let calls: Vec<&Seen> = seen
             .iter()
             .filter(|seen| seen.path() == "/oauth/token")
-            .map(Seen::at)
             .collect();
+        let starts: Vec<u64> = calls.iter().map(|call| call.at()).collect();
         assert_eq!(starts.len(), ACCOUNTS);
         let in_flight = |at: u64| {
             starts
@@ -494,7 +514,23 @@ fn a_herd_is_refreshed_eight_at_a_time() {
         let most = starts.iter().map(|at| in_flight(*at)).max();
         println!("at most {most:?} calls in flight");
         assert!(most.is_some_and(|most| (2..=8).contains(&most)), "{most:?}");
+
+        let mut left = u64::MAX;
+        for call in calls {
+            let account = call.account().expect("a known token");
+            let end = ends.remove(account);
+            let end = end.unwrap_or_else(|| panic!("{account} was refreshed twice"));
+            let answered = call.at() + DELAY + ahead * 1_000;
+            assert!(answered < end, "{account}: {} ms late", answered - end);
+            left = left.min(end - answered);
+        }
+        println!("the latest was refreshed {left} ms before its token's end");
     });
+}
+
+/// So many milliseconds.
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().expect("some hours")
 }
 
 /// An account that is removed, disabled or ended, and a key that is revoked, is out of use within 2 s.
