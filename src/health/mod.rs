@@ -17,10 +17,11 @@ use self::quota::{Outlook, Quotas};
 use crate::{
     id::Id,
     snapshot::{Account, Health, Held},
-    verdict::{Reason, Verdict},
+    verdict::{Reason, Scope, Verdict},
 };
 
-/// The most entries. A new one takes the place of the one that ends first.
+/// The most entries. A new one takes the place of the one that ends first; at
+/// [`MAX_ACCOUNT_ENTRIES`] of one account, of its models' first.
 pub const MAX_ENTRIES: usize = 1024;
 
 /// How long one probe keeps other requests away from a half-open account, in milliseconds: the
@@ -63,7 +64,7 @@ pub enum Change {
     Recovered,
 }
 
-/// The most that is taken from the refresher of one account: a limit for each of its models.
+/// The most entries about one account: a limit for each of its models.
 pub const MAX_ACCOUNT_ENTRIES: usize = 64;
 
 /// How an account stands.
@@ -360,11 +361,15 @@ impl Board {
             let forgiven = old.until == 0 && now.saturating_sub(old.struck_at) >= STRIKES_MS;
             !old.is_beside(&entry) && !ended && !forgiven
         });
-        if self.entries.len() >= MAX_ENTRIES {
-            let first = self
-                .entries
-                .iter()
-                .enumerate()
+        let is_crowded = self.of(&entry.account).len() >= MAX_ACCOUNT_ENTRIES;
+        if is_crowded || self.entries.len() >= MAX_ENTRIES {
+            let may_go = |old: &Entry| {
+                let is_models = matches!(old.scope, Scope::Model(_));
+                !is_crowded || (old.account == entry.account && is_models)
+            };
+            let olds = self.entries.iter().enumerate();
+            let first = olds
+                .filter(|(_, old)| may_go(old))
                 .min_by_key(|(_, old)| old.until);
             if let Some((index, _)) = first {
                 self.entries.remove(index);

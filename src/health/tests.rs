@@ -321,3 +321,25 @@ fn the_board_is_bounded() {
     let last = fixture::account(&format!("acc_{}", 2 * MAX_ENTRIES - 1), "codex");
     assert!(matches!(board.standing(&last, None, 0), Standing::Out(_)));
 }
+
+/// Whoever asks one account for many models pushes out nothing of another's.
+#[test]
+fn an_account_has_so_many_entries_and_no_more() {
+    let mut board = Board::default();
+    let [one, other] = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
+    board.post(&other, &Verdict::PlatformTrouble { until: 5 }, 0);
+    let models: Vec<_> = (0..2 * MAX_ENTRIES).map(|n| format!("m{n}")).collect();
+    for (n, model) in models.iter().enumerate() {
+        let limited = Verdict::CoolingDown {
+            scope: Scope::Model(model.as_str().try_into().unwrap()),
+            until: 10_000 + n as u64,
+            guessed: false,
+            reason: Reason::known("rate_limited"),
+        };
+        board.learn(&one, Some(model), &limited, 0);
+    }
+    assert_eq!(board.entries.len(), MAX_ACCOUNT_ENTRIES + 1);
+    let last = models.last().map(String::as_str);
+    assert!(matches!(board.standing(&one, last, 0), Standing::Out(_)));
+    assert_eq!(board.of(&other.id).len(), 1);
+}
