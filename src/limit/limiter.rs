@@ -378,8 +378,9 @@ impl Limiter {
         for request in self.requests.values_mut() {
             let taken = [&mut request.key, &mut request.account].into_iter();
             for taken in taken.flatten().filter(|taken| taken.tokens > 0) {
-                count_tokens(shared, &taken.subject, taken.tokens, now);
-                taken.tokens = 0;
+                if count_tokens(shared, &taken.subject, taken.tokens, now) == Changed::Done {
+                    taken.tokens = 0;
+                }
             }
         }
         let due: Vec<Subject> = self
@@ -509,12 +510,17 @@ impl Limiter {
     }
 }
 
-fn count_tokens(shared: &mut impl SharedData, subject: &Subject, tokens: u64, now: u64) {
-    let _: Changed<()> = table::update(shared, subject, now, |counters| {
+fn count_tokens(
+    shared: &mut impl SharedData,
+    subject: &Subject,
+    tokens: u64,
+    now: u64,
+) -> Changed<()> {
+    table::update(shared, subject, now, |counters| {
         counters.count_tokens(tokens);
         counters.touch(now);
         Ok(())
-    });
+    })
 }
 
 fn may_take(counters: &Counters, limits: &Limits, now: u64) -> Result<(), NotTaken> {
