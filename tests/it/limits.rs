@@ -548,7 +548,7 @@ fn an_account_is_used_until_its_end() {
             let of_account = seen.iter().filter(|seen| seen.account() == Some(account));
             of_account.count()
         };
-        let set = ["accounts", "set", "one", "--expires", "8s"];
+        let set = ["accounts", "set", "one", "--expires", "25s"];
         stack.refresher.run(&set, "").await;
         let ends_at = stack.refresher.account("one").await["ends_at"]
             .as_u64()
@@ -618,7 +618,7 @@ fn an_account_is_used_until_its_end() {
         assert_eq!(models.json()["data"], json!([]), "{models:?}");
 
         run(&["accounts", "set", "one", "--expires", "none"]).await;
-        eventually("it is back", Duration::from_secs(2), async || {
+        eventually("it is back", SYNC_LIMIT, async || {
             let answer = ask().await;
             holds(answer.status == 200, || format!("{answer:?}"))
         })
