@@ -32,7 +32,7 @@ help: ## List the targets
 
 .PHONY: preflight
 preflight: ## Say what this machine lacks for the other targets
-	@scripts/preflight.sh tests fuzz
+	@scripts/preflight.sh demo tests fuzz
 
 # What a target needs is looked for before anything is built.
 .PHONY: needs-build needs-tests

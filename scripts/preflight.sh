@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# preflight.sh [tests] [fuzz]
+# preflight.sh [demo] [tests] [fuzz]
 #
-# Checks that this machine has what the build needs and cannot fetch by itself, and what the tests and
-# the fuzz targets need beside that. Says what is missing and how to get it, one line each.
+# Checks that this machine has what the build needs and cannot fetch by itself, and what the demo, the tests
+# and the fuzz targets need beside that. Says what is missing and how to get it, one line each.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,19 +23,24 @@ elif ! python3 -m pip --version >/dev/null 2>&1; then
     lacks "Python 3 has no pip; on Debian and Ubuntu run 'apt-get install python3-pip'"
 fi
 command -v cc >/dev/null || lacks "no C compiler; on Debian and Ubuntu run 'apt-get install build-essential'"
-for tool in flock setpriv; do
-    command -v "$tool" >/dev/null || lacks "no $tool; on Debian and Ubuntu run 'apt-get install util-linux'"
-done
+command -v flock >/dev/null || lacks "no flock; on Debian and Ubuntu run 'apt-get install util-linux'"
+# What is started ends with who started it.
+needs_setpriv() {
+    command setpriv --pdeathsig TERM -- true 2>/dev/null \
+        || lacks "no setpriv that knows --pdeathsig; on Debian and Ubuntu run 'apt-get install util-linux'"
+}
 for work in "$@"; do
     case $work in
+        demo) needs_setpriv ;;
         tests)
+            needs_setpriv
             # The README's lines are run as they stand there.
             command -v curl >/dev/null || lacks "no curl, which tests run; on Debian and Ubuntu run 'apt-get install curl'"
             command -v prlimit >/dev/null \
                 || lacks "no prlimit, which tests run; on Debian and Ubuntu run 'apt-get install util-linux'" ;;
         fuzz)
             command -v c++ >/dev/null || lacks "no C++ compiler, for libFuzzer; on Debian and Ubuntu run 'apt-get install g++'" ;;
-        *) echo "usage: preflight.sh [tests] [fuzz]" >&2; exit 2 ;;
+        *) echo "usage: preflight.sh [demo] [tests] [fuzz]" >&2; exit 2 ;;
     esac
 done
 exit "$missing"
