@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # preflight.sh [demo] [tests] [fuzz]
 #
-# Checks that this machine has what the build needs and cannot fetch by itself, and what the demo, the tests
+# Fetches the crates, and checks that this machine has what the build needs and cannot fetch by itself, and what the demo, the tests
 # and the fuzz targets need beside that. Says what is missing and how to get it, one line each.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -43,4 +43,11 @@ for work in "$@"; do
         *) echo "usage: preflight.sh [demo] [tests] [fuzz]" >&2; exit 2 ;;
     esac
 done
+[ "$missing" -eq 0 ] || exit 1
+
+# Cargo says it in many lines, none of which is the cure.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+cargo fetch --quiet --locked 2>"$log" \
+    || lacks "cargo cannot fetch the crates ($(grep -m1 '^error' "$log")); check the network and cargo's registry setting"
 exit "$missing"

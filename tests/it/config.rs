@@ -1,4 +1,10 @@
-use std::{fs, time::Duration};
+use std::{
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,6 +30,62 @@ fn every_configuration_is_valid() {
             .env("ENVOY", setting("LATCHKEY_ENVOY"));
         let output = program::output_of(validate, LIMIT).await;
         assert!(output.status.success(), "{output:?}");
+    });
+}
+
+/// What a machine lacks is said in a line that names the cure, before anything is built.
+#[test]
+fn what_a_machine_lacks_is_one_line_that_names_the_cure() {
+    const NEEDED: [&str; 16] = [
+        "bash", "cargo", "rustc", "python3", "flock", "sed", "sort", "cut", "head", "dirname",
+        "grep", "mktemp", "rm", "cc", "env", "setpriv",
+    ];
+    run(async {
+        let folder = new_folder("preflight");
+        let bin = folder.join("bin");
+        fs::create_dir(&bin).expect("a folder");
+        // Where it is itself, in place of what a version manager put on the PATH.
+        let mut python = Program::command("python3".as_ref());
+        python.args(["-c", "import sys; print(sys.executable)"]);
+        let python = program::output_of(python, LIMIT).await.stdout;
+        let python = PathBuf::from(String::from_utf8_lossy(&python).trim());
+        let path = env::var_os("PATH").expect("a PATH");
+        for tool in NEEDED {
+            let mut places = env::split_paths(&path).map(|folder| folder.join(tool));
+            let found = match tool {
+                "python3" => python.clone(),
+                _ => places.find(|path| path.exists()).expect("a tool"),
+            };
+            // Not a link: Python looks for its packages where it was started from.
+            let text = format!("#!/bin/sh\nexec '{}' \"$@\"\n", found.display());
+            fs::write(bin.join(tool), text).expect("written");
+            fs::set_permissions(bin.join(tool), Permissions::from_mode(0o755)).expect("runnable");
+        }
+        let preflight = async || {
+            let mut script = Program::command(&source_root().join("scripts/preflight.sh"));
+            // Nothing is known of crates here, and nothing can be asked.
+            script
+                .env("PATH", &bin)
+                .env("CARGO_HOME", folder.join("cargo"))
+                .env("CARGO_NET_OFFLINE", "true");
+            let output = program::output_of(script, LIMIT).await;
+            assert!(!output.status.success(), "{output:?}");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(said.lines().count(), 1, "{said}");
+            said
+        };
+        let said = preflight().await;
+        assert!(said.contains("check the network"), "{said}");
+        for (tool, cure) in [
+            ("cc", "apt-get install build-essential"),
+            ("flock", "apt-get install util-linux"),
+        ] {
+            let (here, away) = (bin.join(tool), folder.join(tool));
+            fs::rename(&here, &away).expect("taken away");
+            let said = preflight().await;
+            assert!(said.contains(cure), "{said}");
+            fs::rename(away, here).expect("put back");
+        }
     });
 }
 

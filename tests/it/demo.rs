@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::Command,
     sync::{Mutex, MutexGuard, SemaphorePermit},
 };
@@ -55,6 +55,20 @@ fn the_demo_shows_all_it_promises() {
         let shown = String::from_utf8_lossy(&done.stdout);
         assert!(done.status.success(), "{shown}{done:?}");
         assert!(shown.contains("All of it happened."), "{shown}");
+    });
+}
+
+#[test]
+fn a_taken_port_is_one_line_that_names_the_cure() {
+    run(async {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = taken.local_addr().expect("its address").port();
+        let done = program::output_of(demo(port), LIMIT).await;
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(!done.status.success(), "{done:?}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+        assert!(said.contains("choose another: make demo PORT="), "{said}");
+        assert!(done.stdout.is_empty(), "{done:?}");
     });
 }
 
