@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::JoinHandle,
 };
 
 use crate::harness::{
@@ -497,20 +498,44 @@ fn the_caller_does_not_choose_the_host() {
     });
 }
 
+/// Somebody to whom nothing may lead.
+struct Stranger {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    listening: JoinHandle<()>,
+}
+
+impl Stranger {
+    async fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        let listening = tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self {
+            port,
+            connections,
+            listening,
+        }
+    }
+
+    fn heard_nothing(self) {
+        assert_eq!(self.connections.load(Ordering::Relaxed), 0);
+        self.listening.abort();
+    }
+}
+
 /// A platform's redirect is neither followed nor passed on.
 #[test]
 fn a_platforms_redirect_leads_nowhere() {
     run(async {
         let stack = stack().await;
-        let evil = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let port = evil.local_addr().expect("an address").port();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
-        let listening = tokio::spawn(async move {
-            while evil.accept().await.is_ok() {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        let stranger = Stranger::listen().await;
+        let port = stranger.port;
         let caller = stack.caller("openai");
         for status in [301, 302, 303, 307, 308] {
             for location in [
@@ -539,8 +564,7 @@ fn a_platforms_redirect_leads_nowhere() {
                 stack.sim.seen_once(&path).await;
             }
         }
-        assert_eq!(connections.load(Ordering::Relaxed), 0);
-        listening.abort();
+        stranger.heard_nothing();
         is_unharmed(&stack).await;
     });
 }
@@ -561,15 +585,8 @@ fn a_platforms_redirect_leads_no_credential_astray() {
             records::key("key_pair", &client_key("pair"), "pair"),
         ]);
         stack.reaches(revision).await;
-        let stranger = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let port = stranger.local_addr().expect("an address").port();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
-        let listening = tokio::spawn(async move {
-            while stranger.accept().await.is_ok() {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+        let stranger = Stranger::listen().await;
+        let port = stranger.port;
         let caller = stack.caller("pair");
         let mut locations = vec![
             format!("http://127.0.0.1:{port}/v1/responses?led"),
@@ -635,8 +652,7 @@ fn a_platforms_redirect_leads_no_credential_astray() {
             }
         }
         assert!(times.iter().all(|times| *times > 10), "{times:?}");
-        assert_eq!(connections.load(Ordering::Relaxed), 0);
-        listening.abort();
+        stranger.heard_nothing();
         is_unharmed(&stack).await;
     });
 }
