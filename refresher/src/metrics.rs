@@ -20,9 +20,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::credential::OAuthTokens;
+use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::engine::TokenEndpoint;
 use crate::refresh::outcome::Outcome;
-use crate::store::{Status, Store};
+use crate::store::{Account, Status, Store};
 
 /// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].
 pub const MAX_VALUES: usize = 500;
@@ -198,15 +199,20 @@ impl Metrics {
     ///
     /// # Errors
     /// If the store fails.
-    async fn page(&self, store: &Store) -> crate::store::Result<String> {
+    async fn page(&self, store: &Store, now: UnixMillis) -> crate::store::Result<String> {
         let accounts = store.accounts().await?;
         let (_, revision) = store.head().await?;
-        for status in Status::ALL {
-            let count = accounts.iter().filter(|account| account.status == status);
-            let labels = OfStatus {
-                status: status.as_str(),
-            };
-            let gauge = self.0.accounts.get_or_create(&labels);
+        let shown = |account: &Account| match account.status {
+            Status::Active if account.has_ended(now) => Status::ENDED,
+            status => status.as_str(),
+        };
+        for status in Status::ALL
+            .map(Status::as_str)
+            .into_iter()
+            .chain([Status::ENDED])
+        {
+            let count = accounts.iter().filter(|account| shown(account) == status);
+            let gauge = self.0.accounts.get_or_create(&OfStatus { status });
             gauge.set(i64::try_from(count.count()).unwrap_or(i64::MAX));
         }
         self.0
@@ -227,7 +233,7 @@ pub fn router(metrics: Metrics, store: Store) -> Router {
 }
 
 async fn show(State((metrics, store)): State<(Metrics, Store)>) -> Response {
-    match metrics.page(&store).await {
+    match metrics.page(&store, SystemClock.now()).await {
         Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Err(error) => {
             tracing::warn!(%error, "cannot show metrics");
@@ -275,10 +281,14 @@ impl<E: TokenEndpoint> TokenEndpoint for Counted<E> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
+    use crate::credential::Credential;
     use crate::state::StateDir;
+    use crate::store::{NewAccount, Terms};
 
     fn record(account: &str, status: u16) -> Record {
         let record = json!({
@@ -312,7 +322,7 @@ mod tests {
             .map(|number| record(&format!("acc_many_{number}"), 0))
             .collect();
         metrics.ingested(&many, 0);
-        let page = metrics.page(&store).await.unwrap();
+        let page = metrics.page(&store, UnixMillis(0)).await.unwrap();
         for line in [
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"4xx\"} 7",
@@ -330,6 +340,40 @@ mod tests {
         }
         let accounts = page.matches("latchkey_requests_total{").count();
         assert_eq!(accounts, MAX_VALUES + 2);
+    }
+
+    #[tokio::test]
+    async fn an_account_past_its_end_is_counted_as_ended() {
+        let outer = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&outer.path().join("state")).unwrap();
+        let store = Store::open(&state, crate::key_source::fixed(1))
+            .await
+            .unwrap();
+        let (start, end) = (UnixMillis(1), UnixMillis(5));
+        for name in ["ends", "disabled", "stays"] {
+            let new = NewAccount {
+                name,
+                platform: "openai",
+                credential: Credential::ApiKey("sk-secret".into()),
+                vars: BTreeMap::new(),
+                expires_at: None,
+            };
+            let terms = Terms {
+                ends_at: (name != "stays").then_some(Some(end)),
+                ..Terms::default()
+            };
+            let saved = store.save_account_on(new, &terms, false, start);
+            saved.await.unwrap();
+        }
+        store.disable("disabled", start).await.unwrap();
+        let metrics = Metrics::default();
+        for (now, active, ended) in [(start, 2, 0), (end, 1, 1)] {
+            let page = metrics.page(&store, now).await.unwrap();
+            for (status, number) in [("active", active), ("ended", ended), ("disabled", 1)] {
+                let line = format!("latchkey_accounts{{status=\"{status}\"}} {number}");
+                assert!(page.lines().any(|found| found == line), "{line}: {page}");
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use latchkey::snapshot::{Kind, Record};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
+use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -278,7 +279,7 @@ fn pools_and_rights_reach_envoy() {
             .contains("account, pool default")
     );
     let listed = installation.ok(&["pools", "list", "--json"]);
-    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed[1]["members"][1]["tier"], 1, "{listed}");
 
     let refused = installation.fails(&["pools", "remove", "paid-last"]);
@@ -587,6 +588,50 @@ fn an_error_says_which_account_and_what_to_do() {
     let state = fs::Permissions::from_mode(0o755);
     fs::set_permissions(installation.state(), state).unwrap();
     assert!(installation.fails(&["status"]).contains("chmod 700"));
+}
+
+#[test]
+fn an_imported_login_has_the_end_that_is_given() {
+    let installation = Installation::new();
+    let import = |file: &str, more: &[&str]| {
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/import/fixtures");
+        let file = format!("{fixtures}/{file}");
+        let mut arguments = vec!["--acknowledge-terms", "codex", "import", "codex", &file];
+        arguments.extend(more);
+        installation.run(&arguments)
+    };
+    let end_of = |name: &str| {
+        let accounts = installation.ok(&["accounts", "list", "--json"]);
+        let accounts: Vec<Value> = serde_json::from_str(&accounts).unwrap();
+        let account = accounts.into_iter().find(|one| one["name"] == name);
+        account.map(|account| account["ends_at"].clone())
+    };
+    for (name, file) in [
+        ("login", "chatgpt.json"),
+        ("key", "api_key.json"),
+        ("token", "personal_access_token.json"),
+    ] {
+        let identity: &[&str] = match name {
+            "token" => &["--account-id", "ws-1"],
+            _ => &[],
+        };
+        let import = |more: &[&str]| import(file, &[&["--name", name], identity, more].concat());
+        let past = import(&["--expires", "2020-01-01"]);
+        assert!(
+            text(&past.stderr).contains("is not after now"),
+            "{name}: {past:?}"
+        );
+        assert_eq!(end_of(name), None, "nothing is saved");
+        let given = import(&["--expires", "2100-01-01"]);
+        assert!(given.status.success(), "{given:?}");
+        assert_eq!(end_of(name), Some(json!(4_102_444_800_000_i64)), "{name}");
+        // Unless told, a new login leaves the account's end as it is.
+        let again = import(&["--replace"]);
+        assert!(again.status.success(), "{again:?}");
+        assert_eq!(end_of(name), Some(json!(4_102_444_800_000_i64)), "{name}");
+        assert!(import(&["--replace", "--expires", "none"]).status.success());
+        assert_eq!(end_of(name), Some(Value::Null), "{name}");
+    }
 }
 
 #[test]

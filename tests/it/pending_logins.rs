@@ -207,7 +207,15 @@ fn a_login_on_the_command_line_comes_first() {
         assert_eq!(port(&waiting), only);
         assert_eq!(refresher.log_lines(&problem, &cure), 1);
 
-        let command = ["login", "codex", "--no-browser", "--name", ALICE];
+        let command = [
+            "login",
+            "codex",
+            "--no-browser",
+            "--name",
+            ALICE,
+            "--expires",
+            "2100-01-01",
+        ];
         let mut login = refresher.start_command(&[], &command, "login.log").await;
         let url = eventually("it prints the URL", LIMIT, async || {
             login.assert_alive();
@@ -228,6 +236,7 @@ fn a_login_on_the_command_line_comes_first() {
             (&account["status"], &account["generation"]),
             (&json!("active"), &json!(2))
         );
+        assert_eq!(account["ends_at"], json!(4_102_444_800_000_i64));
         // `serve` has looked at all accounts since once it says this of Bob's.
         end_login(&sim, BOB).await;
         refresher.try_run(&["refresh", BOB], "").await;

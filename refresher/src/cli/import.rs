@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::limit_flags::TermFlags;
 use super::output::print;
 use super::{Context, Error, login};
 use crate::credential::Credential;
@@ -15,7 +16,7 @@ use crate::oauth::claims::{IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, require_vars};
 use crate::platform::Profile;
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::{NewAccount, Status};
+use crate::store::{NewAccount, Status, Terms};
 
 /// The platform that Codex CLI logs in to.
 const CODEX: &str = "codex";
@@ -43,6 +44,8 @@ pub struct Codex {
     /// Take this login although the account has one that lasts longer
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    terms: TermFlags,
 }
 
 impl Import {
@@ -64,6 +67,7 @@ impl Codex {
             .oauth
             .as_ref()
             .ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
+        let terms = self.terms.terms(SystemClock.now())?;
         let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
         let text = crate::config::read_bounded(&self.file, codex::FILE_LIMIT)
             .map_err(|error| in_file(&format!("cannot read it: {error}")))?;
@@ -72,13 +76,16 @@ impl Codex {
             Imported::Login(found) => {
                 require_vars(profile, &found.vars).map_err(|error| in_file(&error))?;
                 self.refuse_older(context, &found).await?;
-                login::save(context, profile, *found, self.name.as_deref()).await?;
+                login::save(context, profile, *found, self.name.as_deref(), &terms).await?;
                 print(&single_owner(&self.file))?;
             }
-            Imported::AccessToken(token) => self.save_access_token(context, profile, token).await?,
+            Imported::AccessToken(token) => {
+                self.save_access_token(context, profile, token, &terms)
+                    .await?;
+            }
             Imported::ApiKey(key) => {
-                let name = self.name.as_deref().unwrap_or("openai");
-                save_key(context, name, OPENAI, key, BTreeMap::new(), self.replace).await?;
+                self.save_key(context, OPENAI, key, BTreeMap::new(), &terms)
+                    .await?;
             }
         }
         Ok(())
@@ -110,6 +117,7 @@ impl Codex {
         context: &Context,
         profile: &Profile,
         token: SecretString,
+        terms: &Terms,
     ) -> Result<(), Error> {
         let vars: BTreeMap<String, String> = self
             .account_id
@@ -128,44 +136,37 @@ impl Codex {
             )
             .into());
         }
-        save_key(
-            context,
-            self.name.as_deref().unwrap_or(CODEX),
-            CODEX,
-            token,
-            vars,
-            self.replace,
-        )
-        .await?;
+        self.save_key(context, CODEX, token, vars, terms).await?;
         print(
             "It is a personal access token: it cannot be refreshed, and works until it expires or is revoked.\n",
         )?;
         Ok(())
     }
-}
 
-async fn save_key(
-    context: &Context,
-    name: &str,
-    platform: &str,
-    key: SecretString,
-    vars: BTreeMap<String, String>,
-    replace: bool,
-) -> Result<(), Error> {
-    context.catalog.usable(platform)?;
-    let new = NewAccount {
-        name,
-        platform,
-        credential: Credential::ApiKey(key),
-        vars,
-        expires_at: None,
-    };
-    context
-        .store
-        .save_account(new, replace, SystemClock.now())
-        .await?;
-    print(&format!("{name}: imported at {platform}\n"))?;
-    Ok(())
+    async fn save_key(
+        &self,
+        context: &Context,
+        platform: &str,
+        key: SecretString,
+        vars: BTreeMap<String, String>,
+        terms: &Terms,
+    ) -> Result<(), Error> {
+        context.catalog.usable(platform)?;
+        let name = self.name.as_deref().unwrap_or(platform);
+        let new = NewAccount {
+            name,
+            platform,
+            credential: Credential::ApiKey(key),
+            vars,
+            expires_at: None,
+        };
+        let store = &context.store;
+        store
+            .save_account_on(new, terms, self.replace, SystemClock.now())
+            .await?;
+        print(&format!("{name}: imported at {platform}\n"))?;
+        Ok(())
+    }
 }
 
 fn single_owner(file: &Path) -> String {

@@ -8,6 +8,7 @@ use clap::Args;
 use oauth2::{CsrfToken, PkceCodeVerifier, RedirectUrl};
 use reqwest::Url;
 
+use super::limit_flags::TermFlags;
 use super::output::{print, relative};
 use super::{Context, Error, daemon};
 use crate::credential::Credential;
@@ -20,7 +21,7 @@ use crate::oauth::http::HttpClient;
 use crate::oauth::redirect::{QUERY_LIMIT, Returned, read_pasted};
 use crate::platform::{OAuth, Profile};
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::{Account, NewAccount, Saved};
+use crate::store::{Account, NewAccount, Saved, Terms};
 
 /// Where a key from `--api-key` is an account: the exchange is OpenAI's own.
 const API_KEY_PLATFORM: &str = "openai";
@@ -42,9 +43,11 @@ pub struct Login {
     /// Listen on this port instead of the platform's own
     #[arg(long, value_name = "PORT", conflicts_with = "paste")]
     port: Option<u16>,
-    /// Also get an API key for the account, and add it as an account of the openai platform
+    /// Also get an API key for the account, and add it as an account of the openai platform, on the same terms
     #[arg(long)]
     api_key: bool,
+    #[command(flatten)]
+    terms: TermFlags,
 }
 
 impl Login {
@@ -58,12 +61,14 @@ impl Login {
             .oauth
             .as_ref()
             .ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
+        let terms = self.terms.terms(SystemClock.now())?;
         let flow = Flow {
             http: HttpClient::for_platform(oauth)?,
             context,
             profile,
             oauth,
             login: &self,
+            terms,
         };
         if self.paste {
             flow.by_paste().await
@@ -79,6 +84,7 @@ struct Flow<'a> {
     oauth: &'a OAuth,
     http: HttpClient,
     login: &'a Login,
+    terms: Terms,
 }
 
 impl Flow<'_> {
@@ -172,6 +178,7 @@ impl Flow<'_> {
             self.profile,
             login,
             self.login.name.as_deref(),
+            &self.terms,
         )
         .await?;
         if self.login.api_key {
@@ -185,14 +192,15 @@ impl Flow<'_> {
                 vars: BTreeMap::new(),
                 expires_at: None,
             };
-            self.context.store.save_account(new, true, now).await?;
+            let store = &self.context.store;
+            store.save_account_on(new, &self.terms, true, now).await?;
             print(&format!("{name} API key: added at {API_KEY_PLATFORM}\n"))?;
         }
         Ok(())
     }
 }
 
-/// Saves a login and says what it is; its account's name.
+/// Saves a login on these terms and says what it is; its account's name.
 ///
 /// # Errors
 /// If the account cannot have the name, or the store fails.
@@ -201,6 +209,7 @@ pub(super) async fn save(
     profile: &Profile,
     login: exchange::Login,
     wanted: Option<&str>,
+    terms: &Terms,
 ) -> Result<String, Error> {
     let now = SystemClock.now();
     let (name, renew) = name(
@@ -216,7 +225,8 @@ pub(super) async fn save(
         vars: login.vars.clone(),
         expires_at: login.expires_at,
     };
-    let (id, what) = match context.store.save_account(new, renew, now).await? {
+    let saved = context.store.save_account_on(new, terms, renew, now);
+    let (id, what) = match saved.await? {
         Saved::Added(id) => (id, "added"),
         Saved::Renewed(id) => (id, "has the new login"),
     };

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_and_keys_take_the_same_terms() {
+    fn whatever_makes_an_account_or_a_key_takes_the_same_terms() {
         let parses = |line: &str| {
             let words = ["refresher"].into_iter().chain(line.split(' '));
             Cli::try_parse_from(words).is_ok()
@@ -276,6 +276,8 @@ mod tests {
         for command in [
             "accounts add one --platform openai",
             "accounts set one",
+            "login codex",
+            "import codex auth.json",
             "keys create one",
             "keys set one",
         ] {

@@ -144,7 +144,7 @@ impl View {
         let running = health.entries.into_iter();
         let running = running.filter(|held| !held.has_ended(millis));
         let expired = account.expires_at.is_some_and(|time| time <= now);
-        let has_ended = account.ends_at.is_some_and(|time| time <= now);
+        let has_ended = account.has_ended(now);
         let next = (account.kind == CredentialKind::OAuth && account.status != Status::NeedsLogin)
             .then(|| {
                 let due = refresh_at(
@@ -207,7 +207,7 @@ impl View {
     pub fn state(&self) -> String {
         match self.status {
             Status::Active if self.usable => "active",
-            Status::Active if self.has_ended => "ended",
+            Status::Active if self.has_ended => Status::ENDED,
             Status::Active if self.cooling_down.iter().any(|one| one.model.is_none()) => {
                 "cooling down"
             }

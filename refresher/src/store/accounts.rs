@@ -40,6 +40,8 @@ impl Status {
         Status::NeedsLogin,
         Status::Dead,
     ];
+    /// What is shown of an active account that is past its end.
+    pub const ENDED: &str = "ended";
 
     /// Its name in the database and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -94,6 +96,13 @@ pub struct Account {
     pub ends_at: Option<UnixMillis>,
     /// The revision of its last change.
     pub revision: u64,
+}
+
+impl Account {
+    /// Whether it is past its end.
+    pub fn has_ended(&self, now: UnixMillis) -> bool {
+        self.ends_at.is_some_and(|time| time <= now)
+    }
 }
 
 #[cfg(test)]
