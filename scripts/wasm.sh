@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the filter and leaves it, ready for Envoy, as target/latchkey.wasm. With --fault-injection
-# it is one that the end-to-end tests can crash, target/latchkey-fault-injection.wasm.
+# Builds the filter and leaves it, ready for Envoy, as target/latchkey.wasm. With a feature of the
+# crate (Cargo.toml says what each is for) it is target/latchkey-FEATURE.wasm.
 #
 # After the build: exports that the filter does not use are dropped (tools/wasm-exports/keep.txt),
 # then binaryen's wasm-opt removes what only they could reach and optimises the rest. Where
@@ -13,8 +13,8 @@ readonly MAX_BYTES=$((1024 * 1024))
 readonly KEEP=tools/wasm-exports/keep.txt
 case ${1:-} in
     "") out=target/latchkey.wasm cargo_options=() ;;
-    --fault-injection) out=target/latchkey-fault-injection.wasm cargo_options=(--features fault-injection) ;;
-    *) echo "usage: wasm.sh [--fault-injection]" >&2; exit 2 ;;
+    --*) out=target/latchkey-${1#--}.wasm cargo_options=(--features "${1#--}") ;;
+    *) echo "usage: wasm.sh [--FEATURE]" >&2; exit 2 ;;
 esac
 readonly OUT=$out
 # What rustc emits for wasm32-unknown-unknown by default and Envoy's V8 takes. The module's own

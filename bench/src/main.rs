@@ -62,6 +62,8 @@ const READ: Fleet = Fleet {
     with: With::Models,
     ..SMALL
 };
+const WITHOUT_METERING: &str = "… without metering";
+const WITHOUT_VERDICTS: &str = "… and without verdicts";
 const SOAKED: Fleet = Fleet { size: 100, ..SMALL };
 
 /// Measures CPU per request, latency and memory of an Envoy with Latchkey.
@@ -74,6 +76,14 @@ struct Options {
     /// The filter.
     #[arg(long, env = "LATCHKEY_WASM")]
     wasm: PathBuf,
+
+    /// The filter, built to meter nothing, to show what that costs.
+    #[arg(long, env = "LATCHKEY_WITHOUT_METERING_WASM")]
+    without_metering: Option<PathBuf>,
+
+    /// The filter, built to let every answer pass unseen, to show what verdicts and failover cost.
+    #[arg(long, env = "LATCHKEY_WITHOUT_VERDICTS_WASM")]
+    without_verdicts: Option<PathBuf>,
 
     /// Another build of the filter, to measure beside it; may be given several times.
     #[arg(long)]
@@ -132,7 +142,7 @@ async fn measure(options: &Options) -> Result<()> {
         let fits = |fleet| fleet == SMALL || fleet == LARGE;
         variants.retain(|variant| match variant.filters {
             Filters::Plain => true,
-            Filters::GateAndAttempt(_) => fits(variant.fleet),
+            Filters::GateAndAttempt(ref wasm) => *wasm == options.wasm && fits(variant.fleet),
             Filters::Lua | Filters::Gate(_) => false,
         });
     }
@@ -234,8 +244,8 @@ async fn measure_events(
     Ok(all.into())
 }
 
-/// The rows of the table: the first is what the others are compared with, the fourth what the
-/// last ones of the fixed add to.
+/// The rows of the table: the first is what the others are compared with, the fourth what those
+/// after it add to, or leave something out of.
 fn variants(options: &Options) -> Result<Vec<Variant>> {
     let wasm = options.wasm.clone();
     let variant = |name: &str, filters, fleet| Variant {
@@ -264,6 +274,14 @@ fn variants(options: &Options) -> Result<Vec<Variant>> {
         ),
         variant("… body read whole", Filters::GateAndAttempt(wasm), READ),
     ];
+    let without = [
+        (WITHOUT_METERING, &options.without_metering),
+        (WITHOUT_VERDICTS, &options.without_verdicts),
+    ];
+    for (name, wasm) in without {
+        let wasm = wasm.clone().map(Filters::GateAndAttempt);
+        variants.extend(wasm.map(|filters| variant(name, filters, SMALL)));
+    }
     for wasm in &options.compare {
         let name = wasm.file_stem().context("--compare needs a file")?;
         for (what, fleet) in [("gate + attempt", SMALL), ("… with every limit", LIMITED)] {
@@ -294,7 +312,7 @@ fn print(rows: &[Row], rounds: usize) {
     );
     println!();
     println!("{}", Table(rows));
-    let [plain, _, _, small, large, ..] = rows else {
+    let [plain, _, _, small, large, limited, read, ..] = rows else {
         return;
     };
     let both = |own: &Row, base| {
@@ -317,6 +335,32 @@ fn print(rows: &[Row], rounds: usize) {
         more(small),
         more(large)
     );
+    let named = |name: &str| rows.iter().find(|row| row.name == name);
+    let (Some(unmetered), Some(unjudged)) = (named(WITHOUT_METERING), named(WITHOUT_VERDICTS))
+    else {
+        return;
+    };
+    println!();
+    println!("| what it is for | JSON, to plain | SSE, to plain |");
+    println!("|---|--:|--:|");
+    for (what, row, less) in [
+        (
+            "who asks, which account, its credential, the header allow-list",
+            unjudged,
+            plain,
+        ),
+        ("verdicts and failover", unmetered, unjudged),
+        ("metering: tokens and records", small, unmetered),
+        ("every limit on account and key", limited, small),
+        ("the body read to its end", read, small),
+    ] {
+        let share = |answer| row.share(less, plain, answer);
+        println!(
+            "| {what} | {} | {} |",
+            share(Answer::Json),
+            share(Answer::Sse)
+        );
+    }
 }
 
 /// The machine in a line.

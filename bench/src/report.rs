@@ -81,6 +81,17 @@ impl Row {
         Spread::of(rounds.map(|(own, base)| own.cpu / base.cpu).collect())
     }
 
+    /// What it costs more than `less` does, in parts of `base`, round by round.
+    pub fn share(&self, less: &Self, base: &Self, answer: Answer) -> Spread {
+        let rounds = self.slices(answer).iter().zip(less.slices(answer));
+        let rounds = rounds.zip(base.slices(answer));
+        Spread::of(
+            rounds
+                .map(|((own, less), base)| (own.cpu - less.cpu) / base.cpu)
+                .collect(),
+        )
+    }
+
     fn median(&self, answer: Answer, part: impl Fn(&Slice) -> f64) -> f64 {
         let mut parts: Vec<f64> = self.slices(answer).iter().map(part).collect();
         quantile(&mut parts, 0.5)
@@ -200,6 +211,13 @@ mod tests {
         // A machine twice as slow in the second round changes no ratio.
         let ratio = row(&[13.0, 26.0, 13.0]).ratio(&row(&[10.0, 20.0, 10.0]), Answer::Json);
         assert_eq!(ratio.to_string(), "1.30 (1.30–1.30)");
+    }
+
+    #[test]
+    fn a_share_is_what_one_costs_more_than_the_other() {
+        let [more, less, base] = [[13.0, 26.0], [11.0, 22.0], [10.0, 20.0]].map(|cpu| row(&cpu));
+        let share = more.share(&less, &base, Answer::Json);
+        assert_eq!(share.to_string(), "0.20 (0.20–0.20)");
     }
 
     #[test]
