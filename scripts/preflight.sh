@@ -34,8 +34,6 @@ for work in "$@"; do
         demo) needs_setpriv ;;
         tests)
             needs_setpriv
-            # The README's lines are run as they stand there.
-            command -v curl >/dev/null || lacks "no curl, which tests run; on Debian and Ubuntu run 'apt-get install curl'"
             command -v prlimit >/dev/null \
                 || lacks "no prlimit, which tests run; on Debian and Ubuntu run 'apt-get install util-linux'" ;;
         fuzz)

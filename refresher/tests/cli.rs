@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use latchkey::snapshot::page::Page;
 use latchkey::snapshot::{Kind, Record};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
@@ -137,15 +138,9 @@ impl Daemon {
         {}
     }
 
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.unwrap(), signal).unwrap();
     }
 }
 
@@ -403,14 +398,14 @@ fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
 fn a_stop_is_orderly_and_a_crash_leaves_nothing_in_the_way() {
     let installation = Installation::new();
     let socket = installation.state().join("run/refresher.sock");
-    for signal in ["TERM", "INT"] {
+    for signal in [Signal::TERM, Signal::INT] {
         let mut daemon = installation.serve();
         daemon.signal(signal);
         assert!(daemon.child.wait().unwrap().success());
         assert!(!socket.exists());
     }
     let mut daemon = installation.serve();
-    daemon.signal("ABRT");
+    daemon.signal(Signal::ABORT);
     let status = daemon.child.wait().unwrap();
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
     assert!(socket.exists());
@@ -445,10 +440,10 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
 
     let mut daemon = installation.serve();
     let (_unanswered, _) = endpoint.accept().unwrap();
-    daemon.signal("TERM");
+    daemon.signal(Signal::TERM);
     daemon.says("stopping");
     let told = Instant::now();
-    daemon.signal("INT");
+    daemon.signal(Signal::INT);
     daemon.says("at once");
     assert!(daemon.child.wait().unwrap().success());
     assert!(told.elapsed() < Duration::from_secs(10), "{told:?}");

@@ -1,5 +1,4 @@
 use std::{
-    env,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
@@ -36,9 +35,9 @@ fn every_configuration_is_valid() {
 /// What a machine lacks is said in a line that names the cure, before anything is built.
 #[test]
 fn what_a_machine_lacks_is_one_line_that_names_the_cure() {
-    const NEEDED: [&str; 16] = [
+    const NEEDED: [&str; 18] = [
         "bash", "cargo", "rustc", "python3", "flock", "sed", "sort", "cut", "head", "dirname",
-        "grep", "mktemp", "rm", "cc", "env", "setpriv",
+        "grep", "mktemp", "rm", "cc", "env", "setpriv", "prlimit", "true",
     ];
     run(async {
         let folder = new_folder("preflight");
@@ -49,12 +48,10 @@ fn what_a_machine_lacks_is_one_line_that_names_the_cure() {
         python.args(["-c", "import sys; print(sys.executable)"]);
         let python = program::output_of(python, LIMIT).await.stdout;
         let python = PathBuf::from(String::from_utf8_lossy(&python).trim());
-        let path = env::var_os("PATH").expect("a PATH");
         for tool in NEEDED {
-            let mut places = env::split_paths(&path).map(|folder| folder.join(tool));
             let found = match tool {
                 "python3" => python.clone(),
-                _ => places.find(|path| path.exists()).expect("a tool"),
+                _ => program::find(tool).expect("a tool"),
             };
             // Not a link: Python looks for its packages where it was started from.
             let text = format!("#!/bin/sh\nexec '{}' \"$@\"\n", found.display());
@@ -65,6 +62,7 @@ fn what_a_machine_lacks_is_one_line_that_names_the_cure() {
             let mut script = Program::command(&source_root().join("scripts/preflight.sh"));
             // Nothing is known of crates here, and nothing can be asked.
             script
+                .args(["demo", "tests"])
                 .env("PATH", &bin)
                 .env("CARGO_HOME", folder.join("cargo"))
                 .env("CARGO_NET_OFFLINE", "true");
@@ -79,6 +77,7 @@ fn what_a_machine_lacks_is_one_line_that_names_the_cure() {
         for (tool, cure) in [
             ("cc", "apt-get install build-essential"),
             ("flock", "apt-get install util-linux"),
+            ("prlimit", "apt-get install util-linux"),
         ] {
             let (here, away) = (bin.join(tool), folder.join(tool));
             fs::rename(&here, &away).expect("taken away");

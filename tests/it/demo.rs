@@ -15,7 +15,7 @@ use tokio::{
 use crate::harness::{
     eventually, holds,
     program::{self, Program},
-    run, setting, source_root,
+    run, source_root,
     stack::{self, closed_port, new_folder},
 };
 
@@ -138,15 +138,11 @@ fn paragraphs<const N: usize>(said: &str) -> [String; N] {
 /// What a command prints in a terminal of somebody whose home is `home` and who has the clients.
 async fn shell(home: &Path, text: &str) -> String {
     let mut command = Program::command("bash".as_ref());
-    let clients = setting("LATCHKEY_CLIENTS").join("bin");
     command
         .args(["-euo", "pipefail", "-c", text])
         .current_dir(home)
         .env_clear()
-        .env(
-            "PATH",
-            format!("{}:/usr/local/bin:/usr/bin:/bin", clients.display()),
-        )
+        .env("PATH", program::path_with(None))
         .env("HOME", home);
     let done = program::output_of(command, LIMIT).await;
     assert!(done.status.success(), "{text}: {done:?}");

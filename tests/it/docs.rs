@@ -105,7 +105,7 @@ const PAGES: [&str; 7] = [
 ];
 
 /// Every block of a page: the line before it, its language, and its text.
-fn fences(page: &str) -> Vec<(String, String, String)> {
+pub fn fences(page: &str) -> Vec<(String, String, String)> {
     let mut fences = Vec::new();
     let mut before = "";
     let mut lines = page.lines();
@@ -185,18 +185,13 @@ fn has_all(whole: &Value, part: &Value) -> bool {
 
 /// The refresher takes it.
 async fn check_reports(refresher: &Refresher, block: &str, at: &str) {
-    let mut curl = Program::command("curl".as_ref());
-    curl.args(["--silent", "--fail", "--unix-socket"])
-        .arg(refresher.file("run/refresher.sock"))
-        .args([
-            "--header",
-            "content-type: application/json",
-            "--data-binary",
-            block,
-        ])
-        .args(["--write-out", "%{http_code}", "http://refresher/reports"]);
-    let done = program::output_of(curl, LIMIT).await;
-    assert_eq!(String::from_utf8_lossy(&done.stdout), "204", "{at}");
+    let client = reqwest::Client::builder().unix_socket(refresher.file("run/refresher.sock"));
+    let client = client.build().expect("a client");
+    let request = client
+        .post("http://refresher/reports")
+        .header("content-type", "application/json");
+    let answer = request.body(block.to_owned()).send().await;
+    assert_eq!(answer.expect("an answer").status(), 204, "{at}");
 }
 
 /// The refresher loads it, as the whole of a platform.
@@ -311,11 +306,7 @@ impl Reader {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let path = format!(
-            "{}:{}:/usr/local/bin:/usr/bin:/bin",
-            self.folder.join("bin").display(),
-            setting("LATCHKEY_CLIENTS").join("bin").display()
-        );
+        let path = program::path_with(Some(&self.folder.join("bin")));
         command
             .current_dir(source_root())
             .env_clear()
@@ -442,10 +433,13 @@ impl Reader {
         .await;
         if daemon.contains("envoy") {
             eventually("the gateway serves", LIMIT, async || {
-                let probe = "curl --silent --fail -H \"x-api-key: $GATEWAY_KEY\" http://127.0.0.1:8080/v1/models";
-                let probe = self.localised(probe);
-                let done = self.command("bash").args(["-c", &probe]).output().await.expect("it runs");
-                done.status.success().then_some(()).ok_or_else(|| self.daemons[1].printed())
+                let caller = Caller::new(self.port, self.exported("GATEWAY_KEY"));
+                let key = [("x-api-key", caller.key())];
+                let answer = caller.try_send("GET", "/v1/models", &key, "").await;
+                let serves = answer.is_ok_and(|answer| answer.status == 200);
+                serves
+                    .then_some(())
+                    .ok_or_else(|| self.daemons[1].printed())
             })
             .await;
         }

@@ -46,6 +46,9 @@ mod regression;
 /// The README's commands and configurations.
 mod docs;
 
+/// What stands in for curl.
+mod curl;
+
 /// The demo.
 mod demo;
 

@@ -1,6 +1,8 @@
 //! A program under test.
 
 use std::{
+    env,
+    ffi::OsString,
     fs::File,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
@@ -13,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::RUNTIME;
+use super::{RUNTIME, setting, source_root};
 
 /// A running program. It is killed when this is dropped, and by the kernel if the test process dies.
 #[derive(Debug)]
@@ -91,6 +93,28 @@ impl Program {
             panic!("the program ended, {status}: {}", self.printed());
         }
     }
+}
+
+/// The program of this name on this machine's PATH.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").expect("a PATH");
+    let mut places = env::split_paths(&path).map(|folder| folder.join(name));
+    places.find(|place| place.is_file())
+}
+
+/// The folder of what stands in for `curl`.
+pub fn stand_in() -> PathBuf {
+    source_root().join("tests/clients/stand-in")
+}
+
+/// The PATH of a person who has what is in `folder`, the clients, what this machine has, and `curl` in any case.
+pub fn path_with(folder: Option<&Path>) -> OsString {
+    let folder = folder.map(Path::to_owned);
+    let clients = setting("LATCHKEY_CLIENTS").join("bin");
+    let stand_in = find("curl").is_none().then(stand_in);
+    let machine = env::var_os("PATH").expect("a PATH");
+    let folders = folder.into_iter().chain([clients]).chain(stand_in);
+    env::join_paths(folders.chain(env::split_paths(&machine))).expect("a PATH")
 }
 
 /// Runs a command to its end, with its standard input closed.
