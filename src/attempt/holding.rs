@@ -14,6 +14,17 @@ pub struct Holding {
     until: Option<u64>,
 }
 
+/// How much of an answer has come when it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// There may be more.
+    Some,
+    /// There may be more, but it is judged by what there is.
+    Enough,
+    /// All of it.
+    All,
+}
+
 // === impl Holding ===
 
 impl Holding {

@@ -3,6 +3,7 @@
 //! It runs in Envoy's upstream filter chain, so the credential exists only on the wire to the
 //! platform: no other filter, access log or redirect sees it.
 
+pub mod early;
 pub mod holding;
 pub mod passage;
 pub mod passing;

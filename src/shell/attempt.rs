@@ -11,7 +11,8 @@ use super::{envoy, held, vm};
 use crate::{
     attempt::{
         self, EARLY_STATUS, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
-        holding::Holding,
+        early::Early,
+        holding::{Came, Holding},
         passage::Passage,
         passing::{self, Asking, Passing, RequestBytes},
     },
@@ -244,7 +245,7 @@ impl Attempt {
                 if !end_of_stream {
                     return Action::Pause;
                 }
-                self.settle(None);
+                self.settle(None, Some(b""));
                 self.finish(true);
                 Action::Continue
             }
@@ -257,7 +258,8 @@ impl Attempt {
             return Action::Continue;
         }
         let body = envoy::body(BufferType::HttpResponseBody, size);
-        if !self.judge(&body, end_of_stream) {
+        let came = if end_of_stream { Came::All } else { Came::Some };
+        if !self.judge(&body, came) {
             return Action::Pause;
         }
         self.show(&body, end_of_stream);
@@ -268,7 +270,7 @@ impl Attempt {
     }
 
     fn end_answer(&mut self) -> Action {
-        self.judge_held();
+        self.judge_held(Came::All);
         self.finish(true);
         Action::Continue
     }
@@ -280,25 +282,25 @@ impl Attempt {
 
     /// Judges the answer that is held by what has come of it, and lets it go on.
     pub(super) fn judge_now(&mut self) {
-        self.judge_held();
+        self.judge_held(Came::Enough);
         envoy::resume_answer();
     }
 
-    fn judge_held(&mut self) {
+    fn judge_held(&mut self, came: Came) {
         if let Some(held) = &self.held {
             let body = envoy::body(BufferType::HttpResponseBody, held.size());
-            self.judge(&body, true);
+            self.judge(&body, came);
             self.show(&body, false);
         }
     }
 
     /// Judges an answer that is held back by what has come of its body; false where that is not
     /// enough.
-    fn judge(&mut self, body: &[u8], end: bool) -> bool {
+    fn judge(&mut self, body: &[u8], came: Came) -> bool {
         let Some(held) = &mut self.held else {
             return true;
         };
-        let complete = end || body.len() >= MAX_HELD_BYTES;
+        let complete = came != Came::Some || body.len() >= MAX_HELD_BYTES;
         let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
         let error = if held.is_good() {
             // What the body begins with tells more than its type, and costs no hostcall.
@@ -315,13 +317,13 @@ impl Attempt {
             held.grows(body.len(), now);
             return false;
         };
-        self.settle(error.as_ref());
+        self.settle(error.as_ref(), (came == Came::All).then_some(body));
         true
     }
 
     /// Judges the answer that is held, and has the request run again where another account could
-    /// do better; else it passes on.
-    fn settle(&mut self, error: Option<&ErrorBody>) {
+    /// do better; else it passes on. `body`: all of it, where it is there.
+    fn settle(&mut self, error: Option<&ErrorBody>, body: Option<&[u8]>) {
         let (Some(held), Some(sent)) = (self.held.take(), &self.sent) else {
             return;
         };
@@ -332,7 +334,7 @@ impl Attempt {
         let can_run = waits || self.body.is_whole();
         if let Some(next) = sent.judge(status, good, error, can_run, now) {
             let runs = if waits {
-                sent.run_again_when_whole(&next, status)
+                sent.run_again_when_whole(&next, status, body)
             } else {
                 sent.run_again(&next, status)
             };
@@ -527,6 +529,11 @@ impl Sent {
         if whole && next.is_some_and(|next| self.run_again(&next, 502)) {
             return Action::Continue;
         }
+        let early = vm::with(|vm| vm.sent.take_early(self.passage.pass));
+        if let Some(early) = early.flatten() {
+            envoy::send_early(&early);
+            return Action::Pause;
+        }
         envoy::send(&Refusal::Unreachable.reply(self.dialect));
         Action::Pause
     }
@@ -559,9 +566,18 @@ impl Sent {
 
     /// Turns the answer of this status into one on which the router's retry goes to the escape
     /// listener, from where the request runs again when it is whole; false where that cannot be.
-    fn run_again_when_whole(&self, next: &Passage, status: u16) -> bool {
+    /// A request that does not say how long it is may turn out too large for that: then its caller
+    /// gets this answer after all, if its `body` is here to be kept.
+    fn run_again_when_whole(&self, next: &Passage, status: u16, body: Option<&[u8]>) -> bool {
         if !self.replayable || attempt::location(&self.request, &self.passage).is_none() {
             return false;
+        }
+        if self.request.first("content-length").is_none() {
+            let early = body.and_then(|body| Early::new(status, &envoy::response_headers(), body));
+            let Some(early) = early else {
+                return false;
+            };
+            vm::with(|vm| vm.sent.keep(self.passage.pass, early));
         }
         envoy::set_passage(&next.encode());
         set_status(EARLY_STATUS, status);

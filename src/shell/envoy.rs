@@ -9,7 +9,7 @@ use proxy_wasm::{
 };
 
 use crate::{
-    attempt::passage::PROPERTY,
+    attempt::{early::Early, passage::PROPERTY},
     dialect::refusal::Reply,
     header::HeaderMap,
     host::{SharedData, Token},
@@ -132,6 +132,14 @@ pub(super) fn send(reply: &Reply) {
     let body = Some(reply.body.as_bytes());
     if hostcalls::send_http_response(reply.status.into(), headers, body).is_err() {
         log::error!("a reply of status {} could not be sent", reply.status);
+    }
+}
+
+/// Answers the request with what its platform had answered before the request was whole.
+pub(super) fn send_early(early: &Early) {
+    let sent = hostcalls::send_http_response(early.status(), early.headers(), Some(early.body()));
+    if sent.is_err() {
+        log::error!("a platform's early answer could not be sent");
     }
 }
 

@@ -6,7 +6,10 @@
 use std::{collections::HashMap, rc::Rc};
 
 use crate::{
-    attempt::passage::{Pass, Passage},
+    attempt::{
+        early::Early,
+        passage::{Pass, Passage},
+    },
     id::Id,
     meter::record::Record,
 };
@@ -29,6 +32,8 @@ pub(super) struct SentOn {
     pub(super) redirected: bool,
     /// An attempt of it came to its end before its body was whole.
     pub(super) broke_off: bool,
+    /// The platform's answer, where it came before the request was whole.
+    early: Option<Early>,
 }
 
 // === impl Passes ===
@@ -43,6 +48,7 @@ impl Passes {
             request_bytes: 0,
             redirected: false,
             broke_off: false,
+            early: None,
         };
         self.0.insert(pass, sent);
     }
@@ -88,6 +94,18 @@ impl Passes {
         if let Some(sent) = self.0.get_mut(&pass) {
             sent.broke_off = true;
         }
+    }
+
+    /// The answer to that pass's request came before the request was whole.
+    pub(super) fn keep(&mut self, pass: Pass, answer: Early) {
+        if let Some(sent) = self.0.get_mut(&pass) {
+            sent.early = Some(answer);
+        }
+    }
+
+    /// That answer, if there is one.
+    pub(super) fn take_early(&mut self, pass: Pass) -> Option<Early> {
+        self.0.get_mut(&pass)?.early.take()
     }
 
     /// Whether an attempt of this pass passes the platform's answer on, as it is.
