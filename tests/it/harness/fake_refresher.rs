@@ -7,7 +7,7 @@ use std::{
     fs,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -52,6 +52,8 @@ struct Published {
     mangle: Option<Mangle>,
     polling: usize,
     most_polling: usize,
+    /// When each poll came, oldest first.
+    polls: Vec<SystemTime>,
     reports: Vec<Value>,
     /// Answers to reports are lost: they say that nothing was taken.
     losing: bool,
@@ -105,6 +107,13 @@ impl FakeRefresher {
     /// The most polls that waited at the same time.
     pub fn most_polling(&self) -> usize {
         self.shared.lock().most_polling
+    }
+
+    /// When the first poll after that time came.
+    pub fn first_poll_after(&self, time: SystemTime) -> SystemTime {
+        let published = self.shared.lock();
+        let mut later = published.polls.iter().filter(|poll| **poll > time);
+        *later.next().expect("a later poll")
     }
 
     /// Takes reports and loses the answers, or no more.
@@ -184,6 +193,7 @@ struct Polling<'a>(&'a Shared);
 impl<'a> Polling<'a> {
     fn begin(shared: &'a Shared) -> Self {
         let mut published = shared.lock();
+        published.polls.push(SystemTime::now());
         published.polling += 1;
         published.most_polling = published.most_polling.max(published.polling);
         Self(shared)

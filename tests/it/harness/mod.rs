@@ -19,6 +19,7 @@ pub mod relay;
 pub mod scripted;
 pub mod sim;
 pub mod stack;
+pub mod yardstick;
 
 use std::{
     cell::RefCell,
