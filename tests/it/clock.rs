@@ -4,16 +4,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{process::Command, time::sleep};
+use tokio::time::sleep;
 
 use crate::harness::{
     Load, Stack,
     caller::responses_body,
-    program::output_of,
+    preload,
     refresher::Refresher,
     run,
     sim::{Seen, Sim},
-    source_root,
     stack::ALICE,
 };
 
@@ -32,14 +31,8 @@ pub(crate) struct WallClock {
 
 impl WallClock {
     pub(crate) async fn new(folder: &Path) -> Self {
-        let (shim, offset) = (folder.join("clock.so"), folder.join("clock-offset"));
-        let mut compiler = Command::new("cc");
-        compiler
-            .args(["-shared", "-fPIC", "-O2", "-o"])
-            .arg(&shim)
-            .arg(source_root().join("tests/it/harness/clock.c"));
-        let compiled = output_of(compiler, Duration::from_secs(60)).await;
-        assert!(compiled.status.success(), "{compiled:?}");
+        let shim = preload::compile("clock", folder).await;
+        let offset = folder.join("clock-offset");
         let mut clock = Self {
             shim,
             offset,

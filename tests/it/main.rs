@@ -28,6 +28,9 @@ mod faults;
 /// Tokens are refreshed in time, once, and survive crashes and bad token endpoints.
 mod credential_life;
 
+/// What a crash of the refresher costs at each point of a refresh.
+mod kills;
+
 /// The refresher's clock is not always right.
 mod clock;
 

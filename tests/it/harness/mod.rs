@@ -11,6 +11,7 @@ pub mod eventually;
 pub mod fake_refresher;
 pub mod http2;
 pub mod load;
+pub mod preload;
 pub mod program;
 pub mod raw;
 pub mod records;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
+    time::timeout,
 };
 
 use super::{RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim};
@@ -95,6 +96,13 @@ impl Refresher {
     /// `kill -9` of the daemon.
     pub async fn kill(&mut self) {
         self.serving.take().expect("it serves").kill().await;
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub async fn ends(&mut self, limit: Duration) -> ExitStatus {
+        let mut program = self.serving.take().expect("it serves");
+        let ended = timeout(limit, program.ends()).await;
+        ended.unwrap_or_else(|_| panic!("it goes on: {}", program.printed()))
     }
 
     /// Ends the daemon in order.
