@@ -93,16 +93,26 @@ fn the_readme_does_what_it_says() {
     });
 }
 
-/// The pages of the repository.
-const PAGES: [&str; 7] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "CHANGELOG.md",
-    "bench/README.md",
-    "fuzz/README.md",
-];
+/// The pages of the repository, from its root.
+pub fn pages() -> Vec<String> {
+    fn add(folder: &Path, pages: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
+            let is_ours = !name.starts_with('.') && name != "target" && name != "node_modules";
+            if path.is_dir() && is_ours {
+                add(&path, pages);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let page = path.strip_prefix(source_root()).expect("below the root");
+                pages.push(page.display().to_string());
+            }
+        }
+    }
+    let mut pages = Vec::new();
+    add(source_root(), &mut pages);
+    pages.sort();
+    pages
+}
 
 /// Every block of a page: the line before it, its language, and its text.
 pub fn fences(page: &str) -> Vec<(String, String, String)> {
@@ -127,8 +137,8 @@ fn every_block_of_the_pages_is_run_or_checked() {
         let mut refresher = Refresher::new(&folder, &sim);
         refresher.serve().await;
         let mut checked = 0;
-        for page in PAGES {
-            let text = fs::read_to_string(source_root().join(page)).expect("the page");
+        for page in pages() {
+            let text = fs::read_to_string(source_root().join(&page)).expect("the page");
             for (before, language, block) in fences(&text) {
                 let at = format!("{page}: {language} after {before:?}: {block}");
                 let how = before.strip_prefix("<!-- check: ");
