@@ -511,6 +511,26 @@ fn what_the_sentences_name_is_there_and_their_commands_run() {
     });
 }
 
+/// What a caller or an operator meets and looks up is in the README.
+#[test]
+fn every_code_and_variable_is_in_the_readme() {
+    let readme = fs::read_to_string(source_root().join("README.md")).expect("the page");
+    let named: BTreeSet<_> = spans(&readme).into_iter().map(|(_, span)| span).collect();
+    for (place, prefix, least) in [
+        ("src/dialect/refusal.rs", "latchkey_", 15),
+        ("refresher/src", "LATCHKEY_", 5),
+    ] {
+        let mut code = String::new();
+        add_code(&source_root().join(place), &mut code);
+        let names =
+            words(&code).filter(|word| word.len() > prefix.len() && word.starts_with(prefix));
+        let names: BTreeSet<_> = names.collect();
+        assert!(names.len() >= least, "{names:?}");
+        let missing: Vec<_> = names.difference(&named).collect();
+        assert!(missing.is_empty(), "the README lacks {missing:?}");
+    }
+}
+
 const WRONG: &str = r#"
 refresher accounts restet NAME
 refresher keys create --pol x
