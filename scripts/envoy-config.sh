@@ -20,7 +20,7 @@ replace() {
 }
 
 while [ $# -gt 0 ]; do
-    [ $# -ge 2 ] || die "$1 needs a value"
+    [ -n "${2:-}" ] || die "$1 needs a value"
     case $1 in
         --from) from=$2 ;;
         --address) address=$2 ;;

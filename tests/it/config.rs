@@ -109,10 +109,26 @@ fn what_is_no_port_is_refused() {
             let output = program::output_of(script, LIMIT).await;
             assert_eq!(output.status.success(), is_good, "{port:?}: {output:?}");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(
-                is_good || said.contains("expected 1 to 65535"),
-                "{port:?}: {said}"
-            );
+            let cure = match port {
+                "" => "--port needs a value",
+                _ => "expected 1 to 65535",
+            };
+            assert!(is_good || said.contains(cure), "{port:?}: {said}");
+        }
+    });
+}
+
+/// A variable that is not set in this terminal does not leave what was shipped in its place.
+#[test]
+fn an_empty_place_is_refused() {
+    run(async {
+        for option in ["--from", "--address", "--state", "--wasm"] {
+            let mut script = Program::command(&source_root().join("scripts/envoy-config.sh"));
+            script.args([option, ""]);
+            let output = program::output_of(script, LIMIT).await;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{option}: {output:?}");
+            assert!(said.contains("needs a value"), "{option}: {said}");
         }
     });
 }
