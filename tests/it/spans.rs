@@ -513,7 +513,7 @@ fn what_the_sentences_name_is_there_and_their_commands_run() {
 
 /// What a caller or an operator meets and looks up is in the README.
 #[test]
-fn every_code_and_variable_is_in_the_readme() {
+fn every_code_variable_and_path_is_in_the_readme() {
     let readme = fs::read_to_string(source_root().join("README.md")).expect("the page");
     let named: BTreeSet<_> = spans(&readme).into_iter().map(|(_, span)| span).collect();
     for (place, prefix, least) in [
@@ -528,6 +528,20 @@ fn every_code_and_variable_is_in_the_readme() {
         assert!(names.len() >= least, "{names:?}");
         let missing: Vec<_> = names.difference(&named).collect();
         assert!(missing.is_empty(), "the README lacks {missing:?}");
+    }
+    let mut profiles = String::new();
+    add_code(&source_root().join("refresher/platforms"), &mut profiles);
+    let paths = profiles
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = "));
+    let paths: Vec<_> = paths.map(|path| path.trim_matches('"')).collect();
+    assert!(paths.len() >= 7, "{paths:?}");
+    for path in paths {
+        let post = format!("POST {path}");
+        assert!(
+            named.contains(path) || named.contains(&*post),
+            "the README lacks {path}"
+        );
     }
 }
 
