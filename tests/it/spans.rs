@@ -102,8 +102,9 @@ struct Known {
     words: BTreeSet<String>,
     makefile: String,
     make_help: String,
-    flags: BTreeSet<String>,
-    bench_flags: BTreeSet<String>,
+    bench: String,
+    /// The refresher's flags, and the commands that have them.
+    flags: BTreeMap<String, Vec<String>>,
     /// Where settings are tried.
     folder: PathBuf,
 }
@@ -122,30 +123,22 @@ impl Known {
         let mut help = Program::command("make".as_ref());
         help.arg("help").current_dir(source_root());
         let help = program::output_of(help, LIMIT).await.stdout;
-        let mut flags = BTreeSet::new();
-        add_flags(&Cli::command(), &mut flags);
-        // The field after each attribute.
-        let bench = read("bench/src/main.rs")
-            .split("#[arg(long")
-            .skip(1)
-            .filter_map(|rest| {
-                let (name, _) = rest.lines().nth(1)?.split_once(':')?;
-                Some(format!("--{}", name.trim().replace('_', "-")))
-            })
-            .collect();
+        let mut flags = BTreeMap::new();
+        add_flags(&Cli::command(), "", &mut flags);
         Self {
             words: words(&code).map(str::to_lowercase).collect(),
             code,
             makefile: read("Makefile"),
             make_help: String::from_utf8(help).expect("text"),
+            bench: read("bench/src/main.rs"),
             flags,
-            bench_flags: bench,
             folder: folder.to_owned(),
         }
     }
 
-    /// What is wrong with a span, if it is not as it says; of a whole command of the refresher, its arguments.
-    fn judge(&self, page: &str, span: &str) -> Result<Option<Vec<String>>, String> {
+    /// What is wrong with a span of that section, if it is not as it says; of a whole command of the refresher, its
+    /// arguments.
+    fn judge(&self, page: &str, section: &str, span: &str) -> Result<Option<Vec<String>>, String> {
         if rows(OTHERS).any(|row| row[0] == span) {
             let mut files = span.split(' ').filter(|word| word.starts_with("envoy/"));
             return files
@@ -178,12 +171,11 @@ impl Known {
         {
             Err(format!("no command that is known: {first}"))
         } else if span.starts_with("--") {
-            let flags = if page == "bench/README.md" {
-                &self.bench_flags
-            } else {
-                &self.flags
-            };
-            is_there(flags.contains(span), span)
+            let is_bench = page == "bench/README.md";
+            is_there(
+                is_bench && self.bench_has(span) || self.has_flag(section, span),
+                span,
+            )
         } else if is_one_of_many("GET") || is_one_of_many("POST") {
             self.request(first, rest)
         } else if span.starts_with('/') {
@@ -206,6 +198,20 @@ impl Known {
         judged.map(|()| None)
     }
 
+    /// Whether a command that the section names has the flag.
+    fn has_flag(&self, section: &str, flag: &str) -> bool {
+        let mut commands = self.flags.get(flag).into_iter().flatten();
+        commands.any(|command| {
+            section.contains(&format!("refresher {command}"))
+                || section.contains(&format!("`{command}"))
+        })
+    }
+
+    fn bench_has(&self, flag: &str) -> bool {
+        let field = flag.trim_start_matches('-').replace('-', "_");
+        self.bench.contains(&format!(")]\n    {field}: "))
+    }
+
     /// Targets, and then the value of a variable.
     fn make(&self, arguments: &str) -> Result<(), String> {
         let mut words = arguments.split([' ', '\'']);
@@ -218,7 +224,7 @@ impl Known {
             let definition = format!("\n{variable} ?=");
             is_there(self.makefile.contains(&definition), variable)?;
             let mut flags = std::iter::once(value).chain(words);
-            let is_wrong = |flag: &&str| flag.starts_with('-') && !self.bench_flags.contains(*flag);
+            let is_wrong = |flag: &&str| flag.starts_with('-') && !self.bench_has(flag);
             let wrong = flags.find(is_wrong).filter(|_| variable == "BENCH_OPTIONS");
             return wrong.map_or(Ok(()), |flag| is_there(false, flag));
         }
@@ -404,12 +410,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.contains(|letter: char| letter.is_ascii_alphabetic()))
 }
 
-fn add_flags(command: &clap::Command, flags: &mut BTreeSet<String>) {
-    let own = command.get_arguments().filter_map(clap::Arg::get_long);
-    flags.extend(own.map(|name| format!("--{name}")));
-    command
-        .get_subcommands()
-        .for_each(|command| add_flags(command, flags));
+fn add_flags(command: &clap::Command, path: &str, flags: &mut BTreeMap<String, Vec<String>>) {
+    for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+        let commands = flags.entry(format!("--{flag}")).or_default();
+        commands.push(path.to_owned());
+    }
+    for command in command.get_subcommands() {
+        let path = format!("{path} {}", command.get_name());
+        add_flags(command, path.trim(), flags);
+    }
 }
 
 /// Adds what stands in a file, or in the files of a folder, but comments and tests.
@@ -443,27 +452,25 @@ fn add_code(path: &Path, code: &mut String) {
     }
 }
 
-/// What stands between single backquotes in a page's sentences, with its line.
-fn spans(page: &str) -> Vec<(usize, &str)> {
+/// What stands between single backquotes in a page's sentences, with its line and its section.
+fn spans(page: &str) -> Vec<(usize, &str, &str)> {
     let mut spans = Vec::new();
-    let mut in_block = false;
-    for (number, line) in (1..).zip(page.lines()) {
-        in_block ^= line.starts_with("```");
-        if in_block || line.starts_with("```") {
-            continue;
+    let mut number = 0;
+    for section in page.split("\n## ") {
+        let mut in_block = false;
+        for line in section.lines() {
+            number += 1;
+            let is_fence = line.starts_with("```");
+            in_block ^= is_fence;
+            if in_block || is_fence {
+                continue;
+            }
+            let parts: Vec<_> = line.split('`').collect();
+            let are_even = parts.len() % 2 == 1;
+            assert!(are_even, "line {number}: a backquote has no other: {line}");
+            let found = parts.into_iter().skip(1).step_by(2);
+            spans.extend(found.map(|span| (number, section, span)));
         }
-        let parts: Vec<_> = line.split('`').collect();
-        assert!(
-            parts.len() % 2 == 1,
-            "line {number}: a backquote has no other: {line}"
-        );
-        spans.extend(
-            parts
-                .into_iter()
-                .skip(1)
-                .step_by(2)
-                .map(|span| (number, span)),
-        );
     }
     spans
 }
@@ -476,8 +483,8 @@ fn what_the_sentences_name_is_there_and_their_commands_run() {
         let (mut wrong, mut found) = (Vec::new(), BTreeMap::new());
         for page in pages() {
             let text = fs::read_to_string(source_root().join(&page)).expect("the page");
-            for (line, span) in spans(&text) {
-                match known.judge(&page, span) {
+            for (line, section, span) in spans(&text) {
+                match known.judge(&page, section, span) {
                     Ok(command) => drop(found.insert(span.to_owned(), command)),
                     Err(why) => wrong.push(format!("{page}:{line}: `{span}`: {why}")),
                 }
@@ -515,7 +522,10 @@ fn what_the_sentences_name_is_there_and_their_commands_run() {
 #[test]
 fn every_code_variable_and_path_is_in_the_readme() {
     let readme = fs::read_to_string(source_root().join("README.md")).expect("the page");
-    let named: BTreeSet<_> = spans(&readme).into_iter().map(|(_, span)| span).collect();
+    let named: BTreeSet<_> = spans(&readme)
+        .into_iter()
+        .map(|(_, _, span)| span)
+        .collect();
     for (place, prefix, least) in [
         ("src/dialect/refusal.rs", "latchkey_", 15),
         ("refresher/src", "LATCHKEY_", 5),
@@ -561,6 +571,7 @@ scripts/fuz.sh 60 verdict
 cargo build
 rm -rf target
 --past
+--paste
 GET /snapshots
 GET /snapshot?eras=E
 POST /logins
@@ -591,12 +602,14 @@ fn a_wrong_span_is_found() {
         let folder = stack::new_folder("spans-wrong");
         let known = Known::new(&folder).await;
         for span in WRONG.trim().lines() {
-            let judged = known.judge("README.md", span);
+            let judged = known.judge("README.md", "`refresher status`", span);
             assert!(judged.is_err(), "{span}: {judged:?}");
         }
-        assert_eq!(
-            spans("a `b c` and\n```sh\n`x`\n```\n`d`"),
-            [(1, "b c"), (5, "d")]
-        );
+        let page = "a `b c` and\n```sh\n`x`\n```\n## D\n`e`";
+        let found = [
+            (1, "a `b c` and\n```sh\n`x`\n```", "b c"),
+            (6, "D\n`e`", "e"),
+        ];
+        assert_eq!(spans(page), found);
     });
 }
