@@ -7,7 +7,7 @@ use proxy_wasm::{
     types::{Action, BufferType},
 };
 
-use super::{envoy, held, vm};
+use super::{envoy, held, sent::Open, vm};
 use crate::{
     attempt::{
         self, EARLY_STATUS, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
@@ -18,7 +18,6 @@ use crate::{
     },
     dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
     header::{HeaderMap, HeaderText},
-    meter::record::Record,
     snapshot::{Account, Platform},
     verdict::{ErrorBody, Look, Quota, Reason, Verdict, look},
 };
@@ -44,7 +43,7 @@ pub(super) struct Attempt {
 /// An answer that passes on.
 #[derive(Debug)]
 struct PassedOn {
-    record: Record,
+    open: Open,
     /// None for an error.
     answer: Option<Passing>,
 }
@@ -357,15 +356,16 @@ impl Attempt {
             envoy::set_body(BufferType::HttpResponseBody, body.len(), &instead);
         }
         if let Some(error) = answer.take_failure() {
-            passed.record.verdict = Some(sent.gave_up(&error));
+            passed.open.record.verdict = Some(sent.gave_up(&error));
         }
     }
 
     /// Keeps the record of an answer that passes on; `end`: all of it has.
     fn finish(&mut self, end: bool) {
-        let Some(PassedOn { mut record, answer }) = self.passed.take() else {
+        let Some(PassedOn { open, answer }) = self.passed.take() else {
             return;
         };
+        let mut record = open.record;
         match answer {
             Some(answer) => {
                 let free = self.sent.as_ref().is_some_and(|sent| sent.free);
@@ -381,6 +381,7 @@ impl Attempt {
         envoy::set_usage(&record);
         let pass = self.sent.as_ref().map(|sent| sent.passage.pass);
         vm::with(|vm| vm.keep(record, pass.unwrap_or_default()));
+        drop(open.under_way);
     }
 }
 
@@ -500,16 +501,16 @@ impl Sent {
 
     /// What is to be known of an answer of this status while it passes on.
     fn pass_on(&self, status: u16, good: bool, now: u64) -> Option<PassedOn> {
-        let mut record = vm::with(|vm| vm.sent.answered(self.passage.pass)).flatten()?;
+        let mut open = vm::with(|vm| vm.sent.answered(self.passage.pass)).flatten()?;
         if cfg!(feature = "without-metering") {
             return None;
         }
-        record.status = status;
-        record.dialect = self.dialect;
-        record.first_byte(now);
+        open.record.status = status;
+        open.record.dialect = self.dialect;
+        open.record.first_byte(now);
         let asked = self.usage == Usage::Asked;
         Some(PassedOn {
-            record,
+            open,
             answer: good.then(|| Passing::new(self.dialect, asked)),
         })
     }

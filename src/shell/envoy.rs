@@ -13,6 +13,7 @@ use crate::{
     dialect::refusal::Reply,
     header::HeaderMap,
     host::{SharedData, Token},
+    id::Id,
     meter::record::{PROPERTY as USAGE_PROPERTY, Record},
     snapshot::bucket::HEAD_KEY,
 };
@@ -113,6 +114,14 @@ pub(super) fn seed() -> [u64; 32] {
             u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
         })
     })
+}
+
+/// The node id that the operator gave this Envoy.
+pub(super) fn node() -> Option<Id> {
+    let node = hostcalls::get_property(vec!["xds", "node", "id"])
+        .ok()
+        .flatten()?;
+    Id::try_from(String::from_utf8(node).ok()?).ok()
 }
 
 /// The request's headers.

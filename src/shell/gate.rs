@@ -24,6 +24,7 @@ use crate::{
         Completeness,
         record::{FROM_ENVOY, Record},
     },
+    sync::tally::UnderWay,
     verdict::Reason,
 };
 
@@ -60,6 +61,7 @@ struct Reading {
     peek: Peek,
     /// The bytes that were read.
     read: usize,
+    _under_way: UnderWay,
 }
 
 /// A request that waits, and who has to hear of it when it does no longer.
@@ -84,7 +86,7 @@ impl HttpContext for GateContext {
         let asked = vm::with(|vm| {
             let wanted = vm.ask(&mut request)?;
             vm.let_in(self.id, &request)?;
-            Ok(wanted)
+            Ok((wanted, vm.begin()))
         });
         match asked.unwrap_or_else(|| Err(not_ready())) {
             Err(reply) => {
@@ -92,11 +94,12 @@ impl HttpContext for GateContext {
                 self.stage.set(Stage::Answered);
             }
             Ok(_) if ends => self.decide(request),
-            Ok(wanted) => {
+            Ok((wanted, under_way)) => {
                 self.reading = Some(Reading {
                     request,
                     peek: Peek::new(wanted),
                     read: 0,
+                    _under_way: under_way,
                 });
             }
         }
@@ -146,7 +149,7 @@ impl HttpContext for GateContext {
             Some(reading) => vm.record(&reading.request),
             None => vm
                 .stop_waiting(self.id)
-                .or_else(|| vm.sent.answered(vm.pass(self.id))),
+                .or_else(|| Some(vm.sent.answered(vm.pass(self.id))?.record)),
         });
         if let Some(record) = record.flatten() {
             self.record_answer(record, status);

@@ -12,6 +12,7 @@ use crate::{
     },
     id::Id,
     meter::record::Record,
+    sync::tally::UnderWay,
 };
 
 /// All of one VM; Envoy bounds how many there are.
@@ -25,7 +26,7 @@ pub(super) struct SentOn {
     /// Where it goes, and the property that says so.
     passage: Option<(String, Rc<Passage>)>,
     /// None once there is an answer.
-    pub(super) record: Option<Record>,
+    pub(super) open: Option<Open>,
     /// How many bytes of its body the attempt has let go.
     pub(super) request_bytes: u64,
     /// The answer became a redirect: if Envoy follows it, another pass has the record.
@@ -36,15 +37,22 @@ pub(super) struct SentOn {
     early: Option<Early>,
 }
 
+/// The record of a request that is under way.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) record: Record,
+    pub(super) under_way: UnderWay,
+}
+
 // === impl Passes ===
 
 impl Passes {
     /// The request of that pass is to go to `account`.
-    pub(super) fn insert(&mut self, pass: Pass, account: Id, record: Record) {
+    pub(super) fn insert(&mut self, pass: Pass, account: Id, open: Open) {
         let sent = SentOn {
             account,
             passage: None,
-            record: Some(record),
+            open: Some(open),
             request_bytes: 0,
             redirected: false,
             broke_off: false,
@@ -71,8 +79,8 @@ impl Passes {
     }
 
     /// The record of the request of that pass, which has an answer now.
-    pub(super) fn answered(&mut self, pass: Pass) -> Option<Record> {
-        self.0.get_mut(&pass)?.record.take()
+    pub(super) fn answered(&mut self, pass: Pass) -> Option<Open> {
+        self.0.get_mut(&pass)?.open.take()
     }
 
     /// So many bytes of the body of that pass's request have gone out.
@@ -111,7 +119,7 @@ impl Passes {
     /// Whether an attempt of this pass passes the platform's answer on, as it is.
     pub(super) fn is_passed_on(&self, pass: Pass) -> bool {
         let sent = self.0.get(&pass);
-        sent.is_some_and(|sent| sent.record.is_none() && !sent.redirected)
+        sent.is_some_and(|sent| sent.open.is_none() && !sent.redirected)
     }
 
     /// The request of that pass, if it is under way.

@@ -8,7 +8,7 @@ use super::{
     config::Config,
     envoy::{self, EnvoySharedData},
     gate::Waiting,
-    sent::Passes,
+    sent::{Open, Passes},
     stats::{Metrics, Totals},
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
         quota::{self, Looks, Told},
         records::Records,
         report::{Report, Reports},
+        tally::{Origin, UnderWay},
     },
     verdict::{Quota, Reason, Verdict},
 };
@@ -72,6 +73,7 @@ struct Waits {
     waiting: Waiting,
     /// Until when, in Unix milliseconds.
     until: u64,
+    _under_way: UnderWay,
 }
 
 /// A request that is the probe of a half-open account.
@@ -95,6 +97,7 @@ struct Settings {
 #[derive(Debug)]
 struct Sync {
     holder: Holder,
+    origin: Origin,
     poller: Poller,
     settler: Settler,
     metrics: Metrics,
@@ -140,6 +143,11 @@ impl Vm {
             self.limiter = Limiter::new(holder.number());
             self.sync = Some(Sync {
                 holder,
+                origin: Origin {
+                    envoy: table::instance(&self.shared),
+                    vm: holder.number(),
+                    node: envoy::node(),
+                },
                 settler: Settler::default(),
                 poller: Poller::new(config.poll_wait_seconds),
                 metrics: Metrics::define(),
@@ -188,6 +196,11 @@ impl Vm {
         let reply = request.refused(&refusal);
         self.refused(self.record(request), &reply);
         Err(reply)
+    }
+
+    /// A request is let in: it is under way until what this returns is dropped.
+    pub(super) fn begin(&self) -> UnderWay {
+        self.records.begin()
     }
 
     /// Keeps the record of a request that the gate answered with an error.
@@ -294,6 +307,7 @@ impl Vm {
                         key: key.clone(),
                         waiting: waiting.clone(),
                         until,
+                        _under_way: self.records.begin(),
                     });
                 }
             }
@@ -318,7 +332,9 @@ impl Vm {
                 let (passage, account) = (&forward.passage, &forward.account);
                 let dialect = Dialect::of_path(passage.url.path(), false);
                 let record = Record::of_attempt(passage, &account.platform, dialect);
-                self.sent.insert(passage.pass, account.id.clone(), record);
+                let under_way = self.records.begin();
+                let open = Open { record, under_way };
+                self.sent.insert(passage.pass, account.id.clone(), open);
             }
             Decision::Reply(reply) => {
                 let record = self.record(waiting.request());
@@ -378,7 +394,8 @@ impl Vm {
         unanswered = unanswered.or_else(|| self.stop_waiting(context));
         if let Some(sent) = self.sent.remove(self.pass(context)) {
             self.gate.ended(&sent.account);
-            unanswered = sent.record.filter(|_| !sent.redirected);
+            let open = sent.open.filter(|_| !sent.redirected);
+            unanswered = open.map(|open| open.record);
             if let Some(record) = &mut unanswered {
                 record.left(sent.request_bytes);
             }
@@ -402,8 +419,8 @@ impl Vm {
         let now = self.now;
         let sent = self.sent.get_mut(passage.pass);
         let broke_off = sent.as_ref().is_some_and(|sent| sent.broke_off);
-        if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
-            record.verdict = Some(Reason::known(verdict.word()));
+        if let Some(open) = sent.and_then(|sent| sent.open.as_mut()) {
+            open.record.verdict = Some(Reason::known(verdict.word()));
         }
         // Where a platform hangs up in the middle of a request, its caller may have been too slow
         // for it: whoever dawdles must not have accounts taken out.

@@ -21,7 +21,7 @@ pub(in crate::shell) struct Due {
     pub(in crate::shell) poll: Option<Poll>,
     /// A body to `POST` to `/reports`.
     pub(in crate::shell) report: Option<String>,
-    /// Another one, of records.
+    /// Another one, of records or of how many requests there are.
     pub(in crate::shell) records: Option<String>,
     /// A body to `POST` to `/counts`.
     pub(in crate::shell) counts: Option<String>,
@@ -38,7 +38,7 @@ impl Vm {
         };
         let totals = std::mem::take(&mut self.totals);
         sync.metrics.count(&totals, self.records.take_dropped());
-        let records = self.records.next(sync.holder.number(), self.now);
+        let records = self.records.next(&sync.origin, self.now);
         self.limiter.tick(&mut self.shared, self.now);
         let (mut poll, mut counts) = (None, None);
         if sync.holder.hold(&mut self.shared, self.now) {
@@ -141,8 +141,8 @@ impl Vm {
     /// it is to be sent at once.
     pub(in crate::shell) fn recorded(&mut self, status: &[u8]) -> Option<String> {
         self.now = envoy::now();
-        let number = self.sync.as_ref()?.holder.number();
-        self.records.answered(status, number, self.now)
+        let origin = &self.sync.as_ref()?.origin;
+        self.records.answered(status, origin, self.now)
     }
 
     /// Takes the answer to what was counted; empty where it could not be sent.
