@@ -16,6 +16,7 @@ pub mod key_source;
 pub mod limits;
 pub mod listen;
 pub mod log;
+pub mod lost;
 pub mod metrics;
 pub mod oauth;
 pub mod pending_logins;

@@ -46,6 +46,7 @@ struct Inner {
     refreshes: Family<OfOutcome, Counter>,
     polls: Counter,
     accounts: Family<OfStatus, Gauge>,
+    lost: Gauge,
     revision: Gauge,
     account_ids: Values,
     platform_ids: Values,
@@ -104,6 +105,7 @@ impl Default for Metrics {
             refreshes: Family::default(),
             polls: Counter::default(),
             accounts: Family::default(),
+            lost: Gauge::default(),
             revision: Gauge::default(),
             account_ids: Values::default(),
             platform_ids: Values::default(),
@@ -121,6 +123,8 @@ impl Default for Metrics {
         registry.register("refreshes", refreshes, inner.refreshes.clone());
         registry.register("polls", "Polls of the snapshot", inner.polls.clone());
         registry.register("accounts", "Accounts by status", inner.accounts.clone());
+        let lost = "Requests that were under way or not yet reported when their Envoy fell silent; falls where it speaks again";
+        registry.register("requests_lost", lost, inner.lost.clone());
         let revision = "The revision of the snapshot";
         registry.register("snapshot_revision", revision, inner.revision.clone());
         Metrics(Arc::new(Inner { registry, ..inner }))
@@ -202,6 +206,8 @@ impl Metrics {
     async fn page(&self, store: &Store, now: UnixMillis) -> crate::store::Result<String> {
         let accounts = store.accounts().await?;
         let (_, revision) = store.head().await?;
+        let lost = store.lost(UnixMillis(0)).await?;
+        self.0.lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let shown = |account: &Account| match account.status {
             Status::Active if account.has_ended(now) => Status::ENDED,
             status => status.as_str(),
@@ -334,6 +340,7 @@ mod tests {
             "latchkey_requests_total{platform=\"openai\",account=\"other\",status=\"none\"} 502",
             "latchkey_accounts{status=\"needs_login\"} 0",
             "latchkey_polls_total 1",
+            "latchkey_requests_lost 0",
             "latchkey_snapshot_revision 1",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}: {page}");

@@ -5,15 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use latchkey::id::Id;
+use latchkey::sync::tally::Origin;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Context, Error};
 use crate::config;
 use crate::envoy::ClustersFile;
 use crate::listen;
+use crate::lost::Watch;
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::pending_logins::PendingLogins;
@@ -30,6 +33,8 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long answers on the socket may take to get out once all long polls have ended.
 const ANSWERING_LIMIT: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether an Envoy has fallen silent.
+const SILENCE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often old records of requests are taken away.
 const RECORDS_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The pause before the first time: by then every Envoy that lost us has sent again what it had, and what is forgotten
@@ -112,6 +117,7 @@ pub async fn run(
         ended = show_metrics(scraped, metrics, &store, &shutdown) => Err(Error::from(format!("metrics ended on their own: {ended:?}"))),
         () = prune_health(&store) => Ok(()),
         () = prune_records(&store, config.usage.keep_days) => Ok(()),
+        () = miss_silent(&store, config.usage.lost_after) => Ok(()),
     };
     tracing::info!("stopping");
     shutdown.cancel();
@@ -181,6 +187,39 @@ async fn prune_records(store: &Store, keep_days: u32) {
             Err(error) => tracing::warn!(%error, "cannot take old records of requests away"),
         }
     }
+}
+
+/// Has the requests count as lost of Envoys that have fallen silent, until dropped.
+async fn miss_silent(store: &Store, after: Duration) {
+    let mut watch = Watch::new(after);
+    loop {
+        tokio::time::sleep(SILENCE_INTERVAL).await;
+        if let Err(error) = miss_once(store, &mut watch).await {
+            tracing::warn!(%error, "cannot look whether an Envoy has fallen silent");
+        }
+    }
+}
+
+async fn miss_once(store: &Store, watch: &mut Watch) -> crate::store::Result<()> {
+    for silent in watch.silent(store.untold().await?, Instant::now()) {
+        let now = SystemClock.now();
+        if !store.miss(&silent, now).await? {
+            continue;
+        }
+        let Origin { envoy, vm, node } = &silent.origin;
+        let (node, requests) = (node.as_ref().map(Id::as_str), silent.requests);
+        let silent_seconds = now.since(silent.heard_at).as_secs();
+        tracing::warn!(
+            envoy,
+            node,
+            vm,
+            requests,
+            silent_seconds,
+            "a worker of an Envoy has fallen silent: the requests that were under way or not yet reported when it was \
+             last heard of are lost, unless it speaks again"
+        );
+    }
+    Ok(())
 }
 
 /// The signals that tell a daemon to stop.

@@ -67,7 +67,7 @@ impl Crashable {
 }
 
 /// A configuration with the other filter in it.
-fn faulty(text: &str) -> String {
+pub(crate) fn faulty(text: &str) -> String {
     let path = |variable| setting(variable).display().to_string();
     text.replace(&path("LATCHKEY_WASM"), &path("LATCHKEY_FAULTY_WASM"))
 }

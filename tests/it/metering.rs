@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 
+use crate::crash::faulty;
 use crate::harness::{
     Caller, Load, Stack,
     caller::{chat_body, messages_body, responses_body},
@@ -641,7 +643,7 @@ fn the_access_log_says_what_a_request_used() {
         let log = stack.folder.join("envoy.log");
         // Envoy writes its log every 10 seconds.
         eventually("the access log", Duration::from_secs(40), async || {
-            let log = std::fs::read_to_string(&log).expect("the log");
+            let log = fs::read_to_string(&log).expect("the log");
             let mut lines: Vec<Value> = log
                 .lines()
                 .filter_map(|line| serde_json::from_str(line).ok())
@@ -716,6 +718,230 @@ async fn used(refresher: &Refresher) -> [u64; 3] {
             output + number("output"),
         ]
     })
+}
+
+/// How many requests `refresher usage` says are lost.
+async fn lost(refresher: &Refresher) -> u64 {
+    let text = refresher.run(&["usage", "--json"], "").await;
+    let usage: Value = serde_json::from_str(&text).expect("JSON");
+    usage["lost"].as_u64().expect("a number")
+}
+
+/// How long a VM is silent before what it has not told of counts as lost, in these tests.
+const LOST_AFTER: Duration = Duration::from_secs(15);
+
+/// A stack with one account, in which what is lost is counted soon.
+async fn soon_lost(name: &str, edit: fn(&str) -> String) -> Stack<Refresher> {
+    Stack::real_edited(name, edit, async |sim, refresher| {
+        let config = refresher.file("config.toml");
+        let text = fs::read_to_string(&config).expect("the configuration");
+        let seconds = LOST_AFTER.as_secs();
+        let text = format!("{}\n[usage]\nlost_after_seconds = {seconds}\n", edit(&text));
+        fs::write(config, text).expect("written");
+        sim.add_api_key("openai", "sk-one", "one").await;
+        refresher.add_api_key("one", "openai", "sk-one").await;
+    })
+    .await
+}
+
+/// Begins so many streams that the platform never ends, and waits until the refresher has heard of them.
+async fn endless_streams(
+    stack: &Stack<Refresher>,
+    caller: &Caller,
+    count: usize,
+) -> Vec<reqwest::Response> {
+    let stall =
+        json!({"target": "upstream", "path": CHAT, "stall_after_bytes": 900, "times": count});
+    stack.sim.add_fault(stall).await;
+    let streams = (0..count).map(|_| async {
+        let mut stream = caller.begin(CHAT, &chat_body(true)).await;
+        stream.chunk().await.expect("a stream").expect("an event");
+        stream
+    });
+    let streams = join_all(streams).await;
+    sleep(HEARD).await;
+    streams
+}
+
+/// How long it takes at most until the refresher has heard of a request that has begun: a second, the tick, and what a
+/// busy machine adds for the batch before.
+const HEARD: Duration = Duration::from_millis(GATHER_MS + 100 + 1_900);
+
+/// Until what is lost is counted: the silence, and how often it is looked for.
+const COUNTED: Duration = Duration::from_secs(LOST_AFTER.as_secs() + 15);
+
+/// Envoy is killed with streams under way and records that wait: what the refresher has and what it says is lost are all
+/// requests but those of the last moment, and it says so where a person and a machine look.
+#[test]
+fn requests_that_die_with_an_envoy_are_counted() {
+    /// How many streams never end, and how many ask at the same time beside them.
+    const STREAMS: usize = 6;
+    const CALLERS: usize = 4;
+    run(async {
+        let mut stack = soon_lost("metering-lost-envoy", str::to_owned).await;
+        let caller = stack.caller("load").await;
+        let streams = endless_streams(&stack, &caller, STREAMS).await;
+        assert_eq!(lost(&stack.refresher).await, 0);
+        let ask_on = async || {
+            let mut begun = Vec::new();
+            loop {
+                begun.push(Instant::now());
+                if caller.try_post(CHAT, &chat_body(true)).await.is_err() {
+                    return begun;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let envoy = &mut stack.envoy;
+        let killing = async {
+            sleep(Duration::from_millis(4_700)).await;
+            let at = Instant::now();
+            envoy.kill().await;
+            at
+        };
+        let asking = join_all((0..CALLERS).map(|_| ask_on()));
+        let (killed_at, begun) = tokio::join!(killing, asking);
+        drop(streams);
+        let begun = begun.concat();
+        let all = (STREAMS + begun.len()) as u64;
+        let heard = begun.iter().filter(|at| **at + HEARD < killed_at);
+        let heard = (STREAMS + heard.count()) as u64;
+        assert!(heard > (STREAMS + CALLERS) as u64, "too few: {begun:?}");
+        let counted = async || {
+            let [recorded, ..] = used(&stack.refresher).await;
+            (recorded, lost(&stack.refresher).await)
+        };
+        eventually("what was lost is counted", COUNTED, async || {
+            let (recorded, lost) = counted().await;
+            holds(recorded + lost >= heard && lost >= STREAMS as u64, || {
+                format!("{recorded} and {lost} lost of {heard}")
+            })
+        })
+        .await;
+        let (recorded, lost) = counted().await;
+        println!("{recorded} recorded, {lost} lost, {heard} heard of, {all} begun");
+        assert!(recorded + lost <= all, "counted twice");
+
+        let table = stack.refresher.run(&["usage"], "").await;
+        let line = format!("{lost} more requests were under way");
+        assert!(table.contains(&line), "{table}");
+        let socket = stack.refresher.file("run/refresher.sock");
+        let client = reqwest::Client::builder().unix_socket(socket).build();
+        let page = client.expect("a client").get("http://refresher/metrics");
+        let page = page.send().await.expect("an answer").text().await;
+        let page = page.expect("a page");
+        let line = format!("latchkey_requests_lost {lost}");
+        assert!(page.lines().any(|found| found == line), "{page}");
+        let log = fs::read_to_string(stack.folder.join("refresher.log")).expect("the log");
+        let said = log
+            .lines()
+            .filter(|line| line.contains("has fallen silent"));
+        let said: Vec<_> = said.collect();
+        assert!((1..=2).contains(&said.len()), "a line a worker: {said:?}");
+        assert!(
+            said.iter().all(|line| line.contains("latchkey")),
+            "{said:?}"
+        );
+
+        // The next one has VMs of its own.
+        stack.envoy = Envoy::start(&stack.folder, 0).await;
+        let caller = Caller::new(stack.envoy.port, caller.key());
+        eventually("the key is taken", RECORD_LIMIT, async || {
+            let answer = caller.get("/v1/models").await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        assert_eq!(caller.post(CHAT, &chat_body(true)).await.status, 200);
+        eventually("it is counted", RECORD_LIMIT, async || {
+            let found = counted().await;
+            holds(found == (recorded + 1, lost), || format!("{found:?}"))
+        })
+        .await;
+    });
+}
+
+/// A VM that crashes takes the requests with it that it had under way: they are counted.
+#[test]
+fn requests_that_die_with_a_vm_are_counted() {
+    const STREAMS: usize = 6;
+    run(async {
+        let stack = soon_lost("metering-lost-vm", faulty).await;
+        let caller = stack.caller("load").await;
+        let streams = endless_streams(&stack, &caller, STREAMS).await;
+        // Which worker a connection is for, the kernel decides: so many reach both.
+        for _ in 0..40 {
+            let poison = Caller::new(stack.envoy.port, "lk_poison");
+            let headers = [("x-latchkey-crash", "1")];
+            poison
+                .try_send("GET", "/v1/models", &headers, "")
+                .await
+                .ok();
+            sleep(Duration::from_millis(30)).await;
+        }
+        assert!(stack.envoy.crashes().await >= 2, "the poison did not work");
+        eventually("what was lost is counted", COUNTED, async || {
+            let found = lost(&stack.refresher).await;
+            holds(found == STREAMS as u64, || found.to_string())
+        })
+        .await;
+        drop(streams);
+        eventually("others are served", RECORD_LIMIT, async || {
+            let answer = caller.try_post(CHAT, &chat_body(true)).await;
+            holds(
+                matches!(&answer, Ok(answer) if answer.status == 200),
+                || format!("{answer:?}"),
+            )
+        })
+        .await;
+        eventually("and counted", RECORD_LIMIT, async || {
+            let [recorded, ..] = used(&stack.refresher).await;
+            holds(recorded >= 1, || recorded.to_string())
+        })
+        .await;
+        assert_eq!(lost(&stack.refresher).await, STREAMS as u64);
+    });
+}
+
+/// An Envoy that was only cut off, and comes back with what it had, has lost nothing; nor has one whose refresher was
+/// away, for longer than a silence lasts.
+#[test]
+fn what_comes_after_all_is_not_lost() {
+    const STREAMS: usize = 6;
+    run(async {
+        let mut stack = soon_lost("metering-cut-off", str::to_owned).await;
+        let caller = stack.caller("load").await;
+        let streams = endless_streams(&stack, &caller, STREAMS).await;
+
+        stack.refresher.kill().await;
+        sleep(LOST_AFTER + Duration::from_secs(5)).await;
+        stack.refresher.serve().await;
+        let log = async || fs::read_to_string(stack.folder.join("refresher.log")).expect("the log");
+
+        stack.envoy.pause();
+        eventually("it counts as gone", COUNTED, async || {
+            let found = lost(&stack.refresher).await;
+            holds(found == STREAMS as u64, || found.to_string())
+        })
+        .await;
+        let said = log().await.matches("has fallen silent").count();
+        assert!((1..=2).contains(&said), "not when the refresher was away");
+        stack.envoy.go_on();
+        eventually("it speaks again", RECORD_LIMIT, async || {
+            let found = lost(&stack.refresher).await;
+            holds(found == 0, || found.to_string())
+        })
+        .await;
+        assert!(log().await.contains("speaks again"));
+        drop(streams);
+        eventually("each is counted once", RECORD_LIMIT, async || {
+            let [recorded, ..] = used(&stack.refresher).await;
+            holds(recorded == STREAMS as u64, || recorded.to_string())
+        })
+        .await;
+        sleep(LOST_AFTER + Duration::from_secs(5)).await;
+        assert_eq!(lost(&stack.refresher).await, 0);
+        assert_eq!(used(&stack.refresher).await[0], STREAMS as u64);
+    });
 }
 
 /// The refresher is killed again and again while requests come, in the middle of whatever it does, and then stays away
@@ -941,7 +1167,7 @@ fn metrics_say_what_requests_used_and_how_accounts_are() {
         let listen = ["--metrics-listen", "127.0.0.1:0"];
         stack.refresher.serve_with(&listen).await;
         let address = eventually("metrics are shown", RECORD_LIMIT, async || {
-            let log = std::fs::read_to_string(stack.folder.join("refresher.log"));
+            let log = fs::read_to_string(stack.folder.join("refresher.log"));
             let log = log.expect("the log");
             let line = log.lines().find(|line| line.contains("showing metrics"));
             let address = line.and_then(|line| line.split_once("127.0.0.1:"));

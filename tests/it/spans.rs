@@ -56,6 +56,7 @@ bucket/NN | src/snapshot/bucket.rs | bucket/{}
 counters/NN | src/limit/table.rs | counters/{:02}
 counters/news | src/limit/table.rs | counters/news
 counters/instance | src/limit/table.rs | counters/instance
+latchkey_requests_lost | refresher/src/metrics.rs | requests_lost
 hostile | tests/it/main.rs | mod hostile;
 refresher/platforms/<id>.toml | refresher/src/platform/catalog.rs | platforms/codex.toml
 envoy/.env | envoy/docker-compose.yaml | LATCHKEY_ACKNOWLEDGED_TERMS

@@ -169,12 +169,14 @@ impl Show {
         };
         let sums = context.store.usage(by, since).await?;
         let rows: Vec<Row> = sums.into_iter().map(Row::from).collect();
+        let lost = context.store.lost(since).await?;
         if self.json {
             return Ok(print_json(
-                &serde_json::json!({ "since": since.0, "rows": rows }),
+                &serde_json::json!({ "since": since.0, "rows": rows, "lost": lost }),
             )?);
         }
         print(&text(&rows, self.by, head, since))?;
+        print(&lost_text(lost))?;
         Ok(())
     }
 }
@@ -229,6 +231,20 @@ fn text(rows: &[Row], by: Group, head: &str, since: UnixMillis) -> String {
         );
     }
     text
+}
+
+/// What the table cannot show.
+fn lost_text(lost: u64) -> String {
+    match lost {
+        0 => String::new(),
+        1 => "\n1 more request was under way or not yet reported when its Envoy fell silent: it is lost, and counted nowhere.\n"
+            .to_owned(),
+        _ => format!(
+            "\n{} more requests were under way or not yet reported when their Envoys fell silent: they are lost, and counted \
+             nowhere.\n",
+            grouped(lost)
+        ),
+    }
 }
 
 /// `1,234,567`.
@@ -315,5 +331,8 @@ all                         16       3  ~19,200       0     ~90         15  ~19,
         assert_eq!(text(&rows, Group::Account, "ACCOUNT", since), expected);
         let nothing = text(&[], Group::Day, "DAY", since);
         assert_eq!(nothing, "No requests since 2026-08-01 00:00 UTC.\n");
+        assert_eq!(lost_text(0), "");
+        assert!(lost_text(1).starts_with("\n1 more request was"));
+        assert!(lost_text(1_200).starts_with("\n1,200 more requests were"));
     }
 }

@@ -19,6 +19,7 @@ mod pools;
 mod requests;
 mod rotate;
 mod snapshot;
+mod vms;
 mod write_queue;
 
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use self::keys::Keys;
 pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};
 use self::new_tokens::NewTokens;
 pub use self::pools::{Member as PoolMember, Pool};
-pub use self::requests::{BatchId, By, Sums, Taken};
+pub use self::requests::{BatchId, By, Received, Sums, Taken};
 pub use self::rotate::{Refused, Rotation, Step};
 pub use self::snapshot::{Platform, SnapshotPage};
 use self::write_queue::{Turn, WriteQueue};

@@ -1,6 +1,7 @@
 //! What requests used: taken in batches, each once; summed up; pruned.
 
 use latchkey::meter::{MAX_TOKENS, record::Record};
+use latchkey::sync::tally::Tally;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -34,6 +35,15 @@ pub enum Taken {
     New,
     /// It was before.
     Known,
+}
+
+/// What was received of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// What became of the batch.
+    pub taken: Taken,
+    /// How many of the VM's requests had counted as lost and do no longer.
+    pub back: u64,
 }
 
 /// By what requests are summed up.
@@ -75,7 +85,7 @@ pub struct Sums {
 }
 
 impl Store {
-    /// Takes a batch, all of it or nothing, unless it was taken before.
+    /// Takes a batch, all of it or nothing, unless it was taken before, and with it what its VM says of all requests.
     ///
     /// # Errors
     /// If SQLite fails. The batch was not taken then.
@@ -83,8 +93,9 @@ impl Store {
         &self,
         batch: BatchId,
         records: &[Record],
+        tally: Option<&Tally>,
         now: UnixMillis,
-    ) -> Result<Taken> {
+    ) -> Result<Received> {
         let mut change = self.change().await?;
         let insert = "INSERT INTO batches (id, taken_at) VALUES (?, ?) ON CONFLICT DO NOTHING";
         let inserted = sqlx::query(insert)
@@ -92,14 +103,19 @@ impl Store {
             .bind(now.0)
             .execute(change.sql())
             .await?;
-        if inserted.rows_affected() == 0 {
-            return Ok(Taken::Known);
-        }
-        for record in records {
+        let taken = match inserted.rows_affected() {
+            0 => Taken::Known,
+            _ => Taken::New,
+        };
+        for record in records.iter().filter(|_| taken == Taken::New) {
             insert_record(&mut change, record).await?;
         }
+        let back = match tally {
+            Some(tally) => change.hear(tally, now).await?,
+            None => 0,
+        };
         change.commit().await?;
-        Ok(Taken::New)
+        Ok(Received { taken, back })
     }
 
     /// The requests since `since`, summed up; the group with the most tokens first, days in order.
@@ -152,6 +168,7 @@ impl Store {
         let pruned = self.prune(requests, before(keep_days)).await?;
         self.prune(batches, before(keep_days.min(BATCH_DAYS)))
             .await?;
+        self.prune_vms(before(keep_days), now).await?;
         Ok(pruned)
     }
 

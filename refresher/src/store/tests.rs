@@ -11,6 +11,7 @@ mod pools;
 mod requests;
 mod rotation;
 mod snapshot;
+mod vms;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

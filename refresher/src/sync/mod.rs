@@ -12,8 +12,10 @@ use axum::extract::{DefaultBodyLimit, Json, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use latchkey::id::Id;
 use latchkey::limit::settle::Counts;
 use latchkey::snapshot::page::Epoch;
+use latchkey::sync::tally::{Origin, Tally};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,7 +26,7 @@ use crate::id::AccountId;
 use crate::limits::{self, Sums};
 use crate::metrics::{self, Metrics};
 use crate::refresh::clock::{Clock, SystemClock};
-use crate::store::{Store, Taken};
+use crate::store::{Received, Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -127,17 +129,24 @@ async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Res
 }
 
 impl Shared {
-    /// Keeps the records of a batch, unless they are kept already.
-    async fn keep(&self, batch: &Records) -> Result<(), crate::store::Error> {
+    /// Keeps the records of a batch, unless they are kept already, and what its VM says of all requests.
+    async fn keep(
+        &self,
+        batch: &Records,
+        tally: Option<&Tally>,
+    ) -> Result<(), crate::store::Error> {
         let Records {
             batch,
             records,
             malformed,
         } = batch;
-        let taken = self
+        let Received { taken, back } = self
             .store
-            .take_records(*batch, records, SystemClock.now())
+            .take_records(*batch, records, tally, SystemClock.now())
             .await?;
+        if let Some(tally) = tally {
+            log_back(tally, back);
+        }
         match taken {
             Taken::New => self.metrics.ingested(records, *malformed),
             Taken::Known => self.metrics.repeated(records),
@@ -148,6 +157,13 @@ impl Shared {
                 "passed over records of requests that cannot be read"
             );
         }
+        Ok(())
+    }
+
+    /// Takes what a VM says of its requests.
+    async fn hear(&self, tally: &Tally) -> Result<(), crate::store::Error> {
+        let back = self.store.hear(tally, SystemClock.now()).await?;
+        log_back(tally, back);
         Ok(())
     }
 
@@ -165,18 +181,34 @@ impl Shared {
     }
 }
 
+/// Says that requests are not lost after all.
+fn log_back(tally: &Tally, requests: u64) {
+    let Origin { envoy, vm, node } = &tally.origin;
+    if requests > 0 {
+        let node = node.as_ref().map(Id::as_str);
+        tracing::info!(
+            envoy,
+            node,
+            vm,
+            requests,
+            "an Envoy that had fallen silent speaks again: its requests do not count as lost any more"
+        );
+    }
+}
+
 async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>) -> Response {
-    match batch.take_records() {
-        Ok(None) => {}
-        Ok(Some(records)) => {
-            if let Err(error) = shared.keep(&records).await {
-                return failed(&error);
-            }
-        }
-        Err(reports::InvalidId) => {
+    let tally = batch.take_tally();
+    let kept = match (batch.take_records(), &tally) {
+        (Ok(Some(records)), _) => shared.keep(&records, tally.as_ref()).await,
+        (Ok(None), Some(tally)) => shared.hear(tally).await,
+        (Ok(None), None) => Ok(()),
+        (Err(reports::InvalidId), _) => {
             let expected = "batch: expected 32 hex digits\n";
             return (StatusCode::BAD_REQUEST, expected).into_response();
         }
+    };
+    if let Err(error) = kept {
+        return failed(&error);
     }
     match shared.reports.take(batch).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),

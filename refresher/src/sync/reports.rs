@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use latchkey::meter::record::Record;
 use latchkey::sync::report::Report;
+use latchkey::sync::tally::Tally;
 use latchkey::verdict::Scope;
 use serde::Deserialize;
 
@@ -31,9 +32,23 @@ pub struct Batch {
     /// Each by itself: one that cannot be read costs no other.
     #[serde(default)]
     records: Vec<serde_json::Value>,
+    /// What the VM says of all its requests.
+    #[serde(default)]
+    tally: serde_json::Value,
 }
 
 impl Batch {
+    /// What the VM says of all its requests; none where it says nothing that can be read.
+    pub fn take_tally(&mut self) -> Option<Tally> {
+        let tally = std::mem::take(&mut self.tally);
+        let said = !tally.is_null();
+        let sound = serde_json::from_value(tally).ok().filter(Tally::is_sound);
+        if said && sound.is_none() {
+            tracing::debug!("passed over a tally that cannot be read");
+        }
+        sound
+    }
+
     /// The records of requests that can be read, and how many cannot; none where the batch has none.
     ///
     /// # Errors
@@ -108,6 +123,9 @@ impl Reports {
                 Err(Refused::Malformed) => refused += 1,
                 Err(Refused::Kind) => tracing::debug!("passed over a report of an unknown kind"),
             }
+        }
+        if reports.is_empty() && refused == 0 {
+            return Ok(());
         }
         if refused > 0 {
             let expected = Refused::Malformed;

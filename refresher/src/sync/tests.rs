@@ -294,3 +294,36 @@ async fn the_largest_numbers_are_taken_and_summed_up() {
     assert_eq!(others["streams"], most);
     assert_eq!(server.ask("GET", "/counts", "").await.0, 200);
 }
+
+/// An older filter says nothing of how many requests there are, a newer one may say it in a way that is not known here.
+#[tokio::test]
+async fn a_tally_goes_with_a_batch_or_alone_and_a_strange_one_costs_nothing() {
+    let server = start().await;
+    let envoy = "0123456789abcdef".repeat(2);
+    let said = |vm: u64, begun: u64| serde_json::json!({"envoy": envoy, "vm": vm, "number": 1, "begun": begun, "told": 1, "dropped": 0});
+    let record = serde_json::json!({
+        "at": NOW.0, "key": "key_1", "pool": "default", "dialect": "chat", "status": 200, "attempts": 1,
+        "duration_ms": 9, "completeness": "whole",
+    });
+    let mut strange = said(3, 9);
+    strange["begun"] = "many".into();
+    let mut foreign = said(4, 9);
+    foreign["envoy"] = "a\nb".into();
+    let batch = |number: u128| format!("{number:032x}");
+    for body in [
+        serde_json::json!({"batch": envoy, "reports": [], "tally": said(1, 5)}),
+        serde_json::json!({"batch": batch(1), "reports": [], "tally": said(2, 3), "records": [record]}),
+        serde_json::json!({"batch": batch(2), "reports": [], "tally": strange, "records": [record]}),
+        serde_json::json!({"batch": batch(3), "reports": [], "tally": foreign, "records": [record]}),
+        serde_json::json!({"batch": batch(4), "reports": [], "tally": said(5, u64::MAX), "records": [record]}),
+        serde_json::json!({"batch": batch(5), "reports": [], "records": [record]}),
+    ] {
+        let (status, _) = server.ask("POST", "/reports", &body.to_string()).await;
+        assert_eq!(status, 204, "{body}");
+    }
+    let untold = server.store.untold().await.unwrap().into_iter();
+    let untold: Vec<_> = untold.map(|one| (one.origin.vm, one.requests)).collect();
+    assert_eq!(untold, [(1, 4), (2, 2)]);
+    let sums = server.store.usage(By::Key, UnixMillis(0)).await.unwrap();
+    assert_eq!(sums[0].requests, 5);
+}

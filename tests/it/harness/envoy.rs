@@ -161,6 +161,16 @@ impl Envoy {
     pub async fn kill(&mut self) {
         self.program.kill().await;
     }
+
+    /// Stops it where it is, until it [goes on](Self::go_on).
+    pub fn pause(&self) {
+        self.program.pause();
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.program.go_on();
+    }
 }
 
 async fn ask(admin: &reqwest::Client, path: &str) -> Result<String, String> {

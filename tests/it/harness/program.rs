@@ -80,6 +80,16 @@ impl Program {
         self.ends().await
     }
 
+    /// Stops it where it is, until it [goes on](Self::go_on).
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.child.id() {
             let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");

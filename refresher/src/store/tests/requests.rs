@@ -29,9 +29,10 @@ async fn a_batch_counts_once_also_after_a_restart() {
     let records = [request(NOW, json!({})), request(NOW, json!({}))];
     let take = async |store: &Store, number| {
         store
-            .take_records(batch(number), &records, NOW)
+            .take_records(batch(number), &records, None, NOW)
             .await
             .unwrap()
+            .taken
     };
     assert_eq!(take(&fixture.store, 1).await, Taken::New);
     assert_eq!(take(&fixture.store, 1).await, Taken::Known);
@@ -75,7 +76,10 @@ async fn sums_are_by_what_was_asked_for_and_say_what_is_estimated_and_failed() {
             "reasoning": 0, "total": u64::MAX}, "key": "key_odd"}),
         ),
     ];
-    store.take_records(batch(1), &records, NOW).await.unwrap();
+    store
+        .take_records(batch(1), &records, None, NOW)
+        .await
+        .unwrap();
     let since = NOW.minus(2 * DAY);
     let groups = async |by, since| {
         let sums = store.usage(by, since).await.unwrap();
@@ -127,10 +131,10 @@ async fn old_requests_and_batches_go_and_young_ones_stay() {
     let fixture = fixture().await;
     let store = &fixture.store;
     let old: Vec<_> = (0..12_000).map(|_| request(NOW, json!({}))).collect();
-    store.take_records(batch(1), &old, NOW).await.unwrap();
+    store.take_records(batch(1), &old, None, NOW).await.unwrap();
     let later = NOW.plus(30 * DAY);
     store
-        .take_records(batch(2), &[request(later, json!({}))], later)
+        .take_records(batch(2), &[request(later, json!({}))], None, later)
         .await
         .unwrap();
     assert_eq!(store.prune_records(31, later).await.unwrap(), 0);
@@ -141,11 +145,19 @@ async fn old_requests_and_batches_go_and_young_ones_stay() {
     );
     // A batch is remembered for a week, the young one still is.
     assert_eq!(
-        store.take_records(batch(2), &[], later).await.unwrap(),
+        store
+            .take_records(batch(2), &[], None, later)
+            .await
+            .unwrap()
+            .taken,
         Taken::Known
     );
     assert_eq!(
-        store.take_records(batch(1), &[], later).await.unwrap(),
+        store
+            .take_records(batch(1), &[], None, later)
+            .await
+            .unwrap()
+            .taken,
         Taken::New
     );
 }
@@ -175,7 +187,7 @@ proptest! {
             let mut expected = BTreeMap::new();
             for index in order.iter().map(|index| index % sizes.len()) {
                 let records: Vec<_> = (0..sizes[index]).map(|_| request(NOW, json!({}))).collect();
-                let taken = fixture.store.take_records(batch(index as u128), &records, NOW).await.unwrap();
+                let taken = fixture.store.take_records(batch(index as u128), &records, None, NOW).await.unwrap().taken;
                 let is_new = expected.insert(index, sizes[index]).is_none();
                 assert_eq!(taken, if is_new { Taken::New } else { Taken::Known });
             }
