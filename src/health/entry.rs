@@ -111,6 +111,13 @@ impl Entry {
         self.generation.is_some() && !self.dead
     }
 
+    /// Whether it says at `now` that the credential which `account` has here, or a later one, is of
+    /// no use. A request with that one was sent before this was learned.
+    pub(super) fn refuses(&self, account: &Account, now: u64) -> bool {
+        let of = self.generation;
+        of.is_some_and(|of| of >= account.generation) && now < self.until
+    }
+
     /// When it lets the next request through, in Unix milliseconds: its end, or that of a probe.
     pub fn back_at(&self) -> u64 {
         self.until.max(self.probe_until)

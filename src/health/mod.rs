@@ -176,7 +176,7 @@ impl Board {
         now: u64,
     ) -> Change {
         let entry = match verdict {
-            Verdict::Fine => return self.clear(account, model),
+            Verdict::Fine => return self.clear(account, model, now),
             Verdict::CallersFault => return Change::Nothing,
             Verdict::CoolingDown {
                 scope,
@@ -211,7 +211,9 @@ impl Board {
         let old = about.find(|old| old.is_beside(&entry));
         let known = old.is_some_and(|old| {
             let stands = old.generation.is_none() && old.held().stands_against(&entry.held(), now);
-            stands || old.says_the_same_as(&entry, now)
+            let is_guess = entry.guessed && entry.generation.is_none();
+            let refused = is_guess && old.refuses(account, now);
+            stands || refused || old.says_the_same_as(&entry, now)
         });
         if known {
             return Change::Nothing;
@@ -340,11 +342,13 @@ impl Board {
     }
 
     /// Takes down what was guessed about `account`: it has just answered a request for `model`.
-    /// What the platform itself set a time for stays, as answers to older requests may come late.
-    fn clear(&mut self, account: &Account, model: Option<&str>) -> Change {
+    /// What the platform itself said stays, as answers to older requests may come late: a time,
+    /// and that this credential, or a later one, is refused.
+    fn clear(&mut self, account: &Account, model: Option<&str>, now: u64) -> Change {
         let mut change = Change::Nothing;
         self.entries.retain(|entry| {
-            let over = entry.account == account.id && entry.guessed && entry.scope.covers(model);
+            let is_guess = entry.guessed && !entry.refuses(account, now);
+            let over = entry.account == account.id && is_guess && entry.scope.covers(model);
             if over && entry.is_limit() {
                 change = Change::Recovered;
             } else if over && change == Change::Nothing {

@@ -71,6 +71,42 @@ fn a_new_credential_ends_the_wait_for_it() {
     assert_eq!(board.standing(&account, None, 1_001), Standing::Free);
 }
 
+/// Their requests were sent before the credential was refused, which was revoked in between. What comes after the wait,
+/// or with a later credential, is another thing.
+#[test]
+fn late_answers_do_not_end_the_wait_for_a_credential() {
+    let reason = Reason::known("deactivated");
+    for verdict in [Verdict::CredentialExpired, Verdict::Dead { reason }] {
+        let (mut board, account) = board_of(&verdict);
+        let Standing::Out(entry) = board.standing(&account, None, 1_000) else {
+            panic!("it is not out");
+        };
+        let entry = entry.clone();
+        let with = |generation| Account {
+            generation,
+            ..account.clone()
+        };
+        for late in [account.generation, account.generation - 1].map(with) {
+            for answer in [
+                Verdict::Fine,
+                Verdict::PlatformTrouble { until: 9_000 },
+                limited(9_000, true),
+            ] {
+                assert!(!board.post(&late, &answer, entry.until - 1), "{answer:?}");
+            }
+        }
+        let found = board.standing(&account, None, entry.until - 1);
+        assert_eq!(found, Standing::Out(&entry));
+
+        let mut probed = board.clone();
+        assert!(probed.post(&account, &Verdict::Fine, entry.until));
+        assert!(probed.is_empty());
+        let later = with(account.generation + 1);
+        assert!(board.post(&later, &Verdict::Fine, 1_001));
+        assert!(board.is_empty(), "it was about nobody any more");
+    }
+}
+
 #[test]
 fn trouble_takes_an_account_out_at_the_third_time() {
     let trouble = Verdict::PlatformTrouble { until: 9_000 };
