@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -490,6 +490,102 @@ fn a_revoked_token_is_replaced() {
         assert_eq!(answer.status, 200, "the caller sees no 401: {answer:?}");
         assert_eq!(stack.sim.count("refreshes").await - before, 1);
     });
+}
+
+/// Access tokens are revoked at random moments under load: the only account's requests wait for the new token, and no
+/// caller sees a 401 or anything else of it.
+#[test]
+fn revocations_of_the_only_account_are_not_noticed() {
+    run(revocations_are_not_noticed("life-revocations", &[ALICE]));
+}
+
+/// The same where a second account is there to take over, whose tokens are revoked as well.
+#[test]
+fn revocations_of_two_accounts_are_not_noticed() {
+    const BOB: &str = "bob@example.com";
+    run(revocations_are_not_noticed(
+        "life-revocations-of-two",
+        &[ALICE, BOB],
+    ));
+}
+
+async fn revocations_are_not_noticed(name: &str, emails: &[&str]) {
+    let stack = Stack::real(name, async |sim, refresher| {
+        for email in emails {
+            refresher.log_in_new(sim, email, HOUR).await;
+        }
+    })
+    .await;
+    let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let all = emails
+        .iter()
+        .map(|email| revoke_again_and_again(&stack.sim, email, random.random()));
+    let revocations: usize = join_all(all).await.iter().sum();
+    // What a second refresh for one revocation would take.
+    sleep(Duration::from_secs(1)).await;
+    load.assert_all_good(500).await;
+
+    let mut sent = HashSet::new();
+    for email in emails {
+        for token in refresh_tokens_sent(&stack.sim, email).await {
+            assert!(
+                sent.insert(token),
+                "{email}: a refresh token was sent twice"
+            );
+        }
+        assert_eq!(stack.refresher.account(email).await["status"], "active");
+    }
+    assert_eq!(sent.len(), revocations, "a refresh for each revocation");
+    assert_eq!(stack.sim.count("reuse_detected").await, 0);
+    let seen = stack.sim.seen().await;
+    let refused = seen.iter().filter(|seen| seen.0["status"] == 401).count();
+    println!(
+        "{revocations} revocations; the platform refused {refused} requests, which nobody saw"
+    );
+    assert!(refused >= revocations);
+    assert_eq!(stack.envoy.crashes().await, 0);
+}
+
+/// Revokes a user's access tokens some times, and waits each time until they are replaced. Returns how often.
+///
+/// The refreshes that refusals ask for in a row come ever later, and requests wait as long, for which there is no more
+/// room than for some: so the moments are around the first at which a refresh comes at once.
+async fn revoke_again_and_again(sim: &Sim, email: &str, seed: u64) -> usize {
+    const PATIENCE_MS: [u64; 5] = [0, 1_000, 2_000, 4_000, 8_000];
+    let mut random = StdRng::seed_from_u64(seed);
+    for (before, patience) in PATIENCE_MS.into_iter().enumerate() {
+        let pause = (patience + random.random_range(0..1_500)).saturating_sub(500);
+        sleep(Duration::from_millis(pause)).await;
+        let path = format!("/users/{email}/revoke_access");
+        sim.ask(reqwest::Method::POST, &path, Value::Null).await;
+        eventually("a refresh", Duration::from_secs(10), async || {
+            let refreshes = refresh_tokens_sent(sim, email).await.len();
+            holds(refreshes > before, || format!("{email}: {refreshes}"))
+        })
+        .await;
+    }
+    PATIENCE_MS.len()
+}
+
+/// The refresh tokens of an account that the platform was sent, each as often as it came.
+async fn refresh_tokens_sent(sim: &Sim, email: &str) -> Vec<String> {
+    let calls = sim
+        .ask(
+            reqwest::Method::GET,
+            "/requests?path=/oauth/token",
+            Value::Null,
+        )
+        .await;
+    let calls = calls.as_array().expect("a list").iter().cloned().map(Seen);
+    let token = |call: Seen| {
+        let body: Value = serde_json::from_slice(&call.body()).ok()?; // A login's is a form.
+        body["refresh_token"].as_str().map(str::to_owned)
+    };
+    let calls = calls.filter(|call| call.account() == Some(email));
+    calls.filter_map(token).collect()
 }
 
 /// 500 accounts that are all due at once are refreshed eight at a time, and each before its token has ended.
