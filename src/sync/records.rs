@@ -715,5 +715,42 @@ mod tests {
             let told = Counts { begun, told: count, dropped };
             prop_assert_eq!((records.counts(), told.pending()), (told, 0), "all is told");
         }
+
+        /// Where the refresher answers, it has heard of every request a second and two ticks after
+        /// it began, at no more than a word a second and what batches that are full take. `step`,
+        /// of a tick: how many begin, how many end, how many are refused.
+        #[test]
+        fn no_request_is_unheard_of_for_long(
+            steps in prop::collection::vec((0..3_u8, 0..3_usize, 0..2_u8), 1..200),
+        ) {
+            const TICK_MS: u64 = 100;
+            let mut records = Records::default();
+            let (mut now, mut begun, mut heard, mut words) = (50_000, 0_u64, 0, 0);
+            let (mut under_way, mut begun_by) = (Vec::new(), Vec::new());
+            let ticks = u64::try_from(steps.len()).unwrap();
+            for (begins, ends, refusals) in steps {
+                for _ in 0..begins {
+                    under_way.push(records.begin());
+                }
+                for ended in under_way.drain(..ends.min(under_way.len())) {
+                    records.push(record(begun), now);
+                    drop(ended);
+                }
+                for _ in 0..refusals {
+                    records.push(refused("k", "latchkey_limit", begun), now);
+                }
+                begun += u64::from(begins) + u64::from(refusals);
+                begun_by.push((now, begun));
+                now += TICK_MS;
+                if let Some(body) = records.next(&vm(1), now) {
+                    (heard, words) = (tally(&body).counts.begun, words + 1);
+                    prop_assert_eq!(records.answered(b"204", &vm(1), now), None);
+                }
+                let long_ago = now - GATHER_MS - 2 * TICK_MS;
+                let due = begun_by.iter().rfind(|(at, _)| *at <= long_ago);
+                prop_assert!(heard >= due.map_or(0, |(_, begun)| *begun));
+            }
+            prop_assert!(words <= 1 + ticks * TICK_MS / GATHER_MS, "{} in {} ticks", words, ticks);
+        }
     }
 }

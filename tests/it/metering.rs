@@ -429,6 +429,109 @@ fn a_request_is_one_record_whoever_answers_it() {
     });
 }
 
+/// However a request goes, through however many accounts and wherever it ends, it has begun once and is told of once; and
+/// one that is under way has begun.
+#[test]
+fn every_request_has_begun_once_and_is_told_of_once() {
+    run(async {
+        let stack = Stack::start("metering-begun").await;
+        stack.sim.add_api_key("openai", "sk-bad", "bad").await;
+        let authority = stack.sim.authority();
+        let models = json!({"models": ["gpt-5.6"]});
+        let revision = stack.refresher.publish([
+            records::account("acc_bad", "openai", authority, "sk-bad", json!({})),
+            records::account("acc_lost", "openai", authority, "sk-openai", json!({})),
+            records::pool("two", "fill_first", &["acc_bad", OPENAI]),
+            records::pool("bad", "fill_first", &["acc_bad"]),
+            records::pool("lost", "round_robin", &["acc_lost"]),
+            records::key("key_two", &client_key("two"), "two"),
+            records::key("key_bad", &client_key("bad"), "bad"),
+            records::key("key_lost", &client_key("lost"), "lost"),
+            records::key_with("key_models", &client_key("models"), "openai", models),
+        ]);
+        stack.have_clusters(&["acc_bad", OPENAI]).await;
+        stack.reaches(revision).await;
+        let count = || {
+            let records = stack.refresher.records();
+            let counts = records
+                .iter()
+                .map(|record| record["count"].as_u64().unwrap_or(1));
+            counts.sum::<u64>()
+        };
+        let told = async |requests: u64| {
+            eventually("all is told of", RECORD_LIMIT, async || {
+                let found = (count(), stack.refresher.begun_and_told());
+                holds(found == (requests, (requests, requests)), || {
+                    format!("{found:?}, not {requests}")
+                })
+            })
+            .await;
+        };
+        // On two accounts, then none; one that has no cluster.
+        let limited = json!({
+            "target": "upstream", "account": "bad", "status": 429, "body": "{\"error\":{\"message\":\"slow down\"}}",
+            "headers": {"retry-after": "60"},
+        });
+        stack.sim.add_fault(limited).await;
+        let body = chat_body(true);
+        for (pool, status) in [("two", 200), ("two", 200), ("lost", 503)] {
+            assert_eq!(stack.caller(pool).post(CHAT, &body).await.status, status);
+        }
+        for _ in 0..20 {
+            assert_eq!(stack.caller("bad").post(CHAT, &body).await.status, 429);
+        }
+        told(23).await;
+        assert_eq!(stack.envoy.stat("latchkey.failovers").await, 1);
+
+        // Nobody's key, and what is no request to a platform.
+        let stranger = Caller::new(stack.envoy.port, "lk_nobody");
+        assert_eq!(stranger.post(CHAT, &body).await.status, 401);
+        let caller = stack.caller("openai");
+        assert_eq!(caller.get("/v1/models").await.status, 200);
+
+        // Those whose callers leave: while the gate reads, before the answer, and in its middle.
+        let under_way = async |begun: u64| {
+            eventually("it has begun", RECORD_LIMIT, async || {
+                let found = stack.refresher.begun_and_told();
+                holds(found == (begun, begun - 1), || format!("{found:?}"))
+            })
+            .await;
+        };
+        let key = client_key("models");
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{\"model\":"
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", stack.envoy.port))
+            .await
+            .expect("connected");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        under_way(24).await;
+        drop(stream);
+        told(24).await;
+
+        let delay = json!({"target": "upstream", "path": CHAT, "delay_ms": 60_000, "times": 1});
+        stack.sim.add_fault(delay).await;
+        let waiting = tokio::spawn({
+            let (caller, body) = (caller.clone(), body.clone());
+            async move { caller.try_post(CHAT, &body).await.is_ok() }
+        });
+        under_way(25).await;
+        waiting.abort();
+        told(25).await;
+
+        let stall =
+            json!({"target": "upstream", "path": CHAT, "stall_after_bytes": 900, "times": 1});
+        stack.sim.add_fault(stall).await;
+        let mut stream = caller.begin(CHAT, &body).await;
+        stream.chunk().await.expect("a stream").expect("an event");
+        under_way(26).await;
+        drop(stream);
+        told(26).await;
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// A key over its limit that goes on all the same makes a record a second, in which every request counts.
 #[test]
 fn requests_that_are_refused_alike_are_few_records() {

@@ -19,6 +19,7 @@ use axum::{
 use latchkey::{
     limit::settle::{Counts, Line, Others},
     snapshot::page::{Epoch, PageHeader},
+    sync::tally::{Origin, Tally},
 };
 use serde_json::Value;
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle, time::timeout};
@@ -55,6 +56,8 @@ struct Published {
     /// When each poll came, oldest first.
     polls: Vec<SystemTime>,
     reports: Vec<Value>,
+    /// The last tally of each VM.
+    tallies: HashMap<Origin, Tally>,
     /// Answers to reports are lost: they say that nothing was taken.
     losing: bool,
 }
@@ -119,6 +122,15 @@ impl FakeRefresher {
     /// Takes reports and loses the answers, or no more.
     pub fn lose_answers(&self, losing: bool) {
         self.shared.lock().losing = losing;
+    }
+
+    /// How many requests all VMs say that they have begun, and told of.
+    pub fn begun_and_told(&self) -> (u64, u64) {
+        let published = self.shared.lock();
+        let counts = published.tallies.values().map(|tally| tally.counts);
+        counts.fold((0, 0), |(begun, told), counts| {
+            (begun + counts.begun, told + counts.told)
+        })
     }
 
     /// The records of requests so far, in the order in which they came.
@@ -222,6 +234,10 @@ async fn counts(Json(counts): Json<Counts>) -> Json<Others> {
 
 async fn reports(State(shared): State<Arc<Shared>>, Json(batch): Json<Value>) -> StatusCode {
     let mut published = shared.lock();
+    // Reports of accounts have none.
+    if let Ok(tally) = serde_json::from_value::<Tally>(batch["tally"].clone()) {
+        published.tallies.insert(tally.origin.clone(), tally);
+    }
     // A tally that goes alone tells of no request and no account.
     let is_empty = |list: &str| batch[list].as_array().is_none_or(Vec::is_empty);
     if !is_empty("reports") || !is_empty("records") {
