@@ -33,8 +33,6 @@ pub struct Config {
     pub platforms_dir: Option<PathBuf>,
     /// Where the sealing keys are, if not in the environment.
     pub key: Key,
-    /// The daemon.
-    pub serve: Serve,
     /// The refresh engine.
     #[serde(deserialize_with = "refresh")]
     pub refresh: Settings,
@@ -112,14 +110,6 @@ fn lost_after<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D:
             LOST_AFTER_SECONDS.end()
         ))),
     }
-}
-
-/// `[serve]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Serve {
-    /// User ids that may use the socket besides this process's own and root; Envoy's, where it runs as another user.
-    pub allowed_uids: BTreeSet<u32>,
 }
 
 /// `[refresh]`.
@@ -241,7 +231,7 @@ mod tests {
             Config::default()
         );
         let config = load(
-            "acknowledged_terms = ['codex']\n[serve]\nallowed_uids = [101]\n[refresh]\ngrace_seconds = 300\n\
+            "acknowledged_terms = ['codex']\n[refresh]\ngrace_seconds = 300\n\
              [envoy]\nwasm = '/w'\n[key]\nsource = 'keyring'",
         )
         .unwrap();
@@ -249,7 +239,6 @@ mod tests {
             config.acknowledged_terms,
             BTreeSet::from(["codex".to_owned()])
         );
-        assert_eq!(config.serve.allowed_uids, BTreeSet::from([101]));
         assert_eq!(config.refresh.grace, Duration::from_secs(300));
         assert_eq!(load("[refresh]").unwrap(), Config::default());
         assert_eq!(config.key.source, KeySource::Keyring);
@@ -267,7 +256,6 @@ mod tests {
         for (text, place) in [
             (&b"acknowledged_terms = "[..], "line 1"),
             (b"\n[server]", "server"),
-            (b"[serve]\nallowed_uids = ['root']", "line 2"),
             (b"[refresh]\ngrace_seconds = 301", "of 0 to 300"),
             (b"[refresh]\ngrace = 3", "grace_seconds"),
             (b"[key]\nsource = 'desktop'", "keyring"),

@@ -71,7 +71,7 @@ pub async fn run(
     let metrics = Metrics::default();
     let endpoints = Counted(TokenEndpoints::new(catalog.all_usable())?, metrics.clone());
     let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
-    let socket = Socket::bind(&state.socket(), config.serve.allowed_uids).await?;
+    let socket = Socket::bind(&state.socket()).await?;
     let scraped = match metrics_at {
         Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
             format!("--metrics-listen {address}: cannot listen there: {error}; choose another port")

@@ -1,6 +1,5 @@
 //! The Unix socket: ours alone to make, and only our user, root and those whom the operator names may use it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -44,7 +43,6 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    allowed: BTreeSet<u32>,
 }
 
 impl Socket {
@@ -53,7 +51,7 @@ impl Socket {
     ///
     /// # Errors
     /// If the path is too long, something else is there, or somebody answers on it.
-    pub async fn bind(path: &Path, allowed: BTreeSet<u32>) -> Result<Socket, Error> {
+    pub async fn bind(path: &Path) -> Result<Socket, Error> {
         if path.as_os_str().len() > MAX_PATH_BYTES {
             return Err(Error::TooLong(path.to_owned()));
         }
@@ -61,12 +59,13 @@ impl Socket {
         let listener = UnixListener::bind(path).map_err(io_error(path, "listen on it"))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .map_err(io_error(path, "set its mode"))?;
-        Ok(Socket { listener, allowed })
+        Ok(Socket { listener })
     }
+}
 
-    fn may_use(&self, uid: u32) -> bool {
-        uid == 0 || uid == rustix::process::geteuid().as_raw() || self.allowed.contains(&uid)
-    }
+/// Whether that user's processes are answered: our own, and root's.
+fn may_use(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 async fn remove_stale(path: &Path) -> Result<(), Error> {
@@ -101,7 +100,7 @@ impl Listener for Socket {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => match stream.peer_cred() {
-                    Ok(peer) if self.may_use(peer.uid()) => return (stream, address),
+                    Ok(peer) if may_use(peer.uid()) => return (stream, address),
                     Ok(peer) => tracing::warn!(
                         uid = peer.uid(),
                         "turned a foreign user away from the socket"
@@ -134,14 +133,14 @@ mod tests {
     #[tokio::test]
     async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         let (_outer, path) = path();
-        let live = Socket::bind(&path, BTreeSet::new()).await.unwrap();
+        let live = Socket::bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(matches!(
-            Socket::bind(&path, BTreeSet::new()).await,
+            Socket::bind(&path).await,
             Err(Error::InTheWay { .. })
         ));
         drop(live);
-        Socket::bind(&path, BTreeSet::new()).await.unwrap();
+        Socket::bind(&path).await.unwrap();
     }
 
     #[tokio::test]
@@ -149,24 +148,15 @@ mod tests {
         let (_outer, path) = path();
         fs::write(&path, "precious").unwrap();
         assert!(matches!(
-            Socket::bind(&path, BTreeSet::new()).await,
+            Socket::bind(&path).await,
             Err(Error::InTheWay { .. })
         ));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
 
-    #[tokio::test]
-    async fn our_user_root_and_the_named_may_use_it() {
-        let (_outer, path) = path();
-        let socket = Socket::bind(&path, BTreeSet::from([4_000_001]))
-            .await
-            .unwrap();
+    #[test]
+    fn our_user_and_root_may_use_it() {
         let us = rustix::process::geteuid().as_raw();
-        assert!(
-            [0, us, 4_000_001]
-                .into_iter()
-                .all(|uid| socket.may_use(uid))
-        );
-        assert!(!socket.may_use(4_000_002));
+        assert!(may_use(0) && may_use(us) && !may_use(4_000_002));
     }
 }

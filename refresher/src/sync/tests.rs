@@ -47,9 +47,7 @@ async fn start() -> Server {
         shutdown.clone(),
     );
     let _lock = state.lock_serve().unwrap();
-    let socket = Socket::bind(&state.socket(), Default::default())
-        .await
-        .unwrap();
+    let socket = Socket::bind(&state.socket()).await.unwrap();
     tokio::spawn(listen::serve(
         socket,
         router,
