@@ -82,5 +82,8 @@ mod crash;
 /// What requests used is counted, and nothing of what passes is changed or late for it.
 mod metering;
 
+/// Requests are counted once or known to be lost, whoever dies.
+mod lost;
+
 /// What accounts and client keys may use, and no more.
 mod limits;
