@@ -56,6 +56,24 @@ fn stream_fault(body: &str) -> Value {
     })
 }
 
+/// A request's head, and of its body so much that the gate reads on.
+fn unfinished(key: &str) -> String {
+    format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\
+         content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{\"model\":"
+    )
+}
+
+/// Begins such a request.
+async fn begin_upload(stack: &Stack, key: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", stack.envoy.port))
+        .await
+        .expect("connected");
+    let head = unfinished(key);
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream
+}
+
 /// Whole answers and streams of every dialect: the counts are the platform's own, and so is their sum.
 #[test]
 fn records_say_what_the_platform_counted() {
@@ -491,14 +509,7 @@ fn every_request_has_begun_once_and_is_told_of_once() {
             .await;
         };
         let key = client_key("models");
-        let head = format!(
-            "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\
-             content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{\"model\":"
-        );
-        let mut stream = TcpStream::connect(("127.0.0.1", stack.envoy.port))
-            .await
-            .expect("connected");
-        stream.write_all(head.as_bytes()).await.expect("sent");
+        let stream = begin_upload(&stack, &key).await;
         under_way(24).await;
         drop(stream);
         told(24).await;
@@ -581,14 +592,7 @@ fn a_request_that_ends_while_its_body_is_read_is_recorded() {
         )]);
         stack.reaches(revision).await;
         let key = client_key("models");
-        let head = format!(
-            "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n\
-             content-type: application/json\r\ncontent-length: 100000\r\n\r\n{{\"model\":"
-        );
-        let mut stream = TcpStream::connect(("127.0.0.1", stack.envoy.port))
-            .await
-            .expect("connected");
-        stream.write_all(head.as_bytes()).await.expect("sent");
+        let stream = begin_upload(&stack, &key).await;
         // It is being read by the time that another request has been answered.
         let caller = Caller::new(stack.envoy.port, &key);
         assert_eq!(caller.post(CHAT, &chat_body(false)).await.status, 200);
@@ -606,7 +610,7 @@ fn a_request_that_ends_while_its_body_is_read_is_recorded() {
             assert_eq!(cut[name], expected, "{name} of {cut}");
         }
 
-        let answer = raw::exchange(stack.envoy.port, head.as_bytes(), 1).await;
+        let answer = raw::exchange(stack.envoy.port, unfinished(&key).as_bytes(), 1).await;
         assert_eq!(raw::status(&answer), 408, "{answer}");
         let found = recorded(&stack.refresher, 3).await;
         assert_eq!(found[2]["status"], 408, "{found:?}");
