@@ -16,8 +16,8 @@ pub struct Early {
 impl Early {
     /// The answer of this status; none where its body is larger than [`MAX_HELD_BYTES`].
     pub fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Option<Self> {
-        // What frames the answer is Envoy's to write. No platform sends a value that is not UTF-8,
-        // and Envoy takes none from a filter.
+        // What frames the answer is Envoy's to write. A value that is not UTF-8 stays behind: the SDK
+        // answers with none.
         let goes_on = |name: &str| {
             !name.starts_with(':') && !["content-length", "transfer-encoding"].contains(&name)
         };
