@@ -17,6 +17,11 @@ pub struct Id(Arc<str>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidId;
 
+/// Whether it is 32 hex digits, as Envoy processes and batches are named.
+pub fn is_hex_name(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 // === impl Id ===
 
 impl Id {

@@ -8,6 +8,7 @@ pub mod day;
 
 use std::collections::HashMap;
 
+use latchkey::id::is_hex_name;
 use latchkey::limit::settle::{Counts, Line, MAX_LINES, Others, Said, Span};
 use latchkey::limit::{DAY_MS, MINUTE_MS, Subject, Used};
 
@@ -79,11 +80,7 @@ impl Sums {
     /// # Errors
     /// If it is malformed or the store fails. The Envoy sends it again then.
     pub async fn take(&mut self, counts: &Counts, now: u64) -> Result<Others, Error> {
-        let is_hex = |byte: u8| byte.is_ascii_hexdigit();
-        if counts.instance.len() != 32
-            || !counts.instance.bytes().all(is_hex)
-            || counts.subjects.len() > MAX_LINES
-        {
+        if !is_hex_name(&counts.instance) || counts.subjects.len() > MAX_LINES {
             return Err(Error::Malformed);
         }
         self.follow(now).await?;

@@ -206,11 +206,11 @@ async fn miss_once(store: &Store, watch: &mut Watch) -> crate::store::Result<()>
         if !store.miss(&silent, now).await? {
             continue;
         }
-        let Origin { envoy, vm, node } = &silent.origin;
+        let Origin { instance, vm, node } = &silent.origin;
         let (node, requests) = (node.as_ref().map(Id::as_str), silent.requests);
         let silent_seconds = now.since(silent.heard_at).as_secs();
         tracing::warn!(
-            envoy,
+            instance,
             node,
             vm,
             requests,

@@ -144,7 +144,7 @@ impl Vm {
             self.sync = Some(Sync {
                 holder,
                 origin: Origin {
-                    envoy: table::instance(&self.shared),
+                    instance: table::instance(&self.shared),
                     vm: holder.number(),
                     node: envoy::node(),
                 },

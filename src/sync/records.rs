@@ -219,7 +219,7 @@ impl Records {
         let tally = self.tallies.next(vm, self.counts(), now)?;
         self.in_flight = Some(Sent::Tally);
         // An id that no batch has, and the same for all tallies: who remembers ids remembers one.
-        let id = &vm.envoy;
+        let id = &vm.instance;
         Some(format!(
             r#"{{"batch":"{id}","reports":[],"tally":{tally}}}"#
         ))

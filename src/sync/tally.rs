@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Id;
+use crate::id::{Id, is_hex_name};
 
 /// No number of a tally is larger: far more than any VM lives to count, and few enough that sums
 /// over many VMs fit everywhere.
@@ -18,7 +18,7 @@ pub const MAX_NUMBER: u64 = 1 << 48;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// Names the Envoy process: 32 hex digits.
-    pub envoy: String,
+    pub instance: String,
     /// The VM's number there.
     pub vm: u64,
     /// The node id that the operator gave that Envoy.
@@ -83,11 +83,8 @@ impl Tally {
             told,
             dropped,
         } = self.counts;
-        let name = &self.origin.envoy;
         let numbers = [self.origin.vm, self.number, begun, told, dropped];
-        name.len() == 32
-            && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && numbers.iter().all(|number| *number <= MAX_NUMBER)
+        is_hex_name(&self.origin.instance) && numbers.iter().all(|number| *number <= MAX_NUMBER)
     }
 }
 
@@ -115,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_tally_reads_as_documented() {
-        let text = r#"{"envoy":"4e07408562bedb8b60ce05c1decfe3ad","vm":3,"node":"latchkey","number":17,"begun":1204,"told":1190,"dropped":0}"#;
+        let text = r#"{"instance":"4e07408562bedb8b60ce05c1decfe3ad","vm":3,"node":"latchkey","number":17,"begun":1204,"told":1190,"dropped":0}"#;
         let page = include_str!("../../ARCHITECTURE.md");
         assert!(page.contains(&format!(r#""tally":{text}"#)), "{text}");
         let tally: Tally = serde_json::from_str(text).unwrap();
@@ -123,8 +120,8 @@ mod tests {
         assert!(tally.is_sound());
         assert_eq!(tally.counts.pending(), 14);
         for (name, odd) in [
-            ("envoy", "\"latchkey\""),
-            ("envoy", "\"4e07408562bedb8b60ce05c1decfe3a\\n\""),
+            ("instance", "\"latchkey\""),
+            ("instance", "\"4e07408562bedb8b60ce05c1decfe3a\\n\""),
             ("begun", "281474976710657"),
         ] {
             let mut odd_one: serde_json::Value = serde_json::from_str(text).unwrap();

@@ -12,7 +12,7 @@ use super::*;
 
 fn origin(vm: u64) -> Origin {
     Origin {
-        envoy: "0123456789abcdef".repeat(2),
+        instance: "0123456789abcdef".repeat(2),
         vm,
         node: Id::try_from("latchkey").ok(),
     }

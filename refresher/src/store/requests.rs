@@ -1,5 +1,6 @@
 //! What requests used: taken in batches, each once; summed up; pruned.
 
+use latchkey::id::is_hex_name;
 use latchkey::meter::{MAX_TOKENS, record::Record};
 use latchkey::sync::tally::Tally;
 use sqlx::Row;
@@ -22,8 +23,8 @@ pub struct BatchId([u8; 16]);
 impl BatchId {
     /// None where the text is no such id.
     pub fn parse(text: &str) -> Option<BatchId> {
-        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let id = u128::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
+        let id = u128::from_str_radix(text, 16).ok();
+        let id = id.filter(|_| is_hex_name(text))?;
         Some(BatchId(id.to_be_bytes()))
     }
 }

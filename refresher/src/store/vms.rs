@@ -12,7 +12,7 @@ use crate::refresh::clock::UnixMillis;
 /// missed longest ago is added to those of before. Where all of them speak and have something to tell of, the new one is
 /// not remembered.
 pub(super) const MAX_VMS: i64 = 4_096;
-/// The `envoy` that VMs of before are added up in.
+/// The `instance` that VMs of before are added up in.
 const EARLIER: &str = "";
 /// The most that is added up there, so that sums stay in bounds.
 const MAX_EARLIER: i64 = 1 << 60;
@@ -37,7 +37,7 @@ impl Store {
     /// If SQLite fails.
     pub async fn untold(&self) -> Result<Vec<Untold>> {
         let rows = sqlx::query(
-            "SELECT envoy, vm, node, number, heard_at, begun - told - dropped AS requests FROM vms \
+            "SELECT instance, vm, node, number, heard_at, begun - told - dropped AS requests FROM vms \
              WHERE missed_at IS NULL AND begun > told + dropped",
         )
         .fetch_all(&self.pool)
@@ -53,10 +53,10 @@ impl Store {
         let mut change = self.change().await?;
         let missed = sqlx::query(
             "UPDATE vms SET missed_at = ? \
-             WHERE envoy = ? AND vm = ? AND number = ? AND heard_at = ? AND missed_at IS NULL",
+             WHERE instance = ? AND vm = ? AND number = ? AND heard_at = ? AND missed_at IS NULL",
         )
         .bind(now.0)
-        .bind(&silent.origin.envoy)
+        .bind(&silent.origin.instance)
         .bind(signed(silent.origin.vm))
         .bind(signed(silent.number))
         .bind(silent.heard_at.0)
@@ -100,9 +100,9 @@ impl Change<'_> {
     /// Takes what a VM says of its requests. Returns how many of them had counted as lost and do no longer.
     pub(super) async fn hear(&mut self, tally: &Tally, now: UnixMillis) -> Result<u64> {
         let known = sqlx::query(
-            "SELECT number, begun, told, dropped, missed_at IS NOT NULL AS missed FROM vms WHERE envoy = ? AND vm = ?",
+            "SELECT number, begun, told, dropped, missed_at IS NOT NULL AS missed FROM vms WHERE instance = ? AND vm = ?",
         )
-        .bind(&tally.origin.envoy)
+        .bind(&tally.origin.instance)
         .bind(signed(tally.origin.vm))
         .fetch_optional(self.sql())
         .await?;
@@ -125,11 +125,11 @@ impl Change<'_> {
             dropped,
         } = standing.counts;
         sqlx::query(
-            "INSERT INTO vms (envoy, vm, node, number, begun, told, dropped, heard_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (envoy, vm) DO UPDATE SET number = excluded.number, begun = excluded.begun, \
+            "INSERT INTO vms (instance, vm, node, number, begun, told, dropped, heard_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (instance, vm) DO UPDATE SET number = excluded.number, begun = excluded.begun, \
              told = excluded.told, dropped = excluded.dropped, heard_at = excluded.heard_at, missed_at = NULL",
         )
-        .bind(&tally.origin.envoy)
+        .bind(&tally.origin.instance)
         .bind(signed(tally.origin.vm))
         .bind(tally.origin.node.as_ref().map(|node| node.as_str()))
         .bind(signed(standing.number))
@@ -144,7 +144,7 @@ impl Change<'_> {
 
     /// Makes room for one more VM; whether there is any.
     async fn has_room(&mut self) -> Result<bool> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM vms WHERE envoy <> ?")
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM vms WHERE instance <> ?")
             .bind(EARLIER)
             .fetch_one(self.sql())
             .await?;
@@ -152,8 +152,8 @@ impl Change<'_> {
             return Ok(true);
         }
         let gone = sqlx::query(
-            "DELETE FROM vms WHERE (envoy, vm) = (SELECT envoy, vm FROM vms \
-             WHERE (begun <= told + dropped OR missed_at IS NOT NULL) AND envoy <> ? \
+            "DELETE FROM vms WHERE (instance, vm) = (SELECT instance, vm FROM vms \
+             WHERE (begun <= told + dropped OR missed_at IS NOT NULL) AND instance <> ? \
              ORDER BY begun > told + dropped, heard_at LIMIT 1) \
              RETURNING max(begun - told - dropped, 0), heard_at, missed_at",
         )
@@ -166,9 +166,9 @@ impl Change<'_> {
         let (requests, heard_at): (i64, i64) = (gone.try_get(0)?, gone.try_get(1)?);
         if requests > 0 {
             sqlx::query(
-                "INSERT INTO vms (envoy, vm, number, begun, told, dropped, heard_at, missed_at) \
+                "INSERT INTO vms (instance, vm, number, begun, told, dropped, heard_at, missed_at) \
                  VALUES (?1, 0, 0, ?2, 0, 0, ?3, ?4) \
-                 ON CONFLICT (envoy, vm) DO UPDATE SET begun = min(begun + ?2, ?5), \
+                 ON CONFLICT (instance, vm) DO UPDATE SET begun = min(begun + ?2, ?5), \
                  heard_at = max(heard_at, ?3)",
             )
             .bind(EARLIER)
@@ -200,7 +200,7 @@ fn untold(row: &SqliteRow) -> Result<Untold> {
     let node: Option<&str> = row.try_get("node")?;
     Ok(Untold {
         origin: Origin {
-            envoy: row.try_get("envoy")?,
+            instance: row.try_get("instance")?,
             vm: number("vm")?,
             node: node.and_then(|node| node.try_into().ok()),
         },

@@ -183,11 +183,11 @@ impl Shared {
 
 /// Says that requests are not lost after all.
 fn log_back(tally: &Tally, requests: u64) {
-    let Origin { envoy, vm, node } = &tally.origin;
+    let Origin { instance, vm, node } = &tally.origin;
     if requests > 0 {
         let node = node.as_ref().map(Id::as_str);
         tracing::info!(
-            envoy,
+            instance,
             node,
             vm,
             requests,

@@ -297,8 +297,8 @@ async fn the_largest_numbers_are_taken_and_summed_up() {
 #[tokio::test]
 async fn a_tally_goes_with_a_batch_or_alone_and_a_strange_one_costs_nothing() {
     let server = start().await;
-    let envoy = "0123456789abcdef".repeat(2);
-    let said = |vm: u64, begun: u64| serde_json::json!({"envoy": envoy, "vm": vm, "number": 1, "begun": begun, "told": 1, "dropped": 0});
+    let instance = "0123456789abcdef".repeat(2);
+    let said = |vm: u64, begun: u64| serde_json::json!({"instance": instance, "vm": vm, "number": 1, "begun": begun, "told": 1, "dropped": 0});
     let record = serde_json::json!({
         "at": NOW.0, "key": "key_1", "pool": "default", "dialect": "chat", "status": 200, "attempts": 1,
         "duration_ms": 9, "completeness": "whole",
@@ -306,10 +306,10 @@ async fn a_tally_goes_with_a_batch_or_alone_and_a_strange_one_costs_nothing() {
     let mut strange = said(3, 9);
     strange["begun"] = "many".into();
     let mut foreign = said(4, 9);
-    foreign["envoy"] = "a\nb".into();
+    foreign["instance"] = "a\nb".into();
     let batch = |number: u128| format!("{number:032x}");
     for body in [
-        serde_json::json!({"batch": envoy, "reports": [], "tally": said(1, 5)}),
+        serde_json::json!({"batch": instance, "reports": [], "tally": said(1, 5)}),
         serde_json::json!({"batch": batch(1), "reports": [], "tally": said(2, 3), "records": [record]}),
         serde_json::json!({"batch": batch(2), "reports": [], "tally": strange, "records": [record]}),
         serde_json::json!({"batch": batch(3), "reports": [], "tally": foreign, "records": [record]}),

@@ -8,7 +8,7 @@ use crate::{attempt::passage::Passage, dialect::Dialect, verdict::Reason};
 
 fn vm(number: u64) -> Origin {
     Origin {
-        envoy: "0123456789abcdef".repeat(2),
+        instance: "0123456789abcdef".repeat(2),
         vm: number,
         node: None,
     }

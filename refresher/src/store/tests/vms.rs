@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 fn tally(vm: u64, number: u64, begun: u64, told: u64, dropped: u64) -> Tally {
     Tally {
         origin: Origin {
-            envoy: "0123456789abcdef".repeat(2),
+            instance: "0123456789abcdef".repeat(2),
             vm,
             node: Id::try_from("latchkey").ok(),
         },
@@ -129,17 +129,17 @@ async fn no_more_vms_are_remembered_than_there_is_room_for() {
     let store = &fixture.store;
     let most = MAX_VMS.unsigned_abs();
     let fill = "WITH RECURSIVE n(vm) AS (SELECT 10 UNION ALL SELECT vm + 1 FROM n WHERE vm < ? + 9) \
-                INSERT INTO vms (envoy, vm, number, begun, told, dropped, heard_at) \
+                INSERT INTO vms (instance, vm, number, begun, told, dropped, heard_at) \
                 SELECT ?, vm, 1, 2, 0, 0, ? + vm FROM n";
     sqlx::query(fill)
         .bind(MAX_VMS)
-        .bind(tally(0, 0, 0, 0, 0).origin.envoy)
+        .bind(tally(0, 0, 0, 0, 0).origin.instance)
         .bind(NOW.0)
         .execute(&store.pool)
         .await
         .unwrap();
     let known = async |vm: i64| -> bool {
-        let known = sqlx::query_scalar("SELECT count(*) FROM vms WHERE vm = ? AND envoy <> ''");
+        let known = sqlx::query_scalar("SELECT count(*) FROM vms WHERE vm = ? AND instance <> ''");
         let count: i64 = known.bind(vm).fetch_one(&store.pool).await.unwrap();
         count > 0
     };
