@@ -3,12 +3,13 @@
 use latchkey::{
     dialect::Dialect,
     snapshot::{Account, Platform, Record},
-    verdict::{Rule, quota::Family},
+    verdict::{Rule, quota::Windows},
 };
 use serde::Deserialize;
 
 /// The profiles, as the refresher embeds them.
-const PROFILES: [&str; 3] = [
+const PROFILES: [&str; 4] = [
+    include_str!("../refresher/platforms/openai-compatible.toml"),
     include_str!("../refresher/platforms/codex.toml"),
     include_str!("../refresher/platforms/openai.toml"),
     include_str!("../refresher/platforms/anthropic.toml"),
@@ -24,16 +25,11 @@ const RECORDS: [&str; 2] = [
 #[derive(Debug, Deserialize)]
 pub struct Profile {
     /// Its rules.
+    #[serde(default)]
     pub verdicts: Vec<Rule>,
     /// How it reports windows.
-    pub quota: Option<Quota>,
-}
-
-/// How a profile's platform reports windows.
-#[derive(Debug, Deserialize)]
-pub struct Quota {
-    /// The headers' family.
-    pub family: Family,
+    #[serde(default)]
+    pub quota: Windows,
 }
 
 /// Every profile's rules.

@@ -18,7 +18,7 @@ pub trait SharedData {
 /// nothing. Whoever changes the form of any value counts it up.
 macro_rules! shared_key {
     ($name:literal) => {
-        concat!("latchkey/1/", $name)
+        concat!("latchkey/2/", $name)
     };
 }
 pub(crate) use shared_key;

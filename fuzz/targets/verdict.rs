@@ -32,10 +32,7 @@ fuzz_target!(|data: &[u8]| {
     };
     PROFILES.with(|profiles| {
         let profile = &profiles[usize::from(profile) % profiles.len()];
-        let quota = profile.quota.as_ref();
-        let quota = quota.map_or_else(Quota::default, |quota| {
-            Quota::read(quota.family, &headers, NOW)
-        });
+        let quota = Quota::read(&profile.quota, &headers, NOW);
         let answer = Answer {
             status,
             headers: &headers,

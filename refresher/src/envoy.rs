@@ -331,8 +331,8 @@ mod tests {
     use crate::platform::Profile;
 
     fn cluster_at(base_url: &str) -> Value {
-        let text =
-            include_str!("../platforms/openai.toml").replace("https://api.openai.com", base_url);
+        let text = include_str!("../platforms/anthropic.toml")
+            .replace("https://api.anthropic.com", base_url);
         let profile = Profile::from_table(text.parse().unwrap()).unwrap();
         cluster("latchkey-acc_A", &profile, &config::Envoy::default())
     }

@@ -149,9 +149,7 @@ pub fn judge(
     model: Option<&str>,
     now: u64,
 ) -> Verdict {
-    let quota = platform
-        .quota
-        .map_or_else(Quota::default, |family| Quota::read(family, headers, now));
+    let quota = Quota::read(&platform.quota, headers, now);
     let answer = Answer {
         status,
         headers,

@@ -464,11 +464,11 @@ impl Sent {
         can_run: bool,
         now: u64,
     ) -> Option<Passage> {
-        let quota = self.platform.quota.filter(|_| {
-            // A failure is read anyway, and is rare.
-            !good || vm::with(|vm| vm.wants_quota(&self.account)).unwrap_or_default()
-        });
-        let headers = if good && quota.is_none() {
+        let windows = &self.platform.quota;
+        // A failure is read anyway, and is rare.
+        let reads_quota = !windows.is_empty()
+            && (!good || vm::with(|vm| vm.wants_quota(&self.account)).unwrap_or_default());
+        let headers = if good && !reads_quota {
             HeaderMap::default()
         } else {
             envoy::response_headers()
@@ -477,8 +477,8 @@ impl Sent {
             // A platform's error must not look like one of ours.
             envoy::set_response_header(ERROR_HEADER, None);
         }
-        if let Some(family) = quota {
-            let quota = Quota::read(family, &headers, now);
+        if reads_quota {
+            let quota = Quota::read(windows, &headers, now);
             vm::with(|vm| vm.quota(&self.account, quota));
         }
         let verdict = if good {

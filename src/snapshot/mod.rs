@@ -31,7 +31,7 @@ pub use self::{
 use crate::id::Id;
 
 /// The version of the record and page format that this crate reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The longest record line, in bytes. An account with its tokens is 3 to 6 KiB, a pool of
 /// 10,000 members 500 KiB.

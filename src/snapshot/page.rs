@@ -235,11 +235,11 @@ mod tests {
     fn another_format_is_named() {
         let text = String::from_utf8(encode()).unwrap();
         let body = text.split_once('\n').unwrap().1;
-        let newer = body.replace("\"format\":1", "\"format\":2");
+        let newer = body.replace("\"format\":2", "\"format\":3");
         let page = format!("{}\n{newer}", to_hex(&Sha256::digest(&newer)));
         assert_eq!(
             Page::parse(page.as_bytes()).unwrap_err(),
-            InvalidPage::Format(2)
+            InvalidPage::Format(3)
         );
     }
 }

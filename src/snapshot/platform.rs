@@ -7,7 +7,7 @@ use crate::{
     dialect::Dialect,
     header::{HeaderName, HeaderText, NamePattern},
     id::Id,
-    verdict::{Rule, quota::Family},
+    verdict::{Rule, quota::Windows},
 };
 
 /// A service that answers LLM requests.
@@ -27,9 +27,9 @@ pub struct Platform {
     /// What its answers say about the account; the first that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Rule>,
-    /// How its answers report an account's windows, if they do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quota: Option<Family>,
+    /// The headers in which its answers report an account's windows.
+    #[serde(default, skip_serializing_if = "Windows::is_empty")]
+    pub quota: Windows,
 }
 
 /// One path that callers may use, and where it is at the platform.

@@ -43,7 +43,7 @@ fn prepared() -> FakeSharedData {
 /// A change of any of these asks for another number in [`crate::host::shared_key`].
 #[test]
 fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
-    assert_eq!(HEAD_KEY, "latchkey/1/head");
+    assert_eq!(HEAD_KEY, "latchkey/2/head");
 
     let head = Head {
         epoch: Epoch::from_bytes(FIRST),

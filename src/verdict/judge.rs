@@ -213,9 +213,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::verdict::quota::Family;
+    use crate::verdict::quota::Windows;
 
     const NOW: u64 = 1_790_000_000_000;
+
+    /// Claude's five hours and week.
+    const WINDOWS: &str = r#"{
+        "5h": {"refused": {"header": "anthropic-ratelimit-unified-5h-status", "value": "rejected"},
+            "resets": ["anthropic-ratelimit-unified-5h-reset"]},
+        "7d": {"refused": {"header": "anthropic-ratelimit-unified-7d-status", "value": "rejected"},
+            "resets": ["anthropic-ratelimit-unified-7d-reset"]}}"#;
 
     fn rules(json: &str) -> Vec<Rule> {
         serde_json::from_str(json).unwrap()
@@ -223,7 +230,8 @@ mod tests {
 
     fn judged(rules: &[Rule], status: u16, headers: &[(&str, &str)], body: &str) -> Verdict {
         let headers = headers.iter().copied().collect();
-        let quota = Quota::read(Family::Anthropic, &headers, NOW);
+        let windows: Windows = serde_json::from_str(WINDOWS).unwrap();
+        let quota = Quota::read(&windows, &headers, NOW);
         let error = (!body.is_empty()).then(|| ErrorBody::read(body.as_bytes()));
         let answer = Answer {
             status,

@@ -1,24 +1,61 @@
 //! How much of its windows an account has used, from the headers of any answer, good ones too.
+//!
+//! Which headers those are is data of the platform's profile: [`Windows`].
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::time::{Unit, moment};
-use crate::{header::HeaderMap, label::WindowName};
+use crate::{
+    header::{HeaderMap, HeaderName, HeaderText},
+    label::WindowName,
+};
 
 /// The highest share that is kept, in percent. Overdrawn windows are real (Claude reports 1.04);
 /// anything beyond this is nonsense.
 const MAX_PERCENT: f64 = 1_000.0;
 
-/// Which headers a platform reports its windows in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// `x-codex-{primary,secondary}-*`: ChatGPT's plans, on every answer.
-    Codex,
-    /// `anthropic-ratelimit-unified-*` (Claude's plans) and `anthropic-ratelimit-*` (API keys).
-    Anthropic,
-    /// `x-ratelimit-*`: OpenAI's API, and most that speak like it.
-    Openai,
+/// The headers in which a platform reports its windows: each window's name, and where it is read.
+pub type Windows = BTreeMap<WindowName, WindowHeaders>;
+
+/// The headers that report one window.
+///
+/// The used share is the first of these that the answer has: `used_percent`, `used_fraction`,
+/// `limit` with `remaining`, a refusal. An answer without any of them does not report the window.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowHeaders {
+    /// The used share, from 0 to 100; more where an account may overdraw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_percent: Option<HeaderName>,
+    /// The used share, from 0 to 1; more where an account may overdraw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_fraction: Option<HeaderName>,
+    /// How much the window holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<HeaderName>,
+    /// How much of `limit` is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<HeaderName>,
+    /// Says that the platform refuses requests because of the window. Without it, a window is
+    /// exhausted where nothing of it is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+    /// When the window starts anew; the first header whose value is a moment to come decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resets: Vec<HeaderName>,
+    /// How long the window is, in minutes. The window is then named by its length (`5h`, `7d`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<HeaderName>,
+}
+
+/// The header value by which a platform says that it refuses requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The header.
+    pub header: HeaderName,
+    /// Its value.
+    pub value: HeaderText,
 }
 
 /// The windows of an account, as one answer reports them.
@@ -39,26 +76,73 @@ pub struct Window {
     /// When it starts anew, in Unix milliseconds, if that is known and to come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<u64>,
-    /// Whether the platform refuses requests because of it.
+    /// The platform refuses requests because of it.
     #[serde(default)]
     pub exhausted: bool,
+}
+
+// === impl WindowHeaders ===
+
+impl WindowHeaders {
+    /// Tells why these headers cannot report a window, if they cannot.
+    pub fn problem(&self) -> Option<&'static str> {
+        if self.limit.is_some() != self.remaining.is_some() {
+            return Some("expected limit and remaining together");
+        }
+        let reports = [&self.used_percent, &self.used_fraction, &self.limit];
+        if reports.iter().all(|header| header.is_none()) && self.refused.is_none() {
+            return Some("expected used_percent, used_fraction, limit with remaining, or refused");
+        }
+        None
+    }
+
+    /// The window called `name` that `headers` report, if they do.
+    fn read(&self, name: &WindowName, headers: &Values<'_>) -> Option<Window> {
+        let number = |header: &Option<HeaderName>| headers.number(header.as_ref()?);
+        let refused = self.refused.as_ref().map(|refused| {
+            let said = headers.text(&refused.header);
+            said == Some(refused.value.as_str())
+        });
+        let counted = || {
+            let (limit, remaining) = (number(&self.limit)?, number(&self.remaining)?);
+            let share = ((limit - remaining) / limit * 100.0).clamp(0.0, 100.0);
+            (limit > 0.0).then_some((share, remaining < 1.0))
+        };
+        let (used, is_spent) = number(&self.used_percent)
+            .or_else(|| number(&self.used_fraction).map(|share| share * 100.0))
+            .map(|percent| (percent, percent >= 100.0))
+            .or_else(counted)
+            .or_else(|| (refused == Some(true)).then_some((100.0, true)))?;
+        Some(Window {
+            name: match &self.minutes {
+                Some(minutes) => by_length(headers.number(minutes)?)?,
+                None => name.clone(),
+            },
+            used_percent: used.min(MAX_PERCENT),
+            resets_at: self.resets.iter().find_map(|name| headers.moment(name)),
+            exhausted: refused.unwrap_or(is_spent),
+        })
+    }
 }
 
 // === impl Quota ===
 
 impl Quota {
-    /// Reads what `headers` say at `now`, in Unix milliseconds. Values that do not fit are as
-    /// good as absent: platforms send empty ones, and `False`.
-    pub fn read(family: Family, headers: &HeaderMap, now: u64) -> Self {
+    /// Reads what `headers` say of `windows` at `now`, in Unix milliseconds. Values that do not fit
+    /// are as good as absent: platforms send empty ones, and `False`.
+    pub fn read(windows: &Windows, headers: &HeaderMap, now: u64) -> Self {
         let headers = Values { headers, now };
-        let windows = match family {
-            Family::Codex => codex(&headers),
-            Family::Anthropic => anthropic(&headers),
-            Family::Openai => counted(&headers, &["requests", "tokens"], |window, what| {
-                format!("x-ratelimit-{what}-{window}")
-            }),
-        };
-        Self { windows }
+        let mut read: Vec<Window> = Vec::new();
+        for (name, window) in windows {
+            let Some(window) = window.read(name, &headers) else {
+                continue;
+            };
+            // Two windows that are named by their lengths may have the same one.
+            if read.iter().all(|other| other.name != window.name) {
+                read.push(window);
+            }
+        }
+        Self { windows: read }
     }
 
     /// When the last of the exhausted windows among `names` starts anew; no names mean all.
@@ -81,51 +165,23 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
-        let value = std::str::from_utf8(self.headers.first(name)?).ok()?.trim();
+    fn text(&self, name: &HeaderName) -> Option<&str> {
+        let value = std::str::from_utf8(self.headers.first(name.as_str())?).ok()?;
+        let value = value.trim();
         (!value.is_empty()).then_some(value)
     }
 
-    fn number(&self, name: &str) -> Option<f64> {
+    fn number(&self, name: &HeaderName) -> Option<f64> {
         let value: f64 = self.text(name)?.parse().ok()?;
         (value.is_finite() && value >= 0.0).then_some(value)
     }
 
-    fn moment(&self, name: &str) -> Option<u64> {
-        moment(self.text(name)?, Unit::of(name), self.now)
+    fn moment(&self, name: &HeaderName) -> Option<u64> {
+        moment(self.text(name)?, Unit::of(name.as_str()), self.now)
     }
 }
 
-/// The slots say nothing: a free plan has its week in the first one, and a second one of no
-/// length. A window is what its minutes say.
-fn codex(headers: &Values<'_>) -> Vec<Window> {
-    let mut windows: Vec<Window> = Vec::new();
-    for slot in ["primary", "secondary"] {
-        let header = |what: &str| format!("x-codex-{slot}-{what}");
-        let used = headers.number(&header("used-percent"));
-        let minutes = headers.number(&header("window-minutes"));
-        let (Some(used), Some(minutes)) = (used, minutes) else {
-            continue;
-        };
-        let Ok(name) = WindowName::try_from(length(minutes as u64)) else {
-            continue;
-        };
-        let window = Window {
-            name,
-            used_percent: used.min(MAX_PERCENT),
-            resets_at: headers
-                .moment(&header("reset-at"))
-                .or_else(|| headers.moment(&header("reset-after-seconds"))),
-            exhausted: used >= 100.0,
-        };
-        if minutes >= 1.0 && windows.iter().all(|other| other.name != window.name) {
-            windows.push(window);
-        }
-    }
-    windows
-}
-
-/// Others may report windows too: what they say is as bounded as what is read here.
+/// Bounds what others report of windows as what is read here is bounded.
 fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let percent = f64::deserialize(deserializer)?;
     if (0.0..=MAX_PERCENT).contains(&percent) {
@@ -135,59 +191,16 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> 
     }
 }
 
-/// `5h`, `7d`, `90m`.
-fn length(minutes: u64) -> String {
-    match (minutes / 1_440, minutes / 60) {
+/// The name of a window of this many minutes (`5h`, `7d`, `90m`). A window of no length is none.
+fn by_length(minutes: f64) -> Option<WindowName> {
+    let minutes = minutes as u64;
+    let name = match (minutes / 1_440, minutes / 60) {
+        _ if minutes == 0 => return None,
         (days, _) if minutes.is_multiple_of(1_440) => format!("{days}d"),
         (_, hours) if minutes.is_multiple_of(60) => format!("{hours}h"),
         _ => format!("{minutes}m"),
-    }
-}
-
-/// A subscription has the unified windows, a key the counted ones.
-fn anthropic(headers: &Values<'_>) -> Vec<Window> {
-    let mut windows = Vec::new();
-    for window in ["5h", "7d", "7d_oi"] {
-        let header = |what: &str| format!("anthropic-ratelimit-unified-{window}-{what}");
-        let exhausted = headers.text(&header("status")) == Some("rejected");
-        let fraction = headers.number(&header("utilization"));
-        let fraction = fraction.or(exhausted.then_some(1.0));
-        let (Some(fraction), Ok(name)) = (fraction, WindowName::try_from(window)) else {
-            continue;
-        };
-        windows.push(Window {
-            name,
-            used_percent: (fraction * 100.0).min(MAX_PERCENT),
-            resets_at: headers.moment(&header("reset")),
-            exhausted,
-        });
-    }
-    windows.extend(counted(
-        headers,
-        &["requests", "tokens", "input-tokens", "output-tokens"],
-        |window, what| format!("anthropic-ratelimit-{window}-{what}"),
-    ));
-    windows
-}
-
-/// Windows of which the platform says the limit and what remains.
-fn counted(
-    headers: &Values<'_>,
-    windows: &[&str],
-    name: impl Fn(&str, &str) -> String,
-) -> Vec<Window> {
-    let window = |window: &&str| {
-        let limit = headers.number(&name(window, "limit"))?;
-        let remaining = headers.number(&name(window, "remaining"))?;
-        let label = WindowName::try_from(*window).ok()?;
-        (limit > 0.0).then(|| Window {
-            name: label,
-            used_percent: ((limit - remaining) / limit * 100.0).clamp(0.0, 100.0),
-            resets_at: headers.moment(&name(window, "reset")),
-            exhausted: remaining < 1.0,
-        })
     };
-    windows.iter().filter_map(window).collect()
+    WindowName::try_from(name).ok()
 }
 
 #[cfg(test)]
@@ -198,8 +211,31 @@ mod tests {
 
     const NOW: u64 = 1_790_000_000_000;
 
-    fn read(family: Family, headers: &[(&str, &str)]) -> Vec<(String, f64, Option<u64>, bool)> {
-        Quota::read(family, &headers.iter().copied().collect(), NOW)
+    const CODEX: &str = r#"{
+        "primary": {"minutes": "x-codex-primary-window-minutes", "used_percent": "x-codex-primary-used-percent",
+            "resets": ["x-codex-primary-reset-at", "x-codex-primary-reset-after-seconds"]},
+        "secondary": {"minutes": "x-codex-secondary-window-minutes", "used_percent": "x-codex-secondary-used-percent",
+            "resets": ["x-codex-secondary-reset-at"]}}"#;
+    const ANTHROPIC: &str = r#"{
+        "5h": {"used_fraction": "anthropic-ratelimit-unified-5h-utilization", "resets": ["anthropic-ratelimit-unified-5h-reset"],
+            "refused": {"header": "anthropic-ratelimit-unified-5h-status", "value": "rejected"}},
+        "7d": {"used_fraction": "anthropic-ratelimit-unified-7d-utilization", "resets": ["anthropic-ratelimit-unified-7d-reset"],
+            "refused": {"header": "anthropic-ratelimit-unified-7d-status", "value": "rejected"}},
+        "7d_oi": {"used_fraction": "anthropic-ratelimit-unified-7d_oi-utilization",
+            "refused": {"header": "anthropic-ratelimit-unified-7d_oi-status", "value": "rejected"}},
+        "requests": {"limit": "anthropic-ratelimit-requests-limit", "remaining": "anthropic-ratelimit-requests-remaining",
+            "resets": ["anthropic-ratelimit-requests-reset"]},
+        "tokens": {"limit": "anthropic-ratelimit-tokens-limit", "remaining": "anthropic-ratelimit-tokens-remaining"}}"#;
+    const OPENAI: &str = r#"{
+        "tokens": {"limit": "x-ratelimit-limit-tokens", "remaining": "x-ratelimit-remaining-tokens",
+            "resets": ["x-ratelimit-reset-tokens"]}}"#;
+
+    fn windows(json: &str) -> Windows {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn read(json: &str, headers: &[(&str, &str)]) -> Vec<(String, f64, Option<u64>, bool)> {
+        Quota::read(&windows(json), &headers.iter().copied().collect(), NOW)
             .windows
             .into_iter()
             .map(|w| {
@@ -212,7 +248,7 @@ mod tests {
     #[test]
     fn codex_windows_are_what_their_minutes_say() {
         let windows = read(
-            Family::Codex,
+            CODEX,
             &[
                 ("x-codex-primary-used-percent", "12.5"),
                 ("x-codex-primary-window-minutes", "300"),
@@ -232,7 +268,7 @@ mod tests {
             ]
         );
         let free = read(
-            Family::Codex,
+            CODEX,
             &[
                 ("x-codex-primary-used-percent", "3"),
                 ("x-codex-primary-window-minutes", "10080"),
@@ -249,13 +285,13 @@ mod tests {
             ("x-codex-secondary-used-percent", "NaN"),
             ("x-codex-secondary-window-minutes", "10080"),
         ];
-        assert_eq!(read(Family::Codex, &broken), []);
+        assert_eq!(read(CODEX, &broken), []);
     }
 
     #[test]
     fn a_subscription_reports_fractions() {
         let quota = read(
-            Family::Anthropic,
+            ANTHROPIC,
             &[
                 ("anthropic-ratelimit-unified-status", "rejected"),
                 ("anthropic-ratelimit-unified-5h-status", "rejected"),
@@ -280,7 +316,7 @@ mod tests {
     #[test]
     fn keys_report_what_remains() {
         let anthropic = read(
-            Family::Anthropic,
+            ANTHROPIC,
             &[
                 ("anthropic-ratelimit-requests-limit", "4000"),
                 ("anthropic-ratelimit-requests-remaining", "3000"),
@@ -291,7 +327,7 @@ mod tests {
         );
         assert_eq!(anthropic, [("requests".to_owned(), 25.0, Some(60), false)]);
         let openai = read(
-            Family::Openai,
+            OPENAI,
             &[
                 ("x-ratelimit-limit-tokens", "2000000"),
                 ("x-ratelimit-remaining-tokens", "0"),
@@ -299,6 +335,29 @@ mod tests {
             ],
         );
         assert_eq!(openai, [("tokens".to_owned(), 100.0, Some(86), true)]);
+    }
+
+    #[test]
+    fn headers_that_report_nothing_are_named() {
+        let problem = |json| {
+            serde_json::from_str::<WindowHeaders>(json)
+                .unwrap()
+                .problem()
+        };
+        assert_eq!(problem(r#"{"used_percent": "x-used"}"#), None);
+        assert_eq!(
+            problem(r#"{"limit": "x-limit", "remaining": "x-left"}"#),
+            None
+        );
+        assert_eq!(
+            problem(r#"{"limit": "x-limit"}"#),
+            Some("expected limit and remaining together")
+        );
+        assert!(problem(r#"{"resets": ["x-reset"]}"#).is_some());
+        assert_eq!(
+            problem(r#"{"refused": {"header": "x-status", "value": "no"}}"#),
+            None
+        );
     }
 
     #[test]
@@ -326,7 +385,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_header_gives_nonsense(
-            family in prop::sample::select(vec![Family::Codex, Family::Anthropic, Family::Openai]),
+            json in prop::sample::select(vec![CODEX, ANTHROPIC, OPENAI]),
             values in prop::collection::vec("[0-9.e-]{0,9}|rejected|False|\\PC{0,8}", 12),
         ) {
             let names = [
@@ -338,7 +397,7 @@ mod tests {
                 "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
             ];
             let headers = names.into_iter().zip(values.iter().map(String::as_str)).collect();
-            for window in Quota::read(family, &headers, NOW).windows {
+            for window in Quota::read(&windows(json), &headers, NOW).windows {
                 prop_assert!((0.0..=MAX_PERCENT).contains(&window.used_percent), "{:?}", window);
                 prop_assert!(window.resets_at.is_none_or(|at| at > NOW), "{:?}", window);
             }

@@ -50,7 +50,7 @@ high-water.json | refresher/src/store/high_water.rs | high-water.json
 ~/.local/state/latchkey | refresher/src/state.rs | .local/state
 target/fuzz/corpus | scripts/fuzz.sh | $OUT/corpus
 target/fuzz/findings | scripts/fuzz.sh | $OUT/findings
-latchkey/1/ | src/host.rs | latchkey/1/
+latchkey/2/ | src/host.rs | latchkey/2/
 quota/NN | src/sync/quota.rs | quota/{}
 bucket/NN | src/snapshot/bucket.rs | bucket/{}
 counters/NN | src/limit/table.rs | counters/{:02}

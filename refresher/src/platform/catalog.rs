@@ -4,9 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Invalid, Profile};
+use super::layers::{Layer, Layers};
+use super::{Invalid, Profile, invalid};
 
-pub(super) const EMBEDDED: [(&str, &str); 3] = [
+/// The built-in files by the id that they describe, platforms and what platforms extend.
+pub(super) const EMBEDDED: [(&str, &str); 4] = [
+    (
+        "openai-compatible",
+        include_str!("../../platforms/openai-compatible.toml"),
+    ),
     ("codex", include_str!("../../platforms/codex.toml")),
     ("openai", include_str!("../../platforms/openai.toml")),
     ("anthropic", include_str!("../../platforms/anthropic.toml")),
@@ -45,10 +51,12 @@ pub enum Error {
         source: Box<toml::de::Error>,
     },
     /// A value does not fit.
-    #[error("{}: {source}", path.display())]
+    #[error("{}{}: {source}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Invalid {
         /// The file.
         path: PathBuf,
+        /// The line of the value, or of what it should be in; none for what the file does not say at all.
+        line: Option<usize>,
         /// The key, and what is wrong.
         source: Invalid,
     },
@@ -81,39 +89,35 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The embedded profiles, with `<folder>/<id>.toml` merged over them or beside them.
+    /// The built-in profiles, with `<folder>/<id>.toml` over them or beside them.
     ///
     /// # Errors
     /// Naming the file and the key.
     pub fn load(folder: Option<&Path>, acknowledged: BTreeSet<String>) -> Result<Catalog, Error> {
-        let mut tables = BTreeMap::new();
+        let mut layers = Layers::default();
         for (id, text) in EMBEDDED {
             let path = PathBuf::from(format!("(built in) {id}.toml"));
-            tables.insert(id.to_owned(), (parse(&path, text)?, path));
+            layers.add(id, Layer::parse(path, text.to_owned())?);
         }
         for path in folder.map(toml_files).transpose()?.unwrap_or_default() {
-            let over = parse(&path, &read(&path)?)?;
-            let id = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let (mut table, _) = tables.remove(&id).unwrap_or_default();
-            merge(&mut table, over);
-            tables.insert(id, (table, path));
+            let id = path.file_stem().unwrap_or_default();
+            let id = id.to_string_lossy().into_owned();
+            let text = read(&path)?;
+            layers.add(&id, Layer::parse(path, text)?);
         }
         let mut profiles = BTreeMap::new();
-        for (id, (table, path)) in tables {
-            let invalid = |source| Error::Invalid {
-                path: path.clone(),
-                source,
-            };
-            let profile = Profile::from_table(table).map_err(invalid)?;
+        for id in layers.ids() {
+            let mut merged = layers.merged(id)?;
+            if merged.is_abstract {
+                continue;
+            }
+            let table = std::mem::take(&mut merged.table);
+            let profile = Profile::from_table(table).map_err(|error| merged.invalid(error))?;
             if profile.id != id {
                 let problem = format!("expected {id:?}, the file's name, found {:?}", profile.id);
-                return Err(invalid(super::invalid("id", problem)));
+                return Err(merged.invalid(invalid("id", problem)));
             }
-            profiles.insert(id, profile);
+            profiles.insert(id.to_owned(), profile);
         }
         for id in &acknowledged {
             if !profiles.contains_key(id) {
@@ -197,25 +201,6 @@ fn read(path: &Path) -> Result<String, Error> {
     })
 }
 
-fn parse(path: &Path, text: &str) -> Result<toml::Table, Error> {
-    text.parse().map_err(|source| Error::Syntax {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })
-}
-
-/// Tables key by key; everything else is replaced.
-fn merge(base: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,8 +243,16 @@ mod tests {
     fn errors_name_the_file_and_the_place() {
         for (file, text, place) in [
             ("openai.toml", "models = [", "line 1"),
-            ("openai.toml", "modells = []", "modells"),
-            ("openai.toml", "upstream.base_url = 7", "upstream.base_url"),
+            (
+                "openai.toml",
+                "\nmodells = []",
+                "openai.toml:2: modells: unknown field",
+            ),
+            (
+                "openai.toml",
+                "upstream.base_url = 7",
+                "openai.toml:1: upstream.base_url: ",
+            ),
             (
                 "openai.toml",
                 "upstream.base_url = 'ftp://x'",
@@ -283,6 +276,103 @@ mod tests {
         assert!(
             message.contains("openai.toml") && message.contains("UTF-8"),
             "{message}"
+        );
+    }
+
+    /// Every file of a folder at once.
+    fn load_all(files: &[(&str, &str)]) -> Result<Catalog, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        Catalog::load(Some(folder.path()), BTreeSet::new())
+    }
+
+    const DEEP: &str = "extends = 'openai-compatible'\nmodels = ['deep-1']\nupstream.base_url = 'https://deep.test'";
+
+    #[test]
+    fn an_openai_compatible_platform_is_three_lines() {
+        let catalog = load("deep.toml", DEEP).unwrap();
+        let profile = catalog.usable("deep").unwrap();
+        assert_eq!((&*profile.name, profile.upstream.port), ("deep", 443));
+        assert_eq!(profile.record.owner.as_str(), "deep");
+        let openai = catalog.usable("openai").unwrap();
+        assert_eq!(profile.record.headers.set, openai.record.headers.set);
+        assert_eq!(profile.record.quota, openai.record.quota);
+        assert!(catalog.profile("openai-compatible").is_err());
+        assert!(
+            catalog
+                .all_usable()
+                .all(|one| one.id != "openai-compatible")
+        );
+    }
+
+    #[test]
+    fn what_a_platform_says_goes_before_what_it_extends() {
+        let rule = "\n[[verdicts]]\nstatus = [418]\nverdict = 'dead'\nreason = 'teapot'\n";
+        let more = "[headers.default]\nx-a = 'b'\n[quota]\ntokens = false\n[quota.requests]\nlimit = 'x-limit'\n";
+        let own = format!("{DEEP}\n{more}{rule}");
+        let files = [
+            ("deep.toml", &*own),
+            ("openai-compatible.toml", "headers.default.x-b = 'c'"),
+        ];
+        let catalog = load_all(&files).unwrap();
+        let record = &catalog.usable("deep").unwrap().record;
+        assert_eq!(record.headers.default.len(), 2);
+        let windows: Vec<_> = record.quota.iter().collect();
+        assert_eq!(windows.len(), 1);
+        let window = windows[0].1;
+        let limit = window.limit.as_ref().unwrap().as_str();
+        assert_eq!(
+            (limit, window.remaining.is_some()),
+            ("x-limit", true),
+            "{window:?}"
+        );
+        let plain = load("deep.toml", DEEP).unwrap();
+        let base = &plain.usable("deep").unwrap().record;
+        assert_eq!(record.verdicts[1..], base.verdicts[..]);
+        assert_eq!(record.models, base.models);
+    }
+
+    #[test]
+    fn a_platform_extends_what_there_is_and_not_itself() {
+        let refused = |files: &[(&str, &str)]| load_all(files).unwrap_err().to_string();
+        let unknown = refused(&[("a.toml", "models = []\nextends = 'b'")]);
+        assert!(
+            unknown.contains("a.toml:2: extends: expected one of a, anthropic"),
+            "{unknown}"
+        );
+        let circle = refused(&[
+            ("a.toml", "extends = 'b'"),
+            ("b.toml", "name = 'B'\nextends = 'a'"),
+        ]);
+        assert!(
+            circle.contains("b.toml:2: extends: ") && circle.contains("a extends b extends a"),
+            "{circle}"
+        );
+        let itself = refused(&[("a.toml", "extends = 'a'")]);
+        assert!(itself.contains("a extends a"), "{itself}");
+        let number = refused(&[("a.toml", "\n\nextends = 7")]);
+        assert!(number.contains("a.toml:3: extends: "), "{number}");
+    }
+
+    #[test]
+    fn an_error_is_where_the_value_was_written() {
+        let rule = "\n[[verdicts]]\nstatus = [418]\nverdict = 'fine'\n";
+        let text = format!("{DEEP}\n{rule}{rule}seconds = 5");
+        let own = load("deep.toml", &text).unwrap_err().to_string();
+        assert!(own.contains("deep.toml:12: verdicts[1].seconds: "), "{own}");
+        let files = [
+            ("deep.toml", DEEP),
+            (
+                "openai-compatible.toml",
+                "\n[headers.set]\nauthorization = 'Bearer {'",
+            ),
+        ];
+        let below = load_all(&files).unwrap_err().to_string();
+        assert!(
+            below.contains("openai-compatible.toml:3: headers.set.authorization: "),
+            "{below}"
         );
     }
 

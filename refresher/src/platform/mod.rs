@@ -2,6 +2,7 @@
 //! meant ([`Profile`]); [`catalog`] puts the embedded ones and the operator's together.
 
 pub mod catalog;
+mod layers;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +12,14 @@ use std::path::PathBuf;
 
 use latchkey::header::{HeaderName, HeaderText, NamePattern};
 use latchkey::id::Id;
+use latchkey::label::WindowName;
 use latchkey::snapshot::{self, HeaderPlan, Route, Template};
 use latchkey::verdict::Rule;
+use latchkey::verdict::quota::{WindowHeaders, Windows};
 use reqwest::Url;
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
 
@@ -158,7 +161,7 @@ impl Profile {
                 verdicts: verdicts
                     .map(|(index, table)| rule(index, table))
                     .collect::<Result<_, _>>()?,
-                quota: raw.quota.map(|quota| quota.family),
+                quota: windows(raw.quota)?,
             },
             id: raw.id,
             name: raw.name,
@@ -206,10 +209,11 @@ impl Profile {
             .map(String::as_str)
             .collect();
         if let Some(variable) = self.required_vars().difference(&claims).next() {
-            let key = format!("headers.set uses {{{variable}}}");
             return Err(invalid(
-                key,
-                "expected {credential} or a name from [oauth.claims]",
+                "headers.set",
+                format!(
+                    "expected {{credential}} or a name from [oauth.claims], found {{{variable}}}"
+                ),
             ));
         }
         Ok(())
@@ -234,9 +238,14 @@ fn from_toml(error: &toml::de::Error) -> Invalid {
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let problem = lines.next().unwrap_or_default().to_owned();
-    let key = lines
-        .find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'))
-        .unwrap_or("profile");
+    let table = lines.find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
+    let named = problem.strip_prefix("unknown field `");
+    let unknown = named.and_then(|rest| rest.split_once('`').map(|(key, _)| key));
+    let key = match (table, unknown) {
+        (Some(table), Some(key)) => format!("{table}.{key}"),
+        (Some(key), None) | (None, Some(key)) => key.to_owned(),
+        (None, None) => "profile".to_owned(),
+    };
     invalid(key, problem)
 }
 
@@ -334,19 +343,39 @@ fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {
     })
 }
 
-/// A rule must come back as it was written. A key that does not is one that no rule has, or one that its verdict has
-/// no use for; the snapshot's own type lets it pass, for the sake of newer refreshers.
 fn rule(index: usize, written: toml::Table) -> Result<Rule, Invalid> {
-    let at = format!("verdicts[{index}]");
+    let problem = "expected a key that this verdict uses, with a value";
+    exact(&format!("verdicts[{index}]"), written, problem)
+}
+
+/// The windows whose usage the platform reports in headers.
+fn windows(raw: BTreeMap<String, toml::Table>) -> Result<Windows, Invalid> {
+    let window = |(name, written)| {
+        let at = format!("quota.{name}");
+        let problem = "expected a key that a window has: used_percent, used_fraction, limit, remaining, refused, \
+                       resets or minutes, with a value";
+        let headers: WindowHeaders = exact(&at, written, problem)?;
+        match headers.problem() {
+            Some(problem) => Err(invalid(at, problem)),
+            None => Ok((fit(at, WindowName::try_from(name))?, headers)),
+        }
+    };
+    raw.into_iter().map(window).collect()
+}
+
+/// Reads one of the snapshot's own types, which must come back as it was written. The type lets keys pass that it does
+/// not know, for the sake of newer refreshers; here such a key is a mistake.
+fn exact<T: DeserializeOwned + Serialize>(
+    at: &str,
+    written: toml::Table,
+    problem: &str,
+) -> Result<T, Invalid> {
     let message = |error: toml::de::Error| error.message().trim().to_owned();
-    let rule: Rule = fit(&at, written.clone().try_into().map_err(message))?;
-    let meant = fit(&at, toml::Table::try_from(&rule))?;
+    let value: T = fit(at, written.clone().try_into().map_err(message))?;
+    let meant = fit(at, toml::Table::try_from(&value))?;
     match written.keys().find(|key| !meant.contains_key(*key)) {
-        Some(key) => Err(invalid(
-            format!("{at}.{key}"),
-            "expected a key that this verdict uses, with a value",
-        )),
-        None => Ok(rule),
+        Some(key) => Err(invalid(format!("{at}.{key}"), problem)),
+        None => Ok(value),
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use latchkey::snapshot::Requirement;
-use latchkey::verdict::quota::Family;
 use serde::Deserialize;
 
 use crate::credential::CredentialKind;
@@ -24,7 +23,8 @@ pub(super) struct Profile {
     pub headers: Headers,
     #[serde(default)]
     pub verdicts: Vec<toml::Table>,
-    pub quota: Option<Quota>,
+    #[serde(default)]
+    pub quota: BTreeMap<String, toml::Table>,
     pub oauth: Option<OAuth>,
 }
 
@@ -57,12 +57,6 @@ pub(super) struct Headers {
     #[serde(default)]
     pub default: BTreeMap<String, String>,
     pub allow: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Quota {
-    pub family: Family,
 }
 
 #[derive(Deserialize)]

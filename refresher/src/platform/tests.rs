@@ -131,11 +131,7 @@ fn what_does_not_fit_is_refused_with_its_key() {
             "\"Bearer {}\"",
             "headers.set.authorization",
         ),
-        (
-            "{account_id}",
-            "{nobody_sets_this}",
-            "headers.set uses {nobody_sets_this}",
-        ),
+        ("{account_id}", "{nobody_sets_this}", "headers.set"),
         (
             "default = {}",
             "default = { x-a = \"a\\nb\" }",

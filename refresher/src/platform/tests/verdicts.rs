@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use latchkey::header::HeaderMap;
 use latchkey::verdict::{Answer, ErrorBody, Look, Quota, Scope, Verdict, judge, look};
 
-use super::super::catalog::EMBEDDED;
 use super::*;
 
 /// 2026-09-21T14:13:20Z, which the fixtures take for now.
@@ -162,18 +162,19 @@ const OF_THE_TOKEN_ENDPOINT: [&str; 5] = [
     "codex/token_refresh_token_reused.json",
 ];
 
+/// The platforms that are built in.
+const PLATFORMS: [&str; 3] = ["anthropic", "codex", "openai"];
+
 fn platform(id: &str) -> snapshot::Platform {
-    let (_, text) = EMBEDDED.iter().find(|(known, _)| *known == id).unwrap();
-    Profile::from_table(text.parse().unwrap()).unwrap().record
+    static CATALOG: LazyLock<Catalog> =
+        LazyLock::new(|| Catalog::load(None, BTreeSet::new()).unwrap());
+    CATALOG.profile(id).unwrap().record.clone()
 }
 
 /// As the filter goes about it.
 fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[u8]) -> Verdict {
     let headers: HeaderMap = headers.iter().copied().collect();
-    let quota = platform
-        .quota
-        .map(|family| Quota::read(family, &headers, NOW))
-        .unwrap_or_default();
+    let quota = Quota::read(&platform.quota, &headers, NOW);
     let error = match status {
         200..=299 => match look(body, true) {
             Look::Error(error) => Some(error),
@@ -232,7 +233,7 @@ fn every_fixture_has_its_verdict() {
 fn every_fixture_is_in_the_table() {
     let listed = VERDICTS.iter().map(|(name, ..)| *name);
     let listed: BTreeSet<&str> = listed.chain(OF_THE_TOKEN_ENDPOINT).collect();
-    for (id, _) in EMBEDDED {
+    for id in PLATFORMS {
         for file in std::fs::read_dir(Path::new(FIXTURES).join(id)).unwrap() {
             let name = format!("{id}/{}", file.unwrap().file_name().display());
             assert!(listed.contains(name.as_str()), "{name}");
@@ -243,7 +244,7 @@ fn every_fixture_is_in_the_table() {
 /// A rule without which every fixture is judged the same could say anything.
 #[test]
 fn every_rule_matters_to_a_fixture() {
-    for (id, _) in EMBEDDED {
+    for id in PLATFORMS {
         let whole = platform(id);
         for index in 0..whole.verdicts.len() {
             let mut without = whole.clone();
@@ -265,7 +266,7 @@ fn every_rule_matters_to_a_fixture() {
 
 #[test]
 fn rules_reach_the_filter_as_they_are() {
-    for (id, _) in EMBEDDED {
+    for id in PLATFORMS {
         let record = snapshot::Record::Platform(platform(id));
         let line = record.to_line().unwrap();
         assert_eq!(
@@ -287,7 +288,7 @@ fn no_caller_can_have_an_account_taken_out_by_what_it_sends() {
         let body = format!(
             r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"messages.0.content.0: Input tag '{echo}' found using 'type' does not match any of the expected tags"}}}}"#
         );
-        for (id, _) in EMBEDDED {
+        for id in PLATFORMS {
             let verdict = judged(&platform(id), 400, NONE, body.as_bytes());
             assert_eq!(verdict, Verdict::CallersFault, "{id}: {echo}");
         }
