@@ -35,4 +35,5 @@ pub mod secret;
 mod shell;
 pub mod snapshot;
 pub mod sync;
+pub mod text;
 pub mod verdict;

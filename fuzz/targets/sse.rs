@@ -1,9 +1,9 @@
 //! Law: what a stream says, and what goes on of it, is the same wherever it is cut.
 #![no_main]
 
-use latchkey::meter::{
-    include_usage::ChunkRemover,
-    sse::{Framer, Token},
+use latchkey::{
+    meter::include_usage::ChunkRemover,
+    text::sse::{Framer, Token},
 };
 use latchkey_fuzz::{byte, pieces};
 use libfuzzer_sys::fuzz_target;

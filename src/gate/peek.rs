@@ -7,10 +7,10 @@
 //! [`Facts::models_differ`] tells of two models, and of `background` any that is true counts. It does not check that the rest is JSON: that is
 //! the platform's business.
 
-mod text;
-
-use self::text::Text;
-use crate::{header::HeaderText, meter::find::find_either};
+use crate::{
+    header::HeaderText,
+    text::{find::find_either, json_string::JsonString},
+};
 
 /// The most bytes of a body that are held back for the sake of what they may say. The virtual
 /// host keeps 32 MiB; images of many megabytes stand before the model in few requests.
@@ -90,7 +90,7 @@ pub struct Peek {
     /// The member whose value comes.
     member: Option<Member>,
     /// The text or word that is being read.
-    text: Text,
+    text: JsonString,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl Peek {
             state: State::Start,
             in_metadata: false,
             member: None,
-            text: Text::default(),
+            text: JsonString::default(),
         }
     }
 
@@ -212,7 +212,7 @@ impl Peek {
         match (state, byte) {
             (State::Start, b'{') => State::BeforeName,
             (State::BeforeName, b'"') => {
-                self.text = Text::of(MAX_NAME_BYTES);
+                self.text = JsonString::of(MAX_NAME_BYTES);
                 State::Name
             }
             (State::BeforeColon, b':') => State::BeforeValue,
@@ -234,11 +234,11 @@ impl Peek {
     fn begin_value(&mut self, first: u8) -> State {
         match (first, self.member) {
             (b'"', Some(Member::Model)) => {
-                self.text = Text::of(MAX_MODEL_BYTES);
+                self.text = JsonString::of(MAX_MODEL_BYTES);
                 State::Kept
             }
             (b'"', Some(Member::Session(name))) if self.is_better(name) => {
-                self.text = Text::of(MAX_SESSION_BYTES);
+                self.text = JsonString::of(MAX_SESSION_BYTES);
                 State::Kept
             }
             (b'"', _) => State::Skipped {
@@ -252,7 +252,7 @@ impl Peek {
             (b'{' | b'[', _) => State::Nested { depth: 1 },
             (b'}' | b']' | b':' | b',', _) => State::Done,
             (first, _) => {
-                self.text = Text::of(MAX_WORD_BYTES);
+                self.text = JsonString::of(MAX_WORD_BYTES);
                 self.text.push(&[first]);
                 State::Word
             }

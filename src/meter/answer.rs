@@ -4,12 +4,15 @@
 //! or parsed as a whole; only strings that may be a name are kept.
 //! Names are compared as they stand on the wire; no platform writes its own with escapes.
 
-use super::{
-    json::{Lexer, Token},
-    taken,
-    usage::{Counts, UsageReader},
+use super::usage::{Counts, UsageReader};
+use crate::{
+    dialect::Dialect,
+    label::ModelName,
+    text::{
+        json::{Lexer, Token},
+        taken,
+    },
 };
-use crate::{dialect::Dialect, label::ModelName};
 
 /// The longest name of a member, a model or a type that is read, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;

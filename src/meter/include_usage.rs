@@ -9,13 +9,15 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
-use super::{
-    answer::{Choices, Reader},
-    json::{self, Lexer},
-    sse::{self, Framer},
-    taken,
+use super::answer::{Choices, Reader};
+use crate::{
+    dialect::Dialect,
+    text::{
+        json::{self, Lexer},
+        sse::{self, Framer},
+        taken,
+    },
 };
-use crate::dialect::Dialect;
 
 /// The largest request body that is looked into, in bytes. Larger ones carry images; there an
 /// estimate, which such a body makes a high one, is better than the work.

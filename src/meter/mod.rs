@@ -9,11 +9,8 @@
 //! [`record`](record::Record) is what is kept of a request.
 
 mod answer;
-pub(crate) mod find;
 pub mod include_usage;
-mod json;
 pub mod record;
-pub mod sse;
 mod usage;
 
 use serde::{Deserialize, Serialize};
@@ -24,10 +21,13 @@ pub use self::{
 };
 use self::{
     answer::{Kind, Reader, Said},
-    sse::{Framer, Token},
     usage::Counts,
 };
-use crate::{dialect::Dialect, label::ModelName};
+use crate::{
+    dialect::Dialect,
+    label::ModelName,
+    text::sse::{Framer, Token},
+};
 
 /// The data of the event that ends a stream of the chat dialect.
 const DONE: &[u8] = b"[DONE]";
@@ -202,12 +202,6 @@ impl Meter {
         }
         self.text_bytes = self.text_bytes.saturating_add(said.text_bytes);
     }
-}
-
-/// What was taken off the front of `before` to leave `after`.
-fn taken<'a>(before: &'a [u8], after: &[u8]) -> &'a [u8] {
-    let length = before.len().saturating_sub(after.len());
-    before.get(..length).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use proptest::{prelude::*, test_runner::TestRng};
 
-use super::{find::work, *};
+use super::*;
+use crate::text::find::work;
 
 /// One body as it comes over the wire, and what the platform itself says it used.
 struct Fixture {

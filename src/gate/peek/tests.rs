@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::meter::find::work;
+use crate::text::find::work;
 
 const EVERYTHING: Wanted = Wanted {
     model: true,

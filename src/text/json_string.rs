@@ -1,8 +1,8 @@
-//! A text of JSON, put together from the pieces in which it comes.
+//! A string of JSON, put together from the pieces in which it comes.
 
 /// A text with its escapes undone, up to a bound.
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(crate) struct JsonString {
     bytes: Vec<u8>,
     most: usize,
     escape: Escape,
@@ -22,11 +22,11 @@ enum Escape {
     Digits { count: u8, value: u32 },
 }
 
-// === impl Text ===
+// === impl JsonString ===
 
-impl Text {
+impl JsonString {
     /// An empty text that may grow to `most` bytes.
-    pub(super) fn of(most: usize) -> Self {
+    pub(crate) fn of(most: usize) -> Self {
         Self {
             most,
             ..Self::default()
@@ -34,7 +34,7 @@ impl Text {
     }
 
     /// Takes bytes that stand for themselves.
-    pub(super) fn push(&mut self, piece: &[u8]) {
+    pub(crate) fn push(&mut self, piece: &[u8]) {
         if piece.is_empty() {
             return;
         }
@@ -47,17 +47,17 @@ impl Text {
     }
 
     /// Whether the next byte belongs to an escape.
-    pub(super) fn is_in_escape(&self) -> bool {
+    pub(crate) fn is_in_escape(&self) -> bool {
         self.escape != Escape::No
     }
 
     /// Takes the `\` of an escape.
-    pub(super) fn begin_escape(&mut self) {
+    pub(crate) fn begin_escape(&mut self) {
         self.escape = Escape::Begun;
     }
 
     /// Takes a byte of an escape.
-    pub(super) fn unescape(&mut self, byte: u8) {
+    pub(crate) fn unescape(&mut self, byte: u8) {
         self.escape = match (self.escape, byte) {
             (Escape::Begun, b'u') => Escape::Digits { count: 0, value: 0 },
             (Escape::Begun, byte) => {
@@ -112,7 +112,7 @@ impl Text {
     }
 
     /// The text, if it is one and not too long.
-    pub(super) fn finish(self) -> Option<String> {
+    pub(crate) fn finish(self) -> Option<String> {
         if self.unfit || self.high.is_some() {
             return None;
         }
