@@ -3,13 +3,14 @@
 #![no_main]
 
 use latchkey::{
+    dialect::SessionName,
     gate::{
-        peek::{Facts, Peek, SessionName, Wanted},
+        peek::{Facts, Peek, Wanted},
         session,
     },
     header::HeaderMap,
 };
-use latchkey_fuzz::{byte, head_and_body, pieces};
+use latchkey_fuzz::{byte, dialect, head_and_body, pieces};
 use libfuzzer_sys::fuzz_target;
 
 fn facts(wanted: Wanted, chunks: &[&[u8]]) -> Facts {
@@ -23,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
     let cuts = [byte(&mut rest), byte(&mut rest), byte(&mut rest)];
     let (headers, body) = head_and_body(rest);
     let wanted = Wanted {
+        members: dialect(cuts[2]).format().request_members(),
         session: Some(SessionName::CacheKey),
         background: cuts[1].is_multiple_of(2),
         whole: cuts[0].is_multiple_of(2),

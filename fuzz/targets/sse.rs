@@ -17,6 +17,7 @@ fn events(chunks: &[&[u8]]) -> (Vec<u8>, usize) {
             match token {
                 Token::Data(piece) => data.extend_from_slice(piece),
                 Token::End => ends += 1,
+                Token::Name { .. } | Token::Comment => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use latchkey::{
     header::HeaderMap,
     verdict::{Answer, ErrorBody, Look, Quota, Verdict, judge, look},
 };
-use latchkey_fuzz::{byte, head_and_body, profiles};
+use latchkey_fuzz::{byte, dialect, head_and_body, profiles};
 use libfuzzer_sys::fuzz_target;
 
 /// Some time, in Unix milliseconds.
@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     let (profile, status) = (byte(&mut data), 100 + u16::from(byte(&mut data)) * 2);
     let (headers, body) = head_and_body(data);
     let headers: HeaderMap = headers.into();
-    let error = match look(body, true) {
+    let error = match look(dialect(status as u8), body, true) {
         _ if !(200..300).contains(&status) => Some(ErrorBody::read(body)),
         Look::Error(error) => Some(error),
         Look::Fine | Look::NeedMore => None,

@@ -90,7 +90,7 @@ impl Passing {
         // Without the blank line after it, an error at the end is not yet known to be one.
         let events = [recent.0.as_slice(), text].concat();
         if failed || !events.ends_with(b"\n\n") {
-            self.failure = verdict::failure(&events);
+            self.failure = verdict::failure(self.dialect, &events);
         }
         self.recent = None;
     }
@@ -218,7 +218,7 @@ pub fn may_ask(route: &Route, length: Option<&[u8]>) -> bool {
         // It may turn out to be small.
         None => true,
     };
-    route.include_usage && route.dialect == Dialect::Chat && fits
+    route.include_usage && route.dialect.format().has_usage_option() && fits
 }
 
 /// What to do with the body of a request that [may have to be asked](may_ask).

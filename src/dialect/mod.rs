@@ -1,12 +1,25 @@
-//! The wire formats of LLM requests, and how each of them says no.
+//! The wire formats of LLM requests: one file each, behind one trait.
+//!
+//! Everything that differs from dialect to dialect is asked of [`Dialect::format`]; outside of
+//! this folder nobody tells dialects apart.
 
+mod chat;
+mod format;
+mod messages;
 pub mod refusal;
+mod responses;
 
 use serde::{Deserialize, Serialize};
 
-pub use refusal::Refusal;
+pub use self::{
+    format::{
+        Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+        SessionName,
+    },
+    refusal::Refusal,
+};
 
-/// A wire format.
+/// A wire format, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
@@ -21,13 +34,28 @@ pub enum Dialect {
 // === impl Dialect ===
 
 impl Dialect {
-    /// The dialect in one word, as profiles write it.
-    pub fn word(self) -> &'static str {
+    /// The dialect's own names for everything.
+    pub fn format(self) -> &'static dyn Format {
         match self {
-            Self::Chat => "chat",
-            Self::Responses => "responses",
-            Self::Messages => "messages",
+            Self::Chat => &chat::Chat,
+            Self::Responses => &responses::Responses,
+            Self::Messages => &messages::Messages,
         }
+    }
+
+    /// The dialect in one word, as profiles and records write it.
+    pub fn word(self) -> &'static str {
+        self.format().word()
+    }
+
+    /// The member that names a session best in a request: nothing better can come after it.
+    pub fn best_session_name(self) -> Option<SessionName> {
+        let members = self.format().request_members().iter();
+        let names = members.filter_map(|member| match member.meaning {
+            RequestValue::Session(name) => Some(name),
+            _ => None,
+        });
+        names.min()
     }
 
     /// The dialect in which a caller of `path` expects an error.
@@ -38,6 +66,42 @@ impl Dialect {
             Self::Responses
         } else {
             Self::Chat
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Dialect; 3] = [Dialect::Chat, Dialect::Responses, Dialect::Messages];
+
+    #[test]
+    fn the_word_is_the_one_that_records_write() {
+        for dialect in ALL {
+            let word = format!("\"{}\"", dialect.word());
+            assert_eq!(serde_json::to_string(&dialect).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn a_stream_has_one_kind_of_end() {
+        for dialect in ALL {
+            let format = dialect.format();
+            let ends = [b"response.completed".as_slice(), b"message_stop"];
+            let ends = ends.iter().any(|kind| format.event(kind) == EventKind::End);
+            assert_ne!(format.end_mark().is_some(), ends, "{dialect:?}");
+        }
+    }
+
+    #[test]
+    fn what_announces_is_no_error() {
+        for dialect in ALL {
+            let format = dialect.format();
+            for kind in ["error", "response.failed", "session.error"] {
+                assert!(!format.announces(kind.as_bytes()), "{dialect:?} {kind}");
+            }
+            assert!(format.announces(b"ping") && format.event(b"error") == EventKind::Error);
         }
     }
 }

@@ -3,9 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::json;
-
-use super::Dialect;
+use super::{Dialect, ErrorText};
 use crate::{
     gate::select::Out,
     header::HeaderText,
@@ -247,27 +245,12 @@ impl Refusal {
 
     /// The answer in `dialect`.
     pub fn reply(&self, dialect: Dialect) -> Reply {
-        let kind = match (self.status(), dialect) {
-            (400 | 405 | 426, _) => "invalid_request_error",
-            (401, Dialect::Messages) => "authentication_error",
-            (401, _) => "invalid_request_error",
-            (403, Dialect::Messages) => "permission_error",
-            (403, _) => "invalid_request_error",
-            (404, Dialect::Messages) => "not_found_error",
-            (404, _) => "invalid_request_error",
-            (429, Dialect::Messages) => "rate_limit_error",
-            (_, Dialect::Messages) => "api_error",
-            (_, _) => "server_error",
-        };
         let (message, code) = (self.message(), self.code());
-        let body = match dialect {
-            Dialect::Messages => {
-                json!({"type": "error", "error": {"type": kind, "message": message, "code": code}})
-            }
-            Dialect::Chat | Dialect::Responses => {
-                json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
-            }
-        };
+        let body = dialect.format().error(&ErrorText {
+            status: self.status(),
+            message: &message,
+            code,
+        });
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
             (ERROR_HEADER, code.to_owned()),

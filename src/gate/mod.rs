@@ -211,9 +211,10 @@ impl Gate {
             return Ok(Ok(Wanted::default()));
         }
         let mut wanted = table.wanted();
+        wanted.members = head.dialect.format().request_members();
         if wanted.session.is_some() {
             let is_named = session::in_headers(&request.headers).is_some();
-            wanted.session = (!is_named).then(|| session::best_name(head.dialect));
+            wanted.session = head.dialect.best_session_name().filter(|_| !is_named);
         }
         if subject.allowed.is_some_and(|models| !models.is_all()) {
             // Platforms take the last of two models.
@@ -455,11 +456,10 @@ fn models_reply(
         return Err(Refusal::Method);
     }
     let pool = view.pool(subject.pool).ok_or(Refusal::NoPool)?;
-    let shape = models::Shape::of(head.dialect, head.query);
     Ok(Reply {
         status: 200,
         headers: vec![("content-type", "application/json".to_owned())],
-        body: shape.body(view, pool, subject.allowed, now),
+        body: models::list(head.dialect, head.query, view, pool, subject.allowed, now),
     })
 }
 

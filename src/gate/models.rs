@@ -2,62 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, ListedModel},
     snapshot::{Models, Pool, View},
 };
 
 /// The paths on which callers ask for it.
 pub const MODEL_PATHS: [&str; 3] = ["/v1/models", "/models", "/backend-api/codex/models"];
 
-/// Who asks, by what their client reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// `{"object":"list","data":[…]}`, as OpenAI answers.
-    OpenAi,
-    /// `{"data":[…],"has_more":false}`, as Anthropic answers.
-    Anthropic,
-    /// `{"models":[…]}`, as the ChatGPT backend answers Codex, which has its own metadata for
-    /// models and reads an empty list as no change.
-    Codex,
-}
+/// Codex alone sends `client_version`. It has its own metadata for models and reads an empty list
+/// as no change.
+const CODEX_QUERY: &[u8] = b"client_version=";
 
-// === impl Shape ===
-
-impl Shape {
-    /// The shape for a request of `dialect` with this query. Codex alone sends `client_version`.
-    pub fn of(dialect: Dialect, query: &[u8]) -> Self {
-        match dialect {
-            Dialect::Messages => Self::Anthropic,
-            _ if query.starts_with(b"client_version=") => Self::Codex,
-            _ => Self::OpenAi,
-        }
+/// The list of the models that `pool` serves at `now`, by name, as far as they are `allowed`, for
+/// a request of `dialect` with this query.
+pub fn list(
+    dialect: Dialect,
+    query: &[u8],
+    view: &View,
+    pool: &Pool,
+    allowed: Option<&Models>,
+    now: u64,
+) -> String {
+    if query.starts_with(CODEX_QUERY) {
+        return json!({"models": []}).to_string();
     }
-
-    /// The body for the models that `pool` serves at `now`, by name, as far as they are `allowed`.
-    pub fn body(self, view: &View, pool: &Pool, allowed: Option<&Models>, now: u64) -> String {
-        let mut models = models(view, pool, now);
-        models.retain(|model, _| allowed.is_none_or(|allowed| allowed.contain(Some(model))));
-        let body = match self {
-            Self::Codex => json!({"models": []}),
-            Self::OpenAi => {
-                let entry = |(id, owner): (&&str, &&str)| json!({"id": id, "object": "model", "created": 0, "owned_by": owner});
-                json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<Value>>()})
-            }
-            Self::Anthropic => {
-                let entry = |id: &&str| json!({"type": "model", "id": id, "display_name": id, "created_at": "1970-01-01T00:00:00Z"});
-                json!({
-                    "data": models.keys().map(entry).collect::<Vec<Value>>(),
-                    "has_more": false,
-                    "first_id": models.keys().next(),
-                    "last_id": models.keys().next_back(),
-                })
-            }
-        };
-        body.to_string()
-    }
+    let models = models(view, pool, now);
+    let allowed = |model: &str| allowed.is_none_or(|allowed| allowed.contain(Some(model)));
+    let listed: Vec<_> = models
+        .iter()
+        .filter(|(model, _)| allowed(model))
+        .map(|(id, owner)| ListedModel { id, owner })
+        .collect();
+    dialect.format().models(&listed).to_string()
 }
 
 /// Each model and its owner: those of the accounts' platforms that the accounts serve, and those
@@ -91,6 +70,8 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::snapshot::{Policy, Record, fixture};
 
@@ -108,7 +89,7 @@ mod tests {
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
         let ids = |now, allowed: Option<&Models>| -> Vec<String> {
-            let body = Shape::OpenAi.body(&view, &pool, allowed, now);
+            let body = super::list(Dialect::Chat, b"", &view, &pool, allowed, now);
             let body: Value = serde_json::from_str(&body).unwrap();
             let data = body["data"].as_array().unwrap().iter();
             data.map(|model| model["id"].as_str().unwrap().to_owned())
@@ -129,19 +110,17 @@ mod tests {
             Record::Account(fixture::account("acc_2", "anthropic")),
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
-        let body = |shape: Shape| -> Value {
-            serde_json::from_str(&shape.body(&view, &pool, None, 0)).unwrap()
+        let body = |dialect, query: &str| -> Value {
+            let list = list(dialect, query.as_bytes(), &view, &pool, None, 0);
+            serde_json::from_str(&list).unwrap()
         };
-        let openai = body(Shape::OpenAi);
+        let openai = body(Dialect::Chat, "");
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");
         assert_eq!(openai["data"][1]["owned_by"], "openai");
-        let anthropic = body(Shape::Anthropic);
+        let anthropic = body(Dialect::Messages, "");
         assert_eq!(anthropic["last_id"], "gpt-6.1-sol");
         assert_eq!(anthropic["has_more"], false);
-        assert_eq!(body(Shape::Codex), json!({"models": []}));
-        assert_eq!(
-            Shape::of(Dialect::Chat, b"client_version=0.169.0"),
-            Shape::Codex
-        );
+        let codex = body(Dialect::Chat, "client_version=0.169.0");
+        assert_eq!(codex, json!({"models": []}));
     }
 }

@@ -8,6 +8,7 @@
 //! the platform's business.
 
 use crate::{
+    dialect::{RequestMember, RequestValue, SessionName},
     header::HeaderText,
     text::{find::find_either, json_string::JsonString},
 };
@@ -34,6 +35,8 @@ const MAX_WORD_BYTES: usize = 5;
 /// What is worth waiting for. The model is taken along wherever it is met on the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
+    /// Where the request's dialect has it. Nothing else is read.
+    pub members: &'static [RequestMember],
     /// The model.
     pub model: bool,
     /// The session, and which member names it best.
@@ -46,17 +49,6 @@ pub struct Wanted {
     pub background: bool,
     /// The end of the body: what is not there must be known not to be there.
     pub whole: bool,
-}
-
-/// The members that may name a session, the most telling first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SessionName {
-    /// `prompt_cache_key`: what the platform's own cache goes by.
-    CacheKey,
-    /// `metadata.user_id`: Claude Code puts its session into it.
-    UserId,
-    /// `previous_response_id`: the answer that this request goes on from.
-    PreviousResponse,
 }
 
 /// What a body says.
@@ -85,8 +77,8 @@ pub struct Peek {
     facts: Facts,
     model_was_met: bool,
     state: State,
-    /// Whether the members are those of `metadata`.
-    in_metadata: bool,
+    /// The object of the body whose members come; none for the body's own.
+    within: Option<&'static str>,
     /// The member whose value comes.
     member: Option<Member>,
     /// The text or word that is being read.
@@ -119,14 +111,12 @@ enum State {
     Done,
 }
 
+/// What the value of a member may tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Member {
-    Model,
-    Stream,
-    Store,
-    Background,
-    Metadata,
-    Session(SessionName),
+    Value(RequestValue),
+    /// An object of which members may tell something.
+    Object(&'static str),
 }
 
 // === impl Peek ===
@@ -139,7 +129,7 @@ impl Peek {
             facts: Facts::default(),
             model_was_met: false,
             state: State::Start,
-            in_metadata: false,
+            within: None,
             member: None,
             text: JsonString::default(),
         }
@@ -170,6 +160,7 @@ impl Peek {
 
     fn has_wanted(&self) -> bool {
         let Wanted {
+            members: _,
             model,
             session,
             stream,
@@ -224,7 +215,7 @@ impl Peek {
     }
 
     fn end_of_object(&mut self) -> State {
-        if std::mem::take(&mut self.in_metadata) {
+        if self.within.take().is_some() {
             return State::AfterValue;
         }
         self.facts.whole = true;
@@ -233,11 +224,11 @@ impl Peek {
 
     fn begin_value(&mut self, first: u8) -> State {
         match (first, self.member) {
-            (b'"', Some(Member::Model)) => {
+            (b'"', Some(Member::Value(RequestValue::Model))) => {
                 self.text = JsonString::of(MAX_MODEL_BYTES);
                 State::Kept
             }
-            (b'"', Some(Member::Session(name))) if self.is_better(name) => {
+            (b'"', Some(Member::Value(RequestValue::Session(name)))) if self.is_better(name) => {
                 self.text = JsonString::of(MAX_SESSION_BYTES);
                 State::Kept
             }
@@ -245,8 +236,8 @@ impl Peek {
                 escaped: false,
                 depth: 0,
             },
-            (b'{', Some(Member::Metadata)) => {
-                self.in_metadata = true;
+            (b'{', Some(Member::Object(name))) => {
+                self.within = Some(name);
                 State::BeforeName
             }
             (b'{' | b'[', _) => State::Nested { depth: 1 },
@@ -286,28 +277,25 @@ impl Peek {
 
     fn named(&mut self) -> Option<Member> {
         let name = std::mem::take(&mut self.text).finish()?;
-        match (self.in_metadata, name.as_str()) {
-            (true, "user_id") => Some(Member::Session(SessionName::UserId)),
-            (false, "model") => Some(Member::Model),
-            (false, "stream") => Some(Member::Stream),
-            (false, "store") => Some(Member::Store),
-            (false, "background") => Some(Member::Background),
-            (false, "metadata") => Some(Member::Metadata),
-            (false, "prompt_cache_key") => Some(Member::Session(SessionName::CacheKey)),
-            (false, "previous_response_id") => Some(Member::Session(SessionName::PreviousResponse)),
-            _ => None,
-        }
+        let (members, within) = (self.wanted.members.iter(), self.within);
+        members.copied().find_map(|member| {
+            if member.within == within && member.name == name {
+                return Some(Member::Value(member.meaning));
+            }
+            let object = member.within.filter(|_| within.is_none())?;
+            (object == name).then_some(Member::Object(object))
+        })
     }
 
     fn end_of_text(&mut self) {
         let text = std::mem::take(&mut self.text).finish();
         match self.member {
-            Some(Member::Model) => {
+            Some(Member::Value(RequestValue::Model)) => {
                 let model = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
                 let model = model.filter(|text| !text.is_empty());
                 self.found_model(model.and_then(|text| HeaderText::try_from(text).ok()));
             }
-            Some(Member::Session(name)) => {
+            Some(Member::Value(RequestValue::Session(name))) => {
                 if let Some(text) = text.filter(|text| !text.is_empty()) {
                     self.facts.session = Some((name, text));
                 }
@@ -339,10 +327,13 @@ impl Peek {
             Some("false") => Some(false),
             _ => None,
         };
-        self.facts.background |= self.member == Some(Member::Background) && value == Some(true);
         let fact = match self.member {
-            Some(Member::Stream) => Some(&mut self.facts.stream),
-            Some(Member::Store) => Some(&mut self.facts.store),
+            Some(Member::Value(RequestValue::Stream)) => Some(&mut self.facts.stream),
+            Some(Member::Value(RequestValue::Store)) => Some(&mut self.facts.store),
+            Some(Member::Value(RequestValue::Background)) => {
+                self.facts.background |= value == Some(true);
+                None
+            }
             _ => None,
         };
         if let Some(fact) = fact {

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 
-use super::peek::SessionName;
-use crate::{dialect::Dialect, hash::hash64, header::HeaderMap};
+use crate::{dialect::SessionName, hash::hash64, header::HeaderMap};
 
 /// The headers that name a session, the most telling first: Codex's, Claude Code's, and Codex's
 /// again. What older Codex clients send, `session_id` and `conversation_id`, Envoy takes off as it
@@ -26,15 +25,6 @@ pub fn in_headers(headers: &HeaderMap) -> Option<&[u8]> {
         .iter()
         .find_map(|name| headers.first(name))
         .filter(|session| !session.is_empty())
-}
-
-/// The member that names the session best where requests of `dialect` have it: nothing better can
-/// come after it.
-pub fn best_name(dialect: Dialect) -> SessionName {
-    match dialect {
-        Dialect::Messages => SessionName::UserId,
-        Dialect::Chat | Dialect::Responses => SessionName::CacheKey,
-    }
 }
 
 /// The session of a request from a client key, by its headers, else by what its body names. Two

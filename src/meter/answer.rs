@@ -6,7 +6,7 @@
 
 use super::usage::{Counts, UsageReader};
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, EventKind, Member},
     label::ModelName,
     text::{
         json::{Lexer, Token},
@@ -22,8 +22,8 @@ pub const MAX_NAME_BYTES: usize = 256;
 pub struct Said {
     /// Its `usage`.
     pub counts: Option<Counts>,
-    /// The `type` of an event.
-    pub kind: Kind,
+    /// The kind of an event, by its `type`.
+    pub kind: EventKind,
     /// Bytes of generated text, as they stand on the wire.
     pub text_bytes: u64,
     /// Its `choices`.
@@ -32,26 +32,6 @@ pub struct Said {
     pub closed: bool,
     /// It has an `error` that is an object.
     pub failed: bool,
-}
-
-/// The kinds of events that are told apart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// Not said, or of no other kind here.
-    #[default]
-    Plain,
-    /// `message_start`, whose output count is only a beginning.
-    MessageStart,
-    /// `message_stop`, the last event of the messages dialect.
-    MessageStop,
-    /// `response.completed` or `.incomplete`: the last event of the responses dialect.
-    ResponseEnd,
-    /// `response.failed`, which is the last one too.
-    ResponseFailed,
-    /// `error`, in the messages and the responses dialect.
-    Error,
-    /// Of no interest: what it carries other events have carried or will carry.
-    Skipped,
 }
 
 /// The `choices` of the chat dialect.
@@ -76,9 +56,9 @@ pub struct Reader {
     lexer: Lexer,
     depth: u32,
     /// The member of the outermost object that the next token belongs to.
-    section: Name,
+    section: Option<Member>,
     /// The member, of any object, whose value comes next.
-    member: Name,
+    member: Option<Member>,
     /// The last string, if it may be a name.
     string: Vec<u8>,
     /// The depth at which the `usage` object began that is passing by.
@@ -86,26 +66,6 @@ pub struct Reader {
     usage: UsageReader,
     model: Option<ModelName>,
     said: Said,
-}
-
-/// The names that mean something.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Name {
-    #[default]
-    None,
-    Usage,
-    Model,
-    Type,
-    Response,
-    Message,
-    Choices,
-    Delta,
-    Output,
-    Content,
-    Error,
-    /// Generated text, in one of [`Name::Choices`], `Delta`, `Output` and `Content`.
-    Text,
-    Other,
 }
 
 // === impl Reader ===
@@ -118,8 +78,8 @@ impl Reader {
             events: false,
             lexer: Lexer::default(),
             depth: 0,
-            section: Name::None,
-            member: Name::None,
+            section: None,
+            member: None,
             string: Vec::new(),
             usage_depth: None,
             usage: UsageReader::default(),
@@ -138,7 +98,7 @@ impl Reader {
 
     /// The next bytes of the text.
     pub fn push(&mut self, mut bytes: &[u8]) {
-        while self.said.kind != Kind::Skipped {
+        while self.said.kind != EventKind::Skipped {
             let before = bytes;
             let token = self.lexer.next(&mut bytes);
             if self.usage_depth.is_some() {
@@ -169,7 +129,7 @@ impl Reader {
     pub fn end(&mut self) -> Said {
         self.lexer = Lexer::default();
         self.depth = 0;
-        (self.section, self.member) = (Name::None, Name::None);
+        (self.section, self.member) = (None, None);
         self.string.clear();
         self.usage_depth = None;
         self.usage.end();
@@ -183,22 +143,22 @@ impl Reader {
     }
 
     fn open(&mut self) {
-        self.said.failed |= self.member == Name::Error && self.depth == 1;
+        self.said.failed |= self.member == Some(Member::Error) && self.depth == 1;
         match self.usage_depth {
-            None if self.member == Name::Usage && self.is_place_of_usage() => {
+            None if self.member == Some(Member::Usage) && self.is_place_of_usage() => {
                 self.usage_depth = Some(self.depth);
             }
             Some(_) if self.usage_level() == 1 => self.usage.begin_details(&self.string),
             _ => {}
         }
-        if self.section == Name::Choices {
+        if self.section == Some(Member::Choices) {
             self.said.choices = match self.said.choices {
                 Choices::Absent if self.depth == 1 => Choices::Empty,
                 _ => Choices::Some,
             };
         }
         self.depth = self.depth.saturating_add(1);
-        self.member = Name::None;
+        self.member = None;
     }
 
     fn close(&mut self) {
@@ -212,7 +172,7 @@ impl Reader {
     }
 
     fn name_member(&mut self) {
-        self.member = Name::of(&self.string);
+        self.member = Some(self.dialect.format().member(&self.string));
         if self.depth == 1 {
             self.section = self.member;
         }
@@ -221,10 +181,10 @@ impl Reader {
 
     fn end_member(&mut self) {
         let level = self.usage_level();
-        if self.member != Name::None && matches!(level, 1 | 2) {
+        if self.member.is_some() && matches!(level, 1 | 2) {
             self.usage.end_value(self.dialect, level == 2, &self.string);
         }
-        self.member = Name::None;
+        self.member = None;
     }
 
     /// How deep in the `usage` object the next token is; 0 is outside.
@@ -238,7 +198,7 @@ impl Reader {
             let bytes = u64::try_from(raw.len()).unwrap_or(u64::MAX);
             self.said.text_bytes = self.said.text_bytes.saturating_add(bytes);
         }
-        if !matches!(self.member, Name::None | Name::Model | Name::Type) {
+        if !matches!(self.member, None | Some(Member::Model | Member::Type)) {
             return;
         }
         if first {
@@ -251,16 +211,16 @@ impl Reader {
         self.string.extend(raw.iter().take(room));
         if last && self.string.len() <= MAX_NAME_BYTES {
             match self.member {
-                Name::Type if self.depth == 1 => self.take_kind(),
-                Name::Model if self.model.is_none() && self.is_outer() => self.keep_model(),
+                Some(Member::Type) if self.depth == 1 => self.take_kind(),
+                Some(Member::Model) if self.model.is_none() && self.is_outer() => self.keep_model(),
                 _ => {}
             }
         }
     }
 
     fn take_kind(&mut self) {
-        if self.events && self.dialect != Dialect::Chat {
-            self.said.kind = Kind::of(&self.string);
+        if self.events {
+            self.said.kind = self.dialect.format().event(&self.string);
         }
     }
 
@@ -272,59 +232,19 @@ impl Reader {
 
     /// In the outermost object, or in the object of the answer that some events wrap.
     fn is_outer(&self) -> bool {
-        self.depth == 1
-            || (self.depth == 2 && matches!(self.section, Name::Response | Name::Message))
+        self.depth == 1 || (self.depth == 2 && self.section == Some(Member::Answer))
     }
 
     /// Moonshot puts the counts into the choice.
     fn is_place_of_usage(&self) -> bool {
-        self.is_outer() || (self.depth == 3 && self.section == Name::Choices)
+        self.is_outer() || (self.depth == 3 && self.section == Some(Member::Choices))
     }
 
     fn is_generated(&self) -> bool {
-        matches!(self.member, Name::Text | Name::Content | Name::Delta)
+        matches!(self.member, Some(Member::Text | Member::TextOrSection))
             && matches!(
                 self.section,
-                Name::Choices | Name::Delta | Name::Output | Name::Content
+                Some(Member::Choices | Member::Section | Member::TextOrSection)
             )
-    }
-}
-
-// === impl Kind ===
-
-impl Kind {
-    fn of(name: &[u8]) -> Self {
-        match name {
-            b"response.completed" | b"response.incomplete" => Self::ResponseEnd,
-            b"response.failed" => Self::ResponseFailed,
-            b"error" => Self::Error,
-            b"message_start" => Self::MessageStart,
-            b"message_stop" => Self::MessageStop,
-            b"response.created" | b"content_block_delta" | b"message_delta" => Self::Plain,
-            _ if name.ends_with(b".delta") => Self::Plain,
-            _ => Self::Skipped,
-        }
-    }
-}
-
-// === impl Name ===
-
-impl Name {
-    fn of(name: &[u8]) -> Self {
-        match name {
-            b"usage" => Self::Usage,
-            b"model" => Self::Model,
-            b"type" => Self::Type,
-            b"response" => Self::Response,
-            b"message" => Self::Message,
-            b"choices" => Self::Choices,
-            b"delta" => Self::Delta,
-            b"output" => Self::Output,
-            b"content" => Self::Content,
-            b"error" => Self::Error,
-            b"text" | b"thinking" | b"reasoning" | b"reasoning_content" | b"refusal"
-            | b"arguments" | b"partial_json" | b"input" => Self::Text,
-            _ => Self::Other,
-        }
     }
 }

@@ -187,7 +187,8 @@ impl ChunkRemover {
             }
             match token {
                 Some(sse::Token::Data(piece)) if !self.passing => self.reader.push(piece),
-                Some(sse::Token::Data(_)) | None => {}
+                Some(sse::Token::Data(_) | sse::Token::Name { .. } | sse::Token::Comment)
+                | None => {}
                 Some(sse::Token::End) => {
                     let is_extra = self.is_extra();
                     if is_extra {

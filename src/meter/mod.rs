@@ -20,17 +20,17 @@ pub use self::{
     usage::{BODY_BYTES_PER_TOKEN, BYTES_PER_TOKEN, MAX_TOKENS, Usage},
 };
 use self::{
-    answer::{Kind, Reader, Said},
+    answer::{Reader, Said},
     usage::Counts,
 };
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, EventKind},
     label::ModelName,
     text::sse::{Framer, Token},
 };
 
-/// The data of the event that ends a stream of the chat dialect.
-const DONE: &[u8] = b"[DONE]";
+/// The longest mark that ends a stream: `[DONE]`. One byte more tells that there is more.
+const MAX_MARK_BYTES: usize = 6;
 
 /// Reads one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Meter {
     /// `None` for a body that is one JSON text.
     events: Option<Framer>,
     reader: Reader,
-    /// The first bytes of the event's data, enough to tell [`DONE`].
+    /// The first bytes of the event's data, enough to tell the mark that ends a stream.
     head: Vec<u8>,
     counts: Option<Counts>,
     /// The counts are those of `message_start`: the output has hardly begun.
@@ -115,6 +115,7 @@ impl Meter {
             match token {
                 Token::Data(piece) => self.on_data(piece),
                 Token::End => self.end_event(),
+                Token::Name { .. } | Token::Comment => {}
             }
         }
     }
@@ -176,29 +177,27 @@ impl Meter {
 
     fn on_data(&mut self, piece: &[u8]) {
         self.reader.push(piece);
-        // One byte more than the mark tells that there is more.
-        let room = DONE.len().saturating_add(1).saturating_sub(self.head.len());
+        let room = MAX_MARK_BYTES
+            .saturating_add(1)
+            .saturating_sub(self.head.len());
         self.head.extend(piece.iter().take(room));
     }
 
     fn end_event(&mut self) {
         let said = self.reader.end();
-        self.ended |= match self.dialect {
-            Dialect::Chat => self.head == DONE,
-            Dialect::Responses => {
-                said.closed && matches!(said.kind, Kind::ResponseEnd | Kind::ResponseFailed)
-            }
-            Dialect::Messages => said.closed && said.kind == Kind::MessageStop,
+        self.ended |= match self.dialect.format().end_mark() {
+            Some(mark) => self.head == mark,
+            None => said.closed && matches!(said.kind, EventKind::End | EventKind::Failed),
         };
         self.head.clear();
         self.take(said);
     }
 
     fn take(&mut self, said: Said) {
-        self.failed |= said.failed || matches!(said.kind, Kind::Error | Kind::ResponseFailed);
+        self.failed |= said.failed || matches!(said.kind, EventKind::Error | EventKind::Failed);
         if let Some(counts) = said.counts {
             self.counts.get_or_insert_default().update(counts);
-            self.provisional = said.kind == Kind::MessageStart;
+            self.provisional = said.kind == EventKind::Start;
         }
         self.text_bytes = self.text_bytes.saturating_add(said.text_bytes);
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::Dialect;
+use crate::dialect::{Count, Dialect};
 
 /// Bytes of text that are taken for one token where a platform says nothing: the usual rule of
 /// thumb for English and for code. Other scripts have more tokens to a byte.
@@ -70,34 +70,16 @@ enum Number {
 // === impl Counts ===
 
 impl Counts {
-    /// The count that a member of a `usage` object holds, or a member of an object in it.
-    ///
-    /// Some servers send the counts under the names of two dialects, those of the other one as
-    /// 0: only a dialect's own names are read. Beside OpenAI's stand those of DeepSeek
-    /// (`prompt_cache_hit_tokens`), of Moonshot (`cached_tokens`) and of gateways that translate
-    /// (`cached_creation_tokens`).
-    fn named(&mut self, dialect: Dialect, details: &[u8], name: &[u8]) -> Option<&mut Option<u64>> {
-        use Dialect::{Chat, Messages, Responses};
-        Some(match (dialect, details, name) {
-            (Chat, b"", b"prompt_tokens") => &mut self.input,
-            (Responses | Messages, b"", b"input_tokens") => &mut self.input,
-            (Chat, b"", b"completion_tokens") => &mut self.output,
-            (Responses | Messages, b"", b"output_tokens") => &mut self.output,
-            (Chat, b"prompt_tokens_details", b"cached_tokens") => &mut self.cached_input,
-            (Chat, b"", b"prompt_cache_hit_tokens" | b"cached_tokens") => &mut self.cached_input,
-            (Responses, b"input_tokens_details", b"cached_tokens") => &mut self.cached_input,
-            (Messages, b"", b"cache_read_input_tokens") => &mut self.cached_input,
-            (Chat, b"prompt_tokens_details", b"cache_write_tokens" | b"cached_creation_tokens") => {
-                &mut self.cache_write
-            }
-            (Responses, b"input_tokens_details", b"cache_write_tokens") => &mut self.cache_write,
-            (Messages, b"", b"cache_creation_input_tokens") => &mut self.cache_write,
-            (Chat, b"completion_tokens_details", b"reasoning_tokens") => &mut self.reasoning,
-            (Responses, b"output_tokens_details", b"reasoning_tokens") => &mut self.reasoning,
-            (Messages, b"output_tokens_details", b"thinking_tokens") => &mut self.reasoning,
-            (_, b"", b"total_tokens") => &mut self.total,
-            _ => return None,
-        })
+    /// The place of a count.
+    fn of(&mut self, count: Count) -> &mut Option<u64> {
+        match count {
+            Count::Input => &mut self.input,
+            Count::Output => &mut self.output,
+            Count::CachedInput => &mut self.cached_input,
+            Count::CacheWrite => &mut self.cache_write,
+            Count::Reasoning => &mut self.reasoning,
+            Count::Total => &mut self.total,
+        }
     }
 
     /// Takes over what a later `usage` of the same answer says. Counts are cumulative wherever
@@ -114,7 +96,7 @@ impl Counts {
         };
     }
 
-    /// Whether the prompt is among them.
+    /// Tells counts that say how long the prompt was.
     pub fn say_input(&self) -> bool {
         self.input.is_some()
     }
@@ -124,11 +106,12 @@ impl Counts {
         let cached_input = self.cached_input.unwrap_or(0);
         let cache_write = self.cache_write.unwrap_or(0);
         let reported = self.input.unwrap_or(0);
-        let input = match dialect {
-            Dialect::Messages => reported
+        let input = if dialect.format().counts_cache_apart() {
+            reported
                 .saturating_add(cached_input)
-                .saturating_add(cache_write),
-            Dialect::Chat | Dialect::Responses => reported,
+                .saturating_add(cache_write)
+        } else {
+            reported
         };
         let output = self.output.unwrap_or(0);
         let total = self.total.unwrap_or(input.saturating_add(output));
@@ -172,9 +155,9 @@ impl UsageReader {
             b""
         };
         if let Number::Whole(number) = std::mem::take(&mut self.number)
-            && let Some(count) = self.counts.named(dialect, details, name)
+            && let Some(count) = dialect.format().count(details, name)
         {
-            *count = Some(number);
+            *self.counts.of(count) = Some(number);
         }
     }
 

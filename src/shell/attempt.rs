@@ -303,7 +303,13 @@ impl Attempt {
         let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
         let error = if held.is_good() {
             // What the body begins with tells more than its type, and costs no hostcall.
-            match look(seen, complete) {
+            match look(
+                self.sent
+                    .as_ref()
+                    .map_or(Dialect::Chat, |sent| sent.dialect),
+                seen,
+                complete,
+            ) {
                 Look::NeedMore => None,
                 Look::Fine => Some(None),
                 Look::Error(error) => Some(Some(error)),

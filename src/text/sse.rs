@@ -1,24 +1,32 @@
 //! The framing of event streams (WHATWG HTML §9.2.6, "Interpreting an event stream").
 //!
-//! Only the `data` field is handed out: the platforms repeat the event's name inside its JSON.
-//! Nothing is held back or copied: data comes in pieces as large as the input has them, so that
-//! lines need no bound, and the pieces together are the same wherever the input was cut.
+//! Nothing is held back or copied: names and data come in pieces as large as the input has them,
+//! so that lines need no bound, and the pieces together are the same wherever the input was cut.
+//! [`Event`](super::event::Event) puts them together where somebody needs them whole.
 
 use super::find::find_either;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-const DATA: &[u8] = b"data";
 
-/// What the next bytes of a stream are.
+/// The next bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token<'a> {
+    /// A piece of the value of an `event` field.
+    Name {
+        /// The bytes.
+        piece: &'a [u8],
+        /// The value begins with this piece: it replaces an earlier name of the same event.
+        first: bool,
+    },
     /// A piece of the event's data. A `\n` stands between two `data` lines of one event.
     Data(&'a [u8]),
+    /// The beginning of a comment, which platforms send to keep a connection alive.
+    Comment,
     /// A blank line: the end of the event, if it had any data.
     End,
 }
 
-/// Splits the bytes of one stream into tokens. Every byte is looked at once.
+/// Splits the bytes of one stream into tokens. Looks at every byte once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Framer {
     place: Place,
@@ -28,17 +36,26 @@ pub struct Framer {
     has_data: bool,
 }
 
-/// Where in a stream the next byte is.
+/// The fields of an event that are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Data,
+    Event,
+}
+
+/// The place of the next byte in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// After so many bytes of a byte order mark, at the very start.
     Mark(usize),
-    /// After so many bytes of a line, all of which match [`DATA`].
-    Name(usize),
-    /// After `data:`, where one space may follow that is not data.
-    Space,
-    /// In the value of a `data` field.
-    Data,
+    /// At the start of a line.
+    Line,
+    /// After so many bytes of a line, all of which match the field's name.
+    Name(Field, usize),
+    /// After the field's colon, where one space may follow that is not part of the value.
+    Space(Field),
+    /// In the value of a field, of which a piece was handed out or was not.
+    Value(Field, bool),
     /// In a line of no interest.
     Ignored,
 }
@@ -61,39 +78,45 @@ impl Framer {
                     input.split_off_first();
                     self.place = Place::Mark(at.saturating_add(1));
                 }
-                Place::Mark(0 | 3) => self.place = Place::Name(0),
+                Place::Mark(0 | 3) => self.place = Place::Line,
                 Place::Mark(_) => self.place = Place::Ignored,
-                Place::Name(0) if ends_line => {
+                Place::Line if ends_line => {
                     self.end_line(input);
                     self.has_data = false;
                     return Some(Token::End);
                 }
-                Place::Name(at) => {
-                    if DATA.get(at) == Some(&byte) {
-                        input.split_off_first();
-                        self.place = Place::Name(at.saturating_add(1));
-                    } else if at == DATA.len() && (ends_line || byte == b':') {
-                        if ends_line {
-                            self.end_line(input);
-                        } else {
-                            input.split_off_first();
-                            self.place = Place::Space;
-                        }
-                        if std::mem::replace(&mut self.has_data, true) {
-                            return Some(Token::Data(b"\n"));
-                        }
-                    } else {
+                Place::Line => match byte {
+                    b'd' => self.place = Place::Name(Field::Data, 0),
+                    b'e' => self.place = Place::Name(Field::Event, 0),
+                    b':' => {
                         self.place = Place::Ignored;
+                        return Some(Token::Comment);
+                    }
+                    _ => self.place = Place::Ignored,
+                },
+                Place::Name(field, at) => {
+                    if let Some(token) = self.name(field, at, byte, input) {
+                        return Some(token);
                     }
                 }
-                Place::Space => {
+                Place::Space(field) => {
                     if byte == b' ' {
                         input.split_off_first();
                     }
-                    self.place = Place::Data;
+                    self.place = Place::Value(field, false);
                 }
-                Place::Data | Place::Ignored if ends_line => self.end_line(input),
-                Place::Data => return take_line(input).map(Token::Data),
+                Place::Value(..) | Place::Ignored if ends_line => self.end_line(input),
+                Place::Value(field, begun) => {
+                    let piece = take_line(input)?;
+                    self.place = Place::Value(field, true);
+                    return Some(match field {
+                        Field::Data => Token::Data(piece),
+                        Field::Event => Token::Name {
+                            piece,
+                            first: !begun,
+                        },
+                    });
+                }
                 Place::Ignored => {
                     take_line(input);
                 }
@@ -101,16 +124,63 @@ impl Framer {
         }
     }
 
+    /// Takes a byte of a line that may be that of `field`, after `at` bytes of its name.
+    #[inline]
+    fn name(
+        &mut self,
+        field: Field,
+        at: usize,
+        byte: u8,
+        input: &mut &[u8],
+    ) -> Option<Token<'static>> {
+        let rest = field.name().get(at..).unwrap_or_default();
+        if rest.first() == Some(&byte) {
+            // Most lines come whole: the name is taken in one step then.
+            let taken = if input.starts_with(rest) {
+                rest.len()
+            } else {
+                1
+            };
+            *input = input.get(taken..).unwrap_or_default();
+            self.place = Place::Name(field, at.saturating_add(taken));
+            return None;
+        }
+        match byte {
+            b'\n' | b'\r' if rest.is_empty() => self.end_line(input),
+            b':' if rest.is_empty() => {
+                input.split_off_first();
+                self.place = Place::Space(field);
+            }
+            _ => {
+                self.place = Place::Ignored;
+                return None;
+            }
+        }
+        let is_data = field == Field::Data;
+        (is_data && std::mem::replace(&mut self.has_data, true)).then_some(Token::Data(b"\n"))
+    }
+
     fn end_line(&mut self, input: &mut &[u8]) {
         self.after_cr = input.split_off_first() == Some(&b'\r');
-        self.place = Place::Name(0);
+        self.place = Place::Line;
     }
 }
 
-/// Takes what `input` has of the line, without its end.
+/// Takes off the bytes of the line that `input` has, without its end.
 fn take_line<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = find_either(input, b'\n', b'\r').unwrap_or(input.len());
     input.split_off(..length)
+}
+
+// === impl Field ===
+
+impl Field {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Data => b"data",
+            Self::Event => b"event",
+        }
+    }
 }
 
 // === impl Place ===
@@ -125,27 +195,32 @@ impl Default for Place {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::event::Event, *};
 
-    /// The data of each event that had any, and of the unfinished one last.
-    fn events(chunks: &[&[u8]]) -> Vec<String> {
-        let mut framer = Framer::default();
+    /// The name and the data of each event that had any, and of the unfinished one last.
+    fn events(chunks: &[&[u8]]) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (mut framer, mut event) = (Framer::default(), Event::default());
         let mut events = Vec::new();
-        let mut data: Vec<u8> = Vec::new();
         for mut chunk in chunks.iter().copied() {
             while let Some(token) = framer.next(&mut chunk) {
-                match token {
-                    Token::Data(piece) => data.extend_from_slice(piece),
-                    Token::End => {
-                        events.push(String::from_utf8_lossy(&std::mem::take(&mut data)).into());
-                    }
+                event.take(&token);
+                if token == Token::End {
+                    events.push((text(event.name()), text(event.data())));
+                    event.clear();
                 }
             }
             assert!(chunk.is_empty());
         }
-        events.push(String::from_utf8_lossy(&data).into());
-        events.retain(|data: &String| !data.is_empty());
+        events.push((text(event.name()), text(event.data())));
+        events.retain(|(name, data)| !name.is_empty() || !data.is_empty());
         events
+    }
+
+    fn data(chunks: &[&[u8]]) -> Vec<String> {
+        let mut data: Vec<_> = events(chunks).into_iter().map(|(_, data)| data).collect();
+        data.retain(|data| !data.is_empty());
+        data
     }
 
     #[test]
@@ -158,17 +233,29 @@ mod tests {
             ": comment\nevent: x\nid: 1\ndata:a\nretry: 5\ndata:b\n\n:\n\ndata:c\n\n",
             "data: a\ndatabase: x\ndat: x\n data: x\nDATA: x\ndata: b\n\ndata: c",
         ] {
-            assert_eq!(events(&[stream.as_bytes()]), ["a\nb", "c"], "{stream:?}");
+            assert_eq!(data(&[stream.as_bytes()]), ["a\nb", "c"], "{stream:?}");
         }
-        assert_eq!(events(&[b"data:  a\ndata\ndata:\n\n"]), [" a\n\n"]);
-        assert_eq!(events(&[b"\xef\xbbdata: a\n\ndata: b\n\n"]), ["b"]);
-        assert_eq!(events(&[b"data: a\n\n\xef\xbb\xbfdata: b\n\n"]), ["a"]);
+        assert_eq!(data(&[b"data:  a\ndata\ndata:\n\n"]), [" a\n\n"]);
+        assert_eq!(data(&[b"\xef\xbbdata: a\n\ndata: b\n\n"]), ["b"]);
+        assert_eq!(data(&[b"data: a\n\n\xef\xbb\xbfdata: b\n\n"]), ["a"]);
+    }
+
+    #[test]
+    fn the_last_name_of_an_event_is_its_name() {
+        let named = |stream: &str| {
+            events(&[stream.as_bytes()])
+                .into_iter()
+                .map(|(name, _)| name)
+        };
+        let names: Vec<_> =
+            named("event: a\nevent:b\ndata\n\nevents: x\nevent\nevent: c\n\n").collect();
+        assert_eq!(names, ["b", "c"]);
     }
 
     proptest! {
         #[test]
         fn cuts_change_nothing(
-            stream in "(data:? ?|[a:]|é|\u{feff}|\r|\n|\r\n){0,40}",
+            stream in "(data:? ?|event:? ?|[a:]|é|\u{feff}|\r|\n|\r\n){0,40}",
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
             let stream = stream.as_bytes();

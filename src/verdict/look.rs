@@ -11,26 +11,17 @@ use serde::{
 };
 
 use super::body::{ErrorBody, Gather, Scalar, json};
+use crate::{
+    dialect::{Dialect, EventKind},
+    text::{
+        event::Event,
+        sse::{Framer, Token},
+    },
+};
 
 /// The most that is held back, in bytes; an answer without a decision by then is let go. Errors
 /// are below 4 KiB, and so is what comes before them.
 pub const MAX_LOOK_BYTES: usize = 16 * 1024;
-
-/// Events that say that an answer will come: nobody misses anything if the answer is another's.
-const ANNOUNCING: [&str; 9] = [
-    "codex.rate_limits",
-    "codex.response.metadata",
-    "keepalive",
-    "message_start",
-    "ping",
-    "response.created",
-    "response.in_progress",
-    "response.metadata",
-    "response.queued",
-];
-
-/// Events that are an error.
-const FAILING: [&str; 3] = ["error", "response.failed", "session.error"];
 
 /// Fields that come before the output or the error of a JSON answer.
 const PREAMBLE: [&str; 16] = [
@@ -68,17 +59,17 @@ pub enum Look {
 
 /// Looks at all bytes that have come of the body of an answer of HTTP 2xx; `end`: no more will.
 /// Ask after each chunk until the answer is not [`Look::NeedMore`].
-pub fn look(body: &[u8], end: bool) -> Look {
+pub fn look(dialect: Dialect, body: &[u8], end: bool) -> Look {
     match body.get(..MAX_LOOK_BYTES) {
-        None => look_into(body, end),
-        Some(beginning) => match look_into(beginning, false) {
+        None => look_into(dialect, body, end),
+        Some(beginning) => match look_into(dialect, beginning, false) {
             Look::NeedMore => Look::Fine,
             decided => decided,
         },
     }
 }
 
-fn look_into(body: &[u8], end: bool) -> Look {
+fn look_into(dialect: Dialect, body: &[u8], end: bool) -> Look {
     let start = body.trim_ascii_start();
     let is_or_will_be = |prefix: &&[u8]| start.starts_with(prefix) || prefix.starts_with(start);
     match start.first() {
@@ -88,7 +79,7 @@ fn look_into(body: &[u8], end: bool) -> Look {
             .iter()
             .any(is_or_will_be) =>
         {
-            events(start, end)
+            events(dialect, start, end)
         }
         _ => Look::Fine,
     }
@@ -96,9 +87,9 @@ fn look_into(body: &[u8], end: bool) -> Look {
 
 /// The first events of a stream (WHATWG HTML §9.2.6). A stream that only announced is let go at
 /// the end of the chunk: the output may take its time.
-fn events(body: &[u8], end: bool) -> Look {
+fn events(dialect: Dialect, body: &[u8], end: bool) -> Look {
     let mut announced = false;
-    for sign in signs(body, end) {
+    for sign in signs(dialect, body, end) {
         match sign {
             Sign::Nothing => {}
             Sign::Announcement => announced = true,
@@ -113,29 +104,29 @@ fn events(body: &[u8], end: bool) -> Look {
     }
 }
 
-/// The first error among events of a stream, of which the first may lack its beginning and the
-/// last its blank line.
-pub fn failure(events: &[u8]) -> Option<ErrorBody> {
-    signs(events, true).find_map(|sign| match sign {
+/// The first error among events of a stream, of which the last may lack its blank line.
+pub fn failure(dialect: Dialect, events: &[u8]) -> Option<ErrorBody> {
+    signs(dialect, events, true).find_map(|sign| match sign {
         Sign::Error(error) => Some(error),
         Sign::Nothing | Sign::Announcement | Sign::Output => None,
     })
 }
 
-/// What events say, one after the other; `end`: what they end with is one too.
-fn signs(body: &[u8], end: bool) -> impl Iterator<Item = Sign> {
-    let mut lines = body.split_inclusive(|byte| *byte == b'\n');
-    let mut event = Some(Event::default());
+/// The signs that events give, one after the other; `end`: what they end with is an event too.
+fn signs(dialect: Dialect, mut body: &[u8], end: bool) -> impl Iterator<Item = Sign> {
+    let (mut framer, mut event) = (Framer::default(), Event::default());
+    let mut has_ended = false;
     std::iter::from_fn(move || {
-        for line in lines.by_ref() {
-            let line = line.strip_suffix(b"\n").or(end.then_some(line))?;
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                return event.replace(Event::default()).map(Event::sign);
+        while let Some(token) = framer.next(&mut body) {
+            if token == Token::End {
+                let sign = Sign::of(dialect, &event);
+                event.clear();
+                return Some(sign);
             }
-            event.get_or_insert_default().add(line);
+            event.take(&token);
         }
-        event.take().filter(|_| end).map(Event::sign)
+        let is_last = end && !std::mem::replace(&mut has_ended, true);
+        is_last.then(|| Sign::of(dialect, &event))
     })
 }
 
@@ -147,56 +138,37 @@ enum Sign {
     Error(ErrorBody),
 }
 
-#[derive(Default)]
-struct Event<'a> {
-    name: &'a [u8],
-    data: Vec<u8>,
-    comment: bool,
-}
-
-impl<'a> Event<'a> {
-    fn add(&mut self, line: &'a [u8]) {
-        let value = |rest: &'a [u8]| rest.strip_prefix(b" ").unwrap_or(rest);
-        if let Some(rest) = line.strip_prefix(b"data:") {
-            self.data.extend_from_slice(value(rest));
-            self.data.push(b'\n');
-        } else if let Some(rest) = line.strip_prefix(b"event:") {
-            self.name = value(rest);
-        } else if line.starts_with(b":") {
-            self.comment = true;
-        }
-    }
-
-    fn sign(self) -> Sign {
+impl Sign {
+    fn of(dialect: Dialect, event: &Event) -> Self {
         #[derive(Deserialize)]
         struct Typed<'a> {
             #[serde(borrow, rename = "type")]
             kind: Option<Cow<'a, str>>,
         }
 
-        let data = self.data.trim_ascii();
-        if data.is_empty() && self.name.is_empty() {
-            return if self.comment {
-                Sign::Announcement
+        let data = event.data().trim_ascii();
+        if data.is_empty() && event.name().is_empty() {
+            return if event.has_comment() {
+                Self::Announcement
             } else {
-                Sign::Nothing
+                Self::Nothing
             };
         }
         let typed = serde_json::from_slice::<Typed<'_>>(data);
         let kind = typed.ok().and_then(|typed| typed.kind);
-        let name = std::str::from_utf8(self.name).unwrap_or_default();
-        let is_one_of = |words: &[&str]| {
-            words.contains(&name) || kind.as_deref().is_some_and(|kind| words.contains(&kind))
-        };
-        if is_one_of(&FAILING) {
-            return Sign::Error(ErrorBody::read(data));
+        let kind = kind.as_deref().unwrap_or_default().as_bytes();
+        let (format, names) = (dialect.format(), [event.name(), kind]);
+        let fails =
+            |name: &[u8]| matches!(format.event(name), EventKind::Error | EventKind::Failed);
+        if names.into_iter().any(fails) {
+            return Self::Error(ErrorBody::read(data));
         }
-        if is_one_of(&ANNOUNCING) {
-            return Sign::Announcement;
+        if names.into_iter().any(|name| format.announces(name)) {
+            return Self::Announcement;
         }
         match json_answer(data, true) {
-            Look::Error(error) => Sign::Error(error),
-            _ => Sign::Output,
+            Look::Error(error) => Self::Error(error),
+            _ => Self::Output,
         }
     }
 }

@@ -2,16 +2,27 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::text::find::work;
+use crate::{dialect::Dialect, text::find::work};
 
-const EVERYTHING: Wanted = Wanted {
-    model: true,
-    session: Some(SessionName::CacheKey),
-    stream: true,
-    store: true,
-    background: true,
-    whole: true,
-};
+/// Nothing, of a body of the dialect that has the most members.
+fn nothing() -> Wanted {
+    Wanted {
+        members: Dialect::Responses.format().request_members(),
+        ..Wanted::default()
+    }
+}
+
+fn everything() -> Wanted {
+    Wanted {
+        model: true,
+        session: Some(SessionName::CacheKey),
+        stream: true,
+        store: true,
+        background: true,
+        whole: true,
+        ..nothing()
+    }
+}
 
 fn peek(wanted: Wanted, body: &[u8]) -> Facts {
     let mut peek = Peek::new(wanted);
@@ -20,7 +31,7 @@ fn peek(wanted: Wanted, body: &[u8]) -> Facts {
 }
 
 fn model(body: &str) -> Option<String> {
-    let facts = peek(EVERYTHING, body.as_bytes());
+    let facts = peek(everything(), body.as_bytes());
     facts.model.map(|model| model.as_str().to_owned())
 }
 
@@ -35,7 +46,7 @@ fn a_request_tells_its_model_its_session_and_what_it_wants() {
         "previous_response_id": "resp_1",
         "stream": true,
     });
-    let facts = peek(EVERYTHING, body.to_string().as_bytes());
+    let facts = peek(everything(), body.to_string().as_bytes());
     assert_eq!(facts.model.unwrap().as_str(), "gpt-6.1-sol");
     assert_eq!((facts.stream, facts.store), (Some(true), Some(false)));
     assert_eq!(
@@ -56,7 +67,7 @@ fn escapes_hide_nothing() {
     ] {
         assert_eq!(model(body).as_deref(), Some("gpt"), "{body}");
     }
-    let facts = peek(EVERYTHING, br#"{"prompt_cache_key":"\ud83d\ude00\n"}"#);
+    let facts = peek(everything(), br#"{"prompt_cache_key":"\ud83d\ude00\n"}"#);
     assert_eq!(facts.session.unwrap().1, "\u{1f600}\n");
 }
 
@@ -89,7 +100,7 @@ fn the_first_of_two_counts_and_two_models_are_told() {
             whole: false,
             background: false,
             session: None,
-            ..EVERYTHING
+            ..everything()
         },
         br#"{"stream":true,"store":true,"model":"a","model":"b","stream":false}"#,
     );
@@ -102,7 +113,7 @@ fn the_first_of_two_counts_and_two_models_are_told() {
         (r#"{"model":"","model":"b"}"#, true),
         (r#"{"model":"a","model":"a"}"#, false),
     ] {
-        let facts = peek(EVERYTHING, body.as_bytes());
+        let facts = peek(everything(), body.as_bytes());
         assert_eq!(facts.models_differ, differ, "{body}");
     }
 }
@@ -111,7 +122,7 @@ fn the_first_of_two_counts_and_two_models_are_told() {
 fn that_nothing_is_made_in_the_background_shows_at_the_end_alone() {
     let wanted = Wanted {
         background: true,
-        ..Wanted::default()
+        ..nothing()
     };
     let mut peek = Peek::new(wanted);
     peek.push(br#"{"model":"a","background":false,"#);
@@ -126,7 +137,7 @@ fn that_nothing_is_made_in_the_background_shows_at_the_end_alone() {
 fn it_needs_no_more_than_is_wanted() {
     let only_model = Wanted {
         model: true,
-        ..Wanted::default()
+        ..nothing()
     };
     let mut peek = Peek::new(only_model);
     peek.push(br#"{"model":"gpt","#);
@@ -134,10 +145,10 @@ fn it_needs_no_more_than_is_wanted() {
     let examined = work::of(|| peek.push(&[b'x'; 1_000]));
     assert_eq!(examined, 0);
 
-    let mut nothing = Peek::new(Wanted::default());
-    assert!(!nothing.needs_more());
-    nothing.push(br#"{"stream":true,"model":"gpt"}"#);
-    assert!(nothing.facts().model.is_some(), "it is taken along");
+    let mut unread = Peek::new(nothing());
+    assert!(!unread.needs_more());
+    unread.push(br#"{"stream":true,"model":"gpt"}"#);
+    assert!(unread.facts().model.is_some(), "it is taken along");
 
     let with_session = Wanted {
         session: Some(SessionName::UserId),
@@ -154,7 +165,7 @@ fn it_needs_no_more_than_is_wanted() {
     );
 
     for hopeless in ["[", "nonsense", "{]", "{\"a\":}", &"[".repeat(9)] {
-        let mut peek = Peek::new(EVERYTHING);
+        let mut peek = Peek::new(everything());
         peek.push(hopeless.as_bytes());
         assert!(!peek.needs_more(), "{hopeless}");
     }
@@ -177,7 +188,7 @@ fn the_work_grows_with_the_body_alone() {
     let text = "word \\\" ".repeat(40_000);
     let body = json!({"messages": [{"content": text}], "model": "gpt"}).to_string();
     for size in [1, 7, 4_096, body.len()] {
-        let mut peek = Peek::new(EVERYTHING);
+        let mut peek = Peek::new(everything());
         let examined = work::of(|| body.as_bytes().chunks(size).for_each(|c| peek.push(c)));
         assert!(examined <= body.len(), "{examined} of {}", body.len());
         assert!(peek.facts().model.is_some());
@@ -231,7 +242,7 @@ proptest! {
         model: bool,
         whole: bool,
     ) {
-        let wanted = Wanted { model, whole, ..Wanted::default() };
+        let wanted = Wanted { model, whole, ..nothing() };
         let at_once = peek(wanted, &body);
         let mut in_pieces = Peek::new(wanted);
         let mut rest = body.as_slice();
@@ -249,7 +260,7 @@ proptest! {
     #[test]
     fn it_reads_what_a_whole_parser_reads(object in object(), spaced: bool) {
         let body = if spaced { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) };
-        let facts = peek(EVERYTHING, body.unwrap().as_bytes());
+        let facts = peek(everything(), body.unwrap().as_bytes());
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_graphic());
         prop_assert_eq!(facts.model.map(|model| model.as_str().to_owned()), text(&object["model"]).filter(plain));

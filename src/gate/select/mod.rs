@@ -19,8 +19,9 @@ pub use self::{
     candidate::{Back, Candidate, Lacks, Out},
     in_flight::InFlight,
 };
-use super::peek::{SessionName, Wanted};
+use super::peek::Wanted;
 use crate::{
+    dialect::SessionName,
     health::Board,
     id::Id,
     limit::FullAccounts,
@@ -206,6 +207,7 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate], path: &str) -> 
     let has_lists = candidates.iter().any(|one| !one.account.models.is_all());
     let has_choice = candidates.len() > 1;
     Wanted {
+        members: &[],
         model: has_lists || platforms().any(|platform| platform.limits_models()),
         session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
         stream: requires(Requirement::Stream),

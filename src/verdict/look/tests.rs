@@ -2,17 +2,31 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Looks at an answer of the dialect that has the most kinds of events.
+fn look(body: &[u8], end: bool) -> Look {
+    super::look(Dialect::Responses, body, end)
+}
+
+/// The dialect of a fixture.
+fn dialect_of(name: &str) -> Dialect {
+    match name {
+        name if name.starts_with("anthropic/") => Dialect::Messages,
+        name if name.starts_with("openai/chat") => Dialect::Chat,
+        _ => Dialect::Responses,
+    }
+}
+
 fn read(name: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(path).unwrap()
 }
 
 /// Asks after each chunk, as the filter does.
-fn in_chunks(body: &[u8], chunk: usize) -> Look {
+fn in_chunks(dialect: Dialect, body: &[u8], chunk: usize) -> Look {
     let mut end = 0;
     while end < body.len() {
         end = body.len().min(end + chunk);
-        match look(&body[..end], end == body.len()) {
+        match super::look(dialect, &body[..end], end == body.len()) {
             Look::NeedMore => {}
             decided => return decided,
         }
@@ -41,7 +55,7 @@ fn errors_inside_200_are_found_in_the_first_chunk() {
         ),
         ("anthropic/error_event_overloaded.sse", "overloaded_error"),
     ] {
-        let Look::Error(error) = look(&read(name), false) else {
+        let Look::Error(error) = super::look(dialect_of(name), &read(name), false) else {
             panic!("{name}");
         };
         assert!(error.has_code(code), "{name}: {error:?}");
@@ -106,7 +120,11 @@ fn good_answers_go_at_their_first_sign() {
     ] {
         let body = read(name);
         for chunk in 1..=body.len() {
-            assert_eq!(in_chunks(&body, chunk), Look::Fine, "{name} by {chunk}");
+            assert_eq!(
+                in_chunks(dialect_of(name), &body, chunk),
+                Look::Fine,
+                "{name} by {chunk}"
+            );
         }
     }
 }
@@ -172,13 +190,13 @@ proptest! {
     /// Where nothing only announces, chunks do not matter: a decision is that of the whole.
     #[test]
     fn any_split_decides_as_the_whole_does(body in any_body(&[]), chunk in 1_usize..40) {
-        prop_assert_eq!(in_chunks(&body, chunk), look(&body, true));
+        prop_assert_eq!(in_chunks(Dialect::Responses, &body, chunk), look(&body, true));
     }
 
     /// An announcement at a chunk's end lets go of what might have been an error, no more.
     #[test]
     fn an_announcement_only_hides_errors(body in any_body(&ANNOUNCEMENTS), chunk in 1_usize..40) {
-        let decided = in_chunks(&body, chunk);
+        let decided = in_chunks(Dialect::Responses, &body, chunk);
         prop_assert!(decided == Look::Fine || decided == look(&body, true));
     }
 }
@@ -193,7 +211,7 @@ fn an_error_after_an_announcement_is_seen_in_the_same_chunk_alone() {
         let whole = look(&body, true);
         assert!(matches!(whole, Look::Error(_)));
         for chunk in 1..=body.len() {
-            let decided = in_chunks(&body, chunk);
+            let decided = in_chunks(Dialect::Responses, &body, chunk);
             assert!(
                 decided == Look::Fine || decided == whole,
                 "{name} by {chunk}"

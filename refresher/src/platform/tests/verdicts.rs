@@ -176,10 +176,13 @@ fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[
     let headers: HeaderMap = headers.iter().copied().collect();
     let quota = Quota::read(&platform.quota, &headers, NOW);
     let error = match status {
-        200..=299 => match look(body, true) {
-            Look::Error(error) => Some(error),
-            Look::Fine | Look::NeedMore => None,
-        },
+        200..=299 => {
+            let mut routes = platform.routes.iter();
+            routes.find_map(|route| match look(route.dialect, body, true) {
+                Look::Error(error) => Some(error),
+                Look::Fine | Look::NeedMore => None,
+            })
+        }
         _ => Some(ErrorBody::read(body)),
     };
     let answer = Answer {

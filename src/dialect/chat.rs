@@ -1,0 +1,113 @@
+//! `chat`: OpenAI chat completions, and what other platforms made of them.
+
+use serde_json::{Value, json};
+
+use super::format::{
+    Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+    SessionName,
+};
+
+/// The format.
+pub(super) struct Chat;
+
+const REQUEST: &[RequestMember] = &[
+    RequestMember::of_body("model", RequestValue::Model),
+    RequestMember::of_body("stream", RequestValue::Stream),
+    RequestMember::of_body("store", RequestValue::Store),
+    RequestMember::of_body("background", RequestValue::Background),
+    RequestMember::of_body(
+        "prompt_cache_key",
+        RequestValue::Session(SessionName::CacheKey),
+    ),
+    RequestMember::USER_ID,
+];
+
+impl Format for Chat {
+    fn word(&self) -> &'static str {
+        "chat"
+    }
+
+    fn request_members(&self) -> &'static [RequestMember] {
+        REQUEST
+    }
+
+    fn has_usage_option(&self) -> bool {
+        true
+    }
+
+    fn member(&self, name: &[u8]) -> Member {
+        match name {
+            b"choices" => Member::Choices,
+            b"usage" => Member::Usage,
+            b"model" => Member::Model,
+            b"error" => Member::Error,
+            // `reasoning` is OpenRouter's name, `reasoning_content` DeepSeek's; `input` is that of
+            // a custom tool.
+            b"content" | b"text" | b"refusal" | b"arguments" | b"input" | b"reasoning"
+            | b"reasoning_content" | b"thinking" => Member::Text,
+            _ => Member::Other,
+        }
+    }
+
+    /// Events have no names in this dialect, but for those of errors. `session.error` is that of
+    /// Ark.
+    fn event(&self, kind: &[u8]) -> EventKind {
+        match kind {
+            b"error" | b"session.error" => EventKind::Error,
+            _ => EventKind::Plain,
+        }
+    }
+
+    fn announces(&self, kind: &[u8]) -> bool {
+        matches!(kind, b"ping" | b"keepalive")
+    }
+
+    fn end_mark(&self) -> Option<&'static [u8]> {
+        Some(b"[DONE]")
+    }
+
+    /// Beside OpenAI's names stand those of DeepSeek (`prompt_cache_hit_tokens`), of Moonshot
+    /// (`cached_tokens`) and of gateways that translate (`cached_creation_tokens`).
+    fn count(&self, details: &[u8], name: &[u8]) -> Option<Count> {
+        Some(match (details, name) {
+            (b"", b"prompt_tokens") => Count::Input,
+            (b"", b"completion_tokens") => Count::Output,
+            (b"", b"total_tokens") => Count::Total,
+            (b"", b"prompt_cache_hit_tokens" | b"cached_tokens")
+            | (b"prompt_tokens_details", b"cached_tokens") => Count::CachedInput,
+            (b"prompt_tokens_details", b"cache_write_tokens" | b"cached_creation_tokens") => {
+                Count::CacheWrite
+            }
+            (b"completion_tokens_details", b"reasoning_tokens") => Count::Reasoning,
+            _ => return None,
+        })
+    }
+
+    fn error(&self, error: &ErrorText<'_>) -> Value {
+        openai_error(error)
+    }
+
+    fn models(&self, models: &[ListedModel<'_>]) -> Value {
+        openai_models(models)
+    }
+}
+
+/// An error as OpenAI writes it in both of its dialects.
+pub(super) fn openai_error(error: &ErrorText<'_>) -> Value {
+    let ErrorText {
+        status,
+        message,
+        code,
+    } = error;
+    let kind = match status {
+        400 | 401 | 403 | 404 | 405 | 426 => "invalid_request_error",
+        _ => "server_error",
+    };
+    json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+}
+
+/// A list of models as OpenAI writes it.
+pub(super) fn openai_models(models: &[ListedModel<'_>]) -> Value {
+    let entry = |model: &ListedModel<'_>| json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner});
+    json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<Value>>()})
+}

@@ -1,0 +1,190 @@
+//! The vocabulary in which a dialect describes itself.
+
+use serde_json::Value;
+
+/// A wire format: the names that it has for what every request, answer and error says.
+///
+/// The rest of the filter asks here and never which dialect it has before it. A new dialect is
+/// one file with one `impl` of this trait, and an arm of [`Dialect::format`](super::Dialect::format).
+pub trait Format: Sync {
+    /// The dialect in one word, as profiles and records write it.
+    fn word(&self) -> &'static str;
+
+    /// The members of a request's body that decide where the request goes.
+    fn request_members(&self) -> &'static [RequestMember];
+
+    /// Tells platforms that report usage in a stream only when `stream_options` asks for it.
+    fn has_usage_option(&self) -> bool {
+        false
+    }
+
+    /// The meaning of a member of an answer's body, or of an event's data.
+    fn member(&self, name: &[u8]) -> Member;
+
+    /// The meaning of an event, by its name or the `type` in its data.
+    fn event(&self, kind: &[u8]) -> EventKind;
+
+    /// Tells events that announce an answer without a byte of its output. Nobody misses one if
+    /// the answer then comes from another account.
+    fn announces(&self, kind: &[u8]) -> bool;
+
+    /// The data of the event that ends a stream, in a dialect that ends it by such a mark
+    /// instead of an [`EventKind::End`].
+    fn end_mark(&self) -> Option<&'static [u8]> {
+        None
+    }
+
+    /// The count in a member of a `usage` object, or in a member of its object `details`.
+    ///
+    /// Some servers send the counts under the names of two dialects, those of the other one
+    /// as 0: a dialect reads its own names alone.
+    fn count(&self, details: &[u8], name: &[u8]) -> Option<Count>;
+
+    /// Tells dialects whose input count leaves out what a cache was involved in.
+    fn counts_cache_apart(&self) -> bool {
+        false
+    }
+
+    /// The body of an error of the gateway's own.
+    fn error(&self, error: &ErrorText<'_>) -> Value;
+
+    /// The body of a list of models.
+    fn models(&self, models: &[ListedModel<'_>]) -> Value;
+}
+
+/// A member of a request's body that decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestMember {
+    /// The object of the body in which it stands; none for the body's own members.
+    pub within: Option<&'static str>,
+    /// The name.
+    pub name: &'static str,
+    /// What its value is.
+    pub meaning: RequestValue,
+}
+
+/// The meaning of a value in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestValue {
+    /// The model.
+    Model,
+    /// Asks for a stream.
+    Stream,
+    /// Asks the platform to keep the answer.
+    Store,
+    /// Asks the platform to go on after it has answered.
+    Background,
+    /// Names the session.
+    Session(SessionName),
+}
+
+/// The members that may name a session, the most telling first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionName {
+    /// `prompt_cache_key`: what the platform's own cache goes by.
+    CacheKey,
+    /// `metadata.user_id`: Claude Code puts its session into it.
+    UserId,
+    /// `previous_response_id`: the answer that this request goes on from.
+    PreviousResponse,
+}
+
+/// The meaning of a member of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// The object of token counts.
+    Usage,
+    /// The model that the platform served.
+    Model,
+    /// The kind of an event.
+    Type,
+    /// The error.
+    Error,
+    /// The whole answer, inside an event.
+    Answer,
+    /// The list of choices, each with generated text.
+    Choices,
+    /// An outermost member with generated text somewhere in it.
+    Section,
+    /// Generated text, in [`Self::Choices`], [`Self::Section`] or [`Self::TextOrSection`].
+    Text,
+    /// An outermost member that is generated text, or has some in it.
+    TextOrSection,
+    /// Of no interest.
+    Other,
+}
+
+/// The kinds of events that are told apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EventKind {
+    /// Not said, or of no other kind here.
+    #[default]
+    Plain,
+    /// The beginning, whose output count is only provisional.
+    Start,
+    /// The last event of a stream.
+    End,
+    /// The last event of a stream in which the platform gave up.
+    Failed,
+    /// An error, after which the stream has no proper end.
+    Error,
+    /// Of no interest: what it carries other events have carried or will carry.
+    Skipped,
+}
+
+/// The token counts that a `usage` object may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// The prompt.
+    Input,
+    /// All that was generated.
+    Output,
+    /// What was read from the platform's cache.
+    CachedInput,
+    /// What was written to the platform's cache.
+    CacheWrite,
+    /// The reasoning within the output.
+    Reasoning,
+    /// The platform's own total.
+    Total,
+}
+
+/// An error of the gateway's own.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorText<'a> {
+    /// The HTTP status that it comes with.
+    pub status: u16,
+    /// What happened and what to do.
+    pub message: &'a str,
+    /// Our own code.
+    pub code: &'a str,
+}
+
+/// A model in a list.
+#[derive(Debug, Clone, Copy)]
+pub struct ListedModel<'a> {
+    /// Its name.
+    pub id: &'a str,
+    /// Who made it.
+    pub owner: &'a str,
+}
+
+// === impl RequestMember ===
+
+impl RequestMember {
+    /// A member of the body itself.
+    pub(super) const fn of_body(name: &'static str, meaning: RequestValue) -> Self {
+        Self {
+            within: None,
+            name,
+            meaning,
+        }
+    }
+
+    /// `metadata.user_id`.
+    pub(super) const USER_ID: Self = Self {
+        within: Some("metadata"),
+        name: "user_id",
+        meaning: RequestValue::Session(SessionName::UserId),
+    };
+}

@@ -1,0 +1,96 @@
+//! `messages`: Anthropic messages.
+
+use serde_json::{Value, json};
+
+use super::format::{
+    Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+};
+
+/// The format.
+pub(super) struct Messages;
+
+const REQUEST: &[RequestMember] = &[
+    RequestMember::of_body("model", RequestValue::Model),
+    RequestMember::of_body("stream", RequestValue::Stream),
+    RequestMember::USER_ID,
+];
+
+impl Format for Messages {
+    fn word(&self) -> &'static str {
+        "messages"
+    }
+
+    fn request_members(&self) -> &'static [RequestMember] {
+        REQUEST
+    }
+
+    fn member(&self, name: &[u8]) -> Member {
+        match name {
+            b"usage" => Member::Usage,
+            b"model" => Member::Model,
+            b"type" => Member::Type,
+            b"error" => Member::Error,
+            b"message" => Member::Answer,
+            b"content" | b"delta" => Member::TextOrSection,
+            b"text" | b"thinking" | b"partial_json" => Member::Text,
+            _ => Member::Other,
+        }
+    }
+
+    fn event(&self, kind: &[u8]) -> EventKind {
+        match kind {
+            b"message_start" => EventKind::Start,
+            b"message_stop" => EventKind::End,
+            b"error" | b"session.error" => EventKind::Error,
+            b"content_block_delta" | b"message_delta" => EventKind::Plain,
+            _ => EventKind::Skipped,
+        }
+    }
+
+    fn announces(&self, kind: &[u8]) -> bool {
+        matches!(kind, b"message_start" | b"ping" | b"keepalive")
+    }
+
+    fn count(&self, details: &[u8], name: &[u8]) -> Option<Count> {
+        Some(match (details, name) {
+            (b"", b"input_tokens") => Count::Input,
+            (b"", b"output_tokens") => Count::Output,
+            (b"", b"total_tokens") => Count::Total,
+            (b"", b"cache_read_input_tokens") => Count::CachedInput,
+            (b"", b"cache_creation_input_tokens") => Count::CacheWrite,
+            (b"output_tokens_details", b"thinking_tokens") => Count::Reasoning,
+            _ => return None,
+        })
+    }
+
+    fn counts_cache_apart(&self) -> bool {
+        true
+    }
+
+    fn error(&self, error: &ErrorText<'_>) -> Value {
+        let ErrorText {
+            status,
+            message,
+            code,
+        } = error;
+        let kind = match status {
+            400 | 405 | 426 => "invalid_request_error",
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            _ => "api_error",
+        };
+        json!({"type": "error", "error": {"type": kind, "message": message, "code": code}})
+    }
+
+    fn models(&self, models: &[ListedModel<'_>]) -> Value {
+        let entry = |model: &ListedModel<'_>| json!({"type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z"});
+        json!({
+            "data": models.iter().map(entry).collect::<Vec<Value>>(),
+            "has_more": false,
+            "first_id": models.first().map(|model| model.id),
+            "last_id": models.last().map(|model| model.id),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! `responses`: OpenAI Responses, as the API and the ChatGPT backend speak them.
+
+use serde_json::Value;
+
+use super::{
+    chat::{openai_error, openai_models},
+    format::{
+        Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+        SessionName,
+    },
+};
+
+/// The format.
+pub(super) struct Responses;
+
+const REQUEST: &[RequestMember] = &[
+    RequestMember::of_body("model", RequestValue::Model),
+    RequestMember::of_body("stream", RequestValue::Stream),
+    RequestMember::of_body("store", RequestValue::Store),
+    RequestMember::of_body("background", RequestValue::Background),
+    RequestMember::of_body(
+        "prompt_cache_key",
+        RequestValue::Session(SessionName::CacheKey),
+    ),
+    RequestMember::USER_ID,
+    RequestMember::of_body(
+        "previous_response_id",
+        RequestValue::Session(SessionName::PreviousResponse),
+    ),
+];
+
+impl Format for Responses {
+    fn word(&self) -> &'static str {
+        "responses"
+    }
+
+    fn request_members(&self) -> &'static [RequestMember] {
+        REQUEST
+    }
+
+    fn member(&self, name: &[u8]) -> Member {
+        match name {
+            b"usage" => Member::Usage,
+            b"model" => Member::Model,
+            b"type" => Member::Type,
+            b"error" => Member::Error,
+            b"response" => Member::Answer,
+            b"output" => Member::Section,
+            b"delta" => Member::TextOrSection,
+            b"content" | b"text" | b"refusal" | b"arguments" | b"input" => Member::Text,
+            _ => Member::Other,
+        }
+    }
+
+    fn event(&self, kind: &[u8]) -> EventKind {
+        match kind {
+            b"response.completed" | b"response.incomplete" => EventKind::End,
+            b"response.failed" => EventKind::Failed,
+            b"error" | b"session.error" => EventKind::Error,
+            b"response.created" => EventKind::Plain,
+            _ if kind.ends_with(b".delta") => EventKind::Plain,
+            _ => EventKind::Skipped,
+        }
+    }
+
+    fn announces(&self, kind: &[u8]) -> bool {
+        matches!(
+            kind,
+            b"response.created"
+                | b"response.in_progress"
+                | b"response.queued"
+                | b"response.metadata"
+                | b"codex.rate_limits"
+                | b"codex.response.metadata"
+                | b"ping"
+                | b"keepalive"
+        )
+    }
+
+    fn count(&self, details: &[u8], name: &[u8]) -> Option<Count> {
+        Some(match (details, name) {
+            (b"", b"input_tokens") => Count::Input,
+            (b"", b"output_tokens") => Count::Output,
+            (b"", b"total_tokens") => Count::Total,
+            (b"input_tokens_details", b"cached_tokens") => Count::CachedInput,
+            (b"input_tokens_details", b"cache_write_tokens") => Count::CacheWrite,
+            (b"output_tokens_details", b"reasoning_tokens") => Count::Reasoning,
+            _ => return None,
+        })
+    }
+
+    fn error(&self, error: &ErrorText<'_>) -> Value {
+        openai_error(error)
+    }
+
+    fn models(&self, models: &[ListedModel<'_>]) -> Value {
+        openai_models(models)
+    }
+}
