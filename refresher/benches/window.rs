@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rand::Rng;
+use refresher::clock::{Clock, SystemClock, UnixMillis};
+use refresher::config::Refresh;
 use refresher::credential::{Credential, OAuthTokens};
 use refresher::id::AccountId;
-use refresher::key_file::KeyFile;
-use refresher::key_source::KeySource;
-use refresher::refresh::clock::{Clock, SystemClock, UnixMillis};
-use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, Settings, TokenEndpoint};
+use refresher::keys::KeySource;
+use refresher::keys::file::KeyFile;
+use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, TokenEndpoint};
 use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
 use refresher::refresh::outcome::{Grant, Outcome};
 use refresher::state::StateDir;
@@ -159,7 +160,7 @@ async fn windows(folder: &Path) -> Vec<Duration> {
         store: store.clone(),
         windows: Arc::clone(&windows),
     };
-    let engine = Engine::new(ledger, Endpoint, SystemClock, Settings::default());
+    let engine = Engine::new(ledger, Endpoint, SystemClock, Refresh::default());
     let refreshing = join_all(accounts.iter().map(|account| async {
         let mut generation = 1;
         while generation <= ROUNDS {

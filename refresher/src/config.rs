@@ -1,8 +1,7 @@
 //! `config.toml` of the state directory: what the operator chose. Every key is optional; unknown ones are refused.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::refresh::engine::Settings;
+use crate::files::read_bounded;
 
 /// The most bytes of `config.toml`.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -35,7 +34,7 @@ pub struct Config {
     pub key: Key,
     /// The refresh engine.
     #[serde(deserialize_with = "refresh")]
-    pub refresh: Settings,
+    pub refresh: Refresh,
     /// What is kept of requests.
     pub usage: Usage,
     /// The clusters that Envoy reads.
@@ -113,15 +112,29 @@ fn lost_after<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D:
 }
 
 /// `[refresh]`.
-fn refresh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Settings, D::Error> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refresh {
+    /// For how long after an unanswered call a token endpoint is presumed to still accept the same token.
+    pub grace: Duration,
+}
+
+impl Default for Refresh {
+    fn default() -> Refresh {
+        Refresh {
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+fn refresh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Refresh, D::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Refresh {
+    struct Raw {
         grace_seconds: Option<u64>,
     }
-    match Refresh::deserialize(deserializer)?.grace_seconds {
-        None => Ok(Settings::default()),
-        Some(seconds @ 0..=MAX_GRACE_SECONDS) => Ok(Settings {
+    match Raw::deserialize(deserializer)?.grace_seconds {
+        None => Ok(Refresh::default()),
+        Some(seconds @ 0..=MAX_GRACE_SECONDS) => Ok(Refresh {
             grace: Duration::from_secs(seconds),
         }),
         Some(seconds) => Err(D::Error::custom(format!(
@@ -195,20 +208,6 @@ impl Config {
             source: Box::new(source),
         })
     }
-}
-
-/// The text of a file of at most `bound` bytes.
-///
-/// # Errors
-/// If it cannot be read, is longer, or is not UTF-8.
-pub(crate) fn read_bounded(path: &Path, bound: u64) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(bound + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > bound {
-        return Err(io::Error::other(format!("it is longer than {bound} bytes")));
-    }
-    String::from_utf8(bytes)
-        .map_err(|error| io::Error::other(format!("it is not UTF-8: {}", error.utf8_error())))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use latchkey::sync::tally::{Counts, Origin, Tally};
 use tokio::time::Instant;
 
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// How a VM's requests stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

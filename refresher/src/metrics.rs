@@ -19,8 +19,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::OAuthTokens;
-use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::engine::TokenEndpoint;
 use crate::refresh::outcome::Outcome;
 use crate::store::{Account, Status, Store};
@@ -309,9 +309,7 @@ mod tests {
     async fn the_page_counts_and_its_labels_are_bounded() {
         let outer = tempfile::tempdir().unwrap();
         let state = StateDir::open(&outer.path().join("state")).unwrap();
-        let store = Store::open(&state, crate::key_source::fixed(1))
-            .await
-            .unwrap();
+        let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
         let metrics = Metrics::default();
         metrics.ingested(&[record("acc_1", 200), record("acc_1", 200)], 3);
         let mut refused = record("acc_1", 429);
@@ -353,9 +351,7 @@ mod tests {
     async fn an_account_past_its_end_is_counted_as_ended() {
         let outer = tempfile::tempdir().unwrap();
         let state = StateDir::open(&outer.path().join("state")).unwrap();
-        let store = Store::open(&state, crate::key_source::fixed(1))
-            .await
-            .unwrap();
+        let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
         let (start, end) = (UnixMillis(1), UnixMillis(5));
         for name in ["ends", "disabled", "stays"] {
             let new = NewAccount {

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::advice::login_command;
+use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
 use crate::id::AccountId;
 use crate::oauth::authorize::Authorization;
@@ -31,8 +33,6 @@ use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::{self, HttpClient};
 use crate::oauth::redirect::{self, Denial, Refused, Returned};
 use crate::platform::{Catalog, OAuth, Profile, catalog};
-use crate::refresh::clock::{Clock, SystemClock};
-use crate::refresh::login_command;
 use crate::store::{self, Account, NewAccount, Status, Store};
 
 /// The most logins that wait at a time; the accounts beyond get theirs as others finish.

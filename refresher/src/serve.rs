@@ -12,21 +12,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::enable_command;
 use crate::cli::{Context, Error};
+use crate::clock::{Clock, SystemClock};
 use crate::config;
-use crate::envoy::ClustersFile;
+use crate::envoy::clusters::ClustersFile;
+use crate::envoy::socket::Socket;
+use crate::envoy::{self, OnUnauthorized};
 use crate::listen;
 use crate::lost::Watch;
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::pending_logins::PendingLogins;
 use crate::platform::{Catalog, Profile};
-use crate::refresh::clock::{Clock, SystemClock};
-use crate::refresh::enable_command;
 use crate::refresh::engine::Engine;
 use crate::store::{Status, Store};
-use crate::sync::socket::Socket;
-use crate::sync::{self, OnUnauthorized};
 
 /// How often what has ended of accounts' health is deleted.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ pub async fn run(
     let on_unauthorized: OnUnauthorized =
         Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
     let logins = PendingLogins::new(store.clone(), catalog);
-    let router = sync::router(
+    let router = envoy::router(
         store.clone(),
         on_unauthorized,
         clusters.settled(),

@@ -1,53 +1,19 @@
-//! The state directory: where it is, what lies in it, and that nobody else can read it.
+//! The state directory: where it is, what lies in it, and the locks that processes hold on it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::Mode;
 
-/// Why the state directory, or a file in it, cannot be used.
+use crate::files::{self, io_error, make_private_dir, open_private};
+
+/// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system said no.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Others may read or write it.
-    #[error("{path}: its mode is {mode:04o}, so other users can reach it; run: chmod {wanted:o} {path}", path = path.display())]
-    LaxMode {
-        /// The file.
-        path: PathBuf,
-        /// The permission bits found.
-        mode: u32,
-        /// The permission bits wanted.
-        wanted: u32,
-    },
-    /// Another user owns it.
-    #[error("{path}: it belongs to user {owner}, not to user {us} who runs this; run: chown {us} {path}", path = path.display())]
-    ForeignOwner {
-        /// The file.
-        path: PathBuf,
-        /// The user id found.
-        owner: u32,
-        /// The user id wanted.
-        us: u32,
-    },
-    /// A symbolic link, a directory or a device where a plain file is wanted, or the like.
-    #[error("{}: expected {expected} here, found something else (symbolic links are not followed); move it away", path.display())]
-    WrongKind {
-        /// The file.
-        path: PathBuf,
-        /// `a file` or `a directory`.
-        expected: &'static str,
-    },
+    /// The directory, or a file in it, cannot be used.
+    #[error(transparent)]
+    File(#[from] files::Error),
     /// Another process holds the lock.
     #[error("another `refresher serve` is running on {}; stop it first, or choose another --state-dir", path.display())]
     Locked {
@@ -65,16 +31,6 @@ pub enum Error {
         "no state directory: give --state-dir, or set LATCHKEY_STATE_DIR, XDG_STATE_HOME or HOME"
     )]
     Nowhere,
-}
-
-/// Turns an [`io::Error`] into one that names the file and what was tried.
-pub(crate) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io {
-        path,
-        action,
-        source,
-    }
 }
 
 /// The state directory, mode 0700, owned by who runs this.
@@ -153,8 +109,7 @@ impl StateDir {
     pub fn lock_setup(&self) -> Result<Lock, Error> {
         let path = self.path.join("setup.lock");
         let file = open_private(&path)?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)
-            .map_err(|errno| io_error(&path, "lock it")(errno.into()))?;
+        file.lock().map_err(io_error(&path, "lock it"))?;
         Ok(Lock { file })
     }
 
@@ -221,116 +176,11 @@ impl Lock {
 /// Locks a file; `None` if somebody else has it.
 fn try_lock(path: &Path) -> Result<Option<Lock>, Error> {
     let file = open_private(path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => Ok(Some(Lock { file })),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(io_error(path, "lock it")(errno.into())),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(io_error(path, "lock it")(error).into()),
     }
-}
-
-/// Opens a lock file, making it with mode 0600, and follows no symbolic link.
-fn open_private(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
-        .map_err(io_error(path, "open it"))
-}
-
-/// Makes a directory with mode 0700, and its parents, unless it exists; then checks it. A symbolic link is none: who may
-/// change it could lead us elsewhere later.
-///
-/// # Errors
-/// If it cannot be made or is not ours alone.
-pub fn make_private_dir(path: &Path) -> Result<(), Error> {
-    // Without a slash at the end, which would follow a link.
-    let path: &Path = &path.components().collect::<PathBuf>();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io_error(path, "make the directory"))?;
-    let metadata = fs::symlink_metadata(path).map_err(io_error(path, "look at it"))?;
-    if !metadata.is_dir() {
-        return Err(Error::WrongKind {
-            path: path.to_owned(),
-            expected: "a directory",
-        });
-    }
-    require_ours(path, &metadata, 0o700)
-}
-
-/// Refuses a file that is not plain, not ours, or within reach of other users.
-///
-/// # Errors
-/// Naming the file, what was found and the cure.
-pub fn require_private_file(path: &Path) -> Result<(), Error> {
-    let metadata = fs::symlink_metadata(path).map_err(io_error(path, "look at it"))?;
-    require_private(path, &metadata)
-}
-
-/// [`require_private_file`] for metadata that is at hand.
-pub(crate) fn require_private(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
-    if !metadata.is_file() {
-        return Err(Error::WrongKind {
-            path: path.to_owned(),
-            expected: "a file",
-        });
-    }
-    require_ours(path, metadata, 0o600)
-}
-
-fn require_ours(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), Error> {
-    let us = rustix::process::geteuid().as_raw();
-    if metadata.uid() != us {
-        return Err(Error::ForeignOwner {
-            path: path.to_owned(),
-            owner: metadata.uid(),
-            us,
-        });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Error::LaxMode {
-            path: path.to_owned(),
-            mode,
-            wanted,
-        });
-    }
-    Ok(())
-}
-
-/// Writes `bytes` so that a reader sees the old file or the new one and a power cut leaves one of them: a new file
-/// beside it, fsync, rename, fsync of the directory. Mode 0600.
-///
-/// # Errors
-/// If any of that fails; the old file is then still there.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let staged = path.with_extension("new");
-    let write = || {
-        let _ = fs::remove_file(&staged);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&staged)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&staged, path)
-    };
-    write().map_err(io_error(path, "replace it"))?;
-    sync_parent(path)
-}
-
-/// Makes a rename or a new name in the file's directory survive a power cut.
-pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(io_error(parent, "sync the directory"))
 }
 
 #[cfg(test)]
@@ -395,19 +245,6 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_no_private_file() {
-        let outer = tempfile::tempdir().unwrap();
-        let (file, link) = (outer.path().join("file"), outer.path().join("link"));
-        replace_file(&file, b"x").unwrap();
-        symlink(&file, &link).unwrap();
-        assert!(require_private_file(&file).is_ok());
-        assert!(matches!(
-            require_private_file(&link),
-            Err(Error::WrongKind { .. })
-        ));
-    }
-
-    #[test]
     fn a_link_is_no_private_directory() {
         let outer = tempfile::tempdir().unwrap();
         let (directory, link) = (outer.path().join("state"), outer.path().join("link"));
@@ -415,7 +252,8 @@ mod tests {
         symlink(&directory, &link).unwrap();
         for path in [link.clone(), link.join("")] {
             let error = StateDir::open(&path).unwrap_err();
-            assert!(matches!(error, Error::WrongKind { .. }), "{error}");
+            let is_refused = matches!(error, Error::File(files::Error::WrongKind { .. }));
+            assert!(is_refused, "{error}");
         }
         fs::remove_file(&link).unwrap();
         symlink(outer.path().join("nowhere"), &link).unwrap();

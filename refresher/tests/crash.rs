@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use refresher::clock::UnixMillis;
 use refresher::credential::{Credential, OAuthTokens};
-use refresher::key_file::KeyFile;
-use refresher::key_source::KeySource;
-use refresher::refresh::clock::UnixMillis;
+use refresher::keys::KeySource;
+use refresher::keys::file::KeyFile;
 use refresher::state::StateDir;
 use refresher::store::{NewAccount, Store};
 use secrecy::ExposeSecret;

@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 use super::limit_flags::TermFlags;
 use super::output::{print, print_json, table};
 use super::{Context, Error, secret_prompt, status};
+use crate::advice::login_command;
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind};
 use crate::oauth::revoke::{Revoked, revoke};
-use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
-use crate::refresh::login_command;
 use crate::store::{self, NewAccount, Saved, Status};
 
 /// The most bytes of an API key, whatever it comes from.
@@ -187,7 +187,7 @@ impl Add {
         let mut key = Zeroizing::new(String::new());
         if let Some(path) = &self.key_file {
             key = Zeroizing::new(
-                crate::config::read_bounded(path, MAX_KEY_BYTES)
+                crate::files::read_bounded(path, MAX_KEY_BYTES)
                     .map_err(|error| format!("{}: cannot read it: {error}", path.display()))?,
             );
         } else if let Ok(value) = std::env::var(KEY_VARIABLE) {

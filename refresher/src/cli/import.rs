@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 use super::limit_flags::TermFlags;
 use super::output::print;
 use super::{Context, Error, login};
+use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
 use crate::import::codex::{self, Imported};
 use crate::oauth::claims::{IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, require_vars};
 use crate::platform::Profile;
-use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{NewAccount, Status, Terms};
 
 /// The platform that Codex CLI logs in to.
@@ -69,7 +69,7 @@ impl Codex {
             .ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
         let terms = self.terms.terms(SystemClock.now())?;
         let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
-        let text = crate::config::read_bounded(&self.file, codex::FILE_LIMIT)
+        let text = crate::files::read_bounded(&self.file, codex::FILE_LIMIT)
             .map_err(|error| in_file(&format!("cannot read it: {error}")))?;
         let text = Zeroizing::new(text);
         match codex::read(&text, oauth, SystemClock.now()).map_err(|error| in_file(&error))? {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::limit_flags::{TermFlags, Use};
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error, status};
-use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::store::{ClientKey, DEFAULT_POOL, KeyChange};
 
 /// What to do with client keys.

@@ -13,9 +13,9 @@ use latchkey::limit::{Subject, SubjectKind};
 use serde_json::{Value, json};
 
 use super::{Context, Error, daemon};
-use crate::limits::Sums;
-use crate::limits::day::Zone;
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
+use crate::day::Zone;
+use crate::envoy::counts::Sums;
 use crate::store::{LimitChanges, LimitSettings, Terms};
 
 /// The largest limit: far above what a platform could deliver, and exact in every JSON reader.

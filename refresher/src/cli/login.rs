@@ -11,6 +11,7 @@ use reqwest::Url;
 use super::limit_flags::TermFlags;
 use super::output::{print, relative};
 use super::{Context, Error, daemon};
+use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
 use crate::oauth::api_key::api_key;
 use crate::oauth::authorize::Authorization;
@@ -20,7 +21,6 @@ use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::HttpClient;
 use crate::oauth::redirect::{QUERY_LIMIT, Returned, read_pasted};
 use crate::platform::{OAuth, Profile};
-use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{Account, NewAccount, Saved, Terms};
 
 /// Where a key from `--api-key` is an account: the exchange is OpenAI's own.

@@ -23,11 +23,11 @@ use clap::{Args, Parser, Subcommand};
 use latchkey::snapshot::{ModelPattern, Models};
 use zeroize::Zeroizing;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::key_source::KeySource;
+use crate::keys::KeySource;
 use crate::metrics;
 use crate::platform::Catalog;
-use crate::refresh::clock::{Clock, SystemClock};
 use crate::state::StateDir;
 use crate::store::{self, Store};
 
@@ -186,7 +186,7 @@ impl Context {
         let socket = self
             .state
             .socket()
-            .with_file_name(crate::envoy::ESCAPE_SOCKET);
+            .with_file_name(crate::envoy::clusters::ESCAPE_SOCKET);
         settings.escape.get_or_insert(socket);
         settings
     }
@@ -248,8 +248,11 @@ impl Command {
             Command::EnvoyConfig { wasm } => {
                 let accounts = context.store.accounts().await?;
                 let settings = context.envoy(wasm);
-                let clusters =
-                    crate::envoy::discovery_response(&accounts, &context.catalog, &settings);
+                let clusters = crate::envoy::clusters::discovery_response(
+                    &accounts,
+                    &context.catalog,
+                    &settings,
+                );
                 Ok(output::print(&clusters)?)
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// Prints text. A reader that stopped reading (`| head`) is no error.
 pub fn print(text: &str) -> io::Result<()> {

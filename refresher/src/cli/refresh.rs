@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::output::{print, relative};
 use super::{Context, Error};
+use crate::advice::login_command;
+use crate::clock::{Clock, SystemClock};
 use crate::oauth::refresh::TokenEndpoints;
-use crate::refresh::clock::{Clock, SystemClock};
 use crate::refresh::engine::{Engine, Refreshed};
-use crate::refresh::login_command;
 
 /// Which account.
 #[derive(Debug, Args)]

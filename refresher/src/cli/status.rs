@@ -10,11 +10,11 @@ use serde::Serialize;
 use super::limit_flags::Use;
 use super::output::{print, print_json, relative, table};
 use super::{Context, Error, daemon};
+use crate::advice::{enable_command, login_command};
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::CredentialKind;
 use crate::pending_logins::LoginUrl;
-use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
 use crate::refresh::schedule::{Jitter, refresh_at};
-use crate::refresh::{enable_command, login_command};
 use crate::store::{Account, Health, Pool, Status};
 
 /// How to print.

@@ -8,7 +8,7 @@ use time::{Date, OffsetDateTime};
 
 use super::output::{print, print_json, table};
 use super::{Context, Error};
-use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::store::{By, Sums};
 
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::oauth::claims::{self, Claims};
 use crate::oauth::exchange::Login;
 use crate::platform::OAuth;
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::outcome::EXPIRY_LIMIT;
 use crate::refresh::schedule::LIFE_WITHOUT_EXPIRY;
 

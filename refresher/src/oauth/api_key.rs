@@ -4,8 +4,8 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::http::{CallError, HttpClient};
+use crate::clock::UnixMillis;
 use crate::platform::OAuth;
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::outcome;
 
 /// Why there is no API key.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// Bytes of a token that is looked into. Real ones have 1 to 4 KiB.
 pub const TOKEN_LIMIT: usize = 64 * 1024;

@@ -6,9 +6,9 @@ use oauth2::{AuthorizationCode, PkceCodeVerifier, RedirectUrl};
 
 use super::claims;
 use super::http::{CallError, HttpClient};
+use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::platform::Profile;
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::outcome::{self, Grant};
 
 /// A finished login.

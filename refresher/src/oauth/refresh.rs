@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use secrecy::ExposeSecret;
 
 use super::http::{CallError, Error, HttpClient};
+use crate::clock::{Clock, SystemClock};
 use crate::credential::OAuthTokens;
 use crate::platform::{OAuth, Profile, RefreshEncoding};
-use crate::refresh::clock::{Clock, SystemClock};
 use crate::refresh::engine::TokenEndpoint;
 use crate::refresh::outcome::{Outcome, classify};
 

@@ -19,9 +19,9 @@ use super::exchange::{self, exchange};
 use super::http::HttpClient;
 use super::refresh::TokenEndpoints;
 use super::revoke::{Revoked, revoke};
+use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::platform::{Catalog, Profile, RefreshEncoding};
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::engine::TokenEndpoint;
 use crate::refresh::outcome::Outcome;
 

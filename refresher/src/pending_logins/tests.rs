@@ -173,9 +173,7 @@ fn only_what_may_pass_by_itself_is_tried_again() {
 async fn nobody_is_admitted_once_a_shutdown_has_begun() {
     let outer = tempfile::tempdir().unwrap();
     let state = crate::state::StateDir::open(&outer.path().join("state")).unwrap();
-    let store = Store::open(&state, crate::key_source::fixed(1))
-        .await
-        .unwrap();
+    let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
     let catalog = Catalog::load(None, Default::default()).unwrap();
     let logins = PendingLogins::new(store, catalog);
     let alice = [account("alice", &[])];

@@ -195,7 +195,7 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    crate::config::read_bounded(path, MAX_PROFILE_BYTES).map_err(|source| Error::Read {
+    crate::files::read_bounded(path, MAX_PROFILE_BYTES).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
     })

@@ -128,6 +128,15 @@ pub struct OAuth {
     pub permanent_errors: Vec<String>,
 }
 
+/// A platform to be published, and the `:authority` of its accounts' requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publication {
+    /// The record that Envoy gets.
+    pub record: snapshot::Platform,
+    /// Host, and port where it is not the scheme's own.
+    pub authority: HeaderText,
+}
+
 impl Profile {
     /// Reads a profile from TOML, merged or not.
     ///
@@ -220,8 +229,8 @@ impl Profile {
     }
 
     /// What the store publishes of it.
-    pub fn publication(&self) -> crate::store::Platform {
-        crate::store::Platform {
+    pub fn publication(&self) -> Publication {
+        Publication {
             record: self.record.clone(),
             authority: self.upstream.authority.clone(),
         }

@@ -23,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::clock::{Clock, UnixMillis};
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
-use super::login_command;
 use super::outcome::{Grant, Outcome};
 use super::reports::Reports;
 use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
+use crate::advice::login_command;
+use crate::clock::{Clock, UnixMillis};
+use crate::config;
 use crate::credential::OAuthTokens;
 use crate::id::AccountId;
 
@@ -56,21 +57,6 @@ pub trait TokenEndpoint: Send + Sync + 'static {
     /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it.
     fn refresh(&self, platform: &str, tokens: &OAuthTokens)
     -> impl Future<Output = Outcome> + Send;
-}
-
-/// What an operator may tune.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// For how long after an unanswered call a token endpoint is presumed to still accept the same token.
-    pub grace: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            grace: Duration::from_secs(30),
-        }
-    }
 }
 
 /// What came of a refresh.
@@ -123,7 +109,7 @@ struct Shared<L: Ledger, E, C> {
     ledger: L,
     endpoint: E,
     clock: C,
-    settings: Settings,
+    settings: config::Refresh,
     slots: Semaphore,
     flights: Mutex<HashMap<AccountId, watch::Receiver<Flight<L>>>>,
     reports: Mutex<Reports>,
@@ -133,7 +119,7 @@ struct Shared<L: Ledger, E, C> {
 
 impl<L: Ledger, E: TokenEndpoint, C: Clock> Engine<L, E, C> {
     /// An engine at rest: [`Engine::run`] makes it look at the ledger.
-    pub fn new(ledger: L, endpoint: E, clock: C, settings: Settings) -> Self {
+    pub fn new(ledger: L, endpoint: E, clock: C, settings: config::Refresh) -> Self {
         let shared = Shared {
             ledger,
             endpoint,

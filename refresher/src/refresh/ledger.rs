@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::clock::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::id::AccountId;
 

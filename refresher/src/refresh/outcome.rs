@@ -10,7 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::clock::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::oauth::claims::{self, Claims, TOKEN_LIMIT};
 

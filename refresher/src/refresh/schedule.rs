@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::clock::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::id::AccountId;
 
 /// The longest lead ahead of expiry; Codex CLI's own.

@@ -11,9 +11,9 @@ use sqlx::{Row, SqliteConnection};
 use super::limits::{LIMIT_COLUMNS, LimitSettings, Terms, settings};
 use super::snapshot::models_from_json;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt, signed, unsigned};
+use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
-use crate::refresh::clock::UnixMillis;
 
 /// The longest name of an account or a client key, in characters: what a table on a terminal can show.
 pub(super) const MAX_NAME: usize = 64;

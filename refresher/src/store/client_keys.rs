@@ -10,8 +10,8 @@ use super::accounts::{check_name, models_to_json};
 use super::limits::{LIMIT_COLUMNS, LimitSettings, Terms, settings};
 use super::snapshot::models_from_json;
 use super::{Change, Error, Result, Store, corrupt, pools};
+use crate::clock::UnixMillis;
 use crate::id::{ClientKeyId, random_base32};
-use crate::refresh::clock::UnixMillis;
 
 /// What every client key starts with, so that scanners and people know one.
 const PREFIX: &str = "lk_";

@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 
-use crate::refresh::login_command;
-use crate::{key_source, seal, state};
+use crate::advice::login_command;
+use crate::keys::{self, seal};
+use crate::{files, state};
 
 /// Why the store could not do what it was asked. Never names a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file, or its directory, cannot be used.
     #[error(transparent)]
-    File(#[from] state::Error),
+    File(#[from] files::Error),
+    /// A lock of the state directory cannot be had.
+    #[error(transparent)]
+    State(#[from] state::Error),
     /// The file is not a whole database of ours. It was not changed.
     #[error("{}: {found}; it was left as it is. Put back a backup, or move it away to start with none", path.display())]
     NotOurs {
@@ -44,7 +48,7 @@ pub enum Error {
     },
     /// The keys cannot be had.
     #[error(transparent)]
-    Keys(#[from] key_source::Error),
+    Keys(#[from] keys::Error),
     /// There is no key to change over to.
     #[error(transparent)]
     Rotation(#[from] super::rotate::Refused),

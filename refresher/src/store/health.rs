@@ -16,8 +16,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::accounts::{known, set_status};
 use super::{Change, Result, Status, Store, corrupt, signed, unsigned};
+use crate::clock::UnixMillis;
 use crate::id::AccountId;
-use crate::refresh::clock::UnixMillis;
 
 /// How long a guess is kept after its end, in milliseconds: an Envoy that starts meanwhile lets one request try, as the
 /// others do.

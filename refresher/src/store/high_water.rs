@@ -11,10 +11,11 @@ use tokio::time::sleep;
 
 use super::snapshot::new_epoch;
 use super::{Result, Store, head, unsigned};
-use crate::config::read_bounded;
-use crate::refresh::clock::UnixMillis;
-use crate::refresh::login_command;
-use crate::state::{self, StateDir, replace_file};
+use crate::advice::login_command;
+use crate::clock::UnixMillis;
+use crate::files::read_bounded;
+use crate::files::replace_file;
+use crate::state::{self, StateDir};
 
 /// The most bytes read of a mark: those of 100,000 accounts and more.
 const MAX_MARK_BYTES: u64 = 8 * 1024 * 1024;
@@ -172,7 +173,7 @@ fn read_mark(path: &Path) -> Option<Mark> {
             .ok(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
-            let error = state::io_error(path, "read it")(error);
+            let error = files::io_error(path, "read it")(error);
             tracing::warn!(%error, "cannot tell whether the database is an older copy");
             None
         }

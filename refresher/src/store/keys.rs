@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 use super::{Error, Result};
-use crate::key_source::KeySource;
-use crate::seal::{Binding, KeyId, Keyring};
+use crate::keys::KeySource;
+use crate::keys::seal::{Binding, KeyId, Keyring};
 
 /// The keys, and where they come from.
 #[derive(Debug)]

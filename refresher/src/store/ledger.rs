@@ -7,9 +7,9 @@ use sqlx::sqlite::SqliteRow;
 
 use super::accounts::account_id;
 use super::{Error, Result, Store, signed, unsigned};
+use crate::clock::UnixMillis;
 use crate::credential::{Credential, OAuthTokens};
 use crate::id::{AccountId, random_base32};
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
 
 /// 160 random bits.

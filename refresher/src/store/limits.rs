@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Change, Result, Store, corrupt, signed, unsigned};
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// The columns of [`LimitSettings`] in both tables.
 pub(super) const LIMIT_COLUMNS: &str =

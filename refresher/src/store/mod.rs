@@ -41,10 +41,10 @@ use self::new_tokens::NewTokens;
 pub use self::pools::{Member as PoolMember, Pool};
 pub use self::requests::{BatchId, By, Received, Sums, Taken};
 pub use self::rotate::{Refused, Rotation, Step};
-pub use self::snapshot::{Platform, SnapshotPage};
+pub use self::snapshot::{SnapshotPage, cluster_name};
 use self::write_queue::{Turn, WriteQueue};
 use crate::credential::Credential;
-use crate::seal::{Binding, KeyId};
+use crate::keys::seal::{Binding, KeyId};
 
 /// The pool that every account joins.
 pub const DEFAULT_POOL: &str = "default";

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::write_queue::Turn;
 use super::{Change, Result, Store, signed};
+use crate::clock::UnixMillis;
 use crate::credential::{Credential, OAuthTokens};
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::ledger::Claim;
 
 /// New tokens that wait, at most one for each refresh in flight.

@@ -17,9 +17,10 @@ use tokio::sync::watch;
 use super::checkpoint::MAX_LOG_PAGES;
 use super::keys::Keys;
 use super::{DEFAULT_POOL, Error, Result, Store, head};
-use crate::key_source::KeySource;
-use crate::seal::{Binding, Keyring};
-use crate::state::{self, StateDir, require_private_file};
+use crate::files::{self, require_private_file};
+use crate::keys::KeySource;
+use crate::keys::seal::{Binding, Keyring};
+use crate::state::StateDir;
 
 /// `LTCH`: marks a SQLite file as ours (sqlite.org/pragma.html#pragma_application_id); set by the first migration.
 const APPLICATION_ID: i64 = 0x4C54_4348;
@@ -92,7 +93,7 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
         match fs::remove_file(leftover) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(
-                    state::io_error(leftover, "remove what an earlier start left")(error).into(),
+                    files::io_error(leftover, "remove what an earlier start left")(error).into(),
                 );
             }
             _ => {}
@@ -111,8 +112,8 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
         return Err(Error::LogInUse { path: unfinished });
     }
     pool.close().await;
-    fs::rename(&unfinished, path).map_err(state::io_error(path, "put the new database here"))?;
-    Ok(state::sync_parent(path)?)
+    fs::rename(&unfinished, path).map_err(files::io_error(path, "put the new database here"))?;
+    Ok(files::sync_parent(path)?)
 }
 
 /// Writes SQLite's log back and empties it. Whether that was done: others who read or write may hold it up, and then it
@@ -136,7 +137,7 @@ fn check_magic(path: &Path) -> Result<()> {
     let mut magic = Vec::new();
     let read = File::open(path)
         .and_then(|file| file.take(SQLITE_MAGIC.len() as u64).read_to_end(&mut magic));
-    read.map_err(state::io_error(path, "read it"))?;
+    read.map_err(files::io_error(path, "read it"))?;
     match magic.as_slice() {
         [] => Err(not_ours(
             path,

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Change, Result, Store, signed, unsigned};
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// The days for which a batch is remembered: an Envoy sends one again within seconds of finding the refresher, unless
 /// the records themselves are kept for less.

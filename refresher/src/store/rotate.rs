@@ -11,8 +11,8 @@ use sqlx::Row;
 
 use super::open::{KEY_CHECK, empty_log};
 use super::{Result, Store, key_id, unsigned};
-use crate::key_source::KeySource;
-use crate::seal::{Binding, KeyId};
+use crate::keys::KeySource;
+use crate::keys::seal::{Binding, KeyId};
 use crate::state::StateDir;
 
 /// Records sealed anew in one transaction: other writers wait for no more than that.

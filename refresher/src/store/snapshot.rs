@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
@@ -15,15 +14,7 @@ use super::accounts::vars_from_json;
 use super::limits::{LIMIT_COLUMNS, settings};
 use super::pools::{policy_of, tier_of, weight_of};
 use super::{Result, Store, corrupt, head, health, signed, unsigned};
-
-/// A platform to be published, and the `:authority` of its accounts' requests.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Platform {
-    /// The record that Envoy gets.
-    pub record: snapshot::Platform,
-    /// Host, and port where it is not the scheme's own.
-    pub authority: HeaderText,
-}
+use crate::platform::Publication;
 
 /// An answer to a poll.
 #[derive(Debug)]
@@ -42,13 +33,18 @@ const CHANGED: &str = "SELECT revision, 'platform' AS kind, id FROM platforms WH
      UNION ALL SELECT revision, 'health', account FROM health WHERE revision > ?1 \
      UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > ?1 ORDER BY revision";
 
+/// The Envoy cluster of an account.
+pub fn cluster_name(account: &str) -> String {
+    format!("latchkey-{account}")
+}
+
 impl Store {
     /// Publishes exactly these platforms. What did not change keeps its revision; accounts move with their platform, whose
     /// authority and variables are in their records, and appear and vanish with it.
     ///
     /// # Errors
     /// If SQLite fails or a record is longer than a page.
-    pub async fn publish_platforms(&self, platforms: &[Platform]) -> Result<()> {
+    pub async fn publish_platforms(&self, platforms: &[Publication]) -> Result<()> {
         let mut change = self.change().await?;
         let published: Vec<(String, String, String)> =
             sqlx::query_as("SELECT id, record, authority FROM platforms")
@@ -244,7 +240,7 @@ impl Store {
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         vars.retain(|name, _| record.headers.vars().any(|used| used == name));
         Ok(Record::Account(snapshot::Account {
-            cluster: parse_id(&crate::envoy::cluster_name(&id))?,
+            cluster: parse_id(&cluster_name(&id))?,
             id: parse_id(&id)?,
             name: text("accounts.name", row.try_get("name")?)?,
             platform: parse_id(row.try_get("platform")?)?,

@@ -24,10 +24,10 @@ use latchkey::snapshot::{Kind, Policy, Record};
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::id::AccountId;
 use crate::platform::Catalog;
-use crate::refresh::clock::UnixMillis;
 use crate::refresh::ledger::{Claim, Claimed, Ledger, Retry};
 use crate::state::StateDir;
 
@@ -43,7 +43,7 @@ struct Fixture {
 }
 
 async fn open(state: &StateDir) -> Result<Store> {
-    Store::open(state, crate::key_source::fixed(1)).await
+    Store::open(state, crate::keys::fixed(1)).await
 }
 
 async fn fixture() -> Fixture {
@@ -93,7 +93,7 @@ async fn add_api_key(store: &Store, name: &str, key: &str) -> Result<Saved> {
 
 async fn publish(store: &Store, ids: &[&str]) {
     let catalog = Catalog::load(None, ids.iter().map(|id| (*id).to_owned()).collect()).unwrap();
-    let platforms: Vec<Platform> = ids
+    let platforms: Vec<_> = ids
         .iter()
         .map(|id| catalog.usable(id).unwrap().publication())
         .collect();

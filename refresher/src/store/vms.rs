@@ -5,8 +5,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Change, Result, Store, signed, unsigned};
+use crate::clock::UnixMillis;
 use crate::lost::{Standing, Untold};
-use crate::refresh::clock::UnixMillis;
 
 /// The most VMs that are remembered. When one more comes, one goes that has nothing to tell of, else the one that was
 /// missed longest ago is added to those of before. Where all of them speak and have something to tell of, the new one is

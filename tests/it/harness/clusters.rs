@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use refresher::{
     config,
-    envoy::{ESCAPE_SOCKET, cluster},
+    envoy::clusters::{ESCAPE_SOCKET, cluster},
     platform::catalog::Catalog,
 };
 use serde_json::{Value, json};

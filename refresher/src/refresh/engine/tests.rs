@@ -6,12 +6,13 @@ mod laws;
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::config::Refresh;
 use fake::{Fate, LIFE, World, minutes, seconds};
 
 #[tokio::test(start_paused = true)]
 async fn a_token_is_refreshed_ahead_of_its_expiry_and_only_then() {
     let world = World::new(1);
-    let process = world.start(Settings::default());
+    let process = world.start(Refresh::default());
     sleep(LIFE - LIFE / 8).await;
     assert_eq!(world.calls(0), 0);
     sleep(LIFE / 8).await;
@@ -23,7 +24,7 @@ async fn a_token_is_refreshed_ahead_of_its_expiry_and_only_then() {
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_reports_about_one_token_is_one_refresh() {
     let world = World::new(1);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     for _ in 0..100 {
         engine.report_unauthorized(&world.account(0), 1);
         engine.report_unauthorized(&world.account(0), 0);
@@ -38,7 +39,7 @@ async fn a_storm_of_reports_about_one_token_is_one_refresh() {
 #[tokio::test(start_paused = true)]
 async fn a_hundred_callers_share_one_refresh() {
     let world = World::new(1);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     let account = world.account(0);
     let all = futures_util::future::join_all((0..100).map(|_| engine.refresh(&account, 1))).await;
     assert!(
@@ -56,7 +57,7 @@ async fn a_hundred_callers_share_one_refresh() {
 async fn a_cancelled_caller_does_not_lose_the_rotated_token() {
     let world = World::new(1);
     world.fate(0, Fate::Slow);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     let account = world.account(0);
     assert!(
         timeout(seconds(1), engine.refresh(&account, 1))
@@ -71,7 +72,7 @@ async fn a_cancelled_caller_does_not_lose_the_rotated_token() {
 async fn at_most_eight_calls_are_in_flight_and_all_are_made() {
     let world = World::new(100);
     sleep(LIFE).await;
-    let _process = world.start(Settings::default());
+    let _process = world.start(Refresh::default());
     sleep(minutes(1)).await;
     assert!((0..100).all(|n| world.generation(n) == 2));
     assert_eq!(world.most_in_flight(), CALLS_LIMIT);
@@ -80,7 +81,7 @@ async fn at_most_eight_calls_are_in_flight_and_all_are_made() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_costs_few_calls_and_the_first_answer_heals_it() {
     let world = World::new(1);
-    let process = world.start(Settings::default());
+    let process = world.start(Refresh::default());
     world.down.store(true, Ordering::Relaxed);
     process.engine().report_unauthorized(&world.account(0), 1);
     sleep(minutes(30)).await;
@@ -99,7 +100,7 @@ async fn an_outage_costs_few_calls_and_the_first_answer_heals_it() {
 async fn a_terminal_answer_ends_the_login_with_its_reason_and_no_more_calls() {
     let world = World::new(1);
     world.revoke(0);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     let reason = String::from("refresh_token_reused (HTTP 401)");
     let refreshed = engine.refresh(&world.account(0), 1).await.unwrap();
     assert_eq!(
@@ -122,7 +123,7 @@ async fn a_lost_answer_is_asked_for_once_more() {
         let world = World::new(1);
         world.server_grace.store(server_grace, Ordering::Relaxed);
         world.fate(0, Fate::LoseAnswer);
-        let engine = world.start(Settings::default()).engine();
+        let engine = world.start(Refresh::default()).engine();
         let refreshed = engine.refresh(&world.account(0), 1).await.unwrap();
         assert_eq!(world.calls(0), 2);
         assert_eq!(matches!(refreshed, Refreshed::Done(2)), server_grace);
@@ -138,7 +139,7 @@ async fn two_lost_answers_hold_the_account_to_its_tokens_last_second() {
     let world = World::new(1);
     world.fate(0, Fate::LoseAnswer);
     world.fate(0, Fate::LoseAnswer);
-    let process = world.start(Settings::default());
+    let process = world.start(Refresh::default());
     let refreshed = process
         .engine()
         .refresh(&world.account(0), 1)
@@ -159,7 +160,7 @@ async fn two_lost_answers_hold_the_account_to_its_tokens_last_second() {
 async fn an_unanswered_call_past_the_grace_is_repeated_only_when_nothing_is_left_to_lose() {
     let world = World::new(1);
     world.fate(0, Fate::LoseRequest);
-    let process = world.start(Settings {
+    let process = world.start(Refresh {
         grace: Duration::ZERO,
     });
     let refreshed = process
@@ -181,7 +182,7 @@ async fn an_unanswered_call_past_the_grace_is_repeated_only_when_nothing_is_left
 async fn a_winners_tokens_are_adopted() {
     let world = World::new(1);
     world.fate(0, Fate::LoseAnswer);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     let account = world.account(0);
     let call = tokio::spawn(async move { engine.refresh(&account, 1).await.unwrap() });
     sleep(Duration::from_millis(500)).await;
@@ -194,7 +195,7 @@ async fn a_winners_tokens_are_adopted() {
 async fn tokens_that_cannot_be_stored_are_kept_until_they_can() {
     let world = World::new(1);
     world.broken_commits.store(10, Ordering::Relaxed);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     assert_eq!(
         engine.refresh(&world.account(0), 1).await.unwrap(),
         Refreshed::Done(2)
@@ -207,11 +208,11 @@ async fn a_claim_of_a_dead_process_lapses_and_its_intent_counts() {
     let world = World::new(1);
     world.fate(0, Fate::LoseAnswer);
     world.fate(0, Fate::LoseAnswer);
-    let first = world.start(Settings::default());
+    let first = world.start(Refresh::default());
     first.engine().report_unauthorized(&world.account(0), 1);
     sleep(Duration::from_millis(200)).await;
     first.crash();
-    let second = world.start(Settings::default());
+    let second = world.start(Refresh::default());
     assert_eq!(
         second.engine().refresh(&world.account(0), 1).await.unwrap(),
         Refreshed::Busy
@@ -226,7 +227,7 @@ async fn a_claim_of_a_dead_process_lapses_and_its_intent_counts() {
 async fn a_shutdown_waits_for_the_answer() {
     let world = World::new(1);
     world.fate(0, Fate::Slow);
-    let process = world.start(Settings::default());
+    let process = world.start(Refresh::default());
     process.engine().report_unauthorized(&world.account(0), 1);
     sleep(Duration::from_millis(200)).await;
     process.shut_down().await;
@@ -239,7 +240,7 @@ async fn a_clock_that_jumps_causes_no_burst_and_leaves_no_expired_token() {
     const ACCOUNTS: usize = 20;
     const HOUR: i64 = 60 * 60 * 1000;
     let world = World::new(ACCOUNTS);
-    let process = world.start(Settings::default());
+    let process = world.start(Refresh::default());
     sleep(minutes(1)).await;
     for jump in [
         HOUR,
@@ -275,7 +276,7 @@ async fn a_clock_that_jumps_causes_no_burst_and_leaves_no_expired_token() {
 async fn a_refresh_that_lands_while_the_ledger_is_read_waits_its_pause() {
     let world = World::new(1);
     world.fate(0, Fate::BusyForLong);
-    let _process = world.start(Settings::default());
+    let _process = world.start(Refresh::default());
     while world.calls(0) == 0 {
         sleep(seconds(1)).await;
     }
@@ -297,7 +298,7 @@ async fn a_hundred_triggers_a_thousand_times_never_spend_a_token_twice() {
     const ROUNDS: u32 = 1_000;
     let world = World::new(1);
     world.server_grace.store(false, Ordering::Relaxed);
-    let processes = [(); 2].map(|()| world.start(Settings::default()));
+    let processes = [(); 2].map(|()| world.start(Refresh::default()));
     let account = world.account(0);
     for round in 1..=ROUNDS {
         let generation = world.generation(0);
@@ -326,7 +327,7 @@ async fn a_hundred_triggers_a_thousand_times_never_spend_a_token_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_platform_that_refuses_every_new_token_is_not_fed_refreshes() {
     let world = World::new(1);
-    let engine = world.start(Settings::default()).engine();
+    let engine = world.start(Refresh::default()).engine();
     for _ in 0..10 * 60 * 10 {
         engine.report_unauthorized(&world.account(0), world.generation(0));
         sleep(Duration::from_millis(100)).await;

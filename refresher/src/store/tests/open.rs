@@ -109,7 +109,7 @@ async fn a_damaged_or_foreign_database_is_refused_and_left_as_it_is() {
 #[tokio::test]
 async fn a_database_of_another_key_is_refused_and_left_as_it_is() {
     let (_outer, state, good) = closed().await;
-    let error = Store::open(&state, crate::key_source::fixed(2))
+    let error = Store::open(&state, crate::keys::fixed(2))
         .await
         .unwrap_err();
     assert!(matches!(error, Error::WrongKey { .. }), "{error:?}");

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::key_file::KeyFile;
-use crate::key_source::{Given, KeySource, RETIRED_VARIABLE, VARIABLE, encoded, fixed};
-use crate::seal::SEALS_PER_KEY;
+use crate::keys::file::KeyFile;
+use crate::keys::seal::SEALS_PER_KEY;
+use crate::keys::{Given, KeySource, RETIRED_VARIABLE, VARIABLE, encoded, fixed};
 use crate::store::{Refused, Step};
 
 /// More than two batches.
@@ -254,7 +254,7 @@ impl Given for Shared {
         "shared".to_owned()
     }
 
-    fn read(&self) -> std::result::Result<Option<Zeroizing<String>>, crate::key_source::Error> {
+    fn read(&self) -> std::result::Result<Option<Zeroizing<String>>, crate::keys::Error> {
         Ok(fs::read_to_string(&self.0).ok().map(Zeroizing::new))
     }
 }

@@ -124,7 +124,7 @@ impl World {
     }
 
     /// Starts an engine, as a process would.
-    pub fn start(self: &Arc<World>, settings: Settings) -> Process {
+    pub fn start(self: &Arc<World>, settings: Refresh) -> Process {
         let side = Side {
             world: Arc::clone(self),
             alive: Arc::new(AtomicBool::new(true)),

@@ -52,7 +52,7 @@ async fn play(events: Vec<Event>, server_grace: bool) -> (Arc<World>, bool) {
     let world = World::new(1);
     world.server_grace.store(server_grace, Ordering::Relaxed);
     let account = world.account(0);
-    let start = || world.start(Settings::default());
+    let start = || world.start(Refresh::default());
     let mut processes: [Process; 2] = [start(), start()];
     let (mut generation, mut risky) = (0, false);
     for event in events {

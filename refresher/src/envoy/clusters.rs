@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::config;
+use crate::files::{self, make_private_dir, replace_file};
 use crate::id::AccountId;
 use crate::platform::{Catalog, Host, Profile};
-use crate::state::{self, StateDir, make_private_dir, replace_file};
-use crate::store::{Account, Store};
+use crate::state::StateDir;
+use crate::store::{Account, Store, cluster_name};
 
 /// Connections and requests that one account's cluster may have at once: what the filter lets through, Envoy carries.
 const CIRCUIT: u32 = 4096;
@@ -34,16 +35,11 @@ pub enum Error {
     Store(#[from] crate::store::Error),
     /// The file cannot be written.
     #[error(transparent)]
-    File(#[from] state::Error),
+    File(#[from] files::Error),
 }
 
 /// The file name of the escape listener's socket, beside the refresher's own.
 pub const ESCAPE_SOCKET: &str = "envoy-escape.sock";
-
-/// The Envoy cluster of an account.
-pub fn cluster_name(account: &str) -> String {
-    format!("latchkey-{account}")
-}
 
 /// Keeps the file of clusters current.
 ///
@@ -331,7 +327,7 @@ mod tests {
     use crate::platform::Profile;
 
     fn cluster_at(base_url: &str) -> Value {
-        let text = include_str!("../platforms/anthropic.toml")
+        let text = include_str!("../../platforms/anthropic.toml")
             .replace("https://api.anthropic.com", base_url);
         let profile = Profile::from_table(text.parse().unwrap()).unwrap();
         cluster("latchkey-acc_A", &profile, &config::Envoy::default())

@@ -1,6 +1,11 @@
 //! Where the sealing keys come from: `LATCHKEY_KEY` and `LATCHKEY_RETIRED_KEYS`, a place where the operator puts them
-//! (the kernel's keyring), or a *vault* (the key file), in which the first start makes one. A key is 32 bytes as base64. The first one is meant to seal, the others open what they
-//! once sealed.
+//! (the kernel's keyring), or a *vault* (the key file), in which the first start makes one.
+//!
+//! A key is 32 bytes as base64. The first one is meant to seal, the others open what they once sealed.
+
+pub mod file;
+pub mod kernel;
+pub mod seal;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use rand::RngCore;
 use zeroize::Zeroizing;
 
+use self::file::KeyFile;
+use self::kernel::KernelKeyring;
+use self::seal::{KEY_BYTES, Key, KeyId, Keyring};
 use crate::config;
-use crate::kernel_keyring::KernelKeyring;
-use crate::key_file::KeyFile;
-use crate::seal::{KEY_BYTES, Key, KeyId, Keyring};
-use crate::state::{self, StateDir};
+use crate::files;
+use crate::state::StateDir;
 
 /// The environment variable that goes before any vault: the key that is meant to seal.
 pub const VARIABLE: &str = "LATCHKEY_KEY";
@@ -30,7 +36,7 @@ const MAX_KEYS: usize = 16;
 pub enum Error {
     /// The file cannot be read or made, or others can reach it.
     #[error(transparent)]
-    File(#[from] state::Error),
+    File(#[from] files::Error),
     /// What was found is no key.
     #[error("{place}: expected {KEY_BYTES} bytes as base64 (44 characters), found {found}; {cure}")]
     Malformed {
@@ -309,7 +315,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::seal::Binding;
+    use crate::keys::seal::Binding;
 
     /// A vault in memory.
     #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tokio::net::{UnixListener, UnixStream, unix};
 
-use crate::state::{self, io_error};
+use crate::files::{self, io_error};
 
 /// The pause after a failed accept: what it ran out of (file descriptors, memory) may come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const MAX_PATH_BYTES: usize = 107;
 pub enum Error {
     /// The operating system said no.
     #[error(transparent)]
-    File(#[from] state::Error),
+    File(#[from] files::Error),
     /// The system has no room for it.
     #[error(
         "{}: a socket's path has {MAX_PATH_BYTES} bytes at most, and this one has {}; choose a shorter --state-dir",

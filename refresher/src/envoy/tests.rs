@@ -8,8 +8,8 @@ use tokio::net::UnixStream;
 
 use super::socket::Socket;
 use super::*;
+use crate::clock::UnixMillis;
 use crate::listen;
-use crate::refresh::clock::UnixMillis;
 use crate::state::StateDir;
 use crate::store::{By, DEFAULT_POOL, KeyChange, LimitChanges, Terms};
 
@@ -26,9 +26,7 @@ struct Server {
 async fn start() -> Server {
     let outer = tempfile::tempdir().unwrap();
     let state = StateDir::open(&outer.path().join("state")).unwrap();
-    let store = Store::open(&state, crate::key_source::fixed(1))
-        .await
-        .unwrap();
+    let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
     let reported: Arc<Mutex<Vec<(String, u64)>>> = Arc::default();
     let heard = Arc::clone(&reported);
     let on_unauthorized: OnUnauthorized = Arc::new(move |account, generation| {

@@ -4,7 +4,7 @@
 use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
 use zeroize::Zeroizing;
 
-use crate::key_source::{Error, Given};
+use super::{Error, Given};
 
 /// An entry of type `user` in the user's keyring, `@u`.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl Given for KernelKeyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key_source::KeySource;
-    use crate::seal::{KEY_BYTES, Key};
+    use crate::keys::KeySource;
+    use crate::keys::seal::{KEY_BYTES, Key};
 
     #[test]
     fn what_the_operator_puts_there_is_read() {
@@ -64,7 +64,7 @@ mod tests {
         let source = KeySource::Given(Box::new(KernelKeyring(name.clone())));
         let error = source.load_or_make(true).unwrap_err();
         assert!(matches!(error, Error::Missing(_)), "{error}");
-        let text = format!("{}\n", crate::key_source::encoded(7));
+        let text = format!("{}\n", crate::keys::encoded(7));
         let entry = match keyring.add_key(name.as_str(), text.as_bytes()) {
             Ok(entry) => entry,
             Err(error) => {

@@ -4,15 +4,13 @@
 //! of the refresher nor one of Envoy gives a day's budget anew. Counts are cumulative within their window, so a message
 //! that comes twice, late or never does no harm.
 
-pub mod day;
-
 use std::collections::HashMap;
 
 use latchkey::id::is_hex_name;
 use latchkey::limit::settle::{Counts, Line, MAX_LINES, Others, Said, Span};
 use latchkey::limit::{DAY_MS, MINUTE_MS, Subject, Used};
 
-use self::day::{Day, Zone};
+use crate::day::{Day, Zone};
 use crate::store::{self, DayCount, Store};
 
 /// The most Envoy processes that are told apart for one subject. When one more comes, the one that was not heard of for

@@ -1,6 +1,8 @@
 //! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /healthz`, `GET /metrics`
 //! (ARCHITECTURE.md, "The snapshot").
 
+pub mod clusters;
+pub mod counts;
 pub mod reports;
 pub mod socket;
 
@@ -21,11 +23,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::counts::{self, Sums};
 use self::reports::{Batch, Records, Reports};
+use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
-use crate::limits::{self, Sums};
 use crate::metrics::{self, Metrics};
-use crate::refresh::clock::{Clock, SystemClock};
 use crate::store::{Received, Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
@@ -219,8 +221,8 @@ async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>
 async fn take_counts(State(shared): State<Shared>, Json(counts): Json<Counts>) -> Response {
     match shared.sums.lock().await.take(&counts, unix_ms()).await {
         Ok(others) => Json(others).into_response(),
-        Err(limits::Error::Store(error)) => failed(&error),
-        Err(error @ limits::Error::Malformed) => {
+        Err(counts::Error::Store(error)) => failed(&error),
+        Err(error @ counts::Error::Malformed) => {
             (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
         }
     }

@@ -10,9 +10,9 @@ use latchkey::verdict::Scope;
 use serde::Deserialize;
 
 use super::OnUnauthorized;
+use crate::advice::enable_command;
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::id::AccountId;
-use crate::refresh::clock::{Clock, SystemClock, UnixMillis};
-use crate::refresh::enable_command;
 use crate::store::{self, BatchId, Noticed, Store};
 
 /// How many batch ids are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.

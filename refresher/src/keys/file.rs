@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use crate::key_source::{Error, Given, MAX_TEXT_BYTES, Vault};
-use crate::state::{self, io_error, replace_file, require_private};
+use super::{Error, Given, MAX_TEXT_BYTES, Vault};
+use crate::files::{self, io_error, replace_file, require_private};
 
 /// The file `key` of the state directory.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Given for KeyFile {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Err(state::Error::WrongKind {
+                return Err(files::Error::WrongKind {
                     path: path.clone(),
                     expected: "a file",
                 }
@@ -101,7 +101,7 @@ mod tests {
         let is_refused = || {
             matches!(
                 file.read(),
-                Err(Error::File(state::Error::WrongKind { .. }))
+                Err(Error::File(files::Error::WrongKind { .. }))
             )
         };
         symlink("/dev/zero", &file.0).unwrap();

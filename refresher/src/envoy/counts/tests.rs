@@ -1,7 +1,7 @@
 use latchkey::id::Id;
 
 use super::*;
-use crate::refresh::clock::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::state::StateDir;
 use crate::store::{DEFAULT_POOL, KeyChange, LimitChanges, Terms};
 
@@ -26,9 +26,7 @@ fn change(terms: Terms) -> KeyChange {
 async fn fixture() -> Fixture {
     let outer = tempfile::tempdir().unwrap();
     let state = StateDir::open(&outer.path().join("state")).unwrap();
-    let store = Store::open(&state, crate::key_source::fixed(1))
-        .await
-        .unwrap();
+    let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
     let terms = change(Terms {
         limits: LimitChanges {
             tokens_per_day: Some(std::num::NonZeroU64::new(1_000)),
