@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::counts::{self, Sums};
+use self::counts::Sums;
 use self::reports::{Batch, Records, Reports};
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;

@@ -13,9 +13,8 @@ use super::snapshot::new_epoch;
 use super::{Result, Store, head, unsigned};
 use crate::advice::login_command;
 use crate::clock::UnixMillis;
-use crate::files::read_bounded;
-use crate::files::replace_file;
-use crate::state::{self, StateDir};
+use crate::files::{self, read_bounded, replace_file};
+use crate::state::StateDir;
 
 /// The most bytes read of a mark: those of 100,000 accounts and more.
 const MAX_MARK_BYTES: u64 = 8 * 1024 * 1024;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
