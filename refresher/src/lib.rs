@@ -26,3 +26,4 @@ pub mod refresh;
 pub mod serve;
 pub mod state;
 pub mod store;
+pub mod tasks;

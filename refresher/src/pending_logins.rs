@@ -46,7 +46,7 @@ const HICCUP: Duration = Duration::from_secs(1);
 /// The longest sleep between two looks.
 const SLEEP_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// How long a shutdown waits for logins whose code is being redeemed: a call and its saving.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(35);
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(35);
 
 /// See the module's documentation. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]

@@ -9,8 +9,7 @@ use latchkey::id::Id;
 use latchkey::sync::tally::Origin;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use crate::advice::enable_command;
 use crate::cli::{Context, Error};
@@ -23,15 +22,17 @@ use crate::listen;
 use crate::lost::Watch;
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
-use crate::pending_logins::PendingLogins;
+use crate::pending_logins::{self, PendingLogins};
 use crate::platform::{Catalog, Profile};
-use crate::refresh::engine::Engine;
+use crate::refresh::engine::{self, Engine};
+use crate::state::StateDir;
 use crate::store::{Status, Store};
+use crate::tasks::Tasks;
 
 /// How often what has ended of accounts' health is deleted.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
-/// How long answers on the socket may take to get out once all long polls have ended.
-const ANSWERING_LIMIT: Duration = Duration::from_secs(2);
+/// The time that answers under way get to go out once the daemon is told to stop.
+const ANSWERING_GRACE: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether an Envoy has fallen silent.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(2);
@@ -80,11 +81,13 @@ pub async fn run(
     };
     let mut stops = Stops::new()?;
 
-    let shutdown = CancellationToken::new();
     let reported = engine.clone();
     let on_unauthorized: OnUnauthorized =
         Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
     let logins = PendingLogins::new(store.clone(), catalog);
+
+    let mut tasks = Tasks::default();
+    let shutdown = tasks.shutdown().clone();
     let router = envoy::router(
         store.clone(),
         on_unauthorized,
@@ -94,73 +97,66 @@ pub async fn run(
     )
     .merge(logins.router());
     let answering = listen::serve(socket, router, listen::SOCKET, shutdown.clone());
-    let mut answering = tokio::spawn(answering);
-    let mut refreshing = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move { engine.run(shutdown).await }
+    tasks.spawn_draining("socket", ANSWERING_GRACE, answering);
+    if let Some(listener) = scraped {
+        let router = metrics::router(metrics, store.clone());
+        let showing = listen::serve(listener, router, listen::METRICS, shutdown.clone());
+        tasks.spawn_draining("metrics", ANSWERING_GRACE, showing);
+    }
+    let stop = shutdown.clone();
+    tasks.spawn_draining("refresh engine", engine::SHUTDOWN_LIMIT, async move {
+        engine.run(stop).await;
     });
-    let mut awaiting = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move { logins.run(shutdown).await }
-    });
+    let stop = shutdown.clone();
+    tasks.spawn_draining(
+        "pending logins",
+        pending_logins::SHUTDOWN_LIMIT,
+        async move {
+            logins.run(stop).await;
+        },
+    );
+    spawn_upkeep(&mut tasks, &store, &state, clusters, &config.usage);
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 
-    let outcome = tokio::select! {
-        () = stops.next() => Ok(()),
-        ended = &mut answering => Err(Error::from(format!("the socket ended on its own: {ended:?}"))),
-        ended = &mut refreshing => Err(Error::from(format!("the refresh engine ended on its own: {ended:?}"))),
-        ended = &mut awaiting => Err(Error::from(format!("the pending logins ended on their own: {ended:?}"))),
-        () = store.watch() => Ok(()),
-        () = store.keep_mark(&state) => Ok(()),
-        () = store.keep_log_short() => Ok(()),
-        () = clusters.follow(&store) => Ok(()),
-        ended = show_metrics(scraped, metrics, &store, &shutdown) => Err(Error::from(format!("metrics ended on their own: {ended:?}"))),
-        () = prune_health(&store) => Ok(()),
-        () = prune_records(&store, config.usage.keep_days) => Ok(()),
-        () = miss_silent(&store, config.usage.lost_after) => Ok(()),
-    };
-    tracing::info!("stopping");
-    shutdown.cancel();
-    let finish = async {
-        // The engine bounds its own wait: a token that was rotated must be saved.
-        if !refreshing.is_finished()
-            && let Err(error) = refreshing.await
-        {
-            tracing::error!(%error, "the refresh engine did not stop in order");
-        }
-        if !awaiting.is_finished()
-            && let Err(error) = awaiting.await
-        {
-            tracing::error!(%error, "the pending logins did not stop in order");
-        }
-        if !answering.is_finished() && timeout(ANSWERING_LIMIT, answering).await.is_err() {
-            tracing::warn!("a caller on the socket kept its connection; cut it off");
-        }
-    };
-    tokio::select! {
-        () = finish => {}
-        () = stops.next() => {
-            tracing::warn!("told again to stop, so at once: refresh calls in flight count as unanswered");
-        }
-    }
+    let outcome = tasks.run(async || stops.next().await).await;
     let _ = std::fs::remove_file(state.socket());
-    outcome
+    Ok(outcome?)
 }
 
-/// Shows metrics to scrapers where there is a listener, until dropped.
-async fn show_metrics(
-    listener: Option<TcpListener>,
-    metrics: Metrics,
+/// Starts what the daemon does again and again, whatever Envoy asks.
+fn spawn_upkeep(
+    tasks: &mut Tasks,
     store: &Store,
-    shutdown: &CancellationToken,
-) -> std::io::Result<()> {
-    let Some(listener) = listener else {
-        return std::future::pending().await;
-    };
-    tracing::info!(address = %listener.local_addr()?, "showing metrics");
-    let router = metrics::router(metrics, store.clone());
-    listen::serve(listener, router, listen::METRICS, shutdown.clone()).await;
-    Ok(())
+    state: &StateDir,
+    clusters: ClustersFile,
+    settings: &config::Usage,
+) {
+    let (keep_days, lost_after) = (settings.keep_days, settings.lost_after);
+    let (store, state) = (store.clone(), state.clone());
+    let of = store.clone();
+    tasks.spawn(
+        "changes of other processes",
+        async move { of.watch().await },
+    );
+    let of = store.clone();
+    tasks.spawn("high-water mark", async move { of.keep_mark(&state).await });
+    let of = store.clone();
+    tasks.spawn("database log", async move { of.keep_log_short().await });
+    let of = store.clone();
+    tasks.spawn(
+        "Envoy's clusters",
+        async move { clusters.follow(&of).await },
+    );
+    let of = store.clone();
+    tasks.spawn("health", async move { prune_health(&of).await });
+    let of = store.clone();
+    tasks.spawn(
+        "records",
+        async move { prune_records(&of, keep_days).await },
+    );
+    tasks.spawn("silent Envoys", async move {
+        miss_silent(&store, lost_after).await
+    });
 }
 
 /// Deletes what has ended, until dropped. A failure is logged and looked past.

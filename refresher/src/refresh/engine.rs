@@ -50,7 +50,7 @@ const HICCUP: Duration = Duration::from_secs(1);
 /// The longest pause between two tries to store tokens that exist nowhere else.
 const COMMIT_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for calls in flight.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
 
 /// Where refresh tokens are spent.
 pub trait TokenEndpoint: Send + Sync + 'static {
