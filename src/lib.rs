@@ -30,6 +30,7 @@ pub mod id;
 pub mod label;
 pub mod limit;
 pub mod meter;
+pub mod request;
 pub mod secret;
 #[cfg(target_arch = "wasm32")]
 mod shell;
@@ -37,3 +38,4 @@ pub mod snapshot;
 pub mod sync;
 pub mod text;
 pub mod verdict;
+pub mod worker;

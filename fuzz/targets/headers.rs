@@ -2,7 +2,7 @@
 //! platform's profile does not allow; none of what we put on can break a header block.
 #![no_main]
 
-use latchkey::{attempt, attempt::passage::Passage, gate::client_key, header::HeaderMap};
+use latchkey::{attempt, gate::client_key, header::HeaderMap, request::carried::Carried};
 use latchkey_fuzz::{head_and_body, platform_and_account};
 use libfuzzer_sys::fuzz_target;
 
@@ -21,8 +21,8 @@ fuzz_target!(|data: &[u8]| {
     let query = headers.iter().find(|(name, _)| name == ":path");
     let query = query.map(|(_, value)| value.clone()).unwrap_or_default();
     let _ = client_key::find(&headers.clone().into(), &query);
-    let _ = Passage::decode(rest).map(|passage| {
-        assert_eq!(Passage::decode(passage.encode().as_bytes()), Some(passage));
+    let _ = Carried::decode(rest).map(|carried| {
+        assert_eq!(Carried::decode(carried.encode().as_bytes()), Some(carried));
     });
 
     headers.retain(|(name, _)| name != ":path");

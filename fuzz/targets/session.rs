@@ -4,11 +4,11 @@
 
 use latchkey::{
     dialect::SessionName,
-    gate::{
+    header::HeaderMap,
+    request::{
         peek::{Facts, Peek, Wanted},
         session,
     },
-    header::HeaderMap,
 };
 use latchkey_fuzz::{byte, dialect, head_and_body, pieces};
 use libfuzzer_sys::fuzz_target;

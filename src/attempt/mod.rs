@@ -5,17 +5,16 @@
 
 pub mod early;
 pub mod holding;
-pub mod passage;
-pub mod passing;
+
+pub mod forwarding;
 
 use std::borrow::Cow;
 
-use self::passage::Passage;
 use crate::{
-    dialect::Refusal,
-    gate::split_target,
+    gate::refusal::Refusal,
     header::{HeaderMap, HeaderText},
     health::Board,
+    request::{carried::Carried, split_target},
     snapshot::{Account, HeaderPlan, Platform, Route},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
 };
@@ -57,7 +56,7 @@ pub fn headers<'a>(
     headers.extend(
         request
             .iter()
-            .filter(|(name, _)| FRAMING.contains(name) || passes(plan, name))
+            .filter(|(name, _)| FRAMING.contains(name) || is_allowed(plan, name))
             .map(|(name, value)| (name, value.into())),
     );
     for (name, value) in &plan.default {
@@ -72,19 +71,19 @@ pub fn headers<'a>(
     Ok(headers)
 }
 
-/// The route of a request, by the path that it has: the passage holds none where the caller's URL
-/// is an odd one. An attempt at the escape finds what the one before it left, so there the passage
+/// The route of a request, by the path that it has: the carried holds none where the caller's URL
+/// is an odd one. An attempt at the escape finds what the one before it left, so there the carried
 /// tells.
 pub fn route<'p>(
     request: &HeaderMap,
     platform: &'p Platform,
-    passage: &Passage,
+    carried: &Carried,
 ) -> Option<&'p Route> {
     let (path, _) = split_target(request.first(":path").unwrap_or_default());
     let of_request = std::str::from_utf8(path).ok();
     of_request
         .and_then(|path| platform.route(path))
-        .or_else(|| platform.route(passage.url.path()))
+        .or_else(|| platform.route(carried.url.path()))
 }
 
 /// What of a request goes to the escape listener, which nobody else hears: no credential, nothing
@@ -97,7 +96,7 @@ pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
 }
 
 /// Whether the caller's header `name` goes out.
-fn passes(plan: &HeaderPlan, name: &str) -> bool {
+fn is_allowed(plan: &HeaderPlan, name: &str) -> bool {
     plan.allow.iter().any(|pattern| pattern.matches(name))
         && name != "accept-encoding"
         && !plan.set.iter().any(|(set, _)| set.as_str() == name)
@@ -121,7 +120,7 @@ pub const EARLY_STATUS: &str = "308";
 /// How long a platform that could not be reached is left alone, in milliseconds.
 pub const UNREACHABLE_MS: u64 = 5_000;
 
-/// The header that the router numbers the attempts of one pass in.
+/// The header that the router numbers the attempts of one try in.
 pub const ATTEMPT_HEADER: &str = "x-envoy-attempt-count";
 
 /// Whether this attempt is the router's own second one: the first had no answer at all, and this
@@ -184,15 +183,15 @@ pub fn is_worth_another(verdict: &Verdict) -> bool {
 /// there is, a request takes one account out at most, however many it was tried on: it may be the
 /// request that makes them fail. An API key that is refused in words that no rule knows may
 /// lack a right for this path alone.
-pub fn is_posted(verdict: &Verdict, account: &Account, passage: &Passage, board: &Board) -> bool {
+pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board: &Board) -> bool {
     match verdict {
         Verdict::Fine => {
-            let model = passage.model.as_ref().map(HeaderText::as_str);
+            let model = carried.model.as_ref().map(HeaderText::as_str);
             board.is_guessed_out(account, model)
         }
         Verdict::CallersFault => false,
         Verdict::CoolingDown { guessed: true, .. } | Verdict::PlatformTrouble { .. } => {
-            passage.tried.is_empty()
+            carried.tried.is_empty()
         }
         Verdict::CredentialExpired => is_refreshable(account),
         Verdict::CoolingDown { .. } | Verdict::Dead { .. } => true,
@@ -205,15 +204,15 @@ pub fn is_refreshable(account: &Account) -> bool {
 }
 
 /// The header by which Envoy knows the scheme that a request came with. Without it there is no
-/// route for a second pass.
+/// route for a second try.
 pub const SCHEME_HEADER: &str = "x-forwarded-proto";
 
-/// The request as it has to be when it runs again, from what an earlier attempt of the same pass
+/// The request as it has to be when it runs again, from what an earlier attempt of the same try
 /// left of it: without that attempt's credential.
 pub fn restored<'a>(
     request: &'a HeaderMap,
     platform: &Platform,
-    passage: &'a Passage,
+    carried: &'a Carried,
 ) -> Vec<(&'a str, &'a [u8])> {
     let is_set = |name: &str| {
         let set = &platform.headers.set;
@@ -222,14 +221,14 @@ pub fn restored<'a>(
     let kept = request
         .iter()
         .filter(|(name, _)| !is_set(name) && *name != SCHEME_HEADER);
-    let scheme = passage.url.scheme().as_bytes();
+    let scheme = carried.url.scheme().as_bytes();
     kept.chain([(SCHEME_HEADER, scheme)]).collect()
 }
 
 /// Where the request runs again: its own URL. None where that cannot be told.
-pub fn location(request: &HeaderMap, passage: &Passage) -> Option<Vec<u8>> {
+pub fn location(request: &HeaderMap, carried: &Carried) -> Option<Vec<u8>> {
     let (_, query) = split_target(request.first(":path").unwrap_or_default());
-    passage.url.with_query(query)
+    carried.url.with_query(query)
 }
 
 #[cfg(test)]
@@ -339,19 +338,19 @@ mod tests {
     #[test]
     fn the_path_tells_the_route_however_odd_the_url() {
         let platform = fixture::platform("codex");
-        let passage = |host: &str| {
+        let carried = |host: &str| {
             let text =
                 format!("account=acc_1 key=key_1 pool=default url=http://{host}/v1/responses");
-            Passage::decode(text.as_bytes()).unwrap()
+            Carried::decode(text.as_bytes()).unwrap()
         };
-        let odd = passage(&"a".repeat(2_000));
+        let odd = carried(&"a".repeat(2_000));
         assert_eq!(odd.url.path(), "");
-        let of = |path: &str, passage: &Passage| {
+        let of = |path: &str, carried: &Carried| {
             let request: HeaderMap = [(":path", path)].into_iter().collect();
-            route(&request, &platform, passage).is_some()
+            route(&request, &platform, carried).is_some()
         };
         assert!(of("/v1/responses?a=b", &odd) && !of("/upstream", &odd));
-        assert!(of("/upstream", &passage("gateway")), "at the escape");
+        assert!(of("/upstream", &carried("gateway")), "at the escape");
     }
 
     #[test]
@@ -434,8 +433,8 @@ mod tests {
     fn a_request_strikes_one_account_at_most() {
         let first = "account=acc_1 key=key_1 pool=default url=http://gateway/v1/responses";
         let second = format!("{first} since=5 tried=acc_2:1");
-        let passage = |text: &str| Passage::decode(text.as_bytes()).unwrap();
-        let (first, second) = (passage(first), passage(&second));
+        let carried = |text: &str| Carried::decode(text.as_bytes()).unwrap();
+        let (first, second) = (carried(first), carried(&second));
         let trouble = Verdict::PlatformTrouble { until: 9 };
         let nobody = Board::new();
         let mut account = fixture::account("acc_1", "codex");
@@ -446,8 +445,8 @@ mod tests {
             guessed,
             reason: verdict::Reason::rate_limited(),
         };
-        let posted = |verdict: &Verdict, account: &Account, passage: &Passage| {
-            is_posted(verdict, account, passage, &nobody)
+        let posted = |verdict: &Verdict, account: &Account, carried: &Carried| {
+            is_posted(verdict, account, carried, &nobody)
         };
         assert!(posted(&trouble, &account, &first));
         assert!(!posted(&trouble, &account, &second));
@@ -478,19 +477,19 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let passage = Passage::decode(
+        let carried = Carried::decode(
             b"account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses",
         );
-        let passage = passage.unwrap();
+        let carried = carried.unwrap();
         let platform = fixture::platform("codex");
         let expected: [(&str, &[u8]); 3] = [
             (":path", b"/backend-api/codex/responses?a=b"),
             ("accept", b"text/event-stream"),
             (SCHEME_HEADER, b"https"),
         ];
-        assert_eq!(restored(&left, &platform, &passage), expected);
+        assert_eq!(restored(&left, &platform, &carried), expected);
         assert_eq!(
-            location(&left, &passage).unwrap(),
+            location(&left, &carried).unwrap(),
             b"https://gateway:8443/v1/responses?a=b"
         );
     }

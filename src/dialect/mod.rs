@@ -6,17 +6,13 @@
 mod chat;
 mod format;
 mod messages;
-pub mod refusal;
 mod responses;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    format::{
-        Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
-        SessionName,
-    },
-    refusal::Refusal,
+pub use self::format::{
+    Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+    SessionName,
 };
 
 /// A wire format, by name.

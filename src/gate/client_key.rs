@@ -1,10 +1,7 @@
 //! Finds the one client key of a request.
 
 use super::Refusal;
-use crate::header::HeaderMap;
-
-/// The headers that may carry a client key. All of them are taken off every request.
-pub const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
+use crate::{header::HeaderMap, request::KEY_HEADERS};
 
 /// The longest client key, in bytes. Ours have 40 or so.
 pub const MAX_KEY_BYTES: usize = 256;

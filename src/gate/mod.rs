@@ -3,30 +3,31 @@
 //! [`Gate::ask`] says what of a request's body matters, [`Gate::decide`] is the decision: a
 //! [`Request`] in, a [`Decision`] out. They touch nothing; the shell carries the decision out.
 
+mod admission;
 pub mod client_key;
-mod head;
 pub mod models;
-pub mod peek;
-pub mod places;
+pub mod refusal;
 pub mod select;
-pub mod session;
 
 use std::{collections::HashMap, rc::Rc};
 
-pub use self::head::{ACCOUNT_HEADER, POOL_HEADER, split_target};
-use self::{
-    head::{Head, stripped},
-    peek::{Facts, Wanted},
-    select::{Back, InFlight, Lacks, Need, Out, Pick, Table},
+use self::select::{Back, InFlight, Need, Out, Pick, Table};
+pub use self::{
+    admission::Asked,
+    refusal::{AllOut, Refusal, Reply},
 };
-pub use crate::dialect::refusal::{AllOut, Refusal, Reply};
 use crate::{
-    attempt::passage::{Pass, Passage},
     header::{HeaderMap, HeaderText},
     health::Board,
     id::Id,
     limit::FullAccounts,
-    meter::record::{self, Record},
+    request::{
+        ACCOUNT_HEADER, Head, Lacks, POOL_HEADER,
+        carried::{Carried, TryId},
+        peek::{Facts, Wanted},
+        record::{self, Record},
+        session, stripped,
+    },
     snapshot::{Account, ClientKey, KeyHash, Models, View},
 };
 
@@ -58,8 +59,8 @@ pub struct Knowledge<'a> {
     pub full: &'a FullAccounts,
     /// Unix milliseconds.
     pub now: u64,
-    /// This pass.
-    pub pass: Pass,
+    /// This try.
+    pub try_id: TryId,
     /// Whether the request may still wait for a fresh credential.
     pub may_wait: bool,
 }
@@ -70,7 +71,7 @@ pub struct Request {
     headers: HeaderMap,
     /// What the filter state says where the request comes again after an attempt that failed: it
     /// has lost its client key by then, and its body is not read again.
-    passed: Option<Passage>,
+    carried: Option<Carried>,
     key: Option<KeyHash>,
     facts: Facts,
     /// When it came, in Unix milliseconds.
@@ -97,7 +98,7 @@ pub struct Forward {
     /// It is half-open: the request is its probe.
     pub half_open: bool,
     /// What the attempt is to be told.
-    pub passage: Passage,
+    pub carried: Carried,
     /// The names of the headers to take off, each once.
     pub strip: Vec<String>,
 }
@@ -119,39 +120,39 @@ struct Subject<'a> {
 
 impl Request {
     /// A request with these headers, which may have been here before.
-    pub fn new(headers: HeaderMap, passed: Option<Passage>) -> Self {
+    pub fn new(headers: HeaderMap, carried: Option<Carried>) -> Self {
         Self {
             headers,
-            passed,
+            carried,
             ..Self::default()
         }
     }
 
     /// Envoy's id of it, which is off its headers by the time that it comes again.
     fn id(&self) -> Option<Id> {
-        if let Some(passed) = &self.passed {
-            return passed.id.clone();
+        if let Some(carried) = &self.carried {
+            return carried.id.clone();
         }
         let id = std::str::from_utf8(self.headers.first("x-request-id")?);
         Id::try_from(id.ok()?).ok()
     }
 
-    /// The client key that it came with; none on a later pass, which has lost it.
+    /// The client key that it came with; none on a later try, which has lost it.
     pub fn client_key<'a>(&self, view: &'a View) -> Option<&'a ClientKey> {
         view.key(self.key.as_ref()?)
     }
 
-    /// The id of that key, on a later pass too; none where it is not known.
+    /// The id of that key, on a later try too; none where it is not known.
     pub fn key_id<'a>(&'a self, view: Option<&'a View>) -> Option<&'a Id> {
-        match &self.passed {
-            Some(passed) => Some(&passed.key),
+        match &self.carried {
+            Some(carried) => Some(&carried.key),
             None => Some(&self.client_key(view?)?.id),
         }
     }
 
-    /// What it is known by from its last pass, if it has had one.
-    pub fn passed(&self) -> Option<&Passage> {
-        self.passed.as_ref()
+    /// What it is known by from its last try, if it has had one.
+    pub fn carried(&self) -> Option<&Carried> {
+        self.carried.as_ref()
     }
 
     /// The answer of a refusal, in the dialect that its caller speaks.
@@ -179,7 +180,7 @@ impl Gate {
         knowledge: &Knowledge<'_>,
     ) -> Result<Wanted, Reply> {
         request.at = knowledge.now;
-        if request.passed.is_none() {
+        if request.carried.is_none() {
             let head = Head::of(&request.headers);
             let key = client_key::find(&request.headers, head.query);
             request.key = match key {
@@ -207,7 +208,7 @@ impl Gate {
             return models_reply(head, view, &subject, knowledge.now).map(Err);
         }
         let table = self.tables.get(view, subject.pool, head.path)?;
-        if request.passed.is_some() {
+        if request.carried.is_some() {
             return Ok(Ok(Wanted::default()));
         }
         let mut wanted = table.wanted();
@@ -237,12 +238,12 @@ impl Gate {
         knowledge: &Knowledge<'_>,
     ) -> Result<Decision, Refusal> {
         let Knowledge {
-            view, now, pass, ..
+            view, now, try_id, ..
         } = *knowledge;
         let view = view.ok_or(Refusal::NotReady)?;
         let subject = Subject::of(request, view, now)?;
         let Subject { key, pool, .. } = subject;
-        let passed = request.passed.as_ref();
+        let carried = request.carried.as_ref();
         let model = subject.model.map(HeaderText::as_str);
         // What was not read could name another model, which the platform may prefer.
         let is_sure = request.facts.whole && !request.facts.models_differ;
@@ -256,7 +257,7 @@ impl Gate {
             now,
             board: knowledge.board,
             full: knowledge.full,
-            tried: passed.map_or(&[], |passed| &passed.tried),
+            tried: carried.map_or(&[], |carried| &carried.tried),
             model,
             lacks: subject.lacks,
             wish: subject.wish,
@@ -293,16 +294,16 @@ impl Gate {
             Some(route) if route.allows(head.method) => Ok(Decision::Forward(Forward {
                 strip: stripped(&request.headers),
                 half_open,
-                passage: Passage {
+                carried: Carried {
                     account: account.id.clone(),
                     key: key.clone(),
                     pool: pool.clone(),
                     url: head.url(&request.headers),
                     id: request.id(),
-                    at: passed.map_or(request.at, |passed| passed.at),
-                    pass,
-                    since: passed.map_or(0, |passed| passed.since),
-                    tried: passed.map_or_else(Vec::new, |passed| passed.tried.clone()),
+                    at: carried.map_or(request.at, |carried| carried.at),
+                    try_id,
+                    since: carried.map_or(0, |carried| carried.since),
+                    tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
                     model: subject.model.cloned(),
                     session: subject.session,
                     lacks: subject.lacks,
@@ -319,8 +320,8 @@ impl Gate {
     /// known.
     pub fn record(&self, request: &Request, knowledge: &Knowledge<'_>) -> Option<Record> {
         let dialect = Head::of(&request.headers).dialect;
-        if let Some(passed) = &request.passed {
-            return Some(Record::of_request(passed, dialect));
+        if let Some(carried) = &request.carried {
+            return Some(Record::of_request(carried, dialect));
         }
         let view = knowledge.view?;
         let key = request.client_key(view)?;
@@ -334,22 +335,22 @@ impl Gate {
         })
     }
 
-    /// Whether a request that has been where `passage` says could be served by another account.
-    pub fn can_serve(&mut self, passage: &Passage, knowledge: &Knowledge<'_>) -> bool {
+    /// Whether a request that has been where `carried` says could be served by another account.
+    pub fn can_serve(&mut self, carried: &Carried, knowledge: &Knowledge<'_>) -> bool {
         let need = Need {
             session: None,
             now: knowledge.now,
             board: knowledge.board,
             full: knowledge.full,
-            tried: &passage.tried,
-            model: passage.model.as_ref().map(HeaderText::as_str),
-            lacks: passage.lacks,
-            wish: passage.wish.then_some(passage.account.as_str()),
+            tried: &carried.tried,
+            model: carried.model.as_ref().map(HeaderText::as_str),
+            lacks: carried.lacks,
+            wish: carried.wish.then_some(carried.account.as_str()),
             in_flight: &self.in_flight,
         };
         let table = knowledge
             .view
-            .map(|view| self.tables.get(view, &passage.pool, passage.url.path()));
+            .map(|view| self.tables.get(view, &carried.pool, carried.url.path()));
         matches!(table, Some(Ok(table)) if table.can_serve(&need))
     }
 
@@ -401,15 +402,15 @@ impl Tables {
 impl<'a> Subject<'a> {
     /// What a request is, by its client key and its body, or by what the filter state says.
     fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
-        if let Some(passed) = &request.passed {
+        if let Some(carried) = &request.carried {
             return Ok(Self {
-                key: &passed.key,
-                pool: &passed.pool,
+                key: &carried.key,
+                pool: &carried.pool,
                 allowed: None,
-                wish: passed.wish.then_some(passed.account.as_str()),
-                model: passed.model.as_ref(),
-                lacks: passed.lacks,
-                session: passed.session,
+                wish: carried.wish.then_some(carried.account.as_str()),
+                model: carried.model.as_ref(),
+                lacks: carried.lacks,
+                session: carried.session,
             });
         }
         let Request { headers, facts, .. } = request;

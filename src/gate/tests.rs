@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{Policy, Record, Requirement, fixture};
+use crate::{
+    request::{INTERNAL_PREFIXES, KEY_HEADERS, STRIPPED, peek::Peek},
+    snapshot::{Policy, Record, Requirement, fixture},
+};
 
 const KEY: &str = "lk_0123456789";
 
@@ -45,7 +48,7 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
         board: &NOBODY,
         full: &NOBODY_FULL,
         now: 0,
-        pass: Pass::default(),
+        try_id: TryId::default(),
         may_wait: false,
     }
 }
@@ -54,16 +57,16 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
 fn run(
     gate: &mut Gate,
     headers: &HeaderMap,
-    passed: Option<&Passage>,
+    carried: Option<&Carried>,
     body: &str,
     knowledge: &Knowledge<'_>,
 ) -> Decision {
-    let mut request = Request::new(headers.clone(), passed.cloned());
+    let mut request = Request::new(headers.clone(), carried.cloned());
     let wanted = match gate.ask(&mut request, knowledge) {
         Ok(wanted) => wanted,
         Err(reply) => return Decision::Reply(reply),
     };
-    let mut peek = peek::Peek::new(wanted);
+    let mut peek = Peek::new(wanted);
     peek.push(body.as_bytes());
     gate.decide(&request.with_facts(peek.into_facts()), knowledge)
 }
@@ -73,10 +76,10 @@ impl Gate {
     fn decide_at_once(
         &mut self,
         headers: &HeaderMap,
-        passed: Option<&Passage>,
+        carried: Option<&Carried>,
         knowledge: &Knowledge<'_>,
     ) -> Decision {
-        run(self, headers, passed, "", knowledge)
+        run(self, headers, carried, "", knowledge)
     }
 }
 
@@ -274,17 +277,17 @@ fn a_request_that_comes_again_goes_to_another_account_without_its_key() {
     else {
         panic!("refused");
     };
-    let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
+    let carried = first.carried.after_failure(1, 1_000, 3, 10_000).unwrap();
     let again = request(&[("session-id", "s1")]);
     let Decision::Forward(second) =
-        gate.decide_at_once(&again, Some(&passage), &knowing(Some(&view)))
+        gate.decide_at_once(&again, Some(&carried), &knowing(Some(&view)))
     else {
         panic!("refused");
     };
     assert_ne!(first.account.id, second.account.id);
-    assert_eq!(second.passage.tried, [(first.account.id.clone(), 1)]);
-    assert_eq!(second.passage.key, first.passage.key);
-    let last = second.passage.after_failure(1, 1_001, 3, 10_000).unwrap();
+    assert_eq!(second.carried.tried, [(first.account.id.clone(), 1)]);
+    assert_eq!(second.carried.key, first.carried.key);
+    let last = second.carried.after_failure(1, 1_001, 3, 10_000).unwrap();
     let Decision::Reply(reply) = gate.decide_at_once(&again, Some(&last), &knowing(Some(&view)))
     else {
         panic!("an account was tried twice");
@@ -373,7 +376,7 @@ proptest! {
         headers in prop::collection::vec(
             (
                 prop_oneof![
-                    prop::sample::select(client_key::KEY_HEADERS.to_vec()).prop_map(str::to_owned),
+                    prop::sample::select(KEY_HEADERS.to_vec()).prop_map(str::to_owned),
                     "x-(latchkey|envoy|other)-[a-z]{1,8}",
                     "[a-z-]{1,12}",
                 ],
@@ -387,9 +390,9 @@ proptest! {
         let map = HeaderMap::from(all);
         if let Decision::Forward(forward) = decide(&map) {
             for (name, _) in map.iter() {
-                let must_go = client_key::KEY_HEADERS.contains(&name)
-                    || head::INTERNAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || head::STRIPPED.contains(&name));
+                let must_go = KEY_HEADERS.contains(&name)
+                    || INTERNAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || STRIPPED.contains(&name));
             }
         }
     }
@@ -626,9 +629,9 @@ fn a_wished_account_is_not_replaced() {
     let Decision::Forward(first) = run(&mut gate, &headers, None, body, &knowledge) else {
         panic!("refused");
     };
-    let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
-    assert!(!gate.can_serve(&passage, &knowledge));
-    let again = run(&mut gate, &request(&[]), Some(&passage), "", &knowledge);
+    let carried = first.carried.after_failure(1, 1_000, 3, 10_000).unwrap();
+    assert!(!gate.can_serve(&carried, &knowledge));
+    let again = run(&mut gate, &request(&[]), Some(&carried), "", &knowledge);
     let Decision::Reply(reply) = again else {
         panic!("{again:?}");
     };
@@ -651,15 +654,15 @@ fn a_second_pass_knows_what_the_body_said() {
         panic!("refused");
     };
     assert_eq!(first.account.id.as_str(), "acc_api");
-    let passage = first.passage.after_failure(1, 1_000, 3, 10_000).unwrap();
-    let passage = Passage::decode(passage.encode().as_bytes()).unwrap();
-    assert_eq!(passage.session, first.passage.session);
-    assert!(passage.session.is_some());
+    let carried = first.carried.after_failure(1, 1_000, 3, 10_000).unwrap();
+    let carried = Carried::decode(carried.encode().as_bytes()).unwrap();
+    assert_eq!(carried.session, first.carried.session);
+    assert!(carried.session.is_some());
     assert!(
-        !gate.can_serve(&passage, &knowledge),
+        !gate.can_serve(&carried, &knowledge),
         "the others want a stream"
     );
-    assert_eq!(passage.model.unwrap().as_str(), "gpt-5.6");
+    assert_eq!(carried.model.unwrap().as_str(), "gpt-5.6");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::PROBE_MS;
 use crate::{
     id::Id,
-    snapshot::{Account, Held},
+    snapshot::{Account, Cooldown},
     verdict::{Reason, Scope},
 };
 
@@ -60,7 +60,7 @@ fn is_default<T: PartialEq + Default>(value: &T) -> bool {
 impl Entry {
     /// A guess about all of an account, learned at `now`, that lasts for so many milliseconds.
     pub(super) fn guess(account: &Account, now: u64, lasts: u64, reason: Reason) -> Self {
-        let held = Held {
+        let held = Cooldown {
             scope: Scope::Account,
             until: now.saturating_add(lasts),
             guessed: true,
@@ -71,8 +71,8 @@ impl Entry {
     }
 
     /// What is held against `account`.
-    pub(super) fn of(account: &Id, held: Held) -> Self {
-        let Held {
+    pub(super) fn of(account: &Id, held: Cooldown) -> Self {
+        let Cooldown {
             scope,
             until,
             guessed,
@@ -96,8 +96,8 @@ impl Entry {
     }
 
     /// The part of it that other Envoys are to know.
-    pub fn held(&self) -> Held {
-        Held {
+    pub fn held(&self) -> Cooldown {
+        Cooldown {
             scope: self.scope.clone(),
             until: self.until,
             guessed: self.guessed,

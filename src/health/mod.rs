@@ -16,7 +16,7 @@ pub use self::entry::Entry;
 use self::quota::{Outlook, Quotas};
 use crate::{
     id::Id,
-    snapshot::{Account, Health, Held},
+    snapshot::{Account, Cooldown, Health},
     verdict::{Reason, Scope, Verdict},
 };
 
@@ -184,7 +184,7 @@ impl Board {
                 guessed,
                 reason,
             } => {
-                let held = Held {
+                let held = Cooldown {
                     scope: scope.clone(),
                     until: *until,
                     guessed: *guessed,
@@ -273,7 +273,7 @@ impl Board {
         let before = self.entries.len();
         self.entries.retain(|entry| {
             let gone = || {
-                let has = |held: &Held| held.scope == entry.scope;
+                let has = |held: &Cooldown| held.scope == entry.scope;
                 entry.told && !health.entries.iter().any(has)
             };
             entry.account != *id || !(is_old(entry.at) || gone())

@@ -244,8 +244,8 @@ fn a_probe_is_given_back_by_who_took_it() {
     assert!(!board.give_back(&account.id, 6_000), "once");
 }
 
-fn held(until: u64, guessed: bool, at: u64) -> Held {
-    Held {
+fn held(until: u64, guessed: bool, at: u64) -> Cooldown {
+    Cooldown {
         scope: Scope::Account,
         until,
         guessed,
@@ -254,7 +254,7 @@ fn held(until: u64, guessed: bool, at: u64) -> Held {
     }
 }
 
-fn health(entries: &[Held], reset_at: u64) -> Health {
+fn health(entries: &[Cooldown], reset_at: u64) -> Health {
     Health {
         id: Id::try_from("acc_1").unwrap(),
         entries: entries.to_vec(),

@@ -8,9 +8,9 @@ use super::{
     table::{self, Changed},
 };
 use crate::{
-    attempt::passage::Pass,
     host::SharedData,
     id::Id,
+    request::carried::TryId,
     snapshot::{Account, View},
 };
 
@@ -35,7 +35,7 @@ pub(super) const LOOK_AGAIN_MS: u64 = 1_000;
 #[derive(Debug, Default)]
 pub struct Limiter {
     pub(super) vm: u64,
-    pub(super) full: FullAccounts,
+    pub(crate) full: FullAccounts,
     /// Of the snapshot that `full` is about.
     version: u64,
     /// By the gate's context.
@@ -79,7 +79,7 @@ struct Streams {
 
 /// Why a request is not let through.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(crate) enum Denied {
     /// Its key is at a limit.
     Key(Reached),
     /// The account is; another one may serve.
@@ -179,7 +179,7 @@ impl Limiter {
     }
 
     /// Forgets which accounts are full where the snapshot moved: they may have other limits.
-    pub(super) fn follow(&mut self, view: &View) {
+    pub(crate) fn follow(&mut self, view: &View) {
         if self.version != view.version() {
             self.version = view.version();
             self.full = FullAccounts::new();
@@ -188,7 +188,7 @@ impl Limiter {
 
     /// Forgets the accounts that were full by their streams before this request came, as one may
     /// have ended since; whether there was one.
-    pub(super) fn look_again(&mut self, fresh: &[Id]) -> bool {
+    pub(crate) fn look_again(&mut self, fresh: &[Id]) -> bool {
         let before = self.full.0.len();
         self.full
             .0
@@ -198,7 +198,7 @@ impl Limiter {
 
     /// Counts the request of the gate's context at its key and takes the key's stream, before its
     /// body is read. It counts no more once its context goes and it was not admitted.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         &mut self,
         shared: &mut impl SharedData,
         context: u32,
@@ -219,7 +219,7 @@ impl Limiter {
 
     /// Takes what the request of the gate's context has not yet taken of its key, and then of its
     /// account, or says who denies it. On a second pass its key has been seen to.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &mut self,
         shared: &mut impl SharedData,
         context: u32,
@@ -278,7 +278,7 @@ impl Limiter {
     pub fn charge(
         &mut self,
         shared: &mut impl SharedData,
-        pass: Pass,
+        pass: TryId,
         limited: &Limited,
         tokens: u64,
         now: u64,
@@ -307,7 +307,7 @@ impl Limiter {
     }
 
     /// The request of this pass is to run again.
-    pub fn moves(&mut self, pass: Pass) {
+    pub fn moves(&mut self, pass: TryId) {
         if pass.vm == self.vm
             && let Some(request) = self.requests.get_mut(&pass.context)
         {
@@ -318,15 +318,15 @@ impl Limiter {
     /// Gives what the last pass has taken to the next one, but for what is the account's: that
     /// pass is over. Only what [`Self::moves`] was told of is given: the pass of another VM, or one
     /// that is long over, could have the number of another request's.
-    pub(super) fn take_over(
+    pub(crate) fn take_over(
         &mut self,
         shared: &mut impl SharedData,
-        last_pass: Pass,
+        last_try: TryId,
         context: u32,
         now: u64,
     ) {
-        let mut request = match self.requests.entry(last_pass.context) {
-            Entry::Occupied(last) if last_pass.vm == self.vm && last.get().moves => last.remove(),
+        let mut request = match self.requests.entry(last_try.context) {
+            Entry::Occupied(last) if last_try.vm == self.vm && last.get().moves => last.remove(),
             _ => return,
         };
         if let Some(account) = request.account.take() {

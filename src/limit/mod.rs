@@ -10,7 +10,6 @@
 //! `retry-after` of a refusal is true, and it is the same minute on every Envoy, so their counts
 //! can be added up. In 60 s that lie across its end, up to twice the limit can pass.
 
-mod admission;
 mod counters;
 mod limiter;
 pub mod settle;
@@ -27,8 +26,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::limiter::Denied;
 pub use self::{
-    admission::Asked,
     counters::{Counters, FIRST_SETTLE_MS, LEASE_MS, Used, Window},
     limiter::{Limiter, RENEW_MS, limited},
 };

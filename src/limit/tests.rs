@@ -11,8 +11,8 @@ use super::{
     table, *,
 };
 use crate::{
-    attempt::passage::Pass,
     host::{SharedData, Token, fake::FakeSharedData},
+    request::carried::TryId,
 };
 
 /// The start of a minute and of a day.
@@ -66,8 +66,8 @@ fn know(shared: &mut FakeSharedData, subject: &Subject) {
 
 impl Limiter {
     /// The pass of a context of its VM.
-    fn pass(&self, context: u32) -> Pass {
-        Pass {
+    fn pass(&self, context: u32) -> TryId {
+        TryId {
             vm: self.vm,
             context,
         }
@@ -253,7 +253,7 @@ fn nobody_with_limits_costs_no_hostcall() {
     let nobody = Limited::default();
     assert!(nobody.is_nobody());
     assert_eq!(limiter.admit(&mut shared, 1, &nobody, false, START), Ok(()));
-    limiter.charge(&mut shared, Pass::default(), &nobody, 10, START);
+    limiter.charge(&mut shared, TryId::default(), &nobody, 10, START);
     limiter.release(&mut shared, 1, START);
     limiter.tick(&mut shared, START);
     assert!(!limiter.knows(1));
@@ -317,7 +317,7 @@ fn a_pass_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
         Ok(())
     );
     let own = limiter.pass(1);
-    let crashed = Pass { vm: 6, ..own };
+    let crashed = TryId { vm: 6, ..own };
     limiter.moves(crashed);
     for pass in [own, crashed] {
         limiter.take_over(&mut shared, pass, 2, START);
@@ -363,7 +363,7 @@ fn a_requests_end_is_one_change_a_subject() {
     // Its context has gone, or is another VM's: what it used counts all the same.
     limiter.charge(&mut shared, own, &limited, 8, START);
     assert!(pass(&mut limiter, &mut shared, 1, &limited, false));
-    limiter.charge(&mut shared, Pass { vm: 2, ..own }, &limited, 50, START);
+    limiter.charge(&mut shared, TryId { vm: 2, ..own }, &limited, 50, START);
     let tokens = key_counters(&shared.shared, START).day.own.tokens;
     assert_eq!(tokens, 100);
 }
@@ -395,7 +395,7 @@ fn a_request_that_was_let_in_is_looked_at_again_when_it_is_late() {
         (2, 2)
     );
 
-    limiter.charge(&mut shared, Pass::default(), &limited, 99, later);
+    limiter.charge(&mut shared, TryId::default(), &limited, 99, later);
     let soon = later + LOOK_AGAIN_MS;
     let refused = limiter.admit(&mut shared, 3, &limited, false, soon);
     assert!(matches!(refused, Err(Denied::Key(of)) if of.limit == Limit::TokensPerDay));

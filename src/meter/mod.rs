@@ -10,7 +10,6 @@
 
 mod answer;
 pub mod include_usage;
-pub mod record;
 mod usage;
 
 use serde::{Deserialize, Serialize};

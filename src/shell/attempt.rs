@@ -12,12 +12,13 @@ use crate::{
     attempt::{
         self, EARLY_STATUS, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
         early::Early,
+        forwarding::{self, Asking, Forwarding, RequestBytes},
         holding::{Came, Holding},
-        passage::Passage,
-        passing::{self, Asking, Passing, RequestBytes},
     },
-    dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
+    dialect::Dialect,
+    gate::refusal::{ERROR_HEADER, Refusal},
     header::{HeaderMap, HeaderText},
+    request::carried::Carried,
     snapshot::{Account, Platform},
     verdict::{ErrorBody, Look, Quota, Reason, Verdict, look},
 };
@@ -37,15 +38,15 @@ pub(super) struct Attempt {
     sent: Option<Sent>,
     body: RequestBytes,
     held: Option<Holding>,
-    passed: Option<PassedOn>,
+    passed: Option<Forwarded>,
 }
 
 /// An answer that passes on.
 #[derive(Debug)]
-struct PassedOn {
+struct Forwarded {
     open: Open,
     /// None for an error.
-    answer: Option<Passing>,
+    answer: Option<Forwarding>,
 }
 
 /// What was sent, and as whom.
@@ -53,7 +54,7 @@ struct PassedOn {
 struct Sent {
     account: Rc<Account>,
     platform: Rc<Platform>,
-    passage: Rc<Passage>,
+    carried: Rc<Carried>,
     /// The request as the gate let it through, to be put back before it runs again.
     request: HeaderMap,
     /// Whether it can be put back.
@@ -140,7 +141,7 @@ impl AttemptContext {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(sent) = self.sent.as_ref().filter(|_| !self.body.is_whole()) {
-            vm::with(|vm| vm.sent.broke_off(sent.passage.pass));
+            vm::with(|vm| vm.sent.broke_off(sent.carried.try_id));
         }
         self.finish(false);
     }
@@ -196,8 +197,8 @@ impl Attempt {
             Usage::AsItIs | Usage::Asked => Action::Continue,
         };
         self.body.on_body(size, action == Action::Continue);
-        let (pass, bytes) = (sent.passage.pass, self.body.charged(sent.free));
-        vm::with(|vm| vm.sent.sent_body(pass, bytes));
+        let (try_id, bytes) = (sent.carried.try_id, self.body.charged(sent.free));
+        vm::with(|vm| vm.sent.sent_body(try_id, bytes));
         action
     }
 
@@ -222,7 +223,7 @@ impl Attempt {
             return sent.unreachable(self.body.is_whole());
         }
         if cfg!(feature = "without-verdicts") {
-            vm::with(|vm| vm.sent.answered(sent.passage.pass));
+            vm::with(|vm| vm.sent.answered(sent.carried.try_id));
             return Action::Continue;
         }
         let status = envoy::response_header(":status").unwrap_or_default();
@@ -347,7 +348,7 @@ impl Attempt {
                 return;
             }
         }
-        self.passed = sent.pass_on(status, good, now);
+        self.passed = sent.forward(status, good, now);
     }
 
     /// Shows the meter what passes on.
@@ -368,7 +369,7 @@ impl Attempt {
 
     /// Keeps the record of an answer that passes on; `end`: all of it has.
     fn finish(&mut self, end: bool) {
-        let Some(PassedOn { open, answer }) = self.passed.take() else {
+        let Some(Forwarded { open, answer }) = self.passed.take() else {
             return;
         };
         let mut record = open.record;
@@ -377,16 +378,16 @@ impl Attempt {
                 let free = self.sent.as_ref().is_some_and(|sent| sent.free);
                 let metered = answer.finish(end, self.body.charged(free));
                 if let Some(sent) = self.sent.as_ref().filter(|_| end && !metered.failed) {
-                    vm::with(|vm| vm.ended_well(&sent.account, &sent.passage));
+                    vm::with(|vm| vm.ended_well(&sent.account, &sent.carried));
                 }
                 record.metered(metered);
             }
-            None => record.completeness = passing::completeness(end),
+            None => record.completeness = forwarding::completeness(end),
         }
         let record = record.ended(envoy::now());
         envoy::set_usage(&record);
-        let pass = self.sent.as_ref().map(|sent| sent.passage.pass);
-        vm::with(|vm| vm.keep(record, pass.unwrap_or_default()));
+        let try_id = self.sent.as_ref().map(|sent| sent.carried.try_id);
+        vm::with(|vm| vm.keep(record, try_id.unwrap_or_default()));
         drop(open.under_way);
     }
 }
@@ -394,15 +395,15 @@ impl Attempt {
 /// Puts the account's headers on the request. The header block is written whole, in one
 /// hostcall: what is not in it does not go out.
 fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
-    let text = envoy::passage().ok_or(Refusal::NoCredential)?;
+    let text = envoy::carried().ok_or(Refusal::NoCredential)?;
     let found = vm::with(|vm| {
-        let passage = vm.sent.passage(&text)?;
+        let carried = vm.sent.carried(&text)?;
         let view = vm.view()?;
-        let account = view.account(passage.account.as_str())?;
+        let account = view.account(carried.account.as_str())?;
         let platform = view.platform(&account.platform)?;
-        Some((Rc::clone(account), Rc::clone(platform), passage))
+        Some((Rc::clone(account), Rc::clone(platform), carried))
     });
-    let (account, platform, passage) = found.flatten().ok_or(Refusal::NoCredential)?;
+    let (account, platform, carried) = found.flatten().ok_or(Refusal::NoCredential)?;
     let escape = attempt::is_escape(&request);
     let written = if escape {
         envoy::set_request_headers(attempt::escaping(&request).collect())
@@ -414,16 +415,16 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     if !written {
         return Err(Refusal::NoCredential);
     }
-    let route = attempt::route(&request, &platform, &passage);
+    let route = attempt::route(&request, &platform, &carried);
     let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
     let length = request.first("content-length");
     let free = route.is_some_and(|route| route.free);
     let may_ask =
-        replayable && !escape && route.is_some_and(|route| passing::may_ask(route, length));
+        replayable && !escape && route.is_some_and(|route| forwarding::may_ask(route, length));
     Ok(Sent {
         account,
         platform,
-        passage,
+        carried,
         request,
         replayable,
         dialect,
@@ -443,7 +444,7 @@ impl Sent {
     /// Has the platform asked for usage once the request's body is there.
     fn ask(&mut self, size: usize, end_of_stream: bool) -> Action {
         let read = || envoy::body(BufferType::HttpRequestBody, size);
-        match passing::request_with_usage(size, end_of_stream, read) {
+        match forwarding::request_with_usage(size, end_of_stream, read) {
             Asking::NeedMore => return Action::Pause,
             Asking::AsItIs => self.usage = Usage::AsItIs,
             Asking::Instead(body) => {
@@ -469,7 +470,7 @@ impl Sent {
         error: Option<&ErrorBody>,
         can_run: bool,
         now: u64,
-    ) -> Option<Passage> {
+    ) -> Option<Carried> {
         let windows = &self.platform.quota;
         // A failure is read anyway, and is rare.
         let reads_quota = !windows.is_empty()
@@ -490,7 +491,7 @@ impl Sent {
         let verdict = if good {
             Verdict::Fine
         } else {
-            let model = self.passage.model.as_ref().map(HeaderText::as_str);
+            let model = self.carried.model.as_ref().map(HeaderText::as_str);
             attempt::judge(status, &headers, error, &self.platform, model, now)
         };
         self.next(&verdict, can_run)
@@ -498,16 +499,16 @@ impl Sent {
 
     /// Judges an error in the middle of an answer, for the requests that come after.
     fn gave_up(&self, error: &ErrorBody) -> Reason {
-        let model = self.passage.model.as_ref().map(HeaderText::as_str);
+        let model = self.carried.model.as_ref().map(HeaderText::as_str);
         let (headers, now) = (HeaderMap::default(), envoy::now());
         let verdict = attempt::judge(200, &headers, Some(error), &self.platform, model, now);
-        vm::with(|vm| vm.learn(&self.account, &self.passage, &verdict));
+        vm::with(|vm| vm.learn(&self.account, &self.carried, &verdict));
         Reason::known(verdict.word())
     }
 
     /// What is to be known of an answer of this status while it passes on.
-    fn pass_on(&self, status: u16, good: bool, now: u64) -> Option<PassedOn> {
-        let mut open = vm::with(|vm| vm.sent.answered(self.passage.pass)).flatten()?;
+    fn forward(&self, status: u16, good: bool, now: u64) -> Option<Forwarded> {
+        let mut open = vm::with(|vm| vm.sent.answered(self.carried.try_id)).flatten()?;
         if cfg!(feature = "without-metering") {
             return None;
         }
@@ -515,9 +516,9 @@ impl Sent {
         open.record.dialect = self.dialect;
         open.record.first_byte(now);
         let asked = self.usage == Usage::Asked;
-        Some(PassedOn {
+        Some(Forwarded {
             open,
-            answer: good.then(|| Passing::new(self.dialect, asked)),
+            answer: good.then(|| Forwarding::new(self.dialect, asked)),
         })
     }
 
@@ -528,15 +529,15 @@ impl Sent {
         let verdict = Verdict::PlatformTrouble {
             until: until.saturating_add(attempt::UNREACHABLE_MS),
         };
-        let next = if self.passage.has_tried(&self.account) {
-            Some(Passage::clone(&self.passage))
+        let next = if self.carried.has_tried(&self.account) {
+            Some(Carried::clone(&self.carried))
         } else {
             self.next(&verdict, whole)
         };
         if whole && next.is_some_and(|next| self.run_again(&next, 502)) {
             return Action::Continue;
         }
-        let early = vm::with(|vm| vm.sent.take_early(self.passage.pass));
+        let early = vm::with(|vm| vm.sent.take_early(self.carried.try_id));
         if let Some(early) = early.flatten() {
             envoy::send_early(&early);
             return Action::Pause;
@@ -546,28 +547,28 @@ impl Sent {
     }
 
     /// Posts the verdict; what the request is to be when it runs again, if it `can_run` and is to.
-    fn next(&self, verdict: &Verdict, can_run: bool) -> Option<Passage> {
-        vm::with(|vm| vm.judged(&self.account, &self.passage, verdict, can_run)).flatten()
+    fn next(&self, verdict: &Verdict, can_run: bool) -> Option<Carried> {
+        vm::with(|vm| vm.judged(&self.account, &self.carried, verdict, can_run)).flatten()
     }
 
     /// Turns the answer of this status into the redirect by which the request runs again; false
     /// where that cannot be.
-    fn run_again(&self, next: &Passage, status: u16) -> bool {
-        let Some(location) = attempt::location(&self.request, &self.passage) else {
+    fn run_again(&self, next: &Carried, status: u16) -> bool {
+        let Some(location) = attempt::location(&self.request, &self.carried) else {
             return false;
         };
         let request = if self.escape {
-            attempt::restored(&self.request, &self.platform, &self.passage)
+            attempt::restored(&self.request, &self.platform, &self.carried)
         } else {
             self.request.iter().collect()
         };
         if !self.replayable || !envoy::set_request_headers(request) {
             return false;
         }
-        envoy::set_passage(&next.encode());
+        envoy::set_carried(&next.encode());
         envoy::set_response_header("location", Some(&location));
         set_status(REDIRECT_STATUS, status);
-        vm::with(|vm| vm.redirected(self.passage.pass));
+        vm::with(|vm| vm.redirected(self.carried.try_id));
         true
     }
 
@@ -575,8 +576,8 @@ impl Sent {
     /// listener, from where the request runs again when it is whole; false where that cannot be.
     /// A request that does not say how long it is may turn out too large for that: then its caller
     /// gets this answer after all, if its `body` is here to be kept.
-    fn run_again_when_whole(&self, next: &Passage, status: u16, body: Option<&[u8]>) -> bool {
-        if !self.replayable || attempt::location(&self.request, &self.passage).is_none() {
+    fn run_again_when_whole(&self, next: &Carried, status: u16, body: Option<&[u8]>) -> bool {
+        if !self.replayable || attempt::location(&self.request, &self.carried).is_none() {
             return false;
         }
         if self.request.first("content-length").is_none() {
@@ -584,9 +585,9 @@ impl Sent {
             let Some(early) = early else {
                 return false;
             };
-            vm::with(|vm| vm.sent.keep(self.passage.pass, early));
+            vm::with(|vm| vm.sent.keep(self.carried.try_id, early));
         }
-        envoy::set_passage(&next.encode());
+        envoy::set_carried(&next.encode());
         set_status(EARLY_STATUS, status);
         true
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::attempt::passage::MAX_TRIES;
+use crate::request::carried::MAX_TRIES;
 
 /// The longest that a refresher lets a poll wait, in seconds.
 const MAX_POLL_WAIT_SECONDS: u64 = 60;

@@ -9,12 +9,13 @@ use proxy_wasm::{
 };
 
 use crate::{
-    attempt::{early::Early, passage::PROPERTY},
-    dialect::refusal::Reply,
+    attempt::early::Early,
+    gate::refusal::Reply,
     header::HeaderMap,
     host::{SharedData, Token},
     id::Id,
-    meter::record::{PROPERTY as USAGE_PROPERTY, Record},
+    request::carried::PROPERTY,
+    request::record::{PROPERTY as USAGE_PROPERTY, Record},
     snapshot::bucket::HEAD_KEY,
 };
 
@@ -187,13 +188,13 @@ pub(super) fn set_request_header(name: &str, value: &str) -> bool {
     hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value)).is_ok()
 }
 
-/// Makes the properties by which a pass tells the next steps of a request, and access logs, what
+/// Makes the properties by which a try tells the next steps of a request, and access logs, what
 /// is known of it properties of the downstream request, so that they are seen by the upstream
 /// filters and survive an internal redirect.
 ///
 /// The argument is Envoy's `DeclarePropertyArguments` in protobuf's wire format: the name is
 /// field 1, the type field 3 (1: string, so that access logs show it as it is), the life span
-/// field 5 (1: downstream request). Field 2 would make it read-only: a second pass through the
+/// field 5 (1: downstream request). Field 2 would make it read-only: a second try through the
 /// gate could then not set it, and the SDK panics on Envoy's refusal.
 pub(super) fn declare_properties() {
     declare(PROPERTY);
@@ -209,10 +210,10 @@ fn declare(name: &str) {
     let _ = hostcalls::call_foreign_function("declare_property", Some(&arguments));
 }
 
-/// Sets what is known of the request, as a passage writes itself.
-pub(super) fn set_passage(text: &str) {
+/// Sets what is known of the request, as a carried writes itself.
+pub(super) fn set_carried(text: &str) {
     if hostcalls::set_property(vec![PROPERTY], Some(text.as_bytes())).is_err() {
-        log::error!("the request's passage could not be set");
+        log::error!("the request's carried could not be set");
     }
 }
 
@@ -236,6 +237,6 @@ pub(super) fn set_body(kind: BufferType, size: usize, body: &[u8]) -> bool {
 }
 
 /// What is known of the request, as it was set.
-pub(super) fn passage() -> Option<Vec<u8>> {
+pub(super) fn carried() -> Option<Vec<u8>> {
     hostcalls::get_property(vec![PROPERTY]).ok().flatten()
 }

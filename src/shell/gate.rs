@@ -14,16 +14,14 @@ use proxy_wasm::{
 
 use super::{envoy, vm};
 use crate::{
-    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER, passage::Passage},
-    dialect::{Dialect, Refusal, refusal::ERROR_HEADER},
-    gate::{
-        CLUSTER_HEADER, Decision, Forward, Reply, Request,
-        peek::{MAX_PEEK_BYTES, Peek},
-    },
-    meter::{
-        Completeness,
-        record::{FROM_ENVOY, Record},
-    },
+    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER},
+    dialect::Dialect,
+    gate::refusal::{ERROR_HEADER, Refusal},
+    gate::{CLUSTER_HEADER, Decision, Forward, Reply, Request},
+    meter::Completeness,
+    request::carried::Carried,
+    request::peek::{MAX_PEEK_BYTES, Peek},
+    request::record::{FROM_ENVOY, Record},
     sync::tally::UnderWay,
     verdict::Reason,
 };
@@ -31,7 +29,7 @@ use crate::{
 /// The header that Envoy itself sets on a request that it runs again.
 const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
 
-/// One pass of one request at the gate.
+/// One try of one request at the gate.
 #[derive(Debug)]
 pub(super) struct GateContext {
     id: u32,
@@ -80,7 +78,7 @@ impl HttpContext for GateContext {
         super::fault::on_request(&headers);
         let passed = headers
             .first(RUN_AGAIN_HEADER)
-            .and_then(|_| Passage::decode(&envoy::passage()?));
+            .and_then(|_| Carried::decode(&envoy::carried()?));
         let ends = end_of_stream || passed.is_some();
         let mut request = Request::new(headers, passed);
         let asked = vm::with(|vm| {
@@ -123,11 +121,11 @@ impl HttpContext for GateContext {
     }
 
     /// Puts an answer right that was to become a redirect and could not: the request's body was
-    /// too large to be kept for a second pass. Keeps the record of an answer that is not the
+    /// too large to be kept for a second try. Keeps the record of an answer that is not the
     /// platform's: an attempt that passes one on keeps its own.
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        let passed_on = vm::with(|vm| vm.sent.is_passed_on(vm.pass(self.id))).unwrap_or_default();
-        if passed_on {
+        let forwarded = vm::with(|vm| vm.sent.is_forwarded(vm.try_id(self.id))).unwrap_or_default();
+        if forwarded {
             // Nothing of ours is in it; what a platform puts there reaches no caller.
             envoy::set_response_header(STATUS_HEADER, None);
             return Action::Continue;
@@ -149,7 +147,7 @@ impl HttpContext for GateContext {
             Some(reading) => vm.record(&reading.request),
             None => vm
                 .stop_waiting(self.id)
-                .or_else(|| Some(vm.sent.answered(vm.pass(self.id))?.record)),
+                .or_else(|| Some(vm.sent.answered(vm.try_id(self.id))?.record)),
         });
         if let Some(record) = record.flatten() {
             self.record_answer(record, status);
@@ -195,8 +193,8 @@ impl GateContext {
         let record = record.ended(envoy::now());
         envoy::set_usage(&record);
         vm::with(|vm| {
-            let pass = vm.pass(self.id);
-            vm.keep(record, pass);
+            let try_id = vm.try_id(self.id);
+            vm.keep(record, try_id);
         });
     }
 
@@ -272,11 +270,11 @@ fn send_on(forward: Forward) {
     for name in &forward.strip {
         let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
     }
-    let text = forward.passage.encode();
-    envoy::set_passage(&text);
+    let text = forward.carried.encode();
+    envoy::set_carried(&text);
     let cluster = Some(forward.account.cluster.as_str());
     let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, CLUSTER_HEADER, cluster);
-    vm::with(|vm| vm.sent.went(text, forward.passage));
+    vm::with(|vm| vm.sent.went(text, forward.carried));
 }
 
 /// Decides anew about the requests that wait; called by the root context `root`.

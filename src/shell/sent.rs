@@ -6,30 +6,28 @@
 use std::{collections::HashMap, rc::Rc};
 
 use crate::{
-    attempt::{
-        early::Early,
-        passage::{Pass, Passage},
-    },
+    attempt::early::Early,
     id::Id,
-    meter::record::Record,
+    request::carried::{Carried, TryId},
+    request::record::Record,
     sync::tally::UnderWay,
 };
 
 /// All of one VM; Envoy bounds how many there are.
 #[derive(Debug, Default)]
-pub(super) struct Passes(HashMap<Pass, SentOn>);
+pub(super) struct Tries(HashMap<TryId, SentOn>);
 
 /// A request that was sent on.
 #[derive(Debug)]
 pub(super) struct SentOn {
     pub(super) account: Id,
     /// Where it goes, and the property that says so.
-    passage: Option<(String, Rc<Passage>)>,
+    carried: Option<(String, Rc<Carried>)>,
     /// None once there is an answer.
     pub(super) open: Option<Open>,
     /// How many bytes of its body the attempt has let go.
     pub(super) request_bytes: u64,
-    /// The answer became a redirect: if Envoy follows it, another pass has the record.
+    /// The answer became a redirect: if Envoy follows it, another try has the record.
     pub(super) redirected: bool,
     /// An attempt of it came to its end before its body was whole.
     pub(super) broke_off: bool,
@@ -44,91 +42,91 @@ pub(super) struct Open {
     pub(super) under_way: UnderWay,
 }
 
-// === impl Passes ===
+// === impl Tries ===
 
-impl Passes {
-    /// The request of that pass is to go to `account`.
-    pub(super) fn insert(&mut self, pass: Pass, account: Id, open: Open) {
+impl Tries {
+    /// The request of that try is to go to `account`.
+    pub(super) fn insert(&mut self, try_id: TryId, account: Id, open: Open) {
         let sent = SentOn {
             account,
-            passage: None,
+            carried: None,
             open: Some(open),
             request_bytes: 0,
             redirected: false,
             broke_off: false,
             early: None,
         };
-        self.0.insert(pass, sent);
+        self.0.insert(try_id, sent);
     }
 
     /// It went, with the property `text` to say where.
-    pub(super) fn went(&mut self, text: String, passage: Passage) {
-        if let Some(sent) = self.0.get_mut(&passage.pass) {
-            sent.passage = Some((text, Rc::new(passage)));
+    pub(super) fn went(&mut self, text: String, carried: Carried) {
+        if let Some(sent) = self.0.get_mut(&carried.try_id) {
+            sent.carried = Some((text, Rc::new(carried)));
         }
     }
 
-    /// The passage that the property `text` says. As a rule the gate of this VM wrote it and has
+    /// The carried that the property `text` says. As a rule the gate of this VM wrote it and has
     /// it still, to the letter: then nothing is to be read.
-    pub(super) fn passage(&self, text: &[u8]) -> Option<Rc<Passage>> {
-        let sent = Passage::pass_of(text).and_then(|pass| self.0.get(&pass));
-        match sent.and_then(|sent| sent.passage.as_ref()) {
-            Some((own, passage)) if own.as_bytes() == text => Some(Rc::clone(passage)),
-            _ => Passage::decode(text).map(Rc::new),
+    pub(super) fn carried(&self, text: &[u8]) -> Option<Rc<Carried>> {
+        let sent = Carried::try_of(text).and_then(|try_id| self.0.get(&try_id));
+        match sent.and_then(|sent| sent.carried.as_ref()) {
+            Some((own, carried)) if own.as_bytes() == text => Some(Rc::clone(carried)),
+            _ => Carried::decode(text).map(Rc::new),
         }
     }
 
-    /// The record of the request of that pass, which has an answer now.
-    pub(super) fn answered(&mut self, pass: Pass) -> Option<Open> {
-        self.0.get_mut(&pass)?.open.take()
+    /// The record of the request of that try, which has an answer now.
+    pub(super) fn answered(&mut self, try_id: TryId) -> Option<Open> {
+        self.0.get_mut(&try_id)?.open.take()
     }
 
-    /// So many bytes of the body of that pass's request have gone out.
-    pub(super) fn sent_body(&mut self, pass: Pass, bytes: u64) {
-        if let Some(sent) = self.0.get_mut(&pass) {
+    /// So many bytes of the body of that try's request have gone out.
+    pub(super) fn sent_body(&mut self, try_id: TryId, bytes: u64) {
+        if let Some(sent) = self.0.get_mut(&try_id) {
             sent.request_bytes = bytes;
         }
     }
 
-    /// The answer of that pass became a redirect.
-    pub(super) fn redirected(&mut self, pass: Pass) {
-        if let Some(sent) = self.0.get_mut(&pass) {
+    /// The answer of that try became a redirect.
+    pub(super) fn redirected(&mut self, try_id: TryId) {
+        if let Some(sent) = self.0.get_mut(&try_id) {
             sent.redirected = true;
         }
     }
 
-    /// An attempt of that pass ended while its request was still being sent.
-    pub(super) fn broke_off(&mut self, pass: Pass) {
-        if let Some(sent) = self.0.get_mut(&pass) {
+    /// An attempt of that try ended while its request was still being sent.
+    pub(super) fn broke_off(&mut self, try_id: TryId) {
+        if let Some(sent) = self.0.get_mut(&try_id) {
             sent.broke_off = true;
         }
     }
 
-    /// The answer to that pass's request came before the request was whole.
-    pub(super) fn keep(&mut self, pass: Pass, answer: Early) {
-        if let Some(sent) = self.0.get_mut(&pass) {
+    /// The answer to that try's request came before the request was whole.
+    pub(super) fn keep(&mut self, try_id: TryId, answer: Early) {
+        if let Some(sent) = self.0.get_mut(&try_id) {
             sent.early = Some(answer);
         }
     }
 
     /// That answer, if there is one.
-    pub(super) fn take_early(&mut self, pass: Pass) -> Option<Early> {
-        self.0.get_mut(&pass)?.early.take()
+    pub(super) fn take_early(&mut self, try_id: TryId) -> Option<Early> {
+        self.0.get_mut(&try_id)?.early.take()
     }
 
-    /// Whether an attempt of this pass passes the platform's answer on, as it is.
-    pub(super) fn is_passed_on(&self, pass: Pass) -> bool {
-        let sent = self.0.get(&pass);
+    /// Whether an attempt of this try passes the platform's answer on, as it is.
+    pub(super) fn is_forwarded(&self, try_id: TryId) -> bool {
+        let sent = self.0.get(&try_id);
         sent.is_some_and(|sent| sent.open.is_none() && !sent.redirected)
     }
 
-    /// The request of that pass, if it is under way.
-    pub(super) fn get_mut(&mut self, pass: Pass) -> Option<&mut SentOn> {
-        self.0.get_mut(&pass)
+    /// The request of that try, if it is under way.
+    pub(super) fn get_mut(&mut self, try_id: TryId) -> Option<&mut SentOn> {
+        self.0.get_mut(&try_id)
     }
 
     /// Its context is no more.
-    pub(super) fn remove(&mut self, pass: Pass) -> Option<SentOn> {
-        self.0.remove(&pass)
+    pub(super) fn remove(&mut self, try_id: TryId) -> Option<SentOn> {
+        self.0.remove(&try_id)
     }
 }

@@ -8,22 +8,21 @@ use super::{
     config::Config,
     envoy::{self, EnvoySharedData},
     gate::Waiting,
-    sent::{Open, Passes},
+    sent::{Open, Tries},
     stats::{Metrics, Totals},
 };
 use crate::{
-    attempt::{
-        is_posted, is_refreshable, is_worth_another,
-        passage::{Pass, Passage},
-    },
+    attempt::{is_posted, is_refreshable, is_worth_another},
     dialect::Dialect,
-    gate::{Decision, Gate, Knowledge, Reply, Request, peek::Wanted, places},
+    gate::{Asked, Decision, Gate, Knowledge, Reply, Request},
     header::HeaderText,
     health::{Change, MAX_ENTRIES, quota::Known},
     id::Id,
     label::ModelName,
-    limit::{Asked, Limiter, limited, settle::Settler, table},
-    meter::record::Record,
+    limit::{Limiter, limited, settle::Settler, table},
+    request::carried::{Carried, TryId},
+    request::peek::Wanted,
+    request::record::Record,
     snapshot::{Account, View},
     sync::{
         board,
@@ -36,6 +35,7 @@ use crate::{
         tally::{Origin, UnderWay},
     },
     verdict::{Quota, Reason, Verdict},
+    worker::places,
 };
 
 thread_local! {
@@ -55,7 +55,7 @@ pub(super) struct Vm {
     looks: Looks,
     records: Records,
     /// Each context's request that was sent on.
-    pub(super) sent: Passes,
+    pub(super) sent: Tries,
     totals: Totals,
     limiter: Limiter,
     settings: Settings,
@@ -115,7 +115,7 @@ fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Know
         board: follower.board(),
         full: limiter.full(),
         now,
-        pass: Pass::default(),
+        try_id: TryId::default(),
         may_wait: false,
     }
 }
@@ -210,15 +210,15 @@ impl Vm {
         if let Some(record) = record {
             self.keep(
                 record.answered(reply.status, code, self.now),
-                Pass::default(),
+                TryId::default(),
             );
         }
     }
 
-    /// Keeps the record of a request that has come to its end; `pass` is its last, if it had one.
-    pub(super) fn keep(&mut self, record: Record, pass: Pass) {
+    /// Keeps the record of a request that has come to its end; `try_id` is its last, if it had one.
+    pub(super) fn keep(&mut self, record: Record, try_id: TryId) {
         let usage = record.usage.unwrap_or_default();
-        self.charge(&record, pass, usage.total);
+        self.charge(&record, try_id, usage.total);
         let totals = &mut self.totals;
         totals.requests = totals.requests.saturating_add(1);
         totals.tokens_input = totals.tokens_input.saturating_add(usage.input);
@@ -227,7 +227,7 @@ impl Vm {
     }
 
     /// Counts the tokens of a request that has ended, where its key or its account has limits.
-    fn charge(&mut self, record: &Record, pass: Pass, tokens: u64) {
+    fn charge(&mut self, record: &Record, try_id: TryId, tokens: u64) {
         let Some(view) = self.follower.held().filter(|_| tokens > 0) else {
             return;
         };
@@ -235,22 +235,22 @@ impl Vm {
         let account = account.and_then(|id| view.account(id.as_str()));
         let limited = limited(view, &record.key, account.map(Rc::as_ref));
         self.limiter
-            .charge(&mut self.shared, pass, &limited, tokens, self.now);
+            .charge(&mut self.shared, try_id, &limited, tokens, self.now);
     }
 
-    /// The pass of a context.
-    pub(super) fn pass(&self, context: u32) -> Pass {
+    /// The try of a context.
+    pub(super) fn try_id(&self, context: u32) -> TryId {
         let vm = self.sync.as_ref().map(|sync| sync.holder.number());
-        Pass {
+        TryId {
             vm: vm.unwrap_or_default(),
             context,
         }
     }
 
-    /// The answer of that pass became a redirect.
-    pub(super) fn redirected(&mut self, pass: Pass) {
+    /// The answer of that try became a redirect.
+    pub(super) fn redirected(&mut self, try_id: TryId) {
         self.totals.failovers = self.totals.failovers.saturating_add(1);
-        self.sent.redirected(pass);
+        self.sent.redirected(try_id);
     }
 
     /// Decides about the request of a context. One that is to wait is remembered, with the end of
@@ -274,12 +274,12 @@ impl Vm {
         let may_wait = (1..=self.settings.refresh_wait).contains(&patience) && has_place;
         let asked = Asked {
             context,
-            last_pass: request.passed(),
+            last_try: request.carried(),
             view: self.follower.held(),
             now: self.now,
             may_wait: has_place,
         };
-        let pass = self.pass(context);
+        let try_id = self.try_id(context);
         let board = self.follower.board();
         let gate = &mut self.gate;
         let decision = self
@@ -290,7 +290,7 @@ impl Vm {
                     board,
                     full,
                     now,
-                    pass,
+                    try_id,
                     may_wait,
                 };
                 gate.decide(request, &knowledge)
@@ -314,7 +314,7 @@ impl Vm {
             Decision::Forward(forward) => {
                 if forward.half_open {
                     let (account, now) = (&forward.account, self.now);
-                    let model = forward.passage.model.as_ref().map(HeaderText::as_str);
+                    let model = forward.carried.model.as_ref().map(HeaderText::as_str);
                     board::update(&mut self.shared, |board| {
                         board.probe(account, model, now);
                         true
@@ -329,12 +329,12 @@ impl Vm {
                 }
                 self.waiting.retain(|one| one.context != context);
                 self.gate.began(&forward.account.id);
-                let (passage, account) = (&forward.passage, &forward.account);
-                let dialect = Dialect::of_path(passage.url.path(), false);
-                let record = Record::of_attempt(passage, &account.platform, dialect);
+                let (carried, account) = (&forward.carried, &forward.account);
+                let dialect = Dialect::of_path(carried.url.path(), false);
+                let record = Record::of_attempt(carried, &account.platform, dialect);
                 let under_way = self.records.begin();
                 let open = Open { record, under_way };
-                self.sent.insert(passage.pass, account.id.clone(), open);
+                self.sent.insert(carried.try_id, account.id.clone(), open);
             }
             Decision::Reply(reply) => {
                 let record = self.record(waiting.request());
@@ -380,7 +380,7 @@ impl Vm {
         self.record(held.waiting.request())
     }
 
-    /// The context is no more: its request is at its end, or goes into another pass. A probe that
+    /// The context is no more: its request is at its end, or goes into another try. A probe that
     /// it was and that has no answer is given back, and a request without one was cut off, as was
     /// the one of which it still `reads` the body.
     pub(super) fn end(&mut self, context: u32, reads: Option<&Request>) {
@@ -392,7 +392,7 @@ impl Vm {
         }
         let mut unanswered = reads.and_then(|request| self.record(request));
         unanswered = unanswered.or_else(|| self.stop_waiting(context));
-        if let Some(sent) = self.sent.remove(self.pass(context)) {
+        if let Some(sent) = self.sent.remove(self.try_id(context)) {
             self.gate.ended(&sent.account);
             let open = sent.open.filter(|_| !sent.redirected);
             unanswered = open.map(|open| open.record);
@@ -402,7 +402,7 @@ impl Vm {
         }
         if let Some(record) = unanswered {
             self.now = envoy::now();
-            self.keep(record.ended(self.now), self.pass(context));
+            self.keep(record.ended(self.now), self.try_id(context));
         }
         self.limiter.release(&mut self.shared, context, self.now);
     }
@@ -412,12 +412,12 @@ impl Vm {
     pub(super) fn judged(
         &mut self,
         account: &Account,
-        passage: &Passage,
+        carried: &Carried,
         verdict: &Verdict,
         can_run: bool,
-    ) -> Option<Passage> {
+    ) -> Option<Carried> {
         let now = self.now;
-        let sent = self.sent.get_mut(passage.pass);
+        let sent = self.sent.get_mut(carried.try_id);
         let broke_off = sent.as_ref().is_some_and(|sent| sent.broke_off);
         if let Some(open) = sent.and_then(|sent| sent.open.as_mut()) {
             open.record.verdict = Some(Reason::known(verdict.word()));
@@ -425,7 +425,7 @@ impl Vm {
         // Where a platform hangs up in the middle of a request, its caller may have been too slow
         // for it: whoever dawdles must not have accounts taken out.
         if !broke_off {
-            self.learn(account, passage, verdict);
+            self.learn(account, carried, verdict);
         }
         if !can_run || !is_worth_another(verdict) {
             return None;
@@ -435,7 +435,7 @@ impl Vm {
             failover,
             ..
         } = self.settings;
-        let next = passage.after_failure(account.generation, now, max_attempts, failover)?;
+        let next = carried.after_failure(account.generation, now, max_attempts, failover)?;
         // The platform's own answer is better than ours where nobody else can serve.
         self.follower.view(&self.shared);
         let knowledge = knowledge(&self.follower, &self.limiter, now);
@@ -444,17 +444,17 @@ impl Vm {
         if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
             return None;
         }
-        self.limiter.moves(passage.pass);
+        self.limiter.moves(carried.try_id);
         Some(next)
     }
 
     /// Takes a verdict about an account, for other requests.
-    pub(super) fn learn(&mut self, account: &Account, passage: &Passage, verdict: &Verdict) {
+    pub(super) fn learn(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) {
         if *verdict != Verdict::CallersFault {
             self.probes.retain(|probe| probe.account != account.id);
         }
-        if is_posted(verdict, account, passage, self.follower.board()) {
-            let model = passage.model.as_ref();
+        if is_posted(verdict, account, carried, self.follower.board()) {
+            let model = carried.model.as_ref();
             self.post(account, model, verdict);
         }
         // The refresher knows for itself which accounts it can refresh.
@@ -467,8 +467,8 @@ impl Vm {
     }
 
     /// A good answer of an account came to its good end, which wipes out its strikes.
-    pub(super) fn ended_well(&mut self, account: &Account, passage: &Passage) {
-        let model = passage.model.as_ref();
+    pub(super) fn ended_well(&mut self, account: &Account, carried: &Carried) {
+        let model = carried.model.as_ref();
         let board = self.follower.board();
         if board.has_guess(account, model.map(HeaderText::as_str)) {
             self.post(account, model, &Verdict::Fine);

@@ -19,7 +19,7 @@ pub struct Health {
     pub id: Id,
     /// What is held against it, one for each scope; some may have ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub entries: Vec<Held>,
+    pub entries: Vec<Cooldown>,
     /// The windows of its quota, as last reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<Window>,
@@ -34,7 +34,7 @@ pub struct Health {
 
 /// One thing that is held against an account: it is not to be used for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct Cooldown {
     /// For everything or for one model.
     pub scope: Scope,
     /// The end, in Unix milliseconds.
@@ -51,9 +51,9 @@ fn is_zero<T: PartialEq + Default>(number: &T) -> bool {
     *number == T::default()
 }
 
-// === impl Held ===
+// === impl Cooldown ===
 
-impl Held {
+impl Cooldown {
     /// Whether it keeps nobody away any more, not even until a request has tried.
     pub fn has_ended(&self, now: u64) -> bool {
         self.until <= now && !self.guessed

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
-    health::{Health, Held},
+    health::{Cooldown, Health},
     model::{ModelPattern, Models},
     platform::{HeaderPlan, Platform, Requirement, Route},
     pool::{Member, Policy, Pool, Tier},

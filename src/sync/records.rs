@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::tally::{Begun, Counts, Origin, Tally, UnderWay};
 use crate::{
     id::Id,
-    meter::record::{Record, Unserved},
+    request::record::{Record, Unserved},
 };
 
 /// The most records that wait in one VM: some 6 MiB, and five minutes at 50 requests a second.

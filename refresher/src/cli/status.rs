@@ -2,7 +2,7 @@
 
 use clap::Args;
 use latchkey::limit::SubjectKind;
-use latchkey::snapshot::{Held, Models};
+use latchkey::snapshot::{Cooldown, Models};
 use latchkey::verdict::Scope;
 use latchkey::verdict::quota::Window;
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub struct Cooling {
 }
 
 impl Cooling {
-    fn of(held: Held) -> Cooling {
+    fn of(held: Cooldown) -> Cooling {
         Cooling {
             model: match held.scope {
                 Scope::Account => None,
@@ -139,7 +139,7 @@ impl View {
         now: UnixMillis,
     ) -> View {
         let millis = u64::try_from(now.0).unwrap_or(0);
-        let is_out = |held: &Held| held.scope == Scope::Account && held.until > millis;
+        let is_out = |held: &Cooldown| held.scope == Scope::Account && held.until > millis;
         let out = health.entries.iter().any(is_out);
         let running = health.entries.into_iter();
         let running = running.filter(|held| !held.has_ended(millis));

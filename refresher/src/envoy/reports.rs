@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use latchkey::meter::record::Record;
+use latchkey::request::record::Record;
 use latchkey::sync::report::Report;
 use latchkey::sync::tally::Tally;
 use latchkey::verdict::Scope;

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::slice;
 
 use latchkey::id::Id;
-use latchkey::meter::record::Record;
+use latchkey::request::record::Record;
 use latchkey::sync::records::{GATHER_MS, Records};
 use latchkey::sync::tally::UnderWay;
 use proptest::prelude::*;

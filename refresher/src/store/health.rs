@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use latchkey::health::{MAX_ACCOUNT_ENTRIES, quota::Known};
 use latchkey::id::Id;
 use latchkey::label::ModelName;
-use latchkey::snapshot::{self, Held, Record};
+use latchkey::snapshot::{self, Cooldown, Record};
 use latchkey::sync::report::Report;
 use latchkey::verdict::{Scope, quota::Window};
 use sqlx::sqlite::SqliteRow;
@@ -27,7 +27,7 @@ const GUESS_KEPT_MS: u64 = 10 * 60 * 1000;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Health {
     /// What is held against it, one for each scope. Some may have ended.
-    pub entries: Vec<Held>,
+    pub entries: Vec<Cooldown>,
     /// The windows of its quota, and when they were reported.
     pub quota: Known,
     /// Nothing that was learned until then counts.
@@ -44,7 +44,7 @@ pub enum Noticed {
         /// Which.
         account: String,
         /// For how long, and why.
-        held: Held,
+        held: Cooldown,
         /// Whether the one request that was let try found it still so.
         again: bool,
     },
@@ -76,7 +76,7 @@ impl Health {
                 at,
                 ..
             } => self.hold(
-                Held {
+                Cooldown {
                     scope: scope.clone(),
                     until: *until,
                     guessed: *guessed,
@@ -105,7 +105,7 @@ impl Health {
         }
     }
 
-    fn hold(&mut self, new: Held, now: u64) -> bool {
+    fn hold(&mut self, new: Cooldown, now: u64) -> bool {
         let is_over = new.has_ended(now)
             || new.at <= self.reset_at
             || new.guessed && new.scope == Scope::Account && new.at <= self.recovered_at;
@@ -118,7 +118,7 @@ impl Health {
             Some(_) => return false,
             None => {
                 if self.entries.len() >= MAX_ACCOUNT_ENTRIES {
-                    let ends = |(_, held): &(usize, &Held)| held.until;
+                    let ends = |(_, held): &(usize, &Cooldown)| held.until;
                     let first = self.entries.iter().enumerate().min_by_key(ends);
                     if let Some((index, _)) = first {
                         self.entries.swap_remove(index);
@@ -403,9 +403,9 @@ fn health(row: &SqliteRow) -> Result<Health> {
     })
 }
 
-fn held(row: &SqliteRow) -> Result<Held> {
+fn held(row: &SqliteRow) -> Result<Cooldown> {
     let reason: String = row.try_get("reason")?;
-    Ok(Held {
+    Ok(Cooldown {
         scope: serde_json::from_str(row.try_get("scope")?)
             .map_err(|_| corrupt("health_entries.scope", "no scope"))?,
         until: unsigned("health_entries.until", row.try_get("until")?)?,

@@ -1,7 +1,8 @@
 //! What requests used: taken in batches, each once; summed up; pruned.
 
 use latchkey::id::is_hex_name;
-use latchkey::meter::{MAX_TOKENS, record::Record};
+use latchkey::meter::MAX_TOKENS;
+use latchkey::request::record::Record;
 use latchkey::sync::tally::Tally;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;

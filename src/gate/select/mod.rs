@@ -16,15 +16,15 @@ pub mod sticky;
 use std::{ops::Range, rc::Rc};
 
 pub use self::{
-    candidate::{Back, Candidate, Lacks, Out},
+    candidate::{Back, Candidate, Out},
     in_flight::InFlight,
 };
-use super::peek::Wanted;
 use crate::{
     dialect::SessionName,
     health::Board,
     id::Id,
     limit::FullAccounts,
+    request::{Lacks, peek::Wanted},
     snapshot::{Account, Policy, Pool, Requirement, View},
 };
 

@@ -214,7 +214,7 @@ fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
     }
     assert!(one.request(&limited, START));
     one.limiter
-        .charge(&mut one.shared, Pass::default(), &limited, 900, START);
+        .charge(&mut one.shared, TryId::default(), &limited, 900, START);
     one.tick(&mut sums, START + 100, true);
     assert!(two.request(&limited, START + 150));
     two.tick(&mut sums, START + 200, false);
@@ -235,7 +235,7 @@ fn envoys_learn_of_each_other_and_lose_nothing_to_lost_messages() {
     );
     two.limiter.charge(
         &mut two.shared,
-        Pass::default(),
+        TryId::default(),
         &limited,
         100,
         START + 1_300,
@@ -264,7 +264,7 @@ fn a_new_envoy_waits_for_its_first_answer_and_no_longer_than_it_must() {
     assert!(before.request(&limited, START));
     before
         .limiter
-        .charge(&mut before.shared, Pass::default(), &limited, 1_000, START);
+        .charge(&mut before.shared, TryId::default(), &limited, 1_000, START);
     before.tick(&mut sums, START + 100, false);
 
     let now = START + 5_000;
@@ -292,7 +292,7 @@ fn a_new_envoy_waits_for_its_first_answer_and_no_longer_than_it_must() {
     assert_eq!(ask(alone, late), Ok(()));
     alone
         .limiter
-        .charge(&mut alone.shared, Pass::default(), &limited, 1_000, late);
+        .charge(&mut alone.shared, TryId::default(), &limited, 1_000, late);
     assert!(!alone.request(&limited, late + 1));
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::{attempt::passage::Passage, dialect::Dialect, verdict::Reason};
+use crate::{dialect::Dialect, request::carried::Carried, verdict::Reason};
 
 fn vm(number: u64) -> Origin {
     Origin {
@@ -22,9 +22,9 @@ fn tally(body: &str) -> Tally {
     tally
 }
 
-fn of_key(key: &str, number: u64) -> Passage {
+fn of_key(key: &str, number: u64) -> Carried {
     let text = format!("account=a key={key} pool=p url=http://g/v1 id=req-{number} at=5");
-    Passage::decode(text.as_bytes()).unwrap()
+    Carried::decode(text.as_bytes()).unwrap()
 }
 
 fn record(number: u64) -> Record {

@@ -1,6 +1,6 @@
 //! What requests used is counted once, summed up right, and goes when its time has come.
 
-use latchkey::meter::record::Record as Request;
+use latchkey::request::record::Record as Request;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,7 +1,10 @@
 //! The head of a request: what decides, and what must not go on.
 
-use super::client_key::KEY_HEADERS;
-use crate::{attempt::passage::Url, dialect::Dialect, header::HeaderMap};
+use super::carried::Url;
+use crate::{dialect::Dialect, header::HeaderMap};
+
+/// The headers that may carry a client key. All of them are taken off every request.
+pub const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
 
 /// By what a caller asks for an account of the pool, by name or id.
 pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
@@ -11,25 +14,25 @@ pub const POOL_HEADER: &str = "x-latchkey-pool";
 
 /// Headers that steer Envoy or are our own. Envoy keeps those of callers that it takes for
 /// internal, which on a private network is all of them.
-pub(super) const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
+pub(crate) const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
 
 /// Headers of the caller that would go on as ours. The attempt's allow-list keeps them off the
 /// wire as well; here they go before any other filter can read them.
-pub(super) const STRIPPED: [&str; 2] = ["chatgpt-account-id", "proxy-authorization"];
+pub(crate) const STRIPPED: [&str; 2] = ["chatgpt-account-id", "proxy-authorization"];
 
 /// The parts of a request's head that decide.
-pub(super) struct Head<'a> {
-    pub(super) method: &'a [u8],
-    pub(super) path: &'a str,
-    pub(super) query: &'a [u8],
-    pub(super) dialect: Dialect,
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a [u8],
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a [u8],
+    pub(crate) dialect: Dialect,
 }
 
 // === impl Head ===
 
 impl<'a> Head<'a> {
     /// A head with parts that are missing or not text is one that no platform serves.
-    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
         let target = headers.first(":path").unwrap_or_default();
         let (path, query) = split_target(target);
         let path = std::str::from_utf8(path).unwrap_or_default();
@@ -43,7 +46,7 @@ impl<'a> Head<'a> {
     }
 
     /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
-    pub(super) fn url(&self, headers: &HeaderMap) -> Url {
+    pub(crate) fn url(&self, headers: &HeaderMap) -> Url {
         let scheme = match headers.first("x-forwarded-proto") {
             Some(b"https") => "https",
             _ => "http",
@@ -65,7 +68,7 @@ pub fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The headers to take off before the request goes anywhere.
-pub(super) fn stripped(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn stripped(headers: &HeaderMap) -> Vec<String> {
     let mut names: Vec<String> = headers
         .iter()
         .map(|(name, _)| name)

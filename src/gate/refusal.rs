@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use super::{Dialect, ErrorText};
+use super::select::Out;
 use crate::{
-    gate::select::Out,
+    dialect::{Dialect, ErrorText},
     header::HeaderText,
     id::Id,
     limit::Reached,

@@ -2,15 +2,14 @@
 //! counted is not picked.
 
 use super::{
-    FullAccounts, Limiter, Subject,
-    limiter::{Denied, limited},
+    Decision,
+    refusal::{AtLimit, Refusal},
 };
 use crate::{
-    attempt::passage::Passage,
-    dialect::refusal::{AtLimit, Refusal},
-    gate::Decision,
     host::SharedData,
     id::Id,
+    limit::{Denied, FullAccounts, Limiter, Subject, limited},
+    request::carried::Carried,
     snapshot::{ClientKey, View},
 };
 
@@ -23,8 +22,8 @@ const MAX_FULL: usize = 1_000;
 pub struct Asked<'a> {
     /// Its context at the gate.
     pub context: u32,
-    /// What its last pass was, where it runs again after an attempt that failed.
-    pub last_pass: Option<&'a Passage>,
+    /// What its last try was, where it runs again after an attempt that failed.
+    pub last_try: Option<&'a Carried>,
     /// The snapshot.
     pub view: Option<&'a View>,
     /// Unix milliseconds, a tick late at most.
@@ -71,8 +70,8 @@ impl Limiter {
         if let Some(view) = asked.view {
             self.follow(view);
         }
-        if let Some(last) = asked.last_pass {
-            self.take_over(shared, last.pass, asked.context, asked.now);
+        if let Some(last) = asked.last_try {
+            self.take_over(shared, last.try_id, asked.context, asked.now);
         }
         let mut now = if self.full.is_empty() {
             asked.now
@@ -89,14 +88,14 @@ impl Limiter {
             };
             let limited = asked
                 .view
-                .map(|view| limited(view, &forward.passage.key, Some(&forward.account)));
+                .map(|view| limited(view, &forward.carried.key, Some(&forward.account)));
             if let Some(limited) = limited.filter(|limited| !limited.is_nobody()) {
                 now = clock();
                 match self.admit(
                     shared,
                     asked.context,
                     &limited,
-                    asked.last_pass.is_some(),
+                    asked.last_try.is_some(),
                     now,
                 ) {
                     Ok(()) => {}
@@ -107,7 +106,7 @@ impl Limiter {
                     }
                     Err(denied) => {
                         let view = asked.view;
-                        let key = view.and_then(|view| view.limited_key(&forward.passage.key));
+                        let key = view.and_then(|view| view.limited_key(&forward.carried.key));
                         return Err(refusal(denied, key, now));
                     }
                 }
@@ -132,7 +131,6 @@ fn refusal(denied: Denied, key: Option<&ClientKey>, now: u64) -> Refusal {
 mod tests {
     use super::*;
     use crate::{
-        attempt::passage::Pass,
         gate::{Gate, Knowledge, Request},
         header::{HeaderMap, HeaderText},
         health::Board,
@@ -141,6 +139,7 @@ mod tests {
             Counters, DAY_MS, Limit, Limits,
             table::{self, Changed},
         },
+        request::carried::TryId,
         snapshot::{Policy, Record, fixture},
     };
 
@@ -237,7 +236,7 @@ mod tests {
         }
 
         /// A request that was asked about.
-        fn request(&mut self, passed: Option<&Passage>) -> Request {
+        fn request(&mut self, carried: Option<&Carried>) -> Request {
             let headers: HeaderMap = [
                 (":method", "POST"),
                 (":path", "/v1/responses"),
@@ -245,7 +244,7 @@ mod tests {
             ]
             .into_iter()
             .collect();
-            let mut request = Request::new(headers, passed.cloned());
+            let mut request = Request::new(headers, carried.cloned());
             let knowledge = knowledge(&self.view, self.limiter.full(), START, 0);
             self.gate.ask(&mut request, &knowledge).unwrap();
             request
@@ -261,9 +260,9 @@ mod tests {
         fn decide(
             &mut self,
             context: u32,
-            last_pass: Option<&Passage>,
+            last_try: Option<&Carried>,
         ) -> Result<Decision, Refusal> {
-            let request = self.request(last_pass);
+            let request = self.request(last_try);
             let Self {
                 view,
                 gate,
@@ -273,7 +272,7 @@ mod tests {
             } = self;
             let asked = Asked {
                 context,
-                last_pass,
+                last_try,
                 view: Some(view),
                 now: START,
                 may_wait: *may_wait,
@@ -286,10 +285,10 @@ mod tests {
             )
         }
 
-        /// The passage of a request that is sent on.
-        fn passes(&mut self, context: u32, last_pass: Option<&Passage>) -> Passage {
-            match self.decide(context, last_pass) {
-                Ok(Decision::Forward(forward)) => forward.passage,
+        /// What is carried of a request that is sent on.
+        fn passes(&mut self, context: u32, last_try: Option<&Carried>) -> Carried {
+            match self.decide(context, last_try) {
+                Ok(Decision::Forward(forward)) => forward.carried,
                 other => panic!("{other:?}"),
             }
         }
@@ -320,7 +319,7 @@ mod tests {
             board: &NOBODY,
             full,
             now,
-            pass: Pass { vm: 1, context },
+            try_id: TryId { vm: 1, context },
             may_wait: false,
         }
     }
@@ -380,7 +379,7 @@ mod tests {
         let mut vm = Vm::settled(streams, [streams, streams]);
         let first = vm.passes(1, None);
         let next = first.after_failure(1, START, 3, 1_000).unwrap();
-        vm.limiter.moves(first.pass);
+        vm.limiter.moves(first.try_id);
         vm.limiter.release(&mut vm.shared, 1, START);
         let second = vm.passes(2, Some(&next));
         assert_eq!(second.account.as_str(), "acc_2");

@@ -1,11 +1,12 @@
-//! What is known of a request from one pass through Envoy's filters to the next.
+//! What is known of a request from one try through Envoy's filters to the next.
 //!
 //! An internal redirect runs the whole request again, gate included. What the gate needs then
 //! travels in the request's filter state, which no caller can reach; headers could be forged.
 
 use std::fmt::Write;
 
-use crate::{gate::select::Lacks, header::HeaderText, id::Id, snapshot::Account};
+use super::Lacks;
+use crate::{header::HeaderText, id::Id, snapshot::Account};
 
 /// The property that carries it, readable and in one line, so that access logs can show it:
 /// `%FILTER_STATE(wasm.latchkey.request:PLAIN)%`.
@@ -16,8 +17,8 @@ pub const MAX_TRIES: usize = 16;
 
 /// Who a request is from, which account it is on, and where it has been.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passage {
-    /// The account of this pass.
+pub struct Carried {
+    /// The account of this try.
     pub account: Id,
     /// The client key that it came with.
     pub key: Id,
@@ -29,8 +30,8 @@ pub struct Passage {
     pub id: Option<Id>,
     /// When it came, in Unix milliseconds.
     pub at: u64,
-    /// This pass at the gate.
-    pub pass: Pass,
+    /// This try.
+    pub try_id: TryId,
     /// When its first attempt failed, in Unix milliseconds; 0 where none has.
     pub since: u64,
     /// The accounts that it was tried on before, with the generation of the credential.
@@ -45,10 +46,10 @@ pub struct Passage {
     pub wish: bool,
 }
 
-/// One pass of a request at the gate: a context. Those of a VM that came after a crash have the
+/// One try of a request at the gate: a context. Those of a VM that came after a crash have the
 /// same numbers as those before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Pass {
+pub struct TryId {
     /// The number of its VM, which no other VM of this Envoy has had.
     pub vm: u64,
     /// Its number there.
@@ -63,7 +64,7 @@ pub struct Url(String);
 /// The longest [`Url`], in bytes: a host name is at most 253, our paths at most 256.
 const MAX_URL_BYTES: usize = 1024;
 
-/// Room for what [`Passage::encode`] usually writes, in bytes: it is made for every request.
+/// Room for what [`Carried::encode`] usually writes, in bytes: it is made for every request.
 const USUAL_BYTES: usize = 384;
 
 // === impl Url ===
@@ -115,9 +116,9 @@ impl Url {
     }
 }
 
-// === impl Pass ===
+// === impl TryId ===
 
-impl Pass {
+impl TryId {
     fn parse(text: &str) -> Option<Self> {
         let (vm, context) = text.split_once(':')?;
         Some(Self {
@@ -127,9 +128,9 @@ impl Pass {
     }
 }
 
-// === impl Passage ===
+// === impl Carried ===
 
-impl Passage {
+impl Carried {
     /// The property's value.
     pub fn encode(&self) -> String {
         let Self {
@@ -139,7 +140,7 @@ impl Passage {
             url,
             id,
             at,
-            pass,
+            try_id,
             since,
             tried,
             model,
@@ -177,7 +178,7 @@ impl Passage {
             text.push_str(" id=");
             text.push_str(id.as_str());
         }
-        let _ = write!(text, " at={at} pass={}:{}", pass.vm, pass.context);
+        let _ = write!(text, " at={at} try={}:{}", try_id.vm, try_id.context);
         if *since > 0 {
             let _ = write!(text, " since={since} tried=");
             for (index, (id, generation)) in tried.iter().enumerate() {
@@ -188,15 +189,15 @@ impl Passage {
         text
     }
 
-    /// The pass that [`Passage::encode`]'s text is about, without a look at the rest of it: it
+    /// The try that [`Carried::encode`]'s text is about, without a look at the rest of it: it
     /// stands near the end.
-    pub fn pass_of(bytes: &[u8]) -> Option<Pass> {
+    pub fn try_of(bytes: &[u8]) -> Option<TryId> {
         let mut pairs = bytes.rsplit(|byte| *byte == b' ');
-        let pass = pairs.find_map(|pair| pair.strip_prefix(b"pass="))?;
-        Pass::parse(std::str::from_utf8(pass).ok()?)
+        let try_id = pairs.find_map(|pair| pair.strip_prefix(b"try="))?;
+        TryId::parse(std::str::from_utf8(try_id).ok()?)
     }
 
-    /// Reads [`Passage::encode`]'s text.
+    /// Reads [`Carried::encode`]'s text.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let field = |name: &str| {
@@ -220,7 +221,7 @@ impl Passage {
                 None => None,
             },
             at: number("at")?,
-            pass: field("pass").map_or(Some(Pass::default()), Pass::parse)?,
+            try_id: field("try").map_or(Some(TryId::default()), TryId::parse)?,
             since: number("since")?,
             tried: match field("tried") {
                 Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
@@ -243,7 +244,7 @@ impl Passage {
         tried.any(|(id, generation)| *id == account.id && *generation == account.generation)
     }
 
-    /// The passage after its attempt with `generation` of the account failed at `now`; none where
+    /// The carried after its attempt with `generation` of the account failed at `now`; none where
     /// it has been tried `max_attempts` times, or for longer than `max_ms`.
     pub fn after_failure(
         &self,
@@ -275,15 +276,15 @@ mod tests {
         Id::try_from(text).unwrap()
     }
 
-    fn first() -> Passage {
-        Passage {
+    fn first() -> Carried {
+        Carried {
             account: id("acc_1"),
             key: id("key_1"),
             pool: id("default"),
             url: Url::new("https", b"gateway:8443", "/v1/responses"),
             id: Some(id("req-1")),
             at: 900,
-            pass: Pass { vm: 3, context: 4 },
+            try_id: TryId { vm: 3, context: 4 },
             since: 0,
             tried: Vec::new(),
             model: None,
@@ -294,16 +295,16 @@ mod tests {
     }
 
     #[test]
-    fn a_passage_survives_the_property() {
+    fn what_is_carried_survives_the_property() {
         let first = first();
         assert_eq!(
             first.encode(),
-            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses id=req-1 at=900 pass=3:4"
+            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses id=req-1 at=900 try=3:4"
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
-        let told = Passage {
+        let told = Carried {
             model: HeaderText::try_from("gpt-6.1-sol").ok(),
             session: Some(7),
             lacks: Lacks {
@@ -316,10 +317,10 @@ mod tests {
         };
         let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
-        for passage in [first, second, third, told] {
-            let text = passage.encode();
-            assert_eq!(Passage::pass_of(text.as_bytes()), Some(passage.pass));
-            assert_eq!(Passage::decode(text.as_bytes()), Some(passage));
+        for carried in [first, second, third, told] {
+            let text = carried.encode();
+            assert_eq!(Carried::try_of(text.as_bytes()), Some(carried.try_id));
+            assert_eq!(Carried::decode(text.as_bytes()), Some(carried));
         }
     }
 
@@ -348,9 +349,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_property_panics(bytes: Vec<u8>, text in "[a-z=:, 0-9]{0,80}") {
-            Passage::decode(&bytes);
-            Passage::decode(text.as_bytes());
-            Passage::pass_of(&bytes);
+            Carried::decode(&bytes);
+            Carried::decode(text.as_bytes());
+            Carried::try_of(&bytes);
         }
     }
 }

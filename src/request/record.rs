@@ -6,9 +6,13 @@ use std::{fmt::Write, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Completeness, Metered, Usage};
+use super::carried::Carried;
 use crate::{
-    attempt::passage::Passage, dialect::Dialect, header::HeaderText, id::Id, label::ModelName,
+    dialect::Dialect,
+    header::HeaderText,
+    id::Id,
+    label::ModelName,
+    meter::{Completeness, Metered, Usage},
     verdict::Reason,
 };
 
@@ -132,22 +136,22 @@ impl Record {
     }
 
     /// Of a request that has come this far and no further: it was tried on those accounts that
-    /// the passage says it was.
-    pub fn of_request(passage: &Passage, dialect: Dialect) -> Self {
-        let (key, pool) = (passage.key.clone(), passage.pool.clone());
+    /// the carried says it was.
+    pub fn of_request(carried: &Carried, dialect: Dialect) -> Self {
+        let (key, pool) = (carried.key.clone(), carried.pool.clone());
         Self {
-            id: passage.id.clone(),
-            asked: asked(passage.model.as_ref()),
-            attempts: u32::try_from(passage.tried.len()).unwrap_or(u32::MAX),
-            ..Self::new(key, pool, dialect, passage.at)
+            id: carried.id.clone(),
+            asked: asked(carried.model.as_ref()),
+            attempts: u32::try_from(carried.tried.len()).unwrap_or(u32::MAX),
+            ..Self::new(key, pool, dialect, carried.at)
         }
     }
 
-    /// Of one that `account`, the passage's, was asked to serve.
-    pub fn of_attempt(passage: &Passage, platform: &Id, dialect: Dialect) -> Self {
-        let request = Self::of_request(passage, dialect);
+    /// Of one that `account`, the carried's, was asked to serve.
+    pub fn of_attempt(carried: &Carried, platform: &Id, dialect: Dialect) -> Self {
+        let request = Self::of_request(carried, dialect);
         Self {
-            account: Some(passage.account.clone()),
+            account: Some(carried.account.clone()),
             platform: Some(platform.clone()),
             attempts: request.attempts.saturating_add(1),
             ..request
@@ -268,15 +272,15 @@ impl Completeness {
 mod tests {
     use super::*;
 
-    fn passage() -> Passage {
+    fn carried() -> Carried {
         let text = "account=acc_2 key=key_1 pool=default url=http://gateway/v1/responses id=req-1 at=1000 since=5 tried=acc_1:1";
-        Passage::decode(text.as_bytes()).unwrap()
+        Carried::decode(text.as_bytes()).unwrap()
     }
 
     #[test]
     fn a_record_is_a_line_of_json_and_comes_back() {
         let platform = Id::try_from("codex").unwrap();
-        let mut record = Record::of_attempt(&passage(), &platform, Dialect::Responses);
+        let mut record = Record::of_attempt(&carried(), &platform, Dialect::Responses);
         record.status = 200;
         record.first_byte(1_020);
         record.first_byte(1_030);
@@ -304,7 +308,7 @@ mod tests {
 
     #[test]
     fn who_leaves_pays_for_what_was_sent_unless_the_platform_failed() {
-        let mut record = Record::of_request(&passage(), Dialect::Chat);
+        let mut record = Record::of_request(&carried(), Dialect::Chat);
         let mut failed = record.clone();
         failed.verdict = Some(Reason::known("platform_trouble"));
         for (record, charged) in [(&mut record, Some(101)), (&mut failed, None)] {
@@ -316,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_gateways_own_answer_has_no_account() {
-        let record = Record::of_request(&passage(), Dialect::Chat).answered(
+        let record = Record::of_request(&carried(), Dialect::Chat).answered(
             429,
             Reason::known("latchkey_all_out"),
             1_007,

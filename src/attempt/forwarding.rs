@@ -14,7 +14,7 @@ use crate::{
 /// A good answer's body while it passes. Nothing of it is held but an event that may have to be
 /// taken out.
 #[derive(Debug)]
-pub struct Passing {
+pub struct Forwarding {
     dialect: Dialect,
     /// None until the first byte that tells an event stream from one JSON text.
     meter: Option<Meter>,
@@ -29,9 +29,9 @@ pub struct Passing {
 #[derive(Debug, Default)]
 struct Recent(Vec<u8>);
 
-// === impl Passing ===
+// === impl Forwarding ===
 
-impl Passing {
+impl Forwarding {
     /// For an answer of this dialect; `asked`: the gateway had it asked for usage
     /// ([`request_with_usage`]), and takes the chunk with it out again.
     pub fn new(dialect: Dialect, asked: bool) -> Self {
@@ -255,7 +255,7 @@ mod tests {
 
     /// What the caller gets of these chunks, and what they used.
     fn passed(chunks: &[&[u8]], asked: bool) -> (Vec<u8>, Metered) {
-        let mut passing = Passing::new(Dialect::Chat, asked);
+        let mut passing = Forwarding::new(Dialect::Chat, asked);
         let mut got = Vec::new();
         for (index, chunk) in chunks.iter().enumerate() {
             let end = index + 1 == chunks.len();
@@ -301,7 +301,7 @@ mod tests {
 
     /// What the platform said when it gave up, and how much was kept of the answer at most.
     fn failure(dialect: Dialect, chunks: &[&[u8]]) -> (Option<ErrorBody>, usize) {
-        let (mut passing, mut kept) = (Passing::new(dialect, false), 0);
+        let (mut passing, mut kept) = (Forwarding::new(dialect, false), 0);
         let mut failure = None;
         for (index, chunk) in chunks.iter().enumerate() {
             passing.on_body(chunk, index + 1 == chunks.len());
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn a_caller_that_leaves_before_a_byte_of_the_answer_pays_for_what_it_sent() {
         let left = |end| {
-            let mut passing = Passing::new(Dialect::Chat, false);
+            let mut passing = Forwarding::new(Dialect::Chat, false);
             passing.on_body(b"\n", false);
             let metered = passing.finish(end, 401);
             (metered.usage.map(|usage| usage.total), metered.estimate)

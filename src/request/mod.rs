@@ -1,0 +1,17 @@
+//! A request: what its head and its body say, what is carried from try to try, and what is
+//! recorded of it in the end.
+
+pub mod carried;
+mod head;
+mod lacks;
+pub mod peek;
+pub mod record;
+pub mod session;
+
+pub(crate) use self::head::{Head, KEY_HEADERS, stripped};
+#[cfg(test)]
+pub(crate) use self::head::{INTERNAL_PREFIXES, STRIPPED};
+pub use self::{
+    head::{ACCOUNT_HEADER, POOL_HEADER, split_target},
+    lacks::Lacks,
+};
