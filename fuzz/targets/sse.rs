@@ -2,38 +2,43 @@
 #![no_main]
 
 use latchkey::{
-    meter::include_usage::ChunkRemover,
-    text::sse::{Framer, Token},
+    attempt::{forwarding::Forwarding, transform::Transform},
+    dialect::Dialect,
+    text::{
+        event::Event,
+        sse::{Framer, Token},
+    },
 };
 use latchkey_fuzz::{byte, pieces};
 use libfuzzer_sys::fuzz_target;
 
-/// The events' data, and how many events there were.
-fn events(chunks: &[&[u8]]) -> (Vec<u8>, usize) {
-    let (mut framer, mut data, mut ends) = (Framer::default(), Vec::new(), 0);
+/// The events, in order.
+fn events(chunks: &[&[u8]]) -> Vec<Event> {
+    let (mut framer, mut event, mut events) = (Framer::default(), Event::default(), Vec::new());
     for chunk in chunks {
         let mut rest = *chunk;
         while let Some(token) = framer.next(&mut rest) {
-            match token {
-                Token::Data(piece) => data.extend_from_slice(piece),
-                Token::End => ends += 1,
-                Token::Name { .. } | Token::Comment => {}
+            event.take(&token);
+            if token == Token::End {
+                events.push(std::mem::take(&mut event));
             }
         }
     }
-    (data, ends)
+    events.push(event);
+    events
 }
 
-fn without_usage(chunks: &[&[u8]]) -> Vec<u8> {
-    let (mut remover, mut out) = (ChunkRemover::default(), Vec::new());
+/// What goes on of a stream that was asked for usage, and what it used.
+fn forwarded(chunks: &[&[u8]], transform: Transform) -> (Vec<u8>, String) {
+    let (mut forwarding, mut out) = (Forwarding::new(Dialect::Chat, transform), Vec::new());
     for chunk in chunks {
-        match remover.on_body(chunk) {
+        match forwarding.on_body(chunk, false) {
             Some(bytes) => out.extend(bytes),
             None => out.extend_from_slice(chunk),
         }
     }
-    out.extend(remover.finish());
-    out
+    out.extend(forwarding.on_body(b"", true).unwrap_or_default());
+    (out, format!("{:?}", forwarding.finish(true, 0)))
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -41,7 +46,9 @@ fuzz_target!(|data: &[u8]| {
     let cuts = [byte(&mut data), byte(&mut data), byte(&mut data)];
     let chunks = pieces(data, cuts);
     assert_eq!(events(&chunks), events(&[data]));
-    let out = without_usage(&chunks);
-    assert_eq!(out, without_usage(&[data]));
+    let (out, used) = forwarded(&chunks, Transform::AskUsage);
+    assert_eq!((&out, &used), (&forwarded(&[data], Transform::AskUsage).0, &used));
     assert!(out.len() <= data.len());
+    let (out, same) = forwarded(&chunks, Transform::Nothing);
+    assert_eq!((out.as_slice(), same), (data, used), "what is asked changes no count");
 });

@@ -3,17 +3,27 @@
 #![no_main]
 
 use latchkey::{
+    attempt::transform,
     dialect::Dialect,
-    meter::{Meter, Metered, include_usage},
+    meter::{Meter, Metered},
+    text::sse::Framer,
 };
 use latchkey_fuzz::{byte, dialect, pieces};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 fn metered(dialect: Dialect, is_sse: bool, whole: bool, chunks: &[&[u8]]) -> Metered {
-    let mut meter = Meter::new(dialect, is_sse);
+    if !is_sse {
+        let mut meter = Meter::of_body(dialect);
+        chunks.iter().for_each(|chunk| meter.on_json(chunk));
+        return meter.finish(whole, 4_096);
+    }
+    let (mut framer, mut meter) = (Framer::default(), Meter::of_events(dialect));
     for chunk in chunks {
-        meter.on_body(chunk);
+        let mut rest = *chunk;
+        while let Some(token) = framer.next(&mut rest) {
+            meter.on_token(token);
+        }
     }
     meter.finish(whole, 4_096)
 }
@@ -30,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
     let once = metered(dialect, is_sse, whole, &[data]);
     assert_eq!(metered(dialect, is_sse, whole, &chunks), once);
 
-    if let Some(asking) = include_usage::ask(data) {
+    if let Some(asking) = transform::ask(data) {
         let mut before: Value = serde_json::from_slice(data).expect("only JSON is changed");
         let mut after: Value = serde_json::from_slice(&asking).expect("it stays JSON");
         assert_eq!(after["stream_options"]["include_usage"], json!(true));

@@ -4,9 +4,10 @@
 //! platform: no other filter, access log or redirect sees it.
 
 pub mod early;
-pub mod holding;
-
 pub mod forwarding;
+pub mod holding;
+pub mod request_bytes;
+pub mod transform;
 
 use std::borrow::Cow;
 

@@ -1,15 +1,11 @@
 //! Metering: how many tokens an answer used, read while its bytes pass.
 //!
-//! A [`Meter`] sees each chunk of an answer's body and keeps none of it. It changes nothing,
+//! A [`Meter`] sees each event of an answer's body and keeps none of it. It changes nothing,
 //! delays nothing and never fails: an answer that it cannot read has no usage. What it finds
 //! does not depend on where the chunks are cut, every byte costs the same, and what it holds is
 //! no more than a few names of [`MAX_NAME_BYTES`].
-//!
-//! [`include_usage`] makes platforms report usage that do so only when asked. A
-//! [`record`](record::Record) is what is kept of a request.
 
 mod answer;
-pub mod include_usage;
 mod usage;
 
 use serde::{Deserialize, Serialize};
@@ -19,13 +15,13 @@ pub use self::{
     usage::{BODY_BYTES_PER_TOKEN, BYTES_PER_TOKEN, MAX_TOKENS, Usage},
 };
 use self::{
-    answer::{Reader, Said},
+    answer::{Choices, Reader, Said},
     usage::Counts,
 };
 use crate::{
     dialect::{Dialect, EventKind},
     label::ModelName,
-    text::sse::{Framer, Token},
+    text::sse::Token,
 };
 
 /// The longest mark that ends a stream: `[DONE]`. One byte more tells that there is more.
@@ -35,8 +31,8 @@ const MAX_MARK_BYTES: usize = 6;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meter {
     dialect: Dialect,
-    /// `None` for a body that is one JSON text.
-    events: Option<Framer>,
+    /// The answer is an event stream, not one JSON text.
+    is_sse: bool,
     reader: Reader,
     /// The first bytes of the event's data, enough to tell the mark that ends a stream.
     head: Vec<u8>,
@@ -80,17 +76,21 @@ pub enum Completeness {
 // === impl Meter ===
 
 impl Meter {
-    /// For an answer of this dialect, an event stream or one JSON text. The body has to come
-    /// without a content encoding.
-    pub fn new(dialect: Dialect, is_sse: bool) -> Self {
-        let (events, reader) = if is_sse {
-            (Some(Framer::default()), Reader::of_events(dialect))
-        } else {
-            (None, Reader::of_body(dialect))
-        };
+    /// Meters an answer of this dialect that is one JSON text. The body has to come without a
+    /// content encoding.
+    pub fn of_body(dialect: Dialect) -> Self {
+        Self::new(dialect, Reader::of_body(dialect), false)
+    }
+
+    /// Meters an answer of this dialect that is an event stream.
+    pub fn of_events(dialect: Dialect) -> Self {
+        Self::new(dialect, Reader::of_events(dialect), true)
+    }
+
+    fn new(dialect: Dialect, reader: Reader, is_sse: bool) -> Self {
         Self {
             dialect,
-            events,
+            is_sse,
             reader,
             head: Vec::new(),
             counts: None,
@@ -101,25 +101,38 @@ impl Meter {
         }
     }
 
-    /// The next bytes of the body, however many.
-    pub fn on_body(&mut self, mut chunk: &[u8]) {
-        if self.events.is_none() {
-            return self.reader.push(chunk);
-        }
-        while let Some(token) = self
-            .events
-            .as_mut()
-            .and_then(|framer| framer.next(&mut chunk))
-        {
-            match token {
-                Token::Data(piece) => self.on_data(piece),
-                Token::End => self.end_event(),
-                Token::Name { .. } | Token::Comment => {}
-            }
+    /// Reads the next bytes of a JSON text, however many.
+    pub fn on_json(&mut self, bytes: &[u8]) {
+        self.reader.push(bytes);
+    }
+
+    /// Reads the next token of an event stream.
+    #[inline]
+    pub fn on_token(&mut self, token: Token<'_>) {
+        match token {
+            Token::Data(piece) => self.on_data(piece),
+            Token::End => self.end_event(),
+            Token::Name { .. } | Token::Comment => {}
         }
     }
 
-    /// Whether the platform gave up in the middle.
+    /// Tells an event, as far as it has come, that reports usage and has no choices.
+    pub fn event_is_usage_alone(&self) -> bool {
+        let said = self.reader.said();
+        said.choices == Choices::Empty && said.counts.is_some()
+    }
+
+    /// Tells an event that may turn out to [report usage alone](Self::event_is_usage_alone).
+    pub fn event_may_be_usage_alone(&self) -> bool {
+        self.reader.said().choices != Choices::Some
+    }
+
+    /// Tells an event that may turn out to be an error.
+    pub fn event_may_fail(&self) -> bool {
+        self.reader.said().kind != EventKind::Skipped
+    }
+
+    /// Tells a platform that gave up in the middle.
     pub fn has_failed(&self) -> bool {
         self.failed
     }
@@ -129,11 +142,11 @@ impl Meter {
     /// the request's body was, which tells its input where the platform did not; 0 for a request
     /// that costs nothing.
     pub fn finish(mut self, end_of_stream: bool, request_bytes: u64) -> Metered {
-        if self.events.is_some() && end_of_stream {
+        if self.is_sse && end_of_stream {
             self.end_event();
         } else {
             let said = self.reader.end();
-            self.ended |= self.events.is_none() && said.closed;
+            self.ended |= !self.is_sse && said.closed;
             self.take(said);
         }
         let completeness = match (self.ended, end_of_stream) {

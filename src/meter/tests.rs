@@ -4,7 +4,7 @@
 use proptest::{prelude::*, test_runner::TestRng};
 
 use super::*;
-use crate::text::find::work;
+use crate::text::{find::work, sse::Framer};
 
 /// One body as it comes over the wire, and what the platform itself says it used.
 struct Fixture {
@@ -79,8 +79,8 @@ fixtures! {
 }
 
 impl Fixture {
-    fn meter(&self) -> Meter {
-        Meter::new(self.dialect, self.name.ends_with(".sse"))
+    fn meter(&self) -> Framed {
+        Framed::new(self.dialect, self.name.ends_with(".sse"))
     }
 
     fn metered(&self, chunks: &[&[u8]], end_of_stream: bool) -> Metered {
@@ -116,7 +116,38 @@ impl Fixture {
     }
 }
 
-fn metered(mut meter: Meter, chunks: &[&[u8]], end_of_stream: bool) -> Metered {
+/// A meter and the framer before it, as an answer that is forwarded has them.
+#[derive(Debug, Clone, PartialEq)]
+struct Framed {
+    framer: Option<Framer>,
+    meter: Meter,
+}
+
+impl Framed {
+    fn new(dialect: Dialect, is_sse: bool) -> Self {
+        if is_sse {
+            let (framer, meter) = (Some(Framer::default()), Meter::of_events(dialect));
+            return Self { framer, meter };
+        }
+        let (framer, meter) = (None, Meter::of_body(dialect));
+        Self { framer, meter }
+    }
+
+    fn on_body(&mut self, mut chunk: &[u8]) {
+        let Some(framer) = &mut self.framer else {
+            return self.meter.on_json(chunk);
+        };
+        while let Some(token) = framer.next(&mut chunk) {
+            self.meter.on_token(token);
+        }
+    }
+
+    fn finish(self, end_of_stream: bool, request_bytes: u64) -> Metered {
+        self.meter.finish(end_of_stream, request_bytes)
+    }
+}
+
+fn metered(mut meter: Framed, chunks: &[&[u8]], end_of_stream: bool) -> Metered {
     for chunk in chunks {
         meter.on_body(chunk);
     }
@@ -177,7 +208,7 @@ fn one_cut_changes_nothing() {
 fn two_cuts_change_nothing() {
     for fixture in FIXTURES {
         let (body, length) = (fixture.body, fixture.body.len());
-        let meters: Vec<Meter> = (0..=length)
+        let meters: Vec<Framed> = (0..=length)
             .map(|end| after(fixture.meter(), &body[..end]))
             .collect();
         for (end, meter) in meters.iter().enumerate() {
@@ -195,7 +226,7 @@ fn two_cuts_change_nothing() {
 }
 
 /// The meter, after a piece more.
-fn after(mut meter: Meter, piece: &[u8]) -> Meter {
+fn after(mut meter: Framed, piece: &[u8]) -> Framed {
     meter.on_body(piece);
     meter
 }
@@ -273,7 +304,7 @@ fn a_stream_cut_before_its_counts_is_estimated() {
 #[test]
 fn a_request_is_charged_for_its_prompt_where_the_platform_reports_none() {
     let charged = |dialect, is_sse, body: &str, end| {
-        let mut meter = Meter::new(dialect, is_sse);
+        let mut meter = Framed::new(dialect, is_sse);
         meter.on_body(body.as_bytes());
         let Metered {
             usage, estimate, ..
@@ -387,7 +418,7 @@ fn generated_text_is_counted_in_every_dialect() {
             r#"{"type":"message","content":[{"type":"text","text":"12345678"}"#,
         ),
     ] {
-        let metered = metered(Meter::new(dialect, is_sse), &[body.as_bytes()], false);
+        let metered = metered(Framed::new(dialect, is_sse), &[body.as_bytes()], false);
         let expected = Usage {
             output: 2,
             total: 2,
@@ -410,7 +441,7 @@ fn generated_text_is_counted_in_every_dialect() {
         ),
     ] {
         assert_eq!(
-            metered(Meter::new(dialect, true), &[body.as_bytes()], false).usage,
+            metered(Framed::new(dialect, true), &[body.as_bytes()], false).usage,
             None,
             "{body}"
         );
@@ -420,7 +451,7 @@ fn generated_text_is_counted_in_every_dialect() {
 #[test]
 fn an_unterminated_last_event_counts_only_at_the_end() {
     let stream: &[u8] = b"data: {\"usage\":{\"prompt_tokens\":1}}\n\ndata: [DONE]";
-    let meter = || Meter::new(Chat, true);
+    let meter = || Framed::new(Chat, true);
     assert_eq!(metered(meter(), &[stream], true).completeness, Whole);
     assert_eq!(metered(meter(), &[stream], false).completeness, Cut);
     let longer = [stream, b"!\n\n"].concat();
@@ -432,7 +463,7 @@ fn null_and_absent_counts_do_not_reset() {
     let stream = b"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n\
         data: {\"usage\":null}\n\ndata: {\"usage\":{}}\n\ndata: {\"usage\":[1]}\n\n\
         data: {\"usage\":{\"completion_tokens\":null}}\n\ndata: [DONE]\n\n";
-    let usage = metered(Meter::new(Chat, true), &[stream], true)
+    let usage = metered(Framed::new(Chat, true), &[stream], true)
         .usage
         .unwrap();
     assert_eq!((usage.input, usage.output, usage.total), (3, 4, 7));
@@ -443,7 +474,7 @@ fn the_first_model_named_is_the_model() {
     let stream =
         b"data: {\"model\":\"\"}\n\ndata: {\"model\":\"a\"}\n\ndata: {\"model\":\"b\"}\n\n";
     assert_eq!(
-        metered(Meter::new(Chat, true), &[stream], true).model,
+        metered(Framed::new(Chat, true), &[stream], true).model,
         "a".try_into().ok()
     );
 }
@@ -453,7 +484,7 @@ fn only_a_name_is_a_model() {
     let model = |model: &str| {
         let body = format!(r#"{{"model":"{model}","x":{{"model":"y"}},"usage":{{}}}}"#);
         let chunks: Vec<&[u8]> = body.as_bytes().chunks(7).collect();
-        let model = metered(Meter::new(Chat, false), &chunks, true).model;
+        let model = metered(Framed::new(Chat, false), &chunks, true).model;
         model.map(String::from)
     };
     assert_eq!(model(r"a\/b\u0065"), Some("a/be".to_owned()));
@@ -477,11 +508,11 @@ fn only_a_name_is_a_model() {
 /// What a meter does with hostile bodies: its searches look at each byte at most once for the
 /// line end and once for the quote, and what it keeps stays bounded.
 fn assert_linear(dialect: Dialect, is_sse: bool, body: &[u8], chunk_bytes: usize) {
-    let mut meter = Meter::new(dialect, is_sse);
+    let mut meter = Framed::new(dialect, is_sse);
     let examined = work::of(|| {
         for chunk in body.chunks(chunk_bytes) {
             meter.on_body(chunk);
-            assert!(meter.reader.kept_bytes() <= 2 * (MAX_NAME_BYTES + 1));
+            assert!(meter.meter.reader.kept_bytes() <= 2 * (MAX_NAME_BYTES + 1));
         }
     });
     assert!(
@@ -576,11 +607,11 @@ proptest! {
         cuts.extend([0, body.len()]);
         cuts.sort_unstable();
         let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &body[cut[0]..cut[1]]).collect();
-        let whole = metered(Meter::new(dialect, is_sse), &[&body], end_of_stream);
-        prop_assert_eq!(metered(Meter::new(dialect, is_sse), &chunks, end_of_stream), whole.clone());
+        let whole = metered(Framed::new(dialect, is_sse), &[&body], end_of_stream);
+        prop_assert_eq!(metered(Framed::new(dialect, is_sse), &chunks, end_of_stream), whole.clone());
 
         // The length of the request changes the input alone, and only for the more.
-        let mut meter = Meter::new(dialect, is_sse);
+        let mut meter = Framed::new(dialect, is_sse);
         meter.on_body(&body);
         let charged = meter.finish(end_of_stream, 4_000);
         let (more, less) = (charged.usage.unwrap_or_default(), whole.usage.unwrap_or_default());

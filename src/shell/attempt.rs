@@ -12,8 +12,10 @@ use crate::{
     attempt::{
         self, EARLY_STATUS, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
         early::Early,
-        forwarding::{self, Asking, Forwarding, RequestBytes},
+        forwarding::{self, Forwarding},
         holding::{Came, Holding},
+        request_bytes::RequestBytes,
+        transform::{Rewrite, Transform},
     },
     dialect::Dialect,
     gate::refusal::{ERROR_HEADER, Refusal},
@@ -64,18 +66,7 @@ struct Sent {
     free: bool,
     /// To the escape listener, without a credential.
     escape: bool,
-    usage: Usage,
-}
-
-/// Whether the platform has to be asked for usage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Usage {
-    /// Not by us.
-    AsItIs,
-    /// That depends on the body.
-    MayAsk,
-    /// It was.
-    Asked,
+    transform: Transform,
 }
 
 impl Context for AttemptContext {}
@@ -192,10 +183,7 @@ impl Attempt {
                 Action::Continue
             };
         }
-        let action = match sent.usage {
-            Usage::MayAsk => sent.ask(size, end_of_stream),
-            Usage::AsItIs | Usage::Asked => Action::Continue,
-        };
+        let action = sent.rewrite(size, end_of_stream);
         self.body.on_body(size, action == Action::Continue);
         let (try_id, bytes) = (sent.carried.try_id, self.body.charged(sent.free));
         vm::with(|vm| vm.sent.sent_body(try_id, bytes));
@@ -236,7 +224,7 @@ impl Attempt {
                 Action::Pause
             }
             Some(status) => {
-                if sent.usage == Usage::Asked && !end_of_stream {
+                if sent.transform.changes_answer() && !end_of_stream {
                     // What is taken out of the answer is not in its length.
                     envoy::set_response_header("content-length", None);
                 }
@@ -419,8 +407,10 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
     let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
     let length = request.first("content-length");
     let free = route.is_some_and(|route| route.free);
-    let may_ask =
-        replayable && !escape && route.is_some_and(|route| forwarding::may_ask(route, length));
+    let transform = match route {
+        Some(route) if replayable && !escape => Transform::of(route, length),
+        _ => Transform::Nothing,
+    };
     Ok(Sent {
         account,
         platform,
@@ -430,31 +420,26 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
         dialect,
         free,
         escape,
-        usage: if may_ask {
-            Usage::MayAsk
-        } else {
-            Usage::AsItIs
-        },
+        transform,
     })
 }
 
 // === impl Sent ===
 
 impl Sent {
-    /// Has the platform asked for usage once the request's body is there.
-    fn ask(&mut self, size: usize, end_of_stream: bool) -> Action {
+    /// Lets the request's body go on as its transform says.
+    fn rewrite(&mut self, size: usize, end_of_stream: bool) -> Action {
         let read = || envoy::body(BufferType::HttpRequestBody, size);
-        match forwarding::request_with_usage(size, end_of_stream, read) {
-            Asking::NeedMore => return Action::Pause,
-            Asking::AsItIs => self.usage = Usage::AsItIs,
-            Asking::Instead(body) => {
+        match self.transform.on_request(size, end_of_stream, read) {
+            Rewrite::NeedMore => return Action::Pause,
+            Rewrite::AsItIs => {}
+            Rewrite::Instead(body) => {
                 let length = body.len().to_string();
                 let has_length = self.request.first("content-length").is_some();
                 if !has_length || envoy::set_request_header("content-length", &length) {
                     envoy::set_body(BufferType::HttpRequestBody, size, &body);
-                    self.usage = Usage::Asked;
                 } else {
-                    self.usage = Usage::AsItIs;
+                    self.transform = Transform::Nothing;
                 }
             }
         }
@@ -515,10 +500,9 @@ impl Sent {
         open.record.status = status;
         open.record.dialect = self.dialect;
         open.record.first_byte(now);
-        let asked = self.usage == Usage::Asked;
         Some(Forwarded {
             open,
-            answer: good.then(|| Forwarding::new(self.dialect, asked)),
+            answer: good.then(|| Forwarding::new(self.dialect, self.transform)),
         })
     }
 

@@ -1,30 +1,14 @@
-//! Usage from platforms whose chat streams carry it only when asked.
-//!
-//! [`ask`] adds `stream_options.include_usage` to a request. The platform then sends one more
-//! chunk before `[DONE]`, with the usage and no choices; [`ChunkRemover`] takes it out of the
-//! answer again, so that the caller gets what it asked for. (OpenAI also puts `"usage":null`
-//! into the other chunks; that stays.)
+//! `stream_options.include_usage`, put into a request's body.
 
 use std::ops::Range;
 
 use serde::Deserialize;
 
-use super::answer::{Choices, Reader};
-use crate::{
-    dialect::Dialect,
-    text::{
-        json::{self, Lexer},
-        sse::{self, Framer},
-        taken,
-    },
-};
+use crate::text::json::{self, Lexer};
 
 /// The largest request body that is looked into, in bytes. Larger ones carry images; there an
 /// estimate, which such a body makes a high one, is better than the work.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
-
-/// The largest event that may be taken out, in bytes. The extra chunk has a few hundred.
-pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 
 /// What decides whether to ask.
 #[derive(Deserialize)]
@@ -133,100 +117,6 @@ fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
     let value = body.get(range.clone()).unwrap_or_default().trim_ascii_end();
     let end = range.start.saturating_add(value.len());
     end.saturating_sub(value.trim_ascii_start().len())..end
-}
-
-/// Takes the chunk with the usage out of a chat stream that was [asked](ask) for it.
-///
-/// An event goes on as soon as it is clear that it is another one, at the latest with its last
-/// byte; what went on is the same wherever the input was cut.
-#[derive(Debug)]
-pub struct ChunkRemover {
-    framer: Framer,
-    reader: Reader,
-    /// The bytes of an event that may have to be taken out.
-    held: Vec<u8>,
-    /// The event is another one.
-    passing: bool,
-    /// After a CR that ended an event: whether that event was taken out. A LF that follows
-    /// belongs to it and goes the same way.
-    after_cr: Option<bool>,
-}
-
-impl Default for ChunkRemover {
-    fn default() -> Self {
-        Self {
-            framer: Framer::default(),
-            reader: Reader::of_events(Dialect::Chat),
-            held: Vec::new(),
-            passing: false,
-            after_cr: None,
-        }
-    }
-}
-
-impl ChunkRemover {
-    /// What goes on when these bytes have come, or `None` if just these do.
-    pub fn on_body(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
-        let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
-        let mut rest = chunk;
-        loop {
-            let before = rest;
-            let token = self.framer.next(&mut rest);
-            let mut bytes = taken(before, rest);
-            if !bytes.is_empty()
-                && let Some(was_removed) = self.after_cr.take()
-                && let Some(others) = bytes.strip_prefix(b"\n")
-            {
-                bytes = others;
-                out.extend((!was_removed).then_some(b'\n'));
-            }
-            if self.passing {
-                out.extend_from_slice(bytes);
-            } else {
-                self.held.extend_from_slice(bytes);
-            }
-            match token {
-                Some(sse::Token::Data(piece)) if !self.passing => self.reader.push(piece),
-                Some(sse::Token::Data(_) | sse::Token::Name { .. } | sse::Token::Comment)
-                | None => {}
-                Some(sse::Token::End) => {
-                    let is_extra = self.is_extra();
-                    if is_extra {
-                        self.held.clear();
-                    }
-                    self.after_cr = bytes.ends_with(b"\r").then_some(is_extra);
-                    out.append(&mut self.held);
-                    self.reader.end();
-                    self.passing = false;
-                    continue;
-                }
-            }
-            if self.held.len() > MAX_CHUNK_BYTES || self.reader.said().choices == Choices::Some {
-                self.passing = true;
-                out.append(&mut self.held);
-            }
-            if token.is_none() {
-                return (out != chunk).then_some(out);
-            }
-        }
-    }
-
-    /// What is left when the body has come to its end.
-    pub fn finish(self) -> Vec<u8> {
-        if self.is_extra() {
-            Vec::new()
-        } else {
-            self.held
-        }
-    }
-
-    fn is_extra(&self) -> bool {
-        let said = self.reader.said();
-        !self.passing
-            && self.held.len() <= MAX_CHUNK_BYTES
-            && said.choices == Choices::Empty
-            && said.counts.is_some()
-    }
 }
 
 #[cfg(test)]
