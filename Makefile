@@ -97,6 +97,10 @@ lint: needs-build ## Check the format, clippy for the host and for wasm, and the
 deny: ## Check licences, advisories and bans of the dependencies
 	$(call deny,$(DENY))
 
+.PHONY: docs
+docs: needs-build ## Write docs/cli.md, the reference of the commands, from the code
+	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --quiet -p refresher --lib -- cli::reference::the_reference_is_current
+
 .PHONY: fuzz
 fuzz: ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)
 	scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -49,9 +49,6 @@ mod regression;
 /// The README's commands and configurations.
 mod docs;
 
-/// What the documents' sentences name.
-mod spans;
-
 /// What stands in for curl.
 mod curl;
 

@@ -8,6 +8,8 @@ pub mod limit_flags;
 pub mod login;
 mod output;
 pub mod pools;
+#[cfg(test)]
+mod reference;
 pub mod refresh;
 pub mod rotate_key;
 mod secret_prompt;

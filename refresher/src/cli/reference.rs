@@ -1,0 +1,205 @@
+//! Tests that the documents and the command line agree.
+//!
+//! `docs/cli.md` is generated from the commands' definitions. The pages that people write name each command as it is,
+//! and the README has every variable and error code that the code has.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use super::Cli;
+
+/// The generated page, from the repository's root.
+const REFERENCE: &str = "docs/cli.md";
+/// Set to write the page instead of comparing it.
+const WRITE: &str = "LATCHKEY_WRITE_DOCS";
+/// The command that writes the page, for messages.
+const REGENERATE: &str = "make docs";
+/// Folders that hold what was built or fetched.
+const NOT_OURS: [&str; 2] = ["target", "node_modules"];
+
+fn root() -> &'static Path {
+    let refresher = Path::new(env!("CARGO_MANIFEST_DIR"));
+    refresher.parent().expect("the repository's root")
+}
+
+/// Finds the files below `folder` that have this extension.
+fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && !NOT_OURS.contains(&name) {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|it| it == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// Returns the text between single backquotes in the sentences of a page.
+fn spans(page: &str) -> Vec<&str> {
+    let mut in_block = false;
+    let mut spans = Vec::new();
+    for line in page.lines() {
+        let is_fence = line.starts_with("```");
+        in_block ^= is_fence;
+        if !in_block && !is_fence {
+            spans.extend(line.split('`').skip(1).step_by(2));
+        }
+    }
+    spans
+}
+
+/// Parses a command as a sentence names it: arguments may be missing, but whatever stands there must be known.
+fn parse(command: &str) -> Result<(), String> {
+    let is_sound = |error: &clap::Error| {
+        let ends_with_flag = command
+            .rsplit(' ')
+            .next()
+            .is_some_and(|last| last.starts_with("--"));
+        match error.kind() {
+            ErrorKind::MissingRequiredArgument
+            | ErrorKind::MissingSubcommand
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => true,
+            ErrorKind::InvalidValue => ends_with_flag,
+            _ => false,
+        }
+    };
+    // Where a sentence writes ADDRESS, a reader puts a real one.
+    let words = command.split(' ').map(|word| match word {
+        "ADDRESS" => "127.0.0.1:9464",
+        word => word,
+    });
+    match Cli::try_parse_from(words) {
+        Ok(_) => Ok(()),
+        Err(error) if is_sound(&error) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn the_reference_is_current() {
+    let options = clap_markdown::MarkdownOptions::new()
+        .title("The commands of `refresher`".to_owned())
+        .show_footer(false);
+    let generated = clap_markdown::help_markdown_custom::<Cli>(&options);
+    let generated = format!(
+        "<!-- `{REGENERATE}` writes this page from the code. -->\n\n{}\n",
+        generated.trim()
+    );
+    let path = root().join(REFERENCE);
+    if std::env::var_os(WRITE).is_some() {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(&path, generated).expect("written");
+        return;
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        kept == generated,
+        "{REFERENCE} is not what the commands say; run: {REGENERATE}"
+    );
+}
+
+#[test]
+fn every_command_that_a_sentence_names_is_known() {
+    let mut pages = Vec::new();
+    files(root(), "md", &mut pages);
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("the page");
+        let commands = spans(&text)
+            .into_iter()
+            .filter(|span| span.starts_with("refresher "));
+        for command in commands {
+            checked += 1;
+            if let Err(why) = parse(command) {
+                wrong.push(format!("{}: `{command}`: {why}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked >= 20, "{checked} commands");
+}
+
+#[test]
+fn a_wrong_command_is_found() {
+    for wrong in [
+        "refresher accounts restet NAME",
+        "refresher keys create --pol x",
+        "refresher serve --metrics-port 1",
+        "refresher keys set NAME --rpm many",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+    let page = "a `b c` and\n```sh\n`x`\n```\n## D\n`e`";
+    assert_eq!(spans(page), ["b c", "e"]);
+}
+
+/// Whatever a caller or an operator meets and looks up is in the README.
+#[test]
+fn every_error_code_and_variable_is_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the page");
+    let named: BTreeSet<_> = spans(&readme).into_iter().collect();
+    let mut sources = Vec::new();
+    files(&root().join("src"), "rs", &mut sources);
+    files(&root().join("refresher/src"), "rs", &mut sources);
+    let mut names = BTreeSet::new();
+    for source in sources {
+        let text = fs::read_to_string(source).expect("the file");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in lines {
+            // A code is the value of an arm; a variable is a literal of its own.
+            let arm = line.split_once("=> \"").map(|(_, rest)| rest);
+            let code = arm.filter(|rest| rest.starts_with("latchkey_"));
+            let variables = line.split('"').skip(1).step_by(2);
+            let variables = variables.filter(|text| {
+                let is_upper = |one: char| one.is_ascii_uppercase() || one == '_';
+                text.starts_with("LATCHKEY_") && text.chars().all(is_upper) && *text != WRITE
+            });
+            names.extend(variables.map(str::to_owned));
+            names.extend(
+                code.and_then(|rest| rest.split('"').next())
+                    .map(str::to_owned),
+            );
+        }
+    }
+    let count = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+    assert!(
+        count("latchkey_") >= 15 && count("LATCHKEY_") >= 5,
+        "{names:?}"
+    );
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !named.contains(name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "the README lacks {missing:?}");
+}
+
+/// A caller looks up in the README which paths the gateway serves.
+#[test]
+fn every_path_of_a_platform_is_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("the page");
+    let named: BTreeSet<_> = spans(&readme).into_iter().collect();
+    let mut profiles = Vec::new();
+    files(&root().join("refresher/platforms"), "toml", &mut profiles);
+    let mut paths = BTreeSet::new();
+    for profile in profiles {
+        let text = fs::read_to_string(profile).expect("the file");
+        let found = text.lines().filter_map(|line| line.strip_prefix("path = "));
+        paths.extend(found.map(|path| path.trim_matches('"').to_owned()));
+    }
+    assert!(paths.len() >= 7, "{paths:?}");
+    for path in paths {
+        let is_named = [path.clone(), format!("POST {path}")]
+            .iter()
+            .any(|one| named.contains(one.as_str()));
+        assert!(is_named, "the README lacks {path}");
+    }
+}
