@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,9 +17,6 @@ const MAX_GRACE_SECONDS: u64 = 300;
 
 /// The longest `keep_days`: ten years.
 const MAX_KEEP_DAYS: u32 = 3650;
-
-/// What `lost_after_seconds` may be: a VM speaks every 5 seconds, if the refresher takes no longer than 5 to answer.
-const LOST_AFTER_SECONDS: RangeInclusive<u64> = 15..=86_400;
 
 /// The operator's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -77,17 +73,11 @@ pub struct Usage {
     /// For how many days records of requests are kept.
     #[serde(deserialize_with = "keep_days")]
     pub keep_days: u32,
-    /// For how long a VM of an Envoy that has requests to tell of says nothing before they count as lost.
-    #[serde(rename = "lost_after_seconds", deserialize_with = "lost_after")]
-    pub lost_after: Duration,
 }
 
 impl Default for Usage {
     fn default() -> Usage {
-        Usage {
-            keep_days: 90,
-            lost_after: Duration::from_secs(300),
-        }
+        Usage { keep_days: 90 }
     }
 }
 
@@ -96,17 +86,6 @@ fn keep_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error
         days @ 1..=MAX_KEEP_DAYS => Ok(days),
         days => Err(D::Error::custom(format!(
             "expected a keep_days of 1 to {MAX_KEEP_DAYS}, found {days}"
-        ))),
-    }
-}
-
-fn lost_after<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    match u64::deserialize(deserializer)? {
-        seconds if LOST_AFTER_SECONDS.contains(&seconds) => Ok(Duration::from_secs(seconds)),
-        seconds => Err(D::Error::custom(format!(
-            "expected a lost_after_seconds of {} to {}, found {seconds}",
-            LOST_AFTER_SECONDS.start(),
-            LOST_AFTER_SECONDS.end()
         ))),
     }
 }
@@ -260,7 +239,6 @@ mod tests {
             (b"[key]\nsource = 'desktop'", "keyring"),
             (b"[refresh]\ngrace_seconds = -1", "line 2"),
             (b"[usage]\nkeep_days = 0", "of 1 to 3650"),
-            (b"[usage]\nlost_after_seconds = 14", "of 15 to 86400"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),
         ] {

@@ -17,7 +17,6 @@ pub mod import;
 pub mod keys;
 pub mod listen;
 pub mod log;
-pub mod lost;
 pub mod metrics;
 pub mod oauth;
 pub mod pending_logins;

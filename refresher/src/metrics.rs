@@ -1,10 +1,11 @@
 //! What the refresher counts, for Prometheus.
 //!
-//! Nothing here is kept: the numbers begin with the process, as Prometheus expects of counters. Labels hold ids and
-//! words of ours, never a name that people gave, and each has at most [`MAX_VALUES`] values.
+//! The numbers begin with the process, as Prometheus expects of counters, but for those by Envoy process, which the store
+//! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -24,7 +25,7 @@ use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::OAuthTokens;
 use crate::refresh::engine::TokenEndpoint;
 use crate::refresh::outcome::Outcome;
-use crate::store::{Account, Status, Store};
+use crate::store::{Account, EnvoyRequests, Status, Store};
 
 /// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].
 pub const MAX_VALUES: usize = 500;
@@ -47,7 +48,8 @@ struct Inner {
     refreshes: Family<OfOutcome, Counter>,
     polls: Counter,
     accounts: Family<OfStatus, Gauge>,
-    lost: Gauge,
+    begun: Family<OfEnvoy, Counter>,
+    recorded: Family<OfEnvoy, Counter>,
     revision: Gauge,
     account_ids: Values,
     platform_ids: Values,
@@ -75,6 +77,12 @@ struct OfOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfStatus {
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfEnvoy {
+    node: String,
+    instance: String,
 }
 
 /// The values that a label has had.
@@ -106,7 +114,8 @@ impl Default for Metrics {
             refreshes: Family::default(),
             polls: Counter::default(),
             accounts: Family::default(),
-            lost: Gauge::default(),
+            begun: Family::default(),
+            recorded: Family::default(),
             revision: Gauge::default(),
             account_ids: Values::default(),
             platform_ids: Values::default(),
@@ -124,8 +133,10 @@ impl Default for Metrics {
         registry.register("refreshes", refreshes, inner.refreshes.clone());
         registry.register("polls", "Polls of the snapshot", inner.polls.clone());
         registry.register("accounts", "Accounts by status", inner.accounts.clone());
-        let lost = "Requests that were under way or not yet reported when their Envoy fell silent; falls where it speaks again";
-        registry.register("requests_lost", lost, inner.lost.clone());
+        let begun = "Requests that an Envoy process let in; those that are not recorded are under way or died with it";
+        registry.register("requests_begun", begun, inner.begun.clone());
+        let recorded = "Requests of an Envoy process that are recorded";
+        registry.register("requests_recorded", recorded, inner.recorded.clone());
         let revision = "The revision of the snapshot";
         registry.register("snapshot_revision", revision, inner.revision.clone());
         Metrics(Arc::new(Inner { registry, ..inner }))
@@ -200,6 +211,27 @@ impl Metrics {
             .inc_by(record.count.get().into());
     }
 
+    /// Shows the sums that the store keeps by Envoy process; those of the processes that it forgot go.
+    fn show_envoys(&self, envoys: &[EnvoyRequests]) {
+        let Inner {
+            begun, recorded, ..
+        } = &*self.0;
+        let labels = |envoy: &EnvoyRequests| OfEnvoy {
+            node: envoy.node.clone().unwrap_or_else(|| NONE.to_owned()),
+            instance: envoy.instance.clone(),
+        };
+        for (family, number) in [
+            (begun, (|envoy| envoy.begun) as fn(&EnvoyRequests) -> u64),
+            (recorded, |envoy| envoy.recorded),
+        ] {
+            family.clear();
+            for envoy in envoys {
+                let counter = family.get_or_create(&labels(envoy));
+                counter.inner().store(number(envoy), Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The page that Prometheus reads.
     ///
     /// # Errors
@@ -207,8 +239,7 @@ impl Metrics {
     async fn page(&self, store: &Store, now: UnixMillis) -> crate::store::Result<String> {
         let accounts = store.accounts().await?;
         let (_, revision) = store.head().await?;
-        let lost = store.lost(UnixMillis(0)).await?;
-        self.0.lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
+        self.show_envoys(&store.envoys(UnixMillis(0), MAX_VALUES).await?);
         let shown = |account: &Account| match account.status {
             Status::Active if account.has_ended(now) => Status::ENDED,
             status => status.as_str(),
@@ -295,7 +326,7 @@ mod tests {
     use super::*;
     use crate::credential::Credential;
     use crate::state::StateDir;
-    use crate::store::{NewAccount, Terms};
+    use crate::store::{BatchId, NewAccount, Terms};
 
     fn record(account: &str, status: u16) -> Record {
         let record = json!({
@@ -327,6 +358,15 @@ mod tests {
             .map(|number| record(&format!("acc_many_{number}"), 0))
             .collect();
         metrics.ingested(&many, 0);
+        let begun =
+            json!({"instance": "0123456789abcdef".repeat(2), "node": "latchkey", "requests": 9});
+        let begun = serde_json::from_value(begun).unwrap();
+        let batch = BatchId::parse(&"1".repeat(32)).unwrap();
+        let records = [record("acc_1", 200)];
+        store
+            .take_records(batch, &records, Some(&begun), UnixMillis(5))
+            .await
+            .unwrap();
         let page = metrics.page(&store, UnixMillis(0)).await.unwrap();
         for line in [
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",
@@ -339,7 +379,8 @@ mod tests {
             "latchkey_requests_total{platform=\"openai\",account=\"other\",status=\"none\"} 502",
             "latchkey_accounts{status=\"needs_login\"} 0",
             "latchkey_polls_total 1",
-            "latchkey_requests_lost 0",
+            "latchkey_requests_begun_total{node=\"latchkey\",instance=\"0123456789abcdef0123456789abcdef\"} 9",
+            "latchkey_requests_recorded_total{node=\"latchkey\",instance=\"0123456789abcdef0123456789abcdef\"} 1",
             "latchkey_snapshot_revision 1",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}: {page}");

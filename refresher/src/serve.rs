@@ -5,11 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use latchkey::id::Id;
-use latchkey::sync::tally::Origin;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 
 use crate::advice::enable_command;
 use crate::cli::{Context, Error};
@@ -19,7 +16,6 @@ use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized};
 use crate::listen;
-use crate::lost::Watch;
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
 use crate::pending_logins::{self, PendingLogins};
@@ -34,8 +30,6 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The time that answers under way get to go out once the daemon is told to stop.
 const ANSWERING_GRACE: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether an Envoy has fallen silent.
-const SILENCE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often old records of requests are taken away.
 const RECORDS_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The pause before the first time: by then every Envoy that lost us has sent again what it had, and what is forgotten
@@ -131,7 +125,7 @@ fn spawn_upkeep(
     clusters: ClustersFile,
     settings: &config::Usage,
 ) {
-    let (keep_days, lost_after) = (settings.keep_days, settings.lost_after);
+    let keep_days = settings.keep_days;
     let (store, state) = (store.clone(), state.clone());
     let of = store.clone();
     tasks.spawn(
@@ -149,14 +143,10 @@ fn spawn_upkeep(
     );
     let of = store.clone();
     tasks.spawn("health", async move { prune_health(&of).await });
-    let of = store.clone();
     tasks.spawn(
         "records",
-        async move { prune_records(&of, keep_days).await },
+        async move { prune_records(&store, keep_days).await },
     );
-    tasks.spawn("silent Envoys", async move {
-        miss_silent(&store, lost_after).await
-    });
 }
 
 /// Deletes what has ended, until dropped. A failure is logged and looked past.
@@ -183,39 +173,6 @@ async fn prune_records(store: &Store, keep_days: u32) {
             Err(error) => tracing::warn!(%error, "cannot take old records of requests away"),
         }
     }
-}
-
-/// Has the requests count as lost of Envoys that have fallen silent, until dropped.
-async fn miss_silent(store: &Store, after: Duration) {
-    let mut watch = Watch::new(after);
-    loop {
-        tokio::time::sleep(SILENCE_INTERVAL).await;
-        if let Err(error) = miss_once(store, &mut watch).await {
-            tracing::warn!(%error, "cannot look whether an Envoy has fallen silent");
-        }
-    }
-}
-
-async fn miss_once(store: &Store, watch: &mut Watch) -> crate::store::Result<()> {
-    for silent in watch.silent(store.untold().await?, Instant::now()) {
-        let now = SystemClock.now();
-        if !store.miss(&silent, now).await? {
-            continue;
-        }
-        let Origin { instance, vm, node } = &silent.origin;
-        let (node, requests) = (node.as_ref().map(Id::as_str), silent.requests);
-        let silent_seconds = now.since(silent.heard_at).as_secs();
-        tracing::warn!(
-            instance,
-            node,
-            vm,
-            requests,
-            silent_seconds,
-            "a worker of an Envoy has fallen silent: the requests that were under way or not yet reported when it was \
-             last heard of are lost, unless it speaks again"
-        );
-    }
-    Ok(())
 }
 
 /// The signals that tell a daemon to stop.

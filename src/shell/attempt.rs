@@ -7,7 +7,7 @@ use proxy_wasm::{
     types::{Action, BufferType},
 };
 
-use super::{envoy, held, sent::Open, vm};
+use super::{envoy, held, vm};
 use crate::{
     attempt::{
         self, EARLY_STATUS, MAX_HELD_BYTES, REDIRECT_STATUS, STATUS_HEADER,
@@ -20,7 +20,7 @@ use crate::{
     dialect::Dialect,
     gate::refusal::{ERROR_HEADER, Refusal},
     header::{HeaderMap, HeaderText},
-    request::carried::Carried,
+    request::{carried::Carried, record::Record},
     snapshot::{Account, Platform},
     verdict::{ErrorBody, Look, Quota, Reason, Verdict, look},
 };
@@ -46,7 +46,7 @@ pub(super) struct Attempt {
 /// An answer that passes on.
 #[derive(Debug)]
 struct Forwarded {
-    open: Open,
+    record: Record,
     /// None for an error.
     answer: Option<Forwarding>,
 }
@@ -351,16 +351,15 @@ impl Attempt {
             envoy::set_body(BufferType::HttpResponseBody, body.len(), &instead);
         }
         if let Some(error) = answer.take_failure() {
-            passed.open.record.verdict = Some(sent.gave_up(&error));
+            passed.record.verdict = Some(sent.gave_up(&error));
         }
     }
 
     /// Keeps the record of an answer that passes on; `end`: all of it has.
     fn finish(&mut self, end: bool) {
-        let Some(Forwarded { open, answer }) = self.passed.take() else {
+        let Some(Forwarded { mut record, answer }) = self.passed.take() else {
             return;
         };
-        let mut record = open.record;
         match answer {
             Some(answer) => {
                 let free = self.sent.as_ref().is_some_and(|sent| sent.free);
@@ -376,7 +375,6 @@ impl Attempt {
         envoy::set_usage(&record);
         let try_id = self.sent.as_ref().map(|sent| sent.carried.try_id);
         vm::with(|vm| vm.keep(record, try_id.unwrap_or_default()));
-        drop(open.under_way);
     }
 }
 
@@ -493,15 +491,15 @@ impl Sent {
 
     /// What is to be known of an answer of this status while it passes on.
     fn forward(&self, status: u16, good: bool, now: u64) -> Option<Forwarded> {
-        let mut open = vm::with(|vm| vm.sent.answered(self.carried.try_id)).flatten()?;
+        let mut record = vm::with(|vm| vm.sent.answered(self.carried.try_id)).flatten()?;
         if cfg!(feature = "without-metering") {
             return None;
         }
-        open.record.status = status;
-        open.record.dialect = self.dialect;
-        open.record.first_byte(now);
+        record.status = status;
+        record.dialect = self.dialect;
+        record.first_byte(now);
         Some(Forwarded {
-            open,
+            record,
             answer: good.then(|| Forwarding::new(self.dialect, self.transform)),
         })
     }

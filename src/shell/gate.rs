@@ -22,7 +22,6 @@ use crate::{
     request::carried::Carried,
     request::peek::{MAX_PEEK_BYTES, Peek},
     request::record::{FROM_ENVOY, Record},
-    sync::tally::UnderWay,
     verdict::Reason,
 };
 
@@ -59,7 +58,6 @@ struct Reading {
     peek: Peek,
     /// The bytes that were read.
     read: usize,
-    _under_way: UnderWay,
 }
 
 /// A request that waits, and who has to hear of it when it does no longer.
@@ -84,7 +82,7 @@ impl HttpContext for GateContext {
         let asked = vm::with(|vm| {
             let wanted = vm.ask(&mut request)?;
             vm.let_in(self.id, &request)?;
-            Ok((wanted, vm.begin()))
+            Ok(wanted)
         });
         match asked.unwrap_or_else(|| Err(not_ready())) {
             Err(reply) => {
@@ -92,12 +90,11 @@ impl HttpContext for GateContext {
                 self.stage.set(Stage::Answered);
             }
             Ok(_) if ends => self.decide(request),
-            Ok((wanted, under_way)) => {
+            Ok(wanted) => {
                 self.reading = Some(Reading {
                     request,
                     peek: Peek::new(wanted),
                     read: 0,
-                    _under_way: under_way,
                 });
             }
         }
@@ -147,7 +144,7 @@ impl HttpContext for GateContext {
             Some(reading) => vm.record(&reading.request),
             None => vm
                 .stop_waiting(self.id)
-                .or_else(|| Some(vm.sent.answered(vm.try_id(self.id))?.record)),
+                .or_else(|| vm.sent.answered(vm.try_id(self.id))),
         });
         if let Some(record) = record.flatten() {
             self.record_answer(record, status);

@@ -10,7 +10,6 @@ use crate::{
     id::Id,
     request::carried::{Carried, TryId},
     request::record::Record,
-    sync::tally::UnderWay,
 };
 
 /// All of one VM; Envoy bounds how many there are.
@@ -23,8 +22,8 @@ pub(super) struct SentOn {
     pub(super) account: Id,
     /// Where it goes, and the property that says so.
     carried: Option<(String, Rc<Carried>)>,
-    /// None once there is an answer.
-    pub(super) open: Option<Open>,
+    /// Its record; none once there is an answer.
+    pub(super) open: Option<Record>,
     /// How many bytes of its body the attempt has let go.
     pub(super) request_bytes: u64,
     /// The answer became a redirect: if Envoy follows it, another try has the record.
@@ -35,18 +34,11 @@ pub(super) struct SentOn {
     early: Option<Early>,
 }
 
-/// The record of a request that is under way.
-#[derive(Debug)]
-pub(super) struct Open {
-    pub(super) record: Record,
-    pub(super) under_way: UnderWay,
-}
-
 // === impl Tries ===
 
 impl Tries {
     /// The request of that try is to go to `account`.
-    pub(super) fn insert(&mut self, try_id: TryId, account: Id, open: Open) {
+    pub(super) fn insert(&mut self, try_id: TryId, account: Id, open: Record) {
         let sent = SentOn {
             account,
             carried: None,
@@ -77,7 +69,7 @@ impl Tries {
     }
 
     /// The record of the request of that try, which has an answer now.
-    pub(super) fn answered(&mut self, try_id: TryId) -> Option<Open> {
+    pub(super) fn answered(&mut self, try_id: TryId) -> Option<Record> {
         self.0.get_mut(&try_id)?.open.take()
     }
 

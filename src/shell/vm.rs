@@ -8,7 +8,7 @@ use super::{
     config::Config,
     envoy::{self, EnvoySharedData},
     gate::Waiting,
-    sent::{Open, Tries},
+    sent::Tries,
     stats::{Metrics, Totals},
 };
 use crate::{
@@ -30,9 +30,8 @@ use crate::{
         lease::Holder,
         poll::Poller,
         quota::{self, Looks, Told},
-        records::Records,
+        records::{Origin, Records},
         report::{Report, Reports},
-        tally::{Origin, UnderWay},
     },
     verdict::{Quota, Reason, Verdict},
     worker::places,
@@ -73,7 +72,6 @@ struct Waits {
     waiting: Waiting,
     /// Until when, in Unix milliseconds.
     until: u64,
-    _under_way: UnderWay,
 }
 
 /// A request that is the probe of a half-open account.
@@ -175,9 +173,17 @@ impl Vm {
         self.look();
         let knowledge = knowledge(&self.follower, &self.limiter, self.now);
         let asked = self.gate.ask(request, &knowledge);
-        if let Err(reply) = &asked {
-            let record = self.record(request);
-            self.refused(record, reply);
+        let is_new = request.carried().is_none();
+        match &asked {
+            Ok(_) if is_new => self.records.begin(self.now),
+            Ok(_) => {}
+            Err(reply) => {
+                let record = self.record(request);
+                if is_new && record.is_some() && reply.code().is_some() {
+                    self.records.begin(self.now);
+                }
+                self.refused(record, reply);
+            }
         }
         asked
     }
@@ -196,11 +202,6 @@ impl Vm {
         let reply = request.refused(&refusal);
         self.refused(self.record(request), &reply);
         Err(reply)
-    }
-
-    /// A request is let in: it is under way until what this returns is dropped.
-    pub(super) fn begin(&self) -> UnderWay {
-        self.records.begin()
     }
 
     /// Keeps the record of a request that the gate answered with an error.
@@ -307,7 +308,6 @@ impl Vm {
                         key: key.clone(),
                         waiting: waiting.clone(),
                         until,
-                        _under_way: self.records.begin(),
                     });
                 }
             }
@@ -332,9 +332,7 @@ impl Vm {
                 let (carried, account) = (&forward.carried, &forward.account);
                 let dialect = Dialect::of_path(carried.url.path(), false);
                 let record = Record::of_attempt(carried, &account.platform, dialect);
-                let under_way = self.records.begin();
-                let open = Open { record, under_way };
-                self.sent.insert(carried.try_id, account.id.clone(), open);
+                self.sent.insert(carried.try_id, account.id.clone(), record);
             }
             Decision::Reply(reply) => {
                 let record = self.record(waiting.request());
@@ -394,8 +392,7 @@ impl Vm {
         unanswered = unanswered.or_else(|| self.stop_waiting(context));
         if let Some(sent) = self.sent.remove(self.try_id(context)) {
             self.gate.ended(&sent.account);
-            let open = sent.open.filter(|_| !sent.redirected);
-            unanswered = open.map(|open| open.record);
+            unanswered = sent.open.filter(|_| !sent.redirected);
             if let Some(record) = &mut unanswered {
                 record.left(sent.request_bytes);
             }
@@ -419,8 +416,8 @@ impl Vm {
         let now = self.now;
         let sent = self.sent.get_mut(carried.try_id);
         let broke_off = sent.as_ref().is_some_and(|sent| sent.broke_off);
-        if let Some(open) = sent.and_then(|sent| sent.open.as_mut()) {
-            open.record.verdict = Some(Reason::known(verdict.word()));
+        if let Some(record) = sent.and_then(|sent| sent.open.as_mut()) {
+            record.verdict = Some(Reason::known(verdict.word()));
         }
         // Where a platform hangs up in the middle of a request, its caller may have been too slow
         // for it: whoever dawdles must not have accounts taken out.

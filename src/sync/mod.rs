@@ -4,8 +4,7 @@
 //! ([`poll`]) and writes what comes into shared data ([`publish`]); all of them read it from
 //! there when it moved ([`follow`]). What attempts learn lies on the [`board`] and, of quotas, in
 //! [`quota`]; it goes to the refresher as [`report`]s, and comes back from there for all Envoys.
-//! What requests used goes there as [`records`], and with them a [`tally`] of the requests, so that
-//! those are counted that die with a VM.
+//! What requests used goes there as [`records`], and with them how many have begun.
 
 pub mod board;
 pub mod follow;
@@ -15,7 +14,6 @@ pub mod publish;
 pub mod quota;
 pub mod records;
 pub mod report;
-pub mod tally;
 
 #[cfg(test)]
 mod tests;

@@ -8,16 +8,17 @@
 //! must not push out what others used: those that were refused for one reason are one record a
 //! second, and they go first.
 //!
-//! Each batch says how many requests this VM has begun and told of ([`Tally`]), and where there is
-//! nothing to send and that has changed, a tally goes alone.
+//! Each batch also says how many requests the gate let in since the batch before ([`Begun`]), a
+//! second after they came at the latest. The refresher adds these up by Envoy process and counts
+//! what was recorded beside them. The difference is what is under way, and what died with an Envoy.
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::tally::{Begun, Counts, Origin, Tally, UnderWay};
 use crate::{
-    id::Id,
+    id::{Id, is_hex_name},
     request::record::{Record, Unserved},
 };
 
@@ -31,15 +32,38 @@ pub const MAX_BATCH: usize = 500;
 /// does not hear of a request that has begun.
 pub const GATHER_MS: u64 = 1_000;
 
-/// The pause after a batch or a tally that was not taken, in milliseconds.
+/// The pause after a batch that was not taken, in milliseconds.
 pub const PAUSE_MS: u64 = 1_000;
 
-/// How often a VM that has requests to tell of says so, in milliseconds, also where nothing has
-/// changed: who is silent for longer is no more, or cannot reach the refresher.
-pub const REPEAT_MS: u64 = 5_000;
+/// The most requests that one batch says have begun: far more than any VM sees between two batches,
+/// and few enough that sums of them fit everywhere.
+pub const MAX_BEGUN: u64 = 1 << 40;
 
 /// Answers that say that a batch will never be taken, however often it is sent.
 const NEVER: [&[u8]; 3] = [b"400", b"413", b"422"];
+
+/// An Envoy process, and a VM in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Names the process: 32 hex digits.
+    pub instance: String,
+    /// The node id that the operator gave that Envoy.
+    pub node: Option<Id>,
+    /// The VM's number in the process, which makes the ids of its batches its own.
+    pub vm: u64,
+}
+
+/// The requests of an Envoy process that began since the batch before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Names the process: 32 hex digits.
+    pub instance: String,
+    /// The node id that the operator gave that Envoy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Id>,
+    /// How many began. Each gets one record, unless something dies first.
+    pub requests: u64,
+}
 
 /// The records of one VM.
 #[derive(Debug)]
@@ -50,50 +74,26 @@ pub struct Records {
     /// How many have come.
     pushed: u64,
     most: usize,
+    /// Requests that began and that no batch has told of.
+    begun: u64,
     /// The batch that is not acknowledged.
     batch: Option<Batch>,
-    in_flight: Option<Sent>,
+    in_flight: bool,
     batches: u64,
     /// Not before this time, in Unix milliseconds, is a batch sent.
     due: u64,
-    begun: Begun,
-    /// For how many requests those stand that wait.
-    waiting_requests: u64,
-    /// Requests of acknowledged batches.
-    told: u64,
-    /// Requests whose records were dropped, and how many of those were asked about.
+    /// Requests whose records were dropped since this was last asked.
     dropped: u64,
-    dropped_shown: u64,
-    tallies: Tallies,
 }
 
 /// Records that were taken off their lines, to be sent.
 #[derive(Debug)]
 struct Batch {
     body: String,
-    /// How many requests they tell of.
+    /// How many requests its records stand for.
     requests: u64,
-}
-
-/// What has no answer yet.
-#[derive(Debug, Clone, Copy)]
-enum Sent {
-    Batch,
-    Tally,
-}
-
-/// What was said of all requests.
-#[derive(Debug, Default)]
-struct Tallies {
-    /// How many tallies there were.
-    number: u64,
-    /// What the last one said, and when it was made, in Unix milliseconds.
-    said: Counts,
-    said_at: u64,
-    /// Whether the refresher did not take it.
-    in_vain: bool,
-    /// Since when there is something to say.
-    since: Option<u64>,
+    /// How many requests it says have begun.
+    begun: u64,
 }
 
 /// Records in the order in which they came, each with its number.
@@ -115,43 +115,45 @@ impl Default for Records {
     }
 }
 
+// === impl Begun ===
+
+impl Begun {
+    /// Returns true if a VM of Latchkey can have said this.
+    pub fn is_sound(&self) -> bool {
+        is_hex_name(&self.instance) && self.requests <= MAX_BEGUN
+    }
+}
+
 // === impl Records ===
 
 impl Records {
-    /// With room for so many that wait.
+    /// Makes room for so many that wait.
     pub fn with_room(most: usize) -> Self {
         Self {
             served: Line::new(),
             refused: Refused::default(),
             pushed: 0,
             most,
+            begun: 0,
             batch: None,
-            in_flight: None,
+            in_flight: false,
             batches: 0,
             due: 0,
-            begun: Begun::default(),
-            waiting_requests: 0,
-            told: 0,
             dropped: 0,
-            dropped_shown: 0,
-            tallies: Tallies::default(),
         }
     }
 
-    /// A request has begun of which there will be a record: it is under way until what this
-    /// returns is dropped.
-    pub fn begin(&self) -> UnderWay {
-        self.begun.one()
+    /// Counts a request that the gate let in, before there is a record of it.
+    pub fn begin(&mut self, now: u64) {
+        self.set_due(now);
+        self.begun = self.begun.saturating_add(1).min(MAX_BEGUN);
     }
 
-    /// Adds one. The oldest that waits makes room, and of those that were served none while
+    /// Adds a record. The oldest that waits makes room, and of those that were served none while
     /// another waits.
     pub fn push(&mut self, record: Record, now: u64) {
-        if self.waiting() == 0 && self.batch.is_none() {
-            self.due = now.saturating_add(GATHER_MS);
-        }
+        self.set_due(now);
         self.pushed = self.pushed.wrapping_add(1);
-        self.waiting_requests = self.waiting_requests.saturating_add(requests_of(&record));
         match record.unserved() {
             None => self.served.push_back((self.pushed, record)),
             Some(kind) => self.refused.push(kind, self.pushed, record, now),
@@ -160,26 +162,20 @@ impl Records {
             let oldest = self.refused.line.pop_front();
             let oldest = oldest.or_else(|| self.served.pop_front());
             let requests = oldest.map_or(0, |(_, record)| requests_of(&record));
-            self.waiting_requests = self.waiting_requests.saturating_sub(requests);
             self.dropped = self.dropped.saturating_add(requests);
         }
     }
 
-    /// How many requests have begun and what became of them.
-    pub fn counts(&self) -> Counts {
-        let sent = self.batch.as_ref().map_or(0, |batch| batch.requests);
-        let parts = [
-            self.told,
-            self.dropped,
-            sent,
-            self.waiting_requests,
-            self.begun.under_way(),
-        ];
-        Counts {
-            begun: parts.into_iter().fold(0, u64::saturating_add),
-            told: self.told,
-            dropped: self.dropped,
+    /// Has what is about to come gathered for a while, where it is the first.
+    fn set_due(&mut self, now: u64) {
+        if !self.has_news() && self.batch.is_none() {
+            self.due = now.saturating_add(GATHER_MS);
         }
+    }
+
+    /// Returns true if there is something that no batch has told of.
+    fn has_news(&self) -> bool {
+        self.waiting() > 0 || self.begun > 0
     }
 
     fn waiting(&self) -> usize {
@@ -197,94 +193,64 @@ impl Records {
         line.pop_front().map(|(_, record)| record)
     }
 
-    /// The body to send at `now` from this VM, if any is due.
+    /// Returns the body to send at `now` from this VM, if any is due.
     pub fn next(&mut self, vm: &Origin, now: u64) -> Option<String> {
-        let tally_is_due = self.tally_is_due(now);
-        if self.in_flight.is_some() {
-            return None;
-        }
         // A time further off than a pause is long was set before the clock was set back.
         let early = now < self.due && self.due <= now.saturating_add(GATHER_MS.max(PAUSE_MS));
-        let batch_is_due = !early || self.is_full() || tally_is_due;
-        if batch_is_due && self.batch.is_none() && self.waiting() > 0 {
-            self.batch = self.gather(vm, now);
-        }
-        if let Some(batch) = self.batch.as_ref().filter(|_| batch_is_due) {
-            self.in_flight = Some(Sent::Batch);
-            return Some(batch.body.clone());
-        }
-        if !tally_is_due {
+        if self.in_flight || early && !self.is_full() {
             return None;
         }
-        let tally = self.tallies.next(vm, self.counts(), now)?;
-        self.in_flight = Some(Sent::Tally);
-        // An id that no batch has, and the same for all tallies: who remembers ids remembers one.
-        let id = &vm.instance;
-        Some(format!(
-            r#"{{"batch":"{id}","reports":[],"tally":{tally}}}"#
-        ))
+        if self.batch.is_none() && self.has_news() {
+            self.batch = self.gather(vm, now);
+        }
+        let body = self.batch.as_ref()?.body.clone();
+        self.in_flight = true;
+        Some(body)
     }
 
-    /// Whether a tally is to go: a second after there is something else to say, and now and then
-    /// while there are requests to tell of. Not while a batch is not acknowledged: what that
-    /// cannot reach a tally cannot either.
-    fn tally_is_due(&mut self, now: u64) -> bool {
-        let is_due = self.tallies.is_due(self.counts(), now);
-        is_due && self.batch.is_none()
-    }
-
-    /// Whether a whole batch waits, and none that was sent before.
+    /// Returns true if a whole batch waits, and none that was sent before.
     fn is_full(&self) -> bool {
         self.batch.is_none() && self.waiting() >= MAX_BATCH
     }
 
-    /// Takes the answer's status, empty where there was none. The body to send at once, if a whole
-    /// batch waits: a batch a tick is less than a worker can serve.
+    /// Takes the answer's status, empty where there was none. Returns the body to send at once, if
+    /// a whole batch waits: a batch a tick is less than a worker can serve.
     pub fn answered(&mut self, status: &[u8], vm: &Origin, now: u64) -> Option<String> {
-        match self.in_flight.take()? {
-            Sent::Batch => self.batch_was_answered(status, now),
-            Sent::Tally => {
-                let settled = status == b"204" || NEVER.contains(&status);
-                self.tallies.was_answered(settled, now);
+        if !std::mem::take(&mut self.in_flight) {
+            return None;
+        }
+        let is_hopeless = NEVER.contains(&status);
+        self.due = match status {
+            b"204" => now,
+            _ => now.saturating_add(PAUSE_MS),
+        };
+        if status == b"204" || is_hopeless {
+            let batch = self.batch.take()?;
+            if is_hopeless {
+                // Its requests have begun all the same: the next batch says so.
+                self.begun = self.begun.saturating_add(batch.begun).min(MAX_BEGUN);
+                self.dropped = self.dropped.saturating_add(batch.requests);
             }
         }
         self.is_full().then(|| self.next(vm, now)).flatten()
     }
 
-    fn batch_was_answered(&mut self, status: &[u8], now: u64) {
-        if status != b"204" && !NEVER.contains(&status) {
-            self.due = now.saturating_add(PAUSE_MS);
-            return;
-        }
-        let Some(batch) = self.batch.take() else {
-            return;
-        };
-        if status == b"204" {
-            self.told = self.told.saturating_add(batch.requests);
-            self.due = now;
-        } else {
-            self.dropped = self.dropped.saturating_add(batch.requests);
-            self.tallies.was_answered(false, now);
-        }
-    }
-
-    /// How many requests' records were dropped since this was last asked.
+    /// Returns how many requests' records were dropped since this was last asked.
     pub fn take_dropped(&mut self) -> u64 {
-        let shown = std::mem::replace(&mut self.dropped_shown, self.dropped);
-        self.dropped.saturating_sub(shown)
+        std::mem::take(&mut self.dropped)
     }
 
-    /// The next batch. There is no source of chance here, so its id is drawn from what tells the
-    /// requests in it from others, Envoy's random ids among that, and from which batch of which VM
-    /// it is.
+    /// Makes the next batch. There is no source of chance here, so its id is drawn from what tells
+    /// the requests in it from others, Envoy's random ids among that, and from which batch of which
+    /// VM of which process it is.
     fn gather(&mut self, vm: &Origin, now: u64) -> Option<Batch> {
         let first = std::iter::from_fn(|| self.take_first());
         let records: Vec<Record> = first.take(MAX_BATCH).collect();
         let requests = records.iter().map(requests_of);
         let requests = requests.fold(0, u64::saturating_add);
-        self.waiting_requests = self.waiting_requests.saturating_sub(requests);
         self.batches = self.batches.wrapping_add(1);
         let mut digest = Sha256::new();
+        digest.update(&vm.instance);
         digest.update(
             [vm.vm, now, self.batches]
                 .map(u64::to_le_bytes)
@@ -303,58 +269,24 @@ impl Records {
             .take(16)
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let counts = Counts {
-            begun: self.counts().begun.saturating_add(requests),
-            told: self.told.saturating_add(requests),
-            dropped: self.dropped,
+        let begun = Begun {
+            instance: vm.instance.clone(),
+            node: vm.node.clone(),
+            requests: std::mem::take(&mut self.begun),
         };
-        let tally = self.tallies.next(vm, counts, now)?;
+        let said = serde_json::to_string(&begun).ok()?;
         let records = serde_json::to_string(&records).ok()?;
-        let body =
-            format!(r#"{{"batch":"{id}","reports":[],"tally":{tally},"records":{records}}}"#);
-        Some(Batch { body, requests })
+        let body = format!(r#"{{"batch":"{id}","reports":[],"begun":{said},"records":{records}}}"#);
+        Some(Batch {
+            body,
+            requests,
+            begun: begun.requests,
+        })
     }
 }
 
 fn requests_of(record: &Record) -> u64 {
     record.count.get().into()
-}
-
-// === impl Tallies ===
-
-impl Tallies {
-    /// Whether it is time to say that `counts` are so.
-    fn is_due(&mut self, counts: Counts, now: u64) -> bool {
-        // A time that is yet to come was noted before the clock was set back.
-        let is_over = |from: u64, ms: u64| now < from || now.saturating_sub(from) >= ms;
-        if counts == self.said && !self.in_vain {
-            self.since = None;
-            return counts.pending() > 0 && is_over(self.said_at, REPEAT_MS);
-        }
-        let since = *self.since.get_or_insert(now);
-        is_over(since, GATHER_MS)
-    }
-
-    /// The next tally.
-    fn next(&mut self, vm: &Origin, counts: Counts, now: u64) -> Option<String> {
-        (self.said, self.said_at) = (counts, now);
-        (self.in_vain, self.since) = (false, None);
-        self.number = self.number.saturating_add(1);
-        let tally = Tally {
-            origin: vm.clone(),
-            number: self.number,
-            counts,
-        };
-        serde_json::to_string(&tally).ok()
-    }
-
-    /// The last one needs no repeating, or it does, after a pause.
-    fn was_answered(&mut self, settled: bool, now: u64) {
-        if !settled {
-            self.in_vain = true;
-            self.since = Some(now);
-        }
-    }
 }
 
 // === impl Refused ===

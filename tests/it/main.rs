@@ -79,7 +79,7 @@ mod crash;
 /// What requests used is counted, and nothing of what passes is changed or late for it.
 mod metering;
 
-/// Requests are counted once or known to be lost, whoever dies.
+/// Requests are recorded once or known to be unrecorded, whoever dies.
 mod lost;
 
 /// What accounts and client keys may use, and no more.

@@ -108,6 +108,7 @@ fn the_reference_is_current() {
 fn every_command_that_a_sentence_names_is_known() {
     let mut pages = Vec::new();
     files(root(), "md", &mut pages);
+    pages.retain(|page| !page.ends_with(REFERENCE));
     let (mut checked, mut wrong) = (0, Vec::new());
     for page in pages {
         let text = fs::read_to_string(&page).expect("the page");
@@ -195,7 +196,7 @@ fn every_path_of_a_platform_is_in_the_readme() {
         let found = text.lines().filter_map(|line| line.strip_prefix("path = "));
         paths.extend(found.map(|path| path.trim_matches('"').to_owned()));
     }
-    assert!(paths.len() >= 7, "{paths:?}");
+    assert!(paths.len() >= 6, "{paths:?}");
     for path in paths {
         let is_named = [path.clone(), format!("POST {path}")]
             .iter()

@@ -9,7 +9,7 @@ use time::{Date, OffsetDateTime};
 use super::output::{print, print_json, table};
 use super::{Context, Error};
 use crate::clock::{Clock, SystemClock, UnixMillis};
-use crate::store::{By, Sums};
+use crate::store::{By, EnvoyRequests, Sums};
 
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -169,14 +169,18 @@ impl Show {
         };
         let sums = context.store.usage(by, since).await?;
         let rows: Vec<Row> = sums.into_iter().map(Row::from).collect();
-        let lost = context.store.lost(since).await?;
+        let envoys = context.store.envoys(since, usize::MAX).await?;
         if self.json {
+            let sum = |of: fn(&EnvoyRequests) -> u64| envoys.iter().map(of).sum::<u64>();
+            let (begun, recorded) = (sum(|one| one.begun), sum(|one| one.recorded));
             return Ok(print_json(
-                &serde_json::json!({ "since": since.0, "rows": rows, "lost": lost }),
+                &serde_json::json!({ "since": since.0, "rows": rows, "begun": begun, "recorded": recorded }),
             )?);
         }
         print(&text(&rows, self.by, head, since))?;
-        print(&lost_text(lost))?;
+        print(&unrecorded_text(
+            envoys.iter().map(EnvoyRequests::unrecorded).sum(),
+        ))?;
         Ok(())
     }
 }
@@ -233,16 +237,15 @@ fn text(rows: &[Row], by: Group, head: &str, since: UnixMillis) -> String {
     text
 }
 
-/// What the table cannot show.
-fn lost_text(lost: u64) -> String {
-    match lost {
+/// Words the requests that began and that no record is there of.
+fn unrecorded_text(requests: u64) -> String {
+    match requests {
         0 => String::new(),
-        1 => "\n1 more request was under way or not yet reported when its Envoy fell silent: it is lost, and counted nowhere.\n"
+        1 => "\n1 more request began and is not recorded: it is under way, or ended with its Envoy.\n"
             .to_owned(),
         _ => format!(
-            "\n{} more requests were under way or not yet reported when their Envoys fell silent: they are lost, and counted \
-             nowhere.\n",
-            grouped(lost)
+            "\n{} more requests began and are not recorded: they are under way, or ended with their Envoy.\n",
+            grouped(requests)
         ),
     }
 }
@@ -331,8 +334,8 @@ all                         16       3  ~19,200       0     ~90         15  ~19,
         assert_eq!(text(&rows, Group::Account, "ACCOUNT", since), expected);
         let nothing = text(&[], Group::Day, "DAY", since);
         assert_eq!(nothing, "No requests since 2026-08-01 00:00 UTC.\n");
-        assert_eq!(lost_text(0), "");
-        assert!(lost_text(1).starts_with("\n1 more request was"));
-        assert!(lost_text(1_200).starts_with("\n1,200 more requests were"));
+        assert_eq!(unrecorded_text(0), "");
+        assert!(unrecorded_text(1).starts_with("\n1 more request began"));
+        assert!(unrecorded_text(1_200).starts_with("\n1,200 more requests began"));
     }
 }

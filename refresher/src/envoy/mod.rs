@@ -14,10 +14,8 @@ use axum::extract::{DefaultBodyLimit, Json, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use latchkey::id::Id;
 use latchkey::limit::settle::Counts;
 use latchkey::snapshot::page::Epoch;
-use latchkey::sync::tally::{Origin, Tally};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -28,7 +26,7 @@ use self::reports::{Batch, Records, Reports};
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
 use crate::metrics::{self, Metrics};
-use crate::store::{Received, Store, Taken};
+use crate::store::{Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -131,24 +129,18 @@ async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Res
 }
 
 impl Shared {
-    /// Keeps the records of a batch, unless they are kept already, and what its VM says of all requests.
-    async fn keep(
-        &self,
-        batch: &Records,
-        tally: Option<&Tally>,
-    ) -> Result<(), crate::store::Error> {
+    /// Keeps what a batch says of requests, unless that is kept already.
+    async fn keep(&self, batch: &Records) -> Result<(), crate::store::Error> {
         let Records {
             batch,
             records,
             malformed,
+            begun,
         } = batch;
-        let Received { taken, back } = self
+        let taken = self
             .store
-            .take_records(*batch, records, tally, SystemClock.now())
+            .take_records(*batch, records, begun.as_ref(), SystemClock.now())
             .await?;
-        if let Some(tally) = tally {
-            log_back(tally, back);
-        }
         match taken {
             Taken::New => self.metrics.ingested(records, *malformed),
             Taken::Known => self.metrics.repeated(records),
@@ -159,13 +151,6 @@ impl Shared {
                 "passed over records of requests that cannot be read"
             );
         }
-        Ok(())
-    }
-
-    /// Takes what a VM says of its requests.
-    async fn hear(&self, tally: &Tally) -> Result<(), crate::store::Error> {
-        let back = self.store.hear(tally, SystemClock.now()).await?;
-        log_back(tally, back);
         Ok(())
     }
 
@@ -183,28 +168,11 @@ impl Shared {
     }
 }
 
-/// Says that requests are not lost after all.
-fn log_back(tally: &Tally, requests: u64) {
-    let Origin { instance, vm, node } = &tally.origin;
-    if requests > 0 {
-        let node = node.as_ref().map(Id::as_str);
-        tracing::info!(
-            instance,
-            node,
-            vm,
-            requests,
-            "an Envoy that had fallen silent speaks again: its requests do not count as lost any more"
-        );
-    }
-}
-
 async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>) -> Response {
-    let tally = batch.take_tally();
-    let kept = match (batch.take_records(), &tally) {
-        (Ok(Some(records)), _) => shared.keep(&records, tally.as_ref()).await,
-        (Ok(None), Some(tally)) => shared.hear(tally).await,
-        (Ok(None), None) => Ok(()),
-        (Err(reports::InvalidId), _) => {
+    let kept = match batch.take_records() {
+        Ok(Some(records)) => shared.keep(&records).await,
+        Ok(None) => Ok(()),
+        Err(reports::InvalidId) => {
             let expected = "batch: expected 32 hex digits\n";
             return (StatusCode::BAD_REQUEST, expected).into_response();
         }

@@ -4,8 +4,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use latchkey::request::record::Record;
+use latchkey::sync::records::Begun;
 use latchkey::sync::report::Report;
-use latchkey::sync::tally::Tally;
 use latchkey::verdict::Scope;
 use serde::Deserialize;
 
@@ -32,30 +32,31 @@ pub struct Batch {
     /// Each by itself: one that cannot be read costs no other.
     #[serde(default)]
     records: Vec<serde_json::Value>,
-    /// What the VM says of all its requests.
+    /// The requests that began since the batch before.
     #[serde(default)]
-    tally: serde_json::Value,
+    begun: serde_json::Value,
 }
 
 impl Batch {
-    /// What the VM says of all its requests; none where it says nothing that can be read.
-    pub fn take_tally(&mut self) -> Option<Tally> {
-        let tally = std::mem::take(&mut self.tally);
-        let said = !tally.is_null();
-        let sound = serde_json::from_value(tally).ok().filter(Tally::is_sound);
-        if said && sound.is_none() {
-            tracing::debug!("passed over a tally that cannot be read");
+    /// Takes the number of requests that began; none where the batch has none that can be read.
+    fn take_begun(&mut self) -> Option<Begun> {
+        let begun = std::mem::take(&mut self.begun);
+        let is_given = !begun.is_null();
+        let sound = serde_json::from_value(begun).ok().filter(Begun::is_sound);
+        if is_given && sound.is_none() {
+            tracing::debug!("passed over a number of requests that cannot be read");
         }
         sound
     }
 
-    /// The records of requests that can be read, and how many cannot; none where the batch has none.
+    /// Takes what the batch says of requests; none where that is nothing.
     ///
     /// # Errors
-    /// If the batch has records and its id is none that a filter makes.
+    /// If the batch says something of requests and its id is none that a filter makes.
     pub fn take_records(&mut self) -> Result<Option<Records>, InvalidId> {
         let values = std::mem::take(&mut self.records);
-        if values.is_empty() {
+        let begun = self.take_begun();
+        if values.is_empty() && begun.is_none() {
             return Ok(None);
         }
         let batch = BatchId::parse(&self.batch).ok_or(InvalidId)?;
@@ -69,19 +70,22 @@ impl Batch {
             batch,
             records,
             malformed,
+            begun,
         }))
     }
 }
 
-/// The records of a batch.
+/// The part of a batch that is about requests.
 #[derive(Debug)]
 pub struct Records {
     /// The batch.
     pub batch: BatchId,
-    /// Those that can be read.
+    /// The records that can be read.
     pub records: Vec<Record>,
-    /// How many cannot.
+    /// The number of records that cannot.
     pub malformed: usize,
+    /// The requests that began since the batch before.
+    pub begun: Option<Begun>,
 }
 
 /// A batch of records whose id is not 32 hex digits: it could not be told from another.

@@ -291,35 +291,38 @@ async fn the_largest_numbers_are_taken_and_summed_up() {
     assert_eq!(server.ask("GET", "/counts", "").await.0, 200);
 }
 
-/// An older filter says nothing of how many requests there are, a newer one may say it in a way that is not known here.
+/// An older filter does not say how many requests began, a newer one may say it in a way that is not known here.
 #[tokio::test]
-async fn a_tally_goes_with_a_batch_or_alone_and_a_strange_one_costs_nothing() {
+async fn what_began_comes_with_a_batch_and_a_strange_one_costs_no_record() {
     let server = start().await;
     let instance = "0123456789abcdef".repeat(2);
-    let said = |vm: u64, begun: u64| serde_json::json!({"instance": instance, "vm": vm, "number": 1, "begun": begun, "told": 1, "dropped": 0});
+    let said = |requests: u64| serde_json::json!({"instance": instance, "requests": requests});
     let record = serde_json::json!({
         "at": NOW.0, "key": "key_1", "pool": "default", "dialect": "chat", "status": 200, "attempts": 1,
         "duration_ms": 9, "completeness": "whole",
     });
-    let mut strange = said(3, 9);
-    strange["begun"] = "many".into();
-    let mut foreign = said(4, 9);
+    let mut strange = said(9);
+    strange["requests"] = "many".into();
+    let mut foreign = said(9);
     foreign["instance"] = "a\nb".into();
     let batch = |number: u128| format!("{number:032x}");
+    let alone =
+        serde_json::json!({"batch": batch(6), "reports": [], "begun": said(5), "records": []});
     for body in [
-        serde_json::json!({"batch": instance, "reports": [], "tally": said(1, 5)}),
-        serde_json::json!({"batch": batch(1), "reports": [], "tally": said(2, 3), "records": [record]}),
-        serde_json::json!({"batch": batch(2), "reports": [], "tally": strange, "records": [record]}),
-        serde_json::json!({"batch": batch(3), "reports": [], "tally": foreign, "records": [record]}),
-        serde_json::json!({"batch": batch(4), "reports": [], "tally": said(5, u64::MAX), "records": [record]}),
+        alone.clone(),
+        alone,
+        serde_json::json!({"batch": batch(1), "reports": [], "begun": said(3), "records": [record]}),
+        serde_json::json!({"batch": batch(2), "reports": [], "begun": strange, "records": [record]}),
+        serde_json::json!({"batch": batch(3), "reports": [], "begun": foreign, "records": [record]}),
+        serde_json::json!({"batch": batch(4), "reports": [], "begun": said(u64::MAX), "records": [record]}),
         serde_json::json!({"batch": batch(5), "reports": [], "records": [record]}),
     ] {
         let (status, _) = server.ask("POST", "/reports", &body.to_string()).await;
         assert_eq!(status, 204, "{body}");
     }
-    let untold = server.store.untold().await.unwrap().into_iter();
-    let untold: Vec<_> = untold.map(|one| (one.origin.vm, one.requests)).collect();
-    assert_eq!(untold, [(1, 4), (2, 2)]);
+    let envoys = server.store.envoys(UnixMillis(0), 9).await.unwrap();
+    let envoys: Vec<_> = envoys.iter().map(|one| (one.begun, one.recorded)).collect();
+    assert_eq!(envoys, [(8, 1)]);
     let sums = server.store.usage(By::Key, UnixMillis(0)).await.unwrap();
     assert_eq!(sums[0].requests, 5);
 }

@@ -7,6 +7,7 @@
 mod accounts;
 mod checkpoint;
 mod client_keys;
+mod envoys;
 mod error;
 mod health;
 mod high_water;
@@ -19,7 +20,6 @@ mod pools;
 mod requests;
 mod rotate;
 mod snapshot;
-mod vms;
 mod write_queue;
 
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 pub use self::accounts::{Account, NewAccount, Saved, Status};
 pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
+pub use self::envoys::EnvoyRequests;
 pub use self::error::{Error, Result};
 pub use self::health::{Health, Noticed};
 pub use self::high_water::UNMARKED;
@@ -39,7 +40,7 @@ use self::keys::Keys;
 pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};
 use self::new_tokens::NewTokens;
 pub use self::pools::{Member as PoolMember, Pool};
-pub use self::requests::{BatchId, By, Received, Sums, Taken};
+pub use self::requests::{BatchId, By, Sums, Taken};
 pub use self::rotate::{Refused, Rotation, Step};
 pub use self::snapshot::{SnapshotPage, cluster_name};
 use self::write_queue::{Turn, WriteQueue};

@@ -3,7 +3,7 @@
 use latchkey::id::is_hex_name;
 use latchkey::meter::MAX_TOKENS;
 use latchkey::request::record::Record;
-use latchkey::sync::tally::Tally;
+use latchkey::sync::records::Begun;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -37,15 +37,6 @@ pub enum Taken {
     New,
     /// It was before.
     Known,
-}
-
-/// What was received of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
-    /// What became of the batch.
-    pub taken: Taken,
-    /// How many of the VM's requests had counted as lost and do no longer.
-    pub back: u64,
 }
 
 /// By what requests are summed up.
@@ -87,7 +78,7 @@ pub struct Sums {
 }
 
 impl Store {
-    /// Takes a batch, all of it or nothing, unless it was taken before, and with it what its VM says of all requests.
+    /// Takes a batch, all of it or nothing, unless it was taken before. `begun` is what it says of its Envoy process.
     ///
     /// # Errors
     /// If SQLite fails. The batch was not taken then.
@@ -95,9 +86,9 @@ impl Store {
         &self,
         batch: BatchId,
         records: &[Record],
-        tally: Option<&Tally>,
+        begun: Option<&Begun>,
         now: UnixMillis,
-    ) -> Result<Received> {
+    ) -> Result<Taken> {
         let mut change = self.change().await?;
         let insert = "INSERT INTO batches (id, taken_at) VALUES (?, ?) ON CONFLICT DO NOTHING";
         let inserted = sqlx::query(insert)
@@ -105,19 +96,18 @@ impl Store {
             .bind(now.0)
             .execute(change.sql())
             .await?;
-        let taken = match inserted.rows_affected() {
-            0 => Taken::Known,
-            _ => Taken::New,
-        };
-        for record in records.iter().filter(|_| taken == Taken::New) {
+        if inserted.rows_affected() == 0 {
+            return Ok(Taken::Known);
+        }
+        for record in records {
             insert_record(&mut change, record).await?;
         }
-        let back = match tally {
-            Some(tally) => change.hear(tally, now).await?,
-            None => 0,
-        };
+        if let Some(begun) = begun {
+            let counts = records.iter().map(|record| u64::from(record.count.get()));
+            change.add_requests(begun, counts.sum(), now).await?;
+        }
         change.commit().await?;
-        Ok(Received { taken, back })
+        Ok(Taken::New)
     }
 
     /// The requests since `since`, summed up; the group with the most tokens first, days in order.
@@ -170,7 +160,7 @@ impl Store {
         let pruned = self.prune(requests, before(keep_days)).await?;
         self.prune(batches, before(keep_days.min(BATCH_DAYS)))
             .await?;
-        self.prune_vms(before(keep_days), now).await?;
+        self.prune_envoys(before(keep_days)).await?;
         Ok(pruned)
     }
 

@@ -1,6 +1,7 @@
 mod accounts;
 mod checkpoint;
 mod client_keys;
+mod envoys;
 mod health;
 mod high_water;
 mod keys;
@@ -11,7 +12,6 @@ mod pools;
 mod requests;
 mod rotation;
 mod snapshot;
-mod vms;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -14,12 +14,12 @@ fn vm(number: u64) -> Origin {
     }
 }
 
-/// The tally in a body.
-fn tally(body: &str) -> Tally {
+/// How many requests a body says have begun.
+fn begun(body: &str) -> u64 {
     let body: Value = serde_json::from_str(body).unwrap();
-    let tally: Tally = serde_json::from_value(body["tally"].clone()).unwrap();
-    assert!(tally.is_sound(), "{tally:?}");
-    tally
+    let begun: Begun = serde_json::from_value(body["begun"].clone()).unwrap();
+    assert!(begun.is_sound(), "{begun:?}");
+    begun.requests
 }
 
 fn of_key(key: &str, number: u64) -> Carried {
@@ -177,59 +177,60 @@ fn a_batch_that_will_never_be_taken_holds_up_no_other() {
 }
 
 #[test]
-fn a_request_under_way_is_told_of_in_a_second_and_then_now_and_then() {
+fn a_request_that_began_is_told_of_in_a_second_and_once() {
     let mut records = Records::default();
-    let said = |body: Option<String>| {
-        let tally = tally(&body?);
-        let Counts {
-            begun,
-            told,
-            dropped,
-        } = tally.counts;
-        Some((tally.number, begun, told, dropped))
-    };
-    let under_way = records.begin();
-    assert_eq!(records.next(&vm(1), 10_000), None);
-    assert_eq!(records.next(&vm(1), 10_999), None);
-    assert_eq!(said(records.next(&vm(1), 11_000)), Some((1, 1, 0, 0)));
+    records.begin(10_000);
+    records.begin(10_900);
+    assert_eq!(records.next(&vm(1), 10_999), None, "gathered for a second");
+    let first = records.next(&vm(1), 11_000).unwrap();
+    assert_eq!((begun(&first), ids(&first).1.len()), (2, 0));
     assert_eq!(records.next(&vm(1), 99_000), None, "one at a time");
+    records.begin(11_100);
     records.answered(b"", &vm(1), 11_500);
     assert_eq!(records.next(&vm(1), 12_499), None, "a pause");
-    assert_eq!(said(records.next(&vm(1), 12_500)), Some((2, 1, 0, 0)));
+    assert_eq!(records.next(&vm(1), 12_500).unwrap(), first, "as it was");
     records.answered(b"204", &vm(1), 12_500);
-    assert_eq!(records.next(&vm(1), 17_499), None);
-    assert_eq!(said(records.next(&vm(1), 17_500)), Some((3, 1, 0, 0)));
-    records.answered(b"204", &vm(1), 17_600);
-    records.push(record(1), 18_000);
-    drop(under_way);
-    let body = records.next(&vm(1), 19_000).unwrap();
-    assert_eq!(ids(&body).1, ["req-1"]);
-    assert_eq!(said(Some(body)), Some((4, 1, 1, 0)), "with the batch");
-    records.answered(b"204", &vm(1), 19_000);
+    records.push(record(1), 12_500);
+    let second = records.next(&vm(1), 12_600).unwrap();
+    assert_eq!(
+        (begun(&second), &*ids(&second).1),
+        (1, &["req-1".to_owned()][..])
+    );
+    records.answered(b"204", &vm(1), 12_600);
     assert_eq!(records.next(&vm(1), 999_000), None, "nothing to tell of");
-    drop(records.begin());
-    assert_eq!(records.next(&vm(1), 999_100), None, "no record to come");
 }
 
 #[test]
-fn records_that_wait_go_where_a_tally_is_due() {
+fn what_began_is_told_of_though_its_batch_is_never_taken() {
     let mut records = Records::default();
-    let under_way = records.begin();
-    assert_eq!(records.next(&vm(1), 10_000), None);
-    records.push(record(1), 10_900);
-    let body = records.next(&vm(1), 11_000).unwrap();
-    assert_eq!(ids(&body).1, ["req-1"]);
-    assert_eq!(tally(&body).counts.pending(), 1);
-    records.answered(b"400", &vm(1), 11_000);
-    assert_eq!(records.next(&vm(1), 11_999), None);
-    let body = records.next(&vm(1), 12_000).unwrap();
-    let counts = Counts {
-        begun: 2,
-        told: 0,
-        dropped: 1,
-    };
-    assert_eq!(tally(&body).counts, counts, "the batch said something else");
-    drop(under_way);
+    records.begin(0);
+    records.push(record(1), 0);
+    let refused = records.next(&vm(1), 1_000).unwrap();
+    assert_eq!(begun(&refused), 1);
+    records.answered(b"400", &vm(1), 1_000);
+    let next = records.next(&vm(1), 2_000).unwrap();
+    assert_eq!((begun(&next), ids(&next).1.len()), (1, 0));
+    assert_eq!(records.take_dropped(), 1);
+}
+
+#[test]
+fn what_began_reads_as_documented() {
+    let text = r#"{"instance":"4e07408562bedb8b60ce05c1decfe3ad","node":"latchkey","requests":14}"#;
+    let page = include_str!("../../../ARCHITECTURE.md");
+    assert!(page.contains(&format!(r#""begun":{text}"#)), "{text}");
+    let begun: Begun = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&begun).unwrap(), text);
+    assert!(begun.is_sound());
+    for (name, odd) in [
+        ("instance", "\"latchkey\""),
+        ("instance", "\"4e07408562bedb8b60ce05c1decfe3a\\n\""),
+        ("requests", "1099511627777"),
+    ] {
+        let mut odd_one: Value = serde_json::from_str(text).unwrap();
+        odd_one[name] = serde_json::from_str(odd).unwrap();
+        let odd_one: Begun = serde_json::from_value(odd_one).unwrap();
+        assert!(!odd_one.is_sound(), "{odd_one:?}");
+    }
 }
 
 #[test]
@@ -243,51 +244,67 @@ fn the_same_records_of_two_vms_are_two_batches() {
     assert_eq!(batch(1).len(), 32);
 }
 
+#[test]
+fn the_same_word_of_two_processes_is_two_batches() {
+    let batch = |instance: &str| {
+        let mut records = Records::default();
+        records.begin(0);
+        let vm = Origin {
+            instance: instance.repeat(32),
+            ..vm(1)
+        };
+        ids(&records.next(&vm, 1_000).unwrap()).0
+    };
+    assert_ne!(batch("a"), batch("b"));
+}
+
+/// The refresher, as far as records go: it takes each batch once.
+#[derive(Default)]
+struct Taker {
+    batches: HashSet<String>,
+    begun: u64,
+    recorded: u64,
+    ids: HashSet<String>,
+    records: usize,
+}
+
+impl Taker {
+    fn take(&mut self, body: &str) {
+        let (batch, ids) = ids(body);
+        if self.batches.insert(batch) {
+            self.begun += begun(body);
+            self.recorded += counts(body).iter().map(|(_, count)| count).sum::<u64>();
+            self.records += ids.len();
+            self.ids.extend(ids);
+        }
+    }
+}
+
 proptest! {
-    /// Whatever the refresher answers, what it took and what was dropped is all there was,
-    /// each once, what waits is bounded, what was served makes room for nothing that was
-    /// refused, and every tally counts each request that has begun. `step`: the requests that
-    /// come, which of them are refused for which of two reasons and which go on for a while,
-    /// how many of those end, and what the refresher answers then.
+    /// Whatever the refresher answers, what it took and what was dropped is all there was, each
+    /// once; what waits is bounded; what was served makes room for nothing that was refused; and
+    /// nothing is recorded of which the refresher has not heard that it began. `step`: the
+    /// requests that come, which of them are refused for which of two reasons and which go on for
+    /// a while, how many of those end, and what becomes of the batch: 0 is lost on its way, 1 is
+    /// taken and its answer lost, 2 is refused for good, others are taken.
     #[test]
     fn every_request_is_taken_once_or_counted_as_dropped(
         steps in prop::collection::vec(
-            (prop::collection::vec(0..5_u8, 0..40), 0..20_usize, 0..5_u8), 1..60,
+            (prop::collection::vec(0..5_u8, 0..40), 0..20_usize, 0..6_u8), 1..60,
         ),
         room in 1..50_usize,
     ) {
         let mut records = Records::with_room(room);
-        let (mut begun, mut pushed, mut dropped, mut now) = (0, 0, 0, 0);
-        let mut under_way = Vec::new();
-        let mut taken: HashSet<String> = HashSet::new();
-        let (mut count, mut records_taken, mut batches) = (0, 0, HashSet::new());
-        let mut deliver = |records: &mut Records, now: &mut u64, begun: u64, answer: u8| {
-            *now += GATHER_MS;
-            let is_new = records.batch.is_none();
-            let Some(body) = records.next(&vm(1), *now) else { return false };
-            if is_new {
-                assert_eq!(tally(&body).counts.begun, begun);
-            }
-            // 0: lost on the way; 1: applied, its answer lost; else applied and acknowledged.
-            if records.batch.is_some() {
-                let (batch, ids) = ids(&body);
-                if answer > 0 && batches.insert(batch) {
-                    records_taken += ids.len();
-                    taken.extend(ids);
-                    count += counts(&body).iter().map(|(_, count)| count).sum::<u64>();
-                    assert_eq!(tally(&body).counts.told, count);
-                }
-            }
-            let status: &[u8] = if answer > 1 { b"204" } else { b"" };
-            assert_eq!(records.answered(status, &vm(1), *now), None, "no whole batch waits");
-            true
-        };
-        for (kinds, ends, answer) in steps {
+        let mut refresher = Taker::default();
+        let (mut begun, mut pushed, mut dropped, mut now) = (0_u64, 0, 0, 0);
+        let mut under_way = 0;
+        for (kinds, ends, fate) in steps {
             let before = pushed;
             for kind in kinds {
                 begun += 1;
+                records.begin(now);
                 if kind == 4 {
-                    under_way.push(records.begin());
+                    under_way += 1;
                     continue;
                 }
                 pushed += 1;
@@ -305,61 +322,78 @@ proptest! {
             prop_assert!(records.waiting() <= room);
             let of_step = records.refused.line.iter().filter(|(number, _)| *number > before);
             prop_assert!(of_step.count() <= 2);
-            for ended in under_way.drain(..ends.min(under_way.len())) {
+            for _ in 0..ends.min(under_way) {
+                under_way -= 1;
                 pushed += 1;
                 records.push(record(pushed), now);
-                drop(ended);
             }
-            prop_assert_eq!(records.counts().begun, begun);
-            deliver(&mut records, &mut now, begun, answer);
+            now += GATHER_MS;
+            if let Some(body) = records.next(&vm(1), now) {
+                if fate == 1 || fate > 2 {
+                    refresher.take(&body);
+                }
+                // A batch that was taken is not refused later.
+                let is_known = refresher.batches.contains(&ids(&body).0);
+                let answer: &[u8] = match fate {
+                    2 if !is_known => b"422",
+                    0 | 1 => b"",
+                    _ => b"204",
+                };
+                prop_assert_eq!(records.answered(answer, &vm(1), now), None);
+            }
             dropped += records.take_dropped();
+            prop_assert!(refresher.recorded <= refresher.begun && refresher.begun <= begun);
         }
-        for _ in under_way.drain(..) {
+        for _ in 0..under_way {
             pushed += 1;
             records.push(record(pushed), now);
         }
-        while deliver(&mut records, &mut now, begun, 2) || now % REPEAT_MS != 0 {}
+        // The answer to the last batch may have been lost.
+        for _ in 0..3 {
+            now += GATHER_MS;
+            if let Some(body) = records.next(&vm(1), now) {
+                refresher.take(&body);
+                records.answered(b"204", &vm(1), now);
+            }
+        }
         dropped += records.take_dropped();
-        prop_assert_eq!(records_taken, taken.len(), "each record once");
-        prop_assert_eq!(count + dropped, pushed);
-        prop_assert_eq!(pushed, begun);
-        let told = Counts { begun, told: count, dropped };
-        prop_assert_eq!((records.counts(), told.pending()), (told, 0), "all is told");
+        prop_assert_eq!(refresher.records, refresher.ids.len(), "each record once");
+        prop_assert_eq!(refresher.recorded + dropped, pushed);
+        prop_assert_eq!((refresher.begun, pushed), (begun, begun));
     }
 
-    /// Where the refresher answers, it has heard of every request a second and two ticks after
-    /// it began, at no more than a word a second and what batches that are full take. `step`,
-    /// of a tick: how many begin, how many end, how many are refused.
+    /// Where the refresher answers, it has heard of every request a second and two ticks after it
+    /// began, at no more than a word a second and what batches that are full take. `step`, of a
+    /// tick: how many begin and how many end.
     #[test]
     fn no_request_is_unheard_of_for_long(
-        steps in prop::collection::vec((0..3_u8, 0..3_usize, 0..2_u8), 1..200),
+        steps in prop::collection::vec((0..3_u8, 0..3_u64), 1..200),
     ) {
         const TICK_MS: u64 = 100;
         let mut records = Records::default();
-        let (mut now, mut begun, mut heard, mut words) = (50_000, 0_u64, 0, 0);
-        let (mut under_way, mut begun_by) = (Vec::new(), Vec::new());
+        let mut refresher = Taker::default();
+        let (mut now, mut begun, mut under_way, mut words) = (50_000, 0, 0, 0);
+        let mut begun_by = Vec::new();
         let ticks = u64::try_from(steps.len()).unwrap();
-        for (begins, ends, refusals) in steps {
+        for (begins, ends) in steps {
             for _ in 0..begins {
-                under_way.push(records.begin());
+                (begun, under_way) = (begun + 1, under_way + 1);
+                records.begin(now);
             }
-            for ended in under_way.drain(..ends.min(under_way.len())) {
-                records.push(record(begun), now);
-                drop(ended);
+            for _ in 0..ends.min(under_way) {
+                under_way -= 1;
+                records.push(record(begun - under_way), now);
             }
-            for _ in 0..refusals {
-                records.push(refused("k", "latchkey_limit", begun), now);
-            }
-            begun += u64::from(begins) + u64::from(refusals);
             begun_by.push((now, begun));
             now += TICK_MS;
             if let Some(body) = records.next(&vm(1), now) {
-                (heard, words) = (tally(&body).counts.begun, words + 1);
+                refresher.take(&body);
+                words += 1;
                 prop_assert_eq!(records.answered(b"204", &vm(1), now), None);
             }
             let long_ago = now - GATHER_MS - 2 * TICK_MS;
             let due = begun_by.iter().rfind(|(at, _)| *at <= long_ago);
-            prop_assert!(heard >= due.map_or(0, |(_, begun)| *begun));
+            prop_assert!(refresher.begun >= due.map_or(0, |(_, begun)| *begun));
         }
         prop_assert!(words <= 1 + ticks * TICK_MS / GATHER_MS, "{} in {} ticks", words, ticks);
     }

@@ -3,7 +3,7 @@
 //! It speaks the sync of ARCHITECTURE.md on the Unix socket and knows nothing of tokens, stores and platforms.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,7 +19,7 @@ use axum::{
 use latchkey::{
     limit::settle::{Counts, Line, Others},
     snapshot::page::{Epoch, PageHeader},
-    sync::tally::{Origin, Tally},
+    sync::records::Begun,
 };
 use serde_json::Value;
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle, time::timeout};
@@ -56,8 +56,9 @@ struct Published {
     /// When each poll came, oldest first.
     polls: Vec<SystemTime>,
     reports: Vec<Value>,
-    /// The last tally of each VM.
-    tallies: HashMap<Origin, Tally>,
+    /// The batches that came, by their ids, and how many requests they say have begun.
+    batches: HashSet<String>,
+    begun: u64,
     /// Answers to reports are lost: they say that nothing was taken.
     losing: bool,
 }
@@ -124,13 +125,9 @@ impl FakeRefresher {
         self.shared.lock().losing = losing;
     }
 
-    /// How many requests all VMs say that they have begun, and told of.
-    pub fn begun_and_told(&self) -> (u64, u64) {
-        let published = self.shared.lock();
-        let counts = published.tallies.values().map(|tally| tally.counts);
-        counts.fold((0, 0), |(begun, told), counts| {
-            (begun + counts.begun, told + counts.told)
-        })
+    /// How many requests all VMs say have begun.
+    pub fn begun(&self) -> u64 {
+        self.shared.lock().begun
     }
 
     /// The records of requests so far, in the order in which they came.
@@ -234,11 +231,14 @@ async fn counts(Json(counts): Json<Counts>) -> Json<Others> {
 
 async fn reports(State(shared): State<Arc<Shared>>, Json(batch): Json<Value>) -> StatusCode {
     let mut published = shared.lock();
-    // Reports of accounts have none.
-    if let Ok(tally) = serde_json::from_value::<Tally>(batch["tally"].clone()) {
-        published.tallies.insert(tally.origin.clone(), tally);
+    let id = batch["batch"].as_str().unwrap_or_default();
+    // Reports of accounts say nothing of it.
+    if let Ok(begun) = serde_json::from_value::<Begun>(batch["begun"].clone())
+        && published.batches.insert(id.to_owned())
+    {
+        published.begun += begun.requests;
     }
-    // A tally that goes alone tells of no request and no account.
+    // A batch may have neither, and say only what began.
     let is_empty = |list: &str| batch[list].as_array().is_none_or(Vec::is_empty);
     if !is_empty("reports") || !is_empty("records") {
         published.reports.push(batch);

@@ -32,7 +32,6 @@ async fn a_batch_counts_once_also_after_a_restart() {
             .take_records(batch(number), &records, None, NOW)
             .await
             .unwrap()
-            .taken
     };
     assert_eq!(take(&fixture.store, 1).await, Taken::New);
     assert_eq!(take(&fixture.store, 1).await, Taken::Known);
@@ -148,16 +147,14 @@ async fn old_requests_and_batches_go_and_young_ones_stay() {
         store
             .take_records(batch(2), &[], None, later)
             .await
-            .unwrap()
-            .taken,
+            .unwrap(),
         Taken::Known
     );
     assert_eq!(
         store
             .take_records(batch(1), &[], None, later)
             .await
-            .unwrap()
-            .taken,
+            .unwrap(),
         Taken::New
     );
 }
@@ -187,7 +184,7 @@ proptest! {
             let mut expected = BTreeMap::new();
             for index in order.iter().map(|index| index % sizes.len()) {
                 let records: Vec<_> = (0..sizes[index]).map(|_| request(NOW, json!({}))).collect();
-                let taken = fixture.store.take_records(batch(index as u128), &records, None, NOW).await.unwrap().taken;
+                let taken = fixture.store.take_records(batch(index as u128), &records, None, NOW).await.unwrap();
                 let is_new = expected.insert(index, sizes[index]).is_none();
                 assert_eq!(taken, if is_new { Taken::New } else { Taken::Known });
             }
