@@ -94,7 +94,7 @@ fn the_readme_does_what_it_says() {
 }
 
 /// The pages of the repository, from its root.
-fn pages() -> Vec<String> {
+pub fn pages() -> Vec<String> {
     fn add(folder: &Path, pages: &mut Vec<String>) {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
@@ -115,7 +115,7 @@ fn pages() -> Vec<String> {
 }
 
 /// Every block of a page: the line before it, its language, and its text.
-fn fences(page: &str) -> Vec<(String, String, String)> {
+pub fn fences(page: &str) -> Vec<(String, String, String)> {
     let mut fences = Vec::new();
     let mut before = "";
     let mut lines = page.lines();
