@@ -1,5 +1,5 @@
 //! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /healthz`, `GET /metrics`
-//! (ARCHITECTURE.md, "The snapshot").
+//! (docs/protocol.md).
 
 pub mod clusters;
 pub mod counts;

@@ -165,7 +165,7 @@ enum Refused {
     #[error("expected a kind of report that is known here")]
     Kind,
     /// What it says could be shown to people, and is too long, not visible or out of bounds.
-    #[error("expected a report as ARCHITECTURE.md shows it, its texts short and in visible ASCII")]
+    #[error("expected a report as docs/protocol.md shows it, its texts short and in visible ASCII")]
     Malformed,
 }
 

@@ -216,7 +216,7 @@ fn what_began_is_told_of_though_its_batch_is_never_taken() {
 #[test]
 fn what_began_reads_as_documented() {
     let text = r#"{"instance":"4e07408562bedb8b60ce05c1decfe3ad","node":"latchkey","requests":14}"#;
-    let page = include_str!("../../../ARCHITECTURE.md");
+    let page = include_str!("../../../docs/protocol.md");
     assert!(page.contains(&format!(r#""begun":{text}"#)), "{text}");
     let begun: Begun = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&begun).unwrap(), text);

@@ -1,6 +1,6 @@
 //! A refresher that publishes what a test says, also what the real one never would.
 //!
-//! It speaks the sync of ARCHITECTURE.md on the Unix socket and knows nothing of tokens, stores and platforms.
+//! It speaks the sync of docs/protocol.md on the Unix socket and knows nothing of tokens, stores and platforms.
 
 use std::{
     collections::{HashMap, HashSet},
