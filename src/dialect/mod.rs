@@ -30,6 +30,9 @@ pub enum Dialect {
 // === impl Dialect ===
 
 impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Self; 3] = [Self::Chat, Self::Responses, Self::Messages];
+
     /// The dialect's own names for everything.
     pub fn format(self) -> &'static dyn Format {
         match self {
@@ -70,11 +73,9 @@ impl Dialect {
 mod tests {
     use super::*;
 
-    const ALL: [Dialect; 3] = [Dialect::Chat, Dialect::Responses, Dialect::Messages];
-
     #[test]
     fn the_word_is_the_one_that_records_write() {
-        for dialect in ALL {
+        for dialect in Dialect::ALL {
             let word = format!("\"{}\"", dialect.word());
             assert_eq!(serde_json::to_string(&dialect).unwrap(), word);
         }
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_stream_has_one_kind_of_end() {
-        for dialect in ALL {
+        for dialect in Dialect::ALL {
             let format = dialect.format();
             let ends = [b"response.completed".as_slice(), b"message_stop"];
             let ends = ends.iter().any(|kind| format.event(kind) == EventKind::End);
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_announces_is_no_error() {
-        for dialect in ALL {
+        for dialect in Dialect::ALL {
             let format = dialect.format();
             for kind in ["error", "response.failed", "session.error"] {
                 assert!(!format.announces(kind.as_bytes()), "{dialect:?} {kind}");

@@ -1,5 +1,8 @@
-//! Answers of our own: an error in the caller's dialect that cannot be mistaken for the
-//! platform's.
+//! Answers of our own: what happened, whose fault it is and what to do, with a code that cannot be
+//! mistaken for the platform's.
+//!
+//! `tests/golden/refusals.txt` has every answer word for word. The caller's dialect puts the words
+//! into its form.
 
 use std::borrow::Cow;
 
@@ -19,7 +22,7 @@ pub const ERROR_HEADER: &str = "x-latchkey-error";
 /// The most accounts that a message names.
 const MAX_NAMED: usize = 8;
 
-/// Why the gateway itself answers a request with an error.
+/// An answer of the gateway itself in place of a platform's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No client key, or an empty one.
@@ -70,7 +73,7 @@ pub enum Refusal {
     NoCredential,
     /// The platform answered with a redirect, which is never followed or passed on.
     Redirected,
-    /// The platform could not be reached, or went away before it answered.
+    /// The platform could not be reached, or closed the connection before it answered.
     Unreachable,
 }
 
@@ -81,7 +84,7 @@ pub struct AllOut {
     pub pool: Id,
     /// Its accounts that speak the path.
     pub out: Vec<Out>,
-    /// After how many seconds the first is back, where that is known.
+    /// The seconds until the first is back, where that is known.
     pub retry_after: Option<u32>,
 }
 
@@ -90,7 +93,7 @@ pub struct AllOut {
 pub struct AtLimit {
     /// The key's name, where it is known.
     pub key: Option<HeaderText>,
-    /// Which limit.
+    /// The limit.
     pub reached: Reached,
     /// Unix milliseconds.
     pub now: u64,
@@ -155,51 +158,51 @@ impl Refusal {
         }
     }
 
-    /// What happened and what to do.
+    /// The sentences for the caller: what happened and what to do.
     pub fn message(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::NoKey => {
                 "No client key. Send the gateway's key in one of: Authorization: Bearer, x-api-key, x-goog-api-key."
             }
             Self::AmbiguousKey => {
-                "Expected exactly one client key, once, in one of: Authorization: Bearer, x-api-key, x-goog-api-key. It is never taken from the URL."
+                "Expected exactly one client key, in exactly one of: Authorization: Bearer, x-api-key, x-goog-api-key. A key in the URL is not accepted."
             }
             Self::UnknownKey => {
-                "This client key is unknown or revoked. Ask whoever runs the gateway for a key (refresher keys create)."
+                "This client key is unknown or revoked. Ask the gateway's operator for a new one (refresher keys create)."
             }
             Self::KeyExpired(name) => {
                 return Cow::Owned(format!(
-                    "The client key{} has expired. Ask whoever runs the gateway for another one, or for more time (refresher keys set).",
+                    "The client key{} has expired. Ask the gateway's operator for a new key, or to extend this one (refresher keys set).",
                     named(name.as_ref())
                 ));
             }
             Self::Limit(limit) => return Cow::Owned(limit.message()),
-            Self::UnknownPath => "The gateway serves no such path.",
-            Self::Method => "The gateway serves this path with another method.",
+            Self::UnknownPath => "The gateway does not serve this path.",
+            Self::Method => "The gateway does not serve this path with this method.",
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
             Self::NoPool => {
-                "The pool of this client key does not exist any more. The gateway's operator can see it with: refresher keys list."
+                "The pool of this client key no longer exists. The gateway's operator can see which pool that was with: refresher keys list."
             }
             Self::NoAccount => {
-                "No usable account of this key's pool serves this path. The gateway's operator can see why with: refresher status."
+                "No usable account in this key's pool serves this path. The gateway's operator can see why with: refresher status."
             }
             Self::ModelNotAllowed(model) => {
                 return Cow::Owned(match model {
                     Some(model) => format!(
-                        "This client key may not ask for the model {}. GET /v1/models lists those that it may.",
+                        "This client key may not use the model {}. GET /v1/models lists the models that it may use.",
                         model.as_str()
                     ),
-                    None => "This client key may ask for some models alone, and no single model could be read in the request. GET /v1/models lists those that it may.".to_owned(),
+                    None => "This client key may use certain models only, and the request does not name exactly one model. GET /v1/models lists the models that it may use.".to_owned(),
                 });
             }
             Self::ModelNotServed { model, pool } => {
                 return Cow::Owned(match model {
                     Some(model) => format!(
-                        "No account of the gateway's pool {pool} serves the model {} on this path. GET /v1/models lists what it serves.",
+                        "No account in the gateway's pool {pool} serves the model {} on this path. GET /v1/models lists the models that the pool serves.",
                         model.as_str()
                     ),
                     None => format!(
-                        "The accounts of the gateway's pool {pool} serve some models alone, and no model could be read in the request."
+                        "The accounts in the gateway's pool {pool} serve certain models only, and the request names no model that the gateway could read."
                     ),
                 });
             }
@@ -208,30 +211,30 @@ impl Refusal {
                 let reasons = requirements.iter().filter_map(Requirement::reason);
                 let reasons: String = reasons.flat_map(|reason| [" ", reason]).collect();
                 return Cow::Owned(format!(
-                    "The accounts of the gateway's pool {pool} take a request on this path only with {}.{reasons}",
+                    "The accounts in the gateway's pool {pool} accept a request on this path only with {}.{reasons}",
                     members.join(" and ")
                 ));
             }
             Self::ChoiceNotAllowed => {
-                "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow it with: refresher keys set."
+                "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow the choice with: refresher keys set."
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::NotReady => {
-                "The gateway has not heard from its refresher yet what this request needs: the accounts, or what is used of the limits. Try again; if that does not help, its operator should see whether the refresher runs."
+                "The gateway is starting: it has no accounts or limits from its refresher yet. Try again. If that does not help, its operator should check that the refresher is running."
             }
             Self::NoCredential => {
-                "The account of this request is gone. Nothing was sent to the platform; try again."
+                "The account that was chosen for this request is gone. Nothing was sent to the platform. Try again."
             }
             Self::Redirected => {
-                "The platform answered with a redirect, which the gateway does not follow or pass on."
+                "The platform answered with a redirect. The gateway neither follows redirects nor forwards them."
             }
             Self::Unreachable => {
-                "The platform could not be reached, or went away before it answered."
+                "The platform could not be reached, or closed the connection before it answered."
             }
         })
     }
 
-    /// After how many seconds a new try makes sense; none where it never does by itself.
+    /// The seconds after which a new try makes sense; none where it never does by itself.
     fn retry_after(&self) -> Option<u32> {
         match self {
             Self::NotReady | Self::NoCredential => Some(1),
@@ -288,8 +291,8 @@ fn named(name: Option<&HeaderText>) -> String {
 // === impl AtLimit ===
 
 impl AtLimit {
-    /// In whole seconds, rounded up: a request that comes then is let through, if no other comes
-    /// first.
+    /// The seconds until the limit ends, rounded up: a request that comes then is let through, if
+    /// no other comes first.
     fn retry_after(&self) -> u32 {
         let left = self
             .reached
@@ -307,10 +310,10 @@ impl AtLimit {
         } = self.reached;
         let end = match until {
             Some(until) => format!("at {}", time::to_rfc3339(until)),
-            None => "when one of its requests ends".to_owned(),
+            None => "when one of its requests has ended".to_owned(),
         };
         format!(
-            "The client key{} is at the limit that the gateway's operator set for it: {allowed} {}. The limit ends {end}.",
+            "The client key{} has reached the limit that the gateway's operator set for it: {allowed} {}. Try again {end}.",
             named(self.key.as_ref()),
             limit.unit()
         )
@@ -332,7 +335,7 @@ impl AllOut {
             more => format!(" and {more} more"),
         };
         format!(
-            "No account of the gateway's pool {} can be used now: {}{more}.",
+            "No account in the gateway's pool {} can be used now: {}{more}.",
             self.pool,
             named.join(", ")
         )
@@ -340,85 +343,4 @@ impl AllOut {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_dialect_has_its_shape() {
-        let reply = Refusal::NotReady.reply(Dialect::Messages);
-        assert_eq!(reply.code().unwrap().as_str(), "latchkey_not_ready");
-        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
-        assert_eq!(body["type"], "error");
-        assert_eq!(body["error"]["type"], "api_error");
-        assert_eq!(body["error"]["code"], "latchkey_not_ready");
-        assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
-
-        let reply = Refusal::UnknownKey.reply(Dialect::Responses);
-        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
-        assert_eq!(body["error"]["code"], "latchkey_unknown_key");
-        assert!(body["error"]["param"].is_null());
-        assert_eq!(reply.status, 401);
-    }
-
-    #[test]
-    fn a_limit_says_which_whose_and_until_when() {
-        use crate::limit::Limit;
-        let at = |limit, until| {
-            Refusal::Limit(AtLimit {
-                key: Some(HeaderText::try_from("alice").unwrap()),
-                reached: Reached {
-                    limit,
-                    allowed: 60,
-                    until,
-                },
-                now: 1_790_000_000_001,
-            })
-        };
-        let reply = at(Limit::RequestsPerMinute, Some(1_790_000_030_000)).reply(Dialect::Messages);
-        assert_eq!(reply.status, 429);
-        assert!(reply.headers.contains(&("retry-after", "30".to_owned())));
-        let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
-        assert_eq!(body["error"]["type"], "rate_limit_error");
-        assert_eq!(body["error"]["code"], "latchkey_limit");
-        assert_eq!(
-            body["error"]["message"],
-            "The client key \"alice\" is at the limit that the gateway's operator set for it: 60 requests a minute. The limit ends at 2026-09-21T14:13:50Z."
-        );
-        let reply = at(Limit::ConcurrentStreams, None).reply(Dialect::Chat);
-        assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
-        assert!(
-            reply.body.contains("60 requests at the same time"),
-            "{}",
-            reply.body
-        );
-        let reply = Refusal::KeyExpired(None).reply(Dialect::Responses);
-        assert_eq!(reply.status, 401);
-        assert!(
-            reply.body.contains("The client key has expired"),
-            "{}",
-            reply.body
-        );
-    }
-
-    #[test]
-    fn a_pool_that_is_out_says_who_and_why() {
-        use crate::{gate::select::Back, header::HeaderText, verdict::Reason};
-        let out = |name: &str| Out {
-            name: HeaderText::try_from(name).unwrap(),
-            reason: Reason::rate_limited(),
-            back: Back::At(9_000),
-        };
-        let mut all = AllOut {
-            pool: Id::try_from("default").unwrap(),
-            out: (0..10).map(|n| out(&format!("a{n}"))).collect(),
-            retry_after: Some(9),
-        };
-        let reply = Refusal::AllOut(all.clone()).reply(Dialect::Chat);
-        assert_eq!(reply.status, 429);
-        assert!(reply.headers.contains(&("retry-after", "9".to_owned())));
-        assert!(reply.body.contains("default") && reply.body.contains("a0 (rate_limited)"));
-        assert!(reply.body.contains("and 2 more"), "{}", reply.body);
-        all.retry_after = None;
-        assert_eq!(Refusal::AllOut(all).status(), 503);
-    }
-}
+mod tests;

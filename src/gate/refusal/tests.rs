@@ -1,0 +1,201 @@
+use super::*;
+use crate::{
+    gate::select::Back,
+    limit::{self, Limit},
+};
+
+/// The file with every answer, and how to write it anew.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/refusals.txt");
+const UPDATE: &str = "UPDATE_GOLDEN";
+
+fn text(text: &str) -> HeaderText {
+    HeaderText::try_from(text).unwrap()
+}
+
+fn pool() -> Id {
+    Id::try_from("default").unwrap()
+}
+
+fn at_limit(limit: Limit, until: Option<u64>) -> Refusal {
+    Refusal::Limit(AtLimit {
+        key: Some(text("alice")),
+        reached: Reached {
+            limit,
+            allowed: 60,
+            until,
+        },
+        now: 1_790_000_000_001,
+    })
+}
+
+fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
+    let out = |n| Out {
+        name: text(&format!("a{n}")),
+        reason: Reason::rate_limited(),
+        back: Back::At(9_000),
+    };
+    AllOut {
+        pool: pool(),
+        out: (0..accounts).map(out).collect(),
+        retry_after,
+    }
+}
+
+/// The kinds of refusals: one more than the last [place].
+const KINDS: usize = 19;
+
+/// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
+/// among the samples too.
+fn place(refusal: &Refusal) -> usize {
+    match refusal {
+        Refusal::NoKey => 0,
+        Refusal::AmbiguousKey => 1,
+        Refusal::UnknownKey => 2,
+        Refusal::KeyExpired(_) => 3,
+        Refusal::Limit(_) => 4,
+        Refusal::UnknownPath => 5,
+        Refusal::Method => 6,
+        Refusal::Upgrade => 7,
+        Refusal::NoPool => 8,
+        Refusal::NoAccount => 9,
+        Refusal::ModelNotAllowed(_) => 10,
+        Refusal::ModelNotServed { .. } => 11,
+        Refusal::Unmet { .. } => 12,
+        Refusal::ChoiceNotAllowed => 13,
+        Refusal::AllOut(_) => 14,
+        Refusal::NotReady => 15,
+        Refusal::NoCredential => 16,
+        Refusal::Redirected => 17,
+        Refusal::Unreachable => 18,
+    }
+}
+
+/// Every refusal, with each of its sentences.
+fn samples() -> Vec<Refusal> {
+    use Refusal::*;
+    let unmet = |requirements: &[Requirement]| Unmet {
+        pool: pool(),
+        requirements: requirements.to_vec(),
+    };
+    let not_served = |model| ModelNotServed {
+        model,
+        pool: pool(),
+    };
+    vec![
+        NoKey,
+        AmbiguousKey,
+        UnknownKey,
+        KeyExpired(Some(text("alice"))),
+        KeyExpired(None),
+        at_limit(limit::Limit::RequestsPerMinute, Some(1_790_000_030_000)),
+        at_limit(limit::Limit::TokensPerMinute, Some(1_790_000_030_000)),
+        at_limit(limit::Limit::TokensPerDay, Some(1_790_035_200_000)),
+        at_limit(limit::Limit::ConcurrentStreams, None),
+        UnknownPath,
+        Method,
+        Upgrade,
+        NoPool,
+        NoAccount,
+        ModelNotAllowed(Some(text("gpt-5"))),
+        ModelNotAllowed(None),
+        not_served(Some(text("gpt-5"))),
+        not_served(None),
+        unmet(&[Requirement::Stream]),
+        unmet(&[Requirement::Stream, Requirement::StoreFalse]),
+        unmet(&[Requirement::Foreground]),
+        ChoiceNotAllowed,
+        AllOut(all_out(1, Some(9))),
+        AllOut(all_out(10, Some(9))),
+        AllOut(all_out(2, None)),
+        NotReady,
+        NoCredential,
+        Redirected,
+        Unreachable,
+    ]
+}
+
+fn written(samples: &[Refusal]) -> String {
+    let mut all = String::new();
+    for refusal in samples {
+        let headers = refusal.reply(Dialect::Chat).headers;
+        all += &format!("{}", refusal.status());
+        for (name, value) in headers.iter().filter(|(name, _)| *name != "content-type") {
+            all += &format!("  {name}: {value}");
+        }
+        for dialect in Dialect::ALL {
+            let reply = refusal.reply(dialect);
+            assert_eq!((reply.status, &reply.headers), (refusal.status(), &headers));
+            all += &format!("\n{:<10}{}", dialect.word(), reply.body);
+        }
+        all += "\n\n";
+    }
+    all
+}
+
+/// A change of words is seen in this file's difference. `UPDATE_GOLDEN=1 cargo test -p latchkey
+/// --lib refusal` writes it anew.
+#[test]
+fn every_answer_is_in_the_golden_file_word_for_word() {
+    let samples = samples();
+    let mut places: Vec<usize> = samples.iter().map(place).collect();
+    places.dedup();
+    assert_eq!(places, (0..KINDS).collect::<Vec<_>>());
+    let written = written(&samples);
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(GOLDEN, &written).unwrap();
+    }
+    let golden = std::fs::read_to_string(GOLDEN).unwrap();
+    for (written, golden) in written.lines().zip(golden.lines()) {
+        assert_eq!(written, golden, "write it anew with {UPDATE}=1");
+    }
+    assert_eq!(written.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn no_sentence_could_be_a_platforms() {
+    for refusal in samples() {
+        assert!(refusal.code().starts_with("latchkey_"), "{refusal:?}");
+        assert!(refusal.message().ends_with('.'), "{refusal:?}");
+    }
+}
+
+#[test]
+fn each_dialect_has_its_shape() {
+    let reply = Refusal::NotReady.reply(Dialect::Messages);
+    assert_eq!(reply.code().unwrap().as_str(), "latchkey_not_ready");
+    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(body["type"], "error");
+    assert_eq!(body["error"]["type"], "api_error");
+    assert_eq!(body["error"]["code"], "latchkey_not_ready");
+    assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
+
+    let reply = Refusal::UnknownKey.reply(Dialect::Responses);
+    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(body["error"]["code"], "latchkey_unknown_key");
+    assert!(body["error"]["param"].is_null());
+    assert_eq!(reply.status, 401);
+}
+
+#[test]
+fn a_limit_says_when_to_come_back() {
+    let retry_after = |limit, until| {
+        let reply = at_limit(limit, until).reply(Dialect::Messages);
+        let mut headers = reply.headers.into_iter();
+        let found = headers.find(|(name, _)| *name == "retry-after");
+        (reply.status, found.unwrap().1)
+    };
+    let at = |until| retry_after(Limit::RequestsPerMinute, Some(until));
+    assert_eq!(at(1_790_000_030_000), (429, "30".to_owned()), "rounded up");
+    assert_eq!(at(1_789_999_999_999).1, "1", "in the past");
+    assert_eq!(retry_after(Limit::ConcurrentStreams, None).1, "1");
+}
+
+#[test]
+fn a_pool_that_is_out_says_who_and_why() {
+    let reply = Refusal::AllOut(all_out(10, Some(9))).reply(Dialect::Chat);
+    assert_eq!(reply.status, 429);
+    assert!(reply.headers.contains(&("retry-after", "9".to_owned())));
+    assert!(reply.body.contains("default") && reply.body.contains("a0 (rate_limited)"));
+    assert!(reply.body.contains("and 2 more"), "{}", reply.body);
+    assert_eq!(Refusal::AllOut(all_out(10, None)).status(), 503);
+}
