@@ -20,9 +20,9 @@ use refresher::credential::{Credential, OAuthTokens};
 use refresher::id::AccountId;
 use refresher::keys::KeySource;
 use refresher::keys::file::KeyFile;
+use refresher::oauth::answer::{Grant, Outcome};
 use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, TokenEndpoint};
 use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
-use refresher::refresh::outcome::{Grant, Outcome};
 use refresher::state::StateDir;
 use refresher::store::{Error, NewAccount, Result, Store};
 

@@ -1,8 +1,8 @@
 //! The refresher: logs LLM accounts in, keeps their credentials fresh and sealed, and publishes them to Envoy.
 //!
 //! Read top-down: `cli` parses and prints, `serve` runs the daemon, `listen` takes connections, `envoy` answers Envoy and
-//! writes its clusters, `refresh` and `oauth` talk to token endpoints, `pending_logins` waits for people. Below them
-//! `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards what is kept.
+//! writes its clusters, `login` waits for people, `refresh` keeps logins alive, `oauth` talks to token endpoints. Below
+//! them `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards what is kept.
 
 pub mod advice;
 pub mod cli;
@@ -13,13 +13,12 @@ pub mod day;
 pub mod envoy;
 pub mod files;
 pub mod id;
-pub mod import;
 pub mod keys;
 pub mod listen;
 pub mod log;
+pub mod login;
 pub mod metrics;
 pub mod oauth;
-pub mod pending_logins;
 pub mod platform;
 pub mod refresh;
 pub mod serve;

@@ -23,8 +23,8 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::OAuthTokens;
+use crate::oauth::answer::Outcome;
 use crate::refresh::engine::TokenEndpoint;
-use crate::refresh::outcome::Outcome;
 use crate::store::{Account, EnvoyRequests, Status, Store};
 
 /// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].

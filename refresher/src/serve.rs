@@ -16,9 +16,9 @@ use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized};
 use crate::listen;
+use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics};
 use crate::oauth::refresh::TokenEndpoints;
-use crate::pending_logins::{self, PendingLogins};
 use crate::platform::{Catalog, Profile};
 use crate::refresh::engine::{self, Engine};
 use crate::state::StateDir;
@@ -104,7 +104,7 @@ pub async fn run(
     let stop = shutdown.clone();
     tasks.spawn_draining(
         "pending logins",
-        pending_logins::SHUTDOWN_LIMIT,
+        pending::SHUTDOWN_LIMIT,
         async move {
             logins.run(stop).await;
         },

@@ -12,7 +12,7 @@ use super::output::print;
 use super::{Context, Error, login};
 use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
-use crate::import::codex::{self, Imported};
+use crate::login::import_codex::{self, Imported};
 use crate::oauth::claims::{IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, require_vars};
 use crate::platform::Profile;
@@ -69,10 +69,12 @@ impl Codex {
             .ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
         let terms = self.terms.terms(SystemClock.now())?;
         let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
-        let text = crate::files::read_bounded(&self.file, codex::FILE_LIMIT)
+        let text = crate::files::read_bounded(&self.file, import_codex::FILE_LIMIT)
             .map_err(|error| in_file(&format!("cannot read it: {error}")))?;
         let text = Zeroizing::new(text);
-        match codex::read(&text, oauth, SystemClock.now()).map_err(|error| in_file(&error))? {
+        match import_codex::read(&text, oauth, SystemClock.now())
+            .map_err(|error| in_file(&error))?
+        {
             Imported::Login(found) => {
                 require_vars(profile, &found.vars).map_err(|error| in_file(&error))?;
                 self.refuse_older(context, &found).await?;

@@ -13,13 +13,14 @@ use super::output::{print, relative};
 use super::{Context, Error, daemon};
 use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
+use crate::login::callback::{self, LOGIN_LIMIT, Listener};
+use crate::login::code::Authorization;
+use crate::login::pasted::read_pasted;
+use crate::login::redirect::{QUERY_LIMIT, Returned};
 use crate::oauth::api_key::api_key;
-use crate::oauth::authorize::Authorization;
-use crate::oauth::callback::{self, LOGIN_LIMIT, Listener};
 use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::HttpClient;
-use crate::oauth::redirect::{QUERY_LIMIT, Returned, read_pasted};
 use crate::platform::{OAuth, Profile};
 use crate::store::{Account, NewAccount, Saved, Terms};
 

@@ -13,7 +13,7 @@ use super::{Context, Error, daemon};
 use crate::advice::{enable_command, login_command};
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::CredentialKind;
-use crate::pending_logins::LoginUrl;
+use crate::login::pending::LoginUrl;
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::store::{Account, Health, Pool, Status};
 

@@ -3,10 +3,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::answer;
 use super::http::{CallError, HttpClient};
 use crate::clock::UnixMillis;
 use crate::platform::OAuth;
-use crate::refresh::outcome;
 
 /// Why there is no API key.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +44,12 @@ pub async fn api_key(
             "urn:ietf:params:oauth:token-type:id_token",
         ),
     ];
-    let answer = http.post_form(&oauth.token_url, &fields).await?;
-    let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let success = (200..300).contains(&answer.status);
-    let key = outcome::grant(&body, now)
+    let answered = http.post_form(&oauth.token_url, &fields).await?;
+    let body: serde_json::Map<_, _> = serde_json::from_slice(&answered.body).unwrap_or_default();
+    let success = (200..300).contains(&answered.status);
+    let key = answer::grant(&body, now)
         .filter(|_| success)
         .and_then(|grant| grant.access);
     key.map(|(key, _)| key)
-        .ok_or_else(|| Error::Refused(outcome::refusal(&answer)))
+        .ok_or_else(|| Error::Refused(answer::refusal(&answered)))
 }

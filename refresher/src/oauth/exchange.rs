@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use oauth2::{AuthorizationCode, PkceCodeVerifier, RedirectUrl};
 
+use super::answer::{self, Grant};
 use super::claims;
 use super::http::{CallError, HttpClient};
 use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
 use crate::platform::Profile;
-use crate::refresh::outcome::{self, Grant};
 
 /// A finished login.
 #[derive(Debug, Clone)]
@@ -76,16 +76,16 @@ pub async fn exchange(
         ("redirect_uri", redirect_uri.as_str()),
         ("code_verifier", verifier.secret()),
     ];
-    let answer = http.post_form(&oauth.token_url, &fields).await?;
-    if !(200..300).contains(&answer.status) {
-        return Err(Error::Refused(outcome::refusal(&answer)));
+    let answered = http.post_form(&oauth.token_url, &fields).await?;
+    if !(200..300).contains(&answered.status) {
+        return Err(Error::Refused(answer::refusal(&answered)));
     }
-    let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body: serde_json::Map<_, _> = serde_json::from_slice(&answered.body).unwrap_or_default();
     let Some(Grant {
         access,
         refresh,
         id,
-    }) = outcome::grant(&body, now)
+    }) = answer::grant(&body, now)
     else {
         return Err(Error::Missing("access_token and refresh_token"));
     };

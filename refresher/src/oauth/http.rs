@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use zeroize::Zeroizing;
 
+use crate::oauth::answer::Answer;
 use crate::platform::OAuth;
-use crate::refresh::outcome::Answer;
 
 /// From the first byte sent to the last one read.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -249,7 +249,7 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     use super::*;
-    use crate::oauth::authorize::example;
+    use crate::login::code::example;
 
     fn client(token_url: &str, ca_file: Option<PathBuf>) -> Result<HttpClient, Error> {
         HttpClient::for_platform(&OAuth {

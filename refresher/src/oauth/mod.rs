@@ -1,13 +1,11 @@
-//! OAuth on the wire: the authorization request, the loopback callback, and the calls to a platform's endpoints.
-//! When to call, and what a refusal means for the account, is `refresh`'s.
+//! OAuth on the wire: the calls to a platform's endpoints, and what their answers say. When to call, and what a refusal
+//! means for the account, is `refresh`'s; what a person does in a login is `login`'s.
 
+pub mod answer;
 pub mod api_key;
-pub mod authorize;
-pub mod callback;
 pub mod claims;
 pub mod exchange;
 pub mod http;
-pub mod redirect;
 pub mod refresh;
 pub mod revoke;
 

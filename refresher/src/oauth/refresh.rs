@@ -7,9 +7,9 @@ use secrecy::ExposeSecret;
 use super::http::{CallError, Error, HttpClient};
 use crate::clock::{Clock, SystemClock};
 use crate::credential::OAuthTokens;
+use crate::oauth::answer::{Outcome, classify};
 use crate::platform::{OAuth, Profile, RefreshEncoding};
 use crate::refresh::engine::TokenEndpoint;
-use crate::refresh::outcome::{Outcome, classify};
 
 /// The token endpoints of every platform that may be used.
 #[derive(Debug)]

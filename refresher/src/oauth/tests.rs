@@ -13,7 +13,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::api_key::api_key;
-use super::authorize::Authorization;
 use super::claims::unsigned;
 use super::exchange::{self, exchange};
 use super::http::HttpClient;
@@ -21,9 +20,10 @@ use super::refresh::TokenEndpoints;
 use super::revoke::{Revoked, revoke};
 use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
+use crate::login::code::Authorization;
+use crate::oauth::answer::Outcome;
 use crate::platform::{Catalog, Profile, RefreshEncoding};
 use crate::refresh::engine::TokenEndpoint;
-use crate::refresh::outcome::Outcome;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 

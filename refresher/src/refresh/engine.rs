@@ -1,4 +1,4 @@
-//! The refresh engine: drives [`schedule`](super::schedule) and [`outcome`](super::outcome) over the store and the
+//! The refresh engine: drives [`schedule`](super::schedule) and [`outcome`](crate::oauth::answer) over the store and the
 //! token endpoint.
 //!
 //! Its laws, each held by a test:
@@ -24,7 +24,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
-use super::outcome::{Grant, Outcome};
 use super::reports::Reports;
 use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
 use crate::advice::login_command;
@@ -32,6 +31,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::credential::OAuthTokens;
 use crate::id::AccountId;
+use crate::oauth::answer::{Grant, Outcome};
 
 /// Token calls in flight at once, all accounts together: a start with hundreds of accounts due must not look like an
 /// attack to the token endpoint.

@@ -1,10 +1,10 @@
 //! Keeps OAuth logins alive: decides when to refresh, calls the token endpoint, and knows what an answer means.
 //!
-//! [`schedule`] and [`outcome`] are pure; [`engine`] drives them over two seams, the [`ledger`] (the store) and the
+//! [`schedule`] is pure; [`engine`] drives it over two seams, the [`ledger`] (the store) and the
 //! token endpoint. How a request looks on the wire is `oauth`'s.
 
 pub mod engine;
 pub mod ledger;
-pub mod outcome;
+
 mod reports;
 pub mod schedule;

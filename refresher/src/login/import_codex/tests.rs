@@ -3,13 +3,13 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::*;
-use crate::oauth::authorize::example;
+use crate::login::code::example;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
 macro_rules! fixture {
     ($name:literal) => {
-        include_str!(concat!("../fixtures/", $name, ".json"))
+        include_str!(concat!("fixtures/", $name, ".json"))
     };
 }
 

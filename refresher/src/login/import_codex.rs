@@ -13,10 +13,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
+use crate::oauth::answer::EXPIRY_LIMIT;
 use crate::oauth::claims::{self, Claims};
 use crate::oauth::exchange::Login;
 use crate::platform::OAuth;
-use crate::refresh::outcome::EXPIRY_LIMIT;
 use crate::refresh::schedule::LIFE_WITHOUT_EXPIRY;
 
 /// Bytes of an `auth.json`. Real ones have under 16 KiB.

@@ -1,4 +1,4 @@
-use crate::oauth::authorize::example;
+use crate::login::code::example;
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the browser brings back from the authorization server (RFC 6749 §4.1.2), read from a query or pasted. Pure.
+//! What the browser brings back from the authorization server (RFC 6749 §4.1.2), read from a query. Pure.
 
 use oauth2::{AuthorizationCode, CsrfToken};
 use reqwest::Url;
@@ -69,31 +69,8 @@ pub fn read(query: &str, state: &CsrfToken) -> Result<Returned, Refused> {
     }
 }
 
-/// Reads what a person pasted: the redirect's whole URL, its query, `CODE#STATE`, or the code alone.
-///
-/// # Errors
-/// If it is not an answer to this login.
-pub fn read_pasted(text: &str, state: &CsrfToken) -> Result<Returned, Refused> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > QUERY_LIMIT || text.contains(char::is_whitespace) {
-        return Err(Refused::Malformed);
-    }
-    if let Ok(url) = Url::parse(text) {
-        return read(url.query().unwrap_or_default(), state);
-    }
-    if text.contains('=') && text.contains("state=") {
-        return read(text.trim_start_matches('?'), state);
-    }
-    match text.split_once('#') {
-        Some((_, returned)) if !is_state(returned, state.secret()) => Err(Refused::ForeignState),
-        Some((code, _)) => Ok(Returned::Code(AuthorizationCode::new(code.into()))),
-        // Without a state the verifier still ties the code to this login: it redeems no code but ours (RFC 9700 §2.1.1).
-        None => Ok(Returned::Code(AuthorizationCode::new(text.into()))),
-    }
-}
-
 /// Compares without telling by its time how much of the state was right.
-fn is_state(returned: &str, state: &str) -> bool {
+pub(super) fn is_state(returned: &str, state: &str) -> bool {
     let (start, suffix) = returned
         .split_at_checked(state.len())
         .unwrap_or((returned, ""));
@@ -253,34 +230,11 @@ mod tests {
         assert!(denial(entitlement).contains("no access to Codex"));
     }
 
-    #[test]
-    fn a_person_may_paste_any_form_of_it() {
-        for pasted in [
-            "http://127.0.0.1:1455/auth/callback?code=c&state=right-state\n",
-            "?code=c&state=right-state",
-            "code=c&state=right-state",
-            " c#right-state ",
-            "c",
-        ] {
-            assert_eq!(code(read_pasted(pasted, &state())), "c", "{pasted}");
-        }
-        for pasted in [
-            "",
-            " ",
-            "two words",
-            "http://127.0.0.1:1455/auth/callback",
-            "c#wrong-state",
-        ] {
-            assert!(read_pasted(pasted, &state()).is_err(), "{pasted}");
-        }
-    }
-
     proptest! {
         #[test]
-        fn nothing_pasted_or_sent_makes_it_panic(text in ".{0,200}") {
+        fn nothing_sent_makes_it_panic(text in ".{0,200}") {
             let _ = read(&text, &state());
             let _ = read(&format!("{text}&state=right-state"), &state());
-            let _ = read_pasted(&text, &state());
         }
     }
 }

@@ -26,12 +26,12 @@ use crate::advice::login_command;
 use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
 use crate::id::AccountId;
-use crate::oauth::authorize::Authorization;
-use crate::oauth::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
+use crate::login::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
+use crate::login::code::Authorization;
+use crate::login::redirect::{self, Denial, Refused, Returned};
 use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, exchange};
 use crate::oauth::http::{self, HttpClient};
-use crate::oauth::redirect::{self, Denial, Refused, Returned};
 use crate::platform::{Catalog, OAuth, Profile, catalog};
 use crate::store::{self, Account, NewAccount, Status, Store};
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+use super::claims::{self, Claims, TOKEN_LIMIT};
 use crate::clock::UnixMillis;
 use crate::credential::OAuthTokens;
-use crate::oauth::claims::{self, Claims, TOKEN_LIMIT};
 
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
 pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
