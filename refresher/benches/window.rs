@@ -16,13 +16,13 @@ use futures_util::future::join_all;
 use rand::Rng;
 use refresher::clock::{Clock, SystemClock, UnixMillis};
 use refresher::config::Refresh;
-use refresher::credential::{Credential, OAuthTokens};
+use refresher::credential::{Credential, CredentialKind, OAuthTokens, Renewal};
 use refresher::id::AccountId;
 use refresher::keys::KeySource;
 use refresher::keys::file::KeyFile;
 use refresher::oauth::answer::{Grant, Outcome};
 use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, TokenEndpoint};
-use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
 use refresher::state::StateDir;
 use refresher::store::{Error, NewAccount, Result, Store};
 
@@ -55,8 +55,10 @@ impl Ledger for Timed {
         seen: u64,
         now: UnixMillis,
         life: Duration,
+        renewal_of: RenewalOf<'_>,
     ) -> Result<Claimed> {
-        self.store.claim(account, seen, now, life).await
+        let claim = self.store.claim(account, seen, now, life, renewal_of);
+        claim.await
     }
 
     async fn intend(&self, claim: &Claim, now: UnixMillis, life: Duration) -> Result<bool> {
@@ -66,12 +68,12 @@ impl Ledger for Timed {
     async fn commit(
         &self,
         claim: &Claim,
-        tokens: &OAuthTokens,
+        credential: &Credential,
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
         let answered = Instant::now();
-        let stored = self.store.commit(claim, tokens, expires_at, now).await;
+        let stored = self.store.commit(claim, credential, expires_at, now).await;
         self.windows
             .lock()
             .expect("no panic")
@@ -92,7 +94,11 @@ impl Ledger for Timed {
 struct Endpoint;
 
 impl TokenEndpoint for Endpoint {
-    async fn refresh(&self, _platform: &str, _tokens: &OAuthTokens) -> Outcome {
+    fn renewal(&self, _platform: &str, _kind: CredentialKind) -> Renewal {
+        Renewal::SingleUse
+    }
+
+    async fn refresh(&self, _platform: &str, _credential: &Credential) -> Outcome {
         let pause = rand::rng().random_range(ANSWER_MILLIS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let expires_at = SystemClock.now().plus(Duration::from_secs(3600));

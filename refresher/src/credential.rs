@@ -1,4 +1,7 @@
-//! What proves an account: OAuth tokens or an API key. Opened, it lives in types that cannot be printed.
+//! The credentials that prove an account: OAuth tokens, an API key, a client of its own. Opened, each lives in types that
+//! cannot be printed.
+
+use std::borrow::Cow;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -13,26 +16,49 @@ pub enum CredentialKind {
     OAuth,
     /// A key that stays as it is.
     ApiKey,
+    /// A client's id and secret, which buy access tokens (RFC 6749 §4.4).
+    ClientCredentials,
+}
+
+/// How a credential stays alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// By a refresh token that works once. A call whose answer is lost may have spent it, so each is noted durably before
+    /// it leaves.
+    SingleUse,
+    /// By a refresh token that survives its use. A call whose answer is lost is made again.
+    Reusable,
+    /// By a secret that lives long: the token on the wire is made of it as often as needed.
+    Minted,
+    /// Not at all: the credential stays as it is.
+    None,
 }
 
 impl CredentialKind {
+    const ALL: [CredentialKind; 3] = [
+        CredentialKind::OAuth,
+        CredentialKind::ApiKey,
+        CredentialKind::ClientCredentials,
+    ];
+
     /// Its name in the database, in profiles and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             CredentialKind::OAuth => "oauth",
             CredentialKind::ApiKey => "api_key",
+            CredentialKind::ClientCredentials => "client_credentials",
         }
     }
 
     /// The inverse of [`CredentialKind::as_str`].
     pub fn parse(name: &str) -> Option<CredentialKind> {
-        [CredentialKind::OAuth, CredentialKind::ApiKey]
+        CredentialKind::ALL
             .into_iter()
             .find(|kind| kind.as_str() == name)
     }
 }
 
-/// What a token endpoint gave (RFC 6749 §5.1).
+/// The tokens of a login (RFC 6749 §5.1).
 #[derive(Debug, Clone)]
 pub struct OAuthTokens {
     /// Goes to the platform with each request.
@@ -43,6 +69,17 @@ pub struct OAuthTokens {
     pub id: Option<SecretString>,
 }
 
+/// A client of an account's own, and the token that it bought last.
+#[derive(Debug, Clone)]
+pub struct ClientCredentials {
+    /// The client's id.
+    pub client_id: String,
+    /// The client's secret.
+    pub client_secret: SecretString,
+    /// Goes to the platform with each request.
+    pub access: SecretString,
+}
+
 /// A credential, opened.
 #[derive(Debug, Clone)]
 pub enum Credential {
@@ -50,6 +87,8 @@ pub enum Credential {
     OAuth(OAuthTokens),
     /// An API key.
     ApiKey(SecretString),
+    /// See [`ClientCredentials`].
+    Client(ClientCredentials),
 }
 
 impl Credential {
@@ -58,14 +97,24 @@ impl Credential {
         match self {
             Credential::OAuth(_) => CredentialKind::OAuth,
             Credential::ApiKey(_) => CredentialKind::ApiKey,
+            Credential::Client(_) => CredentialKind::ClientCredentials,
         }
     }
 
-    /// The part that `{credential}` stands for in a profile's headers: the access token or the API key.
+    /// The part that `{credential}` stands for in a profile's headers: an access token or the API key.
     pub fn on_the_wire(&self) -> &SecretString {
         match self {
             Credential::OAuth(tokens) => &tokens.access,
             Credential::ApiKey(key) => key,
+            Credential::Client(client) => &client.access,
+        }
+    }
+
+    /// OpenID Connect's id token, where the credential has one.
+    pub fn id_token(&self) -> Option<&SecretString> {
+        match self {
+            Credential::OAuth(tokens) => tokens.id.as_ref(),
+            Credential::ApiKey(_) | Credential::Client(_) => None,
         }
     }
 
@@ -79,6 +128,11 @@ impl Credential {
             },
             Credential::ApiKey(key) => Plaintext::ApiKey {
                 key: key.expose_secret().into(),
+            },
+            Credential::Client(client) => Plaintext::ClientCredentials {
+                client_id: client.client_id.as_str().into(),
+                client_secret: client.client_secret.expose_secret().into(),
+                access: client.access.expose_secret().into(),
             },
         };
         // A struct of text always serialises.
@@ -98,22 +152,36 @@ impl Credential {
                 id: id.map(|id| id.into_owned().into()),
             }),
             Plaintext::ApiKey { key } => Credential::ApiKey(key.into_owned().into()),
+            Plaintext::ClientCredentials {
+                client_id,
+                client_secret,
+                access,
+            } => Credential::Client(ClientCredentials {
+                client_id: client_id.into_owned(),
+                client_secret: client_secret.into_owned().into(),
+                access: access.into_owned().into(),
+            }),
         })
     }
 }
 
-/// What is inside a sealed credential.
+/// The inside of a sealed credential.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Plaintext<'a> {
     #[serde(rename = "oauth")]
     OAuth {
-        access: std::borrow::Cow<'a, str>,
-        refresh: std::borrow::Cow<'a, str>,
-        id: Option<std::borrow::Cow<'a, str>>,
+        access: Cow<'a, str>,
+        refresh: Cow<'a, str>,
+        id: Option<Cow<'a, str>>,
     },
     ApiKey {
-        key: std::borrow::Cow<'a, str>,
+        key: Cow<'a, str>,
+    },
+    ClientCredentials {
+        client_id: Cow<'a, str>,
+        client_secret: Cow<'a, str>,
+        access: Cow<'a, str>,
     },
 }
 
@@ -128,15 +196,25 @@ mod tests {
             refresh: "REFRESH".into(),
             id: Some("IDTOKEN".into()),
         };
+        let client = ClientCredentials {
+            client_id: "its-id".into(),
+            client_secret: "CLIENTSECRET".into(),
+            access: "ACCESS".into(),
+        };
         for credential in [
             Credential::OAuth(tokens),
             Credential::ApiKey("APIKEY".into()),
+            Credential::Client(client),
         ] {
             let back = Credential::from_plaintext(&credential.to_plaintext()).unwrap();
             assert_eq!(back.to_plaintext(), credential.to_plaintext());
+            assert_eq!(
+                CredentialKind::parse(back.kind().as_str()),
+                Some(back.kind())
+            );
             let printed = format!("{credential:?}");
             assert!(
-                !["ACCESS", "REFRESH", "IDTOKEN", "APIKEY"]
+                !["ACCESS", "REFRESH", "IDTOKEN", "APIKEY", "CLIENTSECRET"]
                     .iter()
                     .any(|secret| printed.contains(secret))
             );

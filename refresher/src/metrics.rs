@@ -22,7 +22,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::clock::{Clock, SystemClock, UnixMillis};
-use crate::credential::OAuthTokens;
+use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::oauth::answer::Outcome;
 use crate::refresh::engine::TokenEndpoint;
 use crate::store::{Account, EnvoyRequests, Status, Store};
@@ -301,9 +301,13 @@ pub fn check_address(address: SocketAddr, anywhere: bool) -> Result<(), String> 
 pub struct Counted<E>(pub E, pub Metrics);
 
 impl<E: TokenEndpoint> TokenEndpoint for Counted<E> {
-    async fn refresh(&self, platform: &str, tokens: &OAuthTokens) -> Outcome {
+    fn renewal(&self, platform: &str, kind: CredentialKind) -> Renewal {
+        self.0.renewal(platform, kind)
+    }
+
+    async fn refresh(&self, platform: &str, credential: &Credential) -> Outcome {
         let Counted(endpoint, metrics) = self;
-        let outcome = endpoint.refresh(platform, tokens).await;
+        let outcome = endpoint.refresh(platform, credential).await;
         let word = match &outcome {
             Outcome::Fresh(_) => "ok",
             Outcome::Permanent { .. } => "login_ended",

@@ -18,8 +18,8 @@ use crate::envoy::{self, OnUnauthorized};
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics};
-use crate::oauth::refresh::TokenEndpoints;
 use crate::platform::{Catalog, Profile};
+use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
 use crate::state::StateDir;
 use crate::store::{Status, Store};
@@ -102,13 +102,9 @@ pub async fn run(
         engine.run(stop).await;
     });
     let stop = shutdown.clone();
-    tasks.spawn_draining(
-        "pending logins",
-        pending::SHUTDOWN_LIMIT,
-        async move {
-            logins.run(stop).await;
-        },
-    );
+    tasks.spawn_draining("pending logins", pending::SHUTDOWN_LIMIT, async move {
+        logins.run(stop).await;
+    });
     spawn_upkeep(&mut tasks, &store, &state, clusters, &config.usage);
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 

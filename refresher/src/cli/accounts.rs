@@ -270,13 +270,9 @@ async fn remove(context: &Context, name: &str) -> Result<(), Error> {
         });
     context.store.remove_account(&account.id).await?;
     print(&format!("{} ({}): removed\n", account.name, account.id))?;
-    let oauth = context
-        .catalog
-        .profile(&account.platform)
-        .ok()
-        .and_then(|profile| profile.oauth.as_ref());
-    if let (Some(tokens), Some(oauth)) = (tokens, oauth) {
-        match revoke(oauth, &tokens).await {
+    let profile = context.catalog.profile(&account.platform).ok();
+    if let (Some(tokens), Some(profile)) = (tokens, profile) {
+        match revoke(profile, &tokens).await {
             Revoked::Done => print("Its login was revoked at the platform.\n")?,
             Revoked::NotOffered => {
                 print("The platform has no way to revoke its login; sign out there.\n")?

@@ -12,16 +12,13 @@ use super::output::print;
 use super::{Context, Error, login};
 use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
-use crate::login::import_codex::{self, Imported};
-use crate::oauth::claims::{IDENTITY, is_same_account};
-use crate::oauth::exchange::{self, require_vars};
+use crate::login::finish::outlasting;
+use crate::login::import_codex::{self, Imported, KEY_PLATFORM, PLATFORM};
+use crate::oauth::claims::IDENTITY;
+use crate::oauth::exchange::{self, Granted, require_vars};
 use crate::platform::Profile;
-use crate::store::{NewAccount, Status, Terms};
-
-/// The platform that Codex CLI logs in to.
-const CODEX: &str = "codex";
-/// The platform of the API keys that Codex CLI stores.
-const OPENAI: &str = "openai";
+use crate::platform::flow::CredentialFile;
+use crate::store::{NewAccount, Terms};
 
 /// Whose file.
 #[derive(Debug, Subcommand)]
@@ -62,11 +59,12 @@ impl Import {
 
 impl Codex {
     async fn run(self, context: &Context) -> Result<(), Error> {
-        let profile = context.catalog.usable(CODEX)?;
+        let profile = context.catalog.usable(PLATFORM)?;
         let oauth = profile
             .oauth
             .as_ref()
-            .ok_or_else(|| exchange::Error::NoOAuth(CODEX.into()))?;
+            .filter(|_| profile.login.imports(CredentialFile::Codex))
+            .ok_or_else(|| exchange::Error::NoOAuth(PLATFORM.into()))?;
         let terms = self.terms.terms(SystemClock.now())?;
         let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
         let text = crate::files::read_bounded(&self.file, import_codex::FILE_LIMIT)
@@ -86,7 +84,7 @@ impl Codex {
                     .await?;
             }
             Imported::ApiKey(key) => {
-                self.save_key(context, OPENAI, key, BTreeMap::new(), &terms)
+                self.save_key(context, KEY_PLATFORM, key, BTreeMap::new(), &terms)
                     .await?;
             }
         }
@@ -94,15 +92,9 @@ impl Codex {
     }
 
     /// A file that was imported before holds a refresh token that is spent by now.
-    async fn refuse_older(&self, context: &Context, found: &exchange::Login) -> Result<(), Error> {
+    async fn refuse_older(&self, context: &Context, found: &Granted) -> Result<(), Error> {
         let accounts = context.store.accounts().await?;
-        let newer = accounts.iter().find(|account| {
-            account.platform == CODEX
-                && is_same_account(&account.vars, &found.vars)
-                && account.status != Status::NeedsLogin
-                && account.expires_at >= found.expires_at
-        });
-        match newer {
+        match outlasting(&accounts, PLATFORM, found) {
             Some(account) if !self.replace => Err(format!(
                 "{}: the account {} has a login that lasts at least as long, so this one is likely spent; nothing was \
                  changed. Give --replace if you know better",
@@ -138,7 +130,7 @@ impl Codex {
             )
             .into());
         }
-        self.save_key(context, CODEX, token, vars, terms).await?;
+        self.save_key(context, PLATFORM, token, vars, terms).await?;
         print(
             "It is a personal access token: it cannot be refreshed, and works until it expires or is revoked.\n",
         )?;

@@ -6,7 +6,7 @@ use super::output::{print, relative};
 use super::{Context, Error};
 use crate::advice::login_command;
 use crate::clock::{Clock, SystemClock};
-use crate::oauth::refresh::TokenEndpoints;
+use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{Engine, Refreshed};
 
 /// Which account.

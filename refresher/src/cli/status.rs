@@ -145,7 +145,7 @@ impl View {
         let running = running.filter(|held| !held.has_ended(millis));
         let expired = account.expires_at.is_some_and(|time| time <= now);
         let has_ended = account.has_ended(now);
-        let next = (account.kind == CredentialKind::OAuth && account.status != Status::NeedsLogin)
+        let next = (account.kind != CredentialKind::ApiKey && account.status != Status::NeedsLogin)
             .then(|| {
                 let due = refresh_at(
                     account.issued_at,

@@ -3,8 +3,8 @@
 //! Whoever does not know the state of a login that waits is refused and the login goes on waiting, so that another page
 //! or program on this machine can neither finish it nor spoil it. A state is taken once, whatever comes of it.
 //!
-//! `refresher login` waits for one state, ten minutes long ([`Listener::receive`]); `serve` for those of its pending
-//! logins ([`Listener::open`]).
+//! `refresher login` waits for one login, ten minutes long ([`Listener::receive`]); `serve` for those that are pending
+//! ([`Listener::open`]).
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,14 +14,14 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use oauth2::CsrfToken;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::redirect::{self, Refused, Returned};
+use super::redirect::Refused;
+use super::{Login, Step};
 use crate::listen;
 
 /// How long a person has to log in.
@@ -104,38 +104,44 @@ impl Listener {
         self.port
     }
 
-    /// Waits for the redirect to `path` that carries `state`, lets `finish` complete the login, shows the browser what
-    /// came of it, and closes.
+    /// Waits for the redirect to `path` that `login` takes, lets `finish` complete it from the step that this gives, shows
+    /// the browser what came of it, and closes.
     ///
     /// # Errors
     /// If nobody comes within [`LOGIN_LIMIT`].
     pub async fn receive<T, E, F>(
         self,
         path: &str,
-        state: CsrfToken,
-        finish: impl FnOnce(Returned) -> F,
+        login: Login,
+        finish: impl FnOnce(Login, Step) -> F,
     ) -> Result<Result<T, E>, Error>
     where
         E: std::fmt::Display,
         F: Future<Output = Result<T, E>>,
     {
         let (arrived, arrival) = oneshot::channel();
-        let arrived = Mutex::new(Some(arrived));
+        let waiting = Mutex::new(Some((login, arrived)));
         let open = self.open(path, move |query| {
-            let returned = redirect::read(query, &state)?;
-            let taken = arrived
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            let arrived = taken.ok_or(NotAdmitted::Used)?;
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let (login, _) = waiting.as_mut().ok_or(Refused::Used)?;
+            let step = login.input(query)?;
+            let (login, arrived) = waiting.take().ok_or(Refused::Used)?;
             let (ending, ended) = oneshot::channel();
-            let _ = arrived.send(Arrival { returned, ending });
+            let _ = arrived.send(Arrival {
+                login,
+                step,
+                ending,
+            });
             Ok(ended)
         });
         let arrival = timeout(LOGIN_LIMIT, arrival).await;
         let outcome = match arrival {
-            Ok(Ok(Arrival { returned, ending })) => {
-                let finished = finish(returned).await;
+            Ok(Ok(Arrival {
+                login,
+                step,
+                ending,
+            })) => {
+                let finished = finish(login, step).await;
                 // The browser may have gone away; the login counts all the same.
                 let _ = ending.send(Ending::of(&finished));
                 Ok(finished)
@@ -200,9 +206,6 @@ pub enum NotAdmitted {
     /// It is no answer to a login that waits here.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Its state was taken before.
-    #[error("This login has been used already.")]
-    Used,
     /// Nobody would be left to complete it.
     #[error(
         "The program that waits for this login is stopping. It makes a new URL when it runs again."
@@ -213,8 +216,8 @@ pub enum NotAdmitted {
 impl NotAdmitted {
     fn status(self) -> StatusCode {
         match self {
+            NotAdmitted::Refused(Refused::Used) => StatusCode::GONE,
             NotAdmitted::Refused(_) => StatusCode::BAD_REQUEST,
-            NotAdmitted::Used => StatusCode::GONE,
             NotAdmitted::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -232,7 +235,8 @@ impl Ending {
 
 /// The redirect, and where to send what came of it.
 struct Arrival {
-    returned: Returned,
+    login: Login,
+    step: Step,
     ending: oneshot::Sender<Ending>,
 }
 

@@ -4,21 +4,23 @@
 //! and here that would be a token.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::clock::UnixMillis;
-use crate::credential::OAuthTokens;
+use crate::credential::{Credential, OAuthTokens};
 use crate::oauth::answer::EXPIRY_LIMIT;
 use crate::oauth::claims::{self, Claims};
-use crate::oauth::exchange::Login;
+use crate::oauth::exchange::Granted;
 use crate::platform::OAuth;
 use crate::refresh::schedule::LIFE_WITHOUT_EXPIRY;
 
+/// The platform that Codex CLI logs in to.
+pub const PLATFORM: &str = "codex";
+/// The platform of the API keys that Codex CLI stores.
+pub const KEY_PLATFORM: &str = "openai";
 /// Bytes of an `auth.json`. Real ones have under 16 KiB.
 pub const FILE_LIMIT: u64 = 256 * 1024;
 /// What a personal access token begins with.
@@ -30,7 +32,7 @@ const ACCOUNT_ID: &str = "account_id";
 #[derive(Debug)]
 pub enum Imported {
     /// A ChatGPT login, to be kept fresh.
-    Login(Box<Login>),
+    Login(Box<Granted>),
     /// A personal access token: used like a ChatGPT login, never refreshed.
     AccessToken(SecretString),
     /// An API key of the OpenAI platform.
@@ -175,7 +177,7 @@ fn unsupported(mode: &'static str) -> Error {
     Error::Unsupported { mode, problem }
 }
 
-fn login(file: &Map<String, Value>, oauth: &OAuth, now: UnixMillis) -> Result<Login, Error> {
+fn login(file: &Map<String, Value>, oauth: &OAuth, now: UnixMillis) -> Result<Granted, Error> {
     let tokens = match file.get("tokens") {
         Some(Value::Object(tokens)) => tokens,
         other => {
@@ -205,12 +207,12 @@ fn login(file: &Map<String, Value>, oauth: &OAuth, now: UnixMillis) -> Result<Lo
         .and_then(|claims| claims.expiry())
         .or_else(|| Some(last_refresh?.plus(LIFE_WITHOUT_EXPIRY)))
         .map(|expires_at| expires_at.min(now.plus(EXPIRY_LIMIT)));
-    Ok(Login {
-        tokens: OAuthTokens {
+    Ok(Granted {
+        credential: Credential::OAuth(OAuthTokens {
             access,
             refresh,
             id: Some(id),
-        },
+        }),
         expires_at,
         vars,
     })
@@ -266,13 +268,12 @@ fn last_refresh(file: &Map<String, Value>) -> Result<Option<UnixMillis>, Error> 
         return Ok(None);
     }
     let text = text_at(file, "last_refresh", "last_refresh")?;
-    let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| Error::Field {
+    let time: Timestamp = text.parse().map_err(|_| Error::Field {
         field: "last_refresh",
         expected: "a time like 2026-11-21T21:52:22Z",
         found: "another string",
     })?;
-    let since_epoch = Duration::try_from(time - OffsetDateTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(Some(UnixMillis(0).plus(since_epoch)))
+    Ok(Some(UnixMillis(time.as_millisecond().max(0))))
 }
 
 /// A string of visible ASCII, as tokens and ids are, not empty.

@@ -1,27 +1,27 @@
 //! What a person pastes after a login in a browser elsewhere, in any of its forms. Pure.
 
-use oauth2::{AuthorizationCode, CsrfToken};
+use oauth2::AuthorizationCode;
 use reqwest::Url;
 
-use super::redirect::{QUERY_LIMIT, Refused, Returned, is_state, read};
+use super::redirect::{self, Awaited, QUERY_LIMIT, Refused, Returned, is_state};
 
 /// Reads what a person pasted: the redirect's whole URL, its query, `CODE#STATE`, or the code alone.
 ///
 /// # Errors
 /// If it is not an answer to this login.
-pub fn read_pasted(text: &str, state: &CsrfToken) -> Result<Returned, Refused> {
+pub fn read(text: &str, awaited: &Awaited<'_>) -> Result<Returned, Refused> {
     let text = text.trim();
     if text.is_empty() || text.len() > QUERY_LIMIT || text.contains(char::is_whitespace) {
         return Err(Refused::Malformed);
     }
     if let Ok(url) = Url::parse(text) {
-        return read(url.query().unwrap_or_default(), state);
+        return redirect::read(url.query().unwrap_or_default(), awaited);
     }
     if text.contains('=') && text.contains("state=") {
-        return read(text.trim_start_matches('?'), state);
+        return redirect::read(text.trim_start_matches('?'), awaited);
     }
     match text.split_once('#') {
-        Some((_, returned)) if !is_state(returned, state.secret()) => Err(Refused::ForeignState),
+        Some((_, returned)) if !is_state(returned, awaited) => Err(Refused::ForeignState),
         Some((code, _)) => Ok(Returned::Code(AuthorizationCode::new(code.into()))),
         // Without a state the verifier still ties the code to this login: it redeems no code but ours (RFC 9700 §2.1.1).
         None => Ok(Returned::Code(AuthorizationCode::new(text.into()))),
@@ -30,12 +30,18 @@ pub fn read_pasted(text: &str, state: &CsrfToken) -> Result<Returned, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use oauth2::CsrfToken;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn state() -> CsrfToken {
-        CsrfToken::new("right-state".into())
+    fn read(text: &str) -> Result<Returned, Refused> {
+        let awaited = Awaited {
+            state: &CsrfToken::new("right-state".into()),
+            suffix: None,
+            explanations: &[],
+        };
+        super::read(text, &awaited)
     }
 
     fn code(returned: Result<Returned, Refused>) -> String {
@@ -54,7 +60,7 @@ mod tests {
             " c#right-state ",
             "c",
         ] {
-            assert_eq!(code(read_pasted(pasted, &state())), "c", "{pasted}");
+            assert_eq!(code(read(pasted)), "c", "{pasted}");
         }
         for pasted in [
             "",
@@ -63,14 +69,14 @@ mod tests {
             "http://127.0.0.1:1455/auth/callback",
             "c#wrong-state",
         ] {
-            assert!(read_pasted(pasted, &state()).is_err(), "{pasted}");
+            assert!(read(pasted).is_err(), "{pasted}");
         }
     }
 
     proptest! {
         #[test]
         fn nothing_pasted_makes_it_panic(text in ".{0,200}") {
-            let _ = read_pasted(&text, &state());
+            let _ = read(&text);
         }
     }
 }

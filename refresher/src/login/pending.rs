@@ -1,10 +1,13 @@
 //! Logins that wait for a person. While `serve` runs, each account whose login has ended has an authorization URL: in
 //! the log when it is made, and on the socket for `status`. Opening it in a browser completes the login.
 //!
-//! A URL is the work of [`Authorization`], as that of `refresher login` is; its verifier is here alone. The browser comes
+//! A URL is that of a [`Login`] by code, as that of `refresher login` is; its verifier is here alone. The browser comes
 //! back to a listener on one of the profile's ports, one for all logins at a platform, open only while one of them waits.
 //! A login counts only if it is of the account that it is for: whoever read the URL in a log can log in as themselves,
 //! and that must not get into somebody else's account.
+//!
+//! A platform without such a login has the command alone: a device code lives for minutes and must be asked for all that
+//! time, so it is made when a person is there to type it in.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +17,6 @@ use axum::Router;
 use axum::extract::{Json, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use oauth2::url;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
@@ -22,18 +24,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
+use super::finish::{self, Whose, finish};
+use super::redirect::Refused;
+use super::{Login, Prompt, Step, drive};
 use crate::advice::login_command;
 use crate::clock::{Clock, SystemClock};
-use crate::credential::Credential;
 use crate::id::AccountId;
-use crate::login::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
-use crate::login::code::Authorization;
-use crate::login::redirect::{self, Denial, Refused, Returned};
-use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
-use crate::oauth::exchange::{self, exchange};
+use crate::oauth::claims::IDENTITY;
 use crate::oauth::http::{self, HttpClient};
-use crate::platform::{Catalog, OAuth, Profile, catalog};
-use crate::store::{self, Account, NewAccount, Status, Store};
+use crate::platform::{Catalog, catalog};
+use crate::store::{Account, Status, Store};
 
 /// The most logins that wait at a time; the accounts beyond get theirs as others finish.
 pub const PENDING_LIMIT: usize = 64;
@@ -81,7 +82,8 @@ struct Board {
 #[derive(Debug)]
 struct Pending {
     account: Account,
-    authorization: Authorization,
+    login: Login,
+    prompt: Prompt,
     port: u16,
     lapses_at: Instant,
 }
@@ -101,35 +103,21 @@ enum NoUrl {
     Yielded,
     #[error("{PENDING_LIMIT} logins wait already")]
     Full,
-    #[error("[oauth] of its platform makes no URL: {0}")]
-    Url(#[from] url::ParseError),
+    #[error("its platform's profile makes no URL: {0}")]
+    Url(#[from] super::Error),
 }
 
-/// Why a login that came back does not count. Its URL is used up; there is a new one.
+/// The reason why a login that came back does not count. Its URL is used up; there is a new one.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Denied(#[from] Denial),
+    Login(#[from] super::Error),
     #[error(transparent)]
     Platform(#[from] catalog::Error),
     #[error(transparent)]
     Http(#[from] http::Error),
     #[error(transparent)]
-    Exchange(#[from] exchange::Error),
-    #[error(
-        "expected a login of {expected}, found one of {found}; nothing was changed. Open the new URL (`refresher status` \
-         shows it) and log in there as the right user in the right workspace; or add this login as an account of its \
-         own: refresher login {platform}"
-    )]
-    OtherAccount {
-        expected: String,
-        found: String,
-        platform: String,
-    },
-    #[error("the account was removed or has another login by now; nothing was changed")]
-    Overtaken,
-    #[error(transparent)]
-    Store(#[from] store::Error),
+    Finish(#[from] finish::Error),
 }
 
 /// A URL to open, as the socket tells it.
@@ -235,7 +223,8 @@ impl PendingLogins {
         now: Instant,
     ) -> Result<(), NoUrl> {
         let (platform, shared) = (&account.platform, &self.shared);
-        let oauth = code_flow(shared.catalog.usable(platform)?)?;
+        let profile = shared.catalog.usable(platform)?;
+        let flow = profile.login.code().ok_or(NoUrl::NoFlow)?;
         if !account.vars.contains_key(IDENTITY) {
             return Err(NoUrl::Nameless);
         }
@@ -243,20 +232,21 @@ impl PendingLogins {
         let port = match doors.get(platform) {
             Some(door) => door.port(),
             None => {
-                let listener = Listener::bind(&oauth.redirect_ports).await?;
+                let listener = Listener::bind(&flow.redirect_ports).await?;
                 let (logins, at) = (self.clone(), platform.clone());
                 let door =
-                    listener.open(&oauth.redirect_path, move |query| logins.admit(&at, query));
+                    listener.open(&flow.redirect_path, move |query| logins.admit(&at, query));
                 let port = door.port();
                 doors.insert(platform.clone(), door);
                 port
             }
         };
-        let authorization = Authorization::start(oauth, port)?;
-        let url = authorization.url.to_string();
+        let (login, prompt) = Login::code(profile, flow, port)?;
+        let url = prompt.url.to_string();
         let pending = Pending {
             account: account.clone(),
-            authorization,
+            login,
+            prompt,
             port,
             lapses_at: now + URL_LIFE,
         };
@@ -282,13 +272,13 @@ impl PendingLogins {
         if shared.tasks.is_closed() {
             return Err(NotAdmitted::Stopping);
         }
-        let (pending, returned) = lock(&shared.board).take(platform, query, Instant::now())?;
+        let (pending, step) = lock(&shared.board).take(platform, query, Instant::now())?;
         let (ending, ended) = oneshot::channel();
         tokio::spawn(async move {
             let _waited_for = waited_for;
             let name = pending.account.name.clone();
             let id = pending.account.id.clone();
-            let finished = shared.finish(pending, returned).await;
+            let finished = shared.finish(pending, step).await;
             match &finished {
                 Ok(()) => info!(account = name, "logged in again"),
                 Err(problem) => {
@@ -304,47 +294,17 @@ impl PendingLogins {
 }
 
 impl Shared {
-    /// Redeems the code, and gives the account its new login if it is its own.
-    async fn finish(&self, pending: Pending, returned: Returned) -> Result<(), Error> {
+    /// Completes a login, and gives it to its account if it is the account's own.
+    async fn finish(&self, pending: Pending, step: Step) -> Result<(), Error> {
         let Pending {
-            account,
-            authorization,
-            ..
+            account, mut login, ..
         } = pending;
-        let code = match returned {
-            Returned::Code(code) => code,
-            Returned::Denied(denial) => return Err(denial.into()),
-        };
         let profile = self.catalog.usable(&account.platform)?;
-        let oauth = profile
-            .oauth
-            .as_ref()
-            .ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
-        let http = HttpClient::for_platform(oauth)?;
-        let now = SystemClock.now();
-        let Authorization {
-            redirect_uri,
-            verifier,
-            ..
-        } = authorization;
-        let login = exchange(&http, profile, &code, &redirect_uri, &verifier, now).await?;
-        require_same(&account, &login.vars)?;
-        let new = NewAccount {
-            name: &account.name,
-            platform: &account.platform,
-            credential: Credential::OAuth(login.tokens),
-            vars: login.vars,
-            expires_at: login.expires_at,
-        };
-        if self
-            .store
-            .renew_login(&account.id, account.generation, new, now)
-            .await?
-        {
-            Ok(())
-        } else {
-            Err(Error::Overtaken)
-        }
+        let http = HttpClient::for_platform(profile)?;
+        let granted = drive::complete(&http, &mut login, step, &SystemClock).await?;
+        let (whose, now) = (Whose::Account(&account), SystemClock.now());
+        finish(&self.store, profile, granted, whose, now).await?;
+        Ok(())
     }
 }
 
@@ -405,29 +365,29 @@ impl Board {
         self.waiting.insert(account.id.clone(), pending);
     }
 
-    /// Takes the login at `platform` whose state the query of a redirect carries.
+    /// Takes the login at `platform` that the query of a redirect answers, with the step that follows.
     fn take(
         &mut self,
         platform: &str,
         query: &str,
         now: Instant,
-    ) -> Result<(Pending, Returned), Refused> {
+    ) -> Result<(Pending, Step), Refused> {
         let mut refused = Refused::ForeignState;
         let mut found = None;
-        for (id, pending) in &self.waiting {
+        for (id, pending) in &mut self.waiting {
             if pending.account.platform != platform || pending.lapses_at <= now {
                 continue;
             }
-            match redirect::read(query, &pending.authorization.state) {
-                Ok(returned) => found = Some((id.clone(), returned)),
+            match pending.login.input(query) {
+                Ok(step) => found = Some((id.clone(), step)),
                 Err(Refused::ForeignState) => {}
                 Err(malformed) => refused = malformed,
             }
         }
-        let (id, returned) = found.ok_or(refused)?;
+        let (id, step) = found.ok_or(refused)?;
         let pending = self.waiting.remove(&id).ok_or(refused)?;
         self.finishing.insert(id, platform.to_owned());
-        Ok((pending, returned))
+        Ok((pending, step))
     }
 
     fn is_in_use(&self, platform: &str) -> bool {
@@ -458,34 +418,11 @@ impl Board {
     fn urls(&self) -> Vec<LoginUrl> {
         let url = |(id, pending): (&AccountId, &Pending)| LoginUrl {
             account: id.to_string(),
-            url: pending.authorization.url.to_string(),
+            url: pending.prompt.url.to_string(),
             port: pending.port,
         };
         self.waiting.iter().map(url).collect()
     }
-}
-
-fn code_flow(profile: &Profile) -> Result<&OAuth, NoUrl> {
-    profile.oauth.as_ref().ok_or(NoUrl::NoFlow)
-}
-
-/// Refuses a login of another account.
-fn require_same(account: &Account, found: &BTreeMap<String, String>) -> Result<(), Error> {
-    if is_same_account(&account.vars, found) {
-        return Ok(());
-    }
-    let who = |vars: &BTreeMap<String, String>| {
-        let identity = vars.get(IDENTITY).map_or("(none)", String::as_str);
-        vars.get(EMAIL).map_or_else(
-            || format!("{IDENTITY} {identity}"),
-            |email| format!("{email} ({IDENTITY} {identity})"),
-        )
-    };
-    Err(Error::OtherAccount {
-        expected: who(&account.vars),
-        found: who(found),
-        platform: account.platform.clone(),
-    })
 }
 
 async fn urls(State(logins): State<PendingLogins>) -> Json<Vec<LoginUrl>> {

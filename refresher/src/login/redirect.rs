@@ -4,12 +4,23 @@ use oauth2::{AuthorizationCode, CsrfToken};
 use reqwest::Url;
 use subtle::ConstantTimeEq;
 
+use crate::platform::flow::Explanation;
+
 /// Bytes of a query or a pasted line. A real one has under 1 KiB.
 pub const QUERY_LIMIT: usize = 8 * 1024;
 /// Characters of the server's description that are shown.
 const DESCRIPTION_LIMIT: usize = 300;
-/// OpenAI's server may send the state back with this and a word behind it, and Codex CLI takes it.
-const STATE_SUFFIX: &str = ".onboarding_entrypoint=";
+
+/// The answer that one login waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Awaited<'a> {
+    /// The state that it must carry.
+    pub state: &'a CsrfToken,
+    /// Text that the server may append to the state, with a word behind it.
+    pub suffix: Option<&'a str>,
+    /// The meaning of refusals that need words.
+    pub explanations: &'a [Explanation],
+}
 
 /// The server's answer, with the right state.
 #[derive(Debug, Clone)]
@@ -26,8 +37,23 @@ pub enum Returned {
 pub struct Denial {
     /// The error code.
     pub error: String,
-    /// What it means, in the server's words or ours.
+    /// What it means, in the server's words or the profile's.
     pub description: String,
+}
+
+impl Denial {
+    /// A refusal in the words of one of `explanations`, else in the server's.
+    pub fn new(error: &str, description: &str, explanations: &[Explanation]) -> Denial {
+        let fits = |known: &&Explanation| {
+            known.error == error && description.contains(known.contains.as_str())
+        };
+        let known = explanations.iter().find(fits);
+        Denial {
+            error: presentable(error),
+            description: known
+                .map_or_else(|| presentable(description), |known| known.means.clone()),
+        }
+    }
 }
 
 /// Why a redirect was not taken.
@@ -41,37 +67,39 @@ pub enum Refused {
         "this answer belongs to another login (its state differs); open the URL that was printed last"
     )]
     ForeignState,
+    /// Its state was taken before.
+    #[error("This login has been used already.")]
+    Used,
 }
 
-/// Reads the query of a redirect that must carry `state`.
+/// Reads the query of a redirect.
 ///
 /// # Errors
 /// If it is not an answer to this login. The login may go on waiting: whoever sent this did not know the state.
-pub fn read(query: &str, state: &CsrfToken) -> Result<Returned, Refused> {
+pub fn read(query: &str, awaited: &Awaited<'_>) -> Result<Returned, Refused> {
     if query.len() > QUERY_LIMIT {
         return Err(Refused::Malformed);
     }
     let pairs = Pairs::parse(query);
     let returned = pairs.one("state")?.ok_or(Refused::ForeignState)?;
-    if !is_state(&returned, state.secret()) {
+    if !is_state(&returned, awaited) {
         return Err(Refused::ForeignState);
     }
     match (pairs.one("code")?, pairs.one("error")?) {
         (Some(code), None) => Ok(Returned::Code(AuthorizationCode::new(code))),
         (None, Some(error)) => {
             let description = pairs.one("error_description")?.unwrap_or_default();
-            Ok(Returned::Denied(Denial {
-                description: explain(&error, &description),
-                error: presentable(&error),
-            }))
+            let denial = Denial::new(&error, &description, awaited.explanations);
+            Ok(Returned::Denied(denial))
         }
         _ => Err(Refused::Malformed),
     }
 }
 
 /// Compares without telling by its time how much of the state was right.
-pub(super) fn is_state(returned: &str, state: &str) -> bool {
-    let (start, suffix) = returned
+pub(super) fn is_state(returned: &str, awaited: &Awaited<'_>) -> bool {
+    let state = awaited.state.secret();
+    let (start, rest) = returned
         .split_at_checked(state.len())
         .unwrap_or((returned, ""));
     let word = |text: &str| {
@@ -80,22 +108,14 @@ pub(super) fn is_state(returned: &str, state: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
-    let suffix_fits = suffix.is_empty() || suffix.strip_prefix(STATE_SUFFIX).is_some_and(word);
-    suffix_fits && bool::from(start.as_bytes().ct_eq(state.as_bytes()))
-}
-
-fn explain(error: &str, description: &str) -> String {
-    if error == "access_denied" && description.contains("missing_codex_entitlement") {
-        return "this ChatGPT workspace has no access to Codex; ask its administrator for it, or log in to another \
-                workspace"
-            .into();
-    }
-    presentable(description)
+    let appended = || rest.strip_prefix(awaited.suffix?);
+    let rest_fits = rest.is_empty() || appended().is_some_and(word);
+    rest_fits && bool::from(start.as_bytes().ct_eq(state.as_bytes()))
 }
 
 /// Text from outside, fit for a terminal and a log: one bounded line of visible ASCII, which is all that these texts may
 /// hold (RFC 6749 §4.1.2.1); anything else is shown as `?`.
-fn presentable(text: &str) -> String {
+pub(super) fn presentable(text: &str) -> String {
     let shown = |character| match character {
         ' '..='~' => character,
         _ => '?',
@@ -141,8 +161,21 @@ mod tests {
 
     use super::*;
 
-    fn state() -> CsrfToken {
-        CsrfToken::new("right-state".into())
+    /// Reads a redirect to a login at the platform of codex.toml.
+    fn read(query: &str) -> Result<Returned, Refused> {
+        let profile = crate::platform::example();
+        let awaited = Awaited {
+            state: &CsrfToken::new("right-state".into()),
+            suffix: profile
+                .login
+                .code()
+                .unwrap()
+                .authorize
+                .state_suffix
+                .as_deref(),
+            explanations: &profile.login.explanations,
+        };
+        super::read(query, &awaited)
     }
 
     fn code(returned: Result<Returned, Refused>) -> String {
@@ -153,7 +186,7 @@ mod tests {
     }
 
     fn denial(query: &str) -> String {
-        match read(query, &state()).unwrap() {
+        match read(query).unwrap() {
             Returned::Denied(denial) => denial.to_string(),
             Returned::Code(_) => panic!("a code"),
         }
@@ -162,14 +195,11 @@ mod tests {
     #[test]
     fn a_code_comes_with_the_right_state() {
         assert_eq!(
-            code(read(
-                "code=a%2Fb&scope=openid+email&state=right-state",
-                &state()
-            )),
+            code(read("code=a%2Fb&scope=openid+email&state=right-state")),
             "a/b"
         );
         let suffixed = "code=c&state=right-state.onboarding_entrypoint=life_sciences";
-        assert_eq!(code(read(suffixed, &state())), "c");
+        assert_eq!(code(read(suffixed)), "c");
     }
 
     #[test]
@@ -184,11 +214,7 @@ mod tests {
             "code=c&state=right-state.onboarding_entrypoint=a/b",
             "error=access_denied&state=wrong-state",
         ] {
-            assert_eq!(
-                read(query, &state()).unwrap_err(),
-                Refused::ForeignState,
-                "{query}"
-            );
+            assert_eq!(read(query).unwrap_err(), Refused::ForeignState, "{query}");
         }
     }
 
@@ -201,11 +227,7 @@ mod tests {
             "code=a&error=b&state=right-state",
             &format!("code={}&state=right-state", "a".repeat(QUERY_LIMIT)),
         ] {
-            assert_eq!(
-                read(query, &state()).unwrap_err(),
-                Refused::Malformed,
-                "{query:.60}"
-            );
+            assert_eq!(read(query).unwrap_err(), Refused::Malformed, "{query:.60}");
         }
     }
 
@@ -233,8 +255,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_sent_makes_it_panic(text in ".{0,200}") {
-            let _ = read(&text, &state());
-            let _ = read(&format!("{text}&state=right-state"), &state());
+            let _ = read(&text);
+            let _ = read(&format!("{text}&state=right-state"));
         }
     }
 }

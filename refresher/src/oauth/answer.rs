@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::claims::{self, Claims, TOKEN_LIMIT};
 use crate::clock::UnixMillis;
-use crate::credential::OAuthTokens;
+use crate::credential::{ClientCredentials, Credential, OAuthTokens};
 
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
 pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -65,24 +65,28 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// These tokens where there are any, else `old` ones; with the expiry.
+    /// The `old` credential with these tokens where there are any, and its expiry.
     pub fn over(
         self,
-        old: &OAuthTokens,
+        old: &Credential,
         old_expiry: Option<UnixMillis>,
-    ) -> (OAuthTokens, Option<UnixMillis>) {
+    ) -> (Credential, Option<UnixMillis>) {
         let (access, expires_at) = self
             .access
-            .unwrap_or_else(|| (old.access.clone(), old_expiry));
-        let refresh = self.refresh.unwrap_or_else(|| old.refresh.clone());
-        (
-            OAuthTokens {
+            .unwrap_or_else(|| (old.on_the_wire().clone(), old_expiry));
+        let credential = match old {
+            Credential::OAuth(old) => Credential::OAuth(OAuthTokens {
                 access,
-                refresh,
+                refresh: self.refresh.unwrap_or_else(|| old.refresh.clone()),
                 id: self.id.or_else(|| old.id.clone()),
-            },
-            expires_at,
-        )
+            }),
+            Credential::Client(old) => Credential::Client(ClientCredentials {
+                access,
+                ..old.clone()
+            }),
+            Credential::ApiKey(_) => old.clone(),
+        };
+        (credential, expires_at)
     }
 }
 
@@ -180,6 +184,12 @@ pub fn reason(status: u16, code: Option<&str>, permanent: &[String]) -> String {
     }
 }
 
+/// The error code of an answer, as the server wrote it: to compare, not to show.
+pub fn error_code_of(answer: &Answer) -> Option<String> {
+    let body: Map<String, Value> = serde_json::from_slice(&answer.body).ok()?;
+    error_code(&body).map(str::to_owned)
+}
+
 /// The error code of an answer in words, as in [`Outcome`]'s reasons, for an exchange that failed.
 pub fn refusal(answer: &Answer) -> String {
     let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
@@ -208,7 +218,7 @@ pub fn grant(body: &Map<String, Value>, now: UnixMillis) -> Option<Grant> {
 }
 
 /// A token goes into a header: visible ASCII (RFC 6749 appendix A.12), and bounded.
-fn is_token(token: &str) -> bool {
+pub(crate) fn is_token(token: &str) -> bool {
     (1..=TOKEN_LIMIT).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -1,12 +1,13 @@
-//! Exchanges an id token for an API key of the platform (RFC 8693, with OpenAI's own `requested_token`, as Codex CLI
-//! does after a login). Nobody needs it to serve requests; a login does it only where the operator asks.
+//! Exchanges an id token for an API key of the platform (RFC 8693 with a `requested_token` of the profile's). Nobody
+//! needs the key to serve requests; a login asks for it only where the operator does.
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
-use super::answer;
-use super::http::{CallError, HttpClient};
+use super::answer::{self, Answer};
+use super::http::{CallError, Request};
 use crate::clock::UnixMillis;
 use crate::platform::OAuth;
+use crate::platform::oauth::ApiKeyExchange;
 
 /// Why there is no API key.
 #[derive(Debug, thiserror::Error)]
@@ -21,35 +22,33 @@ pub enum Error {
     Refused(String),
 }
 
-/// An API key for the account that `id_token` names.
-///
-/// # Errors
-/// If the platform does not answer or gives none.
-pub async fn api_key(
-    http: &HttpClient,
-    oauth: &OAuth,
-    id_token: &SecretString,
-    now: UnixMillis,
-) -> Result<SecretString, Error> {
-    let fields = [
-        (
+/// The request for an API key of the account that `id_token` names.
+pub fn request(oauth: &OAuth, exchange: &ApiKeyExchange, id_token: &SecretString) -> Request {
+    Request::new(&oauth.token_url, oauth.exchange_encoding)
+        .field(
             "grant_type",
             "urn:ietf:params:oauth:grant-type:token-exchange",
-        ),
-        ("client_id", &oauth.client_id),
-        ("requested_token", "openai-api-key"),
-        ("subject_token", id_token.expose_secret()),
-        (
+        )
+        .field("client_id", oauth.client_id.as_str())
+        .field("requested_token", exchange.requested_token.as_str())
+        .field("subject_token", id_token.clone())
+        .field(
             "subject_token_type",
             "urn:ietf:params:oauth:token-type:id_token",
-        ),
-    ];
-    let answered = http.post_form(&oauth.token_url, &fields).await?;
-    let body: serde_json::Map<_, _> = serde_json::from_slice(&answered.body).unwrap_or_default();
-    let success = (200..300).contains(&answered.status);
+        )
+}
+
+/// Reads the answer to it.
+///
+/// # Errors
+/// If there is none, or it has no key.
+pub fn read(answer: Result<Answer, CallError>, now: UnixMillis) -> Result<SecretString, Error> {
+    let answer = answer?;
+    let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let success = (200..300).contains(&answer.status);
     let key = answer::grant(&body, now)
         .filter(|_| success)
         .and_then(|grant| grant.access);
     key.map(|(key, _)| key)
-        .ok_or_else(|| Error::Refused(answer::refusal(&answered)))
+        .ok_or_else(|| Error::Refused(answer::refusal(&answer)))
 }

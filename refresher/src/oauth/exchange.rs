@@ -1,28 +1,28 @@
-//! Redeems an authorization code for tokens (RFC 6749 §4.1.3), as a form, the way Codex CLI does.
+//! Redeems an authorization code for tokens (RFC 6749 §4.1.3), and reads what a token endpoint grants to a login.
 
 use std::collections::BTreeMap;
 
 use oauth2::{AuthorizationCode, PkceCodeVerifier, RedirectUrl};
 
-use super::answer::{self, Grant};
+use super::answer::{self, Answer, Grant};
 use super::claims;
-use super::http::{CallError, HttpClient};
+use super::http::{CallError, Request};
 use crate::clock::UnixMillis;
-use crate::credential::OAuthTokens;
-use crate::platform::Profile;
+use crate::credential::{Credential, OAuthTokens};
+use crate::platform::{OAuth, Profile};
 
 /// A finished login.
 #[derive(Debug, Clone)]
-pub struct Login {
-    /// Its tokens.
-    pub tokens: OAuthTokens,
+pub struct Granted {
+    /// What proves the account.
+    pub credential: Credential,
     /// When the access token expires, where that is known.
     pub expires_at: Option<UnixMillis>,
     /// The profile's claims.
     pub vars: BTreeMap<String, String>,
 }
 
-/// Why a code brought no login. Codes are single-use, so the cure is always a new login.
+/// The reason why there are no tokens. Codes are single-use, so the cure is always a new login.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The platform has no `[oauth]`.
@@ -53,55 +53,57 @@ fn missing_var(name: &str) -> String {
     )
 }
 
-/// Redeems `code`.
-///
-/// # Errors
-/// If the platform refuses it, does not answer, or gives less than its profile needs.
-pub async fn exchange(
-    http: &HttpClient,
-    profile: &Profile,
+/// The request that redeems `code`.
+pub fn request(
+    oauth: &OAuth,
     code: &AuthorizationCode,
     redirect_uri: &RedirectUrl,
     verifier: &PkceCodeVerifier,
+) -> Request {
+    Request::new(&oauth.token_url, oauth.exchange_encoding)
+        .field("grant_type", "authorization_code")
+        .field("client_id", oauth.client_id.as_str())
+        .field("code", code.secret().as_str())
+        .field("redirect_uri", redirect_uri.as_str())
+        .field("code_verifier", verifier.secret().as_str())
+}
+
+/// Reads the answer to a request for a login's first tokens.
+///
+/// # Errors
+/// If there is none, it is a refusal, or it has no tokens.
+pub fn read(
+    oauth: &OAuth,
+    answer: Result<Answer, CallError>,
     now: UnixMillis,
-) -> Result<Login, Error> {
-    let oauth = profile
-        .oauth
-        .as_ref()
-        .ok_or_else(|| Error::NoOAuth(profile.id.clone()))?;
-    let fields = [
-        ("grant_type", "authorization_code"),
-        ("client_id", &oauth.client_id),
-        ("code", code.secret()),
-        ("redirect_uri", redirect_uri.as_str()),
-        ("code_verifier", verifier.secret()),
-    ];
-    let answered = http.post_form(&oauth.token_url, &fields).await?;
-    if !(200..300).contains(&answered.status) {
-        return Err(Error::Refused(answer::refusal(&answered)));
-    }
-    let body: serde_json::Map<_, _> = serde_json::from_slice(&answered.body).unwrap_or_default();
-    let Some(Grant {
+) -> Result<Granted, Error> {
+    let Grant {
         access,
         refresh,
         id,
-    }) = answer::grant(&body, now)
-    else {
-        return Err(Error::Missing("access_token and refresh_token"));
-    };
+    } = granted(answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
     let (access, expires_at) = access.ok_or(Error::Missing("access_token"))?;
     let refresh = refresh.ok_or(Error::Missing("refresh_token"))?;
     let vars = claims::vars(&oauth.claims, id.as_ref(), &access);
-    require_vars(profile, &vars)?;
-    Ok(Login {
-        tokens: OAuthTokens {
+    Ok(Granted {
+        credential: Credential::OAuth(OAuthTokens {
             access,
             refresh,
             id,
-        },
+        }),
         expires_at,
         vars,
     })
+}
+
+/// The tokens of an answer that is no refusal; `None` if it has none.
+fn granted(answer: Result<Answer, CallError>, now: UnixMillis) -> Result<Option<Grant>, Error> {
+    let answer = answer?;
+    if !(200..300).contains(&answer.status) {
+        return Err(Error::Refused(answer::refusal(&answer)));
+    }
+    let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Ok(answer::grant(&body, now))
 }
 
 /// Checks that an account has what the platform's headers are made of.

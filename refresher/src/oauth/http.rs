@@ -1,23 +1,24 @@
 //! The HTTP client for a platform's OAuth endpoints: TLS to known roots, no redirects followed, every answer bounded in
 //! time and size. It repeats nothing: a token call must not leave twice unasked.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::oauth::answer::Answer;
-use crate::platform::OAuth;
+use super::answer::Answer;
+use crate::platform::{Encoding, Profile, is_loopback};
 
 /// From the first byte sent to the last one read.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,13 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: usize = 256 * 1024;
 /// We are nobody else's client (README.md, "Terms and limits").
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
-/// Where systems keep their root certificates: Debian, Fedora, Alpine and macOS.
-const SYSTEM_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
 /// Why there can be no client for a platform.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,8 +37,11 @@ pub enum Error {
         url: Url,
     },
     /// No certificates to trust.
-    #[error("no bundle of root certificates at {}; install one (ca-certificates), or name a file as [oauth] ca_file or SSL_CERT_FILE", SYSTEM_BUNDLES.join(", "))]
-    NoRoots,
+    #[error(
+        "this system has no root certificates{0}; install them (ca-certificates), or name a file as [oauth] ca_file or \
+         SSL_CERT_FILE"
+    )]
+    NoRoots(String),
     /// The file of certificates cannot be used.
     #[error("{}: expected PEM certificates to trust: {problem}", path.display())]
     Roots {
@@ -84,17 +81,20 @@ pub enum CallError {
 pub struct HttpClient(Client);
 
 impl HttpClient {
-    /// A client that trusts the profile's `ca_file`, or else the system's roots.
+    /// A client for the platform's endpoints that trusts the profile's `ca_file`, or else the system's roots.
     ///
     /// # Errors
     /// If an endpoint is plain http and not on a loopback address, or there are no certificates to trust.
-    pub fn for_platform(oauth: &OAuth) -> Result<HttpClient, Error> {
-        let endpoints = [
-            Some(&oauth.authorize_url),
-            Some(&oauth.token_url),
-            oauth.revoke_url.as_ref(),
-        ];
-        let endpoints: Vec<&Url> = endpoints.into_iter().flatten().collect();
+    pub fn for_platform(profile: &Profile) -> Result<HttpClient, Error> {
+        let endpoints: Vec<&Url> = profile.endpoints().collect();
+        let ca_file = profile
+            .oauth
+            .as_ref()
+            .and_then(|oauth| oauth.ca_file.as_deref());
+        HttpClient::new(&endpoints, ca_file)
+    }
+
+    fn new(endpoints: &[&Url], ca_file: Option<&Path>) -> Result<HttpClient, Error> {
         if let Some(url) = endpoints
             .iter()
             .find(|url| url.scheme() != "https" && !is_loopback(url))
@@ -105,7 +105,7 @@ impl HttpClient {
         }
         let encrypted = endpoints.iter().any(|url| url.scheme() == "https");
         let roots = if encrypted {
-            roots(oauth.ca_file.as_deref())?
+            roots(ca_file)?
         } else {
             RootCertStore::empty()
         };
@@ -134,20 +134,77 @@ impl HttpClient {
             .map_err(|error| Error::Setup(error.without_url().to_string()))
     }
 
-    /// Posts `application/x-www-form-urlencoded`.
+    /// Posts a request, once.
     ///
     /// # Errors
-    /// If no answer came; whether the request may have gone out is in the error.
-    pub async fn post_form(&self, url: &Url, fields: &impl Serialize) -> Result<Answer, CallError> {
-        call(url, self.0.post(url.clone()).form(fields)).await
+    /// If no answer came; the error tells a request that may have gone out from one that did not.
+    pub async fn send(&self, request: &Request) -> Result<Answer, CallError> {
+        let fields: Vec<(&str, &str)> = request.exposed().collect();
+        let post = self.0.post(request.url.clone());
+        let post = match request.encoding {
+            Encoding::Form => post.form(&fields),
+            Encoding::Json => post.json(
+                &fields
+                    .into_iter()
+                    .collect::<std::collections::BTreeMap<_, _>>(),
+            ),
+        };
+        call(&request.url, post).await
+    }
+}
+
+/// A POST to an OAuth endpoint. Its fields may be secrets, so it does not print them.
+#[derive(Clone)]
+pub struct Request {
+    /// The endpoint.
+    pub url: Url,
+    encoding: Encoding,
+    fields: Vec<(String, SecretString)>,
+}
+
+impl Request {
+    /// A request without fields.
+    pub fn new(url: &Url, encoding: Encoding) -> Request {
+        Request {
+            url: url.clone(),
+            encoding,
+            fields: Vec::new(),
+        }
     }
 
-    /// Posts `application/json`.
-    ///
-    /// # Errors
-    /// If no answer came; whether the request may have gone out is in the error.
-    pub async fn post_json(&self, url: &Url, fields: &impl Serialize) -> Result<Answer, CallError> {
-        call(url, self.0.post(url.clone()).json(fields)).await
+    /// Adds a field, in place of one that has the name.
+    #[must_use]
+    pub fn field(mut self, name: &str, value: impl Into<SecretString>) -> Request {
+        self.fields.retain(|(known, _)| known != name);
+        self.fields.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Adds a field unless one has the name.
+    #[must_use]
+    pub fn unless_given(self, name: &str, value: &str) -> Request {
+        if self.fields.iter().any(|(known, _)| known == name) {
+            return self;
+        }
+        self.field(name, value)
+    }
+
+    /// The fields in the clear.
+    pub fn exposed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose_secret()))
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.fields.iter().map(|(name, _)| name.as_str()).collect();
+        formatter
+            .debug_struct("Request")
+            .field("host", &self.url.host_str())
+            .field("fields", &names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,50 +253,43 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => (OffsetDateTime::parse(value, &Rfc2822).ok()? - OffsetDateTime::now_utc())
-            .try_into()
-            .ok(),
+        Err(_) => {
+            let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+            date.duration_since(Timestamp::now()).try_into().ok()
+        }
     }
-}
-
-/// Whether the URL's host is a loopback address or `localhost`.
-fn is_loopback(url: &Url) -> bool {
-    let host = url
-        .host_str()
-        .unwrap_or_default()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse()
-            .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
-    let named = ca_file
-        .map(Path::to_owned)
-        .or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
-    let system = || {
-        SYSTEM_BUNDLES
-            .iter()
-            .map(PathBuf::from)
-            .find(|path| path.exists())
+    let certificates = match ca_file {
+        Some(path) => from_file(path).map_err(|error| Error::Roots {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?,
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            let problem = found.errors.first().map(|error| format!(" ({error})"));
+            if found.certs.is_empty() {
+                return Err(Error::NoRoots(problem.unwrap_or_default()));
+            }
+            found.certs
+        }
     };
-    let path = named.or_else(system).ok_or(Error::NoRoots)?;
-    let problem = |problem: String| Error::Roots {
-        path: path.clone(),
-        problem,
-    };
-    let certificates = CertificateDer::pem_file_iter(&path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| problem(error.to_string()))?;
     let mut roots = RootCertStore::empty();
-    // A system's bundle may hold a certificate that this library cannot read; one that it can is enough.
+    // A bundle may hold a certificate that this library cannot read; one that it can is enough.
     let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(problem("found none".into()));
+    match (added, ca_file) {
+        (0, Some(path)) => Err(Error::Roots {
+            path: path.to_owned(),
+            problem: "found none".into(),
+        }),
+        (0, None) => Err(Error::NoRoots(String::new())),
+        _ => Ok(roots),
     }
-    Ok(roots)
+}
+
+fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::pem::Error> {
+    CertificateDer::pem_file_iter(path)?.collect()
 }
 
 #[cfg(test)]
@@ -249,14 +299,9 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     use super::*;
-    use crate::login::code::example;
 
     fn client(token_url: &str, ca_file: Option<PathBuf>) -> Result<HttpClient, Error> {
-        HttpClient::for_platform(&OAuth {
-            token_url: token_url.parse().unwrap(),
-            ca_file,
-            ..example()
-        })
+        HttpClient::new(&[&token_url.parse().unwrap()], ca_file.as_deref())
     }
 
     #[test]
@@ -300,10 +345,11 @@ mod tests {
             retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
         };
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
-        let soon = (OffsetDateTime::now_utc() + Duration::from_secs(90))
-            .format(&Rfc2822)
+        let soon = Timestamp::now() + Duration::from_secs(90);
+        let soon = rfc2822::DateTimePrinter::new()
+            .timestamp_to_rfc9110_string(&soon)
             .unwrap();
-        let read_back = read(&soon.replace("+0000", "GMT")).unwrap().as_secs();
+        let read_back = read(&soon).unwrap().as_secs();
         assert!((80..=90).contains(&read_back), "{read_back}");
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), None);
         assert_eq!(read("-1"), None);

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
-use super::http::HttpClient;
+use super::http::{HttpClient, Request};
 use crate::credential::OAuthTokens;
-use crate::platform::{OAuth, RefreshEncoding};
+use crate::platform::Profile;
 
-/// How long a deletion waits for the platform.
+/// The longest that a deletion waits for the platform.
 const REVOKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// What came of it.
+/// The end of a login at the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
     /// The platform took it.
@@ -24,26 +23,22 @@ pub enum Revoked {
 }
 
 /// Revokes the refresh token, and with it the login. The request is written as the profile's refresh requests are.
-pub async fn revoke(oauth: &OAuth, tokens: &OAuthTokens) -> Revoked {
+pub async fn revoke(profile: &Profile, tokens: &OAuthTokens) -> Revoked {
+    let Some(oauth) = &profile.oauth else {
+        return Revoked::NotOffered;
+    };
     let Some(url) = &oauth.revoke_url else {
         return Revoked::NotOffered;
     };
-    let http = match HttpClient::for_platform(oauth) {
+    let http = match HttpClient::for_platform(profile) {
         Ok(http) => http,
         Err(error) => return Revoked::Failed(error.to_string()),
     };
-    let fields = std::collections::BTreeMap::from([
-        ("client_id", oauth.client_id.as_str()),
-        ("token", tokens.refresh.expose_secret()),
-        ("token_type_hint", "refresh_token"),
-    ]);
-    let call = async {
-        match oauth.refresh_encoding {
-            RefreshEncoding::Json => http.post_json(url, &fields).await,
-            RefreshEncoding::Form => http.post_form(url, &fields).await,
-        }
-    };
-    match timeout(REVOKE_LIMIT, call).await {
+    let request = Request::new(url, oauth.refresh_encoding)
+        .field("client_id", oauth.client_id.as_str())
+        .field("token", tokens.refresh.clone())
+        .field("token_type_hint", "refresh_token");
+    match timeout(REVOKE_LIMIT, http.send(&request)).await {
         Ok(Ok(answer)) if (200..300).contains(&answer.status) => Revoked::Done,
         Ok(Ok(answer)) => Revoked::Failed(format!("HTTP {}", answer.status)),
         Ok(Err(error)) => Revoked::Failed(error.to_string()),

@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::api_key::api_key;
+use super::api_key;
 use super::claims::unsigned;
-use super::exchange::{self, exchange};
+use super::exchange::{self, Granted};
 use super::http::HttpClient;
-use super::refresh::TokenEndpoints;
 use super::revoke::{Revoked, revoke};
 use crate::clock::UnixMillis;
-use crate::credential::OAuthTokens;
+use crate::credential::{ClientCredentials, Credential, OAuthTokens};
 use crate::login::code::Authorization;
 use crate::oauth::answer::Outcome;
-use crate::platform::{Catalog, Profile, RefreshEncoding};
+use crate::platform::{Encoding, Profile};
+use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::TokenEndpoint;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -79,14 +79,9 @@ fn content_type(headers: &HeaderMap) -> String {
 
 /// The codex profile with its endpoints on a loopback port.
 fn profile(port: u16) -> Profile {
-    let catalog = Catalog::load(None, ["codex".to_owned()].into()).unwrap();
-    let mut profile = catalog.usable("codex").unwrap().clone();
+    let mut profile = crate::platform::example();
     let oauth = profile.oauth.as_mut().unwrap();
-    for url in [
-        &mut oauth.authorize_url,
-        &mut oauth.token_url,
-        oauth.revoke_url.as_mut().unwrap(),
-    ] {
+    for url in [&mut oauth.token_url, oauth.revoke_url.as_mut().unwrap()] {
         url.set_scheme("http").unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(port)).unwrap();
@@ -103,26 +98,35 @@ fn tokens() -> OAuthTokens {
 }
 
 async fn refresh(profile: &Profile) -> Outcome {
+    renew(profile, &Credential::OAuth(tokens())).await
+}
+
+async fn renew(profile: &Profile, credential: &Credential) -> Outcome {
     TokenEndpoints::new([profile].into_iter())
         .unwrap()
-        .refresh("codex", &tokens())
+        .refresh("codex", credential)
         .await
 }
 
-async fn redeem(endpoint: &Endpoint) -> Result<exchange::Login, exchange::Error> {
-    let oauth = endpoint.profile.oauth.as_ref().unwrap();
-    let authorization = Authorization::start(oauth, 1455).unwrap();
-    let http = HttpClient::for_platform(oauth).unwrap();
+async fn redeem(endpoint: &Endpoint) -> Result<Granted, exchange::Error> {
+    let Endpoint { profile, .. } = endpoint;
+    let (oauth, flow) = (
+        profile.oauth.as_ref().unwrap(),
+        profile.login.code().unwrap(),
+    );
+    let authorization =
+        Authorization::start(oauth, &flow.authorize, flow.redirect_uri(1455)).unwrap();
+    let http = HttpClient::for_platform(profile).unwrap();
     let code = AuthorizationCode::new("the-code".into());
-    exchange(
-        &http,
-        &endpoint.profile,
+    let request = exchange::request(
+        oauth,
         &code,
         &authorization.redirect_uri,
         &authorization.verifier,
-        NOW,
-    )
-    .await
+    );
+    let granted = exchange::read(oauth, http.send(&request).await, NOW)?;
+    exchange::require_vars(profile, &granted.vars)?;
+    Ok(granted)
 }
 
 fn codex_token(account: &str) -> String {
@@ -152,7 +156,7 @@ async fn a_refresh_is_codex_clis_json() {
 async fn a_refresh_is_a_form_where_the_profile_says_so() {
     let mut endpoint = Endpoint::answering(200, json!({"access_token": "new"})).await;
     let oauth = endpoint.profile.oauth.as_mut().unwrap();
-    oauth.refresh_encoding = RefreshEncoding::Form;
+    oauth.refresh_encoding = Encoding::Form;
     oauth.refresh_params = [("scope".to_owned(), "openid email".to_owned())].into();
     refresh(&endpoint.profile).await;
     let (_, content_type, body) = endpoint.only_request();
@@ -213,7 +217,9 @@ async fn a_call_that_was_not_sent_is_told_from_one_without_an_answer() {
 #[tokio::test]
 async fn a_platform_that_is_off_is_not_called() {
     let endpoints = TokenEndpoints::new([].into_iter()).unwrap();
-    let outcome = endpoints.refresh("codex", &tokens()).await;
+    let outcome = endpoints
+        .refresh("codex", &Credential::OAuth(tokens()))
+        .await;
     assert!(matches!(outcome, Outcome::NotSent { reason } if reason.contains("codex")));
 }
 
@@ -225,7 +231,9 @@ async fn a_code_becomes_a_login_with_its_claims() {
     let login = redeem(&endpoint).await.unwrap();
     assert_eq!(login.vars["account_id"], "the-account");
     assert_eq!(login.expires_at, Some(UnixMillis(NOW.0 + 60_000)));
-    assert_eq!(login.tokens.refresh.expose_secret(), "rt_2");
+    assert!(
+        matches!(login.credential, Credential::OAuth(tokens) if tokens.refresh.expose_secret() == "rt_2")
+    );
     let (_, content_type, body) = endpoint.only_request();
     assert_eq!(content_type, "application/x-www-form-urlencoded");
     for field in [
@@ -266,13 +274,20 @@ async fn an_exchange_that_gives_too_little_says_what_is_missing() {
     }
 }
 
+/// Buys an API key at an endpoint.
+async fn buy(endpoint: &Endpoint) -> Result<secrecy::SecretString, api_key::Error> {
+    let Endpoint { profile, .. } = endpoint;
+    let oauth = profile.oauth.as_ref().unwrap();
+    let exchange = oauth.api_key.as_ref().unwrap();
+    let request = api_key::request(oauth, exchange, &"the-id".into());
+    let http = HttpClient::for_platform(profile).unwrap();
+    api_key::read(http.send(&request).await, NOW)
+}
+
 #[tokio::test]
 async fn an_id_token_buys_an_api_key() {
     let endpoint = Endpoint::answering(200, json!({"access_token": "sk-key"})).await;
-    let oauth = endpoint.profile.oauth.as_ref().unwrap();
-    let http = HttpClient::for_platform(oauth).unwrap();
-    let key = api_key(&http, oauth, &"the-id".into(), NOW).await.unwrap();
-    assert_eq!(key.expose_secret(), "sk-key");
+    assert_eq!(buy(&endpoint).await.unwrap().expose_secret(), "sk-key");
     assert!(
         endpoint
             .only_request()
@@ -280,15 +295,35 @@ async fn an_id_token_buys_an_api_key() {
             .contains("requested_token=openai-api-key&subject_token=the-id")
     );
     let endpoint = Endpoint::answering(403, json!({"access_token": "sk-key"})).await;
-    let oauth = endpoint.profile.oauth.as_ref().unwrap();
-    assert!(api_key(&http, oauth, &"the-id".into(), NOW).await.is_err());
+    assert!(buy(&endpoint).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_buys_a_token_with_its_secret() {
+    let answer = json!({"access_token": "new", "expires_in": 60});
+    let endpoint = Endpoint::answering(200, answer).await;
+    let client = Credential::Client(ClientCredentials {
+        client_id: "the client".into(),
+        client_secret: "s3cret".into(),
+        access: "old".into(),
+    });
+    let Outcome::Fresh(grant) = renew(&endpoint.profile, &client).await else {
+        panic!("no token")
+    };
+    let (renewed, _) = grant.over(&client, None);
+    assert_eq!(renewed.on_the_wire().expose_secret(), "new");
+    let body: Value = serde_json::from_str(&endpoint.only_request().2).unwrap();
+    let expected = json!({
+        "client_id": "the client", "client_secret": "s3cret", "grant_type": "client_credentials",
+        "scope": "openid profile email offline_access",
+    });
+    assert_eq!(body, expected);
 }
 
 #[tokio::test]
 async fn a_login_is_revoked_by_its_refresh_token() {
     let endpoint = Endpoint::answering(200, json!({})).await;
-    let mut oauth = endpoint.profile.oauth.clone().unwrap();
-    assert_eq!(revoke(&oauth, &tokens()).await, Revoked::Done);
+    assert_eq!(revoke(&endpoint.profile, &tokens()).await, Revoked::Done);
     let (path, _, body) = endpoint.only_request();
     assert_eq!(path, "/oauth/revoke");
     let body: Value = serde_json::from_str(&body).unwrap();
@@ -296,12 +331,14 @@ async fn a_login_is_revoked_by_its_refresh_token() {
         (&body["token"], &body["token_type_hint"]),
         (&json!("rt_1/+&"), &json!("refresh_token"))
     );
-    let endpoint = Endpoint::answering(503, json!({})).await;
-    oauth.revoke_url = endpoint.profile.oauth.as_ref().unwrap().revoke_url.clone();
+    let mut endpoint = Endpoint::answering(503, json!({})).await;
     assert_eq!(
-        revoke(&oauth, &tokens()).await,
+        revoke(&endpoint.profile, &tokens()).await,
         Revoked::Failed("HTTP 503".into())
     );
-    oauth.revoke_url = None;
-    assert_eq!(revoke(&oauth, &tokens()).await, Revoked::NotOffered);
+    endpoint.profile.oauth.as_mut().unwrap().revoke_url = None;
+    assert_eq!(
+        revoke(&endpoint.profile, &tokens()).await,
+        Revoked::NotOffered
+    );
 }

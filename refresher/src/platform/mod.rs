@@ -2,7 +2,9 @@
 //! meant ([`Profile`]); [`catalog`] puts the embedded ones and the operator's together.
 
 pub mod catalog;
+pub mod flow;
 mod layers;
+pub mod oauth;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +24,10 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
+pub use flow::{Flow, WaysIn};
+pub use oauth::{Encoding, OAuth};
 
-use crate::credential::CredentialKind;
+use crate::credential::{CredentialKind, Renewal};
 
 /// A value that does not fit, and where it is.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +59,10 @@ pub struct Profile {
     pub credentials: Vec<CredentialKind>,
     /// Where requests go.
     pub upstream: Upstream,
-    /// How to log in and refresh; present if `credentials` names `oauth`.
+    /// The token endpoint; present if a credential of `credentials` comes from one.
     pub oauth: Option<OAuth>,
+    /// How to log in.
+    pub login: WaysIn,
     /// Routes, headers and models: what Envoy has to know.
     pub record: snapshot::Platform,
 }
@@ -85,49 +91,6 @@ pub enum Host {
     Address(IpAddr),
 }
 
-/// How the body of a refresh request is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RefreshEncoding {
-    /// `application/json`.
-    Json,
-    /// `application/x-www-form-urlencoded`, as RFC 6749 §6 has it.
-    Form,
-}
-
-/// How to log in at a platform, refresh and revoke.
-#[derive(Debug, Clone)]
-pub struct OAuth {
-    /// RFC 6749 §3.1.
-    pub authorize_url: Url,
-    /// RFC 6749 §3.2.
-    pub token_url: Url,
-    /// RFC 7009.
-    pub revoke_url: Option<Url>,
-    /// The public client.
-    pub client_id: String,
-    /// What to ask for.
-    pub scopes: Vec<String>,
-    /// More parameters of the authorization request.
-    pub authorize_params: BTreeMap<String, String>,
-    /// The host of the redirect URI: a loopback address (RFC 8252 §7.3) or `localhost`.
-    pub redirect_host: String,
-    /// Ports to try in order; 0 lets the operating system choose.
-    pub redirect_ports: Vec<u16>,
-    /// The path of the redirect URI.
-    pub redirect_path: String,
-    /// How the refresh request is written.
-    pub refresh_encoding: RefreshEncoding,
-    /// More parameters of the refresh request.
-    pub refresh_params: BTreeMap<String, String>,
-    /// A file of certificates to trust for these endpoints instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Account variable → JSON pointer (RFC 6901) into the id token's payload.
-    pub claims: BTreeMap<String, String>,
-    /// Error codes of the token endpoint that end the login for good.
-    pub permanent_errors: Vec<String>,
-}
-
 /// A platform to be published, and the `:authority` of its accounts' requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publication {
@@ -151,7 +114,8 @@ impl Profile {
         let verdicts = raw.verdicts.into_iter().enumerate();
         let profile = Profile {
             upstream: upstream(raw.upstream)?,
-            oauth: raw.oauth.map(oauth).transpose()?,
+            oauth: raw.oauth.map(oauth::Raw::check).transpose()?,
+            login: raw.login.check()?,
             record: snapshot::Platform {
                 id: fit("id", Id::try_from(raw.id.as_str()))?,
                 owner: fit("owner", HeaderText::try_from(raw.owner))?,
@@ -198,19 +162,13 @@ impl Profile {
         if self.credentials.is_empty() {
             return Err(invalid(
                 "credentials",
-                "expected \"oauth\", \"api_key\" or both, found none",
+                "expected one kind of credential at least",
             ));
         }
         if self.record.routes.is_empty() {
             return Err(invalid("routes", "expected one [[routes]] at least"));
         }
-        let wants_oauth = self.credentials.contains(&CredentialKind::OAuth);
-        if wants_oauth && self.oauth.is_none() {
-            return Err(invalid(
-                "oauth",
-                "credentials has \"oauth\", so an [oauth] table must say how to log in",
-            ));
-        }
+        self.check_logins()?;
         let claims = self
             .oauth
             .iter()
@@ -226,6 +184,60 @@ impl Profile {
             ));
         }
         Ok(())
+    }
+
+    /// The rules that tie a kind of credential to where it comes from.
+    fn check_logins(&self) -> Result<(), Invalid> {
+        let takes = |kind| self.credentials.contains(&kind);
+        let (logins, clients) = (
+            takes(CredentialKind::OAuth),
+            takes(CredentialKind::ClientCredentials),
+        );
+        let Some(oauth) = &self.oauth else {
+            return match (logins || clients, self.login.flows.is_empty()) {
+                (true, _) => Err(invalid(
+                    "oauth",
+                    "credentials has a kind that a token endpoint gives, so an [oauth] table must name it",
+                )),
+                (false, false) => Err(invalid("login", "expected an [oauth] table beside it")),
+                (false, true) => Ok(()),
+            };
+        };
+        if logins && oauth.client_id.is_empty() {
+            return Err(invalid(
+                "oauth.client_id",
+                "expected the client that people log in to",
+            ));
+        }
+        if logins && self.login.flows.is_empty() {
+            return Err(invalid(
+                "login",
+                "credentials has \"oauth\", so a [login] table must say how to log in",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The endpoints that the refresher itself calls.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Url> {
+        let oauth = self
+            .oauth
+            .iter()
+            .flat_map(|oauth| [Some(&oauth.token_url), oauth.revoke_url.as_ref()]);
+        let device = self.login.device().map(|device| &device.authorize_url);
+        oauth.flatten().chain(device)
+    }
+
+    /// How a credential of that kind stays alive.
+    pub fn renewal(&self, kind: CredentialKind) -> Renewal {
+        match kind {
+            CredentialKind::OAuth => self
+                .oauth
+                .as_ref()
+                .map_or(Renewal::SingleUse, |oauth| oauth.renewal),
+            CredentialKind::ClientCredentials => Renewal::Minted,
+            CredentialKind::ApiKey => Renewal::None,
+        }
     }
 
     /// What the store publishes of it.
@@ -315,8 +327,13 @@ fn web_url(key: &str, text: &str) -> Result<Url, Invalid> {
     Ok(url)
 }
 
-/// Whether a URL's host is this machine by its very name: no resolver is asked.
-fn is_loopback(url: &Url) -> bool {
+/// True for a page or an endpoint that nothing between here and there can read.
+pub(crate) fn is_web(url: &Url) -> bool {
+    url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
+}
+
+/// True if the URL's host is this machine by its very name: no resolver is asked.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let address = bare.parse::<IpAddr>();
@@ -423,57 +440,11 @@ fn fit<T, E: fmt::Display>(key: impl Into<String>, value: Result<T, E>) -> Resul
     value.map_err(|error| invalid(key, error.to_string()))
 }
 
-fn oauth(raw: raw::OAuth) -> Result<OAuth, Invalid> {
-    for (name, pointer) in &raw.claims {
-        if !pointer.starts_with('/') {
-            let key = format!("oauth.claims.{name}");
-            return Err(invalid(
-                key,
-                format!("expected a JSON pointer, which starts with /, found {pointer:?}"),
-            ));
-        }
-    }
-    if !raw.redirect_path.starts_with('/') {
-        return Err(invalid(
-            "oauth.redirect_path",
-            "expected a path that starts with /",
-        ));
-    }
-    let loopback = raw
-        .redirect_host
-        .parse::<IpAddr>()
-        .is_ok_and(|address| address.is_loopback());
-    if !loopback && raw.redirect_host != "localhost" {
-        return Err(invalid(
-            "oauth.redirect_host",
-            "expected a loopback address or localhost",
-        ));
-    }
-    if raw.redirect_ports.is_empty() {
-        return Err(invalid(
-            "oauth.redirect_ports",
-            "expected one port at least; 0 lets the system choose",
-        ));
-    }
-    Ok(OAuth {
-        authorize_url: web_url("oauth.authorize_url", &raw.authorize_url)?,
-        token_url: web_url("oauth.token_url", &raw.token_url)?,
-        revoke_url: raw
-            .revoke_url
-            .map(|url| web_url("oauth.revoke_url", &url))
-            .transpose()?,
-        client_id: raw.client_id,
-        scopes: raw.scopes,
-        authorize_params: raw.authorize_params,
-        redirect_host: raw.redirect_host,
-        redirect_ports: raw.redirect_ports,
-        redirect_path: raw.redirect_path,
-        refresh_encoding: raw.refresh_encoding,
-        refresh_params: raw.refresh_params,
-        ca_file: raw.ca_file,
-        claims: raw.claims,
-        permanent_errors: raw.errors.permanent,
-    })
+/// The profile of Codex, for tests.
+#[cfg(test)]
+pub(crate) fn example() -> Profile {
+    let catalog = Catalog::load(None, ["codex".to_owned()].into()).unwrap();
+    catalog.usable("codex").unwrap().clone()
 }
 
 #[cfg(test)]

@@ -25,7 +25,9 @@ pub(super) struct Profile {
     pub verdicts: Vec<toml::Table>,
     #[serde(default)]
     pub quota: BTreeMap<String, toml::Table>,
-    pub oauth: Option<OAuth>,
+    pub oauth: Option<super::oauth::Raw>,
+    #[serde(default)]
+    pub login: super::flow::Raw,
 }
 
 #[derive(Deserialize)]
@@ -57,35 +59,4 @@ pub(super) struct Headers {
     #[serde(default)]
     pub default: BTreeMap<String, String>,
     pub allow: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OAuth {
-    pub authorize_url: String,
-    pub token_url: String,
-    pub revoke_url: Option<String>,
-    pub client_id: String,
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    #[serde(default)]
-    pub authorize_params: BTreeMap<String, String>,
-    pub redirect_host: String,
-    pub redirect_ports: Vec<u16>,
-    pub redirect_path: String,
-    pub refresh_encoding: super::RefreshEncoding,
-    #[serde(default)]
-    pub refresh_params: BTreeMap<String, String>,
-    pub ca_file: Option<PathBuf>,
-    #[serde(default)]
-    pub claims: BTreeMap<String, String>,
-    #[serde(default)]
-    pub errors: OAuthErrors,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OAuthErrors {
-    #[serde(default)]
-    pub permanent: Vec<String>,
 }

@@ -17,13 +17,35 @@ fn the_codex_profile_means_what_it_says() {
     assert_eq!((profile.upstream.port, profile.upstream.tls), (443, true));
     assert_eq!(profile.upstream.authority.as_str(), "chatgpt.com");
     assert_eq!(profile.required_vars(), BTreeSet::from(["account_id"]));
+    assert_eq!(profile.login.code().unwrap().redirect_ports, [1455, 1457]);
+    let pasted = profile.login.pasted().unwrap();
+    assert_eq!(pasted.redirect_uri, "http://127.0.0.1:1455/auth/callback");
     let oauth = profile.oauth.unwrap();
-    assert_eq!(oauth.redirect_ports, [1455, 1457]);
     assert!(
         oauth
             .permanent_errors
             .contains(&"refresh_token_reused".to_owned())
     );
+}
+
+/// A platform that knows no redirect to this machine.
+#[test]
+fn a_login_needs_no_listener() {
+    for way in [
+        "device = { authorize_url = 'https://platform.example/device' }",
+        "pasted = { authorize_url = 'https://platform.example/', redirect_uri = 'https://platform.example/code' }",
+    ] {
+        let mut table: toml::Table = CODEX.parse().unwrap();
+        let login = format!("login = {{ {way} }}")
+            .parse::<toml::Table>()
+            .unwrap();
+        table.extend(login);
+        let profile = Profile::from_table(table.clone()).unwrap();
+        assert_eq!(profile.login.flows.len(), 1, "{way}");
+        assert!(profile.login.code().is_none());
+        table.insert("login".into(), toml::Table::new().into());
+        assert_eq!(Profile::from_table(table).unwrap_err().key, "login");
+    }
 }
 
 #[test]
@@ -78,12 +100,12 @@ fn what_does_not_fit_is_refused_with_its_key() {
         (
             "/oauth/authorize\"",
             "/oauth/authorize#here\"",
-            "oauth.authorize_url",
+            "login.code.authorize_url",
         ),
         (
             "authorize_url = \"https:",
             "authorize_url = \"http:",
-            "oauth.authorize_url",
+            "login.code.authorize_url",
         ),
         (
             "token_url = \"https:",
@@ -140,9 +162,30 @@ fn what_does_not_fit_is_refused_with_its_key() {
         ("\"accept\"", "\"Accept\"", "headers.allow[0]"),
         ("\"accept\"", "\"*\"", "headers.allow[0]"),
         ("\"/email\"", "\"email\"", "oauth.claims.email"),
-        ("\"127.0.0.1\"", "\"0.0.0.0\"", "oauth.redirect_host"),
-        ("[1455, 1457]", "[]", "oauth.redirect_ports"),
+        ("\"127.0.0.1\"", "\"0.0.0.0\"", "login.code.redirect_host"),
+        ("[1455, 1457]", "[]", "login.code.redirect_ports"),
         ("\"json\"", "\"xml\"", "oauth.refresh_encoding"),
+        ("\"single_use\"", "\"twice\"", "oauth.refresh_token"),
+        (
+            "file = \"codex\"",
+            "file = \"cookies\"",
+            "login.import.file",
+        ),
+        (
+            "client_id = \"app_EMoamEEZ73f0CkXaXp7hrann\"",
+            "",
+            "oauth.client_id",
+        ),
+        (
+            "[login.import]",
+            "[login.device]\nauthorize_url = \"http://platform.example\"\n[login.import]",
+            "login.device.authorize_url",
+        ),
+        (
+            "[login.import]",
+            "[login.pasted]\nauthorize_url = \"https://platform.example\"\nredirect_uri = \"x\"\n[login.import]",
+            "login.pasted.redirect_uri",
+        ),
         ("\"dead\"", "\"gone\"", "verdicts[1]"),
         ("\"plan\"", "\"plan\"\nseconds = 5", "verdicts[1].seconds"),
         ("\"plan\"", "\"plan\"\ncodes = [\"x\"]", "verdicts[1].codes"),

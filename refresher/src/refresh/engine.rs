@@ -1,16 +1,21 @@
-//! The refresh engine: drives [`schedule`](super::schedule) and [`outcome`](crate::oauth::answer) over the store and the
-//! token endpoint.
+//! The refresh engine: drives [`schedule`](super::schedule) over the store and the token endpoint.
 //!
 //! Its laws, each held by a test:
 //!
 //! - One token call in flight for an account, across processes: whoever calls holds the ledger's claim, and a call is
 //!   cut off before the claim can lapse.
+//! - Nobody's cancellation cuts off a call: each runs as a task of its own.
+//!
+//! For refresh tokens that work once ([`Renewal::SingleUse`]) besides:
+//!
 //! - An intent is durable before a call leaves, and the new tokens are durable before anyone hears of them.
 //! - A refresh token whose call was answered is never sent again, unless the answer was "not now".
 //! - At most two calls with one token stay unanswered. After the first, the token is sent once more if it is still the
 //!   store's (somebody else may have won): within the server's presumed grace for that, or else when the access token
 //!   is of no more use and there is nothing left to lose.
-//! - Nobody's cancellation cuts off a call: each runs as a task of its own.
+//!
+//! Any other renewal spends nothing: it leaves no intents, and a call without an answer is one more failure to back off
+//! from.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,7 +34,7 @@ use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
 use crate::advice::login_command;
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
-use crate::credential::OAuthTokens;
+use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::id::AccountId;
 use crate::oauth::answer::{Grant, Outcome};
 
@@ -52,11 +57,17 @@ const COMMIT_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for calls in flight.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
 
-/// Where refresh tokens are spent.
+/// The place where credentials are renewed.
 pub trait TokenEndpoint: Send + Sync + 'static {
     /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it.
-    fn refresh(&self, platform: &str, tokens: &OAuthTokens)
-    -> impl Future<Output = Outcome> + Send;
+    fn refresh(
+        &self,
+        platform: &str,
+        credential: &Credential,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Tells how the credentials of that kind are renewed at `platform`.
+    fn renewal(&self, platform: &str, kind: CredentialKind) -> Renewal;
 }
 
 /// What came of a refresh.
@@ -278,14 +289,74 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         let Ok(_slot) = self.slots.acquire().await else {
             return Ok(Refreshed::Busy); // Shutting down.
         };
-        let mut now = self.clock.now();
-        let mut claim = match self.ledger.claim(account, seen, now, CLAIM_LIFE).await? {
+        let now = self.clock.now();
+        let renewal_of = |platform: &str, kind| self.endpoint.renewal(platform, kind);
+        let claimed = self
+            .ledger
+            .claim(account, seen, now, CLAIM_LIFE, &renewal_of);
+        let claim = match claimed.await? {
             Claimed::Ours(claim) => *claim,
             Claimed::Busy => return Ok(Refreshed::Busy),
             Claimed::Moved => return Ok(Refreshed::Superseded),
             Claimed::NotRefreshable => return Ok(Refreshed::NotRefreshable),
         };
         lock(&self.reports).answered(account, claim.generation, Instant::now());
+        match claim.renewal {
+            Renewal::SingleUse => self.spend(claim, now).await,
+            Renewal::Reusable | Renewal::Minted | Renewal::None => self.renew(&claim).await,
+        }
+    }
+
+    /// Makes one call that spends nothing.
+    async fn renew(&self, claim: &Claim) -> Result<Refreshed, L::Error> {
+        match self.call(claim).await {
+            Outcome::Fresh(grant) if grant.access.is_some() => {
+                let now = self.clock.now();
+                let (credential, expires_at) = grant.over(&claim.credential, None);
+                let stored = self.ledger.commit(claim, &credential, expires_at, now);
+                Ok(if stored.await? {
+                    self.done(claim)
+                } else {
+                    Refreshed::Superseded
+                })
+            }
+            Outcome::Fresh(_) => {
+                let reason = "the answer has no access token".to_owned();
+                self.later(claim, None, reason).await
+            }
+            Outcome::Permanent { reason } => self.end_login(claim, &reason).await,
+            Outcome::Transient {
+                retry_after,
+                reason,
+            } => self.later(claim, retry_after, reason).await,
+            Outcome::NotSent { reason } | Outcome::Unknown { reason } => {
+                self.later(claim, None, reason).await
+            }
+        }
+    }
+
+    async fn call(&self, claim: &Claim) -> Outcome {
+        let call = self.endpoint.refresh(&claim.platform, &claim.credential);
+        timeout(CALL_LIMIT, call)
+            .await
+            .unwrap_or_else(|_| Outcome::Unknown {
+                reason: "no answer in time".into(),
+            })
+    }
+
+    fn done(&self, claim: &Claim) -> Refreshed {
+        let generation = claim.generation + 1;
+        info!(
+            account = claim.name,
+            platform = claim.platform,
+            generation,
+            "refreshed"
+        );
+        Refreshed::Done(generation)
+    }
+
+    /// Spends a refresh token that works once, by the laws.
+    async fn spend(&self, mut claim: Claim, mut now: UnixMillis) -> Result<Refreshed, L::Error> {
         let mut intended = claim.unanswered == 0; // By the claim itself.
         loop {
             match next_step(
@@ -310,15 +381,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             {
                 return Ok(Refreshed::Superseded);
             }
-            let call = timeout(
-                CALL_LIMIT,
-                self.endpoint.refresh(&claim.platform, &claim.tokens),
-            )
-            .await;
-            let outcome = call.unwrap_or_else(|_| Outcome::Unknown {
-                reason: "no answer in time".into(),
-            });
-            match outcome {
+            match self.call(&claim).await {
                 Outcome::Fresh(grant) => return Ok(self.commit(&claim, grant).await),
                 Outcome::Permanent { reason } => return self.end_login(&claim, &reason).await,
                 Outcome::Transient {
@@ -350,20 +413,15 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     async fn commit(&self, claim: &Claim, grant: Grant) -> Refreshed {
         let now = self.clock.now();
         let still_good = claim.expires_at.filter(|expires_at| *expires_at > now);
-        let (tokens, expires_at) = grant.over(&claim.tokens, still_good);
+        let (credential, expires_at) = grant.over(&claim.credential, still_good);
         let mut failures = 0;
         loop {
-            match self.ledger.commit(claim, &tokens, expires_at, now).await {
-                Ok(true) => {
-                    let generation = claim.generation + 1;
-                    info!(
-                        account = claim.name,
-                        platform = claim.platform,
-                        generation,
-                        "refreshed"
-                    );
-                    return Refreshed::Done(generation);
-                }
+            let stored = self
+                .ledger
+                .commit(claim, &credential, expires_at, now)
+                .await;
+            match stored {
+                Ok(true) => return self.done(claim),
                 Ok(false) => return Refreshed::Superseded,
                 Err(error) => {
                     error!(account = claim.name, %error, "cannot store new tokens; trying until it works");

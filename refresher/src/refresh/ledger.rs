@@ -1,19 +1,19 @@
 //! What the refresh engine needs of the store.
 //!
-//! The ledger is where processes meet: a *claim* is the right to spend one generation of one account's refresh token,
-//! and an *intent* is the durable note that a call with it is about to leave. Both are rows in the database and run on
-//! the database's clock, so two refreshers on one store cannot both call, and a refresher that starts after a crash
-//! knows that a token may be spent.
+//! The ledger is where processes meet: a *claim* is the right to renew one generation of one account's credential, and an
+//! *intent* is the durable note that a call that spends a refresh token is about to leave. Both are columns of the
+//! account's row and run on the database's clock, so two refreshers on one store cannot both call, and a refresher that
+//! starts after a crash knows that a token may be spent. Where a call spends nothing ([`Renewal`]) there are no intents.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::clock::UnixMillis;
-use crate::credential::OAuthTokens;
+use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::id::AccountId;
 
-/// What the scheduler looks at: an account with a refreshable OAuth credential that is not `needs_login`. Disabled
-/// accounts, those past their end and those that are cooling down are among them.
+/// An account that the scheduler looks at: its credential can be renewed and it is not `needs_login`. Disabled accounts,
+/// those past their end and those that are cooling down are among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which account.
@@ -41,8 +41,10 @@ pub struct Claim {
     pub generation: u64,
     /// Tells this claim from a later one on the same row: random, at least 80 bits.
     pub token: String,
-    /// The tokens of that generation.
-    pub tokens: OAuthTokens,
+    /// The credential of that generation.
+    pub credential: Credential,
+    /// How it is renewed.
+    pub renewal: Renewal,
     /// When the access token expires, where that is known.
     pub expires_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
@@ -77,6 +79,9 @@ pub enum Claimed {
     NotRefreshable,
 }
 
+/// Tells how a platform's credentials of a kind are renewed.
+pub type RenewalOf<'a> = &'a (dyn Fn(&str, CredentialKind) -> Renewal + Sync);
+
 /// Where an account with a failed refresh goes from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -98,15 +103,16 @@ pub trait Ledger: Send + Sync + 'static {
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
 
     /// Takes the claim on `generation` of `account` for `life`, on the database's clock, if nobody holds one that has
-    /// not lapsed and the generation is current. If no call with this generation is [unanswered](Claim::unanswered)
-    /// there is nothing to consider before the first, so the claim is the intent of it too: stored as one unanswered
-    /// call since `now`.
+    /// not lapsed and the generation is current. If the renewal is [`Renewal::SingleUse`] and no call with this
+    /// generation is [unanswered](Claim::unanswered) there is nothing to consider before the first, so the claim is the
+    /// intent of it too: stored as one unanswered call since `now`. Any other renewal leaves no intent.
     fn claim(
         &self,
         account: &AccountId,
         generation: u64,
         now: UnixMillis,
         life: Duration,
+        renewal_of: RenewalOf<'_>,
     ) -> impl Future<Output = Result<Claimed, Self::Error>> + Send;
 
     /// Notes that another call is about to leave at `now`: one more `unanswered`; `first_unanswered_at` is `now` if it was
@@ -119,13 +125,13 @@ pub trait Ledger: Send + Sync + 'static {
         life: Duration,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
-    /// Stores the new tokens as generation + 1, issued at `now`; clears failures and intents, and the claim if it is
-    /// ours; makes a `needs_login` account active; moves the snapshot's revision. False, and nothing stored, only if the generation
-    /// is no longer the claim's: a claim that merely lapsed must not cost the account its rotated token.
+    /// Stores the new credential as generation + 1, issued at `now`; clears failures and intents, and the claim if it is
+    /// ours; makes a `needs_login` account active; moves the snapshot's revision. False, and nothing stored, only if the
+    /// generation is no longer the claim's: a claim that merely lapsed must not cost the account its rotated token.
     fn commit(
         &self,
         claim: &Claim,
-        tokens: &OAuthTokens,
+        credential: &Credential,
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;

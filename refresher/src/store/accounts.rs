@@ -272,7 +272,7 @@ impl Store {
         let generation = unsigned("accounts.generation", row.try_get("generation")?)?;
         match self.open_credential(id.as_str(), generation, row.try_get("credential")?)? {
             Credential::OAuth(tokens) => Ok(Some(tokens)),
-            Credential::ApiKey(_) => Ok(None),
+            Credential::ApiKey(_) | Credential::Client(_) => Ok(None),
         }
     }
 

@@ -8,9 +8,9 @@ use sqlx::sqlite::SqliteRow;
 use super::accounts::account_id;
 use super::{Error, Result, Store, signed, unsigned};
 use crate::clock::UnixMillis;
-use crate::credential::{Credential, OAuthTokens};
+use crate::credential::{Credential, Renewal};
 use crate::id::{AccountId, random_base32};
-use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
 
 /// 160 random bits.
 const TOKEN_CHARACTERS: usize = 32;
@@ -21,7 +21,7 @@ impl Ledger for Store {
     async fn entries(&self) -> Result<Vec<Entry>> {
         let rows = sqlx::query(
             "SELECT id, generation, issued_at, expires_at, retry_at FROM accounts \
-             WHERE kind = 'oauth' AND status <> 'needs_login' ORDER BY id",
+             WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -34,12 +34,13 @@ impl Ledger for Store {
         generation: u64,
         now: UnixMillis,
         life: Duration,
+        renewal_of: RenewalOf<'_>,
     ) -> Result<Claimed> {
         let mut change = self.change().await?;
         let row = sqlx::query(
             "SELECT name, platform, generation, credential, expires_at, failures, unanswered, first_unanswered_at, \
              coalesce(claim_until > CAST(unixepoch('subsec') * 1000 AS INTEGER), 0) AS held FROM accounts \
-             WHERE id = ? AND kind = 'oauth' AND status <> 'needs_login'",
+             WHERE id = ? AND status <> 'needs_login'",
         )
         .bind(account.as_str())
         .fetch_optional(change.sql())
@@ -53,18 +54,21 @@ impl Ledger for Store {
         if row.try_get("held")? {
             return Ok(Claimed::Busy);
         }
-        let Credential::OAuth(tokens) =
-            self.open_credential(account.as_str(), generation, row.try_get("credential")?)?
-        else {
+        let credential =
+            self.open_credential(account.as_str(), generation, row.try_get("credential")?)?;
+        let platform: String = row.try_get("platform")?;
+        let renewal = renewal_of(&platform, credential.kind());
+        if renewal == Renewal::None {
             return Ok(Claimed::NotRefreshable);
-        };
+        }
         let claim = Claim {
             account: account.clone(),
             name: row.try_get("name")?,
-            platform: row.try_get("platform")?,
+            platform,
             generation,
             token: random_base32(TOKEN_CHARACTERS),
-            tokens,
+            credential,
+            renewal,
             expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
             failures: row.try_get("failures")?,
             unanswered: row.try_get("unanswered")?,
@@ -74,13 +78,15 @@ impl Ledger for Store {
         };
         sqlx::query(
             "UPDATE accounts SET claim_token = ?1, \
-             claim_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2, unanswered = max(unanswered, 1), \
-             first_unanswered_at = coalesce(first_unanswered_at, ?3) WHERE id = ?4",
+             claim_until = CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?2, unanswered = max(unanswered, ?5), \
+             first_unanswered_at = CASE ?5 WHEN 0 THEN first_unanswered_at ELSE coalesce(first_unanswered_at, ?3) END \
+             WHERE id = ?4",
         )
         .bind(&claim.token)
         .bind(millis(life))
         .bind(now.0)
         .bind(account.as_str())
+        .bind(i64::from(claim.renewal == Renewal::SingleUse))
         .execute(change.sql())
         .await?;
         change.commit().await?;
@@ -109,11 +115,11 @@ impl Ledger for Store {
     async fn commit(
         &self,
         claim: &Claim,
-        tokens: &OAuthTokens,
+        credential: &Credential,
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
-        self.store_tokens(claim, tokens, expires_at, now).await
+        self.store_tokens(claim, credential, expires_at, now).await
     }
 
     async fn retry_later(&self, claim: &Claim, retry: Retry) -> Result<()> {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::write_queue::Turn;
 use super::{Change, Result, Store, signed};
 use crate::clock::UnixMillis;
-use crate::credential::{Credential, OAuthTokens};
+use crate::credential::Credential;
 use crate::refresh::ledger::Claim;
 
 /// New tokens that wait, at most one for each refresh in flight.
@@ -19,7 +19,7 @@ pub(super) struct NewTokens(Mutex<Vec<Waiting>>);
 #[derive(Debug)]
 struct Waiting {
     claim: Claim,
-    tokens: OAuthTokens,
+    credential: Credential,
     expires_at: Option<UnixMillis>,
     now: UnixMillis,
     /// Whether the generation was still the claim's; dropped if the transaction failed.
@@ -38,7 +38,7 @@ impl Store {
     pub(super) async fn store_tokens(
         &self,
         claim: &Claim,
-        tokens: &OAuthTokens,
+        credential: &Credential,
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
@@ -46,7 +46,7 @@ impl Store {
             let (sender, mut stored) = oneshot::channel();
             self.new_tokens.lock().push(Waiting {
                 claim: claim.clone(),
-                tokens: tokens.clone(),
+                credential: credential.clone(),
                 expires_at,
                 now,
                 stored: sender,
@@ -93,7 +93,7 @@ impl Change<'_> {
                 .fetch_optional(self.sql())
                 .await?;
         let generation = claim.generation + 1;
-        let credential = Credential::OAuth(new.tokens.clone());
+        let credential = &new.credential;
         match current {
             Some((current, _)) if current == signed(claim.generation) => {}
             // Whoever stored for all was cancelled when the disk had them and before it could say so.
@@ -106,7 +106,7 @@ impl Change<'_> {
             _ => return Ok(false),
         }
         let sealed = self
-            .seal(claim.account.as_str(), generation, &credential)
+            .seal(claim.account.as_str(), generation, credential)
             .await?;
         let revision = self.next_revision().await?;
         sqlx::query(

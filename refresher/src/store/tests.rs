@@ -25,7 +25,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::clock::UnixMillis;
-use crate::credential::OAuthTokens;
+use crate::credential::{Credential, CredentialKind, OAuthTokens, Renewal};
 use crate::id::AccountId;
 use crate::platform::Catalog;
 use crate::refresh::ledger::{Claim, Claimed, Ledger, Retry};
@@ -57,19 +57,19 @@ async fn fixture() -> Fixture {
     }
 }
 
-fn tokens(access: &str) -> OAuthTokens {
-    OAuthTokens {
+fn tokens(access: &str) -> Credential {
+    Credential::OAuth(OAuthTokens {
         access: access.into(),
         refresh: format!("refresh-of-{access}").into(),
         id: None,
-    }
+    })
 }
 
 async fn add_login(store: &Store, name: &str) -> AccountId {
     let new = NewAccount {
         name,
         platform: "codex",
-        credential: Credential::OAuth(tokens("access-1")),
+        credential: tokens("access-1"),
         vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
         expires_at: Some(NOW.plus(LIFE)),
     };
@@ -100,8 +100,17 @@ async fn publish(store: &Store, ids: &[&str]) {
     store.publish_platforms(&platforms).await.unwrap();
 }
 
+/// The renewal of refresh tokens that work once.
+fn single_use(_platform: &str, _kind: CredentialKind) -> Renewal {
+    Renewal::SingleUse
+}
+
 async fn claim(store: &Store, account: &AccountId, generation: u64, life: Duration) -> Claim {
-    match store.claim(account, generation, NOW, life).await.unwrap() {
+    match store
+        .claim(account, generation, NOW, life, &single_use)
+        .await
+        .unwrap()
+    {
         Claimed::Ours(claim) => *claim,
         other => panic!("{other:?}"),
     }

@@ -97,8 +97,8 @@ impl Sim {
         self.ask(Method::POST, "/settings", any).await;
         let profile = self.platforms_dir.join("codex.toml");
         let text = std::fs::read_to_string(&profile).expect("the profile");
-        let ports = format!("[oauth]\nredirect_ports = [{port}]");
-        let text = text.replace("[oauth]", &ports);
+        let ports = format!("[login.code]\nredirect_ports = [{port}]");
+        let text = text.replace("[login.code]", &ports);
         std::fs::write(profile, text).expect("written");
     }
 

@@ -12,6 +12,8 @@ struct Profile<'a> {
     upstream: Upstream<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oauth: Option<OAuth<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<Login>,
 }
 
 #[derive(Serialize)]
@@ -22,10 +24,19 @@ struct Upstream<'a> {
 
 #[derive(Serialize)]
 struct OAuth<'a> {
-    authorize_url: String,
     token_url: String,
     revoke_url: String,
     ca_file: &'a Path,
+}
+
+#[derive(Serialize)]
+struct Login {
+    code: Authorize,
+}
+
+#[derive(Serialize)]
+struct Authorize {
+    authorize_url: String,
 }
 
 /// Writes `<platform>.toml` for every platform into `directory`, with only the keys that change.
@@ -39,11 +50,16 @@ pub fn write(directory: &Path, base_url: &str, ca_file: &Path) -> io::Result<()>
 }
 
 fn render(platform: Platform, base_url: &str, ca_file: &Path) -> Result<String, toml::ser::Error> {
+    let has_logins = platform == Platform::Codex;
     toml::to_string(&Profile {
         id: platform.id(),
         upstream: Upstream { base_url, ca_file },
-        oauth: (platform == Platform::Codex).then(|| OAuth {
-            authorize_url: format!("{base_url}/oauth/authorize"),
+        login: has_logins.then(|| Login {
+            code: Authorize {
+                authorize_url: format!("{base_url}/oauth/authorize"),
+            },
+        }),
+        oauth: has_logins.then(|| OAuth {
             token_url: format!("{base_url}/oauth/token"),
             revoke_url: format!("{base_url}/oauth/revoke"),
             ca_file,
@@ -78,6 +94,12 @@ mod tests {
             codex["oauth"]["token_url"].as_str(),
             Some("https://127.0.0.1:1/oauth/token")
         );
-        assert!(!parse(Platform::OpenAi).contains_key("oauth"));
+        assert_eq!(
+            codex["login"]["code"]["authorize_url"].as_str(),
+            Some("https://127.0.0.1:1/oauth/authorize")
+        );
+        for key in ["oauth", "login"] {
+            assert!(!parse(Platform::OpenAi).contains_key(key));
+        }
     }
 }

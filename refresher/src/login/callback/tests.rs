@@ -6,23 +6,34 @@ use super::*;
 
 const PATH: &str = "/auth/callback";
 
-type Login = JoinHandle<Result<Result<String, String>, Error>>;
+type Ended = JoinHandle<Result<Result<String, String>, Error>>;
 
-/// A login that waits; it ends with the code, or with the denial's words.
-async fn waiting() -> (u16, Login) {
+/// A login, and the state that its redirect must carry.
+fn login() -> (Login, String) {
+    let profile = crate::platform::example();
+    let flow = profile.login.code().unwrap();
+    let (login, prompt) = Login::code(&profile, flow, 1455).unwrap();
+    let state = prompt.url.query_pairs().find(|(name, _)| name == "state");
+    (login, state.unwrap().1.into_owned())
+}
+
+/// A listener whose login waits; it ends with the code, or with the denial's words.
+async fn waiting() -> (u16, String, Ended) {
     let listener = Listener::bind(&[0]).await.unwrap();
     let port = listener.port();
-    let finish = |returned| async move {
-        match returned {
-            Returned::Code(code) => Ok(code.secret().clone()),
-            Returned::Denied(denial) => Err(denial.to_string()),
+    let (login, state) = login();
+    let finish = |_, step| async move {
+        match step {
+            Step::Send(request) => {
+                let code = request.exposed().find(|(name, _)| *name == "code");
+                Ok(code.unwrap().1.to_owned())
+            }
+            Step::Failed(denial) => Err(denial.to_string()),
+            step => panic!("{step:?}"),
         }
     };
-    let state = CsrfToken::new("right".into());
-    (
-        port,
-        tokio::spawn(async move { listener.receive(PATH, state, finish).await }),
-    )
+    let ended = tokio::spawn(async move { listener.receive(PATH, login, finish).await });
+    (port, state, ended)
 }
 
 async fn send(port: u16, head: &str) -> std::io::Result<String> {
@@ -46,8 +57,8 @@ async fn browse(port: u16, target: &str) -> String {
 
 #[tokio::test]
 async fn the_right_redirect_ends_the_login_and_closes_the_port() {
-    let (port, login) = waiting().await;
-    let answer = browse(port, "/auth/callback?code=the-code&state=right").await;
+    let (port, state, login) = waiting().await;
+    let answer = browse(port, &format!("/auth/callback?code=the-code&state={state}")).await;
     assert!(
         answer.starts_with("HTTP/1.1 200") && answer.contains("You are logged in"),
         "{answer}"
@@ -66,7 +77,7 @@ async fn the_right_redirect_ends_the_login_and_closes_the_port() {
 
 #[tokio::test]
 async fn nobody_else_can_finish_or_spoil_it() {
-    let (port, login) = waiting().await;
+    let (port, state, login) = waiting().await;
     let own = format!("host: 127.0.0.1:{port}");
     for (request, status) in [
         (
@@ -79,29 +90,31 @@ async fn nobody_else_can_finish_or_spoil_it() {
             400,
         ),
         (
-            format!("GET /auth/callback?code=c&code=d&state=right HTTP/1.1\r\n{own}"),
+            format!("GET /auth/callback?code=c&code=d&state={state} HTTP/1.1\r\n{own}"),
             400,
         ),
         (
-            format!("GET /other?code=c&state=right HTTP/1.1\r\n{own}"),
+            format!("GET /other?code=c&state={state} HTTP/1.1\r\n{own}"),
             404,
         ),
         (
             format!(
-                "POST /auth/callback?code=c&state=right HTTP/1.1\r\n{own}\r\ncontent-length: 0"
+                "POST /auth/callback?code=c&state={state} HTTP/1.1\r\n{own}\r\ncontent-length: 0"
             ),
             405,
         ),
         (
-            format!("HEAD /auth/callback?code=c&state=right HTTP/1.1\r\n{own}"),
+            format!("HEAD /auth/callback?code=c&state={state} HTTP/1.1\r\n{own}"),
             405,
         ),
         (
-            format!("GET /auth/callback?code=c&state=right HTTP/1.1\r\nhost: evil.example:{port}"),
+            format!(
+                "GET /auth/callback?code=c&state={state} HTTP/1.1\r\nhost: evil.example:{port}"
+            ),
             403,
         ),
         (
-            "GET /auth/callback?code=c&state=right HTTP/1.1\r\nhost: 127.0.0.1".into(),
+            format!("GET /auth/callback?code=c&state={state} HTTP/1.1\r\nhost: 127.0.0.1"),
             403,
         ),
     ] {
@@ -112,7 +125,7 @@ async fn nobody_else_can_finish_or_spoil_it() {
         );
     }
     assert!(!login.is_finished());
-    browse(port, "/auth/callback?code=c&state=right").await;
+    browse(port, &format!("/auth/callback?code=c&state={state}")).await;
     assert_eq!(login.await.unwrap().unwrap().unwrap(), "c");
 }
 
@@ -121,13 +134,14 @@ async fn the_state_is_taken_once() {
     let listener = Listener::bind(&[0]).await.unwrap();
     let port = listener.port();
     let (go, going) = oneshot::channel::<()>();
-    let finish = |_| async move { going.await.map_err(|_| "gone") };
-    let state = CsrfToken::new("right".into());
-    let login = tokio::spawn(async move { listener.receive(PATH, state, finish).await });
-    let target = "/auth/callback?code=c&state=right";
-    let first = tokio::spawn(async move { browse(port, target).await });
+    let finish = |_, _| async move { going.await.map_err(|_| "gone") };
+    let (login, state) = login();
+    let login = tokio::spawn(async move { listener.receive(PATH, login, finish).await });
+    let target = format!("/auth/callback?code=c&state={state}");
+    let taken = target.clone();
+    let first = tokio::spawn(async move { browse(port, &taken).await });
     let second = loop {
-        let answer = timeout(Duration::from_millis(200), browse(port, target)).await;
+        let answer = timeout(Duration::from_millis(200), browse(port, &target)).await;
         // The one that gets no answer is the one that was taken.
         if let Ok(answer) = answer {
             break answer;
@@ -141,9 +155,11 @@ async fn the_state_is_taken_once() {
 
 #[tokio::test]
 async fn a_refusal_is_shown_harmlessly() {
-    let (port, login) = waiting().await;
-    let target = "/auth/callback?error=access_denied&error_description=%3Cscript%3E%22&state=right";
-    let answer = browse(port, target).await;
+    let (port, state, login) = waiting().await;
+    let target = format!(
+        "/auth/callback?error=access_denied&error_description=%3Cscript%3E%22&state={state}"
+    );
+    let answer = browse(port, &target).await;
     assert!(
         answer.starts_with("HTTP/1.1 502") && answer.contains("&lt;script&gt;&quot;"),
         "{answer}"
@@ -160,7 +176,7 @@ async fn a_refusal_is_shown_harmlessly() {
 
 #[tokio::test(start_paused = true)]
 async fn it_waits_ten_minutes() {
-    let (_port, login) = waiting().await;
+    let (_port, _state, login) = waiting().await;
     assert!(matches!(login.await.unwrap(), Err(Error::TimedOut)));
 }
 

@@ -3,7 +3,6 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::*;
-use crate::login::code::example;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -13,11 +12,15 @@ macro_rules! fixture {
     };
 }
 
+fn example() -> OAuth {
+    crate::platform::example().oauth.unwrap()
+}
+
 fn imported(text: &str) -> Result<Imported, Error> {
     read(text, &example(), NOW)
 }
 
-fn login_in(text: &str) -> Login {
+fn login_in(text: &str) -> Granted {
     match imported(text).unwrap() {
         Imported::Login(login) => *login,
         other => panic!("{other:?}"),
@@ -34,7 +37,10 @@ fn message_with(pointer: &str, value: Value) -> String {
 #[test]
 fn the_form_that_0_169_writes() {
     let login = login_in(fixture!("chatgpt"));
-    assert_eq!(login.tokens.refresh.expose_secret(), "rt_fixture");
+    let Credential::OAuth(tokens) = login.credential else {
+        panic!("another credential")
+    };
+    assert_eq!(tokens.refresh.expose_secret(), "rt_fixture");
     assert_eq!(login.expires_at, Some(UnixMillis(1_790_864_000_000)));
     assert_eq!(
         login.vars["account_id"], "22222222-2222-4222-8222-222222222222",

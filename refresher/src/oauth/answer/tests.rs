@@ -37,18 +37,25 @@ fn granted(body: Value) -> Grant {
     }
 }
 
-fn old() -> OAuthTokens {
-    OAuthTokens {
+fn old() -> Credential {
+    Credential::OAuth(OAuthTokens {
         access: "old-access".into(),
         refresh: "old-refresh".into(),
         id: Some("old-id".into()),
+    })
+}
+
+/// The old tokens with what was granted, and their expiry.
+fn over(body: Value) -> (OAuthTokens, Option<UnixMillis>) {
+    match granted(body).over(&old(), Some(NOW)) {
+        (Credential::OAuth(tokens), expires_at) => (tokens, expires_at),
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn fields_that_are_absent_keep_the_old_ones() {
-    let (tokens, expires_at) =
-        granted(json!({"access_token": "new-access"})).over(&old(), Some(NOW));
+    let (tokens, expires_at) = over(json!({"access_token": "new-access"}));
     assert_eq!(tokens.access.expose_secret(), "new-access");
     assert_eq!(tokens.refresh.expose_secret(), "old-refresh");
     assert_eq!(tokens.id.unwrap().expose_secret(), "old-id");
@@ -58,7 +65,7 @@ fn fields_that_are_absent_keep_the_old_ones() {
     );
 
     let rotated = json!({"refresh_token": "new-refresh", "access_token": ""});
-    let (tokens, expires_at) = granted(rotated).over(&old(), Some(NOW));
+    let (tokens, expires_at) = over(rotated);
     assert_eq!(tokens.access.expose_secret(), "old-access");
     assert_eq!(tokens.refresh.expose_secret(), "new-refresh");
     assert_eq!(expires_at, Some(NOW));

@@ -135,6 +135,40 @@ async fn a_lost_answer_is_asked_for_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_answer_that_spent_nothing_is_backed_off_from() {
+    for renewal in [Renewal::Reusable, Renewal::Minted] {
+        let world = World::of(1, renewal);
+        for fate in [
+            Fate::LoseAnswer,
+            Fate::LoseRequest,
+            Fate::TooSlow,
+            Fate::LoseAnswer,
+        ] {
+            world.fate(0, fate);
+        }
+        let process = world.start(Refresh::default());
+        process.engine().report_unauthorized(&world.account(0), 1);
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!((world.calls(0), world.generation(0)), (1, 1));
+        sleep(minutes(2)).await;
+        assert_eq!((world.calls(0), world.generation(0)), (5, 2));
+        assert_eq!((world.journaled(0), world.reason(0)), (0, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_can_be_made_again_is_not_held_on_to() {
+    let world = World::of(1, Renewal::Minted);
+    world.broken_commits.store(1, Ordering::Relaxed);
+    let engine = world.start(Refresh::default()).engine();
+    assert!(engine.refresh(&world.account(0), 1).await.is_err());
+    sleep(minutes(2)).await;
+    engine.report_unauthorized(&world.account(0), 1);
+    sleep(minutes(2)).await;
+    assert_eq!((world.calls(0), world.generation(0)), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_lost_answers_hold_the_account_to_its_tokens_last_second() {
     let world = World::new(1);
     world.fate(0, Fate::LoseAnswer);

@@ -11,7 +11,7 @@ async fn a_new_login_renews_the_account_of_its_name() {
     let new = |platform| NewAccount {
         name: "alice",
         platform,
-        credential: Credential::OAuth(tokens("access-9")),
+        credential: tokens("access-9"),
         vars: BTreeMap::new(),
         expires_at: None,
     };
@@ -67,7 +67,7 @@ async fn a_login_that_was_waited_for_renews_only_what_still_waits_for_it() {
         let new = NewAccount {
             name: "alice",
             platform: "codex",
-            credential: Credential::OAuth(tokens("access-2")),
+            credential: tokens("access-2"),
             vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
             expires_at: None,
         };

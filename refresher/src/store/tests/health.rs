@@ -178,7 +178,7 @@ async fn a_reset_and_a_new_credential_forget_what_was_learned() {
     let new = NewAccount {
         name: "alice",
         platform: "codex",
-        credential: Credential::OAuth(tokens("access-9")),
+        credential: tokens("access-9"),
         vars: BTreeMap::new(),
         expires_at: None,
     };

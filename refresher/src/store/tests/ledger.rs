@@ -12,9 +12,9 @@ async fn one_claim_at_a_time() {
     let id = add_login(&store, "alice").await;
     let other = open(&state).await.unwrap();
     let held = claim(&store, &id, 1, LIFE).await;
-    assert_eq!(held.tokens.access.expose_secret(), "access-1");
+    assert_eq!(held.credential.on_the_wire().expose_secret(), "access-1");
     assert!(matches!(
-        other.claim(&id, 1, NOW, LIFE).await.unwrap(),
+        other.claim(&id, 1, NOW, LIFE, &single_use).await.unwrap(),
         Claimed::Busy
     ));
     store
@@ -50,7 +50,7 @@ async fn of_many_claims_at_once_one_wins() {
         })
         .map(|store| {
             let id = id.clone();
-            tokio::spawn(async move { store.claim(&id, 1, NOW, LIFE).await.unwrap() })
+            tokio::spawn(async move { store.claim(&id, 1, NOW, LIFE, &single_use).await.unwrap() })
         });
     let claimed = futures_util::future::join_all(claims).await;
     let won = claimed
@@ -93,11 +93,14 @@ async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
             .unwrap()
     );
     assert!(matches!(
-        store.claim(&id, 1, NOW, LIFE).await.unwrap(),
+        store.claim(&id, 1, NOW, LIFE, &single_use).await.unwrap(),
         Claimed::Moved
     ));
     assert!(
-        matches!(store.claim(&id, 2, NOW, LIFE).await.unwrap(), Claimed::Busy),
+        matches!(
+            store.claim(&id, 2, NOW, LIFE, &single_use).await.unwrap(),
+            Claimed::Busy
+        ),
         "the other claim's call may be in flight"
     );
     assert_eq!(
@@ -176,7 +179,7 @@ async fn a_disabled_account_is_refreshed_and_one_without_a_login_is_not() {
             .unwrap()
     );
     assert!(matches!(
-        store.claim(&id, 2, NOW, LIFE).await.unwrap(),
+        store.claim(&id, 2, NOW, LIFE, &single_use).await.unwrap(),
         Claimed::NotRefreshable
     ));
     assert_eq!(store.entries().await.unwrap(), []);
@@ -195,7 +198,7 @@ async fn a_new_login_during_a_refresh_leaves_the_claim_to_its_holder() {
     let new = NewAccount {
         name: "alice",
         platform: "codex",
-        credential: Credential::OAuth(tokens("access-9")),
+        credential: tokens("access-9"),
         vars: BTreeMap::new(),
         expires_at: None,
     };
@@ -204,9 +207,42 @@ async fn a_new_login_during_a_refresh_leaves_the_claim_to_its_holder() {
         Saved::Renewed(id.clone())
     );
     assert!(matches!(
-        store.claim(&id, 2, NOW, LIFE).await.unwrap(),
+        store.claim(&id, 2, NOW, LIFE, &single_use).await.unwrap(),
         Claimed::Busy
     ));
     let late = store.commit(&held, &tokens("access-2"), None, NOW).await;
     assert!(!late.unwrap(), "the login's tokens are newer");
+}
+
+#[tokio::test]
+async fn a_claim_that_spends_nothing_leaves_no_intent() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let journal = async || -> (i64, Option<i64>) {
+        sqlx::query_as("SELECT unanswered, first_unanswered_at FROM accounts")
+            .fetch_one(&store.pool)
+            .await
+            .unwrap()
+    };
+    for renewal in [Renewal::Reusable, Renewal::Minted] {
+        let renewal_of = |_: &str, _| renewal;
+        let claimed = store.claim(&id, 1, NOW, LIFE, &renewal_of).await;
+        let Ok(Claimed::Ours(held)) = claimed else {
+            panic!("{claimed:?}")
+        };
+        assert_eq!(held.renewal, renewal);
+        assert_eq!(journal().await, (0, None));
+        let retry = Retry {
+            at: NOW,
+            failures: 1,
+            unanswered: held.unanswered,
+        };
+        store.retry_later(&held, retry).await.unwrap();
+        assert_eq!(journal().await, (0, None));
+    }
+    let none = |_: &str, _| Renewal::None;
+    let claimed = store.claim(&id, 1, NOW, LIFE, &none).await.unwrap();
+    assert!(matches!(claimed, Claimed::NotRefreshable));
+    claim(&store, &id, 1, LIFE).await;
+    assert_eq!(journal().await, (1, Some(NOW.0)));
 }

@@ -180,7 +180,7 @@ async fn of_what_a_login_tells_only_what_headers_use_is_published() {
     let new = NewAccount {
         name: "alice",
         platform: "codex",
-        credential: Credential::OAuth(tokens("access-1")),
+        credential: tokens("access-1"),
         vars: told.map(|(name, value)| (name.into(), value.into())).into(),
         expires_at: None,
     };

@@ -7,6 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::credential::OAuthTokens;
+use crate::refresh::ledger::RenewalOf;
 
 /// How long an access token lives.
 pub const LIFE: Duration = Duration::from_secs(40 * 60);
@@ -44,6 +46,7 @@ pub enum Fate {
 
 /// The world outside the engines.
 pub struct World {
+    renewal: Renewal,
     started: Instant,
     accounts: Mutex<Vec<Row>>,
     in_flight: Mutex<(usize, usize)>,
@@ -67,6 +70,8 @@ struct Row {
     retry_at: Option<UnixMillis>,
     failures: u32,
     unanswered: u32,
+    /// The intents that were ever noted.
+    journaled: u32,
     first_unanswered_at: Option<UnixMillis>,
     claim: Option<(String, Instant)>,
     reason: Option<String>,
@@ -86,7 +91,13 @@ struct Row {
 }
 
 impl World {
+    /// A world of accounts whose refresh tokens work once.
     pub fn new(accounts: usize) -> Arc<World> {
+        World::of(accounts, Renewal::SingleUse)
+    }
+
+    /// A world of accounts that are renewed so.
+    pub fn of(accounts: usize, renewal: Renewal) -> Arc<World> {
         let row = |n| Row {
             account: AccountId::random(),
             generation: 1,
@@ -96,6 +107,7 @@ impl World {
             retry_at: None,
             failures: 0,
             unanswered: 0,
+            journaled: 0,
             first_unanswered_at: None,
             claim: None,
             reason: None,
@@ -111,6 +123,7 @@ impl World {
             unanswered_calls: HashMap::new(),
         };
         Arc::new(World {
+            renewal,
             started: Instant::now(),
             accounts: Mutex::new((0..accounts).map(row).collect()),
             in_flight: Mutex::default(),
@@ -189,6 +202,11 @@ impl World {
         self.row(n, |row| row.revoked = true);
     }
 
+    /// The calls that the ledger holds for unanswered.
+    pub fn journaled(&self, n: usize) -> u32 {
+        self.row(n, |row| row.journaled)
+    }
+
     pub fn most_in_flight(&self) -> usize {
         lock(&self.in_flight).1
     }
@@ -196,6 +214,11 @@ impl World {
     /// Whether the ledger holds the token that the server would take.
     pub fn agrees(&self, n: usize) -> bool {
         self.row(n, |row| row.refresh == row.current)
+    }
+
+    /// True while the access token serves.
+    pub fn is_fresh(&self, n: usize) -> bool {
+        self.expires_at(n) > self.now()
     }
 
     /// A person logs in again.
@@ -349,7 +372,9 @@ impl Ledger for Side {
         generation: u64,
         now: UnixMillis,
         life: Duration,
+        renewal_of: RenewalOf<'_>,
     ) -> Result<Claimed, Broken> {
+        let renewal = renewal_of("test", CredentialKind::OAuth);
         let claim = |row: &mut Row| {
             if row.reason.is_some() {
                 return Claimed::NotRefreshable;
@@ -372,18 +397,22 @@ impl Ledger for Side {
                 platform: "test".into(),
                 generation,
                 token,
-                tokens: OAuthTokens {
+                credential: Credential::OAuth(OAuthTokens {
                     access: "access".into(),
                     refresh: row.refresh.clone().into(),
                     id: None,
-                },
+                }),
+                renewal,
                 expires_at: Some(row.expires_at),
                 failures: row.failures,
                 unanswered: row.unanswered,
                 first_unanswered_at: row.first_unanswered_at,
             };
-            row.unanswered = row.unanswered.max(1);
-            row.first_unanswered_at.get_or_insert(now);
+            if renewal == Renewal::SingleUse {
+                row.unanswered = row.unanswered.max(1);
+                row.journaled += 1;
+                row.first_unanswered_at.get_or_insert(now);
+            }
             Claimed::Ours(Box::new(claim))
         };
         Ok(self.transact(|world| world.row_of(account, claim)).await)
@@ -394,6 +423,7 @@ impl Ledger for Side {
             let ours = row.holds(claim);
             if ours {
                 row.unanswered += 1;
+                row.journaled += 1;
                 row.first_unanswered_at.get_or_insert(now);
                 row.claim = Some((claim.token.clone(), Instant::now() + life));
             }
@@ -407,7 +437,7 @@ impl Ledger for Side {
     async fn commit(
         &self,
         claim: &Claim,
-        tokens: &OAuthTokens,
+        credential: &Credential,
         expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool, Broken> {
@@ -423,7 +453,7 @@ impl Ledger for Side {
         let commit = |row: &mut Row| {
             let current = row.generation == claim.generation;
             if current {
-                row.refresh = tokens.refresh.expose_secret().into();
+                row.refresh = refresh_token(credential).into();
                 row.renew(now);
                 row.expires_at = expires_at.unwrap();
                 row.claim.take_if(|(token, _)| *token == claim.token);
@@ -492,14 +522,19 @@ impl Drop for InFlight<'_> {
 }
 
 impl TokenEndpoint for Side {
-    async fn refresh(&self, _platform: &str, tokens: &OAuthTokens) -> Outcome {
+    fn renewal(&self, _platform: &str, _kind: CredentialKind) -> Renewal {
+        self.world.renewal
+    }
+
+    async fn refresh(&self, _platform: &str, credential: &Credential) -> Outcome {
         self.breathe().await;
-        let sent = tokens.refresh.expose_secret();
+        let sent = refresh_token(credential);
         let world = &self.world;
         let account = world.row(account_of(sent), |row| row.account.clone());
         let in_flight = InFlight::new(world, account.clone());
         let fate = world.row_of(&account, |row| {
-            if row.answered.iter().any(|known| known == sent) {
+            let is_spent = row.answered.iter().any(|known| known == sent);
+            if world.renewal == Renewal::SingleUse && is_spent {
                 world.violation(format!("{sent} was sent again after its answer"));
             }
             row.fates.pop_front().unwrap_or(Fate::Answered)
@@ -537,7 +572,9 @@ impl TokenEndpoint for Side {
         let outcome = world.row_of(&account, |row| {
             let grace = world.server_grace.load(Ordering::Relaxed);
             let takes = !row.revoked
-                && (row.current == sent || (grace && row.spent.as_deref() == Some(sent)));
+                && (world.renewal != Renewal::SingleUse
+                    || row.current == sent
+                    || (grace && row.spent.as_deref() == Some(sent)));
             if matches!(fate, Fate::LoseRequest) {
                 return Outcome::Unknown {
                     reason: "reset".into(),
@@ -548,7 +585,7 @@ impl TokenEndpoint for Side {
                     reason: "refresh_token_reused (HTTP 401)".into(),
                 };
             }
-            if row.current == sent {
+            if world.renewal == Renewal::SingleUse && row.current == sent {
                 row.rotate();
             }
             let access = SecretString::from(format!("access-{}", row.serial));
@@ -585,5 +622,12 @@ impl World {
         self.row(n, |row| {
             row.unanswered_calls.values().copied().max().unwrap_or(0)
         })
+    }
+}
+
+fn refresh_token(credential: &Credential) -> &str {
+    match credential {
+        Credential::OAuth(tokens) => tokens.refresh.expose_secret(),
+        other => panic!("{other:?}"),
     }
 }

@@ -48,8 +48,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 /// Plays the events; the world afterwards, and whether a token could have been lost.
-async fn play(events: Vec<Event>, server_grace: bool) -> (Arc<World>, bool) {
-    let world = World::new(1);
+async fn play(events: Vec<Event>, server_grace: bool, renewal: Renewal) -> (Arc<World>, bool) {
+    let world = World::of(1, renewal);
     world.server_grace.store(server_grace, Ordering::Relaxed);
     let account = world.account(0);
     let start = || world.start(Refresh::default());
@@ -108,12 +108,23 @@ proptest! {
     #[test]
     fn the_laws_hold(events in events(), server_grace: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let (world, risky) = runtime.block_on(play(events, server_grace));
+        let (world, risky) = runtime.block_on(play(events, server_grace, Renewal::SingleUse));
         prop_assert_eq!(lock(&world.violations).clone(), Vec::<String>::new());
         prop_assert!(world.most_unanswered(0) <= 2);
         match world.reason(0) {
             Some(reason) => prop_assert!(risky, "the login ended without cause: {}", reason),
             None => prop_assert!(world.agrees(0), "the ledger and the server drifted apart"),
         }
+    }
+
+    /// Where a call spends nothing, nothing is noted before it, and no fault ends the login.
+    #[test]
+    fn what_spends_nothing_leaves_no_journal(events in events(), minted: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let renewal = if minted { Renewal::Minted } else { Renewal::Reusable };
+        let (world, _) = runtime.block_on(play(events, true, renewal));
+        prop_assert_eq!(lock(&world.violations).clone(), Vec::<String>::new());
+        prop_assert_eq!((world.journaled(0), world.reason(0)), (0, None));
+        prop_assert!(world.is_fresh(0), "the access token has expired");
     }
 }

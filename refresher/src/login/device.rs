@@ -1,0 +1,180 @@
+//! The device authorization grant (RFC 8628): a person types a code in at the platform, and the login asks the token
+//! endpoint until they have. The pauses are those of §3.5: the server's interval, five seconds more each time that it
+//! says `slow_down`, twice as long after a call without an answer.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use super::redirect::{Denial, presentable};
+use super::{Error, Prompt, Step, ended};
+use crate::clock::UnixMillis;
+use crate::oauth::answer::{self, Answer};
+use crate::oauth::claims;
+use crate::oauth::exchange;
+use crate::oauth::http::{CallError, Request};
+use crate::platform::flow::{self, Explanation};
+use crate::platform::{Encoding, OAuth, is_web};
+
+/// The pause between two polls where the server names none (RFC 8628 §3.2).
+const INTERVAL: Duration = Duration::from_secs(5);
+/// What `slow_down` adds to it (RFC 8628 §3.5).
+const SLOW_DOWN: Duration = Duration::from_secs(5);
+/// The longest pause: a person who is done must not wait much longer.
+const INTERVAL_LIMIT: Duration = Duration::from_secs(60);
+/// The longest time that a code is waited for, whatever the server says.
+const LIFETIME_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Characters of a code that a person types.
+const USER_CODE_LIMIT: usize = 64;
+
+/// A login by device code.
+#[derive(Debug)]
+pub(super) struct ByDevice {
+    oauth: OAuth,
+    explanations: Vec<Explanation>,
+    /// The code that buys the tokens, once the server gave it.
+    device_code: Option<SecretString>,
+    interval: Duration,
+    /// False until the first pause, which comes before the first question.
+    asks: bool,
+}
+
+/// The answer of the device authorization endpoint.
+struct Given {
+    device_code: SecretString,
+    interval: Duration,
+    prompt: Prompt,
+}
+
+impl ByDevice {
+    pub(super) fn start(
+        oauth: &OAuth,
+        explanations: &[Explanation],
+        flow: &flow::Device,
+    ) -> (ByDevice, Request) {
+        let request = Request::new(&flow.authorize_url, Encoding::Form)
+            .field("client_id", oauth.client_id.as_str())
+            .field("scope", oauth.scopes.join(" "));
+        let login = ByDevice {
+            oauth: oauth.clone(),
+            explanations: explanations.to_vec(),
+            device_code: None,
+            interval: INTERVAL,
+            asks: false,
+        };
+        (login, request)
+    }
+
+    pub(super) fn poll(&mut self) -> Step {
+        match &self.device_code {
+            Some(device_code) if std::mem::replace(&mut self.asks, true) => {
+                let grant_type = "urn:ietf:params:oauth:grant-type:device_code";
+                Step::Send(
+                    Request::new(&self.oauth.token_url, self.oauth.exchange_encoding)
+                        .field("grant_type", grant_type)
+                        .field("client_id", self.oauth.client_id.as_str())
+                        .field("device_code", device_code.clone()),
+                )
+            }
+            _ => Step::Wait(self.interval),
+        }
+    }
+
+    pub(super) fn answered(&mut self, answer: Result<Answer, CallError>, now: UnixMillis) -> Step {
+        if self.device_code.is_none() {
+            return self.begun(answer);
+        }
+        let answer = match answer {
+            Ok(answer) if !is_trouble(answer.status) => answer,
+            Ok(Answer { retry_after, .. }) => {
+                return self.back_off(retry_after.unwrap_or_default());
+            }
+            Err(_) => return self.back_off(Duration::ZERO),
+        };
+        match answer::error_code_of(&answer).as_deref() {
+            Some("authorization_pending") => Step::Wait(self.interval),
+            Some("slow_down") => {
+                self.interval = (self.interval + SLOW_DOWN).min(INTERVAL_LIMIT);
+                Step::Wait(self.interval)
+            }
+            Some("expired_token") => Step::Failed(Error::Lapsed),
+            Some("access_denied") => {
+                let denial = Denial::new("access_denied", "", &self.explanations);
+                Step::Failed(denial.into())
+            }
+            _ => ended(exchange::read(&self.oauth, Ok(answer), now)),
+        }
+    }
+
+    /// Takes the answer of the device authorization endpoint.
+    fn begun(&mut self, answer: Result<Answer, CallError>) -> Step {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Step::Failed(Error::NoDeviceCode(error.to_string())),
+        };
+        if !(200..300).contains(&answer.status) {
+            return Step::Failed(Error::NoDeviceCode(answer::refusal(&answer)));
+        }
+        match given(&answer) {
+            Ok(given) => {
+                self.device_code = Some(given.device_code);
+                self.interval = given.interval;
+                Step::Prompt(given.prompt)
+            }
+            Err(field) => {
+                let problem = format!("expected {field} in its answer, found none that fits");
+                Step::Failed(Error::NoDeviceCode(problem))
+            }
+        }
+    }
+
+    fn back_off(&mut self, at_least: Duration) -> Step {
+        self.interval = (self.interval * 2).max(at_least).min(INTERVAL_LIMIT);
+        Step::Wait(self.interval)
+    }
+}
+
+/// True if the server may answer better a moment later.
+fn is_trouble(status: u16) -> bool {
+    status == 429 || status >= 500
+}
+
+/// Reads RFC 8628 §3.2; else the name of the member that is missing or does not fit.
+fn given(answer: &Answer) -> Result<Given, &'static str> {
+    let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    let device_code = text("device_code")
+        .filter(|code| answer::is_token(code))
+        .ok_or("device_code")?;
+    let user_code = text("user_code")
+        .filter(|code| (1..=USER_CODE_LIMIT).contains(&code.len()))
+        .filter(|code| presentable(code) == **code)
+        .ok_or("user_code")?;
+    // The second name is that of drafts and of Google's server.
+    let plain = text("verification_uri").or_else(|| text("verification_url"));
+    let plain = plain.and_then(page).ok_or("verification_uri")?;
+    let complete = text("verification_uri_complete").and_then(page);
+    let lifetime = body.get("expires_in").and_then(claims::lifetime);
+    let interval = body.get("interval").and_then(claims::lifetime);
+    Ok(Given {
+        device_code: device_code.into(),
+        interval: interval
+            .unwrap_or(INTERVAL)
+            .clamp(Duration::from_secs(1), INTERVAL_LIMIT),
+        prompt: Prompt {
+            url: complete.unwrap_or(plain),
+            code: Some(user_code.to_owned()),
+            lifetime: Some(lifetime.unwrap_or(LIFETIME_LIMIT).min(LIFETIME_LIMIT)),
+        },
+    })
+}
+
+/// A page that a browser may be sent to: a server's word is not enough for anything else on this machine.
+fn page(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(is_web)
+}
+
+#[cfg(test)]
+mod tests;

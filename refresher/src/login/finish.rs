@@ -1,0 +1,317 @@
+//! Makes an account of what a login was granted: the one place for every way in.
+
+use std::collections::BTreeMap;
+
+use crate::clock::UnixMillis;
+use crate::id::AccountId;
+use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
+use crate::oauth::exchange::{self, Granted, require_vars};
+use crate::platform::Profile;
+use crate::store::{self, Account, NewAccount, Saved, Status, Store, Terms};
+
+/// Whose login is expected.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// Anybody's. The account that is the login's takes it; else there is a new one.
+    Anybody {
+        /// What to call a new account; without it, its email address.
+        name: Option<&'a str>,
+        /// What is set of the account.
+        terms: &'a Terms,
+    },
+    /// The login of this account and no other: whoever read its URL in a log can log in as themselves.
+    Account(&'a Account),
+}
+
+/// An account that has its login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Which.
+    pub id: AccountId,
+    /// Its name. A login of an account that is here already keeps the account's.
+    pub name: String,
+    /// True if there was no such account before.
+    pub is_new: bool,
+}
+
+/// The reason why a login does not count. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The login lacks what the platform's headers need.
+    #[error(transparent)]
+    Login(#[from] exchange::Error),
+    /// It is somebody else's.
+    #[error(
+        "expected a login of {expected}, found one of {found}; nothing was changed. Open the new URL (`refresher status` \
+         shows it) and log in there as the right user in the right workspace; or add this login as an account of its \
+         own: refresher login {platform}"
+    )]
+    OtherAccount {
+        /// Whose it should be.
+        expected: String,
+        /// Whose it is.
+        found: String,
+        /// Where.
+        platform: String,
+    },
+    /// The account has moved on meanwhile.
+    #[error("the account was removed or has another login by now; nothing was changed")]
+    Overtaken,
+    /// The name is another account's.
+    #[error(
+        "the account {name:?} is another one, at {platform}; log in there, or choose another --name"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Where its account is.
+        platform: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Gives a login to the account that it belongs to.
+///
+/// # Errors
+/// If it is nobody's that was expected, or the store fails.
+pub async fn finish(
+    store: &Store,
+    profile: &Profile,
+    granted: Granted,
+    whose: Whose<'_>,
+    now: UnixMillis,
+) -> Result<Finished, Error> {
+    require_vars(profile, &granted.vars)?;
+    match whose {
+        Whose::Anybody { name, terms } => {
+            let accounts = store.accounts().await?;
+            let (name, renew) = choose_name(&accounts, &profile.id, &granted.vars, name)?;
+            let new = account(profile, &name, granted);
+            let saved = store.save_account_on(new, terms, renew, now).await?;
+            let (id, is_new) = match saved {
+                Saved::Added(id) => (id, true),
+                Saved::Renewed(id) => (id, false),
+            };
+            Ok(Finished { id, name, is_new })
+        }
+        Whose::Account(expected) => {
+            require_same(expected, &granted.vars)?;
+            let new = account(profile, &expected.name, granted);
+            let renewed = store.renew_login(&expected.id, expected.generation, new, now);
+            if !renewed.await? {
+                return Err(Error::Overtaken);
+            }
+            Ok(Finished {
+                id: expected.id.clone(),
+                name: expected.name.clone(),
+                is_new: false,
+            })
+        }
+    }
+}
+
+/// The account at `platform` that already has this login, or one that outlasts it: an older copy of a login holds a
+/// refresh token that is spent by now.
+pub fn outlasting<'a>(
+    accounts: &'a [Account],
+    platform: &str,
+    granted: &Granted,
+) -> Option<&'a Account> {
+    accounts.iter().find(|account| {
+        account.platform == platform
+            && is_same_account(&account.vars, &granted.vars)
+            && account.status != Status::NeedsLogin
+            && account.expires_at >= granted.expires_at
+    })
+}
+
+fn account<'a>(profile: &'a Profile, name: &'a str, granted: Granted) -> NewAccount<'a> {
+    NewAccount {
+        name,
+        platform: &profile.id,
+        credential: granted.credential,
+        vars: granted.vars,
+        expires_at: granted.expires_at,
+    }
+}
+
+/// Refuses a login of another account.
+fn require_same(account: &Account, found: &BTreeMap<String, String>) -> Result<(), Error> {
+    if is_same_account(&account.vars, found) {
+        return Ok(());
+    }
+    let who = |vars: &BTreeMap<String, String>| {
+        let identity = vars.get(IDENTITY).map_or("(none)", String::as_str);
+        vars.get(EMAIL).map_or_else(
+            || format!("{IDENTITY} {identity}"),
+            |email| format!("{email} ({IDENTITY} {identity})"),
+        )
+    };
+    Err(Error::OtherAccount {
+        expected: who(&account.vars),
+        found: who(found),
+        platform: account.platform.clone(),
+    })
+}
+
+/// Names the account of a login; true if that takes the place of one that has the name. A login of an account that is
+/// here already goes to that account, whatever name is wanted.
+fn choose_name(
+    accounts: &[Account],
+    platform: &str,
+    vars: &BTreeMap<String, String>,
+    wanted: Option<&str>,
+) -> Result<(String, bool), Error> {
+    let is_same =
+        |account: &&Account| account.platform == platform && is_same_account(&account.vars, vars);
+    if let Some(same) = accounts.iter().find(is_same) {
+        return Ok((same.name.clone(), true));
+    }
+    let holder = |name: &str| accounts.iter().find(|account| account.name == name);
+    if let Some(wanted) = wanted {
+        return match holder(wanted) {
+            None => Ok((wanted.to_owned(), false)),
+            // A platform that does not tell its accounts apart leaves that to their names.
+            Some(held) if held.platform == platform && !held.vars.contains_key(IDENTITY) => {
+                Ok((wanted.to_owned(), true))
+            }
+            Some(held) => Err(Error::NameTaken {
+                name: wanted.to_owned(),
+                platform: held.platform.clone(),
+            }),
+        };
+    }
+    let first = vars.get(EMAIL).map_or(platform, String::as_str);
+    let numbered = (2..).map(|n| format!("{first}-{n}"));
+    let free = std::iter::once(first.to_owned())
+        .chain(numbered)
+        .find(|name| holder(name).is_none());
+    Ok((free.unwrap_or_else(|| first.to_owned()), false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(identity: Option<&str>) -> BTreeMap<String, String> {
+        let identity = identity.map(|identity| (IDENTITY.to_owned(), identity.to_owned()));
+        identity
+            .into_iter()
+            .chain([(EMAIL.to_owned(), "a@example.com".to_owned())])
+            .collect()
+    }
+
+    fn account(name: &str, platform: &str, identity: Option<&str>) -> Account {
+        Account::example(name, platform, vars(identity))
+    }
+
+    fn named(
+        accounts: &[Account],
+        identity: Option<&str>,
+        wanted: Option<&str>,
+    ) -> Option<(String, bool)> {
+        choose_name(accounts, "codex", &vars(identity), wanted).ok()
+    }
+
+    #[test]
+    fn a_second_login_of_an_account_goes_to_it_whatever_its_name() {
+        let accounts = [
+            account("alice", "codex", Some("1")),
+            account("other", "other", Some("2")),
+        ];
+        assert_eq!(
+            named(&accounts, Some("1"), None),
+            Some(("alice".into(), true))
+        );
+        assert_eq!(
+            named(&accounts, Some("1"), Some("bob")),
+            Some(("alice".into(), true))
+        );
+        assert_eq!(
+            named(&accounts, Some("2"), Some("bob")),
+            Some(("bob".into(), false))
+        );
+    }
+
+    #[test]
+    fn a_second_member_of_a_workspace_is_another_account() {
+        let accounts = [account("a@example.com", "codex", Some("1"))];
+        let mut other = vars(Some("1"));
+        other.insert(EMAIL.to_owned(), "b@example.com".to_owned());
+        assert_eq!(
+            choose_name(&accounts, "codex", &other, None).unwrap(),
+            ("b@example.com".into(), false)
+        );
+        assert!(choose_name(&accounts, "codex", &other, Some("a@example.com")).is_err());
+    }
+
+    #[test]
+    fn another_accounts_name_is_not_taken_over() {
+        let accounts = [
+            account("alice", "codex", Some("1")),
+            account("key", "openai", None),
+        ];
+        assert_eq!(named(&accounts, Some("2"), Some("alice")), None);
+        assert_eq!(named(&accounts, Some("2"), Some("key")), None);
+        let nameless = [account("alice", "codex", None)];
+        assert_eq!(
+            named(&nameless, None, Some("alice")),
+            Some(("alice".into(), true))
+        );
+    }
+
+    #[test]
+    fn the_default_name_is_the_email_address_and_then_numbered() {
+        let mut accounts = vec![];
+        for (identity, expected) in [
+            ("1", "a@example.com"),
+            ("2", "a@example.com-2"),
+            ("3", "a@example.com-3"),
+        ] {
+            let (name, renew) = named(&accounts, Some(identity), None).unwrap();
+            assert_eq!((name.as_str(), renew), (expected, false));
+            accounts.push(account(&name, "codex", Some(identity)));
+        }
+        assert_eq!(
+            choose_name(&[], "codex", &BTreeMap::new(), None).unwrap(),
+            ("codex".into(), false)
+        );
+    }
+
+    #[test]
+    fn only_the_same_user_of_the_same_workspace_is_the_same() {
+        let (workspace, email) = ((IDENTITY, "ws-1"), (EMAIL, "alice@example.com"));
+        let vars = |vars: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let var = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            vars.iter().map(var).collect()
+        };
+        let account = |of: &[(&str, &str)]| Account::example("a", "codex", vars(of));
+        let is_same = |of: &[(&str, &str)], found: &[(&str, &str)]| {
+            require_same(&account(of), &vars(found)).is_ok()
+        };
+        assert!(is_same(&[workspace, email], &[workspace, email]));
+        assert!(is_same(
+            &[workspace, email],
+            &[workspace, (EMAIL, "Alice@Example.com")]
+        ));
+        assert!(is_same(&[workspace], &[workspace, email]));
+        assert!(is_same(&[workspace, email], &[workspace]));
+        for found in [
+            &[email][..],
+            &[(IDENTITY, "ws-2"), email],
+            &[workspace, (EMAIL, "bob@example.com")],
+        ] {
+            assert!(!is_same(&[workspace, email], found), "{found:?}");
+        }
+        let other = vars(&[(IDENTITY, "ws-2"), (EMAIL, "bob@example.com")]);
+        let words = require_same(&account(&[workspace, email]), &other)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            words.contains("ws-1") && words.contains("bob@example.com (account_id ws-2)"),
+            "{words}"
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! `[login]` of a profile: the ways in that a platform offers, as data. What each does is in `login`, one file a way.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::{Invalid, invalid, web_url};
+
+/// A way to log in.
+#[derive(Debug, Clone)]
+pub enum Flow {
+    /// An authorization code that the browser brings to a listener on this machine (RFC 8252 §7.3).
+    Code(Code),
+    /// An authorization code that a person pastes.
+    Pasted(Pasted),
+    /// A code that a person types in at the platform (RFC 8628).
+    Device(Device),
+    /// A login that another program made, in its credential file.
+    Import(CredentialFile),
+}
+
+/// The authorization request of a platform (RFC 6749 §4.1.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorize {
+    /// RFC 6749 §3.1.
+    pub url: Url,
+    /// More parameters of the request.
+    pub params: BTreeMap<String, String>,
+    /// Text that the server may append to the state, with a word behind it.
+    pub state_suffix: Option<String>,
+}
+
+/// See [`Flow::Code`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code {
+    /// The request.
+    pub authorize: Authorize,
+    /// The host of the redirect URI: a loopback address or `localhost`.
+    pub redirect_host: String,
+    /// Ports to try in order; 0 lets the operating system choose.
+    pub redirect_ports: Vec<u16>,
+    /// The path of the redirect URI.
+    pub redirect_path: String,
+}
+
+/// See [`Flow::Pasted`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pasted {
+    /// The request.
+    pub authorize: Authorize,
+    /// Where the browser ends; the code is shown there, or stands in the address.
+    pub redirect_uri: String,
+}
+
+/// See [`Flow::Device`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The device authorization endpoint (RFC 8628 §3.1).
+    pub authorize_url: Url,
+}
+
+/// The form of a credential file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CredentialFile {
+    /// Codex CLI's `auth.json`.
+    Codex,
+}
+
+/// What a refusal of the authorization server means, where its own words do not tell a person.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explanation {
+    /// The `error` that it is about.
+    pub error: String,
+    /// Text that the `error_description` contains.
+    pub contains: String,
+    /// What to say instead.
+    pub means: String,
+}
+
+/// The ways in to a platform, the most comfortable first.
+#[derive(Debug, Clone, Default)]
+pub struct WaysIn {
+    /// At most one of each kind.
+    pub flows: Vec<Flow>,
+    /// For refusals that need words.
+    pub explanations: Vec<Explanation>,
+}
+
+impl Code {
+    /// The redirect URI of a login that listens on `port`.
+    pub fn redirect_uri(&self, port: u16) -> String {
+        format!("http://{}:{port}{}", self.redirect_host, self.redirect_path)
+    }
+}
+
+impl WaysIn {
+    /// The login with a listener, where the platform has one.
+    pub fn code(&self) -> Option<&Code> {
+        self.flows.iter().find_map(|flow| match flow {
+            Flow::Code(code) => Some(code),
+            _ => None,
+        })
+    }
+
+    /// The login by a pasted code, where the platform has one.
+    pub fn pasted(&self) -> Option<&Pasted> {
+        self.flows.iter().find_map(|flow| match flow {
+            Flow::Pasted(pasted) => Some(pasted),
+            _ => None,
+        })
+    }
+
+    /// The login by a device code, where the platform has one.
+    pub fn device(&self) -> Option<&Device> {
+        self.flows.iter().find_map(|flow| match flow {
+            Flow::Device(device) => Some(device),
+            _ => None,
+        })
+    }
+
+    /// True if logins can be taken over from `file`.
+    pub fn imports(&self, file: CredentialFile) -> bool {
+        let is_it = |flow: &Flow| matches!(flow, Flow::Import(own) if *own == file);
+        self.flows.iter().any(is_it)
+    }
+}
+
+/// `[login]` as written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    code: Option<RawCode>,
+    pasted: Option<RawPasted>,
+    device: Option<RawDevice>,
+    import: Option<RawImport>,
+    #[serde(default)]
+    explanations: Vec<Explanation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCode {
+    authorize_url: String,
+    #[serde(default)]
+    authorize_params: BTreeMap<String, String>,
+    state_suffix: Option<String>,
+    redirect_host: String,
+    redirect_ports: Vec<u16>,
+    redirect_path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPasted {
+    authorize_url: String,
+    #[serde(default)]
+    authorize_params: BTreeMap<String, String>,
+    state_suffix: Option<String>,
+    redirect_uri: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDevice {
+    authorize_url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawImport {
+    file: CredentialFile,
+}
+
+impl Raw {
+    /// Checks each way. A platform with a listener and no page that shows the code lets people paste the address that
+    /// the browser would have brought to the listener.
+    pub(super) fn check(self) -> Result<WaysIn, Invalid> {
+        let code = self.code.map(RawCode::check).transpose()?;
+        let device = self.device.map(RawDevice::check).transpose()?;
+        let pasted = match (self.pasted, &code) {
+            (Some(pasted), _) => Some(pasted.check()?),
+            (None, Some(code)) => Some(Pasted {
+                authorize: code.authorize.clone(),
+                redirect_uri: code
+                    .redirect_uri(code.redirect_ports.first().copied().unwrap_or_default()),
+            }),
+            (None, None) => None,
+        };
+        let flows = [
+            code.map(Flow::Code),
+            device.map(Flow::Device),
+            pasted.map(Flow::Pasted),
+            self.import.map(|import| Flow::Import(import.file)),
+        ];
+        Ok(WaysIn {
+            flows: flows.into_iter().flatten().collect(),
+            explanations: self.explanations,
+        })
+    }
+}
+
+impl RawCode {
+    fn check(self) -> Result<Code, Invalid> {
+        let loopback = self
+            .redirect_host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+        if !loopback && self.redirect_host != "localhost" {
+            return Err(invalid(
+                "login.code.redirect_host",
+                "expected a loopback address or localhost",
+            ));
+        }
+        if self.redirect_ports.is_empty() {
+            return Err(invalid(
+                "login.code.redirect_ports",
+                "expected one port at least; 0 lets the system choose",
+            ));
+        }
+        if !self.redirect_path.starts_with('/') {
+            return Err(invalid(
+                "login.code.redirect_path",
+                "expected a path that starts with /",
+            ));
+        }
+        Ok(Code {
+            authorize: Authorize {
+                url: web_url("login.code.authorize_url", &self.authorize_url)?,
+                params: self.authorize_params,
+                state_suffix: self.state_suffix,
+            },
+            redirect_host: self.redirect_host,
+            redirect_ports: self.redirect_ports,
+            redirect_path: self.redirect_path,
+        })
+    }
+}
+
+impl RawPasted {
+    fn check(self) -> Result<Pasted, Invalid> {
+        web_url("login.pasted.redirect_uri", &self.redirect_uri)?;
+        Ok(Pasted {
+            authorize: Authorize {
+                url: web_url("login.pasted.authorize_url", &self.authorize_url)?,
+                params: self.authorize_params,
+                state_suffix: self.state_suffix,
+            },
+            redirect_uri: self.redirect_uri,
+        })
+    }
+}
+
+impl RawDevice {
+    fn check(self) -> Result<Device, Invalid> {
+        Ok(Device {
+            authorize_url: web_url("login.device.authorize_url", &self.authorize_url)?,
+        })
+    }
+}
