@@ -1,13 +1,29 @@
-//! Which accounts are out, and until when: what every worker of an Envoy knows at once.
+//! The board: which accounts are out, until when, and why. Every worker of an Envoy knows it at once.
 //!
-//! The board lies in shared data. An attempt that gets a verdict posts it there; every VM reads
-//! the board when the head says that it moved, and the gate passes over what is out. An entry
-//! ends by itself at its time. Where that time was only a guess the account is half-open then:
-//! the request that finds it so takes a [`Board::probe`], which keeps the others away for a
-//! moment, and a good answer takes the entry down.
+//! The board lies in shared data. An attempt posts its verdict there. Every VM reads the board when the
+//! head says that it moved. The gate passes over what is out.
 //!
-//! What changes for requests goes to the refresher as well, which keeps it and tells every Envoy
-//! ([`Board::take`]), this one included: what it already knows changes nothing here.
+//! - An entry ends at its time. Where that time was a guess, the account is then half-open: one request
+//!   at a time is its [probe](Board::probe). A good answer removes the entry. A probe whose caller
+//!   leaves before an answer is given back.
+//! - Trouble of the platform is a strike. Three strikes within 10 s take the account out. A request
+//!   strikes only the first account that it was tried on. Strikes end with the good end of an answer.
+//! - A verdict that changes something for requests is reported: an account is out that was not, its end
+//!   moved by a tenth of the time left (1 s to 60 s), it is dead, or a guess was removed. Strikes that
+//!   took nobody out, and waits for a refresh, stay in their Envoy.
+//! - Envoys and the refresher's store merge by one rule ([`Board::take`]), so they agree in the end: the
+//!   later news wins, but a later guess or a shorter end does not shorten what the platform itself set.
+//!   Every 30 s the polling VM repeats what the refresher has not taken, so a crash loses nothing.
+//! - The refresher deletes what has ended, a guess 10 minutes after its end. Until then a new Envoy
+//!   sends such an account one request at a time, as the others do.
+//! - `dead` of the current generation removes the account from the snapshot, until an operator enables
+//!   or resets it, or it gets a new credential. `accounts reset` makes every Envoy forget what it
+//!   learned before, strikes included.
+//!
+//! Quota windows are read from answer headers: of failures always, of good answers once a second in each
+//! VM. A change of a whole percent, of 60 s in the reset, or from or to exhausted is kept in shared data
+//! and reported at most once in 10 s an account. A window past its reset is full. A window without a
+//! reset is forgotten after an hour.
 
 mod entry;
 pub mod quota;

@@ -1,9 +1,21 @@
 //! Metering: how many tokens an answer used, read while its bytes pass.
 //!
-//! A [`Meter`] sees each event of an answer's body and keeps none of it. It changes nothing,
-//! delays nothing and never fails: an answer that it cannot read has no usage. What it finds
-//! does not depend on where the chunks are cut, every byte costs the same, and what it holds is
-//! no more than a few names of [`MAX_NAME_BYTES`].
+//! A [`Meter`] sees each event of an answer's body and keeps none of it. It changes nothing, delays
+//! nothing and never fails: an answer that it cannot read has no usage. Its result does not depend on
+//! where the chunks are cut, every byte costs the same, and it holds no more than a few names of
+//! [`MAX_NAME_BYTES`].
+//!
+//! # Estimates
+//!
+//! Where the platform reported no input, the input is estimated from the length of the request's body,
+//! four bytes to a token. Where it reported no output, the output is estimated from the bytes of text
+//! that passed. The record says that it is an estimate. So a caller that leaves early pays for what it
+//! sent and saw. An image in base64 counts for more than a platform would charge: who wants the true
+//! count reads the answer to its end. Nothing is estimated on a `free` endpoint, and nothing is charged
+//! for what the platform refused or failed at. No request counts for more than [`MAX_TOKENS`].
+//!
+//! Two things no estimate can know: reasoning that a platform keeps to itself where the caller leaves
+//! before the usage comes, and a `"background": true` in a body that the gate could not read.
 
 mod answer;
 mod usage;

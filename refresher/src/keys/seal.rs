@@ -1,9 +1,13 @@
 //! Seals records at rest: AES-256-GCM, the one place in Latchkey that holds cryptography.
 //!
 //! A sealed record is `format (1) ∥ key id (4) ∥ nonce (12) ∥ ciphertext ∥ tag (16)`. Its associated data is
-//! `format ∥ record id ∥ key id ∥ generation`, so that a record cannot be put in another's place and an old one cannot
-//! be put back. Any key of a keyring opens what it sealed; which one seals is the database's word, so that all processes
-//! change over at once. Where keys come from is `key_source`'s business, where records go is the store's.
+//! `format ∥ record id ∥ key id ∥ generation`, so a record cannot be put in another's place, and an old one cannot be
+//! put back. The key id is four bytes of a hash of the key.
+//!
+//! Any key of a keyring opens what it sealed. Which key seals is the database's word (`meta.sealing_key`), read in the
+//! transaction that seals, so all processes change over at once. The first key of the source is meant to seal. A process
+//! that meets a key that it does not hold reads the source again, and remembers the last few keys that it had.
+//! `sealing_keys` counts what each key has sealed. At 3,865,470,566 records a key seals no more; a rotation is the cure.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,35 @@
-//! Keeps credentials alive: decides when to renew, calls the token endpoint, and knows what an answer means.
+//! Keeps credentials alive: decides when to renew one, asks the token endpoint, and knows what its answer means.
 //!
-//! [`schedule`] is pure; [`engine`] drives it over two seams, the [`ledger`] (the store) and the token [`endpoint`]. How a
-//! request looks on the wire is `oauth`'s.
+//! [`schedule`] is pure. [`engine`] drives it over two seams: the [`ledger`] (the store) and the token [`endpoint`]. The
+//! wire is `oauth`'s.
+//!
+//! # When
+//!
+//! - A renewal is due 5 minutes ahead of the credential's end, or a tenth of its life if that is less, and up to 10 %
+//!   of that lead earlier. The end is the access token's `exp`, else `expires_in`, within a year. It is a hint and is
+//!   never verified. A token without an end is renewed after 8 days.
+//! - An `unauthorized` report of the current generation asks for a renewal at once. Renewals that such reports ask for
+//!   in a row come later each time: after 0, 1, 2, 4 seconds and so on.
+//! - Waits are monotonic; ends are of the wall clock. At least every 5 s the two are compared. A clock that jumps by
+//!   weeks costs at most one renewal an account. A new token that seems to have ended already shows that the clocks
+//!   disagree; its announced life counts then.
+//! - "Not now" (no connection, or any status but those below) backs off from 1 second to 1 hour. `Retry-After` is
+//!   honoured up to 1 hour. The profile's permanent codes, any 401, and 400 with `invalid_grant` end the login: the
+//!   account becomes `needs_login`.
+//!
+//! # Laws of single-use refresh tokens
+//!
+//! - Who calls the token endpoint holds a *claim* on the account's generation: a row on the database's clock that
+//!   lapses after 60 seconds. The call is cut off before that. So one call is in flight for an account, across processes.
+//! - An *intent* is durable before the call leaves. The new tokens are durable, as the next generation, before anyone
+//!   hears of them. They pass all other writes that wait in their process.
+//! - A call whose answer was lost is repeated once, with the same token, after the store has been read again: within
+//!   `grace_seconds`, or else when the access token is of no more use. After a second lost answer the account keeps its
+//!   access token to its end and then needs a login. A process that dies in a call leaves its intent, and its successor
+//!   follows the same rule.
+//! - A crash loses the login only between the answer and the end of the commit that saves it.
+//! - Accounts of a database that was restored from an older copy, whose tokens were replaced since, keep their access
+//!   token to its end. Their refresh token is spent and is not sent.
 
 pub mod endpoint;
 pub mod engine;

@@ -1,8 +1,21 @@
 //! Picks an account of a pool.
 //!
-//! A [`Table`] holds the candidates of one pool for one path. It is made once for each state of
-//! the snapshot; a pick then costs what its policy needs and no more. Policies pick among the
-//! candidates of one tier; a later tier has its turn where nobody in an earlier one may serve.
+//! A [`Table`] holds the candidates of one pool for one door. It is built once for each state of the
+//! snapshot. A pick then costs what its policy needs and no more.
+//!
+//! An account is a candidate if its platform has an endpoint for the door. It may be picked if it is not
+//! out, neither it nor its credential has ended, it serves the model, the request meets what its endpoint
+//! requires, and the caller asked for no other account. The first tier with such an account is used.
+//! Within the tier the pool's policy decides:
+//!
+//! | policy | account |
+//! |---|---|
+//! | `sticky` | by weighted rendezvous hash of the session: the same on every worker and every Envoy, with nothing stored. It returns to its account after a cooldown. A request without a session takes a turn |
+//! | `round_robin` | smooth weighted round-robin. Each worker has a turn of its own |
+//! | `most_quota_left` | the one whose tightest window has the most left. An account of unknown quota counts as full |
+//! | `soonest_reset_first` | the one whose window resets first: what is left of it would be lost |
+//! | `least_in_flight` | the fewest requests under way for its weight, as this worker sees it. A count for all workers would cost two compare-and-swaps a request on one place in shared data |
+//! | `fill_first` | the first in the operator's order until it is out |
 
 mod candidate;
 pub mod fill_first;
