@@ -8,7 +8,7 @@ use super::{
 use crate::{
     host::SharedData,
     id::Id,
-    limit::{Denied, FullAccounts, Limiter, Subject, limited},
+    limit::{Denied, FullAccounts, Limiter, Place, Subject, limited},
     request::carried::Carried,
     snapshot::{ClientKey, View},
 };
@@ -17,33 +17,29 @@ use crate::{
 /// the requests that follow.
 const MAX_FULL: usize = 1_000;
 
-/// Which request is decided about.
+/// A request to decide about.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// Its context at the gate.
     pub context: u32,
-    /// What its last try was, where it runs again after an attempt that failed.
+    /// Its last try, where it runs again after an attempt that failed.
     pub last_try: Option<&'a Carried>,
     /// The snapshot.
     pub view: Option<&'a View>,
     /// Unix milliseconds, a tick late at most.
     pub now: u64,
-    /// Whether it may wait until more is known of limits.
-    pub may_wait: bool,
 }
 
 impl Limiter {
-    /// Lets the request of the gate's context, whose body is yet to be read, in as far as its key's
-    /// limits go: whoever is at one has no body kept for it. A request that is let in is counted
-    /// and holds its key's stream; if it is refused after all it counts no more. `clock` is asked
-    /// only where the key has limits, and nothing is read or written where it has none.
+    /// Refuses a request whose body is yet to come where its key is at a limit, so that no body is
+    /// kept for it. Takes nothing of the key: what comes while many bodies are under way is refused
+    /// when it is decided about. `clock` is asked only where the key has limits.
     ///
     /// # Errors
     /// The refusal of a key that is at its limit.
     pub fn let_in(
-        &mut self,
+        &self,
         shared: &mut impl SharedData,
-        context: u32,
         key: &ClientKey,
         clock: impl FnOnce() -> u64,
     ) -> Result<(), Refusal> {
@@ -51,8 +47,10 @@ impl Limiter {
             return Ok(());
         }
         let (subject, now) = (Subject::key(&key.id), clock());
-        let entered = self.enter(shared, context, &subject, &key.limits, now);
-        entered.map_err(|denied| refusal(denied, Some(key), now))
+        let reached = self.reached(shared, &subject, &key.limits, now);
+        reached.map_or(Ok(()), |reached| {
+            Err(refusal(Denied::Key(reached), Some(key), now))
+        })
     }
 
     /// Decides about a request. `decide` is the gate's, told which accounts are full and the time;
@@ -70,17 +68,19 @@ impl Limiter {
         if let Some(view) = asked.view {
             self.follow(view);
         }
+        let mut place = Place::None;
         if let Some(last) = asked.last_try {
-            self.take_over(shared, last.try_id, asked.context, asked.now);
+            self.run_again(shared, last.try_id, asked.now);
+            place = Place::Kept;
         }
-        let mut now = if self.full.is_empty() {
+        let mut now = if self.full().is_empty() {
             asked.now
         } else {
             clock()
         };
         let mut found_full: Vec<Id> = Vec::new();
         loop {
-            let forward = match decide(&self.full, now) {
+            let forward = match decide(self.full(), now) {
                 Decision::Forward(forward) => forward,
                 // What was full a moment ago may be free: nobody is refused by an old look.
                 _ if self.look_again(&found_full) => continue,
@@ -89,29 +89,21 @@ impl Limiter {
             let limited = asked
                 .view
                 .map(|view| limited(view, &forward.carried.key, Some(&forward.account)));
-            if let Some(limited) = limited.filter(|limited| !limited.is_nobody()) {
-                now = clock();
-                match self.admit(
-                    shared,
-                    asked.context,
-                    &limited,
-                    asked.last_try.is_some(),
-                    now,
-                ) {
-                    Ok(()) => {}
-                    Err(Denied::Unknown) if asked.may_wait => return Ok(Decision::Wait),
-                    Err(Denied::Account) if found_full.len() < MAX_FULL => {
-                        found_full.push(forward.account.id.clone());
-                        continue;
-                    }
-                    Err(denied) => {
-                        let view = asked.view;
-                        let key = view.and_then(|view| view.limited_key(&forward.carried.key));
-                        return Err(refusal(denied, key, now));
-                    }
+            let Some(limited) = limited.filter(|limited| !limited.is_nobody()) else {
+                return Ok(Decision::Forward(forward));
+            };
+            now = clock();
+            match self.admit(shared, asked.context, &limited, &mut place, now) {
+                Ok(()) => return Ok(Decision::Forward(forward)),
+                Err(Denied::Account) if found_full.len() < MAX_FULL => {
+                    found_full.push(forward.account.id.clone());
+                }
+                Err(denied) => {
+                    let view = asked.view;
+                    let key = view.and_then(|view| view.limited_key(&forward.carried.key));
+                    return Err(refusal(denied, key, now));
                 }
             }
-            return Ok(Decision::Forward(forward));
         }
     }
 }
@@ -123,7 +115,7 @@ fn refusal(denied: Denied, key: Option<&ClientKey>, now: u64) -> Refusal {
             reached,
             now,
         }),
-        Denied::Account | Denied::Unknown | Denied::Busy => Refusal::NotReady,
+        Denied::Account | Denied::Busy => Refusal::NotReady,
     }
 }
 
@@ -135,10 +127,7 @@ mod tests {
         header::{HeaderMap, HeaderText},
         health::Board,
         host::{Token, fake::FakeSharedData},
-        limit::{
-            Counters, DAY_MS, Limit, Limits,
-            table::{self, Changed},
-        },
+        limit::{Counters, DAY_MS, Limit, Limits, table},
         request::carried::TryId,
         snapshot::{Policy, Record, fixture},
     };
@@ -159,7 +148,6 @@ mod tests {
         gate: Gate,
         limiter: Limiter,
         shared: Restless,
-        may_wait: bool,
     }
 
     struct Restless {
@@ -212,27 +200,7 @@ mod tests {
                     shared,
                     busy: Vec::new(),
                 },
-                may_wait: false,
             }
-        }
-
-        /// One in which it is known what other Envoys use.
-        fn settled(of_key: &str, of_accounts: [&str; 2]) -> Self {
-            let mut vm = Self::new(of_key, of_accounts);
-            for subject in [key(), account("acc_1"), account("acc_2")] {
-                vm.settle(&subject);
-            }
-            vm
-        }
-
-        fn settle(&mut self, subject: &Subject) {
-            let settled: Changed<()> =
-                table::update(&mut self.shared, subject, START, |counters| {
-                    counters.touch(START);
-                    counters.settled_at = START;
-                    Ok(())
-                });
-            assert_eq!(settled, Changed::Done);
         }
 
         /// A request that was asked about.
@@ -250,11 +218,10 @@ mod tests {
             request
         }
 
-        fn let_in(&mut self, context: u32) -> Result<(), Refusal> {
+        fn let_in(&mut self) -> Result<(), Refusal> {
             let request = self.request(None);
             let key = request.client_key(&self.view).unwrap();
-            self.limiter
-                .let_in(&mut self.shared, context, key, || START)
+            self.limiter.let_in(&mut self.shared, key, || START)
         }
 
         fn decide(
@@ -268,14 +235,12 @@ mod tests {
                 gate,
                 limiter,
                 shared,
-                may_wait,
             } = self;
             let asked = Asked {
                 context,
                 last_try,
                 view: Some(view),
                 now: START,
-                may_wait: *may_wait,
             };
             limiter.decide(
                 shared,
@@ -345,7 +310,7 @@ mod tests {
     #[test]
     fn a_full_account_makes_way_for_the_next_until_all_are_full() {
         let one = r#"{"requests_per_minute":1}"#;
-        let mut vm = Vm::settled("{}", [one, r#"{"concurrent_streams":1}"#]);
+        let mut vm = Vm::new("{}", [one, r#"{"concurrent_streams":1}"#]);
         assert_eq!(vm.passes(1, None).account.as_str(), "acc_1");
         let second = vm.passes(2, None);
         assert_eq!(second.account.as_str(), "acc_2");
@@ -363,7 +328,7 @@ mod tests {
     #[test]
     fn a_full_key_is_refused_and_counts_at_no_account() {
         let many = r#"{"requests_per_minute":9}"#;
-        let mut vm = Vm::settled(r#"{"requests_per_minute":2}"#, [many, many]);
+        let mut vm = Vm::new(r#"{"requests_per_minute":2}"#, [many, many]);
         vm.passes(1, None);
         vm.passes(2, None);
         assert_eq!(vm.refused(3), Limit::RequestsPerMinute);
@@ -376,10 +341,9 @@ mod tests {
     #[test]
     fn a_request_that_runs_again_counts_at_its_next_account_alone() {
         let streams = r#"{"requests_per_minute":9,"concurrent_streams":1}"#;
-        let mut vm = Vm::settled(streams, [streams, streams]);
+        let mut vm = Vm::new(streams, [streams, streams]);
         let first = vm.passes(1, None);
         let next = first.after_failure(1, START, 3, 1_000).unwrap();
-        vm.limiter.moves(first.try_id);
         vm.limiter.release(&mut vm.shared, 1, START);
         let second = vm.passes(2, Some(&next));
         assert_eq!(second.account.as_str(), "acc_2");
@@ -392,89 +356,58 @@ mod tests {
     #[test]
     fn where_shared_data_takes_no_count_nothing_is_let_through_uncounted() {
         let many = r#"{"requests_per_minute":9}"#;
-        let mut vm = Vm::settled(many, [many, many]);
+        let mut vm = Vm::new(many, [many, many]);
         vm.shared.busy = vec![account("acc_1")];
         assert_eq!(vm.passes(1, None).account.as_str(), "acc_2");
-        let mut vm = Vm::settled(many, [many, many]);
+        let mut vm = Vm::new(many, [many, many]);
         vm.shared.busy = vec![key()];
         assert_eq!(vm.decide(1, None).unwrap_err(), Refusal::NotReady);
-        assert_eq!(vm.requests(&account("acc_1")), 0, "it was given back");
-    }
-
-    #[test]
-    fn until_the_first_answer_a_request_waits_if_it_has_a_place() {
-        let many = r#"{"requests_per_minute":9}"#;
-        let mut vm = Vm::new(many, [many, many]);
-        assert_eq!(vm.let_in(1), Ok(()));
-        assert_eq!(vm.decide(1, None).unwrap_err(), Refusal::NotReady);
-        vm.may_wait = true;
-        assert!(matches!(vm.decide(1, None), Ok(Decision::Wait)));
-        vm.settle(&key());
-        assert!(matches!(vm.decide(1, None), Ok(Decision::Wait)));
-        vm.settle(&account("acc_1"));
-        vm.passes(1, None);
-        assert_eq!(
-            (vm.requests(&key()), vm.requests(&account("acc_1"))),
-            (1, 1)
-        );
+        assert_eq!(vm.requests(&account("acc_1")), 0, "nothing is taken of it");
     }
 
     #[test]
     fn a_key_at_its_limit_is_refused_before_a_body_is_read() {
-        let mut vm = Vm::settled(r#"{"requests_per_minute":2}"#, ["{}", "{}"]);
-        vm.let_in(1).unwrap();
-        vm.let_in(2).unwrap();
-        assert_eq!(vm.requests(&key()), 2, "uploads count");
-        let refusal = vm.let_in(3).unwrap_err();
+        let limits = r#"{"requests_per_minute":2,"concurrent_streams":5}"#;
+        let mut vm = Vm::new(limits, ["{}", "{}"]);
+        for _ in 0..3 {
+            assert_eq!(vm.let_in(), Ok(()));
+        }
+        assert_eq!(vm.requests(&key()), 0, "a body that comes is no request");
+        vm.passes(1, None);
+        vm.passes(2, None);
+        let refusal = vm.let_in().unwrap_err();
         assert_eq!(vm.decide(3, None).unwrap_err(), refusal, "the same words");
         assert_eq!(at_limit(refusal), Limit::RequestsPerMinute);
-        vm.passes(1, None);
-        assert_eq!(vm.requests(&key()), 2, "once");
+        assert_eq!(vm.requests(&key()), 2);
     }
 
     #[test]
-    fn a_request_that_is_not_let_through_counts_no_more() {
+    fn a_request_that_finds_every_account_full_counts_nowhere() {
         let of_account = r#"{"requests_per_minute":1}"#;
-        let mut vm = Vm::settled(r#"{"requests_per_minute":9}"#, [of_account, of_account]);
+        let mut vm = Vm::new(r#"{"requests_per_minute":9}"#, [of_account, of_account]);
         for context in [1, 2] {
-            vm.let_in(context).unwrap();
             vm.passes(context, None);
         }
-        vm.let_in(3).unwrap();
+        // Another VM, which does not know yet that both are full.
+        vm.limiter = Limiter::new(2);
         let refused = vm.decide(3, None).unwrap();
         assert!(matches!(refused, Decision::Reply(_)), "both are full");
-        vm.let_in(4).unwrap();
-        vm.let_in(5).unwrap();
-        assert_eq!(vm.requests(&key()), 5);
-        // One is refused, one is let through, of one the caller goes before its body is there.
-        for context in [3, 1, 4] {
-            vm.limiter.release(&mut vm.shared, context, START);
+        assert_eq!(vm.requests(&key()), 2);
+        for account in [account("acc_1"), account("acc_2")] {
+            assert_eq!(vm.requests(&account), 1);
         }
-        assert_eq!(vm.requests(&key()), 3);
-        // The last one counted in a minute that is over.
-        let later = START + crate::limit::MINUTE_MS;
-        vm.let_in(6).unwrap();
-        vm.limiter.release(&mut vm.shared, 5, later);
-        let next_minute = table::look(&vm.shared, &key(), later).minute.own.requests;
-        assert_eq!(next_minute, 0);
-        let day = table::look(&vm.shared, &key(), later).day.own.requests;
-        assert_eq!(day, 3);
     }
 
     #[test]
-    fn an_upload_holds_its_keys_stream_until_its_caller_goes() {
-        let mut vm = Vm::settled(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
-        vm.let_in(1).unwrap();
-        vm.let_in(2).unwrap();
-        assert_eq!(
-            at_limit(vm.let_in(3).unwrap_err()),
-            Limit::ConcurrentStreams
-        );
-        assert_eq!(vm.refused(4), Limit::ConcurrentStreams);
-        // What was let in is not denied by its own stream, and takes no second one.
+    fn a_stream_is_held_from_the_decision_until_its_caller_goes() {
+        let mut vm = Vm::new(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
         vm.passes(1, None);
+        assert_eq!(vm.let_in(), Ok(()));
+        vm.passes(2, None);
+        assert_eq!(at_limit(vm.let_in().unwrap_err()), Limit::ConcurrentStreams);
+        assert_eq!(vm.refused(3), Limit::ConcurrentStreams);
         assert_eq!(vm.counters(&key()).own_streams(), 2);
-        for context in [1, 2, 3, 4] {
+        for context in [1, 2, 3] {
             vm.limiter.release(&mut vm.shared, context, START);
         }
         assert_eq!(vm.counters(&key()).own_streams(), 0);
@@ -482,12 +415,12 @@ mod tests {
 
     #[test]
     fn who_has_no_limits_is_let_in_without_a_look() {
-        let mut vm = Vm::settled("{}", ["{}", "{}"]);
+        let mut vm = Vm::new("{}", ["{}", "{}"]);
         let request = vm.request(None);
         let key = request.client_key(&vm.view).unwrap();
         let nothing = &mut Untouchable;
         let clock = || panic!("the clock was asked");
-        assert_eq!(vm.limiter.let_in(nothing, 1, key, clock), Ok(()));
+        assert_eq!(vm.limiter.let_in(nothing, key, clock), Ok(()));
     }
 
     struct Untouchable;

@@ -10,11 +10,6 @@ pub const LEASE_MS: u64 = 25_000;
 /// refresher is away, nobody knows when theirs end.
 const OTHERS_STREAMS_MS: u64 = 30_000;
 
-/// How long a subject that was never heard of in this Envoy waits for the refresher to say what the
-/// others used of it, in milliseconds: many times what an answer takes. Where none comes, the
-/// refresher is away, and this Envoy counts by itself.
-pub const FIRST_SETTLE_MS: u64 = 2_000;
-
 /// The most VMs that hold streams of one subject. Envoy has one VM a worker; those of crashed
 /// ones lapse.
 const MAX_LEASES: usize = 512;
@@ -56,9 +51,7 @@ pub struct Counters {
     pub others_streams: u64,
     /// When the refresher last told of the others, in Unix milliseconds; 0 for never.
     pub settled_at: u64,
-    /// When something was first counted in this Envoy, or wanted to be.
-    pub first_at: u64,
-    /// When that was last.
+    /// When something was last counted in this Envoy, or refused.
     pub touched_at: u64,
     leases: Vec<Lease>,
 }
@@ -154,23 +147,8 @@ impl Counters {
         if stale || self.settled_at > now {
             self.others_streams = 0;
         }
-        self.first_at = self.first_at.min(now);
         self.touched_at = self.touched_at.min(now);
         self.settled_at = self.settled_at.min(now);
-    }
-
-    /// Notes that something is counted at `now`, or wanted to be.
-    pub fn touch(&mut self, now: u64) {
-        if self.touched_at == 0 {
-            self.first_at = now;
-        }
-        self.touched_at = now;
-    }
-
-    /// Whether it may be counted on: the refresher has said what the others used, or would have.
-    pub fn is_known(&self, now: u64) -> bool {
-        let waited = now.saturating_sub(self.first_at) >= FIRST_SETTLE_MS;
-        self.settled_at > 0 || self.touched_at > 0 && waited
     }
 
     /// The requests under way through this Envoy.
@@ -241,16 +219,6 @@ impl Counters {
         });
     }
 
-    /// Takes back a request that was counted at `at` and then not let through, in the windows that
-    /// have not ended since.
-    pub fn uncount_request(&mut self, at: u64) {
-        for window in [&mut self.minute, &mut self.day] {
-            if (window.start..window.end).contains(&at) {
-                window.own.requests = window.own.requests.saturating_sub(1);
-            }
-        }
-    }
-
     /// Counts tokens.
     pub fn count_tokens(&mut self, tokens: u64) {
         self.count(Used {
@@ -307,12 +275,7 @@ impl Counters {
                 put(&mut bytes, used.tokens);
             }
         }
-        for number in [
-            self.others_streams,
-            self.settled_at,
-            self.first_at,
-            self.touched_at,
-        ] {
+        for number in [self.others_streams, self.settled_at, self.touched_at] {
             put(&mut bytes, number);
         }
         for lease in &self.leases {
@@ -332,7 +295,6 @@ impl Counters {
             day,
             others_streams: take(rest)?,
             settled_at: take(rest)?,
-            first_at: take(rest)?,
             touched_at: take(rest)?,
             leases: Vec::new(),
         };
@@ -495,14 +457,13 @@ mod tests {
         };
         let lease = any::<[u64; 3]>().prop_map(|[vm, streams, until]| Lease { vm, streams, until });
         let leases = prop::collection::vec(lease, 0..5);
-        (window(), window(), any::<[u64; 4]>(), leases).prop_map(|(minute, day, rest, leases)| {
+        (window(), window(), any::<[u64; 3]>(), leases).prop_map(|(minute, day, rest, leases)| {
             Counters {
                 minute,
                 day,
                 others_streams: rest[0],
                 settled_at: rest[1],
-                first_at: rest[2],
-                touched_at: rest[3],
+                touched_at: rest[2],
                 leases,
             }
         })

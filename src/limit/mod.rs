@@ -1,14 +1,40 @@
 //! Limits of accounts and client keys: requests and tokens a minute, tokens a day, and requests
-//! served at the same time.
+//! at the same time ("streams").
 //!
-//! All workers of an Envoy count in shared data ([`table`]), so they share one limit; each
-//! subject's [`Counters`] change by compare-and-swap. [`settle`] sends an Envoy's counts to the
-//! refresher and brings back those of the others. [`Limiter`] is what one VM keeps beside that.
-//! Whoever has no limit is never counted, and costs no hostcall.
+//! **Counts.** An account or key that has limits is a [`Subject`]; whoever has none costs nothing.
+//! Its [`Counters`] lie in shared data ([`table`]): a minute, a day, and for each VM the streams
+//! that its requests hold. Every worker changes them by compare-and-swap, so one Envoy keeps its
+//! limits exactly, and a crash of a VM loses no count. Streams are a lease: a VM renews it, and that
+//! of a crashed VM lapses.
 //!
-//! A minute is that of the clock, not the 60 s before a request: its end is known, so the
-//! `retry-after` of a refusal is true, and it is the same minute on every Envoy, so their counts
-//! can be added up. In 60 s that lie across its end, up to twice the limit can pass.
+//! **A request.** Where its body is yet to come, its key is looked at, and a full one is refused
+//! before a byte is kept. Once the gate has picked an account ([`crate::gate::admission`]), that is
+//! looked at, then the key takes, then the account: to take is to check and to count in one swap. A
+//! full account makes way for the next, and is passed over until its minute or day ends. At the end
+//! of the answer its tokens are counted and its streams are free, in one swap a subject. A request
+//! that runs again keeps its place at its key, counts there once, and takes anew at its next account.
+//!
+//! **Several Envoys.** Each second the VM that has the lease tells the refresher what its Envoy
+//! counted, and hears what the others did ([`settle`]). Numbers are sums within a window, so a
+//! message that is lost, late or repeated changes nothing. Where the refresher is away, an Envoy
+//! counts by itself.
+//!
+//! **Windows.** A minute is that of the clock and a day the operator's, so a refusal's `retry-after`
+//! is true and all Envoys mean the same window. A clock that jumps gives no new budget.
+//!
+//! **What may pass beyond a limit**, with `r` requests a second at one Envoy:
+//! - Of tokens, what requests use that were under way when the limit was reached: a request's tokens
+//!   are known at its end.
+//! - On N Envoys, `(N − 1) · min(limit, r · 2 · (1 s + 0.1 s))`: what the others let through before it is
+//!   known, two settle intervals and the tick that starts each.
+//! - In an Envoy's first second with a subject, after a restart too, `min(limit, r · (1 s + 0.1 s))`
+//!   and what comes while the refresher answers: until then it knows nothing of what was used before.
+//! - Of streams, requests that run again, if others took their place in between: they are not asked
+//!   a second time.
+//! - Across the end of a minute, up to twice the limit within 60 s.
+//!
+//! Bodies that are still coming hold no stream and count nowhere: more of them may be under way than
+//! a key has streams. They are refused when they are decided about.
 
 mod counters;
 mod limiter;
@@ -26,9 +52,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::limiter::Denied;
+pub(crate) use self::limiter::{Denied, Place};
 pub use self::{
-    counters::{Counters, FIRST_SETTLE_MS, LEASE_MS, Used, Window},
+    counters::{Counters, LEASE_MS, Used, Window},
     limiter::{Limiter, RENEW_MS, limited},
 };
 use crate::id::Id;

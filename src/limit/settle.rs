@@ -17,10 +17,6 @@ pub const SETTLE_MS: u64 = 1_000;
 /// For how long after its last request a subject is asked about, in milliseconds.
 const KEEN_MS: u64 = 5_000;
 
-/// What is known of the others is stale after this, in milliseconds: whoever counts a request
-/// then has the refresher asked at once.
-pub const STALE_MS: u64 = 3_000;
-
 /// The most subjects of one message; the others wait for the next one.
 pub const MAX_LINES: usize = 1_000;
 
@@ -119,7 +115,7 @@ impl Settler {
         }
         // A last message in the future was sent before the clock was set back.
         let waits = now.saturating_sub(self.last_at) < SETTLE_MS && self.last_at <= now;
-        if waits && !table::take_news(shared) {
+        if waits {
             return None;
         }
         self.last_at = now;

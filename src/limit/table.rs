@@ -18,10 +18,6 @@ pub const BUCKETS: usize = 64;
 /// nothing to count go, or else the one that was not used for longest.
 pub const MAX_SUBJECTS: usize = 256;
 
-/// Not empty where the refresher should be asked at once: a subject is used of which it is not
-/// known what the other Envoys do with it.
-const NEWS_KEY: &str = shared_key!("counters/news");
-
 /// Names this Envoy process to the refresher.
 const INSTANCE_KEY: &str = shared_key!("counters/instance");
 
@@ -67,9 +63,6 @@ pub fn prepare(shared: &mut impl SharedData, seed: &[u64]) {
             shared.write(&key, b"");
         }
     }
-    if shared.read(NEWS_KEY).is_none() {
-        shared.write(NEWS_KEY, b"");
-    }
     if shared.read(INSTANCE_KEY).is_none() {
         let bytes: Vec<u8> = seed.iter().flat_map(|part| part.to_le_bytes()).collect();
         let half = |salt: u8| hash64(&[&[salt], &bytes]);
@@ -84,22 +77,6 @@ pub fn instance(shared: &impl SharedData) -> String {
     value.map_or_else(String::new, |(bytes, _)| {
         String::from_utf8_lossy(&bytes).into_owned()
     })
-}
-
-/// Says that the refresher should be asked at once.
-pub fn tell_news(shared: &mut impl SharedData) {
-    shared.write(NEWS_KEY, b"1");
-}
-
-/// Whether it should be; whoever asks sees to it.
-pub fn take_news(shared: &mut impl SharedData) -> bool {
-    let told = shared
-        .read(NEWS_KEY)
-        .is_some_and(|(value, _)| !value.is_empty());
-    if told {
-        shared.write(NEWS_KEY, b"");
-    }
-    told
 }
 
 /// What is counted of `subject`, rolled to `now`.
@@ -361,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn news_is_told_once_and_instances_differ() {
+    fn instances_differ_and_stay() {
         let (mut one, mut other) = (FakeSharedData::default(), FakeSharedData::default());
         prepare(&mut one, &[1, 2]);
         prepare(&mut other, &[1, 3]);
@@ -370,9 +347,6 @@ mod tests {
         let name = instance(&one);
         prepare(&mut one, &[9]);
         assert_eq!(instance(&one), name);
-        assert!(!take_news(&mut one));
-        tell_news(&mut one);
-        assert!(take_news(&mut one) && !take_news(&mut one));
     }
 
     proptest! {

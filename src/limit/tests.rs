@@ -2,14 +2,14 @@
 
 mod several_envoys;
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
 use proptest::prelude::*;
 
-use super::{
-    limiter::{Denied, LOOK_AGAIN_MS},
-    table, *,
-};
+use super::{limiter::Denied, table, *};
 use crate::{
     host::{SharedData, Token, fake::FakeSharedData},
     request::carried::TryId,
@@ -57,7 +57,7 @@ fn prepared() -> FakeSharedData {
 /// The refresher has said once what others use of it.
 fn know(shared: &mut FakeSharedData, subject: &Subject) {
     let known: table::Changed<()> = table::update(shared, subject, START, |counters| {
-        counters.touch(1);
+        counters.touched_at = 1;
         counters.settled_at = 2;
         Ok(())
     });
@@ -65,12 +65,34 @@ fn know(shared: &mut FakeSharedData, subject: &Subject) {
 }
 
 impl Limiter {
-    /// The pass of a context of its VM.
-    fn pass(&self, context: u32) -> TryId {
+    /// The try of a context of its VM.
+    fn try_id(&self, context: u32) -> TryId {
         TryId {
             vm: self.vm,
             context,
         }
+    }
+
+    /// Admits the request of a context in its first try.
+    fn ask(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        limited: &Limited,
+        now: u64,
+    ) -> Result<(), Denied> {
+        self.admit(shared, context, limited, &mut Place::None, now)
+    }
+
+    /// Admits it in a later one.
+    fn ask_again(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        limited: &Limited,
+        now: u64,
+    ) -> Result<(), Denied> {
+        self.admit(shared, context, limited, &mut Place::Kept, now)
     }
 }
 
@@ -78,7 +100,7 @@ fn key_counters(shared: &FakeSharedData, now: u64) -> Counters {
     table::look(shared, &Subject::key(&id("key_1")), now)
 }
 
-/// A request is let in, where it has a body to come, and admitted.
+/// Admits a request that is looked at first where it has a body to come.
 fn pass(
     limiter: &mut Limiter,
     shared: &mut impl SharedData,
@@ -87,12 +109,8 @@ fn pass(
     body: bool,
 ) -> bool {
     let key = limited.key.as_ref().filter(|_| body);
-    let entered =
-        key.is_none_or(|(key, of)| limiter.enter(shared, context, key, of, START).is_ok());
-    entered
-        && limiter
-            .admit(shared, context, limited, false, START)
-            .is_ok()
+    let is_let_in = key.is_none_or(|(key, of)| limiter.reached(shared, key, of, START).is_none());
+    is_let_in && limiter.ask(shared, context, limited, START).is_ok()
 }
 
 /// Shared data in which another VM admits a request between a read and the swap that follows it,
@@ -158,61 +176,52 @@ proptest! {
 
     /// Whatever happens to requests and VMs, what is held of a subject's streams is what the
     /// living VMs' requests hold once a crash is a lease ago, and nothing when all have ended; and
-    /// what is counted is what was admitted, what may be yet, and what a crash left.
+    /// what is counted is what was admitted.
     #[test]
-    fn nothing_leaks_and_nobody_is_counted_for_nothing(
-        steps in prop::collection::vec((0_u8..7, 0_usize..3, 0_u32..6, 0_u64..9_000), 1..80),
+    fn nothing_leaks_and_each_request_counts_once(
+        steps in prop::collection::vec((0_u8..5, 0_usize..3, 0_u32..6, 0_u64..9_000), 1..80),
     ) {
         let limited = of_key(r#"{"concurrent_streams":7}"#);
         let mut shared = prepared();
-        // Each VM's open requests, and whether they were admitted.
-        let mut vms: Vec<(Limiter, BTreeMap<u32, bool>)> =
-            (1..=3).map(|vm| (Limiter::new(vm), BTreeMap::new())).collect();
+        // Each VM's open requests.
+        let mut vms: Vec<(Limiter, BTreeSet<u32>)> =
+            (1..=3).map(|vm| (Limiter::new(vm), BTreeSet::new())).collect();
         let (mut now, mut crashed_at, mut next_vm) = (START, 0, 4);
         let (mut counted, mut next_context) = (0, 100);
         for (step, vm, context, wait) in steps {
             let (limiter, open) = &mut vms[vm];
-            let is_open = open.contains_key(&context);
             match step {
-                0 if !is_open => {
-                    let (key, of) = limited.key.as_ref().unwrap();
-                    let entry = limiter.enter(&mut shared, context, key, of, now);
-                    open.extend(entry.is_ok().then_some((context, false)));
+                0 if !open.contains(&context) => {
+                    let admitted = limiter.ask(&mut shared, context, &limited, now).is_ok();
+                    open.extend(admitted.then_some(context));
+                    counted += u64::from(admitted);
                 }
-                // Its body has come.
-                6 if is_open => {
-                    let admission = limiter.admit(&mut shared, context, &limited, false, now);
-                    prop_assert_eq!(admission, Ok(()));
-                    counted += u64::from(open.insert(context, true) == Some(false));
-                }
-                1 if !is_open => {
-                    let admission = limiter.admit(&mut shared, context, &limited, false, now);
-                    open.extend(admission.is_ok().then_some((context, true)));
-                    counted += u64::from(admission.is_ok());
-                }
-                2 => {
+                1 => {
                     limiter.release(&mut shared, context, now);
                     open.remove(&context);
                 }
-                // It runs again, in its next context or not at all.
-                3 if open.get(&context) == Some(&true) => {
-                    let pass = limiter.pass(context);
-                    limiter.moves(pass);
+                // Its answer ends before its context goes.
+                2 if open.remove(&context) => {
+                    let try_id = limiter.try_id(context);
+                    limiter.charge(&mut shared, try_id, &limited, 1, now);
                     limiter.release(&mut shared, context, now);
-                    open.remove(&context);
+                }
+                // It runs again; Envoy says that its last try is over before or after.
+                3 if open.remove(&context) => {
+                    let last = limiter.try_id(context);
+                    next_context += 1;
                     if wait % 2 == 0 {
-                        next_context += 1;
-                        limiter.take_over(&mut shared, pass, next_context, now);
-                        open.insert(next_context, true);
-                    } else {
-                        limiter.tick(&mut shared, now);
-                        limiter.tick(&mut shared, now);
+                        limiter.release(&mut shared, context, now);
                     }
+                    limiter.run_again(&mut shared, last, now);
+                    let again = limiter.ask_again(&mut shared, next_context, &limited, now);
+                    prop_assert_eq!(again, Ok(()));
+                    limiter.release(&mut shared, context, now);
+                    open.insert(next_context);
                 }
                 4 => {
                     *limiter = Limiter::new(next_vm);
                     next_vm += 1;
-                    counted += open.values().filter(|admitted| !**admitted).count() as u64;
                     open.clear();
                     crashed_at = now;
                 }
@@ -225,18 +234,17 @@ proptest! {
                     limiter.tick(&mut shared, now);
                 }
             }
-            let open = || vms.iter().flat_map(|(_, open)| open.values());
-            let (all, undecided) = (open().count() as u64, open().filter(|admitted| !**admitted).count());
+            let all = vms.iter().map(|(_, open)| open.len() as u64).sum::<u64>();
             let counters = key_counters(&shared, now);
             let held = counters.own_streams();
             prop_assert!(held >= all && held <= 7, "{held} held, {all} open");
             if now - crashed_at >= LEASE_MS {
                 prop_assert_eq!(held, all);
             }
-            prop_assert_eq!(counters.day.own.requests, counted + undecided as u64);
+            prop_assert_eq!(counters.day.own.requests, counted);
         }
         for (limiter, open) in &mut vms {
-            for context in std::mem::take(open).into_keys() {
+            for context in std::mem::take(open) {
                 limiter.release(&mut shared, context, now);
             }
         }
@@ -252,16 +260,15 @@ fn nobody_with_limits_costs_no_hostcall() {
     let mut limiter = Limiter::new(1);
     let nobody = Limited::default();
     assert!(nobody.is_nobody());
-    assert_eq!(limiter.admit(&mut shared, 1, &nobody, false, START), Ok(()));
+    assert_eq!(limiter.ask(&mut shared, 1, &nobody, START), Ok(()));
     limiter.charge(&mut shared, TryId::default(), &nobody, 10, START);
     limiter.release(&mut shared, 1, START);
     limiter.tick(&mut shared, START);
-    assert!(!limiter.knows(1));
 }
 
 #[test]
-fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
-    let key = of_key(r#"{"requests_per_minute":5,"concurrent_streams":1}"#).key;
+fn a_request_that_runs_again_counts_at_its_key_once_and_is_not_asked_there_again() {
+    let key = of_key(r#"{"requests_per_minute":2,"concurrent_streams":1}"#).key;
     let account = |name: &str| {
         let subject = Subject::account(&id(name));
         Limited {
@@ -274,61 +281,43 @@ fn a_second_pass_counts_its_key_once_and_moves_its_stream() {
     let streams = |shared: &FakeSharedData, name: &str| {
         table::look(shared, &Subject::account(&id(name)), START).own_streams()
     };
-    assert_eq!(
-        limiter.admit(&mut shared, 1, &account("acc_1"), false, START),
-        Ok(())
-    );
-    assert_eq!(streams(&shared, "acc_1"), 1);
-    let pass = limiter.pass(1);
-    limiter.moves(pass);
+    let first = limiter.ask(&mut shared, 1, &account("acc_1"), START);
+    assert_eq!((first, streams(&shared, "acc_1")), (Ok(()), 1));
     limiter.release(&mut shared, 1, START);
-    let refused = Limiter::new(2).admit(&mut shared, 9, &key_only(&key), false, START);
-    assert!(
-        matches!(refused, Err(Denied::Key(_))),
-        "the stream is kept for the next pass"
-    );
-    limiter.take_over(&mut shared, pass, 2, START);
-    assert_eq!(
-        limiter.admit(&mut shared, 2, &account("acc_2"), true, START),
-        Ok(())
-    );
-    assert_eq!(
-        (streams(&shared, "acc_1"), streams(&shared, "acc_2")),
-        (0, 1)
-    );
+    // Another takes its place meanwhile.
+    let mut other = Limiter::new(2);
+    let taken = other.ask(&mut shared, 9, &key_only(&key), START);
+    assert_eq!(taken, Ok(()));
+    let last = limiter.try_id(1);
+    limiter.run_again(&mut shared, last, START);
+    let again = limiter.ask_again(&mut shared, 2, &account("acc_2"), START);
+    assert_eq!(again, Ok(()));
+    let found = (streams(&shared, "acc_1"), streams(&shared, "acc_2"));
+    assert_eq!(found, (0, 1));
     let counters = key_counters(&shared, START);
-    assert_eq!(
-        (counters.minute.own.requests, counters.own_streams()),
-        (1, 1)
-    );
+    let found = (counters.minute.own.requests, counters.own_streams());
+    assert_eq!(found, (2, 2), "one stream more than allowed");
+    let refused = limiter.ask(&mut shared, 3, &key_only(&key), START);
+    assert!(matches!(refused, Err(Denied::Key(_))));
     limiter.release(&mut shared, 2, START);
+    other.release(&mut shared, 9, START);
     assert_eq!(streams(&shared, "acc_2"), 0);
     assert_eq!(key_counters(&shared, START).own_streams(), 0);
 }
 
 /// After a crash of a VM, contexts of the one that comes in its place have its numbers again.
 #[test]
-fn a_pass_of_another_vm_or_of_a_request_that_stays_is_not_taken_over() {
+fn a_try_of_another_vm_frees_nothing() {
     let limited = of_key(r#"{"concurrent_streams":1}"#);
     let mut shared = prepared();
     let mut limiter = Limiter::new(7);
-    assert_eq!(
-        limiter.admit(&mut shared, 1, &limited, false, START),
-        Ok(())
-    );
-    let own = limiter.pass(1);
+    assert_eq!(limiter.ask(&mut shared, 1, &limited, START), Ok(()));
+    let own = limiter.try_id(1);
     let crashed = TryId { vm: 6, ..own };
-    limiter.moves(crashed);
-    for pass in [own, crashed] {
-        limiter.take_over(&mut shared, pass, 2, START);
-        assert!(limiter.knows(1) && !limiter.knows(2));
-    }
-    limiter.moves(own);
-    limiter.take_over(&mut shared, crashed, 2, START);
-    assert!(limiter.knows(1) && !limiter.knows(2));
-    limiter.take_over(&mut shared, own, 2, START);
-    assert!(limiter.knows(2) && !limiter.knows(1));
-    limiter.release(&mut shared, 2, START);
+    limiter.run_again(&mut shared, crashed, START);
+    limiter.charge(&mut shared, crashed, &limited, 9, START);
+    assert_eq!(key_counters(&shared, START).own_streams(), 1);
+    limiter.run_again(&mut shared, own, START);
     assert_eq!(key_counters(&shared, START).own_streams(), 0);
 }
 
@@ -347,13 +336,13 @@ fn a_requests_end_is_one_change_a_subject() {
     };
     let mut limiter = Limiter::new(1);
     assert!(pass(&mut limiter, &mut shared, 1, &limited, true));
-    assert_eq!((shared.reads.take(), shared.swaps), (2, 2));
-    let own = limiter.pass(1);
-    limiter.charge(&mut shared, own, &limited, 30, START);
-    limiter.charge(&mut shared, own, &limited, 12, START);
-    assert_eq!((shared.reads.take(), shared.swaps), (0, 2));
-    limiter.release(&mut shared, 1, START);
+    // A look at the key and at the account, and then a change of each.
+    assert_eq!((shared.reads.take(), shared.swaps), (4, 2));
+    let own = limiter.try_id(1);
+    limiter.charge(&mut shared, own, &limited, 42, START);
     assert_eq!((shared.reads.take(), shared.swaps), (2, 4));
+    limiter.release(&mut shared, 1, START);
+    assert_eq!((shared.reads.take(), shared.swaps), (0, 4));
     for (subject, _) in [&limited.key, &limited.account].into_iter().flatten() {
         let counters = table::look(&shared, subject, START);
         assert_eq!(counters.minute.own.requests, 1, "{subject:?}");
@@ -364,80 +353,30 @@ fn a_requests_end_is_one_change_a_subject() {
     limiter.charge(&mut shared, own, &limited, 8, START);
     assert!(pass(&mut limiter, &mut shared, 1, &limited, false));
     limiter.charge(&mut shared, TryId { vm: 2, ..own }, &limited, 50, START);
-    let tokens = key_counters(&shared.shared, START).day.own.tokens;
-    assert_eq!(tokens, 100);
+    let counters = key_counters(&shared.shared, START);
+    assert_eq!((counters.day.own.tokens, counters.own_streams()), (100, 1));
 }
 
-/// Whoever lets requests in and holds their bodies back gains nothing by it.
+/// Whoever holds bodies back gains nothing by it: a request counts when it is decided about.
 #[test]
-fn a_request_that_was_let_in_is_looked_at_again_when_it_is_late() {
-    let limited = of_key(r#"{"requests_per_minute":2,"tokens_per_day":99,"concurrent_streams":4}"#);
+fn many_bodies_that_come_at_once_are_within_the_limit() {
+    let limited = of_key(r#"{"requests_per_minute":2}"#);
     let (key, of) = limited.key.as_ref().unwrap();
     let mut shared = prepared();
     let mut limiter = Limiter::new(1);
-    let later = START + MINUTE_MS;
-    for (context, now) in [(1, START), (2, START), (3, later), (4, later)] {
-        assert_eq!(limiter.enter(&mut shared, context, key, of, now), Ok(()));
+    for _ in 0..5 {
+        assert_eq!(limiter.reached(&mut shared, key, of, START), None);
     }
-    let refused = limiter.admit(&mut shared, 1, &limited, false, later);
-    assert!(matches!(refused, Err(Denied::Key(of)) if of.limit == Limit::RequestsPerMinute));
-    limiter.release(&mut shared, 1, later);
-    assert_eq!(key_counters(&shared, later).minute.own.requests, 2);
-    // Another was refused, and its place is free for one of before.
-    limiter.release(&mut shared, 4, later);
-    assert_eq!(
-        limiter.admit(&mut shared, 2, &limited, false, later),
-        Ok(())
-    );
-    let counters = key_counters(&shared, later);
-    assert_eq!(
-        (counters.minute.own.requests, counters.own_streams()),
-        (2, 2)
-    );
-
-    limiter.charge(&mut shared, TryId::default(), &limited, 99, later);
-    let soon = later + LOOK_AGAIN_MS;
-    let refused = limiter.admit(&mut shared, 3, &limited, false, soon);
-    assert!(matches!(refused, Err(Denied::Key(of)) if of.limit == Limit::TokensPerDay));
-    assert_eq!(
-        limiter.admit(&mut shared, 3, &limited, false, soon - 1),
-        Ok(())
-    );
-}
-
-/// An answer may wait for a slow caller, and its request's end with it.
-#[test]
-fn tokens_are_counted_at_the_next_tick_at_the_latest_and_once() {
-    let limited = of_key(r#"{"tokens_per_day":99}"#);
-    let mut shared = prepared();
-    let mut limiter = Limiter::new(1);
-    limiter
-        .admit(&mut shared, 1, &limited, false, START)
-        .unwrap();
-    limiter.charge(&mut shared, limiter.pass(1), &limited, 99, START);
-    limiter.tick(&mut shared, START + 100);
-    assert_eq!(key_counters(&shared, START).day.own.tokens, 99);
-    let refused = limiter.admit(&mut shared, 2, &limited, false, START + 200);
-    assert!(matches!(refused, Err(Denied::Key(_))));
-    limiter.tick(&mut shared, START + 300);
-    limiter.release(&mut shared, 1, START + 400);
-    assert_eq!(key_counters(&shared, START).day.own.tokens, 99);
-}
-
-#[test]
-fn a_clock_set_back_into_the_last_minute_takes_back_what_it_counted() {
-    let limited = of_key(r#"{"requests_per_minute":9}"#);
-    let (key, of) = limited.key.as_ref().unwrap();
-    let mut shared = prepared();
-    let mut limiter = Limiter::new(1);
-    limiter
-        .admit(&mut shared, 1, &limited, false, START)
-        .unwrap();
-    let before = START - 5_000;
-    limiter.enter(&mut shared, 2, key, of, before).unwrap();
-    assert_eq!(key_counters(&shared, START).minute.own.requests, 2);
-    limiter.release(&mut shared, 2, before);
-    assert_eq!(key_counters(&shared, START).minute.own.requests, 1);
+    let later = START + MINUTE_MS;
+    let admitted = (0..5).filter(|context| {
+        let asked = limiter.ask(&mut shared, *context, &limited, later);
+        asked.is_ok()
+    });
+    assert_eq!(admitted.count(), 2);
+    let reached = limiter.reached(&mut shared, key, of, later);
+    let reached = reached.map(|reached| (reached.limit, reached.until));
+    let expected = (Limit::RequestsPerMinute, Some(later + MINUTE_MS));
+    assert_eq!(reached, Some(expected));
 }
 
 /// Shared data, and how often it was read and swapped.
@@ -473,17 +412,14 @@ fn what_an_attempt_used_stays_with_its_account() {
     };
     let mut shared = prepared();
     let mut limiter = Limiter::new(1);
-    limiter
-        .admit(&mut shared, 1, &of("acc_1"), false, START)
-        .unwrap();
-    let (first, second) = (limiter.pass(1), limiter.pass(2));
+    let asked = limiter.ask(&mut shared, 1, &of("acc_1"), START);
+    assert_eq!(asked, Ok(()));
+    let (first, second) = (limiter.try_id(1), limiter.try_id(2));
     limiter.charge(&mut shared, first, &of("acc_1"), 5, START);
-    limiter.moves(first);
     limiter.release(&mut shared, 1, START);
-    limiter.take_over(&mut shared, first, 2, START);
-    limiter
-        .admit(&mut shared, 2, &of("acc_2"), true, START)
-        .unwrap();
+    limiter.run_again(&mut shared, first, START);
+    let asked = limiter.ask_again(&mut shared, 2, &of("acc_2"), START);
+    assert_eq!(asked, Ok(()));
     limiter.charge(&mut shared, second, &of("acc_2"), 7, START);
     limiter.release(&mut shared, 2, START);
     let used = |subject| table::look(&shared, &subject, START).day.own;
@@ -511,12 +447,9 @@ fn a_key_over_its_limit_counts_at_no_account() {
     };
     let mut shared = prepared();
     let mut limiter = Limiter::new(1);
-    assert_eq!(
-        limiter.admit(&mut shared, 1, &limited, false, START),
-        Ok(())
-    );
+    assert_eq!(limiter.ask(&mut shared, 1, &limited, START), Ok(()));
     for context in 2..9 {
-        let refused = limiter.admit(&mut shared, context, &limited, false, START);
+        let refused = limiter.ask(&mut shared, context, &limited, START);
         assert!(matches!(refused, Err(Denied::Key(_))));
     }
     let account = table::look(&shared, &Subject::account(&id("acc_1")), START);
@@ -528,11 +461,8 @@ fn a_full_account_is_passed_over_until_its_minute_ends() {
     let limited = of_account(r#"{"requests_per_minute":1}"#);
     let mut shared = prepared();
     let mut limiter = Limiter::new(1);
-    assert_eq!(
-        limiter.admit(&mut shared, 1, &limited, false, START + 5),
-        Ok(())
-    );
-    let refused = limiter.admit(&mut shared, 2, &limited, false, START + 5);
+    assert_eq!(limiter.ask(&mut shared, 1, &limited, START + 5), Ok(()));
+    let refused = limiter.ask(&mut shared, 2, &limited, START + 5);
     assert_eq!(refused, Err(Denied::Account));
     let until = |now| limiter.full().until(&id("acc_1"), now);
     assert_eq!(until(START + 5), Some(START + MINUTE_MS));

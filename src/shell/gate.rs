@@ -81,7 +81,9 @@ impl HttpContext for GateContext {
         let mut request = Request::new(headers, passed);
         let asked = vm::with(|vm| {
             let wanted = vm.ask(&mut request)?;
-            vm.let_in(self.id, &request)?;
+            if !ends {
+                vm.let_in(&request)?;
+            }
             Ok(wanted)
         });
         match asked.unwrap_or_else(|| Err(not_ready())) {

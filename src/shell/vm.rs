@@ -188,15 +188,14 @@ impl Vm {
         asked
     }
 
-    /// Lets the request of a context in whose body is yet to come, where its client key is at no
-    /// limit.
-    pub(super) fn let_in(&mut self, context: u32, request: &Request) -> Result<(), Reply> {
+    /// Refuses a request whose body is yet to come where its client key is at a limit.
+    pub(super) fn let_in(&mut self, request: &Request) -> Result<(), Reply> {
         let view = self.follower.held();
         let Some(key) = view.and_then(|view| request.client_key(view)) else {
             return Ok(());
         };
-        let (limiter, shared) = (&mut self.limiter, &mut self.shared);
-        let Err(refusal) = limiter.let_in(shared, context, key, envoy::now) else {
+        let (limiter, shared) = (&self.limiter, &mut self.shared);
+        let Err(refusal) = limiter.let_in(shared, key, envoy::now) else {
             return Ok(());
         };
         let reply = request.refused(&refusal);
@@ -278,7 +277,6 @@ impl Vm {
             last_try: request.carried(),
             view: self.follower.held(),
             now: self.now,
-            may_wait: has_place,
         };
         let try_id = self.try_id(context);
         let board = self.follower.board();
@@ -441,7 +439,6 @@ impl Vm {
         if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
             return None;
         }
-        self.limiter.moves(carried.try_id);
         Some(next)
     }
 

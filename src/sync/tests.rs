@@ -78,7 +78,7 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
 
     let mut counters = Counters::default();
     counters.roll(NOW);
-    counters.touch(NOW);
+    counters.touched_at = NOW;
     counters.count_requests(1);
     counters.count_tokens(1_000);
     counters.lease(7, 2, NOW);
@@ -86,13 +86,13 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
     let mut shared = prepared();
     table::prepare(&mut shared, &[1]);
     let added: table::Changed<()> = table::update(&mut shared, &subject, NOW, |one| {
-        one.touch(NOW);
+        one.touched_at = NOW;
         Ok(())
     });
     assert_eq!(added, table::Changed::Done);
     let (entry, _) = shared.read(&table::key_of(&subject)).unwrap();
-    assert_eq!(entry, b"0\x00k\x05key_1\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x00\x00\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x00\x00\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x80\xd8\xc1\xa2\x8c4");
-    assert_eq!(counters.encode(), b"\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x01\xe8\x07\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x01\xe8\x07\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x80\xd8\xc1\xa2\x8c4\x07\x02\xa8\x9b\xc3\xa2\x8c4");
+    assert_eq!(entry, b"*\x00k\x05key_1\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x00\x00\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x00\x00\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4");
+    assert_eq!(counters.encode(), b"\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x01\xe8\x07\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x01\xe8\x07\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x07\x02\xa8\x9b\xc3\xa2\x8c4");
 
     let mut bucket = Bucket::default();
     let record = Record::Account(fixture::account("acc_1", "codex"));
