@@ -94,7 +94,7 @@ impl Envoy {
 }
 
 proptest! {
-    /// ARCHITECTURE.md's bound: N Envoys let through at most the limit and what the other N - 1
+    /// The bound of the module's page: N Envoys let through at most the limit and what the other N - 1
     /// can take in two settle intervals and the tick that starts each.
     #[test]
     fn envoys_stay_within_the_bound(
