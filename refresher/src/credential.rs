@@ -58,6 +58,14 @@ impl CredentialKind {
     }
 }
 
+impl TryFrom<String> for CredentialKind {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<CredentialKind, String> {
+        CredentialKind::parse(&name).ok_or_else(|| format!("{name:?} is no kind of credential"))
+    }
+}
+
 /// The tokens of a login (RFC 6749 §5.1).
 #[derive(Debug, Clone)]
 pub struct OAuthTokens {

@@ -172,7 +172,9 @@ impl Context {
             std::env::var_os(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
         })?;
         let store = Store::open(&state, keys).await?;
-        store.check_high_water(&state, SystemClock.now()).await?;
+        if let Some(older) = store.check_high_water(&state, SystemClock.now()).await? {
+            log_older_copy(&state, &older);
+        }
         Ok(Context {
             state,
             config,
@@ -200,7 +202,7 @@ impl Cli {
         match self.try_run().await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                eprintln!("error: {}", crate::advice::worded(&*error));
                 ExitCode::FAILURE
             }
         }
@@ -216,6 +218,22 @@ impl Cli {
         // Else the last changes stay in SQLite's log file, and a copy of the database alone would lack them.
         store.close().await;
         outcome
+    }
+}
+
+fn log_older_copy(state: &StateDir, older: &store::OlderCopy) {
+    tracing::error!(
+        database = %state.database().display(),
+        cure = "put the newest copy back; where there is none, log in to the accounts named below again",
+        "the database is an older copy: what was changed since is lost"
+    );
+    for store::Spent { account, platform } in &older.spent {
+        let cure = crate::advice::login_command(platform, account);
+        tracing::error!(
+            account,
+            cure,
+            "the account's refresh token was spent after this copy of the database was made"
+        );
     }
 }
 

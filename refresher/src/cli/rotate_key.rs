@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::{Context, Error};
-use crate::store::Step;
+use crate::store::{Retired, Step};
 
 /// Rotates, and says what was done.
 ///
@@ -25,11 +25,15 @@ pub async fn run(context: &Context) -> Result<(), Error> {
             Step::Done => break,
         }
     }
-    if let Some(left) = context.store.after_rotation() {
-        print(&format!("{left}\n"))?;
+    match context.store.retired_keys() {
+        Some(Retired::Variables) => print(
+            "LATCHKEY_RETIRED_KEYS is of no more use here: unset it, and restart `refresher serve`.\n",
+        )?,
+        Some(Retired::Given(place)) => print(&format!(
+            "All keys but the first are of no more use in {place}.\n"
+        ))?,
+        None => {}
     }
-    print(
-        "A backup of before needs the key of before: keep that one with it, or make a new backup.\n",
-    )?;
+    print("Backups made before this rotation need the old key. Keep it, or make a new backup.\n")?;
     Ok(())
 }

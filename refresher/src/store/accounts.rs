@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use latchkey::header::HeaderText;
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::Models;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 
-use super::limits::{LIMIT_COLUMNS, LimitSettings, Terms, settings};
-use super::snapshot::models_from_json;
-use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt, signed, unsigned};
+use super::error::{Named, Unfit};
+use super::limits::{LimitRow, LimitSettings, Terms};
+use super::sql::{self, JsonText, json_text, limit_columns, signed};
+use super::sqlite::Connection;
+use super::{Change, DEFAULT_POOL, Error, Result, Store};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
@@ -18,11 +18,11 @@ use crate::id::AccountId;
 /// The longest name of an account or a client key, in characters: what a table on a terminal can show.
 pub(super) const MAX_NAME: usize = 64;
 
-/// Whether an account may serve requests.
+/// The standing of an account, apart from the end that its operator set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It may.
+    /// It may serve requests.
     Active,
     /// The operator switched it off. Its login is kept fresh all the same.
     Disabled,
@@ -40,10 +40,10 @@ impl Status {
         Status::NeedsLogin,
         Status::Dead,
     ];
-    /// What is shown of an active account that is past its end.
+    /// The word shown for an active account that is past its end.
     pub const ENDED: &str = "ended";
 
-    /// Its name in the database and on the command line.
+    /// The name in the database and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Active => "active",
@@ -52,54 +52,108 @@ impl Status {
             Status::Dead => "dead",
         }
     }
+}
 
-    pub(super) fn parse(text: &str) -> Result<Status> {
+impl TryFrom<String> for Status {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Status, String> {
         Status::ALL
             .into_iter()
             .find(|status| status.as_str() == text)
-            .ok_or_else(|| corrupt("accounts.status", format!("{text:?}")))
+            .ok_or_else(|| format!("{text:?} is no status"))
     }
 }
 
 /// An account without its credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Account {
-    /// Never reused.
+    /// The id, never used again for another account.
+    #[sqlx(try_from = "String")]
     pub id: AccountId,
-    /// Unique.
+    /// The name, unique among accounts.
     pub name: String,
-    /// Its platform's id.
+    /// The platform's id.
     pub platform: String,
     /// The kind of its credential.
+    #[sqlx(try_from = "String")]
     pub kind: CredentialKind,
-    /// Whether it may serve requests.
+    /// The standing of the account.
+    #[sqlx(try_from = "String")]
     pub status: Status,
-    /// Why not, or what went wrong last.
+    /// The reason of its status, or the last failure.
     pub reason: Option<String>,
-    /// What the platform's header templates use.
+    /// The variables of the platform's header templates.
+    #[sqlx(try_from = "JsonText<BTreeMap<String, String>>")]
     pub vars: BTreeMap<String, String>,
-    /// Counts its credentials, from 1.
+    /// The number of its credential, from 1.
+    #[sqlx(try_from = "i64")]
     pub generation: u64,
-    /// When the current credential was stored.
+    /// The time at which the current credential was stored.
     pub issued_at: UnixMillis,
-    /// When the access token expires, where that is known.
+    /// The end of the access token, where that is known.
     pub expires_at: Option<UnixMillis>,
     /// Refreshes that failed in a row.
+    #[sqlx(try_from = "i64")]
     pub failures: u32,
-    /// No refresh before this.
+    /// The time before which no refresh is tried.
     pub retry_at: Option<UnixMillis>,
     /// The models that it serves.
+    #[sqlx(try_from = "JsonText<Models>")]
     pub models: Models,
-    /// What it may use.
+    /// The most that it may use.
+    #[sqlx(flatten, try_from = "LimitRow")]
     pub limits: LimitSettings,
-    /// When it ends, whatever its credential.
+    /// The end that the operator set, whatever the credential.
     pub ends_at: Option<UnixMillis>,
     /// The revision of its last change.
+    #[sqlx(try_from = "i64")]
     pub revision: u64,
 }
 
+/// A sealed credential, and the generation that it is bound to.
+#[derive(sqlx::FromRow)]
+struct SealedRow {
+    #[sqlx(try_from = "i64")]
+    generation: u64,
+    credential: Vec<u8>,
+}
+
+macro_rules! select_accounts {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, failures, \
+             retry_at, models, ends_at, revision, ",
+            limit_columns!(),
+            " FROM accounts ",
+            $rest
+        )
+    };
+}
+
+sql::statements! {
+    ALL = select_accounts!("ORDER BY name");
+    BY_NAME = select_accounts!("WHERE name = $1 OR id = $1");
+    SEALED = "SELECT generation, credential FROM accounts WHERE id = $1";
+    ADD = "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, \
+           expires_at, created_at, updated_at, revision) \
+           VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9)";
+    JOIN_POOL = "INSERT INTO pool_members (pool, account, position) \
+                 SELECT $1, $2, coalesce(max(position), 0) + 1 FROM pool_members WHERE pool = $1";
+    /// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
+    RENEW = "UPDATE accounts SET kind = $1, status = 'active', reason = NULL, vars = $2, generation = $3, \
+             credential = $4, issued_at = $5, expires_at = $6, unanswered = 0, first_unanswered_at = NULL, \
+             failures = 0, retry_at = NULL, updated_at = $5, revision = $7 WHERE id = $8";
+    SET_STATUS = "UPDATE accounts SET status = $1, reason = $2, updated_at = $3, revision = $4 WHERE id = $5";
+    SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), updated_at = $2, revision = $3 WHERE id = $4";
+    DELETE = "DELETE FROM accounts WHERE id = $1";
+    POOLS_OF = "SELECT pool FROM pool_members WHERE account = $1";
+    BURY = "INSERT INTO tombstones (kind, id, revision) VALUES ($1, $2, $3) \
+            ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision";
+}
+
 impl Account {
-    /// Whether it is past its end.
+    /// True past the end that the operator set.
     pub fn has_ended(&self, now: UnixMillis) -> bool {
         self.ends_at.is_some_and(|time| time <= now)
     }
@@ -133,38 +187,30 @@ impl Account {
 /// An account to be saved.
 #[derive(Debug)]
 pub struct NewAccount<'a> {
-    /// 1 to 64 characters, none of them a control character.
+    /// The name: 1 to 64 visible characters.
     pub name: &'a str,
-    /// Its platform's id.
+    /// The platform's id.
     pub platform: &'a str,
-    /// What proves it.
+    /// The credential.
     pub credential: Credential,
-    /// What the platform's header templates use.
+    /// The variables of the platform's header templates.
     pub vars: BTreeMap<String, String>,
-    /// When the access token expires, where that is known.
+    /// The end of the access token, where that is known.
     pub expires_at: Option<UnixMillis>,
 }
 
-/// What became of a [`NewAccount`].
+/// The outcome of saving a [`NewAccount`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saved {
-    /// It is new.
+    /// The account is new.
     Added(AccountId),
     /// An account of this name and platform has the credential now, and is active.
     Renewed(AccountId),
 }
 
-/// The columns of an [`Account`].
-fn columns() -> String {
-    format!("{COLUMNS}, {LIMIT_COLUMNS} FROM accounts")
-}
-
-const COLUMNS: &str = "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, \
-                       failures, retry_at, models, ends_at, revision";
-
 impl Store {
-    /// Saves an account and lets it join the default pool. `renew` says whether an account of the same name and
-    /// platform takes the new credential, and keeps its terms; else the name must be free.
+    /// Saves an account and lets it join the default pool. With `renew` an account of the same name and platform takes
+    /// the new credential and keeps its terms; without, the name must be free.
     ///
     /// # Errors
     /// If the name is taken, or something in it cannot go into a header.
@@ -197,10 +243,7 @@ impl Store {
                 Saved::Renewed(old.id)
             }
             Some(_) => {
-                return Err(Error::NameTaken {
-                    kind: "an account",
-                    name: new.name.to_owned(),
-                });
+                return Err(Error::name_taken(Named::Account, new.name));
             }
             None => Saved::Added(add_account(&mut change, &new, now).await?),
         };
@@ -243,12 +286,9 @@ impl Store {
     /// Every account, in order of name.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{} ORDER BY name", columns())))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(account).collect()
+        Ok(sqlx::query_as(ALL).fetch_all(&self.pool).await?)
     }
 
     /// The account with this name or id.
@@ -264,13 +304,12 @@ impl Store {
     /// # Errors
     /// If there is no such account, or its credential cannot be opened.
     pub async fn tokens(&self, id: &AccountId) -> Result<Option<OAuthTokens>> {
-        let row = sqlx::query("SELECT generation, credential FROM accounts WHERE id = ?")
+        let sealed: SealedRow = sqlx::query_as(SEALED)
             .bind(id.as_str())
             .fetch_optional(&self.pool)
             .await?
             .ok_or_else(|| unknown(id.as_str()))?;
-        let generation = unsigned("accounts.generation", row.try_get("generation")?)?;
-        match self.open_credential(id.as_str(), generation, row.try_get("credential")?)? {
+        match self.open_credential(id.as_str(), sealed.generation, &sealed.credential)? {
             Credential::OAuth(tokens) => Ok(Some(tokens)),
             Credential::ApiKey(_) | Credential::Client(_) => Ok(None),
         }
@@ -340,11 +379,9 @@ impl Store {
             .set_terms(SubjectKind::Account, account.id.as_str(), terms)
             .await?;
         let revision = change.next_revision().await?;
-        sqlx::query(
-            "UPDATE accounts SET models = coalesce(?, models), updated_at = ?, revision = ? WHERE id = ?",
-        )
-            .bind(models.map(models_to_json))
-            .bind(now.0)
+        sqlx::query(SET_MODELS)
+            .bind(models.map(json_text))
+            .bind(now)
             .bind(revision)
             .bind(account.id.as_str())
             .execute(change.sql())
@@ -359,7 +396,7 @@ impl Store {
     pub async fn remove_account(&self, id: &AccountId) -> Result<()> {
         let mut change = self.change().await?;
         touch_pools_of(&mut change, id).await?;
-        let deleted = sqlx::query("DELETE FROM accounts WHERE id = ?")
+        let deleted = sqlx::query(DELETE)
             .bind(id.as_str())
             .execute(change.sql())
             .await?;
@@ -375,7 +412,7 @@ impl Change<'_> {
     /// Notes that a record is gone.
     pub(super) async fn bury(&mut self, kind: &'static str, id: &str) -> Result<()> {
         let revision = self.next_revision().await?;
-        sqlx::query("INSERT OR REPLACE INTO tombstones (kind, id, revision) VALUES (?, ?, ?)")
+        sqlx::query(BURY)
             .bind(kind)
             .bind(id)
             .bind(revision)
@@ -386,38 +423,30 @@ impl Change<'_> {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::Unknown {
-        kind: "account",
-        name: name.to_owned(),
-        list: "accounts list",
-    }
+    Error::unknown(Named::Account, name)
 }
 
 /// Refuses what could not go to Envoy.
 fn check_fit(new: &NewAccount<'_>) -> Result<()> {
-    let unfit = |problem: String| Error::Unfit {
-        account: new.name.to_owned(),
-        problem,
+    check_name(Named::Account, new.name)?;
+    let unfit = |unfit| Error::Unfit {
+        record: Named::Account,
+        name: new.name.to_owned(),
+        unfit,
     };
-    check_name(new.name).map_err(&unfit)?;
     let fits = |text: &str| HeaderText::try_from(text).is_ok();
     let wire = secrecy::ExposeSecret::expose_secret(new.credential.on_the_wire());
     if wire.is_empty() || !fits(wire) {
-        return Err(unfit(
-            "expected a credential of visible ASCII characters; check that it was copied whole"
-                .into(),
-        ));
+        return Err(unfit(Unfit::Credential));
     }
     match new.vars.iter().find(|(_, value)| !fits(value)) {
-        Some((name, _)) => Err(unfit(format!(
-            "expected visible ASCII in its variable {name}"
-        ))),
+        Some((name, _)) => Err(unfit(Unfit::Variable(name.clone()))),
         None => Ok(()),
     }
 }
 
-/// Names go into headers, tables and commands.
-pub(super) fn check_name(name: &str) -> std::result::Result<(), String> {
+/// Refuses a name that could not go into headers, tables and commands.
+pub(super) fn check_name(record: Named, name: &str) -> Result<()> {
     let fits = !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-');
     if fits
         && name
@@ -427,9 +456,11 @@ pub(super) fn check_name(name: &str) -> std::result::Result<(), String> {
     {
         return Ok(());
     }
-    Err(format!(
-        "expected a name of 1 to {MAX_NAME} visible ASCII characters that does not start with -"
-    ))
+    Err(Error::Unfit {
+        record,
+        name: name.to_owned(),
+        unfit: Unfit::Name,
+    })
 }
 
 async fn add_account(
@@ -440,35 +471,28 @@ async fn add_account(
     let id = AccountId::random();
     let sealed = change.seal(id.as_str(), 1, &new.credential).await?;
     let revision = change.next_revision().await?;
-    sqlx::query(
-        "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, expires_at, \
-         created_at, updated_at, revision) VALUES (?1, ?2, ?3, ?4, 'active', ?5, 1, ?6, ?7, ?8, ?7, ?7, ?9)",
-    )
-    .bind(id.as_str())
-    .bind(new.name)
-    .bind(new.platform)
-    .bind(new.credential.kind().as_str())
-    .bind(vars_to_json(&new.vars))
-    .bind(sealed)
-    .bind(now.0)
-    .bind(new.expires_at.map(|time| time.0))
-    .bind(revision)
-    .execute(change.sql())
-    .await?;
-    sqlx::query(
-        "INSERT INTO pool_members (pool, account, position) \
-         SELECT ?1, ?2, coalesce(max(position), 0) + 1 FROM pool_members WHERE pool = ?1",
-    )
-    .bind(DEFAULT_POOL)
-    .bind(id.as_str())
-    .execute(change.sql())
-    .await?;
+    sqlx::query(ADD)
+        .bind(id.as_str())
+        .bind(new.name)
+        .bind(new.platform)
+        .bind(new.credential.kind().as_str())
+        .bind(json_text(&new.vars))
+        .bind(sealed)
+        .bind(now)
+        .bind(new.expires_at)
+        .bind(revision)
+        .execute(change.sql())
+        .await?;
+    sqlx::query(JOIN_POOL)
+        .bind(DEFAULT_POOL)
+        .bind(id.as_str())
+        .execute(change.sql())
+        .await?;
     touch_pools_of(change, &id).await?;
     Ok(id)
 }
 
-/// Leaves a claim alone: its holder may have a call in flight, and another must not join it. What was learned with the
-/// old credential is forgotten.
+/// Gives an account its next credential, and forgets what was learned with the old one.
 async fn renew_account(
     change: &mut Change<'_>,
     old: &Account,
@@ -480,21 +504,17 @@ async fn renew_account(
         .seal(old.id.as_str(), generation, &new.credential)
         .await?;
     let revision = change.next_revision().await?;
-    sqlx::query(
-        "UPDATE accounts SET kind = ?1, status = 'active', reason = NULL, vars = ?2, generation = ?3, credential = ?4, \
-         issued_at = ?5, expires_at = ?6, unanswered = 0, first_unanswered_at = NULL, failures = 0, retry_at = NULL, \
-         updated_at = ?5, revision = ?7 WHERE id = ?8",
-    )
-    .bind(new.credential.kind().as_str())
-    .bind(vars_to_json(&new.vars))
-    .bind(signed(generation))
-    .bind(sealed)
-    .bind(now.0)
-    .bind(new.expires_at.map(|time| time.0))
-    .bind(revision)
-    .bind(old.id.as_str())
-    .execute(change.sql())
-    .await?;
+    sqlx::query(RENEW)
+        .bind(new.credential.kind().as_str())
+        .bind(json_text(&new.vars))
+        .bind(signed(generation))
+        .bind(sealed)
+        .bind(now)
+        .bind(new.expires_at)
+        .bind(revision)
+        .bind(old.id.as_str())
+        .execute(change.sql())
+        .await?;
     change.forget_health(&old.id, now).await
 }
 
@@ -506,22 +526,20 @@ pub(super) async fn set_status(
     now: UnixMillis,
 ) -> Result<()> {
     let revision = change.next_revision().await?;
-    sqlx::query(
-        "UPDATE accounts SET status = ?, reason = ?, updated_at = ?, revision = ? WHERE id = ?",
-    )
-    .bind(status.as_str())
-    .bind(reason)
-    .bind(now.0)
-    .bind(revision)
-    .bind(id.as_str())
-    .execute(change.sql())
-    .await?;
+    sqlx::query(SET_STATUS)
+        .bind(status.as_str())
+        .bind(reason)
+        .bind(now)
+        .bind(revision)
+        .bind(id.as_str())
+        .execute(change.sql())
+        .await?;
     Ok(())
 }
 
 /// Gives each pool that the account is in a new revision.
 async fn touch_pools_of(change: &mut Change<'_>, id: &AccountId) -> Result<()> {
-    let pools: Vec<String> = sqlx::query_scalar("SELECT pool FROM pool_members WHERE account = ?")
+    let pools: Vec<String> = sqlx::query_scalar(POOLS_OF)
         .bind(id.as_str())
         .fetch_all(change.sql())
         .await?;
@@ -531,57 +549,12 @@ async fn touch_pools_of(change: &mut Change<'_>, id: &AccountId) -> Result<()> {
     Ok(())
 }
 
-async fn find(connection: &mut SqliteConnection, name: &str) -> Result<Option<Account>> {
-    let sql = sqlx::AssertSqlSafe(format!("{} WHERE name = ?1 OR id = ?1", columns()));
-    let row = sqlx::query(sql)
-        .bind(name)
-        .fetch_optional(connection)
-        .await?;
-    row.as_ref().map(account).transpose()
+async fn find(connection: &mut Connection, name: &str) -> Result<Option<Account>> {
+    let found = sqlx::query_as(BY_NAME).bind(name);
+    Ok(found.fetch_optional(connection).await?)
 }
 
-pub(super) async fn known(connection: &mut SqliteConnection, name: &str) -> Result<Account> {
+/// The account with this name or id; an error where there is none.
+pub(super) async fn known(connection: &mut Connection, name: &str) -> Result<Account> {
     find(connection, name).await?.ok_or_else(|| unknown(name))
-}
-
-fn account(row: &SqliteRow) -> Result<Account> {
-    let kind: &str = row.try_get("kind")?;
-    Ok(Account {
-        id: account_id(row.try_get("id")?)?,
-        name: row.try_get("name")?,
-        platform: row.try_get("platform")?,
-        kind: CredentialKind::parse(kind)
-            .ok_or_else(|| corrupt("accounts.kind", format!("{kind:?}")))?,
-        status: Status::parse(row.try_get("status")?)?,
-        reason: row.try_get("reason")?,
-        vars: vars_from_json(row.try_get("vars")?)?,
-        generation: unsigned("accounts.generation", row.try_get("generation")?)?,
-        issued_at: UnixMillis(row.try_get("issued_at")?),
-        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
-        failures: row.try_get("failures")?,
-        retry_at: row.try_get::<Option<i64>, _>("retry_at")?.map(UnixMillis),
-        models: models_from_json("accounts.models", row.try_get("models")?)?,
-        limits: settings(row)?,
-        ends_at: row.try_get::<Option<i64>, _>("ends_at")?.map(UnixMillis),
-        revision: unsigned("accounts.revision", row.try_get("revision")?)?,
-    })
-}
-
-pub(super) fn account_id(text: &str) -> Result<AccountId> {
-    AccountId::parse(text).ok_or_else(|| corrupt("accounts.id", format!("{text:?}")))
-}
-
-pub(super) fn models_to_json(models: &Models) -> String {
-    // A list of text always serialises.
-    serde_json::to_string(models).unwrap_or_default()
-}
-
-fn vars_to_json(vars: &BTreeMap<String, String>) -> String {
-    // A map of text to text always serialises.
-    serde_json::to_string(vars).unwrap_or_default()
-}
-
-pub(super) fn vars_from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text)
-        .map_err(|_| corrupt("accounts.vars", "something else than an object of text"))
 }

@@ -1,60 +1,84 @@
 //! Client keys: made, listed, revoked. A key itself is shown once and never stored; its SHA-256 is.
 
+use std::collections::BTreeMap;
+
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::accounts::{check_name, models_to_json};
-use super::limits::{LIMIT_COLUMNS, LimitSettings, Terms, settings};
-use super::snapshot::models_from_json;
-use super::{Change, Error, Result, Store, corrupt, pools};
+use super::accounts::check_name;
+use super::error::Named;
+use super::limits::{LimitRow, LimitSettings, Terms};
+use super::sql::{self, JsonText, json_text, limit_columns};
+use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
 use crate::clock::UnixMillis;
 use crate::id::{ClientKeyId, random_base32};
 
-/// What every client key starts with, so that scanners and people know one.
+/// The beginning of every client key, so that scanners and people know one.
 const PREFIX: &str = "lk_";
 /// 160 random bits.
 const KEY_CHARACTERS: usize = 32;
-/// How much of a key the store keeps for people: the prefix and 20 bits.
+/// The characters of a key that the store keeps for people: the prefix and 20 bits.
 const SHOWN_CHARACTERS: usize = PREFIX.len() + 4;
 
 /// A client key without the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct ClientKey {
-    /// Names the key in logs and records.
+    /// The id, which names the key in logs and records.
+    #[sqlx(try_from = "String")]
     pub id: ClientKeyId,
-    /// Unique among those in use.
+    /// The name, unique among keys in use.
     pub name: String,
     /// The key's first characters.
     pub prefix: String,
     /// The pool that serves it.
     pub pool: String,
     /// The models that it may ask for.
+    #[sqlx(try_from = "JsonText<Models>")]
     pub models: Models,
-    /// Whether its caller may choose the account.
+    /// True if its caller may choose the account.
     pub may_choose_account: bool,
     /// The other pools that its caller may choose.
+    #[sqlx(skip)]
     pub may_choose_pools: Vec<String>,
-    /// When it was made.
+    /// The time at which it was made.
     pub created_at: UnixMillis,
-    /// When it was revoked.
+    /// The time at which it was revoked.
     pub revoked_at: Option<UnixMillis>,
-    /// When it ends.
+    /// The end that the operator set.
     pub expires_at: Option<UnixMillis>,
-    /// What it may use.
+    /// The most that it may use.
+    #[sqlx(flatten, try_from = "LimitRow")]
     pub limits: LimitSettings,
 }
 
-/// What is to be another about a key; the rest stays.
+sql::statements! {
+    ALL = concat!(
+        "SELECT id, name, prefix, pool, models, may_choose_account = 1 AS may_choose_account, created_at, revoked_at, \
+         expires_at, ",
+        limit_columns!(),
+        " FROM client_keys ORDER BY created_at, id"
+    );
+    ALL_CHOICES = "SELECT client_key, pool FROM client_key_pools ORDER BY client_key, pool";
+    ADD = "INSERT INTO client_keys (id, name, sha256, prefix, pool, created_at, revision) \
+           VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    TOUCH = "UPDATE client_keys SET revision = $1 WHERE (name = $2 OR id = $2) AND revoked_at IS NULL RETURNING id";
+    SET = "UPDATE client_keys SET pool = coalesce($1, pool), models = coalesce($2, models), \
+           may_choose_account = CASE WHEN $3 = 1 THEN 1 WHEN $4 = 1 THEN 0 ELSE may_choose_account END WHERE id = $5";
+    REVOKE = "UPDATE client_keys SET revoked_at = $1, revision = $2 \
+              WHERE (name = $3 OR id = $3) AND revoked_at IS NULL RETURNING id";
+    ADD_CHOICE = "INSERT INTO client_key_pools (client_key, pool) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    DELETE_CHOICES = "DELETE FROM client_key_pools WHERE client_key = $1";
+}
+
+/// Changes to a key; the rest stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
     /// The pool that serves it.
     pub pool: Option<String>,
     /// The models that it may ask for; an empty list means all.
     pub models: Option<Models>,
-    /// Takes away what its caller may choose, before anything is given.
+    /// Takes away every choice of its caller's, before any is given.
     pub no_choice: bool,
     /// Lets its caller choose the account.
     pub may_choose_account: bool,
@@ -67,7 +91,7 @@ pub struct KeyChange {
 /// A client key just made.
 #[derive(Debug)]
 pub struct NewClientKey {
-    /// Names it from here on.
+    /// The id.
     pub id: ClientKeyId,
     /// The key, to be shown once.
     pub key: SecretString,
@@ -85,10 +109,7 @@ impl Store {
         rights: &KeyChange,
         now: UnixMillis,
     ) -> Result<NewClientKey> {
-        check_name(name).map_err(|problem| Error::Unfit {
-            account: name.to_owned(),
-            problem,
-        })?;
+        check_name(Named::ClientKey, name)?;
         let mut change = self.change().await?;
         pools::known(change.sql(), pool).await?;
         let id = ClientKeyId::random();
@@ -97,19 +118,17 @@ impl Store {
             random_base32(KEY_CHARACTERS).to_lowercase()
         ));
         let revision = change.next_revision().await?;
-        let inserted = sqlx::query(
-            "INSERT INTO client_keys (id, name, sha256, prefix, pool, created_at, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(id.as_str())
-        .bind(name)
-        .bind(String::from(KeyHash::of(key.expose_secret().as_bytes())))
-        .bind(&key.expose_secret()[..SHOWN_CHARACTERS])
-        .bind(pool)
-        .bind(now.0)
-        .bind(revision)
-        .execute(change.sql())
-        .await;
-        inserted.map_err(Error::taken("a client key", name))?;
+        sqlx::query(ADD)
+            .bind(id.as_str())
+            .bind(name)
+            .bind(String::from(KeyHash::of(key.expose_secret().as_bytes())))
+            .bind(&key.expose_secret()[..SHOWN_CHARACTERS])
+            .bind(pool)
+            .bind(now)
+            .bind(revision)
+            .execute(change.sql())
+            .await
+            .map_err(Error::of_insert(Named::ClientKey, name))?;
         change.set_client_key(id.as_str(), rights).await?;
         change.commit().await?;
         Ok(NewClientKey { id, key })
@@ -122,13 +141,11 @@ impl Store {
     pub async fn set_client_key(&self, name: &str, wanted: &KeyChange) -> Result<ClientKeyId> {
         let mut change = self.change().await?;
         let revision = change.next_revision().await?;
-        let id: Option<String> = sqlx::query_scalar(
-            "UPDATE client_keys SET revision = ?1 WHERE (name = ?2 OR id = ?2) AND revoked_at IS NULL RETURNING id",
-        )
-        .bind(revision)
-        .bind(name)
-        .fetch_optional(change.sql())
-        .await?;
+        let id: Option<String> = sqlx::query_scalar(TOUCH)
+            .bind(revision)
+            .bind(name)
+            .fetch_optional(change.sql())
+            .await?;
         let id = id.ok_or_else(|| unknown(name))?;
         change.set_client_key(&id, wanted).await?;
         change.commit().await?;
@@ -138,17 +155,21 @@ impl Store {
     /// Every client key, revoked ones included, oldest first.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn client_keys(&self) -> Result<Vec<ClientKey>> {
-        let sql = format!(
-            "SELECT id, name, prefix, pool, models, may_choose_account, created_at, revoked_at, expires_at, {LIMIT_COLUMNS}, \
-             (SELECT coalesce(json_group_array(pool), '[]') FROM client_key_pools WHERE client_key = client_keys.id) \
-             AS may_choose_pools FROM client_keys ORDER BY created_at, id"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .fetch_all(&self.pool)
+        let mut transaction = sqlite::begin_read(&self.pool).await?;
+        let mut keys: Vec<ClientKey> = sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
+        let choices: Vec<(String, String)> = sqlx::query_as(ALL_CHOICES)
+            .fetch_all(&mut *transaction)
             .await?;
-        rows.iter().map(client_key).collect()
+        let mut of_keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (key, pool) in choices {
+            of_keys.entry(key).or_default().push(pool);
+        }
+        for key in &mut keys {
+            key.may_choose_pools = of_keys.remove(key.id.as_str()).unwrap_or_default();
+        }
+        Ok(keys)
     }
 
     /// Revokes the key with this name or id.
@@ -158,15 +179,12 @@ impl Store {
     pub async fn revoke_client_key(&self, name: &str, now: UnixMillis) -> Result<ClientKeyId> {
         let mut change = self.change().await?;
         let revision = change.next_revision().await?;
-        let id: Option<String> = sqlx::query_scalar(
-            "UPDATE client_keys SET revoked_at = ?1, revision = ?2 \
-             WHERE (name = ?3 OR id = ?3) AND revoked_at IS NULL RETURNING id",
-        )
-        .bind(now.0)
-        .bind(revision)
-        .bind(name)
-        .fetch_optional(change.sql())
-        .await?;
+        let id: Option<String> = sqlx::query_scalar(REVOKE)
+            .bind(now)
+            .bind(revision)
+            .bind(name)
+            .fetch_optional(change.sql())
+            .await?;
         let id = id.ok_or_else(|| unknown(name))?;
         change.commit().await?;
         client_key_id(&id)
@@ -181,57 +199,33 @@ impl Change<'_> {
             pools::known(self.sql(), pool).await?;
         }
         if wanted.no_choice {
-            sqlx::query("DELETE FROM client_key_pools WHERE client_key = ?")
+            sqlx::query(DELETE_CHOICES)
                 .bind(id)
                 .execute(self.sql())
                 .await?;
         }
         for pool in &wanted.may_choose_pools {
             pools::known(self.sql(), pool).await?;
-            sqlx::query("INSERT OR IGNORE INTO client_key_pools (client_key, pool) VALUES (?, ?)")
+            sqlx::query(ADD_CHOICE)
                 .bind(id)
                 .bind(pool)
                 .execute(self.sql())
                 .await?;
         }
-        sqlx::query(
-            "UPDATE client_keys SET pool = coalesce(?1, pool), models = coalesce(?2, models), \
-             may_choose_account = ?3 OR (may_choose_account AND NOT ?4) WHERE id = ?5",
-        )
-        .bind(wanted.pool.as_deref())
-        .bind(wanted.models.as_ref().map(models_to_json))
-        .bind(wanted.may_choose_account)
-        .bind(wanted.no_choice)
-        .bind(id)
-        .execute(self.sql())
-        .await?;
+        sqlx::query(SET)
+            .bind(wanted.pool.as_deref())
+            .bind(wanted.models.as_ref().map(json_text))
+            .bind(i64::from(wanted.may_choose_account))
+            .bind(i64::from(wanted.no_choice))
+            .bind(id)
+            .execute(self.sql())
+            .await?;
         Ok(())
     }
 }
 
 fn unknown(name: &str) -> Error {
-    Error::Unknown {
-        kind: "client key",
-        name: name.to_owned(),
-        list: "keys list",
-    }
-}
-
-fn client_key(row: &SqliteRow) -> Result<ClientKey> {
-    Ok(ClientKey {
-        id: client_key_id(row.try_get("id")?)?,
-        name: row.try_get("name")?,
-        prefix: row.try_get("prefix")?,
-        pool: row.try_get("pool")?,
-        models: models_from_json("client_keys.models", row.try_get("models")?)?,
-        may_choose_account: row.try_get("may_choose_account")?,
-        may_choose_pools: serde_json::from_str(row.try_get("may_choose_pools")?)
-            .map_err(|_| corrupt("client_key_pools.pool", "something else than text"))?,
-        created_at: UnixMillis(row.try_get("created_at")?),
-        revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(UnixMillis),
-        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(UnixMillis),
-        limits: settings(row)?,
-    })
+    Error::unknown(Named::ClientKey, name)
 }
 
 fn client_key_id(text: &str) -> Result<ClientKeyId> {

@@ -5,9 +5,9 @@
 //! that began in the last second of a process is in neither number.
 
 use latchkey::sync::records::Begun;
-use sqlx::Row;
 
-use super::{Change, Result, Store, signed, unsigned};
+use super::sql::{self, signed};
+use super::{Change, Result, Store};
 use crate::clock::UnixMillis;
 
 /// The most processes that are remembered: a year of 10 restarts a day. The one that was heard of longest ago makes room.
@@ -15,16 +15,29 @@ pub(super) const MAX_ENVOYS: i64 = 4_096;
 /// No sum goes further, so that none overflows.
 const MAX_SUM: i64 = 1 << 60;
 
+sql::statements! {
+    HEARD = "SELECT instance, node, begun, recorded FROM envoys WHERE heard_at >= $1 \
+             ORDER BY heard_at DESC, instance LIMIT $2";
+    PRUNE = "DELETE FROM envoys WHERE heard_at < $1";
+    ADD = "UPDATE envoys SET begun = CASE WHEN begun < $5 THEN begun + $2 ELSE begun END, \
+           recorded = CASE WHEN recorded < $5 THEN recorded + $3 ELSE recorded END, heard_at = $4 WHERE instance = $1";
+    MAKE_ROOM = "DELETE FROM envoys WHERE instance IN \
+                 (SELECT instance FROM envoys ORDER BY heard_at DESC, instance LIMIT $1 OFFSET $2)";
+    BEGIN = "INSERT INTO envoys (instance, node, begun, recorded, heard_at) VALUES ($1, $2, $3, $4, $5)";
+}
+
 /// The requests of an Envoy process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct EnvoyRequests {
     /// Names the process.
     pub instance: String,
     /// The node id that the operator gave the Envoy.
     pub node: Option<String>,
     /// Requests that the gate let in.
+    #[sqlx(try_from = "i64")]
     pub begun: u64,
     /// Requests of which there is a record.
+    #[sqlx(try_from = "i64")]
     pub recorded: u64,
 }
 
@@ -41,29 +54,16 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub async fn envoys(&self, since: UnixMillis, most: usize) -> Result<Vec<EnvoyRequests>> {
-        let rows = sqlx::query(
-            "SELECT instance, node, begun, recorded FROM envoys WHERE heard_at >= $1 \
-             ORDER BY heard_at DESC, instance LIMIT $2",
-        )
-        .bind(since.0)
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
-        .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(EnvoyRequests {
-                instance: row.try_get("instance")?,
-                node: row.try_get("node")?,
-                begun: unsigned("envoys.begun", row.try_get("begun")?)?,
-                recorded: unsigned("envoys.recorded", row.try_get("recorded")?)?,
-            })
-        };
-        rows.iter().map(read).collect()
+        let heard = sqlx::query_as(HEARD)
+            .bind(since)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        Ok(heard.fetch_all(&self.pool).await?)
     }
 
     /// Forgets processes that were last heard of before `before`.
     pub(super) async fn prune_envoys(&self, before: i64) -> Result<()> {
         let mut change = self.change().await?;
-        sqlx::query("DELETE FROM envoys WHERE heard_at < $1")
+        sqlx::query(PRUNE)
             .bind(before)
             .execute(change.sql())
             .await?;
@@ -79,38 +79,30 @@ impl Change<'_> {
         recorded: u64,
         now: UnixMillis,
     ) -> Result<()> {
-        let added = sqlx::query(
-            "UPDATE envoys SET begun = CASE WHEN begun < $5 THEN begun + $2 ELSE begun END, \
-             recorded = CASE WHEN recorded < $5 THEN recorded + $3 ELSE recorded END, heard_at = $4 WHERE instance = $1",
-        )
-        .bind(&begun.instance)
-        .bind(signed(begun.requests))
-        .bind(signed(recorded))
-        .bind(now.0)
-        .bind(MAX_SUM)
-        .execute(self.sql())
-        .await?;
+        let added = sqlx::query(ADD)
+            .bind(&begun.instance)
+            .bind(signed(begun.requests))
+            .bind(signed(recorded))
+            .bind(now)
+            .bind(MAX_SUM)
+            .execute(self.sql())
+            .await?;
         if added.rows_affected() > 0 {
             return Ok(());
         }
-        sqlx::query(
-            "DELETE FROM envoys WHERE instance IN \
-             (SELECT instance FROM envoys ORDER BY heard_at DESC, instance LIMIT $1 OFFSET $2)",
-        )
-        .bind(MAX_ENVOYS)
-        .bind(MAX_ENVOYS - 1)
-        .execute(self.sql())
-        .await?;
-        sqlx::query(
-            "INSERT INTO envoys (instance, node, begun, recorded, heard_at) VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(&begun.instance)
-        .bind(begun.node.as_ref().map(|node| node.as_str()))
-        .bind(signed(begun.requests))
-        .bind(signed(recorded))
-        .bind(now.0)
-        .execute(self.sql())
-        .await?;
+        sqlx::query(MAKE_ROOM)
+            .bind(MAX_ENVOYS)
+            .bind(MAX_ENVOYS - 1)
+            .execute(self.sql())
+            .await?;
+        sqlx::query(BEGIN)
+            .bind(&begun.instance)
+            .bind(begun.node.as_ref().map(|node| node.as_str()))
+            .bind(signed(begun.requests))
+            .bind(signed(recorded))
+            .bind(now)
+            .execute(self.sql())
+            .await?;
         Ok(())
     }
 }

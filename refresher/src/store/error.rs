@@ -1,12 +1,14 @@
-//! Why the store could not do what it was asked.
+//! Errors of the store: a kind and its facts. `advice` words the cures, for each door in its own way.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use crate::advice::login_command;
+use super::accounts::MAX_NAME;
+use super::rotate::NotRotated;
 use crate::keys::{self, seal};
 use crate::{files, state};
 
-/// Why the store could not do what it was asked. Never names a secret.
+/// A failure of the store. Never names a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file, or its directory, cannot be used.
@@ -16,32 +18,29 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] state::Error),
     /// The file is not a whole database of ours. It was not changed.
-    #[error("{}: {found}; it was left as it is. Put back a backup, or move it away to start with none", path.display())]
+    #[error("{}: {found}; it was left as it is", path.display())]
     NotOurs {
         /// The database.
         path: PathBuf,
         /// What was found.
         found: String,
     },
-    /// Somebody reads the new database as it is made, so that a part of it would stay behind in its log.
-    #[error("{}: something else reads it while it is made; end that, and start again", path.display())]
+    /// Another program reads the new database while it is made, so that a part of it would stay behind in its log.
+    #[error("{}: something else reads it while it is made", path.display())]
     LogInUse {
         /// The database, where it is made.
         path: PathBuf,
     },
-    /// Its tables are those of another release. It was not changed.
-    #[error("{}: its tables do not fit this release ({found}); run the release that wrote it, or a newer one", path.display())]
+    /// The tables are those of another release. The file was not changed.
+    #[error("{}: its tables do not fit this release ({found})", path.display())]
     Schema {
         /// The database.
         path: PathBuf,
         /// What was found.
         found: String,
     },
-    /// It was sealed with another key. It was not changed.
-    #[error(
-        "{}: it is sealed with another key than the one given; put back the key file that belongs to it, or set LATCHKEY_KEY",
-        path.display()
-    )]
+    /// The database was sealed with another key. It was not changed.
+    #[error("{}: it is sealed with another key than the one given", path.display())]
     WrongKey {
         /// The database.
         path: PathBuf,
@@ -49,68 +48,56 @@ pub enum Error {
     /// The keys cannot be had.
     #[error(transparent)]
     Keys(#[from] keys::Error),
-    /// There is no key to change over to.
+    /// The rotation has no key to change over to, or left records behind.
     #[error(transparent)]
-    Rotation(#[from] super::rotate::Refused),
-    /// SQLite failed.
+    Rotation(#[from] NotRotated),
+    /// The database failed.
     #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// A record could not be sealed or opened.
     #[error("{record}: {source}")]
     Seal {
         /// The account's id, or what else is sealed.
         record: String,
-        /// Why.
+        /// The cause.
         source: seal::Error,
     },
-    /// A column holds what it cannot hold.
-    #[error("the database holds {found} in {column}; it was changed by something else")]
+    /// A column holds what no release of ours wrote there.
+    #[error("the database's {column}: {found}; it was changed by something else")]
     Corrupt {
-        /// Table and column.
-        column: &'static str,
+        /// The column, with its table where that is known.
+        column: String,
         /// What was found.
         found: String,
     },
-    /// There is no such record.
-    #[error("there is no {kind} {name:?}; see: refresher {list}")]
+    /// No record has the name.
+    #[error("there is no {record} {name:?}")]
     Unknown {
-        /// `account`, `client key` or `pool`.
-        kind: &'static str,
+        /// The kind of record.
+        record: Named,
         /// The name or id asked for.
         name: String,
-        /// The command that lists them.
-        list: &'static str,
     },
-    /// The name is in use.
-    #[error("there is already {kind} {name:?}; choose another name, or remove that one first")]
+    /// Another record has the name.
+    #[error("there is already {} {name:?}", record.with_article())]
     NameTaken {
-        /// `an account`, `a client key` or `a pool`.
-        kind: &'static str,
+        /// The kind of record.
+        record: Named,
         /// The name.
         name: String,
     },
-    /// The name, the credential or a variable cannot go where it must.
-    #[error("account {account:?}: {problem}")]
+    /// A part of a record cannot go where it must.
+    #[error("{record} {name:?}: {unfit}")]
     Unfit {
-        /// The account's name.
-        account: String,
-        /// What was expected.
-        problem: String,
+        /// The kind of record.
+        record: Named,
+        /// Its name.
+        name: String,
+        /// What does not fit.
+        unfit: Unfit,
     },
-    /// The name cannot be that of a pool.
-    #[error("pool {pool:?}: {problem}")]
-    UnfitPool {
-        /// The name.
-        pool: String,
-        /// What was expected.
-        problem: String,
-    },
-    /// A pool that keys need was to be removed.
-    #[error(
-        "pool {pool:?} is what these keys use: {}; first revoke them, or give them another: refresher keys set KEY \
-         --pool POOL, and --no-choice where it was theirs to choose",
-        keys.join(", ")
-    )]
+    /// A pool that keys in use need was to be removed.
+    #[error("pool {pool:?} is what these keys use: {}", keys.join(", "))]
     PoolInUse {
         /// The pool.
         pool: String,
@@ -118,12 +105,10 @@ pub enum Error {
         keys: Vec<String>,
     },
     /// The default pool was to be removed.
-    #[error(
-        "pool \"default\" cannot be removed: every new account joins it; take accounts out of it with: refresher pools drop default ACCOUNT"
-    )]
+    #[error("pool \"default\" cannot be removed: every new account joins it")]
     DefaultPool,
     /// An account was to be taken out of a pool that it is not in.
-    #[error("account {account:?} is not in pool {pool:?}; see: refresher pools list")]
+    #[error("account {account:?} is not in pool {pool:?}")]
     NotInPool {
         /// The pool.
         pool: String,
@@ -131,10 +116,7 @@ pub enum Error {
         account: String,
     },
     /// An account that needs a login was to be enabled.
-    #[error(
-        "account {account:?} needs a new login first; run: {}",
-        login_command(platform, account)
-    )]
+    #[error("account {account:?} needs a new login first")]
     NeedsLogin {
         /// The account's name.
         account: String,
@@ -143,15 +125,93 @@ pub enum Error {
     },
 }
 
+/// A kind of record that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// An account.
+    Account,
+    /// A client key.
+    ClientKey,
+    /// A pool.
+    Pool,
+}
+
+impl Named {
+    fn with_article(self) -> &'static str {
+        match self {
+            Named::Account => "an account",
+            Named::ClientKey => "a client key",
+            Named::Pool => "a pool",
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Named::Account => "account",
+            Named::ClientKey => "client key",
+            Named::Pool => "pool",
+        })
+    }
+}
+
+/// The part of a record that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// Its name, which goes into headers, tables and commands.
+    #[error(
+        "expected a name of 1 to {MAX_NAME} visible ASCII characters that does not start with -"
+    )]
+    Name,
+    /// Its name, which is an id at the same time.
+    #[error("{0}")]
+    Id(String),
+    /// Its credential, which goes into a header.
+    #[error("expected a credential of visible ASCII characters")]
+    Credential,
+    /// This variable of its platform, which goes into a header.
+    #[error("expected visible ASCII in its variable {0}")]
+    Variable(String),
+}
+
 impl Error {
-    /// What the failure of an INSERT means where the only thing unique about the record that can be in use is its name.
-    pub(super) fn taken(kind: &'static str, name: &str) -> impl FnOnce(sqlx::Error) -> Error {
+    /// The error where no record has the name.
+    pub(super) fn unknown(record: Named, name: &str) -> Error {
+        Error::Unknown {
+            record,
+            name: name.to_owned(),
+        }
+    }
+
+    /// The error where another record has the name.
+    pub(super) fn name_taken(record: Named, name: &str) -> Error {
+        Error::NameTaken {
+            record,
+            name: name.to_owned(),
+        }
+    }
+
+    /// The meaning of an INSERT's failure where nothing but the record's name may be in use already.
+    pub(super) fn of_insert(record: Named, name: &str) -> impl FnOnce(sqlx::Error) -> Error {
         move |error| match error {
-            sqlx::Error::Database(error) if error.is_unique_violation() => Error::NameTaken {
-                kind,
-                name: name.to_owned(),
-            },
+            sqlx::Error::Database(error) if error.is_unique_violation() => {
+                Error::name_taken(record, name)
+            }
             error => error.into(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Error {
+        match error {
+            sqlx::Error::ColumnDecode { index, source } => Error::Corrupt {
+                // sqlx writes a name in quotes.
+                column: index.trim_matches('"').to_owned(),
+                found: source.to_string(),
+            },
+            error => Error::Database(error),
         }
     }
 }

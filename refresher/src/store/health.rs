@@ -1,7 +1,7 @@
-//! What Envoys learn about accounts: what is held against them, and how much of their quota is used.
+//! The health of accounts as Envoys learn it: cooldowns, and how much of the quota is used.
 //!
-//! Reports say when they were learned, so they may come twice, late and in any order: what is kept in the end is the
-//! same. What Envoys are told, they merge by the same rules (`latchkey::health`).
+//! Each report says when it was learned. So reports may come twice, late and in any order, and lead to the same state.
+//! Envoys merge that state into their own by the same rules (`latchkey::health`).
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use latchkey::id::Id;
 use latchkey::label::ModelName;
 use latchkey::snapshot::{self, Cooldown, Record};
 use latchkey::sync::report::Report;
-use latchkey::verdict::{Scope, quota::Window};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use latchkey::verdict::{Reason, Scope, quota::Window};
 
 use super::accounts::{known, set_status};
-use super::{Change, Result, Status, Store, corrupt, signed, unsigned};
+use super::sql::{self, JsonText, json_text, signed};
+use super::sqlite::{self, Connection};
+use super::{Change, Result, Status, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::id::AccountId;
 
-/// How long a guess is kept after its end, in milliseconds: an Envoy that starts meanwhile lets one request try, as the
-/// others do.
+/// The time for which a guess is kept after its end, in milliseconds: an Envoy that starts meanwhile lets one request
+/// try, as the others do.
 const GUESS_KEPT_MS: u64 = 10 * 60 * 1000;
 
-/// What is kept of one account.
+/// The health of one account.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Health {
-    /// What is held against it, one for each scope. Some may have ended.
+    /// Its cooldowns, one for each scope. Some may have ended.
     pub entries: Vec<Cooldown>,
-    /// The windows of its quota, and when they were reported.
+    /// The windows of its quota, and the time at which they were reported.
     pub quota: Known,
     /// Nothing that was learned until then counts.
     reset_at: u64,
@@ -36,7 +36,7 @@ pub struct Health {
     recovered_at: u64,
 }
 
-/// What a report changed, for the log. Names are the accounts'.
+/// A change that a report made, for the log. Names are the accounts'.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noticed {
     /// An account is not to be used for a while.
@@ -65,7 +65,7 @@ pub enum Noticed {
 }
 
 impl Health {
-    /// Takes a report about the account at `now`; whether it says anything new.
+    /// Takes a report about the account at `now`. True if it says anything new.
     fn take(&mut self, report: &Report, now: u64) -> bool {
         match report {
             Report::CoolingDown {
@@ -131,11 +131,113 @@ impl Health {
     }
 }
 
+/// A row of `health`.
+#[derive(sqlx::FromRow)]
+struct HealthRow {
+    account: String,
+    #[sqlx(try_from = "JsonText<Vec<Window>>")]
+    windows: Vec<Window>,
+    #[sqlx(try_from = "i64")]
+    windows_at: u64,
+    #[sqlx(try_from = "i64")]
+    reset_at: u64,
+    #[sqlx(try_from = "i64")]
+    recovered_at: u64,
+}
+
+/// A row of `health_entries`.
+#[derive(sqlx::FromRow)]
+struct EntryRow {
+    account: String,
+    #[sqlx(try_from = "JsonText<Scope>")]
+    scope: Scope,
+    #[sqlx(try_from = "i64")]
+    until: u64,
+    guessed: bool,
+    #[sqlx(try_from = "String")]
+    reason: Reason,
+    #[sqlx(try_from = "i64")]
+    at: u64,
+}
+
+/// The account that reports are about.
+#[derive(sqlx::FromRow)]
+struct ReportedRow {
+    name: String,
+    platform: String,
+    #[sqlx(try_from = "String")]
+    status: Status,
+    #[sqlx(try_from = "i64")]
+    generation: u64,
+}
+
+macro_rules! select_health {
+    ($rest:literal) => {
+        concat!(
+            "SELECT account, windows, windows_at, reset_at, recovered_at FROM health ",
+            $rest
+        )
+    };
+}
+
+macro_rules! select_entries {
+    ($rest:literal) => {
+        concat!(
+            "SELECT account, scope, until, guessed = 1 AS guessed, reason, at FROM health_entries ",
+            $rest
+        )
+    };
+}
+
+sql::statements! {
+    ALL = select_health!("");
+    ALL_ENTRIES = select_entries!("ORDER BY account, scope");
+    OF_ACCOUNT = select_health!("WHERE account = $1");
+    ENTRIES_OF_ACCOUNT = select_entries!("WHERE account = $1 ORDER BY scope");
+    REVISION = "SELECT revision FROM health WHERE account = $1";
+    REPORTED = "SELECT name, platform, status, generation FROM accounts WHERE id = $1";
+    SAVE = "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, revision) \
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account) DO UPDATE SET windows = excluded.windows, \
+            windows_at = excluded.windows_at, reset_at = excluded.reset_at, recovered_at = excluded.recovered_at, \
+            revision = excluded.revision";
+    SAVE_ENTRY = "INSERT INTO health_entries (account, scope, until, guessed, reason, at) \
+                  VALUES ($1, $2, $3, $4, $5, $6)";
+    DELETE_ENTRIES = "DELETE FROM health_entries WHERE account = $1";
+    PRUNE = "DELETE FROM health_entries WHERE until + guessed * $1 <= $2";
+}
+
+impl From<HealthRow> for Health {
+    /// The entries are rows of their own.
+    fn from(row: HealthRow) -> Health {
+        Health {
+            entries: Vec::new(),
+            quota: Known {
+                at: row.windows_at,
+                windows: row.windows,
+            },
+            reset_at: row.reset_at,
+            recovered_at: row.recovered_at,
+        }
+    }
+}
+
+impl From<EntryRow> for Cooldown {
+    fn from(row: EntryRow) -> Cooldown {
+        Cooldown {
+            scope: row.scope,
+            until: row.until,
+            guessed: row.guessed,
+            reason: row.reason,
+            at: row.at,
+        }
+    }
+}
+
 impl Store {
-    /// Takes what Envoys learned. What is about no account of ours, out of date or known already changes nothing.
+    /// Takes reports of Envoys. One about no account of ours, out of date or known already changes nothing.
     ///
     /// # Errors
-    /// If SQLite fails; nothing is kept then.
+    /// If the database fails; nothing is kept then.
     pub async fn take_reports(&self, reports: &[Report], now: UnixMillis) -> Result<Vec<Noticed>> {
         let mut of_accounts: BTreeMap<&Id, Vec<&Report>> = BTreeMap::new();
         for report in reports {
@@ -163,35 +265,28 @@ impl Store {
         Ok(noticed)
     }
 
-    /// What is kept of every account of which anything is.
+    /// The health of every account of which anything is known, by its id.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn health(&self) -> Result<BTreeMap<String, Health>> {
-        let mut transaction = self.pool.begin().await?;
-        let rows =
-            sqlx::query("SELECT account, windows, windows_at, reset_at, recovered_at FROM health")
-                .fetch_all(&mut *transaction)
-                .await?;
-        let mut all = BTreeMap::new();
-        for row in &rows {
-            all.insert(row.try_get("account")?, health(row)?);
-        }
-        let rows = sqlx::query(
-            "SELECT account, scope, until, guessed, reason, at FROM health_entries ORDER BY account, scope",
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        for row in &rows {
-            if let Some(health) = all.get_mut(row.try_get::<&str, _>("account")?) {
-                health.entries.push(held(row)?);
+        let mut transaction = sqlite::begin_read(&self.pool).await?;
+        let rows: Vec<HealthRow> = sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
+        let of_account = |row: HealthRow| (row.account.clone(), row.into());
+        let mut all: BTreeMap<String, Health> = rows.into_iter().map(of_account).collect();
+        let entries: Vec<EntryRow> = sqlx::query_as(ALL_ENTRIES)
+            .fetch_all(&mut *transaction)
+            .await?;
+        for entry in entries {
+            if let Some(health) = all.get_mut(&entry.account) {
+                health.entries.push(entry.into());
             }
         }
         Ok(all)
     }
 
-    /// Has every Envoy forget what is held against an account and what is known of its quota; one that is dead may serve
-    /// requests again. Returns the status that it has then.
+    /// Has every Envoy forget an account's cooldowns and quota. One that is dead may serve requests again. Returns the
+    /// status that it has then.
     ///
     /// # Errors
     /// If there is no such account.
@@ -208,15 +303,15 @@ impl Store {
         Ok(status)
     }
 
-    /// Deletes what has ended. Envoys pass over it by themselves, so that is no news.
+    /// Deletes cooldowns that have ended. Envoys pass over those by themselves, so that is no news.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn prune_health(&self, now: UnixMillis) -> Result<()> {
         let mut change = self.change().await?;
-        sqlx::query("DELETE FROM health_entries WHERE until + guessed * ? <= ?")
+        sqlx::query(PRUNE)
             .bind(signed(GUESS_KEPT_MS))
-            .bind(now.0)
+            .bind(now)
             .execute(change.sql())
             .await?;
         change.commit().await
@@ -231,15 +326,14 @@ impl Change<'_> {
         now: UnixMillis,
         noticed: &mut Vec<Noticed>,
     ) -> Result<()> {
-        let row =
-            sqlx::query("SELECT name, platform, status, generation FROM accounts WHERE id = ?")
-                .bind(id.as_str())
-                .fetch_optional(self.sql())
-                .await?;
-        let (Some(row), Some(account)) = (row, AccountId::parse(id.as_str())) else {
+        let reported: Option<ReportedRow> = sqlx::query_as(REPORTED)
+            .bind(id.as_str())
+            .fetch_optional(self.sql())
+            .await?;
+        let (Some(reported), Some(account)) = (reported, AccountId::parse(id.as_str())) else {
             return Ok(());
         };
-        let name: String = row.try_get("name")?;
+        let name = reported.name;
         let mut health = load(self.sql(), id.as_str()).await?;
         let mut changed = false;
         let millis = u64::try_from(now.0).unwrap_or(0);
@@ -259,8 +353,8 @@ impl Change<'_> {
                     at,
                     ..
                 } => {
-                    let is_current = signed(*generation) == row.try_get::<i64, _>("generation")?
-                        && Status::parse(row.try_get("status")?)? == Status::Active;
+                    let is_current =
+                        *generation == reported.generation && reported.status == Status::Active;
                     let already = |one: &Noticed| matches!(one, Noticed::Dead { account, .. } if *account == name);
                     if is_current && *at > health.reset_at && !noticed.iter().any(already) {
                         let why = format!(
@@ -270,7 +364,7 @@ impl Change<'_> {
                         set_status(self, &account, Status::Dead, Some(&why), now).await?;
                         noticed.push(Noticed::Dead {
                             account: name.clone(),
-                            platform: row.try_get("platform")?,
+                            platform: reported.platform.clone(),
                             reason: reason.as_str().to_owned(),
                         });
                     }
@@ -309,55 +403,46 @@ impl Change<'_> {
         self.save_health(id, &forgotten, true).await
     }
 
-    /// `is_news`: Envoys are to hear of it.
+    /// Keeps the health of an account; Envoys hear of it if it `is_news`.
     async fn save_health(&mut self, id: &AccountId, health: &Health, is_news: bool) -> Result<()> {
-        let known: Option<i64> =
-            sqlx::query_scalar("SELECT revision FROM health WHERE account = ?")
-                .bind(id.as_str())
-                .fetch_optional(self.sql())
-                .await?;
+        let known: Option<i64> = sqlx::query_scalar(REVISION)
+            .bind(id.as_str())
+            .fetch_optional(self.sql())
+            .await?;
         let revision = match known {
             Some(revision) if !is_news => revision,
             _ => self.next_revision().await?,
         };
-        // Names and finite numbers always serialise.
-        let windows = serde_json::to_string(&health.quota.windows).unwrap_or_default();
-        sqlx::query(
-            "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, revision) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (account) DO UPDATE SET windows = ?2, windows_at = ?3, \
-             reset_at = ?4, recovered_at = ?5, revision = ?6",
-        )
-        .bind(id.as_str())
-        .bind(windows)
-        .bind(signed(health.quota.at))
-        .bind(signed(health.reset_at))
-        .bind(signed(health.recovered_at))
-        .bind(revision)
-        .execute(self.sql())
-        .await?;
-        sqlx::query("DELETE FROM health_entries WHERE account = ?")
+        sqlx::query(SAVE)
+            .bind(id.as_str())
+            .bind(json_text(&health.quota.windows))
+            .bind(signed(health.quota.at))
+            .bind(signed(health.reset_at))
+            .bind(signed(health.recovered_at))
+            .bind(revision)
+            .execute(self.sql())
+            .await?;
+        sqlx::query(DELETE_ENTRIES)
             .bind(id.as_str())
             .execute(self.sql())
             .await?;
         for held in &health.entries {
-            sqlx::query(
-                "INSERT INTO health_entries (account, scope, until, guessed, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
-            )
-            .bind(id.as_str())
-            .bind(serde_json::to_string(&held.scope).unwrap_or_default())
-            .bind(signed(held.until))
-            .bind(held.guessed)
-            .bind(held.reason.as_str())
-            .bind(signed(held.at))
-            .execute(self.sql())
-            .await?;
+            sqlx::query(SAVE_ENTRY)
+                .bind(id.as_str())
+                .bind(json_text(&held.scope))
+                .bind(signed(held.until))
+                .bind(i64::from(held.guessed))
+                .bind(held.reason.as_str())
+                .bind(signed(held.at))
+                .execute(self.sql())
+                .await?;
         }
         Ok(())
     }
 }
 
 /// The record of an account's health, for Envoys.
-pub(super) async fn record(connection: &mut SqliteConnection, id: &str) -> Result<Record> {
+pub(super) async fn record(connection: &mut Connection, id: &str) -> Result<Record> {
     let health = load(connection, id).await?;
     Ok(Record::Health(snapshot::Health {
         id: Id::try_from(id).map_err(|_| corrupt("health.account", format!("{id:?}")))?,
@@ -368,52 +453,21 @@ pub(super) async fn record(connection: &mut SqliteConnection, id: &str) -> Resul
     }))
 }
 
-async fn load(connection: &mut SqliteConnection, id: &str) -> Result<Health> {
-    let row = sqlx::query(
-        "SELECT windows, windows_at, reset_at, recovered_at FROM health WHERE account = ?",
-    )
-    .bind(id)
-    .fetch_optional(&mut *connection)
-    .await?;
+async fn load(connection: &mut Connection, id: &str) -> Result<Health> {
+    let row: Option<HealthRow> = sqlx::query_as(OF_ACCOUNT)
+        .bind(id)
+        .fetch_optional(&mut *connection)
+        .await?;
     let Some(row) = row else {
         return Ok(Health::default());
     };
-    let rows = sqlx::query(
-        "SELECT scope, until, guessed, reason, at FROM health_entries WHERE account = ? ORDER BY scope",
-    )
-    .bind(id)
-    .fetch_all(connection)
-    .await?;
+    let entries: Vec<EntryRow> = sqlx::query_as(ENTRIES_OF_ACCOUNT)
+        .bind(id)
+        .fetch_all(connection)
+        .await?;
     Ok(Health {
-        entries: rows.iter().map(held).collect::<Result<_>>()?,
-        ..health(&row)?
-    })
-}
-
-/// What is kept but the entries.
-fn health(row: &SqliteRow) -> Result<Health> {
-    let windows: Vec<Window> = serde_json::from_str(row.try_get("windows")?)
-        .map_err(|_| corrupt("health.windows", "something else than windows"))?;
-    let at = unsigned("health.windows_at", row.try_get("windows_at")?)?;
-    Ok(Health {
-        entries: Vec::new(),
-        quota: Known { at, windows },
-        reset_at: unsigned("health.reset_at", row.try_get("reset_at")?)?,
-        recovered_at: unsigned("health.recovered_at", row.try_get("recovered_at")?)?,
-    })
-}
-
-fn held(row: &SqliteRow) -> Result<Cooldown> {
-    let reason: String = row.try_get("reason")?;
-    Ok(Cooldown {
-        scope: serde_json::from_str(row.try_get("scope")?)
-            .map_err(|_| corrupt("health_entries.scope", "no scope"))?,
-        until: unsigned("health_entries.until", row.try_get("until")?)?,
-        guessed: row.try_get("guessed")?,
-        reason: reason
-            .try_into()
-            .map_err(|_| corrupt("health_entries.reason", "no word"))?,
-        at: unsigned("health_entries.at", row.try_get("at")?)?,
+        entries: entries.into_iter().map(Cooldown::from).collect(),
+        ..row.into()
     })
 }
 

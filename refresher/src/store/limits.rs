@@ -1,20 +1,15 @@
-//! Limits and ends of accounts and client keys, and what was used of their days.
+//! Limits and ends of accounts and client keys, and the use of their days.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::{NonZeroU32, NonZeroU64, TryFromIntError};
 
 use latchkey::id::Id;
 use latchkey::limit::{Limits, Subject, SubjectKind, Used};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::{Change, Result, Store, corrupt, signed, unsigned};
+use super::sql::{self, limit_columns, signed};
+use super::{Change, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 
-/// The columns of [`LimitSettings`] in both tables.
-pub(super) const LIMIT_COLUMNS: &str =
-    "requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, time_zone";
-
-/// What an account or a client key may use, and where its day begins.
+/// The most that an account or a client key may use, and the place where its day begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LimitSettings {
     /// The limits.
@@ -23,7 +18,7 @@ pub struct LimitSettings {
     pub time_zone: Option<String>,
 }
 
-/// What is to be changed; a field that is `None` stays as it is.
+/// Changes to limits; a field that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LimitChanges {
     /// [`Limits::requests_per_minute`]
@@ -38,30 +33,30 @@ pub struct LimitChanges {
     pub time_zone: Option<Option<String>>,
 }
 
-/// What is to be changed about the terms of an account or a client key, or said about a new one's.
+/// Changes to the terms of an account or a client key, or the terms of a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
     /// Its limits.
     pub limits: LimitChanges,
-    /// When it ends; `Some(None)` for never, `None` for as it is.
+    /// Its end; `Some(None)` for never, `None` for as it is.
     pub ends_at: Option<Option<UnixMillis>>,
 }
 
-/// What one Envoy process has used of one subject's day.
+/// One Envoy process's use of one subject's day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayCount {
-    /// Whose day.
+    /// The account or key.
     pub subject: Subject,
     /// Its first millisecond, Unix time.
     pub day_start: u64,
     /// The process; empty for those of long ago.
     pub instance: String,
-    /// How much; `None` where there is to be no such row.
+    /// The amount; `None` deletes the row.
     pub used: Option<Used>,
 }
 
 impl LimitChanges {
-    /// Whether nothing is to be changed.
+    /// True if nothing changes.
     pub fn is_empty(&self) -> bool {
         *self == LimitChanges::default()
     }
@@ -81,55 +76,92 @@ impl LimitChanges {
     }
 }
 
-/// Reads [`LIMIT_COLUMNS`].
-pub(super) fn settings(row: &SqliteRow) -> Result<LimitSettings> {
-    let number = |column: &'static str| {
-        let value: Option<i64> = row.try_get(column)?;
-        value.map(|value| unsigned(column, value)).transpose()
-    };
-    let small = |column: &'static str| -> Result<Option<NonZeroU32>> {
-        let value = number(column)?.map(|value| u32::try_from(value).unwrap_or(u32::MAX));
-        Ok(value.and_then(NonZeroU32::new))
-    };
-    Ok(LimitSettings {
-        limits: Limits {
-            requests_per_minute: small("requests_per_minute")?,
-            tokens_per_minute: number("tokens_per_minute")?.and_then(NonZeroU64::new),
-            tokens_per_day: number("tokens_per_day")?.and_then(NonZeroU64::new),
-            concurrent_streams: small("concurrent_streams")?,
-        },
-        time_zone: row.try_get("time_zone")?,
-    })
+/// The `limit_columns!` of either table.
+#[derive(sqlx::FromRow)]
+pub(super) struct LimitRow {
+    requests_per_minute: Option<i64>,
+    tokens_per_minute: Option<i64>,
+    tokens_per_day: Option<i64>,
+    concurrent_streams: Option<i64>,
+    time_zone: Option<String>,
 }
 
-impl Change<'_> {
-    /// Changes the limits of a record of `table`, without giving it a revision.
-    async fn set_limits(
-        &mut self,
-        table: &'static str,
-        id: &str,
-        changes: &LimitChanges,
-    ) -> Result<()> {
-        let sql = sqlx::AssertSqlSafe(format!("SELECT {LIMIT_COLUMNS} FROM {table} WHERE id = ?"));
-        let row = sqlx::query(sql).bind(id).fetch_one(self.sql()).await?;
-        let mut settings = settings(&row)?;
-        changes.apply(&mut settings);
-        let LimitSettings { limits, time_zone } = settings;
-        let sql = sqlx::AssertSqlSafe(format!(
-            "UPDATE {table} SET ({LIMIT_COLUMNS}) = (?, ?, ?, ?, ?) WHERE id = ?"
-        ));
-        let small = |limit: Option<NonZeroU32>| limit.map(|limit| i64::from(limit.get()));
-        let large = |limit: Option<NonZeroU64>| limit.map(|limit| signed(limit.get()));
-        sqlx::query(sql)
-            .bind(small(limits.requests_per_minute))
-            .bind(large(limits.tokens_per_minute))
-            .bind(large(limits.tokens_per_day))
-            .bind(small(limits.concurrent_streams))
-            .bind(time_zone)
-            .bind(id)
-            .execute(self.sql())
-            .await?;
-        Ok(())
+/// A subject that has limits.
+#[derive(sqlx::FromRow)]
+struct LimitedRow {
+    kind: String,
+    id: String,
+    #[sqlx(flatten, try_from = "LimitRow")]
+    limits: LimitSettings,
+}
+
+/// A row of `day_counts`.
+#[derive(sqlx::FromRow)]
+struct DayCountRow {
+    kind: String,
+    id: String,
+    #[sqlx(try_from = "i64")]
+    day_start: u64,
+    instance: String,
+    #[sqlx(try_from = "i64")]
+    requests: u64,
+    #[sqlx(try_from = "i64")]
+    tokens: u64,
+}
+
+macro_rules! any_limit {
+    () => {
+        "coalesce(requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams) IS NOT NULL"
+    };
+}
+
+macro_rules! set_limits {
+    ($table:literal) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " SET (",
+            limit_columns!(),
+            ") = ($1, $2, $3, $4, $5) WHERE id = $6"
+        )
+    };
+}
+
+sql::statements! {
+    LIMITED = concat!(
+        "SELECT 'account' AS kind, id, ", limit_columns!(), " FROM accounts WHERE ", any_limit!(),
+        " UNION ALL SELECT 'key', id, ", limit_columns!(), " FROM client_keys WHERE ", any_limit!(),
+        " AND revoked_at IS NULL"
+    );
+    OF_ACCOUNT = concat!("SELECT ", limit_columns!(), " FROM accounts WHERE id = $1");
+    OF_KEY = concat!("SELECT ", limit_columns!(), " FROM client_keys WHERE id = $1");
+    SET_ACCOUNT = set_limits!("accounts");
+    SET_KEY = set_limits!("client_keys");
+    SET_ACCOUNT_END = "UPDATE accounts SET ends_at = $1 WHERE id = $2";
+    SET_KEY_END = "UPDATE client_keys SET expires_at = $1 WHERE id = $2";
+    DAY_COUNTS = "SELECT kind, id, day_start, instance, requests, tokens FROM day_counts";
+    KEEP_DAY_COUNT = "INSERT INTO day_counts (kind, id, day_start, instance, requests, tokens) \
+                      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (kind, id, day_start, instance) \
+                      DO UPDATE SET requests = excluded.requests, tokens = excluded.tokens";
+    DELETE_DAY_COUNT = "DELETE FROM day_counts WHERE kind = $1 AND id = $2 AND day_start = $3 AND instance = $4";
+    PRUNE_DAY_COUNTS = "DELETE FROM day_counts WHERE day_start < $1";
+}
+
+impl TryFrom<LimitRow> for LimitSettings {
+    type Error = TryFromIntError;
+
+    fn try_from(row: LimitRow) -> std::result::Result<LimitSettings, TryFromIntError> {
+        let large = |limit: Option<i64>| limit.map(u64::try_from).transpose();
+        let small = |limit: Option<i64>| limit.map(u32::try_from).transpose();
+        Ok(LimitSettings {
+            limits: Limits {
+                requests_per_minute: small(row.requests_per_minute)?.and_then(NonZeroU32::new),
+                tokens_per_minute: large(row.tokens_per_minute)?.and_then(NonZeroU64::new),
+                tokens_per_day: large(row.tokens_per_day)?.and_then(NonZeroU64::new),
+                concurrent_streams: small(row.concurrent_streams)?.and_then(NonZeroU32::new),
+            },
+            time_zone: row.time_zone,
+        })
     }
 }
 
@@ -141,17 +173,32 @@ impl Change<'_> {
         id: &str,
         terms: &Terms,
     ) -> Result<()> {
-        let (table, end) = match kind {
-            SubjectKind::Account => ("accounts", "UPDATE accounts SET ends_at = ? WHERE id = ?"),
-            SubjectKind::Key => (
-                "client_keys",
-                "UPDATE client_keys SET expires_at = ? WHERE id = ?",
-            ),
+        let (select, update, end) = match kind {
+            SubjectKind::Account => (OF_ACCOUNT, SET_ACCOUNT, SET_ACCOUNT_END),
+            SubjectKind::Key => (OF_KEY, SET_KEY, SET_KEY_END),
         };
-        self.set_limits(table, id, &terms.limits).await?;
+        let row: LimitRow = sqlx::query_as(select)
+            .bind(id)
+            .fetch_one(self.sql())
+            .await?;
+        let mut settings =
+            LimitSettings::try_from(row).map_err(|error| corrupt("limits", error.to_string()))?;
+        terms.limits.apply(&mut settings);
+        let LimitSettings { limits, time_zone } = settings;
+        let small = |limit: Option<NonZeroU32>| limit.map(|limit| i64::from(limit.get()));
+        let large = |limit: Option<NonZeroU64>| limit.map(|limit| signed(limit.get()));
+        sqlx::query(update)
+            .bind(small(limits.requests_per_minute))
+            .bind(large(limits.tokens_per_minute))
+            .bind(large(limits.tokens_per_day))
+            .bind(small(limits.concurrent_streams))
+            .bind(time_zone)
+            .bind(id)
+            .execute(self.sql())
+            .await?;
         if let Some(ends_at) = terms.ends_at {
             sqlx::query(end)
-                .bind(ends_at.map(|time| time.0))
+                .bind(ends_at)
                 .bind(id)
                 .execute(self.sql())
                 .await?;
@@ -164,62 +211,43 @@ impl Store {
     /// Every account, and every client key in use, that has limits.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn limited(&self) -> Result<Vec<(Subject, LimitSettings)>> {
-        const ANY: &str = "coalesce(requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams) IS NOT NULL";
-        let sql = format!(
-            "SELECT 'account' AS subject_kind, id, {LIMIT_COLUMNS} FROM accounts WHERE {ANY} UNION ALL \
-             SELECT 'key', id, {LIMIT_COLUMNS} FROM client_keys WHERE {ANY} AND revoked_at IS NULL"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .fetch_all(&self.pool)
-            .await?;
-        let read = |row: &SqliteRow| {
-            let subject = subject(row.try_get("subject_kind")?, row.try_get("id")?)?;
-            Ok((subject, settings(row)?))
-        };
-        rows.iter().map(read).collect()
+        let rows: Vec<LimitedRow> = sqlx::query_as(LIMITED).fetch_all(&self.pool).await?;
+        let read = |row: LimitedRow| Ok((subject(&row.kind, &row.id)?, row.limits));
+        rows.into_iter().map(read).collect()
     }
 
-    /// What was used of days that are kept.
+    /// The use of days that are kept.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn day_counts(&self) -> Result<Vec<DayCount>> {
-        let rows =
-            sqlx::query("SELECT kind, id, day_start, instance, requests, tokens FROM day_counts")
-                .fetch_all(&self.pool)
-                .await?;
-        let number = |row: &SqliteRow, column: &'static str| unsigned(column, row.try_get(column)?);
-        let read = |row: &SqliteRow| {
+        let rows: Vec<DayCountRow> = sqlx::query_as(DAY_COUNTS).fetch_all(&self.pool).await?;
+        let read = |row: DayCountRow| {
             Ok(DayCount {
-                subject: subject(row.try_get("kind")?, row.try_get("id")?)?,
-                day_start: number(row, "day_start")?,
-                instance: row.try_get("instance")?,
+                subject: subject(&row.kind, &row.id)?,
+                day_start: row.day_start,
+                instance: row.instance,
                 used: Some(Used {
-                    requests: number(row, "requests")?,
-                    tokens: number(row, "tokens")?,
+                    requests: row.requests,
+                    tokens: row.tokens,
                 }),
             })
         };
-        rows.iter().map(read).collect()
+        rows.into_iter().map(read).collect()
     }
 
     /// Keeps these counts, each in place of the one before, and forgets days that began before `oldest`.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn keep_day_counts(&self, counts: &[DayCount], oldest: u64) -> Result<()> {
         let mut change = self.change().await?;
         for count in counts {
             let sql = match count.used {
-                Some(_) => {
-                    "INSERT INTO day_counts (kind, id, day_start, instance, requests, tokens) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                     ON CONFLICT DO UPDATE SET requests = ?5, tokens = ?6"
-                }
-                None => {
-                    "DELETE FROM day_counts WHERE kind = ?1 AND id = ?2 AND day_start = ?3 AND instance = ?4"
-                }
+                Some(_) => KEEP_DAY_COUNT,
+                None => DELETE_DAY_COUNT,
             };
             let query = sqlx::query(sql)
                 .bind(count.subject.kind.to_string())
@@ -232,7 +260,7 @@ impl Store {
             };
             query.execute(change.sql()).await?;
         }
-        sqlx::query("DELETE FROM day_counts WHERE day_start < ?")
+        sqlx::query(PRUNE_DAY_COUNTS)
             .bind(signed(oldest))
             .execute(change.sql())
             .await?;

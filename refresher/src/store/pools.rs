@@ -3,16 +3,17 @@
 use latchkey::id::Id;
 use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{Tier, Weight};
-use sqlx::SqliteConnection;
 
-use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt};
+use super::error::{Named, Unfit};
+use super::sqlite::Connection;
+use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt, sql, sqlite};
 
 /// A pool, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// Its name.
+    /// The name.
     pub id: String,
-    /// How an account is picked.
+    /// The way in which it picks an account.
     pub policy: Policy,
     /// Its accounts, in the operator's order.
     pub members: Vec<Member>,
@@ -27,13 +28,32 @@ pub struct Member {
     pub account: String,
     /// Its share.
     pub weight: Weight,
-    /// When its turn comes.
+    /// The turn in which it comes.
     pub tier: Tier,
 }
 
-/// The names of the keys in use that need a pool.
-const USERS: &str = "SELECT name FROM client_keys WHERE revoked_at IS NULL AND (pool = ?1 \
-     OR id IN (SELECT client_key FROM client_key_pools WHERE pool = ?1)) ORDER BY name";
+sql::statements! {
+    ALL = "SELECT id, policy FROM pools ORDER BY id";
+    MEMBERS = "SELECT name, weight, tier FROM pool_members JOIN accounts ON accounts.id = account \
+               WHERE pool = $1 ORDER BY position";
+    /// The names of the keys in use that need a pool.
+    USERS = "SELECT name FROM client_keys WHERE revoked_at IS NULL AND (pool = $1 \
+             OR id IN (SELECT client_key FROM client_key_pools WHERE pool = $1)) ORDER BY name";
+    KNOWN = "SELECT count(*) FROM pools WHERE id = $1";
+    ADD = "INSERT INTO pools (id, policy, revision) VALUES ($1, $2, $3)";
+    DIG_UP = "DELETE FROM tombstones WHERE kind = 'pool' AND id = $1";
+    SET_POLICY = "UPDATE pools SET policy = $1 WHERE id = $2";
+    TOUCH = "UPDATE pools SET revision = $1 WHERE id = $2";
+    JOIN = "INSERT INTO pool_members (pool, account, weight, tier, position) \
+            SELECT $1, $2, coalesce($3, 1), coalesce($4, 0), coalesce(max(position), 0) + 1 \
+            FROM pool_members WHERE pool = $1 \
+            ON CONFLICT (pool, account) DO UPDATE SET weight = coalesce($3, pool_members.weight), \
+            tier = coalesce($4, pool_members.tier)";
+    LEAVE = "DELETE FROM pool_members WHERE pool = $1 AND account = $2";
+    /// Those left are revoked keys'.
+    DELETE_CHOICES = "DELETE FROM client_key_pools WHERE pool = $1";
+    DELETE = "DELETE FROM pools WHERE id = $1";
+}
 
 impl Store {
     /// Makes an empty pool.
@@ -41,45 +61,37 @@ impl Store {
     /// # Errors
     /// If the name is taken, or is none.
     pub async fn create_pool(&self, id: &str, policy: Policy) -> Result<()> {
-        Id::try_from(id).map_err(|problem| Error::UnfitPool {
-            pool: id.to_owned(),
-            problem: problem.to_string(),
+        Id::try_from(id).map_err(|problem| Error::Unfit {
+            record: Named::Pool,
+            name: id.to_owned(),
+            unfit: Unfit::Id(problem.to_string()),
         })?;
         let mut change = self.change().await?;
         let revision = change.next_revision().await?;
-        let inserted = sqlx::query("INSERT INTO pools (id, policy, revision) VALUES (?, ?, ?)")
+        sqlx::query(ADD)
             .bind(id)
             .bind(policy.as_str())
             .bind(revision)
             .execute(change.sql())
-            .await;
-        inserted.map_err(Error::taken("a pool", id))?;
-        sqlx::query("DELETE FROM tombstones WHERE kind = 'pool' AND id = ?")
-            .bind(id)
-            .execute(change.sql())
-            .await?;
+            .await
+            .map_err(Error::of_insert(Named::Pool, id))?;
+        sqlx::query(DIG_UP).bind(id).execute(change.sql()).await?;
         change.commit().await
     }
 
     /// Every pool, in order of name.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn pools(&self) -> Result<Vec<Pool>> {
-        let mut transaction = self.pool.begin().await?;
-        let rows: Vec<(String, String)> =
-            sqlx::query_as("SELECT id, policy FROM pools ORDER BY id")
-                .fetch_all(&mut *transaction)
-                .await?;
+        let mut transaction = sqlite::begin_read(&self.pool).await?;
+        let rows: Vec<(String, String)> = sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
         let mut pools = Vec::new();
         for (id, policy) in rows {
-            let members: Vec<(String, u32, u32)> = sqlx::query_as(
-                "SELECT name, weight, tier FROM pool_members JOIN accounts ON accounts.id = account \
-                 WHERE pool = ? ORDER BY position",
-            )
-            .bind(&id)
-            .fetch_all(&mut *transaction)
-            .await?;
+            let members: Vec<(String, i64, i64)> = sqlx::query_as(MEMBERS)
+                .bind(&id)
+                .fetch_all(&mut *transaction)
+                .await?;
             let keys = sqlx::query_scalar(USERS)
                 .bind(&id)
                 .fetch_all(&mut *transaction)
@@ -101,7 +113,7 @@ impl Store {
     pub async fn set_policy(&self, pool: &str, policy: Policy) -> Result<()> {
         let mut change = self.change().await?;
         known(change.sql(), pool).await?;
-        sqlx::query("UPDATE pools SET policy = ? WHERE id = ?")
+        sqlx::query(SET_POLICY)
             .bind(policy.as_str())
             .bind(pool)
             .execute(change.sql())
@@ -126,18 +138,13 @@ impl Store {
         known(change.sql(), pool).await?;
         for account in accounts {
             let account = accounts::known(change.sql(), account).await?;
-            sqlx::query(
-                "INSERT INTO pool_members (pool, account, weight, tier, position) \
-                 SELECT ?1, ?2, coalesce(?3, 1), coalesce(?4, 0), coalesce(max(position), 0) + 1 \
-                 FROM pool_members WHERE pool = ?1 \
-                 ON CONFLICT (pool, account) DO UPDATE SET weight = coalesce(?3, weight), tier = coalesce(?4, tier)",
-            )
-            .bind(pool)
-            .bind(account.id.as_str())
-            .bind(weight.map(u32::from))
-            .bind(tier.map(u32::from))
-            .execute(change.sql())
-            .await?;
+            sqlx::query(JOIN)
+                .bind(pool)
+                .bind(account.id.as_str())
+                .bind(weight.map(|weight| i64::from(u32::from(weight))))
+                .bind(tier.map(|tier| i64::from(u32::from(tier))))
+                .execute(change.sql())
+                .await?;
         }
         change.touch_pool(pool).await?;
         change.commit().await
@@ -152,7 +159,7 @@ impl Store {
         known(change.sql(), pool).await?;
         for name in accounts {
             let account = accounts::known(change.sql(), name).await?;
-            let deleted = sqlx::query("DELETE FROM pool_members WHERE pool = ? AND account = ?")
+            let deleted = sqlx::query(LEAVE)
                 .bind(pool)
                 .bind(account.id.as_str())
                 .execute(change.sql())
@@ -188,11 +195,7 @@ impl Store {
                 keys,
             });
         }
-        for statement in [
-            // Of revoked keys.
-            "DELETE FROM client_key_pools WHERE pool = ?",
-            "DELETE FROM pools WHERE id = ?",
-        ] {
+        for statement in [DELETE_CHOICES, DELETE] {
             sqlx::query(statement)
                 .bind(pool)
                 .execute(change.sql())
@@ -207,7 +210,7 @@ impl Change<'_> {
     /// Gives a pool a new revision.
     pub(super) async fn touch_pool(&mut self, pool: &str) -> Result<()> {
         let revision = self.next_revision().await?;
-        sqlx::query("UPDATE pools SET revision = ? WHERE id = ?")
+        sqlx::query(TOUCH)
             .bind(revision)
             .bind(pool)
             .execute(self.sql())
@@ -217,17 +220,13 @@ impl Change<'_> {
 }
 
 /// Refuses a pool that is not there.
-pub(super) async fn known(connection: &mut SqliteConnection, pool: &str) -> Result<()> {
-    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM pools WHERE id = ?")
+pub(super) async fn known(connection: &mut Connection, pool: &str) -> Result<()> {
+    let found: i64 = sqlx::query_scalar(KNOWN)
         .bind(pool)
         .fetch_one(connection)
         .await?;
     if found == 0 {
-        return Err(Error::Unknown {
-            kind: "pool",
-            name: pool.to_owned(),
-            list: "pools list",
-        });
+        return Err(Error::unknown(Named::Pool, pool));
     }
     Ok(())
 }
@@ -236,7 +235,7 @@ pub(super) fn policy_of(text: &str) -> Result<Policy> {
     Policy::parse(text).ok_or_else(|| corrupt("pools.policy", format!("{text:?}")))
 }
 
-fn member((account, weight, tier): (String, u32, u32)) -> Result<Member> {
+fn member((account, weight, tier): (String, i64, i64)) -> Result<Member> {
     Ok(Member {
         account,
         weight: weight_of(weight)?,
@@ -244,10 +243,14 @@ fn member((account, weight, tier): (String, u32, u32)) -> Result<Member> {
     })
 }
 
-pub(super) fn weight_of(weight: u32) -> Result<Weight> {
-    Weight::try_from(weight).map_err(|_| corrupt("pool_members.weight", weight.to_string()))
+pub(super) fn weight_of(found: i64) -> Result<Weight> {
+    let weight = u32::try_from(found).ok();
+    let weight = weight.and_then(|weight| Weight::try_from(weight).ok());
+    weight.ok_or_else(|| corrupt("pool_members.weight", found.to_string()))
 }
 
-pub(super) fn tier_of(tier: u32) -> Result<Tier> {
-    Tier::try_from(tier).map_err(|_| corrupt("pool_members.tier", tier.to_string()))
+pub(super) fn tier_of(found: i64) -> Result<Tier> {
+    let tier = u32::try_from(found).ok();
+    let tier = tier.and_then(|tier| Tier::try_from(tier).ok());
+    tier.ok_or_else(|| corrupt("pool_members.tier", found.to_string()))
 }

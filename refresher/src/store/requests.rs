@@ -1,28 +1,72 @@
-//! What requests used: taken in batches, each once; summed up; pruned.
+//! The use of requests: records taken in batches, each once; summed up; pruned.
 
 use latchkey::id::is_hex_name;
 use latchkey::meter::MAX_TOKENS;
 use latchkey::request::record::Record;
 use latchkey::sync::records::Begun;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::{Change, Result, Store, signed, unsigned};
+use super::sql::{self, signed};
+use super::{Change, Result, Store};
 use crate::clock::UnixMillis;
 
 /// The days for which a batch is remembered: an Envoy sends one again within seconds of finding the refresher, unless
 /// the records themselves are kept for less.
 const BATCH_DAYS: u32 = 7;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// The most rows that one transaction of a pruning takes away, so that other writers get their turn.
+/// The rows that one transaction of a pruning takes away, so that other writers get their turn; more only where several
+/// requests came within the last one's millisecond.
 const PRUNE_ROWS: i64 = 5_000;
+
+/// The sums of requests by `$group`, in the order of `$order`.
+macro_rules! sum_up {
+    ($group:literal, $name:literal, $order:literal) => {
+        concat!(
+            "SELECT ", $group, " AS group_id, ", $name, " AS name, CAST(sum(count) AS BIGINT) AS requests, \
+             CAST(sum(CASE WHEN status NOT BETWEEN 200 AND 399 OR error IS NOT NULL OR completeness = 'cut' \
+             THEN count ELSE 0 END) AS BIGINT) AS failed, \
+             CAST(sum(coalesce(input, 0)) AS BIGINT) AS input, \
+             CAST(sum(coalesce(cached_input, 0)) AS BIGINT) AS cached_input, \
+             CAST(sum(coalesce(output, 0)) AS BIGINT) AS output, \
+             CAST(sum(coalesce(reasoning, 0)) AS BIGINT) AS reasoning, \
+             CAST(sum(coalesce(total, 0)) AS BIGINT) AS total, \
+             CAST(sum(count * estimate) AS BIGINT) AS estimates \
+             FROM requests WHERE at >= $1 GROUP BY 1 ORDER BY ", $order
+        )
+    };
+}
+
+sql::statements! {
+    TAKE_BATCH = "INSERT INTO batches (id, taken_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    RECORD = "INSERT INTO requests (at, request_id, client_key, pool, account, platform, dialect, asked, model, status, \
+              verdict, error, attempts, input, output, cached_input, cache_write, reasoning, total, estimate, \
+              first_byte_ms, duration_ms, completeness, count) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
+              $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
+    BY_KEY = sum_up!(
+        "client_key",
+        "(SELECT name FROM client_keys WHERE id = client_key)",
+        "total DESC, requests DESC, 1"
+    );
+    BY_ACCOUNT = sum_up!(
+        "account",
+        "(SELECT name FROM accounts WHERE id = requests.account)",
+        "total DESC, requests DESC, 1"
+    );
+    BY_MODEL = sum_up!("coalesce(model, asked)", "CAST(NULL AS TEXT)", "total DESC, requests DESC, 1");
+    /// The group is the number of the day since 1970.
+    BY_DAY = sum_up!("CAST(at / 86400000 AS TEXT)", "CAST(NULL AS TEXT)", "min(at)");
+    /// Up to the time of the oldest row but so many.
+    PRUNE_REQUESTS = "DELETE FROM requests WHERE at < $1 \
+                      AND at <= coalesce((SELECT at FROM requests ORDER BY at LIMIT 1 OFFSET $2), $1)";
+    PRUNE_BATCHES = "DELETE FROM batches WHERE taken_at < $1 \
+                     AND taken_at <= coalesce((SELECT taken_at FROM batches ORDER BY taken_at LIMIT 1 OFFSET $2), $1)";
+}
 
 /// The id of a batch of records: 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchId([u8; 16]);
 
 impl BatchId {
-    /// None where the text is no such id.
+    /// Reads an id; none where the text is something else.
     pub fn parse(text: &str) -> Option<BatchId> {
         let id = u128::from_str_radix(text, 16).ok();
         let id = id.filter(|_| is_hex_name(text))?;
@@ -30,16 +74,16 @@ impl BatchId {
     }
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It is on disk now.
+    /// The batch is on disk now.
     New,
-    /// It was before.
+    /// The batch was on disk before.
     Known,
 }
 
-/// By what requests are summed up.
+/// The group by which requests are summed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// The client key.
@@ -53,27 +97,36 @@ pub enum By {
 }
 
 /// The sums of the requests that have something in common.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Sums {
     /// The id of the key or account, the model, or the day as `YYYY-MM-DD`; none where they have none.
+    #[sqlx(rename = "group_id")]
     pub group: Option<String>,
     /// The name of the key or account, where that is still known.
     pub name: Option<String>,
-    /// How many there were.
+    /// The number of requests.
+    #[sqlx(try_from = "i64")]
     pub requests: u64,
     /// Those whose answer was an error, was cut off or failed in its middle.
+    #[sqlx(try_from = "i64")]
     pub failed: u64,
     /// Tokens of their prompts.
+    #[sqlx(try_from = "i64")]
     pub input: u64,
-    /// Those of them that came from the platform's cache.
+    /// Tokens of their prompts that came from the platform's cache.
+    #[sqlx(try_from = "i64")]
     pub cached_input: u64,
     /// Tokens of their answers.
+    #[sqlx(try_from = "i64")]
     pub output: u64,
-    /// Those of them that were reasoning.
+    /// Tokens of their answers that were reasoning.
+    #[sqlx(try_from = "i64")]
     pub reasoning: u64,
     /// All tokens.
+    #[sqlx(try_from = "i64")]
     pub total: u64,
-    /// How many requests' tokens are estimates.
+    /// The number of requests whose tokens are estimates.
+    #[sqlx(try_from = "i64")]
     pub estimates: u64,
 }
 
@@ -81,7 +134,7 @@ impl Store {
     /// Takes a batch, all of it or nothing, unless it was taken before. `begun` is what it says of its Envoy process.
     ///
     /// # Errors
-    /// If SQLite fails. The batch was not taken then.
+    /// If the database fails. The batch was not taken then.
     pub async fn take_records(
         &self,
         batch: BatchId,
@@ -90,10 +143,9 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Taken> {
         let mut change = self.change().await?;
-        let insert = "INSERT INTO batches (id, taken_at) VALUES (?, ?) ON CONFLICT DO NOTHING";
-        let inserted = sqlx::query(insert)
+        let inserted = sqlx::query(TAKE_BATCH)
             .bind(&batch.0[..])
-            .bind(now.0)
+            .bind(now)
             .execute(change.sql())
             .await?;
         if inserted.rows_affected() == 0 {
@@ -113,52 +165,32 @@ impl Store {
     /// The requests since `since`, summed up; the group with the most tokens first, days in order.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn usage(&self, by: By, since: UnixMillis) -> Result<Vec<Sums>> {
-        let (group, name) = match by {
-            By::Key => (
-                "client_key",
-                "(SELECT name FROM client_keys WHERE id = client_key)",
-            ),
-            By::Account => (
-                "account",
-                "(SELECT name FROM accounts WHERE id = requests.account)",
-            ),
-            By::Model => ("coalesce(model, asked)", "NULL"),
-            By::Day => ("date(at / 1000, 'unixepoch')", "NULL"),
+        let sql = match by {
+            By::Key => BY_KEY,
+            By::Account => BY_ACCOUNT,
+            By::Model => BY_MODEL,
+            By::Day => BY_DAY,
         };
-        let order = match by {
-            By::Day => "1",
-            By::Key | By::Account | By::Model => "total DESC, requests DESC, 1",
-        };
-        // Every part of it is one of the texts above.
-        let sql = format!(
-            "SELECT {group} AS \"group\", {name} AS name, sum(count) AS requests, \
-             sum(count * (status NOT BETWEEN 200 AND 399 OR error IS NOT NULL OR completeness = 'cut')) AS failed, \
-             sum(coalesce(input, 0)) AS input, sum(coalesce(cached_input, 0)) AS cached_input, \
-             sum(coalesce(output, 0)) AS output, sum(coalesce(reasoning, 0)) AS reasoning, \
-             sum(coalesce(total, 0)) AS total, sum(count * estimate) AS estimates \
-             FROM requests WHERE at >= ? GROUP BY 1 ORDER BY {order}"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(since.0)
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(sums).collect()
+        let query = sqlx::query_as(sql).bind(since);
+        let mut sums: Vec<Sums> = query.fetch_all(&self.pool).await?;
+        if by == By::Day {
+            for day in &mut sums {
+                day.group = day.group.as_deref().and_then(date);
+            }
+        }
+        Ok(sums)
     }
 
-    /// Takes away what is older than `keep_days` days. Returns how many requests that were.
+    /// Takes away what is older than `keep_days` days. Returns the number of records.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn prune_records(&self, keep_days: u32, now: UnixMillis) -> Result<u64> {
         let before = |days: u32| now.0.saturating_sub(i64::from(days) * DAY_MS);
-        let requests = "DELETE FROM requests WHERE rowid IN \
-             (SELECT rowid FROM requests WHERE at < ? ORDER BY at LIMIT ?)";
-        let batches = "DELETE FROM batches WHERE id IN \
-             (SELECT id FROM batches WHERE taken_at < ? ORDER BY taken_at LIMIT ?)";
-        let pruned = self.prune(requests, before(keep_days)).await?;
-        self.prune(batches, before(keep_days.min(BATCH_DAYS)))
+        let pruned = self.prune(PRUNE_REQUESTS, before(keep_days)).await?;
+        self.prune(PRUNE_BATCHES, before(keep_days.min(BATCH_DAYS)))
             .await?;
         self.prune_envoys(before(keep_days)).await?;
         Ok(pruned)
@@ -188,53 +220,39 @@ async fn insert_record(change: &mut Change<'_>, record: &Record) -> Result<()> {
         let tokens = record.usage.as_ref().map(of);
         tokens.map(|tokens| signed(tokens.min(MAX_TOKENS)))
     };
-    sqlx::query(
-        "INSERT INTO requests (at, request_id, client_key, pool, account, platform, dialect, asked, model, status, \
-         verdict, error, attempts, input, output, cached_input, cache_write, reasoning, total, estimate, \
-         first_byte_ms, duration_ms, completeness, count) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(signed(record.at))
-    .bind(record.id.as_ref().map(|id| id.as_str()))
-    .bind(record.key.as_str())
-    .bind(record.pool.as_str())
-    .bind(record.account.as_ref().map(|id| id.as_str()))
-    .bind(record.platform.as_ref().map(|id| id.as_str()))
-    .bind(record.dialect.word())
-    .bind(record.asked.as_ref().map(|model| model.as_str()))
-    .bind(record.model.as_ref().map(|model| model.as_str()))
-    .bind(record.status)
-    .bind(record.verdict.as_ref().map(|word| word.as_str()))
-    .bind(record.error.as_ref().map(|word| word.as_str()))
-    .bind(record.attempts)
-    .bind(tokens(|usage| usage.input))
-    .bind(tokens(|usage| usage.output))
-    .bind(tokens(|usage| usage.cached_input))
-    .bind(tokens(|usage| usage.cache_write))
-    .bind(tokens(|usage| usage.reasoning))
-    .bind(tokens(|usage| usage.total))
-    .bind(record.estimate)
-    .bind(record.first_byte_ms.map(signed))
-    .bind(signed(record.duration_ms))
-    .bind(record.completeness.word())
-    .bind(record.count.get())
-    .execute(change.sql())
-    .await?;
+    sqlx::query(RECORD)
+        .bind(signed(record.at))
+        .bind(record.id.as_ref().map(|id| id.as_str()))
+        .bind(record.key.as_str())
+        .bind(record.pool.as_str())
+        .bind(record.account.as_ref().map(|id| id.as_str()))
+        .bind(record.platform.as_ref().map(|id| id.as_str()))
+        .bind(record.dialect.word())
+        .bind(record.asked.as_ref().map(|model| model.as_str()))
+        .bind(record.model.as_ref().map(|model| model.as_str()))
+        .bind(i64::from(record.status))
+        .bind(record.verdict.as_ref().map(|word| word.as_str()))
+        .bind(record.error.as_ref().map(|word| word.as_str()))
+        .bind(i64::from(record.attempts))
+        .bind(tokens(|usage| usage.input))
+        .bind(tokens(|usage| usage.output))
+        .bind(tokens(|usage| usage.cached_input))
+        .bind(tokens(|usage| usage.cache_write))
+        .bind(tokens(|usage| usage.reasoning))
+        .bind(tokens(|usage| usage.total))
+        .bind(i64::from(record.estimate))
+        .bind(record.first_byte_ms.map(signed))
+        .bind(signed(record.duration_ms))
+        .bind(record.completeness.word())
+        .bind(i64::from(record.count.get()))
+        .execute(change.sql())
+        .await?;
     Ok(())
 }
 
-fn sums(row: &SqliteRow) -> Result<Sums> {
-    let number = |column: &'static str| unsigned(column, row.try_get(column)?);
-    Ok(Sums {
-        group: row.try_get("group")?,
-        name: row.try_get("name")?,
-        requests: number("requests")?,
-        failed: number("failed")?,
-        input: number("input")?,
-        cached_input: number("cached_input")?,
-        output: number("output")?,
-        reasoning: number("reasoning")?,
-        total: number("total")?,
-        estimates: number("estimates")?,
-    })
+/// The date, as `YYYY-MM-DD`, of a day whose number since 1970 this is; none of one past year 9999.
+fn date(day: &str) -> Option<String> {
+    let first_ms = day.parse::<i64>().ok()?.checked_mul(DAY_MS)?;
+    let date = jiff::Timestamp::from_millisecond(first_ms).ok()?;
+    Some(date.strftime("%F").to_string())
 }

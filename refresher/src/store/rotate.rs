@@ -7,10 +7,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::Row;
-
-use super::open::{KEY_CHECK, empty_log};
-use super::{Result, Store, key_id, unsigned};
+use super::found::KEY_CHECK;
+use super::sqlite::empty_log;
+use super::{Result, Store, key_id, sql};
 use crate::keys::KeySource;
 use crate::keys::seal::{Binding, KeyId};
 use crate::state::StateDir;
@@ -21,37 +20,55 @@ const BATCH: i64 = 64;
 const EMPTYING_TRIES: usize = 20;
 const EMPTYING_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why there is no key to change over to.
+sql::statements! {
+    SEALING_KEY = "SELECT sealing_key FROM meta";
+    /// A sealed record names its key in its bytes 2 to 5.
+    USED_KEYS = "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
+                 UNION SELECT substr(credential, 2, 4) FROM accounts";
+    COUNT_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 0) ON CONFLICT DO NOTHING";
+    SWITCH = "UPDATE meta SET sealing_key = $1";
+    SET_KEY_CHECK = "UPDATE meta SET key_check = $1";
+    SEALED_OTHERWISE = "SELECT id, generation, credential FROM accounts WHERE id > $1 \
+                        AND substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) ORDER BY id LIMIT $2";
+    SEAL_ANEW = "UPDATE accounts SET credential = $1 WHERE id = $2";
+}
+
+/// A sealed record of another key than the one that seals.
+#[derive(sqlx::FromRow)]
+struct SealedRow {
+    id: String,
+    #[sqlx(try_from = "i64")]
+    generation: u64,
+    credential: Vec<u8>,
+}
+
+/// The reason for which a rotation did not begin, or did not reach every record.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// The keys come from the environment, and the first of them seals already.
-    #[error(
-        "the keys come from the environment, so a new one is yours to make, and LATCHKEY_KEY seals already. Make one \
-         with: head -c 32 /dev/urandom | base64; put it into LATCHKEY_KEY and the key of now into LATCHKEY_RETIRED_KEYS, \
-         restart `refresher serve` with both, then run this again"
-    )]
-    NoNewKey,
-    /// The keys are the operator's to make, and the first of them seals already.
-    #[error(
-        "{0}: its first key seals already, and a new one is yours to make: put it there before the others (make one with: \
-         head -c 32 /dev/urandom | base64), then run this again; `refresher serve` reads it by itself"
-    )]
-    NoNewKeyIn(String),
+pub enum NotRotated {
+    /// The first of the environment's keys seals already, and nobody but the operator can make another there.
+    #[error("the keys come from the environment, and LATCHKEY_KEY seals already")]
+    FixedKeys,
+    /// The first key at this place seals already, and nobody but the operator can make another there.
+    #[error("{0}: its first key seals already")]
+    GivenKeys(String),
     /// The running `serve` has other variables.
-    #[error(
-        "the running `refresher serve` does not have the key {0}; restart it with this LATCHKEY_KEY and \
-         LATCHKEY_RETIRED_KEYS first"
-    )]
+    #[error("the running `refresher serve` does not have the key {0}")]
     NotServed(KeyId),
-    /// A key that sealed records is not at hand, or they were changed.
-    #[error(
-        "{0} sealed records cannot be opened, so they keep their key; `refresher serve` logs which ones. Everything else \
-         is sealed with the new key"
-    )]
+    /// This many records cannot be opened: their key is not at hand, or they were changed.
+    #[error("{0} sealed records cannot be opened, so they keep their key")]
     Unreadable(u64),
 }
 
-/// What a step of a rotation did.
+/// The keys that are of no more use after a rotation, where the operator keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retired {
+    /// Those in `LATCHKEY_RETIRED_KEYS`.
+    Variables,
+    /// All but the first at this place.
+    Given(String),
+}
+
+/// The outcome of a step of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// There is a new key; it seals nothing yet.
@@ -109,16 +126,11 @@ impl Store {
         }
     }
 
-    /// What is left to do for the operator after a rotation, where keys are theirs to keep.
-    pub fn after_rotation(&self) -> Option<String> {
+    /// The keys that the operator may take away after a rotation; none where the vault forgets them by itself.
+    pub fn retired_keys(&self) -> Option<Retired> {
         match self.keys.source() {
-            KeySource::Variables { .. } => Some(
-                "LATCHKEY_RETIRED_KEYS is of no more use here: unset it, and restart `refresher serve`.".to_owned(),
-            ),
-            KeySource::Given(place) => Some(format!(
-                "All keys but the first are of no more use in {}.",
-                place.place()
-            )),
+            KeySource::Variables { .. } => Some(Retired::Variables),
+            KeySource::Given(place) => Some(Retired::Given(place.place())),
             KeySource::Vault(_) => None,
         }
     }
@@ -126,7 +138,7 @@ impl Store {
     /// The key that is meant to seal, if another one still does.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn waiting_key(&self) -> Result<Option<KeyId>> {
         let first = self.keys.held().first();
         Ok((first != self.sealing_key().await?).then_some(first))
@@ -135,9 +147,9 @@ impl Store {
     /// The key that seals.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn sealing_key(&self) -> Result<KeyId> {
-        let id: Vec<u8> = sqlx::query_scalar("SELECT sealing_key FROM meta")
+        let id: Vec<u8> = sqlx::query_scalar(SEALING_KEY)
             .fetch_one(&self.pool)
             .await?;
         key_id(&id)
@@ -146,14 +158,9 @@ impl Store {
     /// The keys that anything is sealed with.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn used_keys(&self) -> Result<BTreeSet<KeyId>> {
-        let ids: Vec<Vec<u8>> = sqlx::query_scalar(
-            "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
-             UNION SELECT substr(credential, 2, 4) FROM accounts",
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let ids: Vec<Vec<u8>> = sqlx::query_scalar(USED_KEYS).fetch_all(&self.pool).await?;
         // What names no key was changed by somebody; no key opens it.
         Ok(ids.iter().filter_map(|id| KeyId::from_bytes(id)).collect())
     }
@@ -163,7 +170,7 @@ impl Rotation<'_> {
     /// Takes the next step; what was done is on disk then.
     ///
     /// # Errors
-    /// If there is no key to change over to, or the vault or SQLite fails. Every record can still be opened.
+    /// If there is no key to change over to, or the vault or the database fails. Every record can still be opened.
     pub async fn step(&mut self) -> Result<Step> {
         match &self.progress {
             Progress::Start => self.choose_key().await,
@@ -192,7 +199,7 @@ impl Rotation<'_> {
                 Ok(Step::Forgot(forgotten))
             }
             Progress::Done if self.unreadable > 0 => {
-                Err(Refused::Unreadable(self.unreadable).into())
+                Err(NotRotated::Unreadable(self.unreadable).into())
             }
             Progress::Done => Ok(Step::Done),
         }
@@ -229,17 +236,17 @@ impl Rotation<'_> {
         };
         let step = if resumes {
             if served.is_some_and(|served| !served.contains(&first.to_string())) {
-                return Err(Refused::NotServed(first).into());
+                return Err(NotRotated::NotServed(first).into());
             }
             self.progress = Progress::Switch(first);
             Step::Resumed(first)
         } else {
             if served.is_some() {
-                return Err(Refused::NoNewKey.into());
+                return Err(NotRotated::FixedKeys.into());
             }
             let made = keys.source().add()?.ok_or_else(|| match keys.source() {
-                KeySource::Given(place) => Refused::NoNewKeyIn(place.place()),
-                _ => Refused::NoNewKey,
+                KeySource::Given(place) => NotRotated::GivenKeys(place.place()),
+                _ => NotRotated::FixedKeys,
             })?;
             keys.reload()?;
             self.progress = Progress::Switch(made);
@@ -253,16 +260,16 @@ impl Store {
     /// From here on `key` seals.
     async fn switch_to(&self, key: KeyId) -> Result<()> {
         let mut change = self.change().await?;
-        sqlx::query("INSERT OR IGNORE INTO sealing_keys (id, seals) VALUES (?, 0)")
+        sqlx::query(COUNT_KEY)
             .bind(key.as_bytes())
             .execute(change.sql())
             .await?;
-        sqlx::query("UPDATE meta SET sealing_key = ?")
+        sqlx::query(SWITCH)
             .bind(key.as_bytes())
             .execute(change.sql())
             .await?;
         let sealed = change.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
-        sqlx::query("UPDATE meta SET key_check = ?")
+        sqlx::query(SET_KEY_CHECK)
             .bind(sealed)
             .execute(change.sql())
             .await?;
@@ -273,27 +280,23 @@ impl Store {
     /// was any.
     async fn seal_anew(&self, after: &str) -> Result<(u64, u64, Option<String>)> {
         let mut change = self.change().await?;
-        let rows = sqlx::query(
-            "SELECT id, generation, credential FROM accounts WHERE id > ? \
-             AND substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) ORDER BY id LIMIT ?",
-        )
-        .bind(after)
-        .bind(BATCH)
-        .fetch_all(change.sql())
-        .await?;
+        let rows: Vec<SealedRow> = sqlx::query_as(SEALED_OTHERWISE)
+            .bind(after)
+            .bind(BATCH)
+            .fetch_all(change.sql())
+            .await?;
         let (mut sealed, mut unreadable, mut last) = (0, 0, None);
         for row in rows {
-            let id: String = row.try_get("id")?;
             let binding = Binding {
-                record: &id,
-                generation: unsigned("accounts.generation", row.try_get("generation")?)?,
+                record: &row.id,
+                generation: row.generation,
             };
-            match self.keys.open(binding, row.try_get("credential")?) {
+            match self.keys.open(binding, &row.credential) {
                 Ok(plaintext) => {
                     let credential = change.seal_bytes(binding, &plaintext).await?;
-                    sqlx::query("UPDATE accounts SET credential = ? WHERE id = ?")
+                    sqlx::query(SEAL_ANEW)
                         .bind(credential)
-                        .bind(&id)
+                        .bind(&row.id)
                         .execute(change.sql())
                         .await?;
                     sealed += 1;
@@ -303,7 +306,7 @@ impl Store {
                     unreadable += 1;
                 }
             }
-            last = Some(id);
+            last = Some(row.id);
         }
         change.commit().await?;
         Ok((sealed, unreadable, last))

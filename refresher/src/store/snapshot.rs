@@ -1,4 +1,4 @@
-//! The snapshot as the store holds it: which records changed after a revision, and the page that says so.
+//! The snapshot as the store holds it: the records that changed after a revision, and the page that says so.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,13 @@ use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
 use latchkey::snapshot::{self, Kind, Record, Removed};
 use rand::RngCore;
 use secrecy::ExposeSecret;
-use sqlx::{Row, SqliteConnection};
 
-use super::accounts::vars_from_json;
-use super::limits::{LIMIT_COLUMNS, settings};
+use super::limits::{LimitRow, LimitSettings};
 use super::pools::{policy_of, tier_of, weight_of};
-use super::{Result, Store, corrupt, head, health, signed, unsigned};
+use super::sql::{self, JsonText, limit_columns, signed};
+use super::sqlite::{self, Connection};
+use super::{Result, Store, corrupt, head, health, unsigned};
+use crate::clock::UnixMillis;
 use crate::platform::Publication;
 
 /// An answer to a poll.
@@ -22,17 +23,81 @@ use crate::platform::Publication;
 pub struct SnapshotPage {
     /// The page.
     pub bytes: Vec<u8>,
-    /// Whether it tells the poller anything: records, a reset, or a revision that moved.
+    /// True if it tells the poller anything: records, a reset, or a revision that moved.
     pub news: bool,
 }
 
-/// Every record that changed after a revision, oldest change first. Gone ones come as tombstones.
-const CHANGED: &str = "SELECT revision, 'platform' AS kind, id FROM platforms WHERE revision > ?1 \
-     UNION ALL SELECT revision, 'account', id FROM accounts WHERE revision > ?1 \
-     UNION ALL SELECT revision, 'pool', id FROM pools WHERE revision > ?1 \
-     UNION ALL SELECT revision, 'key', id FROM client_keys WHERE revision > ?1 \
-     UNION ALL SELECT revision, 'health', account FROM health WHERE revision > ?1 \
-     UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > ?1 ORDER BY revision";
+/// An account that may serve requests, with its platform's record.
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    name: String,
+    platform: String,
+    #[sqlx(try_from = "JsonText<BTreeMap<String, HeaderText>>")]
+    vars: BTreeMap<String, HeaderText>,
+    #[sqlx(try_from = "i64")]
+    generation: u64,
+    credential: Vec<u8>,
+    expires_at: Option<UnixMillis>,
+    ends_at: Option<UnixMillis>,
+    #[sqlx(try_from = "JsonText<snapshot::Models>")]
+    models: snapshot::Models,
+    authority: String,
+    record: String,
+    #[sqlx(flatten, try_from = "LimitRow")]
+    limits: LimitSettings,
+}
+
+/// A client key, revoked ones included.
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    name: String,
+    #[sqlx(try_from = "String")]
+    sha256: snapshot::KeyHash,
+    pool: String,
+    #[sqlx(try_from = "JsonText<snapshot::Models>")]
+    models: snapshot::Models,
+    may_choose_account: bool,
+    revoked_at: Option<UnixMillis>,
+    expires_at: Option<UnixMillis>,
+    #[sqlx(flatten, try_from = "LimitRow")]
+    limits: LimitSettings,
+}
+
+sql::statements! {
+    /// Every record that changed after a revision, oldest change first. Gone ones come as tombstones.
+    CHANGED = "SELECT revision, 'platform' AS kind, id FROM platforms WHERE revision > $1 \
+               UNION ALL SELECT revision, 'account', id FROM accounts WHERE revision > $1 \
+               UNION ALL SELECT revision, 'pool', id FROM pools WHERE revision > $1 \
+               UNION ALL SELECT revision, 'key', id FROM client_keys WHERE revision > $1 \
+               UNION ALL SELECT revision, 'health', account FROM health WHERE revision > $1 \
+               UNION ALL SELECT revision, 'removed ' || kind, id FROM tombstones WHERE revision > $1 ORDER BY revision";
+    ACCOUNTS_REVISION = "SELECT coalesce(max(revision), 0) FROM (SELECT max(revision) AS revision FROM accounts \
+                         UNION ALL SELECT max(revision) FROM platforms \
+                         UNION ALL SELECT max(revision) FROM tombstones) AS changes";
+    PLATFORMS = "SELECT id, record, authority FROM platforms";
+    PLATFORM = "SELECT record FROM platforms WHERE id = $1";
+    PUBLISH_PLATFORM = "INSERT INTO platforms (id, record, authority, revision) VALUES ($1, $2, $3, $4) \
+                        ON CONFLICT (id) DO UPDATE SET record = excluded.record, authority = excluded.authority, \
+                        revision = excluded.revision";
+    WITHDRAW_PLATFORM = "DELETE FROM platforms WHERE id = $1";
+    DIG_UP_PLATFORM = "DELETE FROM tombstones WHERE kind = 'platform' AND id = $1";
+    ACCOUNTS_OF = "SELECT id FROM accounts WHERE platform = $1";
+    TOUCH_ACCOUNT = "UPDATE accounts SET revision = $1 WHERE id = $2";
+    ACCOUNT = concat!(
+        "SELECT name, platform, vars, generation, credential, expires_at, ends_at, models, authority, record, ",
+        limit_columns!(),
+        " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 AND status = 'active'"
+    );
+    POOL = "SELECT policy FROM pools WHERE id = $1";
+    MEMBERS = "SELECT account, weight, tier FROM pool_members WHERE pool = $1 ORDER BY position";
+    KEY = concat!(
+        "SELECT name, sha256, pool, models, may_choose_account = 1 AS may_choose_account, revoked_at, expires_at, ",
+        limit_columns!(),
+        " FROM client_keys WHERE id = $1"
+    );
+    CHOICES = "SELECT pool FROM client_key_pools WHERE client_key = $1 ORDER BY pool";
+    NEW_EPOCH = "UPDATE meta SET epoch = $1";
+}
 
 /// The Envoy cluster of an account.
 pub fn cluster_name(account: &str) -> String {
@@ -44,13 +109,11 @@ impl Store {
     /// authority and variables are in their records, and appear and vanish with it.
     ///
     /// # Errors
-    /// If SQLite fails or a record is longer than a page.
+    /// If the database fails or a record is longer than a page.
     pub async fn publish_platforms(&self, platforms: &[Publication]) -> Result<()> {
         let mut change = self.change().await?;
         let published: Vec<(String, String, String)> =
-            sqlx::query_as("SELECT id, record, authority FROM platforms")
-                .fetch_all(change.sql())
-                .await?;
+            sqlx::query_as(PLATFORMS).fetch_all(change.sql()).await?;
         let wanted: Vec<(String, String, String)> = platforms
             .iter()
             .map(|platform| {
@@ -67,7 +130,7 @@ impl Store {
             .iter()
             .filter(|(id, ..)| !wanted.iter().any(|(wanted, ..)| wanted == id))
         {
-            sqlx::query("DELETE FROM platforms WHERE id = ?")
+            sqlx::query(WITHDRAW_PLATFORM)
                 .bind(id)
                 .execute(change.sql())
                 .await?;
@@ -80,14 +143,14 @@ impl Store {
         {
             let (id, record, authority) = platform;
             let revision = change.next_revision().await?;
-            sqlx::query("INSERT OR REPLACE INTO platforms (id, record, authority, revision) VALUES (?, ?, ?, ?)")
+            sqlx::query(PUBLISH_PLATFORM)
                 .bind(id)
                 .bind(record)
                 .bind(authority)
                 .bind(revision)
                 .execute(change.sql())
                 .await?;
-            sqlx::query("DELETE FROM tombstones WHERE kind = 'platform' AND id = ?")
+            sqlx::query(DIG_UP_PLATFORM)
                 .bind(id)
                 .execute(change.sql())
                 .await?;
@@ -99,12 +162,12 @@ impl Store {
     /// The page for a poller that holds `since` of `epoch`.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn page(&self, epoch: Option<Epoch>, since: u64) -> Result<SnapshotPage> {
         if self.has_lost(epoch, since).await? {
             self.begin_epoch().await?;
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = sqlite::begin_read(&self.pool).await?;
         let (ours, revision) = head(&mut transaction).await?;
         let reset = epoch != Some(ours) || since == 0;
         let from = if reset { 0 } else { since };
@@ -123,19 +186,15 @@ impl Store {
     /// The revision of the last change of an account or a platform, also of one that is gone.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn accounts_revision(&self) -> Result<u64> {
-        let revision: i64 = sqlx::query_scalar(
-            "SELECT max(coalesce((SELECT max(revision) FROM accounts), 0), \
-             coalesce((SELECT max(revision) FROM platforms), 0), \
-             coalesce((SELECT max(revision) FROM tombstones), 0))",
-        )
-        .fetch_one(&self.pool)
-        .await?;
+        let revision: i64 = sqlx::query_scalar(ACCOUNTS_REVISION)
+            .fetch_one(&self.pool)
+            .await?;
         unsigned("accounts.revision", revision)
     }
 
-    /// Whether the poller has seen a later state of our history than we have: we were restored from a backup.
+    /// True if the poller has seen a later state of our history than we have: we were restored from a backup.
     async fn has_lost(&self, epoch: Option<Epoch>, since: u64) -> Result<bool> {
         let (ours, revision) = self.head().await?;
         Ok(epoch == Some(ours) && since > revision)
@@ -153,7 +212,7 @@ impl Store {
     /// The changed records' lines, as many as fit on a page, and the revision that they lead to.
     async fn lines(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         from: u64,
         revision: u64,
     ) -> Result<(Vec<String>, u64)> {
@@ -185,12 +244,7 @@ impl Store {
         Ok((lines, revision))
     }
 
-    async fn record(
-        &self,
-        connection: &mut SqliteConnection,
-        kind: &str,
-        id: String,
-    ) -> Result<Record> {
+    async fn record(&self, connection: &mut Connection, kind: &str, id: String) -> Result<Record> {
         Ok(match kind {
             "platform" => platform(connection, &id).await?,
             "account" => self.account_record(connection, id).await?,
@@ -204,64 +258,47 @@ impl Store {
     }
 
     /// The account, if it may serve requests; else that it is to be forgotten.
-    async fn account_record(
-        &self,
-        connection: &mut SqliteConnection,
-        id: String,
-    ) -> Result<Record> {
-        let sql = format!(
-            "SELECT name, platform, vars, generation, credential, expires_at, ends_at, models, authority, record, {LIMIT_COLUMNS} \
-             FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = ? AND status = 'active'"
-        );
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+    async fn account_record(&self, connection: &mut Connection, id: String) -> Result<Record> {
+        let row: Option<AccountRow> = sqlx::query_as(ACCOUNT)
             .bind(&id)
             .fetch_optional(connection)
             .await?;
         let Some(row) = row else {
             return removed(Kind::Account, &id);
         };
-        let generation = unsigned("accounts.generation", row.try_get("generation")?)?;
-        let credential = match self.open_credential(&id, generation, row.try_get("credential")?) {
+        let credential = match self.open_credential(&id, row.generation, &row.credential) {
             Ok(credential) => credential,
             Err(error) => {
                 tracing::error!(account = id, %error, "an account cannot be published");
                 return removed(Kind::Account, &id);
             }
         };
-        let text = |column: &'static str, text: &str| {
-            HeaderText::try_from(text)
-                .map_err(|_| corrupt(column, "characters that no header may have"))
-        };
-        let time = |column: &'static str, name: &'static str| -> Result<Option<u64>> {
-            let time: Option<i64> = row.try_get(column)?;
-            time.map(|time| unsigned(name, time)).transpose()
-        };
-        let record = platform_from_line(row.try_get("record")?)?;
-        let mut vars: BTreeMap<String, HeaderText> = vars_from_json(row.try_get("vars")?)?;
+        let record = platform_from_line(&row.record)?;
+        let mut vars = row.vars;
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         vars.retain(|name, _| record.headers.vars().any(|used| used == name));
         Ok(Record::Account(snapshot::Account {
             cluster: parse_id(&cluster_name(&id))?,
             id: parse_id(&id)?,
-            name: text("accounts.name", row.try_get("name")?)?,
-            platform: parse_id(row.try_get("platform")?)?,
-            authority: text("platforms.authority", row.try_get("authority")?)?,
+            name: header_text("accounts.name", &row.name)?,
+            platform: parse_id(&row.platform)?,
+            authority: header_text("platforms.authority", &row.authority)?,
             credential: Secret::new(credential.on_the_wire().expose_secret()),
             vars,
-            generation,
-            expires_at: time("expires_at", "accounts.expires_at")?,
-            ends_at: time("ends_at", "accounts.ends_at")?,
-            models: models_from_json("accounts.models", row.try_get("models")?)?,
-            limits: settings(&row)?.limits,
+            generation: row.generation,
+            expires_at: time("accounts.expires_at", row.expires_at)?,
+            ends_at: time("accounts.ends_at", row.ends_at)?,
+            models: row.models,
+            limits: row.limits.limits,
         }))
     }
 }
 
 /// Begins a new history: whoever polls gets everything anew.
-pub(super) async fn new_epoch(connection: &mut SqliteConnection) -> Result<()> {
+pub(super) async fn new_epoch(connection: &mut Connection) -> Result<()> {
     let mut epoch = [0; 16];
     rand::rng().fill_bytes(&mut epoch);
-    sqlx::query("UPDATE meta SET epoch = ?")
+    sqlx::query(NEW_EPOCH)
         .bind(&epoch[..])
         .execute(connection)
         .await?;
@@ -269,13 +306,13 @@ pub(super) async fn new_epoch(connection: &mut SqliteConnection) -> Result<()> {
 }
 
 async fn touch_accounts_of(change: &mut super::Change<'_>, platform: &str) -> Result<()> {
-    let accounts: Vec<String> = sqlx::query_scalar("SELECT id FROM accounts WHERE platform = ?")
+    let accounts: Vec<String> = sqlx::query_scalar(ACCOUNTS_OF)
         .bind(platform)
         .fetch_all(change.sql())
         .await?;
     for id in accounts {
         let revision = change.next_revision().await?;
-        sqlx::query("UPDATE accounts SET revision = ? WHERE id = ?")
+        sqlx::query(TOUCH_ACCOUNT)
             .bind(revision)
             .bind(id)
             .execute(change.sql())
@@ -284,8 +321,8 @@ async fn touch_accounts_of(change: &mut super::Change<'_>, platform: &str) -> Re
     Ok(())
 }
 
-async fn platform(connection: &mut SqliteConnection, id: &str) -> Result<Record> {
-    let line: String = sqlx::query_scalar("SELECT record FROM platforms WHERE id = ?")
+async fn platform(connection: &mut Connection, id: &str) -> Result<Record> {
+    let line: String = sqlx::query_scalar(PLATFORM)
         .bind(id)
         .fetch_one(connection)
         .await?;
@@ -300,18 +337,16 @@ fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
     }
 }
 
-async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
-    let policy: String = sqlx::query_scalar("SELECT policy FROM pools WHERE id = ?")
+async fn pool(connection: &mut Connection, id: String) -> Result<Record> {
+    let policy: String = sqlx::query_scalar(POOL)
         .bind(&id)
         .fetch_one(&mut *connection)
         .await?;
-    let members: Vec<(String, u32, u32)> = sqlx::query_as(
-        "SELECT account, weight, tier FROM pool_members WHERE pool = ? ORDER BY position",
-    )
-    .bind(&id)
-    .fetch_all(connection)
-    .await?;
-    let member = |(account, weight, tier): (String, u32, u32)| {
+    let members: Vec<(String, i64, i64)> = sqlx::query_as(MEMBERS)
+        .bind(&id)
+        .fetch_all(connection)
+        .await?;
+    let member = |(account, weight, tier): (String, i64, i64)| {
         Ok(snapshot::Member {
             account: parse_id(&account)?,
             weight: weight_of(weight)?,
@@ -327,50 +362,40 @@ async fn pool(connection: &mut SqliteConnection, id: String) -> Result<Record> {
     }))
 }
 
-async fn client_key(connection: &mut SqliteConnection, id: String) -> Result<Record> {
-    let sql = format!(
-        "SELECT name, sha256, pool, models, may_choose_account, revoked_at, expires_at, {LIMIT_COLUMNS} \
-         FROM client_keys WHERE id = ?"
-    );
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+async fn client_key(connection: &mut Connection, id: String) -> Result<Record> {
+    let row: KeyRow = sqlx::query_as(KEY)
         .bind(&id)
         .fetch_one(&mut *connection)
         .await?;
-    if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
+    if row.revoked_at.is_some() {
         return removed(Kind::Key, &id);
     }
-    let pools: Vec<String> =
-        sqlx::query_scalar("SELECT pool FROM client_key_pools WHERE client_key = ? ORDER BY pool")
-            .bind(&id)
-            .fetch_all(connection)
-            .await?;
-    let expires_at: Option<i64> = row.try_get("expires_at")?;
-    let name = HeaderText::try_from(row.try_get::<&str, _>("name")?)
-        .map_err(|_| corrupt("client_keys.name", "characters that no header may have"))?;
-    let sha256 = snapshot::KeyHash::try_from(row.try_get::<String, _>("sha256")?)
-        .map_err(|_| corrupt("client_keys.sha256", "no SHA-256"))?;
+    let pools: Vec<String> = sqlx::query_scalar(CHOICES)
+        .bind(&id)
+        .fetch_all(connection)
+        .await?;
+    let pools = pools.iter().map(|pool| parse_id(pool));
     Ok(Record::Key(snapshot::ClientKey {
         id: parse_id(&id)?,
-        sha256,
-        pool: parse_id(row.try_get("pool")?)?,
-        models: models_from_json("client_keys.models", row.try_get("models")?)?,
+        sha256: row.sha256,
+        pool: parse_id(&row.pool)?,
+        models: row.models,
         may_choose: snapshot::MayChoose {
-            account: row.try_get("may_choose_account")?,
-            pools: pools
-                .iter()
-                .map(|pool| parse_id(pool))
-                .collect::<Result<_>>()?,
+            account: row.may_choose_account,
+            pools: pools.collect::<Result<_>>()?,
         },
-        name: Some(name),
-        expires_at: expires_at
-            .map(|time| unsigned("client_keys.expires_at", time))
-            .transpose()?,
-        limits: settings(&row)?.limits,
+        name: Some(header_text("client_keys.name", &row.name)?),
+        expires_at: time("client_keys.expires_at", row.expires_at)?,
+        limits: row.limits.limits,
     }))
 }
 
-pub(super) fn models_from_json(column: &'static str, text: &str) -> Result<snapshot::Models> {
-    serde_json::from_str(text).map_err(|_| corrupt(column, "something else than a list of models"))
+fn header_text(column: &'static str, text: &str) -> Result<HeaderText> {
+    HeaderText::try_from(text).map_err(|_| corrupt(column, "characters that no header may have"))
+}
+
+fn time(column: &'static str, time: Option<UnixMillis>) -> Result<Option<u64>> {
+    time.map(|time| unsigned(column, time.0)).transpose()
 }
 
 fn removed(kind: Kind, id: &str) -> Result<Record> {

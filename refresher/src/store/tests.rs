@@ -12,11 +12,13 @@ mod pools;
 mod requests;
 mod rotation;
 mod snapshot;
+mod statements;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use latchkey::snapshot::page::Page;
 use latchkey::snapshot::pool::{Tier, Weight};

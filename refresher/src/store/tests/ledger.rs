@@ -183,10 +183,10 @@ async fn a_disabled_account_is_refreshed_and_one_without_a_login_is_not() {
         Claimed::NotRefreshable
     ));
     assert_eq!(store.entries().await.unwrap(), []);
-    let message = store.enable("alice", NOW).await.unwrap_err().to_string();
+    let refused = store.enable("alice", NOW).await.unwrap_err();
     assert!(
-        message.contains("refresher login codex --name alice"),
-        "{message}"
+        matches!(&refused, Error::NeedsLogin { account, platform } if account == "alice" && platform == "codex"),
+        "{refused}"
     );
 }
 

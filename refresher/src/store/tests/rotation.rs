@@ -8,7 +8,7 @@ use super::*;
 use crate::keys::file::KeyFile;
 use crate::keys::seal::SEALS_PER_KEY;
 use crate::keys::{Given, KeySource, RETIRED_VARIABLE, VARIABLE, encoded, fixed};
-use crate::store::{Refused, Step};
+use crate::store::{NotRotated, Step};
 
 /// More than two batches.
 const ACCOUNTS: usize = 150;
@@ -213,7 +213,7 @@ async fn a_record_that_does_not_open_keeps_its_key() {
     .unwrap();
     let error = rotate(&store, &state).await.unwrap_err();
     assert!(
-        matches!(error, Error::Rotation(Refused::Unreadable(1))),
+        matches!(error, Error::Rotation(NotRotated::Unreadable(1))),
         "{error}"
     );
     let new = store.sealing_key().await.unwrap();
@@ -269,7 +269,7 @@ async fn a_running_process_reads_a_key_that_the_operator_put_there() {
     add_login(&running, "alice").await;
     let error = rotate(&running, &state).await.unwrap_err();
     assert!(
-        matches!(error, Error::Rotation(Refused::NoNewKeyIn(_))),
+        matches!(error, Error::Rotation(NotRotated::GivenKeys(_))),
         "{error}"
     );
 
@@ -307,7 +307,7 @@ async fn keys_of_the_environment_change_over_when_told() {
     add_login(&store, "alice").await;
     let error = rotate(&store, &state).await.unwrap_err();
     assert!(
-        matches!(error, Error::Rotation(Refused::NoNewKey)),
+        matches!(error, Error::Rotation(NotRotated::FixedKeys)),
         "{error}"
     );
     let old = store.sealing_key().await.unwrap();
@@ -321,7 +321,7 @@ async fn keys_of_the_environment_change_over_when_told() {
     served.note(&format!("{old}\n")).unwrap();
     let error = rotate(&store, &state).await.unwrap_err();
     assert!(
-        matches!(error, Error::Rotation(Refused::NotServed(_))),
+        matches!(error, Error::Rotation(NotRotated::NotServed(_))),
         "{error}"
     );
     served.note(&store.fixed_keys()).unwrap();
@@ -333,7 +333,7 @@ async fn keys_of_the_environment_change_over_when_told() {
     assert_eq!(store.waiting_key().await.unwrap(), None);
     let error = rotate(&store, &state).await.unwrap_err();
     assert!(
-        matches!(error, Error::Rotation(Refused::NoNewKey)),
+        matches!(error, Error::Rotation(NotRotated::FixedKeys)),
         "{error}"
     );
     store.close().await;

@@ -7,14 +7,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::write_queue::Turn;
-use super::{Change, Result, Store, signed};
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
 use crate::refresh::ledger::Claim;
+use crate::store::{Change, Result, Store, signed, sql};
+
+sql::statements! {
+    CURRENT = "SELECT generation, credential FROM accounts WHERE id = $1";
+    STORE = "UPDATE accounts SET generation = $1, credential = $2, issued_at = $3, expires_at = $4, \
+             status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
+             reason = CASE WHEN status IN ('disabled', 'dead') THEN reason END, \
+             claim_token = nullif(claim_token, $7), \
+             claim_until = CASE claim_token WHEN $7 THEN NULL ELSE claim_until END, \
+             unanswered = 0, first_unanswered_at = NULL, failures = 0, \
+             retry_at = NULL, updated_at = $3, revision = $5 WHERE id = $6";
+}
 
 /// New tokens that wait, at most one for each refresh in flight.
 #[derive(Debug, Default)]
-pub(super) struct NewTokens(Mutex<Vec<Waiting>>);
+pub(in crate::store) struct NewTokens(Mutex<Vec<Waiting>>);
 
 #[derive(Debug)]
 struct Waiting {
@@ -35,7 +46,7 @@ impl NewTokens {
 impl Store {
     /// [`Ledger::commit`](crate::refresh::ledger::Ledger::commit). Whoever gets the turn stores for all who wait, and
     /// alone hears of an error: the others try themselves.
-    pub(super) async fn store_tokens(
+    pub(in crate::store) async fn store_tokens(
         &self,
         claim: &Claim,
         credential: &Credential,
@@ -87,11 +98,10 @@ impl Change<'_> {
     /// False, and nothing changed, if the account has another generation by now than the claim's, and other tokens.
     async fn store_tokens(&mut self, new: &Waiting) -> Result<bool> {
         let claim = &new.claim;
-        let current: Option<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT generation, credential FROM accounts WHERE id = ?")
-                .bind(claim.account.as_str())
-                .fetch_optional(self.sql())
-                .await?;
+        let current: Option<(i64, Vec<u8>)> = sqlx::query_as(CURRENT)
+            .bind(claim.account.as_str())
+            .fetch_optional(self.sql())
+            .await?;
         let generation = claim.generation + 1;
         let credential = &new.credential;
         match current {
@@ -109,24 +119,16 @@ impl Change<'_> {
             .seal(claim.account.as_str(), generation, credential)
             .await?;
         let revision = self.next_revision().await?;
-        sqlx::query(
-            "UPDATE accounts SET generation = ?1, credential = ?2, issued_at = ?3, expires_at = ?4, \
-             status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
-             reason = CASE WHEN status IN ('disabled', 'dead') THEN reason END, \
-             claim_token = nullif(claim_token, ?7), \
-             claim_until = CASE claim_token WHEN ?7 THEN NULL ELSE claim_until END, \
-             unanswered = 0, first_unanswered_at = NULL, failures = 0, \
-             retry_at = NULL, updated_at = ?3, revision = ?5 WHERE id = ?6",
-        )
-        .bind(signed(generation))
-        .bind(sealed)
-        .bind(new.now.0)
-        .bind(new.expires_at.map(|time| time.0))
-        .bind(revision)
-        .bind(claim.account.as_str())
-        .bind(&claim.token)
-        .execute(self.sql())
-        .await?;
+        sqlx::query(STORE)
+            .bind(signed(generation))
+            .bind(sealed)
+            .bind(new.now)
+            .bind(new.expires_at)
+            .bind(revision)
+            .bind(claim.account.as_str())
+            .bind(&claim.token)
+            .execute(self.sql())
+            .await?;
         Ok(true)
     }
 }

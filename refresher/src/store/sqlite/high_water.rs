@@ -9,25 +9,47 @@ use latchkey::snapshot::page::Epoch;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::snapshot::new_epoch;
-use super::{Result, Store, head, unsigned};
-use crate::advice::login_command;
+use super::begin_read;
 use crate::clock::UnixMillis;
 use crate::files::{self, read_bounded, replace_file};
 use crate::state::StateDir;
+use crate::store::snapshot::new_epoch;
+use crate::store::{Result, Store, head, sql, unsigned};
 
 /// The most bytes read of a mark: those of 100,000 accounts and more.
 const MAX_MARK_BYTES: u64 = 8 * 1024 * 1024;
 /// The pause between two marks: what a kill in between leaves unmarked is not noticed when it is lost.
 const MARK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
-/// As many calls went unanswered, as far as the engine is to know: it sends such a token no more, and uses the access
-/// token to its end.
-const SPENT: i64 = 2;
+/// The unanswered calls that the engine sees of a spent token: it sends such a token no more, and uses the access token
+/// to its end.
+const SPENT_CALLS: i64 = 2;
 
-/// What it means if no mark can be written.
+/// The warning where no mark can be written.
 pub const UNMARKED: &str = "cannot mark how far the database is; an older copy would go unnoticed";
 
-/// How far a database has come.
+sql::statements! {
+    GENERATIONS = "SELECT id, generation FROM accounts";
+    DISTRUST = "UPDATE accounts SET unanswered = $1, first_unanswered_at = $2, reason = $3, updated_at = $2, \
+                revision = $4 WHERE id = $5 AND kind = 'oauth' AND status <> 'needs_login' RETURNING name, platform";
+}
+
+/// A database that was put back from an older copy: its later changes are lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OlderCopy {
+    /// The accounts whose refresh tokens were spent after the copy was made.
+    pub spent: Vec<Spent>,
+}
+
+/// An account whose refresh token must not be sent any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    /// The account's name.
+    pub account: String,
+    /// Its platform's id.
+    pub platform: String,
+}
+
+/// The point that a database has reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     epoch: Epoch,
@@ -36,14 +58,14 @@ struct Mark {
 }
 
 impl Mark {
-    /// Whether a database that is at `now` has lost something since this mark: its revision went back in one history,
+    /// True if a database that is at `now` has lost something since this mark: its revision went back in one history,
     /// or an account's generation did, which grows in all of them.
     fn is_ahead_of(&self, now: &Mark) -> bool {
         let older = self.epoch == now.epoch && self.revision > now.revision;
         older || self.generations.keys().any(|id| self.outdates(now, id))
     }
 
-    /// Whether an account of the database at `now` had a later generation at this mark.
+    /// True if an account of the database at `now` had a later generation at this mark.
     fn outdates(&self, now: &Mark, id: &str) -> bool {
         let generations = self.generations.get(id).zip(now.generations.get(id));
         generations.is_some_and(|(marked, found)| marked > found)
@@ -51,36 +73,36 @@ impl Mark {
 }
 
 impl Store {
-    /// Looks whether the database is behind its mark. If so, says so, begins a new history, and keeps refresh tokens
-    /// that have been spent since from being sent. Then marks how far it is. Hold [`StateDir::lock_setup`] meanwhile.
+    /// Compares the database with its mark, then marks how far it is. A database behind its mark begins a new history,
+    /// and refresh tokens that have been spent since are not sent. Hold [`StateDir::lock_setup`] meanwhile.
     ///
     /// # Errors
-    /// If SQLite fails.
-    pub async fn check_high_water(&self, state: &StateDir, now: UnixMillis) -> Result<()> {
+    /// If the database fails.
+    pub async fn check_high_water(
+        &self,
+        state: &StateDir,
+        now: UnixMillis,
+    ) -> Result<Option<OlderCopy>> {
         // Before the database is looked at: what others write meanwhile cannot seem lost.
         let mark = read_mark(&path(state));
         let found = self.mark().await?;
-        if let Some(mark) = mark
-            && mark.is_ahead_of(&found)
-        {
-            tracing::error!(
-                database = %state.database().display(),
-                cure = "put the newest copy back; where there is none, log in to the accounts named below again",
-                "the database is an older copy: what was changed since is lost"
-            );
-            self.distrust_spent(&mark, &found, now).await?;
-        }
+        let older = match mark {
+            Some(mark) if mark.is_ahead_of(&found) => Some(OlderCopy {
+                spent: self.distrust_spent(&mark, &found, now).await?,
+            }),
+            _ => None,
+        };
         // A full disk must not keep anybody from looking.
         if let Err(error) = self.write_mark(state).await {
             tracing::warn!(%error, "{UNMARKED}");
         }
-        Ok(())
+        Ok(older)
     }
 
     /// Marks how far the database is, if it has moved on. Hold [`StateDir::lock_setup`] meanwhile.
     ///
     /// # Errors
-    /// If SQLite fails, or the mark cannot be written.
+    /// If the database fails, or the mark cannot be written.
     pub async fn write_mark(&self, state: &StateDir) -> Result<()> {
         let path = path(state);
         let mark = self.mark().await?;
@@ -108,9 +130,9 @@ impl Store {
     }
 
     async fn mark(&self) -> Result<Mark> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = begin_read(&self.pool).await?;
         let (epoch, revision) = head(&mut transaction).await?;
-        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT id, generation FROM accounts")
+        let rows: Vec<(String, i64)> = sqlx::query_as(GENERATIONS)
             .fetch_all(&mut *transaction)
             .await?;
         let generations = rows
@@ -124,37 +146,34 @@ impl Store {
     }
 
     /// Begins a new history: Envoy may hold what this database never had. Accounts whose tokens have been replaced since
-    /// keep their access token to its end.
-    async fn distrust_spent(&self, mark: &Mark, found: &Mark, now: UnixMillis) -> Result<()> {
+    /// keep their access token to its end; they are returned.
+    async fn distrust_spent(
+        &self,
+        mark: &Mark,
+        found: &Mark,
+        now: UnixMillis,
+    ) -> Result<Vec<Spent>> {
         let mut change = self.change().await?;
         new_epoch(change.sql()).await?;
+        let mut spent = Vec::new();
         for id in found
             .generations
             .keys()
             .filter(|id| mark.outdates(found, id))
         {
             let revision = change.next_revision().await?;
-            let account: Option<(String, String)> = sqlx::query_as(
-                "UPDATE accounts SET unanswered = ?1, first_unanswered_at = ?2, reason = ?3, updated_at = ?2, \
-                 revision = ?4 WHERE id = ?5 AND kind = 'oauth' AND status <> 'needs_login' RETURNING name, platform",
-            )
-            .bind(SPENT)
-            .bind(now.0)
-            .bind("its refresh token was spent after this copy of the database was made")
-            .bind(revision)
-            .bind(id)
-            .fetch_optional(change.sql())
-            .await?;
-            if let Some((account, platform)) = account {
-                let cure = login_command(&platform, &account);
-                tracing::error!(
-                    account,
-                    cure,
-                    "the account's refresh token was spent after this copy of the database was made"
-                );
-            }
+            let account: Option<(String, String)> = sqlx::query_as(DISTRUST)
+                .bind(SPENT_CALLS)
+                .bind(now)
+                .bind("its refresh token was spent after this copy of the database was made")
+                .bind(revision)
+                .bind(id)
+                .fetch_optional(change.sql())
+                .await?;
+            spent.extend(account.map(|(account, platform)| Spent { account, platform }));
         }
-        change.commit().await
+        change.commit().await?;
+        Ok(spent)
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngCore;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
@@ -14,13 +13,13 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 
-use super::checkpoint::MAX_LOG_PAGES;
-use super::keys::Keys;
-use super::{DEFAULT_POOL, Error, Result, Store, head};
+use super::checkpoint::{MAX_LOG_PAGES, empty_log};
 use crate::files::{self, require_private_file};
 use crate::keys::KeySource;
-use crate::keys::seal::{Binding, Keyring};
+use crate::keys::seal::Keyring;
 use crate::state::StateDir;
+use crate::store::keys::Keys;
+use crate::store::{Error, Result, Store, found, head};
 
 /// `LTCH`: marks a SQLite file as ours (sqlite.org/pragma.html#pragma_application_id); set by the first migration.
 const APPLICATION_ID: i64 = 0x4C54_4348;
@@ -30,14 +29,6 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 8;
-/// What `meta.key_check` says when opened, and what it is bound to.
-pub(super) const KEY_CHECK: (&[u8], Binding<'_>) = (
-    b"latchkey",
-    Binding {
-        record: "key_check",
-        generation: 0,
-    },
-);
 
 impl Store {
     /// Opens the database of `state`, making it, and a key in `source`, if there is none. Hold
@@ -72,7 +63,7 @@ impl Store {
     }
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
@@ -106,7 +97,7 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
         .connect_with(options)
         .await?;
     migrate(&pool, path).await?;
-    found(&pool, keyring).await?;
+    found::fill(&pool, keyring).await?;
     // The file is moved without its log, and closing says nothing of what it could not write back.
     if !empty_log(&pool).await? {
         return Err(Error::LogInUse { path: unfinished });
@@ -114,16 +105,6 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
     pool.close().await;
     fs::rename(&unfinished, path).map_err(files::io_error(path, "put the new database here"))?;
     Ok(files::sync_parent(path)?)
-}
-
-/// Writes SQLite's log back and empties it. Whether that was done: others who read or write may hold it up, and then it
-/// happens by itself later.
-pub(super) async fn empty_log(pool: &SqlitePool) -> Result<bool> {
-    // The first column says whether it was held up, which is no error (sqlite.org/pragma.html#pragma_wal_checkpoint).
-    let held_up: bool = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
-        .fetch_one(pool)
-        .await?;
-    Ok(!held_up)
 }
 
 fn not_ours(path: &Path, found: impl Into<String>) -> Error {
@@ -196,14 +177,14 @@ async fn check_tables(
     if damage != "ok" {
         return Err(not_ours(path, format!("it is damaged ({damage})")));
     }
-    let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT key_check FROM meta")
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar(found::READ_KEY_CHECK)
         .fetch_optional(&mut *connection)
         .await?;
     let Some(sealed) = sealed else {
         return Err(not_ours(path, "it was not finished when it was made"));
     };
-    match keyring.open(KEY_CHECK.1, &sealed) {
-        Ok(text) if **text == *KEY_CHECK.0 => Ok(()),
+    match keyring.open(found::KEY_CHECK.1, &sealed) {
+        Ok(text) if **text == *found::KEY_CHECK.0 => Ok(()),
         _ => Err(Error::WrongKey {
             path: path.to_owned(),
         }),
@@ -221,65 +202,4 @@ async fn migrate(pool: &SqlitePool, path: &Path) -> Result<()> {
                 found: error.to_string(),
             },
         })
-}
-
-/// Fills a new database: a random epoch, the key's check value and the default pool.
-async fn found(pool: &SqlitePool, keyring: &Keyring) -> Result<()> {
-    let mut epoch = [0; 16];
-    rand::rng().fill_bytes(&mut epoch);
-    let key = keyring.first();
-    let sealed = keyring.seal(key, KEY_CHECK.1, KEY_CHECK.0, 0);
-    let sealed = sealed.map_err(|source| Error::Seal {
-        record: "key_check".to_owned(),
-        source,
-    })?;
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query("INSERT INTO sealing_keys (id, seals) VALUES (?, 1)")
-        .bind(key.as_bytes())
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query(
-        "INSERT INTO meta (id, epoch, revision, sealing_key, key_check) VALUES (1, ?, 1, ?, ?)",
-    )
-    .bind(&epoch[..])
-    .bind(key.as_bytes())
-    .bind(sealed)
-    .execute(&mut *transaction)
-    .await?;
-    sqlx::query("INSERT INTO pools (id, policy, revision) VALUES (?, 'sticky', 1)")
-        .bind(DEFAULT_POOL)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn who_reads_meanwhile_keeps_the_log_from_being_emptied() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = options(&folder.path().join("database"))
-            .create_if_missing(true)
-            .busy_timeout(Duration::from_millis(1));
-        let pool = SqlitePoolOptions::new()
-            .connect_with(options)
-            .await
-            .unwrap();
-        let run = async |sql| sqlx::query(sql).execute(&pool).await.unwrap();
-        run("CREATE TABLE t (x)").await;
-        assert!(empty_log(&pool).await.unwrap());
-        let mut reader = pool.begin().await.unwrap();
-        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM t")
-            .fetch_one(&mut *reader)
-            .await
-            .unwrap();
-        assert_eq!(rows, 0);
-        run("INSERT INTO t VALUES (1)").await;
-        assert!(!empty_log(&pool).await.unwrap());
-        reader.rollback().await.unwrap();
-        assert!(empty_log(&pool).await.unwrap());
-    }
 }

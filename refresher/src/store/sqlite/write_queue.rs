@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 /// The line. An urgent writer waits for the one that writes and for earlier urgent ones. That starves no ordinary one,
 /// because each urgent write follows a claim or an intent of its own, which is an ordinary one.
 #[derive(Debug, Default)]
-pub(super) struct WriteQueue {
+pub(in crate::store) struct WriteQueue {
     /// Held by the one ordinary writer that writes or is next to; the others wait for it here.
     ordinary: Mutex<()>,
     writer: Mutex<()>,
@@ -21,14 +21,14 @@ pub(super) struct WriteQueue {
 
 /// The right to write, until dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'q> {
+pub(in crate::store) struct Turn<'q> {
     _writer: MutexGuard<'q, ()>,
     _ordinary: Option<MutexGuard<'q, ()>>,
 }
 
 impl WriteQueue {
     /// A turn to write what exists nowhere else yet.
-    pub(super) async fn urgent(&self) -> Turn<'_> {
+    pub(in crate::store) async fn urgent(&self) -> Turn<'_> {
         let _waiting = Waiting::count(&self.urgent);
         Turn {
             _writer: self.writer.lock().await,
@@ -37,7 +37,7 @@ impl WriteQueue {
     }
 
     /// A turn to write anything else.
-    pub(super) async fn ordinary(&self) -> Turn<'_> {
+    pub(in crate::store) async fn ordinary(&self) -> Turn<'_> {
         let ordinary = self.ordinary.lock().await;
         loop {
             let writer = self.writer.lock().await;
