@@ -7,6 +7,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::newtype::{checked_str, checked_text};
+
 /// The longest header name, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 
@@ -47,12 +49,26 @@ pub enum InvalidHeader {
 #[derive(Debug, Default, Clone)]
 pub struct HeaderMap(Vec<(String, Vec<u8>)>);
 
+checked_text! {
+    HeaderName, InvalidHeader;
+    HeaderText, InvalidHeader;
+}
+
+checked_str! {
+    HeaderName, InvalidHeader;
+    HeaderText, InvalidHeader;
+}
+
 // === impl HeaderName ===
 
 impl HeaderName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    fn check(text: &str) -> Result<(), InvalidHeader> {
+        let fits = (1..=MAX_NAME_BYTES).contains(&text.len());
+        if fits && text.bytes().all(is_token_byte) {
+            Ok(())
+        } else {
+            Err(InvalidHeader::Name)
+        }
     }
 }
 
@@ -60,75 +76,16 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-impl TryFrom<&str> for HeaderName {
-    type Error = InvalidHeader;
-
-    fn try_from(text: &str) -> Result<Self, InvalidHeader> {
-        if text.is_empty() || text.len() > MAX_NAME_BYTES || !text.bytes().all(is_token_byte) {
-            return Err(InvalidHeader::Name);
-        }
-        Ok(Self(text.into()))
-    }
-}
-
-impl TryFrom<String> for HeaderName {
-    type Error = InvalidHeader;
-
-    fn try_from(text: String) -> Result<Self, InvalidHeader> {
-        Self::try_from(text.as_str())
-    }
-}
-
-impl From<HeaderName> for String {
-    fn from(name: HeaderName) -> Self {
-        name.as_str().to_owned()
-    }
-}
-
-impl fmt::Debug for HeaderName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
-
 // === impl HeaderText ===
 
 impl HeaderText {
-    /// The value as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<&str> for HeaderText {
-    type Error = InvalidHeader;
-
-    fn try_from(text: &str) -> Result<Self, InvalidHeader> {
+    fn check(text: &str) -> Result<(), InvalidHeader> {
         let legal = |byte: u8| matches!(byte, b'\t' | b' '..=b'~');
-        if text.len() > MAX_VALUE_BYTES || !text.bytes().all(legal) {
-            return Err(InvalidHeader::Value);
+        if text.len() <= MAX_VALUE_BYTES && text.bytes().all(legal) {
+            Ok(())
+        } else {
+            Err(InvalidHeader::Value)
         }
-        Ok(Self(text.into()))
-    }
-}
-
-impl TryFrom<String> for HeaderText {
-    type Error = InvalidHeader;
-
-    fn try_from(text: String) -> Result<Self, InvalidHeader> {
-        Self::try_from(text.as_str())
-    }
-}
-
-impl From<HeaderText> for String {
-    fn from(text: HeaderText) -> Self {
-        text.as_str().to_owned()
-    }
-}
-
-impl fmt::Debug for HeaderText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

@@ -4,6 +4,8 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::newtype::{checked_str, checked_text, invalid_text};
+
 /// The longest identifier, in bytes: room for a prefix and a UUID.
 pub const MAX_ID_BYTES: usize = 64;
 
@@ -13,9 +15,19 @@ pub const MAX_ID_BYTES: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct Id(Arc<str>);
 
-/// Why a text is not an [`Id`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidId;
+invalid_text! {
+    /// A text that is not an [`Id`].
+    InvalidId,
+    "expected an id of 1 to {MAX_ID_BYTES} characters A-Z a-z 0-9 _ - . not starting with a dot"
+}
+
+checked_text! {
+    Id, InvalidId;
+}
+
+checked_str! {
+    Id, InvalidId;
+}
 
 /// Whether it is 32 hex digits, as Envoy processes and batches are named.
 pub fn is_hex_name(text: &str) -> bool {
@@ -25,37 +37,14 @@ pub fn is_hex_name(text: &str) -> bool {
 // === impl Id ===
 
 impl Id {
-    /// The identifier as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<&str> for Id {
-    type Error = InvalidId;
-
-    fn try_from(text: &str) -> Result<Self, InvalidId> {
+    fn check(text: &str) -> Result<(), InvalidId> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         let fits = !text.is_empty() && text.len() <= MAX_ID_BYTES && !text.starts_with('.');
         if fits && text.bytes().all(legal) {
-            Ok(Self(text.into()))
+            Ok(())
         } else {
             Err(InvalidId)
         }
-    }
-}
-
-impl TryFrom<String> for Id {
-    type Error = InvalidId;
-
-    fn try_from(text: String) -> Result<Self, InvalidId> {
-        Self::try_from(text.as_str())
-    }
-}
-
-impl From<Id> for String {
-    fn from(id: Id) -> Self {
-        id.as_str().to_owned()
     }
 }
 
@@ -65,30 +54,11 @@ impl Borrow<str> for Id {
     }
 }
 
-impl fmt::Debug for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
-
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
-
-// === impl InvalidId ===
-
-impl fmt::Display for InvalidId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "expected an id of 1 to {MAX_ID_BYTES} characters A-Z a-z 0-9 _ - . not starting with a dot"
-        )
-    }
-}
-
-impl std::error::Error for InvalidId {}
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::newtype::{checked_str, checked_text};
+
 /// 1 to `MAX` of visible ASCII and spaces. Nothing in it moves a cursor, ends a line or turns the
 /// direction of writing.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,52 +19,31 @@ pub type ModelName = Label<256>;
 /// The name of a window of a quota, like `5h`.
 pub type WindowName = Label<64>;
 
-/// Why a text is not a [`Label`].
+/// A text that is not a [`Label`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidLabel {
     /// The most bytes that it may have.
     pub most: usize,
 }
 
+checked_text! {
+    Label<MAX>, InvalidLabel;
+}
+
+checked_str! {
+    Label<MAX>, InvalidLabel;
+}
+
 // === impl Label ===
 
 impl<const MAX: usize> Label<MAX> {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<const MAX: usize> TryFrom<&str> for Label<MAX> {
-    type Error = InvalidLabel;
-
-    fn try_from(text: &str) -> Result<Self, InvalidLabel> {
+    fn check(text: &str) -> Result<(), InvalidLabel> {
         let fits = (1..=MAX).contains(&text.len());
         if fits && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            Ok(Self(text.into()))
+            Ok(())
         } else {
             Err(InvalidLabel { most: MAX })
         }
-    }
-}
-
-impl<const MAX: usize> TryFrom<String> for Label<MAX> {
-    type Error = InvalidLabel;
-
-    fn try_from(text: String) -> Result<Self, InvalidLabel> {
-        Self::try_from(text.as_str())
-    }
-}
-
-impl<const MAX: usize> From<Label<MAX>> for String {
-    fn from(label: Label<MAX>) -> Self {
-        label.as_str().to_owned()
-    }
-}
-
-impl<const MAX: usize> fmt::Debug for Label<MAX> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

@@ -30,6 +30,7 @@ pub mod id;
 pub mod label;
 pub mod limit;
 pub mod meter;
+mod newtype;
 pub mod request;
 pub mod secret;
 #[cfg(target_arch = "wasm32")]

@@ -14,7 +14,7 @@ pub mod quota;
 pub mod rule;
 pub mod time;
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,10 @@ pub use self::{
     quota::Quota,
     rule::Rule,
 };
-use crate::label::ModelName;
+use crate::{
+    label::ModelName,
+    newtype::{checked_text, invalid_text},
+};
 
 /// What an answer says about the account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,9 +78,15 @@ pub enum Scope {
 #[serde(try_from = "String", into = "String")]
 pub struct Reason(Cow<'static, str>);
 
-/// A text that is not a [`Reason`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidReason;
+invalid_text! {
+    /// A text that is not a [`Reason`].
+    InvalidReason,
+    "expected a word of 1 to 32 of a-z, 0-9 and _"
+}
+
+checked_text! {
+    Reason, InvalidReason;
+}
 
 // === impl Scope ===
 
@@ -110,9 +119,13 @@ impl Verdict {
 // === impl Reason ===
 
 impl Reason {
-    /// The word.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    fn check(text: &str) -> Result<(), InvalidReason> {
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if (1..=32).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(())
+        } else {
+            Err(InvalidReason)
+        }
     }
 
     /// Too much in too short a time.
@@ -125,36 +138,3 @@ impl Reason {
         Self(Cow::Borrowed(word))
     }
 }
-
-impl TryFrom<String> for Reason {
-    type Error = InvalidReason;
-
-    fn try_from(text: String) -> Result<Self, InvalidReason> {
-        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        if (1..=32).contains(&text.len()) && text.bytes().all(legal) {
-            Ok(Self(Cow::Owned(text)))
-        } else {
-            Err(InvalidReason)
-        }
-    }
-}
-
-impl From<Reason> for String {
-    fn from(reason: Reason) -> Self {
-        reason.0.into_owned()
-    }
-}
-
-impl fmt::Debug for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
-
-impl fmt::Display for InvalidReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected a word of 1 to 32 of a-z, 0-9 and _")
-    }
-}
-
-impl std::error::Error for InvalidReason {}
