@@ -21,9 +21,8 @@ mod candidate;
 pub mod fill_first;
 pub mod in_flight;
 pub mod least_in_flight;
-pub mod most_quota_left;
+pub mod quota;
 pub mod round_robin;
-pub mod soonest_reset_first;
 pub mod sticky;
 
 use std::{ops::Range, rc::Rc};
@@ -156,10 +155,10 @@ impl Table {
                     least_in_flight::pick(candidates, &mut tier.turn, need)
                 }
                 (Policy::MostQuotaLeft, _) => {
-                    most_quota_left::pick(candidates, &mut tier.turn, need)
+                    quota::pick(candidates, &mut tier.turn, need, quota::MOST_LEFT)
                 }
                 (Policy::SoonestResetFirst, _) => {
-                    soonest_reset_first::pick(candidates, &mut tier.turn, need)
+                    quota::pick(candidates, &mut tier.turn, need, quota::SOONEST_RESET)
                 }
                 (Policy::FillFirst, _) => fill_first::pick(candidates, need),
             };
