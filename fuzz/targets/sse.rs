@@ -6,7 +6,7 @@ use latchkey::{
     dialect::Dialect,
     text::{
         event::Event,
-        sse::{Framer, Token},
+        sse::{Framer, Piece},
     },
 };
 use latchkey_fuzz::{byte, pieces};
@@ -19,7 +19,7 @@ fn events(chunks: &[&[u8]]) -> Vec<Event> {
         let mut rest = *chunk;
         while let Some(token) = framer.next(&mut rest) {
             event.take(&token);
-            if token == Token::End {
+            if token == Piece::End {
                 events.push(std::mem::take(&mut event));
             }
         }

@@ -10,7 +10,7 @@ use super::transform::Transform;
 use crate::{
     dialect::Dialect,
     meter::{Completeness, Meter, Metered, Usage},
-    text::sse::{Framer, Token},
+    text::sse::{Framer, Piece},
     verdict::{self, ErrorBody},
 };
 
@@ -194,7 +194,7 @@ impl Events {
         }
         let mut failure = None;
         while let Some(token) = self.framer.next(&mut rest) {
-            let is_end = token == Token::End;
+            let is_end = token == Piece::End;
             if !is_end {
                 self.meter.on_token(token);
                 continue;

@@ -33,7 +33,7 @@ use self::{
 use crate::{
     dialect::{Dialect, EventKind},
     label::ModelName,
-    text::sse::Token,
+    text::sse::Piece,
 };
 
 /// The longest mark that ends a stream: `[DONE]`. One byte more tells that there is more.
@@ -120,11 +120,11 @@ impl Meter {
 
     /// Reads the next token of an event stream.
     #[inline]
-    pub fn on_token(&mut self, token: Token<'_>) {
+    pub fn on_token(&mut self, token: Piece<'_>) {
         match token {
-            Token::Data(piece) => self.on_data(piece),
-            Token::End => self.end_event(),
-            Token::Name { .. } | Token::Comment => {}
+            Piece::Data(piece) => self.on_data(piece),
+            Piece::End => self.end_event(),
+            Piece::Name { .. } | Piece::Comment => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! One event of a stream, put together from its tokens.
 
-use super::sse::Token;
+use super::sse::Piece;
 
 /// The most bytes that are kept of an event. Those that matter whole, errors and announcements,
 /// are below 4 KiB; a larger one is as good as its beginning.
@@ -19,20 +19,20 @@ pub struct Event {
 impl Event {
     /// Takes in the next token. The end of an event changes nothing: [`Self::clear`] begins the
     /// next one.
-    pub fn take(&mut self, token: &Token<'_>) {
+    pub fn take(&mut self, token: &Piece<'_>) {
         let room = MAX_EVENT_BYTES
             .saturating_sub(self.name.len())
             .saturating_sub(self.data.len());
         match token {
-            Token::Name { piece, first } => {
+            Piece::Name { piece, first } => {
                 if *first {
                     self.name.clear();
                 }
                 self.name.extend_from_slice(beginning(piece, room));
             }
-            Token::Data(piece) => self.data.extend_from_slice(beginning(piece, room)),
-            Token::Comment => self.comment = true,
-            Token::End => {}
+            Piece::Data(piece) => self.data.extend_from_slice(beginning(piece, room)),
+            Piece::Comment => self.comment = true,
+            Piece::End => {}
         }
     }
 
@@ -72,11 +72,11 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut event = Event::default();
         for _ in 0..5 {
-            event.take(&Token::Name {
+            event.take(&Piece::Name {
                 piece: &[b'x'; 10_000],
                 first: false,
             });
-            event.take(&Token::Data(&[b'x'; 10_000]));
+            event.take(&Piece::Data(&[b'x'; 10_000]));
         }
         assert_eq!(event.name().len() + event.data().len(), MAX_EVENT_BYTES);
         event.clear();

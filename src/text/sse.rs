@@ -10,7 +10,7 @@ const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// The next bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Token<'a> {
+pub enum Piece<'a> {
     /// A piece of the value of an `event` field.
     Name {
         /// The bytes.
@@ -65,7 +65,7 @@ enum Place {
 impl Framer {
     /// Takes bytes off the front of `input` until they make a token, or all of them.
     #[inline]
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Token<'a>> {
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {
             let byte = *input.first()?;
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {
@@ -83,14 +83,14 @@ impl Framer {
                 Place::Line if ends_line => {
                     self.end_line(input);
                     self.has_data = false;
-                    return Some(Token::End);
+                    return Some(Piece::End);
                 }
                 Place::Line => match byte {
                     b'd' => self.place = Place::Name(Field::Data, 0),
                     b'e' => self.place = Place::Name(Field::Event, 0),
                     b':' => {
                         self.place = Place::Ignored;
-                        return Some(Token::Comment);
+                        return Some(Piece::Comment);
                     }
                     _ => self.place = Place::Ignored,
                 },
@@ -110,8 +110,8 @@ impl Framer {
                     let piece = take_line(input)?;
                     self.place = Place::Value(field, true);
                     return Some(match field {
-                        Field::Data => Token::Data(piece),
-                        Field::Event => Token::Name {
+                        Field::Data => Piece::Data(piece),
+                        Field::Event => Piece::Name {
                             piece,
                             first: !begun,
                         },
@@ -132,7 +132,7 @@ impl Framer {
         at: usize,
         byte: u8,
         input: &mut &[u8],
-    ) -> Option<Token<'static>> {
+    ) -> Option<Piece<'static>> {
         let rest = field.name().get(at..).unwrap_or_default();
         if rest.first() == Some(&byte) {
             // Most lines come whole: the name is taken in one step then.
@@ -157,7 +157,7 @@ impl Framer {
             }
         }
         let is_data = field == Field::Data;
-        (is_data && std::mem::replace(&mut self.has_data, true)).then_some(Token::Data(b"\n"))
+        (is_data && std::mem::replace(&mut self.has_data, true)).then_some(Piece::Data(b"\n"))
     }
 
     fn end_line(&mut self, input: &mut &[u8]) {
@@ -205,7 +205,7 @@ mod tests {
         for mut chunk in chunks.iter().copied() {
             while let Some(token) = framer.next(&mut chunk) {
                 event.take(&token);
-                if token == Token::End {
+                if token == Piece::End {
                     events.push((text(event.name()), text(event.data())));
                     event.clear();
                 }

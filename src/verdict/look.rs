@@ -15,7 +15,7 @@ use crate::{
     dialect::{Dialect, EventKind},
     text::{
         event::Event,
-        sse::{Framer, Token},
+        sse::{Framer, Piece},
     },
 };
 
@@ -118,7 +118,7 @@ fn signs(dialect: Dialect, mut body: &[u8], end: bool) -> impl Iterator<Item = S
     let mut has_ended = false;
     std::iter::from_fn(move || {
         while let Some(token) = framer.next(&mut body) {
-            if token == Token::End {
+            if token == Piece::End {
                 let sign = Sign::of(dialect, &event);
                 event.clear();
                 return Some(sign);
