@@ -11,6 +11,40 @@ pub trait SharedData {
     /// Sets `key` if it is as it was read; false if somebody changed it since. A key that was
     /// never written cannot be swapped safely: write it first.
     fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool;
+
+    /// Changes the value of `key`, which must have been written before. `change` may run more
+    /// than once, on the latest value; where it returns none nothing happens.
+    fn update(&mut self, key: &str, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Changed {
+        for _ in 0..TRIES {
+            let Some((value, token)) = self.read(key) else {
+                return Changed::Absent;
+            };
+            let Some(value) = change(&value) else {
+                return Changed::Kept;
+            };
+            if self.swap(key, &value, token) {
+                return Changed::Done;
+            }
+        }
+        Changed::Lost
+    }
+}
+
+/// The most tries of one change while other VMs change the same key. Each lost try is a change of
+/// theirs, so more than this means that there is something wrong.
+const TRIES: usize = 64;
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// The key has the new value.
+    Done,
+    /// The change itself wanted none.
+    Kept,
+    /// The key was never written.
+    Absent,
+    /// Others changed the key at each try.
+    Lost,
 }
 
 /// The key of this name in shared data, or the format of several keys. The number counts the forms of what lies there:

@@ -20,6 +20,7 @@
 )]
 
 pub mod attempt;
+mod deadline;
 pub mod dialect;
 pub mod gate;
 pub mod hash;

@@ -1,6 +1,8 @@
 //! An answer that is held back until it can be judged.
 
-/// How long an answer is held that could tell more than it has, in milliseconds: from an error's
+use crate::deadline::Deadline;
+
+/// The milliseconds for which an answer is held that could tell more than it has: from an error's
 /// headers on, and from a good answer's first byte. Errors come in one piece; before its first
 /// byte a model may think for minutes.
 pub const JUDGE_MS: u64 = 2_000;
@@ -10,11 +12,11 @@ pub const JUDGE_MS: u64 = 2_000;
 pub struct Holding {
     status: u16,
     size: usize,
-    /// When it is judged by what there is, in Unix milliseconds; none before its first byte.
-    until: Option<u64>,
+    /// The time at which it is judged by what there is; none before its first byte.
+    until: Option<Deadline>,
 }
 
-/// How much of an answer has come when it is looked at.
+/// The part of an answer that has come when it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
     /// There may be more.
@@ -36,12 +38,12 @@ impl Holding {
             until: None,
         };
         if !held.is_good() {
-            held.until = Some(now.saturating_add(JUDGE_MS));
+            held.until = Some(Deadline::after(now, JUDGE_MS));
         }
         held
     }
 
-    /// Whether its status says that it is no error.
+    /// Tells a status that says no error.
     pub fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -51,29 +53,27 @@ impl Holding {
         self.status
     }
 
-    /// How much of the body is held, in bytes.
+    /// The bytes of the body that are held.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// So much of the body is held at `now`.
+    /// Notes that so much of the body is held at `now`.
     pub fn grows(&mut self, size: usize, now: u64) {
         self.size = size;
         if size > 0 {
-            self.until.get_or_insert(now.saturating_add(JUDGE_MS));
+            self.until.get_or_insert(Deadline::after(now, JUDGE_MS));
         }
     }
 
-    /// Whether it will be due some time, though nothing more comes.
+    /// Tells an answer that will be due some time, though nothing more comes.
     pub fn has_end(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Whether it is to be judged by what there is. An end that is further away than it can be is
-    /// of a clock that was set back since.
+    /// Tells an answer that has to be judged now, by what there is.
     pub fn is_due(&self, now: u64) -> bool {
-        let waits = |until: u64| until > now && until <= now.saturating_add(JUDGE_MS);
-        self.until.is_some_and(|until| !waits(until))
+        self.until.is_some_and(|until| until.is_due(now))
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PROBE_MS;
 use crate::{
+    deadline::Deadline,
     id::Id,
     snapshot::{Account, Cooldown},
     verdict::{Reason, Scope},
@@ -129,11 +130,9 @@ impl Entry {
         self.until > 0 && self.generation.is_none()
     }
 
-    /// Whether it keeps requests away at `now`. A probe further off than one lasts was taken
-    /// before the clock was set back.
+    /// Tells an entry that keeps requests away at `now`.
     pub(super) fn is_out(&self, now: u64) -> bool {
-        let probed = now < self.probe_until && self.probe_until <= now.saturating_add(PROBE_MS);
-        now < self.until || probed
+        now < self.until || !Deadline::ending(self.probe_until, PROBE_MS).is_due(now)
     }
 
     /// Whether one request may try now.

@@ -1,7 +1,10 @@
 //! The lease: one of an Envoy's VMs polls, the others read.
 
 use super::board;
-use crate::host::{SharedData, shared_key};
+use crate::{
+    deadline::Deadline,
+    host::{Changed, SharedData, shared_key},
+};
 
 /// How long a holder that does not renew keeps the lease, in milliseconds. A holder renews at
 /// every tick, so this bounds how long nobody polls after a VM has crashed.
@@ -27,35 +30,29 @@ impl Holder {
             shared.write(HOLDERS_KEY, &0_u64.to_le_bytes());
         }
         board::prepare(shared);
-        loop {
-            // Every lost swap is another VM's number, and there are only so many VMs.
-            let Some((value, token)) = shared.read(HOLDERS_KEY) else {
-                return Self(0);
-            };
-            let last = value
-                .first_chunk()
-                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            let next = last.wrapping_add(1);
-            if shared.swap(HOLDERS_KEY, &next.to_le_bytes(), token) {
-                return Self(next);
-            }
-        }
+        let mut next = 0;
+        // Every swap that is lost is another VM's number, and there are only so many VMs.
+        while shared.update(HOLDERS_KEY, |value| {
+            let last = value.first_chunk().copied().map_or(0, u64::from_le_bytes);
+            next = last.wrapping_add(1);
+            Some(next.to_le_bytes().to_vec())
+        }) == Changed::Lost
+        {}
+        Self(next)
     }
 
-    /// Takes or renews the lease at `now`, in Unix milliseconds; whether this VM has it.
+    /// Takes or renews the lease at `now`, in Unix milliseconds; returns true if this VM has it.
     pub fn hold(self, shared: &mut impl SharedData, now: u64) -> bool {
-        let Some((value, token)) = shared.read(LEASE_KEY) else {
-            return false;
-        };
-        let lease = Lease::decode(&value).unwrap_or_default();
-        if lease.holder != self.0 && lease.is_held(now) {
-            return false;
-        }
         let renewed = Lease {
             holder: self.0,
             until: now.saturating_add(LEASE_MS),
         };
-        shared.swap(LEASE_KEY, &renewed.encode(), token)
+        let changed = shared.update(LEASE_KEY, |value| {
+            let lease = Lease::decode(value).unwrap_or_default();
+            let is_free = lease.holder == self.0 || !lease.is_held(now);
+            is_free.then(|| renewed.encode())
+        });
+        changed == Changed::Done
     }
 
     /// The VM's number, for ids that must not meet another VM's.
@@ -71,9 +68,8 @@ struct Lease {
 }
 
 impl Lease {
-    /// An end further off than a lease is long was written before the clock was set back.
     fn is_held(&self, now: u64) -> bool {
-        now < self.until && self.until <= now.saturating_add(LEASE_MS)
+        !Deadline::ending(self.until, LEASE_MS).is_due(now)
     }
 
     fn encode(&self) -> Vec<u8> {

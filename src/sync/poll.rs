@@ -1,7 +1,7 @@
 //! The long poll, as a state machine: ticks and answers in, requests out.
 
 use super::publish::{self, Applied, Refused};
-use crate::host::SharedData;
+use crate::{deadline::Deadline, host::SharedData};
 
 /// The shortest wait after a poll that failed, in milliseconds; it doubles with each failure.
 const FIRST_RETRY_MS: u64 = 200;
@@ -17,7 +17,7 @@ const GRACE_SECONDS: u64 = 5;
 pub struct Poller {
     wait_seconds: u64,
     in_flight: bool,
-    retry_at: u64,
+    retry: Deadline,
     failures: u32,
     reset: bool,
 }
@@ -53,7 +53,7 @@ impl Poller {
         Self {
             wait_seconds,
             in_flight: false,
-            retry_at: 0,
+            retry: Deadline::default(),
             failures: 0,
             reset: false,
         }
@@ -61,9 +61,7 @@ impl Poller {
 
     /// The poll to send at `now`, if it is time for one.
     pub fn poll(&mut self, shared: &impl SharedData, now: u64) -> Option<Poll> {
-        // A retry further off than any is long was set before the clock was set back.
-        let due = now >= self.retry_at || self.retry_at > now.saturating_add(LAST_RETRY_MS);
-        if self.in_flight || !due {
+        if self.in_flight || !self.retry.is_due(now) {
             return None;
         }
         self.in_flight = true;
@@ -114,7 +112,7 @@ impl Poller {
     pub fn failed(&mut self, now: u64) -> Answer {
         self.in_flight = false;
         let doubled = FIRST_RETRY_MS.saturating_mul(1 << self.failures.min(8));
-        self.retry_at = now.saturating_add(doubled.min(LAST_RETRY_MS));
+        self.retry = Deadline::after(now, doubled.min(LAST_RETRY_MS));
         let first = self.failures == 0;
         self.failures = self.failures.saturating_add(1);
         Answer::Failed { first }

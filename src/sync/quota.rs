@@ -4,17 +4,15 @@ use std::collections::HashMap;
 
 use super::{board::update_head, report::Report};
 use crate::{
+    deadline::Deadline,
     health::quota::{BUCKETS, Index, Known, PAUSE_MS, Quotas, bucket_of, decode, encode, put},
-    host::{SharedData, shared_key},
+    host::{Changed, SharedData, shared_key},
     id::Id,
     snapshot::Health,
 };
 
 /// The key of the [`Index`].
 const INDEX_KEY: &str = shared_key!("quota");
-
-/// How often a change is tried while other VMs change the same key.
-const TRIES: usize = 64;
 
 /// The shortest time between two reports of one account's quota, in milliseconds.
 pub const REPORT_MS: u64 = 10_000;
@@ -47,8 +45,7 @@ pub fn note(shared: &mut impl SharedData, account: &Id, known: &Known) -> bool {
     })
 }
 
-/// Takes what the refresher knows: what is later than what is held, and that what was known
-/// before the last reset is forgotten.
+/// Merges the refresher's quotas: newer values win, values from before a reset are dropped.
 pub fn take<'a>(shared: &mut impl SharedData, health: impl Iterator<Item = &'a Health>) {
     let mut buckets: HashMap<usize, Vec<&Health>> = HashMap::new();
     for one in health {
@@ -95,40 +92,28 @@ fn change(
     number: usize,
     mut change: impl FnMut(&mut crate::health::quota::Bucket) -> bool,
 ) -> bool {
-    for _ in 0..TRIES {
-        let Some((bytes, token)) = shared.read(&key(number)) else {
-            return false;
-        };
-        let mut held = decode(&bytes);
-        if !change(&mut held) {
-            return false;
-        }
-        if shared.swap(&key(number), &encode(&held), token) {
-            return count(shared, number)
-                && update_head(shared, |head| head.quotas = head.quotas.wrapping_add(1));
-        }
-    }
-    false
+    let changed = shared.update(&key(number), |bytes| {
+        let mut held = decode(bytes);
+        change(&mut held).then(|| encode(&held))
+    });
+    changed == Changed::Done
+        && count(shared, number)
+        && update_head(shared, |head| head.quotas = head.quotas.wrapping_add(1))
 }
 
 fn count(shared: &mut impl SharedData, number: usize) -> bool {
-    for _ in 0..TRIES {
-        let Some((bytes, token)) = shared.read(INDEX_KEY) else {
-            return false;
-        };
-        let mut index = Index::decode(&bytes);
+    let changed = shared.update(INDEX_KEY, |bytes| {
+        let mut index = Index::decode(bytes);
         index.count(number);
-        if shared.swap(INDEX_KEY, &index.encode(), token) {
-            return true;
-        }
-    }
-    false
+        Some(index.encode())
+    });
+    changed == Changed::Done
 }
 
-/// When this VM last looked at the headers of each account's good answers: reading them costs more
-/// than is to be learned from each.
+/// The times at which this VM next looks at the headers of each account's good answers: reading
+/// them costs more than each of them tells.
 #[derive(Debug, Default)]
-pub struct Looks(HashMap<Id, u64>);
+pub struct Looks(HashMap<Id, Deadline>);
 
 /// The most accounts that [`Looks`] remembers; it then forgets all, and looks once more.
 const MAX_LOOKS: usize = 4_096;
@@ -136,16 +121,16 @@ const MAX_LOOKS: usize = 4_096;
 // === impl Looks ===
 
 impl Looks {
-    /// Whether it is time to look at an answer of `account`; if so it is looked at.
+    /// Tells an answer of `account` that has to be looked at now, and notes that it is.
     pub fn is_due(&mut self, account: &Id, now: u64) -> bool {
-        let last = self.0.get(account);
-        if last.is_some_and(|last| *last <= now && now.saturating_sub(*last) < PAUSE_MS) {
+        if self.0.get(account).is_some_and(|next| !next.is_due(now)) {
             return false;
         }
         if self.0.len() >= MAX_LOOKS {
             self.0.clear();
         }
-        self.0.insert(account.clone(), now);
+        self.0
+            .insert(account.clone(), Deadline::after(now, PAUSE_MS));
         true
     }
 }
@@ -171,8 +156,8 @@ impl Told {
     pub fn tell(&mut self, quotas: &Quotas, now: u64, mut push: impl FnMut(Report) -> bool) {
         for (account, known) in quotas.iter() {
             let (at, sent) = self.accounts.get(account).copied().unwrap_or_default();
-            let waits = sent <= now && now.saturating_sub(sent) < REPORT_MS;
-            if known.at <= at || known.windows.is_empty() || waits {
+            let is_due = Deadline::after(sent, REPORT_MS).is_due(now);
+            if known.at <= at || known.windows.is_empty() || !is_due {
                 continue;
             }
             let report = Report::Quota {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    deadline::Deadline,
     id::{Id, is_hex_name},
     request::record::{Record, Unserved},
 };
@@ -81,7 +82,7 @@ pub struct Records {
     in_flight: bool,
     batches: u64,
     /// Not before this time, in Unix milliseconds, is a batch sent.
-    due: u64,
+    due: Deadline,
     /// Requests whose records were dropped since this was last asked.
     dropped: u64,
 }
@@ -106,7 +107,7 @@ struct Refused {
     /// The number of the record that each kind has in the interval that runs. It may be gone.
     running: HashMap<Unserved, u64>,
     /// When that interval ends, in Unix milliseconds.
-    until: u64,
+    until: Deadline,
 }
 
 impl Default for Records {
@@ -138,7 +139,7 @@ impl Records {
             batch: None,
             in_flight: false,
             batches: 0,
-            due: 0,
+            due: Deadline::default(),
             dropped: 0,
         }
     }
@@ -169,7 +170,7 @@ impl Records {
     /// Has what is about to come gathered for a while, where it is the first.
     fn set_due(&mut self, now: u64) {
         if !self.has_news() && self.batch.is_none() {
-            self.due = now.saturating_add(GATHER_MS);
+            self.due = Deadline::after(now, GATHER_MS);
         }
     }
 
@@ -195,9 +196,7 @@ impl Records {
 
     /// Returns the body to send at `now` from this VM, if any is due.
     pub fn next(&mut self, vm: &Origin, now: u64) -> Option<String> {
-        // A time further off than a pause is long was set before the clock was set back.
-        let early = now < self.due && self.due <= now.saturating_add(GATHER_MS.max(PAUSE_MS));
-        if self.in_flight || early && !self.is_full() {
+        if self.in_flight || !self.due.is_due(now) && !self.is_full() {
             return None;
         }
         if self.batch.is_none() && self.has_news() {
@@ -221,8 +220,8 @@ impl Records {
         }
         let is_hopeless = NEVER.contains(&status);
         self.due = match status {
-            b"204" => now,
-            _ => now.saturating_add(PAUSE_MS),
+            b"204" => Deadline::default(),
+            _ => Deadline::after(now, PAUSE_MS),
         };
         if status == b"204" || is_hopeless {
             let batch = self.batch.take()?;
@@ -294,9 +293,8 @@ fn requests_of(record: &Record) -> u64 {
 impl Refused {
     /// Adds a record of that kind: to the one that it has in the interval, if that waits still.
     fn push(&mut self, kind: Unserved, number: u64, record: Record, now: u64) {
-        // An end further off than an interval is long was set before the clock was set back.
-        if now >= self.until || self.until > now.saturating_add(GATHER_MS) {
-            self.until = now.saturating_add(GATHER_MS);
+        if self.until.is_due(now) {
+            self.until = Deadline::after(now, GATHER_MS);
             self.running.clear();
         }
         let known = self.running.get(&kind);

@@ -1,0 +1,48 @@
+//! An end of a wait, on a clock that somebody may set.
+
+/// The end of a wait, in Unix milliseconds. Whoever sets the clock back makes nobody wait longer:
+/// a wait that has not begun yet is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deadline {
+    set_at: u64,
+    at: u64,
+}
+
+// === impl Deadline ===
+
+impl Deadline {
+    /// The end of a wait that begins at `now` and lasts `span` milliseconds.
+    pub fn after(now: u64, span: u64) -> Self {
+        Self {
+            set_at: now,
+            at: now.saturating_add(span),
+        }
+    }
+
+    /// The end `at` of a wait of at most `span` milliseconds, by somebody who keeps the end alone.
+    pub fn ending(at: u64, span: u64) -> Self {
+        Self {
+            set_at: at.saturating_sub(span),
+            at,
+        }
+    }
+
+    /// Tells a wait that is over.
+    pub fn is_due(self, now: u64) -> bool {
+        now >= self.at || now < self.set_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_in_time_or_when_the_clock_is_set_back() {
+        for deadline in [Deadline::after(1_000, 500), Deadline::ending(1_500, 500)] {
+            assert!(!deadline.is_due(1_000) && !deadline.is_due(1_499));
+            assert!(deadline.is_due(1_500) && deadline.is_due(999));
+        }
+        assert!(Deadline::default().is_due(0), "no wait");
+    }
+}
