@@ -41,3 +41,6 @@ pub mod sync;
 pub mod text;
 pub mod verdict;
 pub mod worker;
+
+#[cfg(test)]
+mod house;

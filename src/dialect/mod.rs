@@ -16,10 +16,11 @@ pub use self::format::{
 };
 
 /// A wire format, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
-    /// OpenAI chat completions.
+    /// OpenAI chat completions: what a caller is answered in whose own dialect is not known.
+    #[default]
     Chat,
     /// OpenAI Responses.
     Responses,

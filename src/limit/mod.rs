@@ -44,11 +44,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    num::{NonZeroU32, NonZeroU64},
-};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,29 +54,13 @@ pub use self::{
     limiter::{Limiter, RENEW_MS, limited},
 };
 use crate::id::Id;
+pub use crate::snapshot::Limits;
 
 /// A minute, in milliseconds.
 pub const MINUTE_MS: u64 = 60_000;
 
 /// A day that nobody set the clock in, in milliseconds.
 pub const DAY_MS: u64 = 86_400_000;
-
-/// What an account or a client key may use. Each that is absent is without end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Requests in a minute of the clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens in a minute of the clock. They are known when a request ends, and counted then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_per_minute: Option<NonZeroU64>,
-    /// Tokens in a day, which begins at midnight in a time zone that the refresher knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_per_day: Option<NonZeroU64>,
-    /// Requests that are served at the same time, streamed or not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrent_streams: Option<NonZeroU32>,
-}
 
 /// One of [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,15 +123,6 @@ struct Full {
     until: u64,
     /// It is back when one of its requests ends, maybe before `until`.
     by_streams: bool,
-}
-
-// === impl Limits ===
-
-impl Limits {
-    /// Whether there is none.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 // === impl Limit ===

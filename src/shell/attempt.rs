@@ -156,7 +156,7 @@ impl Attempt {
                 action
             }
             Err(refusal) => {
-                envoy::send(&refusal.reply(Dialect::Chat));
+                envoy::send(&refusal.reply(Dialect::default()));
                 Action::Pause
             }
         }
@@ -295,7 +295,7 @@ impl Attempt {
             match look(
                 self.sent
                     .as_ref()
-                    .map_or(Dialect::Chat, |sent| sent.dialect),
+                    .map_or(Dialect::default(), |sent| sent.dialect),
                 seen,
                 complete,
             ) {
@@ -402,7 +402,7 @@ fn send_on(request: HeaderMap, replayable: bool) -> Result<Sent, Refusal> {
         return Err(Refusal::NoCredential);
     }
     let route = attempt::route(&request, &platform, &carried);
-    let dialect = route.map_or(Dialect::Chat, |route| route.dialect);
+    let dialect = route.map_or(Dialect::default(), |route| route.dialect);
     let length = request.first("content-length");
     let free = route.is_some_and(|route| route.free);
     let transform = match route {

@@ -262,7 +262,7 @@ impl Waiting {
 }
 
 fn not_ready() -> Reply {
-    Refusal::NotReady.reply(Dialect::Chat)
+    Refusal::NotReady.reply(Dialect::default())
 }
 
 fn send_on(forward: Forward) {

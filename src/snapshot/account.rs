@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Models;
-use crate::{header::HeaderText, id::Id, limit::Limits, secret::Secret};
+use super::{Limits, Models};
+use crate::{header::HeaderText, id::Id, secret::Secret};
 
 /// An account that may serve requests. One that may not is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

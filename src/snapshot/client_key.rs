@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Models;
-use crate::{header::HeaderText, id::Id, limit::Limits};
+use super::{Limits, Models};
+use crate::{header::HeaderText, id::Id};
 
 /// A client key that is valid now. A revoked one is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ pub mod account;
 pub mod bucket;
 pub mod client_key;
 pub mod health;
+pub mod limits;
 pub mod model;
 pub mod page;
 pub mod platform;
@@ -22,6 +23,7 @@ pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
     health::{Cooldown, Health},
+    limits::Limits,
     model::{ModelPattern, Models},
     platform::{HeaderPlan, Platform, Requirement, Route},
     pool::{Member, Policy, Pool, Tier},
@@ -156,7 +158,6 @@ pub(crate) mod fixture {
     //! A small snapshot that the tests of several modules start from.
 
     use super::*;
-    use crate::limit::Limits;
 
     pub(crate) const PLATFORMS: &str = concat!(
         r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[],"allow":["accept","content-type","user-agent","session-id","x-codex-*"]},"models":["gpt-6.1-sol"]}}"#,
