@@ -37,6 +37,7 @@ pub mod secret;
 #[cfg(target_arch = "wasm32")]
 mod shell;
 pub mod snapshot;
+pub mod stream;
 pub mod sync;
 pub mod text;
 pub mod verdict;

@@ -38,7 +38,7 @@ impl Early {
 
     /// The status to answer with: the gate puts the platform's own in its place, as it does where
     /// an answer that was to run again could not.
-    pub fn status(&self) -> u32 {
+    pub fn status(&self) -> u16 {
         EARLY_STATUS.parse().unwrap_or_default()
     }
 

@@ -1,3 +1,401 @@
-//! One worker: what the contexts of a VM share between requests.
+//! One worker: what the streams of a VM share. Envoy runs a VM's callbacks one at a time, on one
+//! thread.
+//!
+//! It follows the snapshot and the board, decides by them about requests, and learns from answers
+//! ([`answers`]). What the refresher is to hear, and what it says, goes by [`refresher`].
 
-pub mod places;
+pub mod answers;
+pub mod config;
+pub mod own;
+pub mod refresher;
+pub mod sent;
+mod stats;
+pub mod waiting;
+
+use std::rc::Rc;
+
+use self::{
+    answers::Probe,
+    config::Config,
+    own::Own,
+    refresher::Calls,
+    sent::Tries,
+    stats::{Metrics, Totals},
+    waiting::Waiting,
+};
+use crate::{
+    dialect::Dialect,
+    gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request},
+    host::Host,
+    limit::{Limiter, limited, settle::Settler, table},
+    request::{
+        carried::{Carried, TryId},
+        peek::Wanted,
+        record::Record,
+    },
+    snapshot::{Account, Platform, View},
+    sync::{
+        follow::Follower,
+        lease::Holder,
+        poll::Poller,
+        quota::{Looks, Told},
+        records::{Origin, Records},
+        report::Reports,
+    },
+};
+
+/// What the streams of one VM share.
+#[derive(Debug)]
+pub struct Worker<H> {
+    host: Own<H>,
+    follower: Follower,
+    gate: Gate,
+    reports: Reports,
+    waiting: Waiting,
+    /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
+    probes: Vec<Probe>,
+    looks: Looks,
+    records: Records,
+    sent: Tries,
+    totals: Totals,
+    limiter: Limiter,
+    settings: Settings,
+    calls: Calls,
+    sync: Option<Sync>,
+}
+
+/// What the operator set, in milliseconds.
+#[derive(Debug, Default)]
+struct Settings {
+    max_attempts: usize,
+    failover: u64,
+    refresh_wait: u64,
+    refresher_cluster: String,
+}
+
+/// What only a VM with a configured gate has.
+#[derive(Debug)]
+struct Sync {
+    holder: Holder,
+    origin: Origin,
+    poller: Poller,
+    settler: Settler,
+    metrics: Metrics,
+    told: Told,
+    /// When the refresher is to hear of quotas next, and of what it has not said that it has, in
+    /// Unix milliseconds.
+    tell_at: u64,
+    repeat_at: u64,
+}
+
+/// Returns what the gate may know at `now` of a request that it does not send on.
+fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Knowledge<'a> {
+    Knowledge {
+        view: follower.held(),
+        board: follower.board(),
+        full: limiter.full(),
+        now,
+        try_id: TryId::default(),
+        may_wait: false,
+    }
+}
+
+// === impl Worker ===
+
+impl<H: Host> Worker<H> {
+    /// Makes a worker of a VM that has no gate yet.
+    pub fn new(host: H) -> Self {
+        Self {
+            host: Own::new(host),
+            follower: Follower::default(),
+            gate: Gate::default(),
+            reports: Reports::default(),
+            waiting: Waiting::default(),
+            probes: Vec::new(),
+            looks: Looks::default(),
+            records: Records::default(),
+            sent: Tries::default(),
+            totals: Totals::default(),
+            limiter: Limiter::default(),
+            settings: Settings::default(),
+            calls: Calls::default(),
+            sync: None,
+        }
+    }
+
+    /// Prepares the VM for a gate. A second gate of the same VM shares what the first made.
+    pub fn configure(&mut self, config: Config) {
+        self.settings = Settings {
+            max_attempts: config.max_attempts,
+            failover: config.failover_seconds.saturating_mul(1_000),
+            refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
+            refresher_cluster: config.refresher_cluster,
+        };
+        if self.sync.is_some() {
+            return;
+        }
+        let holder = Holder::register(&mut self.host);
+        let seed = self.host.seed();
+        table::prepare(&mut self.host, &seed);
+        self.limiter = Limiter::new(holder.number());
+        self.sync = Some(Sync {
+            holder,
+            origin: Origin {
+                instance: table::instance(&self.host),
+                vm: holder.number(),
+                node: self.host.node(),
+            },
+            settler: Settler::default(),
+            poller: Poller::new(config.poll_wait_seconds),
+            metrics: Metrics::define(&mut *self.host),
+            told: Told::default(),
+            tell_at: 0,
+            repeat_at: 0,
+        });
+    }
+
+    /// Begins a callback.
+    pub fn begin(&mut self) {
+        self.host.begin();
+    }
+
+    /// The host.
+    pub fn host(&mut self) -> &mut H {
+        &mut self.host
+    }
+
+    /// Returns the time of this callback, in Unix milliseconds.
+    pub fn now(&mut self) -> u64 {
+        self.host.now()
+    }
+
+    /// Returns the time, in Unix milliseconds, a tick late at most: where that is near enough, it
+    /// costs no hostcall.
+    pub fn recently(&self) -> u64 {
+        self.host.recently()
+    }
+
+    /// Returns the number of a context's try.
+    pub fn try_id(&self, context: u32) -> TryId {
+        let vm = self.sync.as_ref().map(|sync| sync.holder.number());
+        TryId {
+            vm: vm.unwrap_or_default(),
+            context,
+        }
+    }
+
+    /// Returns the contexts of the requests that wait.
+    pub fn waiting(&self) -> Vec<u32> {
+        self.waiting.contexts()
+    }
+
+    /// Takes note of the time, and of what shared data has of the snapshot and the board.
+    fn look(&mut self) -> u64 {
+        let (now, moved) = (self.host.now(), self.host.take_moved());
+        self.follower.look(&self.host, now, moved);
+        now
+    }
+
+    /// Returns what of a request's body is worth reading before it is decided about, and counts
+    /// the request as one that has begun.
+    ///
+    /// # Errors
+    /// The answer, where nothing in the body could change it.
+    pub fn ask(&mut self, request: &mut Request) -> Result<Wanted, Reply> {
+        let now = self.look();
+        let knowledge = knowledge(&self.follower, &self.limiter, now);
+        let asked = self.gate.ask(request, &knowledge);
+        let is_new = request.carried().is_none();
+        match &asked {
+            Ok(_) if is_new => self.records.begin(now),
+            Ok(_) => {}
+            Err(reply) => {
+                let record = self.record(request);
+                if is_new && record.is_some() && reply.code().is_some() {
+                    self.records.begin(now);
+                }
+                self.refused(record, reply);
+            }
+        }
+        asked
+    }
+
+    /// Refuses a request whose body is yet to come where its client key is at a limit.
+    ///
+    /// # Errors
+    /// The answer.
+    pub fn let_in(&mut self, request: &Request) -> Result<(), Reply> {
+        let view = self.follower.held();
+        let Some(key) = view.and_then(|view| request.client_key(view)) else {
+            return Ok(());
+        };
+        let now = self.host.recently();
+        let Err(refusal) = self.limiter.let_in(&mut self.host, key, || now) else {
+            return Ok(());
+        };
+        let reply = request.refused(&refusal);
+        self.refused(self.record(request), &reply);
+        Err(reply)
+    }
+
+    /// Decides about the request of `context`. One that waits is remembered until its patience
+    /// ends.
+    pub fn decide(&mut self, context: u32, request: &Request) -> Decision {
+        let now = self.look();
+        let key = request.key_id(self.follower.held()).cloned();
+        let longest = self.settings.refresh_wait;
+        let patience = self
+            .waiting
+            .patience(context, key.as_ref(), now.saturating_add(longest));
+        // A clock that was set back makes nobody wait longer.
+        let left = patience.until.saturating_sub(now);
+        let may_wait = patience.has_place && (1..=longest).contains(&left);
+        let asked = Asked {
+            context,
+            last_try: request.carried(),
+            view: self.follower.held(),
+            now,
+        };
+        let try_id = self.try_id(context);
+        let board = self.follower.board();
+        let gate = &mut self.gate;
+        let decision = self.limiter.decide(
+            &mut self.host,
+            &asked,
+            || now,
+            |full, now| {
+                let knowledge = Knowledge {
+                    view: asked.view,
+                    board,
+                    full,
+                    now,
+                    try_id,
+                    may_wait,
+                };
+                gate.decide(request, &knowledge)
+            },
+        );
+        let decision = match (decision, key) {
+            (Ok(Decision::Wait), Some(key)) => {
+                self.waiting.insert(context, &key, patience.until);
+                return Decision::Wait;
+            }
+            // Who is not known has no place.
+            (Ok(Decision::Wait), None) => Decision::Reply(request.refused(&Refusal::NotReady)),
+            (Ok(decision), _) => decision,
+            (Err(refusal), _) => Decision::Reply(request.refused(&refusal)),
+        };
+        self.waiting.remove(context);
+        if let Decision::Reply(reply) = &decision {
+            self.refused(self.record(request), reply);
+        }
+        decision
+    }
+
+    /// Begins the try of a request that goes to an account, with the property `text` to say so.
+    pub fn forward(&mut self, forward: Forward, text: String) {
+        let Forward {
+            account,
+            half_open,
+            carried,
+            ..
+        } = forward;
+        if half_open {
+            self.probe(&account, &carried);
+        }
+        self.gate.began(&account.id);
+        let dialect = Dialect::of_path(carried.url.path(), false);
+        let record = Record::of_attempt(&carried, &account.platform, dialect);
+        self.sent.insert(text, carried, record);
+    }
+
+    /// Returns the record of a request that is not sent on, as far as it goes; none where its key
+    /// is not known.
+    pub fn record(&self, request: &Request) -> Option<Record> {
+        let knowledge = knowledge(&self.follower, &self.limiter, self.host.recently());
+        self.gate.record(request, &knowledge)
+    }
+
+    /// Keeps the record of a request that the gate answered with an error.
+    fn refused(&mut self, record: Option<Record>, reply: &Reply) {
+        let Some(code) = reply.code() else { return };
+        self.totals.refused = self.totals.refused.saturating_add(1);
+        if let Some(record) = record {
+            let now = self.host.recently();
+            self.keep(record.answered(reply.status, code, now), TryId::default());
+        }
+    }
+
+    /// Keeps the record of a request that has come to its end; `try_id` is its last, if it had one.
+    pub fn keep(&mut self, record: Record, try_id: TryId) {
+        let usage = record.usage.unwrap_or_default();
+        self.charge(&record, try_id, usage.total);
+        let totals = &mut self.totals;
+        totals.requests = totals.requests.saturating_add(1);
+        totals.tokens_input = totals.tokens_input.saturating_add(usage.input);
+        totals.tokens_output = totals.tokens_output.saturating_add(usage.output);
+        self.records.push(record, self.host.recently());
+    }
+
+    /// Counts the tokens of a request that has ended, where its key or its account has limits.
+    fn charge(&mut self, record: &Record, try_id: TryId, tokens: u64) {
+        let Some(view) = self.follower.held().filter(|_| tokens > 0) else {
+            return;
+        };
+        let account = record.account.as_ref();
+        let account = account.and_then(|id| view.account(id.as_str()));
+        let limited = limited(view, &record.key, account.map(Rc::as_ref));
+        let now = self.host.recently();
+        self.limiter
+            .charge(&mut self.host, try_id, &limited, tokens, now);
+    }
+
+    /// Ends the wait of a request that the proxy answers itself.
+    pub fn stop_waiting(&mut self, context: u32) {
+        self.waiting.remove(context);
+    }
+
+    /// Ends `context`, the gate's of a request that may still be `undecided`. Returns an unanswered
+    /// probe to the board. Records a request without an answer as cut off.
+    pub fn end(&mut self, context: u32, undecided: Option<&Request>) {
+        let try_id = self.try_id(context);
+        self.give_back_probes(context);
+        self.waiting.remove(context);
+        let mut unanswered = undecided.and_then(|request| self.record(request));
+        if let Some(sent) = self.sent.remove(try_id) {
+            self.gate.ended(&sent.account);
+            unanswered = sent.record.filter(|_| !sent.redirected);
+            if let Some(record) = &mut unanswered {
+                record.left(sent.request_bytes);
+            }
+        }
+        if let Some(record) = unanswered {
+            let now = self.host.now();
+            self.keep(record.ended(now), try_id);
+        }
+        let now = self.host.recently();
+        self.limiter.release(&mut self.host, context, now);
+    }
+
+    /// Returns the requests that were sent on.
+    pub fn sent(&mut self) -> &mut Tries {
+        &mut self.sent
+    }
+
+    /// Finds what the property `text` is about: the account, its platform, and what the gate said.
+    pub fn find(&mut self, text: &[u8]) -> Option<(Rc<Account>, Rc<Platform>, Rc<Carried>)> {
+        let carried = self.sent.carried(text)?;
+        let view = self.view()?;
+        let account = view.account(carried.account.as_str())?;
+        let platform = view.platform(&account.platform)?;
+        Some((Rc::clone(account), Rc::clone(platform), carried))
+    }
+
+    /// Returns the view that the gate used; reads it anew where this VM has none.
+    fn view(&mut self) -> Option<&View> {
+        if self.follower.held().is_some() {
+            return self.follower.held();
+        }
+        self.follower.view(&self.host)
+    }
+}

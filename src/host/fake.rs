@@ -1,0 +1,282 @@
+//! A fake of the proxy.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
+
+use super::*;
+
+/// Shared data that several fake VMs hold in common.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct FakeSharedData(Rc<RefCell<HashMap<String, Value>>>);
+
+type Value = (Vec<u8>, u32);
+
+impl SharedData for FakeSharedData {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        let map = self.0.borrow();
+        map.get(key)
+            .map(|(value, cas)| (value.clone(), Token(*cas)))
+    }
+
+    fn write(&mut self, key: &str, value: &[u8]) {
+        let mut map = self.0.borrow_mut();
+        let entry = map.entry(key.to_owned()).or_default();
+        *entry = (value.to_vec(), entry.1 + 1);
+    }
+
+    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+        let fits = self.read(key).is_none_or(|(_, now)| now == token);
+        if fits {
+            self.write(key, value);
+        }
+        fits
+    }
+}
+
+/// A proxy process, as each of its VMs sees it: clones are further VMs.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct FakeHost {
+    pub(crate) shared: FakeSharedData,
+    /// Unix milliseconds.
+    pub(crate) time: Rc<Cell<u64>>,
+    /// How often the clock was read.
+    pub(crate) clock_reads: Rc<Cell<usize>>,
+    /// The calls that nobody has answered.
+    pub(crate) calls: Rc<RefCell<Vec<FakeCall>>>,
+    pub(crate) metrics: Rc<RefCell<BTreeMap<String, u64>>>,
+    /// The streams that may be entered.
+    pub(crate) streams: Rc<RefCell<HashMap<u32, FakeStream>>>,
+    numbers: Rc<Cell<u32>>,
+    names: Rc<RefCell<Vec<String>>>,
+}
+
+/// A call that was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeCall {
+    pub(crate) id: CallId,
+
+    pub(crate) path: String,
+    pub(crate) body: String,
+}
+
+/// A header block. The proxy has one for all filters of a request.
+pub(crate) type FakeHeaders = Rc<RefCell<Vec<(String, Vec<u8>)>>>;
+
+/// One filter of one request.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct FakeStream(Rc<RefCell<State>>);
+
+/// What the proxy has of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) request: FakeHeaders,
+    pub(crate) answer: FakeHeaders,
+    /// What the proxy holds of the bodies.
+    pub(crate) request_body: Vec<u8>,
+    pub(crate) answer_body: Vec<u8>,
+    pub(crate) properties: Rc<RefCell<BTreeMap<String, String>>>,
+    /// The request's headers were let go alone: the SDK crashes on a write to them.
+    pub(crate) headers_went: bool,
+    pub(crate) reply: Option<FakeReply>,
+    pub(crate) resumed: Vec<Side>,
+}
+
+/// An answer that a filter gave.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeReply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl FakeHost {
+    fn next_number(&self) -> u32 {
+        self.numbers.set(self.numbers.get() + 1);
+        self.numbers.get()
+    }
+
+    /// Takes the calls that nobody has answered, but for those to `path` and its queries.
+    pub(crate) fn take_calls(&self, path: &str) -> Vec<FakeCall> {
+        let mut calls = self.calls.borrow_mut();
+        let (taken, left) = std::mem::take(&mut *calls)
+            .into_iter()
+            .partition(|call| call.path.split('?').next() == Some(path));
+        *calls = left;
+        taken
+    }
+}
+
+impl SharedData for FakeHost {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        self.shared.read(key)
+    }
+
+    fn write(&mut self, key: &str, value: &[u8]) {
+        self.shared.write(key, value);
+    }
+
+    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+        self.shared.swap(key, value, token)
+    }
+}
+
+impl Host for FakeHost {
+    type Stream = FakeStream;
+
+    fn clock(&self) -> u64 {
+        self.clock_reads.set(self.clock_reads.get() + 1);
+        self.time.get()
+    }
+
+    fn seed(&self) -> [u64; 32] {
+        [7; 32]
+    }
+
+    fn node(&self) -> Option<Id> {
+        Id::try_from("node-1").ok()
+    }
+
+    fn define(&mut self, _: MetricKind, name: &str) -> Metric {
+        let mut names = self.names.borrow_mut();
+        let known = names.iter().position(|one| one == name);
+        let number = known.unwrap_or_else(|| {
+            names.push(name.to_owned());
+            names.len() - 1
+        });
+        Metric(u32::try_from(number).ok())
+    }
+
+    fn add(&mut self, metric: Metric, step: u64) {
+        let name = self.names.borrow()[metric.0.unwrap() as usize].clone();
+        *self.metrics.borrow_mut().entry(name).or_default() += step;
+    }
+
+    fn set(&mut self, metric: Metric, value: u64) {
+        let name = self.names.borrow()[metric.0.unwrap() as usize].clone();
+        self.metrics.borrow_mut().insert(name, value);
+    }
+
+    fn call(&mut self, call: &Call<'_>) -> Option<CallId> {
+        let id = CallId(self.next_number());
+        self.calls.borrow_mut().push(FakeCall {
+            id,
+
+            path: call.path.to_owned(),
+            body: call.body.unwrap_or_default().to_owned(),
+        });
+        Some(id)
+    }
+
+    fn enter(&mut self, context: u32) -> Option<FakeStream> {
+        self.streams.borrow().get(&context).cloned()
+    }
+
+    fn leave(&mut self, _: u32) {}
+}
+
+impl FakeStream {
+    pub(crate) fn new(state: State) -> Self {
+        Self(Rc::new(RefCell::new(state)))
+    }
+
+    /// What the proxy has of it.
+    pub(crate) fn state(&self) -> std::cell::RefMut<'_, State> {
+        self.0.borrow_mut()
+    }
+
+    fn block(&self, side: Side) -> FakeHeaders {
+        let state = self.0.borrow();
+        Rc::clone(match side {
+            Side::Request => &state.request,
+            Side::Answer => &state.answer,
+        })
+    }
+}
+
+impl Stream for FakeStream {
+    fn headers(&self, side: Side) -> HeaderMap {
+        self.block(side).borrow().clone().into()
+    }
+
+    fn header(&self, side: Side, name: &str) -> Option<Vec<u8>> {
+        first(&self.block(side).borrow(), name)
+    }
+
+    fn set_header(&mut self, side: Side, name: &str, value: Option<&[u8]>) -> bool {
+        assert!(
+            side == Side::Answer || !self.0.borrow().headers_went,
+            "the headers are not this filter's any more"
+        );
+        let block = self.block(side);
+        let mut block = block.borrow_mut();
+        block.retain(|(one, _)| one != name);
+        if let Some(value) = value {
+            block.push((name.to_owned(), value.to_vec()));
+        }
+        true
+    }
+
+    fn set_request_headers(&mut self, headers: Vec<(&str, &[u8])>) -> bool {
+        assert!(
+            !self.0.borrow().headers_went,
+            "the headers are not this filter's any more"
+        );
+        let owned = headers.into_iter();
+        let owned = owned.map(|(name, value)| (name.to_owned(), value.to_vec()));
+        *self.block(Side::Request).borrow_mut() = owned.collect();
+        true
+    }
+
+    fn body(&self, side: Side, start: usize, size: usize) -> Vec<u8> {
+        let state = self.0.borrow();
+        let body = match side {
+            Side::Request => &state.request_body,
+            Side::Answer => &state.answer_body,
+        };
+        body.iter().skip(start).take(size).copied().collect()
+    }
+
+    fn set_body(&mut self, side: Side, size: usize, body: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let held = match side {
+            Side::Request => &mut state.request_body,
+            Side::Answer => &mut state.answer_body,
+        };
+        held.splice(..size, body.iter().copied());
+    }
+
+    fn property(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.0.borrow();
+        let properties = state.properties.borrow();
+        properties.get(name).map(|value| value.clone().into_bytes())
+    }
+
+    fn set_property(&mut self, name: &str, value: &str) {
+        let state = self.0.borrow();
+        let mut properties = state.properties.borrow_mut();
+        properties.insert(name.to_owned(), value.to_owned());
+    }
+
+    fn reply(&mut self, status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
+        let owned = headers.into_iter();
+        let owned = owned.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        self.0.borrow_mut().reply = Some(FakeReply {
+            status,
+            headers: owned.collect(),
+            body: body.to_vec(),
+        });
+    }
+
+    fn resume(&mut self, side: Side) {
+        self.0.borrow_mut().resumed.push(side);
+    }
+}
+
+/// The first value of a header.
+pub(crate) fn first(headers: &[(String, Vec<u8>)], name: &str) -> Option<Vec<u8>> {
+    let found = headers.iter().find(|(one, _)| one == name);
+    found.map(|(_, value)| value.clone())
+}

@@ -1,0 +1,362 @@
+//! One attempt: one try of one request on one account, in the account's cluster.
+
+mod sent;
+
+use self::sent::Sent;
+use super::{Event, gate::reply_with};
+use crate::{
+    attempt::{
+        MAX_HELD_BYTES,
+        forwarding::{self, Forwarding},
+        holding::{Came, Holding},
+        request_bytes::RequestBytes,
+    },
+    dialect::Dialect,
+    gate::Refusal,
+    host::{Action, Host, Side, Stream},
+    request::record::{self, Record},
+    verdict::{ErrorBody, Look, look},
+    worker::Worker,
+};
+
+/// One attempt.
+#[derive(Debug, Default)]
+pub struct AttemptStream {
+    sent: Option<Sent>,
+    body: RequestBytes,
+    held: Option<Holding>,
+    forwarded: Option<Forwarded>,
+}
+
+/// An answer that goes on to the caller.
+#[derive(Debug)]
+struct Forwarded {
+    record: Record,
+    /// None for an error.
+    answer: Option<Forwarding>,
+}
+
+impl AttemptStream {
+    /// Takes an event.
+    pub fn on<H: Host>(
+        &mut self,
+        event: Event,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        match event {
+            Event::RequestHeaders { end } => self.on_headers(end, worker, stream),
+            Event::RequestBody { size, end } => self.on_body(size, end, worker, stream),
+            Event::RequestTrailers => {
+                self.body.end();
+                Action::Continue
+            }
+            Event::AnswerHeaders { end } => self.on_answer(end, worker, stream),
+            Event::AnswerBody { size, end } => self.on_answer_body(size, end, worker, stream),
+            Event::AnswerTrailers => {
+                self.judge_held(Came::All, worker, stream);
+                self.finish(true, worker, Some(stream));
+                Action::Continue
+            }
+        }
+    }
+
+    /// Returns true if it holds an answer that is judged after a while though nothing more comes.
+    pub fn has_end(&self) -> bool {
+        self.held.as_ref().is_some_and(Holding::has_end)
+    }
+
+    /// Returns true if the answer that it holds is to be judged now.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_due(now))
+    }
+
+    /// Judges the answer that is held by what has come of it.
+    pub fn judge_now<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        self.judge_held(Came::Enough, worker, stream);
+    }
+
+    /// Ends the attempt. Whoever went away first, the caller or the platform: an answer that is
+    /// not at its end will not come to it.
+    pub fn end<H: Host>(mut self, worker: &mut Worker<H>, stream: Option<&mut impl Stream>) {
+        if let Some(sent) = self.sent.as_ref().filter(|_| !self.body.is_whole())
+            && let Some(sent) = worker.sent().get_mut(sent.try_id())
+        {
+            sent.broke_off = true;
+        }
+        self.finish(false, worker, stream);
+    }
+
+    /// Puts the account's headers on the request. They go on with the first of the body, not
+    /// before: Envoy takes a filter's request headers away once it lets them go alone, and they
+    /// have to be put back before the request runs again.
+    fn on_headers<H: Host>(
+        &mut self,
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        if end {
+            self.body.end();
+        }
+        match Sent::send(!end, worker, stream) {
+            Ok(sent) => {
+                self.sent = Some(sent);
+                Action::continue_if(end)
+            }
+            Err(refusal) => {
+                reply_with(&refusal.reply(Dialect::default()), stream);
+                Action::Pause
+            }
+        }
+    }
+
+    /// Lets the headers go with the first of the body, or with all of it where it has to be known.
+    fn on_body<H: Host>(
+        &mut self,
+        size: usize,
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        let Some(sent) = &mut self.sent else {
+            return Action::Continue;
+        };
+        if end {
+            self.body.end();
+        }
+        if sent.escape {
+            // Nothing of it goes there, and what is taken away Envoy does not count again.
+            self.body.on_body(size, true);
+            if size > 0 {
+                stream.set_body(Side::Request, size, b"");
+            }
+            // The listener there answers at once, so it is asked when the request is whole.
+            return Action::continue_if(!self.waits_for_body());
+        }
+        let action = sent.rewrite(size, end, stream);
+        self.body.on_body(size, action == Action::Continue);
+        if let Some(open) = worker.sent().get_mut(sent.try_id()) {
+            open.request_bytes = self.body.charged(sent.free);
+        }
+        action
+    }
+
+    /// Returns true if the request is not whole, and could run again were it so.
+    fn waits_for_body(&self) -> bool {
+        self.sent
+            .as_ref()
+            .is_some_and(|sent| sent.may_run_whole(&self.body))
+    }
+
+    /// Holds the answer back until its status, or the first of its body, says what to do about it.
+    fn on_answer<H: Host>(
+        &mut self,
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        let Some(sent) = &self.sent else {
+            return Action::Continue;
+        };
+        if sent.escape {
+            return sent.unreachable(self.body.is_whole(), worker, stream);
+        }
+        if cfg!(feature = "without-verdicts") {
+            worker.sent().answered(sent.try_id());
+            return Action::Continue;
+        }
+        let status = stream.header(Side::Answer, ":status").unwrap_or_default();
+        let status = std::str::from_utf8(&status).ok();
+        match status.and_then(|text| text.parse().ok()) {
+            // A redirect that is followed, or that a caller follows, could take a credential to
+            // another host.
+            Some(300..=399) => {
+                reply_with(&Refusal::Redirected.reply(sent.dialect), stream);
+                Action::Pause
+            }
+            Some(status) => {
+                if sent.transform.changes_answer() && !end {
+                    // What is taken out of the answer is not in its length.
+                    stream.set_header(Side::Answer, "content-length", None);
+                }
+                self.held = Some(Holding::new(status, worker.recently()));
+                if !end {
+                    return Action::Pause;
+                }
+                self.settle(None, Some(b""), worker, stream);
+                self.finish(true, worker, Some(stream));
+                Action::Continue
+            }
+            None => Action::Continue,
+        }
+    }
+
+    fn on_answer_body<H: Host>(
+        &mut self,
+        size: usize,
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        if self.held.is_none() && self.forwarded.is_none() {
+            return Action::Continue;
+        }
+        let body = held_body(size, stream);
+        let came = if end { Came::All } else { Came::Some };
+        if !self.judge(&body, came, worker, stream) {
+            return Action::Pause;
+        }
+        self.show(&body, end, worker, stream);
+        if end {
+            self.finish(true, worker, Some(stream));
+        }
+        Action::Continue
+    }
+
+    fn judge_held<H: Host>(
+        &mut self,
+        came: Came,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        if let Some(held) = &self.held {
+            let body = held_body(held.size(), stream);
+            self.judge(&body, came, worker, stream);
+            self.show(&body, false, worker, stream);
+        }
+    }
+
+    /// Judges an answer that is held back by what has come of its body; false where that is not
+    /// enough.
+    fn judge<H: Host>(
+        &mut self,
+        body: &[u8],
+        came: Came,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> bool {
+        let (Some(held), Some(sent)) = (&mut self.held, &self.sent) else {
+            return true;
+        };
+        let complete = came != Came::Some || body.len() >= MAX_HELD_BYTES;
+        let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
+        let error = if held.is_good() {
+            // What the body begins with tells more than its type, and costs no hostcall.
+            match look(sent.dialect, seen, complete) {
+                Look::NeedMore => None,
+                Look::Fine => Some(None),
+                Look::Error(error) => Some(Some(error)),
+            }
+        } else {
+            complete.then(|| Some(ErrorBody::read(seen)))
+        };
+        let Some(error) = error else {
+            held.grows(body.len(), worker.recently());
+            return false;
+        };
+        let body = (came == Came::All).then_some(body);
+        self.settle(error.as_ref(), body, worker, stream);
+        true
+    }
+
+    /// Judges the answer that is held, and has the request run again where another account could
+    /// do better; else the answer goes on. `body`: all of it, where it is there.
+    fn settle<H: Host>(
+        &mut self,
+        error: Option<&ErrorBody>,
+        body: Option<&[u8]>,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        let (Some(held), Some(sent)) = (self.held.take(), &self.sent) else {
+            return;
+        };
+        let status = held.status();
+        let good = held.is_good() && error.is_none();
+        let now = worker.now();
+        let waits = self.waits_for_body();
+        let can_run = waits || self.body.is_whole();
+        if let Some(next) = sent.judge(status, good, error, can_run, worker, stream) {
+            let runs = if waits {
+                sent.run_again_when_whole(&next, status, body, worker, stream)
+            } else {
+                sent.run_again(&next, status, worker, stream)
+            };
+            if runs {
+                return;
+            }
+        }
+        let Some(mut record) = worker.sent().answered(sent.try_id()) else {
+            return;
+        };
+        if cfg!(feature = "without-metering") {
+            return;
+        }
+        record.status = status;
+        record.dialect = sent.dialect;
+        record.first_byte(now);
+        self.forwarded = Some(Forwarded {
+            record,
+            answer: good.then(|| Forwarding::new(sent.dialect, sent.transform)),
+        });
+    }
+
+    /// Shows the meter what goes on.
+    fn show<H: Host>(
+        &mut self,
+        body: &[u8],
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent) else {
+            return;
+        };
+        let Some(answer) = &mut forwarded.answer else {
+            return;
+        };
+        if let Some(instead) = answer.on_body(body, end) {
+            stream.set_body(Side::Answer, body.len(), &instead);
+        }
+        if let Some(error) = answer.take_failure() {
+            forwarded.record.verdict = Some(sent.gave_up(&error, worker));
+        }
+    }
+
+    /// Keeps the record of an answer that goes on; `end`: all of it has.
+    fn finish<H: Host>(
+        &mut self,
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: Option<&mut impl Stream>,
+    ) {
+        let (Some(forwarded), Some(sent)) = (self.forwarded.take(), &self.sent) else {
+            return;
+        };
+        let Forwarded { mut record, answer } = forwarded;
+        match answer {
+            Some(answer) => {
+                let metered = answer.finish(end, self.body.charged(sent.free));
+                if end && !metered.failed {
+                    sent.ended_well(worker);
+                }
+                record.metered(metered);
+            }
+            None => record.completeness = forwarding::completeness(end),
+        }
+        let record = record.ended(worker.now());
+        if let Some(stream) = stream {
+            stream.set_property(record::PROPERTY, &record.line());
+        }
+        worker.keep(record, sent.try_id());
+    }
+}
+
+/// Returns the `size` bytes that have come of an answer's body.
+fn held_body(size: usize, stream: &impl Stream) -> Vec<u8> {
+    match size {
+        0 => Vec::new(),
+        _ => stream.body(Side::Answer, 0, size),
+    }
+}

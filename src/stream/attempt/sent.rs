@@ -1,0 +1,257 @@
+//! What an attempt sent, as whom, and how its request runs again.
+
+use std::rc::Rc;
+
+use crate::{
+    attempt::{
+        self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
+        early::Early,
+        request_bytes::RequestBytes,
+        transform::{Rewrite, Transform},
+    },
+    dialect::Dialect,
+    gate::{Refusal, refusal::ERROR_HEADER},
+    header::{HeaderMap, HeaderText},
+    host::{Action, Host, Side, Stream},
+    request::carried::{self, Carried, TryId},
+    snapshot::{Account, Platform},
+    stream::gate::reply_with,
+    verdict::{ErrorBody, Quota, Reason, Verdict},
+    worker::Worker,
+};
+
+/// What was sent, and as whom.
+#[derive(Debug)]
+pub(super) struct Sent {
+    account: Rc<Account>,
+    platform: Rc<Platform>,
+    carried: Rc<Carried>,
+    /// The request as the gate let it through, to be put back before it runs again.
+    request: HeaderMap,
+    /// It can be put back: its headers were not let go alone.
+    replayable: bool,
+    /// The dialect of its route.
+    pub(super) dialect: Dialect,
+    /// It is on a route where nothing is charged that the platform does not report.
+    pub(super) free: bool,
+    /// It goes to the escape listener, without a credential.
+    pub(super) escape: bool,
+    /// What it changes in the request and its answer.
+    pub(super) transform: Transform,
+}
+
+impl Sent {
+    /// Puts the account's headers on the request. The header block is written whole, in one
+    /// hostcall: what is not in it does not go out.
+    pub(super) fn send<H: Host>(
+        replayable: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Result<Self, Refusal> {
+        let request = stream.headers(Side::Request);
+        let found = stream.property(carried::PROPERTY);
+        let found = found.and_then(|text| worker.find(&text));
+        let (account, platform, carried) = found.ok_or(Refusal::NoCredential)?;
+        let escape = attempt::is_escape(&request);
+        let written = if escape {
+            stream.set_request_headers(attempt::escaping(&request).collect())
+        } else {
+            let outgoing = attempt::headers(&request, &platform, &account)?;
+            let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
+            stream.set_request_headers(block.collect())
+        };
+        if !written {
+            return Err(Refusal::NoCredential);
+        }
+        let route = attempt::route(&request, &platform, &carried);
+        let dialect = route.map_or(Dialect::default(), |route| route.dialect);
+        let length = request.first("content-length");
+        let free = route.is_some_and(|route| route.free);
+        let transform = match route {
+            Some(route) if replayable && !escape => Transform::of(route, length),
+            _ => Transform::Nothing,
+        };
+        Ok(Self {
+            account,
+            platform,
+            carried,
+            request,
+            replayable,
+            dialect,
+            free,
+            escape,
+            transform,
+        })
+    }
+
+    /// Returns the number of its try.
+    pub(super) fn try_id(&self) -> TryId {
+        self.carried.try_id
+    }
+
+    /// Returns true if the request is not whole, but can run again when it is.
+    pub(super) fn may_run_whole(&self, body: &RequestBytes) -> bool {
+        let length = self.request.first("content-length");
+        self.replayable && body.is_worth_waiting_for(length)
+    }
+
+    /// Lets the request's body go on as its transform says.
+    pub(super) fn rewrite(&mut self, size: usize, end: bool, stream: &mut impl Stream) -> Action {
+        let read = || stream.body(Side::Request, 0, size);
+        match self.transform.on_request(size, end, read) {
+            Rewrite::NeedMore => return Action::Pause,
+            Rewrite::AsItIs => {}
+            Rewrite::Instead(body) => {
+                let length = body.len().to_string();
+                let length = Some(length.as_bytes());
+                let has_length = self.request.first("content-length").is_some();
+                if !has_length || stream.set_header(Side::Request, "content-length", length) {
+                    stream.set_body(Side::Request, size, &body);
+                } else {
+                    self.transform = Transform::Nothing;
+                }
+            }
+        }
+        Action::Continue
+    }
+
+    /// Judges an answer. Returns what the request carries into the next try, if it `can_run` again
+    /// and another account could do better.
+    pub(super) fn judge<H: Host>(
+        &self,
+        status: u16,
+        good: bool,
+        error: Option<&ErrorBody>,
+        can_run: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Option<Carried> {
+        let now = worker.now();
+        let windows = &self.platform.quota;
+        // A failure is read anyway, and is rare.
+        let reads_quota = !windows.is_empty() && (!good || worker.wants_quota(&self.account));
+        let headers = if good && !reads_quota {
+            HeaderMap::default()
+        } else {
+            stream.headers(Side::Answer)
+        };
+        if headers.first(ERROR_HEADER).is_some() {
+            // A platform's error must not look like one of ours.
+            stream.set_header(Side::Answer, ERROR_HEADER, None);
+        }
+        if reads_quota {
+            worker.quota(&self.account, Quota::read(windows, &headers, now));
+        }
+        let verdict = if good {
+            Verdict::Fine
+        } else {
+            attempt::judge(status, &headers, error, &self.platform, self.model(), now)
+        };
+        worker.judged(&self.account, &self.carried, &verdict, can_run)
+    }
+
+    /// Judges an error in the middle of an answer, for the requests that come after.
+    pub(super) fn gave_up<H: Host>(&self, error: &ErrorBody, worker: &mut Worker<H>) -> Reason {
+        let (headers, now) = (HeaderMap::default(), worker.now());
+        let model = self.model();
+        let verdict = attempt::judge(200, &headers, Some(error), &self.platform, model, now);
+        worker.learn(&self.account, &self.carried, &verdict);
+        Reason::known(verdict.word())
+    }
+
+    /// Notes the good end of a good answer.
+    pub(super) fn ended_well<H: Host>(&self, worker: &mut Worker<H>) {
+        worker.ended_well(&self.account, &self.carried);
+    }
+
+    /// Takes the escape listener's answer: the platform did not answer at all, or before the
+    /// request was whole, which `whole` says it is now.
+    pub(super) fn unreachable<H: Host>(
+        &self,
+        whole: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        let next = if self.carried.has_tried(&self.account) {
+            Some(Carried::clone(&self.carried))
+        } else {
+            let until = worker.now().saturating_add(attempt::UNREACHABLE_MS);
+            let verdict = Verdict::PlatformTrouble { until };
+            worker.judged(&self.account, &self.carried, &verdict, whole)
+        };
+        if whole && next.is_some_and(|next| self.run_again(&next, 502, worker, stream)) {
+            return Action::Continue;
+        }
+        match worker.sent().take_early(self.try_id()) {
+            Some(early) => stream.reply(early.status(), early.headers(), early.body()),
+            None => reply_with(&Refusal::Unreachable.reply(self.dialect), stream),
+        }
+        Action::Pause
+    }
+
+    /// Turns the answer of this status into the redirect by which the request runs again, as it
+    /// was before this attempt; false where that cannot be.
+    pub(super) fn run_again<H: Host>(
+        &self,
+        next: &Carried,
+        status: u16,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> bool {
+        let Some(location) = attempt::location(&self.request, &self.carried) else {
+            return false;
+        };
+        let request = if self.escape {
+            attempt::restored(&self.request, &self.platform, &self.carried)
+        } else {
+            self.request.iter().collect()
+        };
+        if !self.replayable || !stream.set_request_headers(request) {
+            return false;
+        }
+        stream.set_property(carried::PROPERTY, &next.encode());
+        stream.set_header(Side::Answer, "location", Some(&location));
+        set_status(REDIRECT_STATUS, status, stream);
+        worker.redirected(self.try_id());
+        true
+    }
+
+    /// Turns the answer of this status into one on which the router's retry goes to the escape
+    /// listener, from where the request runs again when it is whole; false where that cannot be.
+    /// A request that does not say how long it is may turn out too large for that: then its caller
+    /// gets this answer after all, if its `body` is here to be kept.
+    pub(super) fn run_again_when_whole<H: Host>(
+        &self,
+        next: &Carried,
+        status: u16,
+        body: Option<&[u8]>,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> bool {
+        if !self.replayable || attempt::location(&self.request, &self.carried).is_none() {
+            return false;
+        }
+        if self.request.first("content-length").is_none() {
+            let headers = || stream.headers(Side::Answer);
+            let early = body.and_then(|body| Early::new(status, &headers(), body));
+            let Some(early) = early else {
+                return false;
+            };
+            worker.sent().keep_early(self.try_id(), early);
+        }
+        stream.set_property(carried::PROPERTY, &next.encode());
+        set_status(EARLY_STATUS, status, stream);
+        true
+    }
+
+    fn model(&self) -> Option<&str> {
+        self.carried.model.as_ref().map(HeaderText::as_str)
+    }
+}
+
+/// Makes an answer of this status, for Envoy, one of status `instead`.
+fn set_status(instead: &str, status: u16, stream: &mut impl Stream) {
+    let status = status.to_string();
+    stream.set_header(Side::Answer, STATUS_HEADER, Some(status.as_bytes()));
+    stream.set_header(Side::Answer, ":status", Some(instead.as_bytes()));
+}

@@ -1,0 +1,288 @@
+//! The gate's side of one try of one request.
+//!
+//! A request with a body stops at its headers until the gate has read what it needs of the body.
+//! Envoy then calls for each piece of the body and keeps what was not let go, which only happens
+//! where the plugin sets `allow_on_headers_stop_iteration`.
+
+use super::Event;
+use crate::{
+    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER},
+    gate::{CLUSTER_HEADER, Decision, Forward, Reply, Request, refusal::ERROR_HEADER},
+    host::{Action, Host, Side, Stream},
+    meter::Completeness,
+    request::{
+        carried::{self, Carried},
+        peek::{MAX_PEEK_BYTES, Peek},
+        record::{self, FROM_ENVOY, Record},
+    },
+    verdict::Reason,
+    worker::Worker,
+};
+
+/// The header that Envoy itself sets on a request that it runs again.
+const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
+
+/// One try of one request at the gate.
+#[derive(Debug)]
+pub struct GateStream {
+    context: u32,
+    stage: Stage,
+}
+
+/// How far a request is. Nothing of it goes on before it is [`Stage::Open`].
+#[derive(Debug, Default)]
+enum Stage {
+    /// Its headers have not come.
+    #[default]
+    New,
+    /// Its body is read.
+    Reading(Reading),
+    /// It waits for a fresh credential, or until its limits are known.
+    Waits(Request),
+    /// It was sent on.
+    Open,
+    /// It was answered without a platform.
+    Answered,
+}
+
+/// A request whose body comes.
+#[derive(Debug)]
+struct Reading {
+    request: Request,
+    peek: Peek,
+    /// The bytes that were read.
+    read: usize,
+}
+
+// === impl GateStream ===
+
+impl GateStream {
+    /// Makes the stream that the proxy calls by this number.
+    pub fn new(context: u32) -> Self {
+        Self {
+            context,
+            stage: Stage::New,
+        }
+    }
+
+    /// Takes an event.
+    pub fn on<H: Host>(
+        &mut self,
+        event: Event,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        match event {
+            Event::RequestHeaders { end } => self.on_headers(end, worker, stream),
+            Event::RequestBody { size, end } => {
+                if let Stage::Reading(reading) = &mut self.stage {
+                    reading.read(size, stream);
+                    if end || !reading.needs_more() {
+                        self.decide_on_what_was_read(worker, stream);
+                    }
+                }
+            }
+            // A body may end without its last piece saying so.
+            Event::RequestTrailers => self.decide_on_what_was_read(worker, stream),
+            Event::AnswerHeaders { .. } => {
+                self.on_answer(worker, stream);
+                return Action::Continue;
+            }
+            Event::AnswerBody { .. } | Event::AnswerTrailers => return Action::Continue,
+        }
+        self.action()
+    }
+
+    /// Decides anew about a request that waits.
+    pub fn decide_again<H: Host>(
+        &mut self,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        if let Stage::Waits(request) = std::mem::take(&mut self.stage) {
+            self.decide(request, worker, stream);
+        }
+        self.action()
+    }
+
+    /// Ends the stream.
+    pub fn end<H: Host>(self, worker: &mut Worker<H>) {
+        worker.end(self.context, self.stage.request());
+    }
+
+    fn action(&self) -> Action {
+        Action::continue_if(matches!(self.stage, Stage::Open))
+    }
+
+    fn on_headers<H: Host>(&mut self, end: bool, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        let headers = stream.headers(Side::Request);
+        let carried = headers
+            .first(RUN_AGAIN_HEADER)
+            .and_then(|_| Carried::decode(&stream.property(carried::PROPERTY)?));
+        // The body of a request that runs again is not read again.
+        let end = end || carried.is_some();
+        let mut request = Request::new(headers, carried);
+        let asked = worker.ask(&mut request).and_then(|wanted| {
+            if !end {
+                worker.let_in(&request)?;
+            }
+            Ok(wanted)
+        });
+        match asked {
+            Err(reply) => self.answer(&reply, stream),
+            Ok(_) if end => self.decide(request, worker, stream),
+            Ok(wanted) => {
+                self.stage = Stage::Reading(Reading {
+                    request,
+                    peek: Peek::new(wanted),
+                    read: 0,
+                });
+            }
+        }
+    }
+
+    fn decide_on_what_was_read<H: Host>(
+        &mut self,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        match std::mem::take(&mut self.stage) {
+            Stage::Reading(Reading { request, peek, .. }) => {
+                self.decide(request.with_facts(peek.into_facts()), worker, stream);
+            }
+            stage => self.stage = stage,
+        }
+    }
+
+    fn decide<H: Host>(
+        &mut self,
+        request: Request,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        match worker.decide(self.context, &request) {
+            Decision::Forward(forward) => {
+                forward_request(forward, worker, stream);
+                self.stage = Stage::Open;
+            }
+            Decision::Reply(reply) => self.answer(&reply, stream),
+            Decision::Wait => self.stage = Stage::Waits(request),
+        }
+    }
+
+    fn answer(&mut self, reply: &Reply, stream: &mut impl Stream) {
+        reply_with(reply, stream);
+        self.stage = Stage::Answered;
+    }
+
+    /// Puts an answer right that was to become a redirect and could not: the request's body was
+    /// too large to be kept for another try. Keeps the record of an answer that is not the
+    /// platform's: an attempt that forwards one keeps its own.
+    fn on_answer<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        let try_id = worker.try_id(self.context);
+        if worker.sent().is_forwarded(try_id) {
+            // Nothing of ours is in it; what a platform puts there reaches no caller.
+            stream.set_header(Side::Answer, STATUS_HEADER, None);
+            return;
+        }
+        let restored = restore(stream);
+        // Envoy answers itself where it waits no longer for a body, or can hold no more of it.
+        let unanswered = match self.stage.request() {
+            Some(request) => worker.record(request),
+            None => worker.sent().answered(try_id),
+        };
+        if !matches!(self.stage, Stage::Open) {
+            worker.stop_waiting(self.context);
+            self.stage = Stage::Answered;
+        }
+        if let Some(record) = unanswered {
+            let record = answered(record, restored, stream).ended(worker.now());
+            stream.set_property(record::PROPERTY, &record.line());
+            worker.keep(record, try_id);
+        }
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Returns the request that nothing was decided about yet.
+    fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Reading(reading) => Some(&reading.request),
+            Self::Waits(request) => Some(request),
+            Self::New | Self::Open | Self::Answered => None,
+        }
+    }
+}
+
+// === impl Reading ===
+
+impl Reading {
+    /// Reads what is new of a body of which the proxy holds `size` bytes.
+    fn read(&mut self, size: usize, stream: &impl Stream) {
+        let new = size.saturating_sub(self.read);
+        if new > 0 {
+            self.peek.push(&stream.body(Side::Request, self.read, new));
+            self.read = size;
+        }
+    }
+
+    fn needs_more(&self) -> bool {
+        self.peek.needs_more() && self.read < MAX_PEEK_BYTES
+    }
+}
+
+/// Sends a request on: without the headers that must not go, with what the attempt is to be told,
+/// to its account's cluster.
+fn forward_request<H: Host>(forward: Forward, worker: &mut Worker<H>, stream: &mut impl Stream) {
+    for name in &forward.strip {
+        stream.set_header(Side::Request, name, None);
+    }
+    let text = forward.carried.encode();
+    stream.set_property(carried::PROPERTY, &text);
+    let cluster = forward.account.cluster.as_str().as_bytes();
+    stream.set_header(Side::Request, CLUSTER_HEADER, Some(cluster));
+    worker.forward(forward, text);
+}
+
+/// Answers a request from here.
+pub(super) fn reply_with(reply: &Reply, stream: &mut impl Stream) {
+    let headers = reply.headers.iter();
+    let headers = headers.map(|(name, value)| (*name, value.as_str()));
+    stream.reply(reply.status, headers.collect(), reply.body.as_bytes());
+}
+
+/// Gives an answer its own status back where an attempt made a redirect of it that Envoy did not
+/// follow. Returns that status.
+fn restore(stream: &mut impl Stream) -> Option<Vec<u8>> {
+    let status = stream.header(Side::Answer, STATUS_HEADER)?;
+    stream.set_header(Side::Answer, STATUS_HEADER, None);
+    // A platform may send such a header too, but its redirects never get here.
+    let ours = [REDIRECT_STATUS, EARLY_STATUS].map(str::as_bytes);
+    let is_ours = stream
+        .header(Side::Answer, ":status")
+        .is_some_and(|status| ours.contains(&&*status));
+    if !is_ours {
+        return None;
+    }
+    stream.set_header(Side::Answer, ":status", Some(&status));
+    stream.set_header(Side::Answer, "location", None);
+    Some(status)
+}
+
+/// Notes an answer that no attempt forwards: the platform's, `restored` to this status, or one of
+/// our own or of Envoy's.
+fn answered(mut record: Record, restored: Option<Vec<u8>>, stream: &impl Stream) -> Record {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+    if restored.is_none() {
+        let code = stream.header(Side::Answer, ERROR_HEADER).and_then(text);
+        let code = code.and_then(|code| Reason::try_from(code).ok());
+        record.error = Some(code.unwrap_or(FROM_ENVOY));
+    }
+    let status = restored.or_else(|| stream.header(Side::Answer, ":status"));
+    let status = status.and_then(text).and_then(|status| status.parse().ok());
+    record.status = status.unwrap_or_default();
+    record.completeness = Completeness::Whole;
+    record
+}

@@ -1,0 +1,217 @@
+//! Requests that one account cannot serve and another one does.
+
+use super::envoy::{BODY, BUFFER_LIMIT, Envoy, head, records};
+use crate::{
+    attempt::holding::JUDGE_MS,
+    snapshot::{Account, fixture},
+};
+
+const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
+const LIMITED: &[u8] = include_bytes!("../../../tests/fixtures/codex/rate_limit_exceeded.json");
+const LIMITED_INSIDE: &[u8] =
+    include_bytes!("../../../tests/fixtures/codex/response_failed_rate_limit_exceeded.sse");
+
+const WAIT_A_MINUTE: [(&str, &str); 1] = [("retry-after", "60")];
+
+fn two() -> Envoy {
+    let accounts = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
+    Envoy::with_accounts(&accounts)
+}
+
+fn one() -> Envoy {
+    Envoy::with_accounts(&[fixture::account("acc_1", "codex")])
+}
+
+/// A login whose token was renewed so often.
+fn login(generation: u64) -> Account {
+    Account {
+        generation,
+        expires_at: Some(u64::MAX / 2),
+        ..fixture::account("acc_1", "codex")
+    }
+}
+
+#[test]
+fn a_limited_account_makes_way_for_another() {
+    let mut envoy = two();
+    let mut call = envoy.call(&head("/v1/responses?a=b"));
+    call.sends(BODY, true);
+    call.is_at("acc_1");
+    let upstream = "/backend-api/codex/responses?a=b";
+    assert_eq!(call.header(":path").as_deref(), Some(upstream));
+    call.platform(429, &WAIT_A_MINUTE, LIMITED);
+
+    call.is_at("acc_2");
+    assert_eq!(
+        call.header(":path").as_deref(),
+        Some(upstream),
+        "restored, and set anew"
+    );
+    assert_eq!(
+        call.header("chatgpt-account-id").as_deref(),
+        Some("ws-acc_2")
+    );
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    let served = "acc_2 200 attempts=2 fine - whole tokens=3003";
+    assert_eq!(envoy.records(), [served], "one record for both tries");
+
+    // The next request does not ask the limited one.
+    let mut call = envoy.ask();
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    assert_eq!(envoy.host.metrics.borrow()["failovers"], 1);
+}
+
+#[test]
+fn an_error_inside_a_good_answer_fails_over_too() {
+    let mut envoy = two();
+    let mut call = envoy.ask();
+    call.platform_begins(200, &[]);
+    let (first, rest) = LIMITED_INSIDE.split_at(100);
+    call.platform_goes_on(first, false);
+    call.is_at("acc_1");
+    call.platform_goes_on(rest, true);
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+}
+
+#[test]
+fn where_nobody_else_serves_the_platforms_own_answer_goes_on() {
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    call.platform(429, &[("x-latchkey-error", "forged")], LIMITED);
+    call.gets(429, LIMITED);
+    let limited = "acc_1 429 attempts=1 cooling_down - whole tokens=-";
+    assert_eq!(envoy.records().concat().replace("null", "-"), limited);
+}
+
+#[test]
+fn a_request_that_envoy_could_not_keep_gets_the_platforms_answer() {
+    let mut envoy = two();
+    let mut call = envoy.call(&head("/v1/responses"));
+    call.sends(&vec![b' '; BUFFER_LIMIT], false);
+    call.sends(BODY, true);
+    call.is_at("acc_1");
+    // The attempt cannot know, and makes a redirect of it that Envoy does not follow.
+    call.platform(429, &WAIT_A_MINUTE, LIMITED);
+    call.gets(429, LIMITED);
+    assert_eq!(envoy.records().len(), 1);
+    envoy.ask().is_at("acc_2");
+}
+
+#[test]
+fn an_answer_before_the_request_is_whole_fails_over_when_it_is() {
+    let mut envoy = two();
+    let mut call = envoy.call(&head("/v1/responses"));
+    let (first, rest) = BODY.split_at(BODY.len() - 5);
+    call.sends(first, false);
+    call.sends(b"", false);
+    let mut call = with_body_under_way(&mut envoy, call);
+    call.platform(429, &WAIT_A_MINUTE, LIMITED);
+    // It is at the escape, which hears no credential, and waits there for the rest.
+    assert_eq!(call.header("authorization"), None);
+    call.sends(rest, true);
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    assert_eq!(envoy.records().len(), 1);
+}
+
+/// Sees to it that a request is at its account though its body is not whole.
+fn with_body_under_way(_: &mut Envoy, call: super::envoy::Call) -> super::envoy::Call {
+    call.is_at("acc_1");
+    call
+}
+
+#[test]
+fn an_early_answer_is_the_callers_after_all_where_the_request_grew_too_large() {
+    let mut envoy = two();
+    let mut call = envoy.call(&head("/v1/responses"));
+    call.sends(&BODY[..20], false);
+    call.is_at("acc_1");
+    call.platform(429, &WAIT_A_MINUTE, LIMITED);
+    call.sends(&vec![b' '; BUFFER_LIMIT], false);
+    call.gets(429, LIMITED);
+}
+
+#[test]
+fn a_platform_that_cannot_be_reached_is_left_by_the_escape() {
+    let mut envoy = two();
+    let mut call = envoy.ask();
+    call.is_at("acc_1");
+    call.platform_hangs_up();
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    call.platform_hangs_up();
+    call.is_refused(502, "latchkey_platform_unreachable");
+    let unreachable = "acc_1 502 attempts=1 platform_trouble latchkey_platform_unreachable whole";
+    assert!(envoy.records().concat().starts_with(unreachable));
+}
+
+#[test]
+fn an_error_that_stalls_is_judged_by_what_there_is() {
+    let mut envoy = two();
+    let mut call = envoy.ask();
+    call.platform_begins(429, &WAIT_A_MINUTE);
+    call.platform_goes_on(&LIMITED[..10], false);
+    envoy.after(JUDGE_MS - 100);
+    call.is_at("acc_1");
+    envoy.after(200);
+    call.is_judged();
+    call.is_at("acc_2");
+}
+
+#[test]
+fn a_good_answer_is_held_for_its_first_byte_as_long_as_it_takes() {
+    let mut envoy = two();
+    let mut call = envoy.ask();
+    call.platform_begins(200, &[]);
+    envoy.after(10 * JUDGE_MS);
+    call.is_at("acc_1");
+    call.platform_goes_on(ANSWER, true);
+    call.gets(200, ANSWER);
+}
+
+#[test]
+fn a_redirect_of_a_platform_takes_no_credential_along() {
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    call.platform_begins(307, &[("location", "https://elsewhere.test/")]);
+    call.is_refused(502, "latchkey_platform_redirect");
+}
+
+#[test]
+fn a_request_waits_for_a_token_that_is_being_refreshed() {
+    let mut envoy = Envoy::with_accounts(&[login(1)]);
+    let mut call = envoy.ask();
+    call.platform(401, &[], b"");
+    call.waits();
+    let told = envoy.after(100);
+    assert_eq!(told[0]["reports"][0]["kind"], "unauthorized");
+    call.waits();
+    envoy.publish(&records(&[login(2)]));
+    call.resumes();
+    call.is_at("acc_1");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    assert_eq!(envoy.records().len(), 1);
+}
+
+#[test]
+fn nobody_waits_for_ever() {
+    let mut envoy = Envoy::with_accounts(&[login(1)]);
+    let mut call = envoy.ask();
+    call.platform(401, &[], b"");
+    envoy.after(9_900);
+    call.waits();
+    envoy.after(200);
+    call.is_answered();
+    call.is_refused(503, "latchkey_all_out");
+}

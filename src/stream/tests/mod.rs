@@ -1,0 +1,8 @@
+//! Scenarios: what a caller and a platform send, step by step, and what becomes of it.
+
+mod envoy;
+mod failover;
+mod gate;
+mod interrupted;
+
+use super::Vm;

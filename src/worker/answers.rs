@@ -1,0 +1,167 @@
+//! What a worker learns from answers: verdicts, quotas, probes.
+
+use super::{Settings, Worker, knowledge};
+use crate::{
+    attempt::{is_posted, is_refreshable, is_worth_another},
+    header::HeaderText,
+    health::{Change, MAX_ENTRIES, quota::Known},
+    host::Host,
+    id::Id,
+    label::ModelName,
+    request::carried::{Carried, TryId},
+    snapshot::Account,
+    sync::{board, quota, report::Report},
+    verdict::{Quota, Reason, Verdict},
+};
+
+/// A request that is the probe of a half-open account.
+#[derive(Debug)]
+pub(super) struct Probe {
+    context: u32,
+    account: Id,
+    /// When it was taken, in Unix milliseconds.
+    at: u64,
+}
+
+/// Returns the model that a request asks for, as text.
+fn model(carried: &Carried) -> Option<&str> {
+    carried.model.as_ref().map(HeaderText::as_str)
+}
+
+impl<H: Host> Worker<H> {
+    /// Takes the probe of a half-open account for a request.
+    pub(super) fn probe(&mut self, account: &Account, carried: &Carried) {
+        let now = self.host.now();
+        board::update(&mut self.host, |board| {
+            board.probe(account, model(carried), now);
+            true
+        });
+        if self.probes.len() < MAX_ENTRIES {
+            self.probes.push(Probe {
+                context: carried.try_id.context,
+                account: account.id.clone(),
+                at: now,
+            });
+        }
+    }
+
+    /// Returns the probes of a context to the board, so that another request may be one.
+    pub(super) fn give_back_probes(&mut self, context: u32) {
+        while let Some(index) = self.probes.iter().position(|one| one.context == context) {
+            let probe = self.probes.swap_remove(index);
+            board::update(&mut self.host, |board| {
+                board.give_back(&probe.account, probe.at)
+            });
+        }
+    }
+
+    /// Returns true if the headers of a good answer of this account are worth a look.
+    pub fn wants_quota(&mut self, account: &Account) -> bool {
+        self.looks.is_due(&account.id, self.host.recently())
+    }
+
+    /// Takes what an answer says of an account's windows.
+    pub fn quota(&mut self, account: &Account, quota: Quota) {
+        let known = Known::new(quota.windows, self.host.recently());
+        let held = self.follower.board().quotas().of(&account.id);
+        // What this VM has read may be old, but not so that it takes every answer for news.
+        if held.is_none_or(|held| held.is_news(&known)) && !known.windows.is_empty() {
+            quota::note(&mut self.host, &account.id, &known);
+        }
+    }
+
+    /// Takes a verdict about an account. Returns what its request carries into the next try, if it
+    /// `can_run` again and another account could do better.
+    pub fn judged(
+        &mut self,
+        account: &Account,
+        carried: &Carried,
+        verdict: &Verdict,
+        can_run: bool,
+    ) -> Option<Carried> {
+        let now = self.host.recently();
+        let sent = self.sent.get_mut(carried.try_id);
+        let broke_off = sent.as_ref().is_some_and(|sent| sent.broke_off);
+        if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
+            record.verdict = Some(Reason::known(verdict.word()));
+        }
+        // Where a platform hangs up in the middle of a request, its caller may have been too slow
+        // for it: whoever dawdles must not have accounts taken out.
+        if !broke_off {
+            self.learn(account, carried, verdict);
+        }
+        if !can_run || !is_worth_another(verdict) {
+            return None;
+        }
+        let Settings {
+            max_attempts,
+            failover,
+            refresh_wait,
+            ..
+        } = self.settings;
+        let next = carried.after_failure(account.generation, now, max_attempts, failover)?;
+        // The platform's own answer is better than ours where nobody else can serve.
+        self.follower.view(&self.host);
+        let knowledge = knowledge(&self.follower, &self.limiter, now);
+        let expired = *verdict == Verdict::CredentialExpired;
+        let worth_waiting = expired && is_refreshable(account) && refresh_wait > 0;
+        if !worth_waiting && !self.gate.can_serve(&next, &knowledge) {
+            return None;
+        }
+        Some(next)
+    }
+
+    /// Takes a verdict about an account, for other requests.
+    pub fn learn(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) {
+        if *verdict != Verdict::CallersFault {
+            self.probes.retain(|probe| probe.account != account.id);
+        }
+        if is_posted(verdict, account, carried, self.follower.board()) {
+            self.note(account, carried, verdict);
+        }
+        // The refresher knows for itself which accounts it can refresh.
+        if *verdict == Verdict::CredentialExpired {
+            self.reports.push(Report::Unauthorized {
+                account: account.id.clone(),
+                generation: account.generation,
+            });
+        }
+    }
+
+    /// Takes the good end of a good answer, which wipes out its account's strikes.
+    pub fn ended_well(&mut self, account: &Account, carried: &Carried) {
+        let board = self.follower.board();
+        if board.has_guess(account, model(carried)) {
+            self.note(account, carried, &Verdict::Fine);
+        }
+    }
+
+    /// Notes that the answer of a try became a redirect.
+    pub fn redirected(&mut self, try_id: TryId) {
+        self.totals.failovers = self.totals.failovers.saturating_add(1);
+        if let Some(sent) = self.sent.get_mut(try_id) {
+            sent.redirected = true;
+        }
+    }
+
+    /// Writes a verdict to the board, and reports what it changes for requests.
+    fn note(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) {
+        let (now, mut change) = (self.host.recently(), Change::Nothing);
+        board::update(&mut self.host, |board| {
+            change = board.learn(account, model(carried), verdict, now);
+            change != Change::Nothing
+        });
+        let report = match &change {
+            Change::Out(entry) => Report::of(entry),
+            Change::Recovered => Some(Report::Recovered {
+                account: account.id.clone(),
+                model: model(carried).and_then(|model| ModelName::try_from(model).ok()),
+                at: now,
+            }),
+            Change::Nothing | Change::Noted => None,
+        };
+        if let Some(report) = report {
+            self.reports.push(report);
+        }
+    }
+}

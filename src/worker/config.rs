@@ -1,0 +1,177 @@
+//! The plugin's configuration, as ARCHITECTURE.md lists it.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::request::carried::MAX_TRIES;
+
+/// The longest that a refresher lets a poll wait, in seconds.
+const MAX_POLL_WAIT_SECONDS: u64 = 60;
+
+/// The longest that a request may be kept by the gateway itself, in seconds.
+const MAX_PATIENCE_SECONDS: u64 = 600;
+
+/// What an operator may set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The Envoy cluster of the refresher.
+    pub refresher_cluster: String,
+    /// How long one long poll waits.
+    pub poll_wait_seconds: u64,
+    /// On how many accounts a request is tried.
+    pub max_attempts: usize,
+    /// For how long after its first failure it is tried on another one.
+    pub failover_seconds: u64,
+    /// How long it waits for an account that is being refreshed, where there is no other.
+    pub refresh_wait_seconds: u64,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum InvalidConfig {
+    /// It is no JSON object of known keys.
+    Json(String),
+    /// A number is too small or too large.
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// The least that may be set.
+        least: u64,
+        /// The most.
+        most: u64,
+        /// What was found.
+        found: u64,
+    },
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads the configuration of a plugin; none at all means the defaults.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(bytes: Option<&[u8]>) -> Result<Self, InvalidConfig> {
+        let config: Self = match bytes {
+            None | Some([]) => Self::default(),
+            Some(bytes) => serde_json::from_slice(bytes)
+                .map_err(|error| InvalidConfig::Json(error.to_string()))?,
+        };
+        let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        let attempts = (count(config.max_attempts), count(MAX_TRIES));
+        for (key, found, least, most) in [
+            (
+                "poll_wait_seconds",
+                config.poll_wait_seconds,
+                1,
+                MAX_POLL_WAIT_SECONDS,
+            ),
+            ("max_attempts", attempts.0, 1, attempts.1),
+            (
+                "failover_seconds",
+                config.failover_seconds,
+                0,
+                MAX_PATIENCE_SECONDS,
+            ),
+            (
+                "refresh_wait_seconds",
+                config.refresh_wait_seconds,
+                0,
+                MAX_PATIENCE_SECONDS,
+            ),
+        ] {
+            if !(least..=most).contains(&found) {
+                return Err(InvalidConfig::OutOfRange {
+                    key,
+                    least,
+                    most,
+                    found,
+                });
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            refresher_cluster: "refresher_admin".to_owned(),
+            poll_wait_seconds: 25,
+            max_attempts: 4,
+            failover_seconds: 60,
+            refresh_wait_seconds: 10,
+        }
+    }
+}
+
+// === impl InvalidConfig ===
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the plugin's configuration: ")?;
+        match self {
+            Self::Json(error) => write!(f, "expected a JSON object of known keys: {error}"),
+            Self::OutOfRange {
+                key,
+                least,
+                most,
+                found,
+            } => write!(f, "{key}: expected {least} to {most}, found {found}"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_means_the_defaults() {
+        for empty in [None, Some(&b""[..]), Some(b"{}")] {
+            let config = Config::parse(empty).unwrap();
+            assert_eq!(config.refresher_cluster, "refresher_admin");
+            assert_eq!((config.max_attempts, config.refresh_wait_seconds), (4, 10));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, error) in [
+            (
+                r#"{"max_attempts":17}"#,
+                "max_attempts: expected 1 to 16, found 17",
+            ),
+            (
+                r#"{"max_attempts":0}"#,
+                "max_attempts: expected 1 to 16, found 0",
+            ),
+            (
+                r#"{"poll_wait_seconds":61}"#,
+                "poll_wait_seconds: expected 1 to 60, found 61",
+            ),
+            (
+                r#"{"failover_seconds":601}"#,
+                "failover_seconds: expected 0 to 600, found 601",
+            ),
+            (
+                r#"{"refresh_wait_seconds":601}"#,
+                "refresh_wait_seconds: expected 0 to 600, found 601",
+            ),
+            (
+                r#"{"max_atempts":1}"#,
+                "expected a JSON object of known keys: ",
+            ),
+        ] {
+            let found = Config::parse(Some(text.as_bytes()))
+                .unwrap_err()
+                .to_string();
+            let expected = format!("the plugin's configuration: {error}");
+            assert!(found.starts_with(&expected), "{found}");
+        }
+    }
+}

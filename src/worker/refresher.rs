@@ -1,0 +1,223 @@
+//! What a VM and the refresher tell each other: at each tick what is to be sent, and then what was
+//! answered.
+
+use std::time::Duration;
+
+use super::Worker;
+use crate::{
+    host::{Call, CallId, Host},
+    snapshot::View,
+    sync::{
+        poll::{Answer, Poll},
+        report::{REPEAT_MS, Report},
+    },
+};
+
+/// How often the VM that polls looks whether the refresher is to hear of quotas, in milliseconds.
+const TELL_MS: u64 = 1_000;
+
+/// How long the refresher may take over a batch of reports or records, or over counts.
+const POST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The calls whose answers are yet to come.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    poll: Option<CallId>,
+    report: Option<CallId>,
+    records: Option<CallId>,
+    counts: Option<CallId>,
+}
+
+// === impl Worker ===
+
+impl<H: Host> Worker<H> {
+    /// Takes note of the time, and sends what is to be sent now.
+    pub fn tick(&mut self) {
+        let now = self.host.now();
+        let Some(sync) = &mut self.sync else {
+            return;
+        };
+        let totals = std::mem::take(&mut self.totals);
+        let dropped = self.records.take_dropped();
+        sync.metrics.count(&mut *self.host, &totals, dropped);
+        let records = self.records.next(&sync.origin, now);
+        self.limiter.tick(&mut self.host, now);
+        let (mut poll, mut counts) = (None, None);
+        if sync.holder.hold(&mut self.host, now) {
+            poll = sync.poller.poll(&self.host, now);
+            let view = self.follower.view(&self.host);
+            if view.is_some_and(View::has_limits) {
+                counts = sync.settler.next(&mut self.host, now);
+            }
+            self.tell();
+        }
+        let number = self.sync.as_ref().map(|sync| sync.holder.number());
+        let report = number.and_then(|number| self.reports.next(number, now));
+        self.send_report(report);
+        self.send_records(records);
+        self.send_counts(counts);
+        self.send_poll(poll);
+    }
+
+    /// Takes the answer to a call: its status, empty where there was none, and its body, which is
+    /// read only where it matters. Returns true if it may have brought what requests wait for.
+    pub fn answered(
+        &mut self,
+        call: CallId,
+        status: &[u8],
+        body: impl FnOnce() -> Vec<u8>,
+    ) -> bool {
+        let Calls {
+            poll,
+            report,
+            records,
+            counts,
+        } = &mut self.calls;
+        if poll.take_if(|one| *one == call).is_some() {
+            self.polled(status, &body());
+            true
+        } else if report.take_if(|one| *one == call).is_some() {
+            self.reports.answered(status);
+            false
+        } else if records.take_if(|one| *one == call).is_some() {
+            self.recorded(status);
+            false
+        } else if counts.take_if(|one| *one == call).is_some() {
+            self.counted(status, &body());
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Reports what lies in shared data and the refresher has not heard of.
+    fn tell(&mut self) {
+        let now = self.host.recently();
+        let Some(sync) = &mut self.sync else {
+            return;
+        };
+        if now < sync.tell_at && sync.tell_at <= now.saturating_add(TELL_MS) {
+            return;
+        }
+        sync.tell_at = now.saturating_add(TELL_MS);
+        self.follower.view(&self.host);
+        let (board, reports) = (self.follower.board(), &mut self.reports);
+        sync.told
+            .tell(board.quotas(), now, |report| reports.push(report));
+        if now >= sync.repeat_at || sync.repeat_at > now.saturating_add(REPEAT_MS) {
+            sync.repeat_at = now.saturating_add(REPEAT_MS);
+            let untold = board.untold(now.saturating_sub(REPEAT_MS), now);
+            for report in untold.filter_map(Report::of) {
+                reports.push(report);
+            }
+        }
+    }
+
+    /// Takes the answer to a poll, and sends the next one.
+    fn polled(&mut self, status: &[u8], body: &[u8]) {
+        let now = self.host.now();
+        let Some(sync) = &mut self.sync else {
+            return;
+        };
+        if !sync.holder.hold(&mut self.host, now) {
+            sync.poller.abandon();
+            return;
+        }
+        match sync.poller.answered(&mut self.host, status, body, now) {
+            Answer::Applied(applied) => {
+                self.host.set(sync.metrics.revision, applied.head.revision);
+                for health in &applied.health {
+                    sync.told.hear(health);
+                }
+                self.follower.view(&self.host);
+                if self.follower.is_torn() {
+                    log::warn!("the snapshot in shared data is damaged; asking for it anew");
+                    sync.poller.start_anew();
+                }
+                let next = sync.poller.poll(&self.host, now);
+                self.send_poll(next);
+            }
+            Answer::Refused(refused) => {
+                self.host.add(sync.metrics.pages_refused, 1);
+                log::error!(
+                    "a page of the snapshot was refused, the last good state stays: {refused}"
+                );
+            }
+            Answer::Failed { first } => {
+                self.host.add(sync.metrics.polls_failed, 1);
+                if first {
+                    log::warn!(
+                        "the refresher cannot be reached; the last good snapshot stays in use"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes the answer to a batch of records, and sends the next one where it is due at once.
+    fn recorded(&mut self, status: &[u8]) {
+        let now = self.host.now();
+        let Some(sync) = &self.sync else { return };
+        let next = self.records.answered(status, &sync.origin, now);
+        self.send_records(next);
+    }
+
+    /// Takes the answer to what was counted.
+    fn counted(&mut self, status: &[u8], body: &[u8]) {
+        let now = self.host.now();
+        if let Some(sync) = &mut self.sync {
+            sync.settler.answered(&mut self.host, status, body, now);
+        }
+    }
+
+    fn send_poll(&mut self, poll: Option<Poll>) {
+        let Some(poll) = poll else { return };
+        self.calls.poll = self.host.call(&Call {
+            cluster: &self.settings.refresher_cluster,
+            method: "GET",
+            path: &poll.path,
+            body: None,
+            timeout: Duration::from_secs(poll.timeout_seconds),
+        });
+        if let (None, Some(sync)) = (self.calls.poll, &mut self.sync) {
+            self.host.add(sync.metrics.polls_failed, 1);
+            sync.poller.failed(self.host.recently());
+        }
+    }
+
+    fn send_report(&mut self, body: Option<String>) {
+        let Some(body) = body else { return };
+        self.calls.report = self.post("/reports", &body);
+        if self.calls.report.is_none() {
+            self.reports.answered(b"");
+        }
+    }
+
+    fn send_records(&mut self, body: Option<String>) {
+        let Some(body) = body else { return };
+        self.calls.records = self.post("/reports", &body);
+        if let (None, Some(sync)) = (self.calls.records, &self.sync) {
+            let now = self.host.recently();
+            // Nothing follows a batch that was not sent.
+            self.records.answered(b"", &sync.origin, now);
+        }
+    }
+
+    fn send_counts(&mut self, body: Option<String>) {
+        let Some(body) = body else { return };
+        self.calls.counts = self.post("/counts", &body);
+        if self.calls.counts.is_none() {
+            self.counted(b"", b"");
+        }
+    }
+
+    fn post(&mut self, path: &str, body: &str) -> Option<CallId> {
+        self.host.call(&Call {
+            cluster: &self.settings.refresher_cluster,
+            method: "POST",
+            path,
+            body: Some(body),
+            timeout: POST_TIMEOUT,
+        })
+    }
+}

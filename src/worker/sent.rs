@@ -1,0 +1,99 @@
+//! The requests that were sent on and are under way, by their tries.
+//!
+//! The gate and the attempts of a request run in the same VM, so an attempt finds here what the
+//! gate decided. Which request it serves it knows from the filter state, which no caller can reach.
+
+use std::{collections::HashMap, rc::Rc};
+
+use crate::{
+    attempt::early::Early,
+    id::Id,
+    request::{
+        carried::{Carried, TryId},
+        record::Record,
+    },
+};
+
+/// The tries of one VM that are under way; Envoy bounds how many there are.
+#[derive(Debug, Default)]
+pub struct Tries(HashMap<TryId, SentOn>);
+
+/// A request that was sent on.
+#[derive(Debug)]
+pub struct SentOn {
+    /// The account that serves it.
+    pub account: Id,
+    /// What the gate decided, and the property that says so.
+    carried: (String, Rc<Carried>),
+    /// Its record; none once there is an answer.
+    pub record: Option<Record>,
+    /// The bytes of its body that the attempt has let go and that may be charged.
+    pub request_bytes: u64,
+    /// Its answer became a redirect: if Envoy follows it, another try has the record.
+    pub redirected: bool,
+    /// An attempt of it ended before its body was whole.
+    pub broke_off: bool,
+    /// The platform's answer, where it came before the request was whole.
+    early: Option<Early>,
+}
+
+// === impl Tries ===
+
+impl Tries {
+    /// Begins the try that `carried` names, which the property `text` says.
+    pub fn insert(&mut self, text: String, carried: Carried, record: Record) {
+        let sent = SentOn {
+            account: carried.account.clone(),
+            record: Some(record),
+            request_bytes: 0,
+            redirected: false,
+            broke_off: false,
+            early: None,
+            carried: (text, Rc::new(carried)),
+        };
+        self.0.insert(sent.carried.1.try_id, sent);
+    }
+
+    /// Reads the property `text`. As a rule the gate of this VM wrote it and still has it, to the
+    /// letter: then nothing is parsed.
+    pub fn carried(&self, text: &[u8]) -> Option<Rc<Carried>> {
+        let sent = Carried::try_of(text).and_then(|try_id| self.0.get(&try_id));
+        match sent.map(|sent| &sent.carried) {
+            Some((own, carried)) if own.as_bytes() == text => Some(Rc::clone(carried)),
+            _ => Carried::decode(text).map(Rc::new),
+        }
+    }
+
+    /// Takes the record of a try that has an answer now.
+    pub fn answered(&mut self, try_id: TryId) -> Option<Record> {
+        self.0.get_mut(&try_id)?.record.take()
+    }
+
+    /// Keeps the answer of a try that came before its request was whole.
+    pub fn keep_early(&mut self, try_id: TryId, answer: Early) {
+        if let Some(sent) = self.0.get_mut(&try_id) {
+            sent.early = Some(answer);
+        }
+    }
+
+    /// Takes that answer, if there is one.
+    pub fn take_early(&mut self, try_id: TryId) -> Option<Early> {
+        self.0.get_mut(&try_id)?.early.take()
+    }
+
+    /// Returns true if an attempt of this try forwards the platform's answer as it is.
+    pub fn is_forwarded(&self, try_id: TryId) -> bool {
+        let sent = self.0.get(&try_id);
+        sent.is_some_and(|sent| sent.record.is_none() && !sent.redirected)
+    }
+
+    /// Returns the try of this number, if it is under way.
+    pub fn get_mut(&mut self, try_id: TryId) -> Option<&mut SentOn> {
+        self.0.get_mut(&try_id)
+    }
+
+    /// Ends a try: its context is no more.
+    pub fn remove(&mut self, try_id: TryId) -> Option<SentOn> {
+        self.0.remove(&try_id)
+    }
+}

@@ -1,0 +1,136 @@
+//! The requests that wait at the gate: how long each may, and how large a key's share of the
+//! places is.
+
+use crate::id::Id;
+
+/// The most requests that wait in one VM: half of it, the most that one key has, is more than a
+/// worker usually has under way. Each keeps its body in Envoy, which the overload manager bounds,
+/// and all are decided about anew at each tick.
+pub const MAX_WAITING: usize = 256;
+
+/// The requests of one VM that wait.
+#[derive(Debug, Default)]
+pub struct Waiting(Vec<Waits>);
+
+/// A request that waits.
+#[derive(Debug)]
+struct Waits {
+    context: u32,
+    /// Its client key.
+    key: Id,
+    /// The end of its patience, in Unix milliseconds.
+    until: u64,
+}
+
+/// What a request may hope for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// It has a place, or there is one for it.
+    pub has_place: bool,
+    /// Its end, in Unix milliseconds.
+    pub until: u64,
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Returns the patience of the request of `context` from `key`. One that waits already keeps
+    /// its place and its end; another one's end is `new_until`.
+    pub fn patience(&self, context: u32, key: Option<&Id>, new_until: u64) -> Patience {
+        match self.0.iter().find(|one| one.context == context) {
+            Some(waits) => Patience {
+                has_place: true,
+                until: waits.until,
+            },
+            None => Patience {
+                has_place: self.0.is_empty() || key.is_some_and(|key| self.has_place(key)),
+                until: new_until,
+            },
+        }
+    }
+
+    /// Lets the request of `context` wait until then, if it does not already.
+    pub fn insert(&mut self, context: u32, key: &Id, until: u64) {
+        if !self.0.iter().any(|one| one.context == context) {
+            let key = key.clone();
+            self.0.push(Waits {
+                context,
+                key,
+                until,
+            });
+        }
+    }
+
+    /// Ends the wait of a request; returns false if it did not wait.
+    pub fn remove(&mut self, context: u32) -> bool {
+        let at = self.0.iter().position(|one| one.context == context);
+        at.map(|at| self.0.remove(at)).is_some()
+    }
+
+    /// Returns the contexts of all that wait, in the order in which they came.
+    pub fn contexts(&self) -> Vec<u32> {
+        self.0.iter().map(|one| one.context).collect()
+    }
+
+    /// Returns true if one more request of `key` may wait: as long as fewer of its own wait than
+    /// there are places free. However many come, one key has half of the places at most and leaves
+    /// the other half, a second one has half of that, and so on; one that has none yet gets the
+    /// last.
+    fn has_place(&self, key: &Id) -> bool {
+        let own = self.0.iter().filter(|one| one.key == *key).count();
+        own < MAX_WAITING.saturating_sub(self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Id {
+        Id::try_from(format!("key_{n}")).unwrap()
+    }
+
+    /// As many requests of each key in turn as get a place.
+    fn flooded(keys: usize) -> Waiting {
+        let (mut waiting, mut context) = (Waiting::default(), 0);
+        for key in (0..keys).map(key) {
+            while waiting.patience(context, Some(&key), 9).has_place {
+                waiting.insert(context, &key, 9);
+                context += 1;
+            }
+        }
+        waiting
+    }
+
+    #[test]
+    fn who_floods_leaves_half_of_what_there_is() {
+        for (keys, taken) in [(1, 128), (2, 192), (3, 224), (4, 240), (8, 255), (9, 256)] {
+            assert_eq!(flooded(keys).contexts().len(), taken, "{keys} keys");
+        }
+        assert_eq!(flooded(20).contexts().len(), MAX_WAITING);
+    }
+
+    #[test]
+    fn a_place_that_is_free_again_is_for_who_has_least() {
+        let mut waiting = flooded(9);
+        assert!(waiting.remove(0) && !waiting.remove(0));
+        assert!(!waiting.patience(999, Some(&key(1)), 9).has_place);
+        assert!(waiting.patience(999, Some(&key(19)), 9).has_place);
+        assert!(!waiting.patience(999, None, 9).has_place, "nobody's");
+    }
+
+    #[test]
+    fn who_waits_keeps_its_place_and_its_end() {
+        let mut waiting = flooded(9);
+        let patience = waiting.patience(3, Some(&key(0)), 20);
+        assert_eq!(
+            patience,
+            Patience {
+                has_place: true,
+                until: 9
+            }
+        );
+        waiting.insert(3, &key(0), 20);
+        assert_eq!(waiting.contexts().len(), MAX_WAITING);
+    }
+}
