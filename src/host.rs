@@ -93,7 +93,7 @@ pub enum Side {
     Answer,
 }
 
-/// What the proxy does with what a callback was about.
+/// The fate of what a callback was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// It goes on to the next filter.
@@ -190,9 +190,10 @@ pub enum Changed {
     Lost,
 }
 
-/// The key of this name in shared data, or the format of several keys. The number counts the forms of what lies there:
-/// builds of the filter that differ in it live in one Envoy, as they do while its configuration changes, and share
-/// nothing. Whoever changes the form of any value counts it up.
+/// The key of this name in shared data, or the format of several keys. The number counts the forms
+/// of what lies there: builds of the filter that differ in it live in one Envoy, as they do while
+/// its configuration changes, and share nothing. Whoever changes the form of any value counts it
+/// up.
 macro_rules! shared_key {
     ($name:literal) => {
         concat!("latchkey/2/", $name)

@@ -42,7 +42,7 @@ pub(crate) struct FakeHost {
     pub(crate) shared: FakeSharedData,
     /// Unix milliseconds.
     pub(crate) time: Rc<Cell<u64>>,
-    /// How often the clock was read.
+    /// Counts the reads of the clock.
     pub(crate) clock_reads: Rc<Cell<usize>>,
     /// The calls that nobody has answered.
     pub(crate) calls: Rc<RefCell<Vec<FakeCall>>>,
@@ -69,12 +69,12 @@ pub(crate) type FakeHeaders = Rc<RefCell<Vec<(String, Vec<u8>)>>>;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct FakeStream(Rc<RefCell<State>>);
 
-/// What the proxy has of a stream.
+/// A stream, as the proxy has it.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) request: FakeHeaders,
     pub(crate) answer: FakeHeaders,
-    /// What the proxy holds of the bodies.
+    /// The bytes of the bodies that the proxy holds.
     pub(crate) request_body: Vec<u8>,
     pub(crate) answer_body: Vec<u8>,
     pub(crate) properties: Rc<RefCell<BTreeMap<String, String>>>,
@@ -182,7 +182,7 @@ impl FakeStream {
         Self(Rc::new(RefCell::new(state)))
     }
 
-    /// What the proxy has of it.
+    /// Returns the stream as the proxy has it.
     pub(crate) fn state(&self) -> std::cell::RefMut<'_, State> {
         self.0.borrow_mut()
     }

@@ -3,7 +3,7 @@
 use super::peek::Facts;
 use crate::snapshot::Requirement;
 
-/// What platforms may ask of a request and it does not have. A request of which that is not known
+/// The requirements of platforms that a request does not meet. A request of which that is not known
 /// lacks nothing: the platform will say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lacks {
@@ -18,7 +18,7 @@ pub struct Lacks {
 // === impl Lacks ===
 
 impl Lacks {
-    /// What a request lacks by what is known of its body.
+    /// Finds what a request lacks by what is known of its body.
     pub fn of(facts: &Facts) -> Self {
         let lacks = |fact: Option<bool>, asked| match fact {
             Some(value) => value != asked,
@@ -31,7 +31,7 @@ impl Lacks {
         }
     }
 
-    /// Reports if `requirement` is one that the request does not meet.
+    /// Returns true if the request does not meet `requirement`.
     pub fn includes(self, requirement: Requirement) -> bool {
         match requirement {
             Requirement::Stream => self.stream,

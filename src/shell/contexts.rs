@@ -18,7 +18,7 @@ use crate::{
     stream::{Event, Role},
 };
 
-/// How often a gate's root looks whether something is to be done. A poll's answer is acted on
+/// The interval at which a gate's root does what is due. A poll's answer is acted on
 /// when it comes; this bounds how late the first poll, a lease taken over, and a report are.
 const TICK: Duration = Duration::from_millis(100);
 

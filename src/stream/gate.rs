@@ -29,7 +29,7 @@ pub struct GateStream {
     stage: Stage,
 }
 
-/// How far a request is. Nothing of it goes on before it is [`Stage::Open`].
+/// The way that a request has come. Nothing of it goes on before it is [`Stage::Open`].
 #[derive(Debug, Default)]
 enum Stage {
     /// Its headers have not come.

@@ -1,5 +1,5 @@
-//! The streams of one VM: the filter's state machines, event in and calls of [`Host`] and [`Stream`]
-//! out.
+//! The streams of one VM: the filter's state machines, event in and calls of [`Host`] and
+//! [`Stream`] out.
 //!
 //! One wasm file runs in two places: as the [gate](gate::GateStream) in the listener's chain and
 //! as the [attempt](attempt::AttemptStream) in each account cluster's. Both kinds of one worker
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Which filter a plugin is, by its `root_id`.
+/// The two filters that a plugin may be, by its `root_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The downstream filter.
@@ -31,7 +31,7 @@ pub enum Role {
     Attempt,
 }
 
-/// What happens to a stream.
+/// An event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The request's headers are there.
@@ -41,7 +41,7 @@ pub enum Event {
     },
     /// More of the request's body is there.
     RequestBody {
-        /// How many bytes the proxy holds.
+        /// The bytes that the proxy holds.
         size: usize,
         /// Nothing follows.
         end: bool,
@@ -55,7 +55,7 @@ pub enum Event {
     },
     /// More of the answer's body is there.
     AnswerBody {
-        /// How many bytes the proxy holds.
+        /// The bytes that the proxy holds.
         size: usize,
         /// Nothing follows.
         end: bool,
@@ -151,7 +151,7 @@ impl<H: Host> Vm<H> {
     /// Prepares the VM for a gate with this configuration, as JSON; none means the defaults.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The first thing that is wrong with it.
     pub fn configure(&mut self, config: Option<&[u8]>) -> Result<(), InvalidConfig> {
         self.worker.configure(Config::parse(config)?);
         Ok(())

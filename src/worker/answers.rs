@@ -1,4 +1,4 @@
-//! What a worker learns from answers: verdicts, quotas, probes.
+//! The lessons of answers: verdicts, quotas, probes.
 
 use super::{Settings, Worker, knowledge};
 use crate::{

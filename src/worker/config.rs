@@ -12,19 +12,20 @@ const MAX_POLL_WAIT_SECONDS: u64 = 60;
 /// The longest that a request may be kept by the gateway itself, in seconds.
 const MAX_PATIENCE_SECONDS: u64 = 600;
 
-/// What an operator may set.
+/// The settings of an operator.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The Envoy cluster of the refresher.
     pub refresher_cluster: String,
-    /// How long one long poll waits.
+    /// The seconds that one long poll waits.
     pub poll_wait_seconds: u64,
-    /// On how many accounts a request is tried.
+    /// The number of accounts that a request is tried on.
     pub max_attempts: usize,
-    /// For how long after its first failure it is tried on another one.
+    /// The seconds after its first failure for which a request is tried on another account.
     pub failover_seconds: u64,
-    /// How long it waits for an account that is being refreshed, where there is no other.
+    /// The seconds that a request waits for an account that is being refreshed, where there is no
+    /// other.
     pub refresh_wait_seconds: u64,
 }
 
@@ -41,7 +42,7 @@ pub enum InvalidConfig {
         least: u64,
         /// The most.
         most: u64,
-        /// What was found.
+        /// The number that was found.
         found: u64,
     },
 }

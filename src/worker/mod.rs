@@ -44,7 +44,7 @@ use crate::{
     },
 };
 
-/// What the streams of one VM share.
+/// The state that the streams of one VM share.
 #[derive(Debug)]
 pub struct Worker<H> {
     host: Own<H>,
@@ -64,7 +64,7 @@ pub struct Worker<H> {
     sync: Option<Sync>,
 }
 
-/// What the operator set, in milliseconds.
+/// The settings of the operator; times in milliseconds.
 #[derive(Debug, Default)]
 struct Settings {
     max_attempts: usize,
@@ -73,7 +73,7 @@ struct Settings {
     refresher_cluster: String,
 }
 
-/// What only a VM with a configured gate has.
+/// The part that only a VM with a configured gate has.
 #[derive(Debug)]
 struct Sync {
     holder: Holder,

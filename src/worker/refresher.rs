@@ -1,5 +1,4 @@
-//! What a VM and the refresher tell each other: at each tick what is to be sent, and then what was
-//! answered.
+//! The talk of a VM with the refresher: calls at each tick, and their answers.
 
 use std::time::Duration;
 
@@ -13,10 +12,11 @@ use crate::{
     },
 };
 
-/// How often the VM that polls looks whether the refresher is to hear of quotas, in milliseconds.
+/// The interval at which the VM that polls looks for quotas that the refresher has not heard of, in
+/// milliseconds.
 const TELL_MS: u64 = 1_000;
 
-/// How long the refresher may take over a batch of reports or records, or over counts.
+/// The time that the refresher may take over a batch of reports or records, or over counts.
 const POST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The calls whose answers are yet to come.

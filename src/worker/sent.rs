@@ -23,7 +23,7 @@ pub struct Tries(HashMap<TryId, SentOn>);
 pub struct SentOn {
     /// The account that serves it.
     pub account: Id,
-    /// What the gate decided, and the property that says so.
+    /// The property with what the gate decided, and the same read.
     carried: (String, Rc<Carried>),
     /// Its record; none once there is an answer.
     pub record: Option<Record>,

@@ -2,7 +2,7 @@
 
 use crate::host::{Host, Metric, MetricKind};
 
-/// What was counted since the last tick: Envoy's stats are told then, not for each request.
+/// The counts since the last tick: Envoy's stats are told then, not for each request.
 #[derive(Debug, Default)]
 pub struct Totals {
     /// Requests that have come to their end.

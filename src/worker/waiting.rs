@@ -22,7 +22,7 @@ struct Waits {
     until: u64,
 }
 
-/// What a request may hope for.
+/// The place and the time that a request has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// It has a place, or there is one for it.

@@ -1,4 +1,4 @@
-//! What an attempt sent, as whom, and how its request runs again.
+//! The request that an attempt sent: as whom, and the ways in which it runs again.
 
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ use crate::{
     worker::Worker,
 };
 
-/// What was sent, and as whom.
+/// A request that was sent, and as whom.
 #[derive(Debug)]
 pub(super) struct Sent {
     account: Rc<Account>,
@@ -36,7 +36,7 @@ pub(super) struct Sent {
     pub(super) free: bool,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
-    /// What it changes in the request and its answer.
+    /// The change of the request and its answer.
     pub(super) transform: Transform,
 }
 

@@ -23,7 +23,7 @@ use crate::{
 /// When the tests begin, in Unix milliseconds: the start of a minute.
 pub(super) const START: u64 = 1_790_000_040_000;
 
-/// What callers present.
+/// The key that callers present.
 pub(super) const KEY: &str = "lk_0123456789";
 
 /// The root context of the gate in each VM.
@@ -50,7 +50,7 @@ pub(super) struct Call {
     /// Shared by all filters, and by the tries: what one changes the next ones see.
     headers: FakeHeaders,
     properties: Rc<RefCell<BTreeMap<String, String>>>,
-    /// What the caller has sent of its body.
+    /// The bytes of its body that the caller has sent.
     body: Vec<u8>,
     whole: bool,
     /// More came than Envoy keeps.
@@ -59,7 +59,7 @@ pub(super) struct Call {
     /// Lets the gate's filter chain go on.
     is_open: bool,
     attempt: Option<(u32, FakeStream)>,
-    /// How many attempts the try has had.
+    /// Counts the attempts of the try.
     count: u32,
     answer: Option<FakeReply>,
     contexts: u32,
@@ -120,8 +120,8 @@ impl Envoy {
         }
     }
 
-    /// What the refresher is told of the requests that came to their end: for each its account,
-    /// status, and what there is of verdict, error and tokens.
+    /// Returns what the refresher is told of the requests that came to their end: for each its
+    /// account, status, and what there is of verdict, error and tokens.
     pub(super) fn records(&mut self) -> Vec<String> {
         let told = self.after(2_000);
         let records = told.iter().filter_map(|body| body["records"].as_array());
@@ -349,7 +349,7 @@ impl Call {
     }
 
     /// The caller goes away.
-    pub(super) fn is_cut_off(mut self) {
+    pub(super) fn goes_away(mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.end(Role::Attempt, attempt);
         }

@@ -1,4 +1,4 @@
-//! What the gate answers itself, and what outlives a VM.
+//! Answers of the gate itself, and facts that outlive a VM.
 
 use super::envoy::{BODY, Envoy, head};
 use crate::{

@@ -24,7 +24,7 @@ fn half_open(envoy: &mut Envoy) {
 #[test]
 fn who_leaves_before_an_answer_pays_for_what_was_sent() {
     let mut envoy = one();
-    envoy.ask().is_cut_off();
+    envoy.ask().goes_away();
     let tokens = BODY.len().div_ceil(4);
     let left = format!("acc_1 0 attempts=1 - - cut tokens={tokens}");
     assert_eq!(envoy.records(), [left]);
@@ -35,7 +35,7 @@ fn who_leaves_while_its_body_is_read_is_recorded() {
     let mut envoy = one();
     let call = envoy.call(&head("/v1/responses"));
     call.waits();
-    call.is_cut_off();
+    call.goes_away();
     assert_eq!(envoy.records(), ["- 0 attempts=0 - - cut tokens=null"]);
     // Nothing is left of it.
     let mut call = envoy.ask();
@@ -50,7 +50,7 @@ fn a_stream_that_is_cut_is_metered_as_far_as_it_came() {
     call.platform_begins(200, &[]);
     let cut = ANSWER.len() / 2;
     call.platform_goes_on(&ANSWER[..cut], false);
-    call.is_cut_off();
+    call.goes_away();
     let records = envoy.records().concat();
     assert!(
         records.starts_with("acc_1 200 attempts=1 fine - cut"),
@@ -65,7 +65,7 @@ fn a_probe_that_is_given_up_is_given_back() {
     let probe = envoy.ask();
     probe.is_at("acc_1");
     envoy.ask().is_refused(429, "latchkey_all_out");
-    probe.is_cut_off();
+    probe.goes_away();
     let mut next = envoy.ask();
     next.is_at("acc_1");
     next.platform(200, &[], ANSWER);
