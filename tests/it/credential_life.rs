@@ -8,18 +8,16 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{
-    clock::WallClock,
-    harness::{
-        Load, Stack,
-        caller::{chat_body, responses_body},
-        eventually, holds,
-        refresher::Refresher,
-        run,
-        sim::{Seen, Sim},
-        stack::{ALICE, new_folder},
-        yardstick::Yardstick,
-    },
+use crate::harness::{
+    Load, Stack,
+    caller::{chat_body, responses_body},
+    eventually, holds,
+    refresher::Refresher,
+    run,
+    sim::{Seen, Sim},
+    stack::{ALICE, new_folder},
+    wall_clock::WallClock,
+    yardstick::Yardstick,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -48,27 +46,31 @@ fn rotations(seen: &[Seen], email: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Access tokens that live for 6 s, 100 requests a second for three minutes, and none of these carries an expired token:
-/// each new one is in use at once.
+/// Access tokens that live for 6 s, 100 requests a second, and none of these carries an expired token: each new one is in
+/// use at once.
 #[test]
 fn no_request_carries_an_expired_token() {
-    run(async {
-        let stack = Stack::alice("life-rotation", Duration::from_secs(6)).await;
-        let yardstick = Yardstick::start();
-        let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
-        sleep(Duration::from_secs(180)).await;
-        load.assert_all_good(12_000).await;
-        assert_eq!(stack.sim.count("expired_token_uses").await, 0);
-        assert_eq!(stack.sim.count("rejected_credentials").await, 0);
-        assert_eq!(stack.sim.count("reuse_detected").await, 0);
-        assert!(stack.sim.count("refreshes").await >= 30);
+    run(no_request_is_late(Duration::from_secs(45)));
+}
 
-        // The platform keeps what came last: more than a minute of it.
-        let seen = stack.sim.seen().await;
-        assert!(rotations(&seen, ALICE).len() >= 8);
-        assert_in_use_at_once(&seen, &yardstick);
-        assert_eq!(stack.envoy.crashes().await, 0);
-    });
+async fn no_request_is_late(lasts: Duration) {
+    let seconds = lasts.as_secs();
+    let stack = Stack::alice("life-rotation", Duration::from_secs(6)).await;
+    let yardstick = Yardstick::start();
+    let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
+    sleep(lasts).await;
+    load.assert_all_good(usize::try_from(seconds * 65).expect("not for ever"))
+        .await;
+    assert_eq!(stack.sim.count("expired_token_uses").await, 0);
+    assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+    assert_eq!(stack.sim.count("reuse_detected").await, 0);
+    assert!(stack.sim.count("refreshes").await >= seconds / 6);
+
+    // The platform keeps what came last: more than half a minute of it.
+    let seen = stack.sim.seen().await;
+    assert!(rotations(&seen, ALICE).len() >= 5);
+    assert_in_use_at_once(&seen, &yardstick);
+    assert_eq!(stack.envoy.crashes().await, 0);
 }
 
 /// Every new token is in use within 200 ms of its refresh: no request is sent with the old one after that, and the next
@@ -171,77 +173,81 @@ fn a_storm_of_triggers_is_one_call_at_a_time() {
     });
 }
 
-/// A thousand kills: whatever the daemon was doing when it was killed, an account is only lost if the kill fell between
+/// Many kills: whatever the daemon was doing when it was killed, an account is only lost if the kill fell between
 /// the token endpoint's answer and the store's fsync; it then needs a login, and its dead token is sent no more than
 /// once.
 #[test]
 fn kills_lose_no_account_outside_the_window() {
+    run(kills_lose_nothing_else(100));
+}
+
+async fn kills_lose_nothing_else(most: usize) {
     const ACCOUNTS: usize = 40;
-    const KILLS: usize = 1_000;
-    run(async {
-        let (sim, mut refresher) = alone("life-kills").await;
-        let emails: Vec<String> = (0..ACCOUNTS)
-            .map(|n| format!("user-{n}@example.com"))
-            .collect();
-        for email in &emails {
-            sim.add_user(email, Duration::from_secs(2)).await;
-            refresher.import(&sim, email).await;
-        }
-        let seed = rand::random();
-        println!("seed {seed}");
-        let mut random = StdRng::seed_from_u64(seed);
-        let (mut kills, mut lost) = (Vec::new(), 0);
-        let mut answered = Answered::default();
-        while kills.len() < KILLS {
-            refresher.serve().await;
-            sleep(Duration::from_millis(random.random_range(0..150))).await;
-            kills.push(unix_millis());
-            refresher.kill().await;
-            // A lost account takes no part any more until somebody logs it in.
-            if kills.len() % 50 == 0 {
-                answered.take(&sim).await;
-                for account in lost_accounts(&refresher.accounts().await) {
-                    answered.assert_lost_in_a_call(&refresher, &account, &kills);
-                    refresher.import(&sim, name(&account)).await;
-                    lost += 1;
-                }
+    /// How long a claim of a process that was killed holds.
+    const CLAIM: Duration = Duration::from_secs(60);
+    let (sim, mut refresher) = alone("life-kills").await;
+    let mut clock = WallClock::new(refresher.folder()).await;
+    let emails: Vec<String> = (0..ACCOUNTS)
+        .map(|n| format!("user-{n}@example.com"))
+        .collect();
+    for email in &emails {
+        sim.add_user(email, Duration::from_secs(2)).await;
+        refresher.import(&sim, email).await;
+    }
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut kills, mut lost) = (Vec::new(), 0);
+    let mut answered = Answered::default();
+    while kills.len() < most {
+        refresher.serve().await;
+        sleep(Duration::from_millis(random.random_range(0..150))).await;
+        kills.push(unix_millis());
+        refresher.kill().await;
+        // A lost account takes no part any more until somebody logs it in.
+        if kills.len() % 50 == 0 {
+            answered.take(&sim).await;
+            for account in lost_accounts(&refresher.accounts().await) {
+                answered.assert_lost_in_a_call(&refresher, &account, &kills);
+                refresher.import(&sim, name(&account)).await;
+                lost += 1;
             }
         }
-        for email in &emails {
-            sim.add_user(email, HOUR).await;
-        }
-        refresher.serve().await;
-        // A claim of a process that was killed lapses after 60 s.
-        let settled = eventually(
-            "every account has settled",
-            Duration::from_secs(90),
-            async || {
-                let accounts = refresher.accounts().await;
-                let unsettled = accounts.iter().find(|account| {
-                    account["status"] != "needs_login" && account["usable"] != true
-                });
-                unsettled.map_or(Ok(accounts.clone()), |account| Err(account.to_string()))
-            },
-        )
-        .await;
-        answered.take(&sim).await;
-        for account in lost_accounts(&settled) {
-            answered.assert_lost_in_a_call(&refresher, &account, &kills);
-            lost += 1;
-        }
-        println!(
-            "{} kills, {} rotations, {lost} accounts lost",
-            kills.len(),
-            sim.count("refreshes").await,
-        );
-        assert_eq!(sim.count("refresh_in_flight_max_per_family").await, 1);
-        // Once each at most: where the second answer was lost as well, the token is not sent a third time.
-        let reused = sim.count("reuse_detected").await;
-        assert!(
-            reused <= lost,
-            "{reused} of {lost}: a dead token was sent again"
-        );
-    });
+    }
+    for email in &emails {
+        sim.add_user(email, HOUR).await;
+    }
+    clock.pass(CLAIM);
+    refresher.serve().await;
+    let settled = eventually(
+        "every account has settled",
+        Duration::from_secs(60),
+        async || {
+            let accounts = refresher.accounts().await;
+            let unsettled = accounts
+                .iter()
+                .find(|account| account["status"] != "needs_login" && account["usable"] != true);
+            unsettled.map_or(Ok(accounts.clone()), |account| Err(account.to_string()))
+        },
+    )
+    .await;
+    answered.take(&sim).await;
+    for account in lost_accounts(&settled) {
+        answered.assert_lost_in_a_call(&refresher, &account, &kills);
+        lost += 1;
+    }
+    println!(
+        "{} kills, {} rotations, {lost} accounts lost",
+        kills.len(),
+        sim.count("refreshes").await,
+    );
+    assert_eq!(sim.count("refresh_in_flight_max_per_family").await, 1);
+    // Once each at most: where the second answer was lost as well, the token is not sent a third time.
+    let reused = sim.count("reuse_detected").await;
+    assert!(
+        reused <= lost,
+        "{reused} of {lost}: a dead token was sent again"
+    );
 }
 
 /// The accounts that need a login.
@@ -588,87 +594,86 @@ async fn refresh_tokens_sent(sim: &Sim, email: &str) -> Vec<String> {
     calls.filter_map(token).collect()
 }
 
-/// 500 accounts that are all due at once are refreshed eight at a time, and each before its token has ended.
+/// Accounts that are all due at once are refreshed eight at a time, and each before its token has ended.
 #[test]
 fn a_herd_is_refreshed_eight_at_a_time() {
-    const ACCOUNTS: usize = 500;
+    run(a_herd_is_refreshed(160));
+}
+
+async fn a_herd_is_refreshed(size: usize) {
     const DELAY: u64 = 300;
-    /// How long the first token lives on when the refreshes begin; a quiet machine takes 20 s for all. All are due then:
+    /// How long the first token lives on when the refreshes begin; a quiet machine takes 20 s for 500. All are due then:
     /// the last was issued some seconds later, and tokens that live an hour are due five minutes ahead of their end.
     const LEFT: Duration = Duration::from_secs(80);
     const DUE: Duration = Duration::from_secs(5 * 60);
-    run(async {
-        let (sim, mut refresher) = alone("life-herd").await;
-        let emails: Vec<String> = (0..ACCOUNTS)
-            .map(|n| format!("user-{n}@example.com"))
-            .collect();
-        let mut ends = HashMap::new();
-        for some in emails.chunks(8) {
-            let import = async |email: &String| {
-                sim.add_user(email, HOUR).await;
-                // An end is in whole seconds.
-                let issued = unix_millis() / 1_000 * 1_000;
-                refresher.import(&sim, email).await;
-                sim.add_user(email, 3 * HOUR).await;
-                (email.clone(), issued + millis(HOUR))
-            };
-            ends.extend(join_all(some.iter().map(import)).await);
-        }
-        sim.ask(reqwest::Method::DELETE, "/requests", Value::Null)
-            .await;
-        sim.add_fault(json!({"target": "token", "delay_ms": DELAY}))
-            .await;
-        // Nobody waits until then: the refresher's clock is ahead.
-        let first = *ends.values().min().expect("ends");
-        let last = *ends.values().max().expect("ends");
-        let ahead = (first - millis(LEFT) - unix_millis()) / 1_000;
-        let mut clock = WallClock::new(&refresher.file("")).await;
-        clock.jump(ahead.try_into().expect("an hour at most"));
-        clock.rules(&mut refresher);
-        let now = unix_millis() + ahead * 1_000;
-        assert!(last + 1_000 < now + millis(DUE), "not all are due");
-        refresher.serve().await;
-        eventually(
-            "every account is fresh",
-            Duration::from_secs(90),
-            async || {
-                let accounts = refresher.accounts().await;
-                let fresh = accounts
-                    .iter()
-                    .filter(|account| account["usable"] == true && account["generation"] == 2)
-                    .count();
-                holds(fresh == ACCOUNTS, || format!("{fresh} fresh"))
-            },
-        )
-        .await;
-        let seen = sim.seen().await;
-        let calls: Vec<&Seen> = seen
-            .iter()
-            .filter(|seen| seen.path() == "/oauth/token")
-            .collect();
-        let starts: Vec<u64> = calls.iter().map(|call| call.at()).collect();
-        assert_eq!(starts.len(), ACCOUNTS);
-        let in_flight = |at: u64| {
-            starts
-                .iter()
-                .filter(|start| **start <= at && at < **start + DELAY)
-                .count()
+    let (sim, mut refresher) = alone("life-herd").await;
+    let emails: Vec<String> = (0..size).map(|n| format!("user-{n}@example.com")).collect();
+    let mut ends = HashMap::new();
+    for some in emails.chunks(8) {
+        let import = async |email: &String| {
+            sim.add_user(email, HOUR).await;
+            // An end is in whole seconds.
+            let issued = unix_millis() / 1_000 * 1_000;
+            refresher.import(&sim, email).await;
+            sim.add_user(email, 3 * HOUR).await;
+            (email.clone(), issued + millis(HOUR))
         };
-        let most = starts.iter().map(|at| in_flight(*at)).max();
-        println!("at most {most:?} calls in flight");
-        assert!(most.is_some_and(|most| (2..=8).contains(&most)), "{most:?}");
+        ends.extend(join_all(some.iter().map(import)).await);
+    }
+    sim.ask(reqwest::Method::DELETE, "/requests", Value::Null)
+        .await;
+    sim.add_fault(json!({"target": "token", "delay_ms": DELAY}))
+        .await;
+    // Nobody waits until then: the refresher's clock is ahead.
+    let first = *ends.values().min().expect("ends");
+    let last = *ends.values().max().expect("ends");
+    let ahead = (first - millis(LEFT) - unix_millis()) / 1_000;
+    let mut clock = WallClock::new(&refresher.file("")).await;
+    clock.jump(ahead.try_into().expect("an hour at most"));
+    clock.rules(&mut refresher);
+    let now = unix_millis() + ahead * 1_000;
+    assert!(last + 1_000 < now + millis(DUE), "not all are due");
+    refresher.serve().await;
+    eventually(
+        "every account is fresh",
+        Duration::from_secs(90),
+        async || {
+            let accounts = refresher.accounts().await;
+            let fresh = accounts
+                .iter()
+                .filter(|account| account["usable"] == true && account["generation"] == 2)
+                .count();
+            holds(fresh == size, || format!("{fresh} fresh"))
+        },
+    )
+    .await;
+    let seen = sim.seen().await;
+    let calls: Vec<&Seen> = seen
+        .iter()
+        .filter(|seen| seen.path() == "/oauth/token")
+        .collect();
+    let starts: Vec<u64> = calls.iter().map(|call| call.at()).collect();
+    assert_eq!(starts.len(), size);
+    let in_flight = |at: u64| {
+        starts
+            .iter()
+            .filter(|start| **start <= at && at < **start + DELAY)
+            .count()
+    };
+    let most = starts.iter().map(|at| in_flight(*at)).max();
+    println!("at most {most:?} calls in flight");
+    assert!(most.is_some_and(|most| (2..=8).contains(&most)), "{most:?}");
 
-        let mut left = u64::MAX;
-        for call in calls {
-            let account = call.account().expect("a known token");
-            let end = ends.remove(account);
-            let end = end.unwrap_or_else(|| panic!("{account} was refreshed twice"));
-            let answered = call.at() + DELAY + ahead * 1_000;
-            assert!(answered < end, "{account}: {} ms late", answered - end);
-            left = left.min(end - answered);
-        }
-        println!("the latest was refreshed {left} ms before its token's end");
-    });
+    let mut left = u64::MAX;
+    for call in calls {
+        let account = call.account().expect("a known token");
+        let end = ends.remove(account);
+        let end = end.unwrap_or_else(|| panic!("{account} was refreshed twice"));
+        let answered = call.at() + DELAY + ahead * 1_000;
+        assert!(answered < end, "{account}: {} ms late", answered - end);
+        left = left.min(end - answered);
+    }
+    println!("the latest was refreshed {left} ms before its token's end");
 }
 
 /// So many milliseconds.
@@ -749,4 +754,27 @@ fn what_is_taken_away_is_out_of_use_within_two_seconds() {
         )
         .await;
     });
+}
+
+/// The same for longer (`make soak`).
+mod soak {
+    use super::*;
+
+    #[test]
+    #[ignore = "three minutes"]
+    fn no_request_carries_an_expired_token_for_minutes() {
+        run(no_request_is_late(Duration::from_secs(180)));
+    }
+
+    #[test]
+    #[ignore = "some minutes"]
+    fn a_thousand_kills_lose_no_account_outside_the_window() {
+        run(kills_lose_nothing_else(1_000));
+    }
+
+    #[test]
+    #[ignore = "a minute or two"]
+    fn a_herd_of_500_is_refreshed_eight_at_a_time() {
+        run(a_herd_is_refreshed(500));
+    }
 }

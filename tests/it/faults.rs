@@ -234,73 +234,78 @@ fn a_large_snapshot_arrives_and_changes_quickly() {
     });
 }
 
-/// While the refresher is dead for five minutes, and for moments, the last snapshot serves with its tokens of ten
-/// minutes; when it is back the next change arrives.
+/// While the refresher is dead, for moments and for longer than a poll takes, the last snapshot serves with its tokens;
+/// when it is back the next change arrives.
 #[test]
 fn a_dead_refresher_costs_no_request() {
-    const TEN_MINUTES: Duration = Duration::from_secs(600);
-    run(async {
-        let mut stack = Stack::alice("faults-refresher", TEN_MINUTES).await;
-        let caller = stack.caller("load").await;
-        let load = Load::start(caller, "/v1/responses", responses_body(), 100);
-        for pause in [100, 300_000, 300] {
-            sleep(Duration::from_millis(500)).await;
-            stack.refresher.kill().await;
-            sleep(Duration::from_millis(pause)).await;
-            stack.refresher.serve().await;
-        }
-        stack.caller("after").await;
-        load.assert_all_good(20_000).await;
-        assert_eq!(stack.sim.count("rejected_credentials").await, 0);
-        assert_eq!(stack.envoy.crashes().await, 0);
-    });
+    run(a_refresher_is_dead_for(Duration::from_secs(15)));
 }
 
-/// Fifty kills: nothing without a credential ever leaves, and good answers are back within 2 s of Envoy being live.
+async fn a_refresher_is_dead_for(long: Duration) {
+    const TEN_MINUTES: Duration = Duration::from_secs(600);
+    const SHORT: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
+    let mut stack = Stack::alice("faults-refresher", TEN_MINUTES).await;
+    let caller = stack.caller("load").await;
+    let load = Load::start(caller, "/v1/responses", responses_body(), 100);
+    for pause in [SHORT[0], long, SHORT[1]] {
+        sleep(Duration::from_millis(500)).await;
+        stack.refresher.kill().await;
+        sleep(pause).await;
+        stack.refresher.serve().await;
+    }
+    stack.caller("after").await;
+    let least = long.as_secs() * 65;
+    load.assert_all_good(usize::try_from(least).expect("not for ever"))
+        .await;
+    assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+    assert_eq!(stack.envoy.crashes().await, 0);
+}
+
+/// Nothing without a credential ever leaves, and good answers are back within 2 s of Envoy being live.
 #[test]
 fn a_killed_envoy_comes_back_within_two_seconds() {
-    run(async {
-        let mut stack = Stack::real("faults-envoy", async |sim, refresher| {
-            sim.add_api_key("openai", "sk-openai", "openai-key").await;
-            refresher.add_api_key("work", "openai", "sk-openai").await;
+    run(an_envoy_is_killed(10));
+}
+
+async fn an_envoy_is_killed(times: usize) {
+    let mut stack = Stack::real("faults-envoy", async |sim, refresher| {
+        sim.add_api_key("openai", "sk-openai", "openai-key").await;
+        refresher.add_api_key("work", "openai", "sk-openai").await;
+    })
+    .await;
+    let caller = stack.caller("load").await;
+    let load = Load::start(caller.clone(), CHAT, chat_body(false), 50);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..times {
+        stack.envoy.kill().await;
+        stack.envoy = Envoy::start(&stack.folder, stack.envoy.port).await;
+        let live = Instant::now();
+        eventually("a good answer", Duration::from_secs(2), async || {
+            let answer = caller.try_post(CHAT, &chat_body(false)).await;
+            holds(
+                matches!(&answer, Ok(answer) if answer.status == 200),
+                || format!("{answer:?}"),
+            )
         })
         .await;
-        let caller = stack.caller("load").await;
-        let load = Load::start(caller.clone(), CHAT, chat_body(false), 50);
-        let mut slowest = Duration::ZERO;
-        for _ in 0..50 {
-            stack.envoy.kill().await;
-            stack.envoy = Envoy::start(&stack.folder, stack.envoy.port).await;
-            let live = Instant::now();
-            eventually("a good answer", Duration::from_secs(2), async || {
-                let answer = caller.try_post(CHAT, &chat_body(false)).await;
-                holds(
-                    matches!(&answer, Ok(answer) if answer.status == 200),
-                    || format!("{answer:?}"),
-                )
-            })
-            .await;
-            slowest = slowest.max(live.elapsed());
-        }
-        println!("the slowest first good answer came {slowest:?} after Envoy was live");
-        let outcomes = load.stop().await;
-        let strange: Vec<_> = outcomes
-            .iter()
-            .flatten()
-            .filter(|answer| {
-                answer.status != 200 && answer.own_code() != Some("latchkey_not_ready")
-            })
-            .collect();
-        assert!(
-            strange.is_empty(),
-            "{} of {}: {:?}",
-            strange.len(),
-            outcomes.len(),
-            strange[0]
-        );
-        assert_eq!(stack.sim.count("rejected_credentials").await, 0);
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
+        slowest = slowest.max(live.elapsed());
+    }
+    println!("the slowest first good answer came {slowest:?} after Envoy was live");
+    let outcomes = load.stop().await;
+    let strange: Vec<_> = outcomes
+        .iter()
+        .flatten()
+        .filter(|answer| answer.status != 200 && answer.own_code() != Some("latchkey_not_ready"))
+        .collect();
+    assert!(
+        strange.is_empty(),
+        "{} of {}: {:?}",
+        strange.len(),
+        outcomes.len(),
+        strange[0]
+    );
+    assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+    assert_eq!(stack.sim.count("refused_count").await, 0);
 }
 
 /// A stream that runs goes on to its end while its account's token is replaced and its account is taken away.
@@ -383,4 +388,21 @@ fn a_new_account_costs_no_request() {
         });
         assert!(used.count() >= 3, "the callers spread over the accounts");
     });
+}
+
+/// The same for longer (`make soak`).
+mod soak {
+    use super::*;
+
+    #[test]
+    #[ignore = "five minutes"]
+    fn a_refresher_that_is_dead_for_minutes_costs_no_request() {
+        run(a_refresher_is_dead_for(Duration::from_secs(300)));
+    }
+
+    #[test]
+    #[ignore = "two minutes"]
+    fn an_envoy_that_is_killed_fifty_times_comes_back() {
+        run(an_envoy_is_killed(50));
+    }
 }

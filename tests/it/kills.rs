@@ -15,17 +15,15 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    clock::WallClock,
-    harness::{
-        Stack,
-        caller::responses_body,
-        eventually, holds, preload,
-        refresher::Refresher,
-        run,
-        sim::Sim,
-        stack::{ALICE, new_folder},
-    },
+use crate::harness::{
+    Stack,
+    caller::responses_body,
+    eventually, holds, preload,
+    refresher::Refresher,
+    run,
+    sim::Sim,
+    stack::{ALICE, new_folder},
+    wall_clock::WallClock,
 };
 
 const RESPONSES: &str = "/v1/responses";

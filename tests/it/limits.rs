@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use latchkey::limit::settle::{Line, SETTLE_MS};
+use latchkey::limit::{
+    LEASE_MS,
+    settle::{Line, SETTLE_MS},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, time::MissedTickBehavior};
+use tokio::{io::AsyncWriteExt, sync::OnceCell, time::MissedTickBehavior};
 
 use crate::{
     crash::Crashable,
@@ -23,13 +26,14 @@ use crate::{
         stack::SYNC_LIMIT,
         stack::client_key,
         stack::new_folder,
+        wall_clock::WallClock,
     },
 };
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// The lease of `src/limit/counters.rs`, a tick, and what a busy machine adds.
-const LEASE_LIMIT: Duration = Duration::from_millis(25_000 + 100 + 4_900);
+/// How long the streams of a VM count after it last renewed them.
+const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
 /// How long a new Envoy does not know what was used before: the settle interval, a tick, and what a busy machine adds for
 /// the refresher's answer.
@@ -38,19 +42,9 @@ const FIRST_ANSWER: Duration = Duration::from_millis(SETTLE_MS + 100 + 1_900);
 /// For how long a request waits for a refresh, as the filter does unless told otherwise.
 const REFRESH_WAIT: Duration = Duration::from_secs(10);
 
-/// The seconds of the minute, by this machine's clock, which is Envoy's too.
-fn second() -> u64 {
-    unix_seconds() % 60
-}
-
-/// The first Unix millisecond of the minute.
-fn minute() -> u64 {
-    unix_seconds() / 60 * 60_000
-}
-
-fn unix_seconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("after 1970").as_secs()
+/// The first millisecond of the minute that a clock shows.
+fn minute(clock: &WallClock) -> u64 {
+    clock.unix_seconds() / 60 * 60_000
 }
 
 /// The revision that the refresher has published.
@@ -60,23 +54,17 @@ async fn revision(refresher: &Refresher) -> u64 {
     status["revision"].as_u64().expect("a revision")
 }
 
-/// Waits until the minute of the clock has at least that many seconds left.
-async fn early_in_a_minute(left: u64) {
-    let late = second();
-    if late + left > 60 {
-        tokio::time::sleep(Duration::from_secs(60 - late)).await;
-    }
-}
-
 /// A stack with these limits on the client key and on the accounts of OpenAI's API in its pool.
 struct Limited {
     stack: Stack,
+    /// Envoy's.
+    clock: WallClock,
     key: String,
 }
 
 impl Limited {
     async fn start(name: &str, of_key: Value, accounts: &[(&str, Value)]) -> Self {
-        let stack = Stack::start(name).await;
+        let (stack, clock) = Stack::with_clock(name).await;
         let ids: Vec<_> = accounts.iter().map(|(id, _)| *id).collect();
         let mut lines = Vec::new();
         for (id, limits) in accounts {
@@ -94,7 +82,7 @@ impl Limited {
         let revision = stack.refresher.publish(lines);
         stack.have_clusters(&ids).await;
         stack.reaches(revision).await;
-        Self { stack, key }
+        Self { stack, clock, key }
     }
 
     /// A caller with a connection of its own.
@@ -145,8 +133,8 @@ async fn burst(callers: impl IntoIterator<Item = Caller>, each: usize) -> Vec<An
 fn a_keys_requests_a_minute_are_exact_on_two_workers_under_load() {
     run(async {
         let of_key = json!({"requests_per_minute": 40});
-        let limited = Limited::start("limits-rpm", of_key, &[("acc_a", json!({}))]).await;
-        early_in_a_minute(45).await;
+        let mut limited = Limited::start("limits-rpm", of_key, &[("acc_a", json!({}))]).await;
+        limited.clock.jump_early(45);
         let answers = burst((0..10).map(|_| limited.caller()), 12).await;
         let good = answers.iter().filter(|one| one.status == 200).count();
         assert_eq!(good, 40, "of {}", answers.len());
@@ -175,10 +163,10 @@ fn a_keys_requests_a_minute_are_exact_on_two_workers_under_load() {
 fn a_request_after_retry_after_is_served() {
     run(async {
         let of_key = json!({"requests_per_minute": 2});
-        let limited = Limited::start("limits-retry", of_key, &[("acc_a", json!({}))]).await;
+        let mut limited = Limited::start("limits-retry", of_key, &[("acc_a", json!({}))]).await;
         let caller = limited.caller();
-        // Late in a minute, so that the wait is short; the second after that is no second to be refused in.
-        tokio::time::sleep(Duration::from_secs((60 + 45 - second()) % 60)).await;
+        // Late in a minute, so that the wait is short.
+        limited.clock.jump_to_second(55);
         let refused = loop {
             let answer = caller.post(CHAT, &chat_body(false)).await;
             if is_limit(&answer) {
@@ -187,7 +175,10 @@ fn a_request_after_retry_after_is_served() {
             assert_eq!(answer.status, 200, "{answer:?}");
         };
         let wait = retry_after(&refused);
-        println!("refused at second {}, retry-after {wait}", second());
+        println!(
+            "refused at second {}, retry-after {wait}",
+            limited.clock.second()
+        );
         tokio::time::sleep(Duration::from_secs(wait)).await;
         let answer = caller.post(CHAT, &chat_body(false)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -202,8 +193,8 @@ fn others_take_over_from_an_account_at_its_limit() {
             ("acc_a", three.clone()),
             ("acc_b", json!({"requests_per_minute": 5})),
         ];
-        let limited = Limited::start("limits-account", json!({}), &accounts).await;
-        early_in_a_minute(40).await;
+        let mut limited = Limited::start("limits-account", json!({}), &accounts).await;
+        limited.clock.jump_early(40);
         let answers = burst((0..4).map(|_| limited.caller()), 5).await;
         let good = answers.iter().filter(|one| one.status == 200).count();
         assert_eq!(good, 8);
@@ -242,13 +233,13 @@ fn a_request_that_fails_over_counts_once_at_its_key() {
         let of_key = json!({"requests_per_minute": 4, "concurrent_streams": 1});
         let one = json!({"concurrent_streams": 1});
         let accounts = [("acc_a", one.clone()), ("acc_b", one)];
-        let limited = Limited::start("limits-failover", of_key, &accounts).await;
+        let mut limited = Limited::start("limits-failover", of_key, &accounts).await;
         limited
             .stack
             .sim
             .add_fault(json!({"target": "upstream", "account": "acc_a", "status": 503}))
             .await;
-        early_in_a_minute(30).await;
+        limited.clock.jump_early(30);
         let caller = limited.caller();
         for _ in 0..4 {
             let answer = caller.post(CHAT, &chat_body(false)).await;
@@ -337,8 +328,8 @@ fn streams_are_limited_and_free_again_however_they_end() {
 fn a_key_at_its_limit_uploads_nothing() {
     run(async {
         let of_key = json!({"requests_per_minute": 20, "concurrent_streams": 2});
-        let limited = Limited::start("limits-upload", of_key, &[("acc_a", json!({}))]).await;
-        early_in_a_minute(40).await;
+        let mut limited = Limited::start("limits-upload", of_key, &[("acc_a", json!({}))]).await;
+        limited.clock.jump_early(40);
         let body = chat_body(false).to_string();
         let head = format!(
             "POST {CHAT} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {}\r\n\
@@ -388,6 +379,7 @@ fn a_crashed_worker_holds_its_streams_no_longer_than_their_lease() {
     run(async {
         let _permit = stack::permit().await;
         let folder = new_folder("limits-crash");
+        let mut clock = WallClock::new(&folder).await;
         let crashable = Crashable::start(&folder).await;
         let one = json!({"limits": {"concurrent_streams": 1}});
         let key = client_key("openai");
@@ -420,19 +412,22 @@ fn a_crashed_worker_holds_its_streams_no_longer_than_their_lease() {
             crashable.envoy.crashes().await >= 2,
             "the poison did not work"
         );
-        let crashed = Instant::now();
-        eventually("its lease lapses", LEASE_LIMIT, async || {
-            let answer = caller(&key).try_post(CHAT, &chat_body(false)).await;
+        let ask = async || caller(&key).try_post(CHAT, &chat_body(false)).await;
+        let held = eventually("the gate is back", SYNC_LIMIT, async || {
+            let answer = ask().await;
+            answer.map_err(|error| error.to_string())
+        })
+        .await;
+        assert!(is_limit(&held), "its stream is held: {held:?}");
+        clock.pass(LEASE);
+        eventually("its lease lapses", SYNC_LIMIT, async || {
+            let answer = ask().await;
             holds(
                 answer.as_ref().is_ok_and(|answer| answer.status == 200),
                 || format!("{answer:?}"),
             )
         })
         .await;
-        println!(
-            "the stream was free {:?} after the crash",
-            crashed.elapsed()
-        );
         open.abort();
     });
 }
@@ -440,7 +435,10 @@ fn a_crashed_worker_holds_its_streams_no_longer_than_their_lease() {
 #[test]
 fn limits_are_set_shown_and_taken_off_while_all_runs() {
     run(async {
+        let clock = OnceCell::new();
         let stack = Stack::real("limits-cli", async |sim, refresher| {
+            let new = WallClock::new(refresher.folder()).await;
+            clock.set(new).expect("the first");
             sim.add_api_key("openai", "sk-1", "one").await;
             refresher.add_api_key("one", "openai", "sk-1").await;
         })
@@ -448,7 +446,7 @@ fn limits_are_set_shown_and_taken_off_while_all_runs() {
         let caller = stack.caller("alice").await;
         let run = async |arguments: &[&str]| stack.refresher.run(arguments, "").await;
         let ask = async || caller.post(CHAT, &chat_body(false)).await;
-        early_in_a_minute(40).await;
+        clock.into_inner().expect("made").jump_early(40);
         run(&[
             "keys",
             "set",
@@ -629,8 +627,8 @@ fn total(answer: &Answer) -> u64 {
 #[test]
 fn tokens_are_limited_by_what_answers_used() {
     run(async {
-        let free = Limited::start("limits-tokens", json!({}), &[("acc_a", json!({}))]).await;
-        early_in_a_minute(30).await;
+        let mut free = Limited::start("limits-tokens", json!({}), &[("acc_a", json!({}))]).await;
+        free.clock.jump_early(30);
         let each = total(&free.caller().post(CHAT, &chat_body(false)).await);
         assert!(each > 0);
         // Three requests, the third of which begins with a token left; whole answers and streams.
@@ -658,14 +656,14 @@ fn tokens_are_limited_by_what_answers_used() {
 fn hanging_up_before_the_end_is_not_free() {
     run(async {
         let limits = json!({"tokens_per_minute": 8_000});
-        let limited = Limited::start("limits-hang-up", limits, &[("acc_a", json!({}))]).await;
+        let mut limited = Limited::start("limits-hang-up", limits, &[("acc_a", json!({}))]).await;
         let pause = json!({"event_delay_ms": 200});
         limited
             .stack
             .sim
             .ask(Method::POST, "/settings", pause)
             .await;
-        early_in_a_minute(30).await;
+        limited.clock.jump_early(30);
         let mut body = chat_body(true);
         body["messages"][0]["content"] = "x".repeat(16_000).into();
         for _ in 0..2 {
@@ -705,7 +703,8 @@ fn a_days_budget_survives_the_death_of_all() {
         let each = total(&caller.post(CHAT, &chat_body(false)).await);
         let budget = (2 * each).to_string();
         // A zone in which the day does not end while this runs.
-        let noon = match unix_seconds() / 3_600 % 24 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let noon = match now.expect("after 1970").as_secs() / 3_600 % 24 {
             0..12 => "UTC",
             _ => "Etc/GMT+12",
         };
@@ -818,6 +817,7 @@ fn two_envoys_share_a_limit_within_the_bound() {
     const USUAL_ROUND: Duration = Duration::from_millis((1_000 + 100) * 3 / 2);
     run(async {
         let relay = std::cell::OnceCell::new();
+        let clock = OnceCell::new();
         let edit = |text: &str| text.replace("/refresher.sock", "/relay.sock");
         let stack = Stack::real_edited("limits-two", edit, async |sim, refresher| {
             sim.add_api_key("openai", "sk-1", "one").await;
@@ -825,6 +825,8 @@ fn two_envoys_share_a_limit_within_the_bound() {
             let sockets = ["run/relay.sock", "run/refresher.sock"];
             let [socket, real] = sockets.map(|name| refresher.file(name));
             relay.set(Relay::start(&socket, real)).expect("the first");
+            let new = WallClock::new(refresher.folder()).await;
+            clock.set(new).expect("the first");
         })
         .await;
         let relay = relay.get().expect("a relay");
@@ -843,8 +845,9 @@ fn two_envoys_share_a_limit_within_the_bound() {
             })
             .await;
         }
-        early_in_a_minute(45).await;
-        let minute = minute();
+        let mut clock = clock.into_inner().expect("made");
+        clock.jump_early(45);
+        let minute = minute(&clock);
         let before = stack.sim.seen().await.len();
         let until_refused = async |caller: Caller| {
             let mut ticks = tokio::time::interval(PAUSE);
@@ -861,7 +864,7 @@ fn two_envoys_share_a_limit_within_the_bound() {
             }
         };
         let (one, other) = tokio::join!(until_refused(first), until_refused(second));
-        assert_eq!(self::minute(), minute, "too slow a machine for this");
+        assert_eq!(self::minute(&clock), minute, "too slow a machine for this");
         let all: u64 = one + other;
         assert_eq!((stack.sim.seen().await.len() - before) as u64, all);
         assert!(one > 0 && other > 0 && all >= LIMIT, "{one} and {other}");

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{eventually, program, program::Program, setting, source_root};
+use super::{eventually, program, program::Program, setting, source_root, wall_clock};
 
 /// How long Envoy may take until it listens: it compiles the filter, on a machine that is busy.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -104,6 +104,7 @@ impl Envoy {
 
     async fn run_at(folder: &Path, config: &Path, socket: &Path, log: &str) -> Self {
         let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
+        command.envs(wall_clock::environment(folder));
         command
             .arg("--config-path")
             .arg(config)

@@ -20,6 +20,7 @@ pub mod relay;
 pub mod scripted;
 pub mod sim;
 pub mod stack;
+pub mod wall_clock;
 pub mod yardstick;
 
 use std::{

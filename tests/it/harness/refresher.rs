@@ -14,7 +14,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim};
+use super::{
+    RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim, wall_clock,
+};
 
 /// How long it may take to start: it opens its store and writes the clusters.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -46,6 +48,11 @@ impl Refresher {
             arguments: Vec::new(),
             variables: Vec::new(),
         }
+    }
+
+    /// The folder of the state directory and the logs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A file of the state directory.
@@ -125,6 +132,7 @@ impl Refresher {
         command
             .arg("--state-dir")
             .arg(self.folder.join("state"))
+            .envs(wall_clock::environment(&self.folder))
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -21,6 +21,7 @@ use super::{
     records,
     refresher::Refresher,
     sim::{Sim, account_id},
+    wall_clock::WallClock,
 };
 
 /// Stacks that run at the same time: more only slow each other down.
@@ -142,6 +143,18 @@ impl Stack {
             Envoy::start_edited(folder, &edit).await
         })
         .await
+    }
+
+    /// [`Stack::start`] with a wall clock of its own for Envoy.
+    pub async fn with_clock(name: &str) -> (Self, WallClock) {
+        let made = OnceCell::new();
+        let stack = Self::with_envoy(name, async |folder| {
+            let clock = WallClock::new(folder).await;
+            made.set(clock).expect("the first");
+            Envoy::start(folder, 0).await
+        })
+        .await;
+        (stack, made.into_inner().expect("made"))
     }
 
     async fn with_envoy(name: &str, start: impl AsyncFnOnce(&Path) -> Envoy) -> Self {
