@@ -116,8 +116,8 @@ bench: wasm envoy ## Measure what the filter costs, in 7 minutes (BENCH_OPTIONS=
 		--envoy "$$envoy" --wasm $(WASM) $(BENCH_OPTIONS)
 
 .PHONY: bench-refresher
-bench-refresher: needs-build ## Measure how long new tokens are in memory alone
-	$(CARGO) bench --quiet -p refresher --profile daemon --bench window
+bench-refresher: needs-build ## Measure how long new tokens are in memory alone, and what a recorded request costs
+	$(CARGO) bench --quiet -p refresher --profile daemon --bench window --bench ingest
 
 .PHONY: clean
 clean: ## Remove everything that was built or fetched

@@ -8,6 +8,7 @@ use latchkey::sync::records::Begun;
 use latchkey::sync::report::Report;
 use latchkey::verdict::Scope;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::OnUnauthorized;
 use crate::advice::enable_command;
@@ -31,7 +32,7 @@ pub struct Batch {
     reports: Vec<serde_json::Value>,
     /// Each by itself: one that cannot be read costs no other.
     #[serde(default)]
-    records: Vec<serde_json::Value>,
+    records: Vec<Box<RawValue>>,
     /// The requests that began since the batch before.
     #[serde(default)]
     begun: serde_json::Value,
@@ -63,7 +64,7 @@ impl Batch {
         let count = values.len();
         let read = values
             .into_iter()
-            .filter_map(|value| serde_json::from_value(value).ok());
+            .filter_map(|value| serde_json::from_str(value.get()).ok());
         let records: Vec<Record> = read.collect();
         let malformed = count - records.len();
         Ok(Some(Records {
@@ -284,7 +285,7 @@ mod tests {
 
     fn read_records(records: Vec<Value>) -> Vec<Record> {
         let batch = json!({"batch": "0".repeat(32), "records": records});
-        let mut batch: Batch = serde_json::from_value(batch).unwrap();
+        let mut batch: Batch = serde_json::from_str(&batch.to_string()).unwrap();
         batch.take_records().unwrap().unwrap().records
     }
 

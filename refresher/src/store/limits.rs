@@ -1,11 +1,15 @@
 //! Limits and ends of accounts and client keys, and the use of their days.
 
+use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64, TryFromIntError};
 
 use latchkey::id::Id;
 use latchkey::limit::{Limits, Subject, SubjectKind, Used};
+use sqlx::query_builder::Separated;
 
+use super::rows::Rows;
 use super::sql::{self, limit_columns, signed};
+use super::sqlite::Database;
 use super::{Change, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 
@@ -109,6 +113,13 @@ struct DayCountRow {
     tokens: u64,
 }
 
+/// A row for each count, in place of the one before.
+pub(super) const KEEP_DAY_COUNTS: Rows = Rows {
+    insert: "INSERT INTO day_counts (kind, id, day_start, instance, requests, tokens) ",
+    conflict: " ON CONFLICT (kind, id, day_start, instance) \
+               DO UPDATE SET requests = excluded.requests, tokens = excluded.tokens",
+};
+
 macro_rules! any_limit {
     () => {
         "coalesce(requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams) IS NOT NULL"
@@ -140,9 +151,6 @@ sql::statements! {
     SET_ACCOUNT_END = "UPDATE accounts SET ends_at = $1 WHERE id = $2";
     SET_KEY_END = "UPDATE client_keys SET expires_at = $1 WHERE id = $2";
     DAY_COUNTS = "SELECT kind, id, day_start, instance, requests, tokens FROM day_counts";
-    KEEP_DAY_COUNT = "INSERT INTO day_counts (kind, id, day_start, instance, requests, tokens) \
-                      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (kind, id, day_start, instance) \
-                      DO UPDATE SET requests = excluded.requests, tokens = excluded.tokens";
     DELETE_DAY_COUNT = "DELETE FROM day_counts WHERE kind = $1 AND id = $2 AND day_start = $3 AND instance = $4";
     PRUNE_DAY_COUNTS = "DELETE FROM day_counts WHERE day_start < $1";
 }
@@ -244,28 +252,42 @@ impl Store {
     /// If the database fails.
     pub async fn keep_day_counts(&self, counts: &[DayCount], oldest: u64) -> Result<()> {
         let mut change = self.change().await?;
+        // A row that is named twice has its last count: no statement may meet a row twice.
+        let mut last = HashMap::new();
         for count in counts {
-            let sql = match count.used {
-                Some(_) => KEEP_DAY_COUNT,
-                None => DELETE_DAY_COUNT,
-            };
-            let query = sqlx::query(sql)
+            last.insert((&count.subject, count.day_start, &count.instance), count);
+        }
+        let (kept, gone): (Vec<&DayCount>, Vec<&DayCount>) =
+            last.into_values().partition(|count| count.used.is_some());
+        for count in gone {
+            sqlx::query(DELETE_DAY_COUNT)
                 .bind(count.subject.kind.to_string())
                 .bind(count.subject.id.as_str())
                 .bind(signed(count.day_start))
-                .bind(&count.instance);
-            let query = match count.used {
-                Some(used) => query.bind(signed(used.requests)).bind(signed(used.tokens)),
-                None => query,
-            };
-            query.execute(change.sql()).await?;
+                .bind(&count.instance)
+                .execute(change.sql())
+                .await?;
         }
+        KEEP_DAY_COUNTS
+            .add(change.sql(), &kept, bind_day_count)
+            .await?;
         sqlx::query(PRUNE_DAY_COUNTS)
             .bind(signed(oldest))
             .execute(change.sql())
             .await?;
         change.commit().await
     }
+}
+
+/// Gives the parameters of a count's row, in the order of [`KEEP_DAY_COUNTS`].
+fn bind_day_count(mut row: Separated<'_, Database, &'static str>, count: &&DayCount) {
+    let used = count.used.unwrap_or_default();
+    row.push_bind(count.subject.kind.to_string())
+        .push_bind(count.subject.id.as_str())
+        .push_bind(signed(count.day_start))
+        .push_bind(count.instance.as_str())
+        .push_bind(signed(used.requests))
+        .push_bind(signed(used.tokens));
 }
 
 fn subject(kind: &str, id: &str) -> Result<Subject> {

@@ -16,6 +16,7 @@ mod limits;
 mod pools;
 mod requests;
 mod rotate;
+mod rows;
 mod snapshot;
 mod sql;
 mod sqlite;

@@ -4,9 +4,12 @@ use latchkey::id::is_hex_name;
 use latchkey::meter::MAX_TOKENS;
 use latchkey::request::record::Record;
 use latchkey::sync::records::Begun;
+use sqlx::query_builder::Separated;
 
+use super::rows::Rows;
 use super::sql::{self, signed};
-use super::{Change, Result, Store};
+use super::sqlite::Database;
+use super::{Result, Store};
 use crate::clock::UnixMillis;
 
 /// The days for which a batch is remembered: an Envoy sends one again within seconds of finding the refresher, unless
@@ -16,6 +19,14 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// The rows that one transaction of a pruning takes away, so that other writers get their turn; more only where several
 /// requests came within the last one's millisecond.
 const PRUNE_ROWS: i64 = 5_000;
+
+/// A row for each record.
+pub(super) const RECORDS: Rows = Rows {
+    insert: "INSERT INTO requests (at, request_id, client_key, pool, account, platform, dialect, asked, model, status, \
+             verdict, error, attempts, input, output, cached_input, cache_write, reasoning, total, estimate, \
+             first_byte_ms, duration_ms, completeness, count) ",
+    conflict: "",
+};
 
 /// The sums of requests by `$group`, in the order of `$order`.
 macro_rules! sum_up {
@@ -37,10 +48,6 @@ macro_rules! sum_up {
 
 sql::statements! {
     TAKE_BATCH = "INSERT INTO batches (id, taken_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    RECORD = "INSERT INTO requests (at, request_id, client_key, pool, account, platform, dialect, asked, model, status, \
-              verdict, error, attempts, input, output, cached_input, cache_write, reasoning, total, estimate, \
-              first_byte_ms, duration_ms, completeness, count) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-              $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
     BY_KEY = sum_up!(
         "client_key",
         "(SELECT name FROM client_keys WHERE id = client_key)",
@@ -151,9 +158,7 @@ impl Store {
         if inserted.rows_affected() == 0 {
             return Ok(Taken::Known);
         }
-        for record in records {
-            insert_record(&mut change, record).await?;
-        }
+        RECORDS.add(change.sql(), records, bind_record).await?;
         if let Some(begun) = begun {
             let counts = records.iter().map(|record| u64::from(record.count.get()));
             change.add_requests(begun, counts.sum(), now).await?;
@@ -215,39 +220,36 @@ impl Store {
     }
 }
 
-async fn insert_record(change: &mut Change<'_>, record: &Record) -> Result<()> {
+/// Gives the parameters of a record's row, in the order of [`RECORDS`].
+fn bind_record<'r>(mut row: Separated<'_, Database, &'static str>, record: &'r Record) {
     let tokens = |of: fn(&latchkey::meter::Usage) -> u64| {
         let tokens = record.usage.as_ref().map(of);
         tokens.map(|tokens| signed(tokens.min(MAX_TOKENS)))
     };
-    sqlx::query(RECORD)
-        .bind(signed(record.at))
-        .bind(record.id.as_ref().map(|id| id.as_str()))
-        .bind(record.key.as_str())
-        .bind(record.pool.as_str())
-        .bind(record.account.as_ref().map(|id| id.as_str()))
-        .bind(record.platform.as_ref().map(|id| id.as_str()))
-        .bind(record.dialect.word())
-        .bind(record.asked.as_ref().map(|model| model.as_str()))
-        .bind(record.model.as_ref().map(|model| model.as_str()))
-        .bind(i64::from(record.status))
-        .bind(record.verdict.as_ref().map(|word| word.as_str()))
-        .bind(record.error.as_ref().map(|word| word.as_str()))
-        .bind(i64::from(record.attempts))
-        .bind(tokens(|usage| usage.input))
-        .bind(tokens(|usage| usage.output))
-        .bind(tokens(|usage| usage.cached_input))
-        .bind(tokens(|usage| usage.cache_write))
-        .bind(tokens(|usage| usage.reasoning))
-        .bind(tokens(|usage| usage.total))
-        .bind(i64::from(record.estimate))
-        .bind(record.first_byte_ms.map(signed))
-        .bind(signed(record.duration_ms))
-        .bind(record.completeness.word())
-        .bind(i64::from(record.count.get()))
-        .execute(change.sql())
-        .await?;
-    Ok(())
+    row.push_bind(signed(record.at))
+        .push_bind(record.id.as_ref().map(|id| id.as_str()))
+        .push_bind(record.key.as_str())
+        .push_bind(record.pool.as_str())
+        .push_bind(record.account.as_ref().map(|id| id.as_str()))
+        .push_bind(record.platform.as_ref().map(|id| id.as_str()))
+        .push_bind(record.dialect.word())
+        .push_bind(record.asked.as_ref().map(|model| model.as_str()))
+        .push_bind(record.model.as_ref().map(|model| model.as_str()))
+        .push_bind(i64::from(record.status))
+        .push_bind(record.verdict.as_ref().map(|word| word.as_str()))
+        .push_bind(record.error.as_ref().map(|word| word.as_str()))
+        .push_bind(i64::from(record.attempts))
+        .push_bind(tokens(|usage| usage.input))
+        .push_bind(tokens(|usage| usage.output))
+        .push_bind(tokens(|usage| usage.cached_input))
+        .push_bind(tokens(|usage| usage.cache_write))
+        .push_bind(tokens(|usage| usage.reasoning))
+        .push_bind(tokens(|usage| usage.total))
+        .push_bind(i64::from(record.estimate))
+        .push_bind(record.first_byte_ms.map(signed))
+        .push_bind(signed(record.duration_ms))
+        .push_bind(record.completeness.word())
+        .push_bind(i64::from(record.count.get()));
 }
 
 /// The date, as `YYYY-MM-DD`, of a day whose number since 1970 this is; none of one past year 9999.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use sqlx::{Executor, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 
 use super::fixture;
 use crate::store;
@@ -35,11 +35,41 @@ fn statements() -> Vec<(String, &'static str)> {
     modules.into_iter().flat_map(named).collect()
 }
 
+/// Every statement, those that insert many rows with two of them.
+fn with_rows() -> Vec<(String, String)> {
+    let statements = statements().into_iter();
+    let mut all: Vec<(String, String)> = statements
+        .map(|(name, sql)| (name, sql.to_owned()))
+        .collect();
+    for rows in [store::requests::RECORDS, store::limits::KEEP_DAY_COUNTS] {
+        let columns = rows.insert.matches(',').count() + 1;
+        let row = |first: usize| {
+            let parameters: Vec<String> = (first..first + columns)
+                .map(|number| format!("${number}"))
+                .collect();
+            format!("({})", parameters.join(", "))
+        };
+        let rows_of_two = format!(
+            "{}VALUES {}, {}{}",
+            rows.insert,
+            row(1),
+            row(1 + columns),
+            rows.conflict
+        );
+        all.push((rows.insert.to_owned(), rows_of_two));
+    }
+    all
+}
+
 #[tokio::test]
 async fn sqlite_takes_every_statement() {
     let fixture = fixture().await;
-    for (name, sql) in statements() {
-        let prepared = fixture.store.pool.prepare(sql.into_sql_str()).await;
+    for (name, sql) in with_rows() {
+        let prepared = fixture
+            .store
+            .pool
+            .prepare(AssertSqlSafe(sql).into_sql_str())
+            .await;
         assert!(prepared.is_ok(), "{name}: {prepared:?}");
     }
 }
@@ -114,7 +144,7 @@ async fn postgresql_takes_every_statement() {
     for (_, sql) in in_order(&tables) {
         send(&in_postgresql(sql));
     }
-    for (number, (_, sql)) in statements().iter().enumerate() {
+    for (number, (_, sql)) in with_rows().iter().enumerate() {
         send(&format!("PREPARE s{number} AS {sql}"));
     }
     send("PREPARE no_such AS SELECT 1 FROM no_such_table");

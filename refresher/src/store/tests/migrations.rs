@@ -1,0 +1,156 @@
+//! A database that earlier releases made: its migrations, and what must survive them.
+
+use std::os::unix::fs::PermissionsExt;
+
+use latchkey::limit::SubjectKind;
+use secrecy::SecretString;
+use sqlx::{ConnectOptions, Connection as _};
+
+use super::*;
+use crate::clock::UnixMillis;
+
+/// Made by the release whose last migration was the eighth: by its commands, and by its `serve` from an Envoy's reports.
+const EIGHT_MIGRATIONS: &str = include_str!("fixtures/eight_migrations.sql");
+
+async fn migrated() -> Fixture {
+    let outer = tempfile::tempdir().unwrap();
+    let state = StateDir::open(&outer.path().join("state")).unwrap();
+    let mut old = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(state.database())
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql(EIGHT_MIGRATIONS)
+        .execute(&mut old)
+        .await
+        .unwrap();
+    old.close().await.unwrap();
+    fs::set_permissions(state.database(), fs::Permissions::from_mode(0o600)).unwrap();
+    let store = open(&state).await.unwrap();
+    Fixture {
+        _outer: outer,
+        state,
+        store,
+    }
+}
+
+#[tokio::test]
+async fn accounts_and_their_credentials_survive() {
+    let Fixture { store, _outer, .. } = migrated().await;
+    let accounts = store.accounts().await.unwrap();
+    let seen: Vec<_> = accounts
+        .iter()
+        .map(|account| {
+            (
+                account.name.as_str(),
+                account.platform.as_str(),
+                account.status,
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("alice", "openai", Status::Active),
+            ("bob", "anthropic", Status::Active),
+            ("carol", "codex", Status::Active),
+            ("dave", "openai", Status::Disabled),
+        ]
+    );
+    let [alice, bob, carol, _] = &accounts[..] else {
+        panic!("{accounts:?}");
+    };
+    let limits = alice.limits.limits;
+    assert_eq!(limits.requests_per_minute.unwrap().get(), 100);
+    assert_eq!(limits.tokens_per_day.unwrap().get(), 5_000);
+    assert_eq!(alice.limits.time_zone.as_deref(), Some("Europe/Berlin"));
+    assert_eq!(
+        serde_json::to_string(&bob.models).unwrap(),
+        r#"["claude-*"]"#
+    );
+    assert_eq!(bob.ends_at, Some(UnixMillis(1_896_048_000_000)));
+    assert_eq!(carol.vars["email"], "carol@example.com");
+    let tokens = store.tokens(&carol.id).await.unwrap().unwrap();
+    assert_eq!(tokens.refresh.expose_secret(), "refresh-of-carol");
+}
+
+#[tokio::test]
+async fn pools_keys_health_and_use_survive() {
+    let Fixture { store, _outer, .. } = migrated().await;
+    let pools = store.pools().await.unwrap();
+    let members = |index: usize| -> Vec<(&str, u32, u32)> {
+        let member = |member: &'_ PoolMember| (u32::from(member.weight), u32::from(member.tier));
+        let members = pools[index].members.iter();
+        members
+            .map(|one| (one.account.as_str(), member(one).0, member(one).1))
+            .collect()
+    };
+    assert_eq!(
+        (pools[0].id.as_str(), pools[0].policy),
+        ("default", Policy::Sticky)
+    );
+    assert_eq!(members(0).len(), 4);
+    assert_eq!(
+        (pools[1].id.as_str(), pools[1].policy),
+        ("fast", Policy::FillFirst)
+    );
+    assert_eq!(members(1), [("alice", 3, 1), ("bob", 3, 1)]);
+    assert_eq!(pools[1].keys, ["laptop"]);
+
+    let keys = store.client_keys().await.unwrap();
+    assert_eq!(
+        (keys[0].name.as_str(), keys[0].pool.as_str()),
+        ("laptop", "fast")
+    );
+    assert!(keys[0].may_choose_account && keys[0].revoked_at.is_none());
+    assert_eq!(keys[0].may_choose_pools, ["default"]);
+    assert!(keys[1].name == "old" && keys[1].revoked_at.is_some());
+
+    let health = store.health().await.unwrap();
+    let entries: usize = health.values().map(|health| health.entries.len()).sum();
+    assert_eq!((health.len(), entries), (2, 2));
+    let windows = health.values().map(|health| health.quota.windows.len());
+    assert_eq!(windows.sum::<usize>(), 1);
+
+    let counts = store.day_counts().await.unwrap();
+    assert_eq!(counts[0].subject.kind, SubjectKind::Account);
+    assert_eq!(counts[0].used.unwrap().tokens, 1_200);
+    let sums = store.usage(By::Key, UnixMillis(0)).await.unwrap();
+    assert_eq!((sums[0].requests, sums[0].total), (11, 657));
+    assert_eq!(sums[0].name.as_deref(), Some("laptop"));
+}
+
+#[tokio::test]
+async fn words_are_checked_by_the_code_alone() {
+    let Fixture { store, _outer, .. } = migrated().await;
+    let lists: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE sql LIKE '% IN (''%'")
+            .fetch_one(&store.pool)
+            .await
+            .unwrap();
+    assert_eq!(lists, 0);
+    let broken: Vec<(String,)> = sqlx::query_as("SELECT \"table\" FROM pragma_foreign_key_check")
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+    assert_eq!(broken, []);
+    let client = Credential::Client(crate::credential::ClientCredentials {
+        client_id: "client".to_owned(),
+        client_secret: SecretString::from("secret"),
+        access: SecretString::from("access"),
+    });
+    let new = NewAccount {
+        name: "machine",
+        platform: "openai",
+        credential: client,
+        vars: BTreeMap::new(),
+        expires_at: None,
+    };
+    store.save_account(new, false, NOW).await.unwrap();
+    // An account takes its rows in other tables with it, as before.
+    let alice = store.account("alice").await.unwrap().id;
+    store.remove_account(&alice).await.unwrap();
+    assert_eq!(store.pools().await.unwrap()[1].members.len(), 1);
+    assert_eq!(store.health().await.unwrap().len(), 1);
+}
