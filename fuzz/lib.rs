@@ -17,7 +17,7 @@ const PROFILES: [&str; 4] = [
 
 /// A platform and an account of it, as they come in a snapshot.
 const RECORDS: [&str; 2] = [
-    r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[["originator","codex"]],"allow":["accept","content-type","user-agent","session-id","originator","x-codex-*"]},"models":[]}}"#,
+    r#"{"platform":{"id":"codex","owner":"openai","endpoints":[{"dialect":"responses","operation":"generate","path":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[["originator","codex"]],"allow":["accept","content-type","user-agent","session-id","originator","x-codex-*"]},"models":[]}}"#,
     r#"{"account":{"id":"acc_1","name":"alice","platform":"codex","cluster":"latchkey-acc_1","authority":"up.test","credential":"the-token","vars":{"account_id":"ws_1"},"generation":1}}"#,
 ];
 

@@ -81,7 +81,7 @@ impl Fleet {
         let (credential, account_id) = (Self::credential(number), Self::account_id(number));
         let more = self.with.of_account();
         format!(
-            r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":{generation},"expires_at":4102444800000{more}}}}}"#
+            r#"{{"account":{{"id":"acc_{number}","name":"account {number}","platform":"codex","cluster":"{CLUSTER}","authority":"{AUTHORITY}","credential":"{credential}","vars":{{"account_id":"{account_id}"}},"generation":{generation},"credential_expires_at":4102444800000{more}}}}}"#
         )
     }
 
@@ -91,9 +91,14 @@ impl Fleet {
     /// A record that the filter would refuse: the benchmark is older than the format.
     pub fn snapshot(self) -> Result<Vec<String>> {
         let (path, upstream) = PATHS;
-        let mut lines = vec![format!(
-            r#"{{"platform":{{"id":"codex","owner":"openai","routes":[{{"path":"{path}","methods":["POST"],"dialect":"responses","upstream":"{upstream}"}}],"headers":{{"set":[["authorization","Bearer {{credential}}"],["chatgpt-account-id","{{account_id}}"]],"default":[],"allow":["accept","content-type","user-agent","originator","session-id","x-codex-*"]}},"models":["gpt-6.1-sol"]}}}}"#
-        )];
+        let mut lines = vec![
+            format!(
+                r#"{{"doors":{{"id":"doors","session_headers":["session-id"],"doors":[{{"id":1,"method":"POST","path":"{path}","dialect":"responses","operation":"generate"}}]}}}}"#
+            ),
+            format!(
+            r#"{{"platform":{{"id":"codex","owner":"openai","endpoints":[{{"dialect":"responses","operation":"generate","path":"{upstream}"}}],"headers":{{"set":[["authorization","Bearer {{credential}}"],["chatgpt-account-id","{{account_id}}"]],"default":[],"allow":["accept","content-type","user-agent","originator","session-id","x-codex-*"]}},"models":["gpt-6.1-sol"]}}}}"#
+            ),
+        ];
         let mut members = Vec::new();
         for number in 0..self.size {
             lines.push(self.account(number, 1));

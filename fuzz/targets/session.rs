@@ -35,12 +35,13 @@ fuzz_target!(|data: &[u8]| {
 
     let named = found.session.as_ref();
     let request: HeaderMap = headers.clone().into();
-    let session = session::of(&request, named, "key_1");
+    let names = ["session-id".try_into().expect("a name")];
+    let session = session::of(&request, &names, named, "key_1");
     let with_more: HeaderMap = headers
         .into_iter()
         .chain([("x-other".to_owned(), data.to_vec())])
         .collect::<Vec<_>>()
         .into();
-    assert_eq!(session::of(&with_more, named, "key_1"), session);
-    assert!(session.is_none() || session::of(&request, named, "key_2") != session);
+    assert_eq!(session::of(&with_more, &names, named, "key_1"), session);
+    assert!(session.is_none() || session::of(&request, &names, named, "key_2") != session);
 });

@@ -5,6 +5,7 @@
 //! them `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards what is kept.
 
 pub mod advice;
+pub mod base_url;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -18,7 +18,7 @@ use crate::envoy::{self, OnUnauthorized};
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics};
-use crate::platform::{Catalog, Profile};
+use crate::platform::{Catalog, Profile, doors};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
 use crate::state::StateDir;
@@ -60,6 +60,7 @@ pub async fn run(
     warn_of_wasm(&envoy.wasm);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
+    store.publish_doors(doors()).await?;
 
     let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
     clusters.refresh(&store).await?;

@@ -16,7 +16,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     health::Board,
     request::{carried::Carried, split_target},
-    snapshot::{Account, HeaderPlan, Platform, Route},
+    snapshot::{Account, Doors, Endpoint, HeaderPlan, Platform},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
 };
 
@@ -26,27 +26,39 @@ pub type Headers<'a> = Vec<(&'a str, Cow<'a, [u8]>)>;
 /// The headers that frame the request; they pass whatever the platform's allow-list says.
 const FRAMING: [&str; 3] = [":method", ":scheme", "content-length"];
 
-/// The request for `account`: the platform's authority and path, the caller's headers that
-/// the platform's profile allows, and the credential. Nothing else.
+/// The endpoint that the gate chose, if the platform still answers there what was asked at the door:
+/// a profile may have changed since.
+pub fn endpoint<'p>(
+    platform: &'p Platform,
+    doors: Option<&Doors>,
+    carried: &Carried,
+) -> Option<&'p Endpoint> {
+    let door = doors?.get(carried.door)?;
+    let endpoint = platform.endpoint(carried.endpoint)?;
+    endpoint.answers(door).then_some(endpoint)
+}
+
+/// The request for `account`: the authority, path and query of the platform's `endpoint`, the
+/// caller's headers that the platform's profile allows, and the credential. Nothing else.
 ///
 /// # Errors
-/// [`Refusal::NoCredential`] where the platform has no such route any more or a header template
-/// needs what the account lacks: a request never goes out without its credential.
+/// [`Refusal::NoCredential`] where a template needs what the account lacks: a request never goes out
+/// without its credential.
 pub fn headers<'a>(
     request: &'a HeaderMap,
     platform: &'a Platform,
+    endpoint: &Endpoint,
     account: &'a Account,
+    model: Option<&str>,
 ) -> Result<Headers<'a>, Refusal> {
-    let (path, query) = split_target(request.first(":path").unwrap_or_default());
-    let route = std::str::from_utf8(path)
-        .ok()
-        .and_then(|path| platform.route(path))
-        .ok_or(Refusal::NoCredential)?;
-    let mut target = route.upstream.as_str().as_bytes().to_vec();
-    if !query.is_empty() {
-        target.push(b'?');
-        target.extend_from_slice(query);
-    }
+    let (_, query) = split_target(request.first(":path").unwrap_or_default());
+    let base = platform.base_path_of(account);
+    let path = endpoint.path(base, model, account);
+    let query = platform.query.with(query, account);
+    let (Some(path), Some(query)) = (path, query) else {
+        return Err(Refusal::NoCredential);
+    };
+    let target = target(path.as_bytes(), &query);
     let plan = &platform.headers;
     let mut headers: Headers<'a> = vec![
         (":authority", account.authority.as_str().as_bytes().into()),
@@ -72,23 +84,18 @@ pub fn headers<'a>(
     Ok(headers)
 }
 
-/// The route of a request, by the path that it has: the carried holds none where the caller's URL
-/// is an odd one. An attempt at the escape finds what the one before it left, so there the carried
-/// tells.
-pub fn route<'p>(
-    request: &HeaderMap,
-    platform: &'p Platform,
-    carried: &Carried,
-) -> Option<&'p Route> {
-    let (path, _) = split_target(request.first(":path").unwrap_or_default());
-    let of_request = std::str::from_utf8(path).ok();
-    of_request
-        .and_then(|path| platform.route(path))
-        .or_else(|| platform.route(carried.url.path()))
+/// A path and a query as they stand in `:path`.
+fn target(path: &[u8], query: &[u8]) -> Vec<u8> {
+    let mut target = path.to_vec();
+    if !query.is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
+    target
 }
 
 /// What of a request goes to the escape listener, which nobody else hears: no credential, nothing
-/// of the caller, and no length, as its body does not go there.
+/// of the caller, and no length, as its body does not go there. `request` is [`restored`].
 pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let target = [":method", ":scheme", ":authority", ":path"];
     request
@@ -201,7 +208,7 @@ pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board:
 
 /// Whether another credential may come by itself. An API key has no end, and no successor.
 pub fn is_refreshable(account: &Account) -> bool {
-    account.expires_at.is_some()
+    account.credential_expires_at.is_some()
 }
 
 /// The header by which Envoy knows the scheme that a request came with. Without it there is no
@@ -209,21 +216,25 @@ pub fn is_refreshable(account: &Account) -> bool {
 pub const SCHEME_HEADER: &str = "x-forwarded-proto";
 
 /// The request as it has to be when it runs again, from what an earlier attempt of the same try
-/// left of it: without that attempt's credential.
-pub fn restored<'a>(
-    request: &'a HeaderMap,
-    platform: &Platform,
-    carried: &'a Carried,
-) -> Vec<(&'a str, &'a [u8])> {
-    let is_set = |name: &str| {
+/// left of it: without that attempt's credential, wherever that was.
+pub fn restored(request: &HeaderMap, platform: &Platform, carried: &Carried) -> HeaderMap {
+    let is_replaced = |name: &str| {
         let set = &platform.headers.set;
-        set.iter().any(|(set, _)| set.as_str() == name)
+        name == SCHEME_HEADER || name == ":path" || set.iter().any(|(set, _)| set.as_str() == name)
     };
-    let kept = request
-        .iter()
-        .filter(|(name, _)| !is_set(name) && *name != SCHEME_HEADER);
+    let (path, query) = split_target(request.first(":path").unwrap_or_default());
+    let path = match carried.url.path() {
+        // A request from an odd URL runs again nowhere.
+        "" => path,
+        callers => callers.as_bytes(),
+    };
+    let target = target(path, &platform.query.without(query));
+    let kept = request.iter().filter(|(name, _)| !is_replaced(name));
     let scheme = carried.url.scheme().as_bytes();
-    kept.chain([(SCHEME_HEADER, scheme)]).collect()
+    kept.chain([(SCHEME_HEADER, scheme), (":path", target.as_slice())])
+        .map(|(name, value)| (name.to_owned(), value.to_vec()))
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// Where the request runs again: its own URL. None where that cannot be told.
@@ -262,6 +273,15 @@ mod tests {
         prop::collection::vec((name, any::<Vec<u8>>()), 0..30)
     }
 
+    /// The request at the platform's first endpoint.
+    fn outgoing<'a>(
+        request: &'a HeaderMap,
+        platform: &'a Platform,
+        account: &'a Account,
+    ) -> Result<Headers<'a>, Refusal> {
+        headers(request, platform, &platform.endpoints[0], account, None)
+    }
+
     proptest! {
         #[test]
         fn one_credential_goes_out_whatever_comes_in(extra in any_headers()) {
@@ -270,7 +290,7 @@ mod tests {
             let request = HeaderMap::from(request);
             let (platform, account) =
                 (fixture::platform("codex"), fixture::account("acc_1", "codex"));
-            let outgoing = headers(&request, &platform, &account).unwrap();
+            let outgoing = outgoing(&request, &platform, &account).unwrap();
             let values = |wanted: &str| -> Vec<Vec<u8>> {
                 let of = outgoing.iter().filter(|(name, _)| *name == wanted);
                 of.map(|(_, value)| value.to_vec()).collect()
@@ -294,7 +314,7 @@ mod tests {
             fixture::account("acc_1", "codex"),
         );
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        headers(&request, &platform, &account)
+        outgoing(&request, &platform, &account)
             .unwrap()
             .into_iter()
             .map(|(name, value)| (name.to_owned(), text(&value)))
@@ -337,21 +357,69 @@ mod tests {
     }
 
     #[test]
-    fn the_path_tells_the_route_however_odd_the_url() {
-        let platform = fixture::platform("codex");
-        let carried = |host: &str| {
-            let text =
-                format!("account=acc_1 key=key_1 pool=default url=http://{host}/v1/responses");
-            Carried::decode(text.as_bytes()).unwrap()
+    fn the_endpoint_is_the_one_that_the_gate_chose_while_it_answers_that() {
+        let mut platform = fixture::platform("codex");
+        let doors = fixture::doors();
+        let of = |platform: &Platform, door: u16| {
+            let text = format!(
+                "account=acc_1 key=key_1 pool=default url= door={door} dialect=responses endpoint=0"
+            );
+            let carried = Carried::decode(text.as_bytes()).unwrap();
+            endpoint(platform, Some(&doors), &carried).is_some()
         };
-        let odd = carried(&"a".repeat(2_000));
-        assert_eq!(odd.url.path(), "");
-        let of = |path: &str, carried: &Carried| {
+        assert!(of(&platform, fixture::RESPONSES));
+        assert!(!of(&platform, fixture::CHAT), "another door");
+        assert!(!of(&platform, 999), "a door that is gone");
+        let embed = platform.endpoints[0].clone();
+        platform.endpoints.insert(0, embed);
+        platform.endpoints[0].operation = "embed".to_owned().try_into().unwrap();
+        assert!(!of(&platform, fixture::RESPONSES), "the profile changed");
+    }
+
+    /// A platform whose model is in the path and whose key is in the query.
+    fn odd_platform() -> Platform {
+        let mut platform = fixture::platform("codex");
+        platform.base_path = "/base".to_owned().try_into().unwrap();
+        platform.endpoints[0].path = "/m/{model}:go".to_owned().try_into().unwrap();
+        platform.query = serde_json::from_str(r#"[["key","{credential}"]]"#).unwrap();
+        platform
+    }
+
+    #[test]
+    fn a_model_goes_out_in_the_path_and_a_key_in_the_query() {
+        let (platform, account) = (odd_platform(), fixture::account("acc_1", "codex"));
+        let sent = |path: &str, model| {
             let request: HeaderMap = [(":path", path)].into_iter().collect();
-            route(&request, &platform, carried).is_some()
+            let sent = headers(&request, &platform, &platform.endpoints[0], &account, model);
+            let target = sent.ok()?.remove(1);
+            Some(String::from_utf8(target.1.into_owned()).unwrap())
         };
-        assert!(of("/v1/responses?a=b", &odd) && !of("/upstream", &odd));
-        assert!(of("/upstream", &carried("gateway")), "at the escape");
+        assert_eq!(
+            sent("/v1/x?alt=sse&key=mine", Some("a:b")).unwrap(),
+            "/base/m/a:b:go?alt=sse&key=token-of-acc_1"
+        );
+        assert_eq!(sent("/v1/x", Some("../up")), None);
+        assert_eq!(sent("/v1/x", None), None);
+    }
+
+    #[test]
+    fn a_key_in_the_query_is_in_nothing_that_runs_again() {
+        let left: HeaderMap = [
+            (":path", "/base/m/a:go?alt=sse&key=token-of-acc_1"),
+            (":method", "POST"),
+        ]
+        .into_iter()
+        .collect();
+        let carried = Carried::decode(
+            b"account=acc_1 key=key_1 pool=default url=http://gateway/v1/x door=1 dialect=chat endpoint=0",
+        );
+        let carried = carried.unwrap();
+        let restored = restored(&left, &odd_platform(), &carried);
+        assert_eq!(restored.first(":path").unwrap(), b"/v1/x?alt=sse");
+        let heard: Vec<_> = escaping(&restored).collect();
+        assert!(heard.contains(&(":path", b"/v1/x?alt=sse")));
+        let location = location(&restored, &carried).unwrap();
+        assert_eq!(location, b"http://gateway/v1/x?alt=sse");
     }
 
     #[test]
@@ -362,7 +430,7 @@ mod tests {
         );
         let versions = |request: &[(&str, &str)]| -> Vec<Vec<u8>> {
             let request: HeaderMap = request.iter().copied().collect();
-            headers(&request, &platform, &account)
+            outgoing(&request, &platform, &account)
                 .unwrap()
                 .into_iter()
                 .filter(|(name, _)| *name == "anthropic-version")
@@ -378,16 +446,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_out_without_a_route_or_a_variable() {
+    fn nothing_goes_out_without_a_variable() {
         let (platform, mut account) = (
             fixture::platform("codex"),
             fixture::account("acc_1", "codex"),
         );
-        let other: HeaderMap = [(":path", "/v1/messages")].into_iter().collect();
-        assert!(headers(&other, &platform, &account).is_err());
         account.vars.clear();
         let request: HeaderMap = [(":path", "/v1/responses")].into_iter().collect();
-        assert!(headers(&request, &platform, &account).is_err());
+        assert!(outgoing(&request, &platform, &account).is_err());
     }
 
     #[test]
@@ -432,7 +498,7 @@ mod tests {
 
     #[test]
     fn a_request_strikes_one_account_at_most() {
-        let first = "account=acc_1 key=key_1 pool=default url=http://gateway/v1/responses";
+        let first = "account=acc_1 key=key_1 pool=default url=http://gateway/v1/responses door=1 dialect=responses endpoint=0";
         let second = format!("{first} since=5 tried=acc_2:1");
         let carried = |text: &str| Carried::decode(text.as_bytes()).unwrap();
         let (first, second) = (carried(first), carried(&second));
@@ -455,7 +521,7 @@ mod tests {
         assert!(!posted(&limited(Scope::Account, true), &account, &second));
         assert!(!posted(&Verdict::Fine, &account, &first));
         assert!(!posted(&expired, &account, &first), "an API key");
-        account.expires_at = Some(1);
+        account.credential_expires_at = Some(1);
         assert!(posted(&expired, &account, &second), "a login");
         let mut board = Board::new();
         board.post(&account, &trouble, 0);
@@ -479,18 +545,19 @@ mod tests {
         .into_iter()
         .collect();
         let carried = Carried::decode(
-            b"account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses",
+            b"account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses door=1 dialect=responses endpoint=0",
         );
         let carried = carried.unwrap();
         let platform = fixture::platform("codex");
         let expected: [(&str, &[u8]); 3] = [
-            (":path", b"/backend-api/codex/responses?a=b"),
             ("accept", b"text/event-stream"),
             (SCHEME_HEADER, b"https"),
+            (":path", b"/v1/responses?a=b"),
         ];
-        assert_eq!(restored(&left, &platform, &carried), expected);
+        let restored = restored(&left, &platform, &carried);
+        assert_eq!(restored.iter().collect::<Vec<_>>(), expected);
         assert_eq!(
-            location(&left, &carried).unwrap(),
+            location(&restored, &carried).unwrap(),
             b"https://gateway:8443/v1/responses?a=b"
         );
     }

@@ -33,7 +33,7 @@ impl RequestBytes {
         self.forwarded.saturating_add(self.held)
     }
 
-    /// The bytes that may be charged: none on a route that is [free](crate::snapshot::Route::free).
+    /// The bytes that may be charged: none at an endpoint that is [free](crate::snapshot::Endpoint::free).
     pub fn charged(self, free: bool) -> u64 {
         if free { 0 } else { self.total() }
     }

@@ -8,7 +8,7 @@
 mod include_usage;
 
 pub use self::include_usage::{MAX_REQUEST_BYTES, ask};
-use crate::{meter::Meter, snapshot::Route};
+use crate::{meter::Meter, snapshot::Endpoint};
 
 /// A change of a request's body and of its answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,15 +36,15 @@ pub enum Rewrite {
 // === impl Transform ===
 
 impl Transform {
-    /// The transform of a request on `route`; `length` is its `content-length`.
-    pub fn of(route: &Route, length: Option<&[u8]>) -> Self {
+    /// The transform of a request at `endpoint`; `length` is its `content-length`.
+    pub fn of(endpoint: &Endpoint, length: Option<&[u8]>) -> Self {
         let length = length.map(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
         let fits = match length {
             Some(length) => length.is_some_and(|length| length <= MAX_REQUEST_BYTES),
             // It may turn out to be small.
             None => true,
         };
-        if route.include_usage && route.dialect.format().has_usage_option() && fits {
+        if endpoint.include_usage && endpoint.dialect.format().has_usage_option() && fits {
             Self::MayAskUsage
         } else {
             Self::Nothing

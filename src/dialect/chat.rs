@@ -88,7 +88,8 @@ impl Format for Chat {
     }
 
     fn models(&self, models: &[ListedModel<'_>]) -> Value {
-        openai_models(models)
+        let entry = |model: &ListedModel<'_>| json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner});
+        json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<Value>>()})
     }
 }
 
@@ -104,10 +105,4 @@ pub(super) fn openai_error(error: &ErrorText<'_>) -> Value {
         _ => "server_error",
     };
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
-}
-
-/// A list of models as OpenAI writes it.
-pub(super) fn openai_models(models: &[ListedModel<'_>]) -> Value {
-    let entry = |model: &ListedModel<'_>| json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner});
-    json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<Value>>()})
 }

@@ -48,6 +48,12 @@ impl Dialect {
         self.format().word()
     }
 
+    /// The dialect of this [word](Self::word).
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [Self::Chat, Self::Responses, Self::Messages];
+        all.into_iter().find(|dialect| dialect.word() == word)
+    }
+
     /// The member that names a session best in a request: nothing better can come after it.
     pub fn best_session_name(self) -> Option<SessionName> {
         let members = self.format().request_members().iter();
@@ -56,17 +62,6 @@ impl Dialect {
             _ => None,
         });
         names.min()
-    }
-
-    /// The dialect in which a caller of `path` expects an error.
-    pub fn of_path(path: &str, speaks_anthropic: bool) -> Self {
-        if speaks_anthropic || path.starts_with("/v1/messages") {
-            Self::Messages
-        } else if path.ends_with("/responses") {
-            Self::Responses
-        } else {
-            Self::Chat
-        }
     }
 }
 

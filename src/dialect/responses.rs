@@ -1,9 +1,9 @@
 //! `responses`: OpenAI Responses, as the API and the ChatGPT backend speak them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    chat::{openai_error, openai_models},
+    chat::openai_error,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
         SessionName,
@@ -93,7 +93,9 @@ impl Format for Responses {
         openai_error(error)
     }
 
-    fn models(&self, models: &[ListedModel<'_>]) -> Value {
-        openai_models(models)
+    /// Codex alone asks for its list in this dialect. It has its own metadata for models and reads
+    /// an empty list as no change.
+    fn models(&self, _models: &[ListedModel<'_>]) -> Value {
+        json!({"models": []})
     }
 }

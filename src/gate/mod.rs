@@ -17,7 +17,8 @@ pub use self::{
     refusal::{AllOut, Refusal, Reply},
 };
 use crate::{
-    header::{HeaderMap, HeaderText},
+    dialect::Dialect,
+    header::{HeaderMap, HeaderName, HeaderText},
     health::Board,
     id::Id,
     limit::FullAccounts,
@@ -28,7 +29,7 @@ use crate::{
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, ClientKey, KeyHash, Models, View},
+    snapshot::{Account, ClientKey, Door, DoorId, Doors, Entered, KeyHash, Models, NoDoor, View},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -41,10 +42,10 @@ pub struct Gate {
     in_flight: InFlight,
 }
 
-/// Tables made from the snapshot, by pool and path.
+/// Tables made from the snapshot, by pool and door.
 #[derive(Debug, Default)]
 struct Tables {
-    by_pool: HashMap<Id, HashMap<String, Table>>,
+    by_pool: HashMap<Id, HashMap<DoorId, Table>>,
     version: u64,
 }
 
@@ -72,10 +73,29 @@ pub struct Request {
     /// What the filter state says where the request comes again after an attempt that failed: it
     /// has lost its client key by then, and its body is not read again.
     carried: Option<Carried>,
+    /// How it came in.
+    entry: Entry,
     key: Option<KeyHash>,
     facts: Facts,
     /// When it came, in Unix milliseconds.
     at: u64,
+}
+
+/// How a request came in.
+#[derive(Debug, Default)]
+enum Entry {
+    /// That was not looked at, or cannot be told yet.
+    #[default]
+    Unknown,
+    /// Through no door.
+    None(NoDoor),
+    /// Through this door.
+    Through {
+        door: DoorId,
+        dialect: Dialect,
+        /// The model that its path names.
+        model: Option<HeaderText>,
+    },
 }
 
 /// What to do with a request.
@@ -157,7 +177,46 @@ impl Request {
 
     /// The answer of a refusal, in the dialect that its caller speaks.
     pub fn refused(&self, refusal: &Refusal) -> Reply {
-        refusal.reply(Head::of(&self.headers).dialect)
+        refusal.reply(self.dialect())
+    }
+
+    /// The dialect that its caller speaks: that of its door.
+    fn dialect(&self) -> Dialect {
+        match (&self.carried, &self.entry) {
+            (Some(carried), _) => carried.dialect,
+            (None, Entry::Through { dialect, .. }) => *dialect,
+            (None, Entry::Unknown | Entry::None(_)) => Head::of(&self.headers).strangers_dialect(),
+        }
+    }
+
+    /// The door that it came through.
+    fn door(&self) -> Result<DoorId, Refusal> {
+        match (&self.carried, &self.entry) {
+            (Some(carried), _) => Ok(carried.door),
+            (None, Entry::Through { door, .. }) => Ok(*door),
+            (None, Entry::None(NoDoor::Path)) => Err(Refusal::UnknownPath),
+            (None, Entry::None(NoDoor::Method)) => Err(Refusal::Method),
+            (None, Entry::Unknown) => Err(Refusal::NotReady),
+        }
+    }
+
+    /// The model that it asks for, by its path or else by its body.
+    fn model(&self) -> Option<&HeaderText> {
+        match (&self.carried, &self.entry) {
+            (Some(carried), _) => carried.model.as_ref(),
+            (
+                None,
+                Entry::Through {
+                    model: Some(model), ..
+                },
+            ) => Some(model),
+            _ => self.facts.model.as_ref(),
+        }
+    }
+
+    /// Its path names the model, so that its body cannot name another one.
+    fn names_model_in_path(&self) -> bool {
+        matches!(self.entry, Entry::Through { model: Some(_), .. })
     }
 
     /// The request with what its body says.
@@ -182,42 +241,50 @@ impl Gate {
         request.at = knowledge.now;
         if request.carried.is_none() {
             let head = Head::of(&request.headers);
+            // The door first: it says in which words to refuse.
+            let doors = knowledge.view.and_then(View::doors);
+            request.entry = doors.map_or(Entry::Unknown, |doors| {
+                Entry::of(doors, &head, &request.headers)
+            });
             let key = client_key::find(&request.headers, head.query);
             request.key = match key {
                 Ok(key) => Some(KeyHash::of(key)),
-                Err(refusal) => return Err(refusal.reply(head.dialect)),
+                Err(refusal) => return Err(request.refused(&refusal)),
             };
         }
-        let head = Head::of(&request.headers);
-        self.try_ask(&head, request, knowledge)
-            .unwrap_or_else(|refusal| Err(refusal.reply(head.dialect)))
+        self.try_ask(request, knowledge)
+            .unwrap_or_else(|refusal| Err(request.refused(&refusal)))
     }
 
     fn try_ask(
         &mut self,
-        head: &Head<'_>,
         request: &Request,
         knowledge: &Knowledge<'_>,
     ) -> Result<Result<Wanted, Reply>, Refusal> {
         let view = knowledge.view.ok_or(Refusal::NotReady)?;
         let subject = Subject::of(request, view, knowledge.now)?;
-        if request.headers.first("upgrade").is_some() || head.method == b"CONNECT" {
+        let is_connect = request.headers.first(":method") == Some(b"CONNECT".as_slice());
+        if request.headers.first("upgrade").is_some() || is_connect {
             return Err(Refusal::Upgrade);
         }
-        if models::MODEL_PATHS.contains(&head.path) {
-            return models_reply(head, view, &subject, knowledge.now).map(Err);
+        let (id, doors) = (request.door()?, view.doors().ok_or(Refusal::NotReady)?);
+        let door = doors.get(id).ok_or(Refusal::UnknownPath)?;
+        if door.lists_models() {
+            return models_reply(door, view, &subject, knowledge.now).map(Err);
         }
-        let table = self.tables.get(view, subject.pool, head.path)?;
+        let table = self.tables.get(view, subject.pool, door)?;
         if request.carried.is_some() {
             return Ok(Ok(Wanted::default()));
         }
         let mut wanted = table.wanted();
-        wanted.members = head.dialect.format().request_members();
+        wanted.members = door.dialect.format().request_members();
         if wanted.session.is_some() {
-            let is_named = session::in_headers(&request.headers).is_some();
-            wanted.session = head.dialect.best_session_name().filter(|_| !is_named);
+            let named = session::in_headers(&request.headers, &doors.session_headers);
+            wanted.session = door.dialect.best_session_name().filter(|_| named.is_none());
         }
-        if subject.allowed.is_some_and(|models| !models.is_all()) {
+        if request.names_model_in_path() {
+            wanted.model = false;
+        } else if subject.allowed.is_some_and(|models| !models.is_all()) {
             // Platforms take the last of two models.
             wanted.whole = true;
         }
@@ -226,14 +293,12 @@ impl Gate {
 
     /// Decides about a request that was [asked](Self::ask) about.
     pub fn decide(&mut self, request: &Request, knowledge: &Knowledge<'_>) -> Decision {
-        let head = Head::of(&request.headers);
-        self.try_decide(&head, request, knowledge)
-            .unwrap_or_else(|refusal| Decision::Reply(refusal.reply(head.dialect)))
+        self.try_decide(request, knowledge)
+            .unwrap_or_else(|refusal| Decision::Reply(request.refused(&refusal)))
     }
 
     fn try_decide(
         &mut self,
-        head: &Head<'_>,
         request: &Request,
         knowledge: &Knowledge<'_>,
     ) -> Result<Decision, Refusal> {
@@ -246,7 +311,8 @@ impl Gate {
         let carried = request.carried.as_ref();
         let model = subject.model.map(HeaderText::as_str);
         // What was not read could name another model, which the platform may prefer.
-        let is_sure = request.facts.whole && !request.facts.models_differ;
+        let is_sure =
+            request.names_model_in_path() || request.facts.whole && !request.facts.models_differ;
         if let Some(allowed) = subject.allowed
             && (!allowed.contain(model) || !allowed.is_all() && !is_sure)
         {
@@ -263,9 +329,15 @@ impl Gate {
             wish: subject.wish,
             in_flight: &self.in_flight,
         };
-        let table = self.tables.get(view, pool, head.path)?;
-        let (account, half_open) = match table.pick(&need) {
-            Pick::Account { account, half_open } => (account, half_open),
+        let doors = view.doors().ok_or(Refusal::NotReady)?;
+        let door = doors.get(request.door()?).ok_or(Refusal::UnknownPath)?;
+        let table = self.tables.get(view, pool, door)?;
+        let (account, endpoint, half_open) = match table.pick(&need) {
+            Pick::Account {
+                account,
+                endpoint,
+                half_open,
+            } => (account, endpoint, half_open),
             Pick::None => return Err(Refusal::NoAccount),
             Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
             Pick::NoModel => {
@@ -288,50 +360,45 @@ impl Gate {
             }
             Pick::AllOut(out) => return Err(all_out(pool, out, now)),
         };
-        let platform = view.platform(&account.platform);
-        let route = platform.and_then(|platform| platform.route(head.path));
-        match route {
-            Some(route) if route.allows(head.method) => Ok(Decision::Forward(Forward {
-                strip: stripped(&request.headers),
-                half_open,
-                carried: Carried {
-                    account: account.id.clone(),
-                    key: key.clone(),
-                    pool: pool.clone(),
-                    url: head.url(&request.headers),
-                    id: request.id(),
-                    at: carried.map_or(request.at, |carried| carried.at),
-                    try_id,
-                    since: carried.map_or(0, |carried| carried.since),
-                    tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
-                    model: subject.model.cloned(),
-                    session: subject.session,
-                    lacks: subject.lacks,
-                    wish: subject.wish.is_some(),
-                },
-                account,
-            })),
-            Some(_) => Err(Refusal::Method),
-            None => Err(Refusal::NoAccount),
-        }
+        Ok(Decision::Forward(Forward {
+            strip: stripped(&request.headers, view),
+            half_open,
+            carried: Carried {
+                account: account.id.clone(),
+                key: key.clone(),
+                pool: pool.clone(),
+                url: Head::of(&request.headers).url(&request.headers),
+                door: door.id,
+                dialect: door.dialect,
+                endpoint,
+                id: request.id(),
+                at: carried.map_or(request.at, |carried| carried.at),
+                try_id,
+                since: carried.map_or(0, |carried| carried.since),
+                tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
+                model: subject.model.cloned(),
+                session: subject.session,
+                lacks: subject.lacks,
+                wish: subject.wish.is_some(),
+            },
+            account,
+        }))
     }
 
     /// The record of a request that is not sent on, as far as it goes. None where its key is not
     /// known.
     pub fn record(&self, request: &Request, knowledge: &Knowledge<'_>) -> Option<Record> {
-        let dialect = Head::of(&request.headers).dialect;
         if let Some(carried) = &request.carried {
-            return Some(Record::of_request(carried, dialect));
+            return Some(Record::of_request(carried));
         }
         let view = knowledge.view?;
         let key = request.client_key(view)?;
         let subject = Subject::of(request, view, knowledge.now);
         let pool = subject.map_or_else(|_| key.pool.clone(), |subject| subject.pool.clone());
-        let model = request.facts.model.as_ref();
         Some(Record {
             id: request.id(),
-            asked: record::asked(model),
-            ..Record::new(key.id.clone(), pool, dialect, request.at)
+            asked: record::asked(request.model()),
+            ..Record::new(key.id.clone(), pool, request.dialect(), request.at)
         })
     }
 
@@ -348,9 +415,11 @@ impl Gate {
             wish: carried.wish.then_some(carried.account.as_str()),
             in_flight: &self.in_flight,
         };
-        let table = knowledge
-            .view
-            .map(|view| self.tables.get(view, &carried.pool, carried.url.path()));
+        let Some(view) = knowledge.view else {
+            return false;
+        };
+        let door = view.doors().and_then(|doors| doors.get(carried.door));
+        let table = door.map(|door| self.tables.get(view, &carried.pool, door));
         matches!(table, Some(Ok(table)) if table.can_serve(&need))
     }
 
@@ -368,9 +437,8 @@ impl Gate {
 // === impl Tables ===
 
 impl Tables {
-    /// The table of `pool` for `path`; only paths that some platform serves have one, so the
-    /// number of tables is bounded by the snapshot.
-    fn get(&mut self, view: &View, pool: &Id, path: &str) -> Result<&mut Table, Refusal> {
+    /// The table of `pool` for `door`. There are no more of them than pools and doors.
+    fn get(&mut self, view: &View, pool: &Id, door: &Door) -> Result<&mut Table, Refusal> {
         if self.version != view.version() {
             self.by_pool.clear();
             self.version = view.version();
@@ -378,22 +446,38 @@ impl Tables {
         let known = self
             .by_pool
             .get(pool)
-            .is_some_and(|paths| paths.contains_key(path));
+            .is_some_and(|tables| tables.contains_key(&door.id));
         if !known {
-            if !view
-                .platforms()
-                .any(|platform| platform.route(path).is_some())
-            {
+            let mut platforms = view.platforms();
+            if !platforms.any(|platform| platform.endpoint_for(door).is_some()) {
                 return Err(Refusal::UnknownPath);
             }
-            let table = Table::new(view, view.pool(pool).ok_or(Refusal::NoPool)?, path);
-            let paths = self.by_pool.entry(pool.clone()).or_default();
-            paths.insert(path.to_owned(), table);
+            let table = Table::new(view, view.pool(pool).ok_or(Refusal::NoPool)?, door);
+            let tables = self.by_pool.entry(pool.clone()).or_default();
+            tables.insert(door.id, table);
         }
-        let paths = self.by_pool.get_mut(pool);
-        paths
-            .and_then(|paths| paths.get_mut(path))
+        let tables = self.by_pool.get_mut(pool);
+        tables
+            .and_then(|tables| tables.get_mut(&door.id))
             .ok_or(Refusal::NoPool)
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// How a request of this head comes in.
+    fn of(doors: &Doors, head: &Head<'_>, headers: &HeaderMap) -> Self {
+        let entered = doors.enter(&head.knock(), |name| headers.first(name).is_some());
+        match entered {
+            Err(none) => Self::None(none),
+            Ok(Entered { door, model }) => Self::Through {
+                door: door.id,
+                dialect: door.dialect,
+                // What fits into a path fits into a header.
+                model: model.and_then(|model| HeaderText::try_from(&*model).ok()),
+            },
+        }
     }
 }
 
@@ -440,27 +524,30 @@ impl<'a> Subject<'a> {
             pool,
             allowed: Some(&key.models),
             wish,
-            model: facts.model.as_ref(),
+            model: request.model(),
             lacks: Lacks::of(facts),
-            session: session::of(headers, named, key.id.as_str()),
+            session: session::of(headers, session_headers(view), named, key.id.as_str()),
         })
     }
 }
 
+/// The headers in which clients name a session.
+fn session_headers(view: &View) -> &[HeaderName] {
+    view.doors().map_or(&[], |doors| &doors.session_headers)
+}
+
+/// The list of the models that may be asked for.
 fn models_reply(
-    head: &Head<'_>,
+    door: &Door,
     view: &View,
     subject: &Subject<'_>,
     now: u64,
 ) -> Result<Reply, Refusal> {
-    if head.method != b"GET" {
-        return Err(Refusal::Method);
-    }
     let pool = view.pool(subject.pool).ok_or(Refusal::NoPool)?;
     Ok(Reply {
         status: 200,
         headers: vec![("content-type", "application/json".to_owned())],
-        body: models::list(head.dialect, head.query, view, pool, subject.allowed, now),
+        body: models::list(door.dialect, view, pool, subject.allowed, now),
     })
 }
 

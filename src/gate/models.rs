@@ -2,33 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-
 use crate::{
     dialect::{Dialect, ListedModel},
     snapshot::{Models, Pool, View},
 };
 
-/// The paths on which callers ask for it.
-pub const MODEL_PATHS: [&str; 3] = ["/v1/models", "/models", "/backend-api/codex/models"];
-
-/// Codex alone sends `client_version`. It has its own metadata for models and reads an empty list
-/// as no change.
-const CODEX_QUERY: &[u8] = b"client_version=";
-
 /// The list of the models that `pool` serves at `now`, by name, as far as they are `allowed`, for
-/// a request of `dialect` with this query.
+/// who asks in `dialect`.
 pub fn list(
     dialect: Dialect,
-    query: &[u8],
     view: &View,
     pool: &Pool,
     allowed: Option<&Models>,
     now: u64,
 ) -> String {
-    if query.starts_with(CODEX_QUERY) {
-        return json!({"models": []}).to_string();
-    }
     let models = models(view, pool, now);
     let allowed = |model: &str| allowed.is_none_or(|allowed| allowed.contain(Some(model)));
     let listed: Vec<_> = models
@@ -47,7 +34,7 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
         .members
         .iter()
         .filter_map(|member| view.account(member.account.as_str()))
-        .filter(|account| !account.has_ended(now));
+        .filter(|account| !account.has_expired(now));
     let mut seen = Vec::new();
     for account in accounts {
         let same = (&account.platform, &account.models);
@@ -70,7 +57,7 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::snapshot::{Policy, Record, fixture};
@@ -80,7 +67,7 @@ mod tests {
         let list = |patterns: &str| -> Models { serde_json::from_str(patterns).unwrap() };
         let mut account = fixture::account("acc_1", "codex");
         account.models = list(r#"["gpt-7","nothing*"]"#);
-        account.ends_at = Some(10);
+        account.expires_at = Some(10);
         let view = View::of(&[
             Record::Platform(fixture::platform("codex")),
             Record::Platform(fixture::platform("anthropic")),
@@ -89,7 +76,7 @@ mod tests {
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
         let ids = |now, allowed: Option<&Models>| -> Vec<String> {
-            let body = super::list(Dialect::Chat, b"", &view, &pool, allowed, now);
+            let body = super::list(Dialect::Chat, &view, &pool, allowed, now);
             let body: Value = serde_json::from_str(&body).unwrap();
             let data = body["data"].as_array().unwrap().iter();
             data.map(|model| model["id"].as_str().unwrap().to_owned())
@@ -110,17 +97,16 @@ mod tests {
             Record::Account(fixture::account("acc_2", "anthropic")),
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
-        let body = |dialect, query: &str| -> Value {
-            let list = list(dialect, query.as_bytes(), &view, &pool, None, 0);
+        let body = |dialect| -> Value {
+            let list = list(dialect, &view, &pool, None, 0);
             serde_json::from_str(&list).unwrap()
         };
-        let openai = body(Dialect::Chat, "");
+        let openai = body(Dialect::Chat);
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");
         assert_eq!(openai["data"][1]["owned_by"], "openai");
-        let anthropic = body(Dialect::Messages, "");
+        let anthropic = body(Dialect::Messages);
         assert_eq!(anthropic["last_id"], "gpt-6.1-sol");
         assert_eq!(anthropic["has_more"], false);
-        let codex = body(Dialect::Chat, "client_version=0.169.0");
-        assert_eq!(codex, json!({"models": []}));
+        assert_eq!(body(Dialect::Responses), json!({"models": []}));
     }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    request::{INTERNAL_PREFIXES, KEY_HEADERS, STRIPPED, peek::Peek},
+    request::{INTERNAL_PREFIXES, KEY_HEADERS, PROXY_KEY_HEADER, peek::Peek},
     snapshot::{Policy, Record, Requirement, fixture},
 };
 
@@ -175,6 +175,11 @@ fn each_refusal_has_its_status_and_code() {
         ),
         (vec![key, (":path", "/admin")], 404, "latchkey_unknown_path"),
         (
+            vec![key, (":path", "/v1/nowhere")],
+            404,
+            "latchkey_unknown_path",
+        ),
+        (
             vec![key, (":path", "/v1/responses/../x")],
             404,
             "latchkey_unknown_path",
@@ -243,8 +248,20 @@ fn tables_follow_the_view_and_stay_few() {
         let headers = request(&[("x-api-key", KEY), (":path", &path)]);
         gate.decide_at_once(&headers, None, &knowing(Some(&view)));
     }
-    let headers = request(&[("x-api-key", KEY)]);
-    gate.decide_at_once(&headers, None, &knowing(Some(&view)));
+    assert!(gate.tables.by_pool.is_empty());
+    let mut records = in_path();
+    records.push(Record::Key(fixture::client_key(
+        "key_1",
+        KEY.as_bytes(),
+        "azure",
+    )));
+    let view = View::of(&records);
+    let mut gate = Gate::default();
+    for n in 0..100 {
+        let path = format!("/v1/deployments/m{n}/chat");
+        let headers = request(&[("x-api-key", KEY), (":path", &path)]);
+        gate.decide_at_once(&headers, None, &knowing(Some(&view)));
+    }
     assert_eq!(
         gate.tables
             .by_pool
@@ -254,7 +271,8 @@ fn tables_follow_the_view_and_stay_few() {
         1
     );
 
-    let fewer: Vec<_> = records()
+    let headers = request(&[("x-api-key", KEY)]);
+    let fewer: Vec<_> = self::records()
         .into_iter()
         .filter(|record| !matches!(record, Record::Account(_)))
         .collect();
@@ -330,7 +348,7 @@ fn nobody_waits_for_an_account_that_has_ended() {
     let mut records = records();
     for record in &mut records {
         if let Record::Account(account) = record {
-            account.ends_at = Some(match account.id.as_str() {
+            account.expires_at = Some(match account.id.as_str() {
                 "acc_1" => 5,
                 _ => 7,
             });
@@ -392,16 +410,130 @@ proptest! {
             for (name, _) in map.iter() {
                 let must_go = KEY_HEADERS.contains(&name)
                     || INTERNAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || STRIPPED.contains(&name));
+                prop_assert_eq!(forward.strip.iter().any(|strip| strip == name), must_go || name == PROXY_KEY_HEADER || name == "chatgpt-account-id");
             }
         }
     }
 }
 
+/// A platform that takes the model in the path, and keys for it.
+fn in_path() -> Vec<Record> {
+    let mut azure = fixture::platform("codex");
+    azure.id = Id::try_from("azure").unwrap();
+    let endpoint = r#"{"dialect":"chat","operation":"generate","path":"/openai/deployments/{model}/chat/completions"}"#;
+    azure.endpoints = vec![serde_json::from_str(endpoint).unwrap()];
+    let mut few = fixture::client_key("key_few", b"lk_few", "azure");
+    few.models = serde_json::from_str(r#"["gpt-5*"]"#).unwrap();
+    let mut account = fixture::account("acc_2", "azure");
+    account.models = serde_json::from_str(r#"["gpt-6"]"#).unwrap();
+    vec![
+        Record::Platform(azure),
+        Record::Account(fixture::account("acc_1", "azure")),
+        Record::Account(account),
+        Record::Pool(fixture::pool("azure", Policy::FillFirst, &["acc_1"])),
+        Record::Pool(fixture::pool("six", Policy::FillFirst, &["acc_2"])),
+        Record::Key(few),
+        Record::Key(fixture::client_key("key_all", b"lk_all", "azure")),
+        Record::Key(fixture::client_key("key_six", b"lk_six", "six")),
+    ]
+}
+
+/// What the gate makes of a request at `path` with this body: the model that it sends on, or the code
+/// of its refusal.
+fn model_sent(key: &str, path: &str, body: &str) -> Result<String, String> {
+    let view = View::of(&in_path());
+    let headers = request(&[("x-api-key", key), (":path", path)]);
+    match run(
+        &mut Gate::default(),
+        &headers,
+        None,
+        body,
+        &knowing(Some(&view)),
+    ) {
+        Decision::Forward(forward) => {
+            assert_eq!(forward.carried.dialect, Dialect::Chat);
+            Ok(forward.carried.model.unwrap().as_str().to_owned())
+        }
+        Decision::Reply(reply) => Err(reply.code().unwrap().as_str().to_owned()),
+        Decision::Wait => panic!("it waits"),
+    }
+}
+
+#[test]
+fn the_model_in_the_path_is_the_one_that_is_asked_for() {
+    let at = |model: &str| format!("/v1/deployments/{model}/chat");
+    let not_allowed = || Err("latchkey_model_not_allowed".to_owned());
+    // What the body says is not what the platform goes by.
+    let body = r#"{"model":"gpt-5.6","model":"o3"}"#;
+    assert_eq!(
+        model_sent("lk_few", &at("gpt-5.6"), body).as_deref(),
+        Ok("gpt-5.6")
+    );
+    assert_eq!(model_sent("lk_few", &at("o3"), body), not_allowed());
+    assert_eq!(model_sent("lk_few", &at("%6f3"), body), not_allowed());
+    assert_eq!(
+        model_sent("lk_few", &at("gpt%2d5"), "").as_deref(),
+        Ok("gpt-5")
+    );
+    assert_eq!(
+        model_sent("lk_six", &at("gpt-6"), "").as_deref(),
+        Ok("gpt-6")
+    );
+    let unserved = Err("latchkey_model_not_served".to_owned());
+    assert_eq!(
+        model_sent("lk_six", &at("gpt-5"), r#"{"model":"gpt-6"}"#),
+        unserved
+    );
+    let unknown = || Err("latchkey_unknown_path".to_owned());
+    for bad in ["a/b", "a%2fb", "..", "%2e%2e", ""] {
+        assert_eq!(model_sent("lk_all", &at(bad), ""), unknown(), "{bad}");
+    }
+}
+
+#[test]
+fn a_model_in_the_body_gets_into_the_path_of_a_platform_that_wants_it_there() {
+    let sent = |body| model_sent("lk_all", "/v1/chat/completions", body);
+    assert_eq!(sent(r#"{"model":"gpt-5.6"}"#).as_deref(), Ok("gpt-5.6"));
+    for bad in [r#"{}"#, r#"{"model":"../../admin"}"#, r#"{"model":".."}"#] {
+        assert_eq!(
+            sent(bad),
+            Err("latchkey_model_not_served".to_owned()),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn a_refusal_is_in_the_words_of_the_door() {
+    let view = View::of(&records());
+    let body = |headers: &[(&str, &str)]| -> serde_json::Value {
+        let headers = request(headers);
+        match Gate::default().decide_at_once(&headers, None, &knowing(Some(&view))) {
+            Decision::Reply(reply) => serde_json::from_str(&reply.body).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(body(&[(":path", "/v1/messages")])["type"], "error");
+    // The door knows better than what a client sends to every path.
+    let version = ("anthropic-version", "2023-06-01");
+    assert!(body(&[version]).get("type").is_none());
+    let list = [
+        ("x-api-key", "no"),
+        (":method", "GET"),
+        (":path", "/v1/models"),
+    ];
+    assert!(body(&list).get("type").is_none());
+    assert_eq!(
+        body(&[list.as_slice(), &[version]].concat())["type"],
+        "error"
+    );
+    assert_eq!(body(&[(":path", "/odd"), version])["type"], "error");
+}
+
 /// Two accounts of ChatGPT, one with a key of the same path, and keys of all sorts.
 fn mixed() -> Vec<Record> {
     let mut codex = fixture::platform("codex");
-    codex.routes[0].requires = vec![Requirement::Stream, Requirement::StoreFalse];
+    codex.endpoints[0].requires = vec![Requirement::Stream, Requirement::StoreFalse];
     let mut openai = fixture::platform("codex");
     openai.id = Id::try_from("openai").unwrap();
     let models = |patterns: &[&str]| -> Models {
@@ -478,7 +610,7 @@ fn a_request_goes_only_where_it_is_taken() {
 fn what_nobody_could_count_is_refused_with_the_reason() {
     let ask = |body: &str| {
         let mut openai = fixture::platform("codex");
-        openai.routes[0].requires = vec![Requirement::Foreground];
+        openai.endpoints[0].requires = vec![Requirement::Foreground];
         let records = vec![
             Record::Platform(openai),
             Record::Account(fixture::account("acc_1", "codex")),

@@ -6,7 +6,12 @@
 use std::fmt::Write;
 
 use super::Lacks;
-use crate::{header::HeaderText, id::Id, snapshot::Account};
+use crate::{
+    dialect::Dialect,
+    header::HeaderText,
+    id::Id,
+    snapshot::{Account, DoorId, EndpointId},
+};
 
 /// The property that carries it, readable and in one line, so that access logs can show it:
 /// `%FILTER_STATE(wasm.latchkey.request:PLAIN)%`.
@@ -26,6 +31,12 @@ pub struct Carried {
     pub pool: Id,
     /// Where the caller sent it, without the query.
     pub url: Url,
+    /// The door that it came through.
+    pub door: DoorId,
+    /// The dialect of that door: what its caller speaks.
+    pub dialect: Dialect,
+    /// Where the account's platform answers what is asked there.
+    pub endpoint: EndpointId,
     /// Envoy's `x-request-id`; none where a caller sent one that is no [`Id`].
     pub id: Option<Id>,
     /// When it came, in Unix milliseconds.
@@ -138,6 +149,9 @@ impl Carried {
             key,
             pool,
             url,
+            door,
+            dialect,
+            endpoint,
             id,
             at,
             try_id,
@@ -158,11 +172,13 @@ impl Carried {
             text.push_str(name);
             text.push_str(value);
         }
+        // Writing to a String does not fail.
+        let (door, dialect, endpoint) = (door.0, dialect.word(), endpoint.0);
+        let _ = write!(text, " door={door} dialect={dialect} endpoint={endpoint}");
         if let Some(model) = model {
             text.push_str(" model=");
             text.push_str(model.as_str());
         }
-        // Writing to a String does not fail.
         if let Some(session) = session {
             let _ = write!(text, " session={session:016x}");
         }
@@ -216,6 +232,9 @@ impl Carried {
             key: id("key")?,
             pool: id("pool")?,
             url: Url::checked(field("url")?.to_owned()),
+            door: DoorId(field("door")?.parse().ok()?),
+            dialect: Dialect::of_word(field("dialect")?)?,
+            endpoint: EndpointId(field("endpoint")?.parse().ok()?),
             id: match field("id") {
                 Some(id) => Some(Id::try_from(id).ok()?),
                 None => None,
@@ -282,6 +301,9 @@ mod tests {
             key: id("key_1"),
             pool: id("default"),
             url: Url::new("https", b"gateway:8443", "/v1/responses"),
+            door: DoorId(7),
+            dialect: Dialect::Messages,
+            endpoint: EndpointId(2),
             id: Some(id("req-1")),
             at: 900,
             try_id: TryId { vm: 3, context: 4 },
@@ -299,7 +321,7 @@ mod tests {
         let first = first();
         assert_eq!(
             first.encode(),
-            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses id=req-1 at=900 try=3:4"
+            "account=acc_1 key=key_1 pool=default url=https://gateway:8443/v1/responses door=7 dialect=messages endpoint=2 id=req-1 at=900 try=3:4"
         );
         let mut second = first.after_failure(7, 1_000, 3, 10_000).unwrap();
         second.account = id("acc_2");

@@ -1,7 +1,11 @@
 //! The head of a request: what decides, and what must not go on.
 
 use super::carried::Url;
-use crate::{dialect::Dialect, header::HeaderMap};
+use crate::{
+    dialect::Dialect,
+    header::HeaderMap,
+    snapshot::{Knock, View},
+};
 
 /// The headers that may carry a client key. All of them are taken off every request.
 pub const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
@@ -16,16 +20,15 @@ pub const POOL_HEADER: &str = "x-latchkey-pool";
 /// internal, which on a private network is all of them.
 pub(crate) const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
 
-/// Headers of the caller that would go on as ours. The attempt's allow-list keeps them off the
-/// wire as well; here they go before any other filter can read them.
-pub(crate) const STRIPPED: [&str; 2] = ["chatgpt-account-id", "proxy-authorization"];
+/// A credential of the caller's for somebody else.
+pub(crate) const PROXY_KEY_HEADER: &str = "proxy-authorization";
 
 /// The parts of a request's head that decide.
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a [u8],
     pub(crate) path: &'a str,
     pub(crate) query: &'a [u8],
-    pub(crate) dialect: Dialect,
+    speaks_anthropic: bool,
 }
 
 // === impl Head ===
@@ -36,12 +39,31 @@ impl<'a> Head<'a> {
         let target = headers.first(":path").unwrap_or_default();
         let (path, query) = split_target(target);
         let path = std::str::from_utf8(path).unwrap_or_default();
-        let speaks_anthropic = headers.first("anthropic-version").is_some();
         Self {
             method: headers.first(":method").unwrap_or_default(),
             path,
             query,
-            dialect: Dialect::of_path(path, speaks_anthropic),
+            speaks_anthropic: headers.first("anthropic-version").is_some(),
+        }
+    }
+
+    /// What the doors look at.
+    pub(crate) fn knock(&self) -> Knock<'a> {
+        Knock {
+            method: self.method,
+            path: self.path,
+            query: self.query,
+        }
+    }
+
+    /// The dialect in which to refuse a request that came through no door: the best guess.
+    pub(crate) fn strangers_dialect(&self) -> Dialect {
+        if self.speaks_anthropic || self.path.contains("/messages") {
+            Dialect::Messages
+        } else if self.path.ends_with("/responses") {
+            Dialect::Responses
+        } else {
+            Dialect::Chat
         }
     }
 
@@ -67,14 +89,16 @@ pub fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The headers to take off before the request goes anywhere.
-pub(crate) fn stripped(headers: &HeaderMap) -> Vec<String> {
+/// The headers to take off before the request goes anywhere, where any other filter could read
+/// them. The attempt's allow-list keeps them off the wire as well.
+pub(crate) fn stripped(headers: &HeaderMap, view: &View) -> Vec<String> {
     let mut names: Vec<String> = headers
         .iter()
         .map(|(name, _)| name)
         .filter(|name| {
             KEY_HEADERS.contains(name)
-                || STRIPPED.contains(name)
+                || *name == PROXY_KEY_HEADER
+                || view.is_accounts(name)
                 || INTERNAL_PREFIXES
                     .iter()
                     .any(|prefix| name.starts_with(prefix))

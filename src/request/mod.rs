@@ -10,7 +10,7 @@ pub mod session;
 
 pub(crate) use self::head::{Head, KEY_HEADERS, stripped};
 #[cfg(test)]
-pub(crate) use self::head::{INTERNAL_PREFIXES, STRIPPED};
+pub(crate) use self::head::{INTERNAL_PREFIXES, PROXY_KEY_HEADER};
 pub use self::{
     head::{ACCOUNT_HEADER, POOL_HEADER, split_target},
     lacks::Lacks,

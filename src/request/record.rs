@@ -45,7 +45,7 @@ pub struct Record {
     /// The platform of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Id>,
-    /// The dialect of its path.
+    /// The dialect that its caller speaks.
     pub dialect: Dialect,
     /// The model that it asked for, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,19 +137,19 @@ impl Record {
 
     /// Of a request that has come this far and no further: it was tried on those accounts that
     /// the carried says it was.
-    pub fn of_request(carried: &Carried, dialect: Dialect) -> Self {
+    pub fn of_request(carried: &Carried) -> Self {
         let (key, pool) = (carried.key.clone(), carried.pool.clone());
         Self {
             id: carried.id.clone(),
             asked: asked(carried.model.as_ref()),
             attempts: u32::try_from(carried.tried.len()).unwrap_or(u32::MAX),
-            ..Self::new(key, pool, dialect, carried.at)
+            ..Self::new(key, pool, carried.dialect, carried.at)
         }
     }
 
     /// Of one that `account`, the carried's, was asked to serve.
-    pub fn of_attempt(carried: &Carried, platform: &Id, dialect: Dialect) -> Self {
-        let request = Self::of_request(carried, dialect);
+    pub fn of_attempt(carried: &Carried, platform: &Id) -> Self {
+        let request = Self::of_request(carried);
         Self {
             account: Some(carried.account.clone()),
             platform: Some(platform.clone()),
@@ -273,14 +273,14 @@ mod tests {
     use super::*;
 
     fn carried() -> Carried {
-        let text = "account=acc_2 key=key_1 pool=default url=http://gateway/v1/responses id=req-1 at=1000 since=5 tried=acc_1:1";
+        let text = "account=acc_2 key=key_1 pool=default url=http://gateway/v1/responses door=1 dialect=responses endpoint=0 id=req-1 at=1000 since=5 tried=acc_1:1";
         Carried::decode(text.as_bytes()).unwrap()
     }
 
     #[test]
     fn a_record_is_a_line_of_json_and_comes_back() {
         let platform = Id::try_from("codex").unwrap();
-        let mut record = Record::of_attempt(&carried(), &platform, Dialect::Responses);
+        let mut record = Record::of_attempt(&carried(), &platform);
         record.status = 200;
         record.first_byte(1_020);
         record.first_byte(1_030);
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn who_leaves_pays_for_what_was_sent_unless_the_platform_failed() {
-        let mut record = Record::of_request(&carried(), Dialect::Chat);
+        let mut record = Record::of_request(&carried());
         let mut failed = record.clone();
         failed.verdict = Some(Reason::known("platform_trouble"));
         for (record, charged) in [(&mut record, Some(101)), (&mut failed, None)] {
@@ -320,11 +320,8 @@ mod tests {
 
     #[test]
     fn the_gateways_own_answer_has_no_account() {
-        let record = Record::of_request(&carried(), Dialect::Chat).answered(
-            429,
-            Reason::known("latchkey_all_out"),
-            1_007,
-        );
+        let record =
+            Record::of_request(&carried()).answered(429, Reason::known("latchkey_all_out"), 1_007);
         assert_eq!((record.account.as_ref(), record.attempts), (None, 1));
         assert_eq!(
             record.line(),

@@ -2,12 +2,11 @@
 
 use serde::Deserialize;
 
-use crate::{dialect::SessionName, hash::hash64, header::HeaderMap};
-
-/// The headers that name a session, the most telling first: Codex's, Claude Code's, and Codex's
-/// again. What older Codex clients send, `session_id` and `conversation_id`, Envoy takes off as it
-/// does every name with an underscore; their bodies name the session too.
-const SESSION_HEADERS: [&str; 3] = ["session-id", "x-claude-code-session-id", "thread-id"];
+use crate::{
+    dialect::SessionName,
+    hash::hash64,
+    header::{HeaderMap, HeaderName},
+};
 
 /// What stands before the session in the `user_id` of older versions of Claude Code:
 /// `user_…_account_…_session_<uuid>`.
@@ -19,23 +18,24 @@ struct UserId {
     session_id: String,
 }
 
-/// The session that the headers name, if they name one.
-pub fn in_headers(headers: &HeaderMap) -> Option<&[u8]> {
-    SESSION_HEADERS
+/// The session that the first of the headers called `names` names, if one does.
+pub fn in_headers<'a>(headers: &'a HeaderMap, names: &[HeaderName]) -> Option<&'a [u8]> {
+    names
         .iter()
-        .find_map(|name| headers.first(name))
+        .find_map(|name| headers.first(name.as_str()))
         .filter(|session| !session.is_empty())
 }
 
-/// The session of a request from a client key, by its headers, else by what its body names. Two
-/// keys' sessions of the same name are two sessions.
+/// The session of a request from a client key, by its headers called `names`, else by what its body
+/// names. Two keys' sessions of the same name are two sessions.
 pub fn of(
     headers: &HeaderMap,
+    names: &[HeaderName],
     named: Option<&(SessionName, String)>,
     client_key: &str,
 ) -> Option<u64> {
     let hash = |session: &[u8]| hash64(&[client_key.as_bytes(), session]);
-    if let Some(session) = in_headers(headers) {
+    if let Some(session) = in_headers(headers, names) {
         return Some(hash(session));
     }
     let (name, text) = named?;
@@ -63,11 +63,13 @@ fn session_of_user(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::SessionName;
+    use crate::snapshot::fixture;
 
     #[test]
     fn the_most_telling_header_names_the_session() {
         let of = |headers: &[(&str, &str)], key| {
-            super::of(&headers.iter().copied().collect(), None, key)
+            let names = fixture::doors().session_headers;
+            super::of(&headers.iter().copied().collect(), &names, None, key)
         };
         let session = of(&[("session-id", "s1")], "key_1");
         assert!(session.is_some());
@@ -85,7 +87,13 @@ mod tests {
     fn a_body_names_the_session_where_no_header_does() {
         let of = |headers: &[(&str, &str)], name, text: &str| {
             let named = Some((name, text.to_owned()));
-            super::of(&headers.iter().copied().collect(), named.as_ref(), "key_1")
+            let names = fixture::doors().session_headers;
+            super::of(
+                &headers.iter().copied().collect(),
+                &names,
+                named.as_ref(),
+                "key_1",
+            )
         };
         let by_header = of(&[("session-id", "s1")], SessionName::CacheKey, "other");
         assert_eq!(of(&[], SessionName::CacheKey, "s1"), by_header);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Limits, Models};
+use super::{BasePath, Limits, Models};
 use crate::{header::HeaderText, id::Id, secret::Secret};
 
 /// An account that may serve requests. One that may not is absent from the snapshot.
@@ -20,24 +20,27 @@ pub struct Account {
     pub cluster: Id,
     /// The `:authority` of its requests: host, and port where it is not the scheme's own.
     pub authority: HeaderText,
+    /// The path of its own base URL; none for an account that is at its platform's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_path: Option<BasePath>,
     /// The access token or API key.
     #[serde(
         serialize_with = "serialize_secret",
         deserialize_with = "deserialize_secret"
     )]
     pub credential: Secret,
-    /// What the platform's header templates need beside the credential.
+    /// What the platform's templates need beside the credential.
     #[serde(default)]
     pub vars: BTreeMap<String, HeaderText>,
     /// Counts its credentials, from 1.
     pub generation: u64,
-    /// When the credential ends, in Unix milliseconds; none for one that does not.
+    /// When the credential expires, in Unix milliseconds; none for one that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<u64>,
-    /// When the account itself ends, whatever its credential, in Unix milliseconds; none for one
+    pub credential_expires_at: Option<u64>,
+    /// When the account itself expires, as its operator set, in Unix milliseconds; none for one
     /// that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ends_at: Option<u64>,
+    pub expires_at: Option<u64>,
     /// The models that it serves.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
@@ -49,9 +52,9 @@ pub struct Account {
 // === impl Account ===
 
 impl Account {
-    /// Whether it is past its end at `now`, in Unix milliseconds.
-    pub fn has_ended(&self, now: u64) -> bool {
-        self.ends_at.is_some_and(|end| now >= end)
+    /// Tells if it is past its end at `now`, in Unix milliseconds.
+    pub fn has_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
     }
 }
 

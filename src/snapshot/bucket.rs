@@ -189,6 +189,7 @@ impl<'a> Bucket<'a> {
 impl Kind {
     fn letter(self) -> u8 {
         match self {
+            Self::Doors => b'd',
             Self::Platform => b'f',
             Self::Account => b'a',
             Self::Pool => b'p',
@@ -199,6 +200,7 @@ impl Kind {
 
     fn from_letter(letter: u8) -> Option<Self> {
         [
+            Self::Doors,
             Self::Platform,
             Self::Account,
             Self::Pool,

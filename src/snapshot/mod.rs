@@ -8,12 +8,16 @@
 pub mod account;
 pub mod bucket;
 pub mod client_key;
+pub mod door;
+pub mod endpoint;
 pub mod health;
 pub mod limits;
 pub mod model;
 pub mod page;
+pub mod path;
 pub mod platform;
 pub mod pool;
+pub mod query;
 pub mod template;
 pub mod view;
 
@@ -22,11 +26,14 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
+    door::{Door, DoorId, Doors, Entered, Knock, NoDoor, Operation},
+    endpoint::{Endpoint, EndpointId, Requirement},
     health::{Cooldown, Health},
     limits::Limits,
     model::{ModelPattern, Models},
-    platform::{HeaderPlan, Platform, Requirement, Route},
+    platform::{BasePath, HeaderPlan, Platform},
     pool::{Member, Policy, Pool, Tier},
+    query::QueryPlan,
     template::Template,
     view::View,
 };
@@ -43,6 +50,8 @@ pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
+    /// What callers may ask.
+    Doors(Doors),
     /// How to talk to a service.
     Platform(Platform),
     /// A usable account.
@@ -61,6 +70,8 @@ pub enum Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// [`Record::Doors`]
+    Doors,
     /// [`Record::Platform`]
     Platform,
     /// [`Record::Account`]
@@ -127,6 +138,7 @@ impl Record {
     /// What the record is, or says is gone.
     pub fn key(&self) -> (Kind, &Id) {
         match self {
+            Self::Doors(doors) => (Kind::Doors, &doors.id),
             Self::Platform(platform) => (Kind::Platform, &platform.id),
             Self::Account(account) => (Kind::Account, &account.id),
             Self::Pool(pool) => (Kind::Pool, &pool.id),
@@ -160,10 +172,31 @@ pub(crate) mod fixture {
     use super::*;
 
     pub(crate) const PLATFORMS: &str = concat!(
-        r#"{"platform":{"id":"codex","owner":"openai","routes":[{"path":"/v1/responses","methods":["POST"],"dialect":"responses","upstream":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[],"allow":["accept","content-type","user-agent","session-id","x-codex-*"]},"models":["gpt-6.1-sol"]}}"#,
+        r#"{"platform":{"id":"codex","owner":"openai","endpoints":[{"dialect":"responses","operation":"generate","path":"/backend-api/codex/responses"}],"headers":{"set":[["authorization","Bearer {credential}"],["chatgpt-account-id","{account_id}"]],"default":[],"allow":["accept","content-type","user-agent","session-id","x-codex-*"]},"models":["gpt-6.1-sol"]}}"#,
         "\n",
-        r#"{"platform":{"id":"anthropic","owner":"anthropic","routes":[{"path":"/v1/messages","methods":["POST"],"dialect":"messages","upstream":"/v1/messages"}],"headers":{"set":[["x-api-key","{credential}"]],"default":[["anthropic-version","2023-06-01"]],"allow":["accept","content-type","anthropic-*"]},"models":["claude-opus-5-5"]}}"#,
+        r#"{"platform":{"id":"anthropic","owner":"anthropic","endpoints":[{"dialect":"messages","operation":"generate","path":"/v1/messages"}],"headers":{"set":[["x-api-key","{credential}"]],"default":[["anthropic-version","2023-06-01"]],"allow":["accept","content-type","anthropic-*"]},"models":["claude-opus-5-5"]}}"#,
     );
+
+    /// The number of the door at `/v1/responses`.
+    pub(crate) const RESPONSES: u16 = 1;
+    /// The number of the door at `/v1/messages`.
+    pub(crate) const MESSAGES: u16 = 2;
+    /// The number of the door at `/v1/chat/completions`.
+    pub(crate) const CHAT: u16 = 3;
+
+    const DOORS: &str = r#"{"id":"doors","session_headers":["session-id","x-claude-code-session-id","thread-id"],"doors":[
+        {"id":1,"method":"POST","path":"/v1/responses","dialect":"responses","operation":"generate"},
+        {"id":2,"method":"POST","path":"/v1/messages","dialect":"messages","operation":"generate"},
+        {"id":3,"method":"POST","path":"/v1/chat/completions","dialect":"chat","operation":"generate"},
+        {"id":4,"method":"POST","path":"/v1/deployments/{model}/chat","dialect":"chat","operation":"generate"},
+        {"id":5,"method":"GET","path":"/v1/models","header":"anthropic-version","dialect":"messages","operation":"models"},
+        {"id":6,"method":"GET","path":"/v1/models","query":"client_version","dialect":"responses","operation":"models"},
+        {"id":7,"method":"GET","path":"/v1/models","dialect":"chat","operation":"models"},
+        {"id":8,"method":"POST","path":"/v1/nowhere","dialect":"chat","operation":"nowhere"}]}"#;
+
+    pub(crate) fn doors() -> Doors {
+        serde_json::from_str(DOORS).unwrap()
+    }
 
     pub(crate) fn platform(id: &str) -> Platform {
         PLATFORMS
@@ -220,10 +253,11 @@ mod tests {
     #[test]
     fn a_record_survives_its_line() {
         let records = [
+            Record::Doors(fixture::doors()),
             Record::Platform(fixture::platform("codex")),
             Record::Account(fixture::account("acc_1", "codex")),
             Record::Account(Account {
-                ends_at: Some(1),
+                expires_at: Some(1),
                 ..fixture::account("acc_2", "codex")
             }),
             Record::Pool(fixture::pool("default", Policy::Sticky, &["acc_1"])),

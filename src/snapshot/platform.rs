@@ -1,10 +1,12 @@
-//! What the filter must know of a platform: its routes, its headers and what its answers mean.
+//! What the filter must know of a platform: where it answers, what goes out to it and what its answers mean.
 
 use serde::{Deserialize, Serialize};
 
-use super::Template;
+use super::{
+    Account, Door, Endpoint, EndpointId, QueryPlan, Template,
+    path::{InvalidPath, is_plain},
+};
 use crate::{
-    dialect::Dialect,
     header::{HeaderName, HeaderText, NamePattern},
     id::Id,
     verdict::{Rule, quota::Windows},
@@ -17,10 +19,16 @@ pub struct Platform {
     pub id: Id,
     /// `owned_by` in the list of models.
     pub owner: HeaderText,
-    /// What callers may ask of it. Everything else is not sent there.
-    pub routes: Vec<Route>,
+    /// The path of its base URL; an account may have another one.
+    #[serde(default, skip_serializing_if = "BasePath::is_empty")]
+    pub base_path: BasePath,
+    /// Where it answers what callers ask. Everything else is not sent there.
+    pub endpoints: Vec<Endpoint>,
     /// Which headers go out.
     pub headers: HeaderPlan,
+    /// Which query parameters go out beside the caller's.
+    #[serde(default, skip_serializing_if = "QueryPlan::is_empty")]
+    pub query: QueryPlan,
     /// The models that it serves, as it names them.
     #[serde(default)]
     pub models: Vec<HeaderText>,
@@ -30,41 +38,6 @@ pub struct Platform {
     /// The headers in which its answers report an account's windows.
     #[serde(default, skip_serializing_if = "Windows::is_empty")]
     pub quota: Windows,
-}
-
-/// One path that callers may use, and where it is at the platform.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Route {
-    /// The caller's path, exact, without a query.
-    pub path: Path,
-    /// The methods allowed, in upper case.
-    pub methods: Vec<HeaderText>,
-    /// The wire format spoken on it.
-    pub dialect: Dialect,
-    /// The path at the platform; the caller's query string is appended.
-    pub upstream: Path,
-    /// What the platform asks of a request on it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub requires: Vec<Requirement>,
-    /// Streams on it report usage only if `stream_options.include_usage` asks them to.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub include_usage: bool,
-    /// What is asked on it costs nothing, as a count of tokens: where the platform reports no
-    /// usage, none is estimated.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub free: bool,
-}
-
-/// What a platform asks of a request's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Requirement {
-    /// `"stream": true`
-    Stream,
-    /// `"store": false`
-    StoreFalse,
-    /// Not `"background": true`: what is generated after the answer, nobody here could count.
-    Foreground,
 }
 
 /// Which headers go out to a platform.
@@ -79,24 +52,40 @@ pub struct HeaderPlan {
     pub allow: Vec<NamePattern>,
 }
 
-/// An absolute path without query, fragment, dot segments or escapes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The path of a base URL: empty, or an absolute path that does not end in a slash.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Path(String);
-
-/// Why a text is not a [`Path`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidPath;
+pub struct BasePath(String);
 
 // === impl Platform ===
 
 impl Platform {
-    /// The route of the caller's `path`.
-    pub fn route(&self, path: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.path.0 == path)
+    /// The endpoint that answers what is asked at `door`, if the platform has one.
+    ///
+    /// This is the one place that decides: an endpoint speaks the caller's dialect, or is none.
+    pub fn endpoint_for(&self, door: &Door) -> Option<EndpointId> {
+        let at = self.endpoints.iter().position(|one| one.answers(door))?;
+        u8::try_from(at).ok().map(EndpointId)
     }
 
-    /// Whether it may limit one model of an account alone.
+    /// The endpoint of this number.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(usize::from(id.0))
+    }
+
+    /// The path of the base URL of `account`.
+    pub fn base_path_of<'a>(&'a self, account: &'a Account) -> &'a str {
+        let own = account.base_path.as_ref();
+        own.unwrap_or(&self.base_path).as_str()
+    }
+
+    /// The names of the account variables that its templates need, each as often as it is used.
+    pub fn vars(&self) -> impl Iterator<Item = &str> {
+        let paths = self.endpoints.iter().flat_map(|one| one.path.vars());
+        self.headers.vars().chain(self.query.vars()).chain(paths)
+    }
+
+    /// Tells if it may limit one model of an account alone.
     pub fn limits_models(&self) -> bool {
         self.verdicts.iter().any(Rule::limits_models)
     }
@@ -105,96 +94,109 @@ impl Platform {
 // === impl HeaderPlan ===
 
 impl HeaderPlan {
+    /// Tells if a credential goes out in it.
+    pub fn has_credential(&self) -> bool {
+        self.set
+            .iter()
+            .any(|(_, template)| template.has_credential())
+    }
+
     /// The names of the account variables that it needs, each as often as it is used.
     pub fn vars(&self) -> impl Iterator<Item = &str> {
         self.set.iter().flat_map(|(_, template)| template.vars())
     }
 }
 
-// === impl Route ===
+// === impl BasePath ===
 
-impl Route {
-    /// Whether `method`, in upper case, is allowed.
-    pub fn allows(&self, method: &[u8]) -> bool {
-        self.methods
-            .iter()
-            .any(|allowed| allowed.as_str().as_bytes() == method)
-    }
-}
-
-// === impl Requirement ===
-
-impl Requirement {
-    /// The member of the body that it asks for.
-    pub fn member(&self) -> &'static str {
-        match self {
-            Self::Stream => "\"stream\": true",
-            Self::StoreFalse => "\"store\": false",
-            Self::Foreground => "\"background\": false",
-        }
-    }
-
-    /// Why, where the reason is not the platform's own.
-    pub fn reason(&self) -> Option<&'static str> {
-        match self {
-            Self::Stream | Self::StoreFalse => None,
-            Self::Foreground => Some(
-                "What is generated in the background could not be counted: ask for a stream instead.",
-            ),
-        }
-    }
-}
-
-// === impl Path ===
-
-impl Path {
+impl BasePath {
     /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Tells if the base URL has no path.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
-impl TryFrom<String> for Path {
+impl TryFrom<String> for BasePath {
     type Error = InvalidPath;
 
     fn try_from(text: String) -> Result<Self, InvalidPath> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~:@".contains(&byte);
-        let segments_fit = !text.split('/').any(|segment| matches!(segment, "." | ".."));
-        if text.starts_with('/') && text.len() <= 256 && text.bytes().all(legal) && segments_fit {
+        if text.is_empty() || is_plain(&text) && !text.ends_with('/') {
             Ok(Self(text))
         } else {
-            Err(InvalidPath)
+            Err(InvalidPath::Path)
         }
     }
 }
 
-impl From<Path> for String {
-    fn from(path: Path) -> Self {
+impl From<BasePath> for String {
+    fn from(path: BasePath) -> Self {
         path.0
     }
 }
 
-// === impl InvalidPath ===
-
-impl std::fmt::Display for InvalidPath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("expected an absolute path of at most 256 bytes, without query, fragment, '..' or escapes")
-    }
-}
-
-impl std::error::Error for InvalidPath {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::fixture;
 
     #[test]
-    fn paths_are_plain() {
-        assert!(Path::try_from("/v1/responses".to_owned()).is_ok());
-        for bad in [
-            "", "v1", "/v1?x", "/v1#x", "/a/../b", "/%2e", "/a b", "/a;b", "/é",
-        ] {
-            assert_eq!(Path::try_from(bad.to_owned()), Err(InvalidPath), "{bad}");
+    fn a_base_path_goes_before_the_endpoints() {
+        let mut platform = fixture::platform("codex");
+        let mut account = fixture::account("acc_1", "codex");
+        let path = |platform: &Platform, account: &Account| {
+            let endpoint = &platform.endpoints[0];
+            endpoint.path(platform.base_path_of(account), None, account)
+        };
+        let base = |text: &str| BasePath::try_from(text.to_owned()).unwrap();
+        assert_eq!(
+            path(&platform, &account).unwrap(),
+            "/backend-api/codex/responses"
+        );
+        platform.base_path = base("/a");
+        assert_eq!(
+            path(&platform, &account).unwrap(),
+            "/a/backend-api/codex/responses"
+        );
+        account.base_path = Some(base(""));
+        assert_eq!(
+            path(&platform, &account).unwrap(),
+            "/backend-api/codex/responses"
+        );
+        account.base_path = Some(base("/b/c"));
+        platform.endpoints[0].root = true;
+        assert_eq!(
+            path(&platform, &account).unwrap(),
+            "/backend-api/codex/responses"
+        );
+        for bad in ["/", "/a/", "a", "/a/..", "/a?b"] {
+            assert!(BasePath::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_answers_its_dialect_and_operation() {
+        let platform = fixture::platform("codex");
+        let doors = fixture::doors();
+        let at = |id: u16| {
+            let door = doors.get(crate::snapshot::DoorId(id)).unwrap();
+            platform.endpoint_for(door)
+        };
+        assert_eq!(at(fixture::RESPONSES), Some(EndpointId(0)));
+        assert_eq!(at(fixture::MESSAGES), None);
+        let mut in_path = doors
+            .get(crate::snapshot::DoorId(fixture::RESPONSES))
+            .unwrap()
+            .clone();
+        in_path.path = "/m/{model}".to_owned().try_into().unwrap();
+        assert_eq!(
+            platform.endpoint_for(&in_path),
+            None,
+            "the model would be lost"
+        );
     }
 }

@@ -44,6 +44,16 @@ impl Template {
         Some(value)
     }
 
+    /// Tells if it has a place for the credential.
+    pub fn has_credential(&self) -> bool {
+        self.parts.contains(&Part::Credential)
+    }
+
+    /// Tells if it has a place for anything of the account.
+    pub fn is_accounts(&self) -> bool {
+        self.has_credential() || self.vars().next().is_some()
+    }
+
     /// The names of the account variables that it needs.
     pub fn vars(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

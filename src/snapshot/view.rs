@@ -3,14 +3,18 @@
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
-    Account, ClientKey, InvalidRecord, KeyHash, Kind, Platform, Pool, Record,
+    Account, ClientKey, Doors, InvalidRecord, KeyHash, Kind, Platform, Pool, Record,
     bucket::{BUCKETS, Bucket},
 };
-use crate::id::Id;
+use crate::{header::HeaderName, id::Id};
 
 /// The parsed snapshot, indexed for requests.
 #[derive(Debug)]
 pub struct View {
+    /// None before the refresher has told them.
+    doors: Option<Doors>,
+    /// The headers that some platform sets to what is an account's own, and that none lets through.
+    account_headers: Vec<HeaderName>,
     platforms: HashMap<Id, Rc<Platform>>,
     accounts: HashMap<Id, Rc<Account>>,
     pools: HashMap<Id, Rc<Pool>>,
@@ -27,6 +31,7 @@ pub struct View {
 /// Where a record of a bucket is.
 #[derive(Debug)]
 enum Held {
+    Doors,
     Platform(Id),
     Account(Id),
     Pool(Id),
@@ -39,6 +44,17 @@ impl View {
     /// Counts the changes; tables made from the view are stale when it moved.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// What callers may ask; none before the refresher has told it.
+    pub fn doors(&self) -> Option<&Doors> {
+        self.doors.as_ref()
+    }
+
+    /// Tells if the header `name` is an account's alone: some platform sets it to what is the
+    /// account's own, and none takes it from callers.
+    pub fn is_accounts(&self, name: &str) -> bool {
+        self.account_headers.iter().any(|set| set.as_str() == name)
     }
 
     /// The client key with this hash.
@@ -90,6 +106,7 @@ impl View {
         };
         for held in content.drain(..) {
             match held {
+                Held::Doors => self.doors = None,
                 Held::Platform(id) => drop(self.platforms.remove(&id)),
                 Held::Account(id) => {
                     let old = self.accounts.remove(&id);
@@ -108,6 +125,10 @@ impl View {
         }
         for record in records {
             content.push(match record {
+                Record::Doors(doors) => {
+                    self.doors = Some(doors);
+                    Held::Doors
+                }
                 Record::Platform(platform) => {
                     let id = platform.id.clone();
                     self.platforms.insert(id.clone(), Rc::new(platform));
@@ -137,13 +158,31 @@ impl View {
                 Record::Health(_) | Record::Removed(_) => continue,
             });
         }
+        self.note_account_headers();
         self.version = self.version.wrapping_add(1);
         Ok(())
+    }
+
+    fn note_account_headers(&mut self) {
+        let plans = || self.platforms.values().map(|platform| &platform.headers);
+        let is_let_through = |name: &HeaderName| {
+            let mut allowed = plans().flat_map(|plan| &plan.allow);
+            allowed.any(|pattern| pattern.matches(name.as_str()))
+        };
+        let mut names: Vec<HeaderName> = plans()
+            .flat_map(|plan| &plan.set)
+            .filter(|(name, template)| template.is_accounts() && !is_let_through(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        self.account_headers = names;
     }
 
     /// How many records of `kind` it holds.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
+            Kind::Doors => usize::from(self.doors.is_some()),
             Kind::Platform => self.platforms.len(),
             Kind::Account => self.accounts.len(),
             Kind::Pool => self.pools.len(),
@@ -156,6 +195,8 @@ impl View {
 impl Default for View {
     fn default() -> Self {
         Self {
+            doors: None,
+            account_headers: Vec::new(),
             platforms: HashMap::new(),
             accounts: HashMap::new(),
             pools: HashMap::new(),
@@ -170,8 +211,10 @@ impl Default for View {
 
 #[cfg(test)]
 impl View {
-    /// A view of these records, for tests.
+    /// A view of these records and the [doors](super::fixture::doors) of the fixture, for tests.
     pub(crate) fn of(records: &[Record]) -> Self {
+        let doors = [Record::Doors(super::fixture::doors())];
+        let records: Vec<&Record> = doors.iter().chain(records).collect();
         let lines: Vec<_> = records.iter().map(|r| r.to_line().unwrap()).collect();
         let mut view = Self::default();
         for number in 0..BUCKETS {

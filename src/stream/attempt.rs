@@ -162,6 +162,7 @@ impl AttemptStream {
         if sent.escape {
             return sent.unreachable(self.body.is_whole(), worker, stream);
         }
+        sent.hide_query(stream);
         if cfg!(feature = "without-verdicts") {
             worker.sent().answered(sent.try_id());
             return Action::Continue;
@@ -172,7 +173,7 @@ impl AttemptStream {
             // A redirect that is followed, or that a caller follows, could take a credential to
             // another host.
             Some(300..=399) => {
-                reply_with(&Refusal::Redirected.reply(sent.dialect), stream);
+                reply_with(&Refusal::Redirected.reply(sent.callers_dialect()), stream);
                 Action::Pause
             }
             Some(status) => {
@@ -294,7 +295,6 @@ impl AttemptStream {
             return;
         }
         record.status = status;
-        record.dialect = sent.dialect;
         record.first_byte(now);
         self.forwarded = Some(Forwarded {
             record,

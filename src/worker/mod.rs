@@ -24,7 +24,7 @@ use self::{
     waiting::Waiting,
 };
 use crate::{
-    dialect::Dialect,
+    attempt,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request},
     host::Host,
     limit::{Limiter, limited, settle::Settler, table},
@@ -33,7 +33,7 @@ use crate::{
         peek::Wanted,
         record::Record,
     },
-    snapshot::{Account, Platform, View},
+    snapshot::{Account, Endpoint, Platform, View},
     sync::{
         follow::Follower,
         lease::Holder,
@@ -98,6 +98,19 @@ fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Know
         try_id: TryId::default(),
         may_wait: false,
     }
+}
+
+/// What an attempt finds of the request that it sends.
+#[derive(Debug)]
+pub struct Found {
+    /// The account that the gate chose.
+    pub account: Rc<Account>,
+    /// Its platform.
+    pub platform: Rc<Platform>,
+    /// Where the platform answers what is asked.
+    pub endpoint: Endpoint,
+    /// What the gate said.
+    pub carried: Rc<Carried>,
 }
 
 // === impl Worker ===
@@ -304,8 +317,7 @@ impl<H: Host> Worker<H> {
             self.probe(&account, &carried);
         }
         self.gate.began(&account.id);
-        let dialect = Dialect::of_path(carried.url.path(), false);
-        let record = Record::of_attempt(&carried, &account.platform, dialect);
+        let record = Record::of_attempt(&carried, &account.platform);
         self.sent.insert(text, carried, record);
     }
 
@@ -382,13 +394,19 @@ impl<H: Host> Worker<H> {
         &mut self.sent
     }
 
-    /// Finds what the property `text` is about: the account, its platform, and what the gate said.
-    pub fn find(&mut self, text: &[u8]) -> Option<(Rc<Account>, Rc<Platform>, Rc<Carried>)> {
+    /// Finds what the property `text` is about.
+    pub fn find(&mut self, text: &[u8]) -> Option<Found> {
         let carried = self.sent.carried(text)?;
         let view = self.view()?;
         let account = view.account(carried.account.as_str())?;
         let platform = view.platform(&account.platform)?;
-        Some((Rc::clone(account), Rc::clone(platform), carried))
+        let endpoint = attempt::endpoint(platform, view.doors(), &carried)?;
+        Some(Found {
+            account: Rc::clone(account),
+            platform: Rc::clone(platform),
+            endpoint: endpoint.clone(),
+            carried,
+        })
     }
 
     /// Returns the view that the gate used; reads it anew where this VM has none.

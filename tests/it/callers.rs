@@ -297,7 +297,7 @@ fn each_refusal_is_in_the_callers_dialect() {
 /// Client keys whose pool is gone, is empty, or has only accounts that are past their expiry.
 async fn publish_what_cannot_serve(stack: &Stack) {
     let authority = stack.sim.authority();
-    let expired = json!({"expires_at": 1_000});
+    let expired = json!({"credential_expires_at": 1_000});
     let revision = stack.refresher.publish([
         records::key("key_poolless", &client_key("poolless"), "nowhere"),
         records::account(

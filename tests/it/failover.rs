@@ -474,7 +474,7 @@ fn a_key_that_floods_leaves_places_to_wait() {
         let stack = Stack::start("failover-places").await;
         let account = |expires_at: u64| {
             let authority = stack.sim.authority();
-            let other = json!({"expires_at": expires_at});
+            let other = json!({"credential_expires_at": expires_at});
             records::account(OPENAI, "openai", authority, "sk-openai", other)
         };
         let second = records::key("key_second", &client_key("second"), "openai");

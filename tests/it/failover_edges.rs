@@ -164,9 +164,16 @@ async fn undemanding(name: &str, accounts: &[&str]) -> Pool {
     let platforms = records::platforms(&pool.stack.sim.platforms_dir);
     let lines = platforms.into_iter().map(|line| {
         let mut record: Value = serde_json::from_str(&line).expect("JSON");
-        let routes = record["platform"]["routes"].as_array_mut();
-        for route in routes.expect("routes") {
-            route.as_object_mut().expect("a route").remove("requires");
+        let endpoints = record.pointer_mut("/platform/endpoints");
+        for endpoint in endpoints
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            endpoint
+                .as_object_mut()
+                .expect("an endpoint")
+                .remove("requires");
         }
         record.to_string()
     });
@@ -496,11 +503,11 @@ fn a_request_waits_and_is_tried_as_long_as_configured() {
 
         // An account whose token has ended, and one whose token the platform no longer takes: nobody refreshes them.
         let authority = pool.stack.sim.authority();
-        let ended = json!({"expires_at": 1});
+        let ended = json!({"credential_expires_at": 1});
         let ended = records::account(OPENAI, "openai", authority, "sk-openai", ended);
         let token = pool.stack.sim.login(ALICE).await.access_token;
         let refused = json!({
-            "vars": {"account_id": account_id(ALICE)}, "generation": 2, "expires_at": u64::MAX / 2,
+            "vars": {"account_id": account_id(ALICE)}, "generation": 2, "credential_expires_at": u64::MAX / 2,
         });
         let refused = records::account(CODEX, "codex", authority, &token, refused);
         let revision = pool.stack.refresher.publish([ended, refused]);

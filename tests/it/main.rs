@@ -43,6 +43,9 @@ mod store;
 /// The shipped configurations of Envoy.
 mod config;
 
+/// Platforms that an operator adds.
+mod profiles;
+
 /// One test for each bug that was found and is to stay away.
 mod regression;
 

@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use crate::base_url::Host;
 use crate::config;
 use crate::files::{self, make_private_dir, replace_file};
 use crate::id::AccountId;
-use crate::platform::{Catalog, Host, Profile};
+use crate::platform::{Catalog, Profile};
 use crate::state::StateDir;
 use crate::store::{Account, Store, cluster_name};
 
@@ -186,13 +187,13 @@ pub fn discovery_response<'a>(
 
 /// The cluster of that name, which leads to a platform.
 pub fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
-    let upstream = &profile.upstream;
-    let address = match &upstream.host {
+    let (url, ca_file) = (&profile.upstream.url, &profile.upstream.ca_file);
+    let address = match &url.host {
         Host::Name(name) => name.clone(),
         Host::Address(address) => address.to_string(),
     };
     let endpoint = json!({
-        "endpoint": { "address": { "socket_address": { "address": address, "port_value": upstream.port } } }
+        "endpoint": { "address": { "socket_address": { "address": address, "port_value": url.port } } }
     });
     let mut cluster = json!({
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
@@ -214,17 +215,17 @@ pub fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(settings),
         },
     });
-    match upstream.host {
+    match url.host {
         Host::Address(_) => cluster["type"] = "STATIC".into(),
         Host::Name(_) => {
             cluster["cluster_type"] = json!({ "name": "envoy.clusters.dns", "typed_config": dns() })
         }
     }
-    if upstream.tls {
-        let ca_file = upstream.ca_file.as_deref().unwrap_or(&settings.trusted_ca);
+    if url.tls {
+        let ca_file = ca_file.as_deref().unwrap_or(&settings.trusted_ca);
         cluster["transport_socket"] = json!({
             "name": "envoy.transport_sockets.tls",
-            "typed_config": tls(&upstream.host, ca_file),
+            "typed_config": tls(&url.host, ca_file),
         });
         cluster["transport_socket_matches"] = json!([{
             "name": "escape",

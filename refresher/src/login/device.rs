@@ -10,13 +10,14 @@ use serde_json::{Map, Value};
 
 use super::redirect::{Denial, presentable};
 use super::{Error, Prompt, Step, ended};
+use crate::base_url::is_web;
 use crate::clock::UnixMillis;
 use crate::oauth::answer::{self, Answer};
 use crate::oauth::claims;
 use crate::oauth::exchange;
 use crate::oauth::http::{CallError, Request};
 use crate::platform::flow::{self, Explanation};
-use crate::platform::{Encoding, OAuth, is_web};
+use crate::platform::{Encoding, OAuth};
 
 /// The pause between two polls where the server names none (RFC 8628 §3.2).
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -18,7 +18,8 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
-use crate::platform::{Encoding, Profile, is_loopback};
+use crate::base_url::is_loopback;
+use crate::platform::{Encoding, Profile};
 
 /// From the first byte sent to the last one read.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -216,17 +216,17 @@ mod tests {
         let text = "upstream.base_url = 'https://[::1]:8443'\nmodels = ['m']\nheaders.default = { x-a = 'b' }";
         let catalog = load("openai.toml", text).unwrap();
         let profile = catalog.usable("openai").unwrap();
-        assert_eq!(profile.upstream.authority.as_str(), "[::1]:8443");
+        assert_eq!(profile.upstream.url.authority.as_str(), "[::1]:8443");
         assert_eq!(profile.record.models.len(), 1);
         assert_eq!(profile.name, "OpenAI API");
         assert_eq!(profile.record.headers.default.len(), 1);
-        assert_eq!(profile.record.routes.len(), 3);
+        assert_eq!(profile.record.endpoints.len(), 3);
     }
 
     #[test]
     fn a_new_file_adds_a_platform() {
-        let text = "id = 'own'\nname = 'Own'\nowner = 'us'\ncredentials = ['api_key']\nroutes = [{ path = '/v1/x', \
-                    methods = ['POST'], dialect = 'chat', upstream = '/x' }]\n[upstream]\nbase_url = \
+        let text = "id = 'own'\nname = 'Own'\nowner = 'us'\ncredentials = ['api_key']\nendpoints.chat.generate.path \
+                    = '/x'\n[upstream]\nbase_url = \
                     'http://127.0.0.1:1'\n[headers]\nset = { authorization = 'Bearer {credential}' }\nallow = []";
         assert_eq!(
             load("own.toml", text)
@@ -234,6 +234,7 @@ mod tests {
                 .usable("own")
                 .unwrap()
                 .upstream
+                .url
                 .port,
             1
         );
@@ -294,7 +295,7 @@ mod tests {
     fn an_openai_compatible_platform_is_three_lines() {
         let catalog = load("deep.toml", DEEP).unwrap();
         let profile = catalog.usable("deep").unwrap();
-        assert_eq!((&*profile.name, profile.upstream.port), ("deep", 443));
+        assert_eq!((&*profile.name, profile.upstream.url.port), ("deep", 443));
         assert_eq!(profile.record.owner.as_str(), "deep");
         let openai = catalog.usable("openai").unwrap();
         assert_eq!(profile.record.headers.set, openai.record.headers.set);
@@ -332,6 +333,27 @@ mod tests {
         let base = &plain.usable("deep").unwrap().record;
         assert_eq!(record.verdicts[1..], base.verdicts[..]);
         assert_eq!(record.models, base.models);
+    }
+
+    #[test]
+    fn false_takes_away_what_a_platform_extends() {
+        let own = "auth = 'query'\nheaders.set.authorization = false\nquery.set.key = '{credential}'\n\
+                   endpoints.chat.embed = false\nendpoints.messages.generate.path = '/m'";
+        let catalog = load("deep.toml", format!("{DEEP}\n{own}")).unwrap();
+        let record = &catalog.usable("deep").unwrap().record;
+        assert!(record.headers.set.is_empty());
+        let endpoints: Vec<_> = record
+            .endpoints
+            .iter()
+            .map(|one| (one.dialect.word(), one.operation.as_str()))
+            .collect();
+        assert_eq!(endpoints, [("chat", "generate"), ("messages", "generate")]);
+        let none = format!("{DEEP}\nendpoints.chat = false");
+        let error = load("deep.toml", none).unwrap_err().to_string();
+        assert!(
+            error.contains("endpoints: expected one endpoint"),
+            "{error}"
+        );
     }
 
     #[test]

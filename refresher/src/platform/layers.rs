@@ -2,7 +2,8 @@
 //! extend.
 //!
 //! Tables are merged key by key. The `verdicts` of the file above come before those below, as the first that matches
-//! decides. Any other value replaces the one below, and `false` takes a window of the one below away. What names a
+//! decides. Any other value replaces the one below, and `false` takes an endpoint,
+//! a header, a parameter or a window of the one below away. What names a
 //! platform ([`OWN`]) is not inherited from a base.
 
 use std::collections::BTreeMap;
@@ -170,8 +171,15 @@ impl Layers {
         for key in ["id", "name", "owner"] {
             table.entry(key).or_insert_with(|| id.into());
         }
-        if let Some(Value::Table(windows)) = table.get_mut("quota") {
-            windows.retain(|_, window| *window != Value::Boolean(false));
+        for key in ["quota", "endpoints"] {
+            take_away(table.get_mut(key));
+        }
+        for key in ["endpoints", "headers", "query"] {
+            if let Some(Value::Table(inner)) = table.get_mut(key) {
+                inner
+                    .iter_mut()
+                    .for_each(|(_, inner)| take_away(Some(inner)));
+            }
         }
         let merged = Merged {
             is_abstract: is_abstract == Some(Value::Boolean(true)),
@@ -233,6 +241,13 @@ fn under(table: &mut Table, below: Table) {
             (Some(Value::Array(rules)), Value::Array(below)) if key == ADDED => rules.extend(below),
             (Some(_), _) => {}
         }
+    }
+}
+
+/// Takes what is `false` out of a table.
+fn take_away(table: Option<&mut Value>) {
+    if let Some(Value::Table(table)) = table {
+        table.retain(|_, value| *value != Value::Boolean(false));
     }
 }
 

@@ -2,6 +2,7 @@
 //! meant ([`Profile`]); [`catalog`] puts the embedded ones and the operator's together.
 
 pub mod catalog;
+mod doors;
 pub mod flow;
 mod layers;
 pub mod oauth;
@@ -9,13 +10,14 @@ mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use latchkey::header::{HeaderName, HeaderText, NamePattern};
 use latchkey::id::Id;
 use latchkey::label::WindowName;
-use latchkey::snapshot::{self, HeaderPlan, Route, Template};
+use latchkey::snapshot::path::PathTemplate;
+use latchkey::snapshot::query::ParameterName;
+use latchkey::snapshot::{self, Endpoint, HeaderPlan, Operation, QueryPlan, Template};
 use latchkey::verdict::Rule;
 use latchkey::verdict::quota::{WindowHeaders, Windows};
 use reqwest::Url;
@@ -24,9 +26,11 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
+pub use doors::doors;
 pub use flow::{Flow, WaysIn};
 pub use oauth::{Encoding, OAuth};
 
+use crate::base_url::{self, BaseUrl};
 use crate::credential::{CredentialKind, Renewal};
 
 /// A value that does not fit, and where it is.
@@ -63,32 +67,28 @@ pub struct Profile {
     pub oauth: Option<OAuth>,
     /// How to log in.
     pub login: WaysIn,
-    /// Routes, headers and models: what Envoy has to know.
+    /// Endpoints, headers and models: what Envoy has to know.
     pub record: snapshot::Platform,
 }
 
 /// Where a platform's requests go.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// Whether to speak TLS: `https`.
-    pub tls: bool,
-    /// The name or address to connect to.
-    pub host: Host,
-    /// The port, also where the URL leaves it out.
-    pub port: u16,
-    /// `:authority` of requests: host, and port where it is not the scheme's own.
-    pub authority: HeaderText,
+    /// Scheme, host, port and path.
+    pub url: BaseUrl,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// A host to connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Host {
-    /// To be resolved.
-    Name(String),
-    /// As it is.
-    Address(IpAddr),
+/// Where an account's credential goes in a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Into a header.
+    #[default]
+    Header,
+    /// Into a query parameter.
+    Query,
 }
 
 /// A platform to be published, and the `:authority` of its accounts' requests.
@@ -110,19 +110,18 @@ impl Profile {
             .try_into()
             .map_err(|error: toml::de::Error| from_toml(&error))?;
         let models = raw.models.iter().enumerate();
-        let routes = raw.routes.into_iter().enumerate();
         let verdicts = raw.verdicts.into_iter().enumerate();
+        let upstream = upstream(raw.upstream)?;
         let profile = Profile {
-            upstream: upstream(raw.upstream)?,
             oauth: raw.oauth.map(oauth::Raw::check).transpose()?,
             login: raw.login.check()?,
             record: snapshot::Platform {
                 id: fit("id", Id::try_from(raw.id.as_str()))?,
                 owner: fit("owner", HeaderText::try_from(raw.owner))?,
-                routes: routes
-                    .map(|(index, raw)| route(index, raw))
-                    .collect::<Result<_, _>>()?,
+                base_path: upstream.url.path.clone(),
+                endpoints: endpoints(raw.endpoints)?,
                 headers: headers(raw.headers)?,
+                query: query(raw.query)?,
                 models: models
                     .map(|(index, model)| {
                         fit(
@@ -136,17 +135,18 @@ impl Profile {
                     .collect::<Result<_, _>>()?,
                 quota: windows(raw.quota)?,
             },
+            upstream,
             id: raw.id,
             name: raw.name,
             terms: raw.terms.map(|terms| terms.trim().to_owned()),
             credentials: raw.credentials,
         };
-        profile.check()?;
+        profile.check(raw.auth)?;
         Ok(profile)
     }
 
     /// The rules that tie one key to another.
-    fn check(&self) -> Result<(), Invalid> {
+    fn check(&self, auth: Auth) -> Result<(), Invalid> {
         let legal = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
         };
@@ -165,8 +165,25 @@ impl Profile {
                 "expected one kind of credential at least",
             ));
         }
-        if self.record.routes.is_empty() {
-            return Err(invalid("routes", "expected one [[routes]] at least"));
+        if self.record.endpoints.is_empty() {
+            return Err(invalid("endpoints", "expected one endpoint at least"));
+        }
+        let in_headers = self.record.headers.has_credential();
+        let in_query = self.record.query.has_credential();
+        match auth {
+            Auth::Header if !in_headers || in_query => {
+                return Err(invalid(
+                    "headers.set",
+                    "expected a header with {credential} here and none in query.set; or auth = \"query\"",
+                ));
+            }
+            Auth::Query if !in_query || in_headers => {
+                return Err(invalid(
+                    "query.set",
+                    "expected a parameter with {credential} here and none in headers.set; or auth = \"header\"",
+                ));
+            }
+            Auth::Header | Auth::Query => {}
         }
         self.check_logins()?;
         let claims = self
@@ -176,8 +193,16 @@ impl Profile {
             .map(String::as_str)
             .collect();
         if let Some(variable) = self.required_vars().difference(&claims).next() {
+            let record = &self.record;
+            let key = if record.headers.vars().any(|used| used == *variable) {
+                "headers.set"
+            } else if record.query.vars().any(|used| used == *variable) {
+                "query.set"
+            } else {
+                "endpoints"
+            };
             return Err(invalid(
-                "headers.set",
+                key,
                 format!(
                     "expected {{credential}} or a name from [oauth.claims], found {{{variable}}}"
                 ),
@@ -244,13 +269,13 @@ impl Profile {
     pub fn publication(&self) -> Publication {
         Publication {
             record: self.record.clone(),
-            authority: self.upstream.authority.clone(),
+            authority: self.upstream.url.authority.clone(),
         }
     }
 
-    /// The account variables that the headers use; an account without one of them cannot be used.
+    /// The account variables that requests need; an account without one of them cannot be used.
     pub fn required_vars(&self) -> BTreeSet<&str> {
-        self.record.headers.vars().collect()
+        self.record.vars().collect()
     }
 }
 
@@ -271,102 +296,72 @@ fn from_toml(error: &toml::de::Error) -> Invalid {
 }
 
 fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
-    let key = "upstream.base_url";
-    let url = web_url(key, &raw.base_url)?;
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid(
-            key,
-            "expected scheme, host and port alone; paths belong in [[routes]]",
-        ));
-    }
-    let host = url.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
     Ok(Upstream {
-        tls: url.scheme() == "https",
-        host: bare
-            .parse()
-            .map_or_else(|_| Host::Name(host.to_owned()), Host::Address),
-        port: url.port_or_known_default().unwrap_or_default(),
-        authority: fit(
-            key,
-            HeaderText::try_from(
-                url.port()
-                    .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
-            ),
-        )?,
+        url: fit("upstream.base_url", BaseUrl::parse(&raw.base_url))?,
         ca_file: raw.ca_file,
     })
 }
 
 fn web_url(key: &str, text: &str) -> Result<Url, Invalid> {
-    let url = Url::parse(text)
-        .map_err(|error| invalid(key, format!("expected a URL, found {text:?}: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(invalid(
-            key,
-            format!("expected an http or https URL with a host, found {text:?}"),
-        ));
-    }
-    if url.scheme() == "http" && !is_loopback(&url) {
-        return Err(invalid(
-            key,
-            format!(
-                "expected https: over plain http to another machine, credentials could be read on the way; found {text:?}"
-            ),
-        ));
-    }
-    if url.fragment().is_some() {
-        return Err(invalid(key, "expected a URL without a fragment"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid(
-            key,
-            "expected a URL without a user name or password",
-        ));
-    }
-    Ok(url)
+    fit(key, base_url::web_url(text))
 }
 
-/// True for a page or an endpoint that nothing between here and there can read.
-pub(crate) fn is_web(url: &Url) -> bool {
-    url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
-}
-
-/// True if the URL's host is this machine by its very name: no resolver is asked.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-fn route(index: usize, raw: raw::Route) -> Result<Route, Invalid> {
-    let key = |name: &str| format!("routes[{index}].{name}");
-    let is_method = |method: &String| {
-        !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase())
-    };
-    if raw.methods.is_empty() || !raw.methods.iter().all(is_method) {
-        return Err(invalid(
-            key("methods"),
-            format!("expected methods in upper case, found {:?}", raw.methods),
-        ));
+/// Where the platform answers, in order of dialect and operation.
+fn endpoints(
+    raw: BTreeMap<String, BTreeMap<String, raw::Endpoint>>,
+) -> Result<Vec<Endpoint>, Invalid> {
+    let mut endpoints = Vec::new();
+    for (dialect, operations) in raw {
+        for (operation, raw) in operations {
+            endpoints.push(endpoint(&dialect, operation, raw)?);
+        }
     }
-    let dialect = raw.dialect.as_str().into_deserializer();
-    Ok(Route {
-        path: fit(key("path"), raw.path.try_into())?,
-        methods: fit(
-            key("methods"),
-            raw.methods.into_iter().map(HeaderText::try_from).collect(),
-        )?,
+    if endpoints.len() > usize::from(u8::MAX) {
+        return Err(invalid("endpoints", "expected at most 255 endpoints"));
+    }
+    Ok(endpoints)
+}
+
+fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endpoint, Invalid> {
+    let at = format!("endpoints.{dialect}.{operation}");
+    let endpoint = Endpoint {
         dialect: fit(
-            key("dialect"),
-            Deserialize::deserialize(dialect).map_err(|error: ValueError| error),
+            &at,
+            Deserialize::deserialize(dialect.into_deserializer())
+                .map_err(|error: ValueError| error),
         )?,
-        upstream: fit(key("upstream"), raw.upstream.try_into())?,
+        operation: fit(&at, Operation::try_from(operation))?,
+        path: fit(format!("{at}.path"), PathTemplate::try_from(raw.path))?,
+        root: raw.root,
         requires: raw.requires,
         include_usage: raw.include_usage,
         free: raw.free,
-    })
+    };
+    if doors().doors.iter().any(|door| endpoint.answers(door)) {
+        Ok(endpoint)
+    } else {
+        let asked = doors::asked();
+        Err(invalid(
+            at,
+            format!("expected what callers ask; they ask {asked}"),
+        ))
+    }
+}
+
+fn query(raw: raw::Query) -> Result<QueryPlan, Invalid> {
+    let parameter = |(name, template): (String, String)| {
+        let key = format!("query.set.{name}");
+        let template = fit(&key, HeaderText::try_from(template))?;
+        Ok((
+            fit(&key, ParameterName::try_from(name))?,
+            fit(&key, Template::try_from(template))?,
+        ))
+    };
+    raw.set
+        .into_iter()
+        .map(parameter)
+        .collect::<Result<_, _>>()
+        .map(QueryPlan)
 }
 
 fn rule(index: usize, written: toml::Table) -> Result<Rule, Invalid> {

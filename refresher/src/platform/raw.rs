@@ -19,8 +19,13 @@ pub(super) struct Profile {
     #[serde(default)]
     pub models: Vec<String>,
     pub upstream: Upstream,
-    pub routes: Vec<Route>,
+    #[serde(default)]
+    pub auth: super::Auth,
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, BTreeMap<String, Endpoint>>,
     pub headers: Headers,
+    #[serde(default)]
+    pub query: Query,
     #[serde(default)]
     pub verdicts: Vec<toml::Table>,
     #[serde(default)]
@@ -39,11 +44,10 @@ pub(super) struct Upstream {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Route {
+pub(super) struct Endpoint {
     pub path: String,
-    pub methods: Vec<String>,
-    pub dialect: String,
-    pub upstream: String,
+    #[serde(default)]
+    pub root: bool,
     #[serde(default)]
     pub requires: Vec<Requirement>,
     #[serde(default)]
@@ -52,9 +56,17 @@ pub(super) struct Route {
     pub free: bool,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Query {
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Headers {
+    #[serde(default)]
     pub set: BTreeMap<String, String>,
     #[serde(default)]
     pub default: BTreeMap<String, String>,

@@ -1,6 +1,7 @@
 mod verdicts;
 
 use super::*;
+use crate::base_url::Host;
 
 const CODEX: &str = include_str!("../../platforms/codex.toml");
 
@@ -13,9 +14,11 @@ fn codex_with(from: &str, to: &str) -> Result<Profile, Invalid> {
 #[test]
 fn the_codex_profile_means_what_it_says() {
     let profile = codex_with("x", "x").unwrap();
-    assert_eq!(profile.upstream.host, Host::Name("chatgpt.com".into()));
-    assert_eq!((profile.upstream.port, profile.upstream.tls), (443, true));
-    assert_eq!(profile.upstream.authority.as_str(), "chatgpt.com");
+    let url = &profile.upstream.url;
+    assert_eq!(url.host, Host::Name("chatgpt.com".into()));
+    assert_eq!((url.port, url.tls), (443, true));
+    assert_eq!(url.authority.as_str(), "chatgpt.com");
+    assert_eq!(profile.record.base_path.as_str(), "/backend-api/codex");
     assert_eq!(profile.required_vars(), BTreeSet::from(["account_id"]));
     assert_eq!(profile.login.code().unwrap().redirect_ports, [1455, 1457]);
     let pasted = profile.login.pasted().unwrap();
@@ -49,6 +52,20 @@ fn a_login_needs_no_listener() {
 }
 
 #[test]
+fn a_credential_may_go_out_in_the_query() {
+    let text = CODEX
+        .replace("[upstream]", "auth = \"query\"\n[upstream]")
+        .replace("authorization = \"Bearer {credential}\", ", "")
+        .replace(
+            "[headers]",
+            "[query.set]\nkey = \"{credential}\"\n[headers]",
+        );
+    let profile = Profile::from_table(text.parse().unwrap()).unwrap();
+    assert!(profile.record.query.has_credential());
+    assert!(!profile.record.headers.has_credential());
+}
+
+#[test]
 fn plain_http_is_for_this_machine_alone() {
     for host in [
         "127.0.0.1:80",
@@ -57,9 +74,9 @@ fn plain_http_is_for_this_machine_alone() {
         "localhost:1",
         "2130706433",
     ] {
-        let base = format!("\"http://{host}\"");
-        let profile = codex_with("\"https://chatgpt.com\"", &base);
-        assert!(!profile.unwrap().upstream.tls, "{host}");
+        let base = format!("\"http://{host}/");
+        let profile = codex_with("\"https://chatgpt.com/", &base);
+        assert!(!profile.unwrap().upstream.url.tls, "{host}");
     }
 }
 
@@ -68,33 +85,29 @@ fn what_does_not_fit_is_refused_with_its_key() {
     for (from, to, key) in [
         ("id = \"codex\"", "id = \"Co dex\"", "id"),
         (
-            "\"https://chatgpt.com\"",
-            "\"https://chatgpt.com/v1\"",
+            "\"https://chatgpt.com/",
+            "\"https://chatgpt.com/v1?a=b/",
             "upstream.base_url",
         ),
         (
-            "\"https://chatgpt.com\"",
-            "\"https://u:p@chatgpt.com\"",
+            "\"https://chatgpt.com/",
+            "\"https://u:p@chatgpt.com/",
+            "upstream.base_url",
+        ),
+        ("\"https://chatgpt.com/", "\"unix:/x/", "upstream.base_url"),
+        (
+            "\"https://chatgpt.com/",
+            "\"http://chatgpt.com/",
             "upstream.base_url",
         ),
         (
-            "\"https://chatgpt.com\"",
-            "\"unix:/x\"",
+            "\"https://chatgpt.com/",
+            "\"http://169.254.169.254/",
             "upstream.base_url",
         ),
         (
-            "\"https://chatgpt.com\"",
-            "\"http://chatgpt.com\"",
-            "upstream.base_url",
-        ),
-        (
-            "\"https://chatgpt.com\"",
-            "\"http://169.254.169.254\"",
-            "upstream.base_url",
-        ),
-        (
-            "\"https://chatgpt.com\"",
-            "\"http://localhost.example.com\"",
+            "\"https://chatgpt.com/",
+            "\"http://localhost.example.com/",
             "upstream.base_url",
         ),
         (
@@ -118,25 +131,50 @@ fn what_does_not_fit_is_refused_with_its_key() {
             "oauth.revoke_url",
         ),
         (
-            "path = \"/v1/responses\"",
-            "path = \"v1/responses\"",
-            "routes[0].path",
+            "path = \"/responses\"",
+            "path = \"responses\"",
+            "endpoints.responses.generate.path",
         ),
         (
-            "path = \"/v1/responses\"",
-            "path = \"/v1/responses?a\"",
-            "routes[0].path",
+            "path = \"/responses\"",
+            "path = \"/responses?a\"",
+            "endpoints.responses.generate.path",
         ),
         (
-            "dialect = \"responses\"",
-            "dialect = \"telex\"",
-            "routes[0].dialect",
+            "path = \"/responses\"",
+            "path = \"/{model}/{nobody_sets_this}\"",
+            "endpoints",
         ),
-        ("methods = [\"POST\"]", "methods = []", "routes[0].methods"),
         (
-            "methods = [\"POST\"]",
-            "methods = [\"PO ST\"]",
-            "routes[0].methods",
+            "[endpoints.responses]",
+            "[endpoints.telex]",
+            "endpoints.telex.generate",
+        ),
+        (
+            "generate = {",
+            "generated = {",
+            "endpoints.responses.generated",
+        ),
+        (
+            "path = \"/responses\"",
+            "paths = [], path = \"/responses\"",
+            "endpoints.responses.generate.paths",
+        ),
+        (
+            "authorization = \"Bearer {credential}\", ",
+            "",
+            "headers.set",
+        ),
+        ("[upstream]", "auth = \"query\"\n[upstream]", "query.set"),
+        (
+            "[headers]",
+            "[query]\nset = { key = \"{credential}\" }\n[headers]",
+            "headers.set",
+        ),
+        (
+            "[headers]",
+            "[query]\nset = { \"k=y\" = \"x\" }\n[headers]",
+            "query.set.k=y",
         ),
         (
             "\"Bearer {credential}\"",

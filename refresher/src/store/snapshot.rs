@@ -6,7 +6,7 @@ use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
-use latchkey::snapshot::{self, Kind, Record, Removed};
+use latchkey::snapshot::{self, Doors, Kind, Record, Removed};
 use rand::RngCore;
 use secrecy::ExposeSecret;
 
@@ -66,6 +66,7 @@ struct KeyRow {
 sql::statements! {
     /// Every record that changed after a revision, oldest change first. Gone ones come as tombstones.
     CHANGED = "SELECT revision, 'platform' AS kind, id FROM platforms WHERE revision > $1 \
+               UNION ALL SELECT revision, 'doors', id FROM doors WHERE revision > $1 \
                UNION ALL SELECT revision, 'account', id FROM accounts WHERE revision > $1 \
                UNION ALL SELECT revision, 'pool', id FROM pools WHERE revision > $1 \
                UNION ALL SELECT revision, 'key', id FROM client_keys WHERE revision > $1 \
@@ -74,6 +75,9 @@ sql::statements! {
     ACCOUNTS_REVISION = "SELECT coalesce(max(revision), 0) FROM (SELECT max(revision) AS revision FROM accounts \
                          UNION ALL SELECT max(revision) FROM platforms \
                          UNION ALL SELECT max(revision) FROM tombstones) AS changes";
+    DOORS = "SELECT record FROM doors WHERE id = $1";
+    PUBLISH_DOORS = "INSERT INTO doors (id, record, revision) VALUES ($1, $2, $3) \
+                     ON CONFLICT (id) DO UPDATE SET record = excluded.record, revision = excluded.revision";
     PLATFORMS = "SELECT id, record, authority FROM platforms";
     PLATFORM = "SELECT record FROM platforms WHERE id = $1";
     PUBLISH_PLATFORM = "INSERT INTO platforms (id, record, authority, revision) VALUES ($1, $2, $3, $4) \
@@ -156,6 +160,31 @@ impl Store {
                 .await?;
             touch_accounts_of(&mut change, id).await?;
         }
+        change.commit().await
+    }
+
+    /// Publishes these doors. Where they did not change, they keep their revision.
+    ///
+    /// # Errors
+    /// If the database fails or the record is longer than a page.
+    pub async fn publish_doors(&self, doors: &Doors) -> Result<()> {
+        let line = Record::Doors(doors.clone()).to_line();
+        let line = line.map_err(|error| corrupt("doors.record", error.to_string()))?;
+        let mut change = self.change().await?;
+        let published: Option<String> = sqlx::query_scalar(DOORS)
+            .bind(doors.id.as_str())
+            .fetch_optional(change.sql())
+            .await?;
+        if published.as_ref() == Some(&line) {
+            return Ok(());
+        }
+        let revision = change.next_revision().await?;
+        sqlx::query(PUBLISH_DOORS)
+            .bind(doors.id.as_str())
+            .bind(line)
+            .bind(revision)
+            .execute(change.sql())
+            .await?;
         change.commit().await
     }
 
@@ -246,6 +275,7 @@ impl Store {
 
     async fn record(&self, connection: &mut Connection, kind: &str, id: String) -> Result<Record> {
         Ok(match kind {
+            "doors" => doors(connection, &id).await?,
             "platform" => platform(connection, &id).await?,
             "account" => self.account_record(connection, id).await?,
             "pool" => pool(connection, id).await?,
@@ -276,18 +306,19 @@ impl Store {
         let record = platform_from_line(&row.record)?;
         let mut vars = row.vars;
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
-        vars.retain(|name, _| record.headers.vars().any(|used| used == name));
+        vars.retain(|name, _| record.vars().any(|used| used == name));
         Ok(Record::Account(snapshot::Account {
             cluster: parse_id(&cluster_name(&id))?,
             id: parse_id(&id)?,
             name: header_text("accounts.name", &row.name)?,
             platform: parse_id(&row.platform)?,
+            base_path: None,
             authority: header_text("platforms.authority", &row.authority)?,
             credential: Secret::new(credential.on_the_wire().expose_secret()),
             vars,
             generation: row.generation,
-            expires_at: time("accounts.expires_at", row.expires_at)?,
-            ends_at: time("accounts.ends_at", row.ends_at)?,
+            credential_expires_at: time("accounts.expires_at", row.expires_at)?,
+            expires_at: time("accounts.ends_at", row.ends_at)?,
             models: row.models,
             limits: row.limits.limits,
         }))
@@ -319,6 +350,14 @@ async fn touch_accounts_of(change: &mut super::Change<'_>, platform: &str) -> Re
             .await?;
     }
     Ok(())
+}
+
+async fn doors(connection: &mut Connection, id: &str) -> Result<Record> {
+    let line: String = sqlx::query_scalar(DOORS)
+        .bind(id)
+        .fetch_one(connection)
+        .await?;
+    Record::from_line(line.as_bytes()).map_err(|error| corrupt("doors.record", error.to_string()))
 }
 
 async fn platform(connection: &mut Connection, id: &str) -> Result<Record> {

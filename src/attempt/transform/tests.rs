@@ -15,18 +15,18 @@ fn on_request(size: usize, end: bool, read: &dyn Fn() -> Vec<u8>) -> (Rewrite, T
 
 #[test]
 fn a_request_is_asked_where_the_platform_needs_it_and_its_body_is_known() {
-    let asks = |route: &Route, length: Option<&[u8]>| {
-        Transform::of(route, length) == Transform::MayAskUsage
+    let asks = |endpoint: &Endpoint, length: Option<&[u8]>| {
+        Transform::of(endpoint, length) == Transform::MayAskUsage
     };
     let platform = fixture::platform("codex");
-    let mut route = platform.routes.first().unwrap().clone();
-    route.dialect = Dialect::Chat;
-    assert!(!asks(&route, None));
-    route.include_usage = true;
-    assert!(asks(&route, None) && asks(&route, Some(b"9")));
-    assert!(!asks(&route, Some(b"8388609")) && !asks(&route, Some(b"x")));
-    route.dialect = Dialect::Responses;
-    assert!(!asks(&route, None));
+    let mut endpoint = platform.endpoints.first().unwrap().clone();
+    endpoint.dialect = Dialect::Chat;
+    assert!(!asks(&endpoint, None));
+    endpoint.include_usage = true;
+    assert!(asks(&endpoint, None) && asks(&endpoint, Some(b"9")));
+    assert!(!asks(&endpoint, Some(b"8388609")) && !asks(&endpoint, Some(b"x")));
+    endpoint.dialect = Dialect::Responses;
+    assert!(!asks(&endpoint, None));
 
     let body = || br#"{"stream":true}"#.to_vec();
     assert_eq!(

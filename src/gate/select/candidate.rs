@@ -7,7 +7,7 @@ use crate::{
     hash::hash64,
     header::HeaderText,
     health::Standing,
-    snapshot::{Account, Member, Requirement, Tier, View, pool::Weight},
+    snapshot::{Account, Door, EndpointId, Member, Requirement, Tier, View, path, pool::Weight},
     verdict::Reason,
 };
 
@@ -18,7 +18,11 @@ pub struct Candidate {
     pub(super) tier: Tier,
     pub(super) weight: Weight,
     pub(super) hash: u64,
-    /// What its platform asks of a request on the path.
+    /// Where its platform answers what is asked.
+    pub(super) endpoint: EndpointId,
+    /// The endpoint's path takes the model.
+    takes_model_in_path: bool,
+    /// What its platform asks of a request there.
     pub(super) requires: Box<[Requirement]>,
     /// How far it is behind its share of turns, where weights differ.
     pub(super) credit: i64,
@@ -54,18 +58,22 @@ pub enum Back {
 // === impl Candidate ===
 
 impl Candidate {
-    /// The candidate that a member of a pool is for `path`, if it is one.
-    pub(super) fn of(view: &View, member: &Member, path: &str) -> Option<Self> {
+    /// The candidate that a member of a pool is for what is asked at `door`, if it is one.
+    pub(super) fn of(view: &View, member: &Member, door: &Door) -> Option<Self> {
         let account = view.account(member.account.as_str())?;
-        let route = view.platform(&account.platform)?.route(path)?;
+        let platform = view.platform(&account.platform)?;
+        let id = platform.endpoint_for(door)?;
+        let endpoint = platform.endpoint(id)?;
         Some(Self {
             account: Rc::clone(account),
             tier: member.tier,
             weight: member.weight,
             hash: hash64(&[account.id.as_str().as_bytes()]),
-            requires: route.requires.as_slice().into(),
+            endpoint: id,
+            takes_model_in_path: endpoint.path.has_model(),
+            requires: endpoint.requires.as_slice().into(),
             credit: 0,
-            usable_until: [account.expires_at, account.ends_at]
+            usable_until: [account.credential_expires_at, account.expires_at]
                 .into_iter()
                 .flatten()
                 .min(),
@@ -86,7 +94,13 @@ impl Candidate {
 
     /// Whether it serves `model`.
     pub(super) fn serves(&self, model: Option<&str>) -> bool {
-        self.serves_all || self.account.models.contain(model)
+        (self.serves_all || self.account.models.contain(model))
+            && (!self.takes_model_in_path || model.is_some_and(path::fits))
+    }
+
+    /// Tells if a pick has to know the model.
+    pub(super) fn needs_model(&self) -> bool {
+        !self.serves_all || self.takes_model_in_path
     }
 
     /// Whether its platform takes such a request.
@@ -130,7 +144,7 @@ impl Candidate {
     pub(super) fn out(&self, need: &Need<'_>) -> Out {
         let (reason, back) = match self.standing(need) {
             // Whatever else is the matter with it: nothing of that brings it back.
-            _ if self.account.has_ended(need.now) => (Reason::known("ended"), Back::Never),
+            _ if self.account.has_expired(need.now) => (Reason::known("ended"), Back::Never),
             Standing::Out(entry) => {
                 let back = match entry.awaits_credential() {
                     true => Back::WithCredential,

@@ -83,7 +83,7 @@ fn id(index: usize) -> Id {
 fn table_of(cases: &[Case], policy: Policy) -> Table {
     let mut demanding = fixture::platform("codex");
     demanding.id = Id::try_from("demanding").unwrap();
-    demanding.routes[0].requires = vec![Requirement::Stream];
+    demanding.endpoints[0].requires = vec![Requirement::Stream];
     let mut records = vec![
         Record::Platform(fixture::platform("codex")),
         Record::Platform(demanding),
@@ -96,8 +96,8 @@ fn table_of(cases: &[Case], policy: Policy) -> Table {
             "codex"
         };
         let mut account = fixture::account(id(index).as_str(), platform);
-        account.expires_at = case.expired.then_some(NOW);
-        account.ends_at = Some(if case.ended { NOW } else { 2 * NOW });
+        account.credential_expires_at = case.expired.then_some(NOW);
+        account.expires_at = Some(if case.ended { NOW } else { 2 * NOW });
         let models: Models = serde_json::from_str(r#"["other"]"#).unwrap();
         account.models = if case.other_model {
             models
@@ -111,7 +111,7 @@ fn table_of(cases: &[Case], policy: Policy) -> Table {
             tier: case.tier.try_into().unwrap(),
         });
     }
-    Table::new(&View::of(&records), &pool, "/v1/responses")
+    super::fixture::at(&View::of(&records), &pool, fixture::RESPONSES)
 }
 
 fn board_of(cases: &[Case]) -> Board {

@@ -37,10 +37,10 @@ use crate::{
     id::Id,
     limit::FullAccounts,
     request::{Lacks, peek::Wanted},
-    snapshot::{Account, Policy, Pool, Requirement, View},
+    snapshot::{Account, Door, EndpointId, Policy, Pool, Requirement, View},
 };
 
-/// The accounts of a pool that serve one path.
+/// The accounts of a pool that answer what is asked at one door.
 #[derive(Debug)]
 pub struct Table {
     policy: Policy,
@@ -91,6 +91,8 @@ pub enum Pick {
     Account {
         /// The account.
         account: Rc<Account>,
+        /// Where its platform answers.
+        endpoint: EndpointId,
         /// It is half-open: take the probe first.
         half_open: bool,
     },
@@ -109,12 +111,12 @@ pub enum Pick {
 // === impl Table ===
 
 impl Table {
-    /// The candidates of `pool` for `path`.
-    pub fn new(view: &View, pool: &Pool, path: &str) -> Self {
+    /// The candidates of `pool` for what is asked at `door`.
+    pub fn new(view: &View, pool: &Pool, door: &Door) -> Self {
         let mut candidates: Vec<_> = pool
             .members
             .iter()
-            .filter_map(|member| Candidate::of(view, member, path))
+            .filter_map(|member| Candidate::of(view, member, door))
             .collect();
         match pool.policy {
             // The sort is stable: each tier stays in the operator's order.
@@ -124,7 +126,7 @@ impl Table {
         Self {
             policy: pool.policy,
             tiers: Stretch::all(&candidates),
-            wanted: wanted(view, pool.policy, &candidates, path),
+            wanted: wanted(view, pool.policy, &candidates),
             candidates,
         }
     }
@@ -165,6 +167,7 @@ impl Table {
             if let Some(candidate) = picked {
                 return Pick::Account {
                     account: Rc::clone(&candidate.account),
+                    endpoint: candidate.endpoint,
                     half_open: candidate.is_half_open(need),
                 };
             }
@@ -207,20 +210,20 @@ impl Table {
 
 /// What of a body matters to a pick among `candidates`. The model does where a platform's limits
 /// may be one model's alone: the account is then out for that model, not for all.
-fn wanted(view: &View, policy: Policy, candidates: &[Candidate], path: &str) -> Wanted {
+fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
     let mut platforms: Vec<&Id> = candidates.iter().map(|one| &one.account.platform).collect();
     platforms.sort_unstable();
     platforms.dedup();
     let platforms = || platforms.iter().filter_map(|id| view.platform(id));
     let requires = |requirement| {
-        let routes = || platforms().filter_map(|platform| platform.route(path));
-        routes().any(|route| route.requires.contains(&requirement))
+        let mut candidates = candidates.iter();
+        candidates.any(|one| one.requires.contains(&requirement))
     };
-    let has_lists = candidates.iter().any(|one| !one.account.models.is_all());
+    let need_model = candidates.iter().any(Candidate::needs_model);
     let has_choice = candidates.len() > 1;
     Wanted {
         members: &[],
-        model: has_lists || platforms().any(|platform| platform.limits_models()),
+        model: need_model || platforms().any(|platform| platform.limits_models()),
         session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
         stream: requires(Requirement::Stream),
         store: requires(Requirement::StoreFalse),
@@ -255,7 +258,7 @@ impl Stretch {
 #[cfg(test)]
 pub(super) mod fixture {
     use super::*;
-    use crate::snapshot::{Record, fixture, pool::Weight};
+    use crate::snapshot::{DoorId, Record, fixture, pool::Weight};
 
     static NOBODY: Board = Board::new();
     static IDLE: InFlight = InFlight::new();
@@ -309,7 +312,13 @@ pub(super) mod fixture {
         );
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let pool = fixture::pool("default", policy, &ids);
-        Table::new(&View::of(&records), &pool, "/v1/responses")
+        at(&View::of(&records), &pool, fixture::RESPONSES)
+    }
+
+    /// The table of `pool` for the door of this number.
+    pub(crate) fn at(view: &View, pool: &Pool, door: u16) -> Table {
+        let doors = view.doors().unwrap();
+        Table::new(view, pool, doors.get(DoorId(door)).unwrap())
     }
 
     impl Table {
@@ -352,7 +361,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_holds_only_accounts_that_serve_the_path() {
+    fn a_table_holds_only_accounts_that_answer_at_the_door() {
+        use super::fixture::at;
         use crate::snapshot::{Record, fixture};
         let records = [
             Record::Platform(fixture::platform("codex")),
@@ -366,10 +376,10 @@ mod tests {
             Policy::RoundRobin,
             &["acc_1", "acc_2", "acc_gone"],
         );
-        let mut table = Table::new(&view, &pool, "/v1/messages");
+        let mut table = at(&view, &pool, fixture::MESSAGES);
         assert_eq!(table.id(None, 0), "acc_2");
         assert_eq!(table.id(None, 0), "acc_2");
-        let nothing = Table::new(&view, &pool, "/v1/nothing");
+        let nothing = at(&view, &pool, fixture::CHAT);
         assert!(nothing.candidates.is_empty());
     }
 
@@ -398,8 +408,8 @@ mod tests {
         };
         for expires_at in [None, Some(5), Some(10), Some(90)] {
             let mut account = fixture::account("acc_1", "codex");
-            account.expires_at = expires_at;
-            account.ends_at = Some(10);
+            account.credential_expires_at = expires_at;
+            account.expires_at = Some(10);
             let pool = fixture::pool("default", Policy::Sticky, &["acc_1"]);
             let mut board = Board::default();
             board.post(&account, &Verdict::CredentialExpired, 0);
@@ -407,7 +417,7 @@ mod tests {
                 Record::Platform(fixture::platform("codex")),
                 Record::Account(account),
             ];
-            let mut table = Table::new(&View::of(&records), &pool, "/v1/responses");
+            let mut table = super::fixture::at(&View::of(&records), &pool, fixture::RESPONSES);
             let is_usable = expires_at != Some(5);
             assert_eq!(table.can_serve(&need(None, 9)), is_usable);
             assert!(!table.can_serve(&need(None, 10)));
@@ -448,6 +458,7 @@ mod tests {
         let Pick::Account {
             account: second,
             half_open: false,
+            ..
         } = at(499, &[])
         else {
             panic!("nobody stands in");
@@ -456,6 +467,7 @@ mod tests {
         let Pick::Account {
             account: first,
             half_open: true,
+            ..
         } = at(500, &[])
         else {
             panic!("the session does not return");

@@ -17,7 +17,7 @@ use crate::{
     snapshot::{Account, Platform},
     stream::gate::reply_with,
     verdict::{ErrorBody, Quota, Reason, Verdict},
-    worker::Worker,
+    worker::{Found, Worker},
 };
 
 /// A request that was sent, and as whom.
@@ -30,9 +30,9 @@ pub(super) struct Sent {
     request: HeaderMap,
     /// It can be put back: its headers were not let go alone.
     replayable: bool,
-    /// The dialect of its route.
+    /// The dialect that the platform speaks at its endpoint.
     pub(super) dialect: Dialect,
-    /// It is on a route where nothing is charged that the platform does not report.
+    /// It is at an endpoint where nothing is charged that the platform does not report.
     pub(super) free: bool,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
@@ -51,25 +51,32 @@ impl Sent {
         let request = stream.headers(Side::Request);
         let found = stream.property(carried::PROPERTY);
         let found = found.and_then(|text| worker.find(&text));
-        let (account, platform, carried) = found.ok_or(Refusal::NoCredential)?;
+        let Found {
+            account,
+            platform,
+            endpoint,
+            carried,
+        } = found.ok_or(Refusal::NoCredential)?;
         let escape = attempt::is_escape(&request);
+        let request = match escape {
+            true => attempt::restored(&request, &platform, &carried),
+            false => request,
+        };
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
-            let outgoing = attempt::headers(&request, &platform, &account)?;
+            let model = carried.model.as_ref().map(HeaderText::as_str);
+            let outgoing = attempt::headers(&request, &platform, &endpoint, &account, model)?;
             let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
             stream.set_request_headers(block.collect())
         };
         if !written {
             return Err(Refusal::NoCredential);
         }
-        let route = attempt::route(&request, &platform, &carried);
-        let dialect = route.map_or(Dialect::default(), |route| route.dialect);
         let length = request.first("content-length");
-        let free = route.is_some_and(|route| route.free);
-        let transform = match route {
-            Some(route) if replayable && !escape => Transform::of(route, length),
-            _ => Transform::Nothing,
+        let transform = match replayable && !escape {
+            true => Transform::of(&endpoint, length),
+            false => Transform::Nothing,
         };
         Ok(Self {
             account,
@@ -77,8 +84,8 @@ impl Sent {
             carried,
             request,
             replayable,
-            dialect,
-            free,
+            dialect: endpoint.dialect,
+            free: endpoint.free,
             escape,
             transform,
         })
@@ -87,6 +94,19 @@ impl Sent {
     /// Returns the number of its try.
     pub(super) fn try_id(&self) -> TryId {
         self.carried.try_id
+    }
+
+    /// Returns the dialect that the caller speaks.
+    pub(super) fn callers_dialect(&self) -> Dialect {
+        self.carried.dialect
+    }
+
+    /// Takes what the platform gets in the query off the path, once it is on the wire: an access
+    /// log that shows the path must not show a credential.
+    pub(super) fn hide_query(&self, stream: &mut impl Stream) {
+        if self.replayable && !self.platform.query.is_empty() {
+            stream.set_request_headers(self.request.iter().collect());
+        }
     }
 
     /// Returns true if the request is not whole, but can run again when it is.
@@ -184,7 +204,7 @@ impl Sent {
         }
         match worker.sent().take_early(self.try_id()) {
             Some(early) => stream.reply(early.status(), early.headers(), early.body()),
-            None => reply_with(&Refusal::Unreachable.reply(self.dialect), stream),
+            None => reply_with(&Refusal::Unreachable.reply(self.carried.dialect), stream),
         }
         Action::Pause
     }
@@ -201,12 +221,7 @@ impl Sent {
         let Some(location) = attempt::location(&self.request, &self.carried) else {
             return false;
         };
-        let request = if self.escape {
-            attempt::restored(&self.request, &self.platform, &self.carried)
-        } else {
-            self.request.iter().collect()
-        };
-        if !self.replayable || !stream.set_request_headers(request) {
+        if !self.replayable || !stream.set_request_headers(self.request.iter().collect()) {
             return false;
         }
         stream.set_property(carried::PROPERTY, &next.encode());

@@ -207,6 +207,7 @@ pub(super) fn head(path: &str) -> [(&str, &str); 6] {
 pub(super) fn records(accounts: &[Account]) -> Vec<Record> {
     let ids: Vec<&str> = accounts.iter().map(|account| account.id.as_str()).collect();
     let mut records = vec![
+        Record::Doors(fixture::doors()),
         Record::Platform(fixture::platform("codex")),
         Record::Pool(fixture::pool("default", Policy::FillFirst, &ids)),
         Record::Key(fixture::client_key("key_1", KEY.as_bytes(), "default")),

@@ -26,7 +26,7 @@ fn one() -> Envoy {
 fn login(generation: u64) -> Account {
     Account {
         generation,
-        expires_at: Some(u64::MAX / 2),
+        credential_expires_at: Some(u64::MAX / 2),
         ..fixture::account("acc_1", "codex")
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::{dialect::Dialect, request::carried::Carried, verdict::Reason};
+use crate::{request::carried::Carried, verdict::Reason};
 
 fn vm(number: u64) -> Origin {
     Origin {
@@ -23,17 +23,19 @@ fn begun(body: &str) -> u64 {
 }
 
 fn of_key(key: &str, number: u64) -> Carried {
-    let text = format!("account=a key={key} pool=p url=http://g/v1 id=req-{number} at=5");
+    let text = format!(
+        "account=a key={key} pool=p url=http://g/v1 door=1 dialect=chat endpoint=0 id=req-{number} at=5"
+    );
     Carried::decode(text.as_bytes()).unwrap()
 }
 
 fn record(number: u64) -> Record {
     let platform = Id::try_from("openai").unwrap();
-    Record::of_attempt(&of_key("k", number), &platform, Dialect::Chat)
+    Record::of_attempt(&of_key("k", number), &platform)
 }
 
 fn refused(key: &str, error: &'static str, number: u64) -> Record {
-    Record::of_request(&of_key(key, number), Dialect::Chat).answered(429, Reason::known(error), 9)
+    Record::of_request(&of_key(key, number)).answered(429, Reason::known(error), 9)
 }
 
 /// Of each record its id and for how many requests it stands.

@@ -1,20 +1,21 @@
 //! Lines of the snapshot, for the fake refresher.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, iter, path::Path};
 
 use latchkey::snapshot::{KeyHash, Record};
-use refresher::platform::catalog::Catalog;
+use refresher::platform::{Catalog, doors};
 use serde_json::{Value, json};
 
 use super::clusters;
 
-/// The shipped platforms, pointed at the simulated one, one line each.
+/// The doors and the shipped platforms, pointed at the simulated one, one line each.
 pub fn platforms(platforms_dir: &Path) -> Vec<String> {
     let acknowledged = BTreeSet::from(["codex".to_owned()]);
     let catalog = Catalog::load(Some(platforms_dir), acknowledged).expect("profiles");
-    catalog
-        .all_usable()
-        .map(|profile| Record::Platform(profile.publication().record))
+    let platforms = catalog.all_usable();
+    let platforms = platforms.map(|profile| Record::Platform(profile.publication().record));
+    iter::once(Record::Doors(doors().clone()))
+        .chain(platforms)
         .map(|record| record.to_line().expect("a line"))
         .collect()
 }

@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod clock;
 pub mod control;
+mod deployment;
 pub mod faults;
 pub mod fixtures;
 pub mod headers;

@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
+use crate::deployment;
+
 /// A simulated platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +30,15 @@ impl Platform {
         }
     }
 
+    /// The path that its base URL has.
+    pub fn base_path(self) -> &'static str {
+        match self {
+            Self::Codex => "/backend-api/codex",
+            Self::OpenAi => "/v1",
+            Self::Anthropic => "",
+        }
+    }
+
     /// Whose path this is. `/v1/models` exists at two platforms: Anthropic's clients are known by
     /// `anthropic-version` or `x-api-key`.
     pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
@@ -37,7 +48,7 @@ impl Platform {
             Some(Self::Codex)
         } else if path.starts_with("/v1/messages") || (path == "/v1/models" && anthropic_client) {
             Some(Self::Anthropic)
-        } else if path.starts_with("/v1/") {
+        } else if path.starts_with("/v1/") || path.starts_with(deployment::PATH) {
             Some(Self::OpenAi)
         } else {
             None

@@ -18,7 +18,7 @@ struct Profile<'a> {
 
 #[derive(Serialize)]
 struct Upstream<'a> {
-    base_url: &'a str,
+    base_url: String,
     ca_file: &'a Path,
 }
 
@@ -53,7 +53,10 @@ fn render(platform: Platform, base_url: &str, ca_file: &Path) -> Result<String, 
     let has_logins = platform == Platform::Codex;
     toml::to_string(&Profile {
         id: platform.id(),
-        upstream: Upstream { base_url, ca_file },
+        upstream: Upstream {
+            base_url: format!("{base_url}{}", platform.base_path()),
+            ca_file,
+        },
         login: has_logins.then(|| Login {
             code: Authorize {
                 authorize_url: format!("{base_url}/oauth/authorize"),
@@ -84,7 +87,7 @@ mod tests {
         let codex = parse(Platform::Codex);
         assert_eq!(
             codex["upstream"]["base_url"].as_str(),
-            Some("https://127.0.0.1:1")
+            Some("https://127.0.0.1:1/backend-api/codex")
         );
         assert_eq!(
             codex["upstream"]["ca_file"].as_str(),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     answer::Answer,
     clock::UnixMillis,
+    deployment,
     faults::{Early, Fault, Faults, Target},
     fixtures::{Fill, Fixture, fixture},
     headers,
@@ -156,6 +157,8 @@ impl Simulation {
             }
             _ => match Platform::of(path, request.headers()) {
                 Some(platform) => {
+                    let deployed = deployment::as_openai(request);
+                    let request = deployed.as_ref().unwrap_or(request);
                     let (answer, fault) = self.upstream(platform, request, &mut record, now);
                     outcome.answer = answer;
                     fault

@@ -177,8 +177,8 @@ fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[
     let quota = Quota::read(&platform.quota, &headers, NOW);
     let error = match status {
         200..=299 => {
-            let mut routes = platform.routes.iter();
-            routes.find_map(|route| match look(route.dialect, body, true) {
+            let mut endpoints = platform.endpoints.iter();
+            endpoints.find_map(|endpoint| match look(endpoint.dialect, body, true) {
                 Look::Error(error) => Some(error),
                 Look::Fine | Look::NeedMore => None,
             })

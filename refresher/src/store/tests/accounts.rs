@@ -103,7 +103,9 @@ async fn an_end_is_set_kept_published_and_taken_off() {
     let end = async || {
         let (records, _) = poll(&store, None, 0).await;
         let published = records.into_iter().find_map(|record| match record {
-            Record::Account(account) if account.name.as_str() == "alice" => Some(account.ends_at),
+            Record::Account(account) if account.name.as_str() == "alice" => {
+                Some(account.expires_at)
+            }
             _ => None,
         });
         let known = store.account("alice").await.unwrap().ends_at;

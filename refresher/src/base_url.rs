@@ -1,0 +1,164 @@
+//! Where a platform, or one account of it, is reached: scheme, host, port and a path before those of the endpoints.
+//!
+//! A credential goes wherever a base URL leads, so its owner alone sets it, and it leads over TLS or nowhere but to this
+//! machine.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use latchkey::header::HeaderText;
+use latchkey::snapshot::BasePath;
+use reqwest::Url;
+
+/// A base URL that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    text: String,
+    /// It speaks TLS: `https`.
+    pub tls: bool,
+    /// The name or address to connect to.
+    pub host: Host,
+    /// The port, also where the URL leaves it out.
+    pub port: u16,
+    /// `:authority` of requests: host, and port where it is not the scheme's own.
+    pub authority: HeaderText,
+    /// The path that goes before those of the endpoints.
+    pub path: BasePath,
+}
+
+/// A host to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// To be resolved.
+    Name(String),
+    /// As it is.
+    Address(IpAddr),
+}
+
+/// Tells what is wrong with a URL. It does not repeat a user name or password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidUrl(String);
+
+impl BaseUrl {
+    /// Reads a base URL.
+    ///
+    /// # Errors
+    /// If it is none, or a credential could be read on the way there.
+    pub fn parse(text: &str) -> Result<BaseUrl, InvalidUrl> {
+        let url = web_url(text)?;
+        if url.query().is_some() {
+            return Err(InvalidUrl("expected a URL without a query".to_owned()));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let path = url.path().trim_end_matches('/').to_owned();
+        let invalid = |error: &dyn fmt::Display| InvalidUrl(error.to_string());
+        Ok(BaseUrl {
+            text: text.to_owned(),
+            tls: url.scheme() == "https",
+            host: bare
+                .parse()
+                .map_or_else(|_| Host::Name(host.to_owned()), Host::Address),
+            port: url.port_or_known_default().unwrap_or_default(),
+            authority: HeaderText::try_from(authority).map_err(|error| invalid(&error))?,
+            path: BasePath::try_from(path).map_err(|error| invalid(&error))?,
+        })
+    }
+
+    /// The URL as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Reads a URL to which credentials go: https, or plain http to this machine.
+///
+/// # Errors
+/// If it is none, or a credential could be read on the way there.
+pub fn web_url(text: &str) -> Result<Url, InvalidUrl> {
+    let invalid = |problem: String| InvalidUrl(problem);
+    let url = Url::parse(text)
+        .map_err(|error| invalid(format!("expected a URL, found {text:?}: {error}")))?;
+    // First, as the other messages repeat the URL.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(
+            "expected a URL without a user name or password".to_owned(),
+        ));
+    }
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(invalid(format!(
+            "expected an http or https URL with a host, found {text:?}"
+        )));
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err(invalid(format!(
+            "expected https: over plain http to another machine, credentials could be read on the way; found {text:?}"
+        )));
+    }
+    if url.fragment().is_some() {
+        return Err(invalid("expected a URL without a fragment".to_owned()));
+    }
+    Ok(url)
+}
+
+/// True for a page or an endpoint that nothing between here and there can read.
+pub fn is_web(url: &Url) -> bool {
+    url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
+}
+
+/// True if the URL's host is this machine by its very name: no resolver is asked.
+pub fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_says_host_port_and_path() {
+        let parsed = |text: &str| BaseUrl::parse(text).unwrap();
+        let url = parsed("https://api.test/compatible-mode/v1/");
+        assert_eq!((url.tls, url.port), (true, 443));
+        assert_eq!(url.host, Host::Name("api.test".into()));
+        assert_eq!(url.authority.as_str(), "api.test");
+        assert_eq!(url.path.as_str(), "/compatible-mode/v1");
+        let url = parsed("http://[::1]:8080");
+        assert_eq!((url.tls, url.port), (false, 8080));
+        assert_eq!(url.host, Host::Address("::1".parse().unwrap()));
+        assert_eq!(url.authority.as_str(), "[::1]:8080");
+        assert!(url.path.is_empty());
+    }
+
+    #[test]
+    fn a_credential_goes_nowhere_in_the_open() {
+        for bad in [
+            "",
+            "api.test",
+            "unix:/x",
+            "ftp://api.test",
+            "http://api.test",
+            "http://169.254.169.254",
+            "http://localhost.example.com",
+            "https://u:p@api.test",
+            "https://u@api.test",
+            "https://api.test/v1?key=x",
+            "https://api.test/v1#x",
+            "https://api.test/%2e%2e/x y",
+            "https://api.test/a;b",
+        ] {
+            let refused = BaseUrl::parse(bad);
+            assert!(refused.is_err(), "{bad}: {refused:?}");
+        }
+        let secret = BaseUrl::parse("http://user:secret@api.test").unwrap_err();
+        assert!(!secret.to_string().contains("secret"), "{secret}");
+    }
+}

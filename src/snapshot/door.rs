@@ -1,0 +1,329 @@
+//! The doors: what callers may ask of the gateway, on which path.
+//!
+//! A door says what a request on it is: its dialect and its [`Operation`]. Where that is at a
+//! platform, an [`Endpoint`](super::Endpoint) of the platform says. Doors are data, and go by small
+//! numbers: no table is as large as callers can think of paths.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::path::{Pattern, unescaped};
+use crate::{dialect::Dialect, header::HeaderName, id::Id};
+
+/// The most doors.
+pub const MAX_DOORS: usize = 256;
+
+/// The longest name of an operation, in bytes.
+const MAX_OPERATION_BYTES: usize = 32;
+
+/// The number of a door. It is never given to another one: requests that are under way carry it.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct DoorId(pub u16);
+
+/// What is asked: `generate`, `stream`, `count_tokens`, `embed`. 1 to 32 of `a-z` and `_`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Operation(Arc<str>);
+
+/// Tells why a text is not an [`Operation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidOperation;
+
+/// One thing that callers may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Its number.
+    pub id: DoorId,
+    /// The method, in upper case.
+    pub method: String,
+    /// The path.
+    pub path: Pattern,
+    /// Only requests with this header come through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderName>,
+    /// Only requests with this query parameter come through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// The wire format that is spoken there.
+    pub dialect: Dialect,
+    /// What is asked.
+    pub operation: Operation,
+}
+
+/// Every door of the gateway: one record of the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doors {
+    /// [`Doors::ID`].
+    pub id: Id,
+    /// The doors; a request comes through the first that takes it.
+    pub doors: Vec<Door>,
+    /// The headers in which clients name a session, the most telling first.
+    #[serde(default)]
+    pub session_headers: Vec<HeaderName>,
+}
+
+/// A request that has come in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entered<'d, 'p> {
+    /// The door.
+    pub door: &'d Door,
+    /// The model that its path names, where the door has a place for it.
+    pub model: Option<Cow<'p, str>>,
+}
+
+/// Tells why a request comes through no door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoDoor {
+    /// There is none on its path.
+    Path,
+    /// The doors on its path have other methods.
+    Method,
+}
+
+/// The parts of a request that open a door.
+#[derive(Debug, Clone, Copy)]
+pub struct Knock<'a> {
+    /// The method, in upper case.
+    pub method: &'a [u8],
+    /// The path, without the query.
+    pub path: &'a str,
+    /// The query, without the question mark.
+    pub query: &'a [u8],
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// The list of models, which the gateway itself answers.
+    pub const MODELS: &'static str = "models";
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Operation {
+    type Error = InvalidOperation;
+
+    fn try_from(text: String) -> Result<Self, InvalidOperation> {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        if (1..=MAX_OPERATION_BYTES).contains(&text.len()) && text.bytes().all(legal) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidOperation)
+        }
+    }
+}
+
+impl From<Operation> for String {
+    fn from(operation: Operation) -> Self {
+        operation.as_str().to_owned()
+    }
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for InvalidOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "expected an operation: 1 to {MAX_OPERATION_BYTES} of a-z and _"
+        )
+    }
+}
+
+impl std::error::Error for InvalidOperation {}
+
+// === impl Door ===
+
+impl Door {
+    /// Tells if the gateway itself answers what is asked.
+    pub fn lists_models(&self) -> bool {
+        self.operation.as_str() == Operation::MODELS
+    }
+
+    /// Tells if some request could come through both doors, so that their order decides.
+    fn meets(&self, other: &Door) -> bool {
+        self.method == other.method
+            && self.header == other.header
+            && self.query == other.query
+            && self.path.meets(&other.path)
+    }
+
+    /// Tells if the door asks for something beside method and path.
+    fn is_choosy(&self) -> bool {
+        self.header.is_some() || self.query.is_some()
+    }
+
+    fn takes(&self, knock: &Knock<'_>, has_header: impl Fn(&str) -> bool) -> bool {
+        let header = self.header.as_ref();
+        let query = self.query.as_ref();
+        header.is_none_or(|name| has_header(name.as_str()))
+            && query.is_none_or(|name| has_parameter(knock.query, name))
+    }
+}
+
+/// Tells if a query has a parameter of this name.
+fn has_parameter(query: &[u8], name: &str) -> bool {
+    query.split(|byte| *byte == b'&').any(|parameter| {
+        let key = parameter.split(|byte| *byte == b'=').next();
+        let key = std::str::from_utf8(key.unwrap_or_default());
+        key.is_ok_and(|key| unescaped(key).as_deref() == Some(name))
+    })
+}
+
+// === impl Doors ===
+
+impl Doors {
+    /// The id of the one record of doors.
+    pub const ID: &'static str = "doors";
+
+    /// Tells what is wrong with the doors as a set, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        if self.doors.len() > MAX_DOORS {
+            return Some(format!("expected at most {MAX_DOORS} doors"));
+        }
+        for (index, door) in self.doors.iter().enumerate() {
+            let before = self.doors.get(..index).unwrap_or_default();
+            if before.iter().any(|other| other.id == door.id) {
+                return Some(format!("door {}: expected a number of its own", door.id.0));
+            }
+            if let Some(other) = before.iter().find(|other| other.meets(door)) {
+                let (one, other) = (door.id.0, other.id.0);
+                return Some(format!("doors {other} and {one}: expected no path of both"));
+            }
+            let hidden = |other: &&Door| {
+                !other.is_choosy()
+                    && door.is_choosy()
+                    && other.method == door.method
+                    && other.path.meets(&door.path)
+            };
+            if let Some(other) = before.iter().find(hidden) {
+                let (one, other) = (door.id.0, other.id.0);
+                return Some(format!(
+                    "door {one}: expected before door {other}, which takes its requests"
+                ));
+            }
+        }
+        None
+    }
+
+    /// The door of this number.
+    pub fn get(&self, id: DoorId) -> Option<&Door> {
+        self.doors.iter().find(|door| door.id == id)
+    }
+
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// [`NoDoor`], where none takes it.
+    pub fn enter<'p>(
+        &self,
+        knock: &Knock<'p>,
+        has_header: impl Fn(&str) -> bool,
+    ) -> Result<Entered<'_, 'p>, NoDoor> {
+        let mut refused = NoDoor::Path;
+        for door in &self.doors {
+            let Some(model) = door.path.matches(knock.path) else {
+                continue;
+            };
+            if door.method.as_bytes() != knock.method {
+                refused = NoDoor::Method;
+            } else if door.takes(knock, &has_header) {
+                return Ok(Entered { door, model });
+            }
+        }
+        Err(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doors(json: &str) -> Doors {
+        serde_json::from_str(&format!("{{\"id\":\"doors\",\"doors\":[{json}]}}")).unwrap()
+    }
+
+    const LISTS: &str = r#"
+        {"id":1,"method":"GET","path":"/v1/models","header":"anthropic-version","dialect":"messages","operation":"models"},
+        {"id":2,"method":"GET","path":"/v1/models","query":"client_version","dialect":"responses","operation":"models"},
+        {"id":3,"method":"GET","path":"/v1/models","dialect":"chat","operation":"models"},
+        {"id":4,"method":"POST","path":"/v1/m/{model}:go","dialect":"chat","operation":"generate"}"#;
+
+    fn entered(doors: &Doors, method: &str, target: &str, header: &str) -> Result<u16, NoDoor> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let knock = Knock {
+            method: method.as_bytes(),
+            path,
+            query: query.as_bytes(),
+        };
+        let entered = doors.enter(&knock, |name| name == header)?;
+        Ok(entered.door.id.0)
+    }
+
+    #[test]
+    fn the_first_door_that_takes_a_request_is_its_own() {
+        let doors = doors(LISTS);
+        assert_eq!(doors.problem(), None);
+        let get = |target, header| entered(&doors, "GET", target, header);
+        assert_eq!(get("/v1/models", "anthropic-version"), Ok(1));
+        assert_eq!(get("/v1/models?a=b&client_version=1", ""), Ok(2));
+        assert_eq!(get("/v1/models?client%5fversion", ""), Ok(2));
+        assert_eq!(get("/v1/models?x=client_version", ""), Ok(3));
+        assert_eq!(get("/v1/model", ""), Err(NoDoor::Path));
+        assert_eq!(
+            entered(&doors, "POST", "/v1/models", ""),
+            Err(NoDoor::Method)
+        );
+        assert_eq!(entered(&doors, "POST", "/v1/m/gpt:go", ""), Ok(4));
+        assert_eq!(
+            entered(&doors, "get", "/v1/m/gpt:go", ""),
+            Err(NoDoor::Method)
+        );
+    }
+
+    #[test]
+    fn doors_that_get_into_each_others_way_are_named() {
+        let last = r#",{"id":5,"method":"POST","path":"/v1/m/{model}","dialect":"chat","operation":"generate"}"#;
+        let problem = |more: &str| doors(&format!("{LISTS}{more}")).problem();
+        assert_eq!(
+            problem(last).as_deref(),
+            Some("doors 4 and 5: expected no path of both")
+        );
+        assert_eq!(problem(&last.replace("/m/", "/n/")), None);
+        assert_eq!(
+            problem(&last.replace("/m/", "/n/").replace(":5", ":4")).as_deref(),
+            Some("door 4: expected a number of its own")
+        );
+        let hidden = LISTS.replace("\"id\":1,", "\"id\":9,");
+        let mut hidden = doors(&hidden);
+        let door = hidden.doors.remove(0);
+        hidden.doors.push(door);
+        assert_eq!(
+            hidden.problem().as_deref(),
+            Some("door 9: expected before door 3, which takes its requests")
+        );
+    }
+
+    #[test]
+    fn operations_are_words() {
+        assert!(Operation::try_from("count_tokens".to_owned()).is_ok());
+        for bad in ["", "Generate", "a b", &"x".repeat(33)] {
+            assert_eq!(
+                Operation::try_from(bad.to_owned()),
+                Err(InvalidOperation),
+                "{bad}"
+            );
+        }
+    }
+}

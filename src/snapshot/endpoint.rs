@@ -1,0 +1,91 @@
+//! The endpoints: where a platform answers what callers ask at a [`Door`].
+
+use serde::{Deserialize, Serialize};
+
+use super::{Account, Door, Operation, path::PathTemplate};
+use crate::dialect::Dialect;
+
+/// The number of an endpoint among those of its platform. It holds for one state of the platform.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndpointId(pub u8);
+
+/// One thing that a platform answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The wire format that is spoken there.
+    pub dialect: Dialect,
+    /// What is asked.
+    pub operation: Operation,
+    /// The path, after that of the base URL; the caller's query string is appended.
+    pub path: PathTemplate,
+    /// The path counts from the host, whatever path the base URL has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root: bool,
+    /// What the platform asks of a request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
+    /// Streams report usage only if `stream_options.include_usage` asks them to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub include_usage: bool,
+    /// What is asked costs nothing, as a count of tokens: where the platform reports no usage,
+    /// none is estimated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub free: bool,
+}
+
+/// What a platform asks of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Requirement {
+    /// `"stream": true`
+    Stream,
+    /// `"store": false`
+    StoreFalse,
+    /// Not `"background": true`: what is generated after the answer, nobody here could count.
+    Foreground,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Tells if it answers what is asked at `door`, in the caller's own words.
+    pub fn answers(&self, door: &Door) -> bool {
+        self.dialect == door.dialect
+            && self.operation == door.operation
+            // A model that the path alone names has to get into the platform's path.
+            && (self.path.has_model() || !door.path.has_model())
+    }
+
+    /// The path of a request for `model`, after `base`, the path of the base URL; none where the
+    /// path needs what the request or the account does not have.
+    pub fn path(&self, base: &str, model: Option<&str>, account: &Account) -> Option<String> {
+        let path = self.path.render(model, account)?;
+        Some(match self.root {
+            true => path,
+            false => format!("{base}{path}"),
+        })
+    }
+}
+
+// === impl Requirement ===
+
+impl Requirement {
+    /// The member of the body that it asks for.
+    pub fn member(&self) -> &'static str {
+        match self {
+            Self::Stream => "\"stream\": true",
+            Self::StoreFalse => "\"store\": false",
+            Self::Foreground => "\"background\": false",
+        }
+    }
+
+    /// Why, where the reason is not the platform's own.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Stream | Self::StoreFalse => None,
+            Self::Foreground => Some(
+                "What is generated in the background could not be counted: ask for a stream instead.",
+            ),
+        }
+    }
+}
