@@ -32,14 +32,15 @@ pub struct Asked<'a> {
 
 impl Limiter {
     /// Refuses a request whose body is yet to come where its key is at a limit, so that no body is
-    /// kept for it. Takes nothing of the key: what comes while many bodies are under way is refused
+    /// kept for it. One that is let in holds its key's stream from here on. It counts as a request
     /// when it is decided about. `clock` is asked only where the key has limits.
     ///
     /// # Errors
     /// The refusal of a key that is at its limit.
     pub fn let_in(
-        &self,
+        &mut self,
         shared: &mut impl SharedData,
+        context: u32,
         key: &ClientKey,
         clock: impl FnOnce() -> u64,
     ) -> Result<(), Refusal> {
@@ -47,10 +48,8 @@ impl Limiter {
             return Ok(());
         }
         let (subject, now) = (Subject::key(&key.id), clock());
-        let reached = self.reached(shared, &subject, &key.limits, now);
-        reached.map_or(Ok(()), |reached| {
-            Err(refusal(Denied::Key(reached), Some(key), now))
-        })
+        self.admit_body(shared, context, (&subject, &key.limits), now)
+            .map_err(|denied| refusal(denied, Some(key), now))
     }
 
     /// Decides about a request. `decide` is the gate's, told which accounts are full and the time;
@@ -218,10 +217,11 @@ mod tests {
             request
         }
 
-        fn let_in(&mut self) -> Result<(), Refusal> {
+        fn let_in(&mut self, context: u32) -> Result<(), Refusal> {
             let request = self.request(None);
             let key = request.client_key(&self.view).unwrap();
-            self.limiter.let_in(&mut self.shared, key, || START)
+            self.limiter
+                .let_in(&mut self.shared, context, key, || START)
         }
 
         fn decide(
@@ -369,13 +369,13 @@ mod tests {
     fn a_key_at_its_limit_is_refused_before_a_body_is_read() {
         let limits = r#"{"requests_per_minute":2,"concurrent_streams":5}"#;
         let mut vm = Vm::new(limits, ["{}", "{}"]);
-        for _ in 0..3 {
-            assert_eq!(vm.let_in(), Ok(()));
+        for context in 1..=3 {
+            assert_eq!(vm.let_in(context), Ok(()));
         }
         assert_eq!(vm.requests(&key()), 0, "a body that comes is no request");
         vm.passes(1, None);
         vm.passes(2, None);
-        let refusal = vm.let_in().unwrap_err();
+        let refusal = vm.let_in(4).unwrap_err();
         assert_eq!(vm.decide(3, None).unwrap_err(), refusal, "the same words");
         assert_eq!(at_limit(refusal), Limit::RequestsPerMinute);
         assert_eq!(vm.requests(&key()), 2);
@@ -399,18 +399,37 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_held_from_the_decision_until_its_caller_goes() {
-        let mut vm = Vm::new(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
-        vm.passes(1, None);
-        assert_eq!(vm.let_in(), Ok(()));
+    fn a_stream_is_held_from_the_first_of_a_body_until_its_caller_goes() {
+        let mut vm = Vm::new(
+            r#"{"concurrent_streams":2,"requests_per_minute":9}"#,
+            ["{}", "{}"],
+        );
+        assert_eq!(vm.let_in(1), Ok(()));
         vm.passes(2, None);
-        assert_eq!(at_limit(vm.let_in().unwrap_err()), Limit::ConcurrentStreams);
-        assert_eq!(vm.refused(3), Limit::ConcurrentStreams);
-        assert_eq!(vm.counters(&key()).own_streams(), 2);
-        for context in [1, 2, 3] {
+        assert_eq!(
+            at_limit(vm.let_in(3).unwrap_err()),
+            Limit::ConcurrentStreams
+        );
+        assert_eq!(vm.refused(4), Limit::ConcurrentStreams);
+        // What it holds already is not in its way.
+        vm.passes(1, None);
+        assert_eq!(
+            (vm.counters(&key()).own_streams(), vm.requests(&key())),
+            (2, 2)
+        );
+        for context in [1, 2, 3, 4] {
             vm.limiter.release(&mut vm.shared, context, START);
         }
         assert_eq!(vm.counters(&key()).own_streams(), 0);
+    }
+
+    #[test]
+    fn bodies_that_never_end_are_no_more_than_a_keys_streams() {
+        let mut vm = Vm::new(r#"{"concurrent_streams":2}"#, ["{}", "{}"]);
+        let let_in = (1..=9).filter(|context| vm.let_in(*context).is_ok());
+        assert_eq!(let_in.collect::<Vec<_>>(), [1, 2]);
+        vm.limiter.release(&mut vm.shared, 1, START);
+        assert_eq!(vm.let_in(10), Ok(()));
     }
 
     #[test]
@@ -420,7 +439,7 @@ mod tests {
         let key = request.client_key(&vm.view).unwrap();
         let nothing = &mut Untouchable;
         let clock = || panic!("the clock was asked");
-        assert_eq!(vm.limiter.let_in(nothing, key, clock), Ok(()));
+        assert_eq!(vm.limiter.let_in(nothing, 1, key, clock), Ok(()));
     }
 
     struct Untouchable;

@@ -79,6 +79,17 @@ enum NotTaken {
     Busy,
 }
 
+/// Which of a subject's limits a request is held to, and what it takes.
+#[derive(Debug, Clone, Copy)]
+struct Take {
+    /// It must be within the limits.
+    is_checked: bool,
+    /// It counts as a request.
+    counts: bool,
+    /// It takes a stream.
+    stream: bool,
+}
+
 /// Names the subjects of a request that have limits.
 pub fn limited(view: &View, key: &Id, account: Option<&Account>) -> Limited {
     let of_key = view.limited_key(key).map(|key| key.limits);
@@ -86,6 +97,32 @@ pub fn limited(view: &View, key: &Id, account: Option<&Account>) -> Limited {
     Limited {
         key: of_key.map(|limits| (Subject::key(key), limits)),
         account: of_account.map(|account| (Subject::account(&account.id), account.limits)),
+    }
+}
+
+// === impl Take ===
+
+impl Take {
+    const ALL: Self = Self {
+        is_checked: true,
+        counts: true,
+        stream: true,
+    };
+    const STREAM: Self = Self {
+        counts: false,
+        ..Self::ALL
+    };
+}
+
+// === impl Denied ===
+
+/// Of a key.
+impl From<NotTaken> for Denied {
+    fn from(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::At(reached) => Self::Key(reached),
+            NotTaken::Busy => Self::Busy,
+        }
     }
 }
 
@@ -119,7 +156,26 @@ impl Limiter {
         Some(reached)
     }
 
-    /// Takes what a request uses of its key and its account, or says who denies it.
+    /// Takes the stream of a key for a request whose body is yet to come, so that the bodies that a
+    /// key has under way are bounded by its streams. Counts no request yet. Of a key without a limit
+    /// of streams it takes nothing.
+    pub(crate) fn admit_body(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        (subject, limits): (&Subject, &Limits),
+        now: u64,
+    ) -> Result<(), Denied> {
+        if limits.concurrent_streams.is_none() {
+            let reached = self.reached(shared, subject, limits, now);
+            return reached.map_or(Ok(()), |reached| Err(Denied::Key(reached)));
+        }
+        Ok(self.take(shared, context, subject, limits, Take::STREAM, now)?)
+    }
+
+    /// Takes what a request uses of its key and its account, or says who denies it. Where the key
+    /// [admitted its body](Self::admit_body), the stream of that is the request's.
+    ///
     ///
     /// The account is looked at first, so that a request that finds it full counts at no key; and
     /// the key takes first, so that whoever is over its limit and asks again and again counts at no
@@ -140,18 +196,18 @@ impl Limiter {
         if let Some((subject, limits)) = &limited.key
             && *place != Place::Taken
         {
-            let is_new = *place == Place::None;
-            let taken = self.take(shared, context, subject, limits, is_new, now);
-            taken.map_err(|not_taken| match not_taken {
-                NotTaken::At(reached) => Denied::Key(reached),
-                NotTaken::Busy => Denied::Busy,
-            })?;
+            let take = Take {
+                is_checked: *place == Place::None,
+                counts: *place == Place::None,
+                stream: !self.holds(context, subject),
+            };
+            self.take(shared, context, subject, limits, take, now)?;
             *place = Place::Taken;
         }
         let Some((subject, limits)) = &limited.account else {
             return Ok(());
         };
-        self.take(shared, context, subject, limits, true, now)
+        self.take(shared, context, subject, limits, Take::ALL, now)
             .map_err(|not_taken| {
                 let until = match not_taken {
                     NotTaken::At(reached) => reached.until,
@@ -251,27 +307,42 @@ impl Limiter {
         self.streams.get(subject).map_or(0, |streams| streams.count)
     }
 
-    /// Takes one more stream of `subject`, where that is limited. A request that `is_new` there
-    /// must be within the limits, and is counted.
+    /// Returns true if the request of a context holds a stream of `subject`.
+    fn holds(&self, context: u32, subject: &Subject) -> bool {
+        let held = self.held.get(&context);
+        held.is_some_and(|held| held.contains(subject))
+    }
+
+    /// Takes of `subject`, in one swap, what `take` says and what is limited.
     fn take(
         &mut self,
         shared: &mut impl SharedData,
         context: u32,
         subject: &Subject,
         limits: &Limits,
-        is_new: bool,
+        take: Take,
         now: u64,
     ) -> Result<(), NotTaken> {
+        let limits = match take.stream {
+            true => *limits,
+            // Its own stream is among those in use.
+            false => Limits {
+                concurrent_streams: None,
+                ..*limits
+            },
+        };
         let streams = limits.concurrent_streams;
         let streams = streams.map(|_| self.count(subject).saturating_add(1));
-        if !is_new && streams.is_none() {
+        if limits.is_none() || !take.is_checked && !take.counts && streams.is_none() {
             return Ok(());
         }
         let (vm, mut touched_at) = (self.vm, now);
         let taken = table::update(shared, subject, now, |counters| {
             touched_at = counters.touched_at;
-            if is_new {
-                counters.reached(limits).map_or(Ok(()), Err)?;
+            if take.is_checked {
+                counters.reached(&limits).map_or(Ok(()), Err)?;
+            }
+            if take.counts {
                 counters.count_requests(1);
             }
             counters.touched_at = now;

@@ -8,7 +8,8 @@
 //! of a crashed VM lapses.
 //!
 //! **A request.** Where its body is yet to come, its key is looked at, and a full one is refused
-//! before a byte is kept. Once the gate has picked an account ([`crate::gate::admission`]), that is
+//! before a byte is kept; one that is let in holds its key's stream from there on, so that a key has
+//! no more bodies under way than streams. Once the gate has picked an account ([`crate::gate::admission`]), that is
 //! looked at, then the key takes, then the account: to take is to check and to count in one swap. A
 //! full account makes way for the next, and is passed over until its minute or day ends. At the end
 //! of the answer its tokens are counted and its streams are free, in one swap a subject. A request
@@ -33,8 +34,8 @@
 //!   a second time.
 //! - Across the end of a minute, up to twice the limit within 60 s.
 //!
-//! Bodies that are still coming hold no stream and count nowhere: more of them may be under way than
-//! a key has streams. They are refused when they are decided about.
+//! A request whose body is still coming does not count in the minute yet: it counts when it is
+//! decided about, and is refused then if the key is full.
 
 mod counters;
 mod limiter;

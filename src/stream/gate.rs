@@ -124,7 +124,7 @@ impl GateStream {
         let mut request = Request::new(headers, carried);
         let asked = worker.ask(&mut request).and_then(|wanted| {
             if !end {
-                worker.let_in(&request)?;
+                worker.let_in(self.context, &request)?;
             }
             Ok(wanted)
         });

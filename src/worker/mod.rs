@@ -233,17 +233,18 @@ impl<H: Host> Worker<H> {
         asked
     }
 
-    /// Refuses a request whose body is yet to come where its client key is at a limit.
+    /// Refuses the request of `context`, whose body is yet to come, where its client key is at a
+    /// limit.
     ///
     /// # Errors
     /// The answer.
-    pub fn let_in(&mut self, request: &Request) -> Result<(), Reply> {
+    pub fn let_in(&mut self, context: u32, request: &Request) -> Result<(), Reply> {
         let view = self.follower.held();
         let Some(key) = view.and_then(|view| request.client_key(view)) else {
             return Ok(());
         };
         let now = self.host.recently();
-        let Err(refusal) = self.limiter.let_in(&mut self.host, key, || now) else {
+        let Err(refusal) = self.limiter.let_in(&mut self.host, context, key, || now) else {
             return Ok(());
         };
         let reply = request.refused(&refusal);
