@@ -1,143 +1,172 @@
-//! Cures, worded for the command line. Whatever fails below it tells facts alone.
+//! What to do about a fault, in the words of the door that its reader came through.
+//!
+//! A new door is one more [`Door`] and one more function like [`on_command_line`].
 
-use std::error::Error;
+use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
 
-use crate::store::{self, Named, NotRotated, Unfit};
+/// Where people meet Latchkey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The command line. Whoever reads the daemon's log has it too.
+    CommandLine,
+}
 
-/// The text of an error and, where there is one, its cure.
-pub fn worded(error: &(dyn Error + 'static)) -> String {
-    let cure = error.downcast_ref().and_then(cure);
-    match cure {
-        Some(cure) => format!("{error}; {cure}"),
-        None => error.to_string(),
+/// The cure of `fault`, as a clause without a full stop; none where the error's own sentence says all there is.
+pub fn cure(door: Door, fault: &Fault) -> Option<String> {
+    match door {
+        Door::CommandLine => on_command_line(fault),
     }
 }
 
-/// The cure for a failure of the store.
-fn cure(error: &store::Error) -> Option<String> {
-    use store::Error;
-    let cure = match error {
-        Error::NotOurs { .. } => "put back a backup, or move it away to start with none",
-        Error::LogInUse { .. } => "end that, and start again",
-        Error::Schema { .. } => "run the release that wrote it, or a newer one",
-        Error::WrongKey { .. } => "put back the key file that belongs to it, or set LATCHKEY_KEY",
-        Error::Rotation(refused) => return not_rotated(refused),
-        Error::Unknown { record, .. } => match record {
-            Named::Account => "see: refresher accounts list",
-            Named::ClientKey => "see: refresher keys list",
-            Named::Pool => "see: refresher pools list",
-        },
-        Error::NameTaken { .. } => "choose another name, or remove that one first",
-        Error::Unfit {
-            unfit: Unfit::Credential,
-            ..
-        } => "check that it was copied whole",
-        Error::PoolInUse { .. } => {
-            "first revoke them, or give them another: refresher keys set KEY --pool POOL, and --no-choice where it was \
-             theirs to choose"
-        }
-        Error::DefaultPool => "take accounts out of it with: refresher pools drop default ACCOUNT",
-        Error::NotInPool { .. } => "see: refresher pools list",
-        Error::NeedsLogin { account, platform } => {
-            return Some(format!("run: {}", login_command(platform, account)));
-        }
-        Error::File(_)
-        | Error::State(_)
-        | Error::Keys(_)
-        | Error::Database(_)
-        | Error::Seal { .. }
-        | Error::Corrupt { .. }
-        | Error::Unfit { .. } => return None,
-    };
-    Some(cure.to_owned())
+/// The cure of an account's ended login, as a shell takes it. The command prints the URL to open.
+pub fn login_command(platform: &str, account: &str) -> String {
+    format!("refresher login {platform} --name {}", shell_word(account))
 }
 
-fn not_rotated(refused: &NotRotated) -> Option<String> {
-    const MAKE: &str = "head -c 32 /dev/urandom | base64";
-    match refused {
-        NotRotated::FixedKeys => Some(format!(
-            "a new one is yours to make, with: {MAKE}; put it into LATCHKEY_KEY and the key of now into \
-             LATCHKEY_RETIRED_KEYS, restart `refresher serve` with both, then run this again"
-        )),
-        NotRotated::GivenKeys(_) => Some(format!(
-            "a new one is yours to make, with: {MAKE}; put it there before the others, then run this again; `refresher \
-             serve` reads it by itself"
-        )),
-        NotRotated::NotServed(_) => {
-            Some("restart it with this LATCHKEY_KEY and LATCHKEY_RETIRED_KEYS first".to_owned())
+/// The cure of a dead account once somebody has seen to it, as a shell takes it.
+pub fn enable_command(account: &str) -> String {
+    format!("refresher accounts enable {}", shell_word(account))
+}
+
+/// The cure of `fault` for whoever reads the daemon's log, which is somebody with a command line.
+pub fn in_log(fault: &Fault) -> Option<String> {
+    cure(Door::CommandLine, fault)
+}
+
+fn on_command_line(fault: &Fault) -> Option<String> {
+    let cure = match fault {
+        Fault::Unknown { kind, .. } => format!("see: refresher {} list", noun(*kind)),
+        Fault::NameTaken { kind, .. } => match kind {
+            Kind::ClientKey => "choose another name, or revoke that key first".to_owned(),
+            Kind::Account | Kind::Pool => {
+                "choose another name, or remove that one first".to_owned()
+            }
+        },
+        Fault::HasKey { .. } => {
+            "choose another name, or give that account the new key: add --replace".to_owned()
         }
-        NotRotated::Unreadable(_) => Some(
-            "`refresher serve` logs which ones; everything else is sealed with the new key"
-                .to_owned(),
+        Fault::NameOfAnother { .. } => "log in there, or choose another --name".to_owned(),
+        Fault::OtherLogin { platform } => format!(
+            "open the new URL (`refresher status` shows it) and log in there as the right user in the right workspace; \
+             or add this login as an account of its own: refresher login {platform}"
+        ),
+        Fault::BadCredential => "check that it was copied whole".to_owned(),
+        Fault::PoolInUse { .. } => {
+            "revoke those keys first, or give them another pool: refresher keys set KEY --pool POOL (and --no-choice, \
+             if their caller may choose this one)"
+                .to_owned()
+        }
+        Fault::DefaultPool => {
+            "take accounts out of it with: refresher pools drop default ACCOUNT".to_owned()
+        }
+        Fault::NotInPool { .. } => "see: refresher pools list".to_owned(),
+        Fault::NeedsLogin { account, platform } => {
+            format!("run: {}", login_command(platform, account))
+        }
+        Fault::Dead { account, platform } => {
+            format!("see to it at {platform}, then run: {}", enable_command(account))
+        }
+        Fault::NoApiKeys { account, platform } => {
+            format!("log in with: {}", login_command(platform, account))
+        }
+        Fault::RefreshRunning { .. } => "see: refresher status".to_owned(),
+        Fault::RefreshLater { .. } => "`refresher serve` tries again by itself".to_owned(),
+        Fault::NotAcknowledged { platform } => format!(
+            "to turn it on, put acknowledged_terms = [\"{platform}\"] into config.toml in the state directory, or give \
+             --acknowledge-terms {platform}"
+        ),
+        Fault::NoPlatformsFolder => "make it, or correct platforms_dir in config.toml".to_owned(),
+        Fault::NoChange { kind } => format!("see: refresher {} set --help", noun(*kind)),
+        Fault::LaxMode { path, wanted } => format!("run: chmod {wanted} {}", shell_word(path)),
+        Fault::ForeignOwner { path, user } => format!("run: chown {user} {}", shell_word(path)),
+        Fault::WrongKind { .. } => "move it away".to_owned(),
+        Fault::StateInUse => "stop it first, or choose another --state-dir".to_owned(),
+        Fault::RotationRunning => "wait for it".to_owned(),
+        Fault::NoStateDir => {
+            "give --state-dir, or set LATCHKEY_STATE_DIR, XDG_STATE_HOME or HOME".to_owned()
+        }
+        Fault::NotOurs => "put back a backup, or move it away to start with none".to_owned(),
+        Fault::DatabaseInUse => "end that, and start again".to_owned(),
+        Fault::OtherRelease => "run the release that wrote it, or a newer one".to_owned(),
+        Fault::WrongKey => {
+            "put back the key file that belongs to it, or set LATCHKEY_KEY".to_owned()
+        }
+        Fault::NoKey => "put it there, or set LATCHKEY_KEY".to_owned(),
+        Fault::BadKeys { place } => match place {
+            KeyPlace::Environment => format!("make one with: {MAKE_KEY}"),
+            KeyPlace::Operators | KeyPlace::Ours => "put the right keys back".to_owned(),
+        },
+        Fault::UnfinishedRotation => "finish the rotation: refresher rotate-key".to_owned(),
+        Fault::Keyring { why } => keyring(*why).to_owned(),
+        Fault::RetiredAlone => "set both, or neither".to_owned(),
+        Fault::KeyExhausted => "make a new one: refresher rotate-key".to_owned(),
+        Fault::KeyNotAtHand => {
+            "if the keys come from the environment, put it into LATCHKEY_KEY".to_owned()
+        }
+        Fault::NoNewKey { place } => new_key(*place),
+        Fault::KeyNotServed => {
+            "restart `refresher serve` with this LATCHKEY_KEY and LATCHKEY_RETIRED_KEYS, then run this again"
+                .to_owned()
+        }
+        Fault::Unreadable => "the log of `refresher serve` names them".to_owned(),
+        Fault::SocketPathTooLong => "choose a shorter --state-dir".to_owned(),
+        Fault::SocketTaken => "move it away, or choose another --state-dir".to_owned(),
+        Fault::MetricsAddressTaken => "choose another port".to_owned(),
+        Fault::MetricsExposed => {
+            "to show it to others all the same, add --metrics-anywhere".to_owned()
+        }
+        Fault::PortsTaken => {
+            "end the login that runs there, or log in with --paste, which needs no port".to_owned()
+        }
+        Fault::LoginFailed => "log in again, and finish it within a few minutes".to_owned(),
+        Fault::LikelySpent => "if you know better, give --replace".to_owned(),
+        Fault::NoAccountId => "give --account-id".to_owned(),
+        Fault::NoUsableLogin { platform } => format!("log in with: refresher login {platform}"),
+        Fault::Invalid | Fault::Failed => return None,
+    };
+    Some(cure)
+}
+
+/// Makes a key on any machine that has a shell.
+const MAKE_KEY: &str = "head -c 32 /dev/urandom | base64";
+
+fn new_key(place: KeyPlace) -> String {
+    match place {
+        KeyPlace::Environment => format!(
+            "make one with: {MAKE_KEY}; put it into LATCHKEY_KEY and the present key into LATCHKEY_RETIRED_KEYS, restart \
+             `refresher serve` with both, then run this again"
+        ),
+        KeyPlace::Operators | KeyPlace::Ours => format!(
+            "make one with: {MAKE_KEY}; put it there before the others, then run this again. `refresher serve` reads it \
+             by itself"
         ),
     }
 }
 
-/// What to run for an account whose login has ended, as a shell takes it. It prints the URL to open.
-pub fn login_command(platform: &str, name: &str) -> String {
-    format!("refresher login {platform} --name {}", shell_word(name))
+fn keyring(why: KeyringFault) -> &'static str {
+    match why {
+        KeyringFault::Denied => {
+            "link @u to the session's keyring (under systemd: KeyringMode=shared), or let the entry's owner read it: \
+             keyctl setperm"
+        }
+        KeyringFault::Gone => "put it there again",
+        KeyringFault::Unavailable => {
+            "run a kernel that has key retention, and let nothing (such as a container's seccomp filter) forbid keyctl"
+        }
+    }
 }
 
-/// What to run for a dead account once somebody has seen to it, as a shell takes it.
-pub fn enable_command(name: &str) -> String {
-    format!("refresher accounts enable {}", shell_word(name))
+/// The command that is about records of a kind.
+fn noun(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Account => "accounts",
+        Kind::ClientKey => "keys",
+        Kind::Pool => "pools",
+    }
 }
 
+/// `text` as one word of a shell's.
 fn shell_word(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
-    if text.bytes().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_says_what_to_do() {
-        let unknown = store::Error::Unknown {
-            record: Named::Account,
-            name: "nobody".to_owned(),
-        };
-        let in_use = store::Error::PoolInUse {
-            pool: "own".to_owned(),
-            keys: vec!["laptop".to_owned()],
-        };
-        let needs_login = store::Error::NeedsLogin {
-            account: "the team".to_owned(),
-            platform: "codex".to_owned(),
-        };
-        for (error, worded_so) in [
-            (
-                unknown,
-                "there is no account \"nobody\"; see: refresher accounts list",
-            ),
-            (
-                in_use,
-                "pool \"own\" is what these keys use: laptop; first revoke them, or give them another: refresher keys set \
-                 KEY --pool POOL, and --no-choice where it was theirs to choose",
-            ),
-            (
-                needs_login,
-                "account \"the team\" needs a new login first; run: refresher login codex --name 'the team'",
-            ),
-        ] {
-            assert_eq!(worded(&error), worded_so);
-        }
-    }
-
-    #[test]
-    fn a_shell_takes_the_login_command_as_it_is() {
-        for (name, written) in [
-            ("alice@example.com", "alice@example.com"),
-            ("the team", "'the team'"),
-            ("o'neill; $HOME", "'o'\\''neill; $HOME'"),
-        ] {
-            let expected = format!("refresher login codex --name {written}");
-            assert_eq!(login_command("codex", name), expected);
-        }
-    }
+    // Text with a NUL cannot be quoted, and cannot be typed either.
+    shlex::try_quote(text).map_or_else(|_| text.to_owned(), Into::into)
 }

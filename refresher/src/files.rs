@@ -21,7 +21,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Others may read or write it.
-    #[error("{path}: its mode is {mode:04o}, so other users can reach it; run: chmod {wanted:o} {path}", path = path.display())]
+    #[error("{path}: its mode is {mode:04o}, so other users can reach it", path = path.display())]
     LaxMode {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum Error {
         wanted: u32,
     },
     /// Another user owns it.
-    #[error("{path}: it belongs to user {owner}, not to user {us} who runs this; run: chown {us} {path}", path = path.display())]
+    #[error("{path}: it belongs to user {owner}, not to user {us} who runs this", path = path.display())]
     ForeignOwner {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum Error {
         us: u32,
     },
     /// A symbolic link, a directory or a device where a plain file is wanted, or the like.
-    #[error("{}: expected {expected} here, found something else (symbolic links are not followed); move it away", path.display())]
+    #[error("{}: expected {expected} here, found something else (symbolic links are not followed)", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,

@@ -5,6 +5,7 @@
 //! them `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards what is kept.
 
 pub mod advice;
+pub mod app;
 pub mod base_url;
 pub mod cli;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod credential;
 pub mod day;
 pub mod envoy;
+pub mod fault;
 pub mod files;
 pub mod id;
 pub mod keys;
@@ -23,6 +25,7 @@ pub mod oauth;
 pub mod platform;
 pub mod refresh;
 pub mod serve;
+pub mod standing;
 pub mod state;
 pub mod store;
 pub mod tasks;

@@ -8,32 +8,34 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::advice::enable_command;
-use crate::cli::{Context, Error};
+use crate::advice;
+use crate::app::{self, App, Error};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized};
+use crate::fault::Fault;
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics};
 use crate::platform::{Catalog, Profile, doors};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
+use crate::standing::Standing;
 use crate::state::StateDir;
-use crate::store::{Status, Store};
+use crate::store::Store;
 use crate::tasks::Tasks;
 
-/// How often what has ended of accounts' health is deleted.
+/// The pause between two deletions of health that has ended.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The time that answers under way get to go out once the daemon is told to stop.
 const ANSWERING_GRACE: Duration = Duration::from_secs(2);
 
-/// How often old records of requests are taken away.
+/// The pause between two deletions of old records of requests.
 const RECORDS_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// The pause before the first time: by then every Envoy that lost us has sent again what it had, and what is forgotten
-/// of batches is not missed.
+/// The pause before the first deletion of old records. By then every Envoy that lost us has sent its batches again, and
+/// the batches that are forgotten with the records are not missed.
 const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 
 /// Serves until SIGTERM or SIGINT. A refresh in flight is finished and saved first, unless a second one comes.
@@ -41,20 +43,22 @@ const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 /// # Errors
 /// If another `serve` runs on the same state, or the socket or the file of clusters cannot be made.
 pub async fn run(
-    context: Context,
+    app: App,
     envoy: config::Envoy,
     metrics_at: Option<SocketAddr>,
-) -> Result<(), Error> {
-    let Context {
+) -> app::Result<()> {
+    let App {
         state,
         config,
         catalog,
         store,
-    } = context;
+        ..
+    } = app;
     let mut lock = state.lock_serve()?;
     lock.note(&store.fixed_keys())?;
     if let Some(key) = store.waiting_key().await? {
-        tracing::warn!(%key, cure = "refresher rotate-key", "the first of the keys does not seal yet");
+        let cure = advice::in_log(&Fault::UnfinishedRotation);
+        tracing::warn!(%key, cure, "the first of the keys does not seal yet");
     }
     warn_of_idle_accounts(&store, &catalog).await?;
     warn_of_wasm(&envoy.wasm);
@@ -69,9 +73,7 @@ pub async fn run(
     let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
     let socket = Socket::bind(&state.socket()).await?;
     let scraped = match metrics_at {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
-            format!("--metrics-listen {address}: cannot listen there: {error}; choose another port")
-        })?),
+        Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
     let mut stops = Stops::new()?;
@@ -94,6 +96,7 @@ pub async fn run(
     let answering = listen::serve(socket, router, listen::SOCKET, shutdown.clone());
     tasks.spawn_draining("socket", ANSWERING_GRACE, answering);
     if let Some(listener) = scraped {
+        tracing::info!(address = %listener.local_addr()?, "showing metrics");
         let router = metrics::router(metrics, store.clone());
         let showing = listen::serve(listener, router, listen::METRICS, shutdown.clone());
         tasks.spawn_draining("metrics", ANSWERING_GRACE, showing);
@@ -112,6 +115,15 @@ pub async fn run(
     let outcome = tasks.run(async || stops.next().await).await;
     let _ = std::fs::remove_file(state.socket());
     Ok(outcome?)
+}
+
+/// A listener for those who read metrics.
+async fn listen_for_metrics(address: SocketAddr) -> app::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| {
+        let sentence = format!("cannot listen on {address} for metrics: {error}");
+        Error::new(Fault::MetricsAddressTaken, sentence)
+    })
 }
 
 /// Starts what the daemon does again and again, whatever Envoy asks.
@@ -146,7 +158,7 @@ fn spawn_upkeep(
     );
 }
 
-/// Deletes what has ended, until dropped. A failure is logged and looked past.
+/// Deletes health that has ended, until dropped. A failure is logged.
 async fn prune_health(store: &Store) {
     loop {
         tokio::time::sleep(PRUNE_INTERVAL).await;
@@ -156,7 +168,7 @@ async fn prune_health(store: &Store) {
     }
 }
 
-/// Takes old records of requests away, until dropped.
+/// Deletes old records of requests, until dropped.
 async fn prune_records(store: &Store, keep_days: u32) {
     let mut pause = FIRST_PRUNE;
     loop {
@@ -194,27 +206,33 @@ impl Stops {
     }
 }
 
-/// Says which accounts nobody can use because their platform is off or they are dead. Of those whose login has ended,
-/// [`PendingLogins`] says it.
-async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> Result<(), Error> {
+/// Warns of accounts that are dead or whose platform is off. [`PendingLogins`] warns of those whose login has ended.
+async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> app::Result<()> {
     for account in store.accounts().await? {
-        if account.status == Status::Dead {
-            let cure = enable_command(&account.name);
+        let name = account.name.clone();
+        if Standing::stored(&account, SystemClock.now()) == Standing::Dead {
+            let cure = advice::in_log(&Fault::Dead {
+                account: account.name,
+                platform: account.platform.clone(),
+            });
             tracing::warn!(
-                account = account.name,
+                account = name,
                 cure,
                 reason = account.reason,
                 "an account is dead"
             );
         }
         if let Err(error) = catalog.usable(&account.platform) {
-            tracing::warn!(account = account.name, %error, "an account cannot be used");
+            let error = Error::from(error);
+            let cure = advice::in_log(&error.fault);
+            tracing::warn!(account = name, %error, cure, "an account cannot be used");
         }
     }
     Ok(())
 }
 
-/// Says where Envoy may not find the filter: it would refuse every cluster then. It may see other files than we do.
+/// Warns of a path at which Envoy may not find the filter. Envoy would refuse every cluster then; but it may see other
+/// files than we do.
 fn warn_of_wasm(wasm: &Path) {
     let wasm_path = wasm.display();
     let cure = "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";

@@ -168,11 +168,11 @@ impl Refusal {
                 "Expected exactly one client key, in exactly one of: Authorization: Bearer, x-api-key, x-goog-api-key. A key in the URL is not accepted."
             }
             Self::UnknownKey => {
-                "This client key is unknown or revoked. Ask the gateway's operator for a new one (refresher keys create)."
+                "This client key is unknown or revoked. Ask the gateway's operator for a new one."
             }
             Self::KeyExpired(name) => {
                 return Cow::Owned(format!(
-                    "The client key{} has expired. Ask the gateway's operator for a new key, or to extend this one (refresher keys set).",
+                    "The client key{} has expired. Ask the gateway's operator for a new key, or to extend this one.",
                     named(name.as_ref())
                 ));
             }
@@ -181,10 +181,10 @@ impl Refusal {
             Self::Method => "The gateway does not serve this path with this method.",
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
             Self::NoPool => {
-                "The pool of this client key no longer exists. The gateway's operator can see which pool that was with: refresher keys list."
+                "The pool of this client key no longer exists. Ask the gateway's operator to give the key another one."
             }
             Self::NoAccount => {
-                "No usable account in this key's pool serves this path. The gateway's operator can see why with: refresher status."
+                "No usable account in this key's pool serves this path. The gateway's operator can see why."
             }
             Self::ModelNotAllowed(model) => {
                 return Cow::Owned(match model {
@@ -216,7 +216,7 @@ impl Refusal {
                 ));
             }
             Self::ChoiceNotAllowed => {
-                "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow the choice with: refresher keys set."
+                "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow the choice."
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::NotReady => {

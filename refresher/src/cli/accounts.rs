@@ -1,6 +1,5 @@
 //! `refresher accounts`.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
@@ -8,14 +7,12 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::limit_flags::TermFlags;
-use super::output::{print, print_json, table};
-use super::{Context, Error, secret_prompt, status};
-use crate::advice::login_command;
-use crate::clock::{Clock, SystemClock, UnixMillis};
-use crate::credential::{Credential, CredentialKind};
-use crate::oauth::revoke::{Revoked, revoke};
-use crate::store::{self, NewAccount, Saved, Status};
+use super::output::table;
+use super::terms::TermFlags;
+use super::{CALLER, Context, Error, Json, ModelList, Result, secret_prompt, status};
+use crate::app::accounts::{self, NewKey};
+use crate::oauth::revoke::Revoked;
+use crate::store::{Saved, Status};
 
 /// The most bytes of an API key, whatever it comes from.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
@@ -28,16 +25,16 @@ pub enum Command {
     /// Add an account that has an API key, read from standard input, --key-file or $LATCHKEY_API_KEY
     Add(Add),
     /// Show the accounts
-    List(status::Json),
-    /// Change which models an account serves, its limits and its end
+    List(Json),
+    /// Change the models that an account serves, its limits and its end
     Set(Set),
-    /// Let an account serve requests again that was disabled or is dead
+    /// Let an account that was disabled or is dead serve requests again
     Enable(Name),
     /// Take an account out of use; its login is kept fresh
     Disable(Name),
-    /// Have every Envoy forget what is held against an account: cool-downs, strikes, a quota that is used up, death
+    /// Make every Envoy forget what it learned about an account: cooldowns, strikes, a used-up quota, that it is dead
     Reset(Name),
-    /// Delete an account and its credential; a login is revoked at the platform as far as it lets us
+    /// Delete an account and its credential; a login is revoked at the platform if the platform offers that
     Remove(Name),
 }
 
@@ -59,21 +56,21 @@ pub struct Add {
     /// A file that holds the key and nothing else
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Put the new key in place of the one that an account of this name has
+    /// Give the new key to the account that has this name already
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
     terms: TermFlags,
 }
 
-/// What is to be another about an account.
+/// Changes to an account.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
     account: String,
     #[command(flatten)]
-    models: super::ModelList,
+    models: ModelList,
     #[command(flatten)]
     terms: TermFlags,
 }
@@ -82,57 +79,42 @@ impl Command {
     /// Runs it.
     ///
     /// # Errors
-    /// With a message for a person.
-    pub async fn run(self, context: &Context) -> Result<(), Error> {
-        let store = &context.store;
-        let now = SystemClock.now();
+    /// If the operation comes to nothing.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out } = context;
         match self {
-            Command::Add(add) => add.run(context, now).await?,
+            Command::Add(add) => add.run(context).await?,
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
                 let account = set.account;
                 let models = set.models.given()?;
-                let terms = set.terms.terms(now)?;
-                store
-                    .set_account(&account, models.as_ref(), &terms, now)
-                    .await?;
-                print(&format!("{account}: changed\n"))?;
+                let terms = set.terms.terms(app.now())?;
+                accounts::set(app, CALLER, &account, models.as_ref(), &terms).await?;
+                out.print(&format!("{account}: changed\n"))?;
             }
             Command::Enable(Name { account }) => {
-                let changed = store.enable(&account, now).await?;
-                print(&format!(
-                    "{account}: {}\n",
-                    if changed {
-                        "enabled"
-                    } else {
-                        "was enabled already"
-                    }
-                ))?;
+                let said = match accounts::enable(app, CALLER, &account).await? {
+                    true => "enabled",
+                    false => "is enabled already",
+                };
+                out.print(&format!("{account}: {said}\n"))?;
             }
             Command::Disable(Name { account }) => {
-                let changed = store.disable(&account, now).await?;
-                print(&format!(
-                    "{account}: {}\n",
-                    if changed {
-                        "disabled"
-                    } else {
-                        "was out of use already"
-                    }
-                ))?;
+                let said = match accounts::disable(app, CALLER, &account).await? {
+                    true => "disabled",
+                    false => "is out of use already",
+                };
+                out.print(&format!("{account}: {said}\n"))?;
             }
             Command::Reset(Name { account }) => {
-                let status = store.reset(&account, now).await?;
-                print(&match status {
-                    Status::Active => format!("{account}: nothing is held against it any more\n"),
-                    Status::Disabled => {
-                        format!(
-                            "{account}: nothing is held against it any more; it is disabled still\n"
-                        )
-                    }
-                    _ => format!(
-                        "{account}: nothing is held against it any more; it needs a login still\n"
-                    ),
-                })?;
+                let still = match accounts::reset(app, CALLER, &account).await? {
+                    Status::Active => "",
+                    Status::Disabled => "; it is still disabled",
+                    Status::NeedsLogin | Status::Dead => "; it still needs a login",
+                };
+                out.print(&format!(
+                    "{account}: nothing is held against it any more{still}\n"
+                ))?;
             }
             Command::Remove(Name { account }) => remove(context, &account).await?,
         }
@@ -141,148 +123,115 @@ impl Command {
 }
 
 impl Add {
-    async fn run(self, context: &Context, now: UnixMillis) -> Result<(), Error> {
-        let profile = context.catalog.profile(&self.platform)?;
-        if !profile.credentials.contains(&CredentialKind::ApiKey) {
-            return Err(format!(
-                "platform {} takes no API keys; log in with: {}",
-                profile.id,
-                login_command(&profile.id, &self.name)
-            )
-            .into());
-        }
-        context.catalog.usable(&self.platform)?;
-        let terms = self.terms.terms(now)?;
-        let new = NewAccount {
+    async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out } = context;
+        // Before anybody is asked for a key that nobody takes.
+        accounts::platform_of_key(app, &self.platform, &self.name)?;
+        let terms = self.terms.terms(app.now())?;
+        let new = NewKey {
             name: &self.name,
-            platform: &profile.id,
-            credential: Credential::ApiKey(self.read_key()?),
-            vars: BTreeMap::new(),
-            expires_at: None,
+            platform: &self.platform,
+            key: self.read_key()?,
+            terms: &terms,
+            replace: self.replace,
         };
-        let saved = context
-            .store
-            .save_account_on(new, &terms, self.replace, SystemClock.now())
-            .await;
-        let saved = match saved {
-            Err(error @ store::Error::NameTaken { .. }) if !self.replace => {
-                let same = context.store.account(&self.name).await;
-                let is_same = same.is_ok_and(|account| account.platform == profile.id);
-                return Err(if is_same {
-                    format!("{error}; or give it the new key: add --replace").into()
-                } else {
-                    error.into()
-                });
-            }
-            saved => saved?,
-        };
-        print(&match saved {
+        let said = match accounts::add(app, CALLER, new).await? {
             Saved::Added(id) => format!("{}: added as {id}\n", self.name),
             Saved::Renewed(id) => format!("{} ({id}): has the new key\n", self.name),
-        })?;
-        Ok(())
+        };
+        Ok(out.print(&said)?)
     }
 
-    fn read_key(&self) -> Result<SecretString, Error> {
-        let mut key = Zeroizing::new(String::new());
-        if let Some(path) = &self.key_file {
-            key = Zeroizing::new(
-                crate::files::read_bounded(path, MAX_KEY_BYTES)
-                    .map_err(|error| format!("{}: cannot read it: {error}", path.display()))?,
-            );
-        } else if let Ok(value) = std::env::var(KEY_VARIABLE) {
-            key = Zeroizing::new(value);
+    fn read_key(&self) -> Result<SecretString> {
+        let key = if let Some(path) = &self.key_file {
+            crate::files::read_bounded(path, MAX_KEY_BYTES)
+                .map(Zeroizing::new)
+                .map_err(|error| format!("{}: cannot read it: {error}", path.display()))
+        } else if let Ok(key) = std::env::var(KEY_VARIABLE) {
+            Ok(Zeroizing::new(key))
         } else {
-            let stdin = io::stdin();
-            let read = if stdin.is_terminal() {
-                secret_prompt::ask(
-                    "Paste the API key (it is not shown) and press Enter: ",
-                    MAX_KEY_BYTES,
-                )
-                .map(|line| key = line)
-            } else {
-                stdin
-                    .lock()
-                    .take(MAX_KEY_BYTES)
-                    .read_to_string(&mut key)
-                    .map(drop)
-            };
-            read.map_err(|error| format!("cannot read the API key from standard input: {error}"))?;
-        }
+            key_from_stdin()
+                .map_err(|error| format!("cannot read the API key from standard input: {error}"))
+        };
+        let key = key.map_err(Error::Input)?;
         match key.trim() {
-            "" => Err("expected an API key on standard input, in --key-file or in $LATCHKEY_API_KEY; found none".into()),
+            "" => Err(Error::Input(format!(
+                "expected an API key on standard input, in --key-file or in ${KEY_VARIABLE}; found none"
+            ))),
             key => Ok(SecretString::from(key)),
         }
     }
 }
 
-async fn list(context: &Context, json: status::Json) -> Result<(), Error> {
-    let views = status::accounts(context).await?;
-    if json.json {
-        print_json(&views)?;
-    } else if views.is_empty() {
-        print("No accounts yet. Add one: refresher accounts add NAME --platform openai\n")?;
-    } else {
-        let now = SystemClock.now();
-        let rows: Vec<[String; 8]> = views
-            .iter()
-            .map(|view| {
-                [
-                    view.name.clone(),
-                    view.platform.clone(),
-                    view.kind.to_owned(),
-                    view.state(),
-                    view.pools.join(", "),
-                    view.limits_text.clone(),
-                    view.id.clone(),
-                    view.held(now),
-                ]
-            })
-            .collect();
-        print(&table(
-            [
-                "NAME",
-                "PLATFORM",
-                "CREDENTIAL",
-                "STATUS",
-                "POOLS",
-                "LIMITS",
-                "ID",
-                "HELD",
-            ],
-            &rows,
-        ))?;
-        status::print_logins(&views)?;
+/// The key that a person types unseen, or another program writes.
+fn key_from_stdin() -> io::Result<Zeroizing<String>> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        let prompt = "Paste the API key (it is not shown) and press Enter: ";
+        return secret_prompt::ask(prompt, MAX_KEY_BYTES);
     }
+    let mut key = Zeroizing::new(String::new());
+    stdin.lock().take(MAX_KEY_BYTES).read_to_string(&mut key)?;
+    Ok(key)
+}
+
+async fn list(context: &Context, json: Json) -> Result<()> {
+    let Context { app, out } = context;
+    let views = crate::app::status::accounts(app).await?;
+    if json.json {
+        return Ok(out.print_json(&views)?);
+    }
+    if views.is_empty() {
+        return Ok(out.print(status::NO_ACCOUNTS)?);
+    }
+    let now = app.now();
+    let rows: Vec<[String; 8]> = views
+        .iter()
+        .map(|view| {
+            [
+                view.name.clone(),
+                view.platform.clone(),
+                view.kind.to_owned(),
+                status::state(view).to_owned(),
+                view.pools.join(", "),
+                status::limits(view, now),
+                view.id.clone(),
+                status::cooldowns(view, now),
+            ]
+        })
+        .collect();
+    let head = [
+        "NAME",
+        "PLATFORM",
+        "CREDENTIAL",
+        "STATUS",
+        "POOLS",
+        "LIMITS",
+        "ID",
+        "COOLDOWNS",
+    ];
+    out.print(&(table(head, &rows) + &status::logins(&views)))?;
     Ok(())
 }
 
-/// Deletes first: whether the platform can be reached must not decide whether an account is out of use.
-async fn remove(context: &Context, name: &str) -> Result<(), Error> {
-    let account = context.store.account(name).await?;
-    let tokens = context
-        .store
-        .tokens(&account.id)
-        .await
-        .unwrap_or_else(|error| {
-            eprintln!("warning: {error}; its login cannot be revoked");
-            None
-        });
-    context.store.remove_account(&account.id).await?;
-    print(&format!("{} ({}): removed\n", account.name, account.id))?;
-    let profile = context.catalog.profile(&account.platform).ok();
-    if let (Some(tokens), Some(profile)) = (tokens, profile) {
-        match revoke(profile, &tokens).await {
-            Revoked::Done => print("Its login was revoked at the platform.\n")?,
-            Revoked::NotOffered => {
-                print("The platform has no way to revoke its login; sign out there.\n")?
-            }
-            Revoked::Failed(why) => {
-                eprintln!(
-                    "warning: its login could not be revoked at the platform ({why}); sign out there"
-                );
-            }
+async fn remove(context: &Context, name: &str) -> Result<()> {
+    let Context { app, out } = context;
+    let removed = accounts::remove(app, CALLER, name).await?;
+    out.print(&format!("{} ({}): removed\n", removed.name, removed.id))?;
+    if let Some(problem) = &removed.unreadable {
+        out.note(&format!(
+            "warning: {problem}; its login cannot be revoked: sign out at the platform"
+        ));
+    }
+    match removed.revoke().await {
+        None => {}
+        Some(Revoked::Done) => out.print("Its login was revoked at the platform.\n")?,
+        Some(Revoked::NotOffered) => {
+            out.print("The platform offers no way to revoke its login: sign out there.\n")?;
         }
+        Some(Revoked::Failed(why)) => out.note(&format!(
+            "warning: its login could not be revoked at the platform ({why}): sign out there"
+        )),
     }
     Ok(())
 }

@@ -7,10 +7,8 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::limit_flags::TermFlags;
-use super::output::print;
+use super::terms::TermFlags;
 use super::{Context, Error, login};
-use crate::clock::{Clock, SystemClock};
 use crate::credential::Credential;
 use crate::login::finish::outlasting;
 use crate::login::import_codex::{self, Imported, KEY_PLATFORM, PLATFORM};
@@ -59,25 +57,25 @@ impl Import {
 
 impl Codex {
     async fn run(self, context: &Context) -> Result<(), Error> {
-        let profile = context.catalog.usable(PLATFORM)?;
+        let profile = context.app.catalog.usable(PLATFORM)?;
         let oauth = profile
             .oauth
             .as_ref()
             .filter(|_| profile.login.imports(CredentialFile::Codex))
             .ok_or_else(|| exchange::Error::NoOAuth(PLATFORM.into()))?;
-        let terms = self.terms.terms(SystemClock.now())?;
+        let terms = self.terms.terms(context.app.now())?;
         let in_file = |error: &dyn std::fmt::Display| format!("{}: {error}", self.file.display());
         let text = crate::files::read_bounded(&self.file, import_codex::FILE_LIMIT)
             .map_err(|error| in_file(&format!("cannot read it: {error}")))?;
         let text = Zeroizing::new(text);
-        match import_codex::read(&text, oauth, SystemClock.now())
+        match import_codex::read(&text, oauth, context.app.now())
             .map_err(|error| in_file(&error))?
         {
             Imported::Login(found) => {
                 require_vars(profile, &found.vars).map_err(|error| in_file(&error))?;
                 self.refuse_older(context, &found).await?;
                 login::save(context, profile, *found, self.name.as_deref(), &terms).await?;
-                print(&single_owner(&self.file))?;
+                context.out.print(&single_owner(&self.file))?;
             }
             Imported::AccessToken(token) => {
                 self.save_access_token(context, profile, token, &terms)
@@ -93,7 +91,7 @@ impl Codex {
 
     /// A file that was imported before holds a refresh token that is spent by now.
     async fn refuse_older(&self, context: &Context, found: &Granted) -> Result<(), Error> {
-        let accounts = context.store.accounts().await?;
+        let accounts = context.app.store.accounts().await?;
         match outlasting(&accounts, PLATFORM, found) {
             Some(account) if !self.replace => Err(format!(
                 "{}: the account {} has a login that lasts at least as long, so this one is likely spent; nothing was \
@@ -131,7 +129,7 @@ impl Codex {
             .into());
         }
         self.save_key(context, PLATFORM, token, vars, terms).await?;
-        print(
+        context.out.print(
             "It is a personal access token: it cannot be refreshed, and works until it expires or is revoked.\n",
         )?;
         Ok(())
@@ -145,7 +143,7 @@ impl Codex {
         vars: BTreeMap<String, String>,
         terms: &Terms,
     ) -> Result<(), Error> {
-        context.catalog.usable(platform)?;
+        context.app.catalog.usable(platform)?;
         let name = self.name.as_deref().unwrap_or(platform);
         let new = NewAccount {
             name,
@@ -154,11 +152,13 @@ impl Codex {
             vars,
             expires_at: None,
         };
-        let store = &context.store;
+        let store = &context.app.store;
         store
-            .save_account_on(new, terms, self.replace, SystemClock.now())
+            .save_account_on(new, terms, self.replace, context.app.now())
             .await?;
-        print(&format!("{name}: imported at {platform}\n"))?;
+        context
+            .out
+            .print(&format!("{name}: imported at {platform}\n"))?;
         Ok(())
     }
 }

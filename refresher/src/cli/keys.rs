@@ -1,24 +1,25 @@
 //! `refresher keys`.
 
 use clap::{Args, Subcommand};
-use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{ModelPattern, Models};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::limit_flags::{TermFlags, Use};
-use super::output::{print, print_json, relative, table};
-use super::{Context, Error, status};
-use crate::clock::{Clock, SystemClock, UnixMillis};
-use crate::store::{ClientKey, DEFAULT_POOL, KeyChange};
+use super::output::table;
+use super::terms::{self, TermFlags};
+use super::time::relative;
+use super::{CALLER, Context, Json, ModelList, Result};
+use crate::app::keys::{self, KeyView, State};
+use crate::clock::UnixMillis;
+use crate::store::{DEFAULT_POOL, KeyChange};
 
 /// What to do with client keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a key and print it, this once
+    /// Make a key and print it; it is shown this once
     Create(Create),
-    /// Show the keys; never the keys themselves
-    List(status::Json),
+    /// Show the keys by name; the keys themselves are never shown again
+    List(Json),
     /// Change what a key may do, its limits and its end
     Set(Set),
     /// Refuse a key from now on
@@ -40,7 +41,7 @@ pub struct Create {
     json: bool,
 }
 
-/// What is to be another about a key.
+/// Changes to a key.
 #[derive(Debug, Args)]
 pub struct Set {
     /// Its name or id
@@ -48,7 +49,7 @@ pub struct Set {
     /// The pool of accounts that serves it
     #[arg(long)]
     pool: Option<String>,
-    /// Take away what its caller may choose, before anything else here gives it
+    /// Take every choice away from its caller; --may-choose-account and --may-choose-pool beside it count from there
     #[arg(long)]
     no_choice: bool,
     #[command(flatten)]
@@ -59,7 +60,7 @@ pub struct Set {
 #[derive(Debug, Args)]
 struct Rights {
     #[command(flatten)]
-    models: super::ModelList,
+    models: ModelList,
     /// Let its caller choose the account, with the header x-latchkey-account
     #[arg(long)]
     may_choose_account: bool,
@@ -71,7 +72,7 @@ struct Rights {
 }
 
 impl Rights {
-    fn change(self, now: UnixMillis) -> Result<KeyChange, Error> {
+    fn change(self, now: UnixMillis) -> Result<KeyChange> {
         Ok(KeyChange {
             terms: self.terms.terms(now)?,
             models: self.models.given()?,
@@ -93,105 +94,88 @@ impl Command {
     /// Runs it.
     ///
     /// # Errors
-    /// With a message for a person.
-    pub async fn run(self, context: &Context) -> Result<(), Error> {
-        let now = SystemClock.now();
+    /// If the operation comes to nothing.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out } = context;
         match self {
-            Command::Create(create) => {
-                let rights = create.rights.change(now)?;
-                let new = context
-                    .store
-                    .create_client_key(&create.name, &create.pool, &rights, now)
-                    .await?;
-                if create.json {
-                    let id = new.id.as_str();
-                    print_json(
-                        &json!({ "id": id, "name": create.name, "key": new.key.expose_secret() }),
-                    )?;
-                } else {
-                    // The key alone on standard output, so that it can be piped.
-                    eprintln!(
-                        "Key {:?} for pool {}. Keep it: it is not shown again.",
-                        create.name, create.pool
-                    );
-                    print(&format!("{}\n", new.key.expose_secret()))?;
-                }
-            }
+            Command::Create(create) => create.run(context).await?,
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
                 let change = KeyChange {
                     pool: set.pool,
                     no_choice: set.no_choice,
-                    ..set.rights.change(now)?
+                    ..set.rights.change(app.now())?
                 };
-                if change == KeyChange::default() {
-                    return Err("expected at least one flag that says what to change; see: refresher keys set --help".into());
-                }
-                let id = context.store.set_client_key(&set.key, &change).await?;
-                print(&format!("{} ({id}): changed\n", set.key))?;
+                let id = keys::set(app, CALLER, &set.key, &change).await?;
+                out.print(&format!("{} ({id}): changed\n", set.key))?;
             }
             Command::Revoke(Revoke { key }) => {
-                let id = context.store.revoke_client_key(&key, now).await?;
-                print(&format!("{key} ({id}): revoked\n"))?;
+                let id = keys::revoke(app, CALLER, &key).await?;
+                out.print(&format!("{key} ({id}): revoked\n"))?;
             }
         }
         Ok(())
     }
 }
 
-async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
-    let keys = context.store.client_keys().await?;
-    let now = SystemClock.now();
-    let used = Use::of(context, now).await?;
-    if format.json {
-        let keys: Vec<_> = keys
-            .iter()
-            .map(|key| {
-                json!({
-                    "id": key.id.as_str(), "name": key.name, "prefix": key.prefix, "pool": key.pool,
-                    "models": key.models, "may_choose_account": key.may_choose_account,
-                    "may_choose_pools": key.may_choose_pools, "created_at": key.created_at.0,
-                    "revoked_at": key.revoked_at.map(|time| time.0),
-                    "expires_at": key.expires_at.map(|time| time.0),
-                    "limits": used.json(SubjectKind::Key, key.id.as_str(), &key.limits),
-                })
-            })
-            .collect();
-        print_json(&keys)?;
-    } else if keys.is_empty() {
-        print("No keys yet. Make one: refresher keys create NAME\n")?;
-    } else {
-        let rows: Vec<[String; 9]> = keys
-            .iter()
-            .map(|key| {
-                let state = match (key.revoked_at, key.expires_at) {
-                    (Some(time), _) => format!("revoked {}", relative(time, now)),
-                    (None, Some(time)) if time <= now => format!("expired {}", relative(time, now)),
-                    (None, Some(time)) => format!("in use, ends {}", relative(time, now)),
-                    (None, None) => "in use".to_owned(),
-                };
-                let made = relative(key.created_at, now);
-                [
-                    key.name.clone(),
-                    format!("{}…", key.prefix),
-                    key.pool.clone(),
-                    models(&key.models),
-                    choice(key),
-                    state,
-                    made,
-                    used.text(SubjectKind::Key, key.id.as_str(), &key.limits),
-                    key.id.to_string(),
-                ]
-            })
-            .collect();
-        print(&table(
-            [
-                "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "LIMITS", "ID",
-            ],
-            &rows,
-        ))?;
+impl Create {
+    async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out } = context;
+        let rights = self.rights.change(app.now())?;
+        let new = keys::create(app, CALLER, &self.name, &self.pool, &rights).await?;
+        let key = new.key.expose_secret();
+        if self.json {
+            let id = new.id.as_str();
+            return Ok(out.print_json(&json!({ "id": id, "name": self.name, "key": key }))?);
+        }
+        // The key alone on standard output, so that it can be piped.
+        out.note(&format!(
+            "Key {:?} for pool {}. Keep it: it is not shown again.",
+            self.name, self.pool
+        ));
+        Ok(out.print(&format!("{key}\n"))?)
     }
-    Ok(())
+}
+
+async fn list(context: &Context, format: Json) -> Result<()> {
+    let Context { app, out } = context;
+    let views = keys::list(app).await?;
+    if format.json {
+        return Ok(out.print_json(&views)?);
+    }
+    if views.is_empty() {
+        return Ok(out.print("No keys yet. Make one: refresher keys create NAME\n")?);
+    }
+    let now = app.now();
+    let rows: Vec<[String; 9]> = views
+        .iter()
+        .map(|key| {
+            [
+                key.name.clone(),
+                format!("{}…", key.prefix),
+                key.pool.clone(),
+                models(&key.models),
+                choice(key),
+                state(key.state, now),
+                relative(UnixMillis(key.created_at), now),
+                terms::limits(&key.limits),
+                key.id.clone(),
+            ]
+        })
+        .collect();
+    let head = [
+        "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "LIMITS", "ID",
+    ];
+    Ok(out.print(&table(head, &rows))?)
+}
+
+fn state(state: State, now: UnixMillis) -> String {
+    match state {
+        State::InUse { until: None } => "in use".to_owned(),
+        State::InUse { until: Some(time) } => format!("in use, ends {}", relative(time, now)),
+        State::Expired { since } => format!("expired {}", relative(since, now)),
+        State::Revoked { since } => format!("revoked {}", relative(since, now)),
+    }
 }
 
 /// A list of models for people.
@@ -204,8 +188,8 @@ fn models(models: &Models) -> String {
     }
 }
 
-/// What a caller may choose: `account, pool a`.
-fn choice(key: &ClientKey) -> String {
+/// The choices of a key's caller: `account, pool a`.
+fn choice(key: &KeyView) -> String {
     let account = key.may_choose_account.then(|| "account".to_owned());
     let pools = key
         .may_choose_pools

@@ -8,10 +8,12 @@ use clap::Args;
 use reqwest::Url;
 use tokio::time::timeout;
 
-use super::limit_flags::TermFlags;
-use super::output::{print, relative};
-use super::{Context, Error, daemon};
-use crate::clock::{Clock, SystemClock, UnixMillis};
+use super::output::Out;
+use super::terms::TermFlags;
+use super::time::relative;
+use super::{Context, Error};
+use crate::app::daemon;
+use crate::clock::{SystemClock, UnixMillis};
 use crate::credential::Credential;
 use crate::login::callback::{self, LOGIN_LIMIT, Listener};
 use crate::login::drive::{self, Reached};
@@ -58,8 +60,8 @@ impl Login {
     /// # Errors
     /// With a message for a person; nothing is saved then.
     pub async fn run(self, context: &Context) -> Result<(), Error> {
-        let profile = context.catalog.usable(&self.platform)?;
-        let terms = self.terms.terms(SystemClock.now())?;
+        let profile = context.app.catalog.usable(&self.platform)?;
+        let terms = self.terms.terms(context.app.now())?;
         let api_key = self.api_key_exchange(profile)?;
         let session = Session {
             http: HttpClient::for_platform(profile)?,
@@ -133,7 +135,7 @@ impl Session<'_> {
             .map_or_else(|| flow.redirect_ports.clone(), |port| vec![port]);
         let listener = self.listen(&ports).await?;
         let (login, Prompt { url, .. }) = login::Login::code(self.profile, flow, listener.port())?;
-        print(&format!(
+        self.context.out.print(&format!(
             "Logging an account in at {}. Open this URL in a browser on this machine:\n\n{url}\n\nWaiting up to {} \
              minutes for it. (A browser on another machine? Stop this and use --paste.)\n",
             self.profile.name,
@@ -148,7 +150,7 @@ impl Session<'_> {
     async fn listen(&self, ports: &[u16]) -> Result<Listener, callback::Error> {
         match Listener::bind(ports).await {
             Err(taken @ callback::Error::Ports { .. }) => {
-                if daemon::yield_port(&self.context.state, &self.profile.id).await {
+                if daemon::yield_port(&self.context.app.state, &self.profile.id).await {
                     Listener::bind(ports).await
                 } else {
                     Err(taken)
@@ -160,13 +162,14 @@ impl Session<'_> {
 
     async fn by_paste(&self, flow: &flow::Pasted) -> Result<(), Error> {
         let (login, Prompt { url, .. }) = login::Login::pasted(self.profile, flow)?;
-        print(&format!(
+        self.context.out.print(&format!(
             "Logging an account in at {}. Open this URL in any browser:\n\n{url}\n\nAfter the login the browser ends \
              at a page that does not load, or at one that shows a code. Copy its address, or the code, and paste it \
              here:\n",
             self.profile.name,
         ))?;
-        let (login, step) = tokio::task::spawn_blocking(move || pasted(login)).await??;
+        let out = self.context.out.clone();
+        let (login, step) = tokio::task::spawn_blocking(move || pasted(login, &out)).await??;
         self.finish(login, step).await
     }
 
@@ -178,7 +181,7 @@ impl Session<'_> {
         };
         let (url, code) = (&prompt.url, prompt.code.unwrap_or_default());
         let limit = prompt.lifetime.unwrap_or(LOGIN_LIMIT);
-        print(&format!(
+        self.context.out.print(&format!(
             "Logging an account in at {}. Open this URL in any browser, and type the code in:\n\n{url}\n\n  {code}\n\n\
              Waiting up to {} minutes for it.\n",
             self.profile.name,
@@ -211,7 +214,7 @@ impl Session<'_> {
             .zip(id_token)
             .ok_or("the platform gave no id token, so there is no API key to be had")?;
         let request = api_key::request(oauth, exchange, &id_token);
-        let now = SystemClock.now();
+        let now = self.context.app.now();
         let key = api_key::read(self.http.send(&request).await, now)?;
         let new = NewAccount {
             name: &format!("{name} API key"),
@@ -220,9 +223,11 @@ impl Session<'_> {
             vars: BTreeMap::new(),
             expires_at: None,
         };
-        let store = &self.context.store;
+        let store = &self.context.app.store;
         store.save_account_on(new, &self.terms, true, now).await?;
-        print(&format!("{name} API key: added at {}\n", exchange.platform))?;
+        self.context
+            .out
+            .print(&format!("{name} API key: added at {}\n", exchange.platform))?;
         Ok(())
     }
 
@@ -245,26 +250,26 @@ pub(super) async fn save(
     wanted: Option<&str>,
     terms: &Terms,
 ) -> Result<String, Error> {
-    let now = SystemClock.now();
+    let now = context.app.now();
     let (vars, expires_at) = (granted.vars.clone(), granted.expires_at);
     let whose = Whose::Anybody {
         name: wanted,
         terms,
     };
     let Finished { id, name, is_new } =
-        finish(&context.store, profile, granted, whose, now).await?;
+        finish(&context.app.store, profile, granted, whose, now).await?;
     let what = if is_new { "added" } else { "has the new login" };
     let vars = vars
         .iter()
         .map(|(name, value)| line(name, value))
         .collect::<String>();
     let platform = line("platform", &profile.name);
-    print(&format!(
+    context.out.print(&format!(
         "{name} ({id}): {what}\n{platform}{vars}{}",
         line("expires", &expiry(expires_at, now))
     ))?;
     if wanted.is_some_and(|wanted| wanted != name) {
-        print(&format!(
+        context.out.print(&format!(
             "This login was here already, as {name}; it keeps that name.\n"
         ))?;
     }
@@ -291,7 +296,7 @@ fn line(name: &str, value: &str) -> String {
 }
 
 /// Reads lines from standard input until one is this login's answer.
-fn pasted(mut login: login::Login) -> Result<(login::Login, Step), Error> {
+fn pasted(mut login: login::Login, out: &Out) -> Result<(login::Login, Step), Error> {
     let mut input = io::stdin().lock().take(100 * QUERY_LIMIT as u64);
     loop {
         let mut line = String::new();
@@ -300,7 +305,7 @@ fn pasted(mut login: login::Login) -> Result<(login::Login, Step), Error> {
         }
         match login.input(&line) {
             Ok(step) => return Ok((login, step)),
-            Err(refused) => print(&format!("{refused}. Paste it again:\n"))?,
+            Err(refused) => out.print(&format!("{refused}. Paste it again:\n"))?,
         }
     }
 }

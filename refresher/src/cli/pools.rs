@@ -6,8 +6,9 @@ use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
 use serde_json::{Value, json};
 
-use super::output::{print, print_json, table};
-use super::{Context, Error, status};
+use super::output::table;
+use super::{CALLER, Context, Error, Json, Result};
+use crate::app::pools;
 use crate::store::Pool;
 
 /// What to do with pools.
@@ -16,7 +17,7 @@ pub enum Command {
     /// Make an empty pool
     Create(Create),
     /// Show the pools
-    List(status::Json),
+    List(Json),
     /// Change how a pool picks an account
     Set(Set),
     /// Put accounts at the end of a pool, or change the weight or tier of those in it
@@ -58,7 +59,7 @@ pub struct Add {
     /// Their share of the requests, relative to the others' [default: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))]
     weight: Option<u32>,
-    /// When their turn comes: a later tier is used only where nobody of an earlier one may be [default: 0]
+    /// Their turn: a tier serves only while no account of a lower one can [default: 0]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_TIER)))]
     tier: Option<u32>,
 }
@@ -93,34 +94,40 @@ impl Command {
     /// Runs it.
     ///
     /// # Errors
-    /// With a message for a person.
-    pub async fn run(self, context: &Context) -> Result<(), Error> {
-        let store = &context.store;
+    /// If the operation comes to nothing.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out } = context;
         match self {
             Command::Create(Create { pool, policy: name }) => {
-                store.create_pool(&pool, policy(&name)).await?;
-                print(&format!("{pool}: created\n"))?;
+                pools::create(app, CALLER, &pool, policy(&name)).await?;
+                out.print(&format!("{pool}: created\n"))?;
             }
             Command::List(json) => list(context, json).await?,
             Command::Set(Set { pool, policy: name }) => {
-                store.set_policy(&pool, policy(&name)).await?;
-                print(&format!("{pool}: {name}\n"))?;
+                pools::set_policy(app, CALLER, &pool, policy(&name)).await?;
+                out.print(&format!("{pool}: {name}\n"))?;
             }
-            Command::Add(add) => {
-                let weight = add.weight.map(Weight::try_from).transpose()?;
-                let tier = add.tier.map(Tier::try_from).transpose()?;
-                store
-                    .add_to_pool(&add.pool, &add.accounts, weight, tier)
-                    .await?;
-                print(&format!("{}: has {}\n", add.pool, add.accounts.join(", ")))?;
+            Command::Add(Add {
+                pool,
+                accounts,
+                weight,
+                tier,
+            }) => {
+                let unfit = |error: &dyn std::fmt::Display| Error::Input(error.to_string());
+                let weight = weight.map(Weight::try_from).transpose();
+                let weight = weight.map_err(|error| unfit(&error))?;
+                let tier = tier.map(Tier::try_from).transpose();
+                let tier = tier.map_err(|error| unfit(&error))?;
+                pools::add(app, CALLER, &pool, &accounts, weight, tier).await?;
+                out.print(&format!("{pool}: has {}\n", accounts.join(", ")))?;
             }
             Command::Drop(Drop { pool, accounts }) => {
-                store.drop_from_pool(&pool, &accounts).await?;
-                print(&format!("{pool}: has no more {}\n", accounts.join(", ")))?;
+                pools::drop(app, CALLER, &pool, &accounts).await?;
+                out.print(&format!("{pool}: no longer has {}\n", accounts.join(", ")))?;
             }
             Command::Remove(Name { pool }) => {
-                store.remove_pool(&pool).await?;
-                print(&format!("{pool}: removed\n"))?;
+                pools::remove(app, CALLER, &pool).await?;
+                out.print(&format!("{pool}: removed\n"))?;
             }
         }
         Ok(())
@@ -141,13 +148,13 @@ pub fn view(pool: &Pool) -> Value {
     json!({"name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys})
 }
 
-async fn list(context: &Context, format: status::Json) -> Result<(), Error> {
-    let pools = context.store.pools().await?;
+async fn list(context: &Context, format: Json) -> Result<()> {
+    let pools = pools::list(&context.app).await?;
     if format.json {
         let pools: Vec<_> = pools.iter().map(view).collect();
-        return Ok(print_json(&pools)?);
+        return Ok(context.out.print_json(&pools)?);
     }
-    Ok(print(&as_table(&pools))?)
+    Ok(context.out.print(&as_table(&pools))?)
 }
 
 /// The pools, one line each.

@@ -1,7 +1,8 @@
 //! `refresher rotate-key`: a new sealing key, and everything sealed anew with it.
 
-use super::output::print;
-use super::{Context, Error};
+use super::{CALLER, Context, Result};
+use crate::app::rotation;
+use crate::keys::RETIRED_VARIABLE;
 use crate::store::{Retired, Step};
 
 /// Rotates, and says what was done.
@@ -9,31 +10,33 @@ use crate::store::{Retired, Step};
 /// # Errors
 /// If there is no key to change over to, or the keys or the database cannot be written. Every record can still be
 /// opened, and the next run goes on from there.
-pub async fn run(context: &Context) -> Result<(), Error> {
-    let _lock = context.state.lock_rotation()?;
-    let mut rotation = context.store.rotation(&context.state);
+pub async fn run(context: &Context) -> Result<()> {
+    let Context { app, out } = context;
+    let mut rotation = rotation::begin(app, CALLER)?;
     let mut sealed = 0;
     loop {
         match rotation.step().await? {
-            Step::Made(key) => print(&format!("Made the key {key}.\n"))?,
-            Step::Resumed(key) => print(&format!("Going on with the key {key}.\n"))?,
-            Step::Switched => print("It seals from now on.\n")?,
+            Step::Made(key) => out.print(&format!("Made the key {key}.\n"))?,
+            Step::Resumed(key) => out.print(&format!("Going on with the key {key}.\n"))?,
+            Step::Switched => out.print("New records are sealed with it from now on.\n")?,
             Step::Sealed(count) => sealed += count,
-            Step::Forgot(count) => print(&format!(
+            Step::Forgot(count) => out.print(&format!(
                 "Accounts sealed anew: {sealed}. Old keys forgotten: {count}.\n"
             ))?,
             Step::Done => break,
         }
     }
-    match context.store.retired_keys() {
-        Some(Retired::Variables) => print(
-            "LATCHKEY_RETIRED_KEYS is of no more use here: unset it, and restart `refresher serve`.\n",
-        )?,
-        Some(Retired::Given(place)) => print(&format!(
-            "All keys but the first are of no more use in {place}.\n"
-        ))?,
+    match rotation.retired_keys() {
         None => {}
+        Some(Retired::Variables) => out.print(&format!(
+            "Nothing needs {RETIRED_VARIABLE} any more: unset it, and restart `refresher serve`.\n"
+        ))?,
+        Some(Retired::Given(place)) => out.print(&format!(
+            "Nothing needs the keys after the first any more: remove them from {place}.\n"
+        ))?,
     }
-    print("Backups made before this rotation need the old key. Keep it, or make a new backup.\n")?;
+    out.print(
+        "Backups made before this rotation need the old key. Keep it, or make a new backup.\n",
+    )?;
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Asks a person at a terminal for a secret, which the terminal does not show.
+//!
+//! The terminal is silenced before the prompt appears. `rpassword` prompts first, so that what is pasted at once is shown.
 
 use std::io::{self, BufRead, Read, Stdin};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-/// The line that is typed or pasted at `prompt`, without more than `limit` bytes.
+/// The line that is typed or pasted at `prompt`, cut off after `limit` bytes.
 ///
 /// # Errors
 /// If standard input is not a terminal, or cannot be read.

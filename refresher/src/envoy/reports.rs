@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::OnUnauthorized;
-use crate::advice::enable_command;
+use crate::advice;
 use crate::clock::{Clock, SystemClock, UnixMillis};
+use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::store::{self, BatchId, Noticed, Store};
 
@@ -222,10 +223,10 @@ fn log(noticed: &Noticed, now: UnixMillis) {
             platform,
             reason,
         } => {
-            let cure = format!(
-                "see to it at {platform}, then run: {}",
-                enable_command(account)
-            );
+            let cure = advice::in_log(&Fault::Dead {
+                account: account.clone(),
+                platform: platform.clone(),
+            });
             tracing::warn!(
                 account,
                 reason,

@@ -24,13 +24,13 @@ pub enum Error {
     File(#[from] files::Error),
     /// The system has no room for it.
     #[error(
-        "{}: a socket's path has {MAX_PATH_BYTES} bytes at most, and this one has {}; choose a shorter --state-dir",
+        "{}: a socket's path has {MAX_PATH_BYTES} bytes at most, and this one has {}",
         .0.display(),
         .0.as_os_str().len()
     )]
     TooLong(PathBuf),
     /// Something that is not our dead socket is in its place.
-    #[error("{}: {found}; it was left as it is. Move it away, or choose another --state-dir", path.display())]
+    #[error("{}: {found}; it was left as it is", path.display())]
     InTheWay {
         /// The socket's path.
         path: PathBuf,

@@ -88,10 +88,17 @@ mod tests {
         let (_folder, file) = file();
         file.replace("text").unwrap();
         fs::set_permissions(&file.0, fs::Permissions::from_mode(0o644)).unwrap();
-        let message = file.read().unwrap_err().to_string();
+        let error = file.read().unwrap_err();
         assert!(
-            message.contains("0644") && message.contains("chmod 600"),
-            "{message}"
+            matches!(
+                error,
+                Error::File(files::Error::LaxMode {
+                    mode: 0o644,
+                    wanted: 0o600,
+                    ..
+                })
+            ),
+            "{error}"
         );
     }
 

@@ -5,6 +5,7 @@ use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
 use zeroize::Zeroizing;
 
 use super::{Error, Given};
+use crate::fault::KeyringFault;
 
 /// An entry of type `user` in the user's keyring, `@u`.
 #[derive(Debug)]
@@ -16,10 +17,10 @@ impl Given for KernelKeyring {
     }
 
     fn read(&self) -> Result<Option<Zeroizing<String>>, Error> {
-        let failed = |problem: &str, cure| Error::Keyring {
+        let failed = |problem: &str, why| Error::Keyring {
             place: self.place(),
             problem: problem.to_owned(),
-            cure,
+            why,
         };
         let found = KeyRing::from_special_id(KeyRingIdentifier::User, false)
             .and_then(|keyring| keyring.search(&self.0))
@@ -29,18 +30,11 @@ impl Given for KernelKeyring {
                 String::from_utf8_lossy(&bytes).into_owned(),
             ))),
             Err(KeyError::KeyDoesNotExist | KeyError::KeyringDoesNotExist) => Ok(None),
-            Err(KeyError::AccessDenied) => Err(failed(
-                "it may not be read",
-                "@u must be linked to the session's keyring (under systemd: KeyringMode=shared), or the entry must let \
-                 its owner read it: keyctl setperm",
-            )),
-            Err(KeyError::KeyExpired | KeyError::KeyRevoked | KeyError::KeyRejected) => Err(
-                failed("it has expired or was revoked", "put it there again"),
-            ),
-            Err(error) => Err(failed(
-                &format!("{error:?}"),
-                "the kernel must have key retention, and nothing (such as a container's seccomp filter) may forbid keyctl",
-            )),
+            Err(KeyError::AccessDenied) => Err(failed("it may not be read", KeyringFault::Denied)),
+            Err(KeyError::KeyExpired | KeyError::KeyRevoked | KeyError::KeyRejected) => {
+                Err(failed("it has expired or was revoked", KeyringFault::Gone))
+            }
+            Err(error) => Err(failed(&format!("{error:?}"), KeyringFault::Unavailable)),
         }
     }
 }

@@ -19,6 +19,7 @@ use self::file::KeyFile;
 use self::kernel::KernelKeyring;
 use self::seal::{KEY_BYTES, Key, KeyId, Keyring};
 use crate::config;
+use crate::fault::{KeyPlace, KeyringFault};
 use crate::files;
 use crate::state::StateDir;
 
@@ -38,40 +39,43 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] files::Error),
     /// What was found is no key.
-    #[error("{place}: expected {KEY_BYTES} bytes as base64 (44 characters), found {found}; {cure}")]
+    #[error("{place}: expected {KEY_BYTES} bytes as base64 (44 characters), found {found}")]
     Malformed {
         /// The vault or the variable.
         place: String,
         /// What was found, in words.
         found: String,
-        /// What to do.
-        cure: &'static str,
+        /// The kind of place.
+        kept: KeyPlace,
     },
     /// More keys than anybody has.
-    #[error("{place}: expected {MAX_KEYS} keys at most, found {found}; {cure}")]
+    #[error("{place}: expected {MAX_KEYS} keys at most, found {found}")]
     TooMany {
         /// The vault or the variable.
         place: String,
         /// How many.
         found: usize,
-        /// What to do.
-        cure: &'static str,
+        /// The kind of place.
+        kept: KeyPlace,
     },
     /// No key where none may be made: there is a database that is sealed with one, or keys are the operator's to make.
-    #[error("{0}: the key that seals the database is missing; put it there, or set {VARIABLE}")]
+    #[error("{0}: the key that seals the database is missing")]
     Missing(String),
     /// The kernel's keyring gives nothing.
-    #[error("{place}: {problem}; {cure}")]
+    #[error("{place}: {problem}")]
     Keyring {
         /// The entry.
         place: String,
         /// What is wrong.
         problem: String,
-        /// What to do.
-        cure: &'static str,
+        /// The same for machines.
+        why: KeyringFault,
     },
+    /// The vault has as many keys as it may have, and another one was to be made.
+    #[error("{0} has {MAX_KEYS} keys already, the most that it may have")]
+    Full(String),
     /// Retired keys, and none that seals.
-    #[error("{RETIRED_VARIABLE} is set and {VARIABLE} is not; set both, or neither")]
+    #[error("{RETIRED_VARIABLE} is set and {VARIABLE} is not")]
     RetiredAlone,
 }
 
@@ -155,19 +159,20 @@ impl KeySource {
     pub fn load(&self) -> Result<Keyring, Error> {
         let keys = match self {
             KeySource::Variables { first, retired } => {
-                let cure = "make one with: head -c 32 /dev/urandom | base64";
-                let mut keys = vec![parse_key(first.trim(), VARIABLE, cure)?];
+                let kept = KeyPlace::Environment;
+                let mut keys = vec![parse_key(first.trim(), VARIABLE, kept)?];
                 for key in words(retired) {
-                    keys.push(parse_key(key, RETIRED_VARIABLE, cure)?);
+                    keys.push(parse_key(key, RETIRED_VARIABLE, kept)?);
                 }
-                require_few(&keys, RETIRED_VARIABLE, cure)?;
+                require_few(&keys, RETIRED_VARIABLE, kept)?;
                 keys
             }
             KeySource::Given(place) => {
-                read_keys(&**place)?.ok_or_else(|| Error::Missing(place.place()))?
+                let keys = read_keys(&**place, KeyPlace::Operators)?;
+                keys.ok_or_else(|| Error::Missing(place.place()))?
             }
             KeySource::Vault(vault) => {
-                read_keys(&**vault)?.ok_or_else(|| Error::Missing(vault.place()))?
+                read_keys(&**vault, KeyPlace::Ours)?.ok_or_else(|| Error::Missing(vault.place()))?
             }
         };
         Ok(keyring(&keys))
@@ -180,7 +185,9 @@ impl KeySource {
     /// As [`KeySource::load`]. What is in the vault is never overwritten.
     pub fn load_or_make(&self, is_first_start: bool) -> Result<Keyring, Error> {
         match self {
-            KeySource::Vault(vault) if is_first_start && read_keys(&**vault)?.is_none() => {
+            KeySource::Vault(vault)
+                if is_first_start && read_keys(&**vault, KeyPlace::Ours)?.is_none() =>
+            {
                 let keys = [random_key()];
                 write_keys(&**vault, &keys)?;
                 Ok(keyring(&keys))
@@ -198,7 +205,8 @@ impl KeySource {
         let KeySource::Vault(vault) = self else {
             return Ok(None);
         };
-        let mut keys = read_keys(&**vault)?.ok_or_else(|| Error::Missing(vault.place()))?;
+        let mut keys =
+            read_keys(&**vault, KeyPlace::Ours)?.ok_or_else(|| Error::Missing(vault.place()))?;
         keys.insert(0, random_key());
         write_keys(&**vault, &keys)?;
         Ok(Some(Key::new(&keys[0]).id()))
@@ -212,7 +220,8 @@ impl KeySource {
         let KeySource::Vault(vault) = self else {
             return Ok(0);
         };
-        let mut keys = read_keys(&**vault)?.ok_or_else(|| Error::Missing(vault.place()))?;
+        let mut keys =
+            read_keys(&**vault, KeyPlace::Ours)?.ok_or_else(|| Error::Missing(vault.place()))?;
         let before = keys.len();
         keys.retain(|key| used.contains(&Key::new(key).id()));
         // Never an empty vault, whatever the caller believes.
@@ -237,24 +246,28 @@ fn keyring(keys: &[KeyBytes]) -> Keyring {
     Keyring::new(first, keys.collect())
 }
 
-fn read_keys(vault: &(impl Given + ?Sized)) -> Result<Option<Vec<KeyBytes>>, Error> {
-    let cure = "put the right keys back";
+fn read_keys(
+    vault: &(impl Given + ?Sized),
+    kept: KeyPlace,
+) -> Result<Option<Vec<KeyBytes>>, Error> {
     let Some(text) = vault.read()? else {
         return Ok(None);
     };
     let place = vault.place();
     let mut found = words(&text);
     let first = found.next().unwrap_or_default();
-    let mut keys = vec![parse_key(first, &place, cure)?];
+    let mut keys = vec![parse_key(first, &place, kept)?];
     for key in found {
-        keys.push(parse_key(key, &place, cure)?);
+        keys.push(parse_key(key, &place, kept)?);
     }
-    require_few(&keys, &place, cure)?;
+    require_few(&keys, &place, kept)?;
     Ok(Some(keys))
 }
 
 fn write_keys(vault: &dyn Vault, keys: &[KeyBytes]) -> Result<(), Error> {
-    require_few(keys, &vault.place(), "finish with: refresher rotate-key")?;
+    if keys.len() > MAX_KEYS {
+        return Err(Error::Full(vault.place()));
+    }
     let mut text = Zeroizing::new(String::with_capacity(keys.len() * 45));
     for key in keys {
         STANDARD.encode_string(**key, &mut text);
@@ -268,22 +281,22 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-fn require_few(keys: &[KeyBytes], place: &str, cure: &'static str) -> Result<(), Error> {
+fn require_few(keys: &[KeyBytes], place: &str, kept: KeyPlace) -> Result<(), Error> {
     if keys.len() <= MAX_KEYS {
         return Ok(());
     }
     Err(Error::TooMany {
         place: place.to_owned(),
         found: keys.len(),
-        cure,
+        kept,
     })
 }
 
-fn parse_key(text: &str, place: &str, cure: &'static str) -> Result<KeyBytes, Error> {
+fn parse_key(text: &str, place: &str, kept: KeyPlace) -> Result<KeyBytes, Error> {
     let malformed = |found| Error::Malformed {
         place: place.to_owned(),
         found,
-        cure,
+        kept,
     };
     let bytes = STANDARD.decode(text).map(Zeroizing::new).map_err(|_| {
         let length = text.chars().count();

@@ -33,10 +33,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All the ports that the platform accepts are in use.
-    #[error(
-        "cannot listen on 127.0.0.1 port {ports}: {source}; is another login running there? End it, or log in with \
-         --paste, which needs no port"
-    )]
+    #[error("cannot listen on 127.0.0.1 port {ports}: {source}; is another login running there?")]
     Ports {
         /// The ports that were tried.
         ports: String,
@@ -44,7 +41,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Nobody came.
-    #[error("nobody finished the login within {} minutes; start it again", LOGIN_LIMIT.as_secs() / 60)]
+    #[error("nobody finished the login within {} minutes", LOGIN_LIMIT.as_secs() / 60)]
     TimedOut,
     /// The listener broke.
     #[error("the listener for the browser stopped: {0}")]

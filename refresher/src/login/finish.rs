@@ -42,9 +42,7 @@ pub enum Error {
     Login(#[from] exchange::Error),
     /// It is somebody else's.
     #[error(
-        "expected a login of {expected}, found one of {found}; nothing was changed. Open the new URL (`refresher status` \
-         shows it) and log in there as the right user in the right workspace; or add this login as an account of its \
-         own: refresher login {platform}"
+        "expected a login of {expected}, found one of {found} at {platform}; nothing was changed, and the account has a new URL to log in"
     )]
     OtherAccount {
         /// Whose it should be.
@@ -58,9 +56,7 @@ pub enum Error {
     #[error("the account was removed or has another login by now; nothing was changed")]
     Overtaken,
     /// The name is another account's.
-    #[error(
-        "the account {name:?} is another one, at {platform}; log in there, or choose another --name"
-    )]
+    #[error("the account {name:?} is another one, at {platform}")]
     NameTaken {
         /// The name.
         name: String,

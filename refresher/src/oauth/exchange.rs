@@ -29,12 +29,10 @@ pub enum Error {
     #[error("platform {0} has no [oauth] in its profile; its accounts are API keys")]
     NoOAuth(String),
     /// No answer.
-    #[error("{0}; log in again")]
+    #[error(transparent)]
     Call(#[from] CallError),
     /// The token endpoint refused the code.
-    #[error(
-        "the token endpoint refused the login: {0}; log in again, and finish it within a few minutes"
-    )]
+    #[error("the token endpoint refused the login: {0}")]
     Refused(String),
     /// A token that is needed is not in the answer.
     #[error(

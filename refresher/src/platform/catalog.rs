@@ -25,7 +25,7 @@ const MAX_PROFILE_BYTES: u64 = 256 * 1024;
 pub enum Error {
     /// The folder cannot be read.
     #[error(
-        "{}: cannot read the folder: {source}; make it, or correct platforms_dir in config.toml",
+        "{}: cannot read the folder: {source}",
         path.display()
     )]
     Folder {
@@ -69,10 +69,7 @@ pub enum Error {
         known: String,
     },
     /// Its terms were not acknowledged.
-    #[error(
-        "platform {id} is off until you have read this notice:\n\n{terms}\n\nTo turn it on, put acknowledged_terms = \
-         [\"{id}\"] into config.toml in the state directory, or give --acknowledge-terms {id}"
-    )]
+    #[error("platform {id} is off until you have read this notice:\n\n{terms}")]
     TermsNotAcknowledged {
         /// The platform.
         id: String,
@@ -402,10 +399,7 @@ mod tests {
     fn terms_come_before_use() {
         let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
         let message = catalog.usable("codex").unwrap_err().to_string();
-        assert!(
-            message.contains("OpenAI's terms") && message.contains("--acknowledge-terms codex"),
-            "{message}"
-        );
+        assert!(message.contains("OpenAI's terms"), "{message}");
         assert_eq!(
             catalog
                 .all_usable()

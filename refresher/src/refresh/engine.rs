@@ -31,10 +31,11 @@ use tracing::{error, info, warn};
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
 use super::reports::Reports;
 use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
-use crate::advice::login_command;
+use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::oauth::answer::{Grant, Outcome};
 
@@ -484,9 +485,11 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         error!(
             account = claim.name,
             reason,
-            cure = login_command(&claim.platform, &claim.name),
-            "the login has ended; the cure prints the URL to open, and with --paste takes the answer from a browser \
-             on another machine"
+            cure = advice::in_log(&Fault::NeedsLogin {
+                account: claim.name.clone(),
+                platform: claim.platform.clone(),
+            }),
+            "the login has ended: a person must log in again"
         );
         Ok(Refreshed::NeedsLogin {
             reason: reason.to_owned(),

@@ -104,7 +104,7 @@ pub enum By {
 }
 
 /// The sums of the requests that have something in common.
-#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
 pub struct Sums {
     /// The id of the key or account, the model, or the day as `YYYY-MM-DD`; none where they have none.
     #[sqlx(rename = "group_id")]

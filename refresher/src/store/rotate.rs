@@ -52,7 +52,7 @@ pub enum NotRotated {
     #[error("{0}: its first key seals already")]
     GivenKeys(String),
     /// The running `serve` has other variables.
-    #[error("the running `refresher serve` does not have the key {0}")]
+    #[error("the running daemon does not have the key {0}")]
     NotServed(KeyId),
     /// This many records cannot be opened: their key is not at hand, or they were changed.
     #[error("{0} sealed records cannot be opened, so they keep their key")]

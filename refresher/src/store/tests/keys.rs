@@ -10,7 +10,7 @@ async fn a_key_is_exhausted_across_restarts() {
         _outer,
     } = fixture().await;
     sqlx::query("UPDATE sealing_keys SET seals = ?")
-        .bind(signed(crate::keys::seal::SEALS_PER_KEY - 1))
+        .bind(signed(seal::SEALS_PER_KEY - 1))
         .execute(&store.pool)
         .await
         .unwrap();
@@ -23,7 +23,7 @@ async fn a_key_is_exhausted_across_restarts() {
     assert!(matches!(
         error,
         Error::Seal {
-            source: crate::keys::seal::Error::Exhausted,
+            source: seal::Error::Exhausted,
             ..
         }
     ));

@@ -1,0 +1,176 @@
+//! Accounts: added, changed, switched on and off, removed.
+
+use std::collections::BTreeMap;
+
+use latchkey::snapshot::Models;
+use secrecy::SecretString;
+
+use super::{App, Caller, Error, Result};
+use crate::credential::{Credential, CredentialKind, OAuthTokens};
+use crate::fault::Fault;
+use crate::oauth::revoke::{Revoked, revoke};
+use crate::platform::Profile;
+use crate::store::{self, Account, NewAccount, Saved, Status, Terms};
+
+/// An API key to be added as an account.
+#[derive(Debug)]
+pub struct NewKey<'a> {
+    /// What to call the account.
+    pub name: &'a str,
+    /// The platform that the key is for.
+    pub platform: &'a str,
+    /// The key.
+    pub key: SecretString,
+    /// The account's limits and its end.
+    pub terms: &'a Terms,
+    /// An account of that name and platform gets the new key in place of its own.
+    pub replace: bool,
+}
+
+/// Every account, in order of name.
+///
+/// # Errors
+/// If the store fails.
+pub async fn list(app: &App) -> Result<Vec<Account>> {
+    Ok(app.store.accounts().await?)
+}
+
+/// The platform of an account that is to have an API key. Ask before the key is asked for.
+///
+/// # Errors
+/// If there is no such platform, it is off, or it takes no API keys.
+pub fn platform_of_key<'a>(app: &'a App, platform: &str, name: &str) -> Result<&'a Profile> {
+    let profile = app.catalog.profile(platform)?;
+    if !profile.credentials.contains(&CredentialKind::ApiKey) {
+        let fault = Fault::NoApiKeys {
+            account: name.to_owned(),
+            platform: profile.id.clone(),
+        };
+        let sentence = format!("platform {} takes no API keys", profile.id);
+        return Err(Error::new(fault, sentence));
+    }
+    Ok(app.catalog.usable(platform)?)
+}
+
+/// Adds an account that has an API key.
+///
+/// # Errors
+/// As [`platform_of_key`]; or if the name is taken, or the key cannot go into a header.
+pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
+    let profile = platform_of_key(app, new.platform, new.name)?;
+    let account = NewAccount {
+        name: new.name,
+        platform: &profile.id,
+        credential: Credential::ApiKey(new.key),
+        vars: BTreeMap::new(),
+        expires_at: None,
+    };
+    let saved = app
+        .store
+        .save_account_on(account, new.terms, new.replace, app.now());
+    match saved.await {
+        Ok(saved) => {
+            caller.changes("accounts add", new.name);
+            Ok(saved)
+        }
+        Err(error @ store::Error::NameTaken { .. }) if !new.replace => {
+            let same = app.store.account(new.name).await;
+            let is_same = same.is_ok_and(|account| account.platform == profile.id);
+            let account = new.name.to_owned();
+            Err(match is_same {
+                true => Error::new(Fault::HasKey { account }, error),
+                false => error.into(),
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Changes which models an account serves, an empty list for all, and its terms.
+///
+/// # Errors
+/// If there is no such account.
+pub async fn set(
+    app: &App,
+    caller: Caller,
+    account: &str,
+    models: Option<&Models>,
+    terms: &Terms,
+) -> Result<()> {
+    let set = app.store.set_account(account, models, terms, app.now());
+    set.await?;
+    caller.changes("accounts set", account);
+    Ok(())
+}
+
+/// Lets an account serve requests again. True if that changed anything.
+///
+/// # Errors
+/// If there is no such account, or it needs a login.
+pub async fn enable(app: &App, caller: Caller, account: &str) -> Result<bool> {
+    let changed = app.store.enable(account, app.now()).await?;
+    caller.changes("accounts enable", account);
+    Ok(changed)
+}
+
+/// Takes an account out of use; its login is kept fresh. True if that changed anything.
+///
+/// # Errors
+/// If there is no such account.
+pub async fn disable(app: &App, caller: Caller, account: &str) -> Result<bool> {
+    let changed = app.store.disable(account, app.now()).await?;
+    caller.changes("accounts disable", account);
+    Ok(changed)
+}
+
+/// Has every Envoy forget what was learned of an account; its status from then on.
+///
+/// # Errors
+/// If there is no such account.
+pub async fn reset(app: &App, caller: Caller, account: &str) -> Result<Status> {
+    let status = app.store.reset(account, app.now()).await?;
+    caller.changes("accounts reset", account);
+    Ok(status)
+}
+
+/// An account that was removed. Its login may live on at the platform until [`Removed::revoke`].
+#[derive(Debug)]
+pub struct Removed {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Why its login cannot be revoked, where its credential could not be opened.
+    pub unreadable: Option<String>,
+    login: Option<(Profile, OAuthTokens)>,
+}
+
+/// Removes an account with its credential. Nothing of that waits for the platform: it must not decide whether an account
+/// is out of use.
+///
+/// # Errors
+/// If there is no such account.
+pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed> {
+    let account = app.store.account(account).await?;
+    let (tokens, unreadable) = match app.store.tokens(&account.id).await {
+        Ok(tokens) => (tokens, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    app.store.remove_account(&account.id).await?;
+    caller.changes("accounts remove", &account.name);
+    let profile = app.catalog.profile(&account.platform).ok();
+    Ok(Removed {
+        name: account.name,
+        id: account.id.to_string(),
+        unreadable,
+        login: profile.cloned().zip(tokens),
+    })
+}
+
+impl Removed {
+    /// Revokes the login at the platform; none where there is none.
+    pub async fn revoke(self) -> Option<Revoked> {
+        let (profile, tokens) = self.login?;
+        Some(revoke(&profile, &tokens).await)
+    }
+}

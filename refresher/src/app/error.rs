@@ -1,0 +1,319 @@
+//! Why an operation came to nothing: a sentence for people, and the fault for machines and for advice.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use crate::envoy::socket;
+use crate::fault::{Fault, KeyPlace, Kind};
+use crate::keys::seal;
+use crate::platform::catalog;
+use crate::store::{Named, NotRotated, Unfit};
+use crate::{config, envoy, files, keys, login, oauth, state, store, tasks};
+
+/// Why an operation came to nothing. Never holds a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Error {
+    /// The code, and the facts that a cure needs.
+    pub fault: Fault,
+    /// What happened, without what to do about it.
+    sentence: String,
+}
+
+/// A result of an operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error that says `sentence`.
+    pub fn new(fault: Fault, sentence: impl Display) -> Error {
+        Error {
+            fault,
+            sentence: sentence.to_string(),
+        }
+    }
+
+    /// An error whose sentence begins with the path of a file.
+    pub fn in_file(path: &Path, fault: Fault, sentence: impl Display) -> Error {
+        Error::new(fault, format_args!("{}: {sentence}", path.display()))
+    }
+}
+
+/// An error of a layer below that names its fault.
+trait Faulty: Display {
+    fn fault(&self) -> Fault;
+}
+
+macro_rules! from {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Error {
+                Error::new(error.fault(), error)
+            }
+        }
+    )*};
+}
+
+from!(
+    catalog::Error,
+    config::Error,
+    envoy::clusters::Error,
+    files::Error,
+    keys::Error,
+    login::Error,
+    login::callback::Error,
+    login::finish::Error,
+    oauth::api_key::Error,
+    oauth::exchange::Error,
+    oauth::http::Error,
+    tokio::task::JoinError,
+    socket::Error,
+    state::Error,
+    store::Error,
+);
+
+impl From<std::sync::Arc<store::Error>> for Error {
+    fn from(error: std::sync::Arc<store::Error>) -> Error {
+        Error::new(error.fault(), error)
+    }
+}
+
+impl From<tasks::Error> for Error {
+    fn from(error: tasks::Error) -> Error {
+        Error::new(Fault::Failed, error)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::new(Fault::Failed, error)
+    }
+}
+
+impl Faulty for files::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            files::Error::Io { .. } => Fault::Failed,
+            files::Error::LaxMode { path, wanted, .. } => Fault::LaxMode {
+                path: path.display().to_string(),
+                wanted: format!("{wanted:o}"),
+            },
+            files::Error::ForeignOwner { path, us, .. } => Fault::ForeignOwner {
+                path: path.display().to_string(),
+                user: *us,
+            },
+            files::Error::WrongKind { path, .. } => Fault::WrongKind {
+                path: path.display().to_string(),
+            },
+        }
+    }
+}
+
+impl Faulty for state::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            state::Error::File(error) => error.fault(),
+            state::Error::Locked { .. } => Fault::StateInUse,
+            state::Error::Rotating { .. } => Fault::RotationRunning,
+            state::Error::Nowhere => Fault::NoStateDir,
+        }
+    }
+}
+
+impl Faulty for config::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            config::Error::Read { .. } => Fault::Failed,
+            config::Error::Syntax { .. } => Fault::Invalid,
+        }
+    }
+}
+
+impl Faulty for catalog::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            catalog::Error::Folder { .. } => Fault::NoPlatformsFolder,
+            catalog::Error::Read { .. } => Fault::Failed,
+            catalog::Error::TermsNotAcknowledged { id, .. } => Fault::NotAcknowledged {
+                platform: id.clone(),
+            },
+            catalog::Error::Syntax { .. }
+            | catalog::Error::Invalid { .. }
+            | catalog::Error::Unknown { .. } => Fault::Invalid,
+        }
+    }
+}
+
+impl Faulty for keys::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            keys::Error::File(error) => error.fault(),
+            keys::Error::Malformed { kept, .. } | keys::Error::TooMany { kept, .. } => {
+                Fault::BadKeys { place: *kept }
+            }
+            keys::Error::Missing(_) => Fault::NoKey,
+            keys::Error::Full(_) => Fault::UnfinishedRotation,
+            keys::Error::Keyring { why, .. } => Fault::Keyring { why: *why },
+            keys::Error::RetiredAlone => Fault::RetiredAlone,
+        }
+    }
+}
+
+impl Faulty for seal::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            seal::Error::Open => Fault::Failed,
+            seal::Error::Exhausted => Fault::KeyExhausted,
+            seal::Error::NotAtHand(_) => Fault::KeyNotAtHand,
+        }
+    }
+}
+
+impl Faulty for NotRotated {
+    fn fault(&self) -> Fault {
+        match self {
+            NotRotated::FixedKeys => Fault::NoNewKey {
+                place: KeyPlace::Environment,
+            },
+            NotRotated::GivenKeys(_) => Fault::NoNewKey {
+                place: KeyPlace::Operators,
+            },
+            NotRotated::NotServed(_) => Fault::KeyNotServed,
+            NotRotated::Unreadable(_) => Fault::Unreadable,
+        }
+    }
+}
+
+fn kind(record: Named) -> Kind {
+    match record {
+        Named::Account => Kind::Account,
+        Named::ClientKey => Kind::ClientKey,
+        Named::Pool => Kind::Pool,
+    }
+}
+
+impl Faulty for store::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            store::Error::File(error) => error.fault(),
+            store::Error::State(error) => error.fault(),
+            store::Error::NotOurs { .. } => Fault::NotOurs,
+            store::Error::LogInUse { .. } => Fault::DatabaseInUse,
+            store::Error::Schema { .. } => Fault::OtherRelease,
+            store::Error::WrongKey { .. } => Fault::WrongKey,
+            store::Error::Keys(error) => error.fault(),
+            store::Error::Rotation(refused) => refused.fault(),
+            store::Error::Seal { source, .. } => source.fault(),
+            store::Error::Database(_) | store::Error::Corrupt { .. } => Fault::Failed,
+            store::Error::Unknown { record, name } => Fault::Unknown {
+                kind: kind(*record),
+                name: name.clone(),
+            },
+            store::Error::NameTaken { record, name } => Fault::NameTaken {
+                kind: kind(*record),
+                name: name.clone(),
+            },
+            store::Error::Unfit {
+                unfit: Unfit::Credential,
+                ..
+            } => Fault::BadCredential,
+            store::Error::Unfit { .. } => Fault::Invalid,
+            store::Error::PoolInUse { pool, keys } => Fault::PoolInUse {
+                pool: pool.clone(),
+                keys: keys.clone(),
+            },
+            store::Error::DefaultPool => Fault::DefaultPool,
+            store::Error::NotInPool { pool, account } => Fault::NotInPool {
+                pool: pool.clone(),
+                account: account.clone(),
+            },
+            store::Error::NeedsLogin { account, platform } => Fault::NeedsLogin {
+                account: account.clone(),
+                platform: platform.clone(),
+            },
+        }
+    }
+}
+
+impl Faulty for envoy::clusters::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            envoy::clusters::Error::Store(error) => error.fault(),
+            envoy::clusters::Error::File(error) => error.fault(),
+        }
+    }
+}
+
+impl Faulty for socket::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            socket::Error::File(error) => error.fault(),
+            socket::Error::TooLong(_) => Fault::SocketPathTooLong,
+            socket::Error::InTheWay { .. } => Fault::SocketTaken,
+        }
+    }
+}
+
+impl Faulty for login::callback::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            login::callback::Error::Ports { .. } => Fault::PortsTaken,
+            login::callback::Error::TimedOut => Fault::LoginFailed,
+            login::callback::Error::Stopped(_) => Fault::Failed,
+        }
+    }
+}
+
+impl Faulty for oauth::exchange::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            oauth::exchange::Error::Refused(_) => Fault::LoginFailed,
+            oauth::exchange::Error::Call(_) => Fault::LoginFailed,
+            _ => Fault::Invalid,
+        }
+    }
+}
+
+impl Faulty for login::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            login::Error::Exchange(error) => error.fault(),
+            login::Error::Denied(_) | login::Error::NoDeviceCode(_) | login::Error::Lapsed => {
+                Fault::LoginFailed
+            }
+            login::Error::Http(error) => error.fault(),
+            login::Error::Redirect(_) => Fault::Invalid,
+        }
+    }
+}
+
+impl Faulty for login::finish::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            login::finish::Error::Login(error) => error.fault(),
+            login::finish::Error::OtherAccount { platform, .. } => Fault::OtherLogin {
+                platform: platform.clone(),
+            },
+            login::finish::Error::Overtaken => Fault::Failed,
+            login::finish::Error::NameTaken { name, .. } => Fault::NameOfAnother {
+                account: name.clone(),
+            },
+            login::finish::Error::Store(error) => error.fault(),
+        }
+    }
+}
+
+macro_rules! failed {
+    ($($error:ty),* $(,)?) => {$(
+        impl Faulty for $error {
+            fn fault(&self) -> Fault {
+                Fault::Failed
+            }
+        }
+    )*};
+}
+
+failed!(
+    oauth::api_key::Error,
+    oauth::http::Error,
+    tokio::task::JoinError,
+);

@@ -1,0 +1,88 @@
+//! Limits of accounts and client keys, and what is used of them now.
+
+use std::collections::HashMap;
+
+use latchkey::id::Id;
+use latchkey::limit::settle::{Others, Said};
+use latchkey::limit::{self, Subject, SubjectKind};
+use serde::Serialize;
+
+use super::{App, Result, daemon};
+use crate::envoy::counts::Sums;
+use crate::store::LimitSettings;
+
+/// The limits of an account or a client key, and what is used of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// The limits; those that are not set are left out.
+    #[serde(flatten)]
+    pub limits: limit::Limits,
+    /// The zone at whose midnight its day begins; none for UTC.
+    pub time_zone: Option<String>,
+    /// What is used.
+    pub used: Used,
+}
+
+/// What is used of limits now. Minutes and streams are known to a running `serve` alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Used {
+    /// Requests in this minute.
+    pub requests_this_minute: Option<u64>,
+    /// Tokens in this minute.
+    pub tokens_this_minute: Option<u64>,
+    /// Tokens in this day.
+    pub tokens_today: Option<u64>,
+    /// When the day ends, in Unix milliseconds.
+    pub day_ends_at: Option<u64>,
+    /// Requests under way.
+    pub streams: Option<u64>,
+}
+
+/// What everybody uses now.
+#[derive(Debug, Default)]
+pub(super) struct Use {
+    said: HashMap<Subject, Said>,
+    /// A running `serve` said it.
+    is_live: bool,
+}
+
+impl Use {
+    /// Asks the running `serve`; where none runs, the store, which knows the days.
+    pub(super) async fn now(app: &App) -> Result<Use> {
+        let asked: Option<Others> = daemon::ask(&app.state, "/counts").await;
+        let is_live = asked.is_some();
+        let all = match asked {
+            Some(all) => all,
+            None => {
+                let now = u64::try_from(app.now().0).unwrap_or_default();
+                Sums::new(app.store.clone()).all(now).await?
+            }
+        };
+        let said = all
+            .subjects
+            .into_iter()
+            .map(|line| (line.subject, line.said));
+        Ok(Use {
+            said: said.collect(),
+            is_live,
+        })
+    }
+
+    /// What the record of that id may use, and uses.
+    pub(super) fn of(&self, kind: SubjectKind, id: &str, settings: &LimitSettings) -> Limits {
+        let id = Id::try_from(id).ok();
+        let said = id.and_then(|id| self.said.get(&Subject { kind, id }));
+        let live = said.filter(|_| self.is_live);
+        Limits {
+            limits: settings.limits,
+            time_zone: settings.time_zone.clone(),
+            used: Used {
+                requests_this_minute: live.map(|said| said.minute.requests),
+                tokens_this_minute: live.map(|said| said.minute.tokens),
+                tokens_today: said.map(|said| said.day.tokens),
+                day_ends_at: said.map(|said| said.day.end),
+                streams: live.map(|said| said.streams),
+            },
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What Latchkey does for its operators: operations over the state, whoever asks and through whatever door.
+//!
+//! An operation takes an [`App`], and the [`Caller`] if it changes anything. It returns typed data, or an [`Error`] with a
+//! code and facts. It prints nothing and knows of no command, page or route: a door parses, calls, shows, and asks
+//! [`advice`](crate::advice) for the cure of an error.
+
+pub mod accounts;
+pub mod daemon;
+mod error;
+pub mod keys;
+pub mod limits;
+pub mod logins;
+pub mod pools;
+pub mod rotation;
+pub mod status;
+pub mod usage;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+pub use self::error::{Error, Result};
+use crate::advice;
+use crate::clock::{Clock, UnixMillis};
+use crate::config::{self, Config};
+use crate::envoy::clusters::ESCAPE_SOCKET;
+use crate::fault::Fault;
+use crate::keys::KeySource;
+use crate::platform::Catalog;
+use crate::state::StateDir;
+use crate::store::{self, OlderCopy, Spent, Store};
+
+/// Who asks for an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// The user whose state directory it is, at a command line on this machine.
+    LocalOperator,
+}
+
+impl Caller {
+    /// Leaves a trace of a change in the log.
+    fn changes(self, action: &'static str, name: &str) {
+        tracing::debug!(by = ?self, action, name, "a change");
+    }
+}
+
+/// The state that every operation works on.
+#[derive(Clone)]
+pub struct App {
+    /// The state directory.
+    pub state: StateDir,
+    /// The operator's choices.
+    pub config: Config,
+    /// The platforms.
+    pub catalog: Catalog,
+    /// Accounts, pools, keys and what requests used.
+    pub store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+/// How to open an [`App`].
+#[derive(Debug, Default)]
+pub struct Options {
+    /// The state directory, if one was named.
+    pub state_dir: Option<PathBuf>,
+    /// Platforms whose notice is acknowledged, besides those of the configuration.
+    pub acknowledged_terms: Vec<String>,
+}
+
+impl App {
+    /// Opens everything; the first time, makes it. `variable` reads the environment.
+    ///
+    /// # Errors
+    /// If the state directory, the configuration, a profile, the key or the database cannot be used. None of them is
+    /// changed then.
+    pub async fn open(
+        options: Options,
+        variable: impl Fn(&str) -> Option<OsString>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<App> {
+        let path = StateDir::locate(options.state_dir, |name| variable(name).map(PathBuf::from))?;
+        let state = StateDir::open(&path)?;
+        let config = Config::load(&state.config())?;
+        let acknowledged: BTreeSet<String> = config
+            .acknowledged_terms
+            .iter()
+            .cloned()
+            .chain(options.acknowledged_terms)
+            // A variable that is set and empty says nothing.
+            .filter(|platform| !platform.is_empty())
+            .collect();
+        let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
+        let _lock = state.lock_setup()?;
+        let keys = KeySource::locate(&state, &config.key, |name| {
+            // Bytes that are no text are no key either, and must be refused as one.
+            variable(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
+        })?;
+        let store = Store::open(&state, keys).await?;
+        if let Some(older) = store.check_high_water(&state, clock.now()).await? {
+            log_older_copy(&state, older);
+        }
+        Ok(App {
+            state,
+            config,
+            catalog,
+            store,
+            clock,
+        })
+    }
+
+    /// The time now.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// `[envoy]` of the configuration, with the filter's path that was named instead.
+    pub fn envoy(&self, wasm: Option<PathBuf>) -> config::Envoy {
+        let mut settings = self.config.envoy.clone();
+        settings.wasm = wasm.unwrap_or(settings.wasm);
+        let socket = self.state.socket().with_file_name(ESCAPE_SOCKET);
+        settings.escape.get_or_insert(socket);
+        settings
+    }
+
+    /// Lets go of the database. A copy of its file is whole from here on.
+    pub async fn close(&self) {
+        let marked = async {
+            let _lock = self.state.lock_setup()?;
+            self.store.write_mark(&self.state).await
+        };
+        if let Err(error) = marked.await {
+            tracing::warn!(%error, "{}", store::UNMARKED);
+        }
+        // Else the last changes stay in SQLite's log file, and a copy of the database alone would lack them.
+        self.store.close().await;
+    }
+}
+
+/// Says in the log what an older copy of the database costs.
+fn log_older_copy(state: &StateDir, older: OlderCopy) {
+    tracing::error!(
+        database = %state.database().display(),
+        cure = "put the newest copy back; where there is none, log in to the accounts named below again",
+        "the database is an older copy: what was changed since is lost"
+    );
+    for Spent { account, platform } in older.spent {
+        let name = account.clone();
+        let cure = advice::in_log(&Fault::NeedsLogin { account, platform });
+        tracing::error!(
+            account = name,
+            cure,
+            "the account's refresh token was spent after this copy of the database was made"
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! The accounts and how they are.
+
+use latchkey::limit::SubjectKind;
+use latchkey::snapshot::{self, Models};
+use latchkey::verdict::Scope;
+use latchkey::verdict::quota::Window;
+use serde::Serialize;
+
+use super::limits::{Limits, Use};
+use super::{App, Result, daemon};
+use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
+use crate::keys::seal::KeyId;
+use crate::login::pending::LoginUrl;
+use crate::refresh::schedule::{Jitter, refresh_at};
+use crate::standing::Standing;
+use crate::store::{Account, Health, Pool, Status};
+
+/// An account as it is shown. Times are Unix milliseconds.
+#[derive(Debug, Serialize)]
+pub struct AccountView {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its platform's id.
+    pub platform: String,
+    /// The kind of its credential.
+    pub kind: &'static str,
+    /// The status that the operator or the refresh engine set.
+    pub status: Status,
+    /// Envoy may use it now.
+    pub usable: bool,
+    /// The pools that it is in.
+    pub pools: Vec<String>,
+    /// The models that it serves; none means all.
+    pub models: Models,
+    /// Why it is as it is.
+    pub reason: Option<String>,
+    /// If it needs a login and `serve` waits for one: the URL to open in a browser.
+    pub login_url: Option<String>,
+    /// The port on this machine that the browser comes back to then.
+    #[serde(skip)]
+    pub login_port: Option<u16>,
+    /// Counts its credentials.
+    pub generation: u64,
+    /// When the access token expires.
+    pub expires_at: Option<i64>,
+    /// When the account itself ends.
+    pub ends_at: Option<i64>,
+    /// When the next refresh is due.
+    pub next_refresh_at: Option<i64>,
+    /// Refreshes that failed in a row.
+    pub failures: u32,
+    /// What keeps Envoy from using it, or lets it try with one request at a time.
+    pub cooling_down: Vec<Cooldown>,
+    /// The windows of its quota, as its platform last said.
+    pub quota: Vec<Window>,
+    /// When that was.
+    pub quota_at: Option<u64>,
+    /// Its limits, and what is used of them.
+    pub limits: Limits,
+    /// The effective state.
+    #[serde(skip)]
+    pub standing: Standing,
+}
+
+/// A time for which an account is left alone.
+#[derive(Debug, Serialize)]
+pub struct Cooldown {
+    /// The model that it is about; none: all of the account.
+    pub model: Option<String>,
+    /// When it ends.
+    pub until: u64,
+    /// The platform did not say when: one request at a time tries after `until`.
+    pub guessed: bool,
+    /// Why, in a word.
+    pub reason: String,
+}
+
+impl From<snapshot::Cooldown> for Cooldown {
+    fn from(held: snapshot::Cooldown) -> Cooldown {
+        Cooldown {
+            model: match held.scope {
+                Scope::Account => None,
+                Scope::Model(model) => Some(model.as_str().to_owned()),
+            },
+            until: held.until,
+            guessed: held.guessed,
+            reason: held.reason.as_str().to_owned(),
+        }
+    }
+}
+
+impl AccountView {
+    /// `account` at `now`; `pools` are all there are.
+    fn new(
+        account: Account,
+        health: Health,
+        pools: &[Pool],
+        used: &Use,
+        login: Option<&LoginUrl>,
+        platform_is_on: bool,
+        now: UnixMillis,
+    ) -> AccountView {
+        let standing = Standing::of(&account, &health.entries, platform_is_on, now);
+        let reason = reason(&account, platform_is_on, now);
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        let running = health.entries.into_iter();
+        let running = running.filter(|held| !held.has_ended(millis));
+        let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
+        let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
+        AccountView {
+            pools: pools.collect(),
+            limits: used.of(SubjectKind::Account, account.id.as_str(), &account.limits),
+            usable: standing == Standing::Active,
+            standing,
+            next_refresh_at: next_refresh(&account).map(|time| time.0),
+            id: account.id.to_string(),
+            name: account.name,
+            platform: account.platform,
+            kind: account.kind.as_str(),
+            status: account.status,
+            models: account.models,
+            reason,
+            login_url: login.map(|login| login.url.clone()),
+            login_port: login.map(|login| login.port),
+            generation: account.generation,
+            expires_at: account.expires_at.map(|time| time.0),
+            ends_at: account.ends_at.map(|time| time.0),
+            failures: account.failures,
+            cooling_down: running.map(Cooldown::from).collect(),
+            quota_at: (!health.quota.windows.is_empty()).then_some(health.quota.at),
+            quota: health.quota.windows,
+        }
+    }
+}
+
+/// Why the account is as it is: what keeps it from serving first, then what was learned of it last.
+fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<String> {
+    let expired = account.expires_at.is_some_and(|time| time <= now);
+    if !platform_is_on {
+        return Some("the platform's notice is not acknowledged".to_owned());
+    }
+    if account.reason.is_some() {
+        return account.reason.clone();
+    }
+    if account.has_ended(now) {
+        return Some("it is past its end".to_owned());
+    }
+    if expired {
+        return Some("its access token has expired".to_owned());
+    }
+    match account.failures {
+        0 => None,
+        1 => Some("the last refresh failed".to_owned()),
+        failures => Some(format!("{failures} refreshes failed in a row")),
+    }
+}
+
+/// When the account's login is refreshed next; none where nothing will be.
+fn next_refresh(account: &Account) -> Option<UnixMillis> {
+    if account.kind != CredentialKind::OAuth || account.status == Status::NeedsLogin {
+        return None;
+    }
+    let due = refresh_at(
+        account.issued_at,
+        account.expires_at,
+        Jitter::of(&account.id, account.generation),
+    );
+    Some(account.retry_at.map_or(due, |retry_at| due.max(retry_at)))
+}
+
+/// Every account as it is now, in order of name.
+///
+/// # Errors
+/// If the store fails.
+pub async fn accounts(app: &App) -> Result<Vec<AccountView>> {
+    let now = app.now();
+    let pools = app.store.pools().await?;
+    let used = Use::now(app).await?;
+    let mut health = app.store.health().await?;
+    let accounts = app.store.accounts().await?;
+    let needs_login = |account: &Account| account.status == Status::NeedsLogin;
+    let logins: Option<Vec<LoginUrl>> = match accounts.iter().any(needs_login) {
+        true => daemon::ask(&app.state, "/logins").await,
+        false => None,
+    };
+    let view = |account: Account| {
+        let platform_is_on = app.catalog.usable(&account.platform).is_ok();
+        let health = health.remove(account.id.as_str()).unwrap_or_default();
+        let mut logins = logins.iter().flatten();
+        let login = logins.find(|login| login.account == account.id.as_str());
+        let login = login.filter(|_| needs_login(&account));
+        AccountView::new(account, health, &pools, &used, login, platform_is_on, now)
+    };
+    Ok(accounts.into_iter().map(view).collect())
+}
+
+/// Everything at a glance.
+#[derive(Debug)]
+pub struct Overview {
+    /// A `serve` runs on this state.
+    pub is_served: bool,
+    /// The revision of the snapshot.
+    pub revision: u64,
+    /// A key that waits to seal: a rotation was not finished.
+    pub waiting_key: Option<KeyId>,
+    /// The accounts.
+    pub accounts: Vec<AccountView>,
+    /// The pools.
+    pub pools: Vec<Pool>,
+}
+
+/// Everything at a glance.
+///
+/// # Errors
+/// If the store fails.
+pub async fn overview(app: &App) -> Result<Overview> {
+    let accounts = accounts(app).await?;
+    let (_, revision) = app.store.head().await?;
+    Ok(Overview {
+        is_served: app.state.is_served(),
+        revision,
+        waiting_key: app.store.waiting_key().await?,
+        accounts,
+        pools: app.store.pools().await?,
+    })
+}

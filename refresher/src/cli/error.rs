@@ -1,0 +1,82 @@
+//! Why a command came to nothing, as the command line says it.
+
+use std::io;
+
+use crate::advice::{Door, cure};
+use crate::app;
+
+/// Why a command came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operation came to nothing.
+    #[error(transparent)]
+    App(#[from] app::Error),
+    /// The value of a flag, a file or standard input does not fit. The sentence says what was expected.
+    #[error("{0}")]
+    Input(String),
+    /// Nobody can be told the answer.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// A result of a command.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<String> for Error {
+    fn from(sentence: String) -> Error {
+        Error::Input(sentence)
+    }
+}
+
+impl From<&str> for Error {
+    fn from(sentence: &str) -> Error {
+        Error::Input(sentence.to_owned())
+    }
+}
+
+macro_rules! from {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Error {
+                Error::App(error.into())
+            }
+        }
+    )*};
+}
+
+from!(
+    crate::login::Error,
+    crate::login::callback::Error,
+    crate::login::finish::Error,
+    crate::oauth::api_key::Error,
+    crate::oauth::exchange::Error,
+    crate::oauth::http::Error,
+    crate::platform::catalog::Error,
+    crate::store::Error,
+    tokio::task::JoinError,
+);
+
+impl Error {
+    /// The sentence, and the cure where there is one.
+    pub fn told(&self) -> String {
+        let sentence = self.to_string();
+        let cure = match self {
+            Error::App(error) => cure(Door::CommandLine, &error.fault),
+            _ => None,
+        };
+        match cure {
+            None => sentence,
+            // A notice of several lines ends before the cure begins.
+            Some(cure) if sentence.contains('\n') => {
+                format!("{}\n\n{}", sentence.trim_end(), capitalised(&cure))
+            }
+            Some(cure) => format!("{sentence}; {cure}"),
+        }
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
+}

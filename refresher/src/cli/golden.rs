@@ -1,0 +1,586 @@
+//! What commands print, as transcripts in `snapshots/`: a change of words is a change of these files.
+//!
+//! Time stands still at 2026-09-21 14:13:20 UTC, and ids are numbered in the order of their appearance. After a change,
+//! `INSTA_UPDATE=always cargo test -p refresher golden` writes them anew; read the difference as an operator would.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use latchkey::id::Id;
+use latchkey::request::record::Record;
+use latchkey::sync::report::Report;
+use latchkey::verdict::quota::Window;
+use latchkey::verdict::{Reason, Scope};
+use serde_json::json;
+
+use super::output::Out;
+use super::*;
+use crate::advice::{Door, cure};
+use crate::clock::{Clock, UnixMillis};
+use crate::credential::{Credential, CredentialKind, OAuthTokens, Renewal};
+use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
+use crate::refresh::ledger::{Claimed, Ledger, Retry};
+use crate::store::{BatchId, NewAccount};
+
+/// 2026-09-21T14:13:20Z
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// The renewal of every login here.
+const SINGLE_USE: fn(&str, CredentialKind) -> Renewal = |_, _| Renewal::SingleUse;
+
+#[derive(Debug)]
+struct StoppedClock(AtomicI64);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Everything that was printed, and the commands in between.
+#[derive(Debug, Clone, Default)]
+struct Transcript(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Transcript {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An operator at a terminal, with a state directory of their own.
+struct Operator {
+    outer: tempfile::TempDir,
+    clock: Arc<StoppedClock>,
+    transcript: Transcript,
+    context: Context,
+}
+
+impl Operator {
+    async fn new() -> Operator {
+        let outer = tempfile::tempdir().unwrap();
+        let clock = Arc::new(StoppedClock(AtomicI64::new(NOW.0)));
+        let options = Options {
+            state_dir: Some(outer.path().join("state")),
+            acknowledged_terms: vec!["codex".to_owned()],
+        };
+        let app = App::open(options, |_| None, clock.clone()).await.unwrap();
+        let transcript = Transcript::default();
+        let out = Out::new(transcript.clone(), transcript.clone());
+        fs::write(outer.path().join("key"), "sk-secret\n").unwrap();
+        Operator {
+            outer,
+            clock,
+            transcript,
+            context: Context { app, out },
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.outer.path().join(name)
+    }
+
+    fn pass(&self, time: Duration) {
+        let now = self.clock.now().plus(time);
+        self.clock.0.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Runs commands, a line each. `KEY` stands for a file that holds an API key.
+    async fn run(&mut self, lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let before = self.transcript.0.lock().unwrap().len();
+            let separator = if before == 0 { "" } else { "\n" };
+            write!(self.transcript, "{separator}$ refresher {line}\n").unwrap();
+            let key = self.path("key").display().to_string();
+            let words = shlex::split(&line.replace("KEY", &key)).unwrap();
+            let cli = Cli::try_parse_from(["refresher".to_owned()].into_iter().chain(words));
+            let error = match cli {
+                Ok(cli) => match cli.command.run(&self.context).await {
+                    Ok(()) => continue,
+                    Err(error) => format!("error: {}\n", error.told()),
+                },
+                Err(error) => error.to_string(),
+            };
+            self.transcript.write_all(error.as_bytes()).unwrap();
+        }
+    }
+
+    async fn add_keys(&self, names: &[&str]) {
+        for name in names {
+            self.save(name, "openai", Credential::ApiKey("sk-secret".into()), None)
+                .await;
+        }
+    }
+
+    async fn add_login(&self, name: &str) {
+        let tokens = OAuthTokens {
+            access: "access".into(),
+            refresh: "refresh".into(),
+            id: None,
+        };
+        let expires_at = Some(self.clock.now().plus(HOUR));
+        self.save(name, "codex", Credential::OAuth(tokens), expires_at)
+            .await;
+    }
+
+    async fn save(
+        &self,
+        name: &str,
+        platform: &str,
+        credential: Credential,
+        expires_at: Option<UnixMillis>,
+    ) {
+        let vars = BTreeMap::from([("account_id".to_owned(), name.to_owned())]);
+        let new = NewAccount {
+            name,
+            platform,
+            credential,
+            vars,
+            expires_at,
+        };
+        let store = &self.context.app.store;
+        let saved = store.save_account(new, false, self.clock.now());
+        saved.await.unwrap();
+    }
+
+    async fn id(&self, name: &str) -> Id {
+        let account = self.context.app.store.account(name).await.unwrap();
+        account.id.as_str().try_into().unwrap()
+    }
+
+    async fn report(&self, reports: &[Report]) {
+        let store = &self.context.app.store;
+        store.take_reports(reports, self.clock.now()).await.unwrap();
+    }
+
+    /// What was printed, with numbered ids.
+    fn transcript(&self) -> String {
+        let text = String::from_utf8(self.transcript.0.lock().unwrap().clone()).unwrap();
+        let folder = self.outer.path().canonicalize().unwrap();
+        let text = text
+            .replace(&folder.display().to_string(), "~")
+            .replace(&self.outer.path().display().to_string(), "~");
+        numbered(&text)
+    }
+}
+
+/// `text` with every id, client key and sealing key replaced by one of the same length that says which it is.
+fn numbered(text: &str) -> String {
+    let mut known: Vec<&str> = Vec::new();
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let mut numbered = String::new();
+    let mut last = "";
+    let mut rest = text;
+    while let Some(start) = rest.find(is_word) {
+        let (between, from) = rest.split_at(start);
+        let end = from.find(|character| !is_word(character));
+        let (word, after) = from.split_at(end.unwrap_or(from.len()));
+        let prefix = ["acc_", "key_", "lk_"].into_iter().find(|prefix| {
+            word.strip_prefix(prefix).is_some_and(|tail| {
+                tail.len() >= 4
+                    && tail
+                        .bytes()
+                        .all(|byte| !byte.is_ascii_lowercase() || *prefix == "lk_")
+            })
+        });
+        let is_key_id =
+            last == "key" && word.len() == 8 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        numbered += between;
+        match prefix.or(is_key_id.then_some("")) {
+            Some(prefix) => {
+                let place = known.iter().position(|one| *one == word);
+                let place = place.unwrap_or_else(|| {
+                    known.push(word);
+                    known.len() - 1
+                });
+                let width = word.len() - prefix.len();
+                numbered += &format!("{prefix}{:.>width$}", place + 1);
+            }
+            None => numbered += word,
+        }
+        (last, rest) = (word, after);
+    }
+    numbered + rest
+}
+
+fn check(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[tokio::test]
+async fn accounts() {
+    let mut operator = Operator::new().await;
+    operator
+        .run(
+            "accounts list
+             accounts add team --platform openai --key-file KEY
+             accounts add spare --platform openai --key-file KEY --rpm 60 --tokens-per-day 5000 --expires 30d
+             accounts add team --platform openai --key-file KEY --replace
+             accounts set team --models gpt-5*,o3 --streams 4
+             accounts disable spare
+             accounts disable spare
+             accounts reset spare
+             accounts enable spare
+             accounts enable spare
+             accounts list",
+        )
+        .await;
+    operator
+        .run(
+            "accounts reset team
+             accounts remove team",
+        )
+        .await;
+    check("accounts", &operator.transcript());
+}
+
+#[tokio::test]
+async fn keys() {
+    let mut operator = Operator::new().await;
+    // Keys are listed in the order of their making.
+    for lines in [
+        "keys list\nkeys create laptop",
+        "pools create spare
+         keys create ci --pool spare --models gpt-5* --may-choose-account --may-choose-pool default --tpm 1000 --expires 12h",
+        "keys create short --expires 1h
+         keys set laptop --pool spare --streams 2
+         keys set ci --no-choice --all-models",
+        "keys create gone\nkeys revoke gone",
+    ] {
+        operator.run(lines).await;
+        operator.pass(Duration::from_secs(60));
+    }
+    operator.pass(2 * HOUR);
+    operator.run("keys list").await;
+    check("keys", &operator.transcript());
+}
+
+#[tokio::test]
+async fn pools() {
+    let mut operator = Operator::new().await;
+    operator.add_keys(&["team", "spare"]).await;
+    operator
+        .run(
+            "pools list
+             pools create paid-last --policy fill_first
+             pools add paid-last team --weight 2
+             pools add paid-last spare --tier 1
+             keys create laptop --pool paid-last
+             pools list
+             pools set paid-last --policy round_robin
+             pools drop paid-last spare
+             keys revoke laptop
+             pools remove paid-last
+             pools list --json",
+        )
+        .await;
+    check("pools", &operator.transcript());
+}
+
+#[tokio::test]
+async fn status() {
+    let mut operator = Operator::new().await;
+    operator.run("status").await;
+    operator
+        .add_keys(&["busy", "dead", "disabled", "ended", "team"])
+        .await;
+    for name in ["alice", "bob", "the team"] {
+        operator.add_login(name).await;
+    }
+    let store = operator.context.app.store.clone();
+    let claim = async |name| {
+        let account = store.account(name).await.unwrap();
+        match store
+            .claim(&account.id, 1, NOW, HOUR, &SINGLE_USE)
+            .await
+            .unwrap()
+        {
+            Claimed::Ours(claim) => *claim,
+            other => panic!("{other:?}"),
+        }
+    };
+    let retry = Retry {
+        at: NOW.plus(2 * HOUR),
+        failures: 3,
+        unanswered: 0,
+    };
+    store.retry_later(&claim("bob").await, retry).await.unwrap();
+    let ended = "the token endpoint says invalid_grant";
+    store
+        .needs_login(&claim("alice").await, ended)
+        .await
+        .unwrap();
+    store
+        .needs_login(&claim("the team").await, ended)
+        .await
+        .unwrap();
+    let at = u64::try_from(NOW.0).unwrap();
+    let cooling = |account, scope, guessed| Report::CoolingDown {
+        account,
+        scope,
+        until: at + 600_000,
+        guessed,
+        reason: Reason::rate_limited(),
+        at,
+    };
+    let (busy, team) = (operator.id("busy").await, operator.id("team").await);
+    let window = |name: &str, used_percent, resets_at| Window {
+        name: name.try_into().unwrap(),
+        used_percent,
+        resets_at,
+        exhausted: false,
+    };
+    let reports = [
+        cooling(busy.clone(), Scope::Account, true),
+        cooling(team, Scope::Model("gpt-5".try_into().unwrap()), false),
+        Report::Dead {
+            account: operator.id("dead").await,
+            generation: 1,
+            reason: Reason::try_from("deactivated".to_owned()).unwrap(),
+            at,
+        },
+        Report::Quota {
+            account: busy,
+            windows: vec![
+                window("5h", 62.4, Some(at + 4_200_000)),
+                window("weekly", 12.0, None),
+            ],
+            at,
+        },
+    ];
+    operator.report(&reports).await;
+    operator
+        .run(
+            "accounts set ended --expires 1m --rpm 60
+             accounts disable disabled",
+        )
+        .await;
+    operator.pass(Duration::from_secs(120));
+    operator.run("status\naccounts list").await;
+    check("status", &operator.transcript());
+}
+
+#[tokio::test]
+async fn usage() {
+    let mut operator = Operator::new().await;
+    operator.run("usage").await;
+    operator.add_keys(&["team"]).await;
+    let team = operator.id("team").await;
+    let record = |other: serde_json::Value| -> Record {
+        let mut record = json!({
+            "at": NOW.0, "key": "key_1", "pool": "default", "account": team.as_str(), "platform": "openai",
+            "dialect": "chat", "model": "gpt-5", "status": 200, "verdict": "fine", "attempts": 1, "duration_ms": 9,
+            "completeness": "whole",
+            "usage": {"input": 12000, "output": 500, "cached_input": 4000, "cache_write": 0, "reasoning": 200, "total": 12500},
+        });
+        let values = record.as_object_mut().unwrap();
+        values.extend(other.as_object().unwrap().clone());
+        serde_json::from_value(record).unwrap()
+    };
+    let records = [
+        record(json!({})),
+        record(json!({"estimate": true})),
+        record(
+            json!({"account": null, "platform": null, "model": null, "status": 503, "usage": null}),
+        ),
+    ];
+    let batch = BatchId::parse(&"1".repeat(32)).unwrap();
+    let store = &operator.context.app.store;
+    store
+        .take_records(batch, &records, None, NOW)
+        .await
+        .unwrap();
+    operator
+        .run(
+            "usage
+             usage --by model --since 2026-09-01
+             usage --by day --since 12h --json",
+        )
+        .await;
+    check("usage", &operator.transcript());
+}
+
+#[tokio::test]
+async fn rotation() {
+    let mut operator = Operator::new().await;
+    operator.add_keys(&["team"]).await;
+    operator.run("rotate-key").await;
+    check("rotate_key", &operator.transcript());
+}
+
+#[tokio::test]
+async fn errors() {
+    let mut operator = Operator::new().await;
+    operator.add_keys(&["team"]).await;
+    operator.add_login("alice").await;
+    let store = operator.context.app.store.clone();
+    let alice = store.account("alice").await.unwrap();
+    let claimed = store.claim(&alice.id, 1, NOW, HOUR, &SINGLE_USE).await;
+    let Claimed::Ours(claim) = claimed.unwrap() else {
+        panic!("the claim is free");
+    };
+    store
+        .needs_login(&claim, "the token endpoint says invalid_grant")
+        .await
+        .unwrap();
+    fs::write(operator.path("empty"), "").unwrap();
+    let empty = operator.path("empty").display().to_string();
+    operator
+        .run(&format!(
+            "accounts disable nobody
+             accounts add a --platform nope --key-file KEY
+             accounts add 'the team' --platform codex --key-file KEY
+             accounts add team --platform openai --key-file KEY
+             accounts add team --platform anthropic --key-file KEY
+             accounts add new --platform openai --key-file {empty}
+             accounts add new --platform openai --key-file {empty}/nowhere
+             accounts add -- -new --platform openai
+             accounts set team
+             accounts set team --models a**
+             accounts set team --rpm 0
+             accounts set team --time-zone Mars/Olympus
+             accounts set team --expires soon
+             accounts set team --expires 2020-01-01
+             accounts enable alice
+             refresh team
+             refresh nobody
+             keys create laptop
+             keys create laptop
+             keys create ''
+             keys create other --pool nope
+             keys set laptop
+             keys set nobody --streams 1
+             keys revoke nobody
+             pools create default
+             pools create 'no pool'
+             pools create x --policy random
+             pools add default nobody
+             pools add default team --tier 100
+             pools drop default nobody
+             pools create other
+             pools drop other team
+             pools remove default
+             keys set laptop --pool other
+             pools remove other
+             usage --since yesterday
+             import codex {empty}
+             serve --metrics-listen 0.0.0.0:9464",
+        ))
+        .await;
+    check("errors", &operator.transcript());
+}
+
+#[test]
+fn advice() {
+    let (account, platform) = ("the team".to_owned(), "codex".to_owned());
+    let name = || "x".to_owned();
+    let mut faults = vec![
+        Fault::HasKey { account: name() },
+        Fault::NameOfAnother { account: name() },
+        Fault::PoolInUse {
+            pool: name(),
+            keys: vec![],
+        },
+        Fault::BadCredential,
+        Fault::OtherLogin {
+            platform: platform.clone(),
+        },
+        Fault::DefaultPool,
+        Fault::NotInPool {
+            pool: name(),
+            account: name(),
+        },
+        Fault::NeedsLogin {
+            account: account.clone(),
+            platform: platform.clone(),
+        },
+        Fault::Dead {
+            account: account.clone(),
+            platform: platform.clone(),
+        },
+        Fault::NoApiKeys {
+            account,
+            platform: platform.clone(),
+        },
+        Fault::RefreshRunning { account: name() },
+        Fault::RefreshLater {
+            account: name(),
+            at: 0,
+        },
+        Fault::NotAcknowledged {
+            platform: platform.clone(),
+        },
+        Fault::NoPlatformsFolder,
+        Fault::LaxMode {
+            path: "/state/the key".to_owned(),
+            wanted: "600".to_owned(),
+        },
+        Fault::ForeignOwner {
+            path: "/state".to_owned(),
+            user: 1000,
+        },
+        Fault::WrongKind { path: name() },
+        Fault::StateInUse,
+        Fault::RotationRunning,
+        Fault::NoStateDir,
+        Fault::NotOurs,
+        Fault::DatabaseInUse,
+        Fault::OtherRelease,
+        Fault::WrongKey,
+        Fault::NoKey,
+        Fault::UnfinishedRotation,
+        Fault::RetiredAlone,
+        Fault::KeyExhausted,
+        Fault::KeyNotAtHand,
+        Fault::KeyNotServed,
+        Fault::Unreadable,
+        Fault::SocketPathTooLong,
+        Fault::SocketTaken,
+        Fault::MetricsAddressTaken,
+        Fault::MetricsExposed,
+        Fault::PortsTaken,
+        Fault::LoginFailed,
+        Fault::LikelySpent,
+        Fault::NoAccountId,
+        Fault::NoUsableLogin { platform },
+        Fault::Invalid,
+        Fault::Failed,
+    ];
+    for kind in [Kind::Account, Kind::ClientKey, Kind::Pool] {
+        faults.extend([
+            Fault::Unknown { kind, name: name() },
+            Fault::NameTaken { kind, name: name() },
+            Fault::NoChange { kind },
+        ]);
+    }
+    for place in [KeyPlace::Environment, KeyPlace::Operators, KeyPlace::Ours] {
+        faults.extend([Fault::BadKeys { place }, Fault::NoNewKey { place }]);
+    }
+    for why in [
+        KeyringFault::Denied,
+        KeyringFault::Gone,
+        KeyringFault::Unavailable,
+    ] {
+        faults.push(Fault::Keyring { why });
+    }
+    let line = |fault: &Fault| {
+        let cure = cure(Door::CommandLine, fault);
+        let fault = serde_json::to_string(fault).unwrap();
+        format!("{fault}\n    {}\n", cure.as_deref().unwrap_or("-"))
+    };
+    let mut lines: Vec<String> = faults.iter().map(line).collect();
+    lines.sort();
+    check("advice", &lines.concat());
+}

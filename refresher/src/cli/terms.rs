@@ -1,0 +1,196 @@
+//! The flags that set limits and ends, and how limits are shown.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use clap::Args;
+
+use super::Error;
+use super::time::When;
+use crate::app::limits::Limits;
+use crate::clock::UnixMillis;
+use crate::day::Zone;
+use crate::store::{LimitChanges, Terms};
+
+/// The largest limit: far above what a platform could deliver, and exact in every JSON reader.
+const MAX_LIMIT: u64 = 1_000_000_000_000_000;
+
+/// A number, or the word that takes a limit off.
+type Setting<T> = Option<T>;
+
+/// Limits to be set.
+#[derive(Debug, Clone, Args)]
+struct LimitFlags {
+    /// Requests a minute of the clock, or none
+    #[arg(long, value_name = "N|none", value_parser = small)]
+    rpm: Option<Setting<NonZeroU32>>,
+    /// Tokens a minute of the clock, or none
+    #[arg(long, value_name = "N|none", value_parser = large)]
+    tpm: Option<Setting<NonZeroU64>>,
+    /// Tokens a day, or none
+    #[arg(long, value_name = "N|none", value_parser = large)]
+    tokens_per_day: Option<Setting<NonZeroU64>>,
+    /// Where the day begins at midnight: an IANA name such as Europe/Berlin, or none for UTC
+    #[arg(long, value_name = "ZONE|none", value_parser = zone)]
+    time_zone: Option<Setting<String>>,
+    /// Requests served at the same time, or none
+    #[arg(long, value_name = "N|none", value_parser = small)]
+    streams: Option<Setting<NonZeroU32>>,
+}
+
+/// The terms of an account or a client key to be set: its limits and its end.
+#[derive(Debug, Clone, Args)]
+pub struct TermFlags {
+    #[command(flatten)]
+    limits: LimitFlags,
+    /// When it ends: in a time such as 30d or 12h, at the start of a day (2027-01-31, UTC), at a moment
+    /// (2027-01-31T12:00:00Z), or none
+    #[arg(long, value_name = "TIME|none")]
+    expires: Option<String>,
+}
+
+fn number(text: &str, most: u64) -> Result<Setting<NonZeroU64>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number: &NonZeroU64| number.get() <= most);
+    let number = number.ok_or_else(|| format!("expected a number from 1 to {most}, or none"))?;
+    Ok(Some(number))
+}
+
+fn small(text: &str) -> Result<Setting<NonZeroU32>, String> {
+    let number = number(text, u32::MAX.into())?;
+    Ok(number.and_then(|number| NonZeroU32::try_from(number).ok()))
+}
+
+fn large(text: &str) -> Result<Setting<NonZeroU64>, String> {
+    number(text, MAX_LIMIT)
+}
+
+fn zone(text: &str) -> Result<Setting<String>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    Ok(Some(Zone::parse(text)?.name().to_owned()))
+}
+
+/// The end of an account or a key, from the text of `--expires` at `now`.
+fn end(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let when = text.parse::<When>().ok().and_then(|when| when.after(now));
+    let end = when.ok_or(
+        "expected --expires as a time from now (30d, 12h), a day (2027-01-31), a moment (2027-01-31T12:00:00Z) or none",
+    )?;
+    if end <= now {
+        return Err(format!(
+            "expected --expires in the future; {text} is not after now"
+        ));
+    }
+    Ok(Some(end))
+}
+
+impl LimitFlags {
+    /// The changes that they ask for.
+    fn changes(&self) -> LimitChanges {
+        LimitChanges {
+            requests_per_minute: self.rpm,
+            tokens_per_minute: self.tpm,
+            tokens_per_day: self.tokens_per_day,
+            concurrent_streams: self.streams,
+            time_zone: self.time_zone.clone(),
+        }
+    }
+}
+
+impl TermFlags {
+    /// The changes that they ask for, at `now`.
+    ///
+    /// # Errors
+    /// If the end is none that is known, or past.
+    pub fn terms(&self, now: UnixMillis) -> Result<Terms, Error> {
+        let ends_at = self.expires.as_deref().map(|text| end(text, now));
+        let ends_at = ends_at.transpose().map_err(Error::Input)?;
+        Ok(Terms {
+            limits: self.limits.changes(),
+            ends_at,
+        })
+    }
+}
+
+/// Limits and what is used of them, for people: `3/60 requests/min, 200/5000 tokens/day (UTC)`; empty where there is no
+/// limit.
+pub fn limits(limits: &Limits) -> String {
+    let Limits {
+        limits,
+        time_zone,
+        used,
+    } = limits;
+    let part = |used: Option<u64>, limit: Option<u64>, unit: &str| {
+        let used = used.map_or_else(String::new, |used| format!("{used}/"));
+        limit.map(|limit| format!("{used}{limit} {unit}"))
+    };
+    let day = format!("tokens/day ({})", time_zone.as_deref().unwrap_or("UTC"));
+    let parts = [
+        part(
+            used.requests_this_minute,
+            limits.requests_per_minute.map(|limit| limit.get().into()),
+            "requests/min",
+        ),
+        part(
+            used.tokens_this_minute,
+            limits.tokens_per_minute.map(NonZeroU64::get),
+            "tokens/min",
+        ),
+        part(
+            used.tokens_today,
+            limits.tokens_per_day.map(NonZeroU64::get),
+            &day,
+        ),
+        part(
+            used.streams,
+            limits.concurrent_streams.map(|limit| limit.get().into()),
+            "streams",
+        ),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-09-21T14:13:20Z
+    const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+    #[test]
+    fn an_end_is_after_now_or_none() {
+        assert_eq!(end("1m", NOW), Ok(Some(UnixMillis(NOW.0 + 60_000))));
+        assert_eq!(end("none", NOW), Ok(None));
+        for (wrong, says) in [
+            ("soon", "expected --expires as a time from now"),
+            ("-1d", "expected --expires as a time from now"),
+            ("2026-09-21", "2026-09-21 is not after now"),
+            ("2026-09-21T14:13:20Z", "is not after now"),
+        ] {
+            let refused = end(wrong, NOW).unwrap_err();
+            assert!(refused.contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn limits_are_read_and_taken_off() {
+        assert_eq!(small("60"), Ok(NonZeroU32::new(60)));
+        assert_eq!(large("none"), Ok(None));
+        assert_eq!(zone("europe/berlin"), Ok(Some("Europe/Berlin".to_owned())));
+        assert_eq!(zone("none"), Ok(None));
+        for wrong in ["0", "-1", "1.5", "", "4294967296", "many"] {
+            assert!(small(wrong).is_err(), "{wrong}");
+        }
+        assert!(large("1000000000000001").is_err());
+        assert!(zone("Mars/Olympus").is_err());
+    }
+}

@@ -1,0 +1,227 @@
+//! What can go wrong, as data: a code for machines, and the facts that a cure needs.
+//!
+//! An error's sentence says what happened and is the same for everybody who reads it. What to do about it differs by the
+//! door that the reader came through, so it is no part of an error: [`advice`](crate::advice) words it from a [`Fault`].
+
+use serde::Serialize;
+
+/// A kind of record that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// An account at a platform.
+    Account,
+    /// A key that callers present.
+    ClientKey,
+    /// A pool of accounts.
+    Pool,
+}
+
+/// Where the sealing keys are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyPlace {
+    /// In environment variables.
+    Environment,
+    /// In a place that the operator fills, such as the kernel's keyring.
+    Operators,
+    /// In a place that the refresher fills, such as the key file.
+    Ours,
+}
+
+/// Why the kernel's keyring gives no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyringFault {
+    /// This process may not read the entry.
+    Denied,
+    /// The entry has expired or was revoked.
+    Gone,
+    /// The kernel offers no keyring to this process.
+    Unavailable,
+}
+
+/// A fault that has a cure: its code, and the facts that the cure names. Serialised as `{"code": …, "facts": {…}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", content = "facts", rename_all = "snake_case")]
+pub enum Fault {
+    /// No record has that name or id.
+    Unknown {
+        /// The kind of record.
+        kind: Kind,
+        /// The name or id that was asked for.
+        name: String,
+    },
+    /// Another record has that name.
+    NameTaken {
+        /// The kind of record.
+        kind: Kind,
+        /// The name.
+        name: String,
+    },
+    /// An account of that name and platform has an API key already.
+    HasKey {
+        /// The account.
+        account: String,
+    },
+    /// The name of a login's account belongs to another account.
+    NameOfAnother {
+        /// The name.
+        account: String,
+    },
+    /// A credential holds characters that no credential has.
+    BadCredential,
+    /// Somebody logged in as another account than the one that needs it.
+    OtherLogin {
+        /// The platform.
+        platform: String,
+    },
+    /// A pool is what keys use.
+    PoolInUse {
+        /// The pool.
+        pool: String,
+        /// The names of the keys.
+        keys: Vec<String>,
+    },
+    /// The default pool can be emptied, not removed.
+    DefaultPool,
+    /// An account is not in that pool.
+    NotInPool {
+        /// The pool.
+        pool: String,
+        /// The account.
+        account: String,
+    },
+    /// An account's login has ended.
+    NeedsLogin {
+        /// The account.
+        account: String,
+        /// Its platform.
+        platform: String,
+    },
+    /// The platform says that an account is of no use.
+    Dead {
+        /// The account.
+        account: String,
+        /// Its platform.
+        platform: String,
+    },
+    /// A platform takes logins and no API keys.
+    NoApiKeys {
+        /// What the account was to be called.
+        account: String,
+        /// The platform.
+        platform: String,
+    },
+    /// Another process refreshes the account.
+    RefreshRunning {
+        /// The account.
+        account: String,
+    },
+    /// A refresh failed, and will be tried again.
+    RefreshLater {
+        /// The account.
+        account: String,
+        /// When, in Unix milliseconds.
+        at: i64,
+    },
+    /// The notice of a platform was not acknowledged.
+    NotAcknowledged {
+        /// The platform.
+        platform: String,
+    },
+    /// The folder of profiles cannot be read.
+    NoPlatformsFolder,
+    /// A change changes nothing.
+    NoChange {
+        /// The kind of record.
+        kind: Kind,
+    },
+    /// A file is within reach of other users.
+    LaxMode {
+        /// The file.
+        path: String,
+        /// The permission bits that it should have, in octal.
+        wanted: String,
+    },
+    /// A file belongs to another user.
+    ForeignOwner {
+        /// The file.
+        path: String,
+        /// The id of the user who should own it.
+        user: u32,
+    },
+    /// Something else than a plain file or directory is in a file's place.
+    WrongKind {
+        /// The file.
+        path: String,
+    },
+    /// A `serve` runs on that state directory.
+    StateInUse,
+    /// A key rotation runs on that state directory.
+    RotationRunning,
+    /// Nothing names a state directory.
+    NoStateDir,
+    /// A file is no whole database of ours.
+    NotOurs,
+    /// Something reads a database while it is made.
+    DatabaseInUse,
+    /// A database was written by another release.
+    OtherRelease,
+    /// A database is sealed with another key.
+    WrongKey,
+    /// The key that seals a database is missing.
+    NoKey,
+    /// What stands in the place of the keys is none, or too much.
+    BadKeys {
+        /// Where the keys are kept.
+        place: KeyPlace,
+    },
+    /// A key rotation was begun and not finished.
+    UnfinishedRotation,
+    /// The kernel's keyring gives no key.
+    Keyring {
+        /// Why not.
+        why: KeyringFault,
+    },
+    /// There are retired keys, and none that seals.
+    RetiredAlone,
+    /// A key has sealed as many records as is safe.
+    KeyExhausted,
+    /// The key that seals is not at hand.
+    KeyNotAtHand,
+    /// The keys are the operator's to make, and there is no new one.
+    NoNewKey {
+        /// Where the keys are kept.
+        place: KeyPlace,
+    },
+    /// The running `serve` does not have the new key.
+    KeyNotServed,
+    /// Some sealed records cannot be opened.
+    Unreadable,
+    /// The path of the socket is too long.
+    SocketPathTooLong,
+    /// Something else is in the socket's place.
+    SocketTaken,
+    /// The address for metrics cannot be listened on.
+    MetricsAddressTaken,
+    /// Other machines would reach the metrics.
+    MetricsExposed,
+    /// All ports of a login are in use.
+    PortsTaken,
+    /// A login came to nothing, and may be tried again.
+    LoginFailed,
+    /// Another login of an account is likely newer.
+    LikelySpent,
+    /// A token does not say whose it is.
+    NoAccountId,
+    /// A file holds no login that can be used.
+    NoUsableLogin {
+        /// The platform.
+        platform: String,
+    },
+    /// A value does not fit; the sentence says what was expected.
+    Invalid,
+    /// The operating system or the database failed; the sentence says how.
+    Failed,
+}

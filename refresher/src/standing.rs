@@ -1,0 +1,136 @@
+//! The effective state of an account: what the operator set, what the refresh engine and the filter learned, and the
+//! time, made one word. Tables, JSON, metrics and the log all take it from here.
+
+use latchkey::snapshot::Cooldown;
+use latchkey::verdict::Scope;
+
+use crate::clock::UnixMillis;
+use crate::store::{Account, Status};
+
+/// The effective state of an account. The first that holds, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The operator switched it off.
+    Disabled,
+    /// Its login has ended.
+    NeedsLogin,
+    /// The platform says that it is of no use.
+    Dead,
+    /// It is past the end that the operator set.
+    Ended,
+    /// It cools down as a whole.
+    CoolingDown,
+    /// Its platform's notice is not acknowledged.
+    PlatformOff,
+    /// Its access token has expired, and the next is not there yet.
+    TokenExpired,
+    /// Envoy may use it.
+    Active,
+}
+
+impl Standing {
+    /// The states that the store alone knows, whatever health and platforms say.
+    pub const STORED: [Standing; 5] = [
+        Standing::Active,
+        Standing::Disabled,
+        Standing::NeedsLogin,
+        Standing::Dead,
+        Standing::Ended,
+    ];
+
+    /// The state of `account` at `now`, as the store alone knows it: one of [`Standing::STORED`].
+    pub fn stored(account: &Account, now: UnixMillis) -> Standing {
+        match account.status {
+            Status::Disabled => Standing::Disabled,
+            Status::NeedsLogin => Standing::NeedsLogin,
+            Status::Dead => Standing::Dead,
+            Status::Active if account.has_ended(now) => Standing::Ended,
+            Status::Active => Standing::Active,
+        }
+    }
+
+    /// The state of `account` at `now`, with `held` against it.
+    pub fn of(
+        account: &Account,
+        held: &[Cooldown],
+        platform_is_on: bool,
+        now: UnixMillis,
+    ) -> Standing {
+        let stored = Standing::stored(account, now);
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        let keeps_out = |held: &Cooldown| held.scope == Scope::Account && held.until > millis;
+        let has_expired = account.expires_at.is_some_and(|time| time <= now);
+        match stored {
+            Standing::Active if held.iter().any(keeps_out) => Standing::CoolingDown,
+            Standing::Active if !platform_is_on => Standing::PlatformOff,
+            Standing::Active if has_expired => Standing::TokenExpired,
+            _ => stored,
+        }
+    }
+
+    /// The word for machines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Disabled => "disabled",
+            Standing::NeedsLogin => "needs_login",
+            Standing::Dead => "dead",
+            Standing::Ended => "ended",
+            Standing::CoolingDown => "cooling_down",
+            Standing::PlatformOff => "platform_off",
+            Standing::TokenExpired => "token_expired",
+            Standing::Active => "active",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use latchkey::verdict::Reason;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+    fn held(scope: Scope, until: i64) -> Cooldown {
+        Cooldown {
+            scope,
+            until: until.try_into().unwrap(),
+            guessed: false,
+            reason: Reason::rate_limited(),
+            at: 0,
+        }
+    }
+
+    #[test]
+    fn the_worst_of_what_is_known_is_the_state() {
+        let account = |status| {
+            let mut account = Account::example("a", "openai", BTreeMap::new());
+            account.status = status;
+            account
+        };
+        let (past, later) = (UnixMillis(NOW.0 - 1), UnixMillis(NOW.0 + 1));
+        let mut ended = account(Status::Active);
+        ended.ends_at = Some(NOW);
+        let mut expired = account(Status::Active);
+        (expired.expires_at, expired.ends_at) = (Some(past), Some(later));
+        let out = [held(Scope::Account, later.0)];
+        let lapsed = [held(Scope::Account, past.0)];
+        let model = [held(Scope::Model("gpt-5".try_into().unwrap()), later.0)];
+        for (account, held, is_on, expected) in [
+            (account(Status::Active), &lapsed[..], true, Standing::Active),
+            (account(Status::Active), &model, true, Standing::Active),
+            (account(Status::Active), &out, false, Standing::CoolingDown),
+            (account(Status::Active), &[], false, Standing::PlatformOff),
+            (expired, &lapsed, true, Standing::TokenExpired),
+            (ended, &out, false, Standing::Ended),
+            (account(Status::Dead), &out, false, Standing::Dead),
+            (account(Status::NeedsLogin), &[], true, Standing::NeedsLogin),
+            (account(Status::Disabled), &[], true, Standing::Disabled),
+        ] {
+            let found = Standing::of(&account, held, is_on, NOW);
+            assert_eq!(found, expected, "{account:?}");
+        }
+    }
+}
