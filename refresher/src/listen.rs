@@ -1,5 +1,8 @@
-//! Answers connections within bounds, so that callers who are slow or many keep nobody else out. What the routes do is
-//! their own matter.
+//! Answers connections within bounds, so that slow or many callers keep nobody else out.
+//!
+//! TCP takes 32 connections at a time, 16 for logins. Each has 10 s for the head of a request and lives for a minute. The
+//! socket takes 512, with 2 minutes for a head or a pause. A connection beyond that waits unaccepted. These bounds cut off
+//! no answer that is under way, such as a long poll's.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -2,6 +2,10 @@
 //!
 //! The numbers begin with the process, as Prometheus expects of counters, but for those by Envoy process, which the store
 //! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.
+//!
+//! The page has requests (by platform, account and class of status), tokens (by platform, account and kind), records
+//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, the snapshot's
+//! revision, and the requests of each Envoy process that began and that are recorded.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;

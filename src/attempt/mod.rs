@@ -1,7 +1,39 @@
-//! The attempt: one try of one request on one account.
+//! The attempt: one try of one request on one account, and failover.
 //!
-//! It runs in Envoy's upstream filter chain, so the credential exists only on the wire to the
-//! platform: no other filter, access log or redirect sees it.
+//! It runs in Envoy's upstream filter chain, so the credential exists only on the wire to the platform:
+//! no other filter, access log or redirect sees it.
+//!
+//! # Judging
+//!
+//! An attempt judges its answer before a byte of it goes on. It holds the response headers until the
+//! first piece of the body has come, however long that takes. An error's body is held whole, at most
+//! [`MAX_HELD_BYTES`]. A body that stalls is judged by what there is: an error's 2 s after its headers,
+//! a good answer's 2 s after its first byte.
+//!
+//! # Failover
+//!
+//! 1. The verdict goes on the board ([`crate::health`]), where every worker sees it within 5 ms.
+//! 2. If another account could do better, and tries and time are left, the attempt puts the request's
+//!    headers back and makes the answer a 307 to the request's own URL, with the true status in
+//!    `x-latchkey-status`. Envoy's internal redirect then runs the whole request again, gate included,
+//!    with the buffered body. Else the platform's answer passes as it is.
+//! 3. What the next try must know is *carried* in filter state ([`crate::request::carried`]).
+//! 4. Where Envoy cannot run the request again (a body over the limit), the 307 reaches the gate's
+//!    response path, which restores the platform's answer.
+//! 5. Where no answer came, the router's retry goes to the escape endpoint. That attempt carries no
+//!    credential and no body, waits until the request is whole, strikes the account, and redirects as
+//!    in 2. A connection that broke before the request was whole is no strike: its caller may have been
+//!    too slow, and a slow caller must not take accounts out.
+//! 6. Envoy runs only a whole request again. An answer that comes while the request is still being sent
+//!    becomes a 308, for which the router's retry goes to the escape endpoint as in 5, without the
+//!    strike. Where the request is known to be over the body limit, the answer passes at once. Where
+//!    only the escape finds that out, the caller gets the answer that [`early`] kept.
+//! 7. A 401 is reported with the credential's generation, and the account is out until it has a new
+//!    credential. A request that has no other account waits at the gate.
+//!
+//! After its first byte an answer passes whatever comes. An error event in the middle of a stream is
+//! judged by the same rules, for the requests that come after. A verdict of scope `model` concerns the
+//! model that was asked for. Where the model is unknown it takes the whole account out, for 10 s at most.
 
 pub mod early;
 pub mod forwarding;

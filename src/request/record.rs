@@ -1,6 +1,13 @@
-//! What is kept of one request: who asked, who served, what came of it and what it used.
+//! The record of one request: who asked, who served, what came of it, and what it used.
 //!
-//! Never a credential, a header or a byte of a body beside the model's name.
+//! Each request with a known client key makes one record when its answer has ended or was cut off, whether
+//! the platform, the gateway or Envoy answered. It never holds a credential, a header, or a byte of a body
+//! beside the model's name. `error` is the gateway's own code, `envoy` where Envoy answered itself, or
+//! `failed_inside` where the platform gave up in the middle of its answer. A request whose caller leaves
+//! while the gate still reads its body, or while it waits, is `cut` with status 0.
+//!
+//! Requests of one key that were refused with the same code within a second, in one VM, are one record
+//! whose `count` says for how many it stands: who is refused for nothing must not push out what was served.
 
 use std::{fmt::Write, num::NonZeroU32};
 

@@ -5,6 +5,14 @@
 //! back ([`Login::input`]) or by asking the platform ([`Login::poll`]), and ends with what was granted. [`finish`] makes
 //! an account of that. What a platform offers is data in its profile ([`crate::platform::Flow`]); each flow is one file
 //! here.
+//!
+//! - PKCE S256 always, and a one-time state of 256 random bits, taken once. An answer with another state is refused, and
+//!   the login goes on waiting. Verifier and state are in memory alone.
+//! - The listener for the browser is on 127.0.0.1 and open only while a login waits. `refresher login` asks `serve` for
+//!   its port where all of the profile's are taken; `serve` then waits ten minutes before it makes new URLs.
+//! - A login of an account that exists gives it a new generation. It is known by its `account_id` together with its
+//!   `user_id`, or with its `email` where one of the two logins does not tell the `user_id`. A login that waits for an
+//!   account counts only if it is that account's; else nothing is changed.
 
 pub mod callback;
 pub mod code;
