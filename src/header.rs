@@ -92,7 +92,7 @@ impl HeaderText {
 // === impl NamePattern ===
 
 impl NamePattern {
-    /// Whether `name`, in lower case, matches.
+    /// Tells a `name`, in lower case, that matches.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact.as_str() == name,

@@ -175,9 +175,9 @@ pub trait SharedData {
 
 /// The most tries of one change while other VMs change the same key. Each lost try is a change of
 /// theirs, so more than this means that there is something wrong.
-const TRIES: usize = 64;
+const TRIES: usize = 256;
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
     /// The key has the new value.

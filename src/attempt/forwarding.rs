@@ -46,7 +46,7 @@ struct Events {
     transform: Transform,
     framer: Framer,
     meter: Meter,
-    /// What came in earlier chunks of the event that has not ended.
+    /// The bytes of the event that has not ended, from earlier chunks.
     begun: Vec<u8>,
     state: State,
     /// After a CR that ended an event: true if that event was taken out. A LF that follows
@@ -55,7 +55,7 @@ struct Events {
     has_failed: bool,
 }
 
-/// What became of the beginning of an event.
+/// The fate of the beginning of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// It went on, and was kept besides: the event may be an error.
@@ -151,7 +151,7 @@ impl Forwarding {
     }
 }
 
-/// How much came of an answer that is not metered.
+/// The part that came of an answer that is not metered.
 pub fn completeness(end: bool) -> Completeness {
     if end {
         Completeness::Whole
@@ -318,7 +318,7 @@ impl<'a> Edit<'a> {
         self.out.get_or_insert_default().extend_from_slice(piece);
     }
 
-    /// What goes on, or none if it is the chunk itself.
+    /// The bytes that go on, or none if they are the chunk itself.
     fn finish(mut self) -> Option<Vec<u8>> {
         if self.out.is_some() {
             self.copy_to(self.chunk.len());

@@ -126,8 +126,13 @@ fn target(path: &[u8], query: &[u8]) -> Vec<u8> {
     target
 }
 
+<<<<<<< HEAD
 /// What of a request goes to the escape listener, which nobody else hears: no credential, nothing
 /// of the caller, and no length, as its body does not go there. `request` is [`restored`].
+=======
+/// The headers of a request to the escape listener, which nobody else hears: no credential, nothing
+/// of the caller, and no length, as its body does not go there.
+>>>>>>> 7588ebf (limits: counted by the one way to change shared data; doc comments begin with a verb or a noun)
 pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let target = [":method", ":scheme", ":authority", ":path"];
     request
@@ -135,7 +140,7 @@ pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
         .filter(move |(name, _)| target.contains(name))
 }
 
-/// Whether the caller's header `name` goes out.
+/// Tells a header `name` of the caller that goes out.
 fn is_allowed(plan: &HeaderPlan, name: &str) -> bool {
     plan.allow.iter().any(|pattern| pattern.matches(name))
         && name != "accept-encoding"
@@ -157,13 +162,13 @@ pub const REDIRECT_STATUS: &str = "307";
 /// before the request was whole; neither does a platform answer that.
 pub const EARLY_STATUS: &str = "308";
 
-/// How long a platform that could not be reached is left alone, in milliseconds.
+/// The milliseconds for which a platform that could not be reached is left alone.
 pub const UNREACHABLE_MS: u64 = 5_000;
 
 /// The header that the router numbers the attempts of one try in.
 pub const ATTEMPT_HEADER: &str = "x-envoy-attempt-count";
 
-/// Whether this attempt is the router's own second one: the first had no answer at all, and this
+/// Tells an attempt that is the router's own second one: the first had no answer at all, and this
 /// one goes to the escape listener, which answers for the platform that could not be reached.
 pub fn is_escape(request: &HeaderMap) -> bool {
     request
@@ -174,7 +179,7 @@ pub fn is_escape(request: &HeaderMap) -> bool {
 /// Stands for the model of a request that does not say it, or not in a way that can be read.
 const UNREAD_MODEL: &str = "unread";
 
-/// How long an account is out, in milliseconds, where the platform limits one model of it and
+/// The milliseconds for which an account is out where the platform limits one model of it and
 /// nobody knows which requests that concerns: long enough to leave it alone, too short for one
 /// model's limit to cost the others much.
 pub const UNREAD_MODEL_MS: u64 = 10_000;
@@ -212,12 +217,12 @@ pub fn judge(
     }
 }
 
-/// Whether another account could do better.
+/// Tells a verdict by which another account could do better.
 pub fn is_worth_another(verdict: &Verdict) -> bool {
     !matches!(verdict, Verdict::Fine | Verdict::CallersFault)
 }
 
-/// Whether a verdict about `account` goes on the board.
+/// Tells a verdict about `account` that goes on the board.
 ///
 /// The good path posts nothing, unless there is a guess to take down. Where a guess is all that
 /// there is, a request takes one account out at most, however many it was tried on: it may be the
@@ -238,7 +243,8 @@ pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board:
     }
 }
 
-/// Whether another credential may come by itself. An API key has no end, and no successor.
+/// Tells an account to which another credential may come by itself. An API key has no end, and no
+/// successor.
 pub fn is_refreshable(account: &Account) -> bool {
     account.credential_expires_at.is_some()
 }

@@ -1,4 +1,4 @@
-//! How much of a request has gone to the platform.
+//! The length of a request, as far as it has gone to the platform.
 
 /// The most of a request that is waited for so that it can run again, in bytes: what Envoy keeps
 /// for that, as `envoy/envoy.yaml` sets it (`request_body_buffer_limit`).

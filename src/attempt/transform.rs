@@ -1,4 +1,4 @@
-//! What an attempt changes in a request's body, and so in its answer.
+//! The changes that an attempt makes in a request's body, and so in its answer.
 //!
 //! Some platforms report usage in a stream only when asked. [`Transform::AskUsage`] asks them
 //! ([`include_usage`]). The platform then sends one more event before `[DONE]`, with the usage and
@@ -22,7 +22,7 @@ pub enum Transform {
     AskUsage,
 }
 
-/// What to do with a request's body.
+/// The next step with a request's body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rewrite {
     /// Hold it back until there is more.

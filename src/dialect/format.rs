@@ -4,8 +4,8 @@ use serde_json::Value;
 
 /// A wire format: the names that it has for what every request, answer and error says.
 ///
-/// The rest of the filter asks here and never which dialect it has before it. A new dialect is
-/// one file with one `impl` of this trait, and an arm of [`Dialect::format`](super::Dialect::format).
+/// The rest of the filter asks here and never which dialect it has before it. A new dialect is one
+/// file with one `impl` of this trait, and an arm of [`Dialect::format`](super::Dialect::format).
 pub trait Format: Sync {
     /// The dialect in one word, as profiles and records write it.
     fn word(&self) -> &'static str;
@@ -59,7 +59,7 @@ pub struct RequestMember {
     pub within: Option<&'static str>,
     /// The name.
     pub name: &'static str,
-    /// What its value is.
+    /// The meaning of its value.
     pub meaning: RequestValue,
 }
 
@@ -139,9 +139,9 @@ pub enum Count {
     Input,
     /// All that was generated.
     Output,
-    /// What was read from the platform's cache.
+    /// The part of the prompt that was read from the platform's cache.
     CachedInput,
-    /// What was written to the platform's cache.
+    /// The part of the prompt that was written to the platform's cache.
     CacheWrite,
     /// The reasoning within the output.
     Reasoning,
@@ -154,7 +154,7 @@ pub enum Count {
 pub struct ErrorText<'a> {
     /// The HTTP status that it comes with.
     pub status: u16,
-    /// What happened and what to do.
+    /// The sentences for the caller.
     pub message: &'a str,
     /// Our own code.
     pub code: &'a str,
@@ -165,7 +165,7 @@ pub struct ErrorText<'a> {
 pub struct ListedModel<'a> {
     /// Its name.
     pub id: &'a str,
-    /// Who made it.
+    /// Its maker.
     pub owner: &'a str,
 }
 

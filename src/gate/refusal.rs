@@ -59,7 +59,7 @@ pub enum Refusal {
     Unmet {
         /// Their pool.
         pool: Id,
-        /// What they ask.
+        /// Their requirements.
         requirements: Vec<Requirement>,
     },
     /// The client key may not choose that account or pool, or there is none such.
@@ -99,7 +99,7 @@ pub struct AtLimit {
     pub now: u64,
 }
 
-/// What the caller gets.
+/// An answer to the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status.

@@ -29,25 +29,25 @@ pub struct Entry {
     pub generation: Option<u64>,
     /// The end, in Unix milliseconds; 0 where the account is not out yet.
     pub until: u64,
-    /// Whether the platform did not say when.
+    /// The platform did not say when.
     pub guessed: bool,
     /// Why.
     pub reason: Reason,
-    /// When it was learned, in Unix milliseconds.
+    /// The time at which it was learned, in Unix milliseconds.
     pub at: u64,
-    /// Whether the account is of no use until somebody sees to it.
+    /// The account is of no use until somebody sees to it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dead: bool,
-    /// Whether the refresher has it, as this Envoy heard from it.
+    /// The refresher has the entry, as this Envoy heard from it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub told: bool,
     /// Until when a probe keeps the others away, in Unix milliseconds; 0 where there is none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub probe_until: u64,
-    /// How many answers have blamed the platform since `struck_at`, in Unix milliseconds.
+    /// The answers that have blamed the platform since `struck_at`, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strikes: u32,
-    /// When the first of those came.
+    /// The time at which the first of those came.
     #[serde(default, skip_serializing_if = "is_default")]
     pub struck_at: u64,
 }
@@ -71,7 +71,7 @@ impl Entry {
         Self::of(&account.id, held)
     }
 
-    /// What is held against `account`.
+    /// An entry against `account`.
     pub(super) fn of(account: &Id, held: Cooldown) -> Self {
         let Cooldown {
             scope,
@@ -107,25 +107,26 @@ impl Entry {
         }
     }
 
-    /// Whether a fresh credential is what ends it.
+    /// Tells an entry that a fresh credential ends.
     pub fn awaits_credential(&self) -> bool {
         self.generation.is_some() && !self.dead
     }
 
-    /// Whether it says at `now` that the credential which `account` has here, or a later one, is of
-    /// no use. A request with that one was sent before this was learned.
+    /// Tells an entry by which, at `now`, the credential that `account` has here, or a later one,
+    /// is of no use. A request with that one was sent before this was learned.
     pub(super) fn refuses(&self, account: &Account, now: u64) -> bool {
         let of = self.generation;
         of.is_some_and(|of| of >= account.generation) && now < self.until
     }
 
-    /// When it lets the next request through, in Unix milliseconds: its end, or that of a probe.
+    /// The time at which it lets the next request through, in Unix milliseconds: its end, or that
+    /// of a probe.
     pub fn back_at(&self) -> u64 {
         self.until.max(self.probe_until)
     }
 
-    /// Whether other Envoys are to know of it: a limit, not a strike, and not what the refresher
-    /// hears of as a refused or a useless credential.
+    /// Tells an entry that other Envoys must know: a limit, not a strike, and not what the
+    /// refresher hears of as a refused or a useless credential.
     pub fn is_limit(&self) -> bool {
         self.until > 0 && self.generation.is_none()
     }
@@ -135,24 +136,24 @@ impl Entry {
         now < self.until || !Deadline::ending(self.probe_until, PROBE_MS).is_due(now)
     }
 
-    /// Whether one request may try now.
+    /// Tells an entry that lets one request try now.
     pub(super) fn is_half_open(&self, now: u64) -> bool {
         self.guessed && self.until > 0 && !self.is_out(now)
     }
 
-    /// Whether it is about a request to `account` for `model`.
+    /// Tells an entry about a request to `account` for `model`.
     pub(super) fn is_about(&self, account: &Account, model: Option<&str>) -> bool {
         let scope_fits = self.scope.covers(model);
         let generation_fits = self.generation.is_none_or(|of| of == account.generation);
         self.account == account.id && scope_fits && generation_fits
     }
 
-    /// Whether `other` has the same account and scope, and so its place.
+    /// Tells an `other` that has the same account and scope, and so this entry's place.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         self.account == other.account && self.scope == other.scope
     }
 
-    /// Whether `newer`, in its place, would tell nobody anything.
+    /// Tells a `newer` entry that, in this one's place, would tell nobody anything.
     pub(super) fn says_the_same_as(&self, newer: &Self, now: u64) -> bool {
         let left = self.until.saturating_sub(now);
         let difference = (left / 10).clamp(SAME_MS, MOST_SAME_MS);

@@ -10,6 +10,7 @@ use super::{
     table::{self, Changed},
 };
 use crate::{
+    deadline::Deadline,
     host::SharedData,
     id::Id,
     request::carried::TryId,
@@ -44,8 +45,8 @@ pub struct Limiter {
 #[derive(Debug, Default)]
 struct Streams {
     count: u64,
-    /// When shared data was last told; none where it did not take it.
-    told_at: Option<u64>,
+    /// The time at which shared data is told next; at once where it did not take the last.
+    due: Deadline,
 }
 
 /// The place of a request at its key.
@@ -265,10 +266,8 @@ impl Limiter {
     /// Renews this VM's share of every subject's streams.
     pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
         self.full.0.retain(|_, full| now < full.until);
-        // Told in the future: the clock was set back.
-        let is_fresh = |at: u64| at <= now && now.saturating_sub(at) < RENEW_MS;
         let due = self.streams.iter();
-        let due = due.filter(|(_, streams)| !streams.told_at.is_some_and(is_fresh));
+        let due = due.filter(|(_, streams)| streams.due.is_due(now));
         let due: Vec<Subject> = due.map(|(subject, _)| subject.clone()).collect();
         for subject in due {
             self.tell(shared, &subject, self.count(&subject), 0, now);
@@ -360,9 +359,8 @@ impl Limiter {
             Changed::Lost => return Err(NotTaken::Busy),
         }
         if let Some(count) = streams {
-            let told_at = Some(now);
-            self.streams
-                .insert(subject.clone(), Streams { count, told_at });
+            let due = Deadline::after(now, RENEW_MS);
+            self.streams.insert(subject.clone(), Streams { count, due });
             self.held.entry(context).or_default().push(subject.clone());
         }
         Ok(())
@@ -389,9 +387,12 @@ impl Limiter {
         if count == 0 && is_told {
             self.streams.remove(subject);
         } else {
-            let told_at = is_told.then_some(now);
-            self.streams
-                .insert(subject.clone(), Streams { count, told_at });
+            let due = if is_told {
+                Deadline::after(now, RENEW_MS)
+            } else {
+                Deadline::default()
+            };
+            self.streams.insert(subject.clone(), Streams { count, due });
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     Counters, Subject, Used, Window,
     table::{self, Changed},
 };
-use crate::host::SharedData;
+use crate::{deadline::Deadline, host::SharedData};
 
 /// How long there is between two messages of an Envoy that counts, in milliseconds.
 pub const SETTLE_MS: u64 = 1_000;
@@ -80,7 +80,7 @@ pub struct Span {
 pub struct Settler {
     /// When the message in flight was made.
     in_flight: Option<u64>,
-    last_at: u64,
+    due: Deadline,
 }
 
 // === impl Span ===
@@ -113,12 +113,10 @@ impl Settler {
         if self.in_flight.is_some() {
             return None;
         }
-        // A last message in the future was sent before the clock was set back.
-        let waits = now.saturating_sub(self.last_at) < SETTLE_MS && self.last_at <= now;
-        if waits {
+        if !self.due.is_due(now) {
             return None;
         }
-        self.last_at = now;
+        self.due = Deadline::after(now, SETTLE_MS);
         let mut counted = table::all(shared, now);
         counted.retain(|(_, counters)| is_worth_telling(counters, now));
         if counted.is_empty() {

@@ -7,7 +7,7 @@
 use super::{Counters, Subject, SubjectKind};
 use crate::{
     hash::hash64,
-    host::{SharedData, shared_key},
+    host::{self, SharedData, shared_key},
     id::Id,
 };
 
@@ -20,10 +20,6 @@ pub const MAX_SUBJECTS: usize = 256;
 
 /// Names this Envoy process to the refresher.
 const INSTANCE_KEY: &str = shared_key!("counters/instance");
-
-/// How often a change is tried while other VMs change the same bucket. Each lost try is a change
-/// of theirs, so more than this means that there is something wrong.
-const TRIES: usize = 256;
 
 /// The key of bucket `number`.
 pub fn bucket_key(number: usize) -> String {
@@ -109,21 +105,19 @@ pub fn update<E>(
     now: u64,
     mut change: impl FnMut(&mut Counters) -> Result<(), E>,
 ) -> Changed<E> {
-    let key = key_of(subject);
-    for _ in 0..TRIES {
-        let Some((content, token)) = shared.read(&key) else {
-            return Changed::Lost;
-        };
-        let found = find(&content, subject);
+    let mut refused = None;
+    let changed = shared.update(&key_of(subject), |content| {
+        let found = find(content, subject);
         let mut counters = found
             .as_ref()
             .and_then(|entry| Counters::decode(entry.counters))
             .unwrap_or_default();
         counters.roll(now);
-        if let Err(refused) = change(&mut counters) {
-            return Changed::Refused(refused);
+        if let Err(error) = change(&mut counters) {
+            refused = Some(error);
+            return None;
         }
-        let new = match found {
+        Some(match found {
             Some(found) => {
                 let mut new = found.before.to_vec();
                 push(&mut new, subject, &counters);
@@ -131,16 +125,17 @@ pub fn update<E>(
                 new
             }
             None => {
-                let mut new = make_room(&content, now).unwrap_or_else(|| whole(&content).to_vec());
+                let mut new = make_room(content, now).unwrap_or_else(|| whole(content).to_vec());
                 push(&mut new, subject, &counters);
                 new
             }
-        };
-        if shared.swap(&key, &new, token) {
-            return Changed::Done;
-        }
+        })
+    });
+    match (changed, refused) {
+        (host::Changed::Done, _) => Changed::Done,
+        (_, Some(error)) => Changed::Refused(error),
+        (_, None) => Changed::Lost,
     }
-    Changed::Lost
 }
 
 /// All that is counted, rolled to `now`; subjects without anything that counts are left out.

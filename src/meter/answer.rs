@@ -1,4 +1,4 @@
-//! What one JSON text of an answer says: its token counts, its model, how much text it carries.
+//! One JSON text of an answer: its token counts, its model and the length of its text.
 //!
 //! The text is a whole body or the data of one event. It passes by in pieces and is never held
 //! or parsed as a whole; only strings that may be a name are kept.
@@ -17,7 +17,7 @@ use crate::{
 /// The longest name of a member, a model or a type that is read, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 
-/// What a text has said so far.
+/// The facts that a text has told so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
     /// Its `usage`.
@@ -120,7 +120,7 @@ impl Reader {
         self.model.take()
     }
 
-    /// What the text has said so far.
+    /// The facts that the text has told so far.
     pub fn said(&self) -> &Said {
         &self.said
     }
@@ -136,7 +136,7 @@ impl Reader {
         std::mem::take(&mut self.said)
     }
 
-    /// How much is kept of the text, in bytes.
+    /// The bytes that are kept of the text.
     #[cfg(test)]
     pub fn kept_bytes(&self) -> usize {
         self.string.len() + self.usage.kept_bytes()
@@ -187,7 +187,7 @@ impl Reader {
         self.member = None;
     }
 
-    /// How deep in the `usage` object the next token is; 0 is outside.
+    /// The depth of the next token in the `usage` object; 0 is outside.
     fn usage_level(&self) -> u32 {
         self.usage_depth
             .map_or(0, |began| self.depth.saturating_sub(began))

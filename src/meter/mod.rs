@@ -56,7 +56,7 @@ pub struct Meter {
     failed: bool,
 }
 
-/// What an answer used.
+/// The tokens that an answer used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metered {
     /// The tokens, or `None` where the platform reported none and there is nothing to charge.
@@ -66,13 +66,13 @@ pub struct Metered {
     pub estimate: bool,
     /// The model that the platform says it served.
     pub model: Option<ModelName>,
-    /// How much of the answer came.
+    /// The part of the answer that came.
     pub completeness: Completeness,
     /// The platform gave up in the middle: an `error` or `response.failed`.
     pub failed: bool,
 }
 
-/// How much of an answer came.
+/// The part of an answer that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Completeness {
@@ -118,7 +118,7 @@ impl Meter {
         self.reader.push(bytes);
     }
 
-    /// Reads the next token of an event stream.
+    /// Reads the next piece of an event stream.
     #[inline]
     pub fn on_token(&mut self, token: Piece<'_>) {
         match token {
@@ -149,10 +149,10 @@ impl Meter {
         self.failed
     }
 
-    /// What the answer used. `end_of_stream`: the body came to its end, so that what it ends
-    /// with counts as an event even without the blank line after it. `request_bytes`: how long
-    /// the request's body was, which tells its input where the platform did not; 0 for a request
-    /// that costs nothing.
+    /// Ends the answer and counts what it used. `end_of_stream`: the body came to its end, so that
+    /// what it ends with counts as an event even without the blank line after it. `request_bytes`:
+    /// how long the request's body was, which tells its input where the platform did not; 0 for a
+    /// request that costs nothing.
     pub fn finish(mut self, end_of_stream: bool, request_bytes: u64) -> Metered {
         if self.is_sse && end_of_stream {
             self.end_event();
@@ -185,14 +185,14 @@ impl Meter {
         }
     }
 
-    /// Whether the platform has said how long the prompt is. Some say 0 in `message_start`, and
+    /// Tells a platform that has said how long the prompt is. Some say 0 in `message_start`, and
     /// the truth at the end.
     fn knows_input(&self, known: Usage) -> bool {
         let said = self.counts.is_some_and(|counts| counts.say_input());
         said && (known.input > 0 || !self.provisional)
     }
 
-    /// Whether there is a prompt to charge where the platform reported none: not for an error in
+    /// Tells a prompt to charge where the platform reported none: not for an error in
     /// place of an answer. That no text came tells nothing: an answer may be a vector, or come
     /// later.
     fn is_charged(&self) -> bool {

@@ -19,7 +19,7 @@ pub const BODY_BYTES_PER_TOKEN: u64 = 4;
 /// that is broken or hostile uses up no more of a limit than that, and no sum of such overflows.
 pub const MAX_TOKENS: u64 = 1 << 24;
 
-/// What a request used, in tokens; no count is above [`MAX_TOKENS`].
+/// The tokens that a request used; no count is above [`MAX_TOKENS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// All of the prompt. The messages dialect reports only what no cache was involved in; here
@@ -171,7 +171,7 @@ impl UsageReader {
 
 #[cfg(test)]
 impl UsageReader {
-    /// How much is kept of the object, in bytes.
+    /// The bytes that are kept of the object.
     pub fn kept_bytes(&self) -> usize {
         self.details.len()
     }

@@ -1,10 +1,10 @@
 //! Finds in a request's body, while it comes, what the gate decides by: the model, whether the
 //! answer is to be streamed, stored or made in the background, and the session.
 //!
-//! Only members of the top-level object count, and `user_id` in its `metadata`. Nothing of the
-//! body is kept but these short texts; everything else is skipped, each byte once, at whatever
-//! depth and however the body is cut. Where a member is there twice the first counts;
-//! [`Facts::models_differ`] tells of two models, and of `background` any that is true counts. It does not check that the rest is JSON: that is
+//! Only the members count that the dialect names: those of the body itself, and `user_id` in its
+//! `metadata`. The reader keeps these short strings alone. It reads each byte once; chunk boundaries
+//! may fall anywhere. Of a member that is there twice the first counts; [`Facts::models_differ`]
+//! tells of two models, and any `background` that is true counts. The rest need not be JSON: that is
 //! the platform's business.
 
 use crate::{
@@ -23,7 +23,8 @@ pub const MAX_MODEL_BYTES: usize = 128;
 /// The longest text that may name a session, in bytes. Claude Code's has 190.
 pub const MAX_SESSION_BYTES: usize = 512;
 
-/// How deep values may be nested. No platform reads so deep, so no more of such a body is read.
+/// The deepest that values may be nested. No platform reads so deep, so no more of such a body is
+/// read.
 pub const MAX_DEPTH: u32 = 1024;
 
 /// The longest name that is looked for has 20 bytes.
@@ -32,7 +33,7 @@ const MAX_NAME_BYTES: usize = 32;
 /// The longest word that is looked at: `false`.
 const MAX_WORD_BYTES: usize = 5;
 
-/// What is worth waiting for. The model is taken along wherever it is met on the way.
+/// The facts that are worth waiting for. The model is taken along wherever it is met on the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Where the request's dialect has it. Nothing else is read.
@@ -45,26 +46,26 @@ pub struct Wanted {
     pub stream: bool,
     /// `store`.
     pub store: bool,
-    /// Whether there is a `"background": true`.
+    /// A `"background": true`, if there is one.
     pub background: bool,
     /// The end of the body: what is not there must be known not to be there.
     pub whole: bool,
 }
 
-/// What a body says.
+/// The facts that a body tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The model, if it is one that a header could hold.
     pub model: Option<HeaderText>,
-    /// Whether there is a second, other model.
+    /// There is a second, other model.
     pub models_differ: bool,
     /// `stream`.
     pub stream: Option<bool>,
     /// `store`.
     pub store: Option<bool>,
-    /// Whether `background` is true anywhere: platforms take the last of two.
+    /// `background` is true somewhere: platforms take the last of two.
     pub background: bool,
-    /// What names the session, and where it stands.
+    /// The member that names the session, and its text.
     pub session: Option<(SessionName, String)>,
     /// The body was read to its end: what is not here is not in it.
     pub whole: bool,
@@ -111,7 +112,7 @@ enum State {
     Done,
 }
 
-/// What the value of a member may tell.
+/// A member whose value may tell something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Member {
     Value(RequestValue),
@@ -143,17 +144,17 @@ impl Peek {
         }
     }
 
-    /// Whether something that is wanted may still come.
+    /// Tells a body in which something that is wanted may still come.
     pub fn needs_more(&self) -> bool {
         self.state != State::Done && !self.has_wanted()
     }
 
-    /// What is known so far.
+    /// The facts so far.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// What is known.
+    /// The facts.
     pub fn into_facts(self) -> Facts {
         self.facts
     }

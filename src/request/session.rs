@@ -1,4 +1,4 @@
-//! Which session a request belongs to.
+//! The session that a request belongs to.
 
 use serde::Deserialize;
 
@@ -8,11 +8,11 @@ use crate::{
     header::{HeaderMap, HeaderName},
 };
 
-/// What stands before the session in the `user_id` of older versions of Claude Code:
+/// The text before the session in the `user_id` of older versions of Claude Code:
 /// `user_…_account_…_session_<uuid>`.
 const SESSION_MARK: &str = "_session_";
 
-/// What newer versions of Claude Code write into `user_id`, as JSON.
+/// The JSON that newer versions of Claude Code write into `user_id`.
 #[derive(Deserialize)]
 struct UserId {
     session_id: String,

@@ -6,7 +6,7 @@ use crate::{
     host::{Changed, SharedData, shared_key},
 };
 
-/// How long a holder that does not renew keeps the lease, in milliseconds. A holder renews at
+/// The milliseconds for which a holder that does not renew keeps the lease. A holder renews at
 /// every tick, so this bounds how long nobody polls after a VM has crashed.
 pub const LEASE_MS: u64 = 3_000;
 

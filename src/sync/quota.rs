@@ -135,11 +135,11 @@ impl Looks {
     }
 }
 
-/// What the refresher has heard of each account's quota, as far as this VM knows. A VM that has
+/// The refresher's knowledge of each account's quota, as far as this VM knows. A VM that has
 /// just begun to poll knows of nothing and tells all of it once, which changes nothing there.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// When what it heard was reported by the platform, and when it was sent.
+    /// The times at which the platform reported what it heard, and at which that was sent.
     accounts: HashMap<Id, (u64, u64)>,
 }
 

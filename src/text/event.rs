@@ -1,4 +1,4 @@
-//! One event of a stream, put together from its tokens.
+//! One event of a stream, put together from its pieces.
 
 use super::sse::Piece;
 
@@ -6,7 +6,7 @@ use super::sse::Piece;
 /// are below 4 KiB; a larger one is as good as its beginning.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
 
-/// An event, as far as its tokens have come.
+/// An event, as far as its pieces have come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
     name: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct Event {
 // === impl Event ===
 
 impl Event {
-    /// Takes in the next token. The end of an event changes nothing: [`Self::clear`] begins the
+    /// Takes in the next piece. The end of an event changes nothing: [`Self::clear`] begins the
     /// next one.
     pub fn take(&mut self, token: &Piece<'_>) {
         let room = MAX_EVENT_BYTES

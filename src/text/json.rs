@@ -5,7 +5,7 @@
 
 use super::find::find_either;
 
-/// What the next bytes of a text are.
+/// The next bytes of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token<'a> {
     /// `{` or `[`: the byte.

@@ -46,7 +46,7 @@ impl JsonString {
         }
     }
 
-    /// Whether the next byte belongs to an escape.
+    /// Tells a string whose next byte belongs to an escape.
     pub(crate) fn is_in_escape(&self) -> bool {
         self.escape != Escape::No
     }

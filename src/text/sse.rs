@@ -26,7 +26,7 @@ pub enum Piece<'a> {
     End,
 }
 
-/// Splits the bytes of one stream into tokens. Looks at every byte once.
+/// Splits the bytes of one stream into pieces. Looks at every byte once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Framer {
     place: Place,
@@ -63,7 +63,7 @@ enum Place {
 // === impl Framer ===
 
 impl Framer {
-    /// Takes bytes off the front of `input` until they make a token, or all of them.
+    /// Takes bytes off the front of `input` until they make a piece, or all of them.
     #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {

@@ -32,8 +32,8 @@ const MAX_FIELDS: usize = 32;
 /// The code given to a page for people: no API answered, but something before it.
 const HTML: &str = "html";
 
-/// What a platform says went wrong. Bounded; its message may repeat what the caller sent, so that
-/// `Debug` leaves it out.
+/// A platform's own words for what went wrong. Bounded; the message may repeat what the caller
+/// sent, so that `Debug` leaves it out.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ErrorBody {
     codes: Vec<String>,
@@ -68,18 +68,18 @@ impl ErrorBody {
         self.add_message(&String::from_utf8_lossy(beginning));
     }
 
-    /// Whether nothing was found.
+    /// Tells a body in which nothing was found.
     pub fn is_empty(&self) -> bool {
         self.codes.is_empty() && self.message.is_empty()
     }
 
-    /// Whether the error's code, type or status word is `code`, in any case. The code of an HTML
+    /// Tells an error whose code, type or status word is `code`, in any case. The code of an HTML
     /// page is `html`.
     pub fn has_code(&self, code: &str) -> bool {
         self.codes.iter().any(|own| own.eq_ignore_ascii_case(code))
     }
 
-    /// What the platform tells people.
+    /// The platform's message for people.
     pub fn message(&self) -> &str {
         &self.message
     }

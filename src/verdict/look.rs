@@ -1,4 +1,4 @@
-//! Whether an answer of HTTP 200 is an error after all, from the first bytes of its body.
+//! The error that an answer of HTTP 200 is after all, from the first bytes of its body.
 //!
 //! While the answer is looked at it is held back, so the look is short: until the first sign of
 //! output, never past an event that announces some, never past [`MAX_LOOK_BYTES`].
@@ -43,10 +43,10 @@ const PREAMBLE: [&str; 16] = [
     "timestamp",
 ];
 
-/// Values of `code` that say that all is well.
+/// Values of `code` of an answer without an error.
 const SUCCESS: [&str; 5] = ["", "0", "200", "ok", "success"];
 
-/// What the first bytes of an answer show.
+/// The meaning of an answer's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
     /// Not to be told yet: hold the bytes back and ask again with more.
@@ -130,7 +130,7 @@ fn signs(dialect: Dialect, mut body: &[u8], end: bool) -> impl Iterator<Item = S
     })
 }
 
-/// What an event says about the answer.
+/// The meaning of one event for the answer.
 enum Sign {
     Nothing,
     Announcement,

@@ -30,7 +30,7 @@ use crate::{
     newtype::{checked_text, invalid_text},
 };
 
-/// What an answer says about the account.
+/// The meaning of an answer for the account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
@@ -42,7 +42,7 @@ pub enum Verdict {
         scope: Scope,
         /// The end, in Unix milliseconds.
         until: u64,
-        /// Whether the platform did not say when: after `until`, one request at a time may try.
+        /// The platform did not say when: after `until`, one request at a time may try.
         guessed: bool,
         /// Why.
         reason: Reason,
@@ -63,7 +63,7 @@ pub enum Verdict {
     CallersFault,
 }
 
-/// What cools down.
+/// The part of an account that cools down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -73,7 +73,7 @@ pub enum Scope {
     Model(ModelName),
 }
 
-/// Why, in one word for headers, logs and metrics: 1 to 32 of `a-z 0-9 _`.
+/// A reason in one word, for headers, logs and metrics: 1 to 32 of `a-z 0-9 _`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reason(Cow<'static, str>);
@@ -91,7 +91,7 @@ checked_text! {
 // === impl Scope ===
 
 impl Scope {
-    /// Whether a request for `model` falls under it.
+    /// Tells a scope that a request for `model` falls under.
     pub fn covers(&self, model: Option<&str>) -> bool {
         match self {
             Self::Account => true,

@@ -22,14 +22,14 @@ pub struct Candidate {
     pub(super) endpoint: EndpointId,
     /// The endpoint's path takes the model.
     takes_model_in_path: bool,
-    /// What its platform asks of a request there.
+    /// The requirements of its platform there.
     pub(super) requires: Box<[Requirement]>,
-    /// How far it is behind its share of turns, where weights differ.
+    /// The turns that it is behind its share, where weights differ.
     pub(super) credit: i64,
     /// Its own end or its credential's, whichever comes first; here so that a pick among many stays
     /// within one stretch of memory.
     pub(super) usable_until: Option<u64>,
-    /// Whether it serves every model; the list is looked at for the others alone.
+    /// It serves every model; the list is looked at for the others alone.
     serves_all: bool,
 }
 
@@ -40,11 +40,11 @@ pub struct Out {
     pub name: HeaderText,
     /// Why.
     pub reason: Reason,
-    /// When it is back.
+    /// Its return.
     pub back: Back,
 }
 
-/// When an account is back that may not be used now.
+/// The return of an account that may not be used now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Back {
     /// At this time, in Unix milliseconds.
@@ -81,7 +81,7 @@ impl Candidate {
         })
     }
 
-    /// Whether a request may be sent with it.
+    /// Tells a candidate with which the request may be sent.
     pub(super) fn is_eligible(&self, need: &Need<'_>) -> bool {
         !self.is_over(need)
             && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
@@ -92,7 +92,7 @@ impl Candidate {
             && self.is_wished(need)
     }
 
-    /// Whether it serves `model`.
+    /// Tells a candidate that serves `model`.
     pub(super) fn serves(&self, model: Option<&str>) -> bool {
         (self.serves_all || self.account.models.contain(model))
             && (!self.takes_model_in_path || model.is_some_and(path::fits))
@@ -103,19 +103,19 @@ impl Candidate {
         !self.serves_all || self.takes_model_in_path
     }
 
-    /// Whether its platform takes such a request.
+    /// Tells a candidate whose platform takes such a request.
     pub(super) fn suits(&self, need: &Need<'_>) -> bool {
         !self.requires.iter().any(|one| need.lacks.includes(*one))
     }
 
-    /// Whether the request asks for it, or for none.
+    /// Tells a candidate that the request asks for, or that may be any.
     pub(super) fn is_wished(&self, need: &Need<'_>) -> bool {
         need.wish.is_none_or(|wish| {
             self.account.id.as_str() == wish || self.account.name.as_str() == wish
         })
     }
 
-    /// Whether it or its credential is past its end.
+    /// Tells a candidate that is past its end, or its credential's.
     fn is_over(&self, need: &Need<'_>) -> bool {
         self.usable_until.is_some_and(|end| need.now >= end)
     }

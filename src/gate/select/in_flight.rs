@@ -1,4 +1,4 @@
-//! How many requests are under way with each account, as one worker of Envoy sees it.
+//! The requests that are under way with each account, as one worker of Envoy sees them.
 
 use std::collections::BTreeMap;
 

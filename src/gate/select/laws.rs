@@ -1,4 +1,4 @@
-//! What holds of every policy.
+//! The laws of every policy.
 
 use std::collections::HashMap;
 

@@ -55,36 +55,36 @@ pub struct Table {
 #[derive(Debug)]
 struct Stretch {
     range: Range<usize>,
-    /// Whether all weights are equal.
+    /// All weights are equal.
     even: bool,
     /// Counts the picks that take each account in turn.
     turn: usize,
 }
 
-/// What a request needs of an account.
+/// The needs of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Need<'a> {
     /// Its session, if it has one.
     pub session: Option<u64>,
     /// Unix milliseconds.
     pub now: u64,
-    /// Which accounts are out.
+    /// The accounts that are out.
     pub board: &'a Board,
-    /// Which accounts are at a limit.
+    /// The accounts that are at a limit.
     pub full: &'a FullAccounts,
     /// The accounts that this request was tried on, with the generation of the credential.
     pub tried: &'a [(Id, u64)],
     /// The model that it asks for, if that is known.
     pub model: Option<&'a str>,
-    /// What platforms may ask of it and it does not have.
+    /// The requirements that it does not meet.
     pub lacks: Lacks,
     /// The one account that it asks for, by name or id.
     pub wish: Option<&'a str>,
-    /// How many requests are under way with each account.
+    /// The requests that are under way with each account.
     pub in_flight: &'a InFlight,
 }
 
-/// What became of a pick.
+/// The outcome of a pick.
 #[derive(Debug)]
 pub enum Pick {
     /// This account.
@@ -131,7 +131,7 @@ impl Table {
         }
     }
 
-    /// What of a request's body matters to a pick.
+    /// The facts of a request's body that matter to a pick.
     pub fn wanted(&self) -> Wanted {
         self.wanted
     }
@@ -202,14 +202,14 @@ impl Table {
         }
     }
 
-    /// Whether any candidate may be used.
+    /// Tells a table of which any candidate may be used.
     pub fn can_serve(&self, need: &Need<'_>) -> bool {
         self.candidates.iter().any(|one| one.is_eligible(need))
     }
 }
 
-/// What of a body matters to a pick among `candidates`. The model does where a platform's limits
-/// may be one model's alone: the account is then out for that model, not for all.
+/// The facts of a body that matter to a pick among `candidates`. The model does where a platform's
+/// limits may be one model's alone: the account is then out for that model, not for all.
 fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
     let mut platforms: Vec<&Id> = candidates.iter().map(|one| &one.account.platform).collect();
     platforms.sort_unstable();
@@ -264,7 +264,7 @@ pub(super) mod fixture {
     static IDLE: InFlight = InFlight::new();
     static NOBODY_FULL: FullAccounts = FullAccounts::new();
 
-    /// What a first try needs where nobody is out.
+    /// The needs of a first try where nobody is out.
     pub(crate) fn need(session: Option<u64>, now: u64) -> Need<'static> {
         Need {
             session,

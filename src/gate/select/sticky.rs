@@ -8,9 +8,9 @@
 use super::{Candidate, Need};
 use crate::hash::combine;
 
-/// How many candidates a session draws scores for at a time. A larger pool is a ring of hashes,
-/// on which the session starts at its own place and looks at this many: the cost of a pick does
-/// not grow with the pool, and an account that goes or comes moves few other sessions.
+/// The most candidates for which a session draws scores at a time. A larger pool is a ring of
+/// hashes, on which the session starts at its own place and looks at this many: the cost of a pick
+/// does not grow with the pool, and an account that goes or comes moves few other sessions.
 pub const WINDOW: usize = 64;
 
 /// The eligible candidate with the highest score for `session`. `even`: all weights are equal.
