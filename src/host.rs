@@ -145,27 +145,27 @@ impl Action {
 
 /// Envoy's shared data: one key space for every worker and the main thread.
 pub trait SharedData {
-    /// The value of `key`, and the token that a [`SharedData::swap`] needs.
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)>;
+    /// The value of `key`, and the version that a [`SharedData::swap`] needs.
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)>;
 
     /// Sets `key` whatever it holds.
     fn write(&mut self, key: &str, value: &[u8]);
 
     /// Sets `key` if it is as it was read; false if somebody changed it since. A key that was
     /// never written cannot be swapped safely: write it first.
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool;
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool;
 
     /// Changes the value of `key`, which must have been written before. `change` may run more
     /// than once, on the latest value; where it returns none nothing happens.
     fn update(&mut self, key: &str, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Changed {
         for _ in 0..TRIES {
-            let Some((value, token)) = self.read(key) else {
+            let Some((value, version)) = self.read(key) else {
                 return Changed::Absent;
             };
             let Some(value) = change(&value) else {
                 return Changed::Kept;
             };
-            if self.swap(key, &value, token) {
+            if self.swap(key, &value, version) {
                 return Changed::Done;
             }
         }
@@ -201,6 +201,6 @@ macro_rules! shared_key {
 }
 pub(crate) use shared_key;
 
-/// Says which value of a key was read.
+/// The version of a value that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Token(pub u32);
+pub struct Version(pub u32);

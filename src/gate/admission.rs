@@ -125,7 +125,7 @@ mod tests {
         gate::{Gate, Knowledge, Request},
         header::{HeaderMap, HeaderText},
         health::Board,
-        host::{Token, fake::FakeSharedData},
+        host::{Version, fake::FakeSharedData},
         limit::{Counters, DAY_MS, Limit, Limits, table},
         request::carried::TryId,
         snapshot::{Policy, Record, fixture},
@@ -155,7 +155,7 @@ mod tests {
     }
 
     impl SharedData for Restless {
-        fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
             self.shared.read(key)
         }
 
@@ -163,9 +163,9 @@ mod tests {
             self.shared.write(key, value);
         }
 
-        fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+        fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
             let is_busy = |subject: &Subject| table::key_of(subject) == key;
-            !self.busy.iter().any(is_busy) && self.shared.swap(key, value, token)
+            !self.busy.iter().any(is_busy) && self.shared.swap(key, value, version)
         }
     }
 
@@ -445,7 +445,7 @@ mod tests {
     struct Untouchable;
 
     impl SharedData for Untouchable {
-        fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+        fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
             panic!("{key} was read");
         }
 
@@ -453,7 +453,7 @@ mod tests {
             panic!("{key} was written");
         }
 
-        fn swap(&mut self, key: &str, _: &[u8], _: Token) -> bool {
+        fn swap(&mut self, key: &str, _: &[u8], _: Version) -> bool {
             panic!("{key} was swapped");
         }
     }

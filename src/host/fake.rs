@@ -15,10 +15,10 @@ pub(crate) struct FakeSharedData(Rc<RefCell<HashMap<String, Value>>>);
 type Value = (Vec<u8>, u32);
 
 impl SharedData for FakeSharedData {
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         let map = self.0.borrow();
         map.get(key)
-            .map(|(value, cas)| (value.clone(), Token(*cas)))
+            .map(|(value, cas)| (value.clone(), Version(*cas)))
     }
 
     fn write(&mut self, key: &str, value: &[u8]) {
@@ -27,8 +27,8 @@ impl SharedData for FakeSharedData {
         *entry = (value.to_vec(), entry.1 + 1);
     }
 
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
-        let fits = self.read(key).is_none_or(|(_, now)| now == token);
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
+        let fits = self.read(key).is_none_or(|(_, now)| now == version);
         if fits {
             self.write(key, value);
         }
@@ -110,7 +110,7 @@ impl FakeHost {
 }
 
 impl SharedData for FakeHost {
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.shared.read(key)
     }
 
@@ -118,8 +118,8 @@ impl SharedData for FakeHost {
         self.shared.write(key, value);
     }
 
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
-        self.shared.swap(key, value, token)
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
+        self.shared.swap(key, value, version)
     }
 }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{limiter::Denied, table, *};
 use crate::{
-    host::{SharedData, Token, fake::FakeSharedData},
+    host::{SharedData, Version, fake::FakeSharedData},
     request::carried::TryId,
 };
 
@@ -123,7 +123,7 @@ struct Interleaved {
 }
 
 impl SharedData for Interleaved {
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         let read = self.shared.read(key);
         let (limiter, steps, admitted) = &mut *self.other.borrow_mut();
         if steps.pop() == Some(true) {
@@ -139,8 +139,8 @@ impl SharedData for Interleaved {
         self.shared.write(key, value);
     }
 
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
-        self.shared.swap(key, value, token)
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
+        self.shared.swap(key, value, version)
     }
 }
 
@@ -387,7 +387,7 @@ struct Counted {
 }
 
 impl SharedData for Counted {
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.reads.set(self.reads.get() + 1);
         self.shared.read(key)
     }
@@ -396,9 +396,9 @@ impl SharedData for Counted {
         self.shared.write(key, value);
     }
 
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
         self.swaps += 1;
-        self.shared.swap(key, value, token)
+        self.shared.swap(key, value, version)
     }
 }
 

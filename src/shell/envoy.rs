@@ -9,7 +9,7 @@ use proxy_wasm::{
 
 use crate::{
     header::HeaderMap,
-    host::{Call, CallId, Host, Metric, MetricKind, SharedData, Side, Stream, Token},
+    host::{Call, CallId, Host, Metric, MetricKind, SharedData, Side, Stream, Version},
     id::Id,
     request::{carried, record},
 };
@@ -79,11 +79,11 @@ fn body_of(side: Side) -> BufferType {
 // === impl Envoy ===
 
 impl SharedData for Envoy {
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         match hostcalls::get_shared_data(key) {
-            Ok((Some(value), cas)) => Some((value, Token(cas.unwrap_or_default()))),
-            // Envoy gives an empty value as none, with the token of the write that made it so.
-            Ok((None, Some(cas))) => Some((Vec::new(), Token(cas))),
+            Ok((Some(value), cas)) => Some((value, Version(cas.unwrap_or_default()))),
+            // Envoy gives an empty value as none, with the version of the write that made it so.
+            Ok((None, Some(cas))) => Some((Vec::new(), Version(cas))),
             _ => None,
         }
     }
@@ -94,8 +94,8 @@ impl SharedData for Envoy {
         }
     }
 
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
-        hostcalls::set_shared_data(key, Some(value), Some(token.0)).is_ok()
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
+        hostcalls::set_shared_data(key, Some(value), Some(version.0)).is_ok()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::{
-    host::{Host, SharedData, Token},
+    host::{Host, SharedData, Version},
     snapshot::bucket::HEAD_KEY,
 };
 
@@ -58,7 +58,7 @@ impl<H: Host> Own<H> {
 }
 
 impl<H: Host> SharedData for Own<H> {
-    fn read(&self, key: &str) -> Option<(Vec<u8>, Token)> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.host.read(key)
     }
 
@@ -67,9 +67,9 @@ impl<H: Host> SharedData for Own<H> {
         self.host.write(key, value);
     }
 
-    fn swap(&mut self, key: &str, value: &[u8], token: Token) -> bool {
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
         self.moved |= key == HEAD_KEY;
-        self.host.swap(key, value, token)
+        self.host.swap(key, value, version)
     }
 }
 
