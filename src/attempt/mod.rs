@@ -126,13 +126,8 @@ fn target(path: &[u8], query: &[u8]) -> Vec<u8> {
     target
 }
 
-<<<<<<< HEAD
-/// What of a request goes to the escape listener, which nobody else hears: no credential, nothing
-/// of the caller, and no length, as its body does not go there. `request` is [`restored`].
-=======
 /// The headers of a request to the escape listener, which nobody else hears: no credential, nothing
-/// of the caller, and no length, as its body does not go there.
->>>>>>> 7588ebf (limits: counted by the one way to change shared data; doc comments begin with a verb or a noun)
+/// of the caller, and no length, as its body does not go there. `request` is [`restored`].
 pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let target = [":method", ":scheme", ":authority", ":path"];
     request

@@ -10,6 +10,18 @@ pub trait Format: Sync {
     /// The dialect in one word, as profiles and records write it.
     fn word(&self) -> &'static str;
 
+    /// The header that every client of the dialect sends and no other does.
+    fn own_header(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Tells a `path` that looks like the dialect's own: a guess, for requests that come through
+    /// no door.
+    fn is_hinted_by(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
     /// The members of a request's body that decide where the request goes.
     fn request_members(&self) -> &'static [RequestMember];
 

@@ -20,6 +20,14 @@ impl Format for Messages {
         "messages"
     }
 
+    fn own_header(&self) -> Option<&'static str> {
+        Some("anthropic-version")
+    }
+
+    fn is_hinted_by(&self, path: &str) -> bool {
+        path.contains("/messages")
+    }
+
     fn request_members(&self) -> &'static [RequestMember] {
         REQUEST
     }

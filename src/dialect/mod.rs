@@ -14,6 +14,7 @@ pub use self::format::{
     Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
     SessionName,
 };
+use crate::header::HeaderMap;
 
 /// A wire format, by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,8 +51,21 @@ impl Dialect {
 
     /// The dialect of this [word](Self::word).
     pub fn of_word(word: &str) -> Option<Self> {
-        let all = [Self::Chat, Self::Responses, Self::Messages];
-        all.into_iter().find(|dialect| dialect.word() == word)
+        let mut all = Self::ALL.into_iter();
+        all.find(|dialect| dialect.word() == word)
+    }
+
+    /// The dialect of which these headers have one that no other has.
+    pub fn hinted_by_headers(headers: &HeaderMap) -> Option<Self> {
+        let own = |dialect: &Self| dialect.format().own_header();
+        let has_own = |dialect: &Self| own(dialect).is_some_and(|own| headers.first(own).is_some());
+        Self::ALL.into_iter().find(has_own)
+    }
+
+    /// The dialect whose paths look like this one.
+    pub fn hinted_by_path(path: &str) -> Option<Self> {
+        let looks_like_it = |dialect: &Self| dialect.format().is_hinted_by(path);
+        Self::ALL.into_iter().rev().find(looks_like_it)
     }
 
     /// The member that names a session best in a request: nothing better can come after it.

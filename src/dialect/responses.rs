@@ -34,6 +34,10 @@ impl Format for Responses {
         "responses"
     }
 
+    fn is_hinted_by(&self, path: &str) -> bool {
+        path.ends_with("/responses")
+    }
+
     fn request_members(&self) -> &'static [RequestMember] {
         REQUEST
     }

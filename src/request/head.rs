@@ -28,7 +28,8 @@ pub(crate) struct Head<'a> {
     pub(crate) method: &'a [u8],
     pub(crate) path: &'a str,
     pub(crate) query: &'a [u8],
-    speaks_anthropic: bool,
+    /// The dialect whose own header the request has.
+    hinted: Option<Dialect>,
 }
 
 // === impl Head ===
@@ -43,7 +44,7 @@ impl<'a> Head<'a> {
             method: headers.first(":method").unwrap_or_default(),
             path,
             query,
-            speaks_anthropic: headers.first("anthropic-version").is_some(),
+            hinted: Dialect::hinted_by_headers(headers),
         }
     }
 
@@ -58,13 +59,8 @@ impl<'a> Head<'a> {
 
     /// The dialect in which to refuse a request that came through no door: the best guess.
     pub(crate) fn strangers_dialect(&self) -> Dialect {
-        if self.speaks_anthropic || self.path.contains("/messages") {
-            Dialect::Messages
-        } else if self.path.ends_with("/responses") {
-            Dialect::Responses
-        } else {
-            Dialect::Chat
-        }
+        let hinted = self.hinted.or_else(|| Dialect::hinted_by_path(self.path));
+        hinted.unwrap_or_default()
     }
 
     /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
