@@ -15,7 +15,7 @@ use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
 
-/// The longest name of an account or a client key, in characters: what a table on a terminal can show.
+/// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
 pub(super) const MAX_NAME: usize = 64;
 
 /// The standing of an account, apart from the end that its operator set.
@@ -28,7 +28,7 @@ pub enum Status {
     Disabled,
     /// Its login has ended; a person must log in again.
     NeedsLogin,
-    /// The platform says that it is of no use until somebody sees to it. Its login is kept fresh all the same.
+    /// The platform refuses it until somebody sees to it. Its login is kept fresh all the same.
     Dead,
 }
 
@@ -315,8 +315,7 @@ impl Store {
         }
     }
 
-    /// Lets an account serve requests again; of one that was dead, what was learned is forgotten. True if that changed
-    /// anything.
+    /// Lets an account serve requests again. A dead one's health is forgotten. True if that changed anything.
     ///
     /// # Errors
     /// If there is no such account, or it needs a login.
@@ -426,7 +425,7 @@ fn unknown(name: &str) -> Error {
     Error::unknown(Named::Account, name)
 }
 
-/// Refuses what could not go to Envoy.
+/// Refuses an account that could not go to Envoy.
 fn check_fit(new: &NewAccount<'_>) -> Result<()> {
     check_name(Named::Account, new.name)?;
     let unfit = |unfit| Error::Unfit {
@@ -492,7 +491,7 @@ async fn add_account(
     Ok(id)
 }
 
-/// Gives an account its next credential, and forgets what was learned with the old one.
+/// Gives an account its next credential, and forgets its health, which was learned with the old one.
 async fn renew_account(
     change: &mut Change<'_>,
     old: &Account,

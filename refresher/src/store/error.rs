@@ -22,7 +22,7 @@ pub enum Error {
     NotOurs {
         /// The database.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         found: String,
     },
     /// Another program reads the new database while it is made, so that a part of it would stay behind in its log.
@@ -36,7 +36,7 @@ pub enum Error {
     Schema {
         /// The database.
         path: PathBuf,
-        /// What was found.
+        /// The finding.
         found: String,
     },
     /// The database was sealed with another key. It was not changed.
@@ -67,7 +67,7 @@ pub enum Error {
     Corrupt {
         /// The column, with its table where that is known.
         column: String,
-        /// What was found.
+        /// The finding.
         found: String,
     },
     /// No record has the name.
@@ -93,7 +93,7 @@ pub enum Error {
         record: Named,
         /// Its name.
         name: String,
-        /// What does not fit.
+        /// The part that does not fit.
         unfit: Unfit,
     },
     /// A pool that keys in use need was to be removed.

@@ -39,23 +39,23 @@ pub struct Health {
 /// A change that a report made, for the log. Names are the accounts'.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noticed {
-    /// An account is not to be used for a while.
+    /// An account cools down.
     CoolingDown {
-        /// Which.
+        /// The account's name.
         account: String,
-        /// For how long, and why.
+        /// The end and the reason.
         held: Cooldown,
-        /// Whether the one request that was let try found it still so.
+        /// True if the one request that was let through meanwhile found it still so.
         again: bool,
     },
-    /// What was guessed about an account is over.
+    /// An account has answered: guesses about it are over.
     Recovered {
-        /// Which.
+        /// The account's name.
         account: String,
     },
-    /// An account is of no use until somebody sees to it; it has left the snapshot.
+    /// An account is dead until somebody sees to it; it has left the snapshot.
     Dead {
-        /// Which.
+        /// The account's name.
         account: String,
         /// Its platform's id.
         platform: String,

@@ -1,5 +1,5 @@
-//! The keys that a running process holds. Another process may have made a new one since: whoever meets a key that is
-//! not at hand reads the keys again.
+//! The keys that a running process holds. Another process may have made a new one since, so a key that is not at hand
+//! has the keys read again.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -33,8 +33,8 @@ impl Keys {
         Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the keys again. What was read of the database before a rotation ended still opens: nobody who reads may
-    /// take an account for one that cannot be opened.
+    /// Reads the keys again. Records that were read before a rotation ended still open: no reader may take an account
+    /// for one that cannot be opened.
     pub(super) fn reload(&self) -> Result<Arc<Keyring>> {
         let read = self.source.load()?;
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);

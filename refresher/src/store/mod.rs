@@ -74,7 +74,7 @@ impl Store {
     /// The history and the revision now.
     ///
     /// # Errors
-    /// If SQLite fails.
+    /// If the database fails.
     pub async fn head(&self) -> Result<(Epoch, u64)> {
         head(&mut *self.pool.acquire().await?).await
     }
@@ -167,7 +167,7 @@ impl Change<'_> {
         self.store.keys.seal(key, binding, plaintext, seals)
     }
 
-    /// Puts the change on disk, then tells who waits for it.
+    /// Puts the change on disk, then wakes those who wait for a revision.
     async fn commit(self) -> Result<()> {
         self.transaction.commit().await?;
         if let Some(revision) = self.revision {

@@ -8,7 +8,7 @@ use super::error::{Named, Unfit};
 use super::sqlite::Connection;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt, sql, sqlite};
 
-/// A pool, as it is shown.
+/// A pool with its members and users, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     /// The name.
@@ -122,8 +122,8 @@ impl Store {
         change.commit().await
     }
 
-    /// Puts accounts, by name or id, at the end of a pool. One that is in it keeps its place. A weight or tier that is
-    /// not given stays as it is, or is the first.
+    /// Puts accounts, by name or id, at the end of a pool. A member keeps its place. A weight or tier that is not given
+    /// stays as it was; a new member's is the first.
     ///
     /// # Errors
     /// If there is no such pool or account. Then nothing was changed.

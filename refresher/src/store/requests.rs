@@ -138,7 +138,8 @@ pub struct Sums {
 }
 
 impl Store {
-    /// Takes a batch, all of it or nothing, unless it was taken before. `begun` is what it says of its Envoy process.
+    /// Takes a batch, all of it or nothing, unless it was taken before. `begun` counts the requests that its Envoy process
+    /// let in.
     ///
     /// # Errors
     /// If the database fails. The batch was not taken then.

@@ -16,7 +16,7 @@ use crate::state::StateDir;
 
 /// Records sealed anew in one transaction: other writers wait for no more than that.
 const BATCH: i64 = 64;
-/// How often the log is tried to be emptied, and the pause in between.
+/// The tries to empty the log, and the pause between two.
 const EMPTYING_TRIES: usize = 20;
 const EMPTYING_PAUSE: Duration = Duration::from_millis(100);
 
@@ -135,7 +135,7 @@ impl Store {
         }
     }
 
-    /// The key that is meant to seal, if another one still does.
+    /// The first of the keys, if another one still seals.
     ///
     /// # Errors
     /// If the database fails.
@@ -161,7 +161,7 @@ impl Store {
     /// If the database fails.
     pub async fn used_keys(&self) -> Result<BTreeSet<KeyId>> {
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(USED_KEYS).fetch_all(&self.pool).await?;
-        // What names no key was changed by somebody; no key opens it.
+        // An id that is none was changed by somebody; no key opens its record.
         Ok(ids.iter().filter_map(|id| KeyId::from_bytes(id)).collect())
     }
 }
@@ -205,8 +205,8 @@ impl Rotation<'_> {
         }
     }
 
-    /// Empties SQLite's log, which holds what was sealed with keys of before. Who reads or writes it back meanwhile
-    /// holds that up, for as long as a page of SQL or a checkpoint takes.
+    /// Empties the log, which holds records as old keys sealed them. A reader or a checkpoint holds that up, for as long
+    /// as a page of SQL takes.
     async fn empty_log(&self) -> Result<()> {
         for _ in 0..EMPTYING_TRIES {
             if empty_log(&self.store.pool).await? {
@@ -215,7 +215,7 @@ impl Rotation<'_> {
             tokio::time::sleep(EMPTYING_PAUSE).await;
         }
         tracing::warn!(
-            "the database's log is in use, and holds what was sealed with keys of before until it is written anew"
+            "the database's log is in use, and holds records as old keys sealed them until it is written anew"
         );
         Ok(())
     }
@@ -227,7 +227,7 @@ impl Rotation<'_> {
         let first = keys.reload()?.first();
         let served = self.state.served_keys();
         let resumes = match keys.source() {
-            // What a rotation that was cut short left half done, a new key does as well.
+            // A new key seals anew what an interrupted rotation left as well.
             KeySource::Vault(_) => first != self.store.sealing_key().await?,
             KeySource::Variables { .. } | KeySource::Given(_) => {
                 let mut used = self.store.used_keys().await?.into_iter();

@@ -109,8 +109,8 @@ pub fn cluster_name(account: &str) -> String {
 }
 
 impl Store {
-    /// Publishes exactly these platforms. What did not change keeps its revision; accounts move with their platform, whose
-    /// authority and variables are in their records, and appear and vanish with it.
+    /// Publishes exactly these platforms. One that did not change keeps its revision. Accounts take a revision with their
+    /// platform, whose authority and variables are in their records, and appear and vanish with it.
     ///
     /// # Errors
     /// If the database fails or a record is longer than a page.
@@ -287,7 +287,7 @@ impl Store {
         })
     }
 
-    /// The account, if it may serve requests; else that it is to be forgotten.
+    /// The account, if it may serve requests; else a tombstone.
     async fn account_record(&self, connection: &mut Connection, id: String) -> Result<Record> {
         let row: Option<AccountRow> = sqlx::query_as(ACCOUNT)
             .bind(&id)

@@ -1,7 +1,7 @@
-//! Writes SQLite's log back into the database, beside those who write.
+//! Writes SQLite's log back into the database, beside the writers.
 //!
-//! Left to itself SQLite has that done by whoever commits when the log has grown (sqlite.org/wal.html §2.1), and that
-//! commit then waits for the disk three times in place of once. New tokens, which exist nowhere else, must not.
+//! Left to itself SQLite writes back at the commit that finds the log grown (sqlite.org/wal.html §2.1). That commit then
+//! waits for the disk three times in place of once. New tokens, which exist nowhere else, must not wait so.
 
 use std::time::Duration;
 
@@ -37,8 +37,7 @@ impl Store {
     }
 }
 
-/// Writes SQLite's log back and empties it. Whether that was done: others who read or write may hold it up, and then it
-/// happens by itself later.
+/// Writes SQLite's log back and empties it. False if readers or writers held that up: it then happens by itself later.
 pub(in crate::store) async fn empty_log(pool: &SqlitePool) -> Result<bool> {
     // The first column says whether it was held up, which is no error (sqlite.org/pragma.html#pragma_wal_checkpoint).
     let held_up: bool = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")

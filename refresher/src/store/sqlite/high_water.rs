@@ -18,7 +18,7 @@ use crate::store::{Result, Store, head, sql, unsigned};
 
 /// The most bytes read of a mark: those of 100,000 accounts and more.
 const MAX_MARK_BYTES: u64 = 8 * 1024 * 1024;
-/// The pause between two marks: what a kill in between leaves unmarked is not noticed when it is lost.
+/// The pause between two marks. Changes that a kill leaves unmarked are not missed when they are lost.
 const MARK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 /// The unanswered calls that the engine sees of a spent token: it sends such a token no more, and uses the access token
 /// to its end.
@@ -181,7 +181,7 @@ fn path(state: &StateDir) -> PathBuf {
     state.path().join("high-water.json")
 }
 
-/// The mark, if there is a whole one: it is a help, and what is wrong with it must not keep anybody from starting.
+/// Reads the mark, if there is a whole one. A broken mark keeps nobody from starting.
 fn read_mark(path: &Path) -> Option<Mark> {
     match read_bounded(path, MAX_MARK_BYTES) {
         Ok(text) => serde_json::from_str(&text)

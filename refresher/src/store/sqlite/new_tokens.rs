@@ -33,7 +33,7 @@ struct Waiting {
     credential: Credential,
     expires_at: Option<UnixMillis>,
     now: UnixMillis,
-    /// Whether the generation was still the claim's; dropped if the transaction failed.
+    /// Hears `true` if the generation was still the claim's; dropped if the transaction failed.
     stored: oneshot::Sender<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! Opens the database, or makes it; refuses, and leaves alone, what is not a whole database of ours.
+//! Opens the database, or makes it. Refuses a file that is not a whole database of ours, and leaves it alone.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -25,7 +25,7 @@ use crate::store::{Error, Result, Store, found, head};
 const APPLICATION_ID: i64 = 0x4C54_4348;
 /// The first bytes of every SQLite file (sqlite.org/fileformat.html §1.3).
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// How long a writer waits for another process's transaction, which is at most a page of SQL.
+/// The longest wait of a writer for another process's transaction, which is at most a page of SQL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 8;
@@ -70,13 +70,13 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
-        // What was sealed with a key of before, or for a login of before, does not stay in unused parts of the file.
+        // Records as old keys sealed them, and credentials of old logins, do not stay in unused parts of the file.
         .pragma("secure_delete", "ON")
         .pragma("wal_autocheckpoint", MAX_LOG_PAGES)
         .disable_statement_logging()
 }
 
-/// Makes a new database beside its place and moves it there when it is whole: who is killed meanwhile leaves none.
+/// Makes a new database beside its place and moves it there when it is whole, so that a kill leaves none.
 async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
     let unfinished = path.with_extension("new");
     for leftover in ["new", "new-journal", "new-wal", "new-shm"] {

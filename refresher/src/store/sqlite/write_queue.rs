@@ -1,4 +1,4 @@
-//! Who in this process writes next: new tokens before anything else.
+//! The order of a process's writers: new tokens before anything else.
 //!
 //! SQLite has one writer. Whoever finds it taken sleeps and looks again, up to 100 ms later and in no order
 //! (`sqliteDefaultBusyCallback` in SQLite's main.c). So a process's writers stand in line here before they ask SQLite,
@@ -15,7 +15,7 @@ pub(in crate::store) struct WriteQueue {
     /// Held by the one ordinary writer that writes or is next to; the others wait for it here.
     ordinary: Mutex<()>,
     writer: Mutex<()>,
-    /// How many urgent writers wait.
+    /// Urgent writers that wait.
     urgent: AtomicUsize,
 }
 
@@ -27,7 +27,7 @@ pub(in crate::store) struct Turn<'q> {
 }
 
 impl WriteQueue {
-    /// A turn to write what exists nowhere else yet.
+    /// A turn to write data that exists nowhere else yet.
     pub(in crate::store) async fn urgent(&self) -> Turn<'_> {
         let _waiting = Waiting::count(&self.urgent);
         Turn {
