@@ -20,6 +20,7 @@ use hyper::{
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
+    answers::Dialect,
     gateway::Gateway,
     load::{Answer, Callers, request},
     report::{Spread, quantile},
@@ -190,7 +191,7 @@ async fn streams(callers: &mut Callers, fails: bool, duration: Duration) -> Resu
             let mut late = Vec::new();
             let mut number = start + lane;
             while Instant::now() < end {
-                let mut request = request(Answer::Sse, fleet, number);
+                let mut request = request(Dialect::Responses, Answer::Sse, fleet, number);
                 let name = format!("{}{number}", if fails { FAILS } else { "" });
                 request.headers_mut().insert(HEADER, name.parse()?);
                 connection.ready().await?;

@@ -3,11 +3,10 @@
 use anyhow::{Context, Result};
 use latchkey::snapshot::Record;
 
+use crate::answers::{DIALECTS, Dialect};
+
 /// The `:authority` of every account.
 pub const AUTHORITY: &str = "platform.test";
-
-/// The path that callers use, and the one at the platform.
-pub const PATHS: (&str, &str) = ("/v1/responses", "/backend-api/codex/responses");
 
 /// The Envoy cluster of every account. In production each has its own; what many clusters cost
 /// is Envoy's matter and not measured here.
@@ -90,13 +89,30 @@ impl Fleet {
     /// # Errors
     /// A record that the filter would refuse: the benchmark is older than the format.
     pub fn snapshot(self) -> Result<Vec<String>> {
-        let (path, upstream) = PATHS;
+        let each = |line: fn(usize, Dialect) -> String| {
+            let lines = DIALECTS.into_iter().enumerate();
+            let lines: Vec<_> = lines.map(|(at, dialect)| line(at + 1, dialect)).collect();
+            lines.join(",")
+        };
+        let doors = each(|id, dialect| {
+            let (path, name) = (dialect.path(), dialect.name());
+            format!(
+                r#"{{"id":{id},"method":"POST","path":"{path}","dialect":"{name}","operation":"generate"}}"#
+            )
+        });
+        let endpoints = each(|_, dialect| {
+            let (path, name) = (dialect.upstream_path(), dialect.name());
+            let asks = dialect == Dialect::Chat;
+            format!(
+                r#"{{"dialect":"{name}","operation":"generate","path":"{path}","include_usage":{asks}}}"#
+            )
+        });
         let mut lines = vec![
             format!(
-                r#"{{"doors":{{"id":"doors","session_headers":["session-id"],"doors":[{{"id":1,"method":"POST","path":"{path}","dialect":"responses","operation":"generate"}}]}}}}"#
+                r#"{{"doors":{{"id":"doors","session_headers":["session-id"],"doors":[{doors}]}}}}"#
             ),
             format!(
-            r#"{{"platform":{{"id":"codex","owner":"openai","endpoints":[{{"dialect":"responses","operation":"generate","path":"{upstream}"}}],"headers":{{"set":[["authorization","Bearer {{credential}}"],["chatgpt-account-id","{{account_id}}"]],"default":[],"allow":["accept","content-type","user-agent","originator","session-id","x-codex-*"]}},"models":["gpt-6.1-sol"]}}}}"#
+                r#"{{"platform":{{"id":"codex","owner":"openai","endpoints":[{endpoints}],"headers":{{"set":[["authorization","Bearer {{credential}}"],["chatgpt-account-id","{{account_id}}"]],"default":[],"allow":["accept","content-type","user-agent","originator","session-id","x-codex-*"]}},"models":["gpt-6.1-sol"]}}}}"#
             ),
         ];
         let mut members = Vec::new();

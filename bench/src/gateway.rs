@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    fleet::{AUTHORITY, CLUSTER, Fleet, PATHS},
+    answers::Dialect,
+    fleet::{AUTHORITY, CLUSTER, Fleet},
     load::{Answer, Callers},
     refresher::{self, Records},
     upstream::{Seen, Upstream},
@@ -66,6 +67,7 @@ pub struct Gateway {
     pub records: Option<Rc<Records>>,
     process: Child,
     log: PathBuf,
+    admin: PathBuf,
 }
 
 // === impl Filters ===
@@ -82,11 +84,13 @@ impl Filters {
     fn expected(&self, seen: &Seen) -> bool {
         let token = |header: &str| header.starts_with("Bearer token-");
         let key = format!("Bearer {}", Fleet::client_key(0));
+        let first = Dialect::of(0);
+        let (path, upstream) = (first.path(), first.upstream_path());
         match self {
-            Self::Plain => seen.path == PATHS.0 && seen.authorization == Some(key),
-            Self::Gate(_) => seen.path == PATHS.0 && seen.authorization.is_none(),
+            Self::Plain => seen.path == path && seen.authorization == Some(key),
+            Self::Gate(_) => seen.path == path && seen.authorization.is_none(),
             Self::Lua | Self::GateAndAttempt(_) => {
-                seen.path == PATHS.1 && seen.authorization.as_deref().is_some_and(token)
+                seen.path == upstream && seen.authorization.as_deref().is_some_and(token)
             }
         }
     }
@@ -115,8 +119,9 @@ impl Gateway {
         let config = directory.join("gateway.yaml");
         fs::write(
             &config,
-            configuration(&variant.filters, port, upstream.port, &socket)?,
+            configuration(&variant.filters, port, upstream.port, directory)?,
         )?;
+        let admin = directory.join("admin.sock");
         let log = directory.join("log");
         let process = Command::new(envoy)
             .arg("--config-path")
@@ -135,7 +140,13 @@ impl Gateway {
             records,
             process,
             log,
+            admin,
         })
+    }
+
+    /// The socket of its admin interface.
+    pub fn admin(&self) -> &Path {
+        &self.admin
     }
 
     /// Waits until it serves, and opens connections to it.
@@ -209,25 +220,26 @@ fn configuration(
     filters: &Filters,
     port: u16,
     upstream_port: u16,
-    refresher: &Path,
+    directory: &Path,
 ) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     let lua = (*filters == Filters::Lua).then(|| {
         context! {
             authority => AUTHORITY,
-            path => PATHS.1,
+            paths => [Dialect::Responses.path(), Dialect::Responses.upstream_path()],
             credential => Fleet::credential(0),
             account_id => Fleet::account_id(0),
         }
     });
     let gate = filters
         .wasm()
-        .map(|wasm| context! { wasm, refresher => refresher });
+        .map(|wasm| context! { wasm, refresher => directory.join("refresher.sock") });
     Ok(environment.render_str(
         TEMPLATE,
         context! {
             port,
+            admin => directory.join("admin.sock"),
             upstream_port,
             cluster => CLUSTER,
             lua,

@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task};
 
-use crate::fleet::{Fleet, PATHS};
+use crate::{answers::Dialect, fleet::Fleet};
 
 /// How long the text in a request's body is, in bytes.
 const TEXT_BYTES: usize = 900;
@@ -96,7 +96,7 @@ impl Callers {
                 while Instant::now() < end {
                     let number = start + lane + taken.len() * connections;
                     let sent = Instant::now();
-                    exchange(connection, request(answer, fleet, number), answer).await?;
+                    exchange(connection, Dialect::of(number), answer, fleet, number).await?;
                     taken.push(sent.elapsed());
                 }
                 anyhow::Ok(taken)
@@ -107,22 +107,37 @@ impl Callers {
         Ok(taken)
     }
 
+    /// Sends `count` requests of one kind, one after the other.
+    ///
+    /// # Errors
+    /// As [`Callers::run`].
+    pub async fn repeat(&mut self, dialect: Dialect, answer: Answer, count: usize) -> Result<()> {
+        let connection = self.connections.first_mut().context("no connection")?;
+        for number in 0..count {
+            exchange(connection, dialect, answer, self.fleet, number).await?;
+        }
+        Ok(())
+    }
+
     /// Sends one request, on the first connection.
     ///
     /// # Errors
     /// As [`Callers::run`].
     pub async fn ask(&mut self, answer: Answer) -> Result<()> {
         let connection = self.connections.first_mut().context("no connection")?;
-        exchange(connection, request(answer, self.fleet, 0), answer).await
+        exchange(connection, Dialect::of(0), answer, self.fleet, 0).await
     }
 }
 
 async fn exchange(
     connection: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
+    dialect: Dialect,
     answer: Answer,
+    fleet: Fleet,
+    number: usize,
 ) -> Result<()> {
     connection.ready().await?;
+    let request = request(dialect, answer, fleet, number);
     let response = connection.send_request(request).await?;
     let status = response.status();
     let mut body = response.into_body();
@@ -131,18 +146,23 @@ async fn exchange(
         bytes += frame?.data_ref().map_or(0, Bytes::len);
     }
     ensure!(
-        status == StatusCode::OK && bytes == answer.body_bytes(),
-        "expected 200 and {} bytes, found {status} and {bytes} bytes",
-        answer.body_bytes(),
+        status == StatusCode::OK && bytes == dialect.body_bytes(answer),
+        "{dialect:?}: expected 200 and {} bytes, found {status} and {bytes} bytes",
+        dialect.body_bytes(answer),
     );
     Ok(())
 }
 
 /// Request `number`, with the headers that Codex sends.
-pub fn request(answer: Answer, fleet: Fleet, number: usize) -> Request<Full<Bytes>> {
+pub fn request(
+    dialect: Dialect,
+    answer: Answer,
+    fleet: Fleet,
+    number: usize,
+) -> Request<Full<Bytes>> {
     let key = Fleet::client_key(number % fleet.size);
     let session = number % SESSIONS;
-    Request::post(PATHS.0)
+    Request::post(dialect.path())
         .header("host", "gateway.test")
         .header("authorization", format!("Bearer {key}"))
         .header(
@@ -161,9 +181,10 @@ pub fn request(answer: Answer, fleet: Fleet, number: usize) -> Request<Full<Byte
             "x-codex-turn-metadata",
             r#"{"turn_id":"019a0000-0000-7000-8000-000000000001"}"#,
         )
-        .body(Full::from(format!(
-            r#"{{"model":"gpt-6.1-sol","input":"{}","store":false,"stream":true,"prompt_cache_key":"{session:036}"}}"#,
-            "1".repeat(TEXT_BYTES)
+        .body(Full::from(dialect.request_body(
+            answer,
+            session,
+            &"1".repeat(TEXT_BYTES),
         )))
         .expect("every part is valid")
 }

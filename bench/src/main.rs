@@ -6,6 +6,8 @@
 //! order that changes with each round, and compared within the round: on a noisy machine only
 //! ratios hold.
 
+mod answers;
+mod calls;
 mod events;
 mod fleet;
 mod gateway;
@@ -15,7 +17,11 @@ mod report;
 mod soak;
 mod upstream;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -85,6 +91,14 @@ struct Options {
     #[arg(long, env = "LATCHKEY_WITHOUT_VERDICTS_WASM")]
     without_verdicts: Option<PathBuf>,
 
+    /// The filter, made to count its calls by scripts/count-hostcalls.py.
+    #[arg(long, env = "LATCHKEY_COUNTING_WASM")]
+    counting: Option<PathBuf>,
+
+    /// In place of all that: how often a request goes into and out of the VM. Takes seconds.
+    #[arg(long, requires = "counting")]
+    calls: bool,
+
     /// Another build of the filter, to measure beside it; may be given several times.
     #[arg(long)]
     compare: Vec<PathBuf>,
@@ -120,19 +134,34 @@ async fn measure(options: &Options) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let upstream = Upstream::start().await?;
 
-    if options.soak {
-        let directory = scratch.path().join("soak");
+    // A gateway that is alone, with both filters of this build.
+    let alone = async |name: &str, wasm: &Path, fleet| {
+        let directory = scratch.path().join(name);
         fs::create_dir(&directory)?;
         cores.use_for_gateways()?;
         let variant = Variant {
-            name: "gate + attempt".to_owned(),
-            filters: Filters::GateAndAttempt(options.wasm.clone()),
-            fleet: SOAKED,
+            name: name.to_owned(),
+            filters: Filters::GateAndAttempt(wasm.to_owned()),
+            fleet,
         };
         let gateway = Gateway::start(variant, &options.envoy, &directory, &upstream)?;
         cores.use_for_load()?;
         let callers = gateway.ready(CONNECTIONS, &upstream).await?;
+        anyhow::Ok((gateway, callers))
+    };
+    if options.soak {
+        let (gateway, callers) = alone("soak", &options.wasm, SOAKED).await?;
         return soak::soak(&gateway, callers, CONNECTIONS).await;
+    }
+    if let Some(wasm) = &options.counting
+        && !options.events
+    {
+        let (gateway, mut callers) = alone("calls", wasm, SMALL).await?;
+        calls::print(&gateway, &mut callers).await?;
+        println!();
+    }
+    if options.calls {
+        return Ok(());
     }
 
     cores.use_for_gateways()?;

@@ -1,5 +1,5 @@
-//! The platform: a fixed JSON answer, or a stream of events for a caller that accepts one, at
-//! once or at the pace of a model ([`events`](crate::events)).
+//! The platform: an answer of the request's dialect, JSON or a stream of events for a caller that
+//! accepts one, at once or at the pace of a model ([`events`](crate::events)).
 
 use std::{
     cell::RefCell,
@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     rc::Rc,
+    slice,
     task::{Context, Poll},
 };
 
@@ -24,15 +25,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task};
 
 use crate::{
+    answers::Dialect,
     events::{FAILS, HEADER, Paced},
     load::Answer,
 };
-
-/// How long the JSON answer is, in bytes.
-const JSON_BYTES: usize = 1024;
-
-/// How many events a stream has, and how long each is, in bytes.
-const EVENTS: (usize, usize) = (20, 160);
 
 /// A running upstream.
 #[derive(Debug)]
@@ -54,8 +50,7 @@ pub struct Seen {
 /// A body whose chunks are written one by one, as a model's answer is.
 #[derive(Debug)]
 pub struct Events {
-    left: usize,
-    event: Bytes,
+    left: slice::Iter<'static, Bytes>,
     flushed: bool,
 }
 
@@ -111,6 +106,7 @@ async fn answer(
         Some("text/event-stream") => Answer::Sse,
         _ => Answer::Json,
     };
+    let dialect = Dialect::at(request.uri().path());
     let name = request.headers().get(HEADER);
     let name = name.and_then(|name| name.to_str().ok().map(str::to_owned));
     let mut body = request.into_body();
@@ -124,29 +120,19 @@ async fn answer(
         return Ok(response);
     }
     let mut response = Response::new(match kind {
-        Answer::Json => Either::Left(Full::from("1".repeat(JSON_BYTES))),
+        Answer::Json => {
+            let whole = dialect.pieces(kind).first().cloned().unwrap_or_default();
+            Either::Left(Full::from(whole))
+        }
         Answer::Sse if name.is_some() => Either::Right(Either::Right(Paced::start())),
         Answer::Sse => Either::Right(Either::Left(Events {
-            left: EVENTS.0,
-            event: format!("data: {:1<1$}\n\n", "", EVENTS.1 - "data: \n\n".len()).into(),
+            left: dialect.pieces(kind).iter(),
             flushed: true,
         })),
     });
     let content_type = kind.content_type().parse().expect("is a header value");
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
-}
-
-// === impl Answer ===
-
-impl Answer {
-    /// The length of the body, in bytes.
-    pub fn body_bytes(self) -> usize {
-        match self {
-            Self::Json => JSON_BYTES,
-            Self::Sse => EVENTS.0 * EVENTS.1,
-        }
-    }
 }
 
 // === impl Events ===
@@ -160,7 +146,7 @@ impl Body for Events {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left == 0 {
+        if self.left.len() == 0 {
             return Poll::Ready(None);
         }
         self.flushed = !self.flushed;
@@ -168,7 +154,7 @@ impl Body for Events {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.left -= 1;
-        Poll::Ready(Some(Ok(Frame::data(self.event.clone()))))
+        let event = self.left.next().cloned();
+        Poll::Ready(event.map(|event| Ok(Frame::data(event))))
     }
 }
