@@ -9,6 +9,7 @@ pub mod app;
 pub mod base_url;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod credential;
 pub mod day;

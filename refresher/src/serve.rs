@@ -67,7 +67,10 @@ pub async fn run(
     store.publish_doors(doors()).await?;
 
     let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
-    clusters.refresh(&store).await?;
+    if clusters.refresh(&store).await? {
+        // Accounts may have moved to another cluster than the one that Envoy was told of.
+        store.publish_anew().await?;
+    }
     let metrics = Metrics::default();
     let endpoints = Counted(TokenEndpoints::new(catalog.all_usable())?, metrics.clone());
     let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);

@@ -219,7 +219,7 @@ fn an_envoy_that_serves_something_else_still_does() {
             assert_eq!(elsewhere.status, 503, "{path}: {elsewhere:?}");
             assert_eq!(elsewhere.own_code(), None, "{path}: {elsewhere:?}");
         }
-        // A caller cannot have itself sent to an account's cluster through a route without the gate.
+        // A caller cannot have itself sent to a platform's cluster through a route without the gate.
         let headers = [
             ("x-latchkey-cluster", "latchkey-acc_openai"),
             ("x-api-key", &client_key("openai")),

@@ -354,8 +354,9 @@ fn a_running_stream_is_not_cut() {
     });
 }
 
-/// An account that is added while requests run serves some of them and fails none: Envoy learns of its cluster and of
-/// the account itself in two ways, and either may be first.
+/// Accounts that are added while requests run serve some of them and fail none. Those of a platform that is in use
+/// change no cluster; for the first of another one Envoy learns of its cluster and of the account itself in two ways,
+/// and either may be first.
 #[test]
 fn a_new_account_costs_no_request() {
     run(async {
@@ -364,6 +365,10 @@ fn a_new_account_costs_no_request() {
             refresher.add_api_key("account-0", "openai", "sk-0").await;
         })
         .await;
+        let clusters = stack.refresher.file("envoy/clusters.json");
+        let read = || std::fs::read_to_string(&clusters).expect("the clusters");
+        let before = read();
+        assert_eq!(before.matches("\"latchkey-openai\"").count(), 2, "{before}");
         let mut loads = Vec::new();
         for caller in 0..8 {
             let caller = stack.caller(&format!("caller-{caller}")).await;
@@ -378,6 +383,22 @@ fn a_new_account_costs_no_request() {
                 .await;
             sleep(Duration::from_millis(500)).await;
         }
+        assert_eq!(read(), before, "an account more is no cluster more");
+        let messages = stack.caller("messages").await;
+        stack.sim.add_api_key("anthropic", "sk-ant", "ant").await;
+        stack
+            .refresher
+            .add_api_key("ant", "anthropic", "sk-ant")
+            .await;
+        eventually("the other platform serves", stack::SYNC_LIMIT, async || {
+            let answer = messages.post("/v1/messages", &messages_body(false)).await;
+            // Until the account is known nobody serves the path. Envoy never has an account without its cluster.
+            let unknown = answer.own_code() != Some("envoy");
+            assert!(unknown, "{answer:?}");
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        assert!(read().contains("\"latchkey-anthropic\""));
         for load in loads {
             load.assert_all_good(20).await;
         }

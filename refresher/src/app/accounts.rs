@@ -6,7 +6,9 @@ use latchkey::snapshot::Models;
 use secrecy::SecretString;
 
 use super::{App, Caller, Error, Result};
+use crate::config;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
+use crate::envoy::clusters::{self, Clusters};
 use crate::fault::Fault;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::Profile;
@@ -33,6 +35,15 @@ pub struct NewKey<'a> {
 /// If the store fails.
 pub async fn list(app: &App) -> Result<Vec<Account>> {
     Ok(app.store.accounts().await?)
+}
+
+/// The clusters that the accounts use, as Envoy reads them.
+///
+/// # Errors
+/// If the store fails.
+pub async fn clusters(app: &App, settings: &config::Envoy) -> Result<Clusters> {
+    let keys = app.store.clusters().await?;
+    Ok(clusters::clusters(keys, &app.catalog, settings))
 }
 
 /// The platform of an account that is to have an API key. Ask before the key is asked for.

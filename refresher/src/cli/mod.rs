@@ -186,9 +186,8 @@ impl Command {
             Command::RotateKey => rotate_key::run(context).await,
             Command::EnvoyConfig { wasm } => {
                 let Context { app, out } = context;
-                let accounts = crate::app::accounts::list(app).await?;
-                let settings = app.envoy(wasm);
-                Ok(out.print(&discovery_response(&accounts, &app.catalog, &settings))?)
+                let clusters = crate::app::accounts::clusters(app, &app.envoy(wasm)).await?;
+                Ok(out.print(&discovery_response(clusters.values()))?)
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The clusters that Envoy reads: one for each account, so that each has its own connections, limits and statistics.
+//! The clusters that Envoy reads: one for each platform that has an account ([`crate::cluster`]).
 //!
 //! Everything that says where a platform is and whom to trust there is in these clusters; the filter names one of them
-//! and no more. Accounts that are disabled keep theirs, so that enabling one takes effect at once.
+//! and no more. Nothing in a cluster judges an account: it has no outlier detection and no active health checks, for the
+//! failures of one account would then take the platform from all the others. The filter judges accounts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,19 +14,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::base_url::Host;
+use crate::cluster::ClusterKey;
 use crate::config;
 use crate::files::{self, make_private_dir, replace_file};
-use crate::id::AccountId;
 use crate::platform::{Catalog, Profile};
 use crate::state::StateDir;
-use crate::store::{Account, Store, cluster_name};
+use crate::store::Store;
 
-/// Connections and requests that one account's cluster may have at once: what the filter lets through, Envoy carries.
-const CIRCUIT: u32 = 4096;
+/// Connections and requests that a cluster may have at once: as many as the shipped listener lets in, 10,000 connections
+/// of 100 streams. A lower bound would let one caller take the platform from all the others.
+const CIRCUIT: u32 = 1_000_000;
 
 /// How long Envoy may take to read the file, resolve a name and have a new cluster ready.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long the cluster of an account that is gone stays: more than an Envoy needs to hear that it is gone.
+/// How long a cluster that no account uses stays: more than an Envoy needs to hear that its accounts are gone.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Why the file could not be kept current.
@@ -42,30 +44,37 @@ pub enum Error {
 /// The file name of the escape listener's socket, beside the refresher's own.
 pub const ESCAPE_SOCKET: &str = "envoy-escape.sock";
 
+/// Clusters by name, as Envoy reads them.
+pub type Clusters = BTreeMap<String, Value>;
+
 /// Keeps the file of clusters current.
 ///
-/// Envoy learns of an account's cluster from this file and of the account itself from the snapshot, and answers 503 to a
-/// request for an account whose cluster it does not have. So a cluster is there before its account, and leaves after it.
+/// Envoy learns of a cluster from this file and of its accounts from the snapshot, and answers 503 to a request for an
+/// account whose cluster it does not have. So a cluster is there before its first account, and leaves after its last.
 #[derive(Debug)]
 pub struct ClustersFile {
     path: PathBuf,
     catalog: Catalog,
     settings: config::Envoy,
     written: String,
-    clusters: BTreeMap<AccountId, Cluster>,
+    clusters: BTreeMap<String, Cluster>,
+    /// An Envoy may have read the file already, and has to read it again for a cluster that it lacks.
+    is_read: bool,
+    /// A cluster is new, and Envoy has not had the time to take it in.
+    is_settling: bool,
     settled: watch::Sender<u64>,
 }
 
-/// An account that has a cluster.
+/// A cluster in the file.
 #[derive(Debug)]
 struct Cluster {
-    account: Account,
-    /// When the account was found to be gone.
-    gone: Option<Instant>,
+    value: Value,
+    /// When no account was found to use it any more.
+    unused: Option<Instant>,
 }
 
 impl ClustersFile {
-    /// The file in `state`, not written yet.
+    /// Takes over the file in `state` where there is one: what an Envoy has read stays there until it needs it no more.
     ///
     /// # Errors
     /// If its directory cannot be made.
@@ -76,12 +85,21 @@ impl ClustersFile {
     ) -> Result<ClustersFile, Error> {
         let path = state.clusters();
         make_private_dir(path.parent().unwrap_or(Path::new("/")))?;
+        let found = std::fs::read_to_string(&path).ok();
+        let found = found.and_then(|text| serde_json::from_str(&text).ok());
+        let unused = None;
+        let clusters = found.as_ref().map(clusters_in).unwrap_or_default();
         Ok(ClustersFile {
             path,
             catalog,
             settings,
             written: String::new(),
-            clusters: BTreeMap::new(),
+            clusters: clusters
+                .into_iter()
+                .map(|(name, value)| (name, Cluster { value, unused }))
+                .collect(),
+            is_read: found.is_some(),
+            is_settling: false,
             settled: watch::Sender::new(0),
         })
     }
@@ -91,39 +109,44 @@ impl ClustersFile {
         self.settled.subscribe()
     }
 
-    /// Writes the file if the accounts ask for another one than is there. Returns whether one has a new cluster.
+    /// Writes the file if the accounts ask for another one than is there. Returns `true` if an Envoy that has read the
+    /// file lacks a cluster that is in it now.
     ///
     /// # Errors
     /// If the accounts cannot be read or the file cannot be written.
     pub async fn refresh(&mut self, store: &Store) -> Result<bool, Error> {
-        let added = self.take_in(store.accounts().await?, Instant::now());
-        let accounts = self.clusters.values().map(|cluster| &cluster.account);
-        let wanted = discovery_response(accounts, &self.catalog, &self.settings);
+        let keys = store.clusters().await?;
+        let wanted = clusters(keys, &self.catalog, &self.settings);
+        let is_new = self.take_in(wanted, Instant::now()) && self.is_read;
+        let clusters = self.clusters.values().map(|cluster| &cluster.value);
+        let wanted = discovery_response(clusters);
         if wanted != self.written {
             replace_file(&self.path, wanted.as_bytes())?;
             tracing::info!(path = %self.path.display(), "wrote Envoy's clusters");
             self.written = wanted;
         }
-        Ok(added)
+        self.is_read = true;
+        self.is_settling |= is_new;
+        Ok(is_new)
     }
 
-    /// Takes note of the accounts at `now`. Returns whether one is new.
-    fn take_in(&mut self, accounts: Vec<Account>, now: Instant) -> bool {
+    /// Takes note of the clusters that accounts use at `now`. Returns `true` if one is new.
+    fn take_in(&mut self, wanted: Clusters, now: Instant) -> bool {
         for cluster in self.clusters.values_mut() {
-            cluster.gone.get_or_insert(now);
+            cluster.unused.get_or_insert(now);
         }
-        let mut added = false;
-        for account in accounts {
-            let (id, gone) = (account.id.clone(), None);
-            let cluster = Cluster { account, gone };
-            added |= self.clusters.insert(id, cluster).is_none();
+        let mut is_new = false;
+        for (name, value) in wanted {
+            let unused = None;
+            let before = self.clusters.insert(name, Cluster { value, unused });
+            is_new |= before.is_none();
         }
         self.clusters.retain(|_, cluster| {
             cluster
-                .gone
-                .is_none_or(|gone| now.saturating_duration_since(gone) < LINGER)
+                .unused
+                .is_none_or(|unused| now.saturating_duration_since(unused) < LINGER)
         });
-        added
+        is_new
     }
 
     /// Follows the store until dropped. A failure is logged, and mended with the next change.
@@ -137,20 +160,21 @@ impl ClustersFile {
             let accounts = store.accounts_revision().await.ok();
             if leaving || accounts.is_none() || accounts != written {
                 match self.refresh(store).await {
-                    Ok(added) => {
-                        written = accounts;
-                        if added {
-                            sleep(SETTLE).await;
-                        }
-                    }
+                    Ok(_) => written = accounts,
                     Err(error) => {
                         written = None;
                         tracing::error!(%error, "cannot keep Envoy's clusters current");
                     }
                 }
             }
+            if std::mem::take(&mut self.is_settling) {
+                sleep(SETTLE).await;
+            }
             self.settled.send_replace(revision);
-            leaving = self.clusters.values().any(|cluster| cluster.gone.is_some());
+            leaving = self
+                .clusters
+                .values()
+                .any(|cluster| cluster.unused.is_some());
             tokio::select! {
                 changed = revisions.changed() => if changed.is_err() {
                     return;
@@ -161,24 +185,32 @@ impl ClustersFile {
     }
 }
 
-/// What Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
-pub fn discovery_response<'a>(
-    accounts: impl IntoIterator<Item = &'a Account>,
+/// The clusters of `keys`, but for those of platforms that are off.
+pub fn clusters(
+    keys: impl IntoIterator<Item = ClusterKey>,
     catalog: &Catalog,
     settings: &config::Envoy,
-) -> String {
-    let mut accounts: Vec<&Account> = accounts.into_iter().collect();
-    accounts.sort_by(|one, other| one.id.cmp(&other.id));
-    let cluster = |account: &&Account| {
-        let profile = catalog.usable(&account.platform).ok()?;
-        Some(cluster(
-            &cluster_name(account.id.as_str()),
-            profile,
-            settings,
-        ))
+) -> Clusters {
+    let named = |key: ClusterKey| {
+        let (name, profile) = (key.name(), catalog.usable(&key.platform).ok()?);
+        let cluster = cluster(&name, profile, settings);
+        Some((name, cluster))
     };
-    let resources: Vec<Value> = accounts.iter().filter_map(cluster).collect();
-    let version = crate::id::hex(&Sha256::digest(Value::from(resources.clone()).to_string())[..8]);
+    keys.into_iter().filter_map(named).collect()
+}
+
+/// The clusters of a file that [`discovery_response`] wrote.
+fn clusters_in(response: &Value) -> Clusters {
+    let resources = response["resources"].as_array().into_iter().flatten();
+    let named = |cluster: &Value| Some((cluster["name"].as_str()?.to_owned(), cluster.clone()));
+    resources.filter_map(named).collect()
+}
+
+/// What Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
+pub fn discovery_response<'a>(clusters: impl IntoIterator<Item = &'a Value>) -> String {
+    let resources: Vec<&Value> = clusters.into_iter().collect();
+    let resources = json!(resources);
+    let version = crate::id::hex(&Sha256::digest(resources.to_string())[..8]);
     format!(
         "{:#}\n",
         json!({ "version_info": version, "resources": resources })
@@ -324,6 +356,8 @@ fn attempt(wasm: &Path) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::platform::Profile;
 
@@ -331,7 +365,7 @@ mod tests {
         let text = include_str!("../../platforms/anthropic.toml")
             .replace("https://api.anthropic.com", base_url);
         let profile = Profile::from_table(text.parse().unwrap()).unwrap();
-        cluster("latchkey-acc_A", &profile, &config::Envoy::default())
+        cluster("latchkey-openai", &profile, &config::Envoy::default())
     }
 
     fn address(cluster: &Value) -> &Value {
@@ -389,6 +423,80 @@ mod tests {
         assert_eq!(
             options["http_filters"][1]["name"],
             "envoy.filters.http.upstream_codec"
+        );
+    }
+
+    fn file_with(clusters: &[&str]) -> ClustersFile {
+        let cluster = |name: &&str| {
+            let (value, unused) = (json!({ "name": name }), None);
+            ((*name).to_owned(), Cluster { value, unused })
+        };
+        ClustersFile {
+            path: PathBuf::new(),
+            catalog: Catalog::load(None, BTreeSet::new()).unwrap(),
+            settings: config::Envoy::default(),
+            written: String::new(),
+            clusters: clusters.iter().map(cluster).collect(),
+            is_read: true,
+            is_settling: false,
+            settled: watch::Sender::new(0),
+        }
+    }
+
+    fn wanted(names: &[&str]) -> Clusters {
+        let named = |name: &&str| ((*name).to_owned(), json!({ "name": name }));
+        names.iter().map(named).collect()
+    }
+
+    #[test]
+    fn a_cluster_is_new_once_and_leaves_after_its_last_account() {
+        let mut file = file_with(&["latchkey-acc_OLD"]);
+        let start = Instant::now();
+        assert!(file.take_in(wanted(&["latchkey-codex"]), start));
+        assert!(!file.take_in(wanted(&["latchkey-codex"]), start + LINGER / 2));
+        let names = |file: &ClustersFile| file.clusters.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&file), ["latchkey-acc_OLD", "latchkey-codex"]);
+        assert!(!file.take_in(wanted(&["latchkey-codex"]), start + LINGER));
+        assert_eq!(names(&file), ["latchkey-codex"]);
+        assert!(!file.take_in(wanted(&[]), start + LINGER));
+        // It is used again before it left.
+        assert!(!file.take_in(wanted(&["latchkey-codex"]), start + LINGER * 3 / 2));
+        assert!(!file.take_in(wanted(&["latchkey-codex"]), start + LINGER * 9));
+        assert_eq!(names(&file), ["latchkey-codex"]);
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let clusters = wanted(&["latchkey-a", "latchkey-b"]);
+        let written = discovery_response(clusters.values());
+        let read: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(clusters_in(&read), clusters);
+        assert!(clusters_in(&json!({ "resources": "no list" })).is_empty());
+    }
+
+    #[test]
+    fn a_platform_that_is_off_has_no_cluster() {
+        let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+        let keys = ["openai", "codex", "unknown"].map(ClusterKey::of);
+        let found = clusters(keys, &catalog, &config::Envoy::default());
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["latchkey-openai"]);
+    }
+
+    /// Accounts share a cluster: what is held against a host or a cluster is held against all of them.
+    #[test]
+    fn nothing_in_a_cluster_judges_an_account_or_bounds_what_the_listener_lets_in() {
+        let cluster = cluster_at("https://api.test");
+        for judge in ["outlier_detection", "health_checks"] {
+            assert!(cluster.get(judge).is_none(), "{judge}");
+        }
+        let thresholds = cluster["circuit_breakers"]["thresholds"][0]
+            .as_object()
+            .unwrap();
+        assert_eq!(thresholds.len(), 4);
+        assert!(
+            thresholds
+                .values()
+                .all(|bound| bound.as_u64() >= Some(1_000_000))
         );
     }
 }

@@ -31,6 +31,7 @@ pub use flow::{Flow, WaysIn};
 pub use oauth::{Encoding, OAuth};
 
 use crate::base_url::{self, BaseUrl};
+use crate::cluster::MAX_PLATFORM_BYTES;
 use crate::credential::{CredentialKind, Renewal};
 
 /// A value that does not fit, and where it is.
@@ -158,6 +159,10 @@ impl Profile {
                     self.id
                 ),
             ));
+        }
+        if self.id.len() > MAX_PLATFORM_BYTES {
+            let problem = format!("expected at most {MAX_PLATFORM_BYTES} characters");
+            return Err(invalid("id", problem));
         }
         if self.credentials.is_empty() {
             return Err(invalid(

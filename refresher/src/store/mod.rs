@@ -37,7 +37,7 @@ pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};
 pub use self::pools::{Member as PoolMember, Pool};
 pub use self::requests::{BatchId, By, Sums, Taken};
 pub use self::rotate::{NotRotated, Retired, Rotation, Step};
-pub use self::snapshot::{SnapshotPage, cluster_name};
+pub use self::snapshot::SnapshotPage;
 use self::sql::signed;
 use self::sqlite::{Connection, Database, NewTokens, Pool as Connections, Turn, WriteQueue};
 pub use self::sqlite::{OlderCopy, Spent, UNMARKED};

@@ -16,6 +16,7 @@ use super::sql::{self, JsonText, limit_columns, signed};
 use super::sqlite::{self, Connection};
 use super::{Result, Store, corrupt, head, health, unsigned};
 use crate::clock::UnixMillis;
+use crate::cluster::ClusterKey;
 use crate::platform::Publication;
 
 /// An answer to a poll.
@@ -101,11 +102,7 @@ sql::statements! {
     );
     CHOICES = "SELECT pool FROM client_key_pools WHERE client_key = $1 ORDER BY pool";
     NEW_EPOCH = "UPDATE meta SET epoch = $1";
-}
-
-/// The Envoy cluster of an account.
-pub fn cluster_name(account: &str) -> String {
-    format!("latchkey-{account}")
+    PLATFORMS_IN_USE = "SELECT DISTINCT platform FROM accounts ORDER BY platform";
 }
 
 impl Store {
@@ -233,9 +230,29 @@ impl Store {
         tracing::warn!(
             "Envoy has seen a later state of this database: it was restored from a backup; sending it anew"
         );
+        self.publish_anew().await
+    }
+
+    /// Has every Envoy read everything anew: what is in records that did not change means something else now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn publish_anew(&self) -> Result<()> {
         let mut change = self.change().await?;
         new_epoch(change.sql()).await?;
         change.commit().await
+    }
+
+    /// The clusters that the accounts use, each once.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn clusters(&self) -> Result<Vec<ClusterKey>> {
+        let platforms: Vec<String> = sqlx::query_scalar(PLATFORMS_IN_USE)
+            .fetch_all(&self.pool)
+            .await?;
+        let keys = platforms.iter().map(|platform| ClusterKey::of(platform));
+        Ok(keys.collect())
     }
 
     /// The changed records' lines, as many as fit on a page, and the revision that they lead to.
@@ -308,7 +325,7 @@ impl Store {
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         vars.retain(|name, _| record.vars().any(|used| used == name));
         Ok(Record::Account(snapshot::Account {
-            cluster: parse_id(&cluster_name(&id))?,
+            cluster: parse_id(&ClusterKey::of(&row.platform).name())?,
             id: parse_id(&id)?,
             name: header_text("accounts.name", &row.name)?,
             platform: parse_id(&row.platform)?,

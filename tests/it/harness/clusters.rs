@@ -9,14 +9,14 @@ use refresher::{
 };
 use serde_json::{Value, json};
 
-/// The cluster of an account.
-pub fn name(account: &str) -> String {
-    format!("latchkey-{account}")
+/// The cluster of a platform, or of an account that has one of its own here: so a test can move one account elsewhere.
+pub fn name(owner: &str) -> String {
+    format!("latchkey-{owner}")
 }
 
-/// Writes `envoy/clusters.json` into the state directory and moves it into place: one cluster for each account, all of
+/// Writes `envoy/clusters.json` into the state directory and moves it into place: one cluster for each owner, all of
 /// them leading to the simulated platform.
-pub fn write(state: &Path, accounts: &[&str], platforms_dir: &Path, wasm: &Path) {
+pub fn write(state: &Path, owners: &[&str], platforms_dir: &Path, wasm: &Path) {
     let catalog = Catalog::load(Some(platforms_dir), BTreeSet::new()).expect("profiles");
     let profile = catalog.profile("openai").expect("a profile");
     let settings = config::Envoy {
@@ -24,9 +24,9 @@ pub fn write(state: &Path, accounts: &[&str], platforms_dir: &Path, wasm: &Path)
         escape: Some(state.join("run").join(ESCAPE_SOCKET)),
         ..config::Envoy::default()
     };
-    let resources: Vec<Value> = accounts
+    let resources: Vec<Value> = owners
         .iter()
-        .map(|account| cluster(&name(account), profile, &settings))
+        .map(|owner| cluster(&name(owner), profile, &settings))
         .collect();
     let folder = state.join("envoy");
     let (new, place) = (folder.join("clusters.new"), folder.join("clusters.json"));
