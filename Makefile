@@ -80,6 +80,26 @@ e2e: needs-tests wasm ## Run the end-to-end tests on the real Envoy, with the re
 	LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
 	$(CARGO) test --workspace --test it $(TEST_OPTIONS)
+	$(MAKE) --no-print-directory smoke
+
+# What `smoke` and `soak` need beside what the end-to-end tests built.
+it_settings = LATCHKEY_WASM=$(WASM) LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
+	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim
+
+.PHONY: smoke
+smoke: needs-tests wasm ## Run a few end-to-end tests on the oldest Envoy that is supported
+	$(CARGO) build --workspace --bins --tests
+	envoy=$$(scripts/envoy.sh oldest) && LATCHKEY_ENVOY=$$envoy $(it_settings) \
+	$(CARGO) test --workspace --test it $(TEST_OPTIONS) -- smoke::
+
+# How long `soak` loads.
+SOAK_SECONDS ?= 840
+
+.PHONY: soak
+soak: needs-tests wasm ## Load with faults and kills for 14 minutes (SOAK_SECONDS=…), and compare the counts
+	$(CARGO) build --workspace --bins --tests
+	envoy=$$(scripts/envoy.sh) && LATCHKEY_ENVOY=$$envoy $(it_settings) SOAK_SECONDS=$(SOAK_SECONDS) \
+	$(CARGO) test --workspace --test it -- --ignored --nocapture soak::
 
 .PHONY: lint
 lint: needs-build ## Check the format, clippy for the host and for wasm, and the dependencies
@@ -109,7 +129,9 @@ fuzz: ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECO
 bench: wasm envoy ## Measure what the filter costs, in 7 minutes (BENCH_OPTIONS=--quick: half a minute)
 	scripts/wasm.sh --without-metering
 	scripts/wasm.sh --without-verdicts
+	scripts/count-hostcalls.py $(WASM) $(TARGET)/latchkey-counting.wasm
 	envoy=$$(scripts/envoy.sh) && \
+	LATCHKEY_COUNTING_WASM=$(TARGET)/latchkey-counting.wasm \
 	LATCHKEY_WITHOUT_METERING_WASM=$(TARGET)/latchkey-without-metering.wasm \
 	LATCHKEY_WITHOUT_VERDICTS_WASM=$(TARGET)/latchkey-without-verdicts.wasm \
 	$(CARGO) run --quiet --locked --release --manifest-path bench/Cargo.toml -- \

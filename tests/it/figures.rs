@@ -180,11 +180,12 @@ fn an_account_behind_a_silent_port_costs_no_request() {
     });
 }
 
-/// With 10,000 accounts Envoy serves within 3 s of its start. One account more is served at once, and neither the clusters
-/// nor Envoy's main thread hear of it.
+/// With 10,000 accounts Envoy serves after 3 s of work at most. One account more is served at once, and neither the
+/// clusters nor Envoy's main thread hear of it.
 #[test]
 fn ten_thousand_accounts_are_one_cluster() {
     const ACCOUNTS: usize = 10_000;
+    /// Of CPU: how long that takes is the machine's matter, which runs other tests too.
     const START_LIMIT: Duration = Duration::from_secs(3);
     const NEWS_LIMIT: Duration = Duration::from_millis(500);
     run(async {
@@ -207,8 +208,7 @@ fn ten_thousand_accounts_are_one_cluster() {
         refresher.publish(lines);
         sim.write_clusters(&folder, &["openai"]);
 
-        let yardstick = Yardstick::start();
-        let (start, began) = (Instant::now(), SystemTime::now());
+        let start = Instant::now();
         let envoy = Envoy::start(&folder, 0).await;
         let caller = Caller::new(envoy.port, &client_key("many"));
         eventually("a request is served", SYNC_LIMIT, async || {
@@ -216,9 +216,9 @@ fn ten_thousand_accounts_are_one_cluster() {
             holds(answer.status == 200, || format!("{answer:?}"))
         })
         .await;
-        let (took, late) = (start.elapsed(), yardstick.late(began, SystemTime::now()));
-        println!("{ACCOUNTS} accounts: serves after {took:?}, the machine was late by {late:?}");
-        assert!(took < START_LIMIT + late, "{took:?}");
+        let (took, worked) = (start.elapsed(), envoy.cpu_time());
+        println!("{ACCOUNTS} accounts: serves after {took:?} and {worked:?} of CPU");
+        assert!(worked < START_LIMIT, "{worked:?}");
 
         let clusters = folder.join("state/envoy/clusters.json");
         let read = async || {
@@ -233,6 +233,7 @@ fn ten_thousand_accounts_are_one_cluster() {
             )
         };
         let before = read().await;
+        let yardstick = Yardstick::start();
         let (asked, began) = (Instant::now(), SystemTime::now());
         refresher.publish([
             account("acc_new"),

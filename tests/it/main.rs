@@ -61,6 +61,12 @@ mod demo;
 /// Where no secret may be.
 mod canary;
 
+/// What every supported Envoy must do; run on each of them.
+mod smoke;
+
+/// Chaos for minutes, after which every count must agree.
+mod soak;
+
 /// Accounts fail, and callers do not notice.
 mod failover;
 

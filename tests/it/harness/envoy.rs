@@ -158,6 +158,26 @@ impl Envoy {
         self.stat("vm_reload").await
     }
 
+    /// Its resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        self.program.resident_kib()
+    }
+
+    /// The time that its threads have spent on a core since it started.
+    pub fn cpu_time(&self) -> Duration {
+        self.program.cpu_time()
+    }
+
+    /// The version that it says it has.
+    pub async fn version(&self) -> String {
+        let info: Value = serde_json::from_str(&self.admin("/server_info").await).expect("JSON");
+        // COMMIT/VERSION/…
+        let version = info["version"]
+            .as_str()
+            .and_then(|text| text.split('/').nth(1));
+        version.expect("a version").to_owned()
+    }
+
     /// `kill -9`.
     pub async fn kill(&mut self) {
         self.program.kill().await;
