@@ -42,16 +42,19 @@ pub(crate) struct FakeHost {
     pub(crate) shared: FakeSharedData,
     /// Unix milliseconds.
     pub(crate) time: Rc<Cell<u64>>,
-    /// Counts the reads of the clock.
-    pub(crate) clock_reads: Rc<Cell<usize>>,
     /// The calls that nobody has answered.
     pub(crate) calls: Rc<RefCell<Vec<FakeCall>>>,
     pub(crate) metrics: Rc<RefCell<BTreeMap<String, u64>>>,
     /// The streams that may be entered.
     pub(crate) streams: Rc<RefCell<HashMap<u32, FakeStream>>>,
+    /// The calls of this host and its streams, in order.
+    pub(crate) log: Log,
     numbers: Rc<Cell<u32>>,
     names: Rc<RefCell<Vec<String>>>,
 }
+
+/// Names of calls.
+pub(crate) type Log = Rc<RefCell<Vec<String>>>;
 
 /// A call that was sent.
 #[derive(Debug, Clone)]
@@ -82,6 +85,7 @@ pub(crate) struct State {
     pub(crate) headers_went: bool,
     pub(crate) reply: Option<FakeReply>,
     pub(crate) resumed: Vec<Side>,
+    pub(crate) log: Log,
 }
 
 /// An answer that a filter gave.
@@ -98,6 +102,10 @@ impl FakeHost {
         self.numbers.get()
     }
 
+    fn note(&self, call: String) {
+        self.log.borrow_mut().push(call);
+    }
+
     /// Takes the calls that nobody has answered, but for those to `path` and its queries.
     pub(crate) fn take_calls(&self, path: &str) -> Vec<FakeCall> {
         let mut calls = self.calls.borrow_mut();
@@ -111,14 +119,17 @@ impl FakeHost {
 
 impl SharedData for FakeHost {
     fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
+        self.note(format!("read {key}"));
         self.shared.read(key)
     }
 
     fn write(&mut self, key: &str, value: &[u8]) {
+        self.note(format!("write {key}"));
         self.shared.write(key, value);
     }
 
     fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
+        self.note(format!("swap {key}"));
         self.shared.swap(key, value, version)
     }
 }
@@ -127,7 +138,7 @@ impl Host for FakeHost {
     type Stream = FakeStream;
 
     fn clock(&self) -> u64 {
-        self.clock_reads.set(self.clock_reads.get() + 1);
+        self.note("clock".to_owned());
         self.time.get()
     }
 
@@ -187,6 +198,10 @@ impl FakeStream {
         self.0.borrow_mut()
     }
 
+    fn note(&self, call: String) {
+        self.0.borrow().log.borrow_mut().push(call);
+    }
+
     fn block(&self, side: Side) -> FakeHeaders {
         let state = self.0.borrow();
         Rc::clone(match side {
@@ -198,14 +213,17 @@ impl FakeStream {
 
 impl Stream for FakeStream {
     fn headers(&self, side: Side) -> HeaderMap {
+        self.note(format!("headers of {side:?}"));
         self.block(side).borrow().clone().into()
     }
 
     fn header(&self, side: Side, name: &str) -> Option<Vec<u8>> {
+        self.note(format!("header {name}"));
         first(&self.block(side).borrow(), name)
     }
 
     fn set_header(&mut self, side: Side, name: &str, value: Option<&[u8]>) -> bool {
+        self.note(format!("set header {name}"));
         assert!(
             side == Side::Answer || !self.0.borrow().headers_went,
             "the headers are not this filter's any more"
@@ -220,6 +238,7 @@ impl Stream for FakeStream {
     }
 
     fn set_request_headers(&mut self, headers: Vec<(&str, &[u8])>) -> bool {
+        self.note("set request headers".to_owned());
         assert!(
             !self.0.borrow().headers_went,
             "the headers are not this filter's any more"
@@ -231,6 +250,7 @@ impl Stream for FakeStream {
     }
 
     fn body(&self, side: Side, start: usize, size: usize) -> Vec<u8> {
+        self.note(format!("body of {side:?}"));
         let state = self.0.borrow();
         let body = match side {
             Side::Request => &state.request_body,
@@ -240,6 +260,7 @@ impl Stream for FakeStream {
     }
 
     fn set_body(&mut self, side: Side, size: usize, body: &[u8]) {
+        self.note(format!("set body of {side:?}"));
         let mut state = self.0.borrow_mut();
         let held = match side {
             Side::Request => &mut state.request_body,
@@ -249,12 +270,14 @@ impl Stream for FakeStream {
     }
 
     fn property(&self, name: &str) -> Option<Vec<u8>> {
+        self.note(format!("property {name}"));
         let state = self.0.borrow();
         let properties = state.properties.borrow();
         properties.get(name).map(|value| value.clone().into_bytes())
     }
 
     fn set_property(&mut self, name: &str, value: &str) {
+        self.note(format!("set property {name}"));
         let state = self.0.borrow();
         let mut properties = state.properties.borrow_mut();
         properties.insert(name.to_owned(), value.to_owned());

@@ -11,7 +11,7 @@ pub mod gate;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::RefCell;
 
 use self::{attempt::AttemptStream, gate::GateStream};
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     worker::{
         Worker,
         config::{Config, InvalidConfig},
+        numbers::Numbered,
     },
 };
 
@@ -76,8 +77,8 @@ pub struct Turns<H: Host> {
 #[derive(Debug)]
 pub struct Vm<H: Host> {
     worker: Worker<H>,
-    gates: HashMap<u32, GateStream>,
-    attempts: HashMap<u32, AttemptStream>,
+    gates: Numbered<u32, GateStream>,
+    attempts: Numbered<u32, AttemptStream>,
     /// The contexts of attempts that hold an answer back, for a bounded time.
     holding: Vec<u32>,
 }
@@ -142,8 +143,8 @@ impl<H: Host> Vm<H> {
     fn new(host: H) -> Self {
         Self {
             worker: Worker::new(host),
-            gates: HashMap::new(),
-            attempts: HashMap::new(),
+            gates: Numbered::default(),
+            attempts: Numbered::default(),
             holding: Vec::new(),
         }
     }

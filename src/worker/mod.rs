@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod config;
+pub mod numbers;
 pub mod own;
 pub mod refresher;
 pub mod sent;

@@ -3,7 +3,9 @@
 //! The gate and the attempts of a request run in the same VM, so an attempt finds here what the
 //! gate decided. Which request it serves it knows from the filter state, which no caller can reach.
 
-use std::{collections::HashMap, rc::Rc};
+use std::rc::Rc;
+
+use super::numbers::Numbered;
 
 use crate::{
     attempt::early::Early,
@@ -16,7 +18,7 @@ use crate::{
 
 /// The tries of one VM that are under way; Envoy bounds how many there are.
 #[derive(Debug, Default)]
-pub struct Tries(HashMap<TryId, SentOn>);
+pub struct Tries(Numbered<TryId, SentOn>);
 
 /// A request that was sent on.
 #[derive(Debug)]

@@ -229,6 +229,7 @@ impl Call {
             answer,
             request_body,
             properties: Rc::clone(&self.properties),
+            log: Rc::clone(&self.host.log),
             ..State::default()
         });
         let mut streams = self.host.streams.borrow_mut();

@@ -7,7 +7,7 @@ use crate::{
         fake::{FakeStream, first},
     },
     limit::MINUTE_MS,
-    snapshot::{Account, Record, fixture},
+    snapshot::{Account, Record, bucket::HEAD_KEY, fixture},
     stream::{Event, Role, Turns},
 };
 
@@ -93,16 +93,42 @@ fn an_account_whose_streams_are_in_use_makes_way_until_one_ends() {
 }
 
 #[test]
-fn the_clock_is_read_once_a_callback() {
+fn a_good_request_costs_these_hostcalls_and_no_other() {
     let mut envoy = two();
+    envoy.host.time.set(START + 60_000);
+    envoy.host.log.take();
     let mut call = envoy.call(&head("/v1/responses"));
-    envoy.host.clock_reads.set(0);
+    // Who asks, and what matters of the body.
+    let at_the_gate = ["headers of Request", "clock", &format!("read {HEAD_KEY}")];
+    assert_eq!(envoy.host.log.take(), at_the_gate);
     call.sends(BODY, true);
-    assert_eq!(envoy.host.clock_reads.take(), 1, "at the gate alone");
+    let sent = [
+        // Which model, and how the credential can be used: once a callback, and 5 ms, each.
+        "body of Request",
+        "clock",
+        // The client key goes no further; later tries and the attempt go by the property.
+        "set header authorization",
+        "set property latchkey.request",
+        "set header x-latchkey-cluster",
+        // What the platform gets is written whole.
+        "headers of Request",
+        "property latchkey.request",
+        "set request headers",
+    ];
+    assert_eq!(envoy.host.log.take(), sent);
     call.platform(200, &[], b"{}");
-    assert_eq!(envoy.host.clock_reads.take(), 1, "judged and recorded");
+    let answered = [
+        // Good or not, and what it used.
+        "header :status",
+        "body of Answer",
+        "clock",
+        "set property latchkey.usage",
+        // What a platform says in our name reaches no caller.
+        "set header x-latchkey-status",
+    ];
+    assert_eq!(envoy.host.log.take(), answered);
     call.gets(200, b"{}");
-    assert_eq!(envoy.host.clock_reads.take(), 0);
+    assert!(envoy.host.log.take().is_empty());
 }
 
 #[test]
