@@ -12,7 +12,7 @@ pub struct Deadline {
 
 impl Deadline {
     /// The end of a wait that begins at `now` and lasts `span` milliseconds.
-    pub fn after(now: u64, span: u64) -> Self {
+    pub const fn after(now: u64, span: u64) -> Self {
         Self {
             set_at: now,
             at: now.saturating_add(span),

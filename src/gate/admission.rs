@@ -26,14 +26,14 @@ pub struct Asked<'a> {
     pub last_try: Option<&'a Carried>,
     /// The snapshot.
     pub view: Option<&'a View>,
-    /// Unix milliseconds, a tick late at most.
+    /// Unix milliseconds.
     pub now: u64,
 }
 
 impl Limiter {
     /// Refuses a request whose body is yet to come where its key is at a limit, so that no body is
     /// kept for it. One that is let in holds its key's stream from here on. It counts as a request
-    /// when it is decided about. `clock` is asked only where the key has limits.
+    /// when it is decided about.
     ///
     /// # Errors
     /// The refusal of a key that is at its limit.
@@ -42,18 +42,17 @@ impl Limiter {
         shared: &mut impl SharedData,
         context: u32,
         key: &ClientKey,
-        clock: impl FnOnce() -> u64,
+        now: u64,
     ) -> Result<(), Refusal> {
         if key.limits.is_none() {
             return Ok(());
         }
-        let (subject, now) = (Subject::key(&key.id), clock());
+        let subject = Subject::key(&key.id);
         self.admit_body(shared, context, (&subject, &key.limits), now)
             .map_err(|denied| refusal(denied, Some(key), now))
     }
 
-    /// Decides about a request. `decide` is the gate's, told which accounts are full and the time;
-    /// `clock` is asked only where limits are in play, whose ends must be exact.
+    /// Decides about a request. `decide` is the gate's, told which accounts are full.
     ///
     /// # Errors
     /// The refusal of a key that is at its limit.
@@ -61,8 +60,7 @@ impl Limiter {
         &mut self,
         shared: &mut impl SharedData,
         asked: &Asked<'_>,
-        clock: impl Fn() -> u64,
-        mut decide: impl FnMut(&FullAccounts, u64) -> Decision,
+        mut decide: impl FnMut(&FullAccounts) -> Decision,
     ) -> Result<Decision, Refusal> {
         if let Some(view) = asked.view {
             self.follow(view);
@@ -72,14 +70,10 @@ impl Limiter {
             self.run_again(shared, last.try_id, asked.now);
             place = Place::Kept;
         }
-        let mut now = if self.full().is_empty() {
-            asked.now
-        } else {
-            clock()
-        };
+        let now = asked.now;
         let mut found_full: Vec<Id> = Vec::new();
         loop {
-            let forward = match decide(self.full(), now) {
+            let forward = match decide(self.full()) {
                 Decision::Forward(forward) => forward,
                 // What was full a moment ago may be free: nobody is refused by an old look.
                 _ if self.look_again(&found_full) => continue,
@@ -91,7 +85,6 @@ impl Limiter {
             let Some(limited) = limited.filter(|limited| !limited.is_nobody()) else {
                 return Ok(Decision::Forward(forward));
             };
-            now = clock();
             match self.admit(shared, asked.context, &limited, &mut place, now) {
                 Ok(()) => return Ok(Decision::Forward(forward)),
                 Err(Denied::Account) if found_full.len() < MAX_FULL => {
@@ -220,8 +213,7 @@ mod tests {
         fn let_in(&mut self, context: u32) -> Result<(), Refusal> {
             let request = self.request(None);
             let key = request.client_key(&self.view).unwrap();
-            self.limiter
-                .let_in(&mut self.shared, context, key, || START)
+            self.limiter.let_in(&mut self.shared, context, key, START)
         }
 
         fn decide(
@@ -242,12 +234,9 @@ mod tests {
                 view: Some(view),
                 now: START,
             };
-            limiter.decide(
-                shared,
-                &asked,
-                || START,
-                |full, now| gate.decide(&request, &knowledge(view, full, now, context)),
-            )
+            limiter.decide(shared, &asked, |full| {
+                gate.decide(&request, &knowledge(view, full, START, context))
+            })
         }
 
         /// What is carried of a request that is sent on.
@@ -438,8 +427,7 @@ mod tests {
         let request = vm.request(None);
         let key = request.client_key(&vm.view).unwrap();
         let nothing = &mut Untouchable;
-        let clock = || panic!("the clock was asked");
-        assert_eq!(vm.limiter.let_in(nothing, 1, key, clock), Ok(()));
+        assert_eq!(vm.limiter.let_in(nothing, 1, key, START), Ok(()));
     }
 
     struct Untouchable;

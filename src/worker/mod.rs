@@ -26,6 +26,7 @@ use self::{
 };
 use crate::{
     attempt,
+    deadline::Deadline,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request},
     host::Host,
     limit::{Limiter, limited, settle::Settler, table},
@@ -83,10 +84,10 @@ struct Sync {
     settler: Settler,
     metrics: Metrics,
     told: Told,
-    /// When the refresher is to hear of quotas next, and of what it has not said that it has, in
-    /// Unix milliseconds.
-    tell_at: u64,
-    repeat_at: u64,
+    /// When the refresher hears of quotas next.
+    tell_at: Deadline,
+    /// When it hears again of what it has not said that it has.
+    repeat_at: Deadline,
 }
 
 /// Returns what the gate may know at `now` of a request that it does not send on.
@@ -163,8 +164,8 @@ impl<H: Host> Worker<H> {
             poller: Poller::new(config.poll_wait_seconds),
             metrics: Metrics::define(&mut *self.host),
             told: Told::default(),
-            tell_at: 0,
-            repeat_at: 0,
+            tell_at: Deadline::default(),
+            repeat_at: Deadline::default(),
         });
     }
 
@@ -245,7 +246,7 @@ impl<H: Host> Worker<H> {
             return Ok(());
         };
         let now = self.host.recently();
-        let Err(refusal) = self.limiter.let_in(&mut self.host, context, key, || now) else {
+        let Err(refusal) = self.limiter.let_in(&mut self.host, context, key, now) else {
             return Ok(());
         };
         let reply = request.refused(&refusal);
@@ -258,13 +259,9 @@ impl<H: Host> Worker<H> {
     pub fn decide(&mut self, context: u32, request: &Request) -> Decision {
         let now = self.look();
         let key = request.key_id(self.follower.held()).cloned();
-        let longest = self.settings.refresh_wait;
-        let patience = self
-            .waiting
-            .patience(context, key.as_ref(), now.saturating_add(longest));
-        // A clock that was set back makes nobody wait longer.
-        let left = patience.until.saturating_sub(now);
-        let may_wait = patience.has_place && (1..=longest).contains(&left);
+        let until = Deadline::after(now, self.settings.refresh_wait);
+        let patience = self.waiting.patience(context, key.as_ref(), until);
+        let may_wait = patience.has_place && !patience.until.is_due(now);
         let asked = Asked {
             context,
             last_try: request.carried(),
@@ -274,22 +271,17 @@ impl<H: Host> Worker<H> {
         let try_id = self.try_id(context);
         let board = self.follower.board();
         let gate = &mut self.gate;
-        let decision = self.limiter.decide(
-            &mut self.host,
-            &asked,
-            || now,
-            |full, now| {
-                let knowledge = Knowledge {
-                    view: asked.view,
-                    board,
-                    full,
-                    now,
-                    try_id,
-                    may_wait,
-                };
-                gate.decide(request, &knowledge)
-            },
-        );
+        let decision = self.limiter.decide(&mut self.host, &asked, |full| {
+            let knowledge = Knowledge {
+                view: asked.view,
+                board,
+                full,
+                now,
+                try_id,
+                may_wait,
+            };
+            gate.decide(request, &knowledge)
+        });
         let decision = match (decision, key) {
             (Ok(Decision::Wait), Some(key)) => {
                 self.waiting.insert(context, &key, patience.until);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::{
+    deadline::Deadline,
     host::{Call, CallId, Host},
     snapshot::View,
     sync::{
@@ -96,16 +97,16 @@ impl<H: Host> Worker<H> {
         let Some(sync) = &mut self.sync else {
             return;
         };
-        if now < sync.tell_at && sync.tell_at <= now.saturating_add(TELL_MS) {
+        if !sync.tell_at.is_due(now) {
             return;
         }
-        sync.tell_at = now.saturating_add(TELL_MS);
+        sync.tell_at = Deadline::after(now, TELL_MS);
         self.follower.view(&self.host);
         let (board, reports) = (self.follower.board(), &mut self.reports);
         sync.told
             .tell(board.quotas(), now, |report| reports.push(report));
-        if now >= sync.repeat_at || sync.repeat_at > now.saturating_add(REPEAT_MS) {
-            sync.repeat_at = now.saturating_add(REPEAT_MS);
+        if sync.repeat_at.is_due(now) {
+            sync.repeat_at = Deadline::after(now, REPEAT_MS);
             let untold = board.untold(now.saturating_sub(REPEAT_MS), now);
             for report in untold.filter_map(Report::of) {
                 reports.push(report);

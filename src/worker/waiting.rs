@@ -1,7 +1,7 @@
 //! The requests that wait at the gate: how long each may, and how large a key's share of the
 //! places is.
 
-use crate::id::Id;
+use crate::{deadline::Deadline, id::Id};
 
 /// The most requests that wait in one VM: half of it, the most that one key has, is more than a
 /// worker usually has under way. Each keeps its body in Envoy, which the overload manager bounds,
@@ -18,8 +18,8 @@ struct Waits {
     context: u32,
     /// Its client key.
     key: Id,
-    /// The end of its patience, in Unix milliseconds.
-    until: u64,
+    /// The end of its patience.
+    until: Deadline,
 }
 
 /// The place and the time that a request has to wait.
@@ -27,8 +27,8 @@ struct Waits {
 pub struct Patience {
     /// It has a place, or there is one for it.
     pub has_place: bool,
-    /// Its end, in Unix milliseconds.
-    pub until: u64,
+    /// Its end.
+    pub until: Deadline,
 }
 
 // === impl Waiting ===
@@ -36,7 +36,7 @@ pub struct Patience {
 impl Waiting {
     /// Returns the patience of the request of `context` from `key`. One that waits already keeps
     /// its place and its end; another one's end is `new_until`.
-    pub fn patience(&self, context: u32, key: Option<&Id>, new_until: u64) -> Patience {
+    pub fn patience(&self, context: u32, key: Option<&Id>, new_until: Deadline) -> Patience {
         match self.0.iter().find(|one| one.context == context) {
             Some(waits) => Patience {
                 has_place: true,
@@ -50,7 +50,7 @@ impl Waiting {
     }
 
     /// Lets the request of `context` wait until then, if it does not already.
-    pub fn insert(&mut self, context: u32, key: &Id, until: u64) {
+    pub fn insert(&mut self, context: u32, key: &Id, until: Deadline) {
         if !self.0.iter().any(|one| one.context == context) {
             let key = key.clone();
             self.0.push(Waits {
@@ -86,6 +86,8 @@ impl Waiting {
 mod tests {
     use super::*;
 
+    const UNTIL: Deadline = Deadline::after(0, 9);
+
     fn key(n: usize) -> Id {
         Id::try_from(format!("key_{n}")).unwrap()
     }
@@ -94,8 +96,8 @@ mod tests {
     fn flooded(keys: usize) -> Waiting {
         let (mut waiting, mut context) = (Waiting::default(), 0);
         for key in (0..keys).map(key) {
-            while waiting.patience(context, Some(&key), 9).has_place {
-                waiting.insert(context, &key, 9);
+            while waiting.patience(context, Some(&key), UNTIL).has_place {
+                waiting.insert(context, &key, UNTIL);
                 context += 1;
             }
         }
@@ -114,23 +116,24 @@ mod tests {
     fn a_place_that_is_free_again_is_for_who_has_least() {
         let mut waiting = flooded(9);
         assert!(waiting.remove(0) && !waiting.remove(0));
-        assert!(!waiting.patience(999, Some(&key(1)), 9).has_place);
-        assert!(waiting.patience(999, Some(&key(19)), 9).has_place);
-        assert!(!waiting.patience(999, None, 9).has_place, "nobody's");
+        assert!(!waiting.patience(999, Some(&key(1)), UNTIL).has_place);
+        assert!(waiting.patience(999, Some(&key(19)), UNTIL).has_place);
+        assert!(!waiting.patience(999, None, UNTIL).has_place, "nobody's");
     }
 
     #[test]
     fn who_waits_keeps_its_place_and_its_end() {
         let mut waiting = flooded(9);
-        let patience = waiting.patience(3, Some(&key(0)), 20);
+        let later = Deadline::after(11, 9);
+        let patience = waiting.patience(3, Some(&key(0)), later);
         assert_eq!(
             patience,
             Patience {
                 has_place: true,
-                until: 9
+                until: UNTIL
             }
         );
-        waiting.insert(3, &key(0), 20);
+        waiting.insert(3, &key(0), later);
         assert_eq!(waiting.contexts().len(), MAX_WAITING);
     }
 }
