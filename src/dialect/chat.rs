@@ -20,6 +20,11 @@ const REQUEST: &[RequestMember] = &[
         RequestValue::Session(SessionName::CacheKey),
     ),
     RequestMember::USER_ID,
+    // Not OpenAI's own, but a session is a session wherever a client names it.
+    RequestMember::of_body(
+        "previous_response_id",
+        RequestValue::Session(SessionName::PreviousResponse),
+    ),
 ];
 
 impl Format for Chat {

@@ -106,7 +106,7 @@ fn a_key_in_the_query_is_the_platforms_alone() {
                 .await
         };
         let unable = json!({"error": {"message": "slow down", "code": "slow_down"}});
-        let fault = json!({"account": "one", "status": 429, "body": unable.to_string()});
+        let fault = json!({"target": "upstream", "account": "one", "status": 429, "body": unable});
         let fault = stack.sim.add_fault(fault).await;
         for _ in 0..4 {
             let answer = ask().await;
@@ -117,7 +117,9 @@ fn a_key_in_the_query_is_the_platforms_alone() {
         for account in ["one", "two"] {
             stack
                 .sim
-                .add_fault(json!({"account": account, "drop": true}))
+                .add_fault(
+                    json!({"target": "upstream", "account": account, "drop_before_answer": true}),
+                )
                 .await;
         }
         let answer = ask().await;
