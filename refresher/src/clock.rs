@@ -18,7 +18,7 @@ impl UnixMillis {
         UnixMillis(self.0.saturating_sub(millis(duration)))
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time from `earlier` to this; zero if this is not after it.
     pub fn since(self, earlier: UnixMillis) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

@@ -31,7 +31,7 @@ pub struct Config {
     /// The refresh engine.
     #[serde(deserialize_with = "refresh")]
     pub refresh: Refresh,
-    /// What is kept of requests.
+    /// The records that are kept of requests.
     pub usage: Usage,
     /// The clusters that Envoy reads.
     pub envoy: Envoy,
@@ -41,7 +41,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Key {
-    /// What keeps them.
+    /// The place that keeps them.
     pub source: KeySource,
     /// The entry's name in the kernel's keyring.
     pub name: String,
@@ -153,7 +153,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// It is not TOML, or a key is unknown or does not fit.

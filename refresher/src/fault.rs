@@ -108,7 +108,7 @@ pub enum Fault {
     },
     /// A platform takes logins and no API keys.
     NoApiKeys {
-        /// What the account was to be called.
+        /// The name that the account was to have.
         account: String,
         /// The platform.
         platform: String,
@@ -172,7 +172,7 @@ pub enum Fault {
     WrongKey,
     /// The key that seals a database is missing.
     NoKey,
-    /// What stands in the place of the keys is none, or too much.
+    /// The text in the place of the keys is no key, or too many.
     BadKeys {
         /// Where the keys are kept.
         place: KeyPlace,

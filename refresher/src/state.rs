@@ -148,7 +148,7 @@ impl StateDir {
         self.run().join("serve.lock")
     }
 
-    /// Whether a `serve` holds its lock now.
+    /// True if a `serve` holds its lock now.
     pub fn is_served(&self) -> bool {
         matches!(self.lock_serve(), Err(Error::Locked { .. }))
     }

@@ -38,7 +38,7 @@ pub struct Tasks {
     shutdown: CancellationToken,
 }
 
-/// What the supervisor knows of a running task.
+/// A running task, as the supervisor knows it.
 #[derive(Debug)]
 struct Known {
     name: &'static str,

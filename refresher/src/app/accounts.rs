@@ -17,7 +17,7 @@ use crate::store::{self, Account, NewAccount, Saved, Status, Terms};
 /// An API key to be added as an account.
 #[derive(Debug)]
 pub struct NewKey<'a> {
-    /// What to call the account.
+    /// The account's name.
     pub name: &'a str,
     /// The platform that the key is for.
     pub platform: &'a str,

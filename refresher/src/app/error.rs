@@ -16,7 +16,7 @@ use crate::{config, envoy, files, keys, login, oauth, state, store, tasks};
 pub struct Error {
     /// The code, and the facts that a cure needs.
     pub fault: Fault,
-    /// What happened, without what to do about it.
+    /// The sentence: it says what happened, and not what to do about it.
     sentence: String,
 }
 

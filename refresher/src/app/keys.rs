@@ -48,11 +48,11 @@ pub struct KeyView {
     pub may_choose_account: bool,
     /// The pools that its caller may choose.
     pub may_choose_pools: Vec<String>,
-    /// When it was made.
+    /// The time of its making.
     pub created_at: i64,
-    /// When it was taken back.
+    /// The time at which it was taken back.
     pub revoked_at: Option<i64>,
-    /// When it ends, or ended.
+    /// Its end, which may be past.
     pub expires_at: Option<i64>,
     /// Its limits, and what is used of them.
     pub limits: Limits,

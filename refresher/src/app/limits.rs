@@ -19,11 +19,11 @@ pub struct Limits {
     pub limits: limit::Limits,
     /// The zone at whose midnight its day begins; none for UTC.
     pub time_zone: Option<String>,
-    /// What is used.
+    /// The use of them now.
     pub used: Used,
 }
 
-/// What is used of limits now. Minutes and streams are known to a running `serve` alone.
+/// The use of limits now. Only a running `serve` knows minutes and streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Used {
     /// Requests in this minute.
@@ -32,13 +32,13 @@ pub struct Used {
     pub tokens_this_minute: Option<u64>,
     /// Tokens in this day.
     pub tokens_today: Option<u64>,
-    /// When the day ends, in Unix milliseconds.
+    /// The end of the day, in Unix milliseconds.
     pub day_ends_at: Option<u64>,
     /// Requests under way.
     pub streams: Option<u64>,
 }
 
-/// What everybody uses now.
+/// Everybody's use of their limits now.
 #[derive(Debug, Default)]
 pub(super) struct Use {
     said: HashMap<Subject, Said>,
@@ -68,7 +68,7 @@ impl Use {
         })
     }
 
-    /// What the record of that id may use, and uses.
+    /// The limits of the record with that id, and its use of them.
     pub(super) fn of(&self, kind: SubjectKind, id: &str, settings: &LimitSettings) -> Limits {
         let id = Id::try_from(id).ok();
         let said = id.and_then(|id| self.said.get(&Subject { kind, id }));

@@ -1,18 +1,59 @@
-//! Logins of accounts: refreshed at once, whatever their schedule.
+//! Logins of accounts: saved, and refreshed at once, whatever their schedule.
+
+use std::collections::BTreeMap;
 
 use super::{App, Caller, Error, Result};
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, UnixMillis};
 use crate::fault::Fault;
+use crate::login::finish::{Finished, Whose, finish};
+use crate::oauth::exchange::Granted;
+use crate::platform::Profile;
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{Engine, Refreshed};
+use crate::store::Terms;
 
-/// What became of a refresh that did no harm.
+/// The outcome of a refresh after which the login is fresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fresh {
     /// New tokens are stored, as this generation.
     Refreshed(u64),
     /// Another process has just refreshed the account.
     ByAnother,
+}
+
+/// An account that has a login that was just made.
+#[derive(Debug)]
+pub struct Saved {
+    /// The account.
+    pub account: Finished,
+    /// The claims that its platform's headers use.
+    pub vars: BTreeMap<String, String>,
+    /// The end of the access token, where that is known.
+    pub credential_expires_at: Option<UnixMillis>,
+    /// The name of its platform.
+    pub platform: String,
+}
+
+/// Saves a login: the account that it is of gets it, or a new one on these terms.
+///
+/// # Errors
+/// If the name belongs to another account, or the store fails.
+pub async fn save(
+    app: &App,
+    profile: &Profile,
+    granted: Granted,
+    name: Option<&str>,
+    terms: &Terms,
+) -> Result<Saved> {
+    let (vars, credential_expires_at) = (granted.vars.clone(), granted.expires_at);
+    let whose = Whose::Anybody { name, terms };
+    let account = finish(&app.store, profile, granted, whose, app.now()).await?;
+    Ok(Saved {
+        account,
+        vars,
+        credential_expires_at,
+        platform: profile.name.clone(),
+    })
 }
 
 /// Refreshes an account's login now. The claim in the database keeps this and a running `serve` apart.

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod daemon;
 mod error;
+pub mod imports;
 pub mod keys;
 pub mod limits;
 pub mod logins;
@@ -33,7 +34,7 @@ use crate::platform::Catalog;
 use crate::state::StateDir;
 use crate::store::{self, OlderCopy, Spent, Store};
 
-/// Who asks for an operation.
+/// The identity that asks for an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
     /// The user whose state directory it is, at a command line on this machine.
@@ -61,7 +62,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
 }
 
-/// How to open an [`App`].
+/// Options for opening an [`App`].
 #[derive(Debug, Default)]
 pub struct Options {
     /// The state directory, if one was named.

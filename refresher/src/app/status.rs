@@ -44,19 +44,19 @@ pub struct AccountView {
     pub login_port: Option<u16>,
     /// Counts its credentials.
     pub generation: u64,
-    /// When the access token expires.
+    /// The end of the access token.
     pub expires_at: Option<i64>,
-    /// When the account itself ends.
+    /// The end of the account that the operator set.
     pub ends_at: Option<i64>,
-    /// When the next refresh is due.
+    /// The time of the next refresh.
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
     pub failures: u32,
-    /// What keeps Envoy from using it, or lets it try with one request at a time.
+    /// The reasons for which Envoy leaves it alone, or tries it with one request at a time.
     pub cooling_down: Vec<Cooldown>,
     /// The windows of its quota, as its platform last said.
     pub quota: Vec<Window>,
-    /// When that was.
+    /// The time of that report.
     pub quota_at: Option<u64>,
     /// Its limits, and what is used of them.
     pub limits: Limits,
@@ -70,7 +70,7 @@ pub struct AccountView {
 pub struct Cooldown {
     /// The model that it is about; none: all of the account.
     pub model: Option<String>,
-    /// When it ends.
+    /// Its end.
     pub until: u64,
     /// The platform did not say when: one request at a time tries after `until`.
     pub guessed: bool,
@@ -158,7 +158,7 @@ fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<St
     }
 }
 
-/// When the account's login is refreshed next; none where nothing will be.
+/// The time of the login's next refresh; none where there will be none.
 fn next_refresh(account: &Account) -> Option<UnixMillis> {
     if account.kind != CredentialKind::OAuth || account.status == Status::NeedsLogin {
         return None;

@@ -1,4 +1,4 @@
-//! What requests used.
+//! Tokens and requests that were used.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{App, Result};
 use crate::clock::UnixMillis;
 use crate::store::{By, EnvoyRequests, Sums};
 
-/// What requests used since a time.
+/// The use of all requests since a time.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Since when, in Unix milliseconds.
@@ -22,7 +22,7 @@ pub struct Report {
     pub unrecorded: u64,
 }
 
-/// What requests used since `since`, summed up by `by`.
+/// Sums up by `by` the requests since `since`.
 ///
 /// # Errors
 /// If the store fails.

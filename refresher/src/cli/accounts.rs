@@ -19,7 +19,7 @@ const MAX_KEY_BYTES: u64 = 16 * 1024;
 /// Where a key may come from besides standard input and a file.
 const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
 
-/// What to do with accounts.
+/// Operations on accounts.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Add an account that has an API key, read from standard input, --key-file or $LATCHKEY_API_KEY
@@ -38,7 +38,7 @@ pub enum Command {
     Remove(Name),
 }
 
-/// Which account.
+/// The account that is meant.
 #[derive(Debug, Args)]
 pub struct Name {
     /// Its name or id
@@ -48,7 +48,7 @@ pub struct Name {
 /// A new account.
 #[derive(Debug, Args)]
 pub struct Add {
-    /// What to call it
+    /// The account's name
     name: String,
     /// The platform that the key is for: openai, anthropic, or one of yours
     #[arg(long)]

@@ -3,7 +3,7 @@
 //! Time stands still at 2026-09-21 14:13:20 UTC, and ids are numbered in the order of their appearance. After a change,
 //! `INSTA_UPDATE=always cargo test -p refresher golden` writes them anew; read the difference as an operator would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -162,7 +162,7 @@ impl Operator {
         store.take_reports(reports, self.clock.now()).await.unwrap();
     }
 
-    /// What was printed, with numbered ids.
+    /// Everything that was printed, with numbered ids.
     fn transcript(&self) -> String {
         let text = String::from_utf8(self.transcript.0.lock().unwrap().clone()).unwrap();
         let folder = self.outer.path().canonicalize().unwrap();
@@ -413,6 +413,50 @@ async fn usage() {
 }
 
 #[tokio::test]
+async fn imports() {
+    let mut operator = Operator::new().await;
+    let fixtures = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/login/import_codex/fixtures"
+    );
+    for file in [
+        "chatgpt",
+        "api_key",
+        "personal_access_token",
+        "agent_identity",
+        "bedrock",
+    ] {
+        let from = format!("{fixtures}/{file}.json");
+        fs::copy(from, operator.path(&format!("{file}.json"))).unwrap();
+    }
+    let folder = operator.outer.path().display().to_string();
+    let lines = "import codex DIR/chatgpt.json
+         import codex DIR/chatgpt.json
+         import codex DIR/chatgpt.json --replace --name other
+         import codex DIR/api_key.json
+         import codex DIR/personal_access_token.json
+         import codex DIR/personal_access_token.json --account-id ws-1
+         import codex DIR/agent_identity.json
+         import codex DIR/bedrock.json";
+    operator.run(&lines.replace("DIR", &folder)).await;
+    check("imports", &operator.transcript());
+}
+
+/// Every fault is among the samples of [`advice`].
+fn require_all(samples: &[Fault]) {
+    let source = include_str!("../fault.rs");
+    let (_, body) = source.split_once("pub enum Fault {").unwrap();
+    let is_variant = |line: &&str| {
+        let name = line.strip_prefix("    ").unwrap_or_default();
+        name.starts_with(|first: char| first.is_ascii_uppercase())
+    };
+    let kinds = body.lines().filter(is_variant).count();
+    let code = |fault: &Fault| serde_json::to_value(fault).unwrap()["code"].to_string();
+    let codes: BTreeSet<_> = samples.iter().map(code).collect();
+    assert_eq!(codes.len(), kinds, "{codes:?}");
+}
+
+#[tokio::test]
 async fn rotation() {
     let mut operator = Operator::new().await;
     operator.add_keys(&["team"]).await;
@@ -575,6 +619,7 @@ fn advice() {
     ] {
         faults.push(Fault::Keyring { why });
     }
+    require_all(&faults);
     let line = |fault: &Fault| {
         let cure = cure(Door::CommandLine, fault);
         let fault = serde_json::to_string(fault).unwrap();

@@ -13,7 +13,7 @@ use crate::app::keys::{self, KeyView, State};
 use crate::clock::UnixMillis;
 use crate::store::{DEFAULT_POOL, KeyChange};
 
-/// What to do with client keys.
+/// Operations on client keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a key and print it; it is shown this once
@@ -29,7 +29,7 @@ pub enum Command {
 /// A new key.
 #[derive(Debug, Args)]
 pub struct Create {
-    /// Who or what it is for
+    /// The person or program that it is for
     name: String,
     /// The pool of accounts that serves it
     #[arg(long, default_value = DEFAULT_POOL)]
@@ -56,7 +56,7 @@ pub struct Set {
     rights: Rights,
 }
 
-/// What a key may do.
+/// Rights of a key.
 #[derive(Debug, Args)]
 struct Rights {
     #[command(flatten)]
@@ -83,7 +83,7 @@ impl Rights {
     }
 }
 
-/// Which key.
+/// The key that is meant.
 #[derive(Debug, Args)]
 pub struct Revoke {
     /// Its name or id

@@ -13,11 +13,12 @@ use super::terms::TermFlags;
 use super::time::relative;
 use super::{Context, Error};
 use crate::app::daemon;
+use crate::app::logins::{self, Saved};
 use crate::clock::{SystemClock, UnixMillis};
 use crate::credential::Credential;
 use crate::login::callback::{self, LOGIN_LIMIT, Listener};
 use crate::login::drive::{self, Reached};
-use crate::login::finish::{Finished, Whose, finish};
+use crate::login::finish::Finished;
 use crate::login::redirect::QUERY_LIMIT;
 use crate::login::{self, Prompt, Step};
 use crate::oauth::api_key;
@@ -27,12 +28,12 @@ use crate::platform::oauth::ApiKeyExchange;
 use crate::platform::{Flow, Profile, flow};
 use crate::store::{NewAccount, Terms};
 
-/// Which login, and how.
+/// A login to make.
 #[derive(Debug, Args)]
 pub struct Login {
     /// The platform: codex, or one of yours that has [login]
     platform: String,
-    /// What to call the account [default: its email address]
+    /// The account's name [default: its email address]
     #[arg(long)]
     name: Option<String>,
     /// Paste the address that the browser ends at, instead of listening for it: for a browser on another machine
@@ -203,7 +204,10 @@ impl Session<'_> {
     async fn save(&self, granted: Granted) -> Result<(), Error> {
         let id_token = granted.credential.id_token().cloned();
         let name = self.login.name.as_deref();
-        let name = save(self.context, self.profile, granted, name, &self.terms).await?;
+        let app = &self.context.app;
+        let new = logins::save(app, self.profile, granted, name, &self.terms).await?;
+        self.context.out.print(&saved(&new, name, app.now()))?;
+        let name = new.account.name;
         let Some(exchange) = self.api_key else {
             return Ok(());
         };
@@ -239,41 +243,25 @@ impl Session<'_> {
     }
 }
 
-/// Saves a login on these terms and says what it is; its account's name.
-///
-/// # Errors
-/// If the account cannot have the name, or the store fails.
-pub(super) async fn save(
-    context: &Context,
-    profile: &Profile,
-    granted: Granted,
-    wanted: Option<&str>,
-    terms: &Terms,
-) -> Result<String, Error> {
-    let now = context.app.now();
-    let (vars, expires_at) = (granted.vars.clone(), granted.expires_at);
-    let whose = Whose::Anybody {
-        name: wanted,
-        terms,
+/// Words a login that was saved. `wanted` is the name that was asked for.
+pub(super) fn saved(saved: &Saved, wanted: Option<&str>, now: UnixMillis) -> String {
+    let Finished { id, name, is_new } = &saved.account;
+    let what = if *is_new {
+        "added"
+    } else {
+        "has the new login"
     };
-    let Finished { id, name, is_new } =
-        finish(&context.app.store, profile, granted, whose, now).await?;
-    let what = if is_new { "added" } else { "has the new login" };
-    let vars = vars
-        .iter()
-        .map(|(name, value)| line(name, value))
-        .collect::<String>();
-    let platform = line("platform", &profile.name);
-    context.out.print(&format!(
-        "{name} ({id}): {what}\n{platform}{vars}{}",
-        line("expires", &expiry(expires_at, now))
-    ))?;
-    if wanted.is_some_and(|wanted| wanted != name) {
-        context.out.print(&format!(
-            "This login was here already, as {name}; it keeps that name.\n"
-        ))?;
-    }
-    Ok(name)
+    let vars = saved.vars.iter();
+    let vars: String = vars.map(|(name, value)| line(name, value)).collect();
+    let platform = line("platform", &saved.platform);
+    let expires = line("expires", &expiry(saved.credential_expires_at, now));
+    let kept = match wanted {
+        Some(wanted) if wanted != name => {
+            format!("This login was here already, as {name}; it keeps that name.\n")
+        }
+        _ => String::new(),
+    };
+    format!("{name} ({id}): {what}\n{platform}{vars}{expires}{kept}")
 }
 
 fn expiry(expires_at: Option<UnixMillis>, now: UnixMillis) -> String {

@@ -132,7 +132,7 @@ enum Command {
     },
 }
 
-/// What every command works with.
+/// Everything that a command works with.
 pub struct Context {
     app: App,
     out: Out,

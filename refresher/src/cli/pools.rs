@@ -11,7 +11,7 @@ use super::{CALLER, Context, Error, Json, Result};
 use crate::app::pools;
 use crate::store::Pool;
 
-/// What to do with pools.
+/// Operations on pools.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make an empty pool
@@ -31,9 +31,9 @@ pub enum Command {
 /// A new pool.
 #[derive(Debug, Args)]
 pub struct Create {
-    /// What to call it
+    /// The pool's name
     pool: String,
-    /// How it picks an account
+    /// The order in which it picks accounts
     #[arg(long, default_value = "sticky", value_parser = policies())]
     policy: String,
 }
@@ -41,9 +41,9 @@ pub struct Create {
 /// A change of policy.
 #[derive(Debug, Args)]
 pub struct Set {
-    /// Which pool
+    /// The pool's name
     pool: String,
-    /// How it picks an account
+    /// The order in which it picks accounts
     #[arg(long, value_parser = policies())]
     policy: String,
 }
@@ -51,7 +51,7 @@ pub struct Set {
 /// Accounts for a pool.
 #[derive(Debug, Args)]
 pub struct Add {
-    /// Which pool
+    /// The pool's name
     pool: String,
     /// Names or ids of accounts
     #[arg(required = true, value_name = "ACCOUNT")]
@@ -67,14 +67,14 @@ pub struct Add {
 /// Accounts of a pool.
 #[derive(Debug, Args)]
 pub struct Drop {
-    /// Which pool
+    /// The pool's name
     pool: String,
     /// Names or ids of accounts
     #[arg(required = true, value_name = "ACCOUNT")]
     accounts: Vec<String>,
 }
 
-/// Which pool.
+/// The pool that is meant.
 #[derive(Debug, Args)]
 pub struct Name {
     /// Its name

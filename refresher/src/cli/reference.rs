@@ -184,25 +184,27 @@ fn every_error_code_and_variable_is_in_the_readme() {
     assert!(missing.is_empty(), "the README lacks {missing:?}");
 }
 
-/// A caller looks up in the README which paths the gateway serves.
+/// A caller looks up the paths that the gateway serves, the common ones in the README.
 #[test]
-fn every_path_of_a_platform_is_in_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("the page");
-    let named: BTreeSet<_> = spans(&readme).into_iter().collect();
-    let mut profiles = Vec::new();
-    files(&root().join("refresher/platforms"), "toml", &mut profiles);
-    let mut paths = BTreeSet::new();
-    for profile in profiles {
-        let text = fs::read_to_string(profile).expect("the file");
-        let found = text.lines().filter_map(|line| line.strip_prefix("path = "));
-        paths.extend(found.map(|path| path.trim_matches('"').to_owned()));
-    }
+fn every_path_of_a_door_is_on_a_page() {
+    let pages = ["README.md", "docs/profiles.md"];
+    let pages = pages.map(|page| fs::read_to_string(root().join(page)).expect("the page"));
+    let named: BTreeSet<_> = pages.iter().flat_map(|page| spans(page)).collect();
+    let doors = root().join("refresher/src/platform/doors.toml");
+    let doors = fs::read_to_string(doors).expect("the file");
+    let found = doors
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = "));
+    let paths: BTreeSet<_> = found.map(|path| path.trim_matches('"')).collect();
     assert!(paths.len() >= 6, "{paths:?}");
     for path in paths {
-        let is_named = [path.clone(), format!("POST {path}")]
-            .iter()
-            .any(|one| named.contains(one.as_str()));
-        assert!(is_named, "the README lacks {path}");
+        let spelled = [
+            path.to_owned(),
+            format!("POST {path}"),
+            format!("GET {path}"),
+        ];
+        let is_named = spelled.iter().any(|one| named.contains(one.as_str()));
+        assert!(is_named, "no page names {path}");
     }
 }
 

@@ -5,7 +5,7 @@ use clap::Args;
 use super::{CALLER, Context, Result};
 use crate::app::logins::{self, Fresh};
 
-/// Which account.
+/// The account to refresh.
 #[derive(Debug, Args)]
 pub struct Refresh {
     /// Its name or id

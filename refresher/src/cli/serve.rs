@@ -9,7 +9,7 @@ use super::{Context, Result};
 use crate::app::Error;
 use crate::fault::Fault;
 
-/// How to serve.
+/// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
     /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]

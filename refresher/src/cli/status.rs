@@ -101,7 +101,7 @@ fn text(overview: &Overview, state_dir: &dyn std::fmt::Display, now: UnixMillis)
     text + &logins(accounts) + &deaths(accounts)
 }
 
-/// How to log in the accounts that need it.
+/// The way to log in, for each account that needs it.
 pub fn logins(accounts: &[AccountView]) -> String {
     let needy = accounts
         .iter()
@@ -123,7 +123,7 @@ pub fn logins(accounts: &[AccountView]) -> String {
     needy.map(text).collect()
 }
 
-/// What to do about the accounts that are dead.
+/// The cure of each dead account.
 fn deaths(accounts: &[AccountView]) -> String {
     let dead = accounts
         .iter()

@@ -42,7 +42,7 @@ struct LimitFlags {
 pub struct TermFlags {
     #[command(flatten)]
     limits: LimitFlags,
-    /// When it ends: in a time such as 30d or 12h, at the start of a day (2027-01-31, UTC), at a moment
+    /// Its end: in a time such as 30d or 12h, at the start of a day (2027-01-31, UTC), at a moment
     /// (2027-01-31T12:00:00Z), or none
     #[arg(long, value_name = "TIME|none")]
     expires: Option<String>,

@@ -12,7 +12,7 @@ use crate::store::{By, Sums};
 /// `refresher usage`.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// What to sum requests up by
+    /// The groups to sum requests up by
     #[arg(long, value_enum, default_value_t = Group::Account)]
     by: Group,
     /// From when on: a time ago (7d, 12h), a day (2026-08-01, UTC) or a moment (2026-08-01T12:00:00Z)

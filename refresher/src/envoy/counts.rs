@@ -16,9 +16,9 @@ use crate::store::{self, DayCount, Store};
 /// The most Envoy processes that are told apart for one subject. When one more comes, the one that was not heard of for
 /// longest is added to those of before.
 const MAX_INSTANCES: usize = 64;
-/// How long an Envoy process that says nothing counts with the streams that it had. It tells of them every second.
+/// The time for which the streams of a silent Envoy count. Envoys report every second.
 const STREAMS_MS: u64 = 30_000;
-/// How long a day is kept after its start: into the second day after it in every zone.
+/// The time for which a day is kept after its start: into the second day after it in every zone.
 const KEEP_MS: u64 = 4 * DAY_MS;
 /// The instance that the forgotten ones are added up in.
 const EARLIER: &str = "";
@@ -54,7 +54,7 @@ struct Entry {
 /// What one Envoy process has used of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Instance {
-    /// When it last told, Unix milliseconds; 0 if not since the refresher started.
+    /// The time of its last report, in Unix milliseconds; 0 if there was none since the refresher started.
     heard_at: u64,
     minute: Span,
     streams: u64,
@@ -112,7 +112,7 @@ impl Sums {
         Ok(others)
     }
 
-    /// What is used now of everything that has limits.
+    /// The use of everything that has limits, now.
     ///
     /// # Errors
     /// If the store fails.
@@ -192,7 +192,7 @@ impl Entry {
         self
     }
 
-    /// What was used today, by each instance.
+    /// Today's use, by each instance.
     fn today(&self, subject: &Subject) -> Vec<DayCount> {
         let count = |(name, instance): (&String, &Instance)| DayCount {
             subject: subject.clone(),
@@ -289,7 +289,7 @@ impl Entry {
         })
     }
 
-    /// What everybody but `except` used, of the minute that starts at `minute`.
+    /// The use of everybody but `except` in the minute that starts at `minute`.
     fn sum(&self, except: &str, minute: u64, now: u64) -> Said {
         let mut said = Said {
             minute: Span {

@@ -30,7 +30,7 @@ use crate::store::{Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// How long news waits for clusters that cannot be written.
+/// The time for which news waits for clusters that cannot be written.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// The most bytes of a batch of reports: some 10,000 of them.
 const MAX_REPORTS_BYTES: usize = 1024 * 1024;
@@ -40,7 +40,7 @@ const MAX_COUNTS_BYTES: usize = 1024 * 1024;
 /// Hears that a platform refused the credential of an account's generation.
 pub type OnUnauthorized = Arc<dyn Fn(&AccountId, u64) + Send + Sync>;
 
-/// What the handlers share.
+/// The state that all handlers share.
 #[derive(Clone)]
 struct Shared {
     store: Store,
@@ -196,7 +196,7 @@ async fn take_counts(State(shared): State<Shared>, Json(counts): Json<Counts>) -
     }
 }
 
-/// What is used now of all limits, for the command line.
+/// The use of all limits now, for the command line.
 async fn show_counts(State(shared): State<Shared>) -> Response {
     match shared.sums.lock().await.all(unix_ms()).await {
         Ok(all) => Json(all).into_response(),

@@ -17,14 +17,14 @@ use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::store::{self, BatchId, Noticed, Store};
 
-/// How many batch ids are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
+/// The number of batch ids that are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
 const REMEMBERED_BATCHES: usize = 1024;
 /// The kinds of reports.
 const KINDS: [&str; 5] = ["unauthorized", "cooling_down", "dead", "recovered", "quota"];
 /// The longest batch id, in bytes: 32 hex digits, with room to grow.
 const MAX_BATCH_ID_BYTES: usize = 64;
 
-/// What a filter has to say.
+/// A filter's message.
 #[derive(Debug, Deserialize)]
 pub struct Batch {
     batch: String,

@@ -34,7 +34,7 @@ pub enum Error {
     InTheWay {
         /// The socket's path.
         path: PathBuf,
-        /// What is there.
+        /// The thing that is there.
         found: &'static str,
     },
 }
@@ -63,7 +63,7 @@ impl Socket {
     }
 }
 
-/// Whether that user's processes are answered: our own, and root's.
+/// True for the users whose processes are answered: our own, and root.
 fn may_use(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }

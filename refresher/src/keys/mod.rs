@@ -32,18 +32,18 @@ pub const MAX_TEXT_BYTES: u64 = 1024;
 /// The most keys: each rotation that is cut short leaves one more at worst, and the next one clears them away.
 const MAX_KEYS: usize = 16;
 
-/// Why there are no keys.
+/// The reason why there are no keys.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read or made, or others can reach it.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// What was found is no key.
+    /// The text in the place of a key is none.
     #[error("{place}: expected {KEY_BYTES} bytes as base64 (44 characters), found {found}")]
     Malformed {
         /// The vault or the variable.
         place: String,
-        /// What was found, in words.
+        /// The text that was found, in words.
         found: String,
         /// The kind of place.
         kept: KeyPlace,
@@ -53,7 +53,7 @@ pub enum Error {
     TooMany {
         /// The vault or the variable.
         place: String,
-        /// How many.
+        /// The number of keys found.
         found: usize,
         /// The kind of place.
         kept: KeyPlace,
@@ -66,7 +66,7 @@ pub enum Error {
     Keyring {
         /// The entry.
         place: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
         /// The same for machines.
         why: KeyringFault,
@@ -84,7 +84,7 @@ pub trait Given: fmt::Debug + Send + Sync {
     /// Where it is, for messages.
     fn place(&self) -> String;
 
-    /// What it holds, at most [`MAX_TEXT_BYTES`]; `None` if nothing was ever put there.
+    /// Its text, at most [`MAX_TEXT_BYTES`]; `None` if nothing was ever put there.
     ///
     /// # Errors
     /// If it cannot be read, or others can read it too.

@@ -51,7 +51,7 @@ pub enum Error {
     NotAtHand(KeyId),
 }
 
-/// What sealed records name their key by. It says nothing about the key.
+/// The name of a key in the records that it sealed. It says nothing about the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; KEY_ID_BYTES]);
 
@@ -119,7 +119,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a sealed record is bound to.
+/// The place that a sealed record is bound to.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding<'a> {
     /// The record's id in the store.
@@ -181,7 +181,7 @@ impl Keyring {
         self.all().map(|key| key.id)
     }
 
-    /// Whether a key is at hand.
+    /// True if the key is at hand.
     pub fn holds(&self, id: KeyId) -> bool {
         self.ids().any(|held| held == id)
     }

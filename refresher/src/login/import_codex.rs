@@ -72,7 +72,7 @@ pub enum Error {
     },
     /// A mode that this version does not know.
     #[error(
-        "auth_mode: expected one that this version knows (chatgpt, apikey, personalAccessToken), found another; log in with: refresher login codex"
+        "auth_mode: expected one that this version knows (chatgpt, apikey, personalAccessToken), found another"
     )]
     UnknownMode,
     /// The login belongs to another authorization server, or another client of it.
@@ -160,19 +160,15 @@ fn mode(file: &Map<String, Value>) -> Result<&'static str, Error> {
 fn unsupported(mode: &'static str) -> Error {
     let problem = match mode {
         "agentIdentity" => {
-            "it signs every request with a private key instead of sending a token, which a gateway cannot do for it; \
-             log in with: refresher login codex"
+            "it signs every request with a private key instead of sending a token, which a gateway cannot do for it"
         }
         "bedrockApiKey" => {
             "it is a credential of Amazon Bedrock, not of OpenAI; add it as an API key of a platform of your own"
         }
         "chatgptAuthTokens" => {
-            "another program owns this login and refreshes it, and Codex CLI only borrows it; log in with: refresher \
-             login codex"
+            "another program owns this login and refreshes it, and Codex CLI only borrows it"
         }
-        _ => {
-            "its headers come from another program, so there is no credential here; log in with: refresher login codex"
-        }
+        _ => "its headers come from another program, so there is no credential here",
     };
     Error::Unsupported { mode, problem }
 }
