@@ -322,8 +322,8 @@ fn streams_are_limited_and_free_again_however_they_end() {
     });
 }
 
-/// A key at a limit is told so at its request's headers: no body of it is kept. Bodies that are still coming take no
-/// stream; each takes one when it is there, and what is beyond the limit then is refused.
+/// A key at a limit is told so at its request's headers: no body of it is kept. An upload is a request under way, until
+/// its caller goes.
 #[test]
 fn a_key_at_its_limit_uploads_nothing() {
     run(async {
@@ -338,31 +338,40 @@ fn a_key_at_its_limit_uploads_nothing() {
             body.len()
         );
         let port = limited.stack.envoy.port;
-        // Three bodies come at once: the platform keeps two of them busy, and the third is refused.
-        let slow = json!({"target": "upstream", "account": "acc_a", "delay_ms": 3_000, "times": 2});
-        limited.stack.sim.add_fault(slow).await;
-        let mut uploads = Vec::new();
-        for _ in 0..3 {
-            uploads.push(raw::open(port, head.as_bytes()).await);
-        }
-        for upload in &mut uploads[..2] {
-            upload.write_all(body.as_bytes()).await.expect("sent");
-        }
-        eventually("the platform has two", SYNC_LIMIT, async || {
-            let heard = limited.heard("acc_a").await;
-            holds(heard == 2, || heard.to_string())
-        })
-        .await;
-        uploads[2].write_all(body.as_bytes()).await.expect("sent");
-        let refused = raw::read(&mut uploads[2], 1).await;
-        assert_eq!(raw::status(&refused), 429, "{refused}");
+        let under_way = async || limited.stack.envoy.stat("downstream_rq_active").await;
+        let idle = under_way().await;
+        let two = async || {
+            let mut uploads = Vec::new();
+            for _ in 0..2 {
+                uploads.push(raw::open(port, head.as_bytes()).await);
+            }
+            eventually("they are under way", SYNC_LIMIT, async || {
+                let found = under_way().await;
+                holds(found == idle + 2, || format!("{found}, {idle} before"))
+            })
+            .await;
+            uploads
+        };
+        let mut uploads = two().await;
         let refused = raw::exchange(port, head.as_bytes(), 1).await;
-        assert_eq!(raw::status(&refused), 429, "no body was awaited: {refused}");
+        assert_eq!(raw::status(&refused), 429, "{refused}");
         assert!(refused.contains("2 requests at the same time"), "{refused}");
-        for upload in &mut uploads[..2] {
+        // Bodies that come after all are served: their own streams are not in their way.
+        for upload in &mut uploads {
+            upload.write_all(body.as_bytes()).await.expect("sent");
             let answer = raw::read(upload, 1).await;
             assert_eq!(raw::status(&answer), 200, "{answer}");
         }
+        drop(uploads);
+        // Callers that go away in the middle; well before any lease lapses.
+        drop(two().await);
+        eventually("they are not", Duration::from_secs(5), async || {
+            let answers = burst((0..2).map(|_| limited.caller()), 1).await;
+            holds(answers.iter().all(|one| one.status == 200), || {
+                format!("{answers:?}")
+            })
+        })
+        .await;
         while limited.heard("acc_a").await < 20 {
             limited.caller().post(CHAT, &chat_body(false)).await;
         }
