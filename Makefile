@@ -101,6 +101,11 @@ soak: needs-tests wasm ## Load with faults and kills for 14 minutes (SOAK_SECOND
 	envoy=$$(scripts/envoy.sh) && LATCHKEY_ENVOY=$$envoy $(it_settings) SOAK_SECONDS=$(SOAK_SECONDS) \
 	$(CARGO) test --workspace --test it -- --ignored --nocapture soak::
 
+# They are ignored otherwise: what they repeat the other tests do a few times.
+.PHONY: long
+long: needs-tests ## Run the end-to-end tests that only repeat, in 15 minutes
+	$(MAKE) --no-print-directory e2e TEST_OPTIONS='-- --ignored long::'
+
 .PHONY: lint
 lint: needs-build ## Check the format, clippy for the host and for wasm, and the dependencies
 	$(CARGO) fmt --all --check

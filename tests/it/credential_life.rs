@@ -756,8 +756,8 @@ fn what_is_taken_away_is_out_of_use_within_two_seconds() {
     });
 }
 
-/// The same for longer (`make soak`).
-mod soak {
+/// The same for longer (`make long`).
+mod long {
     use super::*;
 
     #[test]

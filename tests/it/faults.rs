@@ -411,8 +411,8 @@ fn a_new_account_costs_no_request() {
     });
 }
 
-/// The same for longer (`make soak`).
-mod soak {
+/// The same for longer (`make long`).
+mod long {
     use super::*;
 
     #[test]

@@ -24,11 +24,14 @@ pub mod wall_clock;
 pub mod yardstick;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     env,
+    io::Write,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::LazyLock,
+    thread,
+    time::Instant,
 };
 
 pub use self::{
@@ -73,20 +76,44 @@ fn allow_many_sockets() {
 thread_local! {
     /// The folders of the stacks that this thread's test used.
     static USED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+    /// When the test had its place among the running stacks.
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
+
+/// Where each test's name and seconds are noted, under Cargo's `target/tmp`.
+const TIMES: &str = "it-times.txt";
 
 /// Runs a test; if it fails, says where the logs are and prints their ends.
 pub fn run(test: impl Future<Output = ()>) {
     USED.take();
+    BEGAN.take();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| RUNTIME.block_on(test)));
+    note_time();
     if let Err(failure) = outcome {
         USED.take().iter().for_each(|folder| print_logs(folder));
         panic::resume_unwind(failure);
     }
 }
 
+/// Notes how long the running test took since it had its place: `sort -rn` shows where the time goes.
+fn note_time() {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let took = BEGAN.take().map(|began| began.elapsed().as_secs_f32());
+    let line = format!("{:6.1} {name}\n", took.unwrap_or_default());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(TIMES);
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes()))
+        .expect("noted");
+}
+
 /// Notes that the running test uses the stack in `folder`.
 fn uses(folder: &Path) {
+    if BEGAN.get().is_none() {
+        BEGAN.set(Some(Instant::now()));
+    }
     USED.with_borrow_mut(|used| used.push(folder.to_owned()));
 }
 
