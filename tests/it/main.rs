@@ -34,6 +34,9 @@ mod kills;
 /// The refresher's clock is not always right.
 mod clock;
 
+/// The ways in that need no browser on this machine.
+mod logins;
+
 /// Logins that ended are renewed by opening a URL.
 mod pending_logins;
 

@@ -1,17 +1,19 @@
 //! `refresher login`: a person logs an account in through their own browser.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::process::{Command, Stdio};
 
 use clap::Args;
 use reqwest::Url;
+use secrecy::SecretString;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::output::Out;
 use super::terms::TermFlags;
 use super::time::relative;
-use super::{Context, Error};
+use super::{Context, Error, secret_prompt};
 use crate::app::daemon;
 use crate::app::logins::{self, Saved};
 use crate::clock::{SystemClock, UnixMillis};
@@ -28,6 +30,9 @@ use crate::platform::oauth::ApiKeyExchange;
 use crate::platform::{Flow, Profile, flow};
 use crate::store::{NewAccount, Terms};
 
+/// The most bytes of a client's secret.
+const MAX_SECRET_BYTES: u64 = 16 * 1024;
+
 /// A login to make.
 #[derive(Debug, Args)]
 pub struct Login {
@@ -42,6 +47,9 @@ pub struct Login {
     /// Type a code in at the platform, in a browser on any machine
     #[arg(long, conflicts_with = "paste")]
     device: bool,
+    /// Log in with a client of the account's own, whose secret is read from standard input
+    #[arg(long, value_name = "ID", conflicts_with_all = ["paste", "device", "port"])]
+    client_id: Option<String>,
     /// Only print the URL, open no browser
     #[arg(long)]
     no_browser: bool,
@@ -76,6 +84,7 @@ impl Login {
             Flow::Code(flow) => session.by_browser(flow).await,
             Flow::Pasted(flow) => session.by_paste(flow).await,
             Flow::Device(flow) => session.by_device(flow).await,
+            Flow::Client => session.by_client().await,
             Flow::Import(_) => Err(format!(
                 "platform {} has no login of its own; take one over: refresher import",
                 profile.id
@@ -90,7 +99,11 @@ impl Login {
             Flow::Pasted(_) if self.paste => true,
             Flow::Device(_) if self.device => true,
             Flow::Code(_) if self.port.is_some() => true,
-            _ => !self.paste && !self.device && self.port.is_none(),
+            Flow::Client if self.client_id.is_some() => true,
+            _ => {
+                let is_free = !self.paste && !self.device && self.port.is_none();
+                is_free && self.client_id.is_none()
+            }
         };
         profile.login.flows.iter().find(fits).ok_or_else(|| {
             let id = &profile.id;
@@ -195,6 +208,15 @@ impl Session<'_> {
             .map_err(|_| login::Error::Lapsed)?
     }
 
+    async fn by_client(&self) -> Result<(), Error> {
+        let client_id = self.login.client_id.as_deref();
+        let client_id = client_id
+            .ok_or("this platform's accounts bring a client of their own; give --client-id")?;
+        let secret = tokio::task::spawn_blocking(client_secret).await??;
+        let (login, step) = login::Login::client(self.profile, client_id, secret)?;
+        self.finish(login, step).await
+    }
+
     /// Completes the login from `step`, saves the account and says so. The browser's page waits for it.
     async fn finish(&self, mut login: login::Login, step: Step) -> Result<(), Error> {
         let granted = drive::complete(&self.http, &mut login, step, &SystemClock).await?;
@@ -295,6 +317,26 @@ fn pasted(mut login: login::Login, out: &Out) -> Result<(login::Login, Step), Er
             Ok(step) => return Ok((login, step)),
             Err(refused) => out.print(&format!("{refused}. Paste it again:\n"))?,
         }
+    }
+}
+
+/// The secret that a person types unseen, or another program writes.
+fn client_secret() -> Result<SecretString, Error> {
+    let stdin = io::stdin();
+    let secret = if stdin.is_terminal() {
+        let prompt = "Paste the client's secret (it is not shown) and press Enter: ";
+        secret_prompt::ask(prompt, MAX_SECRET_BYTES)?
+    } else {
+        let mut secret = Zeroizing::new(String::new());
+        stdin
+            .lock()
+            .take(MAX_SECRET_BYTES)
+            .read_to_string(&mut secret)?;
+        secret
+    };
+    match secret.trim() {
+        "" => Err("expected the client's secret on standard input, found none".into()),
+        secret => Ok(secret.into()),
     }
 }
 

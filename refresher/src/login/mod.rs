@@ -15,6 +15,7 @@
 //!   account counts only if it is that account's; else nothing is changed.
 
 pub mod callback;
+mod client;
 pub mod code;
 pub mod device;
 pub mod drive;
@@ -29,7 +30,9 @@ use std::time::Duration;
 
 use oauth2::url;
 use reqwest::Url;
+use secrecy::SecretString;
 
+use self::client::ByClient;
 use self::code::ByCode;
 use self::device::ByDevice;
 use self::redirect::{Denial, Refused};
@@ -50,6 +53,7 @@ pub struct Login(Machine);
 enum Machine {
     Code(ByCode),
     Device(ByDevice),
+    Client(ByClient),
 }
 
 /// What a login needs next.
@@ -142,6 +146,19 @@ impl Login {
         Ok((Login(Machine::Device(login)), Step::Send(request)))
     }
 
+    /// Starts a login by a client of the account's own. The first step buys its first token.
+    ///
+    /// # Errors
+    /// If the profile has no token endpoint.
+    pub fn client(
+        profile: &Profile,
+        client_id: &str,
+        client_secret: SecretString,
+    ) -> Result<(Login, Step), Error> {
+        let (login, request) = ByClient::start(oauth(profile)?, client_id, client_secret);
+        Ok((Login(Machine::Client(login)), Step::Send(request)))
+    }
+
     /// Takes what a person, or a browser for them, brings back.
     ///
     /// # Errors
@@ -149,14 +166,14 @@ impl Login {
     pub fn input(&mut self, text: &str) -> Result<Step, Refused> {
         match &mut self.0 {
             Machine::Code(login) => login.input(text),
-            Machine::Device(_) => Err(Refused::Malformed),
+            Machine::Device(_) | Machine::Client(_) => Err(Refused::Malformed),
         }
     }
 
     /// Goes on after a wait or a prompt.
     pub fn poll(&mut self) -> Step {
         match &mut self.0 {
-            Machine::Code(_) => Step::Wait(IDLE),
+            Machine::Code(_) | Machine::Client(_) => Step::Wait(IDLE),
             Machine::Device(login) => login.poll(),
         }
     }
@@ -166,6 +183,7 @@ impl Login {
         match &mut self.0 {
             Machine::Code(login) => login.answered(answer, now),
             Machine::Device(login) => login.answered(answer, now),
+            Machine::Client(login) => login.answered(answer, now),
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use oauth2::{AuthorizationCode, PkceCodeVerifier, RedirectUrl};
+use secrecy::SecretString;
 
 use super::answer::{self, Answer, Grant};
 use super::claims;
 use super::http::{CallError, Request};
 use crate::clock::UnixMillis;
-use crate::credential::{Credential, OAuthTokens};
+use crate::credential::{ClientCredentials, Credential, OAuthTokens};
 use crate::platform::{OAuth, Profile};
 
 /// A finished login.
@@ -91,6 +92,25 @@ pub fn read(
         }),
         expires_at,
         vars,
+    })
+}
+
+/// Reads the answer to a client's request for its first token, which makes `client` of it.
+///
+/// # Errors
+/// If there is none, it is a refusal, or it has no token.
+pub fn read_client(
+    oauth: &OAuth,
+    client: impl FnOnce(SecretString) -> ClientCredentials,
+    answer: Result<Answer, CallError>,
+    now: UnixMillis,
+) -> Result<Granted, Error> {
+    let access = granted(answer, now)?.and_then(|grant| grant.access);
+    let (access, expires_at) = access.ok_or(Error::Missing("access_token"))?;
+    Ok(Granted {
+        vars: claims::vars(&oauth.claims, None, &access),
+        credential: Credential::Client(client(access)),
+        expires_at,
     })
 }
 

@@ -1,7 +1,9 @@
 //! The requests that renew a credential: by its refresh token (RFC 6749 §6), or by a client's own secret (§4.4).
 
+use secrecy::SecretString;
+
 use super::http::Request;
-use crate::credential::{ClientCredentials, OAuthTokens};
+use crate::credential::OAuthTokens;
 use crate::platform::OAuth;
 
 /// The request that spends, or uses, the refresh token.
@@ -14,10 +16,10 @@ pub fn by_token(oauth: &OAuth, tokens: &OAuthTokens) -> Request {
 }
 
 /// The request that buys an access token with the client's secret.
-pub fn by_client(oauth: &OAuth, client: &ClientCredentials) -> Request {
+pub fn by_client(oauth: &OAuth, client_id: &str, client_secret: &SecretString) -> Request {
     let request = Request::new(&oauth.token_url, oauth.refresh_encoding)
-        .field("client_id", client.client_id.as_str())
-        .field("client_secret", client.client_secret.clone())
+        .field("client_id", client_id)
+        .field("client_secret", client_secret.clone())
         .field("grant_type", "client_credentials");
     let request = if oauth.scopes.is_empty() {
         request

@@ -7,6 +7,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::{Invalid, invalid, web_url};
+use crate::credential::CredentialKind;
 
 /// A way to log in.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub enum Flow {
     Pasted(Pasted),
     /// A code that a person types in at the platform (RFC 8628).
     Device(Device),
+    /// A client of the account's own, which buys tokens with its secret (RFC 6749 §4.4).
+    Client,
     /// A login that another program made, in its credential file.
     Import(CredentialFile),
 }
@@ -97,6 +100,18 @@ impl Code {
     }
 }
 
+impl Flow {
+    /// The kind of credential that it gives.
+    pub fn gives(&self) -> CredentialKind {
+        match self {
+            Flow::Code(_) | Flow::Pasted(_) | Flow::Device(_) | Flow::Import(_) => {
+                CredentialKind::OAuth
+            }
+            Flow::Client => CredentialKind::ClientCredentials,
+        }
+    }
+}
+
 impl WaysIn {
     /// The login with a listener, where the platform has one.
     pub fn code(&self) -> Option<&Code> {
@@ -136,6 +151,7 @@ pub(super) struct Raw {
     code: Option<RawCode>,
     pasted: Option<RawPasted>,
     device: Option<RawDevice>,
+    client_credentials: Option<RawClient>,
     import: Option<RawImport>,
     #[serde(default)]
     explanations: Vec<Explanation>,
@@ -171,6 +187,10 @@ struct RawDevice {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawClient {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawImport {
     file: CredentialFile,
 }
@@ -194,6 +214,7 @@ impl Raw {
             code.map(Flow::Code),
             device.map(Flow::Device),
             pasted.map(Flow::Pasted),
+            self.client_credentials.map(|RawClient {}| Flow::Client),
             self.import.map(|import| Flow::Import(import.file)),
         ];
         Ok(WaysIn {

@@ -32,7 +32,7 @@ pub use oauth::{Encoding, OAuth};
 
 use crate::base_url::{self, BaseUrl};
 use crate::cluster::MAX_PLATFORM_BYTES;
-use crate::credential::{CredentialKind, Renewal};
+use crate::credential::CredentialKind;
 
 /// A value that does not fit, and where it is.
 #[derive(Debug, thiserror::Error)]
@@ -216,33 +216,43 @@ impl Profile {
         Ok(())
     }
 
-    /// The rules that tie a kind of credential to where it comes from.
+    /// The rules that tie a kind of credential to the flows that give it.
     fn check_logins(&self) -> Result<(), Invalid> {
-        let takes = |kind| self.credentials.contains(&kind);
-        let (logins, clients) = (
-            takes(CredentialKind::OAuth),
-            takes(CredentialKind::ClientCredentials),
-        );
+        let flows = &self.login.flows;
+        for kind in [CredentialKind::OAuth, CredentialKind::ClientCredentials] {
+            let name = kind.as_str();
+            let is_given = flows.iter().any(|flow| flow.gives() == kind);
+            match (self.credentials.contains(&kind), is_given) {
+                (true, false) => {
+                    return Err(invalid(
+                        "login",
+                        format!(
+                            "credentials has {name:?}, so a [login] table must say how to get it"
+                        ),
+                    ));
+                }
+                (false, true) => {
+                    return Err(invalid(
+                        "login",
+                        format!("it says how to get {name:?}, which credentials does not have"),
+                    ));
+                }
+                _ => {}
+            }
+        }
         let Some(oauth) = &self.oauth else {
-            return match (logins || clients, self.login.flows.is_empty()) {
-                (true, _) => Err(invalid(
+            return match flows.is_empty() {
+                true => Ok(()),
+                false => Err(invalid(
                     "oauth",
-                    "credentials has a kind that a token endpoint gives, so an [oauth] table must name it",
+                    "a [login] table needs an [oauth] table beside it, which names the token endpoint",
                 )),
-                (false, false) => Err(invalid("login", "expected an [oauth] table beside it")),
-                (false, true) => Ok(()),
             };
         };
-        if logins && oauth.client_id.is_empty() {
+        if self.credentials.contains(&CredentialKind::OAuth) && oauth.client_id.is_empty() {
             return Err(invalid(
                 "oauth.client_id",
                 "expected the client that people log in to",
-            ));
-        }
-        if logins && self.login.flows.is_empty() {
-            return Err(invalid(
-                "login",
-                "credentials has \"oauth\", so a [login] table must say how to log in",
             ));
         }
         Ok(())
@@ -256,18 +266,6 @@ impl Profile {
             .flat_map(|oauth| [Some(&oauth.token_url), oauth.revoke_url.as_ref()]);
         let device = self.login.device().map(|device| &device.authorize_url);
         oauth.flatten().chain(device)
-    }
-
-    /// How a credential of that kind stays alive.
-    pub fn renewal(&self, kind: CredentialKind) -> Renewal {
-        match kind {
-            CredentialKind::OAuth => self
-                .oauth
-                .as_ref()
-                .map_or(Renewal::SingleUse, |oauth| oauth.renewal),
-            CredentialKind::ClientCredentials => Renewal::Minted,
-            CredentialKind::ApiKey => Renewal::None,
-        }
     }
 
     /// What the store publishes of it.

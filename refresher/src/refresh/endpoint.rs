@@ -42,7 +42,9 @@ impl TokenEndpoint for TokenEndpoints {
         };
         let request = match credential {
             Credential::OAuth(tokens) => refresh::by_token(oauth, tokens),
-            Credential::Client(client) => refresh::by_client(oauth, client),
+            Credential::Client(client) => {
+                refresh::by_client(oauth, &client.client_id, &client.client_secret)
+            }
             Credential::ApiKey(_) => {
                 let reason = "an API key is not refreshed".to_owned();
                 return Outcome::NotSent { reason };

@@ -122,6 +122,13 @@ impl Sim {
         (status, answer.text().await.expect("a page"))
     }
 
+    /// What the browser shows at a page of the platform: the status and the page.
+    pub async fn visit(&self, url: &str) -> (u16, String) {
+        let answer = self.platform.get(url).send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.text().await.expect("a page"))
+    }
+
     /// Logs a user in, as Codex CLI would.
     pub async fn login(&self, email: &str) -> Tokens {
         const VERIFIER: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789";

@@ -8,6 +8,7 @@
 //! | `POST /users/{email}/expire_access` | – | `{"changed": N}`; its access tokens are refused as expired |
 //! | `POST /users/{email}/revoke_access` | – | `{"changed": N}`; its access tokens are refused as invalidated |
 //! | `POST /users/{email}/revoke_login` | – | `{"changed": N}`; its refresh tokens are refused as invalidated |
+//! | `POST /clients` | `{client_id, client_secret, email}` | 204; adds or replaces |
 //! | `POST /api_keys` | `{platform, key, name}` | 204; adds or replaces |
 //! | `DELETE /api_keys/{name}` | – | `{"changed": N}`; the keys of that name are refused |
 //! | `GET /requests?path=…` | – | array of [`Record`](crate::record::Record), oldest first |
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 use crate::{
     clock::UnixMillis,
     faults::Fault,
-    oauth::{OAuth, User},
+    oauth::{Client, OAuth, User},
     platform::Platform,
     record::Record,
     server::Shared,
@@ -79,6 +80,7 @@ pub fn router(shared: Shared) -> Router {
     Router::new()
         .route("/users", post(upsert_user))
         .route("/users/{email}/{action}", post(change_user))
+        .route("/clients", post(upsert_client))
         .route("/api_keys", post(upsert_api_key))
         .route("/api_keys/{name}", delete(remove_api_key))
         .route("/requests", get(requests).delete(clear_requests))
@@ -91,6 +93,11 @@ pub fn router(shared: Shared) -> Router {
 
 async fn upsert_user(State(shared): State<Shared>, Json(user): Json<User>) -> StatusCode {
     shared.lock().oauth.upsert_user(user);
+    StatusCode::NO_CONTENT
+}
+
+async fn upsert_client(State(shared): State<Shared>, Json(client): Json<Client>) -> StatusCode {
+    shared.lock().oauth.upsert_client(client);
     StatusCode::NO_CONTENT
 }
 

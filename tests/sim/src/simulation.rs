@@ -142,6 +142,18 @@ impl Simulation {
                 outcome.answer = token_endpoint::authorize(&mut self.oauth, query, now);
                 None
             }
+            (&Method::GET, "/oauth/device") => {
+                let query = request.uri().query().unwrap_or_default();
+                outcome.answer = token_endpoint::decide(&mut self.oauth, query);
+                None
+            }
+            (&Method::POST, "/oauth/device/code") => {
+                let tokens = TokenRequest::parse(request.headers(), request.body());
+                let at = authority(request.uri(), request.headers()).unwrap_or_default();
+                let base_url = format!("https://{at}");
+                outcome.answer = token_endpoint::device(&mut self.oauth, &tokens, &base_url, now);
+                None
+            }
             (&Method::POST, "/oauth/token" | "/oauth/revoke") => {
                 let tokens = TokenRequest::parse(request.headers(), request.body());
                 record.account = tokens.account(&self.oauth);
@@ -197,6 +209,7 @@ impl Simulation {
             Effect::None => {}
             Effect::Refreshed if done.answer.status.is_success() => self.stats.refreshes += 1,
             Effect::Refreshed => {}
+            Effect::Minted => self.stats.minted += 1,
             Effect::ReuseDetected => self.stats.reuse_detected += 1,
             Effect::Revoked => self.stats.revocations += 1,
             Effect::ApiKey { name, key } => {

@@ -16,6 +16,8 @@ pub struct Stats {
     pub token_calls: u64,
     /// Refresh tokens that were answered with tokens, replays in the grace window included.
     pub refreshes: u64,
+    /// Access tokens that clients bought with their secret.
+    pub minted: u64,
     /// The most refreshes of one login that were being answered at the same time.
     pub refresh_in_flight_max_per_family: u64,
     /// Replays of spent refresh tokens outside the grace window.

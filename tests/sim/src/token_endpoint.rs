@@ -8,7 +8,10 @@ use crate::{
     answer::Answer,
     clock::UnixMillis,
     fixtures::{Fill, fixture},
-    oauth::{AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, FamilyId, OAuth, TokenError, TokenSet},
+    oauth::{
+        AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, CODE_LIFETIME_SECONDS, DeviceError,
+        FamilyId, INTERVAL_SECONDS, OAuth, TokenError, TokenSet,
+    },
 };
 
 /// The parameters of a token request, whatever they were encoded in.
@@ -31,6 +34,8 @@ pub enum Effect {
     None,
     /// A refresh token was rotated, or replayed in the grace window.
     Refreshed,
+    /// A client bought an access token.
+    Minted,
     /// A spent refresh token was replayed.
     ReuseDetected,
     /// A known token was revoked.
@@ -82,8 +87,10 @@ impl TokenRequest {
     pub fn account(&self, oauth: &OAuth) -> Option<String> {
         let by_code = self.value("code").and_then(|code| oauth.code_owner(code));
         let refresh_token = self.value("refresh_token").or_else(|| self.value("token"));
+        let by_client = || oauth.client_owner(self.value("client_id")?);
         by_code
             .or_else(|| Some(oauth.family(refresh_token?)?.1))
+            .or_else(by_client)
             .map(str::to_owned)
     }
 
@@ -102,14 +109,28 @@ pub fn token(
     fill: &Fill,
     now: UnixMillis,
 ) -> TokenAnswer {
+    if request.value("grant_type") == Some("client_credentials") {
+        return mint(oauth, request, now);
+    }
     if request.value("client_id") != Some(CLIENT_ID) {
-        return refused(
-            StatusCode::UNAUTHORIZED,
-            "invalid_client",
-            "unknown client_id",
-        );
+        return unknown_client();
     }
     match request.value("grant_type") {
+        Some("urn:ietf:params:oauth:grant-type:device_code") => {
+            match oauth.exchange_device(request.required("device_code"), now) {
+                Ok(tokens) => answered(Ok(tokens), Effect::None, fill),
+                Err(DeviceError::Token(error)) => answered(Err(error), Effect::None, fill),
+                Err(error) => {
+                    let (code, words) = match error {
+                        DeviceError::SlowDown => ("slow_down", "asked too soon"),
+                        DeviceError::Denied => ("access_denied", "the person said no"),
+                        DeviceError::Expired => ("expired_token", "the code is past its time"),
+                        _ => ("authorization_pending", "nobody has typed the code in"),
+                    };
+                    refused(StatusCode::BAD_REQUEST, code, words)
+                }
+            }
+        }
         Some("authorization_code") => {
             let tokens = oauth.exchange_code(
                 request.required("code"),
@@ -144,6 +165,72 @@ pub fn token(
             "unknown grant_type",
         ),
     }
+}
+
+/// RFC 6749 §4.4.
+fn mint(oauth: &mut OAuth, request: &TokenRequest, now: UnixMillis) -> TokenAnswer {
+    let secret = request.required("client_secret");
+    let Some((token, lifetime)) = oauth.mint(request.required("client_id"), secret, now) else {
+        return unknown_client();
+    };
+    let body = json!({"access_token": token, "token_type": "Bearer", "expires_in": lifetime});
+    TokenAnswer {
+        answer: Answer::json(StatusCode::OK, body.to_string()),
+        effect: Effect::Minted,
+    }
+}
+
+fn unknown_client() -> TokenAnswer {
+    refused(
+        StatusCode::UNAUTHORIZED,
+        "invalid_client",
+        "unknown client_id, or not its secret",
+    )
+}
+
+/// `POST /oauth/device/code` (RFC 8628 §3.1).
+pub fn device(
+    oauth: &mut OAuth,
+    request: &TokenRequest,
+    base_url: &str,
+    now: UnixMillis,
+) -> Answer {
+    if request.value("client_id") != Some(CLIENT_ID) {
+        return unknown_client().answer;
+    }
+    let code = oauth.start_device(now);
+    let page = format!("{base_url}/oauth/device");
+    let body = json!({
+        "device_code": code.device_code,
+        "user_code": code.user_code,
+        "verification_uri": page,
+        "verification_uri_complete": format!("{page}?user_code={}", code.user_code),
+        "expires_in": CODE_LIFETIME_SECONDS,
+        "interval": INTERVAL_SECONDS,
+    });
+    Answer::json(StatusCode::OK, body.to_string()).with("cache-control", "no-store")
+}
+
+/// `GET /oauth/device`: where a person types the code in, as `sim_user`, or refuses, as `sim_error` says.
+pub fn decide(oauth: &mut OAuth, query: &str) -> Answer {
+    let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
+    let value = |name: &str| {
+        let pair = pairs.iter().find(|(key, _)| key == name);
+        pair.map(|(_, value)| value.as_str())
+    };
+    let user = value("sim_user").filter(|_| value("sim_error").is_none());
+    let known = (user.is_some() || value("sim_error").is_some())
+        && oauth.decide_device(value("user_code").unwrap_or_default(), user);
+    let (status, words) = match known {
+        true => (StatusCode::OK, "You can go back to your device."),
+        false => (
+            StatusCode::BAD_REQUEST,
+            "Name a code, and a user or an error.",
+        ),
+    };
+    Answer::whole(status, "text/plain; charset=utf-8", words)
 }
 
 /// `POST /oauth/revoke`.

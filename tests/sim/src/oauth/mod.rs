@@ -5,6 +5,7 @@
 //! State lives as long as the process and is bounded by what a test run logs in and refreshes.
 
 mod authorize;
+mod device;
 mod jwt;
 mod token;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixMillis;
 
 pub use authorize::{AuthorizeOutcome, AuthorizeRequest};
+pub use device::{DeviceCode, DeviceError, INTERVAL_SECONDS};
 pub use token::{TokenError, TokenSet};
 
 /// The client id of Codex.
@@ -53,6 +55,18 @@ fn default_plan() -> String {
     "plus".to_owned()
 }
 
+/// A client that buys access tokens with its own secret (RFC 6749 §4.4).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// Its id.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+    /// Whose account its tokens are for.
+    pub email: String,
+}
+
 /// What tests may change about the server.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -81,6 +95,9 @@ pub struct OAuth {
     pub policy: Policy,
     users: BTreeMap<String, User>,
     codes: HashMap<String, Code>,
+    devices: Vec<device::DeviceLogin>,
+    /// Clients with a secret of their own, by id.
+    clients: HashMap<String, Client>,
     families: Vec<Family>,
     refresh_tokens: HashMap<String, FamilyId>,
     access_tokens: HashMap<String, AccessToken>,
@@ -144,6 +161,8 @@ impl OAuth {
             policy: Policy::default(),
             users: BTreeMap::new(),
             codes: HashMap::new(),
+            devices: Vec::new(),
+            clients: HashMap::new(),
             families: Vec::new(),
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
@@ -154,6 +173,18 @@ impl OAuth {
     /// Adds or replaces a user; tokens already issued stay as they are.
     pub fn upsert_user(&mut self, user: User) {
         self.users.insert(user.email.clone(), user);
+    }
+
+    /// Adds or replaces a client; tokens already issued stay as they are.
+    pub fn upsert_client(&mut self, client: Client) {
+        self.clients.insert(client.client_id.clone(), client);
+    }
+
+    /// Whose account the tokens of that client are for.
+    pub fn client_owner(&self, client_id: &str) -> Option<&str> {
+        self.clients
+            .get(client_id)
+            .map(|client| client.email.as_str())
     }
 
     /// The user of that email.
