@@ -27,9 +27,8 @@ fn add_platform(sim: &Sim, id: &str, credential: &str, login: &str) {
     let (base, ca_file) = (format!("https://{}", sim.authority()), ca_file.display());
     let text = format!(
         "id = '{id}'\nname = 'A platform'\nowner = 'us'\ncredentials = ['{credential}']\n\
-         routes = [{{ path = '{RESPONSES}', methods = ['POST'], dialect = 'responses', \
-         upstream = '/backend-api/codex/responses', requires = ['stream', 'store_false'] }}]\n\
-         [upstream]\nbase_url = '{base}'\nca_file = '{ca_file}'\n\
+         [upstream]\nbase_url = '{base}/backend-api/codex'\nca_file = '{ca_file}'\n\
+         [endpoints.responses]\ngenerate = {{ path = '/responses', requires = ['stream', 'store_false'] }}\n\
          [headers]\nset = {{ authorization = 'Bearer {{credential}}', chatgpt-account-id = '{{account_id}}' }}\n\
          allow = ['accept', 'content-type', 'user-agent']\n\
          [oauth]\ntoken_url = '{base}/oauth/token'\nclient_id = 'app_EMoamEEZ73f0CkXaXp7hrann'\n\

@@ -196,9 +196,10 @@ struct RawImport {
 }
 
 impl Raw {
-    /// Checks each way. A platform with a listener and no page that shows the code lets people paste the address that
+    /// Checks each way. One whose credential the platform does not take, from a profile that it extends, is not offered. A
+    /// platform with a listener and no page that shows the code lets people paste the address that
     /// the browser would have brought to the listener.
-    pub(super) fn check(self) -> Result<WaysIn, Invalid> {
+    pub(super) fn check(self, taken: &[CredentialKind]) -> Result<WaysIn, Invalid> {
         let code = self.code.map(RawCode::check).transpose()?;
         let device = self.device.map(RawDevice::check).transpose()?;
         let pasted = match (self.pasted, &code) {
@@ -218,7 +219,11 @@ impl Raw {
             self.import.map(|import| Flow::Import(import.file)),
         ];
         Ok(WaysIn {
-            flows: flows.into_iter().flatten().collect(),
+            flows: flows
+                .into_iter()
+                .flatten()
+                .filter(|flow| taken.contains(&flow.gives()))
+                .collect(),
             explanations: self.explanations,
         })
     }

@@ -115,7 +115,7 @@ impl Profile {
         let upstream = upstream(raw.upstream)?;
         let profile = Profile {
             oauth: raw.oauth.map(oauth::Raw::check).transpose()?,
-            login: raw.login.check()?,
+            login: raw.login.check(&raw.credentials)?,
             record: snapshot::Platform {
                 id: fit("id", Id::try_from(raw.id.as_str()))?,
                 owner: fit("owner", HeaderText::try_from(raw.owner))?,
@@ -222,22 +222,11 @@ impl Profile {
         for kind in [CredentialKind::OAuth, CredentialKind::ClientCredentials] {
             let name = kind.as_str();
             let is_given = flows.iter().any(|flow| flow.gives() == kind);
-            match (self.credentials.contains(&kind), is_given) {
-                (true, false) => {
-                    return Err(invalid(
-                        "login",
-                        format!(
-                            "credentials has {name:?}, so a [login] table must say how to get it"
-                        ),
-                    ));
-                }
-                (false, true) => {
-                    return Err(invalid(
-                        "login",
-                        format!("it says how to get {name:?}, which credentials does not have"),
-                    ));
-                }
-                _ => {}
+            if self.credentials.contains(&kind) && !is_given {
+                return Err(invalid(
+                    "login",
+                    format!("credentials has {name:?}, so a [login] table must say how to get it"),
+                ));
             }
         }
         let Some(oauth) = &self.oauth else {
