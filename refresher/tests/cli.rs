@@ -382,7 +382,7 @@ fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
     assert!(opened.status.success(), "{opened:?}");
     assert_eq!(rotated.status.code(), Some(1));
     assert!(
-        text(&rotated.stderr).contains("yours to make"),
+        text(&rotated.stderr).contains("its first key seals already; make one with"),
         "{rotated:?}"
     );
     assert!(
