@@ -126,6 +126,34 @@ fn every_command_that_a_sentence_names_is_known() {
     assert!(checked >= 20, "{checked} commands");
 }
 
+/// Folders of the repository that pages name files of.
+const FOLDERS: [&str; 8] = [
+    "src/", "refresher/", "tests/", "bench/", "fuzz/", "scripts/", "tools/", "docs/",
+];
+
+#[test]
+fn every_file_that_a_sentence_names_is_there() {
+    let mut pages = Vec::new();
+    files(root(), "md", &mut pages);
+    let mut named = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("the page");
+        for span in spans(&text) {
+            let is_path = FOLDERS.iter().any(|folder| span.starts_with(folder));
+            if is_path && !span.contains(['<', '*', ' ', '{']) {
+                let path = span.split(':').next().unwrap_or_default();
+                assert!(
+                    root().join(path).exists(),
+                    "{}: {span} is not there",
+                    page.display()
+                );
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "{named} paths");
+}
+
 #[test]
 fn a_wrong_command_is_found() {
     for wrong in [
