@@ -73,7 +73,7 @@ fn a_bad_page_is_never_applied() {
         ("empty", |_| Vec::new()),
         ("not a page", |_| b"<html>502 Bad Gateway</html>".to_vec()),
         ("another format", |page| {
-            resealed(page, "\"format\":1", "\"format\":2")
+            resealed(page, "\"format\":2", "\"format\":1")
         }),
         ("a wrong count", |page| {
             resealed(page, "\"records\":", "\"records\":1")
