@@ -138,6 +138,7 @@ fn resealed(page: &[u8], from: &str, to: &str) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let text = String::from_utf8(page.to_vec()).expect("UTF-8");
     let (_, body) = text.split_once('\n').expect("a checksum");
+    assert!(body.contains(from), "{from} in {body}");
     let body = body.replacen(from, to, 1);
     let sum = Sha256::digest(&body);
     let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
