@@ -280,7 +280,14 @@ impl Peek {
         let name = std::mem::take(&mut self.text).finish()?;
         let (members, within) = (self.wanted.members.iter(), self.within);
         members.copied().find_map(|member| {
-            if member.within == within && member.name == name {
+            let is_it = match member.meaning {
+                // Servers in Go take a member's name in any case, and the last of several.
+                RequestValue::Model | RequestValue::Background => {
+                    member.name.eq_ignore_ascii_case(&name)
+                }
+                _ => member.name == name,
+            };
+            if member.within == within && is_it {
                 return Some(Member::Value(member.meaning));
             }
             let object = member.within.filter(|_| within.is_none())?;

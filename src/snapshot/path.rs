@@ -59,10 +59,11 @@ pub fn fits(value: &str) -> bool {
         && value.bytes().all(legal)
 }
 
-/// Writes `value` as part of one segment (RFC 3986 §3.3).
+/// Writes `value` as part of one segment (RFC 3986 §3.3). Delimiters are escaped too, as servers
+/// read `..;` as `..`.
 fn escaped(value: &str, into: &mut String) {
     for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
             into.push(char::from(byte));
         } else {
             push_escape(byte, into);
@@ -368,6 +369,8 @@ mod tests {
             render("/{account_id}/m/{model}:go", Some("a:b[1]")).as_deref(),
             Some("/ws-acc_1/m/a:b%5B1%5D:go")
         );
+        let delimiters = render("/m/{model}/x", Some("..;")).unwrap();
+        assert_eq!(delimiters, "/m/..%3B/x", "no server reads that as ..");
         assert_eq!(render("/m/{model}", None), None);
         assert_eq!(render("/m/{model}", Some("../admin")), None);
         assert_eq!(render("/m/{model}", Some("..")), None);

@@ -128,7 +128,14 @@ fn every_command_that_a_sentence_names_is_known() {
 
 /// Folders of the repository that pages name files of.
 const FOLDERS: [&str; 8] = [
-    "src/", "refresher/", "tests/", "bench/", "fuzz/", "scripts/", "tools/", "docs/",
+    "src/",
+    "refresher/",
+    "tests/",
+    "bench/",
+    "fuzz/",
+    "scripts/",
+    "tools/",
+    "docs/",
 ];
 
 #[test]

@@ -130,16 +130,18 @@ impl ClustersFile {
         Ok(is_new)
     }
 
-    /// Takes note of the clusters that accounts use at `now`. Returns `true` if one is new.
+    /// Takes note of the clusters that accounts use at `now`. Returns `true` if one is new, or leads elsewhere than
+    /// before: what is sent to it before Envoy has taken the change in would go to the old place.
     fn take_in(&mut self, wanted: Clusters, now: Instant) -> bool {
         for cluster in self.clusters.values_mut() {
             cluster.unused.get_or_insert(now);
         }
         let mut is_new = false;
         for (name, value) in wanted {
+            let before = self.clusters.get(&name);
+            is_new |= before.is_none_or(|before| before.value != value);
             let unused = None;
-            let before = self.clusters.insert(name, Cluster { value, unused });
-            is_new |= before.is_none();
+            self.clusters.insert(name, Cluster { value, unused });
         }
         self.clusters.retain(|_, cluster| {
             cluster
@@ -446,6 +448,17 @@ mod tests {
     fn wanted(names: &[&str]) -> Clusters {
         let named = |name: &&str| ((*name).to_owned(), json!({ "name": name }));
         names.iter().map(named).collect()
+    }
+
+    #[test]
+    fn a_cluster_that_leads_elsewhere_is_as_good_as_new() {
+        let mut file = file_with(&["latchkey-codex"]);
+        let elsewhere =
+            Clusters::from([("latchkey-codex".to_owned(), json!({ "to": "elsewhere" }))]);
+        let start = Instant::now();
+        assert!(!file.take_in(wanted(&["latchkey-codex"]), start));
+        assert!(file.take_in(elsewhere.clone(), start));
+        assert!(!file.take_in(elsewhere, start));
     }
 
     #[test]

@@ -311,6 +311,12 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     /// Makes one call that spends nothing.
     async fn renew(&self, claim: &Claim) -> Result<Refreshed, L::Error> {
         match self.call(claim).await {
+            // A refresh token that was to survive its use was replaced: the new one exists nowhere else.
+            Outcome::Fresh(grant)
+                if claim.renewal == Renewal::Reusable && grant.refresh.is_some() =>
+            {
+                Ok(self.commit(claim, grant).await)
+            }
             Outcome::Fresh(grant) if grant.access.is_some() => {
                 let now = self.clock.now();
                 let (credential, expires_at) = grant.over(&claim.credential, None);

@@ -111,6 +111,8 @@ fn the_first_of_two_counts_and_two_models_are_told() {
         (r#"{"model":"a","mod\u0065l":"b"}"#, true),
         (r#"{"model":"a","model":"a b"}"#, true),
         (r#"{"model":"","model":"b"}"#, true),
+        (r#"{"model":"a","Model":"b"}"#, true),
+        (r#"{"MODEL":"b","model":"a"}"#, true),
         (r#"{"model":"a","model":"a"}"#, false),
     ] {
         let facts = peek(everything(), body.as_bytes());

@@ -169,6 +169,16 @@ async fn a_token_that_can_be_made_again_is_not_held_on_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reusable_token_that_was_replaced_all_the_same_is_stored_however_often_it_takes() {
+    let world = World::of(1, Renewal::Reusable);
+    world.broken_commits.store(3, Ordering::Relaxed);
+    let engine = world.start(Refresh::default()).engine();
+    let refreshed = engine.refresh(&world.account(0), 1).await.unwrap();
+    assert!(matches!(refreshed, Refreshed::Done(2)), "{refreshed:?}");
+    assert_eq!((world.calls(0), world.journaled(0)), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_lost_answers_hold_the_account_to_its_tokens_last_second() {
     let world = World::new(1);
     world.fate(0, Fate::LoseAnswer);
