@@ -1,8 +1,9 @@
 //! The refresher: logs LLM accounts in, keeps their credentials fresh and sealed, and publishes them to Envoy.
 //!
-//! Read top-down: `cli` parses and prints, `serve` runs the daemon, `listen` takes connections, `envoy` answers Envoy and
-//! writes its clusters, `login` waits for people, `refresh` keeps logins alive, `oauth` talks to token endpoints. Below
-//! them `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards what is kept.
+//! Read top-down: `cli` parses and prints, `serve` runs the daemon's `tasks`, `app` is what both can do, `envoy`
+//! answers Envoy and writes its clusters, `login` makes accounts, `refresh` keeps their credentials alive, `oauth`
+//! talks to token endpoints. Below them `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards
+//! what is kept. `fault` says what went wrong, `advice` what to do about it.
 
 pub mod advice;
 pub mod app;

@@ -1,7 +1,8 @@
 //! The gate: who is calling, which pool, which account.
 //!
 //! [`Gate::ask`] says what of a request's body matters, [`Gate::decide`] is the decision: a
-//! [`Request`] in, a [`Decision`] out. They touch nothing; the shell carries the decision out.
+//! [`Request`] in, a [`Decision`] out. They touch nothing;
+//! [`crate::stream::gate`] carries the decision out.
 
 mod admission;
 pub mod client_key;

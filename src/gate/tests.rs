@@ -53,7 +53,7 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
     }
 }
 
-/// Asks and decides, as the shell does for a request whose body says this.
+/// Asks and decides, as the stream does for a request whose body says this.
 fn run(
     gate: &mut Gate,
     headers: &HeaderMap,

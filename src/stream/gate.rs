@@ -234,7 +234,7 @@ impl Reading {
 }
 
 /// Sends a request on: without the headers that must not go, with what the attempt is to be told,
-/// to its account's cluster.
+/// to its platform's cluster.
 fn forward_request<H: Host>(forward: Forward, worker: &mut Worker<H>, stream: &mut impl Stream) {
     for name in &forward.strip {
         stream.set_header(Side::Request, name, None);

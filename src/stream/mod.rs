@@ -2,7 +2,7 @@
 //! [`Stream`] out.
 //!
 //! One wasm file runs in two places: as the [gate](gate::GateStream) in the listener's chain and
-//! as the [attempt](attempt::AttemptStream) in each account cluster's. Both kinds of one worker
+//! as the [attempt](attempt::AttemptStream) in each platform cluster's. Both kinds of one worker
 //! thread share one [`Vm`]. The proxy names each by a context number.
 
 pub mod attempt;

@@ -78,7 +78,8 @@ pub enum Report {
     },
 }
 
-/// The body of `POST /reports`. It is applied once however often it arrives.
+/// A body of `POST /reports` that brings reports; [`super::records`] writes those that bring
+/// records. It is applied once however often it arrives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// 32 hex digits, never used for another batch.

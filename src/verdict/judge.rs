@@ -29,7 +29,7 @@ pub struct Answer<'a> {
 /// that matches says, else what the status says by itself. A good answer is fine whatever the
 /// rules are.
 ///
-/// No end of a cool-down is past, or further away than the rule's `max_seconds`.
+/// No end of a cooldown is past, or further away than the rule's `max_seconds`.
 pub fn judge(rules: &[Rule], answer: &Answer<'_>, now: u64) -> Verdict {
     if answer.is_success() && answer.error.is_none() {
         return Verdict::Fine;
@@ -108,7 +108,7 @@ impl Answer<'_> {
         std::str::from_utf8(self.headers.first(name)?).ok()
     }
 
-    /// When this source says that a cool-down ends.
+    /// When this source says that a cooldown ends.
     fn moment(&self, source: &TimeSource, now: u64) -> Option<u64> {
         match source {
             TimeSource::Header(name) => {

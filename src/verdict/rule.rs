@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Reason;
 use crate::header::HeaderName;
 
-/// The longest cool-down that a rule may give, in seconds: 32 days, a month's window.
+/// The longest cooldown that a rule may give, in seconds: 32 days, a month's window.
 pub const MAX_COOL_DOWN_SECONDS: u32 = 32 * 24 * 60 * 60;
 
 /// The longest back-off from a platform in trouble, in seconds. Most overloads are over within
@@ -141,7 +141,7 @@ pub enum RuleScope {
     Model,
 }
 
-/// Where an answer may say when a cool-down ends. The form is told by the value
+/// Where an answer may say when a cooldown ends. The form is told by the value
 /// ([`super::time`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -1,4 +1,4 @@
-//! The plugin's configuration, as ARCHITECTURE.md lists it.
+//! The plugin's configuration, as docs/configuration.md lists it.
 
 use std::fmt;
 

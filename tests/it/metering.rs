@@ -246,8 +246,8 @@ fn a_request_that_cannot_be_asked_for_usage_is_estimated() {
     });
 }
 
-/// Where a platform says nothing, the input is charged whatever its answer looks like, but not on a route that is free;
-/// what it says beyond measure is not believed; and what nobody could count is not sent.
+/// Where a platform says nothing, the input is charged whatever its answer looks like, but not on an endpoint that is
+/// free; what it says beyond measure is not believed; and what nobody could count is not sent.
 #[test]
 fn no_answers_shape_makes_a_request_free_or_boundless() {
     run(async {

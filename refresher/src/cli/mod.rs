@@ -124,7 +124,7 @@ enum Command {
     Keys(keys::Command),
     /// Make a new sealing key and seal everything with it, also while `serve` runs
     RotateKey,
-    /// Print the clusters that Envoy reads, one for each account
+    /// Print the clusters that Envoy reads, one for each platform that has an account
     EnvoyConfig {
         /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
         #[arg(long, value_name = "FILE")]

@@ -26,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read. A token answer has a few KiB, an HTML error page some tens.
 const ANSWER_LIMIT: usize = 256 * 1024;
-/// We are nobody else's client (README.md, "Terms and limits").
+/// We are nobody else's client (README.md, "Terms").
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
 /// Why there can be no client for a platform.
 #[derive(Debug, thiserror::Error)]

@@ -40,8 +40,6 @@ impl Status {
         Status::NeedsLogin,
         Status::Dead,
     ];
-    /// The word shown for an active account that is past its end.
-    pub const ENDED: &str = "ended";
 
     /// The name in the database and on the command line.
     pub fn as_str(self) -> &'static str {

@@ -1,9 +1,9 @@
 //! SQL that every database runs alike, and the ways from a column to a value.
 //!
-//! A statement has `$n` placeholders, stands in its module's `statements!`, and is prepared on each database by
-//! `tests/statements.rs`. It uses what SQLite and PostgreSQL both have: `ON CONFLICT`, `CASE` in place of scalar `max`,
-//! `CAST(sum(…) AS BIGINT)`, and integers for truth values, which are compared (`= 1`) where a `bool` is read. What only
-//! one of them has stands in `sqlite/`.
+//! A statement has `$n` placeholders, stands in its module's `statements!`, and is prepared on SQLite, and on
+//! PostgreSQL where that is installed, by `tests/statements.rs`. It uses what SQLite and PostgreSQL both have:
+//! `ON CONFLICT`, `CASE` in place of scalar `max`, `CAST(sum(…) AS BIGINT)`, and integers for truth values, which are
+//! compared (`= 1`) where a `bool` is read. What only one of them has stands in `sqlite/`.
 
 use std::collections::BTreeMap;
 
