@@ -99,7 +99,7 @@ impl Operator {
         for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let before = self.transcript.0.lock().unwrap().len();
             let separator = if before == 0 { "" } else { "\n" };
-            write!(self.transcript, "{separator}$ refresher {line}\n").unwrap();
+            writeln!(self.transcript, "{separator}$ refresher {line}").unwrap();
             let key = self.path("key").display().to_string();
             let words = shlex::split(&line.replace("KEY", &key)).unwrap();
             let cli = Cli::try_parse_from(["refresher".to_owned()].into_iter().chain(words));

@@ -51,7 +51,7 @@ pub struct Login(Machine);
 
 #[derive(Debug)]
 enum Machine {
-    Code(ByCode),
+    Code(Box<ByCode>),
     Device(ByDevice),
     Client(ByClient),
 }
@@ -133,7 +133,7 @@ impl Login {
         let explanations = &profile.login.explanations;
         let login = ByCode::start(oauth(profile)?, authorize, explanations, redirect_uri, read)?;
         let prompt = login.prompt();
-        Ok((Login(Machine::Code(login)), prompt))
+        Ok((Login(Machine::Code(Box::new(login))), prompt))
     }
 
     /// Starts a login by a code that a person types in at the platform. The first step asks the platform for it.

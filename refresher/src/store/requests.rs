@@ -222,7 +222,7 @@ impl Store {
 }
 
 /// Gives the parameters of a record's row, in the order of [`RECORDS`].
-fn bind_record<'r>(mut row: Separated<'_, Database, &'static str>, record: &'r Record) {
+fn bind_record(mut row: Separated<'_, Database, &'static str>, record: &Record) {
     let tokens = |of: fn(&latchkey::meter::Usage) -> u64| {
         let tokens = record.usage.as_ref().map(of);
         tokens.map(|tokens| signed(tokens.min(MAX_TOKENS)))
