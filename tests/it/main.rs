@@ -22,6 +22,9 @@ mod clients;
 /// What callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
 
+/// The laws of safety, each tried by its attacks.
+mod laws;
+
 /// What happens when a part dies, is late, or sends what it never should.
 mod faults;
 

@@ -1,0 +1,1 @@
+//! Only an answer is an answer.

@@ -1,0 +1,1 @@
+//! One caller takes no account from another.

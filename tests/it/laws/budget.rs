@@ -1,0 +1,1 @@
+//! One caller takes no memory, connection or upload from another.

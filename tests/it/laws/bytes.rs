@@ -1,0 +1,1 @@
+//! The platform gets exactly the caller's bytes, or nothing.

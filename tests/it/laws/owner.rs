@@ -1,0 +1,1 @@
+//! Only the owner decides where a credential goes.
