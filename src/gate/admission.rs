@@ -76,7 +76,7 @@ impl Limiter {
             let forward = match decide(self.full()) {
                 Decision::Forward(forward) => forward,
                 // What was full a moment ago may be free: nobody is refused by an old look.
-                _ if self.look_again(&found_full) => continue,
+                _ if self.forget_full_streams(&found_full) => continue,
                 other => return Ok(other),
             };
             let limited = asked
@@ -240,7 +240,7 @@ mod tests {
         }
 
         /// What is carried of a request that is sent on.
-        fn passes(&mut self, context: u32, last_try: Option<&Carried>) -> Carried {
+        fn forwards(&mut self, context: u32, last_try: Option<&Carried>) -> Carried {
             match self.decide(context, last_try) {
                 Ok(Decision::Forward(forward)) => forward.carried,
                 other => panic!("{other:?}"),
@@ -300,8 +300,8 @@ mod tests {
     fn a_full_account_makes_way_for_the_next_until_all_are_full() {
         let one = r#"{"requests_per_minute":1}"#;
         let mut vm = Vm::new("{}", [one, r#"{"concurrent_streams":1}"#]);
-        assert_eq!(vm.passes(1, None).account.as_str(), "acc_1");
-        let second = vm.passes(2, None);
+        assert_eq!(vm.forwards(1, None).account.as_str(), "acc_1");
+        let second = vm.forwards(2, None);
         assert_eq!(second.account.as_str(), "acc_2");
         match vm.decide(3, None).unwrap() {
             Decision::Reply(reply) => assert!(reply.body.contains("latchkey_all_out")),
@@ -311,15 +311,15 @@ mod tests {
         assert_eq!(vm.requests(&account("acc_2")), 1);
         // The stream is free: what was full a moment ago is looked at again.
         vm.limiter.release(&mut vm.shared, 2, START);
-        assert_eq!(vm.passes(4, None).account.as_str(), "acc_2");
+        assert_eq!(vm.forwards(4, None).account.as_str(), "acc_2");
     }
 
     #[test]
     fn a_full_key_is_refused_and_counts_at_no_account() {
         let many = r#"{"requests_per_minute":9}"#;
         let mut vm = Vm::new(r#"{"requests_per_minute":2}"#, [many, many]);
-        vm.passes(1, None);
-        vm.passes(2, None);
+        vm.forwards(1, None);
+        vm.forwards(2, None);
         assert_eq!(vm.refused(3), Limit::RequestsPerMinute);
         assert_eq!(
             (vm.requests(&key()), vm.requests(&account("acc_1"))),
@@ -331,10 +331,10 @@ mod tests {
     fn a_request_that_runs_again_counts_at_its_next_account_alone() {
         let streams = r#"{"requests_per_minute":9,"concurrent_streams":1}"#;
         let mut vm = Vm::new(streams, [streams, streams]);
-        let first = vm.passes(1, None);
+        let first = vm.forwards(1, None);
         let next = first.after_failure(1, START, 3, 1_000).unwrap();
         vm.limiter.release(&mut vm.shared, 1, START);
-        let second = vm.passes(2, Some(&next));
+        let second = vm.forwards(2, Some(&next));
         assert_eq!(second.account.as_str(), "acc_2");
         for (subject, streams) in [(key(), 1), (account("acc_1"), 0), (account("acc_2"), 1)] {
             assert_eq!(vm.requests(&subject), 1, "{subject:?}");
@@ -347,7 +347,7 @@ mod tests {
         let many = r#"{"requests_per_minute":9}"#;
         let mut vm = Vm::new(many, [many, many]);
         vm.shared.busy = vec![account("acc_1")];
-        assert_eq!(vm.passes(1, None).account.as_str(), "acc_2");
+        assert_eq!(vm.forwards(1, None).account.as_str(), "acc_2");
         let mut vm = Vm::new(many, [many, many]);
         vm.shared.busy = vec![key()];
         assert_eq!(vm.decide(1, None).unwrap_err(), Refusal::NotReady);
@@ -362,8 +362,8 @@ mod tests {
             assert_eq!(vm.let_in(context), Ok(()));
         }
         assert_eq!(vm.requests(&key()), 0, "a body that comes is no request");
-        vm.passes(1, None);
-        vm.passes(2, None);
+        vm.forwards(1, None);
+        vm.forwards(2, None);
         let refusal = vm.let_in(4).unwrap_err();
         assert_eq!(vm.decide(3, None).unwrap_err(), refusal, "the same words");
         assert_eq!(at_limit(refusal), Limit::RequestsPerMinute);
@@ -375,7 +375,7 @@ mod tests {
         let of_account = r#"{"requests_per_minute":1}"#;
         let mut vm = Vm::new(r#"{"requests_per_minute":9}"#, [of_account, of_account]);
         for context in [1, 2] {
-            vm.passes(context, None);
+            vm.forwards(context, None);
         }
         // Another VM, which does not know yet that both are full.
         vm.limiter = Limiter::new(2);
@@ -394,14 +394,14 @@ mod tests {
             ["{}", "{}"],
         );
         assert_eq!(vm.let_in(1), Ok(()));
-        vm.passes(2, None);
+        vm.forwards(2, None);
         assert_eq!(
             at_limit(vm.let_in(3).unwrap_err()),
             Limit::ConcurrentStreams
         );
         assert_eq!(vm.refused(4), Limit::ConcurrentStreams);
         // What it holds already is not in its way.
-        vm.passes(1, None);
+        vm.forwards(1, None);
         assert_eq!(
             (vm.counters(&key()).own_streams(), vm.requests(&key())),
             (2, 2)

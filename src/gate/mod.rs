@@ -8,29 +8,35 @@ mod admission;
 pub mod client_key;
 pub mod models;
 pub mod refusal;
+mod request;
 pub mod select;
+mod tables;
 
-use std::{collections::HashMap, rc::Rc};
+use std::rc::Rc;
 
-use self::select::{Back, InFlight, Need, Out, Pick, Table};
 pub use self::{
     admission::Asked,
     refusal::{AllOut, Refusal, Reply},
+    request::Request,
+};
+use self::{
+    request::{Entry, Subject},
+    select::{Back, InFlight, Need, Out, Pick},
+    tables::Tables,
 };
 use crate::{
-    dialect::Dialect,
-    header::{HeaderMap, HeaderName, HeaderText},
+    header::HeaderText,
     health::Board,
     id::Id,
     limit::FullAccounts,
     request::{
-        ACCOUNT_HEADER, Head, Lacks, POOL_HEADER,
+        Head,
         carried::{Carried, TryId},
-        peek::{Facts, Wanted},
+        peek::Wanted,
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, ClientKey, Door, DoorId, Doors, Entered, KeyHash, Models, NoDoor, View},
+    snapshot::{Account, Door, KeyHash, View},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -41,13 +47,6 @@ pub const CLUSTER_HEADER: &str = "x-latchkey-cluster";
 pub struct Gate {
     tables: Tables,
     in_flight: InFlight,
-}
-
-/// Tables made from the snapshot, by pool and door.
-#[derive(Debug, Default)]
-struct Tables {
-    by_pool: HashMap<Id, HashMap<DoorId, Table>>,
-    version: u64,
 }
 
 /// What the gate decides by, beside the request.
@@ -65,38 +64,6 @@ pub struct Knowledge<'a> {
     pub try_id: TryId,
     /// Whether the request may still wait for a fresh credential.
     pub may_wait: bool,
-}
-
-/// A request, until it is decided about.
-#[derive(Debug, Default)]
-pub struct Request {
-    headers: HeaderMap,
-    /// What the filter state says where the request comes again after an attempt that failed: it
-    /// has lost its client key by then, and its body is not read again.
-    carried: Option<Carried>,
-    /// How it came in.
-    entry: Entry,
-    key: Option<KeyHash>,
-    facts: Facts,
-    /// When it came, in Unix milliseconds.
-    at: u64,
-}
-
-/// How a request came in.
-#[derive(Debug, Default)]
-enum Entry {
-    /// That was not looked at, or cannot be told yet.
-    #[default]
-    Unknown,
-    /// Through no door.
-    None(NoDoor),
-    /// Through this door.
-    Through {
-        door: DoorId,
-        dialect: Dialect,
-        /// The model that its path names.
-        model: Option<HeaderText>,
-    },
 }
 
 /// What to do with a request.
@@ -122,108 +89,6 @@ pub struct Forward {
     pub carried: Carried,
     /// The names of the headers to take off, each once.
     pub strip: Vec<String>,
-}
-
-/// What a request is to the pool that serves it.
-struct Subject<'a> {
-    key: &'a Id,
-    pool: &'a Id,
-    /// The models that its key allows; all of them where that was looked at before.
-    allowed: Option<&'a Models>,
-    /// The account that it asks for, by name or id.
-    wish: Option<&'a str>,
-    model: Option<&'a HeaderText>,
-    lacks: Lacks,
-    session: Option<u64>,
-}
-
-// === impl Request ===
-
-impl Request {
-    /// A request with these headers, which may have been here before.
-    pub fn new(headers: HeaderMap, carried: Option<Carried>) -> Self {
-        Self {
-            headers,
-            carried,
-            ..Self::default()
-        }
-    }
-
-    /// Envoy's id of it, which is off its headers by the time that it comes again.
-    fn id(&self) -> Option<Id> {
-        if let Some(carried) = &self.carried {
-            return carried.id.clone();
-        }
-        let id = std::str::from_utf8(self.headers.first("x-request-id")?);
-        Id::try_from(id.ok()?).ok()
-    }
-
-    /// The client key that it came with; none on a later try, which has lost it.
-    pub fn client_key<'a>(&self, view: &'a View) -> Option<&'a ClientKey> {
-        view.key(self.key.as_ref()?)
-    }
-
-    /// The id of that key, on a later try too; none where it is not known.
-    pub fn key_id<'a>(&'a self, view: Option<&'a View>) -> Option<&'a Id> {
-        match &self.carried {
-            Some(carried) => Some(&carried.key),
-            None => Some(&self.client_key(view?)?.id),
-        }
-    }
-
-    /// What it is known by from its last try, if it has had one.
-    pub fn carried(&self) -> Option<&Carried> {
-        self.carried.as_ref()
-    }
-
-    /// The answer of a refusal, in the dialect that its caller speaks.
-    pub fn refused(&self, refusal: &Refusal) -> Reply {
-        refusal.reply(self.dialect())
-    }
-
-    /// The dialect that its caller speaks: that of its door.
-    fn dialect(&self) -> Dialect {
-        match (&self.carried, &self.entry) {
-            (Some(carried), _) => carried.dialect,
-            (None, Entry::Through { dialect, .. }) => *dialect,
-            (None, Entry::Unknown | Entry::None(_)) => Head::of(&self.headers).strangers_dialect(),
-        }
-    }
-
-    /// The door that it came through.
-    fn door(&self) -> Result<DoorId, Refusal> {
-        match (&self.carried, &self.entry) {
-            (Some(carried), _) => Ok(carried.door),
-            (None, Entry::Through { door, .. }) => Ok(*door),
-            (None, Entry::None(NoDoor::Path)) => Err(Refusal::UnknownPath),
-            (None, Entry::None(NoDoor::Method)) => Err(Refusal::Method),
-            (None, Entry::Unknown) => Err(Refusal::NotReady),
-        }
-    }
-
-    /// The model that it asks for, by its path or else by its body.
-    fn model(&self) -> Option<&HeaderText> {
-        match (&self.carried, &self.entry) {
-            (Some(carried), _) => carried.model.as_ref(),
-            (
-                None,
-                Entry::Through {
-                    model: Some(model), ..
-                },
-            ) => Some(model),
-            _ => self.facts.model.as_ref(),
-        }
-    }
-
-    /// Its path names the model, so that its body cannot name another one.
-    fn names_model_in_path(&self) -> bool {
-        matches!(self.entry, Entry::Through { model: Some(_), .. })
-    }
-
-    /// The request with what its body says.
-    pub fn with_facts(self, facts: Facts) -> Self {
-        Self { facts, ..self }
-    }
 }
 
 // === impl Gate ===
@@ -433,108 +298,6 @@ impl Gate {
     pub fn ended(&mut self, account: &Id) {
         self.in_flight.ended(account);
     }
-}
-
-// === impl Tables ===
-
-impl Tables {
-    /// The table of `pool` for `door`. There are no more of them than pools and doors.
-    fn get(&mut self, view: &View, pool: &Id, door: &Door) -> Result<&mut Table, Refusal> {
-        if self.version != view.version() {
-            self.by_pool.clear();
-            self.version = view.version();
-        }
-        let known = self
-            .by_pool
-            .get(pool)
-            .is_some_and(|tables| tables.contains_key(&door.id));
-        if !known {
-            let mut platforms = view.platforms();
-            if !platforms.any(|platform| platform.endpoint_for(door).is_some()) {
-                return Err(Refusal::UnknownPath);
-            }
-            let table = Table::new(view, view.pool(pool).ok_or(Refusal::NoPool)?, door);
-            let tables = self.by_pool.entry(pool.clone()).or_default();
-            tables.insert(door.id, table);
-        }
-        let tables = self.by_pool.get_mut(pool);
-        tables
-            .and_then(|tables| tables.get_mut(&door.id))
-            .ok_or(Refusal::NoPool)
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    /// How a request of this head comes in.
-    fn of(doors: &Doors, head: &Head<'_>, headers: &HeaderMap) -> Self {
-        let entered = doors.enter(&head.knock(), |name| headers.first(name).is_some());
-        match entered {
-            Err(none) => Self::None(none),
-            Ok(Entered { door, model }) => Self::Through {
-                door: door.id,
-                dialect: door.dialect,
-                // What fits into a path fits into a header.
-                model: model.and_then(|model| HeaderText::try_from(&*model).ok()),
-            },
-        }
-    }
-}
-
-// === impl Subject ===
-
-impl<'a> Subject<'a> {
-    /// What a request is, by its client key and its body, or by what the filter state says.
-    fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
-        if let Some(carried) = &request.carried {
-            return Ok(Self {
-                key: &carried.key,
-                pool: &carried.pool,
-                allowed: None,
-                wish: carried.wish.then_some(carried.account.as_str()),
-                model: carried.model.as_ref(),
-                lacks: carried.lacks,
-                session: carried.session,
-            });
-        }
-        let Request { headers, facts, .. } = request;
-        let hash = request.key.as_ref().ok_or(Refusal::NoKey)?;
-        let key = view.key(hash).ok_or(Refusal::UnknownKey)?;
-        if key.is_expired(now) {
-            return Err(Refusal::KeyExpired(key.name.clone()));
-        }
-        let pool = match headers.first(POOL_HEADER) {
-            None => &key.pool,
-            Some(wish) => {
-                let mut pools = key.may_choose.pools.iter().chain([&key.pool]);
-                let named = pools.find(|pool| pool.as_str().as_bytes() == wish);
-                named.ok_or(Refusal::ChoiceNotAllowed)?
-            }
-        };
-        let wish = match headers.first(ACCOUNT_HEADER) {
-            None => None,
-            Some(wish) if key.may_choose.account => {
-                Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?)
-            }
-            Some(_) => return Err(Refusal::ChoiceNotAllowed),
-        };
-        let named = facts.session.as_ref();
-        Ok(Self {
-            key: &key.id,
-            pool,
-            allowed: Some(&key.models),
-            wish,
-            model: request.model(),
-            lacks: Lacks::of(facts),
-            session: session::of(headers, session_headers(view), named, key.id.as_str()),
-        })
-    }
-}
-
-/// The headers in which clients name a session.
-fn session_headers(view: &View) -> &[HeaderName] {
-    view.doors().map_or(&[], |doors| &doors.session_headers)
 }
 
 /// The list of the models that may be asked for.

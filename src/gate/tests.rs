@@ -1,9 +1,15 @@
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    request::{INTERNAL_PREFIXES, KEY_HEADERS, PROXY_KEY_HEADER, peek::Peek},
-    snapshot::{Policy, Record, Requirement, fixture},
+    dialect::Dialect,
+    header::HeaderMap,
+    request::{
+        ACCOUNT_HEADER, INTERNAL_PREFIXES, KEY_HEADERS, POOL_HEADER, PROXY_KEY_HEADER, peek::Peek,
+    },
+    snapshot::{Models, Policy, Record, Requirement, fixture},
 };
 
 const KEY: &str = "lk_0123456789";

@@ -284,7 +284,7 @@ impl Limiter {
 
     /// Forgets the accounts whose streams were all in use before a request came, as one may have
     /// ended since; `fresh` are those that it found so itself. Returns true if there was one.
-    pub(crate) fn look_again(&mut self, fresh: &[Id]) -> bool {
+    pub(crate) fn forget_full_streams(&mut self, fresh: &[Id]) -> bool {
         let before = self.full.0.len();
         let stays = |id: &Id, full: &Full| !full.by_streams || fresh.contains(id);
         self.full.0.retain(|id, full| stays(id, full));

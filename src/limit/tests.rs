@@ -101,7 +101,7 @@ fn key_counters(shared: &FakeSharedData, now: u64) -> Counters {
 }
 
 /// Admits a request that is looked at first where it has a body to come.
-fn pass(
+fn lets_in(
     limiter: &mut Limiter,
     shared: &mut impl SharedData,
     context: u32,
@@ -129,7 +129,7 @@ impl SharedData for Interleaved {
         if steps.pop() == Some(true) {
             let context = u32::try_from(steps.len()).unwrap() + 1_000;
             let mut shared = self.shared.clone();
-            let passed = pass(limiter, &mut shared, context, &self.limited, self.body);
+            let passed = lets_in(limiter, &mut shared, context, &self.limited, self.body);
             *admitted += u64::from(passed);
         }
         read
@@ -167,7 +167,7 @@ proptest! {
         let mut limiter = Limiter::new(1);
         let mut admitted = 0;
         for context in 0..20 {
-            let passed = pass(&mut limiter, &mut interleaved, context, &limited, body);
+            let passed = lets_in(&mut limiter, &mut interleaved, context, &limited, body);
             admitted += u64::from(passed);
         }
         let total = admitted + interleaved.other.borrow().2;
@@ -335,7 +335,7 @@ fn a_requests_end_is_one_change_a_subject() {
         swaps: 0,
     };
     let mut limiter = Limiter::new(1);
-    assert!(pass(&mut limiter, &mut shared, 1, &limited, true));
+    assert!(lets_in(&mut limiter, &mut shared, 1, &limited, true));
     // A look at the key and at the account, and then a change of each.
     assert_eq!((shared.reads.take(), shared.swaps), (4, 2));
     let own = limiter.try_id(1);
@@ -351,7 +351,7 @@ fn a_requests_end_is_one_change_a_subject() {
     }
     // Its context has gone, or is another VM's: what it used counts all the same.
     limiter.charge(&mut shared, own, &limited, 8, START);
-    assert!(pass(&mut limiter, &mut shared, 1, &limited, false));
+    assert!(lets_in(&mut limiter, &mut shared, 1, &limited, false));
     limiter.charge(&mut shared, TryId { vm: 2, ..own }, &limited, 50, START);
     let counters = key_counters(&shared.shared, START);
     assert_eq!((counters.day.own.tokens, counters.own_streams()), (100, 1));

@@ -759,8 +759,8 @@ fn the_access_log_says_what_a_request_used() {
                 (second, &found[1], "pair", 2, Some("acc_first:1")),
                 (cut, &found[2], "openai", 1, None),
             ] {
-                let passage = line["latchkey"].as_str().expect("what was decided");
-                let said: HashMap<_, _> = passage
+                let carried = line["latchkey"].as_str().expect("what was decided");
+                let said: HashMap<_, _> = carried
                     .split(' ')
                     .filter_map(|pair| pair.split_once('='))
                     .collect();

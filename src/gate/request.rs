@@ -1,0 +1,217 @@
+//! A request as the gate knows it before it is decided about, and what it is to its pool.
+
+use super::refusal::{Refusal, Reply};
+use crate::{
+    dialect::Dialect,
+    header::{HeaderMap, HeaderName, HeaderText},
+    id::Id,
+    request::{ACCOUNT_HEADER, Head, Lacks, POOL_HEADER, carried::Carried, peek::Facts, session},
+    snapshot::{ClientKey, DoorId, Doors, Entered, KeyHash, Models, NoDoor, View},
+};
+
+/// A request, until it is decided about.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub(super) headers: HeaderMap,
+    /// What the filter state says where the request comes again after an attempt that failed: it
+    /// has lost its client key by then, and its body is not read again.
+    pub(super) carried: Option<Carried>,
+    /// How it came in.
+    pub(super) entry: Entry,
+    pub(super) key: Option<KeyHash>,
+    pub(super) facts: Facts,
+    /// When it came, in Unix milliseconds.
+    pub(super) at: u64,
+}
+
+/// How a request came in.
+#[derive(Debug, Default)]
+pub(super) enum Entry {
+    /// That was not looked at, or cannot be told yet.
+    #[default]
+    Unknown,
+    /// Through no door.
+    None(NoDoor),
+    /// Through this door.
+    Through {
+        door: DoorId,
+        dialect: Dialect,
+        /// The model that its path names.
+        model: Option<HeaderText>,
+    },
+}
+
+/// What a request is to the pool that serves it.
+pub(super) struct Subject<'a> {
+    pub(super) key: &'a Id,
+    pub(super) pool: &'a Id,
+    /// The models that its key allows; all of them where that was looked at before.
+    pub(super) allowed: Option<&'a Models>,
+    /// The account that it asks for, by name or id.
+    pub(super) wish: Option<&'a str>,
+    pub(super) model: Option<&'a HeaderText>,
+    pub(super) lacks: Lacks,
+    pub(super) session: Option<u64>,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// A request with these headers, which may have been here before.
+    pub fn new(headers: HeaderMap, carried: Option<Carried>) -> Self {
+        Self {
+            headers,
+            carried,
+            ..Self::default()
+        }
+    }
+
+    /// Envoy's id of it, which is off its headers by the time that it comes again.
+    pub(super) fn id(&self) -> Option<Id> {
+        if let Some(carried) = &self.carried {
+            return carried.id.clone();
+        }
+        let id = std::str::from_utf8(self.headers.first("x-request-id")?);
+        Id::try_from(id.ok()?).ok()
+    }
+
+    /// The client key that it came with; none on a later try, which has lost it.
+    pub fn client_key<'a>(&self, view: &'a View) -> Option<&'a ClientKey> {
+        view.key(self.key.as_ref()?)
+    }
+
+    /// The id of that key, on a later try too; none where it is not known.
+    pub fn key_id<'a>(&'a self, view: Option<&'a View>) -> Option<&'a Id> {
+        match &self.carried {
+            Some(carried) => Some(&carried.key),
+            None => Some(&self.client_key(view?)?.id),
+        }
+    }
+
+    /// What it is known by from its last try, if it has had one.
+    pub fn carried(&self) -> Option<&Carried> {
+        self.carried.as_ref()
+    }
+
+    /// The answer of a refusal, in the dialect that its caller speaks.
+    pub fn refused(&self, refusal: &Refusal) -> Reply {
+        refusal.reply(self.dialect())
+    }
+
+    /// The dialect that its caller speaks: that of its door.
+    pub(super) fn dialect(&self) -> Dialect {
+        match (&self.carried, &self.entry) {
+            (Some(carried), _) => carried.dialect,
+            (None, Entry::Through { dialect, .. }) => *dialect,
+            (None, Entry::Unknown | Entry::None(_)) => Head::of(&self.headers).strangers_dialect(),
+        }
+    }
+
+    /// The door that it came through.
+    pub(super) fn door(&self) -> Result<DoorId, Refusal> {
+        match (&self.carried, &self.entry) {
+            (Some(carried), _) => Ok(carried.door),
+            (None, Entry::Through { door, .. }) => Ok(*door),
+            (None, Entry::None(NoDoor::Path)) => Err(Refusal::UnknownPath),
+            (None, Entry::None(NoDoor::Method)) => Err(Refusal::Method),
+            (None, Entry::Unknown) => Err(Refusal::NotReady),
+        }
+    }
+
+    /// The model that it asks for, by its path or else by its body.
+    pub(super) fn model(&self) -> Option<&HeaderText> {
+        match (&self.carried, &self.entry) {
+            (Some(carried), _) => carried.model.as_ref(),
+            (
+                None,
+                Entry::Through {
+                    model: Some(model), ..
+                },
+            ) => Some(model),
+            _ => self.facts.model.as_ref(),
+        }
+    }
+
+    /// Its path names the model, so that its body cannot name another one.
+    pub(super) fn names_model_in_path(&self) -> bool {
+        matches!(self.entry, Entry::Through { model: Some(_), .. })
+    }
+
+    /// The request with what its body says.
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts, ..self }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// How a request of this head comes in.
+    pub(super) fn of(doors: &Doors, head: &Head<'_>, headers: &HeaderMap) -> Self {
+        let entered = doors.enter(&head.knock(), |name| headers.first(name).is_some());
+        match entered {
+            Err(none) => Self::None(none),
+            Ok(Entered { door, model }) => Self::Through {
+                door: door.id,
+                dialect: door.dialect,
+                // What fits into a path fits into a header.
+                model: model.and_then(|model| HeaderText::try_from(&*model).ok()),
+            },
+        }
+    }
+}
+
+// === impl Subject ===
+
+impl<'a> Subject<'a> {
+    /// What a request is, by its client key and its body, or by what the filter state says.
+    pub(super) fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
+        if let Some(carried) = &request.carried {
+            return Ok(Self {
+                key: &carried.key,
+                pool: &carried.pool,
+                allowed: None,
+                wish: carried.wish.then_some(carried.account.as_str()),
+                model: carried.model.as_ref(),
+                lacks: carried.lacks,
+                session: carried.session,
+            });
+        }
+        let Request { headers, facts, .. } = request;
+        let hash = request.key.as_ref().ok_or(Refusal::NoKey)?;
+        let key = view.key(hash).ok_or(Refusal::UnknownKey)?;
+        if key.is_expired(now) {
+            return Err(Refusal::KeyExpired(key.name.clone()));
+        }
+        let pool = match headers.first(POOL_HEADER) {
+            None => &key.pool,
+            Some(wish) => {
+                let mut pools = key.may_choose.pools.iter().chain([&key.pool]);
+                let named = pools.find(|pool| pool.as_str().as_bytes() == wish);
+                named.ok_or(Refusal::ChoiceNotAllowed)?
+            }
+        };
+        let wish = match headers.first(ACCOUNT_HEADER) {
+            None => None,
+            Some(wish) if key.may_choose.account => {
+                Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?)
+            }
+            Some(_) => return Err(Refusal::ChoiceNotAllowed),
+        };
+        let named = facts.session.as_ref();
+        Ok(Self {
+            key: &key.id,
+            pool,
+            allowed: Some(&key.models),
+            wish,
+            model: request.model(),
+            lacks: Lacks::of(facts),
+            session: session::of(headers, session_headers(view), named, key.id.as_str()),
+        })
+    }
+}
+
+/// The headers in which clients name a session.
+fn session_headers(view: &View) -> &[HeaderName] {
+    view.doors().map_or(&[], |doors| &doors.session_headers)
+}
