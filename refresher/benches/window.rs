@@ -69,11 +69,14 @@ impl Ledger for Timed {
         &self,
         claim: &Claim,
         credential: &Credential,
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
         let answered = Instant::now();
-        let stored = self.store.commit(claim, credential, expires_at, now).await;
+        let stored = self
+            .store
+            .commit(claim, credential, credential_expires_at, now)
+            .await;
         self.windows
             .lock()
             .expect("no panic")
@@ -101,9 +104,9 @@ impl TokenEndpoint for Endpoint {
     async fn refresh(&self, _platform: &str, _credential: &Credential) -> Outcome {
         let pause = rand::rng().random_range(ANSWER_MILLIS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        let expires_at = SystemClock.now().plus(Duration::from_secs(3600));
+        let credential_expires_at = SystemClock.now().plus(Duration::from_secs(3600));
         Outcome::Fresh(Grant {
-            access: Some(("a".repeat(TOKEN_BYTES).into(), Some(expires_at))),
+            access: Some(("a".repeat(TOKEN_BYTES).into(), Some(credential_expires_at))),
             refresh: Some("r".repeat(64).into()),
             id: Some("i".repeat(TOKEN_BYTES).into()),
         })
@@ -146,7 +149,7 @@ async fn windows(folder: &Path) -> Vec<Duration> {
                 id: None,
             }),
             vars: BTreeMap::from([("account_id".to_owned(), format!("ws-{number}"))]),
-            expires_at: None,
+            credential_expires_at: None,
         };
         store
             .save_account(new, true, SystemClock.now())

@@ -387,10 +387,10 @@ mod tests {
                 platform: "openai",
                 credential: Credential::ApiKey("sk-secret".into()),
                 vars: BTreeMap::new(),
-                expires_at: None,
+                credential_expires_at: None,
             };
             let terms = Terms {
-                ends_at: (name != "stays").then_some(Some(end)),
+                expires_at: (name != "stays").then_some(Some(end)),
                 ..Terms::default()
             };
             let saved = store.save_account_on(new, &terms, false, start);

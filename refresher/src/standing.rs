@@ -59,7 +59,9 @@ impl Standing {
         let stored = Standing::stored(account, now);
         let millis = u64::try_from(now.0).unwrap_or(0);
         let keeps_out = |held: &Cooldown| held.scope == Scope::Account && held.until > millis;
-        let has_expired = account.expires_at.is_some_and(|time| time <= now);
+        let has_expired = account
+            .credential_expires_at
+            .is_some_and(|time| time <= now);
         match stored {
             Standing::Active if held.iter().any(keeps_out) => Standing::CoolingDown,
             Standing::Active if !platform_is_on => Standing::PlatformOff,
@@ -112,9 +114,9 @@ mod tests {
         };
         let (past, later) = (UnixMillis(NOW.0 - 1), UnixMillis(NOW.0 + 1));
         let mut ended = account(Status::Active);
-        ended.ends_at = Some(NOW);
+        ended.expires_at = Some(NOW);
         let mut expired = account(Status::Active);
-        (expired.expires_at, expired.ends_at) = (Some(past), Some(later));
+        (expired.credential_expires_at, expired.expires_at) = (Some(past), Some(later));
         let out = [held(Scope::Account, later.0)];
         let lapsed = [held(Scope::Account, past.0)];
         let model = [held(Scope::Model("gpt-5".try_into().unwrap()), later.0)];

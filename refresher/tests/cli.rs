@@ -602,7 +602,7 @@ fn an_imported_login_has_the_end_that_is_given() {
         let accounts = installation.ok(&["accounts", "list", "--json"]);
         let accounts: Vec<Value> = serde_json::from_str(&accounts).unwrap();
         let account = accounts.into_iter().find(|one| one["name"] == name);
-        account.map(|account| account["ends_at"].clone())
+        account.map(|account| account["expires_at"].clone())
     };
     for (name, file) in [
         ("login", "chatgpt.json"),

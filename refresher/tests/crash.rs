@@ -45,7 +45,7 @@ async fn save(store: &Store, name: &str, token: &str) {
         platform: "codex",
         credential: login(token),
         vars: [("account_id".to_owned(), "ws-1".to_owned())].into(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     store.save_account(new, true, NOW).await.unwrap();
 }

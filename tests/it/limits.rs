@@ -550,7 +550,7 @@ fn an_account_is_used_until_its_end() {
         };
         let set = ["accounts", "set", "one", "--expires", "25s"];
         stack.refresher.run(&set, "").await;
-        let ends_at = stack.refresher.account("one").await["ends_at"]
+        let expires_at = stack.refresher.account("one").await["expires_at"]
             .as_u64()
             .expect("an end");
         assert!(
@@ -571,7 +571,7 @@ fn an_account_is_used_until_its_end() {
             holds(heard > before, || format!("{heard} requests"))
         })
         .await;
-        let end = UNIX_EPOCH + Duration::from_millis(ends_at);
+        let end = UNIX_EPOCH + Duration::from_millis(expires_at);
         tokio::time::sleep(end.duration_since(SystemTime::now()).unwrap_or_default()).await;
         let before = [heard(&stack, "one").await, heard(&stack, "two").await];
         let callers = (0..4).map(|_| Caller::new(stack.envoy.port, caller.key()));

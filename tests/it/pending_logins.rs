@@ -236,7 +236,7 @@ fn a_login_on_the_command_line_comes_first() {
             (&account["status"], &account["generation"]),
             (&json!("active"), &json!(2))
         );
-        assert_eq!(account["ends_at"], json!(4_102_444_800_000_i64));
+        assert_eq!(account["expires_at"], json!(4_102_444_800_000_i64));
         // `serve` has looked at all accounts since once it says this of Bob's.
         end_login(&sim, BOB).await;
         refresher.try_run(&["refresh", BOB], "").await;

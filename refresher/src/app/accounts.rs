@@ -74,7 +74,7 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
         platform: &profile.id,
         credential: Credential::ApiKey(new.key),
         vars: BTreeMap::new(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     let saved = app
         .store

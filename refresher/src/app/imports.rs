@@ -152,7 +152,7 @@ impl CodexFile<'_> {
             platform,
             credential: Credential::ApiKey(key),
             vars,
-            expires_at: None,
+            credential_expires_at: None,
         };
         let saved = app
             .store

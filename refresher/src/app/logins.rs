@@ -45,7 +45,7 @@ pub async fn save(
     name: Option<&str>,
     terms: &Terms,
 ) -> Result<Saved> {
-    let (vars, credential_expires_at) = (granted.vars.clone(), granted.expires_at);
+    let (vars, credential_expires_at) = (granted.vars.clone(), granted.credential_expires_at);
     let whose = Whose::Anybody { name, terms };
     let account = finish(&app.store, profile, granted, whose, app.now()).await?;
     Ok(Saved {

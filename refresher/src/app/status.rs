@@ -45,9 +45,9 @@ pub struct AccountView {
     /// Counts its credentials.
     pub generation: u64,
     /// The end of the access token.
-    pub expires_at: Option<i64>,
+    pub credential_expires_at: Option<i64>,
     /// The end of the account that the operator set.
-    pub ends_at: Option<i64>,
+    pub expires_at: Option<i64>,
     /// The time of the next refresh.
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
@@ -126,8 +126,8 @@ impl AccountView {
             login_url: login.map(|login| login.url.clone()),
             login_port: login.map(|login| login.port),
             generation: account.generation,
+            credential_expires_at: account.credential_expires_at.map(|time| time.0),
             expires_at: account.expires_at.map(|time| time.0),
-            ends_at: account.ends_at.map(|time| time.0),
             failures: account.failures,
             cooling_down: running.map(Cooldown::from).collect(),
             quota_at: (!health.quota.windows.is_empty()).then_some(health.quota.at),
@@ -138,7 +138,9 @@ impl AccountView {
 
 /// Why the account is as it is: what keeps it from serving first, then what was learned of it last.
 fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<String> {
-    let expired = account.expires_at.is_some_and(|time| time <= now);
+    let expired = account
+        .credential_expires_at
+        .is_some_and(|time| time <= now);
     if !platform_is_on {
         return Some("the platform's notice is not acknowledged".to_owned());
     }
@@ -165,7 +167,7 @@ fn next_refresh(account: &Account) -> Option<UnixMillis> {
     }
     let due = refresh_at(
         account.issued_at,
-        account.expires_at,
+        account.credential_expires_at,
         Jitter::of(&account.id, account.generation),
     );
     Some(account.retry_at.map_or(due, |retry_at| due.max(retry_at)))

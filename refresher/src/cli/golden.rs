@@ -127,9 +127,14 @@ impl Operator {
             refresh: "refresh".into(),
             id: None,
         };
-        let expires_at = Some(self.clock.now().plus(HOUR));
-        self.save(name, "codex", Credential::OAuth(tokens), expires_at)
-            .await;
+        let credential_expires_at = Some(self.clock.now().plus(HOUR));
+        self.save(
+            name,
+            "codex",
+            Credential::OAuth(tokens),
+            credential_expires_at,
+        )
+        .await;
     }
 
     async fn save(
@@ -137,7 +142,7 @@ impl Operator {
         name: &str,
         platform: &str,
         credential: Credential,
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
     ) {
         let vars = BTreeMap::from([("account_id".to_owned(), name.to_owned())]);
         let new = NewAccount {
@@ -145,7 +150,7 @@ impl Operator {
             platform,
             credential,
             vars,
-            expires_at,
+            credential_expires_at,
         };
         let store = &self.context.app.store;
         let saved = store.save_account(new, false, self.clock.now());

@@ -247,7 +247,7 @@ impl Session<'_> {
             platform: &exchange.platform,
             credential: Credential::ApiKey(key),
             vars: BTreeMap::new(),
-            expires_at: None,
+            credential_expires_at: None,
         };
         let store = &self.context.app.store;
         store.save_account_on(new, &self.terms, true, now).await?;

@@ -72,7 +72,7 @@ fn text(overview: &Overview, state_dir: &dyn std::fmt::Display, now: UnixMillis)
                 view.name.clone(),
                 view.platform.clone(),
                 state(view).to_owned(),
-                time(view.expires_at),
+                time(view.credential_expires_at),
                 time(view.next_refresh_at),
                 limits(view, now),
                 why(view, now),
@@ -154,7 +154,7 @@ pub fn state(view: &AccountView) -> &'static str {
 
 /// Its limits, what is used of them, and when it ends.
 pub fn limits(view: &AccountView, now: UnixMillis) -> String {
-    let end = view.ends_at.map(UnixMillis).map(|time| {
+    let end = view.expires_at.map(UnixMillis).map(|time| {
         let verb = if time <= now { "ended" } else { "ends" };
         format!("{verb} {}", relative(time, now))
     });

@@ -112,11 +112,11 @@ impl TermFlags {
     /// # Errors
     /// If the end is none that is known, or past.
     pub fn terms(&self, now: UnixMillis) -> Result<Terms, Error> {
-        let ends_at = self.expires.as_deref().map(|text| end(text, now));
-        let ends_at = ends_at.transpose().map_err(Error::Input)?;
+        let expires_at = self.expires.as_deref().map(|text| end(text, now));
+        let expires_at = expires_at.transpose().map_err(Error::Input)?;
         Ok(Terms {
             limits: self.limits.changes(),
-            ends_at,
+            expires_at,
         })
     }
 }

@@ -232,7 +232,7 @@ async fn the_largest_numbers_are_taken_and_summed_up() {
                 tokens_per_day: Some(std::num::NonZeroU64::new(most)),
                 ..LimitChanges::default()
             },
-            ends_at: None,
+            expires_at: None,
         },
         ..KeyChange::default()
     };

@@ -119,7 +119,7 @@ pub fn outlasting<'a>(
         account.platform == platform
             && is_same_account(&account.vars, &granted.vars)
             && account.status != Status::NeedsLogin
-            && account.expires_at >= granted.expires_at
+            && account.credential_expires_at >= granted.credential_expires_at
     })
 }
 
@@ -129,7 +129,7 @@ fn account<'a>(profile: &'a Profile, name: &'a str, granted: Granted) -> NewAcco
         platform: &profile.id,
         credential: granted.credential,
         vars: granted.vars,
-        expires_at: granted.expires_at,
+        credential_expires_at: granted.credential_expires_at,
     }
 }
 

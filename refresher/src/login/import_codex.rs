@@ -199,17 +199,17 @@ fn login(file: &Map<String, Value>, oauth: &OAuth, now: UnixMillis) -> Result<Gr
     let mut vars = claims::vars(&oauth.claims, Some(&id), &access);
     account_id(tokens, &mut vars)?;
     let last_refresh = last_refresh(file)?;
-    let expires_at = Claims::decode_unverified(&access)
+    let credential_expires_at = Claims::decode_unverified(&access)
         .and_then(|claims| claims.expiry())
         .or_else(|| Some(last_refresh?.plus(LIFE_WITHOUT_EXPIRY)))
-        .map(|expires_at| expires_at.min(now.plus(EXPIRY_LIMIT)));
+        .map(|end| end.min(now.plus(EXPIRY_LIMIT)));
     Ok(Granted {
         credential: Credential::OAuth(OAuthTokens {
             access,
             refresh,
             id: Some(id),
         }),
-        expires_at,
+        credential_expires_at,
         vars,
     })
 }

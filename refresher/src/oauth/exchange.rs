@@ -18,7 +18,7 @@ pub struct Granted {
     /// What proves the account.
     pub credential: Credential,
     /// When the access token expires, where that is known.
-    pub expires_at: Option<UnixMillis>,
+    pub credential_expires_at: Option<UnixMillis>,
     /// The profile's claims.
     pub vars: BTreeMap<String, String>,
 }
@@ -81,7 +81,7 @@ pub fn read(
         refresh,
         id,
     } = granted(answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
-    let (access, expires_at) = access.ok_or(Error::Missing("access_token"))?;
+    let (access, credential_expires_at) = access.ok_or(Error::Missing("access_token"))?;
     let refresh = refresh.ok_or(Error::Missing("refresh_token"))?;
     let vars = claims::vars(&oauth.claims, id.as_ref(), &access);
     Ok(Granted {
@@ -90,7 +90,7 @@ pub fn read(
             refresh,
             id,
         }),
-        expires_at,
+        credential_expires_at,
         vars,
     })
 }
@@ -106,11 +106,11 @@ pub fn read_client(
     now: UnixMillis,
 ) -> Result<Granted, Error> {
     let access = granted(answer, now)?.and_then(|grant| grant.access);
-    let (access, expires_at) = access.ok_or(Error::Missing("access_token"))?;
+    let (access, credential_expires_at) = access.ok_or(Error::Missing("access_token"))?;
     Ok(Granted {
         vars: claims::vars(&oauth.claims, None, &access),
         credential: Credential::Client(client(access)),
-        expires_at,
+        credential_expires_at,
     })
 }
 

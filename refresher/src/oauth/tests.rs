@@ -230,7 +230,10 @@ async fn a_code_becomes_a_login_with_its_claims() {
     let endpoint = Endpoint::answering(200, answer).await;
     let login = redeem(&endpoint).await.unwrap();
     assert_eq!(login.vars["account_id"], "the-account");
-    assert_eq!(login.expires_at, Some(UnixMillis(NOW.0 + 60_000)));
+    assert_eq!(
+        login.credential_expires_at,
+        Some(UnixMillis(NOW.0 + 60_000))
+    );
     assert!(
         matches!(login.credential, Credential::OAuth(tokens) if tokens.refresh.expose_secret() == "rt_2")
     );

@@ -273,7 +273,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     fn wait(&self, entry: &Entry) -> Duration {
         let now = self.clock.now();
         let jitter = Jitter::of(&entry.account, entry.generation);
-        let scheduled = refresh_at(entry.issued_at, entry.expires_at, jitter).since(now);
+        let scheduled = refresh_at(entry.issued_at, entry.credential_expires_at, jitter).since(now);
         let reported = lock(&self.reports).wait(&entry.account, entry.generation, Instant::now());
         let wanted = reported.map_or(scheduled, |reported| reported.min(scheduled));
         // A pause longer than any we ask for was noted under a clock that has since jumped back.
@@ -319,8 +319,10 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             }
             Outcome::Fresh(grant) if grant.access.is_some() => {
                 let now = self.clock.now();
-                let (credential, expires_at) = grant.over(&claim.credential, None);
-                let stored = self.ledger.commit(claim, &credential, expires_at, now);
+                let (credential, credential_expires_at) = grant.over(&claim.credential, None);
+                let stored = self
+                    .ledger
+                    .commit(claim, &credential, credential_expires_at, now);
                 Ok(if stored.await? {
                     self.done(claim)
                 } else {
@@ -413,19 +415,19 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     /// Whether the access token may still serve requests.
     fn is_usable(&self, claim: &Claim, now: UnixMillis) -> bool {
         let refused = lock(&self.reports).names(&claim.account, claim.generation);
-        !refused && claim.expires_at.is_some_and(|expires_at| expires_at > now)
+        !refused && claim.credential_expires_at.is_some_and(|end| end > now)
     }
 
     /// Stores the new tokens, however often that takes: they exist nowhere else and the old ones are spent.
     async fn commit(&self, claim: &Claim, grant: Grant) -> Refreshed {
         let now = self.clock.now();
-        let still_good = claim.expires_at.filter(|expires_at| *expires_at > now);
-        let (credential, expires_at) = grant.over(&claim.credential, still_good);
+        let still_good = claim.credential_expires_at.filter(|end| *end > now);
+        let (credential, credential_expires_at) = grant.over(&claim.credential, still_good);
         let mut failures = 0;
         loop {
             let stored = self
                 .ledger
-                .commit(claim, &credential, expires_at, now)
+                .commit(claim, &credential, credential_expires_at, now)
                 .await;
             match stored {
                 Ok(true) => return self.done(claim),
@@ -470,7 +472,9 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
 
     /// Leaves a token that may be spent alone while the access token still serves.
     async fn hold(&self, claim: &Claim, now: UnixMillis) -> Result<Refreshed, L::Error> {
-        let at = now.plus(BACKOFF_LIMIT).min(claim.expires_at.unwrap_or(now));
+        let at = now
+            .plus(BACKOFF_LIMIT)
+            .min(claim.credential_expires_at.unwrap_or(now));
         let reason = String::from(
             "the refresh token may be spent, so the access token is used to its end first",
         );

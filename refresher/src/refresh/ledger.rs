@@ -23,7 +23,7 @@ pub struct Entry {
     /// When the current tokens were stored.
     pub issued_at: UnixMillis,
     /// When the access token expires, where that is known.
-    pub expires_at: Option<UnixMillis>,
+    pub credential_expires_at: Option<UnixMillis>,
     /// Not to be tried before, after a failure.
     pub retry_at: Option<UnixMillis>,
 }
@@ -46,7 +46,7 @@ pub struct Claim {
     /// How it is renewed.
     pub renewal: Renewal,
     /// When the access token expires, where that is known.
-    pub expires_at: Option<UnixMillis>,
+    pub credential_expires_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
     pub failures: u32,
     /// How many calls went out with this generation's refresh token and stayed unanswered, before this claim.
@@ -132,7 +132,7 @@ pub trait Ledger: Send + Sync + 'static {
         &self,
         claim: &Claim,
         credential: &Credential,
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 

@@ -90,7 +90,7 @@ pub struct Account {
     /// The time at which the current credential was stored.
     pub issued_at: UnixMillis,
     /// The end of the access token, where that is known.
-    pub expires_at: Option<UnixMillis>,
+    pub credential_expires_at: Option<UnixMillis>,
     /// Refreshes that failed in a row.
     #[sqlx(try_from = "i64")]
     pub failures: u32,
@@ -103,7 +103,7 @@ pub struct Account {
     #[sqlx(flatten, try_from = "LimitRow")]
     pub limits: LimitSettings,
     /// The end that the operator set, whatever the credential.
-    pub ends_at: Option<UnixMillis>,
+    pub expires_at: Option<UnixMillis>,
     /// The revision of its last change.
     #[sqlx(try_from = "i64")]
     pub revision: u64,
@@ -120,8 +120,8 @@ struct SealedRow {
 macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, expires_at, failures, \
-             retry_at, models, ends_at, revision, ",
+            "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, \
+             credential_expires_at, failures, retry_at, models, expires_at, revision, ",
             limit_columns!(),
             " FROM accounts ",
             $rest
@@ -134,14 +134,14 @@ sql::statements! {
     BY_NAME = select_accounts!("WHERE name = $1 OR id = $1");
     SEALED = "SELECT generation, credential FROM accounts WHERE id = $1";
     ADD = "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, \
-           expires_at, created_at, updated_at, revision) \
+           credential_expires_at, created_at, updated_at, revision) \
            VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9)";
     JOIN_POOL = "INSERT INTO pool_members (pool, account, position) \
                  SELECT $1, $2, coalesce(max(position), 0) + 1 FROM pool_members WHERE pool = $1";
     /// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
     RENEW = "UPDATE accounts SET kind = $1, status = 'active', reason = NULL, vars = $2, generation = $3, \
-             credential = $4, issued_at = $5, expires_at = $6, unanswered = 0, first_unanswered_at = NULL, \
-             failures = 0, retry_at = NULL, updated_at = $5, revision = $7 WHERE id = $8";
+             credential = $4, issued_at = $5, credential_expires_at = $6, unanswered = 0, \
+             first_unanswered_at = NULL, failures = 0, retry_at = NULL, updated_at = $5, revision = $7 WHERE id = $8";
     SET_STATUS = "UPDATE accounts SET status = $1, reason = $2, updated_at = $3, revision = $4 WHERE id = $5";
     SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), updated_at = $2, revision = $3 WHERE id = $4";
     DELETE = "DELETE FROM accounts WHERE id = $1";
@@ -153,7 +153,7 @@ sql::statements! {
 impl Account {
     /// True past the end that the operator set.
     pub fn has_ended(&self, now: UnixMillis) -> bool {
-        self.ends_at.is_some_and(|time| time <= now)
+        self.expires_at.is_some_and(|time| time <= now)
     }
 }
 
@@ -171,12 +171,12 @@ impl Account {
             vars,
             generation: 1,
             issued_at: UnixMillis(0),
-            expires_at: None,
+            credential_expires_at: None,
             failures: 0,
             retry_at: None,
             models: Models::default(),
             limits: LimitSettings::default(),
-            ends_at: None,
+            expires_at: None,
             revision: 1,
         }
     }
@@ -194,7 +194,7 @@ pub struct NewAccount<'a> {
     /// The variables of the platform's header templates.
     pub vars: BTreeMap<String, String>,
     /// The end of the access token, where that is known.
-    pub expires_at: Option<UnixMillis>,
+    pub credential_expires_at: Option<UnixMillis>,
 }
 
 /// The outcome of saving a [`NewAccount`].
@@ -476,7 +476,7 @@ async fn add_account(
         .bind(json_text(&new.vars))
         .bind(sealed)
         .bind(now)
-        .bind(new.expires_at)
+        .bind(new.credential_expires_at)
         .bind(revision)
         .execute(change.sql())
         .await?;
@@ -507,7 +507,7 @@ async fn renew_account(
         .bind(signed(generation))
         .bind(sealed)
         .bind(now)
-        .bind(new.expires_at)
+        .bind(new.credential_expires_at)
         .bind(revision)
         .bind(old.id.as_str())
         .execute(change.sql())

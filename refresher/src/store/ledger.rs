@@ -13,9 +13,9 @@ use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
 const TOKEN_CHARACTERS: usize = 32;
 
 sql::statements! {
-    ENTRIES = "SELECT id, generation, issued_at, expires_at, retry_at FROM accounts \
+    ENTRIES = "SELECT id, generation, issued_at, credential_expires_at, retry_at FROM accounts \
                WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id";
-    CLAIMABLE = "SELECT name, platform, generation, credential, expires_at, failures, unanswered, \
+    CLAIMABLE = "SELECT name, platform, generation, credential, credential_expires_at, failures, unanswered, \
                  first_unanswered_at, claim_until FROM accounts \
                  WHERE id = $1 AND status <> 'needs_login'";
     /// With `$5` = 1 the claim counts as a call without an answer until it is told otherwise.
@@ -42,7 +42,7 @@ struct EntryRow {
     #[sqlx(try_from = "i64")]
     generation: u64,
     issued_at: UnixMillis,
-    expires_at: Option<UnixMillis>,
+    credential_expires_at: Option<UnixMillis>,
     retry_at: Option<UnixMillis>,
 }
 
@@ -54,7 +54,7 @@ struct ClaimableRow {
     #[sqlx(try_from = "i64")]
     generation: u64,
     credential: Vec<u8>,
-    expires_at: Option<UnixMillis>,
+    credential_expires_at: Option<UnixMillis>,
     #[sqlx(try_from = "i64")]
     failures: u32,
     #[sqlx(try_from = "i64")]
@@ -69,7 +69,7 @@ impl From<EntryRow> for Entry {
             account: row.id,
             generation: row.generation,
             issued_at: row.issued_at,
-            expires_at: row.expires_at,
+            credential_expires_at: row.credential_expires_at,
             retry_at: row.retry_at,
         }
     }
@@ -119,7 +119,7 @@ impl Ledger for Store {
             token: random_base32(TOKEN_CHARACTERS),
             credential,
             renewal,
-            expires_at: row.expires_at,
+            credential_expires_at: row.credential_expires_at,
             failures: row.failures,
             unanswered: row.unanswered,
             first_unanswered_at: row.first_unanswered_at,
@@ -155,10 +155,11 @@ impl Ledger for Store {
         &self,
         claim: &Claim,
         credential: &Credential,
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
-        self.store_tokens(claim, credential, expires_at, now).await
+        self.store_tokens(claim, credential, credential_expires_at, now)
+            .await
     }
 
     async fn retry_later(&self, claim: &Claim, retry: Retry) -> Result<()> {

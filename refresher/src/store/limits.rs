@@ -43,7 +43,7 @@ pub struct Terms {
     /// Its limits.
     pub limits: LimitChanges,
     /// Its end; `Some(None)` for never, `None` for as it is.
-    pub ends_at: Option<Option<UnixMillis>>,
+    pub expires_at: Option<Option<UnixMillis>>,
 }
 
 /// One Envoy process's use of one subject's day.
@@ -148,7 +148,7 @@ sql::statements! {
     OF_KEY = concat!("SELECT ", limit_columns!(), " FROM client_keys WHERE id = $1");
     SET_ACCOUNT = set_limits!("accounts");
     SET_KEY = set_limits!("client_keys");
-    SET_ACCOUNT_END = "UPDATE accounts SET ends_at = $1 WHERE id = $2";
+    SET_ACCOUNT_END = "UPDATE accounts SET expires_at = $1 WHERE id = $2";
     SET_KEY_END = "UPDATE client_keys SET expires_at = $1 WHERE id = $2";
     DAY_COUNTS = "SELECT kind, id, day_start, instance, requests, tokens FROM day_counts";
     DELETE_DAY_COUNT = "DELETE FROM day_counts WHERE kind = $1 AND id = $2 AND day_start = $3 AND instance = $4";
@@ -204,9 +204,9 @@ impl Change<'_> {
             .bind(id)
             .execute(self.sql())
             .await?;
-        if let Some(ends_at) = terms.ends_at {
+        if let Some(expires_at) = terms.expires_at {
             sqlx::query(end)
-                .bind(ends_at)
+                .bind(expires_at)
                 .bind(id)
                 .execute(self.sql())
                 .await?;

@@ -38,8 +38,8 @@ struct AccountRow {
     #[sqlx(try_from = "i64")]
     generation: u64,
     credential: Vec<u8>,
+    credential_expires_at: Option<UnixMillis>,
     expires_at: Option<UnixMillis>,
-    ends_at: Option<UnixMillis>,
     #[sqlx(try_from = "JsonText<snapshot::Models>")]
     models: snapshot::Models,
     authority: String,
@@ -89,7 +89,8 @@ sql::statements! {
     ACCOUNTS_OF = "SELECT id FROM accounts WHERE platform = $1";
     TOUCH_ACCOUNT = "UPDATE accounts SET revision = $1 WHERE id = $2";
     ACCOUNT = concat!(
-        "SELECT name, platform, vars, generation, credential, expires_at, ends_at, models, authority, record, ",
+        "SELECT name, platform, vars, generation, credential, credential_expires_at, expires_at, models, \
+         authority, record, ",
         limit_columns!(),
         " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 AND status = 'active'"
     );
@@ -334,8 +335,11 @@ impl Store {
             credential: Secret::new(credential.on_the_wire().expose_secret()),
             vars,
             generation: row.generation,
-            credential_expires_at: time("accounts.expires_at", row.expires_at)?,
-            expires_at: time("accounts.ends_at", row.ends_at)?,
+            credential_expires_at: time(
+                "accounts.credential_expires_at",
+                row.credential_expires_at,
+            )?,
+            expires_at: time("accounts.expires_at", row.expires_at)?,
             models: row.models,
             limits: row.limits.limits,
         }))

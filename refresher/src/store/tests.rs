@@ -76,7 +76,7 @@ async fn add_login(store: &Store, name: &str) -> AccountId {
         platform: "codex",
         credential: tokens("access-1"),
         vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
-        expires_at: Some(NOW.plus(LIFE)),
+        credential_expires_at: Some(NOW.plus(LIFE)),
     };
     match store.save_account(new, false, NOW).await.unwrap() {
         Saved::Added(id) => id,
@@ -91,7 +91,7 @@ async fn add_api_key(store: &Store, name: &str, key: &str) -> Result<Saved> {
         platform: "openai",
         credential,
         vars: BTreeMap::new(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     store.save_account(new, false, NOW).await
 }

@@ -33,7 +33,7 @@ async fn fixture() -> Fixture {
             time_zone: Some(Some("Europe/Berlin".to_owned())),
             ..LimitChanges::default()
         },
-        ends_at: None,
+        expires_at: None,
     });
     let new = store
         .create_client_key("limited", DEFAULT_POOL, &terms, UnixMillis(0))
@@ -168,7 +168,7 @@ async fn who_has_no_limits_and_what_is_malformed_is_not_counted() {
     };
     let terms = change(Terms {
         limits: off,
-        ends_at: None,
+        expires_at: None,
     });
     store.set_client_key("limited", &terms).await.unwrap();
     assert_eq!(
@@ -219,7 +219,7 @@ async fn another_zone_forgets_nothing() {
     };
     let terms = change(Terms {
         limits: zone,
-        ends_at: None,
+        expires_at: None,
     });
     store.set_client_key("limited", &terms).await.unwrap();
     let said = take(&mut sums, &told(2, &key, 0, 0, 0), NOW + 1).await;

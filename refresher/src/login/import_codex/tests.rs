@@ -41,7 +41,10 @@ fn the_form_that_0_169_writes() {
         panic!("another credential")
     };
     assert_eq!(tokens.refresh.expose_secret(), "rt_fixture");
-    assert_eq!(login.expires_at, Some(UnixMillis(1_790_864_000_000)));
+    assert_eq!(
+        login.credential_expires_at,
+        Some(UnixMillis(1_790_864_000_000))
+    );
     assert_eq!(
         login.vars["account_id"], "22222222-2222-4222-8222-222222222222",
         "the file's goes before the claim"
@@ -65,7 +68,7 @@ fn the_older_form_without_a_mode_takes_the_account_from_the_claims() {
 fn a_token_of_unknown_expiry_lives_eight_days_from_its_last_refresh() {
     let last_refresh = UnixMillis(1_795_297_942_000);
     assert_eq!(
-        login_in(fixture!("chatgpt_opaque_token")).expires_at,
+        login_in(fixture!("chatgpt_opaque_token")).credential_expires_at,
         Some(last_refresh.plus(LIFE_WITHOUT_EXPIRY))
     );
 }

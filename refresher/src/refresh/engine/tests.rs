@@ -18,7 +18,7 @@ async fn a_token_is_refreshed_ahead_of_its_expiry_and_only_then() {
     sleep(LIFE / 8).await;
     assert_eq!(world.calls(0), 1);
     assert_eq!(world.generation(0), 2);
-    assert!(world.expires_at(0) > process.now());
+    assert!(world.credential_expires_at(0) > process.now());
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +191,7 @@ async fn two_lost_answers_hold_the_account_to_its_tokens_last_second() {
         .unwrap();
     assert!(matches!(refreshed, Refreshed::Later { .. }));
     sleep(Duration::from_millis(
-        u64::try_from(world.expires_at(0).0 - process.now().0).unwrap() - 1,
+        u64::try_from(world.credential_expires_at(0).0 - process.now().0).unwrap() - 1,
     ))
     .await;
     assert_eq!(world.reason(0), None);
@@ -305,7 +305,7 @@ async fn a_clock_that_jumps_causes_no_burst_and_leaves_no_expired_token() {
                 let calls = world.calls(n) - before;
                 assert!(calls <= 1, "{calls} calls after a jump of {jump} ms");
                 assert!(
-                    world.expires_at(n) > process.now(),
+                    world.credential_expires_at(n) > process.now(),
                     "still expired {passed}0 s after a jump of {jump} ms"
                 );
             }

@@ -14,7 +14,7 @@ use crate::store::{Change, Result, Store, signed, sql};
 
 sql::statements! {
     CURRENT = "SELECT generation, credential FROM accounts WHERE id = $1";
-    STORE = "UPDATE accounts SET generation = $1, credential = $2, issued_at = $3, expires_at = $4, \
+    STORE = "UPDATE accounts SET generation = $1, credential = $2, issued_at = $3, credential_expires_at = $4, \
              status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
              reason = CASE WHEN status IN ('disabled', 'dead') THEN reason END, \
              claim_token = nullif(claim_token, $7), \
@@ -31,7 +31,7 @@ pub(in crate::store) struct NewTokens(Mutex<Vec<Waiting>>);
 struct Waiting {
     claim: Claim,
     credential: Credential,
-    expires_at: Option<UnixMillis>,
+    credential_expires_at: Option<UnixMillis>,
     now: UnixMillis,
     /// Hears `true` if the generation was still the claim's; dropped if the transaction failed.
     stored: oneshot::Sender<bool>,
@@ -50,7 +50,7 @@ impl Store {
         &self,
         claim: &Claim,
         credential: &Credential,
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool> {
         loop {
@@ -58,7 +58,7 @@ impl Store {
             self.new_tokens.lock().push(Waiting {
                 claim: claim.clone(),
                 credential: credential.clone(),
-                expires_at,
+                credential_expires_at,
                 now,
                 stored: sender,
             });
@@ -123,7 +123,7 @@ impl Change<'_> {
             .bind(signed(generation))
             .bind(sealed)
             .bind(new.now)
-            .bind(new.expires_at)
+            .bind(new.credential_expires_at)
             .bind(revision)
             .bind(claim.account.as_str())
             .bind(&claim.token)

@@ -13,7 +13,7 @@ async fn a_new_login_renews_the_account_of_its_name() {
         platform,
         credential: tokens("access-9"),
         vars: BTreeMap::new(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     assert_eq!(
         store.save_account(new("codex"), true, NOW).await.unwrap(),
@@ -69,7 +69,7 @@ async fn a_login_that_was_waited_for_renews_only_what_still_waits_for_it() {
             platform: "codex",
             credential: tokens("access-2"),
             vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
-            expires_at: None,
+            credential_expires_at: None,
         };
         store.renew_login(&id, generation, new, NOW).await.unwrap()
     };
@@ -93,7 +93,7 @@ async fn an_end_is_set_kept_published_and_taken_off() {
     publish(&store, &["codex", "openai"]).await;
     let id = add_login(&store, "alice").await;
     let ends = |at: Option<UnixMillis>| Terms {
-        ends_at: Some(at),
+        expires_at: Some(at),
         ..Terms::default()
     };
     let set = async |terms: Terms| {
@@ -108,7 +108,7 @@ async fn an_end_is_set_kept_published_and_taken_off() {
             }
             _ => None,
         });
-        let known = store.account("alice").await.unwrap().ends_at;
+        let known = store.account("alice").await.unwrap().expires_at;
         let millis = known.map(|time| u64::try_from(time.0).unwrap());
         assert_eq!(published, Some(millis));
         known
@@ -140,21 +140,21 @@ async fn an_end_is_set_kept_published_and_taken_off() {
 #[tokio::test]
 async fn a_key_that_is_renewed_keeps_its_accounts_end_unless_told_another() {
     let Fixture { store, _outer, .. } = fixture().await;
-    let save = async |ends_at: Option<Option<UnixMillis>>| {
+    let save = async |expires_at: Option<Option<UnixMillis>>| {
         let new = NewAccount {
             name: "trial",
             platform: "openai",
             credential: Credential::ApiKey("sk-1".into()),
             vars: BTreeMap::new(),
-            expires_at: None,
+            credential_expires_at: None,
         };
         let terms = Terms {
-            ends_at,
+            expires_at,
             ..Terms::default()
         };
         let saved = store.save_account_on(new, &terms, true, NOW);
         saved.await.unwrap();
-        store.account("trial").await.unwrap().ends_at
+        store.account("trial").await.unwrap().expires_at
     };
     let later = NOW.plus(LIFE);
     assert_eq!(save(Some(Some(NOW))).await, Some(NOW));

@@ -180,7 +180,7 @@ async fn a_reset_and_a_new_credential_forget_what_was_learned() {
         platform: "codex",
         credential: tokens("access-9"),
         vars: BTreeMap::new(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     store.save_account(new, true, later).await.unwrap();
     let health = store.health().await.unwrap();

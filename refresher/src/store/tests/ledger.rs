@@ -200,7 +200,7 @@ async fn a_new_login_during_a_refresh_leaves_the_claim_to_its_holder() {
         platform: "codex",
         credential: tokens("access-9"),
         vars: BTreeMap::new(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     assert_eq!(
         store.save_account(new, true, NOW).await.unwrap(),

@@ -69,7 +69,12 @@ async fn accounts_and_their_credentials_survive() {
         serde_json::to_string(&bob.models).unwrap(),
         r#"["claude-*"]"#
     );
-    assert_eq!(bob.ends_at, Some(UnixMillis(1_896_048_000_000)));
+    assert_eq!(bob.expires_at, Some(UnixMillis(1_896_048_000_000)));
+    assert_eq!(bob.credential_expires_at, None);
+    assert_eq!(
+        (carol.credential_expires_at, carol.expires_at),
+        (Some(UnixMillis(1_827_461_231_469)), None)
+    );
     assert_eq!(carol.vars["email"], "carol@example.com");
     let tokens = store.tokens(&carol.id).await.unwrap().unwrap();
     assert_eq!(tokens.refresh.expose_secret(), "refresh-of-carol");
@@ -145,7 +150,7 @@ async fn words_are_checked_by_the_code_alone() {
         platform: "openai",
         credential: client,
         vars: BTreeMap::new(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     store.save_account(new, false, NOW).await.unwrap();
     // An account takes its rows in other tables with it, as before.

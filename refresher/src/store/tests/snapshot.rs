@@ -41,7 +41,7 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
             8 => {
                 let models = serde_json::from_str(r#"["o3"]"#).unwrap();
                 let terms = Terms {
-                    ends_at: Some(Some(NOW)),
+                    expires_at: Some(Some(NOW)),
                     ..Terms::default()
                 };
                 store
@@ -182,7 +182,7 @@ async fn of_what_a_login_tells_only_what_headers_use_is_published() {
         platform: "codex",
         credential: tokens("access-1"),
         vars: told.map(|(name, value)| (name.into(), value.into())).into(),
-        expires_at: None,
+        credential_expires_at: None,
     };
     store.save_account(new, false, NOW).await.unwrap();
     let published = async |epoch, since| {

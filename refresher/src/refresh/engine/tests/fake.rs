@@ -66,7 +66,7 @@ struct Row {
     generation: u64,
     refresh: String,
     issued_at: UnixMillis,
-    expires_at: UnixMillis,
+    credential_expires_at: UnixMillis,
     retry_at: Option<UnixMillis>,
     failures: u32,
     unanswered: u32,
@@ -103,7 +103,7 @@ impl World {
             generation: 1,
             refresh: token(n, 0),
             issued_at: EPOCH,
-            expires_at: EPOCH.plus(LIFE),
+            credential_expires_at: EPOCH.plus(LIFE),
             retry_at: None,
             failures: 0,
             unanswered: 0,
@@ -181,8 +181,8 @@ impl World {
         self.row(n, |row| row.generation)
     }
 
-    pub fn expires_at(&self, n: usize) -> UnixMillis {
-        self.row(n, |row| row.expires_at)
+    pub fn credential_expires_at(&self, n: usize) -> UnixMillis {
+        self.row(n, |row| row.credential_expires_at)
     }
 
     /// Why the account needs a login, if it does.
@@ -218,7 +218,7 @@ impl World {
 
     /// True while the access token serves.
     pub fn is_fresh(&self, n: usize) -> bool {
-        self.expires_at(n) > self.now()
+        self.credential_expires_at(n) > self.now()
     }
 
     /// A person logs in again.
@@ -264,7 +264,7 @@ impl Row {
 
     fn renew(&mut self, now: UnixMillis) {
         self.generation += 1;
-        (self.issued_at, self.expires_at) = (now, now.plus(LIFE));
+        (self.issued_at, self.credential_expires_at) = (now, now.plus(LIFE));
         (self.retry_at, self.first_unanswered_at, self.reason) = (None, None, None);
         (self.failures, self.unanswered) = (0, 0);
     }
@@ -282,7 +282,7 @@ impl Row {
             account: self.account.clone(),
             generation: self.generation,
             issued_at: self.issued_at,
-            expires_at: Some(self.expires_at),
+            credential_expires_at: Some(self.credential_expires_at),
             retry_at: self.retry_at,
         }
     }
@@ -403,7 +403,7 @@ impl Ledger for Side {
                     id: None,
                 }),
                 renewal,
-                expires_at: Some(row.expires_at),
+                credential_expires_at: Some(row.credential_expires_at),
                 failures: row.failures,
                 unanswered: row.unanswered,
                 first_unanswered_at: row.first_unanswered_at,
@@ -438,7 +438,7 @@ impl Ledger for Side {
         &self,
         claim: &Claim,
         credential: &Credential,
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
         now: UnixMillis,
     ) -> Result<bool, Broken> {
         let broken = &self.world.broken_commits;
@@ -455,7 +455,7 @@ impl Ledger for Side {
             if current {
                 row.refresh = refresh_token(credential).into();
                 row.renew(now);
-                row.expires_at = expires_at.unwrap();
+                row.credential_expires_at = credential_expires_at.unwrap();
                 row.claim.take_if(|(token, _)| *token == claim.token);
             }
             current
