@@ -23,6 +23,14 @@ pub fn login_command(platform: &str, account: &str) -> String {
     format!("refresher login {platform} --name {}", shell_word(account))
 }
 
+/// What to do about a login whose browser is on another machine than the listener on `port`.
+pub fn browser_elsewhere(platform: &str, account: &str, port: u16) -> String {
+    format!(
+        "run there first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE; or run here: {} --paste",
+        login_command(platform, account)
+    )
+}
+
 /// The cure of a dead account once somebody has seen to it, as a shell takes it.
 pub fn enable_command(account: &str) -> String {
     format!("refresher accounts enable {}", shell_word(account))

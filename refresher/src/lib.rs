@@ -17,6 +17,8 @@ pub mod day;
 pub mod envoy;
 pub mod fault;
 pub mod files;
+#[cfg(test)]
+mod house;
 pub mod id;
 pub mod keys;
 pub mod listen;

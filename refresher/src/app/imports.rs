@@ -75,7 +75,8 @@ pub async fn codex(app: &App, caller: Caller, file: CodexFile<'_>) -> Result<Tak
             require_vars(profile, &found.vars)
                 .map_err(|error| Error::in_file(file.path, Fault::Invalid, error))?;
             file.refuse_older(app, &found).await?;
-            Taken::Login(logins::save(app, profile, *found, file.name, file.terms).await?)
+            let (name, terms) = (file.name, file.terms);
+            Taken::Login(logins::save(app, caller, profile, *found, name, terms).await?)
         }
         Imported::AccessToken(token) => {
             let vars = file.token_vars(profile)?;

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use secrecy::SecretString;
+
 use super::{App, Caller, Error, Result};
 use crate::clock::{SystemClock, UnixMillis};
+use crate::credential::Credential;
 use crate::fault::Fault;
 use crate::login::finish::{Finished, Whose, finish};
+use crate::oauth::api_key;
 use crate::oauth::exchange::Granted;
-use crate::platform::Profile;
+use crate::oauth::http::HttpClient;
+use crate::platform::oauth::ApiKeyExchange;
+use crate::platform::{OAuth, Profile};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{Engine, Refreshed};
-use crate::store::Terms;
+use crate::store::{NewAccount, Terms};
 
 /// The outcome of a refresh after which the login is fresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,25 @@ pub struct Saved {
     pub credential_expires_at: Option<UnixMillis>,
     /// The name of its platform.
     pub platform: String,
+    /// The proof of who logged in, where the platform gave one.
+    id_token: Option<SecretString>,
+}
+
+/// A platform's offer of API keys for its logins.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyOffer<'a> {
+    profile: &'a Profile,
+    oauth: &'a OAuth,
+    exchange: &'a ApiKeyExchange,
+}
+
+/// An account that was made of an API key.
+#[derive(Debug)]
+pub struct KeyAccount {
+    /// Its name.
+    pub name: String,
+    /// Its platform's id.
+    pub platform: String,
 }
 
 /// Saves a login: the account that it is of gets it, or a new one on these terms.
@@ -40,6 +65,7 @@ pub struct Saved {
 /// If the name belongs to another account, or the store fails.
 pub async fn save(
     app: &App,
+    caller: Caller,
     profile: &Profile,
     granted: Granted,
     name: Option<&str>,
@@ -47,13 +73,73 @@ pub async fn save(
 ) -> Result<Saved> {
     let (vars, credential_expires_at) = (granted.vars.clone(), granted.credential_expires_at);
     let whose = Whose::Anybody { name, terms };
+    let id_token = granted.credential.id_token().cloned();
     let account = finish(&app.store, profile, granted, whose, app.now()).await?;
+    caller.changes("login", &account.name);
     Ok(Saved {
         account,
         vars,
         credential_expires_at,
         platform: profile.name.clone(),
+        id_token,
     })
+}
+
+/// What `profile` says of API keys for its logins. Ask before anybody logs in for one.
+///
+/// # Errors
+/// If the platform gives none.
+pub fn key_offer(profile: &Profile) -> Result<KeyOffer<'_>> {
+    let oauth = profile.oauth.as_ref();
+    let offer = oauth.and_then(|oauth| {
+        Some(KeyOffer {
+            profile,
+            oauth,
+            exchange: oauth.api_key.as_ref()?,
+        })
+    });
+    let lacks = || {
+        let sentence = format!("platform {} gives no API keys for its logins", profile.id);
+        Error::new(Fault::Invalid, sentence)
+    };
+    offer.ok_or_else(lacks)
+}
+
+/// Gets an API key for a login that was just saved, and makes an account of it on these terms. An account that a login
+/// of that name made before takes the new key.
+///
+/// # Errors
+/// If the platform gives no key, or the account cannot be saved.
+pub async fn add_api_key(
+    app: &App,
+    caller: Caller,
+    offer: KeyOffer<'_>,
+    login: &Saved,
+    terms: &Terms,
+) -> Result<KeyAccount> {
+    let id_token = login.id_token.as_ref().ok_or_else(|| {
+        let sentence = "the platform gave no id token, so there is no API key to be had";
+        Error::new(Fault::Failed, sentence)
+    })?;
+    let http = HttpClient::for_platform(offer.profile)?;
+    let request = api_key::request(offer.oauth, offer.exchange, id_token);
+    let key = api_key::read(http.send(&request).await, app.now())?;
+    let (name, platform) = (
+        format!("{} API key", login.account.name),
+        &offer.exchange.platform,
+    );
+    let new = NewAccount {
+        name: &name,
+        platform,
+        credential: Credential::ApiKey(key),
+        vars: BTreeMap::new(),
+        credential_expires_at: None,
+    };
+    let saved = app.store.save_account_on(new, terms, true, app.now());
+    saved.await?;
+    caller.changes("login's API key", &name);
+    let platform = platform.clone();
+    Ok(KeyAccount { name, platform })
 }
 
 /// Refreshes an account's login now. The claim in the database keeps this and a running `serve` apart.

@@ -48,7 +48,6 @@ from!(
     crate::login::Error,
     crate::login::callback::Error,
     crate::login::finish::Error,
-    crate::oauth::api_key::Error,
     crate::oauth::exchange::Error,
     crate::oauth::http::Error,
     crate::platform::catalog::Error,

@@ -1,6 +1,5 @@
 //! `refresher login`: a person logs an account in through their own browser.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::process::{Command, Stdio};
 
@@ -13,22 +12,19 @@ use zeroize::Zeroizing;
 use super::output::Out;
 use super::terms::TermFlags;
 use super::time::relative;
-use super::{Context, Error, secret_prompt};
+use super::{CALLER, Context, Error, secret_prompt};
 use crate::app::daemon;
-use crate::app::logins::{self, Saved};
+use crate::app::logins::{self, KeyAccount, KeyOffer, Saved};
 use crate::clock::{SystemClock, UnixMillis};
-use crate::credential::Credential;
 use crate::login::callback::{self, LOGIN_LIMIT, Listener};
 use crate::login::drive::{self, Reached};
 use crate::login::finish::Finished;
 use crate::login::redirect::QUERY_LIMIT;
 use crate::login::{self, Prompt, Step};
-use crate::oauth::api_key;
 use crate::oauth::exchange::Granted;
 use crate::oauth::http::HttpClient;
-use crate::platform::oauth::ApiKeyExchange;
 use crate::platform::{Flow, Profile, flow};
-use crate::store::{NewAccount, Terms};
+use crate::store::Terms;
 
 /// The most bytes of a client's secret.
 const MAX_SECRET_BYTES: u64 = 16 * 1024;
@@ -71,13 +67,16 @@ impl Login {
     pub async fn run(self, context: &Context) -> Result<(), Error> {
         let profile = context.app.catalog.usable(&self.platform)?;
         let terms = self.terms.terms(context.app.now())?;
-        let api_key = self.api_key_exchange(profile)?;
+        let key_offer = self
+            .api_key
+            .then(|| logins::key_offer(profile))
+            .transpose()?;
         let session = Session {
             http: HttpClient::for_platform(profile)?,
             context,
             profile,
             login: &self,
-            api_key,
+            key_offer,
             terms,
         };
         match self.flow(profile)? {
@@ -115,21 +114,6 @@ impl Login {
             .into()
         })
     }
-
-    fn api_key_exchange<'a>(
-        &self,
-        profile: &'a Profile,
-    ) -> Result<Option<&'a ApiKeyExchange>, Error> {
-        if !self.api_key {
-            return Ok(None);
-        }
-        let exchange = profile
-            .oauth
-            .as_ref()
-            .and_then(|oauth| oauth.api_key.as_ref());
-        let lacks = || format!("platform {} gives no API keys for its logins", profile.id);
-        Ok(Some(exchange.ok_or_else(lacks)?))
-    }
 }
 
 struct Session<'a> {
@@ -137,7 +121,7 @@ struct Session<'a> {
     profile: &'a Profile,
     http: HttpClient,
     login: &'a Login,
-    api_key: Option<&'a ApiKeyExchange>,
+    key_offer: Option<KeyOffer<'a>>,
     terms: Terms,
 }
 
@@ -224,37 +208,16 @@ impl Session<'_> {
     }
 
     async fn save(&self, granted: Granted) -> Result<(), Error> {
-        let id_token = granted.credential.id_token().cloned();
-        let name = self.login.name.as_deref();
-        let app = &self.context.app;
-        let new = logins::save(app, self.profile, granted, name, &self.terms).await?;
-        self.context.out.print(&saved(&new, name, app.now()))?;
-        let name = new.account.name;
-        let Some(exchange) = self.api_key else {
+        let (name, terms) = (self.login.name.as_deref(), &self.terms);
+        let Context { app, out } = self.context;
+        let new = logins::save(app, CALLER, self.profile, granted, name, terms).await?;
+        out.print(&saved(&new, name, app.now()))?;
+        let Some(offer) = self.key_offer else {
             return Ok(());
         };
-        let (oauth, id_token) = self
-            .profile
-            .oauth
-            .as_ref()
-            .zip(id_token)
-            .ok_or("the platform gave no id token, so there is no API key to be had")?;
-        let request = api_key::request(oauth, exchange, &id_token);
-        let now = self.context.app.now();
-        let key = api_key::read(self.http.send(&request).await, now)?;
-        let new = NewAccount {
-            name: &format!("{name} API key"),
-            platform: &exchange.platform,
-            credential: Credential::ApiKey(key),
-            vars: BTreeMap::new(),
-            credential_expires_at: None,
-        };
-        let store = &self.context.app.store;
-        store.save_account_on(new, &self.terms, true, now).await?;
-        self.context
-            .out
-            .print(&format!("{name} API key: added at {}\n", exchange.platform))?;
-        Ok(())
+        let added = logins::add_api_key(app, CALLER, offer, &new, terms);
+        let KeyAccount { name, platform } = added.await?;
+        Ok(out.print(&format!("{name}: added at {platform}\n"))?)
     }
 
     /// Opens a browser where there is a display for one. Nothing depends on it: the URL was printed.

@@ -253,7 +253,9 @@ fn no_layer_below_the_command_line_names_a_command() {
         .collect();
     let source = root().join("refresher/src");
     let mut sources = Vec::new();
-    for folder in ["app", "keys", "oauth", "platform", "refresh", "store"] {
+    for folder in [
+        "app", "envoy", "keys", "login", "oauth", "platform", "refresh", "store",
+    ] {
         files(&source.join(folder), "rs", &mut sources);
     }
     assert!(sources.len() >= 50, "{sources:?}");

@@ -28,7 +28,7 @@ use super::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
 use super::finish::{self, Whose, finish};
 use super::redirect::Refused;
 use super::{Login, Prompt, Step, drive};
-use crate::advice::login_command;
+use crate::advice;
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
 use crate::oauth::claims::IDENTITY;
@@ -95,11 +95,11 @@ enum NoUrl {
     Platform(#[from] catalog::Error),
     #[error("its platform has no login with a URL")]
     NoFlow,
-    #[error("nothing tells its account at the platform from others, so its name must: --name")]
+    #[error("nothing tells its account at the platform from others, so only its name can")]
     Nameless,
     #[error(transparent)]
     Ports(#[from] callback::Error),
-    #[error("the port was given to a `refresher login`")]
+    #[error("the port was given to a login on the command line")]
     Yielded,
     #[error("{PENDING_LIMIT} logins wait already")]
     Full,
@@ -206,7 +206,7 @@ impl PendingLogins {
             if let Err(why) = self.begin(&account, &mut doors, now).await
                 && lock(&shared.board).tell(&account, &why)
             {
-                let cure = login_command(&account.platform, &account.name);
+                let cure = advice::login_command(&account.platform, &account.name);
                 warn!(account = account.name, %why, cure, "an account needs a new login");
             }
         }
@@ -251,13 +251,10 @@ impl PendingLogins {
             lapses_at: now + URL_LIFE,
         };
         lock(&shared.board).add(pending);
-        let cure = login_command(platform, &account.name);
         warn!(
             account = account.name,
             url,
-            browser_elsewhere = format!(
-                "run there first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE; or run here: {cure} --paste"
-            ),
+            browser_elsewhere = advice::browser_elsewhere(platform, &account.name, port),
             "an account needs a new login: open the URL in a browser on this machine"
         );
         Ok(())
@@ -443,7 +440,7 @@ async fn yield_port(
         platform,
         port = door.port(),
         minutes = LOGIN_LIMIT.as_secs() / 60,
-        "gave a port to a `refresher login`; there are new URLs after it"
+        "gave a port to a login on the command line; there are new URLs after it"
     );
     door.close().await;
     logins.shared.wake.notify_one();
