@@ -7,10 +7,11 @@ use latchkey_fuzz::{head_and_body, platform_and_account};
 use libfuzzer_sys::fuzz_target;
 
 /// Headers that carry credentials somewhere.
-const CREDENTIALS: [&str; 5] = [
+const CREDENTIALS: [&str; 6] = [
     "authorization",
     "x-api-key",
     "x-goog-api-key",
+    "api-key",
     "cookie",
     "proxy-authorization",
 ];
@@ -20,7 +21,8 @@ fuzz_target!(|data: &[u8]| {
     // Its result is the gate's business; that it comes to one is the law.
     let query = headers.iter().find(|(name, _)| name == ":path");
     let query = query.map(|(_, value)| value.clone()).unwrap_or_default();
-    let _ = client_key::find(&headers.clone().into(), &query);
+    let _ = client_key::Presented::of(&headers.clone().into(), &query)
+        .and_then(|presented| presented.choose(|_| true));
     let _ = Carried::decode(rest).map(|carried| {
         assert_eq!(Carried::decode(carried.encode().as_bytes()), Some(carried));
     });

@@ -106,7 +106,8 @@ pub(super) fn openai_error(error: &ErrorText<'_>) -> Value {
         code,
     } = error;
     let kind = match status {
-        400 | 401 | 403 | 404 | 405 | 426 => "invalid_request_error",
+        400 | 401 | 403 | 404 | 405 | 413 | 415 | 426 => "invalid_request_error",
+        429 => "rate_limit_error",
         _ => "server_error",
     };
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})

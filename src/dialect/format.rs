@@ -60,6 +60,11 @@ pub trait Format: Sync {
     /// The body of an error of the gateway's own.
     fn error(&self, error: &ErrorText<'_>) -> Value;
 
+    /// The header of an answer in which clients look for the request's id.
+    fn request_id_header(&self) -> &'static str {
+        "x-request-id"
+    }
+
     /// The body of a list of models.
     fn models(&self, models: &[ListedModel<'_>]) -> Value;
 }

@@ -82,14 +82,19 @@ impl Format for Messages {
             code,
         } = error;
         let kind = match status {
-            400 | 405 | 426 => "invalid_request_error",
+            400 | 405 | 415 | 426 => "invalid_request_error",
             401 => "authentication_error",
             403 => "permission_error",
             404 => "not_found_error",
+            413 => "request_too_large",
             429 => "rate_limit_error",
             _ => "api_error",
         };
         json!({"type": "error", "error": {"type": kind, "message": message, "code": code}})
+    }
+
+    fn request_id_header(&self) -> &'static str {
+        "request-id"
     }
 
     fn models(&self, models: &[ListedModel<'_>]) -> Value {

@@ -20,6 +20,7 @@ pub use self::{
     request::Request,
 };
 use self::{
+    client_key::Presented,
     request::{Entry, Subject},
     select::{Back, InFlight, Need, Out, Pick},
     tables::Tables,
@@ -36,7 +37,7 @@ use crate::{
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, Door, KeyHash, View},
+    snapshot::{Account, Door, View},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -112,9 +113,13 @@ impl Gate {
             request.entry = doors.map_or(Entry::Unknown, |doors| {
                 Entry::of(doors, &head, &request.headers)
             });
-            let key = client_key::find(&request.headers, head.query);
+            let presented = Presented::of(&request.headers, head.query);
+            let key = presented.and_then(|presented| {
+                let view = knowledge.view.ok_or(Refusal::NotReady)?;
+                presented.choose(|hash| view.key(hash).is_some())
+            });
             request.key = match key {
-                Ok(key) => Some(KeyHash::of(key)),
+                Ok(key) => Some(key),
                 Err(refusal) => return Err(request.refused(&refusal)),
             };
         }
@@ -204,7 +209,7 @@ impl Gate {
                 endpoint,
                 half_open,
             } => (account, endpoint, half_open),
-            Pick::None => return Err(Refusal::NoAccount),
+            Pick::None => return Err(nobody(view, pool)),
             Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
             Pick::NoModel => {
                 return Err(Refusal::ModelNotServed {
@@ -313,6 +318,39 @@ fn models_reply(
         headers: vec![("content-type", "application/json".to_owned())],
         body: models::list(door.dialect, view, pool, subject.allowed, now),
     })
+}
+
+/// The refusal for a pool in which nobody serves a path. An account that is not in use now is not in
+/// the snapshot, and could have served it.
+fn nobody(view: &View, pool: &Id) -> Refusal {
+    let members = view.pool(pool).map_or(&[][..], |pool| &pool.members);
+    let accounts = members
+        .iter()
+        .map(|member| view.account(member.account.as_str()));
+    let Some(accounts) = accounts.collect::<Option<Vec<_>>>() else {
+        return Refusal::NoAccount;
+    };
+    let platforms = || {
+        accounts
+            .iter()
+            .filter_map(|account| view.platform(&account.platform))
+    };
+    let serves = |door: &&Door| platforms().any(|platform| platform.endpoint_for(door).is_some());
+    let doors = view.doors().map_or(&[][..], |doors| &doors.doors);
+    let mut served: Vec<String> = doors
+        .iter()
+        .filter(|door| !door.lists_models())
+        .filter(serves)
+        .map(|door| format!("{} {}", door.method, String::from(door.path.clone())))
+        .collect();
+    served.dedup();
+    if served.is_empty() {
+        return Refusal::NoAccount;
+    }
+    Refusal::NeverServed {
+        pool: pool.clone(),
+        served,
+    }
 }
 
 /// The refusal for a pool whose candidates are all out.

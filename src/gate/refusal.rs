@@ -19,16 +19,26 @@ use crate::{
 /// The header with our own error code.
 pub const ERROR_HEADER: &str = "x-latchkey-error";
 
-/// The most accounts that a message names.
+/// The header that tells the SDKs of OpenAI and Anthropic if to send a request again.
+pub const RETRY_HEADER: &str = "x-should-retry";
+
+/// The most accounts or paths that a message names.
 const MAX_NAMED: usize = 8;
+
+/// The longest wait after which a client's own repeat makes sense, in seconds: the SDKs wait no
+/// longer than a minute.
+const LONGEST_REPEAT_SECONDS: u32 = 60;
 
 /// An answer of the gateway itself in place of a platform's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No client key, or an empty one.
     NoKey,
-    /// More than one client key, or one in a place or form that is not known.
-    AmbiguousKey,
+    /// Two different client keys of this gateway, or more credentials than are looked at; the
+    /// headers in which they came.
+    AmbiguousKey(Vec<&'static str>),
+    /// What seems to be a key, in the URL.
+    KeyInUrl,
     /// A client key that is unknown or revoked.
     UnknownKey,
     /// A client key that has ended; its name, where it is known.
@@ -43,8 +53,15 @@ pub enum Refusal {
     Upgrade,
     /// The client key names a pool that the snapshot does not hold.
     NoPool,
-    /// No account of the pool speaks this path.
+    /// No account of the pool speaks this path, but one that is not in use now may.
     NoAccount,
+    /// No account of the pool ever serves this path.
+    NeverServed {
+        /// The pool.
+        pool: Id,
+        /// What its accounts serve: methods and paths.
+        served: Vec<String>,
+    },
     /// The client key may not ask for this model, or its request does not say one that could be
     /// read; or says two.
     ModelNotAllowed(Option<HeaderText>),
@@ -116,11 +133,11 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::AmbiguousKey | Self::Unmet { .. } => 400,
+            Self::AmbiguousKey(_) | Self::KeyInUrl | Self::Unmet { .. } => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
             Self::Limit(_) => 429,
             Self::ModelNotAllowed(_) | Self::ChoiceNotAllowed => 403,
-            Self::UnknownPath | Self::ModelNotServed { .. } => 404,
+            Self::UnknownPath | Self::NeverServed { .. } | Self::ModelNotServed { .. } => 404,
             Self::Method => 405,
             Self::Upgrade => 426,
             Self::Redirected | Self::Unreachable => 502,
@@ -137,7 +154,8 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoKey => "latchkey_no_key",
-            Self::AmbiguousKey => "latchkey_ambiguous_key",
+            Self::AmbiguousKey(_) => "latchkey_ambiguous_key",
+            Self::KeyInUrl => "latchkey_key_in_url",
             Self::UnknownKey => "latchkey_unknown_key",
             Self::KeyExpired(_) => "latchkey_key_expired",
             Self::Limit(_) => "latchkey_limit",
@@ -146,6 +164,7 @@ impl Refusal {
             Self::Upgrade => "latchkey_no_upgrade",
             Self::NoPool => "latchkey_no_pool",
             Self::NoAccount => "latchkey_no_account",
+            Self::NeverServed { .. } => "latchkey_path_not_in_pool",
             Self::ModelNotAllowed(_) => "latchkey_model_not_allowed",
             Self::ModelNotServed { .. } => "latchkey_model_not_served",
             Self::Unmet { .. } => "latchkey_requirement_not_met",
@@ -162,10 +181,16 @@ impl Refusal {
     pub fn message(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::NoKey => {
-                "No client key. Send the gateway's key in one of: Authorization: Bearer, x-api-key, x-goog-api-key."
+                "No client key. Send the gateway's key as Authorization: Bearer, or where your client sends an API key."
             }
-            Self::AmbiguousKey => {
-                "Expected exactly one client key, in exactly one of: Authorization: Bearer, x-api-key, x-goog-api-key. A key in the URL is not accepted."
+            Self::AmbiguousKey(headers) => {
+                return Cow::Owned(format!(
+                    "Expected one client key of the gateway and found several different ones, in {}. Send one of them only.",
+                    named_headers(headers)
+                ));
+            }
+            Self::KeyInUrl => {
+                "The URL seems to hold a key, which would end up in logs. Send the gateway's key as Authorization: Bearer."
             }
             Self::UnknownKey => {
                 "This client key is unknown or revoked. Ask the gateway's operator for a new one."
@@ -185,6 +210,9 @@ impl Refusal {
             }
             Self::NoAccount => {
                 "No usable account in this key's pool serves this path. The gateway's operator can see why."
+            }
+            Self::NeverServed { pool, served } => {
+                return Cow::Owned(never_served(pool, served));
             }
             Self::ModelNotAllowed(model) => {
                 return Cow::Owned(match model {
@@ -241,9 +269,15 @@ impl Refusal {
             Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::Limit(limit) => Some(limit.retry_after()),
             Self::Unreachable => Some(5),
-            Self::NoAccount | Self::NoPool => Some(30),
+            Self::NoAccount => Some(30),
             _ => None,
         }
+    }
+
+    /// Tells if the caller's client should send the request again by itself.
+    fn should_repeat(&self) -> bool {
+        let seconds = self.retry_after();
+        seconds.is_some_and(|seconds| seconds <= LONGEST_REPEAT_SECONDS)
     }
 
     /// The answer in `dialect`.
@@ -261,6 +295,7 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             headers.push(("retry-after", seconds.to_string()));
         }
+        headers.push((RETRY_HEADER, self.should_repeat().to_string()));
         if self.status() == 401 {
             headers.push(("www-authenticate", "Bearer".to_owned()));
         }
@@ -275,6 +310,15 @@ impl Refusal {
 // === impl Reply ===
 
 impl Reply {
+    /// The answer with the request's id, in the header in which the clients of `dialect` look for it.
+    #[must_use]
+    pub fn with_request_id(mut self, dialect: Dialect, id: Option<&Id>) -> Self {
+        let header = dialect.format().request_id_header();
+        let id = id.map(|id| (header, id.as_str().to_owned()));
+        self.headers.extend(id);
+        self
+    }
+
     /// Our own error code; none where the answer is no error.
     pub fn code(&self) -> Option<Reason> {
         let mut headers = self.headers.iter();
@@ -286,6 +330,31 @@ impl Reply {
 /// A name in a message, with a space before it; nothing where there is none.
 fn named(name: Option<&HeaderText>) -> String {
     name.map_or_else(String::new, |name| format!(" \"{}\"", name.as_str()))
+}
+
+/// The headers, in words. Claude Code puts a sentence of its own in the place of each message with
+/// the name of Anthropic's header.
+fn named_headers(headers: &[&'static str]) -> String {
+    let words: Vec<&str> = headers
+        .iter()
+        .map(|header| match *header {
+            "x-api-key" => "the header of Anthropic's API key",
+            header => header,
+        })
+        .collect();
+    words.join(" and ")
+}
+
+fn never_served(pool: &Id, served: &[String]) -> String {
+    let first = served.get(..MAX_NAMED).unwrap_or(served);
+    let more = match served.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "No account in the gateway's pool {pool} serves this path. The pool serves: {}{more}.",
+        first.join(", ")
+    )
 }
 
 // === impl AtLimit ===

@@ -95,7 +95,8 @@ impl Request {
 
     /// The answer of a refusal, in the dialect that its caller speaks.
     pub fn refused(&self, refusal: &Refusal) -> Reply {
-        refusal.reply(self.dialect())
+        let (dialect, id) = (self.dialect(), self.id());
+        refusal.reply(dialect).with_request_id(dialect, id.as_ref())
     }
 
     /// The dialect that its caller speaks: that of its door.

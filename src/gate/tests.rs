@@ -170,14 +170,19 @@ fn each_refusal_has_its_status_and_code() {
         (vec![], 401, "latchkey_no_key"),
         (vec![("x-api-key", "lk_wrong")], 401, "latchkey_unknown_key"),
         (
-            vec![key, ("authorization", "Bearer x")],
+            vec![("authorization", "Basic YTpi")],
+            401,
+            "latchkey_no_key",
+        ),
+        (
+            vec![key, ("authorization", "Bearer lk_other")],
             400,
             "latchkey_ambiguous_key",
         ),
         (
             vec![key, (":path", "/v1/responses?key=x")],
             400,
-            "latchkey_ambiguous_key",
+            "latchkey_key_in_url",
         ),
         (vec![key, (":path", "/admin")], 404, "latchkey_unknown_path"),
         (
@@ -192,8 +197,8 @@ fn each_refusal_has_its_status_and_code() {
         ),
         (
             vec![key, (":path", "/v1/messages")],
-            503,
-            "latchkey_no_account",
+            404,
+            "latchkey_path_not_in_pool",
         ),
         (
             vec![key, (":method", "GET")],

@@ -7,8 +7,12 @@ use crate::{
     snapshot::{Knock, View},
 };
 
-/// The headers that may carry a client key. All of them are taken off every request.
-pub const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "x-goog-api-key"];
+/// The headers in which clients send keys. All of them are taken off every request.
+pub const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
+
+/// The header of a client key that counts before all of [`KEY_HEADERS`]: for callers whose
+/// `authorization` is a login of their own.
+pub const OWN_KEY_HEADER: &str = "x-latchkey-key";
 
 /// By what a caller asks for an account of the pool, by name or id.
 pub const ACCOUNT_HEADER: &str = "x-latchkey-account";

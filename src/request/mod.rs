@@ -8,7 +8,7 @@ pub mod peek;
 pub mod record;
 pub mod session;
 
-pub(crate) use self::head::{Head, KEY_HEADERS, stripped};
+pub(crate) use self::head::{Head, KEY_HEADERS, OWN_KEY_HEADER, stripped};
 #[cfg(test)]
 pub(crate) use self::head::{INTERNAL_PREFIXES, PROXY_KEY_HEADER};
 pub use self::{

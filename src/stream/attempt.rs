@@ -173,7 +173,7 @@ impl AttemptStream {
             // A redirect that is followed, or that a caller follows, could take a credential to
             // another host.
             Some(300..=399) => {
-                reply_with(&Refusal::Redirected.reply(sent.callers_dialect()), stream);
+                reply_with(&sent.refused(&Refusal::Redirected), stream);
                 Action::Pause
             }
             Some(status) => {

@@ -245,19 +245,19 @@ fn each_refusal_is_in_the_callers_dialect() {
                 (
                     "POST",
                     vec![("authorization", "Basic YTpi")],
-                    400,
-                    "latchkey_ambiguous_key",
+                    401,
+                    "latchkey_no_key",
                     None,
                 ),
                 (
                     "POST",
-                    vec![("authorization", &bearer), ("x-api-key", &good)],
+                    vec![("authorization", &bearer), ("x-api-key", &poolless)],
                     400,
                     "latchkey_ambiguous_key",
                     None,
                 ),
                 ("PUT", key(&good), 405, "latchkey_method_not_allowed", None),
-                ("POST", key(&poolless), 503, "latchkey_no_pool", Some("30")),
+                ("POST", key(&poolless), 503, "latchkey_no_pool", None),
                 ("POST", key(&empty), 503, "latchkey_no_account", Some("30")),
                 ("POST", key(&expired), 503, "latchkey_all_out", Some("5")),
             ] {

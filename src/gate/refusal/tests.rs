@@ -42,31 +42,33 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
 fn place(refusal: &Refusal) -> usize {
     match refusal {
         Refusal::NoKey => 0,
-        Refusal::AmbiguousKey => 1,
-        Refusal::UnknownKey => 2,
-        Refusal::KeyExpired(_) => 3,
-        Refusal::Limit(_) => 4,
-        Refusal::UnknownPath => 5,
-        Refusal::Method => 6,
-        Refusal::Upgrade => 7,
-        Refusal::NoPool => 8,
-        Refusal::NoAccount => 9,
-        Refusal::ModelNotAllowed(_) => 10,
-        Refusal::ModelNotServed { .. } => 11,
-        Refusal::Unmet { .. } => 12,
-        Refusal::ChoiceNotAllowed => 13,
-        Refusal::AllOut(_) => 14,
-        Refusal::NotReady => 15,
-        Refusal::NoCredential => 16,
-        Refusal::Redirected => 17,
-        Refusal::Unreachable => 18,
+        Refusal::AmbiguousKey(_) => 1,
+        Refusal::KeyInUrl => 2,
+        Refusal::UnknownKey => 3,
+        Refusal::KeyExpired(_) => 4,
+        Refusal::Limit(_) => 5,
+        Refusal::UnknownPath => 6,
+        Refusal::Method => 7,
+        Refusal::Upgrade => 8,
+        Refusal::NoPool => 9,
+        Refusal::NoAccount => 10,
+        Refusal::NeverServed { .. } => 11,
+        Refusal::ModelNotAllowed(_) => 12,
+        Refusal::ModelNotServed { .. } => 13,
+        Refusal::Unmet { .. } => 14,
+        Refusal::ChoiceNotAllowed => 15,
+        Refusal::AllOut(_) => 16,
+        Refusal::NotReady => 17,
+        Refusal::NoCredential => 18,
+        Refusal::Redirected => 19,
+        Refusal::Unreachable => 20,
     }
 }
 
@@ -81,9 +83,14 @@ fn samples() -> Vec<Refusal> {
         model,
         pool: pool(),
     };
+    let never_served = |paths: usize| NeverServed {
+        pool: pool(),
+        served: (0..paths).map(|n| format!("POST /v1/{n}")).collect(),
+    };
     vec![
         NoKey,
-        AmbiguousKey,
+        AmbiguousKey(vec!["authorization", "x-api-key"]),
+        KeyInUrl,
         UnknownKey,
         KeyExpired(Some(text("alice"))),
         KeyExpired(None),
@@ -96,6 +103,8 @@ fn samples() -> Vec<Refusal> {
         Upgrade,
         NoPool,
         NoAccount,
+        never_served(2),
+        never_served(9),
         ModelNotAllowed(Some(text("gpt-5"))),
         ModelNotAllowed(None),
         not_served(Some(text("gpt-5"))),
@@ -188,6 +197,48 @@ fn a_limit_says_when_to_come_back() {
     assert_eq!(at(1_790_000_030_000), (429, "30".to_owned()), "rounded up");
     assert_eq!(at(1_789_999_999_999).1, "1", "in the past");
     assert_eq!(retry_after(Limit::ConcurrentStreams, None).1, "1");
+}
+
+/// Claude Code puts sentences of its own in the place of messages with these words.
+#[test]
+fn no_sentence_has_a_word_that_a_client_looks_for() {
+    for refusal in samples() {
+        let message = refusal.message().to_lowercase();
+        for word in ["x-api-key", "credit balance", "prompt is too long", "oauth"] {
+            assert!(!message.contains(word), "{word}: {message}");
+        }
+    }
+}
+
+/// A wait that no client sits out, and what only a person can mend, are not to be repeated.
+#[test]
+fn a_client_is_told_to_repeat_only_what_a_repeat_can_help() {
+    let repeats = |refusal: &Refusal| {
+        let headers = refusal.reply(Dialect::Chat).headers;
+        let mut found = headers.iter().filter(|(name, _)| *name == RETRY_HEADER);
+        let value = found.next().unwrap().1.clone();
+        assert!(found.next().is_none());
+        value == "true"
+    };
+    for refusal in samples() {
+        let status = refusal.status();
+        assert!(
+            !(400..=426).contains(&status) || !repeats(&refusal),
+            "{refusal:?}"
+        );
+        let waits = refusal.retry_after().is_some();
+        assert!(waits || !repeats(&refusal), "{refusal:?}");
+    }
+    assert!(repeats(&at_limit(
+        Limit::RequestsPerMinute,
+        Some(1_790_000_030_000)
+    )));
+    assert!(!repeats(&at_limit(
+        Limit::TokensPerDay,
+        Some(1_790_035_200_000)
+    )));
+    assert!(repeats(&Refusal::AllOut(all_out(1, Some(9)))));
+    assert!(!repeats(&Refusal::AllOut(all_out(1, Some(18_000)))));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
         transform::{Rewrite, Transform},
     },
     dialect::Dialect,
-    gate::{Refusal, refusal::ERROR_HEADER},
+    gate::{Refusal, Reply, refusal::ERROR_HEADER},
     header::{HeaderMap, HeaderText},
     host::{Action, Host, Side, Stream},
     request::carried::{self, Carried, TryId},
@@ -96,9 +96,12 @@ impl Sent {
         self.carried.try_id
     }
 
-    /// Returns the dialect that the caller speaks.
-    pub(super) fn callers_dialect(&self) -> Dialect {
-        self.carried.dialect
+    /// The answer of a refusal, in the dialect that the caller speaks.
+    pub(super) fn refused(&self, refusal: &Refusal) -> Reply {
+        let Carried { dialect, id, .. } = &*self.carried;
+        refusal
+            .reply(*dialect)
+            .with_request_id(*dialect, id.as_ref())
     }
 
     /// Takes what the platform gets in the query off the path, once it is on the wire: an access
@@ -204,7 +207,7 @@ impl Sent {
         }
         match worker.sent().take_early(self.try_id()) {
             Some(early) => stream.reply(early.status(), early.headers(), early.body()),
-            None => reply_with(&Refusal::Unreachable.reply(self.carried.dialect), stream),
+            None => reply_with(&self.refused(&Refusal::Unreachable), stream),
         }
         Action::Pause
     }
