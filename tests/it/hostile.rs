@@ -238,7 +238,7 @@ fn bytes_that_are_not_text_crash_nothing() {
             ("unknown header", with(b"x-a: \xff\xfe\x80"), 200),
             ("allowed header", with(b"user-agent: caf\xe9 \xff"), 200),
             ("session", with(b"session-id: \xff\xc3\x28"), 200),
-            ("another key", with(b"authorization: Bearer \xff"), 400),
+            ("another key", with(b"authorization: Bearer \xff"), 200),
             ("dialect", with(b"anthropic-version: \xff"), 200),
             ("attempt count", with(b"x-envoy-attempt-count: \xff"), 200),
             ("cluster", with(b"x-latchkey-cluster: \xff"), 200),
