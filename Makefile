@@ -146,6 +146,10 @@ bench: wasm envoy ## Measure what the filter costs, in 7 minutes (BENCH_OPTIONS=
 bench-refresher: needs-build ## Measure how long new tokens are in memory alone, and what a recorded request costs
 	$(CARGO) bench --quiet -p refresher --profile daemon --bench window --bench ingest
 
+.PHONY: bench-scan
+bench-scan: needs-build ## Measure what hostile bytes cost the filter's readers, in a minute
+	$(CARGO) bench --quiet --locked -p latchkey --bench scan
+
 .PHONY: clean
 clean: ## Remove everything that was built or fetched
 	rm -rf target .cargo/config.toml

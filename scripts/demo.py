@@ -158,6 +158,7 @@ class Demo:
         config.write_text(
             'acknowledged_terms = ["codex"]\n'
             f'platforms_dir = "{self.platform["platforms_dir"]}"\n'
+            "[refresh]\nfloor_seconds = 1\n"
             f'\n[envoy]\nwasm = "{WASM}"\n'
         )
         config.chmod(0o600)

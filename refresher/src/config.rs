@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 /// The longest `grace_seconds`: no token endpoint is known that takes a spent token for longer.
 const MAX_GRACE_SECONDS: u64 = 300;
 
+/// The longest `floor_seconds`: a platform's shortest tokens are known to live for minutes.
+const MAX_FLOOR_SECONDS: u64 = 300;
 /// The longest `keep_days`: ten years.
 const MAX_KEEP_DAYS: u32 = 3650;
 
@@ -95,12 +98,15 @@ fn keep_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error
 pub struct Refresh {
     /// For how long after an unanswered call a token endpoint is presumed to still accept the same token.
     pub grace: Duration,
+    /// The least time between two refreshes of an account that only its tokens' ends ask for.
+    pub floor: Duration,
 }
 
 impl Default for Refresh {
     fn default() -> Refresh {
         Refresh {
             grace: Duration::from_secs(30),
+            floor: Duration::from_secs(30),
         }
     }
 }
@@ -110,16 +116,34 @@ fn refresh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Refresh, D::Err
     #[serde(deny_unknown_fields)]
     struct Raw {
         grace_seconds: Option<u64>,
+        floor_seconds: Option<u64>,
     }
-    match Raw::deserialize(deserializer)?.grace_seconds {
-        None => Ok(Refresh::default()),
-        Some(seconds @ 0..=MAX_GRACE_SECONDS) => Ok(Refresh {
-            grace: Duration::from_secs(seconds),
-        }),
+    let raw = Raw::deserialize(deserializer)?;
+    let Refresh { grace, floor } = Refresh::default();
+    let seconds = |name, seconds: Option<u64>, allowed: RangeInclusive<u64>, default| match seconds
+    {
+        None => Ok(default),
+        Some(seconds) if allowed.contains(&seconds) => Ok(Duration::from_secs(seconds)),
         Some(seconds) => Err(D::Error::custom(format!(
-            "expected a grace_seconds of 0 to {MAX_GRACE_SECONDS}, found {seconds}"
+            "expected a {name} of {} to {}, found {seconds}",
+            allowed.start(),
+            allowed.end(),
         ))),
-    }
+    };
+    Ok(Refresh {
+        grace: seconds(
+            "grace_seconds",
+            raw.grace_seconds,
+            0..=MAX_GRACE_SECONDS,
+            grace,
+        )?,
+        floor: seconds(
+            "floor_seconds",
+            raw.floor_seconds,
+            1..=MAX_FLOOR_SECONDS,
+            floor,
+        )?,
+    })
 }
 
 /// `[envoy]`.
@@ -235,6 +259,7 @@ mod tests {
             (&b"acknowledged_terms = "[..], "line 1"),
             (b"\n[server]", "server"),
             (b"[refresh]\ngrace_seconds = 301", "of 0 to 300"),
+            (b"[refresh]\nfloor_seconds = 0", "of 1 to 300"),
             (b"[refresh]\ngrace = 3", "grace_seconds"),
             (b"[key]\nsource = 'desktop'", "keyring"),
             (b"[refresh]\ngrace_seconds = -1", "line 2"),

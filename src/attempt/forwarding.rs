@@ -194,8 +194,7 @@ impl Events {
         }
         let mut failure = None;
         while let Some(token) = self.framer.next(&mut rest) {
-            let is_end = token == Piece::End;
-            if !is_end {
+            if !matches!(token, Piece::End | Piece::Blank) {
                 self.meter.on_token(token);
                 continue;
             }
@@ -205,6 +204,11 @@ impl Events {
                 .is_some_and(|text| text.ends_with(b"\r"));
             if ends_in_cr && rest.first() == Some(&b'\n') {
                 event.end = event.end.saturating_add(1);
+            }
+            if token == Piece::Blank {
+                self.after_cr = (ends_in_cr && rest.is_empty()).then_some(false);
+                event.start = event.end;
+                continue;
             }
             let is_taken_out = self.is_taken_out(&event);
             self.let_go(edit, &event, is_taken_out);

@@ -124,7 +124,7 @@ impl Meter {
         match token {
             Piece::Data(piece) => self.on_data(piece),
             Piece::End => self.end_event(),
-            Piece::Name { .. } | Piece::Comment => {}
+            Piece::Name { .. } | Piece::Comment | Piece::Blank => {}
         }
     }
 
@@ -208,6 +208,9 @@ impl Meter {
     }
 
     fn end_event(&mut self) {
+        if self.head.is_empty() {
+            return; // No byte of data has come, so it says nothing.
+        }
         let said = self.reader.end();
         self.ended |= match self.dialect.format().end_mark() {
             Some(mark) => self.head == mark,

@@ -204,7 +204,7 @@ impl Peek {
         match (state, byte) {
             (State::Start, b'{') => State::BeforeName,
             (State::BeforeName, b'"') => {
-                self.text = JsonString::of(MAX_NAME_BYTES);
+                self.text.begin(MAX_NAME_BYTES);
                 State::Name
             }
             (State::BeforeColon, b':') => State::BeforeValue,
@@ -226,11 +226,11 @@ impl Peek {
     fn begin_value(&mut self, first: u8) -> State {
         match (first, self.member) {
             (b'"', Some(Member::Value(RequestValue::Model))) => {
-                self.text = JsonString::of(MAX_MODEL_BYTES);
+                self.text.begin(MAX_MODEL_BYTES);
                 State::Kept
             }
             (b'"', Some(Member::Value(RequestValue::Session(name)))) if self.is_better(name) => {
-                self.text = JsonString::of(MAX_SESSION_BYTES);
+                self.text.begin(MAX_SESSION_BYTES);
                 State::Kept
             }
             (b'"', _) => State::Skipped {
@@ -244,7 +244,7 @@ impl Peek {
             (b'{' | b'[', _) => State::Nested { depth: 1 },
             (b'}' | b']' | b':' | b',', _) => State::Done,
             (first, _) => {
-                self.text = JsonString::of(MAX_WORD_BYTES);
+                self.text.begin(MAX_WORD_BYTES);
                 self.text.push(&[first]);
                 State::Word
             }
@@ -276,14 +276,14 @@ impl Peek {
         }
     }
 
-    fn named(&mut self) -> Option<Member> {
-        let name = std::mem::take(&mut self.text).finish()?;
+    fn named(&self) -> Option<Member> {
+        let name = self.text.text()?;
         let (members, within) = (self.wanted.members.iter(), self.within);
         members.copied().find_map(|member| {
             let is_it = match member.meaning {
                 // Servers in Go take a member's name in any case, and the last of several.
                 RequestValue::Model | RequestValue::Background => {
-                    member.name.eq_ignore_ascii_case(&name)
+                    member.name.eq_ignore_ascii_case(name)
                 }
                 _ => member.name == name,
             };
@@ -296,16 +296,16 @@ impl Peek {
     }
 
     fn end_of_text(&mut self) {
-        let text = std::mem::take(&mut self.text).finish();
+        let text = self.text.text().filter(|text| !text.is_empty());
         match self.member {
             Some(Member::Value(RequestValue::Model)) => {
                 let model = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
-                let model = model.filter(|text| !text.is_empty());
-                self.found_model(model.and_then(|text| HeaderText::try_from(text).ok()));
+                let model = model.and_then(|text| HeaderText::try_from(text).ok());
+                self.found_model(model);
             }
             Some(Member::Value(RequestValue::Session(name))) => {
-                if let Some(text) = text.filter(|text| !text.is_empty()) {
-                    self.facts.session = Some((name, text));
+                if let Some(text) = text {
+                    self.facts.session = Some((name, text.to_owned()));
                 }
             }
             _ => {}
@@ -330,7 +330,7 @@ impl Peek {
         if rest.is_empty() {
             return;
         }
-        let value = match std::mem::take(&mut self.text).finish().as_deref() {
+        let value = match self.text.text() {
             Some("true") => Some(true),
             Some("false") => Some(false),
             _ => None,

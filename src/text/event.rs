@@ -32,7 +32,7 @@ impl Event {
             }
             Piece::Data(piece) => self.data.extend_from_slice(beginning(piece, room)),
             Piece::Comment => self.comment = true,
-            Piece::End => {}
+            Piece::End | Piece::Blank => {}
         }
     }
 

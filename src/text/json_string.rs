@@ -25,12 +25,15 @@ enum Escape {
 // === impl JsonString ===
 
 impl JsonString {
-    /// An empty text that may grow to `most` bytes.
-    pub(crate) fn of(most: usize) -> Self {
-        Self {
+    /// Begins a text that may grow to `most` bytes, in the memory of the last one.
+    pub(crate) fn begin(&mut self, most: usize) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        *self = Self {
+            bytes,
             most,
             ..Self::default()
-        }
+        };
     }
 
     /// Takes bytes that stand for themselves.
@@ -112,10 +115,10 @@ impl JsonString {
     }
 
     /// The text, if it is one and not too long.
-    pub(crate) fn finish(self) -> Option<String> {
+    pub(crate) fn text(&self) -> Option<&str> {
         if self.unfit || self.high.is_some() {
             return None;
         }
-        String::from_utf8(self.bytes).ok()
+        std::str::from_utf8(&self.bytes).ok()
     }
 }

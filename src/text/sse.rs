@@ -24,6 +24,8 @@ pub enum Piece<'a> {
     Comment,
     /// A blank line: the end of the event, if it had any data.
     End,
+    /// Blank lines before an event, as many as stand together in the input: they end nothing.
+    Blank,
 }
 
 /// Splits the bytes of one stream into pieces. Looks at every byte once.
@@ -32,6 +34,8 @@ pub struct Framer {
     place: Place,
     /// The last byte was a CR: a LF right after it belongs to it.
     after_cr: bool,
+    /// A byte has come that belongs to no blank line, since the last event's end.
+    has_begun: bool,
     /// The event has had a `data` line.
     has_data: bool,
 }
@@ -76,24 +80,33 @@ impl Framer {
             match self.place {
                 Place::Mark(at) if BYTE_ORDER_MARK.get(at) == Some(&byte) => {
                     input.split_off_first();
+                    self.has_begun = true;
                     self.place = Place::Mark(at.saturating_add(1));
                 }
                 Place::Mark(0 | 3) => self.place = Place::Line,
                 Place::Mark(_) => self.place = Place::Ignored,
-                Place::Line if ends_line => {
+                Place::Line if ends_line && self.has_begun => {
                     self.end_line(input);
-                    self.has_data = false;
+                    (self.has_begun, self.has_data) = (false, false);
                     return Some(Piece::End);
                 }
-                Place::Line => match byte {
-                    b'd' => self.place = Place::Name(Field::Data, 0),
-                    b'e' => self.place = Place::Name(Field::Event, 0),
-                    b':' => {
-                        self.place = Place::Ignored;
-                        return Some(Piece::Comment);
+                Place::Line if ends_line => {
+                    let blank = take_while(input, |byte| matches!(byte, b'\n' | b'\r'));
+                    self.after_cr = blank.last() == Some(&b'\r');
+                    return Some(Piece::Blank);
+                }
+                Place::Line => {
+                    self.has_begun = true;
+                    match byte {
+                        b'd' => self.place = Place::Name(Field::Data, 0),
+                        b'e' => self.place = Place::Name(Field::Event, 0),
+                        b':' => {
+                            self.place = Place::Ignored;
+                            return Some(Piece::Comment);
+                        }
+                        _ => self.place = Place::Ignored,
                     }
-                    _ => self.place = Place::Ignored,
-                },
+                }
                 Place::Name(field, at) => {
                     if let Some(token) = self.name(field, at, byte, input) {
                         return Some(token);
@@ -172,6 +185,13 @@ fn take_line<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     input.split_off(..length)
 }
 
+/// Takes off the first bytes that fit.
+fn take_while<'a>(input: &mut &'a [u8], fits: impl Fn(u8) -> bool) -> &'a [u8] {
+    let length = input.iter().position(|byte| !fits(*byte));
+    let length = length.unwrap_or(input.len());
+    input.split_off(..length).unwrap_or_default()
+}
+
 // === impl Field ===
 
 impl Field {
@@ -195,7 +215,10 @@ impl Default for Place {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::event::Event, *};
+    use super::{
+        super::{event::Event, find::work},
+        *,
+    };
 
     /// The name and the data of each event that had any, and of the unfinished one last.
     fn events(chunks: &[&[u8]]) -> Vec<(String, String)> {
@@ -238,6 +261,50 @@ mod tests {
         assert_eq!(data(&[b"data:  a\ndata\ndata:\n\n"]), [" a\n\n"]);
         assert_eq!(data(&[b"\xef\xbbdata: a\n\ndata: b\n\n"]), ["b"]);
         assert_eq!(data(&[b"data: a\n\n\xef\xbb\xbfdata: b\n\n"]), ["a"]);
+    }
+
+    /// Each piece costs who takes it some steps, so blank lines, of which a stranger can send a million, are one.
+    #[test]
+    fn blank_lines_are_one_piece() {
+        let pieces = |stream: &str| {
+            let (mut framer, mut rest) = (Framer::default(), stream.as_bytes());
+            std::iter::from_fn(|| framer.next(&mut rest)).count()
+        };
+        for blank in ["\n", "\r", "\r\n", "\n\r"] {
+            let run = blank.repeat(100_000);
+            assert_eq!(pieces(&run), 1, "{blank:?}");
+            let event = format!("data: x{blank}{run}data: y{run}");
+            assert_eq!(pieces(&event), 2 + 1 + 2 + 1, "{blank:?}");
+        }
+    }
+
+    /// Searches look at each byte once at most, whatever the lines are.
+    #[test]
+    fn the_work_grows_with_the_stream_alone() {
+        for line in [
+            "\n",
+            "\r",
+            "a\n",
+            "a\n\n",
+            "data:\n",
+            "data:",
+            ":\n",
+            "event:x\r\r",
+        ] {
+            let stream = line.repeat(100_000);
+            for size in [1, 7, stream.len()] {
+                let mut framer = Framer::default();
+                let examined = work::of(|| {
+                    for mut chunk in stream.as_bytes().chunks(size) {
+                        while framer.next(&mut chunk).is_some() {}
+                    }
+                });
+                assert!(
+                    examined <= 2 * stream.len(),
+                    "{line:?} by {size}: {examined}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
 use super::reports::Reports;
-use super::schedule::{BACKOFF_LIMIT, Jitter, backoff, refresh_at};
+use super::schedule::{self, BACKOFF_LIMIT, Jitter, backoff};
 use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
@@ -273,7 +273,8 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     fn wait(&self, entry: &Entry) -> Duration {
         let now = self.clock.now();
         let jitter = Jitter::of(&entry.account, entry.generation);
-        let scheduled = refresh_at(entry.issued_at, entry.credential_expires_at, jitter).since(now);
+        let (issued, expires) = (entry.issued_at, entry.credential_expires_at);
+        let scheduled = schedule::wait(issued, expires, self.settings.floor, jitter, now);
         let reported = lock(&self.reports).wait(&entry.account, entry.generation, Instant::now());
         let wanted = reported.map_or(scheduled, |reported| reported.min(scheduled));
         // A pause longer than any we ask for was noted under a clock that has since jumped back.

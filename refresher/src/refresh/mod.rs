@@ -8,8 +8,11 @@
 //! - A renewal is due 5 minutes ahead of the credential's end, or a tenth of its life if that is less, and up to 10 %
 //!   of that lead earlier. The end is the access token's `exp`, else `expires_in`, within a year. It is a hint and is
 //!   never verified. A token without an end is renewed after 8 days.
+//! - A renewal that only the credential's end asks for comes no sooner than `floor_seconds` after the one before, also
+//!   where a platform grants credentials that live for less.
 //! - An `unauthorized` report of the current generation asks for a renewal at once. Renewals that such reports ask for
-//!   in a row come later each time: after 0, 1, 2, 4 seconds and so on.
+//!   in a row come later each time: after 0, 1, 2, 4 seconds and so on, up to 1 hour. Ten minutes without one beyond
+//!   that end the row.
 //! - Waits are monotonic; ends are of the wall clock. At least every 5 s the two are compared. A clock that jumps by
 //!   weeks costs at most one renewal an account. A new token that seems to have ended already shows that the clocks
 //!   disagree; its announced life counts then.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::schedule::{Jitter, backoff};
 use crate::id::AccountId;
 
-/// After this long without a refresh for a report, the next report is the first again.
+/// So long after a further report would have been answered, the next report is the first again.
 const CALM: Duration = Duration::from_secs(10 * 60);
 
 /// What was reported of each account.
@@ -48,7 +48,7 @@ impl Reports {
             .filter(|reported| reported.generation == generation)?;
         Some(match reported.answered {
             Some((refreshes, last)) => {
-                (last + backoff(refreshes, None, Jitter::NONE)).saturating_duration_since(now)
+                (last + pause_after(refreshes)).saturating_duration_since(now)
             }
             None => Duration::ZERO,
         })
@@ -63,9 +63,9 @@ impl Reports {
         else {
             return;
         };
-        let in_a_row = reported
-            .answered
-            .filter(|(_, last)| now.saturating_duration_since(*last) < CALM);
+        let in_a_row = reported.answered.filter(|(refreshes, last)| {
+            now.saturating_duration_since(*last) < pause_after(*refreshes) + CALM
+        });
         reported.answered = Some((
             in_a_row.map_or(1, |(refreshes, _)| refreshes.saturating_add(1)),
             now,
@@ -76,6 +76,11 @@ impl Reports {
     pub fn keep(&mut self, known: &HashSet<&AccountId>) {
         self.0.retain(|account, _| known.contains(account));
     }
+}
+
+/// How long a report waits after so many refreshes for reports in a row.
+fn pause_after(refreshes: u32) -> Duration {
+    backoff(refreshes, None, Jitter::NONE)
 }
 
 #[cfg(test)]
@@ -99,6 +104,22 @@ mod tests {
             reports.answered(&account, generation, start);
         }
         assert_eq!(waits, [0, 1, 2, 4]);
+    }
+
+    /// A platform that refuses every new token for a day, each as soon as it is there.
+    #[test]
+    fn no_end_of_refusals_brings_the_haste_back() {
+        let (account, start) = (AccountId::random(), Instant::now());
+        let day = Duration::from_secs(24 * 60 * 60);
+        let (mut reports, mut now, mut generation) = (Reports::default(), start, 1);
+        while now < start + day {
+            reports.note(&account, generation);
+            now += reports.wait(&account, generation, now).unwrap();
+            reports.answered(&account, generation, now);
+            generation += 1;
+        }
+        // Twelve doublings to an hour, and one an hour from there on.
+        assert!(generation <= 12 + 24 + 1, "{generation} refreshes in a day");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! When to refresh, and when to try again. Pure: times come in, times go out.
 //!
-//! A token is refreshed ahead of its expiry by five minutes, or by a tenth of its life if that is less. Nothing here
+//! A token is refreshed ahead of its expiry by five minutes, or by a tenth of its life if that is less, and never sooner
+//! after the refresh before than a floor: a platform that grants tokens of no life must not make us spin. Nothing here
 //! waits: the engine compares what these functions say with the wall clock each time it wakes, so that a clock that
 //! jumps or a machine that slept changes the very next decision.
 
@@ -61,6 +62,21 @@ pub fn refresh_at(issued: UnixMillis, expires: Option<UnixMillis>, jitter: Jitte
     };
     let lead = (expires.since(issued) / LEAD_DIVISOR).min(LEAD_LIMIT);
     expires.minus(lead + jitter.of_duration(lead, LEAD_JITTER))
+}
+
+/// How long until a token is due for a refresh, which comes no sooner than `floor` after it was issued. A token that was
+/// issued in the future shows that the clock was set back since, so the floor says nothing; the refresh that this may
+/// cost is issued under the new clock.
+pub fn wait(
+    issued: UnixMillis,
+    expires: Option<UnixMillis>,
+    floor: Duration,
+    jitter: Jitter,
+    now: UnixMillis,
+) -> Duration {
+    let due = refresh_at(issued, expires, jitter).since(now);
+    let rest = issued.plus(floor).since(now);
+    if rest > floor { due } else { due.max(rest) }
 }
 
 /// How long to wait after the `failures`th failure in a row (1 is the first). `retry_after`, what the server asked
@@ -148,6 +164,47 @@ mod tests {
             let most = i64::try_from(LEAD_LIMIT.mul_f64(1.0 + LEAD_JITTER).as_millis()).unwrap();
             prop_assert!((right.0 - skewed.0).abs() <= most);
             prop_assert!(skewed <= expires);
+        }
+
+        /// Under a clock that goes on, jumps ahead and is set back, tokens of any life, none included, are refreshed no
+        /// oftener than once a floor that the clock went forward, and once for each time that it was set back.
+        #[test]
+        fn no_clock_and_no_life_makes_it_spin(
+            life in prop_oneof![Just(0), 0..100i64, 0..40_000i64, 0..HOUR],
+            floor in 1..60_000i64,
+            steps in proptest::collection::vec(
+                prop_oneof![4 => 0..50i64, 3 => 0..60_000i64, 1 => -24 * HOUR..24 * HOUR], 1..300,
+            ),
+            jitter in jitters(),
+        ) {
+            let least = Duration::from_millis(u64::try_from(floor).unwrap());
+            let mut now = UnixMillis(1_790_000_000_000);
+            let (mut issued, mut expires) = (now, UnixMillis(now.0 + life));
+            let (mut refreshes, mut ahead, mut set_back) = (0, 0, 0);
+            for step in steps {
+                now = UnixMillis(now.0 + step);
+                ahead += step.max(0);
+                set_back += i64::from(step < 0);
+                if wait(issued, Some(expires), least, jitter, now).is_zero() {
+                    (issued, expires) = (now, UnixMillis(now.0 + life));
+                    refreshes += 1;
+                }
+                let pause = wait(issued, Some(expires), least, jitter, now);
+                prop_assert!(issued != now || pause >= least, "due again after {:?}", pause);
+            }
+            prop_assert!(refreshes <= ahead / floor + set_back, "{} refreshes", refreshes);
+        }
+
+        /// A token that outlives its floor is due when its end says so, whatever the clock does.
+        #[test]
+        fn the_floor_delays_no_token_that_outlives_it(
+            life in 60_000..30 * 24 * HOUR, passed in -24 * HOUR..30 * 24 * HOUR, jitter in jitters(),
+        ) {
+            let issued = UnixMillis(1_790_000_000_000);
+            let expires = Some(UnixMillis(issued.0 + life));
+            let now = UnixMillis(issued.0 + passed);
+            let due = refresh_at(issued, expires, jitter).since(now);
+            prop_assert_eq!(wait(issued, expires, Duration::from_secs(30), jitter, now), due);
         }
 
         #[test]

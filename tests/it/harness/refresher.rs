@@ -21,6 +21,9 @@ use super::{
 /// How long it may take to start: it opens its store and writes the clusters.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// Tests have tokens that live for seconds, so that many come and go in a short time.
+pub const SHORT_LIVES: &str = "[refresh]\nfloor_seconds = 1\n";
+
 /// A state directory, and the daemon on it while it serves.
 #[derive(Debug)]
 pub struct Refresher {
@@ -37,7 +40,7 @@ impl Refresher {
     pub fn new(folder: &Path, sim: &Sim) -> Self {
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let config = format!(
-            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n[envoy]\nwasm = '{}'\n",
+            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n{SHORT_LIVES}[envoy]\nwasm = '{}'\n",
             text(&sim.platforms_dir),
             text(&setting("LATCHKEY_WASM")),
         );

@@ -206,6 +206,7 @@ async fn an_unanswered_call_past_the_grace_is_repeated_only_when_nothing_is_left
     world.fate(0, Fate::LoseRequest);
     let process = world.start(Refresh {
         grace: Duration::ZERO,
+        ..Refresh::default()
     });
     let refreshed = process
         .engine()
@@ -381,4 +382,27 @@ async fn a_platform_that_refuses_every_new_token_is_not_fed_refreshes() {
         "{} calls in ten minutes",
         world.calls(0)
     );
+}
+
+/// Tokens that live for 10 ms, alone and where each is refused besides.
+#[tokio::test(start_paused = true)]
+async fn tokens_of_no_life_cost_one_refresh_a_floor() {
+    for (refused, most) in [(false, 20), (true, 20 + 6)] {
+        let world = World::new(1);
+        world.life_millis.store(10, Ordering::Relaxed);
+        let engine = world.start(Refresh::default()).engine();
+        assert_eq!(
+            engine.refresh(&world.account(0), 1).await.unwrap(),
+            Refreshed::Done(2)
+        );
+        for _ in 0..10 * 60 * 10 {
+            if refused {
+                engine.report_unauthorized(&world.account(0), world.generation(0));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        let calls = world.calls(0) - 1;
+        assert!((19..=most).contains(&calls), "{calls} calls in ten minutes");
+        assert_eq!(world.reason(0), None);
+    }
 }

@@ -56,6 +56,8 @@ pub struct World {
     pub broken_commits: AtomicU32,
     /// How long what was read of the ledger takes to arrive, in seconds.
     pub slow_reads: AtomicU64,
+    /// How long the server's tokens live.
+    pub life_millis: AtomicU64,
     /// Broken laws, in words.
     pub violations: Mutex<Vec<String>>,
 }
@@ -132,6 +134,7 @@ impl World {
             server_grace: AtomicBool::new(true),
             broken_commits: AtomicU32::new(0),
             slow_reads: AtomicU64::new(0),
+            life_millis: AtomicU64::new(u64::try_from(LIFE.as_millis()).unwrap()),
             violations: Mutex::default(),
         })
     }
@@ -229,6 +232,10 @@ impl World {
             row.refresh = row.current.clone();
             row.renew(now);
         });
+    }
+
+    fn life(&self) -> Duration {
+        Duration::from_millis(self.life_millis.load(Ordering::Relaxed))
     }
 
     fn now(&self) -> UnixMillis {
@@ -590,7 +597,7 @@ impl TokenEndpoint for Side {
             }
             let access = SecretString::from(format!("access-{}", row.serial));
             Outcome::Fresh(Grant {
-                access: Some((access, Some(world.now().plus(LIFE)))),
+                access: Some((access, Some(world.now().plus(world.life())))),
                 refresh: Some(row.current.clone().into()),
                 id: None,
             })

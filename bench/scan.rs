@@ -1,0 +1,105 @@
+//! What a byte costs the filter that a stranger made to be dear: a caller's body and a platform's answer, as native code.
+//!
+//! `make bench-scan` prints nanoseconds for each byte of 1 MiB, whole and in tiny pieces, and how long the whole takes,
+//! which is how long a worker would stand still if all of it came at once. A plain answer stands beside them. The figures
+//! are the least of some runs: what else the machine does only adds.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use latchkey::attempt::{forwarding::Forwarding, transform::Transform};
+use latchkey::dialect::Dialect;
+use latchkey::request::peek::{Peek, Wanted};
+
+const BYTES: usize = 1 << 20;
+const RUNS: usize = 15;
+/// A byte in each piece makes a million pieces.
+const TINY: usize = 1;
+
+const PLAIN: &str = "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"some words of an answer\"}}]}\n\n";
+
+/// What is repeated, and what stands before it.
+const ANSWERS: [(&str, &str, &str); 13] = [
+    ("a plain stream", "", PLAIN),
+    ("blank lines", "data: x\n\n", "\n"),
+    ("lone CRs", "data: x\n\n", "\r"),
+    ("blank lines of CR and LF", "data: x\n\n", "\r\n"),
+    ("lines of one byte", "data: x\n\n", "a\n"),
+    ("events of one byte", "data: x\n\n", "a\n\n"),
+    ("`data:` alone", "data: x\n\n", "data:\n"),
+    ("`data:` without an end", "data: x\n\n", "data:"),
+    ("events of `data:`", "data: x\n\n", "data:\n\n"),
+    ("events of `data:` and a byte", "data: x\n\n", "data:{\n\n"),
+    ("comments", "data: x\n\n", ":\n"),
+    ("an answer nested deep", "", "["),
+    ("an answer of empty strings", "{\"choices\":[", "\"\","),
+];
+const BODIES: [(&str, &str, &str); 5] = [
+    ("a body nested deep", "{\"a\":", "["),
+    ("a body of empty strings", "{\"a\":[", "\"\","),
+    ("a body of escapes", "{\"a\":\"", "\\u0022"),
+    ("a body of members", "{", "\"\":0,"),
+    ("a body of models", "{", "\"model\":\"\","),
+];
+
+/// The least time that `work` takes.
+fn least(mut work: impl FnMut()) -> Duration {
+    let run = |_| {
+        let start = Instant::now();
+        work();
+        start.elapsed()
+    };
+    (0..RUNS).map(run).min().unwrap_or_default()
+}
+
+fn answer(bytes: &[u8], piece: usize) {
+    let mut forwarding = Forwarding::new(Dialect::Chat, Transform::AskUsage);
+    for piece in bytes.chunks(piece) {
+        black_box(forwarding.on_body(piece, false));
+    }
+    black_box(forwarding.finish(true, 0));
+}
+
+fn body(bytes: &[u8], piece: usize) {
+    let wanted = Wanted {
+        members: Dialect::Responses.format().request_members(),
+        background: true,
+        whole: true,
+        ..Wanted::default()
+    };
+    let mut peek = Peek::new(wanted);
+    for piece in bytes.chunks(piece) {
+        peek.push(piece);
+    }
+    black_box(peek.into_facts());
+}
+
+fn print(name: &str, start: &str, repeated: &str, work: fn(&[u8], usize)) {
+    let bytes: Vec<u8> = [
+        start.as_bytes(),
+        &repeated.as_bytes().repeat(BYTES / repeated.len()),
+    ]
+    .concat();
+    let (whole, tiny) = (
+        least(|| work(&bytes, bytes.len())),
+        least(|| work(&bytes, TINY)),
+    );
+    let each = |time: Duration| time.as_secs_f64() * 1e9 / bytes.len() as f64;
+    let stall = whole.as_secs_f64() * 1e3;
+    println!(
+        "| {name} | {:.1} | {:.1} | {stall:.1} |",
+        each(whole),
+        each(tiny)
+    );
+}
+
+fn main() {
+    println!("| 1 MiB of | ns a byte | … in pieces of a byte | ms at once |");
+    println!("|---|--:|--:|--:|");
+    for (name, start, repeated) in ANSWERS {
+        print(name, start, repeated, answer);
+    }
+    for (name, start, repeated) in BODIES {
+        print(name, start, repeated, body);
+    }
+}
