@@ -17,9 +17,9 @@ FUZZ_SECONDS ?= 10
 DENY ?=
 # cargo-deny, with its command and options. `bench` and `fuzz` have few of the dependencies that deny.toml speaks of.
 define deny
-$(CARGO) deny --workspace --all-features check -A license-exception-not-encountered $(1)
+$(CARGO) deny --locked --workspace --all-features check -A license-exception-not-encountered $(1)
 for workspace in bench fuzz; do \
-	$(CARGO) deny --manifest-path $$workspace/Cargo.toml --workspace --all-features --config deny.toml check \
+	$(CARGO) deny --locked --manifest-path $$workspace/Cargo.toml --workspace --all-features --config deny.toml check \
 		-A unmatched-skip -A unnecessary-skip -A license-not-encountered -A license-exception-not-encountered $(1); \
 done
 endef
@@ -44,7 +44,7 @@ needs-tests:
 
 .PHONY: build
 build: needs-build wasm ## Build the filter, the refresher and the simulated platform
-	$(CARGO) build -p refresher -p sim
+	$(CARGO) build --locked -p refresher -p sim
 
 .PHONY: wasm
 wasm: needs-build ## Build the filter: target/latchkey.wasm
@@ -67,19 +67,19 @@ test: needs-tests unit e2e ## Run every test
 
 .PHONY: unit
 unit: needs-build ## Run the tests that need no Envoy
-	$(CARGO) test --workspace --exclude it $(TEST_OPTIONS)
+	$(CARGO) test --locked --workspace --exclude it $(TEST_OPTIONS)
 
 # The whole workspace is named in both lines: cargo then takes the same features of the same
 # dependencies as for the unit tests, and builds none of them twice.
 .PHONY: e2e
 e2e: needs-tests wasm ## Run the end-to-end tests on the real Envoy, with the real clients
 	scripts/wasm.sh --fault-injection
-	$(CARGO) build --workspace --bins --tests
+	$(CARGO) build --locked --workspace --bins --tests
 	envoy=$$(scripts/envoy.sh) && clients=$$(scripts/clients.sh) && \
 	LATCHKEY_ENVOY=$$envoy LATCHKEY_CLIENTS=$$clients LATCHKEY_WASM=$(WASM) \
 	LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
-	$(CARGO) test --workspace --test it $(TEST_OPTIONS)
+	$(CARGO) test --locked --workspace --test it $(TEST_OPTIONS)
 	$(MAKE) --no-print-directory smoke
 
 # What `smoke` and `soak` need beside what the end-to-end tests built.
@@ -88,18 +88,18 @@ it_settings = LATCHKEY_WASM=$(WASM) LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-faul
 
 .PHONY: smoke
 smoke: needs-tests wasm ## Run a few end-to-end tests on the oldest Envoy that is supported
-	$(CARGO) build --workspace --bins --tests
+	$(CARGO) build --locked --workspace --bins --tests
 	envoy=$$(scripts/envoy.sh oldest) && LATCHKEY_ENVOY=$$envoy $(it_settings) \
-	$(CARGO) test --workspace --test it $(TEST_OPTIONS) -- smoke::
+	$(CARGO) test --locked --workspace --test it $(TEST_OPTIONS) -- smoke::
 
 # How long `soak` loads.
 SOAK_SECONDS ?= 840
 
 .PHONY: soak
 soak: needs-tests wasm ## Load with faults and kills for 14 minutes (SOAK_SECONDS=…), and compare the counts
-	$(CARGO) build --workspace --bins --tests
+	$(CARGO) build --locked --workspace --bins --tests
 	envoy=$$(scripts/envoy.sh) && LATCHKEY_ENVOY=$$envoy $(it_settings) SOAK_SECONDS=$(SOAK_SECONDS) \
-	$(CARGO) test --workspace --test it -- --ignored --nocapture soak::
+	$(CARGO) test --locked --workspace --test it -- --ignored --nocapture soak::
 
 # They are ignored otherwise: what they repeat the other tests do a few times.
 .PHONY: long
@@ -109,9 +109,9 @@ long: needs-tests ## Run the end-to-end tests that only repeat, in 15 minutes
 .PHONY: lint
 lint: needs-build ## Check the format, clippy for the host and for wasm, and the dependencies
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	scripts/wasm-target.sh
-	$(CARGO) clippy --target wasm32-unknown-unknown -p latchkey --lib -- -D warnings \
+	$(CARGO) clippy --locked --target wasm32-unknown-unknown -p latchkey --lib -- -D warnings \
 		-D clippy::disallowed_methods -D clippy::disallowed_macros
 	@# The advisories need the network: they are in `make deny` alone.
 	@if command -v cargo-deny >/dev/null; then $(MAKE) --no-print-directory deny DENY='bans licenses sources'; \
@@ -124,7 +124,7 @@ deny: ## Check licences, advisories and bans of the dependencies
 
 .PHONY: docs
 docs: needs-build ## Write docs/cli.md, the reference of the commands, from the code
-	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --quiet -p refresher --lib -- cli::reference::the_reference_is_current
+	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --locked --quiet -p refresher --lib -- cli::reference::the_reference_is_current
 
 .PHONY: fuzz
 fuzz: ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)
@@ -144,11 +144,11 @@ bench: wasm envoy ## Measure what the filter costs, in 7 minutes (BENCH_OPTIONS=
 
 .PHONY: bench-refresher
 bench-refresher: needs-build ## Measure how long new tokens are in memory alone, and what a recorded request costs
-	$(CARGO) bench --quiet -p refresher --profile daemon --bench window --bench ingest
+	$(CARGO) bench --locked --quiet -p refresher --profile daemon --bench window --bench ingest
 
 .PHONY: bench-scan
 bench-scan: needs-build ## Measure what hostile bytes cost the filter's readers, in a minute
-	$(CARGO) bench --quiet --locked -p latchkey --bench scan
+	$(CARGO) bench --locked --quiet -p latchkey --bench scan
 
 .PHONY: clean
 clean: ## Remove everything that was built or fetched

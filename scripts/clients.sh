@@ -18,7 +18,7 @@ if ! cmp --quiet "$REQUIREMENTS" "$DIR/python/installed"; then
     # Without a pip of its own, and filled by the machine's: needs no python3-venv package. Before 22.3 pip has no --python.
     python3 -m venv --without-pip "$DIR/python"
     packages=$("$DIR/python/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    python3 -m pip install --quiet --only-binary :all: --target "$packages" \
+    python3 -m pip install --quiet --only-binary :all: --require-hashes --target "$packages" \
         --requirement "$REQUIREMENTS" >"$DIR/pip.log" 2>&1 \
         || die "pip cannot install $REQUIREMENTS ($(grep -m1 ERROR "$DIR/pip.log")); check the network and pip's index setting"
     cp "$REQUIREMENTS" "$DIR/python/installed"

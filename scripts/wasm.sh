@@ -4,8 +4,10 @@
 #
 # After the build: exports that the filter does not use are dropped (tools/wasm-exports/keep.txt),
 # then binaryen's wasm-opt removes what only they could reach and optimises the rest. Where
-# wasm-opt cannot be had the step is skipped with a notice: the filter is then larger and a
-# little slower, and does the same.
+# wasm-opt cannot be had the step is skipped: the filter is then larger and a little slower, and
+# does the same, but it is another binary, and the build says so.
+#
+# The filter's SHA-256 is printed, and written beside it (OUT.sha256) for `refresher serve`, which compares.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,6 +25,7 @@ readonly FEATURES=(--enable-bulk-memory --enable-bulk-memory-opt --enable-multiv
     --enable-nontrapping-float-to-int --enable-reference-types --enable-sign-ext)
 
 die() { echo "wasm: $*" >&2; exit 1; }
+warn() { printf '\nwasm: %s\n\n' "$*" >&2; }
 
 # Every callback that the filter implements has to be on the keep-list, or Envoy never calls it.
 if [ -d src/shell ]; then
@@ -34,18 +37,25 @@ if [ -d src/shell ]; then
 fi
 
 scripts/wasm-target.sh
-cargo build --quiet --release --target wasm32-unknown-unknown -p latchkey --lib "${cargo_options[@]}"
-cargo run --quiet -p wasm-exports -- "$KEEP" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/latchkey.wasm" "$OUT.exports"
+cargo build --locked --quiet --release --target wasm32-unknown-unknown -p latchkey --lib "${cargo_options[@]}"
+cargo run --locked --quiet -p wasm-exports -- "$KEEP" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/latchkey.wasm" "$OUT.exports"
 
 if scripts/npm-ci.sh tools/wasm-opt target/tools/wasm-opt; then
     PATH="$(scripts/node.sh):$PATH" target/tools/wasm-opt/node_modules/.bin/wasm-opt -O3 "${FEATURES[@]}" "$OUT.exports" -o "$OUT.optimised"
 else
-    echo "wasm: wasm-opt cannot be had; the filter stays as rustc built it" >&2
+    warn "THIS IS ANOTHER BINARY than the released one: wasm-opt cannot be had, so the filter stays as rustc built it;" \
+        "its SHA-256 is not the released filter's"
     cp "$OUT.exports" "$OUT.optimised"
 fi
+rustc=$(rustc --version | cut -d' ' -f2)
+[ "$rustc" = "$(cat .rust-version)" ] \
+    || warn "THIS IS ANOTHER BINARY than the released one: it comes from rustc $rustc, not $(cat .rust-version)"
 mv "$OUT.optimised" "$OUT"
 rm -f "$OUT.exports"
 
 bytes=$(wc -c < "$OUT")
 [ "$bytes" -le "$MAX_BYTES" ] || die "$OUT is $bytes bytes, more than the $MAX_BYTES it may be"
-echo "$OUT: $bytes bytes"
+# As `sha256sum --check` reads it in the filter's own folder.
+(cd "$(dirname "$OUT")" && sha256sum "$(basename "$OUT")") > "$OUT.sha256.new"
+mv "$OUT.sha256.new" "$OUT.sha256"
+echo "$OUT: $bytes bytes, sha256 $(cut -d' ' -f1 "$OUT.sha256")"

@@ -318,3 +318,85 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
         assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
+
+/// The filter comes from a file of this machine alone: nothing is fetched, and Envoy compiles it itself.
+#[test]
+fn the_filter_is_a_local_file_that_envoy_compiles() {
+    let envoy = source_root().join("envoy");
+    for name in ["envoy.yaml", "add-to-existing.yaml"] {
+        let text = fs::read_to_string(envoy.join(name)).expect("shipped");
+        assert!(!text.contains("allow_precompiled"), "{name}");
+        let mut lines = text.lines().map(str::trim);
+        let mut plugins = 0;
+        while lines.find(|line| line.starts_with("code:")).is_some() {
+            let local = lines.next().expect("a line");
+            assert_eq!(local, "local:", "{name}");
+            plugins += 1;
+        }
+        assert!(plugins > 0, "{name}");
+    }
+}
+
+/// What is built and what the tests run is what the lock files say, to the byte.
+#[test]
+fn builds_and_clients_keep_to_their_lock_files() {
+    const BUILDS: [&str; 7] = ["build", "test", "run", "bench", "clippy", "fetch", "deny"];
+    // Builds the standard library, of which the compiler's own sources have the lock file.
+    const STANDARD_LIBRARY: &str = "wasm-target.sh";
+    let root = source_root();
+    let scripts = fs::read_dir(root.join("scripts")).expect("scripts");
+    let mut files: Vec<_> = scripts
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.retain(|file| !file.ends_with(STANDARD_LIBRARY));
+    files.extend(
+        [
+            "Makefile",
+            ".ci/run",
+            "envoy/Dockerfile.envoy",
+            "envoy/Dockerfile.refresher",
+        ]
+        .map(|name| root.join(name)),
+    );
+    let mut calls = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).expect("text");
+        for line in text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+        {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_call = |pair: &[&str]| {
+                matches!(pair[0], "cargo" | "$(CARGO)") && BUILDS.contains(&pair[1])
+            };
+            if words.windows(2).any(is_call) {
+                calls += 1;
+                assert!(words.contains(&"--locked"), "{}: {line}", file.display());
+            }
+        }
+    }
+    assert!(calls > 10, "{calls}");
+
+    let requirements = fs::read_to_string(root.join("tests/clients/requirements.txt"));
+    let requirements = requirements.expect("requirements");
+    let mut lines = requirements.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.contains("==") {
+            let next = lines.peek().copied().unwrap_or_default().trim();
+            assert!(next.starts_with("--hash=sha256:"), "{line}");
+        }
+    }
+    for lock in [
+        "tests/clients/package-lock.json",
+        "tools/wasm-opt/package-lock.json",
+    ] {
+        let lock = fs::read(root.join(lock)).expect("a lock file");
+        let lock: Value = serde_json::from_slice(&lock).expect("JSON");
+        for (name, package) in lock["packages"].as_object().expect("packages") {
+            assert!(
+                name.is_empty() || package["integrity"].is_string(),
+                "{name}"
+            );
+        }
+    }
+}

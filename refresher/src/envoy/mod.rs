@@ -3,6 +3,7 @@
 
 pub mod clusters;
 pub mod counts;
+pub mod filter_file;
 pub mod reports;
 pub mod socket;
 

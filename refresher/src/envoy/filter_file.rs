@@ -1,0 +1,102 @@
+//! The filter's file, as far as this machine has it: is it there, and is it the one that was built?
+//!
+//! `scripts/wasm.sh` prints the filter's SHA-256 and writes it beside the filter. That tells a file that was cut, mixed up or
+//! left over from another version. It stops nobody who can write both files.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::files::read_bounded;
+
+/// The most bytes of a filter that are read. The build refuses one of more than 1 MiB.
+const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
+/// The most bytes of a sum: 64 digits and a name.
+const MAX_SUM_BYTES: u64 = 4096;
+
+/// The filter beside its sum, each as SHA-256 in hexadecimal digits.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// As it was built.
+    Same(String),
+    /// Nobody says which one was built.
+    WithoutSum(String),
+    /// Another one than was built.
+    Other { expected: String, found: String },
+}
+
+/// Logs the filter's SHA-256, and warns of a file that Envoy may not find or that is not the one that was built. Envoy may
+/// see other files than we do.
+pub fn check(wasm: &Path) {
+    let wasm_path = wasm.display();
+    let cure = "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
+    if wasm.is_relative() {
+        tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
+    } else if !wasm.is_file() {
+        tracing::warn!(%wasm_path, cure, "the filter is not there, unless Envoy sees other files than we do");
+    } else {
+        match look(wasm) {
+            Ok(Found::Same(sha256)) => {
+                tracing::info!(%wasm_path, sha256, "the filter is the one that was built");
+            }
+            Ok(Found::WithoutSum(sha256)) => {
+                tracing::info!(%wasm_path, sha256, "the filter has no .sha256 beside it to compare with");
+            }
+            Ok(Found::Other { expected, found }) => {
+                let cure = "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy";
+                tracing::error!(%wasm_path, expected, found, cure, "the filter is not the one that was built");
+            }
+            Err(error) => tracing::warn!(%wasm_path, %error, "cannot read the filter"),
+        }
+    }
+}
+
+fn look(wasm: &Path) -> io::Result<Found> {
+    let mut bytes = Vec::new();
+    File::open(wasm)?
+        .take(MAX_FILTER_BYTES)
+        .read_to_end(&mut bytes)?;
+    let found: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut sum = wasm.as_os_str().to_owned();
+    sum.push(".sha256");
+    let expected = match read_bounded(Path::new(&sum), MAX_SUM_BYTES) {
+        Ok(sum) => sum.split_whitespace().next().unwrap_or_default().to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Found::WithoutSum(found));
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(if expected == found {
+        Found::Same(found)
+    } else {
+        Found::Other { expected, found }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn another_filter_than_was_built_is_told() {
+        const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let folder = tempfile::tempdir().unwrap();
+        let (wasm, sum) = (
+            folder.path().join("latchkey.wasm"),
+            folder.path().join("latchkey.wasm.sha256"),
+        );
+        fs::write(&wasm, "abc").unwrap();
+        assert_eq!(look(&wasm).unwrap(), Found::WithoutSum(ABC.to_owned()));
+        fs::write(&sum, format!("{ABC}  latchkey.wasm\n")).unwrap();
+        assert_eq!(look(&wasm).unwrap(), Found::Same(ABC.to_owned()));
+        fs::write(&wasm, "abd").unwrap();
+        assert!(matches!(look(&wasm).unwrap(), Found::Other { expected, .. } if expected == ABC));
+    }
+}
