@@ -1,19 +1,24 @@
 //! Answers connections within bounds, so that slow or many callers keep nobody else out.
 //!
 //! TCP takes 32 connections at a time, 16 for logins. Each has 10 s for the head of a request and lives for a minute. The
-//! socket takes 512, with 2 minutes for a head or a pause. A connection beyond that waits unaccepted. These bounds cut off
-//! no answer that is under way, such as a long poll's.
+//! socket takes 512, with 2 minutes for a head or a pause. For one beyond that another gives way: the oldest that has asked
+//! for nothing is dropped, else the oldest that pauses, else the oldest of all, which ends after its answer. So connections
+//! that only lie there keep nobody out, and no answer that is under way is cut off, such as a long poll's.
+
+pub mod host;
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +26,7 @@ use tokio_util::task::TaskTracker;
 /// What connections to one listener may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// How many there are at once. The next one waits unaccepted.
+    /// How many there are at once. For the next one another gives way.
     pub connections: usize,
     /// How long a caller may take to send the head of a request, the pause before it included.
     pub head: Duration,
@@ -53,6 +58,32 @@ pub const LOGINS: Bounds = Bounds {
     life: Some(Duration::from_secs(60)),
 };
 
+/// The time that a connection waits for a place before another has to give way. So each one has as long to be heard before
+/// it can be the one that asked for nothing.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The connections of one listener.
+struct Seats {
+    free: Arc<Semaphore>,
+    /// The oldest first.
+    taken: Mutex<Vec<Arc<Seat>>>,
+}
+
+/// One connection's place.
+#[derive(Debug)]
+struct Seat {
+    state: AtomicU8,
+    /// Ends it as soon as no answer is cut off by that.
+    give_way: CancellationToken,
+}
+
+/// The states of a connection, by how readily it gives way: it has asked for nothing, …
+const SILENT: u8 = 0;
+/// … it has its answer and asks for nothing more, …
+const PAUSING: u8 = 1;
+/// … or its answer is being made.
+const ASKING: u8 = 2;
+
 /// Answers with `router` until `shutdown`, and then until the answers that are under way have gone.
 pub async fn serve<L: Listener>(
     mut listener: L,
@@ -60,22 +91,33 @@ pub async fn serve<L: Listener>(
     bounds: Bounds,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(bounds.connections));
+    let seats = Arc::new(Seats {
+        free: Arc::new(Semaphore::new(bounds.connections)),
+        taken: Mutex::default(),
+    });
     let connections = TaskTracker::new();
     loop {
         let accepting = async {
-            // The semaphore is never closed.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok();
-            (slot, listener.accept().await.0)
+            let stream = listener.accept().await.0;
+            (seats.free().await, stream)
         };
-        let (slot, stream) = tokio::select! {
+        let (free, stream) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = accepting => accepted,
         };
-        let answering = answer(stream, router.clone(), bounds, shutdown.clone());
+        let seat = seats.take();
+        let answering = answer(
+            stream,
+            router.clone(),
+            bounds,
+            Arc::clone(&seat),
+            shutdown.clone(),
+        );
+        let seats = Arc::clone(&seats);
         connections.spawn(async move {
             answering.await;
-            drop(slot);
+            seats.leave(&seat);
+            drop(free);
         });
     }
     // The port, or socket, is free from here on.
@@ -85,14 +127,29 @@ pub async fn serve<L: Listener>(
 }
 
 /// Answers the requests of one connection. How it ends is its caller's matter.
-async fn answer<S>(stream: S, router: Router, bounds: Bounds, shutdown: CancellationToken)
-where
+async fn answer<S>(
+    stream: S,
+    router: Router,
+    bounds: Bounds,
+    seat: Arc<Seat>,
+    shutdown: CancellationToken,
+) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
+    let (router, asking) = (TowerToHyperService::new(router), Arc::clone(&seat));
+    let service = service_fn(move |request| {
+        asking.state.store(ASKING, Ordering::Relaxed);
+        let (answering, seat) = (router.call(request), Arc::clone(&asking));
+        async move {
+            let answer = answering.await;
+            seat.state.store(PAUSING, Ordering::Relaxed);
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let end_of_life = async {
         match bounds.life {
@@ -106,6 +163,12 @@ where
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
+        () = seat.give_way.cancelled() => {
+            if seat.state.load(Ordering::Relaxed) != SILENT {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
         () = end_of_life => {
             connection.as_mut().graceful_shutdown();
             let _ = timeout(bounds.head, connection).await;
@@ -113,9 +176,50 @@ where
     }
 }
 
+// === impl Seats ===
+
+impl Seats {
+    /// A free place, for which another connection gives way if it must.
+    async fn free(&self) -> Option<OwnedSemaphorePermit> {
+        let mut waiting = pin!(Arc::clone(&self.free).acquire_owned());
+        // The semaphore is never closed.
+        if let Ok(free) = timeout(PATIENCE, &mut waiting).await {
+            return free.ok();
+        }
+        self.have_one_give_way();
+        waiting.await.ok()
+    }
+
+    fn have_one_give_way(&self) {
+        let taken = self.taken();
+        let staying = taken.iter().filter(|seat| !seat.give_way.is_cancelled());
+        if let Some(seat) = staying.min_by_key(|seat| seat.state.load(Ordering::Relaxed)) {
+            seat.give_way.cancel();
+        }
+    }
+
+    fn take(&self) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            state: AtomicU8::new(SILENT),
+            give_way: CancellationToken::new(),
+        });
+        self.taken().push(Arc::clone(&seat));
+        seat
+    }
+
+    fn leave(&self, seat: &Arc<Seat>) {
+        self.taken().retain(|other| !Arc::ptr_eq(other, seat));
+    }
+
+    /// Nothing panics while this lock is held.
+    fn taken(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -179,6 +283,55 @@ mod tests {
         assert_eq!(rest(silent).await, "");
         assert_eq!(rest(stuck).await, "");
         timeout(LIMIT, dripping).await.expect("cut off").unwrap();
+    }
+
+    /// Silent connections, as many as there may be, and far from any timeout.
+    #[tokio::test]
+    async fn the_oldest_that_asked_for_nothing_gives_way() {
+        let bounds = Bounds {
+            connections: 3,
+            head: 3 * LIMIT,
+            life: None,
+        };
+        let (port, _shutdown) = start(page(), bounds).await;
+        let oldest = send(port, b"GET / HT").await;
+        let mut others = [send(port, b"").await, send(port, b"GET").await];
+        for round in 0..10 {
+            let answer = rest(send(port, REQUEST).await).await;
+            assert!(answer.ends_with("page"), "round {round}: {answer}");
+        }
+        assert_eq!(rest(oldest).await, "");
+        for other in &mut others {
+            let more = timeout(Duration::from_millis(50), other.read_u8()).await;
+            assert!(more.is_err(), "it was not needed to drop another: {more:?}");
+        }
+    }
+
+    /// Where all have asked for something, one that pauses gives way, and none whose answer is being made.
+    #[tokio::test]
+    async fn one_that_pauses_gives_way_before_one_that_waits_for_its_answer() {
+        let bounds = Bounds {
+            connections: 2,
+            head: 3 * LIMIT,
+            life: None,
+        };
+        let go_on = Arc::new(Notify::new());
+        let waits = Arc::clone(&go_on);
+        let slow = move || async move {
+            waits.notified().await;
+            "slow"
+        };
+        let (port, _shutdown) = start(page().route("/slow", get(slow)), bounds).await;
+        let slow = REQUEST.strip_prefix(b"GET /").unwrap();
+        let waiting = send(port, &[b"GET /slow".as_slice(), slow].concat()).await;
+        let mut pausing = send(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut byte = [0];
+        pausing.read_exact(&mut byte).await.unwrap();
+        let answer = rest(send(port, REQUEST).await).await;
+        assert!(answer.ends_with("page"), "{answer}");
+        assert!(rest(pausing).await.ends_with("page"));
+        go_on.notify_one();
+        assert!(rest(waiting).await.ends_with("slow"));
     }
 
     #[tokio::test]

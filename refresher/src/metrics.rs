@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -26,6 +28,7 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::listen::host::HostNames;
 use crate::oauth::answer::Outcome;
 use crate::refresh::engine::TokenEndpoint;
 use crate::standing::Standing;
@@ -259,6 +262,15 @@ impl Metrics {
         let _ = text::encode(&mut page, &self.0.registry);
         Ok(page)
     }
+}
+
+/// The page of metrics over TCP.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The address to listen on.
+    pub at: SocketAddr,
+    /// The names by which it may be asked for.
+    pub names: HostNames,
 }
 
 /// `GET /metrics`, and nothing else.

@@ -1,7 +1,6 @@
 //! `refresher serve`: runs the refresh engine, the socket and the file of clusters until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
-use crate::envoy::{self, OnUnauthorized};
+use crate::envoy::{self, OnUnauthorized, filter_file};
 use crate::fault::Fault;
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
-use crate::metrics::{self, Counted, Metrics};
+use crate::metrics::{self, Counted, Metrics, Shown};
 use crate::platform::{Catalog, Profile, doors};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
@@ -42,11 +41,7 @@ const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 ///
 /// # Errors
 /// If another `serve` runs on the same state, or the socket or the file of clusters cannot be made.
-pub async fn run(
-    app: App,
-    envoy: config::Envoy,
-    metrics_at: Option<SocketAddr>,
-) -> app::Result<()> {
+pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::Result<()> {
     let App {
         state,
         config,
@@ -61,7 +56,7 @@ pub async fn run(
         tracing::warn!(%key, cure, "the first of the keys does not seal yet");
     }
     warn_of_idle_accounts(&store, &catalog).await?;
-    warn_of_wasm(&envoy.wasm);
+    filter_file::check(&envoy.wasm);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
     store.publish_doors(doors()).await?;
@@ -75,8 +70,8 @@ pub async fn run(
     let endpoints = Counted(TokenEndpoints::new(catalog.all_usable())?, metrics.clone());
     let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
     let socket = Socket::bind(&state.socket()).await?;
-    let scraped = match metrics_at {
-        Some(address) => Some(listen_for_metrics(address).await?),
+    let scraped = match shown {
+        Some(Shown { at, names }) => Some((listen_for_metrics(at).await?, names)),
         None => None,
     };
     let mut stops = Stops::new()?;
@@ -98,9 +93,9 @@ pub async fn run(
     .merge(logins.router());
     let answering = listen::serve(socket, router, listen::SOCKET, shutdown.clone());
     tasks.spawn_draining("socket", ANSWERING_GRACE, answering);
-    if let Some(listener) = scraped {
+    if let Some((listener, names)) = scraped {
         tracing::info!(address = %listener.local_addr()?, "showing metrics");
-        let router = metrics::router(metrics, store.clone());
+        let router = names.guard(metrics::router(metrics, store.clone()));
         let showing = listen::serve(listener, router, listen::METRICS, shutdown.clone());
         tasks.spawn_draining("metrics", ANSWERING_GRACE, showing);
     }
@@ -232,16 +227,4 @@ async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> app::Result<
         }
     }
     Ok(())
-}
-
-/// Warns of a path at which Envoy may not find the filter. Envoy would refuse every cluster then; but it may see other
-/// files than we do.
-fn warn_of_wasm(wasm: &Path) {
-    let wasm_path = wasm.display();
-    let cure = "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
-    if wasm.is_relative() {
-        tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
-    } else if !wasm.is_file() {
-        tracing::warn!(%wasm_path, cure, "the filter is not there, unless Envoy sees other files than we do");
-    }
 }

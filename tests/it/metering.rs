@@ -848,6 +848,16 @@ fn metrics_say_what_requests_used_and_how_accounts_are() {
             .no_proxy()
             .build()
             .expect("a client");
+        // A page whose name was made to resolve to this machine has that name in Host.
+        let rebound = by_port.get(format!("http://127.0.0.1:{address}/metrics"));
+        let rebound = rebound.header("host", format!("attacker.test:{address}"));
+        let rebound = rebound.send().await.expect("an answer");
+        assert_eq!(rebound.status(), 421);
+        let words = rebound.text().await.expect("its words");
+        assert!(
+            words.contains("--metrics-host") && !words.contains("attacker"),
+            "{words}"
+        );
         for (client, url) in [
             (by_socket, "http://refresher/metrics".to_owned()),
             (by_port, format!("http://127.0.0.1:{address}/metrics")),

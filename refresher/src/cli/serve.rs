@@ -8,6 +8,8 @@ use clap::Args;
 use super::{Context, Result};
 use crate::app::Error;
 use crate::fault::Fault;
+use crate::listen::host::HostNames;
+use crate::metrics::Shown;
 
 /// Flags of `serve`.
 #[derive(Debug, Args)]
@@ -21,6 +23,9 @@ pub struct Serve {
     /// Let --metrics-listen be an address that other machines reach
     #[arg(long, requires = "metrics_listen")]
     metrics_anywhere: bool,
+    /// Show metrics to those who ask for that name, beside addresses and localhost; may be given several times
+    #[arg(long, value_name = "NAME", requires = "metrics_listen")]
+    metrics_host: Vec<String>,
 }
 
 impl Serve {
@@ -34,7 +39,9 @@ impl Serve {
         }
         let app = context.app.clone();
         let envoy = app.envoy(self.wasm);
-        Ok(crate::serve::run(app, envoy, self.metrics_listen).await?)
+        let names = HostNames::of(self.metrics_host);
+        let shown = self.metrics_listen.map(|at| Shown { at, names });
+        Ok(crate::serve::run(app, envoy, shown).await?)
     }
 }
 
