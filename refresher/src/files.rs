@@ -65,8 +65,16 @@ pub(crate) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Err
 /// # Errors
 /// If it cannot be read, is longer, or is not UTF-8.
 pub(crate) fn read_bounded(path: &Path, bound: u64) -> io::Result<String> {
+    read_within(File::open(path)?, bound)
+}
+
+/// The text that `source` has, of at most `bound` bytes. What is longer is refused: half a secret is another secret.
+///
+/// # Errors
+/// If it cannot be read, is longer, or is not UTF-8.
+pub(crate) fn read_within(source: impl Read, bound: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(bound + 1).read_to_end(&mut bytes)?;
+    source.take(bound + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bound {
         return Err(io::Error::other(format!("it is longer than {bound} bytes")));
     }

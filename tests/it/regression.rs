@@ -76,3 +76,31 @@ fn a_stream_that_ends_does_not_end_the_wait_for_a_token() {
         assert_eq!(sim.count("refreshes").await, 1);
     });
 }
+
+/// An API key that was longer than the bound was cut there in silence, and the platform refused it later with other words.
+#[test]
+fn an_api_key_that_is_too_long_is_refused_and_not_cut() {
+    const MAX_SECRET_BYTES: usize = 16 * 1024;
+    run(async {
+        let folder = new_folder("regression-long-key");
+        let refresher = Refresher::new(&folder, &Sim::start(&folder).await);
+        let add = ["accounts", "add", "long", "--platform", "openai"];
+        let refused = refresher
+            .try_run(&add, &"k".repeat(MAX_SECRET_BYTES + 1))
+            .await;
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success(), "{words}");
+        assert!(words.contains("longer than 16384 bytes"), "{words}");
+        assert!(refresher.accounts().await.is_empty());
+        let file = folder.join("long.key");
+        fs::write(&file, "k".repeat(MAX_SECRET_BYTES + 1)).expect("written");
+        let file = file.to_str().expect("UTF-8");
+        let from_file = [add.as_slice(), &["--key-file", file]].concat();
+        let refused = refresher.try_run(&from_file, "").await;
+        assert!(!refused.status.success());
+        // One of just that length is taken whole.
+        refresher
+            .add_api_key("whole", "openai", &"k".repeat(MAX_SECRET_BYTES))
+            .await;
+    });
+}

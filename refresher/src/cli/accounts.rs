@@ -1,6 +1,5 @@
 //! `refresher accounts`.
 
-use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,14 +7,13 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::output::table;
+use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::TermFlags;
-use super::{CALLER, Context, Error, Json, ModelList, Result, secret_prompt, status};
+use super::{CALLER, Context, Error, Json, ModelList, Result, secret_input, status};
 use crate::app::accounts::{self, NewKey};
 use crate::oauth::revoke::Revoked;
 use crate::store::{Saved, Status};
 
-/// The most bytes of an API key, whatever it comes from.
-const MAX_KEY_BYTES: u64 = 16 * 1024;
 /// Where a key may come from besides standard input and a file.
 const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
 
@@ -144,13 +142,15 @@ impl Add {
 
     fn read_key(&self) -> Result<SecretString> {
         let key = if let Some(path) = &self.key_file {
-            crate::files::read_bounded(path, MAX_KEY_BYTES)
+            crate::files::read_bounded(path, MAX_SECRET_BYTES)
                 .map(Zeroizing::new)
                 .map_err(|error| format!("{}: cannot read it: {error}", path.display()))
         } else if let Ok(key) = std::env::var(KEY_VARIABLE) {
-            Ok(Zeroizing::new(key))
+            crate::files::read_within(key.as_bytes(), MAX_SECRET_BYTES)
+                .map(Zeroizing::new)
+                .map_err(|error| format!("cannot take the API key in ${KEY_VARIABLE}: {error}"))
         } else {
-            key_from_stdin()
+            secret_input::read("Paste the API key (it is not shown) and press Enter: ")
                 .map_err(|error| format!("cannot read the API key from standard input: {error}"))
         };
         let key = key.map_err(Error::Input)?;
@@ -161,18 +161,6 @@ impl Add {
             key => Ok(SecretString::from(key)),
         }
     }
-}
-
-/// The key that a person types unseen, or another program writes.
-fn key_from_stdin() -> io::Result<Zeroizing<String>> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        let prompt = "Paste the API key (it is not shown) and press Enter: ";
-        return secret_prompt::ask(prompt, MAX_KEY_BYTES);
-    }
-    let mut key = Zeroizing::new(String::new());
-    stdin.lock().take(MAX_KEY_BYTES).read_to_string(&mut key)?;
-    Ok(key)
 }
 
 async fn list(context: &Context, json: Json) -> Result<()> {

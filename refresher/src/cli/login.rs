@@ -1,18 +1,17 @@
 //! `refresher login`: a person logs an account in through their own browser.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, Read};
 use std::process::{Command, Stdio};
 
 use clap::Args;
 use reqwest::Url;
 use secrecy::SecretString;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::output::Out;
 use super::terms::TermFlags;
 use super::time::relative;
-use super::{CALLER, Context, Error, secret_prompt};
+use super::{CALLER, Context, Error, secret_input};
 use crate::app::daemon;
 use crate::app::logins::{self, KeyAccount, KeyOffer, Saved};
 use crate::clock::{SystemClock, UnixMillis};
@@ -25,9 +24,6 @@ use crate::oauth::exchange::Granted;
 use crate::oauth::http::HttpClient;
 use crate::platform::{Flow, Profile, flow};
 use crate::store::Terms;
-
-/// The most bytes of a client's secret.
-const MAX_SECRET_BYTES: u64 = 16 * 1024;
 
 /// A login to make.
 #[derive(Debug, Args)]
@@ -285,18 +281,11 @@ fn pasted(mut login: login::Login, out: &Out) -> Result<(login::Login, Step), Er
 
 /// The secret that a person types unseen, or another program writes.
 fn client_secret() -> Result<SecretString, Error> {
-    let stdin = io::stdin();
-    let secret = if stdin.is_terminal() {
-        let prompt = "Paste the client's secret (it is not shown) and press Enter: ";
-        secret_prompt::ask(prompt, MAX_SECRET_BYTES)?
-    } else {
-        let mut secret = Zeroizing::new(String::new());
-        stdin
-            .lock()
-            .take(MAX_SECRET_BYTES)
-            .read_to_string(&mut secret)?;
-        secret
-    };
+    let secret =
+        secret_input::read("Paste the client's secret (it is not shown) and press Enter: ")
+            .map_err(|error| {
+                format!("cannot read the client's secret from standard input: {error}")
+            })?;
     match secret.trim() {
         "" => Err("expected the client's secret on standard input, found none".into()),
         secret => Ok(secret.into()),

@@ -11,7 +11,7 @@ mod pools;
 mod reference;
 mod refresh;
 mod rotate_key;
-mod secret_prompt;
+mod secret_input;
 mod serve;
 mod status;
 mod terms;
