@@ -85,6 +85,8 @@ pub struct RequestMember {
 pub enum RequestValue {
     /// The model.
     Model,
+    /// Models that may serve in place of that one.
+    OtherModels,
     /// Asks for a stream.
     Stream,
     /// Asks the platform to keep the answer.
@@ -197,6 +199,12 @@ impl RequestMember {
             meaning,
         }
     }
+
+    /// `models`: OpenRouter's list of what to fall back on, in every dialect that it speaks.
+    pub(super) const MODELS: Self = Self::of_body("models", RequestValue::OtherModels);
+
+    /// `fallbacks`: the same in other gateways, of which an account may be one.
+    pub(super) const FALLBACKS: Self = Self::of_body("fallbacks", RequestValue::OtherModels);
 
     /// `metadata.user_id`.
     pub(super) const USER_ID: Self = Self {

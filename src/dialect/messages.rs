@@ -11,6 +11,8 @@ pub(super) struct Messages;
 
 const REQUEST: &[RequestMember] = &[
     RequestMember::of_body("model", RequestValue::Model),
+    RequestMember::MODELS,
+    RequestMember::FALLBACKS,
     RequestMember::of_body("stream", RequestValue::Stream),
     RequestMember::USER_ID,
 ];

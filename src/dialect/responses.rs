@@ -15,6 +15,8 @@ pub(super) struct Responses;
 
 const REQUEST: &[RequestMember] = &[
     RequestMember::of_body("model", RequestValue::Model),
+    RequestMember::MODELS,
+    RequestMember::FALLBACKS,
     RequestMember::of_body("stream", RequestValue::Stream),
     RequestMember::of_body("store", RequestValue::Store),
     RequestMember::of_body("background", RequestValue::Background),

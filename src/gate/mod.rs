@@ -153,12 +153,9 @@ impl Gate {
             let named = session::in_headers(&request.headers, &doors.session_headers);
             wanted.session = door.dialect.best_session_name().filter(|_| named.is_none());
         }
-        if request.names_model_in_path() {
-            wanted.model = false;
-        } else if subject.allowed.is_some_and(|models| !models.is_all()) {
-            // Platforms take the last of two models.
-            wanted.whole = true;
-        }
+        wanted.model &= !request.names_model_in_path();
+        // A key with a list of models: platforms take the last of two, and some the body's before the path's.
+        wanted.whole |= subject.allowed.is_some_and(|models| !models.is_all());
         Ok(Ok(wanted))
     }
 
@@ -181,13 +178,13 @@ impl Gate {
         let Subject { key, pool, .. } = subject;
         let carried = request.carried.as_ref();
         let model = subject.model.map(HeaderText::as_str);
-        // What was not read could name another model, which the platform may prefer.
-        let is_sure =
-            request.names_model_in_path() || request.facts.whole && !request.facts.models_differ;
-        if let Some(allowed) = subject.allowed
-            && (!allowed.contain(model) || !allowed.is_all() && !is_sure)
-        {
-            return Err(Refusal::ModelNotAllowed(subject.model.cloned()));
+        if let Some(allowed) = subject.allowed {
+            if !allowed.contain(model) {
+                return Err(Refusal::ModelNotAllowed(subject.model.cloned()));
+            }
+            if !allowed.is_all() && !request.names_one_model() {
+                return Err(Refusal::ModelNotAllowed(None));
+            }
         }
         let need = Need {
             session: subject.session,

@@ -133,9 +133,23 @@ impl Request {
         }
     }
 
-    /// Its path names the model, so that its body cannot name another one.
+    /// Its path names the model.
     pub(super) fn names_model_in_path(&self) -> bool {
         matches!(self.entry, Entry::Through { model: Some(_), .. })
+    }
+
+    /// Nothing in it names another model than [`Self::model`]: what was not read could, and the platform may prefer that.
+    pub(super) fn names_one_model(&self) -> bool {
+        let Facts {
+            model,
+            models_differ,
+            whole,
+            ..
+        } = &self.facts;
+        let agree = model
+            .as_ref()
+            .is_none_or(|model| self.model() == Some(model));
+        *whole && !models_differ && agree
     }
 
     /// The request with what its body says.

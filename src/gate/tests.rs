@@ -474,18 +474,29 @@ fn model_sent(key: &str, path: &str, body: &str) -> Result<String, String> {
 fn the_model_in_the_path_is_the_one_that_is_asked_for() {
     let at = |model: &str| format!("/v1/deployments/{model}/chat");
     let not_allowed = || Err("latchkey_model_not_allowed".to_owned());
-    // What the body says is not what the platform goes by.
-    let body = r#"{"model":"gpt-5.6","model":"o3"}"#;
-    assert_eq!(
-        model_sent("lk_few", &at("gpt-5.6"), body).as_deref(),
-        Ok("gpt-5.6")
-    );
-    assert_eq!(model_sent("lk_few", &at("o3"), body), not_allowed());
-    assert_eq!(model_sent("lk_few", &at("%6f3"), body), not_allowed());
-    assert_eq!(
-        model_sent("lk_few", &at("gpt%2d5"), "").as_deref(),
-        Ok("gpt-5")
-    );
+    assert_eq!(model_sent("lk_few", &at("o3"), "{}"), not_allowed());
+    assert_eq!(model_sent("lk_few", &at("%6f3"), "{}"), not_allowed());
+    // A platform may go by the body's model all the same. Where the key has a list, the body names the same one or none.
+    let all = model_sent("lk_all", &at("gpt-5.6"), r#"{"model":"o3"}"#);
+    assert_eq!(all.as_deref(), Ok("gpt-5.6"));
+    for body in ["{}", r#"{"model":"gpt-5"}"#, r#"{"a":{"model":"o3"}}"#] {
+        let sent = model_sent("lk_few", &at("gpt%2d5"), body);
+        assert_eq!(sent.as_deref(), Ok("gpt-5"), "{body}");
+    }
+    for body in [
+        r#"{"model":"o3"}"#,
+        r#"{"model":"gpt-5.6"}"#,
+        r#"{"model":"gpt-5","Model":"o3"}"#,
+        r#"{"model":"gpt-5","model":null}"#,
+        r#"{"model":"gpt-5","models":["o3"]}"#,
+        r#"{"model":null}"#,
+        r#"{"model":"o 3"}"#,
+        "not JSON",
+        "",
+    ] {
+        let sent = model_sent("lk_few", &at("gpt-5"), body);
+        assert_eq!(sent, not_allowed(), "{body}");
+    }
     assert_eq!(
         model_sent("lk_six", &at("gpt-6"), "").as_deref(),
         Ok("gpt-6")

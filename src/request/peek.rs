@@ -4,7 +4,7 @@
 //! Only the members count that the dialect names: those of the body itself, and `user_id` in its
 //! `metadata`. The reader keeps these short strings alone. It reads each byte once; chunk boundaries
 //! may fall anywhere. Of a member that is there twice the first counts; [`Facts::models_differ`]
-//! tells of two models, and any `background` that is true counts. The rest need not be JSON: that is
+//! tells of a body that may mean another model to its reader, and any `background` that is true counts. The rest need not be JSON: that is
 //! the platform's business.
 
 use crate::{
@@ -57,7 +57,11 @@ pub struct Wanted {
 pub struct Facts {
     /// The model, if it is one that a header could hold.
     pub model: Option<HeaderText>,
-    /// There is a second, other model.
+    /// The body may mean another model than `model` says: there is a second one, one that cannot be read, or a list of those
+    /// to fall back on.
+    ///
+    /// Readers disagree about such bodies. Most take the last of two members of one name; Go's takes a name in any case of
+    /// letters, and leaves the first where the second is null; a strict one refuses both.
     pub models_differ: bool,
     /// `stream`.
     pub stream: Option<bool>,
@@ -224,6 +228,11 @@ impl Peek {
     }
 
     fn begin_value(&mut self, first: u8) -> State {
+        match self.member {
+            Some(Member::Value(RequestValue::OtherModels)) => self.facts.models_differ = true,
+            Some(Member::Value(RequestValue::Model)) => self.facts.models_differ |= first != b'"',
+            _ => {}
+        }
         match (first, self.member) {
             (b'"', Some(Member::Value(RequestValue::Model))) => {
                 self.text.begin(MAX_MODEL_BYTES);
@@ -282,8 +291,8 @@ impl Peek {
         members.copied().find_map(|member| {
             let is_it = match member.meaning {
                 // Servers in Go take a member's name in any case, and the last of several.
-                RequestValue::Model | RequestValue::Background => {
-                    member.name.eq_ignore_ascii_case(name)
+                RequestValue::Model | RequestValue::OtherModels | RequestValue::Background => {
+                    is_folded(name, member.name)
                 }
                 _ => member.name == name,
             };
@@ -318,6 +327,7 @@ impl Peek {
             self.facts.models_differ |= model != self.facts.model;
         } else {
             self.model_was_met = true;
+            self.facts.models_differ |= model.is_none();
             self.facts.model = model;
         }
     }
@@ -394,6 +404,17 @@ impl Peek {
         }
         self.state = State::Nested { depth };
     }
+}
+
+/// Tells a name that is `plain`, which has small letters alone, when case is folded as Unicode does: two letters beyond ASCII
+/// fold into it, the long s and the sign for kelvins.
+fn is_folded(name: &str, plain: &str) -> bool {
+    let folded = name.chars().map(|letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    });
+    folded.eq(plain.chars())
 }
 
 /// Takes off what stands before a quote or backslash, and that byte.

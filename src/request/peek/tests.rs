@@ -114,6 +114,20 @@ fn the_first_of_two_counts_and_two_models_are_told() {
         (r#"{"model":"a","Model":"b"}"#, true),
         (r#"{"MODEL":"b","model":"a"}"#, true),
         (r#"{"model":"a","model":"a"}"#, false),
+        (r#"{"model":"a","model":null}"#, true),
+        (r#"{"model":null,"model":"a"}"#, true),
+        (r#"{"model":"a","Model":["b"]}"#, true),
+        (r#"{"model":4,"mod\u0065l":"a"}"#, true),
+        (r#"{"model":"a","models":["b"]}"#, true),
+        (r#"{"model\u017f":["b"],"model":"a"}"#, true),
+        (r#"{"model":"a","fallbacKs":[]}"#, true),
+        (r#"{"model":"a","fallbac\u212As":[{"b":1}]}"#, true),
+        (
+            r#"{"model":"a","tools":[{"model":"b"}],"x":{"models":["b"]}}"#,
+            false,
+        ),
+        (r#"{"model":null,"x":1}"#, true),
+        (r#"{"model":"a b"}"#, true),
     ] {
         let facts = peek(everything(), body.as_bytes());
         assert_eq!(facts.models_differ, differ, "{body}");
@@ -273,6 +287,8 @@ proptest! {
             .or_else(|| text(&object["metadata"]["user_id"]))
             .or_else(|| text(&object["previous_response_id"]));
         prop_assert_eq!(facts.session.map(|(_, text)| text), session);
-        prop_assert!(facts.whole && !facts.models_differ);
+        prop_assert!(facts.whole);
+        let names_one = text(&object["model"]).filter(plain).is_some();
+        prop_assert_eq!(facts.models_differ, object.get("model").is_some() && !names_one);
     }
 }
