@@ -71,6 +71,9 @@ pub trait Stream {
     /// this or an earlier try.
     fn property(&self, name: &str) -> Option<Vec<u8>>;
 
+    /// Returns the address of the host that answers, as the proxy writes it: `address:port`, or the path of a socket.
+    fn answered_by(&self) -> Option<Vec<u8>>;
+
     /// Sets what the other filters of this request, its later tries and access logs see.
     fn set_property(&mut self, name: &str, value: &str);
 

@@ -171,6 +171,15 @@ pub fn is_escape(request: &HeaderMap) -> bool {
         .is_some_and(|count| count != b"1")
 }
 
+/// The status of the escape listener's answer.
+pub const ESCAPE_STATUS: u16 = 503;
+
+/// Tells the escape listener by its `address`, a socket's path: accounts have no other host that is a file. A first attempt
+/// reaches it where a platform's name has never resolved, so that its cluster has no host of its own.
+pub fn is_escape_address(address: &[u8]) -> bool {
+    address.starts_with(b"/")
+}
+
 /// Stands for the model of a request that does not say it, or not in a way that can be read.
 const UNREAD_MODEL: &str = "unread";
 
@@ -249,19 +258,26 @@ pub fn is_refreshable(account: &Account) -> bool {
 pub const SCHEME_HEADER: &str = "x-forwarded-proto";
 
 /// The request as it has to be when it runs again, from what an earlier attempt of the same try
-/// left of it: without that attempt's credential, wherever that was.
-pub fn restored(request: &HeaderMap, platform: &Platform, carried: &Carried) -> HeaderMap {
+/// left of it: without that attempt's credential, wherever that was. `query`: the caller's own, where the account's took its
+/// place.
+pub fn restored(
+    request: &HeaderMap,
+    platform: &Platform,
+    carried: &Carried,
+    query: Option<&[u8]>,
+) -> HeaderMap {
     let is_replaced = |name: &str| {
         let set = &platform.headers.set;
         name == SCHEME_HEADER || name == ":path" || set.iter().any(|(set, _)| set.as_str() == name)
     };
-    let (path, query) = split_target(request.first(":path").unwrap_or_default());
+    let (path, left) = split_target(request.first(":path").unwrap_or_default());
+    let query = query.map_or_else(|| platform.query.without(left), <[u8]>::to_vec);
     let path = match carried.url.path() {
         // A request from an odd URL runs again nowhere.
         "" => path,
         callers => callers.as_bytes(),
     };
-    let target = target(path, &platform.query.without(query));
+    let target = target(path, &query);
     let kept = request.iter().filter(|(name, _)| !is_replaced(name));
     let scheme = carried.url.scheme().as_bytes();
     kept.chain([(SCHEME_HEADER, scheme), (":path", target.as_slice())])
@@ -447,7 +463,9 @@ mod tests {
             b"account=acc_1 key=key_1 pool=default url=http://gateway/v1/x door=1 dialect=chat endpoint=0",
         );
         let carried = carried.unwrap();
-        let restored = restored(&left, &odd_platform(), &carried);
+        let own = restored(&left, &odd_platform(), &carried, Some(b"key=mine&alt=sse"));
+        assert_eq!(own.first(":path").unwrap(), b"/v1/x?key=mine&alt=sse");
+        let restored = restored(&left, &odd_platform(), &carried, None);
         assert_eq!(restored.first(":path").unwrap(), b"/v1/x?alt=sse");
         let heard: Vec<_> = escaping(&restored).collect();
         assert!(heard.contains(&(":path", b"/v1/x?alt=sse")));
@@ -587,7 +605,7 @@ mod tests {
             (SCHEME_HEADER, b"https"),
             (":path", b"/v1/responses?a=b"),
         ];
-        let restored = restored(&left, &platform, &carried);
+        let restored = restored(&left, &platform, &carried, None);
         assert_eq!(restored.iter().collect::<Vec<_>>(), expected);
         assert_eq!(
             location(&restored, &carried).unwrap(),

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) request_body: Vec<u8>,
     pub(crate) answer_body: Vec<u8>,
     pub(crate) properties: Rc<RefCell<BTreeMap<String, String>>>,
+    /// The address of the host that answers.
+    pub(crate) answered_by: &'static str,
     /// The request's headers were let go alone: the SDK crashes on a write to them.
     pub(crate) headers_went: bool,
     pub(crate) reply: Option<FakeReply>,
@@ -274,6 +276,11 @@ impl Stream for FakeStream {
         let state = self.0.borrow();
         let properties = state.properties.borrow();
         properties.get(name).map(|value| value.clone().into_bytes())
+    }
+
+    fn answered_by(&self) -> Option<Vec<u8>> {
+        self.note("answered by".to_owned());
+        Some(self.0.borrow().answered_by.as_bytes().to_vec())
     }
 
     fn set_property(&mut self, name: &str, value: &str) {

@@ -198,6 +198,11 @@ impl Stream for EnvoyStream {
         hostcalls::get_property(vec![name]).ok().flatten()
     }
 
+    fn answered_by(&self) -> Option<Vec<u8>> {
+        let address = hostcalls::get_property(vec!["upstream", "address"]);
+        address.ok().flatten()
+    }
+
     fn set_property(&mut self, name: &str, value: &str) {
         if hostcalls::set_property(vec![name], Some(value.as_bytes())).is_err() {
             log::error!("the property {name} could not be set");

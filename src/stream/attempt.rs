@@ -6,7 +6,7 @@ use self::sent::Sent;
 use super::{Event, gate::reply_with};
 use crate::{
     attempt::{
-        MAX_HELD_BYTES,
+        self, MAX_HELD_BYTES,
         forwarding::{self, Forwarding},
         holding::{Came, Holding},
         request_bytes::RequestBytes,
@@ -160,7 +160,7 @@ impl AttemptStream {
             return Action::Continue;
         };
         if sent.escape {
-            return sent.unreachable(self.body.is_whole(), worker, stream);
+            return sent.unreachable(self.body, worker, stream);
         }
         sent.hide_query(stream);
         if cfg!(feature = "without-verdicts") {
@@ -175,6 +175,9 @@ impl AttemptStream {
             Some(300..=399) => {
                 reply_with(&sent.refused(&Refusal::Redirected), stream);
                 Action::Pause
+            }
+            Some(attempt::ESCAPE_STATUS) if sent.has_escaped(stream) => {
+                return sent.unreachable(self.body, worker, stream);
             }
             Some(status) => {
                 if sent.transform.changes_answer() && !end {

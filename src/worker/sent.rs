@@ -35,6 +35,8 @@ pub struct SentOn {
     pub redirected: bool,
     /// An attempt of it ended before its body was whole.
     pub broke_off: bool,
+    /// The caller's query, where the account's has taken its place on the way to the platform.
+    pub query: Option<Vec<u8>>,
     /// The platform's answer, where it came before the request was whole.
     early: Option<Early>,
 }
@@ -50,6 +52,7 @@ impl Tries {
             request_bytes: 0,
             redirected: false,
             broke_off: false,
+            query: None,
             early: None,
             carried: (text, Rc::new(carried)),
         };

@@ -13,7 +13,10 @@ use crate::{
     gate::{Refusal, Reply, refusal::ERROR_HEADER},
     header::{HeaderMap, HeaderText},
     host::{Action, Host, Side, Stream},
-    request::carried::{self, Carried, TryId},
+    request::{
+        carried::{self, Carried, TryId},
+        split_target,
+    },
     snapshot::{Account, Platform},
     stream::gate::reply_with,
     verdict::{ErrorBody, Quota, Reason, Verdict},
@@ -58,10 +61,19 @@ impl Sent {
             carried,
         } = found.ok_or(Refusal::NoCredential)?;
         let escape = attempt::is_escape(&request);
-        let request = match escape {
-            true => attempt::restored(&request, &platform, &carried),
-            false => request,
+        let request = if escape {
+            let open = worker.sent().get_mut(carried.try_id);
+            let query = open.and_then(|open| open.query.take());
+            attempt::restored(&request, &platform, &carried, query.as_deref())
+        } else {
+            request
         };
+        if !escape && !platform.query.is_empty() {
+            let (_, query) = split_target(request.first(":path").unwrap_or_default());
+            if let Some(open) = worker.sent().get_mut(carried.try_id) {
+                open.query = Some(query.to_vec());
+            }
+        }
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
@@ -187,22 +199,38 @@ impl Sent {
         worker.ended_well(&self.account, &self.carried);
     }
 
+    /// Returns true if this first attempt reached the escape listener: its cluster has no other host.
+    pub(super) fn has_escaped(&self, stream: &impl Stream) -> bool {
+        let address = stream.answered_by();
+        address.is_some_and(|address| attempt::is_escape_address(&address))
+    }
+
     /// Takes the escape listener's answer: the platform did not answer at all, or before the
-    /// request was whole, which `whole` says it is now.
+    /// request, of which `body` has gone, was whole.
     pub(super) fn unreachable<H: Host>(
         &self,
-        whole: bool,
+        body: RequestBytes,
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> Action {
+        let whole = body.is_whole();
+        // The router's own retry waits for the body by itself.
+        let waits = !self.escape && self.may_run_whole(&body);
         let next = if self.carried.has_tried(&self.account) {
             Some(Carried::clone(&self.carried))
         } else {
             let until = worker.now().saturating_add(attempt::UNREACHABLE_MS);
             let verdict = Verdict::PlatformTrouble { until };
-            worker.judged(&self.account, &self.carried, &verdict, whole)
+            worker.judged(&self.account, &self.carried, &verdict, whole || waits)
         };
-        if whole && next.is_some_and(|next| self.run_again(&next, 502, worker, stream)) {
+        let runs = next.is_some_and(|next| {
+            if waits {
+                self.run_again_when_whole(&next, 502, None, worker, stream)
+            } else {
+                whole && self.run_again(&next, 502, worker, stream)
+            }
+        });
+        if runs {
             return Action::Continue;
         }
         match worker.sent().take_early(self.try_id()) {

@@ -453,6 +453,13 @@ impl Call {
         }
     }
 
+    /// The platform's name has never resolved: its cluster has the escape listener alone, which answers the first attempt.
+    pub(super) fn platform_has_no_host(&mut self) {
+        let stream = self.attempt.as_ref().expect("an attempt").1.clone();
+        stream.state().answered_by = "/run/envoy-escape.sock";
+        self.platform_begins(503, &[]);
+    }
+
     /// The platform cannot be reached, or hangs up before it answers.
     pub(super) fn platform_hangs_up(&mut self) {
         self.escapes();

@@ -3,7 +3,7 @@
 use super::envoy::{BODY, BUFFER_LIMIT, Envoy, head, records};
 use crate::{
     attempt::holding::JUDGE_MS,
-    snapshot::{Account, fixture},
+    snapshot::{Account, Record, fixture},
 };
 
 const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
@@ -153,6 +153,69 @@ fn a_platform_that_cannot_be_reached_is_left_by_the_escape() {
     call.is_refused(502, "latchkey_platform_unreachable");
     let unreachable = "acc_1 502 attempts=1 platform_trouble latchkey_platform_unreachable whole";
     assert!(envoy.records().concat().starts_with(unreachable));
+}
+
+/// Where a platform's name has never resolved, already the first attempt is answered by the escape listener.
+#[test]
+fn a_platform_whose_name_never_resolved_is_left_as_one_that_cannot_be_reached() {
+    let mut envoy = two();
+    let mut call = envoy.ask();
+    call.is_at("acc_1");
+    call.platform_has_no_host();
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    call.platform_has_no_host();
+    call.is_refused(502, "latchkey_platform_unreachable");
+    let unreachable = "acc_1 502 attempts=1 platform_trouble latchkey_platform_unreachable whole";
+    assert!(envoy.records().concat().starts_with(unreachable));
+
+    // Before the request is whole, it waits for its end and runs again then.
+    let mut envoy = two();
+    let length = BODY.len().to_string();
+    let head = head("/v1/responses");
+    let mut call = envoy.call(&[head.as_slice(), &[("content-length", &length)]].concat());
+    let (first, rest) = BODY.split_at(BODY.len() - 1);
+    call.sends(first, false);
+    call.is_at("acc_1");
+    call.platform_has_no_host();
+    call.sends(rest, true);
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+}
+
+/// The caller's own value of a parameter that the first platform sets is the second one's to read.
+#[test]
+fn the_callers_own_query_survives_the_escape() {
+    let mut keyed = fixture::platform("codex");
+    keyed.query = serde_json::from_str(r#"[["version","{credential}"]]"#).unwrap();
+    let mut plain = fixture::platform("codex");
+    plain.id = crate::id::Id::try_from("plain").unwrap();
+    let mut all = records(&[
+        fixture::account("acc_1", "codex"),
+        fixture::account("acc_2", "plain"),
+    ]);
+    all.retain(|record| !matches!(record, Record::Platform(_)));
+    all.extend([Record::Platform(keyed), Record::Platform(plain)]);
+    let mut envoy = Envoy::with(&all);
+    let mut call = envoy.call(&head("/v1/responses?version=mine&a=b"));
+    call.sends(BODY, true);
+    call.is_at("acc_1");
+    let at_first = call.header(":path").unwrap();
+    assert!(
+        at_first.ends_with("responses?a=b&version=token-of-acc_1"),
+        "{at_first}"
+    );
+    call.platform_hangs_up();
+    call.is_at("acc_2");
+    let then = call.header(":path").unwrap();
+    assert!(then.ends_with("responses?version=mine&a=b"), "{then}");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
 }
 
 #[test]
