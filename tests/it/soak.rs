@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     env,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -69,6 +69,13 @@ const OVERLOADED: &str = "data: {\"error\":{\"message\":\"The server is overload
 /// What came of the requests, by what the caller saw.
 type Outcomes = Arc<Mutex<BTreeMap<String, u64>>>;
 
+/// The answers other than 200: when, and in which words.
+type Others = Arc<Mutex<Vec<(Instant, String)>>>;
+
+/// The time before an answer in which a fault may be its cause: it limits an account for 2 s, and may have waited for a request
+/// that it fits.
+const FAULT_REACH: Duration = Duration::from_secs(6);
+
 /// One fault of each kind that the simulated platform has, each for one request.
 fn faults() -> Vec<Value> {
     let openai = "/v1/chat/completions";
@@ -99,7 +106,7 @@ fn counts_agree_after_faults_and_kills() {
     run(async {
         let mut stack = Stack::real("soak", prepare).await;
         let stop = Arc::new(AtomicBool::new(false));
-        let outcomes = Outcomes::default();
+        let (outcomes, others) = (Outcomes::default(), Others::default());
         let mut loads = Vec::new();
         for (name, path, body, rate) in [
             ("chat", "/v1/chat/completions", chat_body(false), 6),
@@ -109,8 +116,8 @@ fn counts_agree_after_faults_and_kills() {
             ("claude-stream", "/v1/messages", messages_body(true), 5),
         ] {
             let caller = stack.caller(name).await;
-            let (outcomes, stop) = (Arc::clone(&outcomes), Arc::clone(&stop));
-            loads.push(load(caller, path, body, rate, outcomes, stop));
+            let seen = (Arc::clone(&outcomes), Arc::clone(&others));
+            loads.push(load(caller, path, body, rate, seen, Arc::clone(&stop)));
         }
         // What the callers asked before, to see whether their keys are known, is not recorded.
         let start = Instant::now();
@@ -118,6 +125,7 @@ fn counts_agree_after_faults_and_kills() {
         let (mut faulty, mut kills, mut logins) = (0, 0, 0);
         let mut next_kill = start + REFRESHER_LIFE;
         let mut memory = Vec::new();
+        let mut ordered = Vec::new();
         let kinds = faults();
         while Instant::now() < end {
             let mut fault = kinds[faulty % kinds.len()].clone();
@@ -125,6 +133,7 @@ fn counts_agree_after_faults_and_kills() {
             if fault.get("target").is_none() {
                 fault["target"] = "upstream".into();
             }
+            ordered.push((Instant::now(), fault.to_string()));
             stack.sim.add_fault(fault).await;
             faulty += 1;
             let user = USERS[faulty % USERS.len()];
@@ -154,6 +163,7 @@ fn counts_agree_after_faults_and_kills() {
         for (outcome, count) in lock(&outcomes).iter() {
             println!("  the callers saw {outcome}: {count}");
         }
+        explain(start, &lock(&others), &ordered);
         eventually("every request is recorded", SETTLE_LIMIT, async || {
             let recorded = recorded(&stack.refresher).await;
             holds(recorded >= sent, || format!("{recorded} of {sent}"))
@@ -202,13 +212,37 @@ async fn prepare(sim: &Sim, refresher: &Refresher) {
     }
 }
 
+/// Prints each answer that was not 200, and the faults that may be the cause. A platform's own error reaches a caller where the
+/// other accounts of that platform are out: one of two is limited for 2 s, and 1.6 s later the next fault meets the other.
+fn explain(start: Instant, others: &[(Instant, String)], faults: &[(Instant, String)]) {
+    let at = |time: &Instant| (*time - start).as_secs_f64();
+    for (when, words) in others {
+        println!("  {:.1} s: {words}", at(when));
+        let recent = faults
+            .iter()
+            .filter(|(ordered, _)| ordered <= when && *when - *ordered <= FAULT_REACH);
+        for (ordered, fault) in recent {
+            println!("    {:.1} s: {fault:.120}", at(ordered));
+        }
+    }
+}
+
+/// The platform's own words for an error, or the beginning of them.
+fn reason(body: &str) -> String {
+    let error = serde_json::from_str::<Value>(body).map(|body| body["error"].clone());
+    let error = error.unwrap_or_default();
+    let told = [&error["code"], &error["type"]];
+    let told = told.into_iter().find_map(Value::as_str);
+    told.map_or_else(|| format!("{body:.80}"), str::to_owned)
+}
+
 /// Sends `rate` requests a second until it is told to stop, and waits for every answer.
 fn load(
     caller: Caller,
     path: &'static str,
     body: Value,
     rate: u32,
-    outcomes: Outcomes,
+    (outcomes, others): (Outcomes, Others),
     stop: Arc<AtomicBool>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -217,9 +251,19 @@ fn load(
         let mut requests = JoinSet::new();
         while !stop.load(Ordering::Relaxed) {
             ticks.tick().await;
-            let (caller, body, outcomes) = (caller.clone(), body.clone(), Arc::clone(&outcomes));
+            let (caller, body) = (caller.clone(), body.clone());
+            let (outcomes, others) = (Arc::clone(&outcomes), Arc::clone(&others));
             requests.spawn(async move {
-                let outcome = match caller.try_post(path, &body).await {
+                let asked = caller.try_post(path, &body).await;
+                if let Ok(answer) = &asked
+                    && answer.status != 200
+                {
+                    let own = answer.own_code();
+                    let words = own.map_or_else(|| reason(&answer.body), |code| code.to_string());
+                    let words = format!("{path} {} {words}", answer.status);
+                    lock(&others).push((Instant::now(), words));
+                }
+                let outcome = match asked {
                     Ok(answer) => match answer.own_code() {
                         Some(code) => format!("{} {code}", answer.status),
                         None => answer.status.to_string(),
@@ -271,6 +315,6 @@ async fn recorded(refresher: &Refresher) -> u64 {
 }
 
 /// Nothing panics while it is held.
-fn lock(outcomes: &Outcomes) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
-    outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(seen: &Mutex<T>) -> MutexGuard<'_, T> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
