@@ -18,7 +18,7 @@ const TINY: usize = 1;
 
 const PLAIN: &str = "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"some words of an answer\"}}]}\n\n";
 
-/// What is repeated, and what stands before it.
+/// The name, what stands before, and what is repeated.
 const ANSWERS: [(&str, &str, &str); 13] = [
     ("a plain stream", "", PLAIN),
     ("blank lines", "data: x\n\n", "\n"),

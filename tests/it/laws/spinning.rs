@@ -56,8 +56,8 @@ fn a_platform_whose_every_token_is_refused_is_asked_ever_more_seldom() {
     });
 }
 
-/// What a byte may cost a reader is bounded in `src/text`; here such streams pass the real filter as they are. What they cost is
-/// in bench/README.md.
+/// Streams whose bytes are dear to read pass the real filter as they are. Their cost is bounded in `src/text`, and stands in
+/// bench/README.md.
 #[test]
 fn streams_made_to_be_dear_pass_as_they_are() {
     const BYTES: usize = 1 << 20;
@@ -90,7 +90,7 @@ fn streams_made_to_be_dear_pass_as_they_are() {
                 fault["piece_bytes"] = json!(piece);
             }
             stack.sim.add_fault(fault).await;
-            let answer = caller.post("/v1/chat/completions", &chat_body()).await;
+            let answer = caller.post("/v1/chat/completions", &chat_body(true)).await;
             assert_eq!(answer.status, 200, "{dear:?}");
             assert!(answer.body == body, "{dear:?}: {} bytes", answer.body.len());
         }
