@@ -16,6 +16,28 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// usual; Envoy refuses header blocks over 60 KiB.
 pub const MAX_VALUE_BYTES: usize = 16 * 1024;
 
+/// Headers that frame a message, belong to one connection (RFC 9110 §7.6.1), or say where a request
+/// goes. Only the proxy writes them.
+const RESERVED: [&str; 13] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-forwarded-proto",
+];
+
+/// What the names begin with that steer Envoy and this filter. Envoy believes them of callers that it
+/// takes for internal, which on a private network is all of them.
+pub(crate) const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
+
 /// A header name: an HTTP token (RFC 9110 §5.1) in lower case; no pseudo-header.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -43,6 +65,8 @@ pub enum InvalidHeader {
     Name,
     /// Not visible ASCII, spaces and tabs of at most [`MAX_VALUE_BYTES`].
     Value,
+    /// One that only the proxy writes.
+    Reserved,
 }
 
 /// A header block as Envoy hands it over: names in lower case, values any bytes.
@@ -72,6 +96,14 @@ impl HeaderName {
     }
 }
 
+/// Tells a name that a platform's profile may neither set nor let through.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+        || INTERNAL_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -92,11 +124,19 @@ impl HeaderText {
 // === impl NamePattern ===
 
 impl NamePattern {
+    /// The name, or what names must start with.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(name) | Self::Prefix(name) => name.as_str(),
+        }
+    }
+
     /// Tells a `name`, in lower case, that matches.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact.as_str() == name,
-            Self::Prefix(prefix) => name.starts_with(prefix.as_str()),
+            // What is reserved goes out for no prefix, however short.
+            Self::Prefix(prefix) => name.starts_with(prefix.as_str()) && !is_reserved(name),
         }
     }
 }
@@ -129,6 +169,9 @@ impl fmt::Display for InvalidHeader {
             Self::Name => write!(
                 f,
                 "expected a header name: a lower-case HTTP token of 1 to {MAX_NAME_BYTES} characters"
+            ),
+            Self::Reserved => f.write_str(
+                "expected a header that does not frame the message, belong to the connection or route the request",
             ),
             Self::Value => write!(
                 f,
@@ -199,6 +242,28 @@ mod tests {
                 Err(InvalidHeader::Name),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_routes_or_frames_a_request_is_reserved() {
+        for name in [
+            "host",
+            "te",
+            "content-length",
+            "x-envoy-original-url",
+            "x-latchkey-cluster",
+        ] {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in [
+            "authorization",
+            "x-api-key",
+            "content-type",
+            "x-envoy",
+            "hosts",
+        ] {
+            assert!(!is_reserved(name), "{name}");
         }
     }
 

@@ -46,6 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         std::sync::Arc::new(|_, _| {}),
         settled,
         Metrics::default(),
+        refresher::progress::Progress::default(),
         shutdown.clone(),
     );
     let answering = listen::serve(

@@ -109,6 +109,7 @@ impl TokenEndpoint for Endpoint {
             access: Some(("a".repeat(TOKEN_BYTES).into(), Some(credential_expires_at))),
             refresh: Some("r".repeat(64).into()),
             id: Some("i".repeat(TOKEN_BYTES).into()),
+            is_too_long: false,
         })
     }
 }

@@ -1,7 +1,6 @@
 //! `config.toml` of the state directory: what the operator chose. Every key is optional; unknown ones are refused.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +8,9 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::files::read_bounded;
+use crate::files;
+use crate::files::owned::read_owned_text;
+use crate::toml_place::Place;
 
 /// The most bytes of `config.toml`.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -172,21 +173,16 @@ impl Default for Envoy {
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
-    #[error("{}: cannot read it: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
+    /// It cannot be read, or is not the owner's alone to write.
+    #[error(transparent)]
+    File(#[from] files::Error),
     /// It is not TOML, or a key is unknown or does not fit.
-    #[error("{}: {source}", path.display())]
+    #[error("{}:{place}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Line, column and what was expected.
-        source: Box<toml::de::Error>,
+        place: Place,
     },
 }
 
@@ -196,19 +192,12 @@ impl Config {
     /// # Errors
     /// Naming the file and the place.
     pub fn load(path: &Path) -> Result<Config, Error> {
-        let text = match read_bounded(path, MAX_CONFIG_BYTES) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Config::default()),
-            Err(source) => {
-                return Err(Error::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+        let Some(text) = read_owned_text(path, MAX_CONFIG_BYTES)? else {
+            return Ok(Config::default());
         };
-        toml::from_str(&text).map_err(|source| Error::Syntax {
+        toml::from_str(&text).map_err(|error| Error::Syntax {
             path: path.to_owned(),
-            source: Box::new(source),
+            place: Place::of(&error, &text),
         })
     }
 }
@@ -256,14 +245,19 @@ mod tests {
     #[test]
     fn errors_name_the_file_and_the_place() {
         for (text, place) in [
-            (&b"acknowledged_terms = "[..], "line 1"),
+            (&b"acknowledged_terms = "[..], "config.toml:1:22: "),
             (b"\n[server]", "server"),
             (b"[refresh]\ngrace_seconds = 301", "of 0 to 300"),
             (b"[refresh]\nfloor_seconds = 0", "of 1 to 300"),
             (b"[refresh]\ngrace = 3", "grace_seconds"),
             (b"[key]\nsource = 'desktop'", "keyring"),
-            (b"[refresh]\ngrace_seconds = -1", "line 2"),
+            (
+                b"[refresh]\ngrace_seconds = -1",
+                "config.toml:2:17: expected u64",
+            ),
             (b"[usage]\nkeep_days = 0", "of 1 to 3650"),
+            (b"acknowledged_terms = 'sk-secret'", "expected a sequence"),
+            (b"sk-secret", "config.toml:1:"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),
         ] {
@@ -272,6 +266,7 @@ mod tests {
                 message.contains("config.toml") && message.contains(place),
                 "{message}"
             );
+            assert!(!message.contains("secret"), "{message}");
         }
     }
 }

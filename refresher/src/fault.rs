@@ -141,7 +141,7 @@ pub enum Fault {
     LaxMode {
         /// The file.
         path: String,
-        /// The permission bits that it should have, in octal.
+        /// The permission bits that it should have, as `chmod` takes them.
         wanted: String,
     },
     /// A file belongs to another user.

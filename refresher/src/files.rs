@@ -1,5 +1,7 @@
 //! Files that are ours alone: bounded reads, atomic writes, and checks of owner and mode.
 
+pub mod owned;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -39,6 +41,14 @@ pub enum Error {
         owner: u32,
         /// The user id wanted.
         us: u32,
+    },
+    /// Others may change it, or put something else in the place of what is in it.
+    #[error("{path}: its mode is {mode:04o}, so other users can change what is there", path = path.display())]
+    Writable {
+        /// The file or directory.
+        path: PathBuf,
+        /// The permission bits found.
+        mode: u32,
     },
     /// A symbolic link, a directory or a device where a plain file is wanted, or the like.
     #[error("{}: expected {expected} here, found something else (symbolic links are not followed)", path.display())]

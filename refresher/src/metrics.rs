@@ -5,7 +5,8 @@
 //!
 //! The page has requests (by platform, account and class of status), tokens (by platform, account and kind), records
 //! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, the snapshot's
-//! revision, and the requests of each Envoy process that began and that are recorded.
+//! revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
+//! what it cannot read, and its requests that began and that are recorded.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,7 @@ use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::listen::host::HostNames;
 use crate::oauth::answer::Outcome;
+use crate::progress::EnvoyView;
 use crate::refresh::engine::TokenEndpoint;
 use crate::standing::Standing;
 use crate::store::{Account, EnvoyRequests, Store};
@@ -58,6 +60,10 @@ struct Inner {
     begun: Family<OfEnvoy, Counter>,
     recorded: Family<OfEnvoy, Counter>,
     revision: Gauge,
+    left_out: Gauge,
+    held: Family<OfEnvoy, Gauge>,
+    behind: Family<OfEnvoy, Gauge>,
+    unread: Family<OfEnvoy, Gauge>,
     account_ids: Values,
     platform_ids: Values,
 }
@@ -124,6 +130,10 @@ impl Default for Metrics {
             begun: Family::default(),
             recorded: Family::default(),
             revision: Gauge::default(),
+            left_out: Gauge::default(),
+            held: Family::default(),
+            behind: Family::default(),
+            unread: Family::default(),
             account_ids: Values::default(),
             platform_ids: Values::default(),
             registry: Registry::default(),
@@ -146,6 +156,14 @@ impl Default for Metrics {
         registry.register("requests_recorded", recorded, inner.recorded.clone());
         let revision = "The revision of the snapshot";
         registry.register("snapshot_revision", revision, inner.revision.clone());
+        let left_out = "Records that cannot go to Envoy and are out of use";
+        registry.register("records_left_out", left_out, inner.left_out.clone());
+        let held = "The revision of the snapshot that an Envoy holds";
+        registry.register("envoy_revision", held, inner.held.clone());
+        let behind = "Seconds for which an Envoy has stayed behind; 0: it does not";
+        registry.register("envoy_behind_seconds", behind, inner.behind.clone());
+        let unread = "Records that an Envoy cannot read";
+        registry.register("envoy_unread_records", unread, inner.unread.clone());
         Metrics(Arc::new(Inner { registry, ..inner }))
     }
 }
@@ -239,6 +257,31 @@ impl Metrics {
         }
     }
 
+    /// Shows how far each Envoy is; those that are forgotten go.
+    pub fn show_progress(&self, envoys: &[EnvoyView]) {
+        let Inner {
+            held,
+            behind,
+            unread,
+            ..
+        } = &*self.0;
+        for (family, number) in [
+            (held, (|envoy| envoy.revision) as fn(&EnvoyView) -> u64),
+            (behind, |envoy| envoy.behind_seconds.unwrap_or_default()),
+            (unread, |envoy| envoy.unread),
+        ] {
+            family.clear();
+            for envoy in envoys.iter().take(MAX_VALUES) {
+                let labels = OfEnvoy {
+                    node: envoy.node.clone().unwrap_or_else(|| NONE.to_owned()),
+                    instance: envoy.instance.clone(),
+                };
+                let gauge = family.get_or_create(&labels);
+                gauge.set(i64::try_from(number(envoy)).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
     /// The page that Prometheus reads.
     ///
     /// # Errors
@@ -257,6 +300,10 @@ impl Metrics {
         self.0
             .revision
             .set(i64::try_from(revision).unwrap_or(i64::MAX));
+        let left_out = store.count_left_out();
+        self.0
+            .left_out
+            .set(i64::try_from(left_out).unwrap_or(i64::MAX));
         let mut page = String::new();
         // Writing to a String does not fail.
         let _ = text::encode(&mut page, &self.0.registry);
@@ -365,8 +412,19 @@ mod tests {
             .take_records(batch, &records, Some(&begun), UnixMillis(5))
             .await
             .unwrap();
+        metrics.show_progress(&[EnvoyView {
+            instance: "0123456789abcdef".repeat(2),
+            node: None,
+            revision: 7,
+            unread: 2,
+            behind_seconds: Some(9),
+            why: Some("it cannot read 2 records".to_owned()),
+        }]);
         let page = metrics.page(&store, UnixMillis(0)).await.unwrap();
         for line in [
+            "latchkey_envoy_behind_seconds{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 9",
+            "latchkey_envoy_revision{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 7",
+            "latchkey_envoy_unread_records{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 2",
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"4xx\"} 7",
             "latchkey_tokens_total{platform=\"openai\",account=\"acc_1\",kind=\"cached\"} 8",
@@ -380,6 +438,7 @@ mod tests {
             "latchkey_requests_begun_total{node=\"latchkey\",instance=\"0123456789abcdef0123456789abcdef\"} 9",
             "latchkey_requests_recorded_total{node=\"latchkey\",instance=\"0123456789abcdef0123456789abcdef\"} 1",
             "latchkey_snapshot_revision 1",
+            "latchkey_records_left_out 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}: {page}");
         }

@@ -15,10 +15,12 @@ use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized, filter_file};
 use crate::fault::Fault;
+use crate::files::owned::require_owned;
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
 use crate::platform::{Catalog, Profile, doors};
+use crate::progress::Progress;
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
 use crate::standing::Standing;
@@ -57,6 +59,7 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
     }
     warn_of_idle_accounts(&store, &catalog).await?;
     filter_file::check(&envoy.wasm);
+    warn_of_others(&envoy);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
     store.publish_doors(doors()).await?;
@@ -83,11 +86,15 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
 
     let mut tasks = Tasks::default();
     let shutdown = tasks.shutdown().clone();
+    let progress = Progress::default();
+    let watching = envoy::watch_progress(progress.clone(), store.clone(), metrics.clone());
+    tasks.spawn("Envoys' progress", watching);
     let router = envoy::router(
         store.clone(),
         on_unauthorized,
         clusters.settled(),
         metrics.clone(),
+        progress.clone(),
         shutdown.clone(),
     )
     .merge(logins.router());
@@ -227,4 +234,17 @@ async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> app::Result<
         }
     }
     Ok(())
+}
+
+/// Warns of files of Envoy's that others could change. Envoy may see other files than we do, so it is no more than that.
+fn warn_of_others(envoy: &config::Envoy) {
+    for path in [&envoy.wasm, &envoy.trusted_ca] {
+        if path.is_absolute()
+            && let Err(error) = require_owned(path)
+        {
+            let error = Error::from(error);
+            let cure = advice::in_log(&error.fault);
+            tracing::warn!(%error, cure, "others could change what Envoy does with credentials");
+        }
+    }
 }

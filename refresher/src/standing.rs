@@ -22,6 +22,8 @@ pub enum Standing {
     CoolingDown,
     /// Its platform's notice is not acknowledged.
     PlatformOff,
+    /// Its record cannot go to Envoy.
+    LeftOut,
     /// Its access token has expired, and the next is not there yet.
     TokenExpired,
     /// Envoy may use it.
@@ -79,6 +81,7 @@ impl Standing {
             Standing::Ended => "ended",
             Standing::CoolingDown => "cooling_down",
             Standing::PlatformOff => "platform_off",
+            Standing::LeftOut => "left_out",
             Standing::TokenExpired => "token_expired",
             Standing::Active => "active",
         }

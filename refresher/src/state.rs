@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 
+use crate::files::owned::require_owned_directory;
 use crate::files::{self, io_error, make_private_dir, open_private};
 
 /// Why the state directory cannot be used.
@@ -57,11 +58,12 @@ impl StateDir {
     /// Opens the directory, making it and its parents where they are missing. From here on the process's umask is 077.
     ///
     /// # Errors
-    /// If it cannot be made, is not a directory, or others can reach it.
+    /// If it cannot be made, is not a directory, or others can reach it or put another in its place.
     pub fn open(path: &Path) -> Result<StateDir, Error> {
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         make_private_dir(path)?;
         let path = fs::canonicalize(path).map_err(io_error(path, "open it"))?;
+        require_owned_directory(&path)?;
         Ok(StateDir { path })
     }
 
@@ -247,6 +249,18 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_directory_that_others_can_replace_is_refused() {
+        let outer = tempfile::tempdir().unwrap();
+        fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = StateDir::open(&outer.path().join("state")).unwrap_err();
+        let is_refused = matches!(
+            error,
+            Error::File(files::Error::Writable { mode: 0o777, .. })
+        );
+        assert!(is_refused, "{error}");
     }
 
     #[test]

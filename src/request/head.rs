@@ -3,7 +3,7 @@
 use super::carried::Url;
 use crate::{
     dialect::Dialect,
-    header::HeaderMap,
+    header::{HeaderMap, INTERNAL_PREFIXES},
     snapshot::{Knock, View},
 };
 
@@ -19,10 +19,6 @@ pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
 
 /// By what a caller asks for a pool.
 pub const POOL_HEADER: &str = "x-latchkey-pool";
-
-/// Headers that steer Envoy or are our own. Envoy keeps those of callers that it takes for
-/// internal, which on a private network is all of them.
-pub(crate) const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
 
 /// A credential of the caller's for somebody else.
 pub(crate) const PROXY_KEY_HEADER: &str = "proxy-authorization";

@@ -8,9 +8,9 @@ pub mod peek;
 pub mod record;
 pub mod session;
 
-pub(crate) use self::head::{Head, KEY_HEADERS, OWN_KEY_HEADER, stripped};
 #[cfg(test)]
-pub(crate) use self::head::{INTERNAL_PREFIXES, PROXY_KEY_HEADER};
+pub(crate) use self::head::PROXY_KEY_HEADER;
+pub(crate) use self::head::{Head, KEY_HEADERS, OWN_KEY_HEADER, stripped};
 pub use self::{
     head::{ACCOUNT_HEADER, POOL_HEADER, split_target},
     lacks::Lacks,

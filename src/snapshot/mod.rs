@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod client_key;
 pub mod door;
 pub mod endpoint;
+pub mod fit;
 pub mod health;
 pub mod limits;
 pub mod model;
@@ -19,6 +20,7 @@ pub mod platform;
 pub mod pool;
 pub mod query;
 pub mod template;
+pub mod unread;
 pub mod view;
 
 use serde::{Deserialize, Serialize};
@@ -94,7 +96,7 @@ pub struct Removed {
 }
 
 /// Why a line is not a record.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidRecord {
     /// Longer than [`MAX_RECORD_BYTES`].
     TooLong,

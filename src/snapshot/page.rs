@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    FORMAT,
+    FORMAT, Record,
     client_key::{parse_hex, to_hex},
+    unread::Unread,
 };
 
 /// The most record bytes that a writer puts on a page, line ends included. A reader takes any.
@@ -156,6 +157,12 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
+    /// Each line and the record that it is, in order of revision.
+    pub fn records(&self) -> impl Iterator<Item = (Result<Record, Unread>, &'a [u8])> + use<'a> {
+        let read = |line| Record::from_line(line).map_err(|error| Unread::of(line, error));
+        self.lines().map(move |line| (read(line), line))
+    }
+
     /// The record lines, in order of revision.
     pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         lines(self.body)
@@ -177,6 +184,19 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 // === impl InvalidPage ===
+
+impl InvalidPage {
+    /// The reason in a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Format(_) => "format",
+            Self::Checksum => "checksum",
+            Self::Count => "count",
+            Self::Order => "order",
+        }
+    }
+}
 
 impl std::fmt::Display for InvalidPage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,7 +7,7 @@ use super::{
     path::{InvalidPath, is_plain},
 };
 use crate::{
-    header::{HeaderName, HeaderText, NamePattern},
+    header::{HeaderName, HeaderText, InvalidHeader, NamePattern, is_reserved},
     id::Id,
     verdict::{Rule, quota::Windows},
 };
@@ -40,8 +40,9 @@ pub struct Platform {
     pub quota: Windows,
 }
 
-/// Which headers go out to a platform.
+/// Which headers go out to a platform. None of them is reserved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawPlan")]
 pub struct HeaderPlan {
     /// Put on always, in place of whatever the caller sent.
     pub set: Vec<(HeaderName, Template)>,
@@ -50,6 +51,15 @@ pub struct HeaderPlan {
     pub default: Vec<(HeaderName, HeaderText)>,
     /// The caller's headers that may pass. All others stay here.
     pub allow: Vec<NamePattern>,
+}
+
+/// A plan as it is written.
+#[derive(Deserialize)]
+struct RawPlan {
+    set: Vec<(HeaderName, Template)>,
+    #[serde(default)]
+    default: Vec<(HeaderName, HeaderText)>,
+    allow: Vec<NamePattern>,
 }
 
 /// The path of a base URL: empty, or an absolute path that does not end in a slash.
@@ -92,6 +102,24 @@ impl Platform {
 }
 
 // === impl HeaderPlan ===
+
+impl TryFrom<RawPlan> for HeaderPlan {
+    type Error = InvalidHeader;
+
+    fn try_from(raw: RawPlan) -> Result<Self, InvalidHeader> {
+        let set = raw.set.iter().map(|(name, _)| name.as_str());
+        let default = raw.default.iter().map(|(name, _)| name.as_str());
+        let allow = raw.allow.iter().map(NamePattern::as_str);
+        if set.chain(default).chain(allow).any(is_reserved) {
+            return Err(InvalidHeader::Reserved);
+        }
+        Ok(Self {
+            set: raw.set,
+            default: raw.default,
+            allow: raw.allow,
+        })
+    }
+}
 
 impl HeaderPlan {
     /// Tells if a credential goes out in it.
@@ -175,6 +203,20 @@ mod tests {
         );
         for bad in ["/", "/a/", "a", "/a/..", "/a?b"] {
             assert!(BasePath::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_plan_frames_or_routes_a_request() {
+        let line = serde_json::to_string(&fixture::platform("anthropic")).unwrap();
+        for (from, to) in [
+            ("x-api-key", "host"),
+            ("anthropic-version", "transfer-encoding"),
+            ("\"accept\"", "\"content-length\""),
+            ("\"accept\"", "\"x-envoy-*\""),
+        ] {
+            let plan: Result<Platform, _> = serde_json::from_str(&line.replace(from, to));
+            assert!(plan.is_err(), "{to}");
         }
     }
 

@@ -10,6 +10,9 @@ pub const MAX_WEIGHT: u32 = 10_000;
 /// The last tier.
 pub const MAX_TIER: u32 = 99;
 
+/// The most members, so that a pool fits in a record whatever their weights and tiers.
+pub const MAX_MEMBERS: usize = 16_000;
+
 /// What serves a client key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -185,6 +188,22 @@ impl std::error::Error for InvalidWeight {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::Record;
+
+    #[test]
+    fn the_largest_pool_fits_in_a_record() {
+        let member = Member {
+            account: Id::try_from(format!("acc_{}", "A".repeat(16))).unwrap(),
+            weight: MAX_WEIGHT.try_into().unwrap(),
+            tier: MAX_TIER.try_into().unwrap(),
+        };
+        let pool = Record::Pool(Pool {
+            id: Id::try_from("x".repeat(crate::id::MAX_ID_BYTES)).unwrap(),
+            policy: Policy::SoonestResetFirst,
+            members: vec![member; MAX_MEMBERS],
+        });
+        assert!(pool.to_line().is_ok());
+    }
 
     #[test]
     fn the_names_of_policies_are_those_of_the_records() {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
-    Account, ClientKey, Doors, InvalidRecord, KeyHash, Kind, Platform, Pool, Record,
+    Account, ClientKey, Doors, KeyHash, Kind, Platform, Pool, Record,
     bucket::{BUCKETS, Bucket},
 };
 use crate::{header::HeaderName, id::Id};
@@ -92,17 +92,14 @@ impl View {
         self.platforms.values().map(Rc::as_ref)
     }
 
-    /// Takes `bucket` as the content of bucket `number`.
-    ///
-    /// # Errors
-    /// The first record that does not parse. The view is then as it was.
-    pub fn replace(&mut self, number: usize, bucket: &Bucket<'_>) -> Result<(), InvalidRecord> {
-        let records: Vec<Record> = bucket
+    /// Takes `bucket` as the content of bucket `number`. A record that does not parse is not there:
+    /// what was held of it is out of date.
+    pub fn replace(&mut self, number: usize, bucket: &Bucket<'_>) {
+        let records = bucket
             .records()
-            .map(Record::from_line)
-            .collect::<Result<_, _>>()?;
+            .filter_map(|line| Record::from_line(line).ok());
         let Some(content) = self.contents.get_mut(number) else {
-            return Ok(());
+            return;
         };
         for held in content.drain(..) {
             match held {
@@ -160,7 +157,6 @@ impl View {
         }
         self.note_account_headers();
         self.version = self.version.wrapping_add(1);
-        Ok(())
     }
 
     fn note_account_headers(&mut self) {
@@ -225,7 +221,7 @@ impl View {
                     bucket.apply(record, line.as_bytes());
                 }
             }
-            view.replace(number, &bucket).unwrap();
+            view.replace(number, &bucket);
         }
         view
     }
@@ -249,24 +245,24 @@ mod tests {
         let mut bucket = Bucket::default();
         bucket.apply(&rotated, line.as_bytes());
         let (kind, id) = rotated.key();
-        view.replace(super::super::bucket::bucket_of(kind, id), &bucket)
-            .unwrap();
+        view.replace(super::super::bucket::bucket_of(kind, id), &bucket);
         assert!(view.key(&KeyHash::of(b"old")).is_none());
         assert!(view.key(&KeyHash::of(b"new")).is_some());
         assert!(view.account("acc_1").is_some());
     }
 
     #[test]
-    fn a_bad_record_changes_nothing() {
+    fn a_record_that_cannot_be_read_is_gone() {
         let account = Record::Account(fixture::account("acc_1", "codex"));
-        let mut view = View::of(std::slice::from_ref(&account));
-        let version = view.version();
-        let content = b"aacc_1 {\"account\":{}}\n";
-        let bucket = Bucket::decode(content).unwrap();
         let (kind, id) = account.key();
         let number = super::super::bucket::bucket_of(kind, id);
-        assert!(view.replace(number, &bucket).is_err());
-        assert!(view.account("acc_1").is_some());
-        assert_eq!(view.version(), version);
+        let mut view = View::of(std::slice::from_ref(&account));
+        let other = Record::Pool(fixture::pool("other", Policy::Sticky, &["acc_1"]));
+        let line = other.to_line().unwrap();
+        let mut bucket = Bucket::decode(b"aacc_1 {\"account\":{}}\n").unwrap();
+        bucket.apply(&other, line.as_bytes());
+        view.replace(number, &bucket);
+        assert!(view.account("acc_1").is_none());
+        assert_eq!(view.count(Kind::Pool), 1, "what stands beside it is read");
     }
 }

@@ -113,11 +113,11 @@ impl Follower {
 
     fn load_bucket(&mut self, number: usize, digest: u64, content: &[u8]) -> bool {
         let whole = content_digest(content) == digest;
-        let bucket = Bucket::decode(content).filter(|_| whole);
-        let loaded = bucket.is_some_and(|bucket| self.view.replace(number, &bucket).is_ok());
-        if loaded {
-            self.index.set(number, content);
-        }
-        loaded
+        let Some(bucket) = Bucket::decode(content).filter(|_| whole) else {
+            return false;
+        };
+        self.view.replace(number, &bucket);
+        self.index.set(number, content);
+        true
     }
 }

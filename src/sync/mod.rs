@@ -14,6 +14,7 @@ pub mod publish;
 pub mod quota;
 pub mod records;
 pub mod report;
+pub mod unread;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,10 @@
 //! The long poll, as a state machine: ticks and answers in, requests out.
 
-use super::publish::{self, Applied, Refused};
-use crate::{deadline::Deadline, host::SharedData};
+use super::{
+    publish::{self, Applied, Refused},
+    unread,
+};
+use crate::{deadline::Deadline, host::SharedData, id::Id};
 
 /// The shortest wait after a poll that failed, in milliseconds; it doubles with each failure.
 const FIRST_RETRY_MS: u64 = 200;
@@ -16,10 +19,16 @@ const GRACE_SECONDS: u64 = 5;
 #[derive(Debug)]
 pub struct Poller {
     wait_seconds: u64,
+    /// Names the Envoy process.
+    instance: String,
+    /// The node id that the operator gave that Envoy.
+    node: Option<Id>,
     in_flight: bool,
     retry: Deadline,
     failures: u32,
     reset: bool,
+    /// Why the last page was refused, until one is applied.
+    refused: Option<&'static str>,
 }
 
 /// A request to the refresher.
@@ -48,14 +57,17 @@ pub enum Answer {
 // === impl Poller ===
 
 impl Poller {
-    /// A poller whose polls wait for so long at the refresher.
-    pub fn new(wait_seconds: u64) -> Self {
+    /// A poller of that Envoy process, whose polls wait for so long at the refresher.
+    pub fn new(wait_seconds: u64, instance: String, node: Option<Id>) -> Self {
         Self {
             wait_seconds,
+            instance,
+            node,
             in_flight: false,
             retry: Deadline::default(),
             failures: 0,
             reset: false,
+            refused: None,
         }
     }
 
@@ -72,13 +84,33 @@ impl Poller {
         } else {
             0
         };
+        let mut path = format!(
+            "/snapshot?epoch={}&since={since}&wait={wait}",
+            String::from(head.epoch)
+        );
+        self.tell(shared, head.revision, &mut path);
         Some(Poll {
-            path: format!(
-                "/snapshot?epoch={}&since={since}&wait={wait}",
-                String::from(head.epoch)
-            ),
+            path,
             timeout_seconds: wait.saturating_add(GRACE_SECONDS),
         })
+    }
+
+    /// Adds how far this Envoy is, and what keeps it from being further.
+    fn tell(&self, shared: &impl SharedData, held: u64, path: &mut String) {
+        path.push_str(&format!("&held={held}&instance={}", self.instance));
+        if let Some(node) = &self.node {
+            path.push_str(&format!("&node={node}"));
+        }
+        if let Some(word) = self.refused {
+            path.push_str(&format!("&refused={word}"));
+        }
+        let unread = unread::read(shared);
+        if unread.count() > 0 {
+            path.push_str(&format!("&unread={}", unread.count()));
+        }
+        if let Some((kind, id)) = unread.first() {
+            path.push_str(&format!("&first_unread={}/{id}", kind.word()));
+        }
     }
 
     /// Takes the answer to the poll in flight. A VM that lost the lease meanwhile must not call
@@ -98,11 +130,13 @@ impl Poller {
             Ok(applied) => {
                 self.failures = 0;
                 self.reset = false;
+                self.refused = None;
                 Answer::Applied(applied)
             }
             Err(refused) => {
                 self.failed(now);
                 self.reset = true;
+                self.refused = Some(refused.word());
                 Answer::Refused(refused)
             }
         }

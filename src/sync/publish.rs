@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{board, quota};
+use super::{board, quota, unread};
 use crate::{
     host::SharedData,
     snapshot::{
         Health, InvalidRecord, Kind, Record,
         bucket::{BUCKETS, Bucket, HEAD_KEY, Head, INDEX_KEY, Index, bucket_key, bucket_of},
         page::{InvalidPage, Page},
+        unread::{About, Unread},
     },
 };
 
@@ -17,7 +18,8 @@ use crate::{
 pub enum Refused {
     /// It is not a page.
     Page(InvalidPage),
-    /// One of its records is not a record.
+    /// One of its lines is not a record, and does not tell what it is about. Everything is to be
+    /// asked for anew, so that nothing stays in use that this line would have changed.
     Record(InvalidRecord),
     /// It builds on another state than the one held.
     Gap,
@@ -38,12 +40,15 @@ pub struct Applied {
     pub head: Head,
     /// What the page said of accounts' health.
     pub health: Vec<Health>,
+    /// The lines that are no records. What they are about is out of use.
+    pub unread: Vec<Unread>,
 }
 
 /// Applies a page at `now`: the buckets that it touches, then the index, then the head. A VM
 /// that reads in between finds digests that do not hold, and keeps what it has until the head
 /// moves. What the page says of accounts' health goes on the board and to the quotas instead,
-/// so that it costs nobody a bucket.
+/// so that it costs nobody a bucket. A record that cannot be read is passed over, and what was held
+/// of it is removed.
 ///
 /// # Errors
 /// [`Refused`], before anything is written.
@@ -55,11 +60,31 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
     if !(header.reset && header.from == 0 || !header.reset && continues) {
         return Err(Refused::Gap);
     }
-    let records: Vec<(Record, &[u8])> = page
-        .lines()
-        .map(|line| Record::from_line(line).map(|record| (record, line)))
-        .collect::<Result<_, _>>()
-        .map_err(Refused::Record)?;
+    // Where everything comes anew, nothing is held that a line could be about.
+    let comes_anew = header.reset || !old.complete;
+    let unreadable = unread::read(shared);
+    let mut still_unreadable = match header.reset {
+        true => unread::Unreadable::default(),
+        false => unreadable.clone(),
+    };
+    let (mut records, mut unread) = (Vec::new(), Vec::new());
+    for (read, line) in page.records() {
+        match read {
+            Ok(record) => {
+                let (kind, id) = record.key();
+                still_unreadable.read(kind, id);
+                records.push((record, line));
+            }
+            Err(one) if one.about == About::Unknown && !comes_anew => {
+                return Err(Refused::Record(one.error));
+            }
+            Err(one) => {
+                records.extend(one.removal().map(|removal| (removal, line)));
+                still_unreadable.add(&one);
+                unread.push(one);
+            }
+        }
+    }
     let mut changes: BTreeMap<usize, Vec<(&Record, &[u8])>> = BTreeMap::new();
     if header.reset {
         changes.extend((0..BUCKETS).map(|number| (number, Vec::new())));
@@ -105,6 +130,7 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
         });
         quota::take(shared, health.iter());
     }
+    unread::write(shared, &unreadable, &still_unreadable);
     board::update_head(shared, |head| {
         head.epoch = header.epoch;
         head.revision = header.to;
@@ -113,6 +139,7 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
     Ok(Applied {
         head: head(shared),
         health,
+        unread,
     })
 }
 
@@ -122,6 +149,17 @@ fn is_health(record: &Record) -> bool {
 }
 
 // === impl Refused ===
+
+impl Refused {
+    /// The reason in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Page(invalid) => invalid.word(),
+            Self::Record(_) => "record",
+            Self::Gap => "gap",
+        }
+    }
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,6 +7,7 @@ use super::{
     follow::{FRESH_MS, Follower},
     poll::{Answer, Poller},
     publish::{self, Refused},
+    unread,
 };
 use crate::{
     health::{Board, quota},
@@ -93,6 +94,15 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
     let (entry, _) = shared.read(&table::key_of(&subject)).unwrap();
     assert_eq!(entry, b"*\x00k\x05key_1\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x00\x00\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x00\x00\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4");
     assert_eq!(counters.encode(), b"\xe0\xbb\xc0\xa2\x8c4\xe0\xd4\x03\x01\xe8\x07\x00\x00\x80\xd8\x8c\x8a\x8c4\x80\xb8\x99)\x01\xe8\x07\x00\x00\x00\x00\x80\xd8\xc1\xa2\x8c4\x07\x02\xa8\x9b\xc3\xa2\x8c4");
+
+    let mut lost = unread::Unreadable::default();
+    lost.add(&crate::snapshot::unread::Unread::of(
+        br#"{"key":{"id":"key_1"}}"#,
+        crate::snapshot::InvalidRecord::TooLong,
+    ));
+    unread::write(&mut shared, &unread::Unreadable::default(), &lost);
+    let (bytes, _) = shared.read("latchkey/2/unread").unwrap();
+    assert_eq!(bytes, br#"{"named":[["key","key_1"]],"nameless":0}"#);
 
     let mut bucket = Bucket::default();
     let record = Record::Account(fixture::account("acc_1", "codex"));
@@ -224,6 +234,94 @@ fn old_foreign_and_broken_pages_change_nothing() {
     assert_eq!(publish::head(&shared), head);
 }
 
+/// A page of these lines, whatever they are.
+fn page_of(reset: bool, span: (u64, u64), lines: &[&str]) -> Vec<u8> {
+    let lines = lines.iter().copied();
+    PageHeader::encode(Epoch::from_bytes(FIRST), reset, span, false, lines)
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_out_of_use_and_the_rest_is_in_use() {
+    let mut shared = prepared();
+    let mut follower = Follower::default();
+    let start = [account("acc_1"), account("acc_2")];
+    publish::apply(&mut shared, &page(FIRST, true, (0, 2), false, &start), NOW).unwrap();
+    follower.view(&shared);
+
+    let broken = account("acc_1").to_line().unwrap();
+    let broken = broken.replace("token-of-acc_1", &"x".repeat(20_480));
+    let added = account("acc_3").to_line().unwrap();
+    let removed = removed("acc_2").to_line().unwrap();
+    let delta = page_of(
+        false,
+        (2, 6),
+        &[&broken, r#"{"gadget":{"id":"a"}}"#, &removed, &added],
+    );
+    let applied = publish::apply(&mut shared, &delta, NOW).unwrap();
+    assert_eq!((applied.head.revision, applied.unread.len()), (6, 2));
+    assert!(!applied.unread[0].to_string().contains("xx"));
+    let view = follower.view(&shared).unwrap();
+    assert!(view.account("acc_1").is_none() && view.account("acc_2").is_none());
+    assert!(view.account("acc_3").is_some());
+
+    // Whoever polls next says so, until it is mended.
+    let mut poller = Poller::new(25, "ab".repeat(16), Id::try_from("n").ok());
+    let poll = poller.poll(&shared, 0).unwrap().path;
+    let said = "&node=n&unread=2&first_unread=account/acc_1";
+    assert!(poll.ends_with(said), "{poll}");
+    let good = page(FIRST, false, (6, 7), false, &[account("acc_1")]);
+    publish::apply(&mut shared, &good, NOW).unwrap();
+    assert!(follower.view(&shared).unwrap().account("acc_1").is_some());
+    assert_eq!(unread::read(&shared).count(), 1);
+    publish::apply(&mut shared, &page_of(true, (0, 8), &[]), NOW).unwrap();
+    assert_eq!(unread::read(&shared).count(), 0);
+}
+
+#[test]
+fn a_line_that_does_not_tell_what_it_is_about_has_everything_sent_anew() {
+    let mut shared = prepared();
+    let start = page(FIRST, true, (0, 2), false, &[account("acc_1")]);
+    let head = publish::apply(&mut shared, &start, NOW).unwrap().head;
+    let delta = page_of(false, (2, 3), &[r#"{"account":{"id":"acc_1""#]);
+    let refused = publish::apply(&mut shared, &delta, NOW).unwrap_err();
+    assert!(matches!(refused, Refused::Record(_)));
+    assert_eq!(publish::head(&shared), head);
+    let anew = page_of(true, (0, 3), &[r#"{"account":{"id":"acc_1""#]);
+    publish::apply(&mut shared, &anew, NOW).unwrap();
+    let mut follower = Follower::default();
+    assert!(follower.view(&shared).unwrap().account("acc_1").is_none());
+}
+
+proptest! {
+    /// However a line is damaged: what was held before it is not in use after it, unless the line
+    /// says the same, or is about something else; and what stands beside it is in use.
+    #[test]
+    fn nothing_outlives_a_line_that_cannot_be_read(at: prop::sample::Index, byte in 0x20_u8..0x7f) {
+        let mut shared = prepared();
+        let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
+        publish::apply(&mut shared, &start, NOW).unwrap();
+        let newer = crate::snapshot::Account {
+            generation: 2,
+            ..fixture::account("acc_1", "codex")
+        };
+        let mut line = Record::Account(newer).to_line().unwrap().into_bytes();
+        let at = at.index(line.len());
+        line[at] = byte;
+        let line = String::from_utf8(line).unwrap();
+        let other = account("acc_2").to_line().unwrap();
+        let lines = [line.as_str(), &other];
+        if publish::apply(&mut shared, &page_of(false, (1, 3), &lines), NOW).is_err() {
+            publish::apply(&mut shared, &page_of(true, (0, 3), &lines), NOW).unwrap();
+        }
+        let mut follower = Follower::default();
+        let view = follower.view(&shared).unwrap();
+        prop_assert!(view.account("acc_2").is_some());
+        let held = view.account("acc_1").map(|account| account.generation);
+        let is_of_another = !line.starts_with(r#"{"account":{"id":"acc_1","#);
+        prop_assert!(held != Some(1) || is_of_another, "{line}");
+    }
+}
+
 #[test]
 fn a_new_epoch_replaces_everything() {
     let mut shared = prepared();
@@ -269,10 +367,12 @@ fn a_bucket_half_written_is_not_read() {
 #[test]
 fn a_poller_asks_for_what_it_lacks() {
     let mut shared = prepared();
-    let mut poller = Poller::new(25);
+    let mut poller = Poller::new(25, "ab".repeat(16), None);
     let zero = "0".repeat(32);
     let poll = poller.poll(&shared, 0).unwrap();
-    assert_eq!(poll.path, format!("/snapshot?epoch={zero}&since=0&wait=0"));
+    let of = format!("instance={}", "ab".repeat(16));
+    let expected = format!("/snapshot?epoch={zero}&since=0&wait=0&held=0&{of}");
+    assert_eq!(poll.path, expected);
     assert_eq!(poller.poll(&shared, 0), None, "one at a time");
 
     let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
@@ -281,7 +381,10 @@ fn a_poller_asks_for_what_it_lacks() {
     let poll = poller.poll(&shared, 0).unwrap();
     assert_eq!(
         poll.path,
-        format!("/snapshot?epoch={}&since=4&wait=25", "01".repeat(16))
+        format!(
+            "/snapshot?epoch={}&since=4&wait=25&held=4&{of}",
+            "01".repeat(16)
+        )
     );
     assert_eq!(poll.timeout_seconds, 30);
 }
@@ -291,7 +394,7 @@ fn a_poller_backs_off_and_starts_anew_after_a_bad_page() {
     let mut shared = prepared();
     let start = page(FIRST, true, (0, 4), false, &[account("acc_1")]);
     publish::apply(&mut shared, &start, NOW).unwrap();
-    let mut poller = Poller::new(25);
+    let mut poller = Poller::new(25, "ab".repeat(16), None);
 
     poller.poll(&shared, 1_000).unwrap();
     let answer = poller.answered(&mut shared, b"503", b"", 1_000);
@@ -302,7 +405,9 @@ fn a_poller_backs_off_and_starts_anew_after_a_bad_page() {
     assert!(matches!(answer, Answer::Refused(_)));
 
     let poll = poller.poll(&shared, 5_000).unwrap();
-    assert!(poll.path.contains("since=0&wait=0"), "{}", poll.path);
+    let asked = "since=0&wait=0&held=4&";
+    assert!(poll.path.contains(asked), "{}", poll.path);
+    assert!(poll.path.ends_with("&refused=checksum"), "{}", poll.path);
     assert!(shared.read(HEAD_KEY).is_some(), "the last good state stays");
 }
 

@@ -153,15 +153,16 @@ impl<H: Host> Worker<H> {
         let seed = self.host.seed();
         table::prepare(&mut self.host, &seed);
         self.limiter = Limiter::new(holder.number());
+        let (instance, node) = (table::instance(&self.host), self.host.node());
         self.sync = Some(Sync {
             holder,
+            poller: Poller::new(config.poll_wait_seconds, instance.clone(), node.clone()),
             origin: Origin {
-                instance: table::instance(&self.host),
+                instance,
                 vm: holder.number(),
-                node: self.host.node(),
+                node,
             },
             settler: Settler::default(),
-            poller: Poller::new(config.poll_wait_seconds),
             metrics: Metrics::define(&mut *self.host),
             told: Told::default(),
             tell_at: Deadline::default(),

@@ -130,6 +130,14 @@ impl<H: Host> Worker<H> {
                 for health in &applied.health {
                     sync.told.hear(health);
                 }
+                let unread = applied.unread.len();
+                if let Some(first) = applied.unread.first() {
+                    let number = u64::try_from(unread).unwrap_or(u64::MAX);
+                    self.host.add(sync.metrics.records_unread, number);
+                    log::error!(
+                        "{unread} records of the snapshot cannot be read and are out of use, first {first}"
+                    );
+                }
                 self.follower.view(&self.host);
                 if self.follower.is_torn() {
                     log::warn!("the snapshot in shared data is damaged; asking for it anew");

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub polls_failed: Metric,
     /// Pages that were refused.
     pub pages_refused: Metric,
+    /// Records of the snapshot that could not be read.
+    pub records_unread: Metric,
     requests: Metric,
     refused: Metric,
     failovers: Metric,
@@ -43,6 +45,7 @@ impl Metrics {
         Self {
             polls_failed: counter("polls_failed"),
             pages_refused: counter("pages_refused"),
+            records_unread: counter("records_unread"),
             requests: counter("requests"),
             refused: counter("refused"),
             failovers: counter("failovers"),

@@ -62,7 +62,7 @@ fn without_a_snapshot_nothing_is_sent() {
 /// stays in use, and the next good page mends it.
 #[test]
 fn a_bad_page_is_never_applied() {
-    let bad: [(&str, Mangle); 12] = [
+    let bad: [(&str, Mangle); 11] = [
         ("a flipped bit in the checksum", |page| flipped(page, 3)),
         ("a flipped bit in the header", |page| flipped(page, 70)),
         ("a flipped bit in a record", |page| {
@@ -83,10 +83,6 @@ fn a_bad_page_is_never_applied() {
         }),
         ("another history", |_| {
             PageHeader::encode(Epoch::from_bytes([2; 16]), false, (1, 99), false, [])
-        }),
-        ("no record", |_| {
-            let epoch = Epoch::from_bytes([1; 16]);
-            PageHeader::encode(epoch, true, (0, 99), false, ["{\"nonsense\":1}"])
         }),
     ];
     run(async {
@@ -143,42 +139,6 @@ fn resealed(page: &[u8], from: &str, to: &str) -> Vec<u8> {
     let sum = Sha256::digest(&body);
     let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{sum}\n{body}").into_bytes()
-}
-
-/// Values that would break a header are refused with their page, wherever they stand.
-#[test]
-fn a_record_with_a_line_break_is_refused() {
-    /// The values of a fake account, one of them hostile.
-    const HOSTILE: [(&str, &str); 6] = [
-        ("credential", "sk\r\nx-evil: 1"),
-        ("authority", "127.0.0.1\r\nx-evil: 1"),
-        ("name", "a\nb"),
-        ("cluster", "latchkey-a\r\nb"),
-        ("id", "a\r\nb"),
-        ("platform", "openai\0"),
-    ];
-    run(async {
-        let stack = Stack::start("faults-hostile-records").await;
-        let held = stack.envoy.revision().await;
-        let vars = json!({"vars": {"account_id": "ws\r\nset-cookie: evil=1"}});
-        let mut cases = vec![("vars", vars)];
-        cases.extend(HOSTILE.map(|(name, value)| (name, json!({name: value}))));
-        for (case, other) in cases {
-            let refused = stack.envoy.stat("latchkey.pages_refused").await;
-            let line = records::account(OPENAI, "openai", "127.0.0.1", "sk-evil", other);
-            stack.refresher.publish([line]);
-            eventually(case, Duration::from_secs(5), async || {
-                let now = stack.envoy.stat("latchkey.pages_refused").await;
-                holds(now > refused, || format!("{now} refused"))
-            })
-            .await;
-            assert_eq!(stack.envoy.revision().await, held, "{case}");
-            let answer = stack.caller("openai").post(CHAT, &chat_body(false)).await;
-            assert_eq!(answer.status, 200, "{case}: {answer:?}");
-            stack.refresher.take_back(held);
-        }
-        assert_eq!(stack.envoy.crashes().await, 0);
-    });
 }
 
 /// As far as it can be seen from outside: of the three VMs of this Envoy, one polls at a time.

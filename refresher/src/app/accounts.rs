@@ -10,6 +10,7 @@ use crate::config;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::envoy::clusters::{self, Clusters};
 use crate::fault::Fault;
+use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::Profile;
 use crate::store::{self, Account, NewAccount, Saved, Status, Terms};
@@ -69,11 +70,13 @@ pub fn platform_of_key<'a>(app: &'a App, platform: &str, name: &str) -> Result<&
 /// As [`platform_of_key`]; or if the name is taken, or the key cannot go into a header.
 pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
     let profile = platform_of_key(app, new.platform, new.name)?;
+    let vars = BTreeMap::new();
+    require_vars(profile, &vars)?;
     let account = NewAccount {
         name: new.name,
         platform: &profile.id,
         credential: Credential::ApiKey(new.key),
-        vars: BTreeMap::new(),
+        vars,
         credential_expires_at: None,
     };
     let saved = app

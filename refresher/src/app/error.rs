@@ -97,6 +97,10 @@ impl Faulty for files::Error {
                 path: path.display().to_string(),
                 wanted: format!("{wanted:o}"),
             },
+            files::Error::Writable { path, .. } => Fault::LaxMode {
+                path: path.display().to_string(),
+                wanted: "go-w".to_owned(),
+            },
             files::Error::ForeignOwner { path, us, .. } => Fault::ForeignOwner {
                 path: path.display().to_string(),
                 user: *us,
@@ -122,7 +126,7 @@ impl Faulty for state::Error {
 impl Faulty for config::Error {
     fn fault(&self) -> Fault {
         match self {
-            config::Error::Read { .. } => Fault::Failed,
+            config::Error::File(error) => error.fault(),
             config::Error::Syntax { .. } => Fault::Invalid,
         }
     }
@@ -132,7 +136,7 @@ impl Faulty for catalog::Error {
     fn fault(&self) -> Fault {
         match self {
             catalog::Error::Folder { .. } => Fault::NoPlatformsFolder,
-            catalog::Error::Read { .. } => Fault::Failed,
+            catalog::Error::File(error) => error.fault(),
             catalog::Error::TermsNotAcknowledged { id, .. } => Fault::NotAcknowledged {
                 platform: id.clone(),
             },
@@ -199,6 +203,7 @@ impl Faulty for store::Error {
             store::Error::NotOurs { .. } => Fault::NotOurs,
             store::Error::LogInUse { .. } => Fault::DatabaseInUse,
             store::Error::Schema { .. } => Fault::OtherRelease,
+            store::Error::OlderServes { .. } => Fault::StateInUse,
             store::Error::WrongKey { .. } => Fault::WrongKey,
             store::Error::Keys(error) => error.fault(),
             store::Error::Rotation(refused) => refused.fault(),

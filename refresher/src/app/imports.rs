@@ -146,7 +146,9 @@ impl CodexFile<'_> {
         key: SecretString,
         vars: BTreeMap<String, String>,
     ) -> Result<Key> {
-        app.catalog.usable(platform)?;
+        let profile = app.catalog.usable(platform)?;
+        require_vars(profile, &vars)
+            .map_err(|error| Error::in_file(self.path, Fault::Invalid, error))?;
         let name = self.name.unwrap_or(platform);
         let new = NewAccount {
             name,

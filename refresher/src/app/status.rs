@@ -1,7 +1,7 @@
 //! The accounts and how they are.
 
 use latchkey::limit::SubjectKind;
-use latchkey::snapshot::{self, Models};
+use latchkey::snapshot::{self, Kind, Models};
 use latchkey::verdict::Scope;
 use latchkey::verdict::quota::Window;
 use serde::Serialize;
@@ -12,9 +12,10 @@ use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
 use crate::keys::seal::KeyId;
 use crate::login::pending::LoginUrl;
+use crate::progress::EnvoyView;
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::standing::Standing;
-use crate::store::{Account, Health, Pool, Status};
+use crate::store::{Account, Health, LeftOut, Pool, Status};
 
 /// An account as it is shown. Times are Unix milliseconds.
 #[derive(Debug, Serialize)]
@@ -94,6 +95,10 @@ impl From<snapshot::Cooldown> for Cooldown {
 
 impl AccountView {
     /// `account` at `now`; `pools` are all there are.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another part of what is known of it"
+    )]
     fn new(
         account: Account,
         health: Health,
@@ -101,10 +106,15 @@ impl AccountView {
         used: &Use,
         login: Option<&LoginUrl>,
         platform_is_on: bool,
+        left_out: Option<&LeftOut>,
         now: UnixMillis,
     ) -> AccountView {
-        let standing = Standing::of(&account, &health.entries, platform_is_on, now);
-        let reason = reason(&account, platform_is_on, now);
+        let mut standing = Standing::of(&account, &health.entries, platform_is_on, now);
+        let mut reason = reason(&account, platform_is_on, now);
+        if let Some(left_out) = left_out.filter(|_| account.status == Status::Active) {
+            standing = Standing::LeftOut;
+            reason = Some(format!("it cannot go to Envoy: {}", left_out.why));
+        }
         let millis = u64::try_from(now.0).unwrap_or(0);
         let running = health.entries.into_iter();
         let running = running.filter(|held| !held.has_ended(millis));
@@ -178,6 +188,11 @@ fn next_refresh(account: &Account) -> Option<UnixMillis> {
 /// # Errors
 /// If the store fails.
 pub async fn accounts(app: &App) -> Result<Vec<AccountView>> {
+    accounts_but(app, &app.store.left_out().await?).await
+}
+
+/// Every account as it is now, where these records cannot go to Envoy.
+async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView>> {
     let now = app.now();
     let pools = app.store.pools().await?;
     let used = Use::now(app).await?;
@@ -194,7 +209,18 @@ pub async fn accounts(app: &App) -> Result<Vec<AccountView>> {
         let mut logins = logins.iter().flatten();
         let login = logins.find(|login| login.account == account.id.as_str());
         let login = login.filter(|_| needs_login(&account));
-        AccountView::new(account, health, &pools, &used, login, platform_is_on, now)
+        let is_it = |one: &&LeftOut| one.kind == Kind::Account && one.id == account.id.as_str();
+        let left_out = left_out.iter().find(is_it);
+        AccountView::new(
+            account,
+            health,
+            &pools,
+            &used,
+            login,
+            platform_is_on,
+            left_out,
+            now,
+        )
     };
     Ok(accounts.into_iter().map(view).collect())
 }
@@ -212,6 +238,10 @@ pub struct Overview {
     pub accounts: Vec<AccountView>,
     /// The pools.
     pub pools: Vec<Pool>,
+    /// The records that cannot go to Envoy.
+    pub left_out: Vec<LeftOut>,
+    /// The Envoys that have polled the running `serve`, and how far they are.
+    pub envoys: Vec<EnvoyView>,
 }
 
 /// Everything at a glance.
@@ -219,7 +249,8 @@ pub struct Overview {
 /// # Errors
 /// If the store fails.
 pub async fn overview(app: &App) -> Result<Overview> {
-    let accounts = accounts(app).await?;
+    let left_out = app.store.left_out().await?;
+    let accounts = accounts_but(app, &left_out).await?;
     let (_, revision) = app.store.head().await?;
     Ok(Overview {
         is_served: app.state.is_served(),
@@ -227,5 +258,7 @@ pub async fn overview(app: &App) -> Result<Overview> {
         waiting_key: app.store.waiting_key().await?,
         accounts,
         pools: app.store.pools().await?,
+        left_out,
+        envoys: daemon::ask(&app.state, "/envoys").await.unwrap_or_default(),
     })
 }

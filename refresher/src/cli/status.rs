@@ -1,6 +1,7 @@
 //! `refresher status`: the accounts and how they are, for people and for machines.
 
 use clap::Args;
+use latchkey::snapshot::Kind;
 use latchkey::verdict::quota::Window;
 use serde_json::json;
 
@@ -11,7 +12,9 @@ use crate::advice::{Door, cure, login_command};
 use crate::app::status::{self, AccountView, Cooldown, Overview};
 use crate::clock::UnixMillis;
 use crate::fault::Fault;
+use crate::progress::EnvoyView;
 use crate::standing::Standing;
+use crate::store::LeftOut;
 
 /// Printed where there is no account.
 pub const NO_ACCOUNTS: &str =
@@ -38,6 +41,8 @@ impl Show {
                 "serving": overview.is_served,
                 "revision": overview.revision,
                 "accounts": overview.accounts,
+                "left_out": overview.left_out,
+                "envoys": overview.envoys,
                 "pools": overview.pools.iter().map(pools::view).collect::<Vec<_>>(),
             }))?);
         }
@@ -59,6 +64,7 @@ fn text(overview: &Overview, state_dir: &dyn std::fmt::Display, now: UnixMillis)
     if overview.waiting_key.is_some() {
         text += "The first of the sealing keys seals nothing yet. Finish the rotation: refresher rotate-key\n\n";
     }
+    text += &envoys(&overview.envoys);
     let accounts = &overview.accounts;
     if accounts.is_empty() {
         return text + NO_ACCOUNTS;
@@ -98,7 +104,33 @@ fn text(overview: &Overview, state_dir: &dyn std::fmt::Display, now: UnixMillis)
     if !quotas.is_empty() {
         text += &format!("\n{}", table(["ACCOUNT", "QUOTA"], &quotas));
     }
-    text + &logins(accounts) + &deaths(accounts)
+    text + &left_out(overview) + &logins(accounts) + &deaths(accounts)
+}
+
+/// The Envoys that stay behind.
+fn envoys(all: &[EnvoyView]) -> String {
+    let text = |one: &EnvoyView| {
+        let name = one.node.as_ref().unwrap_or(&one.instance);
+        let (seconds, why) = (one.behind_seconds?, one.why.as_ref()?);
+        Some(format!(
+            "The Envoy {name} has stayed behind for {seconds} s: {why}\n\n"
+        ))
+    };
+    all.iter().filter_map(text).collect()
+}
+
+/// The records that cannot go to Envoy, apart from the accounts that are shown, which say it themselves.
+fn left_out(overview: &Overview) -> String {
+    let is_shown = |one: &LeftOut| {
+        let mut accounts = overview.accounts.iter();
+        one.kind == Kind::Account && accounts.any(|account| account.id == one.id)
+    };
+    let others = overview.left_out.iter().filter(|one| !is_shown(one));
+    let text = |one: &LeftOut| {
+        let (kind, id, why) = (one.kind.word(), &one.id, &one.why);
+        format!("\nThe {kind} {id} cannot go to Envoy and is out of use: {why}\n")
+    };
+    others.map(text).collect()
 }
 
 /// The way to log in, for each account that needs it.
@@ -145,7 +177,7 @@ pub fn state(view: &AccountView) -> &'static str {
         Standing::Active => "active",
         Standing::Ended => "ended",
         Standing::CoolingDown => "cooling down",
-        Standing::PlatformOff | Standing::TokenExpired => "not usable",
+        Standing::PlatformOff | Standing::LeftOut | Standing::TokenExpired => "not usable",
         Standing::Disabled => "disabled",
         Standing::NeedsLogin => "needs login",
         Standing::Dead => "dead",

@@ -1,5 +1,5 @@
-//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /healthz`, `GET /metrics`
-//! (docs/protocol.md).
+//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /healthz`, `GET /metrics`,
+//! `GET /envoys` (docs/protocol.md).
 
 pub mod clusters;
 pub mod counts;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Json, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -27,6 +28,7 @@ use self::reports::{Batch, Records, Reports};
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
 use crate::metrics::{self, Metrics};
+use crate::progress::{EnvoyView, LOOK_INTERVAL, Progress, Said};
 use crate::store::{Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
@@ -50,6 +52,7 @@ struct Shared {
     sums: Arc<tokio::sync::Mutex<Sums>>,
     settled: watch::Receiver<u64>,
     metrics: Metrics,
+    progress: Progress,
     shutdown: CancellationToken,
 }
 
@@ -60,6 +63,7 @@ pub fn router(
     on_unauthorized: OnUnauthorized,
     settled: watch::Receiver<u64>,
     metrics: Metrics,
+    progress: Progress,
     shutdown: CancellationToken,
 ) -> Router {
     let page = metrics::router(metrics.clone(), store.clone());
@@ -69,6 +73,7 @@ pub fn router(
         store,
         settled,
         metrics,
+        progress,
         shutdown,
     };
     Router::new()
@@ -83,6 +88,7 @@ pub fn router(
                 .post(take_counts)
                 .layer(DefaultBodyLimit::max(MAX_COUNTS_BYTES)),
         )
+        .route("/envoys", get(show_envoys))
         .route("/healthz", get(healthz))
         .with_state(shared)
         .merge(page)
@@ -101,9 +107,21 @@ struct Poll {
     wait: u64,
 }
 
-async fn snapshot(State(shared): State<Shared>, Query(poll): Query<Poll>) -> Response {
+async fn snapshot(
+    State(shared): State<Shared>,
+    Query(poll): Query<Poll>,
+    said: Result<Query<Said>, QueryRejection>,
+) -> Response {
     shared.metrics.polled();
     let epoch = Epoch::try_from(poll.epoch).ok();
+    // Until it is answered, or the Envoy goes away.
+    let _poll = match (said, shared.store.head().await) {
+        (Ok(Query(said)), Ok((ours, _))) => {
+            let now = std::time::Instant::now();
+            shared.progress.begin(said, epoch == Some(ours), now)
+        }
+        _ => None,
+    };
     let deadline = Instant::now() + Duration::from_secs(poll.wait).min(MAX_WAIT);
     let mut revisions = shared.store.revisions();
     loop {
@@ -202,6 +220,28 @@ async fn show_counts(State(shared): State<Shared>) -> Response {
     match shared.sums.lock().await.all(unix_ms()).await {
         Ok(all) => Json(all).into_response(),
         Err(error) => failed(&error),
+    }
+}
+
+/// How far each Envoy is, for the command line.
+async fn show_envoys(State(shared): State<Shared>) -> Response {
+    match shared.store.head().await {
+        Ok((_, revision)) => {
+            let views = shared.progress.look(revision, std::time::Instant::now());
+            Json::<Vec<EnvoyView>>(views).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// Watches how far each Envoy is, until dropped. A failure is logged where it matters: with the polls.
+pub async fn watch_progress(progress: Progress, store: Store, metrics: Metrics) {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        if let Ok((_, revision)) = store.head().await {
+            let views = progress.look(revision, std::time::Instant::now());
+            metrics.show_progress(&views);
+        }
     }
 }
 

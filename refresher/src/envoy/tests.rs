@@ -42,6 +42,7 @@ async fn start() -> Server {
         on_unauthorized,
         settled,
         Metrics::default(),
+        Progress::default(),
         shutdown.clone(),
     );
     let _lock = state.lock_serve().unwrap();
@@ -132,6 +133,33 @@ async fn a_poll_is_answered_at_once_or_when_something_changes_or_in_the_end() {
         .poll("epoch=00000000000000000000000000000000&since=1&wait=60")
         .await;
     assert!(stranger.reset && stranger.from == 0);
+}
+
+#[tokio::test]
+async fn how_far_an_envoy_is_is_known_by_its_polls() {
+    let server = start().await;
+    let first = server.poll("since=0").await;
+    let instance = "ab".repeat(16);
+    let query = format!(
+        "epoch={}&since={to}&held={to}&instance={instance}&node=n&unread=2&first_unread=key/key_1&wait=0",
+        epoch_of(&first),
+        to = first.to
+    );
+    server.poll(&query).await;
+    let (status, body) = server.ask("GET", "/envoys", "").await;
+    assert_eq!(status, 200);
+    let envoys: Vec<EnvoyView> = serde_json::from_slice(&body).unwrap();
+    let expected = EnvoyView {
+        instance,
+        node: Some("n".to_owned()),
+        revision: first.to,
+        unread: 2,
+        behind_seconds: None,
+        why: None,
+    };
+    assert_eq!(envoys, [expected]);
+    // What cannot be read of that costs no poll.
+    server.poll("since=0&unread=many&node=a%0Ab").await;
 }
 
 #[tokio::test]

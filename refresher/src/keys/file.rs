@@ -1,15 +1,12 @@
 //! The key file: keys as base64, one a line, mode 0600.
 
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::{Error, Given, MAX_TEXT_BYTES, Vault};
-use crate::files::{self, io_error, replace_file, require_private};
+use crate::files::owned::{Readers, read_owned};
+use crate::files::replace_file;
 
 /// The file `key` of the state directory.
 #[derive(Debug)]
@@ -20,36 +17,10 @@ impl Given for KeyFile {
         self.0.display().to_string()
     }
 
-    /// Permissions are checked on what was opened, not on a name.
     fn read(&self) -> Result<Option<Zeroizing<String>>, Error> {
-        let path = &self.0;
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Err(files::Error::WrongKind {
-                    path: path.clone(),
-                    expected: "a file",
-                }
-                .into());
-            }
-            Err(error) => return Err(io_error(path, "read it")(error).into()),
-        };
-        require_private(
-            path,
-            &file.metadata().map_err(io_error(path, "look at it"))?,
-        )?;
-        let mut bytes = Zeroizing::new(Vec::new());
-        file.take(MAX_TEXT_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(io_error(path, "read it"))?;
-        Ok(Some(Zeroizing::new(
-            String::from_utf8_lossy(&bytes).into_owned(),
-        )))
+        let bytes = read_owned(&self.0, Readers::Owner, MAX_TEXT_BYTES)?;
+        let text = |bytes: Zeroizing<Vec<u8>>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(bytes.map(text).map(Zeroizing::new))
     }
 }
 
@@ -66,6 +37,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::files;
 
     fn file() -> (tempfile::TempDir, KeyFile) {
         let folder = tempfile::tempdir().unwrap();

@@ -369,6 +369,8 @@ mod tests {
         let binding = Binding {
             record: "r",
             generation: 1,
+            platform: "p",
+            kind: "k",
         };
         let made = source.load_or_make(true).unwrap();
         let sealed = made.seal(made.first(), binding, b"x", 0).unwrap();

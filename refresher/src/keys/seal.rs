@@ -1,8 +1,9 @@
 //! Seals records at rest: AES-256-GCM, the one place in Latchkey that holds cryptography.
 //!
-//! A sealed record is `format (1) ∥ key id (4) ∥ nonce (12) ∥ ciphertext ∥ tag (16)`. Its associated data is
-//! `format ∥ record id ∥ key id ∥ generation`, so a record cannot be put in another's place, and an old one cannot be
-//! put back. The key id is four bytes of a hash of the key.
+//! A sealed record is `format (1) ∥ key id (4) ∥ nonce (12) ∥ ciphertext ∥ tag (16)`. Its associated data is `format ∥ key
+//! id ∥ generation`, then the record's id, its platform and its kind, each after its length. So a record cannot be put in
+//! another's place, made another platform's, or put back when it is old. The key id is four bytes of a hash of the key.
+//! Format 1, of earlier releases, had neither platform nor kind; it is only opened to be sealed anew.
 //!
 //! Any key of a keyring opens what it sealed. Which key seals is the database's word (`meta.sealing_key`), read in the
 //! transaction that seals, so all processes change over at once. The first key of the source is meant to seal. A process
@@ -19,7 +20,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// The layout above.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The layout of earlier releases.
+pub const FIRST_FORMAT: u8 = 1;
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 4;
@@ -126,13 +129,29 @@ pub struct Binding<'a> {
     pub record: &'a str,
     /// The record's generation: counts what was sealed under this id.
     pub generation: u64,
+    /// The platform whose credential it is; empty where it is none.
+    pub platform: &'a str,
+    /// The kind of the credential; empty where it is none.
+    pub kind: &'a str,
 }
 
 impl Binding<'_> {
-    /// Every part but the record's id has a fixed length, so that no two bindings share their bytes.
+    /// Every part has a fixed length or comes after its length, so that no two bindings share their bytes.
     fn associated_data(&self, key: &Key) -> Vec<u8> {
+        let mut data = vec![FORMAT];
+        data.extend_from_slice(key.id.as_bytes());
+        data.extend_from_slice(&self.generation.to_be_bytes());
+        for text in [self.record, self.platform, self.kind] {
+            data.extend_from_slice(&(text.len() as u64).to_be_bytes());
+            data.extend_from_slice(text.as_bytes());
+        }
+        data
+    }
+
+    /// That of [`FIRST_FORMAT`].
+    fn first_associated_data(&self, key: &Key) -> Vec<u8> {
         [
-            &[FORMAT],
+            &[FIRST_FORMAT],
             self.record.as_bytes(),
             key.id.as_bytes(),
             &self.generation.to_be_bytes(),
@@ -224,7 +243,30 @@ impl Keyring {
     /// # Errors
     /// [`Error::Open`], whatever the reason.
     pub fn open(&self, binding: Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        if sealed.len() < HEADER_BYTES + TAG_BYTES || sealed[0] != FORMAT {
+        self.open_form(FORMAT, sealed, |key| binding.associated_data(key))
+    }
+
+    /// Opens what an earlier release sealed, to be sealed anew: platform and kind of `binding` are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::Open`], whatever the reason.
+    pub fn open_first_format(
+        &self,
+        binding: Binding<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.open_form(FIRST_FORMAT, sealed, |key| {
+            binding.first_associated_data(key)
+        })
+    }
+
+    fn open_form(
+        &self,
+        format: u8,
+        sealed: &[u8],
+        associated_data: impl FnOnce(&Key) -> Vec<u8>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        if sealed.len() < HEADER_BYTES + TAG_BYTES || sealed[0] != format {
             return Err(Error::Open);
         }
         let (header, ciphertext) = sealed.split_at(HEADER_BYTES);
@@ -235,7 +277,7 @@ impl Keyring {
             .ok_or(Error::Open)?;
         let payload = Payload {
             msg: ciphertext,
-            aad: &binding.associated_data(key),
+            aad: &associated_data(key),
         };
         key.cipher
             .decrypt(Nonce::from_slice(nonce), payload)
@@ -255,6 +297,8 @@ mod tests {
     const ALICE: Binding<'_> = Binding {
         record: "acc_A",
         generation: 7,
+        platform: "codex",
+        kind: "oauth",
     };
 
     fn keyring(byte: u8) -> Keyring {
@@ -270,8 +314,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_sealed_opens(plaintext: Vec<u8>, record: String, generation: u64) {
-            let binding = Binding { record: &record, generation };
+        fn what_was_sealed_opens(plaintext: Vec<u8>, record: String, generation: u64, platform: String) {
+            let binding = Binding { record: &record, generation, platform: &platform, kind: "api_key" };
             let sealed = seal(&keyring(1), binding, &plaintext);
             prop_assert_eq!(&**keyring(1).open(binding, &sealed).unwrap(), &plaintext[..]);
         }
@@ -309,6 +353,20 @@ mod tests {
             },
             Binding {
                 generation: 8,
+                ..ALICE
+            },
+            Binding {
+                platform: "openai",
+                ..ALICE
+            },
+            Binding {
+                kind: "api_key",
+                ..ALICE
+            },
+            // The same text, cut in another place.
+            Binding {
+                record: "acc_Ac",
+                platform: "odex",
                 ..ALICE
             },
         ] {

@@ -7,7 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use latchkey::header::MAX_VALUE_BYTES;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::claims::{self, Claims, TOKEN_LIMIT};
@@ -62,6 +63,9 @@ pub struct Grant {
     pub refresh: Option<SecretString>,
     /// OpenID Connect's id token.
     pub id: Option<SecretString>,
+    /// There was an access token, and it is longer than a header's value may be ([`MAX_VALUE_BYTES`]): no request could
+    /// carry it.
+    pub is_too_long: bool,
 }
 
 impl Grant {
@@ -124,7 +128,14 @@ pub fn classify(answer: &Answer, permanent: &[String], now: UnixMillis) -> Outco
     let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
     let success = (200..300).contains(&answer.status);
     if success && let Some(grant) = body.as_ref().and_then(|body| grant(body, now)) {
-        return Outcome::Fresh(grant);
+        return match grant.access.is_none() && grant.refresh.is_none() {
+            false => Outcome::Fresh(grant),
+            // What was sent is still good: the answer has nothing in its place.
+            true => Outcome::Transient {
+                retry_after: None,
+                reason: format!("the access token granted is longer than {MAX_VALUE_BYTES} bytes"),
+            },
+        };
     }
     let code = body.as_ref().and_then(error_code);
     let reason = reason(answer.status, code, permanent);
@@ -196,7 +207,7 @@ pub fn refusal(answer: &Answer) -> String {
     reason(answer.status, body.as_ref().and_then(error_code), &[])
 }
 
-/// The tokens in a body; `None` if there are none.
+/// The tokens in a body; `None` if there are none. One that no request could carry is left out.
 pub fn grant(body: &Map<String, Value>, now: UnixMillis) -> Option<Grant> {
     let token = |name: &str| {
         body.get(name)
@@ -204,16 +215,20 @@ pub fn grant(body: &Map<String, Value>, now: UnixMillis) -> Option<Grant> {
             .filter(|token| is_token(token))
             .map(SecretString::from)
     };
-    let access = token("access_token").map(|access| {
+    let access = token("access_token");
+    let is_long = |access: &SecretString| access.expose_secret().len() > MAX_VALUE_BYTES;
+    let is_too_long = access.as_ref().is_some_and(is_long);
+    let access = access.filter(|access| !is_long(access)).map(|access| {
         let lifetime = body.get("expires_in").and_then(claims::lifetime);
         let expires_at = expiry(&access, lifetime, now);
         (access, expires_at)
     });
     let (refresh, id) = (token("refresh_token"), token("id_token"));
-    (access.is_some() || refresh.is_some()).then_some(Grant {
+    (access.is_some() || refresh.is_some() || is_too_long).then_some(Grant {
         access,
         refresh,
         id,
+        is_too_long,
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use latchkey::header::MAX_VALUE_BYTES;
+use latchkey::snapshot::path;
 use oauth2::{AuthorizationCode, PkceCodeVerifier, RedirectUrl};
 use secrecy::SecretString;
 
@@ -40,9 +42,21 @@ pub enum Error {
         "expected {0} in the token endpoint's answer, found none; check [oauth] of the platform's profile"
     )]
     Missing(&'static str),
+    /// The access token is longer than a header's value may be.
+    #[error(
+        "expected an access_token of at most {MAX_VALUE_BYTES} bytes, as a header carries it; the token endpoint granted a \
+         longer one"
+    )]
+    TooLong,
     /// A claim that the platform's headers need is not in the tokens.
     #[error("{}", missing_var(.0))]
     MissingVar(String),
+    /// A claim that the platform's paths need cannot stand in one.
+    #[error(
+        "expected the claim {0} to be 1 to 256 visible ASCII characters without / \\ ? # and %, as it stands in the \
+         platform's paths, found another; [oauth.claims] of its profile may point elsewhere"
+    )]
+    UnfitVar(String),
 }
 
 fn missing_var(name: &str) -> String {
@@ -80,7 +94,11 @@ pub fn read(
         access,
         refresh,
         id,
+        is_too_long,
     } = granted(answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
+    if is_too_long {
+        return Err(Error::TooLong);
+    }
     let (access, credential_expires_at) = access.ok_or(Error::Missing("access_token"))?;
     let refresh = refresh.ok_or(Error::Missing("refresh_token"))?;
     let vars = claims::vars(&oauth.claims, id.as_ref(), &access);
@@ -105,7 +123,11 @@ pub fn read_client(
     answer: Result<Answer, CallError>,
     now: UnixMillis,
 ) -> Result<Granted, Error> {
-    let access = granted(answer, now)?.and_then(|grant| grant.access);
+    let grant = granted(answer, now)?;
+    if grant.as_ref().is_some_and(|grant| grant.is_too_long) {
+        return Err(Error::TooLong);
+    }
+    let access = grant.and_then(|grant| grant.access);
     let (access, credential_expires_at) = access.ok_or(Error::Missing("access_token"))?;
     Ok(Granted {
         vars: claims::vars(&oauth.claims, None, &access),
@@ -127,14 +149,17 @@ fn granted(answer: Result<Answer, CallError>, now: UnixMillis) -> Result<Option<
 /// Checks that an account has what the platform's headers are made of.
 ///
 /// # Errors
-/// Naming the first that is missing.
+/// Naming the first that is missing, or that cannot stand where it must.
 pub fn require_vars(profile: &Profile, vars: &BTreeMap<String, String>) -> Result<(), Error> {
-    match profile
-        .required_vars()
-        .into_iter()
-        .find(|name| !vars.contains_key(*name))
-    {
-        Some(name) => Err(Error::MissingVar(name.to_owned())),
+    let mut required = profile.required_vars().into_iter();
+    if let Some(name) = required.find(|name| !vars.contains_key(*name)) {
+        return Err(Error::MissingVar(name.to_owned()));
+    }
+    let endpoints = profile.record.endpoints.iter();
+    let mut in_paths = endpoints.flat_map(|endpoint| endpoint.path.vars());
+    let is_unfit = |name: &&str| vars.get(*name).is_some_and(|value| !path::fits(value));
+    match in_paths.find(is_unfit) {
+        Some(name) => Err(Error::UnfitVar(name.to_owned())),
         None => Ok(()),
     }
 }

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::answer::Answer;
 use crate::base_url::is_loopback;
+use crate::files::owned::{Readers, read_owned};
 use crate::platform::{Encoding, Profile};
 
 /// From the first byte sent to the last one read.
@@ -26,6 +27,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read. A token answer has a few KiB, an HTML error page some tens.
 const ANSWER_LIMIT: usize = 256 * 1024;
+/// Bytes of a file of certificates. The bundles of systems have some 250 KiB.
+const MAX_ROOTS_BYTES: u64 = 8 * 1024 * 1024;
 /// We are nobody else's client (README.md, "Terms").
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
 /// Why there can be no client for a platform.
@@ -265,7 +268,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
     let certificates = match ca_file {
         Some(path) => from_file(path).map_err(|error| Error::Roots {
             path: path.to_owned(),
-            problem: error.to_string(),
+            problem: error,
         })?,
         None => {
             let found = rustls_native_certs::load_native_certs();
@@ -289,8 +292,12 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
     }
 }
 
-fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::pem::Error> {
-    CertificateDer::pem_file_iter(path)?.collect()
+fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read_owned(path, Readers::Anybody, MAX_ROOTS_BYTES);
+    let bytes = bytes.map_err(|error| error.to_string())?;
+    let bytes = bytes.ok_or_else(|| "there is no such file".to_owned())?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    read.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::layers::{Layer, Layers};
 use super::{Invalid, Profile, invalid};
+use crate::files;
+use crate::files::owned::{read_owned_text, require_owned, require_owned_directory};
+use crate::toml_place::Place;
 
 /// The built-in files by the id that they describe, platforms and what platforms extend.
 pub(super) const EMBEDDED: [(&str, &str); 4] = [
@@ -34,21 +37,16 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// A file cannot be read.
-    #[error("{}: cannot read it: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    /// The folder or a file in it cannot be read, or is not the owner's alone to write.
+    #[error(transparent)]
+    File(#[from] files::Error),
     /// The file is not TOML.
-    #[error("{}: {source}", path.display())]
+    #[error("{}:{place}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Line, column and what was expected.
-        source: Box<toml::de::Error>,
+        place: Place,
     },
     /// A value does not fit.
     #[error("{}{}: {source}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
@@ -114,6 +112,10 @@ impl Catalog {
                 let problem = format!("expected {id:?}, the file's name, found {:?}", profile.id);
                 return Err(merged.invalid(invalid("id", problem)));
             }
+            // Envoy reads it, where it may see other files than we do.
+            if let Some(ca_file) = &profile.upstream.ca_file {
+                require_owned(ca_file)?;
+            }
             profiles.insert(id.to_owned(), profile);
         }
         for id in &acknowledged {
@@ -178,10 +180,9 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
         path: folder.to_owned(),
         source,
     };
-    let entries = fs::read_dir(folder)
-        .map_err(failed)?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    require_owned_directory(folder)?;
+    let entries = entries.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
     paths.retain(|path| {
         path.extension()
@@ -192,9 +193,10 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    crate::files::read_bounded(path, MAX_PROFILE_BYTES).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
+    let text = read_owned_text(path, MAX_PROFILE_BYTES)?;
+    text.ok_or_else(|| {
+        let gone = std::io::ErrorKind::NotFound.into();
+        files::io_error(path, "read it")(gone).into()
     })
 }
 
@@ -240,7 +242,7 @@ mod tests {
     #[test]
     fn errors_name_the_file_and_the_place() {
         for (file, text, place) in [
-            ("openai.toml", "models = [", "line 1"),
+            ("openai.toml", "models = [", "openai.toml:1:"),
             (
                 "openai.toml",
                 "\nmodells = []",
@@ -261,6 +263,42 @@ mod tests {
                 "headers.set.authorization = \"a\\r\\nb\"",
                 "headers.set.authorization",
             ),
+            (
+                "openai.toml",
+                "models = 'sk-secret'",
+                "openai.toml:1: models: expected a sequence",
+            ),
+            ("openai.toml", "models = [sk-secret", "openai.toml:1:"),
+            (
+                "openai.toml",
+                "upstream.base_url = 'https//sk-secret'",
+                "upstream.base_url: expected a URL",
+            ),
+            (
+                "openai.toml",
+                "verdicts = [{status = [418], verdict = 'sk-secret'}]",
+                "verdicts[0]",
+            ),
+            (
+                "openai.toml",
+                "headers.set.host = '{credential}'",
+                "openai.toml:1: headers.set.host: expected a header that does not frame",
+            ),
+            (
+                "openai.toml",
+                "headers.default.transfer-encoding = 'x'",
+                "headers.default.transfer-encoding: ",
+            ),
+            (
+                "openai.toml",
+                "headers.allow = ['accept', 'x-envoy-*']",
+                "headers.allow[1]",
+            ),
+            (
+                "openai.toml",
+                "headers.set.authorization = 'Bearer sk-secret'",
+                "headers.set: expected a header with {credential}",
+            ),
             ("openai.toml", "id = 'other'", "id: expected \"openai\""),
             ("new.toml", "id = 'new'", "missing field"),
         ] {
@@ -269,6 +307,7 @@ mod tests {
                 message.contains(file) && message.contains(place),
                 "{text}: {message}"
             );
+            assert!(!message.contains("sk-secret"), "{message}");
         }
         let message = load("openai.toml", [0xff, 0xfe]).unwrap_err().to_string();
         assert!(
@@ -351,6 +390,55 @@ mod tests {
             error.contains("endpoints: expected one endpoint"),
             "{error}"
         );
+    }
+
+    /// A server of one's own is not known to be as lenient as the one that a profile below is about.
+    #[test]
+    fn the_life_of_refresh_tokens_goes_with_the_token_endpoint() {
+        use crate::credential::Renewal;
+        let base = "extends = 'codex'\noauth.refresh_token = 'reusable'";
+        let files = |own: &'static str| [("base.toml", base), ("own.toml", own)];
+        for (own, renewal) in [
+            ("extends = 'base'", Renewal::Reusable),
+            (
+                "extends = 'base'\noauth.token_url = 'https://own.test/token'",
+                Renewal::SingleUse,
+            ),
+            (
+                "extends = 'base'\noauth.token_url = 'https://own.test/token'\noauth.refresh_token = 'reusable'",
+                Renewal::Reusable,
+            ),
+        ] {
+            let catalog = load_all(&files(own)).unwrap();
+            let profile = catalog.profile("own").unwrap();
+            let found = profile.oauth.as_ref().unwrap().renewal;
+            assert_eq!(found, renewal, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_profile_that_others_can_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (profile, ca) = (
+            folder.path().join("deep.toml"),
+            folder.path().join("ca.pem"),
+        );
+        let text = format!("{DEEP}\nupstream.ca_file = '{}'", ca.display());
+        fs::write(&profile, text).unwrap();
+        fs::write(&ca, "").unwrap();
+        let load = || Catalog::load(Some(folder.path()), BTreeSet::new());
+        assert!(load().is_ok());
+        for (path, before) in [
+            (profile.as_path(), 0o644),
+            (&ca, 0o644),
+            (folder.path(), 0o755),
+        ] {
+            fs::set_permissions(path, fs::Permissions::from_mode(before | 0o022)).unwrap();
+            let message = load().unwrap_err().to_string();
+            assert!(message.starts_with(path.to_str().unwrap()), "{message}");
+            fs::set_permissions(path, fs::Permissions::from_mode(before)).unwrap();
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Tables are merged key by key. The `verdicts` of the file above come before those below, as the first that matches
 //! decides. Any other value replaces the one below, and `false` takes an endpoint,
 //! a header, a parameter or a window of the one below away. What names a
-//! platform ([`OWN`]) is not inherited from a base.
+//! platform ([`OWN`]) is not inherited from a base, and the life of refresh tokens not past a token endpoint.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,12 +14,16 @@ use toml::{Spanned, Table, Value};
 
 use super::catalog::Error;
 use super::{Invalid, invalid};
+use crate::toml_place::Place;
 
 /// The keys that a platform does not take over from the one that it extends.
 const OWN: [&str; 5] = ["id", "name", "owner", "abstract", "extends"];
 
 /// The list to which a file adds, in front, where other lists are replaced.
 const ADDED: &str = "verdicts";
+
+/// What is known of one token endpoint alone: the file that names another does not take it over.
+const OF_ENDPOINT: &str = "refresh_token";
 
 /// One TOML file of a platform.
 #[derive(Debug, Clone)]
@@ -49,10 +53,10 @@ impl Layer {
     pub fn parse(path: PathBuf, text: String) -> Result<Layer, Error> {
         match text.parse() {
             Ok(table) => Ok(Layer { path, text, table }),
-            Err(source) => Err(Error::Syntax {
-                path,
-                source: Box::new(source),
-            }),
+            Err(error) => {
+                let place = Place::of(&error, &text);
+                Err(Error::Syntax { path, place })
+            }
         }
     }
 
@@ -141,6 +145,11 @@ impl Layers {
                 if is_base {
                     OWN.iter().for_each(|key| drop(below.remove(*key)));
                 }
+                if has_token_endpoint(&table)
+                    && let Some(Value::Table(oauth)) = below.get_mut("oauth")
+                {
+                    oauth.remove(OF_ENDPOINT);
+                }
                 under(&mut table, below);
                 layers.push(layer);
                 let Some(base) = layer.extends()?.filter(|_| next.is_none()) else {
@@ -158,10 +167,9 @@ impl Layers {
                 if !self.0.contains_key(base) {
                     let known: Vec<&str> = self.ids().collect();
                     let known = known.join(", ");
-                    return Err(layer.invalid(invalid(
-                        "extends",
-                        format!("expected one of {known}; found {base:?}"),
-                    )));
+                    return Err(
+                        layer.invalid(invalid("extends", format!("expected one of {known}")))
+                    );
                 }
                 next = Some(base);
             }
@@ -228,6 +236,11 @@ impl Merged<'_> {
             _ => (first, None),
         }
     }
+}
+
+fn has_token_endpoint(table: &Table) -> bool {
+    let oauth = table.get("oauth").and_then(Value::as_table);
+    oauth.is_some_and(|oauth| oauth.contains_key("token_url"))
 }
 
 /// Puts `below` under `table`: what `table` says counts.

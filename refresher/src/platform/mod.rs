@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use latchkey::header::{HeaderName, HeaderText, NamePattern};
+use latchkey::header::{HeaderName, HeaderText, InvalidHeader, NamePattern, is_reserved};
 use latchkey::id::Id;
 use latchkey::label::WindowName;
 use latchkey::snapshot::path::PathTemplate;
@@ -33,6 +33,7 @@ pub use oauth::{Encoding, OAuth};
 use crate::base_url::{self, BaseUrl};
 use crate::cluster::MAX_PLATFORM_BYTES;
 use crate::credential::CredentialKind;
+use crate::toml_place::{self, problem};
 
 /// A value that does not fit, and where it is.
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +155,7 @@ impl Profile {
         if self.id.is_empty() || !self.id.bytes().all(legal) {
             return Err(invalid(
                 "id",
-                format!(
-                    "expected lower-case letters, digits, - and _, found {:?}",
-                    self.id
-                ),
+                "expected lower-case letters, digits, - and _",
             ));
         }
         if self.id.len() > MAX_PLATFORM_BYTES {
@@ -275,7 +273,7 @@ impl Profile {
 fn from_toml(error: &toml::de::Error) -> Invalid {
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let problem = lines.next().unwrap_or_default().to_owned();
+    let problem = problem(lines.next().unwrap_or_default());
     let table = lines.find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
     let named = problem.strip_prefix("unknown field `");
     let unknown = named.and_then(|rest| rest.split_once('`').map(|(key, _)| key));
@@ -383,7 +381,7 @@ fn exact<T: DeserializeOwned + Serialize>(
     written: toml::Table,
     problem: &str,
 ) -> Result<T, Invalid> {
-    let message = |error: toml::de::Error| error.message().trim().to_owned();
+    let message = |error: toml::de::Error| toml_place::problem(error.message());
     let value: T = fit(at, written.clone().try_into().map_err(message))?;
     let meant = fit(at, toml::Table::try_from(&value))?;
     match written.keys().find(|key| !meant.contains_key(*key)) {
@@ -400,6 +398,7 @@ fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
     };
     for (name, template) in raw.set {
         let key = format!("headers.set.{name}");
+        require_unreserved(&key, &name)?;
         let template = fit(&key, HeaderText::try_from(template))?;
         plan.set.push((
             fit(&key, HeaderName::try_from(name))?,
@@ -408,18 +407,31 @@ fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
     }
     for (name, value) in raw.default {
         let key = format!("headers.default.{name}");
+        require_unreserved(&key, &name)?;
         plan.default.push((
             fit(&key, HeaderName::try_from(name))?,
             fit(&key, HeaderText::try_from(value))?,
         ));
     }
     for (index, pattern) in raw.allow.into_iter().enumerate() {
+        require_unreserved(
+            format!("headers.allow[{index}]"),
+            pattern.trim_end_matches('*'),
+        )?;
         plan.allow.push(fit(
             format!("headers.allow[{index}]"),
             NamePattern::try_from(pattern),
         )?);
     }
     Ok(plan)
+}
+
+/// Refuses a header that only the proxy writes.
+fn require_unreserved(key: impl Into<String>, name: &str) -> Result<(), Invalid> {
+    match is_reserved(name) {
+        true => fit(key, Err(InvalidHeader::Reserved)),
+        false => Ok(()),
+    }
 }
 
 /// Names the key of a value that the snapshot's types refuse: CR, LF and NUL among them.

@@ -109,8 +109,7 @@ impl Raw {
     pub(super) fn check(self) -> Result<OAuth, Invalid> {
         for (name, pointer) in &self.claims {
             if !pointer.starts_with('/') {
-                let problem =
-                    format!("expected a JSON pointer, which starts with /, found {pointer:?}");
+                let problem = "expected a JSON pointer, which starts with /";
                 return Err(invalid(format!("oauth.claims.{name}"), problem));
             }
         }

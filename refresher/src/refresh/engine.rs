@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use latchkey::header::MAX_VALUE_BYTES;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -421,6 +422,14 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
 
     /// Stores the new tokens, however often that takes: they exist nowhere else and the old ones are spent.
     async fn commit(&self, claim: &Claim, grant: Grant) -> Refreshed {
+        if grant.is_too_long {
+            warn!(
+                account = claim.name,
+                platform = claim.platform,
+                most_bytes = MAX_VALUE_BYTES,
+                "the access token granted is longer than a header may be; the account keeps the one that it has"
+            );
+        }
         let now = self.clock.now();
         let still_good = claim.credential_expires_at.filter(|end| *end > now);
         let (credential, credential_expires_at) = grant.over(&claim.credential, still_good);

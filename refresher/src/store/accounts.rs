@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use latchkey::header::HeaderText;
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::Models;
+use sqlx::FromRow;
 
 use super::error::{Named, Unfit};
 use super::limits::{LimitRow, LimitSettings, Terms};
@@ -14,6 +15,7 @@ use super::{Change, DEFAULT_POOL, Error, Result, Store};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
+use crate::keys::seal::Binding;
 
 /// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
 pub(super) const MAX_NAME: usize = 64;
@@ -112,6 +114,8 @@ pub struct Account {
 /// A sealed credential, and the generation that it is bound to.
 #[derive(sqlx::FromRow)]
 struct SealedRow {
+    platform: String,
+    kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
     credential: Vec<u8>,
@@ -132,7 +136,7 @@ macro_rules! select_accounts {
 sql::statements! {
     ALL = select_accounts!("ORDER BY name");
     BY_NAME = select_accounts!("WHERE name = $1 OR id = $1");
-    SEALED = "SELECT generation, credential FROM accounts WHERE id = $1";
+    SEALED = "SELECT platform, kind, generation, credential FROM accounts WHERE id = $1";
     ADD = "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, \
            credential_expires_at, created_at, updated_at, revision) \
            VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9)";
@@ -281,12 +285,15 @@ impl Store {
         Ok(true)
     }
 
-    /// Every account, in order of name.
+    /// Every account, in order of name. One whose row cannot be read costs no other: it is out of use
+    /// ([`Store::left_out`]), and not among them.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
-        Ok(sqlx::query_as(ALL).fetch_all(&self.pool).await?)
+        let rows = sqlx::query(ALL).fetch_all(&self.pool).await?;
+        let read = rows.iter().map(Account::from_row);
+        Ok(read.filter_map(std::result::Result::ok).collect())
     }
 
     /// The account with this name or id.
@@ -307,7 +314,13 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?
             .ok_or_else(|| unknown(id.as_str()))?;
-        match self.open_credential(id.as_str(), sealed.generation, &sealed.credential)? {
+        let binding = Binding {
+            record: id.as_str(),
+            generation: sealed.generation,
+            platform: &sealed.platform,
+            kind: &sealed.kind,
+        };
+        match self.open_credential(binding, &sealed.credential)? {
             Credential::OAuth(tokens) => Ok(Some(tokens)),
             Credential::ApiKey(_) | Credential::Client(_) => Ok(None),
         }
@@ -436,6 +449,12 @@ fn check_fit(new: &NewAccount<'_>) -> Result<()> {
     if wire.is_empty() || !fits(wire) {
         return Err(unfit(Unfit::Credential));
     }
+    if new
+        .credential_expires_at
+        .is_some_and(|time| time < UnixMillis(0))
+    {
+        return Err(unfit(Unfit::Time));
+    }
     match new.vars.iter().find(|(_, value)| !fits(value)) {
         Some((name, _)) => Err(unfit(Unfit::Variable(name.clone()))),
         None => Ok(()),
@@ -466,7 +485,9 @@ async fn add_account(
     now: UnixMillis,
 ) -> Result<AccountId> {
     let id = AccountId::random();
-    let sealed = change.seal(id.as_str(), 1, &new.credential).await?;
+    let sealed = change
+        .seal(id.as_str(), 1, new.platform, &new.credential)
+        .await?;
     let revision = change.next_revision().await?;
     sqlx::query(ADD)
         .bind(id.as_str())
@@ -485,6 +506,7 @@ async fn add_account(
         .bind(id.as_str())
         .execute(change.sql())
         .await?;
+    change.require_room(DEFAULT_POOL).await?;
     touch_pools_of(change, &id).await?;
     Ok(id)
 }
@@ -498,7 +520,7 @@ async fn renew_account(
 ) -> Result<()> {
     let generation = old.generation + 1;
     let sealed = change
-        .seal(old.id.as_str(), generation, &new.credential)
+        .seal(old.id.as_str(), generation, &old.platform, &new.credential)
         .await?;
     let revision = change.next_revision().await?;
     sqlx::query(RENEW)

@@ -7,7 +7,7 @@ use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::accounts::check_name;
-use super::error::Named;
+use super::error::{Named, Unfit};
 use super::limits::{LimitRow, LimitSettings, Terms};
 use super::sql::{self, JsonText, json_text, limit_columns};
 use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
@@ -18,6 +18,8 @@ use crate::id::{ClientKeyId, random_base32};
 const PREFIX: &str = "lk_";
 /// 160 random bits.
 const KEY_CHARACTERS: usize = 32;
+/// The most pools that a key's caller may choose, so that the key fits in a record.
+pub(super) const MAX_CHOICES: i64 = 1_000;
 /// The characters of a key that the store keeps for people: the prefix and 20 bits.
 const SHOWN_CHARACTERS: usize = PREFIX.len() + 4;
 
@@ -69,6 +71,7 @@ sql::statements! {
               WHERE (name = $3 OR id = $3) AND revoked_at IS NULL RETURNING id";
     ADD_CHOICE = "INSERT INTO client_key_pools (client_key, pool) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     DELETE_CHOICES = "DELETE FROM client_key_pools WHERE client_key = $1";
+    COUNT_CHOICES = "SELECT count(*) FROM client_key_pools WHERE client_key = $1";
 }
 
 /// Changes to a key; the rest stays.
@@ -211,6 +214,17 @@ impl Change<'_> {
                 .bind(pool)
                 .execute(self.sql())
                 .await?;
+        }
+        let choices: i64 = sqlx::query_scalar(COUNT_CHOICES)
+            .bind(id)
+            .fetch_one(self.sql())
+            .await?;
+        if choices > MAX_CHOICES {
+            return Err(Error::Unfit {
+                record: Named::ClientKey,
+                name: id.to_owned(),
+                unfit: Unfit::Choices,
+            });
         }
         sqlx::query(SET)
             .bind(wanted.pool.as_deref())

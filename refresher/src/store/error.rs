@@ -3,7 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use latchkey::header::MAX_VALUE_BYTES;
+use latchkey::snapshot::fit;
+use latchkey::snapshot::pool::MAX_MEMBERS;
+
 use super::accounts::MAX_NAME;
+use super::client_keys::MAX_CHOICES;
 use super::rotate::NotRotated;
 use crate::keys::{self, seal};
 use crate::{files, state};
@@ -38,6 +43,15 @@ pub enum Error {
         path: PathBuf,
         /// The finding.
         found: String,
+    },
+    /// A `serve` of an earlier release runs on the tables, which this one would change. They were not changed.
+    #[error(
+        "{}: the daemon of an earlier release is running on it, and this release gives it another form",
+        path.display()
+    )]
+    OlderServes {
+        /// The database.
+        path: PathBuf,
     },
     /// The database was sealed with another key. It was not changed.
     #[error("{}: it is sealed with another key than the one given", path.display())]
@@ -168,11 +182,23 @@ pub enum Unfit {
     #[error("{0}")]
     Id(String),
     /// Its credential, which goes into a header.
-    #[error("expected a credential of visible ASCII characters")]
+    #[error("expected a credential of 1 to {MAX_VALUE_BYTES} visible ASCII characters")]
     Credential,
     /// This variable of its platform, which goes into a header.
-    #[error("expected visible ASCII in its variable {0}")]
+    #[error("expected at most {MAX_VALUE_BYTES} bytes of visible ASCII in its variable {0}")]
     Variable(String),
+    /// What is its own, in a request to its platform.
+    #[error(transparent)]
+    Request(fit::Unfit),
+    /// The members of a pool.
+    #[error("expected at most {MAX_MEMBERS} accounts in a pool; make another pool for more")]
+    Members,
+    /// The pools that a key's caller may choose.
+    #[error("expected at most {MAX_CHOICES} pools that a key's caller may choose")]
+    Choices,
+    /// A time, which is counted from 1970 on.
+    #[error("expected an end after 1970")]
+    Time,
 }
 
 impl Error {

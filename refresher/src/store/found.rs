@@ -12,6 +12,8 @@ pub(super) const KEY_CHECK: (&[u8], Binding<'_>) = (
     Binding {
         record: "key_check",
         generation: 0,
+        platform: "",
+        kind: "",
     },
 );
 /// Reads the sealed [`KEY_CHECK`]; no row where the database was not finished when it was made.

@@ -67,6 +67,20 @@ impl Keys {
             })
     }
 
+    /// [`Keyring::open_first_format`].
+    pub(super) fn open_first_format(
+        &self,
+        binding: Binding<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let keyring = self.with(KeyId::of(sealed))?;
+        let opened = keyring.open_first_format(binding, sealed);
+        opened.map_err(|source| Error::Seal {
+            record: binding.record.to_owned(),
+            source,
+        })
+    }
+
     pub(super) fn open(&self, binding: Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let keyring = self.with(KeyId::of(sealed))?;
         keyring.open(binding, sealed).map_err(|source| Error::Seal {

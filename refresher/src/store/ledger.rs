@@ -7,6 +7,7 @@ use super::{Error, Result, Store, sqlite};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, Renewal};
 use crate::id::{AccountId, random_base32};
+use crate::keys::seal::Binding;
 use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
 
 /// 160 random bits.
@@ -15,7 +16,7 @@ const TOKEN_CHARACTERS: usize = 32;
 sql::statements! {
     ENTRIES = "SELECT id, generation, issued_at, credential_expires_at, retry_at FROM accounts \
                WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id";
-    CLAIMABLE = "SELECT name, platform, generation, credential, credential_expires_at, failures, unanswered, \
+    CLAIMABLE = "SELECT name, platform, kind, generation, credential, credential_expires_at, failures, unanswered, \
                  first_unanswered_at, claim_until FROM accounts \
                  WHERE id = $1 AND status <> 'needs_login'";
     /// With `$5` = 1 the claim counts as a call without an answer until it is told otherwise.
@@ -51,6 +52,7 @@ struct EntryRow {
 struct ClaimableRow {
     name: String,
     platform: String,
+    kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
     credential: Vec<u8>,
@@ -106,7 +108,13 @@ impl Ledger for Store {
         if row.claim_until.is_some_and(|until| until > clock) {
             return Ok(Claimed::Busy);
         }
-        let credential = self.open_credential(account.as_str(), generation, &row.credential)?;
+        let binding = Binding {
+            record: account.as_str(),
+            generation,
+            platform: &row.platform,
+            kind: &row.kind,
+        };
+        let credential = self.open_credential(binding, &row.credential)?;
         let renewal = renewal_of(&row.platform, credential.kind());
         if renewal == Renewal::None {
             return Ok(Claimed::NotRefreshable);

@@ -7,10 +7,11 @@ use latchkey::id::Id;
 use latchkey::limit::{Limits, Subject, SubjectKind, Used};
 use sqlx::query_builder::Separated;
 
+use super::error::{Named, Unfit};
 use super::rows::Rows;
 use super::sql::{self, limit_columns, signed};
 use super::sqlite::Database;
-use super::{Change, Result, Store, corrupt};
+use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 
 /// The most that an account or a client key may use, and the place where its day begins.
@@ -205,6 +206,17 @@ impl Change<'_> {
             .execute(self.sql())
             .await?;
         if let Some(expires_at) = terms.expires_at {
+            if expires_at.is_some_and(|time| time < UnixMillis(0)) {
+                let record = match kind {
+                    SubjectKind::Account => Named::Account,
+                    SubjectKind::Key => Named::ClientKey,
+                };
+                return Err(Error::Unfit {
+                    record,
+                    name: id.to_owned(),
+                    unfit: Unfit::Time,
+                });
+            }
             sqlx::query(end)
                 .bind(expires_at)
                 .bind(id)

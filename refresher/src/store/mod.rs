@@ -12,6 +12,7 @@ mod found;
 mod health;
 mod keys;
 mod ledger;
+mod left_out;
 mod limits;
 mod pools;
 mod requests;
@@ -33,6 +34,7 @@ pub use self::envoys::EnvoyRequests;
 pub use self::error::{Error, Named, Result, Unfit};
 pub use self::health::{Health, Noticed};
 use self::keys::Keys;
+pub use self::left_out::LeftOut;
 pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};
 pub use self::pools::{Member as PoolMember, Pool};
 pub use self::requests::{BatchId, By, Sums, Taken};
@@ -62,6 +64,7 @@ pub struct Store {
     keys: Arc<Keys>,
     writers: Arc<WriteQueue>,
     new_tokens: Arc<NewTokens>,
+    left_out: Arc<left_out::Known>,
     revision: Arc<watch::Sender<u64>>,
 }
 
@@ -102,12 +105,8 @@ impl Store {
         })
     }
 
-    /// Opens the sealed credential of an account's generation.
-    fn open_credential(&self, id: &str, generation: u64, sealed: &[u8]) -> Result<Credential> {
-        let binding = Binding {
-            record: id,
-            generation,
-        };
+    /// Opens a sealed credential.
+    fn open_credential(&self, binding: Binding<'_>, sealed: &[u8]) -> Result<Credential> {
         let plaintext = self.keys.open(binding, sealed)?;
         Credential::from_plaintext(&plaintext).ok_or_else(|| Error::Corrupt {
             column: "accounts.credential".to_owned(),
@@ -144,16 +143,19 @@ impl Change<'_> {
         Ok(next)
     }
 
-    /// Seals an account's credential for `generation`.
+    /// Seals the credential of an account at `platform` for `generation`.
     async fn seal(
         &mut self,
         id: &str,
         generation: u64,
+        platform: &str,
         credential: &Credential,
     ) -> Result<Vec<u8>> {
         let binding = Binding {
             record: id,
             generation,
+            platform,
+            kind: credential.kind().as_str(),
         };
         self.seal_bytes(binding, &credential.to_plaintext()).await
     }

@@ -2,7 +2,7 @@
 
 use latchkey::id::Id;
 use latchkey::snapshot::Policy;
-use latchkey::snapshot::pool::{Tier, Weight};
+use latchkey::snapshot::pool::{MAX_MEMBERS, Tier, Weight};
 
 use super::error::{Named, Unfit};
 use super::sqlite::Connection;
@@ -50,6 +50,7 @@ sql::statements! {
             ON CONFLICT (pool, account) DO UPDATE SET weight = coalesce($3, pool_members.weight), \
             tier = coalesce($4, pool_members.tier)";
     LEAVE = "DELETE FROM pool_members WHERE pool = $1 AND account = $2";
+    COUNT_MEMBERS = "SELECT count(*) FROM pool_members WHERE pool = $1";
     /// Those left are revoked keys'.
     DELETE_CHOICES = "DELETE FROM client_key_pools WHERE pool = $1";
     DELETE = "DELETE FROM pools WHERE id = $1";
@@ -126,7 +127,7 @@ impl Store {
     /// stays as it was; a new member's is the first.
     ///
     /// # Errors
-    /// If there is no such pool or account. Then nothing was changed.
+    /// If there is no such pool or account, or the pool would be too large. Then nothing was changed.
     pub async fn add_to_pool(
         &self,
         pool: &str,
@@ -146,6 +147,7 @@ impl Store {
                 .execute(change.sql())
                 .await?;
         }
+        change.require_room(pool).await?;
         change.touch_pool(pool).await?;
         change.commit().await
     }
@@ -207,6 +209,22 @@ impl Store {
 }
 
 impl Change<'_> {
+    /// Refuses a pool that has more members by now than a record has room for.
+    pub(super) async fn require_room(&mut self, pool: &str) -> Result<()> {
+        let members: i64 = sqlx::query_scalar(COUNT_MEMBERS)
+            .bind(pool)
+            .fetch_one(self.sql())
+            .await?;
+        match usize::try_from(members) {
+            Ok(members) if members <= MAX_MEMBERS => Ok(()),
+            _ => Err(Error::Unfit {
+                record: Named::Pool,
+                name: pool.to_owned(),
+                unfit: Unfit::Members,
+            }),
+        }
+    }
+
     /// Gives a pool a new revision.
     pub(super) async fn touch_pool(&mut self, pool: &str) -> Result<()> {
         let revision = self.next_revision().await?;

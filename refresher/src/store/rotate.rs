@@ -11,7 +11,7 @@ use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
 use super::{Result, Store, key_id, sql};
 use crate::keys::KeySource;
-use crate::keys::seal::{Binding, KeyId};
+use crate::keys::seal::{Binding, FIRST_FORMAT, KeyId};
 use crate::state::StateDir;
 
 /// Records sealed anew in one transaction: other writers wait for no more than that.
@@ -28,8 +28,10 @@ sql::statements! {
     COUNT_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 0) ON CONFLICT DO NOTHING";
     SWITCH = "UPDATE meta SET sealing_key = $1";
     SET_KEY_CHECK = "UPDATE meta SET key_check = $1";
-    SEALED_OTHERWISE = "SELECT id, generation, credential FROM accounts WHERE id > $1 \
+    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, credential FROM accounts WHERE id > $1 \
                         AND substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) ORDER BY id LIMIT $2";
+    OF_FIRST_FORMAT = "SELECT id, platform, kind, generation, credential FROM accounts \
+                       WHERE substr(credential, 1, 1) = $1 ORDER BY id";
     SEAL_ANEW = "UPDATE accounts SET credential = $1 WHERE id = $2";
 }
 
@@ -37,9 +39,22 @@ sql::statements! {
 #[derive(sqlx::FromRow)]
 struct SealedRow {
     id: String,
+    platform: String,
+    kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
     credential: Vec<u8>,
+}
+
+impl SealedRow {
+    fn binding(&self) -> Binding<'_> {
+        Binding {
+            record: &self.id,
+            generation: self.generation,
+            platform: &self.platform,
+            kind: &self.kind,
+        }
+    }
 }
 
 /// The reason for which a rotation did not begin, or did not reach every record.
@@ -257,6 +272,37 @@ impl Rotation<'_> {
 }
 
 impl Store {
+    /// Seals anew all that earlier releases sealed without platform and kind, in one transaction with the check value,
+    /// which says from then on that there is no such record: one that comes later is not opened.
+    pub(super) async fn leave_first_format(&self) -> Result<()> {
+        let mut change = self.change().await?;
+        let rows: Vec<SealedRow> = sqlx::query_as(OF_FIRST_FORMAT)
+            .bind(&[FIRST_FORMAT][..])
+            .fetch_all(change.sql())
+            .await?;
+        for row in rows {
+            let plaintext = match self.keys.open_first_format(row.binding(), &row.credential) {
+                Ok(plaintext) => plaintext,
+                Err(error) => {
+                    tracing::error!(%error, "a record keeps its old form, and is not opened any more");
+                    continue;
+                }
+            };
+            let credential = change.seal_bytes(row.binding(), &plaintext).await?;
+            sqlx::query(SEAL_ANEW)
+                .bind(credential)
+                .bind(&row.id)
+                .execute(change.sql())
+                .await?;
+        }
+        let sealed = change.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
+        sqlx::query(SET_KEY_CHECK)
+            .bind(sealed)
+            .execute(change.sql())
+            .await?;
+        change.commit().await
+    }
+
     /// From here on `key` seals.
     async fn switch_to(&self, key: KeyId) -> Result<()> {
         let mut change = self.change().await?;
@@ -287,10 +333,7 @@ impl Store {
             .await?;
         let (mut sealed, mut unreadable, mut last) = (0, 0, None);
         for row in rows {
-            let binding = Binding {
-                record: &row.id,
-                generation: row.generation,
-            };
+            let binding = row.binding();
             match self.keys.open(binding, &row.credential) {
                 Ok(plaintext) => {
                     let credential = change.seal_bytes(binding, &plaintext).await?;

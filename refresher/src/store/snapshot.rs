@@ -6,17 +6,20 @@ use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
-use latchkey::snapshot::{self, Doors, Kind, Record, Removed};
+use latchkey::snapshot::{self, Doors, Kind, Record, Removed, fit};
 use rand::RngCore;
 use secrecy::ExposeSecret;
 
+use super::error::{Named, Unfit};
+use super::left_out::{self, Entry, LeftOut};
 use super::limits::{LimitRow, LimitSettings};
 use super::pools::{policy_of, tier_of, weight_of};
 use super::sql::{self, JsonText, limit_columns, signed};
 use super::sqlite::{self, Connection};
-use super::{Result, Store, corrupt, head, health, unsigned};
+use super::{Error, Result, Store, corrupt, head, health, unsigned};
 use crate::clock::UnixMillis;
 use crate::cluster::ClusterKey;
+use crate::keys::seal::Binding;
 use crate::platform::Publication;
 
 /// An answer to a poll.
@@ -28,11 +31,20 @@ pub struct SnapshotPage {
     pub news: bool,
 }
 
+/// The records of a page.
+struct Changes {
+    entries: Vec<Entry>,
+    left_out: Vec<LeftOut>,
+    /// The revision that they lead to.
+    to: u64,
+}
+
 /// An account that may serve requests, with its platform's record.
 #[derive(sqlx::FromRow)]
 struct AccountRow {
     name: String,
     platform: String,
+    kind: String,
     #[sqlx(try_from = "JsonText<BTreeMap<String, HeaderText>>")]
     vars: BTreeMap<String, HeaderText>,
     #[sqlx(try_from = "i64")]
@@ -89,7 +101,7 @@ sql::statements! {
     ACCOUNTS_OF = "SELECT id FROM accounts WHERE platform = $1";
     TOUCH_ACCOUNT = "UPDATE accounts SET revision = $1 WHERE id = $2";
     ACCOUNT = concat!(
-        "SELECT name, platform, vars, generation, credential, credential_expires_at, expires_at, models, \
+        "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, \
          authority, record, ",
         limit_columns!(),
         " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 AND status = 'active'"
@@ -198,16 +210,51 @@ impl Store {
         let (ours, revision) = head(&mut transaction).await?;
         let reset = epoch != Some(ours) || since == 0;
         let from = if reset { 0 } else { since };
-        let (lines, to) = self.lines(&mut transaction, from, revision).await?;
-        let news = reset || to > from;
-        let bytes = PageHeader::encode(
-            ours,
-            reset,
-            (from, to),
-            to < revision,
-            lines.iter().map(String::as_str),
-        );
+        let changes = self.changes(&mut transaction, from, revision).await?;
+        let news = reset || changes.to > from;
+        let Changes {
+            mut entries,
+            mut left_out,
+            to,
+        } = changes;
+        let bytes = left_out::readable_page(&mut entries, &mut left_out, |entries| {
+            let lines = entries.iter().map(|entry| entry.line.as_str());
+            PageHeader::encode(ours, reset, (from, to), to < revision, lines)
+        })?;
+        self.left_out.note(&entries, &left_out);
         Ok(SnapshotPage { bytes, news })
+    }
+
+    /// Every record that pages leave out now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn left_out(&self) -> Result<Vec<LeftOut>> {
+        let mut transaction = sqlite::begin_read(&self.pool).await?;
+        let (ours, revision) = head(&mut transaction).await?;
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let changes = self.changes(&mut transaction, from, revision).await?;
+            let Changes {
+                mut entries,
+                mut left_out,
+                to,
+            } = changes;
+            left_out::readable_page(&mut entries, &mut left_out, |entries| {
+                let lines = entries.iter().map(|entry| entry.line.as_str());
+                PageHeader::encode(ours, false, (from, to), false, lines)
+            })?;
+            all.append(&mut left_out);
+            if to >= revision {
+                return Ok(all);
+            }
+            from = to;
+        }
+    }
+
+    /// How many records the pages of this process leave out.
+    pub fn count_left_out(&self) -> usize {
+        self.left_out.count()
     }
 
     /// The revision of the last change of an account or a platform, also of one that is gone.
@@ -256,39 +303,60 @@ impl Store {
         Ok(keys.collect())
     }
 
-    /// The changed records' lines, as many as fit on a page, and the revision that they lead to.
-    async fn lines(
+    /// The changed records, as many as fit on a page. One that cannot be read from the database gives way to its removal:
+    /// it costs no other.
+    async fn changes(
         &self,
         connection: &mut Connection,
         from: u64,
         revision: u64,
-    ) -> Result<(Vec<String>, u64)> {
+    ) -> Result<Changes> {
         let changed: Vec<(i64, String, String)> = sqlx::query_as(CHANGED)
             .bind(signed(from))
             .fetch_all(&mut *connection)
             .await?;
-        let mut lines = Vec::new();
-        let (mut bytes, mut to) = (0, from);
+        let mut changes = Changes {
+            entries: Vec::new(),
+            left_out: Vec::new(),
+            to: from,
+        };
+        let mut bytes = 0;
         for (changed_at, kind, id) in changed {
-            let record = self.record(connection, &kind, id).await?;
-            // Who starts anew holds nothing that could be removed.
-            if from > 0 || !matches!(record, Record::Removed(_)) {
-                let line = match record.to_line() {
-                    Ok(line) => line,
-                    Err(error) => {
-                        tracing::error!(%kind, %error, "a record cannot be published");
-                        continue;
-                    }
-                };
-                bytes += line.len() + 1;
-                if bytes > MAX_PAGE_BYTES && !lines.is_empty() {
-                    return Ok((lines, to));
+            let changed_at = unsigned("revision", changed_at)?;
+            let word = kind.strip_prefix("removed ").unwrap_or(&kind);
+            // No release of ours has written another one.
+            let Some(of) = Kind::from_word(word) else {
+                continue;
+            };
+            let record = match self.record(connection, &kind, id.clone()).await {
+                Ok(record) => record
+                    .to_line()
+                    .map(|line| (record, line))
+                    .map_err(|error| error.to_string()),
+                Err(error) if left_out::is_of_one_record(&error) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            let entry = match record {
+                // Who starts anew holds nothing that could be removed.
+                Ok((Record::Removed(_), _)) if from == 0 => None,
+                Ok((_, line)) => Some(Entry { kind: of, id, line }),
+                Err(why) => {
+                    let entry = Entry::removal(of, &id).filter(|_| from > 0);
+                    changes.left_out.push(LeftOut { kind: of, id, why });
+                    entry
                 }
-                lines.push(line);
+            };
+            if let Some(entry) = entry {
+                bytes += entry.line.len() + 1;
+                if bytes > MAX_PAGE_BYTES && !changes.entries.is_empty() {
+                    return Ok(changes);
+                }
+                changes.entries.push(entry);
             }
-            to = unsigned("revision", changed_at)?;
+            changes.to = changed_at;
         }
-        Ok((lines, revision))
+        changes.to = revision;
+        Ok(changes)
     }
 
     async fn record(&self, connection: &mut Connection, kind: &str, id: String) -> Result<Record> {
@@ -314,18 +382,18 @@ impl Store {
         let Some(row) = row else {
             return removed(Kind::Account, &id);
         };
-        let credential = match self.open_credential(&id, row.generation, &row.credential) {
-            Ok(credential) => credential,
-            Err(error) => {
-                tracing::error!(account = id, %error, "an account cannot be published");
-                return removed(Kind::Account, &id);
-            }
+        let binding = Binding {
+            record: &id,
+            generation: row.generation,
+            platform: &row.platform,
+            kind: &row.kind,
         };
+        let credential = self.open_credential(binding, &row.credential)?;
         let record = platform_from_line(&row.record)?;
         let mut vars = row.vars;
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         vars.retain(|name, _| record.vars().any(|used| used == name));
-        Ok(Record::Account(snapshot::Account {
+        let account = snapshot::Account {
             cluster: parse_id(&ClusterKey::of(&row.platform).name())?,
             id: parse_id(&id)?,
             name: header_text("accounts.name", &row.name)?,
@@ -342,7 +410,14 @@ impl Store {
             expires_at: time("accounts.expires_at", row.expires_at)?,
             models: row.models,
             limits: row.limits.limits,
-        }))
+        };
+        let unfit = |unfit| Error::Unfit {
+            record: Named::Account,
+            name: row.name.clone(),
+            unfit: Unfit::Request(unfit),
+        };
+        fit::check(&record, &account).map_err(unfit)?;
+        Ok(Record::Account(account))
     }
 }
 

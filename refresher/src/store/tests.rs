@@ -6,6 +6,7 @@ mod health;
 mod high_water;
 mod keys;
 mod ledger;
+mod left_out;
 mod migrations;
 mod new_tokens;
 mod open;

@@ -97,12 +97,6 @@ impl FakeRefresher {
         revision
     }
 
-    /// Forgets what was published after `revision`, as if it had never been.
-    pub fn take_back(&self, revision: u64) {
-        self.shared.lock().lines.retain(|(at, _)| *at <= revision);
-        self.shared.revision.send_replace(revision);
-    }
-
     /// Changes every page from now on; none: sends them as they are.
     pub fn mangle(&self, mangle: Option<Mangle>) {
         self.shared.lock().mangle = mangle;

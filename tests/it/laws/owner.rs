@@ -1,1 +1,176 @@
-//! Only the owner decides where a credential goes.
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, lchown, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use crate::harness::{refresher::Refresher, run, sim::Sim, stack::new_folder};
+
+/// The time in which a command says what is wrong, whatever it meets.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Nobody we know.
+const STRANGER: u32 = 65_534;
+
+/// A file or folder of those that decide, and what is done to it.
+type Spoil = fn(&Path);
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("changed");
+}
+
+fn fifo(path: &Path) {
+    fs::remove_file(path).expect("removed");
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo runs").success());
+}
+
+/// Puts a link of a stranger's in the place of a file that is ours.
+fn strangers_link(path: &Path) {
+    let target = path.with_extension("target");
+    fs::rename(path, &target).expect("moved");
+    symlink(target, path).expect("linked");
+    lchown(path, Some(STRANGER), None).expect("given away");
+}
+
+/// The folder of a refresher with a platform of its own, and the files that say where its credentials go.
+async fn decided(name: &str) -> (Refresher, [PathBuf; 4]) {
+    let folder = new_folder(name);
+    let sim = Sim::start(&folder).await;
+    let refresher = Refresher::new(&folder, &sim);
+    let (profile, ca) = (sim.platforms_dir.join("own.toml"), folder.join("own.pem"));
+    fs::write(&ca, "").expect("written");
+    let text = format!(
+        "extends = 'openai'\nupstream.ca_file = '{}'\n",
+        ca.display()
+    );
+    fs::write(&profile, text).expect("written");
+    let config = refresher.file("config.toml");
+    for path in [&config, &profile, &ca] {
+        mode(path, 0o644);
+    }
+    (refresher, [config, profile, ca, sim.platforms_dir.clone()])
+}
+
+/// What a command says that must be refused, in time.
+async fn refused(refresher: &Refresher, case: &str) -> String {
+    let command = refresher.try_run(&["accounts", "list"], "");
+    let output = timeout(LIMIT, command).await;
+    let output = output.unwrap_or_else(|_| panic!("{case}: it waits"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{case}: {said}");
+    said
+}
+
+/// Whoever else can write a file that decides where a credential goes, or put another in its place, has it refused, with
+/// its name and the cure. Nothing is waited for.
+#[test]
+fn only_the_owner_writes_what_decides() {
+    let lax: [(&str, Spoil, &str); 4] = [
+        (
+            "its group may write it",
+            |path| mode(path, 0o664),
+            "chmod go-w",
+        ),
+        (
+            "others may write it",
+            |path| mode(path, 0o646),
+            "chmod go-w",
+        ),
+        ("a pipe", fifo, "expected a file"),
+        (
+            "a directory",
+            |path| {
+                fs::remove_file(path).expect("removed");
+                fs::create_dir(path).expect("made");
+            },
+            "expected a file",
+        ),
+    ];
+    let foreign: [(&str, Spoil, &str); 2] = [
+        (
+            "a stranger's",
+            |path| lchown(path, Some(STRANGER), None).expect("given away"),
+            "chown",
+        ),
+        ("a stranger's link", strangers_link, "chown"),
+    ];
+    run(async {
+        let cases = lax.into_iter().chain(foreign);
+        let is_root = rustix::process::geteuid().is_root();
+        let cases = cases.filter(|(_, _, cure)| is_root || *cure != "chown");
+        for (case, spoil, cure) in cases {
+            for number in 0..3 {
+                let (refresher, files) = decided("law-owner-files").await;
+                refresher.run(&["accounts", "list"], "").await;
+                spoil(&files[number]);
+                let said = refused(&refresher, case).await;
+                let path = files[number].to_str().expect("UTF-8");
+                assert!(said.contains(path) && said.contains(cure), "{case}: {said}");
+            }
+        }
+        let (refresher, [.., platforms]) = decided("law-owner-folders").await;
+        for folder in [platforms.as_path(), refresher.folder()] {
+            mode(folder, 0o777);
+            let said = refused(&refresher, "a folder").await;
+            let path = folder.to_str().expect("UTF-8");
+            assert!(said.contains(path) && said.contains("chmod go-w"), "{said}");
+            mode(folder, 0o755);
+            refresher.run(&["accounts", "list"], "").await;
+        }
+    });
+}
+
+/// A mounted ConfigMap is a link to a link of a version's folder, all of the same owner.
+#[test]
+fn what_is_mounted_by_the_owner_is_read() {
+    run(async {
+        let (refresher, [config, profile, ..]) = decided("law-owner-mounted").await;
+        for path in [config, profile] {
+            let (folder, name) = (path.parent().expect("a folder"), path.file_name());
+            let version = folder.join("..2026_11_29");
+            fs::create_dir(&version).expect("made");
+            let target = version.join(name.expect("a name"));
+            fs::rename(&path, target).expect("moved");
+            symlink("..2026_11_29", folder.join("..data")).expect("linked");
+            let data = Path::new("..data").join(name.expect("a name"));
+            symlink(data, &path).expect("linked");
+        }
+        refresher.add_api_key("own", "own", "sk-own").await;
+        assert_eq!(refresher.account("own").await["usable"], true);
+    });
+}
+
+/// A secret that was put into the wrong file, or on the wrong line, is in no message.
+#[test]
+fn no_line_of_a_file_is_quoted() {
+    const SECRET: &str = "sk-Lost7";
+    run(async {
+        let (refresher, [config, profile, ..]) = decided("law-owner-quotes").await;
+        for path in [config, profile] {
+            let before = fs::read_to_string(&path).expect("read");
+            for line in [
+                SECRET.to_owned(),
+                format!("acknowledged_terms = {SECRET}"),
+                format!("acknowledged_terms = '{SECRET}'"),
+                format!("models = '{SECRET}'"),
+                format!("'{SECRET}' = 1"),
+                format!("upstream.base_url = 'http:/{SECRET}'"),
+                format!("oauth.token_url = 'https://{SECRET}@example.com?{SECRET}'"),
+                format!("headers.set.x-a = \"{SECRET}\\n\""),
+                format!("'{SECRET}"),
+            ] {
+                fs::write(&path, format!("\n{line}\n{before}")).expect("written");
+                let said = refused(&refresher, &line).await;
+                let place = format!("{}:", path.display());
+                assert!(said.contains(&place), "{line}: {said}");
+                assert!(!said.contains("Lost7"), "{line}: {said}");
+            }
+            fs::write(&path, before).expect("written");
+        }
+    });
+}

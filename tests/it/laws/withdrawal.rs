@@ -1,1 +1,226 @@
-//! What is taken away is out of use in two seconds, whatever else is wrong.
+use std::{process::Command, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Caller, Stack,
+    caller::{chat_body, responses_body},
+    eventually, holds, records,
+    refresher::Refresher,
+    run,
+    sim::Sim,
+    stack::{ALICE, OPENAI, client_key},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// The law's own figure.
+const OUT_OF_USE: Duration = Duration::from_secs(2);
+
+/// An access token that no header can carry.
+const TOO_LONG: usize = 20 * 1024;
+
+/// Alice's login, two keys of the OpenAI API, and a pool for each of these.
+async fn stack(name: &str) -> Stack<Refresher> {
+    Stack::real(name, async |sim: &Sim, refresher: &Refresher| {
+        refresher
+            .log_in_new(sim, ALICE, Duration::from_secs(3600))
+            .await;
+        for account in ["one", "two"] {
+            let key = format!("sk-{account}");
+            sim.add_api_key("openai", &key, account).await;
+            refresher.add_api_key(account, "openai", &key).await;
+            refresher.run(&["pools", "create", account], "").await;
+            refresher.run(&["pools", "add", account, account], "").await;
+        }
+    })
+    .await
+}
+
+impl Stack<Refresher> {
+    /// A caller with a new client key of that pool, once it is served.
+    async fn caller_of(&self, name: &str, pool: &str) -> Caller {
+        let command = ["keys", "create", name, "--pool", pool];
+        let key = self.refresher.run(&command, "").await;
+        let caller = Caller::new(self.envoy.port, key.trim());
+        status_of(&caller, 200).await;
+        caller
+    }
+
+    /// Takes away in each way that there is, and adds, while something else is wrong.
+    async fn withdraws(&self, case: &str) {
+        println!("{case}");
+        let name = |what: &str| format!("{what}-{case}");
+        // What is new is there, and what is revoked or has ended is not.
+        let revoked = self.caller_of(&name("revoked"), "two").await;
+        let command = ["keys", "revoke", &name("revoked")];
+        self.refresher.run(&command, "").await;
+        status_of(&revoked, 401).await;
+        let ends = self.caller_of(&name("ends"), "two").await;
+        let command = ["keys", "set", &name("ends"), "--expires", "1s"];
+        self.refresher.run(&command, "").await;
+        status_of(&ends, 401).await;
+        // A disabled account serves no more, and again when it is enabled.
+        let caller = self.caller_of(&name("caller"), "two").await;
+        self.refresher
+            .run(&["accounts", "disable", "two"], "")
+            .await;
+        status_of(&caller, 503).await;
+        self.refresher.run(&["accounts", "enable", "two"], "").await;
+        status_of(&caller, 200).await;
+    }
+
+    /// Changes the database behind the refresher's back.
+    fn change_database(&self, sql: &str) {
+        let python = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database:\n    \
+                      database.executescript(sys.argv[2])\n";
+        let database = self.refresher.file("latchkey.db");
+        let mut command = Command::new("python3");
+        let status = command.args(["-c", python]).arg(database).arg(sql).status();
+        assert!(status.expect("python3 runs").success(), "{sql}");
+    }
+
+    async fn status(&self) -> Value {
+        let status = self.refresher.run(&["status", "--json"], "").await;
+        serde_json::from_str(&status).expect("JSON")
+    }
+}
+
+/// Waits, no longer than the law allows, until chats are answered so.
+async fn status_of(caller: &Caller, status: u16) {
+    eventually(&format!("{status}"), OUT_OF_USE, async || {
+        let answer = caller.post(CHAT, &chat_body(false)).await;
+        holds(answer.status == status, || format!("{answer:?}"))
+    })
+    .await;
+}
+
+/// A token endpoint that grants what no header can carry costs nobody anything: the account keeps its token, and what is
+/// taken away is out of use. The filter once refused every page from then on.
+#[test]
+fn a_token_that_is_too_long_keeps_nothing_in_use() {
+    run(async {
+        let stack = stack("law-withdrawal-token").await;
+        let caller = stack.caller("alice").await;
+        let long = json!({
+            "access_token": "x".repeat(TOO_LONG), "refresh_token": "rt_next", "token_type": "Bearer", "expires_in": 3600,
+        });
+        let fault = json!({"target": "token", "status": 200, "body": long});
+        stack.sim.add_fault(fault).await;
+        stack.refresher.try_run(&["refresh", ALICE], "").await;
+        stack.withdraws("token").await;
+        let answer = caller.post("/v1/responses", &responses_body()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(stack.envoy.stat("latchkey.pages_refused").await, 0);
+        assert_eq!(stack.envoy.stat("latchkey.records_unread").await, 0);
+    });
+}
+
+/// A row that somebody wrote by hand, and that no release of ours reads, is out of use; all others go on.
+#[test]
+fn a_row_that_cannot_be_read_keeps_nothing_in_use() {
+    run(async {
+        let stack = stack("law-withdrawal-row").await;
+        let caller = stack.caller_of("of-one", "one").await;
+        for (number, spoilt) in [
+            "vars = '['",
+            "name = 'one' || char(10)",
+            "models = '{}'",
+            "expires_at = -1",
+            "credential = x'00'",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS kept AS SELECT * FROM accounts WHERE name = 'one'; \
+                 UPDATE meta SET revision = revision + 1; \
+                 UPDATE accounts SET {spoilt}, revision = (SELECT revision FROM meta) WHERE name = 'one';"
+            );
+            stack.change_database(&sql);
+            status_of(&caller, 503).await;
+            stack.withdraws(&format!("row-{number}")).await;
+            let status = stack.status().await;
+            assert_eq!(status["left_out"][0]["kind"], "account", "{status}");
+            let log = stack
+                .refresher
+                .log_lines("a record cannot go to Envoy", "out of use");
+            assert!(log > number, "{spoilt} is not in the log");
+            stack.change_database(
+                "UPDATE meta SET revision = revision + 1; \
+                 UPDATE accounts SET (name, vars, models, expires_at, credential, revision) = \
+                 (SELECT name, vars, models, expires_at, credential, (SELECT revision FROM meta) FROM kept) \
+                 WHERE id = (SELECT id FROM kept);",
+            );
+            status_of(&caller, 200).await;
+        }
+        stack.change_database("DROP TABLE kept;");
+        let status = stack.status().await;
+        assert_eq!(status["left_out"], json!([]));
+        assert_eq!(stack.envoy.stat("latchkey.records_unread").await, 0);
+        assert_eq!(stack.envoy.stat("latchkey.pages_refused").await, 0);
+    });
+}
+
+/// Values that would break a header, or that are too long, never get into one: such a record is out of use with all that
+/// was held of it, and what comes on the same page is in use.
+#[test]
+fn a_record_that_the_filter_cannot_read_keeps_nothing_in_use() {
+    run(async {
+        let stack = Stack::start("law-withdrawal-records").await;
+        let caller = stack.caller("openai");
+        let long = "x".repeat(TOO_LONG);
+        let vars = json!({"vars": {"account_id": "ws\r\nset-cookie: evil=1"}});
+        for (number, (case, other)) in [
+            ("vars", vars),
+            ("credential", json!({"credential": "sk\r\nx-evil: 1"})),
+            ("a long credential", json!({"credential": long})),
+            ("authority", json!({"authority": "127.0.0.1\r\nx-evil: 1"})),
+            ("name", json!({"name": "a\nb"})),
+            ("cluster", json!({"cluster": "latchkey-a\r\nb"})),
+            ("platform", json!({"platform": "openai\0"})),
+            ("generation", json!({"generation": -1})),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let unread = stack.envoy.stat("latchkey.records_unread").await;
+            let authority = stack.sim.authority();
+            let bad = records::account(OPENAI, "openai", authority, "sk-evil", other);
+            let beside = format!("beside-{number}");
+            let key = records::key(&format!("key_{number}"), &client_key(&beside), "openai");
+            let revision = stack.refresher.publish([bad, key]);
+            status_of(&caller, 503).await;
+            assert_eq!(stack.envoy.revision().await, revision, "{case}");
+            let listed = stack.caller(&beside).get("/v1/models").await;
+            assert_eq!(listed.status, 200, "{case}: {listed:?}");
+            assert_eq!(
+                stack.envoy.stat("latchkey.records_unread").await,
+                unread + 1,
+                "{case}"
+            );
+            let good = records::account(OPENAI, "openai", authority, "sk-openai", json!({}));
+            stack.refresher.publish([good]);
+            status_of(&caller, 200).await;
+        }
+        // An id that none has is nobody's, and a pool that is too long is out of use.
+        let bad = json!({"id": "a\r\nb"});
+        let bad = records::account(OPENAI, "openai", stack.sim.authority(), "sk-evil", bad);
+        let revision = stack.refresher.publish([bad]);
+        stack.reaches(revision).await;
+        status_of(&caller, 200).await;
+        let members: Vec<String> = (0..20_000).map(|at| format!("acc_{at:040}")).collect();
+        let members: Vec<&str> = members.iter().map(String::as_str).collect();
+        stack
+            .refresher
+            .publish([records::pool("openai", "sticky", &members)]);
+        status_of(&caller, 503).await;
+        // A line that does not say what it is about has everything sent anew.
+        let pool = records::pool("openai", "sticky", &[OPENAI]);
+        let revision = stack.refresher.publish([pool, "{\"key\":{".to_owned()]);
+        stack.reaches(revision).await;
+        status_of(&caller, 200).await;
+        assert_eq!(stack.sim.count("rejected_credentials").await, 0);
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}

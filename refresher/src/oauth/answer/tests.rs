@@ -54,6 +54,24 @@ fn over(body: Value) -> (OAuthTokens, Option<UnixMillis>) {
 }
 
 #[test]
+fn a_token_that_no_header_could_carry_costs_no_login() {
+    let most = MAX_VALUE_BYTES;
+    let (longest, long) = ("x".repeat(most), "x".repeat(most + 1));
+    let (tokens, _) = over(json!({"access_token": longest}));
+    assert_eq!(tokens.access.expose_secret().len(), most);
+    let body = json!({"access_token": long, "refresh_token": "new-refresh"});
+    assert!(granted(body.clone()).is_too_long);
+    let (tokens, _) = over(body);
+    assert_eq!(tokens.access.expose_secret(), "old-access");
+    assert_eq!(tokens.refresh.expose_secret(), "new-refresh");
+    let alone = outcome(200, json!({"access_token": long}));
+    let Outcome::Transient { reason, .. } = alone else {
+        panic!("{alone:?}");
+    };
+    assert!(reason.contains("16384 bytes"), "{reason}");
+}
+
+#[test]
 fn fields_that_are_absent_keep_the_old_ones() {
     let (tokens, expires_at) = over(json!({"access_token": "new-access"}));
     assert_eq!(tokens.access.expose_secret(), "new-access");

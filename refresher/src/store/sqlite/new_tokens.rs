@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::write_queue::Turn;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
+use crate::keys::seal::Binding;
 use crate::refresh::ledger::Claim;
 use crate::store::{Change, Result, Store, signed, sql};
 
@@ -108,15 +109,24 @@ impl Change<'_> {
             Some((current, _)) if current == signed(claim.generation) => {}
             // Whoever stored for all was cancelled when the disk had them and before it could say so.
             Some((current, sealed)) if current == signed(generation) => {
-                let stored =
-                    self.store
-                        .open_credential(claim.account.as_str(), generation, &sealed)?;
+                let binding = Binding {
+                    record: claim.account.as_str(),
+                    generation,
+                    platform: &claim.platform,
+                    kind: credential.kind().as_str(),
+                };
+                let stored = self.store.open_credential(binding, &sealed)?;
                 return Ok(stored.to_plaintext() == credential.to_plaintext());
             }
             _ => return Ok(false),
         }
         let sealed = self
-            .seal(claim.account.as_str(), generation, credential)
+            .seal(
+                claim.account.as_str(),
+                generation,
+                &claim.platform,
+                credential,
+            )
             .await?;
         let revision = self.next_revision().await?;
         sqlx::query(STORE)

@@ -12,15 +12,18 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::checkpoint::{MAX_LOG_PAGES, empty_log};
 use crate::files::{self, require_private_file};
 use crate::keys::KeySource;
-use crate::keys::seal::Keyring;
+use crate::keys::seal::{self, Keyring};
 use crate::state::StateDir;
 use crate::store::keys::Keys;
 use crate::store::{Error, Result, Store, found, head};
 
+/// The forms that the tables have had, and this release's.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// `LTCH`: marks a SQLite file as ours (sqlite.org/pragma.html#pragma_application_id); set by the first migration.
 const APPLICATION_ID: i64 = 0x4C54_4348;
 /// The first bytes of every SQLite file (sqlite.org/fileformat.html §1.3).
@@ -40,10 +43,15 @@ impl Store {
         let path = state.database();
         let exists = path.symlink_metadata().is_ok();
         let keyring = source.load_or_make(!exists)?;
+        let mut is_of_first_format = false;
         if exists {
             require_private_file(&path)?;
             check_magic(&path)?;
-            check_contents(&path, &keyring).await?;
+            let found = check_contents(&path, &keyring).await?;
+            if found.is_older() && state.is_served() {
+                return Err(Error::OlderServes { path });
+            }
+            is_of_first_format = found.is_of_first_format;
         } else {
             make(&path, &keyring).await?;
         }
@@ -53,13 +61,18 @@ impl Store {
             .await?;
         migrate(&pool, &path).await?;
         let (_, revision) = head(&mut *pool.acquire().await?).await?;
-        Ok(Store {
+        let store = Store {
             pool,
             keys: Arc::new(Keys::new(source, keyring)),
             writers: Arc::default(),
             new_tokens: Arc::default(),
+            left_out: Arc::default(),
             revision: Arc::new(watch::Sender::new(revision)),
-        })
+        };
+        if is_of_first_format {
+            store.leave_first_format().await?;
+        }
+        Ok(store)
     }
 }
 
@@ -132,8 +145,25 @@ fn check_magic(path: &Path) -> Result<()> {
     }
 }
 
+/// What an existing database is like.
+#[derive(Debug)]
+struct Found {
+    /// The last migration that it had.
+    migration: i64,
+    /// What is sealed in it is of the first format.
+    is_of_first_format: bool,
+}
+
+impl Found {
+    /// True if an earlier release made it and no later one has opened it yet.
+    fn is_older(&self) -> bool {
+        let last = MIGRATIONS.iter().map(|one| one.version).max();
+        self.is_of_first_format || last.is_some_and(|last| self.migration < last)
+    }
+}
+
 /// Looks at an existing database over a connection that cannot write.
-async fn check_contents(path: &Path, keyring: &Keyring) -> Result<()> {
+async fn check_contents(path: &Path, keyring: &Keyring) -> Result<Found> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
@@ -161,7 +191,7 @@ async fn check_tables(
     connection: &mut SqliteConnection,
     path: &Path,
     keyring: &Keyring,
-) -> Result<()> {
+) -> Result<Found> {
     let application: i64 = sqlx::query_scalar("PRAGMA application_id")
         .fetch_one(&mut *connection)
         .await?;
@@ -183,23 +213,32 @@ async fn check_tables(
     let Some(sealed) = sealed else {
         return Err(not_ours(path, "it was not finished when it was made"));
     };
-    match keyring.open(found::KEY_CHECK.1, &sealed) {
-        Ok(text) if **text == *found::KEY_CHECK.0 => Ok(()),
-        _ => Err(Error::WrongKey {
+    let (text, binding) = found::KEY_CHECK;
+    let is_check = |opened: std::result::Result<Zeroizing<Vec<u8>>, seal::Error>| {
+        opened.is_ok_and(|opened| **opened == *text)
+    };
+    let is_of_first_format = is_check(keyring.open_first_format(binding, &sealed));
+    if !is_of_first_format && !is_check(keyring.open(binding, &sealed)) {
+        return Err(Error::WrongKey {
             path: path.to_owned(),
-        }),
+        });
     }
+    let migration: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+            .fetch_one(&mut *connection)
+            .await?;
+    Ok(Found {
+        migration,
+        is_of_first_format,
+    })
 }
 
 async fn migrate(pool: &SqlitePool, path: &Path) -> Result<()> {
-    sqlx::migrate!()
-        .run(pool)
-        .await
-        .map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => Error::Database(error),
-            error => Error::Schema {
-                path: path.to_owned(),
-                found: error.to_string(),
-            },
-        })
+    MIGRATIONS.run(pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error) => Error::Database(error),
+        error => Error::Schema {
+            path: path.to_owned(),
+            found: error.to_string(),
+        },
+    })
 }

@@ -12,7 +12,8 @@ use crate::clock::UnixMillis;
 /// Made by the release whose last migration was the eighth: by its commands, and by its `serve` from an Envoy's reports.
 const EIGHT_MIGRATIONS: &str = include_str!("fixtures/eight_migrations.sql");
 
-async fn migrated() -> Fixture {
+/// A state directory with that database, which nobody has opened yet.
+async fn old_state() -> (tempfile::TempDir, StateDir) {
     let outer = tempfile::tempdir().unwrap();
     let state = StateDir::open(&outer.path().join("state")).unwrap();
     let mut old = sqlx::sqlite::SqliteConnectOptions::new()
@@ -27,12 +28,119 @@ async fn migrated() -> Fixture {
         .unwrap();
     old.close().await.unwrap();
     fs::set_permissions(state.database(), fs::Permissions::from_mode(0o600)).unwrap();
+    (outer, state)
+}
+
+async fn migrated() -> Fixture {
+    let (outer, state) = old_state().await;
     let store = open(&state).await.unwrap();
     Fixture {
         _outer: outer,
         state,
         store,
     }
+}
+
+/// The formats of all that is sealed.
+async fn formats(store: &Store) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT DISTINCT hex(substr(sealed, 1, 1)) FROM (SELECT credential AS sealed FROM accounts \
+         UNION ALL SELECT key_check FROM meta) ORDER BY 1",
+    )
+    .fetch_all(&store.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_running_serve_keeps_the_tables_that_it_knows() {
+    let (_outer, state) = old_state().await;
+    let before = fs::read(state.database()).unwrap();
+    let lock = state.lock_serve().unwrap();
+    let refused = open(&state).await.unwrap_err();
+    assert!(matches!(refused, Error::OlderServes { .. }), "{refused}");
+    assert!(fs::read(state.database()).unwrap() == before);
+    drop(lock);
+    open(&state).await.unwrap();
+    // The same tables, and a `serve` of this release.
+    let _lock = state.lock_serve().unwrap();
+    open(&state).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_sealed_for_any_platform_is_sealed_for_its_own() {
+    let Fixture {
+        store,
+        state,
+        _outer,
+    } = migrated().await;
+    assert_eq!(formats(&store).await, ["02"]);
+    let carol = store.account("carol").await.unwrap();
+    store.tokens(&carol.id).await.unwrap();
+    // Whoever writes the database cannot send a credential to another platform, or as another kind.
+    for moved in ["platform = 'openai'", "kind = 'api_key'"] {
+        let sql = format!("UPDATE accounts SET {moved} WHERE name = 'carol'");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(&store.pool)
+            .await
+            .unwrap();
+        let refused = store.tokens(&carol.id).await.unwrap_err();
+        assert!(matches!(refused, Error::Seal { .. }), "{refused}");
+        let back = "UPDATE accounts SET platform = 'codex', kind = 'oauth' WHERE name = 'carol'";
+        sqlx::query(back).execute(&store.pool).await.unwrap();
+    }
+    store.tokens(&carol.id).await.unwrap();
+    // What is put back in the old form is not opened, and no start seals it anew.
+    let (_old_outer, old) = old_state().await;
+    let attach = format!(
+        "ATTACH '{}' AS old; UPDATE accounts SET credential = (SELECT credential FROM old.accounts \
+         WHERE old.accounts.id = accounts.id)",
+        old.database().display()
+    );
+    let mut connection = store.pool.acquire().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(attach))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    drop(connection);
+    store.close().await;
+    let store = open(&state).await.unwrap();
+    assert_eq!(formats(&store).await, ["01", "02"]);
+    store.tokens(&carol.id).await.unwrap_err();
+}
+
+/// A start that is killed while it seals anew leaves all of it or nothing.
+#[tokio::test]
+async fn a_start_that_is_cut_short_begins_again() {
+    let (_outer, state) = old_state().await;
+    let mut old = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(state.database())
+        .connect()
+        .await
+        .unwrap();
+    // The last account cannot be written: the transaction ends there.
+    let stop = "CREATE TRIGGER stop BEFORE UPDATE OF key_check ON meta BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::raw_sql(stop).execute(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    open(&state).await.unwrap_err();
+    let mut old = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(state.database())
+        .connect()
+        .await
+        .unwrap();
+    let formats_of_old: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT hex(substr(credential, 1, 1)) FROM accounts")
+            .fetch_all(&mut old)
+            .await
+            .unwrap();
+    assert_eq!(formats_of_old, ["01"]);
+    sqlx::raw_sql("DROP TRIGGER stop")
+        .execute(&mut old)
+        .await
+        .unwrap();
+    old.close().await.unwrap();
+    let store = open(&state).await.unwrap();
+    assert_eq!(formats(&store).await, ["02"]);
 }
 
 #[tokio::test]

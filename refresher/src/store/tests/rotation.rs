@@ -164,9 +164,15 @@ async fn what_was_read_before_a_rotation_ended_opens_after_it() {
         .unwrap();
     rotate(&store, &state).await.unwrap();
     add_login(&running, "with the new key").await;
-    running.open_credential(id.as_str(), 1, &read).unwrap();
+    let binding = Binding {
+        record: id.as_str(),
+        generation: 1,
+        platform: "codex",
+        kind: "oauth",
+    };
+    running.open_credential(binding, &read).unwrap();
     let next = open_file(&state).await;
-    next.open_credential(id.as_str(), 1, &read).unwrap_err();
+    next.open_credential(binding, &read).unwrap_err();
 }
 
 #[tokio::test]

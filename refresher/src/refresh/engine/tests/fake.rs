@@ -600,6 +600,7 @@ impl TokenEndpoint for Side {
                 access: Some((access, Some(world.now().plus(world.life())))),
                 refresh: Some(row.current.clone().into()),
                 id: None,
+                is_too_long: false,
             })
         });
         let round_trip = match fate {

@@ -1,0 +1,384 @@
+//! Reads files that decide where a credential goes, or that hold one, and no others' files in their place.
+//!
+//! Every directory and every link on the way belongs to us or to root, and nobody else may put something else there. What
+//! is opened is what is looked at: each step starts from the directory that was checked, no link is followed unseen, and
+//! nothing that is no file is waited for.
+//!
+//! In Kubernetes a mounted ConfigMap or Secret is a link of root's to a file in a directory that everybody may write, on
+//! a mount that nobody may: both are let pass.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, StatVfsMountFlags, fstat, fstatvfs, openat,
+    readlinkat, statat,
+};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::{Error, io_error, require_private};
+
+/// The most links on the way to a file, as in Linux.
+const MAX_LINKS: usize = 40;
+/// Who may write: the group, and others.
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+/// Files here are renamed and removed by their owners alone.
+const STICKY: u32 = 0o1000;
+
+/// Those who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone. It is no link.
+    Owner,
+    /// Anybody. It may be a link.
+    Anybody,
+}
+
+/// The file's bytes; `None` if there is no such file.
+///
+/// # Errors
+/// If others than `readers` can reach it, others than its owner and root can put something else in its place, it is no
+/// file, or it has more than `bound` bytes.
+pub fn read_owned(
+    path: &Path,
+    readers: Readers,
+    bound: u64,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    let Some(file) = open_owned(path, readers)? else {
+        return Ok(None);
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(bound + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error(path, "read it"))?;
+    if bytes.len() as u64 > bound {
+        let long = std::io::Error::other(format!("it is longer than {bound} bytes"));
+        return Err(io_error(path, "read it")(long));
+    }
+    Ok(Some(bytes))
+}
+
+/// [`read_owned`] for text that anybody may read.
+///
+/// # Errors
+/// As there, or if it is not UTF-8.
+pub fn read_owned_text(path: &Path, bound: u64) -> Result<Option<String>, Error> {
+    let Some(bytes) = read_owned(path, Readers::Anybody, bound)? else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let error = std::io::Error::other(format!("it is not UTF-8: {error}"));
+        io_error(path, "read it")(error)
+    })?;
+    Ok(Some(text.to_owned()))
+}
+
+/// Checks a file that somebody else reads, if it is there.
+///
+/// # Errors
+/// As [`read_owned`].
+pub fn require_owned(path: &Path) -> Result<(), Error> {
+    open_owned(path, Readers::Anybody).map(drop)
+}
+
+/// Checks a directory and all that are above it.
+///
+/// # Errors
+/// If it is not there, or others than its owner and root can put something else in its place.
+pub fn require_owned_directory(path: &Path) -> Result<(), Error> {
+    // The last step of the way is then none that is left to be opened.
+    let inside = path.join("x");
+    way(&inside, Readers::Anybody)?
+        .map(drop)
+        .ok_or_else(|| io_error(path, "open it")(Errno::NOENT.into()))
+}
+
+fn open_owned(path: &Path, readers: Readers) -> Result<Option<File>, Error> {
+    let Some((directory, name, at)) = way(path, readers)? else {
+        return Ok(None);
+    };
+    let failed = io_error(&at, "read it");
+    let stat = match statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(failed(error.into())),
+    };
+    // To open a device can do something, so it is not even tried.
+    require_kind(&at, &stat, FileType::RegularFile)?;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat(&directory, &name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(failed(error.into())),
+    };
+    let stat = fstat(&file).map_err(|error| failed(error.into()))?;
+    require_kind(&at, &stat, FileType::RegularFile)?;
+    match readers {
+        Readers::Owner => {
+            let metadata = file.metadata().map_err(io_error(&at, "look at it"))?;
+            require_private(&at, &metadata)?;
+        }
+        Readers::Anybody => {
+            require_owner(&at, stat.st_uid)?;
+            if stat.st_mode & (GROUP_WRITES | OTHERS_WRITE) != 0 {
+                return Err(writable(&at, &stat));
+            }
+        }
+    }
+    Ok(Some(file))
+}
+
+/// The directory that holds what `path` leads to, and its name there, which is no link; `None` if the way ends before.
+fn way(path: &Path, readers: Readers) -> Result<Option<(OwnedFd, OsString, PathBuf)>, Error> {
+    let absolute = std::path::absolute(path).map_err(io_error(path, "find it"))?;
+    let mut rest = steps(&absolute);
+    let (mut directory, mut at) = (open_root()?, PathBuf::from("/"));
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        let next = at.join(&name);
+        let stat = match statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) if rest.is_empty() => return Ok(Some((directory, name, next))),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(io_error(&next, "look at it")(error.into())),
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Symlink {
+            links += 1;
+            if links > MAX_LINKS || (rest.is_empty() && readers == Readers::Owner) {
+                return Err(wrong_kind(&next, "a file"));
+            }
+            require_owner(&next, stat.st_uid)?;
+            let target = readlinkat(&directory, &name, Vec::new())
+                .map_err(|error| io_error(&next, "look at it")(error.into()))?;
+            let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+            if target.is_absolute() {
+                (directory, at) = (open_root()?, PathBuf::from("/"));
+            }
+            rest.extend(steps(&target));
+        } else if rest.is_empty() {
+            return Ok(Some((directory, name, next)));
+        } else {
+            require_kind(&next, &stat, FileType::Directory)?;
+            directory = open_directory(&directory, &name, &next)?;
+            at = next;
+        }
+    }
+    // The root itself holds nothing that is asked for by no name.
+    Err(wrong_kind(path, "a file"))
+}
+
+/// The steps of a path, the last one first.
+fn steps(path: &Path) -> Vec<OsString> {
+    let steps = path.components().filter_map(|step| match step {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsStr::new("..").to_owned()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    let mut steps: Vec<_> = steps.collect();
+    steps.reverse();
+    steps
+}
+
+fn open_root() -> Result<OwnedFd, Error> {
+    let root = Path::new("/");
+    open_directory(&CWD, root.as_os_str(), root)
+}
+
+fn open_directory(from: impl AsFd, name: &OsStr, at: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let failed = |error: Errno| io_error(at, "open it")(error.into());
+    let directory = openat(from, name, flags, Mode::empty()).map_err(failed)?;
+    let stat = fstat(&directory).map_err(failed)?;
+    require_owner(at, stat.st_uid)?;
+    // The group of one user alone is usual for who works with umask 002.
+    let is_own_group = [0, rustix::process::getegid().as_raw()].contains(&stat.st_gid);
+    let others = match is_own_group {
+        true => OTHERS_WRITE,
+        false => OTHERS_WRITE | GROUP_WRITES,
+    };
+    if stat.st_mode & others != 0 && stat.st_mode & STICKY == 0 {
+        let mount = fstatvfs(&directory).map_err(failed)?;
+        if !mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Err(writable(at, &stat));
+        }
+    }
+    Ok(directory)
+}
+
+fn require_owner(path: &Path, owner: u32) -> Result<(), Error> {
+    let us = rustix::process::geteuid().as_raw();
+    match owner == us || owner == 0 {
+        true => Ok(()),
+        false => Err(Error::ForeignOwner {
+            path: path.to_owned(),
+            owner,
+            us,
+        }),
+    }
+}
+
+fn require_kind(path: &Path, stat: &Stat, kind: FileType) -> Result<(), Error> {
+    match FileType::from_raw_mode(stat.st_mode) == kind {
+        true => Ok(()),
+        false if kind == FileType::Directory => Err(wrong_kind(path, "a directory")),
+        false => Err(wrong_kind(path, "a file")),
+    }
+}
+
+fn wrong_kind(path: &Path, expected: &'static str) -> Error {
+    Error::WrongKind {
+        path: path.to_owned(),
+        expected,
+    }
+}
+
+fn writable(path: &Path, stat: &Stat) -> Error {
+    Error::Writable {
+        path: path.to_owned(),
+        mode: stat.st_mode & 0o7777,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::Command;
+
+    use super::*;
+
+    const BOUND: u64 = 9;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "text").unwrap();
+        mode(&path, 0o644);
+        (folder, path)
+    }
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn read(path: &Path) -> Result<Option<String>, Error> {
+        read_owned_text(path, BOUND)
+    }
+
+    #[test]
+    fn a_file_of_ours_is_read_and_a_missing_one_is_none() {
+        let (folder, path) = folder();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("text"));
+        for missing in ["none", "none/none"] {
+            assert!(read(&folder.path().join(missing)).unwrap().is_none());
+        }
+        assert!(matches!(
+            read_owned(&path, Readers::Owner, BOUND),
+            Err(Error::LaxMode { .. })
+        ));
+        mode(&path, 0o600);
+        assert!(read_owned(&path, Readers::Owner, BOUND).unwrap().is_some());
+        fs::write(&path, "0123456789").unwrap();
+        assert!(
+            read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("longer than 9")
+        );
+        fs::write(&path, [0xff]).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("UTF-8"));
+    }
+
+    #[test]
+    fn what_others_may_write_is_refused() {
+        let (folder, path) = folder();
+        for lax in [0o664, 0o646, 0o666] {
+            mode(&path, lax);
+            assert!(
+                matches!(read(&path), Err(Error::Writable { .. })),
+                "{lax:o}"
+            );
+        }
+        mode(&path, 0o644);
+        mode(folder.path(), 0o777);
+        assert!(matches!(read(&path), Err(Error::Writable { .. })));
+        assert!(matches!(
+            require_owned_directory(folder.path()),
+            Err(Error::Writable { .. })
+        ));
+        mode(folder.path(), 0o1777);
+        assert!(read(&path).is_ok());
+        mode(folder.path(), 0o755);
+        assert!(require_owned_directory(folder.path()).is_ok());
+        assert!(require_owned_directory(&path).is_err());
+        assert!(require_owned_directory(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn another_users_file_directory_or_link_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (folder, path) = folder();
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("file"), "text").unwrap();
+        let is_foreign =
+            |path: &Path| matches!(read(path), Err(Error::ForeignOwner { owner: 65_534, .. }));
+        std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
+        assert!(is_foreign(&link) && read(&path).is_ok());
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        assert!(is_foreign(&path));
+        std::os::unix::fs::chown(&inner, Some(65_534), None).unwrap();
+        assert!(is_foreign(&inner.join("file")));
+    }
+
+    /// A mounted ConfigMap: `file` leads to `..data/file`, and `..data` to the directory of one version.
+    #[test]
+    fn links_of_ours_are_followed_to_what_is_not_secret() {
+        let (folder, _) = folder();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("..2026")).unwrap();
+        fs::write(at("..2026/config"), "text").unwrap();
+        symlink("..2026", at("..data")).unwrap();
+        symlink("..data/config", at("config")).unwrap();
+        assert!(read(&at("config")).unwrap().is_some());
+        let secret = read_owned(&at("config"), Readers::Owner, BOUND);
+        assert!(matches!(secret, Err(Error::WrongKind { .. })));
+        symlink(at("..2026/../..data/config"), at("absolute")).unwrap();
+        assert!(read(&at("absolute")).unwrap().is_some());
+        symlink("around", at("around")).unwrap();
+        assert!(matches!(read(&at("around")), Err(Error::WrongKind { .. })));
+        mode(&at("..2026"), 0o757);
+        assert!(matches!(read(&at("config")), Err(Error::Writable { .. })));
+    }
+
+    #[test]
+    fn nothing_is_waited_for() {
+        let (folder, _) = folder();
+        let fifo = folder.path().join("fifo");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        for path in [&fifo, folder.path(), Path::new("/dev/zero"), Path::new("/")] {
+            for readers in [Readers::Owner, Readers::Anybody] {
+                let refused = read_owned(path, readers, BOUND);
+                assert!(matches!(refused, Err(Error::WrongKind { .. })), "{path:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! How far each Envoy is with the snapshot, by what its polls say.
+//!
+//! An Envoy polls with the revision that it holds. One that holds another than ours for longer than [`BEHIND`], or has
+//! records that it could not read, stays behind; one that has not polled for as long has stopped. Both are told of: in
+//! the log once, in `status` and in the metrics as long as it is so.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use latchkey::id::{Id, is_hex_name};
+use latchkey::label::Label;
+use serde::{Deserialize, Serialize};
+
+/// The time after which an Envoy that lacks something stays behind.
+pub const BEHIND: Duration = Duration::from_secs(5);
+/// The pause between two looks at all Envoys.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The time after which an Envoy that polls no more is forgotten.
+const FORGET: Duration = Duration::from_secs(60 * 60);
+/// The most Envoys that are remembered; what comes after them is not watched.
+const MAX_ENVOYS: usize = 1_024;
+
+/// A word, or a kind and an id, that a filter says.
+type Word = Label<96>;
+
+/// What a poll says of the Envoy that it comes from. An older filter says none of it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Said {
+    /// Names the process.
+    #[serde(default)]
+    instance: String,
+    /// The node id that the operator gave the Envoy.
+    node: Option<Id>,
+    /// The revision that it holds.
+    held: Option<u64>,
+    /// Why it refused the last page.
+    refused: Option<Word>,
+    /// How many records it could not read.
+    #[serde(default)]
+    unread: u64,
+    /// The first of them: its kind and id.
+    first_unread: Option<Word>,
+}
+
+/// An Envoy as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvoyView {
+    /// Names the process.
+    pub instance: String,
+    /// The node id that the operator gave it.
+    pub node: Option<String>,
+    /// The revision that it holds.
+    pub revision: u64,
+    /// How many records it could not read.
+    pub unread: u64,
+    /// For how many seconds it has stayed behind; none for one that does not.
+    pub behind_seconds: Option<u64>,
+    /// Why it stays behind.
+    pub why: Option<String>,
+}
+
+/// All Envoys that have polled. Clones are the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<Mutex<HashMap<String, Envoy>>>);
+
+#[derive(Debug)]
+struct Envoy {
+    said: Said,
+    /// It holds what its poll asked to go on from.
+    is_of_epoch: bool,
+    polls: u32,
+    /// When its last poll came, or was answered.
+    heard_at: Instant,
+    /// Since when it lacks something.
+    lacks_since: Option<Instant>,
+    /// It was told of in the log.
+    is_told: bool,
+}
+
+/// A poll under way. Its end, whatever that is, is noted.
+#[derive(Debug)]
+pub struct Poll {
+    progress: Progress,
+    instance: String,
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        if let Some(envoy) = self.progress.lock().get_mut(&self.instance) {
+            envoy.polls = envoy.polls.saturating_sub(1);
+            envoy.heard_at = Instant::now();
+        }
+    }
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Envoy>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a poll; `is_of_epoch`: what it holds is of our history. None for a filter that does not say who it is.
+    pub fn begin(&self, said: Said, is_of_epoch: bool, now: Instant) -> Option<Poll> {
+        if !is_hex_name(&said.instance) {
+            return None;
+        }
+        let instance = said.instance.clone();
+        let mut envoys = self.lock();
+        if !envoys.contains_key(&instance) && envoys.len() >= MAX_ENVOYS {
+            return None;
+        }
+        // Who restarts an Envoy gives it its node's name again; while both run, both poll.
+        let is_successor = !envoys.contains_key(&instance) && said.node.is_some();
+        if is_successor {
+            envoys.retain(|_, old| old.polls > 0 || old.said.node != said.node);
+        }
+        let envoy = envoys.entry(instance.clone()).or_insert(Envoy {
+            said: Said::default(),
+            is_of_epoch,
+            polls: 0,
+            heard_at: now,
+            lacks_since: None,
+            is_told: false,
+        });
+        envoy.said = said;
+        envoy.is_of_epoch = is_of_epoch;
+        envoy.polls += 1;
+        envoy.heard_at = now;
+        Some(Poll {
+            progress: self.clone(),
+            instance,
+        })
+    }
+
+    /// Looks at all Envoys at `now`, when `revision` is ours: notes since when each of them lacks something, logs what is
+    /// new of that, and returns them in order of node and process.
+    pub fn look(&self, revision: u64, now: Instant) -> Vec<EnvoyView> {
+        let mut envoys = self.lock();
+        envoys.retain(|_, envoy| envoy.polls > 0 || now.duration_since(envoy.heard_at) < FORGET);
+        let mut views: Vec<_> = envoys
+            .values_mut()
+            .map(|envoy| envoy.look(revision, now))
+            .collect();
+        views.sort_by(|one, other| (&one.node, &one.instance).cmp(&(&other.node, &other.instance)));
+        views
+    }
+}
+
+impl Envoy {
+    fn look(&mut self, revision: u64, now: Instant) -> EnvoyView {
+        let lacks = self.lack(revision, now);
+        match lacks {
+            None => self.lacks_since = None,
+            // It polled no more some time before that was noticed.
+            Some(_) if self.polls == 0 => {
+                self.lacks_since.get_or_insert(self.heard_at);
+            }
+            Some(_) => {
+                self.lacks_since.get_or_insert(now);
+            }
+        }
+        let lacking = self.lacks_since.map(|since| now.duration_since(since));
+        let behind = lacking.filter(|lacking| *lacking >= BEHIND);
+        let why = lacks.filter(|_| behind.is_some());
+        let (instance, node) = (&self.said.instance, self.said.node.as_ref());
+        let node_name = node.map_or("none", Id::as_str);
+        match (&why, self.is_told) {
+            (Some(why), false) => {
+                tracing::warn!(node = node_name, instance, why, "an Envoy stays behind");
+                self.is_told = true;
+            }
+            (None, true) => {
+                tracing::info!(node = node_name, instance, "an Envoy has caught up");
+                self.is_told = false;
+            }
+            _ => {}
+        }
+        EnvoyView {
+            instance: instance.clone(),
+            node: node.map(Id::to_string),
+            revision: self.said.held.unwrap_or_default(),
+            unread: self.said.unread,
+            behind_seconds: behind.map(|behind| behind.as_secs()),
+            why,
+        }
+    }
+
+    /// What keeps the Envoy from having what we have; none where it has all.
+    fn lack(&self, revision: u64, now: Instant) -> Option<String> {
+        let said = &self.said;
+        let first = said.first_unread.as_ref();
+        if let Some(word) = &said.refused {
+            return Some(format!("it refuses the pages of the snapshot ({word})"));
+        }
+        if self.polls == 0 && now.duration_since(self.heard_at) >= LOOK_INTERVAL {
+            return Some("it has stopped polling".to_owned());
+        }
+        if said.unread > 0 {
+            let first = first.map(|first| format!(", first {first}"));
+            let (number, first) = (said.unread, first.unwrap_or_default());
+            return Some(format!("it cannot read {number} records{first}"));
+        }
+        let is_current = self.is_of_epoch && said.held.is_none_or(|held| held >= revision);
+        (!is_current).then(|| match said.held {
+            Some(held) => format!("it holds revision {held} of {revision}"),
+            None => format!("it does not hold revision {revision}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn said(digit: &str, other: serde_json::Value) -> Said {
+        let mut said = json!({"instance": digit.repeat(32), "node": "n", "held": 7});
+        said.as_object_mut()
+            .unwrap()
+            .extend(other.as_object().unwrap().clone());
+        serde_json::from_value(said).unwrap()
+    }
+
+    /// The reasons that the Envoys stay behind for.
+    fn why(progress: &Progress, revision: u64, now: Instant) -> Vec<Option<String>> {
+        let views = progress.look(revision, now).into_iter();
+        views.map(|view| view.why).collect()
+    }
+
+    #[test]
+    fn an_envoy_that_lacks_something_for_long_stays_behind() {
+        let start = Instant::now();
+        for (other, revision, expected) in [
+            (json!({}), 7, None),
+            (json!({}), 8, Some("it holds revision 7 of 8")),
+            (json!({"unread": 2}), 7, Some("it cannot read 2 records")),
+            (
+                json!({"unread": 1, "first_unread": "account/acc_1"}),
+                7,
+                Some("it cannot read 1 records, first account/acc_1"),
+            ),
+            (
+                json!({"refused": "checksum"}),
+                7,
+                Some("it refuses the pages of the snapshot (checksum)"),
+            ),
+        ] {
+            let progress = Progress::default();
+            let poll = progress.begin(said("a", other), true, start);
+            assert_eq!(why(&progress, revision, start), [None]);
+            assert_eq!(why(&progress, revision, start + BEHIND - SECOND), [None]);
+            let later = start + BEHIND;
+            assert_eq!(
+                why(&progress, revision, later),
+                [expected.map(str::to_owned)]
+            );
+            // Its next poll says that it has everything.
+            drop(poll);
+            let _poll = progress.begin(said("a", json!({"held": 8})), true, later);
+            assert_eq!(why(&progress, revision, later + BEHIND), [None]);
+        }
+    }
+
+    #[test]
+    fn an_envoy_of_another_history_or_that_polls_no_more_stays_behind() {
+        let progress = Progress::default();
+        let start = Instant::now();
+        let poll = progress.begin(said("a", json!({"held": 9})), false, start);
+        progress.look(7, start);
+        let stays = why(&progress, 7, start + BEHIND);
+        assert_eq!(stays, [Some("it holds revision 9 of 7".to_owned())]);
+        drop(poll);
+        drop(progress.begin(said("a", json!({})), true, start));
+        let now = Instant::now();
+        let stays = why(&progress, 7, now + BEHIND + SECOND);
+        assert_eq!(stays, [Some("it has stopped polling".to_owned())]);
+        assert_eq!(why(&progress, 7, now + FORGET + SECOND), []);
+    }
+
+    #[test]
+    fn a_restarted_envoy_takes_the_place_of_the_one_before_and_strangers_have_none() {
+        let progress = Progress::default();
+        let start = Instant::now();
+        let first = progress.begin(said("a", json!({})), true, start);
+        let beside = progress.begin(said("b", json!({})), true, start);
+        assert_eq!(progress.look(7, start).len(), 2, "both run");
+        drop((first, beside));
+        let _third = progress.begin(said("c", json!({})), true, start);
+        let instances: Vec<_> = progress
+            .look(7, start)
+            .into_iter()
+            .map(|one| one.instance)
+            .collect();
+        assert_eq!(instances, ["c".repeat(32)]);
+        assert!(progress.begin(Said::default(), true, start).is_none());
+        for number in 0..2 * MAX_ENVOYS {
+            let other = json!({"instance": format!("{number:032}"), "node": null});
+            progress.begin(said("d", other), true, start);
+        }
+        assert_eq!(progress.lock().len(), MAX_ENVOYS);
+    }
+}
