@@ -1,4 +1,4 @@
-//! What to do about a fault, in the words of the door that its reader came through.
+//! The cure of each fault, in the words of the door that its reader came through.
 //!
 //! A new door is one more [`Door`] and one more function like [`on_command_line`].
 
@@ -23,7 +23,7 @@ pub fn login_command(platform: &str, account: &str) -> String {
     format!("refresher login {platform} --name {}", shell_word(account))
 }
 
-/// What to do about a login whose browser is on another machine than the listener on `port`.
+/// The way to a login whose browser is on another machine than the listener on `port`.
 pub fn browser_elsewhere(platform: &str, account: &str, port: u16) -> String {
     format!(
         "run there first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE; or run here: {} --paste",

@@ -1,9 +1,9 @@
-//! Which Envoy cluster the requests of an account go through.
+//! The Envoy cluster that the requests of an account go through.
 //!
 //! A cluster is a platform's: accounts that are reached in the same way share its connections, limits and statistics. So
 //! an account more costs Envoy nothing, and the clusters are as many as the platforms in use.
 
-/// What accounts must have in common to share a cluster.
+/// The traits that accounts must have in common to share a cluster.
 ///
 /// TLS settings and the upstream authority follow from the platform's profile. What an account can have of its own in the
 /// way that its requests take, such as a proxy, belongs here and into [`ClusterKey::name`], and nowhere else.

@@ -20,7 +20,7 @@ pub enum CredentialKind {
     ClientCredentials,
 }
 
-/// How a credential stays alive.
+/// The way in which a credential stays alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     /// By a refresh token that works once. A call whose answer is lost may have spent it, so each is noted durably before

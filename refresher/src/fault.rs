@@ -1,4 +1,4 @@
-//! What can go wrong, as data: a code for machines, and the facts that a cure needs.
+//! Faults as data: a code for machines, and the facts that a cure needs.
 //!
 //! An error's sentence says what happened and is the same for everybody who reads it. What to do about it differs by the
 //! door that the reader came through, so it is no part of an error: [`advice`](crate::advice) words it from a [`Fault`].

@@ -23,12 +23,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What connections to one listener may take.
+/// The bounds of the connections to one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// How many there are at once. For the next one another gives way.
     pub connections: usize,
-    /// How long a caller may take to send the head of a request, the pause before it included.
+    /// The time that a caller has to send the head of a request, the pause before it included.
     pub head: Duration,
     /// How long a connection lives; an answer that is under way then has [`Bounds::head`] to come to its end. None: as
     /// long as its caller likes.

@@ -1,4 +1,4 @@
-//! What the refresher counts, for Prometheus.
+//! The refresher's counters, for Prometheus.
 //!
 //! The numbers begin with the process, as Prometheus expects of counters, but for those by Envoy process, which the store
 //! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.

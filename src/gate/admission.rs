@@ -239,7 +239,7 @@ mod tests {
             })
         }
 
-        /// What is carried of a request that is sent on.
+        /// Returns what is carried of a request that is sent on.
         fn forwards(&mut self, context: u32, last_try: Option<&Carried>) -> Carried {
             match self.decide(context, last_try) {
                 Ok(Decision::Forward(forward)) => forward.carried,

@@ -50,7 +50,7 @@ pub struct Gate {
     in_flight: InFlight,
 }
 
-/// What the gate decides by, beside the request.
+/// The facts that the gate decides by, beside the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Knowledge<'a> {
     /// The snapshot; none where the refresher has not been reached yet.
@@ -63,11 +63,11 @@ pub struct Knowledge<'a> {
     pub now: u64,
     /// This try.
     pub try_id: TryId,
-    /// Whether the request may still wait for a fresh credential.
+    /// True while the request may still wait for a fresh credential.
     pub may_wait: bool,
 }
 
-/// What to do with a request.
+/// The gate's decision about a request.
 #[derive(Debug)]
 pub enum Decision {
     /// Send it on.
@@ -79,14 +79,14 @@ pub enum Decision {
     Wait,
 }
 
-/// How to send a request on.
+/// The terms on which a request is sent on.
 #[derive(Debug)]
 pub struct Forward {
     /// The account that serves it.
     pub account: Rc<Account>,
     /// It is half-open: the request is its probe.
     pub half_open: bool,
-    /// What the attempt is to be told.
+    /// The facts that the attempt is to be told.
     pub carried: Carried,
     /// The names of the headers to take off, each once.
     pub strip: Vec<String>,
@@ -270,7 +270,7 @@ impl Gate {
         })
     }
 
-    /// Whether a request that has been where `carried` says could be served by another account.
+    /// Returns true if another account could serve a request that has been where `carried` says.
     pub fn can_serve(&mut self, carried: &Carried, knowledge: &Knowledge<'_>) -> bool {
         let need = Need {
             session: None,

@@ -16,7 +16,7 @@ pub struct Request {
     /// What the filter state says where the request comes again after an attempt that failed: it
     /// has lost its client key by then, and its body is not read again.
     pub(super) carried: Option<Carried>,
-    /// How it came in.
+    /// The way in which it came in.
     pub(super) entry: Entry,
     pub(super) key: Option<KeyHash>,
     pub(super) facts: Facts,
@@ -24,7 +24,7 @@ pub struct Request {
     pub(super) at: u64,
 }
 
-/// How a request came in.
+/// The way in which a request came in.
 #[derive(Debug, Default)]
 pub(super) enum Entry {
     /// That was not looked at, or cannot be told yet.
@@ -41,7 +41,7 @@ pub(super) enum Entry {
     },
 }
 
-/// What a request is to the pool that serves it.
+/// A request as the pool that serves it sees it.
 pub(super) struct Subject<'a> {
     pub(super) key: &'a Id,
     pub(super) pool: &'a Id,
@@ -88,7 +88,7 @@ impl Request {
         }
     }
 
-    /// What it is known by from its last try, if it has had one.
+    /// Returns what its last try carried, if it has had one.
     pub fn carried(&self) -> Option<&Carried> {
         self.carried.as_ref()
     }
@@ -161,7 +161,7 @@ impl Request {
 // === impl Entry ===
 
 impl Entry {
-    /// How a request of this head comes in.
+    /// Finds the way in which a request of this head comes in.
     pub(super) fn of(doors: &Doors, head: &Head<'_>, headers: &HeaderMap) -> Self {
         let entered = doors.enter(&head.knock(), |name| headers.first(name).is_some());
         match entered {
@@ -179,7 +179,7 @@ impl Entry {
 // === impl Subject ===
 
 impl<'a> Subject<'a> {
-    /// What a request is, by its client key and its body, or by what the filter state says.
+    /// Describes a request by its client key and its body, or by what the filter state says.
     pub(super) fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
         if let Some(carried) = &request.carried {
             return Ok(Self {

@@ -67,7 +67,7 @@ pub struct Board {
     quotas: Quotas,
 }
 
-/// What a verdict changed.
+/// The changes that a verdict made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
@@ -83,7 +83,7 @@ pub enum Change {
 /// The most entries about one account: a limit for each of its models.
 pub const MAX_ACCOUNT_ENTRIES: usize = 64;
 
-/// How an account stands.
+/// The standing of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing<'a> {
     /// It may be used.
@@ -127,7 +127,7 @@ impl Board {
         self.entries = other.entries;
     }
 
-    /// What is known of the quotas.
+    /// Returns what is known of the quotas.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
@@ -137,13 +137,13 @@ impl Board {
         &mut self.quotas
     }
 
-    /// How much of its quota an account has left at `now`.
+    /// Returns the part of its quota that an account has left at `now`.
     pub fn outlook(&self, account: &Id, now: u64) -> Outlook {
         let known = self.quotas.of(account);
         known.map_or_else(Outlook::default, |known| known.outlook(now))
     }
 
-    /// Whether nothing is out.
+    /// Returns true if nothing is out.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -162,7 +162,7 @@ impl Board {
             .partition_point(|entry| entry.account < *account)
     }
 
-    /// How `account` stands at `now` for a request for `model`.
+    /// Returns how `account` stands at `now` for a request for `model`.
     pub fn standing(&self, account: &Account, model: Option<&str>, now: u64) -> Standing<'_> {
         let mut half_open = None;
         let about = self.of(&account.id).iter();

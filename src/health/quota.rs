@@ -1,4 +1,4 @@
-//! How much of their windows the accounts have used, as their platforms last said.
+//! The used part of the accounts' windows, as their platforms last said.
 //!
 //! Answers report windows ([`crate::verdict::quota`]), good ones too. The latest of each account
 //! lies in shared data, spread over [`BUCKETS`] keys, so that one account's news costs no more
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{hash::hash64, id::Id, label::WindowName, verdict::quota::Window};
 
-/// How many keys the quotas are spread over.
+/// The number of keys that the quotas are spread over.
 pub const BUCKETS: usize = 64;
 
 /// The most accounts of one bucket: six times what 10,000 accounts put there. A new one takes
@@ -20,7 +20,7 @@ pub const MAX_BUCKET_ACCOUNTS: usize = 1_024;
 /// The most windows of one account; platforms have up to seven.
 pub const MAX_WINDOWS: usize = 8;
 
-/// How long a window that does not say when it starts anew counts, in milliseconds.
+/// The milliseconds for which a window counts that does not say when it starts anew.
 pub const STALE_MS: u64 = 3_600_000;
 
 /// The shortest time between two changes of what is kept of one account, in milliseconds, unless
@@ -40,10 +40,10 @@ pub struct Known {
     pub windows: Vec<Window>,
 }
 
-/// What a policy may go by at one moment.
+/// The figures that a policy may go by at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outlook {
-    /// What is left of the tightest window, 0 to 1; none where nothing is known.
+    /// The rest of the tightest window, 0 to 1; none where nothing is known.
     pub left: Option<f64>,
     /// When the first of the windows starts anew, in Unix milliseconds, after now; none where no
     /// window says so.
@@ -53,7 +53,7 @@ pub struct Outlook {
 /// The accounts of one bucket.
 pub type Bucket = BTreeMap<Id, Known>;
 
-/// What one VM has read of the quotas.
+/// One VM's copy of the quotas.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Quotas(Vec<Bucket>);
 
@@ -92,7 +92,7 @@ pub fn put(bucket: &mut Bucket, account: &Id, known: Known) {
 // === impl Known ===
 
 impl Known {
-    /// What an answer at `now` reported.
+    /// Makes the quota that an answer at `now` reported.
     pub fn new(mut windows: Vec<Window>, now: u64) -> Self {
         windows.truncate(MAX_WINDOWS);
         Self { at: now, windows }
@@ -137,7 +137,7 @@ impl Known {
         turned || moved && newer.at.saturating_sub(self.at) >= PAUSE_MS
     }
 
-    /// What a policy may go by at `now`. A window past its reset is full again.
+    /// Returns the figures that a policy may go by at `now`. A window past its reset is full again.
     pub fn outlook(&self, now: u64) -> Outlook {
         let counts =
             |window: &&Window| window.resets_at.is_some() || now.saturating_sub(self.at) < STALE_MS;
@@ -166,7 +166,7 @@ impl Quotas {
         Self(Vec::new())
     }
 
-    /// What is known of an account.
+    /// Returns what is known of an account.
     pub fn of(&self, account: &Id) -> Option<&Known> {
         self.0.get(bucket_of(account))?.get(account)
     }

@@ -61,7 +61,7 @@ pub fn uses(files: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> 
     uses
 }
 
-/// What is left when modules that use nothing that is left are taken away, again and again: circles,
+/// Takes away the modules that use nothing that is left, again and again. The rest is circles,
 /// and what stands on them.
 pub fn circles<'a>(
     mut uses: BTreeMap<&'a str, BTreeSet<&'a str>>,

@@ -1,4 +1,4 @@
-//! What one subject has used: its minute, its day, and the requests that it has under way.
+//! The use of one subject: its minute, its day, and the requests that it has under way.
 
 use super::{DAY_MS, Limit, Limits, MINUTE_MS, Reached};
 
@@ -18,7 +18,7 @@ const MAX_LEASES: usize = 512;
 /// a day.
 const DAYS_MS: std::ops::RangeInclusive<u64> = 3_600_000..=2 * DAY_MS + 7_200_000;
 
-/// How much was used.
+/// The amount that was used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {
     /// Requests let through.
@@ -40,7 +40,7 @@ pub struct Window {
     pub others: Used,
 }
 
-/// What one subject has used.
+/// The use of one subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// The minute.
@@ -157,15 +157,16 @@ impl Counters {
         streams.fold(0, u64::saturating_add)
     }
 
-    /// Whether nothing in it would be missed at `now`: nothing is under way, its minute is over,
-    /// and no tokens of its day are counted.
+    /// Returns true if nothing in it would be missed at `now`: nothing is under way, its minute is
+    /// over, and no tokens of its day are counted.
     pub fn is_idle(&self, now: u64) -> bool {
         let minute_over = now >= self.minute.end;
         let day_empty = now >= self.day.end || self.day.own.tokens == 0;
         minute_over && day_empty && self.leases.iter().all(|lease| now >= lease.until)
     }
 
-    /// Which limit is reached; of several the one that ends last. To be called after a roll.
+    /// Finds the limit that is reached; of several the one that ends last. To be called after a
+    /// roll.
     pub fn reached(&self, limits: &Limits) -> Option<Reached> {
         let at = |limit, allowed: Option<u64>, used: u64, until| {
             let allowed = allowed.filter(|allowed| used >= *allowed)?;

@@ -80,7 +80,7 @@ enum NotTaken {
     Busy,
 }
 
-/// Which of a subject's limits a request is held to, and what it takes.
+/// The limits of a subject that a request is held to, and what it takes.
 #[derive(Debug, Clone, Copy)]
 struct Take {
     /// It must be within the limits.

@@ -76,7 +76,7 @@ pub enum Limit {
     ConcurrentStreams,
 }
 
-/// Whose limits.
+/// An account or key that has limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Subject {
     /// Of which kind.
@@ -85,7 +85,7 @@ pub struct Subject {
     pub id: Id,
 }
 
-/// Who may have limits.
+/// The kind of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectKind {
@@ -107,9 +107,9 @@ pub struct Limited {
 /// A limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
-    /// Which.
+    /// The limit.
     pub limit: Limit,
-    /// How much it allows.
+    /// The amount that it allows.
     pub allowed: u64,
     /// Its end, in Unix milliseconds; none where it ends when a request ends.
     pub until: Option<u64>,
@@ -129,7 +129,7 @@ struct Full {
 // === impl Limit ===
 
 impl Limit {
-    /// What it counts, for people.
+    /// Names what it counts, for people.
     pub fn unit(self) -> &'static str {
         match self {
             Self::RequestsPerMinute => "requests a minute",
@@ -172,7 +172,7 @@ impl fmt::Display for SubjectKind {
 // === impl Limited ===
 
 impl Limited {
-    /// Whether nobody has a limit.
+    /// Returns true if nobody has a limit.
     pub fn is_nobody(&self) -> bool {
         self.key.is_none() && self.account.is_none()
     }
@@ -186,7 +186,7 @@ impl FullAccounts {
         Self(BTreeMap::new())
     }
 
-    /// Whether it is nobody.
+    /// Returns true if it is nobody.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

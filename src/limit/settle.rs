@@ -1,4 +1,4 @@
-//! What the Envoys tell the refresher of their counts, and what it answers: `POST /counts`.
+//! The counts that the Envoys tell the refresher, and its answer: `POST /counts`.
 //!
 //! The counts of a window are cumulative, and an answer gives sums of the others: a message that
 //! is lost, late or repeated changes nothing.
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{deadline::Deadline, host::SharedData};
 
-/// How long there is between two messages of an Envoy that counts, in milliseconds.
+/// The milliseconds between two messages of an Envoy that counts.
 pub const SETTLE_MS: u64 = 1_000;
 
 /// For how long after its last request a subject is asked about, in milliseconds.
@@ -28,7 +28,7 @@ pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 pub struct Counts {
     /// Names the Envoy process: 32 hex digits.
     pub instance: String,
-    /// What it counted, at most [`MAX_LINES`].
+    /// Its counts, at most [`MAX_LINES`].
     pub subjects: Vec<Line>,
 }
 
@@ -43,15 +43,15 @@ pub struct Others {
 /// One subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// Who.
+    /// The account or key.
     #[serde(flatten)]
     pub subject: Subject,
-    /// How much.
+    /// The amount.
     #[serde(flatten)]
     pub said: Said,
 }
 
-/// How much of one subject is used.
+/// The use of one subject.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
     /// In the minute.
@@ -161,7 +161,7 @@ impl Settler {
     }
 }
 
-/// Whether the refresher has not heard of all of it, or is to be asked about the others.
+/// Returns true if the refresher has not heard of all of it, or is to be asked about the others.
 fn is_worth_telling(counters: &Counters, now: u64) -> bool {
     let keen = now.saturating_sub(counters.touched_at) < KEEN_MS;
     let untold = counters.touched_at >= counters.settled_at && !counters.is_idle(now);

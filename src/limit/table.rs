@@ -1,4 +1,4 @@
-//! How counters lie in shared data, and how they are changed there.
+//! The layout of counters in shared data, and the ways to change them there.
 //!
 //! Shared data has no delete, so there is a fixed set of [`BUCKETS`] keys. A bucket is a list of
 //! entries: length (two bytes), kind, length of the id, id, [`Counters`]. A change finds its entry
@@ -11,7 +11,7 @@ use crate::{
     id::Id,
 };
 
-/// How many buckets there are: few enough to read all of them once a second.
+/// The number of buckets: few enough to read all of them once a second.
 pub const BUCKETS: usize = 64;
 
 /// The most subjects in one bucket, some 16,000 in all. When one more comes, those that have
@@ -75,7 +75,7 @@ pub fn instance(shared: &impl SharedData) -> String {
     })
 }
 
-/// What is counted of `subject`, rolled to `now`.
+/// Returns the counters of `subject`, rolled to `now`.
 pub fn look(shared: &impl SharedData, subject: &Subject, now: u64) -> Counters {
     let content = shared.read(&key_of(subject));
     let content = content.map(|(content, _)| content).unwrap_or_default();
@@ -86,7 +86,7 @@ pub fn look(shared: &impl SharedData, subject: &Subject, now: u64) -> Counters {
     counters
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changed<E> {
     /// It is done.

@@ -321,7 +321,7 @@ fn a_try_of_another_vm_frees_nothing() {
     assert_eq!(key_counters(&shared, START).own_streams(), 0);
 }
 
-/// What a request used and what it held is said at its end, at once.
+/// The use of a request, and what it held, is said at its end, at once.
 #[test]
 fn a_requests_end_is_one_change_a_subject() {
     let all = r#"{"requests_per_minute":9,"tokens_per_minute":999,"tokens_per_day":999,"concurrent_streams":9}"#;

@@ -300,7 +300,8 @@ fn a_stream_cut_before_its_counts_is_estimated() {
     assert_eq!((usage.input, usage.cached_input), (20484, 18432));
 }
 
-/// What is charged where the platform did not say, for a request of 4,000 bytes: input and output.
+/// Returns the charge where the platform did not say, for a request of 4,000 bytes: input and
+/// output.
 #[test]
 fn a_request_is_charged_for_its_prompt_where_the_platform_reports_none() {
     let charged = |dialect, is_sse, body: &str, end| {

@@ -1,4 +1,4 @@
-//! What is known of a request from one try through Envoy's filters to the next.
+//! The facts about a request that go from one try through Envoy's filters to the next.
 //!
 //! An internal redirect runs the whole request again, gate included. What the gate needs then
 //! travels in the request's filter state, which no caller can reach; headers could be forged.
@@ -20,7 +20,7 @@ pub const PROPERTY: &str = "latchkey.request";
 /// The most accounts that one request is tried on, whatever the configuration says.
 pub const MAX_TRIES: usize = 16;
 
-/// Who a request is from, which account it is on, and where it has been.
+/// The key that a request is from, the account that it is on, and where it has been.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
     /// The account of this try.
@@ -51,7 +51,7 @@ pub struct Carried {
     pub model: Option<HeaderText>,
     /// Its session, if it has one.
     pub session: Option<u64>,
-    /// What platforms may ask of it and it does not have.
+    /// The requirements of platforms that it does not meet.
     pub lacks: Lacks,
     /// It asks for this account and no other.
     pub wish: bool,
@@ -257,7 +257,7 @@ impl Carried {
         })
     }
 
-    /// Whether the request was tried on this account, with this credential.
+    /// Returns true if the request was tried on this account, with this credential.
     pub fn has_tried(&self, account: &Account) -> bool {
         let mut tried = self.tried.iter();
         tried.any(|(id, generation)| *id == account.id && *generation == account.generation)

@@ -48,7 +48,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// What the doors look at.
+    /// Returns the parts that the doors look at.
     pub(crate) fn knock(&self) -> Knock<'a> {
         Knock {
             method: self.method,

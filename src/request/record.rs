@@ -81,7 +81,7 @@ pub struct Record {
     pub first_byte_ms: Option<u64>,
     /// From its arrival to the end of its answer, in milliseconds.
     pub duration_ms: u64,
-    /// How much of the answer the caller got.
+    /// The part of the answer that the caller got.
     pub completeness: Completeness,
     /// For how many requests it stands. What is told beside that is the first one's, `asked` what
     /// all of them asked for.
@@ -202,7 +202,7 @@ impl Record {
         }
     }
 
-    /// What it has in common with others, where no account served it: the gateway answered, or
+    /// The traits that it shares with others, where no account served it: the gateway answered, or
     /// its caller left before it was sent on.
     pub fn unserved(&self) -> Option<Unserved> {
         if self.account.is_some() {
@@ -233,7 +233,7 @@ impl Record {
         self
     }
 
-    /// What access logs show of it: `name=value` pairs in one line.
+    /// Writes it for access logs: `name=value` pairs in one line.
     pub fn line(&self) -> String {
         let Usage {
             input,

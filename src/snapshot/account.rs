@@ -12,7 +12,7 @@ use crate::{header::HeaderText, id::Id, secret::Secret};
 pub struct Account {
     /// Never reused.
     pub id: Id,
-    /// What its operator calls it.
+    /// Its operator's name for it.
     pub name: HeaderText,
     /// The platform it belongs to.
     pub platform: Id,
@@ -29,7 +29,7 @@ pub struct Account {
         deserialize_with = "deserialize_secret"
     )]
     pub credential: Secret,
-    /// What the platform's templates need beside the credential.
+    /// The variables that the platform's templates need beside the credential.
     #[serde(default)]
     pub vars: BTreeMap<String, HeaderText>,
     /// Counts its credentials, from 1.
@@ -44,7 +44,7 @@ pub struct Account {
     /// The models that it serves.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
-    /// What it may use.
+    /// The most that it may use.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
 }

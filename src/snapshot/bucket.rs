@@ -1,4 +1,4 @@
-//! How the snapshot lies in Envoy's shared data.
+//! The layout of the snapshot in Envoy's shared data.
 //!
 //! Shared data has no delete, so the keys are a fixed set: a head, an index, and
 //! [`BUCKETS`] buckets. A record lies in the bucket of its id. The index holds a digest of
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Kind, Record, page::Epoch};
 use crate::{hash::hash64, host::shared_key, id::Id};
 
-/// How many buckets there are: at 10,000 accounts a change re-parses about 40 of them.
+/// The number of buckets: at 10,000 accounts a change re-parses about 40 accounts.
 pub const BUCKETS: usize = 256;
 
 /// The key of the [`Head`].
@@ -33,7 +33,7 @@ pub struct Head {
     pub epoch: Epoch,
     /// The revision in it.
     pub revision: u64,
-    /// Whether a whole snapshot has arrived since the start or the last reset.
+    /// True once a whole snapshot has arrived since the start or the last reset.
     pub complete: bool,
     /// Counts the changes of the board of accounts that are out ([`crate::health`]).
     pub board: u64,

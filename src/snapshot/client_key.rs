@@ -1,4 +1,4 @@
-//! What a caller presents to the gateway, as its hash.
+//! The key that a caller presents to the gateway, as its hash.
 
 use std::fmt;
 
@@ -20,21 +20,21 @@ pub struct ClientKey {
     /// The models that it may ask for.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
-    /// What its caller may choose.
+    /// The choices that its caller has.
     #[serde(default, skip_serializing_if = "MayChoose::is_nothing")]
     pub may_choose: MayChoose,
-    /// What its operator calls it, for refusals.
+    /// Its operator's name for it, for refusals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<HeaderText>,
     /// When it ends, in Unix milliseconds; none for one that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// What it may use.
+    /// The most that it may use.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
 }
 
-/// What a caller may choose by headers of its own, beside what its key says.
+/// The choices that a caller has by headers of its own, beside what its key says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MayChoose {
     /// The account, among those of the pool.
@@ -48,7 +48,7 @@ pub struct MayChoose {
 // === impl ClientKey ===
 
 impl ClientKey {
-    /// Whether it is past its end at `now`, in Unix milliseconds.
+    /// Returns true if it is past its end at `now`, in Unix milliseconds.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at.is_some_and(|end| now >= end)
     }
@@ -66,7 +66,7 @@ pub struct InvalidKeyHash;
 // === impl MayChoose ===
 
 impl MayChoose {
-    /// Whether there is no choice.
+    /// Returns true if there is no choice.
     pub fn is_nothing(&self) -> bool {
         !self.account && self.pools.is_empty()
     }

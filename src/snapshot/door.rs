@@ -24,7 +24,7 @@ const MAX_OPERATION_BYTES: usize = 32;
 #[serde(transparent)]
 pub struct DoorId(pub u16);
 
-/// What is asked: `generate`, `stream`, `count_tokens`, `embed`. 1 to 32 of `a-z` and `_`.
+/// An operation: `generate`, `stream`, `count_tokens`, `embed`. 1 to 32 of `a-z` and `_`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Operation(Arc<str>);
@@ -50,7 +50,7 @@ pub struct Door {
     pub query: Option<String>,
     /// The wire format that is spoken there.
     pub dialect: Dialect,
-    /// What is asked.
+    /// The operation.
     pub operation: Operation,
 }
 

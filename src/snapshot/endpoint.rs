@@ -14,26 +14,26 @@ pub struct EndpointId(pub u8);
 pub struct Endpoint {
     /// The wire format that is spoken there.
     pub dialect: Dialect,
-    /// What is asked.
+    /// The operation.
     pub operation: Operation,
     /// The path, after that of the base URL; the caller's query string is appended.
     pub path: PathTemplate,
     /// The path counts from the host, whatever path the base URL has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub root: bool,
-    /// What the platform asks of a request.
+    /// The platform's requirements of a request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<Requirement>,
     /// Streams report usage only if `stream_options.include_usage` asks them to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub include_usage: bool,
-    /// What is asked costs nothing, as a count of tokens: where the platform reports no usage,
+    /// The operation costs nothing, as a count of tokens: where the platform reports no usage,
     /// none is estimated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub free: bool,
 }
 
-/// What a platform asks of a request's body.
+/// A platform's requirement of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Requirement {

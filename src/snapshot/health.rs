@@ -12,12 +12,12 @@ use crate::{
     verdict::{Reason, Scope, quota::Window},
 };
 
-/// What every Envoy is to know of one account.
+/// The health of one account, as every Envoy is to know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     /// The account.
     pub id: Id,
-    /// What is held against it, one for each scope; some may have ended.
+    /// The cooldowns, one for each scope; some may have ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Cooldown>,
     /// The windows of its quota, as last reported.
@@ -39,7 +39,7 @@ pub struct Cooldown {
     pub scope: Scope,
     /// The end, in Unix milliseconds.
     pub until: u64,
-    /// Whether the platform did not say when: one request at a time may try after `until`.
+    /// True where the platform did not say when: one request at a time may try after `until`.
     pub guessed: bool,
     /// Why.
     pub reason: Reason,
@@ -54,19 +54,20 @@ fn is_zero<T: PartialEq + Default>(number: &T) -> bool {
 // === impl Cooldown ===
 
 impl Cooldown {
-    /// Whether it keeps nobody away any more, not even until a request has tried.
+    /// Returns true if it keeps nobody away any more, not even until a request has tried.
     pub fn has_ended(&self, now: u64) -> bool {
         self.until <= now && !self.guessed
     }
 
-    /// Whether `other`, about the same account and scope, is to be believed at `now` instead:
+    /// Returns true if `other`, about the same account and scope, is to be believed at `now`
+    /// instead:
     /// what was learned later, but a late answer to an older request does not shorten what the
     /// platform itself said. Of two, either one yields or both are the same news.
     pub fn yields_to(&self, other: &Self, now: u64) -> bool {
         !self.stands_against(other, now) && (other.stands_against(self, now) || other.at > self.at)
     }
 
-    /// Whether the platform itself set its end, and a later one than `other` has.
+    /// Returns true if the platform itself set its end, and a later one than `other` has.
     pub fn stands_against(&self, other: &Self, now: u64) -> bool {
         !self.guessed && self.until > now.max(other.until)
     }

@@ -52,17 +52,17 @@ pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// What callers may ask.
+    /// The requests that callers may make.
     Doors(Doors),
-    /// How to talk to a service.
+    /// A service, and how to talk to it.
     Platform(Platform),
     /// A usable account.
     Account(Account),
     /// A set of accounts and a policy.
     Pool(Pool),
-    /// What a caller may present.
+    /// A key that a caller may present.
     Key(ClientKey),
-    /// What is held against an account, and what is left of its quota.
+    /// The cooldowns of an account, and what is left of its quota.
     Health(Health),
     /// A record that is no more, or must not be used.
     Removed(Removed),
@@ -137,7 +137,7 @@ impl Record {
         Ok(line)
     }
 
-    /// What the record is, or says is gone.
+    /// The kind and id of the record, or of what it says is gone.
     pub fn key(&self) -> (Kind, &Id) {
         match self {
             Self::Doors(doors) => (Kind::Doors, &doors.id),

@@ -40,7 +40,7 @@ impl ModelPattern {
         (!self.0.ends_with('*')).then_some(&self.0)
     }
 
-    /// Whether `model` is one of those.
+    /// Returns true if `model` is one of those.
     pub fn matches(&self, model: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(prefix) => model.starts_with(prefix),
@@ -73,12 +73,12 @@ impl From<ModelPattern> for String {
 // === impl Models ===
 
 impl Models {
-    /// Whether every model is on it.
+    /// Returns true if every model is on it.
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `model` is on it. One that is not known is on no list but that of all.
+    /// Returns true if `model` is on it. One that is not known is on no list but that of all.
     pub fn contain(&self, model: Option<&str>) -> bool {
         let listed = |model| self.0.iter().any(|pattern| pattern.matches(model));
         self.is_all() || model.is_some_and(listed)

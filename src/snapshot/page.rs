@@ -1,4 +1,4 @@
-//! How records travel from the refresher to Envoy: pages of lines with a checksum.
+//! Pages, in which records travel from the refresher to Envoy: lines with a checksum.
 //!
 //! The first line is the SHA-256, in hex, of every byte after it; the second is the
 //! [`PageHeader`]; each further one is a record.
@@ -33,9 +33,9 @@ pub struct PageHeader {
     pub from: u64,
     /// The revision after it.
     pub to: u64,
-    /// Whether there is another page at once.
+    /// True where there is another page at once.
     pub more: bool,
-    /// How many records follow.
+    /// The number of records that follow.
     pub records: usize,
 }
 

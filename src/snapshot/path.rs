@@ -23,7 +23,7 @@ const MODEL: &str = "model";
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern {
     before: String,
-    /// What follows the model; none where the path has no place for it.
+    /// The text after the model; none where the path has no place for it.
     after: Option<String>,
 }
 
@@ -392,7 +392,7 @@ mod tests {
     }
 
     proptest! {
-        /// What a template writes, the pattern of the same text reads.
+        /// Whatever a template writes, the pattern of the same text reads.
         #[test]
         fn a_model_survives_its_path(name in "\\PC{1,20}|[!-~]{1,20}") {
             let text = "/v1/models/{model}:go".to_owned();

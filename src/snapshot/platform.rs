@@ -1,4 +1,5 @@
-//! What the filter must know of a platform: where it answers, what goes out to it and what its answers mean.
+//! A platform as the filter knows it: where it answers, what goes out to it and what its answers
+//! mean.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,15 +25,15 @@ pub struct Platform {
     pub base_path: BasePath,
     /// Where it answers what callers ask. Everything else is not sent there.
     pub endpoints: Vec<Endpoint>,
-    /// Which headers go out.
+    /// The headers that go out.
     pub headers: HeaderPlan,
-    /// Which query parameters go out beside the caller's.
+    /// The query parameters that go out beside the caller's.
     #[serde(default, skip_serializing_if = "QueryPlan::is_empty")]
     pub query: QueryPlan,
     /// The models that it serves, as it names them.
     #[serde(default)]
     pub models: Vec<HeaderText>,
-    /// What its answers say about the account; the first that matches decides.
+    /// The rules by which its answers are judged; the first that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Rule>,
     /// The headers in which its answers report an account's windows.

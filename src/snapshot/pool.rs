@@ -13,12 +13,12 @@ pub const MAX_TIER: u32 = 99;
 /// The most members, so that a pool fits in a record whatever their weights and tiers.
 pub const MAX_MEMBERS: usize = 16_000;
 
-/// What serves a client key.
+/// The accounts that serve a client key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// For example `default`.
     pub id: Id,
-    /// How an account is picked.
+    /// The way in which an account is picked.
     pub policy: Policy,
     /// The accounts, in the operator's order. One that the snapshot does not hold is passed over.
     pub members: Vec<Member>,
@@ -38,7 +38,7 @@ pub struct Member {
     pub tier: Tier,
 }
 
-/// How an account is picked.
+/// The way in which an account is picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
@@ -110,7 +110,7 @@ impl Policy {
 // === impl Tier ===
 
 impl Tier {
-    /// Whether it is the first.
+    /// Returns true if it is the first.
     pub fn is_first(&self) -> bool {
         self.0 == 0
     }

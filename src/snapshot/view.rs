@@ -1,4 +1,4 @@
-//! What one VM has parsed of the snapshot.
+//! One VM's parsed copy of the snapshot.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -21,9 +21,9 @@ pub struct View {
     keys: HashMap<KeyHash, ClientKey>,
     /// The keys that have limits, by id.
     limited_keys: HashMap<Id, KeyHash>,
-    /// How many accounts have limits.
+    /// The number of accounts that have limits.
     limited_accounts: usize,
-    /// What came from each bucket, so that its next content replaces it.
+    /// The records of each bucket, so that its next content replaces them.
     contents: Vec<Vec<Held>>,
     version: u64,
 }
@@ -46,7 +46,7 @@ impl View {
         self.version
     }
 
-    /// What callers may ask; none before the refresher has told it.
+    /// Returns the doors; none before the refresher has told them.
     pub fn doors(&self) -> Option<&Doors> {
         self.doors.as_ref()
     }
@@ -67,7 +67,7 @@ impl View {
         self.keys.get(self.limited_keys.get(id)?)
     }
 
-    /// Whether any key or account has limits.
+    /// Returns true if any key or account has limits.
     pub fn has_limits(&self) -> bool {
         !self.limited_keys.is_empty() || self.limited_accounts > 0
     }
@@ -175,7 +175,7 @@ impl View {
         self.account_headers = names;
     }
 
-    /// How many records of `kind` it holds.
+    /// Counts its records of `kind`.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Doors => usize::from(self.doors.is_some()),

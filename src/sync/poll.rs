@@ -12,7 +12,7 @@ const FIRST_RETRY_MS: u64 = 200;
 /// The longest. The refresher is on this machine: asking twice a second costs nothing.
 const LAST_RETRY_MS: u64 = 500;
 
-/// How much longer than the wait that it asked for a poll may take, in seconds.
+/// The seconds that a poll may take beyond the wait that it asked for.
 const GRACE_SECONDS: u64 = 5;
 
 /// Polls the refresher while this VM holds the lease.
@@ -40,7 +40,7 @@ pub struct Poll {
     pub timeout_seconds: u64,
 }
 
-/// What an answer brought.
+/// The outcome of an answer.
 #[derive(Debug)]
 pub enum Answer {
     /// A page; shared data holds its state now.
@@ -49,7 +49,7 @@ pub enum Answer {
     Refused(Refused),
     /// Another status than 200: the refresher is away or in trouble.
     Failed {
-        /// Whether this is the first failure after a success.
+        /// True at the first failure after a success.
         first: bool,
     },
 }

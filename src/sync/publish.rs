@@ -33,12 +33,12 @@ pub fn head(shared: &impl SharedData) -> Head {
         .unwrap_or_default()
 }
 
-/// What a page did.
+/// The effect of a page.
 #[derive(Debug)]
 pub struct Applied {
     /// The state that shared data holds now.
     pub head: Head,
-    /// What the page said of accounts' health.
+    /// The page's news of accounts' health.
     pub health: Vec<Health>,
     /// The lines that are no records. What they are about is out of use.
     pub unread: Vec<Unread>,

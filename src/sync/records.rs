@@ -62,7 +62,7 @@ pub struct Begun {
     /// The node id that the operator gave that Envoy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Id>,
-    /// How many began. Each gets one record, unless something dies first.
+    /// The number that began. Each gets one record, unless something dies first.
     pub requests: u64,
 }
 
@@ -72,7 +72,7 @@ pub struct Records {
     /// Of requests that an account served.
     served: Line,
     refused: Refused,
-    /// How many have come.
+    /// The number that have come.
     pushed: u64,
     most: usize,
     /// Requests that began and that no batch has told of.
@@ -91,9 +91,9 @@ pub struct Records {
 #[derive(Debug)]
 struct Batch {
     body: String,
-    /// How many requests its records stand for.
+    /// Counts the requests that its records stand for.
     requests: u64,
-    /// How many requests it says have begun.
+    /// Counts the requests that it says have begun.
     begun: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What attempts learn about accounts, on its way to the refresher.
+//! The reports of attempts about accounts, on their way to the refresher.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub enum Report {
         scope: Scope,
         /// The end, in Unix milliseconds.
         until: u64,
-        /// Whether the platform did not say when.
+        /// True where the platform did not say when.
         guessed: bool,
         /// Why.
         reason: Reason,
@@ -67,7 +67,7 @@ pub enum Report {
         /// When it answered.
         at: u64,
     },
-    /// How much of its windows is used.
+    /// The used part of its windows.
     Quota {
         /// The account.
         account: Id,
@@ -124,7 +124,7 @@ impl Report {
         }
     }
 
-    /// Whether `other` says of the same thing what was so later.
+    /// Returns true if `other` says of the same thing what was so later.
     fn is_replaced_by(&self, other: &Self) -> bool {
         match (self, other) {
             (

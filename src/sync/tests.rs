@@ -489,7 +489,7 @@ fn health_is_known_with_the_first_snapshot_and_costs_no_bucket() {
     assert_eq!(publish::head(&shared).revision, 4);
 }
 
-/// What an Envoy said comes back to it, and goes no further.
+/// An Envoy's own reports come back to it, and go no further.
 #[test]
 fn an_echo_is_no_news() {
     use crate::{sync::report::Report, verdict::Verdict};

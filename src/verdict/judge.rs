@@ -10,14 +10,14 @@ use crate::{
     label::ModelName,
 };
 
-/// What is known of an answer.
+/// The facts about an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
     /// The HTTP status.
     pub status: u16,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// What [`Quota::read`] made of the headers.
+    /// The quota that [`Quota::read`] found in the headers.
     pub quota: &'a Quota,
     /// The error in its body. None inside HTTP 2xx is a good answer.
     pub error: Option<&'a ErrorBody>,
@@ -41,7 +41,7 @@ pub fn judge(rules: &[Rule], answer: &Answer<'_>, now: u64) -> Verdict {
     }
 }
 
-/// What an answer means that no rule knows.
+/// Judges an answer that no rule knows.
 fn fallback(answer: &Answer<'_>) -> Ruling {
     let status = match answer.effective_status() {
         200..=299 => status_by_type(answer.error),

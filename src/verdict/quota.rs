@@ -1,4 +1,4 @@
-//! How much of its windows an account has used, from the headers of any answer, good ones too.
+//! The used part of an account's windows, from the headers of any answer, good ones too.
 //!
 //! Which headers those are is data of the platform's profile: [`Windows`].
 
@@ -31,10 +31,10 @@ pub struct WindowHeaders {
     /// The used share, from 0 to 1; more where an account may overdraw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_fraction: Option<HeaderName>,
-    /// How much the window holds.
+    /// The size of the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<HeaderName>,
-    /// How much of `limit` is left.
+    /// The rest of `limit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<HeaderName>,
     /// Says that the platform refuses requests because of the window. Without it, a window is
@@ -44,7 +44,7 @@ pub struct WindowHeaders {
     /// When the window starts anew; the first header whose value is a moment to come decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resets: Vec<HeaderName>,
-    /// How long the window is, in minutes. The window is then named by its length (`5h`, `7d`).
+    /// The length of the window, in minutes. The window is then named by it (`5h`, `7d`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minutes: Option<HeaderName>,
 }

@@ -25,10 +25,10 @@ const MAX_TEXT_BYTES: usize = 128;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Rule {
-    /// What the answer must be.
+    /// The conditions on the answer.
     #[serde(flatten)]
     pub condition: Condition,
-    /// What it means.
+    /// Its meaning.
     #[serde(flatten)]
     pub ruling: Ruling,
 }
@@ -42,7 +42,7 @@ struct Written {
     ruling: Ruling,
 }
 
-/// What an answer must be: all that is given must hold, of a list one entry.
+/// The conditions on an answer: all that is given must hold, of a list one entry.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Condition {
     /// The HTTP status; for an error inside HTTP 200, the status that the error names, if any.
@@ -57,7 +57,7 @@ pub struct Condition {
     /// Headers that must be there with one of these values, in any case; no values mean any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub header: BTreeMap<HeaderName, Vec<String>>,
-    /// Whether the error must have come inside HTTP 200. Left out, either way is right.
+    /// The place of the error: inside HTTP 200, or not. Left out, either is right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_stream: Option<bool>,
 }
@@ -94,7 +94,7 @@ pub enum MessagePattern {
     Anywhere(String),
 }
 
-/// What an answer means for the account.
+/// The meaning of an answer for the account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Ruling {
@@ -107,7 +107,7 @@ pub enum Ruling {
         /// Where the end may be found; the first that names a moment to come is taken.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         until: Vec<TimeSource>,
-        /// How long where no source has it: 1 to `max_seconds`.
+        /// The seconds where no source has them: 1 to `max_seconds`.
         default_seconds: u32,
         /// The longest that is believed, at most [`MAX_COOL_DOWN_SECONDS`].
         max_seconds: u32,
@@ -124,14 +124,14 @@ pub enum Ruling {
     },
     /// The platform is at fault, with every account.
     PlatformTrouble {
-        /// How long to leave it alone, at most [`MAX_BACK_OFF_SECONDS`].
+        /// The seconds to leave it alone, at most [`MAX_BACK_OFF_SECONDS`].
         seconds: u32,
     },
     /// Any account would be answered so.
     CallersFault,
 }
 
-/// What cools down.
+/// The part of the account that cools down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RuleScope {
@@ -164,7 +164,7 @@ pub struct InvalidRule(&'static str);
 // === impl Rule ===
 
 impl Rule {
-    /// Whether it may take one model of an account out alone.
+    /// Returns true if it may take one model of an account out alone.
     pub fn limits_models(&self) -> bool {
         let scope = match &self.ruling {
             Ruling::CoolingDown { scope, .. } => Some(*scope),
@@ -249,7 +249,7 @@ impl Ruling {
 // === impl StatusPattern ===
 
 impl StatusPattern {
-    /// Whether `status` is such.
+    /// Returns true if `status` is such.
     pub fn matches(self, status: u16) -> bool {
         match self {
             Self::Exact(exact) => status == exact,
@@ -288,7 +288,7 @@ impl From<StatusPattern> for WrittenStatus {
 // === impl MessagePattern ===
 
 impl MessagePattern {
-    /// Whether a message, in lower case, is such.
+    /// Returns true if a message, in lower case, is such.
     pub fn matches(&self, lower_case_message: &str) -> bool {
         match self {
             Self::Start(start) => lower_case_message.starts_with(start),

@@ -102,7 +102,7 @@ fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Know
     }
 }
 
-/// What an attempt finds of the request that it sends.
+/// The facts that an attempt finds about the request that it sends.
 #[derive(Debug)]
 pub struct Found {
     /// The account that the gate chose.
@@ -111,7 +111,7 @@ pub struct Found {
     pub platform: Rc<Platform>,
     /// Where the platform answers what is asked.
     pub endpoint: Endpoint,
-    /// What the gate said.
+    /// The gate's own words.
     pub carried: Rc<Carried>,
 }
 

@@ -1,4 +1,4 @@
-//! What operations ask of a running `serve`, over its socket. Nothing depends on an answer.
+//! The questions that operations ask of a running `serve`, over its socket. Nothing depends on an answer.
 
 use std::path::Path;
 use std::time::Duration;

@@ -85,7 +85,7 @@ pub async fn save(
     })
 }
 
-/// What `profile` says of API keys for its logins. Ask before anybody logs in for one.
+/// Finds the offer of API keys in `profile`. Ask before anybody logs in for one.
 ///
 /// # Errors
 /// If the platform gives none.

@@ -1,4 +1,4 @@
-//! What Latchkey does for its operators: operations over the state, whoever asks and through whatever door.
+//! The operations that Latchkey does for its operators over the state, whoever asks and through whatever door.
 //!
 //! An operation takes an [`App`], and the [`Caller`] if it changes anything. It returns typed data, or an [`Error`] with a
 //! code and facts. It prints nothing and knows of no command, page or route: a door parses, calls, shows, and asks

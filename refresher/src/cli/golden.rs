@@ -1,4 +1,4 @@
-//! What commands print, as transcripts in `snapshots/`: a change of words is a change of these files.
+//! The output of commands, as transcripts in `snapshots/`: a change of words is a change of these files.
 //!
 //! Time stands still at 2026-09-21 14:13:20 UTC, and ids are numbered in the order of their appearance. After a change,
 //! `INSTA_UPDATE=always cargo test -p refresher golden` writes them anew; read the difference as an operator would.

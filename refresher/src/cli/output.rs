@@ -1,4 +1,4 @@
-//! What a command prints: text, tables for people, JSON for machines.
+//! The output of commands: text, tables for people, JSON for machines.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};

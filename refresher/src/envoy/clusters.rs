@@ -25,9 +25,9 @@ use crate::store::Store;
 /// of 100 streams. A lower bound would let one caller take the platform from all the others.
 const CIRCUIT: u32 = 1_000_000;
 
-/// How long Envoy may take to read the file, resolve a name and have a new cluster ready.
+/// The time that Envoy has to read the file, resolve a name and have a new cluster ready.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long a cluster that no account uses stays: more than an Envoy needs to hear that its accounts are gone.
+/// The time that a cluster stays which no account uses: more than an Envoy needs to hear that its accounts are gone.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Why the file could not be kept current.
@@ -208,7 +208,7 @@ fn clusters_in(response: &Value) -> Clusters {
     resources.filter_map(named).collect()
 }
 
-/// What Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
+/// Writes the file that Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
 pub fn discovery_response<'a>(clusters: impl IntoIterator<Item = &'a Value>) -> String {
     let resources: Vec<&Value> = clusters.into_iter().collect();
     let resources = json!(resources);

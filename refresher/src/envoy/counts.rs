@@ -51,7 +51,7 @@ struct Entry {
     instances: HashMap<String, Instance>,
 }
 
-/// What one Envoy process has used of it.
+/// One Envoy process's use of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Instance {
     /// The time of its last report, in Unix milliseconds; 0 if there was none since the refresher started.
@@ -59,7 +59,7 @@ struct Instance {
     minute: Span,
     streams: u64,
     day: Used,
-    /// What of `day` is in the store.
+    /// The part of `day` that is in the store.
     kept: Used,
 }
 

@@ -166,7 +166,7 @@ enum Refused {
     /// It is of a kind that a newer filter knows.
     #[error("expected a kind of report that is known here")]
     Kind,
-    /// What it says could be shown to people, and is too long, not visible or out of bounds.
+    /// Text of it could be shown to people, and is too long, not visible or out of bounds.
     #[error("expected a report as docs/protocol.md shows it, its texts short and in visible ASCII")]
     Malformed,
 }

@@ -24,9 +24,9 @@ use super::redirect::Refused;
 use super::{Login, Step};
 use crate::listen;
 
-/// How long a person has to log in.
+/// The time that a person has to log in.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// How long the last page has to reach the browser.
+/// The time that the last page has to reach the browser.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why no redirect came.
@@ -37,7 +37,7 @@ pub enum Error {
     Ports {
         /// The ports that were tried.
         ports: String,
-        /// What the operating system said of the last.
+        /// The operating system's own words about the last.
         source: std::io::Error,
     },
     /// Nobody came.
@@ -55,7 +55,7 @@ pub struct Listener {
     port: u16,
 }
 
-/// What the last page says.
+/// The text of the last page.
 #[derive(Debug, Clone)]
 pub enum Ending {
     /// The login is complete.
@@ -221,7 +221,7 @@ impl NotAdmitted {
 }
 
 impl Ending {
-    /// What the last page says of `finished`.
+    /// Words the last page about `finished`.
     pub fn of<T, E: std::fmt::Display>(finished: &Result<T, E>) -> Ending {
         match finished {
             Ok(_) => Ending::Success,

@@ -40,13 +40,13 @@ pub(super) struct ByCode {
 /// An authorization request. Its secrets are oauth2's types, which do not print.
 #[derive(Debug)]
 pub struct Authorization {
-    /// What a person opens.
+    /// The page that a person opens.
     pub url: Url,
     /// Where the browser comes back to.
     pub redirect_uri: RedirectUrl,
-    /// What it must bring back.
+    /// The state that it must bring back.
     pub state: CsrfToken,
-    /// What the code is redeemed with.
+    /// The proof that redeems the code.
     pub verifier: PkceCodeVerifier,
 }
 

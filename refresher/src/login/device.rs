@@ -21,7 +21,7 @@ use crate::platform::{Encoding, OAuth};
 
 /// The pause between two polls where the server names none (RFC 8628 §3.2).
 const INTERVAL: Duration = Duration::from_secs(5);
-/// What `slow_down` adds to it (RFC 8628 §3.5).
+/// The addition of `slow_down` to it (RFC 8628 §3.5).
 const SLOW_DOWN: Duration = Duration::from_secs(5);
 /// The longest pause: a person who is done must not wait much longer.
 const INTERVAL_LIMIT: Duration = Duration::from_secs(60);

@@ -9,14 +9,14 @@ use crate::oauth::exchange::{self, Granted, require_vars};
 use crate::platform::Profile;
 use crate::store::{self, Account, NewAccount, Saved, Status, Store, Terms};
 
-/// Whose login is expected.
+/// The owner of the login that is expected.
 #[derive(Debug, Clone, Copy)]
 pub enum Whose<'a> {
     /// Anybody's. The account that is the login's takes it; else there is a new one.
     Anybody {
-        /// What to call a new account; without it, its email address.
+        /// The name of a new account; without it, its email address.
         name: Option<&'a str>,
-        /// What is set of the account.
+        /// The account's limits and its end.
         terms: &'a Terms,
     },
     /// The login of this account and no other: whoever read its URL in a log can log in as themselves.
@@ -26,7 +26,7 @@ pub enum Whose<'a> {
 /// An account that has its login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// Which.
+    /// Its id.
     pub id: AccountId,
     /// Its name. A login of an account that is here already keeps the account's.
     pub name: String,
@@ -45,9 +45,9 @@ pub enum Error {
         "expected a login of {expected}, found one of {found} at {platform}; nothing was changed, and the account has a new URL to log in"
     )]
     OtherAccount {
-        /// Whose it should be.
+        /// The person whose it should be.
         expected: String,
-        /// Whose it is.
+        /// The person whose it is.
         found: String,
         /// Where.
         platform: String,

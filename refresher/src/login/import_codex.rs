@@ -23,12 +23,12 @@ pub const PLATFORM: &str = "codex";
 pub const KEY_PLATFORM: &str = "openai";
 /// Bytes of an `auth.json`. Real ones have under 16 KiB.
 pub const FILE_LIMIT: u64 = 256 * 1024;
-/// What a personal access token begins with.
+/// The beginning of a personal access token.
 const ACCESS_TOKEN_PREFIX: &str = "at-";
 /// The variable that `tokens.account_id` is.
 const ACCOUNT_ID: &str = "account_id";
 
-/// What is in the file.
+/// The credential in the file.
 #[derive(Debug)]
 pub enum Imported {
     /// A ChatGPT login, to be kept fresh.
@@ -57,9 +57,9 @@ pub enum Error {
     Field {
         /// Its path in the file.
         field: &'static str,
-        /// What it should be.
+        /// The form that it should have.
         expected: &'static str,
-        /// What kind of thing it is; never its value.
+        /// The kind of thing that it is; never its value.
         found: &'static str,
     },
     /// A credential that Latchkey cannot use.
@@ -214,7 +214,7 @@ fn login(file: &Map<String, Value>, oauth: &OAuth, now: UnixMillis) -> Result<Gr
     })
 }
 
-/// What the file says goes before the claim: Codex CLI keeps it over a change of workspace.
+/// The file's own id goes before the claim: Codex CLI keeps it over a change of workspace.
 fn account_id(
     tokens: &Map<String, Value>,
     vars: &mut BTreeMap<String, String>,

@@ -56,7 +56,7 @@ enum Machine {
     Client(ByClient),
 }
 
-/// What a login needs next.
+/// The next need of a login.
 #[derive(Debug)]
 pub enum Step {
     /// Show this to a person; then give their input, or poll.
@@ -71,7 +71,7 @@ pub enum Step {
     Failed(Error),
 }
 
-/// What a person is shown.
+/// The page and the code that a person is shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Prompt {
     /// The page to open.

@@ -1,4 +1,4 @@
-//! What a person pastes after a login in a browser elsewhere, in any of its forms. Pure.
+//! The text that a person pastes after a login in a browser elsewhere, in any of its forms. Pure.
 
 use oauth2::AuthorizationCode;
 use reqwest::Url;

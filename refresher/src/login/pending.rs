@@ -38,15 +38,15 @@ use crate::store::{Account, Status, Store};
 
 /// The most logins that wait at a time; the accounts beyond get theirs as others finish.
 pub const PENDING_LIMIT: usize = 64;
-/// How long a URL may be used. A new one is made then, and logged.
+/// The life of a URL. A new one is made then, and logged.
 pub const URL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often a URL is tried again that lacks for a port or for room.
+/// The pause between tries for a URL that lacks for a port or for room.
 const PORT_PAUSE: Duration = Duration::from_secs(15);
 /// The pause after a failure of the store.
 const HICCUP: Duration = Duration::from_secs(1);
 /// The longest sleep between two looks.
 const SLEEP_LIMIT: Duration = Duration::from_secs(60 * 60);
-/// How long a shutdown waits for logins whose code is being redeemed: a call and its saving.
+/// The time that a shutdown waits for logins whose code is being redeemed: a call and its saving.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(35);
 
 /// See the module's documentation. Cheap to clone; all clones are one.
@@ -66,7 +66,7 @@ struct Shared {
     tasks: TaskTracker,
 }
 
-/// Which logins wait.
+/// The logins that wait.
 #[derive(Debug, Default)]
 struct Board {
     waiting: BTreeMap<AccountId, Pending>,
@@ -125,7 +125,7 @@ enum Error {
 pub struct LoginUrl {
     /// The account's id.
     pub account: String,
-    /// What to open in a browser.
+    /// The URL to open in a browser.
     pub url: String,
     /// The port on this machine that the browser comes back to.
     pub port: u16,
@@ -146,7 +146,7 @@ impl PendingLogins {
         }
     }
 
-    /// What commands ask on the socket: `GET /logins`, the URLs, and `POST /logins/PLATFORM/yield`, the port.
+    /// Serves commands on the socket: `GET /logins`, the URLs, and `POST /logins/PLATFORM/yield`, the port.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/logins", get(urls))
@@ -308,7 +308,7 @@ impl Shared {
 // === impl NoUrl ===
 
 impl NoUrl {
-    /// Whether it may pass without a change of the account: the catalog stays as it is while `serve` runs.
+    /// Returns true if it may pass without a change of the account: the catalog stays as it is while `serve` runs.
     fn may_pass(&self) -> bool {
         match self {
             NoUrl::Ports(_) | NoUrl::Yielded | NoUrl::Full => true,
@@ -339,7 +339,7 @@ impl Board {
         wanted.iter().filter(lacks).cloned().collect()
     }
 
-    /// Whether a login at `platform` may begin.
+    /// Refuses a login at `platform` that may not begin now.
     fn has_room_at(&self, platform: &str, now: Instant) -> Result<(), NoUrl> {
         if self.yielded.get(platform).is_some_and(|until| *until > now) {
             return Err(NoUrl::Yielded);
@@ -399,7 +399,7 @@ impl Board {
         self.yielded.insert(platform.to_owned(), until);
     }
 
-    /// How long until there is something to do without an event.
+    /// Returns the time until there is something to do without an event.
     fn pause(&self, now: Instant) -> Duration {
         let lapse = self.waiting.values().map(|pending| pending.lapses_at);
         let lapse = lapse.min().map(|at| at.saturating_duration_since(now));

@@ -1,4 +1,4 @@
-//! What the browser brings back from the authorization server (RFC 6749 §4.1.2), read from a query. Pure.
+//! The authorization server's answer that the browser brings (RFC 6749 §4.1.2), read from a query. Pure.
 
 use oauth2::{AuthorizationCode, CsrfToken};
 use reqwest::Url;
@@ -37,7 +37,7 @@ pub enum Returned {
 pub struct Denial {
     /// The error code.
     pub error: String,
-    /// What it means, in the server's words or the profile's.
+    /// Its meaning, in the server's words or the profile's.
     pub description: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a token endpoint's answer means for the login. Pure.
+//! The meaning of a token endpoint's answer for the login. Pure.
 //!
 //! The rules are Codex CLI's (any 401, and 400 with `invalid_grant`, end a login), with the profile's own list of codes
 //! that do so too. What the endpoint said is never quoted: only its status and error codes that are known beforehand
@@ -94,14 +94,14 @@ impl Grant {
     }
 }
 
-/// What became of one call to a token endpoint.
+/// The outcome of one call to a token endpoint.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// New tokens; the refresh token that was sent is spent.
     Fresh(Grant),
     /// No, for now. The refresh token that was sent is still good.
     Transient {
-        /// What the server asked for.
+        /// The pause that the server asked for.
         retry_after: Option<Duration>,
         /// For the log.
         reason: String,

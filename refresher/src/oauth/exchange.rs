@@ -17,7 +17,7 @@ use crate::platform::{OAuth, Profile};
 /// A finished login.
 #[derive(Debug, Clone)]
 pub struct Granted {
-    /// What proves the account.
+    /// The proof of the account.
     pub credential: Credential,
     /// When the access token expires, where that is known.
     pub credential_expires_at: Option<UnixMillis>,

@@ -51,7 +51,7 @@ pub enum Error {
     Roots {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         problem: String,
     },
     /// The TLS library or the HTTP client refused its settings.
@@ -67,7 +67,7 @@ pub enum CallError {
     NotSent {
         /// The endpoint's host.
         host: String,
-        /// What the client said.
+        /// The client's own words.
         cause: String,
     },
     /// The request went out, or may have.
@@ -75,7 +75,7 @@ pub enum CallError {
     Unanswered {
         /// The endpoint's host.
         host: String,
-        /// What the client said.
+        /// The client's own words.
         cause: String,
     },
 }

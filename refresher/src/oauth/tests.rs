@@ -1,4 +1,4 @@
-//! What the calls look like on the wire, and what the wire can do to them, against a token endpoint on loopback.
+//! Tests of the calls on the wire, and of all that the wire can do to them, against a token endpoint on loopback.
 
 use std::sync::{Arc, Mutex};
 

@@ -34,7 +34,7 @@ pub enum Error {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's own words.
         source: std::io::Error,
     },
     /// The folder or a file in it cannot be read, or is not the owner's alone to write.
@@ -61,9 +61,9 @@ pub enum Error {
     /// No such platform.
     #[error("there is no platform {id:?}; there are: {known}")]
     Unknown {
-        /// What was asked for.
+        /// The id that was asked for.
         id: String,
-        /// What there is.
+        /// The ids that there are.
         known: String,
     },
     /// Its terms were not acknowledged.

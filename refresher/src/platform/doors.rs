@@ -1,4 +1,4 @@
-//! What callers may ask of the gateway: the doors that are built in.
+//! The requests that callers may make of the gateway: the doors that are built in.
 
 use std::sync::LazyLock;
 
@@ -14,12 +14,12 @@ static DOORS: LazyLock<Doors> = LazyLock::new(|| {
     table.try_into().expect("doors.toml is doors")
 });
 
-/// What callers may ask.
+/// The requests that callers may make.
 pub fn doors() -> &'static Doors {
     &DOORS
 }
 
-/// What is asked at the doors, for an error: `chat: embed, generate; messages: generate`.
+/// Lists the operations of the doors, for an error: `chat: embed, generate; messages: generate`.
 pub(super) fn asked() -> String {
     let mut asked: Vec<(&str, &str)> = doors()
         .doors

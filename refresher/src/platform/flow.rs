@@ -72,7 +72,7 @@ pub enum CredentialFile {
     Codex,
 }
 
-/// What a refusal of the authorization server means, where its own words do not tell a person.
+/// The meaning of a refusal of the authorization server, where its own words do not tell a person.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Explanation {
@@ -80,7 +80,7 @@ pub struct Explanation {
     pub error: String,
     /// Text that the `error_description` contains.
     pub contains: String,
-    /// What to say instead.
+    /// The text to say instead.
     pub means: String,
 }
 

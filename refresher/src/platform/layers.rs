@@ -40,7 +40,7 @@ pub(super) struct Layers(BTreeMap<String, Vec<Layer>>);
 /// A platform as its files say together.
 #[derive(Debug)]
 pub(super) struct Merged<'a> {
-    /// What they say, without `abstract` and `extends`.
+    /// Their content, without `abstract` and `extends`.
     pub table: Table,
     /// It is there to be extended, and is no platform.
     pub is_abstract: bool,
@@ -128,7 +128,7 @@ impl Layers {
         self.0.keys().map(String::as_str)
     }
 
-    /// What the files of `id`, and of all that they extend, say together.
+    /// Merges the files of `id`, and of all that they extend.
     ///
     /// # Errors
     /// Naming the file and line of an `extends` that leads nowhere, or around in a circle.

@@ -41,7 +41,7 @@ use crate::toml_place::{self, problem};
 pub struct Invalid {
     /// The key, as written in TOML.
     pub key: String,
-    /// What was expected and what was found.
+    /// The sentence: what was expected and what was found.
     pub problem: String,
 }
 
@@ -67,7 +67,7 @@ pub struct Profile {
     pub upstream: Upstream,
     /// The token endpoint; present if a credential of `credentials` comes from one.
     pub oauth: Option<OAuth>,
-    /// How to log in.
+    /// The ways to log in.
     pub login: WaysIn,
     /// Endpoints, headers and models: what Envoy has to know.
     pub record: snapshot::Platform,
@@ -255,7 +255,7 @@ impl Profile {
         oauth.flatten().chain(device)
     }
 
-    /// What the store publishes of it.
+    /// Returns the part of it that the store publishes.
     pub fn publication(&self) -> Publication {
         Publication {
             record: self.record.clone(),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Invalid, invalid, web_url};
 use crate::credential::Renewal;
 
-/// How the body of a token request is written.
+/// The form of a token request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -36,7 +36,7 @@ pub struct OAuth {
     pub refresh_encoding: Encoding,
     /// More parameters of the refresh request.
     pub refresh_params: BTreeMap<String, String>,
-    /// What a refresh does to the refresh token.
+    /// The fate of the refresh token in a refresh.
     pub renewal: Renewal,
     /// A file of certificates to trust for these endpoints instead of the system's.
     pub ca_file: Option<PathBuf>,

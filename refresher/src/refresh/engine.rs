@@ -45,7 +45,7 @@ use crate::oauth::answer::{Grant, Outcome};
 pub const CALLS_LIMIT: usize = 8;
 /// The longest call. The client's own timeout is shorter; this one makes the claim's life safe whatever it does.
 pub const CALL_LIMIT: Duration = Duration::from_secs(35);
-/// How long a claim lasts without a sign of life from its holder: a call and ample time to store its answer.
+/// The life of a claim without a sign of life from its holder: a call and ample time to store its answer.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(60);
 /// The longest sleep between two looks at the ledger: bounds what a jump of the clock, or an account stored by another
 /// process, can delay.
@@ -56,7 +56,7 @@ const REPLAY_PAUSE: Duration = Duration::from_secs(1);
 const HICCUP: Duration = Duration::from_secs(1);
 /// The longest pause between two tries to store tokens that exist nowhere else.
 const COMMIT_PAUSE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a shutdown waits for calls in flight.
+/// The time that a shutdown waits for calls in flight.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
 
 /// The place where credentials are renewed.
@@ -72,7 +72,7 @@ pub trait TokenEndpoint: Send + Sync + 'static {
     fn renewal(&self, platform: &str, kind: CredentialKind) -> Renewal;
 }
 
-/// What came of a refresh.
+/// The outcome of a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refreshed {
     /// New tokens are stored, as this generation.
@@ -270,7 +270,7 @@ impl<L: Ledger, E, C> Drop for Landed<L, E, C> {
 }
 
 impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
-    /// How long until an account is due.
+    /// Returns the time until an account is due.
     fn wait(&self, entry: &Entry) -> Duration {
         let now = self.clock.now();
         let jitter = Jitter::of(&entry.account, entry.generation);
@@ -414,7 +414,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         }
     }
 
-    /// Whether the access token may still serve requests.
+    /// Returns true if the access token may still serve requests.
     fn is_usable(&self, claim: &Claim, now: UnixMillis) -> bool {
         let refused = lock(&self.reports).names(&claim.account, claim.generation);
         !refused && claim.credential_expires_at.is_some_and(|end| end > now)
@@ -524,7 +524,7 @@ enum Step {
     GiveUp,
 }
 
-/// Whether a claimed refresh token may be sent. `usable`: the access token still serves.
+/// Decides about sending a claimed refresh token. `usable`: the access token still serves.
 fn next_step(claim: &Claim, usable: bool, grace: Duration, now: UnixMillis) -> Step {
     let within_grace = claim
         .first_unanswered_at

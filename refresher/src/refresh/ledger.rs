@@ -1,4 +1,4 @@
-//! What the refresh engine needs of the store.
+//! The refresh engine's view of the store.
 //!
 //! The ledger is where processes meet: a *claim* is the right to renew one generation of one account's credential, and an
 //! *intent* is the durable note that a call that spends a refresh token is about to leave. Both are columns of the
@@ -16,7 +16,7 @@ use crate::id::AccountId;
 /// those past their end and those that are cooling down are among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Which account.
+    /// The account's id.
     pub account: AccountId,
     /// Counts its credentials.
     pub generation: u64,
@@ -31,7 +31,7 @@ pub struct Entry {
 /// The right to refresh one generation of one account, until it lapses.
 #[derive(Clone)]
 pub struct Claim {
-    /// Which account.
+    /// The account's id.
     pub account: AccountId,
     /// Its name, for the log.
     pub name: String,
@@ -43,13 +43,13 @@ pub struct Claim {
     pub token: String,
     /// The credential of that generation.
     pub credential: Credential,
-    /// How it is renewed.
+    /// The way in which it is renewed.
     pub renewal: Renewal,
     /// When the access token expires, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
     pub failures: u32,
-    /// How many calls went out with this generation's refresh token and stayed unanswered, before this claim.
+    /// The number of calls that went out with this generation's refresh token and stayed unanswered, before this claim.
     pub unanswered: u32,
     /// When the first of those went out.
     pub first_unanswered_at: Option<UnixMillis>,

@@ -15,7 +15,7 @@ use crate::id::AccountId;
 /// So long after a further report would have been answered, the next report is the first again.
 const CALM: Duration = Duration::from_secs(10 * 60);
 
-/// What was reported of each account.
+/// The reports about each account.
 #[derive(Debug, Default)]
 pub struct Reports(HashMap<AccountId, Reported>);
 
@@ -33,14 +33,14 @@ impl Reports {
         reported.generation = reported.generation.max(generation);
     }
 
-    /// Whether `generation` of `account` was refused.
+    /// Returns true if `generation` of `account` was refused.
     pub fn names(&self, account: &AccountId, generation: u64) -> bool {
         self.0
             .get(account)
             .is_some_and(|reported| reported.generation == generation)
     }
 
-    /// How long until a refresh of `generation` is due for a report; `None` if none is.
+    /// Returns the time until a refresh of `generation` is due for a report; `None` if none is.
     pub fn wait(&self, account: &AccountId, generation: u64, now: Instant) -> Option<Duration> {
         let reported = self
             .0

@@ -18,7 +18,7 @@ pub const LEAD_LIMIT: Duration = Duration::from_secs(5 * 60);
 pub const LEAD_DIVISOR: u32 = 10;
 /// The part of the lead by which jitter may lengthen it.
 const LEAD_JITTER: f64 = 0.1;
-/// How long after it was issued a token of unknown expiry is refreshed, as Codex CLI has it.
+/// The age at which a token of unknown expiry is refreshed, as Codex CLI has it.
 pub const LIFE_WITHOUT_EXPIRY: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 /// The pause after the first failure; it doubles with each further one.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ pub fn wait(
     if rest > floor { due } else { due.max(rest) }
 }
 
-/// How long to wait after the `failures`th failure in a row (1 is the first). `retry_after`, what the server asked
+/// The pause after the `failures`th failure in a row (1 is the first). `retry_after`, what the server asked
 /// for, is honoured up to [`BACKOFF_LIMIT`].
 pub fn backoff(failures: u32, retry_after: Option<Duration>, jitter: Jitter) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);

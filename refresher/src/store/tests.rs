@@ -122,7 +122,7 @@ async fn claim(store: &Store, account: &AccountId, generation: u64, life: Durati
     }
 }
 
-/// What the page for a poller says, and where it leads.
+/// Reads the page for a poller, and where it leads.
 async fn poll(
     store: &Store,
     epoch: Option<Epoch>,

@@ -4,7 +4,7 @@ use super::*;
 
 const STREAM: &[u8] = include_bytes!("../../../tests/fixtures/openai/chat.sse");
 
-/// What the caller gets of these chunks, and what they used.
+/// Returns what the caller gets of these chunks, and what they used.
 fn passed(chunks: &[&[u8]], asked: bool) -> (Vec<u8>, Metered) {
     let mut forwarding = Forwarding::new(
         Dialect::Chat,
@@ -57,7 +57,7 @@ const LIMITED: &[u8] =
     include_bytes!("../../../tests/fixtures/codex/response_failed_rate_limit_exceeded.sse");
 const GAVE_UP: &[u8] = include_bytes!("../../../tests/fixtures/meter/responses_failed.sse");
 
-/// What the platform said when it gave up, and how much was kept of the answer at most.
+/// Returns the platform's last words, and how much was kept of the answer at most.
 fn failure(dialect: Dialect, chunks: &[&[u8]]) -> (Option<ErrorBody>, usize) {
     let (mut forwarding, mut kept) = (Forwarding::new(dialect, Transform::Nothing), 0);
     let mut failure = None;

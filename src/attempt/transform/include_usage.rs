@@ -10,7 +10,7 @@ use crate::text::json::{self, Lexer};
 /// estimate, which such a body makes a high one, is better than the work.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
-/// What decides whether to ask.
+/// The facts that decide about asking.
 #[derive(Deserialize)]
 struct Request {
     stream: Option<bool>,
@@ -42,7 +42,7 @@ pub fn ask(body: &[u8]) -> Option<Vec<u8>> {
     Some([before, value.as_bytes(), after].concat())
 }
 
-/// What to put where.
+/// The text to put in, and its place.
 struct Edit {
     range: Range<usize>,
     value: &'static str,

@@ -57,7 +57,7 @@ fn asked() -> Forwarding {
     Forwarding::new(Dialect::Chat, Transform::AskUsage)
 }
 
-/// What the caller gets of a stream that comes in these chunks.
+/// Returns what the caller gets of a stream that comes in these chunks.
 fn got(chunks: &[&[u8]]) -> Vec<u8> {
     let mut forwarding = asked();
     let mut all = Vec::new();

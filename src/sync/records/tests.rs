@@ -14,7 +14,7 @@ fn vm(number: u64) -> Origin {
     }
 }
 
-/// How many requests a body says have begun.
+/// Counts the requests that a body says have begun.
 fn begun(body: &str) -> u64 {
     let body: Value = serde_json::from_str(body).unwrap();
     let begun: Begun = serde_json::from_value(body["begun"].clone()).unwrap();

@@ -28,7 +28,7 @@ fn begin(board: &mut Board, accounts: &[Account], now: Instant) -> usize {
     begun
 }
 
-/// What the browser of an account's login brings back.
+/// The query that the browser of an account's login brings back.
 fn answer(board: &Board, account: &Account) -> String {
     let url = &board.waiting[&account.id].prompt.url;
     let state = url.query_pairs().find(|(name, _)| name == "state");

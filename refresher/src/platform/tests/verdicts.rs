@@ -1,4 +1,4 @@
-//! What the embedded profiles make of the platforms' own bytes: every fixture that an upstream answers with.
+//! Tests of what the embedded profiles make of the platforms' own bytes: every fixture that an upstream answers with.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ type Headers = &'static [(&'static str, &'static str)];
 const NONE: Headers = &[];
 const RETRY_AFTER: Headers = &[("retry-after", "2094")];
 
-/// What Claude sends with a 429 of a plan whose five hours are used up, as recorded.
+/// The headers that Claude sends with a 429 of a plan whose five hours are used up, as recorded.
 const FIVE_HOURS_USED_UP: Headers = &[
     ("anthropic-ratelimit-unified-status", "rejected"),
     ("anthropic-ratelimit-unified-reset", "1790000500"),
@@ -153,7 +153,7 @@ const VERDICTS: &[(&str, u16, Headers, &str)] = &[
     ("openai/unsupported_country.json", 403, NONE, "account cools down for about 600 s: region"),
 ];
 
-/// What the token endpoint answers; no account is judged by it here.
+/// The token endpoint's answers; no account is judged by them here.
 const OF_THE_TOKEN_ENDPOINT: [&str; 5] = [
     "codex/token_empty_refresh_token.json",
     "codex/token_invalid_grant.json",

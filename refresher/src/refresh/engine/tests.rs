@@ -316,7 +316,7 @@ async fn a_clock_that_jumps_causes_no_burst_and_leaves_no_expired_token() {
     assert_eq!(lock(&world.violations).clone(), Vec::<String>::new());
 }
 
-/// What the ledger says when it is read may be older than what a refresh that lands meanwhile puts there.
+/// A ledger that is read may say what is older than what a refresh that lands meanwhile puts there.
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_lands_while_the_ledger_is_read_waits_its_pause() {
     let world = World::new(1);

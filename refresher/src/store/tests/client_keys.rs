@@ -1,4 +1,4 @@
-//! What client keys may do.
+//! The rights of client keys.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What an Envoy process began and what of it is recorded are summed up, each batch once.
+//! The requests that an Envoy process began, and those of them that are recorded, are summed up, each batch once.
 
 use latchkey::id::Id;
 use latchkey::sync::records::Begun;

@@ -1,4 +1,4 @@
-//! What Envoys learn, in the store and on its way to every Envoy.
+//! Tests of what Envoys learn, in the store and on its way to every Envoy.
 
 use latchkey::snapshot::Health as Published;
 use latchkey::sync::report::Report;

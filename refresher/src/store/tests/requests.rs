@@ -1,4 +1,4 @@
-//! What requests used is counted once, summed up right, and goes when its time has come.
+//! The use of requests is counted once, summed up right, and goes when its time has come.
 
 use latchkey::request::record::Record as Request;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What pollers are told, whole and in pieces, and what wakes them.
+//! Tests of what pollers are told, whole and in pieces, and of what wakes them.
 
 use super::*;
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::credential::OAuthTokens;
 use crate::refresh::ledger::RenewalOf;
 
-/// How long an access token lives.
+/// The life of an access token.
 pub const LIFE: Duration = Duration::from_secs(40 * 60);
 /// The wall clock when a world begins.
 const EPOCH: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -28,7 +28,7 @@ pub fn minutes(n: u64) -> Duration {
 #[error("the disk is full")]
 pub struct Broken;
 
-/// What happens to one call.
+/// The fate of one call.
 #[derive(Debug, Clone, Copy)]
 pub enum Fate {
     Answered,
@@ -54,7 +54,7 @@ pub struct World {
     pub down: AtomicBool,
     pub server_grace: AtomicBool,
     pub broken_commits: AtomicU32,
-    /// How long what was read of the ledger takes to arrive, in seconds.
+    /// The seconds that what was read of the ledger takes to arrive.
     pub slow_reads: AtomicU64,
     /// How long the server's tokens live.
     pub life_millis: AtomicU64,
@@ -214,7 +214,7 @@ impl World {
         lock(&self.in_flight).1
     }
 
-    /// Whether the ledger holds the token that the server would take.
+    /// Returns true if the ledger holds the token that the server would take.
     pub fn agrees(&self, n: usize) -> bool {
         self.row(n, |row| row.refresh == row.current)
     }
