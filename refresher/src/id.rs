@@ -3,34 +3,25 @@
 
 use std::fmt;
 
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use rand::RngCore;
 
-/// RFC 4648 §6, without padding.
-const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// Characters after the prefix: 80 random bits.
 const ID_CHARACTERS: usize = 16;
 
-/// `characters` random base32 characters, five bits each, from the operating system's generator by way of `rand`.
+/// `characters` random base32 characters (RFC 4648 §6), five bits each, from the operating system's generator by way of
+/// `rand`.
 pub fn random_base32(characters: usize) -> String {
-    let mut bytes = vec![0; characters];
+    let mut bytes = vec![0; (characters * 5).div_ceil(8)];
     rand::rng().fill_bytes(&mut bytes);
-    // 256 is a multiple of 32: no character is likelier than another.
-    bytes
-        .iter()
-        .map(|byte| char::from(BASE32[usize::from(byte % 32)]))
-        .collect()
-}
-
-/// `bytes` random bytes as lower-case hex.
-pub fn random_hex(bytes: usize) -> String {
-    let mut random = vec![0; bytes];
-    rand::rng().fill_bytes(&mut random);
-    hex(&random)
+    let mut text = BASE32_NOPAD.encode(&bytes);
+    text.truncate(characters);
+    text
 }
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(bytes)
 }
 
 macro_rules! id {
@@ -51,8 +42,8 @@ macro_rules! id {
             /// Reads one; `None` if `text` is something else.
             pub fn parse(text: &str) -> Option<$name> {
                 let rest = text.strip_prefix($prefix)?;
-                let fits =
-                    rest.len() == ID_CHARACTERS && rest.bytes().all(|byte| BASE32.contains(&byte));
+                let is_base32 = BASE32_NOPAD.decode(rest.as_bytes()).is_ok();
+                let fits = rest.len() == ID_CHARACTERS && is_base32;
                 fits.then(|| $name(text.to_owned()))
             }
 
@@ -90,6 +81,9 @@ mod tests {
         let id = AccountId::random();
         assert_eq!(AccountId::parse(id.as_str()), Some(id.clone()));
         assert_ne!(AccountId::random(), id);
+        for characters in [0, 1, 16, 32, 33] {
+            assert_eq!(random_base32(characters).len(), characters);
+        }
         for wrong in [
             "",
             "acc_",

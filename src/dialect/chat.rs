@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::format::{
-    Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+use super::{
     SessionName,
+    format::{
+        Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+    },
 };
 
 /// The format.

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::SessionName;
+
 /// A wire format: the names that it has for what every request, answer and error says.
 ///
 /// The rest of the filter asks here and never which dialect it has before it. A new dialect is one
@@ -95,17 +97,6 @@ pub enum RequestValue {
     Background,
     /// Names the session.
     Session(SessionName),
-}
-
-/// The members that may name a session, the most telling first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SessionName {
-    /// `prompt_cache_key`: what the platform's own cache goes by.
-    CacheKey,
-    /// `metadata.user_id`: Claude Code puts its session into it.
-    UserId,
-    /// `previous_response_id`: the answer that this request goes on from.
-    PreviousResponse,
 }
 
 /// The meaning of a member of an answer.

@@ -7,13 +7,14 @@ mod chat;
 mod format;
 mod messages;
 mod responses;
+mod session_name;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::format::{
     Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
-    SessionName,
 };
+pub use self::session_name::SessionName;
 use crate::header::HeaderMap;
 
 /// A wire format, by name.

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
+    SessionName,
     chat::openai_error,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
-        SessionName,
     },
 };
 

@@ -1,22 +1,10 @@
 //! The session that a request belongs to.
 
-use serde::Deserialize;
-
 use crate::{
     dialect::SessionName,
     hash::hash64,
     header::{HeaderMap, HeaderName},
 };
-
-/// The text before the session in the `user_id` of older versions of Claude Code:
-/// `user_…_account_…_session_<uuid>`.
-const SESSION_MARK: &str = "_session_";
-
-/// The JSON that newer versions of Claude Code write into `user_id`.
-#[derive(Deserialize)]
-struct UserId {
-    session_id: String,
-}
 
 /// The session that the first of the headers called `names` names, if one does.
 pub fn in_headers<'a>(headers: &'a HeaderMap, names: &[HeaderName]) -> Option<&'a [u8]> {
@@ -39,25 +27,7 @@ pub fn of(
         return Some(hash(session));
     }
     let (name, text) = named?;
-    Some(match name {
-        SessionName::UserId => hash(session_of_user(text).as_bytes()),
-        SessionName::CacheKey | SessionName::PreviousResponse => hash(text.as_bytes()),
-    })
-}
-
-/// The session in a `user_id`; all of it where it is in no form that is known. With Claude Code
-/// it is the one that its header names.
-fn session_of_user(text: &str) -> String {
-    if let Ok(user) = serde_json::from_str::<UserId>(text)
-        && !user.session_id.is_empty()
-    {
-        return user.session_id;
-    }
-    let marked = text.rsplit_once(SESSION_MARK).map(|(_, session)| session);
-    marked
-        .filter(|session| !session.is_empty())
-        .unwrap_or(text)
-        .to_owned()
+    Some(hash(name.session(text).as_bytes()))
 }
 
 #[cfg(test)]

@@ -239,7 +239,8 @@ async fn accounts() {
              accounts reset spare
              accounts enable spare
              accounts enable spare
-             accounts list",
+             accounts list
+             accounts list --json",
         )
         .await;
     operator
@@ -268,7 +269,7 @@ async fn keys() {
         operator.pass(Duration::from_secs(60));
     }
     operator.pass(2 * HOUR);
-    operator.run("keys list").await;
+    operator.run("keys list\nkeys list --json").await;
     check("keys", &operator.transcript());
 }
 

@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_puts_there_is_read() {
-        let name = format!("latchkey-test:{}", crate::id::random_hex(16));
+        let name = format!("latchkey-test:{}", crate::id::random_base32(26));
         let keyring = match KeyRing::from_special_id(KeyRingIdentifier::User, true) {
             Ok(keyring) => keyring,
             Err(error) => {

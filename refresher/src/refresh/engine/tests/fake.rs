@@ -396,7 +396,7 @@ impl Ledger for Side {
             {
                 return Claimed::Busy;
             }
-            let token = crate::id::random_hex(10);
+            let token = crate::id::random_base32(16);
             row.claim = Some((token.clone(), Instant::now() + life));
             let claim = Claim {
                 account: row.account.clone(),
