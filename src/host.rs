@@ -67,6 +67,9 @@ pub trait Stream {
     /// Puts `body` in the place of the `size` bytes that the proxy holds.
     fn set_body(&mut self, side: Side, size: usize, body: &[u8]);
 
+    /// Puts `body` behind the `size` bytes that the proxy holds.
+    fn append_body(&mut self, side: Side, size: usize, body: &[u8]);
+
     /// Returns what was [set](Stream::set_property) for this request, by any of its filters, on
     /// this or an earlier try.
     fn property(&self, name: &str) -> Option<Vec<u8>>;

@@ -21,6 +21,7 @@
 
 pub mod attempt;
 mod deadline;
+pub mod decode;
 pub mod dialect;
 pub mod gate;
 pub mod hash;

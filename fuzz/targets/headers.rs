@@ -36,7 +36,8 @@ fuzz_target!(|data: &[u8]| {
     headers.push((":path".to_owned(), target));
     let request: HeaderMap = headers.into();
     let (platform, account) = platform_and_account();
-    let Ok(sent) = attempt::headers(&request, &platform, &platform.endpoints[0], &account, None) else {
+    let Ok(sent) = attempt::headers(&request, &platform, &platform.endpoints[0], &account, None)
+    else {
         return;
     };
     for name in CREDENTIALS {

@@ -47,8 +47,15 @@ fuzz_target!(|data: &[u8]| {
     let chunks = pieces(data, cuts);
     assert_eq!(events(&chunks), events(&[data]));
     let (out, used) = forwarded(&chunks, Transform::AskUsage);
-    assert_eq!((&out, &used), (&forwarded(&[data], Transform::AskUsage).0, &used));
+    assert_eq!(
+        (&out, &used),
+        (&forwarded(&[data], Transform::AskUsage).0, &used)
+    );
     assert!(out.len() <= data.len());
     let (out, same) = forwarded(&chunks, Transform::Nothing);
-    assert_eq!((out.as_slice(), same), (data, used), "what is asked changes no count");
+    assert_eq!(
+        (out.as_slice(), same),
+        (data, used),
+        "what is asked changes no count"
+    );
 });

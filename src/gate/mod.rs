@@ -26,12 +26,13 @@ use self::{
     tables::Tables,
 };
 use crate::{
+    decode::{Coding, UnknownCoding},
     header::HeaderText,
     health::Board,
     id::Id,
     limit::FullAccounts,
     request::{
-        Head,
+        CODING_HEADER, Head,
         carried::{Carried, TryId},
         peek::Wanted,
         record::{self, Record},
@@ -123,8 +124,14 @@ impl Gate {
                 Err(refusal) => return Err(request.refused(&refusal)),
             };
         }
-        self.try_ask(request, knowledge)
-            .unwrap_or_else(|refusal| Err(request.refused(&refusal)))
+        let wanted = self
+            .try_ask(request, knowledge)
+            .unwrap_or_else(|refusal| Err(request.refused(&refusal)))?;
+        match Coding::of(request.headers.values(CODING_HEADER)) {
+            Ok(coding) => request.coding = coding,
+            Err(UnknownCoding) => return Err(request.refused(&Refusal::UnknownCoding)),
+        }
+        Ok(wanted)
     }
 
     fn try_ask(

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use super::select::Out;
 use crate::{
+    decode::{self, Fault},
     dialect::{Dialect, ErrorText},
     header::HeaderText,
     id::Id,
@@ -51,6 +52,10 @@ pub enum Refusal {
     Method,
     /// An upgrade to another protocol.
     Upgrade,
+    /// The body comes in a coding that the gateway does not read, or in several.
+    UnknownCoding,
+    /// The body does not stand for any bytes.
+    Body(Fault),
     /// The client key names a pool that the snapshot does not hold.
     NoPool,
     /// No account of the pool speaks this path, but one that is not in use now may.
@@ -133,12 +138,14 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::AmbiguousKey(_) | Self::KeyInUrl | Self::Unmet { .. } => 400,
+            Self::Body(Fault::TooLarge) => 413,
+            Self::AmbiguousKey(_) | Self::KeyInUrl | Self::Unmet { .. } | Self::Body(_) => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
             Self::Limit(_) => 429,
             Self::ModelNotAllowed(_) | Self::ChoiceNotAllowed => 403,
             Self::UnknownPath | Self::NeverServed { .. } | Self::ModelNotServed { .. } => 404,
             Self::Method => 405,
+            Self::UnknownCoding => 415,
             Self::Upgrade => 426,
             Self::Redirected | Self::Unreachable => 502,
             Self::AllOut(all) if all.retry_after.is_some() => 429,
@@ -162,6 +169,9 @@ impl Refusal {
             Self::UnknownPath => "latchkey_unknown_path",
             Self::Method => "latchkey_method_not_allowed",
             Self::Upgrade => "latchkey_no_upgrade",
+            Self::UnknownCoding => "latchkey_unknown_encoding",
+            Self::Body(Fault::TooLarge) => "latchkey_body_too_large",
+            Self::Body(_) => "latchkey_broken_body",
             Self::NoPool => "latchkey_no_pool",
             Self::NoAccount => "latchkey_no_account",
             Self::NeverServed { .. } => "latchkey_path_not_in_pool",
@@ -205,6 +215,10 @@ impl Refusal {
             Self::UnknownPath => "The gateway does not serve this path.",
             Self::Method => "The gateway does not serve this path with this method.",
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
+            Self::UnknownCoding => {
+                "The gateway reads a request's body with one content-encoding, gzip or zstd, or without any. Send it so, or uncompressed."
+            }
+            Self::Body(fault) => broken_body(*fault),
             Self::NoPool => {
                 "The pool of this client key no longer exists. Ask the gateway's operator to give the key another one."
             }
@@ -296,6 +310,9 @@ impl Refusal {
             headers.push(("retry-after", seconds.to_string()));
         }
         headers.push((RETRY_HEADER, self.should_repeat().to_string()));
+        if *self == Self::UnknownCoding {
+            headers.push(("accept-encoding", decode::ACCEPTED.to_owned()));
+        }
         if self.status() == 401 {
             headers.push(("www-authenticate", "Bearer".to_owned()));
         }
@@ -355,6 +372,30 @@ fn never_served(pool: &Id, served: &[String]) -> String {
         "No account in the gateway's pool {pool} serves this path. The pool serves: {}{more}.",
         first.join(", ")
     )
+}
+
+/// The sentence about a body that stands for no bytes.
+fn broken_body(fault: Fault) -> &'static str {
+    match fault {
+        Fault::EndsEarly => {
+            "The request's body ends before its content-encoding says so. Nothing was sent to a platform. Send all of it."
+        }
+        Fault::Malformed => {
+            "The request's body is not in the format that its content-encoding names, or something else follows. Nothing was sent to a platform. Send it in that format alone, or uncompressed."
+        }
+        Fault::Checksum => {
+            "The request's compressed body was damaged: its content does not have the checksum or length that it says. Nothing was sent to a platform. Send it again."
+        }
+        Fault::Dictionary => {
+            "The request's body is compressed with a dictionary, which the gateway does not have. Compress it without one."
+        }
+        Fault::Window => {
+            "The request's body is compressed with a window of more than 8 MiB. Compress it with a smaller one: any level of zstd up to 19, without --long."
+        }
+        Fault::TooLarge => {
+            "The request's body is larger than 32 MiB once it is decompressed. Send less in one request."
+        }
+    }
 }
 
 // === impl AtLimit ===

@@ -2,6 +2,7 @@
 
 use super::refusal::{Refusal, Reply};
 use crate::{
+    decode::Coding,
     dialect::Dialect,
     header::{HeaderMap, HeaderName, HeaderText},
     id::Id,
@@ -19,6 +20,8 @@ pub struct Request {
     /// The way in which it came in.
     pub(super) entry: Entry,
     pub(super) key: Option<KeyHash>,
+    /// The coding in which its body comes, if it is not plain.
+    pub(super) coding: Option<Coding>,
     pub(super) facts: Facts,
     /// When it came, in Unix milliseconds.
     pub(super) at: u64,
@@ -91,6 +94,11 @@ impl Request {
     /// Returns what its last try carried, if it has had one.
     pub fn carried(&self) -> Option<&Carried> {
         self.carried.as_ref()
+    }
+
+    /// The coding in which its body comes, once it was asked about; none for a plain one.
+    pub fn coding(&self) -> Option<Coding> {
+        self.coding
     }
 
     /// The answer of a refusal, in the dialect that its caller speaks.

@@ -271,6 +271,17 @@ impl Stream for FakeStream {
         held.splice(..size, body.iter().copied());
     }
 
+    fn append_body(&mut self, side: Side, size: usize, body: &[u8]) {
+        self.note(format!("append to body of {side:?}"));
+        let mut state = self.0.borrow_mut();
+        let held = match side {
+            Side::Request => &mut state.request_body,
+            Side::Answer => &mut state.answer_body,
+        };
+        assert_eq!(held.len(), size, "the proxy holds something else");
+        held.extend_from_slice(body);
+    }
+
     fn property(&self, name: &str) -> Option<Vec<u8>> {
         self.note(format!("property {name}"));
         let state = self.0.borrow();

@@ -20,6 +20,9 @@ pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
 /// By what a caller asks for a pool.
 pub const POOL_HEADER: &str = "x-latchkey-pool";
 
+/// The header that says how a body is compressed. What goes on is not.
+pub(crate) const CODING_HEADER: &str = "content-encoding";
+
 /// A credential of the caller's for somebody else.
 pub(crate) const PROXY_KEY_HEADER: &str = "proxy-authorization";
 
@@ -93,7 +96,7 @@ pub(crate) fn stripped(headers: &HeaderMap, view: &View) -> Vec<String> {
         .map(|(name, _)| name)
         .filter(|name| {
             KEY_HEADERS.contains(name)
-                || *name == PROXY_KEY_HEADER
+                || [PROXY_KEY_HEADER, CODING_HEADER].contains(name)
                 || view.is_accounts(name)
                 || INTERNAL_PREFIXES
                     .iter()

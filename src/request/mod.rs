@@ -10,7 +10,7 @@ pub mod session;
 
 #[cfg(test)]
 pub(crate) use self::head::PROXY_KEY_HEADER;
-pub(crate) use self::head::{Head, KEY_HEADERS, OWN_KEY_HEADER, stripped};
+pub(crate) use self::head::{CODING_HEADER, Head, KEY_HEADERS, OWN_KEY_HEADER, stripped};
 pub use self::{
     head::{ACCOUNT_HEADER, POOL_HEADER, split_target},
     lacks::Lacks,

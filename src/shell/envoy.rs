@@ -194,6 +194,11 @@ impl Stream for EnvoyStream {
         let _ = hostcalls::set_buffer(body_of(side), 0, size, body);
     }
 
+    fn append_body(&mut self, side: Side, size: usize, body: &[u8]) {
+        // Envoy appends what begins where the buffer ends, and puts what has no length before it.
+        let _ = hostcalls::set_buffer(body_of(side), size, 0, body);
+    }
+
     fn property(&self, name: &str) -> Option<Vec<u8>> {
         hostcalls::get_property(vec![name]).ok().flatten()
     }

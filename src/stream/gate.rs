@@ -4,10 +4,14 @@
 //! Envoy then calls for each piece of the body and keeps what was not let go, which only happens
 //! where the plugin sets `allow_on_headers_stop_iteration`.
 
+mod coded;
+
+use self::coded::{Coded, Plain};
 use super::Event;
 use crate::{
     attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER},
-    gate::{CLUSTER_HEADER, Decision, Forward, Reply, Request, refusal::ERROR_HEADER},
+    decode::Fault,
+    gate::{CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request, refusal::ERROR_HEADER},
     host::{Action, Host, Side, Stream},
     meter::Completeness,
     request::{
@@ -37,6 +41,8 @@ enum Stage {
     New,
     /// Its body is read.
     Reading(Reading),
+    /// Its body comes compressed, or is decoded.
+    Coded(Box<Coded>),
     /// It waits for a fresh credential, or until its limits are known.
     Waits(Request),
     /// It was sent on.
@@ -74,16 +80,12 @@ impl GateStream {
     ) -> Action {
         match event {
             Event::RequestHeaders { end } => self.on_headers(end, worker, stream),
-            Event::RequestBody { size, end } => {
-                if let Stage::Reading(reading) = &mut self.stage {
-                    reading.read(size, stream);
-                    if end || !reading.needs_more() {
-                        self.decide_on_what_was_read(worker, stream);
-                    }
-                }
-            }
+            Event::RequestBody { size, end } => self.on_body(size, end, worker, stream),
             // A body may end without its last piece saying so.
-            Event::RequestTrailers => self.decide_on_what_was_read(worker, stream),
+            Event::RequestTrailers => match self.stage {
+                Stage::Coded(_) => self.decode(worker, stream),
+                _ => self.decide_on_what_was_read(worker, stream),
+            },
             Event::AnswerHeaders { .. } => {
                 self.on_answer(worker, stream);
                 return Action::Continue;
@@ -102,6 +104,16 @@ impl GateStream {
         if let Stage::Waits(request) = std::mem::take(&mut self.stage) {
             self.decide(request, worker, stream);
         }
+        self.action()
+    }
+
+    /// Decodes on a body that takes more than one callback.
+    pub fn decode_on<H: Host>(
+        &mut self,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) -> Action {
+        self.decode(worker, stream);
         self.action()
     }
 
@@ -131,6 +143,9 @@ impl GateStream {
         match asked {
             Err(reply) => self.answer(&reply, stream),
             Ok(_) if end => self.decide(request, worker, stream),
+            Ok(wanted) if let Some(coding) = request.coding() => {
+                self.stage = Stage::Coded(Box::new(Coded::new(request, coding, wanted)));
+            }
             Ok(wanted) => {
                 self.stage = Stage::Reading(Reading {
                     request,
@@ -138,6 +153,61 @@ impl GateStream {
                     read: 0,
                 });
             }
+        }
+    }
+
+    fn on_body<H: Host>(
+        &mut self,
+        size: usize,
+        end: bool,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        match &mut self.stage {
+            Stage::Reading(reading) => {
+                reading.read(size, stream);
+                if end || !reading.needs_more() {
+                    self.decide_on_what_was_read(worker, stream);
+                }
+            }
+            Stage::Coded(coded) => match coded.grows(size) {
+                Err(fault) => self.refuse_body(fault, worker, stream),
+                Ok(()) if end => self.decode(worker, stream),
+                Ok(()) => {}
+            },
+            Stage::New | Stage::Waits(_) | Stage::Open | Stage::Answered => {}
+        }
+    }
+
+    /// Decodes a body that is whole, and decides about its request once that is done.
+    fn decode<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        let Stage::Coded(coded) = &mut self.stage else {
+            return;
+        };
+        match coded.decode(self.context, worker, stream) {
+            Err(fault) => self.refuse_body(fault, worker, stream),
+            Ok(None) => {}
+            Ok(Some(Plain { facts, length })) => {
+                worker.stop_waiting(self.context);
+                let length = length.to_string();
+                stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
+                if let Stage::Coded(coded) = std::mem::take(&mut self.stage) {
+                    self.decide(coded.request.with_facts(facts), worker, stream);
+                }
+            }
+        }
+    }
+
+    fn refuse_body<H: Host>(
+        &mut self,
+        fault: Fault,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        if let Stage::Coded(coded) = std::mem::take(&mut self.stage) {
+            worker.stop_waiting(self.context);
+            let reply = worker.refuse(&coded.request, &Refusal::Body(fault));
+            self.answer(&reply, stream);
         }
     }
 
@@ -210,6 +280,7 @@ impl Stage {
     fn request(&self) -> Option<&Request> {
         match self {
             Self::Reading(reading) => Some(&reading.request),
+            Self::Coded(coded) => Some(&coded.request),
             Self::Waits(request) => Some(request),
             Self::New | Self::Open | Self::Answered => None,
         }

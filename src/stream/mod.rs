@@ -161,6 +161,7 @@ impl<H: Host> Vm<H> {
     /// Does what is due, in the root of the context `root`.
     pub fn tick(&mut self, root: u32) {
         self.worker.tick();
+        self.decode_on(root);
         self.decide_again(root);
         self.judge_held(root);
     }
@@ -213,6 +214,25 @@ impl<H: Host> Vm<H> {
                 }
             }
         }
+    }
+
+    /// Decodes on the body whose turn it is.
+    fn decode_on(&mut self, root: u32) {
+        let Some(context) = self.worker.take_turn() else {
+            return;
+        };
+        let gate = self.gates.get_mut(&context);
+        let stream = self.worker.host().enter(context);
+        match (gate, stream) {
+            (Some(gate), Some(mut stream)) => {
+                if gate.decode_on(&mut self.worker, &mut stream) == Action::Continue {
+                    stream.resume(Side::Request);
+                }
+            }
+            // Its caller has gone.
+            _ => self.worker.stop_waiting(context),
+        }
+        self.worker.host().leave(root);
     }
 
     /// Decides anew about the requests that wait.

@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod config;
+pub mod decoding;
 pub mod numbers;
 pub mod own;
 pub mod refresher;
@@ -18,6 +19,7 @@ use std::rc::Rc;
 use self::{
     answers::Probe,
     config::Config,
+    decoding::Decoding,
     own::Own,
     refresher::Calls,
     sent::Tries,
@@ -54,6 +56,7 @@ pub struct Worker<H> {
     gate: Gate,
     reports: Reports,
     waiting: Waiting,
+    decoding: Decoding,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
     probes: Vec<Probe>,
     looks: Looks,
@@ -126,6 +129,7 @@ impl<H: Host> Worker<H> {
             gate: Gate::default(),
             reports: Reports::default(),
             waiting: Waiting::default(),
+            decoding: Decoding::default(),
             probes: Vec::new(),
             looks: Looks::default(),
             records: Records::default(),
@@ -250,9 +254,30 @@ impl<H: Host> Worker<H> {
         let Err(refusal) = self.limiter.let_in(&mut self.host, context, key, now) else {
             return Ok(());
         };
-        let reply = request.refused(&refusal);
+        Err(self.refuse(request, &refusal))
+    }
+
+    /// Returns the answer to a request that is refused before it is decided about, and keeps its
+    /// record.
+    pub fn refuse(&mut self, request: &Request, refusal: &Refusal) -> Reply {
+        let reply = request.refused(refusal);
         self.refused(self.record(request), &reply);
-        Err(reply)
+        reply
+    }
+
+    /// Has the body of a request wait for its turn to be decoded on. Returns true if it keeps its
+    /// decoder until then.
+    pub fn keeps_decoding(&mut self, context: u32, request: &Request) -> bool {
+        let key = request.key_id(self.follower.held());
+        self.decoding.remove(context);
+        let has_place = self.decoding.has_place(key);
+        self.decoding.insert(context, key, has_place);
+        has_place
+    }
+
+    /// Returns the context of the body whose turn it is to be decoded on.
+    pub fn take_turn(&mut self) -> Option<u32> {
+        self.decoding.take_turn()
     }
 
     /// Decides about the request of `context`. One that waits is remembered until its patience
@@ -357,9 +382,10 @@ impl<H: Host> Worker<H> {
             .charge(&mut self.host, try_id, &limited, tokens, now);
     }
 
-    /// Ends the wait of a request that the proxy answers itself.
+    /// Ends the wait of a request, for whatever it waited.
     pub fn stop_waiting(&mut self, context: u32) {
         self.waiting.remove(context);
+        self.decoding.remove(context);
     }
 
     /// Ends `context`, the gate's of a request that may still be `undecided`. Returns an unanswered
@@ -367,7 +393,7 @@ impl<H: Host> Worker<H> {
     pub fn end(&mut self, context: u32, undecided: Option<&Request>) {
         let try_id = self.try_id(context);
         self.give_back_probes(context);
-        self.waiting.remove(context);
+        self.stop_waiting(context);
         let mut unanswered = undecided.and_then(|request| self.record(request));
         if let Some(sent) = self.sent.remove(try_id) {
             self.gate.ended(&sent.account);

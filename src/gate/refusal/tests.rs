@@ -42,7 +42,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 21;
+const KINDS: usize = 23;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -57,18 +57,20 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::UnknownPath => 6,
         Refusal::Method => 7,
         Refusal::Upgrade => 8,
-        Refusal::NoPool => 9,
-        Refusal::NoAccount => 10,
-        Refusal::NeverServed { .. } => 11,
-        Refusal::ModelNotAllowed(_) => 12,
-        Refusal::ModelNotServed { .. } => 13,
-        Refusal::Unmet { .. } => 14,
-        Refusal::ChoiceNotAllowed => 15,
-        Refusal::AllOut(_) => 16,
-        Refusal::NotReady => 17,
-        Refusal::NoCredential => 18,
-        Refusal::Redirected => 19,
-        Refusal::Unreachable => 20,
+        Refusal::UnknownCoding => 9,
+        Refusal::Body(_) => 10,
+        Refusal::NoPool => 11,
+        Refusal::NoAccount => 12,
+        Refusal::NeverServed { .. } => 13,
+        Refusal::ModelNotAllowed(_) => 14,
+        Refusal::ModelNotServed { .. } => 15,
+        Refusal::Unmet { .. } => 16,
+        Refusal::ChoiceNotAllowed => 17,
+        Refusal::AllOut(_) => 18,
+        Refusal::NotReady => 19,
+        Refusal::NoCredential => 20,
+        Refusal::Redirected => 21,
+        Refusal::Unreachable => 22,
     }
 }
 
@@ -101,6 +103,13 @@ fn samples() -> Vec<Refusal> {
         UnknownPath,
         Method,
         Upgrade,
+        UnknownCoding,
+        Body(Fault::EndsEarly),
+        Body(Fault::Malformed),
+        Body(Fault::Checksum),
+        Body(Fault::Dictionary),
+        Body(Fault::Window),
+        Body(Fault::TooLarge),
         NoPool,
         NoAccount,
         never_served(2),

@@ -271,7 +271,13 @@ impl Call {
             end: self.whole,
         };
         let action = self.on(Role::Gate, event);
+        self.body_after_the_gate();
         self.after_gate(action);
+    }
+
+    /// What the gate made of the body goes on, and is what runs again.
+    fn body_after_the_gate(&mut self) {
+        self.body.clone_from(&self.gate.1.state().request_body);
     }
 
     /// Does what the gate said: its own answer, or on to the router.
@@ -365,6 +371,11 @@ impl Call {
         Some(String::from_utf8(value).unwrap())
     }
 
+    /// The body that is on the wire.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The request is at this account's cluster, with its credential.
     #[track_caller]
     pub(super) fn is_at(&self, account: &str) {
@@ -380,6 +391,12 @@ impl Call {
         assert!(self.answer.is_none() && self.attempt.is_none());
     }
 
+    /// A tick has decided about a request that waited.
+    pub(super) fn is_decided(&self) -> bool {
+        let state = self.gate.1.state();
+        state.reply.is_some() || !state.resumed.is_empty()
+    }
+
     /// A tick has the gate answer a request that waited.
     pub(super) fn is_answered(&mut self) {
         let reply = self.gate.1.state().reply.take();
@@ -391,6 +408,7 @@ impl Call {
     pub(super) fn resumes(&mut self) {
         let resumed = std::mem::take(&mut self.gate.1.state().resumed);
         assert_eq!(resumed, [Side::Request]);
+        self.body_after_the_gate();
         self.is_open = true;
         self.new_attempt();
     }

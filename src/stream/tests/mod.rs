@@ -1,5 +1,6 @@
 //! Scenarios: what a caller and a platform send, step by step, and what becomes of it.
 
+mod coded;
 mod envoy;
 mod failover;
 mod gate;
