@@ -112,7 +112,7 @@ mod tests {
                 format!("number = 1\ntable = {{ a = '{SECRET}' }}"),
                 "2:15: expected u8",
             ),
-            (format!("{SECRET}"), "1:"),
+            (SECRET.to_owned(), "1:"),
             (format!("number = {SECRET}"), "1:"),
             (format!("number = '{SECRET}"), "1:"),
             (

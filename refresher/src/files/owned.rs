@@ -189,7 +189,7 @@ fn steps(path: &Path) -> Vec<OsString> {
 
 fn open_root() -> Result<OwnedFd, Error> {
     let root = Path::new("/");
-    open_directory(&CWD, root.as_os_str(), root)
+    open_directory(CWD, root.as_os_str(), root)
 }
 
 fn open_directory(from: impl AsFd, name: &OsStr, at: &Path) -> Result<OwnedFd, Error> {
