@@ -177,7 +177,7 @@ impl AttemptStream {
                 Action::Pause
             }
             Some(attempt::ESCAPE_STATUS) if sent.has_escaped(stream) => {
-                return sent.unreachable(self.body, worker, stream);
+                sent.unreachable(self.body, worker, stream)
             }
             Some(status) => {
                 if sent.transform.changes_answer() && !end {
