@@ -15,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # 160 KiB of it.
 readonly MAX_BYTES=$((1280 * 1024))
 readonly KEEP=tools/wasm-exports/keep.txt
+readonly IMPORTS=tools/wasm-exports/imports.txt
 case ${1:-} in
     "") out=target/latchkey.wasm cargo_options=() ;;
     --*) out=target/latchkey-${1#--}.wasm cargo_options=(--features "${1#--}") ;;
@@ -40,7 +41,7 @@ fi
 
 scripts/wasm-target.sh
 cargo build --locked --quiet --release --target wasm32-unknown-unknown -p latchkey --lib "${cargo_options[@]}"
-cargo run --locked --quiet -p wasm-exports -- "$KEEP" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/latchkey.wasm" "$OUT.exports"
+cargo run --locked --quiet -p wasm-exports -- "$KEEP" "$IMPORTS" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/latchkey.wasm" "$OUT.exports"
 
 if scripts/npm-ci.sh tools/wasm-opt target/tools/wasm-opt; then
     PATH="$(scripts/node.sh):$PATH" target/tools/wasm-opt/node_modules/.bin/wasm-opt -O3 "${FEATURES[@]}" "$OUT.exports" -o "$OUT.optimised"

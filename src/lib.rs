@@ -20,6 +20,7 @@
 )]
 
 pub mod attempt;
+pub mod budget;
 mod deadline;
 pub mod decode;
 pub mod dialect;

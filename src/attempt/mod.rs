@@ -16,7 +16,7 @@
 //! 2. If another account could do better, and tries and time are left, the attempt puts the request's
 //!    headers back and makes the answer a 307 to the request's own URL, with the true status in
 //!    `x-latchkey-status`. Envoy's internal redirect then runs the whole request again, gate included,
-//!    with the buffered body. Else the platform's answer passes as it is.
+//!    with the buffered body. Else the platform's answer passes as it is, but for what [`answer`] keeps here.
 //! 3. What the next try must know is *carried* in filter state ([`crate::request::carried`]).
 //! 4. Where Envoy cannot run the request again (a body over the limit), the 307 reaches the gate's
 //!    response path, which restores the platform's answer.
@@ -35,6 +35,7 @@
 //! judged by the same rules, for the requests that come after. A verdict of scope `model` concerns the
 //! model that was asked for. Where the model is unknown it takes the whole account out, for 10 s at most.
 
+pub mod answer;
 pub mod early;
 pub mod forwarding;
 pub mod holding;

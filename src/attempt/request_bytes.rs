@@ -1,8 +1,6 @@
 //! The length of a request, as far as it has gone to the platform.
 
-/// The most of a request that is waited for so that it can run again, in bytes: what Envoy keeps
-/// for that, as `envoy/envoy.yaml` sets it (`request_body_buffer_limit`).
-pub const MAX_REPLAY_BYTES: u64 = 32 * 1024 * 1024;
+use crate::budget::MAX_KEPT;
 
 /// Counts the bytes of a request's body, as Envoy's calls tell of them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +50,7 @@ impl RequestBytes {
     /// `content-length`.
     pub fn is_worth_waiting_for(self, length: Option<&[u8]>) -> bool {
         let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        !self.whole && length.unwrap_or(0).max(self.total()) <= MAX_REPLAY_BYTES
+        !self.whole && length.unwrap_or(0).max(self.total()) <= MAX_KEPT
     }
 }
 

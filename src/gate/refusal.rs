@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use super::select::Out;
 use crate::{
+    budget::NoRoom,
     decode::{self, Fault},
     dialect::{Dialect, ErrorText},
     header::HeaderText,
@@ -46,6 +47,8 @@ pub enum Refusal {
     KeyExpired(Option<HeaderText>),
     /// The client key is at one of its limits.
     Limit(AtLimit),
+    /// There is no room to hold the request, or more of it.
+    NoRoom(NoRoom),
     /// A path that no platform of the snapshot serves.
     UnknownPath,
     /// A path that is served with another method.
@@ -95,6 +98,8 @@ pub enum Refusal {
     NoCredential,
     /// The platform answered with a redirect, which is never followed or passed on.
     Redirected,
+    /// The platform answered with a status that is none of an answer.
+    NoAnswer,
     /// The platform could not be reached, or closed the connection before it answered.
     Unreachable,
 }
@@ -141,13 +146,14 @@ impl Refusal {
             Self::Body(Fault::TooLarge) => 413,
             Self::AmbiguousKey(_) | Self::KeyInUrl | Self::Unmet { .. } | Self::Body(_) => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
-            Self::Limit(_) => 429,
+            Self::Limit(_) | Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => 429,
+            Self::NoRoom(NoRoom::TooLarge { .. }) => 413,
             Self::ModelNotAllowed(_) | Self::ChoiceNotAllowed => 403,
             Self::UnknownPath | Self::NeverServed { .. } | Self::ModelNotServed { .. } => 404,
             Self::Method => 405,
             Self::UnknownCoding => 415,
             Self::Upgrade => 426,
-            Self::Redirected | Self::Unreachable => 502,
+            Self::Redirected | Self::NoAnswer | Self::Unreachable => 502,
             Self::AllOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount
@@ -166,6 +172,7 @@ impl Refusal {
             Self::UnknownKey => "latchkey_unknown_key",
             Self::KeyExpired(_) => "latchkey_key_expired",
             Self::Limit(_) => "latchkey_limit",
+            Self::NoRoom(_) => "latchkey_no_room",
             Self::UnknownPath => "latchkey_unknown_path",
             Self::Method => "latchkey_method_not_allowed",
             Self::Upgrade => "latchkey_no_upgrade",
@@ -183,6 +190,7 @@ impl Refusal {
             Self::NotReady => "latchkey_not_ready",
             Self::NoCredential => "latchkey_no_credential",
             Self::Redirected => "latchkey_platform_redirect",
+            Self::NoAnswer => "latchkey_platform_no_answer",
             Self::Unreachable => "latchkey_platform_unreachable",
         }
     }
@@ -212,6 +220,21 @@ impl Refusal {
                 ));
             }
             Self::Limit(limit) => return Cow::Owned(limit.message()),
+            Self::NoRoom(NoRoom::Key { most }) => {
+                return Cow::Owned(format!(
+                    "The requests of this client key hold as much of the gateway's memory as those of one key may: {} MiB. Try again when some of them have ended.",
+                    mebibytes(*most)
+                ));
+            }
+            Self::NoRoom(NoRoom::Others) => {
+                "The gateway's memory for requests is in use, but for what is left to other client keys. Try again when some requests have ended."
+            }
+            Self::NoRoom(NoRoom::TooLarge { most }) => {
+                return Cow::Owned(format!(
+                    "This request is larger than what the requests of one client key may hold of the gateway's memory: {} MiB. The gateway's operator can allow more.",
+                    mebibytes(*most)
+                ));
+            }
             Self::UnknownPath => "The gateway does not serve this path.",
             Self::Method => "The gateway does not serve this path with this method.",
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
@@ -270,6 +293,9 @@ impl Refusal {
             Self::Redirected => {
                 "The platform answered with a redirect. The gateway neither follows redirects nor forwards them."
             }
+            Self::NoAnswer => {
+                "The platform answered with a status that is neither a success nor an error. The gateway does not forward that."
+            }
             Self::Unreachable => {
                 "The platform could not be reached, or closed the connection before it answered."
             }
@@ -282,6 +308,7 @@ impl Refusal {
             Self::NotReady | Self::NoCredential => Some(1),
             Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::Limit(limit) => Some(limit.retry_after()),
+            Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => Some(2),
             Self::Unreachable => Some(5),
             Self::NoAccount => Some(30),
             _ => None,
@@ -342,6 +369,10 @@ impl Reply {
         let (_, code) = headers.find(|(name, _)| *name == ERROR_HEADER)?;
         Reason::try_from(code.clone()).ok()
     }
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes >> 20
 }
 
 /// A name in a message, with a space before it; nothing where there is none.

@@ -35,7 +35,7 @@ pub use self::{
     model::{ModelPattern, Models},
     platform::{BasePath, HeaderPlan, Platform},
     pool::{Member, Policy, Pool, Tier},
-    query::QueryPlan,
+    query::{QueryPlan, escaped},
     template::Template,
     view::View,
 };

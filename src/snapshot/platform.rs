@@ -41,7 +41,7 @@ pub struct Platform {
     pub quota: Windows,
 }
 
-/// Which headers go out to a platform. None of them is reserved.
+/// Which headers go out to a platform, none of which is reserved, and which of its answer's stay here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawPlan")]
 pub struct HeaderPlan {
@@ -52,6 +52,10 @@ pub struct HeaderPlan {
     pub default: Vec<(HeaderName, HeaderText)>,
     /// The caller's headers that may pass. All others stay here.
     pub allow: Vec<NamePattern>,
+    /// The answer's headers that stay here, beside those that no platform's answer keeps: they name the
+    /// account's owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hide: Vec<NamePattern>,
 }
 
 /// A plan as it is written.
@@ -61,6 +65,8 @@ struct RawPlan {
     #[serde(default)]
     default: Vec<(HeaderName, HeaderText)>,
     allow: Vec<NamePattern>,
+    #[serde(default)]
+    hide: Vec<NamePattern>,
 }
 
 /// The path of a base URL: empty, or an absolute path that does not end in a slash.
@@ -118,6 +124,7 @@ impl TryFrom<RawPlan> for HeaderPlan {
             set: raw.set,
             default: raw.default,
             allow: raw.allow,
+            hide: raw.hide,
         })
     }
 }

@@ -69,6 +69,19 @@ impl fmt::Display for InvalidParameter {
 
 impl std::error::Error for InvalidParameter {}
 
+/// A text as it stands in a query.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if is_unreserved(byte) {
+            escaped.push(char::from(byte));
+        } else {
+            push_escape(byte, &mut escaped);
+        }
+    }
+    escaped
+}
+
 // === impl QueryPlan ===
 
 impl QueryPlan {
@@ -95,13 +108,7 @@ impl QueryPlan {
             let mut text = String::from(if query.is_empty() { "" } else { "&" });
             text.push_str(name.as_str());
             text.push('=');
-            for byte in template.render(account)?.bytes() {
-                if is_unreserved(byte) {
-                    text.push(char::from(byte));
-                } else {
-                    push_escape(byte, &mut text);
-                }
-            }
+            text.push_str(&escaped(&template.render(account)?));
             query.extend_from_slice(text.as_bytes());
         }
         Some(query)

@@ -7,12 +7,14 @@ use super::{Event, gate::reply_with};
 use crate::{
     attempt::{
         self, MAX_HELD_BYTES,
+        answer::{Mask, is_answer},
         forwarding::{self, Forwarding},
         holding::{Came, Holding},
         request_bytes::RequestBytes,
     },
     dialect::Dialect,
     gate::Refusal,
+    header::HeaderMap,
     host::{Action, Host, Side, Stream},
     request::record::{self, Record},
     verdict::{ErrorBody, Look, look},
@@ -25,6 +27,8 @@ pub struct AttemptStream {
     sent: Option<Sent>,
     body: RequestBytes,
     held: Option<Holding>,
+    /// The answer's headers as the platform sent them, until it is judged.
+    head: HeaderMap,
     forwarded: Option<Forwarded>,
 }
 
@@ -34,6 +38,8 @@ struct Forwarded {
     record: Record,
     /// None for an error.
     answer: Option<Forwarding>,
+    /// None where the platform cannot repeat the credential.
+    mask: Option<Mask>,
 }
 
 impl AttemptStream {
@@ -167,19 +173,15 @@ impl AttemptStream {
             worker.sent().answered(sent.try_id());
             return Action::Continue;
         }
-        let status = stream.header(Side::Answer, ":status").unwrap_or_default();
-        let status = std::str::from_utf8(&status).ok();
-        match status.and_then(|text| text.parse().ok()) {
-            // A redirect that is followed, or that a caller follows, could take a credential to
-            // another host.
-            Some(300..=399) => {
-                reply_with(&sent.refused(&Refusal::Redirected), stream);
-                Action::Pause
-            }
+        let head = stream.headers(Side::Answer);
+        sent.withhold(&head, stream);
+        let status = std::str::from_utf8(head.first(":status").unwrap_or_default()).ok();
+        let refusal = match status.and_then(|text| text.parse().ok()) {
             Some(attempt::ESCAPE_STATUS) if sent.has_escaped(stream) => {
-                sent.unreachable(self.body, worker, stream)
+                return sent.unreachable(self.body, worker, stream);
             }
-            Some(status) => {
+            Some(status) if is_answer(status) => {
+                self.head = head;
                 if sent.transform.changes_answer() && !end {
                     // What is taken out of the answer is not in its length.
                     stream.set_header(Side::Answer, "content-length", None);
@@ -190,10 +192,15 @@ impl AttemptStream {
                 }
                 self.settle(None, Some(b""), worker, stream);
                 self.finish(true, worker, Some(stream));
-                Action::Continue
+                return Action::Continue;
             }
-            None => Action::Continue,
-        }
+            // A redirect that is followed, or that a caller follows, could take a credential to
+            // another host.
+            Some(300..=399) => Refusal::Redirected,
+            _ => Refusal::NoAnswer,
+        };
+        reply_with(&sent.refused(&refusal), stream);
+        Action::Pause
     }
 
     fn on_answer_body<H: Host>(
@@ -281,7 +288,8 @@ impl AttemptStream {
         let now = worker.now();
         let waits = self.waits_for_body();
         let can_run = waits || self.body.is_whole();
-        if let Some(next) = sent.judge(status, good, error, can_run, worker, stream) {
+        let head = std::mem::take(&mut self.head);
+        if let Some(next) = sent.judge(status, &head, good, error, can_run, worker) {
             let runs = if waits {
                 sent.run_again_when_whole(&next, status, body, worker, stream)
             } else {
@@ -302,6 +310,7 @@ impl AttemptStream {
         self.forwarded = Some(Forwarded {
             record,
             answer: good.then(|| Forwarding::new(sent.dialect, sent.transform)),
+            mask: (!good || sent.credential_is_in_query()).then(|| sent.mask()),
         });
     }
 
@@ -316,14 +325,19 @@ impl AttemptStream {
         let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent) else {
             return;
         };
-        let Some(answer) = &mut forwarded.answer else {
-            return;
-        };
-        if let Some(instead) = answer.on_body(body, end) {
-            stream.set_body(Side::Answer, body.len(), &instead);
+        let mut instead = None;
+        if let Some(answer) = &mut forwarded.answer {
+            instead = answer.on_body(body, end);
+            if let Some(error) = answer.take_failure() {
+                forwarded.record.verdict = Some(sent.gave_up(&error, worker));
+            }
         }
-        if let Some(error) = answer.take_failure() {
-            forwarded.record.verdict = Some(sent.gave_up(&error, worker));
+        if let Some(mask) = &mut forwarded.mask {
+            let text = instead.as_deref().unwrap_or(body);
+            instead = mask.on_body(text, end).or(instead);
+        }
+        if let Some(instead) = instead {
+            stream.set_body(Side::Answer, body.len(), &instead);
         }
     }
 
@@ -337,7 +351,9 @@ impl AttemptStream {
         let (Some(forwarded), Some(sent)) = (self.forwarded.take(), &self.sent) else {
             return;
         };
-        let Forwarded { mut record, answer } = forwarded;
+        let Forwarded {
+            mut record, answer, ..
+        } = forwarded;
         match answer {
             Some(answer) => {
                 let metered = answer.finish(end, self.body.charged(sent.free));

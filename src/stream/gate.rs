@@ -31,6 +31,8 @@ const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
 pub struct GateStream {
     context: u32,
     stage: Stage,
+    /// The bytes of the body that the proxy held at the last call, all of which wait here.
+    held: usize,
 }
 
 /// The way that a request has come. Nothing of it goes on before it is [`Stage::Open`].
@@ -68,6 +70,7 @@ impl GateStream {
         Self {
             context,
             stage: Stage::New,
+            held: 0,
         }
     }
 
@@ -80,7 +83,10 @@ impl GateStream {
     ) -> Action {
         match event {
             Event::RequestHeaders { end } => self.on_headers(end, worker, stream),
-            Event::RequestBody { size, end } => self.on_body(size, end, worker, stream),
+            Event::RequestBody { size, end } => {
+                self.hold_more(size, worker, stream);
+                self.on_body(size, end, worker, stream);
+            }
             // A body may end without its last piece saying so.
             Event::RequestTrailers => match self.stage {
                 Stage::Coded(_) => self.decode(worker, stream),
@@ -133,8 +139,11 @@ impl GateStream {
             .and_then(|_| Carried::decode(&stream.property(carried::PROPERTY)?));
         // The body of a request that runs again is not read again.
         let end = end || carried.is_some();
+        let length = headers.first("content-length").filter(|_| !end);
+        let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
         let mut request = Request::new(headers, carried);
         let asked = worker.ask(&mut request).and_then(|wanted| {
+            worker.hold(self.context, &request, length.unwrap_or_default())?;
             if !end {
                 worker.let_in(self.context, &request)?;
             }
@@ -186,8 +195,19 @@ impl GateStream {
         };
         match coded.decode(self.context, worker, stream) {
             Err(fault) => self.refuse_body(fault, worker, stream),
-            Ok(None) => {}
-            Ok(Some(Plain { facts, length })) => {
+            Ok(plain) => {
+                let made = plain
+                    .as_ref()
+                    .map_or_else(|| coded.made(), |plain| plain.length);
+                let held = worker.hold_decoded(self.context, &coded.request, made);
+                if let Err(reply) = held {
+                    worker.stop_waiting(self.context);
+                    self.answer(&reply, stream);
+                    return;
+                }
+                let Some(Plain { facts, length }) = plain else {
+                    return;
+                };
                 worker.stop_waiting(self.context);
                 let length = length.to_string();
                 stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
@@ -207,6 +227,27 @@ impl GateStream {
         if let Stage::Coded(coded) = std::mem::take(&mut self.stage) {
             worker.stop_waiting(self.context);
             let reply = worker.refuse(&coded.request, &Refusal::Body(fault));
+            self.answer(&reply, stream);
+        }
+    }
+
+    /// Answers where there is no room for what came of the body.
+    fn hold_more<H: Host>(
+        &mut self,
+        size: usize,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        let piece = match self.stage {
+            Stage::Answered => return,
+            // What was let go is no longer counted.
+            Stage::Open => size,
+            _ => size.saturating_sub(self.held),
+        };
+        self.held = size;
+        let undecided = self.stage.request();
+        if let Err(reply) = worker.hold_more(self.context, undecided, piece) {
+            worker.stop_waiting(self.context);
             self.answer(&reply, stream);
         }
     }
@@ -251,8 +292,6 @@ impl GateStream {
     fn on_answer<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
         let try_id = worker.try_id(self.context);
         if worker.sent().is_forwarded(try_id) {
-            // Nothing of ours is in it; what a platform puts there reaches no caller.
-            stream.set_header(Side::Answer, STATUS_HEADER, None);
             return;
         }
         let restored = restore(stream);

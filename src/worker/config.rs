@@ -4,13 +4,16 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::request::carried::MAX_TRIES;
+use crate::{budget::Budget, request::carried::MAX_TRIES};
 
 /// The longest that a refresher lets a poll wait, in seconds.
 const MAX_POLL_WAIT_SECONDS: u64 = 60;
 
 /// The longest that a request may be kept by the gateway itself, in seconds.
 const MAX_PATIENCE_SECONDS: u64 = 600;
+
+/// The most memory that a budget may allow, in MiB: 1 TiB.
+const MAX_HELD_MIB: u64 = 1024 * 1024;
 
 /// The settings of an operator.
 #[derive(Debug, Deserialize)]
@@ -27,6 +30,10 @@ pub struct Config {
     /// The seconds that a request waits for an account that is being refreshed, where there is no
     /// other.
     pub refresh_wait_seconds: u64,
+    /// The memory that all requests may hold, in MiB.
+    pub held_mib: u64,
+    /// The memory that the requests of one client key may hold, in MiB.
+    pub held_mib_per_key: u64,
 }
 
 /// Why a configuration is refused.
@@ -82,6 +89,13 @@ impl Config {
                 0,
                 MAX_PATIENCE_SECONDS,
             ),
+            ("held_mib", config.held_mib, 1, MAX_HELD_MIB),
+            (
+                "held_mib_per_key",
+                config.held_mib_per_key,
+                1,
+                config.held_mib,
+            ),
         ] {
             if !(least..=most).contains(&found) {
                 return Err(InvalidConfig::OutOfRange {
@@ -94,6 +108,15 @@ impl Config {
         }
         Ok(config)
     }
+
+    /// The bounds of what requests hold.
+    pub fn budget(&self) -> Budget {
+        let bytes = |mebibytes: u64| mebibytes.saturating_mul(1024 * 1024);
+        Budget {
+            all: bytes(self.held_mib),
+            of_key: bytes(self.held_mib_per_key),
+        }
+    }
 }
 
 impl Default for Config {
@@ -104,6 +127,8 @@ impl Default for Config {
             max_attempts: 4,
             failover_seconds: 60,
             refresh_wait_seconds: 10,
+            held_mib: 768,
+            held_mib_per_key: 256,
         }
     }
 }
@@ -162,6 +187,10 @@ mod tests {
             (
                 r#"{"refresh_wait_seconds":601}"#,
                 "refresh_wait_seconds: expected 0 to 600, found 601",
+            ),
+            (
+                r#"{"held_mib":64,"held_mib_per_key":65}"#,
+                "held_mib_per_key: expected 1 to 64, found 65",
             ),
             (
                 r#"{"max_atempts":1}"#,

@@ -28,7 +28,9 @@ use self::{
 };
 use crate::{
     attempt,
+    budget::{self, Book, NoRoom},
     deadline::Deadline,
+    dialect::Dialect,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request},
     host::Host,
     limit::{Limiter, limited, settle::Settler, table},
@@ -64,6 +66,7 @@ pub struct Worker<H> {
     sent: Tries,
     totals: Totals,
     limiter: Limiter,
+    book: Book,
     settings: Settings,
     calls: Calls,
     sync: Option<Sync>,
@@ -136,6 +139,7 @@ impl<H: Host> Worker<H> {
             sent: Tries::default(),
             totals: Totals::default(),
             limiter: Limiter::default(),
+            book: Book::new(0, Config::default().budget()),
             settings: Settings::default(),
             calls: Calls::default(),
             sync: None,
@@ -144,6 +148,7 @@ impl<H: Host> Worker<H> {
 
     /// Prepares the VM for a gate. A second gate of the same VM shares what the first made.
     pub fn configure(&mut self, config: Config) {
+        let budget = config.budget();
         self.settings = Settings {
             max_attempts: config.max_attempts,
             failover: config.failover_seconds.saturating_mul(1_000),
@@ -151,13 +156,16 @@ impl<H: Host> Worker<H> {
             refresher_cluster: config.refresher_cluster,
         };
         if self.sync.is_some() {
+            self.book.set_budget(budget);
             return;
         }
         let holder = Holder::register(&mut self.host);
         let seed = self.host.seed();
         table::prepare(&mut self.host, &seed);
+        budget::prepare(&mut self.host);
         self.limiter = Limiter::new(holder.number());
         let (instance, node) = (table::instance(&self.host), self.host.node());
+        self.book = Book::new(holder.number(), budget);
         self.sync = Some(Sync {
             holder,
             poller: Poller::new(config.poll_wait_seconds, instance.clone(), node.clone()),
@@ -238,6 +246,75 @@ impl<H: Host> Worker<H> {
             }
         }
         asked
+    }
+
+    /// Begins to hold the request of `context`, whose body has that `length` as far as its headers
+    /// tell.
+    ///
+    /// # Errors
+    /// The answer, where there is no room for it.
+    pub fn hold(&mut self, context: u32, request: &Request, length: u64) -> Result<(), Reply> {
+        if let Some(carried) = request.carried() {
+            self.book.again(carried.try_id.context, context);
+            return Ok(());
+        }
+        let Some(key) = request.key_id(self.follower.held()) else {
+            return Ok(());
+        };
+        let now = self.host.recently();
+        let held = self.book.begin(&mut self.host, context, key, length, now);
+        held.map_err(|no_room| self.has_no_room(request, no_room))
+    }
+
+    /// Holds a piece more of the body of the request of `context`, which is `undecided` or was sent
+    /// on.
+    ///
+    /// # Errors
+    /// The answer, where there is no room for it.
+    pub fn hold_more(
+        &mut self,
+        context: u32,
+        undecided: Option<&Request>,
+        piece: usize,
+    ) -> Result<(), Reply> {
+        let now = self.host.recently();
+        let Err(no_room) = self.book.grow(&mut self.host, context, piece, now) else {
+            return Ok(());
+        };
+        Err(match undecided {
+            Some(request) => self.has_no_room(request, no_room),
+            None => {
+                let carried = self.sent.of(self.try_id(context));
+                let dialect = carried.map_or_else(Dialect::default, |carried| carried.dialect);
+                let id = carried.and_then(|carried| carried.id.as_ref());
+                let reply = Refusal::NoRoom(no_room).reply(dialect);
+                reply.with_request_id(dialect, id)
+            }
+        })
+    }
+
+    /// Holds the `made` bytes that the body of the request of `context` was decoded to so far.
+    ///
+    /// # Errors
+    /// The answer, where there is no room for them.
+    pub fn hold_decoded(
+        &mut self,
+        context: u32,
+        request: &Request,
+        made: usize,
+    ) -> Result<(), Reply> {
+        let (bytes, now) = (
+            u64::try_from(made).unwrap_or(u64::MAX),
+            self.host.recently(),
+        );
+        let held = self.book.hold_decoded(&mut self.host, context, bytes, now);
+        held.map_err(|no_room| self.has_no_room(request, no_room))
+    }
+
+    fn has_no_room(&mut self, request: &Request, no_room: NoRoom) -> Reply {
+        let reply = request.refused(&Refusal::NoRoom(no_room));
+        self.refused(self.record(request), &reply);
+        reply
     }
 
     /// Refuses the request of `context`, whose body is yet to come, where its client key is at a
@@ -395,7 +472,9 @@ impl<H: Host> Worker<H> {
         self.give_back_probes(context);
         self.stop_waiting(context);
         let mut unanswered = undecided.and_then(|request| self.record(request));
+        let mut runs_again = false;
         if let Some(sent) = self.sent.remove(try_id) {
+            runs_again = sent.redirected;
             self.gate.ended(&sent.account);
             unanswered = sent.record.filter(|_| !sent.redirected);
             if let Some(record) = &mut unanswered {
@@ -408,6 +487,7 @@ impl<H: Host> Worker<H> {
         }
         let now = self.host.recently();
         self.limiter.release(&mut self.host, context, now);
+        self.book.end(context, runs_again, now);
     }
 
     /// Returns the requests that were sent on.

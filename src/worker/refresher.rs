@@ -43,6 +43,7 @@ impl<H: Host> Worker<H> {
         sync.metrics.count(&mut *self.host, &totals, dropped);
         let records = self.records.next(&sync.origin, now);
         self.limiter.tick(&mut self.host, now);
+        self.book.tick(&mut self.host, now);
         let (mut poll, mut counts) = (None, None);
         if sync.holder.hold(&mut self.host, now) {
             poll = sync.poller.poll(&self.host, now);

@@ -69,6 +69,11 @@ impl Tries {
         }
     }
 
+    /// Returns what the gate decided of a try that is under way.
+    pub fn of(&self, try_id: TryId) -> Option<&Carried> {
+        Some(&self.0.get(&try_id)?.carried.1)
+    }
+
     /// Takes the record of a try that has an answer now.
     pub fn answered(&mut self, try_id: TryId) -> Option<Record> {
         self.0.get_mut(&try_id)?.record.take()

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
@@ -184,6 +185,86 @@ fn a_mistaken_filter_configuration_is_refused() {
 fn write_no_clusters(folder: &std::path::Path) {
     let clusters = folder.join("state/envoy/clusters.json");
     fs::write(clusters, json!({"resources": []}).to_string()).expect("written");
+}
+
+/// What bounds callers in the main configuration bounds them in the one that is added to another Envoy, number for
+/// number, and the filters are set up the same.
+#[test]
+fn what_is_added_to_an_envoy_has_every_timeout_and_limit() {
+    run(async {
+        let mut found = Vec::new();
+        for shipped in ["envoy.yaml", "add-to-existing.yaml"] {
+            let folder = new_folder(&format!("config-bounds-{shipped}"));
+            write_no_clusters(&folder);
+            let envoy = Envoy::start_with(&folder, shipped, 0).await;
+            let dump = envoy.admin("/config_dump").await;
+            let text = dump.replace(&*folder.to_string_lossy(), "");
+            let dump: Value = serde_json::from_str(&text).expect("JSON");
+            let bootstrap = &dump["configs"][0]["bootstrap"];
+            let mut bounds = BTreeMap::new();
+            for part in ["overload_manager", "watchdogs", "memory_allocator_manager"] {
+                collect(part, true, &bootstrap[part], &mut bounds);
+            }
+            let listeners = &bootstrap["static_resources"]["listeners"];
+            collect("listeners", false, listeners, &mut bounds);
+            assert!(bounds.len() > 30, "{shipped}: {bounds:#?}");
+            found.push(bounds);
+        }
+        let existing = found.pop().expect("two");
+        let main = found.pop().expect("two");
+        for (place, values) in &main {
+            assert_eq!(existing.get(place), Some(values), "{place}");
+        }
+        assert_eq!(main.len(), existing.len(), "{existing:#?}");
+    });
+}
+
+/// Collects by their places the numbers and switches that bound callers, and whole filters of Latchkey's.
+fn collect(place: &str, all: bool, value: &Value, into: &mut BTreeMap<String, Vec<Value>>) {
+    const BOUNDS: [&str; 15] = [
+        "timeout",
+        "limit",
+        "max_",
+        "window_size",
+        "interval",
+        "num_retries",
+        "streams",
+        "underscores",
+        "normalize",
+        "slashes",
+        "use_remote_address",
+        "retry_on",
+        "codes",
+        "headers_to_remove",
+        "listener_filters",
+    ];
+    match value {
+        Value::Object(members) => {
+            let name = members.get("name").and_then(Value::as_str).unwrap_or("");
+            if name.starts_with("latchkey.") {
+                into.insert(name.to_owned(), vec![members["typed_config"].clone()]);
+                return;
+            }
+            for (name, member) in members {
+                // What Envoy answers itself and logs bounds nobody.
+                if ["local_reply_config", "access_log"].contains(&name.as_str()) {
+                    continue;
+                }
+                let all = all || BOUNDS.iter().any(|part| name.contains(part));
+                collect(&format!("{place}.{name}"), all, member, into);
+            }
+        }
+        Value::Array(elements) => {
+            for element in elements {
+                collect(place, all, element, into);
+            }
+        }
+        scalar if all => into
+            .entry(place.to_owned())
+            .or_default()
+            .push(scalar.clone()),
+        _ => {}
+    }
 }
 
 /// In an Envoy that serves something else, the paths of the platforms are Latchkey's and everything else goes where it

@@ -1,5 +1,7 @@
 //! Client keys: what callers present to the gateway.
 
+use std::num::NonZeroU32;
+
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::Models;
 use serde::Serialize;
@@ -10,6 +12,10 @@ use crate::clock::UnixMillis;
 use crate::fault::{Fault, Kind};
 use crate::id::ClientKeyId;
 use crate::store::{ClientKey, KeyChange, NewClientKey};
+
+/// The requests at the same time of a new key whose maker says nothing of them: more than a team of people has under
+/// way, and few enough that what goes wrong with one key leaves the gateway to the others.
+pub const NEW_KEY_STREAMS: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 /// The state of a client key, from what the operator set and the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +103,8 @@ pub async fn list(app: &App) -> Result<Vec<KeyView>> {
     Ok(views.collect())
 }
 
-/// Makes a client key. The answer is the only place that ever has the key itself.
+/// Makes a client key, which has [`NEW_KEY_STREAMS`] unless its rights say another number or none. The answer is the
+/// only place that ever has the key itself.
 ///
 /// # Errors
 /// If the name is taken, or there is no such pool.
@@ -106,9 +113,11 @@ pub async fn create(
     caller: Caller,
     name: &str,
     pool: &str,
-    rights: &KeyChange,
+    mut rights: KeyChange,
 ) -> Result<NewClientKey> {
-    let new = app.store.create_client_key(name, pool, rights, app.now());
+    let streams = &mut rights.terms.limits.concurrent_streams;
+    streams.get_or_insert(Some(NEW_KEY_STREAMS));
+    let new = app.store.create_client_key(name, pool, &rights, app.now());
     let new = new.await?;
     caller.changes("keys create", name);
     Ok(new)

@@ -17,6 +17,8 @@ use crate::store::{DEFAULT_POOL, KeyChange};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a key and print it; it is shown this once
+    ///
+    /// It may have 100 requests at the same time, unless --streams says another number, or none.
     Create(Create),
     /// Show the keys by name; the keys themselves are never shown again
     List(Json),
@@ -122,7 +124,8 @@ impl Create {
     async fn run(self, context: &Context) -> Result<()> {
         let Context { app, out } = context;
         let rights = self.rights.change(app.now())?;
-        let new = keys::create(app, CALLER, &self.name, &self.pool, &rights).await?;
+        let says_streams = rights.terms.limits.concurrent_streams.is_some();
+        let new = keys::create(app, CALLER, &self.name, &self.pool, rights).await?;
         let key = new.key.expose_secret();
         if self.json {
             let id = new.id.as_str();
@@ -133,6 +136,12 @@ impl Create {
             "Key {:?} for pool {}. Keep it: it is not shown again.",
             self.name, self.pool
         ));
+        if !says_streams {
+            out.note(&format!(
+                "It may have {} requests at the same time; `refresher keys set {:?} --streams none` takes that off.",
+                keys::NEW_KEY_STREAMS, self.name
+            ));
+        }
         Ok(out.print(&format!("{key}\n"))?)
     }
 }

@@ -395,6 +395,7 @@ fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
         set: Vec::new(),
         default: Vec::new(),
         allow: Vec::new(),
+        hide: Vec::new(),
     };
     for (name, template) in raw.set {
         let key = format!("headers.set.{name}");
@@ -413,15 +414,17 @@ fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
             fit(&key, HeaderText::try_from(value))?,
         ));
     }
-    for (index, pattern) in raw.allow.into_iter().enumerate() {
-        require_unreserved(
-            format!("headers.allow[{index}]"),
-            pattern.trim_end_matches('*'),
-        )?;
-        plan.allow.push(fit(
-            format!("headers.allow[{index}]"),
-            NamePattern::try_from(pattern),
-        )?);
+    for (word, patterns, place) in [
+        ("allow", raw.allow, &mut plan.allow),
+        ("hide", raw.hide, &mut plan.hide),
+    ] {
+        for (index, pattern) in patterns.into_iter().enumerate() {
+            let key = format!("headers.{word}[{index}]");
+            if word == "allow" {
+                require_unreserved(key.clone(), pattern.trim_end_matches('*'))?;
+            }
+            place.push(fit(key, NamePattern::try_from(pattern))?);
+        }
     }
     Ok(plan)
 }

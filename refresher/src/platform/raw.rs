@@ -71,4 +71,6 @@ pub(super) struct Headers {
     #[serde(default)]
     pub default: BTreeMap<String, String>,
     pub allow: Vec<String>,
+    #[serde(default)]
+    pub hide: Vec<String>,
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    budget,
     gate::select::Back,
     limit::{self, Limit},
 };
@@ -42,7 +43,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 23;
+const KINDS: usize = 25;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -71,6 +72,8 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::NoCredential => 20,
         Refusal::Redirected => 21,
         Refusal::Unreachable => 22,
+        Refusal::NoAnswer => 23,
+        Refusal::NoRoom(_) => 24,
     }
 }
 
@@ -129,6 +132,10 @@ fn samples() -> Vec<Refusal> {
         NoCredential,
         Redirected,
         Unreachable,
+        NoAnswer,
+        NoRoom(budget::NoRoom::Key { most: 256 << 20 }),
+        NoRoom(budget::NoRoom::Others),
+        NoRoom(budget::NoRoom::TooLarge { most: 16 << 20 }),
     ]
 }
 

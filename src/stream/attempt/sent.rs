@@ -5,12 +5,13 @@ use std::rc::Rc;
 use crate::{
     attempt::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
+        answer::{self, Mask},
         early::Early,
         request_bytes::RequestBytes,
         transform::{Rewrite, Transform},
     },
     dialect::Dialect,
-    gate::{Refusal, Reply, refusal::ERROR_HEADER},
+    gate::{Refusal, Reply},
     header::{HeaderMap, HeaderText},
     host::{Action, Host, Side, Stream},
     request::{
@@ -124,6 +125,23 @@ impl Sent {
         }
     }
 
+    /// Takes the headers off an answer that no caller gets.
+    pub(super) fn withhold(&self, head: &HeaderMap, stream: &mut impl Stream) {
+        for name in answer::withheld(head, &self.platform.headers, &self.mask()) {
+            stream.set_header(Side::Answer, name, None);
+        }
+    }
+
+    /// Returns what takes the account's credential out of a body.
+    pub(super) fn mask(&self) -> Mask {
+        Mask::of(&self.account)
+    }
+
+    /// Returns true if the credential is in the query, which platforms repeat in their pages.
+    pub(super) fn credential_is_in_query(&self) -> bool {
+        self.platform.query.has_credential()
+    }
+
     /// Returns true if the request is not whole, but can run again when it is.
     pub(super) fn may_run_whole(&self, body: &RequestBytes) -> bool {
         let length = self.request.first("content-length");
@@ -155,32 +173,23 @@ impl Sent {
     pub(super) fn judge<H: Host>(
         &self,
         status: u16,
+        headers: &HeaderMap,
         good: bool,
         error: Option<&ErrorBody>,
         can_run: bool,
         worker: &mut Worker<H>,
-        stream: &mut impl Stream,
     ) -> Option<Carried> {
         let now = worker.now();
         let windows = &self.platform.quota;
         // A failure is read anyway, and is rare.
         let reads_quota = !windows.is_empty() && (!good || worker.wants_quota(&self.account));
-        let headers = if good && !reads_quota {
-            HeaderMap::default()
-        } else {
-            stream.headers(Side::Answer)
-        };
-        if headers.first(ERROR_HEADER).is_some() {
-            // A platform's error must not look like one of ours.
-            stream.set_header(Side::Answer, ERROR_HEADER, None);
-        }
         if reads_quota {
-            worker.quota(&self.account, Quota::read(windows, &headers, now));
+            worker.quota(&self.account, Quota::read(windows, headers, now));
         }
         let verdict = if good {
             Verdict::Fine
         } else {
-            attempt::judge(status, &headers, error, &self.platform, self.model(), now)
+            attempt::judge(status, headers, error, &self.platform, self.model(), now)
         };
         worker.judged(&self.account, &self.carried, &verdict, can_run)
     }
@@ -279,7 +288,10 @@ impl Sent {
         }
         if self.request.first("content-length").is_none() {
             let headers = || stream.headers(Side::Answer);
-            let early = body.and_then(|body| Early::new(status, &headers(), body));
+            let early = body.and_then(|body| {
+                let masked = self.mask().masked(body);
+                Early::new(status, &headers(), masked.as_deref().unwrap_or(body))
+            });
             let Some(early) = early else {
                 return false;
             };

@@ -69,6 +69,11 @@ impl Coded {
         }
     }
 
+    /// Returns the bytes that were made of it so far.
+    pub(super) fn made(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.made)
+    }
+
     /// Decodes the body, which is whole, for as long as one callback may. Where that is not long
     /// enough it returns none, and the body gets its turn at a later tick.
     pub(super) fn decode<H: Host>(

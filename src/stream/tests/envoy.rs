@@ -91,6 +91,12 @@ impl Envoy {
         }
     }
 
+    /// Gives the gate this configuration.
+    pub(super) fn configure(&mut self, json: &str) {
+        let configured = self.vm.take(|vm| vm.configure(Some(json.as_bytes())));
+        configured.unwrap().unwrap();
+    }
+
     /// Another VM of the same process, as after a crash or a reload.
     pub(super) fn new_vm(&self) -> Self {
         Self {
@@ -280,6 +286,16 @@ impl Call {
         self.body.clone_from(&self.gate.1.state().request_body);
     }
 
+    /// A piece passes the gate, which has let the request go.
+    fn piece_at_the_gate(&mut self, size: usize) {
+        let event = Event::RequestBody {
+            size,
+            end: self.whole,
+        };
+        let action = self.on(Role::Gate, event);
+        self.after_gate(action);
+    }
+
     /// Does what the gate said: its own answer, or on to the router.
     fn after_gate(&mut self, action: Action) {
         let reply = self.gate.1.state().reply.take();
@@ -349,11 +365,25 @@ impl Call {
             return;
         }
         if self.attempt.is_some() {
-            self.body_at_the_attempt(piece);
-            self.escape_answers();
+            self.piece_at_the_gate(piece.len());
+            if self.answer.is_none() {
+                self.body_at_the_attempt(piece);
+                self.escape_answers();
+            }
         } else {
             self.body_at_the_gate();
         }
+    }
+
+    /// Returns the caller's answer as far as it has come.
+    #[track_caller]
+    pub(super) fn answer(&self) -> FakeReply {
+        self.answer.clone().expect("an answer")
+    }
+
+    /// Tells if there is an answer, of anybody.
+    pub(super) fn has_answer(&self) -> bool {
+        self.answer.is_some()
     }
 
     /// The caller goes away.

@@ -1,9 +1,10 @@
-//! Drops the exports of a wasm module that are not on a keep-list, and copies everything else.
+//! Drops the exports of a wasm module that are not on a keep-list, and copies everything else; refuses a module that
+//! imports what is not on a second list.
 //!
 //! It does not remove the code that the dropped exports alone could reach: the optimiser that
 //! runs afterwards does.
 //!
-//! Usage: `wasm-exports KEEP_LIST INPUT OUTPUT`. The keep-list has one name a line; `#` starts a
+//! Usage: `wasm-exports KEEP_LIST IMPORT_LIST INPUT OUTPUT`. A list has one name a line; `#` starts a
 //! comment. A name that the module does not export is an error, so that a typing mistake cannot
 //! silence a callback.
 
@@ -13,16 +14,18 @@ use std::{env, fs};
 
 use wasm_encoder::reencode::{Error as ReencodeError, Reencode};
 use wasm_encoder::{ExportSection, Module};
-use wasmparser::{ExportSectionReader, Parser};
+use wasmparser::{ExportSectionReader, Parser, Payload};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [keep_list, input, output] = arguments.as_slice() else {
-        return Err("usage: wasm-exports KEEP_LIST INPUT OUTPUT".into());
+    let [keep_list, import_list, input, output] = arguments.as_slice() else {
+        return Err("usage: wasm-exports KEEP_LIST IMPORT_LIST INPUT OUTPUT".into());
     };
     let keep_list = fs::read_to_string(keep_list)?;
-    let kept = keep_exports(&fs::read(input)?, names(&keep_list))?;
-    fs::write(output, kept)?;
+    let import_list = fs::read_to_string(import_list)?;
+    let module = fs::read(input)?;
+    check_imports(&module, &names(&import_list))?;
+    fs::write(output, keep_exports(&module, names(&keep_list))?)?;
     Ok(())
 }
 
@@ -57,6 +60,29 @@ fn keep_exports(module: &[u8], keep: BTreeSet<&str>) -> Result<Vec<u8>, Box<dyn 
     }
 }
 
+/// Holds what `module` imports to the names in `listed`.
+///
+/// # Errors
+/// When `module` is not wasm, or imports something else.
+fn check_imports(module: &[u8], listed: &BTreeSet<&str>) -> Result<(), Box<dyn Error>> {
+    let mut others = BTreeSet::new();
+    for payload in Parser::new(0).parse_all(module) {
+        if let Payload::ImportSection(section) = payload? {
+            for import in section.into_imports() {
+                let name = import?.name;
+                if !listed.contains(name) {
+                    others.insert(name);
+                }
+            }
+        }
+    }
+    if others.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("imported by the module but not on the import list: {others:?}").into())
+    }
+}
+
 struct ExportFilter<'a> {
     keep: BTreeSet<&'a str>,
     missing: BTreeSet<&'a str>,
@@ -83,8 +109,9 @@ impl Reencode for ExportFilter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use wasm_encoder::{ExportKind, MemorySection, MemoryType};
-    use wasmparser::Payload;
+    use wasm_encoder::{
+        EntityType, ExportKind, ImportSection, MemorySection, MemoryType, TypeSection,
+    };
 
     use super::*;
 
@@ -127,6 +154,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(exports(&kept), ["memory"]);
+    }
+
+    #[test]
+    fn an_import_that_is_not_listed_is_an_error() {
+        let (mut types, mut imports) = (TypeSection::new(), ImportSection::new());
+        types.ty().function([], []);
+        for name in ["proxy_log", "proxy_done"] {
+            imports.import("env", name, EntityType::Function(0));
+        }
+        let mut module = Module::new();
+        let module = module.section(&types).section(&imports).as_slice();
+        let check =
+            |list: &str| check_imports(module, &names(list)).map_err(|error| error.to_string());
+        assert_eq!(check("proxy_log\nproxy_done # never\n"), Ok(()));
+        assert!(check("proxy_log").unwrap_err().contains("proxy_done"));
     }
 
     #[test]

@@ -1,0 +1,286 @@
+//! The part of a platform's answer that no caller gets: what is no answer, headers that speak to or
+//! about somebody else, and the account's credential wherever the platform repeats it.
+
+use crate::{
+    header::HeaderMap,
+    snapshot::{Account, HeaderPlan, escaped},
+    text::find::find_either,
+};
+
+/// Headers that speak for the gateway's own address, or about its account: where to go, what a browser
+/// is to keep or to report, and the account's cookies.
+const WITHHELD: [&str; 14] = [
+    "accept-ch",
+    "alt-svc",
+    "clear-site-data",
+    "critical-ch",
+    "location",
+    "nel",
+    "origin-trial",
+    "public-key-pins",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
+    "set-cookie",
+    "strict-transport-security",
+    "x-accel-redirect",
+];
+
+/// The beginnings of headers that Latchkey or Envoy trusts.
+const WITHHELD_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
+
+/// The shortest credential that is looked for, in bytes: a shorter one is in any text.
+const MIN_SECRET_BYTES: usize = 8;
+
+/// The byte that stands for each of a credential that was taken out.
+const MASKED: u8 = b'*';
+
+/// Tells a status that an answer has: what else comes is no answer to a request.
+pub fn is_answer(status: u16) -> bool {
+    matches!(status, 200..=299 | 400..=599)
+}
+
+/// Names the headers of an answer that stay here: those of every platform, those that `plan` hides, and
+/// those that hold the credential.
+pub fn withheld<'a>(answer: &'a HeaderMap, plan: &HeaderPlan, mask: &Mask) -> Vec<&'a str> {
+    let stays = |name: &str| {
+        WITHHELD.contains(&name)
+            || WITHHELD_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            || plan.hide.iter().any(|pattern| pattern.matches(name))
+    };
+    let headers = answer.iter().filter(|(name, _)| !name.starts_with(':'));
+    let headers = headers.filter(|(name, value)| stays(name) || mask.is_in(value));
+    let mut names: Vec<&str> = headers.map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// A body from which an account's credential is taken out as it passes: each byte of it becomes a `*`,
+/// so that the length stays. It is found as it is and as it stands in a URL, over the bounds of pieces;
+/// not in another encoding, and not after the body's end where the platform breaks off.
+pub struct Mask {
+    /// As it is, and as in a URL where that differs.
+    forms: Vec<Vec<u8>>,
+    /// The end of the last piece, which may be the beginning of the credential.
+    kept: Vec<u8>,
+}
+
+// === impl Mask ===
+
+impl Mask {
+    /// Takes out the credential of `account`.
+    pub fn of(account: &Account) -> Self {
+        let secret = account.credential.expose();
+        let mut forms = vec![secret.as_bytes().to_vec(), escaped(secret).into_bytes()];
+        forms.dedup();
+        forms.retain(|form| form.len() >= MIN_SECRET_BYTES);
+        Self {
+            forms,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Reads the next piece; `end`: it is the last. Returns what goes on instead of it, or none if just
+    /// this does. The end of a piece that may be the beginning of the credential goes on with the next.
+    pub fn on_body(&mut self, piece: &[u8], end: bool) -> Option<Vec<u8>> {
+        let had_kept = !self.kept.is_empty();
+        let mut text = std::mem::take(&mut self.kept);
+        if had_kept {
+            text.extend_from_slice(piece);
+        }
+        let whole = if had_kept { &text } else { piece };
+        let found = self.find_all(whole);
+        let keep = if end { 0 } else { self.beginning_at_end(whole) };
+        if !had_kept && found.is_empty() && keep == 0 {
+            return None;
+        }
+        if !had_kept {
+            text.extend_from_slice(piece);
+        }
+        for (at, length) in found {
+            let end = at.saturating_add(length);
+            if let Some(secret) = text.get_mut(at..end) {
+                secret.fill(MASKED);
+            }
+        }
+        self.kept = text.split_off(text.len().saturating_sub(keep));
+        Some(text)
+    }
+
+    /// Takes the credential out of a text that is whole.
+    pub fn masked(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let fresh = Self {
+            forms: self.forms.clone(),
+            kept: Vec::new(),
+        };
+        { fresh }.on_body(text, true)
+    }
+
+    /// Tells if the credential is in a text.
+    fn is_in(&self, text: &[u8]) -> bool {
+        !self.find_all(text).is_empty()
+    }
+
+    /// The place and length of each credential in a text, from the first to the last.
+    fn find_all(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        let first = |form: Option<&Vec<u8>>| form.and_then(|form| form.first()).copied();
+        let (Some(a), Some(b)) = (first(self.forms.first()), first(self.forms.last())) else {
+            return found;
+        };
+        let mut at = 0_usize;
+        while let Some(rest) = text.get(at..)
+            && let Some(next) = find_either(rest, a, b)
+        {
+            at = at.saturating_add(next);
+            let rest = text.get(at..).unwrap_or_default();
+            let form = self.forms.iter().find(|form| rest.starts_with(form));
+            let step = form.map_or(1, |form| {
+                found.push((at, form.len()));
+                form.len()
+            });
+            at = at.saturating_add(step);
+        }
+        found
+    }
+
+    /// The length of the longest end of a text with which the credential begins.
+    fn beginning_at_end(&self, text: &[u8]) -> usize {
+        let longest = |form: &Vec<u8>| {
+            let most = form.len().saturating_sub(1).min(text.len());
+            let is_beginning = |length: &usize| {
+                let end = text.len().saturating_sub(*length);
+                text.get(end..).is_some_and(|end| form.starts_with(end))
+            };
+            (1..=most).rev().find(is_beginning)
+        };
+        self.forms.iter().filter_map(longest).max().unwrap_or(0)
+    }
+}
+
+/// The credential is not shown.
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mask").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        header::NamePattern,
+        secret::Secret,
+        snapshot::{Platform, fixture},
+    };
+
+    fn platform() -> Platform {
+        let mut platform = fixture::platform("codex");
+        let hide = ["openai-organization", "x-owner-*"];
+        let hide = hide.map(|name| NamePattern::try_from(name.to_owned()).unwrap());
+        platform.headers.hide = hide.to_vec();
+        platform
+    }
+
+    fn mask(secret: &str) -> Mask {
+        let mut account = fixture::account("acc_1", "openai");
+        account.credential = Secret::new(secret);
+        Mask::of(&account)
+    }
+
+    #[test]
+    fn only_an_answer_is_an_answer() {
+        for (status, answers) in [
+            (0, false),
+            (99, false),
+            (101, false),
+            (199, false),
+            (200, true),
+        ]
+        .into_iter()
+        .chain([
+            (299, true),
+            (300, false),
+            (399, false),
+            (400, true),
+            (599, true),
+        ])
+        .chain([(600, false), (999, false)])
+        {
+            assert_eq!(is_answer(status), answers, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_speaks_for_somebody_else_stays_here() {
+        let answer: HeaderMap = [
+            (":status", "200"),
+            ("content-type", "text/plain"),
+            ("x-latchkey-error", "latchkey_no_key"),
+            ("x-envoy-immediate-health-check-fail", "true"),
+            ("location", "/"),
+            ("nel", "{}"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("openai-organization", "acme"),
+            ("x-owner-mail", "alice"),
+            ("x-request-id", "r"),
+            ("x-debug", "GET /v1?key=sk-0123456789"),
+            ("retry-after", "3"),
+        ]
+        .into_iter()
+        .collect();
+        let names = withheld(&answer, &platform().headers, &mask("sk-0123456789"));
+        let expected = [
+            "location",
+            "nel",
+            "openai-organization",
+            "set-cookie",
+            "x-debug",
+            "x-envoy-immediate-health-check-fail",
+            "x-latchkey-error",
+            "x-owner-mail",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_credential_is_found_as_it_is_and_as_in_a_url() {
+        let mask = mask("a key+of/us");
+        let text = b"x a key+of/us y a%20key%2Bof%2Fus z";
+        let masked = mask.masked(text).unwrap();
+        assert_eq!(masked, b"x *********** y ***************** z");
+        assert_eq!(mask.masked(b"a key+of/uz"), None);
+        assert!(!format!("{mask:?}").contains("key"));
+        // One that is in any text is let be.
+        assert_eq!(self::mask("key").masked(b"a key"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_change_nothing(
+            parts in prop::collection::vec(prop::sample::select(vec!["sk-aab", "sk-", "sk-aabaab", "a", "s", "sk-aabaa", "b%2F"]), 0..12),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let text = parts.concat().into_bytes();
+            let whole = mask("sk-aabaab").masked(&text).unwrap_or_else(|| text.clone());
+            prop_assert_eq!(whole.len(), text.len());
+            prop_assert!(!whole.windows(9).any(|window| window == b"sk-aabaab"));
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let (mut streaming, mut out) = (mask("sk-aabaab"), Vec::new());
+            for (n, pair) in cuts.windows(2).enumerate() {
+                let piece = &text[pair[0]..pair[1]];
+                let end = n + 2 == cuts.len();
+                out.extend(streaming.on_body(piece, end).unwrap_or_else(|| piece.to_vec()));
+            }
+            prop_assert_eq!(out, whole);
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! One VM's part in keeping the budget: what each of its requests holds.
+
+use std::collections::HashMap;
+
+use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, ledger, slices::Slices};
+use crate::{deadline::Deadline, host::SharedData, id::Id};
+
+/// How often a VM renews what it has taken, in milliseconds: several times in a lease.
+const RENEW_MS: u64 = 5_000;
+
+/// How long blocks that are not used are kept for the requests to come, in milliseconds.
+const SPARE_MS: u64 = 1_000;
+
+/// How long what a request held that was to run again is kept for its next try, in milliseconds. Envoy
+/// begins that at once, or never.
+const AGAIN_MS: u64 = 1_000;
+
+/// What the requests of one VM hold.
+#[derive(Debug)]
+pub struct Book {
+    vm: u64,
+    budget: Budget,
+    keys: HashMap<u64, OfKey>,
+    holds: HashMap<u32, Hold>,
+    /// Those of tries that are over, whose requests are to run again.
+    leaving: Vec<(u32, Hold, Deadline)>,
+    renew: Deadline,
+}
+
+/// What the requests of one key hold, in bytes and in blocks.
+#[derive(Debug, Default)]
+struct OfKey {
+    used: u64,
+    blocks: u64,
+    /// Until then blocks that are not used are kept.
+    spare: Deadline,
+}
+
+/// What one request holds.
+#[derive(Debug)]
+struct Hold {
+    key: u64,
+    /// The bytes that it is charged.
+    charged: u64,
+    /// The bytes of its body so far.
+    bytes: u64,
+    slices: Slices,
+    /// The bytes that its body was decoded to.
+    decoded: u64,
+    /// Its body is there already: it runs again.
+    is_whole: bool,
+}
+
+// === impl Book ===
+
+impl Book {
+    /// Makes that of the VM of this number, which no other VM of this Envoy has.
+    pub fn new(vm: u64, budget: Budget) -> Self {
+        Self {
+            vm,
+            budget,
+            keys: HashMap::new(),
+            holds: HashMap::new(),
+            leaving: Vec::new(),
+            renew: Deadline::default(),
+        }
+    }
+
+    /// Changes the bounds, for the requests that come.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
+    /// Begins to hold the request of `context` from `key`, with a body of that `length` as far as its
+    /// headers tell.
+    ///
+    /// # Errors
+    /// There is no room for it; nothing is held.
+    pub fn begin(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        key: &Id,
+        length: u64,
+        now: u64,
+    ) -> Result<(), NoRoom> {
+        let charge = OF_A_REQUEST.saturating_add(length.min(MAX_KEPT));
+        if charge > self.budget.of_key {
+            return Err(NoRoom::TooLarge {
+                most: self.budget.of_key,
+            });
+        }
+        let key = ledger::name(key);
+        self.charge(shared, key, charge, now)?;
+        self.holds.insert(context, Hold::new(key, charge));
+        Ok(())
+    }
+
+    /// Goes on holding a request that runs again, as `context`, after the try of context `last`.
+    pub fn again(&mut self, last: u32, context: u32) {
+        let hold = match self.leaving.iter().position(|(one, ..)| *one == last) {
+            Some(at) => Some(self.leaving.swap_remove(at).1),
+            None => self.holds.remove(&last),
+        };
+        if let Some(hold) = hold {
+            let is_whole = true;
+            self.holds.insert(context, Hold { is_whole, ..hold });
+        }
+    }
+
+    /// Holds a piece more of the body of `context`.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn grow(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        piece: usize,
+        now: u64,
+    ) -> Result<(), NoRoom> {
+        let piece = u64::try_from(piece).unwrap_or(u64::MAX);
+        let Some(hold) = self.holds.get_mut(&context) else {
+            return Ok(());
+        };
+        if hold.is_whole || hold.bytes >= MAX_KEPT {
+            return Ok(());
+        }
+        hold.bytes = hold.bytes.saturating_add(piece);
+        hold.slices.push(piece);
+        self.settle(shared, context, now)
+    }
+
+    /// Holds `bytes` that the body of `context` was decoded to, in place of what it was decoded to so
+    /// far.
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub fn hold_decoded(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        bytes: u64,
+        now: u64,
+    ) -> Result<(), NoRoom> {
+        let Some(hold) = self.holds.get_mut(&context) else {
+            return Ok(());
+        };
+        hold.decoded = bytes;
+        self.settle(shared, context, now)
+    }
+
+    /// Ends what `context` holds: its stream is over. Where the request `runs_again`, its next try takes
+    /// it over.
+    pub fn end(&mut self, context: u32, runs_again: bool, now: u64) {
+        let Some(hold) = self.holds.remove(&context) else {
+            return;
+        };
+        if runs_again {
+            let until = Deadline::after(now, AGAIN_MS);
+            self.leaving.push((context, hold, until));
+        } else {
+            self.free(&hold);
+        }
+    }
+
+    /// Gives back what was not used for a while, and renews the rest.
+    pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
+        let (over, leaving) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition(|(_, _, until)| until.is_due(now));
+        self.leaving = leaving;
+        let over: Vec<(u32, Hold, Deadline)> = over;
+        for (_, hold, _) in over {
+            self.free(&hold);
+        }
+        let mut tells = !self.keys.is_empty() && self.renew.is_due(now);
+        for of_key in self.keys.values_mut() {
+            let needed = of_key.used.div_ceil(BLOCK);
+            if needed < of_key.blocks && of_key.spare.is_due(now) {
+                of_key.blocks = needed;
+                tells = true;
+            }
+        }
+        if !tells {
+            return;
+        }
+        self.keys.retain(|_, of_key| of_key.blocks > 0);
+        let held = self.keys.iter().map(|(key, of_key)| (*key, of_key.blocks));
+        let held: Vec<(u64, u64)> = held.collect();
+        let is_told = ledger::tell(shared, self.vm, &held, now);
+        self.renew = match is_told {
+            true => Deadline::after(now, RENEW_MS),
+            false => Deadline::default(),
+        };
+    }
+
+    /// Charges what `context` holds more than it was charged.
+    fn settle(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        now: u64,
+    ) -> Result<(), NoRoom> {
+        let Some(hold) = self.holds.get(&context) else {
+            return Ok(());
+        };
+        let (key, more) = (hold.key, hold.total().saturating_sub(hold.charged));
+        if more == 0 {
+            return Ok(());
+        }
+        self.charge(shared, key, more, now)?;
+        if let Some(hold) = self.holds.get_mut(&context) {
+            hold.charged = hold.charged.saturating_add(more);
+        }
+        Ok(())
+    }
+
+    fn charge(
+        &mut self,
+        shared: &mut impl SharedData,
+        key: u64,
+        more: u64,
+        now: u64,
+    ) -> Result<(), NoRoom> {
+        let of_key = self.keys.entry(key).or_default();
+        let used = of_key.used.saturating_add(more);
+        let missing = used.div_ceil(BLOCK).saturating_sub(of_key.blocks);
+        if missing > 0 {
+            let taken = ledger::take(shared, self.vm, key, missing, &self.budget, now)?;
+            of_key.blocks = of_key.blocks.saturating_add(taken);
+            of_key.spare = Deadline::after(now, SPARE_MS);
+        }
+        of_key.used = used;
+        Ok(())
+    }
+
+    fn free(&mut self, hold: &Hold) {
+        if let Some(of_key) = self.keys.get_mut(&hold.key) {
+            of_key.used = of_key.used.saturating_sub(hold.charged);
+        }
+    }
+}
+
+// === impl Hold ===
+
+impl Hold {
+    fn new(key: u64, charged: u64) -> Self {
+        Self {
+            key,
+            charged,
+            bytes: 0,
+            slices: Slices::default(),
+            decoded: 0,
+            is_whole: false,
+        }
+    }
+
+    fn total(&self) -> u64 {
+        let body = self.slices.taken();
+        OF_A_REQUEST
+            .saturating_add(body)
+            .saturating_add(self.decoded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::host::fake::FakeSharedData;
+
+    const NOW: u64 = 1_790_000_000_000;
+    const MIB: u64 = 1024 * 1024;
+    const BUDGET: Budget = Budget {
+        all: 64 * MIB,
+        of_key: 24 * MIB,
+    };
+
+    fn key(n: u64) -> Id {
+        Id::try_from(format!("key_{n}")).unwrap()
+    }
+
+    /// An Envoy of two workers.
+    struct Envoy {
+        shared: FakeSharedData,
+        books: [Book; 2],
+        now: u64,
+    }
+
+    impl Envoy {
+        fn new(budget: Budget) -> Self {
+            let mut shared = FakeSharedData::default();
+            ledger::prepare(&mut shared);
+            let books = [1, 2].map(|vm| Book::new(vm, budget));
+            Self {
+                shared,
+                books,
+                now: NOW,
+            }
+        }
+
+        fn begin(&mut self, vm: usize, context: u32, of: u64, length: u64) -> Result<(), NoRoom> {
+            self.books[vm].begin(&mut self.shared, context, &key(of), length, self.now)
+        }
+
+        fn grow(&mut self, vm: usize, context: u32, piece: usize) -> Result<(), NoRoom> {
+            self.books[vm].grow(&mut self.shared, context, piece, self.now)
+        }
+
+        fn tick(&mut self, now: u64) {
+            for book in &mut self.books {
+                book.tick(&mut self.shared, now);
+            }
+        }
+
+        /// As many uploads of 2 MiB as there is room for, spread over the workers.
+        fn flood(&mut self, of: u64, first: u32) -> u32 {
+            let mut fits = |context: &u32| self.begin(*context as usize % 2, *context, of, 2 * MIB);
+            let refused = (first..).find(|context| fits(context).is_err());
+            refused.unwrap() - first
+        }
+
+        fn held(&self) -> u64 {
+            self.books
+                .iter()
+                .flat_map(|book| book.holds.values())
+                .map(|hold| hold.charged)
+                .sum()
+        }
+    }
+
+    #[test]
+    fn a_key_has_its_bound_over_all_workers_and_others_always_find_room() {
+        let mut envoy = Envoy::new(BUDGET);
+        assert_eq!(envoy.flood(1, 0), 11, "24 MiB of 2 MiB and 128 KiB each");
+        assert_eq!(
+            envoy.begin(0, 900, 1, 2 * MIB),
+            Err(NoRoom::Key { most: 24 * MIB })
+        );
+        // 40 MiB are left; the second has half of that, the third half of what is left then.
+        assert_eq!(envoy.flood(2, 100), 9);
+        assert_eq!(envoy.flood(3, 200), 5);
+        assert_eq!(envoy.flood(4, 300), 2);
+        assert_eq!(envoy.begin(0, 901, 4, 2 * MIB), Err(NoRoom::Others));
+        assert!(envoy.flood(5, 400) >= 1, "whoever has nothing finds room");
+        assert!(envoy.held() <= BUDGET.all);
+    }
+
+    #[test]
+    fn what_ends_is_free_for_the_next() {
+        let mut envoy = Envoy::new(BUDGET);
+        let count = envoy.flood(1, 0);
+        envoy.books[0].end(0, false, NOW);
+        assert_eq!(envoy.begin(0, 50, 1, 2 * MIB), Ok(()));
+        for context in 0..=50 {
+            envoy.books[context as usize % 2].end(context, false, NOW);
+        }
+        envoy.tick(NOW + SPARE_MS);
+        assert_eq!(envoy.shared.read("latchkey/2/held").unwrap().0, b"");
+        assert_eq!(envoy.flood(1, 0), count);
+    }
+
+    #[test]
+    fn a_body_is_charged_what_its_pieces_take_and_what_it_tells() {
+        let mut envoy = Envoy::new(BUDGET);
+        envoy.begin(0, 1, 1, 0).unwrap();
+        let pieces = (0..).find(|_| envoy.grow(0, 1, 600).is_err());
+        // 600 bytes take 16 KiB.
+        assert_eq!(pieces, Some((24 * 1024 - 128) / 16));
+        envoy.begin(0, 2, 2, 8 * MIB).unwrap();
+        let before = envoy.held();
+        for _ in 0..8 * 64 {
+            envoy.grow(0, 2, 16 * 1024).unwrap();
+        }
+        assert_eq!(envoy.held(), before, "it was told");
+        assert_eq!(
+            envoy.begin(0, 3, 3, 25 * MIB),
+            Err(NoRoom::TooLarge { most: 24 * MIB })
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_kept_is_charged_no_more() {
+        let mut envoy = Envoy::new(Budget {
+            all: 200 * MIB,
+            of_key: 40 * MIB,
+        });
+        envoy.begin(0, 1, 1, 100 * MIB).unwrap();
+        for _ in 0..100 * 16 {
+            envoy.grow(0, 1, 64 * 1024).unwrap();
+        }
+        assert_eq!(envoy.held(), OF_A_REQUEST + MAX_KEPT);
+    }
+
+    #[test]
+    fn a_body_that_is_decoded_counts_as_what_it_becomes() {
+        let mut envoy = Envoy::new(BUDGET);
+        envoy.begin(0, 1, 1, 0).unwrap();
+        let own = |envoy: &mut Envoy, bytes| {
+            envoy.books[0].hold_decoded(&mut envoy.shared, 1, bytes, NOW)
+        };
+        assert_eq!(own(&mut envoy, 8 * MIB), Ok(()));
+        assert_eq!(
+            own(&mut envoy, 30 * MIB),
+            Err(NoRoom::Key { most: 24 * MIB })
+        );
+    }
+
+    #[test]
+    fn a_request_that_runs_again_keeps_what_it_holds() {
+        let mut envoy = Envoy::new(BUDGET);
+        for ends_first in [true, false] {
+            envoy.begin(0, 1, 1, 20 * MIB).unwrap();
+            if ends_first {
+                envoy.books[0].end(1, true, NOW);
+            }
+            envoy.books[0].again(1, 2);
+            envoy.books[0].end(1, true, NOW);
+            envoy.grow(0, 2, 20 << 20).unwrap();
+            assert_eq!(envoy.held(), 20 * MIB + OF_A_REQUEST);
+            envoy.books[0].end(2, false, NOW);
+        }
+        // Its caller has gone.
+        envoy.begin(0, 3, 1, 20 * MIB).unwrap();
+        envoy.books[0].end(3, true, NOW);
+        assert!(envoy.begin(0, 4, 1, 20 * MIB).is_err());
+        envoy.tick(NOW + AGAIN_MS);
+        assert_eq!(envoy.begin(0, 4, 1, 20 * MIB), Ok(()));
+    }
+
+    #[test]
+    fn a_crashed_vm_holds_nothing_once_its_lease_has_lapsed() {
+        let mut envoy = Envoy::new(BUDGET);
+        envoy.begin(0, 1, 1, 20 * MIB).unwrap();
+        envoy.books[0] = Book::new(3, BUDGET);
+        let at = |envoy: &mut Envoy, now| {
+            envoy.books[1].begin(&mut envoy.shared, 2, &key(1), 20 * MIB, now)
+        };
+        assert!(at(&mut envoy, NOW + ledger::LEASE_MS - 1).is_err());
+        assert_eq!(at(&mut envoy, NOW + ledger::LEASE_MS), Ok(()));
+    }
+
+    #[test]
+    fn what_is_held_for_long_is_renewed() {
+        let mut envoy = Envoy::new(BUDGET);
+        envoy.begin(0, 1, 1, 20 * MIB).unwrap();
+        for second in 0..60 {
+            envoy.tick(NOW + second * 1_000);
+        }
+        let late = envoy.books[1].begin(&mut envoy.shared, 2, &key(1), 20 * MIB, NOW + 60_000);
+        assert!(late.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_held_than_the_bounds(
+            steps in prop::collection::vec((0usize..2, 0u64..4, 0u32..40, 0u64..9 * MIB, 0u8..4), 1..300),
+        ) {
+            let mut envoy = Envoy::new(BUDGET);
+            for (vm, of, context, size, step) in steps {
+                match step {
+                    0 | 1 if !envoy.books[vm].holds.contains_key(&context) => {
+                        let _ = envoy.begin(vm, context, of, size);
+                    }
+                    2 => envoy.books[vm].end(context, size % 2 == 0, envoy.now),
+                    _ => {
+                        let _ = envoy.grow(vm, context, size as usize / 8);
+                    }
+                }
+                if size % 7 == 0 {
+                    envoy.now += 700;
+                    envoy.tick(envoy.now);
+                }
+                prop_assert!(envoy.held() <= BUDGET.all);
+                for one in 0..4 {
+                    let name = ledger::name(&key(one));
+                    let holds = envoy.books.iter().flat_map(|book| book.holds.values());
+                    let own: u64 = holds.filter(|hold| hold.key == name).map(|hold| hold.charged).sum();
+                    prop_assert!(own <= BUDGET.of_key, "{}", own);
+                }
+            }
+            for context in 0..40 {
+                for book in &mut envoy.books {
+                    book.end(context, false, envoy.now);
+                }
+            }
+            envoy.tick(envoy.now + 2_000);
+            envoy.tick(envoy.now + 4_000);
+            let left = envoy.shared.read("latchkey/2/held").unwrap().0;
+            prop_assert!(left.is_empty(), "{} bytes", left.len());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The blocks that the VMs of one Envoy have taken, for which keys: one value in shared data.
+
+use super::{BLOCK, Budget, NoRoom};
+use crate::{
+    hash::hash64,
+    host::{Changed, SharedData, shared_key},
+    id::Id,
+};
+
+/// The time for which what a VM has taken counts after it last said so, in milliseconds.
+pub(super) const LEASE_MS: u64 = 25_000;
+
+/// The blocks that are taken at once while there is plenty, so that few requests need the ledger.
+const STEP: u64 = 8;
+
+/// There is plenty while less than this part of the budget is taken.
+const PLENTY: u64 = 4;
+
+/// The most entries, of 28 bytes each: so many keys with requests under way. One more is refused.
+const MAX_ENTRIES: usize = 65_536;
+
+const LEDGER_KEY: &str = shared_key!("held");
+
+/// What one VM has taken for one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    key: u64,
+    vm: u64,
+    until: u64,
+    blocks: u32,
+}
+
+/// Makes the ledger where it is not there yet, so that swaps are safe.
+pub fn prepare(shared: &mut impl SharedData) {
+    if shared.read(LEDGER_KEY).is_none() {
+        shared.write(LEDGER_KEY, b"");
+    }
+}
+
+/// A key's name in the ledger.
+pub(super) fn name(key: &Id) -> u64 {
+    hash64(&[key.as_str().as_bytes()])
+}
+
+/// Takes `blocks` for `key`, or some more where there is plenty. Returns how many it took.
+pub(super) fn take(
+    shared: &mut impl SharedData,
+    vm: u64,
+    key: u64,
+    blocks: u64,
+    budget: &Budget,
+    now: u64,
+) -> Result<u64, NoRoom> {
+    let mut taken = Ok(0);
+    let changed = shared.update(LEDGER_KEY, |bytes| {
+        let mut entries = decode(bytes, now);
+        taken = may_take(&entries, key, blocks, budget);
+        let taken = taken.ok()?;
+        let own = entries
+            .iter()
+            .position(|one| one.vm == vm && one.key == key);
+        let has_place = own.is_some() || entries.len() < MAX_ENTRIES;
+        let more = u32::try_from(taken).unwrap_or(u32::MAX);
+        let until = now.saturating_add(LEASE_MS);
+        match own.and_then(|at| entries.get_mut(at)) {
+            Some(own) => {
+                own.blocks = own.blocks.saturating_add(more);
+                own.until = until;
+            }
+            None if has_place => entries.push(Entry {
+                key,
+                vm,
+                until,
+                blocks: more,
+            }),
+            None => return None,
+        }
+        Some(encode(&entries))
+    });
+    match (changed, taken) {
+        (Changed::Done, taken) => taken,
+        (_, Err(no_room)) => Err(no_room),
+        // Other VMs never let it stand still, or it is full of keys.
+        (_, Ok(_)) => Err(NoRoom::Others),
+    }
+}
+
+/// Says how many blocks a VM has for each of its keys: those that it does not name it has given back.
+/// Returns false where the ledger did not take it.
+pub(super) fn tell(shared: &mut impl SharedData, vm: u64, held: &[(u64, u64)], now: u64) -> bool {
+    let changed = shared.update(LEDGER_KEY, |bytes| {
+        let mut entries = decode(bytes, now);
+        entries.retain(|one| one.vm != vm);
+        let until = now.saturating_add(LEASE_MS);
+        entries.extend(held.iter().map(|(key, blocks)| Entry {
+            key: *key,
+            vm,
+            until,
+            blocks: u32::try_from(*blocks).unwrap_or(u32::MAX),
+        }));
+        entries.truncate(MAX_ENTRIES);
+        Some(encode(&entries))
+    });
+    changed == Changed::Done
+}
+
+/// Says how many of `wanted` blocks, or a step, `key` may take.
+fn may_take(entries: &[Entry], key: u64, wanted: u64, budget: &Budget) -> Result<u64, NoRoom> {
+    let blocks = |bytes: u64| bytes.checked_div(BLOCK).unwrap_or_default();
+    let (all, of_key) = (blocks(budget.all), blocks(budget.of_key));
+    let sum = |entries: &mut dyn Iterator<Item = &Entry>| -> u64 {
+        entries.fold(0, |sum, one| sum.saturating_add(one.blocks.into()))
+    };
+    let taken = sum(&mut entries.iter());
+    let own = sum(&mut entries.iter().filter(|one| one.key == key));
+    let fits = |more: u64| {
+        let own = own.saturating_add(more);
+        if own > of_key {
+            return Err(NoRoom::Key {
+                most: budget.of_key,
+            });
+        }
+        match own <= all.saturating_sub(taken.saturating_add(more)) {
+            true => Ok(more),
+            false => Err(NoRoom::Others),
+        }
+    };
+    let is_plenty = taken.saturating_mul(PLENTY) < all;
+    if is_plenty && let Ok(step) = fits(wanted.max(STEP)) {
+        return Ok(step);
+    }
+    fits(wanted)
+}
+
+/// Reads the entries whose lease has not lapsed at `now`. What is no entry ends the reading: the
+/// filter alone writes here.
+fn decode(bytes: &[u8], now: u64) -> Vec<Entry> {
+    // A lease that ends later than one can was written before the clock was set back.
+    let latest = now.saturating_add(LEASE_MS);
+    let mut rest = bytes;
+    let mut entries = Vec::new();
+    while let Some(((key, vm, until, blocks), after)) = split(rest) {
+        rest = after;
+        if until > now {
+            entries.push(Entry {
+                key,
+                vm,
+                until: until.min(latest),
+                blocks,
+            });
+        }
+    }
+    entries
+}
+
+type Fields = (u64, u64, u64, u32);
+
+fn split(bytes: &[u8]) -> Option<(Fields, &[u8])> {
+    let (key, rest) = bytes.split_first_chunk()?;
+    let (vm, rest) = rest.split_first_chunk()?;
+    let (until, rest) = rest.split_first_chunk()?;
+    let (blocks, rest) = rest.split_first_chunk()?;
+    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let fields = (
+        number(key),
+        number(vm),
+        number(until),
+        u32::from_le_bytes(*blocks),
+    );
+    Some((fields, rest))
+}
+
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for one in entries.iter().filter(|one| one.blocks > 0) {
+        for number in [one.key, one.vm, one.until] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&one.blocks.to_le_bytes());
+    }
+    bytes
+}

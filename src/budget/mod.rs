@@ -1,0 +1,60 @@
+//! The memory that requests make Envoy hold, bounded for each client key and for the whole Envoy.
+//!
+//! **What Envoy holds.** It keeps a request's body from the first byte to the end of the stream, so
+//! that it can run again: the answer's beginning frees nothing. It keeps the pieces as they came
+//! ([`slices`]): a body that comes in pieces of 600 bytes takes 27 times its length. Each request
+//! takes [`OF_A_REQUEST`] besides. While a body goes to the platform there is a copy of it, so that
+//! Envoy's heap needs twice the budget (`envoy/envoy.yaml` does that sum).
+//!
+//! **Who may hold.** A request is charged when its headers come, with the length that they tell, and
+//! with each piece that is more than that. What it is charged it keeps until its stream ends. One
+//! that does not fit is refused before Envoy holds it. A key never holds more than its own bound, nor
+//! more than is left for the others: however many come, the first has half at most, the second half
+//! of the rest, and whoever has nothing yet finds room. A request that runs again is not asked again.
+//!
+//! **Where it is counted.** The heap is the Envoy's, so all its VMs take from one [`ledger`] in shared
+//! data, in blocks, and give back what they have not used for a second. The ledger is a lease: what a
+//! crashed VM held is free when it lapses, as Envoy has ended its streams.
+
+pub mod book;
+mod ledger;
+mod slices;
+
+pub use self::{book::Book, ledger::prepare};
+
+/// The bytes that are taken from the ledger at a time.
+pub const BLOCK: u64 = 128 * 1024;
+
+/// What a request takes beside its body, in bytes: 57 KB were measured for an upload of one byte with its
+/// two connections, and headers have up to 60 KiB.
+pub const OF_A_REQUEST: u64 = BLOCK;
+
+/// The most of a body that Envoy keeps, in bytes, as `envoy/envoy.yaml` sets it
+/// (`request_body_buffer_limit`). What is longer goes on without being kept, and is not sent again.
+pub const MAX_KEPT: u64 = 32 * 1024 * 1024;
+
+/// The bounds that the operator sets, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Of all requests of the Envoy.
+    pub all: u64,
+    /// Of those of one key.
+    pub of_key: u64,
+}
+
+/// Why a request, or more of it, is not held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Its key holds as much as one may.
+    Key {
+        /// That bound, in bytes.
+        most: u64,
+    },
+    /// Its key would leave less to the others than it has itself.
+    Others,
+    /// It could never be held: it alone is more than its key's bound.
+    TooLarge {
+        /// That bound, in bytes.
+        most: u64,
+    },
+}

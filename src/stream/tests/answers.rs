@@ -1,0 +1,71 @@
+//! Only an answer is an answer, and only the platform's part of it reaches a caller.
+
+use super::envoy::Envoy;
+use crate::{
+    host::fake::first,
+    secret::Secret,
+    snapshot::{Account, fixture},
+};
+
+fn account() -> Account {
+    let mut account = fixture::account("acc_1", "codex");
+    account.credential = Secret::new("sk-0123456789");
+    account
+}
+
+#[test]
+fn what_is_no_answer_is_an_error_of_ours() {
+    for status in [101, 199, 600, 999] {
+        let mut envoy = Envoy::with_accounts(&[account()]);
+        let mut call = envoy.ask();
+        call.platform_begins(status, &[("x-request-id", "r")]);
+        call.is_refused(502, "latchkey_platform_no_answer");
+    }
+}
+
+#[test]
+fn headers_that_speak_for_others_reach_nobody_on_good_answers_and_errors() {
+    for status in [200, 400, 403] {
+        let mut envoy = Envoy::with_accounts(&[account()]);
+        let mut call = envoy.ask();
+        let headers = [
+            ("x-latchkey-error", "latchkey_no_key"),
+            ("x-latchkey-status", "200"),
+            ("x-envoy-overloaded", "true"),
+            ("location", "https://evil.test"),
+            ("strict-transport-security", "max-age=1"),
+            ("x-debug", "sk-0123456789"),
+            ("request-id", "r"),
+        ];
+        call.platform(status, &headers, b"{}");
+        let answer = call.answer();
+        let ours = ["content-type", ":status"];
+        let names = answer.headers.iter().map(|(name, _)| name.as_str());
+        let names: Vec<&str> = names.filter(|name| !ours.contains(name)).collect();
+        assert_eq!(names, ["request-id"], "{status}");
+        assert_eq!(first(&answer.headers, "request-id").unwrap(), b"r");
+        call.gets(status, b"{}");
+    }
+}
+
+#[test]
+fn an_error_that_repeats_the_credential_is_masked_over_its_pieces() {
+    let mut envoy = Envoy::with_accounts(&[account()]);
+    let mut call = envoy.ask();
+    call.platform(
+        400,
+        &[],
+        br#"{"error":{"message":"GET /?key=sk-0123456789"}}"#,
+    );
+    call.gets(400, br#"{"error":{"message":"GET /?key=*************"}}"#);
+
+    // What is too long to be held goes on in pieces.
+    let mut call = envoy.ask();
+    call.platform_begins(400, &[]);
+    let long = [b' '; 40_000];
+    call.platform_goes_on(&long, false);
+    call.platform_goes_on(b"key=sk-01234", false);
+    call.platform_goes_on(b"56789.", true);
+    let expected = [&long[..], b"key=*************."].concat();
+    call.gets(400, &expected);
+}
