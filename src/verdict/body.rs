@@ -159,8 +159,21 @@ pub(super) struct Gather<'a> {
 enum Wanted {
     /// Every field may tell something.
     All,
+    /// Every field may, and a word in place of fields is no code: lists of details repeat what the
+    /// request named.
+    Details,
     /// A whole answer: only its `error` is one. The rest repeats the request.
     ErrorAlone,
+}
+
+impl Wanted {
+    /// The same of an element of a list.
+    fn in_list(self) -> Self {
+        match self {
+            Self::All => Self::Details,
+            other => other,
+        }
+    }
 }
 
 impl<'a> Gather<'a> {
@@ -178,7 +191,8 @@ impl<'a> Gather<'a> {
 
     fn field<'de, A: MapAccess<'de>>(&mut self, key: String, map: &mut A) -> Result<(), A::Error> {
         let wanted = match key.as_str() {
-            "error" | "detail" | "details" => Some(Wanted::All),
+            "error" => Some(Wanted::All),
+            "detail" | "details" => Some(Wanted::Details),
             "response" => Some(Wanted::ErrorAlone),
             _ => None,
         };
@@ -224,7 +238,7 @@ impl<'de> Visitor<'de> for Gather<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<bool, A::Error> {
         let mut says = false;
-        while let Some(element) = seq.next_element_seed(self.again(self.wanted))? {
+        while let Some(element) = seq.next_element_seed(self.again(self.wanted.in_list()))? {
             says |= element;
         }
         Ok(says)
@@ -232,7 +246,8 @@ impl<'de> Visitor<'de> for Gather<'_> {
 
     fn visit_str<E>(self, text: &str) -> Result<bool, E> {
         // `{"error":"invalid_grant"}` (RFC 6749 §5.2) is a code, `{"error":"Not found"}` is not.
-        if text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+        let is_word = text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        if self.wanted == Wanted::All && is_word {
             self.error.add_code(text);
         }
         self.error.add_message(text);
@@ -343,6 +358,22 @@ mod tests {
                 "invalid_grant",
             ),
             (r#"{"detail":"Unauthorized"}"#, vec![], "Unauthorized"),
+            // What repeats the names in a request says nothing of an account.
+            (
+                r#"{"error":{"message":"m","details":["insufficient_quota"]}}"#,
+                vec![],
+                "m",
+            ),
+            (
+                r#"{"error":["insufficient_quota"]}"#,
+                vec![],
+                "insufficient_quota",
+            ),
+            (
+                r#"{"detail":"insufficient_quota"}"#,
+                vec![],
+                "insufficient_quota",
+            ),
             (
                 r#"{"detail":{"code":"deactivated_workspace"}}"#,
                 vec!["deactivated_workspace"],

@@ -325,7 +325,7 @@ mod tests {
             r#"[
                 {"code":["quota"],"in_stream":true,"verdict":"fine"},
                 {"status":["4xx"],"code":["QUOTA"],"header":{"x-plan":["Free"]},"verdict":"dead","reason":"plan"},
-                {"message":["gone"],"verdict":"dead","reason":"gone"},
+                {"message":["gone fishing"],"verdict":"dead","reason":"gone"},
                 {"code":["quota"],"verdict":"cooling_down","scope":"model","until":["body:a","header:x-b"],"default_seconds":9,"max_seconds":60}
             ]"#,
         );
@@ -353,7 +353,12 @@ mod tests {
             dead("gone")
         );
         assert_eq!(
-            judged(&rules, 400, &[], r#"{"detail":"bad value 'gone'"}"#),
+            judged(
+                &rules,
+                400,
+                &[],
+                r#"{"detail":"gone fishing: Extra inputs are not permitted"}"#
+            ),
             Verdict::CallersFault
         );
     }
@@ -361,13 +366,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_cools_longer_than_its_rule(
-            status in 100_u16..=599,
+            status in prop_oneof![Just(429_u16), 100_u16..=599],
             values in prop::collection::vec("[0-9a-z.:-]{0,20}", 3),
             max in 1_u32..=MAX_COOL_DOWN_SECONDS,
             now in prop_oneof![Just(NOW), any::<u64>()],
         ) {
             let rules = rules(&format!(
-                r#"[{{"status":["4xx"],"verdict":"cooling_down","scope":"account","until":["header:retry-after","body:resets_at","message"],"default_seconds":1,"max_seconds":{max}}}]"#
+                r#"[{{"status":[429],"verdict":"cooling_down","scope":"account","until":["header:retry-after","body:resets_at","message"],"default_seconds":1,"max_seconds":{max}}}]"#
             ));
             let headers = [("retry-after", values[0].as_str())].into_iter().collect();
             let body = format!(r#"{{"resets_at":"{}","message":"try again in {}"}}"#, values[1], values[2]);

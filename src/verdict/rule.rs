@@ -17,9 +17,23 @@ pub const MAX_COOL_DOWN_SECONDS: u32 = 32 * 24 * 60 * 60;
 /// seconds, and an account that is left alone for minutes fails requests that it could serve.
 pub const MAX_BACK_OFF_SECONDS: u32 = 60;
 
-/// The most entries of one list, and the longest text in one, in bytes.
+/// The most entries of one list.
 const MAX_ENTRIES: usize = 64;
+
+/// The longest code, header value or source of a time, in bytes.
 const MAX_TEXT_BYTES: usize = 128;
+
+/// The longest message of a rule, in bytes: whole ones are sentences.
+const MAX_MESSAGE_BYTES: usize = 512;
+
+/// Stands in a whole message for what differs from answer to answer: a date, a name.
+const HOLE: &str = "{}";
+
+/// The most that stands in such a place, in bytes.
+const MAX_HOLE_BYTES: usize = 64;
+
+/// The statuses that speak of the account whatever was asked: no access, no money, too much.
+pub const OF_THE_ACCOUNT: [u16; 3] = [401, 402, 429];
 
 /// If an answer is such, it means that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,18 +93,20 @@ enum WrittenStatus {
     Class(String),
 }
 
-/// What a message must start with, in any case; or hold anywhere, where it is written with a
-/// leading `*`.
+/// What a message must be, in any case: whole, or with a `*` where more may stand.
 ///
-/// Platforms repeat the caller's input inside their messages, but do not start with it. So only
-/// a rule that is the caller's fault may look anywhere: otherwise a caller could have accounts
-/// taken out by sending the right sentence as, say, the type of a message.
+/// Platforms repeat the caller's input in their messages, at the beginning (`<member>: Extra inputs
+/// are not permitted`) and inside. So only a rule of the caller's fault may look at a part: otherwise a
+/// caller could have accounts taken out by sending the right sentence as the name of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum MessagePattern {
-    /// In lower case.
+    /// `text`: all of it, but for a full stop at its end. Between two of these parts, in lower case,
+    /// stands a [`HOLE`].
+    Whole(Vec<String>),
+    /// `text*`: its beginning, in lower case.
     Start(String),
-    /// In lower case.
+    /// `*text`: a part of it, in lower case.
     Anywhere(String),
 }
 
@@ -180,13 +196,7 @@ impl TryFrom<Written> for Rule {
     fn try_from(written: Written) -> Result<Self, InvalidRule> {
         let Written { condition, ruling } = written;
         condition.check()?;
-        let anywhere = |pattern: &MessagePattern| matches!(pattern, MessagePattern::Anywhere(_));
-        if condition.message.iter().any(anywhere) && ruling != Ruling::CallersFault {
-            return Err(InvalidRule(
-                "expected the start of a message; '*' is for callers_fault alone, since a caller \
-                 can have its own text repeated anywhere in a message",
-            ));
-        }
+        condition.bears(&ruling)?;
         ruling.check()?;
         Ok(Self { condition, ruling })
     }
@@ -216,6 +226,37 @@ impl Condition {
             return Err(InvalidRule("expected texts of 1 to 128 bytes"));
         }
         Ok(())
+    }
+
+    /// Refuses a `ruling` that says more than the condition can know.
+    fn bears(&self, ruling: &Ruling) -> Result<(), InvalidRule> {
+        let is_whole = |pattern: &MessagePattern| matches!(pattern, MessagePattern::Whole(_));
+        if *ruling != Ruling::CallersFault && !self.message.iter().all(is_whole) {
+            return Err(InvalidRule(
+                "expected the whole message; a part of it ('*') is for callers_fault alone, since a \
+                 caller can have its own text repeated in a message",
+            ));
+        }
+        let says_more = [self.code.len(), self.message.len(), self.header.len()] != [0; 3];
+        let alone = |statuses: &[StatusPattern]| self.status.iter().all(|of| statuses.contains(of));
+        let fits = match ruling {
+            _ if says_more => true,
+            Ruling::Fine | Ruling::CallersFault => true,
+            Ruling::PlatformTrouble { .. } => {
+                let is_servers = |of: &StatusPattern| of.class() == 5;
+                self.status.iter().all(is_servers)
+            }
+            Ruling::CoolingDown { .. } | Ruling::CredentialExpired | Ruling::Dead { .. } => {
+                alone(&OF_THE_ACCOUNT.map(StatusPattern::Exact))
+            }
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(InvalidRule(
+            "expected a code, a header or a whole message as well: of the statuses, only 401, 402 and \
+             429 speak of the account by themselves, and 5xx of the platform",
+        ))
     }
 }
 
@@ -256,6 +297,14 @@ impl StatusPattern {
             Self::Class(class) => status / 100 == class,
         }
     }
+
+    /// The first digit of what it matches.
+    fn class(self) -> u16 {
+        match self {
+            Self::Exact(status) => status / 100,
+            Self::Class(class) => class,
+        }
+    }
 }
 
 impl TryFrom<WrittenStatus> for StatusPattern {
@@ -291,32 +340,81 @@ impl MessagePattern {
     /// Returns true if a message, in lower case, is such.
     pub fn matches(&self, lower_case_message: &str) -> bool {
         match self {
+            Self::Whole(parts) => is_whole(parts, without_stop(lower_case_message)),
             Self::Start(start) => lower_case_message.starts_with(start),
             Self::Anywhere(part) => lower_case_message.contains(part),
         }
     }
 }
 
+/// A message without white space around it and a full stop at its end.
+fn without_stop(message: &str) -> &str {
+    let message = message.trim();
+    message.strip_suffix('.').unwrap_or(message)
+}
+
+/// Tells a `message` that is the `parts` with a short word or two between each two of them.
+fn is_whole(parts: &[String], message: &str) -> bool {
+    let [first, rest @ ..] = parts else {
+        return false;
+    };
+    let Some(mut left) = message.strip_prefix(first.as_str()) else {
+        return false;
+    };
+    let [middle @ .., last] = rest else {
+        return left.is_empty();
+    };
+    for part in middle {
+        match left.split_once(part.as_str()) {
+            Some((hole, after)) if fits_hole(hole) => left = after,
+            _ => return false,
+        }
+    }
+    left.strip_suffix(last.as_str()).is_some_and(fits_hole)
+}
+
+/// Tells what may stand in a [`HOLE`]: words and dates, and no sentence.
+fn fits_hole(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b" _-.,:/".contains(&byte);
+    (1..=MAX_HOLE_BYTES).contains(&text.len()) && text.bytes().all(legal)
+}
+
 impl TryFrom<String> for MessagePattern {
     type Error = InvalidRule;
 
     fn try_from(text: String) -> Result<Self, InvalidRule> {
-        let text = text.to_ascii_lowercase();
-        let (pattern, text): (fn(String) -> Self, _) = match text.strip_prefix('*') {
-            Some(part) => (Self::Anywhere, part),
-            None => (Self::Start, text.as_str()),
-        };
-        if !(1..=MAX_TEXT_BYTES).contains(&text.len()) {
-            return Err(InvalidRule("expected texts of 1 to 128 bytes"));
+        if text.len() > MAX_MESSAGE_BYTES {
+            return Err(InvalidRule("expected a message of at most 512 bytes"));
         }
-        Ok(pattern(text.to_owned()))
+        let text = text.to_ascii_lowercase();
+        let unended = text.strip_suffix('*');
+        let pattern = match (text.strip_prefix('*'), unended) {
+            (Some(part), _) => Self::Anywhere(part.strip_suffix('*').unwrap_or(part).to_owned()),
+            (None, Some(start)) => Self::Start(start.to_owned()),
+            (None, None) => {
+                let parts = without_stop(&text).split(HOLE);
+                Self::Whole(parts.map(str::to_owned).collect())
+            }
+        };
+        let says = match &pattern {
+            Self::Whole(parts) => !parts.iter().any(String::is_empty),
+            Self::Start(text) | Self::Anywhere(text) => !text.is_empty(),
+        };
+        if says {
+            Ok(pattern)
+        } else {
+            Err(InvalidRule(
+                "expected words in a message, and before and after each {} of a whole one",
+            ))
+        }
     }
 }
 
 impl From<MessagePattern> for String {
     fn from(pattern: MessagePattern) -> Self {
         match pattern {
-            MessagePattern::Start(start) => start,
+            MessagePattern::Whole(parts) => parts.join(HOLE),
+            MessagePattern::Start(start) => format!("{start}*"),
             MessagePattern::Anywhere(part) => format!("*{part}"),
         }
     }
@@ -415,6 +513,17 @@ mod tests {
             r#"{"message":[""],"verdict":"callers_fault"}"#,
             r#"{"message":["*"],"verdict":"callers_fault"}"#,
             r#"{"message":["*is disabled"],"verdict":"dead","reason":"banned"}"#,
+            r#"{"message":["you are disabled*"],"verdict":"dead","reason":"banned"}"#,
+            r#"{"code":["a"],"message":["whole","part*"],"verdict":"credential_expired"}"#,
+            r#"{"message":["busy*"],"verdict":"platform_trouble","seconds":5}"#,
+            r#"{"message":["back on {}"],"verdict":"dead","reason":"banned"}"#,
+            r#"{"message":["{} is back"],"verdict":"callers_fault"}"#,
+            r#"{"message":["back on {}{} at noon"],"verdict":"callers_fault"}"#,
+            r#"{"status":[400],"verdict":"dead","reason":"banned"}"#,
+            r#"{"status":[401,403],"verdict":"credential_expired"}"#,
+            r#"{"status":["4xx"],"verdict":"cooling_down","scope":"account","default_seconds":1,"max_seconds":1}"#,
+            r#"{"status":[503],"verdict":"cooling_down","scope":"account","default_seconds":1,"max_seconds":1}"#,
+            r#"{"status":[404],"verdict":"platform_trouble","seconds":5}"#,
             r#"{"header":{"X-A":[]},"verdict":"fine"}"#,
             r#"{"status":[402],"verdict":"dead"}"#,
             r#"{"status":[402],"verdict":"dead","reason":"a b"}"#,
@@ -437,6 +546,43 @@ mod tests {
                 "{to}"
             );
         }
+    }
+
+    #[test]
+    fn a_message_is_whole_or_a_part() {
+        let matches = |pattern: &str, message: &str| {
+            let pattern = MessagePattern::try_from(pattern.to_owned()).unwrap();
+            pattern.matches(&message.to_ascii_lowercase())
+        };
+        let back = "Back on {} at {} UTC.";
+        for (pattern, message) in [
+            ("It is gone", "it is gone."),
+            ("It is gone.", " It is gone "),
+            (back, "Back on 2026-10-01 at 00:00 UTC."),
+            ("it is*", "It is gone"),
+            ("*is", "It is gone"),
+            ("*is*", "It is gone"),
+        ] {
+            assert!(matches(pattern, message), "{pattern}: {message}");
+        }
+        for (pattern, message) in [
+            ("It is gone", "It is gone: Extra inputs are not permitted"),
+            ("It is gone", "messages.0: It is gone"),
+            ("It is gone", ""),
+            (back, "Back on  at 00:00 UTC."),
+            (
+                back,
+                "Back on 2026-10-01 at 00:00 UTC.: Extra inputs are not permitted",
+            ),
+            (back, "Back on 'x' at 00:00 UTC."),
+            (back, "Back on 2026-10-01 at UTC"),
+            ("it is*", "So it is"),
+            ("*gone", "It is"),
+        ] {
+            assert!(!matches(pattern, message), "{pattern}: {message}");
+        }
+        let long = "x".repeat(MAX_HOLE_BYTES + 1);
+        assert!(!matches(back, &format!("Back on {long} at 00:00 UTC")));
     }
 
     #[test]

@@ -60,17 +60,32 @@ pub fn moment(text: &str, unit: Unit, now: u64) -> Option<u64> {
     ahead(at, now)
 }
 
+/// The words after which a sentence names a span.
+const SPOKEN: [&str; 3] = ["try again in", "retry in", "retry after"];
+
+/// The words after which a sentence names a date.
+const DATED: &str = "regain access on";
+
 /// The moment that an error's sentence names: `… try again in 1.5s`, `… retry in 34.07s`,
-/// `… regain access on 2026-04-01 at 00:00 UTC`.
+/// `… regain access on 2026-04-01 at 00:00 UTC`. None where two sentences would: one of them may
+/// repeat the caller's own text, the name of a model for example.
 pub fn in_message(message: &str, now: u64) -> Option<u64> {
     let message = message.to_ascii_lowercase();
+    let words = SPOKEN.iter().chain([&DATED]);
+    if words
+        .map(|words| message.matches(words).count())
+        .sum::<usize>()
+        > 1
+    {
+        return None;
+    }
     let after = |words: &str| message.split_once(words).map(|(_, rest)| rest);
-    let spoken = ["try again in", "retry in", "retry after"]
+    let spoken = SPOKEN
         .into_iter()
         .filter_map(after)
         .find_map(|rest| span(rest).map(|(ms, _)| now.saturating_add(ms)));
     let at = spoken.or_else(|| {
-        let mut words = after("regain access on")?.split_whitespace();
+        let mut words = after(DATED)?.split_whitespace();
         match [words.next()?, words.next()?, words.next()?, words.next()?] {
             [date, "at", time, "utc" | "utc."] => rfc3339(&format!("{date}t{time}:00z")),
             _ => None,
@@ -373,6 +388,10 @@ mod tests {
                 Some(812_800.0),
             ),
             ("Please try again later.", None),
+            (
+                "Limit for try again in 9h reached. Please try again in 2s.",
+                None,
+            ),
             ("try again in the morning", None),
             ("try again in 5", None),
             ("You will regain access on Monday", None),

@@ -299,6 +299,16 @@ mod tests {
                 "headers.set.authorization = 'Bearer sk-secret'",
                 "headers.set: expected a header with {credential}",
             ),
+            (
+                "openai.toml",
+                "\n[[verdicts]]\nmessage = ['you are banned*']\nverdict = 'dead'\nreason = 'banned'",
+                "openai.toml:2: verdicts[0]",
+            ),
+            (
+                "openai.toml",
+                "\n[[verdicts]]\nstatus = [400]\nverdict = 'dead'\nreason = 'banned'",
+                "openai.toml:2: verdicts[0]",
+            ),
             ("openai.toml", "id = 'other'", "id: expected \"openai\""),
             ("new.toml", "id = 'new'", "missing field"),
         ] {
@@ -346,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_a_platform_says_goes_before_what_it_extends() {
-        let rule = "\n[[verdicts]]\nstatus = [418]\nverdict = 'dead'\nreason = 'teapot'\n";
+        let rule = "\n[[verdicts]]\nstatus = [418]\ncode = ['teapot']\nverdict = 'dead'\nreason = 'teapot'\n";
         let more = "[headers.default]\nx-a = 'b'\n[quota]\ntokens = false\n[quota.requests]\nlimit = 'x-limit'\n";
         let own = format!("{DEEP}\n{more}{rule}");
         let files = [

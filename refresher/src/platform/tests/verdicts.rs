@@ -279,21 +279,49 @@ fn rules_reach_the_filter_as_they_are() {
     }
 }
 
+/// Every way in which a platform repeats what a caller sent, with each sentence and each word of a rule in it.
 #[test]
 fn no_caller_can_have_an_account_taken_out_by_what_it_sends() {
-    let echoes = [
-        "Your credit balance is too low to access the Anthropic API.",
-        "This organization has been disabled.",
-        "You have reached your specified API usage limits. You will regain access on 2026-10-01 at 00:00 UTC.",
-        "usage_limit_reached",
-    ];
-    for echo in echoes {
-        let body = format!(
-            r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"messages.0.content.0: Input tag '{echo}' found using 'type' does not match any of the expected tags"}}}}"#
-        );
-        for id in PLATFORMS {
-            let verdict = judged(&platform(id), 400, NONE, body.as_bytes());
-            assert_eq!(verdict, Verdict::CallersFault, "{id}: {echo}");
+    use latchkey::verdict::{Rule, rule::Ruling};
+    let names_an_account = |rule: &&Rule| rule.ruling != Ruling::CallersFault;
+    for id in PLATFORMS {
+        let platform = platform(id);
+        let rules = platform.verdicts.iter().filter(names_an_account);
+        let echoes = rules.flat_map(|rule| {
+            let messages = rule.condition.message.iter().cloned().map(String::from);
+            let messages = messages.map(|text| text.replace("{}", "2026-10-01"));
+            messages.chain(rule.condition.code.iter().cloned())
+        });
+        let mut echoes: Vec<String> = echoes.collect();
+        echoes.push("please try again in 500h".to_owned());
+        for echo in echoes {
+            let name = serde_json::to_string(&echo).unwrap();
+            for error in [
+                format!(
+                    r#"{{"type":"invalid_request_error","message":"{echo}: Extra inputs are not permitted"}}"#
+                ),
+                format!(
+                    r#"{{"type":"invalid_request_error","message":"messages.0.content.0: Input tag '{echo}' found using 'type' does not match any of the expected tags"}}"#
+                ),
+                format!(r#"{{"type":"invalid_request_error","message":"Unknown name: {echo}"}}"#),
+                format!(
+                    r#"{{"type":"invalid_request_error","param":{name},"message":"Unknown parameter: '{echo}'."}}"#
+                ),
+                format!(r#"{{"type":"invalid_request_error","message":"no","details":[{name}]}}"#),
+                format!(
+                    r#"{{"type":"invalid_request_error","message":"no","details":[{{"loc":["body",{name}],"input":{{{name}:1}},"msg":"Extra inputs are not permitted"}}]}}"#
+                ),
+            ] {
+                for body in [
+                    format!(r#"{{"type":"error","error":{error}}}"#),
+                    format!(r#"{{"detail":[{error}]}}"#),
+                ] {
+                    for status in [400, 404, 413, 422] {
+                        let verdict = judged(&platform, status, NONE, body.as_bytes());
+                        assert_eq!(verdict, Verdict::CallersFault, "{id}: {status} {body}");
+                    }
+                }
+            }
         }
     }
 }
