@@ -81,7 +81,7 @@ pub struct Decoder {
 
 enum Format {
     Gzip(Gzip),
-    Zstd(Zstd),
+    Zstd(Box<Zstd>),
 }
 
 /// The outcome of one small piece of work of a format.
@@ -130,7 +130,7 @@ impl Decoder {
             step: vec![0; STEP_BYTES],
             format: match coding {
                 Coding::Gzip => Format::Gzip(Gzip::default()),
-                Coding::Zstd => Format::Zstd(Zstd::default()),
+                Coding::Zstd => Format::Zstd(Box::default()),
             },
         }
     }
