@@ -252,9 +252,11 @@ impl Peek {
             }
             (b'{' | b'[', _) => State::Nested { depth: 1 },
             (b'}' | b']' | b':' | b',', _) => State::Done,
-            (first, _) => {
-                self.text.begin(MAX_WORD_BYTES);
-                self.text.push(&[first]);
+            (first, member) => {
+                if member.is_some() {
+                    self.text.begin(MAX_WORD_BYTES);
+                    self.text.push(&[first]);
+                }
                 State::Word
             }
         }
@@ -336,9 +338,14 @@ impl Peek {
         let ends = |byte: &u8| byte.is_ascii_whitespace() || b",}]".contains(byte);
         let length = rest.iter().position(ends).unwrap_or(rest.len());
         let word = rest.split_off(..length).unwrap_or_default();
-        self.text.push(word);
+        if self.member.is_some() {
+            self.text.push(word);
+        }
         if rest.is_empty() {
             return;
+        }
+        if self.member.is_none() {
+            return self.end_of_value();
         }
         let value = match self.text.text() {
             Some("true") => Some(true),
