@@ -582,36 +582,3 @@ fn an_error_in_the_middle_of_a_stream_takes_the_account_out() {
         }
     });
 }
-
-/// A platform whose name has never resolved has no host in its cluster but the escape listener, which then answers the first
-/// attempt: that is no answer of the platform's, and neither the account's nor the caller's fault.
-#[test]
-fn a_platform_whose_name_never_resolved_fails_over() {
-    const CHAT: &str = "/v1/chat/completions";
-    const NOWHERE: &str = "extends = 'openai'\nupstream.base_url = 'https://nowhere.invalid/v1'\n";
-    run(async {
-        let stack = Stack::real("failover-nowhere", async |sim, refresher| {
-            let profile = sim.platforms_dir.join("nowhere.toml");
-            std::fs::write(profile, NOWHERE).expect("written");
-            sim.add_api_key("openai", "sk-here", "here").await;
-            refresher.add_api_key("nowhere", "nowhere", "sk-no").await;
-        })
-        .await;
-        let caller = stack.caller("team").await;
-        let answer = caller.post(CHAT, &chat_body(false)).await;
-        assert_eq!(answer.status, 502, "{answer:?}");
-        assert_eq!(answer.own_code(), Some("latchkey_platform_unreachable"));
-
-        stack
-            .refresher
-            .add_api_key("here", "openai", "sk-here")
-            .await;
-        // Synced when another key, whose requests have met no trouble yet, is.
-        let caller = stack.caller("other").await;
-        for _ in 0..5 {
-            let answer = caller.post(CHAT, &chat_body(false)).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-        }
-        assert_eq!(stack.envoy.crashes().await, 0);
-    });
-}
