@@ -409,7 +409,7 @@ fn the_filter_is_a_local_file_that_envoy_compiles() {
         assert!(!text.contains("allow_precompiled"), "{name}");
         let mut lines = text.lines().map(str::trim);
         let mut plugins = 0;
-        while lines.find(|line| line == "code:").is_some() {
+        while lines.find(|line| *line == "code:").is_some() {
             let local = lines.next().expect("a line");
             assert_eq!(local, "local:", "{name}");
             plugins += 1;
