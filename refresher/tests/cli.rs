@@ -483,7 +483,7 @@ fn bad_input_is_refused_by_name_and_left_as_it_is() {
     let config = format!("platforms_dir = {platforms:?}\n");
     fs::write(installation.state().join("config.toml"), config).unwrap();
     for (file, bytes, place) in [
-        ("config.toml", &b"acknowledged_terms = [\n"[..], "line"),
+        ("config.toml", &b"acknowledged_terms = [\n"[..], ":1:23:"),
         ("config.toml", b"colour = 'blue'", "colour"),
         ("config.toml", b"\xff\xfe", "UTF-8"),
         ("key", b"c2hvcnQ=", "found 5 bytes"),

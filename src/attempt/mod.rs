@@ -176,7 +176,7 @@ pub fn is_escape(request: &HeaderMap) -> bool {
 pub const ESCAPE_STATUS: u16 = 503;
 
 /// Tells the escape listener by its `address`, a socket's path: accounts have no other host that is a file. A first attempt
-/// reaches it where a platform's name has never resolved, so that its cluster has no host of its own.
+/// reaches it where its cluster has no host of its own.
 pub fn is_escape_address(address: &[u8]) -> bool {
     address.starts_with(b"/")
 }

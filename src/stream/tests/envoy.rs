@@ -501,7 +501,7 @@ impl Call {
         }
     }
 
-    /// The platform's name has never resolved: its cluster has the escape listener alone, which answers the first attempt.
+    /// The cluster has no host but the escape listener, which answers the first attempt.
     pub(super) fn platform_has_no_host(&mut self) {
         let stream = self.attempt.as_ref().expect("an attempt").1.clone();
         stream.state().answered_by = "/run/envoy-escape.sock";

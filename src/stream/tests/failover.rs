@@ -155,9 +155,9 @@ fn a_platform_that_cannot_be_reached_is_left_by_the_escape() {
     assert!(envoy.records().concat().starts_with(unreachable));
 }
 
-/// Where a platform's name has never resolved, already the first attempt is answered by the escape listener.
+/// A first attempt that Envoy sends to the escape listener is no answer of the platform's.
 #[test]
-fn a_platform_whose_name_never_resolved_is_left_as_one_that_cannot_be_reached() {
+fn a_first_attempt_at_the_escape_listener_is_one_that_reached_nobody() {
     let mut envoy = two();
     let mut call = envoy.ask();
     call.is_at("acc_1");
