@@ -86,7 +86,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NoPlatformsFolder => "make it, or correct platforms_dir in config.toml".to_owned(),
         Fault::NoChange { kind } => format!("see: refresher {} set --help", noun(*kind)),
         Fault::LaxMode { path, wanted } => format!("run: chmod {wanted} {}", shell_word(path)),
-        Fault::ForeignOwner { path, user } => format!("run: chown {user} {}", shell_word(path)),
+        Fault::ForeignOwner { path, user } => format!(
+            "run: chown {user} {}; or, where it is a directory of somebody else's, keep Latchkey's files where every \
+             directory above them is yours or root's",
+            shell_word(path)
+        ),
         Fault::WrongKind { .. } => "move it away".to_owned(),
         Fault::StateInUse => "stop it first, or choose another --state-dir".to_owned(),
         Fault::RotationRunning => "wait for it".to_owned(),

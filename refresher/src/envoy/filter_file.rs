@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files::read_bounded;
 
-/// The most bytes of a filter that are read. The build refuses one of more than 1 MiB.
+/// The most bytes of a filter that are read. The build refuses one of more than 1.25 MiB.
 const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
 /// The most bytes of a sum: 64 digits and a name.
 const MAX_SUM_BYTES: u64 = 4096;

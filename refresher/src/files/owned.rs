@@ -127,7 +127,7 @@ fn open_owned(path: &Path, readers: Readers) -> Result<Option<File>, Error> {
         }
         Readers::Anybody => {
             require_owner(&at, stat.st_uid)?;
-            if stat.st_mode & (GROUP_WRITES | OTHERS_WRITE) != 0 {
+            if others_write(&stat) {
                 return Err(writable(&at, &stat));
             }
         }
@@ -198,19 +198,24 @@ fn open_directory(from: impl AsFd, name: &OsStr, at: &Path) -> Result<OwnedFd, E
     let directory = openat(from, name, flags, Mode::empty()).map_err(failed)?;
     let stat = fstat(&directory).map_err(failed)?;
     require_owner(at, stat.st_uid)?;
-    // The group of one user alone is usual for who works with umask 002.
-    let is_own_group = [0, rustix::process::getegid().as_raw()].contains(&stat.st_gid);
-    let others = match is_own_group {
-        true => OTHERS_WRITE,
-        false => OTHERS_WRITE | GROUP_WRITES,
-    };
-    if stat.st_mode & others != 0 && stat.st_mode & STICKY == 0 {
+    if others_write(&stat) && stat.st_mode & STICKY == 0 {
         let mount = fstatvfs(&directory).map_err(failed)?;
         if !mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
             return Err(writable(at, &stat));
         }
     }
     Ok(directory)
+}
+
+/// Tells if others than we and root may write what `stat` is of. A group of our own is no others: each user has one where
+/// the umask is 002.
+fn others_write(stat: &Stat) -> bool {
+    let is_own_group = [0, rustix::process::getegid().as_raw()].contains(&stat.st_gid);
+    let others = match is_own_group {
+        true => OTHERS_WRITE,
+        false => OTHERS_WRITE | GROUP_WRITES,
+    };
+    stat.st_mode & others != 0
 }
 
 fn require_owner(path: &Path, owner: u32) -> Result<(), Error> {
@@ -300,7 +305,9 @@ mod tests {
     #[test]
     fn what_others_may_write_is_refused() {
         let (folder, path) = folder();
-        for lax in [0o664, 0o646, 0o666] {
+        mode(&path, 0o664);
+        assert!(read(&path).is_ok(), "a group of our own");
+        for lax in [0o646, 0o666] {
             mode(&path, lax);
             assert!(
                 matches!(read(&path), Err(Error::Writable { .. })),

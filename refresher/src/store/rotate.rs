@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
-use super::{Result, Store, key_id, sql};
+use super::{Error, Result, Store, key_id, sql};
 use crate::keys::KeySource;
-use crate::keys::seal::{Binding, FIRST_FORMAT, KeyId};
+use crate::keys::seal::{self, Binding, FIRST_FORMAT, KeyId};
 use crate::state::StateDir;
 
 /// Records sealed anew in one transaction: other writers wait for no more than that.
@@ -273,7 +273,8 @@ impl Rotation<'_> {
 
 impl Store {
     /// Seals anew all that earlier releases sealed without platform and kind, in one transaction with the check value,
-    /// which says from then on that there is no such record: one that comes later is not opened.
+    /// which says from then on that there is no such record: one that comes later is not opened. So where the key of a
+    /// record is not at hand, nothing changes: it may be given tomorrow.
     pub(super) async fn leave_first_format(&self) -> Result<()> {
         let mut change = self.change().await?;
         let rows: Vec<SealedRow> = sqlx::query_as(OF_FIRST_FORMAT)
@@ -284,6 +285,13 @@ impl Store {
             let plaintext = match self.keys.open_first_format(row.binding(), &row.credential) {
                 Ok(plaintext) => plaintext,
                 Err(error) => {
+                    let key = KeyId::of(&row.credential);
+                    if let Some(key) = key.filter(|key| !self.keys.held().holds(*key)) {
+                        return Err(Error::Seal {
+                            record: row.id,
+                            source: seal::Error::NotAtHand(key),
+                        });
+                    }
                     tracing::error!(%error, "a record keeps its old form, and is not opened any more");
                     continue;
                 }

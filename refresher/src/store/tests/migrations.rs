@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions, Connection as _};
 
 use super::*;
 use crate::clock::UnixMillis;
+use crate::keys::seal;
 
 /// Made by the release whose last migration was the eighth: by its commands, and by its `serve` from an Envoy's reports.
 const EIGHT_MIGRATIONS: &str = include_str!("fixtures/eight_migrations.sql");
@@ -138,6 +139,37 @@ async fn a_start_that_is_cut_short_begins_again() {
         .execute(&mut old)
         .await
         .unwrap();
+    old.close().await.unwrap();
+    let store = open(&state).await.unwrap();
+    assert_eq!(formats(&store).await, ["02"]);
+}
+
+/// A record under a key that is not at hand waits for it: nothing is sealed anew until then.
+#[tokio::test]
+async fn a_start_without_one_of_the_keys_changes_no_seal() {
+    const SET: &str = "UPDATE accounts SET credential = $1 WHERE name = 'carol'";
+    let (_outer, state) = old_state().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(state.database());
+    let mut old = options.connect().await.unwrap();
+    let sealed: Vec<u8> =
+        sqlx::query_scalar("SELECT credential FROM accounts WHERE name = 'carol'")
+            .fetch_one(&mut old)
+            .await
+            .unwrap();
+    let mut foreign = sealed.clone();
+    foreign[1..5].copy_from_slice(b"none");
+    let set = sqlx::query(SET).bind(foreign);
+    set.execute(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    let refused = open(&state).await.unwrap_err();
+    let source = match refused {
+        Error::Seal { source, .. } => source,
+        other => panic!("{other}"),
+    };
+    assert!(matches!(source, seal::Error::NotAtHand(_)), "{source}");
+    let mut old = options.connect().await.unwrap();
+    let set = sqlx::query(SET).bind(sealed);
+    set.execute(&mut old).await.unwrap();
     old.close().await.unwrap();
     let store = open(&state).await.unwrap();
     assert_eq!(formats(&store).await, ["02"]);
