@@ -30,6 +30,10 @@ pub struct AttemptStream {
     /// The answer's headers as the platform sent them, until it is judged.
     head: HeaderMap,
     forwarded: Option<Forwarded>,
+    /// Stays here where the request is to run again: Envoy, which may not be able to, lets the
+    /// answer go on then. None before the answer is judged, and for a good one of a platform that
+    /// does not take the credential in the query.
+    mask: Option<Mask>,
 }
 
 /// An answer that goes on to the caller.
@@ -38,8 +42,6 @@ struct Forwarded {
     record: Record,
     /// None for an error.
     answer: Option<Forwarding>,
-    /// None where the platform cannot repeat the credential.
-    mask: Option<Mask>,
 }
 
 impl AttemptStream {
@@ -210,7 +212,7 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> Action {
-        if self.held.is_none() && self.forwarded.is_none() {
+        if self.held.is_none() && self.forwarded.is_none() && self.mask.is_none() {
             return Action::Continue;
         }
         let body = held_body(size, stream);
@@ -234,7 +236,7 @@ impl AttemptStream {
         if let Some(held) = &self.held {
             let body = held_body(held.size(), stream);
             self.judge(&body, came, worker, stream);
-            self.show(&body, false, worker, stream);
+            self.show(&body, came == Came::All, worker, stream);
         }
     }
 
@@ -285,6 +287,7 @@ impl AttemptStream {
         };
         let status = held.status();
         let good = held.is_good() && error.is_none();
+        self.mask = (!good || sent.credential_is_in_query()).then(|| sent.mask());
         let now = worker.now();
         let waits = self.waits_for_body();
         let can_run = waits || self.body.is_whole();
@@ -310,11 +313,10 @@ impl AttemptStream {
         self.forwarded = Some(Forwarded {
             record,
             answer: good.then(|| Forwarding::new(sent.dialect, sent.transform)),
-            mask: (!good || sent.credential_is_in_query()).then(|| sent.mask()),
         });
     }
 
-    /// Shows the meter what goes on.
+    /// Shows the meter what goes on, and masks it.
     fn show<H: Host>(
         &mut self,
         body: &[u8],
@@ -322,17 +324,16 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) {
-        let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent) else {
-            return;
-        };
         let mut instead = None;
-        if let Some(answer) = &mut forwarded.answer {
+        if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
+            && let Some(answer) = &mut forwarded.answer
+        {
             instead = answer.on_body(body, end);
             if let Some(error) = answer.take_failure() {
                 forwarded.record.verdict = Some(sent.gave_up(&error, worker));
             }
         }
-        if let Some(mask) = &mut forwarded.mask {
+        if let Some(mask) = &mut self.mask {
             let text = instead.as_deref().unwrap_or(body);
             instead = mask.on_body(text, end).or(instead);
         }

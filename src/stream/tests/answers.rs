@@ -1,6 +1,6 @@
 //! Only an answer is an answer, and only the platform's part of it reaches a caller.
 
-use super::envoy::Envoy;
+use super::envoy::{BODY, BUFFER_LIMIT, Envoy, head};
 use crate::{
     host::fake::first,
     secret::Secret,
@@ -68,4 +68,50 @@ fn an_error_that_repeats_the_credential_is_masked_over_its_pieces() {
     call.platform_goes_on(b"56789.", true);
     let expected = [&long[..], b"key=*************."].concat();
     call.gets(400, &expected);
+}
+
+#[test]
+fn an_error_on_which_envoy_cannot_run_the_request_again_is_masked() {
+    let masked = b"no key sk-01, no key *************.";
+    let accounts = [account(), fixture::account("acc_2", "codex")];
+
+    // By a redirect, which the attempt makes of it as the request is whole.
+    let mut envoy = Envoy::with_accounts(&accounts);
+    let mut call = envoy.call(&head("/v1/responses"));
+    call.sends(&vec![b' '; BUFFER_LIMIT], false);
+    call.sends(BODY, true);
+    call.platform(429, &[], b"no key sk-01, no key sk-0123456789.");
+    call.gets(429, masked);
+
+    // What is too long to be held comes in pieces.
+    let mut envoy = Envoy::with_accounts(&accounts);
+    let mut call = envoy.call(&head("/v1/responses"));
+    call.sends(&vec![b' '; BUFFER_LIMIT], false);
+    call.sends(BODY, true);
+    let long = [b' '; 40_000];
+    call.platform_begins(429, &[]);
+    call.platform_goes_on(&long, false);
+    call.platform_goes_on(b"no key sk-01, no key sk-01234", false);
+    call.platform_goes_on(b"56789.", true);
+    call.gets(429, &[&long[..], masked].concat());
+
+    // By the router's retry, which waits for the rest of the request.
+    let mut envoy = Envoy::with_accounts(&accounts);
+    let length = (2 * BUFFER_LIMIT).to_string();
+    let head = head("/v1/responses");
+    let mut call = envoy.call(&[head.as_slice(), &[("content-length", &length)]].concat());
+    call.sends(BODY, false);
+    call.sends(&vec![b' '; BUFFER_LIMIT], false);
+    call.platform(429, &[], b"no key sk-01, no key sk-0123456789.");
+    call.gets(429, masked);
+}
+
+#[test]
+fn a_masked_error_that_ends_with_trailers_comes_whole() {
+    let mut envoy = Envoy::with_accounts(&[account()]);
+    let mut call = envoy.ask();
+    call.platform_begins(400, &[]);
+    call.platform_goes_on(b"no key sk-0123456789, nor sk-01234", false);
+    call.platform_sends_trailers();
+    call.gets(400, b"no key *************, nor sk-01234");
 }

@@ -488,6 +488,18 @@ impl Call {
         }
     }
 
+    /// The platform ends its answer, which is held, with trailers.
+    pub(super) fn platform_sends_trailers(&mut self) {
+        let stream = self.attempt.as_ref().expect("an attempt").1.clone();
+        let action = self.on(Role::Attempt, Event::AnswerTrailers);
+        assert_eq!(action, Action::Continue);
+        self.answer_goes();
+        let body = std::mem::take(&mut stream.state().answer_body);
+        if let Some(answer) = &mut self.answer {
+            answer.body.extend(body);
+        }
+    }
+
     /// A tick has the attempt let go the answer that it held.
     #[track_caller]
     pub(super) fn is_judged(&mut self) {
