@@ -202,7 +202,7 @@ pub enum Changed {
 /// up.
 macro_rules! shared_key {
     ($name:literal) => {
-        concat!("latchkey/2/", $name)
+        concat!("latchkey/3/", $name)
     };
 }
 pub(crate) use shared_key;

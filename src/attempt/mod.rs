@@ -12,7 +12,9 @@
 //!
 //! # Failover
 //!
-//! 1. The verdict goes on the board ([`crate::health`]), where every worker sees it within 5 ms.
+//! 1. The verdict goes on the board ([`crate::health`]), where every worker sees it within 5 ms. A request
+//!    puts one there at most. The same 4xx from a second account is its caller's fault, but for 401, 402
+//!    and 429: the caller gets it, and nothing is held against that account.
 //! 2. If another account could do better, and tries and time are left, the attempt puts the request's
 //!    headers back and makes the answer a 307 to the request's own URL, with the true status in
 //!    `x-latchkey-status`. Envoy's internal redirect then runs the whole request again, gate included,
@@ -47,7 +49,7 @@ use std::borrow::Cow;
 use crate::{
     gate::refusal::Refusal,
     header::{HeaderMap, HeaderText},
-    health::Board,
+    health::{Board, Striker},
     request::{carried::Carried, split_target},
     snapshot::{Account, Doors, Endpoint, HeaderPlan, Platform},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
@@ -229,23 +231,27 @@ pub fn is_worth_another(verdict: &Verdict) -> bool {
 
 /// Tells a verdict about `account` that goes on the board.
 ///
-/// The good path posts nothing, unless there is a guess to take down. Where a guess is all that
-/// there is, a request takes one account out at most, however many it was tried on: it may be the
-/// request that makes them fail. An API key that is refused in words that no rule knows may
-/// lack a right for this path alone.
+/// The good path posts nothing, unless there is a guess to take down. A request speaks against one
+/// account at most, however many it was tried on: it may be the request that makes them fail. An API
+/// key that is refused in words that no rule knows may lack a right for this path alone.
 pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board: &Board) -> bool {
     match verdict {
         Verdict::Fine => {
             let model = carried.model.as_ref().map(HeaderText::as_str);
-            board.is_guessed_out(account, model)
+            board.is_guessed_out(account, Striker::of(&carried.key), model)
         }
         Verdict::CallersFault => false,
-        Verdict::CoolingDown { guessed: true, .. } | Verdict::PlatformTrouble { .. } => {
-            carried.tried.is_empty()
+        Verdict::CredentialExpired => !carried.blames && is_refreshable(account),
+        Verdict::CoolingDown { .. } | Verdict::PlatformTrouble { .. } | Verdict::Dead { .. } => {
+            !carried.blames
         }
-        Verdict::CredentialExpired => is_refreshable(account),
-        Verdict::CoolingDown { .. } | Verdict::Dead { .. } => true,
     }
+}
+
+/// Tells a status that blames the request where two accounts answer with it. A 401, 402 or 429 speaks
+/// of the account whatever was asked, and two accounts may be without money or at their limit.
+pub fn blames_request(status: u16) -> bool {
+    (400..=499).contains(&status) && !verdict::rule::OF_THE_ACCOUNT.contains(&status)
 }
 
 /// Tells an account to which another credential may come by itself. An API key has no end, and no
@@ -549,11 +555,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_strikes_one_account_at_most() {
+    fn a_request_speaks_against_one_account_at_most() {
         let first = "account=acc_1 key=key_1 pool=default url=http://gateway/v1/responses door=1 dialect=responses endpoint=0";
         let second = format!("{first} since=5 tried=acc_2:1");
+        let third = format!("{second} blames=account");
         let carried = |text: &str| Carried::decode(text.as_bytes()).unwrap();
-        let (first, second) = (carried(first), carried(&second));
+        let (first, second, third) = (carried(first), carried(&second), carried(&third));
         let trouble = Verdict::PlatformTrouble { until: 9 };
         let nobody = Board::new();
         let mut account = fixture::account("acc_1", "codex");
@@ -567,14 +574,24 @@ mod tests {
         let posted = |verdict: &Verdict, account: &Account, carried: &Carried| {
             is_posted(verdict, account, carried, &nobody)
         };
-        assert!(posted(&trouble, &account, &first));
-        assert!(!posted(&trouble, &account, &second));
-        assert!(posted(&limited(Scope::Account, false), &account, &second));
-        assert!(!posted(&limited(Scope::Account, true), &account, &second));
+        let dead = Verdict::Dead {
+            reason: verdict::Reason::known("banned"),
+        };
+        for verdict in [
+            trouble.clone(),
+            limited(Scope::Account, false),
+            limited(Scope::Account, true),
+            dead,
+        ] {
+            assert!(posted(&verdict, &account, &first), "{verdict:?}");
+            assert!(posted(&verdict, &account, &second), "nobody was blamed");
+            assert!(!posted(&verdict, &account, &third), "{verdict:?}");
+        }
         assert!(!posted(&Verdict::Fine, &account, &first));
         assert!(!posted(&expired, &account, &first), "an API key");
         account.credential_expires_at = Some(1);
-        assert!(posted(&expired, &account, &second), "a login");
+        assert!(posted(&expired, &account, &first), "a login");
+        assert!(!posted(&expired, &account, &third), "a login");
         let mut board = Board::new();
         board.post(&account, &trouble, 0);
         let fine = Verdict::Fine;

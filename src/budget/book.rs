@@ -358,7 +358,7 @@ mod tests {
             envoy.books[context as usize % 2].end(context, false, NOW);
         }
         envoy.tick(NOW + SPARE_MS);
-        assert_eq!(envoy.shared.read("latchkey/2/held").unwrap().0, b"");
+        assert_eq!(envoy.shared.read("latchkey/3/held").unwrap().0, b"");
         assert_eq!(envoy.flood(1, 0), count);
     }
 
@@ -488,7 +488,7 @@ mod tests {
             }
             envoy.tick(envoy.now + 2_000);
             envoy.tick(envoy.now + 4_000);
-            let left = envoy.shared.read("latchkey/2/held").unwrap().0;
+            let left = envoy.shared.read("latchkey/3/held").unwrap().0;
             prop_assert!(left.is_empty(), "{} bytes", left.len());
         }
     }

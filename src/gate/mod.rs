@@ -28,7 +28,7 @@ use self::{
 use crate::{
     decode::{Coding, UnknownCoding},
     header::HeaderText,
-    health::Board,
+    health::{Board, Striker},
     id::Id,
     limit::FullAccounts,
     request::{
@@ -196,6 +196,8 @@ impl Gate {
         let need = Need {
             session: subject.session,
             now,
+            key: Striker::of(key),
+            shows_names: subject.may_choose,
             board: knowledge.board,
             full: knowledge.full,
             tried: carried.map_or(&[], |carried| &carried.tried),
@@ -251,6 +253,8 @@ impl Gate {
                 try_id,
                 since: carried.map_or(0, |carried| carried.since),
                 tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
+                refused: carried.map_or_else(Vec::new, |carried| carried.refused.clone()),
+                blames: carried.is_some_and(|carried| carried.blames),
                 model: subject.model.cloned(),
                 session: subject.session,
                 lacks: subject.lacks,
@@ -282,6 +286,8 @@ impl Gate {
         let need = Need {
             session: None,
             now: knowledge.now,
+            key: Striker::of(&carried.key),
+            shows_names: false,
             board: knowledge.board,
             full: knowledge.full,
             tried: &carried.tried,

@@ -469,7 +469,11 @@ impl AllOut {
             .out
             .iter()
             .take(MAX_NAMED)
-            .map(|out| format!("{} ({})", out.name.as_str(), out.reason.as_str()))
+            .map(|out| {
+                let name = out.name.as_ref().map(HeaderText::as_str);
+                let name = name.unwrap_or(out.account.as_str());
+                format!("{name} ({})", out.reason.as_str())
+            })
             .collect();
         let more = match self.out.len().saturating_sub(MAX_NAMED) {
             0 => String::new(),

@@ -52,6 +52,8 @@ pub(super) struct Subject<'a> {
     pub(super) allowed: Option<&'a Models>,
     /// The account that it asks for, by name or id.
     pub(super) wish: Option<&'a str>,
+    /// Its caller may choose the account, and so know their names.
+    pub(super) may_choose: bool,
     pub(super) model: Option<&'a HeaderText>,
     pub(super) lacks: Lacks,
     pub(super) session: Option<u64>,
@@ -195,6 +197,7 @@ impl<'a> Subject<'a> {
                 pool: &carried.pool,
                 allowed: None,
                 wish: carried.wish.then_some(carried.account.as_str()),
+                may_choose: carried.wish,
                 model: carried.model.as_ref(),
                 lacks: carried.lacks,
                 session: carried.session,
@@ -227,6 +230,7 @@ impl<'a> Subject<'a> {
             pool,
             allowed: Some(&key.models),
             wish,
+            may_choose: key.may_choose.account,
             model: request.model(),
             lacks: Lacks::of(facts),
             session: session::of(headers, session_headers(view), named, key.id.as_str()),

@@ -1,4 +1,4 @@
-//! One account that is out, or about to be.
+//! One account that is out for every client key.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ const SAME_MS: u64 = 1_000;
 /// The most, in milliseconds; in between it is a tenth of the time that is left.
 const MOST_SAME_MS: u64 = 60_000;
 
-/// An account that is out, or about to be.
+/// An account that is out for every client key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The account.
@@ -27,7 +27,7 @@ pub struct Entry {
     /// The credential that the verdict is about, where another would change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
-    /// The end, in Unix milliseconds; 0 where the account is not out yet.
+    /// The end, in Unix milliseconds.
     pub until: u64,
     /// The platform did not say when.
     pub guessed: bool,
@@ -44,12 +44,6 @@ pub struct Entry {
     /// Until when a probe keeps the others away, in Unix milliseconds; 0 where there is none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub probe_until: u64,
-    /// The answers that have blamed the platform since `struck_at`, in Unix milliseconds.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub strikes: u32,
-    /// The time at which the first of those came.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub struck_at: u64,
 }
 
 fn is_default<T: PartialEq + Default>(value: &T) -> bool {
@@ -91,8 +85,6 @@ impl Entry {
             dead: false,
             told: false,
             probe_until: 0,
-            strikes: 0,
-            struck_at: 0,
         }
     }
 
@@ -125,10 +117,10 @@ impl Entry {
         self.until.max(self.probe_until)
     }
 
-    /// Tells an entry that other Envoys must know: a limit, not a strike, and not what the
-    /// refresher hears of as a refused or a useless credential.
+    /// Tells an entry that other Envoys must know as it is: a limit, and not what the refresher hears
+    /// of as a refused or a useless credential.
     pub fn is_limit(&self) -> bool {
-        self.until > 0 && self.generation.is_none()
+        self.generation.is_none()
     }
 
     /// Tells an entry that keeps requests away at `now`.
@@ -138,7 +130,7 @@ impl Entry {
 
     /// Tells an entry that lets one request try now.
     pub(super) fn is_half_open(&self, now: u64) -> bool {
-        self.guessed && self.until > 0 && !self.is_out(now)
+        self.guessed && !self.is_out(now)
     }
 
     /// Tells an entry about a request to `account` for `model`.
@@ -155,13 +147,17 @@ impl Entry {
 
     /// Tells a `newer` entry that, in this one's place, would tell nobody anything.
     pub(super) fn says_the_same_as(&self, newer: &Self, now: u64) -> bool {
-        let left = self.until.saturating_sub(now);
-        let difference = (left / 10).clamp(SAME_MS, MOST_SAME_MS);
         now < self.until
-            && self.until.abs_diff(newer.until) <= difference
+            && is_same_end(self.until, newer.until, now)
             && self.guessed == newer.guessed
             && self.reason == newer.reason
             && self.dead == newer.dead
             && self.generation == newer.generation
     }
+}
+
+/// Tells two ends that are one, as far as requests at `now` are concerned.
+pub(super) fn is_same_end(one: u64, other: u64, now: u64) -> bool {
+    let left = one.saturating_sub(now);
+    one.abs_diff(other) <= (left / 10).clamp(SAME_MS, MOST_SAME_MS)
 }

@@ -3,14 +3,29 @@
 //! The board lies in shared data. An attempt posts its verdict there. Every VM reads the board when the
 //! head says that it moved. The gate passes over what is out.
 //!
+//! An account is out for every client key, by an [`Entry`], or for one key, by a [`Suspicion`]: what one
+//! caller's requests meet says nothing yet of other callers'.
+//!
+//! | verdict | for the key that met it | for every key |
+//! |---|---|---|
+//! | a limit with the platform's own time | | at once |
+//! | a limit without, a refused credential | at once | when a second key meets it |
+//! | of no use (`dead`) | at once, for a minute | when a second key meets it, or by the refresher's probe |
+//! | trouble of the platform | at the third strike within 10 s | at the second strike within 10 s of other keys than the one that struck most |
+//!
+//! - One request speaks against one account at most ([`crate::request::carried::Carried::blames`]).
 //! - An entry ends at its time. Where that time was a guess, the account is then half-open: one request
-//!   at a time is its [probe](Board::probe). A good answer removes the entry. A probe whose caller
-//!   leaves before an answer is given back.
-//! - Trouble of the platform is a strike. Three strikes within 10 s take the account out. A request
-//!   strikes only the first account that it was tried on. Strikes end with the good end of an answer.
-//! - A verdict that changes something for requests is reported: an account is out that was not, its end
-//!   moved by a tenth of the time left (1 s to 60 s), it is dead, or a guess was removed. Strikes that
-//!   took nobody out, and waits for a refresh, stay in their Envoy.
+//!   at a time is its [probe](Board::probe). A good answer removes the entry, a failed probe renews it.
+//!   A probe whose caller leaves before an answer is given back.
+//! - The probe is of a key that did not strike. One that did may try the account too, for itself: its
+//!   failure holds for itself alone.
+//! - A key's strikes end with the good end of an answer to that key. A suspicion is forgotten a minute
+//!   after its end.
+//! - Where there is one key alone, what it meets holds for every key, but for `dead`.
+//! - A verdict that changes something for every key is reported: an account is out that was not, its end
+//!   moved by a tenth of the time left (1 s to 60 s), it is dead, or a guess was removed. So is the
+//!   suspicion that an account is dead, for the refresher to probe it. Other suspicions stay in their
+//!   Envoy.
 //! - Envoys and the refresher's store merge by one rule ([`Board::take`]), so they agree in the end: the
 //!   later news wins, but a later guess or a shorter end does not shorten what the platform itself set.
 //!   Every 30 s the polling VM repeats what the refresher has not taken, so a crash loses nothing.
@@ -18,7 +33,7 @@
 //!   sends such an account one request at a time, as the others do.
 //! - `dead` of the current generation removes the account from the snapshot, until an operator enables
 //!   or resets it, or it gets a new credential. `accounts reset` makes every Envoy forget what it
-//!   learned before, strikes included.
+//!   learned before, suspicions included.
 //!
 //! Quota windows are read from answer headers: of failures always, of good answers once a second in each
 //! VM. A change of a whole percent, of 60 s in the reset, or from or to exhausted is kept in shared data
@@ -27,9 +42,17 @@
 
 mod entry;
 pub mod quota;
+mod suspicion;
+mod suspicions;
 
-pub use self::entry::Entry;
+use serde::{Deserialize, Serialize};
+
 use self::quota::{Outlook, Quotas};
+pub use self::{
+    entry::Entry,
+    suspicion::{KEPT_MS, Kind, Striker, Suspicion},
+    suspicions::{MAX_KEY_SUSPICIONS, MAX_SUSPICIONS, Suspicions},
+};
 use crate::{
     id::Id,
     snapshot::{Account, Cooldown, Health},
@@ -52,6 +75,10 @@ pub const REFRESH_WAIT_MS: u64 = 60_000;
 /// milliseconds. The refresher takes it out of the snapshot much sooner.
 pub const DEAD_MS: u64 = 3_600_000;
 
+/// How long the key that met such an account leaves it alone, where nobody has confirmed that, in
+/// milliseconds.
+pub const SUSPECTED_MS: u64 = 60_000;
+
 /// How many answers in a row that blame the platform take an account out: one may be the work of
 /// a single odd request.
 pub const STRIKES: u32 = 3;
@@ -64,7 +91,24 @@ pub const STRIKES_MS: u64 = 10_000;
 pub struct Board {
     /// At most one for an account and scope, by account: each request looks at several accounts.
     entries: Vec<Entry>,
+    suspicions: Suspicions,
     quotas: Quotas,
+}
+
+/// The part of a board that lies under its key in shared data.
+#[derive(Default, Serialize, Deserialize)]
+struct Written {
+    entries: Vec<Entry>,
+    suspicions: Suspicions,
+}
+
+/// The client key whose request met a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness {
+    /// The key.
+    pub key: Striker,
+    /// There is no other.
+    pub alone: bool,
 }
 
 /// The changes that a verdict made.
@@ -72,9 +116,11 @@ pub struct Board {
 pub enum Change {
     /// Nothing.
     Nothing,
-    /// A strike came or went, which nobody else needs to know of.
+    /// Something about one key, which nobody else needs to know of.
     Noted,
-    /// This keeps requests away now.
+    /// One key has met an account that is of no use; nobody has confirmed it.
+    Suspected,
+    /// This keeps the requests of every key away now.
     Out(Entry),
     /// A guess that kept requests away is taken down.
     Recovered,
@@ -83,15 +129,26 @@ pub enum Change {
 /// The most entries about one account: a limit for each of its models.
 pub const MAX_ACCOUNT_ENTRIES: usize = 64;
 
-/// The standing of an account.
+/// The standing of an account with a client key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing<'a> {
     /// It may be used.
     Free,
     /// It may be tried, by one request.
-    HalfOpen(&'a Entry),
+    HalfOpen,
     /// It may not be used.
-    Out(&'a Entry),
+    Out(Why<'a>),
+}
+
+/// Why an account may not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Why<'a> {
+    /// In a word.
+    pub reason: &'a Reason,
+    /// The time at which the next request is let through, in Unix milliseconds.
+    pub back_at: u64,
+    /// A fresh credential ends it.
+    pub awaits_credential: bool,
 }
 
 // === impl Board ===
@@ -101,6 +158,7 @@ impl Board {
     pub const fn new() -> Self {
         Self {
             entries: Vec::new(),
+            suspicions: Suspicions::new(),
             quotas: Quotas::new(),
         }
     }
@@ -108,23 +166,35 @@ impl Board {
     /// The board whose entries lie in `bytes`; what does not parse is an empty one, as if Envoy
     /// had just started.
     pub fn decode(bytes: &[u8]) -> Self {
-        let mut entries: Vec<Entry> = serde_json::from_slice(bytes).unwrap_or_default();
-        entries.sort_by(|one, next| one.account.cmp(&next.account));
-        Self {
+        let mut written: Written = serde_json::from_slice(bytes).unwrap_or_default();
+        let Written {
             entries,
+            suspicions,
+        } = &mut written;
+        entries.sort_by(|one, next| one.account.cmp(&next.account));
+        suspicions.sort();
+        Self {
+            entries: written.entries,
+            suspicions: written.suspicions,
             quotas: Quotas::new(),
         }
     }
 
-    /// The bytes of its entries in shared data; the quotas have keys of their own.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The bytes of its entries and suspicions in shared data, which it gives up for them; the quotas
+    /// have keys of their own.
+    pub fn encode(self) -> Vec<u8> {
+        let written = Written {
+            entries: self.entries,
+            suspicions: self.suspicions,
+        };
         // Ids, numbers and checked words always serialise.
-        serde_json::to_vec(&self.entries).unwrap_or_default()
+        serde_json::to_vec(&written).unwrap_or_default()
     }
 
-    /// Takes the entries of another board; the quotas stay.
+    /// Takes the entries and suspicions of another board; the quotas stay.
     pub fn take_entries(&mut self, other: Self) {
         self.entries = other.entries;
+        self.suspicions = other.suspicions;
     }
 
     /// Returns what is known of the quotas.
@@ -145,7 +215,7 @@ impl Board {
 
     /// Returns true if nothing is out.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.suspicions.is_empty()
     }
 
     /// The entries about an account, whatever they say.
@@ -162,37 +232,49 @@ impl Board {
             .partition_point(|entry| entry.account < *account)
     }
 
-    /// Returns how `account` stands at `now` for a request for `model`.
-    pub fn standing(&self, account: &Account, model: Option<&str>, now: u64) -> Standing<'_> {
-        let mut half_open = None;
-        let about = self.of(&account.id).iter();
-        for entry in about.filter(|entry| entry.is_about(account, model)) {
+    /// Returns how `account` stands at `now` for a request of `key` for `model`.
+    pub fn standing(
+        &self,
+        account: &Account,
+        key: Striker,
+        model: Option<&str>,
+        now: u64,
+    ) -> Standing<'_> {
+        let mut standing = Standing::Free;
+        let entries = self.of(&account.id).iter();
+        for entry in entries.filter(|entry| entry.is_about(account, model)) {
             if entry.is_out(now) {
-                return Standing::Out(entry);
+                return Standing::Out(entry.into());
             }
             if entry.is_half_open(now) {
-                half_open = Some(entry);
+                standing = Standing::HalfOpen;
             }
         }
-        half_open.map_or(Standing::Free, Standing::HalfOpen)
+        let suspicions = self.suspicions.of(&account.id);
+        let own = suspicions.filter(|one| one.is_about(account, key, model) && one.is_alive(now));
+        for suspicion in own {
+            if suspicion.is_out(now) {
+                return Standing::Out(suspicion.into());
+            }
+            if suspicion.until > 0 {
+                standing = Standing::HalfOpen;
+            }
+        }
+        standing
     }
 
-    /// Posts what `verdict` says about `account`; whether the board changed.
-    pub fn post(&mut self, account: &Account, verdict: &Verdict, now: u64) -> bool {
-        self.learn(account, None, verdict, now) != Change::Nothing
-    }
-
-    /// Posts what `verdict` on a request for `model` says about `account` at `now`. The same news
-    /// again is none.
+    /// Posts what `verdict` of `witness` on a request for `model` says about `account` at `now`. The
+    /// same news again is none.
     pub fn learn(
         &mut self,
         account: &Account,
+        witness: Witness,
         model: Option<&str>,
         verdict: &Verdict,
         now: u64,
     ) -> Change {
-        let entry = match verdict {
-            Verdict::Fine => return self.clear(account, model, now),
+        let (kind, entry) = match verdict {
+            Verdict::Fine => return self.clear(account, witness.key, model, now),
             Verdict::CallersFault => return Change::Nothing,
             Verdict::CoolingDown {
                 scope,
@@ -207,58 +289,115 @@ impl Board {
                     reason: reason.clone(),
                     at: now,
                 };
-                Entry::of(&account.id, held)
+                let kind = guessed.then_some(Kind::Limit);
+                (kind, Entry::of(&account.id, held))
             }
             Verdict::CredentialExpired => {
                 let reason = Reason::known("credential_expired");
-                Entry {
+                let entry = Entry {
                     generation: Some(account.generation),
                     ..Entry::guess(account, now, REFRESH_WAIT_MS, reason)
-                }
+                };
+                (Some(Kind::Expired), entry)
             }
-            Verdict::Dead { reason } => Entry {
-                generation: Some(account.generation),
-                dead: true,
-                ..Entry::guess(account, now, DEAD_MS, reason.clone())
-            },
-            Verdict::PlatformTrouble { until } => self.strike(account, *until, now),
+            Verdict::Dead { reason } => {
+                let entry = Entry {
+                    generation: Some(account.generation),
+                    dead: true,
+                    ..Entry::guess(account, now, DEAD_MS, reason.clone())
+                };
+                (Some(Kind::Dead), entry)
+            }
+            Verdict::PlatformTrouble { until } => {
+                let reason = Reason::known("platform_trouble");
+                let entry = Entry {
+                    until: *until,
+                    ..Entry::guess(account, now, 0, reason)
+                };
+                (Some(Kind::Trouble), entry)
+            }
         };
-        let mut about = self.of(&account.id).iter();
-        let old = about.find(|old| old.is_beside(&entry));
-        let known = old.is_some_and(|old| {
-            let stands = old.generation.is_none() && old.held().stands_against(&entry.held(), now);
-            let is_guess = entry.guessed && entry.generation.is_none();
-            let refused = is_guess && old.refuses(account, now);
-            stands || refused || old.says_the_same_as(&entry, now)
-        });
-        if known {
+        if self.says(account, &entry, now) {
             return Change::Nothing;
         }
-        self.put(entry.clone(), now);
-        if entry.until > 0 {
+        let Some(kind) = kind else {
+            self.put(entry.clone(), now);
+            return Change::Out(entry);
+        };
+        let next = self
+            .suspicions
+            .next(account, witness.key, kind, &entry, now);
+        let Some((suspicion, is_first)) = next else {
+            return Change::Nothing;
+        };
+        let holds_for_all = self.suspicions.confirm(&suspicion, now)
+            || witness.alone && suspicion.until > 0 && kind != Kind::Dead
+            || is_first && self.is_on_probe(account, model, now);
+        self.suspicions.put(suspicion, now);
+        if holds_for_all {
+            self.suspicions.strike_all(&entry, kind, now);
+            self.put(entry.clone(), now);
             Change::Out(entry)
+        } else if kind == Kind::Dead {
+            Change::Suspected
         } else {
             Change::Noted
         }
     }
 
-    /// Whether there is something about `account` that a good answer to a request for `model`
+    /// Tells a board on which `new` would tell nobody anything.
+    fn says(&self, account: &Account, new: &Entry, now: u64) -> bool {
+        let mut about = self.of(&account.id).iter();
+        let old = about.find(|old| old.is_beside(new));
+        old.is_some_and(|old| {
+            let stands = old.generation.is_none() && old.held().stands_against(&new.held(), now);
+            let is_guess = new.guessed && new.generation.is_none();
+            let refused = is_guess && old.refuses(account, now);
+            stands || refused || old.says_the_same_as(new, now)
+        })
+    }
+
+    /// Tells an account that is out for every key until a request has tried.
+    fn is_on_probe(&self, account: &Account, model: Option<&str>, now: u64) -> bool {
+        let mut about = self.of(&account.id).iter();
+        about.any(|entry| entry.is_about(account, model) && entry.guessed && entry.until <= now)
+    }
+
+    /// Whether there is something about `account` that a good answer to a request of `key` for `model`
     /// takes down.
-    pub fn has_guess(&self, account: &Account, model: Option<&str>) -> bool {
+    pub fn has_guess(&self, account: &Account, key: Striker, model: Option<&str>) -> bool {
+        let mut suspicions = self.suspicions.of(&account.id);
+        self.has_guessed_entry(account, model)
+            || suspicions.any(|one| one.key == key && one.scope.covers(model))
+    }
+
+    /// Whether a guess keeps requests of `key` for `model` away from `account`, or lets one try: the
+    /// beginning of a good answer takes it down. A strike waits for the good end of one.
+    pub fn is_guessed_out(&self, account: &Account, key: Striker, model: Option<&str>) -> bool {
+        let mut suspicions = self.suspicions.of(&account.id);
+        self.has_guessed_entry(account, model)
+            || suspicions.any(|one| one.key == key && one.until > 0 && one.scope.covers(model))
+    }
+
+    fn has_guessed_entry(&self, account: &Account, model: Option<&str>) -> bool {
         let mut about = self.of(&account.id).iter();
         about.any(|entry| entry.guessed && entry.scope.covers(model))
     }
 
-    /// Whether a guess keeps requests for `model` away from `account`, or lets one try: the
-    /// beginning of a good answer takes it down. A strike waits for the good end of one.
-    pub fn is_guessed_out(&self, account: &Account, model: Option<&str>) -> bool {
-        let mut about = self.of(&account.id).iter();
-        about.any(|entry| entry.guessed && entry.until > 0 && entry.scope.covers(model))
-    }
-
-    /// Takes the probe of a half-open account: until it is answered or given back, or for
-    /// [`PROBE_MS`], the account is out for everybody else.
-    pub fn probe(&mut self, account: &Account, model: Option<&str>, now: u64) {
+    /// Takes the probe of a half-open account for a request of `key`: until it is answered or given
+    /// back, or for [`PROBE_MS`], the account is out for everybody else. A key that struck tries for
+    /// itself, and keeps itself alone away.
+    pub fn probe(&mut self, account: &Account, key: Striker, model: Option<&str>, now: u64) {
+        let mut struck = false;
+        for suspicion in self.suspicions.all_mut() {
+            if suspicion.is_about(account, key, model) && suspicion.is_alive(now) {
+                suspicion.probe(now);
+                struck = true;
+            }
+        }
+        if struck {
+            return;
+        }
         for entry in &mut self.entries {
             if entry.is_half_open(now) && entry.is_about(account, model) {
                 entry.probe_until = now.saturating_add(PROBE_MS);
@@ -266,16 +405,21 @@ impl Board {
         }
     }
 
-    /// Gives back the probe of `account` that was taken at `taken_at`: its request went away
+    /// Gives back the probe of `account` that a request of `key` took at `taken_at`: it went away
     /// before there was an answer. Whether it was still out.
-    pub fn give_back(&mut self, account: &Id, taken_at: u64) -> bool {
+    pub fn give_back(&mut self, account: &Id, key: Striker, taken_at: u64) -> bool {
         let until = taken_at.saturating_add(PROBE_MS);
+        let entries = self.entries.iter_mut();
+        let entries = entries.filter(|entry| entry.account == *account);
+        let suspicions = self.suspicions.all_mut();
+        let suspicions = suspicions.filter(|one| one.account == *account && one.key == key);
+        let probes = entries
+            .map(|entry| &mut entry.probe_until)
+            .chain(suspicions.map(|one| &mut one.probe_until));
         let mut given = false;
-        for entry in &mut self.entries {
-            if entry.account == *account && entry.probe_until == until {
-                entry.probe_until = 0;
-                given = true;
-            }
+        for probe_until in probes.filter(|probe_until| **probe_until == until) {
+            *probe_until = 0;
+            given = true;
         }
         given
     }
@@ -294,7 +438,10 @@ impl Board {
             };
             entry.account != *id || !(is_old(entry.at) || gone())
         });
-        let mut changed = self.entries.len() != before;
+        let forgotten = self
+            .suspicions
+            .forget(|one| one.account == *id && is_old(one.at));
+        let mut changed = self.entries.len() != before || forgotten;
         let news = health.entries.iter().take(MAX_ACCOUNT_ENTRIES);
         for held in news.filter(|held| !held.has_ended(now) && !is_old(held.at)) {
             let theirs = Entry {
@@ -331,55 +478,34 @@ impl Board {
         })
     }
 
-    /// The entry after one more answer that blames the platform.
-    fn strike(&self, account: &Account, until: u64, now: u64) -> Entry {
-        let mut about = self.of(&account.id).iter();
-        let earlier = about.find(|entry| {
-            let in_time = now.saturating_sub(entry.struck_at) < STRIKES_MS;
-            entry.strikes > 0 && in_time && entry.is_about(account, None)
-        });
-        let (struck_at, before) =
-            earlier.map_or((now, 0), |entry| (entry.struck_at, entry.strikes));
-        let strikes = before.saturating_add(1);
-        let mut about = self.of(&account.id).iter();
-        let was_out =
-            about.any(|entry| entry.guessed && entry.until > 0 && entry.is_about(account, None));
-        Entry {
-            // One that was out and fails its probe is out again.
-            until: if strikes < STRIKES && !was_out {
-                0
-            } else {
-                until
-            },
-            strikes,
-            struck_at,
-            ..Entry::guess(account, now, 0, Reason::known("platform_trouble"))
-        }
-    }
-
-    /// Takes down what was guessed about `account`: it has just answered a request for `model`.
-    /// What the platform itself said stays, as answers to older requests may come late: a time,
-    /// and that this credential, or a later one, is refused.
-    fn clear(&mut self, account: &Account, model: Option<&str>, now: u64) -> Change {
+    /// Takes down what was guessed about `account`, for every key and for `key`: it has just answered
+    /// a request of that key for `model`. What the platform itself said stays, as answers to older
+    /// requests may come late: a time, and that this credential, or a later one, is refused.
+    fn clear(&mut self, account: &Account, key: Striker, model: Option<&str>, now: u64) -> Change {
+        let entries = self.entries.len();
         let mut change = Change::Nothing;
         self.entries.retain(|entry| {
             let is_guess = entry.guessed && !entry.refuses(account, now);
             let over = entry.account == account.id && is_guess && entry.scope.covers(model);
             if over && entry.is_limit() {
                 change = Change::Recovered;
-            } else if over && change == Change::Nothing {
-                change = Change::Noted;
             }
             !over
         });
+        let forgotten = self.suspicions.forget(|one| {
+            let is_own = one.account == account.id && one.key == key && one.scope.covers(model);
+            is_own && !one.refuses(account, now)
+        });
+        if (forgotten || self.entries.len() < entries) && change == Change::Nothing {
+            change = Change::Noted;
+        }
         change
     }
 
     fn put(&mut self, entry: Entry, now: u64) {
         self.entries.retain(|old| {
             let ended = old.until <= now && !old.guessed;
-            let forgiven = old.until == 0 && now.saturating_sub(old.struck_at) >= STRIKES_MS;
-            !old.is_beside(&entry) && !ended && !forgiven
+            !old.is_beside(&entry) && !ended
         });
         let is_crowded = self.of(&entry.account).len() >= MAX_ACCOUNT_ENTRIES;
         if is_crowded || self.entries.len() >= MAX_ENTRIES {
@@ -398,6 +524,55 @@ impl Board {
         self.entries.insert(self.start_of(&entry.account), entry);
     }
 }
+
+impl<'a> From<&'a Entry> for Why<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
+            reason: &entry.reason,
+            back_at: entry.back_at(),
+            awaits_credential: entry.awaits_credential(),
+        }
+    }
+}
+
+impl<'a> From<&'a Suspicion> for Why<'a> {
+    fn from(suspicion: &'a Suspicion) -> Self {
+        Self {
+            reason: &suspicion.reason,
+            back_at: suspicion.back_at(),
+            awaits_credential: suspicion.awaits_credential(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    /// The client key that tests ask with.
+    pub(crate) fn key() -> Striker {
+        Striker::of(&Id::try_from("key_1").unwrap())
+    }
+
+    /// That key, where there is no other.
+    pub(crate) fn alone() -> Witness {
+        Witness {
+            key: key(),
+            alone: true,
+        }
+    }
+
+    impl Board {
+        /// Posts what `verdict` says about `account`, as the one key that there is met it. Whether the
+        /// board changed.
+        pub(crate) fn post(&mut self, account: &Account, verdict: &Verdict, now: u64) -> bool {
+            self.learn(account, alone(), None, verdict, now) != Change::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    fixture::{alone, key},
+    *,
+};
 use crate::{snapshot::fixture, verdict::Scope};
 
 fn limited(until: u64, guessed: bool) -> Verdict {
@@ -25,50 +28,50 @@ fn board_of(verdict: &Verdict) -> (Board, Account) {
 fn a_time_from_the_platform_ends_by_itself() {
     let (mut board, account) = board_of(&limited(5_000, false));
     assert!(matches!(
-        board.standing(&account, None, 4_999),
+        board.standing(&account, key(), None, 4_999),
         Standing::Out(_)
     ));
-    assert_eq!(board.standing(&account, None, 5_000), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 5_000), Standing::Free);
     assert!(
         !board.post(&account, &Verdict::Fine, 2_000),
         "a late answer"
     );
     assert!(matches!(
-        board.standing(&account, None, 2_000),
+        board.standing(&account, key(), None, 2_000),
         Standing::Out(_)
     ));
     let other = fixture::account("acc_2", "codex");
-    assert_eq!(board.standing(&other, None, 2_000), Standing::Free);
+    assert_eq!(board.standing(&other, key(), None, 2_000), Standing::Free);
 }
 
 #[test]
 fn a_guess_is_half_open_for_one_probe_at_a_time() {
     let (mut board, account) = board_of(&limited(5_000, true));
-    let standing = board.standing(&account, None, 5_000);
-    assert!(matches!(standing, Standing::HalfOpen(_)));
-    board.probe(&account, None, 5_000);
+    let standing = board.standing(&account, key(), None, 5_000);
+    assert!(matches!(standing, Standing::HalfOpen));
+    board.probe(&account, key(), None, 5_000);
     assert!(matches!(
-        board.standing(&account, None, 5_001),
+        board.standing(&account, key(), None, 5_001),
         Standing::Out(_)
     ));
     let later = 5_000 + PROBE_MS;
     assert!(matches!(
-        board.standing(&account, None, later),
-        Standing::HalfOpen(_)
+        board.standing(&account, key(), None, later),
+        Standing::HalfOpen
     ));
     assert!(board.post(&account, &Verdict::Fine, later));
-    assert_eq!(board.standing(&account, None, later), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, later), Standing::Free);
 }
 
 #[test]
 fn a_new_credential_ends_the_wait_for_it() {
     let (board, mut account) = board_of(&Verdict::CredentialExpired);
     assert!(matches!(
-        board.standing(&account, None, 1_001),
+        board.standing(&account, key(), None, 1_001),
         Standing::Out(_)
     ));
     account.generation += 1;
-    assert_eq!(board.standing(&account, None, 1_001), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 1_001), Standing::Free);
 }
 
 /// Their requests were sent before the credential was refused, which was revoked in between. What comes after the wait,
@@ -78,10 +81,12 @@ fn late_answers_do_not_end_the_wait_for_a_credential() {
     let reason = Reason::known("deactivated");
     for verdict in [Verdict::CredentialExpired, Verdict::Dead { reason }] {
         let (mut board, account) = board_of(&verdict);
-        let Standing::Out(entry) = board.standing(&account, None, 1_000) else {
-            panic!("it is not out");
+        let found = |board: &Board, now| match board.standing(&account, key(), None, now) {
+            Standing::Out(why) => Some((why.reason.clone(), why.back_at)),
+            _ => None,
         };
-        let entry = entry.clone();
+        let before = found(&board, 1_000).expect("it is out");
+        let until = before.1;
         let with = |generation| Account {
             generation,
             ..account.clone()
@@ -92,14 +97,13 @@ fn late_answers_do_not_end_the_wait_for_a_credential() {
                 Verdict::PlatformTrouble { until: 9_000 },
                 limited(9_000, true),
             ] {
-                assert!(!board.post(&late, &answer, entry.until - 1), "{answer:?}");
+                assert!(!board.post(&late, &answer, until - 1), "{answer:?}");
             }
         }
-        let found = board.standing(&account, None, entry.until - 1);
-        assert_eq!(found, Standing::Out(&entry));
+        assert_eq!(found(&board, until - 1), Some(before));
 
         let mut probed = board.clone();
-        assert!(probed.post(&account, &Verdict::Fine, entry.until));
+        assert!(probed.post(&account, &Verdict::Fine, until));
         assert!(probed.is_empty());
         let later = with(account.generation + 1);
         assert!(board.post(&later, &Verdict::Fine, 1_001));
@@ -111,17 +115,17 @@ fn late_answers_do_not_end_the_wait_for_a_credential() {
 fn trouble_takes_an_account_out_at_the_third_time() {
     let trouble = Verdict::PlatformTrouble { until: 9_000 };
     let (mut board, account) = board_of(&trouble);
-    assert_eq!(board.standing(&account, None, 1_000), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 1_000), Standing::Free);
     board.post(&account, &trouble, 1_001);
-    assert_eq!(board.standing(&account, None, 1_001), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 1_001), Standing::Free);
     board.post(&account, &trouble, 1_002);
     assert!(matches!(
-        board.standing(&account, None, 1_002),
+        board.standing(&account, key(), None, 1_002),
         Standing::Out(_)
     ));
     assert!(matches!(
-        board.standing(&account, None, 9_000),
-        Standing::HalfOpen(_)
+        board.standing(&account, key(), None, 9_000),
+        Standing::HalfOpen
     ));
 
     let (mut board, account) = board_of(&trouble);
@@ -134,17 +138,20 @@ fn trouble_takes_an_account_out_at_the_third_time() {
     board.post(&account, &trouble, 1_003);
     board.post(&account, &trouble, 1_004);
     board.post(&account, &trouble, late + 2);
-    assert_eq!(board.standing(&account, None, late + 2), Standing::Free);
+    assert_eq!(
+        board.standing(&account, key(), None, late + 2),
+        Standing::Free
+    );
 }
 
 #[test]
 fn a_failed_probe_and_a_late_answer_set_nobody_free() {
     let (mut board, account) = board_of(&limited(60_000, true));
-    board.probe(&account, None, 60_000);
+    board.probe(&account, key(), None, 60_000);
     let trouble = Verdict::PlatformTrouble { until: 66_000 };
     board.post(&account, &trouble, 61_000);
     assert!(matches!(
-        board.standing(&account, None, 65_999),
+        board.standing(&account, key(), None, 65_999),
         Standing::Out(_)
     ));
 
@@ -157,7 +164,7 @@ fn a_failed_probe_and_a_late_answer_set_nobody_free() {
         let (mut board, account) = board_of(&limited(3_600_000, false));
         assert!(!board.post(&account, &late, 1_500), "{late:?}");
         assert!(matches!(
-            board.standing(&account, None, 3_599_999),
+            board.standing(&account, key(), None, 3_599_999),
             Standing::Out(_)
         ));
     }
@@ -173,14 +180,14 @@ fn a_model_cools_down_alone() {
         reason: Reason::rate_limited(),
     });
     assert!(matches!(
-        board.standing(&account, Some("opus"), 2_000),
+        board.standing(&account, key(), Some("opus"), 2_000),
         Standing::Out(_)
     ));
     assert_eq!(
-        board.standing(&account, Some("haiku"), 2_000),
+        board.standing(&account, key(), Some("haiku"), 2_000),
         Standing::Free
     );
-    assert_eq!(board.standing(&account, None, 2_000), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 2_000), Standing::Free);
 }
 
 #[test]
@@ -188,29 +195,38 @@ fn the_same_news_again_is_none() {
     let (mut board, account) = board_of(&limited(61_000, false));
     for late in 0..100 {
         assert_eq!(
-            board.learn(&account, None, &limited(61_000 + late, false), 1_000 + late),
+            board.learn(
+                &account,
+                alone(),
+                None,
+                &limited(61_000 + late, false),
+                1_000 + late
+            ),
             Change::Nothing
         );
     }
     let longer = limited(200_000, false);
     assert!(matches!(
-        board.learn(&account, None, &longer, 1_200),
+        board.learn(&account, alone(), None, &longer, 1_200),
         Change::Out(_)
     ));
     let trouble = Verdict::PlatformTrouble { until: 9_000 };
     let (mut board, account) = board_of(&trouble);
-    assert_eq!(board.learn(&account, None, &trouble, 1_001), Change::Noted);
-    let change = board.learn(&account, None, &trouble, 1_002);
+    assert_eq!(
+        board.learn(&account, alone(), None, &trouble, 1_001),
+        Change::Noted
+    );
+    let change = board.learn(&account, alone(), None, &trouble, 1_002);
     assert!(
         matches!(change, Change::Out(entry) if entry.is_limit()),
         "the third takes it out"
     );
     assert_eq!(
-        board.learn(&account, None, &Verdict::Fine, 9_001),
+        board.learn(&account, alone(), None, &Verdict::Fine, 9_001),
         Change::Recovered
     );
     assert_eq!(
-        board.learn(&account, None, &Verdict::Fine, 9_002),
+        board.learn(&account, alone(), None, &Verdict::Fine, 9_002),
         Change::Nothing
     );
 }
@@ -219,29 +235,28 @@ fn the_same_news_again_is_none() {
 fn a_dead_account_is_out_until_it_has_another_credential() {
     let reason = Reason::known("deactivated");
     let (board, mut account) = board_of(&Verdict::Dead { reason });
-    let Standing::Out(entry) = board.standing(&account, None, 2_000) else {
-        panic!("it is in use");
-    };
-    assert!(entry.dead && !entry.awaits_credential() && !entry.is_limit());
+    assert!(
+        matches!(board.standing(&account, key(), None, 2_000), Standing::Out(why) if !why.awaits_credential)
+    );
     account.generation += 1;
-    assert_eq!(board.standing(&account, None, 2_000), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 2_000), Standing::Free);
 }
 
 #[test]
 fn a_probe_is_given_back_by_who_took_it() {
     let (mut board, account) = board_of(&limited(5_000, true));
-    board.probe(&account, None, 6_000);
+    board.probe(&account, key(), None, 6_000);
     assert!(matches!(
-        board.standing(&account, None, 6_001),
+        board.standing(&account, key(), None, 6_001),
         Standing::Out(_)
     ));
-    assert!(!board.give_back(&account.id, 5_999), "another's");
-    assert!(board.give_back(&account.id, 6_000));
+    assert!(!board.give_back(&account.id, key(), 5_999), "another's");
+    assert!(board.give_back(&account.id, key(), 6_000));
     assert!(matches!(
-        board.standing(&account, None, 6_001),
-        Standing::HalfOpen(_)
+        board.standing(&account, key(), None, 6_001),
+        Standing::HalfOpen
     ));
-    assert!(!board.give_back(&account.id, 6_000), "once");
+    assert!(!board.give_back(&account.id, key(), 6_000), "once");
 }
 
 fn held(until: u64, guessed: bool, at: u64) -> Cooldown {
@@ -273,10 +288,10 @@ fn what_comes_back_from_the_refresher_changes_nothing_more() {
     assert!(board.take(&echo, 2_000), "it is marked as told");
     assert!(!board.take(&echo, 2_000));
     assert_eq!(board.untold(2_000, 3_000).count(), 0);
-    board.probe(&account, None, 50_000);
+    board.probe(&account, key(), None, 50_000);
     assert!(!board.take(&echo, 50_000), "a probe stays out");
     assert!(matches!(
-        board.standing(&account, None, 50_001),
+        board.standing(&account, key(), None, 50_001),
         Standing::Out(_)
     ));
 }
@@ -287,15 +302,15 @@ fn another_envoys_guess_is_half_open_after_its_time_as_ours_is() {
     let mut board = Board::new();
     assert!(board.take(&health(&[held(5_000, true, 1_000)], 0), 2_000));
     assert!(matches!(
-        board.standing(&account, None, 4_999),
+        board.standing(&account, key(), None, 4_999),
         Standing::Out(_)
     ));
     assert!(matches!(
-        board.standing(&account, None, 5_000),
-        Standing::HalfOpen(_)
+        board.standing(&account, key(), None, 5_000),
+        Standing::HalfOpen
     ));
     assert!(board.take(&health(&[], 0), 5_000), "another took it down");
-    assert_eq!(board.standing(&account, None, 5_000), Standing::Free);
+    assert_eq!(board.standing(&account, key(), None, 5_000), Standing::Free);
     let ended = health(&[held(5_000, false, 1_000)], 0);
     assert!(!board.take(&ended, 5_000), "it has ended");
 }
@@ -308,8 +323,9 @@ fn what_the_refresher_has_not_heard_of_stays_until_a_reset() {
     board.post(&other, &trouble, 1_000);
     assert!(!board.take(&health(&[], 0), 2_000));
     assert!(board.take(&health(&[], 1_000), 2_000));
-    assert_eq!(board.standing(&account, None, 2_000), Standing::Free);
-    assert_eq!(board.entries.len(), 1, "the other one's strike");
+    assert_eq!(board.standing(&account, key(), None, 2_000), Standing::Free);
+    let strikes = board.suspicions.of(&other.id).count();
+    assert_eq!(strikes, 1, "the other one's");
     let own = Health {
         id: other.id.clone(),
         ..health(&[], 1_000)
@@ -336,9 +352,10 @@ proptest! {
             board.take(first, now);
             board.take(second, now);
             let account = fixture::account("acc_1", "codex");
-            match board.standing(&account, None, now) {
+            match board.standing(&account, key(), None, now) {
                 Standing::Free => None,
-                Standing::HalfOpen(entry) | Standing::Out(entry) => Some(entry.held()),
+                Standing::HalfOpen => Some(None),
+                Standing::Out(why) => Some(Some((why.reason.clone(), why.back_at))),
             }
         };
         let (one, other) = (of(one), of(other));
@@ -355,7 +372,10 @@ fn the_board_is_bounded() {
     }
     assert_eq!(board.entries.len(), MAX_ENTRIES);
     let last = fixture::account(&format!("acc_{}", 2 * MAX_ENTRIES - 1), "codex");
-    assert!(matches!(board.standing(&last, None, 0), Standing::Out(_)));
+    assert!(matches!(
+        board.standing(&last, key(), None, 0),
+        Standing::Out(_)
+    ));
 }
 
 /// Whoever asks one account for many models pushes out nothing of another's.
@@ -363,7 +383,7 @@ fn the_board_is_bounded() {
 fn an_account_has_so_many_entries_and_no_more() {
     let mut board = Board::default();
     let [one, other] = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
-    board.post(&other, &Verdict::PlatformTrouble { until: 5 }, 0);
+    board.post(&other, &limited(20_000, false), 0);
     let models: Vec<_> = (0..2 * MAX_ENTRIES).map(|n| format!("m{n}")).collect();
     for (n, model) in models.iter().enumerate() {
         let limited = Verdict::CoolingDown {
@@ -372,10 +392,13 @@ fn an_account_has_so_many_entries_and_no_more() {
             guessed: false,
             reason: Reason::known("rate_limited"),
         };
-        board.learn(&one, Some(model), &limited, 0);
+        board.learn(&one, alone(), Some(model), &limited, 0);
     }
     assert_eq!(board.entries.len(), MAX_ACCOUNT_ENTRIES + 1);
     let last = models.last().map(String::as_str);
-    assert!(matches!(board.standing(&one, last, 0), Standing::Out(_)));
+    assert!(matches!(
+        board.standing(&one, key(), last, 0),
+        Standing::Out(_)
+    ));
     assert_eq!(board.of(&other.id).len(), 1);
 }

@@ -47,6 +47,11 @@ pub struct Carried {
     pub since: u64,
     /// The accounts that it was tried on before, with the generation of the credential.
     pub tried: Vec<(Id, u64)>,
+    /// The statuses of those tries that blame the request where a second account answers with one of
+    /// them, each once.
+    pub refused: Vec<u16>,
+    /// An earlier try speaks against its account: no later one may.
+    pub blames: bool,
     /// The model that it asks for, in visible ASCII, if that is known.
     pub model: Option<HeaderText>,
     /// Its session, if it has one.
@@ -157,6 +162,8 @@ impl Carried {
             try_id,
             since,
             tried,
+            refused,
+            blames,
             model,
             session,
             lacks,
@@ -202,6 +209,13 @@ impl Carried {
                 let _ = write!(text, "{comma}{id}:{generation}");
             }
         }
+        for (index, status) in refused.iter().enumerate() {
+            let before = if index == 0 { " refused=" } else { "," };
+            let _ = write!(text, "{before}{status}");
+        }
+        if *blames {
+            text.push_str(" blames=account");
+        }
         text
     }
 
@@ -246,6 +260,14 @@ impl Carried {
                 Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
                 None => Vec::new(),
             },
+            refused: match field("refused") {
+                Some(list) => list
+                    .split(',')
+                    .map(|status| status.parse().ok())
+                    .collect::<Option<_>>()?,
+                None => Vec::new(),
+            },
+            blames: has("blames=account"),
             model: field("model").and_then(|model| HeaderText::try_from(model).ok()),
             session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
             lacks: Lacks {
@@ -309,6 +331,8 @@ mod tests {
             try_id: TryId { vm: 3, context: 4 },
             since: 0,
             tried: Vec::new(),
+            refused: Vec::new(),
+            blames: false,
             model: None,
             session: None,
             lacks: Lacks::default(),
@@ -337,9 +361,16 @@ mod tests {
             wish: true,
             ..first.clone()
         };
+        let refused = Carried {
+            refused: vec![400, 403],
+            blames: true,
+            ..second.clone()
+        };
+        let words = format!("{} refused=400,403 blames=account", second.encode());
+        assert_eq!(refused.encode(), words);
         let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
-        for carried in [first, second, third, told] {
+        for carried in [first, second, third, told, refused] {
             let text = carried.encode();
             assert_eq!(Carried::try_of(text.as_bytes()), Some(carried.try_id));
             assert_eq!(Carried::decode(text.as_bytes()), Some(carried));

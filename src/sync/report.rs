@@ -7,6 +7,8 @@ use crate::{
     health::Entry,
     id::Id,
     label::ModelName,
+    request::carried::Carried,
+    snapshot::Account,
     verdict::{Reason, Scope, quota::Window},
 };
 
@@ -56,6 +58,15 @@ pub enum Report {
         reason: Reason,
         /// When this was learned.
         at: u64,
+        /// Two client keys have met it so. One alone is not believed: the refresher probes it.
+        #[serde(default)]
+        confirmed: bool,
+        /// The client key whose request met it so last, and that request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Id>,
+        /// See `key`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Id>,
     },
     /// It answered: what was guessed about it is over.
     Recovered {
@@ -101,7 +112,7 @@ pub struct Reports {
 // === impl Report ===
 
 impl Report {
-    /// The report of what keeps requests away.
+    /// The report of what keeps every key's requests away.
     pub fn of(entry: &Entry) -> Option<Self> {
         let account = entry.account.clone();
         let (reason, at) = (entry.reason.clone(), entry.at);
@@ -111,6 +122,9 @@ impl Report {
                 generation,
                 reason,
                 at,
+                confirmed: true,
+                key: None,
+                request: None,
             }),
             None if entry.is_limit() => Some(Self::CoolingDown {
                 account,
@@ -122,6 +136,29 @@ impl Report {
             }),
             _ => None,
         }
+    }
+
+    /// The report of an account that is of no use, as a request of one key alone has met it.
+    pub fn suspicion(account: &Account, why: &Reason, at: u64) -> Self {
+        Self::Dead {
+            account: account.id.clone(),
+            generation: account.generation,
+            reason: why.clone(),
+            at,
+            confirmed: false,
+            key: None,
+            request: None,
+        }
+    }
+
+    /// Returns the report with the request that led to it, where that is to be told.
+    #[must_use]
+    pub fn met_by(mut self, carried: &Carried) -> Self {
+        if let Self::Dead { key, request, .. } = &mut self {
+            *key = Some(carried.key.clone());
+            request.clone_from(&carried.id);
+        }
+        self
     }
 
     /// Returns true if `other` says of the same thing what was so later.

@@ -44,7 +44,7 @@ fn prepared() -> FakeSharedData {
 /// A change of any of these asks for another number in [`crate::host::shared_key`].
 #[test]
 fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
-    assert_eq!(HEAD_KEY, "latchkey/2/head");
+    assert_eq!(HEAD_KEY, "latchkey/3/head");
 
     let head = Head {
         epoch: Epoch::from_bytes(FIRST),
@@ -64,7 +64,16 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
     let mut entries = Board::new();
     let reset = Verdict::PlatformTrouble { until: NOW };
     entries.post(&fixture::account("acc_1", "codex"), &reset, NOW);
-    assert_eq!(entries.encode(), br#"[{"account":"acc_1","scope":"account","until":0,"guessed":true,"reason":"platform_trouble","at":1790000000000,"strikes":1,"struck_at":1790000000000}]"#);
+    assert_eq!(entries.clone().encode(), br#"{"entries":[],"suspicions":[{"account":"acc_1","key":3805702713,"scope":"account","kind":"trouble","until":0,"reason":"platform_trouble","at":1790000000000,"strikes":1,"struck_at":1790000000000}]}"#);
+    let limit = Verdict::CoolingDown {
+        scope: crate::verdict::Scope::Account,
+        until: NOW + 9,
+        guessed: false,
+        reason: crate::verdict::Reason::rate_limited(),
+    };
+    let mut entries = Board::new();
+    entries.post(&fixture::account("acc_1", "codex"), &limit, NOW);
+    assert_eq!(entries.encode(), br#"{"entries":[{"account":"acc_1","scope":"account","until":1790000000009,"guessed":false,"reason":"rate_limited","at":1790000000000}],"suspicions":[]}"#);
 
     let window = Window {
         name: "5h".try_into().unwrap(),
@@ -101,7 +110,7 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
         crate::snapshot::InvalidRecord::TooLong,
     ));
     unread::write(&mut shared, &unread::Unreadable::default(), &lost);
-    let (bytes, _) = shared.read("latchkey/2/unread").unwrap();
+    let (bytes, _) = shared.read("latchkey/3/unread").unwrap();
     assert_eq!(bytes, br#"{"named":[["key","key_1"]],"nameless":0}"#);
 
     let mut bucket = Bucket::default();
@@ -444,7 +453,9 @@ fn the_board_reaches_every_vm_and_survives_pages() {
     publish::apply(&mut shared, &page(FIRST, false, (1, 2), false, &[]), NOW).unwrap();
     assert_eq!(publish::head(&shared).revision, 2);
     follower.view(&shared);
-    let standing = follower.board().standing(&account, None, 2_000);
+    let standing = follower
+        .board()
+        .standing(&account, crate::health::fixture::key(), None, 2_000);
     assert!(matches!(standing, Standing::Out(_)));
     assert!(
         !board::update(&mut shared, |_| false),
@@ -469,7 +480,9 @@ fn health_is_known_with_the_first_snapshot_and_costs_no_bucket() {
     publish::apply(&mut shared, &start, NOW).unwrap();
     let view = follower.view(&shared).unwrap();
     let (account, version) = (view.account("acc_1").unwrap().clone(), view.version());
-    let standing = follower.board().standing(&account, None, NOW);
+    let standing = follower
+        .board()
+        .standing(&account, crate::health::fixture::key(), None, NOW);
     assert!(matches!(standing, Standing::Out(_)));
     let left = follower.board().outlook(&account.id, NOW).left;
     assert_eq!(left.map(|left| (left * 100.0).round()), Some(38.0));

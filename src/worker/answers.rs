@@ -2,14 +2,14 @@
 
 use super::{Settings, Worker, knowledge};
 use crate::{
-    attempt::{is_posted, is_refreshable, is_worth_another},
+    attempt::{blames_request, is_posted, is_refreshable, is_worth_another},
     header::HeaderText,
-    health::{Change, MAX_ENTRIES, quota::Known},
+    health::{Change, MAX_ENTRIES, Striker, Witness, quota::Known},
     host::Host,
     id::Id,
     label::ModelName,
     request::carried::{Carried, TryId},
-    snapshot::Account,
+    snapshot::{Account, Kind},
     sync::{board, quota, report::Report},
     verdict::{Quota, Reason, Verdict},
 };
@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Probe {
     context: u32,
     account: Id,
+    /// The client key that tries it.
+    key: Striker,
     /// When it was taken, in Unix milliseconds.
     at: u64,
 }
@@ -33,13 +35,14 @@ impl<H: Host> Worker<H> {
     pub(super) fn probe(&mut self, account: &Account, carried: &Carried) {
         let now = self.host.now();
         board::update(&mut self.host, |board| {
-            board.probe(account, model(carried), now);
+            board.probe(account, Striker::of(&carried.key), model(carried), now);
             true
         });
         if self.probes.len() < MAX_ENTRIES {
             self.probes.push(Probe {
                 context: carried.try_id.context,
                 account: account.id.clone(),
+                key: Striker::of(&carried.key),
                 at: now,
             });
         }
@@ -50,7 +53,7 @@ impl<H: Host> Worker<H> {
         while let Some(index) = self.probes.iter().position(|one| one.context == context) {
             let probe = self.probes.swap_remove(index);
             board::update(&mut self.host, |board| {
-                board.give_back(&probe.account, probe.at)
+                board.give_back(&probe.account, probe.key, probe.at)
             });
         }
     }
@@ -70,16 +73,21 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    /// Takes a verdict about an account. Returns what its request carries into the next try, if it
-    /// `can_run` again and another account could do better.
+    /// Takes a verdict about an account that an answer of this status has led to. Returns what its
+    /// request carries into the next try, if it `can_run` again and another account could do better.
     pub fn judged(
         &mut self,
         account: &Account,
         carried: &Carried,
+        status: u16,
         verdict: &Verdict,
         can_run: bool,
     ) -> Option<Carried> {
         let now = self.host.recently();
+        let verdict = match carried.refused.contains(&status) {
+            true => &Verdict::CallersFault,
+            false => verdict,
+        };
         let sent = self.sent.get_mut(carried.try_id);
         let broke_off = sent.as_ref().is_some_and(|sent| sent.broke_off);
         if let Some(record) = sent.and_then(|sent| sent.record.as_mut()) {
@@ -87,9 +95,7 @@ impl<H: Host> Worker<H> {
         }
         // Where a platform hangs up in the middle of a request, its caller may have been too slow
         // for it: whoever dawdles must not have accounts taken out.
-        if !broke_off {
-            self.learn(account, carried, verdict);
-        }
+        let blames = !broke_off && self.learn(account, carried, verdict);
         if !can_run || !is_worth_another(verdict) {
             return None;
         }
@@ -99,7 +105,11 @@ impl<H: Host> Worker<H> {
             refresh_wait,
             ..
         } = self.settings;
-        let next = carried.after_failure(account.generation, now, max_attempts, failover)?;
+        let mut next = carried.after_failure(account.generation, now, max_attempts, failover)?;
+        next.blames |= blames;
+        if blames_request(status) {
+            next.refused.push(status);
+        }
         // The platform's own answer is better than ours where nobody else can serve.
         self.follower.view(&self.host);
         let knowledge = knowledge(&self.follower, &self.limiter, now);
@@ -111,12 +121,16 @@ impl<H: Host> Worker<H> {
         Some(next)
     }
 
-    /// Takes a verdict about an account, for other requests.
-    pub fn learn(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) {
+    /// Takes a verdict about an account, for other requests. Returns true if it speaks against the
+    /// account.
+    pub fn learn(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) -> bool {
         if *verdict != Verdict::CallersFault {
-            self.probes.retain(|probe| probe.account != account.id);
+            let key = Striker::of(&carried.key);
+            self.probes
+                .retain(|probe| probe.account != account.id || probe.key != key);
         }
-        if is_posted(verdict, account, carried, self.follower.board()) {
+        let is_posted = is_posted(verdict, account, carried, self.follower.board());
+        if is_posted {
             self.note(account, carried, verdict);
         }
         // The refresher knows for itself which accounts it can refresh.
@@ -126,12 +140,13 @@ impl<H: Host> Worker<H> {
                 generation: account.generation,
             });
         }
+        is_posted && *verdict != Verdict::Fine
     }
 
-    /// Takes the good end of a good answer, which wipes out its account's strikes.
+    /// Takes the good end of a good answer, which wipes out its key's strikes.
     pub fn ended_well(&mut self, account: &Account, carried: &Carried) {
         let board = self.follower.board();
-        if board.has_guess(account, model(carried)) {
+        if board.has_guess(account, Striker::of(&carried.key), model(carried)) {
             self.note(account, carried, &Verdict::Fine);
         }
     }
@@ -147,12 +162,21 @@ impl<H: Host> Worker<H> {
     /// Writes a verdict to the board, and reports what it changes for requests.
     fn note(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) {
         let (now, mut change) = (self.host.recently(), Change::Nothing);
+        let keys = self.follower.held().map(|view| view.count(Kind::Key));
+        let witness = Witness {
+            key: Striker::of(&carried.key),
+            alone: keys == Some(1),
+        };
         board::update(&mut self.host, |board| {
-            change = board.learn(account, model(carried), verdict, now);
+            change = board.learn(account, witness, model(carried), verdict, now);
             change != Change::Nothing
         });
         let report = match &change {
             Change::Out(entry) => Report::of(entry),
+            Change::Suspected => match verdict {
+                Verdict::Dead { reason } => Some(Report::suspicion(account, reason, now)),
+                _ => None,
+            },
             Change::Recovered => Some(Report::Recovered {
                 account: account.id.clone(),
                 model: model(carried).and_then(|model| ModelName::try_from(model).ok()),
@@ -160,8 +184,26 @@ impl<H: Host> Worker<H> {
             }),
             Change::Nothing | Change::Noted => None,
         };
+        if matches!(change, Change::Out(_) | Change::Suspected) {
+            log_blame(account, carried, verdict, &change);
+        }
         if let Some(report) = report {
-            self.reports.push(report);
+            self.reports.push(report.met_by(carried));
         }
     }
+}
+
+/// Says which request of which client key speaks against an account, and for whom that holds.
+fn log_blame(account: &Account, carried: &Carried, verdict: &Verdict, change: &Change) {
+    let request = carried.id.as_ref().map_or("-", Id::as_str);
+    let holds = match change {
+        Change::Suspected => "its key until it is probed",
+        _ => "every key",
+    };
+    log::info!(
+        "account {} is out for {holds}: {} by request {request} of key {}",
+        account.id,
+        verdict.word(),
+        carried.key,
+    );
 }

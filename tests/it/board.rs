@@ -308,12 +308,27 @@ fn a_stored_cool_down_ends_by_itself() {
 #[test]
 fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
     run(async {
-        let pool = Pool::of("board-dead", &["gone", "good"]).await;
-        pool.meets(
-            "gone",
-            json!({"fixture": "openai/account_deactivated.json"}),
-        )
-        .await;
+        let mut pool = Pool::of("board-dead", &["gone", "good"]).await;
+        let gone = || json!({"fixture": "openai/account_deactivated.json"});
+        let mut second = pool.stack.caller("second").await;
+        // The word of one key alone is not enough.
+        pool.meets("gone", gone()).await;
+        let suspected = |account: &Value| {
+            let reason = account["reason"].as_str().unwrap_or_default();
+            reason.contains("not confirmed") && reason.contains("deactivated")
+        };
+        let shown = pool.shows("gone", LIMIT, suspected).await;
+        assert_eq!(
+            (&shown["status"], &shown["usable"]),
+            (&json!("active"), &json!(true))
+        );
+        let refresher = &pool.stack.refresher;
+        assert_eq!(refresher.log_lines("one client key was told", "gone"), 1);
+        uses(&second, "gone")
+            .await
+            .expect("another key's as before");
+        std::mem::swap(&mut pool.caller, &mut second);
+        pool.meets("gone", gone()).await;
         let shown = pool
             .shows("gone", LIMIT, |account| account["status"] == "dead")
             .await;
@@ -340,13 +355,15 @@ fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
         assert_eq!(refresher.account("gone").await["status"], "active");
 
         // With another key it is another account to the platform, so it comes back by that as well.
-        pool.meets(
-            "gone",
-            json!({"fixture": "openai/account_deactivated.json"}),
-        )
+        let fault = pool.break_account("gone", gone()).await;
+        eventually("two keys are told so", LIMIT, async || {
+            pool.ask().await;
+            second.post(CHAT, &chat_body(false)).await;
+            let shown = refresher.account("gone").await;
+            holds(shown["status"] == "dead", || shown.to_string())
+        })
         .await;
-        pool.shows("gone", LIMIT, |account| account["status"] == "dead")
-            .await;
+        pool.stack.sim.remove_fault(fault).await;
         pool.stack.sim.add_api_key("openai", "sk-new", "new").await;
         let replace = [
             "accounts",

@@ -356,6 +356,9 @@ async fn status() {
             generation: 1,
             reason: Reason::try_from("deactivated".to_owned()).unwrap(),
             at,
+            confirmed: true,
+            key: None,
+            request: None,
         },
         Report::Quota {
             account: busy,

@@ -1,8 +1,9 @@
 //! Batches of reports. A batch may come twice, when its answer was lost; it is applied once.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use latchkey::id::Id;
 use latchkey::request::record::Record;
 use latchkey::sync::records::Begun;
 use latchkey::sync::report::Report;
@@ -15,10 +16,14 @@ use crate::advice;
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::fault::Fault;
 use crate::id::AccountId;
-use crate::store::{self, BatchId, Noticed, Store};
+use crate::store::{self, BatchId, Met, Noticed, Store};
 
 /// The number of batch ids that are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
 const REMEMBERED_BATCHES: usize = 1024;
+/// The time within which the word of a second client key confirms the first one's, in milliseconds.
+const SUSPECTED_MS: u64 = 10 * 60 * 1000;
+/// The most accounts of which one key's word is remembered.
+const MAX_SUSPECTS: usize = 1024;
 /// The kinds of reports.
 const KINDS: [&str; 5] = ["unauthorized", "cooling_down", "dead", "recovered", "quota"];
 /// The longest batch id, in bytes: 32 hex digits, with room to grow.
@@ -99,6 +104,18 @@ pub struct Reports {
     store: Store,
     on_unauthorized: OnUnauthorized,
     seen: Mutex<Seen>,
+    suspects: Mutex<Suspects>,
+}
+
+/// The accounts of which one client key was told that they are of no use.
+#[derive(Debug, Default)]
+struct Suspects(HashMap<Id, Suspect>);
+
+#[derive(Debug)]
+struct Suspect {
+    generation: u64,
+    key: Id,
+    at: u64,
 }
 
 #[derive(Default)]
@@ -114,6 +131,7 @@ impl Reports {
             store,
             on_unauthorized,
             seen: Mutex::default(),
+            suspects: Mutex::default(),
         }
     }
 
@@ -125,7 +143,11 @@ impl Reports {
         let (mut reports, mut refused) = (Vec::new(), 0);
         for report in batch.reports {
             match read(report) {
-                Ok(report) => reports.push(report),
+                Ok(mut report) => {
+                    let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+                    suspects.weigh(&mut report);
+                    reports.push(report);
+                }
                 Err(Refused::Malformed) => refused += 1,
                 Err(Refused::Kind) => tracing::debug!("passed over a report of an unknown kind"),
             }
@@ -218,11 +240,27 @@ fn log(noticed: &Noticed, now: UnixMillis) {
         Noticed::Recovered { account } => {
             tracing::info!(account, "an account has answered and is back in use");
         }
+        Noticed::Suspected {
+            account,
+            reason,
+            met,
+        } => {
+            let (key, request) = ids(met);
+            tracing::warn!(
+                account,
+                reason,
+                key,
+                request,
+                "one client key was told that an account is of no use; it serves the others until another key is told so too"
+            );
+        }
         Noticed::Dead {
             account,
             platform,
             reason,
+            met,
         } => {
+            let (key, request) = ids(met);
             let cure = advice::in_log(&Fault::Dead {
                 account: account.clone(),
                 platform: platform.clone(),
@@ -230,10 +268,51 @@ fn log(noticed: &Noticed, now: UnixMillis) {
             tracing::warn!(
                 account,
                 reason,
+                key,
+                request,
                 cure,
                 "an account is dead and out of use: the platform says that it is of no use"
             );
         }
+    }
+}
+
+fn ids(met: &Met) -> (Option<&str>, Option<&str>) {
+    (
+        met.key.as_ref().map(Id::as_str),
+        met.request.as_ref().map(Id::as_str),
+    )
+}
+
+impl Suspects {
+    /// Confirms a report of an account that is of no use, where another client key was told the same of this
+    /// credential, through whichever Envoy.
+    fn weigh(&mut self, report: &mut Report) {
+        let Report::Dead {
+            account,
+            generation,
+            at,
+            confirmed,
+            key: Some(key),
+            ..
+        } = report
+        else {
+            return;
+        };
+        let earlier = self.0.get(account);
+        *confirmed |= earlier.is_some_and(|earlier| {
+            let is_recent = at.abs_diff(earlier.at) < SUSPECTED_MS;
+            earlier.generation == *generation && earlier.key != *key && is_recent
+        });
+        if self.0.len() >= MAX_SUSPECTS {
+            self.0.clear();
+        }
+        let suspect = Suspect {
+            generation: *generation,
+            key: key.clone(),
+            at: *at,
+        };
+        self.0.insert(account.clone(), suspect);
     }
 }
 
@@ -337,6 +416,31 @@ mod tests {
                 prop_assert!(text.len() < 900, "{text}");
             }
         }
+    }
+
+    #[test]
+    fn the_word_of_a_second_key_confirms_the_first() {
+        let says = |suspects: &mut Suspects, key: &str, generation: u64, at: u64| {
+            let mut report = read(
+                json!({"kind": "dead", "account": "acc_1", "generation": generation,
+                "reason": "gone", "at": at, "key": key}),
+            )
+            .unwrap();
+            suspects.weigh(&mut report);
+            matches!(
+                report,
+                Report::Dead {
+                    confirmed: true,
+                    ..
+                }
+            )
+        };
+        let mut suspects = Suspects::default();
+        assert!(!says(&mut suspects, "key_1", 1, 5));
+        assert!(!says(&mut suspects, "key_1", 1, 6), "the same key");
+        assert!(!says(&mut suspects, "key_2", 2, 7), "another credential");
+        assert!(says(&mut suspects, "key_1", 2, 8));
+        assert!(!says(&mut suspects, "key_2", 2, 8 + SUSPECTED_MS), "late");
     }
 
     #[test]

@@ -53,6 +53,15 @@ pub enum Noticed {
         /// The account's name.
         account: String,
     },
+    /// One client key has met an account that is of no use. It serves the others until that is confirmed.
+    Suspected {
+        /// The account's name.
+        account: String,
+        /// The platform's reason, in a word.
+        reason: String,
+        /// Who met it.
+        met: Met,
+    },
     /// An account is dead until somebody sees to it; it has left the snapshot.
     Dead {
         /// The account's name.
@@ -61,7 +70,18 @@ pub enum Noticed {
         platform: String,
         /// The platform's reason, in a word.
         reason: String,
+        /// Who met it last.
+        met: Met,
     },
+}
+
+/// The request by which something was learned, as far as its Envoy said: the ids of its client key and its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Met {
+    /// The client key.
+    pub key: Option<Id>,
+    /// The request.
+    pub request: Option<Id>,
 }
 
 impl Health {
@@ -167,6 +187,7 @@ struct ReportedRow {
     platform: String,
     #[sqlx(try_from = "String")]
     status: Status,
+    reason: Option<String>,
     #[sqlx(try_from = "i64")]
     generation: u64,
 }
@@ -195,7 +216,7 @@ sql::statements! {
     OF_ACCOUNT = select_health!("WHERE account = $1");
     ENTRIES_OF_ACCOUNT = select_entries!("WHERE account = $1 ORDER BY scope");
     REVISION = "SELECT revision FROM health WHERE account = $1";
-    REPORTED = "SELECT name, platform, status, generation FROM accounts WHERE id = $1";
+    REPORTED = "SELECT name, platform, status, reason, generation FROM accounts WHERE id = $1";
     SAVE = "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, revision) \
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account) DO UPDATE SET windows = excluded.windows, \
             windows_at = excluded.windows_at, reset_at = excluded.reset_at, recovered_at = excluded.recovered_at, \
@@ -295,7 +316,8 @@ impl Store {
         let account = known(change.sql(), name).await?;
         change.forget_health(&account.id, now).await?;
         let mut status = account.status;
-        if status == Status::Dead {
+        let is_suspected = status == Status::Active && account.reason.is_some();
+        if status == Status::Dead || is_suspected {
             status = Status::Active;
             set_status(&mut change, &account.id, status, None, now).await?;
         }
@@ -330,10 +352,10 @@ impl Change<'_> {
             .bind(id.as_str())
             .fetch_optional(self.sql())
             .await?;
-        let (Some(reported), Some(account)) = (reported, AccountId::parse(id.as_str())) else {
+        let (Some(mut reported), Some(account)) = (reported, AccountId::parse(id.as_str())) else {
             return Ok(());
         };
-        let name = reported.name;
+        let name = std::mem::take(&mut reported.name);
         let mut health = load(self.sql(), id.as_str()).await?;
         let mut changed = false;
         let millis = u64::try_from(now.0).unwrap_or(0);
@@ -351,22 +373,44 @@ impl Change<'_> {
                     generation,
                     reason,
                     at,
+                    confirmed,
+                    key,
+                    request,
                     ..
                 } => {
                     let is_current =
                         *generation == reported.generation && reported.status == Status::Active;
                     let already = |one: &Noticed| matches!(one, Noticed::Dead { account, .. } if *account == name);
-                    if is_current && *at > health.reset_at && !noticed.iter().any(already) {
-                        let why = format!(
-                            "the platform says that it is of no use ({})",
-                            reason.as_str()
-                        );
+                    if !is_current || *at <= health.reset_at || noticed.iter().any(already) {
+                        continue;
+                    }
+                    let reason = reason.as_str();
+                    let met = Met {
+                        key: key.clone(),
+                        request: request.clone(),
+                    };
+                    if *confirmed {
+                        let why = format!("the platform says that it is of no use ({reason})");
                         set_status(self, &account, Status::Dead, Some(&why), now).await?;
                         noticed.push(Noticed::Dead {
                             account: name.clone(),
                             platform: reported.platform.clone(),
-                            reason: reason.as_str().to_owned(),
+                            reason: reason.to_owned(),
+                            met,
                         });
+                        continue;
+                    }
+                    let why = format!(
+                        "one client key was told that it is of no use ({reason}); not confirmed"
+                    );
+                    if reported.reason.as_ref() != Some(&why) {
+                        set_status(self, &account, Status::Active, Some(&why), now).await?;
+                        noticed.push(Noticed::Suspected {
+                            account: name.clone(),
+                            reason: reason.to_owned(),
+                            met,
+                        });
+                        reported.reason = Some(why);
                     }
                 }
                 Report::Recovered { .. } if news => noticed.push(Noticed::Recovered {

@@ -31,7 +31,9 @@ fn at_limit(limit: Limit, until: Option<u64>) -> Refusal {
 
 fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
     let out = |n| Out {
-        name: text(&format!("a{n}")),
+        account: format!("acc_{n}").as_str().try_into().unwrap(),
+        // Who may choose an account is told its name.
+        name: (n > 0).then(|| text(&format!("a{n}"))),
         reason: Reason::rate_limited(),
         back: Back::At(9_000),
     };
@@ -262,7 +264,12 @@ fn a_pool_that_is_out_says_who_and_why() {
     let reply = Refusal::AllOut(all_out(10, Some(9))).reply(Dialect::Chat);
     assert_eq!(reply.status, 429);
     assert!(reply.headers.contains(&("retry-after", "9".to_owned())));
-    assert!(reply.body.contains("default") && reply.body.contains("a0 (rate_limited)"));
+    assert!(
+        reply.body.contains("default")
+            && reply
+                .body
+                .contains("acc_0 (rate_limited), a1 (rate_limited)")
+    );
     assert!(reply.body.contains("and 2 more"), "{}", reply.body);
     assert_eq!(Refusal::AllOut(all_out(10, None)).status(), 503);
 }

@@ -7,6 +7,7 @@ use crate::{
     hash::hash64,
     header::HeaderText,
     health::Standing,
+    id::Id,
     snapshot::{Account, Door, EndpointId, Member, Requirement, Tier, View, path, pool::Weight},
     verdict::Reason,
 };
@@ -36,8 +37,10 @@ pub struct Candidate {
 /// A candidate that may not be used now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Out {
-    /// The account's name.
-    pub name: HeaderText,
+    /// The account.
+    pub account: Id,
+    /// Its name, for a caller that may choose by it: it may be a person's address.
+    pub name: Option<HeaderText>,
     /// Why.
     pub reason: Reason,
     /// Its return.
@@ -121,11 +124,12 @@ impl Candidate {
     }
 
     pub(super) fn is_half_open(&self, need: &Need<'_>) -> bool {
-        !need.board.is_empty() && matches!(self.standing(need), Standing::HalfOpen(_))
+        !need.board.is_empty() && self.standing(need) == Standing::HalfOpen
     }
 
     fn standing<'a>(&self, need: &Need<'a>) -> Standing<'a> {
-        need.board.standing(&self.account, need.model, need.now)
+        need.board
+            .standing(&self.account, need.key, need.model, need.now)
     }
 
     /// With another credential an account is worth another try.
@@ -145,12 +149,12 @@ impl Candidate {
         let (reason, back) = match self.standing(need) {
             // Whatever else is the matter with it: nothing of that brings it back.
             _ if self.account.has_expired(need.now) => (Reason::known("ended"), Back::Never),
-            Standing::Out(entry) => {
-                let back = match entry.awaits_credential() {
+            Standing::Out(why) => {
+                let back = match why.awaits_credential {
                     true => Back::WithCredential,
-                    false => Back::At(entry.back_at()),
+                    false => Back::At(why.back_at),
                 };
-                (entry.reason.clone(), back)
+                (why.reason.clone(), back)
             }
             _ if self.is_over(need) => (Reason::known("expired"), Back::WithCredential),
             _ => match self.full_until(need) {
@@ -159,7 +163,8 @@ impl Candidate {
             },
         };
         Out {
-            name: self.account.name.clone(),
+            account: self.account.id.clone(),
+            name: need.shows_names.then(|| self.account.name.clone()),
             reason,
             back,
         }

@@ -158,6 +158,8 @@ proptest! {
             let need = Need {
                 session,
                 now: NOW,
+                key: crate::health::fixture::key(),
+                shows_names: false,
                 board: &board,
                 full: &FullAccounts::new(),
                 tried: &tried,

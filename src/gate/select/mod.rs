@@ -33,7 +33,7 @@ pub use self::{
 };
 use crate::{
     dialect::SessionName,
-    health::Board,
+    health::{Board, Striker},
     id::Id,
     limit::FullAccounts,
     request::{Lacks, peek::Wanted},
@@ -68,6 +68,10 @@ pub struct Need<'a> {
     pub session: Option<u64>,
     /// Unix milliseconds.
     pub now: u64,
+    /// Its client key, as the board knows it.
+    pub key: Striker,
+    /// Its caller may be told the names of accounts.
+    pub shows_names: bool,
     /// The accounts that are out.
     pub board: &'a Board,
     /// The accounts that are at a limit.
@@ -269,6 +273,8 @@ pub(super) mod fixture {
         Need {
             session,
             now,
+            key: crate::health::fixture::key(),
+            shows_names: false,
             board: &NOBODY,
             full: &NOBODY_FULL,
             tried: &[],

@@ -191,7 +191,7 @@ impl Sent {
         } else {
             attempt::judge(status, headers, error, &self.platform, self.model(), now)
         };
-        worker.judged(&self.account, &self.carried, &verdict, can_run)
+        worker.judged(&self.account, &self.carried, status, &verdict, can_run)
     }
 
     /// Judges an error in the middle of an answer, for the requests that come after.
@@ -230,7 +230,7 @@ impl Sent {
         } else {
             let until = worker.now().saturating_add(attempt::UNREACHABLE_MS);
             let verdict = Verdict::PlatformTrouble { until };
-            worker.judged(&self.account, &self.carried, &verdict, whole || waits)
+            worker.judged(&self.account, &self.carried, 502, &verdict, whole || waits)
         };
         let runs = next.is_some_and(|next| {
             if waits {

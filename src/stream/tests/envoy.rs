@@ -190,7 +190,15 @@ impl Envoy {
 
     /// A whole request to the Responses API.
     pub(super) fn ask(&mut self) -> Call {
-        let mut call = self.call(&head("/v1/responses"));
+        self.ask_as(KEY)
+    }
+
+    /// A caller's whole request with another key.
+    pub(super) fn ask_as(&mut self, key: &str) -> Call {
+        let bearer = format!("Bearer {key}");
+        let mut headers = head("/v1/responses");
+        headers[4].1 = &bearer;
+        let mut call = self.call(&headers);
         call.sends(BODY, true);
         call
     }

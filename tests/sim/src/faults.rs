@@ -43,6 +43,9 @@ pub struct Fault {
     /// Only requests of this path (without query).
     #[serde(default)]
     pub path: Option<String>,
+    /// Only requests whose body has this text in it.
+    #[serde(default)]
+    pub request_has: Option<String>,
     /// How many requests it hits; absent: all.
     #[serde(default)]
     pub times: Option<u32>,
@@ -142,8 +145,13 @@ impl Fault {
         }
     }
 
-    fn matches(&self, target: Target, account: Option<&str>, path: &str) -> bool {
+    fn matches(&self, target: Target, account: Option<&str>, path: &str, body: &[u8]) -> bool {
+        let has = |text: &String| {
+            let text = text.as_bytes();
+            body.windows(text.len().max(1)).any(|part| part == text)
+        };
         self.target == target
+            && self.request_has.as_ref().is_none_or(has)
             && (self.account.is_none() || self.account.as_deref() == account)
             && self.path.as_deref().is_none_or(|wanted| wanted == path)
     }
@@ -179,7 +187,7 @@ impl Faults {
     /// Whether the fault that the next such request meets answers before its body.
     pub fn early(&self, account: Option<&str>, path: &str) -> Option<Early> {
         let mut hits = self.set.iter().map(|(_, fault)| fault).filter(|fault| {
-            fault.matches(Target::Upstream, account, path)
+            fault.matches(Target::Upstream, account, path, b"")
                 && fault.skip == 0
                 && fault.times != Some(0)
         });
@@ -187,9 +195,15 @@ impl Faults {
     }
 
     /// The first fault that hits this request, counted down; spent faults are removed.
-    pub fn take(&mut self, target: Target, account: Option<&str>, path: &str) -> Option<Fault> {
+    pub fn take(
+        &mut self,
+        target: Target,
+        account: Option<&str>,
+        path: &str,
+        body: &[u8],
+    ) -> Option<Fault> {
         let hit = self.set.iter_mut().position(|(_, fault)| {
-            let matches = fault.matches(target, account, path);
+            let matches = fault.matches(target, account, path, body);
             let skipped = matches && fault.skip > 0;
             fault.skip -= u32::from(skipped);
             matches && !skipped && fault.times != Some(0)
@@ -238,7 +252,7 @@ mod tests {
         let hits: Vec<bool> = (0..5)
             .map(|_| {
                 faults
-                    .take(Target::Upstream, None, "/v1/responses")
+                    .take(Target::Upstream, None, "/v1/responses", b"")
                     .is_some()
             })
             .collect();
@@ -252,8 +266,20 @@ mod tests {
         faults.add(fault(early));
         assert_eq!(faults.early(Some("b"), "/"), None);
         assert_eq!(faults.early(Some("a"), "/"), Some(Early::Reads));
-        assert!(faults.take(Target::Upstream, Some("a"), "/").is_some());
+        assert!(faults.take(Target::Upstream, Some("a"), "/", b"").is_some());
         assert_eq!(faults.early(Some("a"), "/"), None);
+    }
+
+    #[test]
+    fn hits_only_requests_that_say_something() {
+        let mut faults = Faults::default();
+        let poison = json!({"target": "upstream", "request_has": "poison", "status": 500});
+        faults.add(fault(poison));
+        let mut take = |body: &[u8]| faults.take(Target::Upstream, None, "/", body).is_some();
+        assert_eq!(
+            [take(b""), take(b"a poison b"), take(b"pois")],
+            [false, true, false]
+        );
     }
 
     #[test]
@@ -264,29 +290,33 @@ mod tests {
         })));
         assert!(
             faults
-                .take(Target::Upstream, Some("alice"), "/oauth/token")
+                .take(Target::Upstream, Some("alice"), "/oauth/token", b"")
                 .is_none()
         );
         assert!(
             faults
-                .take(Target::Token, Some("bob"), "/oauth/token")
-                .is_none()
-        );
-        assert!(faults.take(Target::Token, None, "/oauth/token").is_none());
-        assert!(
-            faults
-                .take(Target::Token, Some("alice"), "/oauth/revoke")
+                .take(Target::Token, Some("bob"), "/oauth/token", b"")
                 .is_none()
         );
         assert!(
             faults
-                .take(Target::Token, Some("alice"), "/oauth/token")
+                .take(Target::Token, None, "/oauth/token", b"")
+                .is_none()
+        );
+        assert!(
+            faults
+                .take(Target::Token, Some("alice"), "/oauth/revoke", b"")
+                .is_none()
+        );
+        assert!(
+            faults
+                .take(Target::Token, Some("alice"), "/oauth/token", b"")
                 .is_some()
         );
         assert!(faults.remove(id));
         assert!(
             faults
-                .take(Target::Token, Some("alice"), "/oauth/token")
+                .take(Target::Token, Some("alice"), "/oauth/token", b"")
                 .is_none()
         );
     }

@@ -158,9 +158,12 @@ impl Simulation {
                 let tokens = TokenRequest::parse(request.headers(), request.body());
                 record.account = tokens.account(&self.oauth);
                 outcome.refreshing = tokens.refreshes(&self.oauth);
-                let fault = self
-                    .faults
-                    .take(Target::Token, record.account.as_deref(), path);
+                let fault = self.faults.take(
+                    Target::Token,
+                    record.account.as_deref(),
+                    path,
+                    request.body(),
+                );
                 outcome.answer = self.token(path, &tokens, fault.as_ref(), now);
                 if let Some(family) = outcome.refreshing {
                     self.stats.refresh_begins(family);
@@ -249,7 +252,9 @@ impl Simulation {
             );
         }
         let (account, plan) = self.authenticate(platform, request.headers(), now);
-        let fault = self.faults.take(Target::Upstream, account.as_deref(), path);
+        let fault = self
+            .faults
+            .take(Target::Upstream, account.as_deref(), path, request.body());
         let context = self.context(account.as_deref().unwrap_or_default(), now);
         record.account.clone_from(&account);
 

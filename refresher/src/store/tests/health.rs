@@ -26,11 +26,18 @@ fn limited(account: &AccountId, until: u64, at: u64) -> Report {
 }
 
 fn dead(account: &AccountId, generation: u64, at: u64) -> Report {
+    said_dead(account, generation, at, true)
+}
+
+fn said_dead(account: &AccountId, generation: u64, at: u64, confirmed: bool) -> Report {
     Report::Dead {
         account: id(account),
         generation,
         reason: Reason::try_from("deactivated".to_owned()).unwrap(),
         at,
+        confirmed,
+        key: Some(latchkey::id::Id::try_from("key_1").unwrap()),
+        request: Some(latchkey::id::Id::try_from("req-1").unwrap()),
     }
 }
 
@@ -115,8 +122,26 @@ async fn a_dead_account_leaves_the_snapshot_until_it_is_enabled() {
     );
     assert!(is_published().await, "another generation's report");
 
+    // One key's word alone takes nobody out. People see it, once.
+    let suspected = said_dead(&account, 1, AT, false);
     let noticed = store
-        .take_reports(&[dead(&account, 1, AT), dead(&account, 1, AT)], NOW)
+        .take_reports(&[suspected.clone(), suspected.clone()], NOW)
+        .await
+        .unwrap();
+    assert!(
+        matches!(&noticed[..], [Noticed::Suspected { met, .. }] if met.key.is_some()),
+        "{noticed:?}"
+    );
+    assert!(is_published().await, "one key's word");
+    let shown = store.account("alice").await.unwrap();
+    assert!(shown.reason.unwrap().contains("not confirmed"));
+    store.reset("alice", NOW).await.unwrap();
+    let shown = store.account("alice").await.unwrap();
+    assert_eq!((shown.status, shown.reason), (Status::Active, None));
+    let later = UnixMillis(NOW.0 + 1);
+    let after = later.0.try_into().unwrap();
+    let noticed = store
+        .take_reports(&[dead(&account, 1, after), dead(&account, 1, after)], later)
         .await
         .unwrap();
     assert!(

@@ -1,13 +1,45 @@
 //! The Anthropic API: messages, token counting and models.
 
-use http::HeaderMap;
-use serde_json::Value;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::{answer::Answer, fixtures::fixture};
 
 /// Seconds until the rate limit headers say that the limit is full again.
 const LIMIT_RESET_SECONDS: u64 = 60;
+
+/// The members of a request that the API knows, as far as clients here send them.
+const MEMBERS: [&str; 15] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "stream",
+    "system",
+    "metadata",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "service_tier",
+    "context_management",
+];
+
+/// The complaint about a member of a request that there is none of: it begins with the caller's own
+/// word.
+fn unknown_member(body: &Value) -> Option<Answer> {
+    let members = body.as_object()?.keys();
+    let unknown = members
+        .into_iter()
+        .find(|name| !MEMBERS.contains(&name.as_str()))?;
+    let message = format!("{unknown}: Extra inputs are not permitted");
+    let error =
+        json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}});
+    Some(Answer::json(StatusCode::BAD_REQUEST, error.to_string()))
+}
 
 /// Answers an authenticated request; None: no such endpoint.
 pub fn answer(
@@ -16,6 +48,9 @@ pub fn answer(
     body: &Value,
     context: Context<'_>,
 ) -> Option<Answer> {
+    if let Some(answer) = unknown_member(body) {
+        return Some(answer);
+    }
     let id = format!("req_{}", context.id);
     let reset = context.now.plus_seconds(LIMIT_RESET_SECONDS).rfc3339();
     let fixture = match path {

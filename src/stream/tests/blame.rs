@@ -1,0 +1,124 @@
+//! What the requests of one client key meet, and what becomes of another key's.
+
+use super::envoy::{Envoy, KEY, records};
+use crate::snapshot::{Account, Record, fixture};
+
+const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
+const NO_PLAN: &[u8] = include_bytes!("../../../tests/fixtures/codex/usage_not_included.json");
+
+/// The key of another caller.
+const OTHER: &str = "lk_another";
+
+/// An Envoy with two accounts and two keys, whose platform's only rules are these.
+fn two_keys(rules: &str) -> Envoy {
+    let accounts = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
+    let mut records = records(&accounts);
+    for record in &mut records {
+        if let Record::Platform(platform) = record {
+            platform.verdicts = serde_json::from_str(rules).unwrap();
+        }
+    }
+    let other = fixture::client_key("key_2", OTHER.as_bytes(), "default");
+    records.push(Record::Key(other));
+    Envoy::with(&records)
+}
+
+const DEAD: &str = r#"[{"code":["usage_not_included"],"verdict":"dead","reason":"plan"}]"#;
+
+/// A request of `key` is answered so by the account that it goes to first; its caller gets something.
+fn meets(envoy: &mut Envoy, key: &str, account: &str, status: u16) {
+    let mut call = envoy.ask_as(key);
+    call.is_at(account);
+    match status {
+        200 => call.platform(200, &[], ANSWER),
+        _ => call.platform(status, &[], b"{}"),
+    }
+    call.goes_away();
+}
+
+#[test]
+fn trouble_is_out_for_the_key_that_met_it() {
+    let mut envoy = two_keys("[]");
+    for _ in 0..3 {
+        meets(&mut envoy, KEY, "acc_1", 500);
+    }
+    envoy.ask_as(KEY).is_at("acc_2");
+    meets(&mut envoy, OTHER, "acc_1", 200);
+    envoy.ask_as(KEY).is_at("acc_2");
+    // One failure of the other key is no proof, two are.
+    meets(&mut envoy, OTHER, "acc_1", 500);
+    envoy.ask_as(OTHER).is_at("acc_1");
+    meets(&mut envoy, OTHER, "acc_1", 500);
+    envoy.ask_as(OTHER).is_at("acc_2");
+}
+
+#[test]
+fn the_same_refusal_of_two_accounts_is_the_callers_fault() {
+    let mut envoy = two_keys(DEAD);
+    let mut call = envoy.ask();
+    call.platform(400, &[], NO_PLAN);
+    call.is_at("acc_2");
+    call.platform(400, &[], NO_PLAN);
+    call.gets(400, NO_PLAN);
+    let record = envoy.records().concat();
+    assert!(record.contains("attempts=2 callers_fault"), "{record}");
+    // The first is left alone by that key for now, the second by nobody.
+    envoy.ask().is_at("acc_2");
+    envoy.ask_as(OTHER).is_at("acc_1");
+}
+
+#[test]
+fn two_accounts_without_money_are_that_and_one_is_blamed() {
+    let mut envoy = two_keys(DEAD);
+    let mut call = envoy.ask();
+    call.platform(402, &[], NO_PLAN);
+    call.is_at("acc_2");
+    call.platform(402, &[], NO_PLAN);
+    call.gets(402, NO_PLAN);
+    envoy.ask().is_at("acc_2");
+    envoy.ask_as(OTHER).is_at("acc_1");
+}
+
+#[test]
+fn a_dead_account_is_dead_when_a_second_key_says_so() {
+    let mut envoy = two_keys(DEAD);
+    let dies = |envoy: &mut Envoy, key: &str| {
+        let mut call = envoy.ask_as(key);
+        call.is_at("acc_1");
+        call.platform(402, &[], NO_PLAN);
+        call.is_at("acc_2");
+        call.platform(200, &[], ANSWER);
+        call.gets(200, ANSWER);
+        let told = envoy.after(2_000);
+        let mut reports = told.iter().filter_map(|body| body["reports"].as_array());
+        let reports = reports.next().expect("a report");
+        assert_eq!(reports[0]["kind"], "dead", "{reports:?}");
+        reports[0].clone()
+    };
+    let first = dies(&mut envoy, KEY);
+    assert_eq!(first["confirmed"], false, "{first}");
+    assert_eq!(first["key"], "key_1", "{first}");
+    let second = dies(&mut envoy, OTHER);
+    assert_eq!(second["confirmed"], true, "{second}");
+    assert_eq!(second["key"], "key_2", "{second}");
+    envoy.ask_as(OTHER).is_at("acc_2");
+}
+
+#[test]
+fn a_refused_token_is_refreshed_and_waited_for_by_the_key_that_met_it() {
+    let account = |id| Account {
+        credential_expires_at: Some(u64::MAX / 2),
+        ..fixture::account(id, "codex")
+    };
+    let mut records = records(&[account("acc_1")]);
+    let other = fixture::client_key("key_2", OTHER.as_bytes(), "default");
+    records.push(Record::Key(other));
+    let mut envoy = Envoy::with(&records);
+    let mut call = envoy.ask();
+    call.platform(401, &[], b"");
+    call.waits();
+    let told = envoy.after(100);
+    assert_eq!(told[0]["reports"][0]["kind"], "unauthorized");
+    envoy.ask_as(OTHER).is_at("acc_1");
+    call.waits();
+}
