@@ -280,7 +280,7 @@ fn what_a_second_key_meets_too_is_the_accounts() {
 }
 
 #[test]
-fn the_word_of_the_only_key_is_enough_but_for_a_death() {
+fn the_word_of_the_only_key_is_enough_and_a_death_needs_it_three_times() {
     let alone = Witness {
         key: key(1),
         alone: true,
@@ -289,11 +289,64 @@ fn the_word_of_the_only_key_is_enough_but_for_a_death() {
         reason: Reason::known("deactivated"),
     };
     let mut board = Board::new();
-    let change = board.learn(&account(0), alone, None, &dead, 1_000);
-    assert_eq!(change, Change::Suspected);
-    assert!(out(&board, 1, 1_000 + SUSPECTED_MS - 1));
-    assert!(half_open(&board, 1, 1_000 + SUSPECTED_MS));
-    assert!(!out(&board, 2, 1_001));
+    let mut now = 1_000;
+    for pause in [SUSPECTED_MS, 2 * SUSPECTED_MS] {
+        let change = board.learn(&account(0), alone, None, &dead, now);
+        assert_eq!(change, Change::Suspected);
+        let late = now + pause - 1;
+        assert!(out(&board, 1, late) && !out(&board, 2, late));
+        let change = board.learn(&account(0), alone, None, &dead, late);
+        assert_eq!(change, Change::Nothing, "one that was under way");
+        now += pause;
+        assert!(half_open(&board, 1, now));
+    }
+    now += DEAD_MS - 1;
+    let change = board.learn(&account(0), alone, None, &dead, now);
+    assert!(
+        matches!(&change, Change::Out(entry) if entry.dead),
+        "{change:?}"
+    );
+    assert!(out(&board, 2, now + 1));
     let change = board.learn(&account(1), alone, None, &Verdict::CredentialExpired, 1_000);
     assert!(matches!(change, Change::Out(_)), "{change:?}");
+}
+
+#[test]
+fn a_key_among_others_leaves_what_seems_dead_alone_for_longer_each_time() {
+    let dead = Verdict::Dead {
+        reason: Reason::known("deactivated"),
+    };
+    let (mut board, mut now) = (Board::new(), 1_000);
+    for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let change = board.learn(&account(0), witness(1), None, &dead, now);
+        assert_eq!(change, Change::Suspected);
+        let back = now + minutes * 60_000;
+        assert!(out(&board, 1, back - 1) && half_open(&board, 1, back));
+        assert!(!out(&board, 2, now));
+        now = back + 30_000;
+    }
+    // A good answer ends it, and people hear of that.
+    let change = board.learn(&account(0), witness(1), None, &Verdict::Fine, now);
+    assert_eq!(change, Change::Recovered);
+    assert_eq!(
+        board.standing(&account(0), key(1), None, now),
+        Standing::Free
+    );
+    board.learn(&account(0), witness(1), None, &dead, now);
+    assert!(half_open(&board, 1, now + SUSPECTED_MS));
+}
+
+/// A probe says for all that an account is still in trouble, and never alone that it is dead.
+#[test]
+fn the_probe_of_one_key_kills_nobody() {
+    let trouble = Verdict::PlatformTrouble { until: 12_000 };
+    let dead = Verdict::Dead {
+        reason: Reason::known("deactivated"),
+    };
+    let mut board = Board::new();
+    for (number, now) in [(1, 1_000), (1, 1_001), (2, 1_002), (2, 1_003)] {
+        board.learn(&account(0), witness(number), None, &trouble, now);
+    }
+    let change = board.learn(&account(0), witness(3), None, &dead, 12_000);
+    assert_eq!(change, Change::Suspected);
 }

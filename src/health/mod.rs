@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | a limit with the platform's own time | | at once |
 //! | a limit without, a refused credential | at once | when a second key meets it |
-//! | of no use (`dead`) | at once, for a minute | when a second key meets it, or by the refresher's probe |
+//! | of no use (`dead`) | at once, for a minute, then for twice as long each time, up to an hour | when a second key meets it |
 //! | trouble of the platform | at the third strike within 10 s | at the second strike within 10 s of other keys than the one that struck most |
 //!
 //! - One request speaks against one account at most ([`crate::request::carried::Carried::blames`]).
@@ -20,12 +20,13 @@
 //! - The probe is of a key that did not strike. One that did may try the account too, for itself: its
 //!   failure holds for itself alone.
 //! - A key's strikes end with the good end of an answer to that key. A suspicion is forgotten a minute
-//!   after its end.
-//! - Where there is one key alone, what it meets holds for every key, but for `dead`.
+//!   after its end, that of a death an hour after.
+//! - Where there is one key alone, what it meets holds for every key; `dead` does when the key has met it
+//!   three times, each after the pause of the one before.
 //! - A verdict that changes something for every key is reported: an account is out that was not, its end
 //!   moved by a tenth of the time left (1 s to 60 s), it is dead, or a guess was removed. So is the
-//!   suspicion that an account is dead, for the refresher to probe it. Other suspicions stay in their
-//!   Envoy.
+//!   suspicion that an account is dead, and its end: people see it, and the refresher compares what
+//!   several Envoys say. Other suspicions stay in their Envoy.
 //! - Envoys and the refresher's store merge by one rule ([`Board::take`]), so they agree in the end: the
 //!   later news wins, but a later guess or a shorter end does not shorten what the platform itself set.
 //!   Every 30 s the polling VM repeats what the refresher has not taken, so a crash loses nothing.
@@ -75,9 +76,13 @@ pub const REFRESH_WAIT_MS: u64 = 60_000;
 /// milliseconds. The refresher takes it out of the snapshot much sooner.
 pub const DEAD_MS: u64 = 3_600_000;
 
-/// How long the key that met such an account leaves it alone, where nobody has confirmed that, in
-/// milliseconds.
+/// How long the key that met such an account first leaves it alone, where nobody has confirmed that,
+/// in milliseconds. Each time that it is told so again the pause is twice as long, up to [`DEAD_MS`].
 pub const SUSPECTED_MS: u64 = 60_000;
+
+/// How many times the only key must meet such an account, so that its word is enough: the third comes
+/// three minutes after the first at the earliest.
+pub const DEATHS: u32 = 3;
 
 /// How many answers in a row that blame the platform take an account out: one may be the work of
 /// a single odd request.
@@ -122,7 +127,7 @@ pub enum Change {
     Suspected,
     /// This keeps the requests of every key away now.
     Out(Entry),
-    /// A guess that kept requests away is taken down.
+    /// A guess that kept requests away, or the suspicion that an account is of no use, is taken down.
     Recovered,
 }
 
@@ -331,8 +336,8 @@ impl Board {
             return Change::Nothing;
         };
         let holds_for_all = self.suspicions.confirm(&suspicion, now)
-            || witness.alone && suspicion.until > 0 && kind != Kind::Dead
-            || is_first && self.is_on_probe(account, model, now);
+            || witness.alone && suspicion.is_enough_alone()
+            || is_first && kind != Kind::Dead && self.is_on_probe(account, model, now);
         self.suspicions.put(suspicion, now);
         if holds_for_all {
             self.suspicions.strike_all(&entry, kind, now);
@@ -494,7 +499,11 @@ impl Board {
         });
         let forgotten = self.suspicions.forget(|one| {
             let is_own = one.account == account.id && one.key == key && one.scope.covers(model);
-            is_own && !one.refuses(account, now)
+            let over = is_own && !one.refuses(account, now);
+            if over && one.kind == Kind::Dead {
+                change = Change::Recovered;
+            }
+            over
         });
         if (forgotten || self.entries.len() < entries) && change == Change::Nothing {
             change = Change::Noted;

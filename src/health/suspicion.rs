@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PROBE_MS, STRIKES_MS, entry::is_same_end};
+use super::{DEAD_MS, DEATHS, PROBE_MS, STRIKES_MS, entry::is_same_end};
 use crate::{
     deadline::Deadline,
     hash::hash64,
@@ -12,7 +12,8 @@ use crate::{
     verdict::{Reason, Scope},
 };
 
-/// How long a key counts as one that struck after its suspicion has ended, in milliseconds.
+/// How long a key counts as one that struck after its suspicion has ended, in milliseconds; after that
+/// of a death it is [`DEAD_MS`], as a key alone may ask seldom.
 pub const KEPT_MS: u64 = 60_000;
 
 /// A client key, as the board knows it: a hash of its id.
@@ -53,9 +54,9 @@ pub struct Suspicion {
     pub reason: Reason,
     /// The time at which it was last learned, in Unix milliseconds.
     pub at: u64,
-    /// The failures since `struck_at`, in Unix milliseconds.
+    /// The failures since `struck_at`; of a death, those that each came after the pause of the one before.
     pub strikes: u32,
-    /// The time at which the first of those came.
+    /// The time at which the first of those came, in Unix milliseconds.
     pub struck_at: u64,
     /// Until when a request of the key tries the account alone, in Unix milliseconds; 0 where none
     /// does.
@@ -95,10 +96,19 @@ impl Suspicion {
         self.kind == Kind::Expired
     }
 
+    /// Tells one that holds for every key where there is no other.
+    pub(super) fn is_enough_alone(&self) -> bool {
+        match self.kind {
+            Kind::Dead => self.strikes >= DEATHS,
+            _ => self.until > 0,
+        }
+    }
+
     /// Tells one that counts at `now`.
     pub(super) fn is_alive(&self, now: u64) -> bool {
         let end = match self.until {
             0 => self.struck_at.saturating_add(STRIKES_MS),
+            until if self.kind == Kind::Dead => until.saturating_add(DEAD_MS),
             until => until.saturating_add(KEPT_MS),
         };
         // A clock that was set back must not keep it for ever.

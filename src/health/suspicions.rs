@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Kind, STRIKES, STRIKES_MS, SUSPECTED_MS, Striker, Suspicion};
+use super::{DEAD_MS, Entry, Kind, STRIKES, STRIKES_MS, SUSPECTED_MS, Striker, Suspicion};
 use crate::{id::Id, snapshot::Account};
 
 /// The most suspicions. A new one takes the place of the one that ends first; at
@@ -81,10 +81,7 @@ impl Suspicions {
             scope: entry.scope.clone(),
             kind,
             generation: entry.generation,
-            until: match kind {
-                Kind::Dead => now.saturating_add(SUSPECTED_MS),
-                _ => entry.until,
-            },
+            until: entry.until,
             reason: entry.reason.clone(),
             at: now,
             strikes: 1,
@@ -99,10 +96,20 @@ impl Suspicions {
             if is_guess && old.refuses(account, now) || old.says_the_same_as(&new, now) {
                 return None;
             }
-            if old.kind == kind && now.saturating_sub(old.struck_at) < STRIKES_MS {
+            let is_known_dead = kind == Kind::Dead && old.kind == kind && old.is_of(account);
+            if is_known_dead && now < old.until {
+                return None;
+            }
+            let is_recent = now.saturating_sub(old.struck_at) < STRIKES_MS;
+            if is_known_dead || old.kind == kind && kind != Kind::Dead && is_recent {
                 new.strikes = old.strikes.saturating_add(1);
                 new.struck_at = old.struck_at;
             }
+        }
+        if kind == Kind::Dead {
+            let times = 2_u64.saturating_pow(new.strikes.saturating_sub(1));
+            let pause = SUSPECTED_MS.saturating_mul(times).min(DEAD_MS);
+            new.until = now.saturating_add(pause);
         }
         // One that was out and fails its try is out again.
         if kind == Kind::Trouble && new.strikes < STRIKES && !was_out {

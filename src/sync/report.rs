@@ -58,7 +58,8 @@ pub enum Report {
         reason: Reason,
         /// When this was learned.
         at: u64,
-        /// Two client keys have met it so. One alone is not believed: the refresher probes it.
+        /// Two client keys have met it so, or the only one three times. Otherwise people see the
+        /// suspicion, and the account serves the other keys.
         #[serde(default)]
         confirmed: bool,
         /// The client key whose request met it so last, and that request.

@@ -197,7 +197,7 @@ impl<H: Host> Worker<H> {
 fn log_blame(account: &Account, carried: &Carried, verdict: &Verdict, change: &Change) {
     let request = carried.id.as_ref().map_or("-", Id::as_str);
     let holds = match change {
-        Change::Suspected => "its key until it is probed",
+        Change::Suspected => "its key alone",
         _ => "every key",
     };
     log::info!(

@@ -20,8 +20,9 @@ use crate::store::{self, BatchId, Met, Noticed, Store};
 
 /// The number of batch ids that are remembered: at a batch a second, a quarter of an hour. A filter gives up on a batch sooner.
 const REMEMBERED_BATCHES: usize = 1024;
-/// The time within which the word of a second client key confirms the first one's, in milliseconds.
-const SUSPECTED_MS: u64 = 10 * 60 * 1000;
+/// The time within which the word of a second client key confirms the first one's, in milliseconds: as long as
+/// the filter that told it remembers its longest pause.
+const SUSPECTED_MS: u64 = 2 * latchkey::health::DEAD_MS;
 /// The most accounts of which one key's word is remembered.
 const MAX_SUSPECTS: usize = 1024;
 /// The kinds of reports.

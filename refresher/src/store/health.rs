@@ -23,6 +23,9 @@ use crate::id::AccountId;
 /// try, as the others do.
 const GUESS_KEPT_MS: u64 = 10 * 60 * 1000;
 
+/// The beginning of the reason that an account shows where one client key alone was told that it is of no use.
+const SUSPICION: &str = "one client key was told that it is of no use (";
+
 /// The health of one account.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Health {
@@ -316,8 +319,7 @@ impl Store {
         let account = known(change.sql(), name).await?;
         change.forget_health(&account.id, now).await?;
         let mut status = account.status;
-        let is_suspected = status == Status::Active && account.reason.is_some();
-        if status == Status::Dead || is_suspected {
+        if status == Status::Dead || is_suspected(status, account.reason.as_deref()) {
             status = Status::Active;
             set_status(&mut change, &account.id, status, None, now).await?;
         }
@@ -338,6 +340,12 @@ impl Store {
             .await?;
         change.commit().await
     }
+}
+
+/// Tells an account that one client key alone was told to be of no use. The reason of an active one may also be a
+/// refresh that failed.
+fn is_suspected(status: Status, reason: Option<&str>) -> bool {
+    status == Status::Active && reason.is_some_and(|reason| reason.starts_with(SUSPICION))
 }
 
 impl Change<'_> {
@@ -400,9 +408,7 @@ impl Change<'_> {
                         });
                         continue;
                     }
-                    let why = format!(
-                        "one client key was told that it is of no use ({reason}); not confirmed"
-                    );
+                    let why = format!("{SUSPICION}{reason}); not confirmed");
                     if reported.reason.as_ref() != Some(&why) {
                         set_status(self, &account, Status::Active, Some(&why), now).await?;
                         noticed.push(Noticed::Suspected {
@@ -413,9 +419,18 @@ impl Change<'_> {
                         reported.reason = Some(why);
                     }
                 }
-                Report::Recovered { .. } if news => noticed.push(Noticed::Recovered {
-                    account: name.clone(),
-                }),
+                Report::Recovered { .. } => {
+                    let was_suspected = is_suspected(reported.status, reported.reason.as_deref());
+                    if was_suspected {
+                        set_status(self, &account, Status::Active, None, now).await?;
+                        reported.reason = None;
+                    }
+                    if news || was_suspected {
+                        noticed.push(Noticed::Recovered {
+                            account: name.clone(),
+                        });
+                    }
+                }
                 Report::CoolingDown { scope, .. } if news => {
                     let held = health.entries.iter().find(|held| held.scope == *scope);
                     noticed.extend(held.map(|held| Noticed::CoolingDown {

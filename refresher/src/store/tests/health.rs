@@ -135,6 +135,22 @@ async fn a_dead_account_leaves_the_snapshot_until_it_is_enabled() {
     assert!(is_published().await, "one key's word");
     let shown = store.account("alice").await.unwrap();
     assert!(shown.reason.unwrap().contains("not confirmed"));
+    let recovered = Report::Recovered {
+        account: id(&account),
+        model: None,
+        at: AT,
+    };
+    let noticed = store
+        .take_reports(&[recovered.clone(), recovered], NOW)
+        .await
+        .unwrap();
+    assert!(
+        matches!(&noticed[..], [Noticed::Recovered { .. }]),
+        "{noticed:?}"
+    );
+    assert_eq!(store.account("alice").await.unwrap().reason, None);
+    store.take_reports(&[suspected], NOW).await.unwrap();
+    assert!(store.account("alice").await.unwrap().reason.is_some());
     store.reset("alice", NOW).await.unwrap();
     let shown = store.account("alice").await.unwrap();
     assert_eq!((shown.status, shown.reason), (Status::Active, None));
