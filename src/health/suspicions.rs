@@ -59,7 +59,7 @@ impl Suspicions {
     }
 
     /// Forgets those that are `over`. Whether there were any.
-    pub(super) fn forget(&mut self, over: impl Fn(&Suspicion) -> bool) -> bool {
+    pub(super) fn forget(&mut self, mut over: impl FnMut(&Suspicion) -> bool) -> bool {
         let before = self.0.len();
         self.0.retain(|one| !over(one));
         self.0.len() < before
