@@ -300,7 +300,7 @@ async fn status() {
     let mut operator = Operator::new().await;
     operator.run("status").await;
     operator
-        .add_keys(&["busy", "dead", "disabled", "ended", "team"])
+        .add_keys(&["busy", "dead", "disabled", "ended", "suspected", "team"])
         .await;
     for name in ["alice", "bob", "the team"] {
         operator.add_login(name).await;
@@ -341,6 +341,15 @@ async fn status() {
         reason: Reason::rate_limited(),
         at,
     };
+    let dead = |account, confirmed| Report::Dead {
+        account,
+        generation: 1,
+        reason: Reason::try_from("deactivated".to_owned()).unwrap(),
+        at,
+        confirmed,
+        key: None,
+        request: None,
+    };
     let (busy, team) = (operator.id("busy").await, operator.id("team").await);
     let window = |name: &str, used_percent, resets_at| Window {
         name: name.try_into().unwrap(),
@@ -351,15 +360,8 @@ async fn status() {
     let reports = [
         cooling(busy.clone(), Scope::Account, true),
         cooling(team, Scope::Model("gpt-5".try_into().unwrap()), false),
-        Report::Dead {
-            account: operator.id("dead").await,
-            generation: 1,
-            reason: Reason::try_from("deactivated".to_owned()).unwrap(),
-            at,
-            confirmed: true,
-            key: None,
-            request: None,
-        },
+        dead(operator.id("dead").await, true),
+        dead(operator.id("suspected").await, false),
         Report::Quota {
             account: busy,
             windows: vec![

@@ -1,5 +1,7 @@
 //! What the requests of one client key meet, and what becomes of another key's.
 
+use serde_json::Value;
+
 use super::envoy::{Envoy, KEY, records};
 use crate::snapshot::{Account, Record, fixture};
 
@@ -9,8 +11,8 @@ const NO_PLAN: &[u8] = include_bytes!("../../../tests/fixtures/codex/usage_not_i
 /// The key of another caller.
 const OTHER: &str = "lk_another";
 
-/// An Envoy with two accounts and two keys, whose platform's only rules are these.
-fn two_keys(rules: &str) -> Envoy {
+/// Two accounts and a key, whose platform's only rules are these.
+fn two_accounts(rules: &str) -> Vec<Record> {
     let accounts = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
     let mut records = records(&accounts);
     for record in &mut records {
@@ -18,6 +20,12 @@ fn two_keys(rules: &str) -> Envoy {
             platform.verdicts = serde_json::from_str(rules).unwrap();
         }
     }
+    records
+}
+
+/// An Envoy with those and a second key.
+fn two_keys(rules: &str) -> Envoy {
+    let mut records = two_accounts(rules);
     let other = fixture::client_key("key_2", OTHER.as_bytes(), "default");
     records.push(Record::Key(other));
     Envoy::with(&records)
@@ -79,22 +87,25 @@ fn two_accounts_without_money_are_that_and_one_is_blamed() {
     envoy.ask_as(OTHER).is_at("acc_1");
 }
 
+/// A request of `key` is told that the first account is dead, and gets its answer from the second. Returns
+/// what the refresher hears of it.
+fn dies(envoy: &mut Envoy, key: &str) -> Value {
+    let mut call = envoy.ask_as(key);
+    call.is_at("acc_1");
+    call.platform(402, &[], NO_PLAN);
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    let told = envoy.after(2_000);
+    let mut reports = told.iter().filter_map(|body| body["reports"].as_array());
+    let reports = reports.next().expect("a report");
+    assert_eq!(reports[0]["kind"], "dead", "{reports:?}");
+    reports[0].clone()
+}
+
 #[test]
 fn a_dead_account_is_dead_when_a_second_key_says_so() {
     let mut envoy = two_keys(DEAD);
-    let dies = |envoy: &mut Envoy, key: &str| {
-        let mut call = envoy.ask_as(key);
-        call.is_at("acc_1");
-        call.platform(402, &[], NO_PLAN);
-        call.is_at("acc_2");
-        call.platform(200, &[], ANSWER);
-        call.gets(200, ANSWER);
-        let told = envoy.after(2_000);
-        let mut reports = told.iter().filter_map(|body| body["reports"].as_array());
-        let reports = reports.next().expect("a report");
-        assert_eq!(reports[0]["kind"], "dead", "{reports:?}");
-        reports[0].clone()
-    };
     let first = dies(&mut envoy, KEY);
     assert_eq!(first["confirmed"], false, "{first}");
     assert_eq!(first["key"], "key_1", "{first}");
@@ -102,6 +113,30 @@ fn a_dead_account_is_dead_when_a_second_key_says_so() {
     assert_eq!(second["confirmed"], true, "{second}");
     assert_eq!(second["key"], "key_2", "{second}");
     envoy.ask_as(OTHER).is_at("acc_2");
+}
+
+#[test]
+fn the_only_keys_third_word_of_a_death_is_enough() {
+    let mut envoy = Envoy::with(&two_accounts(DEAD));
+    for (minutes, confirmed) in [(1, false), (2, false), (60, true)] {
+        let told = dies(&mut envoy, KEY);
+        assert_eq!(told["confirmed"], confirmed, "{told}");
+        // It is left alone meanwhile.
+        envoy.after(minutes * 60_000 - 10_000);
+        envoy.ask().is_at("acc_2");
+        envoy.after(10_000);
+    }
+}
+
+#[test]
+fn one_key_among_others_never_makes_a_death_final() {
+    let mut envoy = two_keys(DEAD);
+    for minutes in [1, 2, 4, 8, 16] {
+        let told = dies(&mut envoy, KEY);
+        assert_eq!(told["confirmed"], false, "{told}");
+        envoy.after(minutes * 60_000);
+        meets(&mut envoy, OTHER, "acc_1", 200);
+    }
 }
 
 #[test]
