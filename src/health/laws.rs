@@ -114,8 +114,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever one key meets, as long as the platform itself says no time, every account is another
-    /// key's as before.
+    /// Every account is another key's as before, whatever one key meets, as long as the platform itself
+    /// says no time.
     #[test]
     fn one_key_takes_no_account_from_another(events in prop::collection::vec(event(), 0..120)) {
         let (mut board, mut now) = (Board::new(), 1_000_000);
@@ -133,7 +133,7 @@ proptest! {
         }
     }
 
-    /// Where a second key meets only good answers, it loses nothing by what it confirms either: its own
+    /// A second key that meets only good answers loses nothing by what it confirms either: its own
     /// single failures do not add up to the other one's.
     #[test]
     fn one_failure_of_another_key_confirms_nothing(

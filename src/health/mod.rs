@@ -76,11 +76,11 @@ pub const REFRESH_WAIT_MS: u64 = 60_000;
 /// milliseconds. The refresher takes it out of the snapshot much sooner.
 pub const DEAD_MS: u64 = 3_600_000;
 
-/// How long the key that met such an account first leaves it alone, where nobody has confirmed that,
-/// in milliseconds. Each time that it is told so again the pause is twice as long, up to [`DEAD_MS`].
+/// The first pause of a key that met such an account, where nobody has confirmed that, in
+/// milliseconds. Each time that it is told so again the pause is twice as long, up to [`DEAD_MS`].
 pub const SUSPECTED_MS: u64 = 60_000;
 
-/// How many times the only key must meet such an account, so that its word is enough: the third comes
+/// The times that the only key must meet such an account, so that its word is enough: the third comes
 /// three minutes after the first at the earliest.
 pub const DEATHS: u32 = 3;
 
@@ -368,7 +368,7 @@ impl Board {
         about.any(|entry| entry.is_about(account, model) && entry.guessed && entry.until <= now)
     }
 
-    /// Whether there is something about `account` that a good answer to a request of `key` for `model`
+    /// Returns true if there is something about `account` that a good answer to a request of `key` for `model`
     /// takes down.
     pub fn has_guess(&self, account: &Account, key: Striker, model: Option<&str>) -> bool {
         let mut suspicions = self.suspicions.of(&account.id);
@@ -376,7 +376,7 @@ impl Board {
             || suspicions.any(|one| one.key == key && one.scope.covers(model))
     }
 
-    /// Whether a guess keeps requests of `key` for `model` away from `account`, or lets one try: the
+    /// Returns true if a guess keeps requests of `key` for `model` away from `account`, or lets one try: the
     /// beginning of a good answer takes it down. A strike waits for the good end of one.
     pub fn is_guessed_out(&self, account: &Account, key: Striker, model: Option<&str>) -> bool {
         let mut suspicions = self.suspicions.of(&account.id);
@@ -411,7 +411,7 @@ impl Board {
     }
 
     /// Gives back the probe of `account` that a request of `key` took at `taken_at`: it went away
-    /// before there was an answer. Whether it was still out.
+    /// before there was an answer. Returns true if it was still out.
     pub fn give_back(&mut self, account: &Id, key: Striker, taken_at: u64) -> bool {
         let until = taken_at.saturating_add(PROBE_MS);
         let entries = self.entries.iter_mut();

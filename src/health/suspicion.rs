@@ -12,8 +12,8 @@ use crate::{
     verdict::{Reason, Scope},
 };
 
-/// How long a key counts as one that struck after its suspicion has ended, in milliseconds; after that
-/// of a death it is [`DEAD_MS`], as a key alone may ask seldom.
+/// The time for which a key counts as one that struck after its suspicion has ended, in milliseconds;
+/// after that of a death it is [`DEAD_MS`], as a key alone may ask seldom.
 pub const KEPT_MS: u64 = 60_000;
 
 /// A client key, as the board knows it: a hash of its id.
@@ -34,7 +34,7 @@ pub enum Kind {
     Dead,
 }
 
-/// What one client key's requests have met at one account.
+/// The trouble that one client key's requests have met at one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspicion {
     /// The account.

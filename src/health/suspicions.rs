@@ -25,7 +25,7 @@ impl Suspicions {
         Self(Vec::new())
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -58,14 +58,14 @@ impl Suspicions {
         }
     }
 
-    /// Forgets those that are `over`. Whether there were any.
+    /// Forgets those that are `over`. Returns true if there were any.
     pub(super) fn forget(&mut self, mut over: impl FnMut(&Suspicion) -> bool) -> bool {
         let before = self.0.len();
         self.0.retain(|one| !over(one));
         self.0.len() < before
     }
 
-    /// What `key` suspects of `account` after one more verdict, which would put up `entry`; true if it
+    /// Returns what `key` suspects of `account` after one more verdict, which would put up `entry`; true if it
     /// suspected nothing before. None where that is no news.
     pub(super) fn next(
         &self,
