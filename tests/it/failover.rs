@@ -386,13 +386,16 @@ fn a_pool_that_is_out_says_who_and_when() {
         for account in ["nine", "ten"] {
             pool.break_account(account, fault.clone()).await;
         }
-        let answer = pool.ask(false).await;
-        assert_eq!(
-            (answer.status, answer.own_code()),
-            (429, None),
-            "{answer:?}"
-        );
-        assert_eq!(answer.json()["error"]["message"], "slow down", "{answer:?}");
+        // A request speaks against one account alone, so the second takes the other account out.
+        for _ in 0..2 {
+            let answer = pool.ask(false).await;
+            assert_eq!(
+                (answer.status, answer.own_code()),
+                (429, None),
+                "{answer:?}"
+            );
+            assert_eq!(answer.json()["error"]["message"], "slow down", "{answer:?}");
+        }
         let answer = pool.ask(false).await;
         assert_eq!(answer.status, 429, "{answer:?}");
         assert_eq!(answer.own_code(), Some("latchkey_all_out"), "{answer:?}");
@@ -407,7 +410,7 @@ fn a_pool_that_is_out_says_who_and_when() {
         );
         assert_eq!(
             pool.heard_from("nine").await + pool.heard_from("ten").await,
-            2
+            3
         );
     });
 }
