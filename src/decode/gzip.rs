@@ -17,6 +17,9 @@ const HEADER_BYTES: usize = 10;
 /// A member's trailer: the checksum of its content, and its length.
 const TRAILER_BYTES: usize = 8;
 
+/// The most bytes of a header. What writes gzip puts the name of a file there at most.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+
 /// The flags of a header.
 const HAS_HEADER_SUM: u8 = 1 << 1;
 const HAS_EXTRA: u8 = 1 << 2;
@@ -127,11 +130,19 @@ fn header(bytes: &[u8]) -> Result<usize, Fault> {
     for text in [HAS_NAME, HAS_COMMENT] {
         if flags & text != 0 {
             let rest = bytes.get(at..).ok_or(Fault::EndsEarly)?;
-            let end = rest.iter().position(|byte| *byte == 0);
-            at = at
-                .saturating_add(end.ok_or(Fault::EndsEarly)?)
-                .saturating_add(1);
+            let may = rest.get(..MAX_HEADER_BYTES);
+            let end = may.unwrap_or(rest).iter().position(|byte| *byte == 0);
+            let is_cut = may.is_none();
+            let end = end.ok_or(if is_cut {
+                Fault::EndsEarly
+            } else {
+                Fault::Malformed
+            });
+            at = at.saturating_add(end?).saturating_add(1);
         }
+    }
+    if at > MAX_HEADER_BYTES {
+        return Err(Fault::Malformed);
     }
     let header = bytes.get(..at).ok_or(Fault::EndsEarly)?;
     if flags & HAS_HEADER_SUM == 0 {

@@ -27,8 +27,7 @@ pub const MAX_DECODED_BYTES: usize = 32 * 1024 * 1024;
 /// of zstd to take, and the most that `zstd -19` uses. gzip's is always 32 KiB.
 pub const MAX_WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
-/// The coded bytes after which a step ends, or one block of zstd later. Hostile ones cost 170 ns
-/// each.
+/// The coded bytes after which a step ends, or one block of zstd later.
 const STEP_CODED_BYTES: usize = 16 * 1024;
 
 /// The most bytes that a step makes.

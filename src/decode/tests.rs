@@ -284,6 +284,16 @@ fn all_that_a_gzip_header_may_hold_is_passed_over() {
     assert_eq!(decoded(Coding::Gzip, &coded), Err(Fault::Malformed));
 }
 
+#[test]
+fn a_gzip_header_that_has_no_end_is_not_searched() {
+    for (length, fault) in [(1_000, Fault::EndsEarly), (70_000, Fault::Malformed)] {
+        let mut coded = gzip(&[b""], 6)[..10].to_vec();
+        coded[3] = 8;
+        coded.resize(length, b'x');
+        assert_eq!(decoded(Coding::Gzip, &coded), Err(fault));
+    }
+}
+
 /// The flag of a gzip header that has a checksum.
 const HEADER_SUM: u8 = 2;
 
@@ -344,6 +354,25 @@ fn what_takes_work_and_makes_nothing_ends_a_step_too() {
         assert!(
             steps >= length / (2 * STEP_CODED_BYTES),
             "{steps} steps for {length} bytes"
+        );
+    }
+}
+
+#[test]
+fn a_block_of_zstd_has_no_more_literals_than_a_block_may_make() {
+    for (length, is_fine) in [
+        (128 * 1024, true),
+        (128 * 1024 + 1, false),
+        (0xf_ffff, false),
+    ] {
+        // A window of 8 MiB; one compressed block: a run of literals, and no sequences.
+        let literals = (u32::try_from(length).unwrap() << 4 | 0b1101).to_le_bytes();
+        let mut coded = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 13 << 3, 5 << 3 | 0b101, 0, 0];
+        coded.extend([literals[0], literals[1], literals[2], b'x', 0]);
+        let wanted = is_fine.then(|| vec![b'x'; length]);
+        assert!(
+            decoded(Coding::Zstd, &coded) == wanted.ok_or(Fault::Malformed),
+            "{length}"
         );
     }
 }

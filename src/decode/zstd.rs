@@ -10,9 +10,13 @@ use ruzstd::{
 
 use super::{Fault, MAX_WINDOW_BYTES, Next, number};
 
-/// What a decoder takes: its window with room for two blocks, once more while that grows, and its
-/// tables.
-pub(super) const MAX_BYTES: usize = 2 * MAX_WINDOW_BYTES + 2 * 1024 * 1024;
+/// What a decoder takes: its window with room for two blocks, or twice that for a block that is then
+/// refused, the old one while that grows, and its tables.
+pub(super) const MAX_BYTES: usize = 3 * MAX_WINDOW_BYTES + 2 * 1024 * 1024;
+
+/// The most literals of a block: RFC 8878 §3.1.1.2.4 lets no block make more. `ruzstd` compares only
+/// what sequences make with that; so a block makes twice as much at most.
+const MAX_LITERALS: u32 = 128 * 1024;
 
 /// The number that a frame begins with.
 const MAGIC: u32 = 0xfd2f_b528;
@@ -78,6 +82,9 @@ impl Zstd {
             self.frame = None;
             return Ok(Next::Did { read: 0, made: 0 });
         }
+        if literals(coded).is_some_and(|length| length > MAX_LITERALS) {
+            return Err(Fault::Malformed);
+        }
         let mut rest = coded;
         let one = BlockDecodingStrategy::UptoBlocks(1);
         match self.decoder.decode_blocks(&mut rest, one) {
@@ -135,6 +142,22 @@ impl Zstd {
             made: 0,
         })
     }
+}
+
+/// Reads how many literals a compressed block says that it has (RFC 8878 §3.1.1.3.1.1), where its
+/// number is one of the long ones: of 20 bits where they are raw or a run, else of 18.
+fn literals(coded: &[u8]) -> Option<u32> {
+    let [block, _, _, first, second, third, ..] = *coded else {
+        return None;
+    };
+    let is_long = (block >> 1) & 3 == 2 && (first >> 2) & 3 == 3;
+    let number = u32::from_le_bytes([first, second, third, 0]) >> 4;
+    let is_compressed = first & 3 >= 2;
+    is_long.then_some(if is_compressed {
+        number & 0x3_ffff
+    } else {
+        number
+    })
 }
 
 /// Tells a block that is not all there: its header (RFC 8878 §3.1.1.2) and its content, which for

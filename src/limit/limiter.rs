@@ -14,7 +14,7 @@ use crate::{
     host::SharedData,
     id::Id,
     request::carried::TryId,
-    snapshot::{Account, View},
+    snapshot::{Account, ClientKey, View},
 };
 
 /// How often a VM renews its share of a subject's streams, in milliseconds: several times in a
@@ -113,6 +113,11 @@ impl Take {
         counts: false,
         ..Self::ALL
     };
+    const COUNT: Self = Self {
+        is_checked: false,
+        counts: true,
+        stream: false,
+    };
 }
 
 // === impl Denied ===
@@ -172,6 +177,25 @@ impl Limiter {
             return reached.map_or(Ok(()), |reached| Err(Denied::Key(reached)));
         }
         Ok(self.take(shared, context, subject, limits, Take::STREAM, now)?)
+    }
+
+    /// Counts a request of a key that was let in and is refused for its body.
+    pub(crate) fn count_refused(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        key: &ClientKey,
+        now: u64,
+    ) {
+        // Whoever has no limit costs nothing; a count that was lost to other VMs is no harm.
+        let _ = self.take(
+            shared,
+            context,
+            &Subject::key(&key.id),
+            &key.limits,
+            Take::COUNT,
+            now,
+        );
     }
 
     /// Takes what a request uses of its key and its account, or says who denies it. Where the key

@@ -35,7 +35,8 @@
 //! - Across the end of a minute, up to twice the limit within 60 s.
 //!
 //! A request whose body is still coming does not count in the minute yet: it counts when it is
-//! decided about, and is refused then if the key is full.
+//! decided about, and is refused then if the key is full. One that is refused because its body cannot
+//! be decoded counts then.
 
 mod counters;
 mod limiter;

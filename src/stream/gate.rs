@@ -226,6 +226,7 @@ impl GateStream {
     ) {
         if let Stage::Coded(coded) = std::mem::take(&mut self.stage) {
             worker.stop_waiting(self.context);
+            worker.count_refused(self.context, &coded.request);
             let reply = worker.refuse(&coded.request, &Refusal::Body(fault));
             self.answer(&reply, stream);
         }

@@ -346,10 +346,36 @@ impl<H: Host> Worker<H> {
     /// decoder until then.
     pub fn keeps_decoding(&mut self, context: u32, request: &Request) -> bool {
         let key = request.key_id(self.follower.held());
-        self.decoding.remove(context);
-        let has_place = self.decoding.has_place(key);
-        self.decoding.insert(context, key, has_place);
-        has_place
+        let keeps = self.decoding.keeps(context, key);
+        self.decoding.insert(context, key, keeps);
+        keeps
+    }
+
+    /// Returns true if the body of a request may be decoded in this callback. Else has it wait for
+    /// its turn.
+    pub fn may_decode(&mut self, context: u32, request: &Request) -> bool {
+        let key = request.key_id(self.follower.held());
+        let may = self.decoding.may_decode(context, key);
+        if !may {
+            self.decoding.insert(context, key, false);
+        }
+        may
+    }
+
+    /// Counts the time that the decoding of a request's body took.
+    pub fn spend(&mut self, request: &Request, milliseconds: u64) {
+        let key = request.key_id(self.follower.held());
+        self.decoding.spend(key, milliseconds);
+    }
+
+    /// Counts a request whose body is refused in its key's minute.
+    pub fn count_refused(&mut self, context: u32, request: &Request) {
+        let view = self.follower.held();
+        if let Some(key) = view.and_then(|view| request.client_key(view)) {
+            let now = self.host.recently();
+            self.limiter
+                .count_refused(&mut self.host, context, key, now);
+        }
     }
 
     /// Returns the context of the body whose turn it is to be decoded on.

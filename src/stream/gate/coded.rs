@@ -9,8 +9,8 @@ use crate::{
     worker::Worker,
 };
 
-/// The time that one callback may spend on decoding. A step more than that is under 5 ms, so no
-/// worker stands still for 50 ms.
+/// The time that one callback may spend on decoding, and one step more. What all callbacks spend
+/// from one tick to the next is bounded too ([`crate::worker::decoding`]).
 const SLICE_MS: u64 = 15;
 
 /// The most bytes that one callback makes, where the clock does not end it. It bounds what is held
@@ -87,24 +87,33 @@ impl Coded {
             let facts = Peek::new(self.wanted).into_facts();
             return Ok(Some(Plain { facts, length: 0 }));
         }
+        if !worker.may_decode(context, &self.request) {
+            return Ok(None);
+        }
         let is_new = self.open.is_none();
+        let began = worker.host().clock();
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.begin(stream),
         };
-        let began = worker.host().clock();
         let mut slice = Vec::new();
-        let is_whole = loop {
-            let Some(bytes) = open.decoder.step()? else {
-                break true;
-            };
-            open.peek.push(bytes);
-            slice.extend_from_slice(bytes);
+        let ended = loop {
+            match open.decoder.step() {
+                Err(fault) => break Err(fault),
+                Ok(None) => break Ok(true),
+                Ok(Some(bytes)) => {
+                    open.peek.push(bytes);
+                    slice.extend_from_slice(bytes);
+                }
+            }
             let took = worker.host().clock().saturating_sub(began);
             if took >= SLICE_MS || slice.len() >= MAX_SLICE_BYTES {
-                break false;
+                break Ok(false);
             }
         };
+        let took = worker.host().clock().saturating_sub(began);
+        worker.spend(&self.request, took);
+        let is_whole = ended?;
         if !is_whole && !worker.keeps_decoding(context, &self.request) {
             return Ok(None);
         }

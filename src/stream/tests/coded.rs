@@ -183,10 +183,12 @@ fn large_bodies_of_one_key_wait_for_each_other_and_not_for_anothers() {
         call.waits();
         calls.push(call);
     }
-    // Small ones pass, whoever sends them.
+    // A small one passes, but not those of its own key.
+    asks(&mut envoy, "zstd", &zstd(BODY)).is_at("acc_1");
     let mut small = begins(&mut envoy, flood, "zstd", zstd(BODY).len());
     small.sends(&zstd(BODY), true);
-    small.is_at("acc_1");
+    small.waits();
+    small.goes_away();
 
     let mut other = calls.pop().unwrap();
     let second = calls.remove(1);
@@ -194,8 +196,8 @@ fn large_bodies_of_one_key_wait_for_each_other_and_not_for_anothers() {
     second.goes_away();
     // Two more turns each, one after the other; then the last one begins anew.
     assert_eq!(ticks(&mut envoy, &calls[0]), 3);
-    assert_eq!(ticks(&mut envoy, &other), 2);
-    assert_eq!(ticks(&mut envoy, &calls[1]), 2);
+    assert_eq!(ticks(&mut envoy, &other), 1);
+    assert_eq!(ticks(&mut envoy, &calls[1]), 3);
     for call in calls.iter_mut().chain([&mut other]) {
         call.resumes();
         gets_plain(call, &body);
@@ -203,6 +205,22 @@ fn large_bodies_of_one_key_wait_for_each_other_and_not_for_anothers() {
     // Nothing is left of any.
     let again = asks(&mut envoy, "zstd", &coded);
     assert_eq!(ticks(&mut envoy, &again), 2);
+}
+
+#[test]
+fn a_broken_body_counts_in_its_keys_minute() {
+    let mut records = accounts(&[]);
+    for record in &mut records {
+        if let Record::Key(key) = record {
+            key.limits = serde_json::from_str(r#"{"requests_per_minute":1}"#).unwrap();
+        }
+    }
+    let mut envoy = Envoy::with(&records);
+    let coded = gzip(BODY);
+    let mut call = asks(&mut envoy, "gzip", &coded[..coded.len() - 1]);
+    call.is_refused(400, "latchkey_broken_body");
+    let mut call = begins(&mut envoy, super::envoy::KEY, "gzip", coded.len());
+    call.is_refused(429, "latchkey_limit");
 }
 
 #[test]
