@@ -187,7 +187,7 @@ impl Limiter {
         key: &ClientKey,
         now: u64,
     ) {
-        // Whoever has no limit costs nothing; a count that was lost to other VMs is no harm.
+        // It is refused already: at a limit there is nothing more to say.
         let _ = self.take(
             shared,
             context,

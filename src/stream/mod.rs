@@ -161,7 +161,11 @@ impl<H: Host> Vm<H> {
     /// Does what is due, in the root of the context `root`.
     pub fn tick(&mut self, root: u32) {
         self.worker.tick();
-        self.decode_on(root);
+        self.worker.begin_turns();
+        while let Some(context) = self.worker.take_turn() {
+            self.decode_on(context);
+        }
+        self.worker.host().leave(root);
         self.decide_again(root);
         self.judge_held(root);
     }
@@ -216,11 +220,8 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Decodes on the body whose turn it is.
-    fn decode_on(&mut self, root: u32) {
-        let Some(context) = self.worker.take_turn() else {
-            return;
-        };
+    /// Decodes on the body of `context`.
+    fn decode_on(&mut self, context: u32) {
         let gate = self.gates.get_mut(&context);
         let stream = self.worker.host().enter(context);
         match (gate, stream) {
@@ -232,7 +233,6 @@ impl<H: Host> Vm<H> {
             // Its caller has gone.
             _ => self.worker.stop_waiting(context),
         }
-        self.worker.host().leave(root);
     }
 
     /// Decides anew about the requests that wait.

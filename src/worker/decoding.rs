@@ -1,7 +1,7 @@
 //! The bodies that take longer to decode than one callback may: whose turn it is.
 //!
-//! Each tick one body gets its turn: of the keys whose bodies may go on, that of the key whose last
-//! turn is the oldest. One that has no decoder yet waits in Envoy as it came; so what decoders take
+//! Each tick bodies get a turn, one after the other while the tick has time: of the keys whose bodies
+//! may go on, that of the key whose last turn is the oldest. One that has no decoder yet waits in Envoy as it came; so what decoders take
 //! of a VM's memory is bounded however many bodies come. A key has one decoder at most, and a place
 //! that falls free is no newcomer's while a body of another key waits for it.
 //!
@@ -13,13 +13,16 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::id::Id;
 
 /// The most decoders that one VM keeps from one callback to another. Each has a whole body and a
-/// window: 50 MiB and a little at most.
+/// decoder of some 26 MiB at most: under 60 MiB.
 pub const MAX_DECODERS: usize = 2;
 
 /// The milliseconds of decoding from one tick to the next after which no other body begins.
 const MAX_SPENT_MS: u64 = 30;
 
-/// The same, of one key.
+/// The most turns of one tick, whatever the clock says.
+const MAX_TURNS: usize = 64;
+
+/// The same as [`MAX_SPENT_MS`], of one key.
 const MAX_KEY_SPENT_MS: u64 = 15;
 
 /// The bodies of one VM that wait for a turn.
@@ -30,6 +33,8 @@ pub struct Decoding {
     turns: Vec<Option<Id>>,
     /// The milliseconds that each key's bodies took since the last tick.
     spent: BTreeMap<Option<Id>, u64>,
+    /// The bodies that had their turn since the last tick.
+    taken: Vec<u32>,
 }
 
 /// A body that waits for a turn.
@@ -50,9 +55,8 @@ impl Decoding {
         if self.has_decoder(context) {
             return true;
         }
-        let spent = self.spent.values().copied();
         let of_key = self.spent.iter().find(|(one, _)| one.as_ref() == key);
-        spent.fold(0, u64::saturating_add) < MAX_SPENT_MS
+        self.has_time()
             && of_key.is_none_or(|(_, spent)| *spent < MAX_KEY_SPENT_MS)
             && !self.waiting.iter().any(|one| one.key.as_ref() == key)
     }
@@ -70,6 +74,11 @@ impl Decoding {
             one.key.as_ref() != key && !one.has_decoder && self.has_place(one.key.as_ref())
         };
         self.has_decoder(context) || self.has_place(key) && !self.waiting.iter().any(waits)
+    }
+
+    fn has_time(&self) -> bool {
+        let spent = self.spent.values().copied();
+        spent.fold(0, u64::saturating_add) < MAX_SPENT_MS
     }
 
     fn has_decoder(&self, context: u32) -> bool {
@@ -101,10 +110,22 @@ impl Decoding {
         }
     }
 
-    /// Begins a tick. Returns the context whose turn it is. That body keeps its decoder from now on.
-    pub fn take_turn(&mut self) -> Option<u32> {
+    /// Begins a tick.
+    pub fn begin_tick(&mut self) {
         self.spent.clear();
-        let may = |one: &Waits| one.has_decoder || self.has_place(one.key.as_ref());
+        self.taken.clear();
+    }
+
+    /// Returns the context whose turn it is, while the tick has time. That body keeps its decoder
+    /// from now on.
+    pub fn take_turn(&mut self) -> Option<u32> {
+        if !self.has_time() || self.taken.len() >= MAX_TURNS {
+            return None;
+        }
+        let may = |one: &Waits| {
+            !self.taken.contains(&one.context)
+                && (one.has_decoder || self.has_place(one.key.as_ref()))
+        };
         let waiting = self.waiting.iter().enumerate().filter(|(_, one)| may(one));
         // Who had no turn comes before all who had one.
         let last_turn = |one: &Waits| self.turns.iter().position(|key| *key == one.key);
@@ -114,6 +135,7 @@ impl Decoding {
         self.turns.retain(|key| *key != next.key);
         self.turns.push(next.key.clone());
         next.has_decoder = true;
+        self.taken.push(context);
         self.waiting.push_back(next);
         Some(context)
     }
@@ -128,7 +150,11 @@ mod tests {
     }
 
     fn turns(decoding: &mut Decoding, turns: usize) -> Vec<u32> {
-        (0..turns).filter_map(|_| decoding.take_turn()).collect()
+        let turn = |_| {
+            decoding.begin_tick();
+            decoding.take_turn()
+        };
+        (0..turns).filter_map(turn).collect()
     }
 
     #[test]
@@ -185,6 +211,31 @@ mod tests {
         assert_eq!(turns(&mut decoding, 3), [3, 2, 3]);
     }
 
+    /// Small bodies that had to wait go on in one tick, so that a burst is over soon.
+    #[test]
+    fn a_tick_has_as_many_turns_as_it_has_time_for() {
+        let mut decoding = Decoding::default();
+        let key = key(0);
+        for context in 0..100 {
+            decoding.insert(context, Some(&key), false);
+        }
+        decoding.begin_tick();
+        let mut turns = 0;
+        while let Some(context) = decoding.take_turn() {
+            decoding.spend(Some(&key), 1);
+            decoding.remove(context);
+            turns += 1;
+        }
+        assert_eq!(turns, MAX_SPENT_MS);
+        decoding.begin_tick();
+        let mut turns = 0;
+        while let Some(context) = decoding.take_turn() {
+            decoding.remove(context);
+            turns += 1;
+        }
+        assert_eq!(turns, MAX_TURNS);
+    }
+
     #[test]
     fn who_has_spent_its_time_waits_for_a_turn() {
         let mut decoding = Decoding::default();
@@ -197,6 +248,8 @@ mod tests {
         decoding.spend(Some(&keys[1]), 15);
         assert!(!decoding.may_decode(2, Some(&keys[2])), "the VM's time");
         decoding.insert(0, Some(&keys[0]), false);
+        assert_eq!(decoding.take_turn(), None, "no time is left");
+        decoding.begin_tick();
         assert_eq!(decoding.take_turn(), Some(0));
         assert!(decoding.may_decode(0, Some(&keys[0])), "its turn");
         assert!(!decoding.may_decode(5, Some(&keys[0])), "after that one");

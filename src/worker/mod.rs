@@ -378,6 +378,11 @@ impl<H: Host> Worker<H> {
         }
     }
 
+    /// Begins a tick of decoding.
+    pub fn begin_turns(&mut self) {
+        self.decoding.begin_tick();
+    }
+
     /// Returns the context of the body whose turn it is to be decoded on.
     pub fn take_turn(&mut self) -> Option<u32> {
         self.decoding.take_turn()
