@@ -610,8 +610,10 @@ fn an_account_is_used_until_its_end() {
             (answer.status, answer.own_code()),
             (503, Some("latchkey_all_out"))
         );
-        for named in ["one (ended)", "two (ended)"] {
-            assert!(answer.body.contains(named), "{answer:?}");
+        for name in ["one", "two"] {
+            let account = stack.refresher.account(name).await;
+            let named = format!("{} (ended)", account["id"].as_str().expect("an id"));
+            assert!(answer.body.contains(&named), "{answer:?}");
         }
         assert!(took < REFRESH_WAIT, "it waited for {took:?}");
         let models = caller.get("/v1/models").await;
