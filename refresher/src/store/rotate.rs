@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
-use super::{Error, Result, Store, key_id, sql};
+use super::{Change, Error, Result, Store, key_id, sql};
 use crate::keys::KeySource;
 use crate::keys::seal::{self, Binding, FIRST_FORMAT, KeyId};
 use crate::state::StateDir;
@@ -271,6 +271,18 @@ impl Rotation<'_> {
     }
 }
 
+impl Change<'_> {
+    /// Seals the check value with the key that the database names, in today's form.
+    async fn seal_key_check(&mut self) -> Result<()> {
+        let sealed = self.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
+        sqlx::query(SET_KEY_CHECK)
+            .bind(sealed)
+            .execute(self.sql())
+            .await?;
+        Ok(())
+    }
+}
+
 impl Store {
     /// Seals anew all that earlier releases sealed without platform and kind, in one transaction with the check value,
     /// which says from then on that there is no such record: one that comes later is not opened. So where the key of a
@@ -303,11 +315,7 @@ impl Store {
                 .execute(change.sql())
                 .await?;
         }
-        let sealed = change.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
-        sqlx::query(SET_KEY_CHECK)
-            .bind(sealed)
-            .execute(change.sql())
-            .await?;
+        change.seal_key_check().await?;
         change.commit().await
     }
 
@@ -322,11 +330,7 @@ impl Store {
             .bind(key.as_bytes())
             .execute(change.sql())
             .await?;
-        let sealed = change.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
-        sqlx::query(SET_KEY_CHECK)
-            .bind(sealed)
-            .execute(change.sql())
-            .await?;
+        change.seal_key_check().await?;
         change.commit().await
     }
 
