@@ -24,7 +24,7 @@ use refresher::oauth::answer::{Grant, Outcome};
 use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, TokenEndpoint};
 use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
 use refresher::state::StateDir;
-use refresher::store::{Error, NewAccount, Result, Store};
+use refresher::store::{Error, NewAccount, Result, Store, Terms};
 
 const ACCOUNTS: usize = 64;
 /// How often each account is refreshed.
@@ -151,9 +151,10 @@ async fn windows(folder: &Path) -> Vec<Duration> {
             }),
             vars: BTreeMap::from([("account_id".to_owned(), format!("ws-{number}"))]),
             credential_expires_at: None,
+            base_url: None,
         };
         store
-            .save_account(new, true, SystemClock.now())
+            .save_account(new, &Terms::default(), true, SystemClock.now())
             .await
             .expect("a new account");
     }

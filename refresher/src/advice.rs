@@ -71,6 +71,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NeedsLogin { account, platform } => {
             format!("run: {}", login_command(platform, account))
         }
+        Fault::ForeignBaseUrl { .. } => "say anew where it is reached: add --base-url URL".to_owned(),
         Fault::Dead { account, platform } => {
             format!("see to it at {platform}, then run: {}", enable_command(account))
         }
@@ -118,6 +119,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NoNewKey { place } => new_key(*place),
         Fault::KeyNotServed => {
             "restart `refresher serve` with this LATCHKEY_KEY and LATCHKEY_RETIRED_KEYS, then run this again"
+                .to_owned()
+        }
+        Fault::Unopened => {
+            "give the account its credential again, with its --base-url if it has one: refresher login, or accounts add \
+             --replace"
                 .to_owned()
         }
         Fault::Unreadable => "the log of `refresher serve` names them".to_owned(),

@@ -1,7 +1,8 @@
 //! Where a platform, or one account of it, is reached: scheme, host, port and a path before those of the endpoints.
 //!
 //! A credential goes wherever a base URL leads, so its owner alone sets it, and it leads over TLS or nowhere but to this
-//! machine.
+//! machine. Addresses of a private network are the owner's to choose: models are hosted there. Those at which no platform
+//! can be are refused, a cloud's metadata among them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,20 +15,27 @@ use reqwest::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl {
     text: String,
-    /// It speaks TLS: `https`.
-    pub tls: bool,
-    /// The name or address to connect to.
-    pub host: Host,
-    /// The port, also where the URL leaves it out.
-    pub port: u16,
+    /// Where its connections go.
+    pub origin: Origin,
     /// `:authority` of requests: host, and port where it is not the scheme's own.
     pub authority: HeaderText,
     /// The path that goes before those of the endpoints.
     pub path: BasePath,
 }
 
+/// Where connections go, and how they are kept from being read (RFC 6454 §4).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// It speaks TLS: `https`.
+    pub tls: bool,
+    /// The name or address to connect to.
+    pub host: Host,
+    /// The port, also where the URL leaves it out.
+    pub port: u16,
+}
+
 /// A host to connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Host {
     /// To be resolved.
     Name(String),
@@ -56,15 +64,21 @@ impl BaseUrl {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
+        let address = bare.parse().ok();
+        if address.is_some_and(is_nowhere) {
+            return Err(InvalidUrl(
+                "expected the address of a platform, found one that is link-local, multicast or unspecified".to_owned(),
+            ));
+        }
         let path = url.path().trim_end_matches('/').to_owned();
         let invalid = |error: &dyn fmt::Display| InvalidUrl(error.to_string());
         Ok(BaseUrl {
             text: text.to_owned(),
-            tls: url.scheme() == "https",
-            host: bare
-                .parse()
-                .map_or_else(|_| Host::Name(host.to_owned()), Host::Address),
-            port: url.port_or_known_default().unwrap_or_default(),
+            origin: Origin {
+                tls: url.scheme() == "https",
+                host: address.map_or_else(|| Host::Name(host.to_owned()), Host::Address),
+                port: url.port_or_known_default().unwrap_or_default(),
+            },
             authority: HeaderText::try_from(authority).map_err(|error| invalid(&error))?,
             path: BasePath::try_from(path).map_err(|error| invalid(&error))?,
         })
@@ -73,6 +87,25 @@ impl BaseUrl {
     /// The URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Name(name) => formatter.write_str(name),
+            Host::Address(address) => address.fmt(formatter),
+        }
+    }
+}
+
+/// True for an address at which no platform can be.
+fn is_nowhere(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_link_local() || v4.is_multicast() || v4.is_unspecified() || v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified(),
     }
 }
 
@@ -126,13 +159,13 @@ mod tests {
     fn a_base_url_says_host_port_and_path() {
         let parsed = |text: &str| BaseUrl::parse(text).unwrap();
         let url = parsed("https://api.test/compatible-mode/v1/");
-        assert_eq!((url.tls, url.port), (true, 443));
-        assert_eq!(url.host, Host::Name("api.test".into()));
+        assert_eq!((url.origin.tls, url.origin.port), (true, 443));
+        assert_eq!(url.origin.host, Host::Name("api.test".into()));
         assert_eq!(url.authority.as_str(), "api.test");
         assert_eq!(url.path.as_str(), "/compatible-mode/v1");
         let url = parsed("http://[::1]:8080");
-        assert_eq!((url.tls, url.port), (false, 8080));
-        assert_eq!(url.host, Host::Address("::1".parse().unwrap()));
+        assert_eq!((url.origin.tls, url.origin.port), (false, 8080));
+        assert_eq!(url.origin.host, Host::Address("::1".parse().unwrap()));
         assert_eq!(url.authority.as_str(), "[::1]:8080");
         assert!(url.path.is_empty());
     }
@@ -147,6 +180,15 @@ mod tests {
             "http://api.test",
             "http://169.254.169.254",
             "http://localhost.example.com",
+            "https://169.254.169.254/latest",
+            "https://2852039166",
+            "https://[::ffff:169.254.169.254]",
+            "https://[fe80::1]",
+            "https://0.0.0.0",
+            "https://0",
+            "https://[::]",
+            "https://[ff02::1]",
+            "https://255.255.255.255",
             "https://u:p@api.test",
             "https://u@api.test",
             "https://api.test/v1?key=x",

@@ -1,50 +1,96 @@
 //! The Envoy cluster that the requests of an account go through.
 //!
 //! A cluster is a platform's: accounts that are reached in the same way share its connections, limits and statistics. So
-//! an account more costs Envoy nothing, and the clusters are as many as the platforms in use.
+//! an account more costs Envoy nothing, and the clusters are as many as the platforms in use. Accounts that have a base
+//! URL of their own have a cluster for each origin among those; one more at the same origin costs nothing either.
+
+use sha2::{Digest, Sha256};
+
+use crate::base_url::{BaseUrl, Origin};
+use crate::id;
 
 /// The traits that accounts must have in common to share a cluster.
 ///
-/// TLS settings and the upstream authority follow from the platform's profile. What an account can have of its own in the
-/// way that its requests take, such as a proxy, belongs here and into [`ClusterKey::name`], and nowhere else.
+/// TLS settings follow from the platform's profile. What an account can have of its own in the way that its requests
+/// take belongs here and into [`ClusterKey::name`], and nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClusterKey {
     /// The id of the platform.
     pub platform: String,
+    /// The origin of the accounts' own base URL; none for those that are where the platform is.
+    pub origin: Option<Origin>,
 }
 
 impl ClusterKey {
-    /// The cluster of the accounts of `platform`.
-    pub fn of(platform: &str) -> ClusterKey {
+    /// The cluster of the accounts of `platform` with this base URL of their own.
+    pub fn of(platform: &str, base_url: Option<&BaseUrl>) -> ClusterKey {
         ClusterKey {
             platform: platform.to_owned(),
+            origin: base_url.map(|url| url.origin.clone()),
         }
     }
 
-    /// The name of the cluster in Envoy. Two keys never have the same.
+    /// The name of the cluster in Envoy. Two keys never have the same: no platform's id has capitals.
     pub fn name(&self) -> String {
-        let ClusterKey { platform } = self;
-        format!("{PREFIX}{platform}")
+        let platform = &self.platform;
+        let Some(Origin { tls, host, port }) = &self.origin else {
+            return format!("{PREFIX}{platform}");
+        };
+        let digest = Sha256::digest(format!("{platform} {tls} {host} {port}"));
+        let room = latchkey::id::MAX_ID_BYTES - PREFIX.len() - AT.len() - 2 * ORIGIN_BYTES;
+        // Ids of platforms are ASCII, and the digest holds all of this one.
+        let platform = platform.get(..room).unwrap_or(platform);
+        format!("{PREFIX}{platform}{AT}{}", id::hex(&digest[..ORIGIN_BYTES]))
     }
 }
 
 /// The start of every cluster's name, which sets Latchkey's apart in an Envoy that serves something else.
 pub const PREFIX: &str = "latchkey-";
 
+/// What stands between a platform and the digest of an origin.
+const AT: &str = "-AT-";
+
+/// Bytes of that digest: enough that no two of a million origins share it.
+const ORIGIN_BYTES: usize = 8;
+
 /// The longest id of a platform, in bytes, so that the name of its cluster is an id too.
 pub const MAX_PLATFORM_BYTES: usize = latchkey::id::MAX_ID_BYTES - PREFIX.len();
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use latchkey::id::Id;
 
     use super::*;
 
     #[test]
-    fn the_name_of_every_cluster_is_an_id() {
-        for platform in ["codex", "o", &"x".repeat(MAX_PLATFORM_BYTES)] {
-            let name = ClusterKey::of(platform).name();
-            assert!(Id::try_from(name.as_str()).is_ok(), "{name}");
+    fn the_name_of_every_cluster_is_an_id_of_its_own() {
+        let longest = "x".repeat(MAX_PLATFORM_BYTES);
+        let almost = format!("{}y", &longest[1..]);
+        let urls = [
+            "https://a.test/v1",
+            "https://b.test/v1",
+            "https://a.test:8443",
+            "http://127.0.0.1:443",
+            "https://127.0.0.1",
+        ];
+        let urls = urls.map(|url| BaseUrl::parse(url).unwrap());
+        let mut names = BTreeSet::new();
+        for platform in ["codex", "o", &longest, &almost] {
+            for url in urls.iter().map(Some).chain([None]) {
+                let name = ClusterKey::of(platform, url).name();
+                assert!(Id::try_from(name.as_str()).is_ok(), "{name}");
+                assert!(name.starts_with(PREFIX), "{name}");
+                assert!(names.insert(name.clone()), "{name}");
+            }
         }
+    }
+
+    #[test]
+    fn accounts_at_one_origin_share_a_cluster_whatever_their_paths() {
+        let of = |url: &str| ClusterKey::of("azure", Some(&BaseUrl::parse(url).unwrap()));
+        assert_eq!(of("https://a.test/v1"), of("https://A.test:443/openai/"));
+        assert_ne!(of("https://a.test/v1"), of("https://a.test:444/v1"));
     }
 }

@@ -18,6 +18,8 @@ pub enum CredentialKind {
     ApiKey,
     /// A client's id and secret, which buy access tokens (RFC 6749 §4.4).
     ClientCredentials,
+    /// A key that signs tokens here and goes nowhere.
+    SignedKey,
 }
 
 /// The way in which a credential stays alive.
@@ -35,10 +37,11 @@ pub enum Renewal {
 }
 
 impl CredentialKind {
-    const ALL: [CredentialKind; 3] = [
+    const ALL: [CredentialKind; 4] = [
         CredentialKind::OAuth,
         CredentialKind::ApiKey,
         CredentialKind::ClientCredentials,
+        CredentialKind::SignedKey,
     ];
 
     /// Its name in the database, in profiles and on the command line.
@@ -47,6 +50,7 @@ impl CredentialKind {
             CredentialKind::OAuth => "oauth",
             CredentialKind::ApiKey => "api_key",
             CredentialKind::ClientCredentials => "client_credentials",
+            CredentialKind::SignedKey => "signed_key",
         }
     }
 
@@ -88,6 +92,15 @@ pub struct ClientCredentials {
     pub access: SecretString,
 }
 
+/// A key that signs tokens, and the token that it signed last.
+#[derive(Debug, Clone)]
+pub struct SignedKey {
+    /// The key, in the form that its platform gives it out.
+    pub key: SecretString,
+    /// Goes to the platform with each request.
+    pub token: SecretString,
+}
+
 /// A credential, opened.
 #[derive(Debug, Clone)]
 pub enum Credential {
@@ -97,6 +110,8 @@ pub enum Credential {
     ApiKey(SecretString),
     /// See [`ClientCredentials`].
     Client(ClientCredentials),
+    /// See [`SignedKey`].
+    Signed(SignedKey),
 }
 
 impl Credential {
@@ -106,15 +121,17 @@ impl Credential {
             Credential::OAuth(_) => CredentialKind::OAuth,
             Credential::ApiKey(_) => CredentialKind::ApiKey,
             Credential::Client(_) => CredentialKind::ClientCredentials,
+            Credential::Signed(_) => CredentialKind::SignedKey,
         }
     }
 
-    /// The part that `{credential}` stands for in a profile's headers: an access token or the API key.
+    /// The part that `{credential}` stands for in a profile's headers: a token or the API key.
     pub fn on_the_wire(&self) -> &SecretString {
         match self {
             Credential::OAuth(tokens) => &tokens.access,
             Credential::ApiKey(key) => key,
             Credential::Client(client) => &client.access,
+            Credential::Signed(signed) => &signed.token,
         }
     }
 
@@ -122,7 +139,7 @@ impl Credential {
     pub fn id_token(&self) -> Option<&SecretString> {
         match self {
             Credential::OAuth(tokens) => tokens.id.as_ref(),
-            Credential::ApiKey(_) | Credential::Client(_) => None,
+            Credential::ApiKey(_) | Credential::Client(_) | Credential::Signed(_) => None,
         }
     }
 
@@ -141,6 +158,10 @@ impl Credential {
                 client_id: client.client_id.as_str().into(),
                 client_secret: client.client_secret.expose_secret().into(),
                 access: client.access.expose_secret().into(),
+            },
+            Credential::Signed(signed) => Plaintext::SignedKey {
+                key: signed.key.expose_secret().into(),
+                token: signed.token.expose_secret().into(),
             },
         };
         // A struct of text always serialises.
@@ -169,6 +190,10 @@ impl Credential {
                 client_secret: client_secret.into_owned().into(),
                 access: access.into_owned().into(),
             }),
+            Plaintext::SignedKey { key, token } => Credential::Signed(SignedKey {
+                key: key.into_owned().into(),
+                token: token.into_owned().into(),
+            }),
         })
     }
 }
@@ -191,6 +216,10 @@ enum Plaintext<'a> {
         client_secret: Cow<'a, str>,
         access: Cow<'a, str>,
     },
+    SignedKey {
+        key: Cow<'a, str>,
+        token: Cow<'a, str>,
+    },
 }
 
 #[cfg(test)]
@@ -209,10 +238,15 @@ mod tests {
             client_secret: "CLIENTSECRET".into(),
             access: "ACCESS".into(),
         };
+        let signed = SignedKey {
+            key: "SIGNINGKEY".into(),
+            token: "TOKEN".into(),
+        };
         for credential in [
             Credential::OAuth(tokens),
             Credential::ApiKey("APIKEY".into()),
             Credential::Client(client),
+            Credential::Signed(signed),
         ] {
             let back = Credential::from_plaintext(&credential.to_plaintext()).unwrap();
             assert_eq!(back.to_plaintext(), credential.to_plaintext());
@@ -222,9 +256,16 @@ mod tests {
             );
             let printed = format!("{credential:?}");
             assert!(
-                !["ACCESS", "REFRESH", "IDTOKEN", "APIKEY", "CLIENTSECRET"]
-                    .iter()
-                    .any(|secret| printed.contains(secret))
+                ![
+                    "ACCESS",
+                    "REFRESH",
+                    "TOKEN",
+                    "APIKEY",
+                    "CLIENTSECRET",
+                    "SIGNINGKEY"
+                ]
+                .iter()
+                .any(|secret| printed.contains(secret))
             );
         }
         assert!(Credential::from_plaintext(b"{}").is_none());

@@ -99,6 +99,13 @@ pub enum Fault {
         /// Its platform.
         platform: String,
     },
+    /// The base URL that the database has for an account is not its owner's.
+    ForeignBaseUrl {
+        /// The account.
+        account: String,
+        /// Its platform.
+        platform: String,
+    },
     /// The platform says that an account is of no use.
     Dead {
         /// The account.
@@ -197,6 +204,8 @@ pub enum Fault {
     },
     /// The running `serve` does not have the new key.
     KeyNotServed,
+    /// A sealed record cannot be opened.
+    Unopened,
     /// Some sealed records cannot be opened.
     Unreadable,
     /// The path of the socket is too long.

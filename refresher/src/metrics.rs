@@ -459,12 +459,13 @@ mod tests {
                 credential: Credential::ApiKey("sk-secret".into()),
                 vars: BTreeMap::new(),
                 credential_expires_at: None,
+                base_url: None,
             };
             let terms = Terms {
                 expires_at: (name != "stays").then_some(Some(end)),
                 ..Terms::default()
             };
-            let saved = store.save_account_on(new, &terms, false, start);
+            let saved = store.save_account(new, &terms, false, start);
             saved.await.unwrap();
         }
         store.disable("disabled", start).await.unwrap();

@@ -90,7 +90,6 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use latchkey::verdict::Reason;
 
@@ -111,7 +110,7 @@ mod tests {
     #[test]
     fn the_worst_of_what_is_known_is_the_state() {
         let account = |status| {
-            let mut account = Account::example("a", "openai", BTreeMap::new());
+            let mut account = Account::example("a", "openai");
             account.status = status;
             account
         };

@@ -15,7 +15,7 @@ use refresher::credential::{Credential, OAuthTokens};
 use refresher::keys::KeySource;
 use refresher::keys::file::KeyFile;
 use refresher::state::StateDir;
-use refresher::store::{NewAccount, Store};
+use refresher::store::{NewAccount, Store, Terms};
 use secrecy::ExposeSecret;
 use tokio::runtime::Runtime;
 
@@ -46,8 +46,12 @@ async fn save(store: &Store, name: &str, token: &str) {
         credential: login(token),
         vars: [("account_id".to_owned(), "ws-1".to_owned())].into(),
         credential_expires_at: None,
+        base_url: None,
     };
-    store.save_account(new, true, NOW).await.unwrap();
+    store
+        .save_account(new, &Terms::default(), true, NOW)
+        .await
+        .unwrap();
 }
 
 fn refresher(state: &Path, arguments: &[&str]) -> Child {

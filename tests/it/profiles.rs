@@ -143,3 +143,165 @@ fn a_key_in_the_query_is_the_platforms_alone() {
         }
     });
 }
+
+/// An account with a base URL of its own is reached there, and nowhere else; those of one place share a cluster. What is
+/// moved is out of use where it was.
+#[test]
+fn an_account_goes_where_its_own_base_url_leads() {
+    run(async {
+        let mut other = None;
+        let stack = Stack::real("profiles-base-url", async |sim, refresher| {
+            let folder = refresher.folder().join("other");
+            fs::create_dir_all(&folder).expect("a folder");
+            let there = Sim::start(&folder).await;
+            let cas = [sim, &there].map(|sim| {
+                let folder = sim.platforms_dir.parent().expect("a folder");
+                fs::read_to_string(folder.join("ca.pem")).expect("a certificate")
+            });
+            let ca_file = folder.join("both.pem");
+            fs::write(&ca_file, cas.concat()).expect("written");
+            let profile = format!(
+                "extends = 'openai'\n[upstream]\nbase_url = 'https://{}/v1'\naccount_base_url = true\n\
+                 ca_file = '{}'\n",
+                sim.authority(),
+                ca_file.display()
+            );
+            fs::write(sim.platforms_dir.join("regions.toml"), profile).expect("written");
+            for at in [sim, &there] {
+                at.add_api_key("openai", "sk-near", "near").await;
+                at.add_api_key("openai", "sk-far", "far").await;
+            }
+            refresher.add_api_key("near", "regions", "sk-near").await;
+            let url = format!("https://{}/v1", there.authority());
+            for name in ["far", "farther"] {
+                let add = ["accounts", "add", name, "--platform", "regions", "--base-url", &url];
+                refresher.run(&add, "sk-far").await;
+            }
+            let policy = ["pools", "set", "default", "--policy", "round_robin"];
+            refresher.run(&policy, "").await;
+            other = Some(there);
+        })
+        .await;
+        let other = other.expect("started");
+        let caller = stack.caller("team").await;
+        let ask = async |times: usize| {
+            for _ in 0..times {
+                let answer = caller.post("/v1/chat/completions", &chat_body(false)).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
+        };
+        let accounts = async |sim: &Sim| {
+            let seen = sim.seen().await;
+            let accounts = seen.iter().filter_map(|seen| seen.account());
+            let mut accounts: Vec<String> = accounts.map(str::to_owned).collect();
+            accounts.sort();
+            accounts.dedup();
+            accounts
+        };
+        ask(9).await;
+        assert_eq!(accounts(&stack.sim).await, ["near"]);
+        assert_eq!(accounts(&other).await, ["far"]);
+        let clusters = fs::read_to_string(stack.refresher.file("envoy/clusters.json"));
+        let clusters: Value = serde_json::from_str(&clusters.expect("the file")).expect("JSON");
+        assert_eq!(clusters["resources"].as_array().map(Vec::len), Some(2));
+
+        // Moved to where the platform is, it is not asked elsewhere any more.
+        for name in ["far", "farther"] {
+            let set = ["accounts", "set", name, "--base-url", "none"];
+            stack.refresher.run(&set, "").await;
+        }
+        eventually("the accounts have moved", LOG_LIMIT, async || {
+            ask(3).await;
+            let here = accounts(&stack.sim).await;
+            holds(here == ["far", "near"], || format!("{here:?}"))
+        })
+        .await;
+        let before = other.seen().await.len();
+        ask(6).await;
+        assert_eq!(other.seen().await.len(), before);
+
+        // A platform that does not allow it says so, before it takes the key.
+        let refused = stack.refresher.try_run(
+            &[
+                "accounts",
+                "add",
+                "x",
+                "--platform",
+                "openai",
+                "--base-url",
+                "https://evil.test",
+            ],
+            "sk-x",
+        );
+        let refused = refused.await;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && said.contains("account_base_url"),
+            "{said}"
+        );
+    });
+}
+
+/// A platform that takes tokens which are made of the key.
+const SIGNED: &str = "extends = 'openai'
+auth = 'signed'
+[signing]
+header = { sign_type = 'SIGN' }
+id_claim = 'api_key'
+issued_claim = 'timestamp'
+expires_claim = 'exp'
+unit = 'milliseconds'
+lifetime_seconds = 1800
+";
+
+/// The platform sees tokens that the key's secret signs, and never the secret. A new token takes the old one's place.
+#[test]
+fn a_key_signs_and_stays_here() {
+    run(async {
+        let secret = "the-secret-that-signs";
+        let key = format!("id-1.{secret}");
+        let stack = Stack::real("profiles-signed", async |sim, refresher| {
+            fs::write(sim.platforms_dir.join("signed.toml"), SIGNED).expect("written");
+            sim.add_api_key("openai", &key, "signer").await;
+            let add = ["accounts", "add", "signer", "--platform", "signed"];
+            let refused = refresher.try_run(&add, "one-part-alone").await;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(
+                said.contains("expected a key of an id and a secret"),
+                "{said}"
+            );
+            assert!(!said.contains("one-part-alone"), "{said}");
+            refresher.add_api_key("signer", "signed", &key).await;
+        })
+        .await;
+        let caller = stack.caller("team").await;
+        let token = async || {
+            let answer = caller.post("/v1/chat/completions", &chat_body(false)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let seen = stack.sim.seen().await;
+            let seen = seen.last().expect("a request");
+            assert_eq!(seen.account(), Some("signer"), "it was verified");
+            let bearer = seen.header("authorization")[0].strip_prefix("Bearer ");
+            bearer.expect("a token").to_owned()
+        };
+        let first = token().await;
+        assert!(
+            first.split('.').count() == 3 && !first.contains(secret),
+            "{first}"
+        );
+        let account = stack.refresher.account("signer").await;
+        let life = account["credential_expires_at"]
+            .as_u64()
+            .zip(account["next_refresh_at"].as_u64());
+        let (end, next) = life.expect("both");
+        assert!(next < end, "{account}");
+
+        stack.refresher.run(&["refresh", "signer"], "").await;
+        eventually("the new token is used", LOG_LIMIT, async || {
+            holds(token().await != first, || "still the first".to_owned())
+        })
+        .await;
+        let stored = stack.refresher.account("signer").await["generation"].clone();
+        assert_eq!(stored, json!(2));
+    });
+}

@@ -6,6 +6,8 @@ use latchkey::snapshot::Models;
 use secrecy::SecretString;
 
 use super::{App, Caller, Error, Result};
+use crate::base_url::BaseUrl;
+use crate::clock::UnixMillis;
 use crate::config;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::envoy::clusters::{self, Clusters};
@@ -13,7 +15,7 @@ use crate::fault::Fault;
 use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::Profile;
-use crate::store::{self, Account, NewAccount, Saved, Status, Terms};
+use crate::store::{self, Account, AccountChanges, NewAccount, Saved, Status, Terms};
 
 /// An API key to be added as an account.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct NewKey<'a> {
     pub platform: &'a str,
     /// The key.
     pub key: SecretString,
+    /// Where the account is reached, if not where its platform is.
+    pub base_url: Option<&'a str>,
     /// The account's limits and its end.
     pub terms: &'a Terms,
     /// An account of that name and platform gets the new key in place of its own.
@@ -64,24 +68,49 @@ pub fn platform_of_key<'a>(app: &'a App, platform: &str, name: &str) -> Result<&
     Ok(app.catalog.usable(platform)?)
 }
 
+/// Checks a base URL that an account is to have for itself.
+///
+/// # Errors
+/// If it is none, or the platform's accounts are all where the platform is.
+pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<BaseUrl>> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    if !profile.upstream.account_base_url {
+        let sentence = format!(
+            "expected no base URL for an account of {0}: the profile of {0} does not say account_base_url = true, so its \
+             accounts are all reached at {1}",
+            profile.id,
+            profile.upstream.url.as_str()
+        );
+        return Err(Error::new(Fault::Invalid, sentence));
+    }
+    let url = BaseUrl::parse(text);
+    url.map(Some)
+        .map_err(|error| Error::new(Fault::Invalid, format_args!("base URL: {error}")))
+}
+
 /// Adds an account that has an API key.
 ///
 /// # Errors
-/// As [`platform_of_key`]; or if the name is taken, or the key cannot go into a header.
+/// As [`platform_of_key`] and [`own_base_url`]; or if the name is taken, or the key cannot go into a header.
 pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
     let profile = platform_of_key(app, new.platform, new.name)?;
     let vars = BTreeMap::new();
     require_vars(profile, &vars)?;
+    let base_url = own_base_url(profile, new.base_url)?;
+    let (credential, credential_expires_at) = credential_of(profile, new.key, app.now())?;
     let account = NewAccount {
         name: new.name,
         platform: &profile.id,
-        credential: Credential::ApiKey(new.key),
+        credential,
         vars,
-        credential_expires_at: None,
+        credential_expires_at,
+        base_url: base_url.as_ref(),
     };
     let saved = app
         .store
-        .save_account_on(account, new.terms, new.replace, app.now());
+        .save_account(account, new.terms, new.replace, app.now());
     match saved.await {
         Ok(saved) => {
             caller.changes("accounts add", new.name);
@@ -100,18 +129,46 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
     }
 }
 
-/// Changes which models an account serves, an empty list for all, and its terms.
+/// What proves an account that has `key`, and the end of that: the key itself, or a token that it signs.
+fn credential_of(
+    profile: &Profile,
+    key: SecretString,
+    now: UnixMillis,
+) -> Result<(Credential, Option<UnixMillis>)> {
+    let Some(signing) = &profile.signing else {
+        return Ok((Credential::ApiKey(key), None));
+    };
+    let minted = signing.mint(&key, now);
+    let (signed, end) = minted.map_err(|error| Error::new(Fault::BadCredential, error))?;
+    Ok((Credential::Signed(signed), Some(end)))
+}
+
+/// Changes which models an account serves, an empty list for all, where it is reached (`Some(None)` for where its
+/// platform is), and its terms.
 ///
 /// # Errors
-/// If there is no such account.
+/// If there is no such account, or as [`own_base_url`].
 pub async fn set(
     app: &App,
     caller: Caller,
     account: &str,
     models: Option<&Models>,
+    base_url: Option<Option<&str>>,
     terms: &Terms,
 ) -> Result<()> {
-    let set = app.store.set_account(account, models, terms, app.now());
+    let base_url = match base_url {
+        Some(Some(text)) => {
+            let platform = app.store.account(account).await?.platform;
+            Some(own_base_url(app.catalog.profile(&platform)?, Some(text))?)
+        }
+        Some(None) => Some(None),
+        None => None,
+    };
+    let changes = AccountChanges {
+        models,
+        base_url: base_url.as_ref().map(Option::as_ref),
+    };
+    let set = app.store.set_account(account, changes, terms, app.now());
     set.await?;
     caller.changes("accounts set", account);
     Ok(())

@@ -165,7 +165,7 @@ impl Faulty for keys::Error {
 impl Faulty for seal::Error {
     fn fault(&self) -> Fault {
         match self {
-            seal::Error::Open => Fault::Failed,
+            seal::Error::Open => Fault::Unopened,
             seal::Error::Exhausted => Fault::KeyExhausted,
             seal::Error::NotAtHand(_) => Fault::KeyNotAtHand,
         }
@@ -230,6 +230,13 @@ impl Faulty for store::Error {
             store::Error::NotInPool { pool, account } => Fault::NotInPool {
                 pool: pool.clone(),
                 account: account.clone(),
+            },
+            store::Error::Refreshing { account } => Fault::RefreshRunning {
+                account: account.clone(),
+            },
+            store::Error::ForeignBaseUrl { account, platform } => Fault::ForeignBaseUrl {
+                account: account.clone(),
+                platform: platform.clone(),
             },
             store::Error::NeedsLogin { account, platform } => Fault::NeedsLogin {
                 account: account.clone(),

@@ -76,7 +76,7 @@ pub async fn codex(app: &App, caller: Caller, file: CodexFile<'_>) -> Result<Tak
                 .map_err(|error| Error::in_file(file.path, Fault::Invalid, error))?;
             file.refuse_older(app, &found).await?;
             let (name, terms) = (file.name, file.terms);
-            Taken::Login(logins::save(app, caller, profile, *found, name, terms).await?)
+            Taken::Login(logins::save(app, caller, profile, *found, name, terms, None).await?)
         }
         Imported::AccessToken(token) => {
             let vars = file.token_vars(profile)?;
@@ -109,7 +109,7 @@ fn fault(error: &import_codex::Error) -> Fault {
 impl CodexFile<'_> {
     /// Refuses a file that was imported before: it holds a refresh token that is spent by now.
     async fn refuse_older(&self, app: &App, found: &Granted) -> Result<()> {
-        let accounts = app.store.accounts().await?;
+        let accounts = app.store.known_accounts().await?;
         match outlasting(&accounts, PLATFORM, found) {
             Some(account) if !self.replace => Err(Error::in_file(
                 self.path,
@@ -156,10 +156,11 @@ impl CodexFile<'_> {
             credential: Credential::ApiKey(key),
             vars,
             credential_expires_at: None,
+            base_url: None,
         };
         let saved = app
             .store
-            .save_account_on(new, self.terms, self.replace, app.now());
+            .save_account(new, self.terms, self.replace, app.now());
         saved.await?;
         Ok(Key {
             name: name.to_owned(),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 
+use super::accounts::{self, NewKey};
 use super::{App, Caller, Error, Result};
+use crate::base_url::BaseUrl;
 use crate::clock::{SystemClock, UnixMillis};
-use crate::credential::Credential;
 use crate::fault::Fault;
 use crate::login::finish::{Finished, Whose, finish};
 use crate::oauth::api_key;
@@ -16,7 +17,7 @@ use crate::platform::oauth::ApiKeyExchange;
 use crate::platform::{OAuth, Profile};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{Engine, Refreshed};
-use crate::store::{NewAccount, Terms};
+use crate::store::Terms;
 
 /// The outcome of a refresh after which the login is fresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,8 @@ pub struct KeyAccount {
     pub platform: String,
 }
 
-/// Saves a login: the account that it is of gets it, or a new one on these terms.
+/// Saves a login: the account that it is of gets it, or a new one on these terms. `base_url` is what
+/// [`own_base_url`](super::accounts::own_base_url) allowed.
 ///
 /// # Errors
 /// If the name belongs to another account, or the store fails.
@@ -70,9 +72,14 @@ pub async fn save(
     granted: Granted,
     name: Option<&str>,
     terms: &Terms,
+    base_url: Option<&BaseUrl>,
 ) -> Result<Saved> {
     let (vars, credential_expires_at) = (granted.vars.clone(), granted.credential_expires_at);
-    let whose = Whose::Anybody { name, terms };
+    let whose = Whose::Anybody {
+        name,
+        terms,
+        base_url,
+    };
     let id_token = granted.credential.id_token().cloned();
     let account = finish(&app.store, profile, granted, whose, app.now()).await?;
     caller.changes("login", &account.name);
@@ -124,21 +131,17 @@ pub async fn add_api_key(
     let http = HttpClient::for_platform(offer.profile)?;
     let request = api_key::request(offer.oauth, offer.exchange, id_token);
     let key = api_key::read(http.send(&request).await, app.now())?;
-    let (name, platform) = (
-        format!("{} API key", login.account.name),
-        &offer.exchange.platform,
-    );
-    let new = NewAccount {
+    let name = format!("{} API key", login.account.name);
+    let platform = offer.exchange.platform.clone();
+    let new = NewKey {
         name: &name,
-        platform,
-        credential: Credential::ApiKey(key),
-        vars: BTreeMap::new(),
-        credential_expires_at: None,
+        platform: &platform,
+        key,
+        base_url: None,
+        terms,
+        replace: true,
     };
-    let saved = app.store.save_account_on(new, terms, true, app.now());
-    saved.await?;
-    caller.changes("login's API key", &name);
-    let platform = platform.clone();
+    accounts::add(app, caller, new).await?;
     Ok(KeyAccount { name, platform })
 }
 

@@ -26,6 +26,8 @@ pub struct AccountView {
     pub name: String,
     /// Its platform's id.
     pub platform: String,
+    /// Where it is reached, if not where its platform is.
+    pub base_url: Option<String>,
     /// The kind of its credential.
     pub kind: &'static str,
     /// The status that the operator or the refresh engine set.
@@ -129,6 +131,7 @@ impl AccountView {
             id: account.id.to_string(),
             name: account.name,
             platform: account.platform,
+            base_url: account.base_url,
             kind: account.kind.as_str(),
             status: account.status,
             models: account.models,
@@ -170,9 +173,9 @@ fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<St
     }
 }
 
-/// The time of the login's next refresh; none where there will be none.
+/// The time at which the credential is renewed next; none where it never is.
 fn next_refresh(account: &Account) -> Option<UnixMillis> {
-    if account.kind != CredentialKind::OAuth || account.status == Status::NeedsLogin {
+    if account.kind == CredentialKind::ApiKey || account.status == Status::NeedsLogin {
         return None;
     }
     let due = refresh_at(

@@ -54,6 +54,9 @@ pub struct Add {
     /// A file that holds the key and nothing else
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Where the account is reached, if not where its platform is, and the platform's profile allows that
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
     /// Give the new key to the account that has this name already
     #[arg(long)]
     replace: bool,
@@ -63,12 +66,15 @@ pub struct Add {
 
 /// Changes to an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
     account: String,
     #[command(flatten)]
     models: ModelList,
+    /// Where it is reached, if the platform's profile allows that; none: where its platform is
+    #[arg(long, value_name = "URL|none")]
+    base_url: Option<String>,
     #[command(flatten)]
     terms: TermFlags,
 }
@@ -87,7 +93,10 @@ impl Command {
                 let account = set.account;
                 let models = set.models.given()?;
                 let terms = set.terms.terms(app.now())?;
-                accounts::set(app, CALLER, &account, models.as_ref(), &terms).await?;
+                let base_url = set.base_url.as_deref();
+                let base_url = base_url.map(|url| Some(url).filter(|url| *url != "none"));
+                let set = accounts::set(app, CALLER, &account, models.as_ref(), base_url, &terms);
+                set.await?;
                 out.print(&format!("{account}: changed\n"))?;
             }
             Command::Enable(Name { account }) => {
@@ -124,12 +133,14 @@ impl Add {
     async fn run(self, context: &Context) -> Result<()> {
         let Context { app, out } = context;
         // Before anybody is asked for a key that nobody takes.
-        accounts::platform_of_key(app, &self.platform, &self.name)?;
+        let profile = accounts::platform_of_key(app, &self.platform, &self.name)?;
+        accounts::own_base_url(profile, self.base_url.as_deref())?;
         let terms = self.terms.terms(app.now())?;
         let new = NewKey {
             name: &self.name,
             platform: &self.platform,
             key: self.read_key()?,
+            base_url: self.base_url.as_deref(),
             terms: &terms,
             replace: self.replace,
         };

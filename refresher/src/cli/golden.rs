@@ -151,9 +151,11 @@ impl Operator {
             credential,
             vars,
             credential_expires_at,
+            base_url: None,
         };
         let store = &self.context.app.store;
-        let saved = store.save_account(new, false, self.clock.now());
+        let terms = crate::store::Terms::default();
+        let saved = store.save_account(new, &terms, false, self.clock.now());
         saved.await.unwrap();
     }
 
@@ -565,6 +567,10 @@ fn advice() {
             account: account.clone(),
             platform: platform.clone(),
         },
+        Fault::ForeignBaseUrl {
+            account: account.clone(),
+            platform: platform.clone(),
+        },
         Fault::NoApiKeys {
             account,
             platform: platform.clone(),
@@ -600,6 +606,7 @@ fn advice() {
         Fault::KeyExhausted,
         Fault::KeyNotAtHand,
         Fault::KeyNotServed,
+        Fault::Unopened,
         Fault::Unreadable,
         Fault::SocketPathTooLong,
         Fault::SocketTaken,

@@ -12,8 +12,10 @@ use super::output::Out;
 use super::terms::TermFlags;
 use super::time::relative;
 use super::{CALLER, Context, Error, secret_input};
+use crate::app::accounts;
 use crate::app::daemon;
 use crate::app::logins::{self, KeyAccount, KeyOffer, Saved};
+use crate::base_url::BaseUrl;
 use crate::clock::{SystemClock, UnixMillis};
 use crate::login::callback::{self, LOGIN_LIMIT, Listener};
 use crate::login::drive::{self, Reached};
@@ -51,6 +53,9 @@ pub struct Login {
     /// Also get an API key for the account, and add it as an account of the platform that takes it, on the same terms
     #[arg(long)]
     api_key: bool,
+    /// Where the account is reached, if not where its platform is, and the platform's profile allows that
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
     #[command(flatten)]
     terms: TermFlags,
 }
@@ -63,6 +68,7 @@ impl Login {
     pub async fn run(self, context: &Context) -> Result<(), Error> {
         let profile = context.app.catalog.usable(&self.platform)?;
         let terms = self.terms.terms(context.app.now())?;
+        let base_url = accounts::own_base_url(profile, self.base_url.as_deref())?;
         let key_offer = self
             .api_key
             .then(|| logins::key_offer(profile))
@@ -74,6 +80,7 @@ impl Login {
             login: &self,
             key_offer,
             terms,
+            base_url,
         };
         match self.flow(profile)? {
             Flow::Code(flow) => session.by_browser(flow).await,
@@ -119,6 +126,7 @@ struct Session<'a> {
     login: &'a Login,
     key_offer: Option<KeyOffer<'a>>,
     terms: Terms,
+    base_url: Option<BaseUrl>,
 }
 
 impl Session<'_> {
@@ -206,7 +214,8 @@ impl Session<'_> {
     async fn save(&self, granted: Granted) -> Result<(), Error> {
         let (name, terms) = (self.login.name.as_deref(), &self.terms);
         let Context { app, out } = self.context;
-        let new = logins::save(app, CALLER, self.profile, granted, name, terms).await?;
+        let base_url = self.base_url.as_ref();
+        let new = logins::save(app, CALLER, self.profile, granted, name, terms, base_url).await?;
         out.print(&saved(&new, name, app.now()))?;
         let Some(offer) = self.key_offer else {
             return Ok(());

@@ -1,4 +1,5 @@
-//! The clusters that Envoy reads: one for each platform that has an account ([`crate::cluster`]).
+//! The clusters that Envoy reads: one for each platform that has an account, and for each origin that accounts have of
+//! their own ([`crate::cluster`]).
 //!
 //! Everything that says where a platform is and whom to trust there is in these clusters; the filter names one of them
 //! and no more. Nothing in a cluster judges an account: it has no outlier detection and no active health checks, for the
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::base_url::Host;
+use crate::base_url::{Host, Origin};
 use crate::cluster::ClusterKey;
 use crate::config;
 use crate::files::{self, make_private_dir, replace_file};
@@ -195,7 +196,8 @@ pub fn clusters(
 ) -> Clusters {
     let named = |key: ClusterKey| {
         let (name, profile) = (key.name(), catalog.usable(&key.platform).ok()?);
-        let cluster = cluster(&name, profile, settings);
+        let origin = key.origin.as_ref().unwrap_or(&profile.upstream.url.origin);
+        let cluster = cluster(&name, origin, profile, settings);
         Some((name, cluster))
     };
     keys.into_iter().filter_map(named).collect()
@@ -219,15 +221,11 @@ pub fn discovery_response<'a>(clusters: impl IntoIterator<Item = &'a Value>) -> 
     )
 }
 
-/// The cluster of that name, which leads to a platform.
-pub fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value {
-    let (url, ca_file) = (&profile.upstream.url, &profile.upstream.ca_file);
-    let address = match &url.host {
-        Host::Name(name) => name.clone(),
-        Host::Address(address) => address.to_string(),
-    };
+/// The cluster of that name, which leads to an origin of a platform.
+pub fn cluster(name: &str, origin: &Origin, profile: &Profile, settings: &config::Envoy) -> Value {
+    let Origin { tls, host, port } = origin;
     let endpoint = json!({
-        "endpoint": { "address": { "socket_address": { "address": address, "port_value": url.port } } }
+        "endpoint": { "address": { "socket_address": { "address": host.to_string(), "port_value": port } } }
     });
     let mut cluster = json!({
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
@@ -249,17 +247,18 @@ pub fn cluster(name: &str, profile: &Profile, settings: &config::Envoy) -> Value
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(settings),
         },
     });
-    match url.host {
+    match host {
         Host::Address(_) => cluster["type"] = "STATIC".into(),
         Host::Name(_) => {
             cluster["cluster_type"] = json!({ "name": "envoy.clusters.dns", "typed_config": dns() })
         }
     }
-    if url.tls {
+    if *tls {
+        let ca_file = &profile.upstream.ca_file;
         let ca_file = ca_file.as_deref().unwrap_or(&settings.trusted_ca);
         cluster["transport_socket"] = json!({
             "name": "envoy.transport_sockets.tls",
-            "typed_config": tls(&url.host, ca_file),
+            "typed_config": tls_context(host, ca_file),
         });
         cluster["transport_socket_matches"] = json!([{
             "name": "escape",
@@ -295,10 +294,10 @@ fn dns() -> Value {
 }
 
 /// TLS towards `host` and nobody else. An address has no server name (RFC 6066 §3).
-fn tls(host: &Host, ca_file: &Path) -> Value {
-    let (san_type, exact) = match host {
-        Host::Name(name) => ("DNS", name.clone()),
-        Host::Address(address) => ("IP_ADDRESS", address.to_string()),
+fn tls_context(host: &Host, ca_file: &Path) -> Value {
+    let san_type = match host {
+        Host::Name(_) => "DNS",
+        Host::Address(_) => "IP_ADDRESS",
     };
     let mut context = json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
@@ -306,7 +305,7 @@ fn tls(host: &Host, ca_file: &Path) -> Value {
             "tls_params": { "tls_minimum_protocol_version": "TLSv1_2" },
             "validation_context": {
                 "trusted_ca": { "filename": ca_file },
-                "match_typed_subject_alt_names": [{ "san_type": san_type, "matcher": { "exact": exact } }],
+                "match_typed_subject_alt_names": [{ "san_type": san_type, "matcher": { "exact": host.to_string() } }],
             },
         },
     });
@@ -367,7 +366,13 @@ mod tests {
         let text = include_str!("../../platforms/anthropic.toml")
             .replace("https://api.anthropic.com", base_url);
         let profile = Profile::from_table(text.parse().unwrap()).unwrap();
-        cluster("latchkey-openai", &profile, &config::Envoy::default())
+        let origin = &profile.upstream.url.origin;
+        cluster(
+            "latchkey-openai",
+            origin,
+            &profile,
+            &config::Envoy::default(),
+        )
     }
 
     fn address(cluster: &Value) -> &Value {
@@ -490,7 +495,7 @@ mod tests {
     #[test]
     fn a_platform_that_is_off_has_no_cluster() {
         let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
-        let keys = ["openai", "codex", "unknown"].map(ClusterKey::of);
+        let keys = ["openai", "codex", "unknown"].map(|platform| ClusterKey::of(platform, None));
         let found = clusters(keys, &catalog, &config::Envoy::default());
         assert_eq!(found.keys().collect::<Vec<_>>(), ["latchkey-openai"]);
     }

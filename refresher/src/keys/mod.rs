@@ -371,6 +371,7 @@ mod tests {
             generation: 1,
             platform: "p",
             kind: "k",
+            base_url: None,
         };
         let made = source.load_or_make(true).unwrap();
         let sealed = made.seal(made.first(), binding, b"x", 0).unwrap();

@@ -1,8 +1,9 @@
 //! Seals records at rest: AES-256-GCM, the one place in Latchkey that holds cryptography.
 //!
 //! A sealed record is `format (1) ∥ key id (4) ∥ nonce (12) ∥ ciphertext ∥ tag (16)`. Its associated data is `format ∥ key
-//! id ∥ generation`, then the record's id, its platform and its kind, each after its length. So a record cannot be put in
-//! another's place, made another platform's, or put back when it is old. The key id is four bytes of a hash of the key.
+//! id ∥ generation`, then the record's id, its platform, its kind and, where the account has one, its base URL, each after its
+//! length. So a record cannot be put in another's place, made another platform's, sent to another host, or put back when it
+//! is old. The key id is four bytes of a hash of the key.
 //! Format 1, of earlier releases, had neither platform nor kind; it is only opened to be sealed anew.
 //!
 //! Any key of a keyring opens what it sealed. Which key seals is the database's word (`meta.sealing_key`), read in the
@@ -42,7 +43,10 @@ pub const MAX_EARLIER_KEYS: usize = 4;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Tampered with, cut short, swapped, or sealed with a key that is not at hand: one answer for all of them.
-    #[error("a sealed record cannot be opened: it was changed, or sealed with another key")]
+    #[error(
+        "a sealed record cannot be opened: it, its platform or its base URL was changed in the database, or it was sealed \
+         with another key"
+    )]
     Open,
     /// The key has sealed [`SEALS_PER_KEY`] records.
     #[error(
@@ -131,8 +135,10 @@ pub struct Binding<'a> {
     pub generation: u64,
     /// The platform whose credential it is; empty where it is none.
     pub platform: &'a str,
-    /// The kind of the credential; empty where it is none.
+    /// The kind of the credential, or of what else is sealed.
     pub kind: &'a str,
+    /// Where the credential goes, if the account has a base URL of its own.
+    pub base_url: Option<&'a str>,
 }
 
 impl Binding<'_> {
@@ -141,7 +147,8 @@ impl Binding<'_> {
         let mut data = vec![FORMAT];
         data.extend_from_slice(key.id.as_bytes());
         data.extend_from_slice(&self.generation.to_be_bytes());
-        for text in [self.record, self.platform, self.kind] {
+        let texts = [self.record, self.platform, self.kind].into_iter();
+        for text in texts.chain(self.base_url) {
             data.extend_from_slice(&(text.len() as u64).to_be_bytes());
             data.extend_from_slice(text.as_bytes());
         }
@@ -299,6 +306,7 @@ mod tests {
         generation: 7,
         platform: "codex",
         kind: "oauth",
+        base_url: Some("https://eu.test/v1"),
     };
 
     fn keyring(byte: u8) -> Keyring {
@@ -315,7 +323,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_sealed_opens(plaintext: Vec<u8>, record: String, generation: u64, platform: String) {
-            let binding = Binding { record: &record, generation, platform: &platform, kind: "api_key" };
+            let binding = Binding { record: &record, generation, platform: &platform, kind: "api_key", base_url: None };
             let sealed = seal(&keyring(1), binding, &plaintext);
             prop_assert_eq!(&**keyring(1).open(binding, &sealed).unwrap(), &plaintext[..]);
         }
@@ -361,6 +369,14 @@ mod tests {
             },
             Binding {
                 kind: "api_key",
+                ..ALICE
+            },
+            Binding {
+                base_url: Some("https://evil.test/v1"),
+                ..ALICE
+            },
+            Binding {
+                base_url: None,
                 ..ALICE
             },
             // The same text, cut in another place.

@@ -1,13 +1,12 @@
 //! Makes an account of what a login was granted: the one place for every way in.
 
-use std::collections::BTreeMap;
-
+use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::id::AccountId;
 use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, Granted, require_vars};
 use crate::platform::Profile;
-use crate::store::{self, Account, NewAccount, Saved, Status, Store, Terms};
+use crate::store::{self, Account, Known, NewAccount, Saved, Status, Store, Terms, Vars};
 
 /// The owner of the login that is expected.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +17,8 @@ pub enum Whose<'a> {
         name: Option<&'a str>,
         /// The account's limits and its end.
         terms: &'a Terms,
+        /// Where it is reached, if not where its platform is.
+        base_url: Option<&'a BaseUrl>,
     },
     /// The login of this account and no other: whoever read its URL in a log can log in as themselves.
     Account(&'a Account),
@@ -81,11 +82,15 @@ pub async fn finish(
 ) -> Result<Finished, Error> {
     require_vars(profile, &granted.vars)?;
     match whose {
-        Whose::Anybody { name, terms } => {
-            let accounts = store.accounts().await?;
+        Whose::Anybody {
+            name,
+            terms,
+            base_url,
+        } => {
+            let accounts = store.known_accounts().await?;
             let (name, renew) = choose_name(&accounts, &profile.id, &granted.vars, name)?;
-            let new = account(profile, &name, granted);
-            let saved = store.save_account_on(new, terms, renew, now).await?;
+            let new = account(profile, &name, base_url, granted);
+            let saved = store.save_account(new, terms, renew, now).await?;
             let (id, is_new) = match saved {
                 Saved::Added(id) => (id, true),
                 Saved::Renewed(id) => (id, false),
@@ -93,8 +98,9 @@ pub async fn finish(
             Ok(Finished { id, name, is_new })
         }
         Whose::Account(expected) => {
-            require_same(expected, &granted.vars)?;
-            let new = account(profile, &expected.name, granted);
+            let vars = store.vars(&expected.id).await?;
+            require_same(&expected.platform, &vars, &granted.vars)?;
+            let new = account(profile, &expected.name, None, granted);
             let renewed = store.renew_login(&expected.id, expected.generation, new, now);
             if !renewed.await? {
                 return Err(Error::Overtaken);
@@ -111,34 +117,47 @@ pub async fn finish(
 /// The account at `platform` that already has this login, or one that outlasts it: an older copy of a login holds a
 /// refresh token that is spent by now.
 pub fn outlasting<'a>(
-    accounts: &'a [Account],
+    accounts: &'a [Known],
     platform: &str,
     granted: &Granted,
 ) -> Option<&'a Account> {
-    accounts.iter().find(|account| {
-        account.platform == platform
-            && is_same_account(&account.vars, &granted.vars)
-            && account.status != Status::NeedsLogin
+    let same = accounts
+        .iter()
+        .filter(|known| is_login_of(known, platform, &granted.vars));
+    same.map(|known| &known.account).find(|account| {
+        account.status != Status::NeedsLogin
             && account.credential_expires_at >= granted.credential_expires_at
     })
 }
 
-fn account<'a>(profile: &'a Profile, name: &'a str, granted: Granted) -> NewAccount<'a> {
+/// True if a login at `platform` of which `vars` are told is the account's.
+fn is_login_of(known: &Known, platform: &str, vars: &Vars) -> bool {
+    let is_same = |own: &Vars| is_same_account(own, vars);
+    known.account.platform == platform && known.vars.as_ref().is_some_and(is_same)
+}
+
+fn account<'a>(
+    profile: &'a Profile,
+    name: &'a str,
+    base_url: Option<&'a BaseUrl>,
+    granted: Granted,
+) -> NewAccount<'a> {
     NewAccount {
         name,
         platform: &profile.id,
         credential: granted.credential,
         vars: granted.vars,
         credential_expires_at: granted.credential_expires_at,
+        base_url,
     }
 }
 
-/// Refuses a login of another account.
-fn require_same(account: &Account, found: &BTreeMap<String, String>) -> Result<(), Error> {
-    if is_same_account(&account.vars, found) {
+/// Refuses a login of another account than the one that `expected` is known of.
+fn require_same(platform: &str, expected: &Vars, found: &Vars) -> Result<(), Error> {
+    if is_same_account(expected, found) {
         return Ok(());
     }
-    let who = |vars: &BTreeMap<String, String>| {
+    let who = |vars: &Vars| {
         let identity = vars.get(IDENTITY).map_or("(none)", String::as_str);
         vars.get(EMAIL).map_or_else(
             || format!("{IDENTITY} {identity}"),
@@ -146,36 +165,37 @@ fn require_same(account: &Account, found: &BTreeMap<String, String>) -> Result<(
         )
     };
     Err(Error::OtherAccount {
-        expected: who(&account.vars),
+        expected: who(expected),
         found: who(found),
-        platform: account.platform.clone(),
+        platform: platform.to_owned(),
     })
 }
 
 /// Names the account of a login; true if that takes the place of one that has the name. A login of an account that is
 /// here already goes to that account, whatever name is wanted.
 fn choose_name(
-    accounts: &[Account],
+    accounts: &[Known],
     platform: &str,
-    vars: &BTreeMap<String, String>,
+    vars: &Vars,
     wanted: Option<&str>,
 ) -> Result<(String, bool), Error> {
-    let is_same =
-        |account: &&Account| account.platform == platform && is_same_account(&account.vars, vars);
-    if let Some(same) = accounts.iter().find(is_same) {
-        return Ok((same.name.clone(), true));
+    let mut known = accounts.iter();
+    if let Some(same) = known.find(|known| is_login_of(known, platform, vars)) {
+        return Ok((same.account.name.clone(), true));
     }
-    let holder = |name: &str| accounts.iter().find(|account| account.name == name);
+    let holder = |name: &str| accounts.iter().find(|known| known.account.name == name);
+    // A platform that does not tell its accounts apart leaves that to their names.
+    let is_nameless = |held: &Known| {
+        let vars = held.vars.as_ref();
+        held.account.platform == platform && vars.is_some_and(|vars| !vars.contains_key(IDENTITY))
+    };
     if let Some(wanted) = wanted {
         return match holder(wanted) {
             None => Ok((wanted.to_owned(), false)),
-            // A platform that does not tell its accounts apart leaves that to their names.
-            Some(held) if held.platform == platform && !held.vars.contains_key(IDENTITY) => {
-                Ok((wanted.to_owned(), true))
-            }
+            Some(held) if is_nameless(held) => Ok((wanted.to_owned(), true)),
             Some(held) => Err(Error::NameTaken {
                 name: wanted.to_owned(),
-                platform: held.platform.clone(),
+                platform: held.account.platform.clone(),
             }),
         };
     }
@@ -191,7 +211,7 @@ fn choose_name(
 mod tests {
     use super::*;
 
-    fn vars(identity: Option<&str>) -> BTreeMap<String, String> {
+    fn vars(identity: Option<&str>) -> Vars {
         let identity = identity.map(|identity| (IDENTITY.to_owned(), identity.to_owned()));
         identity
             .into_iter()
@@ -199,12 +219,15 @@ mod tests {
             .collect()
     }
 
-    fn account(name: &str, platform: &str, identity: Option<&str>) -> Account {
-        Account::example(name, platform, vars(identity))
+    fn account(name: &str, platform: &str, identity: Option<&str>) -> Known {
+        Known {
+            account: Account::example(name, platform),
+            vars: Some(vars(identity)),
+        }
     }
 
     fn named(
-        accounts: &[Account],
+        accounts: &[Known],
         identity: Option<&str>,
         wanted: Option<&str>,
     ) -> Option<(String, bool)> {
@@ -251,6 +274,9 @@ mod tests {
         ];
         assert_eq!(named(&accounts, Some("2"), Some("alice")), None);
         assert_eq!(named(&accounts, Some("2"), Some("key")), None);
+        let mut unknown = account("alice", "codex", None);
+        unknown.vars = None;
+        assert_eq!(named(&[unknown], None, Some("alice")), None);
         let nameless = [account("alice", "codex", None)];
         assert_eq!(
             named(&nameless, None, Some("alice")),
@@ -271,7 +297,7 @@ mod tests {
             accounts.push(account(&name, "codex", Some(identity)));
         }
         assert_eq!(
-            choose_name(&[], "codex", &BTreeMap::new(), None).unwrap(),
+            choose_name(&[], "codex", &Vars::new(), None).unwrap(),
             ("codex".into(), false)
         );
     }
@@ -279,13 +305,12 @@ mod tests {
     #[test]
     fn only_the_same_user_of_the_same_workspace_is_the_same() {
         let (workspace, email) = ((IDENTITY, "ws-1"), (EMAIL, "alice@example.com"));
-        let vars = |vars: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let vars = |vars: &[(&str, &str)]| -> Vars {
             let var = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
             vars.iter().map(var).collect()
         };
-        let account = |of: &[(&str, &str)]| Account::example("a", "codex", vars(of));
         let is_same = |of: &[(&str, &str)], found: &[(&str, &str)]| {
-            require_same(&account(of), &vars(found)).is_ok()
+            require_same("codex", &vars(of), &vars(found)).is_ok()
         };
         assert!(is_same(&[workspace, email], &[workspace, email]));
         assert!(is_same(
@@ -302,7 +327,7 @@ mod tests {
             assert!(!is_same(&[workspace, email], found), "{found:?}");
         }
         let other = vars(&[(IDENTITY, "ws-2"), (EMAIL, "bob@example.com")]);
-        let words = require_same(&account(&[workspace, email]), &other)
+        let words = require_same("codex", &vars(&[workspace, email]), &other)
             .unwrap_err()
             .to_string();
         assert!(

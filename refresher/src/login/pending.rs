@@ -34,7 +34,7 @@ use crate::id::AccountId;
 use crate::oauth::claims::IDENTITY;
 use crate::oauth::http::{self, HttpClient};
 use crate::platform::{Catalog, catalog};
-use crate::store::{Account, Status, Store};
+use crate::store::{self, Account, Status, Store};
 
 /// The most logins that wait at a time; the accounts beyond get theirs as others finish.
 pub const PENDING_LIMIT: usize = 64;
@@ -95,6 +95,8 @@ enum NoUrl {
     Platform(#[from] catalog::Error),
     #[error("its platform has no login with a URL")]
     NoFlow,
+    #[error(transparent)]
+    Store(#[from] store::Error),
     #[error("nothing tells its account at the platform from others, so only its name can")]
     Nameless,
     #[error(transparent)]
@@ -225,7 +227,7 @@ impl PendingLogins {
         let (platform, shared) = (&account.platform, &self.shared);
         let profile = shared.catalog.usable(platform)?;
         let flow = profile.login.code().ok_or(NoUrl::NoFlow)?;
-        if !account.vars.contains_key(IDENTITY) {
+        if !shared.store.vars(&account.id).await?.contains_key(IDENTITY) {
             return Err(NoUrl::Nameless);
         }
         lock(&shared.board).has_room_at(platform, now)?;
@@ -311,7 +313,7 @@ impl NoUrl {
     /// Returns true if it may pass without a change of the account: the catalog stays as it is while `serve` runs.
     fn may_pass(&self) -> bool {
         match self {
-            NoUrl::Ports(_) | NoUrl::Yielded | NoUrl::Full => true,
+            NoUrl::Ports(_) | NoUrl::Yielded | NoUrl::Full | NoUrl::Store(_) => true,
             NoUrl::Platform(_) | NoUrl::NoFlow | NoUrl::Nameless | NoUrl::Url(_) => false,
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::claims::{self, Claims, TOKEN_LIMIT};
 use crate::clock::UnixMillis;
-use crate::credential::{ClientCredentials, Credential, OAuthTokens};
+use crate::credential::{ClientCredentials, Credential, OAuthTokens, SignedKey};
 
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
 pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -86,6 +86,10 @@ impl Grant {
             }),
             Credential::Client(old) => Credential::Client(ClientCredentials {
                 access,
+                ..old.clone()
+            }),
+            Credential::Signed(old) => Credential::Signed(SignedKey {
+                token: access,
                 ..old.clone()
             }),
             Credential::ApiKey(_) => old.clone(),

@@ -234,6 +234,7 @@ mod tests {
                 .unwrap()
                 .upstream
                 .url
+                .origin
                 .port,
             1
         );
@@ -341,7 +342,10 @@ mod tests {
     fn an_openai_compatible_platform_is_three_lines() {
         let catalog = load("deep.toml", DEEP).unwrap();
         let profile = catalog.usable("deep").unwrap();
-        assert_eq!((&*profile.name, profile.upstream.url.port), ("deep", 443));
+        assert_eq!(
+            (&*profile.name, profile.upstream.url.origin.port),
+            ("deep", 443)
+        );
         assert_eq!(profile.record.owner.as_str(), "deep");
         let openai = catalog.usable("openai").unwrap();
         assert_eq!(profile.record.headers.set, openai.record.headers.set);

@@ -7,6 +7,7 @@ pub mod flow;
 mod layers;
 pub mod oauth;
 mod raw;
+mod signing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,6 +30,7 @@ pub use catalog::Catalog;
 pub use doors::doors;
 pub use flow::{Flow, WaysIn};
 pub use oauth::{Encoding, OAuth};
+pub use signing::Signing;
 
 use crate::base_url::{self, BaseUrl};
 use crate::cluster::MAX_PLATFORM_BYTES;
@@ -65,6 +67,8 @@ pub struct Profile {
     pub credentials: Vec<CredentialKind>,
     /// Where requests go.
     pub upstream: Upstream,
+    /// How tokens are made of an account's key; none where the key itself goes out.
+    pub signing: Option<Signing>,
     /// The token endpoint; present if a credential of `credentials` comes from one.
     pub oauth: Option<OAuth>,
     /// The ways to log in.
@@ -78,6 +82,8 @@ pub struct Profile {
 pub struct Upstream {
     /// Scheme, host, port and path.
     pub url: BaseUrl,
+    /// True if an account may have a base URL of its own.
+    pub account_base_url: bool,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -91,6 +97,8 @@ pub enum Auth {
     Header,
     /// Into a query parameter.
     Query,
+    /// Into a header, as a token that the account's key signs.
+    Signed,
 }
 
 /// A platform to be published, and the `:authority` of its accounts' requests.
@@ -115,6 +123,7 @@ impl Profile {
         let verdicts = raw.verdicts.into_iter().enumerate();
         let upstream = upstream(raw.upstream)?;
         let profile = Profile {
+            signing: raw.signing.map(signing::Raw::check).transpose()?,
             oauth: raw.oauth.map(oauth::Raw::check).transpose()?,
             login: raw.login.check(&raw.credentials)?,
             record: snapshot::Platform {
@@ -174,7 +183,7 @@ impl Profile {
         let in_headers = self.record.headers.has_credential();
         let in_query = self.record.query.has_credential();
         match auth {
-            Auth::Header if !in_headers || in_query => {
+            Auth::Header | Auth::Signed if !in_headers || in_query => {
                 return Err(invalid(
                     "headers.set",
                     "expected a header with {credential} here and none in query.set; or auth = \"query\"",
@@ -186,7 +195,19 @@ impl Profile {
                     "expected a parameter with {credential} here and none in headers.set; or auth = \"header\"",
                 ));
             }
-            Auth::Header | Auth::Query => {}
+            Auth::Header | Auth::Query | Auth::Signed => {}
+        }
+        if (auth == Auth::Signed) != self.signing.is_some() {
+            let problem = "expected auth = \"signed\" and a [signing] table, both or neither";
+            return Err(invalid("signing", problem));
+        }
+        if self.signing.is_some() && self.credentials != [CredentialKind::ApiKey] {
+            let problem = "expected [\"api_key\"] where auth is \"signed\": the key is what signs";
+            return Err(invalid("credentials", problem));
+        }
+        if self.credentials.contains(&CredentialKind::SignedKey) {
+            let problem = "expected \"api_key\" and auth = \"signed\" in place of \"signed_key\"";
+            return Err(invalid("credentials", problem));
         }
         self.check_logins()?;
         let claims = self
@@ -288,6 +309,7 @@ fn from_toml(error: &toml::de::Error) -> Invalid {
 fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
     Ok(Upstream {
         url: fit("upstream.base_url", BaseUrl::parse(&raw.base_url))?,
+        account_base_url: raw.account_base_url,
         ca_file: raw.ca_file,
     })
 }

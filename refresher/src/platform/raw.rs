@@ -21,6 +21,7 @@ pub(super) struct Profile {
     pub upstream: Upstream,
     #[serde(default)]
     pub auth: super::Auth,
+    pub signing: Option<super::signing::Raw>,
     #[serde(default)]
     pub endpoints: BTreeMap<String, BTreeMap<String, Endpoint>>,
     pub headers: Headers,
@@ -39,6 +40,8 @@ pub(super) struct Profile {
 #[serde(deny_unknown_fields)]
 pub(super) struct Upstream {
     pub base_url: String,
+    #[serde(default)]
+    pub account_base_url: bool,
     pub ca_file: Option<PathBuf>,
 }
 

@@ -1,7 +1,7 @@
 mod verdicts;
 
 use super::*;
-use crate::base_url::Host;
+use crate::base_url::{Host, Origin};
 
 const CODEX: &str = include_str!("../../platforms/codex.toml");
 
@@ -15,8 +15,9 @@ fn codex_with(from: &str, to: &str) -> Result<Profile, Invalid> {
 fn the_codex_profile_means_what_it_says() {
     let profile = codex_with("x", "x").unwrap();
     let url = &profile.upstream.url;
-    assert_eq!(url.host, Host::Name("chatgpt.com".into()));
-    assert_eq!((url.port, url.tls), (443, true));
+    let Origin { tls, host, port } = &url.origin;
+    assert_eq!(host, &Host::Name("chatgpt.com".into()));
+    assert_eq!((*port, *tls), (443, true));
     assert_eq!(url.authority.as_str(), "chatgpt.com");
     assert_eq!(profile.record.base_path.as_str(), "/backend-api/codex");
     assert_eq!(profile.required_vars(), BTreeSet::from(["account_id"]));
@@ -76,7 +77,7 @@ fn plain_http_is_for_this_machine_alone() {
     ] {
         let base = format!("\"http://{host}/");
         let profile = codex_with("\"https://chatgpt.com/", &base);
-        assert!(!profile.unwrap().upstream.url.tls, "{host}");
+        assert!(!profile.unwrap().upstream.url.origin.tls, "{host}");
     }
 }
 

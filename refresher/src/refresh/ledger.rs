@@ -39,6 +39,9 @@ pub struct Claim {
     pub platform: String,
     /// The generation that this claim is for.
     pub generation: u64,
+    /// The base URL of the account's own, for which the credential was sealed. The next one goes to the same place,
+    /// whatever the database says by then.
+    pub base_url: Option<String>,
     /// Tells this claim from a later one on the same row: random, at least 80 bits.
     pub token: String,
     /// The credential of that generation.

@@ -10,8 +10,9 @@ use sqlx::FromRow;
 use super::error::{Named, Unfit};
 use super::limits::{LimitRow, LimitSettings, Terms};
 use super::sql::{self, JsonText, json_text, limit_columns, signed};
-use super::sqlite::Connection;
-use super::{Change, DEFAULT_POOL, Error, Result, Store};
+use super::sqlite::{self, Connection};
+use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt};
+use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::id::AccountId;
@@ -65,7 +66,11 @@ impl TryFrom<String> for Status {
     }
 }
 
-/// An account without its credential.
+/// What is known of an account at its platform, by name: the variables of the platform's header templates, and who it is.
+/// Sealed at rest.
+pub type Vars = BTreeMap<String, String>;
+
+/// An account without its credential and its [`Vars`].
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Account {
     /// The id, never used again for another account.
@@ -83,9 +88,6 @@ pub struct Account {
     pub status: Status,
     /// The reason of its status, or the last failure.
     pub reason: Option<String>,
-    /// The variables of the platform's header templates.
-    #[sqlx(try_from = "JsonText<BTreeMap<String, String>>")]
-    pub vars: BTreeMap<String, String>,
     /// The number of its credential, from 1.
     #[sqlx(try_from = "i64")]
     pub generation: u64,
@@ -106,26 +108,70 @@ pub struct Account {
     pub limits: LimitSettings,
     /// The end that the operator set, whatever the credential.
     pub expires_at: Option<UnixMillis>,
+    /// Where it is reached, if not where its platform is.
+    pub base_url: Option<String>,
     /// The revision of its last change.
     #[sqlx(try_from = "i64")]
     pub revision: u64,
 }
 
-/// A sealed credential, and the generation that it is bound to.
+/// An account with its vars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The account.
+    pub account: Account,
+    /// Its vars; none where they cannot be opened.
+    pub vars: Option<Vars>,
+}
+
+/// A sealed credential, and what it is bound to beside the account's id.
 #[derive(sqlx::FromRow)]
 struct SealedRow {
     platform: String,
     kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
+    base_url: Option<String>,
     credential: Vec<u8>,
+    claim_until: Option<UnixMillis>,
+}
+
+impl SealedRow {
+    fn binding<'a>(&'a self, id: &'a AccountId) -> Binding<'a> {
+        Binding {
+            record: id.as_str(),
+            generation: self.generation,
+            platform: &self.platform,
+            kind: &self.kind,
+            base_url: self.base_url.as_deref(),
+        }
+    }
+}
+
+/// The sealed vars of an account.
+#[derive(sqlx::FromRow)]
+struct VarsRow {
+    id: String,
+    platform: String,
+    vars: Vec<u8>,
+}
+
+/// The place of an account's sealed vars. They outlive its credentials.
+pub(super) fn vars_binding<'a>(id: &'a str, platform: &'a str) -> Binding<'a> {
+    Binding {
+        record: id,
+        generation: 0,
+        platform,
+        kind: "vars",
+        base_url: None,
+    }
 }
 
 macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, platform, kind, status, reason, vars, generation, issued_at, \
-             credential_expires_at, failures, retry_at, models, expires_at, revision, ",
+            "SELECT id, name, platform, kind, status, reason, generation, issued_at, \
+             credential_expires_at, failures, retry_at, models, expires_at, base_url, revision, ",
             limit_columns!(),
             " FROM accounts ",
             $rest
@@ -136,18 +182,22 @@ macro_rules! select_accounts {
 sql::statements! {
     ALL = select_accounts!("ORDER BY name");
     BY_NAME = select_accounts!("WHERE name = $1 OR id = $1");
-    SEALED = "SELECT platform, kind, generation, credential FROM accounts WHERE id = $1";
+    SEALED = "SELECT platform, kind, generation, base_url, credential, claim_until FROM accounts WHERE id = $1";
+    VARS = "SELECT id, platform, vars FROM accounts";
+    VARS_OF = "SELECT id, platform, vars FROM accounts WHERE id = $1";
     ADD = "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, \
-           credential_expires_at, created_at, updated_at, revision) \
-           VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9)";
+           credential_expires_at, created_at, updated_at, revision, base_url) \
+           VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9, $10)";
     JOIN_POOL = "INSERT INTO pool_members (pool, account, position) \
                  SELECT $1, $2, coalesce(max(position), 0) + 1 FROM pool_members WHERE pool = $1";
     /// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
     RENEW = "UPDATE accounts SET kind = $1, status = 'active', reason = NULL, vars = $2, generation = $3, \
              credential = $4, issued_at = $5, credential_expires_at = $6, unanswered = 0, \
-             first_unanswered_at = NULL, failures = 0, retry_at = NULL, updated_at = $5, revision = $7 WHERE id = $8";
+             first_unanswered_at = NULL, failures = 0, retry_at = NULL, updated_at = $5, revision = $7, \
+             base_url = $9 WHERE id = $8";
     SET_STATUS = "UPDATE accounts SET status = $1, reason = $2, updated_at = $3, revision = $4 WHERE id = $5";
     SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), updated_at = $2, revision = $3 WHERE id = $4";
+    SET_BASE_URL = "UPDATE accounts SET base_url = $1, generation = $2, credential = $3 WHERE id = $4";
     DELETE = "DELETE FROM accounts WHERE id = $1";
     POOLS_OF = "SELECT pool FROM pool_members WHERE account = $1";
     BURY = "INSERT INTO tombstones (kind, id, revision) VALUES ($1, $2, $3) \
@@ -164,7 +214,7 @@ impl Account {
 #[cfg(test)]
 impl Account {
     /// An account whose login has ended, for tests.
-    pub fn example(name: &str, platform: &str, vars: BTreeMap<String, String>) -> Account {
+    pub fn example(name: &str, platform: &str) -> Account {
         Account {
             id: AccountId::random(),
             name: name.into(),
@@ -172,7 +222,6 @@ impl Account {
             kind: CredentialKind::OAuth,
             status: Status::NeedsLogin,
             reason: None,
-            vars,
             generation: 1,
             issued_at: UnixMillis(0),
             credential_expires_at: None,
@@ -181,6 +230,7 @@ impl Account {
             models: Models::default(),
             limits: LimitSettings::default(),
             expires_at: None,
+            base_url: None,
             revision: 1,
         }
     }
@@ -195,10 +245,22 @@ pub struct NewAccount<'a> {
     pub platform: &'a str,
     /// The credential.
     pub credential: Credential,
-    /// The variables of the platform's header templates.
-    pub vars: BTreeMap<String, String>,
+    /// What is known of it there.
+    pub vars: Vars,
     /// The end of the access token, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
+    /// Where it is reached, if not where its platform is. An account that exists keeps its own without one, if its owner
+    /// gave it that.
+    pub base_url: Option<&'a BaseUrl>,
+}
+
+/// Changes to an account; a field that is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AccountChanges<'a> {
+    /// The models that it serves; an empty list for all.
+    pub models: Option<&'a Models>,
+    /// Where it is reached; `Some(None)` for where its platform is.
+    pub base_url: Option<Option<&'a BaseUrl>>,
 }
 
 /// The outcome of saving a [`NewAccount`].
@@ -212,25 +274,11 @@ pub enum Saved {
 
 impl Store {
     /// Saves an account and lets it join the default pool. With `renew` an account of the same name and platform takes
-    /// the new credential and keeps its terms; without, the name must be free.
+    /// the new credential; without, the name must be free. Of `terms` an account that exists takes those that are set.
     ///
     /// # Errors
     /// If the name is taken, or something in it cannot go into a header.
     pub async fn save_account(
-        &self,
-        new: NewAccount<'_>,
-        renew: bool,
-        now: UnixMillis,
-    ) -> Result<Saved> {
-        self.save_account_on(new, &Terms::default(), renew, now)
-            .await
-    }
-
-    /// [`Store::save_account`] on these terms.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn save_account_on(
         &self,
         new: NewAccount<'_>,
         terms: &Terms,
@@ -296,6 +344,46 @@ impl Store {
         Ok(read.filter_map(std::result::Result::ok).collect())
     }
 
+    /// Every account with its vars, as [`Store::accounts`].
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn known_accounts(&self) -> Result<Vec<Known>> {
+        let rows: Vec<VarsRow> = sqlx::query_as(VARS).fetch_all(&self.pool).await?;
+        let opened = rows.into_iter().filter_map(|row| {
+            let vars = self.open_vars(&row.id, &row.platform, &row.vars);
+            let vars = vars
+                .inspect_err(|error| tracing::error!(%error, "nobody knows whose account it is"));
+            Some((row.id, vars.ok()?))
+        });
+        let mut opened: BTreeMap<String, Vars> = opened.collect();
+        let accounts = self.accounts().await?.into_iter();
+        let known = accounts.map(|account| Known {
+            vars: opened.remove(account.id.as_str()),
+            account,
+        });
+        Ok(known.collect())
+    }
+
+    /// The vars of an account.
+    ///
+    /// # Errors
+    /// If there is no such account, or they cannot be opened.
+    pub async fn vars(&self, id: &AccountId) -> Result<Vars> {
+        let row: VarsRow = sqlx::query_as(VARS_OF)
+            .bind(id.as_str())
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or_else(|| unknown(id.as_str()))?;
+        self.open_vars(&row.id, &row.platform, &row.vars)
+    }
+
+    /// Opens sealed vars.
+    pub(super) fn open_vars(&self, id: &str, platform: &str, sealed: &[u8]) -> Result<Vars> {
+        let plaintext = self.keys.open(vars_binding(id, platform), sealed)?;
+        serde_json::from_slice(&plaintext).map_err(|_| corrupt("accounts.vars", "no variables"))
+    }
+
     /// The account with this name or id.
     ///
     /// # Errors
@@ -314,15 +402,9 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?
             .ok_or_else(|| unknown(id.as_str()))?;
-        let binding = Binding {
-            record: id.as_str(),
-            generation: sealed.generation,
-            platform: &sealed.platform,
-            kind: &sealed.kind,
-        };
-        match self.open_credential(binding, &sealed.credential)? {
+        match self.open_credential(sealed.binding(id), &sealed.credential)? {
             Credential::OAuth(tokens) => Ok(Some(tokens)),
-            Credential::ApiKey(_) | Credential::Client(_) => Ok(None),
+            Credential::ApiKey(_) | Credential::Client(_) | Credential::Signed(_) => Ok(None),
         }
     }
 
@@ -372,14 +454,16 @@ impl Store {
         Ok(true)
     }
 
-    /// Changes which models an account serves, an empty list for all, and its terms.
+    /// Changes an account and its terms. One that is reached elsewhere has its health forgotten, which was learned where
+    /// it was before.
     ///
     /// # Errors
-    /// If there is no such account.
+    /// If there is no such account. If it is to be reached elsewhere: if its credential cannot be opened, or a refresh of
+    /// it is under way.
     pub async fn set_account(
         &self,
         name: &str,
-        models: Option<&Models>,
+        changes: AccountChanges<'_>,
         terms: &Terms,
         now: UnixMillis,
     ) -> Result<()> {
@@ -390,12 +474,17 @@ impl Store {
             .await?;
         let revision = change.next_revision().await?;
         sqlx::query(SET_MODELS)
-            .bind(models.map(json_text))
+            .bind(changes.models.map(json_text))
             .bind(now)
             .bind(revision)
             .bind(account.id.as_str())
             .execute(change.sql())
             .await?;
+        let base_url = changes.base_url.map(|url| url.map(BaseUrl::as_str));
+        if let Some(base_url) = base_url.filter(|url| *url != account.base_url.as_deref()) {
+            change.reach_at(&account, base_url).await?;
+            change.forget_health(&account.id, now).await?;
+        }
         change.commit().await
     }
 
@@ -419,6 +508,68 @@ impl Store {
 }
 
 impl Change<'_> {
+    /// The sealed credential of an account.
+    async fn sealed(&mut self, id: &AccountId) -> Result<SealedRow> {
+        let sealed = sqlx::query_as(SEALED).bind(id.as_str());
+        let sealed = sealed.fetch_optional(self.sql()).await?;
+        sealed.ok_or_else(|| unknown(id.as_str()))
+    }
+
+    /// Seals an account's credential for another place. That is a new generation: what is reported of the old one was
+    /// learned in the old place.
+    async fn reach_at(&mut self, account: &Account, base_url: Option<&str>) -> Result<()> {
+        let sealed = self.sealed(&account.id).await?;
+        // A refresh in flight would store its tokens for the generation that it began with.
+        let clock = sqlite::now(self.sql()).await?;
+        if sealed.claim_until.is_some_and(|until| until > clock) {
+            return Err(Error::Refreshing {
+                account: account.name.clone(),
+            });
+        }
+        let (store, id) = (self.store, &account.id);
+        let credential = store.open_credential(sealed.binding(id), &sealed.credential)?;
+        let generation = account.generation + 1;
+        let sealed = self
+            .seal(
+                id.as_str(),
+                generation,
+                &account.platform,
+                base_url,
+                &credential,
+            )
+            .await?;
+        sqlx::query(SET_BASE_URL)
+            .bind(base_url)
+            .bind(signed(generation))
+            .bind(sealed)
+            .bind(id.as_str())
+            .execute(self.sql())
+            .await?;
+        Ok(())
+    }
+
+    /// The base URL that an account keeps with a new credential. Only the seal of the old one says that it is its
+    /// owner's: whoever writes the database could have put another there.
+    async fn kept_base_url(&mut self, account: &Account) -> Result<Option<String>> {
+        if account.base_url.is_some() {
+            let sealed = self.sealed(&account.id).await?;
+            let opened = self
+                .store
+                .open_credential(sealed.binding(&account.id), &sealed.credential);
+            opened.map_err(|_| Error::ForeignBaseUrl {
+                account: account.name.clone(),
+                platform: account.platform.clone(),
+            })?;
+        }
+        Ok(account.base_url.clone())
+    }
+
+    async fn seal_vars(&mut self, id: &str, platform: &str, vars: &Vars) -> Result<Vec<u8>> {
+        let plaintext = json_text(vars);
+        self.seal_bytes(vars_binding(id, platform), plaintext.as_bytes())
+            .await
+    }
+
     /// Notes that a record is gone.
     pub(super) async fn bury(&mut self, kind: &'static str, id: &str) -> Result<()> {
         let revision = self.next_revision().await?;
@@ -485,8 +636,12 @@ async fn add_account(
     now: UnixMillis,
 ) -> Result<AccountId> {
     let id = AccountId::random();
+    let base_url = new.base_url.map(BaseUrl::as_str);
     let sealed = change
-        .seal(id.as_str(), 1, new.platform, &new.credential)
+        .seal(id.as_str(), 1, new.platform, base_url, &new.credential)
+        .await?;
+    let vars = change
+        .seal_vars(id.as_str(), new.platform, &new.vars)
         .await?;
     let revision = change.next_revision().await?;
     sqlx::query(ADD)
@@ -494,11 +649,12 @@ async fn add_account(
         .bind(new.name)
         .bind(new.platform)
         .bind(new.credential.kind().as_str())
-        .bind(json_text(&new.vars))
+        .bind(vars)
         .bind(sealed)
         .bind(now)
         .bind(new.credential_expires_at)
         .bind(revision)
+        .bind(base_url)
         .execute(change.sql())
         .await?;
     sqlx::query(JOIN_POOL)
@@ -519,19 +675,32 @@ async fn renew_account(
     now: UnixMillis,
 ) -> Result<()> {
     let generation = old.generation + 1;
+    let base_url = match new.base_url {
+        Some(url) => Some(url.as_str().to_owned()),
+        None => change.kept_base_url(old).await?,
+    };
+    let (id, platform) = (old.id.as_str(), &old.platform);
     let sealed = change
-        .seal(old.id.as_str(), generation, &old.platform, &new.credential)
+        .seal(
+            id,
+            generation,
+            platform,
+            base_url.as_deref(),
+            &new.credential,
+        )
         .await?;
+    let vars = change.seal_vars(id, platform, &new.vars).await?;
     let revision = change.next_revision().await?;
     sqlx::query(RENEW)
         .bind(new.credential.kind().as_str())
-        .bind(json_text(&new.vars))
+        .bind(vars)
         .bind(signed(generation))
         .bind(sealed)
         .bind(now)
         .bind(new.credential_expires_at)
         .bind(revision)
-        .bind(old.id.as_str())
+        .bind(id)
+        .bind(base_url)
         .execute(change.sql())
         .await?;
     change.forget_health(&old.id, now).await

@@ -129,6 +129,23 @@ pub enum Error {
         /// The account asked for.
         account: String,
     },
+    /// A refresh of the account is under way, which would be lost.
+    #[error("account {account:?} is being refreshed at this moment; nothing was changed")]
+    Refreshing {
+        /// The account's name.
+        account: String,
+    },
+    /// The base URL in the database is not the one for which the account's credential was sealed.
+    #[error(
+        "account {account:?}: the base URL that the database has for it is not the one that it was given; it was changed \
+         by something else"
+    )]
+    ForeignBaseUrl {
+        /// The account's name.
+        account: String,
+        /// Its platform.
+        platform: String,
+    },
     /// An account that needs a login was to be enabled.
     #[error("account {account:?} needs a new login first")]
     NeedsLogin {

@@ -16,7 +16,7 @@ const TOKEN_CHARACTERS: usize = 32;
 sql::statements! {
     ENTRIES = "SELECT id, generation, issued_at, credential_expires_at, retry_at FROM accounts \
                WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id";
-    CLAIMABLE = "SELECT name, platform, kind, generation, credential, credential_expires_at, failures, unanswered, \
+    CLAIMABLE = "SELECT name, platform, kind, generation, base_url, credential, credential_expires_at, failures, unanswered, \
                  first_unanswered_at, claim_until FROM accounts \
                  WHERE id = $1 AND status <> 'needs_login'";
     /// With `$5` = 1 the claim counts as a call without an answer until it is told otherwise.
@@ -55,6 +55,7 @@ struct ClaimableRow {
     kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
+    base_url: Option<String>,
     credential: Vec<u8>,
     credential_expires_at: Option<UnixMillis>,
     #[sqlx(try_from = "i64")]
@@ -113,6 +114,7 @@ impl Ledger for Store {
             generation,
             platform: &row.platform,
             kind: &row.kind,
+            base_url: row.base_url.as_deref(),
         };
         let credential = self.open_credential(binding, &row.credential)?;
         let renewal = renewal_of(&row.platform, credential.kind());
@@ -124,6 +126,7 @@ impl Ledger for Store {
             name: row.name,
             platform: row.platform,
             generation,
+            base_url: row.base_url,
             token: random_base32(TOKEN_CHARACTERS),
             credential,
             renewal,

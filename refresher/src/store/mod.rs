@@ -28,7 +28,7 @@ use latchkey::snapshot::page::Epoch;
 use sqlx::Transaction;
 use tokio::sync::watch;
 
-pub use self::accounts::{Account, NewAccount, Saved, Status};
+pub use self::accounts::{Account, AccountChanges, Known, NewAccount, Saved, Status, Vars};
 pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
 pub use self::envoys::EnvoyRequests;
 pub use self::error::{Error, Named, Result, Unfit};
@@ -143,12 +143,13 @@ impl Change<'_> {
         Ok(next)
     }
 
-    /// Seals the credential of an account at `platform` for `generation`.
+    /// Seals the credential of an account for `generation`, for `platform` or its own `base_url` there.
     async fn seal(
         &mut self,
         id: &str,
         generation: u64,
         platform: &str,
+        base_url: Option<&str>,
         credential: &Credential,
     ) -> Result<Vec<u8>> {
         let binding = Binding {
@@ -156,6 +157,7 @@ impl Change<'_> {
             generation,
             platform,
             kind: credential.kind().as_str(),
+            base_url,
         };
         self.seal_bytes(binding, &credential.to_plaintext()).await
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::accounts::vars_binding;
 use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
 use super::{Change, Error, Result, Store, key_id, sql};
@@ -24,18 +25,18 @@ sql::statements! {
     SEALING_KEY = "SELECT sealing_key FROM meta";
     /// A sealed record names its key in its bytes 2 to 5.
     USED_KEYS = "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
-                 UNION SELECT substr(credential, 2, 4) FROM accounts";
+                 UNION SELECT substr(credential, 2, 4) FROM accounts UNION SELECT substr(vars, 2, 4) FROM accounts";
     COUNT_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 0) ON CONFLICT DO NOTHING";
     SWITCH = "UPDATE meta SET sealing_key = $1";
     SET_KEY_CHECK = "UPDATE meta SET key_check = $1";
-    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, credential FROM accounts WHERE id > $1 \
-                        AND substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) ORDER BY id LIMIT $2";
-    OF_FIRST_FORMAT = "SELECT id, platform, kind, generation, credential FROM accounts \
-                       WHERE substr(credential, 1, 1) = $1 ORDER BY id";
-    SEAL_ANEW = "UPDATE accounts SET credential = $1 WHERE id = $2";
+    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, base_url, credential, vars FROM accounts WHERE id > $1 \
+                        AND (substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) \
+                        OR substr(vars, 2, 4) <> (SELECT sealing_key FROM meta)) ORDER BY id LIMIT $2";
+    EVERYTHING = "SELECT id, platform, kind, generation, base_url, credential, vars FROM accounts ORDER BY id";
+    SEAL_ANEW = "UPDATE accounts SET credential = $1, vars = $2 WHERE id = $3";
 }
 
-/// A sealed record of another key than the one that seals.
+/// What is sealed of an account, and what that is bound to.
 #[derive(sqlx::FromRow)]
 struct SealedRow {
     id: String,
@@ -43,7 +44,9 @@ struct SealedRow {
     kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
+    base_url: Option<String>,
     credential: Vec<u8>,
+    vars: Vec<u8>,
 }
 
 impl SealedRow {
@@ -53,7 +56,12 @@ impl SealedRow {
             generation: self.generation,
             platform: &self.platform,
             kind: &self.kind,
+            base_url: self.base_url.as_deref(),
         }
+    }
+
+    fn vars_binding(&self) -> Binding<'_> {
+        vars_binding(&self.id, &self.platform)
     }
 }
 
@@ -272,6 +280,17 @@ impl Rotation<'_> {
 }
 
 impl Change<'_> {
+    /// Stores what was sealed anew of an account.
+    async fn seal_anew(&mut self, id: &str, credential: &[u8], vars: &[u8]) -> Result<()> {
+        sqlx::query(SEAL_ANEW)
+            .bind(credential)
+            .bind(vars)
+            .bind(id)
+            .execute(self.sql())
+            .await?;
+        Ok(())
+    }
+
     /// Seals the check value with the key that the database names, in today's form.
     async fn seal_key_check(&mut self) -> Result<()> {
         let sealed = self.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
@@ -284,18 +303,20 @@ impl Change<'_> {
 }
 
 impl Store {
-    /// Seals anew all that earlier releases sealed without platform and kind, in one transaction with the check value,
-    /// which says from then on that there is no such record: one that comes later is not opened. So where the key of a
-    /// record is not at hand, nothing changes: it may be given tomorrow.
-    pub(super) async fn leave_first_format(&self) -> Result<()> {
+    /// Seals what earlier releases did not seal as this one does, in one transaction with the check value: their
+    /// credentials without platform and kind, and accounts' vars, which they left in the clear. The check value says from
+    /// then on that there is no such record: one that comes later is not opened. So where the key of a record is not at
+    /// hand, nothing changes: it may be given tomorrow.
+    pub(super) async fn seal_everything(&self) -> Result<()> {
         let mut change = self.change().await?;
-        let rows: Vec<SealedRow> = sqlx::query_as(OF_FIRST_FORMAT)
-            .bind(&[FIRST_FORMAT][..])
-            .fetch_all(change.sql())
-            .await?;
+        let rows: Vec<SealedRow> = sqlx::query_as(EVERYTHING).fetch_all(change.sql()).await?;
         for row in rows {
-            let plaintext = match self.keys.open_first_format(row.binding(), &row.credential) {
-                Ok(plaintext) => plaintext,
+            let credential = match row.credential.first() {
+                Some(&FIRST_FORMAT) => self.keys.open_first_format(row.binding(), &row.credential),
+                _ => self.keys.open(row.binding(), &row.credential),
+            };
+            let credential = match credential {
+                Ok(plaintext) => change.seal_bytes(row.binding(), &plaintext).await?,
                 Err(error) => {
                     let key = KeyId::of(&row.credential);
                     if let Some(key) = key.filter(|key| !self.keys.held().holds(*key)) {
@@ -305,18 +326,17 @@ impl Store {
                         });
                     }
                     tracing::error!(%error, "a record keeps its old form, and is not opened any more");
-                    continue;
+                    row.credential.clone()
                 }
             };
-            let credential = change.seal_bytes(row.binding(), &plaintext).await?;
-            sqlx::query(SEAL_ANEW)
-                .bind(credential)
-                .bind(&row.id)
-                .execute(change.sql())
-                .await?;
+            let vars = change.seal_bytes(row.vars_binding(), &row.vars).await?;
+            change.seal_anew(&row.id, &credential, &vars).await?;
         }
         change.seal_key_check().await?;
-        change.commit().await
+        change.commit().await?;
+        // The log and the parts of the file that it will overwrite hold them in the clear until then.
+        empty_log(&self.pool).await?;
+        Ok(())
     }
 
     /// From here on `key` seals.
@@ -345,15 +365,13 @@ impl Store {
             .await?;
         let (mut sealed, mut unreadable, mut last) = (0, 0, None);
         for row in rows {
-            let binding = row.binding();
-            match self.keys.open(binding, &row.credential) {
-                Ok(plaintext) => {
-                    let credential = change.seal_bytes(binding, &plaintext).await?;
-                    sqlx::query(SEAL_ANEW)
-                        .bind(credential)
-                        .bind(&row.id)
-                        .execute(change.sql())
-                        .await?;
+            let credential = self.keys.open(row.binding(), &row.credential);
+            let vars = self.keys.open(row.vars_binding(), &row.vars);
+            match credential.and_then(|credential| Ok((credential, vars?))) {
+                Ok((credential, vars)) => {
+                    let credential = change.seal_bytes(row.binding(), &credential).await?;
+                    let vars = change.seal_bytes(row.vars_binding(), &vars).await?;
+                    change.seal_anew(&row.id, &credential, &vars).await?;
                     sealed += 1;
                 }
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! The snapshot as the store holds it: the records that changed after a revision, and the page that says so.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use latchkey::header::HeaderText;
 use latchkey::id::Id;
@@ -17,6 +17,7 @@ use super::pools::{policy_of, tier_of, weight_of};
 use super::sql::{self, JsonText, limit_columns, signed};
 use super::sqlite::{self, Connection};
 use super::{Error, Result, Store, corrupt, head, health, unsigned};
+use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::cluster::ClusterKey;
 use crate::keys::seal::Binding;
@@ -45,8 +46,7 @@ struct AccountRow {
     name: String,
     platform: String,
     kind: String,
-    #[sqlx(try_from = "JsonText<BTreeMap<String, HeaderText>>")]
-    vars: BTreeMap<String, HeaderText>,
+    vars: Vec<u8>,
     #[sqlx(try_from = "i64")]
     generation: u64,
     credential: Vec<u8>,
@@ -54,6 +54,7 @@ struct AccountRow {
     expires_at: Option<UnixMillis>,
     #[sqlx(try_from = "JsonText<snapshot::Models>")]
     models: snapshot::Models,
+    base_url: Option<String>,
     authority: String,
     record: String,
     #[sqlx(flatten, try_from = "LimitRow")]
@@ -102,7 +103,7 @@ sql::statements! {
     TOUCH_ACCOUNT = "UPDATE accounts SET revision = $1 WHERE id = $2";
     ACCOUNT = concat!(
         "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, \
-         authority, record, ",
+         base_url, authority, record, ",
         limit_columns!(),
         " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 AND status = 'active'"
     );
@@ -115,7 +116,7 @@ sql::statements! {
     );
     CHOICES = "SELECT pool FROM client_key_pools WHERE client_key = $1 ORDER BY pool";
     NEW_EPOCH = "UPDATE meta SET epoch = $1";
-    PLATFORMS_IN_USE = "SELECT DISTINCT platform FROM accounts ORDER BY platform";
+    PLACES_IN_USE = "SELECT DISTINCT platform, base_url FROM accounts";
 }
 
 impl Store {
@@ -295,11 +296,14 @@ impl Store {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn clusters(&self) -> Result<Vec<ClusterKey>> {
-        let platforms: Vec<String> = sqlx::query_scalar(PLATFORMS_IN_USE)
-            .fetch_all(&self.pool)
-            .await?;
-        let keys = platforms.iter().map(|platform| ClusterKey::of(platform));
+    pub async fn clusters(&self) -> Result<BTreeSet<ClusterKey>> {
+        let places: Vec<(String, Option<String>)> =
+            sqlx::query_as(PLACES_IN_USE).fetch_all(&self.pool).await?;
+        // An account whose base URL cannot be used is not published, and lacks no cluster.
+        let keys = places.iter().filter_map(|(platform, base_url)| {
+            let base_url = own_base_url(base_url.as_deref()).ok()?;
+            Some(ClusterKey::of(platform, base_url.as_ref()))
+        });
         Ok(keys.collect())
     }
 
@@ -387,19 +391,28 @@ impl Store {
             generation: row.generation,
             platform: &row.platform,
             kind: &row.kind,
+            base_url: row.base_url.as_deref(),
         };
         let credential = self.open_credential(binding, &row.credential)?;
+        let base_url = own_base_url(row.base_url.as_deref())?;
+        let authority = match &base_url {
+            Some(url) => url.authority.clone(),
+            None => header_text("platforms.authority", &row.authority)?,
+        };
         let record = platform_from_line(&row.record)?;
-        let mut vars = row.vars;
+        let known = self.open_vars(&id, &row.platform, &row.vars)?.into_iter();
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
-        vars.retain(|name, _| record.vars().any(|used| used == name));
+        let vars = known
+            .filter(|(name, _)| record.vars().any(|used| used == name))
+            .map(|(name, value)| Ok((name, header_text("accounts.vars", &value)?)))
+            .collect::<Result<_>>()?;
         let account = snapshot::Account {
-            cluster: parse_id(&ClusterKey::of(&row.platform).name())?,
+            cluster: parse_id(&ClusterKey::of(&row.platform, base_url.as_ref()).name())?,
             id: parse_id(&id)?,
             name: header_text("accounts.name", &row.name)?,
             platform: parse_id(&row.platform)?,
-            base_path: None,
-            authority: header_text("platforms.authority", &row.authority)?,
+            base_path: base_url.map(|url| url.path),
+            authority,
             credential: Secret::new(credential.on_the_wire().expose_secret()),
             vars,
             generation: row.generation,
@@ -419,6 +432,12 @@ impl Store {
         fit::check(&record, &account).map_err(unfit)?;
         Ok(Record::Account(account))
     }
+}
+
+/// Reads the base URL of an account's own. The store holds none that was not checked, by this release or an older one.
+fn own_base_url(text: Option<&str>) -> Result<Option<BaseUrl>> {
+    let url = text.map(BaseUrl::parse).transpose();
+    url.map_err(|error| corrupt("accounts.base_url", error.to_string()))
 }
 
 /// Begins a new history: whoever polls gets everything anew.

@@ -5,8 +5,6 @@
 //! `ON CONFLICT`, `CASE` in place of scalar `max`, `CAST(sum(…) AS BIGINT)`, and integers for truth values, which are
 //! compared (`= 1`) where a `bool` is read. What only one of them has stands in `sqlite/`.
 
-use std::collections::BTreeMap;
-
 use latchkey::snapshot::Models;
 use latchkey::verdict::{Scope, quota::Window};
 use serde::Serialize;
@@ -69,13 +67,7 @@ macro_rules! from_json_text {
     };
 }
 
-from_json_text!(
-    Models,
-    Scope,
-    Vec<Window>,
-    BTreeMap<String, String>,
-    BTreeMap<String, latchkey::header::HeaderText>
-);
+from_json_text!(Models, Scope, Vec<Window>);
 
 /// The JSON of a list, a map or a name, all of which always serialise.
 pub(super) fn json_text<T: Serialize>(value: &T) -> String {

@@ -78,8 +78,13 @@ async fn add_login(store: &Store, name: &str) -> AccountId {
         credential: tokens("access-1"),
         vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
         credential_expires_at: Some(NOW.plus(LIFE)),
+        base_url: None,
     };
-    match store.save_account(new, false, NOW).await.unwrap() {
+    match store
+        .save_account(new, &Terms::default(), false, NOW)
+        .await
+        .unwrap()
+    {
         Saved::Added(id) => id,
         Saved::Renewed(id) => panic!("{id} is not new"),
     }
@@ -93,8 +98,9 @@ async fn add_api_key(store: &Store, name: &str, key: &str) -> Result<Saved> {
         credential,
         vars: BTreeMap::new(),
         credential_expires_at: None,
+        base_url: None,
     };
-    store.save_account(new, false, NOW).await
+    store.save_account(new, &Terms::default(), false, NOW).await
 }
 
 async fn publish(store: &Store, ids: &[&str]) {

@@ -26,7 +26,14 @@ pub fn write(state: &Path, owners: &[&str], platforms_dir: &Path, wasm: &Path) {
     };
     let resources: Vec<Value> = owners
         .iter()
-        .map(|owner| cluster(&name(owner), profile, &settings))
+        .map(|owner| {
+            cluster(
+                &name(owner),
+                &profile.upstream.url.origin,
+                profile,
+                &settings,
+            )
+        })
         .collect();
     let folder = state.join("envoy");
     let (new, place) = (folder.join("clusters.new"), folder.join("clusters.json"));

@@ -202,11 +202,26 @@ impl Refresher {
             .await;
     }
 
+    /// Changes the database behind its back.
+    pub fn change_database(&self, sql: &str) {
+        let python = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database:\n    \
+                      database.executescript(sys.argv[2])\n";
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", python]).arg(self.file("latchkey.db"));
+        let status = command.arg(sql).status();
+        assert!(status.expect("python3 runs").success(), "{sql}");
+    }
+
     /// Logs a user of the simulated platform in, as a person with a browser elsewhere would.
     pub async fn log_in(&self, sim: &Sim, email: &str) {
+        self.log_in_as(sim, email, email).await;
+    }
+
+    /// [`Refresher::log_in`] under another name than the user's.
+    pub async fn log_in_as(&self, sim: &Sim, email: &str, name: &str) {
         let mut command = self.command(&[]);
         command
-            .args(["login", "codex", "--paste", "--name", email])
+            .args(["login", "codex", "--paste", "--name", name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -8,7 +8,15 @@ use std::{
 
 use tokio::time::timeout;
 
-use crate::harness::{refresher::Refresher, run, sim::Sim, stack::new_folder};
+use crate::harness::{
+    Stack,
+    caller::chat_body,
+    eventually, holds,
+    refresher::Refresher,
+    run,
+    sim::{Sim, account_id},
+    stack::{ALICE, new_folder},
+};
 
 /// The time in which a command says what is wrong, whatever it meets.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -180,4 +188,132 @@ fn no_line_of_a_file_is_quoted() {
             fs::write(&path, before).expect("written");
         }
     });
+}
+
+/// Whoever can write the database, but does not have the sealing key, sends no credential to a host of theirs: the account
+/// is out of use with a sentence that says why, neither refreshed nor moved, and serves again where its owner meant it.
+#[test]
+fn a_base_url_that_somebody_else_wrote_gets_no_credential() {
+    run(async {
+        let mut evil = None;
+        let stack = Stack::real("law-owner-base-url", async |sim, refresher| {
+            let folder = refresher.folder().join("evil");
+            fs::create_dir_all(&folder).expect("a folder");
+            let there = Sim::start(&folder).await;
+            let ca_file = folder.join("both.pem");
+            let both = [sim, &there].map(|sim| {
+                let folder = sim.platforms_dir.parent().expect("a folder");
+                fs::read_to_string(folder.join("ca.pem")).expect("a certificate")
+            });
+            fs::write(&ca_file, both.concat()).expect("written");
+            let profile = format!(
+                "extends = 'openai'\n[upstream]\nbase_url = 'https://{}/v1'\naccount_base_url = true\nca_file = '{}'\n",
+                sim.authority(),
+                ca_file.display()
+            );
+            fs::write(sim.platforms_dir.join("regions.toml"), profile).expect("written");
+            for at in [sim, &there] {
+                at.add_api_key("openai", "sk-mine", "mine").await;
+            }
+            refresher.add_api_key("mine", "regions", "sk-mine").await;
+            evil = Some(there);
+        })
+        .await;
+        let evil = evil.expect("started");
+        let caller = stack.caller("team").await;
+        let answers = async |status: u16| {
+            eventually(&format!("{status}"), LIMIT, async || {
+                let answer = caller.post("/v1/chat/completions", &chat_body(false)).await;
+                holds(answer.status == status, || format!("{answer:?}"))
+            })
+            .await;
+        };
+        answers(200).await;
+        // Envoy hears of each change as of one of the operator's.
+        let edit = async |url: &str| {
+            stack.refresher.change_database(&format!(
+                "UPDATE meta SET revision = revision + 1; UPDATE accounts SET base_url = {url}, \
+                 revision = (SELECT revision FROM meta)"
+            ));
+        };
+        edit(&format!("'https://{}/v1'", evil.authority())).await;
+        answers(503).await;
+        let status = stack.refresher.run(&["status"], "").await;
+        assert!(
+            status.contains("its base URL was changed in the database"),
+            "{status}"
+        );
+        // Neither a new place nor a new key makes it good: only who says the place anew.
+        let key = [
+            "accounts",
+            "add",
+            "mine",
+            "--platform",
+            "regions",
+            "--replace",
+        ];
+        for (command, cure) in [
+            (
+                &["accounts", "set", "mine", "--base-url", "none"][..],
+                "accounts add --replace",
+            ),
+            (&key[..], "add --base-url URL"),
+        ] {
+            let refused = stack.refresher.try_run(command, "sk-mine").await;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains(cure), "{said}");
+        }
+        answers(503).await;
+        edit("NULL").await;
+        answers(200).await;
+        assert_eq!(evil.seen().await.len(), 0);
+    });
+}
+
+/// A stolen database does not tell whose its accounts are: what a login tells of its person is sealed like its tokens.
+#[test]
+fn who_logged_in_is_in_no_file() {
+    run(async {
+        let folder = new_folder("law-owner-person");
+        let sim = Sim::start(&folder).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        sim.add_user(ALICE, Duration::from_secs(3600)).await;
+        refresher.serve().await;
+        refresher.log_in_as(&sim, ALICE, "first").await;
+        refresher.run(&["refresh", "first"], "").await;
+        let name = ALICE.split('@').next().expect("a name");
+        let found = files(&refresher.file(""));
+        assert!(
+            found
+                .iter()
+                .any(|(path, _)| path.ends_with("latchkey.db-wal"))
+        );
+        for who in [ALICE.to_owned(), account_id(ALICE), name.to_owned()] {
+            for (path, bytes) in &found {
+                let holds = bytes.windows(who.len()).any(|part| part == who.as_bytes());
+                assert!(!holds, "{who} in {}", path.display());
+            }
+        }
+        // The same person's next login is the same account's all the same.
+        refresher.log_in_as(&sim, ALICE, "second").await;
+        let accounts = refresher.accounts().await;
+        assert_eq!(accounts.len(), 1, "{accounts:?}");
+        assert_eq!(accounts[0]["name"], "first");
+    });
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => files(&path),
+            // Sockets hold nothing.
+            false => fs::read(&path)
+                .map(|bytes| (path, bytes))
+                .into_iter()
+                .collect(),
+        })
+        .collect()
 }

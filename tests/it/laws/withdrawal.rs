@@ -1,4 +1,4 @@
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -70,16 +70,6 @@ impl Stack<Refresher> {
         status_of(&caller, 200).await;
     }
 
-    /// Changes the database behind the refresher's back.
-    fn change_database(&self, sql: &str) {
-        let python = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database:\n    \
-                      database.executescript(sys.argv[2])\n";
-        let database = self.refresher.file("latchkey.db");
-        let mut command = Command::new("python3");
-        let status = command.args(["-c", python]).arg(database).arg(sql).status();
-        assert!(status.expect("python3 runs").success(), "{sql}");
-    }
-
     async fn status(&self) -> Value {
         let status = self.refresher.run(&["status", "--json"], "").await;
         serde_json::from_str(&status).expect("JSON")
@@ -123,7 +113,7 @@ fn a_row_that_cannot_be_read_keeps_nothing_in_use() {
         let stack = stack("law-withdrawal-row").await;
         let caller = stack.caller_of("of-one", "one").await;
         for (number, spoilt) in [
-            "vars = '['",
+            "vars = x'5b'",
             "name = 'one' || char(10)",
             "models = '{}'",
             "expires_at = -1",
@@ -137,7 +127,7 @@ fn a_row_that_cannot_be_read_keeps_nothing_in_use() {
                  UPDATE meta SET revision = revision + 1; \
                  UPDATE accounts SET {spoilt}, revision = (SELECT revision FROM meta) WHERE name = 'one';"
             );
-            stack.change_database(&sql);
+            stack.refresher.change_database(&sql);
             status_of(&caller, 503).await;
             stack.withdraws(&format!("row-{number}")).await;
             let status = stack.status().await;
@@ -146,7 +136,7 @@ fn a_row_that_cannot_be_read_keeps_nothing_in_use() {
                 .refresher
                 .log_lines("a record cannot go to Envoy", "out of use");
             assert!(log > number, "{spoilt} is not in the log");
-            stack.change_database(
+            stack.refresher.change_database(
                 "UPDATE meta SET revision = revision + 1; \
                  UPDATE accounts SET (name, vars, models, expires_at, credential, revision) = \
                  (SELECT name, vars, models, expires_at, credential, (SELECT revision FROM meta) FROM kept) \
@@ -154,7 +144,7 @@ fn a_row_that_cannot_be_read_keeps_nothing_in_use() {
             );
             status_of(&caller, 200).await;
         }
-        stack.change_database("DROP TABLE kept;");
+        stack.refresher.change_database("DROP TABLE kept;");
         let status = stack.status().await;
         assert_eq!(status["left_out"], json!([]));
         assert_eq!(stack.envoy.stat("latchkey.records_unread").await, 0);

@@ -20,6 +20,7 @@ pub mod platform;
 pub mod profiles;
 pub mod record;
 pub mod server;
+mod signed;
 pub mod simulation;
 pub mod stats;
 pub mod tls;

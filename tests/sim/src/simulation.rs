@@ -20,6 +20,7 @@ use crate::{
     oauth::{Access, FamilyId, OAuth},
     platform::Platform,
     record::{Record, Records, authority},
+    signed,
     stats::{RefusedRequest, Stats},
     token_endpoint::{self, Effect, TokenRequest},
     upstream::{self, Context},
@@ -336,8 +337,9 @@ impl Simulation {
                 fixture!("openai/invalid_api_key.json"),
             ),
         };
+        let signed = key.and_then(|token| signed::key_of(token, self.api_keys.keys(), now));
         let known = key
-            .and_then(|key| self.api_keys.get(key))
+            .and_then(|key| self.api_keys.get(signed.map_or(key, String::as_str)))
             .filter(|known| known.platform == platform);
         match known {
             Some(known) => (Some(known.name.clone()), Ok(String::new())),

@@ -2,9 +2,8 @@ use crate::platform::example;
 
 use super::*;
 
-fn account(name: &str, vars: &[(&str, &str)]) -> Account {
-    let var = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    Account::example(name, "codex", vars.iter().map(var).collect())
+fn account(name: &str) -> Account {
+    Account::example(name, "codex")
 }
 
 /// Lets logins of `accounts` wait from `now`, at most [`PENDING_LIMIT`] of them, and returns how many do.
@@ -38,7 +37,7 @@ fn answer(board: &Board, account: &Account) -> String {
 #[test]
 fn a_state_takes_its_own_login_once_and_at_its_own_platform() {
     let (now, mut board) = (Instant::now(), Board::default());
-    let accounts = [account("alice", &[]), account("bob", &[])];
+    let accounts = [account("alice"), account("bob")];
     assert_eq!(begin(&mut board, &accounts, now), 2);
     let answer = answer(&board, &accounts[1]);
     assert!(matches!(
@@ -66,7 +65,7 @@ fn a_state_takes_its_own_login_once_and_at_its_own_platform() {
 #[test]
 fn what_lapsed_or_is_not_wanted_any_more_is_dropped() {
     let (start, mut board) = (Instant::now(), Board::default());
-    let mut accounts = vec![account("alice", &[]), account("bob", &[])];
+    let mut accounts = vec![account("alice"), account("bob")];
     begin(&mut board, &accounts, start);
     let old = answer(&board, &accounts[0]);
     assert_eq!(board.pause(start), URL_LIFE);
@@ -91,7 +90,7 @@ fn what_lapsed_or_is_not_wanted_any_more_is_dropped() {
 fn no_more_than_so_many_wait() {
     let (now, mut board) = (Instant::now(), Board::default());
     let accounts: Vec<_> = (0..=PENDING_LIMIT)
-        .map(|n| account(&n.to_string(), &[]))
+        .map(|n| account(&n.to_string()))
         .collect();
     assert_eq!(begin(&mut board, &accounts, now), PENDING_LIMIT);
     let gone = board.urls().remove(0).account;
@@ -105,7 +104,7 @@ fn no_more_than_so_many_wait() {
 #[test]
 fn a_port_that_was_given_away_comes_back() {
     let (start, mut board) = (Instant::now(), Board::default());
-    let accounts = [account("alice", &[])];
+    let accounts = [account("alice")];
     begin(&mut board, &accounts, start);
     board.yield_until("codex", start + LOGIN_LIMIT);
     assert!(!board.is_in_use("codex"));
@@ -116,7 +115,7 @@ fn a_port_that_was_given_away_comes_back() {
 #[test]
 fn only_what_may_pass_by_itself_is_tried_again() {
     let (now, mut board) = (Instant::now(), Board::default());
-    let alice = account("alice", &[]);
+    let alice = account("alice");
     let ports = || {
         NoUrl::Ports(callback::Error::Ports {
             ports: "1455".to_owned(),
@@ -150,7 +149,7 @@ async fn nobody_is_admitted_once_a_shutdown_has_begun() {
     let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
     let catalog = Catalog::load(None, Default::default()).unwrap();
     let logins = PendingLogins::new(store, catalog);
-    let alice = [account("alice", &[])];
+    let alice = [account("alice")];
     let board = || lock(&logins.shared.board);
     assert_eq!(begin(&mut board(), &alice, Instant::now()), 1);
     let answer = answer(&board(), &alice[0]);

@@ -16,6 +16,7 @@ use crate::store::{Change, Result, Store, signed, sql};
 sql::statements! {
     CURRENT = "SELECT generation, credential FROM accounts WHERE id = $1";
     STORE = "UPDATE accounts SET generation = $1, credential = $2, issued_at = $3, credential_expires_at = $4, \
+             base_url = $8, \
              status = CASE status WHEN 'needs_login' THEN 'active' ELSE status END, \
              reason = CASE WHEN status IN ('disabled', 'dead') THEN reason END, \
              claim_token = nullif(claim_token, $7), \
@@ -114,6 +115,7 @@ impl Change<'_> {
                     generation,
                     platform: &claim.platform,
                     kind: credential.kind().as_str(),
+                    base_url: claim.base_url.as_deref(),
                 };
                 let stored = self.store.open_credential(binding, &sealed)?;
                 return Ok(stored.to_plaintext() == credential.to_plaintext());
@@ -125,6 +127,7 @@ impl Change<'_> {
                 claim.account.as_str(),
                 generation,
                 &claim.platform,
+                claim.base_url.as_deref(),
                 credential,
             )
             .await?;
@@ -137,6 +140,7 @@ impl Change<'_> {
             .bind(revision)
             .bind(claim.account.as_str())
             .bind(&claim.token)
+            .bind(&claim.base_url)
             .execute(self.sql())
             .await?;
         Ok(true)

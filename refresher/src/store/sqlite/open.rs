@@ -12,12 +12,11 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 use super::checkpoint::{MAX_LOG_PAGES, empty_log};
 use crate::files::{self, require_private_file};
 use crate::keys::KeySource;
-use crate::keys::seal::{self, Keyring};
+use crate::keys::seal::Keyring;
 use crate::state::StateDir;
 use crate::store::keys::Keys;
 use crate::store::{Error, Result, Store, found, head};
@@ -43,7 +42,7 @@ impl Store {
         let path = state.database();
         let exists = path.symlink_metadata().is_ok();
         let keyring = source.load_or_make(!exists)?;
-        let mut is_of_first_format = false;
+        let mut is_sealed = true;
         if exists {
             require_private_file(&path)?;
             check_magic(&path)?;
@@ -51,7 +50,7 @@ impl Store {
             if found.is_older() && state.is_served() {
                 return Err(Error::OlderServes { path });
             }
-            is_of_first_format = found.is_of_first_format;
+            is_sealed = found.is_sealed;
         } else {
             make(&path, &keyring).await?;
         }
@@ -69,8 +68,8 @@ impl Store {
             left_out: Arc::default(),
             revision: Arc::new(watch::Sender::new(revision)),
         };
-        if is_of_first_format {
-            store.leave_first_format().await?;
+        if !is_sealed {
+            store.seal_everything().await?;
         }
         Ok(store)
     }
@@ -150,15 +149,15 @@ fn check_magic(path: &Path) -> Result<()> {
 struct Found {
     /// The last migration that it had.
     migration: i64,
-    /// What is sealed in it is of the first format.
-    is_of_first_format: bool,
+    /// All is sealed in it as this release seals.
+    is_sealed: bool,
 }
 
 impl Found {
     /// True if an earlier release made it and no later one has opened it yet.
     fn is_older(&self) -> bool {
         let last = MIGRATIONS.iter().map(|one| one.version).max();
-        self.is_of_first_format || last.is_some_and(|last| self.migration < last)
+        !self.is_sealed || last.is_some_and(|last| self.migration < last)
     }
 }
 
@@ -214,22 +213,24 @@ async fn check_tables(
         return Err(not_ours(path, "it was not finished when it was made"));
     };
     let (text, binding) = found::KEY_CHECK;
-    let is_check = |opened: std::result::Result<Zeroizing<Vec<u8>>, seal::Error>| {
-        opened.is_ok_and(|opened| **opened == *text)
+    let opened = keyring.open(binding, &sealed);
+    let opened = opened.or_else(|_| keyring.open_first_format(binding, &sealed));
+    let is_sealed = match opened.as_ref().map(|opened| &opened[..]) {
+        Ok(found) if found == text => true,
+        Ok(found::EARLIER_KEY_CHECK) => false,
+        _ => {
+            return Err(Error::WrongKey {
+                path: path.to_owned(),
+            });
+        }
     };
-    let is_of_first_format = is_check(keyring.open_first_format(binding, &sealed));
-    if !is_of_first_format && !is_check(keyring.open(binding, &sealed)) {
-        return Err(Error::WrongKey {
-            path: path.to_owned(),
-        });
-    }
     let migration: i64 =
         sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
             .fetch_one(&mut *connection)
             .await?;
     Ok(Found {
         migration,
-        is_of_first_format,
+        is_sealed,
     })
 }
 

@@ -1,6 +1,8 @@
 //! Accounts that are saved, renewed or refused.
 
 use super::*;
+use crate::base_url::BaseUrl;
+use crate::cluster::ClusterKey;
 
 #[tokio::test]
 async fn a_new_login_renews_the_account_of_its_name() {
@@ -14,9 +16,13 @@ async fn a_new_login_renews_the_account_of_its_name() {
         credential: tokens("access-9"),
         vars: BTreeMap::new(),
         credential_expires_at: None,
+        base_url: None,
     };
     assert_eq!(
-        store.save_account(new("codex"), true, NOW).await.unwrap(),
+        store
+            .save_account(new("codex"), &Terms::default(), true, NOW)
+            .await
+            .unwrap(),
         Saved::Renewed(id.clone())
     );
     let account = store.account(id.as_str()).await.unwrap();
@@ -26,7 +32,9 @@ async fn a_new_login_renews_the_account_of_its_name() {
     );
     for (platform, renew) in [("codex", false), ("openai", true)] {
         assert!(matches!(
-            store.save_account(new(platform), renew, NOW).await,
+            store
+                .save_account(new(platform), &Terms::default(), renew, NOW)
+                .await,
             Err(Error::NameTaken { .. })
         ));
     }
@@ -70,6 +78,7 @@ async fn a_login_that_was_waited_for_renews_only_what_still_waits_for_it() {
             credential: tokens("access-2"),
             vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
             credential_expires_at: None,
+            base_url: None,
         };
         store.renew_login(&id, generation, new, NOW).await.unwrap()
     };
@@ -97,7 +106,7 @@ async fn an_end_is_set_kept_published_and_taken_off() {
         ..Terms::default()
     };
     let set = async |terms: Terms| {
-        let set = store.set_account("alice", None, &terms, NOW);
+        let set = store.set_account("alice", AccountChanges::default(), &terms, NOW);
         set.await.unwrap();
     };
     let end = async || {
@@ -147,12 +156,13 @@ async fn a_key_that_is_renewed_keeps_its_accounts_end_unless_told_another() {
             credential: Credential::ApiKey("sk-1".into()),
             vars: BTreeMap::new(),
             credential_expires_at: None,
+            base_url: None,
         };
         let terms = Terms {
             expires_at,
             ..Terms::default()
         };
-        let saved = store.save_account_on(new, &terms, true, NOW);
+        let saved = store.save_account(new, &terms, true, NOW);
         saved.await.unwrap();
         store.account("trial").await.unwrap().expires_at
     };
@@ -161,4 +171,195 @@ async fn a_key_that_is_renewed_keeps_its_accounts_end_unless_told_another() {
     assert_eq!(save(None).await, Some(NOW));
     assert_eq!(save(Some(Some(later))).await, Some(later));
     assert_eq!(save(Some(None)).await, None);
+}
+
+/// Where an account is reached goes to Envoy with it: authority, path and cluster. Accounts at one origin share a cluster.
+#[tokio::test]
+async fn a_base_url_of_its_own_leads_an_account_elsewhere() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    publish(&store, &["codex", "openai"]).await;
+    add_api_key(&store, "plain", "sk-plain").await.unwrap();
+    let url = |text: &str| BaseUrl::parse(text).unwrap();
+    let (first, second) = (url("https://eu.test:8443/v1"), url("https://us.test/x"));
+    let save = async |name: &str, base_url: Option<&BaseUrl>| {
+        let new = NewAccount {
+            name,
+            platform: "openai",
+            credential: Credential::ApiKey("sk-1".into()),
+            vars: BTreeMap::new(),
+            credential_expires_at: None,
+            base_url,
+        };
+        let terms = Terms::default();
+        let saved = store.save_account(new, &terms, true, NOW);
+        saved.await.unwrap();
+    };
+    let place = async |name: &str| {
+        let (records, _) = poll(&store, None, 0).await;
+        let account = records.into_iter().find_map(|record| match record {
+            Record::Account(account) if account.name.as_str() == name => Some(account),
+            _ => None,
+        });
+        let account = account.unwrap();
+        let path = account.base_path.map(|path| path.as_str().to_owned());
+        let authority = account.authority.as_str().to_owned();
+        (account.cluster.to_string(), authority, path)
+    };
+    let clusters = async || {
+        let keys = store.clusters().await.unwrap();
+        keys.iter().map(ClusterKey::name).collect::<Vec<_>>()
+    };
+    let at_platform = (
+        "latchkey-openai".to_owned(),
+        "api.openai.com".to_owned(),
+        None,
+    );
+    save("one", Some(&first)).await;
+    save("two", Some(&url("https://eu.test:8443/other"))).await;
+    let (cluster, authority, path) = place("one").await;
+    assert_eq!(
+        (authority.as_str(), path.as_deref()),
+        ("eu.test:8443", Some("/v1"))
+    );
+    assert_eq!(place("two").await.0, cluster);
+    assert_eq!(place("plain").await, at_platform);
+    assert_eq!(
+        clusters().await,
+        ["latchkey-openai".to_owned(), cluster.clone()]
+    );
+
+    // A new key leaves it where it is, a new base URL moves it.
+    save("one", None).await;
+    assert_eq!(place("one").await.0, cluster);
+    save("one", Some(&second)).await;
+    assert_eq!(place("one").await.1, "us.test");
+    assert_eq!(clusters().await.len(), 3);
+
+    let set = async |base_url| {
+        let changes = AccountChanges {
+            base_url: Some(base_url),
+            ..AccountChanges::default()
+        };
+        let terms = Terms::default();
+        let set = store.set_account("one", changes, &terms, NOW);
+        set.await.unwrap();
+    };
+    set(Some(&first)).await;
+    assert_eq!(place("one").await.0, cluster);
+    set(None).await;
+    assert_eq!(place("one").await, at_platform);
+}
+
+async fn set_base_url(store: &Store, name: &str, url: Option<&BaseUrl>) -> Result<()> {
+    let changes = AccountChanges {
+        base_url: Some(url),
+        ..AccountChanges::default()
+    };
+    let terms = Terms::default();
+    store.set_account(name, changes, &terms, NOW).await
+}
+
+/// What somebody else who can write the database does.
+async fn write(store: &Store, sql: &'static str) {
+    sqlx::query(sql).execute(&store.pool).await.unwrap();
+}
+
+const EVIL: &str = "UPDATE accounts SET base_url = 'https://evil.test/v1'";
+
+/// Whoever writes the database cannot send a credential to a host of theirs: no more than to another platform.
+#[tokio::test]
+async fn a_credential_opens_for_the_base_url_alone_that_it_was_sealed_for() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    publish(&store, &["codex"]).await;
+    let id = add_login(&store, "alice").await;
+    let own = BaseUrl::parse("https://eu.test/v1").unwrap();
+    set_base_url(&store, "alice", Some(&own)).await.unwrap();
+    let account = store.account("alice").await.unwrap();
+    assert_eq!(account.generation, 2, "reports from the old place are old");
+    store.tokens(&id).await.unwrap();
+    for edit in [EVIL, "UPDATE accounts SET base_url = NULL"] {
+        write(&store, edit).await;
+        let refused = store.tokens(&id).await.unwrap_err();
+        assert!(refused.to_string().contains("base URL"), "{refused}");
+        let claimed = store.claim(&id, 2, NOW, LIFE, &single_use).await;
+        assert!(matches!(claimed, Err(Error::Seal { .. })), "{claimed:?}");
+        let (records, _) = poll(&store, None, 0).await;
+        assert!(
+            !records
+                .iter()
+                .any(|record| matches!(record, Record::Account(_)))
+        );
+        assert_eq!(store.left_out().await.unwrap().len(), 1);
+        let moved = set_base_url(&store, "alice", None).await;
+        assert_eq!(moved.is_err(), edit == EVIL, "{moved:?}");
+    }
+    // It is good where it was.
+    write(
+        &store,
+        "UPDATE accounts SET base_url = 'https://eu.test/v1'",
+    )
+    .await;
+    store.tokens(&id).await.unwrap();
+}
+
+/// A new credential is not sealed for a place that somebody put there meanwhile.
+#[tokio::test]
+async fn a_new_credential_goes_to_no_base_url_that_its_owner_did_not_give() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let own = BaseUrl::parse("https://eu.test/v1").unwrap();
+    let save = async |base_url: Option<&BaseUrl>| {
+        let new = NewAccount {
+            name: "alice",
+            platform: "codex",
+            credential: tokens("access-9"),
+            vars: Vars::new(),
+            credential_expires_at: None,
+            base_url,
+        };
+        store.save_account(new, &Terms::default(), true, NOW).await
+    };
+    save(Some(&own)).await.unwrap();
+    save(None).await.unwrap();
+    let account = store.account("alice").await.unwrap();
+    assert_eq!(account.base_url.as_deref(), Some(own.as_str()));
+
+    write(&store, EVIL).await;
+    let refused = save(None).await.unwrap_err();
+    assert!(matches!(refused, Error::ForeignBaseUrl { .. }), "{refused}");
+    save(Some(&own)).await.unwrap();
+
+    // The same while a refresh is under way: its tokens are for the place that the claim was made for.
+    let generation = store.account("alice").await.unwrap().generation;
+    let held = claim(&store, &id, generation, LIFE).await;
+    let moved = set_base_url(&store, "alice", None).await.unwrap_err();
+    assert!(matches!(moved, Error::Refreshing { .. }), "{moved}");
+    write(&store, EVIL).await;
+    let new = tokens("access-10");
+    assert!(store.commit(&held, &new, None, NOW).await.unwrap());
+    let account = store.account("alice").await.unwrap();
+    assert_eq!(account.base_url.as_deref(), Some(own.as_str()));
+    store.tokens(&id).await.unwrap();
+    set_base_url(&store, "alice", None).await.unwrap();
+    store.tokens(&id).await.unwrap();
+}
+
+/// Who an account is, is sealed with it, and cannot be made another's.
+#[tokio::test]
+async fn what_is_known_of_an_account_opens_for_it_alone() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let (alice, bob) = (
+        add_login(&store, "alice").await,
+        add_login(&store, "bob").await,
+    );
+    assert_eq!(store.vars(&alice).await.unwrap()["account_id"], "ws-1");
+    let copy = "UPDATE accounts SET vars = (SELECT vars FROM accounts WHERE name = 'alice')";
+    write(&store, copy).await;
+    store.vars(&bob).await.unwrap_err();
+    let known = store.known_accounts().await.unwrap();
+    let known: Vec<_> = known
+        .iter()
+        .map(|known| (known.account.name.as_str(), known.vars.is_some()))
+        .collect();
+    assert_eq!(known, [("alice", true), ("bob", false)]);
 }

@@ -222,8 +222,12 @@ async fn a_reset_and_a_new_credential_forget_what_was_learned() {
         credential: tokens("access-9"),
         vars: BTreeMap::new(),
         credential_expires_at: None,
+        base_url: None,
     };
-    store.save_account(new, true, later).await.unwrap();
+    store
+        .save_account(new, &Terms::default(), true, later)
+        .await
+        .unwrap();
     let health = store.health().await.unwrap();
     assert_eq!(health[account.as_str()].entries, []);
 }

@@ -10,7 +10,8 @@ async fn a_key_is_exhausted_across_restarts() {
         _outer,
     } = fixture().await;
     sqlx::query("UPDATE sealing_keys SET seals = ?")
-        .bind(signed(seal::SEALS_PER_KEY - 1))
+        // An account is two records.
+        .bind(signed(seal::SEALS_PER_KEY - 2))
         .execute(&store.pool)
         .await
         .unwrap();

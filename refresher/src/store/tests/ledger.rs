@@ -201,9 +201,13 @@ async fn a_new_login_during_a_refresh_leaves_the_claim_to_its_holder() {
         credential: tokens("access-9"),
         vars: BTreeMap::new(),
         credential_expires_at: None,
+        base_url: None,
     };
     assert_eq!(
-        store.save_account(new, true, NOW).await.unwrap(),
+        store
+            .save_account(new, &Terms::default(), true, NOW)
+            .await
+            .unwrap(),
         Saved::Renewed(id.clone())
     );
     assert!(matches!(

@@ -20,11 +20,11 @@ async fn a_row_that_cannot_be_read_is_out_of_use_and_the_rest_is_in_use() {
     for (spoilt, sql) in [
         (
             Kind::Account,
-            "UPDATE accounts SET vars = '[' WHERE name = 'one'",
+            "UPDATE accounts SET vars = CAST('{}' AS BLOB) WHERE name = 'one'",
         ),
         (
             Kind::Account,
-            "UPDATE accounts SET vars = '{\"a\":\"\\u000a\"}' WHERE name = 'one'",
+            "UPDATE accounts SET base_url = 'https://evil.test' WHERE name = 'one'",
         ),
         (
             Kind::Account,
@@ -229,6 +229,7 @@ async fn store_what_is_taken(store: &Store, codex: &Profile, tried: &Tried) {
         credential: credential.clone(),
         vars: tried.vars.clone(),
         credential_expires_at: Some(UnixMillis(tried.expires_at)),
+        base_url: None,
     };
     let terms = Terms {
         expires_at: Some(Some(UnixMillis(tried.ends_at))),
@@ -237,10 +238,14 @@ async fn store_what_is_taken(store: &Store, codex: &Profile, tried: &Tried) {
     let models: Option<Models> = serde_json::from_value(json!(tried.models)).ok();
     // A login is held against its profile before the store sees it.
     let is_whole = crate::oauth::exchange::require_vars(codex, &tried.vars).is_ok();
-    if is_whole && let Ok(Saved::Added(id)) = store.save_account(new, false, NOW).await {
-        let _ = store
-            .set_account(&tried.name, models.as_ref(), &terms, NOW)
-            .await;
+    if is_whole
+        && let Ok(Saved::Added(id)) = store.save_account(new, &Terms::default(), false, NOW).await
+    {
+        let changes = AccountChanges {
+            models: models.as_ref(),
+            ..AccountChanges::default()
+        };
+        let _ = store.set_account(&tried.name, changes, &terms, NOW).await;
         let claim = claim(store, &id, 1, LIFE).await;
         let body =
             json!({"access_token": tried.granted, "refresh_token": "next", "expires_in": 60});

@@ -46,7 +46,7 @@ async fn migrated() -> Fixture {
 async fn formats(store: &Store) -> Vec<String> {
     sqlx::query_scalar(
         "SELECT DISTINCT hex(substr(sealed, 1, 1)) FROM (SELECT credential AS sealed FROM accounts \
-         UNION ALL SELECT key_check FROM meta) ORDER BY 1",
+         UNION ALL SELECT vars FROM accounts UNION ALL SELECT key_check FROM meta) ORDER BY 1",
     )
     .fetch_all(&store.pool)
     .await
@@ -108,6 +108,31 @@ async fn what_was_sealed_for_any_platform_is_sealed_for_its_own() {
     let store = open(&state).await.unwrap();
     assert_eq!(formats(&store).await, ["01", "02"]);
     store.tokens(&carol.id).await.unwrap_err();
+}
+
+/// True if a file of the state directory holds `text`.
+fn is_in_a_file(state: &StateDir, text: &str) -> bool {
+    let files = fs::read_dir(state.path()).unwrap();
+    let mut files = files.map(|file| fs::read(file.unwrap().path()).unwrap_or_default());
+    files.any(|file| file.windows(text.len()).any(|part| part == text.as_bytes()))
+}
+
+#[tokio::test]
+async fn who_an_account_is_was_in_the_clear_and_is_not_any_more() {
+    let (_outer, state) = old_state().await;
+    assert!(is_in_a_file(&state, "carol@example.com"));
+    let store = open(&state).await.unwrap();
+    let carol = store.account("carol").await.unwrap().id;
+    assert_eq!(
+        store.vars(&carol).await.unwrap()["email"],
+        "carol@example.com"
+    );
+    assert!(!is_in_a_file(&state, "carol@example.com"));
+    // What is put there in the clear later is nobody's word, and no start seals it.
+    let put = "UPDATE accounts SET vars = CAST('{\"email\":\"x\"}' AS BLOB) WHERE name = 'carol'";
+    sqlx::query(put).execute(&store.pool).await.unwrap();
+    store.close().await;
+    open(&state).await.unwrap().vars(&carol).await.unwrap_err();
 }
 
 /// A start that is killed while it seals anew leaves all of it or nothing.
@@ -215,7 +240,8 @@ async fn accounts_and_their_credentials_survive() {
         (carol.credential_expires_at, carol.expires_at),
         (Some(UnixMillis(1_827_461_231_469)), None)
     );
-    assert_eq!(carol.vars["email"], "carol@example.com");
+    let vars = store.vars(&carol.id).await.unwrap();
+    assert_eq!(vars["email"], "carol@example.com");
     let tokens = store.tokens(&carol.id).await.unwrap().unwrap();
     assert_eq!(tokens.refresh.expose_secret(), "refresh-of-carol");
 }
@@ -291,8 +317,12 @@ async fn words_are_checked_by_the_code_alone() {
         credential: client,
         vars: BTreeMap::new(),
         credential_expires_at: None,
+        base_url: None,
     };
-    store.save_account(new, false, NOW).await.unwrap();
+    store
+        .save_account(new, &Terms::default(), false, NOW)
+        .await
+        .unwrap();
     // An account takes its rows in other tables with it, as before.
     let alice = store.account("alice").await.unwrap().id;
     store.remove_account(&alice).await.unwrap();

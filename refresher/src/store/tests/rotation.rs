@@ -101,7 +101,11 @@ async fn every_record_opens_whatever_step_was_the_last() {
 async fn a_rotation_says_what_it_does_and_counts_what_it_seals() {
     let (_outer, state, store) = filled(3).await;
     let old = store.sealing_key().await.unwrap();
-    assert_eq!(seals(&store, old).await, 4, "the check value too");
+    assert_eq!(
+        seals(&store, old).await,
+        7,
+        "two of each account, and the check value"
+    );
     let steps = rotate(&store, &state).await.unwrap();
     let new = store.sealing_key().await.unwrap();
     let expected = [
@@ -112,7 +116,7 @@ async fn a_rotation_says_what_it_does_and_counts_what_it_seals() {
         Step::Forgot(1),
     ];
     assert_eq!(steps, expected);
-    assert_eq!(seals(&store, new).await, 4);
+    assert_eq!(seals(&store, new).await, 7);
     let (_, revision) = store.head().await.unwrap();
     rotate(&store, &state).await.unwrap();
     assert_eq!(
@@ -169,6 +173,7 @@ async fn what_was_read_before_a_rotation_ended_opens_after_it() {
         generation: 1,
         platform: "codex",
         kind: "oauth",
+        base_url: None,
     };
     running.open_credential(binding, &read).unwrap();
     let next = open_file(&state).await;
@@ -181,7 +186,7 @@ async fn a_key_at_its_bound_is_replaced_by_a_rotation() {
     let id = store.account("account 0").await.unwrap().id;
     let held = claim(&store, &id, 1, LIFE).await;
     sqlx::query("UPDATE sealing_keys SET seals = ?")
-        .bind(signed(SEALS_PER_KEY - 1))
+        .bind(signed(SEALS_PER_KEY - 2))
         .execute(&store.pool)
         .await
         .unwrap();
@@ -203,7 +208,7 @@ async fn a_key_at_its_bound_is_replaced_by_a_rotation() {
     assert!(store.commit(&held, &new, None, NOW).await.unwrap());
     assert_all_open(&store, 3).await;
     let key = store.sealing_key().await.unwrap();
-    assert_eq!(seals(&store, key).await, 5);
+    assert_eq!(seals(&store, key).await, 8);
     assert_eq!(
         seals(&store, old).await,
         signed(SEALS_PER_KEY),

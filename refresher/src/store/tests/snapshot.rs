@@ -44,8 +44,12 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
                     expires_at: Some(Some(NOW)),
                     ..Terms::default()
                 };
+                let changes = AccountChanges {
+                    models: Some(&models),
+                    ..AccountChanges::default()
+                };
                 store
-                    .set_account("alice", Some(&models), &terms, NOW)
+                    .set_account("alice", changes, &terms, NOW)
                     .await
                     .unwrap();
             }
@@ -183,8 +187,12 @@ async fn of_what_a_login_tells_only_what_headers_use_is_published() {
         credential: tokens("access-1"),
         vars: told.map(|(name, value)| (name.into(), value.into())).into(),
         credential_expires_at: None,
+        base_url: None,
     };
-    store.save_account(new, false, NOW).await.unwrap();
+    store
+        .save_account(new, &Terms::default(), false, NOW)
+        .await
+        .unwrap();
     let published = async |epoch, since| {
         let (records, header) = poll(&store, epoch, since).await;
         let vars = records.into_iter().find_map(|record| match record {

@@ -184,6 +184,7 @@ fn in_postgresql(sql: &str) -> String {
     code.join(" ")
         .replace("INTEGER", "BIGINT")
         .replace("BLOB", "BYTEA")
+        .replace("x''", "''")
         .replace(" STRICT, WITHOUT ROWID", "")
         .replace(" STRICT", "")
 }

@@ -403,6 +403,7 @@ impl Ledger for Side {
                 name: "test".into(),
                 platform: "test".into(),
                 generation,
+                base_url: None,
                 token,
                 credential: Credential::OAuth(OAuthTokens {
                     access: "access".into(),
