@@ -211,14 +211,14 @@ fn an_account_goes_where_its_own_base_url_leads() {
             stack.refresher.run(&set, "").await;
         }
         eventually("the accounts have moved", LOG_LIMIT, async || {
-            ask(3).await;
-            let here = accounts(&stack.sim).await;
-            holds(here == ["far", "near"], || format!("{here:?}"))
+            let before = other.seen().await.len();
+            ask(6).await;
+            let (here, there) = (accounts(&stack.sim).await, other.seen().await.len());
+            holds(here == ["far", "near"] && there == before, || {
+                format!("{here:?}")
+            })
         })
         .await;
-        let before = other.seen().await.len();
-        ask(6).await;
-        assert_eq!(other.seen().await.len(), before);
 
         // A platform that does not allow it says so, before it takes the key.
         let refused = stack.refresher.try_run(
