@@ -11,7 +11,7 @@ use crate::{
         Answer, Caller, Stack,
         caller::{chat_body, responses_body},
         eventually, holds, raw, records, run,
-        stack::{ALICE, CODEX, OPENAI, SYNC_LIMIT, client_key},
+        stack::{ALICE, CODEX, OPENAI, SYNC_LIMIT, client_key, closed_port},
     },
     metering::recorded,
 };
@@ -178,6 +178,56 @@ fn what_is_no_answer_costs_no_request_either() {
             .await;
         }
         assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Platforms have names: one that is never found, one where nobody listens, one that is found and then is not any more
+/// to be reached.
+#[test]
+fn a_platform_by_a_name_that_is_not_found_or_not_reached_costs_no_request() {
+    run(async {
+        let pool = Pool::of("failover-names", &["lost", "shut", "good"]).await;
+        let (stack, port) = (&pool.stack, closed_port());
+        let (_, good) = stack.sim.authority().rsplit_once(':').expect("a port");
+        for (account, host, port) in [
+            ("acc_lost", "platform.invalid", "443"),
+            ("acc_shut", "localhost", port.to_string().as_str()),
+            ("acc_good", "localhost", good),
+        ] {
+            let url = format!("https://{host}:{port}");
+            stack.lead(account, &url).await;
+        }
+        for _ in 0..12 {
+            let answer = pool.ask(false).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(answer.body.contains("Hello from good"), "{answer:?}");
+        }
+        for account in ["lost", "shut"] {
+            let alone = format!("only-{account}");
+            let id = format!("acc_{account}");
+            let revision = stack.refresher.publish([
+                records::pool(&alone, "sticky", &[&id]),
+                records::key(&format!("key_{alone}"), &client_key(&alone), &alone),
+            ]);
+            stack.reaches(revision).await;
+            let answer = stack.caller(&alone).post(PATH, &chat_body(false)).await;
+            assert_eq!(answer.status, 502, "{account}: {answer:?}");
+            let code = Some("latchkey_platform_unreachable");
+            assert_eq!(answer.own_code(), code, "{account}: {answer:?}");
+            assert_eq!(answer.header("x-should-retry"), Some("true"), "{account}");
+        }
+        // It is found from now on.
+        stack
+            .lead("acc_lost", &format!("https://localhost:{good}"))
+            .await;
+        eventually("the account serves", Duration::from_secs(15), async || {
+            let answer = pool.ask(false).await;
+            holds(answer.body.contains("Hello from lost"), || {
+                format!("{answer:?}")
+            })
+        })
+        .await;
+        assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
 

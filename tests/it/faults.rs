@@ -329,7 +329,7 @@ fn a_new_account_costs_no_request() {
         let clusters = stack.refresher.file("envoy/clusters.json");
         let read = || std::fs::read_to_string(&clusters).expect("the clusters");
         let before = read();
-        assert_eq!(before.matches("\"latchkey-openai\"").count(), 2, "{before}");
+        assert_eq!(before.matches("\"latchkey-openai\"").count(), 1, "{before}");
         let mut loads = Vec::new();
         for caller in 0..8 {
             let caller = stack.caller(&format!("caller-{caller}")).await;
@@ -354,7 +354,7 @@ fn a_new_account_costs_no_request() {
         eventually("the other platform serves", stack::SYNC_LIMIT, async || {
             let answer = messages.post("/v1/messages", &messages_body(false)).await;
             // Until the account is known nobody serves the path. Envoy never has an account without its cluster.
-            let unknown = answer.own_code() != Some("envoy");
+            let unknown = answer.own_code() != Some("latchkey_envoy");
             assert!(unknown, "{answer:?}");
             holds(answer.status == 200, || format!("{answer:?}"))
         })

@@ -1,6 +1,10 @@
 //! The clusters that Envoy reads: one for each platform that has an account, and for each origin that accounts have of
 //! their own ([`crate::cluster`]).
 //!
+//! Such a cluster is an aggregate of two: of the platform's hosts, and of the escape, which has the requests that find no
+//! host, or no answer. The escape is a Unix socket, and a cluster whose hosts have names cannot have one among them: Envoy
+//! takes its path for a name that nothing resolves. The filter's upstream role is the aggregate's.
+//!
 //! Everything that says where a platform is and whom to trust there is in these clusters; the filter names one of them
 //! and no more. Nothing in a cluster judges an account: it has no outlier detection and no active health checks, for the
 //! failures of one account would then take the platform from all the others. The filter judges accounts.
@@ -15,12 +19,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::base_url::{Host, Origin};
-use crate::cluster::ClusterKey;
+use crate::cluster::{ClusterKey, PREFIX};
 use crate::config;
 use crate::files::{self, make_private_dir, replace_file};
 use crate::platform::{Catalog, Profile};
 use crate::state::StateDir;
 use crate::store::Store;
+
+const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+const HTTP_OPTIONS: &str =
+    "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The time for a connection, its TLS handshake with it.
+const CONNECT_TIMEOUT: &str = "5s";
 
 /// Connections and requests that a cluster may have at once: as many as the shipped listener lets in, 10,000 connections
 /// of 100 streams. A lower bound would let one caller take the platform from all the others.
@@ -44,6 +56,15 @@ pub enum Error {
 
 /// The file name of the escape listener's socket, beside the refresher's own.
 pub const ESCAPE_SOCKET: &str = "envoy-escape.sock";
+
+/// The cluster of the escape, which no platform's is named like ([`crate::cluster::PREFIX`]).
+const ESCAPE: &str = "latchkey_escape";
+
+/// The time for one try of a DNS query, in seconds. Envoy waits for each name when it starts: with its own numbers a
+/// resolver that is silent holds it, and so all other platforms, for over 100 s; with these, 10 s.
+const DNS_TIMEOUT: u32 = 2;
+/// The tries of a DNS query.
+const DNS_TRIES: u32 = 2;
 
 /// Clusters by name, as Envoy reads them.
 pub type Clusters = BTreeMap<String, Value>;
@@ -197,14 +218,13 @@ pub fn clusters(
     let named = |key: ClusterKey| {
         let (name, profile) = (key.name(), catalog.usable(&key.platform).ok()?);
         let origin = key.origin.as_ref().unwrap_or(&profile.upstream.url.origin);
-        let cluster = cluster(&name, origin, profile, settings);
-        Some((name, cluster))
+        Some(cluster(&name, origin, profile, settings))
     };
-    keys.into_iter().filter_map(named).collect()
+    keys.into_iter().filter_map(named).flatten().collect()
 }
 
 /// The clusters of a file that [`discovery_response`] wrote.
-fn clusters_in(response: &Value) -> Clusters {
+pub fn clusters_in(response: &Value) -> Clusters {
     let resources = response["resources"].as_array().into_iter().flatten();
     let named = |cluster: &Value| Some((cluster["name"].as_str()?.to_owned(), cluster.clone()));
     resources.filter_map(named).collect()
@@ -221,30 +241,76 @@ pub fn discovery_response<'a>(clusters: impl IntoIterator<Item = &'a Value>) -> 
     )
 }
 
-/// The cluster of that name, which leads to an origin of a platform.
-pub fn cluster(name: &str, origin: &Origin, profile: &Profile, settings: &config::Envoy) -> Value {
-    let Origin { tls, host, port } = origin;
-    let endpoint = json!({
-        "endpoint": { "address": { "socket_address": { "address": host.to_string(), "port_value": port } } }
-    });
-    let mut cluster = json!({
-        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+/// The cluster of that name, which leads to an origin of a platform, with those that it consists of.
+pub fn cluster(
+    name: &str,
+    origin: &Origin,
+    profile: &Profile,
+    settings: &config::Envoy,
+) -> Clusters {
+    let hosts = hosts_name(name);
+    Clusters::from([
+        (name.to_owned(), aggregate(name, &hosts, settings)),
+        (hosts.clone(), hosts_of(&hosts, origin, profile, settings)),
+        (ESCAPE.to_owned(), escape(settings.escape.as_deref())),
+    ])
+}
+
+/// The name of the hosts of the cluster of that name, which no platform's cluster has.
+pub fn hosts_name(cluster: &str) -> String {
+    let owner = cluster.strip_prefix(PREFIX).unwrap_or(cluster);
+    format!("latchkey_hosts-{owner}")
+}
+
+/// A platform's hosts and the escape. The attempt works here, whichever of them a request goes to.
+fn aggregate(name: &str, hosts: &str, settings: &config::Envoy) -> Value {
+    json!({
+        "@type": CLUSTER,
         "name": name,
-        "connect_timeout": "5s",
-        "load_assignment": { "cluster_name": name, "endpoints": [
-            { "lb_endpoints": [endpoint] },
-            { "priority": 1, "lb_endpoints": [escape(settings.escape.as_deref())] },
-        ] },
-        "circuit_breakers": { "thresholds": [{
-            "max_connections": CIRCUIT, "max_pending_requests": CIRCUIT, "max_requests": CIRCUIT,
-            // Requests that wait for one connection all go to the escape when it fails.
-            "max_retries": CIRCUIT,
-        }] },
+        "cluster_type": { "name": "envoy.clusters.aggregate", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+            "clusters": [hosts, ESCAPE],
+        } },
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "circuit_breakers": circuit_breakers(),
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": HTTP_OPTIONS,
+                "explicit_http_config": { "http_protocol_options": {} },
+                "http_filters": [
+                    { "name": "latchkey.attempt", "typed_config": attempt(&settings.wasm) },
+                    {
+                        "name": "envoy.filters.http.upstream_codec",
+                        "typed_config": {
+                            "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+                        },
+                    },
+                ],
+            },
+        },
+    })
+}
+
+/// The hosts of an origin. They are spoken to in HTTP/1.1, as every platform speaks that.
+fn hosts_of(name: &str, origin: &Origin, profile: &Profile, settings: &config::Envoy) -> Value {
+    let Origin { tls, host, port } = origin;
+    let address = json!({ "socket_address": { "address": host.to_string(), "port_value": port } });
+    let mut cluster = json!({
+        "@type": CLUSTER,
+        "name": name,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "load_assignment": load_assignment(name, &address),
+        "circuit_breakers": circuit_breakers(),
         "upstream_connection_options": {
             "tcp_keepalive": { "keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4 },
         },
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol_options(settings),
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": HTTP_OPTIONS,
+                "explicit_http_config": { "http_protocol_options": {} },
+                "common_http_protocol_options": { "idle_timeout": "300s" },
+            },
         },
     });
     match host {
@@ -260,27 +326,37 @@ pub fn cluster(name: &str, origin: &Origin, profile: &Profile, settings: &config
             "name": "envoy.transport_sockets.tls",
             "typed_config": tls_context(host, ca_file),
         });
-        cluster["transport_socket_matches"] = json!([{
-            "name": "escape",
-            "match": { "escape": true },
-            "transport_socket": {
-                "name": "envoy.transport_sockets.raw_buffer",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
-                },
-            },
-        }]);
     }
     cluster
 }
 
-/// The endpoint for a request that the platform gave no answer to: Envoy's own escape listener, in plain text.
+/// Where a request goes that the platform gave no answer to: Envoy's own escape listener, in plain text.
 fn escape(socket: Option<&Path>) -> Value {
     let socket = socket.unwrap_or(Path::new(ESCAPE_SOCKET));
     json!({
-        "endpoint": { "address": { "pipe": { "path": socket } } },
-        "metadata": { "filter_metadata": { "envoy.transport_socket_match": { "escape": true } } },
+        "@type": CLUSTER,
+        "name": ESCAPE,
+        "type": "STATIC",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "load_assignment": load_assignment(ESCAPE, &json!({ "pipe": { "path": socket } })),
+        "circuit_breakers": circuit_breakers(),
     })
+}
+
+/// A cluster's one address.
+fn load_assignment(name: &str, address: &Value) -> Value {
+    json!({
+        "cluster_name": name,
+        "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
+    })
+}
+
+fn circuit_breakers() -> Value {
+    json!({ "thresholds": [{
+        "max_connections": CIRCUIT, "max_pending_requests": CIRCUIT, "max_requests": CIRCUIT,
+        // Requests that wait for one connection all go to the escape when it fails.
+        "max_retries": CIRCUIT,
+    }] })
 }
 
 /// Resolves a name as long as its records say it lasts. IPv4 first: a host without IPv6 routes may still get AAAA.
@@ -290,6 +366,16 @@ fn dns() -> Value {
         "dns_lookup_family": "V4_PREFERRED",
         "dns_refresh_rate": "30s",
         "respect_dns_ttl": true,
+        // A name that was not found is asked for again soon.
+        "dns_failure_refresh_rate": { "base_interval": "1s", "max_interval": "10s" },
+        "typed_dns_resolver_config": {
+            "name": "envoy.network.dns_resolver.cares",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                "query_timeout_seconds": DNS_TIMEOUT,
+                "query_tries": DNS_TRIES,
+            },
+        },
     })
 }
 
@@ -313,25 +399,6 @@ fn tls_context(host: &Host, ca_file: &Path) -> Value {
         context["sni"] = name.as_str().into();
     }
     context
-}
-
-/// HTTP/1.1, which every platform speaks (HTTP/2 by ALPN is not to be had where a cluster has a plain-text endpoint,
-/// the escape); and the attempt, which puts the credential on.
-fn protocol_options(settings: &config::Envoy) -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": { "http_protocol_options": {} },
-        "common_http_protocol_options": { "idle_timeout": "300s" },
-        "http_filters": [
-            { "name": "latchkey.attempt", "typed_config": attempt(&settings.wasm) },
-            {
-                "name": "envoy.filters.http.upstream_codec",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
-                },
-            },
-        ],
-    })
 }
 
 /// The filter in its upstream role. `vm_config` must be the same as in envoy/envoy.yaml: gate and attempt share data
@@ -362,17 +429,18 @@ mod tests {
     use super::*;
     use crate::platform::Profile;
 
-    fn cluster_at(base_url: &str) -> Value {
+    const NAME: &str = "latchkey-anthropic";
+
+    fn clusters_at(base_url: &str) -> Clusters {
         let text = include_str!("../../platforms/anthropic.toml")
             .replace("https://api.anthropic.com", base_url);
         let profile = Profile::from_table(text.parse().unwrap()).unwrap();
         let origin = &profile.upstream.url.origin;
-        cluster(
-            "latchkey-openai",
-            origin,
-            &profile,
-            &config::Envoy::default(),
-        )
+        cluster(NAME, origin, &profile, &config::Envoy::default())
+    }
+
+    fn cluster_at(base_url: &str) -> Value {
+        clusters_at(base_url)[&hosts_name(NAME)].clone()
     }
 
     fn address(cluster: &Value) -> &Value {
@@ -427,10 +495,37 @@ mod tests {
         assert!(
             options.get("auto_config").is_none() && options.get("explicit_http_config").is_some()
         );
-        assert_eq!(
-            options["http_filters"][1]["name"],
-            "envoy.filters.http.upstream_codec"
-        );
+    }
+
+    /// The escape is a file, which is no host of a cluster whose hosts have names.
+    #[test]
+    fn every_platform_has_the_escape_behind_its_hosts_and_the_filter_before_both() {
+        for url in ["https://api.test", "https://127.0.0.1:1", "http://[::1]:1"] {
+            let clusters = clusters_at(url);
+            let hosts = hosts_name(NAME);
+            assert_eq!(clusters.len(), 3);
+            let aggregate = &clusters[NAME];
+            let parts = &aggregate["cluster_type"]["typed_config"]["clusters"];
+            assert_eq!(*parts, json!([hosts, ESCAPE]));
+            let options = &aggregate["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+            let names: Vec<_> = (0..2)
+                .map(|n| &options["http_filters"][n]["name"])
+                .collect();
+            assert_eq!(
+                names,
+                ["latchkey.attempt", "envoy.filters.http.upstream_codec"]
+            );
+            for (name, is_file) in [(hosts.as_str(), false), (ESCAPE, true)] {
+                let address = clusters[name].pointer(
+                    "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/pipe/path",
+                );
+                assert_eq!(address.is_some(), is_file, "{name}");
+                let options = clusters[name]["typed_extension_protocol_options"].to_string();
+                assert!(!options.contains("http_filters"), "{name}");
+            }
+            let is_named = clusters[&hosts].get("cluster_type").is_some();
+            assert_eq!(is_named, url.ends_with("test"));
+        }
     }
 
     fn file_with(clusters: &[&str]) -> ClustersFile {
@@ -497,24 +592,26 @@ mod tests {
         let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
         let keys = ["openai", "codex", "unknown"].map(|platform| ClusterKey::of(platform, None));
         let found = clusters(keys, &catalog, &config::Envoy::default());
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["latchkey-openai"]);
+        let names = ["latchkey-openai", ESCAPE, "latchkey_hosts-openai"];
+        assert_eq!(found.keys().collect::<Vec<_>>(), names);
     }
 
     /// Accounts share a cluster: what is held against a host or a cluster is held against all of them.
     #[test]
     fn nothing_in_a_cluster_judges_an_account_or_bounds_what_the_listener_lets_in() {
-        let cluster = cluster_at("https://api.test");
-        for judge in ["outlier_detection", "health_checks"] {
-            assert!(cluster.get(judge).is_none(), "{judge}");
+        for (name, cluster) in clusters_at("https://api.test") {
+            for judge in ["outlier_detection", "health_checks"] {
+                assert!(cluster.get(judge).is_none(), "{name}: {judge}");
+            }
+            let thresholds = cluster["circuit_breakers"]["thresholds"][0]
+                .as_object()
+                .unwrap();
+            assert_eq!(thresholds.len(), 4, "{name}");
+            assert!(
+                thresholds
+                    .values()
+                    .all(|bound| bound.as_u64() >= Some(1_000_000))
+            );
         }
-        let thresholds = cluster["circuit_breakers"]["thresholds"][0]
-            .as_object()
-            .unwrap();
-        assert_eq!(thresholds.len(), 4);
-        assert!(
-            thresholds
-                .values()
-                .all(|bound| bound.as_u64() >= Some(1_000_000))
-        );
     }
 }

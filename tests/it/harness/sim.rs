@@ -83,6 +83,13 @@ impl Sim {
         clusters::write(&folder.join("state"), accounts, &self.platforms_dir, &wasm);
     }
 
+    /// Has the cluster of that account lead to this base URL.
+    pub fn write_cluster_to(&self, folder: &Path, account: &str, base_url: &str) {
+        let wasm = setting("LATCHKEY_WASM");
+        let state = folder.join("state");
+        clusters::lead(&state, account, base_url, &self.platforms_dir, &wasm);
+    }
+
     /// Adds a user whose access tokens live that long. Their ChatGPT account is named after them.
     pub async fn add_user(&self, email: &str, access_lifetime: Duration) {
         let (account_id, seconds) = (account_id(email), access_lifetime.as_secs());

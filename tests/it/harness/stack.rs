@@ -212,9 +212,22 @@ impl Stack {
         let without_tls = |cluster: &mut Value| {
             let fields = cluster.as_object_mut().expect("a cluster");
             fields.remove("transport_socket");
-            fields.remove("transport_socket_matches");
         };
         self.change_cluster(account, port, without_tls).await;
+    }
+
+    /// Has an account's cluster lead to this base URL.
+    pub async fn lead(&self, account: &str, base_url: &str) {
+        self.sim.write_cluster_to(&self.folder, account, base_url);
+        let (_, authority) = base_url.split_once("//").expect("a URL");
+        let (host, _) = authority.split_once(':').expect("a port");
+        let address = format!("\"address\": \"{host}\"");
+        eventually("Envoy has the cluster", SYNC_LIMIT, async || {
+            let path = "/config_dump?resource=dynamic_active_clusters";
+            let active = self.envoy.admin(path).await;
+            holds(active.contains(&address), || active.clone())
+        })
+        .await;
     }
 
     async fn change_cluster(&self, account: &str, port: u16, change: impl Fn(&mut Value)) {
@@ -222,7 +235,7 @@ impl Stack {
         let text = fs::read_to_string(&place).expect("the clusters");
         let mut clusters: Value = serde_json::from_str(&text).expect("JSON");
         let resources = clusters["resources"].as_array_mut().expect("clusters");
-        let name = clusters::name(account);
+        let name = clusters::hosts(account);
         let mut all = resources.iter_mut();
         let cluster = all.find(|cluster| cluster["name"] == *name);
         let cluster = cluster.expect("its cluster");
