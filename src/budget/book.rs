@@ -47,6 +47,8 @@ struct Hold {
     slices: Slices,
     /// The bytes that its body was decoded to.
     decoded: u64,
+    /// The bytes that its decoder takes, which are charged beside the others until it is done.
+    decoder: u64,
     /// Its body is there already: it runs again.
     is_whole: bool,
 }
@@ -131,8 +133,8 @@ impl Book {
         self.settle(shared, context, now)
     }
 
-    /// Holds `bytes` that the body of `context` was decoded to, in place of what it was decoded to so
-    /// far.
+    /// Holds `bytes` that the body of `context` was decoded to and a decoder of that size, in place of
+    /// what these took so far.
     ///
     /// # Errors
     /// There is no room for them.
@@ -141,13 +143,26 @@ impl Book {
         shared: &mut impl SharedData,
         context: u32,
         bytes: u64,
+        decoder: u64,
         now: u64,
     ) -> Result<(), NoRoom> {
         let Some(hold) = self.holds.get_mut(&context) else {
             return Ok(());
         };
         hold.decoded = bytes;
-        self.settle(shared, context, now)
+        if hold.total().saturating_add(decoder) > self.budget.of_key {
+            return Err(NoRoom::TooLarge {
+                most: self.budget.of_key,
+            });
+        }
+        let (key, before) = (hold.key, std::mem::take(&mut hold.decoder));
+        self.give_back(key, before);
+        self.settle(shared, context, now)?;
+        self.charge(shared, key, decoder, now)?;
+        if let Some(hold) = self.holds.get_mut(&context) {
+            hold.decoder = decoder;
+        }
+        Ok(())
     }
 
     /// Ends what `context` holds: its stream is over. Where the request `runs_again`, its next try takes
@@ -236,8 +251,12 @@ impl Book {
     }
 
     fn free(&mut self, hold: &Hold) {
-        if let Some(of_key) = self.keys.get_mut(&hold.key) {
-            of_key.used = of_key.used.saturating_sub(hold.charged);
+        self.give_back(hold.key, hold.charged.saturating_add(hold.decoder));
+    }
+
+    fn give_back(&mut self, key: u64, bytes: u64) {
+        if let Some(of_key) = self.keys.get_mut(&key) {
+            of_key.used = of_key.used.saturating_sub(bytes);
         }
     }
 }
@@ -252,6 +271,7 @@ impl Hold {
             bytes: 0,
             slices: Slices::default(),
             decoded: 0,
+            decoder: 0,
             is_whole: false,
         }
     }
@@ -326,8 +346,12 @@ mod tests {
             self.books
                 .iter()
                 .flat_map(|book| book.holds.values())
-                .map(|hold| hold.charged)
+                .map(|hold| hold.charged + hold.decoder)
                 .sum()
+        }
+
+        fn decodes(&mut self, context: u32, bytes: u64, decoder: u64) -> Result<(), NoRoom> {
+            self.books[0].hold_decoded(&mut self.shared, context, bytes, decoder, self.now)
         }
     }
 
@@ -398,14 +422,31 @@ mod tests {
     fn a_body_that_is_decoded_counts_as_what_it_becomes() {
         let mut envoy = Envoy::new(BUDGET);
         envoy.begin(0, 1, 1, 0).unwrap();
-        let own = |envoy: &mut Envoy, bytes| {
-            envoy.books[0].hold_decoded(&mut envoy.shared, 1, bytes, NOW)
-        };
-        assert_eq!(own(&mut envoy, 8 * MIB), Ok(()));
-        assert_eq!(
-            own(&mut envoy, 30 * MIB),
-            Err(NoRoom::Key { most: 24 * MIB })
-        );
+        assert_eq!(envoy.decodes(1, 8 * MIB, 0), Ok(()));
+        let too_large = NoRoom::TooLarge { most: 24 * MIB };
+        assert_eq!(envoy.decodes(1, 30 * MIB, 0), Err(too_large));
+    }
+
+    #[test]
+    fn a_decoder_counts_until_it_is_done() {
+        let mut envoy = Envoy::new(BUDGET);
+        envoy.begin(0, 1, 1, 0).unwrap();
+        envoy.begin(0, 2, 1, 0).unwrap();
+        assert_eq!(envoy.decodes(1, MIB, 12 * MIB), Ok(()));
+        assert_eq!(envoy.held(), 13 * MIB + 2 * OF_A_REQUEST);
+        let no_room = NoRoom::Key { most: 24 * MIB };
+        assert_eq!(envoy.decodes(2, MIB, 12 * MIB), Err(no_room));
+        // As it goes on it holds the same decoder and more of the body.
+        assert_eq!(envoy.decodes(1, 2 * MIB, 12 * MIB), Ok(()));
+        assert_eq!(envoy.held(), 15 * MIB + 2 * OF_A_REQUEST);
+        assert_eq!(envoy.decodes(1, 3 * MIB, 0), Ok(()));
+        assert_eq!(envoy.decodes(2, 2 * MIB, 12 * MIB), Ok(()));
+        // Its caller goes away with it.
+        envoy.books[0].end(2, false, NOW);
+        envoy.begin(0, 3, 1, 0).unwrap();
+        assert_eq!(envoy.decodes(3, MIB, 12 * MIB), Ok(()));
+        let too_large = NoRoom::TooLarge { most: 24 * MIB };
+        assert_eq!(envoy.decodes(3, 8 * MIB, 20 * MIB), Err(too_large));
     }
 
     #[test]
@@ -456,7 +497,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_more_is_held_than_the_bounds(
-            steps in prop::collection::vec((0usize..2, 0u64..4, 0u32..40, 0u64..9 * MIB, 0u8..4), 1..300),
+            steps in prop::collection::vec((0usize..2, 0u64..4, 0u32..40, 0u64..9 * MIB, 0u8..5), 1..300),
         ) {
             let mut envoy = Envoy::new(BUDGET);
             for (vm, of, context, size, step) in steps {
@@ -465,6 +506,11 @@ mod tests {
                         let _ = envoy.begin(vm, context, of, size);
                     }
                     2 => envoy.books[vm].end(context, size % 2 == 0, envoy.now),
+                    3 => {
+                        let (bytes, decoder) = (size, size % 3 * size);
+                        let book = &mut envoy.books[vm];
+                        let _ = book.hold_decoded(&mut envoy.shared, context, bytes, decoder, envoy.now);
+                    }
                     _ => {
                         let _ = envoy.grow(vm, context, size as usize / 8);
                     }
@@ -477,7 +523,8 @@ mod tests {
                 for one in 0..4 {
                     let name = ledger::name(&key(one));
                     let holds = envoy.books.iter().flat_map(|book| book.holds.values());
-                    let own: u64 = holds.filter(|hold| hold.key == name).map(|hold| hold.charged).sum();
+                    let own = holds.filter(|hold| hold.key == name);
+                    let own: u64 = own.map(|hold| hold.charged + hold.decoder).sum();
                     prop_assert!(own <= BUDGET.of_key, "{}", own);
                 }
             }

@@ -7,7 +7,9 @@
 //! Envoy's heap needs twice the budget (`envoy/envoy.yaml` does that sum).
 //!
 //! **Who may hold.** A request is charged when its headers come, with the length that they tell, and
-//! with each piece that is more than that. What it is charged it keeps until its stream ends. One
+//! with each piece that is more than that. What it is charged it keeps until its stream ends. A body
+//! that is decoded is charged what it becomes, and a decoder that goes on in a later callback until
+//! it is done: that is in a VM and not in Envoy's heap, where it counts all the same. One
 //! that does not fit is refused before Envoy holds it. A key never holds more than its own bound, nor
 //! more than is left for the others: however many come, the first has half at most, the second half
 //! of the rest, and whoever has nothing yet finds room. A request that runs again is not asked again.

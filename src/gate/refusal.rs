@@ -424,7 +424,7 @@ fn broken_body(fault: Fault) -> &'static str {
             "The request's body is compressed with a window of more than 8 MiB. Compress it with a smaller one: any level of zstd up to 19, without --long."
         }
         Fault::TooLarge => {
-            "The request's body is larger than 32 MiB once it is decompressed. Send less in one request."
+            "The request's body is larger than 32 MiB, as it came or once it is decompressed. Send less in one request."
         }
     }
 }

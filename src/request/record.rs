@@ -28,7 +28,7 @@ use crate::{
 pub const PROPERTY: &str = "latchkey.usage";
 
 /// The [`Record::error`] of an answer that Envoy itself gave, in place of the platform.
-pub const FROM_ENVOY: Reason = Reason::known("envoy");
+pub const FROM_ENVOY: Reason = Reason::known("latchkey_envoy");
 
 /// The [`Record::error`] of an answer in whose middle the platform gave up.
 pub const FAILED_INSIDE: Reason = Reason::known("failed_inside");

@@ -140,12 +140,17 @@ impl GateStream {
         // The body of a request that runs again is not read again.
         let end = end || carried.is_some();
         let length = headers.first("content-length").filter(|_| !end);
-        let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let length =
+            length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
         let mut request = Request::new(headers, carried);
         let asked = worker.ask(&mut request).and_then(|wanted| {
             worker.hold(self.context, &request, length.unwrap_or_default())?;
             if !end {
                 worker.let_in(self.context, &request)?;
+            }
+            if length.is_some_and(is_too_long) && request.coding().is_some() {
+                worker.count_refused(self.context, &request);
+                return Err(worker.refuse(&request, &Refusal::Body(Fault::TooLarge)));
             }
             Ok(wanted)
         });
@@ -199,7 +204,8 @@ impl GateStream {
                 let made = plain
                     .as_ref()
                     .map_or_else(|| coded.made(), |plain| plain.length);
-                let held = worker.hold_decoded(self.context, &coded.request, made);
+                let (request, decoder) = (&coded.request, coded.decoder());
+                let held = worker.hold_decoded(self.context, request, made, decoder);
                 if let Err(reply) = held {
                     worker.stop_waiting(self.context);
                     self.answer(&reply, stream);
@@ -342,6 +348,11 @@ impl Reading {
     fn needs_more(&self) -> bool {
         self.peek.needs_more() && self.read < MAX_PEEK_BYTES
     }
+}
+
+/// Tells a length that no coded body may have.
+fn is_too_long(length: u64) -> bool {
+    length > coded::MAX_CODED_BYTES as u64
 }
 
 /// Sends a request on: without the headers that must not go, with what the attempt is to be told,

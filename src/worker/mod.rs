@@ -293,7 +293,8 @@ impl<H: Host> Worker<H> {
         })
     }
 
-    /// Holds the `made` bytes that the body of the request of `context` was decoded to so far.
+    /// Holds the `made` bytes that the body of the request of `context` was decoded to so far, and
+    /// the bytes of its `decoder`, where that goes on.
     ///
     /// # Errors
     /// The answer, where there is no room for them.
@@ -302,12 +303,13 @@ impl<H: Host> Worker<H> {
         context: u32,
         request: &Request,
         made: usize,
+        decoder: usize,
     ) -> Result<(), Reply> {
-        let (bytes, now) = (
-            u64::try_from(made).unwrap_or(u64::MAX),
-            self.host.recently(),
-        );
-        let held = self.book.hold_decoded(&mut self.host, context, bytes, now);
+        let [made, decoder] = [made, decoder].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+        let now = self.host.recently();
+        let held = self
+            .book
+            .hold_decoded(&mut self.host, context, made, decoder, now);
         held.map_err(|no_room| self.has_no_room(request, no_room))
     }
 

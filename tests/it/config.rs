@@ -339,27 +339,48 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
         ]);
         stack.reaches(revision).await;
 
-        let no_length =
-            "POST /v1/responses HTTP/1.1\r\nhost: a\r\ncontent-length: two\r\n\r\n".to_owned();
-        let many = "x-a: 1\r\n".repeat(200);
-        let many = format!("GET /v1/models HTTP/1.1\r\nhost: a\r\n{many}\r\n");
+        let head =
+            |path: &str, more: &str| format!("POST {path} HTTP/1.1\r\nhost: a\r\n{more}\r\n");
+        let no_length = |path| head(path, "content-length: two\r\n");
+        let many = |path| head(path, &"x-a: 1\r\n".repeat(200));
         // It waits for a refresh that does not come.
         let mut large = responses_body();
         large["input"][0]["content"][0]["text"] = "x".repeat(400 * 1024).into();
         let post = |key: &str, body: String| {
-            format!(
-                "POST /v1/responses HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            let more = format!(
+                "x-api-key: {}\r\ncontent-length: {}\r\n",
                 client_key(key),
                 body.len()
-            )
+            );
+            head("/v1/responses", &more) + &body
         };
+        // It waits until all of it has come. Nobody could tell its length before.
+        let coded = |path| {
+            let more = format!(
+                "x-api-key: {}\r\ncontent-encoding: zstd\r\ntransfer-encoding: chunked\r\n",
+                client_key("all")
+            );
+            let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+            head(path, &more) + &piece.repeat(6) + "0\r\n\r\n"
+        };
+        let (responses, messages) = ("/v1/responses", "/v1/messages?beta=true");
+        let (own, large_code) = ("latchkey_envoy", "latchkey_body_too_large");
         let cases = [
-            (no_length, 400, None),
-            (many, 431, None),
-            (post("codex", large.to_string()), 413, None),
-            (post("gone", responses_body().to_string()), 503, Some("5")),
+            (no_length(responses), 400, own, "chat"),
+            (many(responses), 431, own, "chat"),
+            (post("codex", large.to_string()), 413, large_code, "chat"),
+            (post("gone", responses_body().to_string()), 503, own, "chat"),
+            (many(messages), 431, own, "messages"),
+            (
+                many("/v1/models").replacen("x-a:", "anthropic-version:", 1),
+                431,
+                own,
+                "messages",
+            ),
+            (coded(responses), 413, large_code, "chat"),
+            (coded(messages), 413, large_code, "messages"),
         ];
-        for (request, status, retry_after) in cases {
+        for (request, status, code, dialect) in cases {
             let answer = raw::exchange(stack.envoy.port, request.as_bytes(), 1).await;
             assert_eq!(raw::status(&answer), status, "{answer}");
             let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
@@ -367,15 +388,21 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
                 head.lines()
                     .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
             };
-            assert_eq!(header("x-latchkey-error"), Some("envoy"), "{answer}");
+            let repeats = status >= 500;
+            assert_eq!(header("x-latchkey-error"), Some(code), "{answer}");
             assert_eq!(header("content-type"), Some("application/json"), "{answer}");
-            assert_eq!(header("retry-after"), retry_after, "{answer}");
+            assert_eq!(header("retry-after"), repeats.then_some("5"), "{answer}");
+            let repeat = if repeats { "true" } else { "false" };
+            assert_eq!(header("x-should-retry"), Some(repeat), "{answer}");
             let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+            let is_messages = dialect == "messages";
+            assert_eq!(body["type"] == "error", is_messages, "{answer}");
             assert_eq!(
-                (&body["type"], &body["error"]["code"]),
-                (&json!("error"), &json!("envoy")),
+                body["error"].get("param").is_some(),
+                !is_messages,
                 "{answer}"
             );
+            assert_eq!(body["error"]["code"], code, "{answer}");
             for text in ["type", "message"] {
                 assert!(
                     body["error"][text]
@@ -398,6 +425,23 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
         assert_eq!(stack.caller("codex").get("/v1/models").await.status, 200);
         assert_eq!(stack.envoy.crashes().await, 0);
     });
+}
+
+/// What Envoy itself answers has the same form in an Envoy that serves something else, on Latchkey's paths alone.
+#[test]
+fn what_is_added_to_an_envoy_answers_on_its_own_paths_alone() {
+    const ITS_PATHS: &str = "(request.url_path.startsWith('/v1/') || request.url_path == '/backend-api/codex/responses') && ";
+    let [main, existing] = ["envoy.yaml", "add-to-existing.yaml"].map(|name| {
+        let path = source_root().join("envoy").join(name);
+        let text = fs::read_to_string(path).expect("the configuration");
+        let (_, after) = text.split_once("local_reply_config:").expect("its form");
+        let (form, _) = after.split_once("\n\n").expect("an end");
+        form.to_owned()
+    });
+    let expressions = existing.matches("expression: ").count();
+    assert_eq!(existing.matches(ITS_PATHS).count(), expressions);
+    assert!(expressions > 0);
+    assert_eq!(existing.replace(ITS_PATHS, ""), main);
 }
 
 /// The filter comes from a file of this machine alone: nothing is fetched, and Envoy compiles it itself.

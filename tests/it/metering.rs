@@ -614,7 +614,7 @@ fn a_request_that_ends_while_its_body_is_read_is_recorded() {
         assert_eq!(raw::status(&answer), 408, "{answer}");
         let found = recorded(&stack.refresher, 3).await;
         assert_eq!(found[2]["status"], 408, "{found:?}");
-        assert_eq!(found[2]["error"], "envoy", "{found:?}");
+        assert_eq!(found[2]["error"], "latchkey_envoy", "{found:?}");
         assert_eq!(found[2]["key"], "key_models", "{found:?}");
         assert_eq!(found[2]["account"], Value::Null, "{found:?}");
         assert_eq!(stack.envoy.crashes().await, 0);
@@ -659,7 +659,7 @@ fn answers_that_no_attempt_passed_on_are_recorded() {
         );
         let found = recorded(&stack.refresher, 2).await;
         assert_eq!(found[1]["status"], 503, "{found:?}");
-        assert_eq!(found[1]["error"], "envoy", "{found:?}");
+        assert_eq!(found[1]["error"], "latchkey_envoy", "{found:?}");
         assert_eq!(found[1]["account"], "acc_lost", "{found:?}");
         assert_eq!(stack.envoy.crashes().await, 0);
     });

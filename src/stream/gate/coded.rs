@@ -17,8 +17,9 @@ const SLICE_MS: u64 = 15;
 /// here of a body that may not stay.
 const MAX_SLICE_BYTES: usize = 8 * 1024 * 1024;
 
-/// The bodies that are larger are not looked at; Envoy, as it is shipped, refuses them itself.
-const MAX_CODED_BYTES: usize = MAX_DECODED_BYTES;
+/// The most bytes of a body as it comes: what Envoy, as it is shipped, keeps of one. What is longer
+/// is refused by the length that it tells, or else by Envoy when it has come.
+pub(super) const MAX_CODED_BYTES: usize = MAX_DECODED_BYTES;
 
 /// A request whose body comes compressed.
 #[derive(Debug)]
@@ -72,6 +73,12 @@ impl Coded {
     /// Returns the bytes that were made of it so far.
     pub(super) fn made(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.made)
+    }
+
+    /// Returns the bytes that its decoder takes, while it is under way.
+    pub(super) fn decoder(&self) -> usize {
+        let open = self.open.as_ref();
+        open.map_or(0, |open| open.decoder.memory())
     }
 
     /// Decodes the body, which is whole, for as long as one callback may. Where that is not long

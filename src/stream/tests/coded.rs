@@ -157,6 +157,49 @@ fn nothing_goes_on_of_a_body_that_stands_for_nothing() {
 }
 
 #[test]
+fn a_length_that_no_coded_body_may_have_is_refused_before_the_body() {
+    let mut envoy = Envoy::with(&accounts(&[]));
+    let length = MAX_DECODED_BYTES + 1;
+    let mut call = begins(&mut envoy, super::envoy::KEY, "zstd", length);
+    let refused = call.is_refused(413, "latchkey_body_too_large");
+    let repeat = crate::host::fake::first(&refused.headers, "x-should-retry");
+    assert_eq!(repeat.as_deref(), Some(b"false".as_slice()));
+    assert_eq!(envoy.records().len(), 1);
+    // One of that length that is not coded goes on.
+    let mut call = begins(&mut envoy, super::envoy::KEY, "identity", length);
+    call.sends(BODY, false);
+    assert!(!call.has_answer());
+}
+
+/// The decoder of a body that takes more than one callback is charged to its key until it is done.
+#[test]
+fn a_decoder_is_held_while_it_goes_on() {
+    let body = large(16 << 20);
+    let coded = zstd(&body);
+    for (of_key, fits) in [(24, false), (64, true)] {
+        let mut envoy = Envoy::with(&accounts(&[]));
+        let held = format!(r#"{{"held_mib":256,"held_mib_per_key":{of_key}}}"#);
+        envoy.configure(&held);
+        let mut call = asks(&mut envoy, "zstd", &coded);
+        if !fits {
+            let refused = call.is_refused(413, "latchkey_no_room");
+            assert!(String::from_utf8_lossy(&refused.body).contains("24 MiB"));
+            continue;
+        }
+        // Beside 8 MiB and a decoder of 26 there is no room for another 32.
+        let length = (32 << 20).to_string();
+        let mut headers = head("/v1/responses").to_vec();
+        headers.push(("content-length", &length));
+        let mut other = envoy.call(&headers);
+        other.is_refused(429, "latchkey_no_room");
+        ticks(&mut envoy, &call);
+        call.resumes();
+        call.is_at("acc_1");
+        envoy.call(&headers).waits();
+    }
+}
+
+#[test]
 fn a_body_that_takes_long_gets_its_turns_and_goes_on_whole() {
     let body = large(MAX_DECODED_BYTES);
     for (coding, coded) in [("gzip", gzip(&body)), ("zstd", zstd(&body))] {
