@@ -1,7 +1,10 @@
 //! One HTTP/2 connection: many requests on one worker of Envoy, and trailers.
 
 use axum::body::Bytes;
-use h2::client::SendRequest;
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 
@@ -23,6 +26,26 @@ impl Http2 {
             .expect("HTTP/2");
         RUNTIME.spawn(async move { connection.await.ok() });
         Self { send, port }
+    }
+
+    /// Begins to post a body, of which this is not the end. It is under way for as long as what is returned is held; the
+    /// answer, or the reset of the stream, is to be had from it.
+    pub async fn begin(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let mut request = Request::post(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("a request");
+        let mut send = self.send.clone().ready().await.expect("a stream");
+        let (answer, mut stream) = send.send_request(request, false).expect("sent");
+        stream.send_data(body, false).expect("sent");
+        (answer, stream)
     }
 
     /// Posts a body, in pieces, with these headers; trailers follow where there are any. The status and the body of the

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use latchkey::decode::{Coding, Decoder, MAX_DECODED_BYTES};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +14,9 @@ use tokio::{
 use crate::harness::{
     Caller, Stack,
     caller::{chat_body, messages_body},
-    eventually, holds, raw, run, source_root,
+    eventually, holds,
+    http2::Http2,
+    raw, run, source_root,
     stack::client_key,
 };
 
@@ -296,6 +299,76 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
     });
 }
 
+/// A heap that fills, as where the budget is set above what it has: Envoy closes the silent early, resets the streams of
+/// HTTP/2 that hold most, and serves others again. It resets none of HTTP/1.1 (Envoy does not count what those hold):
+/// there the budget alone keeps the heap from filling.
+#[test]
+fn a_heap_that_fills_loses_the_silent_and_the_largest_streams() {
+    run(async {
+        let stack = Stack::edited("budget-overload", |text| {
+            [
+                (
+                    "max_heap_size_bytes: 2147483648",
+                    "max_heap_size_bytes: 268435456",
+                ),
+                (
+                    r#""held_mib": 768, "held_mib_per_key": 256"#,
+                    r#""held_mib": 2048, "held_mib_per_key": 1024"#,
+                ),
+            ]
+            .iter()
+            .fold(text.to_owned(), |text, (shipped, here)| {
+                assert!(text.contains(shipped), "the configuration has no {shipped}");
+                text.replace(shipped, here)
+            })
+        })
+        .await;
+        let key = client_key("openai");
+        let ask = format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n");
+        let mut silent = raw::open(stack.envoy.port, ask.as_bytes()).await;
+        let answer = raw::read(&mut silent, 1).await;
+        assert_eq!(raw::status(&answer), 200, "{answer}");
+        let said_last = Instant::now();
+
+        let mut body = br#"{"input":""#.to_vec();
+        body.resize(31 * MIB, b'x');
+        let headers = [("x-api-key", key.as_str())];
+        let mut held = Vec::new();
+        for _ in 0..12 {
+            let connection = Http2::connect(stack.envoy.port).await;
+            let body = body.clone().into();
+            held.push(connection.begin("/v1/responses", &headers, body).await);
+        }
+        eventually("streams are reset", Duration::from_secs(20), async || {
+            let name = "envoy.overload_actions.reset_high_memory_stream.count";
+            let reset = stack.envoy.stat(name).await;
+            holds(reset > 0, || format!("{reset} streams"))
+        })
+        .await;
+        let mut rest = Vec::new();
+        let closing = timeout(Duration::from_secs(30), silent.read_to_end(&mut rest)).await;
+        assert!(closing.is_ok(), "open after {:?}", said_last.elapsed());
+        let mut reset = 0;
+        for (answer, _stream) in held {
+            let answer = timeout(Duration::from_millis(100), answer).await;
+            reset += usize::from(matches!(answer, Ok(Err(error)) if error.is_reset()));
+        }
+        println!(
+            "{reset} of 12 streams were reset; the silent went after {:?}",
+            said_last.elapsed()
+        );
+        assert!(reset > 0);
+        eventually("others are served", Duration::from_secs(10), async || {
+            let caller = stack.caller("anthropic");
+            let answer = caller.try_post("/v1/messages", &messages_body(false)).await;
+            let answer = answer.map_err(|error| format!("{error:?}"))?;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// The sum that stands in envoy.yaml: the heap has room for what may be held, twice, and for all else.
 #[test]
 fn the_heap_has_room_for_what_may_be_held() {
@@ -324,6 +397,10 @@ fn the_heap_has_room_for_what_may_be_held() {
         );
         assert!(of_key <= held / 2.0, "{shipped}: a key leaves room");
         let connections = number("max_active_downstream_connections: ");
+        // The largest coded body: as it came, decoded, and the decoder, which is in the VM.
+        let decoder = Decoder::new(Coding::Zstd, vec![0; MAX_DECODED_BYTES]).memory();
+        let coded = (2 * MAX_DECODED_BYTES + decoder) as f64 / MIB as f64;
+        assert!(coded < of_key, "{shipped}: {coded} of {of_key}");
         let requests = held * 1024.0 / 128.0;
         assert!(
             requests < connections,
