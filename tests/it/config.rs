@@ -365,18 +365,19 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
         };
         let (responses, messages) = ("/v1/responses", "/v1/messages?beta=true");
         let (own, large_code) = ("latchkey_envoy", "latchkey_body_too_large");
+        let odd_slash = head(&messages.replace('?', "%2fx?"), "content-length: 0\r\n");
+        let upgrade = head(
+            "/v1/models",
+            "anthropic-version: 2023-06-01\r\nconnection: upgrade\r\nupgrade: other\r\n",
+        );
+        // Of what is no HTTP, or has too many headers, Envoy knows no path.
         let cases = [
-            (no_length(responses), 400, own, "chat"),
-            (many(responses), 431, own, "chat"),
+            (no_length(messages), 400, own, "chat"),
+            (many(messages), 431, own, "chat"),
+            (odd_slash, 400, own, "messages"),
+            (upgrade, 403, own, "messages"),
             (post("codex", large.to_string()), 413, large_code, "chat"),
             (post("gone", responses_body().to_string()), 503, own, "chat"),
-            (many(messages), 431, own, "messages"),
-            (
-                many("/v1/models").replacen("x-a:", "anthropic-version:", 1),
-                431,
-                own,
-                "messages",
-            ),
             (coded(responses), 413, large_code, "chat"),
             (coded(messages), 413, large_code, "messages"),
         ];
