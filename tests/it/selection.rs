@@ -426,7 +426,7 @@ fn the_idler_account_gets_the_next_request() {
             let stats = fleet.stack.envoy.admin("/stats").await;
             let active = format!(
                 "cluster.{}.upstream_rq_active: 1",
-                clusters::name("acc_nine")
+                clusters::hosts("acc_nine")
             );
             holds(stats.contains(&active), || "none is under way".to_owned())
         })
