@@ -8,9 +8,10 @@ use std::fs;
 use std::hint::black_box;
 use std::time::Duration;
 
-use latchkey::attempt::{forwarding::Forwarding, transform::Transform};
+use latchkey::attempt::{answer::Mask, forwarding::Forwarding, transform::Transform};
 use latchkey::dialect::Dialect;
 use latchkey::request::peek::{Peek, Wanted};
+use latchkey::snapshot::Account;
 
 const BYTES: usize = 1 << 20;
 const BATCHES: usize = 5;
@@ -38,11 +39,25 @@ const ANSWERS: [(&str, &str, &str); 13] = [
     ("an answer nested deep", "", "["),
     ("an answer of empty strings", "{\"choices\":[", "\"\","),
 ];
-const BODIES: [(&str, &str, &str); 5] = [
+/// What is looked through for the account's credential, beside the rest.
+const SEARCHED: [(&str, &str, &str); 3] = [
+    ("a plain stream, looked through", "", PLAIN),
+    (
+        "the credential's beginning, looked through",
+        "",
+        "sk-proj-2b7Jq0dW_x",
+    ),
+    ("the credential's rarest byte, looked through", "", "Q"),
+];
+const BODIES: [(&str, &str, &str); 9] = [
     ("a body nested deep", "{\"a\":", "["),
     ("a body of empty strings", "{\"a\":[", "\"\","),
     ("a body of escapes", "{\"a\":\"", "\\u0022"),
     ("a body of members", "{", "\"\":0,"),
+    ("a body of members of a letter", "{", "\"m\":0,"),
+    ("a body of members of empty strings", "{", "\"\":\"\","),
+    ("a body of members of empty lists", "{", "\"\":[],"),
+    ("a body of blanks", "{", " "),
     ("a body of models", "{", "\"model\":\"\","),
 ];
 
@@ -75,6 +90,19 @@ fn answer(bytes: &[u8], piece: usize) {
         black_box(forwarding.on_body(piece, false));
     }
     black_box(forwarding.finish(true, 0));
+}
+
+/// Looks for a credential of the usual form.
+fn searched(bytes: &[u8], piece: usize) {
+    let account = r#"{"id": "acc_1", "platform": "openai", "cluster": "c", "authority": "a", "vars": {}, "generation": 1,
+        "credential": "sk-proj-2b7Jq0dW_x9TfLkUe4mYh1RzVnB8aCsGp6oXtEiDuKwMvNyQ3"}"#;
+    let account: Account = serde_json::from_str(account).expect("an account");
+    let mut mask = Mask::of(&account);
+    let pieces = bytes.chunks(piece);
+    let count = pieces.len();
+    for (index, piece) in pieces.enumerate() {
+        black_box(mask.on_body(piece, index + 1 == count));
+    }
 }
 
 fn body(bytes: &[u8], piece: usize) {
@@ -115,6 +143,9 @@ fn main() {
     println!("|---|--:|--:|--:|");
     for (name, start, repeated) in ANSWERS {
         print(name, start, repeated, answer);
+    }
+    for (name, start, repeated) in SEARCHED {
+        print(name, start, repeated, searched);
     }
     for (name, start, repeated) in BODIES {
         print(name, start, repeated, body);

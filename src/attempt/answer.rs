@@ -61,11 +61,64 @@ pub fn withheld<'a>(answer: &'a HeaderMap, plan: &HeaderPlan, mask: &Mask) -> Ve
 /// A body from which an account's credential is taken out as it passes: each byte of it becomes a `*`,
 /// so that the length stays. It is found as it is and as it stands in a URL, over the bounds of pieces;
 /// not in another encoding, and not after the body's end where the platform breaks off.
+///
+/// Every answer passes here, and each byte of it is looked at for a byte of the credential that texts
+/// seldom have ([`Form::probe`]).
 pub struct Mask {
     /// As it is, and as in a URL where that differs.
-    forms: Vec<Vec<u8>>,
+    forms: Vec<Form>,
     /// The end of the last piece, which may be the beginning of the credential.
     kept: Vec<u8>,
+}
+
+/// A credential as it may stand in a text.
+#[derive(Clone)]
+struct Form {
+    text: Vec<u8>,
+    /// The place of the byte that is looked for.
+    probe: usize,
+}
+
+/// Bytes that answers seldom have, the rarest first: letters of keys that words do without.
+const RARE: &[u8] = b"QZXJKVYWUGBHqzjxFMOLNPRDCSTEAI";
+
+// === impl Form ===
+
+impl Form {
+    /// None of a text that is too short to be looked for.
+    fn new(text: Vec<u8>) -> Option<Self> {
+        let place = |rare: &u8| text.iter().position(|byte| byte == rare);
+        let last = text.len().checked_sub(1)?;
+        let probe = RARE.iter().find_map(place).unwrap_or(last);
+        (text.len() >= MIN_SECRET_BYTES).then_some(Self { text, probe })
+    }
+
+    fn probe(&self) -> Option<u8> {
+        self.text.get(self.probe).copied()
+    }
+
+    /// The place of this form in `text` whose probe is at `at`, where it is there.
+    fn around(&self, text: &[u8], at: usize) -> Option<usize> {
+        let start = at.checked_sub(self.probe)?;
+        text.get(start..)?.starts_with(&self.text).then_some(start)
+    }
+
+    /// The length of the longest end of a text with which this form begins.
+    fn beginning_at_end(&self, text: &[u8]) -> usize {
+        let most = self.text.len().saturating_sub(1).min(text.len());
+        let first = self.text.first().copied().unwrap_or_default();
+        let mut end = text
+            .get(text.len().saturating_sub(most)..)
+            .unwrap_or_default();
+        while let Some(at) = find_either(end, first, first) {
+            end = end.get(at..).unwrap_or_default();
+            if self.text.starts_with(end) {
+                return end.len();
+            }
+            end = end.get(1..).unwrap_or_default();
+        }
+        0
+    }
 }
 
 // === impl Mask ===
@@ -76,9 +129,8 @@ impl Mask {
         let secret = account.credential.expose();
         let mut forms = vec![secret.as_bytes().to_vec(), escaped(secret).into_bytes()];
         forms.dedup();
-        forms.retain(|form| form.len() >= MIN_SECRET_BYTES);
         Self {
-            forms,
+            forms: forms.into_iter().filter_map(Form::new).collect(),
             kept: Vec::new(),
         }
     }
@@ -124,11 +176,11 @@ impl Mask {
         !self.find_all(text).is_empty()
     }
 
-    /// The place and length of each credential in a text, from the first to the last.
+    /// The place and length of each credential in a text.
     fn find_all(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        let first = |form: Option<&Vec<u8>>| form.and_then(|form| form.first()).copied();
-        let (Some(a), Some(b)) = (first(self.forms.first()), first(self.forms.last())) else {
+        let probe = |form: Option<&Form>| form.and_then(Form::probe);
+        let (Some(a), Some(b)) = (probe(self.forms.first()), probe(self.forms.last())) else {
             return found;
         };
         let mut at = 0_usize;
@@ -136,28 +188,19 @@ impl Mask {
             && let Some(next) = find_either(rest, a, b)
         {
             at = at.saturating_add(next);
-            let rest = text.get(at..).unwrap_or_default();
-            let form = self.forms.iter().find(|form| rest.starts_with(form));
-            let step = form.map_or(1, |form| {
-                found.push((at, form.len()));
-                form.len()
-            });
-            at = at.saturating_add(step);
+            let forms = self.forms.iter();
+            found.extend(forms.filter_map(|form| Some((form.around(text, at)?, form.text.len()))));
+            at = at.saturating_add(1);
         }
         found
     }
 
-    /// The length of the longest end of a text with which the credential begins.
     fn beginning_at_end(&self, text: &[u8]) -> usize {
-        let longest = |form: &Vec<u8>| {
-            let most = form.len().saturating_sub(1).min(text.len());
-            let is_beginning = |length: &usize| {
-                let end = text.len().saturating_sub(*length);
-                text.get(end..).is_some_and(|end| form.starts_with(end))
-            };
-            (1..=most).rev().find(is_beginning)
-        };
-        self.forms.iter().filter_map(longest).max().unwrap_or(0)
+        let forms = self.forms.iter();
+        forms
+            .map(|form| form.beginning_at_end(text))
+            .max()
+            .unwrap_or(0)
     }
 }
 

@@ -194,29 +194,43 @@ impl Peek {
             State::Nested { depth } => self.skip_nested(rest, depth),
             State::Word => self.read_word(rest),
             state => {
-                if let Some(byte) = rest.split_off_first()
-                    && !byte.is_ascii_whitespace()
-                {
-                    self.state = self.after(state, *byte);
+                while let Some(byte) = rest.split_off_first() {
+                    if !byte.is_ascii_whitespace() {
+                        self.state = self.after(state, *byte, rest);
+                        return;
+                    }
                 }
             }
         }
     }
 
-    /// The state after a byte that is no white space, outside of values.
-    fn after(&mut self, state: State, byte: u8) -> State {
+    /// The state after a byte that is no white space, outside of values, with `rest` behind it.
+    fn after(&mut self, state: State, byte: u8, rest: &mut &[u8]) -> State {
         match (state, byte) {
             (State::Start, b'{') => State::BeforeName,
-            (State::BeforeName, b'"') => {
-                self.text.begin(MAX_NAME_BYTES);
-                State::Name
-            }
+            (State::BeforeName, b'"') => self.begin_name(rest),
             (State::BeforeColon, b':') => State::BeforeValue,
             (State::AfterValue, b',') => State::BeforeName,
             (State::BeforeName | State::AfterValue, b'}') => self.end_of_object(),
             (State::BeforeValue, byte) => self.begin_value(byte),
             _ => State::Done,
         }
+    }
+
+    /// Reads a name where it stands, if all of it is there and has no escapes: most do, and bodies may
+    /// consist of names.
+    fn begin_name(&mut self, rest: &mut &[u8]) -> State {
+        let (piece, end) = split(rest);
+        if end == Some(b'"') {
+            self.member = self.named(piece);
+            return State::BeforeColon;
+        }
+        self.text.begin(MAX_NAME_BYTES);
+        self.text.push(piece);
+        if end.is_some() {
+            self.text.begin_escape();
+        }
+        State::Name
     }
 
     fn end_of_object(&mut self) -> State {
@@ -279,7 +293,8 @@ impl Peek {
         match end {
             Some(b'\\') => self.text.begin_escape(),
             Some(_) if self.state == State::Name => {
-                self.member = self.named();
+                let name = self.text.text().map(str::as_bytes);
+                self.member = name.and_then(|name| self.named(name));
                 self.state = State::BeforeColon;
             }
             Some(_) => self.end_of_text(),
@@ -287,10 +302,20 @@ impl Peek {
         }
     }
 
-    fn named(&self) -> Option<Member> {
-        let name = self.text.text()?;
+    fn named(&self, name: &[u8]) -> Option<Member> {
+        if name.len() > MAX_NAME_BYTES {
+            return None;
+        }
+        let name = std::str::from_utf8(name).ok()?;
         let (members, within) = (self.wanted.members.iter(), self.within);
         members.copied().find_map(|member| {
+            // A name in other letters is as long at least, and so is that of the object around it.
+            let shortest = member.within.map_or(member.name.len(), |object| {
+                object.len().min(member.name.len())
+            });
+            if name.len() < shortest {
+                return None;
+            }
             let is_it = match member.meaning {
                 // Servers in Go take a member's name in any case, and the last of several.
                 RequestValue::Model | RequestValue::OtherModels | RequestValue::Background => {

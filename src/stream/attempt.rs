@@ -287,7 +287,7 @@ impl AttemptStream {
         };
         let status = held.status();
         let good = held.is_good() && error.is_none();
-        self.mask = (!good || sent.credential_is_in_query()).then(|| sent.mask());
+        self.mask = Some(sent.mask());
         let now = worker.now();
         let waits = self.waits_for_body();
         let can_run = waits || self.body.is_whole();

@@ -137,11 +137,6 @@ impl Sent {
         Mask::of(&self.account)
     }
 
-    /// Returns true if the credential is in the query, which platforms repeat in their pages.
-    pub(super) fn credential_is_in_query(&self) -> bool {
-        self.platform.query.has_credential()
-    }
-
     /// Returns true if the request is not whole, but can run again when it is.
     pub(super) fn may_run_whole(&self, body: &RequestBytes) -> bool {
         let length = self.request.first("content-length");

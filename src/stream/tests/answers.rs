@@ -70,6 +70,31 @@ fn an_error_that_repeats_the_credential_is_masked_over_its_pieces() {
     call.gets(400, &expected);
 }
 
+/// A platform may repeat it in a good answer as well, and in the middle of a stream.
+#[test]
+fn a_good_answer_that_repeats_the_credential_is_masked_over_its_pieces() {
+    let text = "{\"output\":[],\"echo\":\"Bearer sk-0123456789\"}";
+    let masked = text.replace("sk-0123456789", "*************");
+    for cut in 1..text.len() {
+        let mut envoy = Envoy::with_accounts(&[account()]);
+        let mut call = envoy.ask();
+        call.platform_begins(200, &[("content-type", "application/json")]);
+        let (first, rest) = text.as_bytes().split_at(cut);
+        call.platform_goes_on(first, false);
+        call.platform_goes_on(rest, true);
+        call.gets(200, masked.as_bytes());
+    }
+    let mut envoy = Envoy::with_accounts(&[account()]);
+    let mut call = envoy.ask();
+    call.platform_begins(200, &[("content-type", "text/event-stream")]);
+    call.platform_goes_on(b"event: response.created\ndata: {}\n\n", false);
+    call.platform_goes_on(b"data: {\"delta\":\"sk-0123", false);
+    call.platform_goes_on(b"456789 s", false);
+    call.platform_goes_on(b"", true);
+    let stream = b"event: response.created\ndata: {}\n\ndata: {\"delta\":\"************* s";
+    call.gets(200, stream);
+}
+
 #[test]
 fn an_error_on_which_envoy_cannot_run_the_request_again_is_masked() {
     let masked = b"no key sk-01, no key *************.";
