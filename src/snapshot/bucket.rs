@@ -15,6 +15,11 @@ use crate::{hash::hash64, host::shared_key, id::Id};
 /// The number of buckets: at 10,000 accounts a change re-parses about 40 accounts.
 pub const BUCKETS: usize = 256;
 
+/// The most bytes of a bucket. A VM reads the whole bucket of a record that changes, and has all of
+/// them in its memory, which ends at 4 GiB: they take 1 GiB at most. 10,000 accounts with tokens of
+/// 2 KiB have some 100 KiB in each.
+pub const MAX_BUCKET_BYTES: usize = 4 * 1024 * 1024;
+
 /// The key of the [`Head`].
 pub const HEAD_KEY: &str = shared_key!("head");
 
@@ -47,7 +52,15 @@ pub struct Index(Vec<u64>);
 
 /// The lines of one bucket, by kind and id. A line is kept as it arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Bucket<'a>(BTreeMap<(Kind, &'a str), &'a [u8]>);
+pub struct Bucket<'a> {
+    lines: BTreeMap<(Kind, &'a str), &'a [u8]>,
+    /// Those of its content.
+    bytes: usize,
+}
+
+/// A record for which its bucket has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom;
 
 // === impl Head ===
 
@@ -145,21 +158,21 @@ pub fn bucket_of(kind: Kind, id: &Id) -> usize {
 impl<'a> Bucket<'a> {
     /// Reads a bucket's content: lines of kind letter, id, space and record.
     pub fn decode(content: &'a [u8]) -> Option<Self> {
-        let mut lines = BTreeMap::new();
+        let mut bucket = Self::default();
         for line in super::page::lines(content) {
             let (letter, rest) = line.split_first()?;
             let space = rest.iter().position(|byte| *byte == b' ')?;
             let (id, record) = rest.split_at(space);
             let id = std::str::from_utf8(id).ok()?;
-            lines.insert((Kind::from_letter(*letter)?, id), record.get(1..)?);
+            bucket.insert(Kind::from_letter(*letter)?, id, record.get(1..)?);
         }
-        Some(Self(lines))
+        Some(bucket)
     }
 
     /// Its content.
     pub fn encode(&self) -> Vec<u8> {
         let mut content = Vec::new();
-        for ((kind, id), record) in &self.0 {
+        for ((kind, id), record) in &self.lines {
             content.push(kind.letter());
             content.extend_from_slice(id.as_bytes());
             content.push(b' ');
@@ -170,18 +183,40 @@ impl<'a> Bucket<'a> {
     }
 
     /// Puts `line`, which is `record` serialised, in the place of what had its key.
-    pub fn apply(&mut self, record: &'a Record, line: &'a [u8]) {
+    ///
+    /// # Errors
+    /// [`NoRoom`] where the bucket would be above [`MAX_BUCKET_BYTES`]. What had its key is out of
+    /// date, and gone.
+    pub fn apply(&mut self, record: &'a Record, line: &'a [u8]) -> Result<(), NoRoom> {
         let (kind, id) = record.key();
-        match record {
-            Record::Removed(_) => self.0.remove(&(kind, id.as_str())),
-            _ => self.0.insert((kind, id.as_str()), line),
-        };
+        let id = id.as_str();
+        if let Some(old) = self.lines.remove(&(kind, id)) {
+            self.bytes = self.bytes.saturating_sub(content_bytes(id, old));
+        }
+        if matches!(record, Record::Removed(_)) {
+            return Ok(());
+        }
+        if self.bytes.saturating_add(content_bytes(id, line)) > MAX_BUCKET_BYTES {
+            return Err(NoRoom);
+        }
+        self.insert(kind, id, line);
+        Ok(())
+    }
+
+    fn insert(&mut self, kind: Kind, id: &'a str, line: &'a [u8]) {
+        self.bytes = self.bytes.saturating_add(content_bytes(id, line));
+        self.lines.insert((kind, id), line);
     }
 
     /// The record lines.
     pub fn records(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.0.values().copied()
+        self.lines.values().copied()
     }
+}
+
+/// The bytes of a line in a bucket's content: kind letter, id, space, record and end.
+fn content_bytes(id: &str, record: &[u8]) -> usize {
+    id.len().saturating_add(record.len()).saturating_add(3)
 }
 
 // === impl Kind ===
@@ -241,16 +276,36 @@ mod tests {
         let account = Record::Account(fixture::account("acc_1", "codex"));
         let line = account.to_line().unwrap();
         let mut bucket = Bucket::default();
-        bucket.apply(&account, line.as_bytes());
-        bucket.apply(&account, line.as_bytes());
+        bucket.apply(&account, line.as_bytes()).unwrap();
+        bucket.apply(&account, line.as_bytes()).unwrap();
         let content = bucket.encode();
+        assert_eq!(bucket.bytes, content.len());
         let mut read = Bucket::decode(&content).unwrap();
         assert_eq!(read.records().collect::<Vec<_>>(), [line.as_bytes()]);
         let removed = Record::Removed(Removed {
             kind: Kind::Account,
             id: Id::try_from("acc_1").unwrap(),
         });
-        read.apply(&removed, b"");
-        assert!(read.encode().is_empty());
+        assert_eq!(read, bucket);
+        read.apply(&removed, b"").unwrap();
+        assert_eq!(read, Bucket::default());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_there_and_what_it_replaces_is_gone() {
+        let records = ["acc_1", "acc_2", "acc_3"];
+        let records = records.map(|id| Record::Account(fixture::account(id, "codex")));
+        let [first, second, third] = &records;
+        let (half, more) = (vec![b'x'; MAX_BUCKET_BYTES / 2 - 8], [b'x'; 1]);
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.apply(first, &half), Ok(()));
+        assert_eq!(bucket.apply(second, &half), Ok(()));
+        assert_eq!(bucket.bytes, MAX_BUCKET_BYTES);
+        assert_eq!(bucket.apply(third, &more), Err(NoRoom));
+        let larger = [&half[..], &more].concat();
+        assert_eq!(bucket.apply(second, &larger), Err(NoRoom));
+        assert_eq!(bucket.records().collect::<Vec<_>>(), [&half]);
+        assert_eq!(bucket.apply(third, &more), Ok(()));
+        assert_eq!(bucket.bytes, bucket.encode().len());
     }
 }

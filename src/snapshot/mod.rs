@@ -105,6 +105,8 @@ pub enum InvalidRecord {
         /// Column in the line, from 1.
         column: usize,
     },
+    /// It does not fit beside the others.
+    NoRoom,
 }
 
 // === impl Record ===
@@ -157,6 +159,12 @@ impl std::fmt::Display for InvalidRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooLong => write!(f, "expected a record of at most {MAX_RECORD_BYTES} bytes"),
+            Self::NoRoom => write!(
+                f,
+                "expected at most {} bytes of records in its part of the snapshot, one of {}, and found more; remove some, and add or change this one again",
+                bucket::MAX_BUCKET_BYTES,
+                bucket::BUCKETS
+            ),
             Self::Json { column } => write!(
                 f,
                 "expected the JSON of a record of format {FORMAT}; it breaks at column {column}"

@@ -218,7 +218,7 @@ impl View {
             for (record, line) in records.iter().zip(&lines) {
                 let (kind, id) = record.key();
                 if super::bucket::bucket_of(kind, id) == number {
-                    bucket.apply(record, line.as_bytes());
+                    bucket.apply(record, line.as_bytes()).unwrap();
                 }
             }
             view.replace(number, &bucket);
@@ -243,7 +243,7 @@ mod tests {
         let rotated = Record::Key(fixture::client_key("key_1", b"new", "default"));
         let line = rotated.to_line().unwrap();
         let mut bucket = Bucket::default();
-        bucket.apply(&rotated, line.as_bytes());
+        bucket.apply(&rotated, line.as_bytes()).unwrap();
         let (kind, id) = rotated.key();
         view.replace(super::super::bucket::bucket_of(kind, id), &bucket);
         assert!(view.key(&KeyHash::of(b"old")).is_none());
@@ -260,7 +260,7 @@ mod tests {
         let other = Record::Pool(fixture::pool("other", Policy::Sticky, &["acc_1"]));
         let line = other.to_line().unwrap();
         let mut bucket = Bucket::decode(b"aacc_1 {\"account\":{}}\n").unwrap();
-        bucket.apply(&other, line.as_bytes());
+        bucket.apply(&other, line.as_bytes()).unwrap();
         view.replace(number, &bucket);
         assert!(view.account("acc_1").is_none());
         assert_eq!(view.count(Kind::Pool), 1, "what stands beside it is read");

@@ -40,7 +40,7 @@ pub struct Applied {
     pub head: Head,
     /// The page's news of accounts' health.
     pub health: Vec<Health>,
-    /// The lines that are no records. What they are about is out of use.
+    /// The lines that are no records, or do not fit. What they are about is out of use.
     pub unread: Vec<Unread>,
 }
 
@@ -48,7 +48,7 @@ pub struct Applied {
 /// that reads in between finds digests that do not hold, and keeps what it has until the head
 /// moves. What the page says of accounts' health goes on the board and to the quotas instead,
 /// so that it costs nobody a bucket. A record that cannot be read is passed over, and what was held
-/// of it is removed.
+/// of it is removed; so is one for which there is no room.
 ///
 /// # Errors
 /// [`Refused`], before anything is written.
@@ -106,7 +106,16 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
         };
         let mut bucket = Bucket::decode(&held).unwrap_or_default();
         for (record, line) in changes {
-            bucket.apply(record, line);
+            if bucket.apply(record, line).is_err() {
+                let (kind, id) = record.key();
+                let about = About::Record(kind, id.clone());
+                let one = Unread {
+                    about,
+                    error: InvalidRecord::NoRoom,
+                };
+                still_unreadable.add(&one);
+                unread.push(one);
+            }
         }
         let content = bucket.encode();
         if content != held || header.reset {

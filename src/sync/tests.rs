@@ -10,6 +10,7 @@ use super::{
     unread,
 };
 use crate::{
+    header::MAX_VALUE_BYTES,
     health::{Board, quota},
     host::{SharedData, fake::FakeSharedData},
     id::Id,
@@ -115,7 +116,7 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
 
     let mut bucket = Bucket::default();
     let record = Record::Account(fixture::account("acc_1", "codex"));
-    bucket.apply(&record, b"{}");
+    bucket.apply(&record, b"{}").unwrap();
     assert_eq!(bucket.encode(), b"aacc_1 {}\n");
     assert_eq!(content_digest(b"{}"), 9_973_137_080_230_810_436);
     let mut index = Index::default();
@@ -284,6 +285,49 @@ fn a_record_that_cannot_be_read_is_out_of_use_and_the_rest_is_in_use() {
     assert_eq!(unread::read(&shared).count(), 1);
     publish::apply(&mut shared, &page_of(true, (0, 8), &[]), NOW).unwrap();
     assert_eq!(unread::read(&shared).count(), 0);
+}
+
+/// A bucket that is full takes nothing more, and loses nothing but what a new record does not fit for; the refresher is
+/// told, and whatever is taken away goes as ever.
+#[test]
+fn what_there_is_no_room_for_is_out_of_use_and_told_and_removals_go_on() {
+    let in_one = |id: &String| bucket_of(Kind::Account, &Id::try_from(id.as_str()).unwrap()) == 7;
+    let ids: Vec<String> = (0..)
+        .map(|n| format!("acc_{n}"))
+        .filter(in_one)
+        .take(6)
+        .collect();
+    let large = |id: &str| {
+        let mut account = fixture::account(id, "codex");
+        let value = "x".repeat(MAX_VALUE_BYTES);
+        let fill = (0..60).map(|n| (format!("v{n}"), value.as_str().try_into().unwrap()));
+        account.vars.extend(fill);
+        Record::Account(account)
+    };
+    let mut shared = prepared();
+    let all: Vec<Record> = ids.iter().map(|id| large(id)).collect();
+    let applied =
+        publish::apply(&mut shared, &page(FIRST, true, (0, 1), false, &all), NOW).unwrap();
+    let named: Vec<String> = applied.unread.iter().map(ToString::to_string).collect();
+    assert_eq!(applied.unread.len(), 2, "{named:?}");
+    assert!(named[0].contains("remove some"), "{named:?}");
+    assert_eq!(unread::read(&shared).count(), 2);
+    let mut follower = Follower::default();
+    let held = |follower: &mut Follower, shared: &FakeSharedData| {
+        let view = follower.view(shared).expect("a view");
+        ids.iter().filter(|id| view.account(id).is_some()).count()
+    };
+    assert_eq!(held(&mut follower, &shared), 4);
+    // One goes, and another that did not fit comes again.
+    let change = [removed(&ids[0]), large(&ids[5])];
+    publish::apply(
+        &mut shared,
+        &page(FIRST, false, (1, 2), false, &change),
+        NOW,
+    )
+    .unwrap();
+    assert_eq!(held(&mut follower, &shared), 4);
+    assert_eq!(unread::read(&shared).count(), 1);
 }
 
 #[test]
