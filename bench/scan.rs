@@ -94,7 +94,7 @@ fn answer(bytes: &[u8], piece: usize) {
 
 /// Looks for a credential of the usual form.
 fn searched(bytes: &[u8], piece: usize) {
-    let account = r#"{"id": "acc_1", "platform": "openai", "cluster": "c", "authority": "a", "vars": {}, "generation": 1,
+    let account = r#"{"id": "acc_1", "name": "one", "platform": "openai", "cluster": "c", "authority": "a", "vars": {}, "generation": 1,
         "credential": "sk-proj-2b7Jq0dW_x9TfLkUe4mYh1RzVnB8aCsGp6oXtEiDuKwMvNyQ3"}"#;
     let account: Account = serde_json::from_str(account).expect("an account");
     let mut mask = Mask::of(&account);
