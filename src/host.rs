@@ -77,6 +77,9 @@ pub trait Stream {
     /// Returns the address of the host that answers, as the proxy writes it: `address:port`, or the path of a socket.
     fn answered_by(&self) -> Option<Vec<u8>>;
 
+    /// Returns true once the caller has gone away before the end of its answer.
+    fn caller_left(&self) -> bool;
+
     /// Sets what the other filters of this request, its later tries and access logs see.
     fn set_property(&mut self, name: &str, value: &str);
 

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) request_body: Vec<u8>,
     pub(crate) answer_body: Vec<u8>,
     pub(crate) properties: Rc<RefCell<BTreeMap<String, String>>>,
+    /// The caller has gone away.
+    pub(crate) caller_left: bool,
     /// The address of the host that answers.
     pub(crate) answered_by: &'static str,
     /// The request's headers were let go alone: the SDK crashes on a write to them.
@@ -292,6 +294,10 @@ impl Stream for FakeStream {
     fn answered_by(&self) -> Option<Vec<u8>> {
         self.note("answered by".to_owned());
         Some(self.0.borrow().answered_by.as_bytes().to_vec())
+    }
+
+    fn caller_left(&self) -> bool {
+        self.0.borrow().caller_left
     }
 
     fn set_property(&mut self, name: &str, value: &str) {

@@ -81,8 +81,10 @@ pub enum Completeness {
     Whole,
     /// The body ended properly, but without that mark.
     Partial,
-    /// The body did not come to its end: a side went away.
+    /// The body did not come to its end: the platform, or the gateway, broke off.
     Cut,
+    /// The caller went away before its end.
+    Left,
 }
 
 // === impl Meter ===

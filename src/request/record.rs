@@ -4,7 +4,7 @@
 //! the platform, the gateway or Envoy answered. It never holds a credential, a header, or a byte of a body
 //! beside the model's name. `error` is the gateway's own code, `envoy` where Envoy answered itself, or
 //! `failed_inside` where the platform gave up in the middle of its answer. A request whose caller leaves
-//! while the gate still reads its body, or while it waits, is `cut` with status 0.
+//! while the gate still reads its body, or while it waits, is `left` with status 0.
 //!
 //! Requests of one key that were refused with the same code within a second, in one VM, are one record
 //! whose `count` says for how many it stands: who is refused for nothing must not push out what was served.
@@ -137,7 +137,7 @@ impl Record {
             estimate: false,
             first_byte_ms: None,
             duration_ms: 0,
-            completeness: Completeness::Cut,
+            completeness: Completeness::Left,
             count: one(),
         }
     }
@@ -193,9 +193,15 @@ impl Record {
         }
     }
 
+    /// Notes that an answer did not come to its end for its caller's leaving.
+    pub fn left(&mut self) {
+        self.completeness = Completeness::Left;
+    }
+
     /// Notes that the caller left before there was an answer to pass on: what it sent, a body of
     /// so many bytes, is charged all the same, unless the platform had failed at it by then.
-    pub fn left(&mut self, request_bytes: u64) {
+    pub fn left_unanswered(&mut self, request_bytes: u64) {
+        self.left();
         if self.verdict.is_none() {
             self.usage = Usage::of_request(request_bytes);
             self.estimate = self.usage.is_some();
@@ -271,6 +277,7 @@ impl Completeness {
             Self::Whole => "whole",
             Self::Partial => "partial",
             Self::Cut => "cut",
+            Self::Left => "left",
         }
     }
 }
@@ -319,7 +326,7 @@ mod tests {
         let mut failed = record.clone();
         failed.verdict = Some(Reason::known("platform_trouble"));
         for (record, charged) in [(&mut record, Some(101)), (&mut failed, None)] {
-            record.left(401);
+            record.left_unanswered(401);
             assert_eq!(record.usage.map(|usage| usage.total), charged);
             assert_eq!(record.estimate, charged.is_some());
         }

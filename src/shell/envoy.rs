@@ -22,6 +22,10 @@ pub(super) struct Envoy;
 #[derive(Debug)]
 pub(super) struct EnvoyStream;
 
+/// The response flags that say that the caller went away: its connection ended (DC), or it reset its stream (DR). The
+/// property has a bit for each of Envoy's `CoreResponseFlag`, in their order.
+const CALLER_LEFT: u64 = 1 << 14 | 1 << 28;
+
 /// Returns which plugin the root context is of.
 pub(super) fn root_id() -> Option<Vec<u8>> {
     let id = hostcalls::get_property(vec!["plugin_root_id"]);
@@ -206,6 +210,13 @@ impl Stream for EnvoyStream {
     fn answered_by(&self) -> Option<Vec<u8>> {
         let address = hostcalls::get_property(vec!["upstream", "address"]);
         address.ok().flatten()
+    }
+
+    fn caller_left(&self) -> bool {
+        let flags = hostcalls::get_property(vec!["response", "flags"]);
+        let flags = flags.ok().flatten();
+        let flags = flags.and_then(|bytes| bytes.try_into().ok());
+        flags.is_some_and(|bytes| u64::from_le_bytes(bytes) & CALLER_LEFT != 0)
     }
 
     fn set_property(&mut self, name: &str, value: &str) {

@@ -365,6 +365,9 @@ impl AttemptStream {
             }
             None => record.completeness = forwarding::completeness(end),
         }
+        if !end && stream.as_ref().is_some_and(|stream| stream.caller_left()) {
+            record.left();
+        }
         let record = record.ended(worker.now());
         if let Some(stream) = stream {
             stream.set_property(record::PROPERTY, &record.line());

@@ -511,7 +511,7 @@ impl<H: Host> Worker<H> {
             self.gate.ended(&sent.account);
             unanswered = sent.record.filter(|_| !sent.redirected);
             if let Some(record) = &mut unanswered {
-                record.left(sent.request_bytes);
+                record.left_unanswered(sent.request_bytes);
             }
         }
         if let Some(record) = unanswered {

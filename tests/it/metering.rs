@@ -15,7 +15,9 @@ use crate::harness::{
     caller::{chat_body, messages_body, responses_body},
     eventually,
     fake_refresher::FakeRefresher,
-    holds, raw, records, run,
+    holds,
+    http2::Http2,
+    raw, records, run,
     stack::{ALICE, ANTHROPIC, CODEX, OPENAI, client_key},
 };
 
@@ -330,9 +332,26 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
             .expect("a first event");
         drop(answer);
         let records = recorded(&stack.refresher, 2).await;
-        assert_eq!(records[1]["completeness"], "cut", "{records:?}");
+        assert_eq!(records[1]["completeness"], "left", "{records:?}");
         assert_eq!(records[1]["error"], Value::Null, "{records:?}");
         assert_eq!(records[1]["usage"]["input"], input, "{records:?}");
+        let no_pause = json!({"event_delay_ms": 0});
+        stack.sim.ask(Method::POST, "/settings", no_pause).await;
+
+        // The same on HTTP/2, where the stream is reset and its connection stays.
+        let connection = Http2::connect(stack.envoy.port).await;
+        let authorization = format!("Bearer {}", client_key("openai"));
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let pause = json!({"event_delay_ms": 300});
+        stack.sim.ask(Method::POST, "/settings", pause).await;
+        connection
+            .leave(CHAT, &headers, &chat_body(true).to_string())
+            .await;
+        let records = recorded(&stack.refresher, 3).await;
+        assert_eq!(records[2]["completeness"], "left", "{records:?}");
         let no_pause = json!({"event_delay_ms": 0});
         stack.sim.ask(Method::POST, "/settings", no_pause).await;
 
@@ -342,12 +361,12 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
         let body = chat_body(true);
         let gone = tokio::time::timeout(Duration::from_millis(700), caller.try_post(CHAT, &body));
         gone.await.expect_err("no answer yet");
-        let records = recorded(&stack.refresher, 3).await;
-        assert_eq!(records[2]["completeness"], "cut", "{records:?}");
-        assert_eq!(records[2]["status"], 0, "{records:?}");
-        assert_eq!(records[2]["account"], OPENAI, "{records:?}");
-        assert_eq!(records[2]["usage"]["total"], input, "{records:?}");
-        assert_eq!(records[2]["estimate"], true, "{records:?}");
+        let records = recorded(&stack.refresher, 4).await;
+        assert_eq!(records[3]["completeness"], "left", "{records:?}");
+        assert_eq!(records[3]["status"], 0, "{records:?}");
+        assert_eq!(records[3]["account"], OPENAI, "{records:?}");
+        assert_eq!(records[3]["usage"]["total"], input, "{records:?}");
+        assert_eq!(records[3]["estimate"], true, "{records:?}");
 
         let failing = "/v1/messages";
         let fault = json!({"target": "upstream", "path": failing, "fixture": "anthropic/message_then_overloaded.sse"});
@@ -357,9 +376,9 @@ fn what_does_not_come_to_its_end_is_recorded_as_that() {
             .post(failing, &messages_body(true))
             .await;
         assert!(answer.body.contains("overloaded_error"), "{answer:?}");
-        let records = recorded(&stack.refresher, 4).await;
-        assert_eq!(records[3]["completeness"], "partial", "{records:?}");
-        assert_eq!(records[3]["error"], "failed_inside", "{records:?}");
+        let records = recorded(&stack.refresher, 5).await;
+        assert_eq!(records[4]["completeness"], "partial", "{records:?}");
+        assert_eq!(records[4]["error"], "failed_inside", "{records:?}");
         assert_eq!(stack.envoy.crashes().await, 0);
     });
 }
@@ -604,7 +623,7 @@ fn a_request_that_ends_while_its_body_is_read_is_recorded() {
             ("key", json!("key_models")),
             ("pool", json!("openai")),
             ("account", Value::Null),
-            ("completeness", json!("cut")),
+            ("completeness", json!("left")),
             ("usage", Value::Null),
         ] {
             assert_eq!(cut[name], expected, "{name} of {cut}");

@@ -50,6 +50,7 @@ fn all(rows: &[Sums]) -> Sums {
         name: Some("all".to_owned()),
         requests: sum(|row| row.requests),
         failed: sum(|row| row.failed),
+        caller_left: sum(|row| row.caller_left),
         input: sum(|row| row.input),
         cached_input: sum(|row| row.cached_input),
         output: sum(|row| row.output),
@@ -59,7 +60,7 @@ fn all(rows: &[Sums]) -> Sums {
     }
 }
 
-fn cells(row: &Sums, by: Group) -> [String; 8] {
+fn cells(row: &Sums, by: Group) -> [String; 9] {
     let nobody = match by {
         Group::Account => "(the gateway itself)",
         Group::Key | Group::Model | Group::Day => "(unknown)",
@@ -75,6 +76,7 @@ fn cells(row: &Sums, by: Group) -> [String; 8] {
         name,
         grouped(row.requests),
         grouped(row.failed),
+        grouped(row.caller_left),
         marked(row.input),
         grouped(row.cached_input),
         marked(row.output),
@@ -117,11 +119,12 @@ fn text(report: &Report, by: Group, head: &'static str) -> String {
     }
     let all = all(rows);
     let shown = rows.iter().chain((rows.len() > 1).then_some(&all));
-    let cells: Vec<[String; 8]> = shown.map(|row| cells(row, by)).collect();
+    let cells: Vec<[String; 9]> = shown.map(|row| cells(row, by)).collect();
     let heads = [
         head,
         "REQUESTS",
         "FAILED",
+        "CALLER LEFT",
         "INPUT",
         "CACHED",
         "OUTPUT",
@@ -189,6 +192,7 @@ mod tests {
             name: name.map(str::to_owned),
             requests,
             failed: 1,
+            caller_left: 2,
             input: 1_200 * requests,
             cached_input: 0,
             output: 30,
@@ -204,11 +208,11 @@ mod tests {
         let expected = "\
 Since 2026-08-01 00:00 UTC, tokens:
 
-ACCOUNT               REQUESTS  FAILED    INPUT  CACHED  OUTPUT  REASONING    TOTAL
-alice                       12       1  ~14,400       0     ~30          5  ~14,430
-acc_2?                       1       1    1,200       0      30          5    1,230
-(the gateway itself)         3       1    3,600       0      30          5    3,630
-all                         16       3  ~19,200       0     ~90         15  ~19,290
+ACCOUNT               REQUESTS  FAILED  CALLER LEFT    INPUT  CACHED  OUTPUT  REASONING    TOTAL
+alice                       12       1            2  ~14,400       0     ~30          5  ~14,430
+acc_2?                       1       1            2    1,200       0      30          5    1,230
+(the gateway itself)         3       1            2    3,600       0      30          5    3,630
+all                         16       3            6  ~19,200       0     ~90         15  ~19,290
 
 ~ In part estimated from the length of requests and answers: 2 of 16 requests.
 ";

@@ -33,8 +33,9 @@ macro_rules! sum_up {
     ($group:literal, $name:literal, $order:literal) => {
         concat!(
             "SELECT ", $group, " AS group_id, ", $name, " AS name, CAST(sum(count) AS BIGINT) AS requests, \
-             CAST(sum(CASE WHEN status NOT BETWEEN 200 AND 399 OR error IS NOT NULL OR completeness = 'cut' \
-             THEN count ELSE 0 END) AS BIGINT) AS failed, \
+             CAST(sum(CASE WHEN completeness <> 'left' AND (status NOT BETWEEN 200 AND 399 OR error IS NOT NULL \
+             OR completeness = 'cut') THEN count ELSE 0 END) AS BIGINT) AS failed, \
+             CAST(sum(CASE WHEN completeness = 'left' THEN count ELSE 0 END) AS BIGINT) AS caller_left, \
              CAST(sum(coalesce(input, 0)) AS BIGINT) AS input, \
              CAST(sum(coalesce(cached_input, 0)) AS BIGINT) AS cached_input, \
              CAST(sum(coalesce(output, 0)) AS BIGINT) AS output, \
@@ -117,6 +118,9 @@ pub struct Sums {
     /// Those whose answer was an error, was cut off or failed in its middle.
     #[sqlx(try_from = "i64")]
     pub failed: u64,
+    /// Those whose caller went away before their end.
+    #[sqlx(try_from = "i64")]
+    pub caller_left: u64,
     /// Tokens of their prompts.
     #[sqlx(try_from = "i64")]
     pub input: u64,

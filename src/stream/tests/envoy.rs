@@ -397,10 +397,16 @@ impl Call {
     /// The caller goes away.
     pub(super) fn goes_away(mut self) {
         if let Some(attempt) = self.attempt.take() {
+            attempt.1.state().caller_left = true;
             self.end(Role::Attempt, attempt);
         }
         let gate = std::mem::take(&mut self.gate);
         self.end(Role::Gate, gate);
+    }
+
+    /// The platform breaks its answer off.
+    pub(super) fn is_broken_off(mut self) {
+        self.ends();
     }
 
     /// A header that is on the wire.

@@ -26,7 +26,7 @@ fn who_leaves_before_an_answer_pays_for_what_was_sent() {
     let mut envoy = one();
     envoy.ask().goes_away();
     let tokens = BODY.len().div_ceil(4);
-    let left = format!("acc_1 0 attempts=1 - - cut tokens={tokens}");
+    let left = format!("acc_1 0 attempts=1 - - left tokens={tokens}");
     assert_eq!(envoy.records(), [left]);
 }
 
@@ -36,7 +36,7 @@ fn who_leaves_while_its_body_is_read_is_recorded() {
     let call = envoy.call(&head("/v1/responses"));
     call.waits();
     call.goes_away();
-    assert_eq!(envoy.records(), ["- 0 attempts=0 - - cut tokens=null"]);
+    assert_eq!(envoy.records(), ["- 0 attempts=0 - - left tokens=null"]);
     // Nothing is left of it.
     let mut call = envoy.ask();
     call.platform(200, &[], ANSWER);
@@ -44,18 +44,20 @@ fn who_leaves_while_its_body_is_read_is_recorded() {
 }
 
 #[test]
-fn a_stream_that_is_cut_is_metered_as_far_as_it_came() {
-    let mut envoy = one();
-    let mut call = envoy.ask();
-    call.platform_begins(200, &[]);
-    let cut = ANSWER.len() / 2;
-    call.platform_goes_on(&ANSWER[..cut], false);
-    call.goes_away();
-    let records = envoy.records().concat();
-    assert!(
-        records.starts_with("acc_1 200 attempts=1 fine - cut"),
-        "{records}"
-    );
+fn a_stream_that_does_not_end_is_metered_as_far_as_it_came_and_says_who_left() {
+    for (caller_leaves, expected) in [(true, "left"), (false, "cut")] {
+        let mut envoy = one();
+        let mut call = envoy.ask();
+        call.platform_begins(200, &[]);
+        call.platform_goes_on(&ANSWER[..ANSWER.len() / 2], false);
+        match caller_leaves {
+            true => call.goes_away(),
+            false => call.is_broken_off(),
+        }
+        let records = envoy.records().concat();
+        let expected = format!("acc_1 200 attempts=1 fine - {expected} tokens=");
+        assert!(records.starts_with(&expected), "{records}");
+    }
 }
 
 #[test]

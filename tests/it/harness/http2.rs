@@ -48,6 +48,16 @@ impl Http2 {
         (answer, stream)
     }
 
+    /// Posts a body, and resets the stream once the first piece of its answer is there.
+    pub async fn leave(&self, path: &str, headers: &[(&str, &str)], body: &str) {
+        let (answer, mut stream) = self.begin(path, headers, body.to_owned().into()).await;
+        stream.send_data(Bytes::new(), true).expect("sent");
+        let answer = answer.await.expect("an answer");
+        let first = answer.into_body().data().await;
+        first.expect("a stream").expect("a first event");
+        stream.send_reset(h2::Reason::CANCEL);
+    }
+
     /// Posts a body, in pieces, with these headers; trailers follow where there are any. The status and the body of the
     /// answer.
     pub async fn post(

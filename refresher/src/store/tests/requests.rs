@@ -66,6 +66,10 @@ async fn sums_are_by_what_was_asked_for_and_say_what_is_estimated_and_failed() {
         request(NOW, json!({"error": "failed_inside"})),
         request(
             NOW,
+            json!({"account": "acc_2", "status": 0, "completeness": "left", "usage": null}),
+        ),
+        request(
+            NOW,
             json!({"usage": {"input": u64::MAX, "output": 0, "cached_input": 0, "cache_write": 0,
             "reasoning": 0, "total": u64::MAX}, "key": "key_odd"}),
         ),
@@ -93,7 +97,14 @@ async fn sums_are_by_what_was_asked_for_and_say_what_is_estimated_and_failed() {
         sums.into_iter().map(group).collect::<Vec<_>>()
     };
     let accounts = groups(By::Account, since).await;
-    assert_eq!(accounts.len(), 3, "{accounts:?}");
+    assert_eq!(accounts.len(), 4, "{accounts:?}");
+    assert!(
+        accounts.contains(&("acc_2".to_owned(), None, 1, 0)),
+        "who leaves early is no failure of the account's: {accounts:?}"
+    );
+    let sums = store.usage(By::Account, since).await.unwrap();
+    let left: u64 = sums.iter().map(|sums| sums.caller_left).sum();
+    assert_eq!(left, 1, "{sums:?}");
     assert!(
         accounts.contains(&(login.to_string(), Some("alice".to_owned()), 1, 0)),
         "{accounts:?}"
