@@ -1,6 +1,6 @@
 //! The control API: how a test sets up the platform and looks at what it saw.
 //!
-//! Plain HTTP/1.1 on loopback, JSON, no authentication. Errors are 400 or 404 with a text.
+//! Plain HTTP/1.1, on loopback unless `--listen` says otherwise, JSON, no authentication. Errors are 400 or 404 with a text.
 //!
 //! | request | body | answer |
 //! |---|---|---|
@@ -92,12 +92,12 @@ pub fn router(shared: Shared) -> Router {
 }
 
 async fn upsert_user(State(shared): State<Shared>, Json(user): Json<User>) -> StatusCode {
-    shared.lock().oauth.upsert_user(user);
+    shared.change(|simulation| simulation.oauth.upsert_user(user));
     StatusCode::NO_CONTENT
 }
 
 async fn upsert_client(State(shared): State<Shared>, Json(client): Json<Client>) -> StatusCode {
-    shared.lock().oauth.upsert_client(client);
+    shared.change(|simulation| simulation.oauth.upsert_client(client));
     StatusCode::NO_CONTENT
 }
 
@@ -105,18 +105,19 @@ async fn change_user(
     State(shared): State<Shared>,
     Path((email, action)): Path<(String, String)>,
 ) -> Result<Json<Value>, Refusal> {
-    let mut simulation = shared.lock();
-    let oauth: &mut OAuth = &mut simulation.oauth;
-    if oauth.user(&email).is_none() {
-        return Err((StatusCode::NOT_FOUND, format!("no user {email}")));
-    }
-    let changed = match action.as_str() {
-        "expire_access" => oauth.expire_access(&email, UnixMillis::now()),
-        "revoke_access" => oauth.revoke_access(&email),
-        "revoke_login" => oauth.revoke_login(&email),
-        _ => return Err((StatusCode::NOT_FOUND, format!("no action {action}"))),
-    };
-    Ok(Json(json!({"changed": changed})))
+    shared.change(|simulation| {
+        let oauth: &mut OAuth = &mut simulation.oauth;
+        if oauth.user(&email).is_none() {
+            return Err((StatusCode::NOT_FOUND, format!("no user {email}")));
+        }
+        let changed = match action.as_str() {
+            "expire_access" => oauth.expire_access(&email, UnixMillis::now()),
+            "revoke_access" => oauth.revoke_access(&email),
+            "revoke_login" => oauth.revoke_login(&email),
+            _ => return Err((StatusCode::NOT_FOUND, format!("no action {action}"))),
+        };
+        Ok(Json(json!({"changed": changed})))
+    })
 }
 
 async fn upsert_api_key(State(shared): State<Shared>, Json(new): Json<NewApiKey>) -> StatusCode {
@@ -125,18 +126,17 @@ async fn upsert_api_key(State(shared): State<Shared>, Json(new): Json<NewApiKey>
         key,
         name,
     } = new;
-    shared
-        .lock()
-        .api_keys
-        .insert(key, ApiKey { platform, name });
+    shared.change(|simulation| simulation.api_keys.insert(key, ApiKey { platform, name }));
     StatusCode::NO_CONTENT
 }
 
 async fn remove_api_key(State(shared): State<Shared>, Path(name): Path<String>) -> Json<Value> {
-    let keys = &mut shared.lock().api_keys;
-    let before = keys.len();
-    keys.retain(|_, key| key.name != name);
-    Json(json!({"changed": before - keys.len()}))
+    let changed = shared.change(|simulation| {
+        let before = simulation.api_keys.len();
+        simulation.api_keys.retain(|_, key| key.name != name);
+        before - simulation.api_keys.len()
+    });
+    Json(json!({"changed": changed}))
 }
 
 async fn requests(

@@ -2,8 +2,9 @@
 //!
 //! One TLS port plays the OAuth server of Codex and the upstreams of Codex, OpenAI and Anthropic;
 //! it answers as the real ones do, is strict about what it takes (see [`headers`]), and records what
-//! it gets. One plain port on loopback is the [`control`] API, with which a test adds users and keys,
-//! orders faults and reads the records. It does not check tool calls, models or prices.
+//! it gets. One plain port is the [`control`] API, with which a test adds users and keys,
+//! orders faults and reads the records; another, where it is wanted, has the pages that a person opens
+//! in a browser that does not know the platform's certificate authority. It does not check tool calls, models or prices.
 //!
 //! [`simulation`] is the whole behaviour as a state machine without IO; [`server`], [`tls`] and
 //! [`control`] are the shell around it.
@@ -15,6 +16,7 @@ mod deployment;
 pub mod faults;
 pub mod fixtures;
 pub mod headers;
+pub mod kept;
 pub mod oauth;
 pub mod platform;
 pub mod profiles;

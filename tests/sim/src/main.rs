@@ -5,7 +5,7 @@ use std::{error::Error, fs, io::Read, net::Ipv4Addr, path::PathBuf, thread};
 use clap::Parser;
 use serde_json::json;
 use sim::{
-    control, profiles,
+    control, kept, profiles,
     server::{self, Shared},
     simulation::Simulation,
     tls,
@@ -21,15 +21,27 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where `ca.pem` and `platforms/*.toml` are written
+    /// Where `ca.pem`, `server.pem` and `platforms/*.toml` are written
     #[arg(long)]
     dir: PathBuf,
-    /// Port of the platform on 127.0.0.1; 0: the system chooses
+    /// The address that it listens on
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    listen: Ipv4Addr,
+    /// The name under which clients reach the platform; its certificate has it
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Port of the platform; 0: the system chooses
     #[arg(long, default_value_t = 0)]
     tls_port: u16,
-    /// Port of the control API on 127.0.0.1; 0: the system chooses
+    /// Port of the control API; 0: the system chooses
     #[arg(long, default_value_t = 0)]
     control_port: u16,
+    /// Port of the login pages without TLS, for a browser that reaches them at localhost
+    #[arg(long)]
+    pages_port: Option<u16>,
+    /// Keep the certificate, the users and their logins in the directory over restarts
+    #[arg(long)]
+    keep: bool,
     /// Exit when stdin closes, so that nothing outlives the process that started this one
     #[arg(long)]
     exit_with_stdin: bool,
@@ -38,20 +50,36 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let arguments = Arguments::parse();
-    let platform = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.tls_port)).await?;
-    let control = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.control_port)).await?;
+    let listen = arguments.listen;
+    let platform = TcpListener::bind((listen, arguments.tls_port)).await?;
+    let control = TcpListener::bind((listen, arguments.control_port)).await?;
+    let pages = match arguments.pages_port {
+        Some(port) => Some(TcpListener::bind((listen, port)).await?),
+        None => None,
+    };
     let tls_port = platform.local_addr()?.port();
 
-    let (config, ca_pem) = tls::server_config()?;
     fs::create_dir_all(&arguments.dir)?;
     let directory = arguments.dir.canonicalize()?;
-    let (ca_file, platforms_dir) = (directory.join("ca.pem"), directory.join("platforms"));
-    let base_url = format!("https://127.0.0.1:{tls_port}");
-    fs::write(&ca_file, ca_pem)?;
-    profiles::write(&platforms_dir, &base_url, &ca_file)?;
+    let (ca_file, platforms_dir) = (directory.join(tls::CA_FILE), directory.join("platforms"));
+    tls::write(&directory, &arguments.host, arguments.keep)?;
+    let config = tls::server_config(&directory)?;
+    let base_url = format!("https://{}:{tls_port}", arguments.host);
+    let pages_url = match &pages {
+        Some(pages) => Some(format!("http://localhost:{}", pages.local_addr()?.port())),
+        None => None,
+    };
+    profiles::write(&platforms_dir, &base_url, pages_url.as_deref(), &ca_file)?;
 
-    let authorities = ["127.0.0.1", "localhost"].map(|host| format!("{host}:{tls_port}"));
-    let shared = Shared::new(Simulation::new(rand::random(), authorities.to_vec()));
+    let hosts = ["127.0.0.1", "localhost", arguments.host.as_str()];
+    let authorities = hosts.map(|host| format!("{host}:{tls_port}"));
+    let mut simulation = Simulation::new(rand::random(), authorities.to_vec());
+    simulation.pages_url.clone_from(&pages_url);
+    let kept = arguments.keep.then(|| directory.join("kept.json"));
+    if let Some(kept) = &kept {
+        kept::load(kept, &mut simulation)?;
+    }
+    let shared = Shared::new(simulation, kept.as_deref());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stdin_closed = arguments.exit_with_stdin.then(stdin_closed);
@@ -61,13 +89,15 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         json!({
             "tls": base_url,
             "control": format!("http://{}", control.local_addr()?),
+            "pages": pages_url,
             "ca_file": ca_file,
             "platforms_dir": platforms_dir,
         })
     );
     tokio::select! {
         () = server::serve(platform, TlsAcceptor::from(config), shared.clone()) => {}
-        served = axum::serve(control, control::router(shared)) => served?,
+        Some(()) = async { Some(server::serve_pages(pages?, shared.clone()).await) } => {}
+        served = axum::serve(control, control::router(shared.clone())) => served?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         Some(_) = async { Some(stdin_closed?.await) } => {}

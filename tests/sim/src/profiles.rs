@@ -32,6 +32,8 @@ struct OAuth<'a> {
 #[derive(Serialize)]
 struct Login {
     code: Authorize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Authorize>,
 }
 
 #[derive(Serialize)]
@@ -39,18 +41,30 @@ struct Authorize {
     authorize_url: String,
 }
 
-/// Writes `<platform>.toml` for every platform into `directory`, with only the keys that change.
-pub fn write(directory: &Path, base_url: &str, ca_file: &Path) -> io::Result<()> {
+/// Writes `<platform>.toml` for every platform into `directory`, with only the keys that change. Where its pages have a
+/// URL of their own, a person can log in by typing a code in too.
+pub fn write(
+    directory: &Path,
+    base_url: &str,
+    pages_url: Option<&str>,
+    ca_file: &Path,
+) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for platform in Platform::ALL {
-        let text = render(platform, base_url, ca_file).map_err(io::Error::other)?;
+        let text = render(platform, base_url, pages_url, ca_file).map_err(io::Error::other)?;
         fs::write(directory.join(format!("{}.toml", platform.id())), text)?;
     }
     Ok(())
 }
 
-fn render(platform: Platform, base_url: &str, ca_file: &Path) -> Result<String, toml::ser::Error> {
+fn render(
+    platform: Platform,
+    base_url: &str,
+    pages_url: Option<&str>,
+    ca_file: &Path,
+) -> Result<String, toml::ser::Error> {
     let has_logins = platform == Platform::Codex;
+    let at = pages_url.unwrap_or(base_url);
     toml::to_string(&Profile {
         id: platform.id(),
         upstream: Upstream {
@@ -59,8 +73,11 @@ fn render(platform: Platform, base_url: &str, ca_file: &Path) -> Result<String, 
         },
         login: has_logins.then(|| Login {
             code: Authorize {
-                authorize_url: format!("{base_url}/oauth/authorize"),
+                authorize_url: format!("{at}/oauth/authorize"),
             },
+            device: pages_url.map(|_| Authorize {
+                authorize_url: format!("{base_url}/oauth/device/code"),
+            }),
         }),
         oauth: has_logins.then(|| OAuth {
             token_url: format!("{base_url}/oauth/token"),
@@ -76,14 +93,12 @@ mod tests {
 
     #[test]
     fn only_oauth_platforms_get_oauth_urls() {
-        let parse = |platform| -> toml::Table {
-            let text = render(
-                platform,
-                "https://127.0.0.1:1",
-                Path::new("/tmp/a \"b\"/ca.pem"),
-            );
+        let with_pages = |platform, pages| -> toml::Table {
+            let ca_file = Path::new("/tmp/a \"b\"/ca.pem");
+            let text = render(platform, "https://127.0.0.1:1", pages, ca_file);
             toml::from_str(&text.expect("TOML")).expect("TOML")
         };
+        let parse = |platform| with_pages(platform, None);
         let codex = parse(Platform::Codex);
         assert_eq!(
             codex["upstream"]["base_url"].as_str(),
@@ -100,6 +115,16 @@ mod tests {
         assert_eq!(
             codex["login"]["code"]["authorize_url"].as_str(),
             Some("https://127.0.0.1:1/oauth/authorize")
+        );
+        assert!(codex["login"].get("device").is_none());
+        let login = &with_pages(Platform::Codex, Some("http://localhost:2"))["login"];
+        assert_eq!(
+            login["code"]["authorize_url"].as_str(),
+            Some("http://localhost:2/oauth/authorize")
+        );
+        assert_eq!(
+            login["device"]["authorize_url"].as_str(),
+            Some("https://127.0.0.1:1/oauth/device/code")
         );
         for key in ["oauth", "login"] {
             assert!(!parse(Platform::OpenAi).contains_key(key));

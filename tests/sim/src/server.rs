@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +28,7 @@ use crate::{
     answer::Payload,
     clock::UnixMillis,
     faults::Early,
+    kept,
     oauth::FamilyId,
     simulation::{Outcome, Simulation},
 };
@@ -41,17 +43,65 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The simulation, shared by connections and the control API.
 #[derive(Clone, Debug)]
-pub struct Shared(Arc<Mutex<Simulation>>);
+pub struct Shared {
+    simulation: Arc<Mutex<Simulation>>,
+    /// Where its users are kept over restarts.
+    kept: Option<Arc<Path>>,
+}
 
 impl Shared {
-    /// Shares it.
-    pub fn new(simulation: Simulation) -> Self {
-        Self(Arc::new(Mutex::new(simulation)))
+    /// Shares it; with `kept`, its users and their logins are in that file whenever they have changed.
+    pub fn new(simulation: Simulation, kept: Option<&Path>) -> Self {
+        Self {
+            simulation: Arc::new(Mutex::new(simulation)),
+            kept: kept.map(Arc::from),
+        }
     }
 
     /// Locks it; never held across an await.
     pub fn lock(&self) -> MutexGuard<'_, Simulation> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let locked = self.simulation.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what may change users or logins, and keeps them before anybody hears of it.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Simulation) -> T) -> T {
+        let mut simulation = self.lock();
+        let done = change(&mut simulation);
+        if let Some(file) = &self.kept
+            && let Err(error) = kept::save(file, &simulation)
+        {
+            eprintln!("sim: cannot write {}: {error}", file.display());
+        }
+        done
+    }
+}
+
+/// Serves the pages that a person opens, without TLS, until the task is dropped.
+pub async fn serve_pages(listener: TcpListener, shared: Shared) {
+    loop {
+        let Ok((connection, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
+            continue;
+        };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let shared = shared.clone();
+                async move {
+                    if matches!(request.uri().path(), "/oauth/authorize" | "/oauth/device") {
+                        return handle(request, shared).await;
+                    }
+                    let mut response = Response::new(boxed(Bytes::from("no such page\n")));
+                    *response.status_mut() = StatusCode::NOT_FOUND;
+                    Ok(response)
+                }
+            });
+            auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(connection), service)
+                .await
+                .ok();
+        });
     }
 }
 
@@ -101,7 +151,10 @@ async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Respon
         return Ok(response);
     };
     let request = Request::from_parts(parts, body);
-    let outcome = shared.lock().handle(&request, UnixMillis::now());
+    let outcome = match request.uri().path().starts_with("/oauth/") {
+        true => shared.change(|simulation| simulation.handle(&request, UnixMillis::now())),
+        false => shared.lock().handle(&request, UnixMillis::now()),
+    };
     let _refreshing = outcome.refreshing.map(|family| Refreshing {
         family,
         shared: shared.clone(),

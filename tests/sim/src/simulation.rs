@@ -43,6 +43,8 @@ pub struct Simulation {
     pub pacing: Pacing,
     /// The platform's own `host:port`s.
     pub authorities: Vec<String>,
+    /// Where a person opens its pages; none: where it is asked.
+    pub pages_url: Option<String>,
 }
 
 /// Whose an API key is.
@@ -102,6 +104,7 @@ impl Simulation {
                 events: 5,
             },
             authorities,
+            pages_url: None,
         }
     }
 
@@ -151,8 +154,9 @@ impl Simulation {
             (&Method::POST, "/oauth/device/code") => {
                 let tokens = TokenRequest::parse(request.headers(), request.body());
                 let at = authority(request.uri(), request.headers()).unwrap_or_default();
-                let base_url = format!("https://{at}");
-                outcome.answer = token_endpoint::device(&mut self.oauth, &tokens, &base_url, now);
+                let pages = self.pages_url.clone();
+                let pages = pages.unwrap_or_else(|| format!("https://{at}"));
+                outcome.answer = token_endpoint::device(&mut self.oauth, &tokens, &pages, now);
                 None
             }
             (&Method::POST, "/oauth/token" | "/oauth/revoke") => {

@@ -192,14 +192,14 @@ fn unknown_client() -> TokenAnswer {
 pub fn device(
     oauth: &mut OAuth,
     request: &TokenRequest,
-    base_url: &str,
+    pages_url: &str,
     now: UnixMillis,
 ) -> Answer {
     if request.value("client_id") != Some(CLIENT_ID) {
         return unknown_client().answer;
     }
     let code = oauth.start_device(now);
-    let page = format!("{base_url}/oauth/device");
+    let page = format!("{pages_url}/oauth/device");
     let body = json!({
         "device_code": code.device_code,
         "user_code": code.user_code,
@@ -211,7 +211,8 @@ pub fn device(
     Answer::json(StatusCode::OK, body.to_string()).with("cache-control", "no-store")
 }
 
-/// `GET /oauth/device`: where a person types the code in, as `sim_user`, or refuses, as `sim_error` says.
+/// `GET /oauth/device`: where a person types the code in, as `sim_user`, or refuses, as `sim_error` says. Who does
+/// neither yet is asked for it.
 pub fn decide(oauth: &mut OAuth, query: &str) -> Answer {
     let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
         .into_owned()
@@ -220,17 +221,30 @@ pub fn decide(oauth: &mut OAuth, query: &str) -> Answer {
         let pair = pairs.iter().find(|(key, _)| key == name);
         pair.map(|(_, value)| value.as_str())
     };
-    let user = value("sim_user").filter(|_| value("sim_error").is_none());
-    let known = (user.is_some() || value("sim_error").is_some())
-        && oauth.decide_device(value("user_code").unwrap_or_default(), user);
-    let (status, words) = match known {
-        true => (StatusCode::OK, "You can go back to your device."),
-        false => (
-            StatusCode::BAD_REQUEST,
-            "Name a code, and a user or an error.",
-        ),
+    let page = |status, body: String| Answer::whole(status, "text/html; charset=utf-8", body);
+    let code = value("user_code").unwrap_or_default();
+    let Some(users) = oauth.device_users(code) else {
+        let (status, words) = match code {
+            "" => (StatusCode::OK, "Type in the code that your device shows."),
+            _ => (StatusCode::BAD_REQUEST, "Nobody waits with that code."),
+        };
+        let form = "<form><input name=\"user_code\" autofocus><button>Go on</button></form>";
+        return page(status, html(&format!("<p>{words}</p>{form}")));
     };
-    Answer::whole(status, "text/plain; charset=utf-8", words)
+    let user = value("sim_user").filter(|_| value("sim_error").is_none());
+    if user.is_none() && value("sim_error").is_none() {
+        return page(StatusCode::OK, user_page(query, &users));
+    }
+    match oauth.decide_device(code, user) {
+        true => page(
+            StatusCode::OK,
+            html("<p>You can go back to your device.</p>"),
+        ),
+        false => page(
+            StatusCode::BAD_REQUEST,
+            html("<p>There is no such user.</p>"),
+        ),
+    }
 }
 
 /// `POST /oauth/revoke`.
@@ -279,9 +293,13 @@ fn user_page(query: &str, emails: &[String]) -> String {
         .map(|email| link("sim_user", email, email))
         .collect();
     let refusal = link("sim_error", "access_denied", "Refuse");
+    html(&format!("<p>Log in as:</p><ul>{users}{refusal}</ul>"))
+}
+
+fn html(body: &str) -> String {
     format!(
         "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log in</title></head>\
-         <body><h1>Simulated platform</h1><p>Log in as:</p><ul>{users}{refusal}</ul></body></html>"
+         <body><h1>Simulated platform</h1>{body}</body></html>"
     )
 }
 

@@ -1,5 +1,7 @@
 //! The device authorization grant (RFC 8628): a code for a person to type in, and a client that asks until they have.
 
+use serde::{Deserialize, Serialize};
+
 use super::{CODE_LIFETIME_SECONDS, OAuth, TokenError, TokenSet};
 use crate::clock::UnixMillis;
 
@@ -10,7 +12,7 @@ pub const INTERVAL_SECONDS: u64 = 1;
 const SLOW_DOWN_SECONDS: u64 = 5;
 
 /// One login by device code.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct DeviceLogin {
     device_code: String,
     user_code: String,
@@ -20,7 +22,7 @@ pub(super) struct DeviceLogin {
     decision: Decision,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Decision {
     Pending,
     By(String),
@@ -70,6 +72,13 @@ impl OAuth {
             device_code,
             user_code,
         }
+    }
+
+    /// Those who can type a code in; none where nobody waits with it.
+    pub fn device_users(&self, user_code: &str) -> Option<Vec<String>> {
+        let mut waiting = self.devices.iter();
+        waiting.find(|login| login.user_code == user_code)?;
+        Some(self.users.keys().cloned().collect())
     }
 
     /// A person types a code in: as that user, or to refuse. False if the code or the user is unknown.

@@ -2,7 +2,7 @@
 //! access tokens. It does what OpenAI's was seen to do for Codex CLI; it does no HTTP and reads no clock.
 //!
 //! A *family* is one login: its refresh tokens replace one another, and at most one of them is live.
-//! State lives as long as the process and is bounded by what a test run logs in and refreshes.
+//! State lives as long as the process, or in a file (`crate::kept`), and is bounded by what a test run logs in and refreshes.
 
 mod authorize;
 mod device;
@@ -68,7 +68,7 @@ pub struct Client {
 }
 
 /// What tests may change about the server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// Seconds in which a replayed refresh token is answered with the same new pair; 0: never.
     pub grace_seconds: u64,
@@ -89,7 +89,7 @@ impl Default for Policy {
 }
 
 /// The server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OAuth {
     /// What tests may change.
     pub policy: Policy,
@@ -101,14 +101,15 @@ pub struct OAuth {
     families: Vec<Family>,
     refresh_tokens: HashMap<String, FamilyId>,
     access_tokens: HashMap<String, AccessToken>,
+    #[serde(skip, default = "StdRng::from_os_rng")]
     rng: StdRng,
 }
 
 /// Names one login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FamilyId(usize);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Code {
     email: String,
     redirect_uri: String,
@@ -118,7 +119,7 @@ struct Code {
     exchanged: Option<FamilyId>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Family {
     email: String,
     /// None: revoked.
@@ -126,14 +127,14 @@ struct Family {
     spent: VecDeque<SpentToken>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct SpentToken {
     token: String,
     at: UnixMillis,
     successor: TokenSet,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct AccessToken {
     email: String,
     family: FamilyId,

@@ -2,6 +2,7 @@
 //! token exchange for an API key, revocation.
 
 use rand::RngCore;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 use crate::clock::UnixMillis;
 
 /// One answer of the token endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSet {
     /// JWT.
     pub access_token: String,
