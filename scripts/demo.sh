@@ -7,4 +7,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/preflight.sh demo
 export LATCHKEY_ENVOY=${LATCHKEY_ENVOY:-$(scripts/envoy.sh)}
-exec python3 scripts/demo.py
+exec python3 scripts/demo
