@@ -92,6 +92,12 @@ smoke: needs-tests wasm ## Run a few end-to-end tests on the oldest Envoy that i
 	envoy=$$(scripts/envoy.sh oldest) && LATCHKEY_ENVOY=$$envoy $(it_settings) \
 	$(CARGO) test --locked --workspace --test it $(TEST_OPTIONS) -- smoke::
 
+.PHONY: compose-test
+compose-test: ## Run the containers of envoy/docker-compose*.yaml on a Docker engine, and try them
+	@docker info >/dev/null 2>&1 || { echo "compose-test: no Docker engine answers; start one, or, as root on Debian:" \
+		'eval "$$(tests/compose/engine.sh start)"' >&2; exit 1; }
+	python3 tests/compose
+
 # How long `soak` loads.
 SOAK_SECONDS ?= 840
 
