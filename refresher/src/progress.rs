@@ -198,7 +198,9 @@ impl Envoy {
         if said.unread > 0 {
             let first = first.map(|first| format!(", first {first}"));
             let (number, first) = (said.unread, first.unwrap_or_default());
-            return Some(format!("it cannot read {number} records{first}"));
+            return Some(format!(
+                "it cannot read, or has no room for, {number} records{first}"
+            ));
         }
         let is_current = self.is_of_epoch && said.held.is_none_or(|held| held >= revision);
         (!is_current).then(|| match said.held {
@@ -236,11 +238,15 @@ mod tests {
         for (other, revision, expected) in [
             (json!({}), 7, None),
             (json!({}), 8, Some("it holds revision 7 of 8")),
-            (json!({"unread": 2}), 7, Some("it cannot read 2 records")),
+            (
+                json!({"unread": 2}),
+                7,
+                Some("it cannot read, or has no room for, 2 records"),
+            ),
             (
                 json!({"unread": 1, "first_unread": "account/acc_1"}),
                 7,
-                Some("it cannot read 1 records, first account/acc_1"),
+                Some("it cannot read, or has no room for, 1 records, first account/acc_1"),
             ),
             (
                 json!({"refused": "checksum"}),

@@ -430,11 +430,11 @@ mod long {
     fn sixty_five_uploads_of_31_mib() {
         run(async {
             let stack = Stack::start("budget-long-uploads").await;
+            let before = heap(&stack).await;
             for (lines, length) in [
                 ("", 31 * MIB),
                 ("content-encoding: gzip\r\n", 29 * MIB + MIB / 2),
             ] {
-                let before = heap(&stack).await;
                 let mut held = Vec::new();
                 for _ in 0..65 {
                     let sent = length - 64 * 1024;

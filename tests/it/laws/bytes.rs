@@ -148,6 +148,25 @@ fn nothing_is_sent_of_a_body_that_stands_for_nothing() {
             let seen = stack.sim.seen().await;
             assert!(seen.iter().all(|seen| seen.path() != path), "{name}");
         }
+        // What tells a length that no body may have is refused before it comes.
+        for path in [PATH, "/v1/messages"] {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: gateway\r\nx-api-key: {}\r\ncontent-encoding: gzip\r\n\
+                content-length: {}\r\n\r\n",
+                stack.caller("all").key(),
+                MAX_BYTES + 1
+            );
+            let answer = raw::exchange(stack.envoy.port, head.as_bytes(), 1).await;
+            assert_eq!(raw::status(&answer), 413, "{answer}");
+            for part in [
+                "x-latchkey-error: latchkey_body_too_large",
+                "x-should-retry: false",
+            ] {
+                assert!(answer.contains(part), "{answer}");
+            }
+            let is_messages = answer.contains("request_too_large");
+            assert_eq!(is_messages, path != PATH, "{answer}");
+        }
         // The next one is as welcome as ever.
         let answer = send(&caller, PATH, "gzip", good).await;
         assert_eq!(answer.status, 200, "{answer:?}");
