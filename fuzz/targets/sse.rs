@@ -4,27 +4,31 @@
 use latchkey::{
     attempt::{forwarding::Forwarding, transform::Transform},
     dialect::Dialect,
-    text::{
-        event::Event,
-        sse::{Framer, Piece},
-    },
+    text::sse::{Framer, Piece},
 };
 use latchkey_fuzz::{byte, pieces};
 use libfuzzer_sys::fuzz_target;
 
-/// The events, in order.
-fn events(chunks: &[&[u8]]) -> Vec<Event> {
-    let (mut framer, mut event, mut events) = (Framer::default(), Event::default(), Vec::new());
+/// The name and the data of each event, in order.
+fn events(chunks: &[&[u8]]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (mut framer, mut events) = (Framer::default(), vec![(Vec::new(), Vec::new())]);
     for chunk in chunks {
         let mut rest = *chunk;
         while let Some(token) = framer.next(&mut rest) {
-            event.take(&token);
-            if token == Piece::End {
-                events.push(std::mem::take(&mut event));
+            let Some((name, data)) = events.last_mut() else { continue };
+            match token {
+                Piece::Name { piece, first } => {
+                    if first {
+                        name.clear();
+                    }
+                    name.extend_from_slice(piece);
+                }
+                Piece::Data(piece) => data.extend_from_slice(piece),
+                Piece::End => events.push((Vec::new(), Vec::new())),
+                Piece::Comment | Piece::Blank => {}
             }
         }
     }
-    events.push(event);
     events
 }
 

@@ -4,7 +4,7 @@
 
 use latchkey::{
     header::HeaderMap,
-    verdict::{Answer, ErrorBody, Look, Quota, Verdict, judge, look},
+    verdict::{Answer, Beginning, ErrorBody, Look, Quota, Verdict, judge},
 };
 use latchkey_fuzz::{byte, dialect, head_and_body, profiles};
 use libfuzzer_sys::fuzz_target;
@@ -25,10 +25,13 @@ fuzz_target!(|data: &[u8]| {
     let (profile, status) = (byte(&mut data), 100 + u16::from(byte(&mut data)) * 2);
     let (headers, body) = head_and_body(data);
     let headers: HeaderMap = headers.into();
-    let error = match look(dialect(status as u8), body, true) {
+    let error = match Beginning::new(dialect(status as u8), true).look(body, true) {
         _ if !(200..300).contains(&status) => Some(ErrorBody::read(body)),
-        Look::Error(error) => Some(error),
-        Look::Fine | Look::NeedMore => None,
+        Look::Error(failure) => {
+            assert!(failure.members().contains_key("message"));
+            Some(failure.error)
+        }
+        Look::Fine | Look::Empty | Look::NeedMore => None,
     };
     PROFILES.with(|profiles| {
         let profile = &profiles[usize::from(profile) % profiles.len()];

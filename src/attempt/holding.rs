@@ -1,19 +1,30 @@
 //! An answer that is held back until it can be judged.
 
-use crate::deadline::Deadline;
+use crate::{
+    deadline::Deadline,
+    dialect::Dialect,
+    verdict::{Beginning, Look},
+};
 
-/// The milliseconds for which an answer is held that could tell more than it has: from an error's
-/// headers on, and from a good answer's first byte. Errors come in one piece; before its first
-/// byte a model may think for minutes.
+/// The milliseconds for which an error is held that could tell more than it has, from its headers on.
+/// Errors come in one piece.
 pub const JUDGE_MS: u64 = 2_000;
 
+/// The most bytes of a good answer that are held back: of events that echo the request, two or three.
+pub const MAX_ANNOUNCED_BYTES: usize = 1024 * 1024;
+
 /// An answer that is held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Holding {
     status: u16,
     size: usize,
-    /// The time at which it is judged by what there is; none before its first byte.
+    /// The milliseconds for which a good answer is held from its first byte on. Before its first
+    /// byte a model may think for minutes.
+    patience: u64,
+    /// The time at which it is judged by what there is; none before a good one's first byte.
     until: Option<Deadline>,
+    /// The beginning of a good one.
+    beginning: Beginning,
 }
 
 /// The part of an answer that has come when it is looked at.
@@ -30,12 +41,16 @@ pub enum Came {
 // === impl Holding ===
 
 impl Holding {
-    /// An answer of which the headers came at `now`, in Unix milliseconds.
-    pub fn new(status: u16, now: u64) -> Self {
+    /// An answer of this dialect and status, of which the headers came at `now`, in Unix milliseconds.
+    /// A good one is held for `patience` milliseconds from its first byte on; `expects_text`: without
+    /// a byte it is no answer.
+    pub fn new(dialect: Dialect, status: u16, expects_text: bool, patience: u64, now: u64) -> Self {
         let mut held = Self {
             status,
             size: 0,
+            patience,
             until: None,
+            beginning: Beginning::new(dialect, expects_text),
         };
         if !held.is_good() {
             held.until = Some(Deadline::after(now, JUDGE_MS));
@@ -58,11 +73,22 @@ impl Holding {
         self.size
     }
 
+    /// Looks at the next bytes of a good answer's body, of which so much is held at `now`.
+    pub fn look(&mut self, new: &[u8], size: usize, came: Came, now: u64) -> Look {
+        self.grows(size, now);
+        let is_due = came == Came::Enough || size >= MAX_ANNOUNCED_BYTES || self.patience == 0;
+        match self.beginning.look(new, came == Came::All) {
+            Look::NeedMore if is_due && size > 0 => Look::Fine,
+            looked => looked,
+        }
+    }
+
     /// Notes that so much of the body is held at `now`.
     pub fn grows(&mut self, size: usize, now: u64) {
         self.size = size;
         if size > 0 {
-            self.until.get_or_insert(Deadline::after(now, JUDGE_MS));
+            self.until
+                .get_or_insert(Deadline::after(now, self.patience));
         }
     }
 
@@ -83,9 +109,13 @@ mod tests {
 
     const NOW: u64 = 1_790_000_000_000;
 
+    fn held(status: u16) -> Holding {
+        Holding::new(Dialect::Responses, status, true, 3_000, NOW)
+    }
+
     #[test]
     fn an_error_is_held_for_two_seconds_from_its_headers_on() {
-        let mut held = Holding::new(429, NOW);
+        let mut held = held(429);
         assert!(held.has_end());
         held.grows(9, NOW + 1_500);
         assert!(!held.is_due(NOW + JUDGE_MS - 1) && held.is_due(NOW + JUDGE_MS));
@@ -93,17 +123,32 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_holds_nothing_longer() {
-        let held = Holding::new(429, NOW);
+        let held = held(429);
         assert!(!held.is_due(NOW) && held.is_due(NOW - 1));
     }
 
     #[test]
-    fn a_good_answer_is_held_as_long_from_its_first_byte_on() {
-        let mut held = Holding::new(200, NOW);
+    fn a_good_answer_is_held_from_its_first_byte_on() {
+        let mut held = held(200);
         held.grows(0, NOW + 1);
         assert!(!held.has_end() && !held.is_due(u64::MAX));
         held.grows(3, NOW + 60_000);
         held.grows(4, NOW + 61_000);
-        assert!(!held.is_due(NOW + 61_999) && held.is_due(NOW + 62_000));
+        assert!(!held.is_due(NOW + 62_999) && held.is_due(NOW + 63_000));
+    }
+
+    #[test]
+    fn what_only_announces_is_held_within_time_and_memory() {
+        let mut held = held(200);
+        let ping = b"event: ping\ndata: {}\n\n";
+        assert_eq!(held.look(ping, 22, Came::Some, NOW), Look::NeedMore);
+        let much = MAX_ANNOUNCED_BYTES;
+        assert_eq!(held.look(ping, much - 1, Came::Some, NOW), Look::NeedMore);
+        assert_eq!(held.look(ping, much, Came::Some, NOW), Look::Fine);
+        let mut held = self::held(200);
+        assert_eq!(held.look(b"", 0, Came::Enough, NOW), Look::NeedMore);
+        assert_eq!(held.look(ping, 22, Came::Enough, NOW), Look::Fine);
+        let mut impatient = Holding::new(Dialect::Responses, 200, true, 0, NOW);
+        assert_eq!(impatient.look(ping, 22, Came::Some, NOW), Look::Fine);
     }
 }

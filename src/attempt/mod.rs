@@ -7,8 +7,13 @@
 //!
 //! An attempt judges its answer before a byte of it goes on. It holds the response headers until the
 //! first piece of the body has come, however long that takes. An error's body is held whole, at most
-//! [`MAX_HELD_BYTES`]. A body that stalls is judged by what there is: an error's 2 s after its headers,
-//! a good answer's 2 s after its first byte.
+//! [`MAX_HELD_BYTES`], and judged by what there is 2 s after its headers.
+//!
+//! A good answer is held until its first event with content, or the failure in its place
+//! ([`crate::verdict::Beginning`]): events that only announce it may be followed by one. It is let go
+//! `announcement_wait_seconds` after its first byte, at [`holding::MAX_ANNOUNCED_BYTES`], or where its
+//! key's memory is used up. One that ends before that is no answer: the platform is in trouble. Where no
+//! other account does better, the caller gets the failure with its true status ([`failure`]).
 //!
 //! # Failover
 //!
@@ -39,6 +44,7 @@
 
 pub mod answer;
 pub mod early;
+pub mod failure;
 pub mod forwarding;
 pub mod holding;
 pub mod request_bytes;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, ledger, slices::Slices};
+use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, ledger, slices::Slices};
 use crate::{deadline::Deadline, host::SharedData, id::Id};
 
 /// How often a VM renews what it has taken, in milliseconds: several times in a lease.
@@ -49,6 +49,8 @@ struct Hold {
     decoded: u64,
     /// The bytes that its decoder takes, which are charged beside the others until it is done.
     decoder: u64,
+    /// The bytes of its answer that are held back, beyond those that every request is charged.
+    answer: u64,
     /// Its body is there already: it runs again.
     is_whole: bool,
 }
@@ -165,6 +167,36 @@ impl Book {
         Ok(())
     }
 
+    /// Holds `size` bytes of the answer to `context` back, in place of what was held of it so far. The
+    /// first of them every request is charged anyway.
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub fn hold_answer(
+        &mut self,
+        shared: &mut impl SharedData,
+        context: u32,
+        size: usize,
+        now: u64,
+    ) -> Result<(), NoRoom> {
+        let bytes = u64::try_from(size).unwrap_or(u64::MAX);
+        let bytes = bytes.saturating_sub(OF_AN_ANSWER);
+        let Some(hold) = self.holds.get(&context) else {
+            return Ok(());
+        };
+        let (key, more) = (hold.key, bytes.saturating_sub(hold.answer));
+        if more > 0 {
+            self.charge(shared, key, more, now)?;
+        } else {
+            let less = hold.answer.saturating_sub(bytes);
+            self.give_back(key, less);
+        }
+        if let Some(hold) = self.holds.get_mut(&context) {
+            hold.answer = bytes;
+        }
+        Ok(())
+    }
+
     /// Ends what `context` holds: its stream is over. Where the request `runs_again`, its next try takes
     /// it over.
     pub fn end(&mut self, context: u32, runs_again: bool, now: u64) {
@@ -251,7 +283,8 @@ impl Book {
     }
 
     fn free(&mut self, hold: &Hold) {
-        self.give_back(hold.key, hold.charged.saturating_add(hold.decoder));
+        let held = hold.charged.saturating_add(hold.decoder);
+        self.give_back(hold.key, held.saturating_add(hold.answer));
     }
 
     fn give_back(&mut self, key: u64, bytes: u64) {
@@ -272,6 +305,7 @@ impl Hold {
             slices: Slices::default(),
             decoded: 0,
             decoder: 0,
+            answer: 0,
             is_whole: false,
         }
     }

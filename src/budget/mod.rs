@@ -31,6 +31,10 @@ pub const BLOCK: u64 = 128 * 1024;
 /// two connections, and headers have up to 60 KiB.
 pub const OF_A_REQUEST: u64 = BLOCK;
 
+/// The part of that which an answer may take while it is held back, in bytes. One of which more is held
+/// is charged for that until it is let go; where there is no room for it, it is let go at once.
+pub const OF_AN_ANSWER: u64 = 32 * 1024;
+
 /// The most of a body that Envoy keeps, in bytes, as `envoy/envoy.yaml` sets it
 /// (`request_body_buffer_limit`). What is longer goes on without being kept, and is not sent again.
 pub const MAX_KEPT: u64 = 32 * 1024 * 1024;

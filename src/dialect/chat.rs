@@ -1,6 +1,6 @@
 //! `chat`: OpenAI chat completions, and what other platforms made of them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     SessionName,
@@ -71,6 +71,28 @@ impl Format for Chat {
         matches!(kind, b"ping" | b"keepalive")
     }
 
+    /// The first chunk has a role alone, or says what a filter found in the prompt.
+    fn announces_in(&self, data: &Value) -> bool {
+        let is_empty = |value: &Value| match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            Value::Bool(_) | Value::Number(_) => false,
+        };
+        let says_nothing = |choice: &Value| {
+            let delta = choice.get("delta").and_then(Value::as_object);
+            let mut members = delta.into_iter().flatten();
+            ["finish_reason", "text", "message"]
+                .iter()
+                .all(|name| choice.get(name).is_none_or(is_empty))
+                && members.all(|(name, value)| name == "role" || is_empty(value))
+        };
+        let choices = data.get("choices").and_then(Value::as_array);
+        choices.is_some_and(|choices| choices.iter().all(says_nothing))
+            && data.get("usage").is_none_or(Value::is_null)
+    }
+
     fn end_mark(&self) -> Option<&'static [u8]> {
         Some(b"[DONE]")
     }
@@ -90,6 +112,10 @@ impl Format for Chat {
             (b"completion_tokens_details", b"reasoning_tokens") => Count::Reasoning,
             _ => return None,
         })
+    }
+
+    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+        json!({ "error": error })
     }
 
     fn error(&self, error: &ErrorText<'_>) -> Value {

@@ -1,6 +1,6 @@
 //! The vocabulary in which a dialect describes itself.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::SessionName;
 
@@ -42,6 +42,13 @@ pub trait Format: Sync {
     /// the answer then comes from another account.
     fn announces(&self, kind: &[u8]) -> bool;
 
+    /// Tells an event by its data that announces without [saying so](Self::announces): what could be
+    /// output in it is empty.
+    fn announces_in(&self, data: &Value) -> bool {
+        let _ = data;
+        false
+    }
+
     /// The data of the event that ends a stream, in a dialect that ends it by such a mark
     /// instead of an [`EventKind::End`].
     fn end_mark(&self) -> Option<&'static [u8]> {
@@ -58,6 +65,9 @@ pub trait Format: Sync {
     fn counts_cache_apart(&self) -> bool {
         false
     }
+
+    /// The body of an answer that is a platform's error, from the members of that error.
+    fn platforms_error(&self, error: Map<String, Value>) -> Value;
 
     /// The body of an error of the gateway's own.
     fn error(&self, error: &ErrorText<'_>) -> Value;

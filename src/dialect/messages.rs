@@ -1,6 +1,6 @@
 //! `messages`: Anthropic messages.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::format::{
     Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
@@ -61,6 +61,19 @@ impl Format for Messages {
         matches!(kind, b"message_start" | b"ping" | b"keepalive")
     }
 
+    /// The beginning of a block that has no text yet.
+    fn announces_in(&self, data: &Value) -> bool {
+        fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+            value.get(name)?.as_str()
+        }
+        let begins = text(data, "type") == Some("content_block_start");
+        let block = data.get("content_block").filter(|_| begins);
+        block.is_some_and(|block| match text(block, "type") {
+            Some(kind @ ("text" | "thinking")) => text(block, kind) == Some(""),
+            _ => false,
+        })
+    }
+
     fn count(&self, details: &[u8], name: &[u8]) -> Option<Count> {
         Some(match (details, name) {
             (b"", b"input_tokens") => Count::Input,
@@ -77,6 +90,10 @@ impl Format for Messages {
         true
     }
 
+    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+        json!({"type": "error", "error": error})
+    }
+
     fn error(&self, error: &ErrorText<'_>) -> Value {
         let ErrorText {
             status,
@@ -90,6 +107,8 @@ impl Format for Messages {
             404 => "not_found_error",
             413 => "request_too_large",
             429 => "rate_limit_error",
+            504 => "timeout_error",
+            529 => "overloaded_error",
             _ => "api_error",
         };
         json!({"type": "error", "error": {"type": kind, "message": message, "code": code}})

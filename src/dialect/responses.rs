@@ -1,6 +1,6 @@
 //! `responses`: OpenAI Responses, as the API and the ChatGPT backend speak them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     SessionName,
@@ -93,6 +93,10 @@ impl Format for Responses {
             (b"output_tokens_details", b"reasoning_tokens") => Count::Reasoning,
             _ => return None,
         })
+    }
+
+    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+        json!({ "error": error })
     }
 
     fn error(&self, error: &ErrorText<'_>) -> Value {

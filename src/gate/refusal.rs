@@ -29,7 +29,7 @@ const MAX_NAMED: usize = 8;
 
 /// The longest wait after which a client's own repeat makes sense, in seconds: the SDKs wait no
 /// longer than a minute.
-const LONGEST_REPEAT_SECONDS: u32 = 60;
+pub const LONGEST_REPEAT_SECONDS: u32 = 60;
 
 /// An answer of the gateway itself in place of a platform's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub enum Refusal {
     Redirected,
     /// The platform answered with a status that is none of an answer.
     NoAnswer,
+    /// The platform's answer ended without content, and without an error.
+    NoContent,
     /// The platform could not be reached, or closed the connection before it answered.
     Unreachable,
 }
@@ -153,7 +155,7 @@ impl Refusal {
             Self::Method => 405,
             Self::UnknownCoding => 415,
             Self::Upgrade => 426,
-            Self::Redirected | Self::NoAnswer | Self::Unreachable => 502,
+            Self::Redirected | Self::NoAnswer | Self::NoContent | Self::Unreachable => 502,
             Self::AllOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount
@@ -191,6 +193,7 @@ impl Refusal {
             Self::NoCredential => "latchkey_no_credential",
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
+            Self::NoContent => "latchkey_platform_no_content",
             Self::Unreachable => "latchkey_platform_unreachable",
         }
     }
@@ -296,6 +299,9 @@ impl Refusal {
             Self::NoAnswer => {
                 "The platform answered with a status that is neither a success nor an error. The gateway does not forward that."
             }
+            Self::NoContent => {
+                "The platform answered with success, and its answer ended without content and without an error. Try again."
+            }
             Self::Unreachable => {
                 "The platform could not be reached, or closed the connection before it answered."
             }
@@ -309,7 +315,7 @@ impl Refusal {
             Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::Limit(limit) => Some(limit.retry_after()),
             Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => Some(2),
-            Self::Unreachable => Some(5),
+            Self::NoContent | Self::Unreachable => Some(5),
             Self::NoAccount => Some(30),
             _ => None,
         }

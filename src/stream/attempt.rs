@@ -17,7 +17,7 @@ use crate::{
     header::HeaderMap,
     host::{Action, Host, Side, Stream},
     request::record::{self, Record},
-    verdict::{ErrorBody, Look, look},
+    verdict::{ErrorBody, Failure, Look},
     worker::Worker,
 };
 
@@ -34,6 +34,20 @@ pub struct AttemptStream {
     /// answer go on then. None before the answer is judged, and for a good one of a platform that
     /// does not take the credential in the query.
     mask: Option<Mask>,
+    /// The caller has an answer that is not the platform's: nothing more of this one goes on.
+    is_answered: bool,
+}
+
+/// What an answer is, once that can be told.
+#[derive(Debug)]
+enum Outcome {
+    Good,
+    /// Its status says an error.
+    Error(ErrorBody),
+    /// It is an error inside of HTTP 200.
+    Failed(Failure),
+    /// It ended without content and without an error.
+    Empty,
 }
 
 /// An answer that goes on to the caller.
@@ -64,7 +78,7 @@ impl AttemptStream {
             Event::AnswerTrailers => {
                 self.judge_held(Came::All, worker, stream);
                 self.finish(true, worker, Some(stream));
-                Action::Continue
+                Action::continue_if(!self.is_answered)
             }
         }
     }
@@ -183,18 +197,22 @@ impl AttemptStream {
                 return sent.unreachable(self.body, worker, stream);
             }
             Some(status) if is_answer(status) => {
+                let patience = worker.announcement_wait();
+                let expects_text = sent.expects_text(&head);
+                let now = worker.recently();
+                let held = Holding::new(sent.dialect, status, expects_text, patience, now);
+                self.held = Some(held);
                 self.head = head;
                 if sent.transform.changes_answer() && !end {
                     // What is taken out of the answer is not in its length.
                     stream.set_header(Side::Answer, "content-length", None);
                 }
-                self.held = Some(Holding::new(status, worker.recently()));
                 if !end {
                     return Action::Pause;
                 }
-                self.settle(None, Some(b""), worker, stream);
+                self.judge(0, Came::All, worker, stream);
                 self.finish(true, worker, Some(stream));
-                return Action::Continue;
+                return Action::continue_if(!self.is_answered);
             }
             // A redirect that is followed, or that a caller follows, could take a credential to
             // another host.
@@ -212,14 +230,16 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> Action {
+        if self.is_answered {
+            return Action::Pause;
+        }
         if self.held.is_none() && self.forwarded.is_none() && self.mask.is_none() {
             return Action::Continue;
         }
-        let body = held_body(size, stream);
         let came = if end { Came::All } else { Came::Some };
-        if !self.judge(&body, came, worker, stream) {
+        let Some(body) = self.judge(size, came, worker, stream) else {
             return Action::Pause;
-        }
+        };
         self.show(&body, end, worker, stream);
         if end {
             self.finish(true, worker, Some(stream));
@@ -233,51 +253,62 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) {
-        if let Some(held) = &self.held {
-            let body = held_body(held.size(), stream);
-            self.judge(&body, came, worker, stream);
+        if let Some(held) = &self.held
+            && let Some(body) = self.judge(held.size(), came, worker, stream)
+        {
             self.show(&body, came == Came::All, worker, stream);
         }
     }
 
-    /// Judges an answer that is held back by what has come of its body; false where that is not
-    /// enough.
+    /// Judges an answer that is held back by what has come of its body, of which the proxy holds `size`
+    /// bytes. Returns those that go on; none where more is needed, or the caller was answered.
     fn judge<H: Host>(
         &mut self,
-        body: &[u8],
+        size: usize,
         came: Came,
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
-    ) -> bool {
+    ) -> Option<Vec<u8>> {
         let (Some(held), Some(sent)) = (&mut self.held, &self.sent) else {
-            return true;
+            return Some(held_body(0, size, stream));
         };
-        let complete = came != Came::Some || body.len() >= MAX_HELD_BYTES;
-        let seen = body.get(..MAX_HELD_BYTES).unwrap_or(body);
-        let error = if held.is_good() {
+        let (seen, now) = (held.size(), worker.recently());
+        let mut new = Vec::new();
+        let outcome = if held.is_good() {
             // What the body begins with tells more than its type, and costs no hostcall.
-            match look(sent.dialect, seen, complete) {
-                Look::NeedMore => None,
-                Look::Fine => Some(None),
-                Look::Error(error) => Some(Some(error)),
+            new = held_body(seen, size, stream);
+            let looked = held.look(&new, size, came, now);
+            let has_room = looked != Look::NeedMore || worker.holds_answer(sent.try_id(), size);
+            match looked {
+                Look::NeedMore if has_room => return None,
+                Look::NeedMore | Look::Fine => Outcome::Good,
+                Look::Empty => Outcome::Empty,
+                Look::Error(failure) => Outcome::Failed(failure),
             }
         } else {
-            complete.then(|| Some(ErrorBody::read(seen)))
+            held.grows(size, now);
+            if came == Came::Some && size < MAX_HELD_BYTES {
+                return None;
+            }
+            let body = held_body(0, size.min(MAX_HELD_BYTES), stream);
+            Outcome::Error(ErrorBody::read(&body))
         };
-        let Some(error) = error else {
-            held.grows(body.len(), worker.recently());
-            return false;
+        let body = match seen {
+            0 if new.len() == size => new,
+            _ => held_body(0, size, stream),
         };
-        let body = (came == Came::All).then_some(body);
-        self.settle(error.as_ref(), body, worker, stream);
-        true
+        worker.holds_answer(sent.try_id(), 0);
+        let whole = (came == Came::All).then_some(body.as_slice());
+        self.settle(&outcome, whole, worker, stream);
+        (!self.is_answered).then_some(body)
     }
 
-    /// Judges the answer that is held, and has the request run again where another account could
-    /// do better; else the answer goes on. `body`: all of it, where it is there.
+    /// Acts on what an answer that was held turned out to be: has the request run again where another
+    /// account could do better. Else the answer goes on, or the error that it has inside of it. `body`:
+    /// all of it, where it is there.
     fn settle<H: Host>(
         &mut self,
-        error: Option<&ErrorBody>,
+        outcome: &Outcome,
         body: Option<&[u8]>,
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
@@ -286,13 +317,14 @@ impl AttemptStream {
             return;
         };
         let status = held.status();
-        let good = held.is_good() && error.is_none();
-        self.mask = Some(sent.mask());
+        let good = matches!(outcome, Outcome::Good);
         let now = worker.now();
         let waits = self.waits_for_body();
         let can_run = waits || self.body.is_whole();
         let head = std::mem::take(&mut self.head);
-        if let Some(next) = sent.judge(status, &head, good, error, can_run, worker) {
+        let verdict = sent.verdict(status, &head, outcome, worker);
+        self.mask = Some(sent.mask());
+        if let Some(next) = sent.judged(status, &verdict, can_run, worker) {
             let runs = if waits {
                 sent.run_again_when_whole(&next, status, body, worker, stream)
             } else {
@@ -301,6 +333,11 @@ impl AttemptStream {
             if runs {
                 return;
             }
+        }
+        if let Some(reply) = sent.instead(outcome, &verdict, now) {
+            reply_with(&reply, stream);
+            self.is_answered = true;
+            return;
         }
         let Some(mut record) = worker.sent().answered(sent.try_id()) else {
             return;
@@ -376,10 +413,10 @@ impl AttemptStream {
     }
 }
 
-/// Returns the `size` bytes that have come of an answer's body.
-fn held_body(size: usize, stream: &impl Stream) -> Vec<u8> {
-    match size {
+/// Returns the bytes from `start` to `size` of those of an answer's body that the proxy holds.
+fn held_body(start: usize, size: usize, stream: &impl Stream) -> Vec<u8> {
+    match size.saturating_sub(start) {
         0 => Vec::new(),
-        _ => stream.body(Side::Answer, 0, size),
+        length => stream.body(Side::Answer, start, length),
     }
 }

@@ -3,7 +3,6 @@
 //! Each reader looks at every byte once, holds no more than a named bound, and gives the same
 //! answer wherever the input was cut. None of them knows a dialect, a platform or HTTP.
 
-pub mod event;
 pub(crate) mod find;
 pub(crate) mod json;
 pub(crate) mod json_string;

@@ -2,7 +2,7 @@
 //!
 //! Nothing is held back or copied: names and data come in pieces as large as the input has them,
 //! so that lines need no bound, and the pieces together are the same wherever the input was cut.
-//! [`Event`](super::event::Event) puts them together where somebody needs them whole.
+//! Whoever needs an event whole puts them together.
 
 use super::find::find_either;
 
@@ -215,27 +215,33 @@ impl Default for Place {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{
-        super::{event::Event, find::work},
-        *,
-    };
+    use super::{super::find::work, *};
 
     /// The name and the data of each event that had any, and of the unfinished one last.
     fn events(chunks: &[&[u8]]) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (mut framer, mut event) = (Framer::default(), Event::default());
-        let mut events = Vec::new();
+        let (mut framer, mut events) = (Framer::default(), Vec::new());
+        let (mut name, mut data) = (Vec::new(), Vec::new());
         for mut chunk in chunks.iter().copied() {
             while let Some(token) = framer.next(&mut chunk) {
-                event.take(&token);
-                if token == Piece::End {
-                    events.push((text(event.name()), text(event.data())));
-                    event.clear();
+                match token {
+                    Piece::Name { piece, first } => {
+                        if first {
+                            name.clear();
+                        }
+                        name.extend_from_slice(piece);
+                    }
+                    Piece::Data(piece) => data.extend_from_slice(piece),
+                    Piece::End => {
+                        events.push((text(&name), text(&data)));
+                        (name, data) = (Vec::new(), Vec::new());
+                    }
+                    Piece::Comment | Piece::Blank => {}
                 }
             }
             assert!(chunk.is_empty());
         }
-        events.push((text(event.name()), text(event.data())));
+        events.push((text(&name), text(&data)));
         events.retain(|(name, data)| !name.is_empty() || !data.is_empty());
         events
     }

@@ -79,6 +79,11 @@ impl ErrorBody {
         self.codes.iter().any(|own| own.eq_ignore_ascii_case(code))
     }
 
+    /// The first of its codes.
+    pub fn code(&self) -> Option<&str> {
+        self.codes.first().map(String::as_str)
+    }
+
     /// The platform's message for people.
     pub fn message(&self) -> &str {
         &self.message
@@ -87,6 +92,29 @@ impl ErrorBody {
     /// The HTTP status that the body names: errors inside HTTP 200 do.
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// The HTTP status that the error's type stands for with most platforms.
+    pub(super) fn status_by_type(&self) -> Option<u16> {
+        const TYPES: [(&str, u16); 10] = [
+            ("authentication_error", 401),
+            ("rate_limit_error", 429),
+            ("rate_limit_exceeded", 429),
+            ("api_error", 500),
+            ("internal_error", 500),
+            ("server_error", 500),
+            ("server_is_overloaded", 503),
+            ("service_unavailable_error", 503),
+            ("timeout_error", 504),
+            ("overloaded_error", 529),
+        ];
+        let mut types = TYPES.iter();
+        types.find_map(|(code, status)| self.has_code(code).then_some(*status))
+    }
+
+    /// The HTTP status that an error inside HTTP 200 would have had outside of it, if that is known.
+    pub fn likely_status(&self) -> Option<u16> {
+        self.status().or_else(|| self.status_by_type())
     }
 
     /// Another field of the error or of its details, as text.

@@ -44,7 +44,11 @@ pub fn judge(rules: &[Rule], answer: &Answer<'_>, now: u64) -> Verdict {
 /// Judges an answer that no rule knows.
 fn fallback(answer: &Answer<'_>) -> Ruling {
     let status = match answer.effective_status() {
-        200..=299 => status_by_type(answer.error),
+        // One that nobody knows is passed on: the pool must not suffer from it.
+        200..=299 => answer
+            .error
+            .and_then(ErrorBody::status_by_type)
+            .unwrap_or(400),
         status => status,
     };
     match status {
@@ -65,27 +69,6 @@ fn fallback(answer: &Answer<'_>) -> Ruling {
         // 5xx, and what no API answers.
         _ => Ruling::PlatformTrouble { seconds: 5 },
     }
-}
-
-/// The status that an error inside HTTP 200 would have had, by the types that most platforms
-/// share. One that nobody knows is passed on: the pool must not suffer from it.
-fn status_by_type(error: Option<&ErrorBody>) -> u16 {
-    const TYPES: [(&str, u16); 9] = [
-        ("authentication_error", 401),
-        ("rate_limit_error", 429),
-        ("rate_limit_exceeded", 429),
-        ("api_error", 500),
-        ("internal_error", 500),
-        ("server_error", 500),
-        ("service_unavailable_error", 503),
-        ("timeout_error", 504),
-        ("overloaded_error", 529),
-    ];
-    let is = |code: &str| error.is_some_and(|error| error.has_code(code));
-    TYPES
-        .iter()
-        .find_map(|(code, status)| is(code).then_some(*status))
-        .unwrap_or(400)
 }
 
 // === impl Answer ===

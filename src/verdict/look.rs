@@ -1,7 +1,8 @@
-//! The error that an answer of HTTP 200 is after all, from the first bytes of its body.
+//! The beginning of an answer of HTTP 200: the error that it is after all, or its first content.
 //!
-//! While the answer is looked at it is held back, so the look is short: until the first sign of
-//! output, never past an event that announces some, never past [`MAX_LOOK_BYTES`].
+//! While an answer is looked at it is held back. Events that only announce it are passed over,
+//! whatever they echo of the request ([`Brief`]); the first one with content or with a failure
+//! decides. Each byte is framed once, as it comes.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,19 +10,23 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, MapAccess, Visitor},
 };
+use serde_json::{Map, Value};
 
-use super::body::{ErrorBody, Gather, Scalar, json};
+use super::{
+    body::{ErrorBody, Gather, Scalar, json},
+    brief::Brief,
+};
 use crate::{
     dialect::{Dialect, EventKind},
-    text::{
-        event::Event,
-        sse::{Framer, Piece},
-    },
+    text::sse::{Framer, Piece},
 };
 
-/// The most that is held back, in bytes; an answer without a decision by then is let go. Errors
-/// are below 4 KiB, and so is what comes before them.
+/// The most of a JSON answer that is looked at, in bytes; one without a decision by then is let go.
+/// Errors are below 4 KiB, and so is what comes before them.
 pub const MAX_LOOK_BYTES: usize = 16 * 1024;
+
+/// The longest name of an event that is kept, in bytes.
+const MAX_NAME_BYTES: usize = 256;
 
 /// Fields that come before the output or the error of a JSON answer.
 const PREAMBLE: [&str; 16] = [
@@ -49,126 +54,318 @@ const SUCCESS: [&str; 5] = ["", "0", "200", "ok", "success"];
 /// The meaning of an answer's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Look {
-    /// Not to be told yet: hold the bytes back and ask again with more.
+    /// Not to be told yet: hold the bytes back and go on with what follows.
     NeedMore,
     /// Nothing wrong so far: let everything go, and look no more.
     Fine,
-    /// The answer is this error; not a byte of output has come.
-    Error(ErrorBody),
+    /// The answer is at its end, and had no content and no error.
+    Empty,
+    /// The answer is this error; not a byte of content has come.
+    Error(Failure),
 }
 
-/// Looks at all bytes that have come of the body of an answer of HTTP 2xx; `end`: no more will.
-/// Ask after each chunk until the answer is not [`Look::NeedMore`].
-pub fn look(dialect: Dialect, body: &[u8], end: bool) -> Look {
-    match body.get(..MAX_LOOK_BYTES) {
-        None => look_into(dialect, body, end),
-        Some(beginning) => match look_into(dialect, beginning, false) {
-            Look::NeedMore => Look::Fine,
-            decided => decided,
-        },
+/// An error inside an answer of HTTP 200. `Debug` shows no word of the platform's.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The error.
+    pub error: ErrorBody,
+    /// It is an event of a stream.
+    pub in_events: bool,
+    /// The JSON in which it came, as far as that was read.
+    said: Vec<u8>,
+}
+
+/// The beginning of an answer.
+#[derive(Debug)]
+pub struct Beginning {
+    dialect: Dialect,
+    /// A body without a byte is no answer.
+    expects_text: bool,
+    kind: Kind,
+}
+
+/// The kinds of answers.
+#[derive(Debug)]
+enum Kind {
+    /// The first bytes, which do not tell yet.
+    Unknown(Vec<u8>),
+    /// One JSON text, as far as it is looked at.
+    Json(Vec<u8>),
+    /// An event stream.
+    Events(Box<Events>),
+    /// Something else, or an answer that is decided about.
+    Other,
+}
+
+/// The events of a stream, one after the other.
+#[derive(Debug)]
+struct Events {
+    dialect: Dialect,
+    framer: Framer,
+    name: Vec<u8>,
+    data: Brief,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn new(error: ErrorBody, said: &[u8], in_events: bool) -> Self {
+        let said = said.to_vec();
+        Self {
+            error,
+            in_events,
+            said,
+        }
     }
-}
 
-fn look_into(dialect: Dialect, body: &[u8], end: bool) -> Look {
-    let start = body.trim_ascii_start();
-    let is_or_will_be = |prefix: &&[u8]| start.starts_with(prefix) || prefix.starts_with(start);
-    match start.first() {
-        None if !end => Look::NeedMore,
-        Some(b'{') => json_answer(start, end),
-        _ if [b"data:".as_slice(), b"event:", b"id:", b"retry:", b":"]
-            .iter()
-            .any(is_or_will_be) =>
+    /// The members of the error, as the platform wrote them; its code and message where more cannot
+    /// be told.
+    pub fn members(&self) -> Map<String, Value> {
+        let said: Option<Value> = serde_json::from_slice(&self.said).ok();
+        let object = |value: &Value| {
+            value
+                .as_object()
+                .filter(|object| !object.is_empty())
+                .cloned()
+        };
+        let member = |name: &str| {
+            let said = said.as_ref()?;
+            let within = said.get("response").and_then(|response| response.get(name));
+            object(said.get(name).or(within)?)
+        };
+        let own = || {
+            let members = said.as_ref().and_then(object).unwrap_or_default();
+            let members = members.into_iter();
+            let is_of_error = |name: &str| matches!(name, "code" | "param");
+            members.filter(|(name, _)| is_of_error(name)).collect()
+        };
+        let mut members = member("error")
+            .or_else(|| member("detail"))
+            .unwrap_or_else(own);
+        if members.is_empty()
+            && let Some(code) = self.error.code()
         {
-            events(dialect, start, end)
+            members.insert("type".to_owned(), code.into());
+            members.insert("code".to_owned(), code.into());
         }
-        _ => Look::Fine,
+        let has_message = members.get("message").is_some_and(Value::is_string);
+        if !has_message {
+            members.insert("message".to_owned(), self.error.message().into());
+        }
+        members
     }
 }
 
-/// The first events of a stream (WHATWG HTML §9.2.6). A stream that only announced is let go at
-/// the end of the chunk: the output may take its time.
-fn events(dialect: Dialect, body: &[u8], end: bool) -> Look {
-    let mut announced = false;
-    for sign in signs(dialect, body, end) {
-        match sign {
-            Sign::Nothing => {}
-            Sign::Announcement => announced = true,
-            Sign::Output => return Look::Fine,
-            Sign::Error(error) => return Look::Error(error),
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Beginning ===
+
+impl Beginning {
+    /// Makes that of an answer of this dialect. `expects_text`: a body without a byte is no answer.
+    pub fn new(dialect: Dialect, expects_text: bool) -> Self {
+        Self {
+            dialect,
+            expects_text,
+            kind: Kind::Unknown(Vec::new()),
         }
     }
-    if announced || end {
-        Look::Fine
-    } else {
-        Look::NeedMore
+
+    /// Looks at the next bytes of the body of an answer of HTTP 2xx; `end`: no more will come. Ask
+    /// with each chunk until the answer is not [`Look::NeedMore`].
+    pub fn look(&mut self, chunk: &[u8], end: bool) -> Look {
+        let first: Vec<u8>;
+        let chunk = match &mut self.kind {
+            Kind::Unknown(begun) => {
+                let more = if begun.is_empty() {
+                    chunk.trim_ascii_start()
+                } else {
+                    chunk
+                };
+                first = [begun.as_slice(), more].concat();
+                self.kind = self.kind_of(&first, end);
+                first.as_slice()
+            }
+            _ => chunk,
+        };
+        let looked = match &mut self.kind {
+            Kind::Unknown(begun) => {
+                begun.extend_from_slice(chunk);
+                match end {
+                    true if self.expects_text => Look::Empty,
+                    true => Look::Fine,
+                    false => Look::NeedMore,
+                }
+            }
+            Kind::Json(text) => {
+                let room = MAX_LOOK_BYTES.saturating_sub(text.len());
+                let is_over = chunk.len() > room;
+                text.extend_from_slice(chunk.get(..room).unwrap_or(chunk));
+                match json_answer(text, end && !is_over) {
+                    Look::NeedMore if is_over => Look::Fine,
+                    looked => looked,
+                }
+            }
+            Kind::Events(events) => events.look(chunk, end),
+            Kind::Other => Look::Fine,
+        };
+        if looked != Look::NeedMore {
+            self.kind = Kind::Other;
+        }
+        looked
+    }
+
+    /// The kind of an answer that begins so.
+    fn kind_of(&self, start: &[u8], end: bool) -> Kind {
+        const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+        let begins = |prefix: &&[u8]| start.starts_with(prefix);
+        let may_begin = |prefix: &&[u8]| prefix.starts_with(start);
+        match start.first() {
+            None => Kind::Unknown(Vec::new()),
+            Some(b'{') => Kind::Json(Vec::new()),
+            _ if EVENTS.iter().any(begins) => Kind::Events(Box::new(Events::new(self.dialect))),
+            _ if !end && EVENTS.iter().any(may_begin) => Kind::Unknown(Vec::new()),
+            _ => Kind::Other,
+        }
+    }
+}
+
+// === impl Events ===
+
+impl Events {
+    fn new(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            framer: Framer::default(),
+            name: Vec::new(),
+            data: Brief::new(dialect),
+        }
+    }
+
+    /// Takes in the next bytes, up to the first event that decides.
+    fn look(&mut self, mut chunk: &[u8], end: bool) -> Look {
+        loop {
+            let sign = match self.next(&mut chunk) {
+                Some(sign) => sign,
+                // What a stream ends with is an event without its blank line too.
+                None if end => match self.end() {
+                    Sign::Announcement => return Look::Empty,
+                    sign => sign,
+                },
+                None => return Look::NeedMore,
+            };
+            match sign {
+                Sign::Announcement => {}
+                Sign::Content => return Look::Fine,
+                Sign::End => return Look::Empty,
+                Sign::Failure(failure) => return Look::Error(failure),
+            }
+        }
+    }
+
+    /// The next event that ends in these bytes.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Sign> {
+        while let Some(piece) = self.framer.next(bytes) {
+            match piece {
+                Piece::Name { piece, first } => {
+                    if first {
+                        self.name.clear();
+                    }
+                    let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
+                    self.name.extend(piece.iter().take(room));
+                }
+                Piece::Data(piece) => self.data.push(piece),
+                Piece::End => return Some(self.end()),
+                Piece::Comment | Piece::Blank => {}
+            }
+        }
+        None
+    }
+
+    /// Ends the event, and begins the next one.
+    fn end(&mut self) -> Sign {
+        let data = std::mem::replace(&mut self.data, Brief::new(self.dialect));
+        let name = std::mem::take(&mut self.name);
+        Sign::of(self.dialect, &name, &data)
     }
 }
 
 /// The first error among events of a stream, of which the last may lack its blank line.
-pub fn failure(dialect: Dialect, events: &[u8]) -> Option<ErrorBody> {
-    signs(dialect, events, true).find_map(|sign| match sign {
-        Sign::Error(error) => Some(error),
-        Sign::Nothing | Sign::Announcement | Sign::Output => None,
-    })
-}
-
-/// The signs that events give, one after the other; `end`: what they end with is an event too.
-fn signs(dialect: Dialect, mut body: &[u8], end: bool) -> impl Iterator<Item = Sign> {
-    let (mut framer, mut event) = (Framer::default(), Event::default());
-    let mut has_ended = false;
-    std::iter::from_fn(move || {
-        while let Some(token) = framer.next(&mut body) {
-            if token == Piece::End {
-                let sign = Sign::of(dialect, &event);
-                event.clear();
-                return Some(sign);
-            }
-            event.take(&token);
+pub fn failure(dialect: Dialect, mut events: &[u8]) -> Option<ErrorBody> {
+    let mut reader = Events::new(dialect);
+    loop {
+        let next = reader.next(&mut events);
+        let is_last = next.is_none();
+        match next.unwrap_or_else(|| reader.end()) {
+            Sign::Failure(failure) => return Some(failure.error),
+            _ if is_last => return None,
+            _ => {}
         }
-        let is_last = end && !std::mem::replace(&mut has_ended, true);
-        is_last.then(|| Sign::of(dialect, &event))
-    })
+    }
 }
 
 /// The meaning of one event for the answer.
+#[derive(Debug)]
 enum Sign {
-    Nothing,
+    /// Nothing of the answer is in it.
     Announcement,
-    Output,
-    Error(ErrorBody),
+    Content,
+    /// The answer has ended.
+    End,
+    Failure(Failure),
 }
 
 impl Sign {
-    fn of(dialect: Dialect, event: &Event) -> Self {
+    /// Reads the event of this `name`, if it has one.
+    fn of(dialect: Dialect, name: &[u8], data: &Brief) -> Self {
         #[derive(Deserialize)]
         struct Typed<'a> {
             #[serde(borrow, rename = "type")]
             kind: Option<Cow<'a, str>>,
         }
 
-        let data = event.data().trim_ascii();
-        if data.is_empty() && event.name().is_empty() {
-            return if event.has_comment() {
-                Self::Announcement
-            } else {
-                Self::Nothing
+        let format = dialect.format();
+        let Some(data) = data.text().map(<[u8]>::trim_ascii) else {
+            // What is so large without what it echoes is no error.
+            return match format.announces(name) {
+                true => Self::Announcement,
+                false => Self::Content,
             };
+        };
+        if data.is_empty() && name.is_empty() {
+            return Self::Announcement;
         }
         let typed = serde_json::from_slice::<Typed<'_>>(data);
         let kind = typed.ok().and_then(|typed| typed.kind);
         let kind = kind.as_deref().unwrap_or_default().as_bytes();
-        let (format, names) = (dialect.format(), [event.name(), kind]);
+        let names = [name, kind];
         let fails =
             |name: &[u8]| matches!(format.event(name), EventKind::Error | EventKind::Failed);
         if names.into_iter().any(fails) {
-            return Self::Error(ErrorBody::read(data));
+            return Self::Failure(Failure::new(ErrorBody::read(data), data, true));
         }
         if names.into_iter().any(|name| format.announces(name)) {
             return Self::Announcement;
         }
+        if format.end_mark() == Some(data) {
+            return Self::End;
+        }
         match json_answer(data, true) {
-            Look::Error(error) => Self::Error(error),
-            _ => Self::Output,
+            Look::Error(failure) => Self::Failure(Failure {
+                in_events: true,
+                ..failure
+            }),
+            // It is cut off.
+            Look::Empty => Self::Announcement,
+            Look::Fine | Look::NeedMore => match serde_json::from_slice(data) {
+                Ok(value) if format.announces_in(&value) => Self::Announcement,
+                _ => Self::Content,
+            },
         }
     }
 }
@@ -178,8 +375,12 @@ fn json_answer(body: &[u8], end: bool) -> Look {
     let mut peek = Peek::default();
     let read = (&mut peek).deserialize(&mut json(body));
     match (peek.decision, read) {
-        (Some(decision), _) => decision,
-        (None, Err(error)) if error.is_eof() && !end => Look::NeedMore,
+        (Some(None), _) => Look::Fine,
+        (Some(Some(error)), _) => Look::Error(Failure::new(error, body, false)),
+        (None, Err(error)) if error.is_eof() => match end {
+            true => Look::Empty,
+            false => Look::NeedMore,
+        },
         (None, _) => Look::Fine,
     }
 }
@@ -187,7 +388,8 @@ fn json_answer(body: &[u8], end: bool) -> Look {
 /// Reads the fields of a JSON object until one decides.
 #[derive(Default)]
 struct Peek {
-    decision: Option<Look>,
+    /// The error that it is, or none for output.
+    decision: Option<Option<ErrorBody>>,
     error: ErrorBody,
 }
 
@@ -212,14 +414,14 @@ impl<'de> Visitor<'de> for &mut Peek {
             match key.as_str() {
                 "error" | "detail" => {
                     if map.next_value_seed(Gather::into(&mut self.error))? {
-                        self.decision = Some(Look::Error(std::mem::take(&mut self.error)));
+                        self.decision = Some(Some(std::mem::take(&mut self.error)));
                     }
                 }
                 "type" => {
                     let kind = map.next_value_seed(Scalar)?.unwrap_or_default();
                     // An error's own type, or its envelope's; other objects name theirs too.
                     if kind != "error" && !kind.ends_with("_error") {
-                        self.decision = Some(Look::Fine);
+                        self.decision = Some(None);
                     }
                     self.error.add("type", kind);
                 }
@@ -233,7 +435,7 @@ impl<'de> Visitor<'de> for &mut Peek {
                         self.error.add(key, value);
                     }
                 }
-                _ => self.decision = Some(Look::Fine),
+                _ => self.decision = Some(None),
             }
             if self.decision.is_some() {
                 // Ends the parsing; what it makes of the rest does not matter.
@@ -241,7 +443,7 @@ impl<'de> Visitor<'de> for &mut Peek {
             }
         }
         if failed {
-            self.decision = Some(Look::Error(std::mem::take(&mut self.error)));
+            self.decision = Some(Some(std::mem::take(&mut self.error)));
         }
         Ok(())
     }

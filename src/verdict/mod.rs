@@ -3,11 +3,12 @@
 //! Everything here is a pure function of the answer's status, headers and first body bytes, the
 //! platform's rules and `now`. Nothing here acts on a verdict: that is the attempt's business.
 //!
-//! [`look()`] finds the error inside an answer of HTTP 200, [`failure`] one in the middle of it,
+//! [`Beginning`] finds the error inside an answer of HTTP 200, [`failure`] one in the middle of it,
 //! [`ErrorBody::read`] the one in any other; [`Quota::read`] reads the account's windows from good and bad answers; [`judge`] puts
 //! it all together by the [`Rule`]s of the platform's profile.
 
 mod body;
+mod brief;
 mod judge;
 mod look;
 pub mod quota;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     body::{ErrorBody, MAX_BODY_BYTES},
     judge::{Answer, judge},
-    look::{Look, MAX_LOOK_BYTES, failure, look},
+    look::{Beginning, Failure, Look, MAX_LOOK_BYTES, failure},
     quota::Quota,
     rule::Rule,
 };

@@ -78,6 +78,7 @@ struct Settings {
     max_attempts: usize,
     failover: u64,
     refresh_wait: u64,
+    announcement_wait: u64,
     refresher_cluster: String,
 }
 
@@ -153,6 +154,7 @@ impl<H: Host> Worker<H> {
             max_attempts: config.max_attempts,
             failover: config.failover_seconds.saturating_mul(1_000),
             refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
+            announcement_wait: config.announcement_wait_seconds.saturating_mul(1_000),
             refresher_cluster: config.refresher_cluster,
         };
         if self.sync.is_some() {
@@ -311,6 +313,20 @@ impl<H: Host> Worker<H> {
             .book
             .hold_decoded(&mut self.host, context, made, decoder, now);
         held.map_err(|no_room| self.has_no_room(request, no_room))
+    }
+
+    /// Holds `size` bytes of the answer to a try back. Returns false where there is no room for them.
+    pub fn holds_answer(&mut self, try_id: TryId, size: usize) -> bool {
+        let now = self.host.recently();
+        let held = self
+            .book
+            .hold_answer(&mut self.host, try_id.context, size, now);
+        held.is_ok()
+    }
+
+    /// Returns the milliseconds for which events are held that only announce an answer.
+    pub fn announcement_wait(&self) -> u64 {
+        self.settings.announcement_wait
     }
 
     fn has_no_room(&mut self, request: &Request, no_room: NoRoom) -> Reply {

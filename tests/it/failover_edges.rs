@@ -127,6 +127,40 @@ fn a_good_answer_is_held_for_its_first_byte_and_not_for_its_second() {
     });
 }
 
+/// Events that echo the request, 150 KB of them, are held for the failure that follows in a later write:
+/// another account serves it, and without one its status is that of an error.
+#[test]
+fn a_failure_behind_what_announces_the_answer_fails_over() {
+    run(async {
+        let echo = "instructions ".repeat(6_000);
+        let event = |kind: &str, error: Value| {
+            let event = json!({"type": kind, "response": {"error": error, "instructions": echo}});
+            format!("event: {kind}\ndata: {event}\n\n")
+        };
+        let limited = json!({"code": "rate_limit_exceeded", "message": "Please try again in 41s."});
+        let failing = event("response.created", Value::Null)
+            + &event("response.in_progress", Value::Null)
+            + &event("response.failed", limited.clone());
+        assert!(failing.len() > 200_000);
+        let fault = json!({"status": 200, "headers": {"content-type": "text/event-stream"}, "body": failing,
+            "piece_bytes": 16_384, "piece_delay_ms": 50});
+        let pool = Pool::of("failover-announced", &["bad", "good"]).await;
+        pool.break_account("bad", fault.clone()).await;
+        for _ in 0..2 {
+            let answer = pool.caller.post(RESPONSES, &responses_body()).await;
+            assert!(answer.body.contains("Hello from good"), "{answer:?}");
+        }
+        pool.break_account("good", fault).await;
+        let answer = pool.caller.post(RESPONSES, &responses_body()).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+        assert_eq!(answer.json()["error"], limited, "{answer:?}");
+        let seconds = answer.header("retry-after").map(str::parse::<u32>);
+        let seconds = seconds.expect("a header").expect("a number");
+        assert!((30..=41).contains(&seconds), "{answer:?}");
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
 /// Asks with a body of so many pieces of 64 KiB, one now and then; and its digest.
 async fn upload(pool: &Pool, pieces: usize, pause: Duration) -> (Answer, String) {
     // The gate lets it go when it has read the model.

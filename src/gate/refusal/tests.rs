@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 25;
+const KINDS: usize = 26;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -76,6 +76,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::Unreachable => 22,
         Refusal::NoAnswer => 23,
         Refusal::NoRoom(_) => 24,
+        Refusal::NoContent => 25,
     }
 }
 
@@ -138,6 +139,7 @@ fn samples() -> Vec<Refusal> {
         NoRoom(budget::NoRoom::Key { most: 256 << 20 }),
         NoRoom(budget::NoRoom::Others),
         NoRoom(budget::NoRoom::TooLarge { most: 16 << 20 }),
+        NoContent,
     ]
 }
 

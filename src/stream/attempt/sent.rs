@@ -7,6 +7,7 @@ use crate::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
         answer::{self, Mask},
         early::Early,
+        failure,
         request_bytes::RequestBytes,
         transform::{Rewrite, Transform},
     },
@@ -19,7 +20,7 @@ use crate::{
         split_target,
     },
     snapshot::{Account, Platform},
-    stream::gate::reply_with,
+    stream::{attempt::Outcome, gate::reply_with},
     verdict::{ErrorBody, Quota, Reason, Verdict},
     worker::{Found, Worker},
 };
@@ -163,30 +164,81 @@ impl Sent {
         Action::Continue
     }
 
-    /// Judges an answer. Returns what the request carries into the next try, if it `can_run` again
-    /// and another account could do better.
-    pub(super) fn judge<H: Host>(
+    /// Returns true if a good answer with these headers is none without a body.
+    pub(super) fn expects_text(&self, answer: &HeaderMap) -> bool {
+        let kind = answer.first("content-type").unwrap_or_default();
+        let is_text = |prefix: &&[u8]| kind.starts_with(prefix);
+        let is_json_or_events = [b"application/json".as_slice(), b"text/event-stream"]
+            .iter()
+            .any(is_text);
+        let is_ok = answer.first(":status") == Some(b"200".as_slice());
+        is_json_or_events && is_ok && self.request.first(":method") != Some(b"HEAD".as_slice())
+    }
+
+    /// Judges an answer, and takes what it says of the account's windows.
+    pub(super) fn verdict<H: Host>(
         &self,
         status: u16,
         headers: &HeaderMap,
-        good: bool,
-        error: Option<&ErrorBody>,
-        can_run: bool,
+        outcome: &Outcome,
         worker: &mut Worker<H>,
-    ) -> Option<Carried> {
+    ) -> Verdict {
         let now = worker.now();
         let windows = &self.platform.quota;
+        let good = matches!(outcome, Outcome::Good);
         // A failure is read anyway, and is rare.
         let reads_quota = !windows.is_empty() && (!good || worker.wants_quota(&self.account));
         if reads_quota {
             worker.quota(&self.account, Quota::read(windows, headers, now));
         }
-        let verdict = if good {
-            Verdict::Fine
-        } else {
-            attempt::judge(status, headers, error, &self.platform, self.model(), now)
+        let error = match outcome {
+            Outcome::Good => return Verdict::Fine,
+            Outcome::Empty => {
+                let until = now.saturating_add(attempt::UNREACHABLE_MS);
+                return Verdict::PlatformTrouble { until };
+            }
+            Outcome::Error(error) => error,
+            Outcome::Failed(failure) => &failure.error,
         };
-        worker.judged(&self.account, &self.carried, status, &verdict, can_run)
+        attempt::judge(
+            status,
+            headers,
+            Some(error),
+            &self.platform,
+            self.model(),
+            now,
+        )
+    }
+
+    /// Takes a verdict. Returns what the request carries into the next try, if it `can_run` again and
+    /// another account could do better.
+    pub(super) fn judged<H: Host>(
+        &self,
+        status: u16,
+        verdict: &Verdict,
+        can_run: bool,
+        worker: &mut Worker<H>,
+    ) -> Option<Carried> {
+        worker.judged(&self.account, &self.carried, status, verdict, can_run)
+    }
+
+    /// Returns the answer that the caller gets in place of a good status without content.
+    pub(super) fn instead(&self, outcome: &Outcome, verdict: &Verdict, now: u64) -> Option<Reply> {
+        match outcome {
+            Outcome::Empty => Some(self.refused(&Refusal::NoContent)),
+            Outcome::Failed(failure) => {
+                let Carried {
+                    dialect, id, lacks, ..
+                } = &*self.carried;
+                let reply = failure::reply(failure, verdict, *dialect, lacks.stream, now)?;
+                let mut reply = reply.with_request_id(*dialect, id.as_ref());
+                if let Some(masked) = self.mask().masked(reply.body.as_bytes()) {
+                    reply.body = String::from_utf8(masked).ok()?;
+                }
+                Some(reply)
+            }
+            Outcome::Good | Outcome::Error(_) => None,
+        }
     }
 
     /// Judges an error in the middle of an answer, for the requests that come after.

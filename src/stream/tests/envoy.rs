@@ -506,7 +506,10 @@ impl Call {
     pub(super) fn platform_sends_trailers(&mut self) {
         let stream = self.attempt.as_ref().expect("an attempt").1.clone();
         let action = self.on(Role::Attempt, Event::AnswerTrailers);
-        assert_eq!(action, Action::Continue);
+        self.after_attempt(action);
+        if action == Action::Pause {
+            return;
+        }
         self.answer_goes();
         let body = std::mem::take(&mut stream.state().answer_body);
         if let Some(answer) = &mut self.answer {

@@ -1,6 +1,7 @@
 //! Scenarios: what a caller and a platform send, step by step, and what becomes of it.
 
 mod answers;
+mod beginnings;
 mod blame;
 mod budget;
 mod coded;

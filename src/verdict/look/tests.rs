@@ -4,7 +4,19 @@ use super::*;
 
 /// Looks at an answer of the dialect that has the most kinds of events.
 fn look(body: &[u8], end: bool) -> Look {
-    super::look(Dialect::Responses, body, end)
+    looked(Dialect::Responses, body, end)
+}
+
+fn looked(dialect: Dialect, body: &[u8], end: bool) -> Look {
+    Beginning::new(dialect, true).look(body, end)
+}
+
+fn in_dialect(name: &str, end: bool) -> Look {
+    looked(dialect_of(name), &read(name), end)
+}
+
+fn is_error(looked: &Look, code: &str) -> bool {
+    matches!(looked, Look::Error(failure) if failure.error.has_code(code))
 }
 
 /// The dialect of a fixture.
@@ -21,17 +33,16 @@ fn read(name: &str) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// Asks after each chunk, as the filter does.
+/// Asks with each chunk, as the filter does.
 fn in_chunks(dialect: Dialect, body: &[u8], chunk: usize) -> Look {
-    let mut end = 0;
-    while end < body.len() {
-        end = body.len().min(end + chunk);
-        match super::look(dialect, &body[..end], end == body.len()) {
+    let mut beginning = Beginning::new(dialect, true);
+    for chunk in body.chunks(chunk) {
+        match beginning.look(chunk, false) {
             Look::NeedMore => {}
             decided => return decided,
         }
     }
-    panic!("no decision at the end of {} bytes", body.len())
+    beginning.look(b"", true)
 }
 
 #[test]
@@ -55,10 +66,8 @@ fn errors_inside_200_are_found_in_the_first_chunk() {
         ),
         ("anthropic/error_event_overloaded.sse", "overloaded_error"),
     ] {
-        let Look::Error(error) = super::look(dialect_of(name), &read(name), false) else {
-            panic!("{name}");
-        };
-        assert!(error.has_code(code), "{name}: {error:?}");
+        let looked = in_dialect(name, false);
+        assert!(is_error(&looked, code), "{name}: {looked:?}");
     }
     for (body, code) in [
         (r#"{"error":{"code":"c"},"id""#, "c"),
@@ -80,10 +89,8 @@ fn errors_inside_200_are_found_in_the_first_chunk() {
             "c",
         ),
     ] {
-        let Look::Error(error) = look(body.as_bytes(), false) else {
-            panic!("{body}");
-        };
-        assert!(error.has_code(code), "{body}: {error:?}");
+        let looked = look(body.as_bytes(), false);
+        assert!(is_error(&looked, code), "{body}: {looked:?}");
     }
 }
 
@@ -99,10 +106,8 @@ fn good_answers_go_at_their_first_sign() {
         r#"{"code":0,"message":"Success"}"#,
         "[1",
         "nonsense",
-        "data: [DONE]\n\n",
-        "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
-        ": keep-alive\n\n",
-        "data: {\"choices\":[]}\n\ndata: {\"error\":{\"code\":\"late\"}}\n\n",
+        "data: {\"output\":[]}\n\ndata: {\"error\":{\"code\":\"late\"}}\n\n",
+        "event: response.output_text.delta\ndata: {\"delta\":\"a\"}\n\n",
     ] {
         assert_eq!(look(body.as_bytes(), false), Look::Fine, "{body}");
     }
@@ -130,24 +135,98 @@ fn good_answers_go_at_their_first_sign() {
 }
 
 #[test]
-fn nothing_is_held_back_for_long() {
-    for body in [
-        "",
-        " ",
-        "da",
-        "data: {\"error\"",
-        "{\"id\":\"",
-        "event: response.created\nda",
+fn what_does_not_tell_yet_is_held_and_empty_at_its_end() {
+    for (body, at_end) in [
+        ("", Look::Empty),
+        (" ", Look::Empty),
+        ("da", Look::Fine),
+        ("data: {\"error\"", Look::Empty),
+        ("{\"id\":\"", Look::Empty),
+        ("event: response.created\nda", Look::Empty),
+        (
+            "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
+            Look::Empty,
+        ),
+        (": keep-alive\n\n", Look::Empty),
     ] {
         assert_eq!(look(body.as_bytes(), false), Look::NeedMore, "{body}");
-        assert_eq!(look(body.as_bytes(), true), Look::Fine, "{body}");
+        assert_eq!(look(body.as_bytes(), true), at_end, "{body}");
     }
-    for start in ["{\"id\":\"", "data: ", "data: {\"error\":\""] {
+    let nothing_expected = Beginning::new(Dialect::Chat, false).look(b"", true);
+    assert_eq!(nothing_expected, Look::Fine, "an empty file");
+    for start in ["{\"id\":\"", "{\"error\":\""] {
         let long = format!("{start}{}", "x".repeat(MAX_LOOK_BYTES));
         assert_eq!(look(long.as_bytes(), false), Look::Fine, "{start}");
     }
     let ended = b"data: {\"error\":{\"code\":\"c\"}}";
-    assert!(matches!(look(ended, true), Look::Error(_)));
+    assert!(is_error(&look(ended, true), "c"));
+}
+
+/// The events before the first with content, of each dialect, and such an event.
+fn announced(dialect: Dialect) -> (Vec<String>, &'static str) {
+    let echo = format!("{}\"", "instructions \\u00e9 ".repeat(9_000));
+    let tools = r#"{"type":"function","name":"t"},"#.repeat(3_000);
+    let response = |kind: &str| {
+        format!(
+            "event: {kind}\ndata: {{\"type\":\"{kind}\",\"response\":{{\"error\":null,\"instructions\":\"{echo},\"tools\":[{tools}null]}}}}\n\n"
+        )
+    };
+    match dialect {
+        Dialect::Responses => (
+            ["response.created", "response.queued", "response.in_progress"].map(response).into(),
+            "event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\"}\n\n",
+        ),
+        Dialect::Messages => (
+            [
+                "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"content\":[]}}\n\n",
+                "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+                "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+            ]
+            .map(str::to_owned)
+            .into(),
+            "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
+        ),
+        Dialect::Chat => (
+            [
+                ": OPENROUTER PROCESSING\n\n",
+                "data: {\"choices\":[],\"prompt_filter_results\":[{}]}\n\n",
+                "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},\"finish_reason\":null}],\"usage\":null}\n\n",
+            ]
+            .map(str::to_owned)
+            .into(),
+            "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+        ),
+    }
+}
+
+#[test]
+fn what_announces_is_passed_over_until_content_or_a_failure_comes() {
+    for dialect in Dialect::ALL {
+        let (announced, content) = announced(dialect);
+        let failure = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+        let mut beginning = Beginning::new(dialect, true);
+        for event in &announced {
+            let looked = beginning.look(event.as_bytes(), false);
+            assert_eq!(looked, Look::NeedMore, "{dialect:?} {:.80}", event);
+        }
+        let all = announced.concat();
+        for chunk in [1, 100, 16_384, 1_000_000] {
+            let ends = |with: &str| in_chunks(dialect, format!("{all}{with}").as_bytes(), chunk);
+            assert_eq!(ends(content), Look::Fine, "{dialect:?}");
+            assert_eq!(ends(""), Look::Empty, "{dialect:?}");
+            assert_eq!(ends("data: {\"type\":\"resp"), Look::Empty, "cut off");
+            assert!(is_error(&ends(failure), "overloaded_error"), "{dialect:?}");
+        }
+    }
+    let done = looked(Dialect::Chat, b"data: [DONE]\n\n", false);
+    assert_eq!(done, Look::Empty, "an end without a beginning");
+}
+
+#[test]
+fn the_words_of_a_failure_are_not_shown() {
+    let body = "data: {\"error\":{\"code\":\"c\",\"message\":\"hush\"}}\n\n";
+    let shown = format!("{:?}", look(body.as_bytes(), true));
+    assert!(shown.contains('c') && !shown.contains("hush"), "{shown}");
 }
 
 const ANNOUNCEMENTS: [&str; 3] = [
@@ -187,35 +266,15 @@ proptest! {
         look(&body, end);
     }
 
-    /// Where nothing only announces, chunks do not matter: a decision is that of the whole.
+    /// Chunks do not matter: a decision is that of the whole.
     #[test]
-    fn any_split_decides_as_the_whole_does(body in any_body(&[]), chunk in 1_usize..40) {
-        prop_assert_eq!(in_chunks(Dialect::Responses, &body, chunk), look(&body, true));
-    }
-
-    /// An announcement at a chunk's end lets go of what might have been an error, no more.
-    #[test]
-    fn an_announcement_only_hides_errors(body in any_body(&ANNOUNCEMENTS), chunk in 1_usize..40) {
-        let decided = in_chunks(Dialect::Responses, &body, chunk);
-        prop_assert!(decided == Look::Fine || decided == look(&body, true));
-    }
-}
-
-#[test]
-fn an_error_after_an_announcement_is_seen_in_the_same_chunk_alone() {
-    for name in [
-        "codex/response_failed_rate_limit_exceeded.sse",
-        "codex/response_failed_server_is_overloaded.sse",
-    ] {
-        let body = read(name);
-        let whole = look(&body, true);
-        assert!(matches!(whole, Look::Error(_)));
-        for chunk in 1..=body.len() {
-            let decided = in_chunks(Dialect::Responses, &body, chunk);
-            assert!(
-                decided == Look::Fine || decided == whole,
-                "{name} by {chunk}"
-            );
-        }
+    fn any_split_decides_as_the_whole_does(body in any_body(&ANNOUNCEMENTS), chunk in 1_usize..40) {
+        let decided = |looked| match looked {
+            // As much of a JSON text is kept as had come.
+            Look::Error(failure) => (None, Some(failure.error)),
+            looked => (Some(looked), None),
+        };
+        let whole = decided(look(&body, true));
+        prop_assert_eq!(decided(in_chunks(Dialect::Responses, &body, chunk)), whole);
     }
 }

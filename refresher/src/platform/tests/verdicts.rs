@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use latchkey::header::HeaderMap;
-use latchkey::verdict::{Answer, ErrorBody, Look, Quota, Scope, Verdict, judge, look};
+use latchkey::verdict::{Answer, Beginning, ErrorBody, Look, Quota, Scope, Verdict, judge};
 
 use super::*;
 
@@ -178,9 +178,11 @@ fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[
     let error = match status {
         200..=299 => {
             let mut endpoints = platform.endpoints.iter();
-            endpoints.find_map(|endpoint| match look(endpoint.dialect, body, true) {
-                Look::Error(error) => Some(error),
-                Look::Fine | Look::NeedMore => None,
+            endpoints.find_map(|endpoint| {
+                match Beginning::new(endpoint.dialect, true).look(body, true) {
+                    Look::Error(failure) => Some(failure.error),
+                    Look::Fine | Look::Empty | Look::NeedMore => None,
+                }
             })
         }
         _ => Some(ErrorBody::read(body)),
