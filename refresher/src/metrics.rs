@@ -352,9 +352,10 @@ impl<E: TokenEndpoint> TokenEndpoint for Counted<E> {
         let word = match &outcome {
             Outcome::Fresh(_) => "ok",
             Outcome::Permanent { .. } => "login_ended",
-            Outcome::Transient { .. } | Outcome::NotSent { .. } | Outcome::Unknown { .. } => {
-                "failed"
-            }
+            Outcome::Transient { .. }
+            | Outcome::NotSent { .. }
+            | Outcome::Page { .. }
+            | Outcome::Unknown { .. } => "failed",
         };
         let labels = OfOutcome { outcome: word };
         metrics.0.refreshes.get_or_create(&labels).inc();

@@ -433,7 +433,7 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
         ),
     )
     .unwrap();
-    let login = include_str!("../src/login/import_codex/fixtures/chatgpt_opaque_token.json");
+    let login = include_str!("../src/login/auth_json/fixtures/chatgpt_opaque_token.json");
     let expired = installation.outer.path().join("auth.json");
     fs::write(&expired, login.replace("2026-11-21", "2020-01-01")).unwrap();
     installation.ok(&["import", "codex", expired.to_str().unwrap()]);
@@ -589,10 +589,7 @@ fn an_error_says_which_account_and_what_to_do() {
 fn an_imported_login_has_the_end_that_is_given() {
     let installation = Installation::new();
     let import = |file: &str, more: &[&str]| {
-        let fixtures = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/src/login/import_codex/fixtures"
-        );
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/login/auth_json/fixtures");
         let file = format!("{fixtures}/{file}");
         let mut arguments = vec!["--acknowledge-terms", "codex", "import", "codex", &file];
         arguments.extend(more);

@@ -428,10 +428,7 @@ async fn usage() {
 #[tokio::test]
 async fn imports() {
     let mut operator = Operator::new().await;
-    let fixtures = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/src/login/import_codex/fixtures"
-    );
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/login/auth_json/fixtures");
     for file in [
         "chatgpt",
         "api_key",

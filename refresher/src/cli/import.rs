@@ -6,12 +6,13 @@ use clap::{Args, Subcommand};
 
 use super::terms::TermFlags;
 use super::{CALLER, Context, Result, login};
-use crate::app::imports::{self, CodexFile, Key, Taken};
+use crate::app::imports::{self, Foreign, Key, Taken};
+use crate::platform::flow::CredentialFile;
 
 /// The program whose file it is.
 #[derive(Debug, Subcommand)]
 pub enum Import {
-    /// Take over the login in Codex CLI's auth.json
+    /// Take over the login in Codex CLI's auth.json, or in a file of CLIProxyAPI, sub2api or opencode that holds one
     Codex(Codex),
 }
 
@@ -20,6 +21,9 @@ pub enum Import {
 pub struct Codex {
     /// The file: ~/.codex/auth.json, most likely
     file: PathBuf,
+    /// The platform that the login is of
+    #[arg(long, value_name = "ID", default_value = "codex")]
+    platform: String,
     /// The account's name [default: its email address]
     #[arg(long)]
     name: Option<String>,
@@ -50,14 +54,16 @@ impl Codex {
         let Context { app, out } = context;
         let terms = self.terms.terms(app.now())?;
         let name = self.name.as_deref();
-        let file = CodexFile {
+        let file = Foreign {
+            form: CredentialFile::Codex,
+            platform: &self.platform,
             path: &self.file,
             name,
             account_id: self.account_id.as_deref(),
             replace: self.replace,
             terms: &terms,
         };
-        let said = match imports::codex(app, CALLER, file).await? {
+        let said = match imports::take_over(app, CALLER, file).await? {
             Taken::Login(new) => login::saved(&new, name, app.now()) + &single_owner(&self.file),
             Taken::AccessToken(key) => {
                 imported(&key)
@@ -78,7 +84,7 @@ fn single_owner(file: &Path) -> String {
     let file = file.display();
     format!(
         "\nFrom now on Latchkey alone may refresh this login: a refresh token works once, and whoever comes second \
-         loses the login for both.\nStop Codex CLI from using {file}: delete it, and give Codex CLI a gateway key \
-         instead.\nDo not run `codex logout` with that file: it would revoke the login here too.\n"
+         loses the login for both.\nStop the program that wrote {file} from using it: delete it, and give that program a \
+         gateway key instead.\nDo not log out there (`codex logout`): it would revoke the login here too.\n"
     )
 }

@@ -88,7 +88,7 @@ impl ByDevice {
             return self.begun(answer);
         }
         let answer = match answer {
-            Ok(answer) if !is_trouble(answer.status) => answer,
+            Ok(answer) if !is_trouble(answer.status) && !answer::is_page(&answer) => answer,
             Ok(Answer { retry_after, .. }) => {
                 return self.back_off(retry_after.unwrap_or_default());
             }

@@ -120,6 +120,12 @@ pub enum Outcome {
         /// For the log.
         reason: String,
     },
+    /// A success whose body is no JSON: a page of something before the token endpoint, which then never saw the request;
+    /// or one in the place of its answer.
+    Page {
+        /// For the log.
+        reason: String,
+    },
     /// The request went out, or may have, and no whole answer came: the refresh token may be spent.
     Unknown {
         /// For the log.
@@ -145,6 +151,13 @@ pub fn classify(answer: &Answer, permanent: &[String], now: UnixMillis) -> Outco
     let reason = reason(answer.status, code, permanent);
     if is_permanent(answer.status, code, permanent) {
         Outcome::Permanent { reason }
+    } else if success && is_page(answer) {
+        Outcome::Page {
+            reason: format!(
+                "HTTP {} with a page in place of the token endpoint's answer",
+                answer.status
+            ),
+        }
     } else if success && code.is_none() {
         // It was accepted, so the refresh token may be spent, but the new one cannot be read.
         Outcome::Unknown {
@@ -156,6 +169,13 @@ pub fn classify(answer: &Answer, permanent: &[String], now: UnixMillis) -> Outco
             reason,
         }
     }
+}
+
+/// True for a body that is something else than JSON. One that is cut short, or empty, may have had tokens in it.
+pub fn is_page(answer: &Answer) -> bool {
+    let first = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
+    first.is_some_and(|first| !matches!(first, b'{' | b'[' | b'"'))
+        && serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_err()
 }
 
 fn is_permanent(status: u16, code: Option<&str>, permanent: &[String]) -> bool {

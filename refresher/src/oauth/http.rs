@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
 use rustls::pki_types::CertificateDer;
@@ -31,6 +31,8 @@ const ANSWER_LIMIT: usize = 256 * 1024;
 const MAX_ROOTS_BYTES: u64 = 8 * 1024 * 1024;
 /// We are nobody else's client (README.md, "Terms").
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
+/// The pause that some servers ask for in milliseconds.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Why there can be no client for a platform.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -252,9 +254,15 @@ fn innermost(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// `Retry-After` in either of its forms (RFC 9110 §10.2.3).
+/// The pause that a server asks for: `retry-after-ms`, which says it exactly, or else `Retry-After` in either of its forms
+/// (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let text = |name: HeaderName| Some(headers.get(name)?.to_str().ok()?.trim());
+    let exact = text(RETRY_AFTER_MS).and_then(|value| value.parse().ok());
+    if let Some(milliseconds) = exact {
+        return Some(Duration::from_millis(milliseconds));
+    }
+    let value = text(RETRY_AFTER)?;
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => {
@@ -347,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_milliseconds_seconds_or_a_date() {
         let read = |value: &str| {
             let value = HeaderValue::from_str(value).unwrap();
             retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
@@ -362,5 +370,12 @@ mod tests {
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), None);
         assert_eq!(read("-1"), None);
         assert_eq!(read("soon"), None);
+        let both = |exact: &'static str| {
+            let seconds = (RETRY_AFTER, HeaderValue::from_static("7"));
+            let exact = (RETRY_AFTER_MS, HeaderValue::from_static(exact));
+            retry_after(&HeaderMap::from_iter([seconds, exact]))
+        };
+        assert_eq!(both("6400"), Some(Duration::from_millis(6_400)));
+        assert_eq!(both("soon"), Some(Duration::from_secs(7)));
     }
 }

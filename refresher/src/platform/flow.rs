@@ -21,7 +21,7 @@ pub enum Flow {
     /// A client of the account's own, which buys tokens with its secret (RFC 6749 §4.4).
     Client,
     /// A login that another program made, in its credential file.
-    Import(CredentialFile),
+    Import(Import),
 }
 
 /// The authorization request of a platform (RFC 6749 §4.1.1).
@@ -62,6 +62,17 @@ pub struct Pasted {
 pub struct Device {
     /// The device authorization endpoint (RFC 8628 §3.1).
     pub authorize_url: Url,
+}
+
+/// See [`Flow::Import`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// The form of the file.
+    pub file: CredentialFile,
+    /// The platform of the API keys that such a file may hold in place of a login.
+    pub key_platform: Option<String>,
+    /// The names that files of many platforms have for this one.
+    pub known_as: Vec<String>,
 }
 
 /// The form of a credential file.
@@ -137,10 +148,12 @@ impl WaysIn {
         })
     }
 
-    /// True if logins can be taken over from `file`.
-    pub fn imports(&self, file: CredentialFile) -> bool {
-        let is_it = |flow: &Flow| matches!(flow, Flow::Import(own) if *own == file);
-        self.flows.iter().any(is_it)
+    /// The way in from files of that form, where the platform has it.
+    pub fn import(&self, file: CredentialFile) -> Option<&Import> {
+        self.flows.iter().find_map(|flow| match flow {
+            Flow::Import(import) if import.file == file => Some(import),
+            _ => None,
+        })
     }
 }
 
@@ -193,6 +206,9 @@ struct RawClient {}
 #[serde(deny_unknown_fields)]
 struct RawImport {
     file: CredentialFile,
+    key_platform: Option<String>,
+    #[serde(default)]
+    known_as: Vec<String>,
 }
 
 impl Raw {
@@ -216,7 +232,13 @@ impl Raw {
             device.map(Flow::Device),
             pasted.map(Flow::Pasted),
             self.client_credentials.map(|RawClient {}| Flow::Client),
-            self.import.map(|import| Flow::Import(import.file)),
+            self.import.map(|raw| {
+                Flow::Import(Import {
+                    file: raw.file,
+                    key_platform: raw.key_platform,
+                    known_as: raw.known_as,
+                })
+            }),
         ];
         Ok(WaysIn {
             flows: flows

@@ -340,9 +340,9 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                 retry_after,
                 reason,
             } => self.later(claim, retry_after, reason).await,
-            Outcome::NotSent { reason } | Outcome::Unknown { reason } => {
-                self.later(claim, None, reason).await
-            }
+            Outcome::NotSent { reason }
+            | Outcome::Page { reason }
+            | Outcome::Unknown { reason } => self.later(claim, None, reason).await,
         }
     }
 
@@ -400,6 +400,12 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                     reason,
                 } => return self.later(&claim, retry_after, reason).await,
                 Outcome::NotSent { reason } => return self.later(&claim, None, reason).await,
+                // It counts as one call without an answer, however often it comes: such pages alone never end a login.
+                Outcome::Page { reason } => {
+                    claim.unanswered = claim.unanswered.max(1);
+                    claim.first_unanswered_at.get_or_insert(now);
+                    return self.later(&claim, None, reason).await;
+                }
                 Outcome::Unknown { reason } => {
                     warn!(
                         account = claim.name,

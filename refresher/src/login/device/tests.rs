@@ -120,6 +120,12 @@ fn the_pauses_are_the_servers_and_grow_as_it_asks() {
     assert_eq!(pause(&mut login, unanswered()), 26);
     assert_eq!(pause(&mut login, answer(503, json!("<html>"))), 52);
     assert_eq!(pause(&mut login, unanswered()), 60);
+    let page = Answer {
+        status: 200,
+        retry_after: None,
+        body: b"<html>".to_vec().into(),
+    };
+    assert_eq!(pause(&mut login, Ok(page)), 60);
     assert_eq!(pause(&mut login, error("authorization_pending")), 60);
     assert!(matches!(login.poll(), Step::Send(_)));
     let Step::Granted(granted) = login.answered(answer(200, tokens()), NOW) else {

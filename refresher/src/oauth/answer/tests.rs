@@ -209,8 +209,9 @@ fn retry_after_is_passed_on() {
 fn success_without_readable_tokens_is_unknown() {
     for body in [
         "",
-        "<html>",
+        "\n",
         "{}",
+        "7",
         r#"{"access_token":"#,
         r#"{"access_token":"a\nb"}"#,
         "[]",
@@ -218,6 +219,17 @@ fn success_without_readable_tokens_is_unknown() {
         let outcome = outcome(200, body);
         assert!(
             matches!(outcome, Outcome::Unknown { .. }),
+            "{body}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_page_in_place_of_an_answer_is_told_from_one_that_was_cut_short() {
+    for body in ["<html>", "\n<!doctype html>", "OK", "please wait {"] {
+        let outcome = outcome(200, body);
+        assert!(
+            matches!(outcome, Outcome::Page { .. }),
             "{body}: {outcome:?}"
         );
     }

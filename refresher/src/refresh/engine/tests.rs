@@ -134,6 +134,22 @@ async fn a_lost_answer_is_asked_for_once_more() {
     }
 }
 
+/// Something before the token endpoint answers with pages of its own: for hours, past the end of the access token.
+#[tokio::test(start_paused = true)]
+async fn pages_in_place_of_answers_end_no_login() {
+    let world = World::new(1);
+    for _ in 0..12 {
+        world.fate(0, Fate::Page);
+    }
+    let process = world.start(Refresh::default());
+    sleep(LIFE + minutes(60 * 12)).await;
+    let generation = world.generation(0);
+    assert!(generation > 1, "it never healed");
+    assert_eq!(world.reason(0), None);
+    assert_eq!(u64::from(world.calls(0)) - (generation - 1), 12);
+    assert!(world.credential_expires_at(0) > process.now());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_that_spent_nothing_is_backed_off_from() {
     for renewal in [Renewal::Reusable, Renewal::Minted] {

@@ -39,6 +39,8 @@ pub enum Fate {
     /// Taken by the server, answered after the client has given up.
     TooSlow,
     NoConnection,
+    /// Something before the server answers with a page of its own.
+    Page,
     Busy,
     /// "Not now" after 20 seconds, and not for half an hour.
     BusyForLong,
@@ -563,6 +565,11 @@ impl TokenEndpoint for Side {
                 return Outcome::Transient {
                     retry_after: None,
                     reason: "HTTP 429".into(),
+                };
+            }
+            Fate::Page => {
+                return Outcome::Page {
+                    reason: "a page".into(),
                 };
             }
             Fate::BusyForLong => {

@@ -33,6 +33,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         Just(Fate::TooSlow),
         Just(Fate::NoConnection),
         Just(Fate::Busy),
+        Just(Fate::Page),
     ];
     let event = prop_oneof![
         4 => (0..3000u64).prop_map(|millis| Event::Pass(Duration::from_millis(millis))),

@@ -1,0 +1,344 @@
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::*;
+
+const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!("fixtures/", $name, ".json"))
+    };
+}
+
+fn example() -> OAuth {
+    crate::platform::example().oauth.unwrap()
+}
+
+fn import() -> Import {
+    Import {
+        file: crate::platform::flow::CredentialFile::Codex,
+        key_platform: None,
+        known_as: vec!["codex".to_owned(), "openai".to_owned()],
+    }
+}
+
+fn imported(text: &str) -> Result<Imported, Error> {
+    read(text, &example(), &import(), NOW)
+}
+
+fn login_in(text: &str) -> Granted {
+    match imported(text).unwrap() {
+        Imported::Login(login) => *login,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The full form with one field changed, in words.
+fn message_with(pointer: &str, value: Value) -> String {
+    let mut file: Value = serde_json::from_str(fixture!("chatgpt")).unwrap();
+    *file.pointer_mut(pointer).unwrap() = value;
+    imported(&file.to_string()).unwrap_err().to_string()
+}
+
+#[test]
+fn the_form_that_0_169_writes() {
+    let login = login_in(fixture!("chatgpt"));
+    let Credential::OAuth(tokens) = login.credential else {
+        panic!("another credential")
+    };
+    assert_eq!(tokens.refresh.expose_secret(), "rt_fixture");
+    assert_eq!(
+        login.credential_expires_at,
+        Some(UnixMillis(1_790_864_000_000))
+    );
+    assert_eq!(
+        login.vars["account_id"], "22222222-2222-4222-8222-222222222222",
+        "the file's goes before the claim"
+    );
+    assert_eq!(
+        (login.vars["plan"].as_str(), login.vars["email"].as_str()),
+        ("plus", "alice@example.com")
+    );
+}
+
+#[test]
+fn the_older_form_without_a_mode_takes_the_account_from_the_claims() {
+    let login = login_in(fixture!("chatgpt_without_mode"));
+    assert_eq!(
+        login.vars["account_id"],
+        "11111111-1111-4111-8111-111111111111"
+    );
+}
+
+#[test]
+fn a_token_of_unknown_expiry_lives_eight_days_from_its_last_refresh() {
+    let last_refresh = UnixMillis(1_795_297_942_000);
+    assert_eq!(
+        login_in(fixture!("chatgpt_opaque_token")).credential_expires_at,
+        Some(last_refresh.plus(LIFE_WITHOUT_EXPIRY))
+    );
+}
+
+#[test]
+fn api_keys_and_access_tokens() {
+    for text in [fixture!("api_key"), fixture!("api_key_without_mode")] {
+        assert!(
+            matches!(imported(text).unwrap(), Imported::ApiKey(key) if key.expose_secret() == "sk-fixture")
+        );
+    }
+    let token = imported(fixture!("personal_access_token")).unwrap();
+    assert!(matches!(token, Imported::AccessToken(token) if token.expose_secret() == "at-fixture"));
+}
+
+#[test]
+fn what_cannot_be_used_says_why() {
+    let message = |text| imported(text).unwrap_err().to_string();
+    assert!(message(fixture!("agent_identity")).contains("signs every request"));
+    assert!(message(fixture!("bedrock")).contains("Amazon Bedrock"));
+    assert!(
+        message(r#"{"auth_mode":"chatgptAuthTokens"}"#).contains("another program owns this login")
+    );
+    assert!(message(r#"{"auth_mode":"headers"}"#).contains("come from another program"));
+    assert_eq!(
+        imported(r#"{"auth_mode":"new"}"#).unwrap_err(),
+        Error::UnknownMode
+    );
+    assert!(message(r#"{"agent_identity":"jwt"}"#).contains("signs every request"));
+}
+
+#[test]
+fn a_login_of_another_issuer_is_refused_unless_the_profile_has_it() {
+    let text = fixture!("chatgpt_foreign_issuer");
+    assert!(matches!(
+        imported(text).unwrap_err(),
+        Error::ForeignIssuer { .. }
+    ));
+    let oauth = OAuth {
+        token_url: "https://login.example.com/oauth/token".parse().unwrap(),
+        ..example()
+    };
+    assert!(read(text, &oauth, &import(), NOW).is_ok());
+    assert!(
+        read(
+            text,
+            &OAuth {
+                client_id: "other".into(),
+                ..oauth
+            },
+            &import(),
+            NOW
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn errors_name_the_field_and_never_its_value() {
+    for (pointer, value, field) in [
+        ("/tokens", json!("rt_secret"), "tokens: expected an object"),
+        (
+            "/tokens/access_token",
+            json!(7),
+            "tokens.access_token: expected a string of visible ASCII, found a number",
+        ),
+        ("/tokens/refresh_token", json!(""), "tokens.refresh_token"),
+        (
+            "/tokens/refresh_token",
+            json!("rt_\nsecret"),
+            "tokens.refresh_token",
+        ),
+        ("/tokens/id_token", json!("rt_secret"), "tokens.id_token"),
+        (
+            "/tokens/account_id",
+            json!(["rt_secret"]),
+            "tokens.account_id",
+        ),
+        (
+            "/tokens/oauth_provenance",
+            json!("rt_secret"),
+            "tokens.oauth_provenance",
+        ),
+        ("/last_refresh", json!("rt_secret"), "last_refresh"),
+        ("/auth_mode", json!({"a": "rt_secret"}), "auth_mode"),
+        ("/auth_mode", json!("rt_secret"), "auth_mode"),
+    ] {
+        let message = message_with(pointer, value);
+        assert!(
+            message.starts_with(field) && !message.contains("rt_secret"),
+            "{message}"
+        );
+    }
+    assert!(
+        imported("[]")
+            .unwrap_err()
+            .to_string()
+            .starts_with("the file: expected an object")
+    );
+    assert!(
+        imported(r#"{"auth_mode":"apikey","OPENAI_API_KEY":null}"#)
+            .unwrap_err()
+            .to_string()
+            .contains("found null")
+    );
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_refused_with_its_place() {
+    let whole = fixture!("chatgpt").trim_end();
+    for end in 0..whole.len() {
+        let error = imported(&whole[..end]).unwrap_err();
+        assert!(matches!(error, Error::Syntax { .. }), "at {end}: {error}");
+    }
+    assert!(
+        imported("{\n  \"tokens\": }")
+            .unwrap_err()
+            .to_string()
+            .starts_with("line 2, column 13")
+    );
+}
+
+/// The access token of Codex CLI's login, which says whose it is as the id token does, but for the address.
+fn access() -> String {
+    let claims = json!({
+        "exp": 1_790_864_000,
+        "https://api.openai.com/auth": {"chatgpt_account_id": "ws-1", "chatgpt_user_id": "user-1"},
+    });
+    claims::unsigned(&claims).expose_secret().to_owned()
+}
+
+#[test]
+fn editors_and_copies_leave_a_file_what_it_is() {
+    let whole = fixture!("chatgpt");
+    let windows = format!("\u{feff}{}", whole.replace('\n', "\r\n"));
+    assert_eq!(login_in(&windows).vars, login_in(whole).vars);
+    let access = access();
+    let login = login_in(
+        &json!({"tokens": {"access_token": format!("{access}\r\n"), "refresh_token": " rt_1 ", "account_id": "",
+                           "id_token": ""}})
+        .to_string(),
+    );
+    assert_eq!(
+        (&*login.vars["account_id"], &*login.vars["user_id"]),
+        ("ws-1", "user-1")
+    );
+    let Credential::OAuth(tokens) = login.credential else {
+        panic!("another credential")
+    };
+    assert_eq!(tokens.access.expose_secret(), access);
+    assert_eq!(tokens.refresh.expose_secret(), "rt_1");
+    assert!(tokens.id.is_none());
+}
+
+#[test]
+fn files_of_other_programs_hold_the_same_login() {
+    let (access, client) = (access(), example().client_id);
+    let cli_proxy_api = json!({
+        "access_token": access, "refresh_token": "rt_1", "id_token": "", "account_id": "ws-1", "type": "codex",
+        "email": "a@example.com", "last_refresh": "2026-09-21T14:13:20Z", "expired": "2026-10-01T14:13:20Z",
+    });
+    let account = json!({"name": "a", "platform": "openai", "type": "oauth", "credentials": {
+        "access_token": access, "refresh_token": "rt_1", "chatgpt_account_id": "ws-1", "email": "a@example.com",
+        "client_id": client, "expires_at": "1790864000",
+    }});
+    let other = json!({"name": "b", "platform": "anthropic", "type": "apikey", "credentials": {"api_key": "x"}});
+    let sub2api = json!({"exported_at": "", "proxies": [], "accounts": [other, account]});
+    let opencode = json!({"anthropic": {"type": "api", "key": "x"}, "openai": {
+        "type": "oauth", "access": access, "refresh": "rt_1", "expires": 1_790_864_000_000_u64, "accountId": "ws-1",
+    }});
+    let camel = json!({"accessToken": access, "refreshToken": "rt_1", "accountId": "ws-1", "email": "a@example.com"});
+    for file in [
+        cli_proxy_api.clone(),
+        sub2api.clone(),
+        json!({"code": 0, "data": sub2api}),
+        opencode,
+        camel.clone(),
+        json!({"tokens": camel}),
+    ] {
+        let login = login_in(&file.to_string());
+        assert_eq!(login.vars["account_id"], "ws-1", "{file}");
+        assert_eq!(
+            login.credential_expires_at,
+            Some(UnixMillis(1_790_864_000_000)),
+            "{file}"
+        );
+        let Credential::OAuth(tokens) = login.credential else {
+            panic!("another credential")
+        };
+        assert_eq!(tokens.refresh.expose_secret(), "rt_1", "{file}");
+    }
+    assert_eq!(
+        login_in(&cli_proxy_api.to_string()).vars["email"],
+        "a@example.com"
+    );
+    let opaque = json!({"access": "opaque", "refresh": "rt_1", "expires": 1_790_000_060_000_u64});
+    assert_eq!(
+        login_in(&opaque.to_string()).credential_expires_at,
+        Some(UnixMillis(1_790_000_060_000))
+    );
+    let key = imported(r#"{"openai": {"type": "api", "key": "sk-1"}}"#).unwrap();
+    assert!(matches!(key, Imported::ApiKey(key) if key.expose_secret() == "sk-1"));
+}
+
+#[test]
+fn files_of_other_programs_that_hold_no_such_login_say_so() {
+    let account = |platform: &str, kind: &str| {
+        json!({"platform": platform, "type": kind, "credentials": {"access_token": "secret", "refresh_token": "secret",
+               "client_id": "app_secret"}})
+    };
+    let accounts = |accounts: &[Value]| json!({ "accounts": accounts });
+    let ours = account("openai", "oauth");
+    for (file, said) in [
+        (
+            json!({"type": "claude", "access_token": "secret", "refresh_token": "secret"}),
+            "type: expected a login of codex",
+        ),
+        (
+            accounts(&[account("gemini", "oauth")]),
+            "accounts[].platform: expected a login of codex or openai",
+        ),
+        (accounts(&[]), "accounts[].platform"),
+        (
+            accounts(&[ours.clone(), ours.clone()]),
+            "accounts: expected one account of the platform, found 2",
+        ),
+        (
+            accounts(&[account("openai", "apikey")]),
+            "accounts[].type: expected oauth, which is a login",
+        ),
+        (
+            accounts(&[ours]),
+            "accounts[].credentials.client_id: expected issuer",
+        ),
+        (
+            json!({"openai": {"type": "wellknown", "key": "secret"}}),
+            "the platform's entry.type: expected oauth or api",
+        ),
+        (
+            json!({"anthropic": {"type": "oauth", "access": "secret"}}),
+            "CLIProxyAPI, sub2api or opencode",
+        ),
+        (
+            json!({"accessToken": "secret"}),
+            "refresh_token: expected a string of visible ASCII, found nothing",
+        ),
+        (
+            json!({"accessToken": "a", "refreshToken": "b", "expiresAt": "secret"}),
+            "expiresAt: expected a time",
+        ),
+    ] {
+        let message = imported(&file.to_string()).unwrap_err().to_string();
+        assert!(
+            message.contains(said) && !message.contains("secret"),
+            "{message}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_it_panic(text in ".{0,300}") {
+        let _ = imported(&text);
+    }
+}
