@@ -58,6 +58,16 @@ pub struct Bucket<'a> {
     bytes: usize,
 }
 
+/// What is in the buckets, for who publishes records and does not have the buckets: as far as it has
+/// published them.
+#[derive(Debug)]
+pub struct Rooms {
+    /// Those of each bucket's content.
+    bytes: Vec<usize>,
+    /// Those of each record's line.
+    records: BTreeMap<(Kind, Id), usize>,
+}
+
 /// A record for which its bucket has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRoom;
@@ -191,12 +201,12 @@ impl<'a> Bucket<'a> {
         let (kind, id) = record.key();
         let id = id.as_str();
         if let Some(old) = self.lines.remove(&(kind, id)) {
-            self.bytes = self.bytes.saturating_sub(content_bytes(id, old));
+            self.bytes = self.bytes.saturating_sub(content_bytes(id, old.len()));
         }
         if matches!(record, Record::Removed(_)) {
             return Ok(());
         }
-        if self.bytes.saturating_add(content_bytes(id, line)) > MAX_BUCKET_BYTES {
+        if self.bytes.saturating_add(content_bytes(id, line.len())) > MAX_BUCKET_BYTES {
             return Err(NoRoom);
         }
         self.insert(kind, id, line);
@@ -204,7 +214,7 @@ impl<'a> Bucket<'a> {
     }
 
     fn insert(&mut self, kind: Kind, id: &'a str, line: &'a [u8]) {
-        self.bytes = self.bytes.saturating_add(content_bytes(id, line));
+        self.bytes = self.bytes.saturating_add(content_bytes(id, line.len()));
         self.lines.insert((kind, id), line);
     }
 
@@ -214,9 +224,50 @@ impl<'a> Bucket<'a> {
     }
 }
 
+// === impl Rooms ===
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; BUCKETS],
+            records: BTreeMap::new(),
+        }
+    }
+}
+
+impl Rooms {
+    /// Puts `record`, whose line has so many bytes, in the place of what had its key.
+    ///
+    /// # Errors
+    /// [`NoRoom`], as [`Bucket::apply`] has it.
+    pub fn put(&mut self, record: &Record, line_bytes: usize) -> Result<(), NoRoom> {
+        let (kind, id) = record.key();
+        // An account's health goes elsewhere.
+        let Some(held) = self.bytes.get_mut(bucket_of(kind, id)) else {
+            return Ok(());
+        };
+        if kind == Kind::Health {
+            return Ok(());
+        }
+        let key = (kind, id.clone());
+        let old = self.records.remove(&key).unwrap_or_default();
+        *held = held.saturating_sub(old);
+        if matches!(record, Record::Removed(_)) {
+            return Ok(());
+        }
+        let bytes = content_bytes(id.as_str(), line_bytes);
+        if held.saturating_add(bytes) > MAX_BUCKET_BYTES {
+            return Err(NoRoom);
+        }
+        *held = held.saturating_add(bytes);
+        self.records.insert(key, bytes);
+        Ok(())
+    }
+}
+
 /// The bytes of a line in a bucket's content: kind letter, id, space, record and end.
-fn content_bytes(id: &str, record: &[u8]) -> usize {
-    id.len().saturating_add(record.len()).saturating_add(3)
+fn content_bytes(id: &str, line_bytes: usize) -> usize {
+    id.len().saturating_add(line_bytes).saturating_add(3)
 }
 
 // === impl Kind ===
@@ -289,6 +340,34 @@ mod tests {
         assert_eq!(read, bucket);
         read.apply(&removed, b"").unwrap();
         assert_eq!(read, Bucket::default());
+    }
+
+    #[test]
+    fn who_publishes_finds_as_much_room_as_the_buckets_have() {
+        let in_one =
+            |id: &String| bucket_of(Kind::Account, &Id::try_from(id.as_str()).unwrap()) == 9;
+        let ids = (0..).map(|n| format!("acc_{n}")).filter(in_one);
+        let records: Vec<Record> = ids
+            .take(7)
+            .map(|id| Record::Account(fixture::account(&id, "codex")))
+            .collect();
+        let line = vec![b'x'; MAX_BUCKET_BYTES / 5];
+        let (mut rooms, mut bucket) = (Rooms::default(), Bucket::default());
+        let removed = |record: &Record| {
+            let (kind, id) = record.key();
+            let id = id.clone();
+            Record::Removed(Removed { kind, id })
+        };
+        let gone = [removed(&records[1]), removed(&records[6])];
+        let again = [&gone[0], &records[5], &gone[1], &records[0], &records[6]];
+        let mut refused = 0;
+        for record in records.iter().chain(again) {
+            let fits = bucket.apply(record, &line);
+            assert_eq!(rooms.put(record, line.len()), fits);
+            assert_eq!(rooms.bytes[9], bucket.bytes);
+            refused += usize::from(fits.is_err());
+        }
+        assert_eq!(refused, 4);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
+use latchkey::snapshot::bucket::Rooms;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
 use latchkey::snapshot::{self, Doors, Kind, Record, Removed, fit};
 use rand::RngCore;
@@ -218,10 +219,14 @@ impl Store {
             mut left_out,
             to,
         } = changes;
-        let bytes = left_out::readable_page(&mut entries, &mut left_out, |entries| {
+        let encode = |entries: &[Entry]| {
             let lines = entries.iter().map(|entry| entry.line.as_str());
             PageHeader::encode(ours, reset, (from, to), to < revision, lines)
-        })?;
+        };
+        let bytes = {
+            let mut rooms = self.left_out.rooms(from == 0);
+            left_out::readable_page(&mut entries, &mut left_out, &mut rooms, encode)?
+        };
         self.left_out.note(&entries, &left_out);
         Ok(SnapshotPage { bytes, news })
     }
@@ -233,7 +238,7 @@ impl Store {
     pub async fn left_out(&self) -> Result<Vec<LeftOut>> {
         let mut transaction = sqlite::begin_read(&self.pool).await?;
         let (ours, revision) = head(&mut transaction).await?;
-        let (mut all, mut from) = (Vec::new(), 0);
+        let (mut all, mut from, mut rooms) = (Vec::new(), 0, Rooms::default());
         loop {
             let changes = self.changes(&mut transaction, from, revision).await?;
             let Changes {
@@ -241,10 +246,11 @@ impl Store {
                 mut left_out,
                 to,
             } = changes;
-            left_out::readable_page(&mut entries, &mut left_out, |entries| {
+            let encode = |entries: &[Entry]| {
                 let lines = entries.iter().map(|entry| entry.line.as_str());
                 PageHeader::encode(ours, false, (from, to), false, lines)
-            })?;
+            };
+            left_out::readable_page(&mut entries, &mut left_out, &mut rooms, encode)?;
             all.append(&mut left_out);
             if to >= revision {
                 return Ok(all);
