@@ -36,6 +36,12 @@ pub fn enable_command(account: &str) -> String {
     format!("refresher accounts enable {}", shell_word(account))
 }
 
+/// Gives an account of an API key another one, as a shell takes it.
+fn new_key_command(account: &str, platform: &str) -> String {
+    let account = shell_word(account);
+    format!("refresher accounts add {account} --platform {platform} --replace")
+}
+
 /// The cure of `fault` for whoever reads the daemon's log, which is somebody with a command line.
 pub fn in_log(fault: &Fault) -> Option<String> {
     cure(Door::CommandLine, fault)
@@ -59,6 +65,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
              or add this login as an account of its own: refresher login {platform}"
         ),
         Fault::BadCredential => "check that it was copied whole".to_owned(),
+        Fault::ForeignKey { account, platform } => format!(
+            "add it there: refresher accounts add {} --platform {platform}",
+            shell_word(account)
+        ),
+        Fault::OwnKey => "take the key that the platform shows in its own console".to_owned(),
         Fault::PoolInUse { .. } => {
             "revoke those keys first, or give them another pool: refresher keys set KEY --pool POOL (and --no-choice, \
              if their caller may choose this one)"
@@ -72,8 +83,16 @@ fn on_command_line(fault: &Fault) -> Option<String> {
             format!("run: {}", login_command(platform, account))
         }
         Fault::ForeignBaseUrl { .. } => "say anew where it is reached: add --base-url URL".to_owned(),
-        Fault::Dead { account, platform } => {
-            format!("see to it at {platform}, then run: {}", enable_command(account))
+        Fault::Dead {
+            account,
+            platform,
+            has_key,
+        } => {
+            let enable = format!("see to it at {platform}, then run: {}", enable_command(account));
+            match has_key {
+                true => format!("{enable}; or give it a new key: {}", new_key_command(account, platform)),
+                false => enable,
+            }
         }
         Fault::NoApiKeys { account, platform } => {
             format!("log in with: {}", login_command(platform, account))
@@ -97,6 +116,12 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::RotationRunning => "wait for it".to_owned(),
         Fault::NoStateDir => {
             "give --state-dir, or set LATCHKEY_STATE_DIR, XDG_STATE_HOME or HOME".to_owned()
+        }
+        Fault::NoState => "look at --state-dir and LATCHKEY_STATE_DIR; or begin there: refresher accounts add NAME \
+                            --platform openai"
+            .to_owned(),
+        Fault::DatabaseLost => {
+            "put back a backup; or, to start with nothing, move high-water.json away as well".to_owned()
         }
         Fault::NotOurs => "put back a backup, or move it away to start with none".to_owned(),
         Fault::DatabaseInUse => "end that, and start again".to_owned(),

@@ -253,10 +253,10 @@ mod tests {
             (b"[key]\nsource = 'desktop'", "keyring"),
             (
                 b"[refresh]\ngrace_seconds = -1",
-                "config.toml:2:17: expected u64",
+                "config.toml:2:17: expected a whole number that is not negative",
             ),
             (b"[usage]\nkeep_days = 0", "of 1 to 3650"),
-            (b"acknowledged_terms = 'sk-secret'", "expected a sequence"),
+            (b"acknowledged_terms = 'sk-secret'", "expected a list, like"),
             (b"sk-secret", "config.toml:1:"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),

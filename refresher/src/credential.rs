@@ -54,6 +54,11 @@ impl CredentialKind {
         }
     }
 
+    /// True for a key that a person copied, who may copy another one.
+    pub fn is_key(self) -> bool {
+        matches!(self, CredentialKind::ApiKey | CredentialKind::SignedKey)
+    }
+
     /// The inverse of [`CredentialKind::as_str`].
     pub fn parse(name: &str) -> Option<CredentialKind> {
         CredentialKind::ALL

@@ -69,8 +69,17 @@ pub enum Fault {
         /// The name.
         account: String,
     },
-    /// A credential holds characters that no credential has.
+    /// A credential holds characters that no credential has, or none that its platform's have.
     BadCredential,
+    /// An API key is that of another platform.
+    ForeignKey {
+        /// The name that the account was to have.
+        account: String,
+        /// The platform that makes such keys.
+        platform: String,
+    },
+    /// A client key of ours is where a platform's key belongs.
+    OwnKey,
     /// Somebody logged in as another account than the one that needs it.
     OtherLogin {
         /// The platform.
@@ -112,6 +121,8 @@ pub enum Fault {
         account: String,
         /// Its platform.
         platform: String,
+        /// It has an API key, which can be replaced.
+        has_key: bool,
     },
     /// A platform takes logins and no API keys.
     NoApiKeys {
@@ -169,6 +180,10 @@ pub enum Fault {
     RotationRunning,
     /// Nothing names a state directory.
     NoStateDir,
+    /// Nothing is kept in the state directory yet.
+    NoState,
+    /// A database that was there is gone.
+    DatabaseLost,
     /// A file is no whole database of ours.
     NotOurs,
     /// Something reads a database while it is made.

@@ -104,6 +104,14 @@ pub(crate) fn open_private(path: &Path) -> Result<File, Error> {
         .map_err(io_error(path, "open it"))
 }
 
+/// Opens a lock file that is there, and follows no symbolic link.
+pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
 /// Makes a directory with mode 0700, and its parents, unless it exists; then checks it. A symbolic link is none: who may
 /// change it could lead us elsewhere later.
 ///
@@ -112,11 +120,19 @@ pub(crate) fn open_private(path: &Path) -> Result<File, Error> {
 pub fn make_private_dir(path: &Path) -> Result<(), Error> {
     // Without a slash at the end, which would follow a link.
     let path: &Path = &path.components().collect::<PathBuf>();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io_error(path, "make the directory"))?;
+    // Whatever else is there already is told below, by what it is.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    if let Err(error) = made
+        && path.symlink_metadata().is_err()
+    {
+        return Err(match file_above(path) {
+            Some(path) => Error::WrongKind {
+                path,
+                expected: "a directory",
+            },
+            None => io_error(path, "make the directory")(error),
+        });
+    }
     let metadata = fs::symlink_metadata(path).map_err(io_error(path, "look at it"))?;
     if !metadata.is_dir() {
         return Err(Error::WrongKind {
@@ -125,6 +141,12 @@ pub fn make_private_dir(path: &Path) -> Result<(), Error> {
         });
     }
     require_ours(path, &metadata, 0o700)
+}
+
+/// Something above `path` that is no directory, if there is one.
+fn file_above(path: &Path) -> Option<PathBuf> {
+    let is_file = |path: &&Path| fs::metadata(path).is_ok_and(|found| !found.is_dir());
+    path.ancestors().skip(1).find(is_file).map(Path::to_owned)
 }
 
 /// Refuses a file that is not plain, not ours, or within reach of other users.

@@ -6,6 +6,8 @@ use std::fmt;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use rand::RngCore;
 
+/// The beginning of every client key, so that scanners and people know one.
+pub const CLIENT_KEY_PREFIX: &str = "lk_";
 /// Characters after the prefix: 80 random bits.
 const ID_CHARACTERS: usize = 16;
 

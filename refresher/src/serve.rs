@@ -219,6 +219,7 @@ async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> app::Result<
             let cure = advice::in_log(&Fault::Dead {
                 account: account.name,
                 platform: account.platform.clone(),
+                has_key: account.kind.is_key(),
             });
             tracing::warn!(
                 account = name,

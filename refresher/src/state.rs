@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 
 use crate::files::owned::require_owned_directory;
-use crate::files::{self, io_error, make_private_dir, open_private};
+use crate::files::{self, io_error, make_private_dir, open_existing, open_private};
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,12 @@ pub enum Error {
     #[error("another key rotation is running on {}", path.display())]
     Rotating {
         /// The state directory.
+        path: PathBuf,
+    },
+    /// Nothing has been kept there yet.
+    #[error("{}: there is no state of Latchkey's there", path.display())]
+    Empty {
+        /// The state directory, which need not exist.
         path: PathBuf,
     },
     /// Neither a flag nor the environment names a directory.
@@ -67,6 +73,33 @@ impl StateDir {
         Ok(StateDir { path })
     }
 
+    /// Opens a directory that is there, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`StateDir::open`]; [`Error::Empty`] if it is not there.
+    pub fn existing(path: &Path) -> Result<StateDir, Error> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Empty {
+                path: path.to_owned(),
+            }),
+            _ => StateDir::open(path),
+        }
+    }
+
+    /// Refuses a directory in which nothing was ever kept.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] if there is neither a database nor the mark of one that is gone.
+    pub fn require_used(&self) -> Result<(), Error> {
+        let files = [self.database(), self.high_water()];
+        match files.iter().any(|path| path.symlink_metadata().is_ok()) {
+            true => Ok(()),
+            false => Err(Error::Empty {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
     /// The directory itself, absolute.
     pub fn path(&self) -> &Path {
         &self.path
@@ -75,6 +108,11 @@ impl StateDir {
     /// The SQLite database.
     pub fn database(&self) -> PathBuf {
         self.path.join("latchkey.db")
+    }
+
+    /// The mark of how far the database had come.
+    pub fn high_water(&self) -> PathBuf {
+        self.path.join("high-water.json")
     }
 
     /// The sealing key.
@@ -150,9 +188,15 @@ impl StateDir {
         self.run().join("serve.lock")
     }
 
-    /// True if a `serve` holds its lock now.
+    /// True if a `serve` holds its lock now. Makes nothing.
     pub fn is_served(&self) -> bool {
-        matches!(self.lock_serve(), Err(Error::Locked { .. }))
+        let is_held = |file: File| matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        open_existing(&self.serve_lock()).is_ok_and(is_held)
+    }
+
+    /// True if a `serve` has run on this state, so that an Envoy may hold a snapshot of it.
+    pub fn was_served(&self) -> bool {
+        self.serve_lock().symlink_metadata().is_ok()
     }
 }
 

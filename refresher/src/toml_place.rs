@@ -59,7 +59,7 @@ pub fn problem(message: &str) -> String {
     ];
     if quotes.iter().any(|start| message.starts_with(start)) {
         return match message.rsplit_once(", expected ") {
-            Some((_, expected)) => format!("expected {expected}"),
+            Some((_, expected)) => format!("expected {}", for_people(expected)),
             None => "expected another value".to_owned(),
         };
     }
@@ -67,6 +67,19 @@ pub fn problem(message: &str) -> String {
         return "expected each key once".to_owned();
     }
     message.to_owned()
+}
+
+/// The name of a type, as serde says it, in words.
+fn for_people(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list, like [\"one\", \"two\"]",
+        "a map" => "a table of keys and values",
+        "a string" => "text in quotes",
+        "a boolean" => "true or false",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i64" => "a whole number",
+        other => other,
+    }
 }
 
 /// Tells a name that is a key's rather than a secret's.
@@ -103,14 +116,17 @@ mod tests {
     fn a_place_says_what_was_expected_and_nothing_of_what_is_there() {
         const SECRET: &str = "sk-Sec, expected ret7";
         for (text, place) in [
-            (format!("number = '{SECRET}'"), "1:10: expected u8"),
+            (
+                format!("number = '{SECRET}'"),
+                "1:10: expected a whole number that is not negative",
+            ),
             (
                 format!("\n  word = '{SECRET}'"),
                 "2:10: expected `here` or `there`",
             ),
             (
                 format!("number = 1\ntable = {{ a = '{SECRET}' }}"),
-                "2:15: expected u8",
+                "2:15: expected a whole number that is not negative",
             ),
             (SECRET.to_owned(), "1:"),
             (format!("number = {SECRET}"), "1:"),

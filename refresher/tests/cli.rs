@@ -67,12 +67,20 @@ impl Installation {
         text(&output.stdout)
     }
 
+    /// Makes the state, with nothing in it.
+    fn begin(&self) {
+        self.ok(&["pools", "create", "first"]);
+    }
+
+    fn code(&self, arguments: &[&str]) -> Option<i32> {
+        self.run(arguments).status.code()
+    }
+
     /// Standard error of a command that must fail.
     fn fails(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(1),
+        assert!(
+            matches!(output.status.code(), Some(1 | 2)),
             "{arguments:?}: {}",
             text(&output.stdout)
         );
@@ -299,21 +307,122 @@ fn pools_and_rights_reach_envoy() {
         let pool = find(Kind::Pool, &|record| record.key().1.as_str() == "paid-last");
         pool.is_empty() && !key.contains("models") && !key.contains("may_choose")
     });
-    let usage = |arguments: &[&str]| installation.run(arguments).status.code();
-    assert_eq!(
-        usage(&["pools", "create", "x", "--policy", "random"]),
-        Some(2)
+}
+
+#[test]
+fn exit_codes_follow_one_rule() {
+    let installation = Installation::new();
+    assert!(installation.add_account("team").status.success());
+    installation.ok(&["keys", "create", "laptop"]);
+    for misfit in [
+        &["pools", "create", "x", "--policy", "random"][..],
+        &["pools", "add", "default", "team", "--tier", "100"],
+        &["accounts", "set", "team"],
+        &["accounts", "set", "team", "--models", "a**"],
+        &["keys", "set", "laptop"],
+        &["keys", "set", "laptop", "--expires", "never"],
+        &["keys", "create", ""],
+        &["accounts", "add", "x", "--platform", "nope"],
+    ] {
+        assert_eq!(installation.code(misfit), Some(2), "{misfit:?}");
+    }
+    for refused in [
+        &["keys", "create", "laptop"][..],
+        &["keys", "revoke", "nobody"],
+        &["pools", "remove", "default"],
+    ] {
+        assert_eq!(installation.code(refused), Some(1), "{refused:?}");
+    }
+    // Nobody has served this state, so no Envoy has it.
+    assert_eq!(installation.code(&["accounts", "disable", "team"]), Some(0));
+    assert_eq!(installation.code(&["status", "--check"]), Some(4));
+    let daemon = installation.serve();
+    assert_eq!(installation.code(&["accounts", "enable", "team"]), Some(0));
+    assert_eq!(installation.code(&["accounts", "disable", "team"]), Some(0));
+    assert_eq!(installation.code(&["status", "--check"]), Some(0));
+    drop(daemon);
+    installation.ok(&["accounts", "enable", "team"]);
+    for taken_away in [
+        &["accounts", "disable", "team"][..],
+        &["keys", "set", "laptop", "--rpm", "1"],
+        &["pools", "drop", "default", "team"],
+        &["keys", "revoke", "laptop"],
+        &["accounts", "remove", "team"],
+    ] {
+        let output = installation.run(taken_away);
+        assert_eq!(output.status.code(), Some(3), "{taken_away:?}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("a running Envoy goes on with the old state"),
+            "{said}"
+        );
+    }
+    installation.ok(&["status"]);
+}
+
+#[test]
+fn what_only_reads_or_changes_makes_nothing() {
+    let installation = Installation::new();
+    for command in [
+        &["status"][..],
+        &["usage"],
+        &["accounts", "list"],
+        &["accounts", "disable", "team"],
+        &["keys", "list"],
+        &["keys", "revoke", "laptop"],
+        &["pools", "list"],
+        &["envoy-config"],
+        &["rotate-key"],
+        &["refresh", "team"],
+    ] {
+        let said = installation.fails(command);
+        assert!(
+            said.contains("there is no state of Latchkey's there") && said.contains("--state-dir"),
+            "{command:?}: {said}"
+        );
+        assert!(!installation.state().exists(), "{command:?}");
+    }
+    installation.begin();
+    installation.ok(&["status"]);
+    assert!(!installation.state().join("run").exists());
+    let database = installation.state().join("latchkey.db");
+    fs::remove_file(&database).unwrap();
+    for command in [&["status"][..], &["serve"], &["pools", "create", "x"]] {
+        let said = installation.fails(command);
+        assert!(
+            said.contains("latchkey.db: it is gone") && said.contains("backup"),
+            "{command:?}: {said}"
+        );
+        assert!(!database.exists(), "{command:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_is_something_else_is_told() {
+    let installation = Installation::new();
+    fs::write(installation.state(), "").unwrap();
+    let said = installation.fails(&["status"]);
+    assert!(said.contains("expected a directory here"), "{said}");
+    let below = installation.state().join("below");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_refresher"));
+    command.arg("--state-dir").arg(&below).arg("serve");
+    let said = text(&command.output().unwrap().stderr);
+    assert!(said.contains("expected a directory here"), "{said}");
+}
+
+#[test]
+fn a_table_is_as_wide_as_columns_says() {
+    let installation = Installation::new();
+    let name = "a-name-of-an-account-that-is-long";
+    assert!(installation.add_account(name).status.success());
+    let mut command = installation.command(&["accounts", "list"]);
+    let output = command.env("COLUMNS", "70").output().unwrap();
+    let listed = text(&output.stdout);
+    assert!(
+        listed.lines().all(|line| line.chars().count() <= 70),
+        "{listed}"
     );
-    assert_eq!(
-        usage(&["pools", "add", "default", "team", "--tier", "100"]),
-        Some(2)
-    );
-    assert_eq!(
-        usage(&["accounts", "set", "team"]),
-        Some(2),
-        "nothing to change"
-    );
-    installation.fails(&["accounts", "set", "team", "--models", "a**"]);
+    assert!(installation.ok(&["accounts", "list"]).contains(name));
 }
 
 #[test]
@@ -351,7 +460,7 @@ fn a_running_daemon_takes_a_new_key_over() {
 #[test]
 fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
     let installation = Installation::new();
-    installation.ok(&["accounts", "list"]);
+    installation.begin();
     let (key, database) = (
         installation.state().join("key"),
         installation.state().join("latchkey.db"),
@@ -378,6 +487,7 @@ fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
     let opened = installation.run(&["accounts", "list"]);
     let rotated = installation.run(&["rotate-key"]);
     fs::remove_file(&database).unwrap();
+    fs::remove_file(installation.state().join("high-water.json")).unwrap();
     keyring.unlink_key(entry).unwrap();
     assert!(opened.status.success(), "{opened:?}");
     assert_eq!(rotated.status.code(), Some(1));
@@ -387,7 +497,7 @@ fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
     );
     assert!(
         installation
-            .fails(&["accounts", "list"])
+            .fails(&["pools", "create", "x"])
             .contains("missing"),
         "none is made"
     );
@@ -424,7 +534,7 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
         format!("[oauth]\ntoken_url = '{url}'"),
     )
     .unwrap();
-    installation.ok(&["accounts", "list"]);
+    installation.begin();
     fs::write(
         installation.state().join("config.toml"),
         format!(
@@ -452,7 +562,7 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
 #[test]
 fn a_kill_while_writing_loses_nothing_that_was_said_to_be_saved() {
     let installation = Installation::new();
-    installation.ok(&["accounts", "list"]);
+    installation.begin();
     let mut saved = 0;
     for round in 0..40_u64 {
         let name = format!("account {round:02}");
@@ -575,10 +685,11 @@ fn an_error_says_which_account_and_what_to_do() {
     );
     let other = installation
         .command(&["accounts", "add", "team", "--platform", "anthropic"])
-        .env("LATCHKEY_API_KEY", "sk-secret")
+        .env("LATCHKEY_API_KEY", "sk-ant-secret")
         .output()
         .unwrap();
     let other = text(&other.stderr);
+    assert!(other.contains("already an account"), "{other}");
     assert!(!other.contains("--replace"), "{other}");
     let state = fs::Permissions::from_mode(0o755);
     fs::set_permissions(installation.state(), state).unwrap();
@@ -613,7 +724,7 @@ fn an_imported_login_has_the_end_that_is_given() {
         let import = |more: &[&str]| import(file, &[&["--name", name], identity, more].concat());
         let past = import(&["--expires", "2020-01-01"]);
         assert!(
-            text(&past.stderr).contains("is not after now"),
+            text(&past.stderr).contains("2020-01-01 is past"),
             "{name}: {past:?}"
         );
         assert_eq!(end_of(name), None, "nothing is saved");
@@ -632,6 +743,7 @@ fn an_imported_login_has_the_end_that_is_given() {
 #[test]
 fn what_is_odd_but_no_error_is_told() {
     let installation = Installation::new();
+    installation.begin();
     let mut command = installation.command(&["accounts", "list"]);
     let output = command
         .env("LATCHKEY_LOG", "refresher=loud")

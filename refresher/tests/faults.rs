@@ -74,6 +74,11 @@ impl Template {
                 let said = String::from_utf8_lossy(&spoilt.stderr).into_owned();
                 assert!(said.contains("error: "), "{case}");
             }
+            if is_first_start {
+                // Whatever is there of it, another start is none the worse for it.
+                let begun = self.run(&[], &state, &["pools", "create", "probe"]);
+                assert!(begun.status.success(), "{case}: {begun:?}");
+            }
             let listed = self.run(&[], &state, &["accounts", "list", "--json"]);
             let names = String::from_utf8_lossy(&listed.stdout).into_owned();
             assert!(listed.status.success(), "{case}: {listed:?}");
@@ -177,7 +182,7 @@ fn a_full_file_system_is_told_and_loses_nothing() {
     // Adds accounts until one fails, lists them, makes room and goes on; a rotation has room for all of them then.
     let script = r#"
         mount -t tmpfs -o size=4000k,mode=0700 tmpfs "$1"
-        refresher() { LATCHKEY_API_KEY=$(printf '%12000s' | tr ' ' k) "$2" --state-dir "$1" "${@:3}"; }
+        refresher() { LATCHKEY_API_KEY=sk-$(printf '%12000s' | tr ' ' k) "$2" --state-dir "$1" "${@:3}"; }
         dd if=/dev/zero of="$1/filler" bs=1k count=2700 status=none
         added=0
         while refresher "$1" "$2" accounts add "account $added" --platform openai; do

@@ -19,7 +19,7 @@ use crate::harness::{
 
 const OPENAI_KEY: &str = "sk-canary-OPENAI-8d1f3c77a02b4e5f9a6b";
 const ANTHROPIC_KEY: &str = "sk-ant-canary-ANTHROPIC-55e0a9d2c41b47f8";
-const REFUSED_KEY: &str = "sk-canary-REFUSED-91c2b7f04de84a63b5d8";
+const REFUSED_KEY: &str = "sk-ant-canary-REFUSED-91c2b7f04de84a63b5d8";
 const MISPLACED_KEY: &str = "lk_canary-MISPLACED-0b7e6f1a2c9d4853";
 const BROKEN_TOKEN: &str = "eyJhbGciOiJub25lIn0.canary-BROKEN-3f8e2d1c0b9a48.x";
 const BROKEN_REFRESH: &str = "rt_canary-BROKEN-REFRESH-6c5d4e3f2a1b09";

@@ -215,7 +215,8 @@ async fn check_profile(folder: &Path, block: &str, at: &str) {
     let config = format!("platforms_dir = {platforms:?}\nacknowledged_terms = ['page']\n");
     fs::write(state.join("config.toml"), config).expect("written");
     let mut command = Program::command(&setting("LATCHKEY_REFRESHER"));
-    command.arg("--state-dir").arg(&state).arg("status");
+    command.arg("--state-dir").arg(&state);
+    command.args(["pools", "create", "page"]);
     let done = program::output_of(command, LIMIT).await;
     assert!(done.status.success(), "{done:?}: {at}");
 }
@@ -381,10 +382,13 @@ impl Reader {
                 );
                 fs::write(state.join("config.toml"), text).expect("written");
                 let state = state.display().to_string();
-                self.finish(
-                    self.command("refresher")
-                        .args(["--state-dir", &state, "status"]),
-                )
+                self.finish(self.command("refresher").args([
+                    "--state-dir",
+                    &state,
+                    "pools",
+                    "create",
+                    "page",
+                ]))
                 .await;
             }
             other => panic!("nobody knows how to run {other:?}"),

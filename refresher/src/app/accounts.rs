@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use latchkey::snapshot::Models;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
@@ -14,7 +14,7 @@ use crate::envoy::clusters::{self, Clusters};
 use crate::fault::Fault;
 use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
-use crate::platform::Profile;
+use crate::platform::{KeyForm, NotAKey, Profile};
 use crate::store::{self, Account, AccountChanges, NewAccount, Saved, Status, Terms};
 
 /// An API key to be added as an account.
@@ -24,7 +24,7 @@ pub struct NewKey<'a> {
     pub name: &'a str,
     /// The platform that the key is for.
     pub platform: &'a str,
-    /// The key.
+    /// The key, with whatever packing it came in.
     pub key: SecretString,
     /// Where the account is reached, if not where its platform is.
     pub base_url: Option<&'a str>,
@@ -32,6 +32,17 @@ pub struct NewKey<'a> {
     pub terms: &'a Terms,
     /// An account of that name and platform gets the new key in place of its own.
     pub replace: bool,
+}
+
+/// An account that has the API key.
+#[derive(Debug)]
+pub struct Added {
+    /// The account.
+    pub saved: Saved,
+    /// Something was around the key, and was taken off.
+    pub was_packed: bool,
+    /// The names of other accounts that have the same key, and so share its limits at the platform.
+    pub twins: Vec<String>,
 }
 
 /// Every account, in order of name.
@@ -93,13 +104,26 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
 /// Adds an account that has an API key.
 ///
 /// # Errors
-/// As [`platform_of_key`] and [`own_base_url`]; or if the name is taken, or the key cannot go into a header.
-pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
+/// As [`platform_of_key`] and [`own_base_url`]; or if the name is taken, the key is surely none of that platform's, or
+/// cannot go into a header.
+pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
     let profile = platform_of_key(app, new.platform, new.name)?;
     let vars = BTreeMap::new();
     require_vars(profile, &vars)?;
     let base_url = own_base_url(profile, new.base_url)?;
-    let (credential, credential_expires_at) = credential_of(profile, new.key, app.now())?;
+    // Nobody knows the keys of another place than the platform's own.
+    let anything = KeyForm::default();
+    let form = match &base_url {
+        Some(_) => &anything,
+        None => &profile.api_keys,
+    };
+    let given = new.key.expose_secret();
+    let key = app.catalog.api_key(profile, form, given);
+    let key = key.map_err(|refused| not_a_key(refused, new.name))?;
+    let was_packed = given.trim() != key.expose_secret();
+    let mut twins = app.store.holders_of(&profile.id, &key).await?;
+    twins.retain(|name| name != new.name);
+    let (credential, credential_expires_at) = credential_of(profile, key, app.now())?;
     let account = NewAccount {
         name: new.name,
         platform: &profile.id,
@@ -114,7 +138,11 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Saved> {
     match saved.await {
         Ok(saved) => {
             caller.changes("accounts add", new.name);
-            Ok(saved)
+            Ok(Added {
+                saved,
+                was_packed,
+                twins,
+            })
         }
         Err(error @ store::Error::NameTaken { .. }) if !new.replace => {
             let same = app.store.account(new.name).await;
@@ -141,6 +169,23 @@ fn credential_of(
     let minted = signing.mint(&key, now);
     let (signed, end) = minted.map_err(|error| Error::new(Fault::BadCredential, error))?;
     Ok((Credential::Signed(signed), Some(end)))
+}
+
+/// The error of a text that is no key for the account of that name.
+fn not_a_key(refused: NotAKey, account: &str) -> Error {
+    let fault = match &refused {
+        NotAKey::Foreign { id, .. } => Fault::ForeignKey {
+            account: account.to_owned(),
+            platform: id.clone(),
+        },
+        NotAKey::Ours(_) => Fault::OwnKey,
+        NotAKey::Empty
+        | NotAKey::Spaced
+        | NotAKey::Variable
+        | NotAKey::Other { .. }
+        | NotAKey::Form { .. } => Fault::BadCredential,
+    };
+    Error::new(fault, refused)
 }
 
 /// Changes which models an account serves, an empty list for all, where it is reached (`Some(None)` for where its
@@ -211,6 +256,8 @@ pub struct Removed {
     pub name: String,
     /// Its id.
     pub id: String,
+    /// The pools that it was in.
+    pub pools: Vec<String>,
     /// Why its login cannot be revoked, where its credential could not be opened.
     pub unreadable: Option<String>,
     login: Option<(Profile, OAuthTokens)>,
@@ -227,12 +274,16 @@ pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed>
         Ok(tokens) => (tokens, None),
         Err(error) => (None, Some(error.to_string())),
     };
+    let pools = app.store.pools().await?.into_iter();
+    let pools = pools.filter(|pool| pool.members.iter().any(|one| one.account == account.name));
+    let pools = pools.map(|pool| pool.id).collect();
     app.store.remove_account(&account.id).await?;
     caller.changes("accounts remove", &account.name);
     let profile = app.catalog.profile(&account.platform).ok();
     Ok(Removed {
         name: account.name,
         id: account.id.to_string(),
+        pools,
         unreadable,
         login: profile.cloned().zip(tokens),
     })

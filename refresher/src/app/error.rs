@@ -118,6 +118,7 @@ impl Faulty for state::Error {
             state::Error::File(error) => error.fault(),
             state::Error::Locked { .. } => Fault::StateInUse,
             state::Error::Rotating { .. } => Fault::RotationRunning,
+            state::Error::Empty { .. } => Fault::NoState,
             state::Error::Nowhere => Fault::NoStateDir,
         }
     }
@@ -201,6 +202,7 @@ impl Faulty for store::Error {
             store::Error::File(error) => error.fault(),
             store::Error::State(error) => error.fault(),
             store::Error::NotOurs { .. } => Fault::NotOurs,
+            store::Error::Lost { .. } => Fault::DatabaseLost,
             store::Error::LogInUse { .. } => Fault::DatabaseInUse,
             store::Error::Schema { .. } => Fault::OtherRelease,
             store::Error::OlderServes { .. } => Fault::StateInUse,

@@ -69,10 +69,12 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Platforms whose notice is acknowledged, besides those of the configuration.
     pub acknowledged_terms: Vec<String>,
+    /// The state need not be there yet: what is missing of it is made.
+    pub may_make: bool,
 }
 
 impl App {
-    /// Opens everything; the first time, makes it. `variable` reads the environment.
+    /// Opens everything; the first time, makes it if it may. `variable` reads the environment.
     ///
     /// # Errors
     /// If the state directory, the configuration, a profile, the key or the database cannot be used. None of them is
@@ -83,7 +85,10 @@ impl App {
         clock: Arc<dyn Clock>,
     ) -> Result<App> {
         let path = StateDir::locate(options.state_dir, |name| variable(name).map(PathBuf::from))?;
-        let state = StateDir::open(&path)?;
+        let state = match options.may_make {
+            true => StateDir::open(&path)?,
+            false => StateDir::existing(&path)?,
+        };
         let config = Config::load(&state.config())?;
         let acknowledged: BTreeSet<String> = config
             .acknowledged_terms
@@ -94,6 +99,9 @@ impl App {
             .filter(|platform| !platform.is_empty())
             .collect();
         let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
+        if !options.may_make {
+            state.require_used()?;
+        }
         let _lock = state.lock_setup()?;
         let keys = KeySource::locate(&state, &config.key, |name| {
             // Bytes that are no text are no key either, and must be refused as one.

@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::output::table;
+use super::output::{line, models, or_none, table};
 use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::TermFlags;
-use super::{CALLER, Context, Error, Json, ModelList, Result, secret_input, status};
+use super::{CALLER, Context, Error, Json, ModelList, Result, pools, secret_input, status};
 use crate::app::accounts::{self, NewKey};
 use crate::oauth::revoke::Revoked;
 use crate::store::{Saved, Status};
@@ -40,6 +40,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Name {
     /// Its name or id
+    #[arg(allow_negative_numbers = true)]
     account: String,
 }
 
@@ -47,6 +48,7 @@ pub struct Name {
 #[derive(Debug, Args)]
 pub struct Add {
     /// The account's name
+    #[arg(allow_negative_numbers = true)]
     name: String,
     /// The platform that the key is for: openai, anthropic, or one of yours
     #[arg(long)]
@@ -69,6 +71,7 @@ pub struct Add {
 #[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
+    #[arg(allow_negative_numbers = true)]
     account: String,
     #[command(flatten)]
     models: ModelList,
@@ -85,7 +88,7 @@ impl Command {
     /// # Errors
     /// If the operation comes to nothing.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         match self {
             Command::Add(add) => add.run(context).await?,
             Command::List(json) => list(context, json).await?,
@@ -97,7 +100,11 @@ impl Command {
                 let base_url = base_url.map(|url| Some(url).filter(|url| *url != "none"));
                 let set = accounts::set(app, CALLER, &account, models.as_ref(), base_url, &terms);
                 set.await?;
-                out.print(&format!("{account}: changed\n"))?;
+                out.print(&format!(
+                    "{account}: changed\n{}",
+                    now_set(context, &account).await?
+                ))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Enable(Name { account }) => {
                 let said = match accounts::enable(app, CALLER, &account).await? {
@@ -112,6 +119,7 @@ impl Command {
                     false => "is out of use already",
                 };
                 out.print(&format!("{account}: {said}\n"))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Reset(Name { account }) => {
                 let still = match accounts::reset(app, CALLER, &account).await? {
@@ -131,7 +139,7 @@ impl Command {
 
 impl Add {
     async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         // Before anybody is asked for a key that nobody takes.
         let profile = accounts::platform_of_key(app, &self.platform, &self.name)?;
         accounts::own_base_url(profile, self.base_url.as_deref())?;
@@ -144,11 +152,22 @@ impl Add {
             terms: &terms,
             replace: self.replace,
         };
-        let said = match accounts::add(app, CALLER, new).await? {
+        let added = accounts::add(app, CALLER, new).await?;
+        let said = match added.saved {
             Saved::Added(id) => format!("{}: added as {id}\n", self.name),
             Saved::Renewed(id) => format!("{} ({id}): has the new key\n", self.name),
         };
-        Ok(out.print(&said)?)
+        out.print(&said)?;
+        if added.was_packed {
+            out.note("What was around the key (quotes, a name, `Bearer`) was taken off.");
+        }
+        if !added.twins.is_empty() {
+            out.note(&format!(
+                "warning: this key is also that of {}; the platform counts them as one",
+                added.twins.join(", ")
+            ));
+        }
+        Ok(())
     }
 
     fn read_key(&self) -> Result<SecretString> {
@@ -165,17 +184,31 @@ impl Add {
                 .map_err(|error| format!("cannot read the API key from standard input: {error}"))
         };
         let key = key.map_err(Error::Input)?;
-        match key.trim() {
-            "" => Err(Error::Input(format!(
+        if key.trim().is_empty() {
+            return Err(Error::Input(format!(
                 "expected an API key on standard input, in --key-file or in ${KEY_VARIABLE}; found none"
-            ))),
-            key => Ok(SecretString::from(key)),
+            )));
         }
+        Ok(SecretString::from(key.as_str()))
     }
 }
 
+/// What an account may do now, a line each.
+async fn now_set(context: &Context, account: &str) -> Result<String> {
+    let app = &context.app;
+    let views = crate::app::status::accounts(app).await?;
+    let view = views
+        .iter()
+        .find(|view| view.name == account || view.id == account);
+    let lines = view.map(|view| {
+        let limits = status::limits(view, app.now());
+        line("models", &models(&view.models)) + &line("limits", or_none(&limits))
+    });
+    Ok(lines.unwrap_or_default())
+}
+
 async fn list(context: &Context, json: Json) -> Result<()> {
-    let Context { app, out } = context;
+    let Context { app, out, .. } = context;
     let views = crate::app::status::accounts(app).await?;
     if json.json {
         return Ok(out.print_json(&views)?);
@@ -184,7 +217,7 @@ async fn list(context: &Context, json: Json) -> Result<()> {
         return Ok(out.print(status::NO_ACCOUNTS)?);
     }
     let now = app.now();
-    let rows: Vec<[String; 8]> = views
+    let rows: Vec<[String; 9]> = views
         .iter()
         .map(|view| {
             [
@@ -193,6 +226,7 @@ async fn list(context: &Context, json: Json) -> Result<()> {
                 view.kind.to_owned(),
                 status::state(view).to_owned(),
                 view.pools.join(", "),
+                models(&view.models),
                 status::limits(view, now),
                 view.id.clone(),
                 status::cooldowns(view, now),
@@ -205,18 +239,21 @@ async fn list(context: &Context, json: Json) -> Result<()> {
         "CREDENTIAL",
         "STATUS",
         "POOLS",
+        "MODELS",
         "LIMITS",
         "ID",
         "COOLDOWNS",
     ];
-    out.print(&(table(head, &rows) + &status::logins(&views)))?;
+    out.print(&(table(out.width(), head, &rows) + &status::logins(&views)))?;
     Ok(())
 }
 
 async fn remove(context: &Context, name: &str) -> Result<()> {
-    let Context { app, out } = context;
+    let Context { app, out, .. } = context;
     let removed = accounts::remove(app, CALLER, name).await?;
     out.print(&format!("{} ({}): removed\n", removed.name, removed.id))?;
+    pools::tell_of_empty(context, &removed.pools).await?;
+    context.tell_if_envoy_is_behind();
     if let Some(problem) = &removed.unreadable {
         out.note(&format!(
             "warning: {problem}; its login cannot be revoked: sign out at the platform"

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::advice::{Door, cure};
 use crate::app;
+use crate::fault::Fault;
 
 /// Why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,23 @@ from!(
 );
 
 impl Error {
+    /// The program's exit code: 2 where what was typed or handed over does not fit, else 1.
+    pub fn exit_code(&self) -> u8 {
+        let misfits = match self {
+            Error::Input(_) => true,
+            Error::App(error) => matches!(
+                error.fault,
+                Fault::Invalid
+                    | Fault::BadCredential
+                    | Fault::ForeignKey { .. }
+                    | Fault::OwnKey
+                    | Fault::NoChange { .. }
+            ),
+            Error::Output(_) => false,
+        };
+        if misfits { 2 } else { 1 }
+    }
+
     /// The sentence, and the cure where there is one.
     pub fn told(&self) -> String {
         let sentence = self.to_string();

@@ -72,16 +72,18 @@ impl Operator {
         let options = Options {
             state_dir: Some(outer.path().join("state")),
             acknowledged_terms: vec!["codex".to_owned()],
+            may_make: true,
         };
         let app = App::open(options, |_| None, clock.clone()).await.unwrap();
         let transcript = Transcript::default();
         let out = Out::new(transcript.clone(), transcript.clone());
         fs::write(outer.path().join("key"), "sk-secret\n").unwrap();
+        fs::write(outer.path().join("packed"), "OPENAI_API_KEY='sk-secret'\n").unwrap();
         Operator {
             outer,
             clock,
             transcript,
-            context: Context { app, out },
+            context: Context::new(app, out),
         }
     }
 
@@ -94,14 +96,17 @@ impl Operator {
         self.clock.0.store(now.0, Ordering::Relaxed);
     }
 
-    /// Runs commands, a line each. `KEY` stands for a file that holds an API key.
+    /// Runs commands, a line each. `KEY` stands for a file that holds an API key, `PACKED` for one that
+    /// holds the same as a line of a shell.
     async fn run(&mut self, lines: &str) {
         for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let before = self.transcript.0.lock().unwrap().len();
             let separator = if before == 0 { "" } else { "\n" };
             writeln!(self.transcript, "{separator}$ refresher {line}").unwrap();
             let key = self.path("key").display().to_string();
-            let words = shlex::split(&line.replace("KEY", &key)).unwrap();
+            let packed = self.path("packed").display().to_string();
+            let line = line.replace("PACKED", &packed).replace("KEY", &key);
+            let words = shlex::split(&line).unwrap();
             let cli = Cli::try_parse_from(["refresher".to_owned()].into_iter().chain(words));
             let error = match cli {
                 Ok(cli) => match cli.command.run(&self.context).await {
@@ -235,6 +240,7 @@ async fn accounts() {
              accounts add team --platform openai --key-file KEY
              accounts add spare --platform openai --key-file KEY --rpm 60 --tokens-per-day 5000 --expires 30d
              accounts add team --platform openai --key-file KEY --replace
+             accounts add packed --platform openai --key-file PACKED
              accounts set team --models gpt-5*,o3 --streams 4
              accounts disable spare
              accounts disable spare
@@ -289,6 +295,7 @@ async fn pools() {
              pools list
              pools set paid-last --policy round_robin
              pools drop paid-last spare
+             accounts remove team
              keys revoke laptop
              pools remove paid-last
              pools list --json",
@@ -528,7 +535,17 @@ async fn errors() {
              pools remove default
              keys set laptop --pool other
              pools remove other
+             keys create -1
+             keys create other --rpm -1
+             keys create other --rpm 1.5
+             keys create other --expires 2027-02-30
+             keys create other --expires never
+             accounts add other --platform anthropic --key-file KEY
+             pools add default team --weight abc
+             login codex --port abc
+             serve --metrics-listen localhost:9464
              usage --since yesterday
+             usage --since 2027-02-30
              import codex {empty}
              serve --metrics-listen 0.0.0.0:9464",
         ))
@@ -563,11 +580,22 @@ fn advice() {
         Fault::Dead {
             account: account.clone(),
             platform: platform.clone(),
+            has_key: false,
         },
         Fault::ForeignBaseUrl {
             account: account.clone(),
             platform: platform.clone(),
         },
+        Fault::Dead {
+            account: account.clone(),
+            platform: platform.clone(),
+            has_key: true,
+        },
+        Fault::ForeignKey {
+            account: account.clone(),
+            platform: platform.clone(),
+        },
+        Fault::OwnKey,
         Fault::NoApiKeys {
             account,
             platform: platform.clone(),
@@ -593,6 +621,8 @@ fn advice() {
         Fault::StateInUse,
         Fault::RotationRunning,
         Fault::NoStateDir,
+        Fault::NoState,
+        Fault::DatabaseLost,
         Fault::NotOurs,
         Fault::DatabaseInUse,
         Fault::OtherRelease,

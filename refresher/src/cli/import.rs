@@ -51,7 +51,7 @@ impl Import {
 
 impl Codex {
     async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         let terms = self.terms.terms(app.now())?;
         let name = self.name.as_deref();
         let file = Foreign {

@@ -1,11 +1,10 @@
 //! `refresher keys`.
 
 use clap::{Args, Subcommand};
-use latchkey::snapshot::{ModelPattern, Models};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::output::table;
+use super::output::{line, models, or_none, table};
 use super::terms::{self, TermFlags};
 use super::time::relative;
 use super::{CALLER, Context, Json, ModelList, Result};
@@ -32,6 +31,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Create {
     /// The person or program that it is for
+    #[arg(allow_negative_numbers = true)]
     name: String,
     /// The pool of accounts that serves it
     #[arg(long, default_value = DEFAULT_POOL)]
@@ -47,6 +47,7 @@ pub struct Create {
 #[derive(Debug, Args)]
 pub struct Set {
     /// Its name or id
+    #[arg(allow_negative_numbers = true)]
     key: String,
     /// The pool of accounts that serves it
     #[arg(long)]
@@ -89,6 +90,7 @@ impl Rights {
 #[derive(Debug, Args)]
 pub struct Revoke {
     /// Its name or id
+    #[arg(allow_negative_numbers = true)]
     key: String,
 }
 
@@ -98,7 +100,7 @@ impl Command {
     /// # Errors
     /// If the operation comes to nothing.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         match self {
             Command::Create(create) => create.run(context).await?,
             Command::List(json) => list(context, json).await?,
@@ -109,11 +111,14 @@ impl Command {
                     ..set.rights.change(app.now())?
                 };
                 let id = keys::set(app, CALLER, &set.key, &change).await?;
-                out.print(&format!("{} ({id}): changed\n", set.key))?;
+                let now = now_set(context, id.as_str()).await?;
+                out.print(&format!("{} ({id}): changed\n{now}", set.key))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Revoke(Revoke { key }) => {
                 let id = keys::revoke(app, CALLER, &key).await?;
                 out.print(&format!("{key} ({id}): revoked\n"))?;
+                context.tell_if_envoy_is_behind();
             }
         }
         Ok(())
@@ -122,7 +127,7 @@ impl Command {
 
 impl Create {
     async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         let rights = self.rights.change(app.now())?;
         let says_streams = rights.terms.limits.concurrent_streams.is_some();
         let new = keys::create(app, CALLER, &self.name, &self.pool, rights).await?;
@@ -146,8 +151,28 @@ impl Create {
     }
 }
 
+/// What a key may do now, a line each.
+async fn now_set(context: &Context, id: &str) -> Result<String> {
+    let app = &context.app;
+    let views = keys::list(app).await?;
+    let view = views.iter().find(|view| view.id == id);
+    let lines = view.map(|view| {
+        let limits = terms::limits(&view.limits);
+        [
+            ("pool", view.pool.as_str()),
+            ("models", &models(&view.models)),
+            ("choice", &choice(view)),
+            ("limits", or_none(&limits)),
+            ("status", &state(view.state, app.now())),
+        ]
+        .map(|(name, value)| line(name, value))
+        .concat()
+    });
+    Ok(lines.unwrap_or_default())
+}
+
 async fn list(context: &Context, format: Json) -> Result<()> {
-    let Context { app, out } = context;
+    let Context { app, out, .. } = context;
     let views = keys::list(app).await?;
     if format.json {
         return Ok(out.print_json(&views)?);
@@ -175,7 +200,7 @@ async fn list(context: &Context, format: Json) -> Result<()> {
     let head = [
         "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "LIMITS", "ID",
     ];
-    Ok(out.print(&table(head, &rows))?)
+    Ok(out.print(&table(out.width(), head, &rows))?)
 }
 
 fn state(state: State, now: UnixMillis) -> String {
@@ -184,16 +209,6 @@ fn state(state: State, now: UnixMillis) -> String {
         State::InUse { until: Some(time) } => format!("in use, ends {}", relative(time, now)),
         State::Expired { since } => format!("expired {}", relative(since, now)),
         State::Revoked { since } => format!("revoked {}", relative(since, now)),
-    }
-}
-
-/// A list of models for people.
-fn models(models: &Models) -> String {
-    let patterns: Vec<&str> = models.patterns().iter().map(ModelPattern::as_str).collect();
-    if models.is_all() {
-        "all".to_owned()
-    } else {
-        patterns.join(", ")
     }
 }
 

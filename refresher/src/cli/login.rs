@@ -8,10 +8,10 @@ use reqwest::Url;
 use secrecy::SecretString;
 use tokio::time::timeout;
 
-use super::output::Out;
+use super::output::{Out, line};
 use super::terms::TermFlags;
 use super::time::relative;
-use super::{CALLER, Context, Error, secret_input};
+use super::{CALLER, Context, Error, number, secret_input};
 use crate::app::accounts;
 use crate::app::daemon;
 use crate::app::logins::{self, KeyAccount, KeyOffer, Saved};
@@ -48,7 +48,13 @@ pub struct Login {
     #[arg(long)]
     no_browser: bool,
     /// Listen on this port instead of the platform's own
-    #[arg(long, value_name = "PORT", conflicts_with_all = ["paste", "device"])]
+    #[arg(
+        long,
+        value_name = "PORT",
+        value_parser = number::within::<u16>(1, 65_535),
+        allow_negative_numbers = true,
+        conflicts_with_all = ["paste", "device"]
+    )]
     port: Option<u16>,
     /// Also get an API key for the account, and add it as an account of the platform that takes it, on the same terms
     #[arg(long)]
@@ -213,7 +219,7 @@ impl Session<'_> {
 
     async fn save(&self, granted: Granted) -> Result<(), Error> {
         let (name, terms) = (self.login.name.as_deref(), &self.terms);
-        let Context { app, out } = self.context;
+        let Context { app, out, .. } = self.context;
         let base_url = self.base_url.as_ref();
         let new = logins::save(app, CALLER, self.profile, granted, name, terms, base_url).await?;
         out.print(&saved(&new, name, app.now()))?;
@@ -267,10 +273,6 @@ fn expiry(expires_at: Option<UnixMillis>, now: UnixMillis) -> String {
         }
         None => "unknown; refreshed when the platform asks for it".to_owned(),
     }
-}
-
-fn line(name: &str, value: &str) -> String {
-    format!("  {name:10}  {value}\n")
 }
 
 /// Reads lines from standard input until one is this login's answer.

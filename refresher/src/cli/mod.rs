@@ -5,6 +5,7 @@ mod error;
 mod import;
 mod keys;
 mod login;
+mod number;
 mod output;
 mod pools;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod terms;
 mod time;
 mod usage;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ const CALLER: Caller = Caller::LocalOperator;
 
 /// Logs LLM accounts in, keeps their credentials fresh and sealed, and publishes them to Envoy.
 #[derive(Debug, Parser)]
-#[command(name = "refresher", version, arg_required_else_help = true)]
+#[command(name = "refresher", version, arg_required_else_help = true, after_long_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -67,11 +69,15 @@ pub struct Global {
 #[group(skip)]
 pub struct ModelList {
     /// The models, separated by commas; gpt-5* means every model whose name begins with gpt-5
-    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
-    models: Vec<String>,
+    #[arg(long, value_name = "MODEL", value_delimiter = ',', value_parser = model)]
+    models: Vec<ModelPattern>,
     /// Every model
     #[arg(long, conflicts_with = "models")]
     all_models: bool,
+}
+
+fn model(text: &str) -> std::result::Result<ModelPattern, String> {
+    ModelPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 impl ModelList {
@@ -80,13 +86,10 @@ impl ModelList {
         if self.models.is_empty() && !self.all_models {
             return Ok(None);
         }
-        let unfit = |error: &dyn std::fmt::Display| Error::Input(error.to_string());
-        let patterns = self.models.into_iter().map(ModelPattern::try_from);
-        let patterns: Vec<_> = patterns
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|error| unfit(&error))?;
-        let models = patterns.try_into().map_err(|error| unfit(&error))?;
-        Ok(Some(models))
+        let models = Models::try_from(self.models);
+        Ok(Some(
+            models.map_err(|error| Error::Input(error.to_string()))?,
+        ))
     }
 }
 
@@ -136,24 +139,71 @@ enum Command {
 pub struct Context {
     app: App,
     out: Out,
+    exit: Cell<Exit>,
+}
+
+/// The rule of exit codes, as `--help` and docs/cli.md tell it.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  not done: the state, the platform or the machine does not allow it
+  2  not done: what was typed or handed over does not fit
+  3  done, but `refresher serve` is not running: Envoy goes on with the old state until it does
+  4  `status --check` found something that somebody has to see to";
+
+/// How a command ended that was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Done,
+    EnvoyIsBehind,
+    NeedsSomebody,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::EnvoyIsBehind => 3,
+            Exit::NeedsSomebody => 4,
+        }
+    }
+}
+
+impl Context {
+    fn new(app: App, out: Out) -> Context {
+        let exit = Cell::new(Exit::Done);
+        Context { app, out, exit }
+    }
+
+    /// Tells, after something was taken away, where an Envoy may go on with it because nobody tells it otherwise.
+    fn tell_if_envoy_is_behind(&self) {
+        let state = &self.app.state;
+        if state.was_served() && !state.is_served() {
+            self.exit.set(Exit::EnvoyIsBehind);
+            self.out.note(
+                "warning: `refresher serve` is not running, so a running Envoy goes on with the old state until it runs",
+            );
+        }
+    }
 }
 
 impl Cli {
     /// Runs the command. Says on standard error what went wrong.
     pub async fn run(self) -> ExitCode {
         match self.try_run().await {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(exit) => ExitCode::from(exit.code()),
             Err(error) => {
                 eprintln!("error: {}", error.told());
-                ExitCode::FAILURE
+                ExitCode::from(error.exit_code())
             }
         }
     }
 
-    async fn try_run(self) -> Result<()> {
+    async fn try_run(self) -> Result<Exit> {
         let options = Options {
             state_dir: self.global.state_dir,
             acknowledged_terms: self.global.acknowledge_terms,
+            may_make: self.command.may_make(),
         };
         let app = App::open(
             options,
@@ -161,17 +211,30 @@ impl Cli {
             Arc::new(SystemClock),
         )
         .await?;
-        let context = Context {
-            app,
-            out: Out::standard(),
-        };
+        let context = Context::new(app, Out::standard());
         let outcome = self.command.run(&context).await;
         context.app.close().await;
-        outcome
+        outcome.map(|()| context.exit.get())
     }
 }
 
 impl Command {
+    /// True for what may be the first thing that anybody does with a state. All else works on what is there, and makes
+    /// nothing: a mistyped directory would look like an empty gateway.
+    fn may_make(&self) -> bool {
+        match self {
+            Command::Serve(_) | Command::Login(_) | Command::Import(_) => true,
+            Command::Accounts(command) => matches!(command, accounts::Command::Add(_)),
+            Command::Pools(command) => matches!(command, pools::Command::Create(_)),
+            Command::Keys(command) => matches!(command, keys::Command::Create(_)),
+            Command::Refresh(_)
+            | Command::Status(_)
+            | Command::Usage(_)
+            | Command::RotateKey
+            | Command::EnvoyConfig { .. } => false,
+        }
+    }
+
     async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Serve(serve) => serve.run(context).await,
@@ -185,7 +248,7 @@ impl Command {
             Command::Keys(command) => command.run(context).await,
             Command::RotateKey => rotate_key::run(context).await,
             Command::EnvoyConfig { wasm } => {
-                let Context { app, out } = context;
+                let Context { app, out, .. } = context;
                 let clusters = crate::app::accounts::clusters(app, &app.envoy(wasm)).await?;
                 Ok(out.print(&discovery_response(clusters.values()))?)
             }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use latchkey::snapshot::{ModelPattern, Models};
 use serde::Serialize;
 
 /// Standard output and standard error, or what stands in for them. Clones are the same ones.
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub struct Out {
     answers: Sink,
     notes: Sink,
+    width: Width,
 }
 
 type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
@@ -18,7 +20,15 @@ type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 impl Out {
     /// Standard output and standard error.
     pub fn standard() -> Out {
-        Out::new(io::stdout(), io::stderr())
+        Out {
+            width: Width::standard(),
+            ..Out::new(io::stdout(), io::stderr())
+        }
+    }
+
+    /// The width of the answers.
+    pub fn width(&self) -> Width {
+        self.width
     }
 
     /// Answers go to the one, notes to the other.
@@ -26,6 +36,7 @@ impl Out {
         Out {
             answers: Arc::new(Mutex::new(Box::new(answers))),
             notes: Arc::new(Mutex::new(Box::new(notes))),
+            width: Width::default(),
         }
     }
 
@@ -51,18 +62,64 @@ impl Out {
     }
 }
 
-/// Columns as wide as their widest cell, two blanks between them. Control characters cannot get in: names and reasons
-/// are checked or ours.
-pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    aligned(head, rows, CellAlignment::Left)
+/// A line about one thing: its name, and what it is.
+pub fn line(name: &str, value: &str) -> String {
+    format!("  {name:10}  {value}\n")
+}
+
+/// A list of models for people.
+pub fn models(models: &Models) -> String {
+    let patterns: Vec<&str> = models.patterns().iter().map(ModelPattern::as_str).collect();
+    match models.is_all() {
+        true => "all".to_owned(),
+        false => patterns.join(", "),
+    }
+}
+
+/// `text`, or the word for nothing.
+pub fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+/// The columns of characters that a reader has; none where nobody says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Width(Option<u16>);
+
+impl Width {
+    /// The narrowest in which a table can be read. In less, lines are as long as they are.
+    const LEAST: u16 = 40;
+
+    /// `columns` (`$COLUMNS`) where it says a number, else what the terminal says.
+    pub fn of(columns: Option<&str>, terminal: Option<u16>) -> Width {
+        let said = columns.and_then(|text| text.trim().parse().ok());
+        Width(said.or(terminal).filter(|width| *width >= Width::LEAST))
+    }
+
+    /// The width of standard output.
+    fn standard() -> Width {
+        let terminal = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let columns = std::env::var("COLUMNS").ok();
+        Width::of(columns.as_deref(), terminal.map(|size| size.ws_col))
+    }
+}
+
+/// Columns as wide as their widest cell, or as `width` allows, two blanks between them. Control characters cannot get
+/// in: names and reasons are checked or ours.
+pub fn table<const N: usize>(width: Width, head: [&str; N], rows: &[[String; N]]) -> String {
+    aligned(width, head, rows, CellAlignment::Left)
 }
 
 /// A table whose columns but the first are numbers, at the right of their columns.
-pub fn table_of_numbers<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    aligned(head, rows, CellAlignment::Right)
+pub fn table_of_numbers<const N: usize>(
+    width: Width,
+    head: [&str; N],
+    rows: &[[String; N]],
+) -> String {
+    aligned(width, head, rows, CellAlignment::Right)
 }
 
 fn aligned<const N: usize>(
+    width: Width,
     head: [&str; N],
     rows: &[[String; N]],
     alignment: CellAlignment,
@@ -70,9 +127,15 @@ fn aligned<const N: usize>(
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_content_arrangement(match width.0 {
+            Some(_) => ContentArrangement::Dynamic,
+            None => ContentArrangement::Disabled,
+        })
         .set_header(head)
         .add_rows(rows);
+    if let Some(width) = width.0 {
+        table.set_width(width);
+    }
     for (index, column) in table.column_iter_mut().enumerate() {
         let right = if index + 1 == N { 0 } else { 2 };
         column.set_padding((0, right));
@@ -96,14 +159,38 @@ mod tests {
             ["a".to_owned(), "long cell".to_owned()],
             ["bbb".to_owned(), String::new()],
         ];
-        assert_eq!(table(["X", "Y"], &rows), "X    Y\na    long cell\nbbb\n");
+        assert_eq!(
+            table(Width::default(), ["X", "Y"], &rows),
+            "X    Y\na    long cell\nbbb\n"
+        );
         let rows = [
             ["a".to_owned(), "12".to_owned(), "1,234".to_owned()],
             ["bbb".to_owned(), "3".to_owned(), "5".to_owned()],
         ];
         assert_eq!(
-            table_of_numbers(["X", "Y", "Z"], &rows),
+            table_of_numbers(Width::default(), ["X", "Y", "Z"], &rows),
             "X     Y      Z\na    12  1,234\nbbb   3      5\n"
         );
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_reader() {
+        let words = "some words that go on ".repeat(9);
+        let rows = [["a".to_owned(), words.clone()]];
+        let longest = |text: String| text.lines().map(str::len).max().unwrap_or_default();
+        for (columns, terminal, most) in [
+            (Some("60"), None, 60),
+            (Some("60"), Some(100), 60),
+            (None, Some(100), 100),
+            (Some("wide"), Some(100), 100),
+            (Some("0"), None, 300),
+            (None, None, 300),
+        ] {
+            let width = Width::of(columns, terminal);
+            let found = longest(table(width, ["X", "Y"], &rows));
+            assert!(found <= most, "{columns:?} {terminal:?}: {found}");
+            assert!(most == 300 || found > most / 2, "{found}");
+        }
+        assert!(longest(table(Width::default(), ["X", "Y"], &rows)) > words.len());
     }
 }

@@ -6,8 +6,8 @@ use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
 use serde_json::{Value, json};
 
-use super::output::table;
-use super::{CALLER, Context, Error, Json, Result};
+use super::output::{Width, table};
+use super::{CALLER, Context, Error, Json, Result, number};
 use crate::app::pools;
 use crate::store::Pool;
 
@@ -32,6 +32,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Create {
     /// The pool's name
+    #[arg(allow_negative_numbers = true)]
     pool: String,
     /// The order in which it picks accounts
     #[arg(long, default_value = "sticky", value_parser = policies())]
@@ -42,6 +43,7 @@ pub struct Create {
 #[derive(Debug, Args)]
 pub struct Set {
     /// The pool's name
+    #[arg(allow_negative_numbers = true)]
     pool: String,
     /// The order in which it picks accounts
     #[arg(long, value_parser = policies())]
@@ -52,15 +54,16 @@ pub struct Set {
 #[derive(Debug, Args)]
 pub struct Add {
     /// The pool's name
+    #[arg(allow_negative_numbers = true)]
     pool: String,
     /// Names or ids of accounts
     #[arg(required = true, value_name = "ACCOUNT")]
     accounts: Vec<String>,
     /// Their share of the requests, relative to the others' [default: 1]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))]
+    #[arg(long, value_parser = number::within::<u32>(1, MAX_WEIGHT.into()), allow_negative_numbers = true)]
     weight: Option<u32>,
     /// Their turn: a tier serves only while no account of a lower one can [default: 0]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_TIER)))]
+    #[arg(long, value_parser = number::within::<u32>(0, MAX_TIER.into()), allow_negative_numbers = true)]
     tier: Option<u32>,
 }
 
@@ -68,6 +71,7 @@ pub struct Add {
 #[derive(Debug, Args)]
 pub struct Drop {
     /// The pool's name
+    #[arg(allow_negative_numbers = true)]
     pool: String,
     /// Names or ids of accounts
     #[arg(required = true, value_name = "ACCOUNT")]
@@ -78,6 +82,7 @@ pub struct Drop {
 #[derive(Debug, Args)]
 pub struct Name {
     /// Its name
+    #[arg(allow_negative_numbers = true)]
     pool: String,
 }
 
@@ -96,7 +101,7 @@ impl Command {
     /// # Errors
     /// If the operation comes to nothing.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         match self {
             Command::Create(Create { pool, policy: name }) => {
                 pools::create(app, CALLER, &pool, policy(&name)).await?;
@@ -119,19 +124,43 @@ impl Command {
                 let tier = tier.map(Tier::try_from).transpose();
                 let tier = tier.map_err(|error| unfit(&error))?;
                 pools::add(app, CALLER, &pool, &accounts, weight, tier).await?;
-                out.print(&format!("{pool}: has {}\n", accounts.join(", ")))?;
+                let has = pools::list(app)
+                    .await?
+                    .into_iter()
+                    .find(|one| one.id == pool);
+                let has = has.map(|pool| members(&pool)).unwrap_or_default();
+                out.print(&format!("{pool}: has {has}\n"))?;
             }
             Command::Drop(Drop { pool, accounts }) => {
                 pools::drop(app, CALLER, &pool, &accounts).await?;
                 out.print(&format!("{pool}: no longer has {}\n", accounts.join(", ")))?;
+                tell_of_empty(context, &[pool]).await?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Remove(Name { pool }) => {
                 pools::remove(app, CALLER, &pool).await?;
                 out.print(&format!("{pool}: removed\n"))?;
+                context.tell_if_envoy_is_behind();
             }
         }
         Ok(())
     }
+}
+
+/// Names the keys that nobody serves any more, because their pool, one of these, has no account left.
+pub async fn tell_of_empty(context: &Context, touched: &[String]) -> Result<()> {
+    let pools = pools::list(&context.app).await?;
+    let is_idle = |pool: &&Pool| {
+        touched.contains(&pool.id) && pool.members.is_empty() && !pool.keys.is_empty()
+    };
+    for pool in pools.iter().filter(is_idle) {
+        context.out.note(&format!(
+            "warning: pool {} has no account left; nobody serves its keys: {}",
+            pool.id,
+            pool.keys.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// A pool as JSON.
@@ -154,11 +183,11 @@ async fn list(context: &Context, format: Json) -> Result<()> {
         let pools: Vec<_> = pools.iter().map(view).collect();
         return Ok(context.out.print_json(&pools)?);
     }
-    Ok(context.out.print(&as_table(&pools))?)
+    Ok(context.out.print(&as_table(context.out.width(), &pools))?)
 }
 
 /// The pools, one line each.
-pub fn as_table(pools: &[Pool]) -> String {
+pub fn as_table(width: Width, pools: &[Pool]) -> String {
     let rows: Vec<[String; 4]> = pools
         .iter()
         .map(|pool| {
@@ -170,7 +199,7 @@ pub fn as_table(pools: &[Pool]) -> String {
             ]
         })
         .collect();
-    table(["POOL", "POLICY", "ACCOUNTS", "KEYS"], &rows)
+    table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS"], &rows)
 }
 
 /// `alice, bob x2; then: spare`: the tiers in order, and weights other than one.
@@ -217,7 +246,7 @@ mod tests {
         };
         assert_eq!(members(&pool), "alice, bob x2; then: spare");
         assert_eq!(
-            as_table(std::slice::from_ref(&pool)),
+            as_table(Width::default(), std::slice::from_ref(&pool)),
             "POOL  POLICY      ACCOUNTS                    KEYS\n\
              team  fill_first  alice, bob x2; then: spare  laptop\n"
         );

@@ -62,7 +62,9 @@ fn parse(command: &str) -> Result<(), String> {
             .next()
             .is_some_and(|last| last.starts_with("--"));
         match error.kind() {
-            ErrorKind::MissingRequiredArgument
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::MissingRequiredArgument
             | ErrorKind::MissingSubcommand
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => true,
             ErrorKind::InvalidValue => ends_with_flag,

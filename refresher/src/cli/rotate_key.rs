@@ -11,7 +11,7 @@ use crate::store::{Retired, Step};
 /// If there is no key to change over to, or the keys or the database cannot be written. Every record can still be
 /// opened, and the next run goes on from there.
 pub async fn run(context: &Context) -> Result<()> {
-    let Context { app, out } = context;
+    let Context { app, out, .. } = context;
     let mut rotation = rotation::begin(app, CALLER)?;
     let mut sealed = 0;
     loop {

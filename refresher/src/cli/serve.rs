@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Context, Result};
+use super::{Context, Result, number};
 use crate::app::Error;
 use crate::fault::Fault;
 use crate::listen::host::HostNames;
@@ -18,7 +18,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     wasm: Option<PathBuf>,
     /// Show metrics to Prometheus there as well, at /metrics; for example 127.0.0.1:9464
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
     /// Let --metrics-listen be an address that other machines reach
     #[arg(long, requires = "metrics_listen")]
@@ -26,6 +26,13 @@ pub struct Serve {
     /// Show metrics to those who ask for that name, beside addresses and localhost; may be given several times
     #[arg(long, value_name = "NAME", requires = "metrics_listen")]
     metrics_host: Vec<String>,
+}
+
+fn address(text: &str) -> std::result::Result<SocketAddr, String> {
+    number::parsed(
+        text,
+        "an IP address and a port, like 127.0.0.1:9464 or [::1]:9464",
+    )
 }
 
 impl Serve {

@@ -5,12 +5,13 @@ use latchkey::snapshot::Kind;
 use latchkey::verdict::quota::Window;
 use serde_json::json;
 
-use super::output::table;
+use super::output::{Width, table};
 use super::time::relative;
-use super::{Context, Json, Result, pools, terms};
+use super::{Context, Exit, Json, Result, pools, terms};
 use crate::advice::{Door, cure, login_command};
 use crate::app::status::{self, AccountView, Cooldown, Overview};
 use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
 use crate::fault::Fault;
 use crate::progress::EnvoyView;
 use crate::standing::Standing;
@@ -25,6 +26,10 @@ pub const NO_ACCOUNTS: &str =
 pub struct Show {
     #[command(flatten)]
     json: Json,
+    /// Exit with 4 where somebody has to see to something: `serve` does not run, an account needs a login or is dead, an
+    /// Envoy stays behind, or a record cannot go to Envoy
+    #[arg(long)]
+    check: bool,
 }
 
 impl Show {
@@ -33,8 +38,11 @@ impl Show {
     /// # Errors
     /// If the store fails.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         let overview = status::overview(app).await?;
+        if self.check && needs_somebody(&overview) {
+            context.exit.set(Exit::NeedsSomebody);
+        }
         if self.json.json {
             return Ok(out.print_json(&json!({
                 "state_dir": app.state.path(),
@@ -47,12 +55,35 @@ impl Show {
             }))?);
         }
         let state_dir = app.state.path().display();
-        Ok(out.print(&text(&overview, &state_dir, app.now()))?)
+        Ok(out.print(&text(&overview, &state_dir, app.now(), out.width()))?)
     }
 }
 
+/// True where nothing gets better by itself.
+fn needs_somebody(overview: &Overview) -> bool {
+    let is_idle = |account: &AccountView| {
+        matches!(
+            account.standing,
+            Standing::NeedsLogin | Standing::Dead | Standing::PlatformOff | Standing::LeftOut
+        )
+    };
+    !overview.is_served
+        || overview.waiting_key.is_some()
+        || !overview.left_out.is_empty()
+        || overview
+            .envoys
+            .iter()
+            .any(|envoy| envoy.behind_seconds.is_some())
+        || overview.accounts.iter().any(is_idle)
+}
+
 /// The overview for people.
-fn text(overview: &Overview, state_dir: &dyn std::fmt::Display, now: UnixMillis) -> String {
+fn text(
+    overview: &Overview,
+    state_dir: &dyn std::fmt::Display,
+    now: UnixMillis,
+    width: Width,
+) -> String {
     let running = match overview.is_served {
         true => "running",
         false => "NOT running (start it: refresher serve)",
@@ -94,15 +125,15 @@ fn text(overview: &Overview, state_dir: &dyn std::fmt::Display, now: UnixMillis)
         "LIMITS",
         "WHY",
     ];
-    text += &table(head, &rows);
-    text += &format!("\n{}", pools::as_table(&overview.pools));
+    text += &table(width, head, &rows);
+    text += &format!("\n{}", pools::as_table(width, &overview.pools));
     let quotas: Vec<[String; 2]> = accounts
         .iter()
         .filter(|view| !view.quota.is_empty())
         .map(|view| [view.name.clone(), quota(view, now)])
         .collect();
     if !quotas.is_empty() {
-        text += &format!("\n{}", table(["ACCOUNT", "QUOTA"], &quotas));
+        text += &format!("\n{}", table(width, ["ACCOUNT", "QUOTA"], &quotas));
     }
     text + &left_out(overview) + &logins(accounts) + &deaths(accounts)
 }
@@ -164,6 +195,7 @@ fn deaths(accounts: &[AccountView]) -> String {
         let fault = Fault::Dead {
             account: view.name.clone(),
             platform: view.platform.clone(),
+            has_key: CredentialKind::parse(view.kind).is_some_and(CredentialKind::is_key),
         };
         let cure = cure(Door::CommandLine, &fault).unwrap_or_default();
         format!("\n{} is dead: {cure}\n", view.name)

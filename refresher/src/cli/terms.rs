@@ -4,8 +4,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::Args;
 
-use super::Error;
-use super::time::When;
+use super::time::{NotATime, When, minute};
+use super::{Error, number};
 use crate::app::limits::Limits;
 use crate::clock::UnixMillis;
 use crate::day::Zone;
@@ -21,19 +21,19 @@ type Setting<T> = Option<T>;
 #[derive(Debug, Clone, Args)]
 struct LimitFlags {
     /// Requests a minute of the clock, or none
-    #[arg(long, value_name = "N|none", value_parser = small)]
+    #[arg(long, value_name = "N|none", value_parser = small, allow_negative_numbers = true)]
     rpm: Option<Setting<NonZeroU32>>,
     /// Tokens a minute of the clock, or none
-    #[arg(long, value_name = "N|none", value_parser = large)]
+    #[arg(long, value_name = "N|none", value_parser = large, allow_negative_numbers = true)]
     tpm: Option<Setting<NonZeroU64>>,
     /// Tokens a day, or none
-    #[arg(long, value_name = "N|none", value_parser = large)]
+    #[arg(long, value_name = "N|none", value_parser = large, allow_negative_numbers = true)]
     tokens_per_day: Option<Setting<NonZeroU64>>,
     /// Where the day begins at midnight: an IANA name such as Europe/Berlin, or none for UTC
     #[arg(long, value_name = "ZONE|none", value_parser = zone)]
     time_zone: Option<Setting<String>>,
     /// Requests served at the same time, or none
-    #[arg(long, value_name = "N|none", value_parser = small)]
+    #[arg(long, value_name = "N|none", value_parser = small, allow_negative_numbers = true)]
     streams: Option<Setting<NonZeroU32>>,
 }
 
@@ -44,7 +44,7 @@ pub struct TermFlags {
     limits: LimitFlags,
     /// Its end: in a time such as 30d or 12h, at the start of a day (2027-01-31, UTC), at a moment
     /// (2027-01-31T12:00:00Z), or none
-    #[arg(long, value_name = "TIME|none")]
+    #[arg(long, value_name = "TIME|none", allow_hyphen_values = true)]
     expires: Option<String>,
 }
 
@@ -52,12 +52,14 @@ fn number(text: &str, most: u64) -> Result<Setting<NonZeroU64>, String> {
     if text == "none" {
         return Ok(None);
     }
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number: &NonZeroU64| number.get() <= most);
-    let number = number.ok_or_else(|| format!("expected a number from 1 to {most}, or none"))?;
-    Ok(Some(number))
+    let number = number::whole(text).filter(|number| *number <= most);
+    let number = number.and_then(NonZeroU64::new);
+    let expected = || {
+        format!(
+            "expected a number from 1 to {most} (10k, 5M and 10_000 are numbers too), or none; found {text:?}"
+        )
+    };
+    Ok(Some(number.ok_or_else(expected)?))
 }
 
 fn small(text: &str) -> Result<Setting<NonZeroU32>, String> {
@@ -81,13 +83,23 @@ fn end(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, String> {
     if text == "none" {
         return Ok(None);
     }
-    let when = text.parse::<When>().ok().and_then(|when| when.after(now));
-    let end = when.ok_or(
-        "expected --expires as a time from now (30d, 12h), a day (2027-01-31), a moment (2027-01-31T12:00:00Z) or none",
-    )?;
+    const EXPECTED: &str = "expected --expires as a time from now (30d, 12h), a day (2027-01-31), a moment (2027-01-31T12:00:00Z) or none";
+    if ["never", "no", "off", "forever"].contains(&text) {
+        return Err(format!(
+            "expected --expires none for no end; found {text:?}"
+        ));
+    }
+    let when = text.parse::<When>().map_err(|error| match error {
+        NotATime::NoSuchDay => format!("expected --expires on a day that there is; found {text:?}"),
+        NotATime::Else => format!("{EXPECTED}; found {text:?}"),
+    })?;
+    let end = when
+        .after(now)
+        .ok_or_else(|| format!("expected --expires before the year 10000; found {text:?}"))?;
     if end <= now {
         return Err(format!(
-            "expected --expires in the future; {text} is not after now"
+            "expected --expires after now, which is {}; {text} is past",
+            minute(now)
         ));
     }
     Ok(Some(end))
@@ -173,8 +185,13 @@ mod tests {
         for (wrong, says) in [
             ("soon", "expected --expires as a time from now"),
             ("-1d", "expected --expires as a time from now"),
-            ("2026-09-21", "2026-09-21 is not after now"),
-            ("2026-09-21T14:13:20Z", "is not after now"),
+            ("never", "expected --expires none for no end"),
+            ("2027-02-30", "on a day that there is; found \"2027-02-30\""),
+            (
+                "2026-09-21",
+                "which is 2026-09-21 14:13 UTC; 2026-09-21 is past",
+            ),
+            ("2026-09-21T14:13:20Z", "is past"),
         ] {
             let refused = end(wrong, NOW).unwrap_err();
             assert!(refused.contains(says), "{refused}");
@@ -184,6 +201,8 @@ mod tests {
     #[test]
     fn limits_are_read_and_taken_off() {
         assert_eq!(small("60"), Ok(NonZeroU32::new(60)));
+        assert_eq!(small("1k"), Ok(NonZeroU32::new(1_000)));
+        assert_eq!(large("5M"), Ok(NonZeroU64::new(5_000_000)));
         assert_eq!(large("none"), Ok(None));
         assert_eq!(zone("europe/berlin"), Ok(Some("Europe/Berlin".to_owned())));
         assert_eq!(zone("none"), Ok(None));

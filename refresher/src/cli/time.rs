@@ -29,19 +29,40 @@ impl FromStr for When {
             return Ok(at(moment));
         }
         if let Ok(day) = text.parse::<Date>() {
-            let start = day.to_zoned(TimeZone::UTC).map_err(|_| NotATime)?;
+            let start = day
+                .to_zoned(TimeZone::UTC)
+                .map_err(|_| NotATime::NoSuchDay)?;
             return Ok(at(start.timestamp()));
+        }
+        if is_written_as_a_day(text) {
+            return Err(NotATime::NoSuchDay);
         }
         match text.parse::<Span>() {
             Ok(span) if span.is_positive() => Ok(When::Span(span)),
-            _ => Err(NotATime),
+            _ => Err(NotATime::Else),
         }
     }
 }
 
-/// A text that is no time.
+/// Why a text is no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotATime;
+pub enum NotATime {
+    /// It is written as a day, and no calendar has that.
+    NoSuchDay,
+    /// It is something else.
+    Else,
+}
+
+/// True for `2027-02-30`, and for a moment on such a day.
+fn is_written_as_a_day(text: &str) -> bool {
+    let day = text.get(..10).unwrap_or_default().bytes().enumerate();
+    let fits = |(at, byte): (usize, u8)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    let rest = text.get(10..).unwrap_or_default();
+    day.len() == 10 && day.into_iter().all(fits) && (rest.is_empty() || rest.starts_with('T'))
+}
 
 impl When {
     /// The time, where a span begins at `now`.
@@ -142,6 +163,13 @@ mod tests {
             let time = Some(UnixMillis(NOW.0 + seconds * 1_000));
             let read = when(text).unwrap();
             assert_eq!((read.after(NOW), read.before(NOW)), (time, time), "{text}");
+        }
+        for wrong in ["2026-13-01", "2027-02-30", "2027-02-30T12:00:00Z"] {
+            assert_eq!(
+                wrong.parse::<When>().err(),
+                Some(NotATime::NoSuchDay),
+                "{wrong}"
+            );
         }
         for wrong in [
             "",

@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
-use super::output::table_of_numbers;
-use super::time::{When, minute};
+use super::output::{Width, table_of_numbers};
+use super::time::{NotATime, When, minute};
 use super::{Context, Error, Result};
 use crate::app::usage::{self, Report};
 use crate::clock::UnixMillis;
@@ -16,7 +16,7 @@ pub struct Show {
     #[arg(long, value_enum, default_value_t = Group::Account)]
     by: Group,
     /// From when on: a time ago (7d, 12h), a day (2026-08-01, UTC) or a moment (2026-08-01T12:00:00Z)
-    #[arg(long, value_name = "WHEN", default_value = "7d", value_parser = since)]
+    #[arg(long, value_name = "WHEN", default_value = "7d", value_parser = since, allow_hyphen_values = true)]
     since: When,
     /// Print JSON, for machines
     #[arg(long)]
@@ -36,10 +36,13 @@ enum Group {
     Day,
 }
 
-fn since(text: &str) -> std::result::Result<When, &'static str> {
-    text.parse().map_err(
-        |_| "expected a time ago (7d, 12h), a day (2026-08-01) or a moment (2026-08-01T12:00:00Z)",
-    )
+fn since(text: &str) -> std::result::Result<When, String> {
+    text.parse().map_err(|error| match error {
+        NotATime::NoSuchDay => format!("expected a day that there is; found {text:?}"),
+        NotATime::Else => format!(
+            "expected a time ago (7d, 12h), a day (2026-08-01) or a moment (2026-08-01T12:00:00Z); found {text:?}"
+        ),
+    })
 }
 
 /// The sum of all rows.
@@ -91,7 +94,7 @@ impl Show {
     /// # Errors
     /// If the operation comes to nothing.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         let too_long = "expected --since as a time that calendars have; it is too long ago";
         let since = self.since.before(app.now());
         let since = since.ok_or_else(|| Error::Input(too_long.to_owned()))?;
@@ -105,12 +108,12 @@ impl Show {
         if self.json {
             return Ok(out.print_json(&report)?);
         }
-        Ok(out.print(&text(&report, self.by, head))?)
+        Ok(out.print(&text(&report, self.by, head, out.width()))?)
     }
 }
 
 /// The table, what its marks mean, and what it cannot show.
-fn text(report: &Report, by: Group, head: &'static str) -> String {
+fn text(report: &Report, by: Group, head: &'static str, width: Width) -> String {
     let from = minute(UnixMillis(report.since));
     let unrecorded = unrecorded_text(report.unrecorded);
     let rows = &report.rows;
@@ -132,7 +135,7 @@ fn text(report: &Report, by: Group, head: &'static str) -> String {
         "TOTAL",
     ];
     let mut text = format!("Since {from}, tokens:\n\n");
-    text += &table_of_numbers(heads, &cells);
+    text += &table_of_numbers(width, heads, &cells);
     if all.estimates > 0 {
         text += &format!(
             "\n~ In part estimated from the length of requests and answers: {} of {} requests.\n",
@@ -223,9 +226,14 @@ all                         16       3            6  ~19,200       0     ~90    
             recorded: 0,
             unrecorded: 0,
         };
-        let found = text(&report(rows.into()), Group::Account, "ACCOUNT");
+        let found = text(
+            &report(rows.into()),
+            Group::Account,
+            "ACCOUNT",
+            Width::default(),
+        );
         assert_eq!(found, expected);
-        let nothing = text(&report(vec![]), Group::Day, "DAY");
+        let nothing = text(&report(vec![]), Group::Day, "DAY", Width::default());
         assert_eq!(nothing, "No requests since 2026-08-01 00:00 UTC.\n");
         assert_eq!(unrecorded_text(0), "");
         assert!(unrecorded_text(1).starts_with("\n1 more request began"));

@@ -258,6 +258,7 @@ fn log(noticed: &Noticed, now: UnixMillis) {
         Noticed::Dead {
             account,
             platform,
+            kind,
             reason,
             met,
         } => {
@@ -265,6 +266,7 @@ fn log(noticed: &Noticed, now: UnixMillis) {
             let cure = advice::in_log(&Fault::Dead {
                 account: account.clone(),
                 platform: platform.clone(),
+                has_key: kind.is_key(),
             });
             tracing::warn!(
                 account,

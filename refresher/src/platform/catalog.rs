@@ -166,6 +166,11 @@ impl Catalog {
         })
     }
 
+    /// Every platform.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.values()
+    }
+
     /// Every platform that may be used.
     pub fn all_usable(&self) -> impl Iterator<Item = &Profile> {
         self.profiles
@@ -267,7 +272,7 @@ mod tests {
             (
                 "openai.toml",
                 "models = 'sk-secret'",
-                "openai.toml:1: models: expected a sequence",
+                "openai.toml:1: models: expected a list",
             ),
             ("openai.toml", "models = [sk-secret", "openai.toml:1:"),
             (

@@ -1,6 +1,7 @@
 //! Platform profiles: what a platform is, as data. A profile is read from TOML in two stages, as written (`raw`) and as
 //! meant ([`Profile`]); [`catalog`] puts the embedded ones and the operator's together.
 
+pub mod api_key;
 pub mod catalog;
 mod doors;
 pub mod flow;
@@ -26,6 +27,7 @@ use serde::de::value::Error as ValueError;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
+pub use api_key::{KeyForm, NotAKey};
 pub use catalog::Catalog;
 pub use doors::doors;
 pub use flow::{Flow, WaysIn};
@@ -65,6 +67,8 @@ pub struct Profile {
     pub terms: Option<String>,
     /// The credentials that its accounts may have.
     pub credentials: Vec<CredentialKind>,
+    /// The form of its API keys.
+    pub api_keys: KeyForm,
     /// Where requests go.
     pub upstream: Upstream,
     /// How tokens are made of an account's key; none where the key itself goes out.
@@ -151,6 +155,7 @@ impl Profile {
             name: raw.name,
             terms: raw.terms.map(|terms| terms.trim().to_owned()),
             credentials: raw.credentials,
+            api_keys: raw.api_key,
         };
         profile.check(raw.auth)?;
         Ok(profile)

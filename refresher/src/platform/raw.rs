@@ -17,6 +17,8 @@ pub(super) struct Profile {
     pub terms: Option<String>,
     pub credentials: Vec<CredentialKind>,
     #[serde(default)]
+    pub api_key: super::KeyForm,
+    #[serde(default)]
     pub models: Vec<String>,
     pub upstream: Upstream,
     #[serde(default)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use latchkey::header::HeaderText;
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::Models;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::FromRow;
 
 use super::error::{Named, Unfit};
@@ -167,6 +168,16 @@ pub(super) fn vars_binding<'a>(id: &'a str, platform: &'a str) -> Binding<'a> {
     }
 }
 
+/// A sealed API key, and whose it is.
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    #[sqlx(try_from = "String")]
+    id: AccountId,
+    name: String,
+    #[sqlx(flatten)]
+    sealed: SealedRow,
+}
+
 macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
@@ -185,6 +196,8 @@ sql::statements! {
     SEALED = "SELECT platform, kind, generation, base_url, credential, claim_until FROM accounts WHERE id = $1";
     VARS = "SELECT id, platform, vars FROM accounts";
     VARS_OF = "SELECT id, platform, vars FROM accounts WHERE id = $1";
+    SEALED_KEYS = "SELECT id, name, platform, kind, generation, base_url, credential, claim_until FROM accounts \
+                   WHERE platform = $1 AND kind IN ('api_key', 'signed_key') ORDER BY name";
     ADD = "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, \
            credential_expires_at, created_at, updated_at, revision, base_url) \
            VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9, $10)";
@@ -408,6 +421,26 @@ impl Store {
         }
     }
 
+    /// The names of the accounts of `platform` that have this API key. One that cannot be opened has another.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn holders_of(&self, platform: &str, key: &SecretString) -> Result<Vec<String>> {
+        let rows = sqlx::query_as(SEALED_KEYS).bind(platform);
+        let rows: Vec<KeyRow> = rows.fetch_all(&self.pool).await?;
+        let has_it = |row: &KeyRow| {
+            let binding = row.sealed.binding(&row.id);
+            let held = match self.open_credential(binding, &row.sealed.credential) {
+                Ok(Credential::ApiKey(key)) => key,
+                Ok(Credential::Signed(signed)) => signed.key,
+                _ => return false,
+            };
+            held.expose_secret() == key.expose_secret()
+        };
+        let holders = rows.into_iter().filter(has_it);
+        Ok(holders.map(|row| row.name).collect())
+    }
+
     /// Lets an account serve requests again. A dead one's health is forgotten. True if that changed anything.
     ///
     /// # Errors
@@ -596,7 +629,7 @@ fn check_fit(new: &NewAccount<'_>) -> Result<()> {
         unfit,
     };
     let fits = |text: &str| HeaderText::try_from(text).is_ok();
-    let wire = secrecy::ExposeSecret::expose_secret(new.credential.on_the_wire());
+    let wire = new.credential.on_the_wire().expose_secret();
     if wire.is_empty() || !fits(wire) {
         return Err(unfit(Unfit::Credential));
     }

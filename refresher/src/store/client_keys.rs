@@ -12,16 +12,14 @@ use super::limits::{LimitRow, LimitSettings, Terms};
 use super::sql::{self, JsonText, json_text, limit_columns};
 use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
 use crate::clock::UnixMillis;
-use crate::id::{ClientKeyId, random_base32};
+use crate::id::{CLIENT_KEY_PREFIX, ClientKeyId, random_base32};
 
-/// The beginning of every client key, so that scanners and people know one.
-const PREFIX: &str = "lk_";
 /// 160 random bits.
 const KEY_CHARACTERS: usize = 32;
 /// The most pools that a key's caller may choose, so that the key fits in a record.
 pub(super) const MAX_CHOICES: i64 = 1_000;
 /// The characters of a key that the store keeps for people: the prefix and 20 bits.
-const SHOWN_CHARACTERS: usize = PREFIX.len() + 4;
+const SHOWN_CHARACTERS: usize = CLIENT_KEY_PREFIX.len() + 4;
 
 /// A client key without the key.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -117,7 +115,7 @@ impl Store {
         pools::known(change.sql(), pool).await?;
         let id = ClientKeyId::random();
         let key = SecretString::from(format!(
-            "{PREFIX}{}",
+            "{CLIENT_KEY_PREFIX}{}",
             random_base32(KEY_CHARACTERS).to_lowercase()
         ));
         let revision = change.next_revision().await?;

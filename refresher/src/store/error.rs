@@ -30,6 +30,12 @@ pub enum Error {
         /// The finding.
         found: String,
     },
+    /// The database is gone, and what lies beside it is there still.
+    #[error("{}: it is gone; there was a database here, as high-water.json beside it says", path.display())]
+    Lost {
+        /// The database.
+        path: PathBuf,
+    },
     /// Another program reads the new database while it is made, so that a part of it would stay behind in its log.
     #[error("{}: something else reads it while it is made", path.display())]
     LogInUse {
@@ -66,7 +72,7 @@ pub enum Error {
     #[error(transparent)]
     Rotation(#[from] NotRotated),
     /// The database failed.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", in_words(.0))]
     Database(sqlx::Error),
     /// A record could not be sealed or opened.
     #[error("{record}: {source}")]
@@ -154,6 +160,30 @@ pub enum Error {
         /// Its platform.
         platform: String,
     },
+}
+
+/// A failure of the database for people. SQLite's own words and numbers go to the log.
+fn in_words(error: &sqlx::Error) -> String {
+    let sqlx::Error::Database(failure) = error else {
+        return match error {
+            sqlx::Error::PoolTimedOut => "too much waits for it".to_owned(),
+            error => error.to_string(),
+        };
+    };
+    tracing::debug!(%error, "the database failed");
+    // The low byte is the kind of failure (sqlite.org/rescode.html).
+    let code = failure.code().and_then(|code| code.parse::<u32>().ok());
+    let words = match code.map(|code| code & 0xff) {
+        Some(5 | 6) => "another program holds it",
+        Some(8) => "it cannot be written: its file, or the disk, is read-only",
+        Some(10) => "the disk cannot be read or written",
+        Some(11) => "it is damaged",
+        Some(13) => "the disk is full",
+        Some(14) => "its file cannot be opened",
+        Some(26) => "its file is no database",
+        _ => return failure.message().to_owned(),
+    };
+    words.to_owned()
 }
 
 /// A kind of record that has a name.

@@ -17,6 +17,7 @@ use super::sql::{self, JsonText, json_text, signed};
 use super::sqlite::{self, Connection};
 use super::{Change, Result, Status, Store, corrupt};
 use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
 use crate::id::AccountId;
 
 /// The time for which a guess is kept after its end, in milliseconds: an Envoy that starts meanwhile lets one request
@@ -71,6 +72,8 @@ pub enum Noticed {
         account: String,
         /// Its platform's id.
         platform: String,
+        /// The kind of its credential.
+        kind: CredentialKind,
         /// The platform's reason, in a word.
         reason: String,
         /// Who met it last.
@@ -189,6 +192,8 @@ struct ReportedRow {
     name: String,
     platform: String,
     #[sqlx(try_from = "String")]
+    kind: CredentialKind,
+    #[sqlx(try_from = "String")]
     status: Status,
     reason: Option<String>,
     #[sqlx(try_from = "i64")]
@@ -219,7 +224,7 @@ sql::statements! {
     OF_ACCOUNT = select_health!("WHERE account = $1");
     ENTRIES_OF_ACCOUNT = select_entries!("WHERE account = $1 ORDER BY scope");
     REVISION = "SELECT revision FROM health WHERE account = $1";
-    REPORTED = "SELECT name, platform, status, reason, generation FROM accounts WHERE id = $1";
+    REPORTED = "SELECT name, platform, kind, status, reason, generation FROM accounts WHERE id = $1";
     SAVE = "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, revision) \
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account) DO UPDATE SET windows = excluded.windows, \
             windows_at = excluded.windows_at, reset_at = excluded.reset_at, recovered_at = excluded.recovered_at, \
@@ -403,6 +408,7 @@ impl Change<'_> {
                         noticed.push(Noticed::Dead {
                             account: name.clone(),
                             platform: reported.platform.clone(),
+                            kind: reported.kind,
                             reason: reason.to_owned(),
                             met,
                         });

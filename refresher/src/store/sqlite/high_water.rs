@@ -3,7 +3,7 @@
 //! tokens in it have been spent since, and a spent one must not be sent: the platform may end the login for it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use latchkey::snapshot::page::Epoch;
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Option<OlderCopy>> {
         // Before the database is looked at: what others write meanwhile cannot seem lost.
-        let mark = read_mark(&path(state));
+        let mark = read_mark(&state.high_water());
         let found = self.mark().await?;
         let older = match mark {
             Some(mark) if mark.is_ahead_of(&found) => Some(OlderCopy {
@@ -104,7 +104,7 @@ impl Store {
     /// # Errors
     /// If the database fails, or the mark cannot be written.
     pub async fn write_mark(&self, state: &StateDir) -> Result<()> {
-        let path = path(state);
+        let path = state.high_water();
         let mark = self.mark().await?;
         if read_mark(&path).as_ref() == Some(&mark) {
             return Ok(());
@@ -177,8 +177,9 @@ impl Store {
     }
 }
 
-fn path(state: &StateDir) -> PathBuf {
-    state.path().join("high-water.json")
+/// True if a mark says that there was a database.
+pub(super) fn is_marked(state: &StateDir) -> bool {
+    read_mark(&state.high_water()).is_some()
 }
 
 /// Reads the mark, if there is a whole one. A broken mark keeps nobody from starting.

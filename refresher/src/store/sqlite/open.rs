@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
 
 use super::checkpoint::{MAX_LOG_PAGES, empty_log};
+use super::high_water;
 use crate::files::{self, require_private_file};
 use crate::keys::KeySource;
 use crate::keys::seal::Keyring;
@@ -41,6 +42,9 @@ impl Store {
     pub async fn open(state: &StateDir, source: KeySource) -> Result<Store> {
         let path = state.database();
         let exists = path.symlink_metadata().is_ok();
+        if !exists && high_water::is_marked(state) {
+            return Err(Error::Lost { path });
+        }
         let keyring = source.load_or_make(!exists)?;
         let mut is_sealed = true;
         if exists {
@@ -169,7 +173,8 @@ async fn check_contents(path: &Path, keyring: &Keyring) -> Result<Found> {
         .busy_timeout(BUSY_TIMEOUT);
     let unreadable = |error: sqlx::Error| match error {
         sqlx::Error::Database(error) => {
-            not_ours(path, format!("it cannot be read ({})", error.message()))
+            tracing::debug!(%error, "SQLite cannot read it");
+            not_ours(path, "it is damaged, or no database at all")
         }
         error => Error::Database(error),
     };
@@ -204,7 +209,8 @@ async fn check_tables(
         .fetch_one(&mut *connection)
         .await?;
     if damage != "ok" {
-        return Err(not_ours(path, format!("it is damaged ({damage})")));
+        tracing::debug!(damage, "SQLite's quick check");
+        return Err(not_ours(path, "it is damaged"));
     }
     let sealed: Option<Vec<u8>> = sqlx::query_scalar(found::READ_KEY_CHECK)
         .fetch_optional(&mut *connection)
