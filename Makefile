@@ -44,6 +44,7 @@ needs-tests:
 
 .PHONY: build
 build: needs-build wasm ## Build the filter, the refresher and the simulated platform
+	LATCHKEY_COMMIT=$$(git describe --always --dirty --abbrev=12 2>/dev/null) \
 	$(CARGO) build --locked -p refresher -p sim
 
 .PHONY: wasm

@@ -19,6 +19,9 @@
     )
 )]
 
+/// The version of the filter.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod attempt;
 pub mod budget;
 mod deadline;

@@ -269,6 +269,7 @@ mod tests {
     ) -> Knowledge<'a> {
         static NOBODY: Board = Board::new();
         Knowledge {
+            is_confirmed: true,
             view: Some(view),
             board: &NOBODY,
             full,

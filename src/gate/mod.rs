@@ -56,6 +56,8 @@ pub struct Gate {
 pub struct Knowledge<'a> {
     /// The snapshot; none where the refresher has not been reached yet.
     pub view: Option<&'a View>,
+    /// True while the snapshot may be used: the refresher has confirmed it lately, or need not.
+    pub is_confirmed: bool,
     /// The accounts that are out.
     pub board: &'a Board,
     /// The accounts that are at a limit.
@@ -141,6 +143,9 @@ impl Gate {
     ) -> Result<Result<Wanted, Reply>, Refusal> {
         let view = knowledge.view.ok_or(Refusal::NotReady)?;
         let subject = Subject::of(request, view, knowledge.now)?;
+        if !knowledge.is_confirmed {
+            return Err(Refusal::Unconfirmed);
+        }
         let is_connect = request.headers.first(":method") == Some(b"CONNECT".as_slice());
         if request.headers.first("upgrade").is_some() || is_connect {
             return Err(Refusal::Upgrade);
@@ -182,6 +187,9 @@ impl Gate {
         } = *knowledge;
         let view = view.ok_or(Refusal::NotReady)?;
         let subject = Subject::of(request, view, now)?;
+        if !knowledge.is_confirmed {
+            return Err(Refusal::Unconfirmed);
+        }
         let Subject { key, pool, .. } = subject;
         let carried = request.carried.as_ref();
         let model = subject.model.map(HeaderText::as_str);

@@ -94,6 +94,8 @@ pub enum Refusal {
     /// The refresher has not been reached since Envoy started, or not about the request's limits,
     /// and no place to wait for that is left.
     NotReady,
+    /// The refresher has not confirmed the snapshot for longer than the operator allows.
+    Unconfirmed,
     /// The upstream filter was reached without an account.
     NoCredential,
     /// The platform answered with a redirect, which is never followed or passed on.
@@ -161,6 +163,7 @@ impl Refusal {
             | Self::NoAccount
             | Self::AllOut(_)
             | Self::NotReady
+            | Self::Unconfirmed
             | Self::NoCredential => 503,
         }
     }
@@ -190,6 +193,7 @@ impl Refusal {
             Self::ChoiceNotAllowed => "latchkey_choice_not_allowed",
             Self::AllOut(_) => "latchkey_all_out",
             Self::NotReady => "latchkey_not_ready",
+            Self::Unconfirmed => "latchkey_unconfirmed",
             Self::NoCredential => "latchkey_no_credential",
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
@@ -290,6 +294,9 @@ impl Refusal {
             Self::NotReady => {
                 "The gateway is starting: it has no accounts or limits from its refresher yet. Try again. If that does not help, its operator should check that the refresher is running."
             }
+            Self::Unconfirmed => {
+                "The gateway has not heard from its refresher for longer than its operator allows, so it does not know who may still use it. Its operator should start the refresher."
+            }
             Self::NoCredential => {
                 "The account that was chosen for this request is gone. Nothing was sent to the platform. Try again."
             }
@@ -315,7 +322,7 @@ impl Refusal {
             Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::Limit(limit) => Some(limit.retry_after()),
             Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => Some(2),
-            Self::NoContent | Self::Unreachable => Some(5),
+            Self::NoContent | Self::Unreachable | Self::Unconfirmed => Some(5),
             Self::NoAccount => Some(30),
             _ => None,
         }

@@ -48,6 +48,7 @@ static NOBODY_FULL: FullAccounts = FullAccounts::new();
 /// A snapshot, nobody out, the start of time, and no patience.
 fn knowing(view: Option<&View>) -> Knowledge<'_> {
     Knowledge {
+        is_confirmed: true,
         view,
         board: &NOBODY,
         full: &NOBODY_FULL,

@@ -7,6 +7,7 @@
 //! What requests used goes there as [`records`], and with them how many have begun.
 
 pub mod board;
+pub mod confirmed;
 pub mod follow;
 pub mod lease;
 pub mod poll;

@@ -12,6 +12,9 @@ const MAX_POLL_WAIT_SECONDS: u64 = 60;
 /// The longest that a request may be kept by the gateway itself, in seconds.
 const MAX_PATIENCE_SECONDS: u64 = 600;
 
+/// The longest that an operator may let an Envoy go on with what nobody confirms, in seconds: a week.
+const MAX_UNCONFIRMED_SECONDS: u64 = 7 * 24 * 60 * 60;
+
 /// The most memory that a budget may allow, in MiB: 1 TiB.
 const MAX_HELD_MIB: u64 = 1024 * 1024;
 
@@ -23,6 +26,9 @@ pub struct Config {
     pub refresher_cluster: String,
     /// The seconds that one long poll waits.
     pub poll_wait_seconds: u64,
+    /// The seconds for which requests are served after the refresher last confirmed the snapshot;
+    /// 0 for without end.
+    pub max_unconfirmed_seconds: u64,
     /// The number of accounts that a request is tried on.
     pub max_attempts: usize,
     /// The seconds after its first failure for which a request is tried on another account.
@@ -72,12 +78,23 @@ impl Config {
         };
         let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
         let attempts = (count(config.max_attempts), count(MAX_TRIES));
+        // A poll that brings nothing new confirms only when its wait is over.
+        let least_unconfirmed = match config.max_unconfirmed_seconds {
+            0 => 0,
+            _ => config.poll_wait_seconds.saturating_mul(2),
+        };
         for (key, found, least, most) in [
             (
                 "poll_wait_seconds",
                 config.poll_wait_seconds,
                 1,
                 MAX_POLL_WAIT_SECONDS,
+            ),
+            (
+                "max_unconfirmed_seconds",
+                config.max_unconfirmed_seconds,
+                least_unconfirmed,
+                MAX_UNCONFIRMED_SECONDS,
             ),
             ("max_attempts", attempts.0, 1, attempts.1),
             (
@@ -133,6 +150,7 @@ impl Default for Config {
         Self {
             refresher_cluster: "refresher_admin".to_owned(),
             poll_wait_seconds: 25,
+            max_unconfirmed_seconds: 0,
             max_attempts: 4,
             failover_seconds: 60,
             refresh_wait_seconds: 10,
@@ -189,6 +207,10 @@ mod tests {
             (
                 r#"{"poll_wait_seconds":61}"#,
                 "poll_wait_seconds: expected 1 to 60, found 61",
+            ),
+            (
+                r#"{"max_unconfirmed_seconds":49}"#,
+                "max_unconfirmed_seconds: expected 50 to 604800, found 49",
             ),
             (
                 r#"{"failover_seconds":601}"#,

@@ -41,6 +41,7 @@ use crate::{
     },
     snapshot::{Account, Endpoint, Platform, View},
     sync::{
+        confirmed,
         follow::Follower,
         lease::Holder,
         poll::Poller,
@@ -76,6 +77,8 @@ pub struct Worker<H> {
 #[derive(Debug, Default)]
 struct Settings {
     max_attempts: usize,
+    /// How long a snapshot that nobody confirms is used; 0 for without end.
+    unconfirmed: u64,
     failover: u64,
     refresh_wait: u64,
     announcement_wait: u64,
@@ -100,6 +103,7 @@ struct Sync {
 /// Returns what the gate may know at `now` of a request that it does not send on.
 fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Knowledge<'a> {
     Knowledge {
+        is_confirmed: true,
         view: follower.held(),
         board: follower.board(),
         full: limiter.full(),
@@ -152,6 +156,7 @@ impl<H: Host> Worker<H> {
         let budget = config.budget();
         self.settings = Settings {
             max_attempts: config.max_attempts,
+            unconfirmed: config.max_unconfirmed_seconds.saturating_mul(1_000),
             failover: config.failover_seconds.saturating_mul(1_000),
             refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
             announcement_wait: config.announcement_wait_seconds.saturating_mul(1_000),
@@ -226,6 +231,12 @@ impl<H: Host> Worker<H> {
         now
     }
 
+    /// True while the snapshot may be used, as the operator's bound says.
+    fn is_confirmed(&self, now: u64) -> bool {
+        let bound = self.settings.unconfirmed;
+        bound == 0 || !confirmed::until(&*self.host, bound).is_due(now)
+    }
+
     /// Returns what of a request's body is worth reading before it is decided about, and counts
     /// the request as one that has begun.
     ///
@@ -233,7 +244,10 @@ impl<H: Host> Worker<H> {
     /// The answer, where nothing in the body could change it.
     pub fn ask(&mut self, request: &mut Request) -> Result<Wanted, Reply> {
         let now = self.look();
-        let knowledge = knowledge(&self.follower, &self.limiter, now);
+        let knowledge = Knowledge {
+            is_confirmed: self.is_confirmed(now),
+            ..knowledge(&self.follower, &self.limiter, now)
+        };
         let asked = self.gate.ask(request, &knowledge);
         let is_new = request.carried().is_none();
         match &asked {
@@ -421,10 +435,12 @@ impl<H: Host> Worker<H> {
             now,
         };
         let try_id = self.try_id(context);
+        let is_confirmed = self.is_confirmed(now);
         let board = self.follower.board();
         let gate = &mut self.gate;
         let decision = self.limiter.decide(&mut self.host, &asked, |full| {
             let knowledge = Knowledge {
+                is_confirmed,
                 view: asked.view,
                 board,
                 full,

@@ -8,6 +8,7 @@ use crate::{
     host::{Call, CallId, Host},
     snapshot::View,
     sync::{
+        confirmed,
         poll::{Answer, Poll},
         report::{REPEAT_MS, Report},
     },
@@ -127,6 +128,7 @@ impl<H: Host> Worker<H> {
         }
         match sync.poller.answered(&mut self.host, status, body, now) {
             Answer::Applied(applied) => {
+                confirmed::note(&mut *self.host, now);
                 self.host.set(sync.metrics.revision, applied.head.revision);
                 for health in &applied.health {
                     sync.told.hear(health);

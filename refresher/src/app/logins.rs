@@ -8,7 +8,7 @@ use super::accounts::{self, NewKey};
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::{SystemClock, UnixMillis};
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
 use crate::login::finish::{Finished, Whose, finish};
 use crate::oauth::api_key;
 use crate::oauth::exchange::Granted;
@@ -17,7 +17,7 @@ use crate::platform::oauth::ApiKeyExchange;
 use crate::platform::{OAuth, Profile};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{Engine, Refreshed};
-use crate::store::Terms;
+use crate::store::{self, Terms};
 
 /// The outcome of a refresh after which the login is fresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,31 @@ pub struct KeyAccount {
     pub name: String,
     /// Its platform's id.
     pub platform: String,
+}
+
+/// True if an account has the name of a login that is to be made, and may get it. Ask before anybody logs in.
+///
+/// # Errors
+/// If the name is that of an account that cannot get such a login, or the store fails.
+pub async fn is_taken(app: &App, profile: &Profile, name: &str) -> Result<bool> {
+    let account = match app.store.account(name).await {
+        Err(store::Error::Unknown { .. }) => return Ok(false),
+        found => found?,
+    };
+    if account.platform == profile.id && !account.kind.is_key() {
+        return Ok(true);
+    }
+    let what = if account.kind.is_key() {
+        "an API key"
+    } else {
+        "a login"
+    };
+    let sentence = format!(
+        "the account {name:?} is another one: {what} at {}",
+        account.platform
+    );
+    let (kind, name) = (Kind::Account, name.to_owned());
+    Err(Error::new(Fault::NameTaken { kind, name }, sentence))
 }
 
 /// Saves a login: the account that it is of gets it, or a new one on these terms. `base_url` is what

@@ -79,6 +79,13 @@ impl Login {
             .api_key
             .then(|| logins::key_offer(profile))
             .transpose()?;
+        if let Some(name) = &self.name
+            && logins::is_taken(&context.app, profile, name).await?
+        {
+            context.out.note(&format!(
+                "The account {name} is here already: log in as the same user to renew it, or choose another --name."
+            ));
+        }
         let session = Session {
             http: HttpClient::for_platform(profile)?,
             context,

@@ -14,6 +14,7 @@ mod refresh;
 mod rotate_key;
 mod secret_input;
 mod serve;
+mod shell;
 mod status;
 mod terms;
 mod time;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use latchkey::snapshot::{ModelPattern, Models};
 
 pub use self::error::{Error, Result};
@@ -133,6 +134,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         wasm: Option<PathBuf>,
     },
+    /// Print the completions of a shell
+    Completions(shell::Completions),
+    /// Write the manual pages into a folder
+    Man(shell::Man),
 }
 
 /// Everything that a command works with.
@@ -199,7 +204,26 @@ impl Cli {
         }
     }
 
+    /// What the command line of this process asks for. `commit` is what this program was built of.
+    pub fn of_command_line(commit: Option<&str>) -> Cli {
+        let commit = commit.filter(|commit| !commit.is_empty());
+        let (version, filter) = (env!("CARGO_PKG_VERSION"), latchkey::VERSION);
+        let version = format!(
+            "{version} (commit {}, filter {filter})",
+            commit.unwrap_or("unknown")
+        );
+        // Once in a process: clap keeps it for as long.
+        let command = Cli::command().version(&*version.leak());
+        Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     async fn try_run(self) -> Result<Exit> {
+        let out = Out::standard();
+        match &self.command {
+            Command::Completions(completions) => return completions.run(&out).map(|()| Exit::Done),
+            Command::Man(man) => return man.run(&out).map(|()| Exit::Done),
+            _ => {}
+        }
         let options = Options {
             state_dir: self.global.state_dir,
             acknowledged_terms: self.global.acknowledge_terms,
@@ -211,7 +235,7 @@ impl Cli {
             Arc::new(SystemClock),
         )
         .await?;
-        let context = Context::new(app, Out::standard());
+        let context = Context::new(app, out);
         let outcome = self.command.run(&context).await;
         context.app.close().await;
         outcome.map(|()| context.exit.get())
@@ -231,7 +255,9 @@ impl Command {
             | Command::Status(_)
             | Command::Usage(_)
             | Command::RotateKey
-            | Command::EnvoyConfig { .. } => false,
+            | Command::EnvoyConfig { .. }
+            | Command::Completions(_)
+            | Command::Man(_) => false,
         }
     }
 
@@ -247,6 +273,8 @@ impl Command {
             Command::Pools(command) => command.run(context).await,
             Command::Keys(command) => command.run(context).await,
             Command::RotateKey => rotate_key::run(context).await,
+            Command::Completions(completions) => completions.run(&context.out),
+            Command::Man(man) => man.run(&context.out),
             Command::EnvoyConfig { wasm } => {
                 let Context { app, out, .. } = context;
                 let clusters = crate::app::accounts::clusters(app, &app.envoy(wasm)).await?;
@@ -261,8 +289,6 @@ mod golden;
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

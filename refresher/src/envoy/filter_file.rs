@@ -35,7 +35,8 @@ pub fn check(wasm: &Path) {
     if wasm.is_relative() {
         tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
     } else if !wasm.is_file() {
-        tracing::warn!(%wasm_path, cure, "the filter is not there, unless Envoy sees other files than we do");
+        let cure = "build it (make build), and give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
+        tracing::error!(%wasm_path, cure, "the filter is not there: Envoy will not start, unless it sees other files than we do");
     } else {
         match look(wasm) {
             Ok(Found::Same(sha256)) => {

@@ -5,6 +5,10 @@ use reqwest::Url;
 
 use super::redirect::{self, Awaited, QUERY_LIMIT, Refused, Returned, is_state};
 
+/// The fewest characters of a code: it has 128 random bits (RFC 6749 §10.10), and base64 has the most bits a character.
+/// What is shorter would be sent to the platform for nothing, and end the login.
+const MIN_CODE: usize = 22;
+
 /// Reads what a person pasted: the redirect's whole URL, its query, `CODE#STATE`, or the code alone.
 ///
 /// # Errors
@@ -19,6 +23,9 @@ pub fn read(text: &str, awaited: &Awaited<'_>) -> Result<Returned, Refused> {
     }
     if text.contains('=') && text.contains("state=") {
         return redirect::read(text.trim_start_matches('?'), awaited);
+    }
+    if text.len() < MIN_CODE && !text.contains('#') {
+        return Err(Refused::Malformed);
     }
     match text.split_once('#') {
         Some((_, returned)) if !is_state(returned, awaited) => Err(Refused::ForeignState),
@@ -58,11 +65,14 @@ mod tests {
             "?code=c&state=right-state",
             "code=c&state=right-state",
             " c#right-state ",
-            "c",
         ] {
             assert_eq!(code(read(pasted)), "c", "{pasted}");
         }
+        let whole = "ac_0123456789abcdef0123";
+        assert_eq!(code(read(whole)), whole);
         for pasted in [
+            "hello",
+            "c",
             "",
             " ",
             "two words",

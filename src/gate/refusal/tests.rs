@@ -77,6 +77,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::NoAnswer => 23,
         Refusal::NoRoom(_) => 24,
         Refusal::NoContent => 25,
+        Refusal::Unconfirmed => 26,
     }
 }
 
@@ -132,6 +133,7 @@ fn samples() -> Vec<Refusal> {
         AllOut(all_out(10, Some(9))),
         AllOut(all_out(2, None)),
         NotReady,
+        Unconfirmed,
         NoCredential,
         Redirected,
         Unreachable,

@@ -51,6 +51,37 @@ fn without_a_snapshot_nothing_goes_out() {
     envoy.ask().is_refused(401, "latchkey_unknown_key");
 }
 
+/// Where the operator bounds it, an Envoy goes on with a snapshot that nobody confirms for so long, and then serves
+/// nobody until the refresher is back. Without a bound it goes on.
+#[test]
+fn a_snapshot_that_nobody_confirms_is_used_as_long_as_the_operator_allows() {
+    let all = records(&["acc_1", "acc_2"].map(|id| fixture::account(id, "codex")));
+    let mut envoy = Envoy::with(&all);
+    envoy.after(10 * 24 * 60 * 60 * 1_000);
+    envoy.ask().sends(BODY, true);
+
+    envoy.configure(r#"{"max_unconfirmed_seconds":60}"#);
+    envoy.publish(&all);
+    envoy.after(59_999);
+    envoy.ask().sends(BODY, true);
+    envoy.after(1);
+    envoy.ask().is_refused(503, "latchkey_unconfirmed");
+    let models = envoy.call(&head("/v1/models"));
+    assert!(models.has_answer(), "a list of models is refused as well");
+    envoy
+        .ask_as("lk_other")
+        .is_refused(401, "latchkey_unknown_key");
+    // Another VM of the process knows no more.
+    let mut other = envoy.new_vm();
+    other.configure(r#"{"max_unconfirmed_seconds":60}"#);
+    other.ask().is_refused(503, "latchkey_unconfirmed");
+    envoy.publish(&all);
+    envoy.ask().sends(BODY, true);
+    // A clock that is set back makes nothing newer.
+    envoy.host.time.set(envoy.host.time.get() - 1_000);
+    envoy.ask().is_refused(503, "latchkey_unconfirmed");
+}
+
 #[test]
 fn a_key_at_its_limit_is_refused_before_its_body_until_the_minute_ends() {
     let mut with_limit = records(&[fixture::account("acc_1", "codex")]);

@@ -85,6 +85,51 @@ async fn status_of(caller: &Caller, status: u16) {
     .await;
 }
 
+/// What is taken away while the refresher is down is told, and out of use once the operator's bound is over.
+#[test]
+fn what_is_taken_away_while_the_refresher_is_down_is_used_no_longer_than_the_operator_allows() {
+    run(async {
+        let edit = |text: &str| {
+            let edited = text.replace(
+                "\"poll_wait_seconds\": 25",
+                "\"poll_wait_seconds\": 1, \"max_unconfirmed_seconds\": 4",
+            );
+            assert_ne!(edited, text);
+            edited
+        };
+        let mut stack = Stack::real_edited("law-withdrawal-bound", edit, async |sim, refresher| {
+            sim.add_api_key("openai", "sk-one", "one").await;
+            refresher.add_api_key("one", "openai", "sk-one").await;
+        })
+        .await;
+        let (stays, goes) = (stack.caller("stays").await, stack.caller("goes").await);
+        stack.refresher.stop().await;
+        let revoked = stack
+            .refresher
+            .try_run(&["keys", "revoke", "goes"], "")
+            .await;
+        assert_eq!(revoked.status.code(), Some(3), "{revoked:?}");
+        assert_eq!(goes.post(CHAT, &chat_body(false)).await.status, 200);
+        let limit = Duration::from_secs(10);
+        for caller in [&stays, &goes] {
+            eventually("nobody is served", limit, async || {
+                let answer = caller.post(CHAT, &chat_body(false)).await;
+                let code = answer.header("x-latchkey-error");
+                let is_it = answer.status == 503 && code == Some("latchkey_unconfirmed");
+                holds(is_it, || format!("{answer:?}"))
+            })
+            .await;
+        }
+        stack.refresher.serve().await;
+        eventually("callers are served again", limit, async || {
+            let answer = stays.post(CHAT, &chat_body(false)).await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        assert_eq!(goes.post(CHAT, &chat_body(false)).await.status, 401);
+    });
+}
+
 /// A token endpoint that grants what no header can carry costs nobody anything: the account keeps its token, and what is
 /// taken away is out of use. The filter once refused every page from then on.
 #[test]
