@@ -130,8 +130,9 @@ deny: ## Check licences, advisories and bans of the dependencies
 	$(call deny,$(DENY))
 
 .PHONY: docs
-docs: needs-build ## Write docs/cli.md, the reference of the commands, from the code
-	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --locked --quiet -p refresher --lib -- cli::reference::the_reference_is_current
+docs: needs-build ## Write docs/cli.md and docs/status.svg from the code
+	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --locked --quiet -p refresher --lib -- \
+		cli::reference::the_reference_is_current cli::golden::the_picture_of_status_is_current
 
 .PHONY: fuzz
 fuzz: ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)

@@ -345,7 +345,7 @@ impl Reader {
                 "gateway.yaml",
                 &self.folder.join("gateway.yaml").display().to_string(),
             )
-            .replace("envoy -c", "exec envoy --disable-hot-restart -c")
+            .replace("\"$(scripts/envoy.sh)\"", "exec envoy")
     }
 
     async fn run(&mut self, block: &Block) {
@@ -355,17 +355,18 @@ impl Reader {
             ("sh", "make") => self.make(&text).await,
             ("sh", "paste") => self.paste(&text).await,
             ("sh", "compose") => self.compose(&text).await,
-            ("sh", how) => {
-                let printed = self.shell(&text).await;
-                if how == "key" {
-                    let key = printed
-                        .split_whitespace()
-                        .find(|word| word.starts_with("lk_"));
-                    let key = key.unwrap_or_else(|| panic!("no key in {printed}"));
-                    self.environment
-                        .push(("GATEWAY_KEY".to_owned(), key.to_owned()));
-                }
+            ("sh", "again") => {
+                self.daemons.remove(0).interrupt().await;
+                self.start(&text).await;
             }
+            ("sh", "key") => {
+                let key = self
+                    .shell(&format!("{text}\nprintf %s \"$GATEWAY_KEY\""))
+                    .await;
+                assert!(key.starts_with("lk_"), "no key in {key}");
+                self.environment.push(("GATEWAY_KEY".to_owned(), key));
+            }
+            ("sh", _) => drop(self.shell(&text).await),
             ("python", _) => {
                 let printed = self
                     .finish(self.command("python").args(["-c", &text]))

@@ -392,6 +392,80 @@ async fn status() {
     check("status", &operator.transcript());
 }
 
+/// The picture of the README, from the repository's root. `make docs` writes it.
+const PICTURE: &str = "../docs/status.svg";
+
+/// A terminal's text as a picture.
+fn svg(text: &str) -> String {
+    const WIDE: usize = 8;
+    const HIGH: usize = 18;
+    let columns = text.lines().map(|line| line.chars().count()).max();
+    let (width, height) = (
+        columns.unwrap_or_default() * WIDE + 32,
+        text.lines().count() * HIGH + 32,
+    );
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"monospace\" \
+         font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#1e2430\"/>\n"
+    );
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty())
+    {
+        let (y, length) = ((number + 1) * HIGH + 10, line.chars().count() * WIDE);
+        let line = line.replace('&', "&amp;").replace('<', "&lt;");
+        svg += &format!(
+            "<text x=\"16\" y=\"{y}\" fill=\"#d8dee9\" xml:space=\"preserve\" textLength=\"{length}\">{line}</text>\n"
+        );
+    }
+    svg + "</svg>\n"
+}
+
+/// The picture shows what `status` prints, word for word.
+#[tokio::test]
+async fn the_picture_of_status_is_current() {
+    let mut operator = Operator::new().await;
+    operator.add_keys(&["claude", "team"]).await;
+    operator.add_login("alice").await;
+    operator.add_login("bob").await;
+    let at = u64::try_from(NOW.0).unwrap();
+    let window = |name: &str, used_percent, seconds: u64| Window {
+        name: name.try_into().unwrap(),
+        used_percent,
+        resets_at: Some(at + seconds * 1_000),
+        exhausted: false,
+    };
+    let reports = [
+        Report::CoolingDown {
+            account: operator.id("bob").await,
+            scope: Scope::Account,
+            until: at + 4_800_000,
+            guessed: false,
+            reason: Reason::rate_limited(),
+            at,
+        },
+        Report::Quota {
+            account: operator.id("alice").await,
+            windows: vec![window("5h", 62.0, 4_200), window("7d", 12.0, 420_000)],
+            at,
+        },
+    ];
+    operator.report(&reports).await;
+    let _serving = operator.context.app.state.lock_serve().unwrap();
+    operator.run("status").await;
+    let picture = svg(&operator.transcript());
+    if std::env::var_os("LATCHKEY_WRITE_DOCS").is_some() {
+        fs::write(PICTURE, picture).unwrap();
+        return;
+    }
+    let kept = fs::read_to_string(PICTURE).unwrap_or_default();
+    assert!(
+        kept == picture,
+        "{PICTURE} is not what `status` prints; run: make docs"
+    );
+}
+
 #[tokio::test]
 async fn usage() {
     let mut operator = Operator::new().await;
