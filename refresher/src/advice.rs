@@ -165,7 +165,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::LikelySpent => "if you know better, give --replace".to_owned(),
         Fault::NoAccountId => "give --account-id".to_owned(),
         Fault::NoUsableLogin { platform } => format!("log in with: refresher login {platform}"),
-        Fault::Invalid | Fault::Failed => return None,
+        Fault::Misconfigured | Fault::Invalid | Fault::Failed => return None,
     };
     Some(cure)
 }

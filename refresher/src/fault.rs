@@ -244,6 +244,8 @@ pub enum Fault {
         /// The platform.
         platform: String,
     },
+    /// The configuration or a profile does not fit; the sentence names the place.
+    Misconfigured,
     /// A value does not fit; the sentence says what was expected.
     Invalid,
     /// The operating system or the database failed; the sentence says how.

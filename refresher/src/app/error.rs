@@ -128,7 +128,7 @@ impl Faulty for config::Error {
     fn fault(&self) -> Fault {
         match self {
             config::Error::File(error) => error.fault(),
-            config::Error::Syntax { .. } => Fault::Invalid,
+            config::Error::Syntax { .. } => Fault::Misconfigured,
         }
     }
 }
@@ -141,9 +141,8 @@ impl Faulty for catalog::Error {
             catalog::Error::TermsNotAcknowledged { id, .. } => Fault::NotAcknowledged {
                 platform: id.clone(),
             },
-            catalog::Error::Syntax { .. }
-            | catalog::Error::Invalid { .. }
-            | catalog::Error::Unknown { .. } => Fault::Invalid,
+            catalog::Error::Syntax { .. } | catalog::Error::Invalid { .. } => Fault::Misconfigured,
+            catalog::Error::Unknown { .. } => Fault::Invalid,
         }
     }
 }

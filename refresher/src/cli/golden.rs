@@ -718,6 +718,7 @@ fn advice() {
         Fault::LikelySpent,
         Fault::NoAccountId,
         Fault::NoUsableLogin { platform },
+        Fault::Misconfigured,
         Fault::Invalid,
         Fault::Failed,
     ];
