@@ -1,4 +1,4 @@
-//! What a byte costs the filter that a stranger made to be dear: a caller's body and a platform's answer, as native code.
+//! The cost to the filter of a byte that a stranger made dear: a caller's body and a platform's answer, as native code.
 //!
 //! `make bench-scan` prints nanoseconds of CPU for each byte of 1 MiB, whole and in tiny pieces, and how long the whole
 //! takes, which is how long a worker would stand still if all of it came at once. A plain answer stands beside them. CPU is
@@ -39,7 +39,7 @@ const ANSWERS: [(&str, &str, &str); 13] = [
     ("an answer nested deep", "", "["),
     ("an answer of empty strings", "{\"choices\":[", "\"\","),
 ];
-/// What is looked through for the account's credential, beside the rest.
+/// The text that is looked through for the account's credential, beside the rest.
 const SEARCHED: [(&str, &str, &str); 3] = [
     ("a plain stream, looked through", "", PLAIN),
     (

@@ -1,4 +1,4 @@
-//! What the targets have in common: how they make a case of bytes, and platforms to try it on.
+//! The things that the targets have in common: the way to make a case of bytes, and platforms to try it on.
 
 use latchkey::{
     dialect::Dialect,
@@ -21,13 +21,13 @@ const RECORDS: [&str; 2] = [
     r#"{"account":{"id":"acc_1","name":"alice","platform":"codex","cluster":"latchkey-acc_1","authority":"up.test","credential":"the-token","vars":{"account_id":"ws_1"},"generation":1}}"#,
 ];
 
-/// What of a profile the verdicts need.
+/// The part of a profile that the verdicts need.
 #[derive(Debug, Deserialize)]
 pub struct Profile {
     /// Its rules.
     #[serde(default)]
     pub verdicts: Vec<Rule>,
-    /// How it reports windows.
+    /// The way in which it reports windows.
     #[serde(default)]
     pub quota: Windows,
 }

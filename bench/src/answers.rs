@@ -1,4 +1,4 @@
-//! What the platform answers: each dialect's own answers of `tests/fixtures`, made as long as
+//! The platform's answers: each dialect's own answers of `tests/fixtures`, made as long as
 //! short answers of a model. A made-up body would be metered as something that no platform sends.
 
 use std::sync::LazyLock;
@@ -7,16 +7,16 @@ use bytes::Bytes;
 
 use crate::load::Answer;
 
-/// How long a JSON answer is, in bytes.
+/// The length of a JSON answer, in bytes.
 const JSON_BYTES: usize = 1024;
 
-/// How many events a stream has, the end marker of its dialect included. Each is a write.
+/// The number of events of a stream, the end marker of its dialect included. Each is a write.
 const EVENTS: usize = 20;
 
 /// A text of the fixtures, which is made longer in the JSON answers.
 const TEXT: &str = "fixture text";
 
-/// What marks the event of a fixture that carries a piece of text, and is repeated.
+/// The mark of the event of a fixture that carries a piece of text, and is repeated.
 const DELTA: &str = "fixture delta";
 
 /// A wire format.

@@ -1,4 +1,4 @@
-//! How often a request goes into and out of the VM: callbacks and hostcalls, as a build of the
+//! The number of times that a request goes into and out of the VM: callbacks and hostcalls, as a build of the
 //! filter that `scripts/count-hostcalls.py` made counts them.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -20,25 +20,25 @@ use crate::{
     load::{Answer, Callers},
 };
 
-/// How many requests of each kind are counted. The VM's own work at a tick is hardly seen then.
+/// The requests of each kind that are counted. The VM's own work at a tick is hardly seen then.
 const REQUESTS: usize = 300;
 
-/// How long the VM is watched without a request, to know what it does for none.
+/// The time for which the VM is watched without a request, to know what it does for none.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// What the names of the counters begin with.
+/// The beginning of the names of the counters.
 const COUNTER: &str = "wasmcustom.calls.";
 
-/// What the names of functions begin with that Envoy calls; `malloc` makes room for what a hostcall returns.
+/// The beginning of the names of functions that Envoy calls; `malloc` makes room for what a hostcall returns.
 const CALLBACKS: [&str; 2] = ["proxy_on_", "malloc"];
 
 /// Less than this a request is the noise of ticks.
 const NOISE: f64 = 0.05;
 
-/// How often each function was called, or is called for a request.
+/// The number of times that each function was called, or is called for a request.
 type Calls = BTreeMap<String, f64>;
 
-/// What one kind of request costs.
+/// The cost of one kind of request.
 struct Column {
     title: String,
     calls: Calls,

@@ -1,4 +1,4 @@
-//! How late the events of a stream come: the upstream writes the time into each, and the caller
+//! Measures how late the events of a stream come: the upstream writes the time into each, and the caller
 //! looks at the clock when it has it. Both are this program, so it is one clock.
 
 use std::{
@@ -30,22 +30,22 @@ use crate::{
 /// through the allow-list of the platform.
 pub const HEADER: &str = "x-codex-paced";
 
-/// What the name of a request begins with whose first attempt is to fail.
+/// The beginning of the name of a request whose first attempt is to fail.
 pub const FAILS: &str = "fails-";
 
 /// The time between two events, as fast as a model writes.
 const PACE: Duration = Duration::from_millis(5);
 
-/// How many events a stream has, and how long each is, in bytes.
+/// The number of events of a stream, and the length of each in bytes.
 const EVENTS: (usize, usize) = (160, 160);
 
-/// How many streams a gateway has at the same time.
+/// The streams that a gateway has at the same time.
 const STREAMS: usize = 16;
 
-/// What stands before the time in an event.
+/// The text before the time in an event.
 const BEFORE: &str = r#"data: {"type":"response.output_text.delta","at":"#;
 
-/// What clocks here count from.
+/// The moment that clocks here count from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The events of one stream, each written when its time has come.
@@ -55,10 +55,10 @@ pub struct Paced {
     timer: Interval,
 }
 
-/// How late events came at one gateway, one entry a round.
+/// The delays of events at one gateway, one entry a round.
 #[derive(Debug, Default)]
 pub struct Delays {
-    /// What the table calls it.
+    /// The name that the table has for it.
     pub name: String,
     rounds: Vec<Delay>,
     events: usize,

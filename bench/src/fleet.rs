@@ -12,22 +12,22 @@ pub const AUTHORITY: &str = "platform.test";
 /// is Envoy's matter and not measured here.
 pub const CLUSTER: &str = "platform";
 
-/// How long an access token is, in bytes: a JWT of a few claims, signed with RSA.
+/// The length of an access token, in bytes: a JWT of a few claims, signed with RSA.
 const CREDENTIAL_BYTES: usize = 2048;
 
 /// Far above what one gateway can do.
 const LIMITS: &str = r#","limits":{"requests_per_minute":4000000000,"tokens_per_minute":1000000000000,"tokens_per_day":1000000000000000,"concurrent_streams":4000000000}"#;
 
-/// How many accounts and how many client keys a snapshot holds.
+/// The number of accounts and of client keys in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fleet {
     /// So many accounts, in one pool, and as many keys.
     pub size: usize,
-    /// What they have that costs something.
+    /// The things that they have and that cost something.
     pub with: With,
 }
 
-/// What accounts and keys may have beside what they need.
+/// The things that accounts and keys may have beside what they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum With {
     /// Nothing.

@@ -26,24 +26,24 @@ use crate::{
 
 const TEMPLATE: &str = include_str!("../gateway.yaml.jinja");
 
-/// How long a gateway may take until it serves, the largest snapshot included.
+/// The longest that a gateway may take until it serves, the largest snapshot included.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How many lines of an Envoy's log an error shows; the first say why, the others repeat it.
+/// The lines of an Envoy's log that an error shows; the first say why, the others repeat it.
 const LOG_LINES: usize = 10;
 
 /// A row of the table.
 #[derive(Debug, Clone)]
 pub struct Variant {
-    /// What the table calls it.
+    /// The name that the table has for it.
     pub name: String,
-    /// What it does to a request.
+    /// The work that it does on a request.
     pub filters: Filters,
     /// The accounts and keys that its callers are of, and that its snapshot holds if it has one.
     pub fleet: Fleet,
 }
 
-/// What is in the filter chains.
+/// The content of the filter chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filters {
     /// The router alone.
@@ -59,11 +59,11 @@ pub enum Filters {
 /// A running Envoy. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Gateway {
-    /// What it runs.
+    /// The variant that it runs.
     pub variant: Variant,
     /// Where it listens on the loopback address.
     pub port: u16,
-    /// What its refresher serves; none where it needs none.
+    /// The snapshot that its refresher serves; none where it needs none.
     pub records: Option<Rc<Records>>,
     process: Child,
     log: PathBuf,
@@ -80,7 +80,7 @@ impl Filters {
         }
     }
 
-    /// What a request of caller 0 looks like behind them.
+    /// The look of a request of caller 0 behind them.
     fn expected(&self, seen: &Seen) -> bool {
         let token = |header: &str| header.starts_with("Bearer token-");
         let key = format!("Bearer {}", Fleet::client_key(0));

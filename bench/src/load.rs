@@ -15,13 +15,13 @@ use tokio::{net::TcpStream, task};
 
 use crate::{answers::Dialect, fleet::Fleet};
 
-/// How long the text in a request's body is, in bytes.
+/// The length of the text in a request's body, in bytes.
 const TEXT_BYTES: usize = 900;
 
-/// How many sessions the callers have among them.
+/// The number of sessions that the callers have among them.
 const SESSIONS: usize = 1000;
 
-/// What the caller asks for.
+/// The kind of answer that the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// One JSON body.

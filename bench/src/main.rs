@@ -37,7 +37,7 @@ use crate::{
     upstream::Upstream,
 };
 
-/// How many connections load a gateway. Its core is then never idle.
+/// The connections that load a gateway. Its core is then never idle.
 const CONNECTIONS: usize = 16;
 
 /// A slice is so long under load, for CPU …
@@ -46,10 +46,10 @@ const LOAD: Duration = Duration::from_millis(800);
 /// … and so long with one request at a time, for latency: under load it is the queue's.
 const PROBE: Duration = Duration::from_millis(200);
 
-/// How long each gateway streams a round for the delay of events.
+/// The time for which each gateway streams a round for the delay of events.
 const STREAM: Duration = Duration::from_millis(800);
 
-/// How long each gateway is loaded before it counts: V8 compiles hot functions anew.
+/// The time for which each gateway is loaded before it counts: V8 compiles hot functions anew.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 const SMALL: Fleet = Fleet {
@@ -103,7 +103,7 @@ struct Options {
     #[arg(long)]
     compare: Vec<PathBuf>,
 
-    /// How often each gateway is loaded with each kind of answer.
+    /// The number of times that each gateway is loaded with each kind of answer.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
 
@@ -227,7 +227,7 @@ async fn measure(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// How late events come at a plain Envoy, behind gate and attempt, and where each request was
+/// The delays of events at a plain Envoy, behind gate and attempt, and where each request was
 /// tried on another account first: there are then so many that no one fails often.
 async fn measure_events(
     gateways: &[Gateway],

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::load::Answer;
 
-/// What one slice of load on one gateway measured.
+/// The measurement of one slice of load on one gateway.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slice {
     /// CPU of the gateway for each request, in microseconds.
@@ -15,10 +15,10 @@ pub struct Slice {
     pub p99: f64,
 }
 
-/// What was measured at one gateway, one slice of each kind a round.
+/// The measurements at one gateway, one slice of each kind a round.
 #[derive(Debug, Default)]
 pub struct Row {
-    /// What the table calls it.
+    /// The name that the table has for it.
     pub name: String,
     /// With JSON answers.
     pub json: Vec<Slice>,
@@ -81,7 +81,7 @@ impl Row {
         Spread::of(rounds.map(|(own, base)| own.cpu / base.cpu).collect())
     }
 
-    /// What it costs more than `less` does, in parts of `base`, round by round.
+    /// The cost beyond that of `less`, in parts of `base`, round by round.
     pub fn share(&self, less: &Self, base: &Self, answer: Answer) -> Spread {
         let rounds = self.slices(answer).iter().zip(less.slices(answer));
         let rounds = rounds.zip(base.slices(answer));

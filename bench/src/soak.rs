@@ -1,4 +1,4 @@
-//! Whether memory grows: a million requests and ten thousand changes of the snapshot through one
+//! True if memory grows: a million requests and ten thousand changes of the snapshot through one
 //! gateway.
 
 use std::{
@@ -14,16 +14,16 @@ use crate::{
     load::{Answer, Callers},
 };
 
-/// How many requests are sent at least.
+/// The least number of requests that are sent.
 const REQUESTS: usize = 1_000_000;
 
-/// How many times an account gets another credential meanwhile.
+/// The number of times that an account gets another credential meanwhile.
 const CHANGES: usize = 10_000;
 
 /// The pause between two changes: all of them come well within the requests.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long each kind of answer is asked for in turn.
+/// The time for which each kind of answer is asked for in turn.
 const TURN: [(Answer, Duration); 2] = [
     (Answer::Json, Duration::from_millis(1_600)),
     (Answer::Sse, Duration::from_millis(400)),

@@ -38,7 +38,7 @@ pub struct Upstream {
     last: Rc<RefCell<Seen>>,
 }
 
-/// What the last request looked like when it came out of the gateway.
+/// The look of the last request when it came out of the gateway.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// The path.
@@ -82,13 +82,13 @@ impl Upstream {
         Ok(Self { port, last })
     }
 
-    /// What the last request looked like.
+    /// The look of the last request.
     pub fn last(&self) -> Seen {
         self.last.borrow().clone()
     }
 }
 
-/// What there is of answers.
+/// The answers that there are.
 type Answers = Either<Full<Bytes>, Either<Events, Paced>>;
 
 /// `failed`: the names of the requests that have failed once, as they were to.

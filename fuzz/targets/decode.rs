@@ -20,7 +20,7 @@ fn decoded(coding: Coding, coded: &[u8]) -> Result<Vec<u8>, Fault> {
     Ok(body)
 }
 
-/// What the reference decoder makes of it; none where it refuses.
+/// The output of the reference decoder; none where it refuses.
 fn expected(coding: Coding, coded: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     let limit = MAX_DECODED_BYTES as u64 + 1;

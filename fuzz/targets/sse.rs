@@ -32,7 +32,7 @@ fn events(chunks: &[&[u8]]) -> Vec<(Vec<u8>, Vec<u8>)> {
     events
 }
 
-/// What goes on of a stream that was asked for usage, and what it used.
+/// The part that goes on of a stream that was asked for usage, and its use.
 fn forwarded(chunks: &[&[u8]], transform: Transform) -> (Vec<u8>, String) {
     let (mut forwarding, mut out) = (Forwarding::new(Dialect::Chat, transform), Vec::new());
     for chunk in chunks {

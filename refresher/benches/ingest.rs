@@ -1,4 +1,4 @@
-//! What a recorded request costs the refresher: the CPU of the whole process, from the bytes on the socket to the disk.
+//! The cost of a recorded request to the refresher: the CPU of the whole process, from the bytes on the socket to the disk.
 //!
 //! `cargo bench -p refresher --profile daemon --bench ingest` sends batches of records, as an Envoy does, to the daemon's
 //! routes on a Unix socket. The few instructions of the sender, which has its requests ready, are counted as well.

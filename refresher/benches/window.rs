@@ -1,4 +1,4 @@
-//! How long the new tokens of a refresh exist in memory alone: from the token endpoint's answer until they are on the
+//! The time for which the new tokens of a refresh exist in memory alone: from the token endpoint's answer until they are on the
 //! disk. A kill within this window costs the account its login, so its p99 should be at most 10 ms.
 //!
 //! `cargo bench -p refresher --profile daemon --bench window` keeps as many refreshes in flight as the engine allows, in
@@ -27,13 +27,13 @@ use refresher::state::StateDir;
 use refresher::store::{Error, NewAccount, Result, Store, Terms};
 
 const ACCOUNTS: usize = 64;
-/// How often each account is refreshed.
+/// The number of times that each account is refreshed.
 const ROUNDS: u64 = 40;
 /// The least and the most that the token endpoint takes to answer, in milliseconds.
 const ANSWER_MILLIS: std::ops::Range<u64> = 20..100;
 /// As large as Codex's.
 const TOKEN_BYTES: usize = 2048;
-/// How often the disk is asked by itself.
+/// The number of times that the disk is asked by itself.
 const PROBES: usize = 400;
 
 /// The store, and how long each commit of new tokens took.
@@ -195,7 +195,7 @@ async fn windows(folder: &Path) -> Vec<Duration> {
     std::mem::take(&mut windows.lock().expect("no panic"))
 }
 
-/// How long the disk takes, asked by one alone.
+/// The time that the disk takes, asked by one alone.
 fn probe(folder: &Path) -> Vec<Duration> {
     let mut file = File::create(folder.join("probe")).expect("a file");
     let times = (0..PROBES).map(|_| {

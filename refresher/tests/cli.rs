@@ -19,7 +19,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::{Value, json};
 
-/// How long anything may take on a busy machine.
+/// The longest that anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A state directory of its own.

@@ -149,7 +149,7 @@ fn a_rotation_that_is_killed_leaves_every_record_readable() {
     assert!(cut_short >= 60, "only {cut_short} were killed in time");
 }
 
-/// What a writer process saves, in order, each under its name: the number of the save and as many filling bytes as it says.
+/// The things that a writer process saves, in order, each under its name: the number of the save and as many filling bytes as it says.
 fn torn_text(number: u64) -> String {
     let filling = usize::try_from(number * 7919 % 3000).unwrap();
     format!("{number}-{}", "x".repeat(filling))

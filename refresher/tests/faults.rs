@@ -102,7 +102,7 @@ fn add(name: &str) -> Vec<&str> {
     vec!["accounts", "add", name, "--platform", "openai"]
 }
 
-/// Whether a command can be had here; else says why this test passes without having tried anything.
+/// True if a command can be had here; else says why this test passes without having tried anything.
 fn is_there(command: &[&str]) -> bool {
     let tried = Command::new(command[0]).args(&command[1..]).output();
     match tried {

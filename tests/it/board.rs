@@ -1,4 +1,4 @@
-//! What one Envoy learns about an account stays known: to itself after a crash, to the other Envoys, and to people.
+//! Everything that one Envoy learns about an account stays known: to itself after a crash, to the other Envoys, and to people.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ const CHAT: &str = "/v1/chat/completions";
 /// is promised is 2 s, and it takes 0.2 s as a rule; the disk of a busy machine may stall for longer.
 const SPREAD_LIMIT: Duration = Duration::from_secs(2 + 3);
 
-/// How long anything else may take, Envoy's start included.
+/// The longest that anything else may take, Envoy's start included.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Accounts of OpenAI's API at the real refresher, in the default pool.
@@ -78,7 +78,7 @@ impl Pool {
         self.stack.sim.remove_fault(fault).await;
     }
 
-    /// How often the platform heard from `account`.
+    /// The number of times that the platform heard from `account`.
     async fn heard_from(&self, account: &str) -> usize {
         let seen = self.stack.sim.seen().await;
         let of = seen.iter().filter(|seen| seen.account() == Some(account));
@@ -100,7 +100,7 @@ impl Pool {
     }
 }
 
-/// Whether none of six requests in a row is served by `account`.
+/// True if none of six requests in a row is served by `account`.
 async fn leaves_alone(caller: &Caller, account: &str) -> Result<(), String> {
     for _ in 0..6 {
         let answer = caller.post(CHAT, &chat_body(false)).await;
@@ -110,7 +110,7 @@ async fn leaves_alone(caller: &Caller, account: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether one of six requests in a row is served by `account`.
+/// True if one of six requests in a row is served by `account`.
 async fn uses(caller: &Caller, account: &str) -> Result<(), String> {
     let mut last = String::new();
     for _ in 0..6 {
@@ -278,7 +278,7 @@ fn a_models_limit_is_shown_with_its_model() {
     });
 }
 
-/// What is stored ends when the platform said, without anybody's doing.
+/// A stored cooldown ends when the platform said, without anybody's doing.
 #[test]
 fn a_stored_cool_down_ends_by_itself() {
     run(async {

@@ -26,7 +26,7 @@ const BROKEN_REFRESH: &str = "rt_canary-BROKEN-REFRESH-6c5d4e3f2a1b09";
 const PASTED_CODE: &str = "ac_canary-PASTED-7a8b9c0d1e2f3a4b5c6d";
 /// Another user of the platform.
 const BOB: &str = "bob@example.com";
-/// What callers ask is theirs: it is in no log.
+/// A prompt is its caller's: it is in no log.
 const PROMPT: &str = "canary-PROMPT-what-the-caller-asked-2e7d";
 const ECHOED: &str = "rt_canary-ECHOED-by-the-token-endpoint-4f";
 
@@ -315,7 +315,7 @@ async fn planted_and_made(stack: &Stack<Refresher>, caller: &Caller) -> BTreeSet
     secrets
 }
 
-/// How a secret might be written: whole, or its last part alone.
+/// The forms in which a secret might be written: whole, or its last part alone.
 fn spellings(secret: &String) -> Vec<String> {
     const PART: usize = 18;
     let end = &secret[secret.len() - PART.min(secret.len())..];

@@ -9,7 +9,7 @@ use crate::harness::{
     stack::ALICE,
 };
 
-/// How long a client may take, its start included.
+/// The longest that a client may take, its start included.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The stack that these tests share.
@@ -169,7 +169,7 @@ stream_max_retries = 1
     )
 }
 
-/// What `codex exec` reports, one event a line.
+/// The report of `codex exec`, one event a line.
 async fn codex(home: &Path, key: &str) -> Vec<Value> {
     let mut command = client("codex");
     command

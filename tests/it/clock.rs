@@ -17,7 +17,7 @@ const DAY: i64 = 24 * HOUR;
 const BOB: &str = "bob@example.com";
 const SHORT_LIFE: Duration = Duration::from_secs(8);
 
-/// How many refreshes of an account the platform has answered with new tokens.
+/// The number of refreshes of an account that the platform has answered with new tokens.
 async fn refreshes(sim: &Sim, email: &str) -> usize {
     let seen = sim.seen().await;
     let is_refresh = |seen: &&Seen| {
@@ -47,7 +47,7 @@ async fn refused(sim: &Sim) -> Vec<String> {
 #[test]
 fn a_clock_that_jumps_costs_no_login_and_no_request() {
     const WINDOW: Duration = Duration::from_secs(5);
-    /// How many requests are under way at the most when a token turns out to have ended: 20 come in a second, each takes
+    /// The most requests that are under way when a token turns out to have ended: 20 come in a second, each takes
     /// some milliseconds, and a busy machine has a few at the same time.
     const UNDER_WAY: usize = 5;
     run(async {

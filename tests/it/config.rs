@@ -33,7 +33,7 @@ fn every_configuration_is_valid() {
     });
 }
 
-/// What a machine lacks is said in a line that names the cure, before anything is built.
+/// A tool that a machine lacks is named in a line that names the cure, before anything is built.
 #[test]
 fn what_a_machine_lacks_is_one_line_that_names_the_cure() {
     const NEEDED: [&str; 18] = [
@@ -187,7 +187,7 @@ fn write_no_clusters(folder: &std::path::Path) {
     fs::write(clusters, json!({"resources": []}).to_string()).expect("written");
 }
 
-/// What bounds callers in the main configuration bounds them in the one that is added to another Envoy, number for
+/// A bound of callers in the main configuration is the same in the one that is added to another Envoy, number for
 /// number, and the filters are set up the same.
 #[test]
 fn what_is_added_to_an_envoy_has_every_timeout_and_limit() {
@@ -311,7 +311,7 @@ fn an_envoy_that_serves_something_else_still_does() {
     });
 }
 
-/// What Envoy itself answers, to no HTTP, to too large a request and where it has no way on, is an error that the SDKs
+/// An answer of Envoy itself, to no HTTP, to too large a request and where it has no way on, is an error that the SDKs
 /// can read, and known as Envoy's.
 #[test]
 fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
@@ -428,7 +428,7 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
     });
 }
 
-/// What Envoy itself answers has the same form in an Envoy that serves something else, on Latchkey's paths alone.
+/// An answer of Envoy itself has the same form in an Envoy that serves something else, on Latchkey's paths alone.
 #[test]
 fn what_is_added_to_an_envoy_answers_on_its_own_paths_alone() {
     const ITS_PATHS: &str = "(request.url_path.startsWith('/v1/') || request.url_path == '/backend-api/codex/responses') && ";
@@ -463,7 +463,7 @@ fn the_filter_is_a_local_file_that_envoy_compiles() {
     }
 }
 
-/// What is built and what the tests run is what the lock files say, to the byte.
+/// The things that are built, and those that the tests run, are what the lock files say, to the byte.
 #[test]
 fn builds_and_clients_keep_to_their_lock_files() {
     const BUILDS: [&str; 7] = ["build", "test", "run", "bench", "clippy", "fetch", "deny"];

@@ -1,4 +1,4 @@
-//! What a crash of the filter would cost. There is none that we know of; these tests use a build with a switch for it.
+//! The cost of a crash of the filter. There is none that we know of; these tests use a build with a switch for it.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ const CHAT: &str = "/v1/chat/completions";
 /// For how long a VM that crashed keeps the lease; it renewed it at most a tick before.
 const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
-/// How often each VM looks whether the lease is free.
+/// The number of times that each VM looks whether the lease is free.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A stack on the filter that can be crashed.

@@ -183,7 +183,7 @@ fn kills_lose_no_account_outside_the_window() {
 
 async fn kills_lose_nothing_else(most: usize) {
     const ACCOUNTS: usize = 40;
-    /// How long a claim of a process that was killed holds.
+    /// The time for which a claim of a process that was killed holds.
     const CLAIM: Duration = Duration::from_secs(60);
     let (sim, mut refresher) = alone("life-kills").await;
     let mut clock = WallClock::new(refresher.folder()).await;
@@ -282,7 +282,7 @@ impl Answered {
             .await;
     }
 
-    /// What the log says was stored was stored: an account is lost with an answer that was not, or when it was killed
+    /// A thing that the log says was stored was stored: an account is lost with an answer that was not, or when it was killed
     /// in two calls, of which nobody knows whether they were answered.
     fn assert_lost_in_a_call(&self, refresher: &Refresher, account: &Value, kills: &[u64]) {
         let email = name(account);
@@ -345,7 +345,7 @@ fn a_lost_answer_is_asked_for_once_more() {
     });
 }
 
-/// How many token calls an account made.
+/// The number of token calls that an account made.
 async fn calls(sim: &Sim, email: &str) -> usize {
     let seen = sim.seen().await;
     let calls = seen
@@ -602,7 +602,7 @@ fn a_herd_is_refreshed_eight_at_a_time() {
 
 async fn a_herd_is_refreshed(size: usize) {
     const DELAY: u64 = 300;
-    /// How long the first token lives on when the refreshes begin; a quiet machine takes 20 s for 500. All are due then:
+    /// The time for which the first token lives on when the refreshes begin; a quiet machine takes 20 s for 500. All are due then:
     /// the last was issued some seconds later, and tokens that live an hour are due five minutes ahead of their end.
     const LEFT: Duration = Duration::from_secs(80);
     const DUE: Duration = Duration::from_secs(5 * 60);

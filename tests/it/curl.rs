@@ -1,4 +1,4 @@
-//! What stands in for `curl` on machines without one does what curl does.
+//! The stand-in for `curl` on machines without one does what curl does.
 
 use std::{
     fs,
@@ -25,12 +25,12 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a line came to.
+/// The outcome of a line.
 #[derive(Debug, PartialEq)]
 struct Done {
     status: Option<i32>,
     printed: String,
-    /// What it wrote to the file `out`.
+    /// The bytes that it wrote to the file `out`.
     written: Option<String>,
     /// The requests that came of it: the first line, the headers in their order of name, and the body.
     requests: Vec<Vec<String>>,
@@ -176,7 +176,7 @@ fn the_stand_in_does_what_curl_does() {
     });
 }
 
-/// What it does not know it refuses, and asks nobody.
+/// The stand-in refuses what it does not know, and asks nobody.
 #[test]
 fn the_stand_in_refuses_other_options() {
     run(async {

@@ -19,9 +19,9 @@ use crate::harness::{
     stack::{self, closed_port, new_folder},
 };
 
-/// How long the show may take; more than a token's life of 20 s is its rotation. A quiet machine needs half a minute.
+/// The longest that the show may take; more than a token's life of 20 s is its rotation. A quiet machine needs half a minute.
 const SHOW_LIMIT: Duration = Duration::from_secs(120);
-/// How long one of the things to try may take.
+/// The longest that one of the things to try may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One demo at a time: its logins wait at the platform's own ports.
@@ -124,7 +124,7 @@ fn what_the_demo_says_to_try_can_be_tried() {
     });
 }
 
-/// What it says to try, a paragraph each, without the indentation.
+/// The things that it says to try, a paragraph each, without the indentation.
 fn paragraphs<const N: usize>(said: &str) -> [String; N] {
     let lines = said
         .lines()
@@ -135,7 +135,7 @@ fn paragraphs<const N: usize>(said: &str) -> [String; N] {
     found.unwrap_or_else(|found| panic!("not {N} paragraphs: {found:#?}"))
 }
 
-/// What a command prints in a terminal of somebody whose home is `home` and who has the clients.
+/// The text that a command prints in a terminal of somebody whose home is `home` and who has the clients.
 async fn shell(home: &Path, text: &str) -> String {
     let mut command = Program::command("bash".as_ref());
     command

@@ -30,7 +30,7 @@ use crate::harness::{
     source_root, stack,
 };
 
-/// How long one block may take, logins and the Codex CLI included.
+/// The longest that one block may take, logins and the Codex CLI included.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A `make` of the shell that only looks whether the targets are there.
@@ -48,7 +48,7 @@ const CAROL: &str = "carol@example.com";
 struct Block {
     /// `sh`, `toml`, `python`.
     language: String,
-    /// What follows `run:`, empty for nothing.
+    /// The text that follows `run:`, empty for nothing.
     how: String,
     text: String,
 }
@@ -183,7 +183,7 @@ fn check_record(line: &str, at: &str) {
     );
 }
 
-/// Whether `whole` has every field of `part`, with the same value.
+/// True if `whole` has every field of `part`, with the same value.
 fn has_all(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => part
@@ -237,7 +237,7 @@ struct Reader {
     sim: Sim,
     folder: PathBuf,
     port: u16,
-    /// What `export` set, and the client key once it was shown.
+    /// The variables that `export` set, and the client key once it was shown.
     environment: Vec<(String, String)>,
     daemons: Vec<Program>,
 }
@@ -265,7 +265,7 @@ impl Reader {
         reader
     }
 
-    /// What the page takes for granted: programs on the PATH, a browser, a Codex login, and platforms to log in to.
+    /// The things that the page takes for granted: programs on the PATH, a browser, a Codex login, and platforms to log in to.
     async fn prepare(&self) {
         let bin = self.folder.join("bin");
         fs::create_dir_all(&bin).expect("a folder");
@@ -552,7 +552,7 @@ impl Reader {
         assert_eq!(elsewhere, None);
     }
 
-    /// Which account was asked for which model at paths that end so.
+    /// The account that was asked for each model at paths that end so.
     async fn asked_for(&self, path: &str) -> Vec<(String, String)> {
         let mut seen = self.sim.seen().await;
         seen.retain(|seen| seen.path().ends_with(path));

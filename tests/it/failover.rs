@@ -23,12 +23,12 @@ const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\
     {\"id\":\"resp_1\",\"object\":\"response\",\"status\":\"failed\",\"error\":{\"code\":\"server_is_overloaded\",\
     \"message\":\"Selected model is at capacity.\"},\"output\":[],\"usage\":null}}\n\n";
 
-/// What OpenAI's API says to an account at its limit.
+/// The words of OpenAI's API to an account at its limit.
 const LIMITED: &str = include_str!("../fixtures/openai/rate_limit_exceeded.json");
 
 /// Accounts of OpenAI's API in a pool of their own, `several`, which takes turns.
 pub struct Pool {
-    /// What it is on.
+    /// The thing that it is on.
     pub stack: Stack,
     /// Whose key leads to it.
     pub caller: Caller,
@@ -85,7 +85,7 @@ impl Pool {
         self.stack.sim.add_fault(fault).await
     }
 
-    /// How often the platform heard from `account`.
+    /// The number of times that the platform heard from `account`.
     pub async fn heard_from(&self, account: &str) -> usize {
         let seen = self.stack.sim.seen().await;
         seen.iter()
@@ -243,7 +243,7 @@ fn an_account_of_another_platform_takes_over() {
         path: &'static str,
         /// The values of headers, the caller's and its own; none: it must not get that.
         headers: [(&'static str, &'static [&'static str]); 6],
-        /// What it says at its limit.
+        /// The words that it says at its limit.
         limited: Value,
     }
     let codex = || Side {

@@ -490,13 +490,13 @@ fn a_request_is_tried_as_often_as_configured_and_on_no_account_twice() {
     });
 }
 
-/// How long a request waits for a refresh, and for how long it is tried on other accounts, is what the configuration says.
+/// A request waits for a refresh, and is tried on other accounts, for as long as the configuration says.
 #[test]
 fn a_request_waits_and_is_tried_as_long_as_configured() {
     /// `refresh_wait_seconds`, and `failover_seconds`.
     const SECONDS: u64 = 3;
     const CONFIGURED: Duration = Duration::from_secs(SECONDS);
-    /// What a busy machine adds. With it, it is still less than what is waited without a configuration, 10 s.
+    /// The time that a busy machine adds. With it, it is still less than what is waited without a configuration, 10 s.
     const LATE: Duration = Duration::from_secs(5);
     /// The gate's clock may be behind by this much.
     const EARLY: Duration = Duration::from_millis(100);

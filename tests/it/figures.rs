@@ -1,4 +1,4 @@
-//! How failover holds under load: the figures that Latchkey promises for it.
+//! Holds failover to the figures that Latchkey promises for it under load.
 
 use std::{
     collections::HashMap,
@@ -254,7 +254,7 @@ fn ten_thousand_accounts_are_one_cluster() {
     });
 }
 
-/// How often the platform was asked by each account.
+/// The number of times that the platform was asked by each account.
 async fn heard(stack: &Stack) -> HashMap<String, usize> {
     let mut heard = HashMap::new();
     for seen in stack.sim.seen().await {
@@ -330,7 +330,7 @@ fn sessions_stay_and_return() {
     });
 }
 
-/// Which account each of 1,000 sessions is served by.
+/// The account that serves each of 1,000 sessions.
 async fn where_sessions_are(caller: &Caller) -> HashMap<usize, String> {
     let ask = |session| async move { (session, ask_in_session(caller, session).await) };
     stream::iter(0..1_000)
@@ -340,7 +340,7 @@ async fn where_sessions_are(caller: &Caller) -> HashMap<usize, String> {
         .await
 }
 
-/// Which account serves a request of a session; the simulated platform's answers say.
+/// The account that serves a request of a session; the simulated platform's answers say.
 async fn ask_in_session(caller: &Caller, session: usize) -> String {
     let (bearer, session) = (
         format!("Bearer {}", caller.key()),

@@ -473,7 +473,7 @@ fn pipelined_requests_are_authenticated_one_by_one() {
     });
 }
 
-/// Where a request goes is never the caller's to say.
+/// The caller never says where a request goes.
 #[test]
 fn the_caller_does_not_choose_the_host() {
     run(async {

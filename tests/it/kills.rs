@@ -1,4 +1,4 @@
-//! What a crash of the refresher costs at each point of a refresh, from before its claim to after Envoy has the news.
+//! The cost of a crash of the refresher at each point of a refresh, from before its claim to after Envoy has the news.
 //!
 //! A library that is loaded before the C library kills the daemon in the very call that would have made the next step
 //! (`harness/kill.c`). What the page cache has outlives a killed process: only a machine that loses power could lose
@@ -30,14 +30,14 @@ const RESPONSES: &str = "/v1/responses";
 const HOUR: Duration = Duration::from_secs(3600);
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// How long the access token lives that is refreshed.
+/// The life of the access token that is refreshed.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// How much later a successor starts, by its clock: what the dead daemon had claimed has lapsed, and the access token has
+/// The time after which a successor starts, by its clock: what the dead daemon had claimed has lapsed, and the access token has
 /// ended, so that nothing is left but to send the refresh token.
 const LATER_SECONDS: i64 = 2 * 60;
 
-/// What the platform does with a refresh token that it has seen before.
+/// The behaviour of the platform with a refresh token that it has seen before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
     /// It takes it for a stolen one.
@@ -52,9 +52,9 @@ struct Kill {
     server: Server,
     /// Of the account, in what the dead daemon left.
     generation: u64,
-    /// Whether nobody else may refresh the account until the dead daemon's claim lapses.
+    /// True if nobody else may refresh the account until the dead daemon's claim lapses.
     claimed: bool,
-    /// How many calls to the token endpoint are made in all, those of the daemon's successor included.
+    /// The number of calls to the token endpoint in all, those of the daemon's successor included.
     calls: usize,
     status: &'static str,
 }
@@ -365,7 +365,7 @@ async fn refresh(refresher: &Refresher, email: &str) -> Result<(), String> {
     output.status.success().then_some(()).ok_or(said)
 }
 
-/// How many refreshes the platform was asked for.
+/// The number of refreshes that the platform was asked for.
 async fn refreshes(sim: &Sim, email: &str) -> usize {
     let seen = sim.seen().await;
     let calls = seen.iter().filter(|seen| {

@@ -32,10 +32,10 @@ use crate::{
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// How long the streams of a VM count after it last renewed them.
+/// The time for which the streams of a VM count after it last renewed them.
 const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
-/// How long a new Envoy does not know what was used before: the settle interval, a tick, and what a busy machine adds for
+/// The time for which a new Envoy does not know what was used before: the settle interval, a tick, and what a busy machine adds for
 /// the refresher's answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(SETTLE_MS + 100 + 1_900);
 
@@ -90,7 +90,7 @@ impl Limited {
         Caller::new(self.stack.envoy.port, &self.key)
     }
 
-    /// How many chat completions the platform was asked for, by account.
+    /// The number of chat completions that the platform was asked for, by account.
     async fn heard(&self, account: &str) -> usize {
         let seen = self.stack.sim.seen().await;
         seen.iter()
@@ -785,7 +785,7 @@ fn a_days_budget_survives_the_death_of_all() {
     });
 }
 
-/// What one Envoy and the refresher told each other of one key in one minute.
+/// The words that one Envoy and the refresher told each other of one key in one minute.
 #[derive(Debug)]
 struct Told {
     asked_at: Instant,

@@ -39,7 +39,7 @@ async fn used(refresher: &Refresher) -> [u64; 3] {
     })
 }
 
-/// How many requests `refresher usage` says have begun, and how many of those are recorded.
+/// The number of requests that have begun, as `refresher usage` says, and of those that are recorded.
 async fn begun(refresher: &Refresher) -> (u64, u64) {
     let text = refresher.run(&["usage", "--json"], "").await;
     let usage: Value = serde_json::from_str(&text).expect("JSON");
@@ -86,7 +86,7 @@ async fn endless_streams(
     streams
 }
 
-/// How long it takes at most until the refresher has heard of a request that has begun: a second, the tick, and what a
+/// The longest time until the refresher has heard of a request that has begun: a second, the tick, and what a
 /// busy machine adds for the batch before.
 const HEARD: Duration = Duration::from_millis(GATHER_MS + 100 + 1_900);
 
@@ -94,7 +94,7 @@ const HEARD: Duration = Duration::from_millis(GATHER_MS + 100 + 1_900);
 /// those of the last moment, and it says so where a person and a machine look.
 #[test]
 fn requests_that_die_with_an_envoy_stay_unrecorded() {
-    /// How many streams never end, and how many ask at the same time beside them.
+    /// The number of streams that never end, and of those who ask at the same time beside them.
     const STREAMS: usize = 6;
     const CALLERS: usize = 4;
     run(async {
@@ -299,7 +299,7 @@ fn a_refresher_that_dies_loses_no_request_and_counts_none_twice() {
     });
 }
 
-/// How many requests of each model `refresher usage` knows.
+/// The number of requests of each model that `refresher usage` knows.
 async fn used_by_model(refresher: &Refresher) -> HashMap<String, u64> {
     let text = refresher
         .run(&["usage", "--by", "model", "--since", "1d", "--json"], "")
@@ -317,14 +317,14 @@ async fn used_by_model(refresher: &Refresher) -> HashMap<String, u64> {
 /// records are gathered before it was killed, and none is counted twice.
 #[test]
 fn an_envoy_that_dies_loses_about_a_seconds_requests_and_counts_none_twice() {
-    /// How long records are gathered, and the tick that sends them.
+    /// The time for which records are gathered, and the tick that sends them.
     const GATHERED: Duration = Duration::from_millis(GATHER_MS + 100);
-    /// What a quiet machine adds until the refresher has them: the batch before them, and their own. One round of all
+    /// The time that a quiet machine adds until the refresher has them: the batch before them, and their own. One round of all
     /// must be as good.
     const SENT: Duration = Duration::from_millis(400);
     /// And a busy one.
     const SENT_LATE: Duration = Duration::from_millis(1_900);
-    /// How many ask at the same time.
+    /// The number of those who ask at the same time.
     const CALLERS: usize = 4;
     run(async {
         let mut stack = Stack::real("metering-envoy-kill", async |sim, refresher| {

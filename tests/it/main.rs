@@ -10,28 +10,28 @@
 //!
 //! Each test states in its name what must hold; a figure in a test is the target that the project promises.
 
-/// How everything is started, watched and ended.
+/// The means by which everything is started, watched and ended.
 mod harness;
 
-/// What callers get, and what the platform sees of them.
+/// The answers that callers get, and the requests that the platform sees.
 mod callers;
 
 /// The real clients: the OpenAI and Anthropic SDKs and Codex CLI.
 mod clients;
 
-/// What callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
+/// The things that callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
 
 /// The laws of safety, each tried by its attacks.
 mod laws;
 
-/// What happens when a part dies, is late, or sends what it never should.
+/// The behaviour when a part dies, is late, or sends what it never should.
 mod faults;
 
 /// Tokens are refreshed in time, once, and survive crashes and bad token endpoints.
 mod credential_life;
 
-/// What a crash of the refresher costs at each point of a refresh.
+/// The cost of a crash of the refresher at each point of a refresh.
 mod kills;
 
 /// The refresher's clock is not always right.
@@ -43,7 +43,7 @@ mod logins;
 /// Logins that ended are renewed by opening a URL.
 mod pending_logins;
 
-/// What is at rest survives crashes and a full disk, and is refused where it is not as it should be.
+/// Data at rest survives crashes and a full disk, and is refused where it is not as it should be.
 mod store;
 
 /// The shipped configurations of Envoy.
@@ -58,7 +58,7 @@ mod regression;
 /// The README's commands and configurations.
 mod docs;
 
-/// What stands in for curl.
+/// The stand-in for curl.
 mod curl;
 
 /// The demo.
@@ -67,7 +67,7 @@ mod demo;
 /// Where no secret may be.
 mod canary;
 
-/// What every supported Envoy must do; run on each of them.
+/// The things that every supported Envoy must do; run on each of them.
 mod smoke;
 
 /// Chaos for minutes, after which every count must agree.
@@ -79,23 +79,23 @@ mod failover;
 /// Failover where answers are slow, early or odd.
 mod failover_edges;
 
-/// How failover holds under load.
+/// The figures of failover under load.
 mod figures;
 
-/// Which account serves which request.
+/// The choice of the account that serves a request.
 mod selection;
 
-/// What one Envoy learns about an account stays known.
+/// Everything that one Envoy learns about an account stays known.
 mod board;
 
-/// What a crash of the filter would cost.
+/// The cost of a crash of the filter.
 mod crash;
 
-/// What requests used is counted, and nothing of what passes is changed or late for it.
+/// The use of requests is counted, and nothing of what passes is changed or late for it.
 mod metering;
 
 /// Requests are recorded once or known to be unrecorded, whoever dies.
 mod lost;
 
-/// What accounts and client keys may use, and no more.
+/// The limits of what accounts and client keys may use, and no more.
 mod limits;

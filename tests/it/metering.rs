@@ -1,4 +1,4 @@
-//! What requests used is counted, and nothing of what passes is changed or late for it.
+//! The use of requests is counted, and nothing of what passes is changed or late for it.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use crate::harness::{
     stack::{ALICE, ANTHROPIC, CODEX, OPENAI, client_key},
 };
 
-/// How long a record may take to arrive: it is gathered for a second, on a machine that is busy.
+/// The longest that a record may take to arrive: it is gathered for a second, on a machine that is busy.
 pub(crate) const RECORD_LIMIT: Duration = Duration::from_secs(15);
 
 const CHAT: &str = "/v1/chat/completions";
@@ -216,7 +216,7 @@ fn a_caller_does_not_see_that_the_gateway_asked_for_usage() {
     });
 }
 
-/// What is too large to be looked into goes on as it is, and what it used is then estimated from the text that came.
+/// A body that is too large to be looked into goes on as it is, and what it used is then estimated from the text that came.
 #[test]
 fn a_request_that_cannot_be_asked_for_usage_is_estimated() {
     run(async {
@@ -640,7 +640,7 @@ fn a_request_that_ends_while_its_body_is_read_is_recorded() {
     });
 }
 
-/// What the gateway put right, and what Envoy itself answered, is recorded too.
+/// A request that the gateway put right, or that Envoy itself answered, is recorded too.
 #[test]
 fn answers_that_no_attempt_passed_on_are_recorded() {
     run(async {
@@ -723,7 +723,7 @@ fn an_answer_may_end_with_trailers() {
     });
 }
 
-/// What operators see of a request in Envoy's access log, also of one that was cut off, and of one that a second account
+/// The record that operators see of a request in Envoy's access log, also of one that was cut off, and of one that a second account
 /// served.
 #[test]
 fn the_access_log_says_what_a_request_used() {
@@ -822,7 +822,7 @@ fn the_access_log_says_what_a_request_used() {
     });
 }
 
-/// What Prometheus reads, on the socket and where scrapers are let in: what requests used, and how the accounts are.
+/// The metrics that Prometheus reads, on the socket and where scrapers are let in: what requests used, and how the accounts are.
 #[test]
 fn metrics_say_what_requests_used_and_how_accounts_are() {
     run(async {

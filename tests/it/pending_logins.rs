@@ -18,7 +18,7 @@ const BOB: &str = "bob@example.com";
 const HOUR: Duration = Duration::from_secs(3600);
 const LIMIT: Duration = Duration::from_secs(10);
 const RESPONSES: &str = "/v1/responses";
-/// How often `serve` tries a port again that was taken, and what a busy machine adds.
+/// The number of times that `serve` tries a port again that was taken, and what a busy machine adds.
 const PORT_LIMIT: Duration = Duration::from_secs(15 + 10);
 
 /// Adds a user whose logins end at `port`, or at any port that is free.

@@ -9,7 +9,7 @@ use crate::harness::{
     sim::Sim,
 };
 
-/// How long the log of a request may take to be written.
+/// The longest that the log of a request may take to be written.
 const LOG_LIMIT: Duration = Duration::from_secs(5);
 
 /// A platform that takes the model in the path and the key in the query.

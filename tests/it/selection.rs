@@ -1,4 +1,4 @@
-//! Which account serves a request: by its body, its pool's policy, and what its key allows.
+//! The choice of the account that serves a request: by its body, its pool's policy, and what its key allows.
 
 use std::{
     collections::BTreeMap,
@@ -111,7 +111,7 @@ fn members(accounts: &[&str]) -> Value {
         .collect()
 }
 
-/// Who served a chat completion.
+/// The account that served a chat completion.
 fn server(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     let text = answer.body.split_once("Hello from ").expect("a greeting").1;
@@ -344,7 +344,7 @@ fn policies_tiers_and_weights_hold() {
     });
 }
 
-/// What platforms say of the accounts' windows, in good answers, decides who is next.
+/// The words of platforms about the accounts' windows, in good answers, decide who is next.
 #[test]
 fn quota_decides_where_the_policy_goes_by_it() {
     run(async {
@@ -675,7 +675,7 @@ fn a_model_at_the_end_of_a_large_or_slow_body_is_found() {
     });
 }
 
-/// What is no JSON, or too much of it, goes to the platform, which says what is wrong with it.
+/// A body that is no JSON, or too much of it, goes to the platform, which says what is wrong with it.
 #[test]
 fn hostile_bodies_are_the_platforms_to_refuse() {
     run(async {

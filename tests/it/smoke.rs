@@ -1,4 +1,4 @@
-//! What every supported Envoy must do, in a minute. `make e2e` runs these tests with all others on the Envoy that the
+//! The things that every supported Envoy must do, in a minute. `make e2e` runs these tests with all others on the Envoy that the
 //! project is built for, and `make smoke` on the oldest one.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// More than the record of a request takes to the refresher.
 const RECORD_LIMIT: Duration = Duration::from_secs(20);
 
-/// What has an account at a platform: more of them at OpenAI's than there are faults below, each of which takes one out.
+/// The accounts at platforms: more of them at OpenAI's than there are faults below, each of which takes one out.
 const KEYS: [(&str, &str); 6] = [
     ("a", "openai"),
     ("b", "openai"),

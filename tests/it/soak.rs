@@ -29,25 +29,25 @@ use crate::harness::{
     sim::Sim,
 };
 
-/// How long it loads unless told otherwise: as long as two access tokens of a login would live in all.
+/// The time for which it loads unless told otherwise: as long as two access tokens of a login would live in all.
 const SECONDS: u64 = 840;
 
 /// The pause between two faults.
 const FAULT_PAUSE: Duration = Duration::from_millis(1_600);
 
-/// How long each life of the refresher is.
+/// The length of each life of the refresher.
 const REFRESHER_LIFE: Duration = Duration::from_secs(45);
 
-/// How long it stays dead.
+/// The time for which it stays dead.
 const REFRESHER_DEATH: Duration = Duration::from_secs(2);
 
-/// How long an access token lives: a refresh of each login comes every half minute.
+/// The life of an access token: a refresh of each login comes every half minute.
 const ACCESS_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long the last records may take: a batch that nobody took is sent again after a pause.
+/// The longest that the last records may take: a batch that nobody took is sent again after a pause.
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long nothing more may come after that.
+/// The time for which nothing more may come after that.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// By how much Envoy's memory may grow in the second half: less than one request in a hundred would leave behind.
@@ -66,7 +66,7 @@ const KEYS: [(&str, &str); 4] = [
 const OVERLOADED: &str = "data: {\"error\":{\"message\":\"The server is overloaded\",\"type\":\"server_error\",\
     \"code\":\"server_is_overloaded\"}}\n\n";
 
-/// What came of the requests, by what the caller saw.
+/// The outcomes of the requests, by what the caller saw.
 type Outcomes = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// The answers other than 200: when, and in which words.
@@ -304,7 +304,7 @@ async fn repair(stack: &Stack<Refresher>) -> u32 {
     repaired
 }
 
-/// How many requests `refresher usage` counts.
+/// The number of requests that `refresher usage` counts.
 async fn recorded(refresher: &Refresher) -> u64 {
     let arguments = ["usage", "--by", "key", "--since", "1d", "--json"];
     let text = refresher.run(&arguments, "").await;

@@ -54,7 +54,7 @@ fn a_kill_during_the_first_start_leaves_a_usable_state() {
     });
 }
 
-/// What a command said was saved is there after any number of `kill -9` of other commands and of the daemon,
+/// A thing that a command said was saved is there after any number of `kill -9` of other commands and of the daemon,
 /// and every kill leaves a store that opens.
 #[test]
 fn what_was_saved_survives_kills() {

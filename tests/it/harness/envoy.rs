@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{eventually, program, program::Program, setting, source_root, wall_clock};
 
-/// How long Envoy may take until it listens: it compiles the filter, on a machine that is busy.
+/// The longest that Envoy may take until it listens: it compiles the filter, on a machine that is busy.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where the shipped configuration has the admin interface, in a stack's folder.
@@ -153,7 +153,7 @@ impl Envoy {
         self.stat("latchkey.snapshot_revision").await
     }
 
-    /// How often a VM of the filter crashed.
+    /// The number of times that a VM of the filter crashed.
     pub async fn crashes(&self) -> u64 {
         self.stat("vm_reload").await
     }

@@ -36,7 +36,7 @@ pub struct FakeRefresher {
     server: JoinHandle<()>,
 }
 
-/// What becomes of a page before it is sent.
+/// The fate of a page before it is sent.
 pub type Mangle = fn(&[u8]) -> Vec<u8>;
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ struct Published {
     mangle: Option<Mangle>,
     polling: usize,
     most_polling: usize,
-    /// When each poll came, oldest first.
+    /// The time of each poll, oldest first.
     polls: Vec<SystemTime>,
     reports: Vec<Value>,
     /// The batches that came, by their ids, and how many requests they say have begun.
@@ -107,7 +107,7 @@ impl FakeRefresher {
         self.shared.lock().most_polling
     }
 
-    /// When the first poll after that time came.
+    /// The time of the first poll after that one.
     pub fn first_poll_after(&self, time: SystemTime) -> SystemTime {
         let published = self.shared.lock();
         let mut later = published.polls.iter().filter(|poll| **poll > time);
@@ -119,7 +119,7 @@ impl FakeRefresher {
         self.shared.lock().losing = losing;
     }
 
-    /// How many requests all VMs say have begun.
+    /// The number of requests that all VMs say have begun.
     pub fn begun(&self) -> u64 {
         self.shared.lock().begun
     }

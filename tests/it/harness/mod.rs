@@ -41,10 +41,10 @@ pub use self::{
     stack::Stack,
 };
 
-/// How many bytes of each log a failed test prints.
+/// The bytes of each log that a failed test prints.
 const LOG_TAIL_BYTES: usize = 4 * 1024;
 
-/// How many files a process of the tests may have open, if the machine lets it.
+/// The files that a process of the tests may have open, if the machine lets it.
 const MANY_FILES: u64 = 16 * 1024;
 
 /// One runtime for all tests: stacks outlive the test that started them, and a program lives no longer than the thread

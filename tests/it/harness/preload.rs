@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::{program::output_of, source_root};
 
-/// How long the compiler may take.
+/// The longest that the compiler may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Compiles `tests/it/harness/NAME.c` into `folder`.

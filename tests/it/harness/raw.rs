@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How long an answer may take.
+/// The longest that an answer may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends bytes to the gateway and reads until `answers` whole answers have come, or the connection ends.
@@ -48,7 +48,7 @@ pub fn status(answer: &str) -> u16 {
         .unwrap_or(0)
 }
 
-/// How many answers with a length, or in chunks, stand in `bytes` from head to end.
+/// The number of answers with a length, or in chunks, in `bytes` from head to end.
 fn whole_answers(bytes: &[u8]) -> usize {
     let text = String::from_utf8_lossy(bytes);
     let (mut rest, mut count) = (&*text, 0);

@@ -18,7 +18,7 @@ use super::{
     RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim, wall_clock,
 };
 
-/// How long it may take to start: it opens its store and writes the clusters.
+/// The longest that it may take to start: it opens its store and writes the clusters.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Tests have tokens that live for seconds, so that many come and go in a short time.
@@ -29,7 +29,7 @@ pub const SHORT_LIVES: &str = "[refresh]\nfloor_seconds = 1\n";
 pub struct Refresher {
     folder: PathBuf,
     serving: Option<Program>,
-    /// What `serve` is told beside.
+    /// The arguments that `serve` gets beside.
     arguments: Vec<String>,
     /// The environment of the daemon and of commands, beside ours.
     variables: Vec<(&'static str, PathBuf)>,
@@ -302,7 +302,7 @@ impl Refresher {
             .unwrap_or_else(|| panic!("no account {name}"))
     }
 
-    /// How many lines of the daemon's log contain both texts.
+    /// The number of lines of the daemon's log that contain both texts.
     pub fn log_lines(&self, one: &str, other: &str) -> usize {
         let log = fs::read_to_string(self.folder.join("refresher.log")).expect("the log");
         let lines = log

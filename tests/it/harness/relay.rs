@@ -36,13 +36,13 @@ struct Shared {
 /// A `POST /counts` that was answered.
 #[derive(Debug, Clone)]
 pub struct Round {
-    /// When it came from an Envoy.
+    /// The time at which it came from an Envoy.
     pub asked_at: Instant,
-    /// When its answer came from the refresher.
+    /// The time at which its answer came from the refresher.
     pub answered_at: Instant,
-    /// What the Envoy told.
+    /// The words of the Envoy.
     pub counts: Counts,
-    /// What it was told.
+    /// The words that it heard.
     pub others: Others,
 }
 
@@ -65,7 +65,7 @@ impl Relay {
         Self { shared, server }
     }
 
-    /// What was said so far, in the order of the answers.
+    /// Everything that was said so far, in the order of the answers.
     pub fn rounds(&self) -> Vec<Round> {
         self.shared.rounds().clone()
     }

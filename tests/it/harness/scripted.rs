@@ -10,19 +10,19 @@ use tokio::{
 
 use super::RUNTIME;
 
-/// What it does with a request.
+/// The behaviour of the server with a request.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// All that it sends. The connection ends with it where it says `connection: close`.
     pub answer: Vec<u8>,
-    /// Whether it reads the request's body first; else it never reads it, and keeps the connection.
+    /// True if it reads the request's body first; else it never reads it, and keeps the connection.
     pub reads: bool,
 }
 
 /// One that runs until this is dropped.
 #[derive(Debug)]
 pub struct Scripted {
-    /// Where, on 127.0.0.1.
+    /// The port, on 127.0.0.1.
     pub port: u16,
     script: Arc<Mutex<Script>>,
     serving: JoinHandle<()>,

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{clusters, eventually, program::Program, setting};
 
-/// How long it may take to start.
+/// The longest that it may take to start.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running simulated platform.
@@ -30,14 +30,14 @@ pub struct Sim {
     pub platforms_dir: PathBuf,
 }
 
-/// What a login gives.
+/// The tokens of a login.
 #[derive(Debug)]
 pub struct Tokens {
     /// For requests.
     pub access_token: String,
     /// For the next tokens.
     pub refresh_token: String,
-    /// Who logged in.
+    /// The user who logged in.
     pub id_token: String,
 }
 
@@ -109,7 +109,7 @@ impl Sim {
         std::fs::write(profile, text).expect("written");
     }
 
-    /// What a user's browser does with an authorization URL: returns the address that it ends at.
+    /// Follows an authorization URL as a user's browser does, and returns the address that it ends at.
     pub async fn authorize(&self, url: &str, email: &str) -> String {
         let answer = self
             .platform
@@ -122,14 +122,14 @@ impl Sim {
         location.to_str().expect("a URL").to_owned()
     }
 
-    /// What the browser shows at the address that it was sent to: the status and the page.
+    /// The page that the browser shows at the address that it was sent to: the status and the page.
     pub async fn browse(&self, address: &str) -> (u16, String) {
         let answer = self.http.get(address).send().await.expect("an answer");
         let status = answer.status().as_u16();
         (status, answer.text().await.expect("a page"))
     }
 
-    /// What the browser shows at a page of the platform: the status and the page.
+    /// The page that the browser shows at a page of the platform: the status and the page.
     pub async fn visit(&self, url: &str) -> (u16, String) {
         let answer = self.platform.get(url).send().await.expect("an answer");
         let status = answer.status().as_u16();

@@ -27,10 +27,10 @@ use super::{
 /// Stacks that run at the same time: more only slow each other down.
 const LIMIT: usize = 2;
 
-/// How long a published revision may take to be in use, where no test is about that.
+/// The longest that a published revision may take to be in use, where no test is about that.
 pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
-/// Who has a ChatGPT account.
+/// A user who has a ChatGPT account.
 pub const ALICE: &str = "alice@example.com";
 
 /// Alice's account.

@@ -54,7 +54,7 @@ impl WallClock {
         self.seconds == 0
     }
 
-    /// What it shows, in seconds since 1970.
+    /// The time that it shows, in seconds since 1970.
     pub fn unix_seconds(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = since.expect("after 1970").as_secs();

@@ -1,4 +1,4 @@
-//! How late the machine itself is: it has few cores, and other tests keep them busy.
+//! Measures how late the machine itself is: it has few cores, and other tests keep them busy.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How long it sleeps each time.
+/// The length of each sleep.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Each time that the thread woke up, and how much later than it had asked for.
@@ -43,7 +43,7 @@ impl Yardstick {
         }
     }
 
-    /// How much of the time from `from` to `to` it was late, in all.
+    /// The part of the time from `from` to `to` it was late, in all.
     pub fn late(&self, from: SystemTime, to: SystemTime) -> Duration {
         let wakes = lock(&self.wakes);
         // One that was asleep when the time was over tells of it when it wakes.

@@ -17,7 +17,7 @@ use crate::{
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 
-/// How long the attacks go on: several times as long as an account in trouble is left alone.
+/// The time for which the attacks go on: several times as long as an account in trouble is left alone.
 const ATTACK: Duration = Duration::from_secs(16);
 
 /// The poison requests a second.
@@ -189,7 +189,7 @@ fn a_refusal_that_two_accounts_share_is_its_callers_fault() {
     });
 }
 
-/// Where an account is broken, the keys that meet it leave it alone, each by itself, and all of them once two have.
+/// A broken account is left alone by the keys that meet it, each by itself, and by all of them once two have.
 #[test]
 fn a_broken_account_is_left_by_every_key() {
     run(async {
@@ -207,7 +207,7 @@ fn a_broken_account_is_left_by_every_key() {
     });
 }
 
-/// Who may not choose an account is told of it by its id.
+/// A caller who may not choose an account is told of it by its id.
 #[test]
 fn no_caller_is_told_the_name_of_an_account() {
     run(async {

@@ -23,19 +23,19 @@ use crate::harness::{
 const CHAT: &str = "/v1/chat/completions";
 const MIB: usize = 1024 * 1024;
 
-/// What the requests of one key may hold here.
+/// The most that the requests of one key may hold here.
 const OF_KEY: usize = 16 * MIB;
 
-/// What a request holds beside its body.
+/// The bytes that a request holds beside its body.
 const OF_A_REQUEST: usize = 128 * 1024;
 
-/// How many connections Envoy takes here.
+/// The most connections that Envoy takes here.
 const CONNECTIONS: usize = 60;
 
-/// How long a connection may say nothing here, before its first request and after it.
+/// The longest that a connection may say nothing here, before its first request and after it.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long Envoy drains a connection that was idle for too long.
+/// The time for which Envoy drains a connection that was idle for too long.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The shipped configuration with these numbers.
@@ -88,7 +88,7 @@ async fn upload_with(
     raw::open(stack.envoy.port, &[head.as_bytes(), &body].concat()).await
 }
 
-/// What was answered, if anything was within a moment.
+/// The answer, if one came within a moment.
 async fn answered(stream: &mut TcpStream) -> Option<String> {
     let mut received = vec![0; 4096];
     let read = timeout(Duration::from_millis(300), stream.read(&mut received)).await;
@@ -383,7 +383,7 @@ fn a_heap_that_fills_loses_the_silent_and_the_largest_streams() {
 /// The sum that stands in envoy.yaml: the heap has room for what may be held, twice, and for all else.
 #[test]
 fn the_heap_has_room_for_what_may_be_held() {
-    /// What connections, the snapshot and Envoy itself take, in MiB.
+    /// The memory that connections, the snapshot and Envoy itself take, in MiB.
     const ALL_ELSE: f64 = 300.0;
     for shipped in ["envoy.yaml", "add-to-existing.yaml"] {
         let path = source_root().join("envoy").join(shipped);

@@ -9,7 +9,7 @@ mod blame;
 /// One caller takes no memory, connection or upload from another.
 mod budget;
 
-/// What is taken away is out of use in two seconds, whatever else is wrong.
+/// A thing that is taken away is out of use in two seconds, whatever else is wrong.
 mod withdrawal;
 
 /// Only the owner decides where a credential goes.

@@ -64,7 +64,7 @@ async fn decided(name: &str) -> (Refresher, [PathBuf; 4]) {
     (refresher, [config, profile, ca, sim.platforms_dir.clone()])
 }
 
-/// What a command says that must be refused, in time.
+/// The words of a command that must be refused, in time.
 async fn refused(refresher: &Refresher, case: &str) -> String {
     let command = refresher.try_run(&["accounts", "list"], "");
     let output = timeout(LIMIT, command).await;

@@ -40,7 +40,7 @@ fn tokens_that_live_for_a_second_are_not_refreshed_each_second() {
     });
 }
 
-/// Where the platform takes back each token a moment after it is granted, under a load, the refreshes come ever later: after 0,
+/// Refreshes come ever later where the platform takes back each token a moment after it is granted, under a load: after 0,
 /// 1, 2 and 4 seconds, and so on.
 #[test]
 fn a_platform_whose_every_token_is_refused_is_asked_ever_more_seldom() {

@@ -44,7 +44,7 @@ use crate::{
 /// Most deltas a stream may be told to have.
 const MAX_EVENTS: usize = 10_000;
 
-/// What `POST /settings` takes; absent keys stay as they are.
+/// The body of `POST /settings`; absent keys stay as they are.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -4,7 +4,7 @@
 use http::{HeaderValue, Request, Uri, header};
 use hyper::body::Bytes;
 
-/// What the path of every deployment begins with.
+/// The beginning of the path of every deployment.
 pub const PATH: &str = "/openai/deployments/";
 
 /// The request as the OpenAI API would get it; none for one that is to no deployment.

@@ -11,7 +11,7 @@ use crate::{
     fixtures::{Fill, Fixture},
 };
 
-/// Which part of the platform a fault is in.
+/// The part of the platform that a fault is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
@@ -21,7 +21,7 @@ pub enum Target {
     Upstream,
 }
 
-/// What becomes of the request's body after an answer that did not wait for it.
+/// The fate of the request's body after an answer that did not wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Early {
@@ -35,7 +35,7 @@ pub enum Early {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Where it is.
+    /// The part that it is in.
     pub target: Target,
     /// Only requests of this account: a user's email or an API key's name.
     #[serde(default)]
@@ -46,10 +46,10 @@ pub struct Fault {
     /// Only requests whose body has this text in it.
     #[serde(default)]
     pub request_has: Option<String>,
-    /// How many requests it hits; absent: all.
+    /// The number of requests that it hits; absent: all.
     #[serde(default)]
     pub times: Option<u32>,
-    /// How many matching requests it lets by first.
+    /// The number of matching requests that it lets by first.
     #[serde(default)]
     pub skip: u32,
     /// Answer with this status instead; alone: with an empty JSON object.
@@ -184,7 +184,7 @@ impl Faults {
         self.set.clear();
     }
 
-    /// Whether the fault that the next such request meets answers before its body.
+    /// The answer of the fault that the next such request meets, if that comes before its body.
     pub fn early(&self, account: Option<&str>, path: &str) -> Option<Early> {
         let mut hits = self.set.iter().map(|(_, fault)| fault).filter(|fault| {
             fault.matches(Target::Upstream, account, path, b"")

@@ -95,7 +95,7 @@ fixtures! {
     529: "anthropic/overloaded_error.json";
 }
 
-/// What the template places of one answer are filled with.
+/// The values that fill the template places of one answer.
 #[derive(Clone, Debug)]
 pub struct Fill {
     /// Random, `[0-9a-f]`.
@@ -110,7 +110,7 @@ pub struct Fill {
     pub input_tokens: u64,
     /// Tokens of the answer.
     pub output_tokens: u64,
-    /// When the answer is made.
+    /// The time at which the answer is made.
     pub now: UnixMillis,
 }
 
@@ -145,7 +145,7 @@ macro_rules! fixture {
 }
 pub(crate) use fixture;
 
-/// What `fixture!` evaluates at compile time.
+/// Checks a fixture at compile time, for `fixture!`.
 ///
 /// # Panics
 ///

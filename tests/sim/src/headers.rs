@@ -1,4 +1,4 @@
-//! Which request headers each platform takes: the simulator's own lists, written from what real
+//! The request headers that each platform takes: the simulator's own lists, written from what real
 //! clients send, so that whatever a gateway adds or forgets to take off is refused.
 //!
 //! They are what Codex CLI, Claude Code and the official OpenAI and Anthropic SDKs send.
@@ -89,12 +89,12 @@ const CREDENTIALS: &[&str] = &[
     "x-goog-api-key",
 ];
 
-/// Why a request was refused before anybody looked at its credential.
+/// The reason for which a request was refused before anybody looked at its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The header at fault, in lower case.
     pub header: String,
-    /// What is wrong with it; never its value.
+    /// The mistake in it; never its value.
     pub reason: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What the platform knows about its users, in a file, so that it knows them after a restart.
+//! Keeps in a file what the platform knows about its users, so that it knows them after a restart.
 
 use std::{collections::HashMap, fs, io, path::Path};
 

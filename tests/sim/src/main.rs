@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where `ca.pem`, `server.pem` and `platforms/*.toml` are written
+    /// The folder into which `ca.pem`, `server.pem` and `platforms/*.toml` are written
     #[arg(long)]
     dir: PathBuf,
     /// The address that it listens on

@@ -1,4 +1,4 @@
-//! What the platform received, byte for byte, and how it was answered.
+//! The requests that the platform received, byte for byte, and their answers.
 
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub struct Record {
     /// Counts from 1.
     pub id: u64,
-    /// When it had been read, Unix milliseconds.
+    /// The time at which it had been read, in Unix milliseconds.
     pub at: u64,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub version: String,

@@ -36,7 +36,7 @@ use crate::{
 /// Bytes of a request body that are read: twice what a gateway replays.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long the accept loop rests when the process is out of file descriptors.
+/// The rest of the accept loop when the process is out of file descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -45,7 +45,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 #[derive(Clone, Debug)]
 pub struct Shared {
     simulation: Arc<Mutex<Simulation>>,
-    /// Where its users are kept over restarts.
+    /// The file that keeps its users over restarts.
     kept: Option<Arc<Path>>,
 }
 
@@ -226,7 +226,7 @@ fn boxed(body: Bytes) -> Body {
         .boxed_unsync()
 }
 
-/// How a body ends.
+/// The end of a body.
 #[derive(Clone, Copy)]
 enum End {
     /// As it should.

@@ -30,7 +30,7 @@ pub fn key_of<'a>(
     (verified.is_ok() && is_current).then_some(key)
 }
 
-/// How far ahead a caller's clock may be.
+/// The most that a caller's clock may be ahead.
 const SKEW_MS: u64 = 60_000;
 
 fn json(part: &str) -> Option<Value> {

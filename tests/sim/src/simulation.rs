@@ -35,28 +35,28 @@ pub struct Simulation {
     pub api_keys: HashMap<String, ApiKey>,
     /// The faults that are set.
     pub faults: Faults,
-    /// What was received.
+    /// The requests that were received.
     pub records: Records,
-    /// What was counted.
+    /// The counters.
     pub stats: Stats,
-    /// How streams are paced.
+    /// The pace of streams.
     pub pacing: Pacing,
     /// The platform's own `host:port`s.
     pub authorities: Vec<String>,
-    /// Where a person opens its pages; none: where it is asked.
+    /// The address at which a person opens its pages; none: the one where it is asked.
     pub pages_url: Option<String>,
 }
 
 /// Whose an API key is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// Where it is good.
+    /// The platform at which it is good.
     pub platform: Platform,
     /// Its name in answers, faults and records.
     pub name: String,
 }
 
-/// How streams are paced.
+/// The pace of streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Pacing {
     /// Wait before each event but the first.
@@ -68,7 +68,7 @@ pub struct Pacing {
 /// An answer and how it is delivered.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What is sent.
+    /// The bytes that are sent.
     pub answer: Answer,
     /// Wait before anything is sent.
     pub delay: Duration,
@@ -108,7 +108,7 @@ impl Simulation {
         }
     }
 
-    /// Whether a request with this head is answered before its body has come, where a fault on an
+    /// The answer to a request with this head before its body has come, where a fault on an
     /// API key's account says so.
     pub fn early(&self, path: &str, headers: &HeaderMap) -> Option<Early> {
         let text = |name: &str| headers.get(name)?.to_str().ok();

@@ -30,7 +30,7 @@ pub struct Stats {
     pub input_tokens: u64,
     /// Tokens of those answers.
     pub output_tokens: u64,
-    /// How many requests were refused for a header.
+    /// The number of requests that were refused for a header.
     pub refused_count: u64,
     /// The last of them.
     pub refused: VecDeque<RefusedRequest>,
@@ -49,7 +49,7 @@ pub struct RefusedRequest {
     pub path: String,
     /// The header at fault.
     pub header: String,
-    /// What is wrong with it.
+    /// The mistake in it.
     pub reason: &'static str,
 }
 

@@ -18,16 +18,16 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct TokenRequest(Vec<(String, String)>);
 
-/// What a token request is answered with, and what it did.
+/// The answer to a token request, and its effect.
 #[derive(Debug)]
 pub struct TokenAnswer {
     /// The answer.
     pub answer: Answer,
-    /// What the rest of the simulator has to know.
+    /// The effect that the rest of the simulator has to know.
     pub effect: Effect,
 }
 
-/// What a token request did beside being answered.
+/// The effect of a token request beside its answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing to tell.

@@ -25,7 +25,7 @@ const SCOPES: &[&str] = &[
 #[derive(Debug)]
 pub struct AuthorizeRequest(pub Vec<(String, String)>);
 
-/// What the browser gets.
+/// The page or redirect that the browser gets.
 #[derive(Debug, PartialEq, Eq)]
 pub enum AuthorizeOutcome {
     /// Back to the client, with a code or an error.

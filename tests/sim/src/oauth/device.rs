@@ -29,7 +29,7 @@ enum Decision {
     Denied,
 }
 
-/// What a client is given to begin with.
+/// The codes that a client is given to begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceCode {
     /// Opaque.
@@ -38,7 +38,7 @@ pub struct DeviceCode {
     pub user_code: String,
 }
 
-/// Why a poll brings no tokens.
+/// The reason for which a poll brings no tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceError {
     /// Nobody has typed the code in yet.

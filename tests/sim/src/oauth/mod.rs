@@ -67,7 +67,7 @@ pub struct Client {
     pub email: String,
 }
 
-/// What tests may change about the server.
+/// The settings of the server that tests may change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// Seconds in which a replayed refresh token is answered with the same new pair; 0: never.
@@ -91,7 +91,7 @@ impl Default for Policy {
 /// The server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OAuth {
-    /// What tests may change.
+    /// The settings that tests may change.
     pub policy: Policy,
     users: BTreeMap<String, User>,
     codes: HashMap<String, Code>,
@@ -142,7 +142,7 @@ struct AccessToken {
     revoked: bool,
 }
 
-/// What the platform thinks of an access token.
+/// The platform's opinion of an access token.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// Good; the user that it was issued to.
@@ -193,7 +193,7 @@ impl OAuth {
         self.users.get(email)
     }
 
-    /// What the platform thinks of that access token.
+    /// The platform's opinion of that access token.
     pub fn access(&self, token: &str, now: UnixMillis) -> Access {
         let Some(access) = self.access_tokens.get(token) else {
             return Access::Unknown;

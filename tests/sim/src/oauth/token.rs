@@ -24,7 +24,7 @@ pub struct TokenSet {
     pub expires_in: u64,
 }
 
-/// Why the token endpoint says no.
+/// The reason for which the token endpoint says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// Bad code, verifier, redirect URI, subject token, or unknown refresh token.

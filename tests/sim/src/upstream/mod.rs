@@ -14,16 +14,16 @@ use crate::{clock::UnixMillis, fixtures::Fill};
 /// Characters of the caller's text that an answer repeats.
 const MAX_ECHO_CHARS: usize = 200;
 
-/// What an endpoint needs beside the body.
+/// The facts that an endpoint needs beside the body.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// Who is served: the user's email or the API key's name.
+    /// The account that is served: the user's email or the API key's name.
     pub account: &'a str,
     /// Random id of the answer.
     pub id: String,
     /// In how many deltas a stream carries the text.
     pub pieces: usize,
-    /// When the answer is made.
+    /// The time at which the answer is made.
     pub now: UnixMillis,
 }
 
