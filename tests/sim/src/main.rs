@@ -96,7 +96,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     );
     tokio::select! {
         () = server::serve(platform, TlsAcceptor::from(config), shared.clone()) => {}
-        Some(()) = async { Some(server::serve_pages(pages?, shared.clone()).await) } => {}
+        Some(()) = async {
+            server::serve_pages(pages?, shared.clone()).await;
+            Some(())
+        } => {}
         served = axum::serve(control, control::router(shared.clone())) => served?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
