@@ -427,8 +427,16 @@ fn svg(text: &str) -> String {
 async fn the_picture_of_status_is_current() {
     let mut operator = Operator::new().await;
     operator.add_keys(&["claude", "team"]).await;
-    operator.add_login("alice").await;
-    operator.add_login("bob").await;
+    // So long that the jitter of their next refresh is not seen.
+    let end = Some(NOW.plus(240 * HOUR));
+    for name in ["alice", "bob"] {
+        let credential = Credential::OAuth(OAuthTokens {
+            access: "access".into(),
+            refresh: "refresh".into(),
+            id: None,
+        });
+        operator.save(name, "codex", credential, end).await;
+    }
     let at = u64::try_from(NOW.0).unwrap();
     let window = |name: &str, used_percent, seconds: u64| Window {
         name: name.try_into().unwrap(),

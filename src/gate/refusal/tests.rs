@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 26;
+const KINDS: usize = 27;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -133,7 +133,6 @@ fn samples() -> Vec<Refusal> {
         AllOut(all_out(10, Some(9))),
         AllOut(all_out(2, None)),
         NotReady,
-        Unconfirmed,
         NoCredential,
         Redirected,
         Unreachable,
@@ -142,6 +141,7 @@ fn samples() -> Vec<Refusal> {
         NoRoom(budget::NoRoom::Others),
         NoRoom(budget::NoRoom::TooLarge { most: 16 << 20 }),
         NoContent,
+        Unconfirmed,
     ]
 }
 
