@@ -58,8 +58,8 @@ pub struct Bucket<'a> {
     bytes: usize,
 }
 
-/// What is in the buckets, for who publishes records and does not have the buckets: as far as it has
-/// published them.
+/// The fill of the buckets, for one who publishes records and does not have the buckets: as far as it
+/// has published them.
 #[derive(Debug)]
 pub struct Rooms {
     /// Those of each bucket's content.

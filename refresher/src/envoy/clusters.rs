@@ -330,7 +330,7 @@ fn hosts_of(name: &str, origin: &Origin, profile: &Profile, settings: &config::E
     cluster
 }
 
-/// Where a request goes that the platform gave no answer to: Envoy's own escape listener, in plain text.
+/// The escape, for a request that the platform gave no answer to: Envoy's own listener, in plain text.
 fn escape(socket: Option<&Path>) -> Value {
     let socket = socket.unwrap_or(Path::new(ESCAPE_SOCKET));
     json!({
