@@ -405,7 +405,7 @@ impl Call {
     }
 
     /// The platform breaks its answer off.
-    pub(super) fn is_broken_off(mut self) {
+    pub(super) fn breaks_off(mut self) {
         self.ends();
     }
 

@@ -52,7 +52,7 @@ fn a_stream_that_does_not_end_is_metered_as_far_as_it_came_and_says_who_left() {
         call.platform_goes_on(&ANSWER[..ANSWER.len() / 2], false);
         match caller_leaves {
             true => call.goes_away(),
-            false => call.is_broken_off(),
+            false => call.breaks_off(),
         }
         let records = envoy.records().concat();
         let expected = format!("acc_1 200 attempts=1 fine - {expected} tokens=");
