@@ -63,6 +63,7 @@ struct Inner {
     left_out: Gauge,
     held: Family<OfEnvoy, Gauge>,
     behind: Family<OfEnvoy, Gauge>,
+    gone: Family<OfEnvoy, Gauge>,
     unread: Family<OfEnvoy, Gauge>,
     account_ids: Values,
     platform_ids: Values,
@@ -133,6 +134,7 @@ impl Default for Metrics {
             left_out: Gauge::default(),
             held: Family::default(),
             behind: Family::default(),
+            gone: Family::default(),
             unread: Family::default(),
             account_ids: Values::default(),
             platform_ids: Values::default(),
@@ -162,6 +164,9 @@ impl Default for Metrics {
         registry.register("envoy_revision", held, inner.held.clone());
         let behind = "Seconds for which an Envoy has stayed behind; 0: it does not";
         registry.register("envoy_behind_seconds", behind, inner.behind.clone());
+        let gone =
+            "Seconds for which an Envoy has not polled; 0: it does. After an hour it is forgotten";
+        registry.register("envoy_gone_seconds", gone, inner.gone.clone());
         let unread = "Records that an Envoy cannot read";
         registry.register("envoy_unread_records", unread, inner.unread.clone());
         Metrics(Arc::new(Inner { registry, ..inner }))
@@ -262,12 +267,14 @@ impl Metrics {
         let Inner {
             held,
             behind,
+            gone,
             unread,
             ..
         } = &*self.0;
         for (family, number) in [
             (held, (|envoy| envoy.revision) as fn(&EnvoyView) -> u64),
             (behind, |envoy| envoy.behind_seconds.unwrap_or_default()),
+            (gone, |envoy| envoy.gone_seconds.unwrap_or_default()),
             (unread, |envoy| envoy.unread),
         ] {
             family.clear();
@@ -420,10 +427,12 @@ mod tests {
             unread: 2,
             behind_seconds: Some(9),
             why: Some("it cannot read 2 records".to_owned()),
+            gone_seconds: None,
         }]);
         let page = metrics.page(&store, UnixMillis(0)).await.unwrap();
         for line in [
             "latchkey_envoy_behind_seconds{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 9",
+            "latchkey_envoy_gone_seconds{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 0",
             "latchkey_envoy_revision{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 7",
             "latchkey_envoy_unread_records{node=\"none\",instance=\"0123456789abcdef0123456789abcdef\"} 2",
             "latchkey_requests_total{platform=\"openai\",account=\"acc_1\",status=\"2xx\"} 2",

@@ -1,8 +1,9 @@
 //! How far each Envoy is with the snapshot, by what its polls say.
 //!
-//! An Envoy polls with the revision that it holds. One that holds another than ours for longer than [`BEHIND`], or has
-//! records that it could not read, stays behind; one that has not polled for as long has stopped. Both are told of: in
-//! the log once, in `status` and in the metrics as long as it is so.
+//! An Envoy polls with the revision that it holds. One that polls and holds another than ours for longer than [`BEHIND`],
+//! refuses pages, or has records that it could not read, stays behind. One that has not polled for as long is gone:
+//! somebody stopped it, or it cannot reach us; nobody here can tell which. Both are told of: in the log once, in `status`
+//! and in the metrics as long as it is so, each by itself.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +13,12 @@ use latchkey::id::{Id, is_hex_name};
 use latchkey::label::Label;
 use serde::{Deserialize, Serialize};
 
-/// The time after which an Envoy that lacks something stays behind.
+/// The time after which an Envoy that lacks something stays behind, and one that polls no more is gone. Between two polls
+/// of one that runs there are milliseconds, and 3 s where the VM that polls has died.
 pub const BEHIND: Duration = Duration::from_secs(5);
 /// The pause between two looks at all Envoys.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// The time after which an Envoy that polls no more is forgotten.
+/// The time after which an Envoy that is gone is forgotten.
 const FORGET: Duration = Duration::from_secs(60 * 60);
 /// The most Envoys that are remembered; what comes after them is not watched.
 const MAX_ENVOYS: usize = 1_024;
@@ -58,6 +60,9 @@ pub struct EnvoyView {
     pub behind_seconds: Option<u64>,
     /// Why it stays behind.
     pub why: Option<String>,
+    /// For how many seconds it has not polled; none for one that does.
+    #[serde(default)]
+    pub gone_seconds: Option<u64>,
 }
 
 /// All Envoys that have polled. Clones are the same ones.
@@ -74,8 +79,20 @@ struct Envoy {
     heard_at: Instant,
     /// Since when it lacks something.
     lacks_since: Option<Instant>,
-    /// It was told of in the log.
-    is_told: bool,
+    /// The last that was told of it in the log.
+    told: Told,
+}
+
+/// What the log says of an Envoy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Told {
+    /// It is where it should be.
+    #[default]
+    Current,
+    /// It stays behind.
+    Behind,
+    /// It is gone.
+    Gone,
 }
 
 /// A poll under way. Its end, whatever that is, is noted.
@@ -120,7 +137,7 @@ impl Progress {
             polls: 0,
             heard_at: now,
             lacks_since: None,
-            is_told: false,
+            told: Told::Current,
         });
         envoy.said = said;
         envoy.is_of_epoch = is_of_epoch;
@@ -148,52 +165,56 @@ impl Progress {
 
 impl Envoy {
     fn look(&mut self, revision: u64, now: Instant) -> EnvoyView {
-        let lacks = self.lack(revision, now);
-        match lacks {
-            None => self.lacks_since = None,
-            // It polled no more some time before that was noticed.
-            Some(_) if self.polls == 0 => {
-                self.lacks_since.get_or_insert(self.heard_at);
-            }
-            Some(_) => {
-                self.lacks_since.get_or_insert(now);
-            }
-        }
+        let silent = now.saturating_duration_since(self.heard_at);
+        let gone = (self.polls == 0 && silent >= BEHIND).then_some(silent);
+        // What one lacks that is gone, its next poll will say.
+        let lacks = self.lack(revision).filter(|_| gone.is_none());
+        self.lacks_since = lacks.as_ref().and(self.lacks_since.or(Some(now)));
         let lacking = self.lacks_since.map(|since| now.duration_since(since));
         let behind = lacking.filter(|lacking| *lacking >= BEHIND);
         let why = lacks.filter(|_| behind.is_some());
-        let (instance, node) = (&self.said.instance, self.said.node.as_ref());
-        let node_name = node.map_or("none", Id::as_str);
-        match (&why, self.is_told) {
-            (Some(why), false) => {
-                tracing::warn!(node = node_name, instance, why, "an Envoy stays behind");
-                self.is_told = true;
-            }
-            (None, true) => {
-                tracing::info!(node = node_name, instance, "an Envoy has caught up");
-                self.is_told = false;
-            }
-            _ => {}
-        }
+        self.tell(why.as_deref(), gone.is_some());
+        let seconds = |one: Duration| one.as_secs();
         EnvoyView {
-            instance: instance.clone(),
-            node: node.map(Id::to_string),
+            instance: self.said.instance.clone(),
+            node: self.said.node.as_ref().map(Id::to_string),
             revision: self.said.held.unwrap_or_default(),
             unread: self.said.unread,
-            behind_seconds: behind.map(|behind| behind.as_secs()),
+            behind_seconds: behind.map(seconds),
             why,
+            gone_seconds: gone.map(seconds),
+        }
+    }
+
+    /// Logs what is new.
+    fn tell(&mut self, why: Option<&str>, is_gone: bool) {
+        let now = match (why, is_gone) {
+            (_, true) => Told::Gone,
+            (Some(_), false) => Told::Behind,
+            (None, false) => Told::Current,
+        };
+        let before = std::mem::replace(&mut self.told, now);
+        let instance = &self.said.instance;
+        let node = self.said.node.as_ref().map_or("none", Id::as_str);
+        match (before, now) {
+            _ if before == now => {}
+            (_, Told::Behind) => tracing::warn!(node, instance, why, "an Envoy stays behind"),
+            (_, Told::Gone) => tracing::warn!(
+                node,
+                instance,
+                "an Envoy polls no more: it was stopped, or it cannot reach the refresher and goes on with what it has"
+            ),
+            (Told::Gone, Told::Current) => tracing::info!(node, instance, "an Envoy polls again"),
+            (_, Told::Current) => tracing::info!(node, instance, "an Envoy has caught up"),
         }
     }
 
     /// What keeps the Envoy from having what we have; none where it has all.
-    fn lack(&self, revision: u64, now: Instant) -> Option<String> {
+    fn lack(&self, revision: u64) -> Option<String> {
         let said = &self.said;
         let first = said.first_unread.as_ref();
         if let Some(word) = &said.refused {
             return Some(format!("it refuses the pages of the snapshot ({word})"));
-        }
-        if self.polls == 0 && now.duration_since(self.heard_at) >= LOOK_INTERVAL {
-            return Some("it has stopped polling".to_owned());
         }
         if said.unread > 0 {
             let first = first.map(|first| format!(", first {first}"));
@@ -271,19 +292,45 @@ mod tests {
     }
 
     #[test]
-    fn an_envoy_of_another_history_or_that_polls_no_more_stays_behind() {
+    fn an_envoy_of_another_history_stays_behind() {
         let progress = Progress::default();
         let start = Instant::now();
-        let poll = progress.begin(said("a", json!({"held": 9})), false, start);
+        let _poll = progress.begin(said("a", json!({"held": 9})), false, start);
         progress.look(7, start);
         let stays = why(&progress, 7, start + BEHIND);
         assert_eq!(stays, [Some("it holds revision 9 of 7".to_owned())]);
+    }
+
+    /// Nobody knows whether it was stopped or is cut off. So it is not behind, whatever it lacked when it was last heard.
+    #[test]
+    fn an_envoy_that_polls_no_more_is_gone_and_then_forgotten() {
+        let progress = Progress::default();
+        let start = Instant::now();
+        let poll = progress.begin(said("a", json!({"unread": 1})), true, start);
+        progress.look(8, start);
+        let [one] = &progress.look(8, start + BEHIND)[..] else {
+            panic!("no Envoy")
+        };
+        assert_eq!((one.behind_seconds, one.gone_seconds), (Some(5), None));
         drop(poll);
-        drop(progress.begin(said("a", json!({})), true, start));
         let now = Instant::now();
-        let stays = why(&progress, 7, now + BEHIND + SECOND);
-        assert_eq!(stays, [Some("it has stopped polling".to_owned())]);
-        assert_eq!(why(&progress, 7, now + FORGET + SECOND), []);
+        let gone = |after| {
+            let all = progress.look(8, now + after);
+            let views = all.iter();
+            let views = views.map(|one| (one.behind_seconds.is_some(), one.gone_seconds));
+            views.collect::<Vec<_>>()
+        };
+        assert_eq!(gone(BEHIND - SECOND)[0].1, None, "between two polls");
+        assert_eq!(gone(BEHIND + SECOND), [(false, Some(6))]);
+        assert_eq!(progress.lock()[&"a".repeat(32)].told, Told::Gone);
+        assert_eq!(gone(FORGET + SECOND), []);
+        // One that is back lacks what it lacks from then on.
+        drop(progress.begin(said("a", json!({})), true, now));
+        progress.look(8, now + BEHIND + SECOND);
+        let _poll = progress.begin(said("a", json!({})), true, now + 2 * BEHIND);
+        assert_eq!(gone(2 * BEHIND), [(false, None)]);
+        assert_eq!(progress.lock()[&"a".repeat(32)].told, Told::Current);
+        assert_eq!(gone(3 * BEHIND), [(true, None)]);
     }
 
     #[test]

@@ -209,6 +209,7 @@ mod tests {
             windows: known(windows_at, used_percent).windows,
             windows_at,
             reset_at,
+            alive_at: 0,
         }
     }
 

@@ -16,45 +16,41 @@ use crate::{
 
 const UNREAD_KEY: &str = shared_key!("unread");
 
-/// The most records that are remembered by name; what comes after them is only counted.
+/// The most records that are remembered; what comes after them is not counted.
 pub const MAX_NAMED: usize = 256;
 
 /// The records that could not be read and have not been replaced since.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unreadable {
-    named: BTreeSet<(Kind, Id)>,
-    /// Those without a name that could be told, since everything was last sent.
-    nameless: u64,
-}
+#[serde(transparent)]
+pub struct Unreadable(BTreeSet<(Kind, Id)>);
 
 // === impl Unreadable ===
 
 impl Unreadable {
     /// How many there are.
     pub fn count(&self) -> u64 {
-        let named = u64::try_from(self.named.len()).unwrap_or(u64::MAX);
-        named.saturating_add(self.nameless)
+        u64::try_from(self.0.len()).unwrap_or(u64::MAX)
     }
 
-    /// The first that has a name.
+    /// The first of them.
     pub fn first(&self) -> Option<&(Kind, Id)> {
-        self.named.first()
+        self.0.first()
     }
 
     /// Notes a record that was read, or is gone.
     pub fn read(&mut self, kind: Kind, id: &Id) {
-        if !self.named.is_empty() {
-            self.named.remove(&(kind, id.clone()));
+        if !self.0.is_empty() {
+            self.0.remove(&(kind, id.clone()));
         }
     }
 
-    /// Notes one that could not be read.
+    /// Notes one that could not be read. One that names no record leaves nothing that is lacking, and nothing that
+    /// could ever be read in its place.
     pub fn add(&mut self, unread: &Unread) {
-        match &unread.about {
-            About::Record(kind, id) if self.named.len() < MAX_NAMED => {
-                self.named.insert((*kind, id.clone()));
-            }
-            _ => self.nameless = self.nameless.saturating_add(1),
+        if let About::Record(kind, id) = &unread.about
+            && self.0.len() < MAX_NAMED
+        {
+            self.0.insert((*kind, id.clone()));
         }
     }
 }
@@ -92,11 +88,12 @@ mod tests {
             all.add(&unread(About::Record(Kind::Account, id(number))));
         }
         all.add(&unread(About::Unknown));
-        assert_eq!((all.named.len(), all.count()), (MAX_NAMED, 262));
+        all.add(&unread(About::Nothing));
+        assert_eq!(all.count(), 256);
         assert_eq!(all.first(), Some(&(Kind::Account, id(0))));
         all.read(Kind::Account, &id(0));
         all.read(Kind::Key, &id(1));
-        assert_eq!(all.count(), 261);
+        assert_eq!(all.count(), 255);
 
         let mut shared = FakeSharedData::default();
         assert_eq!(read(&shared), Unreadable::default());

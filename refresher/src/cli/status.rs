@@ -138,10 +138,15 @@ fn text(
     text + &left_out(overview) + &logins(accounts) + &deaths(accounts)
 }
 
-/// The Envoys that stay behind.
+/// The Envoys that stay behind, and those that are gone.
 fn envoys(all: &[EnvoyView]) -> String {
     let text = |one: &EnvoyView| {
         let name = one.node.as_ref().unwrap_or(&one.instance);
+        if let Some(seconds) = one.gone_seconds {
+            return Some(format!(
+                "The Envoy {name} has not polled for {seconds} s: it was stopped, or it cannot reach the refresher\n\n"
+            ));
+        }
         let (seconds, why) = (one.behind_seconds?, one.why.as_ref()?);
         Some(format!(
             "The Envoy {name} has stayed behind for {seconds} s: {why}\n\n"

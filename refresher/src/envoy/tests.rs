@@ -156,6 +156,7 @@ async fn how_far_an_envoy_is_is_known_by_its_polls() {
         unread: 2,
         behind_seconds: None,
         why: None,
+        gone_seconds: None,
     };
     assert_eq!(envoys, [expected]);
     // What cannot be read of that costs no poll.
