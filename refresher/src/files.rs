@@ -70,14 +70,6 @@ pub(crate) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Err
     }
 }
 
-/// The text of a file of at most `bound` bytes.
-///
-/// # Errors
-/// If it cannot be read, is longer, or is not UTF-8.
-pub(crate) fn read_bounded(path: &Path, bound: u64) -> io::Result<String> {
-    read_within(File::open(path)?, bound)
-}
-
 /// The text that `source` has, of at most `bound` bytes. What is longer is refused: half a secret is another secret.
 ///
 /// # Errors

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use secrecy::SecretString;
-use zeroize::Zeroizing;
 
 use super::logins::{self, Saved};
 use super::{App, Caller, Error, Result};
 use crate::credential::Credential;
 use crate::fault::Fault;
-use crate::files::read_bounded;
+use crate::files::owned::require_owned_text;
 use crate::login::auth_json::{self, FILE_LIMIT, Imported};
 use crate::login::finish::outlasting;
 use crate::oauth::claims::IDENTITY;
@@ -66,10 +65,8 @@ pub async fn take_over(app: &App, caller: Caller, file: Foreign<'_>) -> Result<T
     let profile = app.catalog.usable(file.platform)?;
     let way_in = profile.oauth.as_ref().zip(profile.login.import(file.form));
     let (oauth, import) = way_in.ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
-    let text = read_bounded(file.path, FILE_LIMIT).map(Zeroizing::new);
-    let text = text.map_err(|error| {
-        Error::in_file(file.path, Fault::Failed, format!("cannot read it: {error}"))
-    })?;
+    // Who else writes the file would have our callers use a login of theirs.
+    let text = require_owned_text(file.path, FILE_LIMIT)?;
     let found = auth_json::read(&text, oauth, import, app.now());
     let fault = |error: &auth_json::Error| fault(error, &profile.id);
     let taken = match found.map_err(|error| Error::in_file(file.path, fault(&error), error))? {

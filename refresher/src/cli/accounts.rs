@@ -11,6 +11,7 @@ use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::TermFlags;
 use super::{CALLER, Context, Error, Json, ModelList, Result, pools, secret_input, status};
 use crate::app::accounts::{self, NewKey};
+use crate::files::owned::require_owned_text;
 use crate::oauth::revoke::Revoked;
 use crate::store::{Saved, Status};
 
@@ -172,9 +173,8 @@ impl Add {
 
     fn read_key(&self) -> Result<SecretString> {
         let key = if let Some(path) = &self.key_file {
-            crate::files::read_bounded(path, MAX_SECRET_BYTES)
-                .map(Zeroizing::new)
-                .map_err(|error| format!("{}: cannot read it: {error}", path.display()))
+            // Who else writes the file would have our callers use an account of theirs.
+            Ok(require_owned_text(path, MAX_SECRET_BYTES)?)
         } else if let Ok(key) = std::env::var(KEY_VARIABLE) {
             crate::files::read_within(key.as_bytes(), MAX_SECRET_BYTES)
                 .map(Zeroizing::new)

@@ -46,6 +46,7 @@ macro_rules! from {
 }
 
 from!(
+    crate::files::Error,
     crate::login::Error,
     crate::login::callback::Error,
     crate::login::finish::Error,

@@ -3,13 +3,12 @@
 //! `scripts/wasm.sh` prints the filter's SHA-256 and writes it beside the filter. That tells a file that was cut, mixed up or
 //! left over from another version. It stops nobody who can write both files.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::files::read_bounded;
+use crate::files::owned::{Readers, read_owned};
 
 /// The most bytes of a filter that are read. The build refuses one of more than 1.25 MiB.
 const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
@@ -55,23 +54,23 @@ pub fn check(wasm: &Path) {
 }
 
 fn look(wasm: &Path) -> io::Result<Found> {
-    let mut bytes = Vec::new();
-    File::open(wasm)?
-        .take(MAX_FILTER_BYTES)
-        .read_to_end(&mut bytes)?;
-    let found: String = Sha256::digest(&bytes)
+    let read = |path: &Path, bound| {
+        let bytes = read_owned(path, Readers::Anybody, bound);
+        bytes.map_err(io::Error::other)
+    };
+    let bytes = read(wasm, MAX_FILTER_BYTES)?;
+    let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
+    let found: String = Sha256::digest(&*bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let mut sum = wasm.as_os_str().to_owned();
     sum.push(".sha256");
-    let expected = match read_bounded(Path::new(&sum), MAX_SUM_BYTES) {
-        Ok(sum) => sum.split_whitespace().next().unwrap_or_default().to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Found::WithoutSum(found));
-        }
-        Err(error) => return Err(error),
+    let Some(sum) = read(Path::new(&sum), MAX_SUM_BYTES)? else {
+        return Ok(Found::WithoutSum(found));
     };
+    let sum = String::from_utf8_lossy(&sum);
+    let expected = sum.split_whitespace().next().unwrap_or_default().to_owned();
     Ok(if expected == found {
         Found::Same(found)
     } else {

@@ -68,7 +68,7 @@ pub fn read_owned(
 ///
 /// # Errors
 /// As there, or if it is not UTF-8.
-pub fn read_owned_text(path: &Path, bound: u64) -> Result<Option<String>, Error> {
+pub fn read_owned_text(path: &Path, bound: u64) -> Result<Option<Zeroizing<String>>, Error> {
     let Some(bytes) = read_owned(path, Readers::Anybody, bound)? else {
         return Ok(None);
     };
@@ -76,7 +76,16 @@ pub fn read_owned_text(path: &Path, bound: u64) -> Result<Option<String>, Error>
         let error = std::io::Error::other(format!("it is not UTF-8: {error}"));
         io_error(path, "read it")(error)
     })?;
-    Ok(Some(text.to_owned()))
+    Ok(Some(Zeroizing::new(text.to_owned())))
+}
+
+/// [`read_owned_text`] for a file that has to be there.
+///
+/// # Errors
+/// As there, or if there is none.
+pub fn require_owned_text(path: &Path, bound: u64) -> Result<Zeroizing<String>, Error> {
+    let missing = || io_error(path, "read it")(Errno::NOENT.into());
+    read_owned_text(path, bound)?.ok_or_else(missing)
 }
 
 /// Checks a file that somebody else reads, if it is there.
@@ -274,14 +283,14 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    fn read(path: &Path) -> Result<Option<String>, Error> {
+    fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
         read_owned_text(path, BOUND)
     }
 
     #[test]
     fn a_file_of_ours_is_read_and_a_missing_one_is_none() {
         let (folder, path) = folder();
-        assert_eq!(read(&path).unwrap().as_deref(), Some("text"));
+        assert_eq!(read(&path).unwrap().unwrap().as_str(), "text");
         for missing in ["none", "none/none"] {
             assert!(read(&folder.path().join(missing)).unwrap().is_none());
         }

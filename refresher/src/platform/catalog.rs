@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::layers::{Layer, Layers};
 use super::{Invalid, Profile, invalid};
 use crate::files;
-use crate::files::owned::{read_owned_text, require_owned, require_owned_directory};
+use crate::files::owned::{require_owned, require_owned_directory, require_owned_text};
 use crate::toml_place::Place;
 
 /// The built-in files by the id that they describe, platforms and what platforms extend.
@@ -112,8 +112,12 @@ impl Catalog {
                 let problem = format!("expected {id:?}, the file's name, found {:?}", profile.id);
                 return Err(merged.invalid(invalid("id", problem)));
             }
-            // Envoy reads it, where it may see other files than we do.
-            if let Some(ca_file) = &profile.upstream.ca_file {
+            // Envoy reads the one of the upstream, where it may see other files than we do.
+            let of_tokens = profile
+                .oauth
+                .as_ref()
+                .and_then(|oauth| oauth.ca_file.as_ref());
+            for ca_file in profile.upstream.ca_file.iter().chain(of_tokens) {
                 require_owned(ca_file)?;
             }
             profiles.insert(id.to_owned(), profile);
@@ -198,11 +202,8 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let text = read_owned_text(path, MAX_PROFILE_BYTES)?;
-    text.ok_or_else(|| {
-        let gone = std::io::ErrorKind::NotFound.into();
-        files::io_error(path, "read it")(gone).into()
-    })
+    let text = require_owned_text(path, MAX_PROFILE_BYTES)?;
+    Ok(text.as_str().to_owned())
 }
 
 #[cfg(test)]
@@ -439,18 +440,20 @@ mod tests {
     fn a_profile_that_others_can_change_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let (profile, ca) = (
-            folder.path().join("deep.toml"),
-            folder.path().join("ca.pem"),
-        );
+        let [profile, ca, token_ca, codex] = ["deep.toml", "ca.pem", "token-ca.pem", "codex.toml"]
+            .map(|name| folder.path().join(name));
         let text = format!("{DEEP}\nupstream.ca_file = '{}'", ca.display());
         fs::write(&profile, text).unwrap();
-        fs::write(&ca, "").unwrap();
+        fs::write(&codex, format!("oauth.ca_file = '{}'", token_ca.display())).unwrap();
+        for path in [&ca, &token_ca] {
+            fs::write(path, "").unwrap();
+        }
         let load = || Catalog::load(Some(folder.path()), BTreeSet::new());
         assert!(load().is_ok());
         for (path, before) in [
             (profile.as_path(), 0o644),
             (&ca, 0o644),
+            (&token_ca, 0o644),
             (folder.path(), 0o755),
         ] {
             fs::set_permissions(path, fs::Permissions::from_mode(before | 0o022)).unwrap();

@@ -317,3 +317,58 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         })
         .collect()
 }
+
+/// Whoever else writes the file that a credential is taken from has callers use an account of theirs.
+#[test]
+fn no_credential_is_taken_from_a_file_that_others_write() {
+    run(async {
+        let folder = new_folder("law-owner-taken");
+        let sim = Sim::start(&folder).await;
+        let refresher = Refresher::new(&folder, &sim);
+        let (key, login) = (folder.join("key"), folder.join("auth.json"));
+        let (key_text, login_text) = (key.to_str().expect("UTF-8"), login.to_str().expect("UTF-8"));
+        let add = [
+            "accounts",
+            "add",
+            "a",
+            "--platform",
+            "openai",
+            "--key-file",
+            key_text,
+        ];
+        let import = ["import", "codex", login_text];
+        let is_root = rustix::process::geteuid().is_root();
+        let spoils: [(&str, Spoil, &str); 3] = [
+            (
+                "others may write it",
+                |path| mode(path, 0o646),
+                "chmod go-w",
+            ),
+            ("a pipe", fifo, "expected a file"),
+            ("a stranger's link", strangers_link, "chown"),
+        ];
+        for (case, spoil, cure) in spoils.into_iter().take(if is_root { 3 } else { 2 }) {
+            for (path, arguments) in [(&key, &add[..]), (&login, &import[..])] {
+                fs::write(path, "sk-secret7").expect("written");
+                mode(path, 0o600);
+                spoil(path);
+                let output = timeout(LIMIT, refresher.try_run(arguments, "")).await;
+                let output = output.unwrap_or_else(|_| panic!("{case}: it waits"));
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{case}: {said}");
+                assert!(
+                    said.contains(path.to_str().expect("UTF-8")),
+                    "{case}: {said}"
+                );
+                assert!(
+                    said.contains(cure) && !said.contains("secret7"),
+                    "{case}: {said}"
+                );
+                fs::remove_file(path).expect("removed");
+            }
+        }
+        fs::write(&key, "sk-own").expect("written");
+        mode(&key, 0o644);
+        refresher.run(&add, "").await;
+    });
+}

@@ -11,7 +11,8 @@ use tokio::time::sleep;
 
 use super::begin_read;
 use crate::clock::UnixMillis;
-use crate::files::{self, read_bounded, replace_file};
+use crate::files::owned::read_owned_text;
+use crate::files::replace_file;
 use crate::state::StateDir;
 use crate::store::snapshot::new_epoch;
 use crate::store::{Result, Store, head, sql, unsigned};
@@ -184,15 +185,13 @@ pub(super) fn is_marked(state: &StateDir) -> bool {
 
 /// Reads the mark, if there is a whole one. A broken mark keeps nobody from starting.
 fn read_mark(path: &Path) -> Option<Mark> {
-    match read_bounded(path, MAX_MARK_BYTES) {
-        Ok(text) => serde_json::from_str(&text)
+    match read_owned_text(path, MAX_MARK_BYTES) {
+        Ok(text) => serde_json::from_str(&text?)
             .inspect_err(|error| {
                 tracing::warn!(path = %path.display(), %error, "not a mark of how far the database was; made anew");
             })
             .ok(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
-            let error = files::io_error(path, "read it")(error);
             tracing::warn!(%error, "cannot tell whether the database is an older copy");
             None
         }
