@@ -22,6 +22,12 @@ impl UnixMillis {
     pub fn since(self, earlier: UnixMillis) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// The time to the second in UTC, as RFC 3339 has it.
+    pub fn in_utc(self) -> String {
+        let time = jiff::Timestamp::from_second(self.0.div_euclid(1_000));
+        time.unwrap_or(jiff::Timestamp::MAX).to_string()
+    }
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -209,7 +209,9 @@ impl Faulty for store::Error {
             store::Error::Keys(error) => error.fault(),
             store::Error::Rotation(refused) => refused.fault(),
             store::Error::Seal { source, .. } => source.fault(),
-            store::Error::Database(_) | store::Error::Corrupt { .. } => Fault::Failed,
+            store::Error::Database(_)
+            | store::Error::Corrupt { .. }
+            | store::Error::RefreshUnderWay { .. } => Fault::Failed,
             store::Error::Unknown { record, name } => Fault::Unknown {
                 kind: kind(*record),
                 name: name.clone(),

@@ -10,6 +10,7 @@ use latchkey::snapshot::pool::MAX_MEMBERS;
 use super::accounts::MAX_NAME;
 use super::client_keys::MAX_CHOICES;
 use super::rotate::NotRotated;
+use crate::clock::UnixMillis;
 use crate::keys::{self, seal};
 use crate::{files, state};
 
@@ -58,6 +59,19 @@ pub enum Error {
     OlderServes {
         /// The database.
         path: PathBuf,
+    },
+    /// A refresh that an earlier release began may be under way on the tables, which this one would change. They were not
+    /// changed.
+    #[error(
+        "{}: an earlier release may be refreshing a login on it until {}, and this release gives it another form; try \
+         again after that",
+        path.display(), until.in_utc()
+    )]
+    RefreshUnderWay {
+        /// The database.
+        path: PathBuf,
+        /// When the claim on that refresh lapses, by the database's clock.
+        until: UnixMillis,
     },
     /// The database was sealed with another key. It was not changed.
     #[error("{}: it is sealed with another key than the one given", path.display())]

@@ -5,7 +5,7 @@
 mod checkpoint;
 pub(super) mod high_water;
 pub(super) mod new_tokens;
-mod open;
+pub(super) mod open;
 mod watch;
 mod write_queue;
 

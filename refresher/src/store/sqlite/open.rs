@@ -12,15 +12,17 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::checkpoint::{MAX_LOG_PAGES, empty_log};
-use super::high_water;
+use super::{high_water, now};
+use crate::clock::UnixMillis;
 use crate::files::{self, require_private_file};
 use crate::keys::KeySource;
 use crate::keys::seal::Keyring;
 use crate::state::StateDir;
 use crate::store::keys::Keys;
-use crate::store::{Error, Result, Store, found, head};
+use crate::store::{Error, Result, Store, found, head, sql};
 
 /// The forms that the tables have had, and this release's.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -30,8 +32,16 @@ const APPLICATION_ID: i64 = 0x4C54_4348;
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// The longest wait of a writer for another process's transaction, which is at most a page of SQL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait for a refresh that an earlier release has begun: most are over sooner. Its claim may last a minute.
+const REFRESH_WAIT: Duration = Duration::from_secs(10);
+/// The pause between two looks at it.
+const REFRESH_LOOK: Duration = Duration::from_millis(200);
 /// Readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 8;
+
+sql::statements! {
+    LAST_CLAIM = "SELECT max(claim_until) FROM accounts WHERE claim_until > $1";
+}
 
 impl Store {
     /// Opens the database of `state`, making it, and a key in `source`, if there is none. Hold
@@ -40,6 +50,15 @@ impl Store {
     /// # Errors
     /// If the file is not ours, not whole, sealed with another key, or within reach of others. It is then unchanged.
     pub async fn open(state: &StateDir, source: KeySource) -> Result<Store> {
+        Store::open_within(state, source, REFRESH_WAIT).await
+    }
+
+    /// [`Store::open`] that waits no longer than that for refreshes of an earlier release.
+    pub(in crate::store) async fn open_within(
+        state: &StateDir,
+        source: KeySource,
+        patience: Duration,
+    ) -> Result<Store> {
         let path = state.database();
         let exists = path.symlink_metadata().is_ok();
         if !exists && high_water::is_marked(state) {
@@ -53,6 +72,9 @@ impl Store {
             let found = check_contents(&path, &keyring).await?;
             if found.is_older() && state.is_served() {
                 return Err(Error::OlderServes { path });
+            }
+            if found.is_older() {
+                wait_for_refreshes(&path, patience).await?;
             }
             is_sealed = found.is_sealed;
         } else {
@@ -148,6 +170,39 @@ fn check_magic(path: &Path) -> Result<()> {
     }
 }
 
+/// Waits until no refresh can be under way that an earlier release began: one that finds other tables when its answer
+/// comes could not save the new tokens, and the old ones are spent.
+async fn wait_for_refreshes(path: &Path, patience: Duration) -> Result<()> {
+    let mut connection = look_at(path).await?;
+    let started = Instant::now();
+    let outcome = loop {
+        let now = now(&mut connection).await?;
+        let until: Option<UnixMillis> = sqlx::query_scalar(LAST_CLAIM)
+            .bind(now)
+            .fetch_one(&mut connection)
+            .await?;
+        match until {
+            None => break Ok(()),
+            Some(until) if started.elapsed() >= patience => {
+                let path = path.to_owned();
+                break Err(Error::RefreshUnderWay { path, until });
+            }
+            Some(_) => sleep(REFRESH_LOOK).await,
+        }
+    };
+    connection.close().await?;
+    outcome
+}
+
+/// A connection that cannot write.
+async fn look_at(path: &Path) -> sqlx::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(BUSY_TIMEOUT);
+    options.disable_statement_logging().connect().await
+}
+
 /// What an existing database is like.
 #[derive(Debug)]
 struct Found {
@@ -167,10 +222,6 @@ impl Found {
 
 /// Looks at an existing database over a connection that cannot write.
 async fn check_contents(path: &Path, keyring: &Keyring) -> Result<Found> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(true)
-        .busy_timeout(BUSY_TIMEOUT);
     let unreadable = |error: sqlx::Error| match error {
         sqlx::Error::Database(error) => {
             tracing::debug!(%error, "SQLite cannot read it");
@@ -178,11 +229,7 @@ async fn check_contents(path: &Path, keyring: &Keyring) -> Result<Found> {
         }
         error => Error::Database(error),
     };
-    let mut connection = options
-        .disable_statement_logging()
-        .connect()
-        .await
-        .map_err(unreadable)?;
+    let mut connection = look_at(path).await.map_err(unreadable)?;
     let checked = check_tables(&mut connection, path, keyring).await;
     connection.close().await?;
     checked.map_err(|error| match error {

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use sqlx::{ConnectOptions, Connection as _};
 
 use super::*;
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::keys::seal;
 
 /// Made by the release whose last migration was the eighth: by its commands, and by its `serve` from an Envoy's reports.
@@ -66,6 +66,45 @@ async fn a_running_serve_keeps_the_tables_that_it_knows() {
     // The same tables, and a `serve` of this release.
     let _lock = state.lock_serve().unwrap();
     open(&state).await.unwrap();
+}
+
+/// Who began it would find other tables when its answer comes, and a refresh token works once.
+#[tokio::test]
+async fn a_refresh_of_an_earlier_release_keeps_the_tables_until_its_claim_lapses() {
+    let (_outer, state) = old_state().await;
+    let claim_for = async |seconds: i64| {
+        let path = state.database();
+        let old = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut old = old.connect().await.unwrap();
+        let claim = "UPDATE accounts SET claim_token = 't', claim_until = (unixepoch('subsec') + $1) * 1000 \
+                     WHERE name = 'carol'";
+        sqlx::query(claim)
+            .bind(seconds)
+            .execute(&mut old)
+            .await
+            .unwrap();
+        old.close().await.unwrap();
+    };
+    let open_within =
+        async |patience| Store::open_within(&state, crate::keys::fixed(1), patience).await;
+    claim_for(60).await;
+    let before = fs::read(state.database()).unwrap();
+    let refused = open_within(Duration::from_millis(300)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::RefreshUnderWay { .. }),
+        "{refused}"
+    );
+    let until = UnixMillis(SystemClock.now().0 + 60_000).in_utc();
+    let hour = until.split_once(':').unwrap().0;
+    assert!(refused.to_string().contains(hour), "{refused}");
+    assert!(fs::read(state.database()).unwrap() == before);
+    claim_for(1).await;
+    let store = open_within(Duration::from_secs(9)).await.unwrap();
+    assert_eq!(formats(&store).await, ["02"]);
+    // Of this release the claim is no matter.
+    drop(store);
+    claim_for(60).await;
+    open_within(Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test]
