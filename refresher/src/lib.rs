@@ -27,6 +27,8 @@ pub mod login;
 pub mod metrics;
 pub mod oauth;
 pub mod platform;
+pub mod probe;
+pub mod prober;
 pub mod progress;
 pub mod refresh;
 pub mod serve;

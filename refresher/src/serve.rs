@@ -20,6 +20,7 @@ use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
 use crate::platform::{Catalog, Profile, doors};
+use crate::prober::{Platforms, Prober};
 use crate::progress::Progress;
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
@@ -82,6 +83,13 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
     let reported = engine.clone();
     let on_unauthorized: OnUnauthorized =
         Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
+    let prober = Prober {
+        store: store.clone(),
+        catalog: catalog.clone(),
+        asks: Platforms(SystemClock),
+        clock: SystemClock,
+        on_refused: on_unauthorized.clone(),
+    };
     let logins = PendingLogins::new(store.clone(), catalog);
 
     let mut tasks = Tasks::default();
@@ -114,6 +122,7 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
     tasks.spawn_draining("pending logins", pending::SHUTDOWN_LIMIT, async move {
         logins.run(stop).await;
     });
+    tasks.spawn("probes", prober.run());
     spawn_upkeep(&mut tasks, &store, &state, clusters, &config.usage);
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 

@@ -35,6 +35,8 @@
 //! - `dead` of the current generation removes the account from the snapshot, until an operator enables
 //!   or resets it, or it gets a new credential. `accounts reset` makes every Envoy forget what it
 //!   learned before, suspicions included.
+//! - The refresher asks the platform itself about an account that one key alone says is dead. Where the
+//!   platform still knows it, every Envoy forgets the deaths that were met before that.
 //!
 //! Quota windows are read from answer headers: of failures always, of good answers once a second in each
 //! VM. A change of a whole percent, of 60 s in the reset, or from or to exhausted is kept in shared data
@@ -430,22 +432,25 @@ impl Board {
     }
 
     /// Takes what the refresher knows of an account at `now`: later knowledge wins, what was
-    /// learned before the last reset is forgotten, and what the refresher had and has no more is
-    /// over. Whether the board changed.
+    /// learned before the last reset is forgotten, so are deaths from before the account was found
+    /// alive, and what the refresher had and has no more is over. Whether the board changed.
     pub fn take(&mut self, health: &Health, now: u64) -> bool {
         let id = &health.id;
         let is_old = |at: u64| health.reset_at > 0 && (at <= health.reset_at || at > now);
+        let is_disproved = |dead: bool, at: u64| dead && at <= health.alive_at;
         let before = self.entries.len();
         self.entries.retain(|entry| {
             let gone = || {
                 let has = |held: &Cooldown| held.scope == entry.scope;
                 entry.told && !health.entries.iter().any(has)
             };
-            entry.account != *id || !(is_old(entry.at) || gone())
+            let over = is_old(entry.at) || is_disproved(entry.dead, entry.at) || gone();
+            entry.account != *id || !over
         });
-        let forgotten = self
-            .suspicions
-            .forget(|one| one.account == *id && is_old(one.at));
+        let forgotten = self.suspicions.forget(|one| {
+            let over = is_old(one.at) || is_disproved(one.kind == Kind::Dead, one.at);
+            one.account == *id && over
+        });
         let mut changed = self.entries.len() != before || forgotten;
         let news = health.entries.iter().take(MAX_ACCOUNT_ENTRIES);
         for held in news.filter(|held| !held.has_ended(now) && !is_old(held.at)) {

@@ -276,7 +276,61 @@ fn health(entries: &[Cooldown], reset_at: u64) -> Health {
         windows: Vec::new(),
         windows_at: 0,
         reset_at,
+        alive_at: 0,
     }
+}
+
+/// What the refresher found out by itself counts against deaths alone, and against those alone that were met before.
+#[test]
+fn an_account_that_is_found_alive_is_no_longer_suspected_to_be_dead() {
+    let account = fixture::account("acc_1", "codex");
+    let dead = Verdict::Dead {
+        reason: Reason::known("deactivated"),
+    };
+    let of = |key: &str, alone| Witness {
+        key: Striker::of(&Id::try_from(key).unwrap()),
+        alone,
+    };
+    let alive = |alive_at| Health {
+        alive_at,
+        ..health(&[], 0)
+    };
+    let mut board = Board::new();
+    let first = of("first", false);
+    assert_eq!(
+        board.learn(&account, first, None, &dead, 1_000),
+        Change::Suspected
+    );
+    let is_out = |board: &Board, now| {
+        matches!(
+            board.standing(&account, first.key, None, now),
+            Standing::Out(_)
+        )
+    };
+    assert!(!board.take(&alive(999), 2_000), "asked before");
+    assert!(is_out(&board, 2_000));
+    assert!(board.take(&alive(1_000), 2_000));
+    assert!(!is_out(&board, 2_000));
+    assert!(!board.take(&alive(1_000), 2_000));
+    // The next one begins anew, and a limit is another matter.
+    board.learn(&account, first, None, &dead, 3_000);
+    assert!(is_out(&board, 3_000));
+    board.post(&account, &limited(50_000, false), 3_001);
+    assert!(board.take(&alive(5_000), 5_000));
+    assert_eq!(
+        (board.entries.len(), board.suspicions.is_empty()),
+        (1, true)
+    );
+    // So does one that two keys have met.
+    let mut board = Board::new();
+    board.learn(&account, first, None, &dead, 1_000);
+    let second = of("second", false);
+    assert!(matches!(
+        board.learn(&account, second, None, &dead, 1_001),
+        Change::Out(_)
+    ));
+    assert!(board.take(&alive(2_000), 2_000));
+    assert!(board.is_empty());
 }
 
 #[test]

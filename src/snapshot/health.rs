@@ -30,6 +30,10 @@ pub struct Health {
     /// milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reset_at: u64,
+    /// When the refresher last asked the platform by itself and found the account alive, in Unix
+    /// milliseconds: no death that was met until then counts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub alive_at: u64,
 }
 
 /// One thing that is held against an account: it is not to be used for a while.

@@ -19,6 +19,9 @@ use crate::harness::{
 
 const CHAT: &str = "/v1/chat/completions";
 
+/// Where the refresher asks the platform about an account.
+const MODELS: &str = "/v1/models";
+
 /// Within this the other Envoys of a refresher know what one of them learned, and all of them what an operator did. What
 /// is promised is 2 s, and it takes 0.2 s as a rule; the disk of a busy machine may stall for longer.
 const SPREAD_LIMIT: Duration = Duration::from_secs(2 + 3);
@@ -81,7 +84,10 @@ impl Pool {
     /// The number of times that the platform heard from `account`.
     async fn heard_from(&self, account: &str) -> usize {
         let seen = self.stack.sim.seen().await;
-        let of = seen.iter().filter(|seen| seen.account() == Some(account));
+        let of = seen.iter().filter(|seen| {
+            // The refresher's own question is nobody's request.
+            seen.account() == Some(account) && seen.path() != MODELS
+        });
         of.count()
     }
 
@@ -309,7 +315,10 @@ fn a_stored_cool_down_ends_by_itself() {
 fn a_dead_account_is_taken_out_until_somebody_has_seen_to_it() {
     run(async {
         let mut pool = Pool::of("board-dead", &["gone", "good"]).await;
-        let gone = || json!({"fixture": "openai/account_deactivated.json"});
+        let gone = || json!({"fixture": "openai/account_deactivated.json", "path": CHAT});
+        // The refresher itself learns nothing.
+        pool.break_account("gone", json!({"path": MODELS, "status": 500, "body": "{}"}))
+            .await;
         let mut second = pool.stack.caller("second").await;
         // The word of one key alone is not enough.
         pool.meets("gone", gone()).await;

@@ -187,7 +187,33 @@ fn write_no_clusters(folder: &std::path::Path) {
     fs::write(clusters, json!({"resources": []}).to_string()).expect("written");
 }
 
-/// A bound of callers in the main configuration is the same in the one that is added to another Envoy, number for
+/// Envoy's admin interface can stop it and shows what it holds: whoever reaches a port of this machine must not reach it.
+#[test]
+fn the_admin_interface_is_a_socket_of_the_owners() {
+    let folder = source_root().join("envoy");
+    let files = fs::read_dir(&folder).expect("the folder");
+    let paths = files.map(|file| file.expect("a file").path());
+    let mut found = 0;
+    for path in paths.filter(|path| path.extension().is_some_and(|end| end == "yaml")) {
+        let text = fs::read_to_string(&path).expect("read");
+        let Some((_, rest)) = text.split_once("\nadmin:\n") else {
+            assert!(!text.contains("admin:\n"), "{}", path.display());
+            continue;
+        };
+        let of_admin = |line: &&str| line.starts_with(' ') || line.is_empty();
+        let admin: Vec<&str> = rest.lines().take_while(of_admin).collect();
+        let is = |word: &str| admin.iter().any(|line| line.trim() == word);
+        assert!(
+            is("pipe:") && !is("socket_address:"),
+            "{}: {admin:?}",
+            path.display()
+        );
+        found += 1;
+    }
+    assert!(found > 0, "no configuration has an admin interface");
+}
+
+/// A bound of callers in the main configuration bounds them in the one that is added to another Envoy, number for
 /// number, and the filters are set up the same.
 #[test]
 fn what_is_added_to_an_envoy_has_every_timeout_and_limit() {

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
+use crate::clock::SystemClock;
 use crate::clock::UnixMillis;
 use crate::config;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
@@ -15,7 +16,8 @@ use crate::fault::Fault;
 use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::{KeyForm, NotAKey, Profile};
-use crate::store::{self, Account, AccountChanges, NewAccount, Saved, Status, Terms};
+use crate::probe::{self, Finding};
+use crate::store::{self, Account, AccountChanges, NewAccount, Outgoing, Saved, Status, Terms};
 
 /// An API key to be added as an account.
 #[derive(Debug)]
@@ -247,6 +249,27 @@ pub async fn reset(app: &App, caller: Caller, account: &str) -> Result<Status> {
     let status = app.store.reset(account, app.now()).await?;
     caller.changes("accounts reset", account);
     Ok(status)
+}
+
+/// What the platform says of an account, asked now with the credential that is stored. It changes nothing.
+///
+/// # Errors
+/// If there is no such account, its platform is off, or no call is known that could tell.
+pub async fn check(app: &App, account: &str) -> Result<Finding> {
+    let platform = app.store.account(account).await?.platform;
+    let profile = app.catalog.usable(&platform)?;
+    let probe = profile.probe.as_ref().ok_or_else(|| {
+        let sentence = format!(
+            "platform {platform} has no [probe] in its profile, so no call is known that proves a credential"
+        );
+        Error::new(Fault::Invalid, sentence)
+    })?;
+    let outgoing = app.store.asked_account(account).await?;
+    let Some(Outgoing { account, tls }) = outgoing else {
+        let sentence = format!("platform {platform} is not published; refresher serve does that");
+        return Err(Error::new(Fault::Failed, sentence));
+    };
+    Ok(probe::ask(profile, probe, &account, tls, &SystemClock).await)
 }
 
 /// An account that was removed. Its login may live on at the platform until [`Removed::revoke`].

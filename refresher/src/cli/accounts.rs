@@ -9,10 +9,13 @@ use zeroize::Zeroizing;
 use super::output::{line, models, or_none, table};
 use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::TermFlags;
+use super::time::{minute, relative};
 use super::{CALLER, Context, Error, Json, ModelList, Result, pools, secret_input, status};
 use crate::app::accounts::{self, NewKey};
+use crate::clock::UnixMillis;
 use crate::files::owned::require_owned_text;
 use crate::oauth::revoke::Revoked;
+use crate::probe::Finding;
 use crate::store::{Saved, Status};
 
 /// Where a key may come from besides standard input and a file.
@@ -27,6 +30,8 @@ pub enum Command {
     List(Json),
     /// Change the models that an account serves, its limits and its end
     Set(Set),
+    /// Ask the platform whether an account is of any use, with the profile's cheapest call; nothing is changed
+    Check(Check),
     /// Let an account that was disabled or is dead serve requests again
     Enable(Name),
     /// Take an account out of use; its login is kept fresh
@@ -43,6 +48,15 @@ pub struct Name {
     /// Its name or id
     #[arg(allow_negative_numbers = true)]
     account: String,
+}
+
+/// The account that is asked about.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// A new account.
@@ -107,6 +121,7 @@ impl Command {
                 ))?;
                 context.tell_if_envoy_is_behind();
             }
+            Command::Check(check) => check.run(context).await?,
             Command::Enable(Name { account }) => {
                 let said = match accounts::enable(app, CALLER, &account).await? {
                     true => "enabled",
@@ -135,6 +150,41 @@ impl Command {
             Command::Remove(Name { account }) => remove(context, &account).await?,
         }
         Ok(())
+    }
+}
+
+impl Check {
+    async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out } = context;
+        let account = self.name.account;
+        let finding = accounts::check(app, &account).await?;
+        if self.json.json {
+            return Ok(out.print_json(&finding)?);
+        }
+        Ok(out.print(&format!("{account}: {}\n", found(&finding, app.now())))?)
+    }
+}
+
+/// A finding for people.
+fn found(finding: &Finding, now: UnixMillis) -> String {
+    match finding {
+        Finding::Alive => "alive: the platform takes its credential".to_owned(),
+        Finding::Dead { reason } => format!(
+            "banned: the platform says that it is of no use ({})",
+            reason.as_str()
+        ),
+        Finding::Refused => "expired: the platform refuses its credential".to_owned(),
+        Finding::Limited {
+            until,
+            guessed,
+            reason,
+        } => {
+            let until = UnixMillis(i64::try_from(*until).unwrap_or(i64::MAX));
+            let guess = if *guessed { ", a guess" } else { "" };
+            let (reason, at, left) = (reason.as_str(), minute(until), relative(until, now));
+            format!("out of quota ({reason}) until {at} ({left}{guess})")
+        }
+        Finding::Unknown { why } => format!("unknown: {why}"),
     }
 }
 
@@ -270,4 +320,50 @@ async fn remove(context: &Context, name: &str) -> Result<()> {
         )),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use latchkey::verdict::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_finding_says_what_the_account_is_worth() {
+        let now = UnixMillis(1_790_000_000_000);
+        let reason = || Reason::try_from("usage_limit".to_owned()).unwrap();
+        let limited = |guessed| Finding::Limited {
+            until: 1_790_003_600_000,
+            guessed,
+            reason: reason(),
+        };
+        let unknown = Finding::Unknown {
+            why: "no answer".to_owned(),
+        };
+        for (finding, said, json) in [
+            (Finding::Alive, "alive: ", r#"{"found":"alive"}"#),
+            (
+                Finding::Dead { reason: reason() },
+                "banned: the platform says that it is of no use (usage_limit)",
+                r#"{"found":"dead","reason":"usage_limit"}"#,
+            ),
+            (Finding::Refused, "expired: ", r#"{"found":"refused"}"#),
+            (
+                limited(true),
+                "out of quota (usage_limit) until 2026-09-21 ",
+                r#"{"found":"limited","until":1790003600000,"guessed":true,"reason":"usage_limit"}"#,
+            ),
+            (
+                unknown,
+                "unknown: no answer",
+                r#"{"found":"unknown","why":"no answer"}"#,
+            ),
+        ] {
+            let text = found(&finding, now);
+            assert!(text.starts_with(said), "{text}");
+            assert_eq!(serde_json::to_string(&finding).unwrap(), json);
+        }
+        assert!(found(&limited(true), now).ends_with("a guess)"));
+        assert!(!found(&limited(false), now).contains("guess"));
+    }
 }

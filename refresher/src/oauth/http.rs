@@ -1,5 +1,6 @@
-//! The HTTP client for a platform's OAuth endpoints: TLS to known roots, no redirects followed, every answer bounded in
-//! time and size. It repeats nothing: a token call must not leave twice unasked.
+//! The HTTP client for a platform's OAuth endpoints, and for a call of our own to its API: TLS to known roots, no
+//! redirects followed, every answer bounded in time and size. It repeats nothing: a token call must not leave twice
+//! unasked.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -25,6 +26,10 @@ use crate::platform::{Encoding, Profile};
 /// From the first byte sent to the last one read.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte sent to an API to the last one read: nobody waits for a call of our own.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an API's answer that are read: as much as the filter reads of an error.
+const API_ANSWER_LIMIT: usize = latchkey::verdict::MAX_BODY_BYTES;
 /// Bytes of an answer that are read. A token answer has a few KiB, an HTML error page some tens.
 const ANSWER_LIMIT: usize = 256 * 1024;
 /// Bytes of a file of certificates. The bundles of systems have some 250 KiB.
@@ -100,7 +105,11 @@ impl HttpClient {
         HttpClient::new(&endpoints, ca_file)
     }
 
-    fn new(endpoints: &[&Url], ca_file: Option<&Path>) -> Result<HttpClient, Error> {
+    /// A client for these endpoints that trusts the certificates in `ca_file`, or else the system's roots.
+    ///
+    /// # Errors
+    /// As [`HttpClient::for_platform`].
+    pub fn new(endpoints: &[&Url], ca_file: Option<&Path>) -> Result<HttpClient, Error> {
         if let Some(url) = endpoints
             .iter()
             .find(|url| url.scheme() != "https" && !is_loopback(url))
@@ -156,6 +165,72 @@ impl HttpClient {
             ),
         };
         call(&request.url, post).await
+    }
+
+    /// Asks an API, once.
+    ///
+    /// # Errors
+    /// If no answer came.
+    pub async fn ask(&self, request: ApiRequest) -> Result<ApiAnswer, CallError> {
+        let ApiRequest {
+            method,
+            url,
+            headers,
+            body,
+        } = request;
+        let ask = self.0.request(method, url.clone()).headers(headers);
+        let ask = body.into_iter().fold(ask, RequestBuilder::body);
+        let mut response = sent(&url, ask.timeout(API_TIMEOUT)).await?;
+        let (body, is_whole) = read(&mut response, API_ANSWER_LIMIT).await;
+        let headers = response.headers().iter();
+        Ok(ApiAnswer {
+            status: response.status().as_u16(),
+            headers: headers
+                .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+                .collect(),
+            body,
+            is_whole,
+        })
+    }
+}
+
+/// A request to a platform's API. Its headers, and perhaps its URL, hold a credential, so it does not print them.
+pub struct ApiRequest {
+    /// The method.
+    pub method: Method,
+    /// The URL.
+    pub url: Url,
+    /// Every header, but for those of the HTTP client itself.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Option<String>,
+}
+
+impl fmt::Debug for ApiRequest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("ApiRequest");
+        shown.field("host", &self.url.host_str());
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// An API's answer. Its body may repeat the credential, so it does not print it.
+pub struct ApiAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The beginning of the body.
+    pub body: Zeroizing<Vec<u8>>,
+    /// That is all of it.
+    pub is_whole: bool,
+}
+
+impl fmt::Debug for ApiAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("ApiAnswer");
+        shown.field("status", &self.status);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -215,35 +290,46 @@ impl fmt::Debug for Request {
 }
 
 async fn call(url: &Url, request: RequestBuilder) -> Result<Answer, CallError> {
-    let host = url.host_str().unwrap_or_default().to_owned();
-    let mut response = request
-        .header(ACCEPT, "application/json")
-        .send()
-        .await
-        .map_err(|error| {
-            let cause = innermost(&error);
-            // A timeout while connecting counts as connect.
-            if error.is_connect() || error.is_builder() {
-                CallError::NotSent { host, cause }
-            } else {
-                CallError::Unanswered { host, cause }
-            }
-        })?;
+    let mut response = sent(url, request.header(ACCEPT, "application/json")).await?;
     let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
-    let mut body = Zeroizing::new(Vec::new());
     // A body cut short stays as it is: where it mattered, it will not parse.
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = ANSWER_LIMIT - body.len();
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-        if chunk.len() >= room {
-            break;
-        }
-    }
+    let (body, _) = read(&mut response, ANSWER_LIMIT).await;
     Ok(Answer {
         status,
         retry_after,
         body,
     })
+}
+
+/// The beginning of the answer to a request.
+async fn sent(url: &Url, request: RequestBuilder) -> Result<Response, CallError> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    request.send().await.map_err(|error| {
+        let cause = innermost(&error);
+        // A timeout while connecting counts as connect.
+        if error.is_connect() || error.is_builder() {
+            CallError::NotSent { host, cause }
+        } else {
+            CallError::Unanswered { host, cause }
+        }
+    })
+}
+
+/// At most `limit` bytes of a body; true if that is all of it.
+async fn read(response: &mut Response, limit: usize) -> (Zeroizing<Vec<u8>>, bool) {
+    let mut body = Zeroizing::new(Vec::new());
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return (body, true),
+            Err(_) => return (body, false),
+        };
+        let room = limit - body.len();
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if chunk.len() >= room {
+            return (body, false);
+        }
+    }
 }
 
 /// The root of an error's causes: the operating system's or the TLS library's words. The outer ones repeat the URL.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::api_key;
 use super::claims::unsigned;
 use super::exchange::{self, Granted};
-use super::http::HttpClient;
+use super::http::{ApiRequest, HttpClient};
 use super::revoke::{Revoked, revoke};
 use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens};
@@ -212,6 +212,43 @@ async fn a_call_that_was_not_sent_is_told_from_one_without_an_answer() {
     endpoint.await.unwrap();
     let outcome = refresh(&profile).await;
     assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
+}
+
+fn api_request(url: &reqwest::Url) -> ApiRequest {
+    let json = (header::CONTENT_TYPE, "application/json".parse().unwrap());
+    ApiRequest {
+        method: reqwest::Method::POST,
+        url: url.clone(),
+        headers: [json].into_iter().collect(),
+        body: None,
+    }
+}
+
+#[tokio::test]
+async fn a_call_to_an_api_follows_nothing_and_reads_to_its_bound() {
+    for (status, body, length) in [
+        (307, "{}".to_owned(), 2),
+        (200, "x".repeat(4 << 20), 64 << 10),
+    ] {
+        let endpoint = Endpoint::answering(status, json!(body)).await;
+        let url = &endpoint.profile.oauth.as_ref().unwrap().token_url;
+        let client = HttpClient::new(&[url], None).unwrap();
+        let answer = client.ask(api_request(url)).await.unwrap();
+        assert_eq!((answer.status, answer.body.len()), (status, length));
+        assert_eq!(answer.is_whole, length == 2);
+        endpoint.only_request();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_silent_api_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let profile = profile(listener.local_addr().unwrap().port());
+    let url = &profile.oauth.as_ref().unwrap().token_url;
+    let client = HttpClient::new(&[url], None).unwrap();
+    let asked_at = tokio::time::Instant::now();
+    assert!(client.ask(api_request(url)).await.is_err());
+    assert!(asked_at.elapsed().as_secs() <= 11);
 }
 
 #[tokio::test]

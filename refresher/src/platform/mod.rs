@@ -7,6 +7,7 @@ mod doors;
 pub mod flow;
 mod layers;
 pub mod oauth;
+pub mod probe;
 mod raw;
 mod signing;
 
@@ -32,6 +33,7 @@ pub use catalog::Catalog;
 pub use doors::doors;
 pub use flow::{Flow, WaysIn};
 pub use oauth::{Encoding, OAuth};
+use probe::Probe;
 pub use signing::Signing;
 
 use crate::base_url::{self, BaseUrl};
@@ -75,6 +77,8 @@ pub struct Profile {
     pub signing: Option<Signing>,
     /// The token endpoint; present if a credential of `credentials` comes from one.
     pub oauth: Option<OAuth>,
+    /// The cheapest call that proves a credential; none where none is known.
+    pub probe: Option<Probe>,
     /// The ways to log in.
     pub login: WaysIn,
     /// Endpoints, headers and models: what Envoy has to know.
@@ -126,7 +130,7 @@ impl Profile {
         let models = raw.models.iter().enumerate();
         let verdicts = raw.verdicts.into_iter().enumerate();
         let upstream = upstream(raw.upstream)?;
-        let profile = Profile {
+        let mut profile = Profile {
             signing: raw.signing.map(signing::Raw::check).transpose()?,
             oauth: raw.oauth.map(oauth::Raw::check).transpose()?,
             login: raw.login.check(&raw.credentials)?,
@@ -150,6 +154,7 @@ impl Profile {
                     .collect::<Result<_, _>>()?,
                 quota: windows(raw.quota)?,
             },
+            probe: None,
             upstream,
             id: raw.id,
             name: raw.name,
@@ -158,6 +163,10 @@ impl Profile {
             api_keys: raw.api_key,
         };
         profile.check(raw.auth)?;
+        let dialect = profile.record.endpoints.first().map(|one| one.dialect);
+        if let (Some(probe), Some(dialect)) = (raw.probe, dialect) {
+            profile.probe = Some(probe.check(dialect, &profile.record.headers)?);
+        }
         Ok(profile)
     }
 

@@ -33,6 +33,7 @@ pub(super) struct Profile {
     pub verdicts: Vec<toml::Table>,
     #[serde(default)]
     pub quota: BTreeMap<String, toml::Table>,
+    pub probe: Option<super::probe::Raw>,
     pub oauth: Option<super::oauth::Raw>,
     #[serde(default)]
     pub login: super::flow::Raw,

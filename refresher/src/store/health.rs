@@ -38,6 +38,8 @@ pub struct Health {
     reset_at: u64,
     /// No guess about all of the account that was learned until then counts.
     recovered_at: u64,
+    /// No death that was met until then counts: the platform was asked then, and the account was alive.
+    alive_at: u64,
 }
 
 /// A change that a report made, for the log. Names are the accounts'.
@@ -169,6 +171,8 @@ struct HealthRow {
     reset_at: u64,
     #[sqlx(try_from = "i64")]
     recovered_at: u64,
+    #[sqlx(try_from = "i64")]
+    alive_at: u64,
 }
 
 /// A row of `health_entries`.
@@ -203,7 +207,7 @@ struct ReportedRow {
 macro_rules! select_health {
     ($rest:literal) => {
         concat!(
-            "SELECT account, windows, windows_at, reset_at, recovered_at FROM health ",
+            "SELECT account, windows, windows_at, reset_at, recovered_at, alive_at FROM health ",
             $rest
         )
     };
@@ -225,10 +229,10 @@ sql::statements! {
     ENTRIES_OF_ACCOUNT = select_entries!("WHERE account = $1 ORDER BY scope");
     REVISION = "SELECT revision FROM health WHERE account = $1";
     REPORTED = "SELECT name, platform, kind, status, reason, generation FROM accounts WHERE id = $1";
-    SAVE = "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, revision) \
-            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account) DO UPDATE SET windows = excluded.windows, \
+    SAVE = "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, alive_at, revision) \
+            VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account) DO UPDATE SET windows = excluded.windows, \
             windows_at = excluded.windows_at, reset_at = excluded.reset_at, recovered_at = excluded.recovered_at, \
-            revision = excluded.revision";
+            alive_at = excluded.alive_at, revision = excluded.revision";
     SAVE_ENTRY = "INSERT INTO health_entries (account, scope, until, guessed, reason, at) \
                   VALUES ($1, $2, $3, $4, $5, $6)";
     DELETE_ENTRIES = "DELETE FROM health_entries WHERE account = $1";
@@ -246,6 +250,7 @@ impl From<HealthRow> for Health {
             },
             reset_at: row.reset_at,
             recovered_at: row.recovered_at,
+            alive_at: row.alive_at,
         }
     }
 }
@@ -349,7 +354,7 @@ impl Store {
 
 /// Tells an account that one client key alone was told to be of no use. The reason of an active one may also be a
 /// refresh that failed.
-fn is_suspected(status: Status, reason: Option<&str>) -> bool {
+pub(super) fn is_suspected(status: Status, reason: Option<&str>) -> bool {
     status == Status::Active && reason.is_some_and(|reason| reason.starts_with(SUSPICION))
 }
 
@@ -394,8 +399,13 @@ impl Change<'_> {
                     let is_current =
                         *generation == reported.generation && reported.status == Status::Active;
                     let already = |one: &Noticed| matches!(one, Noticed::Dead { account, .. } if *account == name);
-                    if !is_current || *at <= health.reset_at || noticed.iter().any(already) {
+                    let counts_from = health.reset_at.max(health.alive_at);
+                    if !is_current || *at <= counts_from || noticed.iter().any(already) {
                         continue;
+                    }
+                    if !*confirmed {
+                        self.plan_probe(&account, reported.generation, reason, now)
+                            .await?;
                     }
                     let reason = reason.as_str();
                     let met = Met {
@@ -465,7 +475,8 @@ impl Change<'_> {
             reset_at,
             ..Health::default()
         };
-        self.save_health(id, &forgotten, true).await
+        self.save_health(id, &forgotten, true).await?;
+        self.forget_probe(id).await
     }
 
     /// Keeps the health of an account; Envoys hear of it if it `is_news`.
@@ -484,6 +495,7 @@ impl Change<'_> {
             .bind(signed(health.quota.at))
             .bind(signed(health.reset_at))
             .bind(signed(health.recovered_at))
+            .bind(signed(health.alive_at))
             .bind(revision)
             .execute(self.sql())
             .await?;
@@ -506,6 +518,17 @@ impl Change<'_> {
     }
 }
 
+/// Has every Envoy forget the deaths of an account that were met until `at`.
+pub(super) async fn found_alive(
+    change: &mut Change<'_>,
+    id: &AccountId,
+    at: UnixMillis,
+) -> Result<()> {
+    let mut health = load(change.sql(), id.as_str()).await?;
+    health.alive_at = health.alive_at.max(u64::try_from(at.0).unwrap_or(0));
+    change.save_health(id, &health, true).await
+}
+
 /// The record of an account's health, for Envoys.
 pub(super) async fn record(connection: &mut Connection, id: &str) -> Result<Record> {
     let health = load(connection, id).await?;
@@ -515,6 +538,7 @@ pub(super) async fn record(connection: &mut Connection, id: &str) -> Result<Reco
         windows_at: health.quota.at,
         windows: health.quota.windows,
         reset_at: health.reset_at,
+        alive_at: health.alive_at,
     }))
 }
 

@@ -62,6 +62,15 @@ struct AccountRow {
     limits: LimitSettings,
 }
 
+/// An account as its requests are made.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// With its credential.
+    pub account: snapshot::Account,
+    /// Its own base URL speaks TLS; none for an account that is at its platform's.
+    pub tls: Option<bool>,
+}
+
 /// A client key, revoked ones included.
 #[derive(sqlx::FromRow)]
 struct KeyRow {
@@ -106,7 +115,8 @@ sql::statements! {
         "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, \
          base_url, authority, record, ",
         limit_columns!(),
-        " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 AND status = 'active'"
+        " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 \
+         AND (status = 'active' OR CAST($2 AS BIGINT) = 1)"
     );
     POOL = "SELECT policy FROM pools WHERE id = $1";
     MEMBERS = "SELECT account, weight, tier FROM pool_members WHERE pool = $1 ORDER BY position";
@@ -385,15 +395,30 @@ impl Store {
 
     /// The account, if it may serve requests; else a tombstone.
     async fn account_record(&self, connection: &mut Connection, id: String) -> Result<Record> {
+        match self.outgoing(connection, &id, false).await? {
+            Some(Outgoing { account, .. }) => Ok(Record::Account(account)),
+            None => removed(Kind::Account, &id),
+        }
+    }
+
+    /// The account as its requests are made, if it may serve some, or whatever `any` says of that. None where its
+    /// platform is off.
+    pub(super) async fn outgoing(
+        &self,
+        connection: &mut Connection,
+        id: &str,
+        any: bool,
+    ) -> Result<Option<Outgoing>> {
         let row: Option<AccountRow> = sqlx::query_as(ACCOUNT)
-            .bind(&id)
+            .bind(id)
+            .bind(i64::from(any))
             .fetch_optional(connection)
             .await?;
         let Some(row) = row else {
-            return removed(Kind::Account, &id);
+            return Ok(None);
         };
         let binding = Binding {
-            record: &id,
+            record: id,
             generation: row.generation,
             platform: &row.platform,
             kind: &row.kind,
@@ -406,15 +431,16 @@ impl Store {
             None => header_text("platforms.authority", &row.authority)?,
         };
         let record = platform_from_line(&row.record)?;
-        let known = self.open_vars(&id, &row.platform, &row.vars)?.into_iter();
+        let known = self.open_vars(id, &row.platform, &row.vars)?.into_iter();
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         let vars = known
             .filter(|(name, _)| record.vars().any(|used| used == name))
             .map(|(name, value)| Ok((name, header_text("accounts.vars", &value)?)))
             .collect::<Result<_>>()?;
+        let tls = base_url.as_ref().map(|url| url.origin.tls);
         let account = snapshot::Account {
             cluster: parse_id(&ClusterKey::of(&row.platform, base_url.as_ref()).name())?,
-            id: parse_id(&id)?,
+            id: parse_id(id)?,
             name: header_text("accounts.name", &row.name)?,
             platform: parse_id(&row.platform)?,
             base_path: base_url.map(|url| url.path),
@@ -436,7 +462,7 @@ impl Store {
             unfit: Unfit::Request(unfit),
         };
         fit::check(&record, &account).map_err(unfit)?;
-        Ok(Record::Account(account))
+        Ok(Some(Outgoing { account, tls }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One caller takes no account from another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,9 @@ use crate::{
     harness::{
         Answer, Caller, Load, Stack,
         caller::{chat_body, messages_body},
-        eventually, holds, records, run,
+        eventually, holds, records,
+        refresher::Refresher,
+        run,
         stack::{SYNC_LIMIT, client_key},
     },
 };
@@ -204,6 +206,92 @@ fn a_broken_account_is_left_by_every_key() {
         }
         let heard = pool.heard_from("one").await;
         assert!((3..=8).contains(&heard), "it was asked {heard} times");
+    });
+}
+
+/// The real refresher with accounts of OpenAI's API, and two client keys, of which the second one never asks.
+async fn of_two_keys(name: &str, accounts: &[&str]) -> (Stack<Refresher>, Caller) {
+    let stack = Stack::real(name, async |sim, refresher| {
+        for account in accounts {
+            let key = format!("sk-{account}");
+            sim.add_api_key("openai", &key, account).await;
+            refresher.add_api_key(account, "openai", &key).await;
+        }
+    })
+    .await;
+    let caller = stack.caller("team").await;
+    stack.caller("silent").await;
+    (stack, caller)
+}
+
+/// How often the refresher itself asked the platform about `account`, each time with the account's credential alone.
+async fn probes(stack: &Stack<Refresher>, account: &str) -> usize {
+    let seen = stack.sim.seen().await;
+    let probes = seen
+        .iter()
+        .filter(|seen| seen.path() == "/v1/models" && seen.account() == Some(account));
+    let key = format!("Bearer sk-{account}");
+    let ours = probes.inspect(|seen| assert_eq!(seen.header("authorization"), [&key]));
+    ours.count()
+}
+
+/// Nobody but one key meets the account. The platform is asked by the refresher itself, and its word is final.
+#[test]
+fn a_dead_account_that_one_key_alone_meets_is_dead_for_good() {
+    run(async {
+        let (stack, caller) = of_two_keys("blame-probe-dead", &["gone", "good"]).await;
+        let gone = json!({"target": "upstream", "account": "gone", "fixture": "openai/account_deactivated.json"});
+        stack.sim.add_fault(gone).await;
+        for _ in 0..4 {
+            assert_eq!(caller.post(CHAT, &saying("hi")).await.status, 200);
+        }
+        let refresher = &stack.refresher;
+        refresher.becomes("gone", "dead", SYNC_LIMIT).await;
+        assert_eq!(probes(&stack, "gone").await, 1);
+        assert_eq!(refresher.log_lines("the platform was asked", "gone"), 1);
+        assert_eq!(
+            probes(&stack, "good").await,
+            0,
+            "nobody said anything of it"
+        );
+        let shown = refresher.account("gone").await;
+        assert!(
+            shown["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains("deactivated")),
+            "{shown}"
+        );
+    });
+}
+
+/// A request that makes its platform say that the account is dead costs its caller that account until the platform has
+/// been asked, and not for the minute that it would be out otherwise.
+#[test]
+fn an_account_that_a_request_slandered_is_back_soon() {
+    run(async {
+        let (stack, caller) = of_two_keys("blame-probe-alive", &["only"]).await;
+        let slander = json!({
+            "target": "upstream", "request_has": "poison", "status": 401,
+            "body": {"error": {"message": "no", "type": "invalid_request_error", "code": "invalid_api_key"}},
+        });
+        stack.sim.add_fault(slander).await;
+        let answer = caller.post(CHAT, &saying("poison")).await;
+        assert_ne!(answer.status, 200, "{answer:?}");
+        let began = Instant::now();
+        eventually("the account is back", SYNC_LIMIT, async || {
+            let answer = caller.post(CHAT, &saying("hi")).await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        println!("back after {:?}", began.elapsed());
+        assert_eq!(probes(&stack, "only").await, 1);
+        let refresher = &stack.refresher;
+        assert_eq!(refresher.log_lines("an account is alive", "only"), 1);
+        let shown = refresher.account("only").await;
+        assert_eq!(
+            (&shown["status"], &shown["reason"]),
+            (&json!("active"), &Value::Null)
+        );
     });
 }
 

@@ -22,11 +22,13 @@ fn statements() -> Vec<(String, &'static str)> {
         ("ledger", store::ledger::STATEMENTS),
         ("limits", store::limits::STATEMENTS),
         ("pools", store::pools::STATEMENTS),
+        ("probes", store::probes::STATEMENTS),
         ("requests", store::requests::STATEMENTS),
         ("rotate", store::rotate::STATEMENTS),
         ("snapshot", store::snapshot::STATEMENTS),
         ("high_water", store::sqlite::high_water::STATEMENTS),
         ("new_tokens", store::sqlite::new_tokens::STATEMENTS),
+        ("open", store::sqlite::open::STATEMENTS),
     ];
     let named = |(module, statements): (&'static str, &'static [(&'static str, &'static str)])| {
         let name = move |(name, sql): &(&str, &'static str)| (format!("{module}::{name}"), *sql);
