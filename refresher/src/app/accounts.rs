@@ -266,7 +266,7 @@ pub async fn check(app: &App, account: &str) -> Result<Finding> {
     })?;
     let outgoing = app.store.asked_account(account).await?;
     let Some(Outgoing { account, tls }) = outgoing else {
-        let sentence = format!("platform {platform} is not published; refresher serve does that");
+        let sentence = format!("the daemon has not published platform {platform} yet");
         return Err(Error::new(Fault::Failed, sentence));
     };
     Ok(probe::ask(profile, probe, &account, tls, &SystemClock).await)

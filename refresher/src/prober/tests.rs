@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
 use crate::state::StateDir;
-use crate::store::{NewAccount, Saved, Status};
+use crate::store::{NewAccount, Saved, Status, Terms};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 const MINUTE: i64 = 60_000;
@@ -85,11 +85,12 @@ impl Fixture {
             credential: Credential::ApiKey(format!("sk-{name}").into()),
             vars: BTreeMap::new(),
             credential_expires_at: None,
+            base_url: None,
         };
         match self
             .prober
             .store
-            .save_account(new, false, NOW)
+            .save_account(new, &Terms::default(), false, NOW)
             .await
             .unwrap()
         {
