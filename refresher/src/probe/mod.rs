@@ -10,7 +10,7 @@ pub mod schedule;
 use latchkey::attempt;
 use latchkey::header::HeaderMap;
 use latchkey::snapshot::{Account, Platform};
-use latchkey::verdict::{ErrorBody, Look, Reason, Verdict, look};
+use latchkey::verdict::{Beginning, ErrorBody, Look, Reason, Verdict};
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -78,10 +78,13 @@ pub async fn ask(
 fn judge(answer: &ApiAnswer, platform: &Platform, probe: &Probe, now: u64) -> Finding {
     let status = answer.status;
     let error = match status {
-        200..=299 => match look(probe.endpoint.dialect, &answer.body, answer.is_whole) {
-            Look::Error(error) => Some(error),
-            Look::Fine | Look::NeedMore => None,
-        },
+        200..=299 => {
+            let mut beginning = Beginning::new(probe.endpoint.dialect, false);
+            match beginning.look(&answer.body, answer.is_whole) {
+                Look::Error(failure) => Some(failure.error),
+                Look::Fine | Look::Empty | Look::NeedMore => None,
+            }
+        }
         400..=599 => Some(ErrorBody::read(&answer.body)),
         _ => {
             let why = format!("it answered {status}, which is no answer");
