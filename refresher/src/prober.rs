@@ -118,20 +118,21 @@ impl<A: Asks, C: Clock> Prober<A, C> {
         let now = self.clock.now();
         let next = schedule::next(&finding, disproves, probing.asked, now);
         if self.store.end_probe(&probing, &next, now).await? {
-            tell(&probing, &due.platform, &finding, &next);
+            tell(&probing, due, &finding, &next);
         }
         Ok(())
     }
 }
 
 /// Says in the log what came of a call.
-fn tell(probing: &Probing, platform: &str, finding: &Finding, next: &Next) {
+fn tell(probing: &Probing, due: &Due, finding: &Finding, next: &Next) {
     let (account, said) = (&probing.name, probing.reason.as_str());
     match next {
         Next::Dead(reason) => {
             let cure = advice::in_log(&Fault::Dead {
                 account: account.clone(),
-                platform: platform.to_owned(),
+                platform: due.platform.clone(),
+                has_key: due.kind.is_key(),
             });
             tracing::warn!(
                 account,

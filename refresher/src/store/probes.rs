@@ -10,6 +10,7 @@ use super::health::is_suspected;
 use super::sql::{self, signed};
 use super::{Change, Outgoing, Result, Status, Store, health, sqlite};
 use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
 use crate::id::{AccountId, random_base32};
 use crate::probe::schedule::{self, MAX_A_MINUTE, MINUTE, Next, Row};
 
@@ -23,6 +24,8 @@ pub struct Due {
     pub account: AccountId,
     /// Its platform's id.
     pub platform: String,
+    /// The kind of its credential.
+    pub kind: CredentialKind,
     /// The platform's reason, as a client key was told it.
     pub reason: Reason,
     /// When it is due.
@@ -75,6 +78,8 @@ struct DueRow {
     account: AccountId,
     platform: String,
     #[sqlx(try_from = "String")]
+    kind: CredentialKind,
+    #[sqlx(try_from = "String")]
     reason: Reason,
     due_at: UnixMillis,
 }
@@ -103,7 +108,7 @@ sql::statements! {
     PLAN = "INSERT INTO probes (account, generation, reason, asked, asked_at, due_at) \
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (account) DO UPDATE SET generation = excluded.generation, \
             reason = excluded.reason, asked = excluded.asked, asked_at = excluded.asked_at, due_at = excluded.due_at";
-    DUE = "SELECT probes.account, accounts.platform, probes.reason, probes.due_at FROM probes \
+    DUE = "SELECT probes.account, accounts.platform, accounts.kind, probes.reason, probes.due_at FROM probes \
            JOIN accounts ON accounts.id = probes.account \
            WHERE probes.due_at IS NOT NULL AND accounts.status = 'active' \
            AND accounts.generation = probes.generation ORDER BY probes.due_at, probes.account";
@@ -136,6 +141,7 @@ impl From<DueRow> for Due {
         Due {
             account: row.account,
             platform: row.platform,
+            kind: row.kind,
             reason: row.reason,
             due_at: row.due_at,
         }
