@@ -155,7 +155,7 @@ impl Command {
 
 impl Check {
     async fn run(self, context: &Context) -> Result<()> {
-        let Context { app, out } = context;
+        let Context { app, out, .. } = context;
         let account = self.name.account;
         let finding = accounts::check(app, &account).await?;
         if self.json.json {
