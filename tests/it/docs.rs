@@ -207,6 +207,8 @@ async fn check_reports(refresher: &Refresher, block: &str, at: &str) {
 /// The refresher loads it, as the whole of a platform.
 async fn check_profile(folder: &Path, block: &str, at: &str) {
     let (state, platforms) = (folder.join("profile-state"), folder.join("profiles"));
+    // Each page's profile begins with nothing.
+    fs::remove_dir_all(&state).ok();
     private_folder(&state);
     fs::create_dir_all(&platforms).expect("a folder");
     // Another id than any that is built in, so that nothing is merged under it.
