@@ -346,10 +346,10 @@ fn a_new_account_costs_no_request() {
         }
         assert_eq!(read(), before, "an account more is no cluster more");
         let messages = stack.caller("messages").await;
-        stack.sim.add_api_key("anthropic", "sk-ant", "ant").await;
+        stack.sim.add_api_key("anthropic", "sk-ant-1", "ant").await;
         stack
             .refresher
-            .add_api_key("ant", "anthropic", "sk-ant")
+            .add_api_key("ant", "anthropic", "sk-ant-1")
             .await;
         eventually("the other platform serves", stack::SYNC_LIMIT, async || {
             let answer = messages.post("/v1/messages", &messages_body(false)).await;

@@ -25,6 +25,10 @@ const ADDED: &str = "verdicts";
 /// What is known of one token endpoint alone: the file that names another does not take it over.
 const OF_ENDPOINT: &str = "refresh_token";
 
+/// The form of keys: one that signs, or goes elsewhere, is made by others. The file that says what keys do does not take
+/// it over.
+const OF_AUTH: &str = "api_key";
+
 /// One TOML file of a platform.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
@@ -149,6 +153,9 @@ impl Layers {
                     && let Some(Value::Table(oauth)) = below.get_mut("oauth")
                 {
                     oauth.remove(OF_ENDPOINT);
+                }
+                if table.contains_key("auth") {
+                    below.remove(OF_AUTH);
                 }
                 under(&mut table, below);
                 layers.push(layer);

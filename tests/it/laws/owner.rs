@@ -50,6 +50,8 @@ async fn decided(name: &str) -> (Refresher, [PathBuf; 4]) {
     let folder = new_folder(name);
     let sim = Sim::start(&folder).await;
     let refresher = Refresher::new(&folder, &sim);
+    // What only reads makes no state.
+    refresher.add_api_key("one", "openai", "sk-1").await;
     let (profile, ca) = (sim.platforms_dir.join("own.toml"), folder.join("own.pem"));
     fs::write(&ca, "").expect("written");
     let text = format!(
