@@ -20,6 +20,8 @@
 //! 1. The verdict goes on the board ([`crate::health`]), where every worker sees it within 5 ms. A request
 //!    puts one there at most. The same 4xx from a second account is its caller's fault, but for 401, 402
 //!    and 429: the caller gets it, and nothing is held against that account.
+//!    An account that may not do what was asked (`not_served`) is left alone for that model only once
+//!    another one has done it: a model that nobody has takes out nobody.
 //! 2. If another account could do better, and tries and time are left, the attempt puts the request's
 //!    headers back and makes the answer a 307 to the request's own URL, with the true status in
 //!    `x-latchkey-status`. Envoy's internal redirect then runs the whole request again, gate included,
@@ -247,6 +249,8 @@ pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board:
             board.is_guessed_out(account, Striker::of(&carried.key), model)
         }
         Verdict::CallersFault => false,
+        // Another account has to do it first.
+        verdict if verdict.is_not_served() => false,
         Verdict::CredentialExpired => !carried.blames && is_refreshable(account),
         Verdict::CoolingDown { .. } | Verdict::PlatformTrouble { .. } | Verdict::Dead { .. } => {
             !carried.blames

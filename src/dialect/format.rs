@@ -42,6 +42,11 @@ pub trait Format: Sync {
     /// the answer then comes from another account.
     fn announces(&self, kind: &[u8]) -> bool;
 
+    /// Tells a dialect in which a stream begins with an announcement, before the model thinks.
+    fn announces_at_once(&self) -> bool {
+        false
+    }
+
     /// Tells an event by its data that announces without [saying so](Self::announces): what could be
     /// output in it is empty.
     fn announces_in(&self, data: &Value) -> bool {

@@ -57,6 +57,10 @@ impl Format for Messages {
         }
     }
 
+    fn announces_at_once(&self) -> bool {
+        true
+    }
+
     fn announces(&self, kind: &[u8]) -> bool {
         matches!(kind, b"message_start" | b"ping" | b"keepalive")
     }

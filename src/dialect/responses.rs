@@ -69,6 +69,10 @@ impl Format for Responses {
         }
     }
 
+    fn announces_at_once(&self) -> bool {
+        true
+    }
+
     fn announces(&self, kind: &[u8]) -> bool {
         matches!(
             kind,

@@ -74,7 +74,7 @@ pub struct Knowledge<'a> {
 #[derive(Debug)]
 pub enum Decision {
     /// Send it on.
-    Forward(Forward),
+    Forward(Box<Forward>),
     /// Answer it here.
     Reply(Reply),
     /// Hold it, and ask again when the snapshot or the board moved: an account that would serve
@@ -93,6 +93,8 @@ pub struct Forward {
     pub carried: Carried,
     /// The names of the headers to take off, each once.
     pub strip: Vec<String>,
+    /// The milliseconds within which the platform is to send the first event of a stream.
+    pub first_event_ms: Option<u64>,
 }
 
 // === impl Gate ===
@@ -245,7 +247,13 @@ impl Gate {
             }
             Pick::AllOut(out) => return Err(all_out(pool, out, now)),
         };
-        Ok(Decision::Forward(Forward {
+        let platform = view.platform(&account.platform);
+        let streams = request.streams();
+        let first_event_ms = platform
+            .and_then(|platform| platform.endpoint(endpoint)?.first_event_ms())
+            .filter(|_| streams);
+        Ok(Decision::Forward(Box::new(Forward {
+            first_event_ms,
             strip: stripped(&request.headers, view),
             half_open,
             carried: Carried {
@@ -263,13 +271,15 @@ impl Gate {
                 tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
                 refused: carried.map_or_else(Vec::new, |carried| carried.refused.clone()),
                 blames: carried.is_some_and(|carried| carried.blames),
+                unable: carried.and_then(|carried| carried.unable.clone()),
                 model: subject.model.cloned(),
                 session: subject.session,
                 lacks: subject.lacks,
                 wish: subject.wish.is_some(),
+                streams,
             },
             account,
-        }))
+        })))
     }
 
     /// The record of a request that is not sent on, as far as it goes. None where its key is not

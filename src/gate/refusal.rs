@@ -104,6 +104,8 @@ pub enum Refusal {
     NoAnswer,
     /// The platform's answer ended without content, and without an error.
     NoContent,
+    /// The platform sent no event of a stream for longer than its profile allows.
+    Silent,
     /// The platform could not be reached, or closed the connection before it answered.
     Unreachable,
 }
@@ -158,6 +160,7 @@ impl Refusal {
             Self::UnknownCoding => 415,
             Self::Upgrade => 426,
             Self::Redirected | Self::NoAnswer | Self::NoContent | Self::Unreachable => 502,
+            Self::Silent => 504,
             Self::AllOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount
@@ -198,6 +201,7 @@ impl Refusal {
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
             Self::NoContent => "latchkey_platform_no_content",
+            Self::Silent => "latchkey_platform_silent",
             Self::Unreachable => "latchkey_platform_unreachable",
         }
     }
@@ -308,6 +312,9 @@ impl Refusal {
             }
             Self::NoContent => {
                 "The platform answered with success, and its answer ended without content and without an error. Try again."
+            }
+            Self::Silent => {
+                "The platform took the request and sent nothing of its stream for longer than the gateway waits. It may have worked on it, and charge for that."
             }
             Self::Unreachable => {
                 "The platform could not be reached, or closed the connection before it answered."

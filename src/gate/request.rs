@@ -1,6 +1,9 @@
 //! A request as the gate knows it before it is decided about, and what it is to its pool.
 
-use super::refusal::{Refusal, Reply};
+use super::{
+    client_key::Presented,
+    refusal::{Refusal, Reply},
+};
 use crate::{
     decode::Coding,
     dialect::Dialect,
@@ -93,6 +96,12 @@ impl Request {
         }
     }
 
+    /// Returns true if it brings what may be a client key, and has not been here before.
+    pub fn presents_key(&self) -> bool {
+        let query = Head::of(&self.headers).query;
+        self.carried.is_none() && Presented::of(&self.headers, query).is_ok()
+    }
+
     /// Returns what its last try carried, if it has had one.
     pub fn carried(&self) -> Option<&Carried> {
         self.carried.as_ref()
@@ -115,6 +124,15 @@ impl Request {
             (Some(carried), _) => carried.dialect,
             (None, Entry::Through { dialect, .. }) => *dialect,
             (None, Entry::Unknown | Entry::None(_)) => Head::of(&self.headers).strangers_dialect(),
+        }
+    }
+
+    /// It is known to ask for a stream.
+    pub(super) fn streams(&self) -> bool {
+        let accepts = self.headers.first("accept").unwrap_or_default();
+        match &self.carried {
+            Some(carried) => carried.streams,
+            None => self.facts.stream.unwrap_or(accepts == b"text/event-stream"),
         }
     }
 

@@ -52,6 +52,8 @@ pub struct Carried {
     pub refused: Vec<u16>,
     /// An earlier try speaks against its account: no later one may.
     pub blames: bool,
+    /// The first account that may not do what is asked. It is left alone for that if another one does it.
+    pub unable: Option<Id>,
     /// The model that it asks for, in visible ASCII, if that is known.
     pub model: Option<HeaderText>,
     /// Its session, if it has one.
@@ -60,6 +62,8 @@ pub struct Carried {
     pub lacks: Lacks,
     /// It asks for this account and no other.
     pub wish: bool,
+    /// It is known to ask for a stream.
+    pub streams: bool,
 }
 
 /// One try of a request at the gate: a context. Those of a VM that came after a crash have the
@@ -164,10 +168,12 @@ impl Carried {
             tried,
             refused,
             blames,
+            unable,
             model,
             session,
             lacks,
             wish,
+            streams,
         } = self;
         let mut text = String::with_capacity(USUAL_BYTES);
         for (name, value) in [
@@ -194,6 +200,7 @@ impl Carried {
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
             (*wish, " wish=account"),
+            (*streams, " answer=stream"),
         ] {
             text.push_str(if is_so { flag } else { "" });
         }
@@ -203,7 +210,10 @@ impl Carried {
         }
         let _ = write!(text, " at={at} try={}:{}", try_id.vm, try_id.context);
         if *since > 0 {
-            let _ = write!(text, " since={since} tried=");
+            let _ = write!(text, " since={since}");
+        }
+        if !tried.is_empty() {
+            text.push_str(" tried=");
             for (index, (id, generation)) in tried.iter().enumerate() {
                 let comma = if index == 0 { "" } else { "," };
                 let _ = write!(text, "{comma}{id}:{generation}");
@@ -215,6 +225,10 @@ impl Carried {
         }
         if *blames {
             text.push_str(" blames=account");
+        }
+        if let Some(unable) = unable {
+            text.push_str(" unable=");
+            text.push_str(unable.as_str());
         }
         text
     }
@@ -268,6 +282,10 @@ impl Carried {
                 None => Vec::new(),
             },
             blames: has("blames=account"),
+            unable: match field("unable") {
+                Some(id) => Some(Id::try_from(id).ok()?),
+                None => None,
+            },
             model: field("model").and_then(|model| HeaderText::try_from(model).ok()),
             session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
             lacks: Lacks {
@@ -276,6 +294,7 @@ impl Carried {
                 foreground: has("lacks=foreground"),
             },
             wish: has("wish=account"),
+            streams: has("answer=stream"),
         })
     }
 
@@ -333,10 +352,12 @@ mod tests {
             tried: Vec::new(),
             refused: Vec::new(),
             blames: false,
+            unable: None,
             model: None,
             session: None,
             lacks: Lacks::default(),
             wish: false,
+            streams: false,
         }
     }
 
@@ -359,16 +380,21 @@ mod tests {
                 foreground: true,
             },
             wish: true,
+            streams: true,
             ..first.clone()
         };
         let refused = Carried {
             refused: vec![400, 403],
             blames: true,
+            unable: Some(id("acc_1")),
             ..second.clone()
         };
-        let words = format!("{} refused=400,403 blames=account", second.encode());
+        let words = format!(
+            "{} refused=400,403 blames=account unable=acc_1",
+            second.encode()
+        );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account id=";
+        let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account answer=stream id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

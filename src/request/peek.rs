@@ -13,9 +13,10 @@ use crate::{
     text::{find::find_either, json_string::JsonString},
 };
 
-/// The most bytes of a body that are held back for the sake of what they may say. The virtual
-/// host keeps 32 MiB; images of many megabytes stand before the model in few requests.
-pub const MAX_PEEK_BYTES: usize = 16 * 1024 * 1024;
+/// The most bytes of a body that are held back for the sake of what they may say: as much as the virtual
+/// host keeps (32 MiB), but for a piece that comes at once. Platforms take 32 MB, and the model may stand
+/// behind images.
+pub const MAX_PEEK_BYTES: usize = 31 * 1024 * 1024;
 
 /// The longest model, in bytes. The longest that platforms list have 60.
 pub const MAX_MODEL_BYTES: usize = 128;

@@ -31,7 +31,16 @@ pub struct Endpoint {
     /// none is estimated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub free: bool,
+    /// The seconds within which the first event of a stream is expected; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_event_seconds: Option<u32>,
 }
+
+/// The same where a profile does not say it, and the dialect begins a stream with an announcement.
+pub const FIRST_EVENT_SECONDS: u32 = 90;
+
+/// The operation of which the answer may be a stream.
+const GENERATE: &str = "generate";
 
 /// A platform's requirement of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +57,17 @@ pub enum Requirement {
 // === impl Endpoint ===
 
 impl Endpoint {
+    /// The milliseconds within which the first event of a stream is expected; none where a model may think in
+    /// silence for as long as it likes.
+    pub fn first_event_ms(&self) -> Option<u64> {
+        let is_announced = self.dialect.format().announces_at_once()
+            && self.operation.as_str() == GENERATE
+            && !self.free;
+        let by_itself = if is_announced { FIRST_EVENT_SECONDS } else { 0 };
+        let seconds = self.first_event_seconds.unwrap_or(by_itself);
+        (seconds > 0).then(|| u64::from(seconds).saturating_mul(1_000))
+    }
+
     /// Tells if it answers what is asked at `door`, in the caller's own words.
     pub fn answers(&self, door: &Door) -> bool {
         self.dialect == door.dialect

@@ -123,6 +123,10 @@ impl AttemptStream {
         }
         match Sent::send(!end, worker, stream) {
             Ok(sent) => {
+                if end && !sent.escape {
+                    let now = worker.recently();
+                    worker.sent().is_whole(sent.try_id(), now);
+                }
                 self.sent = Some(sent);
                 Action::continue_if(end)
             }
@@ -155,6 +159,10 @@ impl AttemptStream {
             }
             // The listener there answers at once, so it is asked when the request is whole.
             return Action::continue_if(!self.waits_for_body());
+        }
+        if end {
+            let now = worker.recently();
+            worker.sent().is_whole(sent.try_id(), now);
         }
         let action = sent.rewrite(size, end, stream);
         self.body.on_body(size, action == Action::Continue);

@@ -20,11 +20,16 @@ use crate::{
         record::{self, FROM_ENVOY, Record},
     },
     verdict::Reason,
-    worker::Worker,
+    worker::{Worker, waiting::MAX_START_BYTES},
 };
 
 /// The header that Envoy itself sets on a request that it runs again.
 const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
+
+/// The header by which the router gives an attempt up, if nothing of its answer has gone on for so many
+/// milliseconds since the request was whole. Its retry goes to the escape listener, as where there is no
+/// answer at all.
+const FIRST_EVENT_HEADER: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
 /// One try of one request at the gate.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ enum Stage {
     /// Its headers have not come.
     #[default]
     New,
+    /// It waits for the first snapshot.
+    Starting(Starting),
     /// Its body is read.
     Reading(Reading),
     /// Its body comes compressed, or is decoded.
@@ -51,6 +58,16 @@ enum Stage {
     Open,
     /// It was answered without a platform.
     Answered,
+}
+
+/// A request that came before there was a snapshot.
+#[derive(Debug)]
+struct Starting {
+    request: Request,
+    /// The length of its body, as far as its headers tell; none where it has none that is read.
+    length: Option<u64>,
+    /// The body, or its trailers, ended.
+    is_whole: bool,
 }
 
 /// A request whose body comes.
@@ -88,7 +105,8 @@ impl GateStream {
                 self.on_body(size, end, worker, stream);
             }
             // A body may end without its last piece saying so.
-            Event::RequestTrailers => match self.stage {
+            Event::RequestTrailers => match &mut self.stage {
+                Stage::Starting(starting) => starting.is_whole = true,
                 Stage::Coded(_) => self.decode(worker, stream),
                 _ => self.decide_on_what_was_read(worker, stream),
             },
@@ -107,8 +125,10 @@ impl GateStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> Action {
-        if let Stage::Waits(request) = std::mem::take(&mut self.stage) {
-            self.decide(request, worker, stream);
+        match std::mem::take(&mut self.stage) {
+            Stage::Waits(request) => self.decide(request, worker, stream),
+            Stage::Starting(starting) => self.start(starting, worker, stream),
+            stage => self.stage = stage,
         }
         self.action()
     }
@@ -140,9 +160,55 @@ impl GateStream {
         // The body of a request that runs again is not read again.
         let end = end || carried.is_some();
         let length = headers.first("content-length").filter(|_| !end);
-        let length =
-            length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok());
-        let mut request = Request::new(headers, carried);
+        let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let request = Request::new(headers, carried);
+        let length = (!end).then_some(length.unwrap_or_default());
+        if worker.awaits_snapshot(self.context, &request, true) {
+            self.stage = Stage::Starting(Starting {
+                request,
+                length,
+                is_whole: false,
+            });
+            return;
+        }
+        self.begin(request, length, worker, stream);
+    }
+
+    /// Goes on with a request that came before there was a snapshot, if there is one now or its time is
+    /// over.
+    fn start<H: Host>(
+        &mut self,
+        starting: Starting,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        if worker.awaits_snapshot(self.context, &starting.request, false) {
+            self.stage = Stage::Starting(starting);
+            return;
+        }
+        let Starting {
+            request,
+            length,
+            is_whole,
+        } = starting;
+        self.begin(request, length, worker, stream);
+        let size = std::mem::take(&mut self.held);
+        if length.is_some() && (size > 0 || is_whole) {
+            self.hold_more(size, worker, stream);
+            self.on_body(size, is_whole, worker, stream);
+        }
+    }
+
+    /// Begins a request. `length`: that of its body, as far as its headers tell; none where it has none that
+    /// is read.
+    fn begin<H: Host>(
+        &mut self,
+        mut request: Request,
+        length: Option<u64>,
+        worker: &mut Worker<H>,
+        stream: &mut impl Stream,
+    ) {
+        let end = length.is_none();
         let asked = worker.ask(&mut request).and_then(|wanted| {
             worker.hold(self.context, &request, length.unwrap_or_default())?;
             if !end {
@@ -189,6 +255,14 @@ impl GateStream {
                 Ok(()) if end => self.decode(worker, stream),
                 Ok(()) => {}
             },
+            Stage::Starting(starting) => {
+                starting.is_whole = end;
+                if size > MAX_START_BYTES {
+                    worker.stop_waiting(self.context);
+                    let reply = starting.request.refused(&Refusal::NotReady);
+                    self.answer(&reply, stream);
+                }
+            }
             Stage::New | Stage::Waits(_) | Stage::Open | Stage::Answered => {}
         }
     }
@@ -247,6 +321,11 @@ impl GateStream {
     ) {
         let piece = match self.stage {
             Stage::Answered => return,
+            // Its key is not known yet.
+            Stage::Starting(_) => {
+                self.held = size;
+                return;
+            }
             // What was let go is no longer counted.
             Stage::Open => size,
             _ => size.saturating_sub(self.held),
@@ -280,7 +359,7 @@ impl GateStream {
     ) {
         match worker.decide(self.context, &request) {
             Decision::Forward(forward) => {
-                forward_request(forward, worker, stream);
+                forward_request(*forward, worker, stream);
                 self.stage = Stage::Open;
             }
             Decision::Reply(reply) => self.answer(&reply, stream),
@@ -328,7 +407,7 @@ impl Stage {
             Self::Reading(reading) => Some(&reading.request),
             Self::Coded(coded) => Some(&coded.request),
             Self::Waits(request) => Some(request),
-            Self::New | Self::Open | Self::Answered => None,
+            Self::New | Self::Starting(_) | Self::Open | Self::Answered => None,
         }
     }
 }
@@ -363,6 +442,11 @@ fn forward_request<H: Host>(forward: Forward, worker: &mut Worker<H>, stream: &m
     }
     let text = forward.carried.encode();
     stream.set_property(carried::PROPERTY, &text);
+    if let Some(milliseconds) = forward.first_event_ms {
+        let hold = worker.announcement_wait();
+        let text = milliseconds.saturating_add(hold).to_string();
+        stream.set_header(Side::Request, FIRST_EVENT_HEADER, Some(text.as_bytes()));
+    }
     let cluster = forward.account.cluster.as_str().as_bytes();
     stream.set_header(Side::Request, CLUSTER_HEADER, Some(cluster));
     worker.forward(forward, text);

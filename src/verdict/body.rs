@@ -79,6 +79,12 @@ impl ErrorBody {
         self.codes.iter().any(|own| own.eq_ignore_ascii_case(code))
     }
 
+    /// Tells an error that has a code which is more than a status.
+    pub fn has_word(&self) -> bool {
+        let is_number = |code: &String| code.bytes().all(|byte| byte.is_ascii_digit());
+        !self.codes.iter().all(is_number)
+    }
+
     /// The first of its codes.
     pub fn code(&self) -> Option<&str> {
         self.codes.first().map(String::as_str)

@@ -51,16 +51,33 @@ fn fallback(answer: &Answer<'_>) -> Ruling {
             .unwrap_or(400),
         status => status,
     };
+    let told = || {
+        ["retry-after-ms", "retry-after"]
+            .into_iter()
+            .filter_map(|name| HeaderName::try_from(name).ok())
+            .map(TimeSource::Header)
+            .chain([TimeSource::Message])
+            .collect()
+    };
     match status {
         401 => Ruling::CredentialExpired,
+        402 => Ruling::CoolingDown {
+            scope: RuleScope::Account,
+            until: told(),
+            default_seconds: 3_600,
+            max_seconds: 86_400,
+            reason: Reason::known("billing"),
+        },
+        403 if answer.error.is_none_or(|error| !error.has_word()) => Ruling::CoolingDown {
+            scope: RuleScope::Model,
+            until: Vec::new(),
+            default_seconds: 3_600,
+            max_seconds: 3_600,
+            reason: Reason::not_served(),
+        },
         429 => Ruling::CoolingDown {
             scope: RuleScope::Account,
-            until: ["retry-after-ms", "retry-after"]
-                .into_iter()
-                .filter_map(|name| HeaderName::try_from(name).ok())
-                .map(TimeSource::Header)
-                .chain([TimeSource::Message])
-                .collect(),
+            until: told(),
             default_seconds: 30,
             max_seconds: 3_600,
             reason: Reason::rate_limited(),
@@ -235,6 +252,15 @@ mod tests {
         }
     }
 
+    fn cooling_for(scope: Scope, seconds: u64, reason: &'static str) -> Verdict {
+        Verdict::CoolingDown {
+            scope,
+            until: NOW + seconds * 1000,
+            guessed: true,
+            reason: Reason::known(reason),
+        }
+    }
+
     fn trouble() -> Verdict {
         Verdict::PlatformTrouble { until: NOW + 5000 }
     }
@@ -247,8 +273,11 @@ mod tests {
             (302, trouble()),
             (400, Verdict::CallersFault),
             (401, Verdict::CredentialExpired),
-            (402, Verdict::CallersFault),
-            (403, Verdict::CallersFault),
+            (402, cooling_for(Scope::Account, 3_600, "billing")),
+            (
+                403,
+                cooling_for(Scope::Model("m".try_into().unwrap()), 3_600, "not_served"),
+            ),
             (408, Verdict::CallersFault),
             (409, Verdict::CallersFault),
             (429, cooling(Scope::Account, 30, true)),
@@ -256,6 +285,16 @@ mod tests {
             (529, trouble()),
         ] {
             assert_eq!(judged(&[], status, &[], ""), verdict, "{status}");
+        }
+        for (body, is_the_callers) in [
+            (r#"{"error":{"code":403,"message":"no"}}"#, false),
+            (r#"{"detail":"no"}"#, false),
+            (r#"{"error":{"type":"permission_error"}}"#, true),
+            ("<html>", true),
+        ] {
+            let verdict = judged(&[], 403, &[], body);
+            assert_eq!(verdict == Verdict::CallersFault, is_the_callers, "{body}");
+            assert_eq!(verdict.is_not_served(), !is_the_callers, "{body}");
         }
         let retry = [("retry-after", "7")];
         assert_eq!(

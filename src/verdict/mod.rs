@@ -104,6 +104,11 @@ impl Scope {
 // === impl Verdict ===
 
 impl Verdict {
+    /// Tells an account that may not do what was asked.
+    pub fn is_not_served(&self) -> bool {
+        matches!(self, Self::CoolingDown { reason, .. } if *reason == Reason::not_served())
+    }
+
     /// The verdict in one word, as profiles write it.
     pub fn word(&self) -> &'static str {
         match self {
@@ -132,6 +137,12 @@ impl Reason {
     /// Too much in too short a time.
     pub fn rate_limited() -> Self {
         Self::known("rate_limited")
+    }
+
+    /// The account may not do what was asked, and another one may. It is left alone for that once another
+    /// one has done it: of what nobody can do, no account is to blame.
+    pub fn not_served() -> Self {
+        Self::known("not_served")
     }
 
     /// A word of our own; it must be one.

@@ -11,8 +11,12 @@ use crate::{
     request::carried::{Carried, TryId},
     snapshot::{Account, Kind},
     sync::{board, quota, report::Report},
-    verdict::{Quota, Reason, Verdict},
+    verdict::{Quota, Reason, Scope, Verdict},
 };
+
+/// The milliseconds for which an account is left alone for a model that it may not use: rights change, and
+/// one request finds that out.
+const NOT_SERVED_MS: u64 = 3_600_000;
 
 /// A request that is the probe of a half-open account.
 #[derive(Debug)]
@@ -96,6 +100,9 @@ impl<H: Host> Worker<H> {
         // Where a platform hangs up in the middle of a request, its caller may have been too slow
         // for it: whoever dawdles must not have accounts taken out.
         let blames = !broke_off && self.learn(account, carried, verdict);
+        if *verdict == Verdict::Fine {
+            self.blame_the_unable(carried);
+        }
         if !can_run || !is_worth_another(verdict) {
             return None;
         }
@@ -107,6 +114,9 @@ impl<H: Host> Worker<H> {
         } = self.settings;
         let mut next = carried.after_failure(account.generation, now, max_attempts, failover)?;
         next.blames |= blames;
+        if verdict.is_not_served() {
+            next.unable.get_or_insert_with(|| account.id.clone());
+        }
         if blames_request(status) {
             next.refused.push(status);
         }
@@ -119,6 +129,24 @@ impl<H: Host> Worker<H> {
             return None;
         }
         Some(next)
+    }
+
+    /// Leaves the account alone that may not do what a request asked and another one has just done: for
+    /// its model, if that is known.
+    fn blame_the_unable(&mut self, carried: &Carried) {
+        let model = model(carried).and_then(|model| ModelName::try_from(model).ok());
+        let view = self.follower.held();
+        let unable = carried.unable.as_ref().filter(|_| !carried.blames);
+        let account = unable.and_then(|id| view?.account(id.as_str()).cloned());
+        if let (Some(account), Some(model)) = (account, model) {
+            let verdict = Verdict::CoolingDown {
+                scope: Scope::Model(model),
+                until: self.host.recently().saturating_add(NOT_SERVED_MS),
+                guessed: true,
+                reason: Reason::not_served(),
+            };
+            self.note(&account, carried, &verdict);
+        }
     }
 
     /// Takes a verdict about an account, for other requests. Returns true if it speaks against the

@@ -24,7 +24,7 @@ use self::{
     refresher::Calls,
     sent::Tries,
     stats::{Metrics, Totals},
-    waiting::Waiting,
+    waiting::{Starting, Waiting},
 };
 use crate::{
     attempt,
@@ -59,6 +59,7 @@ pub struct Worker<H> {
     gate: Gate,
     reports: Reports,
     waiting: Waiting,
+    starting: Starting,
     decoding: Decoding,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
     probes: Vec<Probe>,
@@ -137,6 +138,7 @@ impl<H: Host> Worker<H> {
             gate: Gate::default(),
             reports: Reports::default(),
             waiting: Waiting::default(),
+            starting: Starting::default(),
             decoding: Decoding::default(),
             probes: Vec::new(),
             looks: Looks::default(),
@@ -221,7 +223,22 @@ impl<H: Host> Worker<H> {
 
     /// Returns the contexts of the requests that wait.
     pub fn waiting(&self) -> Vec<u32> {
-        self.waiting.contexts()
+        let starting = self.starting.contexts();
+        self.waiting
+            .contexts()
+            .into_iter()
+            .chain(starting)
+            .collect()
+    }
+
+    /// Returns true if a request has to wait until there is a snapshot, and may. `is_new`: it has just come.
+    pub fn awaits_snapshot(&mut self, context: u32, request: &Request, is_new: bool) -> bool {
+        let now = self.look();
+        if self.follower.held().is_some() || !request.presents_key() {
+            self.starting.remove(context);
+            return false;
+        }
+        self.starting.waits(context, is_new, now)
     }
 
     /// Takes note of the time, and of what shared data has of the snapshot and the board.
@@ -473,6 +490,7 @@ impl<H: Host> Worker<H> {
             account,
             half_open,
             carried,
+            first_event_ms,
             ..
         } = forward;
         if half_open {
@@ -480,7 +498,7 @@ impl<H: Host> Worker<H> {
         }
         self.gate.began(&account.id);
         let record = Record::of_attempt(&carried, &account.platform);
-        self.sent.insert(text, carried, record);
+        self.sent.insert(text, carried, record, first_event_ms);
     }
 
     /// Returns the record of a request that is not sent on, as far as it goes; none where its key
@@ -527,6 +545,7 @@ impl<H: Host> Worker<H> {
     /// Ends the wait of a request, for whatever it waited.
     pub fn stop_waiting(&mut self, context: u32) {
         self.waiting.remove(context);
+        self.starting.remove(context);
         self.decoding.remove(context);
     }
 

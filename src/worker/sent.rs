@@ -37,6 +37,10 @@ pub struct SentOn {
     pub broke_off: bool,
     /// The caller's query, where the account's has taken its place on the way to the platform.
     pub query: Option<Vec<u8>>,
+    /// The milliseconds within which the first event of its answer is due.
+    first_event_ms: Option<u64>,
+    /// When all of it had gone to the platform, in Unix milliseconds.
+    whole_at: Option<u64>,
     /// The platform's answer, where it came before the request was whole.
     early: Option<Early>,
 }
@@ -45,7 +49,13 @@ pub struct SentOn {
 
 impl Tries {
     /// Begins the try that `carried` names, which the property `text` says.
-    pub fn insert(&mut self, text: String, carried: Carried, record: Record) {
+    pub fn insert(
+        &mut self,
+        text: String,
+        carried: Carried,
+        record: Record,
+        first_event_ms: Option<u64>,
+    ) {
         let sent = SentOn {
             account: carried.account.clone(),
             record: Some(record),
@@ -53,6 +63,8 @@ impl Tries {
             redirected: false,
             broke_off: false,
             query: None,
+            first_event_ms,
+            whole_at: None,
             early: None,
             carried: (text, Rc::new(carried)),
         };
@@ -77,6 +89,20 @@ impl Tries {
     /// Takes the record of a try that has an answer now.
     pub fn answered(&mut self, try_id: TryId) -> Option<Record> {
         self.0.get_mut(&try_id)?.record.take()
+    }
+
+    /// Notes that all of a try's request has gone to the platform at `now`.
+    pub fn is_whole(&mut self, try_id: TryId, now: u64) {
+        if let Some(sent) = self.0.get_mut(&try_id) {
+            sent.whole_at.get_or_insert(now);
+        }
+    }
+
+    /// Returns true if the first event of a try's answer was due by `now`.
+    pub fn was_silent(&self, try_id: TryId, now: u64) -> bool {
+        let sent = self.0.get(&try_id);
+        let due = sent.and_then(|sent| sent.whole_at?.checked_add(sent.first_event_ms?));
+        due.is_some_and(|due| now >= due)
     }
 
     /// Keeps the answer of a try that came before its request was whole.

@@ -12,6 +12,18 @@ pub const MAX_WAITING: usize = 256;
 #[derive(Debug, Default)]
 pub struct Waiting(Vec<Waits>);
 
+/// The milliseconds for which a request waits for the first snapshot: a refresher that runs answers the
+/// first poll within one.
+pub const START_MS: u64 = 2_000;
+
+/// The most bytes of a body that are kept for a request whose key is not known yet. A longer one is refused,
+/// as all are that come while there is no place.
+pub const MAX_START_BYTES: usize = 128 * 1024;
+
+/// The requests of a VM that has no snapshot yet.
+#[derive(Debug, Default)]
+pub struct Starting(Vec<(u32, Deadline)>);
+
 /// A request that waits.
 #[derive(Debug)]
 struct Waits {
@@ -79,6 +91,37 @@ impl Waiting {
     fn has_place(&self, key: &Id) -> bool {
         let own = self.0.iter().filter(|one| one.key == *key).count();
         own < MAX_WAITING.saturating_sub(self.0.len())
+    }
+}
+
+// === impl Starting ===
+
+impl Starting {
+    /// Returns true if the request of `context` waits for the first snapshot at `now`: until its time is
+    /// over, if it has a place. One that does not wait any more never does again.
+    pub fn waits(&mut self, context: u32, is_new: bool, now: u64) -> bool {
+        let known = self.0.iter().find(|(one, _)| *one == context);
+        match known {
+            Some((_, until)) if !until.is_due(now) => true,
+            None if is_new && self.0.len() < MAX_WAITING => {
+                self.0.push((context, Deadline::after(now, START_MS)));
+                true
+            }
+            _ => {
+                self.remove(context);
+                false
+            }
+        }
+    }
+
+    /// Ends the wait of a request.
+    pub fn remove(&mut self, context: u32) {
+        self.0.retain(|(one, _)| *one != context);
+    }
+
+    /// Returns the contexts of all that wait, in the order in which they came.
+    pub fn contexts(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(context, _)| *context)
     }
 }
 

@@ -161,6 +161,45 @@ fn a_failure_behind_what_announces_the_answer_fails_over() {
     });
 }
 
+/// A platform that takes the request for a stream and says nothing is given up: without headers, and with them.
+#[test]
+fn the_first_event_of_a_stream_is_waited_for_no_longer_than_the_profile_says() {
+    run(async {
+        let pool = Pool::of("failover-silent", &["silent", "good"]).await;
+        let hasty = |line: &String| {
+            let mut record: Value = serde_json::from_str(line).expect("JSON");
+            let platform = record.get_mut("platform")?;
+            let endpoints = platform["endpoints"].as_array_mut().expect("a list");
+            for endpoint in endpoints {
+                endpoint["first_event_seconds"] = 1.into();
+            }
+            (platform["id"] == "openai").then(|| record.to_string())
+        };
+        let lines = records::platforms(&pool.stack.sim.platforms_dir);
+        let lines: Vec<_> = lines.iter().filter_map(hasty).collect();
+        let revision = pool.stack.refresher.publish(lines);
+        pool.stack.reaches(revision).await;
+        for silence in ["delay_ms", "after_headers_delay_ms"] {
+            let events = json!({"content-type": "text/event-stream"});
+            let fault = pool
+                .break_account(
+                    "silent",
+                    json!({"status": 200, "headers": events, "body": "", silence: 20_000}),
+                )
+                .await;
+            for _ in 0..2 {
+                let answer = pool.caller.post(RESPONSES, &responses_body()).await;
+                assert!(
+                    answer.body.contains("Hello from good"),
+                    "{silence}: {answer:?}"
+                );
+            }
+            pool.stack.sim.remove_fault(fault).await;
+        }
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
 /// Asks with a body of so many pieces of 64 KiB, one now and then; and its digest.
 async fn upload(pool: &Pool, pieces: usize, pause: Duration) -> (Answer, String) {
     // The gate lets it go when it has read the model.

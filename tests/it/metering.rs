@@ -600,7 +600,7 @@ fn requests_that_are_refused_alike_are_few_records() {
 #[test]
 fn a_request_that_ends_while_its_body_is_read_is_recorded() {
     run(async {
-        let impatient = |text: &str| text.replace("request_timeout: 300s", "request_timeout: 6s");
+        let impatient = |text: &str| text.replace("request_timeout: 3600s", "request_timeout: 6s");
         let stack = Stack::edited("metering-peek", impatient).await;
         let models = json!({"models": ["gpt-5.6"]});
         let revision = stack.refresher.publish([records::key_with(

@@ -362,6 +362,7 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
         requires: raw.requires,
         include_usage: raw.include_usage,
         free: raw.free,
+        first_event_seconds: raw.first_event_seconds,
     };
     if doors().doors.iter().any(|door| endpoint.answers(door)) {
         Ok(endpoint)

@@ -120,6 +120,7 @@ impl Raw {
                 requires: Vec::new(),
                 include_usage: false,
                 free: true,
+                first_event_seconds: None,
             },
             query: query.to_owned(),
             headers,

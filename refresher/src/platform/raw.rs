@@ -60,6 +60,7 @@ pub(super) struct Endpoint {
     pub include_usage: bool,
     #[serde(default)]
     pub free: bool,
+    pub first_event_seconds: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]

@@ -96,6 +96,10 @@ fn judge(answer: &ApiAnswer, platform: &Platform, probe: &Probe, now: u64) -> Fi
         Verdict::Fine => Finding::Alive,
         Verdict::Dead { reason } => Finding::Dead { reason },
         Verdict::CredentialExpired => Finding::Refused,
+        // Of one call that the account may not make nothing follows for the others.
+        verdict if verdict.is_not_served() => Finding::Unknown {
+            why: format!("it answered {status} (not_served)"),
+        },
         Verdict::CoolingDown {
             until,
             guessed,

@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 27;
+const KINDS: usize = 28;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -78,6 +78,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::NoRoom(_) => 24,
         Refusal::NoContent => 25,
         Refusal::Unconfirmed => 26,
+        Refusal::Silent => 27,
     }
 }
 
@@ -142,6 +143,7 @@ fn samples() -> Vec<Refusal> {
         NoRoom(budget::NoRoom::TooLarge { most: 16 << 20 }),
         NoContent,
         Unconfirmed,
+        Silent,
     ]
 }
 

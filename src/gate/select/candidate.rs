@@ -23,6 +23,8 @@ pub struct Candidate {
     pub(super) endpoint: EndpointId,
     /// The endpoint's path takes the model.
     takes_model_in_path: bool,
+    /// Its profile says when the first event of a stream is due, so it matters if one is asked for.
+    pub(super) asks_stream: bool,
     /// The requirements of its platform there.
     pub(super) requires: Box<[Requirement]>,
     /// The turns that it is behind its share, where weights differ.
@@ -74,6 +76,9 @@ impl Candidate {
             hash: hash64(&[account.id.as_str().as_bytes()]),
             endpoint: id,
             takes_model_in_path: endpoint.path.has_model(),
+            asks_stream: endpoint
+                .first_event_seconds
+                .is_some_and(|seconds| seconds > 0),
             requires: endpoint.requires.as_slice().into(),
             credit: 0,
             usable_until: [account.credential_expires_at, account.expires_at]

@@ -229,7 +229,7 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
         members: &[],
         model: need_model || platforms().any(|platform| platform.limits_models()),
         session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
-        stream: requires(Requirement::Stream),
+        stream: requires(Requirement::Stream) || candidates.iter().any(|one| one.asks_stream),
         store: requires(Requirement::StoreFalse),
         background: requires(Requirement::Foreground),
         whole: false,

@@ -291,7 +291,14 @@ impl Sent {
         }
         match worker.sent().take_early(self.try_id()) {
             Some(early) => stream.reply(early.status(), early.headers(), early.body()),
-            None => reply_with(&self.refused(&Refusal::Unreachable), stream),
+            None => {
+                let now = worker.now();
+                let refusal = match worker.sent().was_silent(self.try_id(), now) {
+                    true => Refusal::Silent,
+                    false => Refusal::Unreachable,
+                };
+                reply_with(&self.refused(&refusal), stream);
+            }
         }
         Action::Pause
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::envoy::{Envoy, KEY, records};
+use super::envoy::{Call, Envoy, KEY, head, records};
 use crate::snapshot::{Account, Record, fixture};
 
 const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
@@ -85,6 +85,65 @@ fn two_accounts_without_money_are_that_and_one_is_blamed() {
     call.gets(402, NO_PLAN);
     envoy.ask().is_at("acc_2");
     envoy.ask_as(OTHER).is_at("acc_1");
+}
+
+/// A request of `key` for `model` is answered so by one account after the other.
+fn asks_for(envoy: &mut Envoy, key: &str, model: &str) -> Call {
+    let bearer = format!("Bearer {key}");
+    let mut headers = head("/v1/responses");
+    headers[4].1 = &bearer;
+    let mut call = envoy.call(&headers);
+    call.sends(format!("{{\"model\":\"{model}\"}}").as_bytes(), true);
+    call
+}
+
+const NO_MODEL: &str = r#"[{"code":["model_not_found"],"verdict":"cooling_down","scope":"model",
+    "reason":"not_served","default_seconds":3600,"max_seconds":3600}]"#;
+const NOT_FOUND: &[u8] = br#"{"error":{"code":"model_not_found","message":"m"}}"#;
+
+#[test]
+fn an_account_that_may_not_is_left_alone_for_that_model_once_another_one_did_it() {
+    let mut envoy = two_keys(NO_MODEL);
+    let mut call = asks_for(&mut envoy, KEY, "gpt-6-astra");
+    call.platform(404, &[], NOT_FOUND);
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    asks_for(&mut envoy, KEY, "gpt-6-astra").is_at("acc_2");
+    asks_for(&mut envoy, KEY, "gpt-5.5").is_at("acc_1");
+    asks_for(&mut envoy, OTHER, "gpt-6-astra").is_at("acc_1");
+}
+
+#[test]
+fn a_model_that_nobody_has_takes_out_nobody() {
+    let mut envoy = two_keys(NO_MODEL);
+    for _ in 0..4 {
+        let mut call = asks_for(&mut envoy, KEY, "invented");
+        call.is_at("acc_1");
+        call.platform(404, &[], NOT_FOUND);
+        call.is_at("acc_2");
+        call.platform(404, &[], NOT_FOUND);
+        call.gets(404, NOT_FOUND);
+    }
+    let mut envoy = Envoy::with(&two_accounts(NO_MODEL)[..]);
+    envoy.publish(&records(&[fixture::account("acc_1", "codex")]));
+    for _ in 0..4 {
+        let mut call = envoy.ask();
+        call.is_at("acc_1");
+        call.platform(403, &[], b"{}");
+        call.gets(403, b"{}");
+    }
+}
+
+#[test]
+fn whoever_has_no_money_is_left_alone_whatever_the_platform() {
+    let mut envoy = two_keys("[]");
+    let mut call = envoy.ask();
+    call.platform(402, &[], b"");
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    envoy.ask().is_at("acc_2");
 }
 
 /// A request of `key` is told that the first account is dead, and gets its answer from the second. Returns

@@ -26,6 +26,9 @@ pub(super) const START: u64 = 1_790_000_040_000;
 /// The key that callers present.
 pub(super) const KEY: &str = "lk_0123456789";
 
+/// The header that the router takes its deadline for an attempt from.
+const DEADLINE: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
+
 /// The root context of the gate in each VM.
 const ROOT: u32 = 1;
 
@@ -61,6 +64,8 @@ pub(super) struct Call {
     attempt: Option<(u32, FakeStream)>,
     /// Counts the attempts of the try.
     count: u32,
+    /// The milliseconds after which the router gives an attempt of the try up.
+    deadline: Option<String>,
     answer: Option<FakeReply>,
     contexts: u32,
 }
@@ -78,6 +83,13 @@ impl Envoy {
     /// One with these accounts of the platform `codex`, the first of which serves while it can.
     pub(super) fn with_accounts(accounts: &[Account]) -> Self {
         Self::with(&records(accounts))
+    }
+
+    /// One that has not heard from its refresher yet.
+    pub(super) fn starting() -> Self {
+        let host = FakeHost::default();
+        host.time.set(START);
+        Self::on(host, &[])
     }
 
     fn on(host: FakeHost, _: &[Record]) -> Self {
@@ -181,6 +193,7 @@ impl Envoy {
             is_open: false,
             attempt: None,
             count: 0,
+            deadline: None,
             answer: None,
             contexts: self.contexts,
         };
@@ -319,6 +332,11 @@ impl Call {
     /// The router begins an attempt, and replays what has come of the body.
     fn new_attempt(&mut self) {
         self.count += 1;
+        if self.count == 1 {
+            self.deadline = self.header(DEADLINE);
+            let mut headers = self.headers.borrow_mut();
+            headers.retain(|(name, _)| name != DEADLINE);
+        }
         let count = ("x-envoy-attempt-count", self.count.to_string().into_bytes());
         {
             let mut headers = self.headers.borrow_mut();
@@ -387,6 +405,11 @@ impl Call {
     #[track_caller]
     pub(super) fn answer(&self) -> FakeReply {
         self.answer.clone().expect("an answer")
+    }
+
+    /// Returns the milliseconds after which the router gives the attempt up.
+    pub(super) fn deadline(&self) -> Option<&str> {
+        self.deadline.as_deref()
     }
 
     /// Tells if there is an answer, of anybody.

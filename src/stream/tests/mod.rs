@@ -9,5 +9,6 @@ mod envoy;
 mod failover;
 mod gate;
 mod interrupted;
+mod waits;
 
 use super::Vm;
