@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real clients that the end-to-end tests run, in their pinned versions (tests/clients/),
-# and prints the folder: bin/python with the `openai` and `anthropic` packages, and bin/codex.
+# and prints the folder: bin/python with the `openai` and `anthropic` packages, bin/codex and bin/claude.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -36,4 +36,8 @@ rm -rf "${DIR:?}/bin" && mkdir "$DIR/bin"
 node=$(scripts/node.sh)
 wrapper python "$DIR/python/bin/python"
 wrapper codex "$DIR/npm/node_modules/.bin/codex"
+# Its own script would put the binary of this machine in place; no scripts run here.
+claude=("$DIR"/npm/node_modules/@anthropic-ai/claude-code-*/claude)
+[ -x "${claude[0]}" ] || die "Claude Code has no binary for this machine"
+wrapper claude "${claude[0]}"
 echo "$DIR"

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use latchkey::header::HeaderName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -22,6 +23,9 @@ const MAX_FLOOR_SECONDS: u64 = 300;
 /// The longest `keep_days`: ten years.
 const MAX_KEEP_DAYS: u32 = 3650;
 
+/// The most `session_headers`: each is looked for in every request.
+const MAX_SESSION_HEADERS: usize = 16;
+
 /// The operator's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +34,9 @@ pub struct Config {
     pub acknowledged_terms: BTreeSet<String>,
     /// A folder of profiles to merge over the embedded ones.
     pub platforms_dir: Option<PathBuf>,
+    /// Headers in which clients name a session, beside the built-in ones and before them.
+    #[serde(deserialize_with = "session_headers")]
+    pub session_headers: Vec<HeaderName>,
     /// Where the sealing keys are, if not in the environment.
     pub key: Key,
     /// The refresh engine.
@@ -39,6 +46,18 @@ pub struct Config {
     pub usage: Usage,
     /// The clusters that Envoy reads.
     pub envoy: Envoy,
+}
+
+fn session_headers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<HeaderName>, D::Error> {
+    let names = Vec::<HeaderName>::deserialize(deserializer)?;
+    match names.len() {
+        0..=MAX_SESSION_HEADERS => Ok(names),
+        found => Err(D::Error::custom(format!(
+            "expected at most {MAX_SESSION_HEADERS} session_headers, found {found}"
+        ))),
+    }
 }
 
 /// `[key]`.

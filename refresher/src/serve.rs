@@ -19,7 +19,7 @@ use crate::files::owned::require_owned;
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
-use crate::platform::{Catalog, Profile, doors};
+use crate::platform::{Catalog, Profile, doors_with};
 use crate::prober::{Platforms, Prober};
 use crate::progress::Progress;
 use crate::refresh::endpoint::TokenEndpoints;
@@ -63,7 +63,9 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
     warn_of_others(&envoy);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
-    store.publish_doors(doors()).await?;
+    store
+        .publish_doors(&doors_with(&config.session_headers))
+        .await?;
 
     let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
     if clusters.refresh(&store).await? {

@@ -37,6 +37,18 @@ enum Body {
     Json(Meter),
     /// An event stream.
     Events(Events),
+    /// Neither, such as sound.
+    Other,
+}
+
+/// The beginnings of an event stream's first line.
+const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+
+/// Tells if `text` begins as an event stream does, as far as it goes.
+fn is_events(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let mut beginnings = EVENTS.iter();
+    beginnings.any(|beginning| text.starts_with(beginning) || beginning.starts_with(text))
 }
 
 /// An event stream.
@@ -97,11 +109,14 @@ impl Forwarding {
             self.body = match text.first() {
                 None => Body::Unknown,
                 Some(b'{' | b'[') => Body::Json(Meter::of_body(self.dialect)),
-                Some(_) => Body::Events(Events::new(self.dialect, self.transform)),
+                Some(_) if is_events(text) => {
+                    Body::Events(Events::new(self.dialect, self.transform))
+                }
+                Some(_) => Body::Other,
             };
         }
         match &mut self.body {
-            Body::Unknown => None,
+            Body::Unknown | Body::Other => None,
             Body::Json(meter) => {
                 meter.on_json(text);
                 None
@@ -128,7 +143,7 @@ impl Forwarding {
             Body::Json(meter) | Body::Events(Events { meter, .. }) => {
                 meter.finish(end, request_bytes)
             }
-            Body::Unknown => {
+            Body::Unknown | Body::Other => {
                 let usage = Usage::of_request(request_bytes);
                 Metered {
                     usage,
@@ -146,7 +161,7 @@ impl Forwarding {
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.body {
             Body::Events(events) => events.begun.len(),
-            Body::Unknown | Body::Json(_) => 0,
+            Body::Unknown | Body::Json(_) | Body::Other => 0,
         }
     }
 }

@@ -49,6 +49,7 @@ pub mod early;
 pub mod failure;
 pub mod forwarding;
 pub mod holding;
+pub mod made;
 pub mod request_bytes;
 pub mod transform;
 
@@ -59,7 +60,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     health::{Board, Striker},
     request::{carried::Carried, split_target},
-    snapshot::{Account, Doors, Endpoint, HeaderPlan, Platform},
+    snapshot::{Account, Doors, Endpoint, HeaderPlan, Places, Platform},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
 };
 
@@ -92,11 +93,11 @@ pub fn headers<'a>(
     platform: &'a Platform,
     endpoint: &Endpoint,
     account: &'a Account,
-    model: Option<&str>,
+    places: &Places,
 ) -> Result<Headers<'a>, Refusal> {
     let (_, query) = split_target(request.first(":path").unwrap_or_default());
     let base = platform.base_path_of(account);
-    let path = endpoint.path(base, model, account);
+    let path = endpoint.path(base, places, account);
     let query = platform.query.with(query, account);
     let (Some(path), Some(query)) = (path, query) else {
         return Err(Refusal::NoCredential);
@@ -345,7 +346,13 @@ mod tests {
         platform: &'a Platform,
         account: &'a Account,
     ) -> Result<Headers<'a>, Refusal> {
-        headers(request, platform, &platform.endpoints[0], account, None)
+        headers(
+            request,
+            platform,
+            &platform.endpoints[0],
+            account,
+            &Places::default(),
+        )
     }
 
     proptest! {
@@ -454,9 +461,19 @@ mod tests {
     #[test]
     fn a_model_goes_out_in_the_path_and_a_key_in_the_query() {
         let (platform, account) = (odd_platform(), fixture::account("acc_1", "codex"));
-        let sent = |path: &str, model| {
+        let sent = |path: &str, model: Option<&str>| {
             let request: HeaderMap = [(":path", path)].into_iter().collect();
-            let sent = headers(&request, &platform, &platform.endpoints[0], &account, model);
+            let places = Places {
+                model: model.and_then(|model| HeaderText::try_from(model).ok()),
+                ..Places::default()
+            };
+            let sent = headers(
+                &request,
+                &platform,
+                &platform.endpoints[0],
+                &account,
+                &places,
+            );
             let target = sent.ok()?.remove(1);
             Some(String::from_utf8(target.1.into_owned()).unwrap())
         };

@@ -24,11 +24,15 @@ const REQUEST: &[RequestMember] = &[
         RequestValue::Session(SessionName::CacheKey),
     ),
     RequestMember::USER_ID,
-    // Not OpenAI's own, but a session is a session wherever a client names it.
     RequestMember::of_body(
-        "previous_response_id",
-        RequestValue::Session(SessionName::PreviousResponse),
+        "safety_identifier",
+        RequestValue::Session(SessionName::SafetyIdentifier),
     ),
+    RequestMember::of_body("user", RequestValue::Session(SessionName::User)),
+    // Not OpenAI's own, but a session is a session wherever a client names it.
+    RequestMember::of_body("previous_response_id", RequestValue::Thing),
+    // Of a batch.
+    RequestMember::of_body("input_file_id", RequestValue::Thing),
 ];
 
 impl Format for Chat {
@@ -123,9 +127,17 @@ impl Format for Chat {
     }
 
     fn models(&self, models: &[ListedModel<'_>]) -> Value {
-        let entry = |model: &ListedModel<'_>| json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner});
-        json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<Value>>()})
+        json!({"object": "list", "data": models.iter().map(openai_model).collect::<Vec<Value>>()})
     }
+
+    fn model(&self, model: &ListedModel<'_>) -> Value {
+        openai_model(model)
+    }
+}
+
+/// A model as OpenAI writes it in both of its dialects.
+pub(super) fn openai_model(model: &ListedModel<'_>) -> Value {
+    json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner})
 }
 
 /// An error as OpenAI writes it in both of its dialects.

@@ -84,6 +84,9 @@ pub trait Format: Sync {
 
     /// The body of a list of models.
     fn models(&self, models: &[ListedModel<'_>]) -> Value;
+
+    /// The body that tells of one model.
+    fn model(&self, model: &ListedModel<'_>) -> Value;
 }
 
 /// A member of a request's body that decides.
@@ -112,6 +115,9 @@ pub enum RequestValue {
     Background,
     /// Names the session.
     Session(SessionName),
+    /// Names a thing that exists in one account alone, and from which this request goes on; itself or
+    /// by a member of that name in an object.
+    Thing,
 }
 
 /// The meaning of a member of an answer.

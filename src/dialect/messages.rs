@@ -123,12 +123,14 @@ impl Format for Messages {
     }
 
     fn models(&self, models: &[ListedModel<'_>]) -> Value {
-        let entry = |model: &ListedModel<'_>| json!({"type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z"});
         json!({
-            "data": models.iter().map(entry).collect::<Vec<Value>>(),
+            "data": models.iter().map(|model| self.model(model)).collect::<Vec<Value>>(),
             "has_more": false,
             "first_id": models.first().map(|model| model.id),
             "last_id": models.last().map(|model| model.id),
         })
+    }
+    fn model(&self, model: &ListedModel<'_>) -> Value {
+        json!({"type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z"})
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     SessionName,
-    chat::openai_error,
+    chat::{openai_error, openai_model},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
     },
@@ -26,9 +26,17 @@ const REQUEST: &[RequestMember] = &[
     ),
     RequestMember::USER_ID,
     RequestMember::of_body(
-        "previous_response_id",
-        RequestValue::Session(SessionName::PreviousResponse),
+        "safety_identifier",
+        RequestValue::Session(SessionName::SafetyIdentifier),
     ),
+    RequestMember::of_body("user", RequestValue::Session(SessionName::User)),
+    RequestMember::of_body("previous_response_id", RequestValue::Thing),
+    RequestMember::of_body("conversation", RequestValue::Thing),
+    RequestMember {
+        within: Some("conversation"),
+        name: "id",
+        meaning: RequestValue::Thing,
+    },
 ];
 
 impl Format for Responses {
@@ -61,6 +69,11 @@ impl Format for Responses {
     fn event(&self, kind: &[u8]) -> EventKind {
         match kind {
             b"response.completed" | b"response.incomplete" => EventKind::End,
+            // They have what was made in them, and what it used.
+            b"image_generation.completed"
+            | b"image_edit.completed"
+            | b"transcript.text.done"
+            | b"speech.audio.done" => EventKind::Plain,
             b"response.failed" => EventKind::Failed,
             b"error" | b"session.error" => EventKind::Error,
             b"response.created" => EventKind::Plain,
@@ -111,5 +124,9 @@ impl Format for Responses {
     /// an empty list as no change.
     fn models(&self, _models: &[ListedModel<'_>]) -> Value {
         json!({"models": []})
+    }
+
+    fn model(&self, model: &ListedModel<'_>) -> Value {
+        openai_model(model)
     }
 }

@@ -11,8 +11,12 @@ pub enum SessionName {
     CacheKey,
     /// `metadata.user_id`: some clients put their session into it.
     UserId,
-    /// `previous_response_id`: the answer that this request goes on from.
+    /// `previous_response_id`, `conversation`: what this request goes on from.
     PreviousResponse,
+    /// `safety_identifier`: a person.
+    SafetyIdentifier,
+    /// `user`: a person, or whatever else a client counts by.
+    User,
 }
 
 /// The text before the session in a `user_id` as Claude Code wrote it first:
@@ -32,7 +36,9 @@ impl SessionName {
     /// known. Claude Code's is the one that its header names too.
     pub fn session(self, value: &str) -> Cow<'_, str> {
         match self {
-            Self::CacheKey | Self::PreviousResponse => Cow::Borrowed(value),
+            Self::CacheKey | Self::PreviousResponse | Self::SafetyIdentifier | Self::User => {
+                Cow::Borrowed(value)
+            }
             Self::UserId => session_of_user(value),
         }
     }

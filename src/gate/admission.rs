@@ -118,6 +118,7 @@ mod tests {
         gate::{Gate, Knowledge, Request},
         header::{HeaderMap, HeaderText},
         health::Board,
+        home::Home,
         host::{Version, fake::FakeSharedData},
         limit::{Counters, DAY_MS, Limit, Limits, table},
         request::carried::TryId,
@@ -276,6 +277,7 @@ mod tests {
             now,
             try_id: TryId { vm: 1, context },
             may_wait: false,
+            home: Home::Any,
         }
     }
 

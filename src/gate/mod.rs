@@ -7,6 +7,7 @@
 mod admission;
 pub mod client_key;
 pub mod models;
+mod preferences;
 pub mod refusal;
 mod request;
 pub mod select;
@@ -21,14 +22,17 @@ pub use self::{
 };
 use self::{
     client_key::Presented,
+    preferences::Preferences,
     request::{Entry, Subject},
     select::{Back, InFlight, Need, Out, Pick},
     tables::Tables,
 };
 use crate::{
     decode::{Coding, UnknownCoding},
+    hash::hash64,
     header::HeaderText,
     health::{Board, Striker},
+    home::Home,
     id::Id,
     limit::FullAccounts,
     request::{
@@ -38,7 +42,7 @@ use crate::{
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, Door, View},
+    snapshot::{Account, Door, Own, View, path::Place},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -49,6 +53,7 @@ pub const CLUSTER_HEADER: &str = "x-latchkey-cluster";
 pub struct Gate {
     tables: Tables,
     in_flight: InFlight,
+    preferences: Preferences,
 }
 
 /// The facts that the gate decides by, beside the request.
@@ -68,6 +73,8 @@ pub struct Knowledge<'a> {
     pub try_id: TryId,
     /// True while the request may still wait for a fresh credential.
     pub may_wait: bool,
+    /// The account that has what the request goes on from.
+    pub home: Home,
 }
 
 /// The gate's decision about a request.
@@ -118,6 +125,9 @@ impl Gate {
             request.entry = doors.map_or(Entry::Unknown, |doors| {
                 Entry::of(doors, &head, &request.headers)
             });
+            if let Some(reply) = request.anybodys() {
+                return Err(reply);
+            }
             let presented = Presented::of(&request.headers, head.query);
             let key = presented.and_then(|presented| {
                 let view = knowledge.view.ok_or(Refusal::NotReady)?;
@@ -125,6 +135,10 @@ impl Gate {
             });
             request.key = match key {
                 Ok(key) => Some(key),
+                // A probe cannot be told from a request yet.
+                Err(Refusal::NoKey) if doors.is_none() && head.may_be_probe() => {
+                    return Err(request.refused(&Refusal::NotReady));
+                }
                 Err(refusal) => return Err(request.refused(&refusal)),
             };
         }
@@ -152,13 +166,14 @@ impl Gate {
         if request.headers.first("upgrade").is_some() || is_connect {
             return Err(Refusal::Upgrade);
         }
-        let (id, doors) = (request.door()?, view.doors().ok_or(Refusal::NotReady)?);
-        let door = doors.get(id).ok_or(Refusal::UnknownPath)?;
-        if door.lists_models() {
-            return models_reply(door, view, &subject, knowledge.now).map(Err);
+        let (id, doors) = (request.door(view)?, view.doors().ok_or(Refusal::NotReady)?);
+        let door = doors.get(id).ok_or_else(|| request.unknown_path(view))?;
+        if let Some(own) = door.own() {
+            return own_reply(own, door, view, request, &subject, knowledge.now).map(Err);
         }
         let table = self.tables.get(view, subject.pool, door)?;
-        if request.carried.is_some() {
+        let table = table.ok_or_else(|| request.unknown_path(view))?;
+        if request.carried.is_some() || door.opaque {
             return Ok(Ok(Wanted::default()));
         }
         let mut wanted = table.wanted();
@@ -167,7 +182,8 @@ impl Gate {
             let named = session::in_headers(&request.headers, &doors.session_headers);
             wanted.session = door.dialect.best_session_name().filter(|_| named.is_none());
         }
-        wanted.model &= !request.names_model_in_path();
+        wanted.model &= !request.names_model_in_path() && !door.modelless;
+        wanted.thing &= door.things && subject.wish.is_none();
         // A key with a list of models: platforms take the last of two, and some the body's before the path's.
         wanted.whole |= subject.allowed.is_some_and(|models| !models.is_all());
         Ok(Ok(wanted))
@@ -195,7 +211,11 @@ impl Gate {
         let Subject { key, pool, .. } = subject;
         let carried = request.carried.as_ref();
         let model = subject.model.map(HeaderText::as_str);
-        if let Some(allowed) = subject.allowed {
+        let doors = view.doors().ok_or(Refusal::NotReady)?;
+        let door = doors.get(request.door(view)?);
+        let door = door.ok_or_else(|| request.unknown_path(view))?;
+        let allowed = subject.allowed.filter(|_| !door.modelless);
+        if let Some(allowed) = allowed {
             if !allowed.contain(model) {
                 return Err(Refusal::ModelNotAllowed(subject.model.cloned()));
             }
@@ -203,8 +223,30 @@ impl Gate {
                 return Err(Refusal::ModelNotAllowed(None));
             }
         }
+        if door.of_account && subject.wish.is_none() {
+            return Err(Refusal::ListOfAccount);
+        }
+        let lists_models = allowed.is_some_and(|models| !models.is_all());
+        if door.uncounted && (lists_models || request.has_token_limits(view)) {
+            return Err(Refusal::Uncounted);
+        }
+        let home = subject.home.or(match knowledge.home {
+            Home::At(account) => Some(account),
+            Home::Any | Home::Nowhere | Home::Unasked => None,
+        });
+        let is_bound = door.path.has(Place::Thing) && subject.wish.is_none();
+        if is_bound && home.is_none() {
+            return Err(match knowledge.home {
+                Home::Unasked => Refusal::HomeUnknown,
+                _ => Refusal::NoSuchThing,
+            });
+        }
+        let stores = || hash64(&[key.as_str().as_bytes()]);
+        let session = subject.session.or_else(|| door.modelless.then(stores));
         let need = Need {
-            session: subject.session,
+            session,
+            home,
+            prefers: session.and_then(|session| self.preferences.of(session)),
             now,
             key: Striker::of(key),
             shows_names: subject.may_choose,
@@ -212,13 +254,13 @@ impl Gate {
             full: knowledge.full,
             tried: carried.map_or(&[], |carried| &carried.tried),
             model,
+            modelless: door.modelless,
             lacks: subject.lacks,
             wish: subject.wish,
             in_flight: &self.in_flight,
         };
-        let doors = view.doors().ok_or(Refusal::NotReady)?;
-        let door = doors.get(request.door()?).ok_or(Refusal::UnknownPath)?;
         let table = self.tables.get(view, pool, door)?;
+        let table = table.ok_or_else(|| request.unknown_path(view))?;
         let (account, endpoint, half_open) = match table.pick(&need) {
             Pick::Account {
                 account,
@@ -226,6 +268,7 @@ impl Gate {
                 half_open,
             } => (account, endpoint, half_open),
             Pick::None => return Err(nobody(view, pool)),
+            Pick::NoSuchAccount if home.is_some() => return Err(Refusal::HomeGone(pool.clone())),
             Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
             Pick::NoModel => {
                 return Err(Refusal::ModelNotServed {
@@ -245,7 +288,10 @@ impl Gate {
             {
                 return Ok(Decision::Wait);
             }
-            Pick::AllOut(out) => return Err(all_out(pool, out, now)),
+            Pick::AllOut(out) if home.is_some() => {
+                return Err(Refusal::HomeOut(all_out(pool, out, now)));
+            }
+            Pick::AllOut(out) => return Err(Refusal::AllOut(all_out(pool, out, now))),
         };
         let platform = view.platform(&account.platform);
         let streams = request.streams();
@@ -273,10 +319,17 @@ impl Gate {
                 blames: carried.is_some_and(|carried| carried.blames),
                 unable: carried.and_then(|carried| carried.unable.clone()),
                 model: subject.model.cloned(),
-                session: subject.session,
+                thing: request.named(Place::Thing),
+                part: request.named(Place::Part),
+                session,
                 lacks: subject.lacks,
                 wish: subject.wish.is_some(),
                 streams,
+                at_home: home.is_some(),
+                moved: carried.is_some_and(|carried| carried.moved),
+                unstored: carried.map_or(request.facts.store == Some(false), |carried| {
+                    carried.unstored
+                }),
             },
             account,
         })))
@@ -301,6 +354,13 @@ impl Gate {
 
     /// Returns true if another account could serve a request that has been where `carried` says.
     pub fn can_serve(&mut self, carried: &Carried, knowledge: &Knowledge<'_>) -> bool {
+        let Some(view) = knowledge.view else {
+            return false;
+        };
+        let door = view.doors().and_then(|doors| doors.get(carried.door));
+        let Some(door) = door else {
+            return false;
+        };
         let need = Need {
             session: None,
             now: knowledge.now,
@@ -310,16 +370,24 @@ impl Gate {
             full: knowledge.full,
             tried: &carried.tried,
             model: carried.model.as_ref().map(HeaderText::as_str),
+            modelless: door.modelless,
             lacks: carried.lacks,
             wish: carried.wish.then_some(carried.account.as_str()),
+            home: carried
+                .at_home
+                .then(|| hash64(&[carried.account.as_str().as_bytes()])),
+            prefers: None,
             in_flight: &self.in_flight,
         };
-        let Some(view) = knowledge.view else {
-            return false;
-        };
-        let door = view.doors().and_then(|doors| doors.get(carried.door));
-        let table = door.map(|door| self.tables.get(view, &carried.pool, door));
-        matches!(table, Some(Ok(table)) if table.can_serve(&need))
+        let table = self.tables.get(view, &carried.pool, door);
+        matches!(table, Ok(Some(table)) if table.can_serve(&need))
+    }
+
+    /// A request of this session was served by `account` after others did not have what it goes on
+    /// from: the session's next requests begin there.
+    pub fn prefer(&mut self, session: u64, account: &Id) {
+        let hash = hash64(&[account.as_str().as_bytes()]);
+        self.preferences.note(session, hash);
     }
 
     /// A request of `account` begins.
@@ -333,19 +401,27 @@ impl Gate {
     }
 }
 
-/// The list of the models that may be asked for.
-fn models_reply(
+/// The answer of the gateway itself.
+fn own_reply(
+    own: Own,
     door: &Door,
     view: &View,
+    request: &Request,
     subject: &Subject<'_>,
     now: u64,
 ) -> Result<Reply, Refusal> {
     let pool = view.pool(subject.pool).ok_or(Refusal::NoPool)?;
-    Ok(Reply {
-        status: 200,
-        headers: vec![("content-type", "application/json".to_owned())],
-        body: models::list(door.dialect, view, pool, subject.allowed, now),
-    })
+    let listed = models::Listed::of(view, pool, subject.allowed, now);
+    match own {
+        Own::Alive => Ok(Reply::alive()),
+        Own::Models => Ok(Reply::json(&listed.all(door.dialect))),
+        Own::Model => {
+            let model = request.model();
+            let one = model.and_then(|model| listed.one(door.dialect, model.as_str()));
+            let one = one.ok_or_else(|| Refusal::ModelNotListed(model.cloned()))?;
+            Ok(Reply::json(&one))
+        }
+    }
 }
 
 /// The refusal for a pool in which nobody serves a path. An account that is not in use now is not in
@@ -367,7 +443,7 @@ fn nobody(view: &View, pool: &Id) -> Refusal {
     let doors = view.doors().map_or(&[][..], |doors| &doors.doors);
     let mut served: Vec<String> = doors
         .iter()
-        .filter(|door| !door.lists_models())
+        .filter(|door| door.own().is_none())
         .filter(serves)
         .map(|door| format!("{} {}", door.method, String::from(door.path.clone())))
         .collect();
@@ -382,18 +458,18 @@ fn nobody(view: &View, pool: &Id) -> Refusal {
 }
 
 /// The refusal for a pool whose candidates are all out.
-fn all_out(pool: &Id, out: Vec<Out>, now: u64) -> Refusal {
+fn all_out(pool: &Id, out: Vec<Out>, now: u64) -> AllOut {
     let times = out.iter().filter_map(|out| match out.back {
         Back::At(until) => Some(until),
         Back::WithCredential | Back::Never => None,
     });
     let first = times.min();
     let seconds = |until: u64| until.saturating_sub(now).div_ceil(1_000).max(1);
-    Refusal::AllOut(AllOut {
+    AllOut {
         pool: pool.clone(),
         retry_after: first.map(|until| u32::try_from(seconds(until)).unwrap_or(u32::MAX)),
         out,
-    })
+    }
 }
 
 #[cfg(test)]

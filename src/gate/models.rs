@@ -2,28 +2,41 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::{
     dialect::{Dialect, ListedModel},
     snapshot::{Models, Pool, View},
 };
 
-/// The list of the models that `pool` serves at `now`, by name, as far as they are `allowed`, for
-/// who asks in `dialect`.
-pub fn list(
-    dialect: Dialect,
-    view: &View,
-    pool: &Pool,
-    allowed: Option<&Models>,
-    now: u64,
-) -> String {
-    let models = models(view, pool, now);
-    let allowed = |model: &str| allowed.is_none_or(|allowed| allowed.contain(Some(model)));
-    let listed: Vec<_> = models
-        .iter()
-        .filter(|(model, _)| allowed(model))
-        .map(|(id, owner)| ListedModel { id, owner })
-        .collect();
-    dialect.format().models(&listed).to_string()
+/// The models that a key may ask for.
+#[derive(Debug)]
+pub struct Listed<'a>(BTreeMap<&'a str, &'a str>);
+
+// === impl Listed ===
+
+impl<'a> Listed<'a> {
+    /// The models that `pool` serves at `now`, by name, as far as they are `allowed`.
+    pub fn of(view: &'a View, pool: &Pool, allowed: Option<&Models>, now: u64) -> Self {
+        let mut models = models(view, pool, now);
+        models.retain(|model, _| allowed.is_none_or(|allowed| allowed.contain(Some(model))));
+        Self(models)
+    }
+
+    /// The list, for who asks in `dialect`.
+    pub fn all(&self, dialect: Dialect) -> Value {
+        let models = self.0.iter();
+        let listed: Vec<_> = models
+            .map(|(id, owner)| ListedModel { id, owner })
+            .collect();
+        dialect.format().models(&listed)
+    }
+
+    /// The model called `id`, for who asks in `dialect`; none where it is not listed.
+    pub fn one(&self, dialect: Dialect, id: &str) -> Option<Value> {
+        let (id, owner) = self.0.get_key_value(id)?;
+        Some(dialect.format().model(&ListedModel { id, owner }))
+    }
 }
 
 /// Each model and its owner: those of the accounts' platforms that the accounts serve, and those
@@ -57,7 +70,7 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::snapshot::{Policy, Record, fixture};
@@ -76,8 +89,7 @@ mod tests {
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
         let ids = |now, allowed: Option<&Models>| -> Vec<String> {
-            let body = super::list(Dialect::Chat, &view, &pool, allowed, now);
-            let body: Value = serde_json::from_str(&body).unwrap();
+            let body = Listed::of(&view, &pool, allowed, now).all(Dialect::Chat);
             let data = body["data"].as_array().unwrap().iter();
             data.map(|model| model["id"].as_str().unwrap().to_owned())
                 .collect()
@@ -97,10 +109,8 @@ mod tests {
             Record::Account(fixture::account("acc_2", "anthropic")),
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
-        let body = |dialect| -> Value {
-            let list = list(dialect, &view, &pool, None, 0);
-            serde_json::from_str(&list).unwrap()
-        };
+        let listed = Listed::of(&view, &pool, None, 0);
+        let body = |dialect| listed.all(dialect);
         let openai = body(Dialect::Chat);
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");
         assert_eq!(openai["data"][1]["owned_by"], "openai");
@@ -108,5 +118,10 @@ mod tests {
         assert_eq!(anthropic["last_id"], "gpt-6.1-sol");
         assert_eq!(anthropic["has_more"], false);
         assert_eq!(body(Dialect::Responses), json!({"models": []}));
+        let one = |dialect| listed.one(dialect, "gpt-6.1-sol").unwrap();
+        assert_eq!(one(Dialect::Chat), openai["data"][1]);
+        assert_eq!(one(Dialect::Messages), anthropic["data"][1]);
+        assert_eq!(one(Dialect::Responses), openai["data"][1]);
+        assert_eq!(listed.one(Dialect::Chat, "gpt-7"), None);
     }
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::{Value, json};
+
 use super::select::Out;
 use crate::{
     budget::NoRoom,
@@ -49,10 +51,13 @@ pub enum Refusal {
     Limit(AtLimit),
     /// There is no room to hold the request, or more of it.
     NoRoom(NoRoom),
-    /// A path that no platform of the snapshot serves.
-    UnknownPath,
-    /// A path that is served with another method.
-    Method,
+    /// A path that no platform of the snapshot serves; the base URL that was meant, where that can
+    /// be told.
+    UnknownPath(Option<MeantBase>),
+    /// A path that is served with other methods: these.
+    Method(String),
+    /// No account of the pool serves this model, or the key may not use it.
+    ModelNotListed(Option<HeaderText>),
     /// An upgrade to another protocol.
     Upgrade,
     /// The body comes in a coding that the gateway does not read, or in several.
@@ -91,6 +96,18 @@ pub enum Refusal {
     ChoiceNotAllowed,
     /// No account of the pool that speaks this path may be used now.
     AllOut(AllOut),
+    /// The one account that has what the request goes on from may not be used now.
+    HomeOut(AllOut),
+    /// The account that has what the request goes on from is not in this pool any more.
+    HomeGone(Id),
+    /// The client key has made nothing that is called so, as far as the gateway knows.
+    NoSuchThing,
+    /// The refresher could not be asked which account has what the request names.
+    HomeUnknown,
+    /// A list of what an account holds, from who did not choose the account.
+    ListOfAccount,
+    /// The key has limits of tokens or a list of models, and what it asks for is not seen.
+    Uncounted,
     /// The refresher has not been reached since Envoy started, or not about the request's limits,
     /// and no place to wait for that is left.
     NotReady,
@@ -108,6 +125,15 @@ pub enum Refusal {
     Silent,
     /// The platform could not be reached, or closed the connection before it answered.
     Unreachable,
+}
+
+/// The base URL that a client has, and the one that it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeantBase {
+    /// The beginning of the URL that was asked for.
+    pub sent: String,
+    /// The one that leads to a path of the gateway.
+    pub meant: String,
 }
 
 /// A pool of which no account may be used now.
@@ -154,17 +180,27 @@ impl Refusal {
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
             Self::Limit(_) | Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => 429,
             Self::NoRoom(NoRoom::TooLarge { .. }) => 413,
-            Self::ModelNotAllowed(_) | Self::ChoiceNotAllowed => 403,
-            Self::UnknownPath | Self::NeverServed { .. } | Self::ModelNotServed { .. } => 404,
-            Self::Method => 405,
+            Self::ModelNotAllowed(_)
+            | Self::ChoiceNotAllowed
+            | Self::ListOfAccount
+            | Self::Uncounted => 403,
+            Self::UnknownPath(_)
+            | Self::NeverServed { .. }
+            | Self::ModelNotServed { .. }
+            | Self::ModelNotListed(_)
+            | Self::NoSuchThing
+            | Self::HomeGone(_) => 404,
+            Self::Method(_) => 405,
             Self::UnknownCoding => 415,
             Self::Upgrade => 426,
             Self::Redirected | Self::NoAnswer | Self::NoContent | Self::Unreachable => 502,
             Self::Silent => 504,
-            Self::AllOut(all) if all.retry_after.is_some() => 429,
+            Self::AllOut(all) | Self::HomeOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount
             | Self::AllOut(_)
+            | Self::HomeOut(_)
+            | Self::HomeUnknown
             | Self::NotReady
             | Self::Unconfirmed
             | Self::NoCredential => 503,
@@ -181,8 +217,9 @@ impl Refusal {
             Self::KeyExpired(_) => "latchkey_key_expired",
             Self::Limit(_) => "latchkey_limit",
             Self::NoRoom(_) => "latchkey_no_room",
-            Self::UnknownPath => "latchkey_unknown_path",
-            Self::Method => "latchkey_method_not_allowed",
+            Self::UnknownPath(_) => "latchkey_unknown_path",
+            Self::Method(_) => "latchkey_method_not_allowed",
+            Self::ModelNotListed(_) => "latchkey_model_not_listed",
             Self::Upgrade => "latchkey_no_upgrade",
             Self::UnknownCoding => "latchkey_unknown_encoding",
             Self::Body(Fault::TooLarge) => "latchkey_body_too_large",
@@ -195,6 +232,12 @@ impl Refusal {
             Self::Unmet { .. } => "latchkey_requirement_not_met",
             Self::ChoiceNotAllowed => "latchkey_choice_not_allowed",
             Self::AllOut(_) => "latchkey_all_out",
+            Self::HomeOut(_) => "latchkey_home_out",
+            Self::HomeGone(_) => "latchkey_home_gone",
+            Self::NoSuchThing => "latchkey_no_such_thing",
+            Self::HomeUnknown => "latchkey_home_unknown",
+            Self::ListOfAccount => "latchkey_list_of_account",
+            Self::Uncounted => "latchkey_uncounted",
             Self::NotReady => "latchkey_not_ready",
             Self::Unconfirmed => "latchkey_unconfirmed",
             Self::NoCredential => "latchkey_no_credential",
@@ -246,8 +289,28 @@ impl Refusal {
                     mebibytes(*most)
                 ));
             }
-            Self::UnknownPath => "The gateway does not serve this path.",
-            Self::Method => "The gateway does not serve this path with this method.",
+            Self::UnknownPath(None) => {
+                "The gateway does not serve this path. Clients of OpenAI need a base URL that ends in /v1, Claude Code and the SDKs of Anthropic one without a path."
+            }
+            Self::UnknownPath(Some(MeantBase { sent, meant })) if sent == meant => {
+                "No platform of the gateway serves this path."
+            }
+            Self::UnknownPath(Some(MeantBase { sent, meant })) => {
+                return Cow::Owned(format!(
+                    "The gateway does not serve this path. Give your client the base URL {meant} in place of {sent}."
+                ));
+            }
+            Self::Method(allowed) => {
+                return Cow::Owned(format!(
+                    "The gateway does not serve this path with this method. It takes: {allowed}."
+                ));
+            }
+            Self::ModelNotListed(model) => {
+                return Cow::Owned(format!(
+                    "This client key and its pool have no model{}. GET /v1/models lists those that they have.",
+                    named(model.as_ref())
+                ));
+            }
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
             Self::UnknownCoding => {
                 "The gateway reads a request's body with one content-encoding, gzip or zstd, or without any. Send it so, or uncompressed."
@@ -295,6 +358,29 @@ impl Refusal {
                 "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow the choice."
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
+            Self::HomeOut(all) => {
+                return Cow::Owned(format!(
+                    "What this request goes on from exists in one account alone, which cannot be used now: {}. Wait for it, or begin anew.",
+                    all.names()
+                ));
+            }
+            Self::HomeGone(pool) => {
+                return Cow::Owned(format!(
+                    "What this request goes on from exists in an account that is not in the gateway's pool {pool} any more. Begin anew, or ask the gateway's operator."
+                ));
+            }
+            Self::NoSuchThing => {
+                "This client key has made nothing of this id through the gateway, or it is long ago. What another key made is not shown."
+            }
+            Self::HomeUnknown => {
+                "The gateway could not find out which account has what this request names: its refresher does not answer. Try again."
+            }
+            Self::ListOfAccount => {
+                "Such a list shows what an account holds, whoever made it. It is for client keys that may choose the account: name one in x-latchkey-account."
+            }
+            Self::Uncounted => {
+                "This client key has limits of tokens or a list of models, and of what a batch generates later the gateway sees neither. Ask for answers one by one, or the gateway's operator for a key without such limits."
+            }
             Self::NotReady => {
                 "The gateway is starting: it has no accounts or limits from its refresher yet. Try again. If that does not help, its operator should check that the refresher is running."
             }
@@ -326,7 +412,8 @@ impl Refusal {
     fn retry_after(&self) -> Option<u32> {
         match self {
             Self::NotReady | Self::NoCredential => Some(1),
-            Self::AllOut(all) => Some(all.retry_after.unwrap_or(5)),
+            Self::AllOut(all) | Self::HomeOut(all) => Some(all.retry_after.unwrap_or(5)),
+            Self::HomeUnknown => Some(2),
             Self::Limit(limit) => Some(limit.retry_after()),
             Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => Some(2),
             Self::NoContent | Self::Unreachable | Self::Unconfirmed => Some(5),
@@ -357,6 +444,9 @@ impl Refusal {
             headers.push(("retry-after", seconds.to_string()));
         }
         headers.push((RETRY_HEADER, self.should_repeat().to_string()));
+        if let Self::Method(allowed) = self {
+            headers.push(("allow", allowed.clone()));
+        }
         if *self == Self::UnknownCoding {
             headers.push(("accept-encoding", decode::ACCEPTED.to_owned()));
         }
@@ -374,6 +464,29 @@ impl Refusal {
 // === impl Reply ===
 
 impl Reply {
+    /// A good answer with this body.
+    pub fn json(body: &Value) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type", "application/json".to_owned())],
+            body: body.to_string(),
+        }
+    }
+
+    /// The answer to a probe.
+    pub fn alive() -> Self {
+        Self::json(&json!({"status": "ok"}))
+    }
+
+    /// The answer to a question for the methods of a path.
+    pub fn options(allowed: &str) -> Self {
+        Self {
+            status: 204,
+            headers: vec![("allow", format!("{allowed}, OPTIONS"))],
+            body: String::new(),
+        }
+    }
+
     /// The answer with the request's id, in the header in which the clients of `dialect` look for it.
     #[must_use]
     pub fn with_request_id(mut self, dialect: Dialect, id: Option<&Id>) -> Self {
@@ -485,6 +598,15 @@ impl AtLimit {
 
 impl AllOut {
     fn message(&self) -> String {
+        format!(
+            "No account in the gateway's pool {} can be used now: {}.",
+            self.pool,
+            self.names()
+        )
+    }
+
+    /// The accounts, and why each is out.
+    fn names(&self) -> String {
         let named: Vec<String> = self
             .out
             .iter()
@@ -499,11 +621,7 @@ impl AllOut {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!(
-            "No account in the gateway's pool {} can be used now: {}{more}.",
-            self.pool,
-            named.join(", ")
-        )
+        format!("{}{more}", named.join(", "))
     }
 }
 

@@ -2,15 +2,25 @@
 
 use super::{
     client_key::Presented,
-    refusal::{Refusal, Reply},
+    refusal::{MeantBase, Refusal, Reply},
 };
 use crate::{
     decode::Coding,
     dialect::Dialect,
+    hash::hash64,
     header::{HeaderMap, HeaderName, HeaderText},
+    home::ThingHash,
     id::Id,
-    request::{ACCOUNT_HEADER, Head, Lacks, POOL_HEADER, carried::Carried, peek::Facts, session},
-    snapshot::{ClientKey, DoorId, Doors, Entered, KeyHash, Models, NoDoor, View},
+    request::{
+        ACCOUNT_HEADER, Head, Lacks, POOL_HEADER,
+        body::BodyReader,
+        carried::Carried,
+        peek::{Facts, Wanted},
+        session,
+    },
+    snapshot::{
+        ClientKey, DoorId, Doors, Entered, KeyHash, Models, NoDoor, Own, Places, View, path::Place,
+    },
 };
 
 /// A request, until it is decided about.
@@ -42,8 +52,10 @@ pub(super) enum Entry {
     Through {
         door: DoorId,
         dialect: Dialect,
-        /// The model that its path names.
-        model: Option<HeaderText>,
+        /// What the gateway itself answers there.
+        own: Option<Own>,
+        /// The values that its path names.
+        places: Places,
     },
 }
 
@@ -60,6 +72,8 @@ pub(super) struct Subject<'a> {
     pub(super) model: Option<&'a HeaderText>,
     pub(super) lacks: Lacks,
     pub(super) session: Option<u64>,
+    /// The hash of the account that it is bound to, where an earlier try found that out.
+    pub(super) home: Option<u64>,
 }
 
 // === impl Request ===
@@ -88,6 +102,14 @@ impl Request {
         view.key(self.key.as_ref()?)
     }
 
+    /// That key has limits of tokens.
+    pub(super) fn has_token_limits(&self, view: &View) -> bool {
+        let limits = self.client_key(view).map(|key| &key.limits);
+        limits.is_some_and(|limits| {
+            limits.tokens_per_minute.is_some() || limits.tokens_per_day.is_some()
+        })
+    }
+
     /// The id of that key, on a later try too; none where it is not known.
     pub fn key_id<'a>(&'a self, view: Option<&'a View>) -> Option<&'a Id> {
         match &self.carried {
@@ -100,6 +122,11 @@ impl Request {
     pub fn presents_key(&self) -> bool {
         let query = Head::of(&self.headers).query;
         self.carried.is_none() && Presented::of(&self.headers, query).is_ok()
+    }
+
+    /// A reader for its body, which has to say what is `wanted`.
+    pub fn reader(&self, wanted: Wanted) -> BodyReader {
+        BodyReader::new(self.headers.first("content-type"), wanted)
     }
 
     /// Returns what its last try carried, if it has had one.
@@ -137,33 +164,92 @@ impl Request {
     }
 
     /// The door that it came through.
-    pub(super) fn door(&self) -> Result<DoorId, Refusal> {
+    pub(super) fn door(&self, view: &View) -> Result<DoorId, Refusal> {
         match (&self.carried, &self.entry) {
             (Some(carried), _) => Ok(carried.door),
             (None, Entry::Through { door, .. }) => Ok(*door),
-            (None, Entry::None(NoDoor::Path)) => Err(Refusal::UnknownPath),
-            (None, Entry::None(NoDoor::Method)) => Err(Refusal::Method),
+            (None, Entry::None(NoDoor::Path)) => Err(self.unknown_path(view)),
+            (None, Entry::None(NoDoor::Method(allowed))) => Err(Refusal::Method(allowed.clone())),
             (None, Entry::Unknown) => Err(Refusal::NotReady),
+        }
+    }
+
+    /// The refusal of its path, with the base URL that its client was meant to have.
+    pub(super) fn unknown_path(&self, view: &View) -> Refusal {
+        let head = Head::of(&self.headers);
+        let doors = view.doors();
+        let base = doors.and_then(|doors| doors.meant_base(head.method, head.path));
+        let url = |path: &str| {
+            let url = head.url_of(&self.headers, path).with_query(b"")?;
+            String::from_utf8(url).ok()
+        };
+        Refusal::UnknownPath(base.and_then(|(sent, meant)| {
+            Some(MeantBase {
+                sent: url(sent)?,
+                meant: url(&meant)?,
+            })
+        }))
+    }
+
+    /// The answer to what anybody may ask, whoever they are.
+    pub(super) fn anybodys(&self) -> Option<Reply> {
+        match &self.entry {
+            Entry::Through {
+                own: Some(Own::Alive),
+                ..
+            } => Some(Reply::alive()),
+            // A browser asks so before it sends a key.
+            Entry::None(NoDoor::Method(allowed))
+                if self.headers.first(":method") == Some(b"OPTIONS") =>
+            {
+                Some(Reply::options(allowed))
+            }
+            _ => None,
+        }
+    }
+
+    /// The thing that it goes on from, by its path or its body, on its first try. None where its caller
+    /// chose the account.
+    pub fn thing(&self, view: &View) -> Option<ThingHash> {
+        if self.carried.is_some() || self.headers.first(ACCOUNT_HEADER).is_some() {
+            return None;
+        }
+        let in_path = self.places().and_then(|places| places.thing.as_ref());
+        let in_path = in_path.map(HeaderText::as_str);
+        let id = in_path.or(self.facts.thing.as_deref())?;
+        Some(ThingHash::of(&self.client_key(view)?.id, id))
+    }
+
+    /// The value that its path names in `place`.
+    pub(super) fn named(&self, place: Place) -> Option<HeaderText> {
+        match &self.carried {
+            Some(carried) => carried.places().get(place).cloned(),
+            None => self.places()?.get(place).cloned(),
+        }
+    }
+
+    /// The values that its path names, on its first try.
+    fn places(&self) -> Option<&Places> {
+        match &self.entry {
+            Entry::Through { places, .. } => Some(places),
+            Entry::Unknown | Entry::None(_) => None,
         }
     }
 
     /// The model that it asks for, by its path or else by its body.
     pub(super) fn model(&self) -> Option<&HeaderText> {
-        match (&self.carried, &self.entry) {
-            (Some(carried), _) => carried.model.as_ref(),
-            (
-                None,
-                Entry::Through {
-                    model: Some(model), ..
-                },
-            ) => Some(model),
-            _ => self.facts.model.as_ref(),
+        match &self.carried {
+            Some(carried) => carried.model.as_ref(),
+            None => {
+                let in_path = self.places().and_then(|places| places.model.as_ref());
+                in_path.or(self.facts.model.as_ref())
+            }
         }
     }
 
     /// Its path names the model.
     pub(super) fn names_model_in_path(&self) -> bool {
-        matches!(self.entry, Entry::Through { model: Some(_), .. })
+        self.places().is_some_and(|places| places.model.is_some())
     }
 
     /// Nothing in it names another model than [`Self::model`]: what was not read could, and the platform may prefer that.
@@ -194,11 +280,11 @@ impl Entry {
         let entered = doors.enter(&head.knock(), |name| headers.first(name).is_some());
         match entered {
             Err(none) => Self::None(none),
-            Ok(Entered { door, model }) => Self::Through {
+            Ok(Entered { door, places }) => Self::Through {
                 door: door.id,
                 dialect: door.dialect,
-                // What fits into a path fits into a header.
-                model: model.and_then(|model| HeaderText::try_from(&*model).ok()),
+                own: door.own(),
+                places,
             },
         }
     }
@@ -219,6 +305,9 @@ impl<'a> Subject<'a> {
                 model: carried.model.as_ref(),
                 lacks: carried.lacks,
                 session: carried.session,
+                home: carried
+                    .at_home
+                    .then(|| hash64(&[carried.account.as_str().as_bytes()])),
             });
         }
         let Request { headers, facts, .. } = request;
@@ -252,6 +341,7 @@ impl<'a> Subject<'a> {
             model: request.model(),
             lacks: Lacks::of(facts),
             session: session::of(headers, session_headers(view), named, key.id.as_str()),
+            home: None,
         })
     }
 }

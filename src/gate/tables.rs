@@ -18,13 +18,14 @@ pub(super) struct Tables {
 // === impl Tables ===
 
 impl Tables {
-    /// The table of `pool` for `door`. There are no more of them than pools and doors.
+    /// The table of `pool` for `door`, which some platform has to serve. There are no more of them
+    /// than pools and doors.
     pub(super) fn get(
         &mut self,
         view: &View,
         pool: &Id,
         door: &Door,
-    ) -> Result<&mut Table, Refusal> {
+    ) -> Result<Option<&mut Table>, Refusal> {
         if self.version != view.version() {
             self.by_pool.clear();
             self.version = view.version();
@@ -36,15 +37,13 @@ impl Tables {
         if !known {
             let mut platforms = view.platforms();
             if !platforms.any(|platform| platform.endpoint_for(door).is_some()) {
-                return Err(Refusal::UnknownPath);
+                return Ok(None);
             }
             let table = Table::new(view, view.pool(pool).ok_or(Refusal::NoPool)?, door);
             let tables = self.by_pool.entry(pool.clone()).or_default();
             tables.insert(door.id, table);
         }
         let tables = self.by_pool.get_mut(pool);
-        tables
-            .and_then(|tables| tables.get_mut(&door.id))
-            .ok_or(Refusal::NoPool)
+        Ok(tables.and_then(|tables| tables.get_mut(&door.id)))
     }
 }

@@ -55,6 +55,7 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
         now: 0,
         try_id: TryId::default(),
         may_wait: false,
+        home: Home::Any,
     }
 }
 
@@ -898,4 +899,175 @@ fn an_account_that_goes_disturbs_its_own_sessions_alone() {
     }
     assert!((50..200).contains(&own), "{own} sessions of 1,000");
     assert_eq!(all(&board, 1_000), before);
+}
+
+#[test]
+fn a_key_with_limits_of_tokens_or_a_list_of_models_generates_nothing_unseen() {
+    for (limits, models, refused) in [
+        (r#"{"tokens_per_day":9}"#, "[]", true),
+        (r#"{"tokens_per_minute":9}"#, "[]", true),
+        ("{}", r#"["gpt-5.6"]"#, true),
+        (r#"{"requests_per_minute":9}"#, "[]", false),
+    ] {
+        let mut records = records();
+        for record in &mut records {
+            if let Record::Key(key) = record {
+                key.limits = serde_json::from_str(limits).unwrap();
+                key.models = serde_json::from_str(models).unwrap();
+            }
+        }
+        let mut doors = fixture::doors();
+        doors.doors[0].uncounted = true;
+        records.push(Record::Doors(doors));
+        let view = View::of(&records);
+        let headers = request(&[("x-api-key", KEY)]);
+        let body = r#"{"model":"gpt-5.6"}"#;
+        match run(
+            &mut Gate::default(),
+            &headers,
+            None,
+            body,
+            &knowing(Some(&view)),
+        ) {
+            Decision::Forward(_) => assert!(!refused, "{limits}"),
+            Decision::Reply(reply) => {
+                assert!(refused, "{limits}");
+                assert_eq!(reply.status, 403);
+                assert!(reply.body.contains("latchkey_uncounted"), "{}", reply.body);
+            }
+            Decision::Wait => panic!("it waits"),
+        }
+    }
+}
+
+#[test]
+fn anybody_may_ask_if_somebody_is_there_and_which_methods_a_path_has() {
+    let view = View::of(&records());
+    let ask = |view: Option<&View>, method: &str, path: &str| {
+        let headers: HeaderMap = [(":method", method), (":path", path), (":authority", "gw:1")]
+            .into_iter()
+            .collect();
+        let mut request = Request::new(headers, None);
+        Gate::default()
+            .ask(&mut request, &knowing(view))
+            .unwrap_err()
+    };
+    for method in ["GET", "HEAD"] {
+        for path in ["/health", "/health/"] {
+            let reply = ask(Some(&view), method, path);
+            assert_eq!((reply.status, reply.code()), (200, None), "{method} {path}");
+            assert_eq!(ask(None, method, path).status, 503, "nothing is known yet");
+        }
+    }
+    let allowed = |path: &str| {
+        let reply = ask(Some(&view), "OPTIONS", path);
+        let allow = reply.headers.into_iter().find(|(name, _)| *name == "allow");
+        (reply.status, allow.map(|(_, value)| value))
+    };
+    assert_eq!(
+        allowed("/responses"),
+        (204, Some("POST, OPTIONS".to_owned()))
+    );
+    assert_eq!(allowed("/nothing").0, 401);
+    assert_eq!(ask(Some(&view), "POST", "/health").status, 401);
+}
+
+#[test]
+fn a_base_url_with_too_much_or_too_little_is_understood_or_named() {
+    let view = View::of(&records());
+    let ask = |path: &str| {
+        let headers: HeaderMap = [
+            (":method", "POST"),
+            (":path", path),
+            (":authority", "gw:8080"),
+            ("x-api-key", KEY),
+        ]
+        .into_iter()
+        .collect();
+        let mut request = Request::new(headers, None);
+        Gate::default().ask(&mut request, &knowing(Some(&view)))
+    };
+    for path in [
+        "/v1/responses",
+        "/v1/responses/",
+        "/responses",
+        "/v1/v1/responses",
+        "/messages",
+    ] {
+        assert!(ask(path).is_ok(), "{path}");
+    }
+    let reply = ask("/team/responses?key_id=1").unwrap_err();
+    assert_eq!(reply.status, 404);
+    let expected = "the base URL http://gw:8080/v1 in place of http://gw:8080/team.";
+    assert!(reply.body.contains(expected), "{}", reply.body);
+    let reply = ask("/v1/nowhere").unwrap_err();
+    assert_eq!(reply.status, 404);
+    assert!(
+        reply.body.contains("No platform of the gateway"),
+        "{}",
+        reply.body
+    );
+}
+
+#[test]
+fn one_model_is_told_in_the_shape_that_its_client_reads() {
+    let view = View::of(&records());
+    let ask = |path: &str, header: (&str, &str)| {
+        let headers: HeaderMap = [
+            (":method", "GET"),
+            (":path", path),
+            ("x-api-key", KEY),
+            header,
+        ]
+        .into_iter()
+        .collect();
+        let mut request = Request::new(headers, None);
+        let reply = Gate::default().ask(&mut request, &knowing(Some(&view)));
+        reply.unwrap_err()
+    };
+    let none = ("accept", "*/*");
+    let reply = ask("/models/gpt-6.1-sol", none);
+    assert!(
+        reply.body.contains("\"object\":\"model\""),
+        "{}",
+        reply.body
+    );
+    let reply = ask(
+        "/v1/models/gpt-6.1-sol",
+        ("anthropic-version", "2023-06-01"),
+    );
+    assert!(reply.body.contains("display_name"), "{}", reply.body);
+    let reply = ask("/v1/models/gpt-7", none);
+    assert_eq!(reply.status, 404);
+    assert!(
+        reply.body.contains("latchkey_model_not_listed"),
+        "{}",
+        reply.body
+    );
+}
+
+#[test]
+fn a_header_with_an_underscore_may_name_a_session_and_goes_no_further() {
+    let mut doors = fixture::doors();
+    doors
+        .session_headers
+        .push("session_id".to_owned().try_into().unwrap());
+    let mut records = records();
+    records.push(Record::Doors(doors));
+    let view = View::of(&records);
+    let headers = request(&[("x-api-key", KEY), ("session_id", "s1"), ("x_other", "1")]);
+    let decision = run(
+        &mut Gate::default(),
+        &headers,
+        None,
+        "{}",
+        &knowing(Some(&view)),
+    );
+    let Decision::Forward(forward) = decision else {
+        panic!("{decision:?}");
+    };
+    assert!(forward.carried.session.is_some());
+    for name in ["session_id", "x_other"] {
+        assert!(forward.strip.iter().any(|one| one == name), "{name}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     dialect::Dialect,
     header::HeaderText,
     id::Id,
-    snapshot::{Account, DoorId, EndpointId},
+    snapshot::{Account, DoorId, EndpointId, Places},
 };
 
 /// The property that carries it, readable and in one line, so that access logs can show it:
@@ -56,6 +56,10 @@ pub struct Carried {
     pub unable: Option<Id>,
     /// The model that it asks for, in visible ASCII, if that is known.
     pub model: Option<HeaderText>,
+    /// The thing of an account that its path names.
+    pub thing: Option<HeaderText>,
+    /// The part of that thing that its path names.
+    pub part: Option<HeaderText>,
     /// Its session, if it has one.
     pub session: Option<u64>,
     /// The requirements of platforms that it does not meet.
@@ -64,6 +68,12 @@ pub struct Carried {
     pub wish: bool,
     /// It is known to ask for a stream.
     pub streams: bool,
+    /// What it goes on from exists in this account and in no other.
+    pub at_home: bool,
+    /// An earlier try found that its account does not have what the request goes on from.
+    pub moved: bool,
+    /// It asks the platform to keep nothing.
+    pub unstored: bool,
 }
 
 /// One try of a request at the gate: a context. Those of a VM that came after a crash have the
@@ -170,10 +180,15 @@ impl Carried {
             blames,
             unable,
             model,
+            thing,
+            part,
             session,
             lacks,
             wish,
             streams,
+            at_home,
+            moved,
+            unstored,
         } = self;
         let mut text = String::with_capacity(USUAL_BYTES);
         for (name, value) in [
@@ -188,9 +203,11 @@ impl Carried {
         // Writing to a String does not fail.
         let (door, dialect, endpoint) = (door.0, dialect.word(), endpoint.0);
         let _ = write!(text, " door={door} dialect={dialect} endpoint={endpoint}");
-        if let Some(model) = model {
-            text.push_str(" model=");
-            text.push_str(model.as_str());
+        for (name, value) in [(" model=", model), (" thing=", thing), (" part=", part)] {
+            if let Some(value) = value {
+                text.push_str(name);
+                text.push_str(value.as_str());
+            }
         }
         if let Some(session) = session {
             let _ = write!(text, " session={session:016x}");
@@ -201,6 +218,9 @@ impl Carried {
             (lacks.foreground, " lacks=foreground"),
             (*wish, " wish=account"),
             (*streams, " answer=stream"),
+            (*at_home, " home=account"),
+            (*moved, " moved=yes"),
+            (*unstored, " stored=no"),
         ] {
             text.push_str(if is_so { flag } else { "" });
         }
@@ -249,6 +269,7 @@ impl Carried {
                 .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
         };
         let id = |name| Id::try_from(field(name)?).ok();
+        let text_of = |name| HeaderText::try_from(field(name)?).ok();
         let has = |flag: &str| text.split(' ').any(|pair| pair == flag);
         let number = |name| field(name).map_or(Some(0), |number| number.parse::<u64>().ok());
         let tried = |pair: &str| {
@@ -286,7 +307,9 @@ impl Carried {
                 Some(id) => Some(Id::try_from(id).ok()?),
                 None => None,
             },
-            model: field("model").and_then(|model| HeaderText::try_from(model).ok()),
+            model: text_of("model"),
+            thing: text_of("thing"),
+            part: text_of("part"),
             session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
             lacks: Lacks {
                 stream: has("lacks=stream"),
@@ -295,7 +318,19 @@ impl Carried {
             },
             wish: has("wish=account"),
             streams: has("answer=stream"),
+            at_home: has("home=account"),
+            moved: has("moved=yes"),
+            unstored: has("stored=no"),
         })
+    }
+
+    /// The values for the places of a platform's path.
+    pub fn places(&self) -> Places {
+        Places {
+            model: self.model.clone(),
+            thing: self.thing.clone(),
+            part: self.part.clone(),
+        }
     }
 
     /// Returns true if the request was tried on this account, with this credential.
@@ -354,10 +389,15 @@ mod tests {
             blames: false,
             unable: None,
             model: None,
+            thing: None,
+            part: None,
             session: None,
             lacks: Lacks::default(),
             wish: false,
             streams: false,
+            at_home: false,
+            moved: false,
+            unstored: false,
         }
     }
 
@@ -373,6 +413,8 @@ mod tests {
         let third = second.after_failure(1, 2_000, 3, 10_000).unwrap();
         let told = Carried {
             model: HeaderText::try_from("gpt-6.1-sol").ok(),
+            thing: HeaderText::try_from("resp_1").ok(),
+            part: HeaderText::try_from("a=b").ok(),
             session: Some(7),
             lacks: Lacks {
                 stream: true,
@@ -381,6 +423,9 @@ mod tests {
             },
             wish: true,
             streams: true,
+            at_home: true,
+            moved: true,
+            unstored: true,
             ..first.clone()
         };
         let refused = Carried {
@@ -394,7 +439,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account answer=stream id=";
+        let words = " model=gpt-6.1-sol thing=resp_1 part=a=b session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account answer=stream home=account moved=yes stored=no id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

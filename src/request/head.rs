@@ -51,6 +51,11 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// Tells what may be a probe, for which no key is needed, by its method.
+    pub(crate) fn may_be_probe(&self) -> bool {
+        matches!(self.method, b"GET" | b"HEAD" | b"OPTIONS")
+    }
+
     /// Returns the parts that the doors look at.
     pub(crate) fn knock(&self) -> Knock<'a> {
         Knock {
@@ -68,12 +73,17 @@ impl<'a> Head<'a> {
 
     /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
     pub(crate) fn url(&self, headers: &HeaderMap) -> Url {
+        self.url_of(headers, self.path)
+    }
+
+    /// Where this `path` of the same host is.
+    pub(crate) fn url_of(&self, headers: &HeaderMap, path: &str) -> Url {
         let scheme = match headers.first("x-forwarded-proto") {
             Some(b"https") => "https",
             _ => "http",
         };
         let authority = headers.first(":authority").unwrap_or_default();
-        Url::new(scheme, authority, self.path)
+        Url::new(scheme, authority, path)
     }
 }
 
@@ -96,6 +106,8 @@ pub(crate) fn stripped(headers: &HeaderMap, view: &View) -> Vec<String> {
         .map(|(name, _)| name)
         .filter(|name| {
             KEY_HEADERS.contains(name)
+                // `session_id` and `session-id` are one name to many servers.
+                || name.contains('_')
                 || [PROXY_KEY_HEADER, CODING_HEADER].contains(name)
                 || view.is_accounts(name)
                 || INTERNAL_PREFIXES

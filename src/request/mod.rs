@@ -1,7 +1,9 @@
 //! A request: what its head and its body say, what is carried from try to try, and what is
 //! recorded of it in the end.
 
+pub mod body;
 pub mod carried;
+pub mod form;
 mod head;
 mod lacks;
 pub mod peek;

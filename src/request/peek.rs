@@ -10,6 +10,7 @@
 use crate::{
     dialect::{RequestMember, RequestValue, SessionName},
     header::HeaderText,
+    home::MAX_ID_BYTES,
     text::{find::find_either, json_string::JsonString},
 };
 
@@ -49,6 +50,8 @@ pub struct Wanted {
     pub store: bool,
     /// A `"background": true`, if there is one.
     pub background: bool,
+    /// The thing that the request goes on from, if there is one.
+    pub thing: bool,
     /// The end of the body: what is not there must be known not to be there.
     pub whole: bool,
 }
@@ -72,6 +75,8 @@ pub struct Facts {
     pub background: bool,
     /// The member that names the session, and its text.
     pub session: Option<(SessionName, String)>,
+    /// The thing that the request goes on from.
+    pub thing: Option<String>,
     /// The body was read to its end: what is not here is not in it.
     pub whole: bool,
 }
@@ -121,6 +126,8 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Member {
     Value(RequestValue),
+    /// The thing of this name, or an object that has it.
+    Thing(&'static str),
     /// An object of which members may tell something.
     Object(&'static str),
 }
@@ -172,6 +179,7 @@ impl Peek {
             stream,
             store,
             background,
+            thing,
             whole,
         } = self.wanted;
         let facts = &self.facts;
@@ -185,6 +193,7 @@ impl Peek {
             && (!stream || facts.stream.is_some())
             && (!store || facts.store.is_some())
             && (!background || facts.background)
+            && (!thing || facts.thing.is_some())
     }
 
     /// Takes at least one byte off the front.
@@ -257,10 +266,18 @@ impl Peek {
                 self.text.begin(MAX_SESSION_BYTES);
                 State::Kept
             }
+            (b'"', Some(Member::Thing(_))) => {
+                self.text.begin(MAX_ID_BYTES);
+                State::Kept
+            }
             (b'"', _) => State::Skipped {
                 escaped: false,
                 depth: 0,
             },
+            (b'{', Some(Member::Thing(name))) if self.has_object(name) => {
+                self.within = Some(name);
+                State::BeforeName
+            }
             (b'{', Some(Member::Object(name))) => {
                 self.within = Some(name);
                 State::BeforeName
@@ -275,6 +292,12 @@ impl Peek {
                 State::Word
             }
         }
+    }
+
+    /// Tells if members of the body's object `name` may tell something.
+    fn has_object(&self, name: &str) -> bool {
+        let mut members = self.wanted.members.iter();
+        self.within.is_none() && members.any(|member| member.within == Some(name))
     }
 
     fn is_better(&self, name: SessionName) -> bool {
@@ -325,7 +348,10 @@ impl Peek {
                 _ => member.name == name,
             };
             if member.within == within && is_it {
-                return Some(Member::Value(member.meaning));
+                return Some(match member.meaning {
+                    RequestValue::Thing => Member::Thing(member.name),
+                    meaning => Member::Value(meaning),
+                });
             }
             let object = member.within.filter(|_| within.is_none())?;
             (object == name).then_some(Member::Object(object))
@@ -343,6 +369,15 @@ impl Peek {
             Some(Member::Value(RequestValue::Session(name))) => {
                 if let Some(text) = text {
                     self.facts.session = Some((name, text.to_owned()));
+                }
+            }
+            Some(Member::Thing(_)) => {
+                if let Some(text) = text {
+                    let text = text.to_owned();
+                    if self.is_better(SessionName::PreviousResponse) {
+                        self.facts.session = Some((SessionName::PreviousResponse, text.clone()));
+                    }
+                    self.facts.thing.get_or_insert(text);
                 }
             }
             _ => {}

@@ -17,6 +17,7 @@ use super::carried::Carried;
 use crate::{
     dialect::Dialect,
     header::HeaderText,
+    home::Made,
     id::Id,
     label::ModelName,
     meter::{Completeness, Metered, Usage},
@@ -76,6 +77,9 @@ pub struct Record {
     /// The tokens are not the platform's count, or not all of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimate: bool,
+    /// What its answer made, which exists in the account alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
     /// From its arrival to the first byte of the answer's body, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte_ms: Option<u64>,
@@ -135,6 +139,7 @@ impl Record {
             attempts: 0,
             usage: None,
             estimate: false,
+            made: None,
             first_byte_ms: None,
             duration_ms: 0,
             completeness: Completeness::Left,

@@ -4,15 +4,18 @@
 //! platform, an [`Endpoint`](super::Endpoint) of the platform says. Doors are data, and go by small
 //! numbers: no table is as large as callers can think of paths.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::path::{Pattern, unescaped};
+use super::path::{Pattern, Places, is_plain, unescaped};
 use crate::{dialect::Dialect, header::HeaderName, id::Id};
 
 /// The most doors.
 pub const MAX_DOORS: usize = 256;
+
+/// The most [aliases](Alias).
+pub const MAX_ALIASES: usize = 32;
 
 /// The longest name of an operation, in bytes.
 const MAX_OPERATION_BYTES: usize = 32;
@@ -33,6 +36,17 @@ pub struct Operation(Arc<str>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidOperation;
 
+/// An operation that the gateway itself answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// The list of models.
+    Models,
+    /// One model of that list.
+    Model,
+    /// Nothing but that the gateway is there, to whoever asks.
+    Alive,
+}
+
 /// One thing that callers may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
@@ -52,6 +66,33 @@ pub struct Door {
     pub dialect: Dialect,
     /// The operation.
     pub operation: Operation,
+    /// Nothing in the request's body decides, if it has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
+    /// Nothing is generated: the request names no model, and needs none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modelless: bool,
+    /// The request's body may name a thing that exists in one account alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub things: bool,
+    /// The answer shows what an account holds, whoever made it: for those alone who may choose the
+    /// account, and do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_account: bool,
+    /// What is generated later nobody here sees: not for a key with limits of tokens, or a list of
+    /// models.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
+}
+
+/// A beginning of paths that stands for another one. It counts where no door is on a path as it
+/// was sent: people give their clients base URLs with more or less in them than is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// The beginning as it is sent, without a slash at its end; empty for every path.
+    pub from: String,
+    /// The beginning that is meant.
+    pub to: String,
 }
 
 /// Every door of the gateway: one record of the snapshot.
@@ -64,24 +105,27 @@ pub struct Doors {
     /// The headers in which clients name a session, the most telling first.
     #[serde(default)]
     pub session_headers: Vec<HeaderName>,
+    /// The aliases; the first that leads to a door counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<Alias>,
 }
 
 /// A request that has come in.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Entered<'d, 'p> {
+pub struct Entered<'d> {
     /// The door.
     pub door: &'d Door,
-    /// The model that its path names, where the door has a place for it.
-    pub model: Option<Cow<'p, str>>,
+    /// The values that its path has in the door's places.
+    pub places: Places,
 }
 
 /// Tells why a request comes through no door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoDoor {
-    /// There is none on its path.
+    /// There is none on its path, nor on what that stands for.
     Path,
-    /// The doors on its path have other methods.
-    Method,
+    /// The doors on its path have these methods, in words.
+    Method(String),
 }
 
 /// The parts of a request that open a door.
@@ -98,8 +142,15 @@ pub struct Knock<'a> {
 // === impl Operation ===
 
 impl Operation {
-    /// The list of models, which the gateway itself answers.
-    pub const MODELS: &'static str = "models";
+    /// What the gateway itself answers, if it answers this.
+    pub fn own(&self) -> Option<Own> {
+        match self.as_str() {
+            "models" => Some(Own::Models),
+            "model" => Some(Own::Model),
+            "alive" => Some(Own::Alive),
+            _ => None,
+        }
+    }
 
     /// The name.
     pub fn as_str(&self) -> &str {
@@ -146,9 +197,16 @@ impl std::error::Error for InvalidOperation {}
 // === impl Door ===
 
 impl Door {
-    /// Tells if the gateway itself answers what is asked.
-    pub fn lists_models(&self) -> bool {
-        self.operation.as_str() == Operation::MODELS
+    /// What the gateway itself answers here, if it does.
+    pub fn own(&self) -> Option<Own> {
+        self.operation.own()
+    }
+
+    /// Tells if requests of this method come through. `HEAD` asks for the head of what `GET` asks
+    /// for (RFC 9110 §9.3.2), of which the gateway answers its own.
+    fn has_method(&self, method: &[u8]) -> bool {
+        self.method.as_bytes() == method
+            || method == b"HEAD" && self.method == "GET" && self.own().is_some()
     }
 
     /// Tells if some request could come through both doors, so that their order decides.
@@ -192,6 +250,11 @@ impl Doors {
         if self.doors.len() > MAX_DOORS {
             return Some(format!("expected at most {MAX_DOORS} doors"));
         }
+        if self.aliases.len() > MAX_ALIASES || !self.aliases.iter().all(Alias::is_sound) {
+            return Some(format!(
+                "aliases: expected at most {MAX_ALIASES} beginnings of paths, without a slash at the end"
+            ));
+        }
         for (index, door) in self.doors.iter().enumerate() {
             let before = self.doors.get(..index).unwrap_or_default();
             if before.iter().any(|other| other.id == door.id) {
@@ -222,27 +285,87 @@ impl Doors {
         self.doors.iter().find(|door| door.id == id)
     }
 
-    /// Lets a request in.
+    /// Lets a request in, by its path or by what that stands for.
     ///
     /// # Errors
     /// [`NoDoor`], where none takes it.
-    pub fn enter<'p>(
+    pub fn enter(
         &self,
-        knock: &Knock<'p>,
+        knock: &Knock<'_>,
         has_header: impl Fn(&str) -> bool,
-    ) -> Result<Entered<'_, 'p>, NoDoor> {
-        let mut refused = NoDoor::Path;
-        for door in &self.doors {
-            let Some(model) = door.path.matches(knock.path) else {
-                continue;
-            };
-            if door.method.as_bytes() != knock.method {
-                refused = NoDoor::Method;
-            } else if door.takes(knock, &has_header) {
-                return Ok(Entered { door, model });
+    ) -> Result<Entered<'_>, NoDoor> {
+        let none = match self.enter_at(knock, &has_header) {
+            Err(NoDoor::Path) => NoDoor::Path,
+            told => return told,
+        };
+        let path = knock.path.trim_end_matches('/');
+        let ended = (path != knock.path).then(|| path.to_owned());
+        let meant = self.aliases.iter().filter_map(|alias| alias.meant(path));
+        for path in ended.into_iter().chain(meant) {
+            let path = path.as_str();
+            match self.enter_at(&Knock { path, ..*knock }, &has_header) {
+                Err(NoDoor::Path) => {}
+                told => return told,
             }
         }
-        Err(refused)
+        Err(none)
+    }
+
+    fn enter_at(
+        &self,
+        knock: &Knock<'_>,
+        has_header: impl Fn(&str) -> bool,
+    ) -> Result<Entered<'_>, NoDoor> {
+        let mut methods: Vec<&str> = Vec::new();
+        for door in &self.doors {
+            let Some(places) = door.path.matches(knock.path) else {
+                continue;
+            };
+            if !door.has_method(knock.method) {
+                methods.push(&door.method);
+            } else if door.takes(knock, &has_header) {
+                return Ok(Entered { door, places });
+            }
+        }
+        methods.sort_unstable();
+        methods.dedup();
+        match methods.is_empty() {
+            true => Err(NoDoor::Path),
+            false => Err(NoDoor::Method(methods.join(", "))),
+        }
+    }
+
+    /// The beginning of `path` and what has to stand in its place, where the path ends as that of a
+    /// door of this method does.
+    pub fn meant_base<'p>(&self, method: &[u8], path: &'p str) -> Option<(&'p str, String)> {
+        let path = path.trim_end_matches('/');
+        let doors = self.doors.iter().filter(|door| door.has_method(method));
+        let (door, common) = doors
+            .map(|door| (door, door.path.common_end(path)))
+            .filter(|(_, common)| *common > 0)
+            .reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+        let beginning = |text: &str| {
+            let mut cuts = text.rmatch_indices('/').map(|(at, _)| at);
+            cuts.nth(common.saturating_sub(1)).unwrap_or_default()
+        };
+        let meant = String::from(door.path.clone());
+        let right = meant.get(..beginning(&meant))?.to_owned();
+        Some((path.get(..beginning(path))?, right))
+    }
+}
+
+// === impl Alias ===
+
+impl Alias {
+    /// The path that `path` stands for, where it begins as this alias does.
+    fn meant(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix(self.from.as_str())?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", self.to))
+    }
+
+    fn is_sound(&self) -> bool {
+        let sound = |text: &str| text.is_empty() || is_plain(text) && !text.ends_with('/');
+        sound(&self.from) && sound(&self.to)
     }
 }
 
@@ -283,13 +406,64 @@ mod tests {
         assert_eq!(get("/v1/model", ""), Err(NoDoor::Path));
         assert_eq!(
             entered(&doors, "POST", "/v1/models", ""),
-            Err(NoDoor::Method)
+            Err(NoDoor::Method("GET".to_owned()))
         );
         assert_eq!(entered(&doors, "POST", "/v1/m/gpt:go", ""), Ok(4));
         assert_eq!(
             entered(&doors, "get", "/v1/m/gpt:go", ""),
-            Err(NoDoor::Method)
+            Err(NoDoor::Method("POST".to_owned()))
         );
+        assert_eq!(entered(&doors, "HEAD", "/v1/models", ""), Ok(3));
+        assert_eq!(
+            entered(&doors, "HEAD", "/v1/m/gpt:go", ""),
+            Err(NoDoor::Method("POST".to_owned())),
+            "not the gateway's own"
+        );
+    }
+
+    #[test]
+    fn a_path_stands_for_another_one_where_no_door_is_on_it() {
+        let mut doors = doors(LISTS);
+        doors.aliases = serde_json::from_str(
+            r#"[{"from":"/v1/v1","to":"/v1"},{"from":"/openai","to":""},{"from":"","to":"/v1"}]"#,
+        )
+        .unwrap();
+        assert_eq!(doors.problem(), None);
+        let get = |path| entered(&doors, "GET", path, "");
+        for path in [
+            "/v1/models",
+            "/v1/models/",
+            "/v1/v1/models",
+            "/openai/v1/models",
+            "/models",
+            "/models/",
+        ] {
+            assert_eq!(get(path), Ok(3), "{path}");
+        }
+        for path in ["/v1/v1models", "/openaiv1/models", "/x/models", "/", ""] {
+            assert_eq!(get(path), Err(NoDoor::Path), "{path}");
+        }
+        let sent = entered(&doors, "PUT", "/models", "");
+        assert_eq!(sent, Err(NoDoor::Method("GET".to_owned())));
+        doors.aliases[0].from = "/a/".to_owned();
+        assert!(doors.problem().is_some());
+    }
+
+    #[test]
+    fn the_base_that_was_meant_is_found_by_the_paths_end() {
+        let doors = doors(
+            r#"{"id":1,"method":"POST","path":"/v1/chat/completions","dialect":"chat","operation":"generate"},
+            {"id":2,"method":"POST","path":"/v1/messages","dialect":"messages","operation":"generate"},
+            {"id":3,"method":"GET","path":"/v1/models/{model}","dialect":"chat","operation":"model"}"#,
+        );
+        let meant = |path| doors.meant_base(b"POST", path);
+        let base = |sent, right: &str| Some((sent, right.to_owned()));
+        assert_eq!(meant("/x/y/chat/completions/"), base("/x/y", "/v1"));
+        assert_eq!(meant("/x/v1/messages"), base("/x", ""));
+        assert_eq!(meant("/v1/messages"), base("", ""));
+        assert_eq!(meant("/completion"), None);
+        assert_eq!(meant("/x/models/gpt"), None);
+        assert_eq!(meant(""), None);
     }
 
     #[test]

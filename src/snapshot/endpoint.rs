@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, Door, Operation, path::PathTemplate};
+use super::{
+    Account, Door, Operation,
+    path::{PathTemplate, Place, Places},
+};
 use crate::dialect::Dialect;
 
 /// The number of an endpoint among those of its platform. It holds for one state of the platform.
@@ -34,6 +37,14 @@ pub struct Endpoint {
     /// The seconds within which the first event of a stream is expected; 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_event_seconds: Option<u32>,
+    /// The answer repeats what was made before, or what callers stored: its body says nothing of
+    /// the account, and nothing in it is counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
+    /// The `id` in its answers names a thing that exists in the account alone; for so many days
+    /// the platform has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_days: Option<u16>,
 }
 
 /// The same where a profile does not say it, and the dialect begins a stream with an announcement.
@@ -72,14 +83,15 @@ impl Endpoint {
     pub fn answers(&self, door: &Door) -> bool {
         self.dialect == door.dialect
             && self.operation == door.operation
-            // A model that the path alone names has to get into the platform's path.
-            && (self.path.has_model() || !door.path.has_model())
+            // What the path alone names has to get into the platform's path.
+            && (self.path.has(Place::Model) || !door.path.has(Place::Model))
+            && [Place::Thing, Place::Part].iter().all(|place| self.path.has(*place) == door.path.has(*place))
     }
 
-    /// The path of a request for `model`, after `base`, the path of the base URL; none where the
-    /// path needs what the request or the account does not have.
-    pub fn path(&self, base: &str, model: Option<&str>, account: &Account) -> Option<String> {
-        let path = self.path.render(model, account)?;
+    /// The path of a request with these values, after `base`, the path of the base URL; none where
+    /// the path needs what the request or the account does not have.
+    pub fn path(&self, base: &str, places: &Places, account: &Account) -> Option<String> {
+        let path = self.path.render(places, account)?;
         Some(match self.root {
             true => path,
             false => format!("{base}{path}"),

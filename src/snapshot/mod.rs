@@ -28,11 +28,12 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
-    door::{Door, DoorId, Doors, Entered, Knock, NoDoor, Operation},
+    door::{Door, DoorId, Doors, Entered, Knock, NoDoor, Operation, Own},
     endpoint::{Endpoint, EndpointId, Requirement},
     health::{Cooldown, Health},
     limits::Limits,
     model::{ModelPattern, Models},
+    path::Places,
     platform::{BasePath, HeaderPlan, Platform},
     pool::{Member, Policy, Pool, Tier},
     query::{QueryPlan, escaped},
@@ -195,14 +196,19 @@ pub(crate) mod fixture {
     pub(crate) const CHAT: u16 = 3;
 
     const DOORS: &str = r#"{"id":"doors","session_headers":["session-id","x-claude-code-session-id","thread-id"],"doors":[
-        {"id":1,"method":"POST","path":"/v1/responses","dialect":"responses","operation":"generate"},
+        {"id":1,"method":"POST","path":"/v1/responses","dialect":"responses","operation":"generate","things":true},
         {"id":2,"method":"POST","path":"/v1/messages","dialect":"messages","operation":"generate"},
         {"id":3,"method":"POST","path":"/v1/chat/completions","dialect":"chat","operation":"generate"},
         {"id":4,"method":"POST","path":"/v1/deployments/{model}/chat","dialect":"chat","operation":"generate"},
         {"id":5,"method":"GET","path":"/v1/models","header":"anthropic-version","dialect":"messages","operation":"models"},
         {"id":6,"method":"GET","path":"/v1/models","query":"client_version","dialect":"responses","operation":"models"},
         {"id":7,"method":"GET","path":"/v1/models","dialect":"chat","operation":"models"},
-        {"id":8,"method":"POST","path":"/v1/nowhere","dialect":"chat","operation":"nowhere"}]}"#;
+        {"id":8,"method":"POST","path":"/v1/nowhere","dialect":"chat","operation":"nowhere"},
+        {"id":9,"method":"GET","path":"/v1/models/{model}","header":"anthropic-version","dialect":"messages","operation":"model"},
+        {"id":10,"method":"GET","path":"/v1/models/{model}","dialect":"chat","operation":"model"},
+        {"id":11,"method":"GET","path":"/health","dialect":"chat","operation":"alive"},
+        {"id":12,"method":"GET","path":"/v1/responses/{id}","dialect":"responses","operation":"get","opaque":true,"modelless":true}],
+        "aliases":[{"from":"/v1/v1","to":"/v1"},{"from":"","to":"/v1"}]}"#;
 
     pub(crate) fn doors() -> Doors {
         serde_json::from_str(DOORS).unwrap()

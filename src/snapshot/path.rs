@@ -1,4 +1,4 @@
-//! Paths with places in them: `/v1beta/models/{model}:generateContent`.
+//! Paths with places in them: `/v1beta/models/{model}:generateContent`, `/v1/files/{id}/content`.
 //!
 //! A caller chooses what stands in a place, so a [`fits`]ing value leads nowhere else: it has no
 //! slash, is no dot segment, and whatever a path could be told to mean is written as an escape.
@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::Account;
+use crate::header::HeaderText;
 
 /// The longest path with its places, in bytes.
 const MAX_BYTES: usize = 256;
@@ -15,16 +16,42 @@ const MAX_BYTES: usize = 256;
 /// The most bytes of a value in a place: those of the longest pattern of a model.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// The name of the place that takes the model.
-const MODEL: &str = "model";
+/// What stands in a place that a caller's path can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// `{model}`: the model.
+    Model,
+    /// `{id}`: a thing that an account has, such as a file or a stored response.
+    Thing,
+    /// `{part}`: a part of that thing.
+    Part,
+}
 
-/// The path that callers use, exact but for one place for the model.
+/// The path that callers use: exact, but for places, one a segment at most and each once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Pattern {
-    before: String,
-    /// The text after the model; none where the path has no place for it.
-    after: Option<String>,
+pub struct Pattern(Vec<Segment>);
+
+/// The text between two slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Place {
+        before: String,
+        place: Place,
+        after: String,
+    },
+}
+
+/// The values that stand in the places of a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The model.
+    pub model: Option<HeaderText>,
+    /// The thing.
+    pub thing: Option<HeaderText>,
+    /// The part of it.
+    pub part: Option<HeaderText>,
 }
 
 /// The path at a platform, with places for the model and for variables of the account.
@@ -38,7 +65,7 @@ pub struct PathTemplate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    Model,
+    Place(Place),
     Var(String),
 }
 
@@ -126,9 +153,9 @@ fn split(text: &str) -> Result<Vec<Part>, InvalidPath> {
         plain.push_str(literal);
         plain.push('x');
         parts.push(Part::Literal(literal.to_owned()));
-        parts.push(match name {
-            MODEL => Part::Model,
-            name => Part::Var(name.to_owned()),
+        parts.push(match Place::of(name) {
+            Some(place) => Part::Place(place),
+            None => Part::Var(name.to_owned()),
         });
         rest = tail;
     }
@@ -142,43 +169,123 @@ fn split(text: &str) -> Result<Vec<Part>, InvalidPath> {
     Ok(parts)
 }
 
+// === impl Place ===
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Self; 3] = [Self::Model, Self::Thing, Self::Part];
+
+    fn of(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|place| place.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Thing => "id",
+            Self::Part => "part",
+        }
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// The value in `place`.
+    pub fn get(&self, place: Place) -> Option<&HeaderText> {
+        match place {
+            Place::Model => self.model.as_ref(),
+            Place::Thing => self.thing.as_ref(),
+            Place::Part => self.part.as_ref(),
+        }
+    }
+
+    fn set(&mut self, place: Place, value: HeaderText) {
+        let at = match place {
+            Place::Model => &mut self.model,
+            Place::Thing => &mut self.thing,
+            Place::Part => &mut self.part,
+        };
+        *at = Some(value);
+    }
+}
+
+// === impl Segment ===
+
+impl Segment {
+    /// The value that `text` has in the segment's place, without escapes, where `text` is of the
+    /// segment.
+    fn value(before: &str, after: &str, text: &str) -> Option<HeaderText> {
+        let value = unescaped(text.strip_prefix(before)?.strip_suffix(after)?)?;
+        // What fits into a path fits into a header.
+        HeaderText::try_from(&*value).ok().filter(|_| fits(&value))
+    }
+
+    /// Tells if some text is of both.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(one), Self::Literal(other)) => one == other,
+            (Self::Literal(text), Self::Place { before, after, .. })
+            | (Self::Place { before, after, .. }, Self::Literal(text)) => {
+                Self::value(before, after, text).is_some()
+            }
+            (
+                Self::Place { before, after, .. },
+                Self::Place {
+                    before: others_before,
+                    after: others_after,
+                    ..
+                },
+            ) => {
+                let begins = before.starts_with(others_before) || others_before.starts_with(before);
+                begins && (after.ends_with(others_after) || others_after.ends_with(after))
+            }
+        }
+    }
+}
+
 // === impl Pattern ===
 
 impl Pattern {
-    /// The model in `path`, without escapes, where the pattern has a place for it; none where the
-    /// path is another one.
-    pub fn matches<'p>(&self, path: &'p str) -> Option<Option<Cow<'p, str>>> {
-        let rest = path.strip_prefix(self.before.as_str())?;
-        let Some(after) = &self.after else {
-            return rest.is_empty().then_some(None);
-        };
-        let model = unescaped(rest.strip_suffix(after.as_str())?)?;
-        fits(&model).then_some(Some(model))
+    /// The values in the places of `path`; none where the path is another one.
+    pub fn matches(&self, path: &str) -> Option<Places> {
+        let mut places = Places::default();
+        let mut rest = path.split('/');
+        for segment in &self.0 {
+            let text = rest.next()?;
+            match segment {
+                Segment::Literal(literal) if literal == text => {}
+                Segment::Literal(_) => return None,
+                Segment::Place {
+                    before,
+                    place,
+                    after,
+                } => places.set(*place, Segment::value(before, after, text)?),
+            }
+        }
+        rest.next().is_none().then_some(places)
     }
 
-    /// Tells if it has a place for the model.
-    pub fn has_model(&self) -> bool {
-        self.after.is_some()
+    /// Tells if it has this place.
+    pub fn has(&self, place: Place) -> bool {
+        let is_it = |segment: &Segment| matches!(segment, Segment::Place { place: one, .. } if *one == place);
+        self.0.iter().any(is_it)
     }
 
     /// Tells if some path is of both patterns.
     pub fn meets(&self, other: &Pattern) -> bool {
-        // Where one text goes on, what follows has to be in the other's place for the model.
-        let within = |rest: Option<&str>| rest.is_some_and(|rest| !rest.contains('/'));
-        let begins = |one: &str, other: &str| {
-            within(one.strip_prefix(other)) || within(other.strip_prefix(one))
-        };
-        let ends = |one: &str, other: &str| {
-            within(one.strip_suffix(other)) || within(other.strip_suffix(one))
-        };
-        match (&self.after, &other.after) {
-            (None, None) => self.before == other.before,
-            (None, Some(_)) => other.matches(&self.before).is_some(),
-            (Some(_), None) => self.matches(&other.before).is_some(),
-            (Some(after), Some(others)) => {
-                begins(&self.before, &other.before) && ends(after, others)
-            }
-        }
+        let mut both = self.0.iter().zip(&other.0);
+        self.0.len() == other.0.len() && both.all(|(one, other)| one.meets(other))
+    }
+
+    /// The number of segments at its end that `path` ends in too, as far as they have no place.
+    pub fn common_end(&self, path: &str) -> usize {
+        let ends = self.0.iter().rev().zip(path.rsplit('/'));
+        ends.take_while(
+            |(segment, text)| matches!(segment, Segment::Literal(literal) if literal == text),
+        )
+        .count()
     }
 }
 
@@ -187,38 +294,54 @@ impl TryFrom<String> for Pattern {
 
     fn try_from(text: String) -> Result<Self, InvalidPath> {
         let parts = split(&text)?;
-        match parts.as_slice() {
-            [Part::Literal(path)] => Ok(Self {
-                before: path.clone(),
-                after: None,
-            }),
-            [Part::Literal(before), Part::Model] => Ok(Self {
-                before: before.clone(),
-                after: Some(String::new()),
-            }),
-            [Part::Literal(before), Part::Model, Part::Literal(after)] => Ok(Self {
-                before: before.clone(),
-                after: Some(after.clone()),
-            }),
-            _ => Err(InvalidPath::Places),
+        for place in Place::ALL {
+            let same = parts.iter().filter(|part| **part == Part::Place(place));
+            if same.count() > 1 {
+                return Err(InvalidPath::Places);
+            }
         }
+        let segment = |text: &str| match text.split_once('{') {
+            None => Ok(Segment::Literal(text.to_owned())),
+            Some((before, rest)) => {
+                let (name, after) = rest.split_once('}').ok_or(InvalidPath::Places)?;
+                let place = Place::of(name).ok_or(InvalidPath::Places)?;
+                match after.contains('{') {
+                    true => Err(InvalidPath::Places),
+                    false => Ok(Segment::Place {
+                        before: before.to_owned(),
+                        place,
+                        after: after.to_owned(),
+                    }),
+                }
+            }
+        };
+        text.split('/')
+            .map(segment)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
 impl From<Pattern> for String {
     fn from(pattern: Pattern) -> Self {
-        match pattern.after {
-            Some(after) => format!("{}{{{MODEL}}}{after}", pattern.before),
-            None => pattern.before,
-        }
+        let segments = pattern.0.into_iter().map(|segment| match segment {
+            Segment::Literal(text) => text,
+            Segment::Place {
+                before,
+                place,
+                after,
+            } => format!("{before}{{{}}}{after}", place.name()),
+        });
+        segments.collect::<Vec<_>>().join("/")
     }
 }
 
 // === impl PathTemplate ===
 
 impl PathTemplate {
-    /// The path for `model` and `account`; none where a value is missing or does not [fit](fits).
-    pub fn render(&self, model: Option<&str>, account: &Account) -> Option<String> {
+    /// The path with these values and those of `account`; none where one is missing or does not
+    /// [fit](fits).
+    pub fn render(&self, places: &Places, account: &Account) -> Option<String> {
         let mut path = String::with_capacity(self.text.len());
         for part in &self.parts {
             let value = match part {
@@ -226,7 +349,7 @@ impl PathTemplate {
                     path.push_str(text);
                     continue;
                 }
-                Part::Model => model?,
+                Part::Place(place) => places.get(*place)?.as_str(),
                 Part::Var(name) => account.vars.get(name)?.as_str(),
             };
             if !fits(value) {
@@ -237,16 +360,16 @@ impl PathTemplate {
         Some(path)
     }
 
-    /// Tells if it has a place for the model.
-    pub fn has_model(&self) -> bool {
-        self.parts.contains(&Part::Model)
+    /// Tells if it has this place.
+    pub fn has(&self, place: Place) -> bool {
+        self.parts.contains(&Part::Place(place))
     }
 
     /// The names of the account variables that it needs.
     pub fn vars(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Var(name) => Some(name.as_str()),
-            Part::Literal(_) | Part::Model => None,
+            Part::Literal(_) | Part::Place(_) => None,
         })
     }
 }
@@ -276,7 +399,7 @@ impl fmt::Display for InvalidPath {
                 "expected an absolute path of at most {MAX_BYTES} bytes, without query, fragment, '..' or escapes"
             ),
             Self::Places => f.write_str(
-                "expected places of the form {model} or, at a platform, {name}, apart from each other; a caller's path has one at most",
+                "expected places of the form {model}, {id}, {part} or, at a platform, {name}, apart from each other; in a caller's path each once, and one between two slashes",
             ),
         }
     }
@@ -297,7 +420,47 @@ mod tests {
 
     fn model(text: &str, path: &str) -> Option<Option<String>> {
         let found = pattern(text).matches(path)?;
-        Some(found.map(Cow::into_owned))
+        Some(found.model.map(|model| model.as_str().to_owned()))
+    }
+
+    fn of_model(model: &str) -> Places {
+        Places {
+            model: HeaderText::try_from(model).ok(),
+            ..Places::default()
+        }
+    }
+
+    #[test]
+    fn a_thing_and_its_part_are_what_stands_in_their_places() {
+        let files = pattern("/v1/vector_stores/{id}/files/{part}/content");
+        let found = files
+            .matches("/v1/vector_stores/vs_1/files/file%2D2/content")
+            .unwrap();
+        let text = |place| found.get(place).map(HeaderText::as_str);
+        assert_eq!(text(Place::Thing), Some("vs_1"));
+        assert_eq!(text(Place::Part), Some("file-2"));
+        assert_eq!(text(Place::Model), None);
+        for other in [
+            "/v1/vector_stores/vs_1/files/file-2",
+            "/v1/vector_stores/vs_1/files//content",
+            "/v1/vector_stores/../files/file-2/content",
+            "/v1/vector_stores/vs_1/files/file-2/content/",
+        ] {
+            assert_eq!(files.matches(other), None, "{other}");
+        }
+        let template = PathTemplate::try_from("/s/{id}/{part}".to_owned()).unwrap();
+        let account = fixture::account("acc_1", "codex");
+        let path = template.render(&found, &account);
+        assert_eq!(path.as_deref(), Some("/s/vs_1/file-2"));
+        assert_eq!(template.render(&of_model("m"), &account), None);
+    }
+
+    #[test]
+    fn the_common_end_is_of_whole_segments_without_places() {
+        let end = |text, path| pattern(text).common_end(path);
+        assert_eq!(end("/v1/chat/completions", "/api/chat/completions"), 2);
+        assert_eq!(end("/v1/chat/completions", "/v1/xchat/completions"), 1);
+        assert_eq!(end("/v1/files/{id}", "/v1/files/f"), 0);
     }
 
     #[test]
@@ -307,6 +470,7 @@ mod tests {
             "/v1/models/{model}",
             "/m/{model}:go",
             "/a/{model}/b",
+            "/a/{id}/b/{part}",
         ] {
             assert_eq!(String::from(pattern(good)), good);
         }
@@ -321,6 +485,7 @@ mod tests {
             "/{",
             "/{model",
             "/{a}",
+            "/{id}-{part}",
             "/{model}{model}",
             "/{model}/{model}",
             "{model}",
@@ -360,9 +525,10 @@ mod tests {
     #[test]
     fn a_template_takes_the_model_and_what_the_account_has() {
         let account = fixture::account("acc_1", "codex");
-        let render = |text: &str, model| {
+        let render = |text: &str, model: Option<&str>| {
             let template = PathTemplate::try_from(text.to_owned()).unwrap();
-            template.render(model, &account)
+            let places = model.map_or_else(Places::default, of_model);
+            template.render(&places, &account)
         };
         assert_eq!(render("/x", None).as_deref(), Some("/x"));
         assert_eq!(
@@ -397,7 +563,7 @@ mod tests {
         fn a_model_survives_its_path(name in "\\PC{1,20}|[!-~]{1,20}") {
             let text = "/v1/models/{model}:go".to_owned();
             let template = PathTemplate::try_from(text.clone()).unwrap();
-            let path = template.render(Some(&name), &fixture::account("acc_1", "codex"));
+            let path = template.render(&of_model(&name), &fixture::account("acc_1", "codex"));
             prop_assert_eq!(path.is_some(), fits(&name));
             if let Some(path) = path {
                 prop_assert!(path.bytes().all(|byte| byte.is_ascii_graphic()));

@@ -36,6 +36,10 @@ pub struct Platform {
     /// The rules by which its answers are judged; the first that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Rule>,
+    /// The codes of errors that say of a thing, or of what is encrypted for one account, that this
+    /// account does not have it: another one may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
     /// The headers in which its answers report an account's windows.
     #[serde(default, skip_serializing_if = "Windows::is_empty")]
     pub quota: Windows,
@@ -100,6 +104,11 @@ impl Platform {
     pub fn vars(&self) -> impl Iterator<Item = &str> {
         let paths = self.endpoints.iter().flat_map(|one| one.path.vars());
         self.headers.vars().chain(self.query.vars()).chain(paths)
+    }
+
+    /// Tells if an account of it has things that no other one has.
+    pub fn keeps_things(&self) -> bool {
+        self.endpoints.iter().any(|one| one.keeps_days.is_some())
     }
 
     /// Tells if it may limit one model of an account alone.
@@ -178,7 +187,7 @@ impl From<BasePath> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::fixture;
+    use crate::snapshot::{fixture, path::Places};
 
     #[test]
     fn a_base_path_goes_before_the_endpoints() {
@@ -186,7 +195,7 @@ mod tests {
         let mut account = fixture::account("acc_1", "codex");
         let path = |platform: &Platform, account: &Account| {
             let endpoint = &platform.endpoints[0];
-            endpoint.path(platform.base_path_of(account), None, account)
+            endpoint.path(platform.base_path_of(account), &Places::default(), account)
         };
         let base = |text: &str| BasePath::try_from(text.to_owned()).unwrap();
         assert_eq!(

@@ -10,6 +10,7 @@ use crate::{
         answer::{Mask, is_answer},
         forwarding::{self, Forwarding},
         holding::{Came, Holding},
+        made::MadeReader,
         request_bytes::RequestBytes,
     },
     dialect::Dialect,
@@ -54,8 +55,10 @@ enum Outcome {
 #[derive(Debug)]
 struct Forwarded {
     record: Record,
-    /// None for an error.
+    /// None for an error, and for what is not read.
     answer: Option<Forwarding>,
+    /// What finds the id of what it makes, and for how many days that lives.
+    makes: Option<(MadeReader, u16)>,
 }
 
 impl AttemptStream {
@@ -282,7 +285,9 @@ impl AttemptStream {
         };
         let (seen, now) = (held.size(), worker.recently());
         let mut new = Vec::new();
-        let outcome = if held.is_good() {
+        let outcome = if held.is_good() && sent.opaque {
+            Outcome::Good
+        } else if held.is_good() {
             // What the body begins with tells more than its type, and costs no hostcall.
             new = held_body(seen, size, stream);
             let looked = held.look(&new, size, came, now);
@@ -332,7 +337,7 @@ impl AttemptStream {
         let head = std::mem::take(&mut self.head);
         let verdict = sent.verdict(status, &head, outcome, worker);
         self.mask = Some(sent.mask());
-        if let Some(next) = sent.judged(status, &verdict, can_run, worker) {
+        if let Some(next) = sent.judged(status, outcome, &verdict, can_run, worker) {
             let runs = if waits {
                 sent.run_again_when_whole(&next, status, body, worker, stream)
             } else {
@@ -357,7 +362,8 @@ impl AttemptStream {
         record.first_byte(now);
         self.forwarded = Some(Forwarded {
             record,
-            answer: good.then(|| Forwarding::new(sent.dialect, sent.transform)),
+            makes: sent.keeps().filter(|_| good),
+            answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.transform)),
         });
     }
 
@@ -370,6 +376,13 @@ impl AttemptStream {
         stream: &mut impl Stream,
     ) {
         let mut instead = None;
+        if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
+            && let Some((reader, days)) = &mut forwarded.makes
+            && let Some(id) = reader.push(body)
+        {
+            // Before the caller has it.
+            forwarded.record.made = Some(sent.made(&id, *days, worker));
+        }
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
             && let Some(answer) = &mut forwarded.answer
         {
@@ -408,7 +421,12 @@ impl AttemptStream {
                 }
                 record.metered(metered);
             }
-            None => record.completeness = forwarding::completeness(end),
+            None => {
+                if end && sent.opaque {
+                    sent.ended_well(worker);
+                }
+                record.completeness = forwarding::completeness(end);
+            }
         }
         if !end && stream.as_ref().is_some_and(|stream| stream.caller_left()) {
             record.left();

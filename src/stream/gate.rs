@@ -15,8 +15,9 @@ use crate::{
     host::{Action, Host, Side, Stream},
     meter::Completeness,
     request::{
+        body::BodyReader,
         carried::{self, Carried},
-        peek::{MAX_PEEK_BYTES, Peek},
+        peek::MAX_PEEK_BYTES,
         record::{self, FROM_ENVOY, Record},
     },
     verdict::Reason,
@@ -74,7 +75,7 @@ struct Starting {
 #[derive(Debug)]
 struct Reading {
     request: Request,
-    peek: Peek,
+    body: BodyReader,
     /// The bytes that were read.
     read: usize,
 }
@@ -228,8 +229,8 @@ impl GateStream {
             }
             Ok(wanted) => {
                 self.stage = Stage::Reading(Reading {
+                    body: request.reader(wanted),
                     request,
-                    peek: Peek::new(wanted),
                     read: 0,
                 });
             }
@@ -344,8 +345,8 @@ impl GateStream {
         stream: &mut impl Stream,
     ) {
         match std::mem::take(&mut self.stage) {
-            Stage::Reading(Reading { request, peek, .. }) => {
-                self.decide(request.with_facts(peek.into_facts()), worker, stream);
+            Stage::Reading(Reading { request, body, .. }) => {
+                self.decide(request.with_facts(body.into_facts()), worker, stream);
             }
             stage => self.stage = stage,
         }
@@ -419,13 +420,13 @@ impl Reading {
     fn read(&mut self, size: usize, stream: &impl Stream) {
         let new = size.saturating_sub(self.read);
         if new > 0 {
-            self.peek.push(&stream.body(Side::Request, self.read, new));
+            self.body.push(&stream.body(Side::Request, self.read, new));
             self.read = size;
         }
     }
 
     fn needs_more(&self) -> bool {
-        self.peek.needs_more() && self.read < MAX_PEEK_BYTES
+        self.body.needs_more() && self.read < MAX_PEEK_BYTES
     }
 }
 

@@ -79,12 +79,14 @@ impl<H: Host> Worker<H> {
 
     /// Takes a verdict about an account that an answer of this status has led to. Returns what its
     /// request carries into the next try, if it `can_run` again and another account could do better.
+    /// `elsewhere`: the account does not have what the request goes on from, and another one may.
     pub fn judged(
         &mut self,
         account: &Account,
         carried: &Carried,
         status: u16,
         verdict: &Verdict,
+        elsewhere: bool,
         can_run: bool,
     ) -> Option<Carried> {
         let now = self.host.recently();
@@ -103,7 +105,8 @@ impl<H: Host> Worker<H> {
         if *verdict == Verdict::Fine {
             self.blame_the_unable(carried);
         }
-        if !can_run || !is_worth_another(verdict) {
+        let elsewhere = elsewhere && !carried.at_home;
+        if !can_run || !(elsewhere || is_worth_another(verdict)) {
             return None;
         }
         let Settings {
@@ -117,7 +120,8 @@ impl<H: Host> Worker<H> {
         if verdict.is_not_served() {
             next.unable.get_or_insert_with(|| account.id.clone());
         }
-        if blames_request(status) {
+        next.moved |= elsewhere;
+        if blames_request(status) && !elsewhere {
             next.refused.push(status);
         }
         // The platform's own answer is better than ours where nobody else can serve.
@@ -173,6 +177,9 @@ impl<H: Host> Worker<H> {
 
     /// Takes the good end of a good answer, which wipes out its key's strikes.
     pub fn ended_well(&mut self, account: &Account, carried: &Carried) {
+        if let Some(session) = carried.session.filter(|_| carried.moved) {
+            self.gate.prefer(session, &account.id);
+        }
         let board = self.follower.board();
         if board.has_guess(account, Striker::of(&carried.key), model(carried)) {
             self.note(account, carried, &Verdict::Fine);

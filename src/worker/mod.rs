@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod config;
 pub mod decoding;
+mod homes;
 pub mod numbers;
 pub mod own;
 pub mod refresher;
@@ -20,6 +21,7 @@ use self::{
     answers::Probe,
     config::Config,
     decoding::Decoding,
+    homes::Next,
     own::Own,
     refresher::Calls,
     sent::Tries,
@@ -32,8 +34,11 @@ use crate::{
     deadline::Deadline,
     dialect::Dialect,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request},
+    hash::hash64,
+    home::{Home, Made, ThingHash, ring},
     host::Host,
-    limit::{Limiter, limited, settle::Settler, table},
+    id::Id,
+    limit::{DAY_MS, Limiter, limited, settle::Settler, table},
     request::{
         carried::{Carried, TryId},
         peek::Wanted,
@@ -71,6 +76,7 @@ pub struct Worker<H> {
     book: Book,
     settings: Settings,
     calls: Calls,
+    asked: homes::Asked,
     sync: Option<Sync>,
 }
 
@@ -111,6 +117,7 @@ fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Know
         now,
         try_id: TryId::default(),
         may_wait: false,
+        home: Home::Any,
     }
 }
 
@@ -149,6 +156,7 @@ impl<H: Host> Worker<H> {
             book: Book::new(0, Config::default().budget()),
             settings: Settings::default(),
             calls: Calls::default(),
+            asked: homes::Asked::default(),
             sync: None,
         }
     }
@@ -172,6 +180,7 @@ impl<H: Host> Worker<H> {
         let seed = self.host.seed();
         table::prepare(&mut self.host, &seed);
         budget::prepare(&mut self.host);
+        ring::prepare(&mut self.host);
         self.limiter = Limiter::new(holder.number());
         let (instance, node) = (table::instance(&self.host), self.host.node());
         self.book = Book::new(holder.number(), budget);
@@ -445,6 +454,12 @@ impl<H: Host> Worker<H> {
         let until = Deadline::after(now, self.settings.refresh_wait);
         let patience = self.waiting.patience(context, key.as_ref(), until);
         let may_wait = patience.has_place && !patience.until.is_due(now);
+        let Some(home) = self.home(request, key.as_ref(), patience.has_place, now) else {
+            if let Some(key) = key {
+                self.waiting.insert(context, &key, patience.until);
+            }
+            return Decision::Wait;
+        };
         let asked = Asked {
             context,
             last_try: request.carried(),
@@ -464,6 +479,7 @@ impl<H: Host> Worker<H> {
                 now,
                 try_id,
                 may_wait,
+                home,
             };
             gate.decide(request, &knowledge)
         });
@@ -482,6 +498,45 @@ impl<H: Host> Worker<H> {
             self.refused(self.record(request), reply);
         }
         decision
+    }
+
+    /// Finds the account that has what a request of `key` goes on from. None where the refresher
+    /// is asked, and the request `may_wait` for its answer.
+    fn home(
+        &mut self,
+        request: &Request,
+        key: Option<&Id>,
+        may_wait: bool,
+        now: u64,
+    ) -> Option<Home> {
+        let thing = self.follower.held().and_then(|view| request.thing(view));
+        let (Some(thing), Some(key)) = (thing, key) else {
+            return Some(Home::Any);
+        };
+        if let Some(account) = ring::find(&self.host, &thing) {
+            return Some(Home::At(account));
+        }
+        match self.asked.next(&thing, key, now) {
+            Next::Known(home) => Some(home),
+            Next::Wait if may_wait => None,
+            Next::Ask if may_wait => {
+                self.asked.note(thing, key.clone(), now);
+                None
+            }
+            Next::Wait | Next::Ask => Some(Home::Unasked),
+        }
+    }
+
+    /// Notes that an answer of `account` made what is called `id`. Returns what its record says.
+    pub fn made(&mut self, carried: &Carried, id: &str, days: u16) -> Made {
+        let thing = ThingHash::of(&carried.key, id);
+        let account = hash64(&[carried.account.as_str().as_bytes()]);
+        ring::note(&mut self.host, &thing, account);
+        let life = u64::from(days).saturating_mul(DAY_MS);
+        Made {
+            thing,
+            until: self.host.recently().saturating_add(life),
+        }
     }
 
     /// Begins the try of a request that goes to an account, with the property `text` to say so.

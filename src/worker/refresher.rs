@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Worker;
 use crate::{
     deadline::Deadline,
+    home::{Home, ring},
     host::{Call, CallId, Host},
     snapshot::View,
     sync::{
@@ -20,6 +21,10 @@ const TELL_MS: u64 = 1_000;
 
 /// The time that the refresher may take over a batch of reports or records, or over counts.
 const POST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time that the refresher may take to say which account has a thing. A request waits for it, and
+/// for the tick before.
+const HOME_TIMEOUT: Duration = Duration::from_millis(1_800);
 
 /// The calls whose answers are yet to come.
 #[derive(Debug, Default)]
@@ -60,6 +65,7 @@ impl<H: Host> Worker<H> {
         self.send_records(records);
         self.send_counts(counts);
         self.send_poll(poll);
+        self.ask_for_homes(now);
     }
 
     /// Takes the answer to a call: its status, empty where there was none, and its body, which is
@@ -89,8 +95,44 @@ impl<H: Host> Worker<H> {
             self.counted(status, &body());
             true
         } else {
-            false
+            self.heard_of_home(call, status, body)
         }
+    }
+
+    /// Asks which accounts have what requests name.
+    fn ask_for_homes(&mut self, now: u64) {
+        let Self {
+            asked,
+            host,
+            settings,
+            ..
+        } = self;
+        asked.ask(now, |thing| {
+            host.call(&Call {
+                cluster: &settings.refresher_cluster,
+                method: "GET",
+                path: &format!("/homes/{thing}"),
+                body: None,
+                timeout: HOME_TIMEOUT,
+            })
+        });
+    }
+
+    /// Takes the answer to that. Returns true if it was one.
+    fn heard_of_home(
+        &mut self,
+        call: CallId,
+        status: &[u8],
+        body: impl FnOnce() -> Vec<u8>,
+    ) -> bool {
+        let now = self.host.now();
+        let Some((thing, home)) = self.asked.answered(call, status, body, now) else {
+            return false;
+        };
+        if let Home::At(account) = home {
+            ring::note(&mut self.host, &thing, account);
+        }
+        true
     }
 
     /// Reports what lies in shared data and the refresher has not heard of.

@@ -15,6 +15,8 @@ with bearer.messages.stream(**ask) as stream:
     last = stream.get_final_message()
 tokens = client.messages.count_tokens(model=ask["model"], messages=ask["messages"])
 
+with_v1 = Anthropic(base_url=f"{sys.argv[1]}/v1", api_key=sys.argv[2], max_retries=0, timeout=20)
+
 try:
     Anthropic(base_url=sys.argv[1], api_key="lk_unknown", max_retries=0).messages.create(**ask)
     refused = None
@@ -27,5 +29,7 @@ print(json.dumps({
     "stop_reason": last.stop_reason,
     "tokens": tokens.input_tokens > 0,
     "models": [model.id for model in client.models.list()],
+    "model": client.models.retrieve(ask["model"]).display_name,
+    "with_v1": with_v1.messages.create(**ask).content[0].text,
     "refused": refused,
 }))

@@ -14,6 +14,9 @@ response = client.responses.create(model="gpt-5.6", input="hi")
 events = list(client.responses.create(model="gpt-5.6", input="hi", stream=True))
 embedding = client.embeddings.create(model="text-embedding-3-small", input="hi")
 
+again = client.responses.create(model="gpt-5.6", input="go on", previous_response_id=response.id)
+without_v1 = OpenAI(base_url=sys.argv[1], api_key=sys.argv[2], max_retries=0, timeout=20)
+
 try:
     OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="lk_unknown", max_retries=0).models.list()
     refused = None
@@ -28,5 +31,8 @@ print(json.dumps({
     "last_event": events[-1].type,
     "embedding": len(embedding.data[0].embedding) > 0,
     "models": [model.id for model in client.models.list()],
+    "again": again.output_text,
+    "model": client.models.retrieve("gpt-5.6").id,
+    "without_v1": without_v1.chat.completions.create(model="gpt-5.6", messages=messages).choices[0].message.content,
     "refused": refused,
 }))

@@ -252,7 +252,7 @@ fn each_refusal_is_in_the_callers_dialect() {
                 .await;
             }
         }
-        for path in ["/", "/v1/nothing", "/v1/messages/nothing"] {
+        for path in ["/nothing", "/v1/nothing", "/v1/messages/nothing"] {
             let (method, headers, status, code) =
                 ("POST", key(&good), 404, "latchkey_unknown_path");
             is_refused(
@@ -348,6 +348,70 @@ fn a_websocket_is_told_to_use_http() {
         let answer = raw::exchange(stack.envoy.port, request.as_bytes(), 1).await;
         assert_eq!(raw::status(&answer), 426, "{answer}");
         assert!(answer.contains("latchkey_no_upgrade"), "{answer}");
+    });
+}
+
+/// nginx speaks HTTP/1.0 to what is behind it, and may send no host; Java's clients offer TLS.
+#[test]
+fn old_http_is_understood_and_an_offer_of_tls_declined() {
+    run(async {
+        let stack = stack().await;
+        let body = chat_body(false).to_string();
+        let rest = format!(
+            "authorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            client_key("openai"),
+            body.len()
+        );
+        for head in [
+            "HTTP/1.0\r\n",
+            "HTTP/1.0\r\nhost: gateway\r\nconnection: close\r\n",
+            "HTTP/1.1\r\nhost: gateway\r\nconnection: Upgrade\r\nupgrade: TLS/1.2\r\n",
+        ] {
+            let request = format!("POST /v1/chat/completions {head}{rest}");
+            let answer = raw::exchange(stack.envoy.port, request.as_bytes(), 1).await;
+            assert_eq!(raw::status(&answer), 200, "{head}: {answer}");
+            assert!(answer.contains("Hello from"), "{head}: {answer}");
+        }
+    });
+}
+
+/// What clients and people probe with, and what they make of a base URL.
+#[test]
+fn base_urls_and_probes_are_understood() {
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("openai");
+        for path in [
+            "/chat/completions",
+            "/v1/chat/completions/",
+            "/v1/v1/chat/completions",
+            "/openai/v1/chat/completions",
+        ] {
+            let answer = caller.post(path, &chat_body(false)).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        }
+        let answer = caller
+            .post("/team/v1/chat/completions", &chat_body(false))
+            .await;
+        assert_eq!(
+            answer.own_code(),
+            Some("latchkey_unknown_path"),
+            "{answer:?}"
+        );
+        let told = format!("{} in place of {}", caller.url(""), caller.url("/team"));
+        assert!(answer.body.contains(&told), "{told}: {answer:?}");
+        for path in ["/", "/health", "/ready", "/api/hello"] {
+            for method in ["GET", "HEAD"] {
+                let answer = caller.send(method, path, &[], "").await;
+                assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+                assert_eq!(answer.own_code(), None, "{method} {path}: {answer:?}");
+            }
+        }
+        let answer = caller
+            .send("OPTIONS", "/v1/chat/completions", &[], "")
+            .await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+        assert_eq!(answer.header("allow"), Some("POST, OPTIONS"), "{answer:?}");
     });
 }
 

@@ -1,4 +1,9 @@
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -69,7 +74,13 @@ fn the_openai_client_works_and_understands_refusals() {
         let got = python("openai_client.py", &stack.caller("openai")).await;
         let text = got["chat"].as_str().expect("a text");
         assert!(!text.is_empty(), "{got}");
-        for part in ["chat_stream", "response", "response_stream"] {
+        for part in [
+            "chat_stream",
+            "response",
+            "response_stream",
+            "again",
+            "without_v1",
+        ] {
             assert!(
                 got[part].as_str().is_some_and(|text| !text.is_empty()),
                 "{part}: {got}"
@@ -77,6 +88,7 @@ fn the_openai_client_works_and_understands_refusals() {
         }
         assert_eq!(got["last_event"], "response.completed", "{got}");
         assert_eq!(got["embedding"], true, "{got}");
+        assert_eq!(got["model"], "gpt-5.6", "{got}");
         assert!(
             got["models"]
                 .as_array()
@@ -94,7 +106,7 @@ fn the_anthropic_client_works_and_understands_refusals() {
     run(async {
         let stack = stack().await;
         let got = python("anthropic_client.py", &stack.caller("anthropic")).await;
-        for part in ["message", "stream"] {
+        for part in ["message", "stream", "with_v1"] {
             assert!(
                 got[part].as_str().is_some_and(|text| !text.is_empty()),
                 "{part}: {got}"
@@ -102,6 +114,7 @@ fn the_anthropic_client_works_and_understands_refusals() {
         }
         assert_eq!(got["stop_reason"], "end_turn", "{got}");
         assert_eq!(got["tokens"], true, "{got}");
+        assert_eq!(got["model"], "claude-opus-5-5", "{got}");
         assert!(
             got["models"]
                 .as_array()
@@ -145,6 +158,68 @@ fn codex_prints_the_platforms_answer() {
             );
         }
         assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// What Claude Code prints, and the time that it takes.
+async fn claude(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
+    fs::create_dir_all(home).expect("a folder");
+    let mut command = client("claude");
+    command
+        .args([
+            "--bare",
+            "-p",
+            "say hi",
+            "--tools",
+            "",
+            "--no-session-persistence",
+        ])
+        .args(["--model", "claude-opus-5-5"])
+        .env("HOME", home)
+        .env("CLAUDE_CONFIG_DIR", home)
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+        .env("ANTHROPIC_BASE_URL", base_url)
+        .env("ANTHROPIC_AUTH_TOKEN", key)
+        .current_dir(home);
+    let began = Instant::now();
+    let output = program::output_of(command, LIMIT).await;
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    (printed, began.elapsed())
+}
+
+/// With the base URL that it wants, and with the one that other clients want.
+#[test]
+fn claude_code_prints_the_platforms_answer() {
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("anthropic");
+        for (name, base) in [("plain", ""), ("v1", "/v1")] {
+            let home = stack.folder.join(format!("claude-{name}"));
+            let (printed, _) = claude(&home, &caller.url(base), caller.key()).await;
+            assert!(printed.contains("Hello from"), "{name}: {printed}");
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// It shows our sentence as it is, but for a 404, which it takes for one about the model; and it does not go on trying.
+#[test]
+fn claude_code_ends_at_once_where_a_repeat_cannot_help() {
+    const AT_ONCE: Duration = Duration::from_secs(15);
+    run(async {
+        let stack = stack().await;
+        let home = stack.folder.join("claude-refused");
+        let url = stack.caller("anthropic").url("");
+        let (printed, took) = claude(&home, &url, "lk_unknown").await;
+        let sentence = "This client key is unknown or revoked.";
+        assert!(printed.contains(sentence), "{printed}");
+        assert!(took < AT_ONCE, "{took:?}: {printed}");
+        // A pool of another platform never serves it.
+        let other = stack.caller("openai");
+        let (printed, took) = claude(&home, &other.url(""), other.key()).await;
+        assert!(printed.contains("selected model"), "{printed}");
+        assert!(took < AT_ONCE, "{took:?}: {printed}");
     });
 }
 

@@ -1,5 +1,5 @@
-//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /healthz`, `GET /metrics`,
-//! `GET /envoys` (docs/protocol.md).
+//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /homes/THING`, `GET /healthz`,
+//! `GET /metrics`, `GET /envoys` (docs/protocol.md).
 
 pub mod clusters;
 pub mod counts;
@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Json, Query, State};
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use latchkey::home::ThingHash;
 use latchkey::limit::settle::Counts;
 use latchkey::snapshot::page::Epoch;
 use serde::Deserialize;
@@ -88,6 +89,7 @@ pub fn router(
                 .post(take_counts)
                 .layer(DefaultBodyLimit::max(MAX_COUNTS_BYTES)),
         )
+        .route("/homes/{thing}", get(show_home))
         .route("/envoys", get(show_envoys))
         .route("/healthz", get(healthz))
         .with_state(shared)
@@ -201,6 +203,18 @@ async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>
     }
     match shared.reports.take(batch).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// The account that made a thing, for a gate that does not know.
+async fn show_home(State(shared): State<Shared>, Path(thing): Path<String>) -> Response {
+    let Some(thing) = ThingHash::parse(&thing) else {
+        return (StatusCode::BAD_REQUEST, "expected 32 hex digits\n").into_response();
+    };
+    match shared.store.home(&thing, SystemClock.now()).await {
+        Ok(Some(account)) => account.into_response(),
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
         Err(error) => failed(&error),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use latchkey::header::HeaderName;
 use latchkey::snapshot::Doors;
 
 /// The built-in doors, without the id of their record.
@@ -19,12 +20,23 @@ pub fn doors() -> &'static Doors {
     &DOORS
 }
 
+/// Every door, with these headers in which clients name a session before the built-in ones.
+pub fn doors_with(session_headers: &[HeaderName]) -> Doors {
+    let mut doors = DOORS.clone();
+    let built_in = std::mem::take(&mut doors.session_headers);
+    let built_in = built_in
+        .into_iter()
+        .filter(|name| !session_headers.contains(name));
+    doors.session_headers = session_headers.iter().cloned().chain(built_in).collect();
+    doors
+}
+
 /// Lists the operations of the doors, for an error: `chat: embed, generate; messages: generate`.
 pub(super) fn asked() -> String {
     let mut asked: Vec<(&str, &str)> = doors()
         .doors
         .iter()
-        .filter(|door| !door.lists_models())
+        .filter(|door| door.own().is_none())
         .map(|door| (door.dialect.word(), door.operation.as_str()))
         .collect();
     asked.sort_unstable();
@@ -52,8 +64,26 @@ mod tests {
         assert_eq!(Record::from_line(line.as_bytes()).unwrap(), record);
         assert_eq!(
             asked(),
-            "chat: embed, generate; messages: count_tokens, generate; responses: generate"
+            "chat: batch_cancel, batch_create, batch_get, batches, complete, delete, embed, file_content, file_create, \
+             file_delete, file_get, files, generate, get, input_items, moderate, store_add, store_batch, \
+             store_batch_cancel, store_batch_files, store_batch_get, store_content, store_create, store_delete, \
+             store_file, store_file_update, store_files, store_get, store_remove, store_search, store_update, stores, \
+             update, upload_cancel, upload_complete, upload_create, upload_part; messages: batch_cancel, \
+             batch_create, batch_delete, batch_get, batch_results, batches, count_tokens, file_content, file_create, \
+             file_delete, file_get, files, generate; responses: cancel, compact, conversation_add, \
+             conversation_create, conversation_delete, conversation_get, conversation_item, conversation_items, \
+             conversation_remove, conversation_update, count_tokens, delete, generate, get, image, image_edit, \
+             image_variation, input_items, search, speech, transcribe, translate"
         );
+    }
+
+    #[test]
+    fn an_operators_session_headers_count_first() {
+        let own =
+            ["x-mine", "thread-id"].map(|name| HeaderName::try_from(name.to_owned()).unwrap());
+        let names = doors_with(&own).session_headers;
+        assert_eq!(names[..2], own);
+        assert_eq!(names.len(), doors().session_headers.len() + 1);
     }
 
     /// A door says all that is written of it: a key that is none would do nothing.

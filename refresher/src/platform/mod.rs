@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use api_key::{KeyForm, NotAKey};
 pub use catalog::Catalog;
-pub use doors::doors;
+pub use doors::{doors, doors_with};
 pub use flow::{Flow, WaysIn};
 pub use oauth::{Encoding, OAuth};
 use probe::Probe;
@@ -152,6 +152,7 @@ impl Profile {
                 verdicts: verdicts
                     .map(|(index, table)| rule(index, table))
                     .collect::<Result<_, _>>()?,
+                elsewhere: raw.elsewhere,
                 quota: windows(raw.quota)?,
             },
             probe: None,
@@ -363,6 +364,8 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
         include_usage: raw.include_usage,
         free: raw.free,
         first_event_seconds: raw.first_event_seconds,
+        opaque: raw.opaque,
+        keeps_days: raw.keeps_days,
     };
     if doors().doors.iter().any(|door| endpoint.answers(door)) {
         Ok(endpoint)

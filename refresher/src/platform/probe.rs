@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use latchkey::dialect::Dialect;
 use latchkey::header::{HeaderName, HeaderText};
-use latchkey::snapshot::path::PathTemplate;
+use latchkey::snapshot::path::{PathTemplate, Place};
 use latchkey::snapshot::{Endpoint, HeaderPlan, Operation};
 use latchkey::verdict::Reason;
 use reqwest::Method;
@@ -72,7 +72,10 @@ impl Raw {
         let is_plain = query
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if path.has_model() || path.vars().next().is_some() || !is_plain {
+        if Place::ALL.iter().any(|place| path.has(*place))
+            || path.vars().next().is_some()
+            || !is_plain
+        {
             let problem = "expected a path, and perhaps a query, without places in braces";
             return Err(invalid("probe.path", problem));
         }
@@ -121,6 +124,8 @@ impl Raw {
                 include_usage: false,
                 free: true,
                 first_event_seconds: None,
+                opaque: false,
+                keeps_days: None,
             },
             query: query.to_owned(),
             headers,

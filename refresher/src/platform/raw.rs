@@ -22,6 +22,8 @@ pub(super) struct Profile {
     pub models: Vec<String>,
     pub upstream: Upstream,
     #[serde(default)]
+    pub elsewhere: Vec<String>,
+    #[serde(default)]
     pub auth: super::Auth,
     pub signing: Option<super::signing::Raw>,
     #[serde(default)]
@@ -61,6 +63,9 @@ pub(super) struct Endpoint {
     #[serde(default)]
     pub free: bool,
     pub first_event_seconds: Option<u32>,
+    #[serde(default)]
+    pub opaque: bool,
+    pub keeps_days: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]

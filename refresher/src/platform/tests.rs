@@ -149,7 +149,7 @@ fn what_does_not_fit_is_refused_with_its_key() {
         (
             "[endpoints.responses]",
             "[endpoints.telex]",
-            "endpoints.telex.generate",
+            "endpoints.telex.compact",
         ),
         (
             "generate = {",

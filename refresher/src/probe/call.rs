@@ -3,7 +3,7 @@
 use latchkey::attempt;
 use latchkey::gate::refusal::Refusal;
 use latchkey::header::HeaderMap;
-use latchkey::snapshot::Account;
+use latchkey::snapshot::{Account, Places};
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
@@ -26,7 +26,13 @@ pub(super) fn request(
         query => format!("/?{query}"),
     };
     let asked: HeaderMap = [(":path", path.as_str())].into_iter().collect();
-    let sent = attempt::headers(&asked, &profile.record, &probe.endpoint, account, None);
+    let sent = attempt::headers(
+        &asked,
+        &profile.record,
+        &probe.endpoint,
+        account,
+        &Places::default(),
+    );
     let sent = sent.map_err(|_: Refusal| "the account lacks what the profile's headers need")?;
     let unfit = "a header of the profile cannot be sent";
     let (mut target, mut headers) = (String::new(), reqwest::header::HeaderMap::new());

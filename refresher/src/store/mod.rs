@@ -10,6 +10,7 @@ mod envoys;
 mod error;
 mod found;
 mod health;
+mod homes;
 mod keys;
 mod ledger;
 mod left_out;

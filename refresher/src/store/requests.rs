@@ -164,6 +164,10 @@ impl Store {
             return Ok(Taken::Known);
         }
         RECORDS.add(change.sql(), records, bind_record).await?;
+        let made = records
+            .iter()
+            .filter_map(|record| Some((record.account.as_ref()?, record.made.as_ref()?)));
+        change.keep_homes(made).await?;
         if let Some(begun) = begun {
             let counts = records.iter().map(|record| u64::from(record.count.get()));
             change.add_requests(begun, counts.sum(), now).await?;
@@ -203,6 +207,7 @@ impl Store {
         self.prune(PRUNE_BATCHES, before(keep_days.min(BATCH_DAYS)))
             .await?;
         self.prune_envoys(before(keep_days)).await?;
+        self.prune_homes(now).await?;
         Ok(pruned)
     }
 

@@ -4,6 +4,7 @@ mod client_keys;
 mod envoys;
 mod health;
 mod high_water;
+mod homes;
 mod keys;
 mod ledger;
 mod left_out;

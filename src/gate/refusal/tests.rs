@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 28;
+const KINDS: usize = 35;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -57,8 +57,8 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::UnknownKey => 3,
         Refusal::KeyExpired(_) => 4,
         Refusal::Limit(_) => 5,
-        Refusal::UnknownPath => 6,
-        Refusal::Method => 7,
+        Refusal::UnknownPath(_) => 6,
+        Refusal::Method(_) => 7,
         Refusal::Upgrade => 8,
         Refusal::UnknownCoding => 9,
         Refusal::Body(_) => 10,
@@ -78,7 +78,14 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::NoRoom(_) => 24,
         Refusal::NoContent => 25,
         Refusal::Unconfirmed => 26,
-        Refusal::Silent => 27,
+        Refusal::ModelNotListed(_) => 27,
+        Refusal::HomeOut(_) => 28,
+        Refusal::HomeGone(_) => 29,
+        Refusal::NoSuchThing => 30,
+        Refusal::HomeUnknown => 31,
+        Refusal::ListOfAccount => 32,
+        Refusal::Uncounted => 33,
+        Refusal::Silent => 34,
     }
 }
 
@@ -97,6 +104,10 @@ fn samples() -> Vec<Refusal> {
         pool: pool(),
         served: (0..paths).map(|n| format!("POST /v1/{n}")).collect(),
     };
+    let meant = |sent: &str, meant: &str| {
+        let (sent, meant) = (sent.to_owned(), meant.to_owned());
+        UnknownPath(Some(MeantBase { sent, meant }))
+    };
     vec![
         NoKey,
         AmbiguousKey(vec!["authorization", "x-api-key"]),
@@ -108,8 +119,10 @@ fn samples() -> Vec<Refusal> {
         at_limit(limit::Limit::TokensPerMinute, Some(1_790_000_030_000)),
         at_limit(limit::Limit::TokensPerDay, Some(1_790_035_200_000)),
         at_limit(limit::Limit::ConcurrentStreams, None),
-        UnknownPath,
-        Method,
+        UnknownPath(None),
+        meant("http://gateway:8080/x", "http://gateway:8080/v1"),
+        meant("http://gateway:8080", "http://gateway:8080"),
+        Method("DELETE, GET".to_owned()),
         Upgrade,
         UnknownCoding,
         Body(Fault::EndsEarly),
@@ -143,6 +156,14 @@ fn samples() -> Vec<Refusal> {
         NoRoom(budget::NoRoom::TooLarge { most: 16 << 20 }),
         NoContent,
         Unconfirmed,
+        ModelNotListed(Some(text("gpt-5"))),
+        HomeOut(all_out(1, Some(9))),
+        HomeOut(all_out(1, None)),
+        HomeGone(pool()),
+        NoSuchThing,
+        HomeUnknown,
+        ListOfAccount,
+        Uncounted,
         Silent,
     ]
 }
@@ -196,14 +217,14 @@ fn no_sentence_could_be_a_platforms() {
 fn each_dialect_has_its_shape() {
     let reply = Refusal::NotReady.reply(Dialect::Messages);
     assert_eq!(reply.code().unwrap().as_str(), "latchkey_not_ready");
-    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
     assert_eq!(body["type"], "error");
     assert_eq!(body["error"]["type"], "api_error");
     assert_eq!(body["error"]["code"], "latchkey_not_ready");
     assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
 
     let reply = Refusal::UnknownKey.reply(Dialect::Responses);
-    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
     assert_eq!(body["error"]["code"], "latchkey_unknown_key");
     assert!(body["error"]["param"].is_null());
     assert_eq!(reply.status, 401);

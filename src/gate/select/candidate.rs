@@ -8,7 +8,11 @@ use crate::{
     header::HeaderText,
     health::Standing,
     id::Id,
-    snapshot::{Account, Door, EndpointId, Member, Requirement, Tier, View, path, pool::Weight},
+    snapshot::{
+        Account, Door, EndpointId, Member, Requirement, Tier, View,
+        path::{self, Place},
+        pool::Weight,
+    },
     verdict::Reason,
 };
 
@@ -75,7 +79,7 @@ impl Candidate {
             weight: member.weight,
             hash: hash64(&[account.id.as_str().as_bytes()]),
             endpoint: id,
-            takes_model_in_path: endpoint.path.has_model(),
+            takes_model_in_path: endpoint.path.has(Place::Model),
             asks_stream: endpoint
                 .first_event_seconds
                 .is_some_and(|seconds| seconds > 0),
@@ -95,15 +99,15 @@ impl Candidate {
             && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
             && (need.full.is_empty() || self.full_until(need).is_none())
             && !self.was_tried(need)
-            && self.serves(need.model)
+            && self.serves(need)
             && self.suits(need)
             && self.is_wished(need)
     }
 
-    /// Tells a candidate that serves `model`.
-    pub(super) fn serves(&self, model: Option<&str>) -> bool {
-        (self.serves_all || self.account.models.contain(model))
-            && (!self.takes_model_in_path || model.is_some_and(path::fits))
+    /// Tells a candidate that serves the model.
+    pub(super) fn serves(&self, need: &Need<'_>) -> bool {
+        (self.serves_all || need.modelless || self.account.models.contain(need.model))
+            && (!self.takes_model_in_path || need.model.is_some_and(path::fits))
     }
 
     /// Tells if a pick has to know the model.
@@ -118,9 +122,10 @@ impl Candidate {
 
     /// Tells a candidate that the request asks for, or that may be any.
     pub(super) fn is_wished(&self, need: &Need<'_>) -> bool {
-        need.wish.is_none_or(|wish| {
-            self.account.id.as_str() == wish || self.account.name.as_str() == wish
-        })
+        need.home.is_none_or(|home| home == self.hash)
+            && need.wish.is_none_or(|wish| {
+                self.account.id.as_str() == wish || self.account.name.as_str() == wish
+            })
     }
 
     /// Tells a candidate that is past its end, or its credential's.

@@ -156,6 +156,9 @@ proptest! {
         let tier = eligible().map(|case| case.tier).min();
         for session in sessions {
             let need = Need {
+                modelless: false,
+                home: None,
+                prefers: None,
                 session,
                 now: NOW,
                 key: crate::health::fixture::key(),

@@ -80,10 +80,16 @@ pub struct Need<'a> {
     pub tried: &'a [(Id, u64)],
     /// The model that it asks for, if that is known.
     pub model: Option<&'a str>,
+    /// It asks for no model, and needs none.
+    pub modelless: bool,
     /// The requirements that it does not meet.
     pub lacks: Lacks,
     /// The one account that it asks for, by name or id.
     pub wish: Option<&'a str>,
+    /// The hash of the one account that has what it goes on from.
+    pub home: Option<u64>,
+    /// The hash of the account that has served its session after others could not.
+    pub prefers: Option<u64>,
     /// The requests that are under way with each account.
     pub in_flight: &'a InFlight,
 }
@@ -143,12 +149,23 @@ impl Table {
     /// Picks an account for a request. One without a session takes its turn where the policy is
     /// to stick to sessions.
     pub fn pick(&mut self, need: &Need<'_>) -> Pick {
+        if let Some(candidate) = self.preferred(need) {
+            return Pick::Account {
+                account: Rc::clone(&candidate.account),
+                endpoint: candidate.endpoint,
+                half_open: candidate.is_half_open(need),
+            };
+        }
         for tier in &mut self.tiers {
             let Some(candidates) = self.candidates.get_mut(tier.range.clone()) else {
                 continue;
             };
             let picked = match (self.policy, need.session) {
                 (Policy::Sticky, Some(session)) => {
+                    sticky::pick(candidates, session, tier.even, need)
+                }
+                // What one client key stores goes to one account, so that it can be put together there.
+                (_, Some(session)) if need.modelless => {
                     sticky::pick(candidates, session, tier.even, need)
                 }
                 (Policy::Sticky | Policy::RoundRobin, _) if tier.even => {
@@ -179,6 +196,13 @@ impl Table {
         self.nobody(need)
     }
 
+    /// The account that the request's session prefers, while it can serve it.
+    fn preferred(&self, need: &Need<'_>) -> Option<&Candidate> {
+        let hash = need.prefers?;
+        let mut same = self.candidates.iter().filter(|one| one.hash == hash);
+        same.find(|one| one.is_eligible(need))
+    }
+
     /// Why nobody was picked.
     fn nobody(&self, need: &Need<'_>) -> Pick {
         let wished: Vec<_> = self
@@ -186,7 +210,7 @@ impl Table {
             .iter()
             .filter(|one| one.is_wished(need))
             .collect();
-        let serving = || wished.iter().filter(|one| one.serves(need.model));
+        let serving = || wished.iter().filter(|one| one.serves(need));
         let suited = || serving().filter(|one| one.suits(need));
         if self.candidates.is_empty() {
             Pick::None
@@ -232,6 +256,7 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
         stream: requires(Requirement::Stream) || candidates.iter().any(|one| one.asks_stream),
         store: requires(Requirement::StoreFalse),
         background: requires(Requirement::Foreground),
+        thing: has_choice && platforms().any(|platform| platform.keeps_things()),
         whole: false,
     }
 }
@@ -279,8 +304,11 @@ pub(super) mod fixture {
             full: &NOBODY_FULL,
             tried: &[],
             model: None,
+            modelless: false,
             lacks: Lacks::default(),
             wish: None,
+            home: None,
+            prefers: None,
             in_flight: &IDLE,
         }
     }

@@ -246,6 +246,43 @@ fn object() -> impl Strategy<Value = Value> {
         .prop_map(|map| Value::Object(map.into_iter().collect()))
 }
 
+#[test]
+fn what_a_request_goes_on_from_is_named_by_itself_or_in_an_object() {
+    let wanted = Wanted {
+        thing: true,
+        ..nothing()
+    };
+    for (body, thing) in [
+        (r#"{"previous_response_id":"resp_1"}"#, Some("resp_1")),
+        (r#"{"conversation":"conv_1"}"#, Some("conv_1")),
+        (
+            r#"{"conv\u0065rsation":{"x":["id"],"id":"conv_1"}}"#,
+            Some("conv_1"),
+        ),
+        (
+            r#"{"conversation":{"id":{"id":"x"}},"previous_response_id":"r"}"#,
+            Some("r"),
+        ),
+        (
+            r#"{"previous_response_id":"r","conversation":{"id":"c"}}"#,
+            Some("r"),
+        ),
+        (
+            r#"{"id":"x","input":[{"previous_response_id":"y"}],"conversation":null}"#,
+            None,
+        ),
+    ] {
+        let facts = peek(wanted, body.as_bytes());
+        assert_eq!(facts.thing.as_deref(), thing, "{body}");
+        assert_eq!(facts.session.is_some(), thing.is_some(), "{body}");
+    }
+    let mut peek = Peek::new(wanted);
+    peek.push(br#"{"model":"m","input":"hi","#);
+    assert!(peek.needs_more(), "it may go on from something");
+    peek.push(br#""conversation":"c","#);
+    assert!(!peek.needs_more());
+}
+
 proptest! {
     #[test]
     fn any_cut_gives_the_same(

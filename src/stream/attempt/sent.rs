@@ -8,12 +8,14 @@ use crate::{
         answer::{self, Mask},
         early::Early,
         failure,
+        made::MadeReader,
         request_bytes::RequestBytes,
         transform::{Rewrite, Transform},
     },
     dialect::Dialect,
     gate::{Refusal, Reply},
     header::{HeaderMap, HeaderText},
+    home::Made,
     host::{Action, Host, Side, Stream},
     request::{
         carried::{self, Carried, TryId},
@@ -39,6 +41,10 @@ pub(super) struct Sent {
     pub(super) dialect: Dialect,
     /// It is at an endpoint where nothing is charged that the platform does not report.
     pub(super) free: bool,
+    /// Its answer's body says nothing of the account.
+    pub(super) opaque: bool,
+    /// What its answers make lives for so many days.
+    keeps_days: Option<u16>,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
     /// The change of the request and its answer.
@@ -79,8 +85,8 @@ impl Sent {
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
-            let model = carried.model.as_ref().map(HeaderText::as_str);
-            let outgoing = attempt::headers(&request, &platform, &endpoint, &account, model)?;
+            let places = carried.places();
+            let outgoing = attempt::headers(&request, &platform, &endpoint, &account, &places)?;
             let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
             stream.set_request_headers(block.collect())
         };
@@ -99,7 +105,9 @@ impl Sent {
             request,
             replayable,
             dialect: endpoint.dialect,
-            free: endpoint.free,
+            free: endpoint.free || endpoint.opaque,
+            opaque: endpoint.opaque,
+            keeps_days: endpoint.keeps_days,
             escape,
             transform,
         })
@@ -215,11 +223,20 @@ impl Sent {
     pub(super) fn judged<H: Host>(
         &self,
         status: u16,
+        outcome: &Outcome,
         verdict: &Verdict,
         can_run: bool,
         worker: &mut Worker<H>,
     ) -> Option<Carried> {
-        worker.judged(&self.account, &self.carried, status, verdict, can_run)
+        let elsewhere = self.is_elsewhere(outcome);
+        worker.judged(
+            &self.account,
+            &self.carried,
+            status,
+            verdict,
+            elsewhere,
+            can_run,
+        )
     }
 
     /// Returns the answer that the caller gets in place of a good status without content.
@@ -239,6 +256,29 @@ impl Sent {
             }
             Outcome::Good | Outcome::Error(_) => None,
         }
+    }
+
+    /// Returns true if the platform says that this account does not have what the request goes on from.
+    fn is_elsewhere(&self, outcome: &Outcome) -> bool {
+        let error = match outcome {
+            Outcome::Good | Outcome::Empty => return false,
+            Outcome::Error(error) => error,
+            Outcome::Failed(failure) => &failure.error,
+        };
+        let mut codes = self.platform.elsewhere.iter();
+        codes.any(|code| error.has_code(code))
+    }
+
+    /// Returns what finds the id of what a good answer makes, and for how many days that lives; none
+    /// where it makes nothing that is kept.
+    pub(super) fn keeps(&self) -> Option<(MadeReader, u16)> {
+        let days = self.keeps_days.filter(|_| !self.carried.unstored)?;
+        Some((MadeReader::default(), days))
+    }
+
+    /// Notes that the answer made what is called `id`.
+    pub(super) fn made<H: Host>(&self, id: &str, days: u16, worker: &mut Worker<H>) -> Made {
+        worker.made(&self.carried, id, days)
     }
 
     /// Judges an error in the middle of an answer, for the requests that come after.
@@ -277,7 +317,8 @@ impl Sent {
         } else {
             let until = worker.now().saturating_add(attempt::UNREACHABLE_MS);
             let verdict = Verdict::PlatformTrouble { until };
-            worker.judged(&self.account, &self.carried, 502, &verdict, whole || waits)
+            let can_run = whole || waits;
+            worker.judged(&self.account, &self.carried, 502, &verdict, false, can_run)
         };
         let runs = next.is_some_and(|next| {
             if waits {

@@ -5,7 +5,10 @@ use crate::{
     decode::{Coding, Decoder, Fault, MAX_DECODED_BYTES},
     gate::Request,
     host::{Host, Side, Stream},
-    request::peek::{Facts, Peek, Wanted},
+    request::{
+        body::BodyReader,
+        peek::{Facts, Wanted},
+    },
     worker::Worker,
 };
 
@@ -37,7 +40,7 @@ pub(super) struct Coded {
 #[derive(Debug)]
 struct Open {
     decoder: Decoder,
-    peek: Peek,
+    peek: BodyReader,
     /// The bytes of the part.
     made: usize,
 }
@@ -91,7 +94,7 @@ impl Coded {
     ) -> Result<Option<Plain>, Fault> {
         if self.size == 0 {
             // Nothing was sent, so there is nothing to decode.
-            let facts = Peek::new(self.wanted).into_facts();
+            let facts = self.request.reader(self.wanted).into_facts();
             return Ok(Some(Plain { facts, length: 0 }));
         }
         if !worker.may_decode(context, &self.request) {
@@ -144,7 +147,7 @@ impl Coded {
         let coded = stream.body(Side::Request, 0, self.size);
         Open {
             decoder: Decoder::new(self.coding, coded),
-            peek: Peek::new(self.wanted),
+            peek: self.request.reader(self.wanted),
             made: 0,
         }
     }

@@ -7,6 +7,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use serde_json::Value;
 
 use crate::{
+    home::ThingHash,
     host::{
         Action, SharedData, Side,
         fake::{FakeHeaders, FakeHost, FakeReply, FakeStream, State, first},
@@ -173,6 +174,35 @@ impl Envoy {
             .take(|vm| vm.on_call_answer(ROOT, poll.id, b"200", || page.clone()))
             .unwrap();
         assert!(self.host.read(HEAD_KEY).is_some());
+    }
+
+    /// Has the refresher say which account has `thing`.
+    pub(super) fn tells_home(&mut self, thing: &ThingHash, account: Option<&str>) {
+        let (status, body) = match account {
+            Some(account) => ("200", account),
+            None => ("404", ""),
+        };
+        self.answers_about(thing, status, body);
+    }
+
+    /// Has the refresher not say which account has `thing`.
+    pub(super) fn fails_home(&mut self, thing: &ThingHash) {
+        self.answers_about(thing, "", "");
+    }
+
+    #[track_caller]
+    fn answers_about(&mut self, thing: &ThingHash, status: &str, body: &str) {
+        let path = format!("/homes/{thing}");
+        let early = self.host.take_calls(&path);
+        assert!(early.is_empty(), "a stream does not hear of its calls");
+        self.vm.take(|vm| vm.tick(ROOT)).unwrap();
+        let calls = self.host.take_calls(&path);
+        assert_eq!(calls.len(), 1, "it is asked about once");
+        let answered = |vm: &mut super::Vm<FakeHost>| {
+            let body = || body.as_bytes().to_vec();
+            vm.on_call_answer(ROOT, calls[0].id, status.as_bytes(), body);
+        };
+        self.vm.take(answered).unwrap();
     }
 
     /// A request begins.

@@ -196,3 +196,29 @@ fn a_callback_inside_another_changes_nothing_and_loses_nothing() {
     assert!(stream.state().reply.is_none());
     assert!(vm.take(|vm| vm.gates.is_empty()).unwrap(), "5 has ended");
 }
+
+#[test]
+fn a_form_names_the_model_in_a_field() {
+    let accounts = [("acc_1", "other"), ("acc_2", "whisper-1")].map(|(id, model)| Account {
+        models: serde_json::from_value(serde_json::json!([model])).unwrap(),
+        ..fixture::account(id, "codex")
+    });
+    let mut envoy = Envoy::with_accounts(&accounts);
+    let mut headers = head("/v1/responses");
+    headers[5].1 = "multipart/form-data; boundary=b1";
+    let mut call = envoy.call(&headers);
+    call.sends(
+        b"--b1\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nID3\r\n--b1\r\n",
+        false,
+    );
+    call.waits();
+    call.sends(
+        b"Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b1--\r\n",
+        true,
+    );
+    call.is_at("acc_2");
+    assert!(
+        call.body().ends_with(b"--b1--\r\n"),
+        "it goes on as it came"
+    );
+}

@@ -8,6 +8,7 @@ mod coded;
 mod envoy;
 mod failover;
 mod gate;
+mod homes;
 mod interrupted;
 mod waits;
 

@@ -42,8 +42,9 @@ pub async fn read(stream: &mut TcpStream, answers: usize) -> String {
 
 /// The status of the first answer, or 0 where there is none.
 pub fn status(answer: &str) -> u16 {
-    answer
-        .strip_prefix("HTTP/1.1 ")
+    ["HTTP/1.1 ", "HTTP/1.0 "]
+        .iter()
+        .find_map(|version| answer.strip_prefix(version))
         .and_then(|rest| rest.get(..3)?.parse().ok())
         .unwrap_or(0)
 }

@@ -20,3 +20,6 @@ mod answers;
 
 /// Nothing spins.
 mod spinning;
+
+/// What exists in one account alone goes back to that account.
+mod homes;

@@ -19,6 +19,7 @@ fn statements() -> Vec<(String, &'static str)> {
         ("envoys", store::envoys::STATEMENTS),
         ("found", store::found::STATEMENTS),
         ("health", store::health::STATEMENTS),
+        ("homes", store::homes::STATEMENTS),
         ("ledger", store::ledger::STATEMENTS),
         ("limits", store::limits::STATEMENTS),
         ("pools", store::pools::STATEMENTS),

@@ -10,7 +10,7 @@ use crate::{answer::Answer, fixtures::fixture};
 const LIMIT_RESET_SECONDS: u64 = 60;
 
 /// The members of a request that the API knows, as far as clients here send them.
-const MEMBERS: [&str; 15] = [
+const MEMBERS: [&str; 16] = [
     "model",
     "messages",
     "max_tokens",
@@ -26,6 +26,7 @@ const MEMBERS: [&str; 15] = [
     "stop_sequences",
     "service_tier",
     "context_management",
+    "output_config",
 ];
 
 /// The complaint about a member of a request that there is none of: it begins with the caller's own

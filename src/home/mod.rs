@@ -1,0 +1,139 @@
+//! Homes: which account has what a request goes on from.
+//!
+//! A file, a batch, a stored response or a conversation exists in the account that made it and in no
+//! other. Its *home* is that account. The attempt reads the id of what was made as the answer passes
+//! ([`crate::attempt::made`]), before the caller has it. It goes into shared data ([`ring`]), where every worker finds
+//! it at once, and with the request's record to the refresher, which keeps it as long as the platform
+//! keeps the thing. A gate that does not find a home asks the refresher, and waits for its word: after
+//! a restart, or where another Envoy made the thing.
+//!
+//! No id is kept, only a hash of it and of the client key. So a key reaches what it made itself, and
+//! nobody can steer another one's request.
+
+pub mod ring;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::id::{Id, is_hex_name};
+
+/// The longest id of a thing, in bytes. Those of platforms have 25 to 60.
+pub const MAX_ID_BYTES: usize = 256;
+
+/// Stands for a thing that a client key made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ThingHash([u8; ThingHash::BYTES]);
+
+/// A thing that an answer made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The thing.
+    pub thing: ThingHash,
+    /// When the platform has forgotten it, in Unix milliseconds.
+    pub until: u64,
+}
+
+/// The account that has the thing which a request names, as far as that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Home {
+    /// The request names nothing, or its caller chose the account.
+    #[default]
+    Any,
+    /// The account of this hash.
+    At(u64),
+    /// The client key made no such thing, or long ago.
+    Nowhere,
+    /// The refresher could not be asked.
+    Unasked,
+}
+
+/// A text that is not a [`ThingHash`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidThing;
+
+// === impl ThingHash ===
+
+impl ThingHash {
+    /// Its length in bytes.
+    pub const BYTES: usize = 16;
+
+    /// The thing that `key` knows by this id.
+    pub fn of(key: &Id, id: &str) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(key.as_str());
+        digest.update([0]);
+        digest.update(id);
+        let mut hash = [0; Self::BYTES];
+        for (to, from) in hash.iter_mut().zip(digest.finalize()) {
+            *to = from;
+        }
+        Self(hash)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+
+    /// Reads 32 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = u128::from_str_radix(text, 16).ok();
+        let number = number.filter(|_| is_hex_name(text))?;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
+impl TryFrom<String> for ThingHash {
+    type Error = InvalidThing;
+
+    fn try_from(text: String) -> Result<Self, InvalidThing> {
+        Self::parse(&text).ok_or(InvalidThing)
+    }
+}
+
+impl From<ThingHash> for String {
+    fn from(hash: ThingHash) -> Self {
+        hash.to_string()
+    }
+}
+
+impl fmt::Display for ThingHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ThingHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for InvalidThing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected 32 hex digits")
+    }
+}
+
+impl std::error::Error for InvalidThing {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thing_is_its_keys_own_and_survives_its_text() {
+        let key = |name: &str| Id::try_from(name).unwrap();
+        let thing = ThingHash::of(&key("key_1"), "resp_1");
+        assert_ne!(thing, ThingHash::of(&key("key_2"), "resp_1"));
+        assert_ne!(thing, ThingHash::of(&key("key_1"), "resp_2"));
+        assert_ne!(thing, ThingHash::of(&key("key_1r"), "esp_1"));
+        assert_eq!(ThingHash::parse(&thing.to_string()), Some(thing));
+        for bad in ["", "abc", &"g".repeat(32), &"a".repeat(33), &"+".repeat(32)] {
+            assert_eq!(ThingHash::parse(bad), None, "{bad}");
+        }
+    }
+}
