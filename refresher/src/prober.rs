@@ -87,7 +87,14 @@ impl<A: Asks, C: Clock> Prober<A, C> {
         for due in self.store.due_probes().await? {
             let wait = due.due_at.since(self.clock.now());
             match wait.is_zero() {
-                true => self.probe(&due).await?,
+                // One that cannot be asked must not keep the others from being asked.
+                true => {
+                    if let Err(error) = self.probe(&due).await {
+                        let account = &due.account;
+                        tracing::warn!(%account, %error, "cannot ask about an account that is said to be dead");
+                        self.store.call_off_probe(account).await?;
+                    }
+                }
                 false => pause = pause.min(wait.max(LOOK_PAUSE)),
             }
         }

@@ -55,6 +55,8 @@ enum Outcome {
 #[derive(Debug)]
 struct Forwarded {
     record: Record,
+    /// It is no error.
+    good: bool,
     /// None for an error, and for what is not read.
     answer: Option<Forwarding>,
     /// What finds the id of what it makes, and for how many days that lives.
@@ -362,6 +364,7 @@ impl AttemptStream {
         record.first_byte(now);
         self.forwarded = Some(Forwarded {
             record,
+            good,
             makes: sent.keeps().filter(|_| good),
             answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.transform)),
         });
@@ -411,7 +414,10 @@ impl AttemptStream {
             return;
         };
         let Forwarded {
-            mut record, answer, ..
+            mut record,
+            good,
+            answer,
+            ..
         } = forwarded;
         match answer {
             Some(answer) => {
@@ -422,7 +428,7 @@ impl AttemptStream {
                 record.metered(metered);
             }
             None => {
-                if end && sent.opaque {
+                if end && good && sent.opaque {
                     sent.ended_well(worker);
                 }
                 record.completeness = forwarding::completeness(end);

@@ -21,7 +21,10 @@ use crate::{
         record::{self, FROM_ENVOY, Record},
     },
     verdict::Reason,
-    worker::{Worker, waiting::MAX_START_BYTES},
+    worker::{
+        Worker,
+        waiting::{MAX_START_BYTES, MAX_START_PIECES},
+    },
 };
 
 /// The header that Envoy itself sets on a request that it runs again.
@@ -67,6 +70,8 @@ struct Starting {
     request: Request,
     /// The length of its body, as far as its headers tell; none where it has none that is read.
     length: Option<u64>,
+    /// The pieces that came of the body: Envoy takes a slice of 16 KiB for each, however small.
+    pieces: usize,
     /// The body, or its trailers, ended.
     is_whole: bool,
 }
@@ -168,6 +173,7 @@ impl GateStream {
             self.stage = Stage::Starting(Starting {
                 request,
                 length,
+                pieces: 0,
                 is_whole: false,
             });
             return;
@@ -191,6 +197,7 @@ impl GateStream {
             request,
             length,
             is_whole,
+            ..
         } = starting;
         self.begin(request, length, worker, stream);
         let size = std::mem::take(&mut self.held);
@@ -258,7 +265,8 @@ impl GateStream {
             },
             Stage::Starting(starting) => {
                 starting.is_whole = end;
-                if size > MAX_START_BYTES {
+                starting.pieces = starting.pieces.saturating_add(1);
+                if size > MAX_START_BYTES || starting.pieces > MAX_START_PIECES {
                     worker.stop_waiting(self.context);
                     let reply = starting.request.refused(&Refusal::NotReady);
                     self.answer(&reply, stream);

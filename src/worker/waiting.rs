@@ -20,6 +20,9 @@ pub const START_MS: u64 = 2_000;
 /// as all are that come while there is no place.
 pub const MAX_START_BYTES: usize = 128 * 1024;
 
+/// The most pieces in which that body comes: small ones take more of Envoy's memory than they are long.
+pub const MAX_START_PIECES: usize = 32;
+
 /// The requests of a VM that has no snapshot yet.
 #[derive(Debug, Default)]
 pub struct Starting(Vec<(u32, Deadline)>);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::logins::{self, Saved};
 use super::{App, Caller, Error, Result};
@@ -152,6 +152,9 @@ impl Foreign<'_> {
         vars: BTreeMap<String, String>,
     ) -> Result<Key> {
         let profile = app.catalog.usable(platform)?;
+        let form = &profile.api_keys;
+        let key = app.catalog.api_key(profile, form, key.expose_secret());
+        let key = key.map_err(|error| Error::in_file(self.path, Fault::BadCredential, error))?;
         require_vars(profile, &vars)
             .map_err(|error| Error::in_file(self.path, Fault::Invalid, error))?;
         let name = self.name.unwrap_or(platform);

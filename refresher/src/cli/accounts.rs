@@ -204,11 +204,13 @@ impl Add {
             replace: self.replace,
         };
         let added = accounts::add(app, CALLER, new).await?;
-        let said = match added.saved {
-            Saved::Added(id) => format!("{}: added as {id}\n", self.name),
-            Saved::Renewed(id) => format!("{} ({id}): has the new key\n", self.name),
-        };
-        out.print(&said)?;
+        match added.saved {
+            Saved::Added(id) => out.print(&format!("{}: added as {id}\n", self.name))?,
+            Saved::Renewed(id) => {
+                out.print(&format!("{} ({id}): has the new key\n", self.name))?;
+                context.tell_if_envoy_is_behind();
+            }
+        }
         if added.was_packed {
             out.note("What was around the key (quotes, a name, `Bearer`) was taken off.");
         }

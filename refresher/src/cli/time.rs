@@ -28,13 +28,18 @@ impl FromStr for When {
         if let Ok(moment) = text.parse::<Timestamp>() {
             return Ok(at(moment));
         }
-        if let Ok(day) = text.parse::<Date>() {
+        // A day alone: jiff drops a time behind it that has no zone.
+        if let Some(day) = text
+            .parse::<Date>()
+            .ok()
+            .filter(|_| text.len() == DAY_LENGTH)
+        {
             let start = day
                 .to_zoned(TimeZone::UTC)
                 .map_err(|_| NotATime::NoSuchDay)?;
             return Ok(at(start.timestamp()));
         }
-        if is_written_as_a_day(text) {
+        if text.parse::<Date>().is_err() && is_written_as_a_day(text) {
             return Err(NotATime::NoSuchDay);
         }
         match text.parse::<Span>() {
@@ -43,6 +48,9 @@ impl FromStr for When {
         }
     }
 }
+
+/// The characters of `2027-01-31`.
+const DAY_LENGTH: usize = 10;
 
 /// Why a text is no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +139,21 @@ mod tests {
 
     /// 2026-09-21T14:13:20Z
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+    #[test]
+    fn a_moment_without_a_zone_is_none() {
+        for text in [
+            "2027-01-31T12:00",
+            "2027-01-31T12:00:00",
+            "2027-01-31 12:00",
+        ] {
+            assert_eq!(text.parse::<When>().err(), Some(NotATime::Else), "{text}");
+        }
+        assert_eq!(
+            "2027-02-30".parse::<When>().err(),
+            Some(NotATime::NoSuchDay)
+        );
+    }
 
     #[test]
     fn spans_days_and_moments_are_read() {

@@ -4,7 +4,7 @@ use super::envoy::{BODY, Call, Envoy, head, records};
 use crate::{
     host::fake::first,
     snapshot::{Account, fixture},
-    worker::waiting::{MAX_START_BYTES, MAX_WAITING, START_MS},
+    worker::waiting::{MAX_START_BYTES, MAX_START_PIECES, MAX_WAITING, START_MS},
 };
 
 const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
@@ -50,6 +50,13 @@ fn few_wait_for_a_snapshot_and_with_little() {
     large.waits();
     large.sends(b" ", false);
     large.is_refused(503, "latchkey_not_ready");
+    let mut crumbs = envoy.call(&head("/v1/responses"));
+    for _ in 0..MAX_START_PIECES {
+        crumbs.sends(b" ", false);
+    }
+    crumbs.waits();
+    crumbs.sends(b" ", false);
+    crumbs.is_refused(503, "latchkey_not_ready");
     let calls: Vec<Call> = (0..MAX_WAITING).map(|_| envoy.ask()).collect();
     calls.iter().for_each(Call::waits);
     envoy.ask().is_refused(503, "latchkey_not_ready");
