@@ -15,6 +15,8 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 ALICE, BOB = "alice@example.test", "bob@example.test"
+# Whom a person who tries it may log in as.
+YOU = "you@example.test"
 API_KEY = "sk-demo-0123456789abcdefghijklmnop"
 MODEL = "gpt-6.1-sol"
 
@@ -84,8 +86,8 @@ class Stack:
     # --- the platform ------------------------------------------------------------------------------
 
     def register(self, lifetime):
-        """Gives the platform its two users and its API key; tokens live for `lifetime` seconds from now on."""
-        for email, account in ((ALICE, "ws-alice"), (BOB, "ws-bob")):
+        """Gives the platform its users and its API key; tokens live for `lifetime` seconds from now on."""
+        for email, account in ((ALICE, "ws-alice"), (BOB, "ws-bob"), (YOU, "ws-you")):
             self.control(
                 "/users",
                 email=email,

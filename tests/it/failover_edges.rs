@@ -243,10 +243,10 @@ async fn undemanding(name: &str, accounts: &[&str]) -> Pool {
             .into_iter()
             .flatten()
         {
-            endpoint
-                .as_object_mut()
-                .expect("an endpoint")
-                .remove("requires");
+            let endpoint = endpoint.as_object_mut().expect("an endpoint");
+            for demand in ["requires", "keeps_days"] {
+                endpoint.remove(demand);
+            }
         }
         record.to_string()
     });

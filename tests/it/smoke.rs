@@ -37,7 +37,10 @@ async fn start(name: &str) -> Stack<Refresher> {
     Stack::real(name, async |sim, refresher| {
         refresher.log_in_new(sim, ALICE, LIFETIME).await;
         for (account, platform) in KEYS {
-            let key = format!("sk-{account}");
+            let key = match platform {
+                "anthropic" => format!("sk-ant-{account}"),
+                _ => format!("sk-{account}"),
+            };
             sim.add_api_key(platform, &key, account).await;
             refresher.add_api_key(account, platform, &key).await;
         }

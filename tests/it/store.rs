@@ -48,6 +48,10 @@ fn a_kill_during_the_first_start_leaves_a_usable_state() {
             refresher.start().await;
             sleep(Duration::from_micros(random.random_range(0..60_000))).await;
             refresher.kill().await;
+            // What only reads makes no state, and there may be none yet.
+            let add = ["accounts", "add", "one", "--platform", "openai"];
+            let output = refresher.try_run(&add, "sk-one").await;
+            assert!(output.status.success(), "round {round}: {output:?}");
             let output = refresher.try_run(&["status", "--json"], "").await;
             assert!(output.status.success(), "round {round}: {output:?}");
         }
