@@ -2,7 +2,8 @@
 //!
 //! While an answer is looked at it is held back. Events that only announce it are passed over,
 //! whatever they echo of the request ([`Brief`]); the first one with content or with a failure
-//! decides. Each byte is framed once, as it comes.
+//! decides. Each byte of events is framed once, as it comes; the beginning of a JSON text is read anew
+//! with each piece.
 
 use std::{borrow::Cow, fmt};
 

@@ -206,7 +206,10 @@ async fn prepare(sim: &Sim, refresher: &Refresher) {
         refresher.log_in_new(sim, user, ACCESS_LIFETIME).await;
     }
     for (name, platform) in KEYS {
-        let key = format!("sk-{name}");
+        let key = match platform {
+            "anthropic" => format!("sk-ant-{name}"),
+            _ => format!("sk-{name}"),
+        };
         sim.add_api_key(platform, &key, name).await;
         refresher.add_api_key(name, platform, &key).await;
     }
