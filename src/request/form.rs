@@ -185,13 +185,8 @@ impl Form {
         let plain = fits && value.iter().all(u8::is_ascii_graphic);
         let text = std::str::from_utf8(value).ok().filter(|_| plain);
         let model = text.and_then(|text| HeaderText::try_from(text).ok());
-        if self.model_was_met {
-            self.facts.models_differ |= model != self.facts.model;
-        } else {
-            self.model_was_met = true;
-            self.facts.models_differ |= model.is_none();
-            self.facts.model = model;
-        }
+        let was_met = std::mem::replace(&mut self.model_was_met, true);
+        self.facts.meets_model(model, was_met);
     }
 
     fn read_byte(&mut self, byte: u8) {

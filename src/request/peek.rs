@@ -56,6 +56,18 @@ pub struct Wanted {
     pub whole: bool,
 }
 
+impl Facts {
+    /// Takes a model that stands in the body, none for one that cannot be read. The first counts; `was_met`: there was one.
+    pub(super) fn meets_model(&mut self, model: Option<HeaderText>, was_met: bool) {
+        if was_met {
+            self.models_differ |= model != self.model;
+        } else {
+            self.models_differ |= model.is_none();
+            self.model = model;
+        }
+    }
+}
+
 /// The facts that a body tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -386,13 +398,8 @@ impl Peek {
     }
 
     fn found_model(&mut self, model: Option<HeaderText>) {
-        if self.model_was_met {
-            self.facts.models_differ |= model != self.facts.model;
-        } else {
-            self.model_was_met = true;
-            self.facts.models_differ |= model.is_none();
-            self.facts.model = model;
-        }
+        let was_met = std::mem::replace(&mut self.model_was_met, true);
+        self.facts.meets_model(model, was_met);
     }
 
     fn read_word(&mut self, rest: &mut &[u8]) {

@@ -28,13 +28,11 @@ impl Http2 {
         Self { send, port }
     }
 
-    /// Begins to post a body, of which this is not the end. It is under way for as long as what is returned is held; the
-    /// answer, or the reset of the stream, is to be had from it.
-    pub async fn begin(
+    /// Sends the head of a POST.
+    async fn open(
         &self,
         path: &str,
         headers: &[(&str, &str)],
-        body: Bytes,
     ) -> (ResponseFuture, SendStream<Bytes>) {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let mut request = Request::post(url);
@@ -43,7 +41,18 @@ impl Http2 {
         }
         let request = request.body(()).expect("a request");
         let mut send = self.send.clone().ready().await.expect("a stream");
-        let (answer, mut stream) = send.send_request(request, false).expect("sent");
+        send.send_request(request, false).expect("sent")
+    }
+
+    /// Begins to post a body, of which this is not the end. It is under way for as long as what is returned is held; the
+    /// answer, or the reset of the stream, is to be had from it.
+    pub async fn begin(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let (answer, mut stream) = self.open(path, headers).await;
         stream.send_data(body, false).expect("sent");
         (answer, stream)
     }
@@ -67,14 +76,7 @@ impl Http2 {
         pieces: &[&str],
         trailers: Option<(&'static str, &'static str)>,
     ) -> (u16, String) {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let mut request = Request::post(url);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(()).expect("a request");
-        let mut send = self.send.clone().ready().await.expect("a stream");
-        let (answer, mut body) = send.send_request(request, false).expect("sent");
+        let (answer, mut body) = self.open(path, headers).await;
         for (index, piece) in pieces.iter().enumerate() {
             let ends = trailers.is_none() && index + 1 == pieces.len();
             body.send_data(piece.to_string().into(), ends)
