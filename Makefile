@@ -117,6 +117,9 @@ long: needs-tests ## Run the end-to-end tests that only repeat, in 15 minutes
 lint: needs-build ## Check the format, clippy for the host and for wasm, and the dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@# These are no members of the workspace.
+	for aside in fuzz bench; do \
+		$(CARGO) clippy --locked --manifest-path $$aside/Cargo.toml --all-targets -- -D warnings || exit 1; done
 	scripts/wasm-target.sh
 	$(CARGO) clippy --locked --target wasm32-unknown-unknown -p latchkey --lib -- -D warnings \
 		-D clippy::disallowed_methods -D clippy::disallowed_macros

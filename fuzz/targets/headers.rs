@@ -2,7 +2,9 @@
 //! platform's profile does not allow; none of what we put on can break a header block.
 #![no_main]
 
-use latchkey::{attempt, gate::client_key, header::HeaderMap, request::carried::Carried};
+use latchkey::{
+    attempt, gate::client_key, header::HeaderMap, request::carried::Carried, snapshot::Places,
+};
 use latchkey_fuzz::{head_and_body, platform_and_account};
 use libfuzzer_sys::fuzz_target;
 
@@ -36,8 +38,8 @@ fuzz_target!(|data: &[u8]| {
     headers.push((":path".to_owned(), target));
     let request: HeaderMap = headers.into();
     let (platform, account) = platform_and_account();
-    let Ok(sent) = attempt::headers(&request, &platform, &platform.endpoints[0], &account, None)
-    else {
+    let (endpoint, places) = (&platform.endpoints[0], Places::default());
+    let Ok(sent) = attempt::headers(&request, &platform, endpoint, &account, &places) else {
         return;
     };
     for name in CREDENTIALS {
