@@ -42,7 +42,16 @@ pub(super) fn name(key: &Id) -> u64 {
     hash64(&[key.as_str().as_bytes()])
 }
 
-/// Takes `blocks` for `key`, or some more where there is plenty. Returns how many it took.
+/// What was taken for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// How many blocks.
+    pub(super) blocks: u64,
+    /// There is plenty: what is not used may be kept for a while.
+    pub(super) is_plenty: bool,
+}
+
+/// Takes `blocks` for `key`, or some more where there is plenty.
 pub(super) fn take(
     shared: &mut impl SharedData,
     vm: u64,
@@ -50,8 +59,11 @@ pub(super) fn take(
     blocks: u64,
     budget: &Budget,
     now: u64,
-) -> Result<u64, NoRoom> {
-    let mut taken = Ok(0);
+) -> Result<Taken, NoRoom> {
+    let mut taken = Ok(Taken {
+        blocks: 0,
+        is_plenty: false,
+    });
     let changed = shared.update(LEDGER_KEY, |bytes| {
         let mut entries = decode(bytes, now);
         taken = may_take(&entries, key, blocks, budget);
@@ -60,7 +72,7 @@ pub(super) fn take(
             .iter()
             .position(|one| one.vm == vm && one.key == key);
         let has_place = own.is_some() || entries.len() < MAX_ENTRIES;
-        let more = u32::try_from(taken).unwrap_or(u32::MAX);
+        let more = u32::try_from(taken.blocks).unwrap_or(u32::MAX);
         let until = now.saturating_add(LEASE_MS);
         match own.and_then(|at| entries.get_mut(at)) {
             Some(own) => {
@@ -104,8 +116,8 @@ pub(super) fn tell(shared: &mut impl SharedData, vm: u64, held: &[(u64, u64)], n
     changed == Changed::Done
 }
 
-/// Says how many of `wanted` blocks, or a step, `key` may take.
-fn may_take(entries: &[Entry], key: u64, wanted: u64, budget: &Budget) -> Result<u64, NoRoom> {
+/// Says if `key` may take `wanted` blocks, or a step.
+fn may_take(entries: &[Entry], key: u64, wanted: u64, budget: &Budget) -> Result<Taken, NoRoom> {
     let blocks = |bytes: u64| bytes.checked_div(BLOCK).unwrap_or_default();
     let (all, of_key) = (blocks(budget.all), blocks(budget.of_key));
     let sum = |entries: &mut dyn Iterator<Item = &Entry>| -> u64 {
@@ -126,10 +138,12 @@ fn may_take(entries: &[Entry], key: u64, wanted: u64, budget: &Budget) -> Result
         }
     };
     let is_plenty = taken.saturating_mul(PLENTY) < all;
-    if is_plenty && let Ok(step) = fits(wanted.max(STEP)) {
-        return Ok(step);
-    }
-    fits(wanted)
+    let step = is_plenty.then(|| fits(wanted.max(STEP)).ok()).flatten();
+    let blocks = match step {
+        Some(step) => step,
+        None => fits(wanted)?,
+    };
+    Ok(Taken { blocks, is_plenty })
 }
 
 /// Reads the entries whose lease has not lapsed at `now`. What is no entry ends the reading: the
