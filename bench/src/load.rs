@@ -141,14 +141,20 @@ async fn exchange(
     let response = connection.send_request(request).await?;
     let status = response.status();
     let mut body = response.into_body();
-    let mut bytes = 0;
+    let (mut bytes, mut refusal) = (0, Vec::new());
     while let Some(frame) = body.frame().await {
-        bytes += frame?.data_ref().map_or(0, Bytes::len);
+        let frame = frame?;
+        let piece = frame.data_ref().map_or(b"".as_slice(), Bytes::as_ref);
+        bytes += piece.len();
+        if status != StatusCode::OK {
+            refusal.extend_from_slice(piece);
+        }
     }
     ensure!(
         status == StatusCode::OK && bytes == dialect.body_bytes(answer),
-        "{dialect:?}: expected 200 and {} bytes, found {status} and {bytes} bytes",
+        "{dialect:?}: expected 200 and {} bytes, found {status} and {bytes} bytes: {}",
         dialect.body_bytes(answer),
+        String::from_utf8_lossy(&refusal),
     );
     Ok(())
 }
