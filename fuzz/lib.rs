@@ -7,12 +7,33 @@ use latchkey::{
 };
 use serde::Deserialize;
 
+macro_rules! profiles {
+    ($($id:literal),+ $(,)?) => {
+        &[$(include_str!(concat!("../refresher/platforms/", $id, ".toml"))),+]
+    };
+}
+
 /// The profiles, as the refresher embeds them.
-const PROFILES: [&str; 4] = [
-    include_str!("../refresher/platforms/openai-compatible.toml"),
-    include_str!("../refresher/platforms/codex.toml"),
-    include_str!("../refresher/platforms/openai.toml"),
-    include_str!("../refresher/platforms/anthropic.toml"),
+const PROFILES: &[&str] = profiles![
+    "openai-compatible",
+    "openai-compatible-messages",
+    "anthropic",
+    "codex",
+    "custom",
+    "deepseek",
+    "doubao",
+    "mistral",
+    "moonshot",
+    "ollama",
+    "openai",
+    "openrouter",
+    "qianfan",
+    "qwen",
+    "spark",
+    "vllm",
+    "xai",
+    "zhipu",
+    "zhipu-signed",
 ];
 
 /// A platform and an account of it, as they come in a snapshot.
@@ -34,8 +55,15 @@ pub struct Profile {
 
 /// Every profile's rules.
 pub fn profiles() -> Vec<Profile> {
-    let parsed = PROFILES.map(|text| toml::from_str(text).expect("an embedded profile parses"));
-    parsed.into()
+    let parse = |text: &&str| {
+        let mut table: toml::Table = text.parse().expect("an embedded profile is TOML");
+        if let Some(toml::Value::Table(quota)) = table.get_mut("quota") {
+            // `false` takes away what the lower file has, of which there is none here.
+            quota.retain(|_, window| !window.is_bool());
+        }
+        table.try_into().expect("an embedded profile parses")
+    };
+    PROFILES.iter().map(parse).collect()
 }
 
 /// A platform with a credential and a variable in its headers, and an account of it.

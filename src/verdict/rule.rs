@@ -373,9 +373,9 @@ fn is_whole(parts: &[String], message: &str) -> bool {
     left.strip_suffix(last.as_str()).is_some_and(fits_hole)
 }
 
-/// Tells what may stand in a [`HOLE`]: words and dates, and no sentence.
+/// Tells what may stand in a [`HOLE`]: words, dates and masked keys (`sk-***yz`), and no sentence.
 fn fits_hole(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b" _-.,:/".contains(&byte);
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b" _-.,:/*".contains(&byte);
     (1..=MAX_HOLE_BYTES).contains(&text.len()) && text.bytes().all(legal)
 }
 
@@ -559,6 +559,7 @@ mod tests {
             ("It is gone", "it is gone."),
             ("It is gone.", " It is gone "),
             (back, "Back on 2026-10-01 at 00:00 UTC."),
+            (back, "Back on sk-***yz at 00:00 UTC."),
             ("it is*", "It is gone"),
             ("*is", "It is gone"),
             ("*is*", "It is gone"),

@@ -61,7 +61,7 @@ pub fn moment(text: &str, unit: Unit, now: u64) -> Option<u64> {
 }
 
 /// The words after which a sentence names a span.
-const SPOKEN: [&str; 3] = ["try again in", "retry in", "retry after"];
+const SPOKEN: [&str; 4] = ["try again in", "try again after", "retry in", "retry after"];
 
 /// The words after which a sentence names a date.
 const DATED: &str = "regain access on";
@@ -381,6 +381,10 @@ mod tests {
             ("Please Try Again In 20 s", Some(20.0)),
             ("try again in 350ms. Visit …", Some(0.35)),
             ("try again in 2 seconds", Some(2.0)),
+            (
+                "reached max request: 3, please try again after 1 seconds",
+                Some(1.0),
+            ),
             ("Please try again in 1m30s.", Some(90.0)),
             ("Please retry in 34.07s", Some(34.07)),
             (

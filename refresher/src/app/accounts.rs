@@ -15,7 +15,7 @@ use crate::envoy::clusters::{self, Clusters};
 use crate::fault::Fault;
 use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
-use crate::platform::{KeyForm, NotAKey, Profile};
+use crate::platform::{KeyForm, NotAKey, OwnBaseUrl, Profile};
 use crate::probe::{self, Finding};
 use crate::store::{self, Account, AccountChanges, NewAccount, Outgoing, Saved, Status, Terms};
 
@@ -81,26 +81,29 @@ pub fn platform_of_key<'a>(app: &'a App, platform: &str, name: &str) -> Result<&
     Ok(app.catalog.usable(platform)?)
 }
 
-/// Checks a base URL that an account is to have for itself.
+/// Checks a base URL that an account is to have for itself, or that it is to have none.
 ///
 /// # Errors
-/// If it is none, or the platform's accounts are all where the platform is.
+/// If it is none, the platform's accounts are all where the platform is, or each has to have its own.
 pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<BaseUrl>> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
-    if !profile.upstream.account_base_url {
-        let sentence = format!(
-            "expected no base URL for an account of {0}: the profile of {0} does not say account_base_url = true, so its \
-             accounts are all reached at {1}",
-            profile.id,
+    let id = &profile.id;
+    let refused = |sentence| Err(Error::new(Fault::Invalid, sentence));
+    match (text, profile.upstream.of_accounts) {
+        (None, OwnBaseUrl::None | OwnBaseUrl::Optional) => Ok(None),
+        (None, OwnBaseUrl::Required) => refused(format!(
+            "expected a base URL (--base-url) for an account of {id}: its profile names none that they all have"
+        )),
+        (Some(_), OwnBaseUrl::None) => refused(format!(
+            "expected no base URL for an account of {id}: the profile of {id} does not say account_base_url = true, so its \
+             accounts are all reached at {}",
             profile.upstream.url.as_str()
-        );
-        return Err(Error::new(Fault::Invalid, sentence));
+        )),
+        (Some(text), OwnBaseUrl::Optional | OwnBaseUrl::Required) => {
+            let url = BaseUrl::parse(text);
+            url.map(Some)
+                .map_err(|error| Error::new(Fault::Invalid, format_args!("base URL: {error}")))
+        }
     }
-    let url = BaseUrl::parse(text);
-    url.map(Some)
-        .map_err(|error| Error::new(Fault::Invalid, format_args!("base URL: {error}")))
 }
 
 /// Adds an account that has an API key.
@@ -204,11 +207,10 @@ pub async fn set(
     terms: &Terms,
 ) -> Result<()> {
     let base_url = match base_url {
-        Some(Some(text)) => {
+        Some(text) => {
             let platform = app.store.account(account).await?.platform;
-            Some(own_base_url(app.catalog.profile(&platform)?, Some(text))?)
+            Some(own_base_url(app.catalog.profile(&platform)?, text)?)
         }
-        Some(None) => Some(None),
         None => None,
     };
     let changes = AccountChanges {
@@ -317,5 +319,34 @@ impl Removed {
     pub async fn revoke(self) -> Option<Revoked> {
         let (profile, tokens) = self.login?;
         Some(revoke(&profile, &tokens).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::platform::Catalog;
+
+    #[test]
+    fn a_base_url_is_needed_allowed_or_refused_as_the_profile_says() {
+        let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+        let own = |id: &str, text| own_base_url(catalog.usable(id).unwrap(), text);
+        let url = Some("https://gpu.test/v1");
+        for (id, with, without) in [
+            ("openai", false, true),
+            ("qwen", true, true),
+            ("custom", true, false),
+        ] {
+            assert_eq!(own(id, url).is_ok(), with, "{id}");
+            assert_eq!(own(id, None).is_ok(), without, "{id}");
+        }
+        let refused = own("custom", None).unwrap_err().to_string();
+        assert!(refused.contains("--base-url"), "{refused}");
+        assert!(
+            own("custom", Some("http://gpu.test/v1")).is_err(),
+            "in the clear"
+        );
     }
 }

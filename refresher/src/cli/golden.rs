@@ -77,8 +77,12 @@ impl Operator {
         let app = App::open(options, |_| None, clock.clone()).await.unwrap();
         let transcript = Transcript::default();
         let out = Out::new(transcript.clone(), transcript.clone());
-        fs::write(outer.path().join("key"), "sk-secret\n").unwrap();
-        fs::write(outer.path().join("packed"), "OPENAI_API_KEY='sk-secret'\n").unwrap();
+        fs::write(outer.path().join("key"), "sk-proj-secret\n").unwrap();
+        fs::write(
+            outer.path().join("packed"),
+            "OPENAI_API_KEY='sk-proj-secret'\n",
+        )
+        .unwrap();
         Operator {
             outer,
             clock,

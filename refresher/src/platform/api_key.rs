@@ -118,6 +118,13 @@ fn is_variable(name: &str) -> bool {
 }
 
 impl KeyForm {
+    /// The beginnings of which none begins as another one does.
+    fn shortest(&self) -> Vec<&str> {
+        let all = || self.prefixes.iter().map(String::as_str);
+        let is_shortest = |one: &&str| !all().any(|other| other != *one && one.starts_with(other));
+        all().filter(is_shortest).collect()
+    }
+
     /// The length of the longest beginning of the platform's keys that `key` has.
     fn matched(&self, key: &str) -> Option<usize> {
         let fitting = self
@@ -163,7 +170,16 @@ impl Catalog {
         let foreign = foreign.filter(|other| other.api_keys.matched(key) > own.max(Some(0)));
         // A gateway of somebody else's takes keys of any form: only who knows its own keys can tell others'.
         let foreign = foreign.filter(|_| !form.prefixes.is_empty());
-        if let Some(other) = foreign.max_by_key(|other| other.api_keys.matched(key)) {
+        let foreign: Vec<_> = foreign.collect();
+        let best = foreign
+            .iter()
+            .map(|other| other.api_keys.matched(key))
+            .max();
+        let mut fitting = foreign
+            .iter()
+            .filter(|other| Some(other.api_keys.matched(key)) == best);
+        // Of several whose keys begin so it could be any: then it is only none of this one's.
+        if let (Some(other), None) = (fitting.next(), fitting.next()) {
             return Err(NotAKey::Foreign {
                 wanted: name(),
                 found: other.name.clone(),
@@ -173,7 +189,7 @@ impl Catalog {
         match own {
             None if !form.prefixes.is_empty() => Err(NotAKey::Form {
                 name: name(),
-                prefixes: form.prefixes.join(" or "),
+                prefixes: form.shortest().join(" or "),
             }),
             Some(length) if length == key.len() => Err(NotAKey::Empty),
             _ => Ok(SecretString::from(key)),
@@ -244,6 +260,13 @@ mod tests {
             ("openai", "sk-ant-api03-x", "found one of Anthropic API"),
             ("openai", "sk-admin-x", "an admin key"),
             ("anthropic", "sk-proj-1", "found one of OpenAI API"),
+            ("deepseek", "sk-proj-1", "found one of OpenAI API"),
+            // OpenAI's, or DeepSeek's, or another one's.
+            ("anthropic", "sk-1", "begins with sk-ant-"),
+            ("openai", "xyz", "begins with sk-; found"),
+            ("deepseek", "sk-ant-api03-x", "found one of Anthropic API"),
+            ("openai", "sk-or-v1-x", "found one of OpenRouter"),
+            ("qianfan", "xai-1", "found one of xAI"),
             ("anthropic", "sk-ant-oat01-x", "of a subscription"),
             ("own", "lk_abc", "a client key of Latchkey's"),
             ("own", "two words", "white space inside"),

@@ -10,15 +10,33 @@ use crate::files;
 use crate::files::owned::{require_owned, require_owned_directory, require_owned_text};
 use crate::toml_place::Place;
 
+macro_rules! embedded {
+    ($($id:literal),+ $(,)?) => {
+        &[$(($id, include_str!(concat!("../../platforms/", $id, ".toml")))),+]
+    };
+}
+
 /// The built-in files by the id that they describe, platforms and what platforms extend.
-pub(super) const EMBEDDED: [(&str, &str); 4] = [
-    (
-        "openai-compatible",
-        include_str!("../../platforms/openai-compatible.toml"),
-    ),
-    ("codex", include_str!("../../platforms/codex.toml")),
-    ("openai", include_str!("../../platforms/openai.toml")),
-    ("anthropic", include_str!("../../platforms/anthropic.toml")),
+pub(super) const EMBEDDED: &[(&str, &str)] = embedded![
+    "openai-compatible",
+    "openai-compatible-messages",
+    "anthropic",
+    "codex",
+    "custom",
+    "deepseek",
+    "doubao",
+    "mistral",
+    "moonshot",
+    "ollama",
+    "openai",
+    "openrouter",
+    "qianfan",
+    "qwen",
+    "spark",
+    "vllm",
+    "xai",
+    "zhipu",
+    "zhipu-signed",
 ];
 /// The most bytes of a profile: a hundred times the longest embedded one.
 const MAX_PROFILE_BYTES: u64 = 256 * 1024;
@@ -90,7 +108,7 @@ impl Catalog {
     /// Naming the file and the key.
     pub fn load(folder: Option<&Path>, acknowledged: BTreeSet<String>) -> Result<Catalog, Error> {
         let mut layers = Layers::default();
-        for (id, text) in EMBEDDED {
+        for &(id, text) in EMBEDDED {
             let path = PathBuf::from(format!("(built in) {id}.toml"));
             layers.add(id, Layer::parse(path, text.to_owned())?);
         }
@@ -319,6 +337,11 @@ mod tests {
                 "openai.toml:2: verdicts[0]",
             ),
             ("openai.toml", "id = 'other'", "id: expected \"openai\""),
+            (
+                "new.toml",
+                "extends = 'openai-compatible'\n[upstream]\naccount_base_url = false",
+                "new.toml:2: upstream.base_url: expected where the platform is",
+            ),
             ("new.toml", "id = 'new'", "missing field"),
         ] {
             let message = load(file, text).unwrap_err().to_string();
@@ -512,13 +535,9 @@ mod tests {
         let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
         let message = catalog.usable("codex").unwrap_err().to_string();
         assert!(message.contains("OpenAI's terms"), "{message}");
-        assert_eq!(
-            catalog
-                .all_usable()
-                .map(|profile| profile.id.as_str())
-                .collect::<Vec<_>>(),
-            ["anthropic", "openai"]
-        );
+        let mut usable = catalog.all_usable().map(|profile| profile.id.as_str());
+        assert!(usable.all(|id| id != "codex"));
+        assert!(catalog.all_usable().count() > 0);
         assert!(
             Catalog::load(None, BTreeSet::from(["codex".into()]))
                 .unwrap()
@@ -530,7 +549,7 @@ mod tests {
                 .usable("nope")
                 .unwrap_err()
                 .to_string()
-                .contains("anthropic, codex, openai")
+                .contains("anthropic, codex, custom")
         );
     }
 }

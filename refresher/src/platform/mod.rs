@@ -88,13 +88,28 @@ pub struct Profile {
 /// Where a platform's requests go.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// Scheme, host, port and path.
+    /// Scheme, host, port and path; [`NOWHERE`] where each account has its own.
     pub url: BaseUrl,
-    /// True if an account may have a base URL of its own.
-    pub account_base_url: bool,
+    /// The base URLs that accounts may have for themselves.
+    pub of_accounts: OwnBaseUrl,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
+
+/// The base URLs that a platform's accounts have for themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnBaseUrl {
+    /// None: all are where the platform is.
+    None,
+    /// One, or none.
+    Optional,
+    /// One each: the platform itself is nowhere.
+    Required,
+}
+
+/// The base URL of a platform that is nowhere itself: a name that nobody can ever have (RFC 2606 §2), so that an account
+/// that lost its own reaches nobody.
+const NOWHERE: &str = "https://the-account-has-no-base-url.invalid";
 
 /// Where an account's credential goes in a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -322,9 +337,19 @@ fn from_toml(error: &toml::de::Error) -> Invalid {
 }
 
 fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
+    let of_accounts = match (&raw.base_url, raw.account_base_url) {
+        (Some(_), false) => OwnBaseUrl::None,
+        (Some(_), true) => OwnBaseUrl::Optional,
+        (None, true) => OwnBaseUrl::Required,
+        (None, false) => {
+            let problem = "expected where the platform is; or account_base_url = true, and each account has its own";
+            return Err(invalid("upstream.base_url", problem));
+        }
+    };
+    let url = raw.base_url.as_deref().unwrap_or(NOWHERE);
     Ok(Upstream {
-        url: fit("upstream.base_url", BaseUrl::parse(&raw.base_url))?,
-        account_base_url: raw.account_base_url,
+        url: fit("upstream.base_url", BaseUrl::parse(url))?,
+        of_accounts,
         ca_file: raw.ca_file,
     })
 }

@@ -44,7 +44,7 @@ pub(super) struct Profile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Upstream {
-    pub base_url: String,
+    pub base_url: Option<String>,
     #[serde(default)]
     pub account_base_url: bool,
     pub ca_file: Option<PathBuf>,

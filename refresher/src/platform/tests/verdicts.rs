@@ -1,4 +1,6 @@
-//! Tests of what the embedded profiles make of the platforms' own bytes: every fixture that an upstream answers with.
+//! Tests of what the embedded profiles make of the platforms' own bytes: every fixture that an upstream answers with. Those
+//! of platforms that the simulated platform plays are files of their own; of all others, each has its table of documented
+//! answers in `tests/fixtures/verdicts`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -166,17 +168,100 @@ const OF_THE_TOKEN_ENDPOINT: [&str; 5] = [
     "codex/token_refresh_token_reused.json",
 ];
 
-/// The platforms that are built in.
-const PLATFORMS: [&str; 3] = ["anthropic", "codex", "openai"];
+/// The platforms whose fixtures are files of their own.
+const PLAYED: [&str; 3] = ["anthropic", "codex", "openai"];
 
-fn platform(id: &str) -> snapshot::Platform {
+/// The platforms that answer as another one does.
+const ALIKE: [(&str, &str); 1] = [("zhipu-signed", "zhipu")];
+
+/// An answer of a platform, and what it means.
+#[derive(Clone)]
+struct Case {
+    platform: String,
+    name: String,
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    verdict: String,
+}
+
+/// The documented answers of a platform, as they are written down.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Documented {
+    answer: Vec<DocumentedAnswer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DocumentedAnswer {
+    name: String,
+    status: u16,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    body: String,
+    verdict: String,
+}
+
+fn catalog() -> &'static Catalog {
     static CATALOG: LazyLock<Catalog> =
         LazyLock::new(|| Catalog::load(None, BTreeSet::new()).unwrap());
-    CATALOG.profile(id).unwrap().record.clone()
+    &CATALOG
+}
+
+/// The platforms that are built in, but for those that answer as another one.
+fn platforms() -> impl Iterator<Item = &'static Profile> {
+    let is_own = |profile: &&Profile| ALIKE.iter().all(|(id, _)| *id != profile.id);
+    catalog().all().filter(is_own)
+}
+
+fn platform(id: &str) -> snapshot::Platform {
+    catalog().profile(id).unwrap().record.clone()
+}
+
+/// Every answer that is known of any platform.
+fn cases() -> Vec<Case> {
+    let played = VERDICTS.iter().map(|(name, status, headers, verdict)| {
+        let (platform, _) = name.split_once('/').unwrap();
+        let headers = headers.iter();
+        Case {
+            platform: platform.to_owned(),
+            name: (*name).to_owned(),
+            status: *status,
+            headers: headers
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            body: std::fs::read(Path::new(FIXTURES).join(name)).unwrap(),
+            verdict: (*verdict).to_owned(),
+        }
+    });
+    let mut cases: Vec<Case> = played.collect();
+    for profile in platforms().filter(|profile| !PLAYED.contains(&&*profile.id)) {
+        let path = Path::new(FIXTURES)
+            .join("verdicts")
+            .join(format!("{}.toml", profile.id));
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let documented: Documented = toml::from_str(&text).unwrap();
+        cases.extend(documented.answer.into_iter().map(|answer| Case {
+            platform: profile.id.clone(),
+            name: answer.name,
+            status: answer.status,
+            headers: answer.headers,
+            body: answer.body.trim_start().as_bytes().to_vec(),
+            verdict: answer.verdict,
+        }));
+    }
+    cases
 }
 
 /// As the filter goes about it.
-fn judged(platform: &snapshot::Platform, status: u16, headers: Headers, body: &[u8]) -> Verdict {
+fn judged(
+    platform: &snapshot::Platform,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Verdict {
     let headers: HeaderMap = headers.iter().copied().collect();
     let quota = Quota::read(&platform.quota, &headers, NOW);
     let error = match status {
@@ -228,46 +313,119 @@ fn in_words(verdict: &Verdict) -> String {
     }
 }
 
-#[test]
-fn every_fixture_has_its_verdict() {
-    for (name, status, headers, expected) in VERDICTS {
-        let (id, _) = name.split_once('/').unwrap();
-        let body = std::fs::read(Path::new(FIXTURES).join(name)).unwrap();
-        let verdict = judged(&platform(id), *status, headers, &body);
-        assert_eq!(in_words(&verdict), *expected, "{status} {name}");
+impl Case {
+    fn judged(&self, platform: &snapshot::Platform) -> Verdict {
+        let headers: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        judged(platform, self.status, &headers, &self.body)
     }
+}
+
+#[test]
+fn every_answer_has_its_verdict() {
+    for case in cases() {
+        let verdict = case.judged(&platform(&case.platform));
+        let Case {
+            platform,
+            name,
+            status,
+            verdict: expected,
+            ..
+        } = case;
+        assert_eq!(in_words(&verdict), expected, "{platform}: {status} {name}");
+    }
+}
+
+/// One word, or one status, is no verdict: what it means is the platform's.
+#[test]
+fn the_same_word_means_opposite_things() {
+    let of = |id: &str, status: u16, body: &str| {
+        in_words(&judged(&platform(id), status, NONE, body.as_bytes()))
+    };
+    let quota = r#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
+    assert_eq!(of("openai", 429, quota), "dead: billing");
+    assert_eq!(
+        of("qwen", 429, quota),
+        "model cools down for about 30 s: rate_limited"
+    );
+    let busy = r#"{"error":{"code":"ServerOverloaded","message":"busy","type":"TooManyRequests"}}"#;
+    assert_eq!(of("doubao", 429, busy), "platform in trouble for 5 s");
+    assert_eq!(
+        of("custom", 429, busy),
+        "account cools down for about 30 s: rate_limited"
+    );
+    let model = r#"{"error":{"code":"invalid_model","message":"no","type":"access_denied"}}"#;
+    assert_eq!(
+        of("qianfan", 401, model),
+        "model cools down for about 3600 s: not_served"
+    );
+    assert_eq!(of("openai", 401, model), "credential expired");
+    let code = r#"{"code":11201,"message":"daily","sid":"s"}"#;
+    assert_eq!(
+        of("spark", 200, code),
+        "model cools down for about 3600 s: usage_limit"
+    );
+    assert_eq!(of("openai", 200, code), "caller's fault");
+    let moderated = r#"{"error":{"code":403,"message":"flagged"}}"#;
+    assert_eq!(of("openrouter", 403, moderated), "caller's fault");
+    assert_eq!(
+        of("openai", 403, moderated),
+        "model cools down for about 3600 s: not_served"
+    );
 }
 
 #[test]
 fn every_fixture_is_in_the_table() {
     let listed = VERDICTS.iter().map(|(name, ..)| *name);
     let listed: BTreeSet<&str> = listed.chain(OF_THE_TOKEN_ENDPOINT).collect();
-    for id in PLATFORMS {
+    for id in PLAYED {
         for file in std::fs::read_dir(Path::new(FIXTURES).join(id)).unwrap() {
             let name = format!("{id}/{}", file.unwrap().file_name().display());
             assert!(listed.contains(name.as_str()), "{name}");
         }
     }
+    for file in std::fs::read_dir(Path::new(FIXTURES).join("verdicts")).unwrap() {
+        let path = file.unwrap().path();
+        let id = path.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            catalog().profile(id).is_ok() && !PLAYED.contains(&id),
+            "{}",
+            path.display()
+        );
+    }
+    for (id, other) in ALIKE {
+        assert_eq!(platform(id).verdicts, platform(other).verdicts, "{id}");
+    }
 }
 
-/// A rule without which every fixture is judged the same could say anything.
+/// A rule without which every answer is judged the same could say anything. What platforms have in common says something of
+/// one of them.
 #[test]
-fn every_rule_matters_to_a_fixture() {
-    for id in PLATFORMS {
+fn every_rule_matters_to_an_answer() {
+    let cases = cases();
+    let matters = |id: &str, index: usize| {
         let whole = platform(id);
-        for index in 0..whole.verdicts.len() {
-            let mut without = whole.clone();
-            without.verdicts.remove(index);
-            let matters = VERDICTS.iter().any(|(name, status, headers, _)| {
-                let body = std::fs::read(Path::new(FIXTURES).join(name)).unwrap();
-                name.starts_with(id)
-                    && judged(&whole, *status, headers, &body)
-                        != judged(&without, *status, headers, &body)
-            });
+        let mut without = whole.clone();
+        without.verdicts.remove(index);
+        let mut own = cases.iter().filter(|case| case.platform == id);
+        own.any(|case| case.judged(&whole) != case.judged(&without))
+    };
+    let common = platform("custom").verdicts;
+    for profile in platforms() {
+        let rules = &profile.record.verdicts;
+        let is_common = |rule| profile.id != "custom" && common.contains(rule);
+        for (index, rule) in rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| !is_common(rule))
+        {
             assert!(
-                matters,
-                "{id}: verdicts[{index}] {:?}",
-                whole.verdicts[index]
+                matters(&profile.id, index),
+                "{}: verdicts[{index}] {rule:?}",
+                profile.id
             );
         }
     }
@@ -275,8 +433,8 @@ fn every_rule_matters_to_a_fixture() {
 
 #[test]
 fn rules_reach_the_filter_as_they_are() {
-    for id in PLATFORMS {
-        let record = snapshot::Record::Platform(platform(id));
+    for profile in catalog().all() {
+        let record = snapshot::Record::Platform(profile.record.clone());
         let line = record.to_line().unwrap();
         assert_eq!(
             snapshot::Record::from_line(line.as_bytes()).unwrap(),
@@ -290,8 +448,12 @@ fn rules_reach_the_filter_as_they_are() {
 fn no_caller_can_have_an_account_taken_out_by_what_it_sends() {
     use latchkey::verdict::{Rule, rule::Ruling};
     let names_an_account = |rule: &&Rule| rule.ruling != Ruling::CallersFault;
-    for id in PLATFORMS {
-        let platform = platform(id);
+    for Profile {
+        id,
+        record: platform,
+        ..
+    } in platforms()
+    {
         let rules = platform.verdicts.iter().filter(names_an_account);
         let echoes = rules.flat_map(|rule| {
             let messages = rule.condition.message.iter().cloned().map(String::from);
@@ -323,7 +485,7 @@ fn no_caller_can_have_an_account_taken_out_by_what_it_sends() {
                     format!(r#"{{"detail":[{error}]}}"#),
                 ] {
                     for status in [400, 404, 413, 422] {
-                        let verdict = judged(&platform, status, NONE, body.as_bytes());
+                        let verdict = judged(platform, status, NONE, body.as_bytes());
                         assert_eq!(verdict, Verdict::CallersFault, "{id}: {status} {body}");
                     }
                 }
