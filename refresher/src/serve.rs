@@ -181,6 +181,9 @@ async fn prune_health(store: &Store) {
         if let Err(error) = store.prune_health(SystemClock.now()).await {
             tracing::warn!(%error, "cannot delete what has ended of accounts' health");
         }
+        if let Err(error) = store.prune_homes(SystemClock.now()).await {
+            tracing::warn!(%error, "cannot forget what platforms have forgotten");
+        }
     }
 }
 

@@ -232,6 +232,8 @@ impl Gate {
         }
         let home = subject.home.or(match knowledge.home {
             Home::At(account) => Some(account),
+            // In its body or in its path.
+            Home::Others => return Err(Refusal::NoSuchThing),
             Home::Any | Home::Nowhere | Home::Unasked => None,
         });
         let is_bound = door.path.has(Place::Thing) && subject.wish.is_none();

@@ -210,14 +210,14 @@ impl Request {
 
     /// The thing that it goes on from, by its path or its body, on its first try. None where its caller
     /// chose the account.
-    pub fn thing(&self, view: &View) -> Option<ThingHash> {
+    pub fn thing(&self) -> Option<ThingHash> {
         if self.carried.is_some() || self.headers.first(ACCOUNT_HEADER).is_some() {
             return None;
         }
         let in_path = self.places().and_then(|places| places.thing.as_ref());
         let in_path = in_path.map(HeaderText::as_str);
         let id = in_path.or(self.facts.thing.as_deref())?;
-        Some(ThingHash::of(&self.client_key(view)?.id, id))
+        Some(ThingHash::of(id))
     }
 
     /// The value that its path names in `place`.

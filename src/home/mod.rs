@@ -1,14 +1,14 @@
 //! Homes: which account has what a request goes on from.
 //!
 //! A file, a batch, a stored response or a conversation exists in the account that made it and in no
-//! other. Its *home* is that account. The attempt reads the id of what was made as the answer passes
-//! ([`crate::attempt::made`]), before the caller has it. It goes into shared data ([`ring`]), where every worker finds
+//! other. Its *home* is that account. The attempt reads the ids of what was made as the answer passes
+//! ([`crate::attempt::made`]), before the caller has them. It goes into shared data ([`ring`]), where every worker finds
 //! it at once, and with the request's record to the refresher, which keeps it as long as the platform
 //! keeps the thing. A gate that does not find a home asks the refresher, and waits for its word: after
 //! a restart, or where another Envoy made the thing.
 //!
-//! No id is kept, only a hash of it and of the client key. So a key reaches what it made itself, and
-//! nobody can steer another one's request.
+//! No id is kept, only a hash of it, beside the client key that made the thing. A key reaches what it
+//! made itself. What only others made it does not reach, and nobody can steer another one's request.
 
 pub mod ring;
 
@@ -17,12 +17,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::id::{Id, is_hex_name};
+use crate::id::is_hex_name;
 
 /// The longest id of a thing, in bytes. Those of platforms have 25 to 60.
 pub const MAX_ID_BYTES: usize = 256;
 
-/// Stands for a thing that a client key made.
+/// Stands for a thing: a hash of the platform's id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ThingHash([u8; ThingHash::BYTES]);
@@ -44,8 +44,10 @@ pub enum Home {
     Any,
     /// The account of this hash.
     At(u64),
-    /// The client key made no such thing, or long ago.
+    /// Nobody here made such a thing, or long ago.
     Nowhere,
+    /// Another client key made it.
+    Others,
     /// The refresher could not be asked.
     Unasked,
 }
@@ -60,14 +62,10 @@ impl ThingHash {
     /// Its length in bytes.
     pub const BYTES: usize = 16;
 
-    /// The thing that `key` knows by this id.
-    pub fn of(key: &Id, id: &str) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(key.as_str());
-        digest.update([0]);
-        digest.update(id);
+    /// The thing that a platform calls `id`.
+    pub fn of(id: &str) -> Self {
         let mut hash = [0; Self::BYTES];
-        for (to, from) in hash.iter_mut().zip(digest.finalize()) {
+        for (to, from) in hash.iter_mut().zip(Sha256::digest(id)) {
             *to = from;
         }
         Self(hash)
@@ -125,12 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thing_is_its_keys_own_and_survives_its_text() {
-        let key = |name: &str| Id::try_from(name).unwrap();
-        let thing = ThingHash::of(&key("key_1"), "resp_1");
-        assert_ne!(thing, ThingHash::of(&key("key_2"), "resp_1"));
-        assert_ne!(thing, ThingHash::of(&key("key_1"), "resp_2"));
-        assert_ne!(thing, ThingHash::of(&key("key_1r"), "esp_1"));
+    fn a_thing_survives_its_text() {
+        let thing = ThingHash::of("resp_1");
+        assert_ne!(thing, ThingHash::of("resp_2"));
         assert_eq!(ThingHash::parse(&thing.to_string()), Some(thing));
         for bad in ["", "abc", &"g".repeat(32), &"a".repeat(33), &"+".repeat(32)] {
             assert_eq!(ThingHash::parse(bad), None, "{bad}");

@@ -115,7 +115,7 @@ impl FakeHost {
         let mut calls = self.calls.borrow_mut();
         let (taken, left) = std::mem::take(&mut *calls)
             .into_iter()
-            .partition(|call| call.path.split('?').next() == Some(path));
+            .partition(|call| call.path == path || call.path.split('?').next() == Some(path));
         *calls = left;
         taken
     }

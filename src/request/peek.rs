@@ -389,7 +389,9 @@ impl Peek {
                     if self.is_better(SessionName::PreviousResponse) {
                         self.facts.session = Some((SessionName::PreviousResponse, text.clone()));
                     }
-                    self.facts.thing.get_or_insert(text);
+                    if self.wanted.thing {
+                        self.facts.thing.get_or_insert(text);
+                    }
                 }
             }
             _ => {}

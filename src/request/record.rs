@@ -77,9 +77,9 @@ pub struct Record {
     /// The tokens are not the platform's count, or not all of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimate: bool,
-    /// What its answer made, which exists in the account alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Made>,
+    /// What its answer made, or told of for the first time, and what exists in the account alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<Made>,
     /// From its arrival to the first byte of the answer's body, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte_ms: Option<u64>,
@@ -139,7 +139,7 @@ impl Record {
             attempts: 0,
             usage: None,
             estimate: false,
-            made: None,
+            made: Vec::new(),
             first_byte_ms: None,
             duration_ms: 0,
             completeness: Completeness::Left,

@@ -1,5 +1,7 @@
 //! The endpoints: where a platform answers what callers ask at a [`Door`].
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -41,11 +43,38 @@ pub struct Endpoint {
     /// the account, and nothing in it is counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub opaque: bool,
-    /// The `id` in its answers names a thing that exists in the account alone; for so many days
-    /// the platform has it.
+    /// Its answers name things that exist in the account alone; for so many days the platform has
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeps_days: Option<u16>,
+    /// The members that name them.
+    #[serde(default, skip_serializing_if = "Makes::is_usual")]
+    pub makes: Makes,
 }
+
+/// The most members of one answer that name things.
+pub const MAX_MAKES: usize = 8;
+
+/// The longest name of a member that does, in bytes.
+pub const MAX_MEMBER_BYTES: usize = 64;
+
+/// The members of an answer that name what it makes: `id` unless a profile says more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct Makes(Vec<MadeMember>);
+
+/// A member of an answer, or of an object in it: `id`, `file.id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeMember {
+    /// The object in which it stands; none for the answer's own.
+    pub within: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+/// Tells why texts are no [`Makes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidMakes;
 
 /// The same where a profile does not say it, and the dialect begins a stream with an announcement.
 pub const FIRST_EVENT_SECONDS: u32 = 90;
@@ -99,6 +128,83 @@ impl Endpoint {
     }
 }
 
+// === impl Makes ===
+
+impl Makes {
+    /// The members.
+    pub fn members(&self) -> &[MadeMember] {
+        &self.0
+    }
+
+    /// Tells if it is what holds where a profile says nothing.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Makes {
+    fn default() -> Self {
+        let name = "id".to_owned();
+        Self(vec![MadeMember { within: None, name }])
+    }
+}
+
+impl TryFrom<Vec<String>> for Makes {
+    type Error = InvalidMakes;
+
+    fn try_from(texts: Vec<String>) -> Result<Self, InvalidMakes> {
+        if !(1..=MAX_MAKES).contains(&texts.len()) {
+            return Err(InvalidMakes);
+        }
+        let members = texts.iter().map(|text| MadeMember::parse(text));
+        members.collect::<Option<_>>().map(Self).ok_or(InvalidMakes)
+    }
+}
+
+impl From<Makes> for Vec<String> {
+    fn from(makes: Makes) -> Self {
+        makes.0.into_iter().map(|member| member.path()).collect()
+    }
+}
+
+impl fmt::Display for InvalidMakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "expected 1 to {MAX_MAKES} members of an answer: names of a-z, 0-9 and _, as \"id\" or \"file.id\""
+        )
+    }
+}
+
+impl std::error::Error for InvalidMakes {}
+
+// === impl MadeMember ===
+
+impl MadeMember {
+    fn parse(text: &str) -> Option<Self> {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let is_name =
+            |name: &str| (1..=MAX_MEMBER_BYTES).contains(&name.len()) && name.bytes().all(legal);
+        let (within, name) = match text.split_once('.') {
+            Some((object, name)) => (Some(object), name),
+            None => (None, text),
+        };
+        let is_sound = is_name(name) && within.is_none_or(is_name);
+        is_sound.then(|| Self {
+            within: within.map(str::to_owned),
+            name: name.to_owned(),
+        })
+    }
+
+    /// It as it is written.
+    fn path(self) -> String {
+        match self.within {
+            Some(object) => format!("{object}.{}", self.name),
+            None => self.name,
+        }
+    }
+}
+
 // === impl Requirement ===
 
 impl Requirement {
@@ -118,6 +224,32 @@ impl Requirement {
             Self::Foreground => Some(
                 "What is generated in the background could not be counted: ask for a stream instead.",
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_answers_make_is_named_by_a_few_members() {
+        let read = |text: &str| serde_json::from_str::<Makes>(text);
+        let text = r#"["id","output_file_id","file.id"]"#;
+        let makes = read(text).unwrap();
+        assert_eq!(serde_json::to_string(&makes).unwrap(), text);
+        assert_eq!(makes.members()[2].within.as_deref(), Some("file"));
+        assert!(read(r#"["id"]"#).unwrap().is_usual() && !makes.is_usual());
+        let many = format!("[{}]", vec![r#""id""#; MAX_MAKES + 1].join(","));
+        for bad in [
+            "[]",
+            r#"["Id"]"#,
+            r#"["a.b.c"]"#,
+            r#"[".id"]"#,
+            r#"[""]"#,
+            &many,
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 }

@@ -29,7 +29,7 @@ pub use self::{
     account::Account,
     client_key::{ClientKey, KeyHash, MayChoose},
     door::{Door, DoorId, Doors, Entered, Knock, NoDoor, Operation, Own},
-    endpoint::{Endpoint, EndpointId, Requirement},
+    endpoint::{Endpoint, EndpointId, MAX_MEMBER_BYTES, MadeMember, Makes, Requirement},
     health::{Cooldown, Health},
     limits::Limits,
     model::{ModelPattern, Models},

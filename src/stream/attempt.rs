@@ -59,7 +59,7 @@ struct Forwarded {
     good: bool,
     /// None for an error, and for what is not read.
     answer: Option<Forwarding>,
-    /// What finds the id of what it makes, and for how many days that lives.
+    /// What finds the ids of what it makes, and for how many days that lives.
     makes: Option<(MadeReader, u16)>,
 }
 
@@ -381,10 +381,11 @@ impl AttemptStream {
         let mut instead = None;
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
             && let Some((reader, days)) = &mut forwarded.makes
-            && let Some(id) = reader.push(body)
         {
             // Before the caller has it.
-            forwarded.record.made = Some(sent.made(&id, *days, worker));
+            let ids = reader.push(body).into_iter();
+            let made = ids.map(|id| sent.made(&id, *days, worker));
+            forwarded.record.made.extend(made);
         }
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
             && let Some(answer) = &mut forwarded.answer

@@ -8,6 +8,8 @@
 //! must not push out what others used: those that were refused for one reason are one record a
 //! second, and they go first.
 //!
+//! What an answer made is told at the next tick, with all that waits. The rest is gathered for a second.
+//!
 //! Each batch also says how many requests the gate let in since the batch before ([`Begun`]), a
 //! second after they came at the latest. The refresher adds these up by Envoy process and counts
 //! what was recorded beside them. The difference is what is under way, and what died with an Envoy.
@@ -155,6 +157,10 @@ impl Records {
     pub fn push(&mut self, record: Record, now: u64) {
         self.set_due(now);
         self.pushed = self.pushed.wrapping_add(1);
+        if !record.made.is_empty() && self.batch.is_none() {
+            // Its caller may ask another Envoy for it at once.
+            self.due = Deadline::default();
+        }
         match record.unserved() {
             None => self.served.push_back((self.pushed, record)),
             Some(kind) => self.refused.push(kind, self.pushed, record, now),

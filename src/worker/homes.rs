@@ -3,6 +3,9 @@
 //! A request's own callback only notes the question; the next tick asks it. Envoy gives the answer to
 //! a call to the context that made it, and drops the call where that ends: a request that goes away
 //! would take the answer from those that wait for the same.
+//!
+//! What another Envoy's answer made a moment ago, the refresher may not have yet. So a question that
+//! was not answered well is asked again a few times, while the request waits.
 
 use std::collections::VecDeque;
 
@@ -15,15 +18,19 @@ use crate::{
 };
 
 /// The most things that are asked about at a time, or were lately: half of it, the most that one key
-/// has, is more than wait at a time.
+/// has, is more than wait at a time. With [`AGAIN_MS`] and [`HOLDS_MS`] it bounds what a VM asks.
 const MAX_ASKED: usize = 512;
 
-/// The time for which an answer holds, in milliseconds: the requests that wait for it decide by it
-/// within a tick.
-const HOLDS_MS: u64 = 2_000;
+/// The pauses after which is asked again, in milliseconds. What an answer made is with the refresher
+/// within two ticks of the answer's end.
+const AGAIN_MS: [u64; 3] = [100, 200, 400];
 
-/// The time after which no answer is waited for, in milliseconds: longer than a call may take.
-const PATIENCE_MS: u64 = 2_500;
+/// The time for which the last answer holds, in milliseconds: the requests that wait for it decide by
+/// it within a tick. No shorter, so that a thing that is not there is not asked about again and again.
+const HOLDS_MS: u64 = 1_000;
+
+/// The time after which no answer is waited for, in milliseconds.
+const PATIENCE_MS: u64 = 2_000;
 
 /// The things that the refresher was asked about.
 #[derive(Debug, Default)]
@@ -34,15 +41,23 @@ struct Question {
     thing: ThingHash,
     /// The client key that asks.
     key: Id,
+    /// The number of calls that were answered.
+    answers: usize,
+    /// What the last of them said.
+    last: Home,
+    /// No answer is waited for after then.
+    until: Deadline,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// No answer has come; none is waited for after then. It has no call until the next tick.
-    Open(Option<CallId>, Deadline),
-    /// It has come, and holds until then.
-    Answered(Home, Deadline),
+    /// It is to be asked then.
+    Due(Deadline),
+    /// It was asked.
+    Open(CallId),
+    /// The last answer has come, and holds until then.
+    Answered(Deadline),
 }
 
 /// What to do about a thing.
@@ -56,49 +71,67 @@ pub(super) enum Next {
     Known(Home),
 }
 
+/// What the refresher said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) thing: ThingHash,
+    pub(super) key: Id,
+    pub(super) home: Home,
+    /// Requests that wait can be decided about.
+    pub(super) is_last: bool,
+}
+
 // === impl Asked ===
 
 impl Asked {
     /// Says what to do about `thing`, which a request of `key` names, at `now`.
     pub(super) fn next(&mut self, thing: &ThingHash, key: &Id, now: u64) -> Next {
-        self.0.retain(|one| match &one.state {
-            State::Open(..) => true,
-            State::Answered(_, until) => !until.is_due(now),
-        });
         for one in &mut self.0 {
-            if matches!(&one.state, State::Open(_, until) if until.is_due(now)) {
-                one.state = State::Answered(Home::Unasked, Deadline::after(now, HOLDS_MS));
+            let is_open = !matches!(one.state, State::Answered(_));
+            if is_open && one.until.is_due(now) {
+                one.state = State::Answered(Deadline::after(now, HOLDS_MS));
             }
         }
-        match self.0.iter().find(|one| one.thing == *thing) {
+        self.0
+            .retain(|one| !matches!(one.state, State::Answered(until) if until.is_due(now)));
+        let question = self.0.iter().find(|one| one.is_about(thing, key));
+        match question {
             None if !self.has_room(key) => Next::Known(Home::Unasked),
             None => Next::Ask,
-            Some(Question {
-                state: State::Open(..),
-                ..
-            }) => Next::Wait,
-            Some(Question {
-                state: State::Answered(home, _),
-                ..
-            }) => Next::Known(*home),
+            Some(question) => match question.state {
+                State::Due(_) | State::Open(_) => Next::Wait,
+                State::Answered(_) => Next::Known(question.last),
+            },
         }
     }
 
     /// Notes that a request of `key` waits for the home of `thing`.
     pub(super) fn note(&mut self, thing: ThingHash, key: Id, now: u64) {
-        let state = State::Open(None, Deadline::after(now, PATIENCE_MS));
-        self.0.push_back(Question { thing, key, state });
+        self.0.push_back(Question {
+            thing,
+            key,
+            answers: 0,
+            last: Home::Unasked,
+            until: Deadline::after(now, PATIENCE_MS),
+            state: State::Due(Deadline::default()),
+        });
     }
 
-    /// Asks what was noted, by `call`, which makes the call about a thing.
-    pub(super) fn ask(&mut self, now: u64, mut call: impl FnMut(&ThingHash) -> Option<CallId>) {
+    /// Asks what is to be asked at `now`, by `call`, which makes the call about a thing and a key.
+    pub(super) fn ask(
+        &mut self,
+        now: u64,
+        mut call: impl FnMut(&ThingHash, &Id) -> Option<CallId>,
+    ) {
         for one in &mut self.0 {
-            let State::Open(made @ None, _) = &mut one.state else {
+            let State::Due(at) = one.state else {
                 continue;
             };
-            *made = call(&one.thing);
-            if made.is_none() {
-                one.state = State::Answered(Home::Unasked, Deadline::after(now, HOLDS_MS));
+            if at.is_due(now) {
+                match call(&one.thing, &one.key) {
+                    Some(call) => one.state = State::Open(call),
+                    None => one.take(Home::Unasked, now),
+                }
             }
         }
     }
@@ -110,17 +143,16 @@ impl Asked {
         own < MAX_ASKED.saturating_sub(self.0.len())
     }
 
-    /// Takes the answer to `call`: its status, empty where there was none, and its body. Returns the
-    /// thing and what is known of it now; none where the call asked about no thing.
+    /// Takes the answer to `call`: its status, empty where there was none, and its body. None where
+    /// the call asked about no thing.
     pub(super) fn answered(
         &mut self,
         call: CallId,
         status: &[u8],
         body: impl FnOnce() -> Vec<u8>,
         now: u64,
-    ) -> Option<(ThingHash, Home)> {
-        let is_it =
-            |one: &&mut Question| matches!(one.state, State::Open(Some(open), _) if open == call);
+    ) -> Option<Told> {
+        let is_it = |one: &&mut Question| matches!(one.state, State::Open(open) if open == call);
         let question = self.0.iter_mut().find(is_it)?;
         let home = match status {
             b"200" => std::str::from_utf8(body().trim_ascii())
@@ -129,11 +161,38 @@ impl Asked {
                 .map_or(Home::Unasked, |id| {
                     Home::At(hash64(&[id.as_str().as_bytes()]))
                 }),
+            b"403" => Home::Others,
             b"404" => Home::Nowhere,
             _ => Home::Unasked,
         };
-        question.state = State::Answered(home, Deadline::after(now, HOLDS_MS));
-        Some((question.thing, home))
+        question.take(home, now);
+        Some(Told {
+            thing: question.thing,
+            key: question.key.clone(),
+            home,
+            is_last: matches!(question.state, State::Answered(_)),
+        })
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    fn is_about(&self, thing: &ThingHash, key: &Id) -> bool {
+        self.thing == *thing && self.key == *key
+    }
+
+    /// Takes an answer. One that says nothing is asked for again, a few times.
+    fn take(&mut self, home: Home, now: u64) {
+        let pause = AGAIN_MS.get(self.answers);
+        self.answers = self.answers.saturating_add(1);
+        self.last = home;
+        self.state = match (home, pause) {
+            (Home::Nowhere | Home::Unasked, Some(pause)) => {
+                State::Due(Deadline::after(now, *pause))
+            }
+            _ => State::Answered(Deadline::after(now, HOLDS_MS)),
+        };
     }
 }
 
@@ -146,48 +205,89 @@ mod tests {
     }
 
     fn thing(number: usize) -> ThingHash {
-        ThingHash::of(&key("key_1"), &number.to_string())
+        ThingHash::of(&number.to_string())
+    }
+
+    /// Asks at `now` what is due; answers it so. Returns what came of each.
+    fn answer(asked: &mut Asked, now: u64, status: &[u8], body: &[u8]) -> Vec<Told> {
+        let mut calls = Vec::new();
+        asked.ask(now, |_, _| {
+            calls.push(CallId(
+                u32::try_from(now).unwrap() * 10 + u32::try_from(calls.len()).unwrap(),
+            ));
+            calls.last().copied()
+        });
+        let told = calls.iter().map(|call| {
+            let told = asked.answered(*call, status, || body.to_vec(), now);
+            assert_eq!(asked.answered(*call, status, Vec::new, now), None);
+            told.unwrap()
+        });
+        told.collect()
     }
 
     #[test]
-    fn a_thing_is_asked_about_once_and_its_answer_does_not_hold_for_long() {
-        let mut asked = Asked::default();
-        for (number, status, body, home) in [
+    fn who_has_a_thing_is_asked_once() {
+        for (status, body, home) in [
             (
-                1,
                 b"200".as_slice(),
                 b"acc_1\n".as_slice(),
                 Home::At(hash64(&[b"acc_1"])),
             ),
-            (2, b"404", b"", Home::Nowhere),
-            (3, b"", b"", Home::Unasked),
-            (4, b"200", b"two words", Home::Unasked),
+            (b"403", b"", Home::Others),
         ] {
-            let call = CallId(u32::try_from(number).unwrap());
-            assert_eq!(asked.next(&thing(number), &key("key_1"), 0), Next::Ask);
-            asked.note(thing(number), key("key_1"), 0);
-            assert_eq!(asked.next(&thing(number), &key("key_1"), 0), Next::Wait);
-            let mut calls = Vec::new();
-            for _ in 0..2 {
-                asked.ask(0, |thing| {
-                    calls.push(*thing);
-                    Some(call)
-                });
-            }
-            assert_eq!(calls, [thing(number)], "it is asked about once");
-            assert_eq!(asked.next(&thing(number), &key("key_1"), 0), Next::Wait);
-            let answered = asked.answered(call, status, || body.to_vec(), 10);
-            assert_eq!(answered, Some((thing(number), home)));
-            assert_eq!(asked.answered(call, status, Vec::new, 10), None);
+            let (mut asked, one) = (Asked::default(), key("key_1"));
+            assert_eq!(asked.next(&thing(1), &one, 0), Next::Ask);
+            asked.note(thing(1), one.clone(), 0);
+            assert_eq!(asked.next(&thing(1), &one, 0), Next::Wait);
             assert_eq!(
-                asked.next(&thing(number), &key("key_1"), 10 + HOLDS_MS - 1),
-                Next::Known(home)
+                asked.next(&thing(1), &key("key_2"), 0),
+                Next::Ask,
+                "its own"
             );
+            let told = answer(&mut asked, 0, status, body);
+            assert_eq!(told.len(), 1);
+            assert_eq!((told[0].home, told[0].is_last), (home, true));
+            assert!(answer(&mut asked, 500, status, body).is_empty());
+            assert_eq!(asked.next(&thing(1), &one, HOLDS_MS - 1), Next::Known(home));
+            assert_eq!(asked.next(&thing(1), &one, HOLDS_MS), Next::Ask);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_asked_again_a_few_times_and_then_left() {
+        for (status, body, home) in [
+            (b"404".as_slice(), b"".as_slice(), Home::Nowhere),
+            (b"", b"", Home::Unasked),
+            (b"200", b"two words", Home::Unasked),
+        ] {
+            let (mut asked, one) = (Asked::default(), key("key_1"));
+            asked.note(thing(1), one.clone(), 0);
+            let mut answers = Vec::new();
+            for now in 0..2_000 {
+                for told in answer(&mut asked, now, status, body) {
+                    assert_eq!(told.home, home);
+                    answers.push((now, told.is_last));
+                }
+                let expected = match answers.last() {
+                    Some((_, true)) if now >= 700 + HOLDS_MS => Next::Ask,
+                    Some((_, true)) => Next::Known(home),
+                    _ => Next::Wait,
+                };
+                assert_eq!(asked.next(&thing(1), &one, now), expected, "{now}");
+            }
             assert_eq!(
-                asked.next(&thing(number), &key("key_1"), 10 + HOLDS_MS),
-                Next::Ask
+                answers,
+                [(0, false), (100, false), (300, false), (700, true)]
             );
         }
+        // It has come to the refresher meanwhile.
+        let (mut asked, one) = (Asked::default(), key("key_1"));
+        asked.note(thing(1), one.clone(), 0);
+        answer(&mut asked, 0, b"404", b"");
+        let told = answer(&mut asked, 100, b"200", b"acc_1");
+        assert!(told[0].is_last);
+        let home = Home::At(hash64(&[b"acc_1"]));
+        assert_eq!(asked.next(&thing(1), &one, 100), Next::Known(home));
     }
 
     #[test]
@@ -204,9 +304,7 @@ mod tests {
             assert_eq!(over, Next::Known(Home::Unasked));
         }
         let one = key("key_1");
-        asked.ask(0, |one| (*one != thing(0)).then_some(CallId(1)));
-        let known = asked.next(&thing(0), &one, 0);
-        assert_eq!(known, Next::Known(Home::Unasked), "Envoy makes no call");
+        asked.ask(0, |_, _| Some(CallId(1)));
         assert_eq!(asked.next(&thing(1), &one, PATIENCE_MS - 1), Next::Wait);
         let lost = asked.next(&thing(1), &one, PATIENCE_MS);
         assert_eq!(lost, Next::Known(Home::Unasked), "no answer came");

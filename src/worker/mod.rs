@@ -509,14 +509,15 @@ impl<H: Host> Worker<H> {
         may_wait: bool,
         now: u64,
     ) -> Option<Home> {
-        let thing = self.follower.held().and_then(|view| request.thing(view));
-        let (Some(thing), Some(key)) = (thing, key) else {
+        let (Some(thing), Some(key)) = (request.thing(), key) else {
             return Some(Home::Any);
         };
-        if let Some(account) = ring::find(&self.host, &thing) {
-            return Some(Home::At(account));
+        let held = ring::find(&self.host, &thing, key);
+        if let Home::At(_) = held {
+            return Some(held);
         }
         match self.asked.next(&thing, key, now) {
+            Next::Known(Home::Nowhere | Home::Unasked) if held == Home::Others => Some(held),
             Next::Known(home) => Some(home),
             Next::Wait if may_wait => None,
             Next::Ask if may_wait => {
@@ -529,9 +530,9 @@ impl<H: Host> Worker<H> {
 
     /// Notes that an answer of `account` made what is called `id`. Returns what its record says.
     pub fn made(&mut self, carried: &Carried, id: &str, days: u16) -> Made {
-        let thing = ThingHash::of(&carried.key, id);
+        let thing = ThingHash::of(id);
         let account = hash64(&[carried.account.as_str().as_bytes()]);
-        ring::note(&mut self.host, &thing, account);
+        ring::note(&mut self.host, &thing, &carried.key, account);
         let life = u64::from(days).saturating_mul(DAY_MS);
         Made {
             thing,

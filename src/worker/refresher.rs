@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::Worker;
 use crate::{
     deadline::Deadline,
-    home::{Home, ring},
+    home::{Home, ThingHash, ring},
     host::{Call, CallId, Host},
+    id::Id,
     snapshot::View,
     sync::{
         confirmed,
@@ -22,9 +23,13 @@ const TELL_MS: u64 = 1_000;
 /// The time that the refresher may take over a batch of reports or records, or over counts.
 const POST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time that the refresher may take to say which account has a thing. A request waits for it, and
-/// for the tick before.
+/// The time that the refresher may take to say which account has a thing.
 const HOME_TIMEOUT: Duration = Duration::from_millis(1_800);
+
+/// The path at which the refresher says which account has a thing that a client key names.
+pub fn home_path(thing: &ThingHash, key: &Id) -> String {
+    format!("/homes/{thing}?key={key}")
+}
 
 /// The calls whose answers are yet to come.
 #[derive(Debug, Default)]
@@ -107,18 +112,18 @@ impl<H: Host> Worker<H> {
             settings,
             ..
         } = self;
-        asked.ask(now, |thing| {
+        asked.ask(now, |thing, key| {
             host.call(&Call {
                 cluster: &settings.refresher_cluster,
                 method: "GET",
-                path: &format!("/homes/{thing}"),
+                path: &home_path(thing, key),
                 body: None,
                 timeout: HOME_TIMEOUT,
             })
         });
     }
 
-    /// Takes the answer to that. Returns true if it was one.
+    /// Takes the answer to that. Returns true if requests wait for it.
     fn heard_of_home(
         &mut self,
         call: CallId,
@@ -126,13 +131,13 @@ impl<H: Host> Worker<H> {
         body: impl FnOnce() -> Vec<u8>,
     ) -> bool {
         let now = self.host.now();
-        let Some((thing, home)) = self.asked.answered(call, status, body, now) else {
+        let Some(told) = self.asked.answered(call, status, body, now) else {
             return false;
         };
-        if let Home::At(account) = home {
-            ring::note(&mut self.host, &thing, account);
+        if let Home::At(account) = told.home {
+            ring::note(&mut self.host, &told.thing, &told.key, account);
         }
-        true
+        told.is_last
     }
 
     /// Reports what lies in shared data and the refresher has not heard of.

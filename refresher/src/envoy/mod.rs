@@ -17,6 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use latchkey::home::ThingHash;
+use latchkey::id::Id;
 use latchkey::limit::settle::Counts;
 use latchkey::snapshot::page::Epoch;
 use serde::Deserialize;
@@ -30,7 +31,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
 use crate::metrics::{self, Metrics};
 use crate::progress::{EnvoyView, LOOK_INTERVAL, Progress, Said};
-use crate::store::{Store, Taken};
+use crate::store::{Home, Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -207,14 +208,30 @@ async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>
     }
 }
 
-/// The account that made a thing, for a gate that does not know.
-async fn show_home(State(shared): State<Shared>, Path(thing): Path<String>) -> Response {
+/// Whose word is asked for.
+#[derive(Debug, Deserialize)]
+struct Named {
+    /// The client key that names the thing.
+    key: Id,
+}
+
+/// The account that has a thing, for a gate that does not know.
+async fn show_home(
+    State(shared): State<Shared>,
+    Path(thing): Path<String>,
+    Query(named): Query<Named>,
+) -> Response {
     let Some(thing) = ThingHash::parse(&thing) else {
         return (StatusCode::BAD_REQUEST, "expected 32 hex digits\n").into_response();
     };
-    match shared.store.home(&thing, SystemClock.now()).await {
-        Ok(Some(account)) => account.into_response(),
-        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+    match shared
+        .store
+        .home(&thing, &named.key, SystemClock.now())
+        .await
+    {
+        Ok(Home::At(account)) => account.into_response(),
+        Ok(Home::Others) => StatusCode::FORBIDDEN.into_response(),
+        Ok(Home::Nowhere) => StatusCode::NOT_FOUND.into_response(),
         Err(error) => failed(&error),
     }
 }

@@ -20,7 +20,7 @@ use latchkey::id::Id;
 use latchkey::label::WindowName;
 use latchkey::snapshot::path::PathTemplate;
 use latchkey::snapshot::query::ParameterName;
-use latchkey::snapshot::{self, Endpoint, HeaderPlan, Operation, QueryPlan, Template};
+use latchkey::snapshot::{self, Endpoint, HeaderPlan, Makes, Operation, QueryPlan, Template};
 use latchkey::verdict::Rule;
 use latchkey::verdict::quota::{WindowHeaders, Windows};
 use reqwest::Url;
@@ -391,6 +391,13 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
         first_event_seconds: raw.first_event_seconds,
         opaque: raw.opaque,
         keeps_days: raw.keeps_days,
+        makes: match raw.makes {
+            Some(_) if raw.keeps_days.is_none() => {
+                return Err(invalid(at, "makes: expected keeps_days beside it"));
+            }
+            Some(makes) => fit(format!("{at}.makes"), Makes::try_from(makes))?,
+            None => Makes::default(),
+        },
     };
     if doors().doors.iter().any(|door| endpoint.answers(door)) {
         Ok(endpoint)

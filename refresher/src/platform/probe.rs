@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use latchkey::dialect::Dialect;
 use latchkey::header::{HeaderName, HeaderText};
 use latchkey::snapshot::path::{PathTemplate, Place};
-use latchkey::snapshot::{Endpoint, HeaderPlan, Operation};
+use latchkey::snapshot::{Endpoint, HeaderPlan, Makes, Operation};
 use latchkey::verdict::Reason;
 use reqwest::Method;
 use serde::Deserialize;
@@ -126,6 +126,7 @@ impl Raw {
                 first_event_seconds: None,
                 opaque: false,
                 keeps_days: None,
+                makes: Makes::default(),
             },
             query: query.to_owned(),
             headers,

@@ -66,6 +66,7 @@ pub(super) struct Endpoint {
     #[serde(default)]
     pub opaque: bool,
     pub keeps_days: Option<u16>,
+    pub makes: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]

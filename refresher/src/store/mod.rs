@@ -35,6 +35,7 @@ pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
 pub use self::envoys::EnvoyRequests;
 pub use self::error::{Error, Named, Result, Unfit};
 pub use self::health::{Health, Met, Noticed};
+pub use self::homes::Home;
 use self::keys::Keys;
 pub use self::left_out::LeftOut;
 pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};

@@ -164,10 +164,7 @@ impl Store {
             return Ok(Taken::Known);
         }
         RECORDS.add(change.sql(), records, bind_record).await?;
-        let made = records
-            .iter()
-            .filter_map(|record| Some((record.account.as_ref()?, record.made.as_ref()?)));
-        change.keep_homes(made).await?;
+        change.keep_homes(records).await?;
         if let Some(begun) = begun {
             let counts = records.iter().map(|record| u64::from(record.count.get()));
             change.add_requests(begun, counts.sum(), now).await?;
@@ -207,11 +204,11 @@ impl Store {
         self.prune(PRUNE_BATCHES, before(keep_days.min(BATCH_DAYS)))
             .await?;
         self.prune_envoys(before(keep_days)).await?;
-        self.prune_homes(now).await?;
         Ok(pruned)
     }
 
-    async fn prune(&self, sql: &'static str, before: i64) -> Result<u64> {
+    /// Has `sql` take away what is of before then, [`PRUNE_ROWS`] or a few more at a time.
+    pub(super) async fn prune(&self, sql: &'static str, before: i64) -> Result<u64> {
         let mut all = 0;
         loop {
             let mut change = self.change().await?;

@@ -21,7 +21,7 @@ use crate::{
         carried::{self, Carried, TryId},
         split_target,
     },
-    snapshot::{Account, Platform},
+    snapshot::{Account, Makes, Platform},
     stream::{attempt::Outcome, gate::reply_with},
     verdict::{ErrorBody, Quota, Reason, Verdict},
     worker::{Found, Worker},
@@ -43,8 +43,8 @@ pub(super) struct Sent {
     pub(super) free: bool,
     /// Its answer's body says nothing of the account.
     pub(super) opaque: bool,
-    /// What its answers make lives for so many days.
-    keeps_days: Option<u16>,
+    /// The members of its answers that name what they make, and for how many days that lives.
+    keeps: Option<(Makes, u16)>,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
     /// The change of the request and its answer.
@@ -107,7 +107,7 @@ impl Sent {
             dialect: endpoint.dialect,
             free: endpoint.free || endpoint.opaque,
             opaque: endpoint.opaque,
-            keeps_days: endpoint.keeps_days,
+            keeps: endpoint.keeps_days.map(|days| (endpoint.makes, days)),
             escape,
             transform,
         })
@@ -269,11 +269,11 @@ impl Sent {
         codes.any(|code| error.has_code(code))
     }
 
-    /// Returns what finds the id of what a good answer makes, and for how many days that lives; none
+    /// Returns what finds the ids of what a good answer makes, and for how many days that lives; none
     /// where it makes nothing that is kept.
     pub(super) fn keeps(&self) -> Option<(MadeReader, u16)> {
-        let days = self.keeps_days.filter(|_| !self.carried.unstored)?;
-        Some((MadeReader::default(), days))
+        let (makes, days) = self.keeps.as_ref().filter(|_| !self.carried.unstored)?;
+        Some((MadeReader::new(makes.clone()), *days))
     }
 
     /// Notes that the answer made what is called `id`.

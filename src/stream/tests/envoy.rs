@@ -12,6 +12,7 @@ use crate::{
         Action, SharedData, Side,
         fake::{FakeHeaders, FakeHost, FakeReply, FakeStream, State, first},
     },
+    id::Id,
     snapshot::{
         Account, Policy, Record,
         bucket::HEAD_KEY,
@@ -19,6 +20,7 @@ use crate::{
         page::{Epoch, PageHeader},
     },
     stream::{Event, Role, Turns},
+    worker::refresher::home_path,
 };
 
 /// When the tests begin, in Unix milliseconds: the start of a minute.
@@ -176,33 +178,50 @@ impl Envoy {
         assert!(self.host.read(HEAD_KEY).is_some());
     }
 
-    /// Has the refresher say which account has `thing`.
-    pub(super) fn tells_home(&mut self, thing: &ThingHash, account: Option<&str>) {
-        let (status, body) = match account {
-            Some(account) => ("200", account),
-            None => ("404", ""),
-        };
-        self.answers_about(thing, status, body);
+    /// Has the refresher say which account has `resp_1`, which `key` names.
+    pub(super) fn tells_home(&mut self, key: &str, account: &str) {
+        self.answers_about(key, "200", account, 1);
     }
 
-    /// Has the refresher not say which account has `thing`.
-    pub(super) fn fails_home(&mut self, thing: &ThingHash) {
-        self.answers_about(thing, "", "");
+    /// Has it say that another key made `resp_1`.
+    pub(super) fn tells_others(&mut self, key: &str) {
+        self.answers_about(key, "403", "", 1);
+    }
+
+    /// Has it not know `resp_1`, however often it is asked.
+    pub(super) fn tells_of_no_home(&mut self, key: &str) {
+        self.answers_about(key, "404", "", 4);
+    }
+
+    /// Has it not know `resp_1` yet.
+    pub(super) fn is_asked_in_vain(&mut self, key: &str) {
+        self.answers_about(key, "404", "", 1);
+    }
+
+    /// Has it not answer.
+    pub(super) fn fails_home(&mut self, key: &str) {
+        self.answers_about(key, "", "", 4);
     }
 
     #[track_caller]
-    fn answers_about(&mut self, thing: &ThingHash, status: &str, body: &str) {
-        let path = format!("/homes/{thing}");
+    fn answers_about(&mut self, key: &str, status: &str, body: &str, times: usize) {
+        let key = Id::try_from(key).unwrap();
+        let path = home_path(&ThingHash::of("resp_1"), &key);
         let early = self.host.take_calls(&path);
         assert!(early.is_empty(), "a stream does not hear of its calls");
-        self.vm.take(|vm| vm.tick(ROOT)).unwrap();
-        let calls = self.host.take_calls(&path);
-        assert_eq!(calls.len(), 1, "it is asked about once");
-        let answered = |vm: &mut super::Vm<FakeHost>| {
-            let body = || body.as_bytes().to_vec();
-            vm.on_call_answer(ROOT, calls[0].id, status.as_bytes(), body);
-        };
-        self.vm.take(answered).unwrap();
+        for time in 0..times {
+            if time > 0 {
+                self.host.time.set(self.host.time.get() + 400);
+            }
+            self.vm.take(|vm| vm.tick(ROOT)).unwrap();
+            let calls = self.host.take_calls(&path);
+            assert_eq!(calls.len(), 1, "it is asked about once");
+            let answered = |vm: &mut super::Vm<FakeHost>| {
+                let body = || body.as_bytes().to_vec();
+                vm.on_call_answer(ROOT, calls[0].id, status.as_bytes(), body);
+            };
+            self.vm.take(answered).unwrap();
+        }
     }
 
     /// A request begins.

@@ -6,7 +6,6 @@ use super::envoy::{BODY, Call, Envoy, KEY, head, records};
 use crate::{
     home::ThingHash,
     host::fake::first,
-    id::Id,
     snapshot::{Account, ClientKey, Policy, Record, fixture},
 };
 
@@ -78,10 +77,6 @@ fn account_of(call: &Call) -> String {
     credential.trim_start_matches("Bearer token-of-").to_owned()
 }
 
-fn thing(key: &str) -> ThingHash {
-    ThingHash::of(&Id::try_from(key).unwrap(), "resp_1")
-}
-
 /// The platform answers with a response that is called `id`.
 fn answers(mut call: Call, id: &str) {
     let answer = format!(r#"{{"id":"{id}","object":"response"}}"#);
@@ -126,16 +121,18 @@ fn every_turn_goes_to_the_account_that_made_the_one_before() {
 fn another_worker_knows_and_the_record_tells_the_refresher() {
     let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
     let home = first_turn(&mut envoy);
-    let told = envoy.after(2_000);
+    // At the next tick, so that another Envoy may be asked for it at once.
+    let told = envoy.after(1);
     let made: Vec<&Value> = told
         .iter()
         .filter_map(|body| body["records"].as_array())
         .flatten()
-        .filter(|record| record["made"].is_object())
+        .filter(|record| record["made"].is_array())
         .collect();
     assert_eq!(made.len(), 1);
     assert_eq!(made[0]["account"], *home);
-    assert_eq!(made[0]["made"]["thing"], thing("key_1").to_string());
+    let thing = ThingHash::of("resp_1").to_string();
+    assert_eq!(made[0]["made"][0]["thing"], thing);
     let line = serde_json::to_string(&told).unwrap();
     assert!(
         !line.contains("resp_1"),
@@ -157,7 +154,7 @@ fn who_does_not_know_asks_the_refresher_and_waits() {
         let mut second = sends(&mut envoy, NEXT);
         call.waits();
         second.waits();
-        envoy.tells_home(&thing("key_1"), Some(home));
+        envoy.tells_home("key_1", home);
         for call in [&mut call, &mut second] {
             call.resumes();
             call.is_at(home);
@@ -168,7 +165,7 @@ fn who_does_not_know_asks_the_refresher_and_waits() {
     // Nobody knows: the accounts are asked in turn, and the caller gets the last answer.
     let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
     let mut call = sends(&mut envoy, NEXT);
-    envoy.tells_home(&thing("key_1"), None);
+    envoy.tells_of_no_home("key_1");
     call.resumes();
     let first = account_of(&call);
     call.platform(400, &[], NOT_FOUND);
@@ -191,7 +188,7 @@ fn a_refresher_that_is_silent_costs_a_conversation_one_more_try_and_a_file_its_a
     let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
     let mut call = sends(&mut envoy, NEXT);
     let mut read = gets(&mut envoy, "/v1/responses/resp_1", KEY);
-    envoy.fails_home(&thing("key_1"));
+    envoy.fails_home("key_1");
     call.resumes();
     assert!(["acc_1", "acc_2"].contains(&account_of(&call).as_str()));
     read.is_answered();
@@ -199,14 +196,73 @@ fn a_refresher_that_is_silent_costs_a_conversation_one_more_try_and_a_file_its_a
 }
 
 #[test]
-fn no_other_key_reaches_it() {
+fn no_other_key_reaches_it_by_its_path_or_by_a_body() {
     let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
     first_turn(&mut envoy);
-    let mut read = gets(&mut envoy, "/v1/responses/resp_1", OTHER_KEY);
-    read.waits();
-    envoy.tells_home(&thing("key_2"), None);
-    read.is_answered();
-    read.is_refused(404, "latchkey_no_such_thing");
+    let bearer = format!("Bearer {OTHER_KEY}");
+    let mut headers = head("/v1/responses");
+    headers[4].1 = &bearer;
+    for refresher_knows in [true, false] {
+        let mut read = gets(&mut envoy, "/v1/responses/resp_1", OTHER_KEY);
+        let mut next = envoy.call(&headers);
+        next.sends(NEXT, true);
+        read.waits();
+        next.waits();
+        match refresher_knows {
+            true => envoy.tells_others("key_2"),
+            // This Envoy has it from the answer that made it.
+            false => envoy.fails_home("key_2"),
+        }
+        for call in [&mut read, &mut next] {
+            call.is_answered();
+            call.is_refused(404, "latchkey_no_such_thing");
+        }
+        envoy.after(1_000);
+    }
+}
+
+#[test]
+fn what_another_envoy_made_a_moment_ago_is_asked_for_again() {
+    let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
+    let mut call = sends(&mut envoy, NEXT);
+    call.waits();
+    envoy.is_asked_in_vain("key_1");
+    call.waits();
+    envoy.host.time.set(envoy.host.time.get() + 100);
+    envoy.tells_home("key_1", "acc_2");
+    call.resumes();
+    call.is_at("acc_2");
+}
+
+#[test]
+fn a_batch_tells_its_files_when_it_is_asked_for() {
+    let mut records = keeping(&["acc_1", "acc_2"]);
+    for record in &mut records {
+        if let Record::Platform(platform) = record {
+            let get = platform.endpoints.last_mut().unwrap();
+            get.keeps_days = Some(30);
+            let members = ["output_file_id", "error_file_id"].map(str::to_owned);
+            get.makes = members.to_vec().try_into().unwrap();
+        }
+    }
+    let mut envoy = Envoy::with(&records);
+    let home = first_turn(&mut envoy);
+    let mut call = gets(&mut envoy, "/v1/responses/resp_1", KEY);
+    let batch = br#"{"id":"resp_1","output_file_id":"file-out","error_file_id":"file-err"}"#;
+    call.platform(200, &[], batch);
+    call.gets(200, batch);
+    for file in ["file-out", "file-err"] {
+        for _ in 0..2 {
+            let read = gets(&mut envoy, &format!("/v1/responses/{file}"), KEY);
+            read.is_at(&home);
+            read.goes_away();
+        }
+    }
+    let told = serde_json::to_string(&envoy.after(1)).unwrap();
+    for file in ["file-out", "file-err"] {
+        let thing = ThingHash::of(file).to_string();
+        assert!(told.contains(&thing), "{file}: {told}");
+    }
 }
 
 #[test]
@@ -274,7 +330,7 @@ fn a_list_of_what_an_account_holds_is_for_who_may_choose_it() {
     let mut envoy = Envoy::with(&records);
     let mut call = gets(&mut envoy, "/v1/responses/resp_1", OTHER_KEY);
     if !call.has_answer() {
-        envoy.tells_home(&thing("key_2"), None);
+        envoy.tells_of_no_home("key_2");
         call.is_answered();
     }
     call.is_refused(403, "latchkey_list_of_account");

@@ -1,4 +1,4 @@
-//! What an account made is found again for as long as the platform has it.
+//! What an account made is found again for as long as the platform has it, by the client key that had it made.
 
 use latchkey::home::ThingHash;
 use latchkey::id::Id;
@@ -6,17 +6,34 @@ use latchkey::request::record::Record;
 use serde_json::json;
 
 use super::*;
+use crate::store::Home;
 
-fn thing(id: &str) -> ThingHash {
-    ThingHash::of(&Id::try_from("key_1").unwrap(), id)
-}
-
-fn record(account: &str, id: &str, until: i64) -> Record {
+fn record(key: &str, account: &str, ids: &[&str], until: i64) -> Record {
+    let made = ids
+        .iter()
+        .map(|id| json!({"thing": ThingHash::of(id).to_string(), "until": until}));
     serde_json::from_value(json!({
-        "at": NOW.0, "key": "key_1", "pool": "default", "account": account, "dialect": "responses", "status": 200,
-        "attempts": 1, "duration_ms": 9, "completeness": "whole", "made": {"thing": thing(id).to_string(), "until": until},
+        "at": NOW.0, "key": key, "pool": "default", "account": account, "dialect": "responses", "status": 200,
+        "attempts": 1, "duration_ms": 9, "completeness": "whole", "made": made.collect::<Vec<_>>(),
     }))
     .unwrap()
+}
+
+async fn take(store: &Store, number: u32, records: &[Record]) {
+    let batch = BatchId::parse(&format!("{number:032x}")).unwrap();
+    store.take_records(batch, records, None, NOW).await.unwrap();
+}
+
+async fn home(store: &Store, key: &str, id: &str, now: i64) -> Home {
+    let key = Id::try_from(key).unwrap();
+    store
+        .home(&ThingHash::of(id), &key, UnixMillis(now))
+        .await
+        .unwrap()
+}
+
+fn at(account: &str) -> Home {
+    Home::At(account.to_owned())
 }
 
 #[tokio::test]
@@ -25,21 +42,68 @@ async fn a_home_is_kept_with_its_record_until_its_thing_is_forgotten() {
     let store = &fixture.store;
     let late = NOW.0 + 1_000;
     let first = [
-        record("acc_1", "resp_1", late),
-        record("acc_2", "resp_2", late + 1),
+        record("key_1", "acc_1", &["batch_1", "file-out"], late),
+        record("key_1", "acc_2", &["resp_2"], late + 1),
     ];
+    take(store, 1, &first).await;
     // Whoever comes second with the same id takes nothing.
-    let second = [record("acc_9", "resp_1", late + 9)];
-    for (number, records) in [(1, &first[..]), (2, &second[..])] {
-        let batch = BatchId::parse(&format!("{number:032x}")).unwrap();
-        store.take_records(batch, records, None, NOW).await.unwrap();
+    take(
+        store,
+        2,
+        &[record("key_1", "acc_9", &["batch_1"], late + 9)],
+    )
+    .await;
+    for id in ["batch_1", "file-out"] {
+        assert_eq!(home(store, "key_1", id, NOW.0).await, at("acc_1"));
+        assert_eq!(home(store, "key_2", id, NOW.0).await, Home::Others);
+        assert_eq!(
+            home(store, "key_1", id, late).await,
+            Home::Nowhere,
+            "it is over"
+        );
+        assert_eq!(home(store, "key_2", id, late).await, Home::Nowhere);
     }
-    let home = async |id: &str, now| store.home(&thing(id), UnixMillis(now)).await.unwrap();
-    assert_eq!(home("resp_1", NOW.0).await.as_deref(), Some("acc_1"));
-    assert_eq!(home("resp_2", NOW.0).await.as_deref(), Some("acc_2"));
-    assert_eq!(home("resp_3", NOW.0).await, None);
-    assert_eq!(home("resp_1", late).await, None, "it is over");
-    store.prune_records(90, UnixMillis(late)).await.unwrap();
-    assert_eq!(home("resp_1", NOW.0).await, None, "it is gone");
-    assert_eq!(home("resp_2", NOW.0).await.as_deref(), Some("acc_2"));
+    assert_eq!(home(store, "key_1", "resp_2", NOW.0).await, at("acc_2"));
+    assert_eq!(home(store, "key_1", "resp_3", NOW.0).await, Home::Nowhere);
+    // Where callers choose ids, each has its own.
+    take(store, 3, &[record("key_2", "acc_3", &["batch_1"], late)]).await;
+    assert_eq!(home(store, "key_2", "batch_1", NOW.0).await, at("acc_3"));
+    assert_eq!(home(store, "key_1", "batch_1", NOW.0).await, at("acc_1"));
+    store.prune_homes(UnixMillis(late)).await.unwrap();
+    assert_eq!(
+        home(store, "key_1", "batch_1", NOW.0).await,
+        Home::Nowhere,
+        "it is gone"
+    );
+    assert_eq!(home(store, "key_1", "resp_2", NOW.0).await, at("acc_2"));
+}
+
+#[tokio::test]
+async fn who_makes_most_gives_up_what_is_too_much() {
+    let fixture = fixture().await;
+    let store = &fixture.store;
+    let names: Vec<String> = (0..30).map(|number| format!("resp_{number}")).collect();
+    let many = names
+        .iter()
+        .zip(1..)
+        .map(|(name, until)| record("key_1", "acc_1", &[name], NOW.0 + until));
+    take(store, 1, &many.collect::<Vec<_>>()).await;
+    take(
+        store,
+        2,
+        &[record("key_2", "acc_2", &["file-a", "file-b"], NOW.0 + 1)],
+    )
+    .await;
+    store.prune_homes_to(12, NOW).await.unwrap();
+    for id in ["file-a", "file-b"] {
+        assert_eq!(home(store, "key_2", id, NOW.0).await, at("acc_2"));
+    }
+    for (number, name) in names.iter().enumerate() {
+        let expected = if number < 20 {
+            Home::Nowhere
+        } else {
+            at("acc_1")
+        };
+        assert_eq!(home(store, "key_1", name, NOW.0).await, expected, "{name}");
+    }
 }
