@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::harness::{
     Answer, Stack,
     caller::{chat_body, messages_body, responses_body},
-    raw, records, run,
-    stack::{ANTHROPIC, CODEX, OPENAI, client_key},
+    eventually, holds, raw, records, run,
+    stack::{ANTHROPIC, CODEX, OPENAI, SYNC_LIMIT, client_key},
 };
 
 /// A second account with a key of the OpenAI API.
@@ -620,5 +620,89 @@ fn a_session_stays_on_one_account_and_sessions_spread() {
                 "session {session}"
             );
         }
+    });
+}
+
+/// A form with a model and a file, as the SDKs send it: the file is no text.
+fn form(model: &str, file: &str) -> Vec<u8> {
+    let mut form = format!(
+        "--a-b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--a-b\r\n\
+         content-disposition: form-data; name=\"{file}\"; filename=\"f\"\r\n\r\n"
+    )
+    .into_bytes();
+    form.extend([0xff, 0, b'\r', b'\n', b'-', b'-', 0x80]);
+    form.extend(b"\r\n--a-b--\r\n");
+    form
+}
+
+#[test]
+fn sound_and_pictures_pass_and_are_counted() {
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("openai");
+        let json = |body: Value| ("application/json", body.to_string().into_bytes());
+        let multipart = |file: &str| ("multipart/form-data; boundary=a-b", form("gpt-5.6", file));
+        let mut counted = 0;
+        for (path, (kind, body), begins, tokens) in [
+            (
+                "/v1/audio/speech",
+                json(json!({"model": "gpt-5.6", "input": "hello", "voice": "alloy"})),
+                &b"ID3\xff\xfb\x90\0\x80"[..],
+                None,
+            ),
+            (
+                "/v1/audio/transcriptions",
+                multipart("file"),
+                b"{\"text\":",
+                Some(12),
+            ),
+            (
+                "/v1/audio/translations",
+                multipart("file"),
+                b"{\"text\":",
+                Some(12),
+            ),
+            (
+                "/v1/images/generations",
+                json(json!({"model": "gpt-5.6", "prompt": "a cat"})),
+                b"{\"created\":",
+                Some(12),
+            ),
+            (
+                "/v1/images/edits",
+                multipart("image"),
+                b"{\"created\":",
+                Some(12),
+            ),
+        ] {
+            let answer = reqwest::Client::new()
+                .post(caller.url(path))
+                .bearer_auth(caller.key())
+                .header("content-type", kind)
+                .body(body.clone());
+            let answer = answer.send().await.expect("an answer");
+            assert_eq!(answer.status(), 200, "{path}");
+            let got = answer.bytes().await.expect("all of it");
+            assert!(got.starts_with(begins), "{path}");
+            let sent = stack.sim.seen_once(path).await;
+            assert_eq!(sent.account(), Some("openai-key"));
+            assert_eq!(sent.body(), body, "{path}: it came as it was sent");
+            let Some(tokens) = tokens else {
+                assert_eq!(got, b"ID3\xff\xfb\x90\0\x80\"{".repeat(1_000));
+                continue;
+            };
+            counted += tokens;
+        }
+        eventually("they are counted", SYNC_LIMIT, async || {
+            let records = stack.refresher.records();
+            let mine = records
+                .iter()
+                .filter(|record| record["asked"] == "gpt-5.6" && record["usage"]["output"] == 7);
+            let sum: u64 = mine
+                .filter_map(|record| record["usage"]["total"].as_u64())
+                .sum();
+            holds(sum == counted, || format!("{records:?}"))
+        })
+        .await;
     });
 }

@@ -1,130 +1,297 @@
+//! Law 7: what exists in one account alone goes back to that account. The simulated platform knows each thing in the
+//! account that made it alone, and says 404 to the others.
+
+use std::{cell::Cell, collections::BTreeSet, time::Duration};
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Caller, Stack, envoy::Envoy, eventually, holds, refresher::Refresher, run, sim::Sim,
+    Caller, Stack, caller::Answer, envoy::Envoy, eventually, holds, refresher::Refresher, run,
+    sim::Sim, stack::SYNC_LIMIT,
 };
 
 const RESPONSES: &str = "/v1/responses";
 
-/// Three accounts of the OpenAI API that are taken in turn.
+/// What tells Anthropic's clients, and has their files.
+const ANTHROPIC: [(&str, &str); 2] = [
+    ("anthropic-version", "2023-06-01"),
+    ("anthropic-beta", "files-api-2025-04-14"),
+];
+
+/// Three accounts of the OpenAI API and two of Anthropic's that are taken in turn.
 async fn stack(name: &str) -> Stack<Refresher> {
     Stack::real(name, async |sim: &Sim, refresher: &Refresher| {
         let create = ["pools", "create", "turns", "--policy", "round_robin"];
         refresher.run(&create, "").await;
-        for account in ["one", "two", "three"] {
-            let key = format!("sk-{account}");
-            sim.add_api_key("openai", &key, account).await;
-            refresher.add_api_key(account, "openai", &key).await;
+        for (account, platform, prefix) in [
+            ("one", "openai", "sk-"),
+            ("two", "openai", "sk-"),
+            ("three", "openai", "sk-"),
+            ("four", "anthropic", "sk-ant-"),
+            ("five", "anthropic", "sk-ant-"),
+        ] {
+            let key = format!("{prefix}{account}");
+            sim.add_api_key(platform, &key, account).await;
+            refresher.add_api_key(account, platform, &key).await;
             refresher.run(&["pools", "add", "turns", account], "").await;
         }
     })
     .await
 }
 
-/// The last turn of a conversation: the id of its answer, and the account that made it.
-#[derive(Debug, Clone)]
-struct Turn {
-    id: String,
-    account: String,
+/// A client key at several Envoys. Each request goes to the next one, on a connection of its own, and so to
+/// whichever worker takes that.
+struct Team {
+    ports: Vec<u16>,
+    key: String,
+    next: Cell<usize>,
 }
 
-/// Takes a turn, after `before` if there is one.
-async fn turn(caller: &Caller, before: Option<&Turn>) -> Turn {
-    let mut body = json!({"model": "gpt-5.6", "input": "hi", "store": true});
-    if let Some(before) = before {
-        body["previous_response_id"] = Value::from(before.id.as_str());
-    }
-    let answer = caller.post(RESPONSES, &body).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let body: Value = serde_json::from_str(&answer.body).expect("JSON");
-    let text = body["output"].to_string();
-    let said = text.split("Hello from ").nth(1).expect("who answered");
-    Turn {
-        id: body["id"].as_str().expect("an id").to_owned(),
-        account: said.split(':').next().expect("an account").to_owned(),
-    }
+/// The body of a request.
+enum Body<'a> {
+    None,
+    Json(Value),
+    /// A form with a file of this name and content.
+    Form(&'a str, &'a str),
 }
 
-/// Each conversation goes on where it was, through this caller.
-async fn go_on(caller: &Caller, conversations: &mut [Turn]) {
-    for last in conversations {
-        let next = turn(caller, Some(last)).await;
-        assert_eq!(next.account, last.account, "{last:?}");
-        *last = next;
-    }
+/// Something that is read by its path, by clients of Anthropic or of OpenAI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Thing {
+    path: String,
+    anthropic: bool,
 }
 
-async fn until_served(caller: &Caller) {
-    eventually(
-        "the key is known",
-        std::time::Duration::from_secs(10),
-        async || {
-            let answer = caller.get("/v1/models").await;
-            holds(answer.status == 200, || format!("{answer:?}"))
-        },
-    )
-    .await;
+impl Team {
+    async fn new(refresher: &Refresher, name: &str, ports: &[u16]) -> Self {
+        let command = ["keys", "create", name, "--pool", "turns"];
+        let key = refresher.run(&command, "").await.trim().to_owned();
+        let team = Self {
+            ports: ports.to_vec(),
+            key,
+            next: Cell::new(0),
+        };
+        team.is_served().await;
+        team
+    }
+
+    async fn is_served(&self) {
+        for port in &self.ports {
+            let caller = Caller::new(*port, &self.key);
+            eventually("the key is known", SYNC_LIMIT, async || {
+                let answer = caller.get("/v1/models").await;
+                holds(answer.status == 200, || format!("{answer:?}"))
+            })
+            .await;
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        let next = self.next.get();
+        self.next.set(next + 1);
+        Caller::new(self.ports[next % self.ports.len()], &self.key)
+    }
+
+    async fn try_ask(&self, anthropic: bool, method: &str, path: &str, body: &Body<'_>) -> Answer {
+        let bearer = format!("Bearer {}", self.key);
+        let mut headers = vec![("authorization", bearer.as_str())];
+        if anthropic {
+            headers.extend(ANTHROPIC);
+        }
+        let text = match body {
+            Body::None => String::new(),
+            Body::Json(body) => {
+                headers.push(("content-type", "application/json"));
+                body.to_string()
+            }
+            Body::Form(name, content) => {
+                headers.push(("content-type", "multipart/form-data; boundary=a-b"));
+                format!(
+                    "--a-b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--a-b\r\n\
+                     content-disposition: form-data; name=\"{name}\"; filename=\"in.jsonl\"\r\n\r\n{content}\r\n--a-b--\r\n"
+                )
+            }
+        };
+        self.caller().send(method, path, &headers, text).await
+    }
+
+    async fn ask(&self, anthropic: bool, method: &str, path: &str, body: Body<'_>) -> Answer {
+        let answer = self.try_ask(anthropic, method, path, &body).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+        answer
+    }
+
+    /// The id of what that makes.
+    async fn make(&self, anthropic: bool, path: &str, body: Body<'_>) -> String {
+        let made = self.ask(anthropic, "POST", path, body).await.json();
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    async fn read(&self, thing: &Thing) -> Answer {
+        self.try_ask(thing.anthropic, "GET", &thing.path, &Body::None)
+            .await
+    }
+
+    /// Has one of each thing made, and goes on from it.
+    async fn make_everything(&self) -> Vec<Thing> {
+        let file = self
+            .make(false, "/v1/files", Body::Form("file", "{\"a\":1}"))
+            .await;
+        let batch =
+            json!({"input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h"});
+        let batch = self.make(false, "/v1/batches", Body::Json(batch)).await;
+        let batch = format!("/v1/batches/{batch}");
+        let ended = self.ask(false, "GET", &batch, Body::None).await.json();
+        let output = ended["output_file_id"]
+            .as_str()
+            .expect("it has ended")
+            .to_owned();
+
+        let upload =
+            json!({"filename": "in", "purpose": "batch", "bytes": 4, "mime_type": "text/plain"});
+        let upload = self.make(false, "/v1/uploads", Body::Json(upload)).await;
+        let parts = format!("/v1/uploads/{upload}/parts");
+        let part = self.make(false, &parts, Body::Form("data", "abcd")).await;
+        let complete = format!("/v1/uploads/{upload}/complete");
+        let parts = Body::Json(json!({"part_ids": [part]}));
+        let completed = self.ask(false, "POST", &complete, parts).await.json();
+        let uploaded = completed["file"]["id"].as_str().expect("a file").to_owned();
+        let uploaded = format!("/v1/files/{uploaded}/content");
+        assert_eq!(
+            self.ask(false, "GET", &uploaded, Body::None).await.body,
+            "abcd"
+        );
+
+        let conversation = self
+            .make(false, "/v1/conversations", Body::Json(json!({})))
+            .await;
+        let mut turn = json!({"model": "gpt-5.6", "input": "hi", "conversation": conversation});
+        let first = self.make(false, RESPONSES, Body::Json(turn.clone())).await;
+        turn["conversation"] = json!({"id": conversation});
+        self.make(false, RESPONSES, Body::Json(turn)).await;
+        let next = json!({"model": "gpt-5.6", "input": "go on", "previous_response_id": first});
+        let second = self.make(false, RESPONSES, Body::Json(next)).await;
+        let cancel = format!("{RESPONSES}/{second}/cancel");
+        let refused = self.try_ask(false, "POST", &cancel, &Body::None).await;
+        assert_eq!(
+            (refused.status, refused.own_code()),
+            (400, None),
+            "{refused:?}"
+        );
+        self.ask(
+            false,
+            "DELETE",
+            &format!("{RESPONSES}/{second}"),
+            Body::None,
+        )
+        .await;
+
+        let claudes = self
+            .make(true, "/v1/files", Body::Form("file", "hello"))
+            .await;
+        let messages =
+            json!({"requests": [{"custom_id": "one", "params": {"model": "claude-opus-5-5"}}]});
+        let messages = self
+            .make(true, "/v1/messages/batches", Body::Json(messages))
+            .await;
+        let of_openai = [
+            format!("/v1/files/{file}"),
+            format!("/v1/files/{file}/content"),
+            format!("/v1/files/{output}/content"),
+            batch,
+            uploaded,
+            format!("/v1/conversations/{conversation}"),
+            format!("/v1/conversations/{conversation}/items"),
+            format!("{RESPONSES}/{first}"),
+            format!("{RESPONSES}/{first}/input_items"),
+        ];
+        let of_anthropic = [
+            format!("/v1/files/{claudes}"),
+            format!("/v1/files/{claudes}/content"),
+            format!("/v1/messages/batches/{messages}"),
+            format!("/v1/messages/batches/{messages}/results"),
+        ];
+        let thing = |anthropic| move |path| Thing { path, anthropic };
+        let of_anthropic = of_anthropic.into_iter().map(thing(true));
+        of_openai
+            .into_iter()
+            .map(thing(false))
+            .chain(of_anthropic)
+            .collect()
+    }
+
+    async fn reads_all(&self, things: &[Thing]) {
+        for thing in things {
+            let answer = self.read(thing).await;
+            assert_eq!(answer.status, 200, "{thing:?}: {answer:?}");
+        }
+    }
+
+    /// This key made none of them.
+    async fn reads_none(&self, things: &[Thing]) {
+        for thing in things {
+            let answer = self.read(thing).await;
+            let code = answer.own_code();
+            assert_eq!(
+                code,
+                Some("latchkey_no_such_thing"),
+                "{thing:?}: {answer:?}"
+            );
+        }
+        let named = |kind: &str| {
+            let of_kind = |thing: &&Thing| thing.path.contains(kind);
+            let path = &things.iter().find(of_kind).expect("one of that kind").path;
+            let id = path.strip_prefix(kind).expect("its id");
+            id.split('/').next().expect("its id").to_owned()
+        };
+        for (path, name, kind) in [
+            (RESPONSES, "previous_response_id", "/v1/responses/"),
+            (RESPONSES, "conversation", "/v1/conversations/"),
+            ("/v1/batches", "input_file_id", "/v1/files/"),
+        ] {
+            let body = json!({"model": "gpt-5.6", "input": "hi", name: named(kind)});
+            let answer = self.try_ask(false, "POST", path, &Body::Json(body)).await;
+            let code = answer.own_code();
+            assert_eq!(code, Some("latchkey_no_such_thing"), "{name}: {answer:?}");
+        }
+    }
 }
 
 #[test]
-fn a_conversation_stays_with_its_account_over_workers_envoys_and_restarts() {
+fn what_an_account_made_goes_back_to_it_over_workers_envoys_and_restarts() {
     run(async {
         let mut stack = stack("laws-homes").await;
-        let command = ["keys", "create", "mine", "--pool", "turns"];
-        let key = stack.refresher.run(&command, "").await;
-        let key = key.trim().to_owned();
-        let caller = Caller::new(stack.envoy.port, &key);
-        until_served(&caller).await;
-        let mut conversations = Vec::new();
-        for _ in 0..8 {
-            conversations.push(turn(&caller, None).await);
-        }
-        let mut accounts: Vec<&str> = conversations.iter().map(|one| &*one.account).collect();
-        accounts.sort_unstable();
-        accounts.dedup();
-        assert!(
-            accounts.len() > 1,
-            "they are of several accounts: {conversations:?}"
-        );
-        for _ in 0..3 {
-            go_on(&caller, &mut conversations).await;
-        }
-        // Whoever asks for one by its id reaches the account that has it.
-        let path = format!("{RESPONSES}/{}", conversations[0].id);
-        let answer = caller.get(&path).await;
-        assert_ne!(
-            answer.header("x-latchkey-error"),
-            Some("latchkey_no_such_thing"),
-            "{answer:?}"
-        );
-        let other = stack
-            .refresher
-            .run(&["keys", "create", "other", "--pool", "turns"], "")
-            .await;
-        let other = Caller::new(stack.envoy.port, other.trim());
-        until_served(&other).await;
-        let answer = other.get(&path).await;
-        assert_eq!(
-            answer.header("x-latchkey-error"),
-            Some("latchkey_no_such_thing"),
-            "{answer:?}"
-        );
-
-        // Another Envoy, which made none of them, once the records are told.
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         let beside = Envoy::start_beside(&stack.folder, "beside").await;
-        let second = Caller::new(beside.port, &key);
-        until_served(&second).await;
-        go_on(&second, &mut conversations).await;
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-        drop(beside);
+        let ports = [stack.envoy.port, beside.port];
+        let mut team = Team::new(&stack.refresher, "mine", &ports).await;
+        let mut things = Vec::new();
+        for _ in 0..3 {
+            // What one Envoy's answer made, the other is asked for at once.
+            things.extend(team.make_everything().await);
+        }
+        team.reads_all(&things).await;
+        let seen = stack.sim.seen().await;
+        let accounts: BTreeSet<&str> = seen.iter().filter_map(|seen| seen.account()).collect();
+        assert!(accounts.len() > 2, "of several accounts: {accounts:?}");
+        let other = Team::new(&stack.refresher, "other", &ports).await;
+        other.reads_none(&things).await;
+        // A list shows what an account holds, whoever made it.
+        let list = team.try_ask(false, "GET", "/v1/files", &Body::None).await;
+        assert_eq!(
+            list.own_code(),
+            Some("latchkey_list_of_account"),
+            "{list:?}"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+
         // The refresher starts anew, and so does Envoy.
+        drop(beside);
         stack.refresher.kill().await;
         stack.refresher.serve().await;
         stack.envoy = Envoy::start(&stack.folder, 0).await;
-        let caller = Caller::new(stack.envoy.port, &key);
-        until_served(&caller).await;
-        go_on(&caller, &mut conversations).await;
+        team.ports = vec![stack.envoy.port];
+        team.is_served().await;
+        team.reads_all(&things).await;
     });
 }
 
@@ -132,32 +299,28 @@ fn a_conversation_stays_with_its_account_over_workers_envoys_and_restarts() {
 fn a_home_that_is_out_is_said_plainly() {
     run(async {
         let stack = stack("laws-homes-out").await;
-        let command = ["keys", "create", "mine", "--pool", "turns"];
-        let key = stack.refresher.run(&command, "").await;
-        let caller = Caller::new(stack.envoy.port, key.trim());
-        until_served(&caller).await;
-        let first = turn(&caller, None).await;
+        let team = Team::new(&stack.refresher, "mine", &[stack.envoy.port]).await;
+        let turn = json!({"model": "gpt-5.6", "input": "hi"});
+        let first = team.make(false, RESPONSES, Body::Json(turn.clone())).await;
+        let seen = stack.sim.seen_once(RESPONSES).await;
+        let home = seen.account().expect("an account");
         stack
             .refresher
-            .run(&["accounts", "disable", &first.account], "")
+            .run(&["accounts", "disable", home], "")
             .await;
-        let body = json!({"model": "gpt-5.6", "input": "hi", "previous_response_id": first.id});
-        eventually(
-            "the account is away",
-            std::time::Duration::from_secs(5),
-            async || {
-                let answer = caller.post(RESPONSES, &body).await;
-                let code = answer.header("x-latchkey-error").map(str::to_owned);
-                holds(code.as_deref() == Some("latchkey_home_gone"), || {
-                    format!("{answer:?}")
-                })
-            },
-        )
+        let mut next = turn.clone();
+        next["previous_response_id"] = first.into();
+        eventually("the account is away", Duration::from_secs(5), async || {
+            let body = Body::Json(next.clone());
+            let answer = team.try_ask(false, "POST", RESPONSES, &body).await;
+            holds(answer.own_code() == Some("latchkey_home_gone"), || {
+                format!("{answer:?}")
+            })
+        })
         .await;
-        assert_ne!(
-            turn(&caller, None).await.account,
-            first.account,
-            "the others serve"
-        );
+        // The others serve.
+        team.make(false, RESPONSES, Body::Json(turn)).await;
+        let seen = stack.sim.seen().await;
+        assert_ne!(seen.last().and_then(|seen| seen.account()), Some(home));
     });
 }

@@ -25,6 +25,7 @@ pub mod server;
 mod signed;
 pub mod simulation;
 pub mod stats;
+pub mod things;
 pub mod tls;
 pub mod token_endpoint;
 pub mod upstream;

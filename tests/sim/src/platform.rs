@@ -39,14 +39,16 @@ impl Platform {
         }
     }
 
-    /// Whose path this is. `/v1/models` exists at two platforms: Anthropic's clients are known by
-    /// `anthropic-version` or `x-api-key`.
+    /// Whose path this is. `/v1/models` and `/v1/files` exist at two platforms: Anthropic's clients are known
+    /// by `anthropic-version` or `x-api-key`.
     pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
         let anthropic_client =
             headers.contains_key("anthropic-version") || headers.contains_key("x-api-key");
         if path.starts_with("/backend-api/codex/") {
             Some(Self::Codex)
-        } else if path.starts_with("/v1/messages") || (path == "/v1/models" && anthropic_client) {
+        } else if path.starts_with("/v1/messages")
+            || (anthropic_client && (path == "/v1/models" || path.starts_with("/v1/files")))
+        {
             Some(Self::Anthropic)
         } else if path.starts_with("/v1/") || path.starts_with(deployment::PATH) {
             Some(Self::OpenAi)

@@ -22,6 +22,7 @@ use crate::{
     record::{Record, Records, authority},
     signed,
     stats::{RefusedRequest, Stats},
+    things::{Asked, Things},
     token_endpoint::{self, Effect, TokenRequest},
     upstream::{self, Context},
 };
@@ -33,6 +34,8 @@ pub struct Simulation {
     pub oauth: OAuth,
     /// API keys and whose they are.
     pub api_keys: HashMap<String, ApiKey>,
+    /// What its accounts have made.
+    pub things: Things,
     /// The faults that are set.
     pub faults: Faults,
     /// The requests that were received.
@@ -96,6 +99,7 @@ impl Simulation {
         Self {
             oauth: OAuth::new(seed),
             api_keys: HashMap::new(),
+            things: Things::default(),
             faults: Faults::default(),
             records: Records::default(),
             stats: Stats::default(),
@@ -270,6 +274,30 @@ impl Simulation {
         let fill = context.reply(body.as_ref().unwrap_or(&Value::Null));
         if let Some(answer) = replacement(fault.as_ref(), &fill) {
             return (answer, fault);
+        }
+        let id = context.id.clone();
+        let asked = Asked {
+            platform,
+            account: account.as_deref().unwrap_or_default(),
+            method: request.method(),
+            path,
+            headers: request.headers(),
+            body: request.body(),
+            id: &id,
+        };
+        if plan.is_ok() {
+            let answer = self.things.answer(asked);
+            let media = || upstream::openai::media(asked, &context);
+            if let Some(answer) = answer.or_else(media) {
+                return (answer, fault);
+            }
+            let missing = body.as_ref().ok();
+            if let Some(answer) = missing.and_then(|body| self.things.missing(asked, body)) {
+                return (answer, fault);
+            }
+            if let Ok(body) = &body {
+                self.things.keep_response(asked, body);
+            }
         }
         let wanted_method = if path.ends_with("/models") {
             Method::GET

@@ -3,7 +3,10 @@
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{
+    Context,
+    tools::{self, Format},
+};
 use crate::{answer::Answer, fixtures::fixture};
 
 /// Seconds until the rate limit headers say that the limit is full again.
@@ -54,6 +57,10 @@ pub fn answer(
     }
     let id = format!("req_{}", context.id);
     let reset = context.now.plus_seconds(LIMIT_RESET_SECONDS).rfc3339();
+    let call = tools::answer(Format::Messages, body, &context);
+    if let Some(call) = call.filter(|_| path == "/v1/messages") {
+        return Some(call);
+    }
     let fixture = match path {
         _ if !headers.contains_key("anthropic-version") => {
             fixture!("anthropic/missing_version.json")

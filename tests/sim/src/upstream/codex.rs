@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::Context;
+use super::{
+    Context,
+    tools::{self, Format},
+};
 use crate::{
     answer::Answer,
     fixtures::{RESET_SECONDS, fixture},
@@ -53,6 +56,8 @@ fn responses(body: &Value, context: Context<'_>) -> Answer {
         fixture!("codex/store_must_be_false.json")
     } else if body["stream"] != Value::Bool(true) {
         fixture!("codex/stream_must_be_true.json")
+    } else if let Some(call) = tools::answer(Format::Responses, body, &context) {
+        return call;
     } else {
         fixture!("codex/response.sse")
     };

@@ -3,6 +3,7 @@
 pub mod anthropic;
 pub mod codex;
 pub mod openai;
+mod tools;
 
 #[cfg(test)]
 mod tests;
