@@ -27,6 +27,16 @@ impl Deadline {
         }
     }
 
+    /// The end of a wait that began at the same time and lasts `span` milliseconds, or with this one.
+    pub fn end_of(self, span: u64) -> u64 {
+        self.set_at.saturating_add(span).min(self.at)
+    }
+
+    /// Tells a wait that is over after `span` milliseconds, or at its end.
+    pub fn is_over(self, span: u64, now: u64) -> bool {
+        now >= self.end_of(span) || now < self.set_at
+    }
+
     /// Tells a wait that is over.
     pub fn is_due(self, now: u64) -> bool {
         now >= self.at || now < self.set_at
@@ -44,5 +54,13 @@ mod tests {
             assert!(deadline.is_due(1_500) && deadline.is_due(999));
         }
         assert!(Deadline::default().is_due(0), "no wait");
+    }
+
+    #[test]
+    fn a_part_of_a_wait_ends_no_later_than_the_wait() {
+        let deadline = Deadline::after(1_000, 500);
+        assert_eq!((deadline.end_of(200), deadline.end_of(900)), (1_200, 1_500));
+        assert!(!deadline.is_over(200, 1_199) && deadline.is_over(200, 1_200));
+        assert!(deadline.is_over(0, 1_000) && deadline.is_over(200, 999));
     }
 }

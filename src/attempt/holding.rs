@@ -2,7 +2,6 @@
 
 use crate::{
     deadline::Deadline,
-    dialect::Dialect,
     verdict::{Beginning, Look},
 };
 
@@ -42,15 +41,15 @@ pub enum Came {
 
 impl Holding {
     /// An answer of this dialect and status, of which the headers came at `now`, in Unix milliseconds.
-    /// A good one is held for `patience` milliseconds from its first byte on; `expects_text`: without
-    /// a byte it is no answer.
-    pub fn new(dialect: Dialect, status: u16, expects_text: bool, patience: u64, now: u64) -> Self {
+    /// A good one, of which `beginning` is to tell more, is held for `patience` milliseconds from its first
+    /// byte on.
+    pub fn new(status: u16, beginning: Beginning, patience: u64, now: u64) -> Self {
         let mut held = Self {
             status,
             size: 0,
             patience,
             until: None,
-            beginning: Beginning::new(dialect, expects_text),
+            beginning,
         };
         if !held.is_good() {
             held.until = Some(Deadline::after(now, JUDGE_MS));
@@ -106,11 +105,16 @@ impl Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Dialect;
 
     const NOW: u64 = 1_790_000_000_000;
 
+    fn beginning() -> Beginning {
+        Beginning::new(Dialect::Responses, true)
+    }
+
     fn held(status: u16) -> Holding {
-        Holding::new(Dialect::Responses, status, true, 3_000, NOW)
+        Holding::new(status, beginning(), 3_000, NOW)
     }
 
     #[test]
@@ -148,7 +152,7 @@ mod tests {
         let mut held = self::held(200);
         assert_eq!(held.look(b"", 0, Came::Enough, NOW), Look::NeedMore);
         assert_eq!(held.look(ping, 22, Came::Enough, NOW), Look::Fine);
-        let mut impatient = Holding::new(Dialect::Responses, 200, true, 0, NOW);
+        let mut impatient = Holding::new(200, beginning(), 0, NOW);
         assert_eq!(impatient.look(ping, 22, Came::Some, NOW), Look::Fine);
     }
 }

@@ -18,7 +18,7 @@
 //! # Failover
 //!
 //! 1. The verdict goes on the board ([`crate::health`]), where every worker sees it within 5 ms. A request
-//!    puts one there at most. The same 4xx from a second account is its caller's fault, but for 401, 402
+//!    speaks there against one account at most. The same 4xx from a second account is its caller's fault, but for 401, 402
 //!    and 429: the caller gets it, and nothing is held against that account.
 //!    An account that may not do what was asked (`not_served`) is left alone for that model only once
 //!    another one has done it: a model that nobody has takes out nobody.
@@ -26,6 +26,10 @@
 //!    headers back and makes the answer a 307 to the request's own URL, with the true status in
 //!    `x-latchkey-status`. Envoy's internal redirect then runs the whole request again, gate included,
 //!    with the buffered body. Else the platform's answer passes as it is, but for what [`answer`] keeps here.
+//!    An account whose platform told it to pause for `throttle_wait_seconds` at most is not left: the request
+//!    goes back to the gate as in 2, and waits there for the account if that has its session's prompt cache,
+//!    or nobody else serves ([`Table::worth_waiting`](crate::gate::select::Table::worth_waiting)). It does so once.
+//!    Those that waited, and those that move, reach an account at the pace of `worker::pace`.
 //! 3. What the next try must know is *carried* in filter state ([`crate::request::carried`]).
 //! 4. Where Envoy cannot run the request again (a body over the limit), the 307 reaches the gate's
 //!    response path, which restores the platform's answer.
@@ -244,6 +248,7 @@ pub fn is_worth_another(verdict: &Verdict) -> bool {
 /// account at most, however many it was tried on: it may be the request that makes them fail. An API
 /// key that is refused in words that no rule knows may lack a right for this path alone.
 pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board: &Board) -> bool {
+    let may_blame = !carried.blames || carried.waited.as_ref() == Some(&account.id);
     match verdict {
         Verdict::Fine => {
             let model = carried.model.as_ref().map(HeaderText::as_str);
@@ -252,9 +257,9 @@ pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board:
         Verdict::CallersFault => false,
         // Another account has to do it first.
         verdict if verdict.is_not_served() => false,
-        Verdict::CredentialExpired => !carried.blames && is_refreshable(account),
+        Verdict::CredentialExpired => may_blame && is_refreshable(account),
         Verdict::CoolingDown { .. } | Verdict::PlatformTrouble { .. } | Verdict::Dead { .. } => {
-            !carried.blames
+            may_blame
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Asked<'a> {
     pub view: Option<&'a View>,
     /// Unix milliseconds.
     pub now: u64,
+    /// It looks itself at accounts that had as many under way as they may a moment ago.
+    pub looks_again: bool,
 }
 
 impl Limiter {
@@ -76,7 +78,7 @@ impl Limiter {
             let forward = match decide(self.full()) {
                 Decision::Forward(forward) => forward,
                 // What was full a moment ago may be free: nobody is refused by an old look.
-                _ if self.forget_full_streams(&found_full) => continue,
+                _ if asked.looks_again && self.forget_full_streams(&found_full) => continue,
                 other => return Ok(other),
             };
             let limited = asked
@@ -234,6 +236,7 @@ mod tests {
                 last_try,
                 view: Some(view),
                 now: START,
+                looks_again: true,
             };
             limiter.decide(shared, &asked, |full| {
                 gate.decide(&request, &knowledge(view, full, START, context))
@@ -277,6 +280,7 @@ mod tests {
             now,
             try_id: TryId { vm: 1, context },
             may_wait: false,
+            soon: None,
             home: Home::Any,
         }
     }

@@ -24,7 +24,7 @@ use self::{
     client_key::Presented,
     preferences::Preferences,
     request::{Entry, Subject},
-    select::{Back, InFlight, Need, Out, Pick},
+    select::{Awaited, Back, InFlight, Need, Out, Pick},
     tables::Tables,
 };
 use crate::{
@@ -73,6 +73,8 @@ pub struct Knowledge<'a> {
     pub try_id: TryId,
     /// True while the request may still wait for a fresh credential.
     pub may_wait: bool,
+    /// Until when it may wait for an account that is at a limit, in Unix milliseconds; none where it may not.
+    pub soon: Option<u64>,
     /// The account that has what the request goes on from.
     pub home: Home,
 }
@@ -84,9 +86,9 @@ pub enum Decision {
     Forward(Box<Forward>),
     /// Answer it here.
     Reply(Reply),
-    /// Hold it, and ask again when the snapshot or the board moved: an account that would serve
-    /// it is being refreshed.
-    Wait,
+    /// Hold it, and ask again when the snapshot or the board moved, or time has passed: an account that would
+    /// serve it is about to be there.
+    Wait(Awaited),
 }
 
 /// The terms on which a request is sent on.
@@ -263,6 +265,11 @@ impl Gate {
         };
         let table = self.tables.get(view, pool, door)?;
         let table = table.ok_or_else(|| request.unknown_path(view))?;
+        if let Some(soon) = knowledge.soon
+            && let Some(awaited) = table.worth_waiting(&need, soon)
+        {
+            return Ok(Decision::Wait(awaited));
+        }
         let (account, endpoint, half_open) = match table.pick(&need) {
             Pick::Account {
                 account,
@@ -288,7 +295,7 @@ impl Gate {
             Pick::AllOut(out)
                 if knowledge.may_wait && out.iter().any(|out| out.back == Back::WithCredential) =>
             {
-                return Ok(Decision::Wait);
+                return Ok(Decision::Wait(Awaited::News));
             }
             Pick::AllOut(out) if home.is_some() => {
                 return Err(Refusal::HomeOut(all_out(pool, out, now)));
@@ -319,6 +326,7 @@ impl Gate {
                 tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
                 refused: carried.map_or_else(Vec::new, |carried| carried.refused.clone()),
                 blames: carried.is_some_and(|carried| carried.blames),
+                waited: carried.and_then(|carried| carried.waited.clone()),
                 unable: carried.and_then(|carried| carried.unable.clone()),
                 model: subject.model.cloned(),
                 thing: request.named(Place::Thing),
@@ -387,9 +395,9 @@ impl Gate {
 
     /// A request of this session was served by `account` after others did not have what it goes on
     /// from: the session's next requests begin there.
-    pub fn prefer(&mut self, session: u64, account: &Id) {
+    pub fn prefer(&mut self, key: &Id, session: u64, account: &Id) {
         let hash = hash64(&[account.as_str().as_bytes()]);
-        self.preferences.note(session, hash);
+        self.preferences.note(key, session, hash);
     }
 
     /// A request of `account` begins.

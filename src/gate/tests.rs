@@ -55,6 +55,7 @@ fn knowing(view: Option<&View>) -> Knowledge<'_> {
         now: 0,
         try_id: TryId::default(),
         may_wait: false,
+        soon: None,
         home: Home::Any,
     }
 }
@@ -340,7 +341,10 @@ fn a_request_waits_for_a_refresh_while_it_may() {
         ..knowing(Some(&view))
     };
     let decision = Gate::default().decide_at_once(&headers, None, &patient);
-    assert!(matches!(decision, Decision::Wait), "{decision:?}");
+    assert!(
+        matches!(decision, Decision::Wait(Awaited::News)),
+        "{decision:?}"
+    );
     let impatient = Knowledge {
         may_wait: false,
         ..patient
@@ -382,7 +386,7 @@ fn nobody_waits_for_an_account_that_has_ended() {
     };
     let decision = at(6);
     assert!(
-        matches!(decision, Decision::Wait),
+        matches!(decision, Decision::Wait(Awaited::News)),
         "for the other one: {decision:?}"
     );
     let Decision::Reply(reply) = at(7) else {
@@ -465,7 +469,7 @@ fn model_sent(key: &str, path: &str, body: &str) -> Result<String, String> {
             Ok(forward.carried.model.unwrap().as_str().to_owned())
         }
         Decision::Reply(reply) => Err(reply.code().unwrap().as_str().to_owned()),
-        Decision::Wait => panic!("it waits"),
+        Decision::Wait(_) => panic!("it waits"),
     }
 }
 
@@ -599,7 +603,7 @@ fn outcome(headers: &[(&str, &str)], body: &str) -> Result<String, (u16, String,
             let text = |name: &str| body["error"][name].as_str().unwrap().to_owned();
             Err((reply.status, text("code"), text("message")))
         }
-        Decision::Wait => panic!("it waits"),
+        Decision::Wait(_) => panic!("it waits"),
     }
 }
 
@@ -649,7 +653,7 @@ fn what_nobody_could_count_is_refused_with_the_reason() {
         ) {
             Decision::Forward(_) => None,
             Decision::Reply(reply) => Some((reply.status, reply.body)),
-            Decision::Wait => panic!("it waits"),
+            Decision::Wait(_) => panic!("it waits"),
         }
     };
     for refused in [
@@ -935,7 +939,7 @@ fn a_key_with_limits_of_tokens_or_a_list_of_models_generates_nothing_unseen() {
                 assert_eq!(reply.status, 403);
                 assert!(reply.body.contains("latchkey_uncounted"), "{}", reply.body);
             }
-            Decision::Wait => panic!("it waits"),
+            Decision::Wait(_) => panic!("it waits"),
         }
     }
 }

@@ -156,6 +156,8 @@ pub struct Why<'a> {
     pub back_at: u64,
     /// A fresh credential ends it.
     pub awaits_credential: bool,
+    /// The platform said when it ends.
+    pub is_told: bool,
 }
 
 // === impl Board ===
@@ -545,6 +547,7 @@ impl<'a> From<&'a Entry> for Why<'a> {
             reason: &entry.reason,
             back_at: entry.back_at(),
             awaits_credential: entry.awaits_credential(),
+            is_told: !entry.guessed,
         }
     }
 }
@@ -555,6 +558,7 @@ impl<'a> From<&'a Suspicion> for Why<'a> {
             reason: &suspicion.reason,
             back_at: suspicion.back_at(),
             awaits_credential: suspicion.awaits_credential(),
+            is_told: false,
         }
     }
 }

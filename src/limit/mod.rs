@@ -198,6 +198,13 @@ impl FullAccounts {
         (now < full.until).then_some(full.until)
     }
 
+    /// Returns true if all that is the matter with `account` at `now` is that it has as many requests under way
+    /// as it may.
+    pub fn is_busy(&self, account: &Id, now: u64) -> bool {
+        let full = self.0.get(account);
+        full.is_some_and(|full| full.by_streams && now < full.until)
+    }
+
     fn put(&mut self, account: Id, full: Full) {
         self.0.insert(account, full);
     }

@@ -52,6 +52,8 @@ pub struct Carried {
     pub refused: Vec<u16>,
     /// An earlier try speaks against its account: no later one may.
     pub blames: bool,
+    /// The account that told it to pause, and for which it was to wait: once. It may speak against that one again.
+    pub waited: Option<Id>,
     /// The first account that may not do what is asked. It is left alone for that if another one does it.
     pub unable: Option<Id>,
     /// The model that it asks for, in visible ASCII, if that is known.
@@ -178,6 +180,7 @@ impl Carried {
             tried,
             refused,
             blames,
+            waited,
             unable,
             model,
             thing,
@@ -246,9 +249,11 @@ impl Carried {
         if *blames {
             text.push_str(" blames=account");
         }
-        if let Some(unable) = unable {
-            text.push_str(" unable=");
-            text.push_str(unable.as_str());
+        for (name, account) in [(" waited=", waited), (" unable=", unable)] {
+            if let Some(account) = account {
+                text.push_str(name);
+                text.push_str(account.as_str());
+            }
         }
         text
     }
@@ -269,6 +274,10 @@ impl Carried {
                 .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
         };
         let id = |name| Id::try_from(field(name)?).ok();
+        let account_of = |name| match field(name) {
+            Some(id) => Id::try_from(id).ok().map(Some),
+            None => Some(None),
+        };
         let text_of = |name| HeaderText::try_from(field(name)?).ok();
         let has = |flag: &str| text.split(' ').any(|pair| pair == flag);
         let number = |name| field(name).map_or(Some(0), |number| number.parse::<u64>().ok());
@@ -303,10 +312,8 @@ impl Carried {
                 None => Vec::new(),
             },
             blames: has("blames=account"),
-            unable: match field("unable") {
-                Some(id) => Some(Id::try_from(id).ok()?),
-                None => None,
-            },
+            waited: account_of("waited")?,
+            unable: account_of("unable")?,
             model: text_of("model"),
             thing: text_of("thing"),
             part: text_of("part"),
@@ -337,6 +344,24 @@ impl Carried {
     pub fn has_tried(&self, account: &Account) -> bool {
         let mut tried = self.tried.iter();
         tried.any(|(id, generation)| *id == account.id && *generation == account.generation)
+    }
+
+    /// Counts the attempts that failed.
+    pub fn failed_attempts(&self) -> usize {
+        self.tried.len().saturating_add(self.waited.iter().count())
+    }
+
+    /// The carried of a request that is to wait for the account that told it at `now` to pause; none where
+    /// that happened before, or it has been on its way for longer than `max_ms`.
+    pub fn after_throttle(&self, now: u64, max_ms: u64) -> Option<Self> {
+        let since = if self.since == 0 { now } else { self.since };
+        let may_wait = self.waited.is_none() && now.saturating_sub(since) < max_ms;
+        may_wait.then(|| Self {
+            since,
+            waited: Some(self.account.clone()),
+            blames: true,
+            ..self.clone()
+        })
     }
 
     /// The carried after its attempt with `generation` of the account failed at `now`; none where
@@ -387,6 +412,7 @@ mod tests {
             tried: Vec::new(),
             refused: Vec::new(),
             blames: false,
+            waited: None,
             unable: None,
             model: None,
             thing: None,
@@ -431,11 +457,12 @@ mod tests {
         let refused = Carried {
             refused: vec![400, 403],
             blames: true,
+            waited: Some(id("acc_2")),
             unable: Some(id("acc_1")),
             ..second.clone()
         };
         let words = format!(
-            "{} refused=400,403 blames=account unable=acc_1",
+            "{} refused=400,403 blames=account waited=acc_2 unable=acc_1",
             second.encode()
         );
         assert_eq!(refused.encode(), words);
@@ -468,6 +495,16 @@ mod tests {
         assert!(second.after_failure(1, 10_999, 3, 10_000).is_some());
         assert_eq!(second.after_failure(1, 11_000, 3, 10_000), None);
         assert_eq!(first().after_failure(1, 1_000, 1, 10_000), None);
+    }
+
+    #[test]
+    fn a_request_waits_once_and_that_was_an_attempt() {
+        let waits = first().after_throttle(1_000, 10_000).unwrap();
+        assert_eq!((waits.since, waits.failed_attempts()), (1_000, 1));
+        assert_eq!(Carried::decode(waits.encode().as_bytes()).unwrap(), waits);
+        assert_eq!(waits.after_throttle(1_001, 10_000), None);
+        let late = first().after_failure(1, 1_000, 3, 10_000).unwrap();
+        assert_eq!(late.after_throttle(11_000, 10_000), None);
     }
 
     proptest! {

@@ -154,7 +154,7 @@ impl Record {
         Self {
             id: carried.id.clone(),
             asked: asked(carried.model.as_ref()),
-            attempts: u32::try_from(carried.tried.len()).unwrap_or(u32::MAX),
+            attempts: u32::try_from(carried.failed_attempts()).unwrap_or(u32::MAX),
             ..Self::new(key, pool, carried.dialect, carried.at)
         }
     }

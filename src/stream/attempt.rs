@@ -18,7 +18,7 @@ use crate::{
     header::HeaderMap,
     host::{Action, Host, Side, Stream},
     request::record::{self, Record},
-    verdict::{ErrorBody, Failure, Look},
+    verdict::{Beginning, ErrorBody, Failure, Look},
     worker::Worker,
 };
 
@@ -211,9 +211,9 @@ impl AttemptStream {
             }
             Some(status) if is_answer(status) => {
                 let patience = worker.announcement_wait();
-                let expects_text = sent.expects_text(&head);
-                let now = worker.recently();
-                let held = Holding::new(sent.dialect, status, expects_text, patience, now);
+                let beginning = Beginning::new(sent.dialect, sent.expects_text(&head))
+                    .of_type(head.first("content-type"));
+                let held = Holding::new(status, beginning, patience, worker.recently());
                 self.held = Some(held);
                 self.head = head;
                 if sent.transform.changes_answer() && !end {

@@ -372,7 +372,7 @@ impl GateStream {
                 self.stage = Stage::Open;
             }
             Decision::Reply(reply) => self.answer(&reply, stream),
-            Decision::Wait => self.stage = Stage::Waits(request),
+            Decision::Wait(_) => self.stage = Stage::Waits(request),
         }
     }
 

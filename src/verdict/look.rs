@@ -2,8 +2,9 @@
 //!
 //! While an answer is looked at it is held back. Events that only announce it are passed over,
 //! whatever they echo of the request ([`Brief`]); the first one with content or with a failure
-//! decides. Each byte of events is framed once, as it comes; the beginning of a JSON text is read anew
-//! with each piece.
+//! decides. Each byte of events is framed once, as it comes. The beginning of a JSON text is read anew
+//! when it has grown by a quarter, or is whole, so the work grows with its length, however small the
+//! pieces are. Sound, pictures and plain text are not looked at: any bytes may stand at their beginning.
 
 use std::{borrow::Cow, fmt};
 
@@ -19,12 +20,27 @@ use super::{
 };
 use crate::{
     dialect::{Dialect, EventKind},
-    text::sse::{Framer, Piece},
+    text::{
+        json::{Lexer, Token},
+        sse::{Framer, Piece},
+    },
 };
 
 /// The most of a JSON answer that is looked at, in bytes; one without a decision by then is let go.
 /// Errors are below 4 KiB, and so is what comes before them.
 pub const MAX_LOOK_BYTES: usize = 16 * 1024;
+
+/// The least by which a JSON text grows before it is read anew, in bytes.
+const JSON_STEP_BYTES: usize = 64;
+
+/// The types of answers that are neither JSON nor events, as they begin.
+const RAW_TYPES: [&[u8]; 5] = [
+    b"audio/",
+    b"image/",
+    b"video/",
+    b"text/plain",
+    b"application/octet-stream",
+];
 
 /// The longest name of an event that is kept, in bytes.
 const MAX_NAME_BYTES: usize = 256;
@@ -91,11 +107,23 @@ enum Kind {
     /// The first bytes, which do not tell yet.
     Unknown(Vec<u8>),
     /// One JSON text, as far as it is looked at.
-    Json(Vec<u8>),
+    Json(Text),
     /// An event stream.
     Events(Box<Events>),
     /// Something else, or an answer that is decided about.
     Other,
+}
+
+/// The beginning of a JSON text.
+#[derive(Debug, Default)]
+struct Text {
+    bytes: Vec<u8>,
+    lexer: Lexer,
+    depth: u32,
+    /// The outermost value has ended.
+    is_closed: bool,
+    /// The length at which it is read anew.
+    read_at: usize,
 }
 
 /// The events of a stream, one after the other.
@@ -177,6 +205,21 @@ impl Beginning {
         }
     }
 
+    /// Notes the `content-type` of the answer, if it has one. Some platforms send JSON or events as something
+    /// else, so only the types are believed whose bytes may look like either and are not.
+    #[must_use]
+    pub fn of_type(mut self, content_type: Option<&[u8]>) -> Self {
+        let kind = content_type.unwrap_or_default().trim_ascii_start();
+        let begins = |prefix: &&[u8]| {
+            let start = kind.get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        if RAW_TYPES.iter().any(begins) {
+            self.kind = Kind::Other;
+        }
+        self
+    }
+
     /// Looks at the next bytes of the body of an answer of HTTP 2xx; `end`: no more will come. Ask
     /// with each chunk until the answer is not [`Look::NeedMore`].
     pub fn look(&mut self, chunk: &[u8], end: bool) -> Look {
@@ -204,10 +247,13 @@ impl Beginning {
                 }
             }
             Kind::Json(text) => {
-                let room = MAX_LOOK_BYTES.saturating_sub(text.len());
+                let room = MAX_LOOK_BYTES.saturating_sub(text.bytes.len());
                 let is_over = chunk.len() > room;
-                text.extend_from_slice(chunk.get(..room).unwrap_or(chunk));
-                match json_answer(text, end && !is_over) {
+                let is_worth_reading = text.grows(chunk.get(..room).unwrap_or(chunk));
+                if !(is_worth_reading || end || is_over) {
+                    return Look::NeedMore;
+                }
+                match json_answer(&text.bytes, end && !is_over) {
                     Look::NeedMore if is_over => Look::Fine,
                     looked => looked,
                 }
@@ -228,11 +274,37 @@ impl Beginning {
         let may_begin = |prefix: &&[u8]| prefix.starts_with(start);
         match start.first() {
             None => Kind::Unknown(Vec::new()),
-            Some(b'{') => Kind::Json(Vec::new()),
+            Some(b'{') => Kind::Json(Text::default()),
             _ if EVENTS.iter().any(begins) => Kind::Events(Box::new(Events::new(self.dialect))),
             _ if !end && EVENTS.iter().any(may_begin) => Kind::Unknown(Vec::new()),
             _ => Kind::Other,
         }
+    }
+}
+
+// === impl Text ===
+
+impl Text {
+    /// Takes the next bytes. Returns true if it is worth while to read it anew.
+    fn grows(&mut self, mut chunk: &[u8]) -> bool {
+        self.bytes.extend_from_slice(chunk);
+        let was_closed = self.is_closed;
+        while let Some(token) = self.lexer.next(&mut chunk) {
+            match token {
+                Token::Open(_) => self.depth = self.depth.saturating_add(1),
+                Token::Close => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.is_closed |= self.depth == 0;
+                }
+                Token::Colon | Token::Comma | Token::Text { .. } => {}
+            }
+        }
+        let length = self.bytes.len();
+        let is_worth_reading = length >= self.read_at || self.is_closed && !was_closed;
+        if is_worth_reading {
+            self.read_at = length.saturating_add(JSON_STEP_BYTES.max(length / 4));
+        }
+        is_worth_reading
     }
 }
 

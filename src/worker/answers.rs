@@ -113,8 +113,17 @@ impl<H: Host> Worker<H> {
             max_attempts,
             failover,
             refresh_wait,
+            throttle_wait,
             ..
         } = self.settings;
+        // The account is out now, so the gate has the request wait for it, or finds another one.
+        if blames && is_throttle(verdict, now.saturating_add(throttle_wait)) {
+            let has_place = self.waiting.has_place(&carried.key);
+            let next = carried.after_throttle(now, failover);
+            if let Some(next) = next.filter(|_| has_place) {
+                return Some(next);
+            }
+        }
         let mut next = carried.after_failure(account.generation, now, max_attempts, failover)?;
         next.blames |= blames;
         if verdict.is_not_served() {
@@ -178,7 +187,7 @@ impl<H: Host> Worker<H> {
     /// Takes the good end of a good answer, which wipes out its key's strikes.
     pub fn ended_well(&mut self, account: &Account, carried: &Carried) {
         if let Some(session) = carried.session.filter(|_| carried.moved) {
-            self.gate.prefer(session, &account.id);
+            self.gate.prefer(&carried.key, session, &account.id);
         }
         let board = self.follower.board();
         if board.has_guess(account, Striker::of(&carried.key), model(carried)) {
@@ -226,6 +235,19 @@ impl<H: Host> Worker<H> {
             self.reports.push(report.met_by(carried));
         }
     }
+}
+
+/// Tells an account that is back by `soon`, as its platform says.
+fn is_throttle(verdict: &Verdict, soon: u64) -> bool {
+    let until = match verdict {
+        Verdict::CoolingDown {
+            until,
+            guessed: false,
+            ..
+        } => Some(*until),
+        _ => None,
+    };
+    until.is_some_and(|until| until <= soon)
 }
 
 /// Says which request of which client key speaks against an account, and for whom that holds.

@@ -39,6 +39,9 @@ pub struct Config {
     /// The seconds for which the events of an answer are held that only announce it, from the first
     /// on: until then an error that follows them leads to another account.
     pub announcement_wait_seconds: u64,
+    /// The seconds that a request waits for an account whose platform told it to pause for no longer, or
+    /// that has as many requests under way as it may.
+    pub throttle_wait_seconds: u64,
     /// The memory that all requests may hold, in MiB.
     pub held_mib: u64,
     /// The memory that the requests of one client key may hold, in MiB.
@@ -115,6 +118,12 @@ impl Config {
                 0,
                 MAX_PATIENCE_SECONDS,
             ),
+            (
+                "throttle_wait_seconds",
+                config.throttle_wait_seconds,
+                0,
+                MAX_PATIENCE_SECONDS,
+            ),
             ("held_mib", config.held_mib, 1, MAX_HELD_MIB),
             (
                 "held_mib_per_key",
@@ -155,6 +164,7 @@ impl Default for Config {
             failover_seconds: 60,
             refresh_wait_seconds: 10,
             announcement_wait_seconds: 2,
+            throttle_wait_seconds: 10,
             held_mib: 768,
             held_mib_per_key: 256,
         }

@@ -10,6 +10,7 @@ pub mod decoding;
 mod homes;
 pub mod numbers;
 pub mod own;
+pub(crate) mod pace;
 pub mod refresher;
 pub mod sent;
 mod stats;
@@ -23,17 +24,18 @@ use self::{
     decoding::Decoding,
     homes::Next,
     own::Own,
+    pace::Pace,
     refresher::Calls,
     sent::Tries,
     stats::{Metrics, Totals},
-    waiting::{Starting, Waiting},
+    waiting::{For, Starting, Waiting},
 };
 use crate::{
     attempt,
     budget::{self, Book, NoRoom},
     deadline::Deadline,
     dialect::Dialect,
-    gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request},
+    gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request, select::Awaited},
     hash::hash64,
     home::{Home, Made, ThingHash, ring},
     host::Host,
@@ -64,6 +66,7 @@ pub struct Worker<H> {
     gate: Gate,
     reports: Reports,
     waiting: Waiting,
+    pace: Pace,
     starting: Starting,
     decoding: Decoding,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
@@ -89,6 +92,7 @@ struct Settings {
     failover: u64,
     refresh_wait: u64,
     announcement_wait: u64,
+    throttle_wait: u64,
     refresher_cluster: String,
 }
 
@@ -117,8 +121,42 @@ fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Know
         now,
         try_id: TryId::default(),
         may_wait: false,
+        soon: None,
         home: Home::Any,
     }
+}
+
+/// Tells a request that goes to `forward`'s account because another one, or a limit, sent it there: many may
+/// come at once.
+fn is_paced(
+    context: u32,
+    last_try: Option<&Carried>,
+    forward: &Forward,
+    waiting: &Waiting,
+) -> bool {
+    let is_other = |last: &Carried| last.account != forward.account.id;
+    waiting.waits_for_limit(context) || last_try.is_some_and(is_other)
+}
+
+/// The thing for which a request that could go has to wait after all: others were there before it, or too
+/// many have just gone where it goes.
+fn held_up(
+    context: u32,
+    last_try: Option<&Carried>,
+    forward: &Forward,
+    waiting: &Waiting,
+    pace: &Pace,
+    now: u64,
+) -> Option<Awaited> {
+    let Forward {
+        account, carried, ..
+    } = forward;
+    let is_limited = account.limits.concurrent_streams.is_some();
+    if is_limited && waiting.is_behind(context, &carried.pool) {
+        return Some(Awaited::Place);
+    }
+    let is_herd = is_paced(context, last_try, forward, waiting) && !pace.has_room(&account.id, now);
+    is_herd.then_some(Awaited::Limit)
 }
 
 /// The facts that an attempt finds about the request that it sends.
@@ -145,6 +183,7 @@ impl<H: Host> Worker<H> {
             gate: Gate::default(),
             reports: Reports::default(),
             waiting: Waiting::default(),
+            pace: Pace::default(),
             starting: Starting::default(),
             decoding: Decoding::default(),
             probes: Vec::new(),
@@ -170,6 +209,7 @@ impl<H: Host> Worker<H> {
             failover: config.failover_seconds.saturating_mul(1_000),
             refresh_wait: config.refresh_wait_seconds.saturating_mul(1_000),
             announcement_wait: config.announcement_wait_seconds.saturating_mul(1_000),
+            throttle_wait: config.throttle_wait_seconds.saturating_mul(1_000),
             refresher_cluster: config.refresher_cluster,
         };
         if self.sync.is_some() {
@@ -230,13 +270,12 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    /// Returns the contexts of the requests that wait.
-    pub fn waiting(&self) -> Vec<u32> {
-        let starting = self.starting.contexts();
-        self.waiting
-            .contexts()
+    /// Returns the contexts of the requests that wait, in the order in which they are to be decided about.
+    pub fn waiting(&mut self) -> Vec<u32> {
+        let waiting = self.waiting.in_turn(|| self.sent.by_key());
+        waiting
             .into_iter()
-            .chain(starting)
+            .chain(self.starting.contexts())
             .collect()
     }
 
@@ -451,25 +490,34 @@ impl<H: Host> Worker<H> {
     pub fn decide(&mut self, context: u32, request: &Request) -> Decision {
         let now = self.look();
         let key = request.key_id(self.follower.held()).cloned();
-        let until = Deadline::after(now, self.settings.refresh_wait);
+        let Settings {
+            refresh_wait,
+            throttle_wait,
+            ..
+        } = self.settings;
+        let until = Deadline::after(now, refresh_wait.max(throttle_wait));
         let patience = self.waiting.patience(context, key.as_ref(), until);
-        let may_wait = patience.has_place && !patience.until.is_due(now);
+        let may = |most| patience.has_place && !patience.until.is_over(most, now);
+        let may_wait = may(refresh_wait);
+        let soon = may(throttle_wait).then(|| patience.until.end_of(throttle_wait));
         let Some(home) = self.home(request, key.as_ref(), patience.has_place, now) else {
             if let Some(key) = key {
-                self.waiting.insert(context, &key, patience.until);
+                self.waiting
+                    .insert(context, &key, patience.until, For::News);
             }
-            return Decision::Wait;
+            return Decision::Wait(Awaited::News);
         };
         let asked = Asked {
             context,
             last_try: request.carried(),
             view: self.follower.held(),
             now,
+            looks_again: self.waiting.looks_again(context),
         };
         let try_id = self.try_id(context);
         let is_confirmed = self.is_confirmed(now);
         let board = self.follower.board();
-        let gate = &mut self.gate;
+        let (gate, waiting, pace) = (&mut self.gate, &self.waiting, &self.pace);
         let decision = self.limiter.decide(&mut self.host, &asked, |full| {
             let knowledge = Knowledge {
                 is_confirmed,
@@ -479,25 +527,47 @@ impl<H: Host> Worker<H> {
                 now,
                 try_id,
                 may_wait,
+                soon,
                 home,
             };
-            gate.decide(request, &knowledge)
+            match gate.decide(request, &knowledge) {
+                Decision::Forward(forward) if soon.is_some() => {
+                    match held_up(context, asked.last_try, &forward, waiting, pace, now) {
+                        Some(awaited) => Decision::Wait(awaited),
+                        None => Decision::Forward(forward),
+                    }
+                }
+                decision => decision,
+            }
         });
         let decision = match (decision, key) {
-            (Ok(Decision::Wait), Some(key)) => {
-                self.waiting.insert(context, &key, patience.until);
-                return Decision::Wait;
+            (Ok(Decision::Wait(awaited)), Some(key)) => {
+                let awaits = For::of(awaited, || self.pool(request));
+                self.waiting.insert(context, &key, patience.until, awaits);
+                return Decision::Wait(awaited);
             }
             // Who is not known has no place.
-            (Ok(Decision::Wait), None) => Decision::Reply(request.refused(&Refusal::NotReady)),
+            (Ok(Decision::Wait(_)), None) => Decision::Reply(request.refused(&Refusal::NotReady)),
             (Ok(decision), _) => decision,
             (Err(refusal), _) => Decision::Reply(request.refused(&refusal)),
         };
+        if let Decision::Forward(forward) = &decision
+            && is_paced(context, asked.last_try, forward, &self.waiting)
+        {
+            self.pace.take(&forward.account.id, now);
+        }
         self.waiting.remove(context);
         if let Decision::Reply(reply) = &decision {
             self.refused(self.record(request), reply);
         }
         decision
+    }
+
+    /// Returns the pool of a request that waits; none where it may use none any more.
+    fn pool(&self, request: &Request) -> Option<Id> {
+        let knowledge = knowledge(&self.follower, &self.limiter, self.host.recently());
+        let record = self.gate.record(request, &knowledge);
+        record.map(|record| record.pool)
     }
 
     /// Finds the account that has what a request of `key` goes on from. None where the refresher

@@ -3,7 +3,7 @@
 //! The gate and the attempts of a request run in the same VM, so an attempt finds here what the
 //! gate decided. Which request it serves it knows from the filter state, which no caller can reach.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use super::numbers::Numbered;
 
@@ -84,6 +84,16 @@ impl Tries {
     /// Returns what the gate decided of a try that is under way.
     pub fn of(&self, try_id: TryId) -> Option<&Carried> {
         Some(&self.0.get(&try_id)?.carried.1)
+    }
+
+    /// Counts the tries that are under way, by client key.
+    pub fn by_key(&self) -> HashMap<&Id, usize> {
+        let mut counts = HashMap::new();
+        for sent in self.0.values() {
+            let count: &mut usize = counts.entry(&sent.carried.1.key).or_default();
+            *count = count.saturating_add(1);
+        }
+        counts
     }
 
     /// Takes the record of a try that has an answer now.

@@ -506,7 +506,7 @@ fn a_platforms_error_reaches_the_caller_as_it_is() {
         let path = "/v1/embeddings";
         let fault = json!({
             "target": "upstream", "path": path, "times": 1, "fixture": "openai/rate_limit_exceeded.json",
-            "headers": {"retry-after": "7", "x-ratelimit-limit-requests": "60"},
+            "headers": {"retry-after": "70", "x-ratelimit-limit-requests": "60"},
         });
         stack.sim.add_fault(fault).await;
         let answer = stack
@@ -518,7 +518,7 @@ fn a_platforms_error_reaches_the_caller_as_it_is() {
             .await;
         assert_eq!(answer.status, 429, "{answer:?}");
         assert_eq!(answer.own_code(), None, "{answer:?}");
-        assert_eq!(answer.header("retry-after"), Some("7"));
+        assert_eq!(answer.header("retry-after"), Some("70"));
         assert_eq!(answer.header("x-ratelimit-limit-requests"), Some("60"));
         assert_eq!(
             answer.json()["error"]["code"],

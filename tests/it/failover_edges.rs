@@ -200,6 +200,22 @@ fn the_first_event_of_a_stream_is_waited_for_no_longer_than_the_profile_says() {
     });
 }
 
+/// A platform that asks for a pause of some seconds is given it: the caller of a lone account does not notice.
+#[test]
+fn a_short_throttle_is_waited_for() {
+    run(async {
+        let pool = Pool::of("failover-throttle", &["lone"]).await;
+        let throttled = json!({"fixture": "openai/rate_limit_exceeded.json", "headers": {"retry-after": "2"}, "times": 1});
+        pool.break_account("lone", throttled).await;
+        let begun = Instant::now();
+        let answer = pool.ask(true).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{answer:?}");
+        assert_eq!(pool.heard_from("lone").await, 2);
+        assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
 /// Asks with a body of so many pieces of 64 KiB, one now and then; and its digest.
 async fn upload(pool: &Pool, pieces: usize, pause: Duration) -> (Answer, String) {
     // The gate lets it go when it has read the model.

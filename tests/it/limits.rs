@@ -322,6 +322,27 @@ fn streams_are_limited_and_free_again_however_they_end() {
     });
 }
 
+/// Where all accounts have as many requests under way as they may, the next one waits for a place, and is not refused.
+#[test]
+fn a_request_waits_for_a_place() {
+    run(async {
+        let one = json!({"concurrent_streams": 1});
+        let limited = Limited::start("limits-place", json!({}), &[("acc_a", one)]).await;
+        let slow = json!({"target": "upstream", "account": "acc_a", "delay_ms": 2_000, "times": 1});
+        limited.stack.sim.add_fault(slow).await;
+        let open = Open::requests(&limited, 1).await;
+        let answers = burst((0..3).map(|_| limited.caller()), 1).await;
+        assert!(
+            answers.iter().all(|answer| answer.status == 200),
+            "{answers:?}"
+        );
+        for answer in open.0 {
+            assert_eq!(answer.await.expect("sent").expect("an answer").status, 200);
+        }
+        assert_eq!(limited.heard("acc_a").await, 4);
+    });
+}
+
 /// A key at a limit is told so at its request's headers: no body of it is kept. An upload is a request under way, until
 /// its caller goes.
 #[test]

@@ -168,6 +168,7 @@ impl Profile {
                     .map(|(index, table)| rule(index, table))
                     .collect::<Result<_, _>>()?,
                 elsewhere: raw.elsewhere,
+                concurrent_streams: raw.concurrent_streams,
                 quota: windows(raw.quota)?,
             },
             probe: None,

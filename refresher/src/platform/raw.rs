@@ -20,6 +20,7 @@ pub(super) struct Profile {
     pub api_key: super::KeyForm,
     #[serde(default)]
     pub models: Vec<String>,
+    pub concurrent_streams: Option<std::num::NonZeroU32>,
     pub upstream: Upstream,
     #[serde(default)]
     pub elsewhere: Vec<String>,

@@ -7,7 +7,7 @@ use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::bucket::Rooms;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
-use latchkey::snapshot::{self, Doors, Kind, Record, Removed, fit};
+use latchkey::snapshot::{self, Doors, Kind, Limits, Record, Removed, fit};
 use rand::RngCore;
 use secrecy::ExposeSecret;
 
@@ -431,6 +431,8 @@ impl Store {
             None => header_text("platforms.authority", &row.authority)?,
         };
         let record = platform_from_line(&row.record)?;
+        let own_streams = row.limits.limits.concurrent_streams;
+        let streams = own_streams.or(record.concurrent_streams);
         let known = self.open_vars(id, &row.platform, &row.vars)?.into_iter();
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         let vars = known
@@ -454,7 +456,10 @@ impl Store {
             )?,
             expires_at: time("accounts.expires_at", row.expires_at)?,
             models: row.models,
-            limits: row.limits.limits,
+            limits: Limits {
+                concurrent_streams: streams,
+                ..row.limits.limits
+            },
         };
         let unfit = |unfit| Error::Unfit {
             record: Named::Account,

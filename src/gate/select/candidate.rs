@@ -6,7 +6,7 @@ use super::Need;
 use crate::{
     hash::hash64,
     header::HeaderText,
-    health::Standing,
+    health::{Standing, Why},
     id::Id,
     snapshot::{
         Account, Door, EndpointId, Member, Requirement, Tier, View,
@@ -95,9 +95,28 @@ impl Candidate {
 
     /// Tells a candidate with which the request may be sent.
     pub(super) fn is_eligible(&self, need: &Need<'_>) -> bool {
-        !self.is_over(need)
-            && (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
+        (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
             && (need.full.is_empty() || self.full_until(need).is_none())
+            && self.could_serve(need)
+    }
+
+    /// Tells a candidate that could serve the request, were it not that its platform told it to pause until a
+    /// time that comes by `soon`.
+    pub(super) fn is_throttled(&self, need: &Need<'_>, soon: u64) -> bool {
+        let is_short = |why: Why<'_>| why.is_told && !why.awaits_credential && why.back_at <= soon;
+        matches!(self.standing(need), Standing::Out(why) if is_short(why)) && self.could_serve(need)
+    }
+
+    /// Tells a candidate that could serve the request, had it fewer under way.
+    pub(super) fn is_busy(&self, need: &Need<'_>) -> bool {
+        need.full.is_busy(&self.account.id, need.now)
+            && !matches!(self.standing(need), Standing::Out(_))
+            && self.could_serve(need)
+    }
+
+    /// Tells a candidate with which the request could be sent were it neither out nor full.
+    fn could_serve(&self, need: &Need<'_>) -> bool {
+        !self.is_over(need)
             && !self.was_tried(need)
             && self.serves(need)
             && self.suits(need)

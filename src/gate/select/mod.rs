@@ -94,6 +94,17 @@ pub struct Need<'a> {
     pub in_flight: &'a InFlight,
 }
 
+/// The thing for which a request may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// What the refresher is to say: a fresh credential, or the home of what it goes on from.
+    News,
+    /// The end of a limit.
+    Limit,
+    /// A request's end: all accounts have as many under way as they may.
+    Place,
+}
+
 /// The outcome of a pick.
 #[derive(Debug)]
 pub enum Pick {
@@ -228,6 +239,48 @@ impl Table {
         } else {
             Pick::AllOut(suited().map(|one| one.out(need)).collect())
         }
+    }
+
+    /// The account that is better waited for, if there is one, than taken another one or none: until `soon`, in
+    /// Unix milliseconds, one is back that has the session's prompt cache; or any is that could serve the
+    /// request, and now none does.
+    pub fn worth_waiting(&self, need: &Need<'_>, soon: u64) -> Option<Awaited> {
+        if need.board.is_empty() && need.full.is_empty() {
+            return None;
+        }
+        if self.policy == Policy::Sticky
+            && let Some(own) = self.own(need)
+            && own.is_throttled(need, soon)
+        {
+            return Some(Awaited::Limit);
+        }
+        if self.can_serve(need) {
+            return None;
+        }
+        let mut candidates = self.candidates.iter();
+        if candidates.any(|one| one.is_busy(need)) {
+            return Some(Awaited::Place);
+        }
+        let mut candidates = self.candidates.iter();
+        let is_back = candidates.any(|one| one.is_throttled(need, soon));
+        is_back.then_some(Awaited::Limit)
+    }
+
+    /// The account that would serve the session were none out or full: in the first tier that has any.
+    fn own(&self, need: &Need<'_>) -> Option<&Candidate> {
+        let session = need.session?;
+        let (board, full) = (Board::new(), FullAccounts::new());
+        let need = Need {
+            board: &board,
+            full: &full,
+            ..*need
+        };
+        self.preferred(&need).or_else(|| {
+            self.tiers.iter().find_map(|tier| {
+                let candidates = self.candidates.get(tier.range.clone())?;
+                sticky::pick(candidates, session, tier.even, &need)
+            })
+        })
     }
 
     /// Tells a table of which any candidate may be used.

@@ -143,6 +143,7 @@ fn what_announces_is_charged_and_let_go_where_there_is_no_room() {
 #[test]
 fn a_failure_that_nobody_betters_has_its_true_status() {
     let mut envoy = envoy(&["acc_1"]);
+    envoy.configure(r#"{"throttle_wait_seconds":0}"#);
     let mut call = ask(&mut envoy);
     call.platform_begins(200, &EVENTS);
     call.platform_goes_on(LIMITED, false);

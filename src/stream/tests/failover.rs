@@ -81,6 +81,7 @@ fn an_error_inside_a_good_answer_fails_over_too() {
 #[test]
 fn where_nobody_else_serves_the_platforms_own_answer_goes_on() {
     let mut envoy = one();
+    envoy.configure(r#"{"throttle_wait_seconds":0}"#);
     let mut call = envoy.ask();
     call.platform(429, &[("x-latchkey-error", "forged")], LIMITED);
     call.gets(429, LIMITED);

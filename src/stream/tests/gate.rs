@@ -78,7 +78,7 @@ fn a_snapshot_that_nobody_confirms_is_used_as_long_as_the_operator_allows() {
     envoy.publish(&all);
     envoy.ask().sends(BODY, true);
     // A clock that is set back makes nothing newer.
-    envoy.host.time.set(envoy.host.time.get() - 1_000);
+    envoy.host.time.set(envoy.host.time.get() - 2_000);
     envoy.ask().is_refused(503, "latchkey_unconfirmed");
 }
 

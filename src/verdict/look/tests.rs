@@ -46,6 +46,67 @@ fn in_chunks(dialect: Dialect, body: &[u8], chunk: usize) -> Look {
 }
 
 #[test]
+fn what_is_neither_json_nor_events_is_not_looked_at() {
+    for kind in [
+        "audio/mpeg",
+        "Audio/L16; rate=24000",
+        "image/png",
+        "video/mp4",
+        "text/plain; charset=utf-8",
+        "application/octet-stream",
+    ] {
+        for body in [": a", "id: 3", "data: x", "{\"error\":{\"code\":\"x\"}}"] {
+            let beginning = Beginning::new(Dialect::Chat, false);
+            let mut beginning = beginning.of_type(Some(kind.as_bytes()));
+            assert_eq!(beginning.look(body.as_bytes(), true), Look::Fine, "{kind}");
+        }
+    }
+    // Platforms send events and errors as other things.
+    for kind in [None, Some("text/html"), Some("application/json")] {
+        let beginning = Beginning::new(Dialect::Chat, true);
+        let mut beginning = beginning.of_type(kind.map(str::as_bytes));
+        let body = b"data: {\"error\":{\"code\":\"x\"}}\n\n";
+        assert!(is_error(&beginning.look(body, false), "x"), "{kind:?}");
+    }
+}
+
+/// Counts how often a text that grows byte by byte is read, and the bytes that are read so in all.
+fn read_in_all(text: &[u8]) -> (usize, usize) {
+    let mut begun = Text::default();
+    let worth = text.iter().filter_map(|byte| {
+        let is_worth_reading = begun.grows(std::slice::from_ref(byte));
+        is_worth_reading.then_some(begun.bytes.len())
+    });
+    let lengths: Vec<usize> = worth.collect();
+    (lengths.len(), lengths.iter().sum())
+}
+
+#[test]
+fn the_work_grows_with_a_json_text_and_not_with_its_pieces() {
+    let long = format!("{{\"id\":\"{}", "a}".repeat(MAX_LOOK_BYTES / 2));
+    let many = format!("{{{}", "\"id\":{},".repeat(MAX_LOOK_BYTES / 8));
+    for text in [long, many] {
+        let (times, bytes) = read_in_all(text.as_bytes());
+        assert!(times < 60 && bytes < 6 * text.len(), "{times} {bytes}");
+    }
+}
+
+#[test]
+fn an_error_that_is_whole_is_told_at_once() {
+    let text = b"{\"id\":\"0123456789\",\"error\":{\"code\":\"x\"}}";
+    let mut beginning = Beginning::new(Dialect::Chat, true);
+    let (last, rest) = text.split_last().unwrap();
+    for byte in rest {
+        let looked = beginning.look(std::slice::from_ref(byte), false);
+        if looked != Look::NeedMore {
+            assert!(is_error(&looked, "x"));
+            return;
+        }
+    }
+    assert!(is_error(&beginning.look(&[*last], false), "x"));
+}
+
+#[test]
 fn errors_inside_200_are_found_in_the_first_chunk() {
     for (name, code) in [
         (
