@@ -8,8 +8,7 @@ use crate::answers::{DIALECTS, Dialect};
 /// The `:authority` of every account.
 pub const AUTHORITY: &str = "platform.test";
 
-/// The Envoy cluster of every account. In production each has its own; what many clusters cost
-/// is Envoy's matter and not measured here.
+/// The Envoy cluster of every account: that of their platform.
 pub const CLUSTER: &str = "platform";
 
 /// The length of an access token, in bytes: a JWT of a few claims, signed with RSA.
@@ -67,7 +66,11 @@ impl Fleet {
 
     /// The access token of account `number`.
     pub fn credential(number: usize) -> String {
-        format!("{:a<CREDENTIAL_BYTES$}", format!("token-{number}."))
+        let letters = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9');
+        let letters: String = letters.map(char::from).collect();
+        let mut token = format!("eyJhbGciOiJSUzI1NiJ9.{number}.");
+        token.extend(letters.chars().cycle().take(CREDENTIAL_BYTES - token.len()));
+        token
     }
 
     /// The workspace of account `number` at the platform.
