@@ -1,10 +1,12 @@
 //! The part of a platform's answer that no caller gets: what is no answer, headers that speak to or
 //! about somebody else, and the account's credential wherever the platform repeats it.
 
+use std::sync::Arc;
+
 use crate::{
     header::HeaderMap,
-    snapshot::{Account, HeaderPlan, escaped},
-    text::find::find_either,
+    snapshot::{Account, HeaderPlan},
+    text::needle::{Needle, find_all},
 };
 
 /// Headers that speak for the gateway's own address, or about its account: where to go, what a browser
@@ -28,9 +30,6 @@ const WITHHELD: [&str; 14] = [
 
 /// The beginnings of headers that Latchkey or Envoy trusts.
 const WITHHELD_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
-
-/// The shortest credential that is looked for, in bytes: a shorter one is in any text.
-const MIN_SECRET_BYTES: usize = 8;
 
 /// The byte that stands for each of a credential that was taken out.
 const MASKED: u8 = b'*';
@@ -62,63 +61,11 @@ pub fn withheld<'a>(answer: &'a HeaderMap, plan: &HeaderPlan, mask: &Mask) -> Ve
 /// so that the length stays. It is found as it is and as it stands in a URL, over the bounds of pieces;
 /// not in another encoding, and not after the body's end where the platform breaks off.
 ///
-/// Every answer passes here, and each byte of it is looked at for a byte of the credential that texts
-/// seldom have ([`Form::probe`]).
+/// Every answer passes here: see [`Needle`] for what that costs.
 pub struct Mask {
-    /// As it is, and as in a URL where that differs.
-    forms: Vec<Form>,
+    needles: Arc<[Needle]>,
     /// The end of the last piece, which may be the beginning of the credential.
     kept: Vec<u8>,
-}
-
-/// A credential as it may stand in a text.
-#[derive(Clone)]
-struct Form {
-    text: Vec<u8>,
-    /// The place of the byte that is looked for.
-    probe: usize,
-}
-
-/// Bytes that answers seldom have, the rarest first: letters of keys that words do without.
-const RARE: &[u8] = b"QZXJKVYWUGBHqzjxFMOLNPRDCSTEAI";
-
-// === impl Form ===
-
-impl Form {
-    /// None of a text that is too short to be looked for.
-    fn new(text: Vec<u8>) -> Option<Self> {
-        let place = |rare: &u8| text.iter().position(|byte| byte == rare);
-        let last = text.len().checked_sub(1)?;
-        let probe = RARE.iter().find_map(place).unwrap_or(last);
-        (text.len() >= MIN_SECRET_BYTES).then_some(Self { text, probe })
-    }
-
-    fn probe(&self) -> Option<u8> {
-        self.text.get(self.probe).copied()
-    }
-
-    /// The place of this form in `text` whose probe is at `at`, where it is there.
-    fn around(&self, text: &[u8], at: usize) -> Option<usize> {
-        let start = at.checked_sub(self.probe)?;
-        text.get(start..)?.starts_with(&self.text).then_some(start)
-    }
-
-    /// The length of the longest end of a text with which this form begins.
-    fn beginning_at_end(&self, text: &[u8]) -> usize {
-        let most = self.text.len().saturating_sub(1).min(text.len());
-        let first = self.text.first().copied().unwrap_or_default();
-        let mut end = text
-            .get(text.len().saturating_sub(most)..)
-            .unwrap_or_default();
-        while let Some(at) = find_either(end, first, first) {
-            end = end.get(at..).unwrap_or_default();
-            if self.text.starts_with(end) {
-                return end.len();
-            }
-            end = end.get(1..).unwrap_or_default();
-        }
-        0
-    }
 }
 
 // === impl Mask ===
@@ -126,11 +73,8 @@ impl Form {
 impl Mask {
     /// Takes out the credential of `account`.
     pub fn of(account: &Account) -> Self {
-        let secret = account.credential.expose();
-        let mut forms = vec![secret.as_bytes().to_vec(), escaped(secret).into_bytes()];
-        forms.dedup();
         Self {
-            forms: forms.into_iter().filter_map(Form::new).collect(),
+            needles: account.needles(),
             kept: Vec::new(),
         }
     }
@@ -164,11 +108,9 @@ impl Mask {
 
     /// Takes the credential out of a text that is whole.
     pub fn masked(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let fresh = Self {
-            forms: self.forms.clone(),
-            kept: Vec::new(),
-        };
-        { fresh }.on_body(text, true)
+        let needles = Arc::clone(&self.needles);
+        let kept = Vec::new();
+        Self { needles, kept }.on_body(text, true)
     }
 
     /// Tells if the credential is in a text.
@@ -178,29 +120,13 @@ impl Mask {
 
     /// The place and length of each credential in a text.
     fn find_all(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        let mut found = Vec::new();
-        let probe = |form: Option<&Form>| form.and_then(Form::probe);
-        let (Some(a), Some(b)) = (probe(self.forms.first()), probe(self.forms.last())) else {
-            return found;
-        };
-        let mut at = 0_usize;
-        while let Some(rest) = text.get(at..)
-            && let Some(next) = find_either(rest, a, b)
-        {
-            at = at.saturating_add(next);
-            let forms = self.forms.iter();
-            found.extend(forms.filter_map(|form| Some((form.around(text, at)?, form.text.len()))));
-            at = at.saturating_add(1);
-        }
-        found
+        find_all(&self.needles, text)
     }
 
     fn beginning_at_end(&self, text: &[u8]) -> usize {
-        let forms = self.forms.iter();
-        forms
-            .map(|form| form.beginning_at_end(text))
-            .max()
-            .unwrap_or(0)
+        let needles = self.needles.iter();
+        let lengths = needles.map(|needle| needle.beginning_at_end(text));
+        lengths.max().unwrap_or(0)
     }
 }
 

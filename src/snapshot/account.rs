@@ -1,11 +1,18 @@
 //! A usable account, with its credential.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{BasePath, Limits, Models};
-use crate::{header::HeaderText, id::Id, secret::Secret};
+use super::{BasePath, Limits, Models, escaped};
+use crate::{header::HeaderText, id::Id, secret::Secret, text::needle::Needle};
+
+/// The shortest credential that is looked for, in bytes: a shorter one is in any text.
+const MIN_NEEDLE_BYTES: usize = 8;
 
 /// An account that may serve requests. One that may not is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +54,15 @@ pub struct Account {
     /// The most that it may use.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// Made of the credential when it is first looked for.
+    #[serde(skip)]
+    pub needles: Needles,
 }
+
+/// The credential as it is looked for in answers, once that was done. It follows from the credential, so
+/// that all are equal.
+#[derive(Clone, Default)]
+pub struct Needles(OnceLock<Arc<[Needle]>>);
 
 // === impl Account ===
 
@@ -55,6 +70,34 @@ impl Account {
     /// Tells if it is past its end at `now`, in Unix milliseconds.
     pub fn has_expired(&self, now: u64) -> bool {
         self.expires_at.is_some_and(|end| now >= end)
+    }
+
+    /// Returns what finds the credential in a text: as it is, and as in a URL where that differs. Nothing
+    /// finds one that is too short to be looked for.
+    pub fn needles(&self) -> Arc<[Needle]> {
+        let make = || {
+            let secret = self.credential.expose();
+            let mut forms = vec![secret.as_bytes().to_vec(), escaped(secret).into_bytes()];
+            forms.dedup();
+            forms.retain(|form| form.len() >= MIN_NEEDLE_BYTES);
+            forms.into_iter().map(Needle::new).collect()
+        };
+        Arc::clone(self.needles.0.get_or_init(make))
+    }
+}
+
+// === impl Needles ===
+
+impl PartialEq for Needles {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The credential is not shown.
+impl fmt::Debug for Needles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Needles").finish_non_exhaustive()
     }
 }
 

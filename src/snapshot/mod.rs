@@ -26,7 +26,7 @@ pub mod view;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    account::Account,
+    account::{Account, Needles},
     client_key::{ClientKey, KeyHash, MayChoose},
     door::{Door, DoorId, Doors, Entered, Knock, NoDoor, Operation, Own},
     endpoint::{Endpoint, EndpointId, MAX_MEMBER_BYTES, MadeMember, Makes, Requirement},

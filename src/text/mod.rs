@@ -6,6 +6,7 @@
 pub(crate) mod find;
 pub(crate) mod json;
 pub(crate) mod json_string;
+pub(crate) mod needle;
 pub mod sse;
 
 /// The bytes that were taken off the front of `before` to leave `after`.

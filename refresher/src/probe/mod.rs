@@ -121,6 +121,7 @@ mod tests {
     use latchkey::header::HeaderText;
     use latchkey::id::Id;
     use latchkey::secret::Secret;
+    use latchkey::snapshot::Needles;
     use serde_json::json;
     use zeroize::Zeroizing;
 
@@ -150,6 +151,7 @@ mod tests {
             expires_at: None,
             models: serde_json::from_value(json!([])).unwrap(),
             limits: serde_json::from_value(json!({})).unwrap(),
+            needles: Needles::default(),
         }
     }
 

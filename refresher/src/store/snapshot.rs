@@ -460,6 +460,7 @@ impl Store {
                 concurrent_streams: streams,
                 ..row.limits.limits
             },
+            needles: snapshot::Needles::default(),
         };
         let unfit = |unfit| Error::Unfit {
             record: Named::Account,
