@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{
     SessionName,
     format::{
-        Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+        Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+        RequestValue,
     },
 };
 
@@ -35,6 +36,12 @@ const REQUEST: &[RequestMember] = &[
     RequestMember::of_body("input_file_id", RequestValue::Thing),
 ];
 
+const OPENING: &[OpeningMember] = &[
+    OpeningMember::whole("tools"),
+    OpeningMember::whole("functions"),
+    OpeningMember::turns("messages"),
+];
+
 impl Format for Chat {
     fn word(&self) -> &'static str {
         "chat"
@@ -42,6 +49,10 @@ impl Format for Chat {
 
     fn request_members(&self) -> &'static [RequestMember] {
         REQUEST
+    }
+
+    fn opening(&self) -> &'static [OpeningMember] {
+        OPENING
     }
 
     fn has_usage_option(&self) -> bool {

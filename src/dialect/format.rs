@@ -27,6 +27,9 @@ pub trait Format: Sync {
     /// The members of a request's body that decide where the request goes.
     fn request_members(&self) -> &'static [RequestMember];
 
+    /// The members of a request's body by which a conversation opens.
+    fn opening(&self) -> &'static [OpeningMember];
+
     /// Tells platforms that report usage in a stream only when `stream_options` asks for it.
     fn has_usage_option(&self) -> bool {
         false
@@ -98,6 +101,24 @@ pub struct RequestMember {
     pub name: &'static str,
     /// The meaning of its value.
     pub meaning: RequestValue,
+}
+
+/// A member of a request's body that the opening of a conversation consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpeningMember {
+    /// The name.
+    pub name: &'static str,
+    /// The part of it that is.
+    pub value: OpeningValue,
+}
+
+/// The part of a member that the opening of a conversation consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpeningValue {
+    /// All of it.
+    Whole,
+    /// The turns up to the first of the user.
+    Turns,
 }
 
 /// The meaning of a value in a request.
@@ -198,6 +219,22 @@ pub struct ListedModel<'a> {
     pub id: &'a str,
     /// Its maker.
     pub owner: &'a str,
+}
+
+// === impl OpeningMember ===
+
+impl OpeningMember {
+    /// A member that all turns repeat.
+    pub(super) const fn whole(name: &'static str) -> Self {
+        let value = OpeningValue::Whole;
+        Self { name, value }
+    }
+
+    /// The member that has the turns.
+    pub(super) const fn turns(name: &'static str) -> Self {
+        let value = OpeningValue::Turns;
+        Self { name, value }
+    }
 }
 
 // === impl RequestMember ===

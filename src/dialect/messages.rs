@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::format::{
-    Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+    Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+    RequestValue,
 };
 
 /// The format.
@@ -15,6 +16,12 @@ const REQUEST: &[RequestMember] = &[
     RequestMember::FALLBACKS,
     RequestMember::of_body("stream", RequestValue::Stream),
     RequestMember::USER_ID,
+];
+
+const OPENING: &[OpeningMember] = &[
+    OpeningMember::whole("system"),
+    OpeningMember::whole("tools"),
+    OpeningMember::turns("messages"),
 ];
 
 impl Format for Messages {
@@ -32,6 +39,10 @@ impl Format for Messages {
 
     fn request_members(&self) -> &'static [RequestMember] {
         REQUEST
+    }
+
+    fn opening(&self) -> &'static [OpeningMember] {
+        OPENING
     }
 
     fn member(&self, name: &[u8]) -> Member {

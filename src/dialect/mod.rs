@@ -12,7 +12,8 @@ mod session_name;
 use serde::{Deserialize, Serialize};
 
 pub use self::format::{
-    Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+    Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, OpeningValue,
+    RequestMember, RequestValue,
 };
 pub use self::session_name::SessionName;
 use crate::header::HeaderMap;

@@ -6,7 +6,8 @@ use super::{
     SessionName,
     chat::{openai_error, openai_model},
     format::{
-        Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember, RequestValue,
+        Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+        RequestValue,
     },
 };
 
@@ -39,6 +40,12 @@ const REQUEST: &[RequestMember] = &[
     },
 ];
 
+const OPENING: &[OpeningMember] = &[
+    OpeningMember::whole("instructions"),
+    OpeningMember::whole("tools"),
+    OpeningMember::turns("input"),
+];
+
 impl Format for Responses {
     fn word(&self) -> &'static str {
         "responses"
@@ -50,6 +57,10 @@ impl Format for Responses {
 
     fn request_members(&self) -> &'static [RequestMember] {
         REQUEST
+    }
+
+    fn opening(&self) -> &'static [OpeningMember] {
+        OPENING
     }
 
     fn member(&self, name: &[u8]) -> Member {

@@ -54,6 +54,8 @@ pub struct Gate {
     tables: Tables,
     in_flight: InFlight,
     preferences: Preferences,
+    /// The opening of a conversation stands for its session, where none is named.
+    pub reads_openings: bool,
 }
 
 /// The facts that the gate decides by, beside the request.
@@ -183,6 +185,9 @@ impl Gate {
         if wanted.session.is_some() {
             let named = session::in_headers(&request.headers, &doors.session_headers);
             wanted.session = door.dialect.best_session_name().filter(|_| named.is_none());
+            if self.reads_openings && wanted.session.is_some() {
+                wanted.opening = door.dialect.format().opening();
+            }
         }
         wanted.model &= !request.names_model_in_path() && !door.modelless;
         wanted.thing &= door.things && subject.wish.is_none();
@@ -249,6 +254,7 @@ impl Gate {
         let session = subject.session.or_else(|| door.modelless.then(stores));
         let need = Need {
             session,
+            opens: subject.opens,
             home,
             prefers: session.and_then(|session| self.preferences.of(session)),
             now,
@@ -332,6 +338,7 @@ impl Gate {
                 thing: request.named(Place::Thing),
                 part: request.named(Place::Part),
                 session,
+                opens: subject.opens,
                 lacks: subject.lacks,
                 wish: subject.wish.is_some(),
                 streams,
@@ -373,6 +380,7 @@ impl Gate {
         };
         let need = Need {
             session: None,
+            opens: false,
             now: knowledge.now,
             key: Striker::of(&carried.key),
             shows_names: false,

@@ -72,6 +72,8 @@ pub(super) struct Subject<'a> {
     pub(super) model: Option<&'a HeaderText>,
     pub(super) lacks: Lacks,
     pub(super) session: Option<u64>,
+    /// It is the first turn of that, as far as can be told.
+    pub(super) opens: bool,
     /// The hash of the account that it is bound to, where an earlier try found that out.
     pub(super) home: Option<u64>,
 }
@@ -305,6 +307,7 @@ impl<'a> Subject<'a> {
                 model: carried.model.as_ref(),
                 lacks: carried.lacks,
                 session: carried.session,
+                opens: carried.opens,
                 home: carried
                     .at_home
                     .then(|| hash64(&[carried.account.as_str().as_bytes()])),
@@ -332,6 +335,9 @@ impl<'a> Subject<'a> {
             Some(_) => return Err(Refusal::ChoiceNotAllowed),
         };
         let named = facts.session.as_ref();
+        let named = session::of(headers, session_headers(view), named, key.id.as_str());
+        let opening = facts.opening.filter(|_| named.is_none());
+        let opened = opening.map(|opening| session::opened_by(&opening, key.id.as_str()));
         Ok(Self {
             key: &key.id,
             pool,
@@ -340,7 +346,8 @@ impl<'a> Subject<'a> {
             may_choose: key.may_choose.account,
             model: request.model(),
             lacks: Lacks::of(facts),
-            session: session::of(headers, session_headers(view), named, key.id.as_str()),
+            session: named.or(opened),
+            opens: opening.is_some_and(|opening| !opening.goes_on),
             home: None,
         })
     }

@@ -64,6 +64,8 @@ pub struct Carried {
     pub part: Option<HeaderText>,
     /// Its session, if it has one.
     pub session: Option<u64>,
+    /// It is the first turn of that, as far as can be told.
+    pub opens: bool,
     /// The requirements of platforms that it does not meet.
     pub lacks: Lacks,
     /// It asks for this account and no other.
@@ -186,6 +188,7 @@ impl Carried {
             thing,
             part,
             session,
+            opens,
             lacks,
             wish,
             streams,
@@ -216,6 +219,7 @@ impl Carried {
             let _ = write!(text, " session={session:016x}");
         }
         for (is_so, flag) in [
+            (*opens, " turn=first"),
             (lacks.stream, " lacks=stream"),
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
@@ -318,6 +322,7 @@ impl Carried {
             thing: text_of("thing"),
             part: text_of("part"),
             session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
+            opens: has("turn=first"),
             lacks: Lacks {
                 stream: has("lacks=stream"),
                 store_false: has("lacks=store_false"),
@@ -418,6 +423,7 @@ mod tests {
             thing: None,
             part: None,
             session: None,
+            opens: false,
             lacks: Lacks::default(),
             wish: false,
             streams: false,
@@ -442,6 +448,7 @@ mod tests {
             thing: HeaderText::try_from("resp_1").ok(),
             part: HeaderText::try_from("a=b").ok(),
             session: Some(7),
+            opens: true,
             lacks: Lacks {
                 stream: true,
                 store_false: true,
@@ -466,7 +473,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol thing=resp_1 part=a=b session=0000000000000007 lacks=stream lacks=store_false lacks=foreground wish=account answer=stream home=account moved=yes stored=no id=";
+        let words = " model=gpt-6.1-sol thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground wish=account answer=stream home=account moved=yes stored=no id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

@@ -309,6 +309,7 @@ mod tests {
         members: &[],
         model: true,
         session: None,
+        opening: &[],
         stream: true,
         store: false,
         background: false,

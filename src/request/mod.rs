@@ -6,6 +6,7 @@ pub mod carried;
 pub mod form;
 mod head;
 mod lacks;
+pub mod opening;
 pub mod peek;
 pub mod record;
 pub mod session;

@@ -7,8 +7,9 @@
 //! tells of a body that may mean another model to its reader, and any `background` that is true counts. The rest need not be JSON: that is
 //! the platform's business.
 
+use super::opening::Opening;
 use crate::{
-    dialect::{RequestMember, RequestValue, SessionName},
+    dialect::{OpeningMember, RequestMember, RequestValue, SessionName},
     header::HeaderText,
     home::MAX_ID_BYTES,
     text::{find::find_either, json_string::JsonString},
@@ -44,6 +45,9 @@ pub struct Wanted {
     pub model: bool,
     /// The session, and which member names it best.
     pub session: Option<SessionName>,
+    /// The members by which a conversation opens, where that may stand for the session. They come on the way:
+    /// a body without a session is read to its end.
+    pub opening: &'static [OpeningMember],
     /// `stream`.
     pub stream: bool,
     /// `store`.
@@ -87,6 +91,8 @@ pub struct Facts {
     pub background: bool,
     /// The member that names the session, and its text.
     pub session: Option<(SessionName, String)>,
+    /// The opening of the conversation, if that was wanted.
+    pub opening: Option<Opening>,
     /// The thing that the request goes on from.
     pub thing: Option<String>,
     /// The body was read to its end: what is not here is not in it.
@@ -186,6 +192,7 @@ impl Peek {
     fn has_wanted(&self) -> bool {
         let Wanted {
             members: _,
+            opening: _,
             model,
             session,
             stream,

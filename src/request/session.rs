@@ -1,5 +1,6 @@
 //! The session that a request belongs to.
 
+use super::opening::Opening;
 use crate::{
     dialect::SessionName,
     hash::hash64,
@@ -30,6 +31,11 @@ pub fn of(
     Some(hash(name.session(text).as_bytes()))
 }
 
+/// The session of a request from a client key that names none, by the opening of its conversation.
+pub fn opened_by(opening: &Opening, client_key: &str) -> u64 {
+    hash64(&[client_key.as_bytes(), b"", &opening.hash.to_le_bytes()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::SessionName;
@@ -51,6 +57,21 @@ mod tests {
         assert_ne!(of(&[("session-id", "s2")], "key_1"), session);
         assert_eq!(of(&[("accept", "x")], "key_1"), None);
         assert_eq!(of(&[("session-id", "")], "key_1"), None);
+    }
+
+    #[test]
+    fn two_keys_that_open_alike_are_two_sessions() {
+        let opening = super::Opening {
+            hash: 7,
+            goes_on: true,
+        };
+        let later = super::Opening {
+            goes_on: false,
+            ..opening
+        };
+        let of = super::opened_by;
+        assert_eq!(of(&opening, "key_1"), of(&later, "key_1"));
+        assert_ne!(of(&opening, "key_1"), of(&opening, "key_2"));
     }
 
     #[test]

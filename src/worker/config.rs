@@ -42,6 +42,8 @@ pub struct Config {
     /// The seconds that a request waits for an account whose platform told it to pause for no longer, or
     /// that has as many requests under way as it may.
     pub throttle_wait_seconds: u64,
+    /// The opening of a conversation stands for its session, where none is named.
+    pub sessions_by_opening: bool,
     /// The memory that all requests may hold, in MiB.
     pub held_mib: u64,
     /// The memory that the requests of one client key may hold, in MiB.
@@ -165,6 +167,7 @@ impl Default for Config {
             refresh_wait_seconds: 10,
             announcement_wait_seconds: 2,
             throttle_wait_seconds: 10,
+            sessions_by_opening: true,
             held_mib: 768,
             held_mib_per_key: 256,
         }

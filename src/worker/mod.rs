@@ -203,6 +203,7 @@ impl<H: Host> Worker<H> {
     /// Prepares the VM for a gate. A second gate of the same VM shares what the first made.
     pub fn configure(&mut self, config: Config) {
         let budget = config.budget();
+        self.gate.reads_openings = config.sessions_by_opening;
         self.settings = Settings {
             max_attempts: config.max_attempts,
             unconfirmed: config.max_unconfirmed_seconds.saturating_mul(1_000),

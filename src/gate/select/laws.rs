@@ -156,6 +156,7 @@ proptest! {
         let tier = eligible().map(|case| case.tier).min();
         for session in sessions {
             let need = Need {
+                opens: false,
                 modelless: false,
                 home: None,
                 prefers: None,

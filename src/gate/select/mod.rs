@@ -66,6 +66,8 @@ struct Stretch {
 pub struct Need<'a> {
     /// Its session, if it has one.
     pub session: Option<u64>,
+    /// It is the first turn of that, as far as can be told: no account has it in its prompt cache.
+    pub opens: bool,
     /// Unix milliseconds.
     pub now: u64,
     /// Its client key, as the board knows it.
@@ -249,6 +251,7 @@ impl Table {
             return None;
         }
         if self.policy == Policy::Sticky
+            && !need.opens
             && let Some(own) = self.own(need)
             && own.is_throttled(need, soon)
         {
@@ -306,6 +309,7 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
         members: &[],
         model: need_model || platforms().any(|platform| platform.limits_models()),
         session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
+        opening: &[],
         stream: requires(Requirement::Stream) || candidates.iter().any(|one| one.asks_stream),
         store: requires(Requirement::StoreFalse),
         background: requires(Requirement::Foreground),
@@ -350,6 +354,7 @@ pub(super) mod fixture {
     pub(crate) fn need(session: Option<u64>, now: u64) -> Need<'static> {
         Need {
             session,
+            opens: false,
             now,
             key: crate::health::fixture::key(),
             shows_names: false,

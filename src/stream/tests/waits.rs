@@ -259,6 +259,79 @@ fn who_sends_many_does_not_stand_before_who_sends_few() {
     assert!(let_go(&mut envoy, &mut many, TICK_MS).is_empty());
 }
 
+/// A request of one key that names no session, of so many turns.
+fn ask_in_turns(envoy: &mut Envoy, key: &str, first: &str, count: usize) -> Call {
+    let turns = std::iter::repeat_n(format!(r#"{{"role":"user","content":"{first}"}}"#), count);
+    let turns = turns.collect::<Vec<_>>().join(",");
+    let bearer = format!("Bearer {key}");
+    let mut headers = head("/v1/responses");
+    headers[4].1 = &bearer;
+    let mut call = envoy.call(&headers);
+    call.sends(
+        format!(r#"{{"model":"gpt-6.1-sol","input":[{turns}]}}"#).as_bytes(),
+        true,
+    );
+    call
+}
+
+#[test]
+fn a_conversation_without_a_name_stays_with_its_account() {
+    let ids: Vec<_> = (0..8).map(|n| format!("acc_{n}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let mut envoy = sticky(&ids);
+    let mut places = Vec::new();
+    for first in (0..40).map(|n| format!("hello {n}")) {
+        let own = place(&ask_in_turns(&mut envoy, KEY, &first, 1));
+        for count in 2..5 {
+            let turn = ask_in_turns(&mut envoy, KEY, &first, count);
+            assert_eq!(place(&turn), own);
+        }
+        places.push((own, place(&ask_in_turns(&mut envoy, OTHER, &first, 1))));
+    }
+    assert!(
+        places.iter().any(|(own, others)| own != others),
+        "a session is one key's"
+    );
+    let mut used: Vec<_> = places.iter().map(|(own, _)| own).collect();
+    used.sort();
+    used.dedup();
+    assert!(used.len() >= 6, "they are spread: {used:?}");
+    // Turned off, each takes its turn.
+    envoy.configure(r#"{"sessions_by_opening":false}"#);
+    let mut turns: Vec<_> = (0..8)
+        .map(|_| place(&ask_in_turns(&mut envoy, KEY, "hello", 2)))
+        .collect();
+    turns.sort();
+    assert_eq!(turns, ids);
+}
+
+#[test]
+fn a_first_turn_waits_for_no_cache_and_a_later_one_does() {
+    let mut envoy = sticky(&["acc_1", "acc_2"]);
+    let mut first = ask_in_turns(&mut envoy, KEY, "hello", 1);
+    let own = place(&first);
+    first.platform(429, &FIVE_SECONDS, LIMITED);
+    assert_ne!(place(&first), own);
+    let mut later = ask_in_turns(&mut envoy, KEY, "hello", 2);
+    later.waits();
+    envoy.after(5_100);
+    later.resumes();
+    later.is_at(&own);
+}
+
+#[test]
+fn a_flood_of_one_request_spills_over() {
+    let mut envoy = by(Policy::Sticky, &[serving("acc_1", 2), serving("acc_2", 2)]);
+    let mut flood: Vec<_> = (0..4)
+        .map(|_| ask_in_turns(&mut envoy, KEY, "hello", 1))
+        .collect();
+    let mut places: Vec<_> = flood.iter().map(place).collect();
+    places.sort();
+    assert_eq!(places, ["acc_1", "acc_1", "acc_2", "acc_2"]);
+    ask_in_turns(&mut envoy, KEY, "hello", 1).waits();
+    flood.clear();
+}
+
 /// What waited for an account reaches it one after the other, not all in one moment; and where it is throttled
 /// again, the rest stays.
 #[test]
