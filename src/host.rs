@@ -77,6 +77,10 @@ pub trait Stream {
     /// Returns the address of the host that answers, as the proxy writes it: `address:port`, or the path of a socket.
     fn answered_by(&self) -> Option<Vec<u8>>;
 
+    /// Returns true if the proxy chose a host for the request and is known to have had no connection to it: not a
+    /// byte has left.
+    fn was_not_sent(&self) -> bool;
+
     /// Returns true once the caller has gone away before the end of its answer.
     fn caller_left(&self) -> bool;
 

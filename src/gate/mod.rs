@@ -333,6 +333,7 @@ impl Gate {
                 refused: carried.map_or_else(Vec::new, |carried| carried.refused.clone()),
                 blames: carried.is_some_and(|carried| carried.blames),
                 waited: carried.and_then(|carried| carried.waited.clone()),
+                resent: carried.is_some_and(|carried| carried.resent),
                 unable: carried.and_then(|carried| carried.unable.clone()),
                 model: subject.model.cloned(),
                 thing: request.named(Place::Thing),

@@ -83,6 +83,8 @@ pub(crate) struct State {
     pub(crate) properties: Rc<RefCell<BTreeMap<String, String>>>,
     /// The caller has gone away.
     pub(crate) caller_left: bool,
+    /// There was no connection to the platform.
+    pub(crate) was_not_sent: bool,
     /// The address of the host that answers.
     pub(crate) answered_by: &'static str,
     /// The request's headers were let go alone: the SDK crashes on a write to them.
@@ -294,6 +296,10 @@ impl Stream for FakeStream {
     fn answered_by(&self) -> Option<Vec<u8>> {
         self.note("answered by".to_owned());
         Some(self.0.borrow().answered_by.as_bytes().to_vec())
+    }
+
+    fn was_not_sent(&self) -> bool {
+        self.0.borrow().was_not_sent
     }
 
     fn caller_left(&self) -> bool {

@@ -54,6 +54,8 @@ pub struct Carried {
     pub blames: bool,
     /// The account that told it to pause, and for which it was to wait: once. It may speak against that one again.
     pub waited: Option<Id>,
+    /// It was to be sent to an account that is known not to have had all of it, and is sent once more.
+    pub resent: bool,
     /// The first account that may not do what is asked. It is left alone for that if another one does it.
     pub unable: Option<Id>,
     /// The model that it asks for, in visible ASCII, if that is known.
@@ -183,6 +185,7 @@ impl Carried {
             refused,
             blames,
             waited,
+            resent,
             unable,
             model,
             thing,
@@ -253,6 +256,9 @@ impl Carried {
         if *blames {
             text.push_str(" blames=account");
         }
+        if *resent {
+            text.push_str(" resent=once");
+        }
         for (name, account) in [(" waited=", waited), (" unable=", unable)] {
             if let Some(account) = account {
                 text.push_str(name);
@@ -317,6 +323,7 @@ impl Carried {
             },
             blames: has("blames=account"),
             waited: account_of("waited")?,
+            resent: has("resent=once"),
             unable: account_of("unable")?,
             model: text_of("model"),
             thing: text_of("thing"),
@@ -353,7 +360,22 @@ impl Carried {
 
     /// Counts the attempts that failed.
     pub fn failed_attempts(&self) -> usize {
-        self.tried.len().saturating_add(self.waited.iter().count())
+        self.tried
+            .len()
+            .saturating_add(self.waited.iter().count())
+            .saturating_add(usize::from(self.resent))
+    }
+
+    /// The carried of a request that is sent once more at `now` to the account that has not had all of it; none
+    /// where that happened before, or it has been on its way for longer than `max_ms`.
+    pub fn after_no_delivery(&self, now: u64, max_ms: u64) -> Option<Self> {
+        let since = if self.since == 0 { now } else { self.since };
+        let may = !self.resent && now.saturating_sub(since) < max_ms;
+        may.then(|| Self {
+            since,
+            resent: true,
+            ..self.clone()
+        })
     }
 
     /// The carried of a request that is to wait for the account that told it at `now` to pause; none where
@@ -418,6 +440,7 @@ mod tests {
             refused: Vec::new(),
             blames: false,
             waited: None,
+            resent: false,
             unable: None,
             model: None,
             thing: None,
@@ -465,11 +488,12 @@ mod tests {
             refused: vec![400, 403],
             blames: true,
             waited: Some(id("acc_2")),
+            resent: true,
             unable: Some(id("acc_1")),
             ..second.clone()
         };
         let words = format!(
-            "{} refused=400,403 blames=account waited=acc_2 unable=acc_1",
+            "{} refused=400,403 blames=account resent=once waited=acc_2 unable=acc_1",
             second.encode()
         );
         assert_eq!(refused.encode(), words);
@@ -505,11 +529,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_waits_once_and_that_was_an_attempt() {
+    fn a_request_waits_once_and_is_resent_once_and_those_were_attempts() {
         let waits = first().after_throttle(1_000, 10_000).unwrap();
         assert_eq!((waits.since, waits.failed_attempts()), (1_000, 1));
         assert_eq!(Carried::decode(waits.encode().as_bytes()).unwrap(), waits);
         assert_eq!(waits.after_throttle(1_001, 10_000), None);
+        let again = first().after_no_delivery(1_000, 10_000).unwrap();
+        assert_eq!((again.since, again.failed_attempts()), (1_000, 1));
+        assert_eq!(again.after_no_delivery(1_001, 10_000), None);
         let late = first().after_failure(1, 1_000, 3, 10_000).unwrap();
         assert_eq!(late.after_throttle(11_000, 10_000), None);
     }

@@ -212,6 +212,15 @@ impl Stream for EnvoyStream {
         address.ok().flatten()
     }
 
+    fn was_not_sent(&self) -> bool {
+        // The address on this side is known once there is a connection.
+        let has = |name| {
+            let found = hostcalls::get_property(vec!["upstream", name]);
+            found.ok().flatten().is_some_and(|value| !value.is_empty())
+        };
+        has("address") && !has("local_address")
+    }
+
     fn caller_left(&self) -> bool {
         let flags = hostcalls::get_property(vec!["response", "flags"]);
         let flags = flags.ok().flatten();

@@ -35,6 +35,8 @@ pub struct AttemptStream {
     /// answer go on then. None before the answer is judged, and for a good one of a platform that
     /// does not take the credential in the query.
     mask: Option<Mask>,
+    /// The headers of an answer came.
+    has_answer: bool,
     /// The caller has an answer that is not the platform's: nothing more of this one goes on.
     is_answered: bool,
 }
@@ -106,10 +108,12 @@ impl AttemptStream {
     /// Ends the attempt. Whoever went away first, the caller or the platform: an answer that is
     /// not at its end will not come to it.
     pub fn end<H: Host>(mut self, worker: &mut Worker<H>, stream: Option<&mut impl Stream>) {
-        if let Some(sent) = self.sent.as_ref().filter(|_| !self.body.is_whole())
-            && let Some(sent) = worker.sent().get_mut(sent.try_id())
+        if let Some(sent) = self.sent.as_ref().filter(|sent| !sent.escape)
+            && let Some(open) = worker.sent().get_mut(sent.try_id())
         {
-            sent.broke_off = true;
+            open.broke_off |= !self.body.is_whole();
+            open.was_not_sent =
+                !self.has_answer && stream.as_ref().is_some_and(|one| one.was_not_sent());
         }
         self.finish(false, worker, stream);
     }
@@ -191,6 +195,7 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> Action {
+        self.has_answer = true;
         let Some(sent) = &self.sent else {
             return Action::Continue;
         };

@@ -144,6 +144,34 @@ impl<H: Host> Worker<H> {
         Some(next)
     }
 
+    /// Returns what a request carries that is sent once more to `account`, which is known not to have had all of
+    /// it, if it `can_run` again and nobody else could serve it. One such is held against nobody.
+    pub fn sends_again(
+        &mut self,
+        account: &Account,
+        carried: &Carried,
+        can_run: bool,
+    ) -> Option<Carried> {
+        let sent = self.sent.get_mut(carried.try_id);
+        let is_known = sent.is_some_and(|sent| sent.was_not_sent || sent.broke_off);
+        if !is_known || !can_run {
+            return None;
+        }
+        let now = self.host.recently();
+        let next = carried.after_no_delivery(now, self.settings.failover)?;
+        let elsewhere = Carried {
+            tried: [
+                carried.tried.as_slice(),
+                &[(account.id.clone(), account.generation)],
+            ]
+            .concat(),
+            ..next.clone()
+        };
+        self.follower.view(&self.host);
+        let knowledge = knowledge(&self.follower, &self.limiter, now);
+        (!self.gate.can_serve(&elsewhere, &knowledge)).then_some(next)
+    }
+
     /// Leaves the account alone that may not do what a request asked and another one has just done: for
     /// its model, if that is known.
     fn blame_the_unable(&mut self, carried: &Carried) {

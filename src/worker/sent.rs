@@ -35,6 +35,8 @@ pub struct SentOn {
     pub redirected: bool,
     /// An attempt of it ended before its body was whole.
     pub broke_off: bool,
+    /// No connection was had for an attempt of it.
+    pub was_not_sent: bool,
     /// The caller's query, where the account's has taken its place on the way to the platform.
     pub query: Option<Vec<u8>>,
     /// The milliseconds within which the first event of its answer is due.
@@ -62,6 +64,7 @@ impl Tries {
             request_bytes: 0,
             redirected: false,
             broke_off: false,
+            was_not_sent: false,
             query: None,
             first_event_ms,
             whole_at: None,

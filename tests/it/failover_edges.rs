@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,12 @@ use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use crate::{
     failover::Pool,
@@ -213,6 +219,168 @@ fn a_short_throttle_is_waited_for() {
         assert!(begun.elapsed() >= Duration::from_secs(1), "{answer:?}");
         assert_eq!(pool.heard_from("lone").await, 2);
         assert_eq!(pool.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// The platform's end of connections that do not hold.
+struct Fickle {
+    port: u16,
+    /// The requests that were read on the connections so far, in the order in which those came.
+    heard: Arc<Mutex<Vec<usize>>>,
+    serving: JoinHandle<()>,
+}
+
+/// What it does when the second request of a connection comes.
+#[derive(Debug, Clone, Copy)]
+enum Second {
+    /// Reads it, and closes the connection.
+    Read,
+    /// Closes the connection without reading it.
+    Unread,
+}
+
+impl Fickle {
+    async fn start(second: Second) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let heard: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let all = Arc::clone(&heard);
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut heard = all.lock().expect("not poisoned");
+                let index = heard.len();
+                heard.push(0);
+                tokio::spawn(serve(stream, second, index, Arc::clone(&all)));
+            }
+        });
+        Self {
+            port,
+            heard,
+            serving,
+        }
+    }
+
+    fn heard(&self) -> Vec<usize> {
+        self.heard.lock().expect("not poisoned").clone()
+    }
+}
+
+impl Drop for Fickle {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Serves one request of a connection, and closes that at the second.
+async fn serve(
+    mut stream: TcpStream,
+    second: Second,
+    index: usize,
+    heard: Arc<Mutex<Vec<usize>>>,
+) -> std::io::Result<()> {
+    let answer =
+        json!({"choices": [{"message": {"role": "assistant", "content": "Hello"}}]}).to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        answer.len()
+    );
+    request(&mut stream).await?;
+    heard.lock().expect("not poisoned")[index] += 1;
+    stream
+        .write_all(format!("{head}{answer}").as_bytes())
+        .await?;
+    match second {
+        Second::Unread => stream.readable().await,
+        Second::Read => {
+            request(&mut stream).await?;
+            heard.lock().expect("not poisoned")[index] += 1;
+            Ok(())
+        }
+    }
+}
+
+/// Reads one request.
+async fn request(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut read = Vec::new();
+    loop {
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = String::from_utf8_lossy(&read);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        if length.and_then(|length| length.parse().ok()) == Some(body.len()) {
+            return Ok(());
+        }
+    }
+}
+
+/// What a platform may have read is not sent there again: in HTTP/1.1 nothing tells a connection that closed as the
+/// request came from one that closed behind it. So Envoy closes idle connections before the platform does.
+#[test]
+fn what_a_lone_account_may_have_had_is_not_sent_there_again() {
+    run(async {
+        for (name, second, heard) in [
+            ("failover-read", Second::Read, 2),
+            ("failover-unread", Second::Unread, 1),
+        ] {
+            let platform = Fickle::start(second).await;
+            let pool = Pool::of(name, &["lone"]).await;
+            let (stack, port) = (&pool.stack, platform.port);
+            stack.replug_in_plain_text("acc_lone", port).await;
+            let answer = pool.ask(false).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let answer = pool.ask(false).await;
+            let unreachable = (502, Some("latchkey_platform_unreachable"));
+            assert_eq!(
+                (answer.status, answer.own_code()),
+                unreachable,
+                "{answer:?}"
+            );
+            // It would have been sent again by now.
+            sleep(Duration::from_millis(300)).await;
+            assert_eq!(platform.heard(), [heard], "{name}");
+
+            stack.close_idle("acc_lone", port, 1).await;
+            for count in 1..=3 {
+                let answer = pool.ask(false).await;
+                assert_eq!(answer.status, 200, "{name} {count}: {answer:?}");
+                sleep(Duration::from_millis(1_500)).await;
+            }
+            assert_eq!(platform.heard(), [heard, 1, 1, 1], "{name}");
+            assert_eq!(stack.envoy.crashes().await, 0);
+        }
+    });
+}
+
+/// A connection that is never made took nothing along: a lone account gets the request over the next one.
+#[test]
+fn what_never_left_is_sent_once_more() {
+    run(async {
+        let pool = Pool::of("failover-unsent", &["lone"]).await;
+        let (_, sim) = pool.stack.sim.authority().rsplit_once(':').expect("a port");
+        let sim: u16 = sim.parse().expect("a number");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let door = tokio::spawn(async move {
+            // The first one does not come to its TLS.
+            drop(listener.accept().await);
+            while let Ok((mut caller, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut platform = TcpStream::connect(("127.0.0.1", sim)).await?;
+                    copy_bidirectional(&mut caller, &mut platform).await
+                });
+            }
+        });
+        pool.stack.replug("acc_lone", port).await;
+        let answer = pool.ask(true).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(pool.heard_from("lone").await, 1);
+        door.abort();
     });
 }
 

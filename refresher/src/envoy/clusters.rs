@@ -295,6 +295,7 @@ fn aggregate(name: &str, hosts: &str, settings: &config::Envoy) -> Value {
 /// The hosts of an origin. They are spoken to in HTTP/1.1, as every platform speaks that.
 fn hosts_of(name: &str, origin: &Origin, profile: &Profile, settings: &config::Envoy) -> Value {
     let Origin { tls, host, port } = origin;
+    let idle = format!("{}s", profile.upstream.idle_seconds);
     let address = json!({ "socket_address": { "address": host.to_string(), "port_value": port } });
     let mut cluster = json!({
         "@type": CLUSTER,
@@ -309,7 +310,8 @@ fn hosts_of(name: &str, origin: &Origin, profile: &Profile, settings: &config::E
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": HTTP_OPTIONS,
                 "explicit_http_config": { "http_protocol_options": {} },
-                "common_http_protocol_options": { "idle_timeout": "300s" },
+                // Before the platform does it: what is sent at that moment is lost.
+                "common_http_protocol_options": { "idle_timeout": idle },
             },
         },
     });

@@ -13,6 +13,7 @@ mod signing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use latchkey::header::{HeaderName, HeaderText, InvalidHeader, NamePattern, is_reserved};
@@ -94,7 +95,13 @@ pub struct Upstream {
     pub of_accounts: OwnBaseUrl,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The seconds after which Envoy closes a connection that nothing is sent on.
+    pub idle_seconds: u16,
 }
+
+/// That time where a profile says none: servers and load balancers close such a connection after a minute or later,
+/// and a request that comes at that moment is lost.
+const IDLE_SECONDS: u16 = 50;
 
 /// The base URLs that a platform's accounts have for themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -352,6 +359,7 @@ fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
         url: fit("upstream.base_url", BaseUrl::parse(url))?,
         of_accounts,
         ca_file: raw.ca_file,
+        idle_seconds: raw.idle_seconds.map_or(IDLE_SECONDS, NonZeroU16::get),
     })
 }
 

@@ -49,6 +49,7 @@ pub(super) struct Upstream {
     #[serde(default)]
     pub account_base_url: bool,
     pub ca_file: Option<PathBuf>,
+    pub idle_seconds: Option<std::num::NonZeroU16>,
 }
 
 #[derive(Deserialize)]

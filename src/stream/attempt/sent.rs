@@ -312,13 +312,19 @@ impl Sent {
         let whole = body.is_whole();
         // The router's own retry waits for the body by itself.
         let waits = !self.escape && self.may_run_whole(&body);
-        let next = if self.carried.has_tried(&self.account) {
+        // An early answer has been judged: the attempt that did has written what comes next.
+        let own = worker.sent().of(self.try_id());
+        let is_judged = own.is_some_and(|own| *own != *self.carried);
+        let next = if is_judged || self.carried.has_tried(&self.account) {
             Some(Carried::clone(&self.carried))
         } else {
             let until = worker.now().saturating_add(attempt::UNREACHABLE_MS);
             let verdict = Verdict::PlatformTrouble { until };
             let can_run = whole || waits;
-            worker.judged(&self.account, &self.carried, 502, &verdict, false, can_run)
+            match worker.sends_again(&self.account, &self.carried, can_run) {
+                Some(next) => Some(next),
+                None => worker.judged(&self.account, &self.carried, 502, &verdict, false, can_run),
+            }
         };
         let runs = next.is_some_and(|next| {
             if waits {

@@ -619,6 +619,13 @@ impl Call {
         self.escapes();
     }
 
+    /// There is no connection to the platform.
+    pub(super) fn platform_has_no_connection(&mut self) {
+        let stream = self.attempt.as_ref().expect("an attempt").1.clone();
+        stream.state().was_not_sent = true;
+        self.escapes();
+    }
+
     /// The router's retry goes to the escape listener.
     fn escapes(&mut self) {
         let attempt = self.attempt.take().expect("an attempt");

@@ -156,6 +156,47 @@ fn a_platform_that_cannot_be_reached_is_left_by_the_escape() {
     assert!(envoy.records().concat().starts_with(unreachable));
 }
 
+#[test]
+fn a_lone_account_gets_once_more_what_never_reached_it() {
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    call.platform_has_no_connection();
+    call.is_at("acc_1");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    let mut call = envoy.ask();
+    call.platform_has_no_connection();
+    call.is_at("acc_1");
+    call.platform_has_no_connection();
+    call.is_refused(502, "latchkey_platform_unreachable");
+    // Where another account serves, that one does.
+    let mut call = two().ask();
+    call.platform_has_no_connection();
+    call.is_at("acc_2");
+}
+
+#[test]
+fn a_lone_account_gets_once_more_what_it_had_a_part_of() {
+    let mut envoy = one();
+    let mut call = envoy.call(&head("/v1/responses"));
+    let (first, rest) = BODY.split_at(24);
+    call.sends(first, false);
+    call.is_at("acc_1");
+    call.platform_hangs_up();
+    call.sends(rest, true);
+    call.is_at("acc_1");
+    assert_eq!(call.body(), BODY);
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+}
+
+#[test]
+fn what_a_platform_may_have_worked_on_is_not_sent_there_again() {
+    let mut call = one().ask();
+    call.platform_hangs_up();
+    call.is_refused(502, "latchkey_platform_unreachable");
+}
+
 /// A first attempt that Envoy sends to the escape listener is no answer of the platform's.
 #[test]
 fn a_first_attempt_at_the_escape_listener_is_one_that_reached_nobody() {

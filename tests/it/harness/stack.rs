@@ -216,6 +216,25 @@ impl Stack {
         self.change_cluster(account, port, without_tls).await;
     }
 
+    /// Has Envoy close the idle connections of an account's cluster, which is at that port in plain text, after so
+    /// many seconds.
+    pub async fn close_idle(&self, account: &str, port: u16, seconds: u16) {
+        let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let close = |cluster: &mut Value| {
+            let options = &mut cluster["typed_extension_protocol_options"][options];
+            let idle = &mut options["common_http_protocol_options"]["idle_timeout"];
+            *idle = format!("{seconds}s").into();
+        };
+        let modified = async || self.envoy.stat("cluster_manager.cluster_modified").await;
+        let before = modified().await;
+        self.change_cluster(account, port, close).await;
+        eventually("Envoy has the cluster", SYNC_LIMIT, async || {
+            let now = modified().await;
+            holds(now > before, || format!("{now} after {before}"))
+        })
+        .await;
+    }
+
     /// Has an account's cluster lead to this base URL.
     pub async fn lead(&self, account: &str, base_url: &str) {
         self.sim.write_cluster_to(&self.folder, account, base_url);
