@@ -451,6 +451,23 @@ mod tests {
     }
 
     #[test]
+    fn idle_connections_are_closed_before_the_platform_does_it() {
+        for (own, seconds) in [("", "50s"), ("idle_seconds = 4", "4s")] {
+            let text = include_str!("../../platforms/anthropic.toml")
+                .replace("[upstream]", &format!("[upstream]\n{own}"));
+            let profile = Profile::from_table(text.parse().unwrap()).unwrap();
+            let origin = &profile.upstream.url.origin;
+            let clusters = cluster(NAME, origin, &profile, &config::Envoy::default());
+            let options = &clusters[&hosts_name(NAME)]["typed_extension_protocol_options"];
+            let common = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+            assert_eq!(
+                common["common_http_protocol_options"]["idle_timeout"],
+                seconds
+            );
+        }
+    }
+
+    #[test]
     fn a_name_is_resolved_sent_as_sni_and_verified() {
         let cluster = cluster_at("https://api.test:8443");
         assert_eq!(cluster["cluster_type"]["name"], "envoy.clusters.dns");

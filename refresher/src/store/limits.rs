@@ -9,6 +9,7 @@ use sqlx::query_builder::Separated;
 
 use super::error::{Named, Unfit};
 use super::rows::Rows;
+use super::snapshot::platform_from_line;
 use super::sql::{self, limit_columns, signed};
 use super::sqlite::Database;
 use super::{Change, Error, Result, Store, corrupt};
@@ -145,6 +146,10 @@ sql::statements! {
         " UNION ALL SELECT 'key', id, ", limit_columns!(), " FROM client_keys WHERE ", any_limit!(),
         " AND revoked_at IS NULL"
     );
+    OF_PLATFORM = concat!(
+        "SELECT 'account' AS kind, id, ", limit_columns!(), " FROM accounts WHERE platform = $1 AND NOT ", any_limit!()
+    );
+    PLATFORMS = "SELECT record FROM platforms";
     OF_ACCOUNT = concat!("SELECT ", limit_columns!(), " FROM accounts WHERE id = $1");
     OF_KEY = concat!("SELECT ", limit_columns!(), " FROM client_keys WHERE id = $1");
     SET_ACCOUNT = set_limits!("accounts");
@@ -228,12 +233,20 @@ impl Change<'_> {
 }
 
 impl Store {
-    /// Every account, and every client key in use, that has limits.
+    /// Every account, and every client key in use, that has limits, of its own or its platform's.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn limited(&self) -> Result<Vec<(Subject, LimitSettings)>> {
-        let rows: Vec<LimitedRow> = sqlx::query_as(LIMITED).fetch_all(&self.pool).await?;
+        let mut rows: Vec<LimitedRow> = sqlx::query_as(LIMITED).fetch_all(&self.pool).await?;
+        let platforms: Vec<String> = sqlx::query_scalar(PLATFORMS).fetch_all(&self.pool).await?;
+        for record in platforms {
+            let platform = platform_from_line(&record)?;
+            if platform.concurrent_streams.is_some() {
+                let of = sqlx::query_as(OF_PLATFORM).bind(platform.id.as_str());
+                rows.extend(of.fetch_all(&self.pool).await?);
+            }
+        }
         let read = |row: LimitedRow| Ok((subject(&row.kind, &row.id)?, row.limits));
         rows.into_iter().map(read).collect()
     }

@@ -521,7 +521,7 @@ async fn platform(connection: &mut Connection, id: &str) -> Result<Record> {
     Ok(Record::Platform(platform_from_line(&line)?))
 }
 
-fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
+pub(super) fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
     match Record::from_line(line.as_bytes()) {
         Ok(Record::Platform(platform)) => Ok(platform),
         Ok(_) => Err(corrupt("platforms.record", "another kind of record")),

@@ -198,6 +198,25 @@ fn a_lone_account_is_waited_for_once() {
 }
 
 #[test]
+fn a_throttle_that_comes_before_the_request_is_whole_is_waited_for_too() {
+    let mut envoy = Envoy::with_accounts(&[account("acc_1")]);
+    let mut call = envoy.call(&head("/v1/responses"));
+    let (first, rest) = BODY.split_at(24);
+    call.sends(first, false);
+    call.is_at("acc_1");
+    call.platform(429, &FIVE_SECONDS, LIMITED);
+    call.sends(rest, true);
+    call.waits();
+    envoy.after(5_100);
+    call.resumes();
+    call.is_at("acc_1");
+    assert_eq!(call.body(), BODY);
+    // Nothing of its next failure is taken for that answer.
+    call.platform_hangs_up();
+    call.is_refused(502, "latchkey_platform_unreachable");
+}
+
+#[test]
 fn an_operator_may_have_nobody_wait() {
     let mut envoy = Envoy::with_accounts(&[serving("acc_1", 1)]);
     envoy.configure(r#"{"throttle_wait_seconds":0}"#);

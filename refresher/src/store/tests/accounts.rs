@@ -1,5 +1,7 @@
 //! Accounts that are saved, renewed or refused.
 
+use std::num::NonZeroU32;
+
 use super::*;
 use crate::base_url::BaseUrl;
 use crate::cluster::ClusterKey;
@@ -144,6 +146,51 @@ async fn an_end_is_set_kept_published_and_taken_off() {
     assert_eq!(end().await, Some(NOW));
     set(ends(None)).await;
     assert_eq!(end().await, None);
+}
+
+#[tokio::test]
+async fn an_account_has_its_platforms_limit_until_it_has_one_of_its_own() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    publish(&store, &["codex", "openai"]).await;
+    let id = add_login(&store, "alice").await;
+    add_api_key(&store, "team", "sk-1").await.unwrap();
+    let set = async |streams: Option<NonZeroU32>| {
+        let terms = Terms {
+            limits: LimitChanges {
+                concurrent_streams: Some(streams),
+                ..LimitChanges::default()
+            },
+            ..Terms::default()
+        };
+        let set = store.set_account("alice", AccountChanges::default(), &terms, NOW);
+        set.await.unwrap();
+    };
+    let streams = async |name: &str| {
+        let (records, _) = poll(&store, None, 0).await;
+        let accounts = records.into_iter().filter_map(|record| match record {
+            Record::Account(account) => Some(account),
+            _ => None,
+        });
+        let mut accounts = accounts.filter(|account| account.name.as_str() == name);
+        let limit = accounts.next().unwrap().limits.concurrent_streams;
+        limit.map(NonZeroU32::get)
+    };
+    assert_eq!(
+        (streams("alice").await, streams("team").await),
+        (Some(4), None)
+    );
+    // All Envoys are told what the others use of it.
+    let limited = store.limited().await.unwrap();
+    let limited: Vec<_> = limited
+        .iter()
+        .map(|(subject, _)| subject.id.as_str())
+        .collect();
+    assert_eq!(limited, [id.as_str()]);
+    set(NonZeroU32::new(9)).await;
+    assert_eq!(streams("alice").await, Some(9));
+    assert_eq!(store.limited().await.unwrap().len(), 1);
+    set(None).await;
+    assert_eq!(streams("alice").await, Some(4));
 }
 
 #[tokio::test]
