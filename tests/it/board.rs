@@ -50,6 +50,7 @@ impl Pool {
                 sim.add_api_key("openai", &key, account).await;
                 refresher.add_api_key(account, "openai", &key).await;
             }
+            refresher.takes_turns().await;
         })
         .await;
         let caller = stack.caller("team").await;

@@ -55,6 +55,7 @@ fn a_clock_that_jumps_costs_no_login_and_no_request() {
             for (email, life) in [(ALICE, Duration::from_secs(3600)), (BOB, SHORT_LIFE)] {
                 refresher.log_in_new(sim, email, life).await;
             }
+            refresher.takes_turns().await;
         })
         .await;
         stack.refresher.stop().await;

@@ -519,7 +519,9 @@ async fn revocations_are_not_noticed(name: &str, emails: &[&str]) {
     let stack = Stack::real(name, async |sim, refresher| {
         for email in emails {
             refresher.log_in_new(sim, email, HOUR).await;
+            refresher.serves_many(email).await;
         }
+        refresher.takes_turns().await;
     })
     .await;
     let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
@@ -692,6 +694,7 @@ fn what_is_taken_away_is_out_of_use_within_two_seconds() {
                 sim.add_api_key("openai", &key, name).await;
                 refresher.add_api_key(name, "openai", &key).await;
             }
+            refresher.takes_turns().await;
         })
         .await;
         let mut loads = Vec::new();

@@ -324,6 +324,7 @@ fn a_new_account_costs_no_request() {
         let stack = Stack::real("faults-new-account", async |sim, refresher| {
             sim.add_api_key("openai", "sk-0", "key-0").await;
             refresher.add_api_key("account-0", "openai", "sk-0").await;
+            refresher.takes_turns().await;
         })
         .await;
         let clusters = stack.refresher.file("envoy/clusters.json");

@@ -560,6 +560,7 @@ fn an_account_is_used_until_its_end() {
                 sim.add_api_key("openai", &key, name).await;
                 refresher.add_api_key(name, "openai", &key).await;
             }
+            refresher.takes_turns().await;
         })
         .await;
         let caller = stack.caller("alice").await;

@@ -740,6 +740,7 @@ fn the_access_log_says_what_a_request_used() {
         stack.reaches(revision).await;
         let limited = json!({
             "target": "upstream", "account": "first", "fixture": "openai/rate_limit_exceeded.json",
+            "headers": {"retry-after": "60"},
         });
         stack.sim.add_fault(limited).await;
         let caller = stack.caller("openai");

@@ -265,6 +265,19 @@ impl Refresher {
         self.log_in(sim, email).await;
     }
 
+    /// Lets the default pool's accounts take turns, however alike the requests are: those without a session stay with one
+    /// account else, as one conversation.
+    pub async fn takes_turns(&self) {
+        let set = ["pools", "set", "default", "--policy", "round_robin"];
+        self.run(&set, "").await;
+    }
+
+    /// Lets an account have as many requests under way as a load of quick ones needs, in place of its platform's few.
+    pub async fn serves_many(&self, account: &str) {
+        let set = ["accounts", "set", account, "--streams", "1000"];
+        self.run(&set, "").await;
+    }
+
     /// Takes over a login that Codex CLI made.
     pub async fn import(&self, sim: &Sim, email: &str) {
         let tokens = sim.login(email).await;

@@ -95,6 +95,7 @@ impl Stack<Refresher> {
     pub async fn alice(name: &str, access_lifetime: Duration) -> Self {
         Self::real(name, async |sim, refresher| {
             refresher.log_in_new(sim, ALICE, access_lifetime).await;
+            refresher.serves_many(ALICE).await;
         })
         .await
     }
