@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use latchkey::attempt::{answer::Mask, forwarding::Forwarding, transform::Transform};
 use latchkey::dialect::Dialect;
-use latchkey::request::peek::{Peek, Wanted};
+use latchkey::request::{
+    body::BodyReader,
+    peek::{Peek, Wanted},
+};
 use latchkey::snapshot::Account;
 
 const BYTES: usize = 1 << 20;
@@ -48,6 +51,17 @@ const SEARCHED: [(&str, &str, &str); 3] = [
         "sk-proj-2b7Jq0dW_x",
     ),
     ("the credential's rarest byte, looked through", "", "Q"),
+];
+const OPENINGS: [(&str, &str, &str); 5] = [
+    ("an opening of words", "{\"instructions\":\"", "some words "),
+    ("an opening nested deep", "{\"input\":", "["),
+    ("an opening of empty strings", "{\"input\":[", "\"\","),
+    ("an opening of members", "{\"input\":[{", "\"\":0,"),
+    (
+        "a conversation of turns",
+        "{\"input\":[",
+        "{\"role\":\"user\",\"content\":\"some words of a turn\"},",
+    ),
 ];
 const BODIES: [(&str, &str, &str); 9] = [
     ("a body nested deep", "{\"a\":", "["),
@@ -105,6 +119,22 @@ fn searched(bytes: &[u8], piece: usize) {
     }
 }
 
+/// The same for a session that no member names: the opening of a conversation.
+fn opening(bytes: &[u8], piece: usize) {
+    let format = Dialect::Responses.format();
+    let wanted = Wanted {
+        members: format.request_members(),
+        session: Dialect::Responses.best_session_name(),
+        opening: format.opening(),
+        ..Wanted::default()
+    };
+    let mut reader = BodyReader::new(None, wanted);
+    for piece in bytes.chunks(piece) {
+        reader.push(piece);
+    }
+    black_box(reader.into_facts());
+}
+
 fn body(bytes: &[u8], piece: usize) {
     let wanted = Wanted {
         members: Dialect::Responses.format().request_members(),
@@ -149,5 +179,8 @@ fn main() {
     }
     for (name, start, repeated) in BODIES {
         print(name, start, repeated, body);
+    }
+    for (name, start, repeated) in OPENINGS {
+        print(name, start, repeated, opening);
     }
 }

@@ -33,6 +33,7 @@ async fn azure(name: &str) -> Stack<Refresher> {
             sim.add_api_key("openai", key, account).await;
             refresher.add_api_key(account, "azure", key).await;
         }
+        refresher.takes_turns().await;
     })
     .await
 }
