@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real clients that the end-to-end tests run, in their pinned versions (tests/clients/),
-# and prints the folder: bin/python with the `openai` and `anthropic` packages, bin/codex and bin/claude.
+# and prints the folder: bin/python with the `openai` and `anthropic` packages, bin/node for those of npm (in npm/), and
+# bin/codex, bin/claude and bin/opencode.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -40,4 +41,8 @@ wrapper codex "$DIR/npm/node_modules/.bin/codex"
 claude=("$DIR"/npm/node_modules/@anthropic-ai/claude-code-*/claude)
 [ -x "${claude[0]}" ] || die "Claude Code has no binary for this machine"
 wrapper claude "${claude[0]}"
+wrapper node "$node/node"
+# Of opencode the registry has binaries for some machines only; this one runs on every x86-64 Linux.
+opencode=$DIR/npm/node_modules/opencode-linux-x64-baseline/bin/opencode
+[ ! -x "$opencode" ] || wrapper opencode "$opencode"
 echo "$DIR"

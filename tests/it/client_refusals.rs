@@ -1,0 +1,231 @@
+//! The gateway's refusals as the real clients show them: its sentence is what the person reads, a client ends at once
+//! where a repeat cannot help, and repeats where it can. `docs/clients.md` has what was seen.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    clients::{claude, codex, node, opencode, python},
+    harness::{
+        Caller, Stack,
+        caller::chat_body,
+        envoy::Envoy,
+        eventually, holds, records, run,
+        stack::{ANTHROPIC, CODEX, OPENAI, SYNC_LIMIT, client_key, closed_port},
+    },
+};
+
+/// An account whose platform is down.
+const DOWN: &str = "acc_down";
+
+/// Within this a client ends that does not repeat, its start on a busy machine included.
+const AT_ONCE: Duration = Duration::from_secs(25);
+
+/// A refusal, and how to meet it.
+#[derive(Debug, Clone)]
+struct Case {
+    name: &'static str,
+    /// The base URL, without `/v1`.
+    base: String,
+    key: String,
+    /// The length of the prompt.
+    mebibytes: usize,
+    /// The repeats that SDKs are told to make.
+    retries: usize,
+    /// What has to be read, as far as no client escapes it.
+    sentence: &'static str,
+    /// A repeat can help, and it says so.
+    repeats: bool,
+}
+
+/// One stack with everything that refuses.
+struct Refusing {
+    stack: Stack,
+    /// Has no refresher.
+    starting: Envoy,
+}
+
+impl Refusing {
+    async fn new(name: &str) -> Self {
+        let small = |text: &str| {
+            let of_key = r#""held_mib": 768, "held_mib_per_key": 256"#;
+            assert!(text.contains(of_key), "the shipped figures");
+            text.replace(of_key, r#""held_mib": 48, "held_mib_per_key": 8"#)
+        };
+        let stack = Stack::edited(name, small).await;
+        let all = [CODEX, OPENAI, ANTHROPIC, DOWN];
+        stack.have_clusters(&all).await;
+        stack.replug(DOWN, closed_port()).await;
+        let authority = stack.sim.authority();
+        let key = |name: &str, pool: &str, other: Value| {
+            records::key_with(&format!("key_{name}"), &client_key(name), pool, other)
+        };
+        let both = [OPENAI, ANTHROPIC];
+        let revision = stack.refresher.publish([
+            records::account(DOWN, "openai", authority, "sk-openai", json!({})),
+            records::pool("sdk", "fill_first", &both),
+            records::pool("empty", "sticky", &[]),
+            records::pool("down", "sticky", &[DOWN]),
+            key("good", "sdk", json!({})),
+            key("expired", "sdk", json!({"expires_at": 1})),
+            key("models", "sdk", json!({"models": ["other"]})),
+            key("day", "sdk", json!({"limits": {"tokens_per_day": 1}})),
+            key("empty", "empty", json!({})),
+            key("down", "down", json!({})),
+        ]);
+        stack.reaches(revision).await;
+        let caller = Caller::new(stack.envoy.port, &client_key("day"));
+        eventually("the day is used up", SYNC_LIMIT, async || {
+            let answer = caller.post("/v1/chat/completions", &chat_body(false)).await;
+            holds(answer.status == 429, || format!("{answer:?}"))
+        })
+        .await;
+        let nobody = |text: &str| text.replace("/refresher.sock", "/nobody.sock");
+        let starting = Envoy::start_beside_edited(&stack.folder, "starting", nobody).await;
+        Self { stack, starting }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let base = Caller::new(self.stack.envoy.port, "").url("");
+        let case = |name, key: &str, sentence| Case {
+            name,
+            base: base.clone(),
+            key: client_key(key),
+            mebibytes: 0,
+            retries: 2,
+            sentence,
+            repeats: false,
+        };
+        vec![
+            case(
+                "unknown",
+                "nobody",
+                "This client key is unknown or revoked.",
+            ),
+            case("expired", "expired", "has expired. Ask the gateway"),
+            case("models", "models", "This client key may not use the model"),
+            Case {
+                base: format!("{base}/nowhere"),
+                ..case("path", "good", "Give your client the base URL")
+            },
+            case("day", "day", "tokens a day. Try again at"),
+            Case {
+                mebibytes: 10,
+                ..case("large", "good", "larger than")
+            },
+            Case {
+                retries: 0,
+                repeats: true,
+                ..case("empty", "empty", "No usable account in this key")
+            },
+            Case {
+                retries: 0,
+                repeats: true,
+                ..case("down", "down", "could not be reached")
+            },
+            Case {
+                base: Caller::new(self.starting.port, "").url(""),
+                retries: 1,
+                repeats: true,
+                ..case("starting", "good", "The gateway is starting")
+            },
+        ]
+    }
+}
+
+#[test]
+fn each_sdk_shows_our_sentence_and_repeats_where_that_can_help() {
+    run(async {
+        let refusing = Refusing::new("client-refusals").await;
+        let cases = refusing.cases();
+        let told: Vec<Value> = cases
+            .iter()
+            .map(|case| {
+                json!({"name": case.name, "base": case.base, "key": case.key, "mebibytes": case.mebibytes,
+                    "retries": case.retries})
+            })
+            .collect();
+        let told = Value::from(told).to_string();
+        let mut got: BTreeMap<String, Value> = BTreeMap::new();
+        let arguments = [told.as_str()];
+        let (python, node) = tokio::join!(
+            python("refusals.py", &arguments),
+            node("refusals.mjs", &arguments)
+        );
+        for printed in [python, node] {
+            got.extend(serde_json::from_value::<BTreeMap<_, _>>(printed).expect("by client"));
+        }
+        assert_eq!(got.len(), 6, "{got:?}");
+        for (client, got) in &got {
+            for case in &cases {
+                // There is no messages API in that pool.
+                let is_other = case.name == "down" && client.contains("anthropic");
+                let sentence = if is_other {
+                    "serves this path"
+                } else {
+                    case.sentence
+                };
+                let got = &got[case.name];
+                let text = got["text"].as_str().expect("a text");
+                assert!(text.contains(sentence), "{client}: {case:?}: {got}");
+                // Vercel's SDK goes by the status alone.
+                let deaf = client.contains("vercel") && case.name == "day";
+                let tries = if case.repeats || deaf {
+                    1 + case.retries
+                } else {
+                    1
+                };
+                assert_eq!(got["tries"], tries, "{client}: {case:?}: {got}");
+            }
+        }
+    });
+}
+
+/// The programs that people start, with every refusal. Each start takes seconds.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "two minutes"]
+    fn each_program_shows_our_sentence_and_ends() {
+        run(async {
+            let refusing = Refusing::new("client-refusals-long").await;
+            let mut wrong = Vec::new();
+            for case in refusing.cases() {
+                if case.mebibytes > 0 || case.repeats {
+                    continue;
+                }
+                let home = |client: &str| {
+                    refusing
+                        .stack
+                        .folder
+                        .join(format!("{client}-{}", case.name))
+                };
+                let (base, key) = (&case.base, &case.key);
+                let v1 = format!("{base}/v1");
+                let mut shown = vec![
+                    ("claude", claude(&home("claude"), base, key).await),
+                    ("codex", codex(&home("codex"), &v1, key).await),
+                ];
+                // It repeats whatever is a 429 until that ends, and says nothing meanwhile.
+                if case.name != "day" {
+                    let said = ["say hi"];
+                    shown.push((
+                        "opencode",
+                        opencode(&home("opencode"), &v1, key, &said).await,
+                    ));
+                }
+                for (client, (printed, took)) in shown {
+                    // Claude Code takes a 404 for one about the model.
+                    let own = client == "claude" && case.name == "path";
+                    let sentence = if own { "selected model" } else { case.sentence };
+                    if !printed.contains(sentence) || took > AT_ONCE {
+                        wrong.push(format!("{client}, {}, {took:?}: {printed}", case.name));
+                    }
+                }
+            }
+            assert!(wrong.is_empty(), "{}", wrong.join("\n---\n"));
+        });
+    }
+}
