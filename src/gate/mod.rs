@@ -345,9 +345,7 @@ impl Gate {
                 streams,
                 at_home: home.is_some(),
                 moved: carried.is_some_and(|carried| carried.moved),
-                unstored: carried.map_or(request.facts.store == Some(false), |carried| {
-                    carried.unstored
-                }),
+                stored: carried.map_or(request.facts.store, |carried| carried.stored),
             },
             account,
         })))

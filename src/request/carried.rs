@@ -78,8 +78,8 @@ pub struct Carried {
     pub at_home: bool,
     /// An earlier try found that its account does not have what the request goes on from.
     pub moved: bool,
-    /// It asks the platform to keep nothing.
-    pub unstored: bool,
+    /// It asks the platform to keep the answer, or not to; none where it leaves that to the platform.
+    pub stored: Option<bool>,
 }
 
 /// One try of a request at the gate: a context. Those of a VM that came after a crash have the
@@ -197,7 +197,7 @@ impl Carried {
             streams,
             at_home,
             moved,
-            unstored,
+            stored,
         } = self;
         let mut text = String::with_capacity(USUAL_BYTES);
         for (name, value) in [
@@ -230,7 +230,8 @@ impl Carried {
             (*streams, " answer=stream"),
             (*at_home, " home=account"),
             (*moved, " moved=yes"),
-            (*unstored, " stored=no"),
+            (*stored == Some(false), " stored=no"),
+            (*stored == Some(true), " stored=yes"),
         ] {
             text.push_str(if is_so { flag } else { "" });
         }
@@ -339,7 +340,10 @@ impl Carried {
             streams: has("answer=stream"),
             at_home: has("home=account"),
             moved: has("moved=yes"),
-            unstored: has("stored=no"),
+            stored: match (has("stored=yes"), has("stored=no")) {
+                (false, false) => None,
+                (asks, _) => Some(asks),
+            },
         })
     }
 
@@ -452,7 +456,7 @@ mod tests {
             streams: false,
             at_home: false,
             moved: false,
-            unstored: false,
+            stored: None,
         }
     }
 
@@ -481,7 +485,7 @@ mod tests {
             streams: true,
             at_home: true,
             moved: true,
-            unstored: true,
+            stored: Some(false),
             ..first.clone()
         };
         let refused = Carried {

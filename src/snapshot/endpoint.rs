@@ -47,6 +47,9 @@ pub struct Endpoint {
     /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeps_days: Option<u16>,
+    /// The platform keeps an answer only where the request asks it to (`"store": true`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_asked: bool,
     /// The members that name them.
     #[serde(default, skip_serializing_if = "Makes::is_usual")]
     pub makes: Makes,

@@ -385,6 +385,12 @@ fn endpoints(
 
 fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endpoint, Invalid> {
     let at = format!("endpoints.{dialect}.{operation}");
+    if raw.keeps_days.is_none() && (raw.keeps_asked || raw.makes.is_some()) {
+        return Err(invalid(
+            at,
+            "expected keeps_days beside keeps_asked and makes",
+        ));
+    }
     let endpoint = Endpoint {
         dialect: fit(
             &at,
@@ -400,10 +406,8 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
         first_event_seconds: raw.first_event_seconds,
         opaque: raw.opaque,
         keeps_days: raw.keeps_days,
+        keeps_asked: raw.keeps_asked,
         makes: match raw.makes {
-            Some(_) if raw.keeps_days.is_none() => {
-                return Err(invalid(at, "makes: expected keeps_days beside it"));
-            }
             Some(makes) => fit(format!("{at}.makes"), Makes::try_from(makes))?,
             None => Makes::default(),
         },

@@ -126,6 +126,7 @@ impl Raw {
                 first_event_seconds: None,
                 opaque: false,
                 keeps_days: None,
+                keeps_asked: false,
                 makes: Makes::default(),
             },
             query: query.to_owned(),

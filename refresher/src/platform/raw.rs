@@ -68,6 +68,8 @@ pub(super) struct Endpoint {
     #[serde(default)]
     pub opaque: bool,
     pub keeps_days: Option<u16>,
+    #[serde(default)]
+    pub keeps_asked: bool,
     pub makes: Option<Vec<String>>,
 }
 

@@ -143,6 +143,16 @@ fn what_does_not_fit_is_refused_with_its_key() {
         ),
         (
             "path = \"/responses\"",
+            "path = \"/responses\", makes = [\"id\"]",
+            "endpoints.responses.generate",
+        ),
+        (
+            "path = \"/responses\"",
+            "path = \"/responses\", keeps_days = 1, makes = [\"a.b.c\"]",
+            "endpoints.responses.generate.makes",
+        ),
+        (
+            "path = \"/responses\"",
             "path = \"/{model}/{nobody_sets_this}\"",
             "endpoints",
         ),

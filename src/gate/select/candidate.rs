@@ -29,6 +29,8 @@ pub struct Candidate {
     takes_model_in_path: bool,
     /// Its profile says when the first event of a stream is due, so it matters if one is asked for.
     pub(super) asks_stream: bool,
+    /// What it keeps depends on what it is asked for.
+    pub(super) asks_store: bool,
     /// The requirements of its platform there.
     pub(super) requires: Box<[Requirement]>,
     /// The turns that it is behind its share, where weights differ.
@@ -83,6 +85,7 @@ impl Candidate {
             asks_stream: endpoint
                 .first_event_seconds
                 .is_some_and(|seconds| seconds > 0),
+            asks_store: endpoint.keeps_asked,
             requires: endpoint.requires.as_slice().into(),
             credit: 0,
             usable_until: [account.credential_expires_at, account.expires_at]

@@ -311,9 +311,10 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
         session: (policy == Policy::Sticky && has_choice).then_some(SessionName::CacheKey),
         opening: &[],
         stream: requires(Requirement::Stream) || candidates.iter().any(|one| one.asks_stream),
-        store: requires(Requirement::StoreFalse),
+        store: requires(Requirement::StoreFalse) || candidates.iter().any(|one| one.asks_store),
         background: requires(Requirement::Foreground),
-        thing: has_choice && platforms().any(|platform| platform.keeps_things()),
+        // Also where one account alone has it: another key may have made it.
+        thing: platforms().any(|platform| platform.keeps_things()),
         whole: false,
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Sent {
     pub(super) opaque: bool,
     /// The members of its answers that name what they make, and for how many days that lives.
     keeps: Option<(Makes, u16)>,
+    /// It does only where it is asked to.
+    keeps_asked: bool,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
     /// The change of the request and its answer.
@@ -107,6 +109,7 @@ impl Sent {
             dialect: endpoint.dialect,
             free: endpoint.free || endpoint.opaque,
             opaque: endpoint.opaque,
+            keeps_asked: endpoint.keeps_asked,
             keeps: endpoint.keeps_days.map(|days| (endpoint.makes, days)),
             escape,
             transform,
@@ -272,7 +275,8 @@ impl Sent {
     /// Returns what finds the ids of what a good answer makes, and for how many days that lives; none
     /// where it makes nothing that is kept.
     pub(super) fn keeps(&self) -> Option<(MadeReader, u16)> {
-        let (makes, days) = self.keeps.as_ref().filter(|_| !self.carried.unstored)?;
+        let is_kept = self.carried.stored.unwrap_or(!self.keeps_asked);
+        let (makes, days) = self.keeps.as_ref().filter(|_| is_kept)?;
         Some((MadeReader::new(makes.clone()), *days))
     }
 

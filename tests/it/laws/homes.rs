@@ -194,7 +194,15 @@ impl Team {
         let messages = self
             .make(true, "/v1/messages/batches", Body::Json(messages))
             .await;
+        let chat = "/v1/chat/completions";
+        let kept = json!({"model": "gpt-5.6", "messages": [], "store": true});
+        let kept = self.make(false, chat, Body::Json(kept)).await;
+        let kept = format!("{chat}/{kept}");
+        let named = Body::Json(json!({"metadata": {"a": "b"}}));
+        self.ask(false, "POST", &kept, named).await;
         let of_openai = [
+            format!("{kept}/messages"),
+            kept,
             format!("/v1/files/{file}"),
             format!("/v1/files/{file}/content"),
             format!("/v1/files/{output}/content"),
@@ -225,6 +233,20 @@ impl Team {
             let answer = self.read(thing).await;
             assert_eq!(answer.status, 200, "{thing:?}: {answer:?}");
         }
+    }
+
+    /// A chat completion that nobody asked the platform to keep is known to nobody.
+    async fn reads_no_other_chat(&self) {
+        let chat = "/v1/chat/completions";
+        let body = json!({"model": "gpt-5.6", "messages": []});
+        let id = self.make(false, chat, Body::Json(body)).await;
+        let path = format!("{chat}/{id}");
+        let answer = self.try_ask(false, "GET", &path, &Body::None).await;
+        assert_eq!(
+            answer.own_code(),
+            Some("latchkey_no_such_thing"),
+            "{answer:?}"
+        );
     }
 
     /// This key made none of them.
@@ -270,6 +292,7 @@ fn what_an_account_made_goes_back_to_it_over_workers_envoys_and_restarts() {
             things.extend(team.make_everything().await);
         }
         team.reads_all(&things).await;
+        team.reads_no_other_chat().await;
         let seen = stack.sim.seen().await;
         let accounts: BTreeSet<&str> = seen.iter().filter_map(|seen| seen.account()).collect();
         assert!(accounts.len() > 2, "of several accounts: {accounts:?}");

@@ -80,11 +80,14 @@ impl Things {
                 self.make(asked, "conv_", json!({"object": "conversation"}))
             }
             ("GET" | "POST", ["conversations", id, "items"])
-            | ("GET", ["responses", id, "input_items"]) => self.with(asked, id, |_| {
-                shown(&json!({"object": "list", "data": [], "has_more": false}))
-            }),
+            | ("GET", ["responses", id, "input_items"] | ["chat", "completions", id, "messages"]) => {
+                self.with(asked, id, |_| {
+                    shown(&json!({"object": "list", "data": [], "has_more": false}))
+                })
+            }
             ("GET", ["files" | "conversations" | "responses" | "uploads", id])
             | ("GET", ["messages", "batches", id])
+            | ("GET" | "POST", ["chat", "completions", id])
             | ("POST", ["conversations", id]) => self.with(asked, id, |thing| shown(&thing.shown)),
             ("GET", ["files", id, "content"]) => self.with(asked, id, |thing| {
                 Answer::whole(
@@ -107,7 +110,9 @@ impl Things {
             }),
             (
                 "DELETE",
-                ["files" | "conversations" | "responses", id] | ["messages", "batches", id],
+                ["chat", "completions", id]
+                | ["files" | "conversations" | "responses", id]
+                | ["messages", "batches", id],
             ) => {
                 let deleted = json!({"id": id, "deleted": true});
                 let answer = self.with(asked, id, |_| shown(&deleted));
@@ -141,11 +146,15 @@ impl Things {
         conversation.filter(|id| !has(id)).map(|_| not_found(asked))
     }
 
-    /// Keeps a response, which its caller did not forbid.
+    /// Keeps a response, which its caller did not forbid, or a chat completion, if it asked for that.
     pub fn keep_response(&mut self, asked: Asked<'_>, body: &Value) {
-        let is_kept = asked.platform == Platform::OpenAi && asked.path == "/v1/responses";
-        if is_kept && body["store"] != Value::Bool(false) {
-            let id = format!("resp_{}", asked.id);
+        let (prefix, is_kept) = match asked.path {
+            "/v1/responses" => ("resp_", body["store"] != Value::Bool(false)),
+            "/v1/chat/completions" => ("chatcmpl-", body["store"] == Value::Bool(true)),
+            _ => return,
+        };
+        if is_kept && asked.platform == Platform::OpenAi {
+            let id = format!("{prefix}{}", asked.id);
             self.put(
                 asked,
                 &id,
