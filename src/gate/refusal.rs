@@ -360,8 +360,9 @@ impl Refusal {
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::HomeOut(all) => {
                 return Cow::Owned(format!(
-                    "What this request goes on from exists in one account alone, which cannot be used now: {}. Wait for it, or begin anew.",
-                    all.names()
+                    "What this request goes on from exists in one account alone, which cannot be used now: {}.{} Wait for it, or begin anew.",
+                    all.names(),
+                    all.back()
                 ));
             }
             Self::HomeGone(pool) => {
@@ -440,7 +441,8 @@ impl Refusal {
             ("content-type", "application/json".to_owned()),
             (ERROR_HEADER, code.to_owned()),
         ];
-        if let Some(seconds) = self.retry_after() {
+        // Codex and opencode wait for whatever it says, without a word: the sentence says when.
+        if let Some(seconds) = self.retry_after().filter(|_| self.should_repeat()) {
             headers.push(("retry-after", seconds.to_string()));
         }
         headers.push((RETRY_HEADER, self.should_repeat().to_string()));
@@ -599,10 +601,22 @@ impl AtLimit {
 impl AllOut {
     fn message(&self) -> String {
         format!(
-            "No account in the gateway's pool {} can be used now: {}.",
+            "No account in the gateway's pool {} can be used now: {}.{}",
             self.pool,
-            self.names()
+            self.names(),
+            self.back()
         )
+    }
+
+    /// When the first is back, where a client is not to wait for it by itself.
+    fn back(&self) -> String {
+        let seconds = self
+            .retry_after
+            .filter(|seconds| *seconds > LONGEST_REPEAT_SECONDS);
+        seconds.map_or_else(String::new, |seconds| match seconds.div_ceil(60) {
+            minutes @ ..120 => format!(" The first is back in {minutes} minutes."),
+            minutes => format!(" The first is back in {} hours.", minutes.div_ceil(60)),
+        })
     }
 
     /// The accounts, and why each is out.

@@ -283,7 +283,19 @@ fn a_client_is_told_to_repeat_only_what_a_repeat_can_help() {
         Some(1_790_035_200_000)
     )));
     assert!(repeats(&Refusal::AllOut(all_out(1, Some(9)))));
-    assert!(!repeats(&Refusal::AllOut(all_out(1, Some(18_000)))));
+    let long = Refusal::AllOut(all_out(1, Some(18_000)));
+    assert!(!repeats(&long));
+    // Some clients sit out what `retry-after` says, however long.
+    let headers = long.reply(Dialect::Responses).headers;
+    assert!(headers.iter().all(|(name, _)| *name != "retry-after"));
+    assert!(long.message().ends_with("The first is back in 5 hours."));
+    let minutes = Refusal::AllOut(all_out(1, Some(601)))
+        .message()
+        .into_owned();
+    assert!(
+        minutes.ends_with("The first is back in 11 minutes."),
+        "{minutes}"
+    );
 }
 
 #[test]
