@@ -18,10 +18,13 @@ const PROFILES: &[&str] = profiles![
     "openai-compatible",
     "openai-compatible-messages",
     "anthropic",
+    "azure-openai",
+    "azure-openai-deployments",
     "codex",
     "custom",
     "deepseek",
     "doubao",
+    "gemini",
     "mistral",
     "moonshot",
     "ollama",
@@ -81,10 +84,11 @@ pub fn byte(data: &mut &[u8]) -> u8 {
 
 /// A dialect by number.
 pub fn dialect(number: u8) -> Dialect {
-    match number % 3 {
+    match number % 4 {
         0 => Dialect::Chat,
         1 => Dialect::Responses,
-        _ => Dialect::Messages,
+        2 => Dialect::Messages,
+        _ => Dialect::Gemini,
     }
 }
 

@@ -129,7 +129,8 @@ pub fn headers<'a>(
             headers.push((name.as_str(), value.as_str().as_bytes().into()));
         }
     }
-    for (name, template) in &plan.set {
+    let set = plan.set.iter();
+    for (name, template) in set.filter(|(name, _)| !endpoint.omit.contains(name)) {
         let value = template.render(account).ok_or(Refusal::NoCredential)?;
         headers.push((name.as_str(), value.into_bytes().into()));
     }

@@ -74,6 +74,11 @@ pub trait Format: Sync {
         false
     }
 
+    /// Tells dialects whose output count leaves out the reasoning.
+    fn counts_reasoning_apart(&self) -> bool {
+        false
+    }
+
     /// The body of an answer that is a platform's error, from the members of that error.
     fn platforms_error(&self, error: Map<String, Value>) -> Value;
 
@@ -162,6 +167,8 @@ pub enum Member {
     Text,
     /// An outermost member that is generated text, or has some in it.
     TextOrSection,
+    /// The reason for which the answer has ended, within an outermost member or an element of one.
+    Finish,
     /// Of no interest.
     Other,
 }
@@ -189,6 +196,8 @@ pub enum EventKind {
 pub enum Count {
     /// The prompt.
     Input,
+    /// What tools put into the prompt, where that is counted apart.
+    ToolInput,
     /// All that was generated.
     Output,
     /// The part of the prompt that was read from the platform's cache.

@@ -5,6 +5,7 @@
 
 mod chat;
 mod format;
+mod gemini;
 mod messages;
 mod responses;
 mod session_name;
@@ -29,13 +30,15 @@ pub enum Dialect {
     Responses,
     /// Anthropic messages.
     Messages,
+    /// Google's `generateContent`.
+    Gemini,
 }
 
 // === impl Dialect ===
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 3] = [Self::Chat, Self::Responses, Self::Messages];
+    pub const ALL: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
 
     /// The dialect's own names for everything.
     pub fn format(self) -> &'static dyn Format {
@@ -43,6 +46,7 @@ impl Dialect {
             Self::Chat => &chat::Chat,
             Self::Responses => &responses::Responses,
             Self::Messages => &messages::Messages,
+            Self::Gemini => &gemini::Gemini,
         }
     }
 
@@ -99,7 +103,12 @@ mod tests {
             let format = dialect.format();
             let ends = [b"response.completed".as_slice(), b"message_stop"];
             let ends = ends.iter().any(|kind| format.event(kind) == EventKind::End);
-            assert_ne!(format.end_mark().is_some(), ends, "{dialect:?}");
+            let members = [b"finishReason".as_slice(), b"blockReason"];
+            let says = members.map(|name| format.member(name) == Member::Finish);
+            assert_eq!(says[0], says[1], "{dialect:?}");
+            let kinds = [format.end_mark().is_some(), ends, says[0]];
+            let kinds = kinds.into_iter().filter(|has| *has);
+            assert_eq!(kinds.count(), 1, "{dialect:?}");
         }
     }
 

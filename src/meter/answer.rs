@@ -17,6 +17,10 @@ use crate::{
 /// The longest name of a member, a model or a type that is read, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 
+/// The deepest object that may say why the answer has ended: an element of an outermost member. What
+/// is deeper is generated, and may have members of any name.
+const MAX_FINISH_DEPTH: u32 = 3;
+
 /// The facts that a text has told so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
@@ -32,6 +36,8 @@ pub struct Said {
     pub closed: bool,
     /// It has an `error` that is an object.
     pub failed: bool,
+    /// It says why the answer has ended.
+    pub finished: bool,
 }
 
 /// The `choices` of the chat dialect.
@@ -54,6 +60,9 @@ pub struct Reader {
     /// The texts are events, not whole bodies.
     events: bool,
     lexer: Lexer,
+    /// The body is a list of texts, the way in which one dialect streams without events: its brackets
+    /// and commas count for nothing.
+    in_list: bool,
     depth: u32,
     /// The member of the outermost object that the next token belongs to.
     section: Option<Member>,
@@ -77,6 +86,7 @@ impl Reader {
             dialect,
             events: false,
             lexer: Lexer::default(),
+            in_list: false,
             depth: 0,
             section: None,
             member: None,
@@ -106,7 +116,7 @@ impl Reader {
             }
             match token {
                 None => break,
-                Some(Token::Open(_)) => self.open(),
+                Some(Token::Open(byte)) => self.open(byte),
                 Some(Token::Close) => self.close(),
                 Some(Token::Colon) => self.name_member(),
                 Some(Token::Comma) => self.end_member(),
@@ -128,6 +138,7 @@ impl Reader {
     /// Ends the text and begins the next one.
     pub fn end(&mut self) -> Said {
         self.lexer = Lexer::default();
+        self.in_list = false;
         self.depth = 0;
         (self.section, self.member) = (None, None);
         self.string.clear();
@@ -142,7 +153,11 @@ impl Reader {
         self.string.len() + self.usage.kept_bytes()
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, byte: u8) {
+        if byte == b'[' && self.depth == 0 && !self.events && !self.in_list {
+            self.in_list = true;
+            return;
+        }
         self.said.failed |= self.member == Some(Member::Error) && self.depth == 1;
         match self.usage_depth {
             None if self.member == Some(Member::Usage) && self.is_place_of_usage() => {
@@ -163,11 +178,14 @@ impl Reader {
 
     fn close(&mut self) {
         self.end_member();
-        self.said.closed |= self.depth == 1;
+        // The last to close.
+        self.said.closed |= self.depth == u32::from(!self.in_list);
         self.depth = self.depth.saturating_sub(1);
         if self.usage_depth == Some(self.depth) {
             self.usage_depth = None;
-            self.said.counts = self.usage.end().or(self.said.counts);
+            if let Some(counts) = self.usage.end() {
+                self.said.counts.get_or_insert_default().update(counts);
+            }
         }
     }
 
@@ -198,6 +216,8 @@ impl Reader {
             let bytes = u64::try_from(raw.len()).unwrap_or(u64::MAX);
             self.said.text_bytes = self.said.text_bytes.saturating_add(bytes);
         }
+        let is_finish = self.member == Some(Member::Finish) && self.depth <= MAX_FINISH_DEPTH;
+        self.said.finished |= is_finish && self.section == Some(Member::Section);
         if !matches!(self.member, None | Some(Member::Model | Member::Type)) {
             return;
         }

@@ -216,7 +216,10 @@ impl Meter {
         let said = self.reader.end();
         self.ended |= match self.dialect.format().end_mark() {
             Some(mark) => self.head == mark,
-            None => said.closed && matches!(said.kind, EventKind::End | EventKind::Failed),
+            None => {
+                let is_end = matches!(said.kind, EventKind::End | EventKind::Failed);
+                said.closed && (is_end || said.finished)
+            }
         };
         self.head.clear();
         self.take(said);

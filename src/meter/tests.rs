@@ -26,7 +26,7 @@ enum Expected {
 }
 
 use Completeness::{Cut, Partial, Whole};
-use Dialect::{Chat, Messages, Responses};
+use Dialect::{Chat, Gemini, Messages, Responses};
 use Expected::{Estimated, Nothing, Reported};
 
 macro_rules! fixtures {
@@ -76,6 +76,10 @@ fixtures! {
     Messages "meter/messages_cached.sse" "claude-opus-5-5" Reported([20484, 89, 18432, 2048, 41, 20573]);
     Messages "meter/messages_late_input.sse" "glm-5.2" Reported([40, 3, 5, 0, 0, 43]);
     Messages "meter/messages_tool_use.json" "claude-opus-5-5" Reported([60, 40, 30, 20, 5, 100]);
+    Gemini "meter/gemini_thinking.sse" "gemini-3.8-flash" Reported([37, 53, 16, 0, 41, 90]);
+    Gemini "meter/gemini_blocked.sse" "gemini-2.5-pro" Reported([8, 0, 0, 0, 0, 8]);
+    Gemini "meter/gemini_list.json" "gemini-2.5-flash" Reported([5, 4, 4, 0, 0, 9]);
+    Gemini "meter/gemini_whole.json" "gemini-2.5-pro" Reported([5, 5, 0, 0, 3, 10]);
 }
 
 impl Fixture {

@@ -41,6 +41,7 @@ pub struct Usage {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     input: Option<u64>,
+    tool_input: Option<u64>,
     output: Option<u64>,
     cached_input: Option<u64>,
     cache_write: Option<u64>,
@@ -74,6 +75,7 @@ impl Counts {
     fn of(&mut self, count: Count) -> &mut Option<u64> {
         match count {
             Count::Input => &mut self.input,
+            Count::ToolInput => &mut self.tool_input,
             Count::Output => &mut self.output,
             Count::CachedInput => &mut self.cached_input,
             Count::CacheWrite => &mut self.cache_write,
@@ -88,6 +90,7 @@ impl Counts {
     pub fn update(&mut self, later: Self) {
         *self = Self {
             input: later.input.or(self.input),
+            tool_input: later.tool_input.or(self.tool_input),
             output: later.output.or(self.output),
             cached_input: later.cached_input.or(self.cached_input),
             cache_write: later.cache_write.or(self.cache_write),
@@ -106,6 +109,7 @@ impl Counts {
         let cached_input = self.cached_input.unwrap_or(0);
         let cache_write = self.cache_write.unwrap_or(0);
         let reported = self.input.unwrap_or(0);
+        let reported = reported.saturating_add(self.tool_input.unwrap_or(0));
         let input = if dialect.format().counts_cache_apart() {
             reported
                 .saturating_add(cached_input)
@@ -113,14 +117,20 @@ impl Counts {
         } else {
             reported
         };
-        let output = self.output.unwrap_or(0);
+        let reasoning = self.reasoning.unwrap_or(0);
+        let reported = self.output.unwrap_or(0);
+        let output = if dialect.format().counts_reasoning_apart() {
+            reported.saturating_add(reasoning)
+        } else {
+            reported
+        };
         let total = self.total.unwrap_or(input.saturating_add(output));
         Usage {
             input: input.min(MAX_TOKENS),
             output: output.min(MAX_TOKENS),
             cached_input: cached_input.min(MAX_TOKENS),
             cache_write: cache_write.min(MAX_TOKENS),
-            reasoning: self.reasoning.unwrap_or(0).min(MAX_TOKENS),
+            reasoning: reasoning.min(MAX_TOKENS),
             total: total.min(MAX_TOKENS),
         }
     }

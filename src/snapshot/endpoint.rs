@@ -8,7 +8,7 @@ use super::{
     Account, Door, Operation,
     path::{PathTemplate, Place, Places},
 };
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, header::HeaderName};
 
 /// The number of an endpoint among those of its platform. It holds for one state of the platform.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub struct Endpoint {
     /// The seconds within which the first event of a stream is expected; 0 for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_event_seconds: Option<u32>,
+    /// The headers of the platform's plan that do not go out here: elsewhere they hold the credential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omit: Vec<HeaderName>,
     /// The answer repeats what was made before, or what callers stored: its body says nothing of
     /// the account, and nothing in it is counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -132,7 +132,7 @@ impl ErrorBody {
     /// Takes in a field of the error by its name.
     pub(super) fn add(&mut self, key: &str, value: String) {
         match key {
-            "code" | "type" | "status" | "reason" | "error_code" | "status_code" => {
+            "code" | "type" | "status" | "reason" | "error_code" | "status_code" | "quotaId" => {
                 self.add_status(&value);
                 self.add_code(&value);
             }
@@ -226,7 +226,8 @@ impl<'a> Gather<'a> {
     fn field<'de, A: MapAccess<'de>>(&mut self, key: String, map: &mut A) -> Result<(), A::Error> {
         let wanted = match key.as_str() {
             "error" => Some(Wanted::All),
-            "detail" | "details" => Some(Wanted::Details),
+            // Google's lists of quotas that were exceeded are `violations`.
+            "detail" | "details" | "violations" => Some(Wanted::Details),
             "response" => Some(Wanted::ErrorAlone),
             _ => None,
         };

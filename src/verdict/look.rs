@@ -10,7 +10,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error as _, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
@@ -274,7 +274,7 @@ impl Beginning {
         let may_begin = |prefix: &&[u8]| prefix.starts_with(start);
         match start.first() {
             None => Kind::Unknown(Vec::new()),
-            Some(b'{') => Kind::Json(Text::default()),
+            Some(b'{' | b'[') => Kind::Json(Text::default()),
             _ if EVENTS.iter().any(begins) => Kind::Events(Box::new(Events::new(self.dialect))),
             _ if !end && EVENTS.iter().any(may_begin) => Kind::Unknown(Vec::new()),
             _ => Kind::Other,
@@ -443,7 +443,7 @@ impl Sign {
     }
 }
 
-/// A JSON answer: the first field that is neither preamble nor an error is output.
+/// A JSON answer, or a list of them: the first field that is neither preamble nor an error is output.
 fn json_answer(body: &[u8], end: bool) -> Look {
     let mut peek = Peek::default();
     let read = (&mut peek).deserialize(&mut json(body));
@@ -470,7 +470,7 @@ impl<'de> DeserializeSeed<'de> for &mut Peek {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_map(self)
+        from.deserialize_any(self)
     }
 }
 
@@ -479,6 +479,11 @@ impl<'de> Visitor<'de> for &mut Peek {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
+    }
+
+    /// Of a list of answers the first one decides.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        list.next_element_seed(self).map(drop)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

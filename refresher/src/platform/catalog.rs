@@ -21,10 +21,13 @@ pub(super) const EMBEDDED: &[(&str, &str)] = embedded![
     "openai-compatible",
     "openai-compatible-messages",
     "anthropic",
+    "azure-openai",
+    "azure-openai-deployments",
     "codex",
     "custom",
     "deepseek",
     "doubao",
+    "gemini",
     "mistral",
     "moonshot",
     "ollama",
@@ -549,7 +552,7 @@ mod tests {
                 .usable("nope")
                 .unwrap_err()
                 .to_string()
-                .contains("anthropic, codex, custom")
+                .contains("anthropic, azure-openai")
         );
     }
 }

@@ -68,7 +68,8 @@ mod tests {
              file_delete, file_get, files, generate, get, input_items, moderate, store_add, store_batch, \
              store_batch_cancel, store_batch_files, store_batch_get, store_content, store_create, store_delete, \
              store_file, store_file_update, store_files, store_get, store_remove, store_search, store_update, stores, \
-             update, upload_cancel, upload_complete, upload_create, upload_part; messages: batch_cancel, \
+             update, upload_cancel, upload_complete, upload_create, upload_part; gemini: count_tokens, embed, \
+             embed_batch, generate, stream; messages: batch_cancel, \
              batch_create, batch_delete, batch_get, batch_results, batches, count_tokens, file_content, file_create, \
              file_delete, file_get, files, generate; responses: cancel, compact, conversation_add, \
              conversation_create, conversation_delete, conversation_get, conversation_item, conversation_items, \

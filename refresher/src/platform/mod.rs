@@ -191,6 +191,9 @@ impl Profile {
         if let (Some(probe), Some(dialect)) = (raw.probe, dialect) {
             profile.probe = Some(probe.check(dialect, &profile.record.headers)?);
         }
+        if raw.auth != Auth::Query {
+            profile.check_places()?;
+        }
         Ok(profile)
     }
 
@@ -271,6 +274,31 @@ impl Profile {
             ));
         }
         Ok(())
+    }
+
+    /// Checks that the credential goes out once, and in one header, wherever a request goes.
+    fn check_places(&self) -> Result<(), Invalid> {
+        let headers = &self.record.headers.set;
+        let check = |at: &str, endpoint: &Endpoint| {
+            let out = headers.iter().filter(|(name, template)| {
+                template.has_credential() && !endpoint.omit.contains(name)
+            });
+            match out.count() {
+                1 => Ok(()),
+                _ => Err(invalid(
+                    at,
+                    "expected one header of headers.set with {credential} to go out here; omit names those that do not",
+                )),
+            }
+        };
+        for endpoint in &self.record.endpoints {
+            let (dialect, operation) = (endpoint.dialect.word(), endpoint.operation.as_str());
+            check(&format!("endpoints.{dialect}.{operation}"), endpoint)?;
+        }
+        match &self.probe {
+            Some(probe) => check("probe", &probe.endpoint),
+            None => Ok(()),
+        }
     }
 
     /// The rules that tie a kind of credential to the flows that give it.
@@ -404,6 +432,7 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
         include_usage: raw.include_usage,
         free: raw.free,
         first_event_seconds: raw.first_event_seconds,
+        omit: omitted(&at, raw.omit)?,
         opaque: raw.opaque,
         keeps_days: raw.keeps_days,
         keeps_asked: raw.keeps_asked,
@@ -421,6 +450,12 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
             format!("expected what callers ask; they ask {asked}"),
         ))
     }
+}
+
+/// The names of headers that an endpoint, or a probe, leaves out.
+fn omitted(at: &str, names: Vec<String>) -> Result<Vec<HeaderName>, Invalid> {
+    let name = |name| fit(format!("{at}.omit"), HeaderName::try_from(name));
+    names.into_iter().map(name).collect()
 }
 
 fn query(raw: raw::Query) -> Result<QueryPlan, Invalid> {

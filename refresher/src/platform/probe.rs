@@ -10,7 +10,7 @@ use latchkey::verdict::Reason;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Invalid, fit, invalid, require_unreserved};
+use super::{Invalid, fit, invalid, omitted, require_unreserved};
 
 /// The most bytes of its body: it is to cost next to nothing.
 const MAX_BODY_BYTES: usize = 4 * 1024;
@@ -41,6 +41,8 @@ pub(super) struct Raw {
     path: String,
     #[serde(default)]
     root: bool,
+    #[serde(default)]
+    omit: Vec<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     body: Option<String>,
@@ -124,6 +126,7 @@ impl Raw {
                 include_usage: false,
                 free: true,
                 first_event_seconds: None,
+                omit: omitted("probe", self.omit)?,
                 opaque: false,
                 keeps_days: None,
                 keeps_asked: false,

@@ -66,6 +66,8 @@ pub(super) struct Endpoint {
     pub free: bool,
     pub first_event_seconds: Option<u32>,
     #[serde(default)]
+    pub omit: Vec<String>,
+    #[serde(default)]
     pub opaque: bool,
     pub keeps_days: Option<u16>,
     #[serde(default)]

@@ -247,6 +247,15 @@ fn announced(dialect: Dialect) -> (Vec<String>, &'static str) {
             .into(),
             "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
         ),
+        Dialect::Gemini => (
+            [
+                "data: {\"usageMetadata\":{\"promptTokenCount\":4},\"modelVersion\":\"m\",\"responseId\":\"r\"}\n\n",
+                ": keep-alive\n\n",
+            ]
+            .map(str::to_owned)
+            .into(),
+            "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\n\n",
+        ),
         Dialect::Chat => (
             [
                 ": OPENROUTER PROCESSING\n\n",
@@ -281,6 +290,31 @@ fn what_announces_is_passed_over_until_content_or_a_failure_comes() {
     }
     let done = looked(Dialect::Chat, b"data: [DONE]\n\n", false);
     assert_eq!(done, Look::Empty, "an end without a beginning");
+}
+
+/// Gemini streams a list where no events are asked for.
+#[test]
+fn of_a_list_the_first_answer_decides() {
+    let of = |body: &str| looked(Dialect::Gemini, body.as_bytes(), true);
+    let error = r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#;
+    let content = r#"{"candidates":[]}"#;
+    assert!(is_error(&of(&format!("[{error}\n")), "UNAVAILABLE"));
+    assert!(is_error(&of(&format!("[ {error}]")), "UNAVAILABLE"));
+    for fine in [
+        format!("[{content},\n{error}]"),
+        "[1]".into(),
+        "[]".into(),
+        "[music]".into(),
+    ] {
+        assert_eq!(of(&fine), Look::Fine, "{fine}");
+    }
+    for chunk in [1, 7] {
+        let whole = format!("[{error}]");
+        assert!(is_error(
+            &in_chunks(Dialect::Gemini, whole.as_bytes(), chunk),
+            "UNAVAILABLE"
+        ));
+    }
 }
 
 #[test]

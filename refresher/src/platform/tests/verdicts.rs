@@ -172,7 +172,10 @@ const OF_THE_TOKEN_ENDPOINT: [&str; 5] = [
 const PLAYED: [&str; 3] = ["anthropic", "codex", "openai"];
 
 /// The platforms that answer as another one does.
-const ALIKE: [(&str, &str); 1] = [("zhipu-signed", "zhipu")];
+const ALIKE: [(&str, &str); 2] = [
+    ("azure-openai-deployments", "azure-openai"),
+    ("zhipu-signed", "zhipu"),
+];
 
 /// An answer of a platform, and what it means.
 #[derive(Clone)]

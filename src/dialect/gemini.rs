@@ -1,0 +1,111 @@
+//! `gemini`: Google's `generateContent`. The model and the wish for a stream are in the path.
+//!
+//! A stream is events of whole answers (`alt=sse`), or one JSON list of them. It has no mark at its end: an
+//! answer has ended that says why.
+
+use serde_json::{Map, Value, json};
+
+use super::format::{Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember};
+
+/// The format.
+pub(super) struct Gemini;
+
+/// The members of an answer that has nothing generated in it.
+const ABOUT: [&str; 4] = ["createTime", "modelVersion", "responseId", "usageMetadata"];
+
+impl Format for Gemini {
+    fn word(&self) -> &'static str {
+        "gemini"
+    }
+
+    fn is_hinted_by(&self, path: &str) -> bool {
+        path.contains("/v1beta/")
+    }
+
+    /// The path says all that decides.
+    fn request_members(&self) -> &'static [RequestMember] {
+        &[]
+    }
+
+    fn member(&self, name: &[u8]) -> Member {
+        match name {
+            b"usageMetadata" => Member::Usage,
+            b"modelVersion" => Member::Model,
+            b"error" => Member::Error,
+            b"candidates" | b"promptFeedback" => Member::Section,
+            b"text" => Member::Text,
+            b"finishReason" | b"blockReason" => Member::Finish,
+            _ => Member::Other,
+        }
+    }
+
+    /// Events have no names, and no type.
+    fn event(&self, kind: &[u8]) -> EventKind {
+        match kind {
+            b"error" => EventKind::Error,
+            _ => EventKind::Plain,
+        }
+    }
+
+    fn announces(&self, kind: &[u8]) -> bool {
+        matches!(kind, b"ping" | b"keepalive")
+    }
+
+    fn announces_in(&self, data: &Value) -> bool {
+        let is_about = |name: &String| ABOUT.contains(&name.as_str());
+        data.as_object()
+            .is_some_and(|members| members.keys().all(is_about))
+    }
+
+    fn count(&self, details: &[u8], name: &[u8]) -> Option<Count> {
+        Some(match (details, name) {
+            (b"", b"promptTokenCount") => Count::Input,
+            (b"", b"toolUsePromptTokenCount") => Count::ToolInput,
+            (b"", b"candidatesTokenCount") => Count::Output,
+            (b"", b"thoughtsTokenCount") => Count::Reasoning,
+            (b"", b"cachedContentTokenCount") => Count::CachedInput,
+            (b"", b"totalTokenCount") => Count::Total,
+            _ => return None,
+        })
+    }
+
+    fn counts_reasoning_apart(&self) -> bool {
+        true
+    }
+
+    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+        json!({ "error": error })
+    }
+
+    fn error(&self, error: &ErrorText<'_>) -> Value {
+        let ErrorText {
+            status,
+            message,
+            code,
+        } = error;
+        let word = match status {
+            400 | 405 | 413 | 415 | 426 => "INVALID_ARGUMENT",
+            401 => "UNAUTHENTICATED",
+            403 => "PERMISSION_DENIED",
+            404 => "NOT_FOUND",
+            429 => "RESOURCE_EXHAUSTED",
+            503 | 529 => "UNAVAILABLE",
+            504 => "DEADLINE_EXCEEDED",
+            _ => "INTERNAL",
+        };
+        let reason = json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code, "domain": "latchkey",
+        });
+        json!({"error": {"code": status, "message": message, "status": word, "details": [reason]}})
+    }
+
+    fn models(&self, models: &[ListedModel<'_>]) -> Value {
+        json!({"models": models.iter().map(|model| self.model(model)).collect::<Vec<Value>>()})
+    }
+
+    fn model(&self, model: &ListedModel<'_>) -> Value {
+        let name = format!("models/{}", model.id);
+        let methods = ["generateContent", "streamGenerateContent", "countTokens"];
+        json!({"name": name, "displayName": model.id, "supportedGenerationMethods": methods})
+    }
+}
