@@ -55,6 +55,9 @@ mod config;
 /// Platforms that an operator adds.
 mod profiles;
 
+/// Every platform that we ship, by the form of its requests.
+mod platforms;
+
 /// One test for each bug that was found and is to stay away.
 mod regression;
 

@@ -179,6 +179,12 @@ impl Sim {
         self.ask(Method::POST, "/api_keys", key).await;
     }
 
+    /// Adds an API key of a platform that is played as far as the form of its requests goes.
+    pub async fn add_documented_key(&self, platform: &str, key: &str) {
+        let key = json!({"platform": null, "key": key, "name": platform});
+        self.ask(Method::POST, "/api_keys", key).await;
+    }
+
     /// Sets a fault and returns its id.
     pub async fn add_fault(&self, fault: Value) -> u64 {
         let added = self.ask(Method::POST, "/faults", fault).await;

@@ -9,7 +9,7 @@
 //! | `POST /users/{email}/revoke_access` | – | `{"changed": N}`; its access tokens are refused as invalidated |
 //! | `POST /users/{email}/revoke_login` | – | `{"changed": N}`; its refresh tokens are refused as invalidated |
 //! | `POST /clients` | `{client_id, client_secret, email}` | 204; adds or replaces |
-//! | `POST /api_keys` | `{platform, key, name}` | 204; adds or replaces |
+//! | `POST /api_keys` | `{platform, key, name}` | 204; adds or replaces; `platform: null`: a key of the documented platform `name` |
 //! | `DELETE /api_keys/{name}` | – | `{"changed": N}`; the keys of that name are refused |
 //! | `GET /requests?path=…` | – | array of [`Record`](crate::record::Record), oldest first |
 //! | `DELETE /requests` | – | 204 |
@@ -63,7 +63,7 @@ pub struct Settings {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewApiKey {
-    platform: Platform,
+    platform: Option<Platform>,
     key: String,
     name: String,
 }

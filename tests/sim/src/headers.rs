@@ -80,7 +80,7 @@ const ANTHROPIC: &[&str] = &[
 ];
 
 /// Headers that can carry a credential; a request has at most one, once.
-const CREDENTIALS: &[&str] = &[
+pub const CREDENTIALS: &[&str] = &[
     "api-key",
     "authorization",
     "cookie",
@@ -112,9 +112,20 @@ pub fn check(
         Platform::OpenAi => OPENAI,
         Platform::Anthropic => ANTHROPIC,
     };
+    only(headers, platform_headers, authority, authorities)
+}
+
+/// The same of a platform that takes `platform_headers` beside those that every client sends.
+pub fn only<'a>(
+    headers: &HeaderMap,
+    platform_headers: impl IntoIterator<Item = &'a &'static str>,
+    authority: Option<&str>,
+    authorities: &[String],
+) -> Result<(), Refusal> {
+    let platform_headers: Vec<&str> = platform_headers.into_iter().copied().collect();
     for name in headers.keys() {
         let name = name.as_str();
-        if !listed(COMMON, name) && !listed(platform_headers, name) {
+        if !listed(COMMON, name) && !listed(&platform_headers, name) {
             return refuse(name, "not in the platform's allow-list");
         }
     }

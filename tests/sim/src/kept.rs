@@ -62,7 +62,7 @@ mod tests {
             plan: "plus".into(),
             access_lifetime_seconds: None,
         });
-        let (platform, name) = (Platform::OpenAi, "team".to_owned());
+        let (platform, name) = (Some(Platform::OpenAi), "team".to_owned());
         let key = ApiKey { platform, name };
         before.api_keys.insert("sk-1".into(), key);
         save(&file, &before).expect("saved");

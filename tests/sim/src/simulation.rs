@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     answer::Answer,
     clock::UnixMillis,
-    deployment,
+    deployment, documented,
     faults::{Early, Fault, Faults, Target},
     fixtures::{Fill, Fixture, fixture},
     headers,
@@ -53,8 +53,8 @@ pub struct Simulation {
 /// Whose an API key is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// The platform at which it is good.
-    pub platform: Platform,
+    /// The platform at which it is good; none for the documented platform that is called `name`.
+    pub platform: Option<Platform>,
     /// Its name in answers, faults and records.
     pub name: String,
 }
@@ -144,6 +144,7 @@ impl Simulation {
             refreshing: None,
         };
         let path = request.uri().path();
+        let documented = documented::platform(request.headers(), &self.api_keys, now);
         let fault = match (request.method(), path) {
             (&Method::GET, "/oauth/authorize") => {
                 let query = request.uri().query().unwrap_or_default();
@@ -179,15 +180,23 @@ impl Simulation {
                 }
                 fault
             }
-            _ => match Platform::of(path, request.headers()) {
-                Some(platform) => {
+            _ => match (documented, Platform::of(path, request.headers())) {
+                (Some(platform), _) => {
+                    let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
+                    let fill = self.context(&platform, now).reply(&body);
+                    outcome.answer =
+                        documented::answer(&platform, request, &self.authorities, &fill);
+                    record.account = Some(platform);
+                    None
+                }
+                (None, Some(platform)) => {
                     let deployed = deployment::as_openai(request);
                     let request = deployed.as_ref().unwrap_or(request);
                     let (answer, fault) = self.upstream(platform, request, &mut record, now);
                     outcome.answer = answer;
                     fault
                 }
-                None => None,
+                (None, None) => None,
             },
         };
         if let Some(fault) = fault {
@@ -225,7 +234,7 @@ impl Simulation {
             Effect::ReuseDetected => self.stats.reuse_detected += 1,
             Effect::Revoked => self.stats.revocations += 1,
             Effect::ApiKey { name, key } => {
-                let platform = Platform::OpenAi;
+                let platform = Some(Platform::OpenAi);
                 self.api_keys.insert(key, ApiKey { platform, name });
             }
         }
@@ -372,7 +381,7 @@ impl Simulation {
         let signed = key.and_then(|token| signed::key_of(token, self.api_keys.keys(), now));
         let known = key
             .and_then(|key| self.api_keys.get(signed.map_or(key, String::as_str)))
-            .filter(|known| known.platform == platform);
+            .filter(|known| known.platform == Some(platform));
         match known {
             Some(known) => (Some(known.name.clone()), Ok(String::new())),
             None => {

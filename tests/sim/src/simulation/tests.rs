@@ -23,7 +23,7 @@ fn simulation() -> Simulation {
     simulation.api_keys.insert(
         "sk-1".into(),
         ApiKey {
-            platform: Platform::OpenAi,
+            platform: Some(Platform::OpenAi),
             name: "key-one".into(),
         },
     );
@@ -250,7 +250,7 @@ fn fault_hits_one_account_and_leaves_others_alone() {
 #[test]
 fn anthropic_key_is_taken_in_either_header() {
     let mut simulation = simulation();
-    let (platform, name) = (Platform::Anthropic, "ant-one".to_owned());
+    let (platform, name) = (Some(Platform::Anthropic), "ant-one".to_owned());
     simulation
         .api_keys
         .insert("sk-ant-1".into(), ApiKey { platform, name });

@@ -1,0 +1,196 @@
+//! Every platform that we ship: a request at each of its doors gets there in the form that the platform documents. The
+//! simulated platform knows that form by itself (`tests/sim/src/documented.rs`), and refuses another one.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use refresher::platform::{Catalog, Profile};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Caller, Stack, caller::Answer, eventually, eventually::holds, refresher::Refresher, run,
+    sim::Sim,
+};
+
+/// The longest that the snapshot may take to be in use.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The platforms that the simulated platform plays whole: other tests have theirs.
+const PLAYED: [&str; 3] = ["anthropic", "codex", "openai"];
+
+/// The base URLs, after the host, of accounts whose platform is nowhere itself.
+const BASES: [(&str, &str); 3] = [
+    ("azure-openai", "/openai/v1"),
+    ("azure-openai-deployments", ""),
+    ("custom", "/base/v1"),
+];
+
+/// An operation of a dialect, and the request for it.
+struct Ask {
+    dialect: &'static str,
+    operation: &'static str,
+    path: &'static str,
+    /// The header of the client key.
+    key: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    body: Value,
+}
+
+fn asks() -> Vec<Ask> {
+    let turn = json!([{"role": "user", "content": "hi"}]);
+    let contents = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+    let ask = |dialect, operation, path, body| Ask {
+        dialect,
+        operation,
+        path,
+        key: "authorization",
+        headers: &[],
+        body,
+    };
+    let google = |operation, path| Ask {
+        key: "x-goog-api-key",
+        headers: &[("x-goog-api-client", "google-genai-sdk/3.6.1")],
+        ..ask("gemini", operation, path, contents.clone())
+    };
+    vec![
+        ask(
+            "chat",
+            "generate",
+            "/v1/chat/completions",
+            json!({"model": "m-1", "stream": true, "messages": turn}),
+        ),
+        ask(
+            "chat",
+            "embed",
+            "/v1/embeddings",
+            json!({"model": "m-1", "input": "hi"}),
+        ),
+        ask(
+            "responses",
+            "generate",
+            "/v1/responses",
+            json!({"model": "m-1", "input": "hi"}),
+        ),
+        Ask {
+            key: "x-api-key",
+            headers: &[("anthropic-version", "2023-06-01")],
+            ..ask(
+                "messages",
+                "generate",
+                "/v1/messages",
+                json!({"model": "m-1", "max_tokens": 16, "messages": turn}),
+            )
+        },
+        google("generate", "/v1beta/models/m-1:generateContent"),
+        google("stream", "/v1beta/models/m-1:streamGenerateContent?alt=sse"),
+        google("count_tokens", "/v1beta/models/m-1:countTokens"),
+    ]
+}
+
+impl Ask {
+    /// Asks for it of that account.
+    async fn of(&self, account: &str, caller: &Caller) -> Answer {
+        let key = match self.key {
+            "authorization" => format!("Bearer {}", caller.key()),
+            _ => caller.key().to_owned(),
+        };
+        let own = [
+            (self.key, key.as_str()),
+            ("x-latchkey-account", account),
+            ("content-type", "application/json"),
+        ];
+        let headers = [&own, self.headers].concat();
+        let body = self.body.to_string();
+        caller.send("POST", self.path, &headers, body).await
+    }
+}
+
+/// Every platform that is no login and that others do not test, and the key of its account.
+fn platforms(catalog: &Catalog) -> Vec<(&Profile, String)> {
+    let documented = catalog.all_usable();
+    let documented = documented.filter(|profile| !PLAYED.contains(&profile.id.as_str()));
+    let key = |profile: &Profile| {
+        let prefix = profile.api_keys.prefixes.first();
+        // Of two parts, where one of them signs.
+        let prefix = prefix.map_or("", String::as_str);
+        format!("{prefix}{}.the-secret", profile.id)
+    };
+    documented.map(|profile| (profile, key(profile))).collect()
+}
+
+/// A stack with an account of each platform, which has the platform's id for a name.
+async fn everybody(catalog: &Catalog) -> Stack<Refresher> {
+    Stack::real("platforms", async |sim: &Sim, refresher: &Refresher| {
+        let ca_file = sim.platforms_dir.parent().expect("a folder").join("ca.pem");
+        for (profile, key) in platforms(catalog) {
+            let id = profile.id.as_str();
+            let base = BASES.iter().find(|(own, _)| *own == id);
+            let host = format!("https://{}", sim.authority());
+            let base_url = match base {
+                Some(_) => String::new(),
+                None => format!("base_url = '{host}{}'\n", profile.record.base_path.as_str()),
+            };
+            let text = format!("[upstream]\n{base_url}ca_file = '{}'\n", ca_file.display());
+            fs::write(sim.platforms_dir.join(format!("{id}.toml")), text).expect("written");
+            sim.add_documented_key(id, &key).await;
+        }
+        for (profile, key) in platforms(catalog) {
+            let id = profile.id.as_str();
+            let mut add = vec!["accounts", "add", id, "--platform", id];
+            let base = BASES.iter().find(|(own, _)| *own == id);
+            let url = base.map(|(_, base)| format!("https://{}{base}", sim.authority()));
+            add.extend(url.iter().flat_map(|url| ["--base-url", url]));
+            refresher.run(&add, &key).await;
+        }
+    })
+    .await
+}
+
+#[test]
+fn a_request_has_the_form_that_its_platform_documents() {
+    run(async {
+        let catalog = Catalog::load(None, BTreeSet::new()).expect("the built-in profiles");
+        let stack = everybody(&catalog).await;
+        let create = ["keys", "create", "team", "--may-choose-account", "--json"];
+        let key: Value =
+            serde_json::from_str(&stack.refresher.run(&create, "").await).expect("JSON");
+        let caller = Caller::new(stack.envoy.port, key["key"].as_str().expect("a key"));
+        eventually("the key is taken", LIMIT, async || {
+            let answer = caller.get("/v1/models").await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        for (profile, key) in platforms(&catalog) {
+            let id = profile.id.as_str();
+            let endpoints = &profile.record.endpoints;
+            let mut asked = 0;
+            for ask in asks() {
+                let is_its = |endpoint: &&_| is(endpoint, &ask);
+                if endpoints.iter().find(is_its).is_none() {
+                    continue;
+                }
+                asked += 1;
+                let answer = ask.of(id, &caller).await;
+                let (dialect, operation) = (ask.dialect, ask.operation);
+                assert_eq!(
+                    answer.status, 200,
+                    "{id}, {operation} of {dialect}: {answer:?}"
+                );
+                let seen = stack.sim.seen().await;
+                let seen = seen.last().expect("a request");
+                assert_eq!(seen.account(), Some(id), "{operation} of {dialect}");
+                if profile.signing.is_some() {
+                    let sent = seen.header("authorization").concat();
+                    assert!(
+                        !sent.contains(&key) && !sent.contains("the-secret"),
+                        "{sent}"
+                    );
+                }
+            }
+            assert!(asked > 0, "{id}");
+        }
+    });
+}
+
+fn is(endpoint: &latchkey::snapshot::Endpoint, ask: &Ask) -> bool {
+    endpoint.dialect.word() == ask.dialect && endpoint.operation.as_str() == ask.operation
+}

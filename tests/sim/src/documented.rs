@@ -1,0 +1,297 @@
+//! The platforms that are no more than a form: for each, where its documentation says that a request goes, in which header
+//! the key is and what the body has. A key of such a platform is asked for by nobody else, so the key says whose a request is.
+
+use std::collections::HashMap;
+
+use http::{HeaderMap, Method, Request, StatusCode};
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+
+use crate::{
+    answer::Answer,
+    clock::UnixMillis,
+    fixtures::{Fill, fixture},
+    headers::{self, CREDENTIALS},
+    record::authority,
+    signed,
+    simulation::ApiKey,
+};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A stream of chat completions; true where the platform reports usage only if it is asked to.
+    Chat(bool),
+    Embed,
+    Responses,
+    Messages,
+    Gemini,
+    GeminiStream,
+    GeminiCount,
+}
+
+/// Where a request of a platform goes, and the header of its key.
+struct Form {
+    platform: &'static str,
+    kind: Kind,
+    /// With the query.
+    target: &'static str,
+    credential: &'static str,
+}
+
+const BEARER: &str = "authorization";
+
+const fn form(platform: &'static str, kind: Kind, target: &'static str) -> Form {
+    keyed(platform, kind, target, BEARER)
+}
+
+const fn keyed(
+    platform: &'static str,
+    kind: Kind,
+    target: &'static str,
+    credential: &'static str,
+) -> Form {
+    Form {
+        platform,
+        kind,
+        target,
+        credential,
+    }
+}
+
+use Kind::{Chat, Embed, Gemini, GeminiCount, GeminiStream, Messages, Responses};
+
+/// The model that requests name.
+pub const MODEL: &str = "m-1";
+
+#[rustfmt::skip]
+const FORMS: &[Form] = &[
+    keyed("azure-openai", Chat(true), "/openai/v1/chat/completions", "api-key"),
+    keyed("azure-openai", Embed, "/openai/v1/embeddings", "api-key"),
+    keyed("azure-openai", Responses, "/openai/v1/responses", "api-key"),
+    keyed("azure-openai-deployments", Chat(true), "/openai/deployments/m-1/chat/completions?api-version=2024-10-21", "api-key"),
+    keyed("azure-openai-deployments", Embed, "/openai/deployments/m-1/embeddings?api-version=2024-10-21", "api-key"),
+    form("custom", Chat(true), "/base/v1/chat/completions"),
+    form("custom", Embed, "/base/v1/embeddings"),
+    form("custom", Responses, "/base/v1/responses"),
+    form("custom", Messages, "/base/v1/messages"),
+    form("deepseek", Chat(true), "/chat/completions"),
+    form("deepseek", Messages, "/anthropic/v1/messages"),
+    form("doubao", Chat(true), "/api/v3/chat/completions"),
+    form("doubao", Embed, "/api/v3/embeddings"),
+    form("doubao", Responses, "/api/v3/responses"),
+    keyed("gemini", Gemini, "/v1beta/models/m-1:generateContent", "x-goog-api-key"),
+    keyed("gemini", GeminiStream, "/v1beta/models/m-1:streamGenerateContent?alt=sse", "x-goog-api-key"),
+    keyed("gemini", GeminiCount, "/v1beta/models/m-1:countTokens", "x-goog-api-key"),
+    form("gemini", Chat(true), "/v1beta/openai/chat/completions"),
+    form("gemini", Embed, "/v1beta/openai/embeddings"),
+    form("mistral", Chat(false), "/v1/chat/completions"),
+    form("mistral", Embed, "/v1/embeddings"),
+    form("moonshot", Chat(true), "/v1/chat/completions"),
+    form("moonshot", Messages, "/anthropic/v1/messages"),
+    form("ollama", Chat(true), "/v1/chat/completions"),
+    form("ollama", Embed, "/v1/embeddings"),
+    form("ollama", Responses, "/v1/responses"),
+    form("ollama", Messages, "/v1/messages"),
+    form("openrouter", Chat(true), "/api/v1/chat/completions"),
+    form("openrouter", Embed, "/api/v1/embeddings"),
+    form("openrouter", Responses, "/api/v1/responses"),
+    form("openrouter", Messages, "/api/v1/messages"),
+    form("qianfan", Chat(true), "/v2/chat/completions"),
+    form("qianfan", Embed, "/v2/embeddings"),
+    form("qwen", Chat(true), "/compatible-mode/v1/chat/completions"),
+    form("qwen", Embed, "/compatible-mode/v1/embeddings"),
+    form("qwen", Responses, "/compatible-mode/v1/responses"),
+    form("qwen", Messages, "/apps/anthropic/v1/messages"),
+    form("spark", Chat(false), "/v1/chat/completions"),
+    form("spark", Messages, "/anthropic/agent/v1/messages"),
+    form("vllm", Chat(true), "/v1/chat/completions"),
+    form("vllm", Embed, "/v1/embeddings"),
+    form("vllm", Responses, "/v1/responses"),
+    form("xai", Chat(true), "/v1/chat/completions"),
+    form("xai", Responses, "/v1/responses"),
+    form("zhipu", Chat(false), "/api/paas/v4/chat/completions"),
+    form("zhipu", Embed, "/api/paas/v4/embeddings"),
+    form("zhipu", Responses, "/api/v1/responses"),
+    form("zhipu", Messages, "/api/anthropic/v1/messages"),
+    form("zhipu-signed", Chat(false), "/api/paas/v4/chat/completions"),
+    form("zhipu-signed", Embed, "/api/paas/v4/embeddings"),
+    form("zhipu-signed", Responses, "/api/v1/responses"),
+    form("zhipu-signed", Messages, "/api/anthropic/v1/messages"),
+];
+
+/// Finds the platform whose key the request has, wherever it has it.
+pub fn platform(
+    headers: &HeaderMap,
+    keys: &HashMap<String, ApiKey>,
+    now: UnixMillis,
+) -> Option<String> {
+    let values = CREDENTIALS.iter().flat_map(|name| headers.get_all(*name));
+    let mut holders = values.filter_map(|value| {
+        let value = value.to_str().ok()?;
+        let key = value.strip_prefix("Bearer ").unwrap_or(value);
+        let key = signed::key_of(key, keys.keys(), now).map_or(key, String::as_str);
+        let known = keys.get(key)?;
+        known.platform.is_none().then(|| known.name.clone())
+    });
+    holders.next()
+}
+
+/// The answer of `platform` to a request in its documented form, or what is wrong with it.
+pub fn answer(
+    platform: &str,
+    request: &Request<Bytes>,
+    authorities: &[String],
+    fill: &Fill,
+) -> Answer {
+    match check(platform, request, authorities) {
+        Ok(kind) => kind.answer(fill),
+        Err(wrong) => {
+            let body = json!({"error": {"message": format!("{platform}: {wrong}")}});
+            Answer::json(StatusCode::BAD_REQUEST, body.to_string())
+        }
+    }
+}
+
+fn check(platform: &str, request: &Request<Bytes>, authorities: &[String]) -> Result<Kind, String> {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    let mut forms = FORMS.iter().filter(|form| form.platform == platform);
+    let form = forms
+        .find(|form| form.target == target)
+        .ok_or_else(|| format!("nothing is at {target}"))?;
+    if *request.method() != Method::POST {
+        return Err(format!("expected POST, found {}", request.method()));
+    }
+    let headers = request.headers();
+    let at = authority(request.uri(), headers);
+    let allowed = form.kind.headers();
+    headers::only(
+        headers,
+        allowed.iter().chain([&form.credential]),
+        at,
+        authorities,
+    )
+    .map_err(|refusal| format!("{}: {}", refusal.header, refusal.reason))?;
+    let value = headers
+        .get(form.credential)
+        .and_then(|value| value.to_str().ok());
+    let is_right =
+        value.is_some_and(|value| value.starts_with("Bearer ") == (form.credential == BEARER));
+    if !is_right {
+        return Err(format!("expected the key in {}", form.credential));
+    }
+    let body: Value =
+        serde_json::from_slice(request.body()).map_err(|_| "expected JSON".to_owned())?;
+    form.kind.check(&body).map(|()| form.kind)
+}
+
+impl Kind {
+    /// The headers of its clients beside those that all have.
+    fn headers(self) -> &'static [&'static str] {
+        match self {
+            Chat(_) | Embed | Responses => &[],
+            Messages => &["anthropic-version"],
+            Gemini | GeminiStream | GeminiCount => &["x-goog-api-client"],
+        }
+    }
+
+    fn check(self, body: &Value) -> Result<(), String> {
+        let members: &[&str] = match self {
+            Chat(true) => &["messages", "model", "stream", "stream_options"],
+            Chat(false) => &["messages", "model", "stream"],
+            Embed | Responses => &["input", "model"],
+            Messages => &["max_tokens", "messages", "model"],
+            Gemini | GeminiStream | GeminiCount => &["contents"],
+        };
+        let object = body.as_object().ok_or("expected an object")?;
+        let mut found: Vec<&str> = object.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        if found != members {
+            return Err(format!("expected {members:?} in the body, found {found:?}"));
+        }
+        let asks = |body: &Value| body["stream_options"]["include_usage"] == true;
+        if self == Chat(true) && !asks(body) {
+            return Err("expected usage to be asked for".to_owned());
+        }
+        match members.contains(&"model") && body["model"] != MODEL {
+            true => Err(format!("expected the model {MODEL}")),
+            false => Ok(()),
+        }
+    }
+
+    fn answer(self, fill: &Fill) -> Answer {
+        const WHOLE: &str = include_str!("../../fixtures/meter/gemini_whole.json");
+        const EVENTS: &str = include_str!("../../fixtures/meter/gemini_thinking.sse");
+        match self {
+            Chat(_) => fixture!("openai/chat.sse").answer(fill),
+            Embed => fixture!("openai/embeddings.json").answer(fill),
+            Responses => fixture!("openai/response.json").answer(fill),
+            Messages => fixture!("anthropic/message.json").answer(fill),
+            Gemini => Answer::json(StatusCode::OK, WHOLE),
+            GeminiStream => {
+                let events = EVENTS.split_inclusive("\n\n").map(str::to_owned);
+                Answer::events(events.collect())
+            }
+            GeminiCount => Answer::json(StatusCode::OK, r#"{"totalTokens":31}"#),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(
+        platform: &str,
+        target: &str,
+        header: (&str, &str),
+        body: &Value,
+    ) -> Result<Kind, String> {
+        let request = Request::post(target)
+            .header(header.0, header.1)
+            .header("host", "sim:1")
+            .body(Bytes::from(body.to_string()));
+        check(
+            platform,
+            &request.expect("a request"),
+            &["sim:1".to_owned()],
+        )
+    }
+
+    #[test]
+    fn only_the_documented_form_is_taken() {
+        let contents = json!({"contents": []});
+        let key = ("x-goog-api-key", "AIza");
+        let path = "/v1beta/models/m-1:generateContent";
+        assert_eq!(asked("gemini", path, key, &contents), Ok(Gemini));
+        for (target, header, body) in [
+            ("/v1/models/m-1:generateContent", key, &contents),
+            (
+                "/v1beta/models/m-1:generateContent?key=AIza",
+                key,
+                &contents,
+            ),
+            (path, ("authorization", "Bearer AIza"), &contents),
+            (path, ("x-api-key", "AIza"), &contents),
+            (path, key, &json!({"contents": [], "model": "m-1"})),
+        ] {
+            assert!(
+                asked("gemini", target, header, body).is_err(),
+                "{target} {header:?}"
+            );
+        }
+        let chat = json!({"model": "m-1", "stream": true, "messages": []});
+        let bearer = ("authorization", "Bearer k");
+        assert_eq!(
+            asked("mistral", "/v1/chat/completions", bearer, &chat),
+            Ok(Chat(false))
+        );
+        assert!(
+            asked("xai", "/v1/chat/completions", bearer, &chat).is_err(),
+            "usage is not asked for"
+        );
+    }
+}
