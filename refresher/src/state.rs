@@ -122,8 +122,11 @@ impl StateDir {
 
     /// The optional configuration.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(Self::CONFIG)
     }
+
+    /// The file of the configuration, in the directory.
+    pub const CONFIG: &str = "config.toml";
 
     /// The directory of the socket.
     pub fn run(&self) -> PathBuf {

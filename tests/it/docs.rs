@@ -218,7 +218,8 @@ async fn check_profile(folder: &Path, block: &str, at: &str) {
     fs::write(state.join("config.toml"), config).expect("written");
     let mut command = Program::command(&setting("LATCHKEY_REFRESHER"));
     command.arg("--state-dir").arg(&state);
-    command.args(["pools", "create", "page"]);
+    command.args(["platforms", "check"]);
+    command.arg(platforms.join("page.toml"));
     let done = program::output_of(command, LIMIT).await;
     assert!(done.status.success(), "{done:?}: {at}");
 }

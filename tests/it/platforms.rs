@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Caller, Stack, caller::Answer, eventually, eventually::holds, refresher::Refresher, run,
-    sim::Sim,
+    sim::Sim, source_root,
 };
 
 /// The longest that the snapshot may take to be in use.
@@ -117,6 +117,19 @@ fn platforms(catalog: &Catalog) -> Vec<(&Profile, String)> {
     documented.map(|profile| (profile, key(profile))).collect()
 }
 
+/// Where the platform is that docs/profiles.md adds.
+const ITS_HOST: &str = "https://api.groq.com";
+
+/// The profile of a platform that we do not ship, as docs/profiles.md has it.
+fn example() -> String {
+    let page = fs::read_to_string(source_root().join("docs/profiles.md")).expect("the page");
+    let (_, after) = page.split_once("/groq.toml`:").expect("the example");
+    let (_, block) = after.split_once("```toml\n").expect("a block");
+    let (block, _) = block.split_once("```").expect("its end");
+    assert!(block.contains(ITS_HOST), "{block}");
+    block.to_owned()
+}
+
 /// A stack with an account of each platform, which has the platform's id for a name.
 async fn everybody(catalog: &Catalog) -> Stack<Refresher> {
     Stack::real("platforms", async |sim: &Sim, refresher: &Refresher| {
@@ -133,6 +146,11 @@ async fn everybody(catalog: &Catalog) -> Stack<Refresher> {
             fs::write(sim.platforms_dir.join(format!("{id}.toml")), text).expect("written");
             sim.add_documented_key(id, &key).await;
         }
+        let example = example().replace(ITS_HOST, &format!("https://{}", sim.authority()));
+        let example = format!("{example}upstream.ca_file = '{}'\n", ca_file.display());
+        fs::write(sim.platforms_dir.join("groq.toml"), example).expect("written");
+        sim.add_documented_key("groq", "gsk_1").await;
+        refresher.add_api_key("groq", "groq", "gsk_1").await;
         for (profile, key) in platforms(catalog) {
             let id = profile.id.as_str();
             let mut add = vec!["accounts", "add", id, "--platform", id];
@@ -159,6 +177,13 @@ fn a_request_has_the_form_that_its_platform_documents() {
             holds(answer.status == 200, || format!("{answer:?}"))
         })
         .await;
+        let chat = asks().into_iter().next().expect("a chat");
+        let answer = chat.of("groq", &caller).await;
+        assert_eq!(
+            answer.status, 200,
+            "the example of docs/profiles.md: {answer:?}"
+        );
+
         for (profile, key) in platforms(&catalog) {
             let id = profile.id.as_str();
             let endpoints = &profile.record.endpoints;

@@ -236,6 +236,14 @@ fn check(name: &str, text: &str) {
 }
 
 #[tokio::test]
+async fn platforms() {
+    let mut operator = Operator::new().await;
+    let lines = "platforms list\nplatforms show vllm\nplatforms show nope\nplatforms check nothing-here.toml";
+    operator.run(lines).await;
+    check("platforms", &operator.transcript());
+}
+
+#[tokio::test]
 async fn accounts() {
     let mut operator = Operator::new().await;
     operator

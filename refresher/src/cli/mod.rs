@@ -7,6 +7,7 @@ mod keys;
 mod login;
 mod number;
 mod output;
+mod platforms;
 mod pools;
 #[cfg(test)]
 mod reference;
@@ -30,6 +31,7 @@ use latchkey::snapshot::{ModelPattern, Models};
 
 pub use self::error::{Error, Result};
 use self::output::Out;
+use crate::app::platforms::Setting;
 use crate::app::{App, Caller, Options};
 use crate::clock::SystemClock;
 use crate::envoy::clusters::discovery_response;
@@ -123,6 +125,9 @@ enum Command {
     /// Make, list, fill or remove pools: the accounts that serve a key
     #[command(subcommand)]
     Pools(pools::Command),
+    /// Show the platforms, or check a profile of one
+    #[command(subcommand)]
+    Platforms(platforms::Command),
     /// Make, list, change or revoke the keys that callers present
     #[command(subcommand)]
     Keys(keys::Command),
@@ -229,6 +234,11 @@ impl Cli {
             acknowledged_terms: self.global.acknowledge_terms,
             may_make: self.command.may_make(),
         };
+        if let Command::Platforms(command) = self.command {
+            // A profile is looked at before there is a state.
+            let setting = Setting::locate(options, |name| std::env::var_os(name))?;
+            return command.run(&setting, &out).map(|()| Exit::Done);
+        }
         let app = App::open(
             options,
             |name| std::env::var_os(name),
@@ -255,6 +265,7 @@ impl Command {
             | Command::Status(_)
             | Command::Usage(_)
             | Command::RotateKey
+            | Command::Platforms(_)
             | Command::EnvoyConfig { .. }
             | Command::Completions(_)
             | Command::Man(_) => false,
@@ -272,6 +283,7 @@ impl Command {
             Command::Accounts(command) => command.run(context).await,
             Command::Pools(command) => command.run(context).await,
             Command::Keys(command) => command.run(context).await,
+            Command::Platforms(command) => command.run(&Setting::of(&context.app), &context.out),
             Command::RotateKey => rotate_key::run(context).await,
             Command::Completions(completions) => completions.run(&context.out),
             Command::Man(man) => man.run(&context.out),

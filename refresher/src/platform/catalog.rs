@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use toml::Table;
+
 use super::layers::{Layer, Layers};
 use super::{Invalid, Profile, invalid};
 use crate::files;
@@ -41,6 +43,8 @@ pub(super) const EMBEDDED: &[(&str, &str)] = embedded![
     "zhipu",
     "zhipu-signed",
 ];
+/// Stands before the name of a file that is built in.
+const BUILT_IN: &str = "(built in) ";
 /// The most bytes of a profile: a hundred times the longest embedded one.
 const MAX_PROFILE_BYTES: u64 = 256 * 1024;
 
@@ -100,8 +104,26 @@ pub enum Error {
 /// Every platform by id, and the terms that were acknowledged.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    profiles: BTreeMap<String, Profile>,
+    profiles: BTreeMap<String, (Profile, Written)>,
     acknowledged: BTreeSet<String>,
+}
+
+/// A profile as its files say together.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The files, the one that counts most first.
+    pub files: Vec<PathBuf>,
+    /// Their content.
+    pub table: Table,
+}
+
+/// A file that was found to fit.
+#[derive(Debug)]
+pub enum Checked {
+    /// It makes or changes this platform.
+    Platform(Box<Profile>),
+    /// It is there to be extended.
+    Base,
 }
 
 impl Catalog {
@@ -110,38 +132,12 @@ impl Catalog {
     /// # Errors
     /// Naming the file and the key.
     pub fn load(folder: Option<&Path>, acknowledged: BTreeSet<String>) -> Result<Catalog, Error> {
-        let mut layers = Layers::default();
-        for &(id, text) in EMBEDDED {
-            let path = PathBuf::from(format!("(built in) {id}.toml"));
-            layers.add(id, Layer::parse(path, text.to_owned())?);
-        }
-        for path in folder.map(toml_files).transpose()?.unwrap_or_default() {
-            let id = path.file_stem().unwrap_or_default();
-            let id = id.to_string_lossy().into_owned();
-            let text = read(&path)?;
-            layers.add(&id, Layer::parse(path, text)?);
-        }
+        let layers = layers(&folder.map(toml_files).transpose()?.unwrap_or_default())?;
         let mut profiles = BTreeMap::new();
         for id in layers.ids() {
-            let mut merged = layers.merged(id)?;
-            if merged.is_abstract {
-                continue;
+            if let Some(built) = built(&layers, id)? {
+                profiles.insert(id.to_owned(), built);
             }
-            let table = std::mem::take(&mut merged.table);
-            let profile = Profile::from_table(table).map_err(|error| merged.invalid(error))?;
-            if profile.id != id {
-                let problem = format!("expected {id:?}, the file's name, found {:?}", profile.id);
-                return Err(merged.invalid(invalid("id", problem)));
-            }
-            // Envoy reads the one of the upstream, where it may see other files than we do.
-            let of_tokens = profile
-                .oauth
-                .as_ref()
-                .and_then(|oauth| oauth.ca_file.as_ref());
-            for ca_file in profile.upstream.ca_file.iter().chain(of_tokens) {
-                require_owned(ca_file)?;
-            }
-            profiles.insert(id.to_owned(), profile);
         }
         for id in &acknowledged {
             if !profiles.contains_key(id) {
@@ -155,6 +151,20 @@ impl Catalog {
             profiles,
             acknowledged,
         })
+    }
+
+    /// Checks `file` as if it were in the folder, in place of the one of its name that may be there.
+    ///
+    /// # Errors
+    /// Naming the file and the key.
+    pub fn check(folder: Option<&Path>, file: &Path) -> Result<Checked, Error> {
+        let mut files = folder.map(toml_files).transpose()?.unwrap_or_default();
+        files.retain(|other| other.file_name() != file.file_name());
+        files.push(file.to_owned());
+        let built = built(&layers(&files)?, &id_of(file))?;
+        Ok(built.map_or(Checked::Base, |(profile, _)| {
+            Checked::Platform(Box::new(profile))
+        }))
     }
 
     /// The platform `id`, if it may be used.
@@ -177,7 +187,8 @@ impl Catalog {
     /// # Errors
     /// If there is none.
     pub fn profile(&self, id: &str) -> Result<&Profile, Error> {
-        self.profiles.get(id).ok_or_else(|| {
+        let known = self.profiles.get(id).map(|(profile, _)| profile);
+        known.ok_or_else(|| {
             let known = self
                 .profiles
                 .keys()
@@ -193,15 +204,74 @@ impl Catalog {
 
     /// Every platform.
     pub(super) fn all(&self) -> impl Iterator<Item = &Profile> {
-        self.profiles.values()
+        self.written().map(|(profile, _)| profile)
+    }
+
+    /// Every platform, and what its files say.
+    pub fn written(&self) -> impl Iterator<Item = (&Profile, &Written)> {
+        self.profiles
+            .values()
+            .map(|(profile, written)| (profile, written))
     }
 
     /// Every platform that may be used.
     pub fn all_usable(&self) -> impl Iterator<Item = &Profile> {
-        self.profiles
-            .values()
+        self.all()
             .filter(|profile| self.usable(&profile.id).is_ok())
     }
+}
+
+impl Written {
+    /// The operator's own files.
+    pub fn own_files(&self) -> impl Iterator<Item = &Path> {
+        let is_own = |file: &&Path| !file.to_string_lossy().starts_with(BUILT_IN);
+        self.files.iter().map(PathBuf::as_path).filter(is_own)
+    }
+}
+
+/// The platform that a file of this name describes.
+fn id_of(file: &Path) -> String {
+    let id = file.file_stem().unwrap_or_default();
+    id.to_string_lossy().into_owned()
+}
+
+/// The built-in files with `files` over them.
+fn layers(files: &[PathBuf]) -> Result<Layers, Error> {
+    let mut layers = Layers::default();
+    for &(id, text) in EMBEDDED {
+        let path = PathBuf::from(format!("{BUILT_IN}{id}.toml"));
+        layers.add(id, Layer::parse(path, text.to_owned())?);
+    }
+    for path in files {
+        let text = read(path)?;
+        layers.add(&id_of(path), Layer::parse(path.clone(), text)?);
+    }
+    Ok(layers)
+}
+
+/// The platform `id`; none for what is there to be extended.
+fn built(layers: &Layers, id: &str) -> Result<Option<(Profile, Written)>, Error> {
+    let merged = layers.merged(id)?;
+    if merged.is_abstract {
+        return Ok(None);
+    }
+    let profile = Profile::from_table(merged.table.clone());
+    let profile = profile.map_err(|error| merged.invalid(error))?;
+    if profile.id != id {
+        let problem = format!("expected {id:?}, the file's name, found {:?}", profile.id);
+        return Err(merged.invalid(invalid("id", problem)));
+    }
+    // Envoy reads the one of the upstream, where it may see other files than we do.
+    let of_tokens = profile
+        .oauth
+        .as_ref()
+        .and_then(|oauth| oauth.ca_file.as_ref());
+    for ca_file in profile.upstream.ca_file.iter().chain(of_tokens) {
+        require_owned(ca_file)?;
+    }
+    let files = merged.files().map(Path::to_owned).collect();
+    let table = merged.table;
+    Ok(Some((profile, Written { files, table })))
 }
 
 /// The folder's `*.toml`, in order of name.
@@ -554,5 +624,73 @@ mod tests {
                 .to_string()
                 .contains("anthropic, azure-openai")
         );
+    }
+
+    #[test]
+    fn a_file_is_checked_as_if_it_were_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let file = write("deep.toml", DEEP);
+        let check = |folder: Option<&Path>, file: &Path| Catalog::check(folder, file);
+        let Checked::Platform(profile) = check(None, &file).unwrap() else {
+            panic!("it is a platform");
+        };
+        assert_eq!(profile.id, "deep");
+        // In the folder is one of that name that does not fit: this one takes its place.
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("deep.toml"), "modells = []").unwrap();
+        assert!(check(Some(other.path()), &file).is_ok());
+        let base = write(
+            "base.toml",
+            "abstract = true\nextends = 'openai-compatible'",
+        );
+        assert!(matches!(check(None, &base), Ok(Checked::Base)));
+        let bad = write("bad.toml", &format!("{DEEP}\nmodells = []"));
+        let error = check(None, &bad).unwrap_err().to_string();
+        assert!(
+            error.contains("bad.toml:4: modells: unknown field"),
+            "{error}"
+        );
+        assert!(check(None, &folder.path().join("none.toml")).is_err());
+    }
+
+    #[test]
+    fn a_platform_is_known_with_its_files() {
+        let catalog = load("openai.toml", "headers.default.x-a = 'b'").unwrap();
+        let mut all = catalog.written();
+        let (_, written) = all.find(|(profile, _)| profile.id == "openai").unwrap();
+        let names: Vec<_> = written
+            .files
+            .iter()
+            .map(|file| file.file_name().unwrap())
+            .collect();
+        let built_in = [
+            "(built in) openai.toml",
+            "(built in) openai-compatible.toml",
+        ];
+        assert_eq!(names, [&["openai.toml"], &built_in[..]].concat());
+        assert_eq!(written.own_files().count(), 1);
+        assert_eq!(
+            written.table["headers"]["default"]["x-a"].as_str(),
+            Some("b")
+        );
+    }
+
+    #[test]
+    fn a_credential_goes_out_once_at_each_endpoint() {
+        let both = format!("{DEEP}\nheaders.set.api-key = '{{credential}}'");
+        let message = load("deep.toml", &both).unwrap_err().to_string();
+        assert!(
+            message.contains("expected one header of headers.set"),
+            "{message}"
+        );
+        let omitted = format!(
+            "{both}\nendpoints.chat.embed = false\nendpoints.chat.generate.omit = ['api-key']"
+        );
+        assert!(load("deep.toml", &omitted).is_ok());
     }
 }

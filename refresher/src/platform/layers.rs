@@ -7,7 +7,7 @@
 //! platform ([`OWN`]) is not inherited from a base, and the life of refresh tokens not past a token endpoint.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
@@ -212,6 +212,11 @@ impl Layers {
 }
 
 impl Merged<'_> {
+    /// The files, the one that counts most first.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.layers.iter().map(|layer| layer.path.as_path())
+    }
+
     /// The error, with the file and the line of the value that it is about.
     pub fn invalid(&self, source: Invalid) -> Error {
         let path = segments(&source.key);

@@ -80,6 +80,7 @@ const FORMS: &[Form] = &[
     form("doubao", Chat(true), "/api/v3/chat/completions"),
     form("doubao", Embed, "/api/v3/embeddings"),
     form("doubao", Responses, "/api/v3/responses"),
+    form("groq", Chat(true), "/openai/v1/chat/completions"),
     keyed("gemini", Gemini, "/v1beta/models/m-1:generateContent", "x-goog-api-key"),
     keyed("gemini", GeminiStream, "/v1beta/models/m-1:streamGenerateContent?alt=sse", "x-goog-api-key"),
     keyed("gemini", GeminiCount, "/v1beta/models/m-1:countTokens", "x-goog-api-key"),

@@ -1,0 +1,66 @@
+//! The platforms that there are, and what their profiles say. None of it needs a state: a profile is tried before the first
+//! account.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{App, Options, Result};
+use crate::config::Config;
+use crate::platform::Catalog;
+use crate::platform::catalog::Checked;
+use crate::state::StateDir;
+
+/// Where the operator's profiles are, and which terms were acknowledged.
+#[derive(Debug)]
+pub struct Setting {
+    folder: Option<PathBuf>,
+    acknowledged: BTreeSet<String>,
+}
+
+impl Setting {
+    /// Reads `config.toml`, if there is one. `variable` reads the environment.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn locate(
+        options: Options,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Setting> {
+        let path = StateDir::locate(options.state_dir, |name| variable(name).map(PathBuf::from))?;
+        let config = Config::load(&path.join(StateDir::CONFIG))?;
+        let acknowledged = config.acknowledged_terms.iter().cloned();
+        Ok(Setting {
+            folder: config.platforms_dir,
+            acknowledged: acknowledged.chain(options.acknowledged_terms).collect(),
+        })
+    }
+
+    /// That of an open application.
+    pub fn of(app: &App) -> Setting {
+        let acknowledged = app.catalog.all_usable();
+        Setting {
+            folder: app.config.platforms_dir.clone(),
+            acknowledged: acknowledged.map(|profile| profile.id.clone()).collect(),
+        }
+    }
+
+    /// Every platform.
+    ///
+    /// # Errors
+    /// Naming the file and the line of a profile that does not fit.
+    pub fn catalog(&self) -> Result<Catalog> {
+        Ok(Catalog::load(
+            self.folder.as_deref(),
+            self.acknowledged.clone(),
+        )?)
+    }
+
+    /// Checks a file as if it were in the operator's folder.
+    ///
+    /// # Errors
+    /// Naming the file and the line of what does not fit.
+    pub fn check(&self, file: &Path) -> Result<Checked> {
+        Ok(Catalog::check(self.folder.as_deref(), file)?)
+    }
+}
