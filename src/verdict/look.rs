@@ -120,7 +120,9 @@ struct Text {
     bytes: Vec<u8>,
     lexer: Lexer,
     depth: u32,
-    /// The outermost value has ended.
+    /// The outermost value is a list.
+    is_list: bool,
+    /// The outermost value has ended, or the first of a list.
     is_closed: bool,
     /// The length at which it is read anew.
     read_at: usize,
@@ -291,10 +293,13 @@ impl Text {
         let was_closed = self.is_closed;
         while let Some(token) = self.lexer.next(&mut chunk) {
             match token {
-                Token::Open(_) => self.depth = self.depth.saturating_add(1),
+                Token::Open(byte) => {
+                    self.is_list |= byte == b'[' && self.depth == 0;
+                    self.depth = self.depth.saturating_add(1);
+                }
                 Token::Close => {
                     self.depth = self.depth.saturating_sub(1);
-                    self.is_closed |= self.depth == 0;
+                    self.is_closed |= self.depth <= u32::from(self.is_list);
                 }
                 Token::Colon | Token::Comma | Token::Text { .. } => {}
             }

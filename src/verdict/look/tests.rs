@@ -315,6 +315,10 @@ fn of_a_list_the_first_answer_decides() {
             "UNAVAILABLE"
         ));
     }
+    // A stream that has begun is let go before it ends.
+    let mut begun = Beginning::new(Dialect::Gemini, true);
+    assert_eq!(begun.look(b"[", false), Look::NeedMore);
+    assert_eq!(begun.look(content.as_bytes(), false), Look::Fine);
 }
 
 #[test]
