@@ -5,10 +5,20 @@
 
 use serde_json::{Map, Value, json};
 
-use super::format::{Count, ErrorText, EventKind, Format, ListedModel, Member, RequestMember};
+use super::format::{
+    Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+};
 
 /// The format.
 pub(super) struct Gemini;
+
+/// Google takes names with underscores too.
+const OPENING: &[OpeningMember] = &[
+    OpeningMember::whole("systemInstruction"),
+    OpeningMember::whole("system_instruction"),
+    OpeningMember::whole("tools"),
+    OpeningMember::turns("contents"),
+];
 
 /// The members of an answer that has nothing generated in it.
 const ABOUT: [&str; 4] = ["createTime", "modelVersion", "responseId", "usageMetadata"];
@@ -25,6 +35,10 @@ impl Format for Gemini {
     /// The path says all that decides.
     fn request_members(&self) -> &'static [RequestMember] {
         &[]
+    }
+
+    fn opening(&self) -> &'static [OpeningMember] {
+        OPENING
     }
 
     fn member(&self, name: &[u8]) -> Member {

@@ -15,8 +15,8 @@ use crate::{
 /// The most of one string that counts, in bytes.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
-/// The longest name that is looked for has 13 bytes.
-const MAX_NAME_BYTES: usize = 16;
+/// The longest name that is looked for has 18 bytes.
+const MAX_NAME_BYTES: usize = 24;
 
 /// The most members of a dialect that an opening consists of.
 const MAX_MEMBERS: usize = 4;
@@ -280,6 +280,19 @@ mod tests {
             }
             Dialect::Messages => {
                 json!({"model": "m", "system": system, "messages": turns, "tools": tools})
+            }
+            Dialect::Gemini => {
+                let parts = |text: &Value| json!([{"text": text}]);
+                let role = |turn: &Value| match turn["role"] == "user" {
+                    true => "user",
+                    false => "model",
+                };
+                let turns = turns.iter();
+                let turns: Vec<Value> = turns
+                    .map(|turn| json!({"role": role(turn), "parts": parts(&turn["content"])}))
+                    .collect();
+                let system = json!({"parts": parts(&system.into())});
+                json!({"systemInstruction": system, "contents": turns, "tools": tools})
             }
         }
     }
