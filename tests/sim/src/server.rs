@@ -21,7 +21,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -77,48 +77,53 @@ impl Shared {
     }
 }
 
+/// Takes connections and serves each in a task of its own, until this is dropped.
+async fn accept<S: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> S,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((connection, _)) => {
+                // Deltas are small writes that tests time.
+                connection.set_nodelay(true).ok();
+                tokio::spawn(serve(connection));
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_ERROR_PAUSE).await,
+        }
+    }
+}
+
 /// Serves the pages that a person opens, without TLS, until the task is dropped.
 pub async fn serve_pages(listener: TcpListener, shared: Shared) {
-    loop {
-        let Ok((connection, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
-            continue;
-        };
+    accept(listener, |connection| {
         let shared = shared.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let shared = shared.clone();
-                async move {
-                    if matches!(request.uri().path(), "/oauth/authorize" | "/oauth/device") {
-                        return handle(request, shared).await;
-                    }
-                    let mut response = Response::new(boxed(Bytes::from("no such page\n")));
-                    *response.status_mut() = StatusCode::NOT_FOUND;
-                    Ok(response)
+        let service = service_fn(move |request: Request<Incoming>| {
+            let shared = shared.clone();
+            async move {
+                if matches!(request.uri().path(), "/oauth/authorize" | "/oauth/device") {
+                    return handle(request, shared).await;
                 }
-            });
+                let mut response = Response::new(boxed(Bytes::from("no such page\n")));
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                Ok(response)
+            }
+        });
+        async move {
             auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(connection), service)
                 .await
                 .ok();
-        });
-    }
+        }
+    })
+    .await;
 }
 
 /// Serves the platform until the task is dropped.
 pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Shared) {
-    loop {
-        let (connection, _) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(_) => {
-                tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
-                continue;
-            }
-        };
+    accept(listener, |connection| {
         let (acceptor, shared) = (acceptor.clone(), shared.clone());
-        tokio::spawn(async move {
-            // Deltas are small writes that tests time.
-            connection.set_nodelay(true).ok();
+        async move {
             // A failed handshake or a broken connection is the client's to report.
             let Ok(tls) = acceptor.accept(connection).await else {
                 return;
@@ -128,8 +133,9 @@ pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Shared)
                 .serve_connection(TokioIo::new(tls), service)
                 .await
                 .ok();
-        });
-    }
+        }
+    })
+    .await;
 }
 
 /// An error closes an HTTP/1.1 connection without an answer and resets an HTTP/2 stream.

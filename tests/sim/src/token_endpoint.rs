@@ -9,7 +9,7 @@ use crate::{
     clock::UnixMillis,
     fixtures::{Fill, fixture},
     oauth::{
-        AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, CODE_LIFETIME_SECONDS, DeviceError,
+        AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, DEVICE_CODE_LIFETIME_SECONDS, DeviceError,
         FamilyId, INTERVAL_SECONDS, OAuth, TokenError, TokenSet,
     },
 };
@@ -205,7 +205,7 @@ pub fn device(
         "user_code": code.user_code,
         "verification_uri": page,
         "verification_uri_complete": format!("{page}?user_code={}", code.user_code),
-        "expires_in": CODE_LIFETIME_SECONDS,
+        "expires_in": DEVICE_CODE_LIFETIME_SECONDS,
         "interval": INTERVAL_SECONDS,
     });
     Answer::json(StatusCode::OK, body.to_string()).with("cache-control", "no-store")

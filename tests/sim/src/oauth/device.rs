@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CODE_LIFETIME_SECONDS, OAuth, TokenError, TokenSet};
+use super::{OAuth, TokenError, TokenSet};
 use crate::clock::UnixMillis;
 
 /// Seconds between two polls; a client that comes sooner is told to slow down.
 pub const INTERVAL_SECONDS: u64 = 1;
+
+/// Seconds for which a code may be typed in: a person has to find the page first.
+pub const DEVICE_CODE_LIFETIME_SECONDS: u64 = 15 * 60;
 
 /// Seconds that `slow_down` adds to it (RFC 8628 §3.5).
 const SLOW_DOWN_SECONDS: u64 = 5;
@@ -59,11 +62,11 @@ impl OAuth {
         let (device_code, digits) = (self.random_token("dc_"), self.random_id());
         let user_code = format!("{}-{}", &digits[..4], &digits[4..8]).to_uppercase();
         self.devices
-            .retain(|login| now < login.expires_at.plus_seconds(CODE_LIFETIME_SECONDS));
+            .retain(|login| now < login.expires_at.plus_seconds(DEVICE_CODE_LIFETIME_SECONDS));
         self.devices.push(DeviceLogin {
             device_code: device_code.clone(),
             user_code: user_code.clone(),
-            expires_at: now.plus_seconds(CODE_LIFETIME_SECONDS),
+            expires_at: now.plus_seconds(DEVICE_CODE_LIFETIME_SECONDS),
             interval_seconds: INTERVAL_SECONDS,
             polled_at: None,
             decision: Decision::Pending,
@@ -191,7 +194,7 @@ mod tests {
         let polled = oauth.exchange_device(&code.device_code, NOW);
         assert_eq!(polled, Err(DeviceError::Denied));
         let late = oauth.start_device(NOW).device_code;
-        let polled = oauth.exchange_device(&late, after(CODE_LIFETIME_SECONDS));
+        let polled = oauth.exchange_device(&late, after(DEVICE_CODE_LIFETIME_SECONDS));
         assert_eq!(polled, Err(DeviceError::Expired));
     }
 }

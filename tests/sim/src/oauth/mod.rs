@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixMillis;
 
 pub use authorize::{AuthorizeOutcome, AuthorizeRequest};
-pub use device::{DeviceCode, DeviceError, INTERVAL_SECONDS};
+pub use device::{DEVICE_CODE_LIFETIME_SECONDS, DeviceCode, DeviceError, INTERVAL_SECONDS};
 pub use token::{TokenError, TokenSet};
 
 /// The client id of Codex.
