@@ -13,12 +13,13 @@ use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
-use crate::envoy::{self, OnUnauthorized, filter_file};
+use crate::envoy::{self, OnUnauthorized};
 use crate::fault::Fault;
 use crate::files::owned::require_owned;
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
+use crate::os_error::in_words;
 use crate::platform::{Catalog, Profile, doors_with};
 use crate::prober::{Platforms, Prober};
 use crate::progress::Progress;
@@ -59,7 +60,6 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
         tracing::warn!(%key, cure, "the first of the keys does not seal yet");
     }
     warn_of_idle_accounts(&store, &catalog).await?;
-    filter_file::check(&envoy.wasm);
     warn_of_others(&envoy);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
@@ -137,7 +137,8 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
 async fn listen_for_metrics(address: SocketAddr) -> app::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| {
-        let sentence = format!("cannot listen on {address} for metrics: {error}");
+        let why = in_words(&error);
+        let sentence = format!("cannot listen on {address} for metrics: {why}");
         Error::new(Fault::MetricsAddressTaken, sentence)
     })
 }

@@ -45,6 +45,7 @@ ENVIRONMENT = os.environ | {
     "LATCHKEY_SECOND_PORT": str(SECOND_PORT),
     "DOCKER_BUILDKIT": "1",
     "COMPOSE_PROJECT_NAME": PROJECT,
+    "LATCHKEY_COMMIT": "of-the-test",
 }
 
 
@@ -171,6 +172,18 @@ def is_confined():
     step(f"{', '.join(SERVICES)}: user {USER}, no capability, a read-only root")
 
 
+def says_what_it_is():
+    """The refresher names what it was built of, and its log has no alarm about a stack that is as it should be."""
+    version = refresher("--version")
+    if "commit of-the-test" not in version:
+        raise Failed(f"the refresher does not say what it was built of: {version}")
+    said = compose("logs", "--no-log-prefix", "refresher").stdout
+    alarms = [line for line in said.splitlines() if '"level":"ERROR"' in line]
+    if alarms:
+        raise Failed("the refresher's log has errors:\n" + "\n".join(alarms))
+    step("the refresher says what it was built of, and raises no alarm")
+
+
 def survives_kill(key):
     """`kill -9` of each, as the kernel does when memory is short: the engine starts it again, and callers are served."""
     for service in ("envoy", "refresher", "sim"):
@@ -225,6 +238,7 @@ def main():
             answers("an answer through the second Envoy", key, SECOND_PORT)
             a_person_logs_in()
             is_confined()
+            says_what_it_is()
             survives_kill(key)
             survives_restart(key)
             survives_down_and_up(key)

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Context, Result, number};
 use crate::app::Error;
+use crate::envoy::filter_file;
 use crate::fault::Fault;
 use crate::listen::host::HostNames;
 use crate::metrics::Shown;
@@ -17,6 +18,9 @@ pub struct Serve {
     /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
     #[arg(long, value_name = "FILE")]
     wasm: Option<PathBuf>,
+    /// Envoy sees other files than this, as in another container: do not look for the filter
+    #[arg(long)]
+    envoy_elsewhere: bool,
     /// Show metrics to Prometheus there as well, at /metrics; for example 127.0.0.1:9464
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
@@ -48,6 +52,9 @@ impl Serve {
         let envoy = app.envoy(self.wasm);
         let names = HostNames::of(self.metrics_host);
         let shown = self.metrics_listen.map(|at| Shown { at, names });
+        if !self.envoy_elsewhere {
+            filter_file::check(&envoy.wasm);
+        }
         Ok(crate::serve::run(app, envoy, shown).await?)
     }
 }

@@ -34,8 +34,9 @@ pub fn check(wasm: &Path) {
     if wasm.is_relative() {
         tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
     } else if !wasm.is_file() {
-        let cure = "build it (make build), and give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
-        tracing::error!(%wasm_path, cure, "the filter is not there: Envoy will not start, unless it sees other files than we do");
+        let cure = "build it (make build), and give the path: --wasm, or `wasm` of [envoy] in config.toml; where Envoy sees \
+                    other files than this, as in another container, add --envoy-elsewhere";
+        tracing::error!(%wasm_path, cure, "the filter is not there, and Envoy does not start without it");
     } else {
         match look(wasm) {
             Ok(Found::Same(sha256)) => {
