@@ -36,6 +36,11 @@ pub fn enable_command(account: &str) -> String {
     format!("refresher accounts enable {}", shell_word(account))
 }
 
+/// Asks the platform about an account, as a shell takes it.
+pub fn check_command(account: &str) -> String {
+    format!("refresher accounts check {}", shell_word(account))
+}
+
 /// Gives an account of an API key another one, as a shell takes it.
 fn new_key_command(account: &str, platform: &str) -> String {
     let account = shell_word(account);
@@ -50,21 +55,32 @@ pub fn in_log(fault: &Fault) -> Option<String> {
 fn on_command_line(fault: &Fault) -> Option<String> {
     let cure = match fault {
         Fault::Unknown { kind, .. } => format!("see: refresher {} list", noun(*kind)),
-        Fault::NameTaken { kind, .. } => match kind {
-            Kind::ClientKey => "choose another name, or revoke that key first".to_owned(),
-            Kind::Account | Kind::Pool => {
-                "choose another name, or remove that one first".to_owned()
-            }
-        },
-        Fault::HasKey { .. } => {
-            "choose another name, or give that account the new key: add --replace".to_owned()
+        // Everybody needs that pool.
+        Fault::NameTaken { kind: Kind::Pool, name } if name == "default" => {
+            "choose another name".to_owned()
         }
-        Fault::NameOfAnother { .. } => "log in there, or choose another --name".to_owned(),
+        Fault::NameTaken { kind, name } => {
+            let ends = match kind {
+                Kind::ClientKey => "revoke",
+                Kind::Account | Kind::Pool => "remove",
+            };
+            let (noun, name) = (noun(*kind), shell_word(name));
+            format!("choose another name, or {ends} that one first: refresher {noun} {ends} {name}")
+        }
+        Fault::HasKey { account, platform } => format!(
+            "choose another name, or give that account the new key: {}",
+            new_key_command(account, platform)
+        ),
+        Fault::NameOfAnother { .. } => {
+            "run it again and log in as the user of that account, or give this login another --name".to_owned()
+        }
         Fault::OtherLogin { platform } => format!(
             "open the new URL (`refresher status` shows it) and log in there as the right user in the right workspace; \
              or add this login as an account of its own: refresher login {platform}"
         ),
-        Fault::BadCredential => "check that it was copied whole".to_owned(),
+        Fault::MaskedKey => {
+            "a console shows a key whole only when it is made: copy it from where it was kept, or make a new one".to_owned()
+        }
         Fault::ForeignKey { account, platform } => format!(
             "add it there: refresher accounts add {} --platform {platform}",
             shell_word(account)
@@ -103,6 +119,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
             "to turn it on, put acknowledged_terms = [\"{platform}\"] into config.toml in the state directory, or give \
              --acknowledge-terms {platform}"
         ),
+        Fault::NotPublished => "run: refresher serve; then this again".to_owned(),
         Fault::NoPlatformsFolder => "make it, or correct platforms_dir in config.toml".to_owned(),
         Fault::NoChange { kind } => format!("see: refresher {} set --help", noun(*kind)),
         Fault::LaxMode { path, wanted } => format!("run: chmod {wanted} {}", shell_word(path)),
@@ -165,7 +182,9 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::LikelySpent => "if you know better, give --replace".to_owned(),
         Fault::NoAccountId => "give --account-id".to_owned(),
         Fault::NoUsableLogin { platform } => format!("log in with: refresher login {platform}"),
-        Fault::Misconfigured | Fault::Invalid | Fault::Failed => return None,
+        Fault::BadCredential | Fault::Misconfigured | Fault::Invalid | Fault::Failed => {
+            return None;
+        },
     };
     Some(cure)
 }

@@ -6,9 +6,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use latchkey::header::HeaderText;
 use latchkey::snapshot::BasePath;
+use latchkey::snapshot::path::PathTemplate;
 use reqwest::Url;
 
 /// A base URL that was checked.
@@ -84,6 +86,14 @@ impl BaseUrl {
         })
     }
 
+    /// The end of its path that is that of an endpoint, as `/chat/completions`; none where it has none.
+    pub fn end_at(&self, endpoint: &PathTemplate) -> Option<String> {
+        let path = String::from(endpoint.clone());
+        let is_plain = path.len() > 1 && !path.contains(['{', '}']);
+        let ends = is_plain && self.path.as_str().ends_with(&path);
+        ends.then_some(path)
+    }
+
     /// The URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -115,7 +125,12 @@ fn is_nowhere(address: IpAddr) -> bool {
 /// If it is none, or a credential could be read on the way there.
 pub fn web_url(text: &str) -> Result<Url, InvalidUrl> {
     let invalid = |problem: String| InvalidUrl(problem);
-    let url = Url::parse(text).map_err(|error| invalid(format!("expected a URL: {error}")))?;
+    if text != text.trim() || text.contains(char::is_whitespace) {
+        return Err(invalid(
+            "expected a URL without white space in it".to_owned(),
+        ));
+    }
+    let url = Url::parse(text).map_err(|error| invalid(in_words(&error)))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
             "expected a URL without a user name or password".to_owned(),
@@ -136,6 +151,25 @@ pub fn web_url(text: &str) -> Result<Url, InvalidUrl> {
         return Err(invalid("expected a URL without a fragment".to_owned()));
     }
     Ok(url)
+}
+
+/// The parser's error.
+type ParseError = <Url as FromStr>::Err;
+
+/// Why a text is no URL, in our words: the parser's are those of its standard.
+fn in_words(error: &ParseError) -> String {
+    let words = match error {
+        ParseError::RelativeUrlWithoutBase => "expected a URL that begins with https://",
+        ParseError::EmptyHost => "expected a URL with the name of a host",
+        ParseError::InvalidPort => "expected a port from 1 to 65535 behind the host",
+        ParseError::InvalidIpv4Address => "expected a host, found numbers that are no address",
+        ParseError::InvalidIpv6Address => "expected an address of IPv6 between [ and ]",
+        ParseError::IdnaError | ParseError::InvalidDomainCharacter => {
+            "expected the name of a host, found characters that no host's has"
+        }
+        _ => "expected a URL, like https://api.example.com/v1",
+    };
+    words.to_owned()
 }
 
 /// True for a page or an endpoint that nothing between here and there can read.
@@ -168,6 +202,39 @@ mod tests {
         assert_eq!(url.origin.host, Host::Address("::1".parse().unwrap()));
         assert_eq!(url.authority.as_str(), "[::1]:8080");
         assert!(url.path.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_url_is_told_in_our_words() {
+        for (wrong, says) in [
+            ("", "begins with https://"),
+            ("api.test/v1", "begins with https://"),
+            ("https://", "the name of a host"),
+            ("https://api.test:99999", "a port from 1 to 65535"),
+            ("https://1.2.3.4.5", "numbers that are no address"),
+            ("https://[::1", "an address of IPv6"),
+            ("https://a%b.test", "characters that no host's has"),
+            ("https://api.test/v1 ", "without white space"),
+            ("https://a b", "without white space"),
+        ] {
+            let said = BaseUrl::parse(wrong).unwrap_err().to_string();
+            assert!(said.contains(says), "{wrong}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_an_endpoint_is_told_from_a_base_url() {
+        let end_at = |url: &str, path: &str| {
+            let path = PathTemplate::try_from(path.to_owned()).unwrap();
+            BaseUrl::parse(url).unwrap().end_at(&path)
+        };
+        let chat = "/chat/completions";
+        assert_eq!(
+            end_at("https://api.test/v1/chat/completions/", chat).as_deref(),
+            Some(chat)
+        );
+        assert_eq!(end_at("https://api.test/v1", chat), None);
+        assert_eq!(end_at("https://api.test/files/x", "/files/{id}"), None);
     }
 
     #[test]

@@ -63,14 +63,18 @@ pub enum Fault {
     HasKey {
         /// The account.
         account: String,
+        /// Its platform.
+        platform: String,
     },
     /// The name of a login's account belongs to another account.
     NameOfAnother {
         /// The name.
         account: String,
     },
-    /// A credential holds characters that no credential has, or none that its platform's have.
+    /// A credential holds characters that no credential has, or is none of its platform's; the sentence says which.
     BadCredential,
+    /// An API key lacks its middle or its end.
+    MaskedKey,
     /// An API key is that of another platform.
     ForeignKey {
         /// The name that the account was to have.
@@ -148,6 +152,8 @@ pub enum Fault {
         /// The platform.
         platform: String,
     },
+    /// The daemon has not told the database of a platform yet.
+    NotPublished,
     /// The folder of profiles cannot be read.
     NoPlatformsFolder,
     /// A change changes nothing.

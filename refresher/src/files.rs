@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::os_error::in_words;
+
 /// Why a file or a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system said no.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {}", path.display(), in_words(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -60,6 +62,9 @@ pub enum Error {
     },
 }
 
+/// Said of what should be text, and is none.
+const NOT_TEXT: &str = "it is no text (UTF-8)";
+
 /// Turns an [`io::Error`] into one that names the file and what was tried.
 pub(crate) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
@@ -80,8 +85,7 @@ pub(crate) fn read_within(source: impl Read, bound: u64) -> io::Result<String> {
     if bytes.len() as u64 > bound {
         return Err(io::Error::other(format!("it is longer than {bound} bytes")));
     }
-    String::from_utf8(bytes)
-        .map_err(|error| io::Error::other(format!("it is not UTF-8: {}", error.utf8_error())))
+    String::from_utf8(bytes).map_err(|_| io::Error::other(NOT_TEXT))
 }
 
 /// Opens a lock file, making it with mode 0600, and follows no symbolic link.

@@ -26,6 +26,7 @@ pub mod log;
 pub mod login;
 pub mod metrics;
 pub mod oauth;
+pub mod os_error;
 pub mod platform;
 pub mod probe;
 pub mod prober;

@@ -1,4 +1,4 @@
-//! The log, on standard error: lines for people on a terminal, JSON elsewhere. And what keeps secrets out of crashes.
+//! The log, on standard error: lines for people on a terminal, and from every command but the daemon; JSON elsewhere. And what keeps secrets out of crashes.
 
 use std::io::IsTerminal;
 
@@ -10,11 +10,11 @@ const VARIABLE: &str = "LATCHKEY_LOG";
 /// The database library logs slow statements at warn; everything else that is not ours stays at warn too.
 const DEFAULT: &str = "warn,refresher=info";
 
-/// Starts logging. Call once.
-pub fn start() {
+/// Starts logging, of a daemon or of a command that a person runs. Call once.
+pub fn start(is_daemon: bool) {
     let wanted = std::env::var_os(VARIABLE).filter(|filter| !filter.is_empty());
     let parsed = wanted.as_ref().map(|filter| {
-        let filter = filter.to_str().ok_or("it is not UTF-8".to_owned())?;
+        let filter = filter.to_str().ok_or("it is no text (UTF-8)".to_owned())?;
         EnvFilter::try_new(filter).map_err(|error| error.to_string())
     });
     let (filter, wrong) = match parsed {
@@ -25,10 +25,10 @@ pub fn start() {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        log.with_target(false).init();
-    } else {
-        log.json().flatten_event(true).with_ansi(false).init();
+    match (std::io::stderr().is_terminal(), is_daemon) {
+        (true, _) => log.with_target(false).init(),
+        (false, true) => log.json().flatten_event(true).with_ansi(false).init(),
+        (false, false) => log.with_target(false).with_ansi(false).init(),
     }
     if let Some(problem) = wrong {
         let found = wanted.unwrap_or_default();

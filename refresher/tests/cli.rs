@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -90,7 +90,10 @@ impl Installation {
     fn add_account(&self, name: &str) -> Output {
         let mut command = self.command(&["accounts", "add", name, "--platform", "openai"]);
         command
-            .env("LATCHKEY_API_KEY", "sk-secret")
+            .env(
+                "LATCHKEY_API_KEY",
+                "sk-secret-0123456789abcdefghijklmnopqrstuv",
+            )
             .output()
             .unwrap()
     }
@@ -329,7 +332,6 @@ fn exit_codes_follow_one_rule() {
     for refused in [
         &["keys", "create", "laptop"][..],
         &["keys", "revoke", "nobody"],
-        &["pools", "remove", "default"],
     ] {
         assert_eq!(installation.code(refused), Some(1), "{refused:?}");
     }
@@ -353,11 +355,131 @@ fn exit_codes_follow_one_rule() {
         assert_eq!(output.status.code(), Some(3), "{taken_away:?}");
         let said = text(&output.stderr);
         assert!(
-            said.contains("a running Envoy goes on with the old state"),
+            said.contains("goes on with the old state; start it: refresher serve"),
             "{said}"
         );
     }
     installation.ok(&["status"]);
+}
+
+/// A mistyped directory must not look like an empty gateway.
+#[test]
+fn a_new_state_is_never_silent() {
+    let installation = Installation::new();
+    let said = |arguments: &[&str]| {
+        let output = installation.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr)
+    };
+    let new = said(&["keys", "create", "one"]);
+    assert_eq!(new.matches("New state in ").count(), 1, "{new}");
+    let state = installation.state().display().to_string();
+    assert!(new.contains(&state), "{new}");
+    let again = said(&["keys", "create", "two"]);
+    assert!(!again.contains("New state"), "{again}");
+    let beside = installation.outer.path().join("beside");
+    fs::create_dir(&beside).unwrap();
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::copy(installation.state().join("key"), beside.join("key")).unwrap();
+    let at = |path: &Path, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_refresher"));
+        command.env_clear().arg("--state-dir").arg(path);
+        command.args(arguments).output().unwrap()
+    };
+    let output = at(&beside, &["keys", "create", "three"]);
+    let told = text(&output.stderr);
+    assert!(told.contains("had a sealing key and no database"), "{told}");
+    // Only reading, nothing is begun.
+    let elsewhere = installation.outer.path().join("elsewhere");
+    let output = at(&elsewhere, &["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!elsewhere.exists());
+}
+
+/// What a tired person types wrong is answered in a sentence of ours, with the exit code of the one rule.
+#[test]
+fn wrong_words_are_answered_in_ours() {
+    let installation = Installation::new();
+    installation.begin();
+    let outer = installation.outer.path().display().to_string();
+    let file = format!("{outer}/file");
+    fs::write(&file, "{}").unwrap();
+    let (missing, below) = (format!("{outer}/none"), format!("{file}/below"));
+    let claude = format!("{outer}/claude.json");
+    fs::write(&claude, r#"{"claudeAiOauth":{"accessToken":"x"}}"#).unwrap();
+    let config = installation.state().join("config.toml");
+    let own = "extends = 'openai-compatible'\nid = 'own'\nname = 'Own'\nowner = 'us'\n\
+               [upstream]\nbase_url = 'https://own.test/v1'\n";
+    let platforms = format!("{outer}/platforms");
+    fs::create_dir(&platforms).unwrap();
+    fs::write(format!("{platforms}/own.toml"), own).unwrap();
+    fs::write(
+        config,
+        format!("platforms_dir = '{platforms}'\nacknowledged_terms = ['codex']\n"),
+    )
+    .unwrap();
+    let add = ["accounts", "add", "a", "--platform"];
+    let own = |url| [&add[..], &["own", "--base-url", url]].concat();
+    for (arguments, code, says) in [
+        (
+            vec!["man", &file],
+            2,
+            "expected a folder for the pages, found a file",
+        ),
+        (
+            vec!["man", &below],
+            1,
+            "something on the way to it is no folder",
+        ),
+        (
+            vec!["import", "codex", &missing],
+            2,
+            "there is no such file",
+        ),
+        (vec!["import", "codex", &outer], 2, "expected a file here"),
+        (
+            vec!["import", "codex", &claude],
+            2,
+            "a login of Claude Code's",
+        ),
+        (
+            [&add[..], &["openai", "--key-file", &missing]].concat(),
+            2,
+            "there is no such file",
+        ),
+        (own("api.test/v1"), 2, "begins with https://"),
+        (
+            own("https://api.test:99999/v1"),
+            2,
+            "a port from 1 to 65535",
+        ),
+        (
+            own("https://api.test/v1/chat/completions"),
+            2,
+            "leave out /chat/completions",
+        ),
+        (
+            vec!["--acknowledge-terms", "codx", "status"],
+            2,
+            "no platform \"codx\"; there are: anthropic, codex, ",
+        ),
+        (vec!["pools", "remove", "default"], 2, "cannot be removed"),
+        (
+            vec!["pools", "create", "default"],
+            1,
+            "choose another name\n",
+        ),
+        (vec!["accounts", "rm", "nobody"], 1, "no account"),
+        (vec!["keys", "delete", "nobody"], 1, "no client key"),
+        (vec!["pools", "rm", "nobody"], 1, "no pool"),
+    ] {
+        let output = installation.run(&arguments);
+        let said = text(&output.stderr);
+        assert!(said.contains(says), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(!said.contains("os error"), "{said}");
+        assert!(!said.starts_with('{'), "JSON for a person: {said}");
+    }
 }
 
 #[test]
@@ -568,7 +690,10 @@ fn a_kill_while_writing_loses_nothing_that_was_said_to_be_saved() {
         let name = format!("account {round:02}");
         let mut command = installation.command(&["accounts", "add", &name, "--platform", "openai"]);
         let mut child = command
-            .env("LATCHKEY_API_KEY", "sk-secret")
+            .env(
+                "LATCHKEY_API_KEY",
+                "sk-secret-0123456789abcdefghijklmnopqrstuv",
+            )
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_millis(round * 2));
@@ -685,7 +810,10 @@ fn an_error_says_which_account_and_what_to_do() {
     );
     let other = installation
         .command(&["accounts", "add", "team", "--platform", "anthropic"])
-        .env("LATCHKEY_API_KEY", "sk-ant-secret")
+        .env(
+            "LATCHKEY_API_KEY",
+            "sk-ant-api03-0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghij",
+        )
         .output()
         .unwrap();
     let other = text(&other.stderr);
@@ -796,6 +924,7 @@ fn a_socket_path_that_is_too_long_is_told_with_its_cure() {
 #[test]
 fn a_key_typed_at_a_terminal_is_not_shown() {
     let installation = Installation::new();
+    installation.begin();
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&person).unwrap();
     unlockpt(&person).unwrap();
@@ -827,7 +956,9 @@ fn a_key_typed_at_a_terminal_is_not_shown() {
     assert_eq!(text(&asked), text(prompt));
     assert!(!echoes());
     let mut person = fs::File::from(person);
-    person.write_all(b"sk-typed\n").unwrap();
+    person
+        .write_all(b"sk-typed--0123456789abcdefghijklmnopqrstuv\n")
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(text(&output.stdout).contains("team: added"), "{output:?}");
     assert!(echoes(), "the terminal is as it was");
@@ -857,5 +988,8 @@ fn no_secret_is_printed() {
         printed += &(text(&output.stdout) + &text(&output.stderr));
     }
     drop(daemon);
-    assert!(!printed.contains("sk-secret") && !printed.contains(key.trim()));
+    assert!(
+        !printed.contains("sk-secret-0123456789abcdefghijklmnopqrstuv")
+            && !printed.contains(key.trim())
+    );
 }

@@ -51,7 +51,10 @@ impl Template {
             .arg(state)
             .args(arguments);
         command
-            .env("LATCHKEY_API_KEY", "sk-any")
+            .env(
+                "LATCHKEY_API_KEY",
+                "sk-any----0123456789abcdefghijklmnopqrstuv",
+            )
             .env_remove("LATCHKEY_KEY");
         command.stdin(Stdio::null()).output().unwrap()
     }

@@ -40,6 +40,9 @@ mod kills;
 /// The refresher's clock is not always right.
 mod clock;
 
+/// What an operator asks at the command line, answered by the platform.
+mod operator;
+
 /// The ways in that need no browser on this machine.
 mod logins;
 

@@ -1,6 +1,7 @@
 //! Accounts: added, changed, switched on and off, removed.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use latchkey::snapshot::Models;
 use secrecy::{ExposeSecret, SecretString};
@@ -43,6 +44,8 @@ pub struct Added {
     pub saved: Saved,
     /// Something was around the key, and was taken off.
     pub was_packed: bool,
+    /// A call is known that tells if the platform takes the key.
+    pub can_be_checked: bool,
     /// The names of other accounts that have the same key, and so share its limits at the platform.
     pub twins: Vec<String>,
 }
@@ -99,9 +102,17 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
             profile.upstream.url.as_str()
         )),
         (Some(text), OwnBaseUrl::Optional | OwnBaseUrl::Required) => {
-            let url = BaseUrl::parse(text);
-            url.map(Some)
-                .map_err(|error| Error::new(Fault::Invalid, format_args!("base URL: {error}")))
+            let unfit = |why: &dyn Display| format!("base URL: {why}");
+            let url =
+                BaseUrl::parse(text).map_err(|error| Error::new(Fault::Invalid, unfit(&error)))?;
+            let endpoints = profile.record.endpoints.iter();
+            let ends = endpoints.filter_map(|endpoint| url.end_at(&endpoint.path));
+            match ends.max_by_key(String::len) {
+                None => Ok(Some(url)),
+                Some(end) => refused(unfit(&format_args!(
+                    "expected what goes before the paths of the platform, found the URL of one of them; leave out {end}"
+                ))),
+            }
         }
     }
 }
@@ -146,15 +157,16 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
             Ok(Added {
                 saved,
                 was_packed,
+                can_be_checked: profile.probe.is_some(),
                 twins,
             })
         }
         Err(error @ store::Error::NameTaken { .. }) if !new.replace => {
             let same = app.store.account(new.name).await;
             let is_same = same.is_ok_and(|account| account.platform == profile.id);
-            let account = new.name.to_owned();
+            let (account, platform) = (new.name.to_owned(), profile.id.clone());
             Err(match is_same {
-                true => Error::new(Fault::HasKey { account }, error),
+                true => Error::new(Fault::HasKey { account, platform }, error),
                 false => error.into(),
             })
         }
@@ -184,9 +196,11 @@ fn not_a_key(refused: NotAKey, account: &str) -> Error {
             platform: id.clone(),
         },
         NotAKey::Ours(_) => Fault::OwnKey,
+        NotAKey::Masked | NotAKey::Short { .. } => Fault::MaskedKey,
         NotAKey::Empty
         | NotAKey::Spaced
         | NotAKey::Variable
+        | NotAKey::Placeholder
         | NotAKey::Other { .. }
         | NotAKey::Form { .. } => Fault::BadCredential,
     };
@@ -262,14 +276,14 @@ pub async fn check(app: &App, account: &str) -> Result<Finding> {
     let profile = app.catalog.usable(&platform)?;
     let probe = profile.probe.as_ref().ok_or_else(|| {
         let sentence = format!(
-            "platform {platform} has no [probe] in its profile, so no call is known that proves a credential"
+            "platform {platform} has no [probe] in its profile, so no call is known that tells if it takes a credential"
         );
         Error::new(Fault::Invalid, sentence)
     })?;
     let outgoing = app.store.asked_account(account).await?;
     let Some(Outgoing { account, tls }) = outgoing else {
-        let sentence = format!("the daemon has not published platform {platform} yet");
-        return Err(Error::new(Fault::Failed, sentence));
+        let sentence = format!("no daemon has run here since platform {platform} was turned on");
+        return Err(Error::new(Fault::NotPublished, sentence));
     };
     Ok(probe::ask(profile, probe, &account, tls, &SystemClock).await)
 }

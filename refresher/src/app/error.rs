@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::envoy::socket;
 use crate::fault::{Fault, KeyPlace, Kind};
 use crate::keys::seal;
+use crate::os_error::in_words;
 use crate::platform::catalog;
 use crate::store::{Named, NotRotated, Unfit};
 use crate::{config, envoy, files, keys, login, oauth, state, store, tasks};
@@ -29,6 +30,16 @@ impl Error {
         Error {
             fault,
             sentence: sentence.to_string(),
+        }
+    }
+
+    /// The error of a file that the caller named. That it is not there, or no file, is the caller's to correct.
+    pub fn of_handed_file(error: files::Error) -> Error {
+        match &error {
+            files::Error::Io { .. } | files::Error::WrongKind { .. } => {
+                Error::new(Fault::Invalid, error)
+            }
+            _ => error.into(),
         }
     }
 
@@ -85,7 +96,7 @@ impl From<tasks::Error> for Error {
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
-        Error::new(Fault::Failed, error)
+        Error::new(Fault::Failed, in_words(&error))
     }
 }
 

@@ -66,7 +66,7 @@ pub async fn take_over(app: &App, caller: Caller, file: Foreign<'_>) -> Result<T
     let way_in = profile.oauth.as_ref().zip(profile.login.import(file.form));
     let (oauth, import) = way_in.ok_or_else(|| exchange::Error::NoOAuth(profile.id.clone()))?;
     // Who else writes the file would have our callers use a login of theirs.
-    let text = require_owned_text(file.path, FILE_LIMIT)?;
+    let text = require_owned_text(file.path, FILE_LIMIT).map_err(Error::of_handed_file)?;
     let found = auth_json::read(&text, oauth, import, app.now());
     let fault = |error: &auth_json::Error| fault(error, &profile.id);
     let taken = match found.map_err(|error| Error::in_file(file.path, fault(&error), error))? {

@@ -60,7 +60,20 @@ pub struct App {
     pub catalog: Catalog,
     /// Accounts, pools, keys and what requests used.
     pub store: Store,
+    /// When the state was begun.
+    pub begun: Begun,
     clock: Arc<dyn Clock>,
+}
+
+/// When a state was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It was there.
+    Before,
+    /// Just now.
+    Now,
+    /// Just now, with a sealing key that was there: its database may be elsewhere.
+    BesideKey,
 }
 
 /// Options for opening an [`App`].
@@ -91,19 +104,33 @@ impl App {
             false => StateDir::existing(&path)?,
         };
         let config = Config::load(&state.config())?;
-        let acknowledged: BTreeSet<String> = config
-            .acknowledged_terms
-            .iter()
-            .cloned()
-            .chain(options.acknowledged_terms)
-            // A variable that is set and empty says nothing.
-            .filter(|platform| !platform.is_empty())
-            .collect();
+        // A variable that is set and empty says nothing.
+        let mut said = options.acknowledged_terms;
+        said.retain(|platform| !platform.is_empty());
+        let kept = config.acknowledged_terms.iter();
+        let acknowledged: BTreeSet<String> = kept.chain(&said).cloned().collect();
         let catalog = Catalog::load(config.platforms_dir.as_deref(), acknowledged)?;
+        for platform in &said {
+            catalog.profile(platform).map_err(|error| {
+                Error::new(Fault::Invalid, format_args!("acknowledged terms: {error}"))
+            })?;
+        }
+        for platform in &config.acknowledged_terms {
+            if let Err(error) = catalog.profile(platform) {
+                // A daemon must not stay down because a profile was taken away.
+                tracing::warn!(%error, "config.toml acknowledges the terms of a platform that is not there");
+            }
+        }
         if !options.may_make {
             state.require_used()?;
         }
         let _lock = state.lock_setup()?;
+        let is_there = |path: PathBuf| path.symlink_metadata().is_ok();
+        let begun = match (is_there(state.database()), is_there(state.key())) {
+            (true, _) => Begun::Before,
+            (false, false) => Begun::Now,
+            (false, true) => Begun::BesideKey,
+        };
         let keys = KeySource::locate(&state, &config.key, |name| {
             // Bytes that are no text are no key either, and must be refused as one.
             variable(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
@@ -117,6 +144,7 @@ impl App {
             config,
             catalog,
             store,
+            begun,
             clock,
         })
     }

@@ -15,7 +15,7 @@ use crate::login::pending::LoginUrl;
 use crate::progress::EnvoyView;
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::standing::Standing;
-use crate::store::{Account, Health, LeftOut, Pool, Status};
+use crate::store::{Account, Health, LeftOut, Pool, Status, is_suspected};
 
 /// An account as it is shown. Times are Unix milliseconds.
 #[derive(Debug, Serialize)]
@@ -63,6 +63,9 @@ pub struct AccountView {
     pub quota_at: Option<u64>,
     /// Its limits, and what is used of them.
     pub limits: Limits,
+    /// A client key was told that it is dead, and nobody knows yet.
+    #[serde(skip)]
+    pub is_suspected: bool,
     /// The effective state.
     #[serde(skip)]
     pub standing: Standing,
@@ -126,6 +129,7 @@ impl AccountView {
             pools: pools.collect(),
             limits: used.of(SubjectKind::Account, account.id.as_str(), &account.limits),
             usable: standing == Standing::Active,
+            is_suspected: is_suspected(account.status, account.reason.as_deref()),
             standing,
             next_refresh_at: next_refresh(&account).map(|time| time.0),
             id: account.id.to_string(),

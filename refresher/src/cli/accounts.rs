@@ -8,16 +8,21 @@ use zeroize::Zeroizing;
 
 use super::output::{line, models, or_none, table};
 use super::secret_input::MAX_SECRET_BYTES;
-use super::terms::TermFlags;
+use super::terms::{self, TermFlags};
 use super::time::{minute, relative};
-use super::{CALLER, Context, Error, Json, ModelList, Result, pools, secret_input, status};
+use super::{CALLER, Context, Error, Exit, Json, ModelList, Result, pools, secret_input, status};
+use crate::advice::check_command;
+use crate::app;
 use crate::app::accounts::{self, NewKey};
 use crate::clock::UnixMillis;
 use crate::files::owned::require_owned_text;
 use crate::oauth::revoke::Revoked;
+use crate::os_error::in_words;
 use crate::probe::Finding;
 use crate::store::{Saved, Status};
 
+/// The words that programs of other people have for taking something away.
+pub(super) const REMOVE: [&str; 2] = ["rm", "delete"];
 /// Where a key may come from besides standard input and a file.
 const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
 
@@ -30,7 +35,10 @@ pub enum Command {
     List(Json),
     /// Change the models that an account serves, its limits and its end
     Set(Set),
-    /// Ask the platform whether an account is of any use, with the profile's cheapest call; nothing is changed
+    /// Ask the platform if an account is of any use, with the profile's cheapest call; nothing is changed
+    ///
+    /// Exits with 0 where the account is alive or only at a limit, with 4 where it is dead or its credential is refused,
+    /// and with 1 where the platform does not tell.
     Check(Check),
     /// Let an account that was disabled or is dead serve requests again
     Enable(Name),
@@ -39,6 +47,7 @@ pub enum Command {
     /// Make every Envoy forget what it learned about an account: cooldowns, strikes, a used-up quota, that it is dead
     Reset(Name),
     /// Delete an account and its credential; a login is revoked at the platform if the platform offers that
+    #[command(aliases = REMOVE)]
     Remove(Name),
 }
 
@@ -158,6 +167,12 @@ impl Check {
         let Context { app, out, .. } = context;
         let account = self.name.account;
         let finding = accounts::check(app, &account).await?;
+        context.exit.set(match &finding {
+            // A limit ends by itself.
+            Finding::Alive | Finding::Limited { .. } => Exit::Done,
+            Finding::Dead { .. } | Finding::Refused => Exit::NeedsSomebody,
+            Finding::Unknown { .. } => Exit::NotDone,
+        });
         if self.json.json {
             return Ok(out.print_json(&finding)?);
         }
@@ -170,7 +185,7 @@ fn found(finding: &Finding, now: UnixMillis) -> String {
     match finding {
         Finding::Alive => "alive: the platform takes its credential".to_owned(),
         Finding::Dead { reason } => format!(
-            "banned: the platform says that it is of no use ({})",
+            "dead: the platform says that it is of no use ({})",
             reason.as_str()
         ),
         Finding::Refused => "expired: the platform refuses its credential".to_owned(),
@@ -211,6 +226,12 @@ impl Add {
                 context.tell_if_envoy_is_behind();
             }
         }
+        if added.can_be_checked {
+            out.note(&format!(
+                "Ask the platform if it takes the key: {}",
+                check_command(&self.name)
+            ));
+        }
         if added.was_packed {
             out.note("What was around the key (quotes, a name, `Bearer`) was taken off.");
         }
@@ -226,14 +247,22 @@ impl Add {
     fn read_key(&self) -> Result<SecretString> {
         let key = if let Some(path) = &self.key_file {
             // Who else writes the file would have our callers use an account of theirs.
-            Ok(require_owned_text(path, MAX_SECRET_BYTES)?)
+            let key = require_owned_text(path, MAX_SECRET_BYTES);
+            Ok(key.map_err(app::Error::of_handed_file)?)
         } else if let Ok(key) = std::env::var(KEY_VARIABLE) {
             crate::files::read_within(key.as_bytes(), MAX_SECRET_BYTES)
                 .map(Zeroizing::new)
-                .map_err(|error| format!("cannot take the API key in ${KEY_VARIABLE}: {error}"))
+                .map_err(|error| {
+                    let why = in_words(&error);
+                    format!("cannot take the API key in ${KEY_VARIABLE}: {why}")
+                })
         } else {
-            secret_input::read("Paste the API key (it is not shown) and press Enter: ")
-                .map_err(|error| format!("cannot read the API key from standard input: {error}"))
+            secret_input::read("Paste the API key (it is not shown) and press Enter: ").map_err(
+                |error| {
+                    let why = in_words(&error);
+                    format!("cannot read the API key from standard input: {why}")
+                },
+            )
         };
         let key = key.map_err(Error::Input)?;
         if key.trim().is_empty() {
@@ -248,20 +277,31 @@ impl Add {
 /// What an account may do now, a line each.
 async fn now_set(context: &Context, account: &str) -> Result<String> {
     let app = &context.app;
-    let views = crate::app::status::accounts(app).await?;
+    let views = app::status::accounts(app).await?;
     let view = views
         .iter()
         .find(|view| view.name == account || view.id == account);
     let lines = view.map(|view| {
         let limits = status::limits(view, app.now());
-        line("models", &models(&view.models)) + &line("limits", or_none(&limits))
+        let platforms = app.catalog.profile(&view.platform).ok();
+        let platforms = platforms.map(|profile| profile.upstream.url.as_str());
+        let base_url = view.base_url.as_deref().or(platforms);
+        [
+            ("pools", or_none(&view.pools.join(", "))),
+            ("models", &models(&view.models)),
+            ("base URL", base_url.unwrap_or("unknown")),
+            ("limits", or_none(&limits)),
+            ("time zone", terms::zone_of(&view.limits)),
+        ]
+        .map(|(name, value)| line(name, value))
+        .concat()
     });
     Ok(lines.unwrap_or_default())
 }
 
 async fn list(context: &Context, json: Json) -> Result<()> {
     let Context { app, out, .. } = context;
-    let views = crate::app::status::accounts(app).await?;
+    let views = app::status::accounts(app).await?;
     if json.json {
         return Ok(out.print_json(&views)?);
     }
@@ -346,7 +386,7 @@ mod tests {
             (Finding::Alive, "alive: ", r#"{"found":"alive"}"#),
             (
                 Finding::Dead { reason: reason() },
-                "banned: the platform says that it is of no use (usage_limit)",
+                "dead: the platform says that it is of no use (usage_limit)",
                 r#"{"found":"dead","reason":"usage_limit"}"#,
             ),
             (Finding::Refused, "expired: ", r#"{"found":"refused"}"#),

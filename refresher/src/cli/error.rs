@@ -5,6 +5,7 @@ use std::io;
 use crate::advice::{Door, cure};
 use crate::app;
 use crate::fault::Fault;
+use crate::os_error::in_words;
 
 /// Why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum Error {
     #[error("{0}")]
     Input(String),
     /// Nobody can be told the answer.
-    #[error("cannot write to standard output: {0}")]
+    #[error("cannot write to standard output: {}", in_words(.0))]
     Output(#[from] io::Error),
 }
 
@@ -62,14 +63,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         let misfits = match self {
             Error::Input(_) => true,
-            Error::App(error) => matches!(
-                error.fault,
-                Fault::Invalid
-                    | Fault::BadCredential
-                    | Fault::ForeignKey { .. }
-                    | Fault::OwnKey
-                    | Fault::NoChange { .. }
-            ),
+            Error::App(error) => misfits(&error.fault),
             Error::Output(_) => false,
         };
         if misfits { 2 } else { 1 }
@@ -90,6 +84,70 @@ impl Error {
             }
             Some(cure) => format!("{sentence}; {cure}"),
         }
+    }
+}
+
+/// True where the same command fails on every state: its words, or the key or file that it was handed, are wrong. Where
+/// another state, platform or machine would let it pass, it is not the command that has to change.
+pub(super) fn misfits(fault: &Fault) -> bool {
+    match fault {
+        Fault::Invalid
+        | Fault::BadCredential
+        | Fault::MaskedKey
+        | Fault::ForeignKey { .. }
+        | Fault::OwnKey
+        | Fault::NoApiKeys { .. }
+        | Fault::NoAccountId
+        | Fault::NoUsableLogin { .. }
+        | Fault::NoChange { .. }
+        | Fault::DefaultPool
+        | Fault::MetricsExposed => true,
+        Fault::Unknown { .. }
+        | Fault::NameTaken { .. }
+        | Fault::HasKey { .. }
+        | Fault::NameOfAnother { .. }
+        | Fault::OtherLogin { .. }
+        | Fault::PoolInUse { .. }
+        | Fault::NotInPool { .. }
+        | Fault::NeedsLogin { .. }
+        | Fault::ForeignBaseUrl { .. }
+        | Fault::Dead { .. }
+        | Fault::RefreshRunning { .. }
+        | Fault::RefreshLater { .. }
+        | Fault::NotAcknowledged { .. }
+        | Fault::NotPublished
+        | Fault::NoPlatformsFolder
+        | Fault::LaxMode { .. }
+        | Fault::ForeignOwner { .. }
+        | Fault::WrongKind { .. }
+        | Fault::StateInUse
+        | Fault::RotationRunning
+        | Fault::NoStateDir
+        | Fault::NoState
+        | Fault::DatabaseLost
+        | Fault::NotOurs
+        | Fault::DatabaseInUse
+        | Fault::OtherRelease
+        | Fault::WrongKey
+        | Fault::NoKey
+        | Fault::BadKeys { .. }
+        | Fault::UnfinishedRotation
+        | Fault::Keyring { .. }
+        | Fault::RetiredAlone
+        | Fault::KeyExhausted
+        | Fault::KeyNotAtHand
+        | Fault::NoNewKey { .. }
+        | Fault::KeyNotServed
+        | Fault::Unopened
+        | Fault::Unreadable
+        | Fault::SocketPathTooLong
+        | Fault::SocketTaken
+        | Fault::MetricsAddressTaken
+        | Fault::PortsTaken
+        | Fault::LoginFailed
+        | Fault::LikelySpent
+        | Fault::Misconfigured
+        | Fault::Failed => false,
     }
 }
 

@@ -27,6 +27,9 @@ use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
 use crate::refresh::ledger::{Claimed, Ledger, Retry};
 use crate::store::{BatchId, NewAccount};
 
+#[path = "picture.rs"]
+mod picture;
+
 /// 2026-09-21T14:13:20Z
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -77,10 +80,14 @@ impl Operator {
         let app = App::open(options, |_| None, clock.clone()).await.unwrap();
         let transcript = Transcript::default();
         let out = Out::new(transcript.clone(), transcript.clone());
-        fs::write(outer.path().join("key"), "sk-proj-secret\n").unwrap();
+        fs::write(
+            outer.path().join("key"),
+            "sk-proj-0123456789abcdefghijklmnopqrstuvwx\n",
+        )
+        .unwrap();
         fs::write(
             outer.path().join("packed"),
-            "OPENAI_API_KEY='sk-proj-secret'\n",
+            "OPENAI_API_KEY='sk-proj-0123456789abcdefghijklmnopqrstuvwx'\n",
         )
         .unwrap();
         Operator {
@@ -112,21 +119,30 @@ impl Operator {
             let line = line.replace("PACKED", &packed).replace("KEY", &key);
             let words = shlex::split(&line).unwrap();
             let cli = Cli::try_parse_from(["refresher".to_owned()].into_iter().chain(words));
-            let error = match cli {
+            self.context.exit.set(Exit::Done);
+            let (said, code) = match cli {
                 Ok(cli) => match cli.command.run(&self.context).await {
-                    Ok(()) => continue,
-                    Err(error) => format!("error: {}\n", error.told()),
+                    Ok(()) => (String::new(), self.context.exit.get().code()),
+                    Err(error) => (format!("error: {}\n", error.told()), error.exit_code()),
                 },
-                Err(error) => error.to_string(),
+                Err(error) => (error.to_string(), u8::try_from(error.exit_code()).unwrap()),
             };
-            self.transcript.write_all(error.as_bytes()).unwrap();
+            self.transcript.write_all(said.as_bytes()).unwrap();
+            if code != 0 {
+                writeln!(self.transcript, "[exit code {code}]").unwrap();
+            }
         }
     }
 
     async fn add_keys(&self, names: &[&str]) {
         for name in names {
-            self.save(name, "openai", Credential::ApiKey("sk-secret".into()), None)
-                .await;
+            self.save(
+                name,
+                "openai",
+                Credential::ApiKey("sk-proj-0123456789abcdefghijklmnopqrstuvwx".into()),
+                None,
+            )
+            .await;
         }
     }
 
@@ -407,33 +423,6 @@ async fn status() {
 /// The picture of the README, from the repository's root. `make docs` writes it.
 const PICTURE: &str = "../docs/status.svg";
 
-/// A terminal's text as a picture.
-fn svg(text: &str) -> String {
-    const WIDE: usize = 8;
-    const HIGH: usize = 18;
-    let columns = text.lines().map(|line| line.chars().count()).max();
-    let (width, height) = (
-        columns.unwrap_or_default() * WIDE + 32,
-        text.lines().count() * HIGH + 32,
-    );
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"monospace\" \
-         font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#1e2430\"/>\n"
-    );
-    for (number, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty())
-    {
-        let (y, length) = ((number + 1) * HIGH + 10, line.chars().count() * WIDE);
-        let line = line.replace('&', "&amp;").replace('<', "&lt;");
-        svg += &format!(
-            "<text x=\"16\" y=\"{y}\" fill=\"#d8dee9\" xml:space=\"preserve\" textLength=\"{length}\">{line}</text>\n"
-        );
-    }
-    svg + "</svg>\n"
-}
-
 /// The picture shows what `status` prints, word for word.
 #[tokio::test]
 async fn the_picture_of_status_is_current() {
@@ -474,7 +463,7 @@ async fn the_picture_of_status_is_current() {
     operator.report(&reports).await;
     let _serving = operator.context.app.state.lock_serve().unwrap();
     operator.run("status").await;
-    let picture = svg(&operator.transcript());
+    let picture = picture::svg(&operator.transcript());
     if std::env::var_os("LATCHKEY_WRITE_DOCS").is_some() {
         fs::write(PICTURE, picture).unwrap();
         return;
@@ -652,7 +641,12 @@ fn advice() {
     let (account, platform) = ("the team".to_owned(), "codex".to_owned());
     let name = || "x".to_owned();
     let mut faults = vec![
-        Fault::HasKey { account: name() },
+        Fault::HasKey {
+            account: name(),
+            platform: platform.clone(),
+        },
+        Fault::MaskedKey,
+        Fault::NotPublished,
         Fault::NameOfAnother { account: name() },
         Fault::PoolInUse {
             pool: name(),
@@ -762,8 +756,12 @@ fn advice() {
     require_all(&faults);
     let line = |fault: &Fault| {
         let cure = cure(Door::CommandLine, fault);
+        let code = if error::misfits(fault) { 2 } else { 1 };
         let fault = serde_json::to_string(fault).unwrap();
-        format!("{fault}\n    {}\n", cure.as_deref().unwrap_or("-"))
+        format!(
+            "{fault} -> {code}\n    {}\n",
+            cure.as_deref().unwrap_or("-")
+        )
     };
     let mut lines: Vec<String> = faults.iter().map(line).collect();
     lines.sort();

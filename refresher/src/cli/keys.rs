@@ -24,6 +24,7 @@ pub enum Command {
     /// Change what a key may do, its limits and its end
     Set(Set),
     /// Refuse a key from now on
+    #[command(aliases = ["remove", "rm", "delete"])]
     Revoke(Revoke),
 }
 
@@ -137,16 +138,14 @@ impl Create {
             return Ok(out.print_json(&json!({ "id": id, "name": self.name, "key": key }))?);
         }
         // The key alone on standard output, so that it can be piped.
+        let streams = match says_streams {
+            true => String::new(),
+            false => format!(", for {} requests at the same time", keys::NEW_KEY_STREAMS),
+        };
         out.note(&format!(
-            "Key {:?} for pool {}. Keep it: it is not shown again.",
+            "Key {:?} for pool {}{streams}. It is not shown again.",
             self.name, self.pool
         ));
-        if !says_streams {
-            out.note(&format!(
-                "It may have {} requests at the same time; `refresher keys set {:?} --streams none` takes that off.",
-                keys::NEW_KEY_STREAMS, self.name
-            ));
-        }
         Ok(out.print(&format!("{key}\n"))?)
     }
 }
@@ -163,6 +162,7 @@ async fn now_set(context: &Context, id: &str) -> Result<String> {
             ("models", &models(&view.models)),
             ("choice", &choice(view)),
             ("limits", or_none(&limits)),
+            ("time zone", terms::zone_of(&view.limits)),
             ("status", &state(view.state, app.now())),
         ]
         .map(|(name, value)| line(name, value))

@@ -24,6 +24,7 @@ use crate::login::redirect::QUERY_LIMIT;
 use crate::login::{self, Prompt, Step};
 use crate::oauth::exchange::Granted;
 use crate::oauth::http::HttpClient;
+use crate::os_error::in_words;
 use crate::platform::{Flow, Profile, flow};
 use crate::store::Terms;
 
@@ -178,9 +179,9 @@ impl Session<'_> {
     async fn by_paste(&self, flow: &flow::Pasted) -> Result<(), Error> {
         let (login, Prompt { url, .. }) = login::Login::pasted(self.profile, flow)?;
         self.context.out.print(&format!(
-            "Logging an account in at {}. Open this URL in any browser:\n\n{url}\n\nAfter the login the browser ends \
-             at a page that does not load, or at one that shows a code. Copy its address, or the code, and paste it \
-             here:\n",
+            "Logging an account in at {}. Open this URL in any browser:\n\n{url}\n\nLog in there. The browser then \
+             shows a page that cannot be reached, or a code. Copy the whole address of that page, or the code, paste it \
+             here and press Enter:\n",
             self.profile.name,
         ))?;
         let out = self.context.out.clone();
@@ -302,7 +303,8 @@ fn client_secret() -> Result<SecretString, Error> {
     let secret =
         secret_input::read("Paste the client's secret (it is not shown) and press Enter: ")
             .map_err(|error| {
-                format!("cannot read the client's secret from standard input: {error}")
+                let why = in_words(&error);
+                format!("cannot read the client's secret from standard input: {why}")
             })?;
     match secret.trim() {
         "" => Err("expected the client's secret on standard input, found none".into()),

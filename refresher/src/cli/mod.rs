@@ -32,7 +32,7 @@ use latchkey::snapshot::{ModelPattern, Models};
 pub use self::error::{Error, Result};
 use self::output::Out;
 use crate::app::platforms::Setting;
-use crate::app::{App, Caller, Options};
+use crate::app::{App, Begun, Caller, Options};
 use crate::clock::SystemClock;
 use crate::envoy::clusters::discovery_response;
 
@@ -49,12 +49,23 @@ pub struct Cli {
     command: Command,
 }
 
+/// The heading of the flags of every command.
+const GLOBAL: &str = "For every command";
+/// Behind the flags of each command itself.
+const LAST: usize = 1_000;
+
 /// The flags of every command.
 #[derive(Debug, Args)]
 pub struct Global {
     /// The directory of accounts, keys and the socket [default: $LATCHKEY_STATE_DIR, else $XDG_STATE_HOME/latchkey, else
     /// ~/.local/state/latchkey]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = GLOBAL,
+        display_order = LAST
+    )]
     state_dir: Option<PathBuf>,
     /// Turn on a platform whose notice you have read and accept; may be given more than once
     #[arg(
@@ -62,7 +73,9 @@ pub struct Global {
         global = true,
         value_name = "PLATFORM",
         env = "LATCHKEY_ACKNOWLEDGED_TERMS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = GLOBAL,
+        display_order = LAST
     )]
     acknowledge_terms: Vec<String>,
 }
@@ -159,12 +172,14 @@ Exit codes:
   1  not done: the state, the platform or the machine does not allow it
   2  not done: what was typed or handed over does not fit
   3  done, but `refresher serve` is not running: Envoy goes on with the old state until it does
-  4  `status --check` found something that somebody has to see to";
+  4  `status --check` or `accounts check` found something that somebody has to see to";
 
-/// How a command ended that was done.
+/// How a command ended that came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     Done,
+    /// It asked, and got no answer.
+    NotDone,
     EnvoyIsBehind,
     NeedsSomebody,
 }
@@ -173,6 +188,7 @@ impl Exit {
     fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
+            Exit::NotDone => 1,
             Exit::EnvoyIsBehind => 3,
             Exit::NeedsSomebody => 4,
         }
@@ -191,7 +207,8 @@ impl Context {
         if state.was_served() && !state.is_served() {
             self.exit.set(Exit::EnvoyIsBehind);
             self.out.note(
-                "warning: `refresher serve` is not running, so a running Envoy goes on with the old state until it runs",
+                "warning: `refresher serve` is not running, so a running Envoy goes on with the old state; start it: \
+                 refresher serve",
             );
         }
     }
@@ -222,6 +239,11 @@ impl Cli {
         Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
     }
 
+    /// True for the daemon, whose log machines read.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+
     async fn try_run(self) -> Result<Exit> {
         let out = Out::standard();
         match &self.command {
@@ -245,10 +267,29 @@ impl Cli {
             Arc::new(SystemClock),
         )
         .await?;
+        match (begun(&app), &self.command) {
+            (Some(said), Command::Serve(_)) if app.begun == Begun::Now => tracing::info!("{said}"),
+            (Some(said), Command::Serve(_)) => tracing::warn!("{said}"),
+            (Some(said), _) => out.note(&said),
+            (None, _) => {}
+        }
         let context = Context::new(app, out);
         let outcome = self.command.run(&context).await;
         context.app.close().await;
         outcome.map(|()| context.exit.get())
+    }
+}
+
+/// Says that a state was begun: a mistyped directory must not look like an empty gateway.
+fn begun(app: &App) -> Option<String> {
+    let path = app.state.path().display();
+    match app.begun {
+        Begun::Before => None,
+        Begun::Now => Some(format!("New state in {path}")),
+        Begun::BesideKey => Some(format!(
+            "{path} had a sealing key and no database; a new, empty one was begun with that key. If there was a \
+             database, put it back"
+        )),
     }
 }
 

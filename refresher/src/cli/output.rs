@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{
+    CellAlignment, ColumnConstraint, ContentArrangement, Table, Width as Columns, presets,
+};
 use latchkey::snapshot::{ModelPattern, Models};
 use serde::Serialize;
 
@@ -103,7 +105,8 @@ impl Width {
     }
 }
 
-/// Columns as wide as their widest cell, or as `width` allows, two blanks between them. Control characters cannot get
+/// Columns as wide as their widest cell, or as `width` allows, two blanks between them; where a word would have to be
+/// broken for that, a block of lines for each row. Control characters cannot get
 /// in: names and reasons are checked or ours.
 pub fn table<const N: usize>(width: Width, head: [&str; N], rows: &[[String; N]]) -> String {
     aligned(width, head, rows, CellAlignment::Left)
@@ -124,6 +127,12 @@ fn aligned<const N: usize>(
     rows: &[[String; N]],
     alignment: CellAlignment,
 ) -> String {
+    let words = longest_words(&head, rows);
+    if let Some(most) = width.0
+        && words.iter().map(|word| word + GAP).sum::<usize>() > usize::from(most) + GAP
+    {
+        return blocks(&head, rows);
+    }
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -137,8 +146,13 @@ fn aligned<const N: usize>(
         table.set_width(width);
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        let right = if index + 1 == N { 0 } else { 2 };
-        column.set_padding((0, right));
+        let right = if index + 1 == N { 0 } else { GAP };
+        column.set_padding((0, u16::try_from(right).unwrap_or_default()));
+        if let Some(word) = words.get(index)
+            && let Ok(least) = u16::try_from(word + right)
+        {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Columns::Fixed(least)));
+        }
         if index > 0 {
             column.set_cell_alignment(alignment);
         }
@@ -149,9 +163,67 @@ fn aligned<const N: usize>(
         .collect()
 }
 
+/// The blanks between two columns.
+const GAP: usize = 2;
+
+/// The characters of the longest word of each column.
+fn longest_words<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> [usize; N] {
+    std::array::from_fn(|index| {
+        let cells = rows.iter().filter_map(|row| row.get(index));
+        let cells = cells.map(String::as_str).chain(head.get(index).copied());
+        let words = cells.flat_map(str::split_whitespace);
+        words.map(|word| word.chars().count()).max().unwrap_or(1)
+    })
+}
+
+/// The rows one after the other, a line for each cell that is not empty.
+fn blocks<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> String {
+    let widest = head.iter().map(|title| title.chars().count()).max();
+    let widest = widest.unwrap_or_default();
+    let block = |row: &[String; N]| -> String {
+        let cells = head.iter().zip(row);
+        let cells = cells.filter(|(_, cell)| !cell.is_empty());
+        cells
+            .map(|(title, cell)| format!("{title:widest$}  {cell}\n"))
+            .collect()
+    };
+    rows.iter().map(block).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_width_breaks_a_word() {
+        let rows = [
+            [
+                "alice@example.test",
+                "needs login",
+                "default, paid-last",
+                "acc_NSDSPEWRUKZOHLCU",
+            ],
+            ["team", "active", "default", "acc_7PZQYMH5T6BLV46L"],
+        ]
+        .map(|row| row.map(str::to_owned));
+        let head = ["ACCOUNT", "STATUS", "POOLS", "ID"];
+        for columns in 40..120 {
+            let text = table(Width(Some(columns)), head, &rows);
+            for word in rows
+                .iter()
+                .flatten()
+                .flat_map(|cell| cell.split_whitespace())
+            {
+                assert!(text.contains(word), "{columns}: {word} in\n{text}");
+            }
+            let longest = text.lines().map(str::len).max().unwrap_or_default();
+            assert!(longest <= usize::from(columns), "{columns}:\n{text}");
+        }
+        assert_eq!(
+            table(Width(Some(40)), head, &rows[1..]),
+            "ACCOUNT  team\nSTATUS   active\nPOOLS    default\nID       acc_7PZQYMH5T6BLV46L\n"
+        );
+    }
 
     #[test]
     fn columns_line_up() {

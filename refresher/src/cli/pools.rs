@@ -6,6 +6,7 @@ use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
 use serde_json::{Value, json};
 
+use super::accounts::REMOVE;
 use super::output::{Width, table};
 use super::{CALLER, Context, Error, Json, Result, number};
 use crate::app::pools;
@@ -25,6 +26,7 @@ pub enum Command {
     /// Take accounts out of a pool
     Drop(Drop),
     /// Remove a pool; its accounts stay
+    #[command(aliases = REMOVE)]
     Remove(Name),
 }
 

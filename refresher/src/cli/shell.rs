@@ -8,6 +8,9 @@ use clap_complete::Shell;
 
 use super::output::Out;
 use super::{Cli, Error, Result};
+use crate::app;
+use crate::fault::Fault;
+use crate::os_error::in_words;
 
 /// The program's name.
 const NAME: &str = "refresher";
@@ -45,10 +48,21 @@ impl Man {
     /// If the folder cannot be made or written.
     pub fn run(&self, out: &Out) -> Result<()> {
         let folder = self.folder.display();
+        if self.folder.exists() && !self.folder.is_dir() {
+            return Err(Error::Input(format!(
+                "{folder}: expected a folder for the pages, found a file"
+            )));
+        }
         let written = fs::create_dir_all(&self.folder)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder));
         written.map_err(|error| {
-            Error::Input(format!("{folder}: cannot write the pages there: {error}"))
+            app::Error::new(
+                Fault::Failed,
+                format_args!(
+                    "{folder}: cannot write the pages there: {}",
+                    in_words(&error)
+                ),
+            )
         })?;
         Ok(out.print(&format!(
             "{folder}: has the manual pages, beginning with {NAME}.1\n"

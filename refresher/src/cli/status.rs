@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output::{Width, table};
 use super::time::relative;
 use super::{Context, Exit, Json, Result, pools, terms};
-use crate::advice::{Door, cure, login_command};
+use crate::advice::{Door, check_command, cure, login_command};
 use crate::app::status::{self, AccountView, Cooldown, Overview};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
@@ -135,7 +135,7 @@ fn text(
     if !quotas.is_empty() {
         text += &format!("\n{}", table(width, ["ACCOUNT", "QUOTA"], &quotas));
     }
-    text + &left_out(overview) + &logins(accounts) + &deaths(accounts)
+    text + &left_out(overview) + &logins(accounts) + &deaths(accounts) + &doubts(accounts)
 }
 
 /// The Envoys that stay behind, and those that are gone.
@@ -206,6 +206,16 @@ fn deaths(accounts: &[AccountView]) -> String {
         format!("\n{} is dead: {cure}\n", view.name)
     };
     dead.map(text).collect()
+}
+
+/// The way to certainty about each account that was said to be dead, and is in use.
+fn doubts(accounts: &[AccountView]) -> String {
+    let doubted = accounts.iter().filter(|view| view.is_suspected);
+    let text = |view: &AccountView| {
+        let (name, command) = (&view.name, check_command(&view.name));
+        format!("\n{name} may be dead. Ask its platform: {command}\n")
+    };
+    doubted.map(text).collect()
 }
 
 /// The status in a word or two.

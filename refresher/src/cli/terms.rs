@@ -133,19 +133,20 @@ impl TermFlags {
     }
 }
 
+/// Where the day of its limits begins at midnight.
+pub fn zone_of(limits: &Limits) -> &str {
+    limits.time_zone.as_deref().unwrap_or("UTC")
+}
+
 /// Limits and what is used of them, for people: `3/60 requests/min, 200/5000 tokens/day (UTC)`; empty where there is no
 /// limit.
 pub fn limits(limits: &Limits) -> String {
-    let Limits {
-        limits,
-        time_zone,
-        used,
-    } = limits;
     let part = |used: Option<u64>, limit: Option<u64>, unit: &str| {
         let used = used.map_or_else(String::new, |used| format!("{used}/"));
         limit.map(|limit| format!("{used}{limit} {unit}"))
     };
-    let day = format!("tokens/day ({})", time_zone.as_deref().unwrap_or("UTC"));
+    let day = format!("tokens/day ({})", zone_of(limits));
+    let Limits { limits, used, .. } = limits;
     let parts = [
         part(
             used.requests_this_minute,

@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{Error, io_error, require_private};
+use super::{Error, NOT_TEXT, io_error, require_private};
 
 /// The most links on the way to a file, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -72,10 +72,8 @@ pub fn read_owned_text(path: &Path, bound: u64) -> Result<Option<Zeroizing<Strin
     let Some(bytes) = read_owned(path, Readers::Anybody, bound)? else {
         return Ok(None);
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let error = std::io::Error::other(format!("it is not UTF-8: {error}"));
-        io_error(path, "read it")(error)
-    })?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| io_error(path, "read it")(std::io::Error::other(NOT_TEXT)))?;
     Ok(Some(Zeroizing::new(text.to_owned())))
 }
 

@@ -25,6 +25,8 @@ use crate::refresh::schedule::LIFE_WITHOUT_EXPIRY;
 pub const FILE_LIMIT: u64 = 256 * 1024;
 /// The beginning of a personal access token.
 const ACCESS_TOKEN_PREFIX: &str = "at-";
+/// The member in which Claude Code keeps its login.
+const CLAUDE_CODE: &str = "claudeAiOauth";
 /// What some editors put before a text (U+FEFF).
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
@@ -99,6 +101,12 @@ pub enum Error {
         /// The names that the profile has for its platform.
         known_as: Vec<String>,
     },
+    /// The login is Claude Code's.
+    #[error(
+        "it is a login of Claude Code's, expected one of Codex's; Latchkey takes no Claude subscription over. Add an API key \
+         of Anthropic's instead (platform anthropic)"
+    )]
+    ClaudeCode,
     /// The file holds more than one account.
     #[error(
         "accounts: expected one account of the platform, found {found}; export them one by one"
@@ -134,6 +142,9 @@ pub fn read(
         Some(Found::Tokens(tokens)) => return login(tokens, whole, oauth, now),
         Some(Found::ApiKey(key)) => return Ok(Imported::ApiKey(key.into())),
         None => {}
+    }
+    if file.contains_key(CLAUDE_CODE) {
+        return Err(Error::ClaudeCode);
     }
     match mode(file)? {
         "chatgpt" => match file.get("tokens") {

@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::redirect::Refused;
 use super::{Login, Step};
 use crate::listen;
+use crate::os_error::in_words;
 
 /// The time that a person has to log in.
 pub const LOGIN_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -33,7 +34,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All the ports that the platform accepts are in use.
-    #[error("cannot listen on 127.0.0.1 port {ports}: {source}; is another login running there?")]
+    #[error("cannot listen on 127.0.0.1 port {ports}: {}", in_words(source))]
     Ports {
         /// The ports that were tried.
         ports: String,

@@ -60,7 +60,10 @@ impl Denial {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Too long, a parameter given twice, or neither code nor error.
-    #[error("this is no answer to a login: expected one code or one error, and one state")]
+    #[error(
+        "expected the address at which the browser ended after the login, whole from http to its end, or the code that \
+         its page shows; found something else"
+    )]
     Malformed,
     /// Another login's, an old one's, or a forgery.
     #[error(

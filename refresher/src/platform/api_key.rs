@@ -17,6 +17,8 @@ use crate::id::CLIENT_KEY_PREFIX;
 pub struct KeyForm {
     /// The beginnings that its keys have; none where that is not known.
     pub prefixes: Vec<String>,
+    /// The fewest characters of one; 0 where that is not known.
+    pub shortest: usize,
     /// Beginnings of what looks like one of its keys and is none, and what that is.
     pub others: BTreeMap<String, String>,
 }
@@ -33,6 +35,24 @@ pub enum NotAKey {
     /// The name of a shell's variable, which no shell has replaced.
     #[error("expected an API key, found the name of a variable")]
     Variable,
+    /// A part of it is left out, as consoles show keys.
+    #[error("expected a whole API key, found one of which a part is left out")]
+    Masked,
+    /// It has the place of a key in an example.
+    #[error("expected an API key, found what stands for one in an example")]
+    Placeholder,
+    /// A key of the platform is longer.
+    #[error(
+        "expected an API key of {name}, which has at least {shortest} characters; found {found}"
+    )]
+    Short {
+        /// The name of the platform.
+        name: String,
+        /// The fewest that its keys have.
+        shortest: usize,
+        /// How many there are.
+        found: usize,
+    },
     /// A client key of ours.
     #[error(
         "expected an API key that {0} made, found a client key of Latchkey's, which callers present to Envoy"
@@ -117,6 +137,22 @@ fn is_variable(name: &str) -> bool {
     name.len() >= 3 && name.contains("KEY") && name.bytes().all(is_legal)
 }
 
+/// True for `sk-abc...xyz`, `sk-…` and `sk-****`.
+fn is_masked(key: &str) -> bool {
+    let hides = ["...", "***", "\u{2026}", "\u{2022}", "\u{25cf}"];
+    hides.iter().any(|hides| key.contains(hides))
+}
+
+/// True for `<your-key>`, `sk-YOUR_API_KEY` and `sk-xxxxxxxx`.
+fn is_placeholder(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let is_bracketed = key.starts_with('<') && key.ends_with('>');
+    let is_yours = ["your_", "your-", "api_key", "api-key"]
+        .iter()
+        .any(|words| key.contains(words));
+    is_bracketed || is_yours || key.contains("xxxxxx")
+}
+
 impl KeyForm {
     /// The beginnings of which none begins as another one does.
     fn shortest(&self) -> Vec<&str> {
@@ -156,6 +192,12 @@ impl Catalog {
         if key.starts_with('$') {
             return Err(NotAKey::Variable);
         }
+        if is_masked(key) {
+            return Err(NotAKey::Masked);
+        }
+        if is_placeholder(key) {
+            return Err(NotAKey::Placeholder);
+        }
         let name = || profile.name.clone();
         let own = form.matched(key);
         if own.is_none() && key.starts_with(CLIENT_KEY_PREFIX) {
@@ -192,6 +234,11 @@ impl Catalog {
                 prefixes: form.shortest().join(" or "),
             }),
             Some(length) if length == key.len() => Err(NotAKey::Empty),
+            _ if key.len() < form.shortest => Err(NotAKey::Short {
+                name: name(),
+                shortest: form.shortest,
+                found: key.len(),
+            }),
             _ => Ok(SecretString::from(key)),
         }
     }
@@ -225,20 +272,24 @@ mod tests {
     #[test]
     fn packing_is_taken_off() {
         for text in [
-            "sk-proj-1_a",
-            "  sk-proj-1_a\r\n",
-            "\u{feff}sk-proj-1_a\n",
-            "\"sk-proj-1_a\"",
-            "'sk-proj-1_a'",
-            "\u{201c}sk-proj-1_a\u{201d}",
-            "Bearer sk-proj-1_a",
-            "bearer  sk-proj-1_a",
-            "Authorization: Bearer sk-proj-1_a",
-            "OPENAI_API_KEY=sk-proj-1_a",
-            "export OPENAI_API_KEY=\"sk-proj-1_a\"\n",
-            "x-api-key: sk-proj-1_a",
+            "sk-proj-0123456789abcdefghijklmnopqrstu_a",
+            "  sk-proj-0123456789abcdefghijklmnopqrstu_a\r\n",
+            "\u{feff}sk-proj-0123456789abcdefghijklmnopqrstu_a\n",
+            "\"sk-proj-0123456789abcdefghijklmnopqrstu_a\"",
+            "'sk-proj-0123456789abcdefghijklmnopqrstu_a'",
+            "\u{201c}sk-proj-0123456789abcdefghijklmnopqrstu_a\u{201d}",
+            "Bearer sk-proj-0123456789abcdefghijklmnopqrstu_a",
+            "bearer  sk-proj-0123456789abcdefghijklmnopqrstu_a",
+            "Authorization: Bearer sk-proj-0123456789abcdefghijklmnopqrstu_a",
+            "OPENAI_API_KEY=sk-proj-0123456789abcdefghijklmnopqrstu_a",
+            "export OPENAI_API_KEY=\"sk-proj-0123456789abcdefghijklmnopqrstu_a\"\n",
+            "x-api-key: sk-proj-0123456789abcdefghijklmnopqrstu_a",
         ] {
-            assert_eq!(read("openai", text).as_deref(), Ok("sk-proj-1_a"), "{text}");
+            assert_eq!(
+                read("openai", text).as_deref(),
+                Ok("sk-proj-0123456789abcdefghijklmnopqrstu_a"),
+                "{text}"
+            );
         }
         // Not packing, but a key.
         for key in ["KEY=", "a=b", "aGVsbG8=", "Bearer"] {
@@ -256,6 +307,22 @@ mod tests {
             ("openai", "sk-proj 1", "white space inside"),
             ("openai", "sk-1\nsk-2", "white space inside"),
             ("openai", "$OPENAI_API_KEY", "name of a variable"),
+            ("openai", "sk-abc...xyz", "a part is left out"),
+            ("openai", "sk-proj-\u{2026}wxyz", "a part is left out"),
+            ("openai", "sk-****************wxyz", "a part is left out"),
+            (
+                "openai",
+                "sk-proj-0123456789",
+                "at least 40 characters; found 18",
+            ),
+            ("openai", "sk-YOUR_API_KEY", "in an example"),
+            ("openai", "<your-key>", "in an example"),
+            (
+                "openai",
+                "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+                "in an example",
+            ),
+            ("own", "abc...xyz", "a part is left out"),
             ("openai", "lk_abc", "a client key of Latchkey's"),
             ("openai", "sk-ant-api03-x", "found one of Anthropic API"),
             ("openai", "sk-admin-x", "an admin key"),

@@ -10,6 +10,7 @@ use super::layers::{Layer, Layers};
 use super::{Invalid, Profile, invalid};
 use crate::files;
 use crate::files::owned::{require_owned, require_owned_directory, require_owned_text};
+use crate::os_error::in_words;
 use crate::toml_place::Place;
 
 macro_rules! embedded {
@@ -53,8 +54,8 @@ const MAX_PROFILE_BYTES: u64 = 256 * 1024;
 pub enum Error {
     /// The folder cannot be read.
     #[error(
-        "{}: cannot read the folder: {source}",
-        path.display()
+        "{}: cannot read the folder: {}",
+        path.display(), in_words(source)
     )]
     Folder {
         /// The folder.
@@ -137,14 +138,6 @@ impl Catalog {
         for id in layers.ids() {
             if let Some(built) = built(&layers, id)? {
                 profiles.insert(id.to_owned(), built);
-            }
-        }
-        for id in &acknowledged {
-            if !profiles.contains_key(id) {
-                tracing::warn!(
-                    platform = id,
-                    "terms were acknowledged for a platform that does not exist"
-                );
             }
         }
         Ok(Catalog {

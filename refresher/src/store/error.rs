@@ -12,7 +12,7 @@ use super::client_keys::MAX_CHOICES;
 use super::rotate::NotRotated;
 use crate::clock::UnixMillis;
 use crate::keys::{self, seal};
-use crate::{files, state};
+use crate::{files, os_error, state};
 
 /// A failure of the store. Never names a secret.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +181,7 @@ fn in_words(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(failure) = error else {
         return match error {
             sqlx::Error::PoolTimedOut => "too much waits for it".to_owned(),
+            sqlx::Error::Io(error) => os_error::in_words(error),
             error => error.to_string(),
         };
     };
@@ -236,17 +237,23 @@ impl fmt::Display for Named {
 pub enum Unfit {
     /// Its name, which goes into headers, tables and commands.
     #[error(
-        "expected a name of 1 to {MAX_NAME} visible ASCII characters that does not start with -"
+        "expected a name of 1 to {MAX_NAME} letters (a-z, A-Z), digits, signs and blanks, without a - at its beginning and \
+         a blank at either end"
     )]
     Name,
     /// Its name, which is an id at the same time.
     #[error("{0}")]
     Id(String),
     /// Its credential, which goes into a header.
-    #[error("expected a credential of 1 to {MAX_VALUE_BYTES} visible ASCII characters")]
+    #[error(
+        "expected a credential of 1 to {MAX_VALUE_BYTES} letters (a-z, A-Z), digits and signs, found other characters or \
+         more of them"
+    )]
     Credential,
     /// This variable of its platform, which goes into a header.
-    #[error("expected at most {MAX_VALUE_BYTES} bytes of visible ASCII in its variable {0}")]
+    #[error(
+        "expected at most {MAX_VALUE_BYTES} letters (a-z, A-Z), digits and signs in its variable {0}"
+    )]
     Variable(String),
     /// What is its own, in a request to its platform.
     #[error(transparent)]

@@ -34,7 +34,7 @@ pub use self::accounts::{Account, AccountChanges, Known, NewAccount, Saved, Stat
 pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
 pub use self::envoys::EnvoyRequests;
 pub use self::error::{Error, Named, Result, Unfit};
-pub use self::health::{Health, Met, Noticed};
+pub use self::health::{Health, Met, Noticed, is_suspected};
 pub use self::homes::Home;
 use self::keys::Keys;
 pub use self::left_out::LeftOut;

@@ -10,6 +10,7 @@ use crate::platform::Platform;
 struct Profile<'a> {
     id: &'a str,
     upstream: Upstream<'a>,
+    api_key: ApiKey,
     #[serde(skip_serializing_if = "Option::is_none")]
     oauth: Option<OAuth<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,6 +21,12 @@ struct Profile<'a> {
 struct Upstream<'a> {
     base_url: String,
     ca_file: &'a Path,
+}
+
+/// The keys of tests are short.
+#[derive(Serialize)]
+struct ApiKey {
+    shortest: usize,
 }
 
 #[derive(Serialize)]
@@ -71,6 +78,7 @@ fn render(
             base_url: format!("{base_url}{}", platform.base_path()),
             ca_file,
         },
+        api_key: ApiKey { shortest: 0 },
         login: has_logins.then(|| Login {
             code: Authorize {
                 authorize_url: format!("{at}/oauth/authorize"),

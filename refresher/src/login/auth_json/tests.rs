@@ -85,7 +85,7 @@ fn a_token_of_unknown_expiry_lives_eight_days_from_its_last_refresh() {
 fn api_keys_and_access_tokens() {
     for text in [fixture!("api_key"), fixture!("api_key_without_mode")] {
         assert!(
-            matches!(imported(text).unwrap(), Imported::ApiKey(key) if key.expose_secret() == "sk-fixture")
+            matches!(imported(text).unwrap(), Imported::ApiKey(key) if key.expose_secret() == "sk-fixture-0123456789abcdefghijklmnopqrstuv")
         );
     }
     let token = imported(fixture!("personal_access_token")).unwrap();
