@@ -63,6 +63,10 @@ clients: needs-build ## Install the real clients that the end-to-end tests run
 demo: build envoy ## Run Latchkey against a simulated platform and show what it does
 	scripts/demo.sh
 
+.PHONY: gateway
+gateway: build envoy ## Build all, then run the refresher and Envoy on port 8080 (PORT=…) until Ctrl-C
+	@exec scripts/gateway.sh
+
 .PHONY: test
 test: needs-tests unit e2e ## Run every test
 
@@ -136,6 +140,10 @@ deny: ## Check licences, advisories and bans of the dependencies
 docs: needs-build ## Write docs/cli.md and docs/status.svg from the code
 	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --locked --quiet -p refresher --lib -- \
 		cli::reference::the_reference_is_current cli::golden::the_picture_of_status_is_current
+
+.PHONY: demo-picture
+demo-picture: needs-tests ## Write docs/demo.svg from a run of the demo
+	LATCHKEY_WRITE_DOCS=1 $(MAKE) --no-print-directory e2e TEST_OPTIONS='-- demo::the_demo_shows'
 
 .PHONY: fuzz
 fuzz: ## Fuzz what the filter reads of strangers, 10 seconds a target (FUZZ_SECONDS=…)

@@ -461,7 +461,7 @@ fn wrong_words_are_answered_in_ours() {
         (
             vec!["--acknowledge-terms", "codx", "status"],
             2,
-            "no platform \"codx\"; there are: anthropic, codex, ",
+            "no platform \"codx\"; there are: anthropic, ",
         ),
         (vec!["pools", "remove", "default"], 2, "cannot be removed"),
         (

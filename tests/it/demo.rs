@@ -19,6 +19,13 @@ use crate::harness::{
     stack::{self, closed_port, new_folder},
 };
 
+/// The pictures of the pages are drawn in one way.
+#[path = "../../refresher/src/cli/picture.rs"]
+mod picture;
+
+/// The picture of the README, from the repository's root. `make demo-picture` draws it.
+const PICTURE: &str = "docs/demo.svg";
+
 /// The longest that the show may take; more than a token's life of 20 s is its rotation. A quiet machine needs half a minute.
 const SHOW_LIMIT: Duration = Duration::from_secs(120);
 /// The longest that one of the things to try may take.
@@ -55,7 +62,58 @@ fn the_demo_shows_all_it_promises() {
         let shown = String::from_utf8_lossy(&done.stdout);
         assert!(done.status.success(), "{shown}{done:?}");
         assert!(shown.contains("All of it happened."), "{shown}");
+        let file = source_root().join(PICTURE);
+        if std::env::var_os("LATCHKEY_WRITE_DOCS").is_some() {
+            fs::write(file, picture::svg(shown.trim())).expect("written");
+            return;
+        }
+        let drawn = fs::read_to_string(file).expect("the picture");
+        let lines = |lines: Vec<String>| {
+            let mut lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+            // Who used most stands first.
+            lines.sort();
+            lines
+        };
+        let drawn = lines(drawn.lines().filter_map(words_of).collect());
+        let shown = lines(shown.lines().map(same_each_time).collect());
+        assert_eq!(
+            drawn, shown,
+            "another show than {PICTURE}: make demo-picture"
+        );
     });
+}
+
+/// The words of a line of the picture; none where it is no text.
+fn words_of(line: &str) -> Option<String> {
+    let (_, text) = line.strip_suffix("</text>")?.split_once('>')?;
+    Some(same_each_time(
+        &text.replace("&lt;", "<").replace("&amp;", "&"),
+    ))
+}
+
+/// A line without what differs from show to show: numbers, what is sealed, and the account that helps out.
+fn same_each_time(line: &str) -> String {
+    let line = match line.split_once("the caller got: ") {
+        Some((met, _)) => met,
+        None => line,
+    };
+    let differs = |word: &str| {
+        let is_hex = word.len() >= 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex || word.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    let is_part = |one: char| !one.is_alphanumeric();
+    let words = line.split_whitespace().map(|word| {
+        let parts = word.split_inclusive(is_part);
+        let parts = parts.map(|part| match differs(part.trim_end_matches(is_part)) {
+            true => "#",
+            false => part,
+        });
+        parts.collect::<String>()
+    });
+    let mut words: Vec<_> = words.collect();
+    // `59m 59s` may be `1h` as well.
+    words.dedup_by(|next, one| next == "#" && one == "#");
+    words.join(" ")
 }
 
 #[test]

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    Caller, eventually,
+    Caller, eventually, holds,
     program::{self, Program},
     refresher::Refresher,
     run, setting,
@@ -91,6 +91,28 @@ fn the_readme_does_what_it_says() {
         }
         assert_eq!(reader.sim.count("refused_count").await, 0);
     });
+}
+
+/// From the clone to the first answer with one API key it takes six commands.
+#[test]
+fn the_first_answer_takes_six_commands() {
+    let page = fs::read_to_string(source_root().join("README.md")).expect("the page");
+    let (_, section) = page
+        .split_once("\n## The first answer")
+        .expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("another section");
+    let blocks = blocks(&format!("\n{section}"));
+    let lines = blocks.iter().flat_map(|block| block.text.lines());
+    let commands: Vec<_> = lines
+        .filter(|line| !line.starts_with(' ') && !line.starts_with('#'))
+        .flat_map(|line| line.split(" && "))
+        .collect();
+    assert!(commands.len() <= 6, "{commands:#?}");
+    let calls = |one: &str| one.starts_with("curl ");
+    assert!(
+        commands.last().is_some_and(|last| calls(last)),
+        "{commands:#?}"
+    );
 }
 
 /// The pages of the repository, from its root.
@@ -349,17 +371,21 @@ impl Reader {
                 &self.folder.join("gateway.yaml").display().to_string(),
             )
             .replace("\"$(scripts/envoy.sh)\"", "exec envoy")
+            .replace("target/debug/refresher", "refresher")
     }
 
     async fn run(&mut self, block: &Block) {
         let text = self.localised(&block.text);
         match (block.language.as_str(), block.how.as_str()) {
+            ("sh", "gateway") => self.start_gateway(&block.text).await,
             ("sh", "daemon") => self.start(&text).await,
             ("sh", "make") => self.make(&text).await,
             ("sh", "paste") => self.paste(&text).await,
             ("sh", "compose") => self.compose(&text).await,
             ("sh", "again") => {
-                self.daemons.remove(0).interrupt().await;
+                for mut daemon in self.daemons.drain(..) {
+                    daemon.interrupt().await;
+                }
                 self.start(&text).await;
             }
             ("sh", "key") => {
@@ -427,6 +453,35 @@ impl Reader {
         String::from_utf8(done.stdout).expect("text")
     }
 
+    /// Starts what `make gateway` starts. This tree stands for the clone, with all that it builds.
+    async fn start_gateway(&mut self, text: &str) {
+        let steps: Vec<_> = text.lines().collect();
+        assert_eq!(
+            steps,
+            ["git clone URL latchkey", "cd latchkey", "make gateway"]
+        );
+        let targets = format!("{DRY_MAKE}\nmake gateway");
+        self.shell(&targets).await;
+        let mut command = self.command("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "env", "--default-signal=INT"])
+            .arg(source_root().join("scripts/gateway.sh"))
+            .env("PORT", self.port.to_string());
+        for name in ["LATCHKEY_REFRESHER", "LATCHKEY_ENVOY", "LATCHKEY_WASM"] {
+            command.env(name, setting(name));
+        }
+        let log = self.folder.join("gateway.log");
+        let mut gateway = Program::start(command, &log).await;
+        let said = format!("gateway: http://127.0.0.1:{} serves", self.port);
+        eventually("the gateway says that it serves", LIMIT, async || {
+            gateway.assert_alive();
+            let printed = gateway.printed();
+            holds(printed.contains(&said), || printed)
+        })
+        .await;
+        self.daemons.push(gateway);
+    }
+
     /// Starts a block whose last command does not end: under a supervisor, which has none of what this shell exports.
     async fn start(&mut self, text: &str) {
         let (before, daemon) = text.rsplit_once('\n').unwrap_or(("", text));
@@ -474,7 +529,7 @@ impl Reader {
         while let Some(line) = lines.next_line().await.expect("text") {
             if let Some(url) = line
                 .split_whitespace()
-                .find(|word| word.starts_with("https://"))
+                .find(|word| word.starts_with("https://") && word.contains("/oauth/"))
             {
                 let address = self.sim.authorize(url, BOB).await;
                 stdin
