@@ -780,7 +780,7 @@ fn an_error_says_which_account_and_what_to_do() {
         ),
         (
             &["accounts", "add", "a", "--platform", "nope"],
-            "anthropic, codex, openai",
+            "there are: anthropic, codex, ",
         ),
         (
             &["accounts", "add", "a b", "--platform", "codex"],
