@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&makes).unwrap(), text);
         assert_eq!(makes.members()[2].within.as_deref(), Some("file"));
         assert!(read(r#"["id"]"#).unwrap().is_usual() && !makes.is_usual());
-        let many = format!("[{}]", vec![r#""id""#; MAX_MAKES + 1].join(","));
+        let many = format!("[{}]", [r#""id""#; MAX_MAKES + 1].join(","));
         for bad in [
             "[]",
             r#"["Id"]"#,

@@ -17,6 +17,11 @@ const RARE: &[u8] = b"QZXJKVYWUGBHqzjxFMOLNPRDCSTEAI";
 /// The place of each byte in [`RARE`]; its length for the others.
 const RANKS: [usize; 256] = ranks();
 
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "it runs when this is compiled, and nowhere else"
+)]
 const fn ranks() -> [usize; 256] {
     let mut ranks = [RARE.len(); 256];
     let mut rank = 0;

@@ -202,11 +202,8 @@ pub(crate) async fn opencode(
 /// A turn with a call of a tool, a second turn of the same session, and an unknown key.
 #[test]
 fn opencode_prints_the_platforms_answer_and_our_refusal() {
-    if !setting("LATCHKEY_CLIENTS").join("bin/opencode").exists() {
-        assert!(
-            !cfg!(all(target_os = "linux", target_arch = "x86_64")),
-            "it was not installed"
-        );
+    // The registry has no binary of it for other machines.
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return;
     }
     run(async {
