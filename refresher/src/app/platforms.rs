@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{App, Options, Result};
+use super::{App, Error, Options, Result};
 use crate::config::Config;
+use crate::fault::Fault;
 use crate::platform::Catalog;
-use crate::platform::catalog::Checked;
+use crate::platform::catalog::{self, Checked};
 use crate::state::StateDir;
 
 /// Where the operator's profiles are, and which terms were acknowledged.
@@ -61,6 +62,13 @@ impl Setting {
     /// # Errors
     /// Naming the file and the line of what does not fit.
     pub fn check(&self, file: &Path) -> Result<Checked> {
-        Ok(Catalog::check(self.folder.as_deref(), file)?)
+        let checked = Catalog::check(self.folder.as_deref(), file);
+        checked.map_err(|error| match error {
+            catalog::Error::File(error) => Error::of_handed_file(error),
+            unfit @ (catalog::Error::Syntax { .. } | catalog::Error::Invalid { .. }) => {
+                Error::new(Fault::Invalid, unfit)
+            }
+            error => error.into(),
+        })
     }
 }
