@@ -23,7 +23,7 @@ MODEL = "gpt-6.1-sol"
 # How long a login's access token lives in the demo, in seconds: short, so that it is seen to rotate.
 TOKEN_SECONDS = 20
 # How long anything may take before the demo gives up on it, in seconds.
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Failed(Exception):
