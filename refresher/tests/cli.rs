@@ -780,7 +780,7 @@ fn an_error_says_which_account_and_what_to_do() {
         ),
         (
             &["accounts", "add", "a", "--platform", "nope"],
-            "there are: anthropic, codex, ",
+            "there are: anthropic, ",
         ),
         (
             &["accounts", "add", "a b", "--platform", "codex"],
