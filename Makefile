@@ -74,6 +74,9 @@ test: needs-tests unit e2e ## Run every test
 unit: needs-build ## Run the tests that need no Envoy
 	$(CARGO) test --locked --workspace --exclude it $(TEST_OPTIONS)
 
+# The end-to-end tests wait for half of their time, so that two for each core run at once.
+E2E_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 # The whole workspace is named in both lines: cargo then takes the same features of the same
 # dependencies as for the unit tests, and builds none of them twice.
 .PHONY: e2e
@@ -84,6 +87,7 @@ e2e: needs-tests wasm ## Run the end-to-end tests on the real Envoy, with the re
 	LATCHKEY_ENVOY=$$envoy LATCHKEY_CLIENTS=$$clients LATCHKEY_WASM=$(WASM) \
 	LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
+	RUST_TEST_THREADS=$(E2E_THREADS) \
 	$(CARGO) test --locked --workspace --test it $(TEST_OPTIONS)
 	$(MAKE) --no-print-directory smoke
 

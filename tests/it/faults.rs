@@ -177,7 +177,8 @@ fn a_large_snapshot_arrives_and_changes_quickly() {
         });
         let published = Instant::now();
         let revision = stack.refresher.publish(accounts.chain(keys));
-        stack.reaches(revision).await;
+        let limit = Duration::from_secs(60);
+        stack.reaches_within(limit, revision).await;
         println!("20,000 records arrived in {:?}", published.elapsed());
         let last = stack.caller(&(MANY - 1).to_string());
         assert_eq!(last.post(CHAT, &chat_body(false)).await.status, 200);

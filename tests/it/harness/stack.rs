@@ -3,8 +3,10 @@
 use std::{
     collections::HashMap,
     fs::{self, Permissions},
+    num::NonZeroUsize,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -24,9 +26,6 @@ use super::{
     wall_clock::WallClock,
 };
 
-/// Stacks that run at the same time: more only slow each other down.
-const LIMIT: usize = 2;
-
 /// The longest that a published revision may take to be in use, where no test is about that.
 pub const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
@@ -42,7 +41,11 @@ pub const OPENAI: &str = "acc_openai";
 /// The account with a key of the Anthropic API.
 pub const ANTHROPIC: &str = "acc_anthropic";
 
-static PERMITS: Semaphore = Semaphore::const_new(LIMIT);
+/// Places for stacks that run at the same time, one more than there are cores: they wait for half of their time.
+static PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    Semaphore::new(cores + 1)
+});
 
 /// The stacks of modules whose tests do not disturb each other.
 static SHARED: LazyLock<Mutex<ByName>> = LazyLock::new(Mutex::default);
@@ -116,7 +119,12 @@ impl Stack<Refresher> {
 impl<R> Stack<R> {
     /// Waits until Envoy holds that revision, and its clusters are there.
     pub async fn reaches(&self, revision: u64) {
-        eventually("Envoy has the snapshot", SYNC_LIMIT, async || {
+        self.reaches_within(SYNC_LIMIT, revision).await;
+    }
+
+    /// [`Stack::reaches`] for a snapshot that takes its time.
+    pub async fn reaches_within(&self, limit: Duration, revision: u64) {
+        eventually("Envoy has the snapshot", limit, async || {
             let found = self.envoy.revision().await;
             holds(found >= revision, || format!("revision {found}"))
         })
@@ -335,17 +343,18 @@ async fn population(sim: &Sim) -> Vec<String> {
     lines
 }
 
-/// A place among the running stacks, to be had before anything is started and held as long as it runs. Shared stacks that nobody uses make room.
+/// A place among the running stacks, to be had before anything is started and held as long as it runs. They are given
+/// in turn. Shared stacks that nobody uses make room.
 pub async fn permit() -> SemaphorePermit<'static> {
+    let mut permit = pin!(PERMITS.acquire());
     loop {
-        if let Ok(permit) = PERMITS.try_acquire() {
-            return permit;
+        match tokio::time::timeout(Duration::from_millis(50), permit.as_mut()).await {
+            Ok(permit) => return permit.expect("nobody closes it"),
+            Err(_) => SHARED.lock().await.retain(|_, cell| match cell.get() {
+                Some(stack) => Arc::strong_count(stack) > 1,
+                None => true,
+            }),
         }
-        SHARED.lock().await.retain(|_, cell| match cell.get() {
-            Some(stack) => Arc::strong_count(stack) > 1,
-            None => true,
-        });
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
