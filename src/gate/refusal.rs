@@ -4,10 +4,13 @@
 //! `tests/golden/refusals.txt` has every answer word for word. The caller's dialect puts the words
 //! into its form.
 
+mod words;
+
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use self::words::{broken_body, mebibytes, named, named_headers, never_served};
 use super::select::Out;
 use crate::{
     budget::NoRoom,
@@ -17,7 +20,7 @@ use crate::{
     id::Id,
     limit::Reached,
     snapshot::Requirement,
-    verdict::{Reason, time},
+    verdict::Reason,
 };
 
 /// The header with our own error code.
@@ -503,139 +506,6 @@ impl Reply {
         let mut headers = self.headers.iter();
         let (_, code) = headers.find(|(name, _)| *name == ERROR_HEADER)?;
         Reason::try_from(code.clone()).ok()
-    }
-}
-
-fn mebibytes(bytes: u64) -> u64 {
-    bytes >> 20
-}
-
-/// A name in a message, with a space before it; nothing where there is none.
-fn named(name: Option<&HeaderText>) -> String {
-    name.map_or_else(String::new, |name| format!(" \"{}\"", name.as_str()))
-}
-
-/// The headers, in words. Claude Code puts a sentence of its own in the place of each message with
-/// the name of Anthropic's header.
-fn named_headers(headers: &[&'static str]) -> String {
-    let words: Vec<&str> = headers
-        .iter()
-        .map(|header| match *header {
-            "x-api-key" => "the header of Anthropic's API key",
-            header => header,
-        })
-        .collect();
-    words.join(" and ")
-}
-
-fn never_served(pool: &Id, served: &[String]) -> String {
-    let first = served.get(..MAX_NAMED).unwrap_or(served);
-    let more = match served.len().saturating_sub(MAX_NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!(
-        "No account in the gateway's pool {pool} serves this path. The pool serves: {}{more}.",
-        first.join(", ")
-    )
-}
-
-/// The sentence about a body that stands for no bytes.
-fn broken_body(fault: Fault) -> &'static str {
-    match fault {
-        Fault::EndsEarly => {
-            "The request's body ends before its content-encoding says so. Nothing was sent to a platform. Send all of it."
-        }
-        Fault::Malformed => {
-            "The request's body is not in the format that its content-encoding names, or something else follows. Nothing was sent to a platform. Send it in that format alone, or uncompressed."
-        }
-        Fault::Checksum => {
-            "The request's compressed body was damaged: its content does not have the checksum or length that it says. Nothing was sent to a platform. Send it again."
-        }
-        Fault::Dictionary => {
-            "The request's body is compressed with a dictionary, which the gateway does not have. Compress it without one."
-        }
-        Fault::Window => {
-            "The request's body is compressed with a window of more than 8 MiB. Compress it with a smaller one: any level of zstd up to 19, without --long."
-        }
-        Fault::TooLarge => {
-            "The request's body is larger than 32 MiB, as it came or once it is decompressed. Send less in one request."
-        }
-    }
-}
-
-// === impl AtLimit ===
-
-impl AtLimit {
-    /// The seconds until the limit ends, rounded up: a request that comes then is let through, if
-    /// no other comes first.
-    fn retry_after(&self) -> u32 {
-        let left = self
-            .reached
-            .until
-            .map(|until| until.saturating_sub(self.now));
-        let seconds = left.unwrap_or_default().div_ceil(1_000).max(1);
-        u32::try_from(seconds).unwrap_or(u32::MAX)
-    }
-
-    fn message(&self) -> String {
-        let Reached {
-            limit,
-            allowed,
-            until,
-        } = self.reached;
-        let end = match until {
-            Some(until) => format!("at {}", time::to_rfc3339(until)),
-            None => "when one of its requests has ended".to_owned(),
-        };
-        format!(
-            "The client key{} has reached the limit that the gateway's operator set for it: {allowed} {}. Try again {end}.",
-            named(self.key.as_ref()),
-            limit.unit()
-        )
-    }
-}
-
-// === impl AllOut ===
-
-impl AllOut {
-    fn message(&self) -> String {
-        format!(
-            "No account in the gateway's pool {} can be used now: {}.{}",
-            self.pool,
-            self.names(),
-            self.back()
-        )
-    }
-
-    /// When the first is back, where a client is not to wait for it by itself.
-    fn back(&self) -> String {
-        let seconds = self
-            .retry_after
-            .filter(|seconds| *seconds > LONGEST_REPEAT_SECONDS);
-        seconds.map_or_else(String::new, |seconds| match seconds.div_ceil(60) {
-            minutes @ ..120 => format!(" The first is back in {minutes} minutes."),
-            minutes => format!(" The first is back in {} hours.", minutes.div_ceil(60)),
-        })
-    }
-
-    /// The accounts, and why each is out.
-    fn names(&self) -> String {
-        let named: Vec<String> = self
-            .out
-            .iter()
-            .take(MAX_NAMED)
-            .map(|out| {
-                let name = out.name.as_ref().map(HeaderText::as_str);
-                let name = name.unwrap_or(out.account.as_str());
-                format!("{name} ({})", out.reason.as_str())
-            })
-            .collect();
-        let more = match self.out.len().saturating_sub(MAX_NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        format!("{}{more}", named.join(", "))
     }
 }
 

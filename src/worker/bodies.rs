@@ -1,0 +1,148 @@
+//! The bodies of requests: the memory that they hold, and the turns in which they are decoded.
+
+use super::Worker;
+use crate::{
+    dialect::Dialect,
+    gate::{Refusal, Reply, Request},
+    host::Host,
+    request::carried::TryId,
+};
+
+impl<H: Host> Worker<H> {
+    /// Refuses the request of `context`, whose body is yet to come, where its client key is at a
+    /// limit.
+    ///
+    /// # Errors
+    /// The answer.
+    pub fn let_in(&mut self, context: u32, request: &Request) -> Result<(), Reply> {
+        let view = self.follower.held();
+        let Some(key) = view.and_then(|view| request.client_key(view)) else {
+            return Ok(());
+        };
+        let now = self.host.recently();
+        let Err(refusal) = self.limiter.let_in(&mut self.host, context, key, now) else {
+            return Ok(());
+        };
+        Err(self.refuse(request, &refusal))
+    }
+
+    /// Begins to hold the request of `context`, whose body has that `length` as far as its headers
+    /// tell.
+    ///
+    /// # Errors
+    /// The answer, where there is no room for it.
+    pub fn hold(&mut self, context: u32, request: &Request, length: u64) -> Result<(), Reply> {
+        if let Some(carried) = request.carried() {
+            self.book.again(carried.try_id.context, context);
+            return Ok(());
+        }
+        let Some(key) = request.key_id(self.follower.held()) else {
+            return Ok(());
+        };
+        let now = self.host.recently();
+        let held = self.book.begin(&mut self.host, context, key, length, now);
+        held.map_err(|no_room| self.refuse(request, &Refusal::NoRoom(no_room)))
+    }
+
+    /// Holds a piece more of the body of the request of `context`, which is `undecided` or was sent
+    /// on.
+    ///
+    /// # Errors
+    /// The answer, where there is no room for it.
+    pub fn hold_more(
+        &mut self,
+        context: u32,
+        undecided: Option<&Request>,
+        piece: usize,
+    ) -> Result<(), Reply> {
+        let now = self.host.recently();
+        let Err(no_room) = self.book.grow(&mut self.host, context, piece, now) else {
+            return Ok(());
+        };
+        Err(match undecided {
+            Some(request) => self.refuse(request, &Refusal::NoRoom(no_room)),
+            None => {
+                let carried = self.sent.of(self.try_id(context));
+                let dialect = carried.map_or_else(Dialect::default, |carried| carried.dialect);
+                let id = carried.and_then(|carried| carried.id.as_ref());
+                let reply = Refusal::NoRoom(no_room).reply(dialect);
+                reply.with_request_id(dialect, id)
+            }
+        })
+    }
+
+    /// Holds the `made` bytes that the body of the request of `context` was decoded to so far, and
+    /// the bytes of its `decoder`, where that goes on.
+    ///
+    /// # Errors
+    /// The answer, where there is no room for them.
+    pub fn hold_decoded(
+        &mut self,
+        context: u32,
+        request: &Request,
+        made: usize,
+        decoder: usize,
+    ) -> Result<(), Reply> {
+        let [made, decoder] = [made, decoder].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+        let now = self.host.recently();
+        let held = self
+            .book
+            .hold_decoded(&mut self.host, context, made, decoder, now);
+        held.map_err(|no_room| self.refuse(request, &Refusal::NoRoom(no_room)))
+    }
+
+    /// Holds `size` bytes of the answer to a try back. Returns false where there is no room for them.
+    pub fn holds_answer(&mut self, try_id: TryId, size: usize) -> bool {
+        let now = self.host.recently();
+        let held = self
+            .book
+            .hold_answer(&mut self.host, try_id.context, size, now);
+        held.is_ok()
+    }
+
+    /// Has the body of a request wait for its turn to be decoded on. Returns true if it keeps its
+    /// decoder until then.
+    pub fn keeps_decoding(&mut self, context: u32, request: &Request) -> bool {
+        let key = request.key_id(self.follower.held());
+        let keeps = self.decoding.keeps(context, key);
+        self.decoding.insert(context, key, keeps);
+        keeps
+    }
+
+    /// Returns true if the body of a request may be decoded in this callback. Else has it wait for
+    /// its turn.
+    pub fn may_decode(&mut self, context: u32, request: &Request) -> bool {
+        let key = request.key_id(self.follower.held());
+        let may = self.decoding.may_decode(context, key);
+        if !may {
+            self.decoding.insert(context, key, false);
+        }
+        may
+    }
+
+    /// Counts the time that the decoding of a request's body took.
+    pub fn spend(&mut self, request: &Request, milliseconds: u64) {
+        let key = request.key_id(self.follower.held());
+        self.decoding.spend(key, milliseconds);
+    }
+
+    /// Counts a request whose body is refused in its key's minute.
+    pub fn count_refused(&mut self, context: u32, request: &Request) {
+        let view = self.follower.held();
+        if let Some(key) = view.and_then(|view| request.client_key(view)) {
+            let now = self.host.recently();
+            self.limiter
+                .count_refused(&mut self.host, context, key, now);
+        }
+    }
+
+    /// Begins a tick of decoding.
+    pub fn begin_turns(&mut self) {
+        self.decoding.begin_tick();
+    }
+
+    /// Returns the context of the body whose turn it is to be decoded on.
+    pub fn take_turn(&mut self) -> Option<u32> {
+        self.decoding.take_turn()
+    }
+}
