@@ -156,6 +156,7 @@ fn counts_agree_after_faults_and_kills() {
         for load in loads {
             load.await.expect("sent");
         }
+        logins += repair(&stack).await;
         let sent: u64 = lock(&outcomes).values().sum();
         println!(
             "{sent} requests in {seconds} s, {faulty} faults, {kills} kills of the refresher, {logins} new logins"
@@ -174,9 +175,10 @@ fn counts_agree_after_faults_and_kills() {
         let recorded = recorded(refresher).await;
         println!("  `refresher usage` counts {recorded}");
         println!(
-            "  the platform was asked {} times, for tokens {}",
+            "  the platform was asked {} times, for tokens {}, {} times with a token that it had seen",
             count("requests").await,
-            count("token_calls").await
+            count("token_calls").await,
+            count("reuse_detected").await
         );
         let half = memory.len() / 2;
         let (first, last) = (memory[half], memory[memory.len() - 1]);
@@ -186,10 +188,12 @@ fn counts_agree_after_faults_and_kills() {
             count("requests").await >= sent / 2,
             "most requests reach the platform"
         );
-        assert_eq!(
-            count("reuse_detected").await,
-            0,
-            "refresh tokens used twice"
+        // A kill between the token endpoint's answer and the disk loses tokens that are nowhere else. The old one is sent
+        // once more then, and a platform that is strict ends the login: see `kills`.
+        let reused = count("reuse_detected").await;
+        assert!(
+            reused <= logins.min(kills),
+            "{reused} refresh tokens used twice, {logins} new logins, {kills} kills"
         );
         assert!(
             count("refresh_in_flight_max_per_family").await <= 1,
@@ -294,12 +298,20 @@ async fn act(sim: &Sim, user: &str, action: &str) {
 }
 
 /// Logs in again who lost the login with the refresher, as a person would. Returns how many did.
-async fn repair(stack: &Stack<Refresher>) -> u32 {
+async fn repair(stack: &Stack<Refresher>) -> u64 {
     let mut repaired = 0;
     for account in stack.refresher.accounts().await {
         let name = account["name"].as_str().expect("a name");
         if account["status"] == "needs_login" {
-            stack.refresher.log_in(&stack.sim, name).await;
+            // The login may meet a fault too; each of them is for one call.
+            let mut said = Ok(());
+            for _ in 0..3 {
+                said = stack.refresher.try_log_in_as(&stack.sim, name, name).await;
+                if said.is_ok() {
+                    break;
+                }
+            }
+            said.expect("logged in");
             repaired += 1;
         }
         assert_ne!(account["status"], "dead", "{account}");

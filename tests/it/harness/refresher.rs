@@ -221,6 +221,12 @@ impl Refresher {
 
     /// [`Refresher::log_in`] under another name than the user's.
     pub async fn log_in_as(&self, sim: &Sim, email: &str, name: &str) {
+        let logged_in = self.try_log_in_as(sim, email, name).await;
+        logged_in.unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    /// [`Refresher::log_in_as`], or what is said where it fails.
+    pub async fn try_log_in_as(&self, sim: &Sim, email: &str, name: &str) -> Result<(), String> {
         let mut command = self.command(&[]);
         command
             .args(["login", "codex", "--paste", "--name", name])
@@ -256,7 +262,10 @@ impl Refresher {
         let output = child.wait_with_output().await.expect("waited for");
         self.log(&shown);
         self.log(&output.stderr);
-        assert!(output.status.success(), "{output:?}");
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
     }
 
     /// Adds a user to the simulated platform, whose access tokens live that long, and logs them in.

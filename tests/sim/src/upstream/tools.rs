@@ -224,7 +224,8 @@ mod tests {
             body["stream"] = streams.into();
             assert!(answer(format, &body, &context).is_some());
         }
-        body["messages"][1] = json!({"role": "tool", "content": "2"});
+        let turns = body["messages"].as_array_mut().expect("turns");
+        turns.push(json!({"role": "tool", "content": "2"}));
         assert_eq!(wished(&body), None);
         let other =
             json!({"messages": [{"role": "user", "content": "use the tool rm"}], "tools": tools});
