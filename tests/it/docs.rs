@@ -393,6 +393,12 @@ impl Reader {
                     .shell(&format!("{text}\nprintf %s \"$GATEWAY_KEY\""))
                     .await;
                 assert!(key.starts_with("lk_"), "no key in {key}");
+                let caller = Caller::new(self.port, &key);
+                eventually("the key works", stack::SYNC_LIMIT, async || {
+                    let answer = caller.get("/v1/models").await;
+                    holds(answer.status == 200, || format!("{answer:?}"))
+                })
+                .await;
                 self.environment.push(("GATEWAY_KEY".to_owned(), key));
             }
             ("sh", _) => drop(self.shell(&text).await),
