@@ -31,8 +31,8 @@ pub struct Forwarding {
 /// The two kinds of answers.
 #[derive(Debug)]
 enum Body {
-    /// No byte has come that tells.
-    Unknown,
+    /// No byte has come that tells but these, which are held back.
+    Unknown(Vec<u8>),
     /// One JSON text.
     Json(Meter),
     /// An event stream.
@@ -44,11 +44,30 @@ enum Body {
 /// The beginnings of an event stream's first line.
 const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
 
-/// Tells if `text` begins as an event stream does, as far as it goes.
-fn is_events(text: &[u8]) -> bool {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut beginnings = EVENTS.iter();
-    beginnings.any(|beginning| text.starts_with(beginning) || beginning.starts_with(text))
+/// What an event stream may begin with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The kinds of answers, as their beginnings tell them.
+enum Kind {
+    Json,
+    Events,
+    Other,
+}
+
+/// Tells the kind of an answer that begins so; none where a few bytes more have to tell.
+fn kind_of(text: &[u8]) -> Option<Kind> {
+    if BYTE_ORDER_MARK.starts_with(text) {
+        return None;
+    }
+    if let Some(b'{' | b'[') = text.first() {
+        return Some(Kind::Json);
+    }
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if EVENTS.iter().any(|beginning| text.starts_with(beginning)) {
+        return Some(Kind::Events);
+    }
+    let may_be_events = EVENTS.iter().any(|beginning| beginning.starts_with(text));
+    (!may_be_events).then_some(Kind::Other)
 }
 
 /// An event stream.
@@ -94,7 +113,7 @@ impl Forwarding {
         Self {
             dialect,
             transform,
-            body: Body::Unknown,
+            body: Body::Unknown(Vec::new()),
             failure: None,
         }
     }
@@ -102,28 +121,42 @@ impl Forwarding {
     /// Reads the next bytes; `end`: they are the last. Returns what goes on instead of them, or
     /// none if just these do.
     pub fn on_body(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
-        let mut text = chunk;
-        if let Body::Unknown = self.body {
-            // Some platforms send blank lines while the answer is being made, of either kind.
-            text = chunk.trim_ascii_start();
-            self.body = match text.first() {
-                None => Body::Unknown,
-                Some(b'{' | b'[') => Body::Json(Meter::of_body(self.dialect)),
-                Some(_) if is_events(text) => {
-                    Body::Events(Events::new(self.dialect, self.transform))
-                }
-                Some(_) => Body::Other,
-            };
-        }
+        let Body::Unknown(held) = &mut self.body else {
+            return self.on_known(chunk, 0, end);
+        };
+        let had_held = !held.is_empty();
+        let begun = std::mem::take(held);
+        let joined = match had_held {
+            true => Cow::Owned([begun.as_slice(), chunk].concat()),
+            false => Cow::Borrowed(chunk),
+        };
+        // Some platforms send blank lines while the answer is being made, of either kind.
+        let text = joined.trim_ascii_start();
+        let blank = joined.len().saturating_sub(text.len());
+        self.body = match kind_of(text) {
+            None if !end => {
+                *held = text.to_vec();
+                return (had_held || !text.is_empty())
+                    .then(|| joined.get(..blank).unwrap_or_default().to_vec());
+            }
+            Some(Kind::Json) => Body::Json(Meter::of_body(self.dialect)),
+            Some(Kind::Events) => Body::Events(Events::new(self.dialect, self.transform)),
+            Some(Kind::Other) | None => Body::Other,
+        };
+        let instead = self.on_known(&joined, blank, end);
+        instead.or_else(|| had_held.then(|| joined.into_owned()))
+    }
+
+    /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.
+    fn on_known(&mut self, chunk: &[u8], blank: usize, end: bool) -> Option<Vec<u8>> {
         match &mut self.body {
-            Body::Unknown | Body::Other => None,
+            Body::Unknown(_) | Body::Other => None,
             Body::Json(meter) => {
-                meter.on_json(text);
+                meter.on_json(chunk.get(blank..).unwrap_or_default());
                 None
             }
             Body::Events(events) => {
                 let mut edit = Edit::of(chunk);
-                let blank = chunk.len().saturating_sub(text.len());
                 let failure = events.on_body(&mut edit, blank, end);
                 self.failure = failure.or(self.failure.take());
                 edit.finish()
@@ -143,7 +176,7 @@ impl Forwarding {
             Body::Json(meter) | Body::Events(Events { meter, .. }) => {
                 meter.finish(end, request_bytes)
             }
-            Body::Unknown | Body::Other => {
+            Body::Unknown(_) | Body::Other => {
                 let usage = Usage::of_request(request_bytes);
                 Metered {
                     usage,
@@ -161,7 +194,8 @@ impl Forwarding {
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.body {
             Body::Events(events) => events.begun.len(),
-            Body::Unknown | Body::Json(_) | Body::Other => 0,
+            Body::Unknown(held) => held.len(),
+            Body::Json(_) | Body::Other => 0,
         }
     }
 }

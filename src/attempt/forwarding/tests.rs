@@ -33,6 +33,34 @@ fn without_usage() -> Vec<u8> {
     kept.collect::<String>().into_bytes()
 }
 
+/// What an answer is, its first bytes tell: they are held back until they do, and none is lost.
+#[test]
+fn the_kind_is_the_same_wherever_the_beginning_is_cut() {
+    for text in [
+        "e\0u",
+        "event",
+        "data: {\"usage\":{\"prompt_tokens\":3}}\n\n",
+        "\n\ndata: {\"usage\":{\"prompt_tokens\":3}}\n\n",
+        "\u{feff}data: {\"usage\":{\"prompt_tokens\":3}}\n\n",
+        "\u{feff}dat: {}",
+        "{\"usage\":{\"prompt_tokens\":3}}",
+        "\u{feff}",
+        "retry",
+        "id3",
+        " \n",
+        "",
+    ] {
+        let whole = passed(&[text.as_bytes()], false);
+        assert_eq!(whole.0, text.as_bytes());
+        for cut in 0..=text.len() {
+            let (one, two) = text.as_bytes().split_at(cut);
+            assert_eq!(passed(&[one, two], false), whole, "{text:?} at {cut}");
+        }
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).chain([b"".as_slice()]).collect();
+        assert_eq!(passed(&bytes, false), whole, "{text:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn the_caller_gets_what_it_asked_for_wherever_the_chunks_are_cut(
