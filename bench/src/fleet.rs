@@ -68,7 +68,7 @@ impl Fleet {
     pub fn credential(number: usize) -> String {
         let letters = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9');
         let letters: String = letters.map(char::from).collect();
-        let mut token = format!("eyJhbGciOiJSUzI1NiJ9.{number}.");
+        let mut token = format!("token-{number}.");
         token.extend(letters.chars().cycle().take(CREDENTIAL_BYTES - token.len()));
         token
     }
