@@ -10,7 +10,7 @@ use super::transform::Transform;
 use crate::{
     dialect::Dialect,
     meter::{Completeness, Meter, Metered, Usage},
-    text::sse::{Framer, Piece},
+    text::sse::{self, BYTE_ORDER_MARK, Framer, Piece},
     verdict::{self, ErrorBody},
 };
 
@@ -41,12 +41,6 @@ enum Body {
     Other,
 }
 
-/// The beginnings of an event stream's first line.
-const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
-
-/// What an event stream may begin with.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// The kinds of answers, as their beginnings tell them.
 enum Kind {
     Json,
@@ -62,12 +56,11 @@ fn kind_of(text: &[u8]) -> Option<Kind> {
     if let Some(b'{' | b'[') = text.first() {
         return Some(Kind::Json);
     }
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    if EVENTS.iter().any(|beginning| text.starts_with(beginning)) {
-        return Some(Kind::Events);
-    }
-    let may_be_events = EVENTS.iter().any(|beginning| beginning.starts_with(text));
-    (!may_be_events).then_some(Kind::Other)
+    let text = text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text);
+    sse::begins(text).map(|is_events| match is_events {
+        true => Kind::Events,
+        false => Kind::Other,
+    })
 }
 
 /// An event stream.

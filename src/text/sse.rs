@@ -6,7 +6,20 @@
 
 use super::find::find_either;
 
-const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+/// What a stream may begin with.
+pub const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// The beginnings of a stream's first line.
+const BEGINNINGS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+
+/// Tells a text that begins as a stream does, a byte order mark apart; none where a few bytes more have to tell.
+pub fn begins(text: &[u8]) -> Option<bool> {
+    if BEGINNINGS.iter().any(|one| text.starts_with(one)) {
+        return Some(true);
+    }
+    let may_begin = BEGINNINGS.iter().any(|one| one.starts_with(text));
+    (!may_begin).then_some(false)
+}
 
 /// The next bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::{
     dialect::{Dialect, EventKind},
     text::{
         json::{Lexer, Token},
-        sse::{Framer, Piece},
+        sse::{self, Framer, Piece},
     },
 };
 
@@ -271,15 +271,14 @@ impl Beginning {
 
     /// The kind of an answer that begins so.
     fn kind_of(&self, start: &[u8], end: bool) -> Kind {
-        const EVENTS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
-        let begins = |prefix: &&[u8]| start.starts_with(prefix);
-        let may_begin = |prefix: &&[u8]| prefix.starts_with(start);
         match start.first() {
             None => Kind::Unknown(Vec::new()),
             Some(b'{' | b'[') => Kind::Json(Text::default()),
-            _ if EVENTS.iter().any(begins) => Kind::Events(Box::new(Events::new(self.dialect))),
-            _ if !end && EVENTS.iter().any(may_begin) => Kind::Unknown(Vec::new()),
-            _ => Kind::Other,
+            Some(_) => match sse::begins(start) {
+                Some(true) => Kind::Events(Box::new(Events::new(self.dialect))),
+                None if !end => Kind::Unknown(Vec::new()),
+                Some(false) | None => Kind::Other,
+            },
         }
     }
 }
