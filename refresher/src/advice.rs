@@ -98,6 +98,17 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NeedsLogin { account, platform } => {
             format!("run: {}", login_command(platform, account))
         }
+        Fault::NoLogin { account } => {
+            let account = shell_word(account);
+            format!("take it out of use: refresher accounts disable {account}; or remove it: refresher accounts remove {account}")
+        }
+        Fault::NotRevoked { account } => {
+            let account = shell_word(account);
+            format!(
+                "try again: refresher logout {account}; or have it forgotten here, and sign out at the platform: refresher \
+                 logout {account} --forget"
+            )
+        }
         Fault::ForeignBaseUrl { .. } => "say anew where it is reached: add --base-url URL".to_owned(),
         Fault::Dead {
             account,

@@ -140,6 +140,30 @@ impl Credential {
         }
     }
 
+    /// The same kind of credential with nothing in it: that of an account that is logged out. None for a key, which is no
+    /// login.
+    pub fn emptied(&self) -> Option<Credential> {
+        let nothing = || SecretString::from("");
+        match self {
+            Credential::OAuth(_) => Some(Credential::OAuth(OAuthTokens {
+                access: nothing(),
+                refresh: nothing(),
+                id: None,
+            })),
+            Credential::Client(_) => Some(Credential::Client(ClientCredentials {
+                client_id: String::new(),
+                client_secret: nothing(),
+                access: nothing(),
+            })),
+            Credential::ApiKey(_) | Credential::Signed(_) => None,
+        }
+    }
+
+    /// True if there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.on_the_wire().expose_secret().is_empty()
+    }
+
     /// OpenID Connect's id token, where the credential has one.
     pub fn id_token(&self) -> Option<&SecretString> {
         match self {

@@ -112,6 +112,16 @@ pub enum Fault {
         /// Its platform.
         platform: String,
     },
+    /// An account has a key, and was never logged in.
+    NoLogin {
+        /// The account.
+        account: String,
+    },
+    /// A platform did not revoke a login that is to end.
+    NotRevoked {
+        /// The account.
+        account: String,
+    },
     /// The base URL that the database has for an account is not its owner's.
     ForeignBaseUrl {
         /// The account.

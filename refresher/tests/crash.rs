@@ -129,7 +129,7 @@ fn a_rotation_that_is_killed_leaves_every_record_readable() {
             let accounts = store.accounts().await.unwrap();
             assert_eq!(accounts.len(), ACCOUNTS, "round {round}");
             for account in &accounts {
-                store.tokens(&account.id).await.unwrap();
+                store.credential(&account.id).await.unwrap();
             }
             store.close().await;
         });
@@ -205,9 +205,9 @@ fn kill_writers(state: &StateDir, rounds: usize, seed: u64) -> u64 {
             let store = open(state).await;
             let mut newest = 0;
             for account in store.accounts().await.unwrap() {
-                let tokens = store.tokens(&account.id).await.unwrap().unwrap();
-                let text = tokens
-                    .access
+                let credential = store.credential(&account.id).await.unwrap();
+                let text = credential
+                    .on_the_wire()
                     .expose_secret()
                     .strip_prefix("access-")
                     .unwrap();

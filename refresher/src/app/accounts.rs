@@ -11,7 +11,7 @@ use crate::base_url::BaseUrl;
 use crate::clock::SystemClock;
 use crate::clock::UnixMillis;
 use crate::config;
-use crate::credential::{Credential, CredentialKind, OAuthTokens};
+use crate::credential::{Credential, CredentialKind};
 use crate::envoy::clusters::{self, Clusters};
 use crate::fault::Fault;
 use crate::oauth::exchange::require_vars;
@@ -299,7 +299,7 @@ pub struct Removed {
     pub pools: Vec<String>,
     /// Why its login cannot be revoked, where its credential could not be opened.
     pub unreadable: Option<String>,
-    login: Option<(Profile, OAuthTokens)>,
+    login: Option<(Profile, Credential)>,
 }
 
 /// Removes an account with its credential. Nothing of that waits for the platform: it must not decide whether an account
@@ -309,8 +309,8 @@ pub struct Removed {
 /// If there is no such account.
 pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed> {
     let account = app.store.account(account).await?;
-    let (tokens, unreadable) = match app.store.tokens(&account.id).await {
-        Ok(tokens) => (tokens, None),
+    let (credential, unreadable) = match app.store.credential(&account.id).await {
+        Ok(credential) => (Some(credential).filter(|one| !one.is_empty()), None),
         Err(error) => (None, Some(error.to_string())),
     };
     let pools = app.store.pools().await?.into_iter();
@@ -324,15 +324,15 @@ pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed>
         id: account.id.to_string(),
         pools,
         unreadable,
-        login: profile.cloned().zip(tokens),
+        login: profile.cloned().zip(credential),
     })
 }
 
 impl Removed {
     /// Revokes the login at the platform; none where there is none.
     pub async fn revoke(self) -> Option<Revoked> {
-        let (profile, tokens) = self.login?;
-        Some(revoke(&profile, &tokens).await)
+        let (profile, credential) = self.login?;
+        revoke(&profile, &credential).await
     }
 }
 

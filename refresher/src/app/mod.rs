@@ -11,6 +11,7 @@ pub mod imports;
 pub mod keys;
 pub mod limits;
 pub mod logins;
+pub mod logout;
 pub mod platforms;
 pub mod pools;
 pub mod rotation;

@@ -97,6 +97,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::ForeignKey { .. }
         | Fault::OwnKey
         | Fault::NoApiKeys { .. }
+        | Fault::NoLogin { .. }
         | Fault::NoAccountId
         | Fault::NoUsableLogin { .. }
         | Fault::NoChange { .. }
@@ -110,6 +111,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::PoolInUse { .. }
         | Fault::NotInPool { .. }
         | Fault::NeedsLogin { .. }
+        | Fault::NotRevoked { .. }
         | Fault::ForeignBaseUrl { .. }
         | Fault::Dead { .. }
         | Fault::RefreshRunning { .. }

@@ -600,6 +600,8 @@ async fn errors() {
              accounts enable alice
              refresh team
              refresh nobody
+             logout team
+             logout nobody
              keys create laptop
              keys create laptop
              keys create ''
@@ -688,6 +690,8 @@ fn advice() {
             account,
             platform: platform.clone(),
         },
+        Fault::NoLogin { account: name() },
+        Fault::NotRevoked { account: name() },
         Fault::RefreshRunning { account: name() },
         Fault::RefreshLater {
             account: name(),

@@ -5,6 +5,7 @@ mod error;
 mod import;
 mod keys;
 mod login;
+mod logout;
 mod number;
 mod output;
 mod platforms;
@@ -123,6 +124,8 @@ enum Command {
     Serve(serve::Serve),
     /// Log an account in through a browser
     Login(login::Login),
+    /// End an account's login, at the platform and here; the account stays, until somebody logs it in again
+    Logout(logout::Logout),
     /// Take over a login that another program made
     #[command(subcommand)]
     Import(import::Import),
@@ -303,6 +306,7 @@ impl Command {
             Command::Pools(command) => matches!(command, pools::Command::Create(_)),
             Command::Keys(command) => matches!(command, keys::Command::Create(_)),
             Command::Refresh(_)
+            | Command::Logout(_)
             | Command::Status(_)
             | Command::Usage(_)
             | Command::RotateKey
@@ -317,6 +321,7 @@ impl Command {
         match self {
             Command::Serve(serve) => serve.run(context).await,
             Command::Login(login) => login.run(context).await,
+            Command::Logout(logout) => logout.run(context).await,
             Command::Import(import) => import.run(context).await,
             Command::Refresh(refresh) => refresh.run(context).await,
             Command::Status(show) => show.run(context).await,

@@ -1,20 +1,23 @@
-//! Ends a login at the platform (RFC 7009), when its account is deleted. Best effort: the account goes either way.
+//! Ends a credential at the platform (RFC 7009): when its account is deleted, which goes either way, or logged out.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::answer::error_code_of;
 use super::http::{HttpClient, Request};
-use crate::credential::OAuthTokens;
-use crate::platform::Profile;
+use crate::credential::Credential;
+use crate::platform::{OAuth, Profile};
 
-/// The longest that a deletion waits for the platform.
+/// The longest that anybody waits for the platform.
 const REVOKE_LIMIT: Duration = Duration::from_secs(10);
+/// The error of servers that do not take a token that is worth nothing for revoked, as RFC 7009 §2.2 has it.
+const WORTHLESS: &str = "invalid_token";
 
 /// The end of a login at the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
-    /// The platform took it.
+    /// It is worth nothing there any more.
     Done,
     /// The profile has no `revoke_url`.
     NotOffered,
@@ -22,29 +25,47 @@ pub enum Revoked {
     Failed(String),
 }
 
-/// Revokes the refresh token, and with it the login. The request is written as the profile's refresh requests are.
-pub async fn revoke(profile: &Profile, tokens: &OAuthTokens) -> Revoked {
-    let Some(oauth) = &profile.oauth else {
-        return Revoked::NotOffered;
-    };
-    let Some(url) = &oauth.revoke_url else {
-        return Revoked::NotOffered;
+/// Revokes a refresh token, and with it the login, or the token that a client bought. None for what is no login. The
+/// request is written as the profile's refresh requests are.
+pub async fn revoke(profile: &Profile, credential: &Credential) -> Option<Revoked> {
+    let oauth = profile.oauth.as_ref();
+    let Some(request) = oauth.and_then(|oauth| request(oauth, credential)) else {
+        let is_login = matches!(credential, Credential::OAuth(_));
+        return is_login.then_some(Revoked::NotOffered);
     };
     let http = match HttpClient::for_platform(profile) {
         Ok(http) => http,
-        Err(error) => return Revoked::Failed(error.to_string()),
+        Err(error) => return Some(Revoked::Failed(error.to_string())),
     };
-    let request = Request::new(url, oauth.refresh_encoding)
-        .field("client_id", oauth.client_id.as_str())
-        .field("token", tokens.refresh.clone())
-        .field("token_type_hint", "refresh_token");
-    match timeout(REVOKE_LIMIT, http.send(&request)).await {
+    Some(match timeout(REVOKE_LIMIT, http.send(&request)).await {
         Ok(Ok(answer)) if (200..300).contains(&answer.status) => Revoked::Done,
+        Ok(Ok(answer)) if error_code_of(&answer).as_deref() == Some(WORTHLESS) => Revoked::Done,
         Ok(Ok(answer)) => Revoked::Failed(format!("HTTP {}", answer.status)),
         Ok(Err(error)) => Revoked::Failed(error.to_string()),
         Err(_) => Revoked::Failed(format!(
             "no answer within {} seconds",
             REVOKE_LIMIT.as_secs()
         )),
+    })
+}
+
+/// The request that revokes `credential`; none where the platform offers none, or it is nothing that can be revoked.
+fn request(oauth: &OAuth, credential: &Credential) -> Option<Request> {
+    let request = Request::new(oauth.revoke_url.as_ref()?, oauth.refresh_encoding);
+    match credential {
+        Credential::OAuth(tokens) => Some(
+            request
+                .field("client_id", oauth.client_id.as_str())
+                .field("token", tokens.refresh.clone())
+                .field("token_type_hint", "refresh_token"),
+        ),
+        Credential::Client(client) => Some(
+            request
+                .field("client_id", client.client_id.as_str())
+                .field("client_secret", client.client_secret.clone())
+                .field("token", client.access.clone())
+                .field("token_type_hint", "access_token"),
+        ),
+        Credential::ApiKey(_) | Credential::Signed(_) => None,
     }
 }

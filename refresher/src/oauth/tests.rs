@@ -362,8 +362,9 @@ async fn a_client_buys_a_token_with_its_secret() {
 
 #[tokio::test]
 async fn a_login_is_revoked_by_its_refresh_token() {
+    let login = Credential::OAuth(tokens());
     let endpoint = Endpoint::answering(200, json!({})).await;
-    assert_eq!(revoke(&endpoint.profile, &tokens()).await, Revoked::Done);
+    assert_eq!(revoke(&endpoint.profile, &login).await, Some(Revoked::Done));
     let (path, _, body) = endpoint.only_request();
     assert_eq!(path, "/oauth/revoke");
     let body: Value = serde_json::from_str(&body).unwrap();
@@ -371,14 +372,46 @@ async fn a_login_is_revoked_by_its_refresh_token() {
         (&body["token"], &body["token_type_hint"]),
         (&json!("rt_1/+&"), &json!("refresh_token"))
     );
-    let mut endpoint = Endpoint::answering(503, json!({})).await;
+    // Some servers say so of a token that has ended, in place of RFC 7009's 200.
+    for (status, answer, revoked) in [
+        (400, json!({"error": "invalid_token"}), Revoked::Done),
+        (
+            400,
+            json!({"error": "invalid_client"}),
+            Revoked::Failed("HTTP 400".into()),
+        ),
+        (503, json!({}), Revoked::Failed("HTTP 503".into())),
+        (307, json!({}), Revoked::Failed("HTTP 307".into())),
+    ] {
+        let endpoint = Endpoint::answering(status, answer).await;
+        assert_eq!(revoke(&endpoint.profile, &login).await, Some(revoked));
+        endpoint.only_request();
+    }
+    let mut profile = profile(1);
+    let gone = revoke(&profile, &login).await;
+    assert!(matches!(gone, Some(Revoked::Failed(why)) if why.contains("no connection")));
+    profile.oauth.as_mut().unwrap().revoke_url = None;
+    assert_eq!(revoke(&profile, &login).await, Some(Revoked::NotOffered));
+}
+
+#[tokio::test]
+async fn a_clients_token_is_revoked_with_its_secret_and_a_key_not_at_all() {
+    let endpoint = Endpoint::answering(200, json!({})).await;
+    let client = Credential::Client(ClientCredentials {
+        client_id: "the client".into(),
+        client_secret: "s3cret".into(),
+        access: "bought".into(),
+    });
     assert_eq!(
-        revoke(&endpoint.profile, &tokens()).await,
-        Revoked::Failed("HTTP 503".into())
+        revoke(&endpoint.profile, &client).await,
+        Some(Revoked::Done)
     );
-    endpoint.profile.oauth.as_mut().unwrap().revoke_url = None;
-    assert_eq!(
-        revoke(&endpoint.profile, &tokens()).await,
-        Revoked::NotOffered
-    );
+    let body: Value = serde_json::from_str(&endpoint.only_request().2).unwrap();
+    let expected = json!({
+        "client_id": "the client", "client_secret": "s3cret", "token": "bought", "token_type_hint": "access_token",
+    });
+    assert_eq!(body, expected);
+    let key = Credential::ApiKey("sk-1".into());
+    assert_eq!(revoke(&endpoint.profile, &key).await, None);
+    endpoint.only_request();
 }

@@ -15,7 +15,7 @@ use super::sqlite::{self, Connection};
 use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
-use crate::credential::{Credential, CredentialKind, OAuthTokens};
+use crate::credential::{Credential, CredentialKind};
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 
@@ -127,18 +127,18 @@ pub struct Known {
 
 /// A sealed credential, and what it is bound to beside the account's id.
 #[derive(sqlx::FromRow)]
-struct SealedRow {
+pub(super) struct SealedRow {
     platform: String,
     kind: String,
     #[sqlx(try_from = "i64")]
     generation: u64,
-    base_url: Option<String>,
-    credential: Vec<u8>,
+    pub(super) base_url: Option<String>,
+    pub(super) credential: Vec<u8>,
     claim_until: Option<UnixMillis>,
 }
 
 impl SealedRow {
-    fn binding<'a>(&'a self, id: &'a AccountId) -> Binding<'a> {
+    pub(super) fn binding<'a>(&'a self, id: &'a AccountId) -> Binding<'a> {
         Binding {
             record: id.as_str(),
             generation: self.generation,
@@ -405,20 +405,17 @@ impl Store {
         known(&mut *self.pool.acquire().await?, name).await
     }
 
-    /// The OAuth tokens of an account, for revoking them; `None` if its credential is of another kind.
+    /// The credential of an account, for revoking or exporting it.
     ///
     /// # Errors
     /// If there is no such account, or its credential cannot be opened.
-    pub async fn tokens(&self, id: &AccountId) -> Result<Option<OAuthTokens>> {
+    pub async fn credential(&self, id: &AccountId) -> Result<Credential> {
         let sealed: SealedRow = sqlx::query_as(SEALED)
             .bind(id.as_str())
             .fetch_optional(&self.pool)
             .await?
             .ok_or_else(|| unknown(id.as_str()))?;
-        match self.open_credential(sealed.binding(id), &sealed.credential)? {
-            Credential::OAuth(tokens) => Ok(Some(tokens)),
-            Credential::ApiKey(_) | Credential::Client(_) | Credential::Signed(_) => Ok(None),
-        }
+        self.open_credential(sealed.binding(id), &sealed.credential)
     }
 
     /// The names of the accounts of `platform` that have this API key. One that cannot be opened has another.
@@ -548,17 +545,22 @@ impl Change<'_> {
         sealed.ok_or_else(|| unknown(id.as_str()))
     }
 
-    /// Seals an account's credential for another place. That is a new generation: what is reported of the old one was
-    /// learned in the old place.
-    async fn reach_at(&mut self, account: &Account, base_url: Option<&str>) -> Result<()> {
+    /// The same, where no refresh is under way: that would store its tokens for the generation that it began with.
+    pub(super) async fn sealed_at_rest(&mut self, account: &Account) -> Result<SealedRow> {
         let sealed = self.sealed(&account.id).await?;
-        // A refresh in flight would store its tokens for the generation that it began with.
         let clock = sqlite::now(self.sql()).await?;
         if sealed.claim_until.is_some_and(|until| until > clock) {
             return Err(Error::Refreshing {
                 account: account.name.clone(),
             });
         }
+        Ok(sealed)
+    }
+
+    /// Seals an account's credential for another place. That is a new generation: what is reported of the old one was
+    /// learned in the old place.
+    async fn reach_at(&mut self, account: &Account, base_url: Option<&str>) -> Result<()> {
+        let sealed = self.sealed_at_rest(account).await?;
         let (store, id) = (self.store, &account.id);
         let credential = store.open_credential(sealed.binding(id), &sealed.credential)?;
         let generation = account.generation + 1;

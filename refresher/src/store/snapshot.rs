@@ -425,6 +425,12 @@ impl Store {
             base_url: row.base_url.as_deref(),
         };
         let credential = self.open_credential(binding, &row.credential)?;
+        if credential.is_empty() {
+            return Err(Error::NeedsLogin {
+                account: row.name,
+                platform: row.platform,
+            });
+        }
         let base_url = own_base_url(row.base_url.as_deref())?;
         let authority = match &base_url {
             Some(url) => url.authority.clone(),

@@ -8,6 +8,7 @@ mod homes;
 mod keys;
 mod ledger;
 mod left_out;
+mod logout;
 mod migrations;
 mod new_tokens;
 mod open;

@@ -91,8 +91,8 @@ async fn a_login_that_was_waited_for_renews_only_what_still_waits_for_it() {
     assert!(renew(1).await);
     let account = store.account("alice").await.unwrap();
     assert_eq!((account.status, account.generation), (Status::Active, 2));
-    let stored = store.tokens(&id).await.unwrap().unwrap();
-    assert_eq!(stored.access.expose_secret(), "access-2");
+    let stored = store.credential(&id).await.unwrap();
+    assert_eq!(stored.on_the_wire().expose_secret(), "access-2");
     store.remove_account(&id).await.unwrap();
     assert!(!renew(2).await, "it is gone");
     assert_eq!(store.accounts().await.unwrap(), []);
@@ -323,10 +323,10 @@ async fn a_credential_opens_for_the_base_url_alone_that_it_was_sealed_for() {
     set_base_url(&store, "alice", Some(&own)).await.unwrap();
     let account = store.account("alice").await.unwrap();
     assert_eq!(account.generation, 2, "reports from the old place are old");
-    store.tokens(&id).await.unwrap();
+    store.credential(&id).await.unwrap();
     for edit in [EVIL, "UPDATE accounts SET base_url = NULL"] {
         write(&store, edit).await;
-        let refused = store.tokens(&id).await.unwrap_err();
+        let refused = store.credential(&id).await.unwrap_err();
         assert!(refused.to_string().contains("base URL"), "{refused}");
         let claimed = store.claim(&id, 2, NOW, LIFE, &single_use).await;
         assert!(matches!(claimed, Err(Error::Seal { .. })), "{claimed:?}");
@@ -346,7 +346,7 @@ async fn a_credential_opens_for_the_base_url_alone_that_it_was_sealed_for() {
         "UPDATE accounts SET base_url = 'https://eu.test/v1'",
     )
     .await;
-    store.tokens(&id).await.unwrap();
+    store.credential(&id).await.unwrap();
 }
 
 /// A new credential is not sealed for a place that somebody put there meanwhile.
@@ -386,9 +386,9 @@ async fn a_new_credential_goes_to_no_base_url_that_its_owner_did_not_give() {
     assert!(store.commit(&held, &new, None, NOW).await.unwrap());
     let account = store.account("alice").await.unwrap();
     assert_eq!(account.base_url.as_deref(), Some(own.as_str()));
-    store.tokens(&id).await.unwrap();
+    store.credential(&id).await.unwrap();
     set_base_url(&store, "alice", None).await.unwrap();
-    store.tokens(&id).await.unwrap();
+    store.credential(&id).await.unwrap();
 }
 
 /// Who an account is, is sealed with it, and cannot be made another's.

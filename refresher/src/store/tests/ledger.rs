@@ -105,11 +105,10 @@ async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
     );
     assert_eq!(
         store
-            .tokens(&id)
+            .credential(&id)
             .await
             .unwrap()
-            .unwrap()
-            .access
+            .on_the_wire()
             .expose_secret(),
         "access-2"
     );

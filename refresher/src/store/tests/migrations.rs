@@ -116,7 +116,7 @@ async fn what_was_sealed_for_any_platform_is_sealed_for_its_own() {
     } = migrated().await;
     assert_eq!(formats(&store).await, ["02"]);
     let carol = store.account("carol").await.unwrap();
-    store.tokens(&carol.id).await.unwrap();
+    store.credential(&carol.id).await.unwrap();
     // Whoever writes the database cannot send a credential to another platform, or as another kind.
     for moved in ["platform = 'openai'", "kind = 'api_key'"] {
         let sql = format!("UPDATE accounts SET {moved} WHERE name = 'carol'");
@@ -124,12 +124,12 @@ async fn what_was_sealed_for_any_platform_is_sealed_for_its_own() {
             .execute(&store.pool)
             .await
             .unwrap();
-        let refused = store.tokens(&carol.id).await.unwrap_err();
+        let refused = store.credential(&carol.id).await.unwrap_err();
         assert!(matches!(refused, Error::Seal { .. }), "{refused}");
         let back = "UPDATE accounts SET platform = 'codex', kind = 'oauth' WHERE name = 'carol'";
         sqlx::query(back).execute(&store.pool).await.unwrap();
     }
-    store.tokens(&carol.id).await.unwrap();
+    store.credential(&carol.id).await.unwrap();
     // What is put back in the old form is not opened, and no start seals it anew.
     let (_old_outer, old) = old_state().await;
     let attach = format!(
@@ -146,7 +146,7 @@ async fn what_was_sealed_for_any_platform_is_sealed_for_its_own() {
     store.close().await;
     let store = open(&state).await.unwrap();
     assert_eq!(formats(&store).await, ["01", "02"]);
-    store.tokens(&carol.id).await.unwrap_err();
+    store.credential(&carol.id).await.unwrap_err();
 }
 
 /// True if a file of the state directory holds `text`.
@@ -281,7 +281,10 @@ async fn accounts_and_their_credentials_survive() {
     );
     let vars = store.vars(&carol.id).await.unwrap();
     assert_eq!(vars["email"], "carol@example.com");
-    let tokens = store.tokens(&carol.id).await.unwrap().unwrap();
+    let credential = store.credential(&carol.id).await.unwrap();
+    let Credential::OAuth(tokens) = credential else {
+        panic!("another credential");
+    };
     assert_eq!(tokens.refresh.expose_secret(), "refresh-of-carol");
 }
 

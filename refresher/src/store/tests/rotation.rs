@@ -52,7 +52,7 @@ async fn assert_all_open(store: &Store, accounts: usize) {
     let found = store.accounts().await.unwrap();
     assert_eq!(found.len(), accounts);
     for account in found {
-        store.tokens(&account.id).await.unwrap();
+        store.credential(&account.id).await.unwrap();
     }
 }
 
@@ -149,8 +149,8 @@ async fn a_running_process_takes_the_new_key_over_and_seals_with_no_other() {
     writing.await.unwrap();
     assert!(rotations > 0);
     rotate(&store, &state).await.unwrap();
-    let newest = running.tokens(&id).await.unwrap().unwrap();
-    assert_eq!(newest.access.expose_secret(), "access-100");
+    let newest = running.credential(&id).await.unwrap();
+    assert_eq!(newest.on_the_wire().expose_secret(), "access-100");
     add_login(&running, "late").await;
     let key = store.sealing_key().await.unwrap();
     assert_eq!(store.used_keys().await.unwrap(), [key].into());

@@ -22,6 +22,7 @@ fn statements() -> Vec<(String, &'static str)> {
         ("homes", store::homes::STATEMENTS),
         ("ledger", store::ledger::STATEMENTS),
         ("limits", store::limits::STATEMENTS),
+        ("logout", store::logout::STATEMENTS),
         ("pools", store::pools::STATEMENTS),
         ("probes", store::probes::STATEMENTS),
         ("requests", store::requests::STATEMENTS),
