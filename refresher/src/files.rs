@@ -207,6 +207,24 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     sync_parent(path)
 }
 
+/// Writes `bytes` into a file that was not there, mode 0600, and follows no symbolic link.
+///
+/// # Errors
+/// If it is there, or cannot be written; then it is not there.
+pub fn create_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io_error(path, "make it"))?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        let _ = fs::remove_file(path);
+        io_error(path, "write it")(error)
+    })
+}
+
 /// Makes a rename or a new name in the file's directory survive a power cut.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("/"));

@@ -431,17 +431,9 @@ fn wrong_words_are_answered_in_ours() {
             1,
             "something on the way to it is no folder",
         ),
-        (
-            vec!["import", "codex", &missing],
-            2,
-            "there is no such file",
-        ),
-        (vec!["import", "codex", &outer], 2, "expected a file here"),
-        (
-            vec!["import", "codex", &claude],
-            2,
-            "a login of Claude Code's",
-        ),
+        (vec!["import", &missing], 2, "there is no such file"),
+        (vec!["import", &outer], 2, "expected a file here"),
+        (vec!["import", &claude], 2, "it is a login of Claude Code's"),
         (
             [&add[..], &["openai", "--key-file", &missing]].concat(),
             2,
@@ -665,10 +657,10 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
         ),
     )
     .unwrap();
-    let login = include_str!("../src/login/auth_json/fixtures/chatgpt_opaque_token.json");
+    let login = include_str!("../src/login/import/fixtures/chatgpt_opaque_token.json");
     let expired = installation.outer.path().join("auth.json");
     fs::write(&expired, login.replace("2026-11-21", "2020-01-01")).unwrap();
-    installation.ok(&["import", "codex", expired.to_str().unwrap()]);
+    installation.ok(&["import", expired.to_str().unwrap()]);
 
     let mut daemon = installation.serve();
     let (_unanswered, _) = endpoint.accept().unwrap();
@@ -828,9 +820,9 @@ fn an_error_says_which_account_and_what_to_do() {
 fn an_imported_login_has_the_end_that_is_given() {
     let installation = Installation::new();
     let import = |file: &str, more: &[&str]| {
-        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/login/auth_json/fixtures");
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/login/import/fixtures");
         let file = format!("{fixtures}/{file}");
-        let mut arguments = vec!["--acknowledge-terms", "codex", "import", "codex", &file];
+        let mut arguments = vec!["--acknowledge-terms", "codex", "import", &file];
         arguments.extend(more);
         installation.run(&arguments)
     };

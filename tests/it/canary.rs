@@ -184,7 +184,7 @@ async fn commands(sim: &Sim, refresher: &Refresher, folder: &Path) {
         format!("{{\"tokens\": {{\"refresh_token\": \"{BROKEN_REFRESH}\", \"access_token\": \"{BROKEN_TOKEN}"),
     ] {
         fs::write(&auth, text).expect("written");
-        let output = refresher.try_run(&["import", "codex", auth.to_str().expect("UTF-8")], "").await;
+        let output = refresher.try_run(&["import", auth.to_str().expect("UTF-8")], "").await;
         assert!(!output.status.success(), "{output:?}");
     }
     fs::remove_file(auth).expect("removed");

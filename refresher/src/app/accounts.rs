@@ -175,7 +175,7 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
 }
 
 /// What proves an account that has `key`, and the end of that: the key itself, or a token that it signs.
-fn credential_of(
+pub(super) fn credential_of(
     profile: &Profile,
     key: SecretString,
     now: UnixMillis,
@@ -189,7 +189,7 @@ fn credential_of(
 }
 
 /// The error of a text that is no key for the account of that name.
-fn not_a_key(refused: NotAKey, account: &str) -> Error {
+pub(super) fn not_a_key(refused: NotAKey, account: &str) -> Error {
     let fault = match &refused {
         NotAKey::Foreign { id, .. } => Fault::ForeignKey {
             account: account.to_owned(),

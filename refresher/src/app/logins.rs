@@ -40,7 +40,7 @@ pub struct Saved {
     /// The name of its platform.
     pub platform: String,
     /// The proof of who logged in, where the platform gave one.
-    id_token: Option<SecretString>,
+    pub(super) id_token: Option<SecretString>,
 }
 
 /// A platform's offer of API keys for its logins.

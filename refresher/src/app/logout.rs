@@ -13,9 +13,22 @@ use crate::store::{self, TakenOut};
 /// The pause between two looks for the end of a refresh that is under way.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What becomes of a login that the platform does not revoke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrevoked {
+    /// It is kept, out of use.
+    Refused,
+    /// It is forgotten here.
+    Forgotten,
+    /// The platform is not even asked: another program goes on with it.
+    Wanted,
+}
+
 /// The end of an account's login.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LoggedOut {
+    /// It was forgotten here, and goes on at the platform.
+    HandedOver,
     /// It has ended, or was forgotten here although the platform did not end it.
     Now(Revoked),
     /// There was none: the account was logged out before.
@@ -23,11 +36,16 @@ pub enum LoggedOut {
 }
 
 /// Takes an account out of use, revokes its login at the platform, and forgets it. Where the platform does not revoke it,
-/// it is kept, out of use, for another try; `forget` has it forgotten all the same.
+/// it is kept, out of use, for another try, unless `unrevoked` says otherwise.
 ///
 /// # Errors
 /// If there is no such account, it has a key, a refresh of it does not end, or the platform does not revoke its login.
-pub async fn log_out(app: &App, caller: Caller, name: &str, forget: bool) -> Result<LoggedOut> {
+pub async fn log_out(
+    app: &App,
+    caller: Caller,
+    name: &str,
+    unrevoked: Unrevoked,
+) -> Result<LoggedOut> {
     let account = app.store.account(name).await?;
     if account.kind.is_key() {
         let sentence = format!(
@@ -42,12 +60,16 @@ pub async fn log_out(app: &App, caller: Caller, name: &str, forget: bool) -> Res
     if taken.credential.is_empty() {
         return Ok(LoggedOut::Before);
     }
+    if unrevoked == Unrevoked::Wanted {
+        app.store.empty(&taken, app.now()).await?;
+        return Ok(LoggedOut::HandedOver);
+    }
     let revoked = match app.catalog.profile(&account.platform) {
         Ok(profile) => revoke(profile, &taken.credential).await,
         Err(error) => Some(Revoked::Failed(error.to_string())),
     };
     match revoked.unwrap_or(Revoked::NotOffered) {
-        Revoked::Failed(why) if !forget => {
+        Revoked::Failed(why) if unrevoked == Unrevoked::Refused => {
             let sentence = format!(
                 "{}: is out of use, but its login could not be revoked at the platform ({why})",
                 account.name
@@ -174,13 +196,17 @@ mod tests {
     async fn a_login_that_the_platform_revokes_is_forgotten_and_its_account_stays() {
         let (_outer, app, platform) = installation().await;
         add(&app, "alice", "revokes").await;
-        let ended = log_out(&app, CALLER, "alice", false).await.unwrap();
+        let ended = log_out(&app, CALLER, "alice", Unrevoked::Refused)
+            .await
+            .unwrap();
         assert_eq!(ended, LoggedOut::Now(Revoked::Done));
         assert!(platform.got()[0].contains("token=the-refresh"));
         let account = app.store.account("alice").await.unwrap();
         assert_eq!(account.status, Status::NeedsLogin);
         assert!(app.store.credential(&account.id).await.unwrap().is_empty());
-        let again = log_out(&app, CALLER, "alice", false).await.unwrap();
+        let again = log_out(&app, CALLER, "alice", Unrevoked::Refused)
+            .await
+            .unwrap();
         assert_eq!(again, LoggedOut::Before);
         assert!(platform.got().is_empty(), "nothing is left to be revoked");
     }
@@ -190,13 +216,17 @@ mod tests {
         let (_outer, app, platform) = installation().await;
         add(&app, "alice", "revokes").await;
         platform.answers(503);
-        let refused = log_out(&app, CALLER, "alice", false).await.unwrap_err();
+        let refused = log_out(&app, CALLER, "alice", Unrevoked::Refused)
+            .await
+            .unwrap_err();
         assert!(refused.to_string().contains("out of use") && refused.to_string().contains("503"));
         assert!(matches!(refused.fault, Fault::NotRevoked { .. }));
         let account = app.store.account("alice").await.unwrap();
         assert_eq!(account.status, Status::NeedsLogin);
         assert!(!app.store.credential(&account.id).await.unwrap().is_empty());
-        let ended = log_out(&app, CALLER, "alice", true).await.unwrap();
+        let ended = log_out(&app, CALLER, "alice", Unrevoked::Forgotten)
+            .await
+            .unwrap();
         assert_eq!(ended, LoggedOut::Now(Revoked::Failed("HTTP 503".into())));
         assert!(app.store.credential(&account.id).await.unwrap().is_empty());
         assert_eq!(platform.got().len(), 2);
@@ -206,7 +236,9 @@ mod tests {
     async fn a_platform_without_revocation_is_not_called_and_a_key_is_no_login() {
         let (_outer, app, platform) = installation().await;
         add(&app, "alice", "keeps").await;
-        let ended = log_out(&app, CALLER, "alice", false).await.unwrap();
+        let ended = log_out(&app, CALLER, "alice", Unrevoked::Refused)
+            .await
+            .unwrap();
         assert_eq!(ended, LoggedOut::Now(Revoked::NotOffered));
         let key = accounts::NewKey {
             name: "key",
@@ -217,13 +249,26 @@ mod tests {
             replace: false,
         };
         accounts::add(&app, CALLER, key).await.unwrap();
-        let refused = log_out(&app, CALLER, "key", false).await.unwrap_err();
+        let refused = log_out(&app, CALLER, "key", Unrevoked::Refused)
+            .await
+            .unwrap_err();
         assert!(matches!(refused.fault, Fault::NoLogin { .. }));
         assert_eq!(
             app.store.account("key").await.unwrap().status,
             Status::Active
         );
         assert!(platform.got().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_login_that_another_program_goes_on_with_is_not_revoked() {
+        let (_outer, app, platform) = installation().await;
+        add(&app, "alice", "revokes").await;
+        let ended = log_out(&app, CALLER, "alice", Unrevoked::Wanted).await;
+        assert_eq!(ended.unwrap(), LoggedOut::HandedOver);
+        assert!(platform.got().is_empty());
+        let account = app.store.account("alice").await.unwrap();
+        assert!(app.store.credential(&account.id).await.unwrap().is_empty());
     }
 
     #[tokio::test]

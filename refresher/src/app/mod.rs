@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod daemon;
 mod error;
+pub mod exports;
 pub mod imports;
 pub mod keys;
 pub mod limits;

@@ -518,7 +518,7 @@ async fn usage() {
 #[tokio::test]
 async fn imports() {
     let mut operator = Operator::new().await;
-    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/login/auth_json/fixtures");
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/src/login/import/fixtures");
     for file in [
         "chatgpt",
         "api_key",
@@ -529,16 +529,61 @@ async fn imports() {
         let from = format!("{fixtures}/{file}.json");
         fs::copy(from, operator.path(&format!("{file}.json"))).unwrap();
     }
+    let table = "name,platform,key,pool,owner\nteam,openai,sk-proj-0123456789abcdefghijklmnopqrstuvwx,,us\n\
+                 spare,deepseek,sk-0123456789abcdef0123456789abcdef,other,them\n";
+    fs::write(operator.path("keys.csv"), table).unwrap();
+    fs::write(
+        operator.path("claude.json"),
+        r#"{"claudeAiOauth":{"accessToken":"a","refreshToken":"r"}}"#,
+    )
+    .unwrap();
+    fs::create_dir(operator.path("folder")).unwrap();
+    fs::copy(operator.path("claude.json"), operator.path("folder/a.json")).unwrap();
+    fs::copy(
+        operator.path("bedrock.json"),
+        operator.path("folder/b.JSON"),
+    )
+    .unwrap();
+    fs::write(operator.path("folder/notes.txt"), "no credentials").unwrap();
     let folder = operator.outer.path().display().to_string();
-    let lines = "import codex DIR/chatgpt.json
-         import codex DIR/chatgpt.json
-         import codex DIR/chatgpt.json --replace --name other
-         import codex DIR/api_key.json
-         import codex DIR/personal_access_token.json
-         import codex DIR/personal_access_token.json --account-id ws-1
-         import codex DIR/agent_identity.json
-         import codex DIR/bedrock.json";
+    let lines = "import DIR/chatgpt.json
+         import DIR/chatgpt.json
+         import DIR/chatgpt.json --replace --name other
+         import DIR/api_key.json
+         import DIR/personal_access_token.json
+         import DIR/personal_access_token.json --account-id ws-1
+         import DIR/agent_identity.json
+         import DIR/bedrock.json
+         import DIR/claude.json
+         import DIR/keys.csv
+         pools create other
+         import DIR/keys.csv --dry-run
+         import DIR/keys.csv
+         import DIR/keys.csv --name one
+         import DIR/keys.csv
+         import DIR/folder
+         import DIR/folder --skip
+         pools list
+         export team spare --to DIR/again.csv
+         export team --to DIR/again.csv
+         export alice@example.com --to DIR/auth.json
+         export alice@example.com team --to DIR/both.json
+         logout alice@example.com --no-revoke
+         export alice@example.com --to DIR/none.json";
     operator.run(&lines.replace("DIR", &folder)).await;
+    assert_eq!(
+        fs::read_to_string(operator.path("again.csv")).unwrap(),
+        table
+    );
+    let read = |name| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(operator.path(name)).unwrap()).unwrap()
+    };
+    let (mut before, mut after) = (read("chatgpt.json"), read("auth.json"));
+    for file in [&mut before, &mut after] {
+        // The refresher has had it since.
+        file["last_refresh"] = json!(null);
+    }
+    assert_eq!(before, after);
     check("imports", &operator.transcript());
 }
 
@@ -631,7 +676,7 @@ async fn errors() {
              serve --metrics-listen localhost:9464
              usage --since yesterday
              usage --since 2027-02-30
-             import codex {empty}
+             import {empty}
              serve --metrics-listen 0.0.0.0:9464",
         ))
         .await;

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{CALLER, Context, Result};
-use crate::app::logout::{LoggedOut, log_out};
+use crate::app::logout::{LoggedOut, Unrevoked, log_out};
 use crate::oauth::revoke::Revoked;
 
 /// The login to end.
@@ -15,6 +15,9 @@ pub struct Logout {
     /// Forget the login although the platform does not revoke it, as where it cannot be reached
     #[arg(long)]
     forget: bool,
+    /// Forget the login here and leave it as it is at the platform: another program goes on with it
+    #[arg(long, conflicts_with = "forget")]
+    no_revoke: bool,
 }
 
 impl Logout {
@@ -25,11 +28,19 @@ impl Logout {
     pub async fn run(self, context: &Context) -> Result<()> {
         let Context { app, out, .. } = context;
         let name = &self.account;
-        let ended = log_out(app, CALLER, name, self.forget).await;
+        let unrevoked = match (self.forget, self.no_revoke) {
+            (_, true) => Unrevoked::Wanted,
+            (true, false) => Unrevoked::Forgotten,
+            (false, false) => Unrevoked::Refused,
+        };
+        let ended = log_out(app, CALLER, name, unrevoked).await;
         // It is out of use also where the platform did not revoke it.
         context.tell_if_envoy_is_behind();
         let said = match ended? {
             LoggedOut::Before => format!("{name}: is logged out already\n"),
+            LoggedOut::HandedOver => {
+                format!("{name}: logged out here; its login goes on at the platform\n")
+            }
             LoggedOut::Now(Revoked::Done) => {
                 format!("{name}: logged out; its login was revoked at the platform\n")
             }

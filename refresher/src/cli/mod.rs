@@ -2,6 +2,7 @@
 
 mod accounts;
 mod error;
+mod export;
 mod import;
 mod keys;
 mod login;
@@ -126,9 +127,10 @@ enum Command {
     Login(login::Login),
     /// End an account's login, at the platform and here; the account stays, until somebody logs it in again
     Logout(logout::Logout),
-    /// Take over a login that another program made
-    #[command(subcommand)]
+    /// Take over logins and API keys from files of other programs
     Import(import::Import),
+    /// Write accounts into a file, as the program reads it that they came from
+    Export(export::Export),
     /// Refresh an account's login now, whatever its schedule
     Refresh(refresh::Refresh),
     /// Show the accounts and how they are
@@ -306,6 +308,7 @@ impl Command {
             Command::Pools(command) => matches!(command, pools::Command::Create(_)),
             Command::Keys(command) => matches!(command, keys::Command::Create(_)),
             Command::Refresh(_)
+            | Command::Export(_)
             | Command::Logout(_)
             | Command::Status(_)
             | Command::Usage(_)
@@ -323,6 +326,7 @@ impl Command {
             Command::Login(login) => login.run(context).await,
             Command::Logout(logout) => logout.run(context).await,
             Command::Import(import) => import.run(context).await,
+            Command::Export(export) => export.run(context).await,
             Command::Refresh(refresh) => refresh.run(context).await,
             Command::Status(show) => show.run(context).await,
             Command::Usage(show) => show.run(context).await,
@@ -364,7 +368,7 @@ mod tests {
             "accounts add one --platform openai",
             "accounts set one",
             "login codex",
-            "import codex auth.json",
+            "import auth.json",
             "keys create one",
             "keys set one",
         ] {

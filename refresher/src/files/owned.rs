@@ -53,13 +53,22 @@ pub fn read_owned(
     let Some(file) = open_owned(path, readers)? else {
         return Ok(None);
     };
+    let long = || {
+        let long = std::io::Error::other(format!("it is longer than {bound} bytes"));
+        io_error(path, "read it")(long)
+    };
+    let length = file.metadata().map_err(io_error(path, "look at it"))?.len();
+    if length > bound {
+        // Unread: what is refused takes no memory.
+        return Err(long());
+    }
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(bound + 1)
         .read_to_end(&mut bytes)
         .map_err(io_error(path, "read it"))?;
+    // It may grow, and some files tell no length.
     if bytes.len() as u64 > bound {
-        let long = std::io::Error::other(format!("it is longer than {bound} bytes"));
-        return Err(io_error(path, "read it")(long));
+        return Err(long());
     }
     Ok(Some(bytes))
 }
@@ -283,6 +292,26 @@ mod tests {
 
     fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
         read_owned_text(path, BOUND)
+    }
+
+    /// The bytes that this thread has read so far.
+    fn bytes_read() -> u64 {
+        let counters = fs::read_to_string("/proc/thread-self/io").unwrap();
+        let read = counters
+            .lines()
+            .find_map(|line| line.strip_prefix("rchar: "));
+        read.unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn of_a_file_that_is_too_long_nothing_is_read() {
+        let (_folder, path) = folder();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let before = bytes_read();
+        let refused = read(&path).unwrap_err().to_string();
+        assert!(refused.contains("longer than 9 bytes"), "{refused}");
+        assert!(bytes_read() - before < 64 * 1024);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Makes an account of what a login was granted: the one place for every way in.
 
+use std::collections::BTreeSet;
+
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::id::AccountId;
@@ -88,7 +90,8 @@ pub async fn finish(
             base_url,
         } => {
             let accounts = store.known_accounts().await?;
-            let (name, renew) = choose_name(&accounts, &profile.id, &granted.vars, name)?;
+            let none = BTreeSet::new();
+            let (name, renew) = choose_name(&accounts, &profile.id, &granted.vars, name, &none)?;
             let new = account(profile, &name, base_url, granted);
             let saved = store.save_account(new, terms, renew, now).await?;
             let (id, is_new) = match saved {
@@ -172,12 +175,17 @@ fn require_same(platform: &str, expected: &Vars, found: &Vars) -> Result<(), Err
 }
 
 /// Names the account of a login; true if that takes the place of one that has the name. A login of an account that is
-/// here already goes to that account, whatever name is wanted.
-fn choose_name(
+/// here already goes to that account, whatever name is wanted. Of what a login without a wanted name could be called,
+/// `reserved` is left to others.
+///
+/// # Errors
+/// If the name is another account's.
+pub fn choose_name(
     accounts: &[Known],
     platform: &str,
     vars: &Vars,
     wanted: Option<&str>,
+    reserved: &BTreeSet<&str>,
 ) -> Result<(String, bool), Error> {
     let mut known = accounts.iter();
     if let Some(same) = known.find(|known| is_login_of(known, platform, vars)) {
@@ -203,7 +211,7 @@ fn choose_name(
     let numbered = (2..).map(|n| format!("{first}-{n}"));
     let free = std::iter::once(first.to_owned())
         .chain(numbered)
-        .find(|name| holder(name).is_none());
+        .find(|name| holder(name).is_none() && !reserved.contains(name.as_str()));
     Ok((free.unwrap_or_else(|| first.to_owned()), false))
 }
 
@@ -231,7 +239,7 @@ mod tests {
         identity: Option<&str>,
         wanted: Option<&str>,
     ) -> Option<(String, bool)> {
-        choose_name(accounts, "codex", &vars(identity), wanted).ok()
+        choose_name(accounts, "codex", &vars(identity), wanted, &BTreeSet::new()).ok()
     }
 
     #[test]
@@ -260,10 +268,19 @@ mod tests {
         let mut other = vars(Some("1"));
         other.insert(EMAIL.to_owned(), "b@example.com".to_owned());
         assert_eq!(
-            choose_name(&accounts, "codex", &other, None).unwrap(),
+            choose_name(&accounts, "codex", &other, None, &BTreeSet::new()).unwrap(),
             ("b@example.com".into(), false)
         );
-        assert!(choose_name(&accounts, "codex", &other, Some("a@example.com")).is_err());
+        assert!(
+            choose_name(
+                &accounts,
+                "codex",
+                &other,
+                Some("a@example.com"),
+                &BTreeSet::new()
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -297,7 +314,7 @@ mod tests {
             accounts.push(account(&name, "codex", Some(identity)));
         }
         assert_eq!(
-            choose_name(&[], "codex", &Vars::new(), None).unwrap(),
+            choose_name(&[], "codex", &Vars::new(), None, &BTreeSet::new()).unwrap(),
             ("codex".into(), false)
         );
     }

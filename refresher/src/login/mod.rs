@@ -14,13 +14,13 @@
 //!   `user_id`, or with its `email` where one of the two logins does not tell the `user_id`. A login that waits for an
 //!   account counts only if it is that account's; else nothing is changed.
 
-pub mod auth_json;
 pub mod callback;
 mod client;
 pub mod code;
 pub mod device;
 pub mod drive;
 pub mod finish;
+pub mod import;
 pub mod pasted;
 pub mod pending;
 pub mod redirect;

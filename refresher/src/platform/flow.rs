@@ -67,11 +67,11 @@ pub struct Device {
 /// See [`Flow::Import`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// The form of the file.
+    /// The form of the platform's own file.
     pub file: CredentialFile,
     /// The platform of the API keys that such a file may hold in place of a login.
     pub key_platform: Option<String>,
-    /// The names that files of many platforms have for this one.
+    /// The names that files have for this platform.
     pub known_as: Vec<String>,
 }
 
@@ -81,6 +81,10 @@ pub struct Import {
 pub enum CredentialFile {
     /// Codex CLI's `auth.json`.
     Codex,
+    /// Claude Code's `.credentials.json`.
+    Claude,
+    /// Gemini CLI's `oauth_creds.json`, and Qwen Code's.
+    Gemini,
 }
 
 /// The meaning of a refusal of the authorization server, where its own words do not tell a person.
@@ -148,10 +152,10 @@ impl WaysIn {
         })
     }
 
-    /// The way in from files of that form, where the platform has it.
-    pub fn import(&self, file: CredentialFile) -> Option<&Import> {
+    /// The way in from the files of other programs, where the platform has it.
+    pub fn import(&self) -> Option<&Import> {
         self.flows.iter().find_map(|flow| match flow {
-            Flow::Import(import) if import.file == file => Some(import),
+            Flow::Import(import) => Some(import),
             _ => None,
         })
     }

@@ -298,22 +298,8 @@ impl Store {
         renew: bool,
         now: UnixMillis,
     ) -> Result<Saved> {
-        check_fit(&new)?;
         let mut change = self.change().await?;
-        let saved = match find(change.sql(), new.name).await? {
-            Some(old) if renew && old.platform == new.platform => {
-                renew_account(&mut change, &old, &new, now).await?;
-                Saved::Renewed(old.id)
-            }
-            Some(_) => {
-                return Err(Error::name_taken(Named::Account, new.name));
-            }
-            None => Saved::Added(add_account(&mut change, &new, now).await?),
-        };
-        let (Saved::Added(id) | Saved::Renewed(id)) = &saved;
-        change
-            .set_terms(SubjectKind::Account, id.as_str(), terms)
-            .await?;
+        let saved = change.save_account(&new, terms, renew, now).await?;
         change.commit().await?;
         Ok(saved)
     }
@@ -538,6 +524,31 @@ impl Store {
 }
 
 impl Change<'_> {
+    /// Saves one account of a change.
+    pub(super) async fn save_account(
+        &mut self,
+        new: &NewAccount<'_>,
+        terms: &Terms,
+        renew: bool,
+        now: UnixMillis,
+    ) -> Result<Saved> {
+        check_fit(new)?;
+        let saved = match find(self.sql(), new.name).await? {
+            Some(old) if renew && old.platform == new.platform => {
+                renew_account(self, &old, new, now).await?;
+                Saved::Renewed(old.id)
+            }
+            Some(_) => {
+                return Err(Error::name_taken(Named::Account, new.name));
+            }
+            None => Saved::Added(add_account(self, new, now).await?),
+        };
+        let (Saved::Added(id) | Saved::Renewed(id)) = &saved;
+        self.set_terms(SubjectKind::Account, id.as_str(), terms)
+            .await?;
+        Ok(saved)
+    }
+
     /// The sealed credential of an account.
     async fn sealed(&mut self, id: &AccountId) -> Result<SealedRow> {
         let sealed = sqlx::query_as(SEALED).bind(id.as_str());

@@ -5,6 +5,7 @@
 //! before SQL sees them. What is SQLite's own is in `sqlite/`; the rest is SQL that PostgreSQL runs as well (`sql.rs`).
 
 mod accounts;
+mod batch;
 mod client_keys;
 mod envoys;
 mod error;
@@ -32,6 +33,7 @@ use sqlx::Transaction;
 use tokio::sync::watch;
 
 pub use self::accounts::{Account, AccountChanges, Known, NewAccount, Saved, Status, Vars};
+pub use self::batch::Member;
 pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
 pub use self::envoys::EnvoyRequests;
 pub use self::error::{Error, Named, Result, Unfit};

@@ -7,6 +7,7 @@ use latchkey::snapshot::pool::{MAX_MEMBERS, Tier, Weight};
 use super::error::{Named, Unfit};
 use super::sqlite::Connection;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt, sql, sqlite};
+use crate::id::AccountId;
 
 /// A pool with its members and users, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +210,20 @@ impl Store {
 }
 
 impl Change<'_> {
+    /// Puts an account at the end of a pool that is there.
+    pub(super) async fn join_pool(&mut self, pool: &str, account: &AccountId) -> Result<()> {
+        let unsaid: Option<i64> = None;
+        sqlx::query(JOIN)
+            .bind(pool)
+            .bind(account.as_str())
+            .bind(unsaid)
+            .bind(unsaid)
+            .execute(self.sql())
+            .await?;
+        self.require_room(pool).await?;
+        self.touch_pool(pool).await
+    }
+
     /// Refuses a pool that has more members by now than a record has room for.
     pub(super) async fn require_room(&mut self, pool: &str) -> Result<()> {
         let members: i64 = sqlx::query_scalar(COUNT_MEMBERS)

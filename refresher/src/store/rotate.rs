@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::accounts::vars_binding;
+use super::batch::origin_binding;
 use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
 use super::{Change, Error, Result, Store, key_id, sql};
@@ -25,15 +26,17 @@ sql::statements! {
     SEALING_KEY = "SELECT sealing_key FROM meta";
     /// A sealed record names its key in its bytes 2 to 5.
     USED_KEYS = "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
-                 UNION SELECT substr(credential, 2, 4) FROM accounts UNION SELECT substr(vars, 2, 4) FROM accounts";
+                 UNION SELECT substr(credential, 2, 4) FROM accounts UNION SELECT substr(vars, 2, 4) FROM accounts \
+                 UNION SELECT substr(origin, 2, 4) FROM accounts WHERE origin IS NOT NULL";
     COUNT_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 0) ON CONFLICT DO NOTHING";
     SWITCH = "UPDATE meta SET sealing_key = $1";
     SET_KEY_CHECK = "UPDATE meta SET key_check = $1";
-    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, base_url, credential, vars FROM accounts WHERE id > $1 \
+    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, base_url, credential, vars, origin FROM accounts WHERE id > $1 \
                         AND (substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) \
-                        OR substr(vars, 2, 4) <> (SELECT sealing_key FROM meta)) ORDER BY id LIMIT $2";
-    EVERYTHING = "SELECT id, platform, kind, generation, base_url, credential, vars FROM accounts ORDER BY id";
-    SEAL_ANEW = "UPDATE accounts SET credential = $1, vars = $2 WHERE id = $3";
+                        OR substr(vars, 2, 4) <> (SELECT sealing_key FROM meta) \
+                        OR substr(origin, 2, 4) <> (SELECT sealing_key FROM meta)) ORDER BY id LIMIT $2";
+    EVERYTHING = "SELECT id, platform, kind, generation, base_url, credential, vars, origin FROM accounts ORDER BY id";
+    SEAL_ANEW = "UPDATE accounts SET credential = $1, vars = $2, origin = $4 WHERE id = $3";
 }
 
 /// What is sealed of an account, and what that is bound to.
@@ -47,6 +50,7 @@ struct SealedRow {
     base_url: Option<String>,
     credential: Vec<u8>,
     vars: Vec<u8>,
+    origin: Option<Vec<u8>>,
 }
 
 impl SealedRow {
@@ -62,6 +66,10 @@ impl SealedRow {
 
     fn vars_binding(&self) -> Binding<'_> {
         vars_binding(&self.id, &self.platform)
+    }
+
+    fn origin_binding(&self) -> Binding<'_> {
+        origin_binding(&self.id, &self.platform)
     }
 }
 
@@ -281,11 +289,18 @@ impl Rotation<'_> {
 
 impl Change<'_> {
     /// Stores what was sealed anew of an account.
-    async fn seal_anew(&mut self, id: &str, credential: &[u8], vars: &[u8]) -> Result<()> {
+    async fn seal_anew(
+        &mut self,
+        id: &str,
+        credential: &[u8],
+        vars: &[u8],
+        origin: Option<&[u8]>,
+    ) -> Result<()> {
         sqlx::query(SEAL_ANEW)
             .bind(credential)
             .bind(vars)
             .bind(id)
+            .bind(origin)
             .execute(self.sql())
             .await?;
         Ok(())
@@ -330,7 +345,10 @@ impl Store {
                 }
             };
             let vars = change.seal_bytes(row.vars_binding(), &row.vars).await?;
-            change.seal_anew(&row.id, &credential, &vars).await?;
+            // No release that sealed in the first form kept anything of files.
+            change
+                .seal_anew(&row.id, &credential, &vars, row.origin.as_deref())
+                .await?;
         }
         change.seal_key_check().await?;
         change.commit().await?;
@@ -367,11 +385,21 @@ impl Store {
         for row in rows {
             let credential = self.keys.open(row.binding(), &row.credential);
             let vars = self.keys.open(row.vars_binding(), &row.vars);
-            match credential.and_then(|credential| Ok((credential, vars?))) {
-                Ok((credential, vars)) => {
+            let origin = row.origin.as_ref();
+            let origin = origin.map(|sealed| self.keys.open(row.origin_binding(), sealed));
+            match credential.and_then(|credential| Ok((credential, vars?, origin.transpose()?))) {
+                Ok((credential, vars, origin)) => {
                     let credential = change.seal_bytes(row.binding(), &credential).await?;
                     let vars = change.seal_bytes(row.vars_binding(), &vars).await?;
-                    change.seal_anew(&row.id, &credential, &vars).await?;
+                    let origin = match origin {
+                        Some(origin) => {
+                            Some(change.seal_bytes(row.origin_binding(), &origin).await?)
+                        }
+                        None => None,
+                    };
+                    change
+                        .seal_anew(&row.id, &credential, &vars, origin.as_deref())
+                        .await?;
                     sealed += 1;
                 }
                 Err(error) => {

@@ -1,4 +1,5 @@
 mod accounts;
+mod batch;
 mod checkpoint;
 mod client_keys;
 mod envoys;

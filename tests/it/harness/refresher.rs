@@ -296,8 +296,7 @@ impl Refresher {
         }});
         fs::write(&file, auth.to_string()).expect("written");
         let path = file.to_str().expect("UTF-8");
-        self.run(&["import", "codex", path, "--name", email], "")
-            .await;
+        self.run(&["import", path, "--name", email], "").await;
         fs::remove_file(file).expect("removed");
     }
 

@@ -338,7 +338,7 @@ fn no_credential_is_taken_from_a_file_that_others_write() {
             "--key-file",
             key_text,
         ];
-        let import = ["import", "codex", login_text];
+        let import = ["import", login_text];
         let is_root = rustix::process::geteuid().is_root();
         let spoils: [(&str, Spoil, &str, i32); 3] = [
             (

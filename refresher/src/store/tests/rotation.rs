@@ -53,6 +53,8 @@ async fn assert_all_open(store: &Store, accounts: usize) {
     assert_eq!(found.len(), accounts);
     for account in found {
         store.credential(&account.id).await.unwrap();
+        let origin = store.origin(&account).await.unwrap();
+        assert_eq!(origin.is_some(), account.name == "imported");
     }
 }
 
@@ -66,7 +68,22 @@ async fn seals(store: &Store, key: KeyId) -> i64 {
 
 #[tokio::test]
 async fn every_record_opens_whatever_step_was_the_last() {
-    let (_outer, template, store) = filled(ACCOUNTS).await;
+    let (_outer, template, store) = filled(ACCOUNTS - 1).await;
+    let imported = Member {
+        account: NewAccount {
+            name: "imported",
+            platform: "codex",
+            credential: tokens("access-1"),
+            vars: BTreeMap::new(),
+            credential_expires_at: None,
+            base_url: None,
+        },
+        renew: false,
+        pool: None,
+        origin: Some(b"what its file said"),
+    };
+    let terms = Terms::default();
+    store.save_accounts(&[imported], &terms, NOW).await.unwrap();
     store.close().await;
     for steps in 0.. {
         let (_outer, state) = state();

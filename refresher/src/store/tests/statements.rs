@@ -15,6 +15,7 @@ fn statements() -> Vec<(String, &'static str)> {
     let modules = [
         ("store", store::STATEMENTS),
         ("accounts", store::accounts::STATEMENTS),
+        ("batch", store::batch::STATEMENTS),
         ("client_keys", store::client_keys::STATEMENTS),
         ("envoys", store::envoys::STATEMENTS),
         ("found", store::found::STATEMENTS),

@@ -1,32 +1,38 @@
-//! A login in another program's credential file: Codex CLI's `auth.json` in each of the forms that its releases wrote, and
-//! the files of those who took Codex CLI's login up (`others`).
+//! Credentials in files of other programs: Codex CLI's `auth.json` in each of the forms that its releases wrote, Claude
+//! Code's `.credentials.json`, Gemini CLI's `oauth_creds.json`, the files of CLIProxyAPI, sub2api and opencode, and lists
+//! of API keys as JSON or CSV.
 //!
-//! The file is read as plain JSON and picked apart by name, because a deserializer's type errors quote what they found,
-//! and here that would be a token.
+//! A file's form is told by what is in it ([`recognise`]). It is read as plain JSON and picked apart by name, because a
+//! deserializer's type errors quote what they found, and here that would be a token. What nobody here needs of it is kept
+//! beside the account ([`template`]), so that an export writes the same file again.
 
 mod fields;
-mod others;
+mod keys;
+pub mod recognise;
+pub mod template;
+
+use std::borrow::Cow;
 
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use self::fields::{Place, kind};
-use self::others::Found;
+use self::recognise::Holds;
+pub use self::recognise::{Entry, recognise};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, OAuthTokens};
 use crate::oauth::answer::EXPIRY_LIMIT;
 use crate::oauth::claims::{self, Claims, EMAIL, IDENTITY};
 use crate::oauth::exchange::Granted;
 use crate::platform::OAuth;
-use crate::platform::flow::Import;
 use crate::refresh::schedule::LIFE_WITHOUT_EXPIRY;
 
-/// Bytes of a credential file. Real ones have under 16 KiB.
-pub const FILE_LIMIT: u64 = 256 * 1024;
-/// The beginning of a personal access token.
+/// Bytes of a file. One login has under 16 KiB; an export of some hundred of them fits.
+pub const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+/// Credentials of one file.
+pub const ENTRIES_LIMIT: usize = 10_000;
+/// The beginning of a personal access token of Codex's.
 const ACCESS_TOKEN_PREFIX: &str = "at-";
-/// The member in which Claude Code keeps its login.
-const CLAUDE_CODE: &str = "claudeAiOauth";
 /// What some editors put before a text (U+FEFF).
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
@@ -44,15 +50,22 @@ pub enum Imported {
 /// Why nothing was taken from the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is not JSON.
+    /// It is neither JSON nor a table of keys.
     #[error(
-        "line {line}, column {column}: expected JSON, found a syntax error or the end of the file; was it copied whole?"
+        "line {line}, column {column}: expected JSON, or CSV with the columns name, platform and key in its first line; \
+         found a syntax error or the end of the file; was it copied whole?"
     )]
     Syntax {
         /// Counts from 1.
         line: usize,
         /// Counts from 1.
         column: usize,
+    },
+    /// A row of a table has another number of cells than its first line, or is no text.
+    #[error("line {line}: expected as many cells as in the first line, as text; found another row")]
+    Row {
+        /// Counts from 1.
+        line: u64,
     },
     /// A field is missing or is something else.
     #[error("{field}: expected {expected}, found {found}")]
@@ -90,120 +103,66 @@ pub enum Error {
         /// The profile's.
         expected_client: String,
     },
-    /// The file is of another platform.
-    #[error(
-        "{field}: expected a login of {}, found one of another platform; --platform says which one a file is of",
-        known_as.join(" or ")
-    )]
-    OtherPlatform {
-        /// The place in the file.
-        field: String,
-        /// The names that the profile has for its platform.
-        known_as: Vec<String>,
-    },
-    /// The login is Claude Code's.
-    #[error(
-        "it is a login of Claude Code's, expected one of Codex's; Latchkey takes no Claude subscription over. Add an API key \
-         of Anthropic's instead (platform anthropic)"
-    )]
-    ClaudeCode,
-    /// The file holds more than one account.
-    #[error(
-        "accounts: expected one account of the platform, found {found}; export them one by one"
-    )]
-    Several {
-        /// How many.
-        found: usize,
-    },
+    /// The file holds no credential.
+    #[error("expected a credential at least, found none")]
+    Empty,
+    /// The file holds more credentials than anybody has.
+    #[error("expected at most {ENTRIES_LIMIT} credentials, found more")]
+    TooMany,
 }
 
-/// Reads the text of a credential file whose login is to be refreshed by `oauth`.
-///
-/// # Errors
-/// Naming the place and what was expected there.
-pub fn read(
-    text: &str,
-    oauth: &OAuth,
-    import: &Import,
-    now: UnixMillis,
-) -> Result<Imported, Error> {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    let file: Value = serde_json::from_str(text).map_err(|error| Error::Syntax {
-        line: error.line(),
-        column: error.column(),
-    })?;
-    let file = file.as_object().ok_or(Error::Field {
-        field: "the file".to_owned(),
-        expected: "an object",
-        found: kind(Some(&file)),
-    })?;
-    let whole = Place::new(file, "");
-    match others::find(whole, &import.known_as)? {
-        Some(Found::Tokens(tokens)) => return login(tokens, whole, oauth, now),
-        Some(Found::ApiKey(key)) => return Ok(Imported::ApiKey(key.into())),
-        None => {}
+impl Entry {
+    /// Reads the credential. A login is one to be refreshed by `oauth`.
+    ///
+    /// # Errors
+    /// Naming the place and what was expected there.
+    pub fn read(&self, oauth: Option<&OAuth>, now: UnixMillis) -> Result<Imported, Error> {
+        let whole = Place::new(&self.entry, &self.at);
+        match self.holds {
+            Holds::Key(member, names) => {
+                let at = self.path_of(member);
+                let key = self.inner(member, &at)?.text(names)?;
+                Ok(Imported::ApiKey(key.into()))
+            }
+            Holds::AccessToken(names) => {
+                let token = whole.text(names)?;
+                let fits = token.starts_with(ACCESS_TOKEN_PREFIX);
+                fits.then(|| Imported::AccessToken(token.into()))
+                    .ok_or_else(|| Error::Field {
+                        field: whole.path(names),
+                        expected: "a token that begins with at-",
+                        found: "another string",
+                    })
+            }
+            Holds::Login(member) => {
+                let at = self.path_of(member);
+                login(self.inner(member, &at)?, whole, oauth, now)
+            }
+            Holds::Nothing(mode) => Err(unsupported(mode)),
+        }
     }
-    if file.contains_key(CLAUDE_CODE) {
-        return Err(Error::ClaudeCode);
-    }
-    match mode(file)? {
-        "chatgpt" => match file.get("tokens") {
-            Some(Value::Object(tokens)) => login(Place::new(tokens, "tokens"), whole, oauth, now),
+
+    /// A member of it that is an object, at that path; `""` is the entry itself.
+    fn inner<'a>(&'a self, member: &str, at: &'a str) -> Result<Place<'a>, Error> {
+        match self.entry.get(member) {
+            _ if member.is_empty() => Ok(Place::new(&self.entry, at)),
+            Some(Value::Object(inner)) => Ok(Place::new(inner, at)),
             other => Err(Error::Field {
-                field: "tokens".to_owned(),
-                expected: "an object, as Codex CLI writes it once it is logged in; or the file of CLIProxyAPI, sub2api or \
-                           opencode",
+                field: at.to_owned(),
+                expected: "an object with the tokens of a login, or a file of another form that this version knows (Codex \
+                           CLI, Claude Code, Gemini CLI, CLIProxyAPI, sub2api, opencode, a list of keys)",
                 found: kind(other),
             }),
-        },
-        "apikey" => Ok(Imported::ApiKey(whole.text(&["OPENAI_API_KEY"])?.into())),
-        "personalAccessToken" => {
-            let token = whole.text(&["personal_access_token"])?;
-            let fits = token.starts_with(ACCESS_TOKEN_PREFIX);
-            fits.then(|| Imported::AccessToken(token.into()))
-                .ok_or(Error::Field {
-                    field: "personal_access_token".to_owned(),
-                    expected: "a token that begins with at-",
-                    found: "another string",
-                })
         }
-        mode => Err(unsupported(mode)),
     }
-}
 
-/// The file's `auth_mode`, or what Codex CLI infers without one.
-fn mode(file: &Map<String, Value>) -> Result<&'static str, Error> {
-    const MODES: [&str; 7] = [
-        "apikey",
-        "chatgpt",
-        "chatgptAuthTokens",
-        "headers",
-        "agentIdentity",
-        "personalAccessToken",
-        "bedrockApiKey",
-    ];
-    let has = |name: &str| file.get(name).is_some_and(|value| !value.is_null());
-    match file.get("auth_mode") {
-        Some(Value::String(mode)) => MODES
-            .into_iter()
-            .find(|known| known == mode)
-            .ok_or(Error::UnknownMode),
-        None | Some(Value::Null) => Ok(if has("personal_access_token") {
-            "personalAccessToken"
-        } else if has("bedrock_api_key") || has("bedrock_access_keys") {
-            "bedrockApiKey"
-        } else if has("OPENAI_API_KEY") {
-            "apikey"
-        } else if has("agent_identity") && !has("tokens") {
-            "agentIdentity"
-        } else {
-            "chatgpt"
-        }),
-        other => Err(Error::Field {
-            field: "auth_mode".to_owned(),
-            expected: "a string",
-            found: kind(other),
-        }),
+    /// The path of a member of it, for messages.
+    fn path_of(&self, member: &str) -> Cow<'_, str> {
+        match (self.at.as_str(), member) {
+            (at, "") => Cow::Borrowed(at),
+            ("", member) => Cow::Owned(member.to_owned()),
+            (at, member) => Cow::Owned(format!("{at}.{member}")),
+        }
     }
 }
 
@@ -223,14 +182,16 @@ fn unsupported(mode: &'static str) -> Error {
     Error::Unsupported { mode, problem }
 }
 
-/// The login whose tokens are in `tokens`; `whole` is the file around them.
+/// The login whose tokens are in `tokens`; `whole` is what is around them.
 fn login(
     tokens: Place<'_>,
     whole: Place<'_>,
-    oauth: &OAuth,
+    oauth: Option<&OAuth>,
     now: UnixMillis,
 ) -> Result<Imported, Error> {
-    check_provenance(tokens, oauth)?;
+    if let Some(oauth) = oauth {
+        check_provenance(tokens, oauth)?;
+    }
     let access = SecretString::from(tokens.text(fields::ACCESS)?);
     let refresh = SecretString::from(tokens.text(fields::REFRESH)?);
     let id = tokens.optional(fields::ID)?.map(SecretString::from);
@@ -244,7 +205,9 @@ fn login(
             found: "another string",
         });
     }
-    let mut vars = claims::vars(&oauth.claims, id.as_ref(), &access);
+    let mut vars = oauth
+        .map(|oauth| claims::vars(&oauth.claims, id.as_ref(), &access))
+        .unwrap_or_default();
     // The file's own id goes before the claim: Codex CLI keeps it over a change of workspace.
     if let Some(account) = tokens.optional(fields::ACCOUNT)? {
         vars.insert(IDENTITY.to_owned(), account);
@@ -297,6 +260,18 @@ fn check_provenance(tokens: Place<'_>, oauth: &OAuth) -> Result<(), Error> {
         return Ok(());
     }
     Err(foreign("tokens.oauth_provenance".to_owned()))
+}
+
+/// An object of the file.
+fn object(value: Value, at: &str) -> Result<Map<String, Value>, Error> {
+    match value {
+        Value::Object(object) => Ok(object),
+        other => Err(Error::Field {
+            field: at.to_owned(),
+            expected: "an object",
+            found: kind(Some(&other)),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -20,21 +20,27 @@ pub const ACCOUNT: Names = &[
 ];
 pub const EMAIL: Names = &["email"];
 pub const CLIENT: Names = &["client_id", "clientId"];
-pub const EXPIRES: Names = &["expires_at", "expiresAt", "expired", "expires"];
+pub const EXPIRES: Names = &[
+    "expires_at",
+    "expiresAt",
+    "expired",
+    "expires",
+    "expiry_date",
+];
 pub const LAST_REFRESH: Names = &["last_refresh", "lastRefresh"];
 
 /// Unix time up to here is in seconds, beyond it in milliseconds: the year 5138, and March of 1973.
-const MAX_SECONDS: i64 = 100_000_000_000;
+pub const MAX_SECONDS: i64 = 100_000_000_000;
 
 /// An object of the file, and its path for messages.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     object: &'a Map<String, Value>,
-    path: &'static str,
+    path: &'a str,
 }
 
 impl<'a> Place<'a> {
-    pub fn new(object: &'a Map<String, Value>, path: &'static str) -> Place<'a> {
+    pub fn new(object: &'a Map<String, Value>, path: &'a str) -> Place<'a> {
         Place { object, path }
     }
 
@@ -78,8 +84,26 @@ impl<'a> Place<'a> {
         self.has(names).then(|| self.text(names)).transpose()
     }
 
+    /// A name of a person's making, where there is one: visible ASCII, and blanks within.
+    pub fn optional_name(self, names: Names) -> Result<Option<String>, Error> {
+        let Some(Value::String(text)) = self.find(names).1 else {
+            return self.optional(names);
+        };
+        let text = text.trim();
+        let fits = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        match text {
+            "" => Ok(None),
+            text if text.bytes().all(fits) => Ok(Some(text.to_owned())),
+            _ => Err(Error::Field {
+                field: self.path(names),
+                expected: "visible ASCII",
+                found: "other characters in it",
+            }),
+        }
+    }
+
     /// The object at `name`, where there is one.
-    pub fn object(self, name: &str, path: &'static str) -> Result<Option<Place<'a>>, Error> {
+    pub fn object(self, name: &str, path: &'a str) -> Result<Option<Place<'a>>, Error> {
         match self.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(object)) => Ok(Some(Place { object, path })),
@@ -110,6 +134,12 @@ impl<'a> Place<'a> {
                 other => kind(other),
             },
         })
+    }
+
+    /// The name that the file has for one of these fields, and what is there.
+    pub fn found(self, names: Names) -> Option<(&'static str, &'a Value)> {
+        let (name, value) = self.find(names);
+        Some((name, value.filter(|value| !is_nothing(value))?))
     }
 
     /// The first of the names that has something, or else the first of all.

@@ -16,16 +16,17 @@ fn example() -> OAuth {
     crate::platform::example().oauth.unwrap()
 }
 
-fn import() -> Import {
-    Import {
-        file: crate::platform::flow::CredentialFile::Codex,
-        key_platform: None,
-        known_as: vec!["codex".to_owned(), "openai".to_owned()],
-    }
+/// The credential of OpenAI's in the text.
+fn read(text: &str, oauth: &OAuth) -> Result<Imported, Error> {
+    let entries = recognise(text)?;
+    let ours = entries
+        .iter()
+        .find(|entry| ["codex", "openai"].contains(&entry.of.as_str()));
+    ours.ok_or(Error::Empty)?.read(Some(oauth), NOW)
 }
 
 fn imported(text: &str) -> Result<Imported, Error> {
-    read(text, &example(), &import(), NOW)
+    read(text, &example())
 }
 
 fn login_in(text: &str) -> Granted {
@@ -119,19 +120,12 @@ fn a_login_of_another_issuer_is_refused_unless_the_profile_has_it() {
         token_url: "https://login.example.com/oauth/token".parse().unwrap(),
         ..example()
     };
-    assert!(read(text, &oauth, &import(), NOW).is_ok());
-    assert!(
-        read(
-            text,
-            &OAuth {
-                client_id: "other".into(),
-                ..oauth
-            },
-            &import(),
-            NOW
-        )
-        .is_err()
-    );
+    assert!(read(text, &oauth).is_ok());
+    let other = OAuth {
+        client_id: "other".into(),
+        ..oauth
+    };
+    assert!(read(text, &other).is_err());
 }
 
 #[test]
@@ -170,11 +164,11 @@ fn errors_name_the_field_and_never_its_value() {
             "{message}"
         );
     }
+    assert_eq!(imported("[]").unwrap_err(), Error::Empty);
+    let number = imported("7").unwrap_err().to_string();
     assert!(
-        imported("[]")
-            .unwrap_err()
-            .to_string()
-            .starts_with("the file: expected an object")
+        number.starts_with("the file: expected an object"),
+        "{number}"
     );
     assert!(
         imported(r#"{"auth_mode":"apikey","OPENAI_API_KEY":null}"#)
@@ -290,34 +284,22 @@ fn files_of_other_programs_that_hold_no_such_login_say_so() {
     let accounts = |accounts: &[Value]| json!({ "accounts": accounts });
     let ours = account("openai", "oauth");
     for (file, said) in [
+        (accounts(&[]), "expected a credential at least"),
         (
-            json!({"type": "claude", "access_token": "secret", "refresh_token": "secret"}),
-            "type: expected a login of codex",
+            accounts(&[account("gemini", "oauth"), account("openai", "apikey")]),
+            "accounts[1].credentials.key: expected a string of visible ASCII, found nothing",
         ),
         (
-            accounts(&[account("gemini", "oauth")]),
-            "accounts[].platform: expected a login of codex or openai",
-        ),
-        (accounts(&[]), "accounts[].platform"),
-        (
-            accounts(&[ours.clone(), ours.clone()]),
-            "accounts: expected one account of the platform, found 2",
-        ),
-        (
-            accounts(&[account("openai", "apikey")]),
-            "accounts[].type: expected oauth, which is a login",
+            accounts(&[account("openai", "upstream")]),
+            "accounts[0].type: expected oauth or apikey",
         ),
         (
             accounts(&[ours]),
-            "accounts[].credentials.client_id: expected issuer",
+            "accounts[0].credentials.client_id: expected issuer",
         ),
         (
             json!({"openai": {"type": "wellknown", "key": "secret"}}),
-            "the platform's entry.type: expected oauth or api",
-        ),
-        (
-            json!({"anthropic": {"type": "oauth", "access": "secret"}}),
-            "CLIProxyAPI, sub2api or opencode",
+            "openai.type: expected oauth or api",
         ),
         (
             json!({"accessToken": "secret"}),
@@ -334,6 +316,89 @@ fn files_of_other_programs_that_hold_no_such_login_say_so() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn logins_of_other_platforms_are_told_by_what_their_files_hold() {
+    for (file, of) in [
+        (
+            json!({"claudeAiOauth": {"accessToken": "a", "refreshToken": "r", "expiresAt": 1_790_000_060_000_u64}}),
+            "claude",
+        ),
+        (
+            json!({"access_token": "a", "refresh_token": "r", "token_type": "Bearer", "expiry_date": 1_790_000_060_000_u64}),
+            "gemini",
+        ),
+        (
+            json!({"access_token": "a", "refresh_token": "r", "resource_url": "x", "expiry_date": 1_790_000_060_000_u64}),
+            "qwen-code",
+        ),
+        (
+            json!({"type": "claude", "access_token": "a", "refresh_token": "r", "expired": "2026-09-21T14:14:20Z"}),
+            "claude",
+        ),
+    ] {
+        let entries = recognise(&file.to_string()).unwrap();
+        assert_eq!((entries.len(), entries[0].of.as_str()), (1, of));
+        let Imported::Login(login) = entries[0].read(None, NOW).unwrap() else {
+            panic!("no login: {file}");
+        };
+        let end = Some(UnixMillis(1_790_000_060_000));
+        assert_eq!(login.credential_expires_at, end, "{file}");
+    }
+}
+
+/// The key of an entry, and what else is known of it.
+fn key(entry: &Entry) -> (&str, Option<&str>, Option<&str>, String) {
+    let Ok(Imported::ApiKey(key)) = entry.read(None, NOW) else {
+        panic!("no key: {entry:?}");
+    };
+    let key = key.expose_secret().to_owned();
+    (&entry.of, entry.name.as_deref(), entry.pool.as_deref(), key)
+}
+
+#[test]
+fn keys_come_in_tables_and_lists() {
+    let table = "Name;Platform;Key;Pool;Owner\r\n team a ;openai;sk-1;paid;us\r\nb;\"qwen\";sk-2;;\"x;y\"\r\n";
+    let list = json!([
+        {"name": "team a", "platform": "openai", "key": "sk-1", "pool": "paid", "owner": "us"},
+        {"name": "b", "platform": "qwen", "api_key": "sk-2"},
+    ]);
+    let within = json!({"accounts": list, "exported": 1});
+    for text in [
+        table.to_owned(),
+        table.replace(';', ",").replace("x,y", "x;y"),
+        format!("\u{feff}{}", table.replace(';', "\t")),
+        list.to_string(),
+        within.to_string(),
+    ] {
+        let entries = recognise(&text).unwrap();
+        let keys: Vec<_> = entries.iter().map(key).collect();
+        assert_eq!(
+            keys,
+            [
+                ("openai", Some("team a"), Some("paid"), "sk-1".to_owned()),
+                ("qwen", Some("b"), None, "sk-2".to_owned()),
+            ],
+            "{text}"
+        );
+    }
+    let no_key = recognise("name,key\nx,\n").unwrap();
+    let error = no_key[0].read(None, NOW).unwrap_err().to_string();
+    assert!(error.starts_with("line 2.key: expected"), "{error}");
+    let torn = recognise("name,platform,key\na,b\n").unwrap_err();
+    assert_eq!(torn, Error::Row { line: 2 });
+}
+
+#[test]
+fn no_more_is_read_than_anybody_has() {
+    let rows = |number: usize| "a,openai,sk-1\n".repeat(number);
+    let table = |number| format!("name,platform,key\n{}", rows(number));
+    assert!(recognise(&table(ENTRIES_LIMIT)).is_ok());
+    assert_eq!(
+        recognise(&table(ENTRIES_LIMIT + 1)).unwrap_err(),
+        Error::TooMany
+    );
 }
 
 proptest! {
