@@ -31,6 +31,7 @@ const PROFILES: &[&str] = profiles![
     "openai",
     "openrouter",
     "qianfan",
+    "qianfan-iam",
     "qwen",
     "spark",
     "vllm",

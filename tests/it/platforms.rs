@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use refresher::platform::{Catalog, Profile};
+use refresher::{
+    credential::CredentialKind,
+    platform::{Catalog, Profile},
+};
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -108,6 +111,9 @@ impl Ask {
 fn platforms(catalog: &Catalog) -> Vec<(&Profile, String)> {
     let documented = catalog.all_usable();
     let documented = documented.filter(|profile| !PLAYED.contains(&profile.id.as_str()));
+    // One that has another way in alone is as the one that it extends.
+    let documented =
+        documented.filter(|profile| profile.credentials.contains(&CredentialKind::ApiKey));
     let key = |profile: &Profile| {
         let prefix = profile.api_keys.prefixes.first();
         // Of two parts, where one of them signs.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use latchkey::header::MAX_VALUE_BYTES;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
@@ -14,9 +15,13 @@ use serde_json::{Map, Value};
 use super::claims::{self, Claims, TOKEN_LIMIT};
 use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens, SignedKey};
+use crate::platform::oauth::Members;
 
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
 pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Unix time up to here is in seconds, beyond it in milliseconds: the year 5138, and March of 1973.
+const MAX_SECONDS: i64 = 100_000_000_000;
 
 /// The one code whose meaning depends on the status (RFC 6749 §5.2 sends it with 400).
 const INVALID_GRANT: &str = "invalid_grant";
@@ -133,11 +138,16 @@ pub enum Outcome {
     },
 }
 
-/// Reads a token endpoint's answer. `permanent` are the profile's codes that end a login.
-pub fn classify(answer: &Answer, permanent: &[String], now: UnixMillis) -> Outcome {
+/// Reads a token endpoint's answer, whose parts stand at `members`. `permanent` are the profile's codes that end a login.
+pub fn classify(
+    answer: &Answer,
+    members: &Members,
+    permanent: &[String],
+    now: UnixMillis,
+) -> Outcome {
     let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
     let success = (200..300).contains(&answer.status);
-    if success && let Some(grant) = body.as_ref().and_then(|body| grant(body, now)) {
+    if success && let Some(grant) = body.as_ref().and_then(|body| grant(body, members, now)) {
         return match grant.access.is_none() && grant.refresh.is_none() {
             false => Outcome::Fresh(grant),
             // What was sent is still good: the answer has nothing in its place.
@@ -227,24 +237,32 @@ pub fn error_code_of(answer: &Answer) -> Option<String> {
 
 /// The error code of an answer in words, as in [`Outcome`]'s reasons, for an exchange that failed.
 pub fn refusal(answer: &Answer) -> String {
+    refusal_by(answer, &[])
+}
+
+/// The same, where the profile's `permanent` codes may be named too.
+pub fn refusal_by(answer: &Answer, permanent: &[String]) -> String {
     let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
-    reason(answer.status, body.as_ref().and_then(error_code), &[])
+    reason(answer.status, body.as_ref().and_then(error_code), permanent)
 }
 
 /// The tokens in a body; `None` if there are none. One that no request could carry is left out.
-pub fn grant(body: &Map<String, Value>, now: UnixMillis) -> Option<Grant> {
+pub fn grant(body: &Map<String, Value>, members: &Members, now: UnixMillis) -> Option<Grant> {
     let token = |name: &str| {
-        body.get(name)
+        member(body, name)
             .and_then(Value::as_str)
             .filter(|token| is_token(token))
             .map(SecretString::from)
     };
-    let access = token("access_token");
+    let access = token(&members.access_token);
     let is_long = |access: &SecretString| access.expose_secret().len() > MAX_VALUE_BYTES;
     let is_too_long = access.as_ref().is_some_and(is_long);
     let access = access.filter(|access| !is_long(access)).map(|access| {
-        let lifetime = body.get("expires_in").and_then(claims::lifetime);
-        let expires_at = expiry(&access, lifetime, now);
+        let lifetime = member(body, &members.expires_in).and_then(claims::lifetime);
+        let end = members.expires_at.as_deref();
+        let end = end.and_then(|name| moment(member(body, name)?));
+        let announced = end.or(lifetime.map(|lifetime| now.plus(lifetime)));
+        let expires_at = expiry(&access, announced, now);
         (access, expires_at)
     });
     let (refresh, id) = (token("refresh_token"), token("id_token"));
@@ -261,15 +279,39 @@ pub(crate) fn is_token(token: &str) -> bool {
     (1..=TOKEN_LIMIT).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// When a token that was issued just `now` expires: its `exp`, else its announced lifetime, at most [`EXPIRY_LIMIT`]
+/// A member of a body: by its name, or by a JSON pointer.
+fn member<'a>(body: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let Some(path) = name.strip_prefix('/') else {
+        return body.get(name);
+    };
+    match path.split_once('/') {
+        None => body.get(path),
+        Some((first, _)) => body.get(first)?.pointer(path.get(first.len()..)?),
+    }
+}
+
+/// A time as RFC 3339 has it, or Unix time.
+fn moment(value: &Value) -> Option<UnixMillis> {
+    match value {
+        Value::String(text) => {
+            let time: Timestamp = text.trim().parse().ok()?;
+            Some(UnixMillis(time.as_millisecond()))
+        }
+        value => match value.as_i64()? {
+            seconds @ 0..=MAX_SECONDS => Some(UnixMillis(seconds * 1_000)),
+            milliseconds => Some(UnixMillis(milliseconds)),
+        },
+    }
+}
+
+/// When a token that was issued just `now` expires: its `exp`, else its announced end, at most [`EXPIRY_LIMIT`]
 /// away. A new token that seems to have expired already shows that the clocks disagree, and is believed in neither.
 fn expiry(
     access: &SecretString,
-    lifetime: Option<Duration>,
+    announced: Option<UnixMillis>,
     now: UnixMillis,
 ) -> Option<UnixMillis> {
     let claimed = Claims::decode_unverified(access).and_then(|claims| claims.expiry());
-    let announced = lifetime.map(|lifetime| now.plus(lifetime));
     let expires = [claimed, announced]
         .into_iter()
         .flatten()

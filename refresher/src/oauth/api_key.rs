@@ -7,7 +7,7 @@ use super::answer::{self, Answer};
 use super::http::{CallError, Request};
 use crate::clock::UnixMillis;
 use crate::platform::OAuth;
-use crate::platform::oauth::ApiKeyExchange;
+use crate::platform::oauth::{ApiKeyExchange, Members};
 
 /// Why there is no API key.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub fn read(answer: Result<Answer, CallError>, now: UnixMillis) -> Result<Secret
     let answer = answer?;
     let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let success = (200..300).contains(&answer.status);
-    let key = answer::grant(&body, now)
+    let key = answer::grant(&body, &Members::default(), now)
         .filter(|_| success)
         .and_then(|grant| grant.access);
     key.map(|(key, _)| key)

@@ -95,7 +95,7 @@ pub fn read(
         refresh,
         id,
         is_too_long,
-    } = granted(answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
+    } = granted(oauth, answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
     if is_too_long {
         return Err(Error::TooLong);
     }
@@ -123,7 +123,7 @@ pub fn read_client(
     answer: Result<Answer, CallError>,
     now: UnixMillis,
 ) -> Result<Granted, Error> {
-    let grant = granted(answer, now)?;
+    let grant = granted(oauth, answer, now)?;
     if grant.as_ref().is_some_and(|grant| grant.is_too_long) {
         return Err(Error::TooLong);
     }
@@ -137,13 +137,23 @@ pub fn read_client(
 }
 
 /// The tokens of an answer that is no refusal; `None` if it has none.
-fn granted(answer: Result<Answer, CallError>, now: UnixMillis) -> Result<Option<Grant>, Error> {
+fn granted(
+    oauth: &OAuth,
+    answer: Result<Answer, CallError>,
+    now: UnixMillis,
+) -> Result<Option<Grant>, Error> {
     let answer = answer?;
+    let refused = || Error::Refused(answer::refusal_by(&answer, &oauth.permanent_errors));
     if !(200..300).contains(&answer.status) {
-        return Err(Error::Refused(answer::refusal(&answer)));
+        return Err(refused());
     }
     let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
-    Ok(answer::grant(&body, now))
+    let grant = answer::grant(&body, &oauth.answer, now);
+    // Some servers answer 200 and put the error into the body.
+    if grant.is_none() && answer::error_code_of(&answer).is_some() {
+        return Err(refused());
+    }
+    Ok(grant)
 }
 
 /// Checks that an account has what the platform's headers are made of.

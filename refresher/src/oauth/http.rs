@@ -2,6 +2,7 @@
 //! redirects followed, every answer bounded in time and size. It repeats nothing: a token call must not leave twice
 //! unasked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use rustls::pki_types::CertificateDer;
@@ -20,7 +21,9 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
+use super::signed::Signer;
 use crate::base_url::is_loopback;
+use crate::clock::{Clock, SystemClock};
 use crate::files::owned::{Readers, read_owned};
 use crate::os_error::in_words;
 use crate::platform::{Encoding, Profile};
@@ -151,22 +154,27 @@ impl HttpClient {
             .map_err(|error| Error::Setup(error.without_url().to_string()))
     }
 
-    /// Posts a request, once.
+    /// Sends a request, once.
     ///
     /// # Errors
     /// If no answer came; the error tells a request that may have gone out from one that did not.
     pub async fn send(&self, request: &Request) -> Result<Answer, CallError> {
         let fields: Vec<(&str, &str)> = request.exposed().collect();
-        let post = self.0.post(request.url.clone());
-        let post = match request.encoding {
-            Encoding::Form => post.form(&fields),
-            Encoding::Json => post.json(
-                &fields
-                    .into_iter()
-                    .collect::<std::collections::BTreeMap<_, _>>(),
-            ),
+        let post = || self.0.post(request.url.clone());
+        let asked = match (&request.signer, request.encoding) {
+            (Some(signer), _) => {
+                let url = with_query(&request.url, &fields);
+                let now = SystemClock.now();
+                let authorization = signer.authorization("GET", &url, now);
+                self.0
+                    .get(url)
+                    .header(AUTHORIZATION, authorization.expose_secret())
+            }
+            (None, Encoding::Query) => self.0.post(with_query(&request.url, &fields)),
+            (None, Encoding::Form) => post().form(&fields),
+            (None, Encoding::Json) => post().json(&fields.into_iter().collect::<BTreeMap<_, _>>()),
         };
-        call(&request.url, post).await
+        call(&request.url, asked).await
     }
 
     /// Asks an API, once.
@@ -236,12 +244,14 @@ impl fmt::Debug for ApiAnswer {
     }
 }
 
-/// A POST to an OAuth endpoint. Its fields may be secrets, so it does not print them.
+/// A request to an OAuth endpoint. Its fields may be secrets, so it does not print them.
 #[derive(Clone)]
 pub struct Request {
     /// The endpoint.
     pub url: Url,
     encoding: Encoding,
+    /// Who signs it.
+    signer: Option<Signer>,
     fields: Vec<(String, SecretString)>,
 }
 
@@ -251,7 +261,16 @@ impl Request {
         Request {
             url: url.clone(),
             encoding,
+            signer: None,
             fields: Vec::new(),
+        }
+    }
+
+    /// A request without fields that `signer` signs.
+    pub fn signed(url: &Url, signer: Signer) -> Request {
+        Request {
+            signer: Some(signer),
+            ..Request::new(url, Encoding::Query)
         }
     }
 
@@ -289,6 +308,15 @@ impl fmt::Debug for Request {
             .field("fields", &names)
             .finish_non_exhaustive()
     }
+}
+
+/// The URL with these fields in its query.
+fn with_query(url: &Url, fields: &[(&str, &str)]) -> Url {
+    let mut url = url.clone();
+    if !fields.is_empty() {
+        url.query_pairs_mut().extend_pairs(fields);
+    }
+    url
 }
 
 async fn call(url: &Url, request: RequestBuilder) -> Result<Answer, CallError> {

@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod http;
 pub mod refresh;
 pub mod revoke;
+pub mod signed;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,14 @@
 //! The requests that renew a credential: by its refresh token (RFC 6749 §6), or by a client's own secret (§4.4).
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use super::http::Request;
+use super::signed::Signer;
 use crate::credential::OAuthTokens;
 use crate::platform::OAuth;
+use crate::platform::oauth::{Scheme, SignedRequests};
 
 /// The request that spends, or uses, the refresh token.
 pub fn by_token(oauth: &OAuth, tokens: &OAuthTokens) -> Request {
@@ -17,6 +21,18 @@ pub fn by_token(oauth: &OAuth, tokens: &OAuthTokens) -> Request {
 
 /// The request that buys an access token with the client's secret.
 pub fn by_client(oauth: &OAuth, client_id: &str, client_secret: &SecretString) -> Request {
+    if let Some(SignedRequests {
+        scheme: Scheme::BceAuthV1,
+        validity_seconds,
+    }) = oauth.signed
+    {
+        let signer = Signer {
+            client_id: client_id.to_owned(),
+            client_secret: client_secret.clone(),
+            validity: Duration::from_secs(validity_seconds.into()),
+        };
+        return with_params(Request::signed(&oauth.token_url, signer), oauth);
+    }
     let request = Request::new(&oauth.token_url, oauth.refresh_encoding)
         .field("client_id", client_id)
         .field("client_secret", client_secret.clone())

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oauth2::AuthorizationCode;
 use secrecy::ExposeSecret;
@@ -21,14 +21,24 @@ use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens};
 use crate::login::code::Authorization;
 use crate::oauth::answer::Outcome;
+use crate::platform::oauth::{Members, Scheme, SignedRequests};
 use crate::platform::{Encoding, Profile};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::TokenEndpoint;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
-/// A request that arrived: its path, its content type and its body.
-type Arrived = (String, String, String);
+/// A request that arrived.
+#[derive(Clone)]
+struct Arrived {
+    method: String,
+    path: String,
+    /// Path and query.
+    target: String,
+    content_type: String,
+    authorization: String,
+    body: String,
+}
 
 /// An endpoint that gives one answer to everything.
 struct Endpoint {
@@ -48,12 +58,19 @@ impl Endpoint {
                            request: axum::extract::Request| async move {
             let (head, body) = request.into_parts();
             let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-            let content_type = content_type(&head.headers);
-            let body = String::from_utf8(body.to_vec()).unwrap();
-            arrived
-                .lock()
-                .unwrap()
-                .push((head.uri.path().to_owned(), content_type, body));
+            let of_head = |name| {
+                head.headers
+                    .get(name)
+                    .map_or("", |value: &HeaderValue| value.to_str().unwrap())
+            };
+            arrived.lock().unwrap().push(Arrived {
+                method: head.method.to_string(),
+                path: head.uri.path().to_owned(),
+                target: head.uri.path_and_query().unwrap().to_string(),
+                content_type: of_head(header::CONTENT_TYPE).to_owned(),
+                authorization: of_head(header::AUTHORIZATION).to_owned(),
+                body: String::from_utf8(body.to_vec()).unwrap(),
+            });
             let headers = [(header::LOCATION, "/elsewhere"), (header::RETRY_AFTER, "7")];
             (StatusCode::from_u16(status).unwrap(), headers, text).into_response() as Response
         };
@@ -66,15 +83,34 @@ impl Endpoint {
         Endpoint { arrived, profile }
     }
 
-    fn only_request(&self) -> Arrived {
+    fn only(&self) -> Arrived {
         let arrived = self.arrived.lock().unwrap();
         assert_eq!(arrived.len(), 1);
         arrived[0].clone()
     }
-}
 
-fn content_type(headers: &HeaderMap) -> String {
-    headers[header::CONTENT_TYPE].to_str().unwrap().to_owned()
+    /// Path, content type and body of the one request.
+    fn only_request(&self) -> (String, String, String) {
+        let Arrived {
+            path,
+            content_type,
+            body,
+            ..
+        } = self.only();
+        (path, content_type, body)
+    }
+
+    /// Method, path with query, `authorization` and body of the one request.
+    fn only_target(&self) -> (String, String, String, String) {
+        let Arrived {
+            method,
+            target,
+            authorization,
+            body,
+            ..
+        } = self.only();
+        (method, target, authorization, body)
+    }
 }
 
 /// The codex profile with its endpoints on a loopback port.
@@ -358,6 +394,70 @@ async fn a_client_buys_a_token_with_its_secret() {
         "scope": "openid profile email offline_access",
     });
     assert_eq!(body, expected);
+}
+
+fn client() -> Credential {
+    Credential::Client(ClientCredentials {
+        client_id: "the client".into(),
+        client_secret: "s3cret".into(),
+        access: "old".into(),
+    })
+}
+
+/// As Baidu's first token endpoint has it.
+#[tokio::test]
+async fn a_clients_secret_may_stand_in_the_query() {
+    let answer = json!({"access_token": "new", "expires_in": 2_592_000});
+    let mut endpoint = Endpoint::answering(200, answer).await;
+    let oauth = endpoint.profile.oauth.as_mut().unwrap();
+    (oauth.refresh_encoding, oauth.scopes) = (Encoding::Query, Vec::new());
+    let outcome = renew(&endpoint.profile, &client()).await;
+    assert!(matches!(outcome, Outcome::Fresh(_)), "{outcome:?}");
+    let (method, target, _, body) = endpoint.only_target();
+    let expected =
+        "/oauth/token?client_id=the+client&client_secret=s3cret&grant_type=client_credentials";
+    assert_eq!((&*method, &*target, &*body), ("POST", expected, ""));
+    // The URL holds the secret, so no error repeats it.
+    let mut unreached = profile(1);
+    unreached.oauth.as_mut().unwrap().refresh_encoding = Encoding::Query;
+    let Outcome::NotSent { reason } = renew(&unreached, &client()).await else {
+        panic!("somebody answers");
+    };
+    assert!(!reason.contains("s3cret"), "{reason}");
+}
+
+/// As Baidu's IAM has it: the secret stays here.
+#[tokio::test]
+async fn a_client_may_sign_its_requests() {
+    let answer = json!({"token": "new", "expireTime": "2099-01-01T00:00:00Z"});
+    let mut endpoint = Endpoint::answering(200, answer).await;
+    let oauth = endpoint.profile.oauth.as_mut().unwrap();
+    oauth.signed = Some(SignedRequests {
+        scheme: Scheme::BceAuthV1,
+        validity_seconds: 1800,
+    });
+    oauth.refresh_params = [("expireInSeconds".to_owned(), "86400".to_owned())].into();
+    oauth.answer = Members {
+        access_token: "token".into(),
+        expires_at: Some("expireTime".into()),
+        ..Members::default()
+    };
+    let Outcome::Fresh(grant) = renew(&endpoint.profile, &client()).await else {
+        panic!("no token");
+    };
+    let (access, end) = grant.access.unwrap();
+    assert_eq!(access.expose_secret(), "new");
+    assert!(end.is_some());
+    let (method, target, authorization, body) = endpoint.only_target();
+    assert_eq!(
+        (&*method, &*target, &*body),
+        ("GET", "/oauth/token?expireInSeconds=86400", "")
+    );
+    assert!(
+        authorization.starts_with("bce-auth-v1/the client/"),
+        "{authorization}"
+    );
+    assert!(!authorization.contains("s3cret"), "{authorization}");
 }
 
 #[tokio::test]

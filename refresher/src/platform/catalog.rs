@@ -37,6 +37,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = embedded![
     "openai",
     "openrouter",
     "qianfan",
+    "qianfan-iam",
     "qwen",
     "spark",
     "vllm",

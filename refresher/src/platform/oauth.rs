@@ -17,6 +17,55 @@ pub enum Encoding {
     Json,
     /// `application/x-www-form-urlencoded`, as RFC 6749 has it.
     Form,
+    /// No body: the fields stand in the URL's query.
+    Query,
+}
+
+/// A request that a client signs with its secret in place of sending it: `GET` of the token endpoint with
+/// `refresh_params` in its query.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedRequests {
+    /// How it is signed.
+    pub scheme: Scheme,
+    /// For how many seconds a signature is good.
+    #[serde(default = "half_an_hour")]
+    pub validity_seconds: u32,
+}
+
+/// A way to sign requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Scheme {
+    /// Baidu's.
+    #[serde(rename = "bce-auth-v1")]
+    BceAuthV1,
+}
+
+fn half_an_hour() -> u32 {
+    30 * 60
+}
+
+/// Where the parts of an answer stand: the names of members, or JSON pointers (RFC 6901). Unless told, those of RFC 6749
+/// §5.1.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Members {
+    /// The access token.
+    pub access_token: String,
+    /// Its life, in seconds.
+    pub expires_in: String,
+    /// Its end: a time as RFC 3339 has it, or Unix time.
+    pub expires_at: Option<String>,
+}
+
+impl Default for Members {
+    fn default() -> Members {
+        Members {
+            access_token: "access_token".to_owned(),
+            expires_in: "expires_in".to_owned(),
+            expires_at: None,
+        }
+    }
 }
 
 /// The token endpoint of a platform, and how to speak to it.
@@ -36,6 +85,10 @@ pub struct OAuth {
     pub refresh_encoding: Encoding,
     /// More parameters of the refresh request.
     pub refresh_params: BTreeMap<String, String>,
+    /// How requests with a client's own secret are signed; none where the secret itself goes out.
+    pub signed: Option<SignedRequests>,
+    /// Where the parts of an answer stand.
+    pub answer: Members,
     /// The fate of the refresh token in a refresh.
     pub renewal: Renewal,
     /// A file of certificates to trust for these endpoints instead of the system's.
@@ -74,6 +127,9 @@ pub(super) struct Raw {
     refresh_encoding: Encoding,
     #[serde(default)]
     refresh_params: BTreeMap<String, String>,
+    signed: Option<SignedRequests>,
+    #[serde(default)]
+    answer: Members,
     #[serde(default)]
     refresh_token: RefreshToken,
     ca_file: Option<PathBuf>,
@@ -124,6 +180,8 @@ impl Raw {
             exchange_encoding: self.exchange_encoding,
             refresh_encoding: self.refresh_encoding,
             refresh_params: self.refresh_params,
+            signed: self.signed,
+            answer: self.answer,
             renewal: match self.refresh_token {
                 RefreshToken::SingleUse => Renewal::SingleUse,
                 RefreshToken::Reusable => Renewal::Reusable,

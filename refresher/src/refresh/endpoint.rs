@@ -77,7 +77,10 @@ impl TokenEndpoint for TokenEndpoints {
             Credential::ApiKey(_) => return not_sent("an API key is not refreshed".to_owned()),
         };
         match http.send(&request).await {
-            Ok(answer) => classify(&answer, &oauth.permanent_errors, SystemClock.now()),
+            Ok(answer) => {
+                let (members, permanent) = (&oauth.answer, &oauth.permanent_errors);
+                classify(&answer, members, permanent, SystemClock.now())
+            }
             Err(error @ CallError::NotSent { .. }) => Outcome::NotSent {
                 reason: error.to_string(),
             },

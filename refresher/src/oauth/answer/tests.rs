@@ -27,7 +27,12 @@ fn answer(status: u16, body: impl AsRef<[u8]>) -> Answer {
 }
 
 fn outcome(status: u16, body: impl ToString) -> Outcome {
-    classify(&answer(status, body.to_string()), &codes(), NOW)
+    classify(
+        &answer(status, body.to_string()),
+        &Members::default(),
+        &codes(),
+        NOW,
+    )
 }
 
 fn granted(body: Value) -> Grant {
@@ -51,6 +56,67 @@ fn over(body: Value) -> (OAuthTokens, Option<UnixMillis>) {
         (Credential::OAuth(tokens), expires_at) => (tokens, expires_at),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn an_answer_of_another_form_is_read_where_the_profile_says() {
+    let named = |access: &str, end: &str| Members {
+        access_token: access.to_owned(),
+        expires_at: Some(end.to_owned()),
+        ..Members::default()
+    };
+    let end = UnixMillis(NOW.0 + 86_400_000);
+    for (members, body) in [
+        (
+            named("token", "expireTime"),
+            json!({"token": "t", "userId": "u", "createTime": "2026-09-21T14:13:20Z", "expireTime": "2026-09-22T14:13:20Z"}),
+        ),
+        (
+            named("/data/a~1b", "/data/end"),
+            json!({"data": {"a/b": "t", "end": end.0 / 1_000}}),
+        ),
+        (named("/token", "/end"), json!({"token": "t", "end": end.0})),
+    ] {
+        let answer = answer(200, body.to_string());
+        let Outcome::Fresh(grant) = classify(&answer, &members, &codes(), NOW) else {
+            panic!("no token in {body}");
+        };
+        let (access, expires_at) = grant.access.unwrap();
+        assert_eq!(
+            (access.expose_secret(), expires_at),
+            ("t", Some(end)),
+            "{body}"
+        );
+    }
+    // An end that is past shows that the clocks disagree.
+    let past = answer(
+        200,
+        r#"{"token": "t", "expireTime": "2026-09-21T14:13:19Z", "expires_in": 60}"#,
+    );
+    let members = named("token", "expireTime");
+    let Outcome::Fresh(grant) = classify(&past, &members, &codes(), NOW) else {
+        panic!("no token");
+    };
+    assert_eq!(grant.access.unwrap().1, None);
+}
+
+/// Baidu's server says so with 200.
+#[test]
+fn an_error_inside_200_is_a_refusal() {
+    let refused = json!({"error": "invalid_client", "error_description": "unknown client id"});
+    let judged = |permanent: &[String]| {
+        classify(
+            &answer(200, refused.to_string()),
+            &Members::default(),
+            permanent,
+            NOW,
+        )
+    };
+    assert!(matches!(judged(&codes()), Outcome::Transient { .. }));
+    let listed = judged(&["invalid_client".to_owned()]);
+    assert!(
+        matches!(listed, Outcome::Permanent { reason } if reason == "invalid_client (HTTP 200)")
+    );
 }
 
 #[test]
@@ -199,7 +265,9 @@ fn retry_after_is_passed_on() {
         retry_after: Some(Duration::from_secs(7)),
         ..answer(429, "")
     };
-    let Outcome::Transient { retry_after, .. } = classify(&slow_down, &codes(), NOW) else {
+    let Outcome::Transient { retry_after, .. } =
+        classify(&slow_down, &Members::default(), &codes(), NOW)
+    else {
         panic!()
     };
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
@@ -251,7 +319,7 @@ proptest! {
     fn any_answer_has_an_outcome_and_an_expiry_is_within_a_year(
         status in 100u16..600, body in ".{0,200}", exp: f64, expires_in: i64,
     ) {
-        classify(&answer(status, body), &codes(), NOW);
+        classify(&answer(status, body), &Members::default(), &codes(), NOW);
         let access = unsigned(&json!({"exp": exp}));
         let grant = granted(json!({"access_token": access.expose_secret(), "expires_in": expires_in}));
         if let Some(expires_at) = grant.access.unwrap().1 {

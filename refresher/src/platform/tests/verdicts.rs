@@ -177,6 +177,9 @@ const ALIKE: [(&str, &str); 2] = [
     ("zhipu-signed", "zhipu"),
 ];
 
+/// The platforms that take over the rules of another one, which says something of that one.
+const ON_TOP: [(&str, &str); 1] = [("qianfan-iam", "qianfan")];
+
 /// An answer of a platform, and what it means.
 #[derive(Clone)]
 struct Case {
@@ -419,7 +422,12 @@ fn every_rule_matters_to_an_answer() {
     let common = platform("custom").verdicts;
     for profile in platforms() {
         let rules = &profile.record.verdicts;
-        let is_common = |rule| profile.id != "custom" && common.contains(rule);
+        let mut below = ON_TOP.iter().filter(|(id, _)| *id == profile.id);
+        let below = below.next().map(|(_, below)| platform(below).verdicts);
+        let is_common = |rule| {
+            profile.id != "custom" && common.contains(rule)
+                || below.as_ref().is_some_and(|below| below.contains(rule))
+        };
         for (index, rule) in rules
             .iter()
             .enumerate()
