@@ -6,7 +6,8 @@ use latchkey::{
     dialect::SessionName,
     header::HeaderMap,
     request::{
-        peek::{Facts, Peek, Wanted},
+        body::BodyReader,
+        peek::{Facts, Wanted},
         session,
     },
 };
@@ -14,9 +15,9 @@ use latchkey_fuzz::{byte, dialect, head_and_body, pieces};
 use libfuzzer_sys::fuzz_target;
 
 fn facts(wanted: Wanted, chunks: &[&[u8]]) -> Facts {
-    let mut peek = Peek::new(wanted);
-    chunks.iter().for_each(|chunk| peek.push(chunk));
-    peek.into_facts()
+    let mut body = BodyReader::new(None, wanted);
+    chunks.iter().for_each(|chunk| body.push(chunk));
+    body.into_facts()
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -25,6 +26,8 @@ fuzz_target!(|data: &[u8]| {
     let (headers, body) = head_and_body(rest);
     let wanted = Wanted {
         members: dialect(cuts[2]).format().request_members(),
+        opening: dialect(cuts[2]).format().opening(),
+        things: dialect(cuts[2]).format().things(),
         session: Some(SessionName::CacheKey),
         background: cuts[1].is_multiple_of(2),
         whole: cuts[0].is_multiple_of(2),

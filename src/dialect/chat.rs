@@ -6,7 +6,7 @@ use super::{
     SessionName,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
-        RequestValue,
+        RequestValue, ThingPlace,
     },
 };
 
@@ -32,14 +32,22 @@ const REQUEST: &[RequestMember] = &[
     RequestMember::of_body("user", RequestValue::Session(SessionName::User)),
     // Not OpenAI's own, but a session is a session wherever a client names it.
     RequestMember::of_body("previous_response_id", RequestValue::Thing),
-    // Of a batch.
-    RequestMember::of_body("input_file_id", RequestValue::Thing),
 ];
 
 const OPENING: &[OpeningMember] = &[
     OpeningMember::whole("tools"),
     OpeningMember::whole("functions"),
     OpeningMember::turns("messages"),
+];
+
+/// Of chats, batches and vector stores.
+const THINGS: &[ThingPlace] = &[
+    &["previous_response_id"],
+    &["messages", "[]", "content", "[]", "file", "file_id"],
+    &["input_file_id"],
+    &["file_id"],
+    &["file_ids", "[]"],
+    &["files", "[]", "file_id"],
 ];
 
 impl Format for Chat {
@@ -57,6 +65,10 @@ impl Format for Chat {
 
     fn has_usage_option(&self) -> bool {
         true
+    }
+
+    fn things(&self) -> &'static [ThingPlace] {
+        THINGS
     }
 
     fn member(&self, name: &[u8]) -> Member {
@@ -157,6 +169,7 @@ pub(super) fn openai_error(error: &ErrorText<'_>) -> Value {
         status,
         message,
         code,
+        resets_at: _,
     } = error;
     let kind = match status {
         400 | 401 | 403 | 404 | 405 | 413 | 415 | 426 => "invalid_request_error",

@@ -30,6 +30,11 @@ pub trait Format: Sync {
     /// The members of a request's body by which a conversation opens.
     fn opening(&self) -> &'static [OpeningMember];
 
+    /// The places of a request's body at which an id of something stands that exists in one account alone.
+    fn things(&self) -> &'static [ThingPlace] {
+        &[]
+    }
+
     /// Tells platforms that report usage in a stream only when `stream_options` asks for it.
     fn has_usage_option(&self) -> bool {
         false
@@ -108,6 +113,10 @@ pub struct RequestMember {
     pub meaning: RequestValue,
 }
 
+/// The steps from a body to an id in it: a member's name, `[]` for each element of a list, `*` for each member of an
+/// object.
+pub type ThingPlace = &'static [&'static str];
+
 /// A member of a request's body that the opening of a conversation consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpeningMember {
@@ -141,8 +150,8 @@ pub enum RequestValue {
     Background,
     /// Names the session.
     Session(SessionName),
-    /// Names a thing that exists in one account alone, and from which this request goes on; itself or
-    /// by a member of that name in an object.
+    /// Names what this request goes on from, itself or by a member of that name in an object: that names the session
+    /// too.
     Thing,
 }
 
@@ -219,6 +228,8 @@ pub struct ErrorText<'a> {
     pub message: &'a str,
     /// Our own code.
     pub code: &'a str,
+    /// The end of a limit that is not soon, in Unix seconds.
+    pub resets_at: Option<u64>,
 }
 
 /// A model in a list.

@@ -96,6 +96,7 @@ impl Format for Gemini {
             status,
             message,
             code,
+            resets_at: _,
         } = error;
         let word = match status {
             400 | 405 | 413 | 415 | 426 => "INVALID_ARGUMENT",

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::format::{
     Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
-    RequestValue,
+    RequestValue, ThingPlace,
 };
 
 /// The format.
@@ -22,6 +22,29 @@ const OPENING: &[OpeningMember] = &[
     OpeningMember::whole("system"),
     OpeningMember::whole("tools"),
     OpeningMember::turns("messages"),
+];
+
+/// Of messages, and of those in a batch.
+const THINGS: &[ThingPlace] = &[
+    &["container"],
+    &["container", "id"],
+    &["messages", "[]", "content", "[]", "file_id"],
+    &["messages", "[]", "content", "[]", "source", "file_id"],
+    &[
+        "messages", "[]", "content", "[]", "content", "[]", "source", "file_id",
+    ],
+    &["requests", "[]", "params", "container"],
+    &["requests", "[]", "params", "container", "id"],
+    &[
+        "requests", "[]", "params", "messages", "[]", "content", "[]", "file_id",
+    ],
+    &[
+        "requests", "[]", "params", "messages", "[]", "content", "[]", "source", "file_id",
+    ],
+    &[
+        "requests", "[]", "params", "messages", "[]", "content", "[]", "content", "[]", "source",
+        "file_id",
+    ],
 ];
 
 impl Format for Messages {
@@ -43,6 +66,10 @@ impl Format for Messages {
 
     fn opening(&self) -> &'static [OpeningMember] {
         OPENING
+    }
+
+    fn things(&self) -> &'static [ThingPlace] {
+        THINGS
     }
 
     fn member(&self, name: &[u8]) -> Member {
@@ -114,6 +141,7 @@ impl Format for Messages {
             status,
             message,
             code,
+            resets_at: _,
         } = error;
         let kind = match status {
             400 | 405 | 415 | 426 => "invalid_request_error",

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::format::{
     Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, OpeningValue,
-    RequestMember, RequestValue,
+    RequestMember, RequestValue, ThingPlace,
 };
 pub use self::session_name::SessionName;
 use crate::header::HeaderMap;

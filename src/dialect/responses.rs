@@ -7,7 +7,7 @@ use super::{
     chat::{openai_error, openai_model},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
-        RequestValue,
+        RequestValue, ThingPlace,
     },
 };
 
@@ -46,6 +46,28 @@ const OPENING: &[OpeningMember] = &[
     OpeningMember::turns("input"),
 ];
 
+/// Of responses, of the items of a conversation, and of images that are edited.
+const THINGS: &[ThingPlace] = &[
+    &["previous_response_id"],
+    &["conversation"],
+    &["conversation", "id"],
+    &["input", "[]", "content", "[]", "file_id"],
+    &["input", "[]", "output", "[]", "file_id"],
+    &["input", "[]", "output", "file_id"],
+    &["items", "[]", "content", "[]", "file_id"],
+    &["items", "[]", "output", "[]", "file_id"],
+    &["items", "[]", "output", "file_id"],
+    &["prompt", "variables", "*", "file_id"],
+    &["tools", "[]", "vector_store_ids", "[]"],
+    &["tools", "[]", "container"],
+    &["tools", "[]", "container", "file_ids", "[]"],
+    &["tools", "[]", "environment", "container_id"],
+    &["tools", "[]", "environment", "file_ids", "[]"],
+    &["tools", "[]", "input_image_mask", "file_id"],
+    &["images", "[]", "file_id"],
+    &["mask", "file_id"],
+];
+
 impl Format for Responses {
     fn word(&self) -> &'static str {
         "responses"
@@ -61,6 +83,10 @@ impl Format for Responses {
 
     fn opening(&self) -> &'static [OpeningMember] {
         OPENING
+    }
+
+    fn things(&self) -> &'static [ThingPlace] {
+        THINGS
     }
 
     fn member(&self, name: &[u8]) -> Member {
@@ -128,7 +154,15 @@ impl Format for Responses {
     }
 
     fn error(&self, error: &ErrorText<'_>) -> Value {
-        openai_error(error)
+        let mut body = openai_error(error);
+        if let (429, Some(resets_at)) = (error.status, error.resets_at) {
+            // Of any other 429 Codex says that it is one, and nothing more. Of this it says until when.
+            if let Some(members) = body.get_mut("error").and_then(Value::as_object_mut) {
+                members.insert("type".to_owned(), "usage_limit_reached".into());
+                members.insert("resets_at".to_owned(), resets_at.into());
+            }
+        }
+        body
     }
 
     /// Codex alone asks for its list in this dialect. It has its own metadata for models and reads

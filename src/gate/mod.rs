@@ -190,7 +190,9 @@ impl Gate {
             }
         }
         wanted.model &= !request.names_model_in_path() && !door.modelless;
-        wanted.thing &= door.things && subject.wish.is_none();
+        if door.things && subject.wish.is_none() && table.keeps_things() {
+            wanted.things = door.dialect.format().things();
+        }
         // A key with a list of models: platforms take the last of two, and some the body's before the path's.
         wanted.whole |= subject.allowed.is_some_and(|models| !models.is_all());
         Ok(Ok(wanted))
@@ -237,10 +239,14 @@ impl Gate {
         if door.uncounted && (lists_models || request.has_token_limits(view)) {
             return Err(Refusal::Uncounted);
         }
+        if request.facts.things.too_many && carried.is_none() {
+            return Err(Refusal::TooManyThings);
+        }
         let home = subject.home.or(match knowledge.home {
             Home::At(account) => Some(account),
             // In its body or in its path.
             Home::Others => return Err(Refusal::NoSuchThing),
+            Home::Apart => return Err(Refusal::HomesApart),
             Home::Any | Home::Nowhere | Home::Unasked => None,
         });
         let is_bound = door.path.has(Place::Thing) && subject.wish.is_none();
@@ -476,11 +482,7 @@ fn nobody(view: &View, pool: &Id) -> Refusal {
 
 /// The refusal for a pool whose candidates are all out.
 fn all_out(pool: &Id, out: Vec<Out>, now: u64) -> AllOut {
-    let times = out.iter().filter_map(|out| match out.back {
-        Back::At(until) => Some(until),
-        Back::WithCredential | Back::Never => None,
-    });
-    let first = times.min();
+    let first = refusal::first_back(&out);
     let seconds = |until: u64| until.saturating_sub(now).div_ceil(1_000).max(1);
     AllOut {
         pool: pool.clone(),

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use self::words::{broken_body, mebibytes, named, named_headers, never_served};
-use super::select::Out;
+use super::select::{Back, Out};
 use crate::{
     budget::NoRoom,
     decode::{self, Fault},
@@ -19,6 +19,7 @@ use crate::{
     header::HeaderText,
     id::Id,
     limit::Reached,
+    request::things::MAX_THINGS,
     snapshot::Requirement,
     verdict::Reason,
 };
@@ -103,6 +104,10 @@ pub enum Refusal {
     HomeOut(AllOut),
     /// The account that has what the request goes on from is not in this pool any more.
     HomeGone(Id),
+    /// It names things of several accounts.
+    HomesApart,
+    /// It names more things than are looked for.
+    TooManyThings,
     /// The client key has made nothing that is called so, as far as the gateway knows.
     NoSuchThing,
     /// The refresher could not be asked which account has what the request names.
@@ -179,7 +184,12 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::Body(Fault::TooLarge) => 413,
-            Self::AmbiguousKey(_) | Self::KeyInUrl | Self::Unmet { .. } | Self::Body(_) => 400,
+            Self::AmbiguousKey(_)
+            | Self::KeyInUrl
+            | Self::Unmet { .. }
+            | Self::HomesApart
+            | Self::TooManyThings
+            | Self::Body(_) => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
             Self::Limit(_) | Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => 429,
             Self::NoRoom(NoRoom::TooLarge { .. }) => 413,
@@ -237,6 +247,8 @@ impl Refusal {
             Self::AllOut(_) => "latchkey_all_out",
             Self::HomeOut(_) => "latchkey_home_out",
             Self::HomeGone(_) => "latchkey_home_gone",
+            Self::HomesApart => "latchkey_homes_apart",
+            Self::TooManyThings => "latchkey_too_many_things",
             Self::NoSuchThing => "latchkey_no_such_thing",
             Self::HomeUnknown => "latchkey_home_unknown",
             Self::ListOfAccount => "latchkey_list_of_account",
@@ -373,6 +385,14 @@ impl Refusal {
                     "What this request goes on from exists in an account that is not in the gateway's pool {pool} any more. Begin anew, or ask the gateway's operator."
                 ));
             }
+            Self::HomesApart => {
+                "This request names files or other things that exist in different accounts, and no account has all of them. Make those anew that are in another account than the rest, one right after the other, or ask the gateway's operator for a pool that keeps a key's things together (policy sticky)."
+            }
+            Self::TooManyThings => {
+                return Cow::Owned(format!(
+                    "This request names more than {MAX_THINGS} files or other things by their ids, which is more than the gateway looks for. Name them in several requests."
+                ));
+            }
             Self::NoSuchThing => {
                 "This client key has made nothing of this id through the gateway, or it is long ago. What another key made is not shown."
             }
@@ -432,6 +452,17 @@ impl Refusal {
         seconds.is_some_and(|seconds| seconds <= LONGEST_REPEAT_SECONDS)
     }
 
+    /// The end of a limit that no client is to wait for by itself, in Unix seconds, where it is known.
+    fn resets_at(&self) -> Option<u64> {
+        let until = match self {
+            Self::Limit(limit) => limit.reached.until,
+            Self::AllOut(all) | Self::HomeOut(all) => first_back(&all.out),
+            _ => None,
+        };
+        let until = until.filter(|_| !self.should_repeat())?;
+        Some(until.div_ceil(1_000))
+    }
+
     /// The answer in `dialect`.
     pub fn reply(&self, dialect: Dialect) -> Reply {
         let (message, code) = (self.message(), self.code());
@@ -439,6 +470,7 @@ impl Refusal {
             status: self.status(),
             message: &message,
             code,
+            resets_at: self.resets_at(),
         });
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
@@ -464,6 +496,15 @@ impl Refusal {
             body: body.to_string(),
         }
     }
+}
+
+/// When the first of these accounts is back, in Unix milliseconds, where that is known.
+pub(super) fn first_back(out: &[Out]) -> Option<u64> {
+    let times = out.iter().filter_map(|out| match out.back {
+        Back::At(until) => Some(until),
+        Back::WithCredential | Back::Never => None,
+    });
+    times.min()
 }
 
 // === impl Reply ===

@@ -210,16 +210,20 @@ impl Request {
         }
     }
 
-    /// The thing that it goes on from, by its path or its body, on its first try. None where its caller
-    /// chose the account.
-    pub fn thing(&self) -> Option<ThingHash> {
+    /// The thing that its path names, and those that its body names, on its first try. None where its caller chose
+    /// the account.
+    pub fn things(&self) -> (Option<ThingHash>, &[ThingHash]) {
         if self.carried.is_some() || self.headers.first(ACCOUNT_HEADER).is_some() {
-            return None;
+            return (None, &[]);
         }
         let in_path = self.places().and_then(|places| places.thing.as_ref());
-        let in_path = in_path.map(HeaderText::as_str);
-        let id = in_path.or(self.facts.thing.as_deref())?;
-        Some(ThingHash::of(id))
+        let in_path = in_path.map(|id| ThingHash::of(id.as_str()));
+        let things = &self.facts.things;
+        match things.too_many {
+            // It will be refused: nobody is asked about them.
+            true => (in_path, &[]),
+            false => (in_path, things.hashes()),
+        }
     }
 
     /// The value that its path names in `place`.

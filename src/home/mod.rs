@@ -46,8 +46,10 @@ pub enum Home {
     At(u64),
     /// Nobody here made such a thing, or long ago.
     Nowhere,
-    /// Another client key made it.
+    /// Another client key made it, or one of several.
     Others,
+    /// It names several things, of several accounts.
+    Apart,
     /// The refresher could not be asked.
     Unasked,
 }
@@ -55,6 +57,32 @@ pub enum Home {
 /// A text that is not a [`ThingHash`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidThing;
+
+// === impl Home ===
+
+impl Home {
+    /// The home of a request whose body names what is at both.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Others, _) | (_, Self::Others) => Self::Others,
+            (Self::Apart, _) | (_, Self::Apart) => Self::Apart,
+            (Self::At(one), Self::At(other)) if one != other => Self::Apart,
+            (Self::At(home), _) | (_, Self::At(home)) => Self::At(home),
+            (Self::Unasked, _) | (_, Self::Unasked) => Self::Unasked,
+            (Self::Nowhere, _) | (_, Self::Nowhere) => Self::Nowhere,
+            (Self::Any, Self::Any) => Self::Any,
+        }
+    }
+
+    /// The home of a request whose path names what is here, and whose body what is at `bodys`. Where that of the path is
+    /// not known, the request has none.
+    pub fn of_path(self, bodys: Self) -> Self {
+        match (self, bodys) {
+            (Self::At(_), _) | (_, Self::Others) => self.and(bodys),
+            _ => self,
+        }
+    }
+}
 
 // === impl ThingHash ===
 
@@ -121,6 +149,36 @@ impl std::error::Error for InvalidThing {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_has_one_home_or_none() {
+        use Home::*;
+        for (one, other, both) in [
+            (Any, At(1), At(1)),
+            (At(1), At(1), At(1)),
+            (At(1), At(2), Apart),
+            (At(1), Nowhere, At(1)),
+            (At(1), Unasked, At(1)),
+            (Nowhere, Unasked, Unasked),
+            (Apart, At(1), Apart),
+            (Apart, Others, Others),
+            (At(1), Others, Others),
+        ] {
+            assert_eq!(one.and(other), both);
+            assert_eq!(other.and(one), both);
+        }
+        for (path, body, both) in [
+            (At(1), Any, At(1)),
+            (At(1), At(2), Apart),
+            (At(1), Others, Others),
+            (Nowhere, At(1), Nowhere),
+            (Unasked, At(1), Unasked),
+            (Nowhere, Others, Others),
+            (Others, At(1), Others),
+        ] {
+            assert_eq!(path.of_path(body), both);
+        }
+    }
 
     #[test]
     fn a_thing_survives_its_text() {

@@ -4,15 +4,24 @@ use super::{
     form::Form,
     opening::OpeningReader,
     peek::{Facts, Peek, Wanted},
+    things::ThingsReader,
 };
 
 /// Reads a body piece by piece.
 #[derive(Debug)]
 pub enum BodyReader {
     /// JSON, or what turns out not to be.
-    Json(Box<Peek>, Option<Box<OpeningReader>>),
+    Json(Box<Json>),
     /// A form with files.
     Form(Box<Form>),
+}
+
+/// The readers of one body.
+#[derive(Debug)]
+pub struct Json {
+    peek: Peek,
+    opening: Option<OpeningReader>,
+    things: Option<ThingsReader>,
 }
 
 // === impl BodyReader ===
@@ -24,8 +33,12 @@ impl BodyReader {
             Some(form) => Self::Form(Box::new(form)),
             None => {
                 let opening = Some(wanted.opening).filter(|members| !members.is_empty());
-                let opening = opening.map(|members| Box::new(OpeningReader::new(members)));
-                Self::Json(Box::new(Peek::new(wanted)), opening)
+                let things = Some(wanted.things).filter(|places| !places.is_empty());
+                Self::Json(Box::new(Json {
+                    peek: Peek::new(wanted),
+                    opening: opening.map(OpeningReader::new),
+                    things: things.map(ThingsReader::new),
+                }))
             }
         }
     }
@@ -33,10 +46,13 @@ impl BodyReader {
     /// Takes the next bytes of the body.
     pub fn push(&mut self, bytes: &[u8]) {
         match self {
-            Self::Json(peek, opening) => {
-                peek.push(bytes);
-                if let Some(opening) = opening {
+            Self::Json(json) => {
+                json.peek.push(bytes);
+                if let Some(opening) = &mut json.opening {
                     opening.push(bytes);
+                }
+                if let Some(things) = &mut json.things {
+                    things.push(bytes);
                 }
             }
             Self::Form(form) => form.push(bytes),
@@ -46,7 +62,7 @@ impl BodyReader {
     /// Tells a body in which something that is wanted may still come.
     pub fn needs_more(&self) -> bool {
         match self {
-            Self::Json(peek, _) => peek.needs_more(),
+            Self::Json(json) => json.peek.needs_more(),
             Self::Form(form) => form.needs_more(),
         }
     }
@@ -54,10 +70,18 @@ impl BodyReader {
     /// The facts.
     pub fn into_facts(self) -> Facts {
         match self {
-            Self::Json(peek, opening) => Facts {
-                opening: opening.and_then(|opening| opening.opening()),
-                ..peek.into_facts()
-            },
+            Self::Json(json) => {
+                let Json {
+                    peek,
+                    opening,
+                    things,
+                } = *json;
+                Facts {
+                    opening: opening.and_then(|opening| opening.opening()),
+                    things: things.map(ThingsReader::into_things).unwrap_or_default(),
+                    ..peek.into_facts()
+                }
+            }
             Self::Form(form) => form.into_facts(),
         }
     }

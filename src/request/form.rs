@@ -313,7 +313,7 @@ mod tests {
         stream: true,
         store: false,
         background: false,
-        thing: false,
+        things: &[],
         whole: true,
     };
 

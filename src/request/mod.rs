@@ -10,6 +10,7 @@ pub mod opening;
 pub mod peek;
 pub mod record;
 pub mod session;
+pub mod things;
 
 #[cfg(test)]
 pub(crate) use self::head::PROXY_KEY_HEADER;

@@ -7,9 +7,9 @@
 //! tells of a body that may mean another model to its reader, and any `background` that is true counts. The rest need not be JSON: that is
 //! the platform's business.
 
-use super::opening::Opening;
+use super::{opening::Opening, things::Things};
 use crate::{
-    dialect::{OpeningMember, RequestMember, RequestValue, SessionName},
+    dialect::{OpeningMember, RequestMember, RequestValue, SessionName, ThingPlace},
     header::HeaderText,
     home::MAX_ID_BYTES,
     text::{find::find_either, json_string::JsonString},
@@ -54,8 +54,8 @@ pub struct Wanted {
     pub store: bool,
     /// A `"background": true`, if there is one.
     pub background: bool,
-    /// The thing that the request goes on from, if there is one.
-    pub thing: bool,
+    /// The places at which it may name things of accounts. They come on the way: such a body is read to its end.
+    pub things: &'static [ThingPlace],
     /// The end of the body: what is not there must be known not to be there.
     pub whole: bool,
 }
@@ -93,8 +93,8 @@ pub struct Facts {
     pub session: Option<(SessionName, String)>,
     /// The opening of the conversation, if that was wanted.
     pub opening: Option<Opening>,
-    /// The thing that the request goes on from.
-    pub thing: Option<String>,
+    /// The things of accounts that it names, if that was wanted.
+    pub things: Things,
     /// The body was read to its end: what is not here is not in it.
     pub whole: bool,
 }
@@ -198,7 +198,7 @@ impl Peek {
             stream,
             store,
             background,
-            thing,
+            things,
             whole,
         } = self.wanted;
         let facts = &self.facts;
@@ -207,12 +207,12 @@ impl Peek {
             found.is_some_and(|(name, _)| *name <= best)
         });
         !whole
+            && things.is_empty()
             && has_session
             && (!model || self.model_was_met)
             && (!stream || facts.stream.is_some())
             && (!store || facts.store.is_some())
             && (!background || facts.background)
-            && (!thing || facts.thing.is_some())
     }
 
     /// Takes at least one byte off the front.
@@ -391,14 +391,10 @@ impl Peek {
                 }
             }
             Some(Member::Thing(_)) => {
-                if let Some(text) = text {
-                    let text = text.to_owned();
-                    if self.is_better(SessionName::PreviousResponse) {
-                        self.facts.session = Some((SessionName::PreviousResponse, text.clone()));
-                    }
-                    if self.wanted.thing {
-                        self.facts.thing.get_or_insert(text);
-                    }
+                if let Some(text) = text
+                    && self.is_better(SessionName::PreviousResponse)
+                {
+                    self.facts.session = Some((SessionName::PreviousResponse, text.to_owned()));
                 }
             }
             _ => {}

@@ -91,6 +91,28 @@ impl JsonString {
         };
     }
 
+    /// Takes bytes of the string as they stand between its quotes, escapes and all.
+    pub(crate) fn push_raw(&mut self, raw: &[u8]) {
+        let mut rest = raw;
+        while let Some((first, after)) = rest.split_first() {
+            if self.is_in_escape() {
+                self.unescape(*first);
+                rest = after;
+                continue;
+            }
+            let plain = rest.iter().position(|byte| *byte == b'\\');
+            let (piece, after) = match plain {
+                Some(plain) => rest.split_at_checked(plain).unwrap_or((rest, &[])),
+                None => (rest, &[][..]),
+            };
+            self.push(piece);
+            rest = after;
+            if rest.split_off_first().is_some() {
+                self.begin_escape();
+            }
+        }
+    }
+
     /// Takes one unit of UTF-16.
     fn push_unit(&mut self, unit: u32) {
         let code = match (self.high.take(), unit) {

@@ -29,6 +29,11 @@ const AGAIN_MS: [u64; 3] = [100, 200, 400];
 /// it within a tick. No shorter, so that a thing that is not there is not asked about again and again.
 const HOLDS_MS: u64 = 1_000;
 
+/// The time for which a thing that nobody knows is remembered as such, in milliseconds. Things are named that were not
+/// made through the gateway, in every turn of a conversation: the next request that has one in its body goes on at once,
+/// while it is asked about once more.
+const REMEMBERED_MS: u64 = 60_000;
+
 /// The time after which no answer is waited for, in milliseconds.
 const PATIENCE_MS: u64 = 2_000;
 
@@ -47,6 +52,8 @@ struct Question {
     last: Home,
     /// No answer is waited for after then.
     until: Deadline,
+    /// Nobody knew it, and until then that is taken for so.
+    unknown_until: Option<Deadline>,
     state: State,
 }
 
@@ -84,8 +91,8 @@ pub(super) struct Told {
 // === impl Asked ===
 
 impl Asked {
-    /// Says what to do about `thing`, which a request of `key` names, at `now`.
-    pub(super) fn next(&mut self, thing: &ThingHash, key: &Id, now: u64) -> Next {
+    /// Says what to do about `thing`, which a request of `key` names in its path or its body, at `now`.
+    pub(super) fn next(&mut self, thing: &ThingHash, key: &Id, in_path: bool, now: u64) -> Next {
         for one in &mut self.0 {
             let is_open = !matches!(one.state, State::Answered(_));
             if is_open && one.until.is_due(now) {
@@ -93,15 +100,24 @@ impl Asked {
             }
         }
         self.0
-            .retain(|one| !matches!(one.state, State::Answered(until) if until.is_due(now)));
-        let question = self.0.iter().find(|one| one.is_about(thing, key));
-        match question {
-            None if !self.has_room(key) => Next::Known(Home::Unasked),
-            None => Next::Ask,
-            Some(question) => match question.state {
-                State::Due(_) | State::Open(_) => Next::Wait,
-                State::Answered(_) => Next::Known(question.last),
-            },
+            .retain(|one| !one.is_over(now) || one.is_remembered(now));
+        let mut questions = self.0.iter_mut();
+        let Some(question) = questions.find(|one| one.is_about(thing, key)) else {
+            return match self.make_room(key, now) {
+                true => Next::Ask,
+                false => Next::Known(Home::Unasked),
+            };
+        };
+        if question.is_over(now) {
+            question.state = State::Due(Deadline::default());
+            question.until = Deadline::after(now, PATIENCE_MS);
+        }
+        match question.state {
+            State::Answered(_) => Next::Known(question.last),
+            State::Due(_) | State::Open(_) if !in_path && question.is_remembered(now) => {
+                Next::Known(Home::Nowhere)
+            }
+            State::Due(_) | State::Open(_) => Next::Wait,
         }
     }
 
@@ -113,6 +129,7 @@ impl Asked {
             answers: 0,
             last: Home::Unasked,
             until: Deadline::after(now, PATIENCE_MS),
+            unknown_until: None,
             state: State::Due(Deadline::default()),
         });
     }
@@ -134,6 +151,17 @@ impl Asked {
                 }
             }
         }
+    }
+
+    /// Returns true if one more may be asked for `key`, for which its oldest question is forgotten that is only
+    /// remembered.
+    fn make_room(&mut self, key: &Id, now: u64) -> bool {
+        if self.has_room(key) {
+            return true;
+        }
+        let mut questions = self.0.iter();
+        let oldest = questions.position(|one| one.key == *key && one.is_over(now));
+        oldest.is_some_and(|oldest| self.0.remove(oldest).is_some()) && self.has_room(key)
     }
 
     /// Returns true if one more may be asked for `key`: however many it invents, it leaves half of
@@ -182,6 +210,16 @@ impl Question {
         self.thing == *thing && self.key == *key
     }
 
+    /// It was answered, and that holds no more.
+    fn is_over(&self, now: u64) -> bool {
+        matches!(self.state, State::Answered(until) if until.is_due(now))
+    }
+
+    /// Nobody knew it, not long ago.
+    fn is_remembered(&self, now: u64) -> bool {
+        self.unknown_until.is_some_and(|until| !until.is_due(now))
+    }
+
     /// Takes an answer. One that says nothing is asked for again, a few times.
     fn take(&mut self, home: Home, now: u64) {
         let pause = AGAIN_MS.get(self.answers);
@@ -193,6 +231,13 @@ impl Question {
             }
             _ => State::Answered(Deadline::after(now, HOLDS_MS)),
         };
+        match (home, &self.state) {
+            (Home::Nowhere, State::Answered(_)) => {
+                self.unknown_until = Some(Deadline::after(now, REMEMBERED_MS));
+            }
+            (Home::Nowhere | Home::Unasked, _) => {}
+            _ => self.unknown_until = None,
+        }
     }
 }
 
@@ -236,11 +281,11 @@ mod tests {
             (b"403", b"", Home::Others),
         ] {
             let (mut asked, one) = (Asked::default(), key("key_1"));
-            assert_eq!(asked.next(&thing(1), &one, 0), Next::Ask);
+            assert_eq!(asked.next(&thing(1), &one, true, 0), Next::Ask);
             asked.note(thing(1), one.clone(), 0);
-            assert_eq!(asked.next(&thing(1), &one, 0), Next::Wait);
+            assert_eq!(asked.next(&thing(1), &one, true, 0), Next::Wait);
             assert_eq!(
-                asked.next(&thing(1), &key("key_2"), 0),
+                asked.next(&thing(1), &key("key_2"), true, 0),
                 Next::Ask,
                 "its own"
             );
@@ -248,8 +293,11 @@ mod tests {
             assert_eq!(told.len(), 1);
             assert_eq!((told[0].home, told[0].is_last), (home, true));
             assert!(answer(&mut asked, 500, status, body).is_empty());
-            assert_eq!(asked.next(&thing(1), &one, HOLDS_MS - 1), Next::Known(home));
-            assert_eq!(asked.next(&thing(1), &one, HOLDS_MS), Next::Ask);
+            assert_eq!(
+                asked.next(&thing(1), &one, true, HOLDS_MS - 1),
+                Next::Known(home)
+            );
+            assert_eq!(asked.next(&thing(1), &one, true, HOLDS_MS), Next::Ask);
         }
     }
 
@@ -263,22 +311,26 @@ mod tests {
             let (mut asked, one) = (Asked::default(), key("key_1"));
             asked.note(thing(1), one.clone(), 0);
             let mut answers = Vec::new();
-            for now in 0..2_000 {
+            for now in 0..700 + HOLDS_MS {
                 for told in answer(&mut asked, now, status, body) {
                     assert_eq!(told.home, home);
                     answers.push((now, told.is_last));
                 }
                 let expected = match answers.last() {
-                    Some((_, true)) if now >= 700 + HOLDS_MS => Next::Ask,
                     Some((_, true)) => Next::Known(home),
                     _ => Next::Wait,
                 };
-                assert_eq!(asked.next(&thing(1), &one, now), expected, "{now}");
+                assert_eq!(asked.next(&thing(1), &one, true, now), expected, "{now}");
             }
             assert_eq!(
                 answers,
                 [(0, false), (100, false), (300, false), (700, true)]
             );
+            let again = match home {
+                Home::Nowhere => Next::Wait,
+                _ => Next::Ask,
+            };
+            assert_eq!(asked.next(&thing(1), &one, true, 700 + HOLDS_MS), again);
         }
         // It has come to the refresher meanwhile.
         let (mut asked, one) = (Asked::default(), key("key_1"));
@@ -287,7 +339,68 @@ mod tests {
         let told = answer(&mut asked, 100, b"200", b"acc_1");
         assert!(told[0].is_last);
         let home = Home::At(hash64(&[b"acc_1"]));
-        assert_eq!(asked.next(&thing(1), &one, 100), Next::Known(home));
+        assert_eq!(asked.next(&thing(1), &one, true, 100), Next::Known(home));
+    }
+
+    #[test]
+    fn a_body_waits_once_for_what_nobody_knows() {
+        let (mut asked, one) = (Asked::default(), key("key_1"));
+        asked.note(thing(1), one.clone(), 0);
+        for now in [0, 100, 300, 700] {
+            answer(&mut asked, now, b"404", b"");
+        }
+        let unknown = Next::Known(Home::Nowhere);
+        let mut now = 700;
+        for _ in 0..100 {
+            now += HOLDS_MS;
+            assert_eq!(asked.next(&thing(1), &one, false, now), unknown);
+            assert_eq!(answer(&mut asked, now, b"404", b"").len(), 1, "once more");
+            assert!(answer(&mut asked, now + 500, b"404", b"").is_empty());
+        }
+        // The refresher is away, and is there again.
+        now += HOLDS_MS;
+        assert_eq!(asked.next(&thing(1), &one, false, now), unknown);
+        assert_eq!(asked.next(&thing(1), &one, true, now), Next::Wait);
+        answer(&mut asked, now, b"", b"");
+        now += HOLDS_MS;
+        assert_eq!(asked.next(&thing(1), &one, false, now), unknown);
+        let told = answer(&mut asked, now, b"200", b"acc_1");
+        let home = Home::At(hash64(&[b"acc_1"]));
+        assert_eq!((told.len(), told[0].home), (1, home));
+        assert_eq!(asked.next(&thing(1), &one, false, now), Next::Known(home));
+        assert_eq!(
+            asked.next(&thing(1), &one, false, now + HOLDS_MS),
+            Next::Ask
+        );
+        // Nobody asks any more.
+        asked.note(thing(2), one.clone(), now);
+        for later in [0, 100, 300, 700] {
+            answer(&mut asked, now + later, b"404", b"");
+        }
+        let forgotten = now + 700 + REMEMBERED_MS;
+        assert_eq!(asked.next(&thing(2), &one, false, forgotten - 1), unknown);
+        answer(&mut asked, forgotten, b"404", b"");
+        let forgotten = forgotten + REMEMBERED_MS;
+        assert_eq!(asked.next(&thing(2), &one, false, forgotten), Next::Ask);
+    }
+
+    #[test]
+    fn what_is_only_remembered_makes_room() {
+        let (mut asked, one) = (Asked::default(), key("key_1"));
+        for number in 0..MAX_ASKED / 2 {
+            assert_eq!(asked.next(&thing(number), &one, false, 0), Next::Ask);
+            asked.note(thing(number), one.clone(), 0);
+        }
+        for now in [0, 100, 300, 700] {
+            asked.ask(now, |_, _| Some(CallId(1)));
+            while asked.answered(CallId(1), b"404", Vec::new, now).is_some() {}
+        }
+        let full = asked.next(&thing(1_000), &one, false, 700);
+        assert_eq!(full, Next::Known(Home::Unasked));
+        let now = 700 + HOLDS_MS;
+        assert_eq!(asked.next(&thing(1_000), &one, false, now), Next::Ask);
+        assert_eq!(asked.0.len(), MAX_ASKED / 2 - 1);
+        assert_ne!(asked.0[0].thing, thing(0), "the oldest");
     }
 
     #[test]
@@ -295,20 +408,23 @@ mod tests {
         let (mut asked, mut number) = (Asked::default(), 0);
         for (name, most) in [("key_1", MAX_ASKED / 2), ("key_2", MAX_ASKED / 4)] {
             let begin = number;
-            while asked.next(&thing(number), &key(name), 0) == Next::Ask {
+            while asked.next(&thing(number), &key(name), true, 0) == Next::Ask {
                 asked.note(thing(number), key(name), 0);
                 number += 1;
             }
             assert_eq!(number - begin, most, "{name}");
-            let over = asked.next(&thing(number), &key(name), 0);
+            let over = asked.next(&thing(number), &key(name), true, 0);
             assert_eq!(over, Next::Known(Home::Unasked));
         }
         let one = key("key_1");
         asked.ask(0, |_, _| Some(CallId(1)));
-        assert_eq!(asked.next(&thing(1), &one, PATIENCE_MS - 1), Next::Wait);
-        let lost = asked.next(&thing(1), &one, PATIENCE_MS);
+        assert_eq!(
+            asked.next(&thing(1), &one, true, PATIENCE_MS - 1),
+            Next::Wait
+        );
+        let lost = asked.next(&thing(1), &one, true, PATIENCE_MS);
         assert_eq!(lost, Next::Known(Home::Unasked), "no answer came");
-        let later = asked.next(&thing(1), &one, PATIENCE_MS + HOLDS_MS);
+        let later = asked.next(&thing(1), &one, true, PATIENCE_MS + HOLDS_MS);
         assert_eq!(later, Next::Ask);
     }
 }

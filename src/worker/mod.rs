@@ -437,14 +437,39 @@ impl<H: Host> Worker<H> {
         may_wait: bool,
         now: u64,
     ) -> Option<Home> {
-        let (Some(thing), Some(key)) = (request.thing(), key) else {
+        let Some(key) = key else {
             return Some(Home::Any);
         };
+        let (in_path, in_body) = request.things();
+        // All of them, so that all that are not known are asked about at once.
+        let in_path = in_path.map(|thing| self.home_of(thing, key, true, may_wait, now));
+        let mut homes = in_body
+            .iter()
+            .map(|thing| self.home_of(*thing, key, false, may_wait, now));
+        let in_body = homes
+            .by_ref()
+            .try_fold(Home::Any, |home, one| Some(home.and(one?)));
+        homes.for_each(drop);
+        match in_path {
+            None => in_body,
+            Some(in_path) => Some(in_path?.of_path(in_body?)),
+        }
+    }
+
+    /// Finds the account that has `thing`, which the path of a request of `key` names or its body.
+    fn home_of(
+        &mut self,
+        thing: ThingHash,
+        key: &Id,
+        in_path: bool,
+        may_wait: bool,
+        now: u64,
+    ) -> Option<Home> {
         let held = ring::find(&self.host, &thing, key);
         if let Home::At(_) = held {
             return Some(held);
         }
-        match self.asked.next(&thing, key, now) {
+        match self.asked.next(&thing, key, in_path, now) {
             Next::Known(Home::Nowhere | Home::Unasked) if held == Home::Others => Some(held),
             Next::Known(home) => Some(home),
             Next::Wait if may_wait => None,

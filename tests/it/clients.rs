@@ -10,7 +10,9 @@ use serde_json::Value;
 use crate::harness::{
     Stack,
     program::{self, Program},
-    run, setting, source_root,
+    run,
+    scripted::{Script, Scripted},
+    setting, source_root,
     stack::ALICE,
 };
 
@@ -49,6 +51,42 @@ fn client(name: &str) -> tokio::process::Command {
         command.env_remove(variable);
     }
     command
+}
+
+/// A question to a program that people start, in a home of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask<'a> {
+    pub home: &'a Path,
+    pub base_url: &'a str,
+    pub key: &'a str,
+    pub prompt: &'a str,
+    pub limit: Duration,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn new(home: &'a Path, base_url: &'a str, key: &'a str) -> Self {
+        fs::create_dir_all(home).expect("a folder");
+        Self {
+            home,
+            base_url,
+            key,
+            prompt: "say hi",
+            limit: LIMIT,
+        }
+    }
+
+    /// What the program prints that reads the question, and the time that it takes.
+    async fn run(&self, mut command: tokio::process::Command) -> (String, Duration) {
+        let file = self.home.join("prompt");
+        fs::write(&file, self.prompt).expect("written");
+        command.current_dir(self.home);
+        let input = fs::File::open(&file).expect("the question").into();
+        let began = Instant::now();
+        let output = program::output_given(command, input, self.limit).await;
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        (printed, began.elapsed())
+    }
 }
 
 /// Runs a script of `tests/clients` and returns the JSON that it prints.
@@ -169,34 +207,23 @@ fn the_clients_of_npm_work() {
 }
 
 /// What opencode prints, and the time that it takes.
-pub(crate) async fn opencode(
-    home: &Path,
-    base_url: &str,
-    key: &str,
-    arguments: &[&str],
-) -> (String, Duration) {
-    fs::create_dir_all(home).expect("a folder");
+pub(crate) async fn opencode(ask: &Ask<'_>, arguments: &[&str]) -> (String, Duration) {
     let config = serde_json::json!({
         "autoupdate": false, "share": "disabled", "model": "gateway/gpt-5.6", "enabled_providers": ["gateway"],
         "provider": {"gateway": {
             "npm": "@ai-sdk/openai-compatible",
-            "options": {"baseURL": base_url, "apiKey": key},
+            "options": {"baseURL": ask.base_url, "apiKey": ask.key},
             "models": {"gpt-5.6": {}},
         }},
     });
-    fs::write(home.join("opencode.json"), config.to_string()).expect("written");
+    fs::write(ask.home.join("opencode.json"), config.to_string()).expect("written");
     let mut command = client("opencode");
     command
         .args(["run", "--pure", "--title", "a test"])
         .args(arguments)
-        .env("HOME", home)
-        .env("OPENCODE_DISABLE_MODELS_FETCH", "1")
-        .current_dir(home);
-    let began = Instant::now();
-    let output = program::output_of(command, LIMIT).await;
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed).into_owned();
-    (printed, began.elapsed())
+        .env("HOME", ask.home)
+        .env("OPENCODE_DISABLE_MODELS_FETCH", "1");
+    ask.run(command).await
 }
 
 /// A turn with a call of a tool, a second turn of the same session, and an unknown key.
@@ -213,18 +240,67 @@ fn opencode_prints_the_platforms_answer_and_our_refusal() {
         let base = caller.url("/v1");
         let file = home.join("opencode.json");
         let wish = format!("use the tool read {{\"filePath\": \"{}\"}}", file.display());
-        let (printed, _) = opencode(&home, &base, caller.key(), &[&wish]).await;
+        let (printed, _) = opencode(&Ask::new(&home, &base, caller.key()), &[&wish]).await;
         assert!(printed.contains("Read"), "{printed}");
         assert!(printed.contains("Hello from openai-key"), "{printed}");
         let second = ["--continue", "and once more"];
-        let (printed, _) = opencode(&home, &base, caller.key(), &second).await;
+        let (printed, _) = opencode(&Ask::new(&home, &base, caller.key()), &second).await;
         assert!(printed.contains("and once more"), "{printed}");
-        let (printed, _) = opencode(&home, &base, "lk_unknown", &["say hi"]).await;
+        let (printed, _) = opencode(&Ask::new(&home, &base, "lk_unknown"), &[]).await;
         assert!(
             printed.contains("This client key is unknown or revoked."),
             "{printed}"
         );
         assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Each turn of a session names it, in headers that the gateway reads.
+#[test]
+fn opencode_names_its_session_in_headers_that_the_gateway_reads() {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return;
+    }
+    run(async {
+        let stack = stack().await;
+        let refusal =
+            r#"{"error":{"message":"no","type":"invalid_request_error","param":null,"code":null}}"#;
+        let script = Script {
+            answer: format!(
+                "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{refusal}",
+                refusal.len()
+            )
+            .into(),
+            reads: true,
+        };
+        let server = Scripted::start(script).await;
+        let home = stack.folder.join("opencode-session");
+        let base = format!("http://127.0.0.1:{}/v1", server.port);
+        for arguments in [[].as_slice(), &["--continue"]] {
+            opencode(&Ask::new(&home, &base, "k"), arguments).await;
+        }
+        let heads = server.heads();
+        let chats = heads
+            .iter()
+            .filter(|head| head.starts_with("post /v1/chat/completions "));
+        let sessions = |name: &str| -> Vec<String> {
+            let named = |head: &String| {
+                let mut lines = head.lines();
+                lines.find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+            };
+            chats.clone().filter_map(named).collect()
+        };
+        let doors = source_root().join("refresher/src/platform/doors.toml");
+        let doors = fs::read_to_string(doors).expect("the doors");
+        for header in ["x-session-affinity", "x-session-id"] {
+            assert!(doors.contains(&format!("\"{header}\"")), "{header}");
+            let sessions = sessions(&format!("{header}:"));
+            assert!(sessions.len() > 1, "{header}: {heads:?}");
+            assert!(
+                sessions.iter().all(|one| *one == sessions[0]),
+                "{sessions:?}"
+            );
+        }
     });
 }
 
@@ -263,7 +339,7 @@ fn codex_prints_the_platforms_answer() {
         for (pool, account) in [("codex", ALICE), ("openai", "openai-key")] {
             let caller = stack.caller(pool);
             let home = stack.folder.join(format!("codex-{pool}"));
-            let (printed, _) = codex(&home, &caller.url("/v1"), caller.key()).await;
+            let (printed, _) = codex(&Ask::new(&home, &caller.url("/v1"), caller.key())).await;
             let events = printed.lines().filter(|line| line.starts_with('{'));
             let events: Vec<Value> = events
                 .map(|line| serde_json::from_str(line).expect("JSON"))
@@ -292,30 +368,17 @@ fn codex_prints_the_platforms_answer() {
 }
 
 /// What Claude Code prints, and the time that it takes.
-pub(crate) async fn claude(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
-    fs::create_dir_all(home).expect("a folder");
+pub(crate) async fn claude(ask: &Ask<'_>) -> (String, Duration) {
     let mut command = client("claude");
     command
-        .args([
-            "--bare",
-            "-p",
-            "say hi",
-            "--tools",
-            "",
-            "--no-session-persistence",
-        ])
+        .args(["--bare", "-p", "--tools", "", "--no-session-persistence"])
         .args(["--model", "claude-opus-5-5"])
-        .env("HOME", home)
-        .env("CLAUDE_CONFIG_DIR", home)
+        .env("HOME", ask.home)
+        .env("CLAUDE_CONFIG_DIR", ask.home)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
-        .env("ANTHROPIC_BASE_URL", base_url)
-        .env("ANTHROPIC_AUTH_TOKEN", key)
-        .current_dir(home);
-    let began = Instant::now();
-    let output = program::output_of(command, LIMIT).await;
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed).into_owned();
-    (printed, began.elapsed())
+        .env("ANTHROPIC_BASE_URL", ask.base_url)
+        .env("ANTHROPIC_AUTH_TOKEN", ask.key);
+    ask.run(command).await
 }
 
 /// With the base URL that it wants, and with the one that other clients want.
@@ -326,7 +389,7 @@ fn claude_code_prints_the_platforms_answer() {
         let caller = stack.caller("anthropic");
         for (name, base) in [("plain", ""), ("v1", "/v1")] {
             let home = stack.folder.join(format!("claude-{name}"));
-            let (printed, _) = claude(&home, &caller.url(base), caller.key()).await;
+            let (printed, _) = claude(&Ask::new(&home, &caller.url(base), caller.key())).await;
             assert!(printed.contains("Hello from"), "{name}: {printed}");
         }
         assert_eq!(stack.sim.count("refused_count").await, 0);
@@ -341,13 +404,13 @@ fn claude_code_ends_at_once_where_a_repeat_cannot_help() {
         let stack = stack().await;
         let home = stack.folder.join("claude-refused");
         let url = stack.caller("anthropic").url("");
-        let (printed, took) = claude(&home, &url, "lk_unknown").await;
+        let (printed, took) = claude(&Ask::new(&home, &url, "lk_unknown")).await;
         let sentence = "This client key is unknown or revoked.";
         assert!(printed.contains(sentence), "{printed}");
         assert!(took < AT_ONCE, "{took:?}: {printed}");
         // A pool of another platform never serves it.
         let other = stack.caller("openai");
-        let (printed, took) = claude(&home, &other.url(""), other.key()).await;
+        let (printed, took) = claude(&Ask::new(&home, &other.url(""), other.key())).await;
         assert!(printed.contains("selected model"), "{printed}");
         assert!(took < AT_ONCE, "{took:?}: {printed}");
     });
@@ -375,18 +438,12 @@ stream_max_retries = 1
 }
 
 /// The report of `codex exec`, one event a line, and the time that it takes.
-pub(crate) async fn codex(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
-    fs::create_dir_all(home).expect("a folder");
-    fs::write(home.join("config.toml"), config(base_url)).expect("written");
+pub(crate) async fn codex(ask: &Ask<'_>) -> (String, Duration) {
+    fs::write(ask.home.join("config.toml"), config(ask.base_url)).expect("written");
     let mut command = client("codex");
     command
-        .args(["exec", "--skip-git-repo-check", "--json", "say hi"])
-        .env("CODEX_HOME", home)
-        .env("GATEWAY_KEY", key)
-        .current_dir(home);
-    let began = Instant::now();
-    let output = program::output_of(command, LIMIT).await;
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed).into_owned();
-    (printed, began.elapsed())
+        .args(["exec", "--skip-git-repo-check", "--json", "-"])
+        .env("CODEX_HOME", ask.home)
+        .env("GATEWAY_KEY", ask.key);
+    ask.run(command).await
 }

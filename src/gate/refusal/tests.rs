@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 35;
+const KINDS: usize = 37;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -86,6 +86,8 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::ListOfAccount => 32,
         Refusal::Uncounted => 33,
         Refusal::Silent => 34,
+        Refusal::HomesApart => 35,
+        Refusal::TooManyThings => 36,
     }
 }
 
@@ -165,6 +167,8 @@ fn samples() -> Vec<Refusal> {
         ListOfAccount,
         Uncounted,
         Silent,
+        HomesApart,
+        TooManyThings,
     ]
 }
 
@@ -252,6 +256,73 @@ fn no_sentence_has_a_word_that_a_client_looks_for() {
         for word in ["x-api-key", "credit balance", "prompt is too long", "oauth"] {
             assert!(!message.contains(word), "{word}: {message}");
         }
+    }
+}
+
+/// opencode repeats what has one of these anywhere in its body, whatever the status.
+#[test]
+fn what_is_not_to_be_repeated_has_no_word_of_what_is() {
+    let once = |refusal: &Refusal| refusal.status() < 429;
+    for refusal in samples().iter().filter(|refusal| once(refusal)) {
+        for dialect in Dialect::ALL {
+            let body = refusal.reply(dialect).body.to_lowercase();
+            for word in [
+                "429",
+                "500",
+                "502",
+                "503",
+                "504",
+                "524",
+                "rate limit",
+                "rate-limit",
+                "rate_limit",
+                "too many requests",
+                "overloaded",
+                "unavailable",
+                "internal error",
+                "server error",
+                "server_error",
+                "terminated",
+                "fetch failed",
+                "network error",
+                "connection error",
+                "connection refused",
+                "timeout",
+                "timed out",
+                "try again later",
+                "try again in",
+                "at capacity",
+                "your request again",
+                "exhausted",
+            ] {
+                assert!(!body.contains(word), "{word}: {body}");
+            }
+        }
+    }
+}
+
+/// Codex says of such a limit until when it holds, and of any other 429 nothing but the number.
+#[test]
+fn a_limit_that_is_not_soon_over_is_one_that_codex_explains() {
+    let error = |refusal: &Refusal, dialect| {
+        let body: Value = serde_json::from_str(&refusal.reply(dialect).body).unwrap();
+        body["error"].clone()
+    };
+    let day = at_limit(Limit::TokensPerDay, Some(1_790_035_200_001));
+    let minute = at_limit(Limit::RequestsPerMinute, Some(1_790_000_030_000));
+    let told = error(&day, Dialect::Responses);
+    assert_eq!(told["type"], "usage_limit_reached");
+    assert_eq!(told["resets_at"], 1_790_035_201_u64);
+    let out = Refusal::AllOut(all_out(2, Some(18_000)));
+    assert_eq!(error(&out, Dialect::Responses)["resets_at"], 9);
+    for (refusal, dialect) in [
+        (&minute, Dialect::Responses),
+        (&Refusal::AllOut(all_out(2, Some(9))), Dialect::Responses),
+        (&day, Dialect::Chat),
+    ] {
+        let told = error(refusal, dialect);
+        assert_eq!(told["type"], "rate_limit_error");
+        assert!(told["resets_at"].is_null());
     }
 }
 

@@ -49,6 +49,7 @@ pub struct Table {
     candidates: Vec<Candidate>,
     tiers: Vec<Stretch>,
     wanted: Wanted,
+    keeps_things: bool,
 }
 
 /// The candidates of one tier.
@@ -150,6 +151,10 @@ impl Table {
             policy: pool.policy,
             tiers: Stretch::all(&candidates),
             wanted: wanted(view, pool.policy, &candidates),
+            keeps_things: candidates.iter().any(|one| {
+                let platform = view.platform(&one.account.platform);
+                platform.is_some_and(|platform| platform.keeps_things())
+            }),
             candidates,
         }
     }
@@ -157,6 +162,12 @@ impl Table {
     /// The facts of a request's body that matter to a pick.
     pub fn wanted(&self) -> Wanted {
         self.wanted
+    }
+
+    /// Tells if an account of it may have what no other one has. Also where there is one alone: what a request names,
+    /// another key may have made.
+    pub fn keeps_things(&self) -> bool {
+        self.keeps_things
     }
 
     /// Picks an account for a request. One without a session takes its turn where the policy is
@@ -313,8 +324,7 @@ fn wanted(view: &View, policy: Policy, candidates: &[Candidate]) -> Wanted {
         stream: requires(Requirement::Stream) || candidates.iter().any(|one| one.asks_stream),
         store: requires(Requirement::StoreFalse) || candidates.iter().any(|one| one.asks_store),
         background: requires(Requirement::Foreground),
-        // Also where one account alone has it: another key may have made it.
-        thing: platforms().any(|platform| platform.keeps_things()),
+        things: &[],
         whole: false,
     }
 }

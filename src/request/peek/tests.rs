@@ -249,10 +249,11 @@ fn object() -> impl Strategy<Value = Value> {
 #[test]
 fn what_a_request_goes_on_from_is_named_by_itself_or_in_an_object() {
     let wanted = Wanted {
-        thing: true,
+        session: Some(SessionName::CacheKey),
+        things: Dialect::Responses.format().things(),
         ..nothing()
     };
-    for (body, thing) in [
+    for (body, named) in [
         (r#"{"previous_response_id":"resp_1"}"#, Some("resp_1")),
         (r#"{"conversation":"conv_1"}"#, Some("conv_1")),
         (
@@ -273,13 +274,15 @@ fn what_a_request_goes_on_from_is_named_by_itself_or_in_an_object() {
         ),
     ] {
         let facts = peek(wanted, body.as_bytes());
-        assert_eq!(facts.thing.as_deref(), thing, "{body}");
-        assert_eq!(facts.session.is_some(), thing.is_some(), "{body}");
+        let session = named.map(|text| (SessionName::PreviousResponse, text.to_owned()));
+        assert_eq!(facts.session, session, "{body}");
     }
     let mut peek = Peek::new(wanted);
     peek.push(br#"{"model":"m","input":"hi","#);
     assert!(peek.needs_more(), "it may go on from something");
-    peek.push(br#""conversation":"c","#);
+    peek.push(br#""prompt_cache_key":"s","conversation":"c","#);
+    assert!(peek.needs_more(), "and from more than that");
+    peek.push(br#""n":1}"#);
     assert!(!peek.needs_more());
 }
 

@@ -203,6 +203,24 @@ impl Envoy {
         self.answers_about(key, "", "", 4);
     }
 
+    /// Has it say at one tick which accounts have these things, which key_1 names.
+    #[track_caller]
+    pub(super) fn tells_homes_of(&mut self, homes: &[(&str, &str)]) {
+        let key = Id::try_from("key_1").unwrap();
+        self.vm.take(|vm| vm.tick(ROOT)).unwrap();
+        for (thing, account) in homes {
+            let calls = self
+                .host
+                .take_calls(&home_path(&ThingHash::of(thing), &key));
+            assert_eq!(calls.len(), 1, "{thing} is asked about once");
+            let answered = |vm: &mut super::Vm<FakeHost>| {
+                let body = || account.as_bytes().to_vec();
+                vm.on_call_answer(ROOT, calls[0].id, b"200", body);
+            };
+            self.vm.take(answered).unwrap();
+        }
+    }
+
     #[track_caller]
     fn answers_about(&mut self, key: &str, status: &str, body: &str, times: usize) {
         let key = Id::try_from(key).unwrap();

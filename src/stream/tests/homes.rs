@@ -1,6 +1,6 @@
 //! What exists in one account alone goes back to that account.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::envoy::{BODY, Call, Envoy, KEY, head, records};
 use crate::{
@@ -285,6 +285,101 @@ fn a_home_that_is_out_or_gone_is_said_plainly_and_nobody_stands_in() {
     let left = if home == "acc_1" { "acc_2" } else { "acc_1" };
     envoy.publish(&keeping(&[left, "acc_3"]));
     sends(&mut envoy, NEXT).is_refused(404, "latchkey_home_gone");
+}
+
+/// A turn with these files.
+fn with_files(ids: &[&str]) -> Vec<u8> {
+    let files = ids
+        .iter()
+        .map(|id| json!({"type": "input_file", "file_id": id}));
+    let content: Vec<Value> = files.collect();
+    json!({"model": "gpt-6.1-sol", "input": [{"role": "user", "content": content}]})
+        .to_string()
+        .into_bytes()
+}
+
+/// Has `account` make `id`.
+fn makes(envoy: &mut Envoy, account: &str, id: &str) {
+    for _ in 0..3 {
+        let call = sends(envoy, BODY);
+        if account_of(&call) == account {
+            return answers(call, id);
+        }
+        call.goes_away();
+    }
+    panic!("{account} takes its turn");
+}
+
+#[test]
+fn a_body_goes_where_the_files_are_that_it_names_however_it_is_cut() {
+    let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2", "acc_3"]));
+    for home in ["acc_1", "acc_2", "acc_3"] {
+        let id = format!("file-{home}");
+        makes(&mut envoy, home, &id);
+        for step in [1, 7, 1_000] {
+            let mut call = envoy.call(&head("/v1/responses"));
+            let body = with_files(&[&id, &id]);
+            let pieces = body.chunks(step).collect::<Vec<_>>();
+            for (at, piece) in pieces.iter().enumerate() {
+                call.sends(piece, at + 1 == pieces.len());
+            }
+            call.is_at(home);
+            call.goes_away();
+        }
+    }
+    for files in [["file-acc_1", "file-acc_2"], ["file-acc_3", "file-acc_1"]] {
+        sends(&mut envoy, &with_files(&files)).is_refused(400, "latchkey_homes_apart");
+    }
+    let many: Vec<String> = (0..129).map(|number| format!("file-{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    sends(&mut envoy, &with_files(&many)).is_refused(400, "latchkey_too_many_things");
+    // A path and a body.
+    let bearer = format!("Bearer {OTHER_KEY}");
+    let mut headers = head("/v1/responses");
+    headers[4].1 = &bearer;
+    let mut call = envoy.call(&headers);
+    call.sends(&with_files(&["resp_1"]), true);
+    call.waits();
+    envoy.tells_others("key_2");
+    call.is_answered();
+    call.is_refused(404, "latchkey_no_such_thing");
+}
+
+#[test]
+fn all_that_a_body_names_is_asked_about_at_once() {
+    let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
+    for (home, other) in [("acc_1", "acc_2"), ("acc_2", "acc_1")] {
+        let [one, two, apart] = ["one", "two", "apart"].map(|name| format!("{name}-{home}"));
+        let mut call = sends(&mut envoy, &with_files(&[&one, &two]));
+        let mut third = sends(&mut envoy, &with_files(&[&two, &apart]));
+        call.waits();
+        envoy.tells_homes_of(&[(&one, home), (&two, home), (&apart, other)]);
+        call.resumes();
+        call.is_at(home);
+        call.goes_away();
+        third.is_answered();
+        third.is_refused(400, "latchkey_homes_apart");
+    }
+}
+
+#[test]
+fn what_was_made_elsewhere_costs_one_wait_and_no_more() {
+    let mut envoy = Envoy::with(&keeping(&["acc_1", "acc_2"]));
+    let body = with_files(&["resp_1"]);
+    let mut call = sends(&mut envoy, &body);
+    call.waits();
+    envoy.tells_of_no_home("key_1");
+    call.resumes();
+    call.goes_away();
+    // It is asked about once more meanwhile.
+    envoy.after(1_100);
+    sends(&mut envoy, &body).goes_away();
+    envoy.tells_home("key_1", "acc_2");
+    for _ in 0..3 {
+        let call = sends(&mut envoy, &body);
+        call.is_at("acc_2");
+        call.goes_away();
+    }
 }
 
 #[test]

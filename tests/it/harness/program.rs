@@ -150,8 +150,16 @@ pub fn path_with(folder: Option<&Path>) -> OsString {
 ///
 /// # Panics
 /// If it takes longer than `limit`.
-pub async fn output_of(mut command: Command, limit: Duration) -> Output {
-    command.stdin(Stdio::null()).kill_on_drop(true);
+pub async fn output_of(command: Command, limit: Duration) -> Output {
+    output_given(command, Stdio::null(), limit).await
+}
+
+/// Runs a command to its end, with this standard input.
+///
+/// # Panics
+/// If it takes longer than `limit`.
+pub async fn output_given(mut command: Command, input: Stdio, limit: Duration) -> Output {
+    command.stdin(input).kill_on_drop(true);
     let running = RUNTIME.spawn(async move { timeout(limit, command.output()).await });
     let ended = running.await.expect("spawned").expect("it ends in time");
     ended.expect("the program runs")

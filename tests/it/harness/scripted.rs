@@ -25,6 +25,7 @@ pub struct Scripted {
     /// The port, on 127.0.0.1.
     pub port: u16,
     script: Arc<Mutex<Script>>,
+    heads: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
 
@@ -34,17 +35,24 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let port = listener.local_addr().expect("an address").port();
         let script = Arc::new(Mutex::new(script));
-        let shared = Arc::clone(&script);
+        let heads = Arc::<Mutex<Vec<String>>>::default();
+        let (shared, seen) = (Arc::clone(&script), Arc::clone(&heads));
         let serving = RUNTIME.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                RUNTIME.spawn(serve(stream, Arc::clone(&shared)));
+                RUNTIME.spawn(serve(stream, Arc::clone(&shared), Arc::clone(&seen)));
             }
         });
         Self {
             port,
             script,
+            heads,
             serving,
         }
+    }
+
+    /// The heads of the requests that came, in small letters.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().expect("not poisoned").clone()
     }
 
     /// From now on it answers with this, having read the request.
@@ -60,7 +68,7 @@ impl Drop for Scripted {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
+async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>, heads: Arc<Mutex<Vec<String>>>) {
     let mut received = Vec::new();
     loop {
         let Some(head) = read_until(&mut stream, &mut received, |bytes| {
@@ -72,6 +80,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
         };
         let text = String::from_utf8_lossy(&received[..head]).to_lowercase();
         received.drain(..head + 4);
+        heads.lock().expect("not poisoned").push(text.clone());
         let Script { answer, reads } = script.lock().expect("not poisoned").clone();
         if !reads {
             stream.write_all(&answer).await.ok();

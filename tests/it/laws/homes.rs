@@ -186,8 +186,21 @@ impl Team {
         )
         .await;
 
+        // What stands inside a body goes with it.
+        let store = json!({"name": "docs", "file_ids": [file]});
+        let store = self
+            .make(false, "/v1/vector_stores", Body::Json(store))
+            .await;
+        let added = format!("/v1/vector_stores/{store}/files");
+        self.make(false, &added, Body::Json(json!({"file_id": file})))
+            .await;
+        for body in [of_responses(&file, &store), of_images(&file)] {
+            self.make(false, RESPONSES, Body::Json(body)).await;
+        }
         let claudes = self
             .make(true, "/v1/files", Body::Form("file", "hello"))
+            .await;
+        self.make(true, "/v1/messages", Body::Json(of_messages(&claudes)))
             .await;
         let messages =
             json!({"requests": [{"custom_id": "one", "params": {"model": "claude-opus-5-5"}}]});
@@ -195,6 +208,7 @@ impl Team {
             .make(true, "/v1/messages/batches", Body::Json(messages))
             .await;
         let chat = "/v1/chat/completions";
+        self.make(false, chat, Body::Json(of_chat(&file))).await;
         let kept = json!({"model": "gpt-5.6", "messages": [], "store": true});
         let kept = self.make(false, chat, Body::Json(kept)).await;
         let kept = format!("{chat}/{kept}");
@@ -208,6 +222,7 @@ impl Team {
             format!("/v1/files/{output}/content"),
             batch,
             uploaded,
+            format!("/v1/vector_stores/{store}"),
             format!("/v1/conversations/{conversation}"),
             format!("/v1/conversations/{conversation}/items"),
             format!("{RESPONSES}/{first}"),
@@ -266,17 +281,68 @@ impl Team {
             let id = path.strip_prefix(kind).expect("its id");
             id.split('/').next().expect("its id").to_owned()
         };
-        for (path, name, kind) in [
-            (RESPONSES, "previous_response_id", "/v1/responses/"),
-            (RESPONSES, "conversation", "/v1/conversations/"),
-            ("/v1/batches", "input_file_id", "/v1/files/"),
+        let going_on =
+            |name: &str, kind| json!({"model": "gpt-5.6", "input": "hi", name: named(kind)});
+        let file = named("/v1/files/");
+        let stores = "/v1/vector_stores";
+        for (anthropic, path, body) in [
+            (
+                false,
+                RESPONSES,
+                going_on("previous_response_id", "/v1/responses/"),
+            ),
+            (
+                false,
+                RESPONSES,
+                going_on("conversation", "/v1/conversations/"),
+            ),
+            (
+                false,
+                "/v1/batches",
+                going_on("input_file_id", "/v1/files/"),
+            ),
+            (false, RESPONSES, of_responses(&file, "vs_none")),
+            (
+                false,
+                RESPONSES,
+                of_responses("file-none", &named("/v1/vector_stores/")),
+            ),
+            (false, RESPONSES, of_images(&file)),
+            (false, "/v1/chat/completions", of_chat(&file)),
+            (false, stores, json!({"file_ids": [file]})),
+            (true, "/v1/messages", of_messages(&file)),
         ] {
-            let body = json!({"model": "gpt-5.6", "input": "hi", name: named(kind)});
-            let answer = self.try_ask(false, "POST", path, &Body::Json(body)).await;
+            let body = Body::Json(body);
+            let answer = self.try_ask(anthropic, "POST", path, &body).await;
             let code = answer.own_code();
-            assert_eq!(code, Some("latchkey_no_such_thing"), "{name}: {answer:?}");
+            assert_eq!(code, Some("latchkey_no_such_thing"), "{path}: {answer:?}");
         }
     }
+}
+
+/// A question about a file, and what is in a store.
+fn of_responses(file: &str, store: &str) -> Value {
+    let content = json!([{"type": "input_file", "file_id": file}, {"type": "input_text", "text": "What does it say?"}]);
+    json!({
+        "model": "gpt-5.6", "input": [{"role": "user", "content": content}],
+        "tools": [{"type": "file_search", "vector_store_ids": [store]}],
+    })
+}
+
+/// A question about a picture.
+fn of_images(file: &str) -> Value {
+    let content = json!([{"type": "input_image", "file_id": file, "detail": "low"}]);
+    json!({"model": "gpt-5.6", "input": [{"role": "user", "content": content}]})
+}
+
+fn of_chat(file: &str) -> Value {
+    let content = json!([{"type": "file", "file": {"file_id": file}}]);
+    json!({"model": "gpt-5.6", "messages": [{"role": "user", "content": content}]})
+}
+
+fn of_messages(file: &str) -> Value {
+    let content = json!([{"type": "document", "source": {"type": "file", "file_id": file}}]);
+    json!({"model": "claude-opus-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": content}]})
 }
 
 #[test]

@@ -55,6 +55,12 @@ impl Things {
             .headers
             .get("anthropic-beta")
             .is_some_and(|beta| beta == FILES_BETA);
+        if asked.method == "POST"
+            && let Ok(body) = serde_json::from_slice(asked.body)
+            && self.lacks_any(asked, None, &body)
+        {
+            return Some(not_found(asked));
+        }
         Some(match (asked.method.as_str(), parts.as_slice()) {
             (_, ["files", ..]) if anthropic && !is_beta => not_found(asked),
             ("POST", ["files"]) => self.new_file(asked),
@@ -76,6 +82,12 @@ impl Things {
                 let line = json!({"custom_id": "one", "result": {"type": "succeeded"}});
                 Answer::whole(StatusCode::OK, "application/x-jsonl", format!("{line}\n"))
             }),
+            ("POST", ["vector_stores"]) => {
+                self.make(asked, "vs_", json!({"object": "vector_store"}))
+            }
+            ("POST", ["vector_stores", id, "files"]) => self.with(asked, id, |_| {
+                shown(&json!({"id": "file-in-store", "object": "vector_store.file"}))
+            }),
             ("POST", ["conversations"]) => {
                 self.make(asked, "conv_", json!({"object": "conversation"}))
             }
@@ -85,7 +97,13 @@ impl Things {
                     shown(&json!({"object": "list", "data": [], "has_more": false}))
                 })
             }
-            ("GET", ["files" | "conversations" | "responses" | "uploads", id])
+            (
+                "GET",
+                [
+                    "files" | "conversations" | "responses" | "uploads" | "vector_stores",
+                    id,
+                ],
+            )
             | ("GET", ["messages", "batches", id])
             | ("GET" | "POST", ["chat", "completions", id])
             | ("POST", ["conversations", id]) => self.with(asked, id, |thing| shown(&thing.shown)),
@@ -123,6 +141,29 @@ impl Things {
             }
             _ => return None,
         })
+    }
+
+    /// Tells if `body`, or what is in it, names a file, a store or a container that this account does not have. `name`:
+    /// that of the member with it.
+    fn lacks_any(&self, asked: Asked<'_>, name: Option<&str>, body: &Value) -> bool {
+        match body {
+            Value::Object(members) => members
+                .iter()
+                .any(|(name, value)| self.lacks_any(asked, Some(name), value)),
+            Value::Array(list) => list.iter().any(|one| self.lacks_any(asked, name, one)),
+            Value::String(id) => {
+                let is_id = matches!(
+                    name,
+                    Some("file_id" | "file_ids" | "vector_store_ids" | "input_file_id")
+                );
+                is_id
+                    && self
+                        .0
+                        .get(id)
+                        .is_none_or(|thing| thing.account != asked.account)
+            }
+            _ => false,
+        }
     }
 
     /// The complaint about what a request goes on from, if this account does not have it.
@@ -370,6 +411,8 @@ mod tests {
         let input = r#"{"input_file_id":"file-1"}"#;
         assert_eq!(ask(&mut things, "two", "POST /v1/batches", input).0, 404);
         assert_eq!(ask(&mut things, "one", "POST /v1/batches", input).0, 200);
+        let named = r#"{"input":[{"content":[{"file_id":"file-1"}]}]}"#;
+        assert_eq!(ask(&mut things, "two", "POST /v1/responses", named).0, 404);
         for (account, status) in [("one", 200), ("two", 404)] {
             assert_eq!(
                 ask(&mut things, account, "GET /v1/files/file-1", "").0,
