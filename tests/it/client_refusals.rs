@@ -215,12 +215,14 @@ mod long {
                     limit: LIMIT,
                     ..Ask::new(home, base_url, &case.key)
                 };
-                let [claudes, codexes, opencodes] = &homes;
-                let (of_claude, of_codex, of_opencode) = tokio::join!(
-                    claude(&ask(claudes, &case.base)),
-                    codex(&ask(codexes, &v1)),
-                    opencode(&ask(opencodes, &v1), &[]),
+                let [of_claude, of_codex, of_opencode] = &homes;
+                let asks = (
+                    ask(of_claude, &case.base),
+                    ask(of_codex, &v1),
+                    ask(of_opencode, &v1),
                 );
+                let (of_claude, of_codex, of_opencode) =
+                    tokio::join!(claude(&asks.0), codex(&asks.1), opencode(&asks.2, &[]));
                 for (client, (printed, took)) in [
                     ("claude", of_claude),
                     ("codex", of_codex),

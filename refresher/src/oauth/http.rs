@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +20,11 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
+use super::broken;
 use super::signed::Signer;
 use crate::base_url::is_loopback;
 use crate::clock::{Clock, SystemClock};
 use crate::files::owned::{Readers, read_owned};
-use crate::os_error::in_words;
 use crate::platform::{Encoding, Profile};
 
 /// From the first byte sent to the last one read.
@@ -335,7 +334,7 @@ async fn call(url: &Url, request: RequestBuilder) -> Result<Answer, CallError> {
 async fn sent(url: &Url, request: RequestBuilder) -> Result<Response, CallError> {
     let host = url.host_str().unwrap_or_default().to_owned();
     request.send().await.map_err(|error| {
-        let cause = cause(&error);
+        let cause = broken::in_words(&error);
         // A timeout while connecting counts as connect.
         if error.is_connect() || error.is_builder() {
             CallError::NotSent { host, cause }
@@ -359,32 +358,6 @@ async fn read(response: &mut Response, limit: usize) -> (Zeroizing<Vec<u8>>, boo
         if chunk.len() >= room {
             return (body, false);
         }
-    }
-}
-
-/// The root of an error's causes: the operating system's or the TLS library's words. The outer ones repeat the URL.
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it took too long".to_owned();
-    }
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let Some(failed) = innermost.downcast_ref::<io::Error>() else {
-        return innermost.to_string();
-    };
-    let said = in_words(failed);
-    let is_of_tls = failed
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match is_of_tls {
-        Some(rustls::Error::InvalidCertificate(why)) => {
-            format!("its certificate is not trusted ({why})")
-        }
-        // The resolver's own words differ from system to system.
-        None if said.starts_with("failed to lookup address") => "no such host is known".to_owned(),
-        _ => said,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod api_key;
+mod broken;
 pub mod claims;
 pub mod exchange;
 pub mod http;

@@ -182,13 +182,33 @@ fn in_words(error: &sqlx::Error) -> String {
         return match error {
             sqlx::Error::PoolTimedOut => "too much waits for it".to_owned(),
             sqlx::Error::Io(error) => os_error::in_words(error),
-            error => error.to_string(),
+            sqlx::Error::PoolClosed => "it was closed meanwhile".to_owned(),
+            sqlx::Error::WorkerCrashed => {
+                "what reads it has ended; start this program anew".to_owned()
+            }
+            sqlx::Error::RowNotFound
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::TypeNotFound { .. }
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::Migrate(_) => FOREIGN.to_owned(),
+            error => {
+                tracing::warn!(%error, "the database failed");
+                UNKNOWN.to_owned()
+            }
         };
     };
     tracing::debug!(%error, "the database failed");
     // The low byte is the kind of failure (sqlite.org/rescode.html).
     let code = failure.code().and_then(|code| code.parse::<u32>().ok());
     let words = match code.map(|code| code & 0xff) {
+        // No statement of ours fails so on tables of ours.
+        Some(1 | 17 | 19 | 20 | 24 | 25) => FOREIGN,
+        Some(3 | 23) => "this user is not allowed to",
+        Some(7) => "there is no memory left",
+        Some(15) => "its locks do not work on this file system; it belongs on a local disk",
+        Some(18) => "a record would be too large",
+        Some(22) => "the file would be larger than this file system allows",
         Some(5 | 6) => "another program holds it",
         Some(8) => "it cannot be written: its file, or the disk, is read-only",
         Some(10) => "the disk cannot be read or written",
@@ -196,10 +216,29 @@ fn in_words(error: &sqlx::Error) -> String {
         Some(13) => "the disk is full",
         Some(14) => "its file cannot be opened",
         Some(26) => "its file is no database",
-        _ => return failure.message().to_owned(),
+        _ => {
+            tracing::warn!(%error, "the database failed");
+            UNKNOWN
+        }
     };
     words.to_owned()
 }
+
+/// What stands in a column that this release cannot read, without the library's names of types.
+fn found_in_column(said: &str) -> String {
+    match said.contains("Rust type") {
+        true => "a value of another kind than it has".to_owned(),
+        false => said.to_owned(),
+    }
+}
+
+/// What a failure means that comes of other tables, or of what stands in them.
+const FOREIGN: &str =
+    "its tables are not as this release makes and fills them; something else has changed it";
+
+/// What is said of a failure that nobody expects.
+const UNKNOWN: &str =
+    "it failed in a way that this release does not know; the log has SQLite's own words";
 
 /// A kind of record that has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,7 +342,7 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::ColumnDecode { index, source } => Error::Corrupt {
                 // sqlx writes a name in quotes.
                 column: index.trim_matches('"').to_owned(),
-                found: source.to_string(),
+                found: found_in_column(&source.to_string()),
             },
             error => Error::Database(error),
         }

@@ -155,3 +155,21 @@ async fn a_lax_or_linked_database_is_refused() {
     symlink(outer.path().join("elsewhere"), state.database()).unwrap();
     assert!(matches!(open(&state).await.unwrap_err(), Error::File(_)));
 }
+
+/// Something else has changed the tables: what the database says about that is not for people.
+#[tokio::test]
+async fn tables_that_something_else_changed_are_told_in_words() {
+    let said = async |sql: &'static str| {
+        let Fixture { store, _outer, .. } = fixture().await;
+        sqlx::query(sql).execute(&store.pool).await.unwrap();
+        let key = store.client_keys().await.err();
+        key.expect(sql).to_string()
+    };
+    let changed = said("ALTER TABLE client_keys RENAME TO others").await;
+    assert!(
+        changed.ends_with("something else has changed it"),
+        "{changed}"
+    );
+    let column = said("ALTER TABLE client_keys RENAME COLUMN name TO other").await;
+    assert_eq!(column, changed);
+}
