@@ -41,6 +41,12 @@ pub fn check_command(account: &str) -> String {
     format!("refresher accounts check {}", shell_word(account))
 }
 
+/// The cure of an account that the configuration declared once and does not declare any more.
+pub fn undeclared(account: &str) -> String {
+    let account = shell_word(account);
+    format!("put its lines back, or remove it: refresher accounts remove {account}")
+}
+
 /// Gives an account of an API key another one, as a shell takes it.
 fn new_key_command(account: &str, platform: &str) -> String {
     let account = shell_word(account);

@@ -1,5 +1,7 @@
 //! `config.toml` of the state directory: what the operator chose. Every key is optional; unknown ones are refused.
 
+pub mod accounts;
+
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,9 @@ pub struct Config {
     pub usage: Usage,
     /// The clusters that Envoy reads.
     pub envoy: Envoy,
+    /// Accounts whose secrets stand in the environment.
+    #[serde(deserialize_with = "accounts::list")]
+    pub accounts: Vec<accounts::Declared>,
 }
 
 fn session_headers<'de, D: Deserializer<'de>>(
@@ -277,6 +282,27 @@ mod tests {
             (b"[usage]\nkeep_days = 0", "of 1 to 3650"),
             (b"acknowledged_terms = 'sk-secret'", "expected a list, like"),
             (b"sk-secret", "config.toml:1:"),
+            (
+                b"[[accounts]]\nname = 'a'\nplatform = 'openai'\nkey_env = 'sk-secret'",
+                "config.toml:1:1: expected the name of an environment variable for key_env",
+            ),
+            (
+                b"[[accounts]]\nname = 'a'\nplatform = 'openai'",
+                "expected key_env alone; or client_id_env",
+            ),
+            (
+                b"[[accounts]]\nname = 'a'\nplatform = 'openai'\nkey_env = 'A'\nclient_id_env = 'B'",
+                "expected key_env alone",
+            ),
+            (
+                b"[[accounts]]\nname = 'a'\nplatform = 'x'\nrefresh_token_env = 'A'\ntoken_url = 'http://id.test/sk-secret'",
+                "token_url: ",
+            ),
+            (
+                b"[[accounts]]\nname = 'a'\nplatform = 'x'\nkey_env = 'A'\n[[accounts]]\nname = 'a'\nplatform = 'x'\nkey_env = 'B'",
+                "a name of its own",
+            ),
+            (b"[[accounts]]\nname = 'a'\nkey = 'sk-secret'", "unknown field"),
             (&[0xff], "UTF-8"),
             (&[b'#'; MAX_CONFIG_BYTES as usize + 1], "longer than"),
         ] {
@@ -285,7 +311,7 @@ mod tests {
                 message.contains("config.toml") && message.contains(place),
                 "{message}"
             );
-            assert!(!message.contains("secret"), "{message}");
+            assert!(!message.contains("sk-secret"), "{message}");
         }
     }
 }

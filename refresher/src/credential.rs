@@ -86,13 +86,17 @@ pub struct OAuthTokens {
     pub id: Option<SecretString>,
 }
 
-/// A client of an account's own, and the token that it bought last.
+/// A client of an account's own, and the token that it got last.
 #[derive(Debug, Clone)]
 pub struct ClientCredentials {
-    /// The client's id.
+    /// The token endpoint, if not the platform's.
+    pub token_url: Option<String>,
+    /// The client's id; empty for the platform's own.
     pub client_id: String,
-    /// The client's secret.
+    /// The client's secret; empty for a client that has none.
     pub client_secret: SecretString,
+    /// Buys the next token, where it is not the secret that does.
+    pub refresh: Option<SecretString>,
     /// Goes to the platform with each request.
     pub access: SecretString,
 }
@@ -125,6 +129,8 @@ impl Credential {
         match self {
             Credential::OAuth(_) => CredentialKind::OAuth,
             Credential::ApiKey(_) => CredentialKind::ApiKey,
+            // A refresh token makes it a login, whoever it was given to.
+            Credential::Client(client) if client.refresh.is_some() => CredentialKind::OAuth,
             Credential::Client(_) => CredentialKind::ClientCredentials,
             Credential::Signed(_) => CredentialKind::SignedKey,
         }
@@ -150,9 +156,11 @@ impl Credential {
                 refresh: nothing(),
                 id: None,
             })),
-            Credential::Client(_) => Some(Credential::Client(ClientCredentials {
+            Credential::Client(client) => Some(Credential::Client(ClientCredentials {
+                token_url: None,
                 client_id: String::new(),
                 client_secret: nothing(),
+                refresh: client.refresh.as_ref().map(|_| nothing()),
                 access: nothing(),
             })),
             Credential::ApiKey(_) | Credential::Signed(_) => None,
@@ -161,7 +169,24 @@ impl Credential {
 
     /// True if there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.on_the_wire().expose_secret().is_empty()
+        !self.is_on_the_wire() && !self.awaits_token()
+    }
+
+    /// True if it has what goes to the platform with a request.
+    pub fn is_on_the_wire(&self) -> bool {
+        !self.on_the_wire().expose_secret().is_empty()
+    }
+
+    /// True if its first token is still to be bought.
+    pub fn awaits_token(&self) -> bool {
+        let is_there = |secret: &SecretString| !secret.expose_secret().is_empty();
+        match self {
+            Credential::Client(client) if !self.is_on_the_wire() => {
+                let refresh = client.refresh.as_ref();
+                refresh.map_or_else(|| is_there(&client.client_secret), is_there)
+            }
+            _ => false,
+        }
     }
 
     /// OpenID Connect's id token, where the credential has one.
@@ -184,6 +209,11 @@ impl Credential {
                 key: key.expose_secret().into(),
             },
             Credential::Client(client) => Plaintext::ClientCredentials {
+                token_url: client.token_url.as_deref().map(Cow::from),
+                refresh: client
+                    .refresh
+                    .as_ref()
+                    .map(|token| token.expose_secret().into()),
                 client_id: client.client_id.as_str().into(),
                 client_secret: client.client_secret.expose_secret().into(),
                 access: client.access.expose_secret().into(),
@@ -211,10 +241,14 @@ impl Credential {
             }),
             Plaintext::ApiKey { key } => Credential::ApiKey(key.into_owned().into()),
             Plaintext::ClientCredentials {
+                token_url,
                 client_id,
                 client_secret,
+                refresh,
                 access,
             } => Credential::Client(ClientCredentials {
+                token_url: token_url.map(Cow::into_owned),
+                refresh: refresh.map(|token| token.into_owned().into()),
                 client_id: client_id.into_owned(),
                 client_secret: client_secret.into_owned().into(),
                 access: access.into_owned().into(),
@@ -241,8 +275,12 @@ enum Plaintext<'a> {
         key: Cow<'a, str>,
     },
     ClientCredentials {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_url: Option<Cow<'a, str>>,
         client_id: Cow<'a, str>,
         client_secret: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refresh: Option<Cow<'a, str>>,
         access: Cow<'a, str>,
     },
     SignedKey {
@@ -263,9 +301,16 @@ mod tests {
             id: Some("IDTOKEN".into()),
         };
         let client = ClientCredentials {
+            token_url: None,
             client_id: "its-id".into(),
             client_secret: "CLIENTSECRET".into(),
+            refresh: None,
             access: "ACCESS".into(),
+        };
+        let renewed = ClientCredentials {
+            token_url: Some("https://id.test/token".into()),
+            refresh: Some("REFRESH".into()),
+            ..client.clone()
         };
         let signed = SignedKey {
             key: "SIGNINGKEY".into(),
@@ -275,6 +320,7 @@ mod tests {
             Credential::OAuth(tokens),
             Credential::ApiKey("APIKEY".into()),
             Credential::Client(client),
+            Credential::Client(renewed),
             Credential::Signed(signed),
         ] {
             let back = Credential::from_plaintext(&credential.to_plaintext()).unwrap();

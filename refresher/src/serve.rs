@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::advice;
-use crate::app::{self, App, Error};
+use crate::app::{self, App, Error, declared};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::envoy::clusters::ClustersFile;
@@ -46,6 +46,8 @@ const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 /// # Errors
 /// If another `serve` runs on the same state, or the socket or the file of clusters cannot be made.
 pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::Result<()> {
+    let mut lock = app.state.lock_serve()?;
+    let waiting = declared::apply(&app, |name| std::env::var(name).ok().map(Into::into)).await?;
     let App {
         state,
         config,
@@ -53,7 +55,6 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
         store,
         ..
     } = app;
-    let mut lock = state.lock_serve()?;
     lock.note(&store.fixed_keys())?;
     if let Some(key) = store.waiting_key().await? {
         let cure = advice::in_log(&Fault::UnfinishedRotation);
@@ -115,6 +116,9 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
         let router = names.guard(metrics::router(metrics, store.clone()));
         let showing = listen::serve(listener, router, listen::METRICS, shutdown.clone());
         tasks.spawn_draining("metrics", ANSWERING_GRACE, showing);
+    }
+    for (account, generation) in waiting {
+        engine.report_unauthorized(&account, generation);
     }
     let stop = shutdown.clone();
     tasks.spawn_draining("refresh engine", engine::SHUTDOWN_LIMIT, async move {

@@ -15,6 +15,7 @@ use std::{
 };
 
 use latchkey::snapshot::{Record, page::PageHeader};
+use refresher::config::Config;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -181,6 +182,7 @@ fn every_block_of_the_pages_is_run_or_checked() {
                         serde_json::from_str::<latchkey::limit::settle::Counts>(&block).expect(&at);
                     }
                     (Some("profile"), "toml") => check_profile(&folder, &block, &at).await,
+                    (Some("config"), "toml") => check_config(&folder, &block, &at),
                     (Some("make"), "sh") => check_make(&block, &at).await,
                     _ => panic!("nobody runs or checks this: {at}"),
                 }
@@ -224,6 +226,13 @@ async fn check_reports(refresher: &Refresher, block: &str, at: &str) {
         .header("content-type", "application/json");
     let answer = request.body(block.to_owned()).send().await;
     assert_eq!(answer.expect("an answer").status(), 204, "{at}");
+}
+
+/// It is a configuration.
+fn check_config(folder: &Path, block: &str, at: &str) {
+    let path = folder.join("page-config.toml");
+    fs::write(&path, block).expect("written");
+    Config::load(&path).unwrap_or_else(|error| panic!("{error}: {at}"));
 }
 
 /// The refresher loads it, as the whole of a platform.

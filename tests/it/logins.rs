@@ -1,4 +1,4 @@
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use reqwest::Method;
 use serde_json::json;
@@ -166,5 +166,44 @@ fn a_client_of_its_own_is_renewed_from_its_secret() {
         let request = request.expect("a request");
         assert_eq!(request.header("chatgpt-account-id"), [account_id(ALICE)]);
         assert_eq!(stack.sim.count("refreshes").await, 0);
+    });
+}
+
+/// An account that the configuration declares: its secrets are in the daemon's environment, its token is bought when the
+/// daemon starts, and it stops with its line.
+#[test]
+fn an_account_of_the_configuration_serves_while_its_line_says_so() {
+    run(async {
+        let mut stack = Stack::real("declared", async |sim, _| {
+            let login = "[login.client_credentials]";
+            add_platform(sim, "minted", "client_credentials", login);
+            sim.add_user(ALICE, HOUR).await;
+            let client = json!({"client_id": CLIENT, "client_secret": SECRET, "email": ALICE});
+            sim.ask(Method::POST, "/clients", client).await;
+        })
+        .await;
+        let (id, secret) = (Path::new(CLIENT), Path::new(SECRET));
+        stack.refresher.set_variable("BATCH_ID", id);
+        stack.refresher.set_variable("BATCH_SECRET", secret);
+        let config = stack.refresher.file("config.toml");
+        let before = fs::read_to_string(&config).expect("the configuration");
+        let caller = stack.caller("caller").await;
+        for (enabled, status) in [(true, 200), (false, 503), (true, 200)] {
+            let line = format!(
+                "[[accounts]]\nname = 'batch'\nplatform = 'minted'\nclient_id_env = 'BATCH_ID'\n\
+                 client_secret_env = 'BATCH_SECRET'\nenabled = {enabled}\nvars = {{ account_id = '{}' }}\n",
+                account_id(ALICE)
+            );
+            fs::write(&config, format!("{before}\n{line}")).expect("written");
+            stack.refresher.kill().await;
+            stack.refresher.serve().await;
+            eventually("the account is as its line says", LIMIT, async || {
+                let answer = caller.post(RESPONSES, &responses_body()).await;
+                holds(answer.status == status, || format!("{answer:?}"))
+            })
+            .await;
+        }
+        let minted = stack.sim.count("minted").await;
+        assert_eq!(minted, 1, "a token is bought once");
     });
 }

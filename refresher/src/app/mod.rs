@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod daemon;
+pub mod declared;
 mod error;
 pub mod exports;
 pub mod imports;

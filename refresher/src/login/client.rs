@@ -36,6 +36,8 @@ impl ByClient {
 
     pub(super) fn answered(&self, answer: Result<Answer, CallError>, now: UnixMillis) -> Step {
         let client = |access| ClientCredentials {
+            token_url: None,
+            refresh: None,
             client_id: self.client_id.clone(),
             client_secret: self.client_secret.clone(),
             access,

@@ -91,6 +91,11 @@ impl Grant {
             }),
             Credential::Client(old) => Credential::Client(ClientCredentials {
                 access,
+                // Where its secret buys tokens, a refresh token beside one is of no use.
+                refresh: old
+                    .refresh
+                    .as_ref()
+                    .map(|old| self.refresh.unwrap_or_else(|| old.clone())),
                 ..old.clone()
             }),
             Credential::Signed(old) => Credential::Signed(SignedKey {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::http::Request;
 use super::signed::Signer;
-use crate::credential::OAuthTokens;
+use crate::credential::{ClientCredentials, OAuthTokens};
 use crate::platform::OAuth;
 use crate::platform::oauth::{Scheme, SignedRequests};
 
@@ -43,6 +43,32 @@ pub fn by_client(oauth: &OAuth, client_id: &str, client_secret: &SecretString) -
         request.field("scope", oauth.scopes.join(" "))
     };
     with_params(request, oauth)
+}
+
+/// The request that spends, or uses, the refresh token of a client of the account's own.
+pub fn by_token_of(oauth: &OAuth, client: &ClientCredentials, refresh: &SecretString) -> Request {
+    let request = by(
+        Request::new(&oauth.token_url, oauth.refresh_encoding),
+        oauth,
+        client,
+    );
+    let request = request
+        .field("grant_type", "refresh_token")
+        .field("refresh_token", refresh.clone());
+    with_params(request, oauth)
+}
+
+/// Says who asks: a client of the account's own, with its secret if it has one, or the platform's.
+pub fn by(request: Request, oauth: &OAuth, client: &ClientCredentials) -> Request {
+    let id = match client.client_id.as_str() {
+        "" => oauth.client_id.as_str(),
+        own => own,
+    };
+    let request = request.field("client_id", id);
+    match client.client_secret.expose_secret().is_empty() {
+        true => request,
+        false => request.field("client_secret", client.client_secret.clone()),
+    }
 }
 
 /// Adds the profile's own parameters, which give way to ours.

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::answer::error_code_of;
 use super::http::{HttpClient, Request};
+use super::refresh::by;
 use crate::credential::Credential;
 use crate::platform::{OAuth, Profile};
 
@@ -59,13 +60,16 @@ fn request(oauth: &OAuth, credential: &Credential) -> Option<Request> {
                 .field("token", tokens.refresh.clone())
                 .field("token_type_hint", "refresh_token"),
         ),
-        Credential::Client(client) => Some(
-            request
-                .field("client_id", client.client_id.as_str())
-                .field("client_secret", client.client_secret.clone())
-                .field("token", client.access.clone())
-                .field("token_type_hint", "access_token"),
-        ),
+        // Another server's tokens are none of this one's business.
+        Credential::Client(client) if client.token_url.is_some() => None,
+        Credential::Client(client) => {
+            let (token, hint) = match &client.refresh {
+                Some(refresh) => (refresh, "refresh_token"),
+                None => (&client.access, "access_token"),
+            };
+            let request = by(request, oauth, client).field("token", token.clone());
+            Some(request.field("token_type_hint", hint))
+        }
         Credential::ApiKey(_) | Credential::Signed(_) => None,
     }
 }

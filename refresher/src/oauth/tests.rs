@@ -379,6 +379,8 @@ async fn a_client_buys_a_token_with_its_secret() {
     let answer = json!({"access_token": "new", "expires_in": 60});
     let endpoint = Endpoint::answering(200, answer).await;
     let client = Credential::Client(ClientCredentials {
+        token_url: None,
+        refresh: None,
         client_id: "the client".into(),
         client_secret: "s3cret".into(),
         access: "old".into(),
@@ -398,6 +400,8 @@ async fn a_client_buys_a_token_with_its_secret() {
 
 fn client() -> Credential {
     Credential::Client(ClientCredentials {
+        token_url: None,
+        refresh: None,
         client_id: "the client".into(),
         client_secret: "s3cret".into(),
         access: "old".into(),
@@ -498,6 +502,8 @@ async fn a_login_is_revoked_by_its_refresh_token() {
 async fn a_clients_token_is_revoked_with_its_secret_and_a_key_not_at_all() {
     let endpoint = Endpoint::answering(200, json!({})).await;
     let client = Credential::Client(ClientCredentials {
+        token_url: None,
+        refresh: None,
         client_id: "the client".into(),
         client_secret: "s3cret".into(),
         access: "bought".into(),

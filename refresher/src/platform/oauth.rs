@@ -111,6 +111,28 @@ pub struct ApiKeyExchange {
     pub requested_token: String,
 }
 
+impl OAuth {
+    /// A token endpoint of which no profile says more: it is spoken to as RFC 6749 has it.
+    pub fn at(token_url: Url) -> OAuth {
+        OAuth {
+            token_url,
+            revoke_url: None,
+            client_id: String::new(),
+            scopes: Vec::new(),
+            exchange_encoding: Encoding::Form,
+            refresh_encoding: Encoding::Form,
+            refresh_params: BTreeMap::new(),
+            signed: None,
+            answer: Members::default(),
+            renewal: Renewal::SingleUse,
+            ca_file: None,
+            claims: BTreeMap::new(),
+            permanent_errors: Vec::new(),
+            api_key: None,
+        }
+    }
+}
+
 /// `[oauth]` as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use secrecy::SecretString;
 
 use super::engine::TokenEndpoint;
+use crate::base_url::web_url;
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::oauth::answer::{Grant, Outcome, classify};
@@ -23,10 +24,12 @@ enum Endpoint {
     Remote(Box<OAuth>, HttpClient),
     /// From the account's key, here.
     Local(Signing),
+    /// From nowhere: its accounts are keys, but for those that bring a token endpoint of their own.
+    Keys,
 }
 
 impl TokenEndpoints {
-    /// The endpoints of `profiles`; those without `[oauth]` or `[signing]` have none.
+    /// The endpoints of `profiles`.
     ///
     /// # Errors
     /// If a profile's endpoints or certificates cannot be used.
@@ -36,12 +39,12 @@ impl TokenEndpoints {
                 (Some(signing), _) => Ok(Endpoint::Local(signing.clone())),
                 (None, Some(oauth)) => HttpClient::for_platform(profile)
                     .map(|http| Endpoint::Remote(Box::new(oauth.clone()), http)),
-                (None, None) => return None,
+                (None, None) => Ok(Endpoint::Keys),
             };
-            Some(endpoint.map(|endpoint| (profile.id.clone(), endpoint)))
+            endpoint.map(|endpoint| (profile.id.clone(), endpoint))
         };
         profiles
-            .filter_map(endpoint)
+            .map(endpoint)
             .collect::<Result<_, _>>()
             .map(TokenEndpoints)
     }
@@ -50,11 +53,24 @@ impl TokenEndpoints {
 impl TokenEndpoint for TokenEndpoints {
     async fn refresh(&self, platform: &str, credential: &Credential) -> Outcome {
         let not_sent = |reason: String| Outcome::NotSent { reason };
+        let own = match self.own_endpoint(platform, credential) {
+            Ok(own) => own,
+            Err(reason) => return not_sent(reason),
+        };
         let (oauth, http) = match (self.0.get(platform), credential) {
             (Some(Endpoint::Local(signing)), Credential::Signed(signed)) => {
                 return minted(signing, &signed.key, SystemClock.now());
             }
-            (Some(Endpoint::Remote(oauth, http)), _) => (oauth, http),
+            (Some(Endpoint::Remote(oauth, http)), _) => match &own {
+                Some((oauth, http)) => (oauth, http),
+                None => (&**oauth, http),
+            },
+            (Some(Endpoint::Keys), _) => match &own {
+                Some((oauth, http)) => (oauth, http),
+                None => {
+                    return not_sent(format!("platform {platform} has no [oauth] in its profile"));
+                }
+            },
             (Some(Endpoint::Local(_)), _) => {
                 return not_sent(format!(
                     "platform {platform} has keys that sign, and this is none"
@@ -62,15 +78,16 @@ impl TokenEndpoint for TokenEndpoints {
             }
             (None, _) => {
                 return not_sent(format!(
-                    "platform {platform} is off or has no [oauth]; acknowledge its terms in config.toml"
+                    "platform {platform} is off; acknowledge its terms in config.toml"
                 ));
             }
         };
         let request = match credential {
             Credential::OAuth(tokens) => refresh::by_token(oauth, tokens),
-            Credential::Client(client) => {
-                refresh::by_client(oauth, &client.client_id, &client.client_secret)
-            }
+            Credential::Client(client) => match &client.refresh {
+                Some(token) => refresh::by_token_of(oauth, client, token),
+                None => refresh::by_client(oauth, &client.client_id, &client.client_secret),
+            },
             Credential::Signed(_) => {
                 return not_sent(format!("platform {platform} has no [signing] any more"));
             }
@@ -95,11 +112,38 @@ impl TokenEndpoint for TokenEndpoints {
             // A platform that is off now may be one whose tokens are spent by their use.
             CredentialKind::OAuth => match self.0.get(platform) {
                 Some(Endpoint::Remote(oauth, _)) => oauth.renewal,
-                Some(Endpoint::Local(_)) | None => Renewal::SingleUse,
+                Some(Endpoint::Local(_) | Endpoint::Keys) | None => Renewal::SingleUse,
             },
             CredentialKind::ClientCredentials | CredentialKind::SignedKey => Renewal::Minted,
             CredentialKind::ApiKey => Renewal::None,
         }
+    }
+}
+
+impl TokenEndpoints {
+    /// The token endpoint of an account's own, if it has one: spoken to as the platform's is, and trusted as that is.
+    fn own_endpoint(
+        &self,
+        platform: &str,
+        credential: &Credential,
+    ) -> Result<Option<(OAuth, HttpClient)>, String> {
+        let Credential::Client(client) = credential else {
+            return Ok(None);
+        };
+        let Some(url) = &client.token_url else {
+            return Ok(None);
+        };
+        let url = web_url(url).map_err(|error| error.to_string())?;
+        let oauth = match self.0.get(platform) {
+            Some(Endpoint::Remote(oauth, _)) => OAuth {
+                token_url: url,
+                ..(**oauth).clone()
+            },
+            _ => OAuth::at(url),
+        };
+        let http = HttpClient::new(&[&oauth.token_url], oauth.ca_file.as_deref());
+        let http = http.map_err(|error| error.to_string())?;
+        Ok(Some((oauth, http)))
     }
 }
 

@@ -643,7 +643,7 @@ fn check_fit(new: &NewAccount<'_>) -> Result<()> {
     };
     let fits = |text: &str| HeaderText::try_from(text).is_ok();
     let wire = new.credential.on_the_wire().expose_secret();
-    if wire.is_empty() || !fits(wire) {
+    if new.credential.is_empty() || !fits(wire) {
         return Err(unfit(Unfit::Credential));
     }
     if new

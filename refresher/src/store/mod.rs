@@ -25,6 +25,7 @@ mod rows;
 mod snapshot;
 mod sql;
 mod sqlite;
+mod switches;
 
 use std::sync::Arc;
 

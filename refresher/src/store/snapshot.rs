@@ -425,6 +425,9 @@ impl Store {
             base_url: row.base_url.as_deref(),
         };
         let credential = self.open_credential(binding, &row.credential)?;
+        if credential.awaits_token() {
+            return Ok(None);
+        }
         if credential.is_empty() {
             return Err(Error::NeedsLogin {
                 account: row.name,

@@ -349,6 +349,8 @@ async fn words_are_checked_by_the_code_alone() {
         .unwrap();
     assert_eq!(broken, []);
     let client = Credential::Client(crate::credential::ClientCredentials {
+        token_url: None,
+        refresh: None,
         client_id: "client".to_owned(),
         client_secret: SecretString::from("secret"),
         access: SecretString::from("access"),

@@ -1,0 +1,158 @@
+//! `[[accounts]]` of the configuration: accounts whose secrets stand in environment variables. The file names the
+//! variables and holds no secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::Url;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::base_url::web_url;
+
+/// The most accounts: a file of more than this is long.
+const MAX_ACCOUNTS: usize = 500;
+/// The longest name of a variable.
+const MAX_VARIABLE: usize = 128;
+
+/// An account that the file declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// Its platform's id.
+    pub platform: String,
+    /// Where its secrets are.
+    pub secrets: Secrets,
+    /// Its token endpoint, if not its platform's.
+    pub token_url: Option<Url>,
+    /// Where it is reached, if not where its platform is.
+    pub base_url: Option<String>,
+    /// A pool that it joins besides the default one.
+    pub pool: Option<String>,
+    /// What is known of it at its platform, which a login would tell.
+    pub vars: BTreeMap<String, String>,
+    /// False stops it.
+    pub enabled: bool,
+}
+
+/// The variables that hold the secrets of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secrets {
+    /// That of an API key.
+    Key(String),
+    /// Those of a client's id and secret, which buy tokens.
+    Client {
+        /// The id's.
+        id: String,
+        /// The secret's.
+        secret: String,
+    },
+    /// That of a refresh token, and of the client that it was given to, if not the platform's own.
+    RefreshToken {
+        /// The token's.
+        token: String,
+        /// The id's.
+        id: Option<String>,
+        /// The secret's.
+        secret: Option<String>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    name: String,
+    platform: String,
+    key_env: Option<String>,
+    client_id_env: Option<String>,
+    client_secret_env: Option<String>,
+    refresh_token_env: Option<String>,
+    token_url: Option<String>,
+    base_url: Option<String>,
+    pool: Option<String>,
+    #[serde(default)]
+    vars: BTreeMap<String, String>,
+    #[serde(default = "yes")]
+    enabled: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Declared, D::Error> {
+        Raw::deserialize(deserializer)?
+            .check()
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Reads the list, in which no two have one name.
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Declared>, D::Error> {
+    let all = Vec::<Declared>::deserialize(deserializer)?;
+    if all.len() > MAX_ACCOUNTS {
+        let found = all.len();
+        let problem = format!("expected at most {MAX_ACCOUNTS} accounts, found {found}");
+        return Err(D::Error::custom(problem));
+    }
+    let mut names = BTreeSet::new();
+    match all.iter().all(|one| names.insert(&one.name)) {
+        true => Ok(all),
+        false => Err(D::Error::custom(
+            "expected a name of its own for each of the accounts",
+        )),
+    }
+}
+
+impl Raw {
+    fn check(self) -> Result<Declared, String> {
+        let token_url = self.token_url.as_deref().map(web_url).transpose();
+        let token_url = token_url.map_err(|error| format!("token_url: {error}"))?;
+        let [key, id, secret, token] = [
+            ("key_env", self.key_env),
+            ("client_id_env", self.client_id_env),
+            ("client_secret_env", self.client_secret_env),
+            ("refresh_token_env", self.refresh_token_env),
+        ]
+        .map(|(field, name)| name.map(|name| variable(field, name)).transpose());
+        let secrets = match (key?, token?, id?, secret?) {
+            (Some(key), None, None, None) if token_url.is_none() => Secrets::Key(key),
+            (None, Some(token), id, secret) if secret.is_none() || id.is_some() => {
+                Secrets::RefreshToken { token, id, secret }
+            }
+            (None, None, Some(id), Some(secret)) => Secrets::Client { id, secret },
+            _ => {
+                return Err(
+                    "expected key_env alone; or client_id_env and client_secret_env; or refresh_token_env, with the two \
+                     others where the token is another client's"
+                        .to_owned(),
+                );
+            }
+        };
+        Ok(Declared {
+            name: self.name,
+            platform: self.platform,
+            secrets,
+            token_url,
+            base_url: self.base_url,
+            pool: self.pool,
+            vars: self.vars,
+            enabled: self.enabled,
+        })
+    }
+}
+
+/// A variable's name. A secret that was put in its place is none, and is not repeated.
+fn variable(field: &str, name: String) -> Result<String, String> {
+    let is_word = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let fits = (1..=MAX_VARIABLE).contains(&name.len())
+        && name.bytes().all(is_word)
+        && !name.starts_with(|first: char| first.is_ascii_digit());
+    match fits {
+        true => Ok(name),
+        false => Err(format!(
+            "expected the name of an environment variable for {field}, of capital letters, digits and _; found another text"
+        )),
+    }
+}
