@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real clients that the end-to-end tests run, in their pinned versions (tests/clients/),
-# and prints the folder: bin/python with the `openai` and `anthropic` packages, bin/node for those of npm (in npm/), and
-# bin/codex, bin/claude and bin/opencode.
+# and prints the folder: bin/python with the `openai` and `anthropic` packages, bin/node for those of npm (in npm/),
+# bin/codex, bin/claude and bin/opencode, and bin/chromium, which has no window.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,10 +26,11 @@ if ! cmp --quiet "$REQUIREMENTS" "$DIR/python/installed"; then
 fi
 scripts/npm-ci.sh tests/clients "$DIR/npm"
 
-# wrapper NAME COMMAND: bin/NAME, which runs COMMAND with Node on its PATH. Written beside and moved
-# into place: a redirection would follow a link that is there, out of this tree and into Python's own binary.
+# wrapper NAME COMMAND [OPTION…]: bin/NAME, which runs COMMAND with these options first and Node on its PATH. Written
+# beside and moved into place: a redirection would follow a link that is there, out of this tree and into Python's own
+# binary.
 wrapper() {
-    printf '#!/bin/sh\nPATH="%s:$PATH" exec "%s" "$@"\n' "$node" "$2" > "$DIR/bin/.new"
+    printf '#!/bin/sh\nPATH="%s:$PATH" exec "%s" %s "$@"\n' "$node" "$2" "${*:3}" > "$DIR/bin/.new"
     chmod 755 "$DIR/bin/.new"
     mv -fT "$DIR/bin/.new" "$DIR/bin/$1"
 }
@@ -45,4 +46,11 @@ wrapper node "$node/node"
 # Of opencode the registry has binaries for some machines only; this one runs on every x86-64 Linux.
 opencode=$DIR/npm/node_modules/opencode-linux-x64-baseline/bin/opencode
 [ ! -x "$opencode" ] || wrapper opencode "$opencode"
+# It trusts the certificate that the simulated platform made for itself, and asks nobody else for anything.
+if chromium=$(scripts/chromium.sh); then
+    wrapper chromium "$chromium" --headless --no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage \
+        --disable-background-networking --ignore-certificate-errors
+else
+    echo "clients: NOT RUN: the logins in a real browser, for there is no Chromium" >&2
+fi
 echo "$DIR"

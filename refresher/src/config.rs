@@ -36,6 +36,8 @@ pub struct Config {
     pub acknowledged_terms: BTreeSet<String>,
     /// A folder of profiles to merge over the embedded ones.
     pub platforms_dir: Option<PathBuf>,
+    /// The browser that a login at a platform's own page opens, if not the first that is found.
+    pub browser: Option<PathBuf>,
     /// Headers in which clients name a session, beside the built-in ones and before them.
     #[serde(deserialize_with = "session_headers")]
     pub session_headers: Vec<HeaderName>,

@@ -20,6 +20,8 @@ pub enum CredentialKind {
     ClientCredentials,
     /// A key that signs tokens here and goes nowhere.
     SignedKey,
+    /// What a web site gave a person who logged in there.
+    Session,
 }
 
 /// The way in which a credential stays alive.
@@ -32,16 +34,19 @@ pub enum Renewal {
     Reusable,
     /// By a secret that lives long: the token on the wire is made of it as often as needed.
     Minted,
+    /// By a person alone, who logs in again when it has ended or is refused.
+    Person,
     /// Not at all: the credential stays as it is.
     None,
 }
 
 impl CredentialKind {
-    const ALL: [CredentialKind; 4] = [
+    const ALL: [CredentialKind; 5] = [
         CredentialKind::OAuth,
         CredentialKind::ApiKey,
         CredentialKind::ClientCredentials,
         CredentialKind::SignedKey,
+        CredentialKind::Session,
     ];
 
     /// Its name in the database, in profiles and on the command line.
@@ -51,6 +56,7 @@ impl CredentialKind {
             CredentialKind::ApiKey => "api_key",
             CredentialKind::ClientCredentials => "client_credentials",
             CredentialKind::SignedKey => "signed_key",
+            CredentialKind::Session => "session",
         }
     }
 
@@ -121,6 +127,8 @@ pub enum Credential {
     Client(ClientCredentials),
     /// See [`SignedKey`].
     Signed(SignedKey),
+    /// Cookies and tokens of a web site, in the form in which they go out.
+    Session(SecretString),
 }
 
 impl Credential {
@@ -133,6 +141,7 @@ impl Credential {
             Credential::Client(client) if client.refresh.is_some() => CredentialKind::OAuth,
             Credential::Client(_) => CredentialKind::ClientCredentials,
             Credential::Signed(_) => CredentialKind::SignedKey,
+            Credential::Session(_) => CredentialKind::Session,
         }
     }
 
@@ -143,6 +152,7 @@ impl Credential {
             Credential::ApiKey(key) => key,
             Credential::Client(client) => &client.access,
             Credential::Signed(signed) => &signed.token,
+            Credential::Session(session) => session,
         }
     }
 
@@ -193,7 +203,10 @@ impl Credential {
     pub fn id_token(&self) -> Option<&SecretString> {
         match self {
             Credential::OAuth(tokens) => tokens.id.as_ref(),
-            Credential::ApiKey(_) | Credential::Client(_) | Credential::Signed(_) => None,
+            Credential::ApiKey(_)
+            | Credential::Client(_)
+            | Credential::Signed(_)
+            | Credential::Session(_) => None,
         }
     }
 
@@ -221,6 +234,9 @@ impl Credential {
             Credential::Signed(signed) => Plaintext::SignedKey {
                 key: signed.key.expose_secret().into(),
                 token: signed.token.expose_secret().into(),
+            },
+            Credential::Session(session) => Plaintext::Session {
+                session: session.expose_secret().into(),
             },
         };
         // A struct of text always serialises.
@@ -257,6 +273,7 @@ impl Credential {
                 key: key.into_owned().into(),
                 token: token.into_owned().into(),
             }),
+            Plaintext::Session { session } => Credential::Session(session.into_owned().into()),
         })
     }
 }
@@ -286,6 +303,9 @@ enum Plaintext<'a> {
     SignedKey {
         key: Cow<'a, str>,
         token: Cow<'a, str>,
+    },
+    Session {
+        session: Cow<'a, str>,
     },
 }
 
@@ -322,6 +342,7 @@ mod tests {
             Credential::Client(client),
             Credential::Client(renewed),
             Credential::Signed(signed),
+            Credential::Session("SESSION".into()),
         ] {
             let back = Credential::from_plaintext(&credential.to_plaintext()).unwrap();
             assert_eq!(back.to_plaintext(), credential.to_plaintext());
@@ -337,7 +358,8 @@ mod tests {
                     "TOKEN",
                     "APIKEY",
                     "CLIENTSECRET",
-                    "SIGNINGKEY"
+                    "SIGNINGKEY",
+                    "SESSION"
                 ]
                 .iter()
                 .any(|secret| printed.contains(secret))

@@ -8,6 +8,7 @@
 pub mod advice;
 pub mod app;
 pub mod base_url;
+pub mod browser;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

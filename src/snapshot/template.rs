@@ -33,12 +33,22 @@ pub struct InvalidTemplate;
 impl Template {
     /// The value for `account`, or none where it lacks a variable.
     pub fn render(&self, account: &Account) -> Option<String> {
+        let var = |name: &str| Some(account.vars.get(name)?.as_str());
+        self.fill(account.credential.expose(), var)
+    }
+
+    /// The value with these in its places, or none where a variable is not there.
+    pub fn fill<'a>(
+        &self,
+        credential: &str,
+        var: impl Fn(&str) -> Option<&'a str>,
+    ) -> Option<String> {
         let mut value = String::new();
         for part in &self.parts {
             value.push_str(match part {
                 Part::Literal(text) => text,
-                Part::Credential => account.credential.expose(),
-                Part::Var(name) => account.vars.get(name)?.as_str(),
+                Part::Credential => credential,
+                Part::Var(name) => var(name)?,
             });
         }
         Some(value)

@@ -46,6 +46,12 @@ mod operator;
 /// The ways in that need no browser on this machine.
 mod logins;
 
+/// Logins in a real browser.
+mod browsers;
+
+/// Logins at an identity provider that is not ours.
+mod foreign_provider;
+
 /// Logins that ended are renewed by opening a URL.
 mod pending_logins;
 

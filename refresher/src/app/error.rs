@@ -73,6 +73,7 @@ from!(
     login::Error,
     login::callback::Error,
     login::finish::Error,
+    login::session::Error,
     oauth::api_key::Error,
     oauth::exchange::Error,
     oauth::http::Error,
@@ -289,10 +290,24 @@ impl Faulty for login::callback::Error {
     }
 }
 
+impl Faulty for login::session::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            login::session::Error::Browser(_) => Fault::Failed,
+            login::session::Error::Closed | login::session::Error::TimedOut(_) => {
+                Fault::LoginFailed
+            }
+            login::session::Error::Unfit(_) => Fault::Invalid,
+        }
+    }
+}
+
 impl Faulty for oauth::exchange::Error {
     fn fault(&self) -> Fault {
         match self {
-            oauth::exchange::Error::Refused(_) => Fault::LoginFailed,
+            oauth::exchange::Error::Refused(_) | oauth::exchange::Error::Page(_) => {
+                Fault::LoginFailed
+            }
             oauth::exchange::Error::Call(_) => Fault::LoginFailed,
             _ => Fault::Invalid,
         }

@@ -8,6 +8,7 @@ use super::accounts::{self, NewKey};
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::{SystemClock, UnixMillis};
+use crate::credential::CredentialKind;
 use crate::fault::{Fault, Kind};
 use crate::login::finish::{Finished, Whose, finish};
 use crate::oauth::api_key;
@@ -35,7 +36,9 @@ pub struct Saved {
     pub account: Finished,
     /// The claims that its platform's headers use.
     pub vars: BTreeMap<String, String>,
-    /// The end of the access token, where that is known.
+    /// The kind of its credential.
+    pub kind: CredentialKind,
+    /// The end of what goes out, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
     /// The name of its platform.
     pub platform: String,
@@ -105,12 +108,14 @@ pub async fn save(
         terms,
         base_url,
     };
+    let kind = granted.credential.kind();
     let id_token = granted.credential.id_token().cloned();
     let account = finish(&app.store, profile, granted, whose, app.now()).await?;
     caller.changes("login", &account.name);
     Ok(Saved {
         account,
         vars,
+        kind,
         credential_expires_at,
         platform: profile.name.clone(),
         id_token,
@@ -207,7 +212,11 @@ pub async fn refresh(app: &App, caller: Caller, name: &str) -> Result<Fresh> {
             ))
         }
         Refreshed::NotRefreshable => {
-            let reason = account.reason.unwrap_or_else(|| "it has an API key".into());
+            let kind = match account.kind {
+                CredentialKind::Session => "it has a session, which a new login alone renews",
+                _ => "it has an API key",
+            };
+            let reason = account.reason.unwrap_or_else(|| kind.into());
             let sentence = format!("{name}: there is nothing to refresh ({reason})");
             Err(Error::new(Fault::Invalid, sentence))
         }

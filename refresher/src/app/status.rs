@@ -179,7 +179,11 @@ fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<St
 
 /// The time at which the credential is renewed next; none where it never is.
 fn next_refresh(account: &Account) -> Option<UnixMillis> {
-    if account.kind == CredentialKind::ApiKey || account.status == Status::NeedsLogin {
+    let is_renewed = !matches!(
+        account.kind,
+        CredentialKind::ApiKey | CredentialKind::Session
+    );
+    if !is_renewed || account.status == Status::NeedsLogin {
         return None;
     }
     let due = refresh_at(

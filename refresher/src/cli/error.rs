@@ -51,6 +51,7 @@ from!(
     crate::login::Error,
     crate::login::callback::Error,
     crate::login::finish::Error,
+    crate::login::session::Error,
     crate::oauth::exchange::Error,
     crate::oauth::http::Error,
     crate::platform::catalog::Error,

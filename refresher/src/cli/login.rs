@@ -16,11 +16,14 @@ use crate::app::accounts;
 use crate::app::daemon;
 use crate::app::logins::{self, KeyAccount, KeyOffer, Saved};
 use crate::base_url::BaseUrl;
+use crate::browser::{self, Browser};
 use crate::clock::{SystemClock, UnixMillis};
+use crate::credential::CredentialKind;
 use crate::login::callback::{self, LOGIN_LIMIT, Listener};
 use crate::login::drive::{self, Reached};
 use crate::login::finish::Finished;
 use crate::login::redirect::QUERY_LIMIT;
+use crate::login::session::{self, Opened};
 use crate::login::{self, Prompt, Step};
 use crate::oauth::exchange::Granted;
 use crate::oauth::http::HttpClient;
@@ -45,6 +48,9 @@ pub struct Login {
     /// Log in with a client of the account's own, whose secret is read from standard input
     #[arg(long, value_name = "ID", conflicts_with_all = ["paste", "device", "port"])]
     client_id: Option<String>,
+    /// Log in at the platform's own page, in a browser that is opened for it
+    #[arg(long, conflicts_with_all = ["paste", "device", "port", "client_id", "no_browser"])]
+    session: bool,
     /// Only print the URL, open no browser
     #[arg(long)]
     no_browser: bool,
@@ -101,6 +107,7 @@ impl Login {
             Flow::Pasted(flow) => session.by_paste(flow).await,
             Flow::Device(flow) => session.by_device(flow).await,
             Flow::Client => session.by_client().await,
+            Flow::Session(flow) => session.by_session(flow).await,
             Flow::Import(_) => Err(format!(
                 "platform {} has no login of its own; take one over: refresher import",
                 profile.id
@@ -116,9 +123,10 @@ impl Login {
             Flow::Device(_) if self.device => true,
             Flow::Code(_) if self.port.is_some() => true,
             Flow::Client if self.client_id.is_some() => true,
+            Flow::Session(_) if self.session => true,
             _ => {
                 let is_free = !self.paste && !self.device && self.port.is_none();
-                is_free && self.client_id.is_none()
+                is_free && self.client_id.is_none() && !self.session
             }
         };
         profile.login.flows.iter().find(fits).ok_or_else(|| {
@@ -219,6 +227,23 @@ impl Session<'_> {
         self.finish(login, step).await
     }
 
+    async fn by_session(&self, flow: &flow::Session) -> Result<(), Error> {
+        let named = self.context.app.config.browser.as_deref();
+        let program = browser::find(named).map_err(session::Error::from)?;
+        self.context.out.print(&format!(
+            "Logging an account in at {}. A browser opens at {}, with a profile of its own that is removed \
+             afterwards. Log in there; it closes by itself.\n\nWaiting up to {} minutes for it.\n",
+            self.profile.name,
+            flow.url,
+            LOGIN_LIMIT.as_secs() / 60,
+        ))?;
+        let opened = Browser::open(&program, &flow.url).await;
+        let mut window = Opened::new(opened.map_err(session::Error::from)?);
+        let granted = session::capture(&mut window, flow, &SystemClock).await;
+        window.close().await;
+        self.save(granted?).await
+    }
+
     /// Completes the login from `step`, saves the account and says so. The browser's page waits for it.
     async fn finish(&self, mut login: login::Login, step: Step) -> Result<(), Error> {
         let granted = drive::complete(&self.http, &mut login, step, &SystemClock).await?;
@@ -258,7 +283,7 @@ pub(super) fn saved(saved: &Saved, wanted: Option<&str>, now: UnixMillis) -> Str
     let vars = saved.vars.iter();
     let vars: String = vars.map(|(name, value)| line(name, value)).collect();
     let platform = line("platform", &saved.platform);
-    let expires = line("expires", &expiry(saved.credential_expires_at, now));
+    let expires = line("expires", &expiry(saved, now));
     let kept = match wanted {
         Some(wanted) if wanted != name => {
             format!("This login was here already, as {name}; it keeps that name.\n")
@@ -268,8 +293,13 @@ pub(super) fn saved(saved: &Saved, wanted: Option<&str>, now: UnixMillis) -> Str
     format!("{name} ({id}): {what}\n{platform}{vars}{expires}{kept}")
 }
 
-fn expiry(expires_at: Option<UnixMillis>, now: UnixMillis) -> String {
-    match expires_at {
+fn expiry(saved: &Saved, now: UnixMillis) -> String {
+    let is_session = saved.kind == CredentialKind::Session;
+    match saved.credential_expires_at {
+        Some(expires_at) if is_session => {
+            format!("{}; log in again by then", relative(expires_at, now))
+        }
+        None if is_session => "unknown; log in again when the platform refuses it".to_owned(),
         Some(expires_at) if expires_at > now => {
             format!("{}; refreshed before that", relative(expires_at, now))
         }

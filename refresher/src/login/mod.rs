@@ -24,6 +24,7 @@ pub mod import;
 pub mod pasted;
 pub mod pending;
 pub mod redirect;
+pub mod session;
 
 use std::fmt;
 use std::time::Duration;

@@ -102,7 +102,7 @@ impl Grant {
                 token: access,
                 ..old.clone()
             }),
-            Credential::ApiKey(_) => old.clone(),
+            Credential::ApiKey(_) | Credential::Session(_) => old.clone(),
         };
         (credential, expires_at)
     }
@@ -230,6 +230,9 @@ pub fn reason(status: u16, code: Option<&str>, permanent: &[String]) -> String {
             .find(|known| known.eq_ignore_ascii_case(code))
     }) {
         Some(code) => format!("{code} (HTTP {status})"),
+        None if (300..400).contains(&status) => {
+            format!("HTTP {status}, a redirect, which is not followed")
+        }
         None => format!("HTTP {status}"),
     }
 }

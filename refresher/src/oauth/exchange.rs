@@ -37,6 +37,12 @@ pub enum Error {
     /// The token endpoint refused the code.
     #[error("the token endpoint refused the login: {0}")]
     Refused(String),
+    /// Something before the token endpoint, or another server, answered.
+    #[error(
+        "expected the token endpoint's answer in JSON, found a page (HTTP {0}); check token_url in [oauth] of the \
+         platform's profile, and what stands between here and there"
+    )]
+    Page(u16),
     /// A token that is needed is not in the answer.
     #[error(
         "expected {0} in the token endpoint's answer, found none; check [oauth] of the platform's profile"
@@ -146,6 +152,9 @@ fn granted(
     let refused = || Error::Refused(answer::refusal_by(&answer, &oauth.permanent_errors));
     if !(200..300).contains(&answer.status) {
         return Err(refused());
+    }
+    if answer::is_page(&answer) {
+        return Err(Error::Page(answer.status));
     }
     let body: serde_json::Map<_, _> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let grant = answer::grant(&body, &oauth.answer, now);

@@ -70,6 +70,6 @@ fn request(oauth: &OAuth, credential: &Credential) -> Option<Request> {
             let request = by(request, oauth, client).field("token", token.clone());
             Some(request.field("token_type_hint", hint))
         }
-        Credential::ApiKey(_) | Credential::Signed(_) => None,
+        Credential::ApiKey(_) | Credential::Signed(_) | Credential::Session(_) => None,
     }
 }

@@ -20,7 +20,7 @@ use super::revoke::{Revoked, revoke};
 use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens};
 use crate::login::code::Authorization;
-use crate::oauth::answer::Outcome;
+use crate::oauth::answer::{Answer, Outcome};
 use crate::platform::oauth::{Members, Scheme, SignedRequests};
 use crate::platform::{Encoding, Profile};
 use crate::refresh::endpoint::TokenEndpoints;
@@ -145,7 +145,10 @@ async fn renew(profile: &Profile, credential: &Credential) -> Outcome {
 }
 
 async fn redeem(endpoint: &Endpoint) -> Result<Granted, exchange::Error> {
-    let Endpoint { profile, .. } = endpoint;
+    redeem_at(&endpoint.profile).await
+}
+
+async fn redeem_at(profile: &Profile) -> Result<Granted, exchange::Error> {
     let (oauth, flow) = (
         profile.oauth.as_ref().unwrap(),
         profile.login.code().unwrap(),
@@ -331,7 +334,7 @@ async fn an_exchange_that_gives_too_little_says_what_is_missing() {
             "invalid_grant (HTTP 400)",
         ),
         (500, json!("<html>the-code</html>"), "HTTP 500"),
-        (200, json!("<html>"), "access_token and refresh_token"),
+        (200, json!("<html>"), "found a page (HTTP 200)"),
         (200, json!({"access_token": token}), "refresh_token"),
         (
             200,
@@ -347,6 +350,82 @@ async fn an_exchange_that_gives_too_little_says_what_is_missing() {
             message.contains(expected) && !message.contains("the-code"),
             "{message}"
         );
+    }
+}
+
+/// An endpoint that answers a code with something else than tokens. Nothing of it is a login, and nobody else is asked.
+#[tokio::test]
+async fn a_page_a_redirect_and_endless_bytes_are_no_login() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let location = format!("http://{}/token", elsewhere.local_addr().unwrap());
+    let token = codex_token("the-account");
+    let tokens =
+        json!({"access_token": token, "refresh_token": "r", "id_token": "i".repeat(1 << 20)});
+    for (answer, expected) in [
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>the-code"
+                .to_owned(),
+            "found a page (HTTP 200)",
+        ),
+        (
+            format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"),
+            "HTTP 302, a redirect",
+        ),
+        (
+            format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{tokens}"),
+            "access_token",
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let profile = profile(listener.local_addr().unwrap().port());
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            // Who has read enough hangs up.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
+        let message = redeem_at(&profile).await.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(
+            !message.contains("the-code") && !message.contains(&token),
+            "{message}"
+        );
+        serving.await.unwrap();
+    }
+    let asked = tokio::time::timeout(std::time::Duration::from_millis(50), elsewhere.accept());
+    assert!(asked.await.is_err(), "the redirect was followed");
+}
+
+/// An id token is a hint about whose login it is. What is none, or too much, is no hint.
+#[test]
+fn a_hostile_id_token_gains_nothing() {
+    let profile = profile(1);
+    let oauth = profile.oauth.as_ref().unwrap();
+    let access = codex_token("the-account");
+    let huge = codex_token(&"a".repeat(1 << 20));
+    let unbounded =
+        json!({"exp": 1e300, "https://api.openai.com/auth": {"chatgpt_account_id": ["x"]}});
+    for id in [
+        "",
+        "...",
+        "a.b.c",
+        "eyJhbGciOiJub25lIn0..",
+        "eyJhbGciOiJub25lIn0.!!!!.x",
+        "eyJhbGciOiJub25lIn0.bnVsbA.x",
+        unsigned(&unbounded).expose_secret(),
+        &huge,
+    ] {
+        let body =
+            json!({"access_token": access, "refresh_token": "r", "id_token": id, "expires_in": 60});
+        let answer = Answer {
+            status: 200,
+            retry_after: None,
+            body: body.to_string().into_bytes().into(),
+        };
+        let login = exchange::read(oauth, Ok(answer), NOW).unwrap();
+        assert_eq!(login.vars["account_id"], "the-account", "{id:.40}");
+        let end = UnixMillis(NOW.0 + 60_000);
+        assert_eq!(login.credential_expires_at, Some(end), "{id:.40}");
     }
 }
 

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::{Invalid, invalid, web_url};
+pub use super::session::{Done, Session, Source};
+use super::{Invalid, invalid, session, web_url};
 use crate::credential::CredentialKind;
 
 /// A way to log in.
@@ -20,6 +21,8 @@ pub enum Flow {
     Device(Device),
     /// A client of the account's own, which buys tokens with its secret (RFC 6749 §4.4).
     Client,
+    /// A page of the platform at which a person logs in, in a browser that is opened for it.
+    Session(Session),
     /// A login that another program made, in its credential file.
     Import(Import),
 }
@@ -123,6 +126,7 @@ impl Flow {
                 CredentialKind::OAuth
             }
             Flow::Client => CredentialKind::ClientCredentials,
+            Flow::Session(_) => CredentialKind::Session,
         }
     }
 }
@@ -152,6 +156,14 @@ impl WaysIn {
         })
     }
 
+    /// The login at a page of the platform's own, where it has one.
+    pub fn session(&self) -> Option<&Session> {
+        self.flows.iter().find_map(|flow| match flow {
+            Flow::Session(session) => Some(session),
+            _ => None,
+        })
+    }
+
     /// The way in from the files of other programs, where the platform has it.
     pub fn import(&self) -> Option<&Import> {
         self.flows.iter().find_map(|flow| match flow {
@@ -169,6 +181,7 @@ pub(super) struct Raw {
     pasted: Option<RawPasted>,
     device: Option<RawDevice>,
     client_credentials: Option<RawClient>,
+    session: Option<session::Raw>,
     import: Option<RawImport>,
     #[serde(default)]
     explanations: Vec<Explanation>,
@@ -222,6 +235,7 @@ impl Raw {
     pub(super) fn check(self, taken: &[CredentialKind]) -> Result<WaysIn, Invalid> {
         let code = self.code.map(RawCode::check).transpose()?;
         let device = self.device.map(RawDevice::check).transpose()?;
+        let session = self.session.map(session::Raw::check).transpose()?;
         let pasted = match (self.pasted, &code) {
             (Some(pasted), _) => Some(pasted.check()?),
             (None, Some(code)) => Some(Pasted {
@@ -236,6 +250,7 @@ impl Raw {
             device.map(Flow::Device),
             pasted.map(Flow::Pasted),
             self.client_credentials.map(|RawClient {}| Flow::Client),
+            session.map(Flow::Session),
             self.import.map(|raw| {
                 Flow::Import(Import {
                     file: raw.file,

@@ -9,6 +9,7 @@ mod layers;
 pub mod oauth;
 pub mod probe;
 mod raw;
+pub mod session;
 mod signing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,12 +252,10 @@ impl Profile {
             return Err(invalid("credentials", problem));
         }
         self.check_logins()?;
-        let claims = self
-            .oauth
-            .iter()
-            .flat_map(|oauth| oauth.claims.keys())
-            .map(String::as_str)
-            .collect();
+        let of_tokens = self.oauth.iter().flat_map(|oauth| oauth.claims.keys());
+        let of_session = self.login.session().into_iter();
+        let of_session = of_session.flat_map(|session| session.claims.keys());
+        let claims = of_tokens.chain(of_session).map(String::as_str).collect();
         if let Some(variable) = self.required_vars().difference(&claims).next() {
             let record = &self.record;
             let key = if record.headers.vars().any(|used| used == *variable) {
@@ -269,7 +268,7 @@ impl Profile {
             return Err(invalid(
                 key,
                 format!(
-                    "expected {{credential}} or a name from [oauth.claims], found {{{variable}}}"
+                    "expected {{credential}} or a name from [oauth.claims] or [login.session.claims], found {{{variable}}}"
                 ),
             ));
         }
@@ -304,7 +303,11 @@ impl Profile {
     /// The rules that tie a kind of credential to the flows that give it.
     fn check_logins(&self) -> Result<(), Invalid> {
         let flows = &self.login.flows;
-        for kind in [CredentialKind::OAuth, CredentialKind::ClientCredentials] {
+        for kind in [
+            CredentialKind::OAuth,
+            CredentialKind::ClientCredentials,
+            CredentialKind::Session,
+        ] {
             let name = kind.as_str();
             let is_given = flows.iter().any(|flow| flow.gives() == kind);
             if self.credentials.contains(&kind) && !is_given {
@@ -315,7 +318,8 @@ impl Profile {
             }
         }
         let Some(oauth) = &self.oauth else {
-            return match flows.is_empty() {
+            let needs_none = |flow| matches!(flow, &Flow::Session(_));
+            return match flows.iter().all(needs_none) {
                 true => Ok(()),
                 false => Err(invalid(
                     "oauth",

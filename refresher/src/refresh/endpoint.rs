@@ -91,7 +91,9 @@ impl TokenEndpoint for TokenEndpoints {
             Credential::Signed(_) => {
                 return not_sent(format!("platform {platform} has no [signing] any more"));
             }
-            Credential::ApiKey(_) => return not_sent("an API key is not refreshed".to_owned()),
+            Credential::ApiKey(_) | Credential::Session(_) => {
+                return not_sent("an API key and a session are not refreshed".to_owned());
+            }
         };
         match http.send(&request).await {
             Ok(answer) => {
@@ -115,6 +117,7 @@ impl TokenEndpoint for TokenEndpoints {
                 Some(Endpoint::Local(_) | Endpoint::Keys) | None => Renewal::SingleUse,
             },
             CredentialKind::ClientCredentials | CredentialKind::SignedKey => Renewal::Minted,
+            CredentialKind::Session => Renewal::Person,
             CredentialKind::ApiKey => Renewal::None,
         }
     }

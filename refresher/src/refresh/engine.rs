@@ -275,7 +275,10 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         let now = self.clock.now();
         let jitter = Jitter::of(&entry.account, entry.generation);
         let (issued, expires) = (entry.issued_at, entry.credential_expires_at);
-        let scheduled = schedule::wait(issued, expires, self.settings.floor, jitter, now);
+        let scheduled = match entry.kind {
+            CredentialKind::Session => expires.map_or(Duration::MAX, |end| end.since(now)),
+            _ => schedule::wait(issued, expires, self.settings.floor, jitter, now),
+        };
         let reported = lock(&self.reports).wait(&entry.account, entry.generation, Instant::now());
         let wanted = reported.map_or(scheduled, |reported| reported.min(scheduled));
         // A pause longer than any we ask for was noted under a clock that has since jumped back.
@@ -307,7 +310,26 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         match claim.renewal {
             Renewal::SingleUse => self.spend(claim, now).await,
             Renewal::Reusable | Renewal::Minted | Renewal::None => self.renew(&claim).await,
+            Renewal::Person => self.watch(&claim, now).await,
         }
+    }
+
+    /// Ends a login that a person alone can renew, if it is over. Until then there is nothing to do for it.
+    async fn watch(&self, claim: &Claim, now: UnixMillis) -> Result<Refreshed, L::Error> {
+        if claim.credential_expires_at.is_some_and(|end| end <= now) {
+            return self.end_login(claim, "its session has ended").await;
+        }
+        if lock(&self.reports).names(&claim.account, claim.generation) {
+            let reason = "the platform refuses its session";
+            return self.end_login(claim, reason).await;
+        }
+        let retry = Retry {
+            at: now,
+            failures: claim.failures,
+            unanswered: claim.unanswered,
+        };
+        self.ledger.retry_later(claim, retry).await?;
+        Ok(Refreshed::NotRefreshable)
     }
 
     /// Makes one call that spends nothing.

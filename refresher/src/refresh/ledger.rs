@@ -12,12 +12,14 @@ use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::id::AccountId;
 
-/// An account that the scheduler looks at: its credential can be renewed and it is not `needs_login`. Disabled accounts,
+/// An account that the scheduler looks at: its credential ends by itself and it is not `needs_login`. Disabled accounts,
 /// those past their end and those that are cooling down are among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The account's id.
     pub account: AccountId,
+    /// The kind of its credential.
+    pub kind: CredentialKind,
     /// Counts its credentials.
     pub generation: u64,
     /// When the current tokens were stored.

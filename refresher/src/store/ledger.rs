@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::sql::{self, signed};
 use super::{Error, Result, Store, sqlite};
 use crate::clock::UnixMillis;
-use crate::credential::{Credential, Renewal};
+use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::id::{AccountId, random_base32};
 use crate::keys::seal::Binding;
 use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
@@ -14,7 +14,7 @@ use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
 const TOKEN_CHARACTERS: usize = 32;
 
 sql::statements! {
-    ENTRIES = "SELECT id, generation, issued_at, credential_expires_at, retry_at FROM accounts \
+    ENTRIES = "SELECT id, kind, generation, issued_at, credential_expires_at, retry_at FROM accounts \
                WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id";
     CLAIMABLE = "SELECT name, platform, kind, generation, base_url, credential, credential_expires_at, failures, unanswered, \
                  first_unanswered_at, claim_until FROM accounts \
@@ -40,6 +40,8 @@ sql::statements! {
 struct EntryRow {
     #[sqlx(try_from = "String")]
     id: AccountId,
+    #[sqlx(try_from = "String")]
+    kind: CredentialKind,
     #[sqlx(try_from = "i64")]
     generation: u64,
     issued_at: UnixMillis,
@@ -70,6 +72,7 @@ impl From<EntryRow> for Entry {
     fn from(row: EntryRow) -> Entry {
         Entry {
             account: row.id,
+            kind: row.kind,
             generation: row.generation,
             issued_at: row.issued_at,
             credential_expires_at: row.credential_expires_at,

@@ -157,7 +157,8 @@ async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Respon
         return Ok(response);
     };
     let request = Request::from_parts(parts, body);
-    let outcome = match request.uri().path().starts_with("/oauth/") {
+    let path = request.uri().path();
+    let outcome = match path.starts_with("/oauth/") || path.starts_with("/web/") {
         true => shared.change(|simulation| simulation.handle(&request, UnixMillis::now())),
         false => shared.lock().handle(&request, UnixMillis::now()),
     };

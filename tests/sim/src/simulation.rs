@@ -25,6 +25,7 @@ use crate::{
     things::{Asked, Things},
     token_endpoint::{self, Effect, TokenRequest},
     upstream::{self, Context},
+    web,
 };
 
 /// Everything the platform knows.
@@ -154,6 +155,10 @@ impl Simulation {
             (&Method::GET, "/oauth/device") => {
                 let query = request.uri().query().unwrap_or_default();
                 outcome.answer = token_endpoint::decide(&mut self.oauth, query);
+                None
+            }
+            (method, "/web/login" | "/web/chat" | "/web/session") => {
+                outcome.answer = web::answer(&mut self.oauth, method, request, now);
                 None
             }
             (&Method::POST, "/oauth/device/code") => {

@@ -296,14 +296,14 @@ fn user_page(query: &str, emails: &[String]) -> String {
     html(&format!("<p>Log in as:</p><ul>{users}{refusal}</ul>"))
 }
 
-fn html(body: &str) -> String {
+pub(crate) fn html(body: &str) -> String {
     format!(
         "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log in</title></head>\
          <body><h1>Simulated platform</h1>{body}</body></html>"
     )
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('"', "&quot;")

@@ -153,6 +153,26 @@ async fn the_state_is_taken_once() {
     first.await.unwrap();
 }
 
+/// A program that holds a connection open does not hold the port.
+#[tokio::test]
+async fn the_port_is_closed_a_second_after_its_use_whoever_lingers() {
+    let (port, state, login) = waiting().await;
+    let mut lingering = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        .await
+        .unwrap();
+    lingering
+        .write_all(b"GET /auth/callback HTTP/1.1\r\n")
+        .await
+        .unwrap();
+    browse(port, &format!("/auth/callback?code=c&state={state}")).await;
+    let used_at = std::time::Instant::now();
+    login.await.unwrap().unwrap().unwrap();
+    // What a busy machine adds is its own.
+    assert!(used_at.elapsed() < CLOSE_LIMIT + Duration::from_secs(5));
+    let again = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    assert!(again.is_err(), "it listens on");
+}
+
 #[tokio::test]
 async fn a_refusal_is_shown_harmlessly() {
     let (port, state, login) = waiting().await;

@@ -337,7 +337,7 @@ impl Exported {
             }
             Credential::Signed(signed) => (&signed.key, None, None),
             Credential::Client(client) => (&client.client_secret, None, None),
-            Credential::ApiKey(key) => (key, None, None),
+            Credential::ApiKey(key) | Credential::Session(key) => (key, None, None),
         };
         match what {
             What::Access | What::Key => secret(access),

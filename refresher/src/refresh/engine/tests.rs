@@ -173,6 +173,32 @@ async fn a_lost_answer_that_spent_nothing_is_backed_off_from() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_serves_to_its_end_and_a_person_renews_it() {
+    let world = World::of(1, Renewal::Person);
+    let process = world.start(Refresh::default());
+    let refreshed = process.engine().refresh(&world.account(0), 1).await;
+    assert_eq!(refreshed.unwrap(), Refreshed::NotRefreshable);
+    sleep(LIFE - Duration::from_secs(10)).await;
+    assert_eq!(world.reason(0), None);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.reason(0).unwrap(), "its session has ended");
+    assert_eq!((world.calls(0), world.generation(0)), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_refused_ends_at_once() {
+    let world = World::of(1, Renewal::Person);
+    let engine = world.start(Refresh::default()).engine();
+    engine.report_unauthorized(&world.account(0), 0);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.reason(0), None, "another generation was refused");
+    engine.report_unauthorized(&world.account(0), 1);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.reason(0).unwrap(), "the platform refuses its session");
+    assert_eq!(world.calls(0), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_can_be_made_again_is_not_held_on_to() {
     let world = World::of(1, Renewal::Minted);
     world.broken_commits.store(1, Ordering::Relaxed);

@@ -193,6 +193,11 @@ impl OAuth {
         self.users.get(email)
     }
 
+    /// The emails of all users, in order.
+    pub fn emails(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
+    }
+
     /// The platform's opinion of that access token.
     pub fn access(&self, token: &str, now: UnixMillis) -> Access {
         let Some(access) = self.access_tokens.get(token) else {

@@ -65,7 +65,7 @@ impl OAuth {
     }
 
     /// Gives a user the first tokens of a login.
-    pub(super) fn log_in(&mut self, email: &str, now: UnixMillis) -> Result<TokenSet, TokenError> {
+    pub(crate) fn log_in(&mut self, email: &str, now: UnixMillis) -> Result<TokenSet, TokenError> {
         let family = self.new_family(email);
         self.issue(email, family, now)
     }

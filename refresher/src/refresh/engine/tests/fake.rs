@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::credential::OAuthTokens;
+use crate::credential::{CredentialKind, OAuthTokens};
 use crate::refresh::ledger::RenewalOf;
 
 /// The life of an access token.
@@ -65,6 +65,7 @@ pub struct World {
 }
 
 struct Row {
+    kind: CredentialKind,
     account: AccountId,
     // The ledger's side.
     generation: u64,
@@ -104,6 +105,10 @@ impl World {
     pub fn of(accounts: usize, renewal: Renewal) -> Arc<World> {
         let row = |n| Row {
             account: AccountId::random(),
+            kind: match renewal {
+                Renewal::Person => CredentialKind::Session,
+                _ => CredentialKind::OAuth,
+            },
             generation: 1,
             refresh: token(n, 0),
             issued_at: EPOCH,
@@ -289,6 +294,7 @@ impl Row {
     fn entry(&self) -> Entry {
         Entry {
             account: self.account.clone(),
+            kind: self.kind,
             generation: self.generation,
             issued_at: self.issued_at,
             credential_expires_at: Some(self.credential_expires_at),
