@@ -173,6 +173,7 @@ impl Credential {
                 refresh: client.refresh.as_ref().map(|_| nothing()),
                 access: nothing(),
             })),
+            Credential::Session(_) => Some(Credential::Session(nothing())),
             Credential::ApiKey(_) | Credential::Signed(_) => None,
         }
     }

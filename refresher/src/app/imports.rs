@@ -228,6 +228,7 @@ pub async fn take_over(
                 is_new,
             },
             vars: one.vars.clone(),
+            kind: one.credential.kind(),
             credential_expires_at: one.credential_expires_at,
             platform: platform_name(app, &one.platform),
             id_token: None,
