@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     header::HeaderMap,
     snapshot::{Account, HeaderPlan},
-    text::needle::{Needle, find_all},
+    text::needle::{Found, Needle, find_all},
 };
 
 /// Headers that speak for the gateway's own address, or about its account: where to go, what a browser
@@ -88,8 +88,11 @@ impl Mask {
             text.extend_from_slice(piece);
         }
         let whole = if had_kept { &text } else { piece };
-        let found = self.find_all(whole);
-        let keep = if end { 0 } else { self.beginning_at_end(whole) };
+        let Found {
+            whole: found,
+            begun,
+        } = find_all(&self.needles, whole);
+        let keep = if end { 0 } else { begun };
         if !had_kept && found.is_empty() && keep == 0 {
             return None;
         }
@@ -115,18 +118,7 @@ impl Mask {
 
     /// Tells if the credential is in a text.
     fn is_in(&self, text: &[u8]) -> bool {
-        !self.find_all(text).is_empty()
-    }
-
-    /// The place and length of each credential in a text.
-    fn find_all(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        find_all(&self.needles, text)
-    }
-
-    fn beginning_at_end(&self, text: &[u8]) -> usize {
-        let needles = self.needles.iter();
-        let lengths = needles.map(|needle| needle.beginning_at_end(text));
-        lengths.max().unwrap_or(0)
+        !find_all(&self.needles, text).whole.is_empty()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A usable account, with its credential.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     sync::{Arc, OnceLock},
@@ -76,11 +77,15 @@ impl Account {
     /// finds one that is too short to be looked for.
     pub fn needles(&self) -> Arc<[Needle]> {
         let make = || {
-            let secret = self.credential.expose();
-            let mut forms = vec![secret.as_bytes().to_vec(), escaped(secret).into_bytes()];
-            forms.dedup();
-            forms.retain(|form| form.len() >= MIN_NEEDLE_BYTES);
-            forms.into_iter().map(Needle::new).collect()
+            let own = &self.credential;
+            let escaped = match escaped(own.expose()) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(text) => Some(Secret::new(text)),
+            };
+            let forms = [Some(own.clone()), escaped];
+            let forms = forms.into_iter().flatten();
+            let forms = forms.filter(|form| form.expose().len() >= MIN_NEEDLE_BYTES);
+            forms.map(Needle::new).collect()
         };
         Arc::clone(self.needles.0.get_or_init(make))
     }

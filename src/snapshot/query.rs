@@ -1,6 +1,6 @@
 //! The query parameters that a platform gets with each request, a credential among them.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,9 +69,12 @@ impl fmt::Display for InvalidParameter {
 
 impl std::error::Error for InvalidParameter {}
 
-/// A text as it stands in a query.
-pub fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
+/// A text as it stands in a query: itself, as with most credentials, or its escaped form.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(is_unreserved) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if is_unreserved(byte) {
             escaped.push(char::from(byte));
@@ -79,7 +82,7 @@ pub fn escaped(text: &str) -> String {
             push_escape(byte, &mut escaped);
         }
     }
-    escaped
+    Cow::Owned(escaped)
 }
 
 // === impl QueryPlan ===
