@@ -228,7 +228,8 @@ impl Reader {
         let room = MAX_NAME_BYTES
             .saturating_add(1)
             .saturating_sub(self.string.len());
-        self.string.extend(raw.iter().take(room));
+        self.string
+            .extend_from_slice(raw.get(..room).unwrap_or(raw));
         if last && self.string.len() <= MAX_NAME_BYTES {
             match self.member {
                 Some(Member::Type) if self.depth == 1 => self.take_kind(),

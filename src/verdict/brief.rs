@@ -4,6 +4,8 @@
 //! the answer that an event wraps only plain members and the error are kept, and of every string its
 //! beginning. What is kept of a JSON text is a JSON text.
 
+use std::mem::take;
+
 use crate::{
     dialect::{Dialect, Member},
     text::{
@@ -18,6 +20,9 @@ pub const MAX_BRIEF_BYTES: usize = 16 * 1024;
 /// The most that is kept of one string, in bytes: as much as of an error's message.
 const MAX_STRING_BYTES: usize = 2 * 1024;
 
+/// The longest data that are kept as they are, in bytes: no string of them would be shortened.
+const MAX_SHORT_BYTES: usize = MAX_STRING_BYTES;
+
 /// The longest name of a member that is looked at, in bytes.
 const MAX_NAME_BYTES: usize = 32;
 
@@ -28,6 +33,8 @@ const NOTHING: &[u8] = b"null";
 #[derive(Debug)]
 pub struct Brief {
     dialect: Dialect,
+    /// All that has come is kept.
+    is_short: bool,
     lexer: Lexer,
     depth: u32,
     /// The member of the outermost object whose value passes by.
@@ -54,6 +61,7 @@ impl Brief {
     pub fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
+            is_short: true,
             lexer: Lexer::default(),
             depth: 0,
             section: None,
@@ -68,7 +76,20 @@ impl Brief {
     }
 
     /// Takes in the next bytes.
-    pub fn push(&mut self, mut bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.is_short {
+            if self.kept.len().saturating_add(bytes.len()) <= MAX_SHORT_BYTES {
+                self.kept.extend_from_slice(bytes);
+                return;
+            }
+            self.is_short = false;
+            let short = take(&mut self.kept);
+            self.shorten(&short);
+        }
+        self.shorten(bytes);
+    }
+
+    fn shorten(&mut self, mut bytes: &[u8]) {
         while !self.is_over {
             let before = bytes;
             let token = self.lexer.next(&mut bytes);
@@ -94,6 +115,18 @@ impl Brief {
                 Some(Token::Text { raw, first, last }) => self.string(all, raw, first, last),
             }
         }
+    }
+
+    /// Makes it one of the next event, in the memory of this one.
+    pub fn begin_anew(&mut self) {
+        let (mut name, mut kept) = (take(&mut self.name), take(&mut self.kept));
+        name.clear();
+        kept.clear();
+        *self = Self {
+            name,
+            kept,
+            ..Self::new(self.dialect)
+        };
     }
 
     /// The data; none where more is left of it than is kept.
@@ -139,7 +172,7 @@ impl Brief {
                 self.name.clear();
             }
             let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
-            self.name.extend(raw.iter().take(room));
+            self.name.extend_from_slice(raw.get(..room).unwrap_or(raw));
         }
         if self.left_out.is_some() {
             return;
@@ -240,6 +273,23 @@ mod tests {
             "error": {"a": [1, 2.5e3, true, "x"]},
         });
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn what_is_short_is_kept_as_it_is() {
+        let data = |length: usize| {
+            let start = r#"{"type":"response.created","response":{"tools":[{}],"user":""#;
+            format!("{start}{}\"}}}}", "u".repeat(length - start.len() - 3))
+        };
+        let short = data(MAX_SHORT_BYTES);
+        assert_eq!(brief(&short, 7).unwrap(), short);
+        let longer = data(MAX_SHORT_BYTES + 1);
+        assert_eq!(brief(&longer, 7).unwrap(), longer.replace("[{}]", "null"));
+        let mut next = Brief::new(Dialect::Responses);
+        next.push(longer.as_bytes());
+        next.begin_anew();
+        next.push(b"[1]");
+        assert_eq!(next.text(), Some(b"[1]".as_slice()));
     }
 
     #[test]

@@ -118,7 +118,9 @@ enum Kind {
 #[derive(Debug, Default)]
 struct Text {
     bytes: Vec<u8>,
+    /// Follows the bytes up to `lexed`.
     lexer: Lexer,
+    lexed: usize,
     depth: u32,
     /// The outermost value is a list.
     is_list: bool,
@@ -287,10 +289,23 @@ impl Beginning {
 
 impl Text {
     /// Takes the next bytes. Returns true if it is worth while to read it anew.
-    fn grows(&mut self, mut chunk: &[u8]) -> bool {
+    fn grows(&mut self, chunk: &[u8]) -> bool {
         self.bytes.extend_from_slice(chunk);
+        let length = self.bytes.len();
+        // Most answers come whole, and are read once.
+        let is_worth_reading = length >= self.read_at || self.closes();
+        if is_worth_reading {
+            self.read_at = length.saturating_add(JSON_STEP_BYTES.max(length / 4));
+        }
+        is_worth_reading
+    }
+
+    /// Returns true if the outermost value has ended since it was asked last.
+    fn closes(&mut self) -> bool {
         let was_closed = self.is_closed;
-        while let Some(token) = self.lexer.next(&mut chunk) {
+        let mut new = self.bytes.get(self.lexed..).unwrap_or_default();
+        self.lexed = self.bytes.len();
+        while let Some(token) = self.lexer.next(&mut new) {
             match token {
                 Token::Open(byte) => {
                     self.is_list |= byte == b'[' && self.depth == 0;
@@ -303,12 +318,7 @@ impl Text {
                 Token::Colon | Token::Comma | Token::Text { .. } => {}
             }
         }
-        let length = self.bytes.len();
-        let is_worth_reading = length >= self.read_at || self.is_closed && !was_closed;
-        if is_worth_reading {
-            self.read_at = length.saturating_add(JSON_STEP_BYTES.max(length / 4));
-        }
-        is_worth_reading
+        self.is_closed && !was_closed
     }
 }
 
@@ -354,7 +364,8 @@ impl Events {
                         self.name.clear();
                     }
                     let room = MAX_NAME_BYTES.saturating_sub(self.name.len());
-                    self.name.extend(piece.iter().take(room));
+                    self.name
+                        .extend_from_slice(piece.get(..room).unwrap_or(piece));
                 }
                 Piece::Data(piece) => self.data.push(piece),
                 Piece::End => return Some(self.end()),
@@ -366,9 +377,10 @@ impl Events {
 
     /// Ends the event, and begins the next one.
     fn end(&mut self) -> Sign {
-        let data = std::mem::replace(&mut self.data, Brief::new(self.dialect));
-        let name = std::mem::take(&mut self.name);
-        Sign::of(self.dialect, &name, &data)
+        let sign = Sign::of(self.dialect, &self.name, &self.data);
+        self.data.begin_anew();
+        self.name.clear();
+        sign
     }
 }
 
