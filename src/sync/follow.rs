@@ -1,4 +1,7 @@
 //! Reads the snapshot from shared data when it moved.
+//!
+//! A VM parses it from its first request on. Until then it only compares digests, so the main thread's, which
+//! serves none, holds no copy of it though it may be the one that polls.
 
 use super::{board, quota};
 use crate::{
@@ -27,6 +30,8 @@ pub struct Follower {
     board_version: u64,
     quotas: QuotaIndex,
     quotas_version: u64,
+    /// A request has asked for the view.
+    serves: bool,
     /// The revision whose index was read last, and its epoch.
     loaded: Option<(Epoch, u64)>,
     ready: bool,
@@ -41,11 +46,21 @@ impl Follower {
     /// The current view, or none where no whole snapshot has arrived yet. Costs one small read
     /// where nothing moved.
     pub fn view(&mut self, shared: &impl SharedData) -> Option<&View> {
+        if !std::mem::replace(&mut self.serves, true) {
+            self.head = Vec::new();
+            self.index = Index::default();
+            self.loaded = None;
+        }
+        self.follow(shared);
+        self.held()
+    }
+
+    /// Takes note of what moved. Costs one small read where nothing did.
+    pub fn follow(&mut self, shared: &impl SharedData) {
         match shared.read(HEAD_KEY) {
             Some((head, _)) if head != self.head => self.load(shared, head),
             _ => {}
         }
-        self.held()
     }
 
     /// Sees to it that the view is of `now` or of [`FRESH_MS`] before; `moved`: this VM has itself
@@ -87,7 +102,7 @@ impl Follower {
         if !head.complete {
             return;
         }
-        if self.ready && self.loaded == Some((head.epoch, head.revision)) {
+        if self.loaded == Some((head.epoch, head.revision)) {
             // The board or a quota moved, and nothing else.
             self.head = bytes;
             return;
@@ -107,7 +122,7 @@ impl Follower {
         if !self.torn {
             self.head = bytes;
             self.loaded = Some((head.epoch, head.revision));
-            self.ready = true;
+            self.ready = self.serves;
         }
     }
 
@@ -116,7 +131,9 @@ impl Follower {
         let Some(bucket) = Bucket::decode(content).filter(|_| whole) else {
             return false;
         };
-        self.view.replace(number, &bucket);
+        if self.serves {
+            self.view.replace(number, &bucket);
+        }
         self.index.set(number, content);
         true
     }

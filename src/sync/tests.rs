@@ -416,6 +416,32 @@ fn a_bucket_half_written_is_not_read() {
 }
 
 #[test]
+fn who_serves_nobody_holds_nothing_and_sees_damage() {
+    let mut shared = prepared();
+    let mut follower = Follower::default();
+    let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
+    publish::apply(&mut shared, &start, NOW).unwrap();
+    follower.follow(&shared);
+    assert!(follower.held().is_none() && !follower.is_torn());
+    let more = page(FIRST, false, (1, 2), false, &[account("acc_2")]);
+    publish::apply(&mut shared, &more, NOW).unwrap();
+    let (kind, id) = (Kind::Account, Id::try_from("acc_2").unwrap());
+    let key = bucket_key(bucket_of(kind, &id));
+    let (good, _) = shared.read(&key).unwrap();
+    shared.write(&key, b"aacc_2 {\"account\":");
+    follower.follow(&shared);
+    assert!(follower.held().is_none() && follower.is_torn());
+    shared.write(&key, &good);
+    let view = follower.view(&shared).unwrap();
+    assert!(view.account("acc_1").is_some() && view.account("acc_2").is_some());
+    let less = page(FIRST, false, (2, 3), false, &[removed("acc_1")]);
+    publish::apply(&mut shared, &less, NOW).unwrap();
+    follower.follow(&shared);
+    let view = follower.held().unwrap();
+    assert!(view.account("acc_1").is_none(), "it goes on serving");
+}
+
+#[test]
 fn a_poller_asks_for_what_it_lacks() {
     let mut shared = prepared();
     let mut poller = Poller::new(25, "ab".repeat(16), None);

@@ -58,8 +58,9 @@ impl<H: Host> Worker<H> {
         let (mut poll, mut counts) = (None, None);
         if sync.holder.hold(&mut self.host, now) {
             poll = sync.poller.poll(&self.host, now);
-            let view = self.follower.view(&self.host);
-            if view.is_some_and(View::has_limits) {
+            self.follower.follow(&self.host);
+            // Who has no view does not know.
+            if self.follower.held().is_none_or(View::has_limits) {
                 counts = sync.settler.next(&mut self.host, now);
             }
             self.tell();
@@ -150,7 +151,7 @@ impl<H: Host> Worker<H> {
             return;
         }
         sync.tell_at = Deadline::after(now, TELL_MS);
-        self.follower.view(&self.host);
+        self.follower.follow(&self.host);
         let (board, reports) = (self.follower.board(), &mut self.reports);
         sync.told
             .tell(board.quotas(), now, |report| reports.push(report));
@@ -188,7 +189,7 @@ impl<H: Host> Worker<H> {
                         "{unread} records of the snapshot cannot be read and are out of use, first {first}"
                     );
                 }
-                self.follower.view(&self.host);
+                self.follower.follow(&self.host);
                 if self.follower.is_torn() {
                     log::warn!("the snapshot in shared data is damaged; asking for it anew");
                     sync.poller.start_anew();
