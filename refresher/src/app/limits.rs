@@ -1,6 +1,7 @@
 //! Limits of accounts and client keys, and what is used of them now.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use latchkey::id::Id;
 use latchkey::limit::settle::{Others, Said};
@@ -17,6 +18,10 @@ pub struct Limits {
     /// The limits; those that are not set are left out.
     #[serde(flatten)]
     pub limits: limit::Limits,
+    /// The requests that an account serves at the same time by its platform's profile, as no limit of its own
+    /// is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile_streams: Option<NonZeroU32>,
     /// The zone at whose midnight its day begins; none for UTC.
     pub time_zone: Option<String>,
     /// The use of them now.
@@ -75,6 +80,7 @@ impl Use {
         let live = said.filter(|_| self.is_live);
         Limits {
             limits: settings.limits,
+            profile_streams: None,
             time_zone: settings.time_zone.clone(),
             used: Used {
                 requests_this_minute: live.map(|said| said.minute.requests),

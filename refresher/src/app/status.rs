@@ -222,7 +222,9 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         let login = login.filter(|_| needs_login(&account));
         let is_it = |one: &&LeftOut| one.kind == Kind::Account && one.id == account.id.as_str();
         let left_out = left_out.iter().find(is_it);
-        AccountView::new(
+        let profile = app.catalog.profile(&account.platform).ok();
+        let profile_streams = profile.and_then(|profile| profile.record.concurrent_streams);
+        let mut view = AccountView::new(
             account,
             health,
             &pools,
@@ -231,7 +233,10 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
             platform_is_on,
             left_out,
             now,
-        )
+        );
+        let own_streams = view.limits.limits.concurrent_streams;
+        view.limits.profile_streams = profile_streams.filter(|_| own_streams.is_none());
+        view
     };
     Ok(accounts.into_iter().map(view).collect())
 }

@@ -139,14 +139,23 @@ pub fn zone_of(limits: &Limits) -> &str {
 }
 
 /// Limits and what is used of them, for people: `3/60 requests/min, 200/5000 tokens/day (UTC)`; empty where there is no
-/// limit.
+/// limit. A limit that comes with the platform says so: `4 streams (profile's)`.
 pub fn limits(limits: &Limits) -> String {
     let part = |used: Option<u64>, limit: Option<u64>, unit: &str| {
         let used = used.map_or_else(String::new, |used| format!("{used}/"));
         limit.map(|limit| format!("{used}{limit} {unit}"))
     };
     let day = format!("tokens/day ({})", zone_of(limits));
-    let Limits { limits, used, .. } = limits;
+    let Limits {
+        limits,
+        used,
+        profile_streams,
+        ..
+    } = limits;
+    let (streams, unit) = match limits.concurrent_streams {
+        Some(own) => (Some(own), "streams"),
+        None => (*profile_streams, "streams (profile's)"),
+    };
     let parts = [
         part(
             used.requests_this_minute,
@@ -163,11 +172,7 @@ pub fn limits(limits: &Limits) -> String {
             limits.tokens_per_day.map(NonZeroU64::get),
             &day,
         ),
-        part(
-            used.streams,
-            limits.concurrent_streams.map(|limit| limit.get().into()),
-            "streams",
-        ),
+        part(used.streams, streams.map(|limit| limit.get().into()), unit),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
