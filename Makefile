@@ -165,6 +165,16 @@ bench: wasm envoy ## Measure what the filter costs, in 7 minutes (BENCH_OPTIONS=
 	$(CARGO) run --quiet --locked --release --manifest-path bench/Cargo.toml -- \
 		--envoy "$$envoy" --wasm $(WASM) $(BENCH_OPTIONS)
 
+# What a request costs the filter itself, in instructions of native code: the same on a busy machine.
+.PHONY: bench-native
+bench-native: needs-build ## Count the filter's own instructions for 200 requests of each kind (needs valgrind)
+	@command -v valgrind >/dev/null || { echo "bench-native: no valgrind" >&2; exit 1; }
+	@for kind in json sse json_of_many_accounts; do printf '%s: ' $$kind; \
+	CARGO_PROFILE_DAEMON_STRIP=none CARGO_PROFILE_DAEMON_DEBUG=line-tables-only $(CARGO) test --locked --quiet \
+		--profile daemon -p latchkey --lib \
+		--config 'target."cfg(unix)".runner = ["valgrind", "--tool=callgrind", "--callgrind-out-file=$(TARGET)/callgrind.'$$kind'", "--toggle-collect=*stream*Turns*::on", "--toggle-collect=*stream*Turns*::end"]' \
+		-- --exact --ignored stream::tests::cost::$$kind 2>&1 | sed -n 's/.*Collected : //p'; done
+
 .PHONY: bench-refresher
 bench-refresher: needs-build ## Measure how long new tokens are in memory alone, and what a recorded request costs
 	$(CARGO) bench --locked --quiet -p refresher --profile daemon --bench window --bench ingest

@@ -5,6 +5,7 @@ mod beginnings;
 mod blame;
 mod budget;
 mod coded;
+mod cost;
 mod envoy;
 mod failover;
 mod gate;
