@@ -37,6 +37,9 @@ pub trait Host: SharedData {
     /// Sends an HTTP request. Its answer comes in a later callback; none where it cannot be sent.
     fn call(&mut self, call: &Call<'_>) -> Option<CallId>;
 
+    /// Has the root of the callback's context tick at this interval, in milliseconds, from now on.
+    fn tick_each(&mut self, milliseconds: u64);
+
     /// Turns from the root's callback to the filter of `context`; none where its stream has gone.
     fn enter(&mut self, context: u32) -> Option<Self::Stream>;
 

@@ -45,6 +45,8 @@ pub(crate) struct FakeHost {
     /// The calls that nobody has answered.
     pub(crate) calls: Rc<RefCell<Vec<FakeCall>>>,
     pub(crate) metrics: Rc<RefCell<BTreeMap<String, u64>>>,
+    /// The interval of ticks, once it was set.
+    pub(crate) interval: Rc<Cell<u64>>,
     /// The streams that may be entered.
     pub(crate) streams: Rc<RefCell<HashMap<u32, FakeStream>>>,
     /// The calls of this host and its streams, in order.
@@ -185,6 +187,10 @@ impl Host for FakeHost {
             body: call.body.unwrap_or_default().to_owned(),
         });
         Some(id)
+    }
+
+    fn tick_each(&mut self, milliseconds: u64) {
+        self.interval.set(milliseconds);
     }
 
     fn enter(&mut self, context: u32) -> Option<FakeStream> {

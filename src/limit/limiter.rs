@@ -39,6 +39,8 @@ pub struct Limiter {
     /// The subjects of which each gate context's request holds a stream.
     held: HashMap<u32, Vec<Subject>>,
     streams: HashMap<Subject, Streams>,
+    /// A stream was let go of since that was last asked.
+    has_freed: bool,
 }
 
 /// The streams of one subject that this VM's requests hold.
@@ -256,6 +258,7 @@ impl Limiter {
             true => self.held.remove(&try_id.context).unwrap_or_default(),
             false => Vec::new(),
         };
+        self.has_freed |= !held.is_empty();
         for (subject, _) in [&limited.key, &limited.account].into_iter().flatten() {
             match held.iter().position(|held| held == subject) {
                 Some(at) => {
@@ -274,9 +277,15 @@ impl Limiter {
     /// Lets go of the streams that the request of a context holds: the context has gone.
     pub fn release(&mut self, shared: &mut impl SharedData, context: u32, now: u64) {
         for subject in self.held.remove(&context).into_iter().flatten() {
+            self.has_freed = true;
             let count = self.count(&subject).saturating_sub(1);
             self.tell(shared, &subject, count, 0, now);
         }
+    }
+
+    /// Returns true if a stream was let go of since this was last asked.
+    pub fn take_freed(&mut self) -> bool {
+        std::mem::take(&mut self.has_freed)
     }
 
     /// Lets go of what the last try of a request holds, as that is over whether Envoy has said so

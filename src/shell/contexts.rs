@@ -15,12 +15,11 @@ use super::{
 };
 use crate::{
     host::{self, CallId},
-    stream::{Event, Role},
+    stream::{Event, Role, beat::TICK_MS},
 };
 
-/// The interval at which a gate's root does what is due. A poll's answer is acted on
-/// when it comes; this bounds how late the first poll, a lease taken over, and a report are.
-const TICK: Duration = Duration::from_millis(100);
+/// The interval at which a gate's root ticks.
+const TICK: Duration = Duration::from_millis(TICK_MS);
 
 /// The root context of one plugin in one VM.
 #[derive(Debug)]

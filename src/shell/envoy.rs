@@ -1,6 +1,6 @@
 //! Hostcalls. Byte getters only: the SDK's string getters panic on a byte that is not UTF-8.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::{
     hostcalls,
@@ -153,6 +153,10 @@ impl Host for Envoy {
         let body = call.body.map(str::as_bytes);
         let sent = hostcalls::dispatch_http_call(call.cluster, headers, body, vec![], call.timeout);
         sent.ok().map(CallId)
+    }
+
+    fn tick_each(&mut self, milliseconds: u64) {
+        let _ = hostcalls::set_tick_period(Duration::from_millis(milliseconds));
     }
 
     fn enter(&mut self, context: u32) -> Option<EnvoyStream> {

@@ -149,9 +149,10 @@ impl GateStream {
         self.action()
     }
 
-    /// Ends the stream.
-    pub fn end<H: Host>(self, worker: &mut Worker<H>) {
-        worker.end(self.context, self.stage.request());
+    /// Ends the stream. Returns true if that frees a place, and requests wait for one here
+    /// alone.
+    pub fn end<H: Host>(self, worker: &mut Worker<H>) -> bool {
+        worker.end(self.context, self.stage.request())
     }
 
     fn action(&self) -> Action {

@@ -6,6 +6,7 @@
 //! thread share one [`Vm`]. The proxy names each by a context number.
 
 pub mod attempt;
+pub mod beat;
 pub mod gate;
 
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 
 use std::cell::RefCell;
 
-use self::{attempt::AttemptStream, gate::GateStream};
+use self::{attempt::AttemptStream, beat::Beat, gate::GateStream};
 use crate::{
     host::{Action, CallId, Host, Side, Stream},
     worker::{
@@ -81,6 +82,7 @@ pub struct Vm<H: Host> {
     attempts: Numbered<u32, AttemptStream>,
     /// The contexts of attempts that hold an answer back, for a bounded time.
     holding: Vec<u32>,
+    beat: Beat,
 }
 
 // === impl Role ===
@@ -146,6 +148,7 @@ impl<H: Host> Vm<H> {
             gates: Numbered::default(),
             attempts: Numbered::default(),
             holding: Vec::new(),
+            beat: Beat::default(),
         }
     }
 
@@ -160,6 +163,11 @@ impl<H: Host> Vm<H> {
 
     /// Does what is due, in the root of the context `root`.
     pub fn tick(&mut self, root: u32) {
+        let now = self.worker.now();
+        if !self.beat.begin(root, now, self.worker.host()) {
+            self.hand_places_on(root);
+            return;
+        }
         self.worker.tick();
         self.worker.begin_turns();
         while let Some(context) = self.worker.take_turn() {
@@ -208,8 +216,10 @@ impl<H: Host> Vm<H> {
         match role {
             Role::Gate => {
                 let gate = self.gates.remove(&context);
-                if let Some(gate) = gate {
-                    gate.end(&mut self.worker);
+                let frees = gate.is_some_and(|gate| gate.end(&mut self.worker));
+                // In another one's callback it is not this stream's root that would tick.
+                if frees && stream.is_some() {
+                    self.beat.hasten(self.worker.host());
                 }
             }
             Role::Attempt => {
@@ -242,16 +252,31 @@ impl<H: Host> Vm<H> {
             return;
         }
         for context in waiting {
-            let gate = self.gates.get_mut(&context);
-            // A request whose caller has gone has no stream any more.
-            let stream = self.worker.host().enter(context);
-            if let (Some(gate), Some(mut stream)) = (gate, stream)
-                && gate.decide_again(&mut self.worker, &mut stream) == Action::Continue
-            {
-                stream.resume(Side::Request);
+            self.decide_on(context);
+        }
+        self.worker.host().leave(root);
+    }
+
+    /// Gives the places that are free again to requests that wait for one.
+    fn hand_places_on(&mut self, root: u32) {
+        for context in self.worker.waiting() {
+            if self.worker.may_find_place(context) {
+                self.decide_on(context);
             }
         }
         self.worker.host().leave(root);
+    }
+
+    /// Decides anew about the request of `context`.
+    fn decide_on(&mut self, context: u32) {
+        let gate = self.gates.get_mut(&context);
+        // A request whose caller has gone has no stream any more.
+        let stream = self.worker.host().enter(context);
+        if let (Some(gate), Some(mut stream)) = (gate, stream)
+            && gate.decide_again(&mut self.worker, &mut stream) == Action::Continue
+        {
+            stream.resume(Side::Request);
+        }
     }
 
     /// Judges the answers that were held long enough, by what there is of them: nothing may come

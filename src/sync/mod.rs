@@ -12,6 +12,7 @@ pub mod follow;
 pub mod lease;
 pub mod poll;
 pub mod publish;
+pub mod queues;
 pub mod quota;
 pub mod records;
 pub mod report;

@@ -52,6 +52,7 @@ use crate::{
         follow::Follower,
         lease::Holder,
         poll::Poller,
+        queues,
         quota::{Looks, Told},
         records::{Origin, Records},
         report::Reports,
@@ -222,6 +223,7 @@ impl<H: Host> Worker<H> {
         table::prepare(&mut self.host, &seed);
         budget::prepare(&mut self.host);
         ring::prepare(&mut self.host);
+        queues::prepare(&mut self.host);
         self.limiter = Limiter::new(holder.number());
         let (instance, node) = (table::instance(&self.host), self.host.node());
         self.book = Book::new(holder.number(), budget);
@@ -278,6 +280,12 @@ impl<H: Host> Worker<H> {
             .into_iter()
             .chain(self.starting.contexts())
             .collect()
+    }
+
+    /// Returns true if the request of `context` waits for a place, and no other one that waits has just found
+    /// that all are taken.
+    pub fn may_find_place(&self, context: u32) -> bool {
+        self.waiting.may_find_place(context)
     }
 
     /// Returns true if a request has to wait until there is a snapshot, and may. `is_new`: it has just come.
@@ -558,9 +566,10 @@ impl<H: Host> Worker<H> {
         self.decoding.remove(context);
     }
 
-    /// Ends `context`, the gate's of a request that may still be `undecided`. Returns an unanswered
-    /// probe to the board. Records a request without an answer as cut off.
-    pub fn end(&mut self, context: u32, undecided: Option<&Request>) {
+    /// Ends `context`, the gate's of a request that may still be `undecided`. Gives an unanswered
+    /// probe back to the board. Records a request without an answer as cut off. Returns true if
+    /// that frees a place, and requests wait for one here alone.
+    pub fn end(&mut self, context: u32, undecided: Option<&Request>) -> bool {
         let try_id = self.try_id(context);
         self.give_back_probes(context);
         self.stop_waiting(context);
@@ -581,6 +590,9 @@ impl<H: Host> Worker<H> {
         let now = self.host.recently();
         self.limiter.release(&mut self.host, context, now);
         self.book.end(context, runs_again, now);
+        self.limiter.take_freed()
+            && self.waiting.has_any_for_place()
+            && !queues::others_wait(&*self.host, try_id.vm, now)
     }
 
     /// Returns the requests that were sent on.

@@ -12,6 +12,7 @@ use crate::{
     sync::{
         confirmed,
         poll::{Answer, Poll},
+        queues,
         report::{REPEAT_MS, Report},
     },
 };
@@ -55,6 +56,9 @@ impl<H: Host> Worker<H> {
         let records = self.records.next(&sync.origin, now);
         self.limiter.tick(&mut self.host, now);
         self.book.tick(&mut self.host, now);
+        if self.waiting.has_any_for_place() {
+            queues::note(&mut self.host, sync.holder.number(), now);
+        }
         let (mut poll, mut counts) = (None, None);
         if sync.holder.hold(&mut self.host, now) {
             poll = sync.poller.poll(&self.host, now);

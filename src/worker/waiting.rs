@@ -14,7 +14,7 @@ pub const MAX_WAITING: usize = 256;
 #[derive(Debug, Default)]
 pub struct Waiting {
     waits: Vec<Waits>,
-    /// The pools of which a request has found since the last tick that all places are taken.
+    /// The pools of which a request has found since the last look at all that all places are taken.
     taken: Vec<Id>,
 }
 
@@ -133,6 +133,20 @@ impl Waiting {
             Some(For::Place(pool)) => !self.taken.contains(pool),
             _ => true,
         }
+    }
+
+    /// Returns true if some request waits for a place.
+    pub fn has_any_for_place(&self) -> bool {
+        let mut waits = self.waits.iter();
+        waits.any(|one| matches!(one.awaits, For::Place(_)))
+    }
+
+    /// Returns true if the request of `context` waits for a place, and may find one: no other one that waits
+    /// has just found that all are taken.
+    pub fn may_find_place(&self, context: u32) -> bool {
+        let waits = self.find(context);
+        let is_for_place = |waits: &Waits| matches!(waits.awaits, For::Place(_));
+        waits.is_some_and(is_for_place) && self.looks_again(context)
     }
 
     fn find(&self, context: u32) -> Option<&Waits> {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::future::join_all;
 use latchkey::limit::{
     LEASE_MS,
     settle::{Line, SETTLE_MS},
@@ -19,7 +20,9 @@ use crate::{
         Answer, Caller, Stack,
         caller::chat_body,
         envoy::Envoy,
-        eventually, holds, raw, records,
+        eventually, holds,
+        http2::Http2,
+        raw, records,
         refresher::Refresher,
         relay::{Relay, Round},
         run, stack,
@@ -340,6 +343,32 @@ fn a_request_waits_for_a_place() {
             assert_eq!(answer.await.expect("sent").expect("an answer").status, 200);
         }
         assert_eq!(limited.heard("acc_a").await, 4);
+    });
+}
+
+/// A place goes on when its stream ends: at the ticks of a worker alone, a tenth of a second each, so many would take longer.
+#[test]
+fn a_place_is_handed_on_at_once() {
+    const MOST: Duration = Duration::from_secs(10);
+    const COUNT: usize = 110;
+    run(async {
+        let one = json!({"concurrent_streams": 1});
+        let limited = Limited::start("limits-hand-on", json!({}), &[("acc_a", one)]).await;
+        let bearer = format!("Bearer {}", limited.key);
+        let body = chat_body(false).to_string();
+        let headers = [
+            ("authorization", &*bearer),
+            ("content-type", "application/json"),
+        ];
+        // One connection is at one worker.
+        let connection = Http2::connect(limited.stack.envoy.port).await;
+        let begun = Instant::now();
+        let pieces = [&*body];
+        let posts = (0..COUNT).map(|_| connection.post(CHAT, &headers, &pieces, None));
+        for (status, answer) in join_all(posts).await {
+            assert_eq!(status, 200, "{answer}");
+        }
+        assert!(begun.elapsed() < MOST, "{:?}", begun.elapsed());
     });
 }
 

@@ -5,6 +5,7 @@ use super::envoy::{BODY, Call, Envoy, KEY, head, records};
 use crate::{
     host::fake::first,
     snapshot::{Account, Policy, Record, fixture},
+    stream::beat::TICK_MS,
     worker::{
         pace::{AT_ONCE, EACH_MS},
         waiting::{MAX_START_BYTES, MAX_START_PIECES, MAX_WAITING, START_MS},
@@ -17,9 +18,6 @@ const FIVE_SECONDS: [(&str, &str); 1] = [("retry-after", "5")];
 
 /// Another client key.
 const OTHER: &str = "lk_9876543210";
-
-/// The time from one tick to the next, in milliseconds.
-const TICK_MS: u64 = 100;
 
 fn account(id: &str) -> Account {
     fixture::account(id, "codex")
@@ -261,6 +259,69 @@ fn who_comes_takes_no_place_that_another_one_waits_for() {
     second.resumes();
     second.is_at("acc_1");
     third.waits();
+}
+
+/// One place serves as many requests as come, one after the other, and nothing else is late by that.
+#[test]
+fn a_place_is_handed_on_when_its_stream_ends() {
+    let mut envoy = Envoy::with_accounts(&[serving("acc_1", 1)]);
+    let mut at_work = envoy.ask();
+    let mut waiting: Vec<_> = (0..100).map(|_| envoy.ask()).collect();
+    envoy.after(TICK_MS);
+    assert_eq!(envoy.host.interval.get(), TICK_MS);
+    let mut told = 0;
+    while !waiting.is_empty() {
+        at_work.platform(200, &[], ANSWER);
+        at_work.gets(200, ANSWER);
+        let until = envoy.host.interval.get();
+        assert_eq!(until, 1, "{} wait", waiting.len());
+        assert!(!waiting[0].is_decided());
+        told += envoy.after(until + 19).len();
+        assert!(envoy.host.interval.get() <= TICK_MS);
+        assert!(!waiting.iter().skip(1).any(Call::is_decided));
+        at_work = waiting.remove(0);
+        at_work.resumes();
+        at_work.is_at("acc_1");
+    }
+    assert!(told >= 1, "ticks that do all that is due still come");
+    at_work.platform(200, &[], ANSWER);
+    at_work.gets(200, ANSWER);
+    envoy.after(envoy.host.interval.get());
+    assert_eq!(envoy.host.interval.get(), TICK_MS, "nobody waits");
+}
+
+/// Else those of another worker would never find it free.
+#[test]
+fn a_place_for_which_another_worker_waits_too_is_free_until_a_tick() {
+    let mut envoy = Envoy::with_accounts(&[serving("acc_1", 1)]);
+    let mut at_work = envoy.ask();
+    let own = envoy.ask();
+    let mut other = envoy.new_vm();
+    let mut others = other.ask();
+    others.waits();
+    envoy.after(TICK_MS);
+    other.after(1);
+    at_work.platform(200, &[], ANSWER);
+    at_work.gets(200, ANSWER);
+    assert_eq!(envoy.host.interval.get(), TICK_MS);
+    other.after(TICK_MS / 2);
+    others.resumes();
+    others.is_at("acc_1");
+    assert!(!own.is_decided());
+}
+
+/// Nobody looks in vain: a stream without a place, or one of a place that nobody waits for, hastens nothing.
+#[test]
+fn only_a_place_that_is_waited_for_has_the_vm_tick_early() {
+    let mut envoy = Envoy::with_accounts(&[serving("acc_1", 2), account("acc_2")]);
+    envoy.after(TICK_MS);
+    let mut calls: Vec<_> = (0..3).map(|_| envoy.ask()).collect();
+    for (call, account) in calls.iter_mut().zip(["acc_1", "acc_1", "acc_2"]) {
+        call.is_at(account);
+        call.platform(200, &[], ANSWER);
+        call.gets(200, ANSWER);
+        assert_eq!(envoy.host.interval.get(), TICK_MS, "{account}");
+    }
 }
 
 #[test]
