@@ -1,6 +1,6 @@
 //! `refresher login`: a person logs an account in through their own browser.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::process::{Command, Stdio};
 
 use clap::Args;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::output::{Out, line};
 use super::terms::TermFlags;
 use super::time::relative;
-use super::{CALLER, Context, Error, number, secret_input};
+use super::{CALLER, Context, Error, number, secret_input, waiting};
 use crate::app::accounts;
 use crate::app::daemon;
 use crate::app::logins::{self, KeyAccount, KeyOffer, Saved};
@@ -20,6 +20,7 @@ use crate::browser::{self, Browser};
 use crate::clock::{SystemClock, UnixMillis};
 use crate::credential::CredentialKind;
 use crate::login::callback::{self, LOGIN_LIMIT, Listener};
+use crate::login::choice::{Choice, Machine};
 use crate::login::drive::{self, Reached};
 use crate::login::finish::Finished;
 use crate::login::redirect::QUERY_LIMIT;
@@ -102,7 +103,7 @@ impl Login {
             terms,
             base_url,
         };
-        match self.flow(profile)? {
+        match self.flow(profile, &context.out)? {
             Flow::Code(flow) => session.by_browser(flow).await,
             Flow::Pasted(flow) => session.by_paste(flow).await,
             Flow::Device(flow) => session.by_device(flow).await,
@@ -116,20 +117,32 @@ impl Login {
         }
     }
 
-    /// The way that was asked for, else the most comfortable one.
-    fn flow<'a>(&self, profile: &'a Profile) -> Result<&'a Flow, Error> {
+    /// The way that was asked for, else the one that suits this machine, which is said.
+    fn flow<'a>(&self, profile: &'a Profile, out: &Out) -> Result<&'a Flow, Error> {
         let fits = |flow: &&Flow| match flow {
             Flow::Pasted(_) if self.paste => true,
             Flow::Device(_) if self.device => true,
             Flow::Code(_) if self.port.is_some() => true,
             Flow::Client if self.client_id.is_some() => true,
             Flow::Session(_) if self.session => true,
-            _ => {
-                let is_free = !self.paste && !self.device && self.port.is_none();
-                is_free && self.client_id.is_none() && !self.session
-            }
+            _ => false,
         };
-        profile.login.flows.iter().find(fits).ok_or_else(|| {
+        let is_asked = self.paste
+            || self.device
+            || self.session
+            || self.port.is_some()
+            || self.client_id.is_some();
+        let flows = &profile.login.flows;
+        let found = match is_asked {
+            true => flows.iter().find(fits),
+            false => self.machine().choose(flows).map(|Choice { flow, why }| {
+                if let Some(why) = why {
+                    out.note(&format!("Another way than a browser here, because {why}. (--no-browser listens here all the same.)"));
+                }
+                flow
+            }),
+        };
+        found.ok_or_else(|| {
             let id = &profile.id;
             if profile.login.flows.is_empty() {
                 format!("platform {id} has no [login] in its profile; its accounts are API keys")
@@ -138,6 +151,19 @@ impl Login {
             }
             .into()
         })
+    }
+}
+
+impl Login {
+    /// The machine that this runs on. Whoever wants no browser opened opens one.
+    fn machine(&self) -> Machine {
+        let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_attended = io::stdin().is_terminal();
+        let machine = Machine::of(has, cfg!(target_os = "macos"), is_attended);
+        Machine {
+            has_browser: machine.has_browser || self.no_browser,
+            ..machine
+        }
     }
 }
 
@@ -167,7 +193,8 @@ impl Session<'_> {
         ))?;
         self.open(&url);
         let finish = |login, step| self.finish(login, step);
-        listener.receive(&flow.redirect_path, login, finish).await?
+        let received = listener.receive(&flow.redirect_path, login, finish);
+        waiting::shown(&self.context.out, LOGIN_LIMIT, received).await?
     }
 
     /// A running `serve` gives its port up to us if there is no other.
@@ -193,7 +220,10 @@ impl Session<'_> {
             self.profile.name,
         ))?;
         let out = self.context.out.clone();
-        let (login, step) = tokio::task::spawn_blocking(move || pasted(login, &out)).await??;
+        // A terminal that somebody types at shows no clock.
+        let pasted = tokio::task::spawn_blocking(move || pasted(login, &out));
+        let pasted = timeout(LOGIN_LIMIT, pasted).await;
+        let (login, step) = pasted.map_err(|_| login::Error::Lapsed)???;
         self.finish(login, step).await
     }
 
@@ -213,9 +243,9 @@ impl Session<'_> {
         ))?;
         self.open(url);
         let step = login.poll();
-        timeout(limit, self.finish(login, step))
-            .await
-            .map_err(|_| login::Error::Lapsed)?
+        let finished = timeout(limit, self.finish(login, step));
+        let finished = waiting::shown(&self.context.out, limit, finished).await;
+        finished.map_err(|_| login::Error::Lapsed)?
     }
 
     async fn by_client(&self) -> Result<(), Error> {

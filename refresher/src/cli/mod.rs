@@ -22,6 +22,7 @@ mod status;
 mod terms;
 mod time;
 mod usage;
+mod waiting;
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! The output of commands: text, tables for people, JSON for machines.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use comfy_table::{
@@ -15,6 +15,8 @@ pub struct Out {
     answers: Sink,
     notes: Sink,
     width: Width,
+    /// Notes go to a terminal, where a line can be written over.
+    is_live: bool,
 }
 
 type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
@@ -24,6 +26,7 @@ impl Out {
     pub fn standard() -> Out {
         Out {
             width: Width::standard(),
+            is_live: io::stderr().is_terminal(),
             ..Out::new(io::stdout(), io::stderr())
         }
     }
@@ -39,6 +42,26 @@ impl Out {
             answers: Arc::new(Mutex::new(Box::new(answers))),
             notes: Arc::new(Mutex::new(Box::new(notes))),
             width: Width::default(),
+            is_live: false,
+        }
+    }
+
+    /// The same, whose notes go to a terminal.
+    #[cfg(test)]
+    pub fn on_a_terminal(self) -> Out {
+        Out {
+            is_live: true,
+            ..self
+        }
+    }
+
+    /// Writes over the line that was shown last, where a terminal shows it; an empty text takes it off.
+    pub fn show(&self, text: &str) {
+        if self.is_live {
+            let mut out = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            let shown = write!(out, "\r{text}\x1b[K").and_then(|()| out.flush());
+            // Nobody is left to be told that nobody reads.
+            let _ = shown;
         }
     }
 

@@ -15,6 +15,7 @@
 //!   account counts only if it is that account's; else nothing is changed.
 
 pub mod callback;
+pub mod choice;
 mod client;
 pub mod code;
 pub mod device;
