@@ -6,6 +6,7 @@ use super::{
     peek::{Facts, Peek, Wanted},
     things::ThingsReader,
 };
+use crate::text::json::Lexer;
 
 /// Reads a body piece by piece.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub enum BodyReader {
 #[derive(Debug)]
 pub struct Json {
     peek: Peek,
+    /// Splits the body for the other two.
+    lexer: Lexer,
     opening: Option<OpeningReader>,
     things: Option<ThingsReader>,
 }
@@ -36,6 +39,7 @@ impl BodyReader {
                 let things = Some(wanted.things).filter(|places| !places.is_empty());
                 Self::Json(Box::new(Json {
                     peek: Peek::new(wanted),
+                    lexer: Lexer::default(),
                     opening: opening.map(OpeningReader::new),
                     things: things.map(ThingsReader::new),
                 }))
@@ -47,12 +51,24 @@ impl BodyReader {
     pub fn push(&mut self, bytes: &[u8]) {
         match self {
             Self::Json(json) => {
-                json.peek.push(bytes);
-                if let Some(opening) = &mut json.opening {
-                    opening.push(bytes);
+                let Json {
+                    peek,
+                    lexer,
+                    opening,
+                    things,
+                } = json.as_mut();
+                peek.push(bytes);
+                if opening.is_none() && things.is_none() {
+                    return;
                 }
-                if let Some(things) = &mut json.things {
-                    things.push(bytes);
+                let mut rest = bytes;
+                while let Some(token) = lexer.next(&mut rest) {
+                    if let Some(opening) = opening {
+                        opening.take(token);
+                    }
+                    if let Some(things) = things {
+                        things.take(token);
+                    }
                 }
             }
             Self::Form(form) => form.push(bytes),
@@ -75,6 +91,7 @@ impl BodyReader {
                     peek,
                     opening,
                     things,
+                    ..
                 } = *json;
                 Facts {
                     opening: opening.and_then(|opening| opening.opening()),

@@ -9,7 +9,7 @@
 use crate::{
     dialect::{OpeningMember, OpeningValue},
     hash::{Stream, combine},
-    text::json::{Lexer, Token},
+    text::json::Token,
 };
 
 /// The most of one string that counts, in bytes.
@@ -41,13 +41,12 @@ pub struct Opening {
     pub goes_on: bool,
 }
 
-/// Reads a body piece by piece.
+/// Reads a body token by token.
 #[derive(Debug)]
 pub struct OpeningReader {
     members: &'static [OpeningMember],
     /// Of each member what was read of it.
     read: [u64; MAX_MEMBERS],
-    lexer: Lexer,
     depth: u32,
     /// The member whose value comes.
     member: Option<usize>,
@@ -90,7 +89,6 @@ impl OpeningReader {
         Self {
             members,
             read: [0; MAX_MEMBERS],
-            lexer: Lexer::default(),
             depth: 0,
             member: None,
             text: Text::default(),
@@ -101,27 +99,25 @@ impl OpeningReader {
         }
     }
 
-    /// Takes the next bytes of the body.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        while let Some(token) = self.lexer.next(&mut bytes) {
-            match token {
-                Token::Text { raw, first, last } => self.text.push(raw, first, last),
-                Token::Colon => self.name(),
-                Token::Comma => {
-                    self.value();
-                    self.next_member();
+    /// Takes the next token of the body.
+    pub fn take(&mut self, token: Token<'_>) {
+        match token {
+            Token::Text { raw, first, last } => self.text.push(raw, first, last),
+            Token::Colon => self.name(),
+            Token::Comma => {
+                self.value();
+                self.next_member();
+            }
+            Token::Open(byte) => {
+                self.add(byte.into());
+                self.depth = self.depth.saturating_add(1);
+                if self.depth > MAX_DEPTH {
+                    self.member = None;
                 }
-                Token::Open(byte) => {
-                    self.add(byte.into());
-                    self.depth = self.depth.saturating_add(1);
-                    if self.depth > MAX_DEPTH {
-                        self.member = None;
-                    }
-                }
-                Token::Close => {
-                    self.value();
-                    self.close();
-                }
+            }
+            Token::Close => {
+                self.value();
+                self.close();
             }
         }
     }
@@ -245,12 +241,24 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::dialect::Dialect;
+    use crate::{dialect::Dialect, text::json::Lexer};
+
+    fn opening_of_pieces<'a>(
+        dialect: Dialect,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Option<Opening> {
+        let mut reader = OpeningReader::new(dialect.format().opening());
+        let mut lexer = Lexer::default();
+        for mut piece in pieces {
+            while let Some(token) = lexer.next(&mut piece) {
+                reader.take(token);
+            }
+        }
+        reader.opening()
+    }
 
     fn opening_of(dialect: Dialect, body: &[u8]) -> Option<Opening> {
-        let mut reader = OpeningReader::new(dialect.format().opening());
-        reader.push(body);
-        reader.opening()
+        opening_of_pieces(dialect, [body])
     }
 
     fn opening(dialect: Dialect, body: &Value) -> Opening {
@@ -383,17 +391,12 @@ mod tests {
             let body = turns(Dialect::Messages, "be \"kind\" \\", "hello \u{1f600}", 4).to_string();
             let body = if take_junk { junk } else { body.into_bytes() };
             let at_once = opening_of(Dialect::Messages, &body);
-            let mut in_pieces = OpeningReader::new(Dialect::Messages.format().opening());
             let mut rest = body.as_slice();
-            for cut in cuts.iter().cycle() {
-                let (piece, after) = rest.split_at(rest.len().min(*cut));
-                in_pieces.push(piece);
-                rest = after;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            prop_assert_eq!(in_pieces.opening(), at_once);
+            let pieces = cuts.iter().cycle().map_while(|cut| {
+                let piece = rest.split_off(..rest.len().min(*cut));
+                piece.filter(|piece| !piece.is_empty())
+            });
+            prop_assert_eq!(opening_of_pieces(Dialect::Messages, pieces), at_once);
         }
 
         #[test]

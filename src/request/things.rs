@@ -7,10 +7,7 @@
 use crate::{
     dialect::ThingPlace,
     home::{MAX_ID_BYTES, ThingHash},
-    text::{
-        json::{Lexer, Token},
-        json_string::JsonString,
-    },
+    text::{json::Token, json_string::JsonString},
 };
 
 /// The most things that one request may name. Platforms take fewer in a request that generates; a batch of files for
@@ -40,12 +37,11 @@ pub struct Things {
     pub too_many: bool,
 }
 
-/// Reads a body piece by piece.
+/// Reads a body token by token.
 #[derive(Debug)]
 pub struct ThingsReader {
     places: &'static [ThingPlace],
     things: Things,
-    lexer: Lexer,
     /// The number of containers that are open.
     depth: usize,
     /// The outermost of them.
@@ -93,7 +89,6 @@ impl ThingsReader {
         Self {
             places: places.get(..MAX_PLACES).unwrap_or(places),
             things: Things::default(),
-            lexer: Lexer::default(),
             depth: 0,
             open: [Container::default(); MAX_STEPS],
             here: 0,
@@ -102,20 +97,18 @@ impl ThingsReader {
         }
     }
 
-    /// Takes the next bytes of the body.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        while let Some(token) = self.lexer.next(&mut bytes) {
-            match token {
-                Token::Open(byte) => self.enter(byte == b'['),
-                Token::Close => {
-                    self.depth = self.depth.saturating_sub(1);
-                    self.here = 0;
-                    self.is_name = false;
-                }
-                Token::Colon => self.is_name = false,
-                Token::Comma => self.next_value(),
-                Token::Text { raw, first, last } => self.read_text(raw, first, last),
+    /// Takes the next token of the body.
+    pub fn take(&mut self, token: Token<'_>) {
+        match token {
+            Token::Open(byte) => self.enter(byte == b'['),
+            Token::Close => {
+                self.depth = self.depth.saturating_sub(1);
+                self.here = 0;
+                self.is_name = false;
             }
+            Token::Colon => self.is_name = false,
+            Token::Comma => self.next_value(),
+            Token::Text { raw, first, last } => self.read_text(raw, first, last),
         }
     }
 
