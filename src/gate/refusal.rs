@@ -436,12 +436,13 @@ impl Refusal {
     fn retry_after(&self) -> Option<u32> {
         match self {
             Self::NotReady | Self::NoCredential => Some(1),
+            Self::AllOut(all) | Self::HomeOut(all) if all.is_over() => None,
             Self::AllOut(all) | Self::HomeOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::HomeUnknown => Some(2),
             Self::Limit(limit) => Some(limit.retry_after()),
             Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => Some(2),
             Self::NoContent | Self::Unreachable | Self::Unconfirmed => Some(5),
-            Self::NoAccount => Some(30),
+            // Nobody but a person brings back what there is not, as in `NoAccount`.
             _ => None,
         }
     }

@@ -235,7 +235,7 @@ fn each_refusal_is_in_the_callers_dialect() {
                 ),
                 ("PUT", key(&good), 405, "latchkey_method_not_allowed", None),
                 ("POST", key(&poolless), 503, "latchkey_no_pool", None),
-                ("POST", key(&empty), 503, "latchkey_no_account", Some("30")),
+                ("POST", key(&empty), 503, "latchkey_no_account", None),
                 ("POST", key(&expired), 503, "latchkey_all_out", Some("5")),
             ] {
                 is_refused(

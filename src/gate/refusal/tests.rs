@@ -354,6 +354,12 @@ fn a_client_is_told_to_repeat_only_what_a_repeat_can_help() {
         Some(1_790_035_200_000)
     )));
     assert!(repeats(&Refusal::AllOut(all_out(1, Some(9)))));
+    assert!(!repeats(&Refusal::NoAccount), "somebody has to add one");
+    let mut ended = all_out(2, None);
+    ended.out[0].back = Back::Never;
+    assert!(repeats(&Refusal::AllOut(ended.clone())));
+    ended.out[1].back = Back::Never;
+    assert!(!repeats(&Refusal::AllOut(ended)));
     let long = Refusal::AllOut(all_out(1, Some(18_000)));
     assert!(!repeats(&long));
     // Some clients sit out what `retry-after` says, however long.

@@ -1,6 +1,6 @@
 //! The sentences that are made of what was found: names, numbers, times.
 
-use super::{AllOut, AtLimit, LONGEST_REPEAT_SECONDS, MAX_NAMED};
+use super::{AllOut, AtLimit, Back, LONGEST_REPEAT_SECONDS, MAX_NAMED};
 use crate::{decode::Fault, header::HeaderText, id::Id, limit::Reached, verdict::time};
 
 pub(super) fn mebibytes(bytes: u64) -> u64 {
@@ -96,6 +96,11 @@ impl AtLimit {
 // === impl AllOut ===
 
 impl AllOut {
+    /// None of them comes back by itself.
+    pub(super) fn is_over(&self) -> bool {
+        self.out.iter().all(|out| out.back == Back::Never)
+    }
+
     pub(super) fn message(&self) -> String {
         format!(
             "No account in the gateway's pool {} can be used now: {}.{}",

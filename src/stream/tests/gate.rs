@@ -222,3 +222,25 @@ fn a_form_names_the_model_in_a_field() {
         "it goes on as it came"
     );
 }
+
+/// A body that the platform takes may have its model behind 30 MiB of pictures.
+#[test]
+fn the_model_counts_however_far_behind_it_stands() {
+    let accounts = [("acc_1", "other"), ("acc_2", "gpt-5.6")].map(|(id, model)| Account {
+        models: serde_json::from_value(serde_json::json!([model])).unwrap(),
+        ..fixture::account(id, "codex")
+    });
+    let mut envoy = Envoy::with_accounts(&accounts);
+    let mut call = envoy.call(&head("/v1/responses"));
+    call.sends(br#"{"input":[{"image":""#, false);
+    let picture = vec![b'x'; 1024 * 1024];
+    for _ in 0..30 {
+        call.sends(&picture, false);
+        call.waits();
+    }
+    call.sends(
+        br#""}],"model":"gpt-5.6","stream":true,"store":false}"#,
+        true,
+    );
+    call.is_at("acc_2");
+}
