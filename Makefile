@@ -141,9 +141,10 @@ deny: ## Check licences, advisories and bans of the dependencies
 	$(call deny,$(DENY))
 
 .PHONY: docs
-docs: needs-build ## Write docs/cli.md and docs/status.svg from the code
+docs: needs-build ## Write docs/cli.md, docs/terms.md and docs/status.svg from the code
 	LATCHKEY_WRITE_DOCS=1 $(CARGO) test --locked --quiet -p refresher --lib -- \
-		cli::reference::the_reference_is_current cli::golden::the_picture_of_status_is_current
+		cli::reference::the_reference_is_current cli::terms_page::the_page_of_terms_is_current \
+		cli::golden::the_picture_of_status_is_current
 
 .PHONY: demo-picture
 demo-picture: needs-tests ## Write docs/demo.svg from a run of the demo

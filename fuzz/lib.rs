@@ -7,38 +7,8 @@ use latchkey::{
 };
 use serde::Deserialize;
 
-macro_rules! profiles {
-    ($($id:literal),+ $(,)?) => {
-        &[$(include_str!(concat!("../refresher/platforms/", $id, ".toml"))),+]
-    };
-}
-
 /// The profiles, as the refresher embeds them.
-const PROFILES: &[&str] = profiles![
-    "openai-compatible",
-    "openai-compatible-messages",
-    "anthropic",
-    "azure-openai",
-    "azure-openai-deployments",
-    "codex",
-    "custom",
-    "deepseek",
-    "doubao",
-    "gemini",
-    "mistral",
-    "moonshot",
-    "ollama",
-    "openai",
-    "openrouter",
-    "qianfan",
-    "qianfan-iam",
-    "qwen",
-    "spark",
-    "vllm",
-    "xai",
-    "zhipu",
-    "zhipu-signed",
-];
+const PROFILES: &[(&str, &str)] = include!("../refresher/platforms/all.rs");
 
 /// A platform and an account of it, as they come in a snapshot.
 const RECORDS: [&str; 2] = [
@@ -59,7 +29,7 @@ pub struct Profile {
 
 /// Every profile's rules.
 pub fn profiles() -> Vec<Profile> {
-    let parse = |text: &&str| {
+    let parse = |(_, text): &(&str, &str)| {
         let mut table: toml::Table = text.parse().expect("an embedded profile is TOML");
         if let Some(toml::Value::Table(quota)) = table.get_mut("quota") {
             // `false` takes away what the lower file has, of which there is none here.

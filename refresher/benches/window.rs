@@ -88,6 +88,15 @@ impl Ledger for Timed {
         self.store.retry_later(claim, retry).await
     }
 
+    async fn note_login_end(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        end: Option<UnixMillis>,
+    ) -> Result<()> {
+        self.store.note_login_end(account, generation, end).await
+    }
+
     async fn needs_login(&self, claim: &Claim, reason: &str) -> Result<bool> {
         self.store.needs_login(claim, reason).await
     }
@@ -109,6 +118,7 @@ impl TokenEndpoint for Endpoint {
             access: Some(("a".repeat(TOKEN_BYTES).into(), Some(credential_expires_at))),
             refresh: Some("r".repeat(64).into()),
             id: Some("i".repeat(TOKEN_BYTES).into()),
+            login_ends_at: None,
             is_too_long: false,
         })
     }

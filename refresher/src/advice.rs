@@ -36,6 +36,14 @@ pub fn enable_command(account: &str) -> String {
     format!("refresher accounts enable {}", shell_word(account))
 }
 
+/// Gives an account another end, as a shell takes it.
+pub fn later_end_command(account: &str) -> String {
+    format!(
+        "refresher accounts set {} --expires TIME",
+        shell_word(account)
+    )
+}
+
 /// Asks the platform about an account, as a shell takes it.
 pub fn check_command(account: &str) -> String {
     format!("refresher accounts check {}", shell_word(account))
@@ -232,6 +240,17 @@ fn keyring(why: KeyringFault) -> &'static str {
         KeyringFault::Unavailable => {
             "run a kernel that has key retention, and let nothing (such as a container's seccomp filter) forbid keyctl"
         }
+        KeyringFault::Locked => {
+            "unlock it: log in to the desktop as this user, or on a server gnome-keyring-daemon --unlock with the password \
+             on standard input; then run this again"
+        }
+        KeyringFault::NoService => {
+            "run this in the user's session, with its DBUS_SESSION_BUS_ADDRESS, and a keyring daemon in it; where there is \
+             none, as on a server, keep the key in a file: source = \"file\" of [key] in config.toml"
+        }
+        KeyringFault::Ambiguous => {
+            "take the wrong entries out of it, or give another name of [key] in config.toml"
+        }
     }
 }
 
@@ -245,7 +264,7 @@ fn noun(kind: Kind) -> &'static str {
 }
 
 /// `text` as one word of a shell's.
-fn shell_word(text: &str) -> String {
+pub fn shell_word(text: &str) -> String {
     // Text with a NUL cannot be quoted, and cannot be typed either.
     shlex::try_quote(text).map_or_else(|_| text.to_owned(), Into::into)
 }

@@ -5,13 +5,15 @@
 //! can be are refused, a cloud's metadata among them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use latchkey::header::HeaderText;
 use latchkey::snapshot::BasePath;
 use latchkey::snapshot::path::PathTemplate;
 use reqwest::Url;
+
+use crate::address::{Network, Place, Refused};
 
 /// A base URL that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +53,56 @@ pub enum Host {
 pub struct InvalidUrl(String);
 
 impl BaseUrl {
-    /// Reads a base URL.
+    /// Reads a base URL that its owner wrote into a file.
     ///
     /// # Errors
     /// If it is none, or a credential could be read on the way there.
     pub fn parse(text: &str) -> Result<BaseUrl, InvalidUrl> {
-        let url = web_url(text)?;
+        BaseUrl::read(text, Network::Public)
+    }
+
+    /// Reads a base URL that its owner wrote into the profile of a platform whose accounts are in `network`.
+    ///
+    /// # Errors
+    /// As [`BaseUrl::parse`].
+    pub fn of_profile(text: &str, network: Network) -> Result<BaseUrl, InvalidUrl> {
+        BaseUrl::read(text, network)
+    }
+
+    /// Reads the base URL of an account of a platform whose accounts are in `network`.
+    ///
+    /// # Errors
+    /// As [`BaseUrl::parse`], or if it leads elsewhere. A name is asked for by those who connect
+    /// ([`guarded`](crate::guarded)).
+    pub fn of_account(text: &str, network: Network) -> Result<BaseUrl, InvalidUrl> {
+        let url = BaseUrl::read(text, network)?;
+        url.check(network)
+            .map_err(|refused| InvalidUrl(refused.to_string()))?;
+        Ok(url)
+    }
+
+    /// Reads a base URL that was checked when it was stored.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn stored(text: &str) -> Result<BaseUrl, InvalidUrl> {
+        BaseUrl::read(text, Network::Own)
+    }
+
+    /// Refuses a host that does not belong to `network`, as far as that can be told without asking for its name.
+    ///
+    /// # Errors
+    /// Saying what its address is.
+    pub fn check(&self, network: Network) -> Result<(), Refused> {
+        match &self.origin.host {
+            Host::Address(address) => network.check(*address),
+            Host::Name(name) if is_localhost(name) => network.check(Ipv4Addr::LOCALHOST.into()),
+            Host::Name(_) => Ok(()),
+        }
+    }
+
+    fn read(text: &str, network: Network) -> Result<BaseUrl, InvalidUrl> {
+        let url = url_in(text, network)?;
         if url.query().is_some() {
             return Err(InvalidUrl("expected a URL without a query".to_owned()));
         }
@@ -67,7 +113,7 @@ impl BaseUrl {
             None => host.to_owned(),
         };
         let address = bare.parse().ok();
-        if address.is_some_and(is_nowhere) {
+        if address.is_some_and(|address| Place::of(address) == Place::Nowhere) {
             return Err(InvalidUrl(
                 "expected the address of a platform, found one that is link-local, multicast or unspecified".to_owned(),
             ));
@@ -109,21 +155,16 @@ impl fmt::Display for Host {
     }
 }
 
-/// True for an address at which no platform can be.
-fn is_nowhere(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_link_local() || v4.is_multicast() || v4.is_unspecified() || v4.is_broadcast()
-        }
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified(),
-    }
-}
-
 /// Reads a URL to which credentials go: https, or plain http to this machine.
 ///
 /// # Errors
 /// If it is none, or a credential could be read on the way there.
 pub fn web_url(text: &str) -> Result<Url, InvalidUrl> {
+    url_in(text, Network::Public)
+}
+
+/// [`web_url`], where the operator's own network may do without TLS.
+fn url_in(text: &str, network: Network) -> Result<Url, InvalidUrl> {
     let invalid = |problem: String| InvalidUrl(problem);
     if text != text.trim() || text.contains(char::is_whitespace) {
         return Err(invalid(
@@ -141,7 +182,8 @@ pub fn web_url(text: &str) -> Result<Url, InvalidUrl> {
             "expected an http or https URL with a host".to_owned(),
         ));
     }
-    if url.scheme() == "http" && !is_loopback(&url) {
+    let is_own = network == Network::Own && is_private(&url);
+    if url.scheme() == "http" && !is_loopback(&url) && !is_own {
         return Err(invalid(
             "expected https: over plain http to another machine, credentials could be read on the way"
                 .to_owned(),
@@ -179,10 +221,27 @@ pub fn is_web(url: &Url) -> bool {
 
 /// True if the URL's host is this machine by its very name: no resolver is asked.
 pub fn is_loopback(url: &Url) -> bool {
+    let address = address_of(url);
+    url.host_str() == Some("localhost") || address.is_some_and(|address| address.is_loopback())
+}
+
+/// True if the URL's host is an address of a private network.
+pub fn is_private(url: &Url) -> bool {
+    address_of(url).is_some_and(|address| Place::of(address) == Place::Private)
+}
+
+fn address_of(url: &Url) -> Option<IpAddr> {
     let host = url.host_str().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()
+}
+
+/// True for a name of this machine, whatever a resolver says (RFC 6761 §6.3).
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 #[cfg(test)]
@@ -235,6 +294,47 @@ mod tests {
         );
         assert_eq!(end_at("https://api.test/v1", chat), None);
         assert_eq!(end_at("https://api.test/files/x", "/files/{id}"), None);
+    }
+
+    /// `@` and `#` end a host for one reader and not for another: nobody is asked which.
+    #[test]
+    fn an_account_leads_into_the_own_network_where_its_profile_says_so() {
+        for own in [
+            "https://127.1/v1",
+            "https://2130706433",
+            "http://localhost:11434/v1",
+            "https://db.localhost",
+            "https://[::1]",
+            "https://10.1.2.3",
+            "https://[fd12::1]",
+        ] {
+            let refused = BaseUrl::of_account(own, Network::Public).unwrap_err();
+            assert!(
+                refused.to_string().contains("own_network"),
+                "{own}: {refused}"
+            );
+            assert!(BaseUrl::of_account(own, Network::Own).is_ok(), "{own}");
+        }
+        let plain = "http://192.168.1.5:11434/v1";
+        assert!(BaseUrl::of_account(plain, Network::Own).is_ok());
+        assert_eq!(
+            BaseUrl::stored(plain).unwrap().authority.as_str(),
+            "192.168.1.5:11434"
+        );
+        for (network, nowhere) in [
+            (Network::Public, plain),
+            (Network::Own, "http://gpu.lan:11434"),
+            (Network::Own, "http://8.8.8.8"),
+            (Network::Own, "https://169.254.169.254"),
+            (Network::Own, "https://[fd00:ec2::254]"),
+            (Network::Own, "https://api.test@10.0.0.1/"),
+            (Network::Own, "https://api.test#@10.0.0.1/"),
+            (Network::Own, "unix:/run/x.sock"),
+            (Network::Own, "http+unix://%2Frun%2Fx.sock/v1"),
+        ] {
+            assert!(BaseUrl::of_account(nowhere, network).is_err(), "{nowhere}");
+        }
+        assert!(BaseUrl::of_account("https://localhost.example.com", Network::Public).is_ok());
     }
 
     #[test]

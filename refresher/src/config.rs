@@ -68,32 +68,26 @@ fn session_headers<'de, D: Deserializer<'de>>(
 }
 
 /// `[key]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Key {
     /// The place that keeps them.
     pub source: KeySource,
-    /// The entry's name in the kernel's keyring.
-    pub name: String,
-}
-
-impl Default for Key {
-    fn default() -> Key {
-        Key {
-            source: KeySource::File,
-            name: "latchkey:key".into(),
-        }
-    }
+    /// The entry's name in a keyring, if not the keyring's own default.
+    pub name: Option<String>,
 }
 
 /// `source` of `[key]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum KeySource {
     /// The file `key` of the state directory, made at the first start.
+    #[default]
     File,
     /// The Linux kernel's keyring, where the operator puts them.
     Keyring,
+    /// The keyring of the user's session (GNOME's, KDE's), where the first start makes one.
+    SecretService,
 }
 
 /// `[usage]`.
@@ -259,6 +253,11 @@ mod tests {
         assert_eq!(config.refresh.grace, Duration::from_secs(300));
         assert_eq!(load("[refresh]").unwrap(), Config::default());
         assert_eq!(config.key.source, KeySource::Keyring);
+        let session = load("[key]\nsource = 'secret-service'\nname = 'ours'")
+            .unwrap()
+            .key;
+        assert_eq!(session.source, KeySource::SecretService);
+        assert_eq!(session.name.as_deref(), Some("ours"));
         assert_eq!(
             config.envoy,
             Envoy {

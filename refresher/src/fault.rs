@@ -29,7 +29,7 @@ pub enum KeyPlace {
     Ours,
 }
 
-/// Why the kernel's keyring gives no key.
+/// Why a keyring gives no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyringFault {
@@ -39,6 +39,12 @@ pub enum KeyringFault {
     Gone,
     /// The kernel offers no keyring to this process.
     Unavailable,
+    /// The keyring of the user's session is locked, or was never made.
+    Locked,
+    /// Nothing offers a keyring to this session.
+    NoService,
+    /// What the session's keyring has under the entry's name cannot be the keys.
+    Ambiguous,
 }
 
 /// A fault that has a cure: its code, and the facts that the cure names. Serialised as `{"code": …, "facts": {…}}`.
@@ -217,7 +223,7 @@ pub enum Fault {
     },
     /// A key rotation was begun and not finished.
     UnfinishedRotation,
-    /// The kernel's keyring gives no key.
+    /// A keyring gives no key.
     Keyring {
         /// Why not.
         why: KeyringFault,

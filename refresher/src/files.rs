@@ -129,6 +129,14 @@ pub fn make_private_dir(path: &Path) -> Result<(), Error> {
             None => io_error(path, "make the directory")(error),
         });
     }
+    require_private_dir(path)
+}
+
+/// Refuses what is no directory, not ours, or within reach of other users.
+///
+/// # Errors
+/// Naming the directory and what was found.
+pub fn require_private_dir(path: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(path).map_err(io_error(path, "look at it"))?;
     if !metadata.is_dir() {
         return Err(Error::WrongKind {

@@ -5,6 +5,7 @@
 //! talks to token endpoints. Below them `store` keeps everything, [`platform`] says what a platform is, [`keys`] guards
 //! what is kept. `fault` says what went wrong, `advice` what to do about it.
 
+pub mod address;
 pub mod advice;
 pub mod app;
 pub mod base_url;
@@ -15,9 +16,11 @@ pub mod cluster;
 pub mod config;
 pub mod credential;
 pub mod day;
+pub mod ends;
 pub mod envoy;
 pub mod fault;
 pub mod files;
+pub mod guarded;
 #[cfg(test)]
 mod house;
 pub mod id;

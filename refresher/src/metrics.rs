@@ -4,7 +4,7 @@
 //! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.
 //!
 //! The page has requests (by platform, account and class of status), tokens (by platform, account and kind), records
-//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, the snapshot's
+//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status and those that end soon, the snapshot's
 //! revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
 //! what it cannot read, and its requests that began and that are recorded.
 
@@ -33,7 +33,7 @@ use crate::listen::host::HostNames;
 use crate::oauth::answer::Outcome;
 use crate::progress::EnvoyView;
 use crate::refresh::engine::TokenEndpoint;
-use crate::standing::Standing;
+use crate::standing::{Standing, ends_soon};
 use crate::store::{Account, EnvoyRequests, Store};
 
 /// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].
@@ -57,6 +57,7 @@ struct Inner {
     refreshes: Family<OfOutcome, Counter>,
     polls: Counter,
     accounts: Family<OfStatus, Gauge>,
+    ends: Family<OfAccount, Gauge>,
     begun: Family<OfEnvoy, Counter>,
     recorded: Family<OfEnvoy, Counter>,
     revision: Gauge,
@@ -94,6 +95,11 @@ struct OfStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAccount {
+    account: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfEnvoy {
     node: String,
     instance: String,
@@ -128,6 +134,7 @@ impl Default for Metrics {
             refreshes: Family::default(),
             polls: Counter::default(),
             accounts: Family::default(),
+            ends: Family::default(),
             begun: Family::default(),
             recorded: Family::default(),
             revision: Gauge::default(),
@@ -152,6 +159,8 @@ impl Default for Metrics {
         registry.register("refreshes", refreshes, inner.refreshes.clone());
         registry.register("polls", "Polls of the snapshot", inner.polls.clone());
         registry.register("accounts", "Accounts by status", inner.accounts.clone());
+        let ends = "When an account that ends for good within 7 days does so, in Unix seconds";
+        registry.register("account_ends_timestamp_seconds", ends, inner.ends.clone());
         let begun = "Requests that an Envoy process let in; those that are not recorded are under way or died with it";
         registry.register("requests_begun", begun, inner.begun.clone());
         let recorded = "Requests of an Envoy process that are recorded";
@@ -303,6 +312,15 @@ impl Metrics {
             let status = standing.as_str();
             let gauge = self.0.accounts.get_or_create(&OfStatus { status });
             gauge.set(i64::try_from(count.count()).unwrap_or(i64::MAX));
+        }
+        self.0.ends.clear();
+        let soon = accounts.iter().filter_map(|account| {
+            let end = ends_soon(account, now)?;
+            Some((account.id.to_string(), end))
+        });
+        for (account, end) in soon.take(MAX_VALUES) {
+            let gauge = self.0.ends.get_or_create(&OfAccount { account });
+            gauge.set(end.0 / 1_000);
         }
         self.0
             .revision

@@ -105,7 +105,8 @@ impl<A: Asks, C: Clock> Prober<A, C> {
         let profile = self.catalog.usable(&due.platform).ok();
         let asked = profile.and_then(|profile| {
             let probe = profile.probe.as_ref()?;
-            probe.disproves(&due.reason).then_some((profile, probe))
+            let tells = schedule::is_refusal(&due.reason) || probe.disproves(&due.reason);
+            tells.then_some((profile, probe))
         });
         // No call could tell: it is a second client key's to say.
         let Some((profile, probe)) = asked else {
@@ -121,9 +122,10 @@ impl<A: Asks, C: Clock> Prober<A, C> {
         if finding == Finding::Refused && is_renewed {
             (self.on_refused)(&due.account, probing.outgoing.account.generation);
         }
-        let disproves = probe.disproves(&probing.reason);
+        let reason = &probing.reason;
+        let disproves = schedule::is_refusal(reason) || probe.disproves(reason);
         let now = self.clock.now();
-        let next = schedule::next(&finding, disproves, probing.asked, now);
+        let next = schedule::next(&finding, reason, disproves, probing.asked, now);
         if self.store.end_probe(&probing, &next, now).await? {
             tell(&probing, due, &finding, &next);
         }

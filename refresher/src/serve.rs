@@ -11,6 +11,7 @@ use crate::advice;
 use crate::app::{self, App, Error, declared};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
+use crate::ends;
 use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized};
@@ -173,6 +174,9 @@ fn spawn_upkeep(
     );
     let of = store.clone();
     tasks.spawn("health", async move { prune_health(&of).await });
+    let of = store.clone();
+    let announcing = async move { ends::announce(&of, SystemClock).await };
+    tasks.spawn("accounts' ends", announcing);
     tasks.spawn(
         "records",
         async move { prune_records(&store, keep_days).await },

@@ -1,11 +1,16 @@
 //! The effective state of an account: what the operator set, what the refresh engine and the filter learned, and the
 //! time, made one word. Tables, JSON, metrics and the log all take it from here.
 
+use std::time::Duration;
+
 use latchkey::snapshot::Cooldown;
 use latchkey::verdict::Scope;
 
 use crate::clock::UnixMillis;
 use crate::store::{Account, Status};
+
+/// An end that is nearer is announced.
+pub const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The effective state of an account. The first that holds, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +33,12 @@ pub enum Standing {
     TokenExpired,
     /// Envoy may use it.
     Active,
+}
+
+/// When an account ends for good, where that is near.
+pub fn ends_soon(account: &Account, now: UnixMillis) -> Option<UnixMillis> {
+    let end = account.ends_at()?;
+    (end > now && end.since(now) <= SOON).then_some(end)
 }
 
 impl Standing {
@@ -104,6 +115,23 @@ mod tests {
             guessed: false,
             reason: Reason::rate_limited(),
             at: 0,
+        }
+    }
+
+    #[test]
+    fn an_end_within_a_week_is_near() {
+        let mut account = Account::example("a", "openai");
+        assert_eq!(ends_soon(&account, NOW), None);
+        let week = NOW.plus(SOON);
+        for (set, login, soon) in [
+            (Some(week), None, Some(week)),
+            (None, Some(week), Some(week)),
+            (Some(UnixMillis(week.0 + 1)), None, None),
+            (Some(UnixMillis(week.0 + 1)), Some(week), Some(week)),
+            (Some(NOW), None, None),
+        ] {
+            (account.expires_at, account.login_ends_at) = (set, login);
+            assert_eq!(ends_soon(&account, NOW), soon, "{account:?}");
         }
     }
 

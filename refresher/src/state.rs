@@ -86,6 +86,13 @@ impl StateDir {
         }
     }
 
+    /// The directory of that path, whatever is there: for looks that must not end at the first fault. What keeps anything
+    /// opens it.
+    pub fn unchecked(path: &Path) -> StateDir {
+        let path = path.to_owned();
+        StateDir { path }
+    }
+
     /// Refuses a directory in which nothing was ever kept.
     ///
     /// # Errors
@@ -140,7 +147,12 @@ impl StateDir {
 
     /// The clusters that Envoy reads.
     pub fn clusters(&self) -> PathBuf {
-        self.path.join("envoy/clusters.json")
+        self.clusters_dir().join("clusters.json")
+    }
+
+    /// The directory of that file, which Envoy watches.
+    pub fn clusters_dir(&self) -> PathBuf {
+        self.path.join("envoy")
     }
 
     /// Waits for the lock under which the key and the database are made, so that two first starts do not meet.

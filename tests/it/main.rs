@@ -55,6 +55,9 @@ mod foreign_provider;
 /// Logins that ended are renewed by opening a URL.
 mod pending_logins;
 
+/// The sealing key in the keyring of a desktop's session.
+mod keyring;
+
 /// Data at rest survives crashes and a full disk, and is refused where it is not as it should be.
 mod store;
 

@@ -1,8 +1,11 @@
 //! What an operator asks at the command line, answered by the platform.
 
-use serde_json::{Value, json};
+use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt, time::Duration};
 
-use crate::harness::{refresher::Refresher, run, sim::Sim, stack};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::harness::{Stack, eventually, holds, refresher::Refresher, run, sim::Sim, stack};
 
 const KEY: &str = "sk-operator-good";
 
@@ -73,5 +76,90 @@ fn a_check_says_what_the_platform_says_of_an_account() {
             assert_eq!(account["cooling_down"], json!([]), "{account}");
         }
         refresher.stop().await;
+    });
+}
+
+/// What `doctor` finds: its exit code, and the checks that found something.
+async fn examine(refresher: &Refresher, gateway: &str) -> (Option<i32>, Vec<String>, Value) {
+    let words = ["doctor", "--gateway", gateway, "--json"];
+    let done = refresher.try_run(&words, "").await;
+    let json: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let findings = json["findings"].as_array().expect("a list").iter();
+    let checks = findings.map(|one| {
+        assert!(one["cure"].is_string(), "{one}");
+        let word = |key: &str| one[key].as_str().expect("a word").to_owned();
+        format!("{} {}", word("severity"), word("check"))
+    });
+    (done.status.code(), checks.collect(), json)
+}
+
+/// `doctor` finds nothing wrong at a gateway that serves, by Envoy's own word as well; and each of several broken things at
+/// one that does not.
+#[test]
+fn a_doctor_finds_what_is_broken_and_nothing_where_all_is_well() {
+    run(async {
+        let mut stack = Stack::real("operator-doctor", async |sim, refresher| {
+            sim.add_api_key("openai", KEY, "team").await;
+            refresher.add_api_key("team", "openai", KEY).await;
+        })
+        .await;
+        let caller = stack.caller("caller").await;
+        assert_eq!(caller.get("/v1/models").await.status, 200);
+        let gateway = format!("127.0.0.1:{}", stack.envoy.port);
+        eventually("all is well", Duration::from_secs(10), async || {
+            let (code, checks, json) = examine(&stack.refresher, &gateway).await;
+            let is_well = code == Some(0) && checks == ["note unconfirmed"];
+            holds(is_well && json["not_looked_at"] == json!([]), || {
+                json.to_string()
+            })
+        })
+        .await;
+
+        // A program of somebody else's where callers connect, files that others read, a profile that does not fit, and
+        // nobody who serves.
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a port");
+        let at = other.local_addr().expect("its address").to_string();
+        stack.refresher.stop().await;
+        let state = |name: &str| stack.refresher.file(name);
+        fs::set_permissions(state("key"), fs::Permissions::from_mode(0o644)).expect("set");
+        let profile = stack.sim.platforms_dir.join("mine.toml");
+        fs::write(&profile, "extends = 'openai'\nupstream = 3\n").expect("written");
+        let (code, checks, json) = examine(&stack.refresher, &at).await;
+        assert_eq!(code, Some(4), "{json}");
+        for expected in ["broken permissions", "broken configuration", "broken serve"] {
+            assert!(
+                checks.iter().any(|check| check == expected),
+                "{expected}: {json:#}"
+            );
+        }
+        let shown = json.to_string();
+        assert!(
+            shown.contains("mine.toml:2") && shown.contains("chmod 600"),
+            "{shown}"
+        );
+
+        fs::set_permissions(state("key"), fs::Permissions::from_mode(0o600)).expect("set");
+        fs::remove_file(&profile).expect("removed");
+        stack.refresher.run(&["keys", "revoke", "caller"], "").await;
+        fs::write(state("envoy/clusters.json"), "{}").expect("written");
+        let answering = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = other.accept().await {
+                use tokio::io::AsyncWriteExt;
+                let page = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+                stream.write_all(page).await.ok();
+            }
+        });
+        let (code, checks, json) = examine(&stack.refresher, &at).await;
+        answering.abort();
+        assert_eq!(code, Some(4), "{json}");
+        for expected in ["broken serve", "wrong clusters", "wrong port", "wrong key"] {
+            assert!(
+                checks.iter().any(|check| check == expected),
+                "{expected}: {json:#}"
+            );
+        }
+        assert!(checks.is_sorted(), "worst first: {json:#}");
     });
 }

@@ -148,7 +148,10 @@ async fn everybody(catalog: &Catalog) -> Stack<Refresher> {
                 Some(_) => String::new(),
                 None => format!("base_url = '{host}{}'\n", profile.record.base_path.as_str()),
             };
-            let text = format!("[upstream]\n{base_url}ca_file = '{}'\n", ca_file.display());
+            let text = format!(
+                "[upstream]\n{base_url}own_network = true\nca_file = '{}'\n",
+                ca_file.display()
+            );
             fs::write(sim.platforms_dir.join(format!("{id}.toml")), text).expect("written");
             sim.add_documented_key(id, &key).await;
         }

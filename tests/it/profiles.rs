@@ -163,7 +163,7 @@ fn an_account_goes_where_its_own_base_url_leads() {
             fs::write(&ca_file, cas.concat()).expect("written");
             let profile = format!(
                 "extends = 'openai'\n[upstream]\nbase_url = 'https://{}/v1'\naccount_base_url = true\n\
-                 ca_file = '{}'\n",
+                 own_network = true\nca_file = '{}'\n",
                 sim.authority(),
                 ca_file.display()
             );

@@ -14,6 +14,7 @@ use crate::config;
 use crate::credential::{Credential, CredentialKind};
 use crate::envoy::clusters::{self, Clusters};
 use crate::fault::Fault;
+use crate::guarded::require_reach;
 use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::{KeyForm, NotAKey, OwnBaseUrl, Profile};
@@ -103,8 +104,8 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
         )),
         (Some(text), OwnBaseUrl::Optional | OwnBaseUrl::Required) => {
             let unfit = |why: &dyn Display| format!("base URL: {why}");
-            let url =
-                BaseUrl::parse(text).map_err(|error| Error::new(Fault::Invalid, unfit(&error)))?;
+            let url = BaseUrl::of_account(text, profile.upstream.network);
+            let url = url.map_err(|error| Error::new(Fault::Invalid, unfit(&error)))?;
             let endpoints = profile.record.endpoints.iter();
             let ends = endpoints.filter_map(|endpoint| url.end_at(&endpoint.path));
             match ends.max_by_key(String::len) {
@@ -117,16 +118,30 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
     }
 }
 
+/// [`own_base_url`], and its name, where it is found now, leads nowhere that it must not.
+///
+/// # Errors
+/// As [`own_base_url`], or if the name leads into the own network and the profile does not say so.
+pub async fn checked_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<BaseUrl>> {
+    let url = own_base_url(profile, text)?;
+    if let Some(url) = &url {
+        let reached = require_reach(profile.upstream.network, url).await;
+        reached
+            .map_err(|refused| Error::new(Fault::Invalid, format_args!("base URL: {refused}")))?;
+    }
+    Ok(url)
+}
+
 /// Adds an account that has an API key.
 ///
 /// # Errors
-/// As [`platform_of_key`] and [`own_base_url`]; or if the name is taken, the key is surely none of that platform's, or
+/// As [`platform_of_key`] and [`checked_base_url`]; or if the name is taken, the key is surely none of that platform's, or
 /// cannot go into a header.
 pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
     let profile = platform_of_key(app, new.platform, new.name)?;
     let vars = BTreeMap::new();
     require_vars(profile, &vars)?;
-    let base_url = own_base_url(profile, new.base_url)?;
+    let base_url = checked_base_url(profile, new.base_url).await?;
     // Nobody knows the keys of another place than the platform's own.
     let anything = KeyForm::default();
     let form = match &base_url {
@@ -211,7 +226,7 @@ pub(super) fn not_a_key(refused: NotAKey, account: &str) -> Error {
 /// platform is), and its terms.
 ///
 /// # Errors
-/// If there is no such account, or as [`own_base_url`].
+/// If there is no such account, or as [`checked_base_url`].
 pub async fn set(
     app: &App,
     caller: Caller,
@@ -223,7 +238,7 @@ pub async fn set(
     let base_url = match base_url {
         Some(text) => {
             let platform = app.store.account(account).await?.platform;
-            Some(own_base_url(app.catalog.profile(&platform)?, text)?)
+            Some(checked_base_url(app.catalog.profile(&platform)?, text).await?)
         }
         None => None,
     };

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, header};
+use axum::http::{Method, Request, Response, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -34,33 +35,50 @@ async fn send(state: &StateDir, method: Method, path: &str) -> Option<Vec<u8>> {
     if !state.is_served() {
         return None;
     }
-    let answer = timeout(ASK_LIMIT, call(&state.socket(), method, path)).await;
+    let socket = state.socket();
+    let asked = body(&socket, method, path, MAX_ANSWER_BYTES);
+    let answer = timeout(ASK_LIMIT, asked).await.ok()?;
     answer
-        .ok()?
         .inspect_err(|error| tracing::debug!(path, %error, "the running daemon does not answer"))
         .ok()
 }
 
-/// The body of an answer of success.
-async fn call(
-    socket: &Path,
-    method: Method,
-    path: &str,
-) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TokioIo::new(UnixStream::connect(socket).await?);
-    let (mut sender, connection) = http1::handshake(stream).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "refresher")
-        .body(Body::empty())?;
-    // It ends with the sender, or at the time limit of the one who drops that.
-    tokio::spawn(connection);
-    let answer = sender.send_request(request).await?;
+/// Why there is no answer.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of the answer of success to a `GET` on a Unix socket, at most `bound` bytes.
+pub(super) async fn get(socket: &Path, path: &str, bound: usize) -> Result<Vec<u8>, Failure> {
+    body(socket, Method::GET, path, bound).await
+}
+
+async fn body(socket: &Path, method: Method, path: &str, bound: usize) -> Result<Vec<u8>, Failure> {
+    let stream = UnixStream::connect(socket).await?;
+    let answer = exchange(stream, method, "refresher", path).await?;
     let status = answer.status();
     if !status.is_success() {
         return Err(format!("HTTP {status}").into());
     }
-    let body = axum::body::to_bytes(Body::new(answer.into_body()), MAX_ANSWER_BYTES).await?;
+    let body = axum::body::to_bytes(answer.into_body(), bound).await?;
     Ok(body.to_vec())
+}
+
+/// Asks whoever is at the other end of `stream`, once, in plain HTTP.
+pub(super) async fn exchange<S>(
+    stream: S,
+    method: Method,
+    host: &str,
+    path: &str,
+) -> Result<Response<Body>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host)
+        .body(Body::empty())?;
+    // It ends with the sender, or at the time limit of the one who drops that.
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?.map(Body::new))
 }

@@ -13,7 +13,7 @@ use crate::envoy::counts::Sums;
 use crate::store::LimitSettings;
 
 /// The limits of an account or a client key, and what is used of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// The limits; those that are not set are left out.
     #[serde(flatten)]

@@ -89,7 +89,7 @@ pub async fn is_taken(app: &App, profile: &Profile, name: &str) -> Result<bool> 
 }
 
 /// Saves a login: the account that it is of gets it, or a new one on these terms. `base_url` is what
-/// [`own_base_url`](super::accounts::own_base_url) allowed.
+/// [`checked_base_url`](super::accounts::checked_base_url) allowed.
 ///
 /// # Errors
 /// If the name belongs to another account, or the store fails.

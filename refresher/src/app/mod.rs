@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod daemon;
 pub mod declared;
+pub mod doctor;
 mod error;
 pub mod exports;
 pub mod imports;

@@ -14,7 +14,7 @@ use crate::keys::seal::KeyId;
 use crate::login::pending::LoginUrl;
 use crate::progress::EnvoyView;
 use crate::refresh::schedule::{Jitter, refresh_at};
-use crate::standing::Standing;
+use crate::standing::{Standing, ends_soon};
 use crate::store::{Account, Health, LeftOut, Pool, Status, is_suspected};
 
 /// An account as it is shown. Times are Unix milliseconds.
@@ -51,6 +51,11 @@ pub struct AccountView {
     pub credential_expires_at: Option<i64>,
     /// The end of the account that the operator set.
     pub expires_at: Option<i64>,
+    /// The end for good, of the account or of its login, where one is known: no refresh moves it.
+    pub ends_at: Option<i64>,
+    /// That end is near.
+    #[serde(skip)]
+    pub ends_soon: bool,
     /// The time of the next refresh.
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
@@ -132,6 +137,8 @@ impl AccountView {
             is_suspected: is_suspected(account.status, account.reason.as_deref()),
             standing,
             next_refresh_at: next_refresh(&account).map(|time| time.0),
+            ends_at: account.ends_at().map(|time| time.0),
+            ends_soon: ends_soon(&account, now).is_some(),
             id: account.id.to_string(),
             name: account.name,
             platform: account.platform,

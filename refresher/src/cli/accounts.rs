@@ -303,6 +303,7 @@ async fn list(context: &Context, json: Json) -> Result<()> {
     let Context { app, out, .. } = context;
     let views = app::status::accounts(app).await?;
     if json.json {
+        let views: Vec<_> = views.iter().map(status::Shown::of).collect();
         return Ok(out.print_json(&views)?);
     }
     if views.is_empty() {

@@ -360,6 +360,12 @@ async fn status() {
         unanswered: 0,
     };
     store.retry_later(&claim("bob").await, retry).await.unwrap();
+    let bob = store.account("bob").await.unwrap().id;
+    let login_end = NOW.plus(5 * 24 * HOUR);
+    store
+        .note_login_end(&bob, 1, Some(login_end))
+        .await
+        .unwrap();
     let ended = "the token endpoint says invalid_grant";
     store
         .needs_login(&claim("alice").await, ended)
@@ -427,7 +433,9 @@ const PICTURE: &str = "../docs/status.svg";
 #[tokio::test]
 async fn the_picture_of_status_is_current() {
     let mut operator = Operator::new().await;
-    operator.add_keys(&["claude", "team"]).await;
+    operator.add_keys(&["team"]).await;
+    let key = Credential::ApiKey("sk-ant-api03-0123456789abcdefghijklmnop".into());
+    operator.save("claude", "anthropic", key, None).await;
     // So long that the jitter of their next refresh is not seen.
     let end = Some(NOW.plus(240 * HOUR));
     for name in ["alice", "bob"] {
@@ -799,6 +807,9 @@ fn advice() {
         KeyringFault::Denied,
         KeyringFault::Gone,
         KeyringFault::Unavailable,
+        KeyringFault::Locked,
+        KeyringFault::NoService,
+        KeyringFault::Ambiguous,
     ] {
         faults.push(Fault::Keyring { why });
     }

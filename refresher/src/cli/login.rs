@@ -82,7 +82,7 @@ impl Login {
     pub async fn run(self, context: &Context) -> Result<(), Error> {
         let profile = context.app.catalog.usable(&self.platform)?;
         let terms = self.terms.terms(context.app.now())?;
-        let base_url = accounts::own_base_url(profile, self.base_url.as_deref())?;
+        let base_url = accounts::checked_base_url(profile, self.base_url.as_deref()).await?;
         let key_offer = self
             .api_key
             .then(|| logins::key_offer(profile))

@@ -1,6 +1,7 @@
 //! The command line: parses, calls, prints. What is done is [`app`](crate::app)'s.
 
 mod accounts;
+mod doctor;
 mod error;
 mod export;
 mod import;
@@ -20,6 +21,8 @@ mod serve;
 mod shell;
 mod status;
 mod terms;
+#[cfg(test)]
+mod terms_page;
 mod time;
 mod usage;
 mod waiting;
@@ -150,6 +153,11 @@ enum Command {
     /// Make, list, change or revoke the keys that callers present
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Find what is wrong with an installation, and say what to do about it; nothing is changed
+    ///
+    /// Looks at files, keys, `serve`, Envoy, accounts, pools and client keys. Asks the accounts' platforms for the time, without
+    /// any credential. Exits with 4 where something is broken or wrong.
+    Doctor(doctor::Doctor),
     /// Make a new sealing key and seal everything with it, also while `serve` runs
     RotateKey,
     /// Print the clusters that Envoy reads, one for each platform that has an account
@@ -178,7 +186,7 @@ Exit codes:
   1  not done: the state, the platform or the machine does not allow it
   2  not done: what was typed or handed over does not fit
   3  done, but `refresher serve` is not running: Envoy goes on with the old state until it does
-  4  `status --check` or `accounts check` found something that somebody has to see to";
+  4  `doctor`, `status --check` or `accounts check` found something that somebody has to see to";
 
 /// How a command ended that came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,6 +275,10 @@ impl Cli {
             let setting = Setting::locate(options, |name| std::env::var_os(name))?;
             return command.run(&setting, &out).map(|()| Exit::Done);
         }
+        if let Command::Doctor(doctor) = self.command {
+            // What it is asked about may be why nothing opens.
+            return doctor.run(options, &out).await;
+        }
         let app = App::open(
             options,
             |name| std::env::var_os(name),
@@ -314,6 +326,7 @@ impl Command {
             | Command::Status(_)
             | Command::Usage(_)
             | Command::RotateKey
+            | Command::Doctor(_)
             | Command::Platforms(_)
             | Command::EnvoyConfig { .. }
             | Command::Completions(_)
@@ -336,6 +349,14 @@ impl Command {
             Command::Keys(command) => command.run(context).await,
             Command::Platforms(command) => command.run(&Setting::of(&context.app), &context.out),
             Command::RotateKey => rotate_key::run(context).await,
+            Command::Doctor(doctor) => {
+                let options = Options {
+                    state_dir: Some(context.app.state.path().to_owned()),
+                    ..Options::default()
+                };
+                context.exit.set(doctor.run(options, &context.out).await?);
+                Ok(())
+            }
             Command::Completions(completions) => completions.run(&context.out),
             Command::Man(man) => man.run(&context.out),
             Command::EnvoyConfig { wasm } => {

@@ -3,12 +3,13 @@
 use clap::Args;
 use latchkey::snapshot::Kind;
 use latchkey::verdict::quota::Window;
+use serde::Serialize;
 use serde_json::json;
 
 use super::output::{Width, table};
-use super::time::relative;
+use super::time::{minute, relative};
 use super::{Context, Exit, Json, Result, pools, terms};
-use crate::advice::{Door, check_command, cure, login_command};
+use crate::advice::{Door, check_command, cure, later_end_command, login_command};
 use crate::app::status::{self, AccountView, Cooldown, Overview};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
@@ -48,7 +49,7 @@ impl Show {
                 "state_dir": app.state.path(),
                 "serving": overview.is_served,
                 "revision": overview.revision,
-                "accounts": overview.accounts,
+                "accounts": overview.accounts.iter().map(Shown::of).collect::<Vec<_>>(),
                 "left_out": overview.left_out,
                 "envoys": overview.envoys,
                 "pools": overview.pools.iter().map(pools::view).collect::<Vec<_>>(),
@@ -135,7 +136,11 @@ fn text(
     if !quotas.is_empty() {
         text += &format!("\n{}", table(width, ["ACCOUNT", "QUOTA"], &quotas));
     }
-    text + &left_out(overview) + &logins(accounts) + &deaths(accounts) + &doubts(accounts)
+    text + &left_out(overview)
+        + &ends(accounts, now)
+        + &logins(accounts)
+        + &deaths(accounts)
+        + &doubts(accounts)
 }
 
 /// The Envoys that stay behind, and those that are gone.
@@ -167,6 +172,48 @@ fn left_out(overview: &Overview) -> String {
         format!("\nThe {kind} {id} cannot go to Envoy and is out of use: {why}\n")
     };
     others.map(text).collect()
+}
+
+/// The accounts that serve and end for good soon, and what to do before that.
+fn ends(accounts: &[AccountView], now: UnixMillis) -> String {
+    let soon = accounts.iter().filter(|view| view.ends_soon);
+    let text = |view: &AccountView| {
+        let end = UnixMillis(view.ends_at?);
+        let (name, left, at) = (&view.name, relative(end, now), minute(end));
+        Some(format!(
+            "\n{name} ends for good {left} ({at}): {}\n",
+            later_end(view)
+        ))
+    };
+    soon.filter_map(text).collect()
+}
+
+/// What gives an account a later end.
+pub fn later_end(view: &AccountView) -> String {
+    match view.expires_at == view.ends_at {
+        true => later_end_command(&view.name),
+        false => login_command(&view.platform, &view.name),
+    }
+}
+
+/// An account for machines.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    #[serde(flatten)]
+    view: &'a AccountView,
+    /// The command that finishes a login, where it needs one.
+    login_command: Option<String>,
+}
+
+impl Shown<'_> {
+    /// The account of `view`.
+    pub fn of(view: &AccountView) -> Shown<'_> {
+        let needs_login = view.standing == Standing::NeedsLogin;
+        Shown {
+            view,
+            login_command: needs_login.then(|| login_command(&view.platform, &view.name)),
+        }
+    }
 }
 
 /// The way to log in, for each account that needs it.

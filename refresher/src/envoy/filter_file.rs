@@ -16,14 +16,19 @@ const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
 const MAX_SUM_BYTES: u64 = 4096;
 
 /// The filter beside its sum, each as SHA-256 in hexadecimal digits.
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
     /// As it was built.
     Same(String),
     /// Nobody says which one was built.
     WithoutSum(String),
     /// Another one than was built.
-    Other { expected: String, found: String },
+    Other {
+        /// The sum beside it.
+        expected: String,
+        /// Its own.
+        found: String,
+    },
 }
 
 /// Logs the filter's SHA-256, and warns of a file that Envoy may not find or that is not the one that was built. Envoy may
@@ -54,7 +59,11 @@ pub fn check(wasm: &Path) {
     }
 }
 
-fn look(wasm: &Path) -> io::Result<Found> {
+/// Compares the filter with the sum beside it.
+///
+/// # Errors
+/// If it cannot be read, or others could change it.
+pub fn look(wasm: &Path) -> io::Result<Found> {
     let read = |path: &Path, bound| {
         let bytes = read_owned(path, Readers::Anybody, bound);
         bytes.map_err(io::Error::other)

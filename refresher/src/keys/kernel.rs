@@ -11,6 +11,11 @@ use crate::fault::KeyringFault;
 #[derive(Debug)]
 pub struct KernelKeyring(pub String);
 
+impl KernelKeyring {
+    /// The entry's name, unless the configuration says another.
+    pub const NAME: &str = "latchkey:key";
+}
+
 impl Given for KernelKeyring {
     fn place(&self) -> String {
         format!("the entry {:?} of the kernel's keyring @u", self.0)

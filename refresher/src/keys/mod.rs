@@ -1,11 +1,12 @@
 //! Where the sealing keys come from: `LATCHKEY_KEY` and `LATCHKEY_RETIRED_KEYS`, a place where the operator puts them
-//! (the kernel's keyring), or a *vault* (the key file), in which the first start makes one.
+//! (the kernel's keyring), or a *vault* (the key file, the keyring of the user's session), in which the first start makes one.
 //!
 //! A key is 32 bytes as base64. The first one is meant to seal, the others open what they once sealed.
 
 pub mod file;
 pub mod kernel;
 pub mod seal;
+pub mod secret_service;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 use self::file::KeyFile;
 use self::kernel::KernelKeyring;
 use self::seal::{KEY_BYTES, Key, KeyId, Keyring};
+use self::secret_service::SessionKeyring;
 use crate::config;
 use crate::fault::{KeyPlace, KeyringFault};
 use crate::files;
@@ -61,7 +63,7 @@ pub enum Error {
     /// No key where none may be made: there is a database that is sealed with one, or keys are the operator's to make.
     #[error("{0}: the key that seals the database is missing")]
     Missing(String),
-    /// The kernel's keyring gives nothing.
+    /// The keyring gives nothing.
     #[error("{place}: {problem}")]
     Keyring {
         /// The entry.
@@ -146,7 +148,12 @@ impl KeySource {
             (None, None) => Ok(match settings.source {
                 config::KeySource::File => KeySource::Vault(Box::new(KeyFile(state.key()))),
                 config::KeySource::Keyring => {
-                    KeySource::Given(Box::new(KernelKeyring(settings.name.clone())))
+                    let name = settings.name.as_deref().unwrap_or(KernelKeyring::NAME);
+                    KeySource::Given(Box::new(KernelKeyring(name.to_owned())))
+                }
+                config::KeySource::SecretService => {
+                    let entry = SessionKeyring::new(settings.name.as_deref(), state.path());
+                    KeySource::Vault(Box::new(entry))
                 }
             }),
         }

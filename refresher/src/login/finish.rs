@@ -92,22 +92,26 @@ pub async fn finish(
             let accounts = store.known_accounts().await?;
             let none = BTreeSet::new();
             let (name, renew) = choose_name(&accounts, &profile.id, &granted.vars, name, &none)?;
+            let ends_at = granted.login_ends_at;
             let new = account(profile, &name, base_url, granted);
             let saved = store.save_account(new, terms, renew, now).await?;
             let (id, is_new) = match saved {
                 Saved::Added(id) => (id, true),
                 Saved::Renewed(id) => (id, false),
             };
+            note_end(store, &id, ends_at).await?;
             Ok(Finished { id, name, is_new })
         }
         Whose::Account(expected) => {
             let vars = store.vars(&expected.id).await?;
             require_same(&expected.platform, &vars, &granted.vars)?;
+            let ends_at = granted.login_ends_at;
             let new = account(profile, &expected.name, None, granted);
             let renewed = store.renew_login(&expected.id, expected.generation, new, now);
             if !renewed.await? {
                 return Err(Error::Overtaken);
             }
+            note_end(store, &expected.id, ends_at).await?;
             Ok(Finished {
                 id: expected.id.clone(),
                 name: expected.name.clone(),
@@ -115,6 +119,15 @@ pub async fn finish(
             })
         }
     }
+}
+
+/// Notes when the login that an account was just given ends for good.
+async fn note_end(store: &Store, id: &AccountId, ends_at: Option<UnixMillis>) -> Result<(), Error> {
+    if ends_at.is_none() {
+        return Ok(());
+    }
+    let generation = store.account(id.as_str()).await?.generation;
+    Ok(store.note_login_end(id, generation, ends_at).await?)
 }
 
 /// The account at `platform` that already has this login, or one that outlasts it: an older copy of a login holds a

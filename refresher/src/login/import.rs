@@ -222,6 +222,7 @@ fn login(
         .or(told)
         .or_else(|| Some(last_refresh?.plus(LIFE_WITHOUT_EXPIRY)))
         .map(|end| end.min(now.plus(EXPIRY_LIMIT)));
+    let login_ends_at = Claims::decode_unverified(&refresh).and_then(|claims| claims.expiry());
     Ok(Imported::Login(Box::new(Granted {
         credential: Credential::OAuth(OAuthTokens {
             access,
@@ -229,6 +230,7 @@ fn login(
             id,
         }),
         credential_expires_at,
+        login_ends_at: login_ends_at.filter(|end| *end > now),
         vars,
     })))
 }

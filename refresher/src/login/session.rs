@@ -253,6 +253,7 @@ fn granted(
             .into_iter()
             .min()
             .map(|at| at.min(now.plus(EXPIRY_LIMIT))),
+        login_ends_at: None,
         vars,
     })
 }

@@ -68,12 +68,19 @@ pub struct Grant {
     pub refresh: Option<SecretString>,
     /// OpenID Connect's id token.
     pub id: Option<SecretString>,
+    /// When the login ends for good, which no refresh moves: the refresh token's end, where it is told.
+    pub login_ends_at: Option<UnixMillis>,
     /// There was an access token, and it is longer than a header's value may be ([`MAX_VALUE_BYTES`]): no request could
     /// carry it.
     pub is_too_long: bool,
 }
 
 impl Grant {
+    /// What this answer tells of the login's end: an end, that none is known any more, or nothing.
+    pub fn login_end(&self) -> Option<Option<UnixMillis>> {
+        (self.refresh.is_some() || self.login_ends_at.is_some()).then_some(self.login_ends_at)
+    }
+
     /// The `old` credential with these tokens where there are any, and its expiry.
     pub fn over(
         self,
@@ -274,12 +281,33 @@ pub fn grant(body: &Map<String, Value>, members: &Members, now: UnixMillis) -> O
         (access, expires_at)
     });
     let (refresh, id) = (token("refresh_token"), token("id_token"));
+    let login_ends_at = login_end(body, refresh.as_ref(), now);
     (access.is_some() || refresh.is_some() || is_too_long).then_some(Grant {
         access,
         refresh,
         id,
+        login_ends_at,
         is_too_long,
     })
+}
+
+/// The members in which servers tell how long a refresh token lives: those of Google and GitHub, and of Keycloak.
+const REFRESH_LIFETIMES: [&str; 2] = ["refresh_token_expires_in", "refresh_expires_in"];
+
+/// When a refresh token that was issued just `now` ends: its announced lifetime, else its `exp`. Only a hint, so one that
+/// seems to be past is not believed. Keycloak says 0 for a token without an end.
+fn login_end(
+    body: &Map<String, Value>,
+    refresh: Option<&SecretString>,
+    now: UnixMillis,
+) -> Option<UnixMillis> {
+    let lifetimes = REFRESH_LIFETIMES.iter().filter_map(|name| body.get(*name));
+    let announced = lifetimes.filter_map(claims::lifetime).next();
+    match announced {
+        Some(lifetime) => Some(now.plus(lifetime)),
+        None => Claims::decode_unverified(refresh?).and_then(|claims| claims.expiry()),
+    }
+    .filter(|end| *end > now)
 }
 
 /// A token goes into a header: visible ASCII (RFC 6749 appendix A.12), and bounded.

@@ -21,6 +21,8 @@ pub struct Granted {
     pub credential: Credential,
     /// When the access token expires, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
+    /// When the login ends for good, where that is known.
+    pub login_ends_at: Option<UnixMillis>,
     /// The profile's claims.
     pub vars: BTreeMap<String, String>,
 }
@@ -100,6 +102,7 @@ pub fn read(
         access,
         refresh,
         id,
+        login_ends_at,
         is_too_long,
     } = granted(oauth, answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
     if is_too_long {
@@ -115,6 +118,7 @@ pub fn read(
             id,
         }),
         credential_expires_at,
+        login_ends_at,
         vars,
     })
 }
@@ -139,6 +143,7 @@ pub fn read_client(
         vars: claims::vars(&oauth.claims, None, &access),
         credential: Credential::Client(client(access)),
         credential_expires_at,
+        login_ends_at: None,
     })
 }
 

@@ -22,9 +22,11 @@ use zeroize::Zeroizing;
 use super::answer::Answer;
 use super::broken;
 use super::signed::Signer;
-use crate::base_url::is_loopback;
+use crate::address::Network;
+use crate::base_url::{is_loopback, is_private};
 use crate::clock::{Clock, SystemClock};
 use crate::files::owned::{Readers, read_owned};
+use crate::guarded::Guarded;
 use crate::platform::{Encoding, Profile};
 
 /// From the first byte sent to the last one read.
@@ -114,9 +116,32 @@ impl HttpClient {
     /// # Errors
     /// As [`HttpClient::for_platform`].
     pub fn new(endpoints: &[&Url], ca_file: Option<&Path>) -> Result<HttpClient, Error> {
+        HttpClient::build(endpoints, ca_file, None)
+    }
+
+    /// A client for an account's API, at `url`. Where that is a base URL of its own, it is in `network`, and the client
+    /// connects to no address that is not.
+    ///
+    /// # Errors
+    /// As [`HttpClient::for_platform`].
+    pub fn to_account(
+        url: &Url,
+        ca_file: Option<&Path>,
+        network: Option<Network>,
+    ) -> Result<HttpClient, Error> {
+        HttpClient::build(&[url], ca_file, network)
+    }
+
+    fn build(
+        endpoints: &[&Url],
+        ca_file: Option<&Path>,
+        network: Option<Network>,
+    ) -> Result<HttpClient, Error> {
+        let is_plain =
+            |url: &Url| is_loopback(url) || (network == Some(Network::Own) && is_private(url));
         if let Some(url) = endpoints
             .iter()
-            .find(|url| url.scheme() != "https" && !is_loopback(url))
+            .find(|url| url.scheme() != "https" && !is_plain(url))
         {
             return Err(Error::Insecure {
                 url: (*url).clone(),
@@ -146,6 +171,12 @@ impl HttpClient {
             .user_agent(USER_AGENT);
         if endpoints.iter().all(|url| is_loopback(url)) {
             builder = builder.no_proxy();
+        }
+        if let Some(network) = network {
+            // A proxy would connect where nobody checks, and its own name is none of an account's.
+            builder = builder
+                .no_proxy()
+                .dns_resolver(Arc::new(Guarded::new(network)));
         }
         builder
             .build()

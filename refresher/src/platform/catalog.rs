@@ -13,38 +13,8 @@ use crate::files::owned::{require_owned, require_owned_directory, require_owned_
 use crate::os_error::in_words;
 use crate::toml_place::Place;
 
-macro_rules! embedded {
-    ($($id:literal),+ $(,)?) => {
-        &[$(($id, include_str!(concat!("../../platforms/", $id, ".toml")))),+]
-    };
-}
-
 /// The built-in files by the id that they describe, platforms and what platforms extend.
-pub(super) const EMBEDDED: &[(&str, &str)] = embedded![
-    "openai-compatible",
-    "openai-compatible-messages",
-    "anthropic",
-    "azure-openai",
-    "azure-openai-deployments",
-    "codex",
-    "custom",
-    "deepseek",
-    "doubao",
-    "gemini",
-    "mistral",
-    "moonshot",
-    "ollama",
-    "openai",
-    "openrouter",
-    "qianfan",
-    "qianfan-iam",
-    "qwen",
-    "spark",
-    "vllm",
-    "xai",
-    "zhipu",
-    "zhipu-signed",
-];
+pub(super) const EMBEDDED: &[(&str, &str)] = include!("../../platforms/all.rs");
 /// Stands before the name of a file that is built in.
 const BUILT_IN: &str = "(built in) ";
 /// The most bytes of a profile: a hundred times the longest embedded one.
@@ -159,6 +129,25 @@ impl Catalog {
         Ok(built.map_or(Checked::Base, |(profile, _)| {
             Checked::Platform(Box::new(profile))
         }))
+    }
+
+    /// What is wrong with the files of the operator's folder: of each file, and of each platform that the others make.
+    pub fn faults(folder: &Path) -> Vec<Error> {
+        let (files, mut layers) = match (toml_files(folder), layers(&[])) {
+            (Ok(files), Ok(layers)) => (files, layers),
+            (Err(error), _) | (_, Err(error)) => return vec![error],
+        };
+        let mut faults = Vec::new();
+        for path in files {
+            let text = read(&path);
+            match text.and_then(|text| Layer::parse(path.clone(), text)) {
+                Ok(layer) => layers.add(&id_of(&path), layer),
+                Err(error) => faults.push(error),
+            }
+        }
+        let ids = layers.ids().map(|id| built(&layers, id));
+        faults.extend(ids.filter_map(Result::err));
+        faults
     }
 
     /// The platform `id`, if it may be used.

@@ -38,6 +38,7 @@ pub use oauth::{Encoding, OAuth};
 use probe::Probe;
 pub use signing::Signing;
 
+use crate::address::Network;
 use crate::base_url::{self, BaseUrl};
 use crate::cluster::MAX_PLATFORM_BYTES;
 use crate::credential::CredentialKind;
@@ -94,6 +95,8 @@ pub struct Upstream {
     pub url: BaseUrl,
     /// The base URLs that accounts may have for themselves.
     pub of_accounts: OwnBaseUrl,
+    /// Where those may lead.
+    pub network: Network,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// The seconds after which Envoy closes a connection that nothing is sent on.
@@ -387,9 +390,14 @@ fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
         }
     };
     let url = raw.base_url.as_deref().unwrap_or(NOWHERE);
+    let network = match raw.own_network {
+        true => Network::Own,
+        false => Network::Public,
+    };
     Ok(Upstream {
-        url: fit("upstream.base_url", BaseUrl::parse(url))?,
+        url: fit("upstream.base_url", BaseUrl::of_profile(url, network))?,
         of_accounts,
+        network,
         ca_file: raw.ca_file,
         idle_seconds: raw.idle_seconds.map_or(IDLE_SECONDS, NonZeroU16::get),
     })

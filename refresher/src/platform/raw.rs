@@ -48,6 +48,8 @@ pub(super) struct Upstream {
     pub base_url: Option<String>,
     #[serde(default)]
     pub account_base_url: bool,
+    #[serde(default)]
+    pub own_network: bool,
     pub ca_file: Option<PathBuf>,
     pub idle_seconds: Option<std::num::NonZeroU16>,
 }

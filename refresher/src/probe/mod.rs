@@ -61,7 +61,8 @@ pub async fn ask(
         Err(why) => return unknown(why.to_owned()),
     };
     let ca_file = profile.upstream.ca_file.as_deref();
-    let client = match HttpClient::new(&[&request.url], ca_file) {
+    let network = tls.map(|_| profile.upstream.network);
+    let client = match HttpClient::to_account(&request.url, ca_file, network) {
         Ok(client) => client,
         Err(error) => return unknown(error.to_string()),
     };

@@ -80,9 +80,29 @@ pub fn suspected(row: Option<Row>, generation: u64, now: UnixMillis) -> Row {
     }
 }
 
-/// What comes of the answer to the call that was the `asked`th of its row; `disproves`: a good answer speaks against the
-/// death that is asked about.
-pub fn next(finding: &Finding, disproves: bool, asked: u32, now: UnixMillis) -> Next {
+/// Says that a platform refused a credential for which there is nothing to renew it with. Any call that uses the credential
+/// tells if that is so.
+const REFUSED: &str = "credential_refused";
+
+/// The word for that, where it is a word.
+pub fn refused() -> Option<Reason> {
+    Reason::try_from(REFUSED.to_owned()).ok()
+}
+
+/// True if that is asked about.
+pub fn is_refusal(reason: &Reason) -> bool {
+    reason.as_str() == REFUSED
+}
+
+/// What comes of the answer to the call that was the `asked`th of its row, and that asked about `reason`; `disproves`: a
+/// good answer speaks against that.
+pub fn next(
+    finding: &Finding,
+    reason: &Reason,
+    disproves: bool,
+    asked: u32,
+    now: UnixMillis,
+) -> Next {
     let again = || match asked < MAX_ASKS {
         true => Next::Again(now.plus(pause(asked))),
         false => Next::Rest,
@@ -92,6 +112,7 @@ pub fn next(finding: &Finding, disproves: bool, asked: u32, now: UnixMillis) -> 
         Finding::Alive if disproves => Next::Alive,
         // The call cannot tell, and will not.
         Finding::Alive => Next::Rest,
+        Finding::Refused if is_refusal(reason) => Next::Dead(reason.clone()),
         Finding::Refused | Finding::Limited { .. } | Finding::Unknown { .. } => again(),
     }
 }
@@ -113,6 +134,19 @@ mod tests {
     fn dead() -> Finding {
         let reason = Reason::try_from("deactivated".to_owned()).unwrap();
         Finding::Dead { reason }
+    }
+
+    fn other() -> Reason {
+        Reason::try_from("deactivated".to_owned()).unwrap()
+    }
+
+    /// A refusal is final where that is what was asked about; else a refresh may help, and it is asked again.
+    #[test]
+    fn a_refusal_that_nothing_can_mend_is_final() {
+        let refusal = refused().unwrap();
+        let next = |reason| next(&Finding::Refused, reason, true, 1, NOW);
+        assert_eq!(next(&refusal), Next::Dead(refusal.clone()));
+        assert!(matches!(next(&other()), Next::Again(_)));
     }
 
     fn unknown() -> Finding {
@@ -158,11 +192,14 @@ mod tests {
             unreachable!()
         };
         for disproves in [true, false] {
-            assert_eq!(next(&dead(), disproves, 1, NOW), Next::Dead(reason.clone()));
+            assert_eq!(
+                next(&dead(), &other(), disproves, 1, NOW),
+                Next::Dead(reason.clone())
+            );
         }
-        assert_eq!(next(&Finding::Alive, true, 1, NOW), Next::Alive);
-        assert_eq!(next(&Finding::Alive, false, 1, NOW), Next::Rest);
-        let later = |asked| next(&unknown(), true, asked, NOW);
+        assert_eq!(next(&Finding::Alive, &other(), true, 1, NOW), Next::Alive);
+        assert_eq!(next(&Finding::Alive, &other(), false, 1, NOW), Next::Rest);
+        let later = |asked| next(&unknown(), &other(), true, asked, NOW);
         assert_eq!(later(1), Next::Again(NOW.plus(FIRST_PAUSE)));
         assert!(matches!(later(MAX_ASKS - 1), Next::Again(_)));
         assert_eq!(later(MAX_ASKS), Next::Rest);
@@ -186,7 +223,7 @@ mod tests {
             prop_assert!(due_at.since(NOW) <= PAUSE_LIMIT);
             prop_assert!(row.due_at.is_some() || due_at >= row.asked_at.min(NOW).plus(FIRST_PAUSE));
             prop_assert_eq!(after.generation, seen);
-            if let Next::Again(at) = next(&unknown(), true, asked, NOW) {
+            if let Next::Again(at) = next(&unknown(), &other(), true, asked, NOW) {
                 prop_assert!(at.since(NOW) >= FIRST_PAUSE && at.since(NOW) <= PAUSE_LIMIT);
             }
         }

@@ -146,6 +146,31 @@ impl Fixture {
     }
 }
 
+/// A 401 for a key says that a request was refused, not yet that the key is: one caller may have brought it about. So the
+/// platform is asked, and its own refusal takes the account out; a good answer leaves it in.
+#[tokio::test]
+async fn a_key_that_its_platform_refuses_is_of_no_use() {
+    for (finding, expected) in [
+        (Finding::Refused, (Status::Dead, true)),
+        (Finding::Alive, (Status::Active, false)),
+    ] {
+        let fixture = Fixture::new().await;
+        let account = fixture.add("team").await;
+        let of = |generation| Report::Unauthorized {
+            account: Id::try_from(account.as_str()).unwrap(),
+            generation,
+        };
+        let store = &fixture.prober.store;
+        store.take_reports(&[of(2)], NOW).await.unwrap();
+        assert!(fixture.turn().await.is_empty(), "of another credential");
+        store.take_reports(&[of(1)], NOW).await.unwrap();
+        fixture.says(finding);
+        assert_eq!(fixture.turn().await, ["team"]);
+        assert_eq!(fixture.shown("team").await, expected);
+        assert!(fixture.turn().await.is_empty());
+    }
+}
+
 fn dead() -> Finding {
     let reason = Reason::try_from("deactivated".to_owned()).unwrap();
     Finding::Dead { reason }

@@ -157,6 +157,7 @@ fn minted(signing: &Signing, key: &SecretString, now: UnixMillis) -> Outcome {
             access: Some((signed.token, Some(expires_at))),
             refresh: None,
             id: None,
+            login_ends_at: None,
             is_too_long: false,
         }),
         Err(malformed) => Outcome::Permanent {

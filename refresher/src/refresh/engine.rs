@@ -343,11 +343,13 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             }
             Outcome::Fresh(grant) if grant.access.is_some() => {
                 let now = self.clock.now();
+                let told = grant.login_end();
                 let (credential, credential_expires_at) = grant.over(&claim.credential, None);
                 let stored = self
                     .ledger
                     .commit(claim, &credential, credential_expires_at, now);
                 Ok(if stored.await? {
+                    self.note_login_end(claim, told).await;
                     self.done(claim)
                 } else {
                     Refreshed::Superseded
@@ -375,6 +377,18 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             .unwrap_or_else(|_| Outcome::Unknown {
                 reason: "no answer in time".into(),
             })
+    }
+
+    /// Notes what the answer `told` of the login's end. Lost with a crash, it is told again by the next refresh.
+    async fn note_login_end(&self, claim: &Claim, told: Option<Option<UnixMillis>>) {
+        let Some(end) = told.filter(|end| *end != claim.login_ends_at) else {
+            return;
+        };
+        let (account, generation) = (&claim.account, claim.generation + 1);
+        let noted = self.ledger.note_login_end(account, generation, end);
+        if let Err(error) = noted.await {
+            warn!(account = claim.name, %error, "cannot note when the login ends for good");
+        }
     }
 
     fn done(&self, claim: &Claim) -> Refreshed {
@@ -460,6 +474,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         }
         let now = self.clock.now();
         let still_good = claim.credential_expires_at.filter(|end| *end > now);
+        let told = grant.login_end();
         let (credential, credential_expires_at) = grant.over(&claim.credential, still_good);
         let mut failures = 0;
         loop {
@@ -468,7 +483,10 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                 .commit(claim, &credential, credential_expires_at, now)
                 .await;
             match stored {
-                Ok(true) => return self.done(claim),
+                Ok(true) => {
+                    self.note_login_end(claim, told).await;
+                    return self.done(claim);
+                }
                 Ok(false) => return Refreshed::Superseded,
                 Err(error) => {
                     error!(account = claim.name, %error, "cannot store new tokens; trying until it works");

@@ -52,6 +52,8 @@ pub struct Claim {
     pub renewal: Renewal,
     /// When the access token expires, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
+    /// When the login ends for good, where that is known.
+    pub login_ends_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
     pub failures: u32,
     /// The number of calls that went out with this generation's refresh token and stayed unanswered, before this claim.
@@ -103,6 +105,14 @@ pub struct Retry {
 pub trait Ledger: Send + Sync + 'static {
     /// Why the store failed; never names a secret.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Notes when the login of `generation` ends for good, as its platform told it. It is announced, and decides nothing.
+    fn note_login_end(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        end: Option<UnixMillis>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Every account that may need a refresh.
     fn entries(&self) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;

@@ -109,6 +109,8 @@ pub struct Account {
     pub limits: LimitSettings,
     /// The end that the operator set, whatever the credential.
     pub expires_at: Option<UnixMillis>,
+    /// The end of the login, which no refresh moves, where its platform told one.
+    pub login_ends_at: Option<UnixMillis>,
     /// Where it is reached, if not where its platform is.
     pub base_url: Option<String>,
     /// The revision of its last change.
@@ -182,7 +184,7 @@ macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, platform, kind, status, reason, generation, issued_at, \
-             credential_expires_at, failures, retry_at, models, expires_at, base_url, revision, ",
+             credential_expires_at, failures, retry_at, models, expires_at, login_ends_at, base_url, revision, ",
             limit_columns!(),
             " FROM accounts ",
             $rest
@@ -206,7 +208,7 @@ sql::statements! {
     /// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
     RENEW = "UPDATE accounts SET kind = $1, status = 'active', reason = NULL, vars = $2, generation = $3, \
              credential = $4, issued_at = $5, credential_expires_at = $6, unanswered = 0, \
-             first_unanswered_at = NULL, failures = 0, retry_at = NULL, updated_at = $5, revision = $7, \
+             first_unanswered_at = NULL, failures = 0, retry_at = NULL, login_ends_at = NULL, updated_at = $5, revision = $7, \
              base_url = $9 WHERE id = $8";
     SET_STATUS = "UPDATE accounts SET status = $1, reason = $2, updated_at = $3, revision = $4 WHERE id = $5";
     SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), updated_at = $2, revision = $3 WHERE id = $4";
@@ -221,6 +223,14 @@ impl Account {
     /// True past the end that the operator set.
     pub fn has_ended(&self, now: UnixMillis) -> bool {
         self.expires_at.is_some_and(|time| time <= now)
+    }
+
+    /// When it ends for good unless a person does something; none where nobody knows an end.
+    pub fn ends_at(&self) -> Option<UnixMillis> {
+        let of_credential = self.credential_expires_at;
+        let of_credential = of_credential.filter(|_| self.kind == CredentialKind::Session);
+        let ends = [self.expires_at, self.login_ends_at, of_credential];
+        ends.into_iter().flatten().min()
     }
 }
 
@@ -243,6 +253,7 @@ impl Account {
             models: Models::default(),
             limits: LimitSettings::default(),
             expires_at: None,
+            login_ends_at: None,
             base_url: None,
             revision: 1,
         }

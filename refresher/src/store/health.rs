@@ -19,6 +19,7 @@ use super::{Change, Result, Status, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
 use crate::id::AccountId;
+use crate::probe::schedule;
 
 /// The time for which a guess is kept after its end, in milliseconds: an Envoy that starts meanwhile lets one request
 /// try, as the others do.
@@ -276,8 +277,8 @@ impl Store {
         let mut of_accounts: BTreeMap<&Id, Vec<&Report>> = BTreeMap::new();
         for report in reports {
             match report {
-                Report::Unauthorized { .. } => {}
-                Report::CoolingDown { account, .. }
+                Report::Unauthorized { account, .. }
+                | Report::CoolingDown { account, .. }
                 | Report::Dead { account, .. }
                 | Report::Recovered { account, .. }
                 | Report::Quota { account, .. } => {
@@ -433,6 +434,17 @@ impl Change<'_> {
                             met,
                         });
                         reported.reason = Some(why);
+                    }
+                }
+                // Nothing renews a key, and one caller's word is not enough: the platform itself is asked.
+                Report::Unauthorized { generation, .. }
+                    if *generation == reported.generation
+                        && reported.status == Status::Active
+                        && reported.kind == CredentialKind::ApiKey =>
+                {
+                    if let Some(reason) = schedule::refused() {
+                        self.plan_probe(&account, reported.generation, &reason, now)
+                            .await?;
                     }
                 }
                 Report::Recovered { .. } => {

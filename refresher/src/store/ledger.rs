@@ -16,7 +16,7 @@ const TOKEN_CHARACTERS: usize = 32;
 sql::statements! {
     ENTRIES = "SELECT id, kind, generation, issued_at, credential_expires_at, retry_at FROM accounts \
                WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id";
-    CLAIMABLE = "SELECT name, platform, kind, generation, base_url, credential, credential_expires_at, failures, unanswered, \
+    CLAIMABLE = "SELECT name, platform, kind, generation, base_url, credential, credential_expires_at, login_ends_at, failures, unanswered, \
                  first_unanswered_at, claim_until FROM accounts \
                  WHERE id = $1 AND status <> 'needs_login'";
     /// With `$5` = 1 the claim counts as a call without an answer until it is told otherwise.
@@ -60,6 +60,7 @@ struct ClaimableRow {
     base_url: Option<String>,
     credential: Vec<u8>,
     credential_expires_at: Option<UnixMillis>,
+    login_ends_at: Option<UnixMillis>,
     #[sqlx(try_from = "i64")]
     failures: u32,
     #[sqlx(try_from = "i64")]
@@ -83,6 +84,15 @@ impl From<EntryRow> for Entry {
 
 impl Ledger for Store {
     type Error = Error;
+
+    async fn note_login_end(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        end: Option<UnixMillis>,
+    ) -> Result<()> {
+        Store::note_login_end(self, account, generation, end).await
+    }
 
     async fn entries(&self) -> Result<Vec<Entry>> {
         let rows: Vec<EntryRow> = sqlx::query_as(ENTRIES).fetch_all(&self.pool).await?;
@@ -134,6 +144,7 @@ impl Ledger for Store {
             credential,
             renewal,
             credential_expires_at: row.credential_expires_at,
+            login_ends_at: row.login_ends_at,
             failures: row.failures,
             unanswered: row.unanswered,
             first_unanswered_at: row.first_unanswered_at,

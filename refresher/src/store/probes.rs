@@ -239,6 +239,11 @@ impl Store {
         let current = asked.filter(|asked| asked.status == Status::Active);
         let is_current = current.is_some();
         match (next, current) {
+            (Next::Dead(reason), Some(_)) if schedule::is_refusal(reason) => {
+                let why =
+                    "the platform refuses its credential, and there is nothing to renew it with";
+                set_status(&mut change, &probing.id, Status::Dead, Some(why), now).await?;
+            }
             (Next::Dead(reason), Some(_)) => {
                 let why = format!(
                     "the platform says that it is of no use ({}), and said so again when it was asked",

@@ -7,7 +7,7 @@ use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::bucket::Rooms;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
-use latchkey::snapshot::{self, Doors, Kind, Limits, Record, Removed, fit};
+use latchkey::snapshot::{self, Kind, Limits, Record, Removed, fit};
 use rand::RngCore;
 use secrecy::ExposeSecret;
 
@@ -22,7 +22,6 @@ use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::cluster::ClusterKey;
 use crate::keys::seal::Binding;
-use crate::platform::Publication;
 
 /// An answer to a poll.
 #[derive(Debug)]
@@ -100,17 +99,7 @@ sql::statements! {
                          UNION ALL SELECT max(revision) FROM platforms \
                          UNION ALL SELECT max(revision) FROM tombstones) AS changes";
     DOORS = "SELECT record FROM doors WHERE id = $1";
-    PUBLISH_DOORS = "INSERT INTO doors (id, record, revision) VALUES ($1, $2, $3) \
-                     ON CONFLICT (id) DO UPDATE SET record = excluded.record, revision = excluded.revision";
-    PLATFORMS = "SELECT id, record, authority FROM platforms";
     PLATFORM = "SELECT record FROM platforms WHERE id = $1";
-    PUBLISH_PLATFORM = "INSERT INTO platforms (id, record, authority, revision) VALUES ($1, $2, $3, $4) \
-                        ON CONFLICT (id) DO UPDATE SET record = excluded.record, authority = excluded.authority, \
-                        revision = excluded.revision";
-    WITHDRAW_PLATFORM = "DELETE FROM platforms WHERE id = $1";
-    DIG_UP_PLATFORM = "DELETE FROM tombstones WHERE kind = 'platform' AND id = $1";
-    ACCOUNTS_OF = "SELECT id FROM accounts WHERE platform = $1";
-    TOUCH_ACCOUNT = "UPDATE accounts SET revision = $1 WHERE id = $2";
     ACCOUNT = concat!(
         "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, \
          base_url, authority, record, ",
@@ -131,85 +120,6 @@ sql::statements! {
 }
 
 impl Store {
-    /// Publishes exactly these platforms. One that did not change keeps its revision. Accounts take a revision with their
-    /// platform, whose authority and variables are in their records, and appear and vanish with it.
-    ///
-    /// # Errors
-    /// If the database fails or a record is longer than a page.
-    pub async fn publish_platforms(&self, platforms: &[Publication]) -> Result<()> {
-        let mut change = self.change().await?;
-        let published: Vec<(String, String, String)> =
-            sqlx::query_as(PLATFORMS).fetch_all(change.sql()).await?;
-        let wanted: Vec<(String, String, String)> = platforms
-            .iter()
-            .map(|platform| {
-                let line = Record::Platform(platform.record.clone()).to_line();
-                let line = line.map_err(|error| corrupt("platforms.record", error.to_string()))?;
-                Ok((
-                    platform.record.id.to_string(),
-                    line,
-                    platform.authority.as_str().to_owned(),
-                ))
-            })
-            .collect::<Result<_>>()?;
-        for (id, ..) in published
-            .iter()
-            .filter(|(id, ..)| !wanted.iter().any(|(wanted, ..)| wanted == id))
-        {
-            sqlx::query(WITHDRAW_PLATFORM)
-                .bind(id)
-                .execute(change.sql())
-                .await?;
-            change.bury("platform", id).await?;
-            touch_accounts_of(&mut change, id).await?;
-        }
-        for platform in wanted
-            .iter()
-            .filter(|platform| !published.contains(platform))
-        {
-            let (id, record, authority) = platform;
-            let revision = change.next_revision().await?;
-            sqlx::query(PUBLISH_PLATFORM)
-                .bind(id)
-                .bind(record)
-                .bind(authority)
-                .bind(revision)
-                .execute(change.sql())
-                .await?;
-            sqlx::query(DIG_UP_PLATFORM)
-                .bind(id)
-                .execute(change.sql())
-                .await?;
-            touch_accounts_of(&mut change, id).await?;
-        }
-        change.commit().await
-    }
-
-    /// Publishes these doors. Where they did not change, they keep their revision.
-    ///
-    /// # Errors
-    /// If the database fails or the record is longer than a page.
-    pub async fn publish_doors(&self, doors: &Doors) -> Result<()> {
-        let line = Record::Doors(doors.clone()).to_line();
-        let line = line.map_err(|error| corrupt("doors.record", error.to_string()))?;
-        let mut change = self.change().await?;
-        let published: Option<String> = sqlx::query_scalar(DOORS)
-            .bind(doors.id.as_str())
-            .fetch_optional(change.sql())
-            .await?;
-        if published.as_ref() == Some(&line) {
-            return Ok(());
-        }
-        let revision = change.next_revision().await?;
-        sqlx::query(PUBLISH_DOORS)
-            .bind(doors.id.as_str())
-            .bind(line)
-            .bind(revision)
-            .execute(change.sql())
-            .await?;
-        change.commit().await
-    }
-
     /// The page for a poller that holds `since` of `epoch`.
     ///
     /// # Errors
@@ -483,7 +393,7 @@ impl Store {
 
 /// Reads the base URL of an account's own. The store holds none that was not checked, by this release or an older one.
 fn own_base_url(text: Option<&str>) -> Result<Option<BaseUrl>> {
-    let url = text.map(BaseUrl::parse).transpose();
+    let url = text.map(BaseUrl::stored).transpose();
     url.map_err(|error| corrupt("accounts.base_url", error.to_string()))
 }
 
@@ -495,22 +405,6 @@ pub(super) async fn new_epoch(connection: &mut Connection) -> Result<()> {
         .bind(&epoch[..])
         .execute(connection)
         .await?;
-    Ok(())
-}
-
-async fn touch_accounts_of(change: &mut super::Change<'_>, platform: &str) -> Result<()> {
-    let accounts: Vec<String> = sqlx::query_scalar(ACCOUNTS_OF)
-        .bind(platform)
-        .fetch_all(change.sql())
-        .await?;
-    for id in accounts {
-        let revision = change.next_revision().await?;
-        sqlx::query(TOUCH_ACCOUNT)
-            .bind(revision)
-            .bind(id)
-            .execute(change.sql())
-            .await?;
-    }
     Ok(())
 }
 

@@ -209,7 +209,7 @@ fn a_base_url_that_somebody_else_wrote_gets_no_credential() {
             });
             fs::write(&ca_file, both.concat()).expect("written");
             let profile = format!(
-                "extends = 'openai'\n[upstream]\nbase_url = 'https://{}/v1'\naccount_base_url = true\nca_file = '{}'\n",
+                "extends = 'openai'\n[upstream]\nbase_url = 'https://{}/v1'\naccount_base_url = true\nown_network = true\nca_file = '{}'\n",
                 sim.authority(),
                 ca_file.display()
             );

@@ -50,6 +50,51 @@ fn old() -> Credential {
     })
 }
 
+/// No refresh moves the end of a refresh token, so it is that of the login.
+#[test]
+fn the_end_of_a_login_is_told_beside_its_refresh_token() {
+    let jwt = |exp: i64| unsigned(&json!({ "exp": exp })).expose_secret().to_owned();
+    let day = 24 * 60 * 60;
+    let in_a_day = NOW.0 / 1_000 + day;
+    let told = |more: Value| {
+        let mut body = json!({"access_token": "a", "expires_in": 60});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        granted(body).login_end()
+    };
+    let end = Some(Some(NOW.plus(Duration::from_secs(24 * 60 * 60))));
+    for (more, expected) in [
+        (
+            json!({"refresh_token": "r", "refresh_token_expires_in": day}),
+            end,
+        ),
+        (
+            json!({"refresh_token": "r", "refresh_expires_in": "86400"}),
+            end,
+        ),
+        (json!({"refresh_token": jwt(in_a_day)}), end),
+        // What it keeps, it may still tell the end of.
+        (json!({"refresh_token_expires_in": day}), end),
+        (json!({}), None),
+        (json!({"refresh_token": "opaque"}), Some(None)),
+        // Keycloak's word for none; and one that is past, as where clocks disagree.
+        (
+            json!({"refresh_token": "r", "refresh_expires_in": 0}),
+            Some(None),
+        ),
+        (json!({"refresh_token": jwt(5)}), Some(None)),
+    ] {
+        let found = told(more.clone());
+        let near = |end: UnixMillis| UnixMillis(end.0 / 1_000);
+        assert_eq!(
+            found.map(|end| end.map(near)),
+            expected.map(|end| end.map(near)),
+            "{more}"
+        );
+    }
+}
+
 /// The old tokens with what was granted, and their expiry.
 fn over(body: Value) -> (OAuthTokens, Option<UnixMillis>) {
     match granted(body).over(&old(), Some(NOW)) {

@@ -366,6 +366,15 @@ impl Clock for Side {
 impl Ledger for Side {
     type Error = Broken;
 
+    async fn note_login_end(
+        &self,
+        _: &AccountId,
+        _: u64,
+        _: Option<UnixMillis>,
+    ) -> Result<(), Broken> {
+        Ok(())
+    }
+
     async fn entries(&self) -> Result<Vec<Entry>, Broken> {
         let refreshable = |row: &&Row| row.reason.is_none();
         let entries = self
@@ -420,6 +429,7 @@ impl Ledger for Side {
                 }),
                 renewal,
                 credential_expires_at: Some(row.credential_expires_at),
+                login_ends_at: None,
                 failures: row.failures,
                 unanswered: row.unanswered,
                 first_unanswered_at: row.first_unanswered_at,
@@ -614,6 +624,7 @@ impl TokenEndpoint for Side {
                 access: Some((access, Some(world.now().plus(world.life())))),
                 refresh: Some(row.current.clone().into()),
                 id: None,
+                login_ends_at: None,
                 is_too_long: false,
             })
         });

@@ -1,0 +1,193 @@
+//! The facts that `refresher doctor` judges, gathered in one place. Nothing is changed here, and nothing is judged: what a
+//! fact means, and what to do about it, is the door's to say.
+//!
+//! Each fact stands by itself, so that what is broken hides nothing else: the files are looked at before the state is
+//! opened, and where it cannot be opened the rest is told all the same.
+
+mod envoy;
+mod files;
+mod hosts;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use self::envoy::{Admin, ClustersRead, Gateway};
+pub use self::files::{SocketState, Space};
+pub use self::hosts::Host;
+use super::keys::KeyView;
+use super::status::{self, Overview};
+use super::{App, Error, Options, daemon, keys};
+use crate::clock::{Clock, UnixMillis};
+use crate::config::Config;
+use crate::envoy::filter_file::Found;
+use crate::state::StateDir;
+
+/// What to look at besides the state.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// Where callers connect.
+    pub gateway: SocketAddr,
+    /// Ask no platform for the time.
+    pub is_offline: bool,
+}
+
+/// All that is known of an installation.
+#[derive(Debug)]
+pub struct Facts {
+    /// The time here.
+    pub now: UnixMillis,
+    /// The state directory; none where nothing names one.
+    pub state_dir: Option<PathBuf>,
+    /// Where callers are said to connect.
+    pub gateway_at: SocketAddr,
+    /// What is wrong with files, folders and profiles, and why the state cannot be opened.
+    pub faults: Vec<Error>,
+    /// The room on the disk of the state directory.
+    pub space: Option<Space>,
+    /// The running `serve`.
+    pub daemon: Daemon,
+    /// What the state says; none where it cannot be opened.
+    pub state: Option<State>,
+    /// What Envoy says of itself; none where its admin interface does not answer.
+    pub envoy: Option<Admin>,
+    /// The clusters that Envoy reads.
+    pub clusters: ClustersRead,
+    /// The filter's files by the paths that Envoy or its clusters name, and whether each is what was built.
+    pub filters: Vec<(PathBuf, Result<Found, String>)>,
+    /// A filter's file changed after Envoy had loaded it.
+    pub is_filter_newer: bool,
+    /// What answers where callers connect.
+    pub gateway: Gateway,
+    /// The hosts of the accounts' platforms, asked for the time.
+    pub hosts: Vec<Host>,
+}
+
+/// The running `serve`, as seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Daemon {
+    /// It holds its lock.
+    pub runs: bool,
+    /// It ran before.
+    pub ran: bool,
+    /// Its socket.
+    pub socket: SocketState,
+    /// It answers there.
+    pub answers: bool,
+}
+
+/// What an open state says.
+#[derive(Debug)]
+pub struct State {
+    /// Accounts, pools and Envoys.
+    pub overview: Overview,
+    /// The client keys.
+    pub keys: Vec<KeyView>,
+}
+
+/// Gathers the facts. `variable` reads the environment.
+pub async fn gather(
+    options: Options,
+    scope: Scope,
+    variable: impl Fn(&str) -> Option<OsString>,
+    clock: Arc<dyn Clock>,
+) -> Facts {
+    let now = clock.now();
+    let mut facts = Facts {
+        now,
+        state_dir: None,
+        gateway_at: scope.gateway,
+        faults: Vec::new(),
+        space: None,
+        daemon: Daemon {
+            runs: false,
+            ran: false,
+            socket: SocketState::Missing,
+            answers: false,
+        },
+        state: None,
+        envoy: None,
+        clusters: ClustersRead::default(),
+        filters: Vec::new(),
+        is_filter_newer: false,
+        gateway: envoy::gateway(scope.gateway).await,
+        hosts: Vec::new(),
+    };
+    let located = StateDir::locate(options.state_dir.clone(), |name| {
+        variable(name).map(PathBuf::from)
+    });
+    let path = match located {
+        Ok(path) => path,
+        Err(error) => {
+            facts.faults.push(error.into());
+            return facts;
+        }
+    };
+    facts.state_dir = Some(path.clone());
+    let dir = StateDir::unchecked(&path);
+    facts.faults.extend(files::lax(&dir));
+    facts.space = files::space(&path);
+    if let Ok(config) = Config::load(&dir.config()) {
+        facts.faults.extend(files::profiles(&config));
+    }
+    facts.daemon = daemon_of(&dir).await;
+    facts.envoy = envoy::admin(&dir).await;
+    match App::open(options, variable, clock).await {
+        Ok(app) => {
+            let looked = look(&app, scope, &mut facts).await;
+            app.close().await;
+            if let Err(error) = looked {
+                facts.add(error);
+            }
+        }
+        Err(error) => facts.add(error),
+    }
+    let named = facts.envoy.iter().flat_map(|envoy| envoy.filters.clone());
+    let paths: BTreeSet<PathBuf> = named.chain(facts.clusters.filter.clone()).collect();
+    facts.is_filter_newer = facts
+        .envoy
+        .as_ref()
+        .is_some_and(|envoy| envoy.is_outdated(now));
+    facts.filters = paths.into_iter().map(files::filter).collect();
+    facts
+}
+
+impl Facts {
+    /// Notes a fault, unless it is known from another look.
+    fn add(&mut self, error: Error) {
+        let said = error.to_string();
+        if !self.faults.iter().any(|known| known.to_string() == said) {
+            self.faults.push(error);
+        }
+    }
+}
+
+/// What an open state says, and what follows from it.
+async fn look(app: &App, scope: Scope, facts: &mut Facts) -> super::Result<()> {
+    facts.clusters = envoy::clusters(app).await?;
+    let overview = status::overview(app).await?;
+    if !scope.is_offline {
+        facts.hosts = hosts::ask(app, &overview.accounts).await;
+    }
+    let keys = keys::list(app).await?;
+    facts.state = Some(State { overview, keys });
+    Ok(())
+}
+
+async fn daemon_of(dir: &StateDir) -> Daemon {
+    let runs = dir.is_served();
+    let health: Option<Value> = daemon::ask(dir, "/healthz").await;
+    Daemon {
+        runs,
+        ran: dir.was_served(),
+        socket: files::socket(&dir.socket()),
+        answers: health.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
