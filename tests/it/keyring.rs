@@ -60,15 +60,15 @@ impl Session {
         let home = self.folder.join("home");
         fs::create_dir_all(&home).expect("made");
         let daemon = self.programs.join("gnome-keyring-daemon");
+        // By a file, not a pipe: the daemon is to be the very process that ends with the test.
+        let password = self.folder.join("password");
+        fs::write(&password, "password").expect("written");
+        let (daemon, password) = (daemon.display(), password.display());
         let start = match unlocked {
-            true => format!(
-                "printf password | exec '{}' --foreground --components=secrets --unlock",
-                daemon.display()
-            ),
-            false => format!(
-                "exec '{}' --foreground --components=secrets",
-                daemon.display()
-            ),
+            true => {
+                format!("exec '{daemon}' --foreground --components=secrets --unlock < '{password}'")
+            }
+            false => format!("exec '{daemon}' --foreground --components=secrets"),
         };
         let mut command = Program::command(Path::new("sh"));
         command
