@@ -68,7 +68,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     health::{Board, Striker},
     request::{carried::Carried, split_target},
-    snapshot::{Account, Doors, Endpoint, HeaderPlan, Places, Platform},
+    snapshot::{Account, Doors, Endpoint, HeaderPlan, Places, Platform, Requirement},
     verdict::{self, Answer, ErrorBody, Quota, Scope, Verdict},
 };
 
@@ -87,11 +87,13 @@ pub fn endpoint<'p>(
 ) -> Option<&'p Endpoint> {
     let door = doors?.get(carried.door)?;
     let endpoint = platform.endpoint(carried.endpoint)?;
-    endpoint.answers(door).then_some(endpoint)
+    let answers = endpoint.answers(door) || endpoint.answers_translated(door);
+    answers.then_some(endpoint)
 }
 
 /// The request for `account`: the authority, path and query of the platform's `endpoint`, the
-/// caller's headers that the platform's profile allows, and the credential. Nothing else.
+/// caller's headers that the platform's profile allows, and the credential. Nothing else. Where the request is
+/// translated its query string says nothing to the platform, and stays here.
 ///
 /// # Errors
 /// [`Refusal::NoCredential`] where a template needs what the account lacks: a request never goes out
@@ -102,8 +104,10 @@ pub fn headers<'a>(
     endpoint: &Endpoint,
     account: &'a Account,
     places: &Places,
+    translated: bool,
 ) -> Result<Headers<'a>, Refusal> {
     let (_, query) = split_target(request.first(":path").unwrap_or_default());
+    let query = if translated { b"" } else { query };
     let base = platform.base_path_of(account);
     let path = endpoint.path(base, places, account);
     let query = platform.query.with(query, account);
@@ -133,6 +137,10 @@ pub fn headers<'a>(
     for (name, template) in set.filter(|(name, _)| !endpoint.omit.contains(name)) {
         let value = template.render(account).ok_or(Refusal::NoCredential)?;
         headers.push((name.as_str(), value.into_bytes().into()));
+    }
+    if translated && endpoint.requires.contains(&Requirement::Stream) {
+        headers.retain(|(name, _)| *name != "accept");
+        headers.push(("accept", b"text/event-stream".as_slice().into()));
     }
     Ok(headers)
 }
@@ -362,6 +370,7 @@ mod tests {
             &platform.endpoints[0],
             account,
             &Places::default(),
+            false,
         )
     }
 
@@ -451,7 +460,8 @@ mod tests {
             endpoint(platform, Some(&doors), &carried).is_some()
         };
         assert!(of(&platform, fixture::RESPONSES));
-        assert!(!of(&platform, fixture::CHAT), "another door");
+        assert!(of(&platform, fixture::CHAT), "translated");
+        assert!(!of(&platform, fixture::MESSAGES), "another door");
         assert!(!of(&platform, 999), "a door that is gone");
         let embed = platform.endpoints[0].clone();
         platform.endpoints.insert(0, embed);
@@ -483,6 +493,7 @@ mod tests {
                 &platform.endpoints[0],
                 &account,
                 &places,
+                false,
             );
             let target = sent.ok()?.remove(1);
             Some(String::from_utf8(target.1.into_owned()).unwrap())

@@ -1,9 +1,12 @@
 //! `chat`: OpenAI chat completions, and what other platforms made of them.
 
+mod answer_writer;
+mod request_reader;
+
 use serde_json::{Map, Value, json};
 
 use super::{
-    SessionName,
+    Parts, SessionName,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
@@ -155,6 +158,14 @@ impl Format for Chat {
 
     fn model(&self, model: &ListedModel<'_>) -> Value {
         openai_model(model)
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            read_request: Some(request_reader::read),
+            write_answer: Some(answer_writer::Writer::of),
+            ..Parts::default()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::SessionName;
+use super::{SessionName, parts::Parts};
 
 /// A wire format: the names that it has for what every request, answer and error says.
 ///
@@ -100,6 +100,11 @@ pub trait Format: Sync {
 
     /// The body that tells of one model.
     fn model(&self, model: &ListedModel<'_>) -> Value;
+
+    /// What of the dialect is read and written where the other side speaks another one.
+    fn parts(&self) -> Parts {
+        Parts::default()
+    }
 }
 
 /// A member of a request's body that decides.

@@ -7,8 +7,11 @@ mod chat;
 mod format;
 mod gemini;
 mod messages;
+pub mod neutral;
+mod parts;
 mod responses;
 mod session_name;
+mod translation;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +19,11 @@ pub use self::format::{
     Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, OpeningValue,
     RequestMember, RequestValue, ThingPlace,
 };
-pub use self::session_name::SessionName;
+pub use self::{
+    parts::{About, AnswerReader, AnswerWriter, Parts, Target},
+    session_name::SessionName,
+    translation::{AnswerTranslation, MAX_REQUEST_BYTES, TranslatedRequest, Written},
+};
 use crate::header::HeaderMap;
 
 /// A wire format, by name.

@@ -1,9 +1,12 @@
 //! `responses`: OpenAI Responses, as the API and the ChatGPT backend speak them.
 
+mod answer_reader;
+mod request_writer;
+
 use serde_json::{Map, Value, json};
 
 use super::{
-    SessionName,
+    Parts, SessionName,
     chat::{openai_error, openai_model},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
@@ -173,5 +176,13 @@ impl Format for Responses {
 
     fn model(&self, model: &ListedModel<'_>) -> Value {
         openai_model(model)
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            write_request: Some(request_writer::write),
+            read_answer: Some(answer_reader::Reader::begin),
+            ..Parts::default()
+        }
     }
 }

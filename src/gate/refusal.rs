@@ -123,6 +123,13 @@ pub enum Refusal {
     Unconfirmed,
     /// The upstream filter was reached without an account.
     NoCredential,
+    /// The request cannot be said in the dialect of the accounts that serve it.
+    Untranslatable {
+        /// It is beyond a bound.
+        too_large: bool,
+        /// The member, and what is wrong with it.
+        why: String,
+    },
     /// The platform answered with a redirect, which is never followed or passed on.
     Redirected,
     /// The platform answered with a status that is none of an answer.
@@ -184,6 +191,10 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::Body(Fault::TooLarge) => 413,
+            Self::Untranslatable { too_large, .. } => match too_large {
+                true => 413,
+                false => 400,
+            },
             Self::AmbiguousKey(_)
             | Self::KeyInUrl
             | Self::Unmet { .. }
@@ -256,6 +267,7 @@ impl Refusal {
             Self::NotReady => "latchkey_not_ready",
             Self::Unconfirmed => "latchkey_unconfirmed",
             Self::NoCredential => "latchkey_no_credential",
+            Self::Untranslatable { .. } => "latchkey_untranslatable",
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
             Self::NoContent => "latchkey_platform_no_content",
@@ -413,6 +425,11 @@ impl Refusal {
             }
             Self::NoCredential => {
                 "The account that was chosen for this request is gone. Nothing was sent to the platform. Try again."
+            }
+            Self::Untranslatable { why, .. } => {
+                return Cow::Owned(format!(
+                    "The accounts of this key's pool speak another dialect, and this request cannot be translated into it: {why}."
+                ));
             }
             Self::Redirected => {
                 "The platform answered with a redirect. The gateway neither follows redirects nor forwards them."

@@ -56,6 +56,9 @@ pub struct Endpoint {
     /// The members that name them.
     #[serde(default, skip_serializing_if = "Makes::is_usual")]
     pub makes: Makes,
+    /// The members of a request that it refuses: a translated one has them not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refuses: Vec<String>,
 }
 
 /// The most members of one answer that name things.
@@ -116,8 +119,19 @@ impl Endpoint {
 
     /// Tells if it answers what is asked at `door`, in the caller's own words.
     pub fn answers(&self, door: &Door) -> bool {
-        self.dialect == door.dialect
-            && self.operation == door.operation
+        self.dialect == door.dialect && self.fits(door)
+    }
+
+    /// Tells if it answers what is asked at `door` once that is translated.
+    pub fn answers_translated(&self, door: &Door) -> bool {
+        door.dialect.is_translated_to(self.dialect)
+            && self.operation.as_str() == GENERATE
+            && self.fits(door)
+    }
+
+    /// Tells if it answers the operation of `door`, and its path takes what that door's path has.
+    fn fits(&self, door: &Door) -> bool {
+        self.operation == door.operation
             // What the path alone names has to get into the platform's path.
             && (self.path.has(Place::Model) || !door.path.has(Place::Model))
             && [Place::Thing, Place::Part].iter().all(|place| self.path.has(*place) == door.path.has(*place))

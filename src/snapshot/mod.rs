@@ -195,6 +195,9 @@ pub(crate) mod fixture {
     /// The number of the door at `/v1/chat/completions`.
     pub(crate) const CHAT: u16 = 3;
 
+    /// The number of a door that no platform serves.
+    pub(crate) const NOWHERE: u16 = 8;
+
     const DOORS: &str = r#"{"id":"doors","session_headers":["session-id","x-claude-code-session-id","thread-id"],"doors":[
         {"id":1,"method":"POST","path":"/v1/responses","dialect":"responses","operation":"generate","things":true},
         {"id":2,"method":"POST","path":"/v1/messages","dialect":"messages","operation":"generate"},

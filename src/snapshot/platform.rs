@@ -88,9 +88,13 @@ pub struct BasePath(String);
 impl Platform {
     /// The endpoint that answers what is asked at `door`, if the platform has one.
     ///
-    /// This is the one place that decides: an endpoint speaks the caller's dialect, or is none.
+    /// This is the one place that decides: an endpoint that speaks the caller's dialect comes before one
+    /// for which the request is translated.
     pub fn endpoint_for(&self, door: &Door) -> Option<EndpointId> {
-        let at = self.endpoints.iter().position(|one| one.answers(door))?;
+        let mut endpoints = self.endpoints.iter();
+        let own = endpoints.position(|one| one.answers(door));
+        let mut endpoints = self.endpoints.iter();
+        let at = own.or_else(|| endpoints.position(|one| one.answers_translated(door)))?;
         u8::try_from(at).ok().map(EndpointId)
     }
 

@@ -2,7 +2,7 @@
 
 mod sent;
 
-use self::sent::Sent;
+use self::sent::{Answer, GoesOn, Sent};
 use super::{Event, gate::reply_with};
 use crate::{
     attempt::{
@@ -61,6 +61,8 @@ struct Forwarded {
     good: bool,
     /// None for an error, and for what is not read.
     answer: Option<Forwarding>,
+    /// What the caller gets of it, where it speaks another dialect than the platform.
+    translated: Option<Answer>,
     /// What finds the ids of what it makes, and for how many days that lives.
     makes: Option<(MadeReader, u16)>,
 }
@@ -84,6 +86,7 @@ impl AttemptStream {
             Event::AnswerBody { size, end } => self.on_answer_body(size, end, worker, stream),
             Event::AnswerTrailers => {
                 self.judge_held(Came::All, worker, stream);
+                self.end_kept(worker, stream);
                 self.finish(true, worker, Some(stream));
                 Action::continue_if(!self.is_answered)
             }
@@ -100,9 +103,9 @@ impl AttemptStream {
         self.held.as_ref().is_some_and(|held| held.is_due(now))
     }
 
-    /// Judges the answer that is held by what has come of it.
-    pub fn judge_now<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
-        self.judge_held(Came::Enough, worker, stream);
+    /// Judges the answer that is held by what has come of it. Returns false where nothing goes on yet.
+    pub fn judge_now<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) -> bool {
+        self.judge_held(Came::Enough, worker, stream)
     }
 
     /// Ends the attempt. Whoever went away first, the caller or the platform: an answer that is
@@ -173,7 +176,15 @@ impl AttemptStream {
             let now = worker.recently();
             worker.sent().is_whole(sent.try_id(), now);
         }
-        let action = sent.rewrite(size, end, stream);
+        let now = worker.recently();
+        let action = match sent.rewrite(size, end, now, stream) {
+            Ok(action) => action,
+            Err(refusal) => {
+                reply_with(&sent.refused(&refusal), stream);
+                self.is_answered = true;
+                return Action::Pause;
+            }
+        };
         self.body.on_body(size, action == Action::Continue);
         if let Some(open) = worker.sent().get_mut(sent.try_id()) {
             open.request_bytes = self.body.charged(sent.free);
@@ -221,7 +232,7 @@ impl AttemptStream {
                 let held = Holding::new(status, beginning, patience, worker.recently());
                 self.held = Some(held);
                 self.head = head;
-                if sent.transform.changes_answer() && !end {
+                if sent.changes_answer() && !end {
                     // What is taken out of the answer is not in its length.
                     stream.set_header(Side::Answer, "content-length", None);
                 }
@@ -258,23 +269,34 @@ impl AttemptStream {
         let Some(body) = self.judge(size, came, worker, stream) else {
             return Action::Pause;
         };
-        self.show(&body, end, worker, stream);
+        let goes_on = self.show(&body, end, worker, stream);
         if end {
             self.finish(true, worker, Some(stream));
         }
-        Action::Continue
+        Action::continue_if(goes_on)
     }
 
+    /// Judges the answer that is held, if one is. Returns false where nothing goes on yet.
     fn judge_held<H: Host>(
         &mut self,
         came: Came,
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
-    ) {
+    ) -> bool {
         if let Some(held) = &self.held
             && let Some(body) = self.judge(held.size(), came, worker, stream)
         {
-            self.show(&body, came == Came::All, worker, stream);
+            return self.show(&body, came == Came::All, worker, stream);
+        }
+        true
+    }
+
+    /// Ends an answer that is kept until it can be translated whole.
+    fn end_kept<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        let forwarded = self.forwarded.as_ref();
+        let translated = forwarded.and_then(|one| one.translated.as_ref());
+        if translated.is_some_and(Answer::is_kept) {
+            self.show(&[], true, worker, stream);
         }
     }
 
@@ -367,22 +389,25 @@ impl AttemptStream {
         }
         record.status = status;
         record.first_byte(now);
+        let translated = sent.translates(outcome, status, stream);
         self.forwarded = Some(Forwarded {
             record,
             good,
+            translated,
             makes: sent.keeps().filter(|_| good),
             answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.transform)),
         });
     }
 
-    /// Shows the meter what goes on, and masks it.
+    /// Shows the meter what goes on, masks it, and translates it. Returns false where nothing goes on yet, nor
+    /// the headers.
     fn show<H: Host>(
         &mut self,
         body: &[u8],
         end: bool,
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
-    ) {
+    ) -> bool {
         let mut instead = None;
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
             && let Some((reader, days)) = &mut forwarded.makes
@@ -404,9 +429,30 @@ impl AttemptStream {
             let text = instead.as_deref().unwrap_or(body);
             instead = mask.on_body(text, end).or(instead);
         }
+        let mut goes_on = true;
+        if let Some(forwarded) = &mut self.forwarded
+            && let Some(translated) = &mut forwarded.translated
+        {
+            let text = instead.as_deref().unwrap_or(body);
+            instead = Some(match translated.on_body(text, end) {
+                GoesOn::Bytes(bytes) => bytes,
+                GoesOn::Nothing => {
+                    goes_on = false;
+                    Vec::new()
+                }
+                GoesOn::All(status, bytes) => {
+                    if let Some(status) = status {
+                        let status = status.to_string();
+                        stream.set_header(Side::Answer, ":status", Some(status.as_bytes()));
+                    }
+                    bytes
+                }
+            });
+        }
         if let Some(instead) = instead {
             stream.set_body(Side::Answer, body.len(), &instead);
         }
+        goes_on
     }
 
     /// Keeps the record of an answer that goes on; `end`: all of it has.

@@ -1,13 +1,16 @@
 //! Readers of text that comes in pieces: JSON and event streams.
 //!
-//! Each reader looks at every byte once, holds no more than a named bound, and gives the same
-//! answer wherever the input was cut. None of them knows a dialect, a platform or HTTP.
+//! Each reader of pieces looks at every byte once, holds no more than a named bound, and gives the same
+//! answer wherever the input was cut. A [`tree::Tree`] reads a whole text, and [`out::Out`] writes one. None of them
+//! knows a dialect, a platform or HTTP.
 
 pub(crate) mod find;
 pub(crate) mod json;
 pub(crate) mod json_string;
 pub(crate) mod needle;
+pub mod out;
 pub mod sse;
+pub mod tree;
 
 /// The bytes that were taken off the front of `before` to leave `after`.
 pub(crate) fn taken<'a>(before: &'a [u8], after: &[u8]) -> &'a [u8] {

@@ -22,6 +22,9 @@ mod clients;
 /// The gateway's refusals, as the real clients show them.
 mod client_refusals;
 
+/// Callers of one dialect at platforms of another.
+mod translated;
+
 /// The things that callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
 

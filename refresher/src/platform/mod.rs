@@ -452,6 +452,7 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
             Some(makes) => fit(format!("{at}.makes"), Makes::try_from(makes))?,
             None => Makes::default(),
         },
+        refuses: raw.refuses,
     };
     if doors().doors.iter().any(|door| endpoint.answers(door)) {
         Ok(endpoint)

@@ -131,6 +131,7 @@ impl Raw {
                 keeps_days: None,
                 keeps_asked: false,
                 makes: Makes::default(),
+                refuses: Vec::new(),
             },
             query: query.to_owned(),
             headers,

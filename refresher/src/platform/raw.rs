@@ -75,6 +75,8 @@ pub(super) struct Endpoint {
     #[serde(default)]
     pub keeps_asked: bool,
     pub makes: Option<Vec<String>>,
+    #[serde(default)]
+    pub refuses: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]

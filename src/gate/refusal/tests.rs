@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 37;
+const KINDS: usize = 38;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -88,6 +88,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::Silent => 34,
         Refusal::HomesApart => 35,
         Refusal::TooManyThings => 36,
+        Refusal::Untranslatable { .. } => 37,
     }
 }
 
@@ -169,6 +170,15 @@ fn samples() -> Vec<Refusal> {
         Silent,
         HomesApart,
         TooManyThings,
+        Untranslatable {
+            too_large: false,
+            why: "messages[3].content[0].type: this kind of content is not available here"
+                .to_owned(),
+        },
+        Untranslatable {
+            too_large: true,
+            why: "it is larger than 8 MiB".to_owned(),
+        },
     ]
 }
 

@@ -25,6 +25,8 @@ pub struct Candidate {
     pub(super) hash: u64,
     /// Where its platform answers what is asked.
     pub(super) endpoint: EndpointId,
+    /// What is asked there is translated.
+    pub(super) translated: bool,
     /// The endpoint's path takes the model.
     takes_model_in_path: bool,
     /// Its profile says when the first event of a stream is due, so it matters if one is asked for.
@@ -75,18 +77,25 @@ impl Candidate {
         let platform = view.platform(&account.platform)?;
         let id = platform.endpoint_for(door)?;
         let endpoint = platform.endpoint(id)?;
+        let translated = !endpoint.answers(door);
+        // A translated request has what the platform asks for.
+        let requires = match translated {
+            true => &[][..],
+            false => endpoint.requires.as_slice(),
+        };
         Some(Self {
             account: Rc::clone(account),
             tier: member.tier,
             weight: member.weight,
             hash: hash64(&[account.id.as_str().as_bytes()]),
             endpoint: id,
+            translated,
             takes_model_in_path: endpoint.path.has(Place::Model),
             asks_stream: endpoint
                 .first_event_seconds
                 .is_some_and(|seconds| seconds > 0),
-            asks_store: endpoint.keeps_asked,
-            requires: endpoint.requires.as_slice().into(),
+            asks_store: endpoint.keeps_asked && !translated,
+            requires: requires.into(),
             credit: 0,
             usable_until: [account.credential_expires_at, account.expires_at]
                 .into_iter()

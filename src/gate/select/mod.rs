@@ -5,7 +5,8 @@
 //!
 //! An account is a candidate if its platform has an endpoint for the door. It may be picked if it is not
 //! out, neither it nor its credential has ended, it serves the model, the request meets what its endpoint
-//! requires, and the caller asked for no other account. The first tier with such an account is used.
+//! requires, and the caller asked for no other account. The first tier with such an account is used; in it those
+//! that speak the caller's dialect come before those for which the request is translated.
 //! Within the tier the pool's policy decides:
 //!
 //! | policy | account |
@@ -52,7 +53,8 @@ pub struct Table {
     keeps_things: bool,
 }
 
-/// The candidates of one tier.
+/// The candidates of one tier: those that speak the caller's dialect before those for which the request is
+/// translated.
 #[derive(Debug)]
 struct Stretch {
     range: Range<usize>,
@@ -144,8 +146,8 @@ impl Table {
             .collect();
         match pool.policy {
             // The sort is stable: each tier stays in the operator's order.
-            Policy::FillFirst => candidates.sort_by_key(|one| one.tier),
-            _ => candidates.sort_by_key(|one| (one.tier, one.hash)),
+            Policy::FillFirst => candidates.sort_by_key(|one| (one.tier, one.translated)),
+            _ => candidates.sort_by_key(|one| (one.tier, one.translated, one.hash)),
         }
         Self {
             policy: pool.policy,
@@ -335,7 +337,8 @@ impl Stretch {
     /// The tiers of candidates that are sorted by them.
     fn all(candidates: &[Candidate]) -> Vec<Self> {
         let mut start = 0_usize;
-        let tiers = candidates.chunk_by(|one, next| one.tier == next.tier);
+        let tiers = candidates
+            .chunk_by(|one, next| (one.tier, one.translated) == (next.tier, next.translated));
         tiers
             .map(|tier| {
                 let end = start.saturating_add(tier.len());
@@ -482,7 +485,14 @@ mod tests {
         let mut table = at(&view, &pool, fixture::MESSAGES);
         assert_eq!(table.id(None, 0), "acc_2");
         assert_eq!(table.id(None, 0), "acc_2");
-        let nothing = at(&view, &pool, fixture::CHAT);
+        let translated = at(&view, &pool, fixture::CHAT);
+        assert_eq!(
+            translated.candidates.len(),
+            1,
+            "nobody writes a chat as messages"
+        );
+        assert!(translated.candidates[0].translated);
+        let nothing = at(&view, &pool, fixture::NOWHERE);
         assert!(nothing.candidates.is_empty());
     }
 

@@ -1,7 +1,11 @@
 //! The request that an attempt sent: as whom, and the ways in which it runs again.
 
+mod translated;
+
 use std::rc::Rc;
 
+use self::translated::Translated;
+pub(super) use self::translated::{Answer, GoesOn};
 use crate::{
     attempt::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
@@ -51,6 +55,8 @@ pub(super) struct Sent {
     pub(super) escape: bool,
     /// The change of the request and its answer.
     pub(super) transform: Transform,
+    /// The translation, where the platform speaks another dialect than the caller.
+    pub(super) translated: Option<Translated>,
 }
 
 impl Sent {
@@ -84,11 +90,20 @@ impl Sent {
                 open.query = Some(query.to_vec());
             }
         }
+        let translated = (endpoint.dialect != carried.dialect).then(|| Translated::of(&endpoint));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
             let places = carried.places();
-            let outgoing = attempt::headers(&request, &platform, &endpoint, &account, &places)?;
+            let is_translated = translated.is_some();
+            let outgoing = attempt::headers(
+                &request,
+                &platform,
+                &endpoint,
+                &account,
+                &places,
+                is_translated,
+            )?;
             let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
             stream.set_request_headers(block.collect())
         };
@@ -96,7 +111,7 @@ impl Sent {
             return Err(Refusal::NoCredential);
         }
         let length = request.first("content-length");
-        let transform = match replayable && !escape {
+        let transform = match replayable && !escape && translated.is_none() {
             true => Transform::of(&endpoint, length),
             false => Transform::Nothing,
         };
@@ -110,9 +125,14 @@ impl Sent {
             free: endpoint.free || endpoint.opaque,
             opaque: endpoint.opaque,
             keeps_asked: endpoint.keeps_asked,
-            keeps: endpoint.keeps_days.map(|days| (endpoint.makes, days)),
+            // A translated request asks for nothing to be kept.
+            keeps: endpoint
+                .keeps_days
+                .filter(|_| translated.is_none())
+                .map(|days| (endpoint.makes, days)),
             escape,
             transform,
+            translated,
         })
     }
 
@@ -155,11 +175,31 @@ impl Sent {
         self.replayable && body.is_worth_waiting_for(length)
     }
 
-    /// Lets the request's body go on as its transform says.
-    pub(super) fn rewrite(&mut self, size: usize, end: bool, stream: &mut impl Stream) -> Action {
+    /// Lets the request's body go on as its transform says, or translated.
+    ///
+    /// # Errors
+    /// It cannot be translated.
+    pub(super) fn rewrite(
+        &mut self,
+        size: usize,
+        end: bool,
+        now: u64,
+        stream: &mut impl Stream,
+    ) -> Result<Action, Refusal> {
+        if let Some(translated) = &mut self.translated {
+            let Some(body) = translated.request(&self.carried, size, end, now, stream)? else {
+                return Ok(Action::Pause);
+            };
+            let length = body.len().to_string();
+            if self.request.first("content-length").is_some() {
+                stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
+            }
+            stream.set_body(Side::Request, size, &body);
+            return Ok(Action::Continue);
+        }
         let read = || stream.body(Side::Request, 0, size);
         match self.transform.on_request(size, end, read) {
-            Rewrite::NeedMore => return Action::Pause,
+            Rewrite::NeedMore => return Ok(Action::Pause),
             Rewrite::AsItIs => {}
             Rewrite::Instead(body) => {
                 let length = body.len().to_string();
@@ -172,7 +212,12 @@ impl Sent {
                 }
             }
         }
-        Action::Continue
+        Ok(Action::Continue)
+    }
+
+    /// Returns true if the answer is not of the length that the platform says.
+    pub(super) fn changes_answer(&self) -> bool {
+        self.transform.changes_answer() || self.translated.is_some()
     }
 
     /// Returns true if a good answer with these headers is none without a body.
@@ -250,7 +295,9 @@ impl Sent {
                 let Carried {
                     dialect, id, lacks, ..
                 } = &*self.carried;
-                let reply = failure::reply(failure, verdict, *dialect, lacks.stream, now)?;
+                let asked = self.translated.as_ref().map(|one| !one.wants_stream());
+                let lacks_stream = asked.unwrap_or(lacks.stream);
+                let reply = failure::reply(failure, verdict, *dialect, lacks_stream, now)?;
                 let mut reply = reply.with_request_id(*dialect, id.as_ref());
                 if let Some(masked) = self.mask().masked(reply.body.as_bytes()) {
                     reply.body = String::from_utf8(masked).ok()?;
@@ -259,6 +306,21 @@ impl Sent {
             }
             Outcome::Good | Outcome::Error(_) => None,
         }
+    }
+
+    /// Returns what the caller gets of an answer that goes on, where it speaks another dialect.
+    pub(super) fn translates(
+        &self,
+        outcome: &Outcome,
+        status: u16,
+        stream: &mut impl Stream,
+    ) -> Option<Answer> {
+        let error = match outcome {
+            Outcome::Error(error) => Some(error),
+            Outcome::Good | Outcome::Failed(_) | Outcome::Empty => None,
+        };
+        let translated = self.translated.as_ref()?;
+        translated.answer(self.carried.dialect, error, status, &self.mask(), stream)
     }
 
     /// Returns true if the platform says that this account does not have what the request goes on from.

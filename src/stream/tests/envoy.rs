@@ -58,6 +58,8 @@ pub(super) struct Call {
     properties: Rc<RefCell<BTreeMap<String, String>>>,
     /// The bytes of its body that the caller has sent.
     body: Vec<u8>,
+    /// The bytes of it that its attempt let go.
+    sent: Vec<u8>,
     whole: bool,
     /// More came than Envoy keeps.
     is_over: bool,
@@ -255,6 +257,7 @@ impl Envoy {
             gate: (0, FakeStream::default()),
             headers,
             body: Vec::new(),
+            sent: Vec::new(),
             whole: false,
             is_over: false,
             is_open: false,
@@ -411,6 +414,7 @@ impl Call {
             headers.push((count.0.to_owned(), count.1));
         }
         let attempt = self.stream(Vec::new(), FakeHeaders::default());
+        self.sent.clear();
         self.attempt = Some(attempt);
         let action = self.on(Role::Attempt, Event::RequestHeaders { end: false });
         self.after_attempt(action);
@@ -435,7 +439,8 @@ impl Call {
         self.after_attempt(action);
         // Where it went back to the gate, a new attempt has it all.
         if action == Action::Continue && self.attempt.is_some() {
-            stream.state().request_body.clear();
+            let sent = std::mem::take(&mut stream.state().request_body);
+            self.sent.extend(sent);
         }
     }
 
@@ -510,7 +515,13 @@ impl Call {
         Some(String::from_utf8(value).unwrap())
     }
 
-    /// The body that is on the wire.
+    /// The body that the platform has got.
+    #[track_caller]
+    pub(super) fn sent_on(&self) -> Value {
+        serde_json::from_slice(&self.sent).expect("JSON")
+    }
+
+    /// The body that the caller sent.
     pub(super) fn body(&self) -> &[u8] {
         &self.body
     }

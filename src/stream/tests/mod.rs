@@ -11,6 +11,7 @@ mod failover;
 mod gate;
 mod homes;
 mod interrupted;
+mod translated;
 mod waits;
 
 use super::Vm;

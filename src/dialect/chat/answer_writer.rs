@@ -1,0 +1,392 @@
+//! An answer of `chat`, written: a stream, or the whole.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    dialect::{
+        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        parts::{About, AnswerWriter},
+    },
+    text::{out::Out, tree::Text},
+};
+
+/// Writes an answer.
+#[derive(Debug, Default)]
+pub struct Writer {
+    about: About,
+    id: String,
+    /// The place of each call among the calls, and whether arguments of it were told.
+    calls: BTreeMap<u32, (u64, bool)>,
+    kinds: BTreeMap<u32, Kind>,
+    usage: Usage,
+    role_told: bool,
+}
+
+/// What a block's text goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Content,
+    Refusal,
+    Reasoning,
+    Call,
+}
+
+impl Kind {
+    fn of(kind: &BlockKind) -> Self {
+        match kind {
+            BlockKind::Text => Self::Content,
+            BlockKind::Refusal => Self::Refusal,
+            BlockKind::Reasoning => Self::Reasoning,
+            BlockKind::Call { .. } => Self::Call,
+        }
+    }
+
+    fn member(self) -> &'static str {
+        match self {
+            Self::Content | Self::Call => "content",
+            Self::Refusal => "refusal",
+            Self::Reasoning => "reasoning_content",
+        }
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// Writes an answer that says this.
+    pub fn of(about: About) -> Box<dyn AnswerWriter> {
+        Box::new(Self {
+            about,
+            ..Self::default()
+        })
+    }
+}
+
+impl AnswerWriter for Writer {
+    fn stream(&mut self, event: &Event, bytes: &mut Vec<u8>) {
+        match event {
+            Event::Start { id, model } => {
+                self.id = format!(
+                    "chatcmpl-{}",
+                    id.trim_start_matches("resp_").trim_start_matches("msg_")
+                );
+                if self.about.model.is_empty() {
+                    self.about.model.clone_from(model);
+                }
+            }
+            Event::Open { block, kind } => {
+                self.kinds.insert(*block, Kind::of(kind));
+                if let BlockKind::Call { id, name, raw } = kind {
+                    let number = self.calls.len() as u64;
+                    self.calls.insert(*block, (number, false));
+                    self.delta(bytes, |out| {
+                        write_call(out, Some(number), id, name, *raw, "")
+                    });
+                }
+            }
+            Event::Delta { block, text } => self.text(*block, text, bytes),
+            Event::Close { block } => {
+                if let Some((_, told)) = self.calls.get(block)
+                    && !told
+                {
+                    self.text(*block, "{}", bytes);
+                }
+            }
+            Event::Opaque { .. } => {}
+            Event::Usage(usage) => self.usage.update(*usage),
+            Event::Finish(finish) => self.chunk(bytes, |out| {
+                write_choice(out, |_| {}, Some(finish));
+                out.name("usage").null();
+            }),
+            Event::Fail(failure) => {
+                let error = error(failure);
+                sse(bytes, &error);
+            }
+            Event::End => {
+                if self.about.wants_usage {
+                    let usage = self.usage;
+                    self.chunk(bytes, |out| {
+                        out.name("choices").list(|_| {});
+                        write_usage(out, &usage);
+                    });
+                }
+                sse(bytes, b"[DONE]");
+            }
+        }
+    }
+
+    fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure> {
+        whole(events, self.about.clone())
+    }
+
+    fn error(&self, failure: &Failure) -> Vec<u8> {
+        error(failure)
+    }
+}
+
+impl Writer {
+    fn text(&mut self, block: u32, text: &str, bytes: &mut Vec<u8>) {
+        let kind = self.kinds.get(&block).copied().unwrap_or(Kind::Content);
+        if let Some((number, told)) = self.calls.get_mut(&block) {
+            *told = true;
+            let number = *number;
+            return self.delta(bytes, |out| {
+                out.name("tool_calls").list(|out| {
+                    out.object(|out| {
+                        out.name("index").number(number);
+                        out.name("function")
+                            .object(|out| out.name("arguments").word(text));
+                    });
+                });
+            });
+        }
+        self.delta(bytes, |out| out.name(kind.member()).word(text));
+    }
+
+    fn delta(&mut self, bytes: &mut Vec<u8>, delta: impl FnOnce(&mut Out)) {
+        let role = !std::mem::replace(&mut self.role_told, true);
+        self.chunk(bytes, |out| {
+            let delta = |out: &mut Out| {
+                if role {
+                    out.name("role").word("assistant");
+                }
+                delta(out);
+            };
+            write_choice(out, delta, None);
+        });
+    }
+
+    fn chunk(&self, bytes: &mut Vec<u8>, rest: impl FnOnce(&mut Out)) {
+        let mut out = Out::default();
+        out.object(|out| {
+            write_about(out, "chat.completion.chunk", &self.id, &self.about);
+            rest(out);
+        });
+        sse(bytes, &out.into_bytes());
+    }
+}
+
+fn sse(bytes: &mut Vec<u8>, data: &[u8]) {
+    bytes.extend_from_slice(b"data: ");
+    bytes.extend_from_slice(data);
+    bytes.extend_from_slice(b"\n\n");
+}
+
+fn write_about(out: &mut Out, object: &str, id: &str, about: &About) {
+    out.name("id").word(id);
+    out.name("object").word(object);
+    out.name("created").number(about.created);
+    out.name("model").word(&about.model);
+}
+
+fn write_choice(out: &mut Out, delta: impl FnOnce(&mut Out), finish: Option<&Finish>) {
+    out.name("choices").list(|out| {
+        out.object(|out| {
+            out.name("index").number(0);
+            out.name("delta").object(delta);
+            out.name("logprobs").null();
+            match finish {
+                Some(finish) => out.name("finish_reason").word(word(finish)),
+                None => out.name("finish_reason").null(),
+            }
+        });
+    });
+}
+
+fn write_call(
+    out: &mut Out,
+    number: Option<u64>,
+    id: &str,
+    name: &str,
+    raw: bool,
+    arguments: &str,
+) {
+    let call = |out: &mut Out| {
+        out.object(|out| {
+            if let Some(number) = number {
+                out.name("index").number(number);
+            }
+            out.name("id").word(id);
+            let (kind, member) = if raw {
+                ("custom", "input")
+            } else {
+                ("function", "arguments")
+            };
+            out.name("type").word(kind);
+            out.name(kind).object(|out| {
+                out.name("name").word(name);
+                out.name(member).word(arguments);
+            });
+        });
+    };
+    out.name("tool_calls").list(call);
+}
+
+fn word(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::Done | Finish::Stop(_) => "stop",
+        Finish::Calls => "tool_calls",
+        Finish::Length | Finish::ContextFull | Finish::Paused => "length",
+        Finish::Refused => "content_filter",
+    }
+}
+
+fn write_usage(out: &mut Out, usage: &Usage) {
+    let (prompt, output) = (usage.prompt(), usage.output.unwrap_or_default());
+    out.name("usage").object(|out| {
+        out.name("prompt_tokens").number(prompt);
+        out.name("completion_tokens").number(output);
+        out.name("total_tokens")
+            .number(prompt.saturating_add(output));
+        out.name("prompt_tokens_details").object(|out| {
+            out.name("cached_tokens")
+                .number(usage.cache_read.unwrap_or_default());
+            if let Some(written) = usage.cache_write {
+                out.name("cache_write_tokens").number(written);
+            }
+        });
+        out.name("completion_tokens_details").object(|out| {
+            out.name("reasoning_tokens")
+                .number(usage.reasoning.unwrap_or_default());
+        });
+    });
+}
+
+/// An error.
+fn error(failure: &Failure) -> Vec<u8> {
+    let kind = match failure.status {
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let mut out = Out::default();
+    out.object(|out| {
+        out.name("error").object(|out| {
+            out.name("message").word(&failure.message);
+            out.name("type").word(kind);
+            out.name("param").null();
+            match &failure.code {
+                Some(code) => out.name("code").word(code),
+                None => out.name("code").null(),
+            }
+        });
+    });
+    out.into_bytes()
+}
+
+/// The whole answer that `events` make, or the failure in them.
+///
+/// # Errors
+/// The platform's failure.
+fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
+    let mut answer = Folded::default();
+    for event in events {
+        match event {
+            Event::Start { id, model } => {
+                answer.id = format!(
+                    "chatcmpl-{}",
+                    id.trim_start_matches("resp_").trim_start_matches("msg_")
+                );
+                if about.model.is_empty() {
+                    about.model.clone_from(model);
+                }
+            }
+            Event::Open { block, kind } => {
+                answer.blocks.insert(*block, (kind.clone(), String::new()));
+            }
+            Event::Delta { block, text } => {
+                if let Some((_, all)) = answer.blocks.get_mut(block) {
+                    all.push_str(text);
+                }
+            }
+            Event::Close { .. } | Event::Opaque { .. } | Event::End => {}
+            Event::Usage(usage) => answer.usage.update(*usage),
+            Event::Finish(finish) => answer.finish = Some(finish.clone()),
+            Event::Fail(failure) => return Err(failure.clone()),
+        }
+    }
+    let finish = answer
+        .finish
+        .clone()
+        .ok_or_else(|| Failure::grammar("the platform's answer broke off"))?;
+    let mut out = Out::default();
+    out.object(|out| {
+        write_about(out, "chat.completion", &answer.id, &about);
+        out.name("choices").list(|out| {
+            out.object(|out| {
+                out.name("index").number(0);
+                out.name("message").object(|out| answer.write_message(out));
+                out.name("logprobs").null();
+                out.name("finish_reason").word(word(&finish));
+            });
+        });
+        write_usage(out, &answer.usage);
+    });
+    Ok(out.into_bytes())
+}
+
+#[derive(Debug, Default)]
+struct Folded {
+    id: String,
+    blocks: BTreeMap<u32, (BlockKind, String)>,
+    usage: Usage,
+    finish: Option<Finish>,
+}
+
+impl Folded {
+    fn write_message(&self, out: &mut Out) {
+        let texts = |wanted: Kind| {
+            let blocks = self
+                .blocks
+                .values()
+                .filter(move |(kind, _)| Kind::of(kind) == wanted);
+            blocks.map(|(_, text)| Text::of(text)).collect::<Vec<_>>()
+        };
+        out.name("role").word("assistant");
+        match texts(Kind::Content) {
+            none if none.is_empty() => out.name("content").null(),
+            content => out.name("content").texts(&content),
+        }
+        match texts(Kind::Refusal) {
+            none if none.is_empty() => out.name("refusal").null(),
+            refusal => out.name("refusal").texts(&refusal),
+        }
+        let reasoning = texts(Kind::Reasoning);
+        if reasoning.iter().any(|text| !text.is_empty()) {
+            out.name("reasoning_content").texts(&reasoning);
+        }
+        let calls: Vec<_> = self
+            .blocks
+            .values()
+            .filter(|(kind, _)| Kind::of(kind) == Kind::Call)
+            .collect();
+        if calls.is_empty() {
+            return;
+        }
+        out.name("tool_calls").list(|out| {
+            for (kind, arguments) in calls {
+                let BlockKind::Call { id, name, raw } = kind else {
+                    continue;
+                };
+                let arguments = if arguments.is_empty() && !raw {
+                    "{}"
+                } else {
+                    arguments
+                };
+                out.object(|out| {
+                    out.name("id").word(id);
+                    let (kind, member) = if *raw {
+                        ("custom", "input")
+                    } else {
+                        ("function", "arguments")
+                    };
+                    out.name("type").word(kind);
+                    out.name(kind).object(|out| {
+                        out.name("name").word(name);
+                        out.name(member).word(arguments);
+                    });
+                });
+            }
+        });
+    }
+}

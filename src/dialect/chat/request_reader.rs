@@ -1,0 +1,385 @@
+//! A request of `chat`, read.
+
+use crate::{
+    dialect::neutral::read::{
+        Read, expect, foreign, media, media_by_url, missing, object, optional_bool, optional_list,
+        optional_number, optional_text, optional_whole, text, wrong,
+    },
+    dialect::neutral::{
+        Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
+        Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,
+    },
+    text::tree::{Json, Kind, Text, Tree},
+};
+
+/// What only `chat` has, and changes the answer where it is left out.
+const LEFT_OUT: &[&str] = &[
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "prediction",
+    "web_search_options",
+];
+
+/// Reads a request.
+///
+/// # Errors
+/// The member that is wrong, or that no other dialect can say.
+pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
+    let body = object(tree)?;
+    let mut request = Request {
+        model: optional_text(body, "model")?,
+        stream: optional_bool(body, "stream")?.unwrap_or_default(),
+        sampling: Sampling {
+            temperature: optional_number(body, "temperature")?,
+            top_p: optional_number(body, "top_p")?,
+            // Not OpenAI's, but vLLM's and others'.
+            top_k: optional_number(body, "top_k")?,
+            seed: optional_number(body, "seed")?,
+            presence_penalty: optional_number(body, "presence_penalty")?,
+            frequency_penalty: optional_number(body, "frequency_penalty")?,
+        },
+        stop: stop(body)?,
+        parallel: optional_bool(body, "parallel_tool_calls")?,
+        reasoning: reasoning(body)?,
+        output: output(body)?,
+        verbosity: optional_text(body, "verbosity")?,
+        user: match optional_text(body, "safety_identifier")? {
+            None => optional_text(body, "user")?,
+            identifier => identifier,
+        },
+        cache_key: optional_text(body, "prompt_cache_key")?,
+        tier: optional_text(body, "service_tier")?,
+        ..Request::default()
+    };
+    request.max_output = match optional_whole(body, "max_completion_tokens")? {
+        None => optional_whole(body, "max_tokens")?,
+        most => most,
+    };
+    if let Some(options) = body.get("stream_options") {
+        request.wants_usage = optional_bool(options, "include_usage")?.unwrap_or_default();
+    }
+    refuse_what_is_more_than_text(body)?;
+    for name in LEFT_OUT {
+        let said = body.get(name).filter(|value| value.flag() != Some(false));
+        request.left_out.extend(said.map(|_| *name));
+    }
+    tools(body, &mut request)?;
+    request.choice = choice(body)?;
+    let messages = body
+        .get("messages")
+        .ok_or_else(|| missing(body, "messages"))?;
+    expect(messages, Kind::List)?;
+    for message in messages.items() {
+        read_message(message, &mut request)?;
+    }
+    Ok(request)
+}
+
+/// Refuses what asks for answers that are more than one, or more than text.
+fn refuse_what_is_more_than_text(body: Json<'_, '_>) -> Read<()> {
+    if let Some(n) = body.get("n").filter(|n| n.whole() != Some(1)) {
+        return Err(foreign(n, "more than one answer is not available here"));
+    }
+    let modalities = optional_list(body, "modalities")?
+        .into_iter()
+        .flat_map(Json::items);
+    for modality in modalities {
+        if !modality.text().is_some_and(|word| word.is("text")) {
+            return Err(foreign(
+                modality,
+                "an answer in anything but text is not available here",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn stop<'a>(body: Json<'_, 'a>) -> Read<Vec<Text<'a>>> {
+    let Some(stop) = body.get("stop") else {
+        return Ok(Vec::new());
+    };
+    if let Some(one) = stop.text() {
+        return Ok(vec![one]);
+    }
+    expect(stop, Kind::List).map_err(|_| wrong(stop, "a string or a list"))?;
+    stop.items()
+        .map(|item| item.text().ok_or_else(|| wrong(item, "a string")))
+        .collect()
+}
+
+fn reasoning<'a>(body: Json<'_, 'a>) -> Read<Reasoning<'a>> {
+    let effort = optional_text(body, "reasoning_effort")?.map(Effort::Word);
+    Ok(Reasoning { effort, show: true })
+}
+
+fn output<'a>(body: Json<'_, 'a>) -> Read<Output<'a>> {
+    let Some(format) = body.get("response_format") else {
+        return Ok(Output::Free);
+    };
+    let kind = text(format, "type")?;
+    if kind.is("json_object") {
+        return Ok(Output::Json);
+    }
+    if !kind.is("json_schema") {
+        return Ok(Output::Free);
+    }
+    let schema = format
+        .get("json_schema")
+        .ok_or_else(|| missing(format, "json_schema"))?;
+    Ok(Output::Schema {
+        name: optional_text(schema, "name")?,
+        description: optional_text(schema, "description")?,
+        schema: schema
+            .get("schema")
+            .ok_or_else(|| missing(schema, "schema"))?
+            .raw(),
+        strict: optional_bool(schema, "strict")?,
+    })
+}
+
+fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
+    let functions = optional_list(body, "functions")?
+        .into_iter()
+        .flat_map(Json::items);
+    for function in functions {
+        request.tools.push(tool_of_function(function)?);
+    }
+    let tools = optional_list(body, "tools")?
+        .into_iter()
+        .flat_map(Json::items);
+    for tool in tools {
+        let kind = optional_text(tool, "type")?.unwrap_or(Text::of("function"));
+        if kind.is("function") {
+            let function = tool
+                .get("function")
+                .ok_or_else(|| missing(tool, "function"))?;
+            request.tools.push(tool_of_function(function)?);
+        } else if kind.is("custom") {
+            let custom = tool.get("custom").ok_or_else(|| missing(tool, "custom"))?;
+            request.tools.push(Tool {
+                name: text(custom, "name")?,
+                description: optional_text(custom, "description")?,
+                input: ToolInput::Raw(custom.get("format").map(Json::raw)),
+                strict: None,
+            });
+        } else {
+            request.left_out.insert("tools");
+        }
+    }
+    Ok(())
+}
+
+fn tool_of_function<'a>(function: Json<'_, 'a>) -> Read<Tool<'a>> {
+    Ok(Tool {
+        name: text(function, "name")?,
+        description: optional_text(function, "description")?,
+        input: ToolInput::Schema(function.get("parameters").map(Json::raw)),
+        strict: optional_bool(function, "strict")?,
+    })
+}
+
+fn choice<'a>(body: Json<'_, 'a>) -> Read<Option<Choice<'a>>> {
+    let Some(choice) = body
+        .get("tool_choice")
+        .or_else(|| body.get("function_call"))
+    else {
+        return Ok(None);
+    };
+    if let Some(word) = choice.text() {
+        return Ok(Some(match word {
+            word if word.is("none") => Choice::None,
+            word if word.is("required") => Choice::Any,
+            _ => Choice::Auto,
+        }));
+    }
+    expect(choice, Kind::Object).map_err(|_| wrong(choice, "a string or an object"))?;
+    if let Some(allowed) = choice.get("allowed_tools") {
+        let tools = optional_list(allowed, "tools")?
+            .into_iter()
+            .flat_map(Json::items);
+        return Ok(Some(Choice::Some {
+            required: optional_text(allowed, "mode")?.is_some_and(|mode| mode.is("required")),
+            names: tools.map(chosen).collect::<Read<_>>()?,
+        }));
+    }
+    Ok(Some(Choice::One(chosen(choice)?)))
+}
+
+/// The name in `{"type": "function", "function": {"name": …}}`, and in the like of older times.
+fn chosen<'a>(choice: Json<'_, 'a>) -> Read<Text<'a>> {
+    let inner = choice.get("function").or_else(|| choice.get("custom"));
+    text(inner.unwrap_or(choice), "name")
+}
+
+fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
+    expect(message, Kind::Object)?;
+    let role = text(message, "role")?;
+    let blocks = match &*role.plain() {
+        "system" | "developer" => return read_system(message, request),
+        "user" => return push(request, Role::User, content(message)?),
+        "assistant" => said(message)?,
+        "tool" | "function" => {
+            let id = match message.get("tool_call_id") {
+                None => text(message, "name")?,
+                Some(_) => text(message, "tool_call_id")?,
+            };
+            let result = ToolResult {
+                is_raw: is_raw(request, &id),
+                id,
+                blocks: content(message)?,
+                is_error: false,
+            };
+            return push(request, Role::User, vec![Block::Result(result)]);
+        }
+        _ => {
+            let why = "expected system, developer, user, assistant or tool";
+            return Err(foreign(message.get("role").unwrap_or(message), why));
+        }
+    };
+    push(request, Role::Assistant, blocks)
+}
+
+/// Tells the result of a call that took a raw text.
+fn is_raw(request: &Request<'_>, id: &Text<'_>) -> bool {
+    let mut blocks = request.turns.iter().rev().flat_map(|turn| &turn.blocks);
+    let id = id.plain();
+    blocks.any(|block| matches!(block, Block::Call(call) if matches!(call.arguments, Arguments::Raw(_)) && call.id.is(&id)))
+}
+
+fn push<'a>(request: &mut Request<'a>, role: Role, blocks: Vec<Block<'a>>) -> Read<()> {
+    if !blocks.is_empty() {
+        request.turns.push(Turn { role, blocks });
+    }
+    Ok(())
+}
+
+fn read_system<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
+    let blocks = content(message)?;
+    if !request.turns.is_empty() {
+        return push(request, Role::System, blocks);
+    }
+    for block in blocks {
+        match block {
+            Block::Text { text } => request.system.push(text),
+            _ => return Err(foreign(message, "a system message may have text alone")),
+        }
+    }
+    Ok(())
+}
+
+/// What the model said before.
+fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
+    let mut blocks = Vec::new();
+    let reasoning = match optional_text(message, "reasoning_content")? {
+        None => message.get("reasoning").and_then(Json::text),
+        text => text,
+    };
+    if let Some(text) = reasoning.filter(|text| !text.is_empty()) {
+        blocks.push(Block::Reasoning { text, opaque: None });
+    }
+    blocks.extend(content(message)?);
+    if let Some(refusal) = optional_text(message, "refusal")? {
+        blocks.push(Block::Refusal(refusal));
+    }
+    if let Some(function) = message.get("function_call") {
+        blocks.push(Block::Call(Call {
+            // The result names the function, for want of an id.
+            id: text(function, "name")?,
+            name: text(function, "name")?,
+            arguments: Arguments::Text(text(function, "arguments")?),
+        }));
+    }
+    let calls = optional_list(message, "tool_calls")?
+        .into_iter()
+        .flat_map(Json::items);
+    for call in calls {
+        let id = text(call, "id")?;
+        let (name, arguments) = if let Some(custom) = call.get("custom") {
+            (
+                text(custom, "name")?,
+                Arguments::Raw(text(custom, "input")?),
+            )
+        } else {
+            let function = call
+                .get("function")
+                .ok_or_else(|| missing(call, "function"))?;
+            let arguments = optional_text(function, "arguments")?.unwrap_or(Text::of(""));
+            (text(function, "name")?, Arguments::Text(arguments))
+        };
+        blocks.push(Block::Call(Call {
+            id,
+            name,
+            arguments,
+        }));
+    }
+    Ok(blocks)
+}
+
+/// The content of a message: a string, or parts.
+fn content<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
+    let Some(content) = message.get("content") else {
+        return Ok(Vec::new());
+    };
+    if let Some(text) = content.text() {
+        let said = !text.is_empty();
+        return Ok(said.then_some(Block::Text { text }).into_iter().collect());
+    }
+    expect(content, Kind::List).map_err(|_| wrong(content, "a string or a list"))?;
+    content.items().map(part).collect()
+}
+
+fn part<'a>(part: Json<'_, 'a>) -> Read<Block<'a>> {
+    let kind = text(part, "type")?;
+    let within = |name| part.get(name).ok_or_else(|| missing(part, name));
+    Ok(match &*kind.plain() {
+        "text" => Block::Text {
+            text: text(part, "text")?,
+        },
+        "refusal" => Block::Refusal(text(part, "refusal")?),
+        "image_url" => {
+            let image = within("image_url")?;
+            let url = match image.kind() {
+                Kind::Object => image.get("url").ok_or_else(|| missing(image, "url"))?,
+                _ => image,
+            };
+            Block::Media(Media {
+                detail: image.get_text("detail"),
+                ..media(MediaKind::Image, media_by_url(url, MediaKind::Image)?)
+            })
+        }
+        "input_audio" => {
+            let audio = within("input_audio")?;
+            let mime = Text::made(format!("audio/{}", text(audio, "format")?.plain()));
+            let base64 = text(audio, "data")?;
+            Block::Media(media(MediaKind::Audio, Source::Data { mime, base64 }))
+        }
+        "file" => {
+            let file = within("file")?;
+            let Some(data) = file.get("file_data") else {
+                return Err(foreign_file(file));
+            };
+            Block::Media(Media {
+                name: optional_text(file, "filename")?,
+                ..media(
+                    MediaKind::Document,
+                    media_by_url(data, MediaKind::Document)?,
+                )
+            })
+        }
+        _ => {
+            let why = "this kind of content is not available here";
+            return Err(foreign(part.get("type").unwrap_or(part), why));
+        }
+    })
+}
+
+fn foreign_file(file: Json<'_, '_>) -> Refused {
+    match file.get("file_id") {
+        Some(id) => foreign(
+            id,
+            "that file is at another platform; send its data instead",
+        ),
+        None => missing(file, "file_data"),
+    }
+}

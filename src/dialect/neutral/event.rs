@@ -1,0 +1,172 @@
+//! An answer in no dialect: steps, in the order in which they come.
+
+use crate::text::tree::{Json, Text};
+
+/// A step of an answer. Blocks are numbered in the order in which they open.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The answer begins.
+    Start {
+        /// The platform's name for it.
+        id: String,
+        /// The model that serves.
+        model: String,
+    },
+    /// A block begins.
+    Open {
+        /// Its number.
+        block: u32,
+        /// Its kind.
+        kind: BlockKind,
+    },
+    /// More of a block: of its text, or of a call's arguments.
+    Delta {
+        /// Its number.
+        block: u32,
+        /// The text.
+        text: String,
+    },
+    /// What only the maker of a block of reasoning reads.
+    Opaque {
+        /// Its number.
+        block: u32,
+        /// The whole of it.
+        data: String,
+    },
+    /// A block is whole.
+    Close {
+        /// Its number.
+        block: u32,
+    },
+    /// Tokens, as far as they are told; what comes later counts.
+    Usage(Usage),
+    /// The answer ends for this reason.
+    Finish(Finish),
+    /// The answer fails.
+    Fail(Failure),
+    /// Nothing follows.
+    End,
+}
+
+/// The kinds of an answer's blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockKind {
+    /// Text.
+    Text,
+    /// A refusal in words.
+    Refusal,
+    /// What the model thinks.
+    Reasoning,
+    /// A call.
+    Call {
+        /// By which the result will name it.
+        id: String,
+        /// The tool.
+        name: String,
+        /// The tool takes a raw text.
+        raw: bool,
+    },
+}
+
+/// Tokens. A number that was not told is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of the prompt, without what a cache was involved in.
+    pub input: Option<u64>,
+    /// Read from the platform's cache.
+    pub cache_read: Option<u64>,
+    /// Written to the platform's cache.
+    pub cache_write: Option<u64>,
+    /// Made, with the reasoning.
+    pub output: Option<u64>,
+    /// The reasoning.
+    pub reasoning: Option<u64>,
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// The whole prompt.
+    pub fn prompt(&self) -> u64 {
+        let parts = [self.input, self.cache_read, self.cache_write];
+        parts.into_iter().flatten().fold(0, u64::saturating_add)
+    }
+
+    /// Takes what `later` tells.
+    pub fn update(&mut self, later: Self) {
+        self.input = later.input.or(self.input);
+        self.cache_read = later.cache_read.or(self.cache_read);
+        self.cache_write = later.cache_write.or(self.cache_write);
+        self.output = later.output.or(self.output);
+        self.reasoning = later.reasoning.or(self.reasoning);
+    }
+}
+
+/// The reason for which an answer ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// It is whole.
+    Done,
+    /// It met a text of [`Request::stop`], which is told if it is known.
+    Stop(Option<String>),
+    /// Tools are called.
+    Calls,
+    /// It has as many tokens as it may.
+    Length,
+    /// The conversation is as long as the model takes.
+    ContextFull,
+    /// The model or a filter refuses.
+    Refused,
+    /// A tool of the platform's own works on.
+    Paused,
+}
+
+/// A failure that a platform tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The HTTP status that says the same.
+    pub status: u16,
+    /// The platform's sentence.
+    pub message: String,
+    /// The platform's code.
+    pub code: Option<String>,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A platform that breaks the grammar of its own dialect.
+    pub fn grammar(why: &str) -> Self {
+        Self {
+            status: 502,
+            message: why.to_owned(),
+            code: None,
+        }
+    }
+
+    /// An error object, of OpenAI's form or Anthropic's.
+    pub fn of(error: Json<'_, '_>) -> Self {
+        let text = |name| error.get_text(name).map(|text| text.plain().into_owned());
+        let code = text("code").or_else(|| text("type"));
+        let status = match code.as_deref().unwrap_or_default() {
+            "rate_limit_exceeded"
+            | "rate_limit_error"
+            | "insufficient_quota"
+            | "usage_limit_reached" => 429,
+            "server_is_overloaded" | "slow_down" | "overloaded_error" => 503,
+            "context_length_exceeded" | "invalid_prompt" | "invalid_request_error" => 400,
+            "timeout" | "timeout_error" => 504,
+            _ => 500,
+        };
+        Self {
+            status,
+            message: text("message").unwrap_or_else(|| {
+                error
+                    .text()
+                    .map(|text| Text::plain(&text).into_owned())
+                    .unwrap_or_default()
+            }),
+            code,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What requests and answers say, in no dialect.
+//!
+//! A dialect reads requests into it and writes requests from it, reads answers into [`Event`]s and writes
+//! them from those ([`Parts`](super::Parts)). So each dialect is read and written once, and not once for
+//! each other one.
+//!
+//! Readers are lenient, writers are strict: none writes what the clients and platforms of its dialect
+//! refuse. What cannot be said in the other dialect is left out without a word where the answer stays the
+//! same, left out by name ([`Request::left_out`]) where it may not, and refused ([`Refused`]) where the
+//! answer would be a wrong one.
+
+mod event;
+pub mod read;
+mod request;
+
+pub use self::{
+    event::{BlockKind, Event, Failure, Finish, Usage},
+    request::{
+        Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
+        Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,
+    },
+};

@@ -1,0 +1,162 @@
+//! What readers of all dialects do alike.
+
+use super::{Media, MediaKind, Refused, Source};
+use crate::text::tree::{Json, Kind, Text, Tree, Unread};
+
+/// A result whose error names the member.
+pub type Read<T> = Result<T, Refused>;
+
+/// The body as an object.
+pub fn object<'t, 'a>(tree: &'t Tree<'a>) -> Read<Json<'t, 'a>> {
+    let root = tree.root();
+    expect(root, Kind::Object)?;
+    Ok(root)
+}
+
+/// The error for a body that is no JSON, or beyond a bound.
+pub fn unread(unread: Unread) -> Refused {
+    let (why, too_large) = match unread {
+        Unread::NoJson { line, column } => (
+            format!("the body is no JSON: line {line}, column {column}"),
+            false,
+        ),
+        Unread::TooDeep => ("the body is nested too deeply".to_owned(), false),
+        Unread::TooLarge => (
+            "the body has too many values for a translation".to_owned(),
+            true,
+        ),
+    };
+    Refused {
+        path: String::new(),
+        why,
+        too_large,
+    }
+}
+
+/// Refuses a value that is of another kind.
+pub fn expect(json: Json<'_, '_>, kind: Kind) -> Read<()> {
+    if json.kind() == kind {
+        return Ok(());
+    }
+    Err(wrong(json, kind.word()))
+}
+
+/// The error for a value that is not what was expected.
+pub fn wrong(json: Json<'_, '_>, expected: &str) -> Refused {
+    Refused::at(
+        json.path(),
+        format!("expected {expected}, found {}", json.kind().word()),
+    )
+}
+
+/// The error for a member that is missing.
+pub fn missing(json: Json<'_, '_>, name: &str) -> Refused {
+    Refused::at(json.path(), format!("{name} is missing"))
+}
+
+/// The error for a value that no other platform can make sense of.
+pub fn foreign(json: Json<'_, '_>, why: &str) -> Refused {
+    Refused::at(json.path(), why)
+}
+
+/// A member that has to be a string.
+pub fn text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
+    optional_text(json, name)?.ok_or_else(|| missing(json, name))
+}
+
+/// A member that is a string, if it is there.
+pub fn optional_text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<Text<'a>>> {
+    let Some(value) = json.get(name) else {
+        return Ok(None);
+    };
+    value
+        .text()
+        .map(Some)
+        .ok_or_else(|| wrong(value, "a string"))
+}
+
+/// A member that is a boolean, if it is there.
+pub fn optional_bool(json: Json<'_, '_>, name: &str) -> Read<Option<bool>> {
+    let Some(value) = json.get(name) else {
+        return Ok(None);
+    };
+    value
+        .flag()
+        .map(Some)
+        .ok_or_else(|| wrong(value, "a boolean"))
+}
+
+/// A member that is a whole number, if it is there.
+pub fn optional_whole(json: Json<'_, '_>, name: &str) -> Read<Option<u64>> {
+    let Some(value) = json.get(name) else {
+        return Ok(None);
+    };
+    value
+        .whole()
+        .map(Some)
+        .ok_or_else(|| wrong(value, "a whole number"))
+}
+
+/// A member that is a number, as it stands there.
+pub fn optional_number<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<&'a str>> {
+    let Some(value) = json.get(name) else {
+        return Ok(None);
+    };
+    expect(value, Kind::Number)?;
+    Ok(Some(value.raw()))
+}
+
+/// A member that is a list, if it is there.
+pub fn optional_list<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Read<Option<Json<'t, 'a>>> {
+    let Some(value) = json.get(name) else {
+        return Ok(None);
+    };
+    expect(value, Kind::List)?;
+    Ok(Some(value))
+}
+
+/// Media by a URL, which may be a data URL (RFC 2397).
+pub fn media_by_url<'a>(json: Json<'_, 'a>, kind: MediaKind) -> Read<Source<'a>> {
+    let url = json.text().ok_or_else(|| wrong(json, "a string"))?;
+    let Some((mime, base64)) = data_url(&url) else {
+        let is_web = ["https://", "http://"]
+            .iter()
+            .any(|scheme| url.plain().starts_with(scheme));
+        let expected = "expected a web address or a data URL in base64";
+        return if is_web {
+            Ok(Source::Url(url))
+        } else {
+            Err(Refused::at(json.path(), expected))
+        };
+    };
+    let mime = match (mime, kind) {
+        ("image/jpg", _) => "image/jpeg",
+        ("", MediaKind::Document) => "application/pdf",
+        (mime, _) => mime,
+    };
+    Ok(Source::Data {
+        mime: Text::Escaped(mime),
+        base64: Text::Escaped(base64),
+    })
+}
+
+/// The media type and the base64 of a data URL. Its parameters are left out.
+fn data_url<'a>(url: &Text<'a>) -> Option<(&'a str, &'a str)> {
+    let Text::Escaped(url) = url else {
+        return None;
+    };
+    let (head, base64) = url.strip_prefix("data:")?.split_once(',')?;
+    let mut head = head.split(';');
+    let mime = head.next()?;
+    head.any(|part| part == "base64").then_some((mime, base64))
+}
+
+/// A media with nothing but its source.
+pub fn media<'a>(kind: MediaKind, source: Source<'a>) -> Media<'a> {
+    Media {
+        kind,
+        source,
+        name: None,
+        detail: None,
+    }
+}

@@ -1,0 +1,293 @@
+//! A request in no dialect: richer than each, with blocks in their order, each of one kind. It borrows from the
+//! body that was read.
+
+use std::collections::BTreeSet;
+
+use crate::text::tree::Text;
+
+/// A request for an answer of a model.
+#[derive(Debug, Default)]
+pub struct Request<'a> {
+    /// The model, as the caller names it.
+    pub model: Option<Text<'a>>,
+    /// The answer is to come as a stream.
+    pub stream: bool,
+    /// A stream is to end with the tokens that were used, in dialects that tell them only when asked.
+    pub wants_usage: bool,
+    /// What the model is told before the first turn, one entry for each text that the caller sent.
+    pub system: Vec<Text<'a>>,
+    /// The conversation.
+    pub turns: Vec<Turn<'a>>,
+    /// The tools that the model may call.
+    pub tools: Vec<Tool<'a>>,
+    /// The tools that it must or may not call.
+    pub choice: Option<Choice<'a>>,
+    /// Whether it may call several at once.
+    pub parallel: Option<bool>,
+    /// The most tokens of the answer.
+    pub max_output: Option<u64>,
+    /// Numbers as they stand in the body.
+    pub sampling: Sampling<'a>,
+    /// Texts at which the answer ends.
+    pub stop: Vec<Text<'a>>,
+    /// How much the model is to think.
+    pub reasoning: Reasoning<'a>,
+    /// The form of the answer's text.
+    pub output: Output<'a>,
+    /// How much the answer is to say: `low`, `medium` or `high`.
+    pub verbosity: Option<Text<'a>>,
+    /// The end user, as the caller names them.
+    pub user: Option<Text<'a>>,
+    /// The name under which the platform is to look for a cached prompt.
+    pub cache_key: Option<Text<'a>>,
+    /// The service tier.
+    pub tier: Option<Text<'a>>,
+    /// What the answer would be other without, and no other dialect has: names for the caller.
+    pub left_out: BTreeSet<&'static str>,
+}
+
+/// The numbers that steer the choice of tokens.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Sampling<'a> {
+    /// `temperature`
+    pub temperature: Option<&'a str>,
+    /// `top_p`
+    pub top_p: Option<&'a str>,
+    /// `top_k`
+    pub top_k: Option<&'a str>,
+    /// `seed`
+    pub seed: Option<&'a str>,
+    /// `presence_penalty`
+    pub presence_penalty: Option<&'a str>,
+    /// `frequency_penalty`
+    pub frequency_penalty: Option<&'a str>,
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The user, and the results of tools.
+    User,
+    /// The model.
+    Assistant,
+    /// The operator of the conversation, between turns.
+    System,
+}
+
+/// What one of them says.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said, in order.
+    pub blocks: Vec<Block<'a>>,
+}
+
+/// A piece of a turn.
+#[derive(Debug)]
+pub enum Block<'a> {
+    /// Text.
+    Text {
+        /// The text.
+        text: Text<'a>,
+    },
+    /// A picture, a sound or a document.
+    Media(Media<'a>),
+    /// What the model thought.
+    Reasoning {
+        /// The text of it that may be shown; empty if none.
+        text: Text<'a>,
+        /// What only its maker reads.
+        opaque: Option<Text<'a>>,
+    },
+    /// The model's refusal.
+    Refusal(Text<'a>),
+    /// A call of a tool.
+    Call(Call<'a>),
+    /// What a tool returned.
+    Result(ToolResult<'a>),
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// By which the result names it.
+    pub id: Text<'a>,
+    /// The tool.
+    pub name: Text<'a>,
+    /// The arguments, as the model wrote them.
+    pub arguments: Arguments<'a>,
+}
+
+/// Arguments of a call.
+#[derive(Debug, Clone)]
+pub enum Arguments<'a> {
+    /// A text that should be an object of JSON, as a string has it. The model may have written something else.
+    Text(Text<'a>),
+    /// JSON as it stands in the body.
+    Json(&'a str),
+    /// The raw text that a free-form tool takes.
+    Raw(Text<'a>),
+}
+
+/// What a tool returned.
+#[derive(Debug)]
+pub struct ToolResult<'a> {
+    /// The call.
+    pub id: Text<'a>,
+    /// Texts and media.
+    pub blocks: Vec<Block<'a>>,
+    /// The tool failed.
+    pub is_error: bool,
+    /// The call was one of a free-form tool.
+    pub is_raw: bool,
+}
+
+/// A picture, a sound or a document.
+#[derive(Debug)]
+pub struct Media<'a> {
+    /// Which of these.
+    pub kind: MediaKind,
+    /// Where it is.
+    pub source: Source<'a>,
+    /// A file name or a title.
+    pub name: Option<Text<'a>>,
+    /// How closely a picture is looked at.
+    pub detail: Option<Text<'a>>,
+}
+
+/// The kinds of media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    /// A picture.
+    Image,
+    /// A sound.
+    Audio,
+    /// A document.
+    Document,
+}
+
+/// Where media is.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// In the body, in base64.
+    Data {
+        /// `image/png`
+        mime: Text<'a>,
+        /// The base64.
+        base64: Text<'a>,
+    },
+    /// At an address.
+    Url(Text<'a>),
+    /// A document that is text.
+    Plain(Text<'a>),
+}
+
+/// A tool.
+#[derive(Debug)]
+pub struct Tool<'a> {
+    /// The name by which it is called.
+    pub name: Text<'a>,
+    /// What it does.
+    pub description: Option<Text<'a>>,
+    /// What it takes.
+    pub input: ToolInput<'a>,
+    /// The arguments must fit the schema.
+    pub strict: Option<bool>,
+}
+
+/// What a tool takes.
+#[derive(Debug)]
+pub enum ToolInput<'a> {
+    /// An object: its JSON Schema as it stands in the body, if there is one.
+    Schema(Option<&'a str>),
+    /// A raw text: its `format` as it stands in the body, if there is one.
+    Raw(Option<&'a str>),
+}
+
+/// The tools that the model must or may not call.
+#[derive(Debug)]
+pub enum Choice<'a> {
+    /// As it likes.
+    Auto,
+    /// None.
+    None,
+    /// One of them.
+    Any,
+    /// This one.
+    One(Text<'a>),
+    /// One of these, if it must call one at all.
+    Some {
+        /// It must.
+        required: bool,
+        /// Their names.
+        names: Vec<Text<'a>>,
+    },
+}
+
+/// How much the model is to think.
+#[derive(Debug, Default)]
+pub struct Reasoning<'a> {
+    /// The effort or the bound, if the caller says one.
+    pub effort: Option<Effort<'a>>,
+    /// What it thinks is to be shown.
+    pub show: bool,
+}
+
+/// How much the model is to think.
+#[derive(Debug, Clone)]
+pub enum Effort<'a> {
+    /// A word: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`, `max`.
+    Word(Text<'a>),
+    /// So many tokens.
+    Budget(u64),
+    /// As much as it likes.
+    Adaptive,
+    /// Not at all.
+    Off,
+}
+
+/// The form of the answer's text.
+#[derive(Debug, Default)]
+pub enum Output<'a> {
+    /// Any.
+    #[default]
+    Free,
+    /// JSON.
+    Json,
+    /// JSON of this schema.
+    Schema {
+        /// Its name.
+        name: Option<Text<'a>>,
+        /// What it is for.
+        description: Option<Text<'a>>,
+        /// JSON Schema, as it stands in the body.
+        schema: &'a str,
+        /// The answer must fit it.
+        strict: Option<bool>,
+    },
+}
+
+/// A request that is not translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The path of the member at which it fails; empty for the whole.
+    pub path: String,
+    /// What is wrong there, in words that follow the path.
+    pub why: String,
+    /// The body is beyond a bound, rather than wrong.
+    pub too_large: bool,
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// A member that is wrong.
+    pub fn at(path: String, why: impl Into<String>) -> Self {
+        Self {
+            path,
+            why: why.into(),
+            too_large: false,
+        }
+    }
+}

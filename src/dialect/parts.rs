@@ -1,0 +1,80 @@
+//! The parts of a dialect that a translation is made of.
+
+use std::fmt;
+
+use super::neutral::{Event, Failure, Refused, Request, read::Read};
+use crate::text::tree::{Text, Tree};
+
+/// What of a dialect is read into the [neutral form](super::neutral), and written from it.
+///
+/// A request is translated where its caller's dialect has the first and the last of these, and the
+/// platform's has those between.
+#[derive(Clone, Copy, Default)]
+pub struct Parts {
+    /// Reads a request.
+    pub read_request: Option<for<'a> fn(&Tree<'a>) -> Read<Request<'a>>>,
+    /// Writes a request, and notes in it what is left out.
+    pub write_request: Option<fn(&mut Request<'_>, &Target<'_>) -> Result<Vec<u8>, Refused>>,
+    /// Reads an answer.
+    pub read_answer: Option<fn() -> Box<dyn AnswerReader>>,
+    /// Writes an answer.
+    pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
+}
+
+/// The platform that a request is written for.
+#[derive(Debug, Clone)]
+pub struct Target<'a> {
+    /// The model, as the platform names it.
+    pub model: Text<'a>,
+    /// Members of a request that it refuses.
+    pub refuses: &'a [String],
+    /// It answers with streams alone.
+    pub streams_only: bool,
+}
+
+/// What an answer says beside what the platform says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The model that the caller asked for; empty for the platform's.
+    pub model: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// A stream ends with the tokens that were used.
+    pub wants_usage: bool,
+}
+
+/// Reads an answer in steps. Nothing follows [`Event::End`] or [`Event::Fail`].
+pub trait AnswerReader: fmt::Debug {
+    /// Reads the data of a stream's event, and appends what it says.
+    fn on_event(&mut self, data: &[u8], events: &mut Vec<Event>);
+
+    /// Reads an answer that is no stream, and appends what it says.
+    fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>);
+
+    /// Takes the end of a stream: one that did not say so has failed.
+    fn on_end(&mut self, events: &mut Vec<Event>);
+}
+
+/// Writes an answer.
+pub trait AnswerWriter: fmt::Debug {
+    /// Appends the events of a stream that say `event`.
+    fn stream(&mut self, event: &Event, bytes: &mut Vec<u8>);
+
+    /// Writes the whole answer that `events` make.
+    ///
+    /// # Errors
+    /// The platform's failure, which is among them, or their missing end.
+    fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure>;
+
+    /// Writes the body of an error.
+    fn error(&self, failure: &Failure) -> Vec<u8>;
+}
+
+// === impl Target ===
+
+impl Target<'_> {
+    /// Tells a member of a request that the platform refuses.
+    pub fn refuses(&self, name: &str) -> bool {
+        self.refuses.iter().any(|refused| refused == name)
+    }
+}

@@ -1,0 +1,289 @@
+//! A request of one dialect for a platform that speaks another, and its answer back.
+//!
+//! Nothing is translated where the platform speaks the caller's dialect. A translation is made for each
+//! try from the caller's own body; what judges and meters an answer reads the platform's own bytes,
+//! before they are translated.
+
+use super::{
+    Dialect,
+    neutral::{Event, Failure, Refused, read},
+    parts::{About, AnswerReader, AnswerWriter, Target},
+};
+use crate::text::{
+    sse::{self, BYTE_ORDER_MARK, Framer, Piece},
+    tree::Tree,
+};
+
+/// The largest request that is translated, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+
+/// The largest event of a stream that is translated, in bytes: the last one may repeat the whole answer.
+pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// The largest answer that is translated whole, in bytes: of a body, or of the text of a stream.
+pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// A translated request.
+#[derive(Debug)]
+pub struct TranslatedRequest {
+    /// The body for the platform.
+    pub body: Vec<u8>,
+    /// The caller asked for a stream.
+    pub stream: bool,
+    /// What was left out and may change the answer, by the names of the caller's dialect.
+    pub left_out: Vec<&'static str>,
+    /// What the answer is to say.
+    pub about: About,
+}
+
+/// The translation of an answer.
+#[derive(Debug)]
+pub struct AnswerTranslation {
+    reader: Box<dyn AnswerReader>,
+    writer: Box<dyn AnswerWriter>,
+    source: Source,
+    /// Of an answer that goes out whole: what has come of it.
+    kept: Option<Kept>,
+    /// Its last step has come.
+    ended: bool,
+}
+
+/// The form in which the platform's answer comes.
+#[derive(Debug)]
+enum Source {
+    /// No byte has come that tells but these.
+    Unknown(Vec<u8>),
+    /// One JSON text, as far as it has come.
+    Json(Vec<u8>),
+    /// A stream.
+    Events {
+        framer: Framer,
+        /// The data of the event that has not ended.
+        data: Vec<u8>,
+    },
+}
+
+/// The steps of an answer that goes out whole.
+#[derive(Debug, Default)]
+struct Kept {
+    events: Vec<Event>,
+    bytes: usize,
+}
+
+/// What goes on to the caller.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// These bytes of a stream.
+    Stream(Vec<u8>),
+    /// Nothing until there is more: the answer goes out whole.
+    NotYet,
+    /// The whole answer.
+    Whole(Vec<u8>),
+    /// The platform's failure with this status, in place of an answer.
+    Failed(u16, Vec<u8>),
+    /// Nothing more: the whole answer has gone out.
+    Nothing,
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// Tells a platform's dialect into which requests of this one are translated.
+    pub fn is_translated_to(self, platform: Self) -> bool {
+        let (own, other) = (self.format().parts(), platform.format().parts());
+        self != platform
+            && own.read_request.is_some()
+            && own.write_answer.is_some()
+            && other.write_request.is_some()
+            && other.read_answer.is_some()
+    }
+
+    /// Translates a request of this dialect for a platform that speaks `platform`.
+    ///
+    /// # Errors
+    /// The member that is wrong, or that cannot be said in the other dialect; or the body is beyond a
+    /// bound.
+    pub fn translate_request(
+        self,
+        platform: Self,
+        body: &[u8],
+        target: &Target<'_>,
+        created: u64,
+    ) -> Result<TranslatedRequest, Refused> {
+        let tree = Tree::read(body).map_err(read::unread)?;
+        let none = || Refused::at(String::new(), "the platform speaks another dialect");
+        let read = self.format().parts().read_request.ok_or_else(none)?;
+        let write = platform.format().parts().write_request.ok_or_else(none)?;
+        let mut request = read(&tree)?;
+        let body = write(&mut request, target)?;
+        let model = request
+            .model
+            .as_ref()
+            .map(|model| model.plain().into_owned());
+        Ok(TranslatedRequest {
+            body,
+            stream: request.stream,
+            left_out: request.left_out.into_iter().collect(),
+            about: About {
+                model: model.unwrap_or_default(),
+                created,
+                wants_usage: request.wants_usage,
+            },
+        })
+    }
+}
+
+// === impl AnswerTranslation ===
+
+impl AnswerTranslation {
+    /// The translation of an answer of `platform` into `caller`, as a stream or whole; none where there is
+    /// none.
+    pub fn new(platform: Dialect, caller: Dialect, as_stream: bool, about: About) -> Option<Self> {
+        let (read, write) = (platform.format().parts(), caller.format().parts());
+        Some(Self {
+            reader: read.read_answer?(),
+            writer: write.write_answer?(about),
+            source: Source::Unknown(Vec::new()),
+            kept: (!as_stream).then(Kept::default),
+            ended: false,
+        })
+    }
+
+    /// The body of an error of the platform's, for the caller.
+    pub fn error(&self, failure: &Failure) -> Vec<u8> {
+        self.writer.error(failure)
+    }
+
+    /// Tells an answer that is kept until it can go out whole.
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some() && !self.ended
+    }
+
+    /// Translates the next bytes; `end`: they are the last.
+    pub fn on_body(&mut self, bytes: &[u8], end: bool) -> Written {
+        if self.ended {
+            return match self.kept {
+                Some(_) => Written::Nothing,
+                None => Written::Stream(Vec::new()),
+            };
+        }
+        let mut events = Vec::new();
+        self.read(bytes, end, &mut events);
+        self.ended = events
+            .iter()
+            .any(|event| matches!(event, Event::End | Event::Fail(_)));
+        let Some(kept) = &mut self.kept else {
+            let mut written = Vec::new();
+            events
+                .iter()
+                .for_each(|event| self.writer.stream(event, &mut written));
+            return Written::Stream(written);
+        };
+        kept.take(events);
+        if kept.bytes > MAX_ANSWER_BYTES {
+            self.ended = true;
+            let failure =
+                Failure::grammar("the platform's answer is too long to be translated whole");
+            return Written::Failed(failure.status, self.writer.error(&failure));
+        }
+        if !self.ended {
+            return Written::NotYet;
+        }
+        match self.writer.whole(&kept.events) {
+            Ok(body) => Written::Whole(body),
+            Err(failure) => Written::Failed(failure.status, self.writer.error(&failure)),
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8], end: bool, events: &mut Vec<Event>) {
+        if let Source::Unknown(begun) = &mut self.source {
+            begun.extend_from_slice(bytes);
+            let begun = std::mem::take(begun);
+            let text = begun.trim_ascii_start();
+            let text = text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text);
+            let is_events = match text.first() {
+                Some(b'{' | b'[') => Some(false),
+                _ => sse::begins(text).or(end.then_some(false)),
+            };
+            self.source = match is_events {
+                None => Source::Unknown(begun),
+                Some(true) => {
+                    let (framer, data) = (Framer::default(), Vec::new());
+                    self.source = Source::Events { framer, data };
+                    return self.read(text, end, events);
+                }
+                Some(false) => {
+                    self.source = Source::Json(Vec::new());
+                    return self.read(text, end, events);
+                }
+            };
+            return;
+        }
+        match &mut self.source {
+            Source::Unknown(_) => {}
+            Source::Json(body) => {
+                body.extend_from_slice(bytes);
+                if body.len() > MAX_ANSWER_BYTES {
+                    let why = "the platform's answer is too long to be translated";
+                    events.push(Event::Fail(Failure::grammar(why)));
+                } else if end {
+                    self.reader.on_whole(body, events);
+                }
+            }
+            Source::Events { framer, data } => {
+                let mut rest = bytes;
+                while let Some(piece) = framer.next(&mut rest) {
+                    match piece {
+                        Piece::Data(piece) => data.extend_from_slice(piece),
+                        Piece::End if data.is_empty() => {}
+                        Piece::End => {
+                            self.reader.on_event(data, events);
+                            data.clear();
+                        }
+                        Piece::Name { .. } | Piece::Comment | Piece::Blank => {}
+                    }
+                    if data.len() > MAX_EVENT_BYTES {
+                        let why = "an event of the platform is too long to be translated";
+                        events.push(Event::Fail(Failure::grammar(why)));
+                        return;
+                    }
+                }
+                if end {
+                    if !data.is_empty() {
+                        self.reader.on_event(data, events);
+                    }
+                    self.reader.on_end(events);
+                }
+            }
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Keeps more steps. Pieces of one block become one.
+    fn take(&mut self, events: Vec<Event>) {
+        for event in events {
+            let size = match &event {
+                Event::Delta { text, .. } => text.len(),
+                Event::Opaque { data, .. } => data.len(),
+                _ => 0,
+            };
+            self.bytes = self.bytes.saturating_add(size).saturating_add(1);
+            match (self.events.last_mut(), event) {
+                (
+                    Some(Event::Delta { block, text }),
+                    Event::Delta {
+                        block: same,
+                        text: more,
+                    },
+                ) if *block == same => text.push_str(&more),
+                (_, event) => self.events.push(event),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

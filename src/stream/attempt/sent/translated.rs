@@ -1,0 +1,195 @@
+//! A try at a platform that speaks another dialect than the caller.
+
+use crate::{
+    attempt::answer::Mask,
+    dialect::{
+        About, AnswerTranslation, Dialect, MAX_REQUEST_BYTES, Target, Written,
+        neutral::{Failure, Refused},
+    },
+    gate::Refusal,
+    header::HeaderText,
+    host::{Side, Stream},
+    request::carried::Carried,
+    snapshot::{Endpoint, Requirement},
+    text::tree::Text,
+    verdict::ErrorBody,
+};
+
+/// The header that names what of a request was left out in its translation, and may change the answer.
+const DROPPED_HEADER: &str = "x-latchkey-dropped";
+
+/// The longest path of a member that a refusal names, in bytes.
+const MAX_PATH_BYTES: usize = 256;
+
+/// The translation of one try.
+#[derive(Debug)]
+pub(in crate::stream) struct Translated {
+    platform: Dialect,
+    refuses: Vec<String>,
+    streams_only: bool,
+    /// What the request said of its answer, once it was translated.
+    asked: Option<Asked>,
+}
+
+/// What a request says of its answer.
+#[derive(Debug)]
+struct Asked {
+    stream: bool,
+    left_out: Vec<&'static str>,
+    about: About,
+}
+
+/// The answer that goes to the caller in place of the platform's.
+#[derive(Debug)]
+pub(in crate::stream) enum Answer {
+    /// Its translation.
+    Good(AnswerTranslation),
+    /// An error, whole; none once it has gone on.
+    Error(Option<Vec<u8>>),
+}
+
+/// What goes on of an answer.
+pub(in crate::stream) enum GoesOn {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// Nothing yet, and the headers stay here too.
+    Nothing,
+    /// These bytes, which are all, with the headers; and this status, if it is another one.
+    All(Option<u16>, Vec<u8>),
+}
+
+// === impl Translated ===
+
+impl Translated {
+    /// A try at this endpoint.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            platform: endpoint.dialect,
+            refuses: endpoint.refuses.clone(),
+            streams_only: endpoint.requires.contains(&Requirement::Stream),
+            asked: None,
+        }
+    }
+
+    /// Translates the request, of whose body there are `size` bytes; none before it is whole. `now`: in Unix
+    /// milliseconds.
+    pub(super) fn request(
+        &mut self,
+        carried: &Carried,
+        size: usize,
+        end: bool,
+        now: u64,
+        stream: &impl Stream,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        if size > MAX_REQUEST_BYTES {
+            let most = MAX_REQUEST_BYTES
+                .checked_div(1024 * 1024)
+                .unwrap_or_default();
+            return Err(Refusal::Untranslatable {
+                too_large: true,
+                why: format!("it is larger than {most} MiB"),
+            });
+        }
+        if !end {
+            return Ok(None);
+        }
+        let body = stream.body(Side::Request, 0, size);
+        let model = carried.model.as_ref().map_or("", HeaderText::as_str);
+        let target = Target {
+            model: Text::of(model),
+            refuses: &self.refuses,
+            streams_only: self.streams_only,
+        };
+        let created = now.checked_div(1_000).unwrap_or_default();
+        let made = carried
+            .dialect
+            .translate_request(self.platform, &body, &target, created)
+            .map_err(|refused| refusal(&refused))?;
+        self.asked = Some(Asked {
+            stream: made.stream,
+            left_out: made.left_out,
+            about: made.about,
+        });
+        Ok(Some(made.body))
+    }
+
+    /// Tells a request that asked for a stream.
+    pub(super) fn wants_stream(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.stream)
+    }
+
+    /// The answer that the caller gets, which is an `error` of this `status` or none; its headers are put right.
+    pub(in crate::stream) fn answer(
+        &self,
+        caller: Dialect,
+        error: Option<&ErrorBody>,
+        status: u16,
+        mask: &Mask,
+        stream: &mut impl Stream,
+    ) -> Option<Answer> {
+        let asked = self.asked.as_ref()?;
+        let as_stream = asked.stream && error.is_none();
+        let about = asked.about.clone();
+        let translation = AnswerTranslation::new(self.platform, caller, as_stream, about)?;
+        let kind: &[u8] = match as_stream {
+            true => b"text/event-stream",
+            false => b"application/json",
+        };
+        stream.set_header(Side::Answer, "content-type", Some(kind));
+        if !asked.left_out.is_empty() {
+            let names = asked.left_out.join(", ");
+            stream.set_header(Side::Answer, DROPPED_HEADER, Some(names.as_bytes()));
+        }
+        let Some(error) = error else {
+            return Some(Answer::Good(translation));
+        };
+        let body = translation.error(&Failure {
+            status,
+            message: error.message().to_owned(),
+            code: error.code().map(str::to_owned),
+        });
+        let body = mask.masked(&body).unwrap_or(body);
+        Some(Answer::Error(Some(body)))
+    }
+}
+
+/// The refusal of a request that is not translated.
+fn refusal(refused: &Refused) -> Refusal {
+    let Refused {
+        path,
+        why,
+        too_large,
+    } = refused;
+    let path = path.get(..path.floor_char_boundary(MAX_PATH_BYTES));
+    let why = match path.unwrap_or_default() {
+        "" => why.clone(),
+        path => format!("{path}: {why}"),
+    };
+    Refusal::Untranslatable {
+        too_large: *too_large,
+        why,
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Tells an answer that is kept until it is whole.
+    pub(in crate::stream) fn is_kept(&self) -> bool {
+        matches!(self, Self::Good(translation) if translation.is_kept())
+    }
+
+    /// Takes the next bytes of the platform's answer; `end`: they are the last.
+    pub(in crate::stream) fn on_body(&mut self, bytes: &[u8], end: bool) -> GoesOn {
+        match self {
+            Self::Error(body) => GoesOn::Bytes(body.take().unwrap_or_default()),
+            Self::Good(translation) => match translation.on_body(bytes, end) {
+                Written::Stream(bytes) => GoesOn::Bytes(bytes),
+                Written::NotYet => GoesOn::Nothing,
+                Written::Nothing => GoesOn::Bytes(Vec::new()),
+                Written::Whole(body) => GoesOn::All(None, body),
+                Written::Failed(status, body) => GoesOn::All(Some(status), body),
+            },
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A caller of one dialect at a platform of another.
+
+use serde_json::{Value, json};
+
+use super::envoy::{Call, Envoy, head, records};
+use crate::{
+    host::fake::first,
+    snapshot::{Account, Record, Requirement, fixture},
+};
+
+const CHAT: &str = "/v1/chat/completions?beta=true";
+
+/// An Envoy with these accounts of a platform that speaks `responses`, in streams alone.
+fn envoy(accounts: &[&str]) -> Envoy {
+    let account = |id: &&str| fixture::account(id, "codex");
+    let accounts: Vec<Account> = accounts.iter().map(account).collect();
+    let mut records = records(&accounts);
+    for record in &mut records {
+        if let Record::Platform(platform) = record {
+            platform.endpoints[0].requires = vec![Requirement::Stream, Requirement::StoreFalse];
+            platform.endpoints[0].refuses = vec!["temperature".to_owned()];
+        }
+    }
+    Envoy::with(&records)
+}
+
+fn chat(stream: bool) -> Value {
+    json!({
+        "model": "gpt-6.1-sol", "stream": stream, "temperature": 0,
+        "messages": [{"role": "user", "content": "hi"}],
+    })
+}
+
+fn ask(envoy: &mut Envoy, body: &Value) -> Call {
+    let body = body.to_string();
+    let mut call = envoy.call(&head(CHAT));
+    let (first, rest) = body.as_bytes().split_at(body.len() / 2);
+    call.sends(first, false);
+    call.sends(rest, true);
+    call
+}
+
+fn event(data: &Value) -> String {
+    format!(
+        "event: {}\ndata: {data}\n\n",
+        data["type"].as_str().unwrap()
+    )
+}
+
+/// The answer "Hi there" of a platform that speaks `responses`.
+fn answer() -> String {
+    let usage = json!({"input_tokens": 3, "output_tokens": 2, "total_tokens": 5});
+    let response = json!({"id": "resp_1", "model": "gpt-6.1-sol", "status": "completed", "output": [], "usage": usage});
+    let delta = |text: &str| json!({"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": text});
+    [
+        json!({"type": "response.created", "response": {"id": "resp_1", "model": "gpt-6.1-sol"}}),
+        json!({"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}}),
+        delta("Hi"),
+        delta(" there"),
+        json!({"type": "response.completed", "response": response}),
+    ]
+    .iter()
+    .map(event)
+    .collect()
+}
+
+/// The text in the chunks of a stream of `chat`.
+fn text_of(stream: &[u8]) -> String {
+    let stream = std::str::from_utf8(stream).unwrap();
+    let chunks = stream
+        .split("\n\n")
+        .filter_map(|event| event.strip_prefix("data: "));
+    let texts = chunks.filter_map(|chunk| {
+        let chunk: Value = serde_json::from_str(chunk).ok()?;
+        Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned())
+    });
+    texts.collect()
+}
+
+const EVENTS: [(&str, &str); 2] = [
+    ("content-type", "text/event-stream"),
+    ("content-length", "9"),
+];
+
+#[test]
+fn the_platform_gets_its_own_dialect_and_the_caller_a_stream_of_its_own() {
+    let answer = answer();
+    for cut in 0..answer.len() {
+        let mut envoy = envoy(&["acc_1"]);
+        let mut call = ask(&mut envoy, &chat(true));
+        call.is_at("acc_1");
+        assert_eq!(
+            call.header(":path").unwrap(),
+            "/backend-api/codex/responses"
+        );
+        assert_eq!(call.header("accept").unwrap(), "text/event-stream");
+        let sent = call.sent_on();
+        assert_eq!(sent["input"][0]["content"][0]["text"], "hi");
+        assert_eq!(
+            (&sent["store"], &sent["temperature"]),
+            (&json!(false), &Value::Null)
+        );
+        call.platform_begins(200, &EVENTS);
+        let (first_piece, rest) = answer.as_bytes().split_at(cut);
+        call.platform_goes_on(first_piece, false);
+        call.platform_goes_on(rest, true);
+        let got = call.answer();
+        let header =
+            |name| first(&got.headers, name).map(|value| String::from_utf8(value).unwrap());
+        assert_eq!(header("content-type").unwrap(), "text/event-stream");
+        assert_eq!(header("content-length"), None);
+        assert_eq!(header("x-latchkey-dropped").unwrap(), "temperature");
+        assert_eq!(text_of(&got.body), "Hi there", "{cut}");
+        assert!(got.body.ends_with(b"data: [DONE]\n\n"));
+    }
+}
+
+#[test]
+fn who_asks_for_no_stream_gets_none() {
+    let answer = answer();
+    for cut in 0..answer.len() {
+        let mut envoy = envoy(&["acc_1"]);
+        let mut call = ask(&mut envoy, &chat(false));
+        assert_eq!(call.sent_on()["stream"], true);
+        call.platform_begins(200, &EVENTS);
+        let (first_piece, rest) = answer.as_bytes().split_at(cut);
+        call.platform_goes_on(first_piece, false);
+        call.platform_goes_on(rest, true);
+        let got = call.answer();
+        let kind = first(&got.headers, "content-type").unwrap();
+        assert_eq!(kind, b"application/json");
+        let body: Value = serde_json::from_slice(&got.body).unwrap();
+        assert_eq!(body["choices"][0]["message"]["content"], "Hi there");
+        assert_eq!(body["usage"]["total_tokens"], 5);
+        assert_eq!(body["object"], "chat.completion");
+    }
+}
+
+#[test]
+fn what_was_used_is_recorded_as_the_platform_says() {
+    let mut envoy = envoy(&["acc_1"]);
+    let mut call = ask(&mut envoy, &chat(false));
+    call.platform(200, &EVENTS, answer().as_bytes());
+    assert_eq!(
+        envoy.records(),
+        ["acc_1 200 attempts=1 fine - whole tokens=5"]
+    );
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_a_failure_in_the_callers_dialect() {
+    let broken = answer();
+    let broken = &broken[..broken.find("event: response.completed").unwrap()];
+    let mut envoy = envoy(&["acc_1"]);
+    let mut call = ask(&mut envoy, &chat(true));
+    call.platform(200, &EVENTS, broken.as_bytes());
+    let stream = String::from_utf8(call.answer().body).unwrap();
+    assert!(
+        stream.contains("\"error\":{\"message\":\"the platform's stream broke off\""),
+        "{stream}"
+    );
+    assert!(
+        !stream.contains("[DONE]") && !stream.contains("\"finish_reason\":\"stop\""),
+        "{stream}"
+    );
+
+    let mut call = ask(&mut envoy, &chat(false));
+    call.platform(200, &EVENTS, broken.as_bytes());
+    let got = call.answer();
+    assert_eq!(got.status, 502);
+    let body: Value = serde_json::from_slice(&got.body).unwrap();
+    assert_eq!(body["error"]["type"], "server_error");
+}
+
+#[test]
+fn an_error_comes_in_the_callers_dialect_without_the_credential() {
+    let mut envoy = envoy(&["acc_1"]);
+    let mut call = ask(&mut envoy, &chat(true));
+    let error = br#"{"detail":{"code":"bad_input","message":"no token-of-acc_1 here"}}"#;
+    call.platform_begins(
+        400,
+        &[("content-type", "application/json"), ("x-request-id", "r")],
+    );
+    call.platform_goes_on(&error[..20], false);
+    call.platform_goes_on(&error[20..], true);
+    let expected = json!({"error": {
+        "message": "no ************** here", "type": "invalid_request_error", "param": null, "code": "bad_input",
+    }});
+    let got = call.answer();
+    assert_eq!(got.status, 400);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&got.body).unwrap(),
+        expected
+    );
+    assert_eq!(first(&got.headers, "x-request-id").unwrap(), b"r");
+}
+
+#[test]
+fn the_next_account_gets_it_translated_anew() {
+    let mut envoy = envoy(&["acc_1", "acc_2"]);
+    let mut call = ask(&mut envoy, &chat(true));
+    let sent = call.sent_on();
+    call.platform(429, &[("retry-after", "99")], b"{}");
+    call.is_at("acc_2");
+    assert_eq!(call.sent_on(), sent);
+    call.platform(200, &EVENTS, answer().as_bytes());
+    assert_eq!(text_of(&call.answer().body), "Hi there");
+}
+
+#[test]
+fn what_cannot_be_translated_is_refused_with_its_path() {
+    let mut envoy = envoy(&["acc_1"]);
+    for (member, value, says) in [
+        (
+            "messages",
+            json!([{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]),
+            "messages[0].content[0].file.file_id: that file",
+        ),
+        (
+            "messages",
+            json!([{"role": "user", "content": 3}]),
+            "messages[0].content: expected a string or a list, found a number",
+        ),
+        ("n", json!(2), "n: more than one answer"),
+    ] {
+        let mut body = chat(true);
+        body[member] = value;
+        let mut call = ask(&mut envoy, &body);
+        let refused = call.is_refused(400, "latchkey_untranslatable");
+        let text = String::from_utf8(refused.body).unwrap();
+        assert!(text.contains(says), "{text}");
+    }
+    let mut call = envoy.call(&head(CHAT));
+    call.sends(b"{\"model\":\"gpt-6.1-sol\", \"messages\": [", true);
+    call.is_refused(400, "latchkey_untranslatable");
+}
+
+#[test]
+fn an_account_that_speaks_the_callers_dialect_comes_first() {
+    let codex = fixture::account("acc_1", "codex");
+    let own = fixture::account("acc_2", "own");
+    let mut records = records(&[codex, own]);
+    let mut platform = fixture::platform("codex");
+    platform.id = "own".to_owned().try_into().unwrap();
+    platform.endpoints[0].dialect = serde_json::from_str("\"chat\"").unwrap();
+    records.push(Record::Platform(platform));
+    let mut envoy = Envoy::with(&records);
+    let mut call = ask(&mut envoy, &chat(true));
+    call.is_at("acc_2");
+    assert_eq!(call.sent_on(), chat(true), "untouched");
+    call.platform(429, &[("retry-after", "99")], b"{}");
+    call.is_at("acc_1");
+    assert_eq!(call.sent_on()["input"][0]["role"], "user");
+    call.platform(200, &EVENTS, answer().as_bytes());
+    assert_eq!(text_of(&call.answer().body), "Hi there");
+}

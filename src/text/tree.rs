@@ -1,0 +1,561 @@
+//! A whole JSON text (RFC 8259), read once: where each of its values stands.
+//!
+//! Values are borrowed from the text. A string of 20 MB costs a [`Node`] and no copy; what has to be sent on as it
+//! stands (a schema, the arguments of a call) is one slice ([`Json::raw`]).
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use serde::de::IgnoredAny;
+
+/// The most values that a text may have: 20 MiB of nodes.
+pub const MAX_VALUES: usize = 1_048_576;
+
+/// The deepest that lists and objects may stand in each other.
+pub const MAX_DEPTH: usize = 128;
+
+/// The longest text, in bytes: positions fit into 32 bits.
+pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// A text and where its values stand. An object's names and values take turns.
+#[derive(Debug)]
+pub struct Tree<'a> {
+    text: &'a str,
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    kind: Kind,
+    start: u32,
+    end: u32,
+    /// The node behind this one and all that is in it.
+    next: u32,
+}
+
+/// The kinds of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool,
+    /// A number.
+    Number,
+    /// A string.
+    Text,
+    /// A list.
+    List,
+    /// An object.
+    Object,
+}
+
+/// The reason for which a text is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It is no JSON; the byte at which that shows.
+    NoJson {
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1, in bytes.
+        column: usize,
+    },
+    /// It has more than [`MAX_VALUES`] values or [`MAX_BYTES`].
+    TooLarge,
+    /// It is deeper than [`MAX_DEPTH`].
+    TooDeep,
+}
+
+/// A value in a [`Tree`].
+#[derive(Clone, Copy)]
+pub struct Json<'t, 'a> {
+    tree: &'t Tree<'a>,
+    at: u32,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The kind, as a sentence names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool => "a boolean",
+            Self::Number => "a number",
+            Self::Text => "a string",
+            Self::List => "a list",
+            Self::Object => "an object",
+        }
+    }
+}
+
+// === impl Tree ===
+
+impl<'a> Tree<'a> {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// It is not JSON, or beyond a bound.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Unread> {
+        if bytes.len() > MAX_BYTES {
+            return Err(Unread::TooLarge);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| place(bytes, error.valid_up_to()))?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| Unread::NoJson {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        Ok(Self {
+            text,
+            nodes: nodes(text.as_bytes())?,
+        })
+    }
+
+    /// The outermost value.
+    pub fn root(&self) -> Json<'_, 'a> {
+        Json { tree: self, at: 0 }
+    }
+
+    fn node(&self, at: u32) -> Node {
+        // A text has a value, so a node is there.
+        const NONE: Node = Node {
+            kind: Kind::Null,
+            start: 0,
+            end: 0,
+            next: 0,
+        };
+        self.nodes.get(at as usize).copied().unwrap_or(NONE)
+    }
+
+    fn slice(&self, start: u32, end: u32) -> &'a str {
+        self.text
+            .get(start as usize..end as usize)
+            .unwrap_or_default()
+    }
+}
+
+fn place(bytes: &[u8], at: usize) -> Unread {
+    let before = bytes.get(..at).unwrap_or_default();
+    let line = before.iter().filter(|byte| **byte == b'\n').count();
+    let begins = before.iter().rposition(|byte| *byte == b'\n');
+    let begins = begins.map_or(0, |begins| begins.saturating_add(1));
+    Unread::NoJson {
+        line: line.saturating_add(1),
+        column: at.saturating_sub(begins).saturating_add(1),
+    }
+}
+
+/// The nodes of a text that is JSON.
+fn nodes(text: &[u8]) -> Result<Vec<Node>, Unread> {
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut open: Vec<u32> = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let start = at;
+        let kind = match byte {
+            b'{' => Kind::Object,
+            b'[' => Kind::List,
+            b'"' => Kind::Text,
+            b'n' => Kind::Null,
+            b't' | b'f' => Kind::Bool,
+            b'-' | b'0'..=b'9' => Kind::Number,
+            b'}' | b']' => {
+                let next = position(nodes.len());
+                at = at.saturating_add(1);
+                let closed = open.pop().and_then(|open| nodes.get_mut(open as usize));
+                if let Some(closed) = closed {
+                    closed.end = position(at);
+                    closed.next = next;
+                }
+                continue;
+            }
+            _ => {
+                at = at.saturating_add(1);
+                continue;
+            }
+        };
+        if nodes.len() >= MAX_VALUES {
+            return Err(Unread::TooLarge);
+        }
+        at = match kind {
+            Kind::Object | Kind::List => {
+                if open.len() >= MAX_DEPTH {
+                    return Err(Unread::TooDeep);
+                }
+                open.push(position(nodes.len()));
+                at.saturating_add(1)
+            }
+            Kind::Text => end_of_text(text, at.saturating_add(1)),
+            _ => {
+                let rest = text.get(at..).unwrap_or_default();
+                let ends =
+                    |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+                let length = rest.iter().position(ends).unwrap_or(rest.len());
+                at.saturating_add(length)
+            }
+        };
+        let (start, end) = (position(start), position(at));
+        let next = position(nodes.len().saturating_add(1));
+        nodes.push(Node {
+            kind,
+            start,
+            end,
+            next,
+        });
+    }
+    Ok(nodes)
+}
+
+/// A place as nodes keep it: [`MAX_BYTES`] fit.
+fn position(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// The place behind the quote that ends a string whose first byte is at `at`.
+fn end_of_text(text: &[u8], mut at: usize) -> usize {
+    while let Some(rest) = text.get(at..) {
+        let Some(found) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
+            return text.len();
+        };
+        at = at.saturating_add(found).saturating_add(1);
+        if rest.get(found) == Some(&b'"') {
+            return at;
+        }
+        at = at.saturating_add(1);
+    }
+    text.len()
+}
+
+// === impl Json ===
+
+impl<'t, 'a> Json<'t, 'a> {
+    fn node(self) -> Node {
+        self.tree.node(self.at)
+    }
+
+    /// The kind of value.
+    pub fn kind(self) -> Kind {
+        self.node().kind
+    }
+
+    /// The value as it stands in the text.
+    pub fn raw(self) -> &'a str {
+        let node = self.node();
+        self.tree.slice(node.start, node.end)
+    }
+
+    /// The string, or none if it is none.
+    pub fn text(self) -> Option<Text<'a>> {
+        let node = self.node();
+        let (start, end) = (node.start.saturating_add(1), node.end.saturating_sub(1));
+        (node.kind == Kind::Text).then(|| Text::Escaped(self.tree.slice(start, end)))
+    }
+
+    /// The boolean.
+    pub fn flag(self) -> Option<bool> {
+        (self.kind() == Kind::Bool).then(|| self.raw() == "true")
+    }
+
+    /// The number, if it is a whole one that fits.
+    pub fn whole(self) -> Option<u64> {
+        if self.kind() != Kind::Number {
+            return None;
+        }
+        let raw = self.raw();
+        raw.parse().ok().or_else(|| {
+            let number: f64 = raw.parse().ok()?;
+            (number >= 0.0 && number < 9e15 && number.fract() == 0.0).then_some(number as u64)
+        })
+    }
+
+    /// `null`.
+    pub fn is_null(self) -> bool {
+        self.kind() == Kind::Null
+    }
+
+    /// The values of a list; of anything else none.
+    pub fn items(self) -> Children<'t, 'a> {
+        self.children(Kind::List)
+    }
+
+    /// The members of an object in turn; of anything else none.
+    pub fn members(self) -> impl Iterator<Item = (Text<'a>, Json<'t, 'a>)> {
+        let mut children = self.children(Kind::Object);
+        std::iter::from_fn(move || {
+            let name = children.next()?.text()?;
+            Some((name, children.next()?))
+        })
+    }
+
+    fn children(self, of: Kind) -> Children<'t, 'a> {
+        let node = self.node();
+        let end = if node.kind == of { node.next } else { 0 };
+        Children {
+            tree: self.tree,
+            at: self.at.saturating_add(1),
+            end,
+        }
+    }
+
+    /// The member of that name, if it is there and not `null`. Of several the last counts, as in other readers.
+    pub fn get(self, name: &str) -> Option<Self> {
+        let members = self.members().filter(|(found, _)| found.is(name));
+        members
+            .last()
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_null())
+    }
+
+    /// The string in the member of that name.
+    pub fn get_text(self, name: &str) -> Option<Text<'a>> {
+        self.get(name)?.text()
+    }
+
+    /// Where the value stands: `messages[3].content[0].type`. The outermost has an empty one.
+    pub fn path(self) -> String {
+        let (mut path, mut here) = (String::new(), self.tree.root());
+        while here.at != self.at {
+            let holds = |child: &Json<'_, '_>| (child.at..child.node().next).contains(&self.at);
+            let next = match here.kind() {
+                Kind::List => here
+                    .items()
+                    .enumerate()
+                    .find(|(_, child)| holds(child))
+                    .map(|(number, child)| {
+                        let _ = write!(path, "[{number}]");
+                        child
+                    }),
+                Kind::Object => {
+                    here.members()
+                        .find(|(_, child)| holds(child))
+                        .map(|(name, child)| {
+                            let dot = if path.is_empty() { "" } else { "." };
+                            let name: String = name.plain().chars().take(64).collect();
+                            let _ = write!(path, "{dot}{name}");
+                            child
+                        })
+                }
+                _ => None,
+            };
+            match next {
+                Some(child) => here = child,
+                None => break,
+            }
+        }
+        path
+    }
+}
+
+/// Values beside each other.
+pub struct Children<'t, 'a> {
+    tree: &'t Tree<'a>,
+    at: u32,
+    end: u32,
+}
+
+impl<'t, 'a> Iterator for Children<'t, 'a> {
+    type Item = Json<'t, 'a>;
+
+    fn next(&mut self) -> Option<Json<'t, 'a>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let child = Json {
+            tree: self.tree,
+            at: self.at,
+        };
+        self.at = child.node().next.max(self.at.saturating_add(1));
+        Some(child)
+    }
+}
+
+/// A text that may still have the escapes of the JSON from which it comes.
+#[derive(Debug, Clone)]
+pub enum Text<'a> {
+    /// What stands between the quotes of a string of JSON.
+    Escaped(&'a str),
+    /// The text itself.
+    Plain(Cow<'a, str>),
+}
+
+// === impl Text ===
+
+impl<'a> Text<'a> {
+    /// A text of our own.
+    pub const fn of(text: &'a str) -> Self {
+        Self::Plain(Cow::Borrowed(text))
+    }
+
+    /// A text that was made.
+    pub const fn made(text: String) -> Self {
+        Self::Plain(Cow::Owned(text))
+    }
+
+    /// The text itself.
+    pub fn plain(&self) -> Cow<'a, str> {
+        match self {
+            Self::Escaped(escaped) if !escaped.contains('\\') => Cow::Borrowed(escaped),
+            Self::Escaped(escaped) => Cow::Owned(unescaped(escaped)),
+            Self::Plain(text) => text.clone(),
+        }
+    }
+
+    /// Tells whether it is this text.
+    pub fn is(&self, other: &str) -> bool {
+        match self {
+            Self::Escaped(escaped) if !escaped.contains('\\') => *escaped == other,
+            Self::Plain(text) => text == other,
+            Self::Escaped(_) => self.plain() == other,
+        }
+    }
+
+    /// Tells a text without a character.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Escaped(escaped) => escaped.is_empty(),
+            Self::Plain(text) => text.is_empty(),
+        }
+    }
+
+    /// Tells a text of white space alone.
+    pub fn is_blank(&self) -> bool {
+        match self {
+            Self::Escaped(escaped) => {
+                !escaped.contains('\\') && escaped.trim().is_empty()
+                    || self.plain().trim().is_empty()
+            }
+            Self::Plain(text) => text.trim().is_empty(),
+        }
+    }
+}
+
+fn unescaped(escaped: &str) -> String {
+    // Half of a surrogate pair is JSON to some, and text to nobody.
+    let mut text = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    let unit = |rest: &str| u32::from_str_radix(rest.get(..4)?, 16).ok();
+    while let Some(at) = rest.find('\\') {
+        text.push_str(rest.get(..at).unwrap_or_default());
+        rest = rest.get(at.saturating_add(1)..).unwrap_or_default();
+        let Some(kind) = rest.chars().next() else {
+            break;
+        };
+        rest = rest.get(kind.len_utf8()..).unwrap_or_default();
+        match kind {
+            'b' => text.push('\u{8}'),
+            'f' => text.push('\u{c}'),
+            'n' => text.push('\n'),
+            'r' => text.push('\r'),
+            't' => text.push('\t'),
+            'u' => {
+                let high = unit(rest).unwrap_or(0xfffd);
+                rest = rest.get(4..).unwrap_or_default();
+                let low = rest.strip_prefix("\\u").and_then(unit);
+                let pair = low.filter(|low| {
+                    (0xd800..0xdc00).contains(&high) && (0xdc00..0xe000).contains(low)
+                });
+                let code = match pair {
+                    Some(low) => {
+                        rest = rest.get(6..).unwrap_or_default();
+                        ((high & 0x3ff) << 10 | (low & 0x3ff)).saturating_add(0x1_0000)
+                    }
+                    None => high,
+                };
+                text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            other => text.push(other),
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn value(json: Json<'_, '_>) -> Value {
+        match json.kind() {
+            Kind::List => json.items().map(value).collect(),
+            Kind::Object => json
+                .members()
+                .map(|(name, value_of)| (name.plain().into_owned(), value(value_of)))
+                .collect(),
+            Kind::Text => Value::String(json.text().unwrap().plain().into_owned()),
+            _ => serde_json::from_str(json.raw()).unwrap(),
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".*".prop_map(Value::String),
+            r#"[\\"{}\[\],: a]*"#.prop_map(Value::String),
+        ];
+        leaf.prop_recursive(6, 64, 8, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::Array),
+                proptest::collection::vec(("[a-c\"\\\\]{0,4}", inner), 0..8)
+                    .prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_stands_there(any in any_json(), pretty: bool) {
+            let text = if pretty { serde_json::to_string_pretty(&any) } else { serde_json::to_string(&any) };
+            let text = text.unwrap();
+            let tree = Tree::read(text.as_bytes()).unwrap();
+            prop_assert_eq!(value(tree.root()), serde_json::from_str::<Value>(&text).unwrap());
+            prop_assert_eq!(tree.root().raw(), &*text);
+        }
+
+        #[test]
+        fn bytes_are_read_if_serde_reads_them(bytes in proptest::collection::vec(prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), any::<u8>()], 0..24)) {
+            let read = Tree::read(&bytes).is_ok();
+            let utf8 = std::str::from_utf8(&bytes).is_ok();
+            prop_assert_eq!(read, utf8 && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_path_leads_to_its_value() {
+        let text = r#"{"a":1,"messages":[{},{"content":["x",{"type":"text"}]}]}"#;
+        let tree = Tree::read(text.as_bytes()).unwrap();
+        let content = tree
+            .root()
+            .get("messages")
+            .unwrap()
+            .items()
+            .nth(1)
+            .unwrap()
+            .get("content")
+            .unwrap();
+        let kind = content.items().nth(1).unwrap().get("type").unwrap();
+        assert_eq!(kind.path(), "messages[1].content[1].type");
+        assert_eq!(tree.root().path(), "");
+    }
+
+    #[test]
+    fn the_last_of_several_members_counts_and_null_is_absent() {
+        let tree = Tree::read(br#"{"a":1,"\u0061":2,"b":null}"#).unwrap();
+        assert_eq!(tree.root().get("a").unwrap().raw(), "2");
+        assert!(tree.root().get("b").is_none());
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let deep = format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
+        assert_eq!(Tree::read(deep.as_bytes()).unwrap_err(), Unread::TooDeep);
+        let many = format!("[{}1]", "1,".repeat(MAX_VALUES));
+        assert_eq!(Tree::read(many.as_bytes()).unwrap_err(), Unread::TooLarge);
+        let place = Unread::NoJson { line: 2, column: 3 };
+        assert_eq!(Tree::read(b"{\n \x22\xff\x22: 1}").unwrap_err(), place);
+    }
+}

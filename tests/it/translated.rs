@@ -1,0 +1,66 @@
+//! Callers of one dialect, served by platforms that speak another.
+
+use serde_json::{Value, json};
+
+use crate::{
+    clients::python,
+    harness::{Stack, caller::chat_body, run},
+};
+
+/// OpenAI's own client speaks chat completions, and a ChatGPT login speaks responses, in streams alone.
+#[test]
+fn the_openai_client_chats_with_a_chatgpt_login() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("codex");
+        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
+        let got = python("openai_translated.py", &arguments).await;
+        let text = |name: &str| got[name].as_str().unwrap_or_default();
+        for name in ["chat", "streamed", "after"] {
+            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
+        }
+        assert_eq!(
+            (text("finish"), text("call_finish")),
+            ("stop", "tool_calls"),
+            "{got}"
+        );
+        assert_eq!(text("model"), "gpt-6.1-sol");
+        assert!(
+            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
+            "{got}"
+        );
+        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
+        assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
+        assert_eq!(got["refused"][0], "BadRequestError");
+        assert_eq!(got["refused"][2], "latchkey_untranslatable");
+        let says = got["refused"][3].as_str().unwrap_or_default();
+        assert!(
+            says.contains("messages[0].content[0].file.file_id"),
+            "{says}"
+        );
+
+        let seen = stack.sim.seen().await;
+        let translated = seen.iter().filter_map(|seen| {
+            let body: Value = serde_json::from_slice(&seen.body()).ok()?;
+            (body["instructions"] == "be brief").then_some((seen, body))
+        });
+        let translated: Vec<_> = translated.collect();
+        assert!(translated.len() >= 2, "{translated:?}");
+        for (seen, body) in translated {
+            assert_eq!(seen.path(), "/backend-api/codex/responses");
+            assert_eq!(
+                (&body["stream"], &body["store"]),
+                (&json!(true), &json!(false))
+            );
+            assert_eq!(body["input"][0]["content"][0]["text"], "hi");
+            assert_eq!(body["temperature"], Value::Null, "the platform refuses it");
+        }
+        let mut body = chat_body(false);
+        body["model"] = "gpt-6.1-sol".into();
+        body["seed"] = 1.into();
+        let answer = caller.post("/v1/chat/completions", &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("x-latchkey-dropped"), Some("seed"));
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
