@@ -461,7 +461,7 @@ mod tests {
         };
         assert!(of(&platform, fixture::RESPONSES));
         assert!(of(&platform, fixture::CHAT), "translated");
-        assert!(!of(&platform, fixture::MESSAGES), "another door");
+        assert!(!of(&platform, fixture::NOWHERE), "another door");
         assert!(!of(&platform, 999), "a door that is gone");
         let embed = platform.endpoints[0].clone();
         platform.endpoints.insert(0, embed);

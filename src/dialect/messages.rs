@@ -1,10 +1,16 @@
 //! `messages`: Anthropic messages.
 
+mod answer_writer;
+mod request_reader;
+
 use serde_json::{Map, Value, json};
 
-use super::format::{
-    Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
-    RequestValue, ThingPlace,
+use super::{
+    Parts,
+    format::{
+        Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+        RequestValue, ThingPlace,
+    },
 };
 
 /// The format.
@@ -171,5 +177,13 @@ impl Format for Messages {
     }
     fn model(&self, model: &ListedModel<'_>) -> Value {
         json!({"type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z"})
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            read_request: Some(request_reader::read),
+            write_answer: Some(answer_writer::Writer::of),
+            ..Parts::default()
+        }
     }
 }

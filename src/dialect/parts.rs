@@ -30,6 +30,8 @@ pub struct Target<'a> {
     pub refuses: &'a [String],
     /// It answers with streams alone.
     pub streams_only: bool,
+    /// The account, as an [`envelope`](super::neutral::names::envelope) names it.
+    pub owner: &'a str,
 }
 
 /// What an answer says beside what the platform says.

@@ -4,9 +4,11 @@
 //! try from the caller's own body; what judges and meters an answer reads the platform's own bytes,
 //! before they are translated.
 
+use std::collections::BTreeMap;
+
 use super::{
     Dialect,
-    neutral::{Event, Failure, Refused, read},
+    neutral::{BlockKind, Event, Failure, Refused, names, read},
     parts::{About, AnswerReader, AnswerWriter, Target},
 };
 use crate::text::{
@@ -34,6 +36,8 @@ pub struct TranslatedRequest {
     pub left_out: Vec<&'static str>,
     /// What the answer is to say.
     pub about: About,
+    /// The names of tools that the platform knows by others, by those.
+    pub renamed: BTreeMap<String, String>,
 }
 
 /// The translation of an answer.
@@ -46,6 +50,10 @@ pub struct AnswerTranslation {
     kept: Option<Kept>,
     /// Its last step has come.
     ended: bool,
+    /// The platform's dialect, and its account.
+    maker: &'static str,
+    owner: String,
+    renamed: BTreeMap<String, String>,
 }
 
 /// The form in which the platform's answer comes.
@@ -124,6 +132,7 @@ impl Dialect {
             body,
             stream: request.stream,
             left_out: request.left_out.into_iter().collect(),
+            renamed: request.renamed,
             about: About {
                 model: model.unwrap_or_default(),
                 created,
@@ -137,8 +146,15 @@ impl Dialect {
 
 impl AnswerTranslation {
     /// The translation of an answer of `platform` into `caller`, as a stream or whole; none where there is
-    /// none.
-    pub fn new(platform: Dialect, caller: Dialect, as_stream: bool, about: About) -> Option<Self> {
+    /// none. `owner`: the account, as [`Target::owner`] has it.
+    pub fn new(
+        platform: Dialect,
+        caller: Dialect,
+        as_stream: bool,
+        about: About,
+        owner: &str,
+        renamed: BTreeMap<String, String>,
+    ) -> Option<Self> {
         let (read, write) = (platform.format().parts(), caller.format().parts());
         Some(Self {
             reader: read.read_answer?(),
@@ -146,6 +162,9 @@ impl AnswerTranslation {
             source: Source::Unknown(Vec::new()),
             kept: (!as_stream).then(Kept::default),
             ended: false,
+            maker: platform.word(),
+            owner: owner.to_owned(),
+            renamed,
         })
     }
 
@@ -169,6 +188,22 @@ impl AnswerTranslation {
         }
         let mut events = Vec::new();
         self.read(bytes, end, &mut events);
+        for event in &mut events {
+            match event {
+                Event::Opaque { data, .. } => {
+                    *data = names::envelope(self.maker, &self.owner, data);
+                }
+                Event::Open {
+                    kind: BlockKind::Call { name, .. },
+                    ..
+                } => {
+                    if let Some(own) = self.renamed.get(name) {
+                        name.clone_from(own);
+                    }
+                }
+                _ => {}
+            }
+        }
         self.ended = events
             .iter()
             .any(|event| matches!(event, Event::End | Event::Fail(_)));

@@ -199,7 +199,7 @@ fn each_refusal_has_its_status_and_code() {
         (
             vec![key, (":path", "/v1/messages")],
             404,
-            "latchkey_path_not_in_pool",
+            "latchkey_model_not_served",
         ),
         (
             vec![key, (":method", "GET")],

@@ -255,7 +255,8 @@ mod tests {
             platform.endpoint_for(door)
         };
         assert_eq!(at(fixture::RESPONSES), Some(EndpointId(0)));
-        assert_eq!(at(fixture::MESSAGES), None);
+        assert_eq!(at(fixture::MESSAGES), Some(EndpointId(0)), "translated");
+        assert_eq!(at(fixture::NOWHERE), None);
         let mut in_path = doors
             .get(crate::snapshot::DoorId(fixture::RESPONSES))
             .unwrap()

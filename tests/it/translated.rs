@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    clients::python,
+    clients::{claude_with, python},
     harness::{Stack, caller::chat_body, run},
 };
 
@@ -61,6 +61,68 @@ fn the_openai_client_chats_with_a_chatgpt_login() {
         let answer = caller.post("/v1/chat/completions", &body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("x-latchkey-dropped"), Some("seed"));
+        let body = json!({"model": "gpt-6.1-sol", "input": "hi"});
+        let answer = caller.post("/v1/embeddings", &body).await;
+        assert_eq!(
+            answer.own_code(),
+            Some("latchkey_path_not_in_pool"),
+            "{answer:?}"
+        );
         assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Claude Code speaks messages. It calls a tool, here, and goes on with what that returns.
+#[test]
+fn claude_code_works_on_a_chatgpt_login() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("codex");
+        let home = stack.folder.join("claude-codex");
+        let wish = r#"use the tool Bash {"command": "echo translated", "description": "says so"}"#;
+        let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
+        let arguments = [&["-p", wish, "--model", "gpt-6.1-sol"][..], &tools].concat();
+        let (printed, _) = claude_with(&home, &caller.url(""), caller.key(), &arguments).await;
+        assert!(printed.contains("Hello from "), "{printed}");
+        let seen = stack.sim.seen().await;
+        let outputs = seen.iter().filter(|seen| {
+            let body = String::from_utf8_lossy(&seen.body()).into_owned();
+            body.contains("function_call_output") && body.contains("translated")
+        });
+        assert!(
+            outputs.count() > 0,
+            "the tool's output went to the platform"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Anthropic's own client reads what becomes of an answer of responses.
+#[test]
+fn the_anthropic_client_is_answered_by_a_chatgpt_login() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("codex");
+        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
+        let got = python("anthropic_translated.py", &arguments).await;
+        let text = |name: &str| got[name].as_str().unwrap_or_default();
+        for name in ["message", "streamed", "after"] {
+            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
+        }
+        assert_eq!(
+            (text("stop"), text("call_stop")),
+            ("end_turn", "tool_use"),
+            "{got}"
+        );
+        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
+        assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
+        assert!(
+            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
+            "{got}"
+        );
+        assert_eq!(
+            got["refused"],
+            json!(["BadRequestError", 400, "latchkey_untranslatable"])
+        );
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::neutral::read::{
-        Read, expect, foreign, media, media_by_url, missing, object, optional_bool, optional_list,
+        Read, expect, foreign, media, media_by_url, missing, object, optional_flag, optional_list,
         optional_number, optional_text, optional_whole, text, wrong,
     },
     dialect::neutral::{
@@ -29,7 +29,7 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     let body = object(tree)?;
     let mut request = Request {
         model: optional_text(body, "model")?,
-        stream: optional_bool(body, "stream")?.unwrap_or_default(),
+        stream: optional_flag(body, "stream")?.unwrap_or_default(),
         sampling: Sampling {
             temperature: optional_number(body, "temperature")?,
             top_p: optional_number(body, "top_p")?,
@@ -40,7 +40,7 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
             frequency_penalty: optional_number(body, "frequency_penalty")?,
         },
         stop: stop(body)?,
-        parallel: optional_bool(body, "parallel_tool_calls")?,
+        parallel: optional_flag(body, "parallel_tool_calls")?,
         reasoning: reasoning(body)?,
         output: output(body)?,
         verbosity: optional_text(body, "verbosity")?,
@@ -57,7 +57,7 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
         most => most,
     };
     if let Some(options) = body.get("stream_options") {
-        request.wants_usage = optional_bool(options, "include_usage")?.unwrap_or_default();
+        request.wants_usage = optional_flag(options, "include_usage")?.unwrap_or_default();
     }
     refuse_what_is_more_than_text(body)?;
     for name in LEFT_OUT {
@@ -134,7 +134,7 @@ fn output<'a>(body: Json<'_, 'a>) -> Read<Output<'a>> {
             .get("schema")
             .ok_or_else(|| missing(schema, "schema"))?
             .raw(),
-        strict: optional_bool(schema, "strict")?,
+        strict: optional_flag(schema, "strict")?,
     })
 }
 
@@ -175,7 +175,7 @@ fn tool_of_function<'a>(function: Json<'_, 'a>) -> Read<Tool<'a>> {
         name: text(function, "name")?,
         description: optional_text(function, "description")?,
         input: ToolInput::Schema(function.get("parameters").map(Json::raw)),
-        strict: optional_bool(function, "strict")?,
+        strict: optional_flag(function, "strict")?,
     })
 }
 

@@ -10,6 +10,7 @@
 //! answer would be a wrong one.
 
 mod event;
+pub mod names;
 pub mod read;
 mod request;
 

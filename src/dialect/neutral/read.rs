@@ -76,7 +76,7 @@ pub fn optional_text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<Text<'a>
 }
 
 /// A member that is a boolean, if it is there.
-pub fn optional_bool(json: Json<'_, '_>, name: &str) -> Read<Option<bool>> {
+pub fn optional_flag(json: Json<'_, '_>, name: &str) -> Read<Option<bool>> {
     let Some(value) = json.get(name) else {
         return Ok(None);
     };

@@ -1,7 +1,7 @@
 //! A request in no dialect: richer than each, with blocks in their order, each of one kind. It borrows from the
 //! body that was read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::text::tree::Text;
 
@@ -44,6 +44,8 @@ pub struct Request<'a> {
     pub tier: Option<Text<'a>>,
     /// What the answer would be other without, and no other dialect has: names for the caller.
     pub left_out: BTreeSet<&'static str>,
+    /// The names of tools that the writer changed, by those that it wrote.
+    pub renamed: BTreeMap<String, String>,
 }
 
 /// The numbers that steer the choice of tokens.

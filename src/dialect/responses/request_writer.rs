@@ -4,7 +4,7 @@ use crate::{
     dialect::{
         neutral::{
             Arguments, Block, Choice, Effort, Media, MediaKind, Output, Refused, Request, Role,
-            Source, Tool, ToolInput,
+            Source, Tool, ToolInput, names,
         },
         parts::Target,
     },
@@ -38,10 +38,20 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
     ];
     let absent = absent.into_iter().filter(|(_, is_said)| *is_said);
     request.left_out.extend(absent.map(|(name, _)| name));
+    for tool in &mut request.tools {
+        let fitting = names::fitting(&tool.name);
+        let (own, wire) = (tool.name.plain(), fitting.plain());
+        if own != wire {
+            request.renamed.insert(wire.into_owned(), own.into_owned());
+        }
+        tool.name = fitting;
+    }
+    // An id may be as long as a name.
+    let user = request.user.as_ref().map(names::fitting);
     let request = &*request;
     let mut input = Out::default();
     let mut failed = None;
-    input.list(|out| failed = write_input(request, out).err());
+    input.list(|out| failed = write_input(request, target, out).err());
     if let Some(refused) = failed {
         return Err(refused);
     }
@@ -76,10 +86,10 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
         write_format(request, out);
         for (name, text) in [
             ("prompt_cache_key", &request.cache_key),
-            ("safety_identifier", &request.user),
+            ("safety_identifier", &user),
             ("service_tier", &request.tier),
         ] {
-            if let Some(text) = text {
+            if let Some(text) = text.as_ref().filter(|_| !target.refuses(name)) {
                 out.name(name).text(text);
             }
         }
@@ -99,7 +109,7 @@ fn joined<'a>(texts: &[Text<'a>]) -> Vec<Text<'a>> {
     joined
 }
 
-fn write_input(request: &Request<'_>, out: &mut Out) -> Result<(), Refused> {
+fn write_input(request: &Request<'_>, target: &Target<'_>, out: &mut Out) -> Result<(), Refused> {
     if request.turns.is_empty() {
         // An empty input is refused; what there is is the user's then.
         write_message(out, "user", |out| {
@@ -124,7 +134,7 @@ fn write_input(request: &Request<'_>, out: &mut Out) -> Result<(), Refused> {
             let length = blocks.iter().take_while(|block| is_content(block)).count();
             let (content, rest) = blocks.split_at(length);
             if content.is_empty() {
-                write_item(block, out)?;
+                write_item(block, target, out)?;
                 blocks = rest.get(1..).unwrap_or_default();
                 continue;
             }
@@ -215,17 +225,22 @@ fn write_media(media: &Media<'_>, out: &mut Out) -> Result<(), Refused> {
 }
 
 /// An item that is no message.
-fn write_item(block: &Block<'_>, out: &mut Out) -> Result<(), Refused> {
+fn write_item(block: &Block<'_>, target: &Target<'_>, out: &mut Out) -> Result<(), Refused> {
     match block {
         // Ids of items are not written: the platform knows only its own.
         Block::Reasoning {
             opaque: Some(opaque),
             ..
-        } => out.object(|out| {
-            out.name("type").word("reasoning");
-            out.name("summary").list(|_| {});
-            out.name("encrypted_content").text(opaque);
-        }),
+        } => {
+            let Some(own) = names::opened(opaque, "responses", target.owner) else {
+                return Ok(());
+            };
+            out.object(|out| {
+                out.name("type").word("reasoning");
+                out.name("summary").list(|_| {});
+                out.name("encrypted_content").text(&own);
+            });
+        }
         Block::Call(call) => out.object(|out| {
             let (kind, member, text) = match &call.arguments {
                 Arguments::Raw(text) => ("custom_tool_call", "input", text.clone()),
@@ -236,8 +251,8 @@ fn write_item(block: &Block<'_>, out: &mut Out) -> Result<(), Refused> {
                 Arguments::Json(json) => ("function_call", "arguments", Text::of(json)),
             };
             out.name("type").word(kind);
-            out.name("call_id").text(&call.id);
-            out.name("name").text(&call.name);
+            out.name("call_id").text(&names::fitting(&call.id));
+            out.name("name").text(&names::fitting(&call.name));
             out.name(member).text(&text);
         }),
         Block::Result(result) => {
@@ -249,7 +264,7 @@ fn write_item(block: &Block<'_>, out: &mut Out) -> Result<(), Refused> {
                 } else {
                     "function_call_output"
                 });
-                out.name("call_id").text(&result.id);
+                out.name("call_id").text(&names::fitting(&result.id));
                 let texts: Option<Vec<Text<'_>>> = result
                     .blocks
                     .iter()
@@ -297,7 +312,8 @@ fn write_tools(request: &Request<'_>, out: &mut Out) {
         out.name("parallel_tool_calls").bool(parallel);
     }
     let kind = |name: &Text<'_>| {
-        let name = name.plain();
+        let fitting = names::fitting(name);
+        let name = fitting.plain();
         let raw = request
             .tools
             .iter()
@@ -307,7 +323,7 @@ fn write_tools(request: &Request<'_>, out: &mut Out) {
     let one = |out: &mut Out, name: &Text<'_>| {
         out.object(|out| {
             out.name("type").word(kind(name));
-            out.name("name").text(name);
+            out.name("name").text(&names::fitting(name));
         });
     };
     match &request.choice {

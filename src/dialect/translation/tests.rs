@@ -8,6 +8,7 @@ fn target() -> Target<'static> {
         model: Text::of("gpt-5.6"),
         refuses: &[],
         streams_only: false,
+        owner: "1f",
     }
 }
 
@@ -67,4 +68,325 @@ fn a_chat_with_tools_becomes_a_response() {
         "include": ["reasoning.encrypted_content"],
     });
     assert_eq!(made, expected);
+}
+
+/// The request that a message becomes.
+fn of_messages(messages: &Value) -> (Value, TranslatedRequest) {
+    let text = messages.to_string();
+    let made =
+        Dialect::Messages.translate_request(Dialect::Responses, text.as_bytes(), &target(), 0);
+    let made = made.unwrap();
+    (serde_json::from_slice(&made.body).unwrap(), made)
+}
+
+#[test]
+fn what_claude_code_sends_becomes_a_response() {
+    let long = format!("mcp__{}__tool", "s".repeat(80));
+    let own = names::envelope("responses", "1f", "gAAA");
+    let other = names::envelope("responses", "2f", "gBBB");
+    let (made, all) = of_messages(&json!({
+        "model": "gpt-5.6", "max_tokens": 32000, "stream": true, "top_k": 3,
+        "metadata": {"user_id": "x".repeat(120)},
+        "system": [{"type": "text", "text": "You are"}, {"type": "text", "text": "brief", "cache_control": {"type": "ephemeral"}}],
+        "thinking": {"type": "enabled", "budget_tokens": 8000},
+        "tools": [
+            {"name": long, "description": "d", "input_schema": {"type": "object"}},
+            {"type": "web_search_20250305", "name": "web_search"},
+        ],
+        "tool_choice": {"type": "auto", "disable_parallel_tool_use": true},
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}}, {"type": "text", "text": "hi"}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "hm", "signature": own},
+                {"type": "thinking", "thinking": "hm", "signature": other},
+                {"type": "thinking", "thinking": "hm", "signature": "EqQB"},
+                {"type": "text", "text": "I call"},
+                {"type": "tool_use", "id": "toolu_1", "name": long, "input": {"b": 1, "a": [2]}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "is_error": true, "content": [{"type": "text", "text": "no"}]},
+                {"type": "text", "text": "go on"},
+            ]},
+        ],
+    }));
+    assert_eq!(all.left_out, ["tools", "top_k"]);
+    let short = names::fitting(&Text::of(&long)).plain().into_owned();
+    assert_eq!(all.renamed[&short], long);
+    assert_eq!(made["instructions"], "You are\n\nbrief");
+    assert_eq!(
+        made["reasoning"],
+        json!({"effort": "medium", "summary": "auto"})
+    );
+    assert_eq!(
+        (&made["max_output_tokens"], &made["parallel_tool_calls"]),
+        (&json!(32000), &json!(false))
+    );
+    assert!(made["safety_identifier"].as_str().unwrap().len() <= 64);
+    let expected = json!([
+        {"type": "message", "role": "user", "content": [
+            {"type": "input_image", "image_url": "data:image/png;base64,QUJD", "detail": "auto"},
+            {"type": "input_text", "text": "hi"},
+        ]},
+        {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I call"}]},
+        {"type": "function_call", "call_id": "toolu_1", "name": short, "arguments": "{\"a\":[2],\"b\":1}"},
+        {"type": "function_call_output", "call_id": "toolu_1", "output": "no"},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go on"}]},
+    ]);
+    assert_eq!(made["input"], expected);
+}
+
+/// An answer of `responses` with reasoning, a text and two calls, as events.
+fn answer() -> Vec<u8> {
+    let item = |number: u64, kind: &str, item: Value| json!({"type": format!("response.output_item.{kind}"), "output_index": number, "item": item});
+    let call = |id: &str, arguments: &str| json!({"type": "function_call", "call_id": id, "name": "f", "arguments": arguments});
+    let summary = |part: u64, text: &str| json!({"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": part, "delta": text});
+    let text = json!({"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "Hi \u{1f600}"});
+    let arguments = |number: u64, text: &str| json!({"type": "response.function_call_arguments.delta", "output_index": number, "delta": text});
+    let usage = json!({"input_tokens": 10, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 3});
+    let events = [
+        json!({"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5.6", "status": "in_progress"}}),
+        item(0, "added", json!({"type": "reasoning", "id": "rs"})),
+        summary(0, "a"),
+        summary(1, "b"),
+        item(
+            0,
+            "done",
+            json!({"type": "reasoning", "summary": [{"text": "a"}, {"text": "b"}], "encrypted_content": "gAAA"}),
+        ),
+        item(1, "added", json!({"type": "message"})),
+        text,
+        item(
+            1,
+            "done",
+            json!({"type": "message", "content": [{"type": "output_text", "text": "Hi \u{1f600}"}]}),
+        ),
+        item(2, "added", call("c1", "")),
+        item(3, "added", call("c2", "")),
+        arguments(3, "{\"b\""),
+        arguments(2, "{\"a\":1}"),
+        arguments(3, ":2}"),
+        item(3, "done", call("c2", "{\"b\":2}")),
+        item(2, "done", call("c1", "{\"a\":1}")),
+        json!({"type": "response.completed", "response": {"id": "resp_1", "status": "completed", "output": [], "usage": usage}}),
+    ];
+    let events = events.iter().map(|event| {
+        format!(
+            "event: {}\ndata: {event}\n\n",
+            event["type"].as_str().unwrap()
+        )
+    });
+    events.collect::<String>().into_bytes()
+}
+
+fn translation(caller: Dialect, as_stream: bool) -> AnswerTranslation {
+    let renamed = BTreeMap::from([("f".to_owned(), "own/f".to_owned())]);
+    AnswerTranslation::new(
+        Dialect::Responses,
+        caller,
+        as_stream,
+        About::default(),
+        "1f",
+        renamed,
+    )
+    .unwrap()
+}
+
+/// The stream that a caller gets of these pieces.
+fn streamed(caller: Dialect, pieces: &[&[u8]]) -> String {
+    let mut translation = translation(caller, true);
+    let mut all = Vec::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        match translation.on_body(piece, number + 1 == pieces.len()) {
+            Written::Stream(bytes) => all.extend(bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    String::from_utf8(all).unwrap()
+}
+
+fn whole(caller: Dialect) -> Value {
+    match translation(caller, false).on_body(&answer(), true) {
+        Written::Whole(body) => serde_json::from_slice(&body).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_answer_becomes_a_whole_chat() {
+    let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "own/f", "arguments": arguments}});
+    let message = json!({
+        "role": "assistant", "content": "Hi \u{1f600}", "refusal": null, "reasoning_content": "a\n\nb",
+        "tool_calls": [call("c1", "{\"a\":1}"), call("c2", "{\"b\":2}")],
+    });
+    let usage = json!({
+        "prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13,
+        "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 0},
+    });
+    let expected = json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "gpt-5.6",
+        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "tool_calls"}], "usage": usage,
+    });
+    assert_eq!(whole(Dialect::Chat), expected);
+}
+
+#[test]
+fn an_answer_becomes_a_whole_message() {
+    let expected = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "gpt-5.6",
+        "content": [
+            {"type": "thinking", "thinking": "a\n\nb", "signature": "lk1.responses.1f.gAAA"},
+            {"type": "text", "text": "Hi \u{1f600}"},
+            {"type": "tool_use", "id": "c1", "name": "own/f", "input": {"a": 1}},
+            {"type": "tool_use", "id": "c2", "name": "own/f", "input": {"b": 2}},
+        ],
+        "stop_reason": "tool_use", "stop_sequence": null,
+        "usage": {"input_tokens": 6, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 0, "output_tokens": 3},
+    });
+    assert_eq!(whole(Dialect::Messages), expected);
+}
+
+/// What a stream of `messages` says, by the grammar of that dialect.
+fn said_in_messages(stream: &str) -> Vec<String> {
+    let (mut said, mut open, mut next) = (Vec::new(), None, 0);
+    for event in stream.split_terminator("\n\n") {
+        let (name, data) = event.split_once("\ndata: ").unwrap();
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(name, format!("event: {}", data["type"].as_str().unwrap()));
+        match data["type"].as_str().unwrap() {
+            "message_start" => assert!(said.is_empty() && open.is_none()),
+            "content_block_start" => {
+                assert_eq!((open, data["index"].as_u64()), (None, Some(next)));
+                open = Some(next);
+                said.push(data["content_block"]["type"].as_str().unwrap().to_owned());
+            }
+            "content_block_delta" => {
+                assert_eq!(open, data["index"].as_u64());
+                let delta = data["delta"].as_object().unwrap();
+                let text = delta.iter().find(|(name, _)| *name != "type").unwrap().1;
+                said.last_mut()
+                    .unwrap()
+                    .push_str(&format!(" {}", text.as_str().unwrap()));
+            }
+            "content_block_stop" => {
+                assert_eq!(open.take(), data["index"].as_u64());
+                next += 1;
+            }
+            "message_delta" => said.push(data["delta"]["stop_reason"].to_string()),
+            "message_stop" => said.push("stop".to_owned()),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(open, None);
+    said
+}
+
+#[test]
+fn a_stream_of_messages_has_one_block_open_at_a_time() {
+    let answer = answer();
+    let expected = [
+        "thinking a \n\nb lk1.responses.1f.gAAA",
+        "text Hi \u{1f600}",
+        "tool_use {\"a\":1}",
+        "tool_use {\"b\":2}",
+        "\"tool_use\"",
+        "stop",
+    ];
+    for cut in 0..answer.len() {
+        let (first, rest) = answer.split_at(cut);
+        let stream = streamed(Dialect::Messages, &[first, rest]);
+        assert_eq!(said_in_messages(&stream), expected, "{cut}");
+    }
+}
+
+#[test]
+fn a_stream_of_chat_is_the_same_wherever_the_answer_is_cut() {
+    let answer = answer();
+    let expected = streamed(Dialect::Chat, &[&answer]);
+    for cut in 0..answer.len() {
+        let (first, rest) = answer.split_at(cut);
+        assert_eq!(streamed(Dialect::Chat, &[first, rest]), expected, "{cut}");
+    }
+    assert!(expected.ends_with("data: [DONE]\n\n"));
+    assert_eq!(expected.matches("\"role\"").count(), 1);
+    assert_eq!(expected.matches("own/f").count(), 2);
+}
+
+#[test]
+fn what_breaks_off_is_never_a_good_end() {
+    let answer = answer();
+    let end = answer
+        .windows(25)
+        .rposition(|window| window == b"event: response.completed")
+        .unwrap();
+    for cut in 0..end {
+        for caller in [Dialect::Chat, Dialect::Messages] {
+            let stream = streamed(caller, &[&answer[..cut]]);
+            assert!(stream.contains("\"error\""), "{cut}: {stream}");
+            assert!(
+                !stream.contains("[DONE]") && !stream.contains("message_stop"),
+                "{cut}"
+            );
+            let whole = translation(caller, false).on_body(&answer[..cut], true);
+            assert!(matches!(whole, Written::Failed(502, _)), "{cut}: {whole:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_is_wrong_is_named() {
+    let user = |content: Value| json!({"messages": [{"role": "user", "content": content}]});
+    for (chat, says) in [
+        (json!({}), ": messages is missing"),
+        (
+            json!({"messages": {}}),
+            "messages: expected a list, found an object",
+        ),
+        (json!({"messages": [{}]}), "messages[0]: role is missing"),
+        (
+            json!({"messages": [{"role": "robot"}]}),
+            "messages[0].role: expected system",
+        ),
+        (
+            user(json!([{"text": "x"}])),
+            "messages[0].content[0]: type is missing",
+        ),
+        (
+            user(json!([{"type": "video"}])),
+            "messages[0].content[0].type: this kind",
+        ),
+        (
+            json!({"messages": [], "max_tokens": "9"}),
+            "max_tokens: expected a whole number, found a string",
+        ),
+        (
+            json!({"messages": [], "modalities": ["text", "audio"]}),
+            "modalities[1]: an answer",
+        ),
+    ] {
+        let refused = refused(&chat);
+        assert!(refused.starts_with(says), "{refused}");
+    }
+}
+
+#[test]
+fn a_platform_that_refuses_a_member_does_not_get_it() {
+    let refuses = ["temperature", "max_output_tokens"].map(str::to_owned);
+    let target = Target {
+        refuses: &refuses,
+        streams_only: true,
+        ..target()
+    };
+    let chat =
+        json!({"temperature": 1, "top_p": 0.5, "max_tokens": 3, "stop": "x", "messages": []});
+    let (made, left_out) = request(&chat, &target);
+    assert_eq!(left_out, ["max_tokens", "stop", "temperature"]);
+    assert_eq!(
+        (&made["temperature"], &made["max_output_tokens"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&made["top_p"], &made["stream"]),
+        (&json!(0.5), &json!(true))
+    );
 }

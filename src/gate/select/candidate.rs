@@ -9,7 +9,7 @@ use crate::{
     health::{Standing, Why},
     id::Id,
     snapshot::{
-        Account, Door, EndpointId, Member, Requirement, Tier, View,
+        Account, Door, EndpointId, Member, Platform, Requirement, Tier, View,
         path::{self, Place},
         pool::Weight,
     },
@@ -25,8 +25,8 @@ pub struct Candidate {
     pub(super) hash: u64,
     /// Where its platform answers what is asked.
     pub(super) endpoint: EndpointId,
-    /// What is asked there is translated.
-    pub(super) translated: bool,
+    /// What is asked there is translated: the platform, to look its models up.
+    translated: Option<Rc<Platform>>,
     /// The endpoint's path takes the model.
     takes_model_in_path: bool,
     /// Its profile says when the first event of a stream is due, so it matters if one is asked for.
@@ -77,11 +77,11 @@ impl Candidate {
         let platform = view.platform(&account.platform)?;
         let id = platform.endpoint_for(door)?;
         let endpoint = platform.endpoint(id)?;
-        let translated = !endpoint.answers(door);
+        let translated = (!endpoint.answers(door)).then(|| Rc::clone(platform));
         // A translated request has what the platform asks for.
         let requires = match translated {
-            true => &[][..],
-            false => endpoint.requires.as_slice(),
+            Some(_) => &[][..],
+            None => endpoint.requires.as_slice(),
         };
         Some(Self {
             account: Rc::clone(account),
@@ -89,13 +89,13 @@ impl Candidate {
             weight: member.weight,
             hash: hash64(&[account.id.as_str().as_bytes()]),
             endpoint: id,
-            translated,
             takes_model_in_path: endpoint.path.has(Place::Model),
             asks_stream: endpoint
                 .first_event_seconds
                 .is_some_and(|seconds| seconds > 0),
-            asks_store: endpoint.keeps_asked && !translated,
+            asks_store: endpoint.keeps_asked && translated.is_none(),
             requires: requires.into(),
+            translated,
             credit: 0,
             usable_until: [account.credential_expires_at, account.expires_at]
                 .into_iter()
@@ -135,15 +135,28 @@ impl Candidate {
             && self.is_wished(need)
     }
 
-    /// Tells a candidate that serves the model.
+    /// Tells a candidate for which a request is translated.
+    pub(super) fn is_translated(&self) -> bool {
+        self.translated.is_some()
+    }
+
+    /// Tells a candidate that serves the model. One that speaks another dialect serves what its platform, or its
+    /// operator, says that it has: callers of that dialect ask for other makers' models.
     pub(super) fn serves(&self, need: &Need<'_>) -> bool {
-        (self.serves_all || need.modelless || self.account.models.contain(need.model))
+        let lists = |platform: &Rc<Platform>| {
+            let mut models = platform.models.iter();
+            need.model
+                .is_some_and(|model| models.any(|one| one.as_str() == model))
+        };
+        let serves_all = self.serves_all && self.translated.as_ref().is_none_or(lists);
+        let serves_some = !self.serves_all && self.account.models.contain(need.model);
+        (serves_all || need.modelless || serves_some)
             && (!self.takes_model_in_path || need.model.is_some_and(path::fits))
     }
 
     /// Tells if a pick has to know the model.
     pub(super) fn needs_model(&self) -> bool {
-        !self.serves_all || self.takes_model_in_path
+        !self.serves_all || self.takes_model_in_path || self.is_translated()
     }
 
     /// Tells a candidate whose platform takes such a request.

@@ -146,8 +146,8 @@ impl Table {
             .collect();
         match pool.policy {
             // The sort is stable: each tier stays in the operator's order.
-            Policy::FillFirst => candidates.sort_by_key(|one| (one.tier, one.translated)),
-            _ => candidates.sort_by_key(|one| (one.tier, one.translated, one.hash)),
+            Policy::FillFirst => candidates.sort_by_key(|one| (one.tier, one.is_translated())),
+            _ => candidates.sort_by_key(|one| (one.tier, one.is_translated(), one.hash)),
         }
         Self {
             policy: pool.policy,
@@ -337,8 +337,9 @@ impl Stretch {
     /// The tiers of candidates that are sorted by them.
     fn all(candidates: &[Candidate]) -> Vec<Self> {
         let mut start = 0_usize;
-        let tiers = candidates
-            .chunk_by(|one, next| (one.tier, one.translated) == (next.tier, next.translated));
+        let tiers = candidates.chunk_by(|one, next| {
+            (one.tier, one.is_translated()) == (next.tier, next.is_translated())
+        });
         tiers
             .map(|tier| {
                 let end = start.saturating_add(tier.len());
@@ -491,7 +492,7 @@ mod tests {
             1,
             "nobody writes a chat as messages"
         );
-        assert!(translated.candidates[0].translated);
+        assert!(translated.candidates[0].is_translated());
         let nothing = at(&view, &pool, fixture::NOWHERE);
         assert!(nothing.candidates.is_empty());
     }

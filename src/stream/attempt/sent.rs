@@ -90,7 +90,8 @@ impl Sent {
                 open.query = Some(query.to_vec());
             }
         }
-        let translated = (endpoint.dialect != carried.dialect).then(|| Translated::of(&endpoint));
+        let translated =
+            (endpoint.dialect != carried.dialect).then(|| Translated::of(&endpoint, &account));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {

@@ -254,3 +254,22 @@ fn an_account_that_speaks_the_callers_dialect_comes_first() {
     call.platform(200, &EVENTS, answer().as_bytes());
     assert_eq!(text_of(&call.answer().body), "Hi there");
 }
+
+/// Another maker's model is nothing to fail over to: the caller is told when its own is back.
+#[test]
+fn who_speaks_another_dialect_serves_the_models_that_it_has_alone() {
+    let mut envoy = envoy(&["acc_1"]);
+    let mut body = chat(true);
+    body["model"] = "claude-opus-5-5".into();
+    let mut call = ask(&mut envoy, &body);
+    call.is_refused(404, "latchkey_model_not_served");
+
+    let mut account = fixture::account("acc_1", "codex");
+    account.models = vec!["claude-*".to_owned().try_into().unwrap()]
+        .try_into()
+        .unwrap();
+    let mut envoy = Envoy::with_accounts(&[account]);
+    let call = ask(&mut envoy, &body);
+    call.is_at("acc_1");
+    assert_eq!(call.sent_on()["model"], "claude-opus-5-5");
+}

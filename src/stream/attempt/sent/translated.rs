@@ -1,5 +1,7 @@
 //! A try at a platform that speaks another dialect than the caller.
 
+use std::collections::BTreeMap;
+
 use crate::{
     attempt::answer::Mask,
     dialect::{
@@ -7,10 +9,11 @@ use crate::{
         neutral::{Failure, Refused},
     },
     gate::Refusal,
+    hash::hash64,
     header::HeaderText,
     host::{Side, Stream},
     request::carried::Carried,
-    snapshot::{Endpoint, Requirement},
+    snapshot::{Account, Endpoint, Requirement},
     text::tree::Text,
     verdict::ErrorBody,
 };
@@ -27,6 +30,8 @@ pub(in crate::stream) struct Translated {
     platform: Dialect,
     refuses: Vec<String>,
     streams_only: bool,
+    /// The account, by a hash.
+    owner: String,
     /// What the request said of its answer, once it was translated.
     asked: Option<Asked>,
 }
@@ -37,6 +42,7 @@ struct Asked {
     stream: bool,
     left_out: Vec<&'static str>,
     about: About,
+    renamed: BTreeMap<String, String>,
 }
 
 /// The answer that goes to the caller in place of the platform's.
@@ -61,9 +67,14 @@ pub(in crate::stream) enum GoesOn {
 // === impl Translated ===
 
 impl Translated {
-    /// A try at this endpoint.
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
+    /// A try at this endpoint, as this account.
+    pub(super) fn of(endpoint: &Endpoint, account: &Account) -> Self {
+        let parts = [
+            account.platform.as_str().as_bytes(),
+            account.id.as_str().as_bytes(),
+        ];
         Self {
+            owner: format!("{:016x}", hash64(&parts)),
             platform: endpoint.dialect,
             refuses: endpoint.refuses.clone(),
             streams_only: endpoint.requires.contains(&Requirement::Stream),
@@ -99,6 +110,7 @@ impl Translated {
             model: Text::of(model),
             refuses: &self.refuses,
             streams_only: self.streams_only,
+            owner: &self.owner,
         };
         let created = now.checked_div(1_000).unwrap_or_default();
         let made = carried
@@ -109,6 +121,7 @@ impl Translated {
             stream: made.stream,
             left_out: made.left_out,
             about: made.about,
+            renamed: made.renamed,
         });
         Ok(Some(made.body))
     }
@@ -130,7 +143,9 @@ impl Translated {
         let asked = self.asked.as_ref()?;
         let as_stream = asked.stream && error.is_none();
         let about = asked.about.clone();
-        let translation = AnswerTranslation::new(self.platform, caller, as_stream, about)?;
+        let (owner, renamed) = (&*self.owner, asked.renamed.clone());
+        let translation =
+            AnswerTranslation::new(self.platform, caller, as_stream, about, owner, renamed)?;
         let kind: &[u8] = match as_stream {
             true => b"text/event-stream",
             false => b"application/json",

@@ -1,0 +1,406 @@
+//! An answer of `messages`, written: a stream, or the whole.
+//!
+//! A stream has one block open at a time. What comes of another one meanwhile waits for its turn.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    dialect::{
+        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        parts::{About, AnswerWriter},
+    },
+    text::{
+        out::Out,
+        tree::{Kind, Tree},
+    },
+};
+
+/// The most bytes of blocks that wait for another one's end.
+pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
+
+/// Writes an answer.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    about: About,
+    /// Blocks that have begun and are not closed, by their numbers.
+    blocks: BTreeMap<u32, Begun>,
+    /// The number of the one that is open, and that of the next one in the stream.
+    current: Option<u32>,
+    index: u64,
+    waiting: usize,
+    usage: Usage,
+    finish: Option<Finish>,
+    failed: bool,
+}
+
+/// A block that has begun.
+#[derive(Debug)]
+struct Begun {
+    kind: BlockKind,
+    /// What of it has not gone on.
+    text: String,
+    opaque: Option<String>,
+    closed: bool,
+    /// Its beginning has gone on.
+    is_open: bool,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// Writes an answer that says this.
+    pub(super) fn of(about: About) -> Box<dyn AnswerWriter> {
+        Box::new(Self {
+            about,
+            ..Self::default()
+        })
+    }
+
+    /// Writes all that its turn has come for.
+    fn turn(&mut self, bytes: &mut Vec<u8>) {
+        while let Some(number) = self.current.or_else(|| self.blocks.keys().next().copied()) {
+            let Some(block) = self.blocks.get_mut(&number) else {
+                self.current = None;
+                continue;
+            };
+            self.current = Some(number);
+            block.write(self.index, bytes);
+            if !block.closed {
+                return;
+            }
+            if block.is_open {
+                block.end(self.index, bytes);
+                self.index = self.index.saturating_add(1);
+            }
+            self.blocks.remove(&number);
+            self.current = None;
+        }
+    }
+
+    fn wait(&mut self, size: usize, bytes: &mut Vec<u8>) {
+        let waiting = self.blocks.values().map(|block| block.text.len());
+        self.waiting = waiting.fold(size, usize::saturating_add);
+        if self.waiting > MAX_WAITING_BYTES {
+            self.fail(
+                &Failure::grammar("the platform sends too much at once"),
+                bytes,
+            );
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure, bytes: &mut Vec<u8>) {
+        self.failed = true;
+        sse(bytes, "error", &error(failure));
+    }
+}
+
+impl AnswerWriter for Writer {
+    fn stream(&mut self, event: &Event, bytes: &mut Vec<u8>) {
+        if self.failed {
+            return;
+        }
+        match event {
+            Event::Start { id, model } => {
+                if self.about.model.is_empty() {
+                    self.about.model.clone_from(model);
+                }
+                let mut out = Out::default();
+                out.object(|out| {
+                    out.name("type").word("message_start");
+                    out.name("message").object(|out| {
+                        write_about(out, id, &self.about);
+                        out.name("content").list(|_| {});
+                        out.name("stop_reason").null();
+                        out.name("stop_sequence").null();
+                        write_usage(out, &Usage::default());
+                    });
+                });
+                sse(bytes, "message_start", &out.into_bytes());
+            }
+            Event::Open { block, kind } => {
+                let begun = Begun {
+                    kind: kind.clone(),
+                    text: String::new(),
+                    opaque: None,
+                    closed: false,
+                    is_open: false,
+                };
+                self.blocks.insert(*block, begun);
+                self.turn(bytes);
+            }
+            Event::Delta { block, text } => {
+                if let Some(block) = self.blocks.get_mut(block) {
+                    block.text.push_str(text);
+                }
+                self.turn(bytes);
+                self.wait(0, bytes);
+            }
+            Event::Opaque { block, data } => {
+                if let Some(block) = self.blocks.get_mut(block) {
+                    block.opaque = Some(data.clone());
+                }
+            }
+            Event::Close { block } => {
+                if let Some(block) = self.blocks.get_mut(block) {
+                    block.closed = true;
+                }
+                self.turn(bytes);
+            }
+            Event::Usage(usage) => self.usage.update(*usage),
+            Event::Finish(finish) => self.finish = Some(finish.clone()),
+            Event::Fail(failure) => self.fail(failure, bytes),
+            Event::End => {
+                let finish = self.finish.clone().unwrap_or(Finish::Done);
+                let mut out = Out::default();
+                out.object(|out| {
+                    out.name("type").word("message_delta");
+                    out.name("delta").object(|out| write_finish(out, &finish));
+                    write_usage(out, &self.usage);
+                });
+                sse(bytes, "message_delta", &out.into_bytes());
+                sse(bytes, "message_stop", br#"{"type":"message_stop"}"#);
+            }
+        }
+    }
+
+    fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure> {
+        whole(events, self.about.clone())
+    }
+
+    fn error(&self, failure: &Failure) -> Vec<u8> {
+        error(failure)
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// Writes what has come of it, at `index` of the stream.
+    fn write(&mut self, index: u64, bytes: &mut Vec<u8>) {
+        // Thinking begins with its first text: without any, what is opaque stands alone.
+        let begins = !self.text.is_empty() || self.kind != BlockKind::Reasoning;
+        if !self.is_open && begins {
+            self.is_open = true;
+            start(index, bytes, |out| write_block(out, &self.kind, "", None));
+        }
+        if self.text.is_empty() {
+            return;
+        }
+        let text = std::mem::take(&mut self.text);
+        let (kind, member) = match self.kind {
+            BlockKind::Text | BlockKind::Refusal => ("text_delta", "text"),
+            BlockKind::Reasoning => ("thinking_delta", "thinking"),
+            BlockKind::Call { .. } => ("input_json_delta", "partial_json"),
+        };
+        delta(index, bytes, kind, member, &text);
+        if self.closed {
+            self.close_opaque(index, bytes);
+        }
+    }
+
+    fn close_opaque(&mut self, index: u64, bytes: &mut Vec<u8>) {
+        if let Some(signature) = self.opaque.take() {
+            delta(index, bytes, "signature_delta", "signature", &signature);
+        }
+    }
+
+    /// Writes its end.
+    fn end(&mut self, index: u64, bytes: &mut Vec<u8>) {
+        self.close_opaque(index, bytes);
+        let mut out = Out::default();
+        out.object(|out| {
+            out.name("type").word("content_block_stop");
+            out.name("index").number(index);
+        });
+        sse(bytes, "content_block_stop", &out.into_bytes());
+    }
+}
+
+fn start(index: u64, bytes: &mut Vec<u8>, block: impl FnOnce(&mut Out)) {
+    let mut out = Out::default();
+    out.object(|out| {
+        out.name("type").word("content_block_start");
+        out.name("index").number(index);
+        block(out.name("content_block"));
+    });
+    sse(bytes, "content_block_start", &out.into_bytes());
+}
+
+fn delta(index: u64, bytes: &mut Vec<u8>, kind: &str, member: &str, text: &str) {
+    let mut out = Out::default();
+    out.object(|out| {
+        out.name("type").word("content_block_delta");
+        out.name("index").number(index);
+        out.name("delta").object(|out| {
+            out.name("type").word(kind);
+            out.name(member).word(text);
+        });
+    });
+    sse(bytes, "content_block_delta", &out.into_bytes());
+}
+
+fn sse(bytes: &mut Vec<u8>, name: &str, data: &[u8]) {
+    bytes.extend_from_slice(b"event: ");
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(b"\ndata: ");
+    bytes.extend_from_slice(data);
+    bytes.extend_from_slice(b"\n\n");
+}
+
+fn write_about(out: &mut Out, id: &str, about: &About) {
+    let id = id
+        .trim_start_matches("resp_")
+        .trim_start_matches("chatcmpl-");
+    let id = id.trim_start_matches("msg_");
+    out.name("id").word(&format!("msg_{id}"));
+    out.name("type").word("message");
+    out.name("role").word("assistant");
+    out.name("model").word(&about.model);
+}
+
+/// A block. What a call takes is an object, whatever the model wrote.
+fn write_block(out: &mut Out, kind: &BlockKind, text: &str, opaque: Option<&str>) {
+    out.object(|out| match kind {
+        BlockKind::Text | BlockKind::Refusal => {
+            out.name("type").word("text");
+            out.name("text").word(text);
+        }
+        BlockKind::Reasoning if text.is_empty() && opaque.is_some() => {
+            out.name("type").word("redacted_thinking");
+            out.name("data").word(opaque.unwrap_or_default());
+        }
+        BlockKind::Reasoning => {
+            out.name("type").word("thinking");
+            out.name("thinking").word(text);
+            out.name("signature").word(opaque.unwrap_or_default());
+        }
+        BlockKind::Call { id, name, .. } => {
+            out.name("type").word("tool_use");
+            out.name("id").word(id);
+            out.name("name").word(name);
+            match text {
+                "" => out.name("input").object(|_| {}),
+                text if is_object(text) => out.name("input").raw(text),
+                text => out.name("input").object(|out| out.name("input").word(text)),
+            }
+        }
+    });
+}
+
+fn is_object(text: &str) -> bool {
+    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == Kind::Object)
+}
+
+fn write_finish(out: &mut Out, finish: &Finish) {
+    let word = match finish {
+        Finish::Done | Finish::Stop(None) => "end_turn",
+        Finish::Stop(Some(_)) => "stop_sequence",
+        Finish::Calls => "tool_use",
+        Finish::Length => "max_tokens",
+        Finish::ContextFull => "model_context_window_exceeded",
+        Finish::Refused => "refusal",
+        Finish::Paused => "pause_turn",
+    };
+    out.name("stop_reason").word(word);
+    match finish {
+        Finish::Stop(Some(text)) => out.name("stop_sequence").word(text),
+        _ => out.name("stop_sequence").null(),
+    }
+}
+
+fn write_usage(out: &mut Out, usage: &Usage) {
+    out.name("usage").object(|out| {
+        for (name, count) in [
+            ("input_tokens", usage.input),
+            ("cache_read_input_tokens", usage.cache_read),
+            ("cache_creation_input_tokens", usage.cache_write),
+            ("output_tokens", usage.output),
+        ] {
+            out.name(name).number(count.unwrap_or_default());
+        }
+    });
+}
+
+fn error(failure: &Failure) -> Vec<u8> {
+    let kind = match failure.status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        400..=499 => "invalid_request_error",
+        _ => "api_error",
+    };
+    // Claude Code makes a conversation shorter on these words.
+    let is_too_long = failure.code.as_deref() == Some("context_length_exceeded");
+    let begins = if is_too_long {
+        "prompt is too long: "
+    } else {
+        ""
+    };
+    let mut out = Out::default();
+    out.object(|out| {
+        out.name("type").word("error");
+        out.name("error").object(|out| {
+            out.name("type").word(kind);
+            out.name("message")
+                .word(&format!("{begins}{}", failure.message));
+        });
+    });
+    out.into_bytes()
+}
+
+fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
+    let mut started = String::new();
+    let mut blocks: BTreeMap<u32, (BlockKind, String, Option<String>)> = BTreeMap::new();
+    let (mut usage, mut finish) = (Usage::default(), None);
+    for event in events {
+        match event {
+            Event::Start { id, model } => {
+                started.clone_from(id);
+                if about.model.is_empty() {
+                    about.model.clone_from(model);
+                }
+            }
+            Event::Open { block, kind } => {
+                blocks.insert(*block, (kind.clone(), String::new(), None));
+            }
+            Event::Delta { block, text } => {
+                if let Some((_, all, _)) = blocks.get_mut(block) {
+                    all.push_str(text);
+                }
+            }
+            Event::Opaque { block, data } => {
+                if let Some((_, _, opaque)) = blocks.get_mut(block) {
+                    *opaque = Some(data.clone());
+                }
+            }
+            Event::Usage(told) => usage.update(*told),
+            Event::Finish(told) => finish = Some(told.clone()),
+            Event::Fail(failure) => return Err(failure.clone()),
+            Event::Close { .. } | Event::End => {}
+        }
+    }
+    let finish = finish.ok_or_else(|| Failure::grammar("the platform's answer broke off"))?;
+    let mut out = Out::default();
+    out.object(|out| {
+        write_about(out, &started, &about);
+        out.name("content").list(|out| {
+            for (kind, text, opaque) in blocks.values() {
+                // A call that the limit cut is none.
+                let is_call = matches!(kind, BlockKind::Call { .. });
+                let is_cut = is_call && finish == Finish::Length && !is_object(text);
+                let says = !text.is_empty() || is_call || opaque.is_some();
+                if says && !is_cut {
+                    write_block(out, kind, text, opaque.as_deref());
+                }
+            }
+        });
+        write_finish(out, &finish);
+        write_usage(out, &usage);
+    });
+    Ok(out.into_bytes())
+}

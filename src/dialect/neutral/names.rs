@@ -1,0 +1,90 @@
+//! Names and ids of calls that the other dialect takes, and what only their maker reads.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+use crate::text::tree::Text;
+
+/// The longest name of a tool, and the longest id of a call, in bytes: OpenAI's.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// The bytes of a hash in a name that was made shorter.
+const HASH_BYTES: usize = 8;
+
+/// The beginning of an [`envelope`].
+const ENVELOPE: &str = "lk1";
+
+/// The name as the other dialect takes it: of letters, digits, `_` and `-`, no longer than
+/// [`MAX_NAME_BYTES`]. One that is so stays; any other one becomes the same one each time, and another one than every
+/// other name does.
+pub fn fitting<'a>(name: &Text<'a>) -> Text<'a> {
+    let plain = name.plain();
+    let legal = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-');
+    if (1..=MAX_NAME_BYTES).contains(&plain.len()) && plain.chars().all(legal) {
+        return name.clone();
+    }
+    let hash = Sha256::digest(plain.as_bytes());
+    let hash: String = hash
+        .iter()
+        .take(HASH_BYTES)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let room = MAX_NAME_BYTES.saturating_sub(hash.len()).saturating_sub(1);
+    let head: String = plain
+        .chars()
+        .map(|char| if legal(char) { char } else { '_' })
+        .take(room)
+        .collect();
+    Text::made(format!("{head}_{hash}"))
+}
+
+/// Wraps what only its maker reads, so that it comes back to the one account that can: `maker` is the platform's
+/// dialect, `owner` the account.
+pub fn envelope(maker: &str, owner: &str, payload: &str) -> String {
+    format!("{ENVELOPE}.{maker}.{owner}.{payload}")
+}
+
+/// What was wrapped for this maker and owner; none for anybody else's, and for what was never wrapped.
+pub fn opened<'a>(text: &Text<'a>, maker: &str, owner: &str) -> Option<Text<'a>> {
+    let beginning = format!("{ENVELOPE}.{maker}.{owner}.");
+    match text {
+        Text::Escaped(escaped) => escaped.strip_prefix(&beginning).map(Text::Escaped),
+        Text::Plain(Cow::Borrowed(plain)) => plain.strip_prefix(&beginning).map(Text::of),
+        Text::Plain(Cow::Owned(plain)) => {
+            let payload = plain.strip_prefix(&beginning)?;
+            Some(Text::made(payload.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_fits_stays_and_another_becomes_one_that_does() {
+        let name = |name: &str| fitting(&Text::of(name)).plain().into_owned();
+        assert_eq!(name("mcp__server__tool-1"), "mcp__server__tool-1");
+        let long = "x".repeat(100);
+        for odd in ["a/b", "a_b c", "", "\u{e9}", long.as_str()] {
+            let made = name(odd);
+            assert!(made.len() <= MAX_NAME_BYTES, "{made}");
+            assert_eq!(made, name(odd));
+            assert_eq!(made, name(&made), "it fits");
+        }
+        assert_ne!(name("a/b"), name("a b"));
+    }
+
+    #[test]
+    fn an_envelope_opens_for_its_owner_alone() {
+        let sealed = envelope("responses", "1f", "gAAA=");
+        let opens = |maker, owner| {
+            opened(&Text::of(&sealed), maker, owner).map(|text| text.plain().into_owned())
+        };
+        assert_eq!(opens("responses", "1f").as_deref(), Some("gAAA="));
+        assert_eq!(opens("responses", "2f"), None);
+        assert_eq!(opens("messages", "1f"), None);
+        assert!(opened(&Text::of("EqQB"), "responses", "1f").is_none());
+    }
+}
