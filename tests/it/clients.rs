@@ -368,35 +368,18 @@ fn codex_prints_the_platforms_answer() {
 }
 
 /// What Claude Code prints, and the time that it takes.
-<<<<<<< HEAD
 pub(crate) async fn claude(ask: &Ask<'_>) -> (String, Duration) {
-    let mut command = client("claude");
-    command
-        .args(["--bare", "-p", "--tools", "", "--no-session-persistence"])
-        .args(["--model", "claude-opus-5-5"])
-        .env("HOME", ask.home)
-        .env("CLAUDE_CONFIG_DIR", ask.home)
-=======
-pub(crate) async fn claude(home: &Path, base_url: &str, key: &str) -> (String, Duration) {
-    let arguments = ["-p", "say hi", "--tools", "", "--model", "claude-opus-5-5"];
-    claude_with(home, base_url, key, &arguments).await
+    claude_with(ask, &["--tools", "", "--model", "claude-opus-5-5"]).await
 }
 
-/// [`claude`] with these arguments.
-pub(crate) async fn claude_with(
-    home: &Path,
-    base_url: &str,
-    key: &str,
-    arguments: &[&str],
-) -> (String, Duration) {
-    fs::create_dir_all(home).expect("a folder");
+/// [`claude`] with these tools and this model.
+pub(crate) async fn claude_with(ask: &Ask<'_>, arguments: &[&str]) -> (String, Duration) {
     let mut command = client("claude");
     command
-        .args(["--bare", "--no-session-persistence"])
+        .args(["--bare", "-p", "--no-session-persistence"])
         .args(arguments)
-        .env("HOME", home)
-        .env("CLAUDE_CONFIG_DIR", home)
->>>>>>> 51edfd0 (dialect: Claude Code and Anthropic's SDKs are served by a platform that speaks responses)
+        .env("HOME", ask.home)
+        .env("CLAUDE_CONFIG_DIR", ask.home)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
         .env("ANTHROPIC_BASE_URL", ask.base_url)
         .env("ANTHROPIC_AUTH_TOKEN", ask.key);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    clients::{claude_with, python},
+    clients::{Ask, claude_with, python},
     harness::{Stack, caller::chat_body, run},
 };
 
@@ -79,10 +79,14 @@ fn claude_code_works_on_a_chatgpt_login() {
         let stack = Stack::shared("clients").await;
         let caller = stack.caller("codex");
         let home = stack.folder.join("claude-codex");
-        let wish = r#"use the tool Bash {"command": "echo translated", "description": "says so"}"#;
+        let url = caller.url("");
+        let ask = Ask {
+            prompt: r#"use the tool Bash {"command": "echo translated", "description": "says so"}"#,
+            ..Ask::new(&home, &url, caller.key())
+        };
         let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
-        let arguments = [&["-p", wish, "--model", "gpt-6.1-sol"][..], &tools].concat();
-        let (printed, _) = claude_with(&home, &caller.url(""), caller.key(), &arguments).await;
+        let arguments = [&["--model", "gpt-6.1-sol"][..], &tools].concat();
+        let (printed, _) = claude_with(&ask, &arguments).await;
         assert!(printed.contains("Hello from "), "{printed}");
         let seen = stack.sim.seen().await;
         let outputs = seen.iter().filter(|seen| {

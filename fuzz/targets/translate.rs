@@ -1,0 +1,94 @@
+//! Laws: a request becomes JSON or is refused, the same one each time; an answer becomes the same wherever it is cut,
+//! its events are JSON, and nothing follows an error.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use latchkey::{
+    dialect::{About, AnswerTranslation, Dialect, Target, Written},
+    text::tree::Text,
+};
+use latchkey_fuzz::byte;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(|data: &[u8]| {
+    let mut data = data;
+    let choice = byte(&mut data);
+    let pairs: Vec<(Dialect, Dialect)> = Dialect::ALL
+        .into_iter()
+        .flat_map(|caller| Dialect::ALL.map(|platform| (caller, platform)))
+        .filter(|(caller, platform)| caller.is_translated_to(*platform))
+        .collect();
+    let (caller, platform) = pairs[usize::from(choice >> 2) % pairs.len()];
+    if choice & 1 == 0 {
+        request(caller, platform, data);
+    } else {
+        let cut = usize::from(byte(&mut data));
+        answer(caller, platform, choice & 2 == 0, data, cut);
+    }
+});
+
+fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
+    let target = Target {
+        model: Text::of("m"),
+        refuses: &[],
+        streams_only: false,
+        owner: "1f",
+    };
+    let translate = || caller.translate_request(platform, body, &target, 0);
+    match (translate(), translate()) {
+        (Ok(made), Ok(again)) => {
+            assert_eq!(made.body, again.body);
+            let made: Value = serde_json::from_slice(&made.body).expect("JSON");
+            assert!(made.is_object());
+        }
+        (Err(refused), Err(again)) => assert_eq!(refused, again),
+        (one, other) => panic!("{one:?} {other:?}"),
+    }
+}
+
+fn answer(caller: Dialect, platform: Dialect, as_stream: bool, body: &[u8], cut: usize) {
+    let translation = || {
+        let about = About::default();
+        AnswerTranslation::new(platform, caller, as_stream, about, "1f", BTreeMap::new())
+            .expect("a translation")
+    };
+    let whole = all(&[translation().on_body(body, true)]);
+    let (first, rest) = body.split_at(cut.min(body.len()));
+    let mut cut = translation();
+    assert_eq!(
+        all(&[cut.on_body(first, false), cut.on_body(rest, true)]),
+        whole
+    );
+    let text = String::from_utf8(whole.0).expect("text");
+    for event in text.split_terminator("\n\n").filter(|_| as_stream) {
+        let (_, data) = event.split_once("data: ").expect("an event");
+        assert!(
+            data == "[DONE]" || serde_json::from_str::<Value>(data).is_ok(),
+            "{data}"
+        );
+    }
+    // A failure is the last that is said.
+    let is_good = text.ends_with("[DONE]\n\n") || text.ends_with("{\"type\":\"message_stop\"}\n\n");
+    assert!(
+        !(as_stream && is_good && text.contains("event: error\n")),
+        "{text}"
+    );
+}
+
+/// The bytes of an answer, and if it failed.
+fn all(written: &[Written]) -> (Vec<u8>, bool) {
+    let (mut all, mut failed) = (Vec::new(), false);
+    for written in written {
+        match written {
+            Written::Stream(bytes) | Written::Whole(bytes) => all.extend(bytes),
+            Written::Failed(_, bytes) => {
+                failed = true;
+                all.extend(bytes);
+            }
+            Written::NotYet | Written::Nothing => {}
+        }
+    }
+    (all, failed)
+}
