@@ -92,8 +92,7 @@ pub fn endpoint<'p>(
 }
 
 /// The request for `account`: the authority, path and query of the platform's `endpoint`, the
-/// caller's headers that the platform's profile allows, and the credential. Nothing else. Where the request is
-/// translated its query string says nothing to the platform, and stays here.
+/// caller's headers that the platform's profile allows, and the credential. Nothing else.
 ///
 /// # Errors
 /// [`Refusal::NoCredential`] where a template needs what the account lacks: a request never goes out
@@ -104,10 +103,39 @@ pub fn headers<'a>(
     endpoint: &Endpoint,
     account: &'a Account,
     places: &Places,
-    translated: bool,
 ) -> Result<Headers<'a>, Refusal> {
     let (_, query) = split_target(request.first(":path").unwrap_or_default());
-    let query = if translated { b"" } else { query };
+    headers_with(query, request, platform, endpoint, account, places)
+}
+
+/// [`headers`] of a request that is translated: its query string says nothing to the platform, and what it accepts is
+/// what the platform has.
+///
+/// # Errors
+/// Those of [`headers`].
+pub fn translated_headers<'a>(
+    request: &'a HeaderMap,
+    platform: &'a Platform,
+    endpoint: &Endpoint,
+    account: &'a Account,
+    places: &Places,
+) -> Result<Headers<'a>, Refusal> {
+    let mut headers = headers_with(b"", request, platform, endpoint, account, places)?;
+    if endpoint.requires.contains(&Requirement::Stream) {
+        headers.retain(|(name, _)| *name != "accept");
+        headers.push(("accept", b"text/event-stream".as_slice().into()));
+    }
+    Ok(headers)
+}
+
+fn headers_with<'a>(
+    query: &[u8],
+    request: &'a HeaderMap,
+    platform: &'a Platform,
+    endpoint: &Endpoint,
+    account: &'a Account,
+    places: &Places,
+) -> Result<Headers<'a>, Refusal> {
     let base = platform.base_path_of(account);
     let path = endpoint.path(base, places, account);
     let query = platform.query.with(query, account);
@@ -137,10 +165,6 @@ pub fn headers<'a>(
     for (name, template) in set.filter(|(name, _)| !endpoint.omit.contains(name)) {
         let value = template.render(account).ok_or(Refusal::NoCredential)?;
         headers.push((name.as_str(), value.into_bytes().into()));
-    }
-    if translated && endpoint.requires.contains(&Requirement::Stream) {
-        headers.retain(|(name, _)| *name != "accept");
-        headers.push(("accept", b"text/event-stream".as_slice().into()));
     }
     Ok(headers)
 }
@@ -370,7 +394,6 @@ mod tests {
             &platform.endpoints[0],
             account,
             &Places::default(),
-            false,
         )
     }
 
@@ -493,7 +516,6 @@ mod tests {
                 &platform.endpoints[0],
                 &account,
                 &places,
-                false,
             );
             let target = sent.ok()?.remove(1);
             Some(String::from_utf8(target.1.into_owned()).unwrap())

@@ -32,7 +32,6 @@ pub(super) fn request(
         &probe.endpoint,
         account,
         &Places::default(),
-        false,
     );
     let sent = sent.map_err(|_: Refusal| "the account lacks what the profile's headers need")?;
     let unfit = "a header of the profile cannot be sent";

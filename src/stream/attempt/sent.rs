@@ -96,15 +96,11 @@ impl Sent {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
             let places = carried.places();
-            let is_translated = translated.is_some();
-            let outgoing = attempt::headers(
-                &request,
-                &platform,
-                &endpoint,
-                &account,
-                &places,
-                is_translated,
-            )?;
+            let headers = match translated {
+                Some(_) => attempt::translated_headers,
+                None => attempt::headers,
+            };
+            let outgoing = headers(&request, &platform, &endpoint, &account, &places)?;
             let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
             stream.set_request_headers(block.collect())
         };
