@@ -1,4 +1,6 @@
 //! JSON, written from the front to the back.
+//!
+//! Nothing of it is inlined: writers call it hundreds of times, and every worker keeps the code.
 
 use super::tree::Text;
 
@@ -26,6 +28,7 @@ impl Out {
         self.bytes
     }
 
+    #[inline(never)]
     fn value(&mut self, raw: &[u8]) {
         if self.follows {
             self.bytes.push(b',');
@@ -35,11 +38,13 @@ impl Out {
     }
 
     /// Begins an object or a list: `{` or `[`.
+    #[inline(never)]
     fn open(&mut self, byte: u8) {
         self.value(&[byte]);
         self.follows = false;
     }
 
+    #[inline(never)]
     fn close(&mut self, byte: u8) {
         self.bytes.push(byte);
         self.follows = true;
@@ -60,6 +65,7 @@ impl Out {
     }
 
     /// The name of the member that follows. It has nothing to escape.
+    #[inline(never)]
     pub fn name(&mut self, name: &str) -> &mut Self {
         self.value(b"\"");
         self.bytes.extend_from_slice(name.as_bytes());
@@ -69,36 +75,43 @@ impl Out {
     }
 
     /// A value that is JSON already.
+    #[inline(never)]
     pub fn raw(&mut self, json: &str) {
         self.value(json.as_bytes());
     }
 
     /// A whole number.
+    #[inline(never)]
     pub fn number(&mut self, number: u64) {
         self.value(number.to_string().as_bytes());
     }
 
     /// `true` or `false`.
+    #[inline(never)]
     pub fn bool(&mut self, bool: bool) {
         self.value(if bool { b"true" } else { b"false" });
     }
 
     /// `null`.
+    #[inline(never)]
     pub fn null(&mut self) {
         self.value(b"null");
     }
 
     /// A string.
+    #[inline(never)]
     pub fn text(&mut self, text: &Text<'_>) {
         self.texts(std::slice::from_ref(text));
     }
 
     /// A string of our own.
+    #[inline(never)]
     pub fn word(&mut self, text: &str) {
         self.texts(&[Text::of(text)]);
     }
 
     /// A string of several pieces.
+    #[inline(never)]
     pub fn texts(&mut self, pieces: &[Text<'_>]) {
         self.value(b"\"");
         for piece in pieces {
@@ -112,6 +125,7 @@ impl Out {
 }
 
 /// Appends `text` as it stands between the quotes of a string.
+#[inline(never)]
 pub fn escape(bytes: &mut Vec<u8>, text: &str) {
     let needs = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let mut rest = text.as_bytes();

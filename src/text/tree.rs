@@ -238,12 +238,14 @@ impl<'t, 'a> Json<'t, 'a> {
     }
 
     /// The value as it stands in the text.
+    #[inline(never)]
     pub fn raw(self) -> &'a str {
         let node = self.node();
         self.tree.slice(node.start, node.end)
     }
 
     /// The string, or none if it is none.
+    #[inline(never)]
     pub fn text(self) -> Option<Text<'a>> {
         let node = self.node();
         let (start, end) = (node.start.saturating_add(1), node.end.saturating_sub(1));
@@ -297,6 +299,7 @@ impl<'t, 'a> Json<'t, 'a> {
     }
 
     /// The member of that name, if it is there and not `null`. Of several the last counts, as in other readers.
+    #[inline(never)]
     pub fn get(self, name: &str) -> Option<Self> {
         let members = self.members().filter(|(found, _)| found.is(name));
         members
@@ -306,11 +309,13 @@ impl<'t, 'a> Json<'t, 'a> {
     }
 
     /// The string in the member of that name.
+    #[inline(never)]
     pub fn get_text(self, name: &str) -> Option<Text<'a>> {
         self.get(name)?.text()
     }
 
     /// Where the value stands: `messages[3].content[0].type`. The outermost has an empty one.
+    #[inline(never)]
     pub fn path(self) -> String {
         let (mut path, mut here) = (String::new(), self.tree.root());
         while here.at != self.at {
@@ -391,6 +396,7 @@ impl<'a> Text<'a> {
     }
 
     /// The text itself.
+    #[inline(never)]
     pub fn plain(&self) -> Cow<'a, str> {
         match self {
             Self::Escaped(escaped) if !escaped.contains('\\') => Cow::Borrowed(escaped),
@@ -400,6 +406,7 @@ impl<'a> Text<'a> {
     }
 
     /// Tells whether it is this text.
+    #[inline(never)]
     pub fn is(&self, other: &str) -> bool {
         match self {
             Self::Escaped(escaped) if !escaped.contains('\\') => *escaped == other,
@@ -428,6 +435,7 @@ impl<'a> Text<'a> {
     }
 }
 
+#[inline(never)]
 fn unescaped(escaped: &str) -> String {
     // Half of a surrogate pair is JSON to some, and text to nobody.
     let mut text = String::with_capacity(escaped.len());

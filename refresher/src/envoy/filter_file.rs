@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files::owned::{Readers, read_owned};
 
-/// The most bytes of a filter that are read. The build refuses one of more than 1.25 MiB.
+/// The most bytes of a filter that are read. The build refuses one of more than 1.5 MiB.
 const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
 /// The most bytes of a sum: 64 digits and a name.
 const MAX_SUM_BYTES: u64 = 4096;

@@ -7,6 +7,7 @@ use crate::text::tree::{Json, Kind, Text, Tree, Unread};
 pub type Read<T> = Result<T, Refused>;
 
 /// The body as an object.
+#[inline(never)]
 pub fn object<'t, 'a>(tree: &'t Tree<'a>) -> Read<Json<'t, 'a>> {
     let root = tree.root();
     expect(root, Kind::Object)?;
@@ -14,6 +15,7 @@ pub fn object<'t, 'a>(tree: &'t Tree<'a>) -> Read<Json<'t, 'a>> {
 }
 
 /// The error for a body that is no JSON, or beyond a bound.
+#[inline(never)]
 pub fn unread(unread: Unread) -> Refused {
     let (why, too_large) = match unread {
         Unread::NoJson { line, column } => (
@@ -34,6 +36,7 @@ pub fn unread(unread: Unread) -> Refused {
 }
 
 /// Refuses a value that is of another kind.
+#[inline(never)]
 pub fn expect(json: Json<'_, '_>, kind: Kind) -> Read<()> {
     if json.kind() == kind {
         return Ok(());
@@ -42,6 +45,7 @@ pub fn expect(json: Json<'_, '_>, kind: Kind) -> Read<()> {
 }
 
 /// The error for a value that is not what was expected.
+#[inline(never)]
 pub fn wrong(json: Json<'_, '_>, expected: &str) -> Refused {
     Refused::at(
         json.path(),
@@ -50,21 +54,25 @@ pub fn wrong(json: Json<'_, '_>, expected: &str) -> Refused {
 }
 
 /// The error for a member that is missing.
+#[inline(never)]
 pub fn missing(json: Json<'_, '_>, name: &str) -> Refused {
     Refused::at(json.path(), format!("{name} is missing"))
 }
 
 /// The error for a value that no other platform can make sense of.
+#[inline(never)]
 pub fn foreign(json: Json<'_, '_>, why: &str) -> Refused {
     Refused::at(json.path(), why)
 }
 
 /// A member that has to be a string.
+#[inline(never)]
 pub fn text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
     optional_text(json, name)?.ok_or_else(|| missing(json, name))
 }
 
 /// A member that is a string, if it is there.
+#[inline(never)]
 pub fn optional_text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<Text<'a>>> {
     let Some(value) = json.get(name) else {
         return Ok(None);
@@ -76,6 +84,7 @@ pub fn optional_text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<Text<'a>
 }
 
 /// A member that is a boolean, if it is there.
+#[inline(never)]
 pub fn optional_flag(json: Json<'_, '_>, name: &str) -> Read<Option<bool>> {
     let Some(value) = json.get(name) else {
         return Ok(None);
@@ -87,6 +96,7 @@ pub fn optional_flag(json: Json<'_, '_>, name: &str) -> Read<Option<bool>> {
 }
 
 /// A member that is a whole number, if it is there.
+#[inline(never)]
 pub fn optional_whole(json: Json<'_, '_>, name: &str) -> Read<Option<u64>> {
     let Some(value) = json.get(name) else {
         return Ok(None);
@@ -98,6 +108,7 @@ pub fn optional_whole(json: Json<'_, '_>, name: &str) -> Read<Option<u64>> {
 }
 
 /// A member that is a number, as it stands there.
+#[inline(never)]
 pub fn optional_number<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<&'a str>> {
     let Some(value) = json.get(name) else {
         return Ok(None);
@@ -107,6 +118,7 @@ pub fn optional_number<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<&'a st
 }
 
 /// A member that is a list, if it is there.
+#[inline(never)]
 pub fn optional_list<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Read<Option<Json<'t, 'a>>> {
     let Some(value) = json.get(name) else {
         return Ok(None);
@@ -116,6 +128,7 @@ pub fn optional_list<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Read<Option<Json
 }
 
 /// Media by a URL, which may be a data URL (RFC 2397).
+#[inline(never)]
 pub fn media_by_url<'a>(json: Json<'_, 'a>, kind: MediaKind) -> Read<Source<'a>> {
     let url = json.text().ok_or_else(|| wrong(json, "a string"))?;
     let Some((mime, base64)) = data_url(&url) else {
@@ -152,6 +165,7 @@ fn data_url<'a>(url: &Text<'a>) -> Option<(&'a str, &'a str)> {
 }
 
 /// A media with nothing but its source.
+#[inline(never)]
 pub fn media<'a>(kind: MediaKind, source: Source<'a>) -> Media<'a> {
     Media {
         kind,
