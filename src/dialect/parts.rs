@@ -5,6 +5,9 @@ use std::fmt;
 use super::neutral::{Event, Failure, Refused, Request, read::Read};
 use crate::text::tree::{Text, Tree};
 
+/// Writes a request for a platform.
+pub type WriteRequest = fn(&mut Request<'_>, &Target<'_>) -> Result<Vec<u8>, Refused>;
+
 /// What of a dialect is read into the [neutral form](super::neutral), and written from it.
 ///
 /// A request is translated where its caller's dialect has the first and the last of these, and the
@@ -14,7 +17,7 @@ pub struct Parts {
     /// Reads a request.
     pub read_request: Option<for<'a> fn(&Tree<'a>) -> Read<Request<'a>>>,
     /// Writes a request, and notes in it what is left out.
-    pub write_request: Option<fn(&mut Request<'_>, &Target<'_>) -> Result<Vec<u8>, Refused>>,
+    pub write_request: Option<WriteRequest>,
     /// Reads an answer.
     pub read_answer: Option<fn() -> Box<dyn AnswerReader>>,
     /// Writes an answer.

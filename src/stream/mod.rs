@@ -293,10 +293,9 @@ impl<H: Host> Vm<H> {
             };
             if attempt.is_due(now)
                 && let Some(mut stream) = worker.host().enter(*context)
+                && attempt.judge_now(worker, &mut stream)
             {
-                if attempt.judge_now(worker, &mut stream) {
-                    stream.resume(Side::Answer);
-                }
+                stream.resume(Side::Answer);
             }
             attempt.has_end()
         });

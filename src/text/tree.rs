@@ -265,7 +265,7 @@ impl<'t, 'a> Json<'t, 'a> {
         let raw = self.raw();
         raw.parse().ok().or_else(|| {
             let number: f64 = raw.parse().ok()?;
-            (number >= 0.0 && number < 9e15 && number.fract() == 0.0).then_some(number as u64)
+            ((0.0..9e15).contains(&number) && number.fract() == 0.0).then_some(number as u64)
         })
     }
 
