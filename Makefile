@@ -170,7 +170,7 @@ bench: wasm envoy ## Measure what the filter costs, in 7 minutes (BENCH_OPTIONS=
 .PHONY: bench-native
 bench-native: needs-build ## Count the filter's own instructions for 200 requests of each kind (needs valgrind)
 	@command -v valgrind >/dev/null || { echo "bench-native: no valgrind" >&2; exit 1; }
-	@for kind in json sse json_of_many_accounts; do printf '%s: ' $$kind; \
+	@for kind in json sse; do printf '%s: ' $$kind; \
 	CARGO_PROFILE_DAEMON_STRIP=none CARGO_PROFILE_DAEMON_DEBUG=line-tables-only $(CARGO) test --locked --quiet \
 		--profile daemon -p latchkey --lib \
 		--config 'target."cfg(unix)".runner = ["valgrind", "--tool=callgrind", "--callgrind-out-file=$(TARGET)/callgrind.'$$kind'", "--toggle-collect=*stream*Turns*::on", "--toggle-collect=*stream*Turns*::end"]' \
