@@ -93,7 +93,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 1024]).await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
             stream.write_all(answer).await.unwrap();
         });
         let provider = Arc::new(rustls::crypto::ring::default_provider());
