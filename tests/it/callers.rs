@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::harness::{
-    Answer, Stack,
+    Answer, Caller, Stack,
     caller::{chat_body, messages_body, responses_body},
     eventually, holds, raw, records, run,
     stack::{ANTHROPIC, CODEX, OPENAI, SYNC_LIMIT, client_key},
@@ -110,6 +110,81 @@ fn a_stream_arrives_event_by_event() {
         assert!(times.len() > 4, "{} chunks", times.len());
         let spread = times[times.len() - 1] - times[0];
         assert!(spread > PAUSE * 3, "the stream came within {spread:?}");
+    });
+}
+
+/// Silence ends an answer, and nothing else does: one that moves takes as long as it takes.
+#[test]
+fn a_long_answer_comes_whole_and_silence_ends_one() {
+    const SILENCE: Duration = Duration::from_secs(10);
+    run(async {
+        let short = |text: &str| {
+            assert!(text.contains("idle_timeout: 3600s"), "the shipped figure");
+            text.replace("idle_timeout: 3600s", "idle_timeout: 10s")
+        };
+        let stack = Stack::edited("callers-long", short).await;
+        let caller = stack.caller("openai");
+        let settings = async |event_delay_ms: u64| {
+            let pause = json!({"event_delay_ms": event_delay_ms});
+            stack.sim.ask(Method::POST, "/settings", pause).await;
+        };
+        settings(3_000).await;
+        let began = Instant::now();
+        let path = "/v1/chat/completions";
+        let answer = caller.post(path, &chat_body(true)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.body.contains("[DONE]"), "{answer:?}");
+        assert!(began.elapsed() > SILENCE, "{:?}", began.elapsed());
+        // Whoever sent it may send it again, and pay for both: nothing tells its client to.
+        settings(0).await;
+        let silence = json!({"target": "upstream", "path": path, "times": 1, "delay_ms": 60_000});
+        stack.sim.add_fault(silence).await;
+        let answer = caller.post(path, &chat_body(false)).await;
+        assert!(answer.status >= 500, "{answer:?}");
+        assert_eq!(answer.header("x-should-retry"), Some("false"), "{answer:?}");
+        assert_eq!(answer.header("retry-after"), None, "{answer:?}");
+    });
+}
+
+/// A page may call once its origin is named, and the shipped configuration names none.
+#[test]
+fn a_browsers_page_may_call_where_the_policys_marks_are_off() {
+    run(async {
+        let marks_off = |text: &str| {
+            let at = text.find("# typed_per_filter_config:").expect("the policy");
+            let (before, policy) = text.split_at(at);
+            let lines = policy.split_inclusive('\n').enumerate();
+            let off = lines.map(|(number, line)| match number {
+                0..6 => line.replacen("# ", "", 1),
+                _ => line.to_owned(),
+            });
+            before.to_owned() + &off.collect::<String>()
+        };
+        let open = Stack::edited("callers-pages", marks_off).await;
+        let closed = stack().await;
+        let origin = "https://app.example.com";
+        let asks = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization"),
+        ];
+        let allowed = "access-control-allow-origin";
+        for (port, expected) in [(open.envoy.port, Some(origin)), (closed.envoy.port, None)] {
+            let caller = Caller::new(port, &client_key("openai"));
+            let path = "/v1/chat/completions";
+            let answer = caller.send("OPTIONS", path, &asks, String::new()).await;
+            assert_eq!(answer.header(allowed), expected, "{answer:?}");
+            let bearer = format!("Bearer {}", caller.key());
+            let headers = [
+                ("origin", origin),
+                ("authorization", bearer.as_str()),
+                ("content-type", "application/json"),
+            ];
+            let body = chat_body(false).to_string();
+            let answer = caller.send("POST", path, &headers, body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.header(allowed), expected, "{answer:?}");
+        }
     });
 }
 

@@ -19,6 +19,9 @@ use crate::{
 /// An account whose platform is down.
 const DOWN: &str = "acc_down";
 
+/// Another one, of another platform.
+const DOWN_TOO: &str = "acc_down_too";
+
 /// Within this a client ends that does not repeat, its start on a busy machine included.
 const AT_ONCE: Duration = Duration::from_secs(25);
 
@@ -44,24 +47,19 @@ struct Refusing {
     stack: Stack,
     /// Has no refresher.
     starting: Envoy,
+    /// Has little room for what requests hold.
+    small: Envoy,
 }
 
 impl Refusing {
-    /// `held`: the MiB that requests may hold in all, and those of one key.
-    async fn with_memory(name: &str, held: [u32; 2]) -> Self {
-        let small = |text: &str| {
-            let of_key = r#""held_mib": 768, "held_mib_per_key": 256"#;
-            assert!(text.contains(of_key), "the shipped figures");
-            let [all, of_one] = held;
-            text.replace(
-                of_key,
-                &format!(r#""held_mib": {all}, "held_mib_per_key": {of_one}"#),
-            )
-        };
-        let stack = Stack::edited(name, small).await;
-        let all = [CODEX, OPENAI, ANTHROPIC, DOWN];
-        stack.have_clusters(&all).await;
-        stack.replug(DOWN, closed_port()).await;
+    async fn new(name: &str) -> Self {
+        let stack = Stack::start(name).await;
+        let down = [DOWN, DOWN_TOO];
+        let all = [CODEX, OPENAI, ANTHROPIC];
+        stack.have_clusters(&[all.as_slice(), &down].concat()).await;
+        for account in down {
+            stack.replug(account, closed_port()).await;
+        }
         let authority = stack.sim.authority();
         let key = |name: &str, pool: &str, other: Value| {
             records::key_with(&format!("key_{name}"), &client_key(name), pool, other)
@@ -69,9 +67,10 @@ impl Refusing {
         let both = [OPENAI, ANTHROPIC];
         let revision = stack.refresher.publish([
             records::account(DOWN, "openai", authority, "sk-openai", json!({})),
+            records::account(DOWN_TOO, "anthropic", authority, "sk-ant-openai", json!({})),
             records::pool("sdk", "fill_first", &both),
             records::pool("empty", "sticky", &[]),
-            records::pool("down", "sticky", &[DOWN]),
+            records::pool("down", "sticky", &down),
             key("good", "sdk", json!({})),
             key("expired", "sdk", json!({"expires_at": 1})),
             key("models", "sdk", json!({"models": ["other"]})),
@@ -88,7 +87,23 @@ impl Refusing {
         .await;
         let nobody = |text: &str| text.replace("/refresher.sock", "/nobody.sock");
         let starting = Envoy::start_beside_edited(&stack.folder, "starting", nobody).await;
-        Self { stack, starting }
+        let little = |text: &str| {
+            let of_key = r#""held_mib": 768, "held_mib_per_key": 256"#;
+            assert!(text.contains(of_key), "the shipped figures");
+            text.replace(of_key, r#""held_mib": 2, "held_mib_per_key": 1"#)
+        };
+        let small = Envoy::start_beside_edited(&stack.folder, "small", little).await;
+        let caller = Caller::new(small.port, &client_key("good"));
+        eventually("the small one serves", SYNC_LIMIT, async || {
+            let answer = caller.get("/v1/models").await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        Self {
+            stack,
+            starting,
+            small,
+        }
     }
 
     fn cases(&self) -> Vec<Case> {
@@ -116,14 +131,11 @@ impl Refusing {
             },
             case("day", "day", "tokens a day. Try again at"),
             Case {
+                base: Caller::new(self.small.port, "").url(""),
                 mebibytes: 10,
                 ..case("large", "good", "larger than")
             },
-            Case {
-                retries: 0,
-                repeats: true,
-                ..case("empty", "empty", "No usable account in this key")
-            },
+            case("empty", "empty", "No usable account in this key"),
             Case {
                 retries: 0,
                 repeats: true,
@@ -142,7 +154,7 @@ impl Refusing {
 #[test]
 fn each_sdk_shows_our_sentence_and_repeats_where_that_can_help() {
     run(async {
-        let refusing = Refusing::with_memory("client-refusals", [48, 8]).await;
+        let refusing = Refusing::new("client-refusals").await;
         let cases = refusing.cases();
         let told: Vec<Value> = cases
             .iter()
@@ -164,18 +176,11 @@ fn each_sdk_shows_our_sentence_and_repeats_where_that_can_help() {
         assert_eq!(got.len(), 6, "{got:?}");
         for (client, got) in &got {
             for case in &cases {
-                // There is no messages API in that pool.
-                let is_other = case.name == "down" && client.contains("anthropic");
-                let sentence = if is_other {
-                    "serves this path"
-                } else {
-                    case.sentence
-                };
                 let got = &got[case.name];
                 let text = got["text"].as_str().expect("a text");
-                assert!(text.contains(sentence), "{client}: {case:?}: {got}");
+                assert!(text.contains(case.sentence), "{client}: {case:?}: {got}");
                 // Vercel's SDK goes by the status alone.
-                let deaf = client.contains("vercel") && case.name == "day";
+                let deaf = client.contains("vercel") && ["day", "empty"].contains(&case.name);
                 let tries = if case.repeats || deaf {
                     1 + case.retries
                 } else {
@@ -198,7 +203,7 @@ mod long {
     #[ignore = "ten minutes"]
     fn each_program_shows_our_sentence_and_ends() {
         run(async {
-            let refusing = Refusing::with_memory("client-refusals-long", [2, 1]).await;
+            let refusing = Refusing::new("client-refusals-long").await;
             // Codex takes no more from a person.
             let large = "word ".repeat(200_000);
             let mut wrong = Vec::new();
@@ -244,16 +249,16 @@ mod long {
         let sentence = match (client, case.name) {
             // It takes a 404 for one about the model.
             ("claude", "path") => "selected model",
-            // There is no messages API in that pool.
-            ("claude", "down") => "selected model",
+            // It has one sentence for every 413.
+            ("claude", "large") => "Request too large",
             // Of any other 429 it says nothing but that.
             ("codex", "day") => "hit your usage limit",
             _ => case.sentence,
         };
         let longest = match (client, case.name) {
             (_, _) if case.repeats => LIMIT,
-            // It repeats a 429 whatever is said of it.
-            ("opencode", "day") => LIMIT,
+            // It repeats a 429 and a 5xx five times, whatever is said of it.
+            ("opencode", "day" | "empty") => LIMIT,
             _ => AT_ONCE,
         };
         (sentence, longest)
