@@ -243,7 +243,11 @@ async fn check_profile(folder: &Path, block: &str, at: &str) {
     private_folder(&state);
     fs::create_dir_all(&platforms).expect("a folder");
     // Another id than any that is built in, so that nothing is merged under it.
-    let block = block.replacen("id = \"codex\"", "id = \"page\"", 1);
+    let lines = block.lines().map(|line| match line.starts_with("id = ") {
+        true => "id = \"page\"",
+        false => line,
+    });
+    let block = lines.collect::<Vec<_>>().join("\n");
     fs::write(platforms.join("page.toml"), block).expect("written");
     let config = format!("platforms_dir = {platforms:?}\nacknowledged_terms = ['page']\n");
     fs::write(state.join("config.toml"), config).expect("written");

@@ -50,10 +50,12 @@ impl SessionKeyring {
                 .enable_all()
                 .build();
             let runtime = runtime.map_err(|error| unavailable(error.to_string()))?;
-            let done = runtime.block_on(timeout(LIMIT, async {
+            let asked = async {
                 let service = SecretService::connect(EncryptionType::Dh).await?;
                 work(&service, &name).await
-            }));
+            };
+            // A timeout is made inside of the runtime whose clock it goes by.
+            let done = runtime.block_on(async { timeout(LIMIT, asked).await });
             done.unwrap_or_else(|_| {
                 let seconds = LIMIT.as_secs();
                 Err(unavailable(format!("it has not answered for {seconds} s")))

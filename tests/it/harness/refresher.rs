@@ -206,6 +206,8 @@ impl Refresher {
 
     /// Changes the database behind its back.
     pub fn change_database(&self, sql: &str) {
+        // As one change: the daemon must not see half of it.
+        let sql = &format!("BEGIN IMMEDIATE; {sql}; COMMIT;");
         let python = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database:\n    \
                       database.executescript(sys.argv[2])\n";
         let mut command = std::process::Command::new("python3");
