@@ -22,8 +22,11 @@ pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 /// The largest event of a stream that is translated, in bytes: the last one may repeat the whole answer.
 pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// The largest answer that is translated whole, in bytes: of a body, or of the text of a stream.
+/// The largest answer that is translated whole, in bytes: of a body, or of what is kept of a stream.
 pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a step of an answer takes beside its text, in bytes.
+const EVENT_BYTES: usize = 96;
 
 /// A translated request.
 #[derive(Debug)]
@@ -241,7 +244,7 @@ impl AnswerTranslation {
                 _ => sse::begins(text).or(end.then_some(false)),
             };
             self.source = match is_events {
-                None => Source::Unknown(begun),
+                None => Source::Unknown(text.to_vec()),
                 Some(true) => {
                     let (framer, data) = (Framer::default(), Vec::new());
                     self.source = Source::Events { framer, data };
@@ -305,7 +308,8 @@ impl Kept {
                 Event::Opaque { data, .. } => data.len(),
                 _ => 0,
             };
-            self.bytes = self.bytes.saturating_add(size).saturating_add(1);
+            let size = size.saturating_add(EVENT_BYTES);
+            self.bytes = self.bytes.saturating_add(size);
             match (self.events.last_mut(), event) {
                 (
                     Some(Event::Delta { block, text }),

@@ -1,5 +1,7 @@
 //! A request of `chat`, read.
 
+use std::collections::HashSet;
+
 use crate::{
     dialect::neutral::read::{
         Read, expect, foreign, media, media_by_url, missing, object, optional_flag, optional_list,
@@ -70,8 +72,9 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
         .get("messages")
         .ok_or_else(|| missing(body, "messages"))?;
     expect(messages, Kind::List)?;
+    let mut raw_calls = HashSet::new();
     for message in messages.items() {
-        read_message(message, &mut request)?;
+        read_message(message, &mut raw_calls, &mut request)?;
     }
     Ok(request)
 }
@@ -212,7 +215,12 @@ fn chosen<'a>(choice: Json<'_, 'a>) -> Read<Text<'a>> {
     text(inner.unwrap_or(choice), "name")
 }
 
-fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
+/// Reads a message. `raw_calls`: the ids of calls that took a raw text, as do their results.
+fn read_message<'a>(
+    message: Json<'_, 'a>,
+    raw_calls: &mut HashSet<String>,
+    request: &mut Request<'a>,
+) -> Read<()> {
     expect(message, Kind::Object)?;
     let role = text(message, "role")?;
     let blocks = match &*role.plain() {
@@ -225,7 +233,7 @@ fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()
                 Some(_) => text(message, "tool_call_id")?,
             };
             let result = ToolResult {
-                is_raw: is_raw(request, &id),
+                is_raw: !raw_calls.is_empty() && raw_calls.contains(&*id.plain()),
                 id,
                 blocks: content(message)?,
                 is_error: false,
@@ -237,14 +245,17 @@ fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()
             return Err(foreign(message.get("role").unwrap_or(message), why));
         }
     };
+    for block in &blocks {
+        if let Block::Call(Call {
+            id,
+            arguments: Arguments::Raw(_),
+            ..
+        }) = block
+        {
+            raw_calls.insert(id.plain().into_owned());
+        }
+    }
     push(request, Role::Assistant, blocks)
-}
-
-/// Tells the result of a call that took a raw text.
-fn is_raw(request: &Request<'_>, id: &Text<'_>) -> bool {
-    let mut blocks = request.turns.iter().rev().flat_map(|turn| &turn.blocks);
-    let id = id.plain();
-    blocks.any(|block| matches!(block, Block::Call(call) if matches!(call.arguments, Arguments::Raw(_)) && call.id.is(&id)))
 }
 
 fn push<'a>(request: &mut Request<'a>, role: Role, blocks: Vec<Block<'a>>) -> Read<()> {

@@ -1,5 +1,7 @@
 //! A request of `responses`, written.
 
+use std::collections::HashSet;
+
 use crate::{
     dialect::{
         neutral::{
@@ -311,19 +313,20 @@ fn write_tools(request: &Request<'_>, out: &mut Out) {
     if let Some(parallel) = request.parallel {
         out.name("parallel_tool_calls").bool(parallel);
     }
-    let kind = |name: &Text<'_>| {
-        let fitting = names::fitting(name);
-        let name = fitting.plain();
-        let raw = request
-            .tools
-            .iter()
-            .any(|tool| tool.name.is(&name) && matches!(tool.input, ToolInput::Raw(_)));
-        if raw { "custom" } else { "function" }
+    let raw = request
+        .tools
+        .iter()
+        .filter(|tool| matches!(tool.input, ToolInput::Raw(_)));
+    let raw: HashSet<_> = raw.map(|tool| tool.name.plain()).collect();
+    let kind = |fitting: &Text<'_>| match raw.contains(&fitting.plain()) {
+        true => "custom",
+        false => "function",
     };
     let one = |out: &mut Out, name: &Text<'_>| {
+        let fitting = names::fitting(name);
         out.object(|out| {
-            out.name("type").word(kind(name));
-            out.name("name").text(&names::fitting(name));
+            out.name("type").word(kind(&fitting));
+            out.name("name").text(&fitting);
         });
     };
     match &request.choice {

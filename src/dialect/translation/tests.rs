@@ -390,3 +390,40 @@ fn a_platform_that_refuses_a_member_does_not_get_it() {
         (&json!(0.5), &json!(true))
     );
 }
+
+/// A caller's many tools and results cost time that grows with their number, and not with its square.
+#[test]
+fn many_tools_and_results_take_no_worker_long() {
+    const COUNT: usize = 20_000;
+    let tools = (0..COUNT).map(|n| json!({"type": "custom", "custom": {"name": format!("t{n}")}}));
+    let allowed =
+        (0..COUNT).map(|n| json!({"type": "custom", "custom": {"name": format!("t{n}")}}));
+    let call = json!({"role": "assistant", "tool_calls": [{"id": "c", "custom": {"name": "t1", "input": "x"}}]});
+    let result =
+        |n: usize| json!({"role": "tool", "tool_call_id": format!("c{n}"), "content": "x"});
+    let messages = std::iter::once(call).chain((0..COUNT).map(result));
+    let chat = json!({
+        "messages": messages.collect::<Vec<_>>(), "tools": tools.collect::<Vec<_>>(),
+        "tool_choice": {"allowed_tools": {"mode": "auto", "tools": allowed.collect::<Vec<_>>()}},
+    });
+    let (made, _) = request(&chat, &target());
+    assert_eq!(made["input"].as_array().unwrap().len(), COUNT + 1);
+    assert_eq!(made["input"][0]["type"], "custom_tool_call");
+    assert_eq!(made["tool_choice"]["tools"][COUNT - 1]["type"], "custom");
+}
+
+#[test]
+fn blank_lines_before_an_answer_are_not_kept() {
+    let mut translation = translation(Dialect::Chat, true);
+    for _ in 0..1_000 {
+        assert_eq!(
+            translation.on_body(b" \r\n", false),
+            Written::Stream(Vec::new())
+        );
+    }
+    assert!(matches!(&translation.source, Source::Unknown(begun) if begun.is_empty()));
+    let Written::Stream(stream) = translation.on_body(&answer(), true) else {
+        panic!("no stream");
+    };
+    assert!(stream.ends_with(b"data: [DONE]\n\n"));
+}

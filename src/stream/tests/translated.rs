@@ -273,3 +273,12 @@ fn who_speaks_another_dialect_serves_the_models_that_it_has_alone() {
     call.is_at("acc_1");
     assert_eq!(call.sent_on()["model"], "claude-opus-5-5");
 }
+
+/// It names no model that an account of another dialect could have.
+#[test]
+fn a_request_without_a_body_goes_nowhere() {
+    let mut envoy = envoy(&["acc_1"]);
+    let mut call = envoy.call(&head(CHAT));
+    call.sends(b"", true);
+    call.is_refused(404, "latchkey_model_not_served");
+}
