@@ -411,7 +411,7 @@ impl<'a> Text<'a> {
         match self {
             Self::Escaped(escaped) if !escaped.contains('\\') => *escaped == other,
             Self::Plain(text) => text == other,
-            Self::Escaped(_) => self.plain() == other,
+            Self::Escaped(escaped) => Unescaped(escaped).eq(other.chars()),
         }
     }
 
@@ -435,43 +435,63 @@ impl<'a> Text<'a> {
     }
 }
 
-#[inline(never)]
-fn unescaped(escaped: &str) -> String {
-    // Half of a surrogate pair is JSON to some, and text to nobody.
-    let mut text = String::with_capacity(escaped.len());
-    let mut rest = escaped;
-    let unit = |rest: &str| u32::from_str_radix(rest.get(..4)?, 16).ok();
-    while let Some(at) = rest.find('\\') {
-        text.push_str(rest.get(..at).unwrap_or_default());
-        rest = rest.get(at.saturating_add(1)..).unwrap_or_default();
-        let Some(kind) = rest.chars().next() else {
-            break;
-        };
-        rest = rest.get(kind.len_utf8()..).unwrap_or_default();
-        match kind {
-            'b' => text.push('\u{8}'),
-            'f' => text.push('\u{c}'),
-            'n' => text.push('\n'),
-            'r' => text.push('\r'),
-            't' => text.push('\t'),
+/// The characters for which an escaped text stands. Half of a surrogate pair, which is JSON to some and text to nobody,
+/// stands for the replacement character.
+struct Unescaped<'a>(&'a str);
+
+impl Unescaped<'_> {
+    fn unit(rest: &str) -> Option<u32> {
+        u32::from_str_radix(rest.get(..4)?, 16).ok()
+    }
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let mut chars = self.0.chars();
+        let char = chars.next()?;
+        self.0 = chars.as_str();
+        if char != '\\' {
+            return Some(char);
+        }
+        let kind = chars.next()?;
+        self.0 = chars.as_str();
+        Some(match kind {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
             'u' => {
-                let high = unit(rest).unwrap_or(0xfffd);
-                rest = rest.get(4..).unwrap_or_default();
-                let low = rest.strip_prefix("\\u").and_then(unit);
-                let pair = low.filter(|low| {
-                    (0xd800..0xdc00).contains(&high) && (0xdc00..0xe000).contains(low)
-                });
-                let code = match pair {
+                let high = Self::unit(self.0).unwrap_or_default();
+                self.0 = self.0.get(4..).unwrap_or_default();
+                let low = self.0.strip_prefix("\\u").and_then(Self::unit);
+                let low = low.filter(|low| (0xdc00..0xe000).contains(low));
+                let code = match low.filter(|_| (0xd800..0xdc00).contains(&high)) {
                     Some(low) => {
-                        rest = rest.get(6..).unwrap_or_default();
+                        self.0 = self.0.get(6..).unwrap_or_default();
                         ((high & 0x3ff) << 10 | (low & 0x3ff)).saturating_add(0x1_0000)
                     }
                     None => high,
                 };
-                text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
-            other => text.push(other),
-        }
+            other => other,
+        })
+    }
+}
+
+#[inline(never)]
+fn unescaped(escaped: &str) -> String {
+    let mut text = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some(at) = rest.find('\\') {
+        let (plain, escape) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        text.push_str(plain);
+        let mut chars = Unescaped(escape);
+        text.extend(chars.next());
+        rest = chars.0;
     }
     text.push_str(rest);
     text
@@ -555,6 +575,26 @@ mod tests {
         let tree = Tree::read(br#"{"a":1,"\u0061":2,"b":null}"#).unwrap();
         assert_eq!(tree.root().get("a").unwrap().raw(), "2");
         assert!(tree.root().get("b").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_what_it_stands_for(text in r#"[\\"a\n\u{e9}\u{1f600}]{0,6}"#, other in r#"[\\"a\n\u{e9}\u{1f600}]{0,6}"#, escapes: bool) {
+            let mut json = serde_json::to_string(&text).unwrap();
+            if escapes {
+                let escape = |char: char| {
+                    let mut units = [0; 2];
+                    let units = char.encode_utf16(&mut units).iter();
+                    units.map(|unit| format!("\\u{unit:04x}")).collect::<String>()
+                };
+                json = format!("\"{}\"", text.chars().map(escape).collect::<String>());
+            }
+            let tree = Tree::read(json.as_bytes()).unwrap();
+            let read = tree.root().text().unwrap();
+            prop_assert_eq!(&*read.plain(), &*text);
+            prop_assert!(read.is(&text));
+            prop_assert_eq!(read.is(&other), text == other);
+        }
     }
 
     #[test]
