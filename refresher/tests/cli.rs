@@ -405,6 +405,8 @@ fn wrong_words_are_answered_in_ours() {
     let file = format!("{outer}/file");
     fs::write(&file, "{}").unwrap();
     let (missing, below) = (format!("{outer}/none"), format!("{file}/below"));
+    let empty = format!("{outer}/empty");
+    fs::create_dir(&empty).unwrap();
     let claude = format!("{outer}/claude.json");
     fs::write(&claude, r#"{"claudeAiOauth":{"accessToken":"x"}}"#).unwrap();
     let config = installation.state().join("config.toml");
@@ -432,7 +434,7 @@ fn wrong_words_are_answered_in_ours() {
             "something on the way to it is no folder",
         ),
         (vec!["import", &missing], 2, "there is no such file"),
-        (vec!["import", &outer], 2, "expected a file here"),
+        (vec!["import", &empty], 2, "expected a file here"),
         (vec!["import", &claude], 2, "it is a login of Claude Code's"),
         (
             [&add[..], &["openai", "--key-file", &missing]].concat(),
