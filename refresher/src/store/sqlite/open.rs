@@ -80,8 +80,7 @@ impl Store {
         } else {
             make(&path, &keyring).await?;
         }
-        let pool = SqlitePoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
+        let pool = connections(MAX_CONNECTIONS)
             .connect_with(options(&path))
             .await?;
         migrate(&pool, &path).await?;
@@ -114,6 +113,22 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// At most so many connections, none of which is used again once it does not know that its transaction is over.
+///
+/// On a full disk SQLite ends a transaction by itself. The rollback that follows fails then, and sqlx counts that
+/// transaction for good: no other one would begin on that connection.
+fn connections(most: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(most)
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                // The rollback is under way; this answers once it has ended.
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
+}
+
 /// Makes a new database beside its place and moves it there when it is whole, so that a kill leaves none.
 async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
     let unfinished = path.with_extension("new");
@@ -130,10 +145,7 @@ async fn make(path: &Path, keyring: &Keyring) -> Result<()> {
     }
     // In the journal mode that it keeps: a change of it, cut short, needs a repair that a reader cannot make.
     let options = options(&unfinished).create_if_missing(true);
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(options)
-        .await?;
+    let pool = connections(1).connect_with(options).await?;
     migrate(&pool, path).await?;
     found::fill(&pool, keyring).await?;
     // The file is moved without its log, and closing says nothing of what it could not write back.

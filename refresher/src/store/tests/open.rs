@@ -1,6 +1,7 @@
 //! The files of a store: who may read them, what is in them, and what is refused.
 
 use super::*;
+use crate::store::sqlite::begin_change;
 
 #[tokio::test]
 async fn the_files_hold_no_secret_and_nobody_else_can_read_them() {
@@ -172,4 +173,26 @@ async fn tables_that_something_else_changed_are_told_in_words() {
     );
     let column = said("ALTER TABLE client_keys RENAME COLUMN name TO other").await;
     assert_eq!(column, changed);
+}
+
+/// As on a full disk: SQLite ends the transaction by itself, so that the rollback fails. The same connection once took no
+/// other transaction from then on, and tokens that had been paid for could not be stored.
+#[tokio::test]
+async fn a_transaction_that_ended_by_itself_is_in_nobodys_way() {
+    let fixture = fixture().await;
+    let pool = &fixture.store.pool;
+    for _ in 0..3 {
+        let mut change = begin_change(pool).await.unwrap();
+        sqlx::query("ROLLBACK").execute(&mut *change).await.unwrap();
+        assert!(change.rollback().await.is_err());
+        let mut dropped = begin_change(pool).await.unwrap();
+        sqlx::query("ROLLBACK")
+            .execute(&mut *dropped)
+            .await
+            .unwrap();
+        drop(dropped);
+    }
+    for _ in 0..20 {
+        begin_change(pool).await.unwrap().commit().await.unwrap();
+    }
 }
