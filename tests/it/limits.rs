@@ -389,6 +389,10 @@ fn a_key_at_its_limit_uploads_nothing() {
             body.len()
         );
         let port = limited.stack.envoy.port;
+        // A worker reads the snapshot with its first request, which waits for that: no place is taken before.
+        for _ in 0..10 {
+            limited.caller().post(CHAT, &chat_body(false)).await;
+        }
         let under_way = async || limited.stack.envoy.stat("downstream_rq_active").await;
         let idle = under_way().await;
         let two = async || {
