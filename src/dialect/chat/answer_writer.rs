@@ -15,11 +15,20 @@ use crate::{
 pub struct Writer {
     about: About,
     id: String,
-    /// The place of each call among the calls, and whether arguments of it were told.
-    calls: BTreeMap<u32, (u64, bool)>,
+    calls: BTreeMap<u32, Called>,
     kinds: BTreeMap<u32, Kind>,
     usage: Usage,
     role_told: bool,
+}
+
+/// A call that a stream has begun.
+#[derive(Debug, Clone, Copy)]
+struct Called {
+    /// Its place among the calls.
+    number: u64,
+    raw: bool,
+    /// Arguments of it were told.
+    told: bool,
 }
 
 /// What a block's text goes into.
@@ -78,17 +87,23 @@ impl AnswerWriter for Writer {
                 self.kinds.insert(*block, Kind::of(kind));
                 if let BlockKind::Call { id, name, raw } = kind {
                     let number = self.calls.len() as u64;
-                    self.calls.insert(*block, (number, false));
+                    let called = Called {
+                        number,
+                        raw: *raw,
+                        told: false,
+                    };
+                    self.calls.insert(*block, called);
                     self.delta(bytes, |out| {
-                        write_call(out, Some(number), id, name, *raw, "")
+                        out.name("tool_calls")
+                            .list(|out| write_call(out, Some(number), id, name, *raw, ""))
                     });
                 }
             }
             Event::Delta { block, text } => self.text(*block, text, bytes),
             Event::Close { block } => {
-                if let Some((_, told)) = self.calls.get(block)
-                    && !told
-                {
+                // Without arguments a function is called with none; a raw text is empty.
+                let call = self.calls.get(block);
+                if call.is_some_and(|call| !call.told && !call.raw) {
                     self.text(*block, "{}", bytes);
                 }
             }
@@ -127,15 +142,15 @@ impl AnswerWriter for Writer {
 impl Writer {
     fn text(&mut self, block: u32, text: &str, bytes: &mut Vec<u8>) {
         let kind = self.kinds.get(&block).copied().unwrap_or(Kind::Content);
-        if let Some((number, told)) = self.calls.get_mut(&block) {
-            *told = true;
-            let number = *number;
+        if let Some(call) = self.calls.get_mut(&block) {
+            call.told = true;
+            let Called { number, raw, .. } = *call;
+            let (kind, member) = form(raw);
             return self.delta(bytes, |out| {
                 out.name("tool_calls").list(|out| {
                     out.object(|out| {
                         out.name("index").number(number);
-                        out.name("function")
-                            .object(|out| out.name("arguments").word(text));
+                        out.name(kind).object(|out| out.name(member).word(text));
                     });
                 });
             });
@@ -201,25 +216,26 @@ fn write_call(
     raw: bool,
     arguments: &str,
 ) {
-    let call = |out: &mut Out| {
-        out.object(|out| {
-            if let Some(number) = number {
-                out.name("index").number(number);
-            }
-            out.name("id").word(id);
-            let (kind, member) = if raw {
-                ("custom", "input")
-            } else {
-                ("function", "arguments")
-            };
-            out.name("type").word(kind);
-            out.name(kind).object(|out| {
-                out.name("name").word(name);
-                out.name(member).word(arguments);
-            });
+    out.object(|out| {
+        if let Some(number) = number {
+            out.name("index").number(number);
+        }
+        out.name("id").word(id);
+        let (kind, member) = form(raw);
+        out.name("type").word(kind);
+        out.name(kind).object(|out| {
+            out.name("name").word(name);
+            out.name(member).word(arguments);
         });
-    };
-    out.name("tool_calls").list(call);
+    });
+}
+
+/// The type of a call, and the member of it that has what the tool takes.
+fn form(raw: bool) -> (&'static str, &'static str) {
+    match raw {
+        true => ("custom", "input"),
+        false => ("function", "arguments"),
+    }
 }
 
 fn word(finish: &Finish) -> &'static str {
@@ -373,19 +389,7 @@ impl Folded {
                 } else {
                     arguments
                 };
-                out.object(|out| {
-                    out.name("id").word(id);
-                    let (kind, member) = if *raw {
-                        ("custom", "input")
-                    } else {
-                        ("function", "arguments")
-                    };
-                    out.name("type").word(kind);
-                    out.name(kind).object(|out| {
-                        out.name("name").word(name);
-                        out.name(member).word(arguments);
-                    });
-                });
+                write_call(out, None, id, name, *raw, arguments);
             }
         });
     }

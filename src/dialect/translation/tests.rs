@@ -427,3 +427,41 @@ fn blank_lines_before_an_answer_are_not_kept() {
     };
     assert!(stream.ends_with(b"data: [DONE]\n\n"));
 }
+
+/// The pieces of a raw text stand where such a call has them, and one without any is closed with none.
+#[test]
+fn a_raw_text_comes_in_pieces_of_its_own_form() {
+    let item = |number: u64, kind: &str, input: &str| {
+        let item = json!({"type": "custom_tool_call", "call_id": "c", "name": "p", "input": input});
+        json!({"type": format!("response.output_item.{kind}"), "output_index": number, "item": item})
+    };
+    let delta = |text: &str| json!({"type": "response.custom_tool_call_input.delta", "output_index": 0, "delta": text});
+    let events = [
+        item(0, "added", ""),
+        delta("*** Be"),
+        delta("gin"),
+        item(0, "done", "*** Begin"),
+        item(1, "added", ""),
+        item(1, "done", ""),
+        json!({"type": "response.completed", "response": {"status": "completed"}}),
+    ];
+    let answer: String = events
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .collect();
+    let stream = streamed(Dialect::Chat, &[answer.as_bytes()]);
+    let chunks = stream
+        .split_terminator("\n\n")
+        .map(|chunk| chunk.trim_start_matches("data: "))
+        .filter_map(|chunk| serde_json::from_str::<Value>(chunk).ok());
+    let calls: Vec<Value> = chunks
+        .map(|chunk| chunk["choices"][0]["delta"]["tool_calls"][0].clone())
+        .filter(|call| !call.is_null())
+        .collect();
+    let begins = |number: u64| json!({"index": number, "id": "c", "type": "custom", "custom": {"name": "p", "input": ""}});
+    let goes_on = |text: &str| json!({"index": 0, "custom": {"input": text}});
+    assert_eq!(
+        calls,
+        [begins(0), goes_on("*** Be"), goes_on("gin"), begins(1)]
+    );
+}
