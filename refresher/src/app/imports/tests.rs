@@ -1,0 +1,191 @@
+use std::fs;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::app::Options;
+use crate::clock::SystemClock;
+
+const KEY: &str = "sk-proj-0123456789abcdefghijklmnopqrstuvwx";
+
+/// An installation, and a folder for files.
+async fn installation(profiles: &[(&str, String)]) -> (tempfile::TempDir, App) {
+    let outer = tempfile::tempdir().unwrap();
+    let (state, platforms) = (outer.path().join("state"), outer.path().join("platforms"));
+    crate::files::make_private_dir(&state).unwrap();
+    fs::create_dir(&platforms).unwrap();
+    for (id, profile) in profiles {
+        fs::write(platforms.join(format!("{id}.toml")), profile).unwrap();
+    }
+    let config = format!("platforms_dir = '{}'\n", platforms.display());
+    fs::write(state.join("config.toml"), config).unwrap();
+    let options = Options {
+        state_dir: Some(state),
+        acknowledged_terms: vec!["codex".to_owned()],
+        may_make: true,
+    };
+    let app = App::open(options, |_| None, Arc::new(SystemClock));
+    (outer, app.await.unwrap())
+}
+
+fn file(outer: &tempfile::TempDir, name: &str, text: impl ToString) -> PathBuf {
+    let path = outer.path().join(name);
+    fs::write(&path, text.to_string()).unwrap();
+    path
+}
+
+async fn run(app: &App, paths: &[PathBuf], platform: Option<&str>) -> Result<Plan> {
+    let terms = Terms::default();
+    let files = Files {
+        paths,
+        platform,
+        name: None,
+        account_id: None,
+        pool: None,
+        replace: false,
+        skip: false,
+        terms: &terms,
+    };
+    let plan = plan(app, &files).await?;
+    take_over(app, Caller::LocalOperator, &plan, &terms).await?;
+    Ok(plan)
+}
+
+async fn names(app: &App) -> Vec<String> {
+    let accounts = app.store.accounts().await.unwrap().into_iter();
+    accounts.map(|account| account.name).collect()
+}
+
+#[tokio::test]
+async fn of_several_files_all_are_taken_or_none() {
+    let (outer, app) = installation(&[]).await;
+    let good = file(
+        &outer,
+        "a.csv",
+        format!("name,platform,key\none,openai,{KEY}\n"),
+    );
+    for (name, text, said) in [
+        (
+            "b.json",
+            json!({"claudeAiOauth": {"accessToken": "a", "refreshToken": "r"}}).to_string(),
+            "Claude Code",
+        ),
+        (
+            "c.csv",
+            format!("name,platform,key\none,openai,{KEY}\n"),
+            "is also that of",
+        ),
+        (
+            "d.csv",
+            "name,platform,key\ntwo,openai,sk-short\n".to_owned(),
+            "line 2: ",
+        ),
+        (
+            "e.csv",
+            format!("name,platform,key,pool\ntwo,openai,{KEY},nowhere\n"),
+            "line 2: expected a pool",
+        ),
+        (
+            "f.csv",
+            format!("name,key\ntwo,{KEY}\n"),
+            "line 2: platform: expected",
+        ),
+        (
+            "g.csv",
+            format!("name,platform,key\n../../etc/passwd\0,openai,{KEY}\n"),
+            "visible ASCII",
+        ),
+        ("h.json", "{".to_owned(), "syntax error"),
+    ] {
+        let bad = file(&outer, name, text);
+        let refused = run(&app, &[good.clone(), bad], None).await.unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains(said) && !refused.contains(KEY),
+            "{name}: {refused}"
+        );
+        assert!(names(&app).await.is_empty(), "{name}: half of it is saved");
+    }
+    // A name is a name, and no path: nothing is made of it.
+    let named = file(
+        &outer,
+        "i.csv",
+        format!("name,platform,key\n../../x,openai,{KEY}\n"),
+    );
+    run(&app, &[named], None).await.unwrap();
+    assert_eq!(names(&app).await, ["../../x"]);
+    assert!(!outer.path().join("x").exists());
+}
+
+#[tokio::test]
+async fn a_credential_that_is_there_is_told_and_not_doubled() {
+    let (outer, app) = installation(&[]).await;
+    let list = json!([{"platform": "openai", "key": KEY}, {"platform": "openai", "key": format!("{KEY}2")}]);
+    let path = file(&outer, "keys.json", list);
+    run(&app, std::slice::from_ref(&path), None).await.unwrap();
+    assert_eq!(names(&app).await, ["openai", "openai-2"]);
+    let again = run(&app, &[path], None).await.unwrap();
+    let told = again
+        .lines
+        .iter()
+        .all(|line| matches!(line.becomes, Becomes::Nothing { .. }));
+    assert!(told, "{again:?}");
+    assert_eq!(names(&app).await.len(), 2);
+    let twin = json!([{"platform": "openai", "key": KEY, "name": "twin"}]);
+    let plan = run(&app, &[file(&outer, "twin.json", twin)], None)
+        .await
+        .unwrap();
+    let Becomes::Account {
+        kind: Kind::ApiKey { twins },
+        ..
+    } = &plan.lines[0].becomes
+    else {
+        panic!("{plan:?}");
+    };
+    assert_eq!(*twins, ["openai"]);
+}
+
+/// A platform of the operator's own, in three lines of data, takes over what no shipped one does.
+#[tokio::test]
+async fn a_profile_says_whose_logins_it_takes_over() {
+    let profile = |id: &str, known_as: &str| {
+        format!(
+            "id = '{id}'\nname = 'Own'\nowner = 'us'\ncredentials = ['oauth']\n\
+             endpoints.chat.generate.path = '/x'\nupstream.base_url = 'http://127.0.0.1:1'\n\
+             headers.set = {{ authorization = 'Bearer {{credential}}' }}\nheaders.allow = []\n\
+             [oauth]\ntoken_url = 'http://127.0.0.1:1/token'\nclient_id = 'it'\n\
+             [login.import]\nfile = 'claude'\nknown_as = ['{known_as}']\n"
+        )
+    };
+    let own = [
+        ("own", profile("own", "claude")),
+        ("more", profile("more", "claude")),
+    ];
+    let login = json!({"claudeAiOauth": {"accessToken": "a", "refreshToken": "r"}, "kept": [1]});
+    let (outer, app) = installation(&own[..1]).await;
+    run(&app, &[file(&outer, "a.json", &login)], None)
+        .await
+        .unwrap();
+    let account = app.store.account("own").await.unwrap();
+    assert_eq!(account.platform, "own");
+    let to = outer.path().join("again.json");
+    let names = ["own".to_owned()];
+    crate::app::exports::export(&app, Caller::LocalOperator, &names, &to)
+        .await
+        .unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(&to).unwrap()).unwrap();
+    assert_eq!(written, login);
+    let there = crate::app::exports::export(&app, Caller::LocalOperator, &names, &to).await;
+    assert!(there.is_err(), "a file is not written over");
+
+    let (outer, app) = installation(&own).await;
+    let path = [file(&outer, "a.json", &login)];
+    let refused = run(&app, &path, None).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("more, own; --platform says which"),
+        "{refused}"
+    );
+    run(&app, &path, Some("more")).await.unwrap();
+    assert_eq!(app.store.account("more").await.unwrap().platform, "more");
+}

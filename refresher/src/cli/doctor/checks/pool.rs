@@ -1,0 +1,227 @@
+//! Checks of accounts, client keys and pools.
+
+use super::super::Finding;
+use super::super::Severity::{Note, Wrong};
+use super::finding;
+use crate::advice::{Door, browser_elsewhere, check_command, cure, login_command, shell_word};
+use crate::app::doctor::{Facts, State};
+use crate::app::keys::{KeyView, State as KeyState};
+use crate::app::status::AccountView;
+use crate::cli::status::{later_end, state as word_of};
+use crate::cli::time::{minute, relative};
+use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
+use crate::fault::Fault;
+use crate::standing::{SOON, Standing};
+use crate::store::Pool;
+
+pub(super) fn accounts(facts: &Facts) -> Vec<Finding> {
+    let Some(State { overview, .. }) = &facts.state else {
+        return Vec::new();
+    };
+    if overview.accounts.is_empty() {
+        return vec![finding(
+            Wrong,
+            "account",
+            "there are no accounts yet",
+            "add one: refresher accounts add NAME --platform openai; or log in: refresher login PLATFORM",
+        )];
+    }
+    let of = |view: &AccountView| account(view, facts.now);
+    overview.accounts.iter().filter_map(of).collect()
+}
+
+fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
+    let name = &view.name;
+    let reason = view.reason.as_deref().unwrap_or("nobody knows why");
+    let has_key = CredentialKind::parse(view.kind).is_some_and(CredentialKind::is_key);
+    let (severity, problem, cure) = match view.standing {
+        Standing::NeedsLogin => (
+            Wrong,
+            format!("the login of account {name} has ended: {reason}"),
+            match (&view.login_url, view.login_port) {
+                (Some(url), Some(port)) => {
+                    let elsewhere = browser_elsewhere(&view.platform, name, port);
+                    format!(
+                        "open {url} in a browser on this machine; for one on another machine {elsewhere}"
+                    )
+                }
+                _ => format!("run: {}", login_command(&view.platform, name)),
+            },
+        ),
+        Standing::Dead => {
+            let fault = Fault::Dead {
+                account: name.clone(),
+                platform: view.platform.clone(),
+                has_key,
+            };
+            let cure = cure(Door::CommandLine, &fault).unwrap_or_default();
+            (Wrong, format!("account {name} is dead: {reason}"), cure)
+        }
+        Standing::PlatformOff => {
+            let fault = Fault::NotAcknowledged {
+                platform: view.platform.clone(),
+            };
+            let cure = cure(Door::CommandLine, &fault).unwrap_or_default();
+            let problem = format!(
+                "account {name} is out of use: the notice of {} is not acknowledged",
+                view.platform
+            );
+            (Wrong, problem, cure)
+        }
+        Standing::Ended => (
+            Wrong,
+            format!("account {name} is past its end{}", at(view.expires_at)),
+            format!(
+                "give it another: refresher accounts set {} --expires TIME; or remove it",
+                shell_word(name)
+            ),
+        ),
+        Standing::TokenExpired => (
+            Wrong,
+            format!("the access token of account {name} has expired: {reason}"),
+            format!("renew it: refresher refresh {}", shell_word(name)),
+        ),
+        Standing::Active if view.is_suspected => (
+            Note,
+            format!("account {name} may be dead: {reason}"),
+            format!("ask its platform: {}", check_command(name)),
+        ),
+        Standing::Active if view.failures > 1 => (
+            Wrong,
+            format!(
+                "account {name}: {} refreshes failed in a row: {reason}",
+                view.failures
+            ),
+            format!(
+                "`refresher serve` tries again {}; its log says how they fail",
+                view.next_refresh_at
+                    .map_or("later".to_owned(), |time| relative(UnixMillis(time), now))
+            ),
+        ),
+        // A cooldown ends by itself, the operator knows what they switched off, and `left_out` tells the rest.
+        Standing::Active | Standing::CoolingDown | Standing::Disabled | Standing::LeftOut => {
+            return None;
+        }
+    };
+    Some(finding(severity, "account", problem, cure))
+}
+
+fn at(time: Option<i64>) -> String {
+    time.map_or_else(String::new, |time| {
+        format!(" ({})", minute(UnixMillis(time)))
+    })
+}
+
+/// Ends that are near.
+pub(super) fn ends(facts: &Facts) -> Vec<Finding> {
+    let Some(State { overview, keys }) = &facts.state else {
+        return Vec::new();
+    };
+    let of_account = |view: &AccountView| {
+        let end = UnixMillis(view.ends_at.filter(|_| view.ends_soon)?);
+        let (name, left, at) = (&view.name, relative(end, facts.now), minute(end));
+        let problem = format!("account {name} ends for good {left} ({at})");
+        Some(finding(Wrong, "end", problem, later_end(view)))
+    };
+    let of_key = |key: &KeyView| {
+        let KeyState::InUse { until: Some(end) } = key.state else {
+            return None;
+        };
+        if end.since(facts.now) > SOON {
+            return None;
+        }
+        let (name, left) = (&key.name, relative(end, facts.now));
+        let cure = format!(
+            "move its end: refresher keys set {} --expires TIME",
+            shell_word(name)
+        );
+        Some(finding(
+            Note,
+            "end",
+            format!("client key {name} ends {left}"),
+            cure,
+        ))
+    };
+    let accounts = overview.accounts.iter().filter(|view| view.usable);
+    accounts
+        .filter_map(of_account)
+        .chain(keys.iter().filter_map(of_key))
+        .collect()
+}
+
+fn is_in_use(key: &KeyView) -> bool {
+    matches!(key.state, KeyState::InUse { .. })
+}
+
+/// Keys that nobody serves.
+pub(super) fn keys(facts: &Facts) -> Vec<Finding> {
+    let Some(State { overview, keys }) = &facts.state else {
+        return Vec::new();
+    };
+    if !keys.iter().any(is_in_use) {
+        return vec![finding(
+            Wrong,
+            "key",
+            "there is no client key that callers could present",
+            "make one: refresher keys create NAME",
+        )];
+    }
+    let of = |key: &KeyView| {
+        let pool = overview.pools.iter().find(|pool| pool.id == key.pool)?;
+        let members = members(pool, &overview.accounts);
+        if members.iter().any(|view| view.usable) {
+            return None;
+        }
+        let (name, id) = (&key.name, &pool.id);
+        let (why, cure) = match members.is_empty() {
+            true => (
+                "has no account".to_owned(),
+                format!("add one: refresher pools add {} ACCOUNT", shell_word(id)),
+            ),
+            false => {
+                let of = members
+                    .iter()
+                    .map(|view| format!("{} {}", view.name, word_of(view)));
+                let why = format!(
+                    "has none that can serve: {}",
+                    of.collect::<Vec<_>>().join(", ")
+                );
+                (why, "see: refresher status".to_owned())
+            }
+        };
+        Some(finding(
+            Wrong,
+            "key",
+            format!("client key {name} is served by nobody: its pool {id} {why}"),
+            cure,
+        ))
+    };
+    keys.iter()
+        .filter(|key| is_in_use(key))
+        .filter_map(of)
+        .collect()
+}
+
+fn members<'a>(pool: &Pool, accounts: &'a [AccountView]) -> Vec<&'a AccountView> {
+    let is_member = |view: &&AccountView| pool.members.iter().any(|one| one.account == view.name);
+    accounts.iter().filter(is_member).collect()
+}
+
+/// Pools that nobody needs yet, and that could serve nobody.
+pub(super) fn pools(facts: &Facts) -> Vec<Finding> {
+    let state = facts.state.iter();
+    let empty = state.flat_map(|state| &state.overview.pools);
+    let empty = empty
+        .filter(|pool| pool.members.is_empty() && pool.keys.is_empty() && pool.id != "default");
+    let of = |pool: &Pool| {
+        let id = shell_word(&pool.id);
+        finding(
+            Note,
+            "pool",
+            format!("pool {} has no account", pool.id),
+            format!("refresher pools add {id} ACCOUNT; or refresher pools remove {id}"),
+        )
+    };
+    empty.map(of).collect()
+}
