@@ -9,12 +9,16 @@
 
 use std::collections::VecDeque;
 
+use super::Worker;
 use crate::{
     deadline::Deadline,
+    gate::Request,
     hash::hash64,
-    home::{Home, ThingHash},
-    host::CallId,
+    home::{Home, Made, ThingHash, ring},
+    host::{CallId, Host},
     id::Id,
+    limit::DAY_MS,
+    request::carried::Carried,
 };
 
 /// The most things that are asked about at a time, or were lately: half of it, the most that one key
@@ -86,6 +90,75 @@ pub(super) struct Told {
     pub(super) home: Home,
     /// Requests that wait can be decided about.
     pub(super) is_last: bool,
+}
+
+// === impl Worker ===
+
+impl<H: Host> Worker<H> {
+    /// Finds the account that has what a request of `key` goes on from. None where the refresher
+    /// is asked, and the request `may_wait` for its answer.
+    pub(super) fn home(
+        &mut self,
+        request: &Request,
+        key: Option<&Id>,
+        may_wait: bool,
+        now: u64,
+    ) -> Option<Home> {
+        let Some(key) = key else {
+            return Some(Home::Any);
+        };
+        let (in_path, in_body) = request.things();
+        // All of them, so that all that are not known are asked about at once.
+        let in_path = in_path.map(|thing| self.home_of(thing, key, true, may_wait, now));
+        let mut homes = in_body
+            .iter()
+            .map(|thing| self.home_of(*thing, key, false, may_wait, now));
+        let in_body = homes
+            .by_ref()
+            .try_fold(Home::Any, |home, one| Some(home.and(one?)));
+        homes.for_each(drop);
+        match in_path {
+            None => in_body,
+            Some(in_path) => Some(in_path?.of_path(in_body?)),
+        }
+    }
+
+    /// Finds the account that has `thing`, which the path of a request of `key` names or its body.
+    fn home_of(
+        &mut self,
+        thing: ThingHash,
+        key: &Id,
+        in_path: bool,
+        may_wait: bool,
+        now: u64,
+    ) -> Option<Home> {
+        let held = ring::find(&self.host, &thing, key);
+        if let Home::At(_) = held {
+            return Some(held);
+        }
+        match self.asked.next(&thing, key, in_path, now) {
+            Next::Known(Home::Nowhere | Home::Unasked) if held == Home::Others => Some(held),
+            Next::Known(home) => Some(home),
+            Next::Wait if may_wait => None,
+            Next::Ask if may_wait => {
+                self.asked.note(thing, key.clone(), now);
+                None
+            }
+            Next::Wait | Next::Ask => Some(Home::Unasked),
+        }
+    }
+
+    /// Notes that an answer of `account` made what is called `id`. Returns what its record says.
+    pub fn made(&mut self, carried: &Carried, id: &str, days: u16) -> Made {
+        let thing = ThingHash::of(id);
+        let account = hash64(&[carried.account.as_str().as_bytes()]);
+        ring::note(&mut self.host, &thing, &carried.key, account);
+        let life = u64::from(days).saturating_mul(DAY_MS);
+        Made {
+            thing,
+            until: self.host.recently().saturating_add(life),
+        }
+    }
 }
 
 // === impl Asked ===
