@@ -35,6 +35,7 @@ fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
         refuses: &[],
         streams_only: false,
         owner: "1f",
+        asked_at: "",
     };
     let translate = || caller.translate_request(platform, body, &target, 0);
     match (translate(), translate()) {

@@ -20,11 +20,14 @@ pub struct Parts {
     pub write_request: Option<WriteRequest>,
     /// Reads an answer.
     pub read_answer: Option<fn() -> Box<dyn AnswerReader>>,
+    /// Reads what the path and the query of a request say of it, in a dialect where they say what others say in the
+    /// body: the model, and the wish for a stream.
+    pub read_target: Option<fn(&mut Request<'_>, &str)>,
     /// Writes an answer.
     pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
 }
 
-/// The platform that a request is written for.
+/// The platform that a request is written for, and where it was asked for.
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
     /// The model, as the platform names it.
@@ -35,6 +38,8 @@ pub struct Target<'a> {
     pub streams_only: bool,
     /// The account, as an [`envelope`](super::neutral::names::envelope) names it.
     pub owner: &'a str,
+    /// The path and the query at which the caller asked.
+    pub asked_at: &'a str,
 }
 
 /// What an answer says beside what the platform says.
@@ -46,6 +51,8 @@ pub struct About {
     pub created: u64,
     /// A stream ends with the tokens that were used.
     pub wants_usage: bool,
+    /// A stream is one list of JSON.
+    pub as_list: bool,
 }
 
 /// Reads an answer in steps. Nothing follows [`Event::End`] or [`Event::Fail`].

@@ -123,9 +123,13 @@ impl Dialect {
     ) -> Result<TranslatedRequest, Refused> {
         let tree = Tree::read(body).map_err(read::unread)?;
         let none = || Refused::at(String::new(), "the platform speaks another dialect");
-        let read = self.format().parts().read_request.ok_or_else(none)?;
+        let own = self.format().parts();
+        let read = own.read_request.ok_or_else(none)?;
         let write = platform.format().parts().write_request.ok_or_else(none)?;
         let mut request = read(&tree)?;
+        if let Some(read_target) = own.read_target {
+            read_target(&mut request, target.asked_at);
+        }
         let body = write(&mut request, target)?;
         let model = request
             .model
@@ -140,6 +144,7 @@ impl Dialect {
                 model: model.unwrap_or_default(),
                 created,
                 wants_usage: request.wants_usage,
+                as_list: request.as_list,
             },
         })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Usage},
         parts::{About, AnswerWriter},
     },
     text::{out::Out, tree::Text},
@@ -75,10 +75,7 @@ impl AnswerWriter for Writer {
     fn stream(&mut self, event: &Event, bytes: &mut Vec<u8>) {
         match event {
             Event::Start { id, model } => {
-                self.id = format!(
-                    "chatcmpl-{}",
-                    id.trim_start_matches("resp_").trim_start_matches("msg_")
-                );
+                self.id = own_id(id);
                 if self.about.model.is_empty() {
                     self.about.model.clone_from(model);
                 }
@@ -179,6 +176,12 @@ impl Writer {
         });
         sse(bytes, &out.into_bytes());
     }
+}
+
+/// The platform's name for an answer, as one of this dialect.
+fn own_id(id: &str) -> String {
+    let id = id.trim_start_matches("resp_").trim_start_matches("msg_");
+    format!("chatcmpl-{id}")
 }
 
 fn sse(bytes: &mut Vec<u8>, data: &[u8]) {
@@ -295,45 +298,20 @@ fn error(failure: &Failure) -> Vec<u8> {
 /// # Errors
 /// The platform's failure.
 fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
-    let mut answer = Folded::default();
-    for event in events {
-        match event {
-            Event::Start { id, model } => {
-                answer.id = format!(
-                    "chatcmpl-{}",
-                    id.trim_start_matches("resp_").trim_start_matches("msg_")
-                );
-                if about.model.is_empty() {
-                    about.model.clone_from(model);
-                }
-            }
-            Event::Open { block, kind } => {
-                answer.blocks.insert(*block, (kind.clone(), String::new()));
-            }
-            Event::Delta { block, text } => {
-                if let Some((_, all)) = answer.blocks.get_mut(block) {
-                    all.push_str(text);
-                }
-            }
-            Event::Close { .. } | Event::Opaque { .. } | Event::End => {}
-            Event::Usage(usage) => answer.usage.update(*usage),
-            Event::Finish(finish) => answer.finish = Some(finish.clone()),
-            Event::Fail(failure) => return Err(failure.clone()),
-        }
+    let answer = Folded::of(events)?;
+    if about.model.is_empty() {
+        about.model.clone_from(&answer.model);
     }
-    let finish = answer
-        .finish
-        .clone()
-        .ok_or_else(|| Failure::grammar("the platform's answer broke off"))?;
     let mut out = Out::default();
     out.object(|out| {
-        write_about(out, "chat.completion", &answer.id, &about);
+        write_about(out, "chat.completion", &own_id(&answer.id), &about);
         out.name("choices").list(|out| {
             out.object(|out| {
                 out.name("index").number(0);
-                out.name("message").object(|out| answer.write_message(out));
+                out.name("message")
+                    .object(|out| write_message(out, &answer.blocks));
                 out.name("logprobs").null();
-                out.name("finish_reason").word(word(&finish));
+                out.name("finish_reason").word(word(&answer.finish));
             });
         });
         write_usage(out, &answer.usage);
@@ -341,56 +319,49 @@ fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
     Ok(out.into_bytes())
 }
 
-#[derive(Debug, Default)]
-struct Folded {
-    id: String,
-    blocks: BTreeMap<u32, (BlockKind, String)>,
-    usage: Usage,
-    finish: Option<Finish>,
-}
-
-impl Folded {
-    fn write_message(&self, out: &mut Out) {
-        let texts = |wanted: Kind| {
-            let blocks = self
-                .blocks
-                .values()
-                .filter(move |(kind, _)| Kind::of(kind) == wanted);
-            blocks.map(|(_, text)| Text::of(text)).collect::<Vec<_>>()
-        };
-        out.name("role").word("assistant");
-        match texts(Kind::Content) {
-            none if none.is_empty() => out.name("content").null(),
-            content => out.name("content").texts(&content),
-        }
-        match texts(Kind::Refusal) {
-            none if none.is_empty() => out.name("refusal").null(),
-            refusal => out.name("refusal").texts(&refusal),
-        }
-        let reasoning = texts(Kind::Reasoning);
-        if reasoning.iter().any(|text| !text.is_empty()) {
-            out.name("reasoning_content").texts(&reasoning);
-        }
-        let calls: Vec<_> = self
-            .blocks
-            .values()
-            .filter(|(kind, _)| Kind::of(kind) == Kind::Call)
-            .collect();
-        if calls.is_empty() {
-            return;
-        }
-        out.name("tool_calls").list(|out| {
-            for (kind, arguments) in calls {
-                let BlockKind::Call { id, name, raw } = kind else {
-                    continue;
-                };
-                let arguments = if arguments.is_empty() && !raw {
-                    "{}"
-                } else {
-                    arguments
-                };
-                write_call(out, None, id, name, *raw, arguments);
-            }
-        });
+fn write_message(out: &mut Out, blocks: &[FoldedBlock]) {
+    let texts = |wanted: Kind| {
+        let blocks = blocks
+            .iter()
+            .filter(move |block| Kind::of(&block.kind) == wanted);
+        blocks
+            .map(|block| Text::of(&block.text))
+            .collect::<Vec<_>>()
+    };
+    out.name("role").word("assistant");
+    match texts(Kind::Content) {
+        none if none.is_empty() => out.name("content").null(),
+        content => out.name("content").texts(&content),
     }
+    match texts(Kind::Refusal) {
+        none if none.is_empty() => out.name("refusal").null(),
+        refusal => out.name("refusal").texts(&refusal),
+    }
+    let reasoning = texts(Kind::Reasoning);
+    if reasoning.iter().any(|text| !text.is_empty()) {
+        out.name("reasoning_content").texts(&reasoning);
+    }
+    let is_call = |block: &&FoldedBlock| Kind::of(&block.kind) == Kind::Call;
+    let calls: Vec<_> = blocks.iter().filter(is_call).collect();
+    if calls.is_empty() {
+        return;
+    }
+    out.name("tool_calls").list(|out| {
+        for FoldedBlock {
+            kind,
+            text: arguments,
+            ..
+        } in calls
+        {
+            let BlockKind::Call { id, name, raw } = kind else {
+                continue;
+            };
+            let arguments = if arguments.is_empty() && !raw {
+                "{}"
+            } else {
+                arguments
+            };
+            write_call(out, None, id, name, *raw, arguments);
+        }
+    });
 }

@@ -136,7 +136,8 @@ fn output<'a>(body: Json<'_, 'a>) -> Read<Output<'a>> {
         schema: schema
             .get("schema")
             .ok_or_else(|| missing(schema, "schema"))?
-            .raw(),
+            .raw()
+            .into(),
         strict: optional_flag(schema, "strict")?,
     })
 }
@@ -177,7 +178,7 @@ fn tool_of_function<'a>(function: Json<'_, 'a>) -> Read<Tool<'a>> {
     Ok(Tool {
         name: text(function, "name")?,
         description: optional_text(function, "description")?,
-        input: ToolInput::Schema(function.get("parameters").map(Json::raw)),
+        input: ToolInput::Schema(function.get("parameters").map(|one| one.raw().into())),
         strict: optional_flag(function, "strict")?,
     })
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Usage},
         parts::{About, AnswerWriter},
     },
     text::{
@@ -354,42 +354,21 @@ fn error(failure: &Failure) -> Vec<u8> {
 }
 
 fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
-    let mut started = String::new();
-    let mut blocks: BTreeMap<u32, (BlockKind, String, Option<String>)> = BTreeMap::new();
-    let (mut usage, mut finish) = (Usage::default(), None);
-    for event in events {
-        match event {
-            Event::Start { id, model } => {
-                started.clone_from(id);
-                if about.model.is_empty() {
-                    about.model.clone_from(model);
-                }
-            }
-            Event::Open { block, kind } => {
-                blocks.insert(*block, (kind.clone(), String::new(), None));
-            }
-            Event::Delta { block, text } => {
-                if let Some((_, all, _)) = blocks.get_mut(block) {
-                    all.push_str(text);
-                }
-            }
-            Event::Opaque { block, data } => {
-                if let Some((_, _, opaque)) = blocks.get_mut(block) {
-                    *opaque = Some(data.clone());
-                }
-            }
-            Event::Usage(told) => usage.update(*told),
-            Event::Finish(told) => finish = Some(told.clone()),
-            Event::Fail(failure) => return Err(failure.clone()),
-            Event::Close { .. } | Event::End => {}
-        }
+    let Folded {
+        id,
+        model,
+        blocks,
+        usage,
+        finish,
+    } = Folded::of(events)?;
+    if about.model.is_empty() {
+        about.model = model;
     }
-    let finish = finish.ok_or_else(|| Failure::grammar("the platform's answer broke off"))?;
     let mut out = Out::default();
     out.object(|out| {
-        write_about(out, &started, &about);
+        write_about(out, &id, &about);
         out.name("content").list(|out| {
-            for (kind, text, opaque) in blocks.values() {
+            for FoldedBlock { kind, text, opaque } in &blocks {
                 // A call that the limit cut is none.
                 let is_call = matches!(kind, BlockKind::Call { .. });
                 let is_cut = is_call && finish == Finish::Length && !is_object(text);

@@ -106,7 +106,8 @@ fn output<'a>(body: Json<'_, 'a>) -> Read<Output<'a>> {
         schema: format
             .get("schema")
             .ok_or_else(|| missing(format, "schema"))?
-            .raw(),
+            .raw()
+            .into(),
         strict: None,
     })
 }
@@ -125,7 +126,7 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
         request.tools.push(Tool {
             name: text(tool, "name")?,
             description: optional_text(tool, "description")?,
-            input: ToolInput::Schema(tool.get("input_schema").map(Json::raw)),
+            input: ToolInput::Schema(tool.get("input_schema").map(|one| one.raw().into())),
             strict: optional_flag(tool, "strict")?,
         });
     }

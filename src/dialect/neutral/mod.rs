@@ -10,12 +10,14 @@
 //! answer would be a wrong one.
 
 mod event;
+mod folded;
 pub mod names;
 pub mod read;
 mod request;
 
 pub use self::{
     event::{BlockKind, Event, Failure, Finish, Usage},
+    folded::{Folded, FoldedBlock},
     request::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
         Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,

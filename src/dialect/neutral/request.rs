@@ -1,7 +1,10 @@
 //! A request in no dialect: richer than each, with blocks in their order, each of one kind. It borrows from the
 //! body that was read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::text::tree::Text;
 
@@ -12,6 +15,8 @@ pub struct Request<'a> {
     pub model: Option<Text<'a>>,
     /// The answer is to come as a stream.
     pub stream: bool,
+    /// A stream is to come as one list of JSON.
+    pub as_list: bool,
     /// A stream is to end with the tokens that were used, in dialects that tell them only when asked.
     pub wants_usage: bool,
     /// What the model is told before the first turn, one entry for each text that the caller sent.
@@ -201,8 +206,8 @@ pub struct Tool<'a> {
 /// What a tool takes.
 #[derive(Debug)]
 pub enum ToolInput<'a> {
-    /// An object: its JSON Schema as it stands in the body, if there is one.
-    Schema(Option<&'a str>),
+    /// An object: its JSON Schema, if there is one; as it stands in the body where that is one.
+    Schema(Option<Cow<'a, str>>),
     /// A raw text: its `format` as it stands in the body, if there is one.
     Raw(Option<&'a str>),
 }
@@ -263,8 +268,8 @@ pub enum Output<'a> {
         name: Option<Text<'a>>,
         /// What it is for.
         description: Option<Text<'a>>,
-        /// JSON Schema, as it stands in the body.
-        schema: &'a str,
+        /// JSON Schema, as it stands in the body where that is one.
+        schema: Cow<'a, str>,
         /// The answer must fit it.
         strict: Option<bool>,
     },

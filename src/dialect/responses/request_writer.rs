@@ -354,10 +354,13 @@ fn write_tool(tool: &Tool<'_>, out: &mut Out) {
         if let Some(description) = &tool.description {
             out.name("description").text(description);
         }
-        match tool.input {
+        match &tool.input {
             ToolInput::Schema(schema) => {
-                out.name("parameters")
-                    .raw(schema.unwrap_or(r#"{"type":"object","properties":{}}"#));
+                out.name("parameters").raw(
+                    schema
+                        .as_deref()
+                        .unwrap_or(r#"{"type":"object","properties":{}}"#),
+                );
                 // Absent means true here, and false where most requests come from.
                 out.name("strict").bool(tool.strict.unwrap_or_default());
             }

@@ -9,6 +9,7 @@ fn target() -> Target<'static> {
         refuses: &[],
         streams_only: false,
         owner: "1f",
+        asked_at: "",
     }
 }
 

@@ -184,7 +184,10 @@ impl Sent {
         stream: &mut impl Stream,
     ) -> Result<Action, Refusal> {
         if let Some(translated) = &mut self.translated {
-            let Some(body) = translated.request(&self.carried, size, end, now, stream)? else {
+            let asked_at = self.request.first(":path").unwrap_or_default();
+            let asked_at = std::str::from_utf8(asked_at).unwrap_or_default();
+            let translated = translated.request(&self.carried, asked_at, size, end, now, stream)?;
+            let Some(body) = translated else {
                 return Ok(Action::Pause);
             };
             let length = body.len().to_string();

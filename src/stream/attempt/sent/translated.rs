@@ -82,11 +82,12 @@ impl Translated {
         }
     }
 
-    /// Translates the request, of whose body there are `size` bytes; none before it is whole. `now`: in Unix
-    /// milliseconds.
+    /// Translates the request that its caller sent to `asked_at`, of whose body there are `size` bytes; none before it
+    /// is whole. `now`: in Unix milliseconds.
     pub(super) fn request(
         &mut self,
         carried: &Carried,
+        asked_at: &str,
         size: usize,
         end: bool,
         now: u64,
@@ -111,6 +112,7 @@ impl Translated {
             refuses: &self.refuses,
             streams_only: self.streams_only,
             owner: &self.owner,
+            asked_at,
         };
         let created = now.checked_div(1_000).unwrap_or_default();
         let made = carried
@@ -146,7 +148,7 @@ impl Translated {
         let (owner, renamed) = (&*self.owner, asked.renamed.clone());
         let translation =
             AnswerTranslation::new(self.platform, caller, as_stream, about, owner, renamed)?;
-        let kind: &[u8] = match as_stream {
+        let kind: &[u8] = match as_stream && !asked.about.as_list {
             true => b"text/event-stream",
             false => b"application/json",
         };

@@ -1,0 +1,85 @@
+//! An answer that is whole: the steps of a stream, put together.
+
+use std::collections::BTreeMap;
+
+use super::{BlockKind, Event, Failure, Finish, Usage};
+
+/// An answer that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folded {
+    /// The platform's name for it.
+    pub id: String,
+    /// The model that serves.
+    pub model: String,
+    /// What is in it, in the order in which it began.
+    pub blocks: Vec<FoldedBlock>,
+    /// The tokens that it took.
+    pub usage: Usage,
+    /// The reason for its end.
+    pub finish: Finish,
+}
+
+/// A block that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoldedBlock {
+    /// Its kind.
+    pub kind: BlockKind,
+    /// Its text, or a call's arguments.
+    pub text: String,
+    /// What only its maker reads.
+    pub opaque: Option<String>,
+}
+
+// === impl Folded ===
+
+impl Folded {
+    /// The answer that `events` make.
+    ///
+    /// # Errors
+    /// The platform's failure, which is among them, or their missing end.
+    pub fn of(events: &[Event]) -> Result<Self, Failure> {
+        let (mut id, mut model) = (String::new(), String::new());
+        let mut blocks: BTreeMap<u32, FoldedBlock> = BTreeMap::new();
+        let (mut usage, mut finish) = (Usage::default(), None);
+        for event in events {
+            match event {
+                Event::Start {
+                    id: its_id,
+                    model: its_model,
+                } => {
+                    id.clone_from(its_id);
+                    model.clone_from(its_model);
+                }
+                Event::Open { block, kind } => {
+                    let folded = FoldedBlock {
+                        kind: kind.clone(),
+                        text: String::new(),
+                        opaque: None,
+                    };
+                    blocks.insert(*block, folded);
+                }
+                Event::Delta { block, text } => {
+                    if let Some(block) = blocks.get_mut(block) {
+                        block.text.push_str(text);
+                    }
+                }
+                Event::Opaque { block, data } => {
+                    if let Some(block) = blocks.get_mut(block) {
+                        block.opaque = Some(data.clone());
+                    }
+                }
+                Event::Usage(told) => usage.update(*told),
+                Event::Finish(told) => finish = Some(told.clone()),
+                Event::Fail(failure) => return Err(failure.clone()),
+                Event::Close { .. } | Event::End => {}
+            }
+        }
+        Ok(Self {
+            id,
+            model,
+            blocks: blocks.into_values().collect(),
+            usage,
+            finish: finish.ok_or_else(|| Failure::grammar("the platform's answer broke off"))?,
+        })
+    }
+}
