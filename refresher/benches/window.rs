@@ -17,6 +17,7 @@ use rand::Rng;
 use refresher::clock::{Clock, SystemClock, UnixMillis};
 use refresher::config::Refresh;
 use refresher::credential::{Credential, CredentialKind, OAuthTokens, Renewal};
+use refresher::egress::Proxy;
 use refresher::id::AccountId;
 use refresher::keys::KeySource;
 use refresher::keys::file::KeyFile;
@@ -110,7 +111,12 @@ impl TokenEndpoint for Endpoint {
         Renewal::SingleUse
     }
 
-    async fn refresh(&self, _platform: &str, _credential: &Credential) -> Outcome {
+    async fn refresh(
+        &self,
+        _platform: &str,
+        _credential: &Credential,
+        _proxy: Option<&Proxy>,
+    ) -> Outcome {
         let pause = rand::rng().random_range(ANSWER_MILLIS);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let credential_expires_at = SystemClock.now().plus(Duration::from_secs(3600));

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use self::folder::Folder;
 use self::pipe::Pipe;
+use crate::egress::Proxy;
 use crate::os_error::in_words;
 
 /// The names of browsers that speak this protocol, in the order in which they are looked for.
@@ -56,6 +57,13 @@ const OPTIONS: [&str; 7] = [
     "--disable-component-update",
     "--password-store=basic",
     "--use-mock-keychain",
+];
+/// How it goes nowhere but by its proxy: also to this machine, and not in what a page sends beside HTTP (WebRTC).
+/// Older versions have another name for the latter.
+const BY_PROXY_ALONE: [&str; 3] = [
+    "--proxy-bypass-list=<-loopback>",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
 ];
 /// The time that it may take to start: a slow machine reads 300 MiB for it.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -158,11 +166,12 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 impl Browser {
-    /// Starts `program` with an empty profile and opens `url`.
+    /// Starts `program` with an empty profile and opens `url`, by `proxy` if there is one. It asks the person for the
+    /// proxy's password.
     ///
     /// # Errors
     /// If it does not start, or would leave its profile behind.
-    pub async fn open(program: &Path, url: &Url) -> Result<Browser, Error> {
+    pub async fn open(program: &Path, url: &Url, proxy: Option<&Proxy>) -> Result<Browser, Error> {
         let folder = Folder::new(&std::env::temp_dir())?;
         let mut profile = std::ffi::OsString::from("--user-data-dir=");
         profile.push(folder.path());
@@ -174,6 +183,8 @@ impl Browser {
             .arg(program)
             .arg(profile)
             .args(OPTIONS)
+            .args(proxy.map(|proxy| format!("--proxy-server={}", proxy.server())))
+            .args(proxy.into_iter().flat_map(|_| BY_PROXY_ALONE))
             .arg(url.as_str())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

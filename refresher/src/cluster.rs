@@ -2,12 +2,13 @@
 //!
 //! A cluster is a platform's: accounts that are reached in the same way share its connections, limits and statistics. So
 //! an account more costs Envoy nothing, and the clusters are as many as the platforms in use. Accounts that have a base
-//! URL of their own have a cluster for each origin among those; one more at the same origin costs nothing either.
+//! URL of their own have a cluster for each origin among those; one more at the same origin costs nothing either. An account
+//! that leaves by a proxy of its own has a cluster of its own.
 
 use sha2::{Digest, Sha256};
 
 use crate::base_url::{BaseUrl, Origin};
-use crate::id;
+use crate::id::{self, AccountId};
 
 /// The traits that accounts must have in common to share a cluster.
 ///
@@ -19,6 +20,8 @@ pub struct ClusterKey {
     pub platform: String,
     /// The origin of the accounts' own base URL; none for those that are where the platform is.
     pub origin: Option<Origin>,
+    /// The one account that goes through it, by a proxy of its own; none for those that have none.
+    pub account: Option<AccountId>,
 }
 
 impl ClusterKey {
@@ -27,12 +30,26 @@ impl ClusterKey {
         ClusterKey {
             platform: platform.to_owned(),
             origin: base_url.map(|url| url.origin.clone()),
+            account: None,
         }
+    }
+
+    /// That of the account alone, if it has a proxy of its own.
+    #[must_use]
+    pub fn alone(self, account: Option<AccountId>) -> ClusterKey {
+        ClusterKey { account, ..self }
     }
 
     /// The name of the cluster in Envoy. Two keys never have the same: no platform's id has capitals.
     pub fn name(&self) -> String {
         let platform = &self.platform;
+        if let Some(account) = &self.account {
+            let room = latchkey::id::MAX_ID_BYTES - PREFIX.len() - VIA.len();
+            let room = room.saturating_sub(account.as_str().len());
+            // No other account has its id.
+            let platform = platform.get(..room).unwrap_or(platform);
+            return format!("{PREFIX}{platform}{VIA}{account}");
+        }
         let Some(Origin { tls, host, port }) = &self.origin else {
             return format!("{PREFIX}{platform}");
         };
@@ -49,6 +66,9 @@ pub const PREFIX: &str = "latchkey-";
 
 /// What stands between a platform and the digest of an origin.
 const AT: &str = "-AT-";
+
+/// What stands between a platform and the account that has a cluster for itself.
+const VIA: &str = "-VIA-";
 
 /// Bytes of that digest: enough that no two of a million origins share it.
 const ORIGIN_BYTES: usize = 8;
@@ -84,6 +104,24 @@ mod tests {
                 assert!(name.starts_with(PREFIX), "{name}");
                 assert!(names.insert(name.clone()), "{name}");
             }
+        }
+        let account = AccountId::random();
+        for platform in ["codex", &longest] {
+            let mut of_account = BTreeSet::new();
+            for url in urls.iter().map(Some).chain([None]) {
+                let key = ClusterKey::of(platform, url).alone(Some(account.clone()));
+                of_account.insert(key.name());
+            }
+            let names_of_it: Vec<_> = of_account.into_iter().collect();
+            let [name] = &names_of_it[..] else {
+                panic!("{names_of_it:?}");
+            };
+            assert!(Id::try_from(name.as_str()).is_ok(), "{name}");
+            assert!(
+                name.starts_with(PREFIX) && name.ends_with(account.as_str()),
+                "{name}"
+            );
+            assert!(names.insert(name.clone()), "{name}");
         }
     }
 

@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod config;
 pub mod credential;
 pub mod day;
+pub mod egress;
 pub mod ends;
 pub mod envoy;
 pub mod fault;

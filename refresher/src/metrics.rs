@@ -29,6 +29,7 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::egress::Proxy;
 use crate::listen::host::HostNames;
 use crate::oauth::answer::Outcome;
 use crate::progress::EnvoyView;
@@ -371,9 +372,14 @@ impl<E: TokenEndpoint> TokenEndpoint for Counted<E> {
         self.0.renewal(platform, kind)
     }
 
-    async fn refresh(&self, platform: &str, credential: &Credential) -> Outcome {
+    async fn refresh(
+        &self,
+        platform: &str,
+        credential: &Credential,
+        proxy: Option<&Proxy>,
+    ) -> Outcome {
         let Counted(endpoint, metrics) = self;
-        let outcome = endpoint.refresh(platform, credential).await;
+        let outcome = endpoint.refresh(platform, credential, proxy).await;
         let word = match &outcome {
             Outcome::Fresh(_) => "ok",
             Outcome::Permanent { .. } => "login_ended",

@@ -45,8 +45,13 @@ pub struct Platforms<C>(pub C);
 
 impl<C: Clock> Asks for Platforms<C> {
     async fn ask(&self, profile: &Profile, probe: &Probe, outgoing: &Outgoing) -> Finding {
-        let Outgoing { account, tls } = outgoing;
-        probe::ask(profile, probe, account, *tls, &self.0).await
+        let Outgoing {
+            account,
+            tls,
+            proxy,
+        } = outgoing;
+        let profile = profile.by(proxy.as_ref());
+        probe::ask(&profile, probe, account, *tls, &self.0).await
     }
 }
 

@@ -92,7 +92,9 @@ fn a_click_on_the_consent_page_logs_an_account_in() {
         })
         .await;
         let url = Url::parse(&url).expect("a URL");
-        let mut browser = Browser::open(&chromium, &url).await.expect("a browser");
+        let mut browser = Browser::open(&chromium, &url, None)
+            .await
+            .expect("a browser");
         let page = browser.pages().await.expect("its pages").remove(0);
         let Page { url, .. } = &page;
         assert!(!url.starts_with("chrome"), "{url}");

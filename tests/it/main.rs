@@ -55,6 +55,9 @@ mod browsers;
 /// Logins at an identity provider that is not ours.
 mod foreign_provider;
 
+/// Accounts that leave by proxies of their own.
+mod egress;
+
 /// Logins that ended are renewed by opening a URL.
 mod pending_logins;
 

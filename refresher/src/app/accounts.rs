@@ -296,11 +296,17 @@ pub async fn check(app: &App, account: &str) -> Result<Finding> {
         Error::new(Fault::Invalid, sentence)
     })?;
     let outgoing = app.store.asked_account(account).await?;
-    let Some(Outgoing { account, tls }) = outgoing else {
+    let Some(Outgoing {
+        account,
+        tls,
+        proxy,
+    }) = outgoing
+    else {
         let sentence = format!("no daemon has run here since platform {platform} was turned on");
         return Err(Error::new(Fault::NotPublished, sentence));
     };
-    Ok(probe::ask(profile, probe, &account, tls, &SystemClock).await)
+    let profile = profile.by(proxy.as_ref());
+    Ok(probe::ask(&profile, probe, &account, tls, &SystemClock).await)
 }
 
 /// An account that was removed. Its login may live on at the platform until [`Removed::revoke`].
@@ -324,9 +330,11 @@ pub struct Removed {
 /// If there is no such account.
 pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed> {
     let account = app.store.account(account).await?;
-    let (credential, unreadable) = match app.store.credential(&account.id).await {
-        Ok(credential) => (Some(credential).filter(|one| !one.is_empty()), None),
-        Err(error) => (None, Some(error.to_string())),
+    let credential = app.store.credential(&account.id).await;
+    let proxy = app.store.proxy(&account.id).await;
+    let (credential, proxy, unreadable) = match credential.and_then(|found| Ok((found, proxy?))) {
+        Ok((credential, proxy)) => (Some(credential).filter(|one| !one.is_empty()), proxy, None),
+        Err(error) => (None, None, Some(error.to_string())),
     };
     let pools = app.store.pools().await?.into_iter();
     let pools = pools.filter(|pool| pool.members.iter().any(|one| one.account == account.name));
@@ -339,7 +347,10 @@ pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed>
         id: account.id.to_string(),
         pools,
         unreadable,
-        login: profile.cloned().zip(credential),
+        login: profile.zip(credential).map(|(profile, credential)| {
+            let profile = profile.by(proxy.as_ref()).into_owned();
+            (profile, credential)
+        }),
     })
 }
 

@@ -4,6 +4,7 @@
 //!   sealed in the store, and goes before the variable's until that has another value.
 //! - `enabled = false` takes an account out of use, and so does its removal from the file; either way it keeps its
 //!   history and its tokens, and comes back with its line.
+//! - An account with a `proxy_env` leaves by the proxy that stood in that variable last, or not at all.
 //! - An account that somebody made by hand is left alone, whatever the file says.
 //! - What does not fit is told in the log, and costs no other account: a daemon must not stay down for it.
 
@@ -16,15 +17,20 @@ use super::{App, Caller, Error, Result};
 use crate::advice;
 use crate::config::accounts::{Declared, Secrets};
 use crate::credential::{ClientCredentials, Credential};
+use crate::egress::Proxy;
 use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::oauth::exchange::require_vars;
 use crate::platform::{KeyForm, Profile};
-use crate::store::{Account, Member, NewAccount, Saved, Status, Terms};
+use crate::store::{Account, AccountChanges, Member, NewAccount, Saved, Status, Terms};
 
 /// Why an account is out of use.
 const OFF: &str = "config.toml says enabled = false";
 const GONE: &str = "config.toml does not declare it any more";
+
+/// The proxy of an account that is to have one, of which nothing is known. Nobody can have that name (RFC 6761 §6.4), so
+/// nothing leaves.
+const NOWHERE: &str = "http://proxy-is-not-set.invalid:1";
 
 /// An account that waits for its first token, and the number of its credential.
 pub type Waiting = (AccountId, u64);
@@ -98,8 +104,19 @@ async fn one(
         }
         None => None,
     };
+    let terms = way_out(app, declared, known.as_ref(), variable).await;
+    if let Some(account) = known.as_ref().filter(|_| terms.proxy.is_some()) {
+        let changes = AccountChanges::default();
+        let set = app
+            .store
+            .set_account(&account.name, changes, &terms, app.now());
+        set.await?;
+    }
     let waiting = match secrets(declared, variable) {
-        Ok(secrets) => renew(app, declared, known.as_ref(), before.as_ref(), secrets).await?,
+        Ok(secrets) => {
+            let before = before.as_ref();
+            renew(app, declared, known.as_ref(), before, secrets, &terms).await?
+        }
         // It goes on with what it has.
         Err(missing) if known.is_some() => {
             let account = &declared.name;
@@ -128,6 +145,43 @@ async fn one(
     Ok(waiting)
 }
 
+/// The change to the proxy of an account by which it leaves as the configuration says.
+async fn way_out(
+    app: &App,
+    declared: &Declared,
+    known: Option<&Account>,
+    variable: &impl Fn(&str) -> Option<SecretString>,
+) -> Terms {
+    let Some(name) = &declared.proxy_env else {
+        return Terms::default();
+    };
+    let before = match known {
+        Some(account) => app.store.proxy(&account.id).await.ok().flatten(),
+        None => None,
+    };
+    let value = variable(name).ok_or_else(|| "expected the URL of a proxy, found none".to_owned());
+    let said = value.and_then(|value| {
+        Proxy::parse(value.expose_secret().trim(), None).map_err(|error| error.to_string())
+    });
+    let proxy = said.or_else(|problem| {
+        let account = &declared.name;
+        tracing::warn!(
+            account,
+            variable = name,
+            problem,
+            "an account of config.toml has no proxy to leave by: it goes on with the one that it had, or nothing of it leaves"
+        );
+        before.clone().map_or_else(|| Proxy::parse(NOWHERE, None), Ok)
+    });
+    Terms {
+        proxy: proxy
+            .ok()
+            .filter(|proxy| before.as_ref() != Some(proxy))
+            .map(Some),
+        ..Terms::default()
+    }
+}
+
 /// Gives an account its secrets, if they are others than before, or those of before have come to their end and can be
 /// used again.
 async fn renew(
@@ -136,6 +190,7 @@ async fn renew(
     known: Option<&Account>,
     before: Option<&Declaration>,
     secrets: Values,
+    terms: &Terms,
 ) -> Result<Option<Waiting>> {
     let digest = secrets.digest(declared);
     let is_same = before.is_some_and(|before| before.declared == digest);
@@ -195,10 +250,7 @@ async fn renew(
         pool: declared.pool.as_deref(),
         origin: Some(&origin),
     };
-    let saved = app
-        .store
-        .save_accounts(&[member], &Terms::default(), now)
-        .await?;
+    let saved = app.store.save_accounts(&[member], terms, now).await?;
     Caller::LocalOperator.changes("config.toml", &declared.name);
     let generation = known.map_or(1, |account| account.generation + 1);
     Ok(saved

@@ -1,5 +1,6 @@
 //! Logins of accounts: saved, and refreshed at once, whatever their schedule.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;
@@ -86,6 +87,40 @@ pub async fn is_taken(app: &App, profile: &Profile, name: &str) -> Result<bool> 
     );
     let (kind, name) = (Kind::Account, name.to_owned());
     Err(Error::new(Fault::NameTaken { kind, name }, sentence))
+}
+
+/// The platform as a login reaches it that these terms are for: by the proxy that they say, or else by that of the
+/// account of that name.
+///
+/// # Errors
+/// If it is not named, and some of its platform's accounts have proxies: it could be one of them. If the account's proxy
+/// cannot be opened, or the store fails.
+pub async fn way_out<'a>(
+    app: &App,
+    profile: &'a Profile,
+    name: Option<&str>,
+    terms: &Terms,
+) -> Result<Cow<'a, Profile>> {
+    if let Some(proxy) = &terms.proxy {
+        return Ok(profile.by(proxy.as_ref()));
+    }
+    let Some(name) = name else {
+        let proxies = app.store.proxies().await?;
+        let accounts = app.store.accounts().await?.into_iter();
+        let mut peers = accounts.filter(|account| account.platform == profile.id);
+        if peers.any(|account| proxies.contains_key(&account.id)) {
+            let sentence = "expected --name or --proxy: accounts of this platform leave by proxies of their own, and \
+                            nobody knows yet which account logs in";
+            return Err(Error::new(Fault::Invalid, sentence));
+        }
+        return Ok(Cow::Borrowed(profile));
+    };
+    let account = match app.store.account(name).await {
+        Err(store::Error::Unknown { .. }) => return Ok(Cow::Borrowed(profile)),
+        found => found?,
+    };
+    let proxy = app.store.proxy(&account.id).await?;
+    Ok(profile.by(proxy.as_ref()))
 }
 
 /// Saves a login: the account that it is of gets it, or a new one on these terms. `base_url` is what

@@ -65,7 +65,10 @@ pub async fn log_out(
         return Ok(LoggedOut::HandedOver);
     }
     let revoked = match app.catalog.profile(&account.platform) {
-        Ok(profile) => revoke(profile, &taken.credential).await,
+        Ok(profile) => match app.store.proxy(&account.id).await {
+            Ok(proxy) => revoke(&profile.by(proxy.as_ref()), &taken.credential).await,
+            Err(error) => Some(Revoked::Failed(error.to_string())),
+        },
         Err(error) => Some(Revoked::Failed(error.to_string())),
     };
     match revoked.unwrap_or(Revoked::NotOffered) {

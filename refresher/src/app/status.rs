@@ -28,6 +28,8 @@ pub struct AccountView {
     pub platform: String,
     /// Where it is reached, if not where its platform is.
     pub base_url: Option<String>,
+    /// The proxy of its own, by which it leaves; without its password.
+    pub proxy: Option<String>,
     /// The kind of its credential.
     pub kind: &'static str,
     /// The status that the operator or the refresh engine set.
@@ -115,6 +117,7 @@ impl AccountView {
         pools: &[Pool],
         used: &Use,
         login: Option<&LoginUrl>,
+        proxy: Option<String>,
         platform_is_on: bool,
         left_out: Option<&LeftOut>,
         now: UnixMillis,
@@ -143,6 +146,7 @@ impl AccountView {
             name: account.name,
             platform: account.platform,
             base_url: account.base_url,
+            proxy,
             kind: account.kind.as_str(),
             status: account.status,
             models: account.models,
@@ -215,6 +219,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
     let pools = app.store.pools().await?;
     let used = Use::now(app).await?;
     let mut health = app.store.health().await?;
+    let mut proxies = app.store.proxies().await?;
     let accounts = app.store.accounts().await?;
     let needs_login = |account: &Account| account.status == Status::NeedsLogin;
     let logins: Option<Vec<LoginUrl>> = match accounts.iter().any(needs_login) {
@@ -227,6 +232,10 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         let mut logins = logins.iter().flatten();
         let login = logins.find(|login| login.account == account.id.as_str());
         let login = login.filter(|_| needs_login(&account));
+        let proxy = proxies.remove(&account.id).map(|proxy| match proxy {
+            Ok(proxy) => proxy.to_string(),
+            Err(_) => "one that cannot be opened".to_owned(),
+        });
         let is_it = |one: &&LeftOut| one.kind == Kind::Account && one.id == account.id.as_str();
         let left_out = left_out.iter().find(is_it);
         let profile = app.catalog.profile(&account.platform).ok();
@@ -237,6 +246,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
             &pools,
             &used,
             login,
+            proxy,
             platform_is_on,
             left_out,
             now,

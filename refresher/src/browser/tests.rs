@@ -81,11 +81,22 @@ async fn a_browser_that_opens_nothing_is_told_in_its_words() {
         folder.path(),
         "echo 'Missing X server\u{1b}[31m' >&2; exit 1",
     );
-    let error = Browser::open(&silent, &url).await.unwrap_err().to_string();
+    let error = Browser::open(&silent, &url, None)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("(Missing X server?[31m)"), "{error}");
+    let proxy = Proxy::parse("http://user:secret@proxy.test:3128", None).unwrap();
+    let shows_how = program(folder.path(), r#"echo "$*" >&2; exit 1"#);
+    let error = Browser::open(&shows_how, &url, Some(&proxy))
+        .await
+        .unwrap_err();
+    let said = error.to_string();
+    let by_it = "--proxy-server=http://proxy.test:3128 --proxy-bypass-list=<-loopback> ";
+    assert!(said.contains(by_it) && !said.contains("secret"), "{said}");
     let elsewhere = r#"printf '{"id":1,"result":{}}\0' >&4"#;
     let elsewhere = program(folder.path(), elsewhere);
-    let error = Browser::open(&elsewhere, &url).await.unwrap_err();
+    let error = Browser::open(&elsewhere, &url, None).await.unwrap_err();
     assert!(matches!(error, Error::OwnProfile { .. }), "{error}");
 }
 
@@ -96,7 +107,7 @@ async fn a_profile_goes_when_nobody_is_left_to_remove_it() {
     let url = Url::parse("https://chat.example/").unwrap();
     let writes = r#"for word in "$@"; do case $word in --user-data-dir=*) dir=${word#*=};; esac; done
         echo secret > "$dir/Cookies"; printf '{"id":1,"result":{}}\0' >&4; cat <&3 >/dev/null; echo late > "$dir/Late""#;
-    let browser = Browser::open(&program(folder.path(), writes), &url)
+    let browser = Browser::open(&program(folder.path(), writes), &url, None)
         .await
         .unwrap();
     let profile = browser.folder.path().to_owned();

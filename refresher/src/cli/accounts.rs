@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::output::{line, models, or_none, table};
+use super::proxy::ProxyFlag;
 use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::{self, TermFlags};
 use super::time::{minute, relative};
@@ -87,12 +88,14 @@ pub struct Add {
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
+    proxy: ProxyFlag,
+    #[command(flatten)]
     terms: TermFlags,
 }
 
 /// Changes to an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
     #[arg(allow_negative_numbers = true)]
@@ -102,6 +105,8 @@ pub struct Set {
     /// Where it is reached, if the platform's profile allows that; none: where its platform is
     #[arg(long, value_name = "URL|none")]
     base_url: Option<String>,
+    #[command(flatten)]
+    proxy: ProxyFlag,
     #[command(flatten)]
     terms: TermFlags,
 }
@@ -119,7 +124,8 @@ impl Command {
             Command::Set(set) => {
                 let account = set.account;
                 let models = set.models.given()?;
-                let terms = set.terms.terms(app.now())?;
+                let mut terms = set.terms.terms(app.now())?;
+                terms.proxy = set.proxy.setting()?;
                 let base_url = set.base_url.as_deref();
                 let base_url = base_url.map(|url| Some(url).filter(|url| *url != "none"));
                 let set = accounts::set(app, CALLER, &account, models.as_ref(), base_url, &terms);
@@ -209,7 +215,8 @@ impl Add {
         // Before anybody is asked for a key that nobody takes.
         let profile = accounts::platform_of_key(app, &self.platform, &self.name)?;
         accounts::own_base_url(profile, self.base_url.as_deref())?;
-        let terms = self.terms.terms(app.now())?;
+        let mut terms = self.terms.terms(app.now())?;
+        terms.proxy = self.proxy.setting()?;
         let new = NewKey {
             name: &self.name,
             platform: &self.platform,
@@ -290,6 +297,7 @@ async fn now_set(context: &Context, account: &str) -> Result<String> {
             ("pools", or_none(&view.pools.join(", "))),
             ("models", &models(&view.models)),
             ("base URL", base_url.unwrap_or("unknown")),
+            ("proxy", or_none(view.proxy.as_deref().unwrap_or_default())),
             ("limits", or_none(&limits)),
             ("time zone", terms::zone_of(&view.limits)),
         ]
@@ -337,7 +345,8 @@ async fn list(context: &Context, json: Json) -> Result<()> {
         "ID",
         "COOLDOWNS",
     ];
-    out.print(&(table(out.width(), head, &rows) + &status::logins(&views)))?;
+    let text = table(out.width(), head, &rows) + &status::proxies(&views) + &status::logins(&views);
+    out.print(&text)?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use tokio::time::timeout;
 
 use super::output::{Out, line};
+use super::proxy::ProxyFlag;
 use super::terms::TermFlags;
 use super::time::relative;
 use super::{CALLER, Context, Error, number, secret_input, waiting};
@@ -71,6 +72,8 @@ pub struct Login {
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     #[command(flatten)]
+    proxy: ProxyFlag,
+    #[command(flatten)]
     terms: TermFlags,
 }
 
@@ -80,9 +83,12 @@ impl Login {
     /// # Errors
     /// With a message for a person; nothing is saved then.
     pub async fn run(self, context: &Context) -> Result<(), Error> {
+        let mut terms = self.terms.terms(context.app.now())?;
+        terms.proxy = self.proxy.setting()?;
         let profile = context.app.catalog.usable(&self.platform)?;
-        let terms = self.terms.terms(context.app.now())?;
         let base_url = accounts::checked_base_url(profile, self.base_url.as_deref()).await?;
+        let profile = logins::way_out(&context.app, profile, self.name.as_deref(), &terms).await?;
+        let profile = &*profile;
         let key_offer = self
             .api_key
             .then(|| logins::key_offer(profile))
@@ -267,7 +273,7 @@ impl Session<'_> {
             flow.url,
             LOGIN_LIMIT.as_secs() / 60,
         ))?;
-        let opened = Browser::open(&program, &flow.url).await;
+        let opened = Browser::open(&program, &flow.url, self.profile.upstream.proxy.as_ref()).await;
         let mut window = Opened::new(opened.map_err(session::Error::from)?);
         let granted = session::capture(&mut window, flow, &SystemClock).await;
         window.close().await;

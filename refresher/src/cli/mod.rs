@@ -12,6 +12,7 @@ mod number;
 mod output;
 mod platforms;
 mod pools;
+mod proxy;
 #[cfg(test)]
 mod reference;
 mod refresh;

@@ -136,7 +136,8 @@ fn text(
     if !quotas.is_empty() {
         text += &format!("\n{}", table(width, ["ACCOUNT", "QUOTA"], &quotas));
     }
-    text + &left_out(overview)
+    text + &proxies(accounts)
+        + &left_out(overview)
         + &ends(accounts, now)
         + &logins(accounts)
         + &deaths(accounts)
@@ -213,6 +214,20 @@ impl Shown<'_> {
             view,
             login_command: needs_login.then(|| login_command(&view.platform, &view.name)),
         }
+    }
+}
+
+/// The proxies by which accounts leave, a line each.
+pub fn proxies(accounts: &[AccountView]) -> String {
+    let line = |view: &AccountView| {
+        let proxy = view.proxy.as_ref()?;
+        Some(format!("{} leaves by {proxy}\n", view.name))
+    };
+    let lines: String = accounts.iter().filter_map(line).collect();
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("\n{lines}")
     }
 }
 

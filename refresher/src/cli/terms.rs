@@ -129,6 +129,7 @@ impl TermFlags {
         Ok(Terms {
             limits: self.limits.changes(),
             expires_at,
+            proxy: None,
         })
     }
 }

@@ -27,6 +27,8 @@ pub struct Declared {
     pub token_url: Option<Url>,
     /// Where it is reached, if not where its platform is.
     pub base_url: Option<String>,
+    /// The variable that holds the URL of the proxy by which it leaves.
+    pub proxy_env: Option<String>,
     /// A pool that it joins besides the default one.
     pub pool: Option<String>,
     /// What is known of it at its platform, which a login would tell.
@@ -69,6 +71,7 @@ struct Raw {
     refresh_token_env: Option<String>,
     token_url: Option<String>,
     base_url: Option<String>,
+    proxy_env: Option<String>,
     pool: Option<String>,
     #[serde(default)]
     vars: BTreeMap<String, String>,
@@ -109,11 +112,12 @@ impl Raw {
     fn check(self) -> Result<Declared, String> {
         let token_url = self.token_url.as_deref().map(web_url).transpose();
         let token_url = token_url.map_err(|error| format!("token_url: {error}"))?;
-        let [key, id, secret, token] = [
+        let [key, id, secret, token, proxy] = [
             ("key_env", self.key_env),
             ("client_id_env", self.client_id_env),
             ("client_secret_env", self.client_secret_env),
             ("refresh_token_env", self.refresh_token_env),
+            ("proxy_env", self.proxy_env),
         ]
         .map(|(field, name)| name.map(|name| variable(field, name)).transpose());
         let secrets = match (key?, token?, id?, secret?) {
@@ -136,6 +140,7 @@ impl Raw {
             secrets,
             token_url,
             base_url: self.base_url,
+            proxy_env: proxy?,
             pool: self.pool,
             vars: self.vars,
             enabled: self.enabled,

@@ -5,9 +5,13 @@
 //! host, or no answer. The escape is a Unix socket, and a cluster whose hosts have names cannot have one among them: Envoy
 //! takes its path for a name that nothing resolves. The filter's upstream role is the aggregate's.
 //!
+//! Where a platform or an account is reached by a proxy, the hosts are behind a tunnel ([`tunnel`]).
+//!
 //! Everything that says where a platform is and whom to trust there is in these clusters; the filter names one of them
 //! and no more. Nothing in a cluster judges an account: it has no outlier detection and no active health checks, for the
 //! failures of one account would then take the platform from all the others. The filter judges accounts.
+
+mod tunnel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +25,7 @@ use tokio::time::{Instant, sleep};
 use crate::base_url::{Host, Origin};
 use crate::cluster::{ClusterKey, PREFIX};
 use crate::config;
+use crate::egress::Proxy;
 use crate::files::{self, make_private_dir, replace_file};
 use crate::platform::{Catalog, Profile};
 use crate::state::StateDir;
@@ -211,16 +216,18 @@ impl ClustersFile {
     }
 }
 
-/// The clusters of `keys`, but for those of platforms that are off.
+/// The clusters of `keys`, each with the proxy of the account that has it for itself, but for those of platforms that are
+/// off.
 pub fn clusters(
-    keys: impl IntoIterator<Item = ClusterKey>,
+    keys: impl IntoIterator<Item = (ClusterKey, Option<Proxy>)>,
     catalog: &Catalog,
     settings: &config::Envoy,
 ) -> Clusters {
-    let named = |key: ClusterKey| {
+    let named = |(key, proxy): (ClusterKey, Option<Proxy>)| {
         let (name, profile) = (key.name(), catalog.usable(&key.platform).ok()?);
+        let profile = profile.by(proxy.as_ref());
         let origin = key.origin.as_ref().unwrap_or(&profile.upstream.url.origin);
-        Some(cluster(&name, origin, profile, settings))
+        Some(cluster(&name, origin, &profile, settings))
     };
     keys.into_iter().filter_map(named).flatten().collect()
 }
@@ -251,17 +258,33 @@ pub fn cluster(
     settings: &config::Envoy,
 ) -> Clusters {
     let hosts = hosts_name(name);
-    Clusters::from([
+    let mut clusters = Clusters::from([
         (name.to_owned(), aggregate(name, &hosts, settings)),
-        (hosts.clone(), hosts_of(&hosts, origin, profile, settings)),
         (ESCAPE.to_owned(), escape(settings.escape.as_deref())),
-    ])
+    ]);
+    let value = match &profile.upstream.proxy {
+        None => hosts_of(&hosts, origin, profile, settings),
+        Some(proxy) => {
+            let through = named_like("latchkey_proxy-", name);
+            let value = tunnel::hosts_behind(&hosts, &through, proxy, origin, profile, settings);
+            let proxy = tunnel::proxy(&through, proxy, settings);
+            clusters.insert(through, proxy);
+            value
+        }
+    };
+    clusters.insert(hosts, value);
+    clusters
 }
 
 /// The name of the hosts of the cluster of that name, which no platform's cluster has.
 pub fn hosts_name(cluster: &str) -> String {
+    named_like("latchkey_hosts-", cluster)
+}
+
+/// The name of a part of the cluster of that name.
+fn named_like(part: &str, cluster: &str) -> String {
     let owner = cluster.strip_prefix(PREFIX).unwrap_or(cluster);
-    format!("latchkey_hosts-{owner}")
+    format!("{part}{owner}")
 }
 
 /// A platform's hosts and the escape. The attempt works here, whichever of them a request goes to.
@@ -296,26 +319,32 @@ fn aggregate(name: &str, hosts: &str, settings: &config::Envoy) -> Value {
 
 /// The hosts of an origin. They are spoken to in HTTP/1.1, as every platform speaks that.
 fn hosts_of(name: &str, origin: &Origin, profile: &Profile, settings: &config::Envoy) -> Value {
-    let Origin { tls, host, port } = origin;
-    let idle = format!("{}s", profile.upstream.idle_seconds);
+    let idle = idle_timeout(profile);
+    let mut cluster = connected_to(name, &origin.host, origin.port, CONNECT_TIMEOUT, &idle);
+    if let Some(socket) = tls_to(origin, profile, settings) {
+        cluster["transport_socket"] = socket;
+    }
+    cluster
+}
+
+/// Ends an idle connection before the platform does it: what is sent at that moment is lost.
+fn idle_timeout(profile: &Profile) -> String {
+    format!("{}s", profile.upstream.idle_seconds)
+}
+
+/// A cluster of one host that is connected to over TCP and spoken to in HTTP/1.1.
+fn connected_to(name: &str, host: &Host, port: u16, connect_timeout: &str, idle: &str) -> Value {
     let address = json!({ "socket_address": { "address": host.to_string(), "port_value": port } });
     let mut cluster = json!({
         "@type": CLUSTER,
         "name": name,
-        "connect_timeout": CONNECT_TIMEOUT,
-        "load_assignment": load_assignment(name, &address),
+        "connect_timeout": connect_timeout,
+        "load_assignment": load_assignment(name, &json!({ "address": address })),
         "circuit_breakers": circuit_breakers(),
         "upstream_connection_options": {
             "tcp_keepalive": { "keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4 },
         },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": HTTP_OPTIONS,
-                "explicit_http_config": { "http_protocol_options": {} },
-                // Before the platform does it: what is sent at that moment is lost.
-                "common_http_protocol_options": { "idle_timeout": idle },
-            },
-        },
+        "typed_extension_protocol_options": http_1(idle),
     });
     match host {
         Host::Address(_) => cluster["type"] = "STATIC".into(),
@@ -323,15 +352,27 @@ fn hosts_of(name: &str, origin: &Origin, profile: &Profile, settings: &config::E
             cluster["cluster_type"] = json!({ "name": "envoy.clusters.dns", "typed_config": dns() })
         }
     }
-    if *tls {
-        let ca_file = &profile.upstream.ca_file;
-        let ca_file = ca_file.as_deref().unwrap_or(&settings.trusted_ca);
-        cluster["transport_socket"] = json!({
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": tls_context(host, ca_file),
-        });
-    }
     cluster
+}
+
+/// HTTP/1.1, on connections that are closed after a time without a request.
+fn http_1(idle: &str) -> Value {
+    json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": HTTP_OPTIONS,
+        "explicit_http_config": { "http_protocol_options": {} },
+        "common_http_protocol_options": { "idle_timeout": idle },
+    } })
+}
+
+/// TLS to an origin, if it speaks that.
+fn tls_to(origin: &Origin, profile: &Profile, settings: &config::Envoy) -> Option<Value> {
+    let ca_file = &profile.upstream.ca_file;
+    let ca_file = ca_file.as_deref().unwrap_or(&settings.trusted_ca);
+    origin.tls.then(|| tls_socket(&origin.host, ca_file))
+}
+
+fn tls_socket(host: &Host, ca_file: &Path) -> Value {
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": tls_context(host, ca_file) })
 }
 
 /// The escape, for a request that the platform gave no answer to: Envoy's own listener, in plain text.
@@ -342,17 +383,14 @@ fn escape(socket: Option<&Path>) -> Value {
         "name": ESCAPE,
         "type": "STATIC",
         "connect_timeout": CONNECT_TIMEOUT,
-        "load_assignment": load_assignment(ESCAPE, &json!({ "pipe": { "path": socket } })),
+        "load_assignment": load_assignment(ESCAPE, &json!({ "address": { "pipe": { "path": socket } } })),
         "circuit_breakers": circuit_breakers(),
     })
 }
 
-/// A cluster's one address.
-fn load_assignment(name: &str, address: &Value) -> Value {
-    json!({
-        "cluster_name": name,
-        "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
-    })
+/// A cluster's one endpoint.
+fn load_assignment(name: &str, endpoint: &Value) -> Value {
+    json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [{ "endpoint": endpoint }] }] })
 }
 
 fn circuit_breakers() -> Value {
@@ -611,7 +649,8 @@ mod tests {
     #[test]
     fn a_platform_that_is_off_has_no_cluster() {
         let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
-        let keys = ["openai", "codex", "unknown"].map(|platform| ClusterKey::of(platform, None));
+        let keys =
+            ["openai", "codex", "unknown"].map(|platform| (ClusterKey::of(platform, None), None));
         let found = clusters(keys, &catalog, &config::Envoy::default());
         let names = ["latchkey-openai", ESCAPE, "latchkey_hosts-openai"];
         assert_eq!(found.keys().collect::<Vec<_>>(), names);

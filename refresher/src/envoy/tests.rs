@@ -262,6 +262,7 @@ async fn the_largest_numbers_are_taken_and_summed_up() {
                 ..LimitChanges::default()
             },
             expires_at: None,
+            proxy: None,
         },
         ..KeyChange::default()
     };

@@ -120,6 +120,8 @@ enum Error {
     Http(#[from] http::Error),
     #[error(transparent)]
     Finish(#[from] finish::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
 /// A URL to open, as the socket tells it.
@@ -299,7 +301,8 @@ impl Shared {
             account, mut login, ..
         } = pending;
         let profile = self.catalog.usable(&account.platform)?;
-        let http = HttpClient::for_platform(profile)?;
+        let proxy = self.store.proxy(&account.id).await?;
+        let http = HttpClient::for_platform(&profile.by(proxy.as_ref()))?;
         let granted = drive::complete(&http, &mut login, step, &SystemClock).await?;
         let (whose, now) = (Whose::Account(&account), SystemClock.now());
         finish(&self.store, profile, granted, whose, now).await?;

@@ -25,6 +25,7 @@ use super::signed::Signer;
 use crate::address::Network;
 use crate::base_url::{is_loopback, is_private};
 use crate::clock::{Clock, SystemClock};
+use crate::egress::Proxy;
 use crate::files::owned::{Readers, read_owned};
 use crate::guarded::Guarded;
 use crate::platform::{Encoding, Profile};
@@ -108,19 +109,24 @@ impl HttpClient {
             .oauth
             .as_ref()
             .and_then(|oauth| oauth.ca_file.as_deref());
-        HttpClient::new(&endpoints, ca_file)
+        HttpClient::new(&endpoints, ca_file, profile.upstream.proxy.as_ref())
     }
 
-    /// A client for these endpoints that trusts the certificates in `ca_file`, or else the system's roots.
+    /// A client for these endpoints that trusts the certificates in `ca_file`, or else the system's roots. With `proxy` it
+    /// reaches them by that or not at all; without, as the environment says (`HTTPS_PROXY`).
     ///
     /// # Errors
     /// As [`HttpClient::for_platform`].
-    pub fn new(endpoints: &[&Url], ca_file: Option<&Path>) -> Result<HttpClient, Error> {
-        HttpClient::build(endpoints, ca_file, None)
+    pub fn new(
+        endpoints: &[&Url],
+        ca_file: Option<&Path>,
+        proxy: Option<&Proxy>,
+    ) -> Result<HttpClient, Error> {
+        HttpClient::build(endpoints, ca_file, None, proxy)
     }
 
     /// A client for an account's API, at `url`. Where that is a base URL of its own, it is in `network`, and the client
-    /// connects to no address that is not.
+    /// connects to no address that is not; a proxy that is the account's connects to what it may.
     ///
     /// # Errors
     /// As [`HttpClient::for_platform`].
@@ -128,14 +134,16 @@ impl HttpClient {
         url: &Url,
         ca_file: Option<&Path>,
         network: Option<Network>,
+        proxy: Option<&Proxy>,
     ) -> Result<HttpClient, Error> {
-        HttpClient::build(&[url], ca_file, network)
+        HttpClient::build(&[url], ca_file, network, proxy)
     }
 
     fn build(
         endpoints: &[&Url],
         ca_file: Option<&Path>,
         network: Option<Network>,
+        proxy: Option<&Proxy>,
     ) -> Result<HttpClient, Error> {
         let is_plain =
             |url: &Url| is_loopback(url) || (network == Some(Network::Own) && is_private(url));
@@ -147,7 +155,8 @@ impl HttpClient {
                 url: (*url).clone(),
             });
         }
-        let encrypted = endpoints.iter().any(|url| url.scheme() == "https");
+        let mut encrypted = endpoints.iter().any(|url| url.scheme() == "https");
+        encrypted |= proxy.is_some_and(|proxy| proxy.tls);
         let roots = if encrypted {
             roots(ca_file)?
         } else {
@@ -169,19 +178,21 @@ impl HttpClient {
             // A token call that meets a connection closed by the server would go unanswered for nothing.
             .pool_max_idle_per_host(0)
             .user_agent(USER_AGENT);
-        if endpoints.iter().all(|url| is_loopback(url)) {
+        let setup = |error: reqwest::Error| Error::Setup(error.without_url().to_string());
+        if let Some(proxy) = proxy {
+            // The environment's exceptions (`NO_PROXY`) are for the environment's proxy.
+            let proxy = reqwest::Proxy::all(proxy.exposed()).map_err(setup)?;
+            builder = builder.no_proxy().proxy(proxy);
+        } else if endpoints.iter().all(|url| is_loopback(url)) {
             builder = builder.no_proxy();
         }
-        if let Some(network) = network {
-            // A proxy would connect where nobody checks, and its own name is none of an account's.
+        if let (Some(network), None) = (network, proxy) {
+            // The environment's proxy would connect where nobody checks, and its own name is none of an account's.
             builder = builder
                 .no_proxy()
                 .dns_resolver(Arc::new(Guarded::new(network)));
         }
-        builder
-            .build()
-            .map(HttpClient)
-            .map_err(|error| Error::Setup(error.without_url().to_string()))
+        builder.build().map(HttpClient).map_err(setup)
     }
 
     /// Sends a request, once.
@@ -455,7 +466,7 @@ mod tests {
     use super::*;
 
     fn client(token_url: &str, ca_file: Option<PathBuf>) -> Result<HttpClient, Error> {
-        HttpClient::new(&[&token_url.parse().unwrap()], ca_file.as_deref())
+        HttpClient::new(&[&token_url.parse().unwrap()], ca_file.as_deref(), None)
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::http::{ApiRequest, HttpClient};
 use super::revoke::{Revoked, revoke};
 use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens};
+use crate::egress::Proxy;
 use crate::login::code::Authorization;
 use crate::oauth::answer::{Answer, Outcome};
 use crate::platform::oauth::{Members, Scheme, SignedRequests};
@@ -140,7 +141,7 @@ async fn refresh(profile: &Profile) -> Outcome {
 async fn renew(profile: &Profile, credential: &Credential) -> Outcome {
     TokenEndpoints::new([profile].into_iter())
         .unwrap()
-        .refresh("codex", credential)
+        .refresh("codex", credential, None)
         .await
 }
 
@@ -271,7 +272,7 @@ async fn a_call_to_an_api_follows_nothing_and_reads_to_its_bound() {
     ] {
         let endpoint = Endpoint::answering(status, json!(body)).await;
         let url = &endpoint.profile.oauth.as_ref().unwrap().token_url;
-        let client = HttpClient::new(&[url], None).unwrap();
+        let client = HttpClient::new(&[url], None, None).unwrap();
         let answer = client.ask(api_request(url)).await.unwrap();
         assert_eq!((answer.status, answer.body.len()), (status, length));
         assert_eq!(answer.is_whole, length == 2);
@@ -284,7 +285,7 @@ async fn a_call_to_a_silent_api_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let profile = profile(listener.local_addr().unwrap().port());
     let url = &profile.oauth.as_ref().unwrap().token_url;
-    let client = HttpClient::new(&[url], None).unwrap();
+    let client = HttpClient::new(&[url], None, None).unwrap();
     let asked_at = tokio::time::Instant::now();
     assert!(client.ask(api_request(url)).await.is_err());
     assert!(asked_at.elapsed().as_secs() <= 11);
@@ -294,7 +295,7 @@ async fn a_call_to_a_silent_api_ends() {
 async fn a_platform_that_is_off_is_not_called() {
     let endpoints = TokenEndpoints::new([].into_iter()).unwrap();
     let outcome = endpoints
-        .refresh("codex", &Credential::OAuth(tokens()))
+        .refresh("codex", &Credential::OAuth(tokens()), None)
         .await;
     assert!(matches!(outcome, Outcome::NotSent { reason } if reason.contains("codex")));
 }
@@ -599,4 +600,28 @@ async fn a_clients_token_is_revoked_with_its_secret_and_a_key_not_at_all() {
     let key = Credential::ApiKey("sk-1".into());
     assert_eq!(revoke(&endpoint.profile, &key).await, None);
     endpoint.only_request();
+}
+
+/// The token endpoint is alive, and is not asked: the account's proxy is not there, so nothing leaves.
+#[tokio::test]
+async fn a_call_by_a_proxy_that_is_down_is_not_made_in_another_way() {
+    let endpoint = Endpoint::answering(200, json!({"access_token": "new"})).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = listener.local_addr().unwrap();
+    drop(listener);
+    let proxy = Proxy::parse(&format!("http://user:secret@{gone}"), None).unwrap();
+    let endpoints = TokenEndpoints::new([&endpoint.profile].into_iter()).unwrap();
+    let credential = Credential::OAuth(tokens());
+    let outcome = endpoints.refresh("codex", &credential, Some(&proxy)).await;
+    let Outcome::NotSent { reason } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(!reason.contains("secret"), "{reason}");
+    assert!(endpoint.arrived.lock().unwrap().is_empty());
+    let profile = endpoint.profile.by(Some(&proxy));
+    assert!(matches!(
+        revoke(&profile, &credential).await,
+        Some(Revoked::Failed(_))
+    ));
+    assert!(endpoint.arrived.lock().unwrap().is_empty());
 }

@@ -12,6 +12,7 @@ mod raw;
 pub mod session;
 mod signing;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
@@ -42,6 +43,7 @@ use crate::address::Network;
 use crate::base_url::{self, BaseUrl};
 use crate::cluster::MAX_PLATFORM_BYTES;
 use crate::credential::CredentialKind;
+use crate::egress::Proxy;
 use crate::toml_place::{self, problem};
 
 /// A value that does not fit, and where it is.
@@ -101,6 +103,8 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// The seconds after which Envoy closes a connection that nothing is sent on.
     pub idle_seconds: u16,
+    /// The proxy by which everything leaves for it, of accounts that have none of their own.
+    pub proxy: Option<Proxy>,
 }
 
 /// That time where a profile says none: servers and load balancers close such a connection after a minute or later,
@@ -349,6 +353,16 @@ impl Profile {
         oauth.flatten().chain(device)
     }
 
+    /// The platform as an account reaches it that has this proxy of its own, if it has one.
+    pub fn by(&self, proxy: Option<&Proxy>) -> Cow<'_, Profile> {
+        let Some(proxy) = proxy else {
+            return Cow::Borrowed(self);
+        };
+        let mut profile = self.clone();
+        profile.upstream.proxy = Some(proxy.clone());
+        Cow::Owned(profile)
+    }
+
     /// Returns the part of it that the store publishes.
     pub fn publication(&self) -> Publication {
         Publication {
@@ -400,6 +414,10 @@ fn upstream(raw: raw::Upstream) -> Result<Upstream, Invalid> {
         network,
         ca_file: raw.ca_file,
         idle_seconds: raw.idle_seconds.map_or(IDLE_SECONDS, NonZeroU16::get),
+        proxy: match raw.proxy {
+            Some(text) => Some(fit("upstream.proxy", Proxy::parse(&text, None))?),
+            None => None,
+        },
     })
 }
 

@@ -52,6 +52,7 @@ pub(super) struct Upstream {
     pub own_network: bool,
     pub ca_file: Option<PathBuf>,
     pub idle_seconds: Option<std::num::NonZeroU16>,
+    pub proxy: Option<String>,
 }
 
 #[derive(Deserialize)]

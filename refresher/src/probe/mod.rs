@@ -62,7 +62,8 @@ pub async fn ask(
     };
     let ca_file = profile.upstream.ca_file.as_deref();
     let network = tls.map(|_| profile.upstream.network);
-    let client = match HttpClient::to_account(&request.url, ca_file, network) {
+    let proxy = profile.upstream.proxy.as_ref();
+    let client = match HttpClient::to_account(&request.url, ca_file, network, proxy) {
         Ok(client) => client,
         Err(error) => return unknown(error.to_string()),
     };

@@ -1,5 +1,6 @@
 //! The token endpoints as the engine sees them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use secrecy::SecretString;
@@ -8,6 +9,7 @@ use super::engine::TokenEndpoint;
 use crate::base_url::web_url;
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::egress::Proxy;
 use crate::oauth::answer::{Grant, Outcome, classify};
 use crate::oauth::http::{CallError, Error, HttpClient};
 use crate::oauth::refresh;
@@ -21,11 +23,30 @@ pub struct TokenEndpoints(HashMap<String, Endpoint>);
 #[derive(Debug)]
 enum Endpoint {
     /// From its token endpoint.
-    Remote(Box<OAuth>, HttpClient),
+    Remote(Box<Remote>),
     /// From the account's key, here.
     Local(Signing),
-    /// From nowhere: its accounts are keys, but for those that bring a token endpoint of their own.
-    Keys,
+    /// From nowhere: its accounts are keys, but for those that bring a token endpoint of their own. All leave by this
+    /// proxy, if there is one.
+    Keys(Option<Proxy>),
+}
+
+/// A token endpoint, and how it is reached.
+#[derive(Debug)]
+struct Remote {
+    profile: Profile,
+    oauth: OAuth,
+    http: HttpClient,
+}
+
+impl Remote {
+    /// The client whose calls leave by `proxy`, if there is one.
+    fn http(&self, proxy: Option<&Proxy>) -> Result<Cow<'_, HttpClient>, Error> {
+        Ok(match proxy {
+            None => Cow::Borrowed(&self.http),
+            Some(_) => Cow::Owned(HttpClient::for_platform(&self.profile.by(proxy))?),
+        })
+    }
 }
 
 impl TokenEndpoints {
@@ -37,9 +58,15 @@ impl TokenEndpoints {
         let endpoint = |profile: &'a Profile| {
             let endpoint = match (&profile.signing, &profile.oauth) {
                 (Some(signing), _) => Ok(Endpoint::Local(signing.clone())),
-                (None, Some(oauth)) => HttpClient::for_platform(profile)
-                    .map(|http| Endpoint::Remote(Box::new(oauth.clone()), http)),
-                (None, None) => Ok(Endpoint::Keys),
+                (None, Some(oauth)) => HttpClient::for_platform(profile).map(|http| {
+                    let (profile, oauth) = (profile.clone(), oauth.clone());
+                    Endpoint::Remote(Box::new(Remote {
+                        profile,
+                        oauth,
+                        http,
+                    }))
+                }),
+                (None, None) => Ok(Endpoint::Keys(profile.upstream.proxy.clone())),
             };
             endpoint.map(|endpoint| (profile.id.clone(), endpoint))
         };
@@ -51,9 +78,14 @@ impl TokenEndpoints {
 }
 
 impl TokenEndpoint for TokenEndpoints {
-    async fn refresh(&self, platform: &str, credential: &Credential) -> Outcome {
+    async fn refresh(
+        &self,
+        platform: &str,
+        credential: &Credential,
+        proxy: Option<&Proxy>,
+    ) -> Outcome {
         let not_sent = |reason: String| Outcome::NotSent { reason };
-        let own = match self.own_endpoint(platform, credential) {
+        let own = match self.own_endpoint(platform, credential, proxy) {
             Ok(own) => own,
             Err(reason) => return not_sent(reason),
         };
@@ -61,12 +93,12 @@ impl TokenEndpoint for TokenEndpoints {
             (Some(Endpoint::Local(signing)), Credential::Signed(signed)) => {
                 return minted(signing, &signed.key, SystemClock.now());
             }
-            (Some(Endpoint::Remote(oauth, http)), _) => match &own {
-                Some((oauth, http)) => (oauth, http),
-                None => (&**oauth, http),
+            (Some(Endpoint::Remote(remote)), _) => match own {
+                Some((oauth, http)) => (Cow::Owned(oauth), Ok(Cow::Owned(http))),
+                None => (Cow::Borrowed(&remote.oauth), remote.http(proxy)),
             },
-            (Some(Endpoint::Keys), _) => match &own {
-                Some((oauth, http)) => (oauth, http),
+            (Some(Endpoint::Keys(_)), _) => match own {
+                Some((oauth, http)) => (Cow::Owned(oauth), Ok(Cow::Owned(http))),
                 None => {
                     return not_sent(format!("platform {platform} has no [oauth] in its profile"));
                 }
@@ -81,6 +113,11 @@ impl TokenEndpoint for TokenEndpoints {
                     "platform {platform} is off; acknowledge its terms in config.toml"
                 ));
             }
+        };
+        let oauth = &*oauth;
+        let http = match http {
+            Ok(http) => http,
+            Err(error) => return not_sent(error.to_string()),
         };
         let request = match credential {
             Credential::OAuth(tokens) => refresh::by_token(oauth, tokens),
@@ -113,8 +150,8 @@ impl TokenEndpoint for TokenEndpoints {
         match kind {
             // A platform that is off now may be one whose tokens are spent by their use.
             CredentialKind::OAuth => match self.0.get(platform) {
-                Some(Endpoint::Remote(oauth, _)) => oauth.renewal,
-                Some(Endpoint::Local(_) | Endpoint::Keys) | None => Renewal::SingleUse,
+                Some(Endpoint::Remote(remote)) => remote.oauth.renewal,
+                Some(Endpoint::Local(_) | Endpoint::Keys(_)) | None => Renewal::SingleUse,
             },
             CredentialKind::ClientCredentials | CredentialKind::SignedKey => Renewal::Minted,
             CredentialKind::Session => Renewal::Person,
@@ -129,6 +166,7 @@ impl TokenEndpoints {
         &self,
         platform: &str,
         credential: &Credential,
+        proxy: Option<&Proxy>,
     ) -> Result<Option<(OAuth, HttpClient)>, String> {
         let Credential::Client(client) = credential else {
             return Ok(None);
@@ -137,14 +175,19 @@ impl TokenEndpoints {
             return Ok(None);
         };
         let url = web_url(url).map_err(|error| error.to_string())?;
-        let oauth = match self.0.get(platform) {
-            Some(Endpoint::Remote(oauth, _)) => OAuth {
-                token_url: url,
-                ..(**oauth).clone()
-            },
-            _ => OAuth::at(url),
+        let (oauth, shared) = match self.0.get(platform) {
+            Some(Endpoint::Remote(remote)) => {
+                let oauth = OAuth {
+                    token_url: url,
+                    ..remote.oauth.clone()
+                };
+                (oauth, remote.profile.upstream.proxy.as_ref())
+            }
+            Some(Endpoint::Keys(shared)) => (OAuth::at(url), shared.as_ref()),
+            Some(Endpoint::Local(_)) | None => (OAuth::at(url), None),
         };
-        let http = HttpClient::new(&[&oauth.token_url], oauth.ca_file.as_deref());
+        let proxy = proxy.or(shared);
+        let http = HttpClient::new(&[&oauth.token_url], oauth.ca_file.as_deref(), proxy);
         let http = http.map_err(|error| error.to_string())?;
         Ok(Some((oauth, http)))
     }
@@ -192,7 +235,7 @@ mod tests {
             key: "id.secret".into(),
             token: "old".into(),
         });
-        let Outcome::Fresh(grant) = endpoints.refresh("own", &old).await else {
+        let Outcome::Fresh(grant) = endpoints.refresh("own", &old, None).await else {
             panic!("no token");
         };
         let (credential, end) = grant.over(&old, None);
@@ -205,7 +248,7 @@ mod tests {
 
         // A profile that changed its mind leaves the account as it is.
         let endpoints = TokenEndpoints::new([&profile("")].into_iter()).unwrap();
-        let outcome = endpoints.refresh("own", &old).await;
+        let outcome = endpoints.refresh("own", &old, None).await;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
     }
 }

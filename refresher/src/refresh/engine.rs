@@ -36,6 +36,7 @@ use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::egress::Proxy;
 use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::oauth::answer::{Grant, Outcome};
@@ -61,11 +62,13 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
 
 /// The place where credentials are renewed.
 pub trait TokenEndpoint: Send + Sync + 'static {
-    /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it.
+    /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it. It leaves by
+    /// `proxy`, if the account has one of its own.
     fn refresh(
         &self,
         platform: &str,
         credential: &Credential,
+        proxy: Option<&Proxy>,
     ) -> impl Future<Output = Outcome> + Send;
 
     /// Tells how the credentials of that kind are renewed at `platform`.
@@ -371,7 +374,10 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     }
 
     async fn call(&self, claim: &Claim) -> Outcome {
-        let call = self.endpoint.refresh(&claim.platform, &claim.credential);
+        let proxy = claim.proxy.as_ref();
+        let call = self
+            .endpoint
+            .refresh(&claim.platform, &claim.credential, proxy);
         timeout(CALL_LIMIT, call)
             .await
             .unwrap_or_else(|_| Outcome::Unknown {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::egress::Proxy;
 use crate::id::AccountId;
 
 /// An account that the scheduler looks at: its credential ends by itself and it is not `needs_login`. Disabled accounts,
@@ -44,6 +45,8 @@ pub struct Claim {
     /// The base URL of the account's own, for which the credential was sealed. The next one goes to the same place,
     /// whatever the database says by then.
     pub base_url: Option<String>,
+    /// The proxy of the account's own, by which the call leaves.
+    pub proxy: Option<Proxy>,
     /// Tells this claim from a later one on the same row: random, at least 80 bits.
     pub token: String,
     /// The credential of that generation.

@@ -481,8 +481,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Changes an account and its terms. One that is reached elsewhere has its health forgotten, which was learned where
-    /// it was before.
+    /// Changes an account and its terms. One that is reached elsewhere, or by another way, has its health forgotten, which
+    /// was learned where it was before.
     ///
     /// # Errors
     /// If there is no such account. If it is to be reached elsewhere: if its credential cannot be opened, or a refresh of
@@ -510,6 +510,8 @@ impl Store {
         let base_url = changes.base_url.map(|url| url.map(BaseUrl::as_str));
         if let Some(base_url) = base_url.filter(|url| *url != account.base_url.as_deref()) {
             change.reach_at(&account, base_url).await?;
+            change.forget_health(&account.id, now).await?;
+        } else if terms.proxy.is_some() {
             change.forget_health(&account.id, now).await?;
         }
         change.commit().await

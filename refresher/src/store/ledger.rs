@@ -134,8 +134,11 @@ impl Ledger for Store {
         if renewal == Renewal::None {
             return Ok(Claimed::NotRefreshable);
         }
+        // Opened before the call is counted: who has a proxy that cannot be used makes none.
+        let proxy = self.proxy_of(change.sql(), account.as_str()).await?;
         let claim = Claim {
             account: account.clone(),
+            proxy,
             name: row.name,
             platform: row.platform,
             generation,

@@ -14,6 +14,7 @@ use super::sql::{self, limit_columns, signed};
 use super::sqlite::Database;
 use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
+use crate::egress::Proxy;
 
 /// The most that an account or a client key may use, and the place where its day begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Terms {
     pub limits: LimitChanges,
     /// Its end; `Some(None)` for never, `None` for as it is.
     pub expires_at: Option<Option<UnixMillis>>,
+    /// The proxy by which it leaves, of an account; `Some(None)` for as its platform's others, `None` for as it is.
+    pub proxy: Option<Option<Proxy>>,
 }
 
 /// One Envoy process's use of one subject's day.
@@ -210,6 +213,9 @@ impl Change<'_> {
             .bind(id)
             .execute(self.sql())
             .await?;
+        if let (SubjectKind::Account, Some(proxy)) = (kind, &terms.proxy) {
+            self.set_proxy(id, proxy.as_ref()).await?;
+        }
         if let Some(expires_at) = terms.expires_at {
             if expires_at.is_some_and(|time| time < UnixMillis(0)) {
                 let record = match kind {

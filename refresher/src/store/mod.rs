@@ -7,6 +7,7 @@
 mod accounts;
 mod batch;
 mod client_keys;
+mod egress;
 mod envoys;
 mod error;
 mod found;

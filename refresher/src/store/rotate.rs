@@ -11,7 +11,7 @@ use super::accounts::vars_binding;
 use super::batch::origin_binding;
 use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
-use super::{Change, Error, Result, Store, key_id, sql};
+use super::{Change, Error, Result, Store, egress, key_id, sql};
 use crate::keys::KeySource;
 use crate::keys::seal::{self, Binding, FIRST_FORMAT, KeyId};
 use crate::state::StateDir;
@@ -27,16 +27,22 @@ sql::statements! {
     /// A sealed record names its key in its bytes 2 to 5.
     USED_KEYS = "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
                  UNION SELECT substr(credential, 2, 4) FROM accounts UNION SELECT substr(vars, 2, 4) FROM accounts \
-                 UNION SELECT substr(origin, 2, 4) FROM accounts WHERE origin IS NOT NULL";
+                 UNION SELECT substr(origin, 2, 4) FROM accounts WHERE origin IS NOT NULL \
+                 UNION SELECT substr(proxy, 2, 4) FROM egress";
     COUNT_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 0) ON CONFLICT DO NOTHING";
     SWITCH = "UPDATE meta SET sealing_key = $1";
     SET_KEY_CHECK = "UPDATE meta SET key_check = $1";
-    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, base_url, credential, vars, origin FROM accounts WHERE id > $1 \
+    SEALED_OTHERWISE = "SELECT id, platform, kind, generation, base_url, credential, vars, origin, proxy FROM accounts \
+                        LEFT JOIN egress ON egress.account = id WHERE id > $1 \
                         AND (substr(credential, 2, 4) <> (SELECT sealing_key FROM meta) \
                         OR substr(vars, 2, 4) <> (SELECT sealing_key FROM meta) \
-                        OR substr(origin, 2, 4) <> (SELECT sealing_key FROM meta)) ORDER BY id LIMIT $2";
-    EVERYTHING = "SELECT id, platform, kind, generation, base_url, credential, vars, origin FROM accounts ORDER BY id";
+                        OR substr(origin, 2, 4) <> (SELECT sealing_key FROM meta) \
+                        OR substr(proxy, 2, 4) <> (SELECT sealing_key FROM meta)) ORDER BY id LIMIT $2";
+    /// Accounts had no proxies of their own then.
+    EVERYTHING = "SELECT id, platform, kind, generation, base_url, credential, vars, origin, NULL AS proxy FROM accounts \
+                  ORDER BY id";
     SEAL_ANEW = "UPDATE accounts SET credential = $1, vars = $2, origin = $4 WHERE id = $3";
+    SEAL_PROXY_ANEW = "UPDATE egress SET proxy = $1 WHERE account = $2";
 }
 
 /// What is sealed of an account, and what that is bound to.
@@ -51,6 +57,7 @@ struct SealedRow {
     credential: Vec<u8>,
     vars: Vec<u8>,
     origin: Option<Vec<u8>>,
+    proxy: Option<Vec<u8>>,
 }
 
 impl SealedRow {
@@ -70,6 +77,10 @@ impl SealedRow {
 
     fn origin_binding(&self) -> Binding<'_> {
         origin_binding(&self.id, &self.platform)
+    }
+
+    fn proxy_binding(&self) -> Binding<'_> {
+        egress::binding(&self.id, &self.platform)
     }
 }
 
@@ -306,6 +317,20 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Seals an account's proxy anew, if it has one.
+    async fn seal_proxy_anew(&mut self, row: &SealedRow, proxy: Option<&[u8]>) -> Result<()> {
+        let Some(plaintext) = proxy else {
+            return Ok(());
+        };
+        let sealed = self.seal_bytes(row.proxy_binding(), plaintext).await?;
+        sqlx::query(SEAL_PROXY_ANEW)
+            .bind(sealed)
+            .bind(&row.id)
+            .execute(self.sql())
+            .await?;
+        Ok(())
+    }
+
     /// Seals the check value with the key that the database names, in today's form.
     async fn seal_key_check(&mut self) -> Result<()> {
         let sealed = self.seal_bytes(KEY_CHECK.1, KEY_CHECK.0).await?;
@@ -387,8 +412,13 @@ impl Store {
             let vars = self.keys.open(row.vars_binding(), &row.vars);
             let origin = row.origin.as_ref();
             let origin = origin.map(|sealed| self.keys.open(row.origin_binding(), sealed));
-            match credential.and_then(|credential| Ok((credential, vars?, origin.transpose()?))) {
-                Ok((credential, vars, origin)) => {
+            let proxy = row.proxy.as_ref();
+            let proxy = proxy.map(|sealed| self.keys.open(row.proxy_binding(), sealed));
+            let opened = credential.and_then(|credential| {
+                Ok((credential, vars?, origin.transpose()?, proxy.transpose()?))
+            });
+            match opened {
+                Ok((credential, vars, origin, proxy)) => {
                     let credential = change.seal_bytes(row.binding(), &credential).await?;
                     let vars = change.seal_bytes(row.vars_binding(), &vars).await?;
                     let origin = match origin {
@@ -400,6 +430,8 @@ impl Store {
                     change
                         .seal_anew(&row.id, &credential, &vars, origin.as_deref())
                         .await?;
+                    let proxy = proxy.as_deref().map(Vec::as_slice);
+                    change.seal_proxy_anew(&row, proxy).await?;
                     sealed += 1;
                 }
                 Err(error) => {

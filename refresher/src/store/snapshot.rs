@@ -1,6 +1,6 @@
 //! The snapshot as the store holds it: the records that changed after a revision, and the page that says so.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use latchkey::header::HeaderText;
 use latchkey::id::Id;
@@ -21,6 +21,8 @@ use super::{Error, Result, Store, corrupt, head, health, unsigned};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::cluster::ClusterKey;
+use crate::egress::Proxy;
+use crate::id::AccountId;
 use crate::keys::seal::Binding;
 
 /// An answer to a poll.
@@ -57,6 +59,7 @@ struct AccountRow {
     base_url: Option<String>,
     authority: String,
     record: String,
+    proxy: Option<Vec<u8>>,
     #[sqlx(flatten, try_from = "LimitRow")]
     limits: LimitSettings,
 }
@@ -68,6 +71,8 @@ pub struct Outgoing {
     pub account: snapshot::Account,
     /// Its own base URL speaks TLS; none for an account that is at its platform's.
     pub tls: Option<bool>,
+    /// The proxy of its own, by which they leave.
+    pub proxy: Option<Proxy>,
 }
 
 /// A client key, revoked ones included.
@@ -102,9 +107,9 @@ sql::statements! {
     PLATFORM = "SELECT record FROM platforms WHERE id = $1";
     ACCOUNT = concat!(
         "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, \
-         base_url, authority, record, ",
+         base_url, authority, record, proxy, ",
         limit_columns!(),
-        " FROM accounts JOIN platforms ON platforms.id = platform WHERE accounts.id = $1 \
+        " FROM accounts JOIN platforms ON platforms.id = platform LEFT JOIN egress ON egress.account = accounts.id WHERE accounts.id = $1 \
          AND (status = 'active' OR CAST($2 AS BIGINT) = 1)"
     );
     POOL = "SELECT policy FROM pools WHERE id = $1";
@@ -116,7 +121,10 @@ sql::statements! {
     );
     CHOICES = "SELECT pool FROM client_key_pools WHERE client_key = $1 ORDER BY pool";
     NEW_EPOCH = "UPDATE meta SET epoch = $1";
-    PLACES_IN_USE = "SELECT DISTINCT platform, base_url FROM accounts";
+    PLACES_IN_USE = "SELECT DISTINCT platform, base_url FROM accounts \
+                     WHERE id NOT IN (SELECT account FROM egress)";
+    PLACES_BY_PROXIES = "SELECT egress.account, platform, base_url, proxy FROM egress \
+                         JOIN accounts ON accounts.id = egress.account";
 }
 
 impl Store {
@@ -218,19 +226,31 @@ impl Store {
         change.commit().await
     }
 
-    /// The clusters that the accounts use, each once.
+    /// The clusters that the accounts use, each once, with the proxy of the account that has one for itself.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn clusters(&self) -> Result<BTreeSet<ClusterKey>> {
+    pub async fn clusters(&self) -> Result<BTreeMap<ClusterKey, Option<Proxy>>> {
         let places: Vec<(String, Option<String>)> =
             sqlx::query_as(PLACES_IN_USE).fetch_all(&self.pool).await?;
-        // An account whose base URL cannot be used is not published, and lacks no cluster.
-        let keys = places.iter().filter_map(|(platform, base_url)| {
+        // An account whose base URL or proxy cannot be used is not published, and lacks no cluster.
+        let shared = places.iter().filter_map(|(platform, base_url)| {
             let base_url = own_base_url(base_url.as_deref()).ok()?;
-            Some(ClusterKey::of(platform, base_url.as_ref()))
+            Some((ClusterKey::of(platform, base_url.as_ref()), None))
         });
-        Ok(keys.collect())
+        let places: Vec<(String, String, Option<String>, Vec<u8>)> =
+            sqlx::query_as(PLACES_BY_PROXIES)
+                .fetch_all(&self.pool)
+                .await?;
+        let alone = places
+            .iter()
+            .filter_map(|(id, platform, base_url, sealed)| {
+                let base_url = own_base_url(base_url.as_deref()).ok()?;
+                let proxy = self.open_proxy(id, platform, sealed).ok()?;
+                let key = ClusterKey::of(platform, base_url.as_ref());
+                Some((key.alone(Some(account_id(id).ok()?)), Some(proxy)))
+            });
+        Ok(shared.chain(alone).collect())
     }
 
     /// The changed records, as many as fit on a page. One that cannot be read from the database gives way to its removal:
@@ -322,11 +342,16 @@ impl Store {
         let row: Option<AccountRow> = sqlx::query_as(ACCOUNT)
             .bind(id)
             .bind(i64::from(any))
-            .fetch_optional(connection)
+            .fetch_optional(&mut *connection)
             .await?;
         let Some(row) = row else {
             return Ok(None);
         };
+        let proxy = match &row.proxy {
+            Some(sealed) => Some(self.open_proxy(id, &row.platform, sealed)?),
+            None => None,
+        };
+        let alone = proxy.as_ref().map(|_| account_id(id)).transpose()?;
         let binding = Binding {
             record: id,
             generation: row.generation,
@@ -359,8 +384,9 @@ impl Store {
             .map(|(name, value)| Ok((name, header_text("accounts.vars", &value)?)))
             .collect::<Result<_>>()?;
         let tls = base_url.as_ref().map(|url| url.origin.tls);
+        let cluster = ClusterKey::of(&row.platform, base_url.as_ref()).alone(alone);
         let account = snapshot::Account {
-            cluster: parse_id(&ClusterKey::of(&row.platform, base_url.as_ref()).name())?,
+            cluster: parse_id(&cluster.name())?,
             id: parse_id(id)?,
             name: header_text("accounts.name", &row.name)?,
             platform: parse_id(&row.platform)?,
@@ -387,8 +413,16 @@ impl Store {
             unfit: Unfit::Request(unfit),
         };
         fit::check(&record, &account).map_err(unfit)?;
-        Ok(Some(Outgoing { account, tls }))
+        Ok(Some(Outgoing {
+            account,
+            tls,
+            proxy,
+        }))
     }
+}
+
+fn account_id(id: &str) -> Result<AccountId> {
+    AccountId::parse(id).ok_or_else(|| corrupt("accounts.id", format!("{id:?}")))
 }
 
 /// Reads the base URL of an account's own. The store holds none that was not checked, by this release or an older one.

@@ -13,6 +13,7 @@ pub mod http2;
 pub mod load;
 pub mod preload;
 pub mod program;
+pub mod proxy;
 pub mod raw;
 pub mod records;
 pub mod refresher;

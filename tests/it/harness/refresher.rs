@@ -229,9 +229,21 @@ impl Refresher {
 
     /// [`Refresher::log_in_as`], or what is said where it fails.
     pub async fn try_log_in_as(&self, sim: &Sim, email: &str, name: &str) -> Result<(), String> {
+        self.try_log_in_with(sim, email, name, &[]).await
+    }
+
+    /// [`Refresher::try_log_in_as`] with more arguments.
+    pub async fn try_log_in_with(
+        &self,
+        sim: &Sim,
+        email: &str,
+        name: &str,
+        more: &[&str],
+    ) -> Result<(), String> {
         let mut command = self.command(&[]);
         command
             .args(["login", "codex", "--paste", "--name", name])
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -308,3 +308,45 @@ async fn what_does_not_fit_costs_no_other_account() {
         (Status::Active, KEY)
     );
 }
+
+/// Nothing of an account that is to leave by a proxy leaves in another way, not its first token either: where nobody says
+/// by which, and where what is said is none.
+#[tokio::test]
+async fn an_account_leaves_by_the_proxy_of_its_variable_or_not_at_all() {
+    let server = Server::default();
+    server.answers(r#"{"access_token": "access-1", "expires_in": 3600}"#);
+    let token_url = server.start().await;
+    let config = format!(
+        "[[accounts]]\nname = 'batch'\nplatform = 'openai'\nclient_id_env = 'ID'\nclient_secret_env = 'SECRET'\n\
+         token_url = '{token_url}'\nproxy_env = 'PROXY'\n"
+    );
+    let installation = Installation::new();
+    for (value, leaves_by) in [
+        (None, NOWHERE),
+        (Some("socks5://u:the-secret@127.0.0.1:1"), NOWHERE),
+        (
+            Some(" http://u:the-secret@127.0.0.1:1 "),
+            "http://u:the-secret@127.0.0.1:1",
+        ),
+        (None, "http://u:the-secret@127.0.0.1:1"),
+        (Some("http://127.0.0.1:2"), "http://127.0.0.1:2"),
+    ] {
+        let secrets = [("ID", "client-1"), ("SECRET", "secret-1")];
+        let proxy = value.map(|value| ("PROXY", value));
+        let variables: Vec<_> = secrets.into_iter().chain(proxy).collect();
+        let (app, _) = installation.start(&config, &variables).await;
+        let (batch, _) = account(&app, "batch").await;
+        let proxy = app.store.proxy(&batch.id).await.unwrap();
+        assert_eq!(
+            proxy,
+            Some(Proxy::parse(leaves_by, None).unwrap()),
+            "{value:?}"
+        );
+        let refreshed = refresh(&app, &batch.id, batch.generation).await;
+        assert!(
+            matches!(refreshed, Refreshed::Later { .. }),
+            "{refreshed:?}"
+        );
+        assert_eq!(server.got(), [""; 0], "{value:?}");
+    }
+}

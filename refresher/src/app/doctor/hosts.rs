@@ -29,7 +29,8 @@ pub struct Host {
 /// Asks the hosts of these accounts.
 pub async fn ask(app: &App, accounts: &[AccountView]) -> Vec<Host> {
     let mut hosts = BTreeMap::new();
-    for account in accounts {
+    // Who has a proxy of its own is reached by that alone.
+    for account in accounts.iter().filter(|account| account.proxy.is_none()) {
         let Ok(profile) = app.catalog.usable(&account.platform) else {
             continue;
         };
@@ -57,7 +58,8 @@ async fn ahead(
     network: Option<Network>,
 ) -> Result<Option<i64>, String> {
     let ca_file = profile.upstream.ca_file.as_deref();
-    let client = HttpClient::to_account(&url, ca_file, network);
+    let proxy = profile.upstream.proxy.as_ref();
+    let client = HttpClient::to_account(&url, ca_file, network, proxy);
     let client = client.map_err(|error| error.to_string())?;
     let request = ApiRequest {
         method: Method::HEAD,

@@ -28,6 +28,7 @@ fn account(name: &str, standing: Standing) -> AccountView {
         name: name.to_owned(),
         platform: "codex".to_owned(),
         base_url: None,
+        proxy: None,
         kind: "oauth",
         status: Status::Active,
         usable: standing == Standing::Active,

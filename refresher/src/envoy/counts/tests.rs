@@ -34,6 +34,7 @@ async fn fixture() -> Fixture {
             ..LimitChanges::default()
         },
         expires_at: None,
+        proxy: None,
     });
     let new = store
         .create_client_key("limited", DEFAULT_POOL, &terms, UnixMillis(0))
@@ -169,6 +170,7 @@ async fn who_has_no_limits_and_what_is_malformed_is_not_counted() {
     let terms = change(Terms {
         limits: off,
         expires_at: None,
+        proxy: None,
     });
     store.set_client_key("limited", &terms).await.unwrap();
     assert_eq!(
@@ -220,6 +222,7 @@ async fn another_zone_forgets_nothing() {
     let terms = change(Terms {
         limits: zone,
         expires_at: None,
+        proxy: None,
     });
     store.set_client_key("limited", &terms).await.unwrap();
     let said = take(&mut sums, &told(2, &key, 0, 0, 0), NOW + 1).await;

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::base_url::BaseUrl;
 use crate::cluster::ClusterKey;
+use crate::egress::Proxy;
 
 #[tokio::test]
 async fn a_new_login_renews_the_account_of_its_name() {
@@ -254,7 +255,7 @@ async fn a_base_url_of_its_own_leads_an_account_elsewhere() {
     };
     let clusters = async || {
         let keys = store.clusters().await.unwrap();
-        keys.iter().map(ClusterKey::name).collect::<Vec<_>>()
+        keys.keys().map(ClusterKey::name).collect::<Vec<_>>()
     };
     let at_platform = (
         "latchkey-openai".to_owned(),
@@ -409,4 +410,71 @@ async fn what_is_known_of_an_account_opens_for_it_alone() {
         .map(|known| (known.account.name.as_str(), known.vars.is_some()))
         .collect();
     assert_eq!(known, [("alice", true), ("bob", false)]);
+}
+
+/// A proxy goes with the account in one transaction, is sealed with its password, and is nobody else's. One that cannot be
+/// opened takes the account out of use: it is not reached in another way.
+#[tokio::test]
+async fn an_account_leaves_by_its_own_proxy_or_is_out_of_use() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    publish(&store, &["codex", "openai"]).await;
+    let proxy = Proxy::parse("http://user:the-secret@proxy.test:3128", None).unwrap();
+    for name in ["plain", "other", "third"] {
+        add_api_key(&store, name, "sk-1").await.unwrap();
+    }
+    let new = NewAccount {
+        name: "alice",
+        platform: "codex",
+        credential: tokens("access-1"),
+        vars: BTreeMap::from([("account_id".to_owned(), "ws-1".to_owned())]),
+        credential_expires_at: Some(NOW.plus(LIFE)),
+        base_url: None,
+    };
+    let terms = Terms {
+        proxy: Some(Some(proxy.clone())),
+        ..Terms::default()
+    };
+    let Saved::Added(id) = store.save_account(new, &terms, false, NOW).await.unwrap() else {
+        panic!("it is new");
+    };
+    assert_eq!(store.proxy(&id).await.unwrap(), Some(proxy.clone()));
+    let clusters = store.clusters().await.unwrap();
+    let own = format!("latchkey-codex-VIA-{id}");
+    let names: Vec<_> = clusters.keys().map(ClusterKey::name).collect();
+    assert_eq!(names, [own.clone(), "latchkey-openai".to_owned()]);
+    let cluster = async || {
+        let (records, _) = poll(&store, None, 0).await;
+        records.into_iter().find_map(|record| match record {
+            Record::Account(account) if account.name.as_str() == "alice" => {
+                Some(account.cluster.to_string())
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(cluster().await, Some(own.clone()));
+    assert_eq!(claim(&store, &id, 1, LIFE).await.proxy, Some(proxy.clone()));
+
+    // Somebody writes another proxy into the database.
+    write(
+        &store,
+        "UPDATE egress SET proxy = (SELECT vars FROM accounts WHERE name = 'plain')",
+    )
+    .await;
+    assert!(store.proxy(&id).await.is_err());
+    store.publish_anew().await.unwrap();
+    assert_eq!(cluster().await, None);
+    assert_eq!(store.left_out().await.unwrap().len(), 1);
+    let renewal = store.claim(&id, 1, NOW, LIFE, &single_use).await;
+    assert!(
+        renewal.is_err() || matches!(renewal, Ok(Claimed::Busy)),
+        "{renewal:?}"
+    );
+
+    let terms = Terms {
+        proxy: Some(None),
+        ..Terms::default()
+    };
+    let set = store.set_account("alice", AccountChanges::default(), &terms, NOW);
+    set.await.unwrap();
+    assert_eq!(cluster().await.as_deref(), Some("latchkey-codex"));
 }

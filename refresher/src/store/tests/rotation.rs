@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::egress::Proxy;
 use crate::keys::file::KeyFile;
 use crate::keys::seal::SEALS_PER_KEY;
 use crate::keys::{Given, KeySource, RETIRED_VARIABLE, VARIABLE, encoded, fixed};
@@ -84,6 +85,15 @@ async fn every_record_opens_whatever_step_was_the_last() {
     };
     let terms = Terms::default();
     store.save_accounts(&[imported], &terms, NOW).await.unwrap();
+    let proxy = Proxy::parse("http://user:secret@proxy.test", None).unwrap();
+    let by_proxy = Terms {
+        proxy: Some(Some(proxy.clone())),
+        ..Terms::default()
+    };
+    for name in ["account 1", "imported"] {
+        let set = store.set_account(name, AccountChanges::default(), &by_proxy, NOW);
+        set.await.unwrap();
+    }
     store.close().await;
     for steps in 0.. {
         let (_outer, state) = state();
@@ -107,6 +117,9 @@ async fn every_record_opens_whatever_step_was_the_last() {
         let held: Vec<_> = from_file(&state).load().unwrap().ids().collect();
         assert_eq!(held, [key], "{steps} steps");
         assert_all_open(&next, ACCOUNTS).await;
+        let proxies = next.proxies().await.unwrap().into_values();
+        let proxies: Vec<_> = proxies.map(|opened| opened.unwrap()).collect();
+        assert_eq!(proxies, [proxy.clone(), proxy.clone()]);
         if last == Some(Step::Done) {
             assert!(steps >= 7, "{steps}");
             break;

@@ -17,6 +17,7 @@ fn statements() -> Vec<(String, &'static str)> {
         ("accounts", store::accounts::STATEMENTS),
         ("batch", store::batch::STATEMENTS),
         ("client_keys", store::client_keys::STATEMENTS),
+        ("egress", store::egress::STATEMENTS),
         ("envoys", store::envoys::STATEMENTS),
         ("found", store::found::STATEMENTS),
         ("health", store::health::STATEMENTS),

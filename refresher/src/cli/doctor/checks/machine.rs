@@ -304,7 +304,8 @@ pub(super) fn clusters_in_envoy(facts: &Facts) -> Vec<Finding> {
             Wrong,
             "clusters",
             format!("Envoy has not taken over {} of envoy/clusters.json", lacks.join(", ")),
-            "have Envoy read that file (dynamic_resources of envoy/envoy.yaml); its log says what it refused",
+            "have Envoy read that file (dynamic_resources of envoy/envoy.yaml); its log says what it refused. Where an \
+             account has a proxy, Envoy needs bootstrap_extensions and the listener latchkey_egress of that file too",
         )
     }))
 }

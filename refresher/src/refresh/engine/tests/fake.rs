@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::credential::{CredentialKind, OAuthTokens};
+use crate::egress::Proxy;
 use crate::refresh::ledger::RenewalOf;
 
 /// The life of an access token.
@@ -421,6 +422,7 @@ impl Ledger for Side {
                 platform: "test".into(),
                 generation,
                 base_url: None,
+                proxy: None,
                 token,
                 credential: Credential::OAuth(OAuthTokens {
                     access: "access".into(),
@@ -552,7 +554,12 @@ impl TokenEndpoint for Side {
         self.world.renewal
     }
 
-    async fn refresh(&self, _platform: &str, credential: &Credential) -> Outcome {
+    async fn refresh(
+        &self,
+        _platform: &str,
+        credential: &Credential,
+        _proxy: Option<&Proxy>,
+    ) -> Outcome {
         self.breathe().await;
         let sent = refresh_token(credential);
         let world = &self.world;
