@@ -169,6 +169,8 @@ impl Format for Chat {
     }
 }
 
+pub(super) use self::answer_writer::error as openai_failure;
+
 /// A model as OpenAI writes it in both of its dialects.
 pub(super) fn openai_model(model: &ListedModel<'_>) -> Value {
     json!({"id": model.id, "object": "model", "created": 0, "owned_by": model.owner})

@@ -1,8 +1,11 @@
 //! The parts of a dialect that a translation is made of.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use super::neutral::{Event, Failure, Refused, Request, read::Read};
+use super::neutral::{Event, Failure, Form, Refused, Request, read::Read};
 use crate::text::tree::{Text, Tree};
 
 /// Writes a request for a platform.
@@ -53,6 +56,12 @@ pub struct About {
     pub wants_usage: bool,
     /// A stream is one list of JSON.
     pub as_list: bool,
+    /// The names of the caller's free-form tools.
+    pub raw: BTreeSet<String>,
+    /// Tools that the caller's dialect calls in a form of its own, by the names that events have.
+    pub forms: BTreeMap<String, Form>,
+    /// Members of the request that the answer repeats, as they stand in an object of JSON.
+    pub repeated: String,
 }
 
 /// Reads an answer in steps. Nothing follows [`Event::End`] or [`Event::Fail`].

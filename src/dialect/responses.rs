@@ -1,7 +1,13 @@
 //! `responses`: OpenAI Responses, as the API and the ChatGPT backend speak them.
 
 mod answer_reader;
+mod answer_writer;
+#[cfg(test)]
+pub(super) mod grammar;
+mod item;
+mod request_reader;
 mod request_writer;
+mod tools;
 
 use serde_json::{Map, Value, json};
 
@@ -180,8 +186,10 @@ impl Format for Responses {
 
     fn parts(&self) -> Parts {
         Parts {
+            read_request: Some(request_reader::read),
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),
+            write_answer: Some(answer_writer::Writer::of),
             ..Parts::default()
         }
     }

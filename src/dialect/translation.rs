@@ -4,11 +4,11 @@
 //! try from the caller's own body; what judges and meters an answer reads the platform's own bytes,
 //! before they are translated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Dialect,
-    neutral::{BlockKind, Event, Failure, Refused, names, read},
+    neutral::{BlockKind, Event, Failure, Refused, ToolInput, Unwrapping, names, read},
     parts::{About, AnswerReader, AnswerWriter, Target},
 };
 use crate::text::{
@@ -57,6 +57,9 @@ pub struct AnswerTranslation {
     maker: &'static str,
     owner: String,
     renamed: BTreeMap<String, String>,
+    /// The caller's free-form tools, and the calls of them for which the platform called a function.
+    raw: BTreeSet<String>,
+    unwrapping: BTreeMap<u32, Unwrapping>,
 }
 
 /// The form in which the platform's answer comes.
@@ -130,6 +133,10 @@ impl Dialect {
         if let Some(read_target) = own.read_target {
             read_target(&mut request, target.asked_at);
         }
+        // As the caller names them: what writes the request may name them otherwise.
+        let raw = request.tools.iter();
+        let raw = raw.filter(|tool| matches!(tool.input, ToolInput::Raw(_)));
+        let raw = raw.map(|tool| tool.name.plain().into_owned()).collect();
         let body = write(&mut request, target)?;
         let model = request
             .model
@@ -145,6 +152,9 @@ impl Dialect {
                 created,
                 wants_usage: request.wants_usage,
                 as_list: request.as_list,
+                raw,
+                forms: request.forms,
+                repeated: request.repeated,
             },
         })
     }
@@ -165,6 +175,8 @@ impl AnswerTranslation {
     ) -> Option<Self> {
         let (read, write) = (platform.format().parts(), caller.format().parts());
         Some(Self {
+            raw: about.raw.clone(),
+            unwrapping: BTreeMap::new(),
             reader: read.read_answer?(),
             writer: write.write_answer?(about),
             source: Source::Unknown(Vec::new()),
@@ -196,22 +208,7 @@ impl AnswerTranslation {
         }
         let mut events = Vec::new();
         self.read(bytes, end, &mut events);
-        for event in &mut events {
-            match event {
-                Event::Opaque { data, .. } => {
-                    *data = names::envelope(self.maker, &self.owner, data);
-                }
-                Event::Open {
-                    kind: BlockKind::Call { name, .. },
-                    ..
-                } => {
-                    if let Some(own) = self.renamed.get(name) {
-                        name.clone_from(own);
-                    }
-                }
-                _ => {}
-            }
-        }
+        let events = self.as_the_callers(events);
         self.ended = events
             .iter()
             .any(|event| matches!(event, Event::End | Event::Fail(_)));
@@ -236,6 +233,49 @@ impl AnswerTranslation {
             Ok(body) => Written::Whole(body),
             Err(failure) => Written::Failed(failure.status, self.writer.error(&failure)),
         }
+    }
+
+    /// What the platform says, with the caller's own names and forms of tools, and its opaque state wrapped.
+    fn as_the_callers(&mut self, said: Vec<Event>) -> Vec<Event> {
+        let mut events = Vec::with_capacity(said.len());
+        for mut event in said {
+            let mut last = None;
+            match &mut event {
+                Event::Opaque { data, .. } => {
+                    *data = names::envelope(self.maker, &self.owner, data);
+                }
+                Event::Open {
+                    block,
+                    kind: BlockKind::Call { name, raw, .. },
+                } => {
+                    if let Some(own) = self.renamed.get(name) {
+                        name.clone_from(own);
+                    }
+                    if !*raw && self.raw.contains(name) {
+                        *raw = true;
+                        self.unwrapping.insert(*block, Unwrapping::default());
+                    }
+                }
+                Event::Delta { block, text } => {
+                    if let Some(unwrapping) = self.unwrapping.get_mut(block) {
+                        *text = unwrapping.push(text);
+                    }
+                    if text.is_empty() {
+                        continue;
+                    }
+                }
+                Event::Close { block } => {
+                    let unwrapping = self.unwrapping.remove(block);
+                    let text = unwrapping.map(Unwrapping::end).unwrap_or_default();
+                    let block = *block;
+                    last = (!text.is_empty()).then_some(Event::Delta { block, text });
+                }
+                _ => {}
+            }
+            events.extend(last);
+            events.push(event);
+        }
+        events
     }
 
     fn read(&mut self, bytes: &[u8], end: bool, events: &mut Vec<Event>) {

@@ -271,8 +271,8 @@ fn write_usage(out: &mut Out, usage: &Usage) {
     });
 }
 
-/// An error.
-fn error(failure: &Failure) -> Vec<u8> {
+/// A platform's failure, as OpenAI writes it in both of its dialects.
+pub fn error(failure: &Failure) -> Vec<u8> {
     let kind = match failure.status {
         429 => "rate_limit_error",
         400..=499 => "invalid_request_error",

@@ -11,6 +11,7 @@
 
 mod event;
 mod folded;
+mod freeform;
 pub mod names;
 pub mod read;
 mod request;
@@ -18,8 +19,9 @@ mod request;
 pub use self::{
     event::{BlockKind, Event, Failure, Finish, Usage},
     folded::{Folded, FoldedBlock},
+    freeform::Unwrapping,
     request::{
-        Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
+        Arguments, Block, Call, Choice, Effort, Form, Media, MediaKind, Output, Reasoning, Refused,
         Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,
     },
 };

@@ -51,6 +51,24 @@ pub struct Request<'a> {
     pub left_out: BTreeSet<&'static str>,
     /// The names of tools that the writer changed, by those that it wrote.
     pub renamed: BTreeMap<String, String>,
+    /// Tools that the caller's dialect calls in a form of its own, by their names in [`tools`](Self::tools).
+    pub forms: BTreeMap<String, Form>,
+    /// Members of the request that its answer repeats, as they stand in an object of JSON.
+    pub repeated: String,
+}
+
+/// The form of its own in which a caller's dialect has the calls of a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Form {
+    /// The tool has a name within a namespace.
+    Within {
+        /// The namespace.
+        namespace: String,
+        /// The name in it.
+        name: String,
+    },
+    /// The dialect has a kind of call for this tool alone, by this name.
+    BuiltIn(&'static str),
 }
 
 /// The numbers that steer the choice of tokens.

@@ -1,3 +1,5 @@
+mod responses;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -321,13 +323,11 @@ fn what_breaks_off_is_never_a_good_end() {
         .rposition(|window| window == b"event: response.completed")
         .unwrap();
     for cut in 0..end {
-        for caller in [Dialect::Chat, Dialect::Messages] {
+        for caller in [Dialect::Chat, Dialect::Messages, Dialect::Responses] {
             let stream = streamed(caller, &[&answer[..cut]]);
             assert!(stream.contains("\"error\""), "{cut}: {stream}");
-            assert!(
-                !stream.contains("[DONE]") && !stream.contains("message_stop"),
-                "{cut}"
-            );
+            let ends = ["[DONE]", "message_stop", "event: response.completed"];
+            assert!(!ends.iter().any(|end| stream.contains(end)), "{cut}");
             let whole = translation(caller, false).on_body(&answer[..cut], true);
             assert!(matches!(whole, Written::Failed(502, _)), "{cut}: {whole:?}");
         }
