@@ -74,6 +74,11 @@ pub trait AnswerReader: fmt::Debug {
 
     /// Takes the end of a stream: one that did not say so has failed.
     fn on_end(&mut self, events: &mut Vec<Event>);
+
+    /// The bytes that it keeps of the answer; what is never more than a few hundred need not be told.
+    fn held_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Writes an answer.
@@ -86,6 +91,11 @@ pub trait AnswerWriter: fmt::Debug {
     /// # Errors
     /// The platform's failure, which is among them, or their missing end.
     fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure>;
+
+    /// The bytes that it keeps of the answer; what is never more than a few hundred need not be told.
+    fn held_bytes(&self) -> usize {
+        0
+    }
 
     /// Writes the body of an error.
     fn error(&self, failure: &Failure) -> Vec<u8>;

@@ -17,7 +17,7 @@ use crate::text::{
 };
 
 /// The largest request that is translated, in bytes.
-pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_REQUEST_BYTES: usize = 31 * 1024 * 1024;
 
 /// The largest event of a stream that is translated, in bytes: the last one may repeat the whole answer.
 pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
@@ -198,6 +198,34 @@ impl AnswerTranslation {
         self.kept.is_some() && !self.ended
     }
 
+    /// The bytes that it keeps of the answer, for what is to come.
+    pub fn held_bytes(&self) -> usize {
+        let source = match &self.source {
+            Source::Unknown(bytes) | Source::Json(bytes) => bytes.len(),
+            Source::Events { data, .. } => data.len(),
+        };
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes);
+        let parts = [kept, self.reader.held_bytes(), self.writer.held_bytes()];
+        parts.into_iter().fold(source, usize::saturating_add)
+    }
+
+    /// Ends the answer with this failure, whatever is to come of it.
+    pub fn fail(&mut self, failure: Failure) -> Written {
+        if self.ended {
+            return Written::Stream(Vec::new());
+        }
+        self.ended = true;
+        self.lets_go();
+        match self.kept {
+            Some(_) => Written::Failed(failure.status, self.writer.error(&failure)),
+            None => {
+                let mut written = Vec::new();
+                self.writer.stream(&Event::Fail(failure), &mut written);
+                Written::Stream(written)
+            }
+        }
+    }
+
     /// Translates the next bytes; `end`: they are the last.
     pub fn on_body(&mut self, bytes: &[u8], end: bool) -> Written {
         if self.ended {
@@ -206,6 +234,20 @@ impl AnswerTranslation {
                 None => Written::Stream(Vec::new()),
             };
         }
+        let written = self.translate(bytes, end);
+        if self.ended {
+            self.lets_go();
+        }
+        written
+    }
+
+    /// Keeps nothing of the answer any more.
+    fn lets_go(&mut self) {
+        self.source = Source::Unknown(Vec::new());
+        self.kept = self.kept.take().map(|_| Kept::default());
+    }
+
+    fn translate(&mut self, bytes: &[u8], end: bool) -> Written {
         let mut events = Vec::new();
         self.read(bytes, end, &mut events);
         let events = self.as_the_callers(events);

@@ -430,11 +430,12 @@ impl AttemptStream {
             instead = mask.on_body(text, end).or(instead);
         }
         let mut goes_on = true;
-        if let Some(forwarded) = &mut self.forwarded
+        if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
             && let Some(translated) = &mut forwarded.translated
         {
             let text = instead.as_deref().unwrap_or(body);
-            instead = Some(match translated.on_body(text, end) {
+            let holds = |size| worker.holds_answer(sent.try_id(), size);
+            instead = Some(match translated.on_body(text, end, holds) {
                 GoesOn::Bytes(bytes) => bytes,
                 GoesOn::Nothing => {
                     goes_on = false;

@@ -1,10 +1,11 @@
 //! Callers of one dialect, served by platforms that speak another.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{
     clients::{Ask, claude_with, python},
-    harness::{Stack, caller::chat_body, run},
+    harness::{Stack, caller::chat_body, run, sim::Seen},
 };
 
 /// OpenAI's own client speaks chat completions, and a ChatGPT login speaks responses, in streams alone.
@@ -128,5 +129,35 @@ fn the_anthropic_client_is_answered_by_a_chatgpt_login() {
             got["refused"],
             json!(["BadRequestError", 400, "latchkey_untranslatable"])
         );
+    });
+}
+
+/// A picture of 20 MB goes through whole, in a request that is held and translated.
+#[test]
+fn a_long_body_is_translated_whole() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("codex");
+        let picture = |length| format!("data:image/png;base64,{}", "Q".repeat(length));
+        let lengths = [400, 20_000_000];
+        for length in lengths {
+            let body = json!({"model": "gpt-6.1-sol", "messages": [{"role": "user", "content": [
+                {"type": "text", "text": "a long picture"},
+                {"type": "image_url", "image_url": {"url": picture(length)}},
+            ]}]});
+            let answer = caller.post("/v1/chat/completions", &body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        let seen = stack.sim.seen().await;
+        let is_ours =
+            |seen: &&Seen| String::from_utf8_lossy(&seen.body()).contains("a long picture");
+        let [short, long] = seen.iter().filter(is_ours).collect::<Vec<_>>()[..] else {
+            panic!("not two requests");
+        };
+        // Those of the other one, but for the picture.
+        let expected = String::from_utf8(short.body()).unwrap();
+        let expected = expected.replace(&picture(lengths[0]), &picture(lengths[1]));
+        let digest = format!("{:x}", Sha256::digest(&expected));
+        assert_eq!(long.0["body_sha256"], *digest);
     });
 }

@@ -163,6 +163,10 @@ impl AnswerWriter for Writer {
         }
     }
 
+    fn held_bytes(&self) -> usize {
+        self.waiting
+    }
+
     fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure> {
         whole(events, self.about.clone())
     }

@@ -144,6 +144,16 @@ impl Failure {
         }
     }
 
+    /// The gateway has no memory left for the answer.
+    pub fn no_room() -> Self {
+        Self {
+            status: 503,
+            message: "the gateway has no room for more of this answer now; try again in a moment"
+                .to_owned(),
+            code: Some("latchkey_no_room".to_owned()),
+        }
+    }
+
     /// An error object, of OpenAI's form or Anthropic's.
     pub fn of(error: Json<'_, '_>) -> Self {
         let text = |name| error.get_text(name).map(|text| text.plain().into_owned());

@@ -282,3 +282,38 @@ fn a_request_without_a_body_goes_nowhere() {
     call.sends(b"", true);
     call.is_refused(404, "latchkey_model_not_served");
 }
+
+#[test]
+fn what_is_kept_of_an_answer_is_its_keys_memory() {
+    let begun = event(
+        &json!({"type": "response.created", "response": {"id": "resp_1", "model": "gpt-6.1-sol"}}),
+    );
+    let item = event(
+        &json!({"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}}),
+    );
+    let delta = json!({"type": "response.output_text.delta", "output_index": 0, "delta": "x".repeat(100_000)});
+    let delta = event(&delta);
+    let long = delta.trim_end();
+    for (stream, piece) in [(false, &*delta), (true, long)] {
+        let mut envoy = envoy(&["acc_1"]);
+        // Seven times the piece have room.
+        envoy.configure(r#"{"held_mib":2,"held_mib_per_key":1}"#);
+        let mut call = ask(&mut envoy, &chat(stream));
+        call.platform_begins(200, &EVENTS);
+        call.platform_goes_on(format!("{begun}{item}").as_bytes(), false);
+        call.platform_goes_on(
+            event(&json!({"type": "response.output_text.delta", "output_index": 0, "delta": "x"}))
+                .as_bytes(),
+            false,
+        );
+        for _ in 0..20 {
+            call.platform_goes_on(piece.as_bytes(), false);
+        }
+        let got = String::from_utf8(call.answer().body).unwrap();
+        assert!(got.contains("latchkey_no_room"), "{got}");
+        assert!(got.len() < 2_000, "{}", got.len());
+        // It holds nothing more, and others have room.
+        call.platform_goes_on(&[b'x'; 9_000], true);
+        ask(&mut envoy, &chat(true)).is_at("acc_1");
+    }
+}

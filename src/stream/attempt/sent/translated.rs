@@ -196,17 +196,29 @@ impl Answer {
         matches!(self, Self::Good(translation) if translation.is_kept())
     }
 
-    /// Takes the next bytes of the platform's answer; `end`: they are the last.
-    pub(in crate::stream) fn on_body(&mut self, bytes: &[u8], end: bool) -> GoesOn {
-        match self {
-            Self::Error(body) => GoesOn::Bytes(body.take().unwrap_or_default()),
-            Self::Good(translation) => match translation.on_body(bytes, end) {
-                Written::Stream(bytes) => GoesOn::Bytes(bytes),
-                Written::NotYet => GoesOn::Nothing,
-                Written::Nothing => GoesOn::Bytes(Vec::new()),
-                Written::Whole(body) => GoesOn::All(None, body),
-                Written::Failed(status, body) => GoesOn::All(Some(status), body),
-            },
+    /// Takes the next bytes of the platform's answer; `end`: they are the last. Ends the answer where
+    /// there is no room for what it `holds` of it.
+    pub(in crate::stream) fn on_body(
+        &mut self,
+        bytes: &[u8],
+        end: bool,
+        holds: impl FnOnce(usize) -> bool,
+    ) -> GoesOn {
+        let translation = match self {
+            Self::Error(body) => return GoesOn::Bytes(body.take().unwrap_or_default()),
+            Self::Good(translation) => translation,
+        };
+        let written = translation.on_body(bytes, end);
+        let written = match holds(translation.held_bytes()) {
+            true => written,
+            false => translation.fail(Failure::no_room()),
+        };
+        match written {
+            Written::Stream(bytes) => GoesOn::Bytes(bytes),
+            Written::NotYet => GoesOn::Nothing,
+            Written::Nothing => GoesOn::Bytes(Vec::new()),
+            Written::Whole(body) => GoesOn::All(None, body),
+            Written::Failed(status, body) => GoesOn::All(Some(status), body),
         }
     }
 }
