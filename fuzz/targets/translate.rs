@@ -25,7 +25,8 @@ fuzz_target!(|data: &[u8]| {
         request(caller, platform, data);
     } else {
         let cut = usize::from(byte(&mut data));
-        answer(caller, platform, choice & 2 == 0, data, cut);
+        let as_list = choice & 4 == 0 && caller == Dialect::Gemini;
+        answer(caller, platform, choice & 2 == 0, as_list, data, cut);
     }
 });
 
@@ -35,7 +36,7 @@ fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
         refuses: &[],
         streams_only: false,
         owner: "1f",
-        asked_at: "",
+        asked_at: "/v1beta/models/m:streamGenerateContent",
     };
     let translate = || caller.translate_request(platform, body, &target, 0);
     match (translate(), translate()) {
@@ -49,9 +50,19 @@ fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
     }
 }
 
-fn answer(caller: Dialect, platform: Dialect, as_stream: bool, body: &[u8], cut: usize) {
+fn answer(
+    caller: Dialect,
+    platform: Dialect,
+    as_stream: bool,
+    as_list: bool,
+    body: &[u8],
+    cut: usize,
+) {
     let translation = || {
-        let about = About::default();
+        let about = About {
+            as_list,
+            ..About::default()
+        };
         AnswerTranslation::new(platform, caller, as_stream, about, "1f", BTreeMap::new())
             .expect("a translation")
     };
@@ -63,6 +74,12 @@ fn answer(caller: Dialect, platform: Dialect, as_stream: bool, body: &[u8], cut:
         whole
     );
     let text = String::from_utf8(whole.0).expect("text");
+    if as_stream && as_list {
+        let elements: Vec<Value> = serde_json::from_str(&text).expect("a list");
+        let failures = elements.iter().rposition(|one| one["error"].is_object());
+        assert!(failures.is_none_or(|at| at + 1 == elements.len()), "{text}");
+        return;
+    }
     for event in text.split_terminator("\n\n").filter(|_| as_stream) {
         let (_, data) = event.split_once("data: ").expect("an event");
         assert!(

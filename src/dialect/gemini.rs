@@ -3,10 +3,17 @@
 //! A stream is events of whole answers (`alt=sse`), or one JSON list of them. It has no mark at its end: an
 //! answer has ended that says why.
 
+mod answer_writer;
+mod request_reader;
+mod schema;
+
 use serde_json::{Map, Value, json};
 
-use super::format::{
-    Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+use super::{
+    format::{
+        Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
+    },
+    parts::Parts,
 };
 
 /// The format.
@@ -98,16 +105,7 @@ impl Format for Gemini {
             code,
             resets_at: _,
         } = error;
-        let word = match status {
-            400 | 405 | 413 | 415 | 426 => "INVALID_ARGUMENT",
-            401 => "UNAUTHENTICATED",
-            403 => "PERMISSION_DENIED",
-            404 => "NOT_FOUND",
-            429 => "RESOURCE_EXHAUSTED",
-            503 | 529 => "UNAVAILABLE",
-            504 => "DEADLINE_EXCEEDED",
-            _ => "INTERNAL",
-        };
+        let word = status_word(*status);
         let reason = json!({
             "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code, "domain": "latchkey",
         });
@@ -122,5 +120,28 @@ impl Format for Gemini {
         let name = format!("models/{}", model.id);
         let methods = ["generateContent", "streamGenerateContent", "countTokens"];
         json!({"name": name, "displayName": model.id, "supportedGenerationMethods": methods})
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            read_request: Some(request_reader::read),
+            read_target: Some(request_reader::read_target),
+            write_answer: Some(answer_writer::Writer::of),
+            ..Parts::default()
+        }
+    }
+}
+
+/// Google's word for an HTTP status.
+fn status_word(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        503 | 529 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        400..=499 => "INVALID_ARGUMENT",
+        _ => "INTERNAL",
     }
 }

@@ -91,6 +91,9 @@ pub const FIRST_EVENT_SECONDS: u32 = 90;
 /// The operation of which the answer may be a stream.
 const GENERATE: &str = "generate";
 
+/// The same in a dialect where the path asks for a stream.
+const STREAM: &str = "stream";
+
 /// A platform's requirement of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,7 +129,8 @@ impl Endpoint {
     pub fn answers_translated(&self, door: &Door) -> bool {
         door.dialect.is_translated_to(self.dialect)
             && self.operation.as_str() == GENERATE
-            && self.fits(door)
+            && [GENERATE, STREAM].contains(&door.operation.as_str())
+            && self.has_things_of(door)
     }
 
     /// Tells if it answers the operation of `door`, and its path takes what that door's path has.
@@ -134,7 +138,12 @@ impl Endpoint {
         self.operation == door.operation
             // What the path alone names has to get into the platform's path.
             && (self.path.has(Place::Model) || !door.path.has(Place::Model))
-            && [Place::Thing, Place::Part].iter().all(|place| self.path.has(*place) == door.path.has(*place))
+            && self.has_things_of(door)
+    }
+
+    fn has_things_of(&self, door: &Door) -> bool {
+        let mut places = [Place::Thing, Place::Part].into_iter();
+        places.all(|place| self.path.has(place) == door.path.has(place))
     }
 
     /// The path of a request with these values, after `base`, the path of the base URL; none where

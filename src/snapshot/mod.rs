@@ -210,7 +210,8 @@ pub(crate) mod fixture {
         {"id":9,"method":"GET","path":"/v1/models/{model}","header":"anthropic-version","dialect":"messages","operation":"model"},
         {"id":10,"method":"GET","path":"/v1/models/{model}","dialect":"chat","operation":"model"},
         {"id":11,"method":"GET","path":"/health","dialect":"chat","operation":"alive"},
-        {"id":12,"method":"GET","path":"/v1/responses/{id}","dialect":"responses","operation":"get","opaque":true,"modelless":true}],
+        {"id":12,"method":"GET","path":"/v1/responses/{id}","dialect":"responses","operation":"get","opaque":true,"modelless":true},
+        {"id":13,"method":"POST","path":"/v1beta/models/{model}:streamGenerateContent","dialect":"gemini","operation":"stream"}],
         "aliases":[{"from":"/v1/v1","to":"/v1"},{"from":"","to":"/v1"}]}"#;
 
     pub(crate) fn doors() -> Doors {

@@ -74,6 +74,15 @@ impl Out {
         self
     }
 
+    /// The name of the member that follows, whatever it has in it.
+    #[inline(never)]
+    pub fn member(&mut self, name: &Text<'_>) -> &mut Self {
+        self.text(name);
+        self.bytes.push(b':');
+        self.follows = false;
+        self
+    }
+
     /// A value that is JSON already.
     #[inline(never)]
     pub fn raw(&mut self, json: &str) {

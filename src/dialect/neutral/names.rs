@@ -13,7 +13,7 @@ pub const MAX_NAME_BYTES: usize = 64;
 const HASH_BYTES: usize = 8;
 
 /// The beginning of an [`envelope`].
-const ENVELOPE: &str = "lk1";
+pub const ENVELOPE: &str = "lk1";
 
 /// The name as the other dialect takes it: of letters, digits, `_` and `-`, no longer than
 /// [`MAX_NAME_BYTES`]. One that is so stays; any other one becomes the same one each time, and another one than every

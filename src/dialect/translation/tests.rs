@@ -1,3 +1,4 @@
+mod gemini;
 mod responses;
 
 use serde_json::{Value, json};

@@ -32,8 +32,12 @@ fn chat(stream: bool) -> Value {
 }
 
 fn ask(envoy: &mut Envoy, body: &Value) -> Call {
+    ask_at(CHAT, envoy, body)
+}
+
+fn ask_at(path: &str, envoy: &mut Envoy, body: &Value) -> Call {
     let body = body.to_string();
-    let mut call = envoy.call(&head(CHAT));
+    let mut call = envoy.call(&head(path));
     let (first, rest) = body.as_bytes().split_at(body.len() / 2);
     call.sends(first, false);
     call.sends(rest, true);
@@ -113,6 +117,68 @@ fn the_platform_gets_its_own_dialect_and_the_caller_a_stream_of_its_own() {
         assert_eq!(text_of(&got.body), "Hi there", "{cut}");
         assert!(got.body.ends_with(b"data: [DONE]\n\n"));
     }
+}
+
+/// The model and the wish for a stream are in the path. Without `alt=sse` a stream is one list.
+#[test]
+fn a_caller_of_gemini_gets_its_own_forms_of_a_stream() {
+    let contents = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+    let path = "/v1beta/models/gpt-6.1-sol:streamGenerateContent";
+    let answer = answer();
+    for (query, kind) in [("?alt=sse", "text/event-stream"), ("", "application/json")] {
+        for cut in 0..answer.len() {
+            let mut envoy = envoy(&["acc_1"]);
+            let mut call = ask_at(&format!("{path}{query}"), &mut envoy, &contents);
+            call.is_at("acc_1");
+            let path = call.header(":path").unwrap();
+            assert_eq!(path, "/backend-api/codex/responses");
+            let sent = call.sent_on();
+            assert_eq!(
+                (&sent["model"], &sent["stream"]),
+                (&json!("gpt-6.1-sol"), &json!(true))
+            );
+            call.platform_begins(200, &EVENTS);
+            let (first_piece, rest) = answer.as_bytes().split_at(cut);
+            call.platform_goes_on(first_piece, false);
+            call.platform_goes_on(rest, true);
+            let got = call.answer();
+            assert_eq!(
+                first(&got.headers, "content-type").unwrap(),
+                kind.as_bytes()
+            );
+            let body = String::from_utf8(got.body).unwrap();
+            let list = match query {
+                "" => body,
+                _ => {
+                    let events = body.split_terminator("\n\n");
+                    let events: Vec<_> = events
+                        .map(|one| one.strip_prefix("data: ").unwrap())
+                        .collect();
+                    format!("[{}]", events.join(","))
+                }
+            };
+            let elements: Vec<Value> = serde_json::from_str(&list).unwrap();
+            let texts = elements.iter().map(|one| {
+                one["candidates"][0]["content"]["parts"][0]["text"]
+                    .as_str()
+                    .unwrap()
+            });
+            assert_eq!(texts.collect::<String>(), "Hi there", "{cut}");
+            let last = elements.last().unwrap();
+            assert_eq!(last["candidates"][0]["finishReason"], "STOP");
+            assert_eq!(last["usageMetadata"]["totalTokenCount"], 5);
+            assert_eq!(last["modelVersion"], "gpt-6.1-sol");
+        }
+    }
+    let mut envoy = envoy(&["acc_1"]);
+    let file = json!({"contents": [{"parts": [{"fileData": {"fileUri": "files/1"}}]}]});
+    let mut call = ask_at(path, &mut envoy, &file);
+    let refused = call.is_refused(400, "latchkey_untranslatable");
+    let text = String::from_utf8(refused.body).unwrap();
+    assert!(
+        text.contains("contents[0].parts[0].fileData.fileUri: that file"),
+        "{text}"
+    );
 }
 
 #[test]
