@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use latchkey::{
-    dialect::{About, AnswerTranslation, Dialect, Target, Written},
+    dialect::{About, AnswerTranslation, Dialect, Target, Written, accent::Accent},
     text::tree::Text,
 };
 use latchkey_fuzz::byte;
@@ -34,7 +34,9 @@ fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
     let target = Target {
         model: Text::of("m"),
         refuses: &[],
+        accent: &Accent::default(),
         streams_only: false,
+        asks_usage: true,
         owner: "1f",
         asked_at: "/v1beta/models/m:streamGenerateContent",
     };

@@ -1,7 +1,9 @@
 //! `chat`: OpenAI chat completions, and what other platforms made of them.
 
+mod answer_reader;
 mod answer_writer;
 mod request_reader;
+mod request_writer;
 
 use serde_json::{Map, Value, json};
 
@@ -162,9 +164,12 @@ impl Format for Chat {
 
     fn parts(&self) -> Parts {
         Parts {
+            richness: 0,
             read_request: Some(request_reader::read),
+            write_request: Some(request_writer::write),
+            read_answer: Some(answer_reader::Reader::begin),
             write_answer: Some(answer_writer::Writer::of),
-            ..Parts::default()
+            read_target: None,
         }
     }
 }

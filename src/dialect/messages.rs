@@ -181,6 +181,7 @@ impl Format for Messages {
 
     fn parts(&self) -> Parts {
         Parts {
+            richness: 2,
             read_request: Some(request_reader::read),
             write_answer: Some(answer_writer::Writer::of),
             ..Parts::default()

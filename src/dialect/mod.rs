@@ -3,6 +3,7 @@
 //! Everything that differs from dialect to dialect is asked of [`Dialect::format`]; outside of
 //! this folder nobody tells dialects apart.
 
+pub mod accent;
 mod chat;
 mod format;
 mod gemini;

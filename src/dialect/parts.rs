@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use super::accent::{self, Accent};
 use super::neutral::{Event, Failure, Form, Refused, Request, read::Read};
 use crate::text::tree::{Text, Tree};
 
@@ -17,6 +18,8 @@ pub type WriteRequest = fn(&mut Request<'_>, &Target<'_>) -> Result<Vec<u8>, Ref
 /// platform's has those between.
 #[derive(Clone, Copy, Default)]
 pub struct Parts {
+    /// The rank of the dialect by how much of a request and an answer it can say.
+    pub richness: u8,
     /// Reads a request.
     pub read_request: Option<for<'a> fn(&Tree<'a>) -> Read<Request<'a>>>,
     /// Writes a request, and notes in it what is left out.
@@ -37,8 +40,12 @@ pub struct Target<'a> {
     pub model: Text<'a>,
     /// Members of a request that it refuses.
     pub refuses: &'a [String],
+    /// How it speaks the dialect.
+    pub accent: &'a Accent,
     /// It answers with streams alone.
     pub streams_only: bool,
+    /// Its streams tell the tokens only if they are asked to.
+    pub asks_usage: bool,
     /// The account, as an [`envelope`](super::neutral::names::envelope) names it.
     pub owner: &'a str,
     /// The path and the query at which the caller asked.
@@ -62,6 +69,8 @@ pub struct About {
     pub forms: BTreeMap<String, Form>,
     /// Members of the request that the answer repeats, as they stand in an object of JSON.
     pub repeated: String,
+    /// The function whose arguments are the answer's text.
+    pub answer_tool: Option<&'static str>,
 }
 
 /// Reads an answer in steps. Nothing follows [`Event::End`] or [`Event::Fail`].
@@ -106,6 +115,6 @@ pub trait AnswerWriter: fmt::Debug {
 impl Target<'_> {
     /// Tells a member of a request that the platform refuses.
     pub fn refuses(&self, name: &str) -> bool {
-        self.refuses.iter().any(|refused| refused == name)
+        self.refuses.iter().any(|refused| refused == name) || self.accent.has(accent::REFUSES, name)
     }
 }

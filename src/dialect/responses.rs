@@ -187,6 +187,7 @@ impl Format for Responses {
     fn parts(&self) -> Parts {
         Parts {
             read_request: Some(request_reader::read),
+            richness: 3,
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),
             write_answer: Some(answer_writer::Writer::of),

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Dialect,
-    neutral::{BlockKind, Event, Failure, Refused, ToolInput, Unwrapping, names, read},
+    neutral::{BlockKind, Event, Failure, Finish, Refused, ToolInput, Unwrapping, names, read},
     parts::{About, AnswerReader, AnswerWriter, Target},
 };
+use crate::hash::hash64;
 use crate::text::{
     sse::{self, BYTE_ORDER_MARK, Framer, Piece},
     tree::Tree,
@@ -60,6 +61,12 @@ pub struct AnswerTranslation {
     /// The caller's free-form tools, and the calls of them for which the platform called a function.
     raw: BTreeSet<String>,
     unwrapping: BTreeMap<u32, Unwrapping>,
+    /// Calls of the caller's own tools were told, and the text of an answer that came as a call.
+    called: bool,
+    answered: bool,
+    answer_tool: Option<&'static str>,
+    /// What an answer without an id is called, and calls without one are called after.
+    name: String,
 }
 
 /// The form in which the platform's answer comes.
@@ -112,6 +119,11 @@ impl Dialect {
             && other.read_answer.is_some()
     }
 
+    /// The rank of a platform's dialect by how much of a request and its answer it can say.
+    pub fn richness(self) -> u8 {
+        self.format().parts().richness
+    }
+
     /// Translates a request of this dialect for a platform that speaks `platform`.
     ///
     /// # Errors
@@ -155,6 +167,7 @@ impl Dialect {
                 raw,
                 forms: request.forms,
                 repeated: request.repeated,
+                answer_tool: request.answer_tool,
             },
         })
     }
@@ -174,6 +187,13 @@ impl AnswerTranslation {
         renamed: BTreeMap<String, String>,
     ) -> Option<Self> {
         let (read, write) = (platform.format().parts(), caller.format().parts());
+        let name = [
+            owner.as_bytes(),
+            about.model.as_bytes(),
+            &about.created.to_le_bytes(),
+        ];
+        let name = format!("{:016x}", hash64(&name));
+        let answer_tool = about.answer_tool;
         Some(Self {
             raw: about.raw.clone(),
             unwrapping: BTreeMap::new(),
@@ -185,6 +205,10 @@ impl AnswerTranslation {
             maker: platform.word(),
             owner: owner.to_owned(),
             renamed,
+            called: false,
+            answered: false,
+            answer_tool,
+            name,
         })
     }
 
@@ -286,10 +310,23 @@ impl AnswerTranslation {
                 Event::Opaque { data, .. } => {
                     *data = names::envelope(self.maker, &self.owner, data);
                 }
+                Event::Start { id, .. } if id.is_empty() => id.clone_from(&self.name),
+                Event::Open { kind, .. } if kind.is_call_of(self.answer_tool) => {
+                    self.answered = true;
+                    *kind = BlockKind::Text;
+                }
+                Event::Finish(finish @ Finish::Calls) if self.answered && !self.called => {
+                    *finish = Finish::Done;
+                }
                 Event::Open {
                     block,
-                    kind: BlockKind::Call { name, raw, .. },
+                    kind: BlockKind::Call { id, name, raw },
                 } => {
+                    self.called = true;
+                    if id.is_empty() {
+                        // Another answer's calls have other ids.
+                        *id = format!("call_{}_{block}", self.name);
+                    }
                     if let Some(own) = self.renamed.get(name) {
                         name.clone_from(own);
                     }

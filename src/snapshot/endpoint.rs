@@ -5,10 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, Door, Operation,
+    Account, Door, Models, Operation,
     path::{PathTemplate, Place, Places},
 };
-use crate::{dialect::Dialect, header::HeaderName};
+use crate::{
+    dialect::{Dialect, accent::Accent},
+    header::HeaderName,
+};
 
 /// The number of an endpoint among those of its platform. It holds for one state of the platform.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,6 +62,22 @@ pub struct Endpoint {
     /// The members of a request that it refuses: a translated one has them not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refuses: Vec<String>,
+    /// It answers in its own dialect alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untranslated: bool,
+    /// How it speaks its dialect, by model: of two that say the same of a model the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accents: Vec<ModelAccent>,
+}
+
+/// How a platform speaks its dialect where it serves some models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelAccent {
+    /// The models.
+    #[serde(default, skip_serializing_if = "Models::is_all")]
+    pub models: Models,
+    /// The accent.
+    pub accent: Accent,
 }
 
 /// The most members of one answer that name things.
@@ -112,12 +131,27 @@ impl Endpoint {
     /// The milliseconds within which the first event of a stream is expected; none where a model may think in
     /// silence for as long as it likes.
     pub fn first_event_ms(&self) -> Option<u64> {
-        let is_announced = self.dialect.format().announces_at_once()
-            && self.operation.as_str() == GENERATE
-            && !self.free;
+        let is_announced =
+            self.dialect.format().announces_at_once() && self.generates() && !self.free;
         let by_itself = if is_announced { FIRST_EVENT_SECONDS } else { 0 };
         let seconds = self.first_event_seconds.unwrap_or(by_itself);
         (seconds > 0).then(|| u64::from(seconds).saturating_mul(1_000))
+    }
+
+    /// How it speaks its dialect where it serves `model`.
+    pub fn accent(&self, model: &str) -> Accent {
+        let mut accent = Accent::default();
+        for one in &self.accents {
+            if one.models.contain(Some(model)) {
+                accent.complete(&one.accent);
+            }
+        }
+        accent
+    }
+
+    /// Tells if a model answers there.
+    pub fn generates(&self) -> bool {
+        self.operation.as_str() == GENERATE
     }
 
     /// Tells if it answers what is asked at `door`, in the caller's own words.
@@ -128,7 +162,8 @@ impl Endpoint {
     /// Tells if it answers what is asked at `door` once that is translated.
     pub fn answers_translated(&self, door: &Door) -> bool {
         door.dialect.is_translated_to(self.dialect)
-            && self.operation.as_str() == GENERATE
+            && self.generates()
+            && !self.untranslated
             && [GENERATE, STREAM].contains(&door.operation.as_str())
             && self.has_things_of(door)
     }

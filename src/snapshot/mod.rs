@@ -29,7 +29,9 @@ pub use self::{
     account::{Account, Needles},
     client_key::{ClientKey, KeyHash, MayChoose},
     door::{Door, DoorId, Doors, Entered, Knock, NoDoor, Operation, Own},
-    endpoint::{Endpoint, EndpointId, MAX_MEMBER_BYTES, MadeMember, Makes, Requirement},
+    endpoint::{
+        Endpoint, EndpointId, MAX_MEMBER_BYTES, MadeMember, Makes, ModelAccent, Requirement,
+    },
     health::{Cooldown, Health},
     limits::Limits,
     model::{ModelPattern, Models},

@@ -89,12 +89,14 @@ impl Platform {
     /// The endpoint that answers what is asked at `door`, if the platform has one.
     ///
     /// This is the one place that decides: an endpoint that speaks the caller's dialect comes before one
-    /// for which the request is translated.
+    /// for which the request is translated, and of those the one whose dialect says most.
     pub fn endpoint_for(&self, door: &Door) -> Option<EndpointId> {
         let mut endpoints = self.endpoints.iter();
         let own = endpoints.position(|one| one.answers(door));
-        let mut endpoints = self.endpoints.iter();
-        let at = own.or_else(|| endpoints.position(|one| one.answers_translated(door)))?;
+        let endpoints = self.endpoints.iter().enumerate();
+        let translated = endpoints.filter(|(_, one)| one.answers_translated(door));
+        let richest = translated.max_by_key(|(_, one)| one.dialect.richness());
+        let at = own.or_else(|| richest.map(|(at, _)| at))?;
         u8::try_from(at).ok().map(EndpointId)
     }
 

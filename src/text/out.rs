@@ -2,6 +2,8 @@
 //!
 //! Nothing of it is inlined: writers call it hundreds of times, and every worker keeps the code.
 
+use serde_json::{Map, Value};
+
 use super::tree::Text;
 
 /// A JSON text that is being written. It puts in the commas.
@@ -81,6 +83,14 @@ impl Out {
         self.bytes.push(b':');
         self.follows = false;
         self
+    }
+
+    /// Members with their values. Their names have nothing to escape.
+    #[inline(never)]
+    pub fn members(&mut self, members: &Map<String, Value>) {
+        for (name, value) in members {
+            self.name(name).raw(&value.to_string());
+        }
     }
 
     /// A value that is JSON already.

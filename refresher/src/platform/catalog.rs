@@ -473,6 +473,56 @@ mod tests {
     }
 
     #[test]
+    fn an_accent_is_that_of_its_models_and_the_first_counts() {
+        let own = "[[accents]]\ndialect = 'chat'\nmodels = ['deep-1*']\nstrict = true\n\
+                   [accents.effort]\nnone = { thinking = { type = 'disabled' } }\n";
+        let base = "[[accents]]\ndialect = 'chat'\nstrict = false\nid_max = 40\n";
+        let files = [
+            ("deep.toml", &*format!("{DEEP}\n{own}")),
+            ("openai-compatible.toml", base),
+        ];
+        let catalog = load_all(&files).unwrap();
+        let endpoints = &catalog.usable("deep").unwrap().record.endpoints;
+        let chat = endpoints.iter().find(|one| one.generates()).unwrap();
+        let (own, other) = (chat.accent("deep-1-pro"), chat.accent("other"));
+        assert!(own.flag("strict") && !other.flag("strict"));
+        assert_eq!(own.effort("none").unwrap()["thinking"]["type"], "disabled");
+        assert_eq!(own.number("id_max"), Some(40));
+        let embeds = endpoints.iter().find(|one| !one.generates()).unwrap();
+        assert!(embeds.accents.is_empty());
+        let text = serde_json::to_string(chat).unwrap();
+        let read: latchkey::snapshot::Endpoint = serde_json::from_str(&text).unwrap();
+        assert_eq!(&read, chat);
+    }
+
+    #[test]
+    fn an_accent_that_is_wrong_is_named_with_its_line() {
+        for (accent, says) in [
+            (
+                "dialect = 'chat'\nstrikt = true",
+                "deep.toml:6: accents[0].strikt: expected one of max_tokens_field",
+            ),
+            (
+                "dialect = 'chat'\nsystem_role = 'boss'",
+                "deep.toml:6: accents[0].system_role: expected one of system",
+            ),
+            (
+                "dialect = 'klingon'",
+                "deep.toml:5: accents[0].dialect: unknown variant",
+            ),
+            (
+                "dialect = 'chat'\nmodels = ['*a']",
+                "deep.toml:6: accents[0].models: expected a model",
+            ),
+            ("strict = true", "deep.toml:4: accents[0].dialect"),
+        ] {
+            let error = load("deep.toml", format!("{DEEP}\n[[accents]]\n{accent}")).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn false_takes_away_what_a_platform_extends() {
         let own = "auth = 'query'\nheaders.set.authorization = false\nquery.set.key = '{credential}'\n\
                    endpoints.chat.embed = false\nendpoints.messages.generate.path = '/m'";

@@ -1,8 +1,8 @@
 //! A platform's TOML files, put together: the operator's over the built-in one, both over those of the base that they
 //! extend.
 //!
-//! Tables are merged key by key. The `verdicts` of the file above come before those below, as the first that matches
-//! decides. Any other value replaces the one below, and `false` takes an endpoint,
+//! Tables are merged key by key. The `verdicts` and `accents` of the file above come before those below, as the first
+//! that matches decides. Any other value replaces the one below, and `false` takes an endpoint,
 //! a header, a parameter, a window or the probe of the one below away. What names a
 //! platform ([`OWN`]) is not inherited from a base, and the life of refresh tokens not past a token endpoint.
 
@@ -19,8 +19,8 @@ use crate::toml_place::Place;
 /// The keys that a platform does not take over from the one that it extends.
 const OWN: [&str; 5] = ["id", "name", "owner", "abstract", "extends"];
 
-/// The list to which a file adds, in front, where other lists are replaced.
-const ADDED: &str = "verdicts";
+/// The lists to which a file adds, in front, where other lists are replaced.
+const ADDED: [&str; 2] = ["verdicts", "accents"];
 
 /// What is known of one token endpoint alone: the file that names another does not take it over.
 const OF_ENDPOINT: &str = "refresh_token";
@@ -107,9 +107,9 @@ impl Layer {
         (line, depth)
     }
 
-    fn added(&self) -> usize {
+    fn added(&self, list: &str) -> usize {
         self.table
-            .get(ADDED)
+            .get(list)
             .and_then(Value::as_array)
             .map_or(0, Vec::len)
     }
@@ -231,14 +231,16 @@ impl Merged<'_> {
     /// The file that counts most of those that say most of the way to a value.
     fn find(&self, path: &[Segment<'_>]) -> (Option<&Layer>, Option<usize>) {
         let first = self.layers.first().copied();
-        if let [Segment::Key(ADDED), Segment::Index(index), rest @ ..] = path {
+        if let [Segment::Key(list), Segment::Index(index), rest @ ..] = path
+            && ADDED.contains(list)
+        {
             let mut index = *index;
             for layer in &self.layers {
-                if let Some(later) = index.checked_sub(layer.added()) {
+                if let Some(later) = index.checked_sub(layer.added(list)) {
                     index = later;
                     continue;
                 }
-                let inner = [&[Segment::Key(ADDED), Segment::Index(index)], rest].concat();
+                let inner = [&[Segment::Key(list), Segment::Index(index)], rest].concat();
                 return (Some(layer), layer.find(&inner).0);
             }
             return (first, None);
@@ -266,7 +268,9 @@ fn under(table: &mut Table, below: Table) {
                 table.insert(key, value);
             }
             (Some(Value::Table(table)), Value::Table(below)) => under(table, below),
-            (Some(Value::Array(rules)), Value::Array(below)) if key == ADDED => rules.extend(below),
+            (Some(Value::Array(rules)), Value::Array(below)) if ADDED.contains(&&*key) => {
+                rules.extend(below);
+            }
             (Some(_), _) => {}
         }
     }

@@ -1,7 +1,8 @@
 //! Platform profiles: what a platform is, as data. A profile is read from TOML in two stages, as written (`raw`) and as
 //! meant ([`Profile`]); [`catalog`] puts the embedded ones and the operator's together.
 
-pub mod api_key;
+pub mod accents;
+mod api_key;
 pub mod catalog;
 mod doors;
 pub mod flow;
@@ -168,7 +169,7 @@ impl Profile {
                 id: fit("id", Id::try_from(raw.id.as_str()))?,
                 owner: fit("owner", HeaderText::try_from(raw.owner))?,
                 base_path: upstream.url.path.clone(),
-                endpoints: endpoints(raw.endpoints)?,
+                endpoints: accents::put(raw.accents, endpoints(raw.endpoints)?)?,
                 headers: headers(raw.headers)?,
                 query: query(raw.query)?,
                 models: models
@@ -471,6 +472,8 @@ fn endpoint(dialect: &str, operation: String, raw: raw::Endpoint) -> Result<Endp
             None => Makes::default(),
         },
         refuses: raw.refuses,
+        untranslated: !raw.translated,
+        accents: Vec::new(),
     };
     if doors().doors.iter().any(|door| endpoint.answers(door)) {
         Ok(endpoint)

@@ -132,6 +132,8 @@ impl Raw {
                 keeps_asked: false,
                 makes: Makes::default(),
                 refuses: Vec::new(),
+                untranslated: false,
+                accents: Vec::new(),
             },
             query: query.to_owned(),
             headers,

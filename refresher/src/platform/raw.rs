@@ -29,6 +29,8 @@ pub(super) struct Profile {
     pub signing: Option<super::signing::Raw>,
     #[serde(default)]
     pub endpoints: BTreeMap<String, BTreeMap<String, Endpoint>>,
+    #[serde(default)]
+    pub accents: Vec<toml::Table>,
     pub headers: Headers,
     #[serde(default)]
     pub query: Query,
@@ -78,6 +80,12 @@ pub(super) struct Endpoint {
     pub makes: Option<Vec<String>>,
     #[serde(default)]
     pub refuses: Vec<String>,
+    #[serde(default = "is_translated")]
+    pub translated: bool,
+}
+
+fn is_translated() -> bool {
+    true
 }
 
 #[derive(Default, Deserialize)]

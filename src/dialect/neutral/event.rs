@@ -83,6 +83,15 @@ pub struct Usage {
     pub reasoning: Option<u64>,
 }
 
+// === impl BlockKind ===
+
+impl BlockKind {
+    /// Tells a call of this tool.
+    pub fn is_call_of(&self, tool: Option<&str>) -> bool {
+        matches!(self, Self::Call { name, .. } if tool == Some(name))
+    }
+}
+
 // === impl Usage ===
 
 impl Usage {
@@ -168,6 +177,12 @@ impl Failure {
             "timeout" | "timeout_error" => 504,
             _ => 500,
         };
+        // Google and others say the status itself.
+        let told = error.get("code").and_then(Json::whole);
+        let told = told.and_then(|code| u16::try_from(code).ok());
+        let status = told
+            .filter(|code| (400..600).contains(code))
+            .unwrap_or(status);
         Self {
             status,
             message: text("message").unwrap_or_else(|| {

@@ -9,9 +9,11 @@
 //! same, left out by name ([`Request::left_out`]) where it may not, and refused ([`Refused`]) where the
 //! answer would be a wrong one.
 
+pub mod conversation;
 mod event;
 mod folded;
 mod freeform;
+pub mod functions;
 pub mod names;
 pub mod read;
 mod request;

@@ -19,24 +19,44 @@ pub const ENVELOPE: &str = "lk1";
 /// [`MAX_NAME_BYTES`]. One that is so stays; any other one becomes the same one each time, and another one than every
 /// other name does.
 pub fn fitting<'a>(name: &Text<'a>) -> Text<'a> {
+    fitting_within(name, MAX_NAME_BYTES)
+}
+
+/// The same for a platform that takes no more than `most` bytes.
+pub fn fitting_within<'a>(name: &Text<'a>, most: usize) -> Text<'a> {
     let plain = name.plain();
     let legal = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-');
-    if (1..=MAX_NAME_BYTES).contains(&plain.len()) && plain.chars().all(legal) {
+    if (1..=most).contains(&plain.len()) && plain.chars().all(legal) {
         return name.clone();
     }
-    let hash = Sha256::digest(plain.as_bytes());
-    let hash: String = hash
-        .iter()
-        .take(HASH_BYTES)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let room = MAX_NAME_BYTES.saturating_sub(hash.len()).saturating_sub(1);
+    let hash = hash(&plain);
+    let hash = hash.get(..most.min(2 * HASH_BYTES)).unwrap_or(&hash);
+    let room = most.saturating_sub(hash.len()).saturating_sub(1);
     let head: String = plain
         .chars()
         .map(|char| if legal(char) { char } else { '_' })
         .take(room)
         .collect();
-    Text::made(format!("{head}_{hash}"))
+    match head.as_str() {
+        "" => Text::made(hash.to_owned()),
+        head => Text::made(format!("{head}_{hash}")),
+    }
+}
+
+/// The id for a platform whose ids are all of `length` letters and digits.
+pub fn of_length<'a>(id: &Text<'a>, length: usize) -> Text<'a> {
+    let plain = id.plain();
+    if plain.len() == length && plain.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return id.clone();
+    }
+    let hash = hash(&plain);
+    Text::made(hash.get(..length).unwrap_or(&hash).to_owned())
+}
+
+/// A hash in hexadecimal digits.
+fn hash(text: &str) -> String {
+    let hash = Sha256::digest(text.as_bytes());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Wraps what only its maker reads, so that it comes back to the one account that can: `maker` is the platform's
@@ -74,6 +94,25 @@ mod tests {
             assert_eq!(made, name(&made), "it fits");
         }
         assert_ne!(name("a/b"), name("a b"));
+    }
+
+    #[test]
+    fn a_platform_may_take_fewer_bytes_or_ids_of_one_length() {
+        let long = Text::of("mcp__server__a_tool_of_a_long_name");
+        assert_eq!(fitting_within(&long, 32).plain().len(), 32);
+        assert!(
+            fitting_within(&long, 32)
+                .plain()
+                .starts_with("mcp__server__a")
+        );
+        assert_eq!(of_length(&Text::of("abcDEF123"), 9).plain(), "abcDEF123");
+        for odd in ["call_1234", "c1", ""] {
+            assert_eq!(of_length(&Text::of(odd), 9).plain().len(), 9);
+        }
+        assert_ne!(
+            of_length(&Text::of("c1"), 9).plain(),
+            of_length(&Text::of("c2"), 9).plain()
+        );
     }
 
     #[test]

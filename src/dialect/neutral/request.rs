@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use crate::text::tree::Text;
+use crate::{dialect::accent::Accent, text::tree::Text};
 
 /// A request for an answer of a model.
 #[derive(Debug, Default)]
@@ -55,6 +55,8 @@ pub struct Request<'a> {
     pub forms: BTreeMap<String, Form>,
     /// Members of the request that its answer repeats, as they stand in an object of JSON.
     pub repeated: String,
+    /// The tool whose arguments are the answer's text: the writer had no other form for its schema.
+    pub answer_tool: Option<&'static str>,
 }
 
 /// The form of its own in which a caller's dialect has the calls of a tool.
@@ -302,6 +304,37 @@ pub struct Refused {
     pub why: String,
     /// The body is beyond a bound, rather than wrong.
     pub too_large: bool,
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    /// The word that says how much the model is to think, as the platform takes it; what it does not take at all is
+    /// left out.
+    pub fn effort_for(&mut self, accent: &Accent) -> Option<&'static str> {
+        let word = self.reasoning.effort.as_ref()?.word();
+        let nearest = accent.nearest_effort(&word);
+        if nearest.is_none() && word != "none" {
+            self.left_out.insert("reasoning_effort");
+        }
+        nearest
+    }
+}
+
+// === impl Effort ===
+
+impl Effort<'_> {
+    /// It in one word.
+    pub fn word(&self) -> Cow<'_, str> {
+        match self {
+            Self::Word(word) => word.plain(),
+            Self::Budget(0) | Self::Off => "none".into(),
+            Self::Budget(..=1024) => "low".into(),
+            Self::Budget(..=8192) => "medium".into(),
+            Self::Budget(..=24576) | Self::Adaptive => "high".into(),
+            Self::Budget(_) => "xhigh".into(),
+        }
+    }
 }
 
 // === impl Refused ===

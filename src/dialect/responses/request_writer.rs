@@ -371,24 +371,13 @@ fn write_tool(tool: &Tool<'_>, out: &mut Out) {
 }
 
 fn write_reasoning(request: &Request<'_>, out: &mut Out) {
-    let effort = request
-        .reasoning
-        .effort
-        .as_ref()
-        .map(|effort| match effort {
-            Effort::Word(word) => word.clone(),
-            Effort::Budget(0) | Effort::Off => Text::of("none"),
-            Effort::Budget(..=1024) => Text::of("low"),
-            Effort::Budget(..=8192) => Text::of("medium"),
-            Effort::Budget(..=24576) | Effort::Adaptive => Text::of("high"),
-            Effort::Budget(_) => Text::of("xhigh"),
-        });
+    let effort = request.reasoning.effort.as_ref().map(Effort::word);
     if effort.is_none() && !request.reasoning.show {
         return;
     }
     out.name("reasoning").object(|out| {
         if let Some(effort) = &effort {
-            out.name("effort").text(effort);
+            out.name("effort").word(effort);
         }
         if request.reasoning.show {
             out.name("summary").word("auto");

@@ -1,19 +1,30 @@
+mod chat_answers;
+mod chat_requests;
 mod gemini;
 mod responses;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::dialect::accent::Accent;
 use crate::text::tree::Text;
 
 fn target() -> Target<'static> {
     Target {
         model: Text::of("gpt-5.6"),
         refuses: &[],
+        accent: accent(),
         streams_only: false,
+        asks_usage: false,
         owner: "1f",
         asked_at: "",
     }
+}
+
+/// An accent that says nothing.
+fn accent() -> &'static Accent {
+    static NONE: std::sync::LazyLock<Accent> = std::sync::LazyLock::new(Accent::default);
+    &NONE
 }
 
 /// The request that a chat becomes, and what is left out.

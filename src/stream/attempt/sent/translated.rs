@@ -27,8 +27,7 @@ const MAX_PATH_BYTES: usize = 256;
 /// The translation of one try.
 #[derive(Debug)]
 pub(in crate::stream) struct Translated {
-    platform: Dialect,
-    refuses: Vec<String>,
+    endpoint: Endpoint,
     streams_only: bool,
     /// The account, by a hash.
     owner: String,
@@ -75,8 +74,7 @@ impl Translated {
         ];
         Self {
             owner: format!("{:016x}", hash64(&parts)),
-            platform: endpoint.dialect,
-            refuses: endpoint.refuses.clone(),
+            endpoint: endpoint.clone(),
             streams_only: endpoint.requires.contains(&Requirement::Stream),
             asked: None,
         }
@@ -109,15 +107,17 @@ impl Translated {
         let model = carried.model.as_ref().map_or("", HeaderText::as_str);
         let target = Target {
             model: Text::of(model),
-            refuses: &self.refuses,
+            refuses: &self.endpoint.refuses,
+            accent: &self.endpoint.accent(model),
             streams_only: self.streams_only,
+            asks_usage: self.endpoint.include_usage,
             owner: &self.owner,
             asked_at,
         };
         let created = now.checked_div(1_000).unwrap_or_default();
         let made = carried
             .dialect
-            .translate_request(self.platform, &body, &target, created)
+            .translate_request(self.endpoint.dialect, &body, &target, created)
             .map_err(|refused| refusal(&refused))?;
         self.asked = Some(Asked {
             stream: made.stream,
@@ -146,8 +146,14 @@ impl Translated {
         let as_stream = asked.stream && error.is_none();
         let about = asked.about.clone();
         let (owner, renamed) = (&*self.owner, asked.renamed.clone());
-        let translation =
-            AnswerTranslation::new(self.platform, caller, as_stream, about, owner, renamed)?;
+        let translation = AnswerTranslation::new(
+            self.endpoint.dialect,
+            caller,
+            as_stream,
+            about,
+            owner,
+            renamed,
+        )?;
         let kind: &[u8] = match as_stream && !asked.about.as_list {
             true => b"text/event-stream",
             false => b"application/json",

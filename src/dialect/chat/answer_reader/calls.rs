@@ -1,0 +1,199 @@
+//! The calls in an answer of `chat`, told apart.
+
+use crate::{
+    dialect::neutral::{BlockKind, Event, Failure},
+    text::tree::{Json, Kind},
+};
+
+/// The most bytes of arguments that wait for the name of their tool.
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
+
+/// The most calls of one answer.
+const MAX_CALLS: usize = 4096;
+
+/// The calls so far.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Vec<Called>);
+
+/// A call of which something has come.
+#[derive(Debug)]
+struct Called {
+    index: Option<u64>,
+    id: String,
+    name: String,
+    raw: bool,
+    /// Its block; none before its name is known.
+    block: Option<u32>,
+    /// What waits for that.
+    waiting: String,
+    arguments: Arguments,
+    closed: bool,
+}
+
+/// How far the arguments of a call are.
+#[derive(Debug, Default)]
+struct Arguments {
+    depth: u32,
+    in_string: bool,
+    escaped: bool,
+    whole: bool,
+}
+
+// === impl Calls ===
+
+impl Calls {
+    /// Tells if there is one.
+    pub(super) fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// The bytes of arguments that wait for the name of their tool.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let waiting = self.0.iter().map(|called| called.waiting.len());
+        waiting.fold(0, usize::saturating_add)
+    }
+
+    /// Reads a piece of a call, or a whole one.
+    ///
+    /// # Errors
+    /// There is too much of them.
+    pub(super) fn read(
+        &mut self,
+        call: Json<'_, '_>,
+        blocks: &mut u32,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Failure> {
+        let custom = call.get("custom");
+        let said = custom
+            .or_else(|| call.get("function"))
+            .or_else(|| call.get("function_call"));
+        let text = |json: Option<Json<'_, '_>>, name| {
+            let text = json.and_then(|json| json.get_text(name));
+            text.map(|text| text.plain().into_owned())
+                .unwrap_or_default()
+        };
+        let index = call.get("index").and_then(Json::whole);
+        // The id beside a call of the old form is the message's.
+        let id = match call.get("function_call") {
+            None => text(Some(call), "id"),
+            Some(_) => String::new(),
+        };
+        let name = text(said, "name");
+        let at = match self.find(index, &id, &name) {
+            Some(at) => at,
+            None => {
+                if self.0.len() >= MAX_CALLS {
+                    return Err(Failure::grammar("the platform calls too many tools"));
+                }
+                self.0.push(Called {
+                    index,
+                    id: String::new(),
+                    name: String::new(),
+                    raw: custom.is_some(),
+                    block: None,
+                    waiting: String::new(),
+                    arguments: Arguments::default(),
+                    closed: false,
+                });
+                self.0.len().saturating_sub(1)
+            }
+        };
+        let Some(called) = self.0.get_mut(at) else {
+            return Ok(());
+        };
+        if called.id.is_empty() {
+            called.id = id;
+        }
+        if called.name.is_empty() {
+            called.name = name;
+        }
+        let arguments = said.and_then(|said| said.get("arguments").or_else(|| said.get("input")));
+        if let Some(arguments) = arguments {
+            match arguments.kind() {
+                Kind::Text => {
+                    let text = arguments.text().map(|text| text.plain().into_owned());
+                    called.waiting.push_str(&text.unwrap_or_default());
+                }
+                _ => called.waiting.push_str(arguments.raw()),
+            }
+        }
+        if called.waiting.len() > MAX_WAITING_BYTES && called.name.is_empty() {
+            return Err(Failure::grammar("the platform calls a tool without a name"));
+        }
+        if !called.name.is_empty() {
+            called.go_on(blocks, events);
+        }
+        Ok(())
+    }
+
+    /// The call of which this is a piece; none for a new one.
+    fn find(&self, index: Option<u64>, id: &str, name: &str) -> Option<usize> {
+        let last = |is_it: &dyn Fn(&Called) -> bool| self.0.iter().rposition(is_it);
+        let found = match index {
+            Some(_) => last(&|called| called.index == index),
+            None if id.is_empty() => self.0.len().checked_sub(1),
+            None => last(&|called| called.id == id),
+        };
+        let called = self.0.get(found?)?;
+        // Some servers give all calls the same number: their ids differ, or one is whole when the next one begins.
+        let has_other_id = !id.is_empty() && !called.id.is_empty() && called.id != id;
+        let begins_anew = id.is_empty() && !name.is_empty() && called.arguments.whole;
+        found.filter(|_| !called.closed && !has_other_id && !begins_anew)
+    }
+
+    /// Ends all of them. One whose name never came has it now, empty.
+    pub(super) fn close(&mut self, blocks: &mut u32, events: &mut Vec<Event>) {
+        for called in self.0.iter_mut().filter(|called| !called.closed) {
+            called.go_on(blocks, events);
+            called.closed = true;
+            if let Some(block) = called.block {
+                events.push(Event::Close { block });
+            }
+        }
+    }
+}
+
+// === impl Called ===
+
+impl Called {
+    /// Tells what has come.
+    fn go_on(&mut self, blocks: &mut u32, events: &mut Vec<Event>) {
+        let block = *self.block.get_or_insert_with(|| {
+            let block = *blocks;
+            *blocks = block.saturating_add(1);
+            let kind = BlockKind::Call {
+                id: self.id.clone(),
+                name: self.name.clone(),
+                raw: self.raw,
+            };
+            events.push(Event::Open { block, kind });
+            block
+        });
+        let text = std::mem::take(&mut self.waiting);
+        if !text.is_empty() {
+            self.arguments.read(&text);
+            events.push(Event::Delta { block, text });
+        }
+    }
+}
+
+// === impl Arguments ===
+
+impl Arguments {
+    fn read(&mut self, text: &str) {
+        for byte in text.bytes() {
+            match byte {
+                _ if std::mem::take(&mut self.escaped) => {}
+                b'\\' => self.escaped = self.in_string,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.whole |= self.depth == 0;
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Tools for platforms that know functions alone, of an object of arguments.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use super::{Arguments, Call, Choice, Output, Request, Tool, ToolInput, names};
+use crate::text::{
+    out::escape,
+    tree::{Kind, Text, Tree},
+};
+
+/// The schema of a function without one.
+pub const NO_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
+
+/// The schema of a function that stands for a tool of a raw text.
+const RAW_SCHEMA: &str =
+    r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
+
+/// Gives the tools names of at most `most` bytes.
+pub fn fit(request: &mut Request<'_>, most: usize) {
+    for tool in &mut request.tools {
+        let fitting = names::fitting_within(&tool.name, most);
+        let (own, wire) = (tool.name.plain(), fitting.plain());
+        if own != wire {
+            request.renamed.insert(wire.into_owned(), own.into_owned());
+        }
+        tool.name = fitting;
+    }
+}
+
+/// Takes away the tools that the caller does not let the model choose, where the platform cannot be told of them.
+pub fn keep_chosen(request: &mut Request<'_>, most: usize) {
+    let chosen: Vec<_> = match &request.choice {
+        Some(Choice::One(name)) => vec![names::fitting_within(name, most).plain().into_owned()],
+        Some(Choice::Some { names, .. }) => {
+            let fitting = names.iter().map(|name| names::fitting_within(name, most));
+            fitting.map(|name| name.plain().into_owned()).collect()
+        }
+        _ => return,
+    };
+    let chosen: HashSet<_> = chosen.into_iter().collect();
+    request
+        .tools
+        .retain(|tool| chosen.contains(&*tool.name.plain()));
+}
+
+/// The schema of what a function takes.
+pub fn schema<'t>(tool: &'t Tool<'_>) -> &'t str {
+    match &tool.input {
+        ToolInput::Schema(Some(schema)) => schema,
+        ToolInput::Schema(None) => NO_SCHEMA,
+        ToolInput::Raw(_) => RAW_SCHEMA,
+    }
+}
+
+/// What a function does, in pieces of one text. One that stands for a tool of a raw text says so, and in which form
+/// that is.
+pub fn description<'a>(tool: &Tool<'a>) -> Vec<Text<'a>> {
+    let mut pieces: Vec<_> = tool.description.iter().cloned().collect();
+    if let ToolInput::Raw(format) = &tool.input {
+        pieces.push(Text::of(
+            "\n\nIts whole input is one text: put it into `input` as it is, without another layer of JSON.",
+        ));
+        if let Some(format) = format {
+            let quoted = format!(" The form of that text: {format}");
+            pieces.push(Text::made(quoted));
+        }
+    }
+    pieces
+}
+
+/// The arguments of a call as an object of JSON: what is none is put into one.
+pub fn object<'c>(call: &'c Call<'_>) -> Cow<'c, str> {
+    match &call.arguments {
+        Arguments::Json(json) if is_object(json) => (*json).into(),
+        Arguments::Json(json) => format!("{{\"input\":{json}}}").into(),
+        Arguments::Text(text) => {
+            let plain = text.plain();
+            if is_object(&plain) {
+                return plain;
+            }
+            match plain.trim() {
+                "" => "{}".into(),
+                _ => within_input(&plain).into(),
+            }
+        }
+        Arguments::Raw(text) => within_input(&text.plain()).into(),
+    }
+}
+
+/// An object whose `input` is this text.
+pub fn within_input(text: &str) -> String {
+    let mut bytes = b"{\"input\":\"".to_vec();
+    escape(&mut bytes, text);
+    bytes.extend_from_slice(b"\"}");
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Tells the model of the schema of its answer in words.
+pub fn say_schema(request: &mut Request<'_>) {
+    if let Output::Schema { schema, .. } = &request.output {
+        let said =
+            format!("Answer with JSON that fits this JSON Schema, and with nothing else: {schema}");
+        request.system.push(Text::made(said));
+    }
+}
+
+/// Tells an object of JSON.
+pub fn is_object(text: &str) -> bool {
+    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == Kind::Object)
+}
