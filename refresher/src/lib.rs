@@ -36,6 +36,7 @@ pub mod platform;
 pub mod probe;
 pub mod prober;
 pub mod progress;
+pub mod quotas;
 pub mod refresh;
 pub mod serve;
 pub mod standing;

@@ -24,6 +24,7 @@ use crate::os_error::in_words;
 use crate::platform::{Catalog, Profile, doors_with};
 use crate::prober::{Platforms, Prober};
 use crate::progress::Progress;
+use crate::quotas::Quotas;
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{self, Engine};
 use crate::standing::Standing;
@@ -94,6 +95,12 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
         clock: SystemClock,
         on_refused: on_unauthorized.clone(),
     };
+    let quotas = Quotas {
+        store: store.clone(),
+        catalog: catalog.clone(),
+        asks: Platforms(SystemClock),
+        clock: SystemClock,
+    };
     let logins = PendingLogins::new(store.clone(), catalog);
 
     let mut tasks = Tasks::default();
@@ -130,6 +137,7 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
         logins.run(stop).await;
     });
     tasks.spawn("probes", prober.run());
+    tasks.spawn("quotas", quotas.run());
     spawn_upkeep(&mut tasks, &store, &state, clusters, &config.usage);
     tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
 

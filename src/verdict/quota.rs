@@ -14,7 +14,7 @@ use crate::{
 
 /// The highest share that is kept, in percent. Overdrawn windows are real (Claude reports 1.04);
 /// anything beyond this is nonsense.
-const MAX_PERCENT: f64 = 1_000.0;
+pub const MAX_PERCENT: f64 = 1_000.0;
 
 /// The headers in which a platform reports its windows: each window's name, and where it is read.
 pub type Windows = BTreeMap<WindowName, WindowHeaders>;
@@ -192,7 +192,7 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> 
 }
 
 /// The name of a window of this many minutes (`5h`, `7d`, `90m`). A window of no length is none.
-fn by_length(minutes: f64) -> Option<WindowName> {
+pub fn by_length(minutes: f64) -> Option<WindowName> {
     let minutes = minutes as u64;
     let name = match (minutes / 1_440, minutes / 60) {
         _ if minutes == 0 => return None,

@@ -186,6 +186,7 @@ fn a_request_has_the_form_that_its_platform_documents() {
             holds(answer.status == 200, || format!("{answer:?}"))
         })
         .await;
+        quotas_are_told(&stack).await;
         let chat = asks().into_iter().next().expect("a chat");
         let answer = chat.of("groq", &caller).await;
         assert_eq!(
@@ -223,6 +224,31 @@ fn a_request_has_the_form_that_its_platform_documents() {
             assert!(asked > 0, "{id}");
         }
     });
+}
+
+/// Each platform that has an endpoint for it was asked, in its documented form, and says how much is left.
+async fn quotas_are_told(stack: &Stack<Refresher>) {
+    let told = async |account: &str| {
+        let shown = stack.refresher.account(account).await["quota"].take();
+        json!([
+            shown[0]["name"],
+            shown[0]["left"],
+            shown[0]["used_percent"],
+            shown[0]["source"]
+        ])
+    };
+    let all = [
+        ("deepseek", json!(["balance", 110.0, 0.0, "platform"])),
+        ("moonshot", json!(["balance", 49.58894, 0.0, "platform"])),
+        ("openrouter", json!(["key", null, 25.5, "platform"])),
+    ];
+    for (account, expected) in all {
+        eventually("the platform was asked", 2 * LIMIT, async || {
+            let found = told(account).await;
+            holds(found == expected, || format!("{account}: {found}"))
+        })
+        .await;
+    }
 }
 
 fn is(endpoint: &latchkey::snapshot::Endpoint, ask: &Ask) -> bool {

@@ -9,6 +9,7 @@ use latchkey::limit::{self, Subject, SubjectKind};
 use serde::Serialize;
 
 use super::{App, Result, daemon};
+use crate::day::TimeOfDay;
 use crate::envoy::counts::Sums;
 use crate::store::LimitSettings;
 
@@ -22,8 +23,11 @@ pub struct Limits {
     /// is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile_streams: Option<NonZeroU32>,
-    /// The zone at whose midnight its day begins; none for UTC.
+    /// The zone in which its day begins; none for UTC.
     pub time_zone: Option<String>,
+    /// The time of day at which it begins there; none for midnight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub day_starts: Option<TimeOfDay>,
     /// The use of them now.
     pub used: Used,
 }
@@ -82,6 +86,7 @@ impl Use {
             limits: settings.limits,
             profile_streams: None,
             time_zone: settings.time_zone.clone(),
+            day_starts: settings.day_starts,
             used: Used {
                 requests_this_minute: live.map(|said| said.minute.requests),
                 tokens_this_minute: live.map(|said| said.minute.tokens),

@@ -17,6 +17,7 @@ pub mod logins;
 pub mod logout;
 pub mod platforms;
 pub mod pools;
+pub mod quota;
 pub mod rotation;
 pub mod status;
 pub mod usage;

@@ -3,11 +3,11 @@
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{self, Kind, Models};
 use latchkey::verdict::Scope;
-use latchkey::verdict::quota::Window;
 use serde::Serialize;
 
 use super::limits::{Limits, Use};
-use super::{App, Result, daemon};
+use super::quota::Quota;
+use super::{App, Result, daemon, quota};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
 use crate::keys::seal::KeyId;
@@ -15,7 +15,7 @@ use crate::login::pending::LoginUrl;
 use crate::progress::EnvoyView;
 use crate::refresh::schedule::{Jitter, refresh_at};
 use crate::standing::{Standing, ends_soon};
-use crate::store::{Account, Health, LeftOut, Pool, Status, is_suspected};
+use crate::store::{Account, Asked, Health, LeftOut, Pool, Status, is_suspected};
 
 /// An account as it is shown. Times are Unix milliseconds.
 #[derive(Debug, Serialize)]
@@ -64,9 +64,9 @@ pub struct AccountView {
     pub failures: u32,
     /// The reasons for which Envoy leaves it alone, or tries it with one request at a time.
     pub cooling_down: Vec<Cooldown>,
-    /// The windows of its quota, as its platform last said.
-    pub quota: Vec<Window>,
-    /// The time of that report.
+    /// The windows of its quota, whoever told them.
+    pub quota: Vec<Quota>,
+    /// The time at which its platform last told any.
     pub quota_at: Option<u64>,
     /// Its limits, and what is used of them.
     pub limits: Limits,
@@ -116,6 +116,7 @@ impl AccountView {
         health: Health,
         pools: &[Pool],
         used: &Use,
+        asked: Option<Asked>,
         login: Option<&LoginUrl>,
         proxy: Option<String>,
         platform_is_on: bool,
@@ -133,9 +134,11 @@ impl AccountView {
         let running = running.filter(|held| !held.has_ended(millis));
         let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
         let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
+        let limits = used.of(SubjectKind::Account, account.id.as_str(), &account.limits);
+        let quota = quota::of(health.quota, asked, &limits);
         AccountView {
             pools: pools.collect(),
-            limits: used.of(SubjectKind::Account, account.id.as_str(), &account.limits),
+            limits,
             usable: standing == Standing::Active,
             is_suspected: is_suspected(account.status, account.reason.as_deref()),
             standing,
@@ -158,8 +161,8 @@ impl AccountView {
             expires_at: account.expires_at.map(|time| time.0),
             failures: account.failures,
             cooling_down: running.map(Cooldown::from).collect(),
-            quota_at: (!health.quota.windows.is_empty()).then_some(health.quota.at),
-            quota: health.quota.windows,
+            quota_at: quota.iter().filter_map(|window| window.at).max(),
+            quota,
         }
     }
 }
@@ -219,6 +222,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
     let pools = app.store.pools().await?;
     let used = Use::now(app).await?;
     let mut health = app.store.health().await?;
+    let mut asked = app.store.quotas().await?;
     let mut proxies = app.store.proxies().await?;
     let accounts = app.store.accounts().await?;
     let needs_login = |account: &Account| account.status == Status::NeedsLogin;
@@ -240,11 +244,13 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         let left_out = left_out.iter().find(is_it);
         let profile = app.catalog.profile(&account.platform).ok();
         let profile_streams = profile.and_then(|profile| profile.record.concurrent_streams);
+        let account_id = account.id.clone();
         let mut view = AccountView::new(
             account,
             health,
             &pools,
             &used,
+            asked.remove(account_id.as_str()),
             login,
             proxy,
             platform_is_on,

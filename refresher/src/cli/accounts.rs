@@ -95,7 +95,7 @@ pub struct Add {
 
 /// Changes to an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "streams", "expires"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "day_starts", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
     #[arg(allow_negative_numbers = true)]
@@ -299,7 +299,7 @@ async fn now_set(context: &Context, account: &str) -> Result<String> {
             ("base URL", base_url.unwrap_or("unknown")),
             ("proxy", or_none(view.proxy.as_deref().unwrap_or_default())),
             ("limits", or_none(&limits)),
-            ("time zone", terms::zone_of(&view.limits)),
+            ("time zone", &terms::zone_of(&view.limits)),
         ]
         .map(|(name, value)| line(name, value))
         .concat()
@@ -345,7 +345,10 @@ async fn list(context: &Context, json: Json) -> Result<()> {
         "ID",
         "COOLDOWNS",
     ];
-    let text = table(out.width(), head, &rows) + &status::proxies(&views) + &status::logins(&views);
+    let text = table(out.width(), head, &rows)
+        + &status::quotas(out.width(), &views, now)
+        + &status::proxies(&views)
+        + &status::logins(&views);
     out.print(&text)?;
     Ok(())
 }

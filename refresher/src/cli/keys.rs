@@ -162,7 +162,7 @@ async fn now_set(context: &Context, id: &str) -> Result<String> {
             ("models", &models(&view.models)),
             ("choice", &choice(view)),
             ("limits", or_none(&limits)),
-            ("time zone", terms::zone_of(&view.limits)),
+            ("time zone", &terms::zone_of(&view.limits)),
             ("status", &state(view.state, app.now())),
         ]
         .map(|(name, value)| line(name, value))

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use latchkey::snapshot::Kind;
-use latchkey::verdict::quota::Window;
 use serde::Serialize;
 use serde_json::json;
 
@@ -10,6 +9,7 @@ use super::output::{Width, table};
 use super::time::{minute, relative};
 use super::{Context, Exit, Json, Result, pools, terms};
 use crate::advice::{Door, check_command, cure, later_end_command, login_command};
+use crate::app::quota::Quota;
 use crate::app::status::{self, AccountView, Cooldown, Overview};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
@@ -128,15 +128,8 @@ fn text(
     ];
     text += &table(width, head, &rows);
     text += &format!("\n{}", pools::as_table(width, &overview.pools));
-    let quotas: Vec<[String; 2]> = accounts
-        .iter()
-        .filter(|view| !view.quota.is_empty())
-        .map(|view| [view.name.clone(), quota(view, now)])
-        .collect();
-    if !quotas.is_empty() {
-        text += &format!("\n{}", table(width, ["ACCOUNT", "QUOTA"], &quotas));
-    }
-    text + &proxies(accounts)
+    text + &quotas(width, accounts, now)
+        + &proxies(accounts)
         + &left_out(overview)
         + &ends(accounts, now)
         + &logins(accounts)
@@ -214,6 +207,18 @@ impl Shown<'_> {
             view,
             login_command: needs_login.then(|| login_command(&view.platform, &view.name)),
         }
+    }
+}
+
+/// The quotas of the accounts of which any is known; empty where there is none.
+pub fn quotas(width: Width, accounts: &[AccountView], now: UnixMillis) -> String {
+    let known = accounts.iter().filter(|view| !view.quota.is_empty());
+    let rows: Vec<[String; 2]> = known
+        .map(|view| [view.name.clone(), quota(view, now)])
+        .collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!("\n{}", table(width, ["ACCOUNT", "QUOTA"], &rows)),
     }
 }
 
@@ -322,17 +327,26 @@ fn cooldown(cooldown: &Cooldown, now: UnixMillis) -> String {
     format!("{what}, {back} ({}{guess})", cooldown.reason)
 }
 
-/// `5h 62 % used, resets in 1h 10m`, a window each.
+/// `5h 62 % used, resets in 1h 10m (answers)`, a window each, and who told it.
 fn quota(view: &AccountView, now: UnixMillis) -> String {
-    let window = |window: &Window| match window.resets_at.map(millis) {
-        Some(at) if at <= now => format!("{} is full again", window.name),
-        at => {
-            let resets = at.map(|at| format!(", resets {}", relative(at, now)));
-            let (name, used) = (&window.name, window.used_percent);
-            format!("{name} {used:.0} % used{}", resets.unwrap_or_default())
-        }
+    let one = |Quota {
+                   window,
+                   left,
+                   source,
+                   ..
+               }: &Quota| {
+        let (name, source) = (&window.name, source.word());
+        let resets = match window.resets_at.map(millis) {
+            Some(at) if at <= now => return format!("{name} is full again ({source})"),
+            at => at.map(|at| format!(", resets {}", relative(at, now))),
+        };
+        let used = match left {
+            Some(left) => format!("{left:.2} left"),
+            None => format!("{:.0} % used", window.used_percent),
+        };
+        format!("{name} {used}{} ({source})", resets.unwrap_or_default())
     };
-    joined(view.quota.iter().map(window), "; ")
+    joined(view.quota.iter().map(one), "; ")
 }
 
 /// Why it is as it is: its reason, and its cooldowns.

@@ -8,7 +8,7 @@ use super::time::{NotATime, When, minute};
 use super::{Error, number};
 use crate::app::limits::Limits;
 use crate::clock::UnixMillis;
-use crate::day::Zone;
+use crate::day::{TimeOfDay, Zone};
 use crate::store::{LimitChanges, Terms};
 
 /// The largest limit: far above what a platform could deliver, and exact in every JSON reader.
@@ -29,9 +29,12 @@ struct LimitFlags {
     /// Tokens a day, or none
     #[arg(long, value_name = "N|none", value_parser = large, allow_negative_numbers = true)]
     tokens_per_day: Option<Setting<NonZeroU64>>,
-    /// Where the day begins at midnight: an IANA name such as Europe/Berlin, or none for UTC
+    /// Where the day begins: an IANA name such as Europe/Berlin, or none for UTC
     #[arg(long, value_name = "ZONE|none", value_parser = zone)]
     time_zone: Option<Setting<String>>,
+    /// When the day begins there: a time such as 08:00, or none for midnight
+    #[arg(long, value_name = "HH:MM|none", value_parser = time_of_day)]
+    day_starts: Option<Setting<TimeOfDay>>,
     /// Requests served at the same time, or none
     #[arg(long, value_name = "N|none", value_parser = small, allow_negative_numbers = true)]
     streams: Option<Setting<NonZeroU32>>,
@@ -78,6 +81,13 @@ fn zone(text: &str) -> Result<Setting<String>, String> {
     Ok(Some(Zone::parse(text)?.name().to_owned()))
 }
 
+fn time_of_day(text: &str) -> Result<Setting<TimeOfDay>, String> {
+    match text {
+        "none" => Ok(None),
+        text => TimeOfDay::parse(text),
+    }
+}
+
 /// The end of an account or a key, from the text of `--expires` at `now`.
 fn end(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, String> {
     if text == "none" {
@@ -114,6 +124,7 @@ impl LimitFlags {
             tokens_per_day: self.tokens_per_day,
             concurrent_streams: self.streams,
             time_zone: self.time_zone.clone(),
+            day_starts: self.day_starts,
         }
     }
 }
@@ -134,9 +145,11 @@ impl TermFlags {
     }
 }
 
-/// Where the day of its limits begins at midnight.
-pub fn zone_of(limits: &Limits) -> &str {
-    limits.time_zone.as_deref().unwrap_or("UTC")
+/// Where the day of its limits begins, and when, if not at midnight: `Europe/Berlin 08:00`.
+pub fn zone_of(limits: &Limits) -> String {
+    let zone = limits.time_zone.as_deref().unwrap_or("UTC");
+    let starts = limits.day_starts.map(|time| format!(" {time}"));
+    format!("{zone}{}", starts.unwrap_or_default())
 }
 
 /// Limits and what is used of them, for people: `3/60 requests/min, 200/5000 tokens/day (UTC)`; empty where there is no

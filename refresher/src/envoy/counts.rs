@@ -144,7 +144,7 @@ impl Sums {
         let mut old = std::mem::take(&mut self.subjects);
         let (mut unknown, mut moved) = (false, Vec::new());
         for (subject, settings) in limited {
-            let zone = Zone::of(&settings);
+            let zone = Zone::of(settings.time_zone.as_deref(), settings.day_starts);
             let entry = match old.remove(&subject) {
                 Some(entry) if entry.zone == zone => entry,
                 Some(entry) => {

@@ -3,7 +3,7 @@
 //!
 //! Tables are merged key by key. The `verdicts` and `accents` of the file above come before those below, as the first
 //! that matches decides. Any other value replaces the one below, and `false` takes an endpoint,
-//! a header, a parameter, a window or the probe of the one below away. What names a
+//! a header, a parameter, a window, the probe or the quota endpoint of the one below away. What names a
 //! platform ([`OWN`]) is not inherited from a base, and the life of refresh tokens not past a token endpoint.
 
 use std::collections::BTreeMap;
@@ -186,8 +186,10 @@ impl Layers {
         for key in ["id", "name", "owner"] {
             table.entry(key).or_insert_with(|| id.into());
         }
-        if table.get("probe") == Some(&Value::Boolean(false)) {
-            table.remove("probe");
+        for call in ["probe", "quota_endpoint"] {
+            if table.get(call) == Some(&Value::Boolean(false)) {
+                table.remove(call);
+            }
         }
         for key in ["quota", "endpoints"] {
             take_away(table.get_mut(key));

@@ -9,6 +9,7 @@ pub mod flow;
 mod layers;
 pub mod oauth;
 pub mod probe;
+pub mod quota;
 mod raw;
 pub mod session;
 mod signing;
@@ -38,6 +39,7 @@ pub use doors::{doors, doors_with};
 pub use flow::{Flow, WaysIn};
 pub use oauth::{Encoding, OAuth};
 use probe::Probe;
+use quota::QuotaEndpoint;
 pub use signing::Signing;
 
 use crate::address::Network;
@@ -85,6 +87,8 @@ pub struct Profile {
     pub oauth: Option<OAuth>,
     /// The cheapest call that proves a credential; none where none is known.
     pub probe: Option<Probe>,
+    /// The call by which the platform is asked about an account's quota, if it has one.
+    pub quota_endpoint: Option<QuotaEndpoint>,
     /// The ways to log in.
     pub login: WaysIn,
     /// Endpoints, headers and models: what Envoy has to know.
@@ -188,6 +192,7 @@ impl Profile {
                 quota: windows(raw.quota)?,
             },
             probe: None,
+            quota_endpoint: None,
             upstream,
             id: raw.id,
             name: raw.name,
@@ -197,8 +202,11 @@ impl Profile {
         };
         profile.check(raw.auth)?;
         let dialect = profile.record.endpoints.first().map(|one| one.dialect);
-        if let (Some(probe), Some(dialect)) = (raw.probe, dialect) {
-            profile.probe = Some(probe.check(dialect, &profile.record.headers)?);
+        if let Some(dialect) = dialect {
+            let plan = &profile.record.headers;
+            let probe = raw.probe.map(|raw| raw.check("probe", dialect, plan));
+            let quota = raw.quota_endpoint.map(|raw| raw.check(dialect, plan));
+            (profile.probe, profile.quota_endpoint) = (probe.transpose()?, quota.transpose()?);
         }
         if raw.auth != Auth::Query {
             profile.check_places()?;
@@ -302,10 +310,11 @@ impl Profile {
             let (dialect, operation) = (endpoint.dialect.word(), endpoint.operation.as_str());
             check(&format!("endpoints.{dialect}.{operation}"), endpoint)?;
         }
-        match &self.probe {
-            Some(probe) => check("probe", &probe.endpoint),
-            None => Ok(()),
-        }
+        let quota = self.quota_endpoint.as_ref();
+        let quota = quota.map(|quota| ("quota_endpoint", &quota.call));
+        let calls = self.probe.as_ref().map(|probe| ("probe", probe));
+        let mut calls = calls.into_iter().chain(quota);
+        calls.try_for_each(|(at, call)| check(at, &call.endpoint))
     }
 
     /// The rules that tie a kind of credential to the flows that give it.

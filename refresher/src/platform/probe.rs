@@ -37,23 +37,23 @@ pub struct Probe {
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     #[serde(default)]
-    method: Asks,
-    path: String,
+    pub method: Asks,
+    pub path: String,
     #[serde(default)]
-    root: bool,
+    pub root: bool,
     #[serde(default)]
-    omit: Vec<String>,
+    pub omit: Vec<String>,
     #[serde(default)]
-    headers: BTreeMap<String, String>,
-    body: Option<String>,
+    pub headers: BTreeMap<String, String>,
+    pub body: Option<String>,
     #[serde(default)]
-    disproves: Vec<String>,
+    pub disproves: Vec<String>,
 }
 
 /// The methods of calls that change nothing, or as little as an answer costs.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum Asks {
+pub(super) enum Asks {
     #[default]
     Get,
     Post,
@@ -67,10 +67,18 @@ impl Probe {
 }
 
 impl Raw {
-    /// `dialect`: that of the platform's answers. `plan`: what the profile itself sends.
-    pub(super) fn check(self, dialect: Dialect, plan: &HeaderPlan) -> Result<Probe, Invalid> {
+    /// `at`: the table's key. `dialect`: that of the platform's answers. `plan`: what the profile itself sends.
+    pub(super) fn check(
+        self,
+        at: &str,
+        dialect: Dialect,
+        plan: &HeaderPlan,
+    ) -> Result<Probe, Invalid> {
         let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
-        let path = fit("probe.path", PathTemplate::try_from(path.to_owned()))?;
+        let path = fit(
+            format!("{at}.path"),
+            PathTemplate::try_from(path.to_owned()),
+        )?;
         let is_plain = query
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'#');
@@ -79,11 +87,11 @@ impl Raw {
             || !is_plain
         {
             let problem = "expected a path, and perhaps a query, without places in braces";
-            return Err(invalid("probe.path", problem));
+            return Err(invalid(format!("{at}.path"), problem));
         }
         let mut headers = Vec::new();
         for (name, value) in self.headers {
-            let key = format!("probe.headers.{name}");
+            let key = format!("{at}.headers.{name}");
             require_unreserved(&key, &name)?;
             if plan.set.iter().any(|(set, _)| set.as_str() == name) {
                 return Err(invalid(
@@ -100,17 +108,14 @@ impl Raw {
             .is_some_and(|body| body.len() > MAX_BODY_BYTES)
         {
             let problem = format!("expected at most {MAX_BODY_BYTES} bytes");
-            return Err(invalid("probe.body", problem));
+            return Err(invalid(format!("{at}.body"), problem));
         }
         let disproves = self
             .disproves
             .into_iter()
             .enumerate()
             .map(|(index, reason)| {
-                fit(
-                    format!("probe.disproves[{index}]"),
-                    Reason::try_from(reason),
-                )
+                fit(format!("{at}.disproves[{index}]"), Reason::try_from(reason))
             });
         Ok(Probe {
             method: match self.method {
@@ -119,14 +124,14 @@ impl Raw {
             },
             endpoint: Endpoint {
                 dialect,
-                operation: fit("probe", Operation::try_from("probe".to_owned()))?,
+                operation: fit(at, Operation::try_from("probe".to_owned()))?,
                 path,
                 root: self.root,
                 requires: Vec::new(),
                 include_usage: false,
                 free: true,
                 first_event_seconds: None,
-                omit: omitted("probe", self.omit)?,
+                omit: omitted(at, self.omit)?,
                 opaque: false,
                 keeps_days: None,
                 keeps_asked: false,

@@ -39,6 +39,7 @@ pub(super) struct Profile {
     #[serde(default)]
     pub quota: BTreeMap<String, toml::Table>,
     pub probe: Option<super::probe::Raw>,
+    pub quota_endpoint: Option<super::quota::Raw>,
     pub oauth: Option<super::oauth::Raw>,
     #[serde(default)]
     pub login: super::flow::Raw,

@@ -5,6 +5,7 @@
 //! account is dead.
 
 mod call;
+pub mod quota;
 pub mod schedule;
 
 use latchkey::attempt;
@@ -55,25 +56,29 @@ pub async fn ask(
     tls: Option<bool>,
     clock: &impl Clock,
 ) -> Finding {
-    let unknown = |why: String| Finding::Unknown { why };
-    let request = match call::request(profile, probe, account, tls) {
-        Ok(request) => request,
-        Err(why) => return unknown(why.to_owned()),
-    };
-    let ca_file = profile.upstream.ca_file.as_deref();
-    let network = tls.map(|_| profile.upstream.network);
-    let proxy = profile.upstream.proxy.as_ref();
-    let client = match HttpClient::to_account(&request.url, ca_file, network, proxy) {
-        Ok(client) => client,
-        Err(error) => return unknown(error.to_string()),
-    };
-    match client.ask(request).await {
+    match send(profile, probe, account, tls).await {
         Ok(answer) => {
             let now = u64::try_from(clock.now().0).unwrap_or_default();
             judge(&answer, &profile.record, probe, now)
         }
-        Err(error) => unknown(error.to_string()),
+        Err(why) => Finding::Unknown { why },
     }
+}
+
+/// Makes a call for an account, by its own way out.
+async fn send(
+    profile: &Profile,
+    call: &Probe,
+    account: &Account,
+    tls: Option<bool>,
+) -> Result<ApiAnswer, String> {
+    let request = call::request(profile, call, account, tls).map_err(str::to_owned)?;
+    let ca_file = profile.upstream.ca_file.as_deref();
+    let network = tls.map(|_| profile.upstream.network);
+    let proxy = profile.upstream.proxy.as_ref();
+    let client = HttpClient::to_account(&request.url, ca_file, network, proxy);
+    let client = client.map_err(|error| error.to_string())?;
+    client.ask(request).await.map_err(|error| error.to_string())
 }
 
 /// Judges an answer as the filter does.

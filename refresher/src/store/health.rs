@@ -360,7 +360,8 @@ pub fn is_suspected(status: Status, reason: Option<&str>) -> bool {
 }
 
 impl Change<'_> {
-    async fn take_reports(
+    /// Takes reports about one account, and adds to `noticed` what they changed.
+    pub(super) async fn take_reports(
         &mut self,
         id: &Id,
         reports: &[&Report],
@@ -488,6 +489,7 @@ impl Change<'_> {
             ..Health::default()
         };
         self.save_health(id, &forgotten, true).await?;
+        self.forget_quota(id).await?;
         self.forget_probe(id).await
     }
 

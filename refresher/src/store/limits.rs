@@ -14,6 +14,7 @@ use super::sql::{self, limit_columns, signed};
 use super::sqlite::Database;
 use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
+use crate::day::TimeOfDay;
 use crate::egress::Proxy;
 
 /// The most that an account or a client key may use, and the place where its day begins.
@@ -21,8 +22,10 @@ use crate::egress::Proxy;
 pub struct LimitSettings {
     /// The limits.
     pub limits: Limits,
-    /// The IANA name of the zone at whose midnight the day begins; UTC where there is none.
+    /// The IANA name of the zone in which the day begins; UTC where there is none.
     pub time_zone: Option<String>,
+    /// The time of day at which it begins there; midnight where there is none.
+    pub day_starts: Option<TimeOfDay>,
 }
 
 /// Changes to limits; a field that is `None` stays as it is.
@@ -38,6 +41,8 @@ pub struct LimitChanges {
     pub concurrent_streams: Option<Option<NonZeroU32>>,
     /// [`LimitSettings::time_zone`]
     pub time_zone: Option<Option<String>>,
+    /// [`LimitSettings::day_starts`]
+    pub day_starts: Option<Option<TimeOfDay>>,
 }
 
 /// Changes to the terms of an account or a client key, or the terms of a new one.
@@ -82,6 +87,7 @@ impl LimitChanges {
         set(&mut limits.tokens_per_day, &self.tokens_per_day);
         set(&mut limits.concurrent_streams, &self.concurrent_streams);
         set(&mut settings.time_zone, &self.time_zone);
+        set(&mut settings.day_starts, &self.day_starts);
     }
 }
 
@@ -93,6 +99,7 @@ pub(super) struct LimitRow {
     tokens_per_day: Option<i64>,
     concurrent_streams: Option<i64>,
     time_zone: Option<String>,
+    day_starts: Option<i64>,
 }
 
 /// A subject that has limits.
@@ -138,7 +145,7 @@ macro_rules! set_limits {
             $table,
             " SET (",
             limit_columns!(),
-            ") = ($1, $2, $3, $4, $5) WHERE id = $6"
+            ") = ($1, $2, $3, $4, $5, $6) WHERE id = $7"
         )
     };
 }
@@ -178,6 +185,7 @@ impl TryFrom<LimitRow> for LimitSettings {
                 concurrent_streams: small(row.concurrent_streams)?.and_then(NonZeroU32::new),
             },
             time_zone: row.time_zone,
+            day_starts: small(row.day_starts)?.and_then(TimeOfDay::of_minutes),
         })
     }
 }
@@ -201,7 +209,11 @@ impl Change<'_> {
         let mut settings =
             LimitSettings::try_from(row).map_err(|error| corrupt("limits", error.to_string()))?;
         terms.limits.apply(&mut settings);
-        let LimitSettings { limits, time_zone } = settings;
+        let LimitSettings {
+            limits,
+            time_zone,
+            day_starts,
+        } = settings;
         let small = |limit: Option<NonZeroU32>| limit.map(|limit| i64::from(limit.get()));
         let large = |limit: Option<NonZeroU64>| limit.map(|limit| signed(limit.get()));
         sqlx::query(update)
@@ -210,6 +222,7 @@ impl Change<'_> {
             .bind(large(limits.tokens_per_day))
             .bind(small(limits.concurrent_streams))
             .bind(time_zone)
+            .bind(day_starts.map(|time| i64::from(time.minutes())))
             .bind(id)
             .execute(self.sql())
             .await?;

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Type};
 
+use crate::probe::quota::Figure;
+
 /// Names a module's statements, and lists them, so that a test can prepare each of them on every database.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
@@ -25,7 +27,7 @@ macro_rules! statements {
 /// The columns of a [`LimitSettings`](super::LimitSettings), in the table of accounts and in that of client keys.
 macro_rules! limit_columns {
     () => {
-        "requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, time_zone"
+        "requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, time_zone, day_starts"
     };
 }
 
@@ -67,7 +69,7 @@ macro_rules! from_json_text {
     };
 }
 
-from_json_text!(Models, Scope, Vec<Window>);
+from_json_text!(Models, Scope, Vec<Window>, Vec<Figure>);
 
 /// The JSON of a list, a map or a name, all of which always serialise.
 pub(super) fn json_text<T: Serialize>(value: &T) -> String {

@@ -28,6 +28,8 @@ enum Kind {
     Gemini,
     GeminiStream,
     GeminiCount,
+    /// The state of the account's quota, as told there.
+    Quota(&'static str),
 }
 
 /// Where a request of a platform goes, and the header of its key.
@@ -59,7 +61,7 @@ const fn keyed(
     }
 }
 
-use Kind::{Chat, Embed, Gemini, GeminiCount, GeminiStream, Messages, Responses};
+use Kind::{Chat, Embed, Gemini, GeminiCount, GeminiStream, Messages, Quota, Responses};
 
 /// The model that requests name.
 pub const MODEL: &str = "m-1";
@@ -77,6 +79,7 @@ const FORMS: &[Form] = &[
     form("custom", Messages, "/base/v1/messages"),
     form("deepseek", Chat(true), "/chat/completions"),
     form("deepseek", Messages, "/anthropic/v1/messages"),
+    form("deepseek", Quota(r#"{"is_available":true,"balance_infos":[{"currency":"CNY","total_balance":"110.00","granted_balance":"10.00","topped_up_balance":"100.00"}]}"#), "/user/balance"),
     form("doubao", Chat(true), "/api/v3/chat/completions"),
     form("doubao", Embed, "/api/v3/embeddings"),
     form("doubao", Responses, "/api/v3/responses"),
@@ -90,6 +93,7 @@ const FORMS: &[Form] = &[
     form("mistral", Embed, "/v1/embeddings"),
     form("moonshot", Chat(true), "/v1/chat/completions"),
     form("moonshot", Messages, "/anthropic/v1/messages"),
+    form("moonshot", Quota(r#"{"code":0,"data":{"available_balance":49.58894,"voucher_balance":46.58893,"cash_balance":3.00001},"scode":"0x0","status":true}"#), "/v1/users/me/balance"),
     form("ollama", Chat(true), "/v1/chat/completions"),
     form("ollama", Embed, "/v1/embeddings"),
     form("ollama", Responses, "/v1/responses"),
@@ -98,6 +102,7 @@ const FORMS: &[Form] = &[
     form("openrouter", Embed, "/api/v1/embeddings"),
     form("openrouter", Responses, "/api/v1/responses"),
     form("openrouter", Messages, "/api/v1/messages"),
+    form("openrouter", Quota(r#"{"data":{"label":"sk-or-v1-au7...890","limit":100,"limit_remaining":74.5,"limit_reset":"monthly","usage":25.5}}"#), "/api/v1/key"),
     form("qianfan", Chat(true), "/v2/chat/completions"),
     form("qianfan", Embed, "/v2/embeddings"),
     form("qwen", Chat(true), "/compatible-mode/v1/chat/completions"),
@@ -163,8 +168,12 @@ fn check(platform: &str, request: &Request<Bytes>, authorities: &[String]) -> Re
     let form = forms
         .find(|form| form.target == target)
         .ok_or_else(|| format!("nothing is at {target}"))?;
-    if *request.method() != Method::POST {
-        return Err(format!("expected POST, found {}", request.method()));
+    let expected = match form.kind {
+        Quota(_) => Method::GET,
+        _ => Method::POST,
+    };
+    if *request.method() != expected {
+        return Err(format!("expected {expected}, found {}", request.method()));
     }
     let headers = request.headers();
     let at = authority(request.uri(), headers);
@@ -184,6 +193,9 @@ fn check(platform: &str, request: &Request<Bytes>, authorities: &[String]) -> Re
     if !is_right {
         return Err(format!("expected the key in {}", form.credential));
     }
+    if let (Quota(_), true) = (form.kind, request.body().is_empty()) {
+        return Ok(form.kind);
+    }
     let body: Value =
         serde_json::from_slice(request.body()).map_err(|_| "expected JSON".to_owned())?;
     form.kind.check(&body).map(|()| form.kind)
@@ -193,7 +205,7 @@ impl Kind {
     /// The headers of its clients beside those that all have.
     fn headers(self) -> &'static [&'static str] {
         match self {
-            Chat(_) | Embed | Responses => &[],
+            Chat(_) | Embed | Responses | Quota(_) => &[],
             Messages => &["anthropic-version"],
             Gemini | GeminiStream | GeminiCount => &["x-goog-api-client"],
         }
@@ -206,6 +218,7 @@ impl Kind {
             Embed | Responses => &["input", "model"],
             Messages => &["max_tokens", "messages", "model"],
             Gemini | GeminiStream | GeminiCount => &["contents"],
+            Quota(_) => return Err("expected no body".to_owned()),
         };
         let object = body.as_object().ok_or("expected an object")?;
         let mut found: Vec<&str> = object.keys().map(String::as_str).collect();
@@ -236,6 +249,7 @@ impl Kind {
                 let events = EVENTS.split_inclusive("\n\n").map(str::to_owned);
                 Answer::events(events.collect())
             }
+            Quota(told) => Answer::json(StatusCode::OK, told),
             GeminiCount => Answer::json(StatusCode::OK, r#"{"totalTokens":31}"#),
         }
     }

@@ -11,6 +11,9 @@ struct Profile<'a> {
     id: &'a str,
     upstream: Upstream<'a>,
     api_key: ApiKey,
+    /// Tests count the calls that come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_endpoint: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oauth: Option<OAuth<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +90,7 @@ fn render(
                 authorize_url: format!("{base_url}/oauth/device/code"),
             }),
         }),
+        quota_endpoint: has_logins.then_some(false),
         oauth: has_logins.then(|| OAuth {
             token_url: format!("{base_url}/oauth/token"),
             revoke_url: format!("{base_url}/oauth/revoke"),

@@ -19,6 +19,7 @@ fn statements() -> Vec<(String, &'static str)> {
         ("client_keys", store::client_keys::STATEMENTS),
         ("egress", store::egress::STATEMENTS),
         ("envoys", store::envoys::STATEMENTS),
+        ("quotas", store::quotas::STATEMENTS),
         ("found", store::found::STATEMENTS),
         ("health", store::health::STATEMENTS),
         ("homes", store::homes::STATEMENTS),
