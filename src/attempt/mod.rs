@@ -38,9 +38,10 @@
 //!    in 2. A connection that broke before the request was whole is no strike: its caller may have been
 //!    too slow, and a slow caller must not take accounts out.
 //!    Where the platform is known not to have had all of the request, as there was no connection or that broke
-//!    while the request was being sent, a lone account gets it once more. A connection that breaks later says
-//!    nothing of that, and HTTP/1.1 has no sign for it: the platform may have worked on the request, and it is
-//!    not sent there again (RFC 9110 §9.2.2).
+//!    while the request was being sent, a lone account gets it once more. A connection that breaks when all is sent
+//!    says nothing of that, and HTTP/1.1 has no sign for it. Within a second it was closing as the request came, as
+//!    a rule, and what makes nothing but its answer is sent once more. All else the platform may have worked on, or
+//!    keep twice, so it is not sent there again (RFC 9110 §9.2.2).
 //! 6. Envoy runs only a whole request again. An answer that comes while the request is still being sent
 //!    becomes a 308, for which the router's retry goes to the escape endpoint as in 5, without the
 //!    strike. Where the request is known to be over the body limit, the answer passes at once. Where

@@ -54,7 +54,7 @@ pub struct Carried {
     pub blames: bool,
     /// The account that told it to pause, and for which it was to wait: once. It may speak against that one again.
     pub waited: Option<Id>,
-    /// It was to be sent to an account that is known not to have had all of it, and is sent once more.
+    /// It was to be sent to an account that has not answered it ([`crate::worker::Worker::sends_again`]), and is sent once more.
     pub resent: bool,
     /// The first account that may not do what is asked. It is left alone for that if another one does it.
     pub unable: Option<Id>,
@@ -370,7 +370,7 @@ impl Carried {
             .saturating_add(usize::from(self.resent))
     }
 
-    /// The carried of a request that is sent once more at `now` to the account that has not had all of it; none
+    /// The carried of a request that is sent once more at `now` to the same account; none
     /// where that happened before, or it has been on its way for longer than `max_ms`.
     pub fn after_no_delivery(&self, now: u64, max_ms: u64) -> Option<Self> {
         let since = if self.since == 0 { now } else { self.since };

@@ -144,20 +144,23 @@ impl<H: Host> Worker<H> {
         Some(next)
     }
 
-    /// Returns what a request carries that is sent once more to `account`, which is known not to have had all of
-    /// it, if it `can_run` again and nobody else could serve it. One such is held against nobody.
+    /// Returns what a request carries that is sent once more to `account`, if it `can_run` again and nobody else could
+    /// serve it: one that the account is known not to have had whole; and one that `makes_nothing` and whose connection
+    /// broke as it came, so that the account may have had it. One such is held against nobody.
     pub fn sends_again(
         &mut self,
         account: &Account,
         carried: &Carried,
+        makes_nothing: bool,
         can_run: bool,
     ) -> Option<Carried> {
+        let now = self.host.recently();
+        let is_stale = makes_nothing && self.sent.was_stale(carried.try_id, now);
         let sent = self.sent.get_mut(carried.try_id);
         let is_known = sent.is_some_and(|sent| sent.was_not_sent || sent.broke_off);
-        if !is_known || !can_run {
+        if !(is_known || is_stale) || !can_run {
             return None;
         }
-        let now = self.host.recently();
         let next = carried.after_no_delivery(now, self.settings.failover)?;
         let elsewhere = Carried {
             tried: [

@@ -16,6 +16,10 @@ use crate::{
     },
 };
 
+/// A connection that breaks within this many milliseconds of a request's end was closing as the request came: no
+/// platform has worked for long by then.
+const STALE_MS: u64 = 1_000;
+
 /// The tries of one VM that are under way; Envoy bounds how many there are.
 #[derive(Debug, Default)]
 pub struct Tries(Numbered<TryId, SentOn>);
@@ -116,6 +120,12 @@ impl Tries {
         let sent = self.0.get(&try_id);
         let due = sent.and_then(|sent| sent.whole_at?.checked_add(sent.first_event_ms?));
         due.is_some_and(|due| now >= due)
+    }
+
+    /// Returns true if the connection of a try that has no answer `now` broke as its request came.
+    pub fn was_stale(&self, try_id: TryId, now: u64) -> bool {
+        let whole_at = self.0.get(&try_id).and_then(|sent| sent.whole_at);
+        whole_at.is_some_and(|at| now.saturating_sub(at) < STALE_MS)
     }
 
     /// Keeps the answer of a try that came before its request was whole.

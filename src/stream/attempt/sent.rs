@@ -337,9 +337,22 @@ impl Sent {
     /// Returns what finds the ids of what a good answer makes, and for how many days that lives; none
     /// where it makes nothing that is kept.
     pub(super) fn keeps(&self) -> Option<(MadeReader, u16)> {
-        let is_kept = self.carried.stored.unwrap_or(!self.keeps_asked);
-        let (makes, days) = self.keeps.as_ref().filter(|_| is_kept)?;
+        let (makes, days) = self.keeps.as_ref().filter(|_| self.is_kept())?;
         Some((MadeReader::new(makes.clone()), *days))
+    }
+
+    /// Returns true if what an answer makes is kept, where the endpoint keeps anything.
+    fn is_kept(&self) -> bool {
+        self.carried.stored.unwrap_or(!self.keeps_asked)
+    }
+
+    /// Returns true if the platform has nothing more, and nothing less, after the request came twice. It is a reading
+    /// one, or names nothing that is there and makes nothing that is kept: the answer is all that comes of it.
+    fn makes_nothing(&self) -> bool {
+        let method = self.request.first(":method").unwrap_or_default();
+        let reads = [b"GET".as_slice(), b"HEAD"].contains(&method);
+        let keeps = self.keeps.is_some() && self.is_kept();
+        reads || (method == b"POST" && self.carried.thing.is_none() && !keeps)
     }
 
     /// Notes that the answer made what is called `id`.
@@ -387,7 +400,9 @@ impl Sent {
             let until = worker.now().saturating_add(attempt::UNREACHABLE_MS);
             let verdict = Verdict::PlatformTrouble { until };
             let can_run = whole || waits;
-            match worker.sends_again(&self.account, &self.carried, can_run) {
+            // Where there was no host, there was no connection to close.
+            let makes_nothing = self.escape && self.makes_nothing();
+            match worker.sends_again(&self.account, &self.carried, makes_nothing, can_run) {
                 Some(next) => Some(next),
                 None => worker.judged(&self.account, &self.carried, 502, &verdict, false, can_run),
             }

@@ -150,6 +150,7 @@ fn a_platform_that_cannot_be_reached_is_left_by_the_escape() {
 
     let mut envoy = one();
     let mut call = envoy.ask();
+    envoy.after(1_000);
     call.platform_hangs_up();
     call.is_refused(502, "latchkey_platform_unreachable");
     let unreachable = "acc_1 502 attempts=1 platform_trouble latchkey_platform_unreachable whole";
@@ -190,11 +191,90 @@ fn a_lone_account_gets_once_more_what_it_had_a_part_of() {
     call.gets(200, ANSWER);
 }
 
+/// A connection that was closing as the request came: the request makes nothing but its answer, so it may come twice.
 #[test]
-fn what_a_platform_may_have_worked_on_is_not_sent_there_again() {
-    let mut call = one().ask();
+fn a_lone_account_gets_once_more_what_broke_as_it_came() {
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    envoy.after(999);
+    call.platform_hangs_up();
+    call.is_at("acc_1");
+    assert_eq!(call.body(), BODY);
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+    let mut call = envoy.ask();
+    call.platform_hangs_up();
+    call.is_at("acc_1");
     call.platform_hangs_up();
     call.is_refused(502, "latchkey_platform_unreachable");
+    // Where another account serves, that one does.
+    let mut call = two().ask();
+    call.platform_hangs_up();
+    call.is_at("acc_2");
+}
+
+#[test]
+fn what_a_platform_may_have_worked_on_is_not_sent_there_again() {
+    let mut envoy = one();
+    let mut call = envoy.ask();
+    envoy.after(1_000);
+    call.platform_hangs_up();
+    call.is_refused(502, "latchkey_platform_unreachable");
+    // What is kept would be there twice, and what changes a thing would do so twice; to read it twice does nothing.
+    let mut envoy = Envoy::with(&keeping());
+    for (method, path, goes_again) in [
+        ("POST", "/v1/responses", false),
+        ("POST", "/v1/responses/resp_1/cancel", false),
+        ("GET", "/v1/responses/resp_1", true),
+    ] {
+        if path.contains("resp_1") {
+            let mut call = envoy.call(&head("/v1/responses"));
+            call.sends(BODY, true);
+            call.platform(
+                200,
+                &[],
+                br#"{"id":"resp_1","output":[{"type":"message"}]}"#,
+            );
+        }
+        let mut head = head(path);
+        head[0].1 = method;
+        let mut call = envoy.call(&head);
+        call.sends(BODY, true);
+        call.is_at("acc_1");
+        call.platform_hangs_up();
+        if goes_again {
+            call.is_at("acc_1");
+            continue;
+        }
+        call.is_refused(502, "latchkey_platform_unreachable");
+    }
+}
+
+/// One account of a platform that keeps what it answers.
+fn keeping() -> Vec<Record> {
+    let mut platform = fixture::platform("codex");
+    platform.endpoints[0].keeps_days = Some(30);
+    for (operation, path) in [
+        ("get", "/responses/{id}"),
+        ("cancel", "/responses/{id}/cancel"),
+    ] {
+        let mut endpoint = platform.endpoints[0].clone();
+        endpoint.operation = operation.to_owned().try_into().unwrap();
+        endpoint.path = path.to_owned().try_into().unwrap();
+        endpoint.keeps_days = None;
+        platform.endpoints.push(endpoint);
+    }
+    let cancel = r#"{"id":99,"method":"POST","path":"/v1/responses/{id}/cancel","dialect":"responses",
+        "operation":"cancel","opaque":true,"modelless":true}"#;
+    let mut all = records(&[fixture::account("acc_1", "codex")]);
+    for record in &mut all {
+        match record {
+            Record::Platform(old) => *old = platform.clone(),
+            Record::Doors(doors) => doors.doors.push(serde_json::from_str(cancel).unwrap()),
+            _ => {}
+        }
+    }
+    all
 }
 
 /// A first attempt that Envoy sends to the escape listener is no answer of the platform's.

@@ -210,6 +210,7 @@ fn a_throttle_that_comes_before_the_request_is_whole_is_waited_for_too() {
     call.is_at("acc_1");
     assert_eq!(call.body(), BODY);
     // Nothing of its next failure is taken for that answer.
+    envoy.after(1_000);
     call.platform_hangs_up();
     call.is_refused(502, "latchkey_platform_unreachable");
 }
