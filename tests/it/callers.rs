@@ -490,6 +490,63 @@ fn base_urls_and_probes_are_understood() {
     });
 }
 
+/// Clients and monitors ask such things before they have a key, again and again: a log in which that is an error is one
+/// that nobody reads.
+#[test]
+fn probes_without_a_key_leave_no_error_in_the_logs() {
+    const PROBES: [(&str, &str, u16); 12] = [
+        ("HEAD", "/", 200),
+        ("GET", "/", 200),
+        ("HEAD", "/api/hello", 200),
+        ("GET", "/health", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/ready", 200),
+        ("HEAD", "/v1/models", 401),
+        ("GET", "/v1/models", 401),
+        ("GET", "/v1beta/models", 401),
+        ("OPTIONS", "/v1/models", 204),
+        ("OPTIONS", "/v1/chat/completions", 204),
+        ("OPTIONS", "/v1/messages", 204),
+    ];
+    run(async {
+        let stack = Stack::alice("callers-probes", Duration::from_secs(600)).await;
+        let keyed = stack.caller("caller").await;
+        let logs = ["envoy.log", "refresher.log"].map(|name| stack.folder.join(name));
+        let read = |at: usize| std::fs::read_to_string(&logs[at]).expect("a log");
+        let before = [read(0).len(), read(1).len()];
+        let caller = Caller::new(stack.envoy.port, "");
+        for (method, path, status) in PROBES {
+            let answer = caller.send(method, path, &[], "").await;
+            assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        }
+        // What the refresher is told of them, and Envoy's log, come within seconds.
+        assert_eq!(keyed.get("/v1/models/last").await.status, 404);
+        eventually("the access log", Duration::from_secs(40), async || {
+            let log = read(0);
+            holds(log.contains("/v1/models/last"), || log)
+        })
+        .await;
+        let [envoy, refresher] = [0, 1].map(|at| read(at).split_off(before[at]));
+        let loud = ["][warning]", "][error]", "][critical]", " WARN ", "ERROR "];
+        for line in envoy.lines().chain(refresher.lines()) {
+            assert!(!loud.iter().any(|word| line.contains(word)), "{line}");
+        }
+        // Only who asks for what takes a key is refused.
+        let lines: Vec<Value> = envoy
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        for (method, path, status) in PROBES {
+            let is_it = |line: &&Value| line["method"] == method && line["path"] == path;
+            let found = lines.iter().filter(is_it).any(|line| {
+                let refused = (status == 401).then_some("latchkey_no_key");
+                line["status"] == status && line["refused"].as_str() == refused
+            });
+            assert!(found, "{method} {path}: {envoy}");
+        }
+    });
+}
+
 #[test]
 fn the_platform_sees_our_credential_and_nothing_of_the_caller() {
     run(async {
