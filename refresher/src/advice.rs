@@ -23,6 +23,19 @@ pub fn login_command(platform: &str, account: &str) -> String {
     format!("refresher login {platform} --name {}", shell_word(account))
 }
 
+/// The cure of an account's ended login, as a clause; `is_client`: it is a client of an account's own, which buys tokens,
+/// and which the configuration may have declared.
+pub fn login_cure(platform: &str, account: &str, is_client: bool) -> String {
+    let login = login_command(platform, account);
+    match is_client {
+        true => format!(
+            "where config.toml declares it, give its variables new values and start `refresher serve` again; else run: \
+             {login} --client-id ID"
+        ),
+        false => format!("run: {login}"),
+    }
+}
+
 /// The way to a login whose browser is on another machine than the listener on `port`.
 pub fn browser_elsewhere(platform: &str, account: &str, port: u16) -> String {
     format!(
@@ -109,9 +122,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
             "take accounts out of it with: refresher pools drop default ACCOUNT".to_owned()
         }
         Fault::NotInPool { .. } => "see: refresher pools list".to_owned(),
-        Fault::NeedsLogin { account, platform } => {
-            format!("run: {}", login_command(platform, account))
-        }
+        Fault::NeedsLogin {
+            account,
+            platform,
+            is_client,
+        } => login_cure(platform, account, *is_client),
         Fault::NoLogin { account } => {
             let account = shell_word(account);
             format!("take it out of use: refresher accounts disable {account}; or remove it: refresher accounts remove {account}")
@@ -153,7 +168,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
              directory above them is yours or root's",
             shell_word(path)
         ),
-        Fault::WrongKind { .. } => "move it away".to_owned(),
+        Fault::WrongKind { .. } => "name another one, or move it away".to_owned(),
         Fault::StateInUse => "stop it first, or choose another --state-dir".to_owned(),
         Fault::RotationRunning => "wait for it".to_owned(),
         Fault::NoStateDir => {

@@ -145,6 +145,11 @@ impl Credential {
         }
     }
 
+    /// True for a client of an account's own, with a refresh token or without.
+    pub fn is_client(&self) -> bool {
+        matches!(self, Credential::Client(_))
+    }
+
     /// The part that `{credential}` stands for in a profile's headers: a token or the API key.
     pub fn on_the_wire(&self) -> &SecretString {
         match self {

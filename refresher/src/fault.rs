@@ -117,6 +117,8 @@ pub enum Fault {
         account: String,
         /// Its platform.
         platform: String,
+        /// It is a client of the account's own, which buys tokens.
+        is_client: bool,
     },
     /// An account has a key, and was never logged in.
     NoLogin {

@@ -253,9 +253,14 @@ impl Faulty for store::Error {
                 account: account.clone(),
                 platform: platform.clone(),
             },
-            store::Error::NeedsLogin { account, platform } => Fault::NeedsLogin {
+            store::Error::NeedsLogin {
+                account,
+                platform,
+                is_client,
+            } => Fault::NeedsLogin {
                 account: account.clone(),
                 platform: platform.clone(),
+                is_client: *is_client,
             },
         }
     }

@@ -44,11 +44,12 @@ async fn exported(app: &App, name: &str) -> Result<template::Exported> {
     if credential.is_empty() {
         let sentence =
             format!("{name}: expected an account that is logged in, found one that is logged out");
-        let (account, platform) = (account.name, account.platform);
-        return Err(Error::new(
-            Fault::NeedsLogin { account, platform },
-            sentence,
-        ));
+        let fault = Fault::NeedsLogin {
+            account: account.name,
+            platform: account.platform,
+            is_client: credential.is_client(),
+        };
+        return Err(Error::new(fault, sentence));
     }
     if matches!(credential, Credential::Client(_)) {
         let sentence = format!(

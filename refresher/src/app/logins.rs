@@ -240,11 +240,12 @@ pub async fn refresh(app: &App, caller: Caller, name: &str) -> Result<Fresh> {
         }
         Refreshed::NeedsLogin { reason } => {
             let sentence = format!("{name}: {reason}");
-            let (account, platform) = (name, account.platform);
-            Err(Error::new(
-                Fault::NeedsLogin { account, platform },
-                sentence,
-            ))
+            let fault = Fault::NeedsLogin {
+                account: name,
+                platform: account.platform,
+                is_client: app.store.has_own_client(&account.id).await,
+            };
+            Err(Error::new(fault, sentence))
         }
         Refreshed::NotRefreshable => {
             let kind = match account.kind {

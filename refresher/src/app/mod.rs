@@ -191,7 +191,11 @@ fn log_older_copy(state: &StateDir, older: OlderCopy) {
     );
     for Spent { account, platform } in older.spent {
         let name = account.clone();
-        let cure = advice::in_log(&Fault::NeedsLogin { account, platform });
+        let cure = advice::in_log(&Fault::NeedsLogin {
+            account,
+            platform,
+            is_client: false,
+        });
         tracing::error!(
             account = name,
             cure,

@@ -44,6 +44,9 @@ pub struct AccountView {
     pub reason: Option<String>,
     /// If it needs a login and `serve` waits for one: the URL to open in a browser.
     pub login_url: Option<String>,
+    /// It needs a login, and is a client of its own: it needs other secrets.
+    #[serde(skip)]
+    pub needs_secrets: bool,
     /// The port on this machine that the browser comes back to then.
     #[serde(skip)]
     pub login_port: Option<u16>,
@@ -137,6 +140,7 @@ impl AccountView {
         let limits = used.of(SubjectKind::Account, account.id.as_str(), &account.limits);
         let quota = quota::of(health.quota, asked, &limits);
         AccountView {
+            needs_secrets: false,
             pools: pools.collect(),
             limits,
             usable: standing == Standing::Active,
@@ -230,7 +234,14 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         true => daemon::ask(&app.state, "/logins").await,
         false => None,
     };
+    let mut clients = Vec::new();
+    for account in accounts.iter().filter(|account| needs_login(account)) {
+        if app.store.has_own_client(&account.id).await {
+            clients.push(account.id.clone());
+        }
+    }
     let view = |account: Account| {
+        let needs_secrets = clients.contains(&account.id);
         let platform_is_on = app.catalog.usable(&account.platform).is_ok();
         let health = health.remove(account.id.as_str()).unwrap_or_default();
         let mut logins = logins.iter().flatten();
@@ -259,6 +270,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         );
         let own_streams = view.limits.limits.concurrent_streams;
         view.limits.profile_streams = profile_streams.filter(|_| own_streams.is_none());
+        view.needs_secrets = needs_secrets;
         view
     };
     Ok(accounts.into_iter().map(view).collect())

@@ -16,6 +16,7 @@ use crate::advice::check_command;
 use crate::app;
 use crate::app::accounts::{self, NewKey};
 use crate::clock::UnixMillis;
+use crate::files;
 use crate::files::owned::require_owned_text;
 use crate::oauth::revoke::Revoked;
 use crate::os_error::in_words;
@@ -255,9 +256,15 @@ impl Add {
         let key = if let Some(path) = &self.key_file {
             // Who else writes the file would have our callers use an account of theirs.
             let key = require_owned_text(path, MAX_SECRET_BYTES);
-            Ok(key.map_err(app::Error::of_handed_file)?)
+            Ok(key.map_err(|error| match error {
+                // As a pipe of the shell's is, `<(…)`.
+                files::Error::WrongKind { .. } => {
+                    Error::Input(format!("{error}; write the key to standard input instead"))
+                }
+                error => app::Error::of_handed_file(error).into(),
+            })?)
         } else if let Ok(key) = std::env::var(KEY_VARIABLE) {
-            crate::files::read_within(key.as_bytes(), MAX_SECRET_BYTES)
+            files::read_within(key.as_bytes(), MAX_SECRET_BYTES)
                 .map(Zeroizing::new)
                 .map_err(|error| {
                     let why = in_words(&error);

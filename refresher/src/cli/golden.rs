@@ -719,6 +719,12 @@ fn advice() {
         Fault::NeedsLogin {
             account: account.clone(),
             platform: platform.clone(),
+            is_client: false,
+        },
+        Fault::NeedsLogin {
+            account: account.clone(),
+            platform: platform.clone(),
+            is_client: true,
         },
         Fault::Dead {
             account: account.clone(),

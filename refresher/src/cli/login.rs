@@ -151,7 +151,7 @@ impl Login {
         found.ok_or_else(|| {
             let id = &profile.id;
             if profile.login.flows.is_empty() {
-                format!("platform {id} has no [login] in its profile; its accounts are API keys")
+                format!("platform {id} has no [login] in its profile; its accounts are API keys: refresher accounts add NAME --platform {id}")
             } else {
                 format!("platform {id} does not offer that way to log in; leave the flag out")
             }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::output::{Width, table};
 use super::time::{minute, relative};
 use super::{Context, Exit, Json, Result, pools, terms};
-use crate::advice::{Door, check_command, cure, later_end_command, login_command};
+use crate::advice::{Door, check_command, cure, later_end_command, login_command, login_cure};
 use crate::app::quota::Quota;
 use crate::app::status::{self, AccountView, Cooldown, Overview};
 use crate::clock::UnixMillis;
@@ -195,7 +195,7 @@ pub fn later_end(view: &AccountView) -> String {
 pub struct Shown<'a> {
     #[serde(flatten)]
     view: &'a AccountView,
-    /// The command that finishes a login, where it needs one.
+    /// The command that finishes a login, where it needs one that a person can do.
     login_command: Option<String>,
 }
 
@@ -205,7 +205,8 @@ impl Shown<'_> {
         let needs_login = view.standing == Standing::NeedsLogin;
         Shown {
             view,
-            login_command: needs_login.then(|| login_command(&view.platform, &view.name)),
+            login_command: (needs_login && !view.needs_secrets)
+                .then(|| login_command(&view.platform, &view.name)),
         }
     }
 }
@@ -243,6 +244,10 @@ pub fn logins(accounts: &[AccountView]) -> String {
         .filter(|view| view.standing == Standing::NeedsLogin);
     let text = |view: &AccountView| {
         let (name, command) = (&view.name, login_command(&view.platform, &view.name));
+        if view.needs_secrets {
+            let cure = login_cure(&view.platform, name, true);
+            return format!("\n{name} needs new secrets: {cure}\n");
+        }
         match (&view.login_url, view.login_port) {
             (Some(url), Some(port)) => format!(
                 "\n{name} needs a new login. Open this URL in a browser on this machine:\n\n{url}\n\n  For a browser on \

@@ -210,7 +210,8 @@ impl PendingLogins {
             if let Err(why) = self.begin(&account, &mut doors, now).await
                 && lock(&shared.board).tell(&account, &why)
             {
-                let cure = advice::login_command(&account.platform, &account.name);
+                let is_client = shared.store.has_own_client(&account.id).await;
+                let cure = advice::login_cure(&account.platform, &account.name, is_client);
                 warn!(account = account.name, %why, cure, "an account needs a new login");
             }
         }

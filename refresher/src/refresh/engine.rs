@@ -560,8 +560,9 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             cure = advice::in_log(&Fault::NeedsLogin {
                 account: claim.name.clone(),
                 platform: claim.platform.clone(),
+                is_client: claim.credential.is_client(),
             }),
-            "the login has ended: a person must log in again"
+            "the login has ended: a person must see to it"
         );
         Ok(Refreshed::NeedsLogin {
             reason: reason.to_owned(),

@@ -415,6 +415,12 @@ impl Store {
         self.open_credential(sealed.binding(id), &sealed.credential)
     }
 
+    /// Tells an account that is a client of its own, which buys tokens. One that cannot be opened is none.
+    pub async fn has_own_client(&self, id: &AccountId) -> bool {
+        let credential = self.credential(id).await;
+        credential.is_ok_and(|credential| credential.is_client())
+    }
+
     /// The names of the accounts of `platform` that have this API key. One that cannot be opened has another.
     ///
     /// # Errors
@@ -445,7 +451,9 @@ impl Store {
         match account.status {
             Status::Active => return Ok(false),
             Status::NeedsLogin => {
+                drop(change);
                 return Err(Error::NeedsLogin {
+                    is_client: self.has_own_client(&account.id).await,
                     account: account.name,
                     platform: account.platform,
                 });

@@ -173,6 +173,8 @@ pub enum Error {
         account: String,
         /// Its platform.
         platform: String,
+        /// It is a client of the account's own, which buys tokens.
+        is_client: bool,
     },
 }
 

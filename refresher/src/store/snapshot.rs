@@ -367,6 +367,7 @@ impl Store {
             return Err(Error::NeedsLogin {
                 account: row.name,
                 platform: row.platform,
+                is_client: credential.is_client(),
             });
         }
         let base_url = own_base_url(row.base_url.as_deref())?;

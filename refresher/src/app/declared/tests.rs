@@ -169,6 +169,16 @@ async fn a_refresh_token_of_the_environment_is_spent_once_and_its_successor_goes
     assert_eq!(fields(&server.got()[0])["refresh_token"], "rt-9");
     let (renewed, _) = account(&app, "batch").await;
     assert_eq!(renewed.id, before.id, "its history is another account's");
+
+    // Of one that is refused the cure is another value, not a login.
+    server.answers(r#"{"error": "invalid_grant"}"#);
+    let ended = refresh(&app, &renewed.id, renewed.generation).await;
+    assert!(matches!(ended, Refreshed::NeedsLogin { .. }), "{ended:?}");
+    let views = crate::app::status::accounts(&app).await.unwrap();
+    assert!(views[0].needs_secrets);
+    let refused = crate::app::accounts::enable(&app, Caller::LocalOperator, "batch").await;
+    let cure = advice::in_log(&refused.unwrap_err().fault).unwrap();
+    assert!(cure.starts_with("where config.toml declares it"), "{cure}");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ const DAY: i64 = 24 * 60 * 60 * 1_000;
 
 fn account(name: &str, standing: Standing) -> AccountView {
     AccountView {
+        needs_secrets: false,
         id: format!("acc_{name}"),
         name: name.to_owned(),
         platform: "codex".to_owned(),

@@ -184,7 +184,7 @@ async fn a_disabled_account_is_refreshed_and_one_without_a_login_is_not() {
     assert_eq!(store.entries().await.unwrap(), []);
     let refused = store.enable("alice", NOW).await.unwrap_err();
     assert!(
-        matches!(&refused, Error::NeedsLogin { account, platform } if account == "alice" && platform == "codex"),
+        matches!(&refused, Error::NeedsLogin { account, platform, .. } if account == "alice" && platform == "codex"),
         "{refused}"
     );
 }

@@ -3,7 +3,7 @@
 use super::super::Finding;
 use super::super::Severity::{Note, Wrong};
 use super::finding;
-use crate::advice::{Door, browser_elsewhere, check_command, cure, login_command, shell_word};
+use crate::advice::{Door, browser_elsewhere, check_command, cure, login_cure, shell_word};
 use crate::app::doctor::{Facts, State};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::status::AccountView;
@@ -36,6 +36,11 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
     let reason = view.reason.as_deref().unwrap_or("nobody knows why");
     let has_key = CredentialKind::parse(view.kind).is_some_and(CredentialKind::is_key);
     let (severity, problem, cure) = match view.standing {
+        Standing::NeedsLogin if view.needs_secrets => (
+            Wrong,
+            format!("what account {name} buys its tokens with has ended: {reason}"),
+            login_cure(&view.platform, name, true),
+        ),
         Standing::NeedsLogin => (
             Wrong,
             format!("the login of account {name} has ended: {reason}"),
@@ -46,7 +51,7 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
                         "open {url} in a browser on this machine; for one on another machine {elsewhere}"
                     )
                 }
-                _ => format!("run: {}", login_command(&view.platform, name)),
+                _ => login_cure(&view.platform, name, false),
             },
         ),
         Standing::Dead => {
