@@ -6,8 +6,12 @@
 //! also puts `"usage":null` into the other events; that stays.)
 
 mod include_usage;
+mod model;
 
-pub use self::include_usage::{MAX_REQUEST_BYTES, ask};
+pub use self::{
+    include_usage::{MAX_REQUEST_BYTES, ask},
+    model::{MAX_RENAMED_BYTES, renamed},
+};
 use crate::{meter::Meter, snapshot::Endpoint};
 
 /// A change of a request's body and of its answer.

@@ -189,6 +189,9 @@ impl Gate {
                 wanted.opening = door.dialect.format().opening();
             }
         }
+        wanted.model |= view
+            .pool(subject.pool)
+            .is_some_and(|pool| !pool.maps.is_empty());
         wanted.model &= !request.names_model_in_path() && !door.modelless;
         if door.things && subject.wish.is_none() && table.keeps_things() {
             wanted.things = door.dialect.format().things();
@@ -225,8 +228,8 @@ impl Gate {
         let door = door.ok_or_else(|| request.unknown_path(view))?;
         let allowed = subject.allowed.filter(|_| !door.modelless);
         if let Some(allowed) = allowed {
-            if !allowed.contain(model) {
-                return Err(Refusal::ModelNotAllowed(subject.model.cloned()));
+            if !allowed.contain(subject.asked.map(HeaderText::as_str)) {
+                return Err(Refusal::ModelNotAllowed(subject.asked.cloned()));
             }
             if !allowed.is_all() && !request.names_one_model() {
                 return Err(Refusal::ModelNotAllowed(None));
@@ -293,7 +296,7 @@ impl Gate {
             Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
             Pick::NoModel => {
                 return Err(Refusal::ModelNotServed {
-                    model: subject.model.cloned(),
+                    model: subject.asked.cloned(),
                     pool: pool.clone(),
                 });
             }
@@ -342,6 +345,10 @@ impl Gate {
                 resent: carried.is_some_and(|carried| carried.resent),
                 unable: carried.and_then(|carried| carried.unable.clone()),
                 model: subject.model.cloned(),
+                asked: subject
+                    .asked
+                    .filter(|_| subject.asked != subject.model)
+                    .cloned(),
                 thing: request.named(Place::Thing),
                 part: request.named(Place::Part),
                 session,

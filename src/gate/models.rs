@@ -16,9 +16,16 @@ pub struct Listed<'a>(BTreeMap<&'a str, &'a str>);
 // === impl Listed ===
 
 impl<'a> Listed<'a> {
-    /// The models that `pool` serves at `now`, by name, as far as they are `allowed`.
-    pub fn of(view: &'a View, pool: &Pool, allowed: Option<&Models>, now: u64) -> Self {
+    /// The models that `pool` serves at `now`, by name, as far as they are `allowed`, and those that they serve by
+    /// other names.
+    pub fn of(view: &'a View, pool: &'a Pool, allowed: Option<&Models>, now: u64) -> Self {
         let mut models = models(view, pool, now);
+        for map in pool.maps.maps() {
+            let owner = models.get(map.served().as_str()).copied();
+            if let (Some(asked), Some(owner)) = (map.asked().exact(), owner) {
+                models.insert(asked, owner);
+            }
+        }
         models.retain(|model, _| allowed.is_none_or(|allowed| allowed.contain(Some(model))));
         Self(models)
     }
@@ -98,6 +105,21 @@ mod tests {
         assert_eq!(ids(9, Some(&list(r#"["gpt*"]"#))), ["gpt-7"]);
         assert!(ids(9, Some(&list(r#"["o3"]"#))).is_empty());
         assert_eq!(ids(10, None), ["claude-opus-5-5"], "an account has ended");
+    }
+
+    #[test]
+    fn a_model_that_another_one_serves_is_listed_where_that_is() {
+        let view = View::of(&[
+            Record::Platform(fixture::platform("codex")),
+            Record::Account(fixture::account("acc_1", "codex")),
+        ]);
+        let mut pool = fixture::pool("default", Policy::Sticky, &["acc_1"]);
+        let maps = r#"["fast=gpt-6.1-sol","claude-*=gpt-6.1-sol","other=gpt-9"]"#;
+        pool.maps = serde_json::from_str(maps).unwrap();
+        let body = Listed::of(&view, &pool, None, 0).all(Dialect::Chat);
+        let data = body["data"].as_array().unwrap().iter();
+        let ids: Vec<_> = data.map(|model| model["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["fast", "gpt-6.1-sol"]);
     }
 
     #[test]

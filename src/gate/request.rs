@@ -19,7 +19,8 @@ use crate::{
         session,
     },
     snapshot::{
-        ClientKey, DoorId, Doors, Entered, KeyHash, Models, NoDoor, Own, Places, View, path::Place,
+        ClientKey, DoorId, Doors, Entered, KeyHash, ModelMaps, Models, NoDoor, Own, Places, View,
+        path::Place,
     },
 };
 
@@ -69,7 +70,9 @@ pub(super) struct Subject<'a> {
     pub(super) wish: Option<&'a str>,
     /// Its caller may choose the account, and so know their names.
     pub(super) may_choose: bool,
+    /// The model that serves it, and the one that its caller asked for.
     pub(super) model: Option<&'a HeaderText>,
+    pub(super) asked: Option<&'a HeaderText>,
     pub(super) lacks: Lacks,
     pub(super) session: Option<u64>,
     /// It is the first turn of that, as far as can be told.
@@ -309,6 +312,7 @@ impl<'a> Subject<'a> {
                 wish: carried.wish.then_some(carried.account.as_str()),
                 may_choose: carried.wish,
                 model: carried.model.as_ref(),
+                asked: carried.asked.as_ref().or(carried.model.as_ref()),
                 lacks: carried.lacks,
                 session: carried.session,
                 opens: carried.opens,
@@ -341,6 +345,9 @@ impl<'a> Subject<'a> {
         let named = facts.session.as_ref();
         let named = session::of(headers, session_headers(view), named, key.id.as_str());
         let opening = facts.opening.filter(|_| named.is_none());
+        let asked = request.model();
+        let maps = view.pool(pool).map(|pool| &pool.maps);
+        let served = |maps: &'a ModelMaps| maps.served(asked?.as_str());
         let opened = opening.map(|opening| session::opened_by(&opening, key.id.as_str()));
         Ok(Self {
             key: &key.id,
@@ -348,7 +355,8 @@ impl<'a> Subject<'a> {
             allowed: Some(&key.models),
             wish,
             may_choose: key.may_choose.account,
-            model: request.model(),
+            model: maps.and_then(served).or(asked),
+            asked,
             lacks: Lacks::of(facts),
             session: named.or(opened),
             opens: opening.is_some_and(|opening| !opening.goes_on),

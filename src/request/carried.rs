@@ -60,6 +60,8 @@ pub struct Carried {
     pub unable: Option<Id>,
     /// The model that it asks for, in visible ASCII, if that is known.
     pub model: Option<HeaderText>,
+    /// The model that its caller asked for, where another one serves it.
+    pub asked: Option<HeaderText>,
     /// The thing of an account that its path names.
     pub thing: Option<HeaderText>,
     /// The part of that thing that its path names.
@@ -188,6 +190,7 @@ impl Carried {
             resent,
             unable,
             model,
+            asked,
             thing,
             part,
             session,
@@ -212,7 +215,12 @@ impl Carried {
         // Writing to a String does not fail.
         let (door, dialect, endpoint) = (door.0, dialect.word(), endpoint.0);
         let _ = write!(text, " door={door} dialect={dialect} endpoint={endpoint}");
-        for (name, value) in [(" model=", model), (" thing=", thing), (" part=", part)] {
+        for (name, value) in [
+            (" model=", model),
+            (" asked=", asked),
+            (" thing=", thing),
+            (" part=", part),
+        ] {
             if let Some(value) = value {
                 text.push_str(name);
                 text.push_str(value.as_str());
@@ -327,6 +335,7 @@ impl Carried {
             resent: has("resent=once"),
             unable: account_of("unable")?,
             model: text_of("model"),
+            asked: text_of("asked"),
             thing: text_of("thing"),
             part: text_of("part"),
             session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
@@ -457,6 +466,7 @@ mod tests {
             at_home: false,
             moved: false,
             stored: None,
+            asked: None,
         }
     }
 
@@ -486,6 +496,7 @@ mod tests {
             at_home: true,
             moved: true,
             stored: Some(false),
+            asked: HeaderText::try_from("claude-x").ok(),
             ..first.clone()
         };
         let refused = Carried {
@@ -501,7 +512,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground wish=account answer=stream home=account moved=yes stored=no id=";
+        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground wish=account answer=stream home=account moved=yes stored=no id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

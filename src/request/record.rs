@@ -153,7 +153,7 @@ impl Record {
         let (key, pool) = (carried.key.clone(), carried.pool.clone());
         Self {
             id: carried.id.clone(),
-            asked: asked(carried.model.as_ref()),
+            asked: asked(carried.asked.as_ref().or(carried.model.as_ref())),
             attempts: u32::try_from(carried.failed_attempts()).unwrap_or(u32::MAX),
             ..Self::new(key, pool, carried.dialect, carried.at)
         }

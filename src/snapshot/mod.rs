@@ -14,6 +14,7 @@ pub mod fit;
 pub mod health;
 pub mod limits;
 pub mod model;
+pub mod model_map;
 pub mod page;
 pub mod path;
 pub mod platform;
@@ -35,6 +36,7 @@ pub use self::{
     health::{Cooldown, Health},
     limits::Limits,
     model::{ModelPattern, Models},
+    model_map::{ModelMap, ModelMaps},
     path::Places,
     platform::{BasePath, HeaderPlan, Platform},
     pool::{Member, Policy, Pool, Tier},
@@ -251,6 +253,7 @@ pub(crate) mod fixture {
             id: Id::try_from(id).unwrap(),
             policy,
             members: accounts.iter().map(member).collect(),
+            maps: ModelMaps::default(),
         }
     }
 

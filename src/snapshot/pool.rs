@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ModelMaps;
 use crate::id::Id;
 
 /// The largest weight: enough for shares of a hundredth of a percent.
@@ -22,6 +23,9 @@ pub struct Pool {
     pub policy: Policy,
     /// The accounts, in the operator's order. One that the snapshot does not hold is passed over.
     pub members: Vec<Member>,
+    /// The models that others serve.
+    #[serde(default, skip_serializing_if = "ModelMaps::is_empty")]
+    pub maps: ModelMaps,
 }
 
 /// An account's place in a pool.
@@ -188,7 +192,7 @@ impl std::error::Error for InvalidWeight {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::Record;
+    use crate::snapshot::{ModelMap, Record, model::MAX_PATTERN_BYTES, model_map::MAX_MAPS};
 
     #[test]
     fn the_largest_pool_fits_in_a_record() {
@@ -197,10 +201,14 @@ mod tests {
             weight: MAX_WEIGHT.try_into().unwrap(),
             tier: MAX_TIER.try_into().unwrap(),
         };
+        let map = format!("{0}={0}", "m".repeat(MAX_PATTERN_BYTES));
         let pool = Record::Pool(Pool {
             id: Id::try_from("x".repeat(crate::id::MAX_ID_BYTES)).unwrap(),
             policy: Policy::SoonestResetFirst,
             members: vec![member; MAX_MEMBERS],
+            maps: vec![ModelMap::try_from(map).unwrap(); MAX_MAPS]
+                .try_into()
+                .unwrap(),
         });
         assert!(pool.to_line().is_ok());
     }

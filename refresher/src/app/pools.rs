@@ -1,7 +1,7 @@
 //! Pools: which accounts serve a key, and in which order.
 
-use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{Tier, Weight};
+use latchkey::snapshot::{ModelMaps, Policy};
 
 use super::{App, Caller, Result};
 use crate::store::Pool;
@@ -24,12 +24,18 @@ pub async fn create(app: &App, caller: Caller, pool: &str, policy: Policy) -> Re
     Ok(())
 }
 
-/// Changes how a pool picks an account.
+/// Changes how a pool picks an account, and which models others serve. What is not given stays.
 ///
 /// # Errors
 /// If there is no such pool.
-pub async fn set_policy(app: &App, caller: Caller, pool: &str, policy: Policy) -> Result<()> {
-    app.store.set_policy(pool, policy).await?;
+pub async fn set(
+    app: &App,
+    caller: Caller,
+    pool: &str,
+    policy: Option<Policy>,
+    maps: Option<&ModelMaps>,
+) -> Result<()> {
+    app.store.set_pool(pool, policy, maps).await?;
     caller.changes("pools set", pool);
     Ok(())
 }

@@ -321,6 +321,7 @@ async fn pools() {
              pools add paid-last spare --tier 1
              keys create laptop --pool paid-last
              pools list
+             pools set paid-last --maps claude-*=gpt-7,fast=gpt-7-mini
              pools set paid-last --policy round_robin
              pools drop paid-last spare
              accounts remove team

@@ -2,8 +2,8 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
+use latchkey::snapshot::{ModelMap, ModelMaps, Policy};
 use serde_json::{Value, json};
 
 use super::accounts::REMOVE;
@@ -19,7 +19,7 @@ pub enum Command {
     Create(Create),
     /// Show the pools
     List(Json),
-    /// Change how a pool picks an account
+    /// Change how a pool picks an account, and which models others serve
     Set(Set),
     /// Put accounts at the end of a pool, or change the weight or tier of those in it
     Add(Add),
@@ -41,15 +41,46 @@ pub struct Create {
     policy: String,
 }
 
-/// A change of policy.
+/// A change of policy or of maps.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = true, id = "change", args = ["policy", "maps", "no_maps"])]
 pub struct Set {
     /// The pool's name
     #[arg(allow_negative_numbers = true)]
     pool: String,
     /// The order in which it picks accounts
     #[arg(long, value_parser = policies())]
-    policy: String,
+    policy: Option<String>,
+    #[command(flatten)]
+    maps: MapList,
+}
+
+/// The models that others serve.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct MapList {
+    /// Models that others serve, separated by commas, in place of those before; the first that fits counts:
+    /// claude-sonnet-*=gpt-6.1-sol
+    #[arg(long, value_name = "ASKED=SERVED", value_delimiter = ',', value_parser = map)]
+    maps: Vec<ModelMap>,
+    /// Every model serves itself
+    #[arg(long, conflicts_with = "maps")]
+    no_maps: bool,
+}
+
+fn map(text: &str) -> std::result::Result<ModelMap, String> {
+    ModelMap::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl MapList {
+    /// The maps, if any were given; none of them means that every model serves itself.
+    fn given(self) -> Result<Option<ModelMaps>> {
+        if self.maps.is_empty() && !self.no_maps {
+            return Ok(None);
+        }
+        let maps = ModelMaps::try_from(self.maps);
+        Ok(Some(maps.map_err(|error| Error::Input(error.to_string()))?))
+    }
 }
 
 /// Accounts for a pool.
@@ -110,9 +141,14 @@ impl Command {
                 out.print(&format!("{pool}: created\n"))?;
             }
             Command::List(json) => list(context, json).await?,
-            Command::Set(Set { pool, policy: name }) => {
-                pools::set_policy(app, CALLER, &pool, policy(&name)).await?;
-                out.print(&format!("{pool}: {name}\n"))?;
+            Command::Set(set) => {
+                let maps = set.maps.given()?;
+                let (pool, name) = (set.pool, set.policy);
+                let wanted = name.as_deref().map(policy);
+                pools::set(app, CALLER, &pool, wanted, maps.as_ref()).await?;
+                let maps = maps.map(|set| maps_as_text(&set));
+                let said: Vec<String> = name.into_iter().chain(maps).collect();
+                out.print(&format!("{pool}: {}\n", said.join("; ")))?;
             }
             Command::Add(Add {
                 pool,
@@ -176,7 +212,9 @@ pub fn view(pool: &Pool) -> Value {
             })
         })
         .collect();
-    json!({"name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys})
+    json!({
+        "name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys, "maps": pool.maps,
+    })
 }
 
 async fn list(context: &Context, format: Json) -> Result<()> {
@@ -188,8 +226,23 @@ async fn list(context: &Context, format: Json) -> Result<()> {
     Ok(context.out.print(&as_table(context.out.width(), &pools))?)
 }
 
-/// The pools, one line each.
+/// The pools, one line each. The maps have a column where a pool has any.
 pub fn as_table(width: Width, pools: &[Pool]) -> String {
+    if pools.iter().any(|pool| !pool.maps.is_empty()) {
+        let rows: Vec<[String; 5]> = pools
+            .iter()
+            .map(|pool| {
+                [
+                    pool.id.clone(),
+                    pool.policy.as_str().to_owned(),
+                    members(pool),
+                    pool.keys.join(", "),
+                    maps_as_text(&pool.maps),
+                ]
+            })
+            .collect();
+        return table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS", "MAPS"], &rows);
+    }
     let rows: Vec<[String; 4]> = pools
         .iter()
         .map(|pool| {
@@ -202,6 +255,15 @@ pub fn as_table(width: Width, pools: &[Pool]) -> String {
         })
         .collect();
     table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS"], &rows)
+}
+
+/// `claude-*=gpt-6.1-sol, fast=gpt-6-luna`
+fn maps_as_text(maps: &ModelMaps) -> String {
+    let texts: Vec<String> = maps.maps().iter().map(ModelMap::to_string).collect();
+    match texts.is_empty() {
+        true => "no maps".to_owned(),
+        false => texts.join(", "),
+    }
 }
 
 /// `alice, bob x2; then: spare`: the tiers in order, and weights other than one.
@@ -245,6 +307,7 @@ mod tests {
                 member("bob", 2, 0),
             ],
             keys: vec!["laptop".to_owned()],
+            maps: ModelMaps::default(),
         };
         assert_eq!(members(&pool), "alice, bob x2; then: spare");
         assert_eq!(
@@ -253,5 +316,16 @@ mod tests {
              team  fill_first  alice, bob x2; then: spare  laptop\n"
         );
         assert_eq!(view(&pool)["members"][2]["weight"], 2);
+        let maps = map("claude-*=gpt-7").map(|map| vec![map].try_into());
+        let pool = Pool {
+            maps: maps.unwrap().unwrap(),
+            ..pool
+        };
+        assert_eq!(view(&pool)["maps"], json!(["claude-*=gpt-7"]));
+        assert_eq!(
+            as_table(Width::default(), &[pool]),
+            "POOL  POLICY      ACCOUNTS                    KEYS    MAPS\n\
+             team  fill_first  alice, bob x2; then: spare  laptop  claude-*=gpt-7\n"
+        );
     }
 }

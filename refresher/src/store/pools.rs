@@ -1,8 +1,8 @@
 //! Pools: made, filled, listed, removed.
 
 use latchkey::id::Id;
-use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_MEMBERS, Tier, Weight};
+use latchkey::snapshot::{ModelMaps, Policy};
 
 use super::error::{Named, Unfit};
 use super::sqlite::Connection;
@@ -18,6 +18,8 @@ pub struct Pool {
     pub policy: Policy,
     /// Its accounts, in the operator's order.
     pub members: Vec<Member>,
+    /// The models that others serve.
+    pub maps: ModelMaps,
     /// The names of the client keys in use that it serves, or that may choose it.
     pub keys: Vec<String>,
 }
@@ -34,7 +36,7 @@ pub struct Member {
 }
 
 sql::statements! {
-    ALL = "SELECT id, policy FROM pools ORDER BY id";
+    ALL = "SELECT id, policy, maps FROM pools ORDER BY id";
     MEMBERS = "SELECT name, weight, tier FROM pool_members JOIN accounts ON accounts.id = account \
                WHERE pool = $1 ORDER BY position";
     /// The names of the keys in use that need a pool.
@@ -43,7 +45,7 @@ sql::statements! {
     KNOWN = "SELECT count(*) FROM pools WHERE id = $1";
     ADD = "INSERT INTO pools (id, policy, revision) VALUES ($1, $2, $3)";
     DIG_UP = "DELETE FROM tombstones WHERE kind = 'pool' AND id = $1";
-    SET_POLICY = "UPDATE pools SET policy = $1 WHERE id = $2";
+    SET = "UPDATE pools SET policy = coalesce($1, policy), maps = coalesce($2, maps) WHERE id = $3";
     TOUCH = "UPDATE pools SET revision = $1 WHERE id = $2";
     JOIN = "INSERT INTO pool_members (pool, account, weight, tier, position) \
             SELECT $1, $2, coalesce($3, 1), coalesce($4, 0), coalesce(max(position), 0) + 1 \
@@ -87,9 +89,10 @@ impl Store {
     /// If the database fails.
     pub async fn pools(&self) -> Result<Vec<Pool>> {
         let mut transaction = sqlite::begin_read(&self.pool).await?;
-        let rows: Vec<(String, String)> = sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
+        let rows: Vec<(String, String, String)> =
+            sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
         let mut pools = Vec::new();
-        for (id, policy) in rows {
+        for (id, policy, maps) in rows {
             let members: Vec<(String, i64, i64)> = sqlx::query_as(MEMBERS)
                 .bind(&id)
                 .fetch_all(&mut *transaction)
@@ -100,6 +103,7 @@ impl Store {
                 .await?;
             pools.push(Pool {
                 policy: policy_of(&policy)?,
+                maps: maps_of(&maps)?,
                 members: members.into_iter().map(member).collect::<Result<_>>()?,
                 keys,
                 id,
@@ -108,15 +112,21 @@ impl Store {
         Ok(pools)
     }
 
-    /// Lets a pool pick by another policy.
+    /// Lets a pool pick by another policy, or serve models by others. What is not given stays.
     ///
     /// # Errors
     /// If there is no such pool.
-    pub async fn set_policy(&self, pool: &str, policy: Policy) -> Result<()> {
+    pub async fn set_pool(
+        &self,
+        pool: &str,
+        policy: Option<Policy>,
+        maps: Option<&ModelMaps>,
+    ) -> Result<()> {
         let mut change = self.change().await?;
         known(change.sql(), pool).await?;
-        sqlx::query(SET_POLICY)
-            .bind(policy.as_str())
+        sqlx::query(SET)
+            .bind(policy.map(Policy::as_str))
+            .bind(maps.map(sql::json_text))
             .bind(pool)
             .execute(change.sql())
             .await?;
@@ -266,6 +276,11 @@ pub(super) async fn known(connection: &mut Connection, pool: &str) -> Result<()>
 
 pub(super) fn policy_of(text: &str) -> Result<Policy> {
     Policy::parse(text).ok_or_else(|| corrupt("pools.policy", format!("{text:?}")))
+}
+
+/// The maps as the table has them.
+pub(super) fn maps_of(text: &str) -> Result<ModelMaps> {
+    serde_json::from_str(text).map_err(|error| corrupt("pools.maps", error.to_string()))
 }
 
 fn member((account, weight, tier): (String, i64, i64)) -> Result<Member> {

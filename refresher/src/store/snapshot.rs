@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use super::error::{Named, Unfit};
 use super::left_out::{self, Entry, LeftOut};
 use super::limits::{LimitRow, LimitSettings};
-use super::pools::{policy_of, tier_of, weight_of};
+use super::pools::{maps_of, policy_of, tier_of, weight_of};
 use super::sql::{self, JsonText, limit_columns, signed};
 use super::sqlite::{self, Connection};
 use super::{Error, Result, Store, corrupt, head, health, unsigned};
@@ -112,7 +112,7 @@ sql::statements! {
         " FROM accounts JOIN platforms ON platforms.id = platform LEFT JOIN egress ON egress.account = accounts.id WHERE accounts.id = $1 \
          AND (status = 'active' OR CAST($2 AS BIGINT) = 1)"
     );
-    POOL = "SELECT policy FROM pools WHERE id = $1";
+    POOL = "SELECT policy, maps FROM pools WHERE id = $1";
     MEMBERS = "SELECT account, weight, tier FROM pool_members WHERE pool = $1 ORDER BY position";
     KEY = concat!(
         "SELECT name, sha256, pool, models, may_choose_account = 1 AS may_choose_account, revoked_at, expires_at, ",
@@ -468,7 +468,7 @@ pub(super) fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
 }
 
 async fn pool(connection: &mut Connection, id: String) -> Result<Record> {
-    let policy: String = sqlx::query_scalar(POOL)
+    let (policy, maps): (String, String) = sqlx::query_as(POOL)
         .bind(&id)
         .fetch_one(&mut *connection)
         .await?;
@@ -489,6 +489,7 @@ async fn pool(connection: &mut Connection, id: String) -> Result<Record> {
         id: parse_id(&id)?,
         policy,
         members,
+        maps: maps_of(&maps)?,
     }))
 }
 

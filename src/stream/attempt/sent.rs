@@ -14,7 +14,7 @@ use crate::{
         failure,
         made::MadeReader,
         request_bytes::RequestBytes,
-        transform::{Rewrite, Transform},
+        transform::{self, MAX_RENAMED_BYTES, Rewrite, Transform},
     },
     dialect::Dialect,
     gate::{Refusal, Reply},
@@ -197,11 +197,22 @@ impl Sent {
             stream.set_body(Side::Request, size, &body);
             return Ok(Action::Continue);
         }
-        let read = || stream.body(Side::Request, 0, size);
-        match self.transform.on_request(size, end, read) {
-            Rewrite::NeedMore => return Ok(Action::Pause),
-            Rewrite::AsItIs => {}
-            Rewrite::Instead(body) => {
+        let renamed = match self.renamed_to().filter(|_| size > 0) {
+            None => None,
+            Some(_) if !end && size <= MAX_RENAMED_BYTES => return Ok(Action::Pause),
+            Some(model) => Some(renamed(size, model, stream)?),
+        };
+        let rewrite = match &renamed {
+            None => {
+                let read = || stream.body(Side::Request, 0, size);
+                self.transform.on_request(size, end, read)
+            }
+            Some(body) => self.transform.on_request(body.len(), end, || body.clone()),
+        };
+        match (rewrite, renamed) {
+            (Rewrite::NeedMore, _) => return Ok(Action::Pause),
+            (Rewrite::AsItIs, None) => {}
+            (Rewrite::Instead(body), _) | (Rewrite::AsItIs, Some(body)) => {
                 let length = body.len().to_string();
                 let length = Some(length.as_bytes());
                 let has_length = self.request.first("content-length").is_some();
@@ -213,6 +224,12 @@ impl Sent {
             }
         }
         Ok(Action::Continue)
+    }
+
+    /// The model that its body is to name, where another one than its caller's serves it.
+    fn renamed_to(&self) -> Option<&HeaderText> {
+        let is_renamed = self.carried.asked.is_some() && !self.escape;
+        self.carried.model.as_ref().filter(|_| is_renamed)
     }
 
     /// Returns true if the answer is not of the length that the platform says.
@@ -494,4 +511,19 @@ fn set_status(instead: &str, status: u16, stream: &mut impl Stream) {
     let status = status.to_string();
     stream.set_header(Side::Answer, STATUS_HEADER, Some(status.as_bytes()));
     stream.set_header(Side::Answer, ":status", Some(instead.as_bytes()));
+}
+
+/// The request's body, of `size` bytes, with `model` in it.
+fn renamed(size: usize, model: &HeaderText, stream: &impl Stream) -> Result<Vec<u8>, Refusal> {
+    let too_large = size > MAX_RENAMED_BYTES;
+    let why = match too_large {
+        true => format!(
+            "another model serves the one that it names, which is put only into bodies of up to {} MiB",
+            MAX_RENAMED_BYTES >> 20
+        ),
+        false => "another model serves the one that it names, and it is no object of JSON into which that could be put".to_owned(),
+    };
+    let body = (!too_large).then(|| stream.body(Side::Request, 0, size));
+    let made = body.and_then(|body| transform::renamed(&body, model.as_str()));
+    made.ok_or(Refusal::Untranslatable { too_large, why })
 }

@@ -521,6 +521,11 @@ impl Call {
         serde_json::from_slice(&self.sent).expect("JSON")
     }
 
+    /// The bytes of that.
+    pub(super) fn sent_bytes(&self) -> &[u8] {
+        &self.sent
+    }
+
     /// The body that the caller sent.
     pub(super) fn body(&self) -> &[u8] {
         &self.body

@@ -11,6 +11,7 @@ mod failover;
 mod gate;
 mod homes;
 mod interrupted;
+mod maps;
 mod translated;
 mod waits;
 

@@ -78,6 +78,7 @@ fn pool(id: &str, members: &[&str], keys: &[&str]) -> Pool {
         tier: 0.try_into().unwrap(),
     };
     Pool {
+        maps: latchkey::snapshot::ModelMaps::default(),
         id: id.to_owned(),
         policy: Policy::Sticky,
         members: members.iter().map(member).collect(),

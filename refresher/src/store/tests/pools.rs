@@ -1,5 +1,7 @@
 //! Pools and their members.
 
+use latchkey::snapshot::ModelMaps;
+
 use super::*;
 
 #[tokio::test]
@@ -66,13 +68,18 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
     assert_eq!(shown().await.1.len(), 3, "nothing was changed");
     store.drop_from_pool("team", &names(&["c"])).await.unwrap();
     store
-        .set_policy("team", Policy::LeastInFlight)
+        .set_pool("team", Some(Policy::LeastInFlight), None)
         .await
         .unwrap();
     assert_eq!(
         shown().await,
         (Policy::LeastInFlight, names(&["a 1 0", "b 2 1"]))
     );
+    let maps: ModelMaps = serde_json::from_str(r#"["claude-*=gpt-7"]"#).unwrap();
+    store.set_pool("team", None, Some(&maps)).await.unwrap();
+    let pools = store.pools().await.unwrap();
+    let team = pools.into_iter().find(|pool| pool.id == "team").unwrap();
+    assert_eq!((team.policy, team.maps), (Policy::LeastInFlight, maps));
 
     for (id, is_taken) in [("team", true), ("two words", false), ("", false)] {
         let refused = store.create_pool(id, Policy::Sticky).await.unwrap_err();
@@ -82,7 +89,10 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
             "{refused}"
         );
     }
-    let unknown = store.set_policy("other", Policy::Sticky).await.unwrap_err();
+    let unknown = store
+        .set_pool("other", Some(Policy::Sticky), None)
+        .await
+        .unwrap_err();
     assert!(
         matches!(
             unknown,

@@ -1,0 +1,2 @@
+-- The models of a pool that others serve, as the snapshot has them.
+ALTER TABLE pools ADD COLUMN maps TEXT NOT NULL DEFAULT '[]';

@@ -1,0 +1,111 @@
+//! A model that another one serves.
+
+use serde_json::{Value, json};
+
+use super::envoy::{Call, Envoy, head, records};
+use crate::snapshot::{Account, Record, fixture};
+
+const CHAT: &str = "/v1/chat/completions";
+const RESPONSES: &str = "/v1/responses";
+
+/// An Envoy with these accounts of a platform that speaks `responses`, whose pool has these maps; the platform takes
+/// requests that are stored.
+fn envoy(accounts: &[&str], maps: &str) -> Envoy {
+    let account = |id: &&str| fixture::account(id, "codex");
+    let accounts: Vec<Account> = accounts.iter().map(account).collect();
+    let mut records = records(&accounts);
+    for record in &mut records {
+        match record {
+            Record::Pool(pool) => pool.maps = serde_json::from_str(maps).unwrap(),
+            Record::Platform(platform) => platform.endpoints[0].requires = Vec::new(),
+            _ => {}
+        }
+    }
+    Envoy::with(&records)
+}
+
+fn ask(envoy: &mut Envoy, path: &str, body: &[u8]) -> Call {
+    let mut call = envoy.call(&head(path));
+    let (first, rest) = body.split_at(body.len() / 2);
+    call.sends(first, false);
+    call.sends(rest, true);
+    call
+}
+
+#[test]
+fn the_platform_gets_the_model_that_serves_and_every_other_byte() {
+    let maps = r#"["claude-sonnet-*=gpt-6.1-sol"]"#;
+    let body = r#"{ "input":[{"model":"x","role":"user","content":"hi"}], "model" : "claude-sonnet-5" ,"stream":true, "mode\u006c":"y"}"#;
+    let mut envoy = envoy(&["acc_1", "acc_2"], maps);
+    let mut call = ask(&mut envoy, RESPONSES, body.as_bytes());
+    call.is_at("acc_1");
+    let expected = body
+        .replace("claude-sonnet-5", "gpt-6.1-sol")
+        .replace(r#""y""#, r#""gpt-6.1-sol""#);
+    assert_eq!(call.sent_bytes(), expected.as_bytes());
+    // The next account gets it from what the caller sent.
+    call.platform(429, &[("retry-after", "99")], b"{}");
+    call.is_at("acc_2");
+    assert_eq!(call.sent_bytes(), expected.as_bytes());
+
+    let own = json!({"model": "gpt-6.1-sol", "input": "hi"}).to_string();
+    let call = ask(&mut envoy, RESPONSES, own.as_bytes());
+    assert_eq!(call.sent_bytes(), own.as_bytes(), "it serves itself");
+}
+
+#[test]
+fn who_asks_in_another_dialect_is_answered_by_the_model_that_it_asked_for() {
+    let mut envoy = envoy(&["acc_1"], r#"["claude-*=gpt-6.1-sol"]"#);
+    let chat = json!({"model": "claude-opus-5-5", "messages": [{"role": "user", "content": "hi"}]});
+    let mut call = ask(&mut envoy, CHAT, chat.to_string().as_bytes());
+    call.is_at("acc_1");
+    assert_eq!(call.sent_on()["model"], "gpt-6.1-sol");
+    let usage = json!({"input_tokens": 3, "output_tokens": 2, "total_tokens": 5});
+    let answer = json!({"id": "resp_1", "model": "gpt-6.1-sol", "status": "completed", "output": [], "usage": usage});
+    call.platform(
+        200,
+        &[("content-type", "application/json")],
+        answer.to_string().as_bytes(),
+    );
+    let body: Value = serde_json::from_slice(&call.answer().body).unwrap();
+    assert_eq!(body["model"], "claude-opus-5-5");
+    let told = envoy.after(2_000);
+    let record = told
+        .iter()
+        .find_map(|body| Some(&body["records"].as_array()?[0]));
+    let record = record.expect("a record");
+    assert_eq!(
+        (&record["asked"], &record["model"]),
+        (&json!("claude-opus-5-5"), &json!("gpt-6.1-sol"))
+    );
+}
+
+/// What the key may ask for is what its caller says, not what serves it.
+#[test]
+fn a_key_may_ask_for_the_models_of_its_list_whatever_serves_them() {
+    let account = fixture::account("acc_1", "codex");
+    let mut records = records(&[account]);
+    for record in &mut records {
+        match record {
+            Record::Pool(pool) => {
+                pool.maps = serde_json::from_str(r#"["fast=gpt-6.1-sol"]"#).unwrap();
+            }
+            Record::Platform(platform) => platform.endpoints[0].requires = Vec::new(),
+            Record::Key(key) => key.models = serde_json::from_str(r#"["fast"]"#).unwrap(),
+            _ => {}
+        }
+    }
+    let mut envoy = Envoy::with(&records);
+    let body = |model: &str| json!({"model": model, "input": "hi"}).to_string();
+    let call = ask(&mut envoy, RESPONSES, body("fast").as_bytes());
+    assert_eq!(call.sent_on()["model"], "gpt-6.1-sol");
+    let mut call = ask(&mut envoy, RESPONSES, body("gpt-6.1-sol").as_bytes());
+    call.is_refused(403, "latchkey_model_not_allowed");
+}
+
+#[test]
+fn a_body_into_which_no_model_can_be_put_is_refused() {
+    let mut envoy = envoy(&["acc_1"], r#"["fast=gpt-6.1-sol"]"#);
+    let mut call = ask(&mut envoy, RESPONSES, br#"{"model":"fast","input":"#);
+    call.is_refused(400, "latchkey_untranslatable");
+}
