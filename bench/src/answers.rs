@@ -96,6 +96,20 @@ impl Dialect {
         self.pieces(answer).iter().map(Bytes::len).sum()
     }
 
+    /// Tells an answer that is whole, from its beginning and its end.
+    pub fn is_answer(self, body: &[u8]) -> bool {
+        let has = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
+        let is_stream = !body.starts_with(b"{");
+        match self {
+            Self::Responses if is_stream => has("response.completed"),
+            Self::Responses => has(r#""status":"completed""#),
+            Self::Chat if is_stream => has("[DONE]"),
+            Self::Chat => has(r#""finish_reason":"stop""#),
+            Self::Messages if is_stream => has("message_stop"),
+            Self::Messages => has(r#""stop_reason":"end_turn""#),
+        }
+    }
+
     /// A request's body that asks for that answer with `text`, of the session `session`.
     pub fn request_body(self, answer: Answer, session: usize, text: &str) -> String {
         let stream = answer == Answer::Sse;

@@ -36,6 +36,12 @@ pub const FAILS: &str = "fails-";
 /// The time between two events, as fast as a model writes.
 const PACE: Duration = Duration::from_millis(5);
 
+/// The beginning of the name of a request whose stream lasts for seconds.
+pub const SLOW: &str = "slow-";
+
+/// The time between two events of it.
+const SLOW_PACE: Duration = Duration::from_millis(50);
+
 /// The number of events of a stream, and the length of each in bytes.
 const EVENTS: (usize, usize) = (160, 160);
 
@@ -43,7 +49,7 @@ const EVENTS: (usize, usize) = (160, 160);
 const STREAMS: usize = 16;
 
 /// The text before the time in an event.
-const BEFORE: &str = r#"data: {"type":"response.output_text.delta","at":"#;
+const BEFORE: &str = r#"data: {"type":"response.output_text.delta","at":""#;
 
 /// The moment that clocks here count from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -80,8 +86,9 @@ fn clock() -> u64 {
 
 impl Paced {
     /// A stream whose first event comes at once.
-    pub fn start() -> Self {
-        let mut timer = interval(PACE);
+    pub fn start(name: &str) -> Self {
+        let slow = name.starts_with(SLOW);
+        let mut timer = interval(if slow { SLOW_PACE } else { PACE });
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             left: EVENTS.0,
@@ -103,7 +110,7 @@ impl Body for Paced {
         }
         ready!(self.timer.poll_tick(context));
         self.left -= 1;
-        let event = format!("{BEFORE}{:020},\"delta\":\"", clock());
+        let event = format!("{BEFORE}{:020}\",\"delta\":\"", clock());
         let end = "\"}\n\n";
         let event = format!("{event:x<0$}{end}", EVENTS.1 - end.len());
         Poll::Ready(Some(Ok(Frame::data(event.into()))))
@@ -242,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_says_when_it_was_written() {
-        let mut body = Paced::start();
+        let mut body = Paced::start("");
         let mut events = 0;
         let mut last = 0;
         while let Some(frame) = body.frame().await {

@@ -35,6 +35,8 @@ pub enum With {
     Limits,
     /// A list of models for each key, so that a body is read to its end.
     Models,
+    /// A platform that speaks this dialect alone, and callers of the others.
+    Only(Dialect),
 }
 
 // === impl Fleet ===
@@ -44,7 +46,7 @@ impl With {
     fn of_account(self) -> &'static str {
         match self {
             Self::Limits => LIMITS,
-            Self::Nothing | Self::Models => "",
+            Self::Nothing | Self::Models | Self::Only(_) => "",
         }
     }
 
@@ -53,12 +55,37 @@ impl With {
         match self {
             Self::Limits => LIMITS,
             Self::Models => r#","models":["gpt-6*"]"#,
-            Self::Nothing => "",
+            Self::Nothing | Self::Only(_) => "",
+        }
+    }
+
+    /// Tells a platform that speaks `dialect`.
+    fn has(self, dialect: Dialect) -> bool {
+        match self {
+            Self::Only(one) => one == dialect,
+            Self::Nothing | Self::Limits | Self::Models => true,
         }
     }
 }
 
 impl Fleet {
+    /// The dialect of the caller of request `number`.
+    pub fn dialect(self, number: usize) -> Dialect {
+        let Self { with, .. } = self;
+        let translated = |dialect: &Dialect| matches!(with, With::Only(one) if one != *dialect);
+        let callers = DIALECTS.into_iter().filter(translated);
+        let mut callers = callers.cycle().skip(number % (DIALECTS.len() - 1));
+        callers.next().unwrap_or_else(|| Dialect::of(number))
+    }
+
+    /// The dialect in which the platform answers a caller of `dialect`.
+    pub fn platform(self, dialect: Dialect) -> Dialect {
+        match self.with {
+            With::Only(one) => one,
+            With::Nothing | With::Limits | With::Models => dialect,
+        }
+    }
+
     /// The client key of caller `number`, of the length that the refresher makes.
     pub fn client_key(number: usize) -> String {
         format!("lk_{number:040}")
@@ -92,18 +119,22 @@ impl Fleet {
     /// # Errors
     /// A record that the filter would refuse: the benchmark is older than the format.
     pub fn snapshot(self) -> Result<Vec<String>> {
-        let each = |line: fn(usize, Dialect) -> String| {
+        let each = |has: fn(With, Dialect) -> bool, line: fn(usize, Dialect) -> String| {
             let lines = DIALECTS.into_iter().enumerate();
+            let lines = lines.filter(|(_, dialect)| has(self.with, *dialect));
             let lines: Vec<_> = lines.map(|(at, dialect)| line(at + 1, dialect)).collect();
             lines.join(",")
         };
-        let doors = each(|id, dialect| {
-            let (path, name) = (dialect.path(), dialect.name());
-            format!(
-                r#"{{"id":{id},"method":"POST","path":"{path}","dialect":"{name}","operation":"generate"}}"#
-            )
-        });
-        let endpoints = each(|_, dialect| {
+        let doors = each(
+            |_, _| true,
+            |id, dialect| {
+                let (path, name) = (dialect.path(), dialect.name());
+                format!(
+                    r#"{{"id":{id},"method":"POST","path":"{path}","dialect":"{name}","operation":"generate"}}"#
+                )
+            },
+        );
+        let endpoints = each(With::has, |_, dialect| {
             let (path, name) = (dialect.upstream_path(), dialect.name());
             let asks = dialect == Dialect::Chat;
             format!(
@@ -147,8 +178,23 @@ mod tests {
 
     #[test]
     fn the_filter_reads_every_record() {
-        for with in [With::Nothing, With::Limits, With::Models] {
-            assert_eq!(Fleet { size: 10, with }.snapshot().unwrap().len(), 22);
+        for with in [
+            With::Nothing,
+            With::Limits,
+            With::Models,
+            With::Only(Dialect::Responses),
+        ] {
+            assert_eq!(Fleet { size: 10, with }.snapshot().unwrap().len(), 23);
         }
+    }
+
+    #[test]
+    fn callers_of_the_platforms_own_dialect_are_not_translated() {
+        let with = With::Only(Dialect::Responses);
+        let of = |number| Fleet { size: 10, with }.dialect(number);
+        assert_eq!(
+            [0, 1, 2].map(of),
+            [Dialect::Chat, Dialect::Messages, Dialect::Chat]
+        );
     }
 }

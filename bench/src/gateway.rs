@@ -81,11 +81,11 @@ impl Filters {
     }
 
     /// The look of a request of caller 0 behind them.
-    fn expected(&self, seen: &Seen) -> bool {
+    fn expected(&self, seen: &Seen, fleet: Fleet) -> bool {
         let token = |header: &str| header.starts_with("Bearer token-");
         let key = format!("Bearer {}", Fleet::client_key(0));
-        let first = Dialect::of(0);
-        let (path, upstream) = (first.path(), first.upstream_path());
+        let first = fleet.dialect(0);
+        let (path, upstream) = (first.path(), fleet.platform(first).upstream_path());
         match self {
             Self::Plain => seen.path == path && seen.authorization == Some(key),
             Self::Gate(_) => seen.path == path && seen.authorization.is_none(),
@@ -161,7 +161,7 @@ impl Gateway {
                     let seen = upstream.last();
                     let name = &self.variant.name;
                     ensure!(
-                        self.variant.filters.expected(&seen),
+                        self.variant.filters.expected(&seen, self.variant.fleet),
                         "{name}: the request came out as {seen:?}"
                     );
                     return Ok(callers);

@@ -15,6 +15,7 @@ mod load;
 mod refresher;
 mod report;
 mod soak;
+mod translation;
 mod upstream;
 
 use std::{
@@ -29,6 +30,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::task::LocalSet;
 
 use crate::{
+    answers::Dialect,
     events::Delays,
     fleet::{Fleet, With},
     gateway::{Filters, Gateway, Variant},
@@ -66,6 +68,10 @@ const LIMITED: Fleet = Fleet {
 };
 const READ: Fleet = Fleet {
     with: With::Models,
+    ..SMALL
+};
+const TRANSLATED: Fleet = Fleet {
+    with: With::Only(Dialect::Responses),
     ..SMALL
 };
 const WITHOUT_METERING: &str = "… without metering";
@@ -115,6 +121,11 @@ struct Options {
     #[arg(long)]
     events: bool,
 
+    /// In place of all that: what a body of 20 MB and a thousand streams at once take where they are
+    /// translated, and where they are not. Takes a minute.
+    #[arg(long)]
+    translation: bool,
+
     /// In place of all that: a million requests and ten thousand changes of the snapshot, and
     /// what memory does meanwhile. Takes about five minutes.
     #[arg(long)]
@@ -152,6 +163,13 @@ async fn measure(options: &Options) -> Result<()> {
     if options.soak {
         let (gateway, callers) = alone("soak", &options.wasm, SOAKED).await?;
         return soak::soak(&gateway, callers, CONNECTIONS).await;
+    }
+    if options.translation {
+        for (name, fleet) in [("passed through", SMALL), ("translated", TRANSLATED)] {
+            let (gateway, callers) = alone(name, &options.wasm, fleet).await?;
+            translation::print(&gateway, callers).await?;
+        }
+        return Ok(());
     }
     if let Some(wasm) = &options.counting
         && !options.events
@@ -301,7 +319,16 @@ fn variants(options: &Options) -> Result<Vec<Variant>> {
             Filters::GateAndAttempt(wasm.clone()),
             LIMITED,
         ),
-        variant("… body read whole", Filters::GateAndAttempt(wasm), READ),
+        variant(
+            "… body read whole",
+            Filters::GateAndAttempt(wasm.clone()),
+            READ,
+        ),
+        variant(
+            "… translated into responses",
+            Filters::GateAndAttempt(wasm),
+            TRANSLATED,
+        ),
     ];
     let without = [
         (WITHOUT_METERING, &options.without_metering),

@@ -124,11 +124,13 @@ async fn answer(
             let whole = dialect.pieces(kind).first().cloned().unwrap_or_default();
             Either::Left(Full::from(whole))
         }
-        Answer::Sse if name.is_some() => Either::Right(Either::Right(Paced::start())),
-        Answer::Sse => Either::Right(Either::Left(Events {
-            left: dialect.pieces(kind).iter(),
-            flushed: true,
-        })),
+        Answer::Sse => Either::Right(match &name {
+            Some(name) => Either::Right(Paced::start(name)),
+            None => Either::Left(Events {
+                left: dialect.pieces(kind).iter(),
+                flushed: true,
+            }),
+        }),
     });
     let content_type = kind.content_type().parse().expect("is a header value");
     response.headers_mut().insert(CONTENT_TYPE, content_type);
