@@ -142,6 +142,7 @@ impl Dialect {
         let read = own.read_request.ok_or_else(none)?;
         let write = platform.format().parts().write_request.ok_or_else(none)?;
         let mut request = read(&tree)?;
+        request.length = body.len();
         if let Some(read_target) = own.read_target {
             read_target(&mut request, target.asked_at);
         }

@@ -31,7 +31,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
     let effort = request.effort_for(accent);
     leave_out(request, target);
     let request = &*request;
-    let mut out = Out::default();
+    let mut out = request.out();
     let mut failed = None;
     out.object(|out| {
         out.name("model").text(&target.model);

@@ -6,11 +6,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use crate::{dialect::accent::Accent, text::tree::Text};
+use crate::{
+    dialect::accent::Accent,
+    text::{out::Out, tree::Text},
+};
 
 /// A request for an answer of a model.
 #[derive(Debug, Default)]
 pub struct Request<'a> {
+    /// The length of the caller's body, in bytes.
+    pub length: usize,
     /// The model, as the caller names it.
     pub model: Option<Text<'a>>,
     /// The answer is to come as a stream.
@@ -309,6 +314,11 @@ pub struct Refused {
 // === impl Request ===
 
 impl Request<'_> {
+    /// Begins the request for the platform, with room for what is in this one: most of it goes on as it stands.
+    pub fn out(&self) -> Out {
+        Out::with_capacity(self.length.saturating_add(4096))
+    }
+
     /// The word that says how much the model is to think, as the platform takes it; what it does not take at all is
     /// left out.
     pub fn effort_for(&mut self, accent: &Accent) -> Option<&'static str> {

@@ -51,14 +51,8 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
     // An id may be as long as a name.
     let user = request.user.as_ref().map(names::fitting);
     let request = &*request;
-    let mut input = Out::default();
+    let mut out = request.out();
     let mut failed = None;
-    input.list(|out| failed = write_input(request, target, out).err());
-    if let Some(refused) = failed {
-        return Err(refused);
-    }
-    let input = input.into_bytes();
-    let mut out = Out::with_capacity(input.len().saturating_add(4096));
     out.object(|out| {
         out.name("model").text(&target.model);
         out.name("stream")
@@ -66,7 +60,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
         out.name("store").bool(false);
         out.name("instructions").texts(&joined(&request.system));
         out.name("input")
-            .raw(std::str::from_utf8(&input).unwrap_or("[]"));
+            .list(|out| failed = write_input(request, target, out).err());
         write_tools(request, out);
         if let Some(most) = request
             .max_output
@@ -96,7 +90,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
             }
         }
     });
-    Ok(out.into_bytes())
+    failed.map_or(Ok(out.into_bytes()), Err)
 }
 
 /// The texts with an empty line between them.
