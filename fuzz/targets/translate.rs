@@ -10,7 +10,7 @@ use latchkey::{
 };
 use latchkey_fuzz::byte;
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fuzz_target!(|data: &[u8]| {
     let mut data = data;
@@ -31,10 +31,22 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
+    // As many bodies as not are for a platform that does much otherwise.
+    let odd = json!({
+        "max_tokens_field": "max_completion_tokens", "max_output": 100, "max_temperature": 0.5, "one_sampler": true,
+        "tool_choice": ["auto"], "content": "parts", "schema": "tool", "reasoning_in": "reasoning",
+        "reasoning_required": true, "system_between": true, "thinking": "budget", "efforts": ["none", "high"],
+        "id_length": 9, "name_max": 9, "takes": ["top_k", "user"], "refuses": ["stop"], "set": {"a": 1},
+    });
+    let odd = odd.as_object().expect("an object").clone();
+    let accent = match body.len() % 2 {
+        0 => Accent::default(),
+        _ => Accent::parse(odd).expect("an accent"),
+    };
     let target = Target {
         model: Text::of("m"),
         refuses: &[],
-        accent: &Accent::default(),
+        accent: &accent,
         streams_only: false,
         asks_usage: true,
         owner: "1f",

@@ -221,7 +221,9 @@ impl Accent {
         };
         let wanted = EFFORT_WORDS.iter().position(|known| *known == word)?;
         let (less, more) = EFFORT_WORDS.split_at(wanted.saturating_add(1));
-        let nearest = less.iter().rev().find(takes);
+        // Only who asks for no reasoning at all gets none.
+        let less = less.iter().filter(|less| wanted == 0 || **less != "none");
+        let nearest = less.rev().find(takes);
         nearest.or_else(|| more.iter().find(takes)).copied()
     }
 }
@@ -353,7 +355,10 @@ mod tests {
         assert_eq!(Accent::default().nearest_effort("low"), None);
         let members =
             accent(&json!({"effort": {"none": {"thinking": {"type": "disabled"}}}})).unwrap();
-        assert_eq!(members.nearest_effort("max"), Some("none"));
+        assert_eq!(members.nearest_effort("max"), None);
+        assert_eq!(members.nearest_effort("none"), Some("none"));
+        let few = accent(&json!({"efforts": ["none", "high"]})).unwrap();
+        assert_eq!(few.nearest_effort("minimal"), Some("high"));
         assert_eq!(
             members.effort("none").unwrap()["thinking"]["type"],
             "disabled"

@@ -169,7 +169,7 @@ impl Format for Chat {
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),
             write_answer: Some(answer_writer::Writer::of),
-            read_target: None,
+            ..Parts::default()
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `messages`: Anthropic messages.
 
+mod answer_reader;
 mod answer_writer;
 mod request_reader;
+mod request_writer;
 
 use serde_json::{Map, Value, json};
 
@@ -12,6 +14,10 @@ use super::{
         RequestValue, ThingPlace,
     },
 };
+
+/// The mark of what only the platform reads, where it is the signature of a text. Of what is read by nobody else there
+/// is no text, and no mark.
+const SIGNED: &str = "s.";
 
 /// The format.
 pub(super) struct Messages;
@@ -183,7 +189,10 @@ impl Format for Messages {
         Parts {
             richness: 2,
             read_request: Some(request_reader::read),
+            write_request: Some(request_writer::write),
+            read_answer: Some(answer_reader::Reader::begin),
             write_answer: Some(answer_writer::Writer::of),
+            state_is_the_platforms: true,
             ..Parts::default()
         }
     }

@@ -31,6 +31,8 @@ pub struct Parts {
     pub read_target: Option<fn(&mut Request<'_>, &str)>,
     /// Writes an answer.
     pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
+    /// What only the platform reads is read for all of its accounts.
+    pub state_is_the_platforms: bool,
 }
 
 /// The platform that a request is written for, and where it was asked for.

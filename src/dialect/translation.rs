@@ -119,6 +119,11 @@ impl Dialect {
             && other.read_answer.is_some()
     }
 
+    /// Tells a dialect of which any account of a platform reads what only the platform reads.
+    pub fn state_is_the_platforms(self) -> bool {
+        self.format().parts().state_is_the_platforms
+    }
+
     /// The rank of a platform's dialect by how much of a request and its answer it can say.
     pub fn richness(self) -> u8 {
         self.format().parts().richness

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     clients::{Ask, claude_with, python},
-    harness::{Stack, caller::chat_body, run, sim::Seen},
+    harness::{Stack, caller::chat_body, run, sim::Seen, stack::CHAT_ALONE},
 };
 
 /// OpenAI's own client speaks chat completions, and a ChatGPT login speaks responses, in streams alone.
@@ -129,6 +129,83 @@ fn the_anthropic_client_is_answered_by_a_chatgpt_login() {
             got["refused"],
             json!(["BadRequestError", 400, "latchkey_untranslatable"])
         );
+    });
+}
+
+/// Claude Code calls a tool, here, and goes on with what that returns, where the platform speaks chat completions.
+#[test]
+fn claude_code_works_on_a_platform_that_chats() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller(CHAT_ALONE);
+        let home = stack.folder.join("claude-chat");
+        let url = caller.url("");
+        let ask = Ask {
+            prompt: r#"use the tool Bash {"command": "echo chatted", "description": "says so"}"#,
+            ..Ask::new(&home, &url, caller.key())
+        };
+        let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
+        let arguments = [&["--model", "gpt-6.1-sol"][..], &tools].concat();
+        let (printed, _) = claude_with(&ask, &arguments).await;
+        assert!(printed.contains("Hello from "), "{printed}");
+        let seen = stack.sim.seen().await;
+        let results = seen.iter().filter(|seen| {
+            let body: Value = serde_json::from_slice(&seen.body()).unwrap_or_default();
+            let messages = body["messages"].as_array().into_iter().flatten();
+            let mut results = messages.filter(|message| message["role"] == "tool");
+            seen.path() == "/v1/chat/completions"
+                && results.any(|result| {
+                    result["content"]
+                        .as_str()
+                        .is_some_and(|said| said.contains("chatted"))
+                })
+        });
+        assert!(
+            results.count() > 0,
+            "the tool's output went to the platform"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// OpenAI's own client reads what becomes of an answer of messages.
+#[test]
+fn the_openai_client_chats_with_claude() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("anthropic");
+        let arguments = [&*caller.url(""), caller.key(), "claude-opus-5-5"];
+        let got = python("openai_translated.py", &arguments).await;
+        let text = |name: &str| got[name].as_str().unwrap_or_default();
+        for name in ["chat", "streamed", "after"] {
+            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
+        }
+        assert_eq!(
+            (text("finish"), text("call_finish"), text("model")),
+            ("stop", "tool_calls", "claude-opus-5-5"),
+            "{got}"
+        );
+        assert!(
+            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
+            "{got}"
+        );
+        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
+        assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
+        assert_eq!(got["refused"][2], "latchkey_untranslatable");
+        let seen = stack.sim.seen().await;
+        let ours = seen.iter().filter_map(|seen| {
+            let body: Value = serde_json::from_slice(&seen.body()).ok()?;
+            let is_ours = body["system"][0]["text"] == "be brief" && seen.path() == "/v1/messages";
+            is_ours.then_some(body)
+        });
+        let ours: Vec<_> = ours.collect();
+        assert!(ours.len() >= 2, "{ours:?}");
+        for body in ours {
+            assert_eq!(body["max_tokens"], 128_000);
+            assert_eq!(body["cache_control"], json!({"type": "ephemeral"}));
+            assert_eq!(body["temperature"], Value::Null, "the model refuses it");
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
     });
 }
 

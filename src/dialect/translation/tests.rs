@@ -1,6 +1,7 @@
 mod chat_answers;
 mod chat_requests;
 mod gemini;
+mod messages_platform;
 mod responses;
 
 use serde_json::{Value, json};
@@ -293,6 +294,86 @@ fn said_in_messages(stream: &str) -> Vec<String> {
         }
     }
     assert_eq!(open, None);
+    said
+}
+
+/// What a stream of `chat` says.
+#[derive(Debug, Default)]
+struct SaidInChat {
+    content: String,
+    reasoning: String,
+    /// Name, id and arguments.
+    calls: Vec<String>,
+    finish: String,
+    usage: Option<Value>,
+}
+
+/// What a stream of `chat` says, by the grammar of that dialect.
+fn said_in_chat(stream: &str) -> SaidInChat {
+    let mut said = SaidInChat::default();
+    let mut about = None;
+    let (mut chunks, mut done) = (0, false);
+    for event in stream.split_terminator("\n\n") {
+        assert!(!done, "nothing follows [DONE]: {event}");
+        let data = event.strip_prefix("data: ").unwrap();
+        if data == "[DONE]" {
+            done = true;
+            continue;
+        }
+        let chunk: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(chunk["object"], "chat.completion.chunk");
+        let same = ["id", "created", "model"].map(|name| chunk[name].clone());
+        assert_eq!(about.get_or_insert_with(|| same.clone()), &same);
+        let Some(choice) = chunk["choices"].get(0) else {
+            assert!(!said.finish.is_empty() && said.usage.is_none());
+            said.usage = Some(chunk["usage"].clone());
+            continue;
+        };
+        assert!(
+            said.finish.is_empty(),
+            "nothing is said behind the reason: {chunk}"
+        );
+        let delta = choice["delta"].as_object().unwrap();
+        if let Some(reason) = choice["finish_reason"].as_str() {
+            said.finish = reason.to_owned();
+            continue;
+        }
+        assert_eq!(
+            delta.contains_key("role"),
+            chunks == 0,
+            "the role is told once"
+        );
+        chunks += 1;
+        let text = |name: &str| delta.get(name).and_then(Value::as_str).unwrap_or_default();
+        said.content.push_str(text("content"));
+        said.reasoning.push_str(text("reasoning_content"));
+        for call in delta
+            .get("tool_calls")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let index = call["index"].as_u64().unwrap() as usize;
+            let function = &call["function"];
+            if index == said.calls.len() {
+                assert_eq!(call["type"], "function");
+                let (name, id) = (
+                    function["name"].as_str().unwrap(),
+                    call["id"].as_str().unwrap(),
+                );
+                said.calls.push(format!("{name} {id} "));
+            } else {
+                // Clients put texts that come again behind those that they have.
+                assert!(
+                    call.get("id").is_none()
+                        && call.get("type").is_none()
+                        && function.get("name").is_none()
+                );
+            }
+            said.calls[index].push_str(function["arguments"].as_str().unwrap());
+        }
+    }
+    assert!(done && !said.finish.is_empty());
     said
 }
 

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, iter, path::Path};
 
-use latchkey::snapshot::{KeyHash, Record};
+use latchkey::{
+    dialect::Dialect,
+    snapshot::{KeyHash, Record},
+};
 use refresher::platform::{Catalog, doors};
 use serde_json::{Value, json};
 
-use super::clusters;
+use super::{clusters, stack::CHAT_ALONE};
 
 /// The doors and the shipped platforms, pointed at the simulated one, one line each.
 pub fn platforms(platforms_dir: &Path) -> Vec<String> {
@@ -18,6 +21,17 @@ pub fn platforms(platforms_dir: &Path) -> Vec<String> {
         .chain(platforms)
         .map(|record| record.to_line().expect("a line"))
         .collect()
+}
+
+/// The shipped `openai`, as one that speaks chat completions alone.
+pub fn chat_alone(platforms_dir: &Path) -> String {
+    let catalog = Catalog::load(Some(platforms_dir), BTreeSet::new()).expect("profiles");
+    let openai = catalog.usable("openai").expect("it is shipped");
+    let mut record = openai.publication().record;
+    record.id = CHAT_ALONE.to_owned().try_into().expect("an id");
+    record.endpoints.retain(|one| one.dialect == Dialect::Chat);
+    let record = Record::Platform(record);
+    record.to_line().expect("a line")
 }
 
 /// An account at `authority` with an API key, and what differs in it from others.

@@ -38,6 +38,9 @@ pub const CODEX: &str = "acc_codex";
 /// The account with a key of the OpenAI API.
 pub const OPENAI: &str = "acc_openai";
 
+/// A platform that speaks chat completions alone, and its account: `openai` without its other dialect.
+pub const CHAT_ALONE: &str = "chat_alone";
+
 /// The account with a key of the Anthropic API.
 pub const ANTHROPIC: &str = "acc_anthropic";
 
@@ -321,16 +324,20 @@ async fn population(sim: &Sim) -> Vec<String> {
     let login = sim.login(ALICE).await;
     let vars = json!({"vars": {"account_id": account_id(ALICE)}});
     let authority = sim.authority();
+    let cluster = json!({"cluster": clusters::name(OPENAI)});
     let mut lines = records::platforms(&sim.platforms_dir);
     lines.extend([
         records::account(CODEX, "codex", authority, &login.access_token, vars),
         records::account(OPENAI, "openai", authority, "sk-openai", json!({})),
         records::account(ANTHROPIC, "anthropic", authority, "sk-ant", json!({})),
+        records::chat_alone(&sim.platforms_dir),
+        records::account(CHAT_ALONE, CHAT_ALONE, authority, "sk-openai", cluster),
     ]);
     for (pool, accounts) in [
         ("codex", &[CODEX][..]),
         ("openai", &[OPENAI]),
         ("anthropic", &[ANTHROPIC]),
+        (CHAT_ALONE, &[CHAT_ALONE]),
         ("all", &[CODEX, OPENAI, ANTHROPIC]),
     ] {
         lines.push(records::pool(pool, "sticky", accounts));

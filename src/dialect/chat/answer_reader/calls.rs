@@ -9,7 +9,7 @@ use crate::{
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 
 /// The most calls of one answer.
-const MAX_CALLS: usize = 4096;
+const MAX_CALLS: usize = 1024;
 
 /// The calls so far.
 #[derive(Debug, Default)]

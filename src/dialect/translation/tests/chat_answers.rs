@@ -458,3 +458,20 @@ fn a_call_that_stands_for_something_else_is_that_again() {
     );
     assert_eq!(made["stop_reason"], "end_turn");
 }
+
+#[test]
+fn calls_without_end_or_without_a_name_are_a_failure() {
+    let many: Vec<Value> = (0..2_000)
+        .map(|number| call(Some(number), Some(&format!("c{number}")), Some("f"), "{}"))
+        .collect();
+    let nameless = [call(Some(0), Some("c"), None, &"x".repeat(2_000_000))];
+    for (chunks, says) in [
+        (&many[..], "too many tools"),
+        (&nameless[..], "without a name"),
+    ] {
+        let (status, error) = whole(&stream(chunks, true)).unwrap_err();
+        assert_eq!(status, 502);
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains(says), "{message}");
+    }
+}

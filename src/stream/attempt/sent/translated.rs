@@ -29,7 +29,7 @@ const MAX_PATH_BYTES: usize = 256;
 pub(in crate::stream) struct Translated {
     endpoint: Endpoint,
     streams_only: bool,
-    /// The account, by a hash.
+    /// Who reads what only the platform reads: the account or the platform, by a hash.
     owner: String,
     /// What the request said of its answer, once it was translated.
     asked: Option<Asked>,
@@ -68,10 +68,11 @@ pub(in crate::stream) enum GoesOn {
 impl Translated {
     /// A try at this endpoint, as this account.
     pub(super) fn of(endpoint: &Endpoint, account: &Account) -> Self {
-        let parts = [
-            account.platform.as_str().as_bytes(),
-            account.id.as_str().as_bytes(),
-        ];
+        let account_id = match endpoint.dialect.state_is_the_platforms() {
+            true => "",
+            false => account.id.as_str(),
+        };
+        let parts = [account.platform.as_str().as_bytes(), account_id.as_bytes()];
         Self {
             owner: format!("{:016x}", hash64(&parts)),
             endpoint: endpoint.clone(),
