@@ -92,6 +92,9 @@ pub fn endpoint<'p>(
     answers.then_some(endpoint)
 }
 
+/// The header of an answer that is ours and no error: it says what in it is an estimate.
+pub const ESTIMATE_HEADER: &str = "x-latchkey-estimate";
+
 /// The request for `account`: the authority, path and query of the platform's `endpoint`, the
 /// caller's headers that the platform's profile allows, and the credential. Nothing else.
 ///
@@ -121,7 +124,8 @@ pub fn translated_headers<'a>(
     account: &'a Account,
     places: &Places,
 ) -> Result<Headers<'a>, Refusal> {
-    let mut headers = headers_with(b"", request, platform, endpoint, account, places)?;
+    let query = endpoint.dialect.format().parts().stream_query.as_bytes();
+    let mut headers = headers_with(query, request, platform, endpoint, account, places)?;
     if endpoint.requires.contains(&Requirement::Stream) {
         headers.retain(|(name, _)| *name != "accept");
         headers.push(("accept", b"text/event-stream".as_slice().into()));

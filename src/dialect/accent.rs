@@ -37,6 +37,9 @@ pub const MEMBERS: &[(&str, Form)] = &[
     (NAME_MAX, Form::Number),
     (TAKES, Form::Names),
     (REFUSES, Form::Names),
+    (SIGNED_CALLS, Form::Flag),
+    (MEDIA_IN_RESULTS, Form::Flag),
+    (FORM_OR_TOOLS, Form::Flag),
     (SET, Form::Members),
 ];
 
@@ -82,6 +85,12 @@ pub const NAME_MAX: &str = "name_max";
 pub const TAKES: &str = "takes";
 /// Members that are not taken.
 pub const REFUSES: &str = "refuses";
+/// The first call of each of the model's turns has to have a signature, or what stands for one that was lost.
+pub const SIGNED_CALLS: &str = "signed_calls";
+/// The result of a call may have pictures and documents in it.
+pub const MEDIA_IN_RESULTS: &str = "media_in_results";
+/// A request may have a form for the answer or tools, and not both.
+pub const FORM_OR_TOOLS: &str = "form_or_tools";
 /// Members that every request has.
 pub const SET: &str = "set";
 

@@ -3,8 +3,10 @@
 //! A stream is events of whole answers (`alt=sse`), or one JSON list of them. It has no mark at its end: an
 //! answer has ended that says why.
 
+mod answer_reader;
 mod answer_writer;
 mod request_reader;
+mod request_writer;
 mod schema;
 
 use serde_json::{Map, Value, json};
@@ -124,10 +126,15 @@ impl Format for Gemini {
 
     fn parts(&self) -> Parts {
         Parts {
+            count: Some(("totalTokens", None)),
             read_request: Some(request_reader::read),
+            write_request: Some(request_writer::write),
+            read_answer: Some(answer_reader::Reader::begin),
+            stream_query: "alt=sse",
+            state_is_the_platforms: true,
+            richness: 1,
             read_target: Some(request_reader::read_target),
             write_answer: Some(answer_writer::Writer::of),
-            ..Parts::default()
         }
     }
 }

@@ -188,6 +188,7 @@ impl Format for Messages {
     fn parts(&self) -> Parts {
         Parts {
             richness: 2,
+            count: Some(("input_tokens", None)),
             read_request: Some(request_reader::read),
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),

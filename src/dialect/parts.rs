@@ -29,6 +29,11 @@ pub struct Parts {
     /// Reads what the path and the query of a request say of it, in a dialect where they say what others say in the
     /// body: the model, and the wish for a stream.
     pub read_target: Option<fn(&mut Request<'_>, &str)>,
+    /// The query that asks for a stream as events, in a dialect where the path asks for a stream at all: what is
+    /// translated for a platform that speaks it is asked for there. Empty in any other one.
+    pub stream_query: &'static str,
+    /// The member of an answer that counts a request's tokens, and what else that answer says.
+    pub count: Option<(&'static str, Option<(&'static str, &'static str)>)>,
     /// Writes an answer.
     pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
     /// What only the platform reads is read for all of its accounts.

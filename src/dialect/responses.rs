@@ -186,6 +186,7 @@ impl Format for Responses {
 
     fn parts(&self) -> Parts {
         Parts {
+            count: Some(("input_tokens", Some(("object", "response.input_tokens")))),
             read_request: Some(request_reader::read),
             richness: 3,
             write_request: Some(request_writer::write),

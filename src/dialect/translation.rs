@@ -13,6 +13,7 @@ use super::{
 };
 use crate::hash::hash64;
 use crate::text::{
+    out::Out,
     sse::{self, BYTE_ORDER_MARK, Framer, Piece},
     tree::Tree,
 };
@@ -176,6 +177,30 @@ impl Dialect {
                 answer_tool: request.answer_tool,
             },
         })
+    }
+}
+
+impl Dialect {
+    /// The answer to a request of this dialect for the count of its tokens, estimated; none where the dialect has no
+    /// such answer.
+    ///
+    /// # Errors
+    /// The member that is wrong.
+    pub fn estimate(self, body: &[u8]) -> Result<Option<String>, Refused> {
+        let parts = self.format().parts();
+        let (Some(read), Some((name, about))) = (parts.read_request, parts.count) else {
+            return Ok(None);
+        };
+        let tree = Tree::read(body).map_err(read::unread)?;
+        let tokens = read(&tree)?.estimated_tokens();
+        let mut out = Out::default();
+        out.object(|out| {
+            if let Some((name, value)) = about {
+                out.name(name).word(value);
+            }
+            out.name(name).number(tokens);
+        });
+        Ok(String::from_utf8(out.into_bytes()).ok())
     }
 }
 

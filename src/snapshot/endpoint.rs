@@ -113,6 +113,9 @@ const GENERATE: &str = "generate";
 /// The same in a dialect where the path asks for a stream.
 const STREAM: &str = "stream";
 
+/// The operation that counts the tokens of a request.
+const COUNT: &str = "count_tokens";
+
 /// A platform's requirement of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -151,7 +154,7 @@ impl Endpoint {
 
     /// Tells if a model answers there.
     pub fn generates(&self) -> bool {
-        self.operation.as_str() == GENERATE
+        [GENERATE, STREAM].contains(&self.operation.as_str())
     }
 
     /// Tells if it answers what is asked at `door`, in the caller's own words.
@@ -162,10 +165,27 @@ impl Endpoint {
     /// Tells if it answers what is asked at `door` once that is translated.
     pub fn answers_translated(&self, door: &Door) -> bool {
         door.dialect.is_translated_to(self.dialect)
-            && self.generates()
+            && self.operation.as_str() == self.translated_operation()
             && !self.untranslated
-            && [GENERATE, STREAM].contains(&door.operation.as_str())
+            && ([GENERATE, STREAM].contains(&door.operation.as_str()) || self.estimates(door))
             && self.has_things_of(door)
+    }
+
+    /// The operation of an endpoint of its dialect for which requests are translated: where the path asks for a stream,
+    /// that one, whatever the caller asked for.
+    fn translated_operation(&self) -> &'static str {
+        match self.dialect.format().parts().stream_query {
+            "" => GENERATE,
+            _ => STREAM,
+        }
+    }
+
+    /// Tells if `door` asks for the count of a request's tokens, and the platform is not asked for that there: it is
+    /// estimated.
+    pub fn estimates(&self, door: &Door) -> bool {
+        door.operation.as_str() == COUNT
+            && self.operation.as_str() != COUNT
+            && door.dialect.format().parts().count.is_some()
     }
 
     /// Tells if it answers the operation of `door`, and its path takes what that door's path has.

@@ -215,7 +215,9 @@ pub(crate) mod fixture {
         {"id":10,"method":"GET","path":"/v1/models/{model}","dialect":"chat","operation":"model"},
         {"id":11,"method":"GET","path":"/health","dialect":"chat","operation":"alive"},
         {"id":12,"method":"GET","path":"/v1/responses/{id}","dialect":"responses","operation":"get","opaque":true,"modelless":true},
-        {"id":13,"method":"POST","path":"/v1beta/models/{model}:streamGenerateContent","dialect":"gemini","operation":"stream"}],
+        {"id":13,"method":"POST","path":"/v1beta/models/{model}:streamGenerateContent","dialect":"gemini","operation":"stream"},
+        {"id":14,"method":"POST","path":"/v1/messages/count_tokens","dialect":"messages","operation":"count_tokens"},
+        {"id":15,"method":"POST","path":"/v1beta/models/{model}:countTokens","dialect":"gemini","operation":"count_tokens"}],
         "aliases":[{"from":"/v1/v1","to":"/v1"},{"from":"","to":"/v1"}]}"#;
 
     pub(crate) fn doors() -> Doors {

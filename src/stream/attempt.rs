@@ -179,8 +179,8 @@ impl AttemptStream {
         let now = worker.recently();
         let action = match sent.rewrite(size, end, now, stream) {
             Ok(action) => action,
-            Err(refusal) => {
-                reply_with(&sent.refused(&refusal), stream);
+            Err(reply) => {
+                reply_with(&reply, stream);
                 self.is_answered = true;
                 return Action::Pause;
             }

@@ -9,7 +9,7 @@ mod coded;
 use self::coded::{Coded, Plain};
 use super::Event;
 use crate::{
-    attempt::{EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER},
+    attempt::{EARLY_STATUS, ESTIMATE_HEADER, REDIRECT_STATUS, STATUS_HEADER},
     decode::Fault,
     gate::{CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request, refusal::ERROR_HEADER},
     host::{Action, Host, Side, Stream},
@@ -491,7 +491,8 @@ fn restore(stream: &mut impl Stream) -> Option<Vec<u8>> {
 /// our own or of Envoy's.
 fn answered(mut record: Record, restored: Option<Vec<u8>>, stream: &impl Stream) -> Record {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
-    if restored.is_none() {
+    let is_estimate = stream.header(Side::Answer, ESTIMATE_HEADER).is_some();
+    if restored.is_none() && !is_estimate {
         let code = stream.header(Side::Answer, ERROR_HEADER).and_then(text);
         let code = code.and_then(|code| Reason::try_from(code).ok());
         record.error = Some(code.unwrap_or(FROM_ENVOY));

@@ -167,6 +167,8 @@ pub struct Found {
     pub platform: Rc<Platform>,
     /// Where the platform answers what is asked.
     pub endpoint: Endpoint,
+    /// It is not asked: the tokens of the request are estimated.
+    pub estimates: bool,
     /// The gate's own words.
     pub carried: Rc<Carried>,
 }
@@ -540,7 +542,9 @@ impl<H: Host> Worker<H> {
         let account = view.account(carried.account.as_str())?;
         let platform = view.platform(&account.platform)?;
         let endpoint = attempt::endpoint(platform, view.doors(), &carried)?;
+        let door = view.doors()?.get(carried.door)?;
         Some(Found {
+            estimates: endpoint.estimates(door),
             account: Rc::clone(account),
             platform: Rc::clone(platform),
             endpoint: endpoint.clone(),

@@ -152,16 +152,15 @@ impl AnswerWriter for Writer {
                 }
                 self.parts.signature = Some(data.clone());
             }
-            Event::Close { block } => match self.blocks.remove(block) {
-                Some((kind @ BlockKind::Call { .. }, text)) => {
+            Event::Close { block } => {
+                if let Some((kind @ BlockKind::Call { .. }, text)) = self.blocks.remove(block) {
                     if text.is_empty() || is_object(&text) {
                         self.call(&kind, &text, bytes);
                     } else {
                         self.cut.push((kind, text));
                     }
                 }
-                _ => {}
-            },
+            }
             Event::Usage(usage) => self.usage.update(*usage),
             Event::Finish(finish) => self.finish = Some(finish.clone()),
             Event::Fail(failure) => self.fail(failure, bytes),

@@ -29,6 +29,9 @@ const STREAM: &str = ":streamGenerateContent";
 /// The member that is wrong, or that no other dialect can say.
 pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     let body = object(tree)?;
+    // Its tokens may be asked for within one more object.
+    let body = get(body, "generateContentRequest").unwrap_or(body);
+    expect(body, Kind::Object)?;
     if let Some(cached) = get(body, "cachedContent") {
         let why = "what is cached at another platform is not available here; send it instead";
         return Err(foreign(cached, why));

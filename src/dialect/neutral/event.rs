@@ -167,6 +167,7 @@ impl Failure {
     pub fn of(error: Json<'_, '_>) -> Self {
         let text = |name| error.get_text(name).map(|text| text.plain().into_owned());
         let code = text("code").or_else(|| text("type"));
+        let code = code.or_else(|| text("status"));
         let status = match code.as_deref().unwrap_or_default() {
             "rate_limit_exceeded"
             | "rate_limit_error"

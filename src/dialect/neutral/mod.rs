@@ -10,6 +10,7 @@
 //! answer would be a wrong one.
 
 pub mod conversation;
+mod estimate;
 mod event;
 mod folded;
 mod freeform;

@@ -1,6 +1,7 @@
 mod chat_answers;
 mod chat_requests;
 mod gemini;
+mod gemini_platform;
 mod messages_platform;
 mod responses;
 

@@ -4,8 +4,8 @@ mod translated;
 
 use std::rc::Rc;
 
-use self::translated::Translated;
 pub(super) use self::translated::{Answer, GoesOn};
+use self::translated::{Became, Translated, estimate};
 use crate::{
     attempt::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
@@ -74,6 +74,7 @@ impl Sent {
             account,
             platform,
             endpoint,
+            estimates,
             carried,
         } = found.ok_or(Refusal::NoCredential)?;
         let escape = attempt::is_escape(&request);
@@ -90,8 +91,8 @@ impl Sent {
                 open.query = Some(query.to_vec());
             }
         }
-        let translated =
-            (endpoint.dialect != carried.dialect).then(|| Translated::of(&endpoint, &account));
+        let translated = (endpoint.dialect != carried.dialect)
+            .then(|| Translated::of(&endpoint, &account, estimates));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
@@ -175,20 +176,25 @@ impl Sent {
     /// Lets the request's body go on as its transform says, or translated.
     ///
     /// # Errors
-    /// It cannot be translated.
+    /// It cannot be translated; or it asks for what is said here, and that is what the caller gets.
     pub(super) fn rewrite(
         &mut self,
         size: usize,
         end: bool,
         now: u64,
         stream: &mut impl Stream,
-    ) -> Result<Action, Refusal> {
+    ) -> Result<Action, Reply> {
         if let Some(translated) = &mut self.translated {
             let asked_at = self.request.first(":path").unwrap_or_default();
             let asked_at = std::str::from_utf8(asked_at).unwrap_or_default();
-            let translated = translated.request(&self.carried, asked_at, size, end, now, stream)?;
-            let Some(body) = translated else {
-                return Ok(Action::Pause);
+            let made = translated.request(&self.carried, asked_at, size, end, now, stream);
+            let body = match made.map_err(|refusal| self.refused(&refusal))? {
+                Became::Nothing => return Ok(Action::Pause),
+                Became::Body(body) => body,
+                Became::Estimate(body) => {
+                    let Carried { dialect, id, .. } = &*self.carried;
+                    return Err(estimate(body).with_request_id(*dialect, id.as_ref()));
+                }
             };
             let length = body.len().to_string();
             if self.request.first("content-length").is_some() {
@@ -200,7 +206,10 @@ impl Sent {
         let renamed = match self.renamed_to().filter(|_| size > 0) {
             None => None,
             Some(_) if !end && size <= MAX_RENAMED_BYTES => return Ok(Action::Pause),
-            Some(model) => Some(renamed(size, model, stream)?),
+            Some(model) => {
+                let made = renamed(size, model, stream);
+                Some(made.map_err(|refusal| self.refused(&refusal))?)
+            }
         };
         let rewrite = match &renamed {
             None => {

@@ -181,6 +181,52 @@ fn a_caller_of_gemini_gets_its_own_forms_of_a_stream() {
     );
 }
 
+/// Nobody is asked for it, so it is an estimate, and says so. It is better high than low.
+#[test]
+fn tokens_are_estimated_where_the_platform_counts_none() {
+    let data = json!({"type": "base64", "media_type": "image/png", "data": "QUJD".repeat(9_000)});
+    let messages = json!({
+        "model": "gpt-6.1-sol", "system": "x".repeat(400),
+        "messages": [{"role": "user", "content": [{"type": "image", "source": data}, {"type": "text", "text": "y".repeat(41)}]}],
+        "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+    });
+    let tool = "f".len() + "d".len() + r#"{"type":"object"}"#.len();
+    let expected = (400 + 41 + tool).div_ceil(4) + 1500;
+    let parts = json!([{"inlineData": {"mimeType": "image/png", "data": "QUJD"}}, {"text": "y".repeat(40)}]);
+    let contents = json!({"contents": [{"parts": parts}]});
+    let within = json!({"generateContentRequest": contents});
+    let google = "/v1beta/models/gpt-6.1-sol:countTokens";
+    for (path, body, member, tokens) in [
+        (
+            "/v1/messages/count_tokens",
+            &messages,
+            "input_tokens",
+            expected,
+        ),
+        (google, &contents, "totalTokens", 1510),
+        (google, &within, "totalTokens", 1510),
+    ] {
+        let mut envoy = envoy(&["acc_1"]);
+        let call = ask_at(path, &mut envoy, body);
+        let got = call.answer();
+        assert_eq!(got.status, 200, "{path}");
+        assert_eq!(
+            first(&got.headers, "x-latchkey-estimate").unwrap(),
+            b"tokens"
+        );
+        let said: Value = serde_json::from_slice(&got.body).unwrap();
+        assert_eq!(said, json!({ member: tokens }), "{path}");
+        drop(call);
+        assert_eq!(
+            envoy.records(),
+            ["acc_1 200 attempts=1 - - whole tokens=null"]
+        );
+    }
+    let mut envoy = envoy(&["acc_1"]);
+    let mut call = ask_at(google, &mut envoy, &json!({"contents": [{"parts": [{}]}]}));
+    call.is_refused(400, "latchkey_untranslatable");
+}
+
 #[test]
 fn who_asks_for_no_stream_gets_none() {
     let answer = answer();

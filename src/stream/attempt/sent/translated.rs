@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    attempt::answer::Mask,
+    attempt::{ESTIMATE_HEADER, answer::Mask},
     dialect::{
         About, AnswerTranslation, Dialect, MAX_REQUEST_BYTES, Target, Written,
         neutral::{Failure, Refused},
     },
-    gate::Refusal,
+    gate::{Refusal, Reply},
     hash::hash64,
     header::HeaderText,
     host::{Side, Stream},
@@ -28,6 +28,8 @@ const MAX_PATH_BYTES: usize = 256;
 #[derive(Debug)]
 pub(in crate::stream) struct Translated {
     endpoint: Endpoint,
+    /// The platform is not asked: the tokens of the request are estimated.
+    estimates: bool,
     streams_only: bool,
     /// Who reads what only the platform reads: the account or the platform, by a hash.
     owner: String,
@@ -42,6 +44,17 @@ struct Asked {
     left_out: Vec<&'static str>,
     about: About,
     renamed: BTreeMap<String, String>,
+}
+
+/// What a request becomes.
+#[derive(Debug)]
+pub(super) enum Became {
+    /// Nothing before it is whole.
+    Nothing,
+    /// This body, for the platform.
+    Body(Vec<u8>),
+    /// This body of an answer, which is an estimate.
+    Estimate(String),
 }
 
 /// The answer that goes to the caller in place of the platform's.
@@ -67,7 +80,7 @@ pub(in crate::stream) enum GoesOn {
 
 impl Translated {
     /// A try at this endpoint, as this account.
-    pub(super) fn of(endpoint: &Endpoint, account: &Account) -> Self {
+    pub(super) fn of(endpoint: &Endpoint, account: &Account, estimates: bool) -> Self {
         let account_id = match endpoint.dialect.state_is_the_platforms() {
             true => "",
             false => account.id.as_str(),
@@ -76,6 +89,7 @@ impl Translated {
         Self {
             owner: format!("{:016x}", hash64(&parts)),
             endpoint: endpoint.clone(),
+            estimates,
             streams_only: endpoint.requires.contains(&Requirement::Stream),
             asked: None,
         }
@@ -91,7 +105,7 @@ impl Translated {
         end: bool,
         now: u64,
         stream: &impl Stream,
-    ) -> Result<Option<Vec<u8>>, Refusal> {
+    ) -> Result<Became, Refusal> {
         if size > MAX_REQUEST_BYTES {
             let most = MAX_REQUEST_BYTES
                 .checked_div(1024 * 1024)
@@ -102,9 +116,14 @@ impl Translated {
             });
         }
         if !end {
-            return Ok(None);
+            return Ok(Became::Nothing);
         }
         let body = stream.body(Side::Request, 0, size);
+        if self.estimates {
+            let estimate = carried.dialect.estimate(&body);
+            let estimate = estimate.map_err(|refused| refusal(&refused))?;
+            return Ok(Became::Estimate(estimate.unwrap_or_default()));
+        }
         let model = carried.model.as_ref().map_or("", HeaderText::as_str);
         let target = Target {
             model: Text::of(model),
@@ -126,7 +145,7 @@ impl Translated {
             about: made.about,
             renamed: made.renamed,
         });
-        Ok(Some(made.body))
+        Ok(Became::Body(made.body))
     }
 
     /// Tells a request that asked for a stream.
@@ -174,6 +193,19 @@ impl Translated {
         });
         let body = mask.masked(&body).unwrap_or(body);
         Some(Answer::Error(Some(body)))
+    }
+}
+
+/// An answer that is estimated, marked as that.
+pub(super) fn estimate(body: String) -> Reply {
+    let headers = [
+        ("content-type", "application/json"),
+        (ESTIMATE_HEADER, "tokens"),
+    ];
+    Reply {
+        status: 200,
+        headers: headers.map(|(name, value)| (name, value.to_owned())).into(),
+        body,
     }
 }
 
