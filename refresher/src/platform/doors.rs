@@ -64,17 +64,18 @@ mod tests {
         assert_eq!(Record::from_line(line.as_bytes()).unwrap(), record);
         assert_eq!(
             asked(),
-            "chat: batch_cancel, batch_create, batch_get, batches, complete, delete, embed, file_content, file_create, \
-             file_delete, file_get, files, generate, get, input_items, moderate, store_add, store_batch, \
-             store_batch_cancel, store_batch_files, store_batch_get, store_content, store_create, store_delete, \
-             store_file, store_file_update, store_files, store_get, store_remove, store_search, store_update, stores, \
-             update, upload_cancel, upload_complete, upload_create, upload_part; gemini: count_tokens, embed, \
-             embed_batch, generate, stream; messages: batch_cancel, \
-             batch_create, batch_delete, batch_get, batch_results, batches, count_tokens, file_content, file_create, \
-             file_delete, file_get, files, generate; responses: cancel, compact, conversation_add, \
-             conversation_create, conversation_delete, conversation_get, conversation_item, conversation_items, \
-             conversation_remove, conversation_update, count_tokens, delete, generate, get, image, image_edit, \
-             image_variation, input_items, search, speech, transcribe, translate"
+            "chat: batch_cancel, batch_create, batch_get, batches, complete, container_add, container_content, \
+             container_create, container_delete, container_file, container_files, container_get, container_remove, \
+             containers, delete, embed, file_content, file_create, file_delete, file_get, files, generate, get, \
+             input_items, moderate, store_add, store_batch, store_batch_cancel, store_batch_files, store_batch_get, \
+             store_content, store_create, store_delete, store_file, store_file_update, store_files, store_get, \
+             store_remove, store_search, store_update, stores, update, upload_cancel, upload_complete, \
+             upload_create, upload_part; gemini: count_tokens, embed, embed_batch, generate, stream; messages: \
+             batch_cancel, batch_create, batch_delete, batch_get, batch_results, batches, count_tokens, \
+             file_content, file_create, file_delete, file_get, files, generate; responses: cancel, compact, \
+             conversation_add, conversation_create, conversation_delete, conversation_get, conversation_item, \
+             conversation_items, conversation_remove, conversation_update, count_tokens, delete, generate, get, \
+             image, image_edit, image_variation, input_items, search, speech, transcribe, translate"
         );
     }
 

@@ -194,6 +194,16 @@ impl Team {
         let added = format!("/v1/vector_stores/{store}/files");
         self.make(false, &added, Body::Json(json!({"file_id": file})))
             .await;
+        let container = json!({"name": "box", "file_ids": [file]});
+        let container = self
+            .make(false, "/v1/containers", Body::Json(container))
+            .await;
+        let held = format!("/v1/containers/{container}/files");
+        self.make(false, &held, Body::Json(json!({"file_id": file})))
+            .await;
+        let in_container = json!({"model": "gpt-5.6", "input": "go on",
+            "tools": [{"type": "code_interpreter", "container": container}]});
+        self.make(false, RESPONSES, Body::Json(in_container)).await;
         for body in [of_responses(&file, &store), of_images(&file)] {
             self.make(false, RESPONSES, Body::Json(body)).await;
         }
@@ -223,6 +233,8 @@ impl Team {
             batch,
             uploaded,
             format!("/v1/vector_stores/{store}"),
+            format!("/v1/containers/{container}"),
+            format!("{held}/cfile_1/content"),
             format!("/v1/conversations/{conversation}"),
             format!("/v1/conversations/{conversation}/items"),
             format!("{RESPONSES}/{first}"),

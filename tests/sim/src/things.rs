@@ -88,6 +88,13 @@ impl Things {
             ("POST", ["vector_stores", id, "files"]) => self.with(asked, id, |_| {
                 shown(&json!({"id": "file-in-store", "object": "vector_store.file"}))
             }),
+            ("POST", ["containers"]) => self.make(asked, "cntr_", json!({"object": "container"})),
+            ("POST", ["containers", id, "files"]) => self.with(asked, id, |_| {
+                shown(&json!({"id": "cfile_1", "object": "container.file"}))
+            }),
+            ("GET", ["containers", id, "files", _, "content"]) => self.with(asked, id, |_| {
+                Answer::whole(StatusCode::OK, "application/binary", "made")
+            }),
             ("POST", ["conversations"]) => {
                 self.make(asked, "conv_", json!({"object": "conversation"}))
             }
@@ -100,7 +107,8 @@ impl Things {
             (
                 "GET",
                 [
-                    "files" | "conversations" | "responses" | "uploads" | "vector_stores",
+                    "files" | "conversations" | "responses" | "uploads" | "vector_stores"
+                    | "containers",
                     id,
                 ],
             )
@@ -154,7 +162,9 @@ impl Things {
             Value::String(id) => {
                 let is_id = matches!(
                     name,
-                    Some("file_id" | "file_ids" | "vector_store_ids" | "input_file_id")
+                    Some(
+                        "file_id" | "file_ids" | "vector_store_ids" | "input_file_id" | "container"
+                    )
                 );
                 is_id
                     && self
