@@ -12,8 +12,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Every worker keeps the compiled module: more than this is a choice, not an accident. The decoders of gzip and zstd are
-# 160 KiB of it, the translation between dialects 150 KiB.
-readonly MAX_BYTES=$((1536 * 1024))
+# 160 KiB of it, the translation between dialects 450 KiB.
+readonly MAX_BYTES=$((1792 * 1024))
 readonly KEEP=tools/wasm-exports/keep.txt
 readonly IMPORTS=tools/wasm-exports/imports.txt
 case ${1:-} in
