@@ -61,7 +61,7 @@ pub(super) enum Became {
 #[derive(Debug)]
 pub(in crate::stream) enum Answer {
     /// Its translation.
-    Good(AnswerTranslation),
+    Good(Box<AnswerTranslation>),
     /// An error, whole; none once it has gone on.
     Error(Option<Vec<u8>>),
 }
@@ -184,7 +184,7 @@ impl Translated {
             stream.set_header(Side::Answer, DROPPED_HEADER, Some(names.as_bytes()));
         }
         let Some(error) = error else {
-            return Some(Answer::Good(translation));
+            return Some(Answer::Good(Box::new(translation)));
         };
         let body = translation.error(&Failure {
             status,
