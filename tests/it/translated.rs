@@ -145,7 +145,7 @@ fn claude_code_works_on_a_platform_that_chats() {
             ..Ask::new(&home, &url, caller.key())
         };
         let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
-        let arguments = [&["--model", "gpt-6.1-sol"][..], &tools].concat();
+        let arguments = [&["--model", "gpt-5.6"][..], &tools].concat();
         let (printed, _) = claude_with(&ask, &arguments).await;
         assert!(printed.contains("Hello from "), "{printed}");
         let seen = stack.sim.seen().await;

@@ -13,9 +13,10 @@ use crate::{answer::Answer, fixtures::fixture};
 const LIMIT_RESET_SECONDS: u64 = 60;
 
 /// The members of a request that the API knows, as far as clients here send them.
-const MEMBERS: [&str; 16] = [
+const MEMBERS: [&str; 17] = [
     "model",
     "messages",
+    "cache_control",
     "max_tokens",
     "stream",
     "system",
