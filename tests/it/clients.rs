@@ -444,10 +444,17 @@ stream_max_retries = 1
 
 /// The report of `codex exec`, one event a line, and the time that it takes.
 pub(crate) async fn codex(ask: &Ask<'_>) -> (String, Duration) {
+    codex_with(ask, &[]).await
+}
+
+/// [`codex`] with these options.
+pub(crate) async fn codex_with(ask: &Ask<'_>, options: &[&str]) -> (String, Duration) {
     fs::write(ask.home.join("config.toml"), config(ask.base_url)).expect("written");
     let mut command = client("codex");
     command
-        .args(["exec", "--skip-git-repo-check", "--json", "-"])
+        .args(["exec", "--skip-git-repo-check", "--json"])
+        .args(options)
+        .arg("-")
         .env("CODEX_HOME", ask.home)
         .env("GATEWAY_KEY", ask.key);
     ask.run(command).await

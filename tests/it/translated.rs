@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    clients::{Ask, claude_with, python},
+    clients::{Ask, claude_with, codex_with, python},
     harness::{Stack, caller::chat_body, run, sim::Seen, stack::CHAT_ALONE},
 };
 
@@ -236,5 +236,71 @@ fn a_long_body_is_translated_whole() {
         let expected = expected.replace(&picture(lengths[0]), &picture(lengths[1]));
         let digest = format!("{:x}", Sha256::digest(&expected));
         assert_eq!(long.0["body_sha256"], *digest);
+    });
+}
+
+/// Codex speaks responses. It runs a free-form tool of a namespace, here, and goes on with what that returns.
+#[test]
+fn codex_works_on_a_platform_that_speaks_chat_alone() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller(CHAT_ALONE);
+        let home = stack.folder.join("codex-chat");
+        let url = caller.url("/v1");
+        let script = r#"const ran = await tools.exec_command({cmd: "echo trans" + "lated"}); text(ran.output);"#;
+        let prompt = format!("use the tool functions__exec {}", json!({"input": script}));
+        let ask = Ask {
+            prompt: &prompt,
+            ..Ask::new(&home, &url, caller.key())
+        };
+        let (printed, _) = codex_with(&ask, &["--sandbox", "danger-full-access"]).await;
+        assert!(
+            printed.contains(r#""aggregated_output":"translated\n""#),
+            "{printed}"
+        );
+        assert!(
+            printed.contains("Hello from ") && printed.contains("turn.completed"),
+            "{printed}"
+        );
+        let seen = stack.sim.seen().await;
+        let results = seen.iter().filter(|seen| {
+            let body: Value = serde_json::from_slice(&seen.body()).unwrap_or_default();
+            let last = body["messages"].as_array().and_then(|all| all.last());
+            last.is_some_and(|last| {
+                last["role"] == "tool" && last.to_string().contains("translated")
+            })
+        });
+        assert!(
+            results.count() > 0,
+            "what the tool returned went to the platform"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// OpenAI's own client checks the grammar of a stream of responses as it reads it.
+#[test]
+fn the_openai_client_has_responses_of_a_platform_that_speaks_chat_alone() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller(CHAT_ALONE);
+        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
+        let got = python("responses_translated.py", &arguments).await;
+        let text = |name: &str| got[name].as_str().unwrap_or_default();
+        for name in ["response", "streamed", "after"] {
+            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
+        }
+        assert_eq!(
+            (text("status"), text("model")),
+            ("completed", "gpt-6.1-sol"),
+            "{got}"
+        );
+        assert!(
+            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
+            "{got}"
+        );
+        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
+        assert_eq!(got["note"], json!(["note", "two\nlines"]), "{got}");
+        assert_eq!(got["refused"][1], "latchkey_untranslatable", "{got}");
     });
 }
