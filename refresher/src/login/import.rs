@@ -21,7 +21,7 @@ use self::recognise::Holds;
 pub use self::recognise::{Entry, recognise};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, OAuthTokens};
-use crate::oauth::answer::EXPIRY_LIMIT;
+use crate::oauth::answer::{EXPIRY_LIMIT, believed};
 use crate::oauth::claims::{self, Claims, EMAIL, IDENTITY};
 use crate::oauth::exchange::Granted;
 use crate::platform::OAuth;
@@ -219,6 +219,7 @@ fn login(
     let last_refresh = whole.time(fields::LAST_REFRESH)?;
     let credential_expires_at = Claims::decode_unverified(&access)
         .and_then(|claims| claims.expiry())
+        .map(|end| believed(end, told, now))
         .or(told)
         .or_else(|| Some(last_refresh?.plus(LIFE_WITHOUT_EXPIRY)))
         .map(|end| end.min(now.plus(EXPIRY_LIMIT)));

@@ -20,6 +20,11 @@ use crate::platform::oauth::Members;
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
 pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The longest life that a token claims for itself and is believed, where nobody else announced one as long: that of a
+/// token that claims nothing. The claim is a hint that nobody verified; a platform that says otherwise answers 401, and the
+/// next token is there at once.
+pub const CLAIMED_LIFE: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+
 /// Unix time up to here is in seconds, beyond it in milliseconds: the year 5138, and March of 1973.
 const MAX_SECONDS: i64 = 100_000_000_000;
 
@@ -340,19 +345,27 @@ fn moment(value: &Value) -> Option<UnixMillis> {
     }
 }
 
-/// When a token that was issued just `now` expires: its `exp`, else its announced end, at most [`EXPIRY_LIMIT`]
-/// away. A new token that seems to have expired already shows that the clocks disagree, and is believed in neither.
+/// When a token that was issued just `now` expires: its `exp` as far as that is [believed](believed), else its announced
+/// end, at most [`EXPIRY_LIMIT`] away. A new token that seems to have expired already shows that the clocks disagree, and is believed in neither.
 fn expiry(
     access: &SecretString,
     announced: Option<UnixMillis>,
     now: UnixMillis,
 ) -> Option<UnixMillis> {
+    let is_to_come = |end: &UnixMillis| *end > now;
+    let announced = announced.filter(is_to_come);
     let claimed = Claims::decode_unverified(access).and_then(|claims| claims.expiry());
-    let expires = [claimed, announced]
-        .into_iter()
-        .flatten()
-        .find(|expires| *expires > now)?;
+    let claimed = claimed.filter(is_to_come);
+    let expires = claimed
+        .map(|end| believed(end, announced, now))
+        .or(announced)?;
     Some(expires.min(now.plus(EXPIRY_LIMIT)))
+}
+
+/// The end that a token claims, but no later than in [`CLAIMED_LIFE`], or than somebody announced.
+pub fn believed(claimed: UnixMillis, announced: Option<UnixMillis>, now: UnixMillis) -> UnixMillis {
+    let latest = now.plus(CLAIMED_LIFE);
+    claimed.min(announced.map_or(latest, |announced| announced.max(latest)))
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ fn fields_that_are_absent_keep_the_old_ones() {
 }
 
 #[test]
-fn the_expiry_is_the_claim_else_the_announced_life_within_a_year() {
+fn the_expiry_is_the_claim_within_days_else_the_announced_life_within_a_year() {
     let expires = |exp: Value, expires_in: Value| {
         let access = unsigned(&json!({"exp": exp}));
         granted(json!({"access_token": access.expose_secret(), "expires_in": expires_in}))
@@ -219,8 +219,14 @@ fn the_expiry_is_the_claim_else_the_announced_life_within_a_year() {
         in_an_hour,
         "our clock is ahead"
     );
+    // A token's word about itself is a hint; the endpoint that issued it may announce more.
+    let far = || json!(now + 3_000_000_000);
+    let days = |days: u64| Some(NOW.plus(Duration::from_secs(days * 24 * 60 * 60)));
+    assert_eq!(expires(far(), json!(null)), days(8));
+    assert_eq!(expires(far(), json!(3600)), days(8));
+    assert_eq!(expires(far(), json!(10 * 24 * 60 * 60)), days(10));
     assert_eq!(
-        expires(json!(now + 3_000_000_000), json!(null)),
+        expires(far(), json!(3_000_000_000_u64)),
         Some(NOW.plus(EXPIRY_LIMIT))
     );
     assert_eq!(expires(json!(1e18), json!(-5)), None);
