@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use latchkey::snapshot::Models;
+use latchkey::verdict::Reason;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{App, Caller, Error, Result};
@@ -18,7 +19,7 @@ use crate::guarded::require_reach;
 use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::{KeyForm, NotAKey, OwnBaseUrl, Profile};
-use crate::probe::{self, Finding};
+use crate::probe::{self, Finding, quota};
 use crate::store::{self, Account, AccountChanges, NewAccount, Outgoing, Saved, Status, Terms};
 
 /// An API key to be added as an account.
@@ -306,7 +307,24 @@ pub async fn check(app: &App, account: &str) -> Result<Finding> {
         return Err(Error::new(Fault::NotPublished, sentence));
     };
     let profile = profile.by(proxy.as_ref());
-    Ok(probe::ask(&profile, probe, &account, tls, &SystemClock).await)
+    let finding = probe::ask(&profile, probe, &account, tls, &SystemClock).await;
+    let Some(endpoint) = profile.quota_endpoint.as_ref() else {
+        return Ok(finding);
+    };
+    if finding != Finding::Alive {
+        return Ok(finding);
+    }
+    // Who is known may still have nothing left. Where that cannot be learned, the first answer holds.
+    let figures = quota::ask(&profile, endpoint, &account, tls, &SystemClock).await;
+    let out = figures
+        .ok()
+        .and_then(|figures| quota::out(&figures, endpoint.every, app.now()));
+    let limited = |(out, reason): (quota::Out, Reason)| Finding::Limited {
+        until: out.until,
+        guessed: out.guessed,
+        reason,
+    };
+    Ok(out.zip(quota::used_up()).map_or(finding, limited))
 }
 
 /// An account that was removed. Its login may live on at the platform until [`Removed::revoke`].

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use latchkey::label::WindowName;
 use latchkey::snapshot::Account;
+use latchkey::verdict::Reason;
 use latchkey::verdict::quota::{MAX_PERCENT, Window, by_length};
 use latchkey::verdict::time::{Unit, moment};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,11 @@ pub struct Out {
     pub until: u64,
     /// The platform did not say when.
     pub guessed: bool,
+}
+
+/// Why an account is out whose quota is used up: the profiles' own word.
+pub fn used_up() -> Option<Reason> {
+    Reason::try_from("usage_limit".to_owned()).ok()
 }
 
 /// When the next call about an account is due, at `now`.

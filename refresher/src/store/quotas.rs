@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use latchkey::id::Id;
 use latchkey::sync::report::Report;
-use latchkey::verdict::{Reason, Scope};
+use latchkey::verdict::Scope;
 
 use super::sql::{self, JsonText, json_text, signed};
 use super::{Change, Noticed, Outgoing, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::id::AccountId;
-use crate::probe::quota::{Calls, Figure, Out};
+use crate::probe::quota::{self, Calls, Figure, Out};
 
 /// What a platform said of an account's quota.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,15 +178,16 @@ impl Store {
             windows: windows.collect(),
             at,
         };
-        let reason = Reason::try_from("usage_limit".to_owned()).ok();
-        let cooling = out.zip(reason).map(|(out, reason)| Report::CoolingDown {
-            account: account.clone(),
-            scope: Scope::Account,
-            until: out.until,
-            guessed: out.guessed,
-            reason,
-            at,
-        });
+        let cooling = out
+            .zip(quota::used_up())
+            .map(|(out, reason)| Report::CoolingDown {
+                account: account.clone(),
+                scope: Scope::Account,
+                until: out.until,
+                guessed: out.guessed,
+                reason,
+                at,
+            });
         let reports: Vec<&Report> = [&quota].into_iter().chain(&cooling).collect();
         let mut noticed = Vec::new();
         change
