@@ -51,6 +51,10 @@ pub struct Sign {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Places {
+    /// A list of the answer; the other places are in the first of its items that has `item`.
+    pub list: Option<Pointer>,
+    /// The sign of the item.
+    pub item: Option<Sign>,
     /// The used share, from 0 to 100.
     pub used_percent: Option<Pointer>,
     /// The used share, from 0 to 1.
@@ -122,6 +126,9 @@ impl TryFrom<String> for Pointer {
 impl Places {
     /// Tells why no window can be read there, if none can.
     fn problem(&self) -> Option<&'static str> {
+        if self.list.is_some() != self.item.is_some() {
+            return Some("expected list and item together");
+        }
         let shares = [&self.used_percent, &self.used_fraction, &self.left_fraction];
         let says = shares.iter().any(|place| place.is_some())
             || self.remaining.is_some()
@@ -222,6 +229,10 @@ mod tests {
             (
                 "path = '/quota'\nwindows.'é'.remaining = '/left'",
                 "quota_endpoint.windows.é",
+            ),
+            (
+                "path = '/quota'\nwindows.day = { list = '/all', remaining = '/left' }",
+                "quota_endpoint.windows.day",
             ),
             (
                 "path = '/quota'\nevery_seconds = 59\nwindows.day.remaining = '/left'",

@@ -124,6 +124,13 @@ pub fn read(endpoint: &QuotaEndpoint, answer: &Value, now: UnixMillis) -> Vec<Fi
 }
 
 fn read_one(name: &WindowName, places: &Places, answer: &Value, now: UnixMillis) -> Option<Figure> {
+    let answer = match (&places.list, &places.item) {
+        (Some(list), Some(sign)) => {
+            let mut items = answer.pointer(list.as_str())?.as_array()?.iter();
+            items.find(|item| item.pointer(sign.at.as_str()) == Some(&sign.is))?
+        }
+        _ => answer,
+    };
     let at = |place: &Option<Pointer>| answer.pointer(place.as_ref()?.as_str());
     let number = |place: &Option<Pointer>| number(at(place)?);
     let limit = number(&places.limit).filter(|limit| *limit > 0.0);
@@ -300,6 +307,35 @@ mod tests {
         ] {
             assert_eq!(said("deepseek", &odd), [], "{odd}");
         }
+    }
+
+    /// Windows that are items of a list stand in any order.
+    #[test]
+    fn an_item_of_a_list_is_found_by_its_sign() {
+        let endpoint = QuotaEndpoint {
+            windows: toml::from_str(
+                "hours = { list = '/data/limits', item = { at = '/type', is = 'TOKENS' }, used_percent = '/percentage', \
+                 resets = ['/nextResetTime'] }",
+            )
+            .unwrap(),
+            ..endpoint("deepseek")
+        };
+        let endpoint = QuotaEndpoint {
+            refused: None,
+            ..endpoint
+        };
+        let answer = json!({"data": {"limits": [
+            {"type": "TIME", "percentage": 1}, {"type": "TOKENS", "percentage": 42, "nextResetTime": 1_790_003_600_000_i64},
+        ]}});
+        let figures = read(&endpoint, &answer, NOW);
+        let [Figure { window, left: None }] = &figures[..] else {
+            panic!("{figures:?}");
+        };
+        assert_eq!(
+            (window.used_percent, window.resets_at),
+            (42.0, Some(1_790_003_600_000))
+        );
+        assert_eq!(read(&endpoint, &json!({"data": {"limits": []}}), NOW), []);
     }
 
     #[test]
