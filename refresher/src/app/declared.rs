@@ -248,6 +248,7 @@ async fn renew(
         },
         renew: known.is_some(),
         pool: declared.pool.as_deref(),
+        proxy: None,
         origin: Some(&origin),
     };
     let saved = app.store.save_accounts(&[member], terms, now).await?;

@@ -15,6 +15,7 @@ use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
+use crate::egress::Proxy;
 use crate::fault::Fault;
 use crate::login::finish::Finished;
 use crate::login::import;
@@ -118,6 +119,7 @@ struct Planned {
     vars: Vars,
     credential_expires_at: Option<UnixMillis>,
     base_url: Option<BaseUrl>,
+    proxy: Option<Proxy>,
     renew: bool,
     pool: Option<String>,
     origin: Option<Template>,
@@ -206,6 +208,7 @@ pub async fn take_over(
             },
             renew: one.renew,
             pool: one.pool.as_deref(),
+            proxy: one.proxy.as_ref(),
             origin: origin.as_ref().map(|bytes| bytes.as_slice()),
         })
         .collect();
@@ -253,6 +256,7 @@ impl Planned {
             vars: BTreeMap::new(),
             credential_expires_at: None,
             base_url: None,
+            proxy: None,
             renew: false,
             pool: None,
             origin: None,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::proxy::ProxyFlag;
 use super::terms::TermFlags;
 use super::time::relative;
 use super::{CALLER, Context, Result, login};
@@ -39,6 +40,8 @@ pub struct Import {
     #[arg(long)]
     skip: bool,
     #[command(flatten)]
+    proxy: ProxyFlag,
+    #[command(flatten)]
     terms: TermFlags,
 }
 
@@ -49,7 +52,8 @@ impl Import {
     /// With a message for a person that names the file and the place; nothing is saved then.
     pub async fn run(self, context: &Context) -> Result<()> {
         let Context { app, out, .. } = context;
-        let terms = self.terms.terms(app.now())?;
+        let mut terms = self.terms.terms(app.now())?;
+        terms.proxy = self.proxy.setting()?;
         let files = Files {
             paths: &self.paths,
             platform: self.platform.as_deref(),

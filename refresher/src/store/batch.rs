@@ -5,6 +5,7 @@ use super::limits::Terms;
 use super::sql;
 use super::{Change, Error, Named, Result, Store, pools};
 use crate::clock::UnixMillis;
+use crate::egress::Proxy;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 
@@ -22,6 +23,8 @@ pub struct Member<'a> {
     pub renew: bool,
     /// A pool that it joins besides the default one.
     pub pool: Option<&'a str>,
+    /// A proxy of its own by which it leaves, unless the terms for all say one, or none.
+    pub proxy: Option<&'a Proxy>,
     /// What its file said beside its credential.
     pub origin: Option<&'a [u8]>,
 }
@@ -38,7 +41,7 @@ pub(super) fn origin_binding<'a>(id: &'a str, platform: &'a str) -> Binding<'a> 
 }
 
 impl Store {
-    /// Saves accounts as [`Store::save_account`] does: all of them, on the same terms.
+    /// Saves accounts as [`Store::save_account`] does: all of them, on the same terms, but for their proxies.
     ///
     /// # Errors
     /// If one of them cannot be saved. Then none was.
@@ -52,7 +55,11 @@ impl Store {
         let mut all = Vec::with_capacity(members.len());
         for member in members {
             let new = &member.account;
-            let saved = change.save_account(new, terms, member.renew, now).await?;
+            let mut terms = terms.clone();
+            terms.proxy = terms
+                .proxy
+                .or(member.proxy.map(|proxy| Some(proxy.clone())));
+            let saved = change.save_account(new, &terms, member.renew, now).await?;
             let (Saved::Added(id) | Saved::Renewed(id)) = &saved;
             if let Some(pool) = member.pool {
                 pools::known(change.sql(), pool).await?;

@@ -10,6 +10,7 @@ use super::super::{App, Error, Result};
 use super::files::{fault, place};
 use super::{Becomes, Files, Kind, Line, Plan, Planned};
 use crate::credential::Credential;
+use crate::egress::Proxy;
 use crate::fault::Fault;
 use crate::login::finish::{choose_name, outlasting};
 use crate::login::import::template::{Form, Template};
@@ -71,6 +72,14 @@ impl<'a> Planner<'a> {
                 false => fail(fault, &error),
             }
         };
+        // What left by a proxy must not leave in another way from here on, unless somebody says so.
+        let proxy = match entry.proxy().filter(|_| self.files.terms.proxy.is_none()) {
+            Some(url) => Some(Proxy::parse(url, None).map_err(|error| {
+                let sentence = format!("proxy_url: {error}; --proxy says another, or none");
+                fail(Fault::Invalid, &sentence)
+            })?),
+            None => None,
+        };
         let mut planned = match imported.map_err(told)? {
             Imported::Login(login) => {
                 let planned = self.login(profile, *login, entry);
@@ -106,7 +115,7 @@ impl<'a> Planner<'a> {
             return Err(fail(Fault::Invalid, &sentence));
         }
         planned.0.line = self.plan.lines.len();
-        planned.0.pool = pool;
+        (planned.0.pool, planned.0.proxy) = (pool, proxy);
         planned.0.origin = Template::of(entry);
         self.plan.lines.push(Line {
             at,

@@ -1,11 +1,13 @@
 use std::fs;
 use std::sync::Arc;
 
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::*;
 use crate::app::Options;
 use crate::clock::SystemClock;
+use crate::oauth::claims::unsigned;
 
 const KEY: &str = "sk-proj-0123456789abcdefghijklmnopqrstuvwx";
 
@@ -36,7 +38,15 @@ fn file(outer: &tempfile::TempDir, name: &str, text: impl ToString) -> PathBuf {
 }
 
 async fn run(app: &App, paths: &[PathBuf], platform: Option<&str>) -> Result<Plan> {
-    let terms = Terms::default();
+    run_on(app, paths, platform, &Terms::default()).await
+}
+
+async fn run_on(
+    app: &App,
+    paths: &[PathBuf],
+    platform: Option<&str>,
+    terms: &Terms,
+) -> Result<Plan> {
     let files = Files {
         paths,
         platform,
@@ -45,10 +55,10 @@ async fn run(app: &App, paths: &[PathBuf], platform: Option<&str>) -> Result<Pla
         pool: None,
         replace: false,
         skip: false,
-        terms: &terms,
+        terms,
     };
     let plan = plan(app, &files).await?;
-    take_over(app, Caller::LocalOperator, &plan, &terms).await?;
+    take_over(app, Caller::LocalOperator, &plan, terms).await?;
     Ok(plan)
 }
 
@@ -188,4 +198,45 @@ async fn a_profile_says_whose_logins_it_takes_over() {
     );
     run(&app, &path, Some("more")).await.unwrap();
     assert_eq!(app.store.account("more").await.unwrap().platform, "more");
+}
+
+/// An account that left by a proxy where it comes from leaves by it here, and not in another way for that we cannot.
+#[tokio::test]
+async fn the_proxy_of_a_file_is_the_accounts() {
+    let access = unsigned(&json!({"https://api.openai.com/auth": {"chatgpt_account_id": "ws-1"}}));
+    let by = |url: &str| {
+        json!({
+            "type": "codex", "access_token": access.expose_secret(), "refresh_token": "rt_1", "account_id": "ws-1",
+            "email": "a@example.com", "proxy_url": url,
+        })
+    };
+    let own = "http://user:the-secret@proxy.test:3128";
+    let socks = "socks5://user:the-secret@proxy.test";
+    let none = Terms {
+        proxy: Some(None),
+        ..Terms::default()
+    };
+    for (url, terms, expected) in [
+        (own, Terms::default(), Some(own)),
+        (own, none.clone(), None),
+        (socks, none, None),
+        ("direct", Terms::default(), None),
+    ] {
+        let (outer, app) = installation(&[]).await;
+        let path = file(&outer, "login.json", by(url));
+        run_on(&app, &[path], None, &terms).await.unwrap();
+        let account = app.store.account("a@example.com").await.unwrap();
+        let proxy = app.store.proxy(&account.id).await.unwrap();
+        let expected = expected.map(|url| Proxy::parse(url, None).unwrap());
+        assert_eq!(proxy, expected, "{url}");
+    }
+    let (outer, app) = installation(&[]).await;
+    let path = file(&outer, "login.json", by(socks));
+    let refused = run(&app, &[path], None).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("no SOCKS") && refused.contains("--proxy"),
+        "{refused}"
+    );
+    assert!(!refused.contains("the-secret"), "{refused}");
+    assert!(names(&app).await.is_empty());
 }

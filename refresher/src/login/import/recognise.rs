@@ -20,6 +20,10 @@ const TYPE: Names = &["type"];
 const PLATFORM: Names = &["platform"];
 const NAME: Names = &["name"];
 
+/// The proxy by which CLIProxyAPI has an account leave, and its words for none.
+const PROXY: &str = "proxy_url";
+const NO_PROXY: [&str; 3] = ["", "direct", "none"];
+
 /// One credential of a file.
 #[derive(Clone)]
 pub struct Entry {
@@ -71,6 +75,12 @@ impl Entry {
             around: None,
             columns: Vec::new(),
         }
+    }
+
+    /// The URL of the proxy by which the file says that the account leaves.
+    pub fn proxy(&self) -> Option<&str> {
+        let url = self.entry.get(PROXY)?.as_str()?.trim();
+        Some(url).filter(|url| !NO_PROXY.contains(url))
     }
 
     /// True for a login, which its platform's token endpoint renews.

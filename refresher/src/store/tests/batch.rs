@@ -18,6 +18,7 @@ fn member<'a>(name: &'a str, pool: Option<&'a str>, origin: Option<&'a [u8]>) ->
         account: new(name, "sk-1"),
         renew: false,
         pool,
+        proxy: None,
         origin,
     }
 }

@@ -81,6 +81,7 @@ async fn every_record_opens_whatever_step_was_the_last() {
         },
         renew: false,
         pool: None,
+        proxy: None,
         origin: Some(b"what its file said"),
     };
     let terms = Terms::default();
