@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real clients that the end-to-end tests run, in their pinned versions (tests/clients/),
-# and prints the folder: bin/python with the `openai` and `anthropic` packages, bin/node for those of npm (in npm/),
-# bin/codex, bin/claude and bin/opencode, and bin/chromium, which has no window.
+# and prints the folder: bin/python with the `openai`, `anthropic` and `google-genai` packages, bin/node for those of npm (in npm/),
+# bin/codex, bin/claude, bin/gemini, bin/qwen and bin/opencode, and bin/chromium, which has no window.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,6 +38,8 @@ rm -rf "${DIR:?}/bin" && mkdir "$DIR/bin"
 node=$(scripts/node.sh)
 wrapper python "$DIR/python/bin/python"
 wrapper codex "$DIR/npm/node_modules/.bin/codex"
+wrapper gemini "$DIR/npm/node_modules/.bin/gemini"
+wrapper qwen "$DIR/npm/node_modules/.bin/qwen"
 # Its own script would put the binary of this machine in place; no scripts run here.
 claude=("$DIR"/npm/node_modules/@anthropic-ai/claude-code-*/claude)
 [ -x "${claude[0]}" ] || die "Claude Code has no binary for this machine"

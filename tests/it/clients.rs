@@ -46,6 +46,8 @@ fn client(name: &str) -> tokio::process::Command {
         "OPENAI_BASE_URL",
         "ANTHROPIC_API_KEY",
         "ANTHROPIC_AUTH_TOKEN",
+        "GEMINI_API_KEY",
+        "GOOGLE_API_KEY",
         "CODEX_HOME",
     ] {
         command.env_remove(variable);
@@ -331,6 +333,100 @@ fn the_anthropic_client_works_and_understands_refusals() {
     });
 }
 
+/// Google's own clients, for Python and for JavaScript, and Gemini CLI, at their own maker's door.
+#[test]
+fn the_clients_of_google_work() {
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("gemini");
+        let arguments = [&*caller.url(""), caller.key(), "gemini-3.8-flash"];
+        for got in [
+            python("google_client.py", &arguments).await,
+            node("google.mjs", &arguments).await,
+        ] {
+            google_works(&got, "gemini-3.8-flash");
+        }
+        let home = stack.folder.join("gemini-google");
+        let url = caller.url("");
+        let ask = Ask {
+            prompt: r#"use the tool list_directory {"dir_path": "."}"#,
+            ..Ask::new(&home, &url, caller.key())
+        };
+        let (printed, _) = gemini(&ask, "gemini-3.8-flash").await;
+        assert!(printed.contains("Hello from gemini"), "{printed}");
+        let seen = stack.sim.seen().await;
+        let results = seen.iter().filter(|seen| {
+            let body = String::from_utf8_lossy(&seen.body()).into_owned();
+            body.contains("functionResponse") && body.contains("gemini-google")
+        });
+        assert!(
+            results.count() > 0,
+            "what the tool returned went to the platform"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Asserts what a client of Google's has to have got of `model`: answers, a call of a tool and the turn after it, whole
+/// and as streams.
+#[track_caller]
+pub(crate) fn google_works(got: &Value, model: &str) {
+    let text = |name: &str| got[name].as_str().unwrap_or_default();
+    for name in ["whole", "streamed"] {
+        assert!(text(name).starts_with("Hello from "), "{name}: {got}");
+    }
+    for name in ["finish", "streamed_finish"] {
+        assert_eq!(text(name), "STOP", "{name}: {got}");
+    }
+    assert_eq!(text("model"), model);
+    let used = got["usage"].as_u64();
+    assert!(
+        used > Some(0) && got["streamed_usage"].as_u64() == used,
+        "{got}"
+    );
+    for name in ["asked", "asked_in_stream"] {
+        let asked = &got[name];
+        let call = serde_json::json!(["add", {"a": 1}]);
+        assert_eq!(asked["call"], call, "{name}: {got}");
+        let after = asked["after"].as_str();
+        assert!(
+            after.is_some_and(|text| text.starts_with("Hello from ")),
+            "{got}"
+        );
+        assert!(
+            asked["turns"].as_u64() >= Some(4),
+            "a turn was forgotten: {got}"
+        );
+    }
+}
+
+/// Qwen Code speaks chat completions, as this platform does. It calls a tool, here, and goes on with what that returns.
+#[test]
+fn qwen_code_prints_the_platforms_answer() {
+    run(async {
+        let stack = stack().await;
+        let caller = stack.caller("openai");
+        let home = stack.folder.join("qwen-openai");
+        let url = caller.url("/v1");
+        let ask = Ask {
+            prompt: "use the tool glob {\"pattern\": \"*\"}",
+            ..Ask::new(&home, &url, caller.key())
+        };
+        let (printed, _) = qwen(&ask, "gpt-5.6").await;
+        assert!(printed.contains("Hello from openai-key"), "{printed}");
+        let seen = stack.sim.seen().await;
+        let results = seen.iter().filter(|seen| {
+            let body = String::from_utf8_lossy(&seen.body()).into_owned();
+            body.contains("\"role\":\"tool\"") && body.contains("qwen-openai")
+        });
+        assert!(
+            results.count() > 0,
+            "what the tool returned went to the platform"
+        );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
 /// As a custom provider in its `config.toml`, at the login of a ChatGPT account and at an API key.
 #[test]
 fn codex_prints_the_platforms_answer() {
@@ -419,6 +515,50 @@ fn claude_code_ends_at_once_where_a_repeat_cannot_help() {
         assert!(printed.contains("selected model"), "{printed}");
         assert!(took < AT_ONCE, "{took:?}: {printed}");
     });
+}
+
+/// What Gemini CLI prints, asked for this model; it may use its tools.
+pub(crate) async fn gemini(ask: &Ask<'_>, model: &str) -> (String, Duration) {
+    let folder = ask.home.join(".gemini");
+    fs::create_dir_all(&folder).expect("a folder");
+    let settings = serde_json::json!({
+        "security": {"auth": {"selectedType": "gemini-api-key"}}, "privacy": {"usageStatisticsEnabled": false},
+        "general": {"enableAutoUpdate": false, "enableAutoUpdateNotification": false},
+    });
+    fs::write(folder.join("settings.json"), settings.to_string()).expect("written");
+    let mut command = client("gemini");
+    command
+        .args(["--approval-mode", "yolo", "-m", model])
+        .env("HOME", ask.home)
+        .env("GEMINI_CLI_HOME", ask.home)
+        .env("GEMINI_CLI_TRUST_WORKSPACE", "true")
+        .env("GOOGLE_GEMINI_BASE_URL", ask.base_url)
+        .env("GEMINI_API_KEY", ask.key);
+    ask.run(command).await
+}
+
+/// What Qwen Code prints, asked for this model; it may use its tools.
+pub(crate) async fn qwen(ask: &Ask<'_>, model: &str) -> (String, Duration) {
+    let folder = ask.home.join(".qwen");
+    fs::create_dir_all(&folder).expect("a folder");
+    let settings = serde_json::json!({
+        "privacy": {"usageStatisticsEnabled": false}, "general": {"enableAutoUpdate": false},
+    });
+    fs::write(folder.join("settings.json"), settings.to_string()).expect("written");
+    let mut command = client("qwen");
+    command
+        .args([
+            "--auth-type",
+            "openai",
+            "--approval-mode",
+            "yolo",
+            "-m",
+            model,
+        ])
+        .env("HOME", ask.home)
+        .env("OPENAI_BASE_URL", ask.base_url)
+        .env("OPENAI_API_KEY", ask.key);
+    ask.run(command).await
 }
 
 fn config(base_url: &str) -> String {

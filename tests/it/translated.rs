@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    clients::{Ask, claude_with, codex_with, python},
+    clients::{Ask, claude_with, codex_with, gemini, google_works, node, python, qwen},
     harness::{Stack, caller::chat_body, run, sim::Seen, stack::CHAT_ALONE},
 };
 
@@ -98,6 +98,109 @@ fn claude_code_works_on_a_chatgpt_login() {
             outputs.count() > 0,
             "the tool's output went to the platform"
         );
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Google's own clients, for Python and for JavaScript, read what becomes of an answer of responses.
+#[test]
+fn the_clients_of_google_are_answered_by_a_chatgpt_login() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("codex");
+        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
+        for got in [
+            python("google_client.py", &arguments).await,
+            node("google.mjs", &arguments).await,
+        ] {
+            google_works(&got, "gpt-6.1-sol");
+            assert_eq!(got["refused"][0], 400, "{got}");
+            assert_eq!(got["refused"][1], "INVALID_ARGUMENT");
+            let says = got["refused"][2].as_str().unwrap_or_default();
+            assert!(
+                says.contains("contents[0].parts[0].fileData.fileUri"),
+                "{says}"
+            );
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// Gemini CLI and Qwen Code call a tool, here, and go on with what that returns.
+#[test]
+fn gemini_cli_and_qwen_code_work_on_a_chatgpt_login() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("codex");
+        for name in ["gemini-codex", "qwen-codex"] {
+            let home = stack.folder.join(name);
+            let is_gemini = name == "gemini-codex";
+            let (base, prompt) = match is_gemini {
+                true => ("", r#"use the tool list_directory {"dir_path": "."}"#),
+                false => ("/v1", r#"use the tool glob {"pattern": "*"}"#),
+            };
+            let url = caller.url(base);
+            let ask = Ask {
+                prompt,
+                ..Ask::new(&home, &url, caller.key())
+            };
+            let (printed, _) = match is_gemini {
+                true => gemini(&ask, "gpt-6.1-sol").await,
+                false => qwen(&ask, "gpt-6.1-sol").await,
+            };
+            assert!(printed.contains("Hello from "), "{name}: {printed}");
+            let seen = stack.sim.seen().await;
+            let outputs = seen.iter().filter(|seen| {
+                let body = String::from_utf8_lossy(&seen.body()).into_owned();
+                body.contains("function_call_output") && body.contains(name)
+            });
+            assert!(
+                outputs.count() > 0,
+                "{name}: the tool's output went to the platform"
+            );
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// A caller of messages at a platform that has Google's own door: the call that Claude Code makes keeps its signature, and
+/// tokens are estimated, as nobody there counts those of messages.
+#[test]
+fn claude_code_works_on_a_key_of_google() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let caller = stack.caller("gemini");
+        let home = stack.folder.join("claude-gemini");
+        let url = caller.url("");
+        let ask = Ask {
+            prompt: r#"use the tool Bash {"command": "echo for google", "description": "says so"}"#,
+            ..Ask::new(&home, &url, caller.key())
+        };
+        let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
+        let arguments = [&["--model", "gemini-3.8-flash"][..], &tools].concat();
+        let (printed, _) = claude_with(&ask, &arguments).await;
+        assert!(printed.contains("Hello from gemini"), "{printed}");
+        let seen = stack.sim.seen().await;
+        let results = seen.iter().filter(|seen| {
+            let body = String::from_utf8_lossy(&seen.body()).into_owned();
+            body.contains("functionResponse") && body.contains("\"output\":\"for google")
+        });
+        let result = results
+            .last()
+            .expect("the tool's output went to the platform");
+        let body: Value = serde_json::from_slice(&result.body()).expect("JSON");
+        let parts = body["contents"][1]["parts"].as_array().expect("parts");
+        assert!(
+            parts
+                .iter()
+                .any(|part| part["thoughtSignature"] == "c2lnbmVk"),
+            "{body}"
+        );
+        let body = json!({"model": "gemini-3.8-flash", "messages": [{"role": "user", "content": "x".repeat(400)}]});
+        let answer = caller.post("/v1/messages/count_tokens", &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("x-latchkey-estimate"), Some("tokens"));
+        assert_eq!(answer.json(), json!({"input_tokens": 100}));
         assert_eq!(stack.sim.count("refused_count").await, 0);
     });
 }

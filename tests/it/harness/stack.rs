@@ -44,6 +44,9 @@ pub const CHAT_ALONE: &str = "chat_alone";
 /// The account with a key of the Anthropic API.
 pub const ANTHROPIC: &str = "acc_anthropic";
 
+/// The account at Google, with an API key.
+pub const GEMINI: &str = "acc_gemini";
+
 /// Places for stacks that run at the same time, one more than there are cores: they wait for half of their time.
 static PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -136,7 +139,8 @@ impl<R> Stack<R> {
 }
 
 impl Stack {
-    /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all.
+    /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all but
+    /// Google's.
     pub async fn start(name: &str) -> Self {
         Self::with(name, "envoy.yaml").await
     }
@@ -175,7 +179,7 @@ impl Stack {
         let sim = Sim::start(&folder).await;
         let refresher = FakeRefresher::start(&folder).await;
         let revision = refresher.publish(population(&sim).await);
-        sim.write_clusters(&folder, &[CODEX, OPENAI, ANTHROPIC]);
+        sim.write_clusters(&folder, &[CODEX, OPENAI, ANTHROPIC, GEMINI]);
         let envoy = start(&folder).await;
         let stack = Self {
             envoy,
@@ -320,6 +324,7 @@ async fn population(sim: &Sim) -> Vec<String> {
     sim.add_api_key("openai", "sk-openai", "openai-key").await;
     sim.add_api_key("anthropic", "sk-ant", "anthropic-key")
         .await;
+    sim.add_documented_key("gemini", "AIza-gemini").await;
     sim.add_user(ALICE, Duration::from_secs(3600)).await;
     let login = sim.login(ALICE).await;
     let vars = json!({"vars": {"account_id": account_id(ALICE)}});
@@ -330,6 +335,7 @@ async fn population(sim: &Sim) -> Vec<String> {
         records::account(CODEX, "codex", authority, &login.access_token, vars),
         records::account(OPENAI, "openai", authority, "sk-openai", json!({})),
         records::account(ANTHROPIC, "anthropic", authority, "sk-ant", json!({})),
+        records::account(GEMINI, "gemini", authority, "AIza-gemini", json!({})),
         records::chat_alone(&sim.platforms_dir),
         records::account(CHAT_ALONE, CHAT_ALONE, authority, "sk-openai", cluster),
     ]);
@@ -337,6 +343,7 @@ async fn population(sim: &Sim) -> Vec<String> {
         ("codex", &[CODEX][..]),
         ("openai", &[OPENAI]),
         ("anthropic", &[ANTHROPIC]),
+        ("gemini", &[GEMINI]),
         (CHAT_ALONE, &[CHAT_ALONE]),
         ("all", &[CODEX, OPENAI, ANTHROPIC]),
     ] {

@@ -15,6 +15,7 @@ use crate::{
     record::authority,
     signed,
     simulation::ApiKey,
+    upstream::gemini,
 };
 
 /// What a request asks for.
@@ -150,8 +151,13 @@ pub fn answer(
     authorities: &[String],
     fill: &Fill,
 ) -> Answer {
-    match check(platform, request, authorities) {
-        Ok(kind) => kind.answer(fill),
+    let asked = gemini::asked(platform, request);
+    let form = asked.as_ref().map_or(request, |(form, _)| form);
+    match check(platform, form, authorities) {
+        Ok(kind) => match asked {
+            Some((_, model)) => gemini::answer(&model, kind == GeminiStream, request.body(), fill),
+            None => kind.answer(fill),
+        },
         Err(wrong) => {
             let body = json!({"error": {"message": format!("{platform}: {wrong}")}});
             Answer::json(StatusCode::BAD_REQUEST, body.to_string())

@@ -228,7 +228,7 @@ impl Payload {
 }
 
 /// The text in at most `count` pieces of about the same length, cut between characters.
-fn pieces(text: &str, count: usize) -> impl Iterator<Item = &str> {
+pub fn pieces(text: &str, count: usize) -> impl Iterator<Item = &str> {
     let size = text.len().div_ceil(count.max(1)).max(1);
     let mut rest = text;
     std::iter::from_fn(move || {

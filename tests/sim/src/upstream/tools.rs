@@ -52,13 +52,26 @@ fn wished(body: &Value) -> Option<(&str, String)> {
     let (_, wish) = last_user_text(body)
         .split_once(WISH)
         .filter(|_| !is_result)?;
-    let name = wish.split([' ', '\n']).next()?;
-    let mut tools = body["tools"].as_array()?.iter();
-    tools.find(|tool| tool["name"] == name || tool["function"]["name"] == name)?;
+    let tools = body["tools"].as_array()?;
+    let has = |name: &str| {
+        let mut tools = tools.iter();
+        tools.any(|tool| tool["name"] == name || tool["function"]["name"] == name)
+    };
+    let (name, arguments) = called(wish, has)?;
+    Some((name, arguments.to_string()))
+}
+
+/// The tool that a text wishes, if the request `has` it, and its arguments.
+pub fn wish(text: &str, has: impl FnMut(&str) -> bool) -> Option<(&str, Value)> {
+    called(text.split_once(WISH)?.1, has)
+}
+
+fn called(wish: &str, mut has: impl FnMut(&str) -> bool) -> Option<(&str, Value)> {
+    let name = wish.split([' ', '\n']).next().filter(|name| has(name))?;
     let rest = wish[name.len()..].trim_start();
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
     let arguments = values.next().and_then(Result::ok).unwrap_or(json!({}));
-    Some((name, arguments.to_string()))
+    Some((name, arguments))
 }
 
 /// A call of a tool, as part of an answer.
