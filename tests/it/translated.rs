@@ -181,12 +181,12 @@ fn claude_code_works_on_a_key_of_google() {
         let (printed, _) = claude_with(&ask, &arguments).await;
         assert!(printed.contains("Hello from gemini"), "{printed}");
         let seen = stack.sim.seen().await;
-        let results = seen.iter().filter(|seen| {
+        let mut results = seen.iter().filter(|seen| {
             let body = String::from_utf8_lossy(&seen.body()).into_owned();
             body.contains("functionResponse") && body.contains("\"output\":\"for google")
         });
         let result = results
-            .last()
+            .next_back()
             .expect("the tool's output went to the platform");
         let body: Value = serde_json::from_slice(&result.body()).expect("JSON");
         let parts = body["contents"][1]["parts"].as_array().expect("parts");

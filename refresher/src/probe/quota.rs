@@ -204,7 +204,10 @@ mod tests {
         profile.quota_endpoint.clone().expect(platform)
     }
 
-    fn said(platform: &str, answer: &Value) -> Vec<(String, f64, Option<u64>, bool, Option<f64>)> {
+    /// A window's name, its share used, the seconds until it resets, and what else is told.
+    type Said = (String, f64, Option<u64>, bool, Option<f64>);
+
+    fn said(platform: &str, answer: &Value) -> Vec<Said> {
         let figures = read(&endpoint(platform), answer, NOW);
         let seconds = |at: u64| (at - 1_790_000_000_000) / 1_000;
         let shown = figures.into_iter().map(|Figure { window, left }| {
