@@ -390,7 +390,7 @@ pub(crate) fn google_works(got: &Value, model: &str) {
         assert_eq!(asked["call"], call, "{name}: {got}");
         let after = asked["after"].as_str();
         assert!(
-            after.is_some_and(|text| text.starts_with("Hello from ")),
+            after.is_some_and(|text| text.starts_with("Hello ")),
             "{got}"
         );
         assert!(

@@ -254,7 +254,11 @@ mod tests {
 
         #[test]
         fn any_arguments_are_read(arguments in r#"\{"input":"(\PC|[\\"u0-9a-fA-F])*"#, length in 1_usize..5) {
-            prop_assert_eq!(unwrapped(&arguments, length), unwrapped(&arguments, 1_000));
+            let (cut, at_once) = (unwrapped(&arguments, length), unwrapped(&arguments, 1_000));
+            // What is no JSON may be read in one way or another.
+            if serde_json::from_str::<String>(&format!("{}\"", &arguments[9..])).is_ok() {
+                prop_assert_eq!(cut, at_once);
+            }
         }
     }
 }

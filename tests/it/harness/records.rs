@@ -30,6 +30,9 @@ pub fn chat_alone(platforms_dir: &Path) -> String {
     let mut record = openai.publication().record;
     record.id = CHAT_ALONE.to_owned().try_into().expect("an id");
     record.endpoints.retain(|one| one.dialect == Dialect::Chat);
+    // That of Codex.
+    let model = "gpt-6.1-sol".to_owned();
+    record.models.push(model.try_into().expect("a model"));
     let record = Record::Platform(record);
     record.to_line().expect("a line")
 }

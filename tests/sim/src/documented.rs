@@ -213,7 +213,7 @@ impl Kind {
         match self {
             Chat(_) | Embed | Responses | Quota(_) => &[],
             Messages => &["anthropic-version"],
-            Gemini | GeminiStream | GeminiCount => &["x-goog-api-client"],
+            Gemini | GeminiStream | GeminiCount => &["x-goog-api-client", "x-stainless-*"],
         }
     }
 
