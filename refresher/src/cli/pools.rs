@@ -228,32 +228,23 @@ async fn list(context: &Context, format: Json) -> Result<()> {
 
 /// The pools, one line each. The maps have a column where a pool has any.
 pub fn as_table(width: Width, pools: &[Pool]) -> String {
+    let row = |pool: &Pool| {
+        [
+            pool.id.clone(),
+            pool.policy.as_str().to_owned(),
+            members(pool),
+            pool.keys.join(", "),
+        ]
+    };
     if pools.iter().any(|pool| !pool.maps.is_empty()) {
-        let rows: Vec<[String; 5]> = pools
-            .iter()
-            .map(|pool| {
-                [
-                    pool.id.clone(),
-                    pool.policy.as_str().to_owned(),
-                    members(pool),
-                    pool.keys.join(", "),
-                    maps_as_text(&pool.maps),
-                ]
-            })
-            .collect();
+        let with_maps = |pool: &Pool| {
+            let [id, policy, accounts, keys] = row(pool);
+            [id, policy, accounts, keys, maps_as_text(&pool.maps)]
+        };
+        let rows: Vec<[String; 5]> = pools.iter().map(with_maps).collect();
         return table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS", "MAPS"], &rows);
     }
-    let rows: Vec<[String; 4]> = pools
-        .iter()
-        .map(|pool| {
-            [
-                pool.id.clone(),
-                pool.policy.as_str().to_owned(),
-                members(pool),
-                pool.keys.join(", "),
-            ]
-        })
-        .collect();
+    let rows: Vec<[String; 4]> = pools.iter().map(row).collect();
     table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS"], &rows)
 }
 
