@@ -23,6 +23,10 @@ for workspace in bench fuzz; do \
 		-A unmatched-skip -A unnecessary-skip -A license-not-encountered -A license-exception-not-encountered $(1); \
 done
 endef
+
+# Property tests try the same cases in every run; `properties` tries others.
+export PROPTEST_RNG_SEED ?= 20261130
+
 # Options for latchkey-bench (bench/README.md).
 BENCH_OPTIONS ?=
 
@@ -73,6 +77,15 @@ test: needs-tests unit e2e ## Run every test
 .PHONY: unit
 unit: needs-build ## Run the tests that need no Envoy
 	$(CARGO) test --locked --workspace --exclude it $(TEST_OPTIONS)
+
+# How many cases `properties` tries of each.
+PROPERTY_CASES ?= 5000
+
+.PHONY: properties
+properties: needs-build ## Try the laws on new random cases (PROPERTY_CASES=…), and say by which seed they come again
+	@seed=$$(date +%s%N); echo "PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=$(PROPERTY_CASES)"; \
+	PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=$(PROPERTY_CASES) \
+	$(CARGO) test --locked --workspace --exclude it --lib $(TEST_OPTIONS)
 
 # The end-to-end tests wait for half of their time, so that two for each core run at once.
 E2E_THREADS ?= $(shell echo $$((2 * $$(nproc))))

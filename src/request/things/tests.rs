@@ -168,6 +168,8 @@ fn at<'a>(value: &'a Value, place: &[&str], ids: &mut Vec<&'a str>) {
         (Some((&ANY, rest)), Value::Object(object)) => {
             object.values().for_each(|one| at(one, rest, ids))
         }
+        // A member that is named like the step into a list is none.
+        (Some((&EACH, _)), _) => {}
         (Some((step, rest)), Value::Object(object)) if let Some(one) = object.get(*step) => {
             at(one, rest, ids)
         }
