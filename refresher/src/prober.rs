@@ -45,13 +45,8 @@ pub struct Platforms<C>(pub C);
 
 impl<C: Clock> Asks for Platforms<C> {
     async fn ask(&self, profile: &Profile, probe: &Probe, outgoing: &Outgoing) -> Finding {
-        let Outgoing {
-            account,
-            tls,
-            proxy,
-        } = outgoing;
-        let profile = profile.by(proxy.as_ref());
-        probe::ask(&profile, probe, account, *tls, &self.0).await
+        let profile = profile.by(outgoing.proxy.as_ref());
+        probe::ask(&profile, probe, &outgoing.account, outgoing.tls, &self.0).await
     }
 }
 

@@ -40,13 +40,8 @@ impl<C: Clock> AsksQuota for Platforms<C> {
         endpoint: &QuotaEndpoint,
         outgoing: &Outgoing,
     ) -> Result<Vec<Figure>, String> {
-        let Outgoing {
-            account,
-            tls,
-            proxy,
-        } = outgoing;
-        let profile = profile.by(proxy.as_ref());
-        quota::ask(&profile, endpoint, account, *tls, &self.0).await
+        let profile = profile.by(outgoing.proxy.as_ref());
+        quota::ask(&profile, endpoint, &outgoing.account, outgoing.tls, &self.0).await
     }
 }
 

@@ -1,26 +1,24 @@
-//! Accounts: added, looked at, switched on and off, removed.
+//! Accounts as they are: their columns, and what is sealed of them.
 
 use std::collections::BTreeMap;
 
-use latchkey::header::HeaderText;
-use latchkey::limit::SubjectKind;
 use latchkey::snapshot::Models;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::FromRow;
 
-use super::error::{Named, Unfit};
-use super::limits::{LimitRow, LimitSettings, Terms};
-use super::sql::{self, JsonText, json_text, limit_columns, signed};
+use super::error::Named;
+use super::limits::{LimitRow, LimitSettings};
+use super::sql::{self, JsonText, limit_columns};
 use super::sqlite::{self, Connection};
-use super::{Change, DEFAULT_POOL, Error, Result, Store, corrupt};
-use crate::base_url::BaseUrl;
+use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind};
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 
-/// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
-pub(super) const MAX_NAME: usize = 64;
+pub(super) mod removal;
+pub(super) mod saving;
+pub(super) mod settings;
 
 /// The standing of an account, apart from the end that its operator set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -200,23 +198,6 @@ sql::statements! {
     VARS_OF = "SELECT id, platform, vars FROM accounts WHERE id = $1";
     SEALED_KEYS = "SELECT id, name, platform, kind, generation, base_url, credential, claim_until FROM accounts \
                    WHERE platform = $1 AND kind IN ('api_key', 'signed_key') ORDER BY name";
-    ADD = "INSERT INTO accounts (id, name, platform, kind, status, vars, generation, credential, issued_at, \
-           credential_expires_at, created_at, updated_at, revision, base_url) \
-           VALUES ($1, $2, $3, $4, 'active', $5, 1, $6, $7, $8, $7, $7, $9, $10)";
-    JOIN_POOL = "INSERT INTO pool_members (pool, account, position) \
-                 SELECT $1, $2, coalesce(max(position), 0) + 1 FROM pool_members WHERE pool = $1";
-    /// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
-    RENEW = "UPDATE accounts SET kind = $1, status = 'active', reason = NULL, vars = $2, generation = $3, \
-             credential = $4, issued_at = $5, credential_expires_at = $6, unanswered = 0, \
-             first_unanswered_at = NULL, failures = 0, retry_at = NULL, login_ends_at = NULL, updated_at = $5, revision = $7, \
-             base_url = $9 WHERE id = $8";
-    SET_STATUS = "UPDATE accounts SET status = $1, reason = $2, updated_at = $3, revision = $4 WHERE id = $5";
-    SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), updated_at = $2, revision = $3 WHERE id = $4";
-    SET_BASE_URL = "UPDATE accounts SET base_url = $1, generation = $2, credential = $3 WHERE id = $4";
-    DELETE = "DELETE FROM accounts WHERE id = $1";
-    POOLS_OF = "SELECT pool FROM pool_members WHERE account = $1";
-    BURY = "INSERT INTO tombstones (kind, id, revision) VALUES ($1, $2, $3) \
-            ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision";
 }
 
 impl Account {
@@ -260,89 +241,7 @@ impl Account {
     }
 }
 
-/// An account to be saved.
-#[derive(Debug)]
-pub struct NewAccount<'a> {
-    /// The name: 1 to 64 visible characters.
-    pub name: &'a str,
-    /// The platform's id.
-    pub platform: &'a str,
-    /// The credential.
-    pub credential: Credential,
-    /// What is known of it there.
-    pub vars: Vars,
-    /// The end of the access token, where that is known.
-    pub credential_expires_at: Option<UnixMillis>,
-    /// Where it is reached, if not where its platform is. An account that exists keeps its own without one, if its owner
-    /// gave it that.
-    pub base_url: Option<&'a BaseUrl>,
-}
-
-/// Changes to an account; a field that is `None` stays as it is.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AccountChanges<'a> {
-    /// The models that it serves; an empty list for all.
-    pub models: Option<&'a Models>,
-    /// Where it is reached; `Some(None)` for where its platform is.
-    pub base_url: Option<Option<&'a BaseUrl>>,
-}
-
-/// The outcome of saving a [`NewAccount`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Saved {
-    /// The account is new.
-    Added(AccountId),
-    /// An account of this name and platform has the credential now, and is active.
-    Renewed(AccountId),
-}
-
 impl Store {
-    /// Saves an account and lets it join the default pool. With `renew` an account of the same name and platform takes
-    /// the new credential; without, the name must be free. Of `terms` an account that exists takes those that are set.
-    ///
-    /// # Errors
-    /// If the name is taken, or something in it cannot go into a header.
-    pub async fn save_account(
-        &self,
-        new: NewAccount<'_>,
-        terms: &Terms,
-        renew: bool,
-        now: UnixMillis,
-    ) -> Result<Saved> {
-        let mut change = self.change().await?;
-        let saved = change.save_account(&new, terms, renew, now).await?;
-        change.commit().await?;
-        Ok(saved)
-    }
-
-    /// Gives an account that needs a login its new one. False, and nothing changed, if there is no such account, it needs
-    /// none any more, or its credential is not that of `generation`.
-    ///
-    /// # Errors
-    /// If something in it cannot go into a header.
-    pub async fn renew_login(
-        &self,
-        id: &AccountId,
-        generation: u64,
-        new: NewAccount<'_>,
-        now: UnixMillis,
-    ) -> Result<bool> {
-        check_fit(&new)?;
-        let mut change = self.change().await?;
-        match find(change.sql(), id.as_str()).await? {
-            Some(old)
-                if old.id == *id
-                    && old.generation == generation
-                    && old.status == Status::NeedsLogin =>
-            {
-                renew_account(&mut change, &old, &new, now).await?;
-            }
-            _ => return Ok(false),
-        }
-        change.commit().await?;
-        Ok(true)
-    }
-
     /// Every account, in order of name. One whose row cannot be read costs no other: it is out of use
     /// ([`Store::left_out`]), and not among them.
     ///
@@ -440,136 +339,9 @@ impl Store {
         let holders = rows.into_iter().filter(has_it);
         Ok(holders.map(|row| row.name).collect())
     }
-
-    /// Lets an account serve requests again. A dead one's health is forgotten. True if that changed anything.
-    ///
-    /// # Errors
-    /// If there is no such account, or it needs a login.
-    pub async fn enable(&self, name: &str, now: UnixMillis) -> Result<bool> {
-        let mut change = self.change().await?;
-        let account = known(change.sql(), name).await?;
-        match account.status {
-            Status::Active => return Ok(false),
-            Status::NeedsLogin => {
-                drop(change);
-                return Err(Error::NeedsLogin {
-                    is_client: self.has_own_client(&account.id).await,
-                    account: account.name,
-                    platform: account.platform,
-                });
-            }
-            Status::Disabled => {}
-            Status::Dead => change.forget_health(&account.id, now).await?,
-        }
-        set_status(&mut change, &account.id, Status::Active, None, now).await?;
-        change.commit().await?;
-        Ok(true)
-    }
-
-    /// Takes an account out of use; its login is kept fresh. True if that changed anything: an account that needs a
-    /// login or is dead is out of use already.
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub async fn disable(&self, name: &str, now: UnixMillis) -> Result<bool> {
-        let mut change = self.change().await?;
-        let account = known(change.sql(), name).await?;
-        if account.status != Status::Active {
-            return Ok(false);
-        }
-        set_status(
-            &mut change,
-            &account.id,
-            Status::Disabled,
-            Some("disabled by the operator"),
-            now,
-        )
-        .await?;
-        change.commit().await?;
-        Ok(true)
-    }
-
-    /// Changes an account and its terms. One that is reached elsewhere, or by another way, has its health forgotten, which
-    /// was learned where it was before.
-    ///
-    /// # Errors
-    /// If there is no such account. If it is to be reached elsewhere: if its credential cannot be opened, or a refresh of
-    /// it is under way.
-    pub async fn set_account(
-        &self,
-        name: &str,
-        changes: AccountChanges<'_>,
-        terms: &Terms,
-        now: UnixMillis,
-    ) -> Result<()> {
-        let mut change = self.change().await?;
-        let account = known(change.sql(), name).await?;
-        change
-            .set_terms(SubjectKind::Account, account.id.as_str(), terms)
-            .await?;
-        let revision = change.next_revision().await?;
-        sqlx::query(SET_MODELS)
-            .bind(changes.models.map(json_text))
-            .bind(now)
-            .bind(revision)
-            .bind(account.id.as_str())
-            .execute(change.sql())
-            .await?;
-        let base_url = changes.base_url.map(|url| url.map(BaseUrl::as_str));
-        if let Some(base_url) = base_url.filter(|url| *url != account.base_url.as_deref()) {
-            change.reach_at(&account, base_url).await?;
-            change.forget_health(&account.id, now).await?;
-        } else if terms.proxy.is_some() {
-            change.forget_health(&account.id, now).await?;
-        }
-        change.commit().await
-    }
-
-    /// Deletes an account with its credential.
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub async fn remove_account(&self, id: &AccountId) -> Result<()> {
-        let mut change = self.change().await?;
-        touch_pools_of(&mut change, id).await?;
-        let deleted = sqlx::query(DELETE)
-            .bind(id.as_str())
-            .execute(change.sql())
-            .await?;
-        if deleted.rows_affected() == 0 {
-            return Err(unknown(id.as_str()));
-        }
-        change.bury("account", id.as_str()).await?;
-        change.commit().await
-    }
 }
 
 impl Change<'_> {
-    /// Saves one account of a change.
-    pub(super) async fn save_account(
-        &mut self,
-        new: &NewAccount<'_>,
-        terms: &Terms,
-        renew: bool,
-        now: UnixMillis,
-    ) -> Result<Saved> {
-        check_fit(new)?;
-        let saved = match find(self.sql(), new.name).await? {
-            Some(old) if renew && old.platform == new.platform => {
-                renew_account(self, &old, new, now).await?;
-                Saved::Renewed(old.id)
-            }
-            Some(_) => {
-                return Err(Error::name_taken(Named::Account, new.name));
-            }
-            None => Saved::Added(add_account(self, new, now).await?),
-        };
-        let (Saved::Added(id) | Saved::Renewed(id)) = &saved;
-        self.set_terms(SubjectKind::Account, id.as_str(), terms)
-            .await?;
-        Ok(saved)
-    }
-
     /// The sealed credential of an account.
     async fn sealed(&mut self, id: &AccountId) -> Result<SealedRow> {
         let sealed = sqlx::query_as(SEALED).bind(id.as_str());
@@ -578,7 +350,7 @@ impl Change<'_> {
     }
 
     /// The same, where no refresh is under way: that would store its tokens for the generation that it began with.
-    pub(super) async fn sealed_at_rest(&mut self, account: &Account) -> Result<SealedRow> {
+    async fn sealed_at_rest(&mut self, account: &Account) -> Result<SealedRow> {
         let sealed = self.sealed(&account.id).await?;
         let clock = sqlite::now(self.sql()).await?;
         if sealed.claim_until.is_some_and(|until| until > clock) {
@@ -589,222 +361,33 @@ impl Change<'_> {
         Ok(sealed)
     }
 
-    /// Seals an account's credential for another place. That is a new generation: what is reported of the old one was
-    /// learned in the old place.
-    async fn reach_at(&mut self, account: &Account, base_url: Option<&str>) -> Result<()> {
+    /// The credential of an account of which no refresh is under way.
+    pub(super) async fn credential_at_rest(&mut self, account: &Account) -> Result<Credential> {
         let sealed = self.sealed_at_rest(account).await?;
-        let (store, id) = (self.store, &account.id);
-        let credential = store.open_credential(sealed.binding(id), &sealed.credential)?;
-        let generation = account.generation + 1;
+        let binding = sealed.binding(&account.id);
+        self.store.open_credential(binding, &sealed.credential)
+    }
+
+    /// Seals the next credential of an account; its generation, and the seal.
+    pub(super) async fn seal_next(
+        &mut self,
+        account: &Account,
+        base_url: Option<&str>,
+        credential: &Credential,
+    ) -> Result<(u64, Vec<u8>)> {
+        let (id, generation) = (account.id.as_str(), account.generation + 1);
         let sealed = self
-            .seal(
-                id.as_str(),
-                generation,
-                &account.platform,
-                base_url,
-                &credential,
-            )
+            .seal(id, generation, &account.platform, base_url, credential)
             .await?;
-        sqlx::query(SET_BASE_URL)
-            .bind(base_url)
-            .bind(signed(generation))
-            .bind(sealed)
-            .bind(id.as_str())
-            .execute(self.sql())
-            .await?;
-        Ok(())
-    }
-
-    /// The base URL that an account keeps with a new credential. Only the seal of the old one says that it is its
-    /// owner's: whoever writes the database could have put another there.
-    async fn kept_base_url(&mut self, account: &Account) -> Result<Option<String>> {
-        if account.base_url.is_some() {
-            let sealed = self.sealed(&account.id).await?;
-            let opened = self
-                .store
-                .open_credential(sealed.binding(&account.id), &sealed.credential);
-            opened.map_err(|_| Error::ForeignBaseUrl {
-                account: account.name.clone(),
-                platform: account.platform.clone(),
-            })?;
-        }
-        Ok(account.base_url.clone())
-    }
-
-    async fn seal_vars(&mut self, id: &str, platform: &str, vars: &Vars) -> Result<Vec<u8>> {
-        let plaintext = json_text(vars);
-        self.seal_bytes(vars_binding(id, platform), plaintext.as_bytes())
-            .await
-    }
-
-    /// Notes that a record is gone.
-    pub(super) async fn bury(&mut self, kind: &'static str, id: &str) -> Result<()> {
-        let revision = self.next_revision().await?;
-        sqlx::query(BURY)
-            .bind(kind)
-            .bind(id)
-            .bind(revision)
-            .execute(self.sql())
-            .await?;
-        Ok(())
+        Ok((generation, sealed))
     }
 }
 
-fn unknown(name: &str) -> Error {
+pub(super) fn unknown(name: &str) -> Error {
     Error::unknown(Named::Account, name)
 }
 
-/// Refuses an account that could not go to Envoy.
-fn check_fit(new: &NewAccount<'_>) -> Result<()> {
-    check_name(Named::Account, new.name)?;
-    let unfit = |unfit| Error::Unfit {
-        record: Named::Account,
-        name: new.name.to_owned(),
-        unfit,
-    };
-    let fits = |text: &str| HeaderText::try_from(text).is_ok();
-    let wire = new.credential.on_the_wire().expose_secret();
-    if new.credential.is_empty() || !fits(wire) {
-        return Err(unfit(Unfit::Credential));
-    }
-    if new
-        .credential_expires_at
-        .is_some_and(|time| time < UnixMillis(0))
-    {
-        return Err(unfit(Unfit::Time));
-    }
-    match new.vars.iter().find(|(_, value)| !fits(value)) {
-        Some((name, _)) => Err(unfit(Unfit::Variable(name.clone()))),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a name that could not go into headers, tables and commands.
-pub(super) fn check_name(record: Named, name: &str) -> Result<()> {
-    let fits = !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-');
-    if fits
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() || byte == b' ')
-        && name.trim() == name
-    {
-        return Ok(());
-    }
-    Err(Error::Unfit {
-        record,
-        name: name.to_owned(),
-        unfit: Unfit::Name,
-    })
-}
-
-async fn add_account(
-    change: &mut Change<'_>,
-    new: &NewAccount<'_>,
-    now: UnixMillis,
-) -> Result<AccountId> {
-    let id = AccountId::random();
-    let base_url = new.base_url.map(BaseUrl::as_str);
-    let sealed = change
-        .seal(id.as_str(), 1, new.platform, base_url, &new.credential)
-        .await?;
-    let vars = change
-        .seal_vars(id.as_str(), new.platform, &new.vars)
-        .await?;
-    let revision = change.next_revision().await?;
-    sqlx::query(ADD)
-        .bind(id.as_str())
-        .bind(new.name)
-        .bind(new.platform)
-        .bind(new.credential.kind().as_str())
-        .bind(vars)
-        .bind(sealed)
-        .bind(now)
-        .bind(new.credential_expires_at)
-        .bind(revision)
-        .bind(base_url)
-        .execute(change.sql())
-        .await?;
-    sqlx::query(JOIN_POOL)
-        .bind(DEFAULT_POOL)
-        .bind(id.as_str())
-        .execute(change.sql())
-        .await?;
-    change.require_room(DEFAULT_POOL).await?;
-    touch_pools_of(change, &id).await?;
-    Ok(id)
-}
-
-/// Gives an account its next credential, and forgets its health, which was learned with the old one.
-async fn renew_account(
-    change: &mut Change<'_>,
-    old: &Account,
-    new: &NewAccount<'_>,
-    now: UnixMillis,
-) -> Result<()> {
-    let generation = old.generation + 1;
-    let base_url = match new.base_url {
-        Some(url) => Some(url.as_str().to_owned()),
-        None => change.kept_base_url(old).await?,
-    };
-    let (id, platform) = (old.id.as_str(), &old.platform);
-    let sealed = change
-        .seal(
-            id,
-            generation,
-            platform,
-            base_url.as_deref(),
-            &new.credential,
-        )
-        .await?;
-    let vars = change.seal_vars(id, platform, &new.vars).await?;
-    let revision = change.next_revision().await?;
-    sqlx::query(RENEW)
-        .bind(new.credential.kind().as_str())
-        .bind(vars)
-        .bind(signed(generation))
-        .bind(sealed)
-        .bind(now)
-        .bind(new.credential_expires_at)
-        .bind(revision)
-        .bind(id)
-        .bind(base_url)
-        .execute(change.sql())
-        .await?;
-    change.forget_health(&old.id, now).await
-}
-
-pub(super) async fn set_status(
-    change: &mut Change<'_>,
-    id: &AccountId,
-    status: Status,
-    reason: Option<&str>,
-    now: UnixMillis,
-) -> Result<()> {
-    let revision = change.next_revision().await?;
-    sqlx::query(SET_STATUS)
-        .bind(status.as_str())
-        .bind(reason)
-        .bind(now)
-        .bind(revision)
-        .bind(id.as_str())
-        .execute(change.sql())
-        .await?;
-    Ok(())
-}
-
-/// Gives each pool that the account is in a new revision.
-async fn touch_pools_of(change: &mut Change<'_>, id: &AccountId) -> Result<()> {
-    let pools: Vec<String> = sqlx::query_scalar(POOLS_OF)
-        .bind(id.as_str())
-        .fetch_all(change.sql())
-        .await?;
-    for pool in pools {
-        change.touch_pool(&pool).await?;
-    }
-    Ok(())
-}
-
-async fn find(connection: &mut Connection, name: &str) -> Result<Option<Account>> {
+pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Option<Account>> {
     let found = sqlx::query_as(BY_NAME).bind(name);
     Ok(found.fetch_optional(connection).await?)
 }

@@ -1,6 +1,7 @@
 //! Accounts that come together: all of them are saved, or none; with what their files said beside their credentials.
 
-use super::accounts::{Account, NewAccount, Saved};
+use super::accounts::Account;
+use super::accounts::saving::{NewAccount, Saved};
 use super::limits::Terms;
 use super::sql;
 use super::{Change, Error, Named, Result, Store, pools};

@@ -6,7 +6,7 @@ use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::accounts::check_name;
+use super::accounts::saving::check_name;
 use super::error::{Named, Unfit};
 use super::limits::{LimitRow, LimitSettings, Terms};
 use super::sql::{self, JsonText, json_text, limit_columns};

@@ -7,7 +7,7 @@ use latchkey::header::MAX_VALUE_BYTES;
 use latchkey::snapshot::fit;
 use latchkey::snapshot::pool::MAX_MEMBERS;
 
-use super::accounts::MAX_NAME;
+use super::accounts::saving::MAX_NAME;
 use super::client_keys::MAX_CHOICES;
 use super::rotate::NotRotated;
 use crate::clock::UnixMillis;

@@ -12,9 +12,10 @@ use latchkey::snapshot::{self, Cooldown, Record};
 use latchkey::sync::report::Report;
 use latchkey::verdict::{Reason, Scope, quota::Window};
 
-use super::accounts::{known, set_status};
+use super::accounts::known;
 use super::sql::{self, JsonText, json_text, signed};
 use super::sqlite::{self, Connection};
+use super::switches::set_status;
 use super::{Change, Result, Status, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;

@@ -1,6 +1,6 @@
 //! Accounts that are logged out: out of use at once, their credential kept until it is worth nothing at the platform.
 
-use super::accounts::{Account, Status, known};
+use super::accounts::{Status, known};
 use super::sql::{self, signed};
 use super::{Result, Store};
 use crate::clock::UnixMillis;
@@ -37,27 +37,16 @@ impl Store {
     pub async fn take_out(&self, account: &AccountId, now: UnixMillis) -> Result<TakenOut> {
         let mut change = self.change().await?;
         let account = known(change.sql(), account.as_str()).await?;
-        let sealed = change.sealed_at_rest(&account).await?;
-        let credential = self.open_credential(sealed.binding(&account.id), &sealed.credential)?;
-        let Account { id, generation, .. } = account;
+        let credential = change.credential_at_rest(&account).await?;
         if credential.is_empty() && account.status == Status::NeedsLogin {
             return Ok(TakenOut {
-                id,
-                generation,
+                id: account.id,
+                generation: account.generation,
                 credential,
             });
         }
-        let generation = generation + 1;
-        let base_url = sealed.base_url.as_deref();
-        let sealed = change
-            .seal(
-                id.as_str(),
-                generation,
-                &account.platform,
-                base_url,
-                &credential,
-            )
-            .await?;
+        let base_url = account.base_url.as_deref();
+        let (generation, sealed) = change.seal_next(&account, base_url, &credential).await?;
         let revision = change.next_revision().await?;
         sqlx::query(TAKE_OUT)
             .bind(REASON)
@@ -65,12 +54,12 @@ impl Store {
             .bind(sealed)
             .bind(now)
             .bind(revision)
-            .bind(id.as_str())
+            .bind(account.id.as_str())
             .execute(change.sql())
             .await?;
         change.commit().await?;
         Ok(TakenOut {
-            id,
+            id: account.id,
             generation,
             credential,
         })

@@ -37,7 +37,9 @@ use latchkey::snapshot::page::Epoch;
 use sqlx::Transaction;
 use tokio::sync::watch;
 
-pub use self::accounts::{Account, AccountChanges, Known, NewAccount, Saved, Status, Vars};
+pub use self::accounts::saving::{NewAccount, Saved};
+pub use self::accounts::settings::AccountChanges;
+pub use self::accounts::{Account, Known, Status, Vars};
 pub use self::batch::Member;
 pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
 pub use self::envoys::EnvoyRequests;

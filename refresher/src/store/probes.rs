@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use latchkey::verdict::Reason;
 
-use super::accounts::{known, set_status};
+use super::accounts::known;
 use super::health::is_suspected;
 use super::sql::{self, signed};
+use super::switches::set_status;
 use super::{Change, Outgoing, Result, Status, Store, health, sqlite};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;

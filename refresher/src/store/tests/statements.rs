@@ -15,6 +15,9 @@ fn statements() -> Vec<(String, &'static str)> {
     let modules = [
         ("store", store::STATEMENTS),
         ("accounts", store::accounts::STATEMENTS),
+        ("accounts::removal", store::accounts::removal::STATEMENTS),
+        ("accounts::saving", store::accounts::saving::STATEMENTS),
+        ("accounts::settings", store::accounts::settings::STATEMENTS),
         ("batch", store::batch::STATEMENTS),
         ("client_keys", store::client_keys::STATEMENTS),
         ("egress", store::egress::STATEMENTS),
@@ -32,6 +35,7 @@ fn statements() -> Vec<(String, &'static str)> {
         ("probes", store::probes::STATEMENTS),
         ("requests", store::requests::STATEMENTS),
         ("rotate", store::rotate::STATEMENTS),
+        ("switches", store::switches::STATEMENTS),
         ("snapshot", store::snapshot::STATEMENTS),
         ("high_water", store::sqlite::high_water::STATEMENTS),
         ("new_tokens", store::sqlite::new_tokens::STATEMENTS),
