@@ -68,7 +68,11 @@ pub async fn apply(
         if is_declared || declaration(app, &account).await?.is_none() {
             continue;
         }
-        if app.store.switch_off(account.id.as_str(), GONE, app.now()).await? {
+        if app
+            .store
+            .switch_off(account.id.as_str(), GONE, app.now())
+            .await?
+        {
             let cure = advice::undeclared(&account.name);
             let account = account.name;
             tracing::warn!(
@@ -140,7 +144,11 @@ async fn one(
                 .switch_on(&account.id, &[OFF, GONE], app.now())
                 .await?
         }
-        false => app.store.switch_off(account.id.as_str(), OFF, app.now()).await?,
+        false => {
+            app.store
+                .switch_off(account.id.as_str(), OFF, app.now())
+                .await?
+        }
     };
     Ok(waiting)
 }

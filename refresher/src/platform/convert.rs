@@ -12,9 +12,9 @@ use latchkey::snapshot::{Endpoint, HeaderPlan, Makes, Operation, QueryPlan, Temp
 use latchkey::verdict::Rule;
 use latchkey::verdict::quota::{WindowHeaders, Windows};
 use reqwest::Url;
-use serde::{Deserialize, Serialize};
 use serde::de::value::Error as ValueError;
 use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Serialize};
 
 use super::{IDLE_SECONDS, Invalid, NOWHERE, OwnBaseUrl, Upstream, doors, raw};
 use crate::address::Network;
