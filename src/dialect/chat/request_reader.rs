@@ -1,6 +1,6 @@
 //! A request of `chat`, read.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::{
     dialect::neutral::read::{
@@ -72,7 +72,7 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
         .get("messages")
         .ok_or_else(|| missing(body, "messages"))?;
     expect(messages, Kind::List)?;
-    let mut raw_calls = HashSet::new();
+    let mut raw_calls = BTreeSet::new();
     for message in messages.items() {
         read_message(message, &mut raw_calls, &mut request)?;
     }
@@ -219,7 +219,7 @@ fn chosen<'a>(choice: Json<'_, 'a>) -> Read<Text<'a>> {
 /// Reads a message. `raw_calls`: the ids of calls that took a raw text, as do their results.
 fn read_message<'a>(
     message: Json<'_, 'a>,
-    raw_calls: &mut HashSet<String>,
+    raw_calls: &mut BTreeSet<String>,
     request: &mut Request<'a>,
 ) -> Read<()> {
     expect(message, Kind::Object)?;

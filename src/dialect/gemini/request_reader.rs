@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
@@ -273,10 +273,10 @@ fn read_tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
 #[derive(Default)]
 struct Open<'a> {
     /// Their ids by the names of their tools, in order.
-    by_name: HashMap<String, VecDeque<Text<'a>>>,
+    by_name: BTreeMap<String, VecDeque<Text<'a>>>,
     /// Every id that a call has.
-    known: HashSet<String>,
-    answered: HashSet<String>,
+    known: BTreeSet<String>,
+    answered: BTreeSet<String>,
     /// The content that was read last was the model's.
     after_model: bool,
 }

@@ -1,7 +1,7 @@
 //! The turns of a request in the order that platforms ask for: what the model said, then the result of each of
 //! its calls, then everything else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Block, Call, Refused, Role, ToolResult, Turn};
 use crate::text::tree::Text;
@@ -35,7 +35,7 @@ pub fn steps<'r, 'a>(turns: &'r [Turn<'a>]) -> Result<Vec<Step<'r, 'a>>, Refused
             rest = said(rest, &mut steps)?;
             continue;
         }
-        rest = others(rest, &mut HashMap::new(), &mut steps)?;
+        rest = others(rest, &mut BTreeMap::new(), &mut steps)?;
     }
     Ok(steps)
 }
@@ -66,7 +66,7 @@ fn said<'r, 'a>(
     if calls.is_empty() {
         return Ok(rest);
     }
-    let mut results: HashMap<String, VecDeque<&ToolResult<'a>>> = HashMap::new();
+    let mut results: BTreeMap<String, VecDeque<&ToolResult<'a>>> = BTreeMap::new();
     for call in &calls {
         results.entry(plain(&call.id)).or_default();
     }
@@ -88,7 +88,7 @@ fn said<'r, 'a>(
 /// them; returns what is left.
 fn others<'r, 'a>(
     turns: &'r [Turn<'a>],
-    results: &mut HashMap<String, VecDeque<&'r ToolResult<'a>>>,
+    results: &mut BTreeMap<String, VecDeque<&'r ToolResult<'a>>>,
     steps: &mut Vec<Step<'r, 'a>>,
 ) -> Result<&'r [Turn<'a>], Refused> {
     let length = turns.iter().position(|turn| turn.role == Role::Assistant);

@@ -1,6 +1,6 @@
 //! Tools for platforms that know functions alone, of an object of arguments.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{Arguments, Call, Choice, Output, Request, Tool, ToolInput, names};
 use crate::text::{
@@ -37,7 +37,7 @@ pub fn keep_chosen(request: &mut Request<'_>, most: usize) {
         }
         _ => return,
     };
-    let chosen: HashSet<_> = chosen.into_iter().collect();
+    let chosen: BTreeSet<_> = chosen.into_iter().collect();
     request
         .tools
         .retain(|tool| chosen.contains(&*tool.name.plain()));

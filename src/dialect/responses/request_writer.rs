@@ -1,6 +1,6 @@
 //! A request of `responses`, written.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::{
     dialect::{
@@ -311,7 +311,7 @@ fn write_tools(request: &Request<'_>, out: &mut Out) {
         .tools
         .iter()
         .filter(|tool| matches!(tool.input, ToolInput::Raw(_)));
-    let raw: HashSet<_> = raw.map(|tool| tool.name.plain()).collect();
+    let raw: BTreeSet<_> = raw.map(|tool| tool.name.plain()).collect();
     let kind = |fitting: &Text<'_>| match raw.contains(&fitting.plain()) {
         true => "custom",
         false => "function",

@@ -4,7 +4,7 @@
 //! name of both, and a tool of the dialect's own that its caller runs becomes a function too; their calls come back as
 //! what they were ([`Form`]). What the platform itself would run is left out by name.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::{
     dialect::neutral::{
@@ -80,7 +80,7 @@ impl BuiltIn {
 }
 
 /// The names of the tools that a request has.
-pub(super) type Known = HashSet<String>;
+pub(super) type Known = BTreeSet<String>;
 
 /// Reads the tools that a request begins with.
 pub(super) fn read<'a>(
