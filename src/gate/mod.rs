@@ -189,9 +189,10 @@ impl Gate {
                 wanted.opening = door.dialect.format().opening();
             }
         }
-        wanted.model |= view
-            .pool(subject.pool)
-            .is_some_and(|pool| !pool.maps.is_empty());
+        let key = request.client_key(view).map(|key| &key.maps);
+        let pool = view.pool(subject.pool).map(|pool| &pool.maps);
+        let mut maps = key.into_iter().chain(pool);
+        wanted.model |= maps.any(|maps| !maps.is_empty());
         wanted.model &= !request.names_model_in_path() && !door.modelless;
         if door.things && subject.wish.is_none() && table.keeps_things() {
             wanted.things = door.dialect.format().things();
@@ -275,6 +276,7 @@ impl Gate {
             model,
             modelless: door.modelless,
             lacks: subject.lacks,
+            untranslated: subject.untranslated,
             wish: subject.wish,
             in_flight: &self.in_flight,
         };
@@ -291,7 +293,7 @@ impl Gate {
                 endpoint,
                 half_open,
             } => (account, endpoint, half_open),
-            Pick::None => return Err(nobody(view, pool)),
+            Pick::None => return Err(nobody(view, pool, subject.untranslated)),
             Pick::NoSuchAccount if home.is_some() => return Err(Refusal::HomeGone(pool.clone())),
             Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
             Pick::NoModel => {
@@ -354,6 +356,7 @@ impl Gate {
                 session,
                 opens: subject.opens,
                 lacks: subject.lacks,
+                untranslated: subject.untranslated,
                 wish: subject.wish.is_some(),
                 streams,
                 at_home: home.is_some(),
@@ -402,6 +405,7 @@ impl Gate {
             model: carried.model.as_ref().map(HeaderText::as_str),
             modelless: door.modelless,
             lacks: carried.lacks,
+            untranslated: carried.untranslated,
             wish: carried.wish.then_some(carried.account.as_str()),
             home: carried
                 .at_home
@@ -441,7 +445,8 @@ fn own_reply(
     now: u64,
 ) -> Result<Reply, Refusal> {
     let pool = view.pool(subject.pool).ok_or(Refusal::NoPool)?;
-    let listed = models::Listed::of(view, pool, subject.allowed, now);
+    let key = request.client_key(view).ok_or(Refusal::UnknownKey)?;
+    let listed = models::Listed::of(view, pool, key, now);
     match own {
         Own::Alive => Ok(Reply::alive()),
         Own::Models => Ok(Reply::json(&listed.all(door.dialect))),
@@ -455,8 +460,8 @@ fn own_reply(
 }
 
 /// The refusal for a pool in which nobody serves a path. An account that is not in use now is not in
-/// the snapshot, and could have served it.
-fn nobody(view: &View, pool: &Id) -> Refusal {
+/// the snapshot, and could have served it. `untranslated`: by those alone who speak the dialect of the path.
+fn nobody(view: &View, pool: &Id, untranslated: bool) -> Refusal {
     let members = view.pool(pool).map_or(&[][..], |pool| &pool.members);
     let accounts = members
         .iter()
@@ -469,7 +474,10 @@ fn nobody(view: &View, pool: &Id) -> Refusal {
             .iter()
             .filter_map(|account| view.platform(&account.platform))
     };
-    let serves = |door: &&Door| platforms().any(|platform| platform.endpoint_for(door).is_some());
+    let serves = |door: &&Door| {
+        let mut found = platforms().filter_map(|one| one.endpoint(one.endpoint_for(door)?));
+        found.any(|endpoint| !untranslated || endpoint.answers(door))
+    };
     let doors = view.doors().map_or(&[][..], |doors| &doors.doors);
     let mut served: Vec<String> = doors
         .iter()

@@ -1,4 +1,5 @@
-//! The list of models that a pool serves, in the shape that the caller's client reads.
+//! The models that a client key and a pool mean by others' names, and the list of those that a key may ask for, in the
+//! shape that the caller's client reads.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +7,24 @@ use serde_json::Value;
 
 use crate::{
     dialect::{Dialect, ListedModel},
-    snapshot::{Models, Pool, View},
+    header::HeaderText,
+    snapshot::{Account, ClientKey, Pool, View},
 };
+
+/// The model that serves the one that is asked for, by the maps of the key and then those of its pool; none where that
+/// serves itself.
+pub fn served<'a>(
+    key: &'a ClientKey,
+    pool: Option<&'a Pool>,
+    asked: &str,
+) -> Option<&'a HeaderText> {
+    if key.exact_model || pool.is_some_and(|pool| pool.exact_model) {
+        return None;
+    }
+    let meant = key.maps.served(asked);
+    let named = meant.map_or(asked, HeaderText::as_str);
+    pool.and_then(|pool| pool.maps.served(named)).or(meant)
+}
 
 /// The models that a key may ask for.
 #[derive(Debug)]
@@ -16,18 +33,24 @@ pub struct Listed<'a>(BTreeMap<&'a str, &'a str>);
 // === impl Listed ===
 
 impl<'a> Listed<'a> {
-    /// The models that `pool` serves at `now`, by name, as far as they are `allowed`, and those that they serve by
-    /// other names.
-    pub fn of(view: &'a View, pool: &'a Pool, allowed: Option<&Models>, now: u64) -> Self {
-        let mut models = models(view, pool, now);
-        for map in pool.maps.maps() {
-            let owner = models.get(map.served().as_str()).copied();
-            if let (Some(asked), Some(owner)) = (map.asked().exact(), owner) {
-                models.insert(asked, owner);
-            }
-        }
-        models.retain(|model, _| allowed.is_none_or(|allowed| allowed.contain(Some(model))));
-        Self(models)
+    /// The models that `pool` serves at `now`, by the names by which `key` may ask for them.
+    pub fn of(view: &'a View, pool: &'a Pool, key: &'a ClientKey, now: u64) -> Self {
+        let own = models(view, pool, now);
+        let maps = key.maps.maps().iter().chain(pool.maps.maps());
+        let names = own
+            .keys()
+            .copied()
+            .chain(maps.filter_map(|map| map.asked().exact()));
+        let names = names.filter(|name| key.models.contain(Some(name)));
+        let owner = |name: &str| {
+            let served = served(key, Some(pool), name);
+            own.get(served.map_or(name, HeaderText::as_str)).copied()
+        };
+        Self(
+            names
+                .filter_map(|name| Some((name, owner(name)?)))
+                .collect(),
+        )
     }
 
     /// The list, for who asks in `dialect`.
@@ -47,7 +70,7 @@ impl<'a> Listed<'a> {
 }
 
 /// Each model and its owner: those of the accounts' platforms that the accounts serve, and those
-/// that an operator named for an account. An account past its end serves none.
+/// that an operator named for an account, also by its maps. An account past its end serves none.
 fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a str> {
     let mut models = BTreeMap::new();
     let accounts = pool
@@ -57,7 +80,7 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
         .filter(|account| !account.has_expired(now));
     let mut seen = Vec::new();
     for account in accounts {
-        let same = (&account.platform, &account.models);
+        let same = (&account.platform, &account.models, &account.maps);
         if seen.contains(&same) {
             continue;
         }
@@ -65,14 +88,20 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
         let Some(platform) = view.platform(&account.platform) else {
             continue;
         };
-        let listed = platform.models.iter().map(|model| model.as_str());
-        let listed = listed.filter(|model| account.models.contain(Some(model)));
-        let named = account.models.patterns().iter();
-        let named = named.filter_map(|pattern| pattern.exact());
+        let listed = platform.models.iter().map(HeaderText::as_str);
+        let names = listed.chain(names(account));
+        let names = names.filter(|model| account.models.contain(Some(model)));
         let owner = platform.owner.as_str();
-        models.extend(listed.chain(named).map(|model| (model, owner)));
+        models.extend(names.map(|model| (model, owner)));
     }
     models
+}
+
+/// The models that an operator named for an account.
+fn names(account: &Account) -> impl Iterator<Item = &str> {
+    let listed = account.models.patterns().iter();
+    let mapped = account.maps.maps().iter().map(|map| map.asked());
+    listed.chain(mapped).filter_map(|pattern| pattern.exact())
 }
 
 #[cfg(test)]
@@ -80,7 +109,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::snapshot::{Policy, Record, fixture};
+    use crate::snapshot::{Models, Policy, Record, fixture};
 
     #[test]
     fn lists_of_accounts_and_keys_hold() {
@@ -96,7 +125,11 @@ mod tests {
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
         let ids = |now, allowed: Option<&Models>| -> Vec<String> {
-            let body = Listed::of(&view, &pool, allowed, now).all(Dialect::Chat);
+            let key = ClientKey {
+                models: allowed.cloned().unwrap_or_default(),
+                ..fixture::client_key("key_1", b"lk_x", "default")
+            };
+            let body = Listed::of(&view, &pool, &key, now).all(Dialect::Chat);
             let data = body["data"].as_array().unwrap().iter();
             data.map(|model| model["id"].as_str().unwrap().to_owned())
                 .collect()
@@ -107,19 +140,51 @@ mod tests {
         assert_eq!(ids(10, None), ["claude-opus-5-5"], "an account has ended");
     }
 
-    #[test]
-    fn a_model_that_another_one_serves_is_listed_where_that_is() {
+    /// The names that are listed where the account, the pool and the key have these maps.
+    fn listed([account, pool, key]: [&str; 3], exact: bool) -> Vec<String> {
+        let maps = |maps: &str| serde_json::from_str(maps).unwrap();
+        let mut named = fixture::account("acc_1", "codex");
+        named.maps = maps(account);
         let view = View::of(&[
             Record::Platform(fixture::platform("codex")),
-            Record::Account(fixture::account("acc_1", "codex")),
+            Record::Account(named),
         ]);
-        let mut pool = fixture::pool("default", Policy::Sticky, &["acc_1"]);
-        let maps = r#"["fast=gpt-6.1-sol","claude-*=gpt-6.1-sol","other=gpt-9"]"#;
-        pool.maps = serde_json::from_str(maps).unwrap();
-        let body = Listed::of(&view, &pool, None, 0).all(Dialect::Chat);
+        let mut within = fixture::pool("default", Policy::Sticky, &["acc_1"]);
+        within.maps = maps(pool);
+        let mut asking = fixture::client_key("key_1", b"lk_x", "default");
+        asking.maps = maps(key);
+        asking.exact_model = exact;
+        let body = Listed::of(&view, &within, &asking, 0).all(Dialect::Chat);
         let data = body["data"].as_array().unwrap().iter();
-        let ids: Vec<_> = data.map(|model| model["id"].as_str().unwrap()).collect();
-        assert_eq!(ids, ["fast", "gpt-6.1-sol"]);
+        data.map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_model_that_another_one_serves_is_listed_where_that_is() {
+        let pool = r#"["fast=gpt-6.1-sol","claude-*=gpt-6.1-sol","other=gpt-9"]"#;
+        assert_eq!(listed(["[]", pool, "[]"], false), ["fast", "gpt-6.1-sol"]);
+        let key = r#"["mine=fast","lost=other"]"#;
+        assert_eq!(
+            listed(["[]", pool, key], false),
+            ["fast", "gpt-6.1-sol", "mine"]
+        );
+        let account = r#"["gpt-9=deployment","o*=deployment"]"#;
+        assert_eq!(
+            listed([account, pool, key], false),
+            ["fast", "gpt-6.1-sol", "gpt-9", "lost", "mine", "other"]
+        );
+        assert_eq!(
+            listed([account, pool, key], true),
+            ["gpt-6.1-sol", "gpt-9"],
+            "each serves itself"
+        );
+    }
+
+    #[test]
+    fn a_name_that_means_what_nobody_serves_is_not_listed() {
+        let pool = r#"["gpt-6.1-sol=gpt-9","fast=gpt-6.1-sol"]"#;
+        assert_eq!(listed(["[]", pool, "[]"], false), ["fast"]);
     }
 
     #[test]
@@ -131,7 +196,8 @@ mod tests {
             Record::Account(fixture::account("acc_2", "anthropic")),
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
-        let listed = Listed::of(&view, &pool, None, 0);
+        let key = fixture::client_key("key_1", b"lk_x", "default");
+        let listed = Listed::of(&view, &pool, &key, 0);
         let body = |dialect| listed.all(dialect);
         let openai = body(Dialect::Chat);
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");

@@ -2,6 +2,7 @@
 
 use super::{
     client_key::Presented,
+    models::served,
     refusal::{MeantBase, Refusal, Reply},
 };
 use crate::{
@@ -19,8 +20,7 @@ use crate::{
         session,
     },
     snapshot::{
-        ClientKey, DoorId, Doors, Entered, KeyHash, ModelMaps, Models, NoDoor, Own, Places, View,
-        path::Place,
+        ClientKey, DoorId, Doors, Entered, KeyHash, Models, NoDoor, Own, Places, View, path::Place,
     },
 };
 
@@ -66,6 +66,8 @@ pub(super) struct Subject<'a> {
     pub(super) pool: &'a Id,
     /// The models that its key allows; all of them where that was looked at before.
     pub(super) allowed: Option<&'a Models>,
+    /// It may not be translated.
+    pub(super) untranslated: bool,
     /// The account that it asks for, by name or id.
     pub(super) wish: Option<&'a str>,
     /// Its caller may choose the account, and so know their names.
@@ -232,7 +234,7 @@ impl Request {
     /// The value that its path names in `place`.
     pub(super) fn named(&self, place: Place) -> Option<HeaderText> {
         match &self.carried {
-            Some(carried) => carried.places().get(place).cloned(),
+            Some(carried) => carried.places(carried.model.clone()).get(place).cloned(),
             None => self.places()?.get(place).cloned(),
         }
     }
@@ -309,6 +311,7 @@ impl<'a> Subject<'a> {
                 key: &carried.key,
                 pool: &carried.pool,
                 allowed: None,
+                untranslated: carried.untranslated,
                 wish: carried.wish.then_some(carried.account.as_str()),
                 may_choose: carried.wish,
                 model: carried.model.as_ref(),
@@ -346,16 +349,17 @@ impl<'a> Subject<'a> {
         let named = session::of(headers, session_headers(view), named, key.id.as_str());
         let opening = facts.opening.filter(|_| named.is_none());
         let asked = request.model();
-        let maps = view.pool(pool).map(|pool| &pool.maps);
-        let served = |maps: &'a ModelMaps| maps.served(asked?.as_str());
+        let within = view.pool(pool).map(|pool| &**pool);
+        let served = asked.and_then(|asked| served(key, within, asked.as_str()));
         let opened = opening.map(|opening| session::opened_by(&opening, key.id.as_str()));
         Ok(Self {
             key: &key.id,
             pool,
             allowed: Some(&key.models),
+            untranslated: key.untranslated || within.is_some_and(|pool| pool.untranslated),
             wish,
             may_choose: key.may_choose.account,
-            model: maps.and_then(served).or(asked),
+            model: served.or(asked),
             asked,
             lacks: Lacks::of(facts),
             session: named.or(opened),

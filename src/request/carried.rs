@@ -72,6 +72,8 @@ pub struct Carried {
     pub opens: bool,
     /// The requirements of platforms that it does not meet.
     pub lacks: Lacks,
+    /// It may not be translated.
+    pub untranslated: bool,
     /// It asks for this account and no other.
     pub wish: bool,
     /// It is known to ask for a stream.
@@ -196,6 +198,7 @@ impl Carried {
             session,
             opens,
             lacks,
+            untranslated,
             wish,
             streams,
             at_home,
@@ -234,6 +237,7 @@ impl Carried {
             (lacks.stream, " lacks=stream"),
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
+            (*untranslated, " translation=off"),
             (*wish, " wish=account"),
             (*streams, " answer=stream"),
             (*at_home, " home=account"),
@@ -345,6 +349,7 @@ impl Carried {
                 store_false: has("lacks=store_false"),
                 foreground: has("lacks=foreground"),
             },
+            untranslated: has("translation=off"),
             wish: has("wish=account"),
             streams: has("answer=stream"),
             at_home: has("home=account"),
@@ -356,10 +361,17 @@ impl Carried {
         })
     }
 
-    /// The values for the places of a platform's path.
-    pub fn places(&self) -> Places {
+    /// The model, as the platform of `account` names it.
+    pub fn model_at(&self, account: &Account) -> Option<HeaderText> {
+        let model = self.model.as_ref()?;
+        let named = account.maps.served(model.as_str());
+        Some(named.unwrap_or(model).clone())
+    }
+
+    /// The values for the places of a platform's path, which names the model so.
+    pub fn places(&self, model: Option<HeaderText>) -> Places {
         Places {
-            model: self.model.clone(),
+            model,
             thing: self.thing.clone(),
             part: self.part.clone(),
         }
@@ -461,6 +473,7 @@ mod tests {
             session: None,
             opens: false,
             lacks: Lacks::default(),
+            untranslated: false,
             wish: false,
             streams: false,
             at_home: false,
@@ -491,6 +504,7 @@ mod tests {
                 store_false: true,
                 foreground: true,
             },
+            untranslated: true,
             wish: true,
             streams: true,
             at_home: true,
@@ -512,7 +526,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground wish=account answer=stream home=account moved=yes stored=no id=";
+        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground translation=off wish=account answer=stream home=account moved=yes stored=no id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

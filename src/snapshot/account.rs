@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{BasePath, Limits, Models, escaped};
+use super::{BasePath, Limits, ModelMaps, Models, escaped};
 use crate::{header::HeaderText, id::Id, secret::Secret, text::needle::Needle};
 
 /// The shortest credential that is looked for, in bytes: a shorter one is in any text.
@@ -52,6 +52,9 @@ pub struct Account {
     /// The models that it serves.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
+    /// The names by which its platform knows models, by those that callers and pools have.
+    #[serde(default, skip_serializing_if = "ModelMaps::is_empty")]
+    pub maps: ModelMaps,
     /// The most that it may use.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,

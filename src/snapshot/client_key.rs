@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Limits, Models};
+use super::{Limits, ModelMaps, Models};
 use crate::{header::HeaderText, id::Id};
 
 /// A client key that is valid now. A revoked one is absent from the snapshot.
@@ -20,6 +20,15 @@ pub struct ClientKey {
     /// The models that it may ask for.
     #[serde(default, skip_serializing_if = "Models::is_all")]
     pub models: Models,
+    /// The models that its caller means by others' names.
+    #[serde(default, skip_serializing_if = "ModelMaps::is_empty")]
+    pub maps: ModelMaps,
+    /// No request of it is translated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untranslated: bool,
+    /// Each model serves itself or is not served.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact_model: bool,
     /// The choices that its caller has.
     #[serde(default, skip_serializing_if = "MayChoose::is_nothing")]
     pub may_choose: MayChoose,

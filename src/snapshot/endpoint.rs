@@ -141,11 +141,11 @@ impl Endpoint {
         (seconds > 0).then(|| u64::from(seconds).saturating_mul(1_000))
     }
 
-    /// How it speaks its dialect where it serves `model`.
-    pub fn accent(&self, model: &str) -> Accent {
+    /// How it speaks its dialect where it serves the model that has these names.
+    pub fn accent(&self, names: &[&str]) -> Accent {
         let mut accent = Accent::default();
         for one in &self.accents {
-            if one.models.contain(Some(model)) {
+            if names.iter().any(|name| one.models.contain(Some(name))) {
                 accent.complete(&one.accent);
             }
         }

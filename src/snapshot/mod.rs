@@ -256,6 +256,8 @@ pub(crate) mod fixture {
             policy,
             members: accounts.iter().map(member).collect(),
             maps: ModelMaps::default(),
+            untranslated: false,
+            exact_model: false,
         }
     }
 
@@ -265,6 +267,9 @@ pub(crate) mod fixture {
             sha256: KeyHash::of(key),
             pool: Id::try_from(pool).unwrap(),
             models: Models::default(),
+            maps: ModelMaps::default(),
+            untranslated: false,
+            exact_model: false,
             may_choose: MayChoose::default(),
             name: None,
             expires_at: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ModelPattern;
 use crate::header::HeaderText;
 
-/// The most maps of one pool.
+/// The most maps of one list.
 pub const MAX_MAPS: usize = 64;
 
 /// A model, or every one whose name starts so, and the model that serves it.
@@ -18,8 +18,8 @@ pub struct ModelMap {
     served: HeaderText,
 }
 
-/// The maps of a pool, in the operator's order: the first that is of a model says what serves it. What serves it is not
-/// looked up again.
+/// The maps of a client key, a pool or an account, in the operator's order: the first that is of a model says what serves
+/// it. What serves it is not looked up again in the same list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<ModelMap>", into = "Vec<ModelMap>")]
 pub struct ModelMaps(Vec<ModelMap>);
@@ -89,6 +89,11 @@ impl ModelMaps {
     pub fn served(&self, model: &str) -> Option<&HeaderText> {
         let map = self.0.iter().find(|map| map.asked.matches(model))?;
         (map.served.as_str() != model).then_some(&map.served)
+    }
+
+    /// Returns true if a map is of `model`.
+    pub fn are_of(&self, model: &str) -> bool {
+        self.0.iter().any(|map| map.asked.matches(model))
     }
 
     /// The maps.

@@ -26,6 +26,12 @@ pub struct Pool {
     /// The models that others serve.
     #[serde(default, skip_serializing_if = "ModelMaps::is_empty")]
     pub maps: ModelMaps,
+    /// No request of it is translated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untranslated: bool,
+    /// Each model serves itself or is not served.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact_model: bool,
 }
 
 /// An account's place in a pool.
@@ -209,6 +215,8 @@ mod tests {
             maps: vec![ModelMap::try_from(map).unwrap(); MAX_MAPS]
                 .try_into()
                 .unwrap(),
+            untranslated: true,
+            exact_model: true,
         });
         assert!(pool.to_line().is_ok());
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use latchkey::snapshot::Models;
+use latchkey::snapshot::{ModelMaps, Models};
 use latchkey::verdict::Reason;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -223,7 +223,7 @@ pub(super) fn not_a_key(refused: NotAKey, account: &str) -> Error {
     Error::new(fault, refused)
 }
 
-/// Changes which models an account serves, an empty list for all, where it is reached (`Some(None)` for where its
+/// Changes which models an account serves, an empty list for all, by which names its platform knows them, where it is reached (`Some(None)` for where its
 /// platform is), and its terms.
 ///
 /// # Errors
@@ -233,6 +233,7 @@ pub async fn set(
     caller: Caller,
     account: &str,
     models: Option<&Models>,
+    maps: Option<&ModelMaps>,
     base_url: Option<Option<&str>>,
     terms: &Terms,
 ) -> Result<()> {
@@ -245,6 +246,7 @@ pub async fn set(
     };
     let changes = AccountChanges {
         models,
+        maps,
         base_url: base_url.as_ref().map(Option::as_ref),
     };
     let set = app.store.set_account(account, changes, terms, app.now());

@@ -5,6 +5,7 @@
 //! - `enabled = false` takes an account out of use, and so does its removal from the file; either way it keeps its
 //!   history and its tokens, and comes back with its line.
 //! - An account with a `proxy_env` leaves by the proxy that stood in that variable last, or not at all.
+//! - The `maps` of an account that has some there are those of the file.
 //! - An account that somebody made by hand is left alone, whatever the file says.
 //! - What does not fit is told in the log, and costs no other account: a daemon must not stay down for it.
 
@@ -138,6 +139,17 @@ async fn one(
         }
     };
     let account = app.store.account(&declared.name).await?;
+    let maps = declared.maps.as_ref();
+    if let Some(maps) = maps.filter(|maps| **maps != account.maps) {
+        let changes = AccountChanges {
+            maps: Some(maps),
+            ..AccountChanges::default()
+        };
+        let (terms, now) = (Terms::default(), app.now());
+        app.store
+            .set_account(&account.name, changes, &terms, now)
+            .await?;
+    }
     match declared.enabled {
         true => {
             app.store

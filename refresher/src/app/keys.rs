@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use latchkey::limit::SubjectKind;
-use latchkey::snapshot::Models;
+use latchkey::snapshot::{ModelMaps, Models};
 use serde::Serialize;
 
 use super::limits::{Limits, Use};
@@ -11,7 +11,7 @@ use super::{App, Caller, Error, Result};
 use crate::clock::UnixMillis;
 use crate::fault::{Fault, Kind};
 use crate::id::ClientKeyId;
-use crate::store::{ClientKey, KeyChange, NewClientKey};
+use crate::store::{ClientKey, KeyChange, NewClientKey, Rules};
 
 /// The requests at the same time of a new key whose maker says nothing of them: more than a team of people has under
 /// way, and few enough that what goes wrong with one key leaves the gateway to the others.
@@ -50,6 +50,15 @@ pub struct KeyView {
     pub pool: String,
     /// The models it may ask for; none means all.
     pub models: Models,
+    /// The models that its caller means by others' names.
+    pub maps: ModelMaps,
+    /// Its requests may be translated.
+    pub translation: bool,
+    /// Each model serves itself or is not served.
+    pub exact_model: bool,
+    /// What becomes of its requests.
+    #[serde(skip)]
+    pub rules: Rules,
     /// Its caller may choose the account.
     pub may_choose_account: bool,
     /// The pools that its caller may choose.
@@ -81,6 +90,10 @@ impl KeyView {
             prefix: key.prefix,
             pool: key.pool,
             models: key.models,
+            maps: key.rules.maps.clone(),
+            translation: !key.rules.untranslated,
+            exact_model: key.rules.exact_model,
+            rules: key.rules,
             may_choose_account: key.may_choose_account,
             may_choose_pools: key.may_choose_pools,
             created_at: key.created_at.0,

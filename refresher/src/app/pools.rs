@@ -1,10 +1,10 @@
 //! Pools: which accounts serve a key, and in which order.
 
+use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{Tier, Weight};
-use latchkey::snapshot::{ModelMaps, Policy};
 
 use super::{App, Caller, Result};
-use crate::store::Pool;
+use crate::store::{Pool, RuleChange};
 
 /// Every pool, in order of name.
 ///
@@ -24,7 +24,7 @@ pub async fn create(app: &App, caller: Caller, pool: &str, policy: Policy) -> Re
     Ok(())
 }
 
-/// Changes how a pool picks an account, and which models others serve. What is not given stays.
+/// Changes how a pool picks an account, and what becomes of its requests. What is not given stays.
 ///
 /// # Errors
 /// If there is no such pool.
@@ -33,9 +33,9 @@ pub async fn set(
     caller: Caller,
     pool: &str,
     policy: Option<Policy>,
-    maps: Option<&ModelMaps>,
+    rules: &RuleChange,
 ) -> Result<()> {
-    app.store.set_pool(pool, policy, maps).await?;
+    app.store.set_pool(pool, policy, rules).await?;
     caller.changes("pools set", pool);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The accounts and how they are.
 
 use latchkey::limit::SubjectKind;
-use latchkey::snapshot::{self, Kind, Models};
+use latchkey::snapshot::{self, Kind, ModelMaps, Models};
 use latchkey::verdict::Scope;
 use serde::Serialize;
 
@@ -40,6 +40,8 @@ pub struct AccountView {
     pub pools: Vec<String>,
     /// The models that it serves; none means all.
     pub models: Models,
+    /// The names by which its platform knows models.
+    pub maps: ModelMaps,
     /// Why it is as it is.
     pub reason: Option<String>,
     /// If it needs a login and `serve` waits for one: the URL to open in a browser.
@@ -157,6 +159,7 @@ impl AccountView {
             kind: account.kind.as_str(),
             status: account.status,
             models: account.models,
+            maps: account.maps,
             reason,
             login_url: login.map(|login| login.url.clone()),
             login_port: login.map(|login| login.port),

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::output::{line, models, or_none, table};
+use super::output::{beneath, line, models, or_none, table};
 use super::proxy::ProxyFlag;
+use super::rules::{self, MapList};
 use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::{self, TermFlags};
 use super::time::{minute, relative};
@@ -96,13 +97,15 @@ pub struct Add {
 
 /// Changes to an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "day_starts", "streams", "expires"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "maps", "no_maps", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "day_starts", "streams", "expires"])]
 pub struct Set {
     /// Its name or id
     #[arg(allow_negative_numbers = true)]
     account: String,
     #[command(flatten)]
     models: ModelList,
+    #[command(flatten)]
+    maps: MapList,
     /// Where it is reached, if the platform's profile allows that; none: where its platform is
     #[arg(long, value_name = "URL|none")]
     base_url: Option<String>,
@@ -124,12 +127,13 @@ impl Command {
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
                 let account = set.account;
-                let models = set.models.given()?;
+                let (models, maps) = (set.models.given()?, set.maps.given()?);
+                let (models, maps) = (models.as_ref(), maps.as_ref());
                 let mut terms = set.terms.terms(app.now())?;
                 terms.proxy = set.proxy.setting()?;
                 let base_url = set.base_url.as_deref();
                 let base_url = base_url.map(|url| Some(url).filter(|url| *url != "none"));
-                let set = accounts::set(app, CALLER, &account, models.as_ref(), base_url, &terms);
+                let set = accounts::set(app, CALLER, &account, models, maps, base_url, &terms);
                 set.await?;
                 out.print(&format!(
                     "{account}: changed\n{}",
@@ -303,6 +307,7 @@ async fn now_set(context: &Context, account: &str) -> Result<String> {
         [
             ("pools", or_none(&view.pools.join(", "))),
             ("models", &models(&view.models)),
+            ("maps", or_none(&rules::maps(&view.maps))),
             ("base URL", base_url.unwrap_or("unknown")),
             ("proxy", or_none(view.proxy.as_deref().unwrap_or_default())),
             ("limits", or_none(&limits)),
@@ -325,6 +330,10 @@ async fn list(context: &Context, json: Json) -> Result<()> {
         return Ok(out.print(status::NO_ACCOUNTS)?);
     }
     let now = app.now();
+    let mapped = views.iter().filter(|view| !view.maps.is_empty());
+    let mapped: Vec<(&str, String)> = mapped
+        .map(|view| (&*view.name, rules::maps(&view.maps)))
+        .collect();
     let rows: Vec<[String; 9]> = views
         .iter()
         .map(|view| {
@@ -354,6 +363,7 @@ async fn list(context: &Context, json: Json) -> Result<()> {
     ];
     let text = table(out.width(), head, &rows)
         + &status::quotas(out.width(), &views, now)
+        + &beneath(&mapped)
         + &status::proxies(&views)
         + &status::logins(&views);
     out.print(&text)?;

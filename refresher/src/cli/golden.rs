@@ -269,7 +269,7 @@ async fn accounts() {
              accounts add spare --platform openai --key-file KEY --rpm 60 --tokens-per-day 5000 --expires 30d
              accounts add team --platform openai --key-file KEY --replace
              accounts add packed --platform openai --key-file PACKED
-             accounts set team --models gpt-5*,o3 --streams 4
+             accounts set team --models gpt-5*,o3 --maps o3=east-7 --streams 4
              accounts disable spare
              accounts disable spare
              accounts reset spare
@@ -297,7 +297,7 @@ async fn keys() {
         "pools create spare
          keys create ci --pool spare --models gpt-5* --may-choose-account --may-choose-pool default --tpm 1000 --expires 12h",
         "keys create short --expires 1h
-         keys set laptop --pool spare --streams 2
+         keys set laptop --pool spare --streams 2 --maps smart=gpt-7,fast=gpt-7-mini --translation off
          keys set ci --no-choice --all-models",
         "keys create gone\nkeys revoke gone",
     ] {
@@ -322,7 +322,9 @@ async fn pools() {
              keys create laptop --pool paid-last
              pools list
              pools set paid-last --maps claude-*=gpt-7,fast=gpt-7-mini
-             pools set paid-last --policy round_robin
+             pools set paid-last --policy round_robin --exact-model on --translation off
+             pools list
+             pools set paid-last --no-maps --translation on
              pools drop paid-last spare
              accounts remove team
              keys revoke laptop

@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::output::{line, models, or_none, table};
+use super::output::{beneath, line, models, or_none, table};
+use super::rules::{RuleFlags, rules};
 use super::terms::{self, TermFlags};
 use super::time::relative;
 use super::{CALLER, Context, Json, ModelList, Result};
@@ -65,6 +66,8 @@ pub struct Set {
 struct Rights {
     #[command(flatten)]
     models: ModelList,
+    #[command(flatten)]
+    rules: RuleFlags,
     /// Let its caller choose the account, with the header x-latchkey-account
     #[arg(long)]
     may_choose_account: bool,
@@ -80,6 +83,7 @@ impl Rights {
         Ok(KeyChange {
             terms: self.terms.terms(now)?,
             models: self.models.given()?,
+            rules: self.rules.change()?,
             may_choose_account: self.may_choose_account,
             may_choose_pools: self.may_choose_pool,
             ..KeyChange::default()
@@ -160,6 +164,7 @@ async fn now_set(context: &Context, id: &str) -> Result<String> {
         [
             ("pool", view.pool.as_str()),
             ("models", &models(&view.models)),
+            ("rules", rules(&view.rules).as_deref().unwrap_or("none")),
             ("choice", &choice(view)),
             ("limits", or_none(&limits)),
             ("time zone", &terms::zone_of(&view.limits)),
@@ -181,6 +186,10 @@ async fn list(context: &Context, format: Json) -> Result<()> {
         return Ok(out.print("No keys yet. Make one: refresher keys create NAME\n")?);
     }
     let now = app.now();
+    let rules: Vec<(&str, String)> = views
+        .iter()
+        .filter_map(|key| Some((&*key.name, rules(&key.rules)?)))
+        .collect();
     let rows: Vec<[String; 9]> = views
         .iter()
         .map(|key| {
@@ -200,7 +209,7 @@ async fn list(context: &Context, format: Json) -> Result<()> {
     let head = [
         "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "LIMITS", "ID",
     ];
-    Ok(out.print(&table(out.width(), head, &rows))?)
+    Ok(out.print(&(table(out.width(), head, &rows) + &beneath(&rules)))?)
 }
 
 fn state(state: State, now: UnixMillis) -> String {

@@ -17,6 +17,7 @@ mod proxy;
 mod reference;
 mod refresh;
 mod rotate_key;
+mod rules;
 mod secret_input;
 mod serve;
 mod shell;

@@ -101,6 +101,16 @@ pub fn models(models: &Models) -> String {
     }
 }
 
+/// What is to be said of some of those in a table, a line each, beneath it.
+pub fn beneath(said: &[(&str, String)]) -> String {
+    let lines = said.iter().map(|(name, text)| format!("{name}: {text}\n"));
+    let lines: String = lines.collect();
+    match lines.is_empty() {
+        true => lines,
+        false => format!("\n{lines}"),
+    }
+}
+
 /// `text`, or the word for nothing.
 pub fn or_none(text: &str) -> &str {
     if text.is_empty() { "none" } else { text }

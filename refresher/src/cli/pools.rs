@@ -2,15 +2,16 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
-use latchkey::snapshot::{ModelMap, ModelMaps, Policy};
 use serde_json::{Value, json};
 
 use super::accounts::REMOVE;
 use super::output::{Width, table};
+use super::rules::{self, RuleFlags};
 use super::{CALLER, Context, Error, Json, Result, number};
 use crate::app::pools;
-use crate::store::Pool;
+use crate::store::{Pool, Rules};
 
 /// Operations on pools.
 #[derive(Debug, Subcommand)]
@@ -19,7 +20,7 @@ pub enum Command {
     Create(Create),
     /// Show the pools
     List(Json),
-    /// Change how a pool picks an account, and which models others serve
+    /// Change how a pool picks an account, and what becomes of its requests
     Set(Set),
     /// Put accounts at the end of a pool, or change the weight or tier of those in it
     Add(Add),
@@ -41,9 +42,9 @@ pub struct Create {
     policy: String,
 }
 
-/// A change of policy or of maps.
+/// A change of policy or of rules.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["policy", "maps", "no_maps"])]
+#[group(required = true, multiple = true, id = "change", args = ["policy", "maps", "no_maps", "translation", "exact_model"])]
 pub struct Set {
     /// The pool's name
     #[arg(allow_negative_numbers = true)]
@@ -52,35 +53,7 @@ pub struct Set {
     #[arg(long, value_parser = policies())]
     policy: Option<String>,
     #[command(flatten)]
-    maps: MapList,
-}
-
-/// The models that others serve.
-#[derive(Debug, Args)]
-#[group(skip)]
-pub struct MapList {
-    /// Models that others serve, separated by commas, in place of those before; the first that fits counts:
-    /// claude-sonnet-*=gpt-6.1-sol
-    #[arg(long, value_name = "ASKED=SERVED", value_delimiter = ',', value_parser = map)]
-    maps: Vec<ModelMap>,
-    /// Every model serves itself
-    #[arg(long, conflicts_with = "maps")]
-    no_maps: bool,
-}
-
-fn map(text: &str) -> std::result::Result<ModelMap, String> {
-    ModelMap::try_from(text.to_owned()).map_err(|error| error.to_string())
-}
-
-impl MapList {
-    /// The maps, if any were given; none of them means that every model serves itself.
-    fn given(self) -> Result<Option<ModelMaps>> {
-        if self.maps.is_empty() && !self.no_maps {
-            return Ok(None);
-        }
-        let maps = ModelMaps::try_from(self.maps);
-        Ok(Some(maps.map_err(|error| Error::Input(error.to_string()))?))
-    }
+    rules: RuleFlags,
 }
 
 /// Accounts for a pool.
@@ -142,12 +115,11 @@ impl Command {
             }
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
-                let maps = set.maps.given()?;
+                let change = set.rules.change()?;
                 let (pool, name) = (set.pool, set.policy);
                 let wanted = name.as_deref().map(policy);
-                pools::set(app, CALLER, &pool, wanted, maps.as_ref()).await?;
-                let maps = maps.map(|set| maps_as_text(&set));
-                let said: Vec<String> = name.into_iter().chain(maps).collect();
+                pools::set(app, CALLER, &pool, wanted, &change).await?;
+                let said: Vec<String> = name.into_iter().chain(rules::said(&change)).collect();
                 out.print(&format!("{pool}: {}\n", said.join("; ")))?;
             }
             Command::Add(Add {
@@ -212,8 +184,10 @@ pub fn view(pool: &Pool) -> Value {
             })
         })
         .collect();
+    let rules = &pool.rules;
     json!({
-        "name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys, "maps": pool.maps,
+        "name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys, "maps": rules.maps,
+        "translation": !rules.untranslated, "exact_model": rules.exact_model,
     })
 }
 
@@ -226,7 +200,7 @@ async fn list(context: &Context, format: Json) -> Result<()> {
     Ok(context.out.print(&as_table(context.out.width(), &pools))?)
 }
 
-/// The pools, one line each. The maps have a column where a pool has any.
+/// The pools, one line each. Rules have a column where a pool has any.
 pub fn as_table(width: Width, pools: &[Pool]) -> String {
     let row = |pool: &Pool| {
         [
@@ -236,25 +210,21 @@ pub fn as_table(width: Width, pools: &[Pool]) -> String {
             pool.keys.join(", "),
         ]
     };
-    if pools.iter().any(|pool| !pool.maps.is_empty()) {
-        let with_maps = |pool: &Pool| {
+    if pools.iter().any(|pool| pool.rules != Rules::default()) {
+        let with_rules = |pool: &Pool| {
             let [id, policy, accounts, keys] = row(pool);
-            [id, policy, accounts, keys, maps_as_text(&pool.maps)]
+            let said = rules::rules(&pool.rules).unwrap_or_default();
+            [id, policy, accounts, keys, said]
         };
-        let rows: Vec<[String; 5]> = pools.iter().map(with_maps).collect();
-        return table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS", "MAPS"], &rows);
+        let rows: Vec<[String; 5]> = pools.iter().map(with_rules).collect();
+        return table(
+            width,
+            ["POOL", "POLICY", "ACCOUNTS", "KEYS", "RULES"],
+            &rows,
+        );
     }
     let rows: Vec<[String; 4]> = pools.iter().map(row).collect();
     table(width, ["POOL", "POLICY", "ACCOUNTS", "KEYS"], &rows)
-}
-
-/// `claude-*=gpt-6.1-sol, fast=gpt-6-luna`
-fn maps_as_text(maps: &ModelMaps) -> String {
-    let texts: Vec<String> = maps.maps().iter().map(ModelMap::to_string).collect();
-    match texts.is_empty() {
-        true => "no maps".to_owned(),
-        false => texts.join(", "),
-    }
 }
 
 /// `alice, bob x2; then: spare`: the tiers in order, and weights other than one.
@@ -298,7 +268,7 @@ mod tests {
                 member("bob", 2, 0),
             ],
             keys: vec!["laptop".to_owned()],
-            maps: ModelMaps::default(),
+            rules: Rules::default(),
         };
         assert_eq!(members(&pool), "alice, bob x2; then: spare");
         assert_eq!(
@@ -307,16 +277,20 @@ mod tests {
              team  fill_first  alice, bob x2; then: spare  laptop\n"
         );
         assert_eq!(view(&pool)["members"][2]["weight"], 2);
-        let maps = map("claude-*=gpt-7").map(|map| vec![map].try_into());
         let pool = Pool {
-            maps: maps.unwrap().unwrap(),
+            rules: Rules {
+                maps: serde_json::from_str(r#"["claude-*=gpt-7"]"#).unwrap(),
+                untranslated: true,
+                ..Rules::default()
+            },
             ..pool
         };
         assert_eq!(view(&pool)["maps"], json!(["claude-*=gpt-7"]));
+        assert_eq!(view(&pool)["translation"], false);
         assert_eq!(
             as_table(Width::default(), &[pool]),
-            "POOL  POLICY      ACCOUNTS                    KEYS    MAPS\n\
-             team  fill_first  alice, bob x2; then: spare  laptop  claude-*=gpt-7\n"
+            "POOL  POLICY      ACCOUNTS                    KEYS    RULES\n\
+             team  fill_first  alice, bob x2; then: spare  laptop  claude-*=gpt-7; no translation\n"
         );
     }
 }

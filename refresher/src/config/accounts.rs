@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use latchkey::snapshot::ModelMaps;
 use reqwest::Url;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -33,6 +34,8 @@ pub struct Declared {
     pub pool: Option<String>,
     /// What is known of it at its platform, which a login would tell.
     pub vars: BTreeMap<String, String>,
+    /// The names by which its platform knows models, if the file says any.
+    pub maps: Option<ModelMaps>,
     /// False stops it.
     pub enabled: bool,
 }
@@ -75,6 +78,7 @@ struct Raw {
     pool: Option<String>,
     #[serde(default)]
     vars: BTreeMap<String, String>,
+    maps: Option<ModelMaps>,
     #[serde(default = "yes")]
     enabled: bool,
 }
@@ -143,6 +147,7 @@ impl Raw {
             proxy_env: proxy?,
             pool: self.pool,
             vars: self.vars,
+            maps: self.maps,
             enabled: self.enabled,
         })
     }

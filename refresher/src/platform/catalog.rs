@@ -484,7 +484,7 @@ mod tests {
         let catalog = load_all(&files).unwrap();
         let endpoints = &catalog.usable("deep").unwrap().record.endpoints;
         let chat = endpoints.iter().find(|one| one.generates()).unwrap();
-        let (own, other) = (chat.accent("deep-1-pro"), chat.accent("other"));
+        let (own, other) = (chat.accent(&["deep-1-pro"]), chat.accent(&["other"]));
         assert!(own.flag("strict") && !other.flag("strict"));
         assert_eq!(own.effort("none").unwrap()["thinking"]["type"], "disabled");
         assert_eq!(own.number("id_max"), Some(40));

@@ -158,6 +158,7 @@ mod tests {
             expires_at: None,
             models: serde_json::from_value(json!([])).unwrap(),
             limits: serde_json::from_value(json!({})).unwrap(),
+            maps: latchkey::snapshot::ModelMaps::default(),
             needles: Needles::default(),
         }
     }

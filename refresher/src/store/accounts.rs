@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use latchkey::snapshot::Models;
+use latchkey::snapshot::{ModelMaps, Models};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::FromRow;
 
@@ -102,6 +102,9 @@ pub struct Account {
     /// The models that it serves.
     #[sqlx(try_from = "JsonText<Models>")]
     pub models: Models,
+    /// The names by which its platform knows models.
+    #[sqlx(try_from = "JsonText<ModelMaps>")]
+    pub maps: ModelMaps,
     /// The most that it may use.
     #[sqlx(flatten, try_from = "LimitRow")]
     pub limits: LimitSettings,
@@ -182,7 +185,7 @@ macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, platform, kind, status, reason, generation, issued_at, \
-             credential_expires_at, failures, retry_at, models, expires_at, login_ends_at, base_url, revision, ",
+             credential_expires_at, failures, retry_at, models, maps, expires_at, login_ends_at, base_url, revision, ",
             limit_columns!(),
             " FROM accounts ",
             $rest
@@ -232,6 +235,7 @@ impl Account {
             failures: 0,
             retry_at: None,
             models: Models::default(),
+            maps: ModelMaps::default(),
             limits: LimitSettings::default(),
             expires_at: None,
             login_ends_at: None,

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::accounts::saving::check_name;
 use super::error::{Named, Unfit};
 use super::limits::{LimitRow, LimitSettings, Terms};
+use super::rules::{RuleChange, Rules, rule_columns};
 use super::sql::{self, JsonText, json_text, limit_columns};
 use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
 use crate::clock::UnixMillis;
@@ -36,6 +37,9 @@ pub struct ClientKey {
     /// The models that it may ask for.
     #[sqlx(try_from = "JsonText<Models>")]
     pub models: Models,
+    /// What becomes of its requests.
+    #[sqlx(flatten)]
+    pub rules: Rules,
     /// True if its caller may choose the account.
     pub may_choose_account: bool,
     /// The other pools that its caller may choose.
@@ -56,6 +60,8 @@ sql::statements! {
     ALL = concat!(
         "SELECT id, name, prefix, pool, models, may_choose_account = 1 AS may_choose_account, created_at, revoked_at, \
          expires_at, ",
+        rule_columns!(),
+        ", ",
         limit_columns!(),
         " FROM client_keys ORDER BY created_at, id"
     );
@@ -64,7 +70,9 @@ sql::statements! {
            VALUES ($1, $2, $3, $4, $5, $6, $7)";
     TOUCH = "UPDATE client_keys SET revision = $1 WHERE (name = $2 OR id = $2) AND revoked_at IS NULL RETURNING id";
     SET = "UPDATE client_keys SET pool = coalesce($1, pool), models = coalesce($2, models), \
-           may_choose_account = CASE WHEN $3 = 1 THEN 1 WHEN $4 = 1 THEN 0 ELSE may_choose_account END WHERE id = $5";
+           may_choose_account = CASE WHEN $3 = 1 THEN 1 WHEN $4 = 1 THEN 0 ELSE may_choose_account END, \
+           maps = coalesce($6, maps), untranslated = coalesce($7, untranslated), exact_model = coalesce($8, exact_model) \
+           WHERE id = $5";
     REVOKE = "UPDATE client_keys SET revoked_at = $1, revision = $2 \
               WHERE (name = $3 OR id = $3) AND revoked_at IS NULL RETURNING id";
     ADD_CHOICE = "INSERT INTO client_key_pools (client_key, pool) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -79,6 +87,8 @@ pub struct KeyChange {
     pub pool: Option<String>,
     /// The models that it may ask for; an empty list means all.
     pub models: Option<Models>,
+    /// What becomes of its requests.
+    pub rules: RuleChange,
     /// Takes away every choice of its caller's, before any is given.
     pub no_choice: bool,
     /// Lets its caller choose the account.
@@ -224,12 +234,16 @@ impl Change<'_> {
                 unfit: Unfit::Choices,
             });
         }
+        let [untranslated, exact_model] = wanted.rules.flags();
         sqlx::query(SET)
             .bind(wanted.pool.as_deref())
             .bind(wanted.models.as_ref().map(json_text))
             .bind(i64::from(wanted.may_choose_account))
             .bind(i64::from(wanted.no_choice))
             .bind(id)
+            .bind(wanted.rules.maps.as_ref().map(json_text))
+            .bind(untranslated)
+            .bind(exact_model)
             .execute(self.sql())
             .await?;
         Ok(())

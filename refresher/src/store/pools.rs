@@ -1,10 +1,11 @@
 //! Pools: made, filled, listed, removed.
 
 use latchkey::id::Id;
+use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_MEMBERS, Tier, Weight};
-use latchkey::snapshot::{ModelMaps, Policy};
 
 use super::error::{Named, Unfit};
+use super::rules::{RuleChange, Rules, rule_columns};
 use super::sqlite::Connection;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt, sql, sqlite};
 use crate::id::AccountId;
@@ -18,10 +19,19 @@ pub struct Pool {
     pub policy: Policy,
     /// Its accounts, in the operator's order.
     pub members: Vec<Member>,
-    /// The models that others serve.
-    pub maps: ModelMaps,
+    /// What becomes of its requests.
+    pub rules: Rules,
     /// The names of the client keys in use that it serves, or that may choose it.
     pub keys: Vec<String>,
+}
+
+/// A pool's own row.
+#[derive(sqlx::FromRow)]
+pub(super) struct PoolRow {
+    id: String,
+    policy: String,
+    #[sqlx(flatten)]
+    pub(super) rules: Rules,
 }
 
 /// An account's place in a pool.
@@ -36,7 +46,7 @@ pub struct Member {
 }
 
 sql::statements! {
-    ALL = "SELECT id, policy, maps FROM pools ORDER BY id";
+    ALL = concat!("SELECT id, policy, ", rule_columns!(), " FROM pools ORDER BY id");
     MEMBERS = "SELECT name, weight, tier FROM pool_members JOIN accounts ON accounts.id = account \
                WHERE pool = $1 ORDER BY position";
     /// The names of the keys in use that need a pool.
@@ -45,7 +55,8 @@ sql::statements! {
     KNOWN = "SELECT count(*) FROM pools WHERE id = $1";
     ADD = "INSERT INTO pools (id, policy, revision) VALUES ($1, $2, $3)";
     DIG_UP = "DELETE FROM tombstones WHERE kind = 'pool' AND id = $1";
-    SET = "UPDATE pools SET policy = coalesce($1, policy), maps = coalesce($2, maps) WHERE id = $3";
+    SET = "UPDATE pools SET policy = coalesce($1, policy), maps = coalesce($2, maps), \
+           untranslated = coalesce($4, untranslated), exact_model = coalesce($5, exact_model) WHERE id = $3";
     TOUCH = "UPDATE pools SET revision = $1 WHERE id = $2";
     JOIN = "INSERT INTO pool_members (pool, account, weight, tier, position) \
             SELECT $1, $2, coalesce($3, 1), coalesce($4, 0), coalesce(max(position), 0) + 1 \
@@ -89,10 +100,10 @@ impl Store {
     /// If the database fails.
     pub async fn pools(&self) -> Result<Vec<Pool>> {
         let mut transaction = sqlite::begin_read(&self.pool).await?;
-        let rows: Vec<(String, String, String)> =
-            sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
+        let rows: Vec<PoolRow> = sqlx::query_as(ALL).fetch_all(&mut *transaction).await?;
         let mut pools = Vec::new();
-        for (id, policy, maps) in rows {
+        for row in rows {
+            let (policy, id) = (row.policy()?, row.id);
             let members: Vec<(String, i64, i64)> = sqlx::query_as(MEMBERS)
                 .bind(&id)
                 .fetch_all(&mut *transaction)
@@ -102,8 +113,8 @@ impl Store {
                 .fetch_all(&mut *transaction)
                 .await?;
             pools.push(Pool {
-                policy: policy_of(&policy)?,
-                maps: maps_of(&maps)?,
+                policy,
+                rules: row.rules,
                 members: members.into_iter().map(member).collect::<Result<_>>()?,
                 keys,
                 id,
@@ -112,7 +123,7 @@ impl Store {
         Ok(pools)
     }
 
-    /// Lets a pool pick by another policy, or serve models by others. What is not given stays.
+    /// Lets a pool pick by another policy, or changes what becomes of its requests. What is not given stays.
     ///
     /// # Errors
     /// If there is no such pool.
@@ -120,14 +131,17 @@ impl Store {
         &self,
         pool: &str,
         policy: Option<Policy>,
-        maps: Option<&ModelMaps>,
+        rules: &RuleChange,
     ) -> Result<()> {
         let mut change = self.change().await?;
         known(change.sql(), pool).await?;
+        let [untranslated, exact_model] = rules.flags();
         sqlx::query(SET)
             .bind(policy.map(Policy::as_str))
-            .bind(maps.map(sql::json_text))
+            .bind(rules.maps.as_ref().map(sql::json_text))
             .bind(pool)
+            .bind(untranslated)
+            .bind(exact_model)
             .execute(change.sql())
             .await?;
         change.touch_pool(pool).await?;
@@ -274,13 +288,11 @@ pub(super) async fn known(connection: &mut Connection, pool: &str) -> Result<()>
     Ok(())
 }
 
-pub(super) fn policy_of(text: &str) -> Result<Policy> {
-    Policy::parse(text).ok_or_else(|| corrupt("pools.policy", format!("{text:?}")))
-}
-
-/// The maps as the table has them.
-pub(super) fn maps_of(text: &str) -> Result<ModelMaps> {
-    serde_json::from_str(text).map_err(|error| corrupt("pools.maps", error.to_string()))
+impl PoolRow {
+    pub(super) fn policy(&self) -> Result<Policy> {
+        let policy = Policy::parse(&self.policy);
+        policy.ok_or_else(|| corrupt("pools.policy", format!("{:?}", self.policy)))
+    }
 }
 
 fn member((account, weight, tier): (String, i64, i64)) -> Result<Member> {

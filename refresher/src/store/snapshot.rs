@@ -14,7 +14,8 @@ use secrecy::ExposeSecret;
 use super::error::{Named, Unfit};
 use super::left_out::{self, Entry, LeftOut};
 use super::limits::{LimitRow, LimitSettings};
-use super::pools::{maps_of, policy_of, tier_of, weight_of};
+use super::pools::{PoolRow, tier_of, weight_of};
+use super::rules::{Rules, rule_columns};
 use super::sql::{self, JsonText, limit_columns, signed};
 use super::sqlite::{self, Connection};
 use super::{Error, Result, Store, corrupt, head, health, unsigned};
@@ -56,6 +57,8 @@ struct AccountRow {
     expires_at: Option<UnixMillis>,
     #[sqlx(try_from = "JsonText<snapshot::Models>")]
     models: snapshot::Models,
+    #[sqlx(try_from = "JsonText<snapshot::ModelMaps>")]
+    maps: snapshot::ModelMaps,
     base_url: Option<String>,
     authority: String,
     record: String,
@@ -84,6 +87,8 @@ struct KeyRow {
     pool: String,
     #[sqlx(try_from = "JsonText<snapshot::Models>")]
     models: snapshot::Models,
+    #[sqlx(flatten)]
+    rules: Rules,
     may_choose_account: bool,
     revoked_at: Option<UnixMillis>,
     expires_at: Option<UnixMillis>,
@@ -106,16 +111,18 @@ sql::statements! {
     DOORS = "SELECT record FROM doors WHERE id = $1";
     PLATFORM = "SELECT record FROM platforms WHERE id = $1";
     ACCOUNT = concat!(
-        "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, \
+        "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, maps, \
          base_url, authority, record, proxy, ",
         limit_columns!(),
         " FROM accounts JOIN platforms ON platforms.id = platform LEFT JOIN egress ON egress.account = accounts.id WHERE accounts.id = $1 \
          AND (status = 'active' OR CAST($2 AS BIGINT) = 1)"
     );
-    POOL = "SELECT policy, maps FROM pools WHERE id = $1";
+    POOL = concat!("SELECT id, policy, ", rule_columns!(), " FROM pools WHERE id = $1");
     MEMBERS = "SELECT account, weight, tier FROM pool_members WHERE pool = $1 ORDER BY position";
     KEY = concat!(
         "SELECT name, sha256, pool, models, may_choose_account = 1 AS may_choose_account, revoked_at, expires_at, ",
+        rule_columns!(),
+        ", ",
         limit_columns!(),
         " FROM client_keys WHERE id = $1"
     );
@@ -402,6 +409,7 @@ impl Store {
             )?,
             expires_at: time("accounts.expires_at", row.expires_at)?,
             models: row.models,
+            maps: row.maps,
             limits: Limits {
                 concurrent_streams: streams,
                 ..row.limits.limits
@@ -468,7 +476,7 @@ pub(super) fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
 }
 
 async fn pool(connection: &mut Connection, id: String) -> Result<Record> {
-    let (policy, maps): (String, String) = sqlx::query_as(POOL)
+    let row: PoolRow = sqlx::query_as(POOL)
         .bind(&id)
         .fetch_one(&mut *connection)
         .await?;
@@ -483,13 +491,20 @@ async fn pool(connection: &mut Connection, id: String) -> Result<Record> {
             tier: tier_of(tier)?,
         })
     };
-    let policy = policy_of(&policy)?;
+    let policy = row.policy()?;
+    let Rules {
+        maps,
+        untranslated,
+        exact_model,
+    } = row.rules;
     let members = members.into_iter().map(member).collect::<Result<_>>()?;
     Ok(Record::Pool(snapshot::Pool {
         id: parse_id(&id)?,
         policy,
         members,
-        maps: maps_of(&maps)?,
+        maps,
+        untranslated,
+        exact_model,
     }))
 }
 
@@ -511,6 +526,9 @@ async fn client_key(connection: &mut Connection, id: String) -> Result<Record> {
         sha256: row.sha256,
         pool: parse_id(&row.pool)?,
         models: row.models,
+        maps: row.rules.maps,
+        untranslated: row.rules.untranslated,
+        exact_model: row.rules.exact_model,
         may_choose: snapshot::MayChoose {
             account: row.may_choose_account,
             pools: pools.collect::<Result<_>>()?,

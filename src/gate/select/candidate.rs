@@ -130,6 +130,7 @@ impl Candidate {
     fn could_serve(&self, need: &Need<'_>) -> bool {
         !self.is_over(need)
             && !self.was_tried(need)
+            && self.speaks(need)
             && self.serves(need)
             && self.suits(need)
             && self.is_wished(need)
@@ -140,23 +141,39 @@ impl Candidate {
         self.translated.is_some()
     }
 
+    /// Tells a candidate that speaks the caller's dialect, or for which the request may be translated.
+    pub(super) fn speaks(&self, need: &Need<'_>) -> bool {
+        !(need.untranslated && self.is_translated())
+    }
+
+    /// The model that the request is for, as the platform names it.
+    fn model<'a>(&'a self, need: &Need<'a>) -> Option<&'a str> {
+        let named = |model| self.account.maps.served(model).map(HeaderText::as_str);
+        need.model.map(|model| named(model).unwrap_or(model))
+    }
+
     /// Tells a candidate that serves the model. One that speaks another dialect serves what its platform, or its
     /// operator, says that it has: callers of that dialect ask for other makers' models.
     pub(super) fn serves(&self, need: &Need<'_>) -> bool {
         let lists = |platform: &Rc<Platform>| {
             let mut models = platform.models.iter();
-            need.model
-                .is_some_and(|model| models.any(|one| one.as_str() == model))
+            let own = self.model(need);
+            let named = |model| self.account.maps.are_of(model);
+            need.model.is_some_and(named)
+                || own.is_some_and(|model| models.any(|one| one.as_str() == model))
         };
         let serves_all = self.serves_all && self.translated.as_ref().is_none_or(lists);
         let serves_some = !self.serves_all && self.account.models.contain(need.model);
         (serves_all || need.modelless || serves_some)
-            && (!self.takes_model_in_path || need.model.is_some_and(path::fits))
+            && (!self.takes_model_in_path || self.model(need).is_some_and(path::fits))
     }
 
     /// Tells if a pick has to know the model.
     pub(super) fn needs_model(&self) -> bool {
-        !self.serves_all || self.takes_model_in_path || self.is_translated()
+        !self.serves_all
+            || self.takes_model_in_path
+            || self.is_translated()
+            || !self.account.maps.is_empty()
     }
 
     /// Tells a candidate whose platform takes such a request.

@@ -169,6 +169,7 @@ proptest! {
                 tried: &tried,
                 model: Some("gpt"),
                 lacks: Lacks { stream: true, ..Lacks::default() },
+                untranslated: false,
                 wish: None,
                 in_flight: &in_flight,
             };

@@ -6,7 +6,7 @@
 //! An account is a candidate if its platform has an endpoint for the door. It may be picked if it is not
 //! out, neither it nor its credential has ended, it serves the model, the request meets what its endpoint
 //! requires, and the caller asked for no other account. The first tier with such an account is used; in it those
-//! that speak the caller's dialect come before those for which the request is translated.
+//! that speak the caller's dialect come before those for which the request is translated, where it may be.
 //! Within the tier the pool's policy decides:
 //!
 //! | policy | account |
@@ -89,6 +89,8 @@ pub struct Need<'a> {
     pub modelless: bool,
     /// The requirements that it does not meet.
     pub lacks: Lacks,
+    /// It is not translated.
+    pub untranslated: bool,
     /// The one account that it asks for, by name or id.
     pub wish: Option<&'a str>,
     /// The hash of the one account that has what it goes on from.
@@ -231,14 +233,16 @@ impl Table {
 
     /// Why nobody was picked.
     fn nobody(&self, need: &Need<'_>) -> Pick {
-        let wished: Vec<_> = self
+        let mut speaking = self
             .candidates
             .iter()
-            .filter(|one| one.is_wished(need))
-            .collect();
+            .filter(|one| one.speaks(need))
+            .peekable();
+        let is_nobody = speaking.peek().is_none();
+        let wished: Vec<_> = speaking.filter(|one| one.is_wished(need)).collect();
         let serving = || wished.iter().filter(|one| one.serves(need));
         let suited = || serving().filter(|one| one.suits(need));
-        if self.candidates.is_empty() {
+        if is_nobody {
             Pick::None
         } else if wished.is_empty() {
             Pick::NoSuchAccount
@@ -379,6 +383,7 @@ pub(super) mod fixture {
             model: None,
             modelless: false,
             lacks: Lacks::default(),
+            untranslated: false,
             wish: None,
             home: None,
             prefers: None,

@@ -41,6 +41,8 @@ pub(super) struct Sent {
     request: HeaderMap,
     /// It can be put back: its headers were not let go alone.
     replayable: bool,
+    /// The model, as the platform names it.
+    model: Option<HeaderText>,
     /// The dialect that the platform speaks at its endpoint.
     pub(super) dialect: Dialect,
     /// It is at an endpoint where nothing is charged that the platform does not report.
@@ -91,12 +93,13 @@ impl Sent {
                 open.query = Some(query.to_vec());
             }
         }
+        let model = carried.model_at(&account);
         let translated = (endpoint.dialect != carried.dialect)
-            .then(|| Translated::of(&endpoint, &account, estimates));
+            .then(|| Translated::of(&endpoint, &account, model.clone(), estimates));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
-            let places = carried.places();
+            let places = carried.places(model.clone());
             let headers = match translated {
                 Some(_) => attempt::translated_headers,
                 None => attempt::headers,
@@ -114,6 +117,7 @@ impl Sent {
             false => Transform::Nothing,
         };
         Ok(Self {
+            model,
             account,
             platform,
             carried,
@@ -237,8 +241,9 @@ impl Sent {
 
     /// The model that its body is to name, where another one than its caller's serves it.
     fn renamed_to(&self) -> Option<&HeaderText> {
-        let is_renamed = self.carried.asked.is_some() && !self.escape;
-        self.carried.model.as_ref().filter(|_| is_renamed)
+        let asked = self.carried.asked.as_ref().or(self.carried.model.as_ref());
+        let is_renamed = self.model.as_ref() != asked && !self.escape;
+        self.model.as_ref().filter(|_| is_renamed)
     }
 
     /// Returns true if the answer is not of the length that the platform says.

@@ -109,3 +109,106 @@ fn a_body_into_which_no_model_can_be_put_is_refused() {
     let mut call = ask(&mut envoy, RESPONSES, br#"{"model":"fast","input":"#);
     call.is_refused(400, "latchkey_untranslatable");
 }
+
+/// An Envoy with one account, whose records were changed like this.
+fn changed(change: impl Fn(&mut Record)) -> Envoy {
+    let mut records = records(&[fixture::account("acc_1", "codex")]);
+    for record in &mut records {
+        if let Record::Platform(platform) = record {
+            platform.endpoints[0].requires = Vec::new();
+        }
+        change(record);
+    }
+    Envoy::with(&records)
+}
+
+/// What the key's caller means, what the pool serves it by, and what the account's platform calls that.
+#[test]
+fn maps_of_key_pool_and_account_follow_each_other() {
+    let maps = |maps: &str| serde_json::from_str(maps).unwrap();
+    let mut envoy = changed(|record| match record {
+        Record::Key(key) => key.maps = maps(r#"["mine=fast"]"#),
+        Record::Pool(pool) => pool.maps = maps(r#"["fast=gpt-7","mine=never"]"#),
+        Record::Account(account) => account.maps = maps(r#"["gpt-7=my-deployment"]"#),
+        _ => {}
+    });
+    for asked in ["mine", "fast", "gpt-7"] {
+        for path in [RESPONSES, CHAT] {
+            let body = match path {
+                RESPONSES => json!({"model": asked, "input": "hi"}),
+                _ => json!({"model": asked, "messages": [{"role": "user", "content": "hi"}]}),
+            };
+            let mut call = ask(&mut envoy, path, body.to_string().as_bytes());
+            call.is_at("acc_1");
+            assert_eq!(call.sent_on()["model"], "my-deployment", "{asked} {path}");
+            call.platform(
+                400,
+                &[("content-type", "application/json")],
+                br#"{"error":{"message":"no"}}"#,
+            );
+            assert_eq!(call.answer().status, 400);
+        }
+    }
+}
+
+/// Each name is the platform's own in its path too.
+#[test]
+fn the_path_has_the_name_that_the_accounts_platform_has() {
+    let mut envoy = changed(|record| match record {
+        Record::Platform(platform) => {
+            platform.endpoints[0].path = "/deployments/{model}/go".to_owned().try_into().unwrap();
+        }
+        Record::Account(account) => {
+            account.maps = serde_json::from_str(r#"["gpt-*=east-7"]"#).unwrap();
+        }
+        _ => {}
+    });
+    let body = json!({"model": "gpt-7", "input": "hi"}).to_string();
+    let call = ask(&mut envoy, RESPONSES, body.as_bytes());
+    assert_eq!(call.header(":path").unwrap(), "/deployments/east-7/go");
+    assert_eq!(call.sent_on()["model"], "east-7");
+}
+
+/// By its key or by its pool. Who speaks the platform's dialect is served as before.
+#[test]
+fn what_may_not_be_translated_is_refused_as_what_nobody_serves() {
+    for by_key in [true, false] {
+        let mut envoy = changed(|record| match record {
+            Record::Key(key) => key.untranslated = by_key,
+            Record::Pool(pool) => pool.untranslated = !by_key,
+            _ => {}
+        });
+        let chat = json!({"model": "gpt-6.1-sol", "messages": [{"role": "user", "content": "hi"}]});
+        let mut call = ask(&mut envoy, CHAT, chat.to_string().as_bytes());
+        let refused = call.is_refused(404, "latchkey_path_not_in_pool");
+        let body = String::from_utf8(refused.body).unwrap();
+        assert!(body.contains("POST /v1/responses"), "{body}");
+        assert!(!body.contains("POST /v1/messages"), "{body}");
+        let own = json!({"model": "gpt-6.1-sol", "input": "hi"}).to_string();
+        let call = ask(&mut envoy, RESPONSES, own.as_bytes());
+        call.is_at("acc_1");
+    }
+}
+
+#[test]
+fn a_model_serves_itself_or_is_not_served_where_the_key_or_the_pool_says_so() {
+    for by_key in [true, false] {
+        let mut envoy = changed(|record| match record {
+            Record::Key(key) => key.exact_model = by_key,
+            Record::Pool(pool) => {
+                pool.exact_model = !by_key;
+                pool.maps = serde_json::from_str(r#"["fast=gpt-6.1-sol"]"#).unwrap();
+            }
+            Record::Account(account) => {
+                account.models = serde_json::from_str(r#"["gpt-6.1-sol"]"#).unwrap();
+                account.maps = serde_json::from_str(r#"["gpt-6.1-sol=east-7"]"#).unwrap();
+            }
+            _ => {}
+        });
+        let body = |model: &str| json!({"model": model, "input": "hi"}).to_string();
+        let mut call = ask(&mut envoy, RESPONSES, body("fast").as_bytes());
+        call.is_refused(404, "latchkey_model_not_served");
+        let call = ask(&mut envoy, RESPONSES, body("gpt-6.1-sol").as_bytes());
+        assert_eq!(call.sent_on()["model"], "east-7", "the platform's own name");
+    }
+}

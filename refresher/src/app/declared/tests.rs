@@ -360,3 +360,27 @@ async fn an_account_leaves_by_the_proxy_of_its_variable_or_not_at_all() {
         assert_eq!(server.got(), [""; 0], "{value:?}");
     }
 }
+
+#[tokio::test]
+async fn the_maps_of_the_file_are_the_accounts() {
+    let installation = Installation::new();
+    let config = |maps: &str| {
+        format!("[[accounts]]\nname = 'team'\nplatform = 'openai'\nkey_env = 'KEY'\n{maps}\n")
+    };
+    let variables = [("KEY", KEY)];
+    for (maps, expected) in [
+        ("maps = ['gpt-7=east-7']", r#"["gpt-7=east-7"]"#),
+        (
+            "maps = ['gpt-8=east-8', 'o*=o3']",
+            r#"["gpt-8=east-8","o*=o3"]"#,
+        ),
+        // What the file does not say is the operator's.
+        ("", r#"["gpt-8=east-8","o*=o3"]"#),
+        ("maps = []", "[]"),
+    ] {
+        let (app, _) = installation.start(&config(maps), &variables).await;
+        let (account, _) = account(&app, "team").await;
+        let found = serde_json::to_string(&account.maps).unwrap();
+        assert_eq!(found, expected, "{maps}");
+    }
+}

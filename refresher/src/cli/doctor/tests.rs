@@ -35,6 +35,7 @@ fn account(name: &str, standing: Standing) -> AccountView {
         usable: standing == Standing::Active,
         pools: vec!["default".to_owned()],
         models: Models::default(),
+        maps: latchkey::snapshot::ModelMaps::default(),
         reason: Some("the token endpoint says invalid_grant".to_owned()),
         login_url: None,
         login_port: None,
@@ -61,6 +62,10 @@ fn key(name: &str, pool: &str) -> KeyView {
         prefix: "lk_a".to_owned(),
         pool: pool.to_owned(),
         models: Models::default(),
+        maps: latchkey::snapshot::ModelMaps::default(),
+        translation: true,
+        exact_model: false,
+        rules: crate::store::Rules::default(),
         may_choose_account: false,
         may_choose_pools: Vec::new(),
         created_at: NOW.0,
@@ -78,7 +83,7 @@ fn pool(id: &str, members: &[&str], keys: &[&str]) -> Pool {
         tier: 0.try_into().unwrap(),
     };
     Pool {
-        maps: latchkey::snapshot::ModelMaps::default(),
+        rules: crate::store::Rules::default(),
         id: id.to_owned(),
         policy: Policy::Sticky,
         members: members.iter().map(member).collect(),

@@ -1,7 +1,7 @@
 //! What an operator sets of an account.
 
 use latchkey::limit::SubjectKind;
-use latchkey::snapshot::Models;
+use latchkey::snapshot::{ModelMaps, Models};
 
 use super::{Account, known};
 use crate::base_url::BaseUrl;
@@ -15,12 +15,15 @@ use crate::store::{Change, Result, Store};
 pub struct AccountChanges<'a> {
     /// The models that it serves; an empty list for all.
     pub models: Option<&'a Models>,
+    /// The names by which its platform knows models.
+    pub maps: Option<&'a ModelMaps>,
     /// Where it is reached; `Some(None)` for where its platform is.
     pub base_url: Option<Option<&'a BaseUrl>>,
 }
 
 sql::statements! {
-    SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), updated_at = $2, revision = $3 WHERE id = $4";
+    SET_MODELS = "UPDATE accounts SET models = coalesce($1, models), maps = coalesce($5, maps), updated_at = $2, revision = $3 \
+                  WHERE id = $4";
     SET_BASE_URL = "UPDATE accounts SET base_url = $1, generation = $2, credential = $3 WHERE id = $4";
 }
 
@@ -49,6 +52,7 @@ impl Store {
             .bind(now)
             .bind(revision)
             .bind(account.id.as_str())
+            .bind(changes.maps.map(json_text))
             .execute(change.sql())
             .await?;
         let base_url = changes.base_url.map(|url| url.map(BaseUrl::as_str));

@@ -19,18 +19,28 @@ async fn what_a_key_may_do_is_given_and_taken() {
     assert!(key().await.may_choose_account && !key().await.models.is_all());
     let more = KeyChange {
         may_choose_pools: vec!["other".to_owned()],
+        rules: RuleChange {
+            maps: serde_json::from_str(r#"["smart=gpt-7"]"#).ok(),
+            exact_model: Some(true),
+            ..RuleChange::default()
+        },
         ..KeyChange::default()
     };
     store.set_client_key("laptop", &more).await.unwrap();
     assert!(key().await.may_choose_account, "it keeps what it had");
     assert_eq!(key().await.may_choose_pools, ["other"]);
     let less = KeyChange {
+        rules: RuleChange {
+            exact_model: Some(false),
+            ..RuleChange::default()
+        },
         models: Some(latchkey::snapshot::Models::default()),
         no_choice: true,
         ..KeyChange::default()
     };
     store.set_client_key("laptop", &less).await.unwrap();
     let key = key().await;
+    assert!(!key.rules.exact_model && key.rules.maps.served("smart").is_some());
     assert!(key.models.is_all() && !key.may_choose_account && key.may_choose_pools.is_empty());
     let nowhere = KeyChange {
         pool: Some("nowhere".to_owned()),

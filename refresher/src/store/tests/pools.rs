@@ -68,7 +68,7 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
     assert_eq!(shown().await.1.len(), 3, "nothing was changed");
     store.drop_from_pool("team", &names(&["c"])).await.unwrap();
     store
-        .set_pool("team", Some(Policy::LeastInFlight), None)
+        .set_pool("team", Some(Policy::LeastInFlight), &RuleChange::default())
         .await
         .unwrap();
     assert_eq!(
@@ -76,10 +76,24 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
         (Policy::LeastInFlight, names(&["a 1 0", "b 2 1"]))
     );
     let maps: ModelMaps = serde_json::from_str(r#"["claude-*=gpt-7"]"#).unwrap();
-    store.set_pool("team", None, Some(&maps)).await.unwrap();
+    let change = RuleChange {
+        maps: Some(maps.clone()),
+        ..RuleChange::default()
+    };
+    store.set_pool("team", None, &change).await.unwrap();
+    let change = RuleChange {
+        untranslated: Some(true),
+        ..RuleChange::default()
+    };
+    store.set_pool("team", None, &change).await.unwrap();
     let pools = store.pools().await.unwrap();
     let team = pools.into_iter().find(|pool| pool.id == "team").unwrap();
-    assert_eq!((team.policy, team.maps), (Policy::LeastInFlight, maps));
+    let rules = Rules {
+        maps,
+        untranslated: true,
+        exact_model: false,
+    };
+    assert_eq!((team.policy, team.rules), (Policy::LeastInFlight, rules));
 
     for (id, is_taken) in [("team", true), ("two words", false), ("", false)] {
         let refused = store.create_pool(id, Policy::Sticky).await.unwrap_err();
@@ -90,7 +104,7 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
         );
     }
     let unknown = store
-        .set_pool("other", Some(Policy::Sticky), None)
+        .set_pool("other", Some(Policy::Sticky), &RuleChange::default())
         .await
         .unwrap_err();
     assert!(

@@ -34,18 +34,24 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
                     may_choose_account: true,
                     may_choose_pools: vec!["spare".to_owned()],
                     models: serde_json::from_str(r#"["gpt-5*"]"#).ok(),
+                    rules: RuleChange {
+                        untranslated: Some(true),
+                        ..RuleChange::default()
+                    },
                     ..KeyChange::default()
                 };
                 store.set_client_key("laptop", &change).await.unwrap();
             }
             8 => {
                 let models = serde_json::from_str(r#"["o3"]"#).unwrap();
+                let maps = serde_json::from_str(r#"["o3=east-7"]"#).unwrap();
                 let terms = Terms {
                     expires_at: Some(Some(NOW)),
                     ..Terms::default()
                 };
                 let changes = AccountChanges {
                     models: Some(&models),
+                    maps: Some(&maps),
                     ..AccountChanges::default()
                 };
                 store

@@ -28,6 +28,8 @@ const MAX_PATH_BYTES: usize = 256;
 #[derive(Debug)]
 pub(in crate::stream) struct Translated {
     endpoint: Endpoint,
+    /// The model, as the platform names it.
+    model: Option<HeaderText>,
     /// The platform is not asked: the tokens of the request are estimated.
     estimates: bool,
     streams_only: bool,
@@ -79,8 +81,13 @@ pub(in crate::stream) enum GoesOn {
 // === impl Translated ===
 
 impl Translated {
-    /// A try at this endpoint, as this account.
-    pub(super) fn of(endpoint: &Endpoint, account: &Account, estimates: bool) -> Self {
+    /// A try at this endpoint, as this account, whose platform names the model so.
+    pub(super) fn of(
+        endpoint: &Endpoint,
+        account: &Account,
+        model: Option<HeaderText>,
+        estimates: bool,
+    ) -> Self {
         let account_id = match endpoint.dialect.state_is_the_platforms() {
             true => "",
             false => account.id.as_str(),
@@ -89,6 +96,7 @@ impl Translated {
         Self {
             owner: format!("{:016x}", hash64(&parts)),
             endpoint: endpoint.clone(),
+            model,
             estimates,
             streams_only: endpoint.requires.contains(&Requirement::Stream),
             asked: None,
@@ -124,11 +132,12 @@ impl Translated {
             let estimate = estimate.map_err(|refused| refusal(&refused))?;
             return Ok(Became::Estimate(estimate.unwrap_or_default()));
         }
-        let model = carried.model.as_ref().map_or("", HeaderText::as_str);
+        let names = [&self.model, &carried.model];
+        let names @ [model, _] = names.map(|model| model.as_ref().map_or("", HeaderText::as_str));
         let target = Target {
             model: Text::of(model),
             refuses: &self.endpoint.refuses,
-            accent: &self.endpoint.accent(model),
+            accent: &self.endpoint.accent(&names),
             streams_only: self.streams_only,
             asks_usage: self.endpoint.include_usage,
             owner: &self.owner,

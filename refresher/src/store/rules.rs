@@ -1,0 +1,46 @@
+//! What becomes of the requests of a client key or a pool: the models that others serve, and what is forbidden.
+
+use latchkey::snapshot::ModelMaps;
+
+use super::sql::JsonText;
+
+/// The columns of [`Rules`], in the table of client keys and in that of pools.
+macro_rules! rule_columns {
+    () => {
+        "maps, untranslated = 1 AS untranslated, exact_model = 1 AS exact_model"
+    };
+}
+
+pub(super) use rule_columns;
+
+/// What becomes of the requests of a client key or a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Rules {
+    /// The models that others serve.
+    #[sqlx(try_from = "JsonText<ModelMaps>")]
+    pub maps: ModelMaps,
+    /// None is translated.
+    pub untranslated: bool,
+    /// Each model serves itself or is not served.
+    pub exact_model: bool,
+}
+
+/// Changes to [`Rules`]; what is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleChange {
+    /// Other maps, in place of those before.
+    pub maps: Option<ModelMaps>,
+    /// None is translated.
+    pub untranslated: Option<bool>,
+    /// Each model serves itself or is not served.
+    pub exact_model: Option<bool>,
+}
+
+// === impl RuleChange ===
+
+impl RuleChange {
+    /// Whether none is translated, and whether each model serves itself, as the columns have it.
+    pub(super) fn flags(&self) -> [Option<i64>; 2] {
+        [self.untranslated, self.exact_model].map(|flag| flag.map(i64::from))
+    }
+}
