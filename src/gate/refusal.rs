@@ -197,6 +197,8 @@ impl Refusal {
             },
             Self::AmbiguousKey(_)
             | Self::KeyInUrl
+            // A 404 would say so to Claude Code that the model is wrong.
+            | Self::NeverServed { .. }
             | Self::Unmet { .. }
             | Self::HomesApart
             | Self::TooManyThings
@@ -209,7 +211,6 @@ impl Refusal {
             | Self::ListOfAccount
             | Self::Uncounted => 403,
             Self::UnknownPath(_)
-            | Self::NeverServed { .. }
             | Self::ModelNotServed { .. }
             | Self::ModelNotListed(_)
             | Self::NoSuchThing

@@ -509,7 +509,7 @@ fn claude_code_ends_at_once_where_a_repeat_cannot_help() {
         let sentence = "This client key is unknown or revoked.";
         assert!(printed.contains(sentence), "{printed}");
         assert!(took < AT_ONCE, "{took:?}: {printed}");
-        // A pool of another platform never serves it.
+        // No account of this pool serves the model.
         let other = stack.caller("openai");
         let (printed, took) = claude(&Ask::new(&home, &other.url(""), other.key())).await;
         assert!(printed.contains("selected model"), "{printed}");

@@ -21,6 +21,7 @@ mod clients;
 
 /// The gateway's refusals, as the real clients show them.
 mod client_refusals;
+mod client_sentences;
 
 /// Callers of one dialect at platforms of another.
 mod translated;
