@@ -124,7 +124,10 @@ pub fn translated_headers<'a>(
     account: &'a Account,
     places: &Places,
 ) -> Result<Headers<'a>, Refusal> {
-    let query = endpoint.dialect.format().parts().stream_query.as_bytes();
+    let query = match endpoint.generates() {
+        true => endpoint.dialect.format().parts().stream_query.as_bytes(),
+        false => b"",
+    };
     let mut headers = headers_with(query, request, platform, endpoint, account, places)?;
     if endpoint.requires.contains(&Requirement::Stream) {
         headers.retain(|(name, _)| *name != "accept");

@@ -12,6 +12,7 @@ mod schema;
 use serde_json::{Map, Value, json};
 
 use super::{
+    counting::Counting,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
     },
@@ -126,7 +127,18 @@ impl Format for Gemini {
 
     fn parts(&self) -> Parts {
         Parts {
-            count: Some(("totalTokens", None)),
+            count: Some(Counting {
+                member: "totalTokens",
+                about: None,
+                takes: &[
+                    "contents",
+                    "systemInstruction",
+                    "tools",
+                    "toolConfig",
+                    "generationConfig",
+                ],
+                within: Some("generateContentRequest"),
+            }),
             read_request: Some(request_reader::read),
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),

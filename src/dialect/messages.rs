@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Parts,
+    counting::Counting,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
@@ -188,7 +189,21 @@ impl Format for Messages {
     fn parts(&self) -> Parts {
         Parts {
             richness: 2,
-            count: Some(("input_tokens", None)),
+            count: Some(Counting {
+                member: "input_tokens",
+                about: None,
+                takes: &[
+                    "model",
+                    "messages",
+                    "system",
+                    "tools",
+                    "tool_choice",
+                    "thinking",
+                    "output_config",
+                    "cache_control",
+                ],
+                within: None,
+            }),
             read_request: Some(request_reader::read),
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),

@@ -5,6 +5,7 @@
 
 pub mod accent;
 mod chat;
+mod counting;
 mod format;
 mod gemini;
 mod messages;

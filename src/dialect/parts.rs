@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::accent::{self, Accent};
+use super::counting::Counting;
 use super::neutral::{Event, Failure, Form, Refused, Request, read::Read};
 use crate::text::tree::{Text, Tree};
 
@@ -32,8 +33,8 @@ pub struct Parts {
     /// The query that asks for a stream as events, in a dialect where the path asks for a stream at all: what is
     /// translated for a platform that speaks it is asked for there. Empty in any other one.
     pub stream_query: &'static str,
-    /// The member of an answer that counts a request's tokens, and what else that answer says.
-    pub count: Option<(&'static str, Option<(&'static str, &'static str)>)>,
+    /// The count of a request's tokens.
+    pub count: Option<Counting>,
     /// Writes an answer.
     pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
     /// What only the platform reads is read for all of its accounts.

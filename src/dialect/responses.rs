@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Parts, SessionName,
     chat::{openai_error, openai_model},
+    counting::Counting,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
@@ -186,7 +187,21 @@ impl Format for Responses {
 
     fn parts(&self) -> Parts {
         Parts {
-            count: Some(("input_tokens", Some(("object", "response.input_tokens")))),
+            count: Some(Counting {
+                member: "input_tokens",
+                about: Some(("object", "response.input_tokens")),
+                takes: &[
+                    "model",
+                    "input",
+                    "instructions",
+                    "tools",
+                    "tool_choice",
+                    "parallel_tool_calls",
+                    "reasoning",
+                    "text",
+                ],
+                within: None,
+            }),
             read_request: Some(request_reader::read),
             richness: 3,
             write_request: Some(request_writer::write),

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::hash::hash64;
 use crate::text::{
-    out::Out,
     sse::{self, BYTE_ORDER_MARK, Framer, Piece},
     tree::Tree,
 };
@@ -188,19 +187,30 @@ impl Dialect {
     /// The member that is wrong.
     pub fn estimate(self, body: &[u8]) -> Result<Option<String>, Refused> {
         let parts = self.format().parts();
-        let (Some(read), Some((name, about))) = (parts.read_request, parts.count) else {
+        let (Some(read), Some(counting)) = (parts.read_request, parts.count) else {
             return Ok(None);
         };
         let tree = Tree::read(body).map_err(read::unread)?;
         let tokens = read(&tree)?.estimated_tokens();
-        let mut out = Out::default();
-        out.object(|out| {
-            if let Some((name, value)) = about {
-                out.name(name).word(value);
-            }
-            out.name(name).number(tokens);
-        });
-        Ok(String::from_utf8(out.into_bytes()).ok())
+        Ok(String::from_utf8(counting.answer(tokens)).ok())
+    }
+
+    /// Translates a request of this dialect for the count of its tokens into one that a platform counts.
+    ///
+    /// # Errors
+    /// Those of [`Self::translate_request`].
+    pub fn translate_count(
+        self,
+        platform: Self,
+        body: &[u8],
+        target: &Target<'_>,
+    ) -> Result<TranslatedRequest, Refused> {
+        let mut made = self.translate_request(platform, body, target, 0)?;
+        if let Some(counting) = platform.format().parts().count {
+            made.body = counting.request(&made.body, &target.model);
+        }
+        made.stream = false;
+        Ok(made)
     }
 }
 
@@ -240,6 +250,25 @@ impl AnswerTranslation {
             answered: false,
             answer_tool,
             name,
+        })
+    }
+
+    /// The translation of a count of tokens; none where one of the dialects has none.
+    pub fn of_count(platform: Dialect, caller: Dialect) -> Option<Self> {
+        let (asked, told) = (platform.format().parts(), caller.format().parts());
+        let (asked, told) = (asked.count?, told.count?);
+        let whole = Self::new(
+            platform,
+            caller,
+            false,
+            About::default(),
+            "",
+            BTreeMap::new(),
+        )?;
+        Some(Self {
+            reader: asked.reader(),
+            writer: told.writer(whole.writer),
+            ..whole
         })
     }
 

@@ -164,11 +164,21 @@ impl Endpoint {
 
     /// Tells if it answers what is asked at `door` once that is translated.
     pub fn answers_translated(&self, door: &Door) -> bool {
-        door.dialect.is_translated_to(self.dialect)
-            && self.operation.as_str() == self.translated_operation()
+        let generates = self.operation.as_str() == self.translated_operation();
+        let answers = match door.operation.as_str() {
+            GENERATE | STREAM => generates,
+            COUNT => counts(door.dialect) && (generates || self.counts()),
+            _ => false,
+        };
+        answers
+            && door.dialect.is_translated_to(self.dialect)
             && !self.untranslated
-            && ([GENERATE, STREAM].contains(&door.operation.as_str()) || self.estimates(door))
             && self.has_things_of(door)
+    }
+
+    /// Tells if it counts the tokens of a request.
+    pub fn counts(&self) -> bool {
+        self.operation.as_str() == COUNT && counts(self.dialect)
     }
 
     /// The operation of an endpoint of its dialect for which requests are translated: where the path asks for a stream,
@@ -183,9 +193,7 @@ impl Endpoint {
     /// Tells if `door` asks for the count of a request's tokens, and the platform is not asked for that there: it is
     /// estimated.
     pub fn estimates(&self, door: &Door) -> bool {
-        door.operation.as_str() == COUNT
-            && self.operation.as_str() != COUNT
-            && door.dialect.format().parts().count.is_some()
+        door.operation.as_str() == COUNT && self.operation.as_str() != COUNT && counts(door.dialect)
     }
 
     /// Tells if it answers the operation of `door`, and its path takes what that door's path has.
@@ -210,6 +218,11 @@ impl Endpoint {
             false => format!("{base}{path}"),
         })
     }
+}
+
+/// Tells a dialect that has a count of a request's tokens.
+fn counts(dialect: Dialect) -> bool {
+    dialect.format().parts().count.is_some()
 }
 
 // === impl Makes ===

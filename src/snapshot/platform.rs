@@ -93,10 +93,17 @@ impl Platform {
     pub fn endpoint_for(&self, door: &Door) -> Option<EndpointId> {
         let mut endpoints = self.endpoints.iter();
         let own = endpoints.position(|one| one.answers(door));
-        let endpoints = self.endpoints.iter().enumerate();
-        let translated = endpoints.filter(|(_, one)| one.answers_translated(door));
-        let richest = translated.max_by_key(|(_, one)| one.dialect.richness());
-        let at = own.or_else(|| richest.map(|(at, _)| at))?;
+        let translated = || {
+            let endpoints = self.endpoints.iter().enumerate();
+            endpoints.filter(|(_, one)| one.answers_translated(door))
+        };
+        let generates = translated().filter(|(_, one)| !one.counts());
+        let richest = generates.max_by_key(|(_, one)| one.dialect.richness());
+        // Where the platform counts tokens in that dialect, they are not estimated.
+        let counts = richest.and_then(|(_, generates)| {
+            translated().find(|(_, one)| one.counts() && one.dialect == generates.dialect)
+        });
+        let at = own.or_else(|| counts.or(richest).map(|(at, _)| at))?;
         u8::try_from(at).ok().map(EndpointId)
     }
 

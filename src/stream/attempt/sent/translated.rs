@@ -144,10 +144,12 @@ impl Translated {
             asked_at,
         };
         let created = now.checked_div(1_000).unwrap_or_default();
-        let made = carried
-            .dialect
-            .translate_request(self.endpoint.dialect, &body, &target, created)
-            .map_err(|refused| refusal(&refused))?;
+        let (caller, platform) = (carried.dialect, self.endpoint.dialect);
+        let made = match self.endpoint.counts() {
+            true => caller.translate_count(platform, &body, &target),
+            false => caller.translate_request(platform, &body, &target, created),
+        };
+        let made = made.map_err(|refused| refusal(&refused))?;
         self.asked = Some(Asked {
             stream: made.stream,
             left_out: made.left_out,
@@ -175,14 +177,11 @@ impl Translated {
         let as_stream = asked.stream && error.is_none();
         let about = asked.about.clone();
         let (owner, renamed) = (&*self.owner, asked.renamed.clone());
-        let translation = AnswerTranslation::new(
-            self.endpoint.dialect,
-            caller,
-            as_stream,
-            about,
-            owner,
-            renamed,
-        )?;
+        let platform = self.endpoint.dialect;
+        let translation = match self.endpoint.counts() {
+            true => AnswerTranslation::of_count(platform, caller),
+            false => AnswerTranslation::new(platform, caller, as_stream, about, owner, renamed),
+        }?;
         let kind: &[u8] = match as_stream && !asked.about.as_list {
             true => b"text/event-stream",
             false => b"application/json",
