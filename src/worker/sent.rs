@@ -41,7 +41,8 @@ pub struct SentOn {
     pub broke_off: bool,
     /// No connection was had for an attempt of it.
     pub was_not_sent: bool,
-    /// The caller's query, where the account's has taken its place on the way to the platform.
+    /// The caller's query, where another one has taken its place on the way to the platform: the account's, or that of a
+    /// translation.
     pub query: Option<Vec<u8>>,
     /// The milliseconds within which the first event of its answer is due.
     first_event_ms: Option<u64>,

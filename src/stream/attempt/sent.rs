@@ -87,14 +87,16 @@ impl Sent {
         } else {
             request
         };
-        if !escape && !platform.query.is_empty() {
+        let is_translated = endpoint.dialect != carried.dialect;
+        // Another query takes the place of the caller's.
+        if !escape && (is_translated || !platform.query.is_empty()) {
             let (_, query) = split_target(request.first(":path").unwrap_or_default());
             if let Some(open) = worker.sent().get_mut(carried.try_id) {
                 open.query = Some(query.to_vec());
             }
         }
         let model = carried.model_at(&account);
-        let translated = (endpoint.dialect != carried.dialect)
+        let translated = is_translated
             .then(|| Translated::of(&endpoint, &account, model.clone(), estimates));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())

@@ -12,6 +12,7 @@ mod gate;
 mod homes;
 mod interrupted;
 mod maps;
+mod pairs;
 mod translated;
 mod waits;
 
