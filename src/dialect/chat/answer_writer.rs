@@ -90,7 +90,7 @@ impl AnswerWriter for Writer {
                         told: false,
                     };
                     self.calls.insert(*block, called);
-                    self.delta(bytes, |out| {
+                    self.delta(bytes, None, |out| {
                         out.name("tool_calls")
                             .list(|out| write_call(out, Some(number), id, name, *raw, ""))
                     });
@@ -106,10 +106,7 @@ impl AnswerWriter for Writer {
             }
             Event::Opaque { .. } => {}
             Event::Usage(usage) => self.usage.update(*usage),
-            Event::Finish(finish) => self.chunk(bytes, |out| {
-                write_choice(out, |_| {}, Some(finish));
-                out.name("usage").null();
-            }),
+            Event::Finish(finish) => self.delta(bytes, Some(finish), |_| {}),
             Event::Fail(failure) => {
                 let error = error(failure);
                 sse(bytes, &error);
@@ -143,7 +140,7 @@ impl Writer {
             call.told = true;
             let Called { number, raw, .. } = *call;
             let (kind, member) = form(raw);
-            return self.delta(bytes, |out| {
+            return self.delta(bytes, None, |out| {
                 out.name("tool_calls").list(|out| {
                     out.object(|out| {
                         out.name("index").number(number);
@@ -152,10 +149,16 @@ impl Writer {
                 });
             });
         }
-        self.delta(bytes, |out| out.name(kind.member()).word(text));
+        self.delta(bytes, None, |out| out.name(kind.member()).word(text));
     }
 
-    fn delta(&mut self, bytes: &mut Vec<u8>, delta: impl FnOnce(&mut Out)) {
+    /// Writes a chunk with more of the message, or with the reason for its end. The first one tells whose it is.
+    fn delta(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        finish: Option<&Finish>,
+        delta: impl FnOnce(&mut Out),
+    ) {
         let role = !std::mem::replace(&mut self.role_told, true);
         self.chunk(bytes, |out| {
             let delta = |out: &mut Out| {
@@ -164,7 +167,10 @@ impl Writer {
                 }
                 delta(out);
             };
-            write_choice(out, delta, None);
+            write_choice(out, delta, finish);
+            if finish.is_some() {
+                out.name("usage").null();
+            }
         });
     }
 

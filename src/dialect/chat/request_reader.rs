@@ -1,11 +1,9 @@
 //! A request of `chat`, read.
 
-use std::collections::BTreeSet;
-
 use crate::{
     dialect::neutral::read::{
-        Read, expect, foreign, media, media_by_url, missing, object, optional_flag, optional_list,
-        optional_number, optional_text, optional_whole, text, wrong,
+        self, Read, as_text, expect, foreign, media, media_by_url, missing, object, optional_flag,
+        optional_list, optional_number, optional_text, optional_whole, text, wrong,
     },
     dialect::neutral::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
@@ -72,9 +70,8 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
         .get("messages")
         .ok_or_else(|| missing(body, "messages"))?;
     expect(messages, Kind::List)?;
-    let mut raw_calls = BTreeSet::new();
     for message in messages.items() {
-        read_message(message, &mut raw_calls, &mut request)?;
+        read_message(message, &mut request)?;
     }
     Ok(request)
 }
@@ -106,9 +103,7 @@ fn stop<'a>(body: Json<'_, 'a>) -> Read<Vec<Text<'a>>> {
         return Ok(vec![one]);
     }
     expect(stop, Kind::List).map_err(|_| wrong(stop, "a string or a list"))?;
-    stop.items()
-        .map(|item| item.text().ok_or_else(|| wrong(item, "a string")))
-        .collect()
+    stop.items().map(as_text).collect()
 }
 
 fn reasoning<'a>(body: Json<'_, 'a>) -> Read<Reasoning<'a>> {
@@ -130,16 +125,7 @@ fn output<'a>(body: Json<'_, 'a>) -> Read<Output<'a>> {
     let schema = format
         .get("json_schema")
         .ok_or_else(|| missing(format, "json_schema"))?;
-    Ok(Output::Schema {
-        name: optional_text(schema, "name")?,
-        description: optional_text(schema, "description")?,
-        schema: schema
-            .get("schema")
-            .ok_or_else(|| missing(schema, "schema"))?
-            .raw()
-            .into(),
-        strict: optional_flag(schema, "strict")?,
-    })
+    read::schema(schema)
 }
 
 fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
@@ -216,47 +202,30 @@ fn chosen<'a>(choice: Json<'_, 'a>) -> Read<Text<'a>> {
     text(inner.unwrap_or(choice), "name")
 }
 
-/// Reads a message. `raw_calls`: the ids of calls that took a raw text, as do their results.
-fn read_message<'a>(
-    message: Json<'_, 'a>,
-    raw_calls: &mut BTreeSet<String>,
-    request: &mut Request<'a>,
-) -> Read<()> {
+fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     expect(message, Kind::Object)?;
     let role = text(message, "role")?;
-    let blocks = match &*role.plain() {
-        "system" | "developer" => return read_system(message, request),
-        "user" => return push(request, Role::User, content(message)?),
-        "assistant" => said(message)?,
+    match &*role.plain() {
+        "system" | "developer" => read_system(message, request),
+        "user" => push(request, Role::User, content(message)?),
+        "assistant" => push(request, Role::Assistant, said(message)?),
         "tool" | "function" => {
             let id = match message.get("tool_call_id") {
                 None => text(message, "name")?,
                 Some(_) => text(message, "tool_call_id")?,
             };
             let result = ToolResult {
-                is_raw: !raw_calls.is_empty() && raw_calls.contains(&*id.plain()),
                 id,
                 blocks: content(message)?,
                 is_error: false,
             };
-            return push(request, Role::User, vec![Block::Result(result)]);
+            push(request, Role::User, vec![Block::Result(result)])
         }
         _ => {
             let why = "expected system, developer, user, assistant or tool";
-            return Err(foreign(message.get("role").unwrap_or(message), why));
-        }
-    };
-    for block in &blocks {
-        if let Block::Call(Call {
-            id,
-            arguments: Arguments::Raw(_),
-            ..
-        }) = block
-        {
-            raw_calls.insert(id.plain().into_owned());
+            Err(foreign(message.get("role").unwrap_or(message), why))
         }
     }
-    push(request, Role::Assistant, blocks)
 }
 
 fn push<'a>(request: &mut Request<'a>, role: Role, blocks: Vec<Block<'a>>) -> Read<()> {

@@ -142,10 +142,17 @@ fn tell_schema(request: &mut Request<'_>, accent: &Accent) {
     let form = accent.word(accent::SCHEMA).unwrap_or("native");
     match &request.output {
         Output::Json if form == "none" => {
-            let said = "Answer with an object of JSON, and nothing else.";
-            request.system.push(Text::of(said));
+            request.system.push(Text::of(functions::IN_JSON));
         }
-        Output::Schema { .. } if form != "native" => functions::say_schema(request),
+        Output::Json
+            if !request.system.iter().any(functions::says_json)
+                && !functions::turns_say_json(request) =>
+        {
+            // Most platforms refuse it without the word.
+            request.system.push(Text::of(functions::IN_JSON));
+            return;
+        }
+        Output::Schema(_) if form != "native" => functions::say_schema(request),
         _ => return,
     }
     request.output = match form {
@@ -261,24 +268,11 @@ fn write_format(request: &Request<'_>, accent: &Accent, out: &mut Out) {
         Output::Json => out
             .name("response_format")
             .object(|out| out.name("type").word("json_object")),
-        Output::Schema {
-            name,
-            description,
-            schema,
-            strict,
-        } => out.name("response_format").object(|out| {
+        Output::Schema(schema) => out.name("response_format").object(|out| {
             out.name("type").word("json_schema");
-            out.name("json_schema").object(|out| {
-                out.name("name")
-                    .text(name.as_ref().unwrap_or(&Text::of("structured_output")));
-                if let Some(description) = description {
-                    out.name("description").text(description);
-                }
-                out.name("schema").raw(schema);
-                if let Some(strict) = strict.filter(|_| accent.flag(accent::STRICT)) {
-                    out.name("strict").bool(strict);
-                }
-            });
+            let strict = schema.strict.filter(|_| accent.flag(accent::STRICT));
+            out.name("json_schema")
+                .object(|out| functions::write_schema(schema, strict, out));
         }),
     }
 }

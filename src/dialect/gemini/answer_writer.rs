@@ -90,6 +90,7 @@ impl Writer {
 
     fn fail(&mut self, failure: &Failure, bytes: &mut Vec<u8>) {
         self.failed = true;
+        self.blocks = BTreeMap::new();
         self.send(&error(failure), true, bytes);
     }
 
@@ -137,9 +138,7 @@ impl AnswerWriter for Writer {
                     return self.part(bytes, |parts, out| parts.text(text, is_thought, out));
                 }
                 waiting.push_str(text);
-                let waiting = self.blocks.values().chain(&self.cut);
-                let waiting = waiting.map(|(_, text)| text.len());
-                if waiting.fold(0, usize::saturating_add) > MAX_WAITING_BYTES {
+                if self.held_bytes() > MAX_WAITING_BYTES {
                     self.fail(
                         &Failure::grammar("the platform sends too much at once"),
                         bytes,
@@ -166,6 +165,12 @@ impl AnswerWriter for Writer {
             Event::Fail(failure) => self.fail(failure, bytes),
             Event::End => self.end(bytes),
         }
+    }
+
+    fn held_bytes(&self) -> usize {
+        let waiting = self.blocks.values().chain(&self.cut);
+        let waiting = waiting.map(|(_, text)| text.len());
+        waiting.fold(0, usize::saturating_add)
     }
 
     fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure> {

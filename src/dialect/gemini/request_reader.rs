@@ -13,9 +13,12 @@ use super::schema;
 use crate::{
     dialect::neutral::{
         Arguments, Block, Call, Choice, Effort, MediaKind, Output, Reasoning, Request, Role,
-        Sampling, Source, Tool, ToolInput, ToolResult, Turn,
+        Sampling, Schema, Source, Tool, ToolInput, ToolResult, Turn,
         names::ENVELOPE,
-        read::{Read, expect, foreign, media, missing, object, wrong},
+        read::{
+            Read, as_list, as_number, as_text, as_whole, expect, foreign, media, missing, object,
+            wrong,
+        },
     },
     text::tree::{Json, Kind, Text, Tree},
 };
@@ -95,48 +98,29 @@ fn text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
 
 #[inline(never)]
 fn optional_text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<Text<'a>>> {
-    let Some(value) = get(json, name) else {
-        return Ok(None);
-    };
-    value
-        .text()
-        .map(Some)
-        .ok_or_else(|| wrong(value, "a string"))
+    get(json, name).map(as_text).transpose()
 }
 
 #[inline(never)]
 fn optional_whole(json: Json<'_, '_>, name: &str) -> Read<Option<u64>> {
-    let Some(value) = get(json, name) else {
-        return Ok(None);
-    };
-    value
-        .whole()
-        .map(Some)
-        .ok_or_else(|| wrong(value, "a whole number"))
+    get(json, name).map(as_whole).transpose()
 }
 
 #[inline(never)]
 fn optional_number<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<&'a str>> {
-    let Some(value) = get(json, name) else {
-        return Ok(None);
-    };
-    expect(value, Kind::Number)?;
-    Ok(Some(value.raw()))
+    get(json, name).map(as_number).transpose()
 }
 
 /// The values of a list that may be missing.
 #[inline(never)]
 fn items<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Read<impl Iterator<Item = Json<'t, 'a>>> {
-    let list = get(json, name);
-    list.map_or(Ok(()), |list| expect(list, Kind::List))?;
+    let list = get(json, name).map(as_list).transpose()?;
     Ok(list.into_iter().flat_map(Json::items))
 }
 
 #[inline(never)]
 fn texts<'a>(json: Json<'_, 'a>, name: &str) -> Read<Vec<Text<'a>>> {
-    items(json, name)?
-        .map(|item| item.text().ok_or_else(|| wrong(item, "a string")))
-        .collect()
+    items(json, name)?.map(as_text).collect()
 }
 
 /// A string, or the texts of its parts.
@@ -194,11 +178,7 @@ fn reasoning<'a>(config: Json<'_, 'a>) -> Read<Reasoning<'a>> {
         (None, Some(budget)) => Some(match budget.raw() {
             "-1" => Effort::Adaptive,
             "0" => Effort::Off,
-            _ => Effort::Budget(
-                budget
-                    .whole()
-                    .ok_or_else(|| wrong(budget, "a whole number"))?,
-            ),
+            _ => Effort::Budget(as_whole(budget)?),
         }),
     };
     Ok(Reasoning {
@@ -213,12 +193,12 @@ fn output<'a>(config: Json<'_, 'a>) -> Read<Output<'a>> {
         None => get(config, "responseSchema").map(schema::of_google),
     };
     if let Some(schema) = schema {
-        return Ok(Output::Schema {
+        return Ok(Output::Schema(Schema {
             name: None,
             description: None,
             schema,
             strict: None,
-        });
+        }));
     }
     let mime = optional_text(config, "responseMimeType")?;
     let is_json = mime.is_some_and(|mime| mime.is("application/json"));
@@ -490,7 +470,6 @@ fn read_result<'a>(result: Json<'_, 'a>, open: &mut Open<'a>) -> Read<ToolResult
         id,
         blocks,
         is_error,
-        is_raw: false,
     })
 }
 

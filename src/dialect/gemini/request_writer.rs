@@ -183,7 +183,7 @@ fn write_format(request: &Request<'_>, out: &mut Out) {
         return;
     }
     out.name("responseMimeType").word("application/json");
-    if let Output::Schema { schema, .. } = &request.output {
-        out.name("responseJsonSchema").raw(schema);
+    if let Output::Schema(schema) = &request.output {
+        out.name("responseJsonSchema").raw(&schema.schema);
     }
 }

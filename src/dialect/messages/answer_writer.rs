@@ -68,6 +68,7 @@ impl Writer {
             if !block.closed {
                 return;
             }
+            block.stand_alone(self.index, bytes);
             if block.is_open {
                 block.end(self.index, bytes);
                 self.index = self.index.saturating_add(1);
@@ -90,6 +91,7 @@ impl Writer {
 
     fn fail(&mut self, failure: &Failure, bytes: &mut Vec<u8>) {
         self.failed = true;
+        (self.blocks, self.waiting) = (BTreeMap::new(), 0);
         sse(bytes, "error", &error(failure));
     }
 }
@@ -200,6 +202,18 @@ impl Begun {
         if self.closed {
             self.close_opaque(index, bytes);
         }
+    }
+
+    /// Writes what is opaque as a block of its own, where no text came before it.
+    fn stand_alone(&mut self, index: u64, bytes: &mut Vec<u8>) {
+        if self.is_open || self.opaque.is_none() {
+            return;
+        }
+        let opaque = self.opaque.take();
+        self.is_open = true;
+        start(index, bytes, |out| {
+            write_block(out, &self.kind, "", opaque.as_deref());
+        });
     }
 
     fn close_opaque(&mut self, index: u64, bytes: &mut Vec<u8>) {
@@ -321,6 +335,10 @@ fn write_usage(out: &mut Out, usage: &Usage) {
             ("output_tokens", usage.output),
         ] {
             out.name(name).number(count.unwrap_or_default());
+        }
+        if let Some(thought) = usage.reasoning {
+            out.name("output_tokens_details")
+                .object(|out| out.name("thinking_tokens").number(thought));
         }
     });
 }

@@ -5,8 +5,8 @@ use crate::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
         Sampling, Source, Tool, ToolInput, ToolResult, Turn,
         read::{
-            Read, expect, foreign, media, missing, object, optional_flag, optional_list,
-            optional_number, optional_text, optional_whole, text, wrong,
+            self, Read, as_text, expect, foreign, media, missing, object, optional_flag,
+            optional_list, optional_number, optional_text, optional_whole, text, wrong,
         },
     },
     text::tree::{Json, Kind, Text, Tree},
@@ -58,9 +58,7 @@ pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
 
 fn texts<'a>(list: Option<Json<'_, 'a>>) -> Read<Vec<Text<'a>>> {
     let items = list.into_iter().flat_map(Json::items);
-    items
-        .map(|item| item.text().ok_or_else(|| wrong(item, "a string")))
-        .collect()
+    items.map(as_text).collect()
 }
 
 /// A string, or blocks of text.
@@ -100,16 +98,7 @@ fn output<'a>(body: Json<'_, 'a>) -> Read<Output<'a>> {
     let Some(format) = format else {
         return Ok(Output::Free);
     };
-    Ok(Output::Schema {
-        name: None,
-        description: None,
-        schema: format
-            .get("schema")
-            .ok_or_else(|| missing(format, "schema"))?
-            .raw()
-            .into(),
-        strict: None,
-    })
+    read::schema(format)
 }
 
 fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
@@ -219,7 +208,6 @@ fn block<'a>(block: Json<'_, 'a>) -> Read<Option<Block<'a>>> {
             id: text(block, "tool_use_id")?,
             blocks: block.get("content").map_or(Ok(Vec::new()), blocks)?,
             is_error: optional_flag(block, "is_error")?.unwrap_or_default(),
-            is_raw: false,
         }),
         // What the platform's own tools did; the model told it in its text.
         "server_tool_use" | "tool_reference" | "compaction" => return Ok(None),

@@ -114,8 +114,8 @@ fn put_schema(request: &mut Request<'_>, accent: &Accent) -> Result<Option<Strin
             request.left_out.insert("response_format");
             return Ok(None);
         }
-        Output::Schema { schema, .. } => match accent.word(accent::SCHEMA).unwrap_or("native") {
-            "native" => return Ok(Some(schema::reduced(schema))),
+        Output::Schema(asked) => match accent.word(accent::SCHEMA).unwrap_or("native") {
+            "native" => return Ok(Some(schema::reduced(&asked.schema))),
             "tool" => {}
             _ => {
                 functions::say_schema(request);
@@ -130,11 +130,11 @@ fn put_schema(request: &mut Request<'_>, accent: &Accent) -> Result<Option<Strin
         let why = "this model has no form for a schema beside tools or reasoning: leave one of them out, or ask for a newer model";
         return Err(Refused::at("response_format".to_owned(), why));
     }
-    if let Output::Schema { schema, .. } = std::mem::take(&mut request.output) {
+    if let Output::Schema(asked) = std::mem::take(&mut request.output) {
         request.tools.push(Tool {
             name: Text::of(ANSWER),
             description: Some(Text::of("Gives the answer.")),
-            input: ToolInput::Schema(Some(schema)),
+            input: ToolInput::Schema(Some(asked.schema)),
             strict: None,
         });
     }

@@ -169,7 +169,6 @@ mod tests {
             id: Text::of(id),
             blocks: Vec::new(),
             is_error: false,
-            is_raw: false,
         })
     }
 

@@ -2,9 +2,9 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use super::{Arguments, Call, Choice, Output, Request, Tool, ToolInput, names};
+use super::{Arguments, Block, Call, Choice, Output, Request, Schema, Tool, ToolInput, names};
 use crate::text::{
-    out::escape,
+    out::{Out, escape},
     tree::{Kind, Text, Tree},
 };
 
@@ -14,6 +14,9 @@ pub const NO_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
 /// The schema of a function that stands for a tool of a raw text.
 const RAW_SCHEMA: &str =
     r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
+
+/// What the model is told of an answer in JSON.
+pub const IN_JSON: &str = "Answer with an object of JSON, and nothing else.";
 
 /// Gives the tools names of at most `most` bytes.
 pub fn fit(request: &mut Request<'_>, most: usize) {
@@ -97,11 +100,46 @@ pub fn within_input(text: &str) -> String {
 
 /// Tells the model of the schema of its answer in words.
 pub fn say_schema(request: &mut Request<'_>) {
-    if let Output::Schema { schema, .. } = &request.output {
-        let said =
-            format!("Answer with JSON that fits this JSON Schema, and with nothing else: {schema}");
+    if let Output::Schema(asked) = &request.output {
+        let said = format!(
+            "Answer with JSON that fits this JSON Schema, and with nothing else: {}",
+            asked.schema
+        );
         request.system.push(Text::made(said));
     }
+}
+
+/// Writes a schema for the answer as OpenAI's dialects have it.
+pub fn write_schema(asked: &Schema<'_>, strict: Option<bool>, out: &mut Out) {
+    let name = asked.name.as_ref();
+    out.name("name")
+        .text(name.unwrap_or(&Text::of("structured_output")));
+    if let Some(description) = &asked.description {
+        out.name("description").text(description);
+    }
+    out.name("schema").raw(&asked.schema);
+    if let Some(strict) = strict {
+        out.name("strict").bool(strict);
+    }
+}
+
+/// Tells a text in which JSON is spoken of.
+pub fn says_json(text: &Text<'_>) -> bool {
+    let plain = text.plain();
+    let words = plain.as_bytes().windows(b"json".len());
+    words
+        .into_iter()
+        .any(|word| word.eq_ignore_ascii_case(b"json"))
+}
+
+/// Tells a conversation in which JSON is spoken of.
+pub fn turns_say_json(request: &Request<'_>) -> bool {
+    let blocks = request.turns.iter().flat_map(|turn| &turn.blocks);
+    let mut texts = blocks.filter_map(|block| match block {
+        Block::Text { text } => Some(text),
+        _ => None,
+    });
+    texts.any(says_json)
 }
 
 /// Tells an object of JSON.

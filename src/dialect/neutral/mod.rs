@@ -25,6 +25,6 @@ pub use self::{
     freeform::Unwrapping,
     request::{
         Arguments, Block, Call, Choice, Effort, Form, Media, MediaKind, Output, Reasoning, Refused,
-        Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,
+        Request, Role, Sampling, Schema, Source, Tool, ToolInput, ToolResult, Turn,
     },
 };

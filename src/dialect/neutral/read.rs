@@ -1,6 +1,6 @@
 //! What readers of all dialects do alike.
 
-use super::{Media, MediaKind, Refused, Source};
+use super::{Media, MediaKind, Output, Refused, Schema, Source};
 use crate::text::tree::{Json, Kind, Text, Tree, Unread};
 
 /// A result whose error names the member.
@@ -71,66 +71,84 @@ pub fn text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
     optional_text(json, name)?.ok_or_else(|| missing(json, name))
 }
 
+/// A string.
+#[inline(never)]
+pub fn as_text<'a>(value: Json<'_, 'a>) -> Read<Text<'a>> {
+    value.text().ok_or_else(|| wrong(value, "a string"))
+}
+
+/// A boolean.
+#[inline(never)]
+pub fn as_flag(value: Json<'_, '_>) -> Read<bool> {
+    value.flag().ok_or_else(|| wrong(value, "a boolean"))
+}
+
+/// A whole number.
+#[inline(never)]
+pub fn as_whole(value: Json<'_, '_>) -> Read<u64> {
+    value.whole().ok_or_else(|| wrong(value, "a whole number"))
+}
+
+/// A number, as it stands there.
+#[inline(never)]
+pub fn as_number<'a>(value: Json<'_, 'a>) -> Read<&'a str> {
+    expect(value, Kind::Number)?;
+    Ok(value.raw())
+}
+
+/// A list.
+#[inline(never)]
+pub fn as_list<'t, 'a>(value: Json<'t, 'a>) -> Read<Json<'t, 'a>> {
+    expect(value, Kind::List)?;
+    Ok(value)
+}
+
 /// A member that is a string, if it is there.
 #[inline(never)]
 pub fn optional_text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<Text<'a>>> {
-    let Some(value) = json.get(name) else {
-        return Ok(None);
-    };
-    value
-        .text()
-        .map(Some)
-        .ok_or_else(|| wrong(value, "a string"))
+    json.get(name).map(as_text).transpose()
 }
 
 /// A member that is a boolean, if it is there.
 #[inline(never)]
 pub fn optional_flag(json: Json<'_, '_>, name: &str) -> Read<Option<bool>> {
-    let Some(value) = json.get(name) else {
-        return Ok(None);
-    };
-    value
-        .flag()
-        .map(Some)
-        .ok_or_else(|| wrong(value, "a boolean"))
+    json.get(name).map(as_flag).transpose()
 }
 
 /// A member that is a whole number, if it is there.
 #[inline(never)]
 pub fn optional_whole(json: Json<'_, '_>, name: &str) -> Read<Option<u64>> {
-    let Some(value) = json.get(name) else {
-        return Ok(None);
-    };
-    value
-        .whole()
-        .map(Some)
-        .ok_or_else(|| wrong(value, "a whole number"))
+    json.get(name).map(as_whole).transpose()
 }
 
 /// A member that is a number, as it stands there.
 #[inline(never)]
 pub fn optional_number<'a>(json: Json<'_, 'a>, name: &str) -> Read<Option<&'a str>> {
-    let Some(value) = json.get(name) else {
-        return Ok(None);
-    };
-    expect(value, Kind::Number)?;
-    Ok(Some(value.raw()))
+    json.get(name).map(as_number).transpose()
 }
 
 /// A member that is a list, if it is there.
 #[inline(never)]
 pub fn optional_list<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Read<Option<Json<'t, 'a>>> {
-    let Some(value) = json.get(name) else {
-        return Ok(None);
-    };
-    expect(value, Kind::List)?;
-    Ok(Some(value))
+    json.get(name).map(as_list).transpose()
+}
+
+/// The form of an answer by a schema, which all dialects that name one have alike.
+#[inline(never)]
+pub fn schema<'a>(json: Json<'_, 'a>) -> Read<Output<'a>> {
+    let schema = json.get("schema").ok_or_else(|| missing(json, "schema"))?;
+    Ok(Output::Schema(Schema {
+        name: optional_text(json, "name")?,
+        description: optional_text(json, "description")?,
+        schema: schema.raw().into(),
+        strict: optional_flag(json, "strict")?,
+    }))
 }
 
 /// Media by a URL, which may be a data URL (RFC 2397).
 #[inline(never)]
 pub fn media_by_url<'a>(json: Json<'_, 'a>, kind: MediaKind) -> Read<Source<'a>> {
-    let url = json.text().ok_or_else(|| wrong(json, "a string"))?;
+    let url = as_text(json)?;
     let Some((mime, base64)) = data_url(&url) else {
         let is_web = ["https://", "http://"]
             .iter()

@@ -171,8 +171,6 @@ pub struct ToolResult<'a> {
     pub blocks: Vec<Block<'a>>,
     /// The tool failed.
     pub is_error: bool,
-    /// The call was one of a free-form tool.
-    pub is_raw: bool,
 }
 
 /// A picture, a sound or a document.
@@ -288,16 +286,20 @@ pub enum Output<'a> {
     /// JSON.
     Json,
     /// JSON of this schema.
-    Schema {
-        /// Its name.
-        name: Option<Text<'a>>,
-        /// What it is for.
-        description: Option<Text<'a>>,
-        /// JSON Schema, as it stands in the body where that is one.
-        schema: Cow<'a, str>,
-        /// The answer must fit it.
-        strict: Option<bool>,
-    },
+    Schema(Schema<'a>),
+}
+
+/// A schema for the answer.
+#[derive(Debug)]
+pub struct Schema<'a> {
+    /// Its name.
+    pub name: Option<Text<'a>>,
+    /// What it is for.
+    pub description: Option<Text<'a>>,
+    /// JSON Schema, as it stands in the body where that is one.
+    pub schema: Cow<'a, str>,
+    /// The answer must fit it.
+    pub strict: Option<bool>,
 }
 
 /// A request that is not translated.

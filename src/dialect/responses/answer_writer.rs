@@ -27,9 +27,10 @@ const ITEM_BYTES: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     about: About,
-    /// The most that is held, in bytes, and what has come.
+    /// The most that is held, in bytes.
     most: usize,
-    held: usize,
+    /// The bytes of the blocks whose items have not ended.
+    waiting: usize,
     id: String,
     sequence: u64,
     /// Blocks that have begun and whose items have not ended, by their numbers.
@@ -174,6 +175,9 @@ impl Writer {
     }
 
     fn end(&mut self, mut block: Block, bytes: &mut Vec<u8>) {
+        let opaque = block.opaque.as_ref().map_or(0, String::len);
+        let size = ITEM_BYTES.saturating_add(block.text.len().saturating_add(opaque));
+        self.waiting = self.waiting.saturating_sub(size);
         if block.text.is_empty() && matches!(block.kind, BlockKind::Call { raw: false, .. }) {
             // It is called with nothing, which is an object without members.
             block.text.push_str("{}");
@@ -213,10 +217,10 @@ impl Writer {
         self.output.push_str(&done);
     }
 
-    /// Counts what is held.
+    /// Counts what is held, with so much more of a block.
     fn hold(&mut self, size: usize, bytes: &mut Vec<u8>) {
-        self.held = self.held.saturating_add(size);
-        if self.held > self.most {
+        self.waiting = self.waiting.saturating_add(size);
+        if self.held_bytes() > self.most {
             let why = "the platform's answer is too long for a stream of this form";
             self.fail(&Failure::grammar(why), bytes);
         }
@@ -229,6 +233,13 @@ impl Writer {
         }
         self.failed = true;
         self.lifecycle("response.failed", "failed", Some(failure), bytes);
+        self.lets_go();
+    }
+
+    /// Holds nothing more: the answer has ended.
+    fn lets_go(&mut self) {
+        (self.blocks, self.output) = (BTreeMap::new(), String::new());
+        self.waiting = 0;
     }
 
     /// The reason for which the answer is not whole, if it is not.
@@ -297,21 +308,21 @@ impl AnswerWriter for Writer {
             Event::Open { block, kind } => {
                 self.refused |= *kind == BlockKind::Refusal;
                 self.blocks.insert(*block, Block::begin(kind.clone()));
-                self.turn(false, bytes);
                 self.hold(ITEM_BYTES, bytes);
+                self.turn(false, bytes);
             }
             Event::Delta { block, text } => {
                 if let Some(block) = self.blocks.get_mut(block) {
                     block.text.push_str(text);
+                    self.turn(false, bytes);
+                    self.hold(text.len(), bytes);
                 }
-                self.turn(false, bytes);
-                self.hold(text.len(), bytes);
             }
             Event::Opaque { block, data } => {
                 if let Some(block) = self.blocks.get_mut(block) {
                     block.opaque = Some(data.clone());
+                    self.hold(data.len(), bytes);
                 }
-                self.hold(data.len(), bytes);
             }
             Event::Close { block } => {
                 if let Some(block) = self.blocks.get_mut(block) {
@@ -329,8 +340,13 @@ impl AnswerWriter for Writer {
                     None => ("response.completed", "completed"),
                 };
                 self.lifecycle(kind, status, None, bytes);
+                self.lets_go();
             }
         }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.waiting.saturating_add(self.output.len())
     }
 
     fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure> {

@@ -6,7 +6,7 @@ use crate::{
         Arguments, Block, Call, Effort, Media, MediaKind, Output, Reasoning, Refused, Request,
         Role, Sampling, Source, ToolResult, Turn,
         read::{
-            Read, expect, foreign, media, media_by_url, missing, object, optional_flag,
+            self, Read, expect, foreign, media, media_by_url, missing, object, optional_flag,
             optional_list, optional_number, optional_text, optional_whole, text, wrong,
         },
     },
@@ -127,16 +127,7 @@ fn output<'a>(said: Json<'_, 'a>) -> Read<Output<'a>> {
     if !kind.is("json_schema") {
         return Ok(Output::Free);
     }
-    let schema = format.get("schema");
-    Ok(Output::Schema {
-        name: optional_text(format, "name")?,
-        description: optional_text(format, "description")?,
-        schema: schema
-            .ok_or_else(|| missing(format, "schema"))?
-            .raw()
-            .into(),
-        strict: optional_flag(format, "strict")?,
-    })
+    read::schema(format)
 }
 
 fn read_input<'a>(body: Json<'_, 'a>, known: &mut Known, request: &mut Request<'a>) -> Read<()> {
@@ -175,8 +166,7 @@ fn read_item<'a>(item: Json<'_, 'a>, known: &mut Known, request: &mut Request<'a
             go_on(request, Block::Call(call));
         }
         "function_call_output" | "custom_tool_call_output" => {
-            let is_raw = kind.starts_with("custom");
-            return returned(item, is_raw, request);
+            return returned(item, request);
         }
         "additional_tools" => {
             if let Some(list) = optional_list(item, "tools")? {
@@ -233,7 +223,7 @@ fn read_built_in<'a>(
         {
             tools::add(list, known, request)?;
         }
-        return returned(item, false, request);
+        return returned(item, request);
     }
     let why = "this kind of item is not available here";
     Err(foreign(item.get("type").unwrap_or(item), why))
@@ -245,7 +235,7 @@ fn call_id<'a>(item: Json<'_, 'a>) -> Option<Text<'a>> {
 }
 
 /// Reads what a tool returned.
-fn returned<'a>(item: Json<'_, 'a>, is_raw: bool, request: &mut Request<'a>) -> Read<()> {
+fn returned<'a>(item: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     let Some(id) = call_id(item) else {
         return match item.get_text("execution") {
             Some(_) => Ok(()),
@@ -265,7 +255,6 @@ fn returned<'a>(item: Json<'_, 'a>, is_raw: bool, request: &mut Request<'a>) -> 
         id,
         blocks,
         is_error: status.is_some_and(|status| status.is("failed")),
-        is_raw,
     });
     // What tools return that were called at once is one turn.
     match request.turns.last_mut() {

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use crate::{
     dialect::{
         neutral::{
-            Arguments, Block, Choice, Effort, Media, MediaKind, Output, Refused, Request, Role,
-            Source, Tool, ToolInput, names,
+            Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Refused, Request,
+            Source, Tool, ToolInput, ToolResult,
+            conversation::{NO_RESULT, Step, joined, steps},
+            functions, names,
         },
         parts::Target,
     },
@@ -58,7 +60,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
         out.name("stream")
             .bool(request.stream || target.streams_only);
         out.name("store").bool(false);
-        out.name("instructions").texts(&joined(&request.system));
+        out.name("instructions").texts(&system(request));
         out.name("input")
             .list(|out| failed = write_input(request, target, out).err());
         write_tools(request, out);
@@ -93,58 +95,69 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
     failed.map_or(Ok(out.into_bytes()), Err)
 }
 
-/// The texts with an empty line between them.
-fn joined<'a>(texts: &[Text<'a>]) -> Vec<Text<'a>> {
-    let mut joined = Vec::new();
-    for text in texts {
-        if !joined.is_empty() {
-            joined.push(Text::of("\n\n"));
-        }
-        joined.push(text.clone());
-    }
-    joined
+/// The system's texts as one.
+fn system<'a>(request: &Request<'a>) -> Vec<Text<'a>> {
+    joined(request.system.iter().cloned(), "\n\n")
 }
 
 fn write_input(request: &Request<'_>, target: &Target<'_>, out: &mut Out) -> Result<(), Refused> {
     if request.turns.is_empty() {
         // An empty input is refused; what there is is the user's then.
         write_message(out, "user", |out| {
-            write_text(out, "input_text", &joined(&request.system))
+            write_text(out, "input_text", &system(request))
         });
         return Ok(());
     }
-    for turn in &request.turns {
-        let (role, kind) = match turn.role {
-            Role::User => ("user", "input_text"),
-            Role::System => ("developer", "input_text"),
-            Role::Assistant => ("assistant", "output_text"),
-        };
-        let mut blocks = turn.blocks.as_slice();
-        while let Some(block) = blocks.first() {
-            let is_content = |block: &Block<'_>| {
-                matches!(
-                    block,
-                    Block::Text { .. } | Block::Media(_) | Block::Refusal(_)
-                )
-            };
-            let length = blocks.iter().take_while(|block| is_content(block)).count();
-            let (content, rest) = blocks.split_at(length);
-            if content.is_empty() {
-                write_item(block, target, out)?;
-                blocks = rest.get(1..).unwrap_or_default();
-                continue;
+    for step in steps(&request.turns)? {
+        match step {
+            Step::Assistant(blocks) => {
+                write_turn("assistant", "output_text", &blocks, target, out)?;
             }
-            blocks = rest;
-            let mut failed = None;
-            write_message(out, role, |out| {
-                failed = content
-                    .iter()
-                    .find_map(|block| write_content(block, kind, out).err())
-            });
-            if let Some(refused) = failed {
-                return Err(refused);
+            Step::User(blocks) => write_turn("user", "input_text", &blocks, target, out)?,
+            Step::System(blocks) => write_turn("developer", "input_text", &blocks, target, out)?,
+            Step::Results(results) => {
+                for (call, result) in results {
+                    write_result(call, result, out)?;
+                }
             }
         }
+    }
+    if matches!(request.output, Output::Json) && !functions::turns_say_json(request) {
+        // It is refused without the word, and that of the instructions does not count.
+        write_message(out, "developer", |out| {
+            write_text(out, "input_text", &[Text::of(functions::IN_JSON)]);
+        });
+    }
+    Ok(())
+}
+
+/// Writes what one side says: messages, and what comes between them.
+fn write_turn(
+    role: &str,
+    kind: &str,
+    blocks: &[&Block<'_>],
+    target: &Target<'_>,
+    out: &mut Out,
+) -> Result<(), Refused> {
+    let is_content = |block: &&Block<'_>| {
+        matches!(
+            block,
+            Block::Text { .. } | Block::Media(_) | Block::Refusal(_)
+        )
+    };
+    // What says nothing is left out.
+    let says = |block: &&&Block<'_>| !matches!(block, Block::Text { text } if text.is_empty());
+    let blocks: Vec<&Block<'_>> = blocks.iter().filter(says).copied().collect();
+    for run in blocks.chunk_by(|one, next| is_content(one) && is_content(next)) {
+        let mut failed = None;
+        match run {
+            [item] if !is_content(item) => write_item(item, target, out),
+            content => write_message(out, role, |out| {
+                let mut written = content.iter().map(|block| write_content(block, kind, out));
+                failed = written.find_map(Result::err);
+            }),
+        }
+        failed.map_or(Ok(()), Err)?;
     }
     Ok(())
 }
@@ -220,8 +233,8 @@ fn write_media(media: &Media<'_>, out: &mut Out) -> Result<(), Refused> {
     Ok(())
 }
 
-/// An item that is no message.
-fn write_item(block: &Block<'_>, target: &Target<'_>, out: &mut Out) -> Result<(), Refused> {
+/// Writes an item that is no message.
+fn write_item(block: &Block<'_>, target: &Target<'_>, out: &mut Out) {
     match block {
         // Ids of items are not written: the platform knows only its own.
         Block::Reasoning {
@@ -229,7 +242,7 @@ fn write_item(block: &Block<'_>, target: &Target<'_>, out: &mut Out) -> Result<(
             ..
         } => {
             let Some(own) = names::opened(opaque, "responses", target.owner) else {
-                return Ok(());
+                return;
             };
             out.object(|out| {
                 out.name("type").word("reasoning");
@@ -251,51 +264,46 @@ fn write_item(block: &Block<'_>, target: &Target<'_>, out: &mut Out) -> Result<(
             out.name("name").text(&names::fitting(&call.name));
             out.name(member).text(&text);
         }),
-        Block::Result(result) => {
-            let mut failed = None;
-            out.object(|out| {
-                let raw = result.is_raw;
-                out.name("type").word(if raw {
-                    "custom_tool_call_output"
-                } else {
-                    "function_call_output"
-                });
-                out.name("call_id").text(&names::fitting(&result.id));
-                let texts: Option<Vec<Text<'_>>> = result
-                    .blocks
-                    .iter()
-                    .map(|block| match block {
-                        Block::Text { text } => Some(text.clone()),
-                        _ => None,
-                    })
-                    .collect();
-                match texts {
-                    Some(texts) => out.name("output").texts(&lines(texts)),
-                    None => out.name("output").list(|out| {
-                        failed = result
-                            .blocks
-                            .iter()
-                            .find_map(|block| write_content(block, "input_text", out).err());
-                    }),
-                }
-            });
-            return failed.map_or(Ok(()), Err);
-        }
-        Block::Reasoning { .. } | Block::Text { .. } | Block::Media(_) | Block::Refusal(_) => {}
+        // Each result stands behind its call.
+        Block::Reasoning { .. }
+        | Block::Text { .. }
+        | Block::Media(_)
+        | Block::Refusal(_)
+        | Block::Result(_) => {}
     }
-    Ok(())
 }
 
-/// The texts, each in lines of its own.
-fn lines(texts: Vec<Text<'_>>) -> Vec<Text<'_>> {
-    let mut lines = Vec::new();
-    for text in texts {
-        if !lines.is_empty() {
-            lines.push(Text::of("\n"));
+/// Writes what a call returned.
+fn write_result(
+    call: &Call<'_>,
+    result: Option<&ToolResult<'_>>,
+    out: &mut Out,
+) -> Result<(), Refused> {
+    let blocks = result.map_or(&[][..], |result| &result.blocks);
+    let texts = blocks.iter().map(|block| match block {
+        Block::Text { text } => Some(text.clone()),
+        _ => None,
+    });
+    let texts: Option<Vec<Text<'_>>> = texts.collect();
+    let mut failed = None;
+    out.object(|out| {
+        out.name("type").word(match call.arguments {
+            Arguments::Raw(_) => "custom_tool_call_output",
+            _ => "function_call_output",
+        });
+        out.name("call_id").text(&names::fitting(&call.id));
+        match texts {
+            _ if result.is_none() => out.name("output").word(NO_RESULT),
+            Some(texts) => out.name("output").texts(&joined(texts, "\n")),
+            None => out.name("output").list(|out| {
+                let mut written = blocks
+                    .iter()
+                    .map(|block| write_content(block, "input_text", out));
+                failed = written.find_map(Result::err);
+            }),
         }
-        lines.push(text);
-    }
-    lines
+    });
+    failed.map_or(Ok(()), Err)
 }
 
 fn write_tools(request: &Request<'_>, out: &mut Out) {
@@ -393,20 +401,9 @@ fn write_format(request: &Request<'_>, out: &mut Out) {
             Output::Json => out
                 .name("format")
                 .object(|out| out.name("type").word("json_object")),
-            Output::Schema {
-                name,
-                description,
-                schema,
-                strict,
-            } => out.name("format").object(|out| {
+            Output::Schema(schema) => out.name("format").object(|out| {
                 out.name("type").word("json_schema");
-                out.name("name")
-                    .text(name.as_ref().unwrap_or(&Text::of("structured_output")));
-                if let Some(description) = description {
-                    out.name("description").text(description);
-                }
-                out.name("schema").raw(schema);
-                out.name("strict").bool(strict.unwrap_or_default());
+                functions::write_schema(schema, Some(schema.strict.unwrap_or_default()), out);
             }),
         }
     });

@@ -2,11 +2,15 @@ mod chat_answers;
 mod chat_requests;
 mod gemini;
 mod gemini_platform;
+mod grammar;
+mod laws;
 mod messages_platform;
 mod responses;
+mod table;
 
 use serde_json::{Value, json};
 
+use self::grammar::{said_in_chat, said_in_messages};
 use super::*;
 use crate::dialect::accent::Accent;
 use crate::text::tree::Text;
@@ -263,121 +267,6 @@ fn an_answer_becomes_a_whole_message() {
     assert_eq!(whole(Dialect::Messages), expected);
 }
 
-/// What a stream of `messages` says, by the grammar of that dialect.
-fn said_in_messages(stream: &str) -> Vec<String> {
-    let (mut said, mut open, mut next) = (Vec::new(), None, 0);
-    for event in stream.split_terminator("\n\n") {
-        let (name, data) = event.split_once("\ndata: ").unwrap();
-        let data: Value = serde_json::from_str(data).unwrap();
-        assert_eq!(name, format!("event: {}", data["type"].as_str().unwrap()));
-        match data["type"].as_str().unwrap() {
-            "message_start" => assert!(said.is_empty() && open.is_none()),
-            "content_block_start" => {
-                assert_eq!((open, data["index"].as_u64()), (None, Some(next)));
-                open = Some(next);
-                said.push(data["content_block"]["type"].as_str().unwrap().to_owned());
-            }
-            "content_block_delta" => {
-                assert_eq!(open, data["index"].as_u64());
-                let delta = data["delta"].as_object().unwrap();
-                let text = delta.iter().find(|(name, _)| *name != "type").unwrap().1;
-                said.last_mut()
-                    .unwrap()
-                    .push_str(&format!(" {}", text.as_str().unwrap()));
-            }
-            "content_block_stop" => {
-                assert_eq!(open.take(), data["index"].as_u64());
-                next += 1;
-            }
-            "message_delta" => said.push(data["delta"]["stop_reason"].to_string()),
-            "message_stop" => said.push("stop".to_owned()),
-            other => panic!("{other}"),
-        }
-    }
-    assert_eq!(open, None);
-    said
-}
-
-/// What a stream of `chat` says.
-#[derive(Debug, Default)]
-struct SaidInChat {
-    content: String,
-    reasoning: String,
-    /// Name, id and arguments.
-    calls: Vec<String>,
-    finish: String,
-    usage: Option<Value>,
-}
-
-/// What a stream of `chat` says, by the grammar of that dialect.
-fn said_in_chat(stream: &str) -> SaidInChat {
-    let mut said = SaidInChat::default();
-    let mut about = None;
-    let (mut chunks, mut done) = (0, false);
-    for event in stream.split_terminator("\n\n") {
-        assert!(!done, "nothing follows [DONE]: {event}");
-        let data = event.strip_prefix("data: ").unwrap();
-        if data == "[DONE]" {
-            done = true;
-            continue;
-        }
-        let chunk: Value = serde_json::from_str(data).unwrap();
-        assert_eq!(chunk["object"], "chat.completion.chunk");
-        let same = ["id", "created", "model"].map(|name| chunk[name].clone());
-        assert_eq!(about.get_or_insert_with(|| same.clone()), &same);
-        let Some(choice) = chunk["choices"].get(0) else {
-            assert!(!said.finish.is_empty() && said.usage.is_none());
-            said.usage = Some(chunk["usage"].clone());
-            continue;
-        };
-        assert!(
-            said.finish.is_empty(),
-            "nothing is said behind the reason: {chunk}"
-        );
-        let delta = choice["delta"].as_object().unwrap();
-        if let Some(reason) = choice["finish_reason"].as_str() {
-            said.finish = reason.to_owned();
-            continue;
-        }
-        assert_eq!(
-            delta.contains_key("role"),
-            chunks == 0,
-            "the role is told once"
-        );
-        chunks += 1;
-        let text = |name: &str| delta.get(name).and_then(Value::as_str).unwrap_or_default();
-        said.content.push_str(text("content"));
-        said.reasoning.push_str(text("reasoning_content"));
-        for call in delta
-            .get("tool_calls")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let index = call["index"].as_u64().unwrap() as usize;
-            let function = &call["function"];
-            if index == said.calls.len() {
-                assert_eq!(call["type"], "function");
-                let (name, id) = (
-                    function["name"].as_str().unwrap(),
-                    call["id"].as_str().unwrap(),
-                );
-                said.calls.push(format!("{name} {id} "));
-            } else {
-                // Clients put texts that come again behind those that they have.
-                assert!(
-                    call.get("id").is_none()
-                        && call.get("type").is_none()
-                        && function.get("name").is_none()
-                );
-            }
-            said.calls[index].push_str(function["arguments"].as_str().unwrap());
-        }
-    }
-    assert!(done && !said.finish.is_empty());
-    said
-}
-
 #[test]
 fn a_stream_of_messages_has_one_block_open_at_a_time() {
     let answer = answer();
@@ -493,16 +382,18 @@ fn many_tools_and_results_take_no_worker_long() {
     let tools = (0..COUNT).map(|n| json!({"type": "custom", "custom": {"name": format!("t{n}")}}));
     let allowed =
         (0..COUNT).map(|n| json!({"type": "custom", "custom": {"name": format!("t{n}")}}));
-    let call = json!({"role": "assistant", "tool_calls": [{"id": "c", "custom": {"name": "t1", "input": "x"}}]});
+    let call = |n: usize| json!({"id": format!("c{n}"), "custom": {"name": "t1", "input": "x"}});
+    let calls = (0..COUNT).map(call).collect::<Vec<_>>();
+    let calls = json!({"role": "assistant", "tool_calls": calls});
     let result =
         |n: usize| json!({"role": "tool", "tool_call_id": format!("c{n}"), "content": "x"});
-    let messages = std::iter::once(call).chain((0..COUNT).map(result));
+    let messages = std::iter::once(calls).chain((0..COUNT).map(result));
     let chat = json!({
         "messages": messages.collect::<Vec<_>>(), "tools": tools.collect::<Vec<_>>(),
         "tool_choice": {"allowed_tools": {"mode": "auto", "tools": allowed.collect::<Vec<_>>()}},
     });
     let (made, _) = request(&chat, &target());
-    assert_eq!(made["input"].as_array().unwrap().len(), COUNT + 1);
+    assert_eq!(made["input"].as_array().unwrap().len(), 2 * COUNT);
     assert_eq!(made["input"][0]["type"], "custom_tool_call");
     assert_eq!(made["tool_choice"]["tools"][COUNT - 1]["type"], "custom");
 }

@@ -155,6 +155,9 @@ pub fn answer(
     let form = asked.as_ref().map_or(request, |(form, _)| form);
     match check(platform, form, authorities) {
         Ok(kind) => match asked {
+            Some((_, model)) if kind == GeminiCount => {
+                gemini::counted(&model, request.body(), kind.answer(fill))
+            }
             Some((_, model)) => gemini::answer(&model, kind == GeminiStream, request.body(), fill),
             None => kind.answer(fill),
         },

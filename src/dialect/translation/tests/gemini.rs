@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    grammar::{elements, said_in_gemini as said},
+    *,
+};
 use crate::dialect::neutral::Finish;
 
 const PATH: &str = "/v1beta/models/gpt-5.6:generateContent";
@@ -114,12 +117,12 @@ fn what_gemini_cli_sends_becomes_a_response_whichever_names_it_has() {
         {"type": "function_call", "call_id": "call_1_2", "name": "read_file", "arguments": "{\"a\":[2],\"b\":1}"},
         {"type": "function_call", "call_id": "call_1_3", "name": "read_file", "arguments": "{}"},
         {"type": "function_call", "call_id": "c9", "name": "ls", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "c9", "output": "no"},
         {"type": "function_call_output", "call_id": "call_1_2", "output": [
             {"type": "input_text", "text": "one"},
             {"type": "input_image", "image_url": "data:image/png;base64,QUJD", "detail": "auto"},
         ]},
         {"type": "function_call_output", "call_id": "call_1_3", "output": "{\"lines\":[1]}"},
+        {"type": "function_call_output", "call_id": "c9", "output": "no"},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go on"}]},
     ]);
     assert_eq!(made["input"], expected);
@@ -228,53 +231,6 @@ fn a_member_that_is_wrong_is_named_by_its_path() {
         let refused = made(&gemini, PATH).map(|(made, _)| made).unwrap_err();
         assert!(refused.starts_with(says), "{refused}");
     }
-}
-
-/// The elements of a stream, by the grammar of this dialect.
-fn elements(stream: &str, as_list: bool) -> Vec<Value> {
-    if as_list {
-        return serde_json::from_str(stream).unwrap();
-    }
-    let events = stream.split_terminator("\n\n");
-    let events = events.map(|event| event.strip_prefix("data: ").unwrap());
-    events
-        .map(|event| serde_json::from_str(event).unwrap())
-        .collect()
-}
-
-/// What the elements say, by the grammar of this dialect: each has parts of the model's, and the last one alone tells why
-/// the answer ended, and what it took.
-fn said(elements: &[Value]) -> Vec<String> {
-    let mut said = Vec::new();
-    for (at, element) in elements.iter().enumerate() {
-        let is_last = at + 1 == elements.len();
-        if element["error"].is_object() {
-            assert!(is_last, "{element}");
-            assert!(element["error"]["code"].is_u64() && element["error"]["status"].is_string());
-            said.push("error".to_owned());
-            continue;
-        }
-        let candidate = &element["candidates"][0];
-        assert_eq!(candidate["content"]["role"], "model");
-        assert_eq!(candidate["finishReason"].is_string(), is_last, "{element}");
-        assert!(is_last || element.get("usageMetadata").is_none());
-        let parts = candidate["content"]["parts"].as_array().unwrap();
-        assert!(!parts.is_empty(), "{element}");
-        for part in parts {
-            if let Some(call) = part.get("functionCall") {
-                assert!(call["args"].is_object() && call["id"].is_string());
-            } else {
-                assert!(part["text"].is_string(), "{part}");
-            }
-            if *part != json!({"text": ""}) {
-                said.push(part.to_string());
-            }
-        }
-        if is_last {
-            said.push(candidate["finishReason"].as_str().unwrap().to_owned());
-        }
-    }
-    said
 }
 
 fn streamed_as(as_list: bool, pieces: &[&[u8]]) -> String {

@@ -1,7 +1,5 @@
 //! Platforms that speak `gemini`.
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::dialect::{accent::Accent, neutral::Finish};
 
@@ -358,34 +356,4 @@ fn every_end_is_told_as_what_it_is() {
     }
     let wrapped = json!({"response": {"candidates": [{"finishReason": "STOP"}]}, "traceId": "t"});
     assert!(read(&wrapped).ends_with(&[Event::Finish(Finish::Done), Event::End]));
-}
-
-proptest! {
-    /// What goes to a platform of gemini and comes back as history is what it was: text, calls, their ids and results.
-    #[test]
-    fn a_conversation_survives_the_way_there_and_back(
-        texts in proptest::collection::vec("[a-z \\n\"\u{e9}\u{1f600}]{1,12}", 4), ids in proptest::collection::hash_set("[a-z]{1,8}", 1..4),
-    ) {
-        let calls = ids.iter().map(|id| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}));
-        let results = ids.iter().map(|id| json!({"role": "tool", "tool_call_id": id, "content": texts[2]}));
-        let mut messages = vec![
-            json!({"role": "user", "content": texts[0]}),
-            json!({"role": "assistant", "content": texts[1], "tool_calls": calls.collect::<Vec<_>>()}),
-        ];
-        messages.extend(results);
-        messages.push(json!({"role": "user", "content": texts[3]}));
-        let (there, _) = becomes(Dialect::Chat, &json!({"messages": messages}), &newest()).unwrap();
-        let target = Target { asked_at: "/v1beta/models/m:generateContent", ..target() };
-        let back = Dialect::Gemini.translate_request(Dialect::Responses, there.to_string().as_bytes(), &target, 0).unwrap();
-        let back: Value = serde_json::from_slice(&back.body).unwrap();
-        let input = back["input"].as_array().unwrap();
-        prop_assert_eq!(&input[0]["content"][0]["text"], &json!(texts[0]));
-        prop_assert_eq!(&input[1]["content"][0]["text"], &json!(texts[1]));
-        for (at, id) in ids.iter().enumerate() {
-            let (call, result) = (&input[2 + at], &input[2 + ids.len() + at]);
-            prop_assert_eq!((&call["call_id"], &call["arguments"]), (&json!(id), &json!("{\"a\":1}")));
-            prop_assert_eq!((&result["call_id"], &result["output"]), (&json!(id), &json!(texts[2])));
-        }
-        prop_assert_eq!(&input.last().unwrap()["content"][0]["text"], &json!(texts[3]));
-    }
 }

@@ -1,6 +1,5 @@
 //! Requests for platforms that speak `messages`, and their answers.
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -533,69 +532,4 @@ fn ends_of_claude_are_those_of_a_chat() {
     assert_eq!(chat_of(error.to_string().as_bytes()), Err(503));
     assert_eq!(chat_of(event(&error).as_bytes()), Err(503));
     assert_eq!(chat_of(b"{}"), Err(502));
-}
-
-/// A conversation of `chat`: what is said, how many calls it has, and what they return.
-fn conversation() -> impl Strategy<Value = Value> {
-    let text = r#"[a-z\u{e9}\u{1f600}"\\\n]{0,6}[a-z]"#;
-    let turn = (
-        proptest::option::of(text),
-        proptest::collection::vec((text, text), 0..3),
-        text,
-    );
-    proptest::collection::vec(turn, 1..5).prop_map(|turns| {
-        let mut messages = vec![json!({"role": "system", "content": "be brief"})];
-        for (number, (said, calls, asked)) in turns.into_iter().enumerate() {
-            messages.push(json!({"role": "user", "content": asked}));
-            let id = |call: usize| format!("call_{number}_{call}");
-            let made: Vec<Value> = calls
-                .iter()
-                .enumerate()
-                .map(|(at, (argument, _))| call(&id(at), &json!({"a": argument}).to_string()))
-                .collect();
-            if said.is_none() && made.is_empty() {
-                continue;
-            }
-            let mut message = json!({"role": "assistant", "content": said});
-            if !made.is_empty() {
-                message["tool_calls"] = made.into();
-            }
-            messages.push(message);
-            for (at, (_, result)) in calls.iter().enumerate() {
-                messages.push(json!({"role": "tool", "tool_call_id": id(at), "content": result}));
-            }
-        }
-        messages.push(json!({"role": "user", "content": "go on"}));
-        messages.into()
-    })
-}
-
-proptest! {
-    /// What goes from one dialect to another and back keeps texts, calls, ids and results.
-    #[test]
-    fn a_conversation_comes_back_as_it_was(messages in conversation()) {
-        let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
-        let chat = json!({"model": "m", "stream": false, "messages": messages, "tools": tools, "max_tokens": 9});
-        let there = to_messages(&chat, &json!({})).unwrap().0.to_string();
-        let back = Dialect::Messages
-            .translate_request(Dialect::Chat, there.as_bytes(), &Target { model: Text::of("m"), ..target() }, 0)
-            .unwrap();
-        let back: Value = serde_json::from_slice(&back.body).unwrap();
-        // Turns of one side are one there, and one text here.
-        let merged = |messages: &Value| {
-            let mut all: Vec<Value> = Vec::new();
-            for message in messages.as_array().unwrap() {
-                match all.last_mut() {
-                    Some(last) if last["role"] == "user" && message["role"] == "user" => {
-                        let texts = [&last["content"], &message["content"]].map(|text| text.as_str().unwrap());
-                        last["content"] = texts.join("\n\n").into();
-                    }
-                    _ => all.push(message.clone()),
-                }
-            }
-            Value::from(all)
-        };
-        prop_assert_eq!(merged(&back["messages"]), merged(&chat["messages"]));
-        prop_assert_eq!((&back["tools"], &back["max_tokens"]), (&chat["tools"], &chat["max_tokens"]));
-    }
 }

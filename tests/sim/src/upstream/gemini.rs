@@ -26,7 +26,7 @@ pub fn asked(platform: &str, request: &Request<Bytes>) -> Option<(Request<Bytes>
         .strip_prefix("/v1beta/models/")
         .filter(|_| platform == "gemini")?;
     let (model, verb) = target.split_once(':')?;
-    if model == MODEL || verb == "countTokens" {
+    if model == MODEL {
         return None;
     }
     let mut form = Request::new(Bytes::from_static(br#"{"contents":[]}"#));
@@ -36,6 +36,18 @@ pub fn asked(platform: &str, request: &Request<Bytes>) -> Option<(Request<Bytes>
     parts.path_and_query = Some(format!("/v1beta/models/{MODEL}:{verb}").parse().ok()?);
     *form.uri_mut() = Uri::from_parts(parts).ok()?;
     Some((form, model.to_owned()))
+}
+
+/// The count of the tokens of a request to `model`, which has the model once more where it stands in one more object.
+pub fn counted(model: &str, body: &[u8], count: Answer) -> Answer {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let within = body.get("generateContentRequest");
+    let names_it = within.is_none_or(|within| within["model"] == format!("models/{model}"));
+    if names_it && within.unwrap_or(&body)["contents"].is_array() {
+        return count;
+    }
+    let error = json!({"code": 400, "message": "no contents, or another model", "status": "INVALID_ARGUMENT"});
+    Answer::json(StatusCode::BAD_REQUEST, json!({"error": error}).to_string())
 }
 
 /// The answer of `model`.

@@ -1,0 +1,429 @@
+//! Laws of all pairs.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::{
+    grammar,
+    table::{asked_at, cases, translation_of},
+    *,
+};
+use crate::dialect::neutral::{
+    Arguments, Block, Call, Finish, Folded, Role, ToolResult, Usage, functions,
+};
+
+const PATH: &str = "/v1beta/models/asked:streamGenerateContent?alt=sse";
+
+fn others(one: Dialect) -> impl Iterator<Item = Dialect> {
+    Dialect::ALL.into_iter().filter(move |other| *other != one)
+}
+
+/// The answer of a platform that comes in pieces, for a caller.
+fn in_pieces(mut translation: AnswerTranslation, answer: &[u8], size: usize) -> Vec<Written> {
+    let mut all: Vec<Written> = Vec::new();
+    let count = answer.len().div_ceil(size);
+    for (number, piece) in answer.chunks(size).enumerate() {
+        match (
+            all.last_mut(),
+            translation.on_body(piece, number + 1 == count),
+        ) {
+            (Some(Written::Stream(before)), Written::Stream(more)) => before.extend(more),
+            (Some(Written::NotYet), next) => all = vec![next],
+            (_, Written::Nothing) => {}
+            (_, next) => all.push(next),
+        }
+    }
+    all
+}
+
+#[test]
+fn an_answer_is_the_same_wherever_it_is_cut() {
+    for (path, _, inputs) in cases("answers") {
+        let answers = inputs
+            .iter()
+            .filter(|input| ["stream", "whole"].contains(&&*input.about));
+        for input in answers {
+            for caller in others(input.dialect) {
+                for as_stream in [true, false] {
+                    let answer = |size| {
+                        let translation = translation_of(input.dialect, caller, as_stream);
+                        in_pieces(translation, input.text.as_bytes(), size)
+                    };
+                    let whole = answer(usize::MAX);
+                    for size in [1, 7] {
+                        let place = format!("{} {:?} {caller:?}", path.display(), input.dialect);
+                        assert_eq!(answer(size), whole, "{place} in pieces of {size}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A stream that ends too early is a failure in every dialect, wherever that is.
+#[test]
+fn what_breaks_off_is_never_a_good_end_in_any_pair() {
+    for (_, _, inputs) in cases("answers") {
+        for input in inputs.iter().filter(|input| input.about == "stream") {
+            // The reason for its end makes an answer of two of them whole.
+            let marks = [
+                "\"finish_reason\":\"",
+                "\"finishReason\"",
+                "event: response.completed",
+                "event: response.incomplete",
+                "event: message_stop",
+            ];
+            let ends = marks.iter().filter_map(|mark| input.text.find(mark));
+            let end = ends.min().unwrap_or(input.text.len());
+            let events = input.text[..end].match_indices("\n\n");
+            for (at, _) in events {
+                for caller in others(input.dialect) {
+                    let mut translation = translation_of(input.dialect, caller, true);
+                    let begun = &input.text.as_bytes()[..at];
+                    let Written::Stream(stream) = translation.on_body(begun, true) else {
+                        panic!("no stream");
+                    };
+                    let stream = String::from_utf8(stream).unwrap();
+                    assert!(!grammar::read(caller, &stream, false), "{stream}");
+                    let mut translation = translation_of(input.dialect, caller, false);
+                    let whole = translation.on_body(begun, true);
+                    assert!(matches!(whole, Written::Failed(..)), "{whole:?}");
+                }
+            }
+        }
+    }
+}
+
+/// What an answer says, in the words that every dialect has.
+#[derive(Debug, PartialEq)]
+struct Meaning {
+    text: String,
+    reasoning: String,
+    calls: Vec<(String, String, Value)>,
+    finish: &'static str,
+    /// The prompt, what of it a cache had, and the answer.
+    usage: [u64; 3],
+}
+
+fn meaning(events: &[Event]) -> Option<Meaning> {
+    let folded = Folded::of(events).ok()?;
+    let texts = |wanted: &[BlockKind]| {
+        let blocks = folded.blocks.iter();
+        let blocks = blocks.filter(|block| wanted.contains(&block.kind));
+        blocks.map(|block| &*block.text).collect::<String>()
+    };
+    let is_cut = folded.finish == Finish::Length;
+    let calls = folded.blocks.iter().filter_map(|block| {
+        let BlockKind::Call { id, name, .. } = &block.kind else {
+            return None;
+        };
+        let text = if block.text.is_empty() {
+            "{}"
+        } else {
+            &block.text
+        };
+        let arguments: Option<Value> = serde_json::from_str(text).ok();
+        // A call that the limit cut is none.
+        (!is_cut || arguments.is_some()).then(|| {
+            let arguments = arguments.unwrap_or_default();
+            (id.clone(), name.clone(), arguments)
+        })
+    });
+    let usage = folded.usage;
+    Some(Meaning {
+        // A refusal is a text where there is none.
+        text: texts(&[BlockKind::Text, BlockKind::Refusal]),
+        reasoning: texts(&[BlockKind::Reasoning]),
+        calls: calls.collect(),
+        finish: match folded.finish {
+            Finish::Length => "length",
+            // A refusal in words is a good end in some, and a call says that it is one.
+            _ => "good",
+        },
+        usage: [
+            usage.prompt(),
+            usage.cache_read.unwrap_or_default(),
+            usage.output.unwrap_or_default(),
+        ],
+    })
+}
+
+/// What a dialect says, read with its own reader.
+pub(super) fn read_back(dialect: Dialect, text: &[u8], is_stream: bool) -> Vec<Event> {
+    let mut reader = dialect.format().parts().read_answer.unwrap()();
+    let mut events = Vec::new();
+    if !is_stream {
+        reader.on_whole(text, &mut events);
+        return events;
+    }
+    let (mut framer, mut data, mut rest) = (Framer::default(), Vec::new(), text);
+    while let Some(piece) = framer.next(&mut rest) {
+        match piece {
+            Piece::Data(piece) => data.extend_from_slice(piece),
+            Piece::End => {
+                reader.on_event(&data, &mut events);
+                data.clear();
+            }
+            _ => {}
+        }
+    }
+    reader.on_end(&mut events);
+    events
+}
+
+fn kind() -> impl Strategy<Value = BlockKind> {
+    prop_oneof![
+        Just(BlockKind::Text),
+        Just(BlockKind::Reasoning),
+        Just(BlockKind::Call {
+            id: String::new(),
+            name: "get_weather".to_owned(),
+            raw: false
+        }),
+    ]
+}
+
+/// Steps of an answer. Calls may come together, as far as they open in the order of their numbers.
+fn answer() -> impl Strategy<Value = Vec<Event>> {
+    // Some servers put blanks between calls, so those are no text.
+    let piece = "[a-z\u{e9}\u{1f600}\"\\\\][a-z\u{e9}\u{1f600}\"\\\\\n]{0,4}";
+    let blocks = prop::collection::vec((kind(), prop::collection::vec(piece, 0..4)), 0..5);
+    let order = prop::collection::vec(any::<prop::sample::Index>(), 40);
+    let finish = prop::sample::select(vec![Finish::Done, Finish::Length, Finish::Refused]);
+    let usage = prop::array::uniform5(0_u64..1_000);
+    let refuses = any::<bool>();
+    (blocks, order, finish, usage, refuses).prop_map(|(blocks, order, finish, usage, refuses)| {
+        let (mut waiting, mut is_call) = (Vec::<Vec<Event>>::new(), Vec::new());
+        for (number, (kind, texts)) in blocks.into_iter().enumerate() {
+            let block = number as u32;
+            let (kind, texts) = match kind {
+                BlockKind::Call { name, raw, .. } => {
+                    let id = format!("call_{number}");
+                    let arguments = json!({"a": texts.concat()}).to_string();
+                    let chars: Vec<char> = arguments.chars().collect();
+                    let pieces = chars.chunks(3).map(|piece| piece.iter().collect());
+                    (BlockKind::Call { id, name, raw }, pieces.collect())
+                }
+                BlockKind::Text if refuses => (BlockKind::Refusal, texts),
+                kind => (kind, texts),
+            };
+            let called = matches!(kind, BlockKind::Call { .. });
+            let mut steps = vec![Event::Open { block, kind }];
+            let texts = texts.into_iter().filter(|text: &String| !text.is_empty());
+            steps.extend(texts.map(|text| Event::Delta { block, text }));
+            steps.push(Event::Close { block });
+            steps.reverse();
+            waiting.push(steps);
+            is_call.push(called);
+        }
+        let mut events = vec![Event::Start {
+            id: "9".to_owned(),
+            model: "m".to_owned(),
+        }];
+        for choice in &order {
+            // A block opens once those before it have, and only calls have pieces while another block is open.
+            let is_waiting = |steps: &Vec<Event>| matches!(steps.last(), Some(Event::Open { .. }));
+            let is_text = |at: &usize| !is_call[*at] && !waiting[*at].is_empty();
+            let all = waiting.iter().position(is_waiting);
+            let all = all.map_or(waiting.len(), |at| at + 1);
+            let text = (0..all).find(|at| is_text(at) && !is_waiting(&waiting[*at]));
+            if all > 0 {
+                let at = text.unwrap_or_else(|| choice.index(all));
+                events.extend(waiting[at].pop());
+            }
+        }
+        let rest = waiting.into_iter();
+        events.extend(rest.flat_map(|steps| steps.into_iter().rev()));
+        let [input, read, write, said, thought] = usage;
+        events.push(Event::Usage(Usage {
+            input: Some(input),
+            cache_read: Some(read),
+            cache_write: Some(write),
+            output: Some(said + thought),
+            reasoning: Some(thought),
+        }));
+        events.extend([Event::Finish(finish), Event::End]);
+        events
+    })
+}
+
+proptest! {
+    /// What one dialect's reader says goes into another one, and is read there as the same: so an answer that is
+    /// translated there and back keeps texts, calls, their ids and tokens. Every stream follows its grammar.
+    #[test]
+    fn an_answer_says_the_same_in_every_dialect(events in answer(), as_list: bool) {
+        let expected = meaning(&events).unwrap();
+        for dialect in Dialect::ALL {
+            let parts = dialect.format().parts();
+            let as_list = as_list && dialect == Dialect::Gemini;
+            let about = About { wants_usage: true, as_list, ..About::default() };
+            let mut writer = parts.write_answer.unwrap()(about);
+            let mut stream = Vec::new();
+            events.iter().for_each(|event| writer.stream(event, &mut stream));
+            let text = std::str::from_utf8(&stream).unwrap();
+            prop_assert!(grammar::read(dialect, text, as_list), "{}", text);
+            let whole = writer.whole(&events).unwrap();
+            for (text, is_stream) in [(&stream, !as_list), (&whole, false)] {
+                let mut said = meaning(&read_back(dialect, text, is_stream)).unwrap();
+                // They come when they are whole in some.
+                said.calls.sort_by(|one, other| one.0.cmp(&other.0));
+                prop_assert_eq!(&said, &expected, "{:?} {}", dialect, String::from_utf8_lossy(text));
+            }
+        }
+    }
+
+    /// A failure ends every stream as one, wherever it comes.
+    #[test]
+    fn an_answer_that_fails_does_so_in_every_dialect(events in answer(), at: prop::sample::Index, as_list: bool) {
+        let mut events = events;
+        events.truncate(at.index(events.len() - 1));
+        events.push(Event::Fail(Failure::grammar("so")));
+        for dialect in Dialect::ALL {
+            let as_list = as_list && dialect == Dialect::Gemini;
+            let about = About { as_list, ..About::default() };
+            let mut writer = dialect.format().parts().write_answer.unwrap()(about);
+            let mut stream = Vec::new();
+            events.iter().for_each(|event| writer.stream(event, &mut stream));
+            let text = std::str::from_utf8(&stream).unwrap();
+            prop_assert!(!grammar::read(dialect, text, as_list), "{}", text);
+            prop_assert!(writer.whole(&events).is_err());
+        }
+    }
+}
+
+/// A conversation of `chat`: what is said, the calls, and what they return, or nothing.
+fn conversation() -> impl Strategy<Value = Value> {
+    let text = "[a-z\u{e9}\u{1f600}\"\\\\\n]{0,6}[a-z]";
+    let call = (
+        text,
+        prop::option::weighted(0.8, text),
+        any::<prop::sample::Index>(),
+    );
+    let turn = (
+        prop::option::of(text),
+        prop::collection::vec(call, 0..3),
+        prop::collection::vec(text, 1..3),
+    );
+    prop::collection::vec(turn, 1..5).prop_map(|turns| {
+        let mut messages = vec![json!({"role": "system", "content": "be brief"})];
+        for (number, (said, calls, asked)) in turns.into_iter().enumerate() {
+            let asked = asked.iter();
+            messages.extend(asked.map(|text| json!({"role": "user", "content": text})));
+            let id = |at: usize| format!("call_{number}_{at}");
+            let made = calls.iter().enumerate().map(|(at, (argument, ..))| {
+                let arguments = json!({"a": argument, "b": [1.5, null]}).to_string();
+                json!({"id": id(at), "type": "function", "function": {"name": "get_weather", "arguments": arguments}})
+            });
+            let made: Vec<Value> = made.collect();
+            if said.is_none() && made.is_empty() {
+                continue;
+            }
+            let mut message = json!({"role": "assistant", "content": said});
+            if !made.is_empty() {
+                message["tool_calls"] = made.into();
+            }
+            messages.push(message);
+            let mut results: Vec<(usize, usize, String)> = Vec::new();
+            for (at, (_, result, order)) in calls.iter().enumerate() {
+                let result = result.clone().map(|result| (order.index(9), at, result));
+                results.extend(result);
+            }
+            results.sort();
+            let results = results.into_iter();
+            messages.extend(results.map(|(_, at, result)| {
+                json!({"role": "tool", "tool_call_id": id(at), "content": result})
+            }));
+        }
+        messages.push(json!({"role": "user", "content": "go on"}));
+        messages.into()
+    })
+}
+
+/// What a conversation says: runs of texts, calls and results. Blanks do not count: where one is a text, others are two.
+fn told(dialect: Dialect, body: &[u8]) -> Vec<String> {
+    fn run(all: &mut Vec<String>, who: &str, text: &str) {
+        let text: String = text.split_whitespace().collect();
+        match all.last_mut() {
+            Some(last) if last.starts_with(who) => last.push_str(&text),
+            _ => all.push(format!("{who}{text}")),
+        }
+    }
+    let tree = Tree::read(body).unwrap();
+    let request = dialect.format().parts().read_request.unwrap()(&tree).unwrap();
+    let mut all = Vec::new();
+    for text in &request.system {
+        run(&mut all, "system: ", &text.plain());
+    }
+    for turn in &request.turns {
+        for block in &turn.blocks {
+            match block {
+                Block::Text { text } | Block::Refusal(text) => {
+                    let who = match turn.role {
+                        Role::User => "user: ",
+                        Role::Assistant => "model: ",
+                        Role::System => "between: ",
+                    };
+                    run(&mut all, who, &text.plain());
+                }
+                Block::Call(call) => all.push(called(call)),
+                Block::Result(result) => all.push(returned(result)),
+                Block::Media(_) | Block::Reasoning { .. } => {}
+            }
+        }
+    }
+    // Results of calls that were made at once may stand in any order, and each in a turn of its own.
+    for run in
+        all.chunk_by_mut(|one, other| [one, other].iter().all(|line| line.starts_with("result ")))
+    {
+        run.sort();
+    }
+    let tools = request.tools.iter();
+    all.extend(tools.map(|tool| format!("tool {} {}", tool.name.plain(), functions::schema(tool))));
+    all
+}
+
+fn called(call: &Call<'_>) -> String {
+    let arguments = match &call.arguments {
+        Arguments::Json(json) => (*json).to_owned(),
+        Arguments::Text(text) | Arguments::Raw(text) => text.plain().into_owned(),
+    };
+    let arguments: Value = serde_json::from_str(&arguments).unwrap();
+    format!("call {} {} {arguments}", call.id.plain(), call.name.plain())
+}
+
+fn returned(result: &ToolResult<'_>) -> String {
+    let mut line = format!("result {} ", result.id.plain());
+    for block in &result.blocks {
+        if let Block::Text { text } = block {
+            write!(line, "{}", text.plain()).unwrap();
+        }
+    }
+    line
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A request that goes to another dialect and back, or through the neutral form into its own, keeps texts, calls,
+    /// ids, results and tools. A call without a result has one from then on, which says so.
+    #[test]
+    fn a_request_says_the_same_in_every_dialect(messages in conversation()) {
+        let parameters = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+        let tools = json!([{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]);
+        let chat = json!({"model": "m", "messages": messages, "tools": tools}).to_string();
+        let to = |from: Dialect, to: Dialect, body: &[u8]| {
+            from.translate_request(to, body, &asked_at(to, PATH), 0).unwrap().body
+        };
+        let expected = told(Dialect::Chat, &to(Dialect::Chat, Dialect::Chat, chat.as_bytes()));
+        for caller in Dialect::ALL {
+            let body = to(Dialect::Chat, caller, chat.as_bytes());
+            prop_assert_eq!(&told(caller, &body), &expected, "{:?}", caller);
+            for platform in Dialect::ALL {
+                let there = to(caller, platform, &body);
+                let back = to(platform, caller, &there);
+                prop_assert_eq!(&told(caller, &back), &expected, "{:?} {:?}", caller, platform);
+            }
+        }
+    }
+}
