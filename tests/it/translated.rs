@@ -164,7 +164,7 @@ fn gemini_cli_and_qwen_code_work_on_a_chatgpt_login() {
 }
 
 /// A caller of messages at a platform that has Google's own door: the call that Claude Code makes keeps its signature, and
-/// tokens are estimated, as nobody there counts those of messages.
+/// tokens are counted by Google, in its own words.
 #[test]
 fn claude_code_works_on_a_key_of_google() {
     run(async {

@@ -96,8 +96,8 @@ impl Sent {
             }
         }
         let model = carried.model_at(&account);
-        let translated = is_translated
-            .then(|| Translated::of(&endpoint, &account, model.clone(), estimates));
+        let translated =
+            is_translated.then(|| Translated::of(&endpoint, &account, model.clone(), estimates));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
