@@ -180,7 +180,7 @@ fn what_may_not_be_translated_is_refused_as_what_nobody_serves() {
         });
         let chat = json!({"model": "gpt-6.1-sol", "messages": [{"role": "user", "content": "hi"}]});
         let mut call = ask(&mut envoy, CHAT, chat.to_string().as_bytes());
-        let refused = call.is_refused(404, "latchkey_path_not_in_pool");
+        let refused = call.is_refused(400, "latchkey_path_not_in_pool");
         let body = String::from_utf8(refused.body).unwrap();
         assert!(body.contains("POST /v1/responses"), "{body}");
         assert!(!body.contains("POST /v1/messages"), "{body}");
