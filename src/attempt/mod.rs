@@ -54,6 +54,7 @@
 //! model that was asked for. Where the model is unknown it takes the whole account out, for 10 s at most.
 
 pub mod answer;
+pub mod asked_model;
 pub mod early;
 pub mod failure;
 pub mod forwarding;

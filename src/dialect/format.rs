@@ -40,6 +40,11 @@ pub trait Format: Sync {
         false
     }
 
+    /// The places at which an answer, or an event of its stream, names the model: members of it, or of an object in it.
+    fn answer_models(&self) -> &'static [&'static [&'static str]] {
+        &[&["model"]]
+    }
+
     /// The meaning of a member of an answer's body, or of an event's data.
     fn member(&self, name: &[u8]) -> Member;
 

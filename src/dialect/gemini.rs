@@ -51,6 +51,10 @@ impl Format for Gemini {
         OPENING
     }
 
+    fn answer_models(&self) -> &'static [&'static [&'static str]] {
+        &[&["modelVersion"]]
+    }
+
     fn member(&self, name: &[u8]) -> Member {
         match name {
             b"usageMetadata" => Member::Usage,

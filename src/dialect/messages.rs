@@ -85,6 +85,10 @@ impl Format for Messages {
         THINGS
     }
 
+    fn answer_models(&self) -> &'static [&'static [&'static str]] {
+        &[&["model"], &["message", "model"]]
+    }
+
     fn member(&self, name: &[u8]) -> Member {
         match name {
             b"usage" => Member::Usage,

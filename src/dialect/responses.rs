@@ -99,6 +99,10 @@ impl Format for Responses {
         THINGS
     }
 
+    fn answer_models(&self) -> &'static [&'static [&'static str]] {
+        &[&["model"], &["response", "model"]]
+    }
+
     fn member(&self, name: &[u8]) -> Member {
         match name {
             b"usage" => Member::Usage,

@@ -8,6 +8,7 @@ use crate::{
     attempt::{
         self, MAX_HELD_BYTES,
         answer::{Mask, is_answer},
+        asked_model::AskedModel,
         forwarding::{self, Forwarding},
         holding::{Came, Holding},
         made::MadeReader,
@@ -61,6 +62,8 @@ struct Forwarded {
     good: bool,
     /// None for an error, and for what is not read.
     answer: Option<Forwarding>,
+    /// What names in it the model that was asked for, where another one has served it.
+    asked_model: Option<AskedModel>,
     /// What the caller gets of it, where it speaks another dialect than the platform.
     translated: Option<Answer>,
     /// What finds the ids of what it makes, and for how many days that lives.
@@ -394,6 +397,7 @@ impl AttemptStream {
             record,
             good,
             translated,
+            asked_model: sent.asked_model().filter(|_| good),
             makes: sent.keeps().filter(|_| good),
             answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.transform)),
         });
@@ -428,6 +432,12 @@ impl AttemptStream {
         if let Some(mask) = &mut self.mask {
             let text = instead.as_deref().unwrap_or(body);
             instead = mask.on_body(text, end).or(instead);
+        }
+        if let Some(forwarded) = &mut self.forwarded
+            && let Some(model) = &mut forwarded.asked_model
+        {
+            let text = instead.as_deref().unwrap_or(body);
+            instead = model.on_body(text).or(instead);
         }
         let mut goes_on = true;
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)

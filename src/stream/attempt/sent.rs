@@ -10,6 +10,7 @@ use crate::{
     attempt::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
         answer::{self, Mask},
+        asked_model::AskedModel,
         early::Early,
         failure,
         made::MadeReader,
@@ -241,16 +242,28 @@ impl Sent {
         Ok(Action::Continue)
     }
 
+    /// The model that its caller asked for.
+    fn asked(&self) -> Option<&HeaderText> {
+        self.carried.asked.as_ref().or(self.carried.model.as_ref())
+    }
+
     /// The model that its body is to name, where another one than its caller's serves it.
     fn renamed_to(&self) -> Option<&HeaderText> {
-        let asked = self.carried.asked.as_ref().or(self.carried.model.as_ref());
-        let is_renamed = self.model.as_ref() != asked && !self.escape;
+        let is_renamed = self.model.as_ref() != self.asked() && !self.escape;
         self.model.as_ref().filter(|_| is_renamed)
+    }
+
+    /// What names in its answer the model that was asked for, where that is another one. A translated answer does by
+    /// itself.
+    pub(super) fn asked_model(&self) -> Option<AskedModel> {
+        let passes = self.translated.is_none() && !self.opaque;
+        let asked = self.renamed_to().and(self.asked()).filter(|_| passes)?;
+        Some(AskedModel::new(self.carried.dialect, asked.as_str()))
     }
 
     /// Returns true if the answer is not of the length that the platform says.
     pub(super) fn changes_answer(&self) -> bool {
-        self.transform.changes_answer() || self.translated.is_some()
+        self.transform.changes_answer() || self.translated.is_some() || self.renamed_to().is_some()
     }
 
     /// Returns true if a good answer with these headers is none without a body.

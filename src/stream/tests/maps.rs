@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::envoy::{Call, Envoy, head, records};
-use crate::snapshot::{Account, Record, fixture};
+use crate::{
+    host::fake::first,
+    snapshot::{Account, Record, fixture},
+};
 
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
@@ -210,5 +213,54 @@ fn a_model_serves_itself_or_is_not_served_where_the_key_or_the_pool_says_so() {
         call.is_refused(404, "latchkey_model_not_served");
         let call = ask(&mut envoy, RESPONSES, body("gpt-6.1-sol").as_bytes());
         assert_eq!(call.sent_on()["model"], "east-7", "the platform's own name");
+    }
+}
+
+/// The caller's program may compare. What is metered and recorded is what the platform said.
+#[test]
+fn an_answer_that_passes_as_it_is_names_the_model_that_was_asked_for() {
+    let mut envoy = envoy(&["acc_1"], r#"["fast=gpt-6.1-sol"]"#);
+    let body = json!({"model": "fast", "input": "hi"}).to_string();
+    let own = json!({"model": "gpt-6.1-sol", "input": "hi"}).to_string();
+    let usage = json!({"input_tokens": 3, "output_tokens": 2, "total_tokens": 5});
+    let response = json!({
+        "id": "resp_1", "object": "response", "model": "gpt-6.1-sol-2026", "status": "completed", "usage": usage,
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "\"model\":\"gpt\""}]}],
+    });
+    let whole = response.to_string();
+    let events = format!(
+        "event: response.created\ndata: {}\n\nevent: response.output_text.delta\ndata: {}\n\nevent: response.completed\ndata: {}\n\n",
+        json!({"type": "response.created", "response": {"id": "resp_1", "model": "gpt-6.1-sol-2026"}}),
+        json!({"type": "response.output_text.delta", "delta": "model"}),
+        json!({"type": "response.completed", "response": response}),
+    );
+    for (kind, said) in [("application/json", whole), ("text/event-stream", events)] {
+        let length = said.len().to_string();
+        let headers = [("content-type", kind), ("content-length", &length)];
+        let mut call = ask(&mut envoy, RESPONSES, body.as_bytes());
+        call.platform_begins(200, &headers);
+        for piece in said.as_bytes().chunks(7) {
+            call.platform_goes_on(piece, false);
+        }
+        call.platform_goes_on(b"", true);
+        let answer = call.answer();
+        let expected = said.replace("\"gpt-6.1-sol-2026\"", "\"fast\"");
+        assert_eq!(String::from_utf8(answer.body).unwrap(), expected);
+        assert_eq!(first(&answer.headers, "content-length"), None);
+        let told = envoy.after(2_000);
+        let mut records = told.iter().filter_map(|body| body["records"].as_array());
+        let record = &records.next().expect("a record")[0];
+        assert_eq!(record["model"], "gpt-6.1-sol-2026");
+        assert_eq!(record["usage"]["total"], 5);
+
+        let mut call = ask(&mut envoy, RESPONSES, own.as_bytes());
+        call.platform(200, &headers, said.as_bytes());
+        let answer = call.answer();
+        assert_eq!(
+            String::from_utf8(answer.body).unwrap(),
+            said,
+            "no map is of it"
+        );
+        assert!(first(&answer.headers, "content-length").is_some());
     }
 }
