@@ -50,6 +50,7 @@ fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
         streams_only: false,
         asks_usage: true,
         owner: "1f",
+        demands: Default::default(),
         asked_at: "/v1beta/models/m:streamGenerateContent",
     };
     let translate = || caller.translate_request(platform, body, &target, 0);

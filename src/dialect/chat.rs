@@ -8,7 +8,8 @@ mod request_writer;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Parts, SessionName,
+    EffortWord, Parts, SessionName, Steering,
+    demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
@@ -55,6 +56,39 @@ const THINGS: &[ThingPlace] = &[
     &["files", "[]", "file_id"],
 ];
 
+/// OpenAI's own, OpenRouter's, and those of the platforms that bound what a model thinks by tokens.
+static STEERING: Steering = Steering {
+    efforts: &[
+        EffortMember {
+            path: &["reasoning_effort"],
+            form: EffortForm::Word(EffortWord::None, EffortWord::Max),
+        },
+        EffortMember {
+            path: &["reasoning", "effort"],
+            form: EffortForm::Word(EffortWord::None, EffortWord::Max),
+        },
+        EffortMember {
+            path: &["reasoning", "max_tokens"],
+            form: TOKENS,
+        },
+        EffortMember {
+            path: &["thinking", "budget_tokens"],
+            form: TOKENS,
+        },
+        EffortMember {
+            path: &["thinking_budget"],
+            form: TOKENS,
+        },
+    ],
+    tiers: &[TierMember::openai(Makes::IfTaken)],
+    ..Steering::NONE
+};
+
+const TOKENS: EffortForm = EffortForm::Tokens {
+    least: 0,
+    within_bound: false,
+};
+
 impl Format for Chat {
     fn word(&self) -> &'static str {
         "chat"
@@ -66,6 +100,10 @@ impl Format for Chat {
 
     fn opening(&self) -> &'static [OpeningMember] {
         OPENING
+    }
+
+    fn steering(&self) -> &'static Steering {
+        &STEERING
     }
 
     fn has_usage_option(&self) -> bool {

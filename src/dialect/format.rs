@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{SessionName, parts::Parts};
+use super::{SessionName, Steering, parts::Parts};
 
 /// A wire format: the names that it has for what every request, answer and error says.
 ///
@@ -33,6 +33,11 @@ pub trait Format: Sync {
     /// The places of a request's body at which an id of something stands that exists in one account alone.
     fn things(&self) -> &'static [ThingPlace] {
         &[]
+    }
+
+    /// The members of a request by which an operator steers it.
+    fn steering(&self) -> &'static Steering {
+        &Steering::NONE
     }
 
     /// Tells platforms that report usage in a stream only when `stream_options` asks for it.

@@ -12,7 +12,9 @@ mod schema;
 use serde_json::{Map, Value, json};
 
 use super::{
+    EffortWord, Steering,
     counting::Counting,
+    demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
     },
@@ -33,6 +35,35 @@ const OPENING: &[OpeningMember] = &[
 /// The members of an answer that has nothing generated in it.
 const ABOUT: [&str; 4] = ["createTime", "modelVersion", "responseId", "usageMetadata"];
 
+static STEERING: Steering = Steering {
+    efforts: &[
+        EffortMember {
+            path: &["generationConfig", "thinkingConfig", "thinkingLevel"],
+            form: EffortForm::Capitals(EffortWord::Minimal, EffortWord::High),
+        },
+        EffortMember {
+            path: &["generationConfig", "thinkingConfig", "thinkingBudget"],
+            form: EffortForm::Tokens {
+                least: 0,
+                within_bound: false,
+            },
+        },
+    ],
+    within: &["generationConfig", "thinkingConfig"],
+    unsaid: Some(EffortWord::High),
+    tiers: &[TierMember {
+        name: "serviceTier",
+        values: [
+            Some("\"unspecified\""),
+            Some("\"standard\""),
+            Some("\"flex\""),
+            Some("\"priority\""),
+        ],
+        makes: Makes::IfTaken,
+    }],
+    ..Steering::NONE
+};
+
 impl Format for Gemini {
     fn word(&self) -> &'static str {
         "gemini"
@@ -49,6 +80,10 @@ impl Format for Gemini {
 
     fn opening(&self) -> &'static [OpeningMember] {
         OPENING
+    }
+
+    fn steering(&self) -> &'static Steering {
+        &STEERING
     }
 
     fn answer_models(&self) -> &'static [&'static [&'static str]] {

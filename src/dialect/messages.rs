@@ -8,8 +8,9 @@ mod request_writer;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Parts,
+    EffortWord, Parts, Steering,
     counting::Counting,
+    demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
@@ -60,6 +61,44 @@ const THINGS: &[ThingPlace] = &[
     ],
 ];
 
+/// What a model thinks is part of the bound of its answer.
+static STEERING: Steering = Steering {
+    efforts: &[
+        EffortMember {
+            path: &["output_config", "effort"],
+            form: EffortForm::Word(EffortWord::Low, EffortWord::Max),
+        },
+        EffortMember {
+            path: &["thinking", "budget_tokens"],
+            form: EffortForm::Tokens {
+                least: 1024,
+                within_bound: true,
+            },
+        },
+    ],
+    off: Some(("thinking", r#"{"type":"disabled"}"#)),
+    unsaid: Some(EffortWord::High),
+    tiers: &[
+        TierMember {
+            name: "service_tier",
+            values: [
+                Some("\"auto\""),
+                Some("\"standard_only\""),
+                Some("\"standard_only\""),
+                Some("\"auto\""),
+            ],
+            makes: Makes::IfTaken,
+        },
+        // Fast costs more than any tier.
+        TierMember {
+            name: "speed",
+            values: [Some("\"standard\""); 4],
+            makes: Makes::Never,
+        },
+    ],
+    ..Steering::NONE
+};
+
 impl Format for Messages {
     fn word(&self) -> &'static str {
         "messages"
@@ -79,6 +118,10 @@ impl Format for Messages {
 
     fn opening(&self) -> &'static [OpeningMember] {
         OPENING
+    }
+
+    fn steering(&self) -> &'static Steering {
+        &STEERING
     }
 
     fn things(&self) -> &'static [ThingPlace] {

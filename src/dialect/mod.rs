@@ -6,6 +6,7 @@
 pub mod accent;
 mod chat;
 mod counting;
+mod demands;
 mod format;
 mod gemini;
 mod messages;
@@ -22,6 +23,8 @@ pub use self::format::{
     RequestMember, RequestValue, ThingPlace,
 };
 pub use self::{
+    accent::Accent,
+    demands::{Demands, EffortWord, ServiceTier, Steered, Steering},
     parts::{About, AnswerReader, AnswerWriter, Parts, Target},
     session_name::SessionName,
     translation::{AnswerTranslation, MAX_REQUEST_BYTES, TranslatedRequest, Written},

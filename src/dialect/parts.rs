@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use super::Demands;
 use super::accent::{self, Accent};
 use super::counting::Counting;
 use super::neutral::{Event, Failure, Form, Refused, Request, read::Read};
@@ -56,6 +57,8 @@ pub struct Target<'a> {
     pub asks_usage: bool,
     /// The account, as an [`envelope`](super::neutral::names::envelope) names it.
     pub owner: &'a str,
+    /// What the operator demands of the request.
+    pub demands: Demands,
     /// The path and the query at which the caller asked.
     pub asked_at: &'a str,
 }

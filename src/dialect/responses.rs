@@ -12,9 +12,10 @@ mod tools;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Parts, SessionName,
+    EffortWord, Parts, SessionName, Steering,
     chat::{openai_error, openai_model},
     counting::Counting,
+    demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
@@ -78,6 +79,16 @@ const THINGS: &[ThingPlace] = &[
     &["mask", "file_id"],
 ];
 
+static STEERING: Steering = Steering {
+    efforts: &[EffortMember {
+        path: &["reasoning", "effort"],
+        form: EffortForm::Word(EffortWord::None, EffortWord::Max),
+    }],
+    takes_efforts: true,
+    tiers: &[TierMember::openai(Makes::UnlessRefused)],
+    ..Steering::NONE
+};
+
 impl Format for Responses {
     fn word(&self) -> &'static str {
         "responses"
@@ -93,6 +104,10 @@ impl Format for Responses {
 
     fn opening(&self) -> &'static [OpeningMember] {
         OPENING
+    }
+
+    fn steering(&self) -> &'static Steering {
+        &STEERING
     }
 
     fn things(&self) -> &'static [ThingPlace] {

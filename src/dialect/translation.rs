@@ -151,6 +151,7 @@ impl Dialect {
         if let Some(read_target) = own.read_target {
             read_target(&mut request, target.asked_at);
         }
+        target.demands.change(&mut request, platform, target.accent);
         // As the caller names them: what writes the request may name them otherwise.
         let raw = request.tools.iter();
         let raw = raw.filter(|tool| matches!(tool.input, ToolInput::Raw(_)));
@@ -509,4 +510,4 @@ impl Kept {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -240,7 +240,8 @@ impl Gate {
             return Err(Refusal::ListOfAccount);
         }
         let lists_models = allowed.is_some_and(|models| !models.is_all());
-        if door.uncounted && (lists_models || request.has_token_limits(view)) {
+        let demands = lists_models || !subject.demands.is_none();
+        if door.uncounted && (demands || request.has_token_limits(view)) {
             return Err(Refusal::Uncounted);
         }
         if request.facts.things.too_many && carried.is_none() {
@@ -357,6 +358,7 @@ impl Gate {
                 opens: subject.opens,
                 lacks: subject.lacks,
                 untranslated: subject.untranslated,
+                demands: subject.demands,
                 wish: subject.wish.is_some(),
                 streams,
                 at_home: home.is_some(),

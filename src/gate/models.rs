@@ -6,24 +6,38 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
-    dialect::{Dialect, ListedModel},
+    dialect::{Dialect, EffortWord, ListedModel},
     header::HeaderText,
     snapshot::{Account, ClientKey, Pool, View},
 };
 
-/// The model that serves the one that is asked for, by the maps of the key and then those of its pool; none where that
-/// serves itself.
-pub fn served<'a>(
-    key: &'a ClientKey,
-    pool: Option<&'a Pool>,
-    asked: &str,
-) -> Option<&'a HeaderText> {
-    if key.exact_model || pool.is_some_and(|pool| pool.exact_model) {
-        return None;
+/// What the maps say of a model that is asked for.
+#[derive(Debug, Default)]
+pub struct Mapped<'a> {
+    /// The model that serves it; none where it serves itself.
+    pub model: Option<&'a HeaderText>,
+    /// How much that is to think, if one of them says so: the first.
+    pub effort: Option<EffortWord>,
+}
+
+/// What the maps of the key, and then those of its pool, say of the model that is asked for.
+pub fn mapped<'a>(key: &'a ClientKey, pool: Option<&'a Pool>, asked: &str) -> Mapped<'a> {
+    let exact = key.exact_model || pool.is_some_and(|pool| pool.exact_model);
+    let mut mapped = Mapped::default();
+    let lists = [Some(&key.maps), pool.map(|pool| &pool.maps)];
+    for maps in lists.into_iter().flatten() {
+        let name = mapped.model.map_or(asked, HeaderText::as_str);
+        let Some(map) = maps.of(name) else { continue };
+        let is_other = map.served().as_str() != name;
+        if exact && is_other {
+            continue;
+        }
+        mapped.effort = mapped.effort.or(map.effort());
+        if is_other {
+            mapped.model = Some(map.served());
+        }
     }
-    let meant = key.maps.served(asked);
-    let named = meant.map_or(asked, HeaderText::as_str);
-    pool.and_then(|pool| pool.maps.served(named)).or(meant)
+    mapped
 }
 
 /// The models that a key may ask for.
@@ -43,7 +57,7 @@ impl<'a> Listed<'a> {
             .chain(maps.filter_map(|map| map.asked().exact()));
         let names = names.filter(|name| key.models.contain(Some(name)));
         let owner = |name: &str| {
-            let served = served(key, Some(pool), name);
+            let served = mapped(key, Some(pool), name).model;
             own.get(served.map_or(name, HeaderText::as_str)).copied()
         };
         Self(

@@ -114,7 +114,7 @@ pub enum Refusal {
     HomeUnknown,
     /// A list of what an account holds, from who did not choose the account.
     ListOfAccount,
-    /// The key has limits of tokens or a list of models, and what it asks for is not seen.
+    /// The key has limits of tokens, a list of models, or demands, and what it asks for is not seen.
     Uncounted,
     /// The refresher has not been reached since Envoy started, or not about the request's limits,
     /// and no place to wait for that is left.
@@ -416,7 +416,7 @@ impl Refusal {
                 "Such a list shows what an account holds, whoever made it. It is for client keys that may choose the account: name one in x-latchkey-account."
             }
             Self::Uncounted => {
-                "This client key has limits of tokens or a list of models, and of what a batch generates later the gateway sees neither. Ask for answers one by one, or the gateway's operator for a key without such limits."
+                "This client key has limits of tokens, a list of models, or rules on effort or service tier, and of what a batch generates later the gateway sees none of them. Ask for answers one by one, or the gateway's operator for a key without such limits."
             }
             Self::NotReady => {
                 "The gateway is starting: it has no accounts or limits from its refresher yet. Try again. If that does not help, its operator should check that the refresher is running."

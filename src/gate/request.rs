@@ -2,12 +2,12 @@
 
 use super::{
     client_key::Presented,
-    models::served,
+    models::mapped,
     refusal::{MeantBase, Refusal, Reply},
 };
 use crate::{
     decode::Coding,
-    dialect::Dialect,
+    dialect::{Demands, Dialect},
     hash::hash64,
     header::{HeaderMap, HeaderName, HeaderText},
     home::ThingHash,
@@ -68,6 +68,8 @@ pub(super) struct Subject<'a> {
     pub(super) allowed: Option<&'a Models>,
     /// It may not be translated.
     pub(super) untranslated: bool,
+    /// What its operator demands of it.
+    pub(super) demands: Demands,
     /// The account that it asks for, by name or id.
     pub(super) wish: Option<&'a str>,
     /// Its caller may choose the account, and so know their names.
@@ -312,6 +314,7 @@ impl<'a> Subject<'a> {
                 pool: &carried.pool,
                 allowed: None,
                 untranslated: carried.untranslated,
+                demands: carried.demands,
                 wish: carried.wish.then_some(carried.account.as_str()),
                 may_choose: carried.wish,
                 model: carried.model.as_ref(),
@@ -350,16 +353,18 @@ impl<'a> Subject<'a> {
         let opening = facts.opening.filter(|_| named.is_none());
         let asked = request.model();
         let within = view.pool(pool).map(|pool| &**pool);
-        let served = asked.and_then(|asked| served(key, within, asked.as_str()));
+        let mapped = asked.map(|asked| mapped(key, within, asked.as_str()));
+        let mapped = mapped.unwrap_or_default();
         let opened = opening.map(|opening| session::opened_by(&opening, key.id.as_str()));
         Ok(Self {
             key: &key.id,
             pool,
             allowed: Some(&key.models),
+            demands: key.demands.or_effort(mapped.effort),
             untranslated: key.untranslated || within.is_some_and(|pool| pool.untranslated),
             wish,
             may_choose: key.may_choose.account,
-            model: served.or(asked),
+            model: mapped.model.or(asked),
             asked,
             lacks: Lacks::of(facts),
             session: named.or(opened),

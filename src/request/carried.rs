@@ -7,10 +7,10 @@ use std::fmt::Write;
 
 use super::Lacks;
 use crate::{
-    dialect::Dialect,
+    dialect::{Demands, Dialect, EffortWord, ServiceTier},
     header::HeaderText,
     id::Id,
-    snapshot::{Account, DoorId, EndpointId, Places},
+    snapshot::{Account, DoorId, EndpointId, ModelMap, Places},
 };
 
 /// The property that carries it, readable and in one line, so that access logs can show it:
@@ -74,6 +74,8 @@ pub struct Carried {
     pub lacks: Lacks,
     /// It may not be translated.
     pub untranslated: bool,
+    /// What its operator demands of it.
+    pub demands: Demands,
     /// It asks for this account and no other.
     pub wish: bool,
     /// It is known to ask for a stream.
@@ -199,6 +201,7 @@ impl Carried {
             opens,
             lacks,
             untranslated,
+            demands,
             wish,
             streams,
             at_home,
@@ -246,6 +249,16 @@ impl Carried {
             (*stored == Some(true), " stored=yes"),
         ] {
             text.push_str(if is_so { flag } else { "" });
+        }
+        for (name, word) in [
+            (" effort=", demands.effort.map(EffortWord::as_str)),
+            (" most=", demands.max_effort.map(EffortWord::as_str)),
+            (" tier=", demands.tier.map(ServiceTier::as_str)),
+        ] {
+            if let Some(word) = word {
+                text.push_str(name);
+                text.push_str(word);
+            }
         }
         if let Some(id) = id {
             text.push_str(" id=");
@@ -350,6 +363,11 @@ impl Carried {
                 foreground: has("lacks=foreground"),
             },
             untranslated: has("translation=off"),
+            demands: Demands {
+                effort: field("effort").and_then(EffortWord::parse),
+                max_effort: field("most").and_then(EffortWord::parse),
+                tier: field("tier").and_then(ServiceTier::parse),
+            },
             wish: has("wish=account"),
             streams: has("answer=stream"),
             at_home: has("home=account"),
@@ -366,6 +384,13 @@ impl Carried {
         let model = self.model.as_ref()?;
         let named = account.maps.served(model.as_str());
         Some(named.unwrap_or(model).clone())
+    }
+
+    /// What is demanded of a try on `account`, whose maps may say how much the model is to think.
+    pub fn demands_at(&self, account: &Account) -> Demands {
+        let model = self.model.as_ref().map(HeaderText::as_str);
+        let map = model.and_then(|model| account.maps.of(model));
+        self.demands.or_effort(map.and_then(ModelMap::effort))
     }
 
     /// The values for the places of a platform's path, which names the model so.
@@ -474,6 +499,7 @@ mod tests {
             opens: false,
             lacks: Lacks::default(),
             untranslated: false,
+            demands: Demands::default(),
             wish: false,
             streams: false,
             at_home: false,
@@ -505,6 +531,11 @@ mod tests {
                 foreground: true,
             },
             untranslated: true,
+            demands: Demands {
+                effort: Some(EffortWord::Low),
+                max_effort: Some(EffortWord::Xhigh),
+                tier: Some(ServiceTier::Flex),
+            },
             wish: true,
             streams: true,
             at_home: true,
@@ -526,7 +557,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground translation=off wish=account answer=stream home=account moved=yes stored=no id=";
+        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground translation=off wish=account answer=stream home=account moved=yes stored=no effort=low most=xhigh tier=flex id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Limits, ModelMaps, Models};
-use crate::{header::HeaderText, id::Id};
+use crate::{dialect::Demands, header::HeaderText, id::Id};
 
 /// A client key that is valid now. A revoked one is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct ClientKey {
     /// Each model serves itself or is not served.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exact_model: bool,
+    /// What its operator demands of its requests.
+    #[serde(default, skip_serializing_if = "Demands::is_none")]
+    pub demands: Demands,
     /// The choices that its caller has.
     #[serde(default, skip_serializing_if = "MayChoose::is_nothing")]
     pub may_choose: MayChoose,

@@ -271,6 +271,7 @@ pub(crate) mod fixture {
             maps: ModelMaps::default(),
             untranslated: false,
             exact_model: false,
+            demands: crate::dialect::Demands::default(),
             may_choose: MayChoose::default(),
             name: None,
             expires_at: None,

@@ -1,11 +1,11 @@
-//! Models that are served by others: `claude-sonnet-*=gpt-6.1-sol`.
+//! Models that are served by others, and how much those are to think: `claude-sonnet-*=gpt-6.1-sol@high`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::ModelPattern;
-use crate::header::HeaderText;
+use crate::{dialect::EffortWord, header::HeaderText};
 
 /// The most maps of one list.
 pub const MAX_MAPS: usize = 64;
@@ -16,6 +16,7 @@ pub const MAX_MAPS: usize = 64;
 pub struct ModelMap {
     asked: ModelPattern,
     served: HeaderText,
+    effort: Option<EffortWord>,
 }
 
 /// The maps of a client key, a pool or an account, in the operator's order: the first that is of a model says what serves
@@ -45,6 +46,11 @@ impl ModelMap {
     pub fn served(&self) -> &HeaderText {
         &self.served
     }
+
+    /// How much that is to think, whatever the caller says; none for as much as the caller says.
+    pub fn effort(&self) -> Option<EffortWord> {
+        self.effort
+    }
 }
 
 impl TryFrom<String> for ModelMap {
@@ -52,6 +58,14 @@ impl TryFrom<String> for ModelMap {
 
     fn try_from(text: String) -> Result<Self, InvalidMaps> {
         let (asked, served) = text.split_once('=').ok_or(InvalidMaps::Map)?;
+        // Names of models may have an `@` in them too.
+        let (served, effort) = match served.trim().rsplit_once('@') {
+            Some((name, word)) => match EffortWord::parse(word) {
+                Some(effort) => (name, Some(effort)),
+                None => (served, None),
+            },
+            None => (served, None),
+        };
         let pattern = |name: &str| ModelPattern::try_from(name.trim().to_owned());
         let asked = pattern(asked).map_err(|_| InvalidMaps::Map)?;
         let served = pattern(served).map_err(|_| InvalidMaps::Map)?;
@@ -61,6 +75,7 @@ impl TryFrom<String> for ModelMap {
         Ok(Self {
             asked,
             served: served.ok_or(InvalidMaps::Map)?,
+            effort,
         })
     }
 }
@@ -73,7 +88,11 @@ impl From<ModelMap> for String {
 
 impl fmt::Display for ModelMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.asked.as_str(), self.served.as_str())
+        write!(f, "{}={}", self.asked.as_str(), self.served.as_str())?;
+        match self.effort {
+            Some(effort) => write!(f, "@{}", effort.as_str()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -87,13 +106,13 @@ impl ModelMaps {
 
     /// The model that serves `model`; none for one that serves itself.
     pub fn served(&self, model: &str) -> Option<&HeaderText> {
-        let map = self.0.iter().find(|map| map.asked.matches(model))?;
+        let map = self.of(model)?;
         (map.served.as_str() != model).then_some(&map.served)
     }
 
-    /// Returns true if a map is of `model`.
-    pub fn are_of(&self, model: &str) -> bool {
-        self.0.iter().any(|map| map.asked.matches(model))
+    /// The map that is of `model`.
+    pub fn of(&self, model: &str) -> Option<&ModelMap> {
+        self.0.iter().find(|map| map.asked.matches(model))
     }
 
     /// The maps.
@@ -126,7 +145,7 @@ impl fmt::Display for InvalidMaps {
         match self {
             Self::Map => write!(
                 f,
-                "expected ASKED=SERVED, as in claude-sonnet-*=gpt-6.1-sol: two models of visible ASCII, with * at the end of the first alone"
+                "expected ASKED=SERVED or ASKED=SERVED@EFFORT, as in claude-sonnet-*=gpt-6.1-sol@high: two models of visible ASCII, with * at the end of the first alone"
             ),
             Self::TooMany => write!(f, "expected at most {MAX_MAPS} maps"),
         }
@@ -167,6 +186,31 @@ mod tests {
     }
 
     #[test]
+    fn a_map_may_say_how_much_the_model_is_to_think() {
+        for (text, served, effort) in [
+            ("a=b@high", "b", Some(EffortWord::High)),
+            ("a=b@2025@none", "b@2025", Some(EffortWord::None)),
+            (
+                "a=claude-sonnet-4@20250514",
+                "claude-sonnet-4@20250514",
+                None,
+            ),
+            ("a=@cf/meta/llama", "@cf/meta/llama", None),
+            ("a = b@MAX ", "b", Some(EffortWord::Max)),
+        ] {
+            let map = ModelMap::try_from(text.to_owned()).unwrap();
+            assert_eq!(
+                (map.served.as_str(), map.effort),
+                (served, effort),
+                "{text}"
+            );
+            let again = ModelMap::try_from(map.to_string()).unwrap();
+            assert_eq!(again, map, "{text}");
+        }
+        assert!(ModelMap::try_from("a=@high".to_owned()).is_err());
+    }
+
+    #[test]
     fn what_is_no_map_is_refused() {
         for bad in [
             "", "a", "=a", "a=", "a=b*", "a*b=c", "a b=c", "a=b c", "*=*",
@@ -184,7 +228,7 @@ mod tests {
     proptest! {
         /// A map is written as it is read, and what serves a model is named by a map that is of it.
         #[test]
-        fn a_map_goes_both_ways(list in prop::collection::vec("[a-c]{0,2}\\*?=[a-c]{1,2}", 0..6), model in "[a-c]{1,3}") {
+        fn a_map_goes_both_ways(list in prop::collection::vec("[a-c]{0,2}\\*?=[a-c]{1,2}(@low|@x)?", 0..6), model in "[a-c]{1,3}") {
             let read: Vec<ModelMap> = list.into_iter().filter_map(|text| ModelMap::try_from(text).ok()).collect();
             let maps = ModelMaps::try_from(read.clone()).unwrap();
             let text = serde_json::to_string(&maps).unwrap();

@@ -1,9 +1,11 @@
 //! Readers of text that comes in pieces: JSON and event streams.
 //!
 //! Each reader of pieces looks at every byte once, holds no more than a named bound, and gives the same
-//! answer wherever the input was cut. A [`tree::Tree`] reads a whole text, and [`out::Out`] writes one. None of them
+//! answer wherever the input was cut. A [`tree::Tree`] reads a whole text, [`out::Out`]
+//! writes one, and [`edit`] changes some of one. None of them
 //! knows a dialect, a platform or HTTP.
 
+pub mod edit;
 pub(crate) mod find;
 pub(crate) mod json;
 pub(crate) mod json_string;

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use latchkey::dialect::Demands;
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{ModelMaps, Models};
 use serde::Serialize;
@@ -56,7 +57,9 @@ pub struct KeyView {
     pub translation: bool,
     /// Each model serves itself or is not served.
     pub exact_model: bool,
-    /// What becomes of its requests.
+    /// What the operator demands of its requests.
+    pub demands: Demands,
+    /// What becomes of them.
     #[serde(skip)]
     pub rules: Rules,
     /// Its caller may choose the account.
@@ -93,6 +96,7 @@ impl KeyView {
             maps: key.rules.maps.clone(),
             translation: !key.rules.untranslated,
             exact_model: key.rules.exact_model,
+            demands: key.demands,
             rules: key.rules,
             may_choose_account: key.may_choose_account,
             may_choose_pools: key.may_choose_pools,

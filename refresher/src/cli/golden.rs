@@ -297,8 +297,9 @@ async fn keys() {
         "pools create spare
          keys create ci --pool spare --models gpt-5* --may-choose-account --may-choose-pool default --tpm 1000 --expires 12h",
         "keys create short --expires 1h
-         keys set laptop --pool spare --streams 2 --maps smart=gpt-7,fast=gpt-7-mini --translation off
-         keys set ci --no-choice --all-models",
+         keys set laptop --pool spare --streams 2 --maps smart=gpt-7,fast=gpt-7-mini@low --translation off --max-effort high
+         keys set ci --no-choice --all-models --effort high --service-tier flex
+         keys set ci --effort any --max-effort medium",
         "keys create gone\nkeys revoke gone",
     ] {
         operator.run(lines).await;

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::output::{beneath, line, models, or_none, table};
-use super::rules::{RuleFlags, rules};
+use super::rules::{DemandFlags, RuleFlags, rules};
 use super::terms::{self, TermFlags};
 use super::time::relative;
 use super::{CALLER, Context, Json, ModelList, Result};
@@ -68,6 +68,8 @@ struct Rights {
     models: ModelList,
     #[command(flatten)]
     rules: RuleFlags,
+    #[command(flatten)]
+    demands: DemandFlags,
     /// Let its caller choose the account, with the header x-latchkey-account
     #[arg(long)]
     may_choose_account: bool,
@@ -83,6 +85,7 @@ impl Rights {
         Ok(KeyChange {
             terms: self.terms.terms(now)?,
             models: self.models.given()?,
+            demands: self.demands.change(),
             rules: self.rules.change()?,
             may_choose_account: self.may_choose_account,
             may_choose_pools: self.may_choose_pool,
@@ -164,7 +167,12 @@ async fn now_set(context: &Context, id: &str) -> Result<String> {
         [
             ("pool", view.pool.as_str()),
             ("models", &models(&view.models)),
-            ("rules", rules(&view.rules).as_deref().unwrap_or("none")),
+            (
+                "rules",
+                rules(&view.rules, &view.demands)
+                    .as_deref()
+                    .unwrap_or("none"),
+            ),
             ("choice", &choice(view)),
             ("limits", or_none(&limits)),
             ("time zone", &terms::zone_of(&view.limits)),
@@ -188,7 +196,7 @@ async fn list(context: &Context, format: Json) -> Result<()> {
     let now = app.now();
     let rules: Vec<(&str, String)> = views
         .iter()
-        .filter_map(|key| Some((&*key.name, rules(&key.rules)?)))
+        .filter_map(|key| Some((&*key.name, rules(&key.rules, &key.demands)?)))
         .collect();
     let rows: Vec<[String; 9]> = views
         .iter()

@@ -2,6 +2,7 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use latchkey::dialect::Demands;
 use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
 use serde_json::{Value, json};
@@ -213,7 +214,7 @@ pub fn as_table(width: Width, pools: &[Pool]) -> String {
     if pools.iter().any(|pool| pool.rules != Rules::default()) {
         let with_rules = |pool: &Pool| {
             let [id, policy, accounts, keys] = row(pool);
-            let said = rules::rules(&pool.rules).unwrap_or_default();
+            let said = rules::rules(&pool.rules, &Demands::default()).unwrap_or_default();
             [id, policy, accounts, keys, said]
         };
         let rows: Vec<[String; 5]> = pools.iter().map(with_rules).collect();

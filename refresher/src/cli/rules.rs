@@ -1,17 +1,18 @@
 //! What becomes of requests: the flags that say so for client keys, pools and accounts, and the words for it.
 
 use clap::{Args, ValueEnum};
+use latchkey::dialect::{Demands, EffortWord, ServiceTier};
 use latchkey::snapshot::{ModelMap, ModelMaps};
 
 use super::{Error, Result};
-use crate::store::{RuleChange, Rules};
+use crate::store::{DemandChange, RuleChange, Rules};
 
 /// The models that others serve.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct MapList {
-    /// Models that others serve, separated by commas, in place of those before; the first that fits counts:
-    /// claude-sonnet-*=gpt-6.1-sol
+    /// Models that others serve, separated by commas, in place of those before; the first that fits counts, and @low behind
+    /// it says how much that is to think: claude-sonnet-*=gpt-6.1-sol,fast=gpt-6.1-sol@low
     #[arg(long, value_name = "ASKED=SERVED", value_delimiter = ',', value_parser = map)]
     maps: Vec<ModelMap>,
     /// Every model serves itself
@@ -33,6 +34,26 @@ pub struct RuleFlags {
     exact_model: Option<Switch>,
 }
 
+/// The demands of a client key.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct DemandFlags {
+    /// How much models are to think, whatever its caller says: none, minimal, low, medium, high, xhigh or max; any: as
+    /// the caller says
+    #[arg(long, value_name = "WORD|any", value_parser = effort)]
+    effort: Option<Setting<EffortWord>>,
+    /// The most that they are to think; any: no bound
+    #[arg(long, value_name = "WORD|any", value_parser = effort)]
+    max_effort: Option<Setting<EffortWord>>,
+    /// The service tier, whatever its caller says: auto, default, flex or priority; any: as the caller says
+    #[arg(long, value_name = "TIER|any", value_parser = tier)]
+    service_tier: Option<Setting<ServiceTier>>,
+}
+
+/// A word, or `any` for none.
+#[derive(Debug, Clone, Copy)]
+struct Setting<T>(Option<T>);
+
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -42,6 +63,40 @@ enum Switch {
 
 fn map(text: &str) -> std::result::Result<ModelMap, String> {
     ModelMap::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The word that a setting says; the error lists those that it may say.
+fn setting<T>(
+    text: &str,
+    word: Option<T>,
+    all: &[&str],
+) -> std::result::Result<Setting<T>, String> {
+    match word {
+        Some(word) => Ok(Setting(Some(word))),
+        None if text == "any" => Ok(Setting(None)),
+        None => Err(format!("expected any or one of {}", all.join(", "))),
+    }
+}
+
+fn effort(text: &str) -> std::result::Result<Setting<EffortWord>, String> {
+    let all = EffortWord::ALL.map(EffortWord::as_str);
+    setting(text, EffortWord::parse(text), &all)
+}
+
+fn tier(text: &str) -> std::result::Result<Setting<ServiceTier>, String> {
+    let all = ServiceTier::ALL.map(ServiceTier::as_str);
+    setting(text, ServiceTier::parse(text), &all)
+}
+
+impl DemandFlags {
+    /// The change that they ask for.
+    pub fn change(&self) -> DemandChange {
+        DemandChange {
+            effort: self.effort.map(|setting| setting.0),
+            max_effort: self.max_effort.map(|setting| setting.0),
+            tier: self.service_tier.map(|setting| setting.0),
+        }
+    }
 }
 
 impl MapList {
@@ -72,13 +127,19 @@ pub fn maps(maps: &ModelMaps) -> String {
     texts.join(", ")
 }
 
-/// `fast=gpt-6-luna; no translation`; none where nothing is said.
-pub fn rules(rules: &Rules) -> Option<String> {
+/// `fast=gpt-6-luna; no translation; effort at most medium`; none where nothing is said.
+pub fn rules(rules: &Rules, demands: &Demands) -> Option<String> {
+    let effort = demands.effort.map(EffortWord::as_str);
+    let most = demands.max_effort.map(EffortWord::as_str);
+    let tier = demands.tier.map(ServiceTier::as_str);
     let own = Some(&rules.maps).filter(|maps| !maps.is_empty());
     let said = [
         own.map(maps),
         rules.untranslated.then(|| "no translation".to_owned()),
         rules.exact_model.then(|| "exact model".to_owned()),
+        effort.map(|word| format!("effort {word}")),
+        most.map(|word| format!("effort at most {word}")),
+        tier.map(|word| format!("service tier {word}")),
     ];
     let said: Vec<String> = said.into_iter().flatten().collect();
     (!said.is_empty()).then(|| said.join("; "))
@@ -106,16 +167,22 @@ mod tests {
 
     #[test]
     fn rules_are_said_in_one_line() {
-        assert_eq!(rules(&Rules::default()), None);
+        assert_eq!(rules(&Rules::default(), &Demands::default()), None);
         let all = Rules {
             maps: vec![map("claude-*=gpt-7").unwrap()].try_into().unwrap(),
             untranslated: true,
             exact_model: true,
         };
+        let demands = Demands {
+            effort: None,
+            max_effort: effort("low").unwrap().0,
+            tier: tier("flex").unwrap().0,
+        };
         assert_eq!(
-            rules(&all).unwrap(),
-            "claude-*=gpt-7; no translation; exact model"
+            rules(&all, &demands).unwrap(),
+            "claude-*=gpt-7; no translation; exact model; effort at most low; service tier flex"
         );
+        assert!(effort("any").unwrap().0.is_none() && effort("much").is_err());
         let change = RuleChange {
             maps: Some(ModelMaps::default()),
             untranslated: Some(false),

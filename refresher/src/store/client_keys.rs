@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use latchkey::dialect::Demands;
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
@@ -9,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::accounts::saving::check_name;
 use super::error::{Named, Unfit};
 use super::limits::{LimitRow, LimitSettings, Terms};
-use super::rules::{RuleChange, Rules, rule_columns};
+use super::rules::{DemandChange, RuleChange, Rules, rule_columns};
 use super::sql::{self, JsonText, json_text, limit_columns};
 use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
 use crate::clock::UnixMillis;
@@ -40,6 +41,9 @@ pub struct ClientKey {
     /// What becomes of its requests.
     #[sqlx(flatten)]
     pub rules: Rules,
+    /// What the operator demands of them.
+    #[sqlx(try_from = "JsonText<Demands>")]
+    pub demands: Demands,
     /// True if its caller may choose the account.
     pub may_choose_account: bool,
     /// The other pools that its caller may choose.
@@ -59,7 +63,7 @@ pub struct ClientKey {
 sql::statements! {
     ALL = concat!(
         "SELECT id, name, prefix, pool, models, may_choose_account = 1 AS may_choose_account, created_at, revoked_at, \
-         expires_at, ",
+         expires_at, demands, ",
         rule_columns!(),
         ", ",
         limit_columns!(),
@@ -77,6 +81,8 @@ sql::statements! {
               WHERE (name = $3 OR id = $3) AND revoked_at IS NULL RETURNING id";
     ADD_CHOICE = "INSERT INTO client_key_pools (client_key, pool) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     DELETE_CHOICES = "DELETE FROM client_key_pools WHERE client_key = $1";
+    DEMANDS = "SELECT demands FROM client_keys WHERE id = $1";
+    SET_DEMANDS = "UPDATE client_keys SET demands = $1 WHERE id = $2";
     COUNT_CHOICES = "SELECT count(*) FROM client_key_pools WHERE client_key = $1";
 }
 
@@ -89,6 +95,8 @@ pub struct KeyChange {
     pub models: Option<Models>,
     /// What becomes of its requests.
     pub rules: RuleChange,
+    /// What the operator demands of them.
+    pub demands: DemandChange,
     /// Takes away every choice of its caller's, before any is given.
     pub no_choice: bool,
     /// Lets its caller choose the account.
@@ -233,6 +241,19 @@ impl Change<'_> {
                 name: id.to_owned(),
                 unfit: Unfit::Choices,
             });
+        }
+        if wanted.demands != DemandChange::default() {
+            let before: String = sqlx::query_scalar(DEMANDS)
+                .bind(id)
+                .fetch_one(self.sql())
+                .await?;
+            let before = serde_json::from_str(&before)
+                .map_err(|error| corrupt("client_keys.demands", error.to_string()))?;
+            sqlx::query(SET_DEMANDS)
+                .bind(json_text(&wanted.demands.of(before)))
+                .bind(id)
+                .execute(self.sql())
+                .await?;
         }
         let [untranslated, exact_model] = wanted.rules.flags();
         sqlx::query(SET)

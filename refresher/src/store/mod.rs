@@ -56,7 +56,7 @@ pub use self::probes::{Due, MayAsk, Probing};
 pub use self::quotas::{Askable, Asked, Asking};
 pub use self::requests::{BatchId, By, Sums, Taken};
 pub use self::rotate::{NotRotated, Retired, Rotation, Step};
-pub use self::rules::{RuleChange, Rules};
+pub use self::rules::{DemandChange, RuleChange, Rules};
 pub use self::snapshot::{Outgoing, SnapshotPage};
 use self::sql::signed;
 use self::sqlite::{Connection, Database, NewTokens, Pool as Connections, Turn, WriteQueue};

@@ -1,5 +1,6 @@
 //! What becomes of the requests of a client key or a pool: the models that others serve, and what is forbidden.
 
+use latchkey::dialect::{Demands, EffortWord, ServiceTier};
 use latchkey::snapshot::ModelMaps;
 
 use super::sql::JsonText;
@@ -25,6 +26,17 @@ pub struct Rules {
     pub exact_model: bool,
 }
 
+/// Changes to the [`Demands`] of a client key: of each `Some(None)` takes it away, and what is not given stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DemandChange {
+    /// How much models are to think.
+    pub effort: Option<Option<EffortWord>>,
+    /// No more than that.
+    pub max_effort: Option<Option<EffortWord>>,
+    /// The service tier.
+    pub tier: Option<Option<ServiceTier>>,
+}
+
 /// Changes to [`Rules`]; what is not given stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleChange {
@@ -34,6 +46,19 @@ pub struct RuleChange {
     pub untranslated: Option<bool>,
     /// Each model serves itself or is not served.
     pub exact_model: Option<bool>,
+}
+
+// === impl DemandChange ===
+
+impl DemandChange {
+    /// What is demanded with these changes.
+    pub(super) fn of(&self, before: Demands) -> Demands {
+        Demands {
+            effort: self.effort.unwrap_or(before.effort),
+            max_effort: self.max_effort.unwrap_or(before.max_effort),
+            tier: self.tier.unwrap_or(before.tier),
+        }
+    }
 }
 
 // === impl RuleChange ===

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use latchkey::dialect::Demands;
 use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::secret::Secret;
@@ -89,6 +90,8 @@ struct KeyRow {
     models: snapshot::Models,
     #[sqlx(flatten)]
     rules: Rules,
+    #[sqlx(try_from = "JsonText<Demands>")]
+    demands: Demands,
     may_choose_account: bool,
     revoked_at: Option<UnixMillis>,
     expires_at: Option<UnixMillis>,
@@ -120,7 +123,7 @@ sql::statements! {
     POOL = concat!("SELECT id, policy, ", rule_columns!(), " FROM pools WHERE id = $1");
     MEMBERS = "SELECT account, weight, tier FROM pool_members WHERE pool = $1 ORDER BY position";
     KEY = concat!(
-        "SELECT name, sha256, pool, models, may_choose_account = 1 AS may_choose_account, revoked_at, expires_at, ",
+        "SELECT name, sha256, pool, models, may_choose_account = 1 AS may_choose_account, revoked_at, expires_at, demands, ",
         rule_columns!(),
         ", ",
         limit_columns!(),
@@ -529,6 +532,7 @@ async fn client_key(connection: &mut Connection, id: String) -> Result<Record> {
         maps: row.rules.maps,
         untranslated: row.rules.untranslated,
         exact_model: row.rules.exact_model,
+        demands: row.demands,
         may_choose: snapshot::MayChoose {
             account: row.may_choose_account,
             pools: pools.collect::<Result<_>>()?,

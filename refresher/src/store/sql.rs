@@ -5,6 +5,7 @@
 //! `ON CONFLICT`, `CASE` in place of scalar `max`, `CAST(sum(…) AS BIGINT)`, and integers for truth values, which are
 //! compared (`= 1`) where a `bool` is read. What only one of them has stands in `sqlite/`.
 
+use latchkey::dialect::Demands;
 use latchkey::snapshot::{ModelMaps, Models};
 use latchkey::verdict::{Scope, quota::Window};
 use serde::Serialize;
@@ -69,7 +70,7 @@ macro_rules! from_json_text {
     };
 }
 
-from_json_text!(Models, ModelMaps, Scope, Vec<Window>, Vec<Figure>);
+from_json_text!(Models, ModelMaps, Demands, Scope, Vec<Window>, Vec<Figure>);
 
 /// The JSON of a list, a map or a name, all of which always serialise.
 pub(super) fn json_text<T: Serialize>(value: &T) -> String {

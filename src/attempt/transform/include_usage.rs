@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
-use crate::text::json::{self, Lexer};
+use crate::text::{
+    edit::trimmed,
+    json::{self, Lexer},
+};
 
 /// The largest request body that is looked into, in bytes. Larger ones carry images; there an
 /// estimate, which such a body makes a high one, is better than the work.
@@ -110,13 +113,6 @@ impl Edit {
             value,
         }
     }
-}
-
-/// The range without the white space at its ends.
-fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
-    let value = body.get(range.clone()).unwrap_or_default().trim_ascii_end();
-    let end = range.start.saturating_add(value.len());
-    end.saturating_sub(value.trim_ascii_start().len())..end
 }
 
 #[cfg(test)]

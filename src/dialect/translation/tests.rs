@@ -15,7 +15,7 @@ use super::*;
 use crate::dialect::accent::Accent;
 use crate::text::tree::Text;
 
-fn target() -> Target<'static> {
+pub(crate) fn target() -> Target<'static> {
     Target {
         model: Text::of("gpt-5.6"),
         refuses: &[],
@@ -23,6 +23,7 @@ fn target() -> Target<'static> {
         streams_only: false,
         asks_usage: false,
         owner: "1f",
+        demands: crate::dialect::Demands::default(),
         asked_at: "",
     }
 }

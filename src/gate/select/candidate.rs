@@ -158,7 +158,7 @@ impl Candidate {
         let lists = |platform: &Rc<Platform>| {
             let mut models = platform.models.iter();
             let own = self.model(need);
-            let named = |model| self.account.maps.are_of(model);
+            let named = |model| self.account.maps.of(model).is_some();
             need.model.is_some_and(named)
                 || own.is_some_and(|model| models.any(|one| one.as_str() == model))
         };

@@ -15,9 +15,9 @@ use crate::{
         failure,
         made::MadeReader,
         request_bytes::RequestBytes,
-        transform::{self, MAX_RENAMED_BYTES, Rewrite, Transform},
+        transform::{MAX_EDITED_BYTES, Rewrite, Transform},
     },
-    dialect::Dialect,
+    dialect::{Accent, Demands, Dialect, Steered},
     gate::{Refusal, Reply},
     header::{HeaderMap, HeaderText},
     home::Made,
@@ -28,6 +28,7 @@ use crate::{
     },
     snapshot::{Account, Makes, Platform},
     stream::{attempt::Outcome, gate::reply_with},
+    text::edit::{Edit, Place, edited},
     verdict::{ErrorBody, Quota, Reason, Verdict},
     worker::{Found, Worker},
 };
@@ -58,8 +59,18 @@ pub(super) struct Sent {
     pub(super) escape: bool,
     /// The change of the request and its answer.
     pub(super) transform: Transform,
+    /// What the operator demands of a request that is not translated, where a model answers.
+    demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
     pub(super) translated: Option<Translated>,
+}
+
+/// What is demanded of a request that goes out in its caller's dialect, and what of the platform matters for it.
+#[derive(Debug)]
+struct Demanded {
+    demands: Demands,
+    accent: Accent,
+    refuses: Vec<String>,
 }
 
 impl Sent {
@@ -98,7 +109,7 @@ impl Sent {
         }
         let model = carried.model_at(&account);
         let translated =
-            is_translated.then(|| Translated::of(&endpoint, &account, model.clone(), estimates));
+            is_translated.then(|| Translated::of(&carried, &endpoint, &account, estimates));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
@@ -119,7 +130,19 @@ impl Sent {
             true => Transform::of(&endpoint, length),
             false => Transform::Nothing,
         };
+        let demands = carried.demands_at(&account);
+        let is_steered = endpoint.generates() && translated.is_none() && !escape;
+        let demanded = (is_steered && !demands.is_none()).then(|| {
+            let names = [&model, &carried.model];
+            let names = names.map(|model| model.as_ref().map_or("", HeaderText::as_str));
+            Demanded {
+                demands,
+                accent: endpoint.accent(&names),
+                refuses: endpoint.refuses.clone(),
+            }
+        });
         Ok(Self {
+            demanded,
             model,
             account,
             platform,
@@ -210,22 +233,23 @@ impl Sent {
             stream.set_body(Side::Request, size, &body);
             return Ok(Action::Continue);
         }
-        let renamed = match self.renamed_to().filter(|_| size > 0) {
-            None => None,
-            Some(_) if !end && size <= MAX_RENAMED_BYTES => return Ok(Action::Pause),
-            Some(model) => {
-                let made = renamed(size, model, stream);
+        let is_edited = self.renamed_to().is_some() || self.demanded.is_some();
+        let edited = match is_edited && size > 0 {
+            false => None,
+            true if !end && size <= MAX_EDITED_BYTES => return Ok(Action::Pause),
+            true => {
+                let made = self.edited(size, stream);
                 Some(made.map_err(|refusal| self.refused(&refusal))?)
             }
         };
-        let rewrite = match &renamed {
+        let rewrite = match &edited {
             None => {
                 let read = || stream.body(Side::Request, 0, size);
                 self.transform.on_request(size, end, read)
             }
             Some(body) => self.transform.on_request(body.len(), end, || body.clone()),
         };
-        match (rewrite, renamed) {
+        match (rewrite, edited) {
             (Rewrite::NeedMore, _) => return Ok(Action::Pause),
             (Rewrite::AsItIs, None) => {}
             (Rewrite::Instead(body), _) | (Rewrite::AsItIs, Some(body)) => {
@@ -251,6 +275,36 @@ impl Sent {
     fn renamed_to(&self) -> Option<&HeaderText> {
         let is_renamed = self.model.as_ref() != self.asked() && !self.escape;
         self.model.as_ref().filter(|_| is_renamed)
+    }
+
+    /// The request's body, of `size` bytes, with the model in it that serves it and what is demanded.
+    fn edited(&self, size: usize, stream: &impl Stream) -> Result<Vec<u8>, Refusal> {
+        let too_large = size > MAX_EDITED_BYTES;
+        let make = || {
+            let body = stream.body(Side::Request, 0, size);
+            let mut edits: Vec<Edit> = Vec::new();
+            edits.extend(self.renamed_to().map(|model| Edit {
+                path: vec!["model".to_owned()],
+                // In visible ASCII.
+                value: serde_json::Value::from(model.as_str()).to_string(),
+                place: Place::Text,
+            }));
+            if let Some(demanded) = &self.demanded {
+                edits.extend(demanded.edits(self.dialect, &body)?);
+            }
+            edited(&body, &edits)
+        };
+        let made = if too_large { None } else { make() };
+        made.ok_or_else(|| Refusal::Untranslatable {
+            too_large,
+            why: match too_large {
+                true => format!(
+                    "what a map or its client key says of its model is put only into bodies of up to {} MiB",
+                    MAX_EDITED_BYTES >> 20
+                ),
+                false => "it is no object of JSON, into which what a map or its client key says of its model could be put".to_owned(),
+            },
+        })
     }
 
     /// What names in its answer the model that was asked for, where that is another one. A translated answer does by
@@ -542,17 +596,12 @@ fn set_status(instead: &str, status: u16, stream: &mut impl Stream) {
     stream.set_header(Side::Answer, ":status", Some(instead.as_bytes()));
 }
 
-/// The request's body, of `size` bytes, with `model` in it.
-fn renamed(size: usize, model: &HeaderText, stream: &impl Stream) -> Result<Vec<u8>, Refusal> {
-    let too_large = size > MAX_RENAMED_BYTES;
-    let why = match too_large {
-        true => format!(
-            "another model serves the one that it names, which is put only into bodies of up to {} MiB",
-            MAX_RENAMED_BYTES >> 20
-        ),
-        false => "another model serves the one that it names, and it is no object of JSON into which that could be put".to_owned(),
-    };
-    let body = (!too_large).then(|| stream.body(Side::Request, 0, size));
-    let made = body.and_then(|body| transform::renamed(&body, model.as_str()));
-    made.ok_or(Refusal::Untranslatable { too_large, why })
+impl Demanded {
+    fn edits(&self, dialect: Dialect, body: &[u8]) -> Option<Vec<Edit>> {
+        let platform = Steered {
+            accent: &self.accent,
+            refuses: &self.refuses,
+        };
+        self.demands.edits(dialect, platform, body)
+    }
 }

@@ -264,3 +264,53 @@ fn an_answer_that_passes_as_it_is_names_the_model_that_was_asked_for() {
         assert!(first(&answer.headers, "content-length").is_some());
     }
 }
+
+/// In the caller's own dialect and in another one; on the next account too.
+#[test]
+fn what_is_demanded_goes_out_whatever_the_caller_says() {
+    let mut envoy = changed(|record| match record {
+        Record::Key(key) => {
+            key.demands =
+                serde_json::from_str(r#"{"max_effort":"medium","tier":"default"}"#).unwrap();
+            key.maps = serde_json::from_str(r#"["deep=gpt-6.1-sol@max"]"#).unwrap();
+        }
+        Record::Account(account) => {
+            account.maps = serde_json::from_str(r#"["gpt-6.1-sol=sol@low"]"#).unwrap();
+        }
+        _ => {}
+    });
+    for (asked, effort) in [("deep", "medium"), ("gpt-6.1-sol", "low")] {
+        let own =
+            format!(r#"{{"model":"{asked}", "input":"hi","reasoning":{{"effort":"xhigh"}}}}"#);
+        let call = ask(&mut envoy, RESPONSES, own.as_bytes());
+        let expected = format!(
+            r#"{{"model":"sol", "input":"hi","reasoning":{{"effort":"{effort}"}},"service_tier":"default"}}"#
+        );
+        assert_eq!(std::str::from_utf8(call.sent_bytes()).unwrap(), expected);
+        let chat = json!({
+            "model": asked, "reasoning_effort": "high", "service_tier": "priority",
+            "messages": [{"role": "user", "content": "hi"}],
+        });
+        let call = ask(&mut envoy, CHAT, chat.to_string().as_bytes());
+        let sent = call.sent_on();
+        assert_eq!(sent["reasoning"]["effort"], effort);
+        assert_eq!(
+            (&sent["model"], &sent["service_tier"]),
+            (&json!("sol"), &json!("default"))
+        );
+    }
+}
+
+/// Where nobody sees what a model is asked for, nothing could be demanded of it.
+#[test]
+fn a_body_in_which_nothing_can_be_demanded_is_refused() {
+    let mut envoy = changed(|record| {
+        if let Record::Key(key) = record {
+            key.demands = serde_json::from_str(r#"{"max_effort":"low"}"#).unwrap();
+        }
+    });
+    for body in [&br#"{"input":"hi""#[..], b"--form"] {
+        let mut call = ask(&mut envoy, RESPONSES, body);
+        call.is_refused(400, "latchkey_untranslatable");
+    }
+}

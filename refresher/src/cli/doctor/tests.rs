@@ -65,6 +65,7 @@ fn key(name: &str, pool: &str) -> KeyView {
         maps: latchkey::snapshot::ModelMaps::default(),
         translation: true,
         exact_model: false,
+        demands: latchkey::dialect::Demands::default(),
         rules: crate::store::Rules::default(),
         may_choose_account: false,
         may_choose_pools: Vec::new(),

@@ -1,5 +1,7 @@
 //! The rights of client keys.
 
+use latchkey::dialect::{Demands, EffortWord, ServiceTier};
+
 use super::*;
 
 #[tokio::test]
@@ -29,6 +31,28 @@ async fn what_a_key_may_do_is_given_and_taken() {
     store.set_client_key("laptop", &more).await.unwrap();
     assert!(key().await.may_choose_account, "it keeps what it had");
     assert_eq!(key().await.may_choose_pools, ["other"]);
+    let demands = |change: DemandChange| KeyChange {
+        demands: change,
+        ..KeyChange::default()
+    };
+    let both = demands(DemandChange {
+        effort: Some(Some(EffortWord::High)),
+        tier: Some(Some(ServiceTier::Flex)),
+        ..DemandChange::default()
+    });
+    store.set_client_key("laptop", &both).await.unwrap();
+    let other = demands(DemandChange {
+        effort: Some(None),
+        max_effort: Some(Some(EffortWord::Low)),
+        ..DemandChange::default()
+    });
+    store.set_client_key("laptop", &other).await.unwrap();
+    let demanded = Demands {
+        effort: None,
+        max_effort: Some(EffortWord::Low),
+        tier: Some(ServiceTier::Flex),
+    };
+    assert_eq!(key().await.demands, demanded);
     let less = KeyChange {
         rules: RuleChange {
             exact_model: Some(false),

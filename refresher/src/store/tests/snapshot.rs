@@ -34,6 +34,10 @@ async fn a_poller_that_applies_deltas_holds_what_one_that_starts_anew_gets() {
                     may_choose_account: true,
                     may_choose_pools: vec!["spare".to_owned()],
                     models: serde_json::from_str(r#"["gpt-5*"]"#).ok(),
+                    demands: DemandChange {
+                        tier: Some(Some(latchkey::dialect::ServiceTier::Flex)),
+                        ..DemandChange::default()
+                    },
                     rules: RuleChange {
                         untranslated: Some(true),
                         ..RuleChange::default()

@@ -158,6 +158,7 @@ pub(super) fn asked_at(platform: Dialect, asked_at: &str) -> Target<'_> {
         streams_only: false,
         asks_usage: platform == Dialect::Chat,
         owner: "1f",
+        demands: crate::dialect::Demands::default(),
         asked_at,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     attempt::{ESTIMATE_HEADER, answer::Mask},
     dialect::{
-        About, AnswerTranslation, Dialect, MAX_REQUEST_BYTES, Target, Written,
+        About, AnswerTranslation, Demands, Dialect, MAX_REQUEST_BYTES, Target, Written,
         neutral::{Failure, Refused},
     },
     gate::{Refusal, Reply},
@@ -30,6 +30,8 @@ pub(in crate::stream) struct Translated {
     endpoint: Endpoint,
     /// The model, as the platform names it.
     model: Option<HeaderText>,
+    /// What the operator demands.
+    demands: Demands,
     /// The platform is not asked: the tokens of the request are estimated.
     estimates: bool,
     streams_only: bool,
@@ -81,11 +83,11 @@ pub(in crate::stream) enum GoesOn {
 // === impl Translated ===
 
 impl Translated {
-    /// A try at this endpoint, as this account, whose platform names the model so.
+    /// A try of this at this endpoint, as this account.
     pub(super) fn of(
+        carried: &Carried,
         endpoint: &Endpoint,
         account: &Account,
-        model: Option<HeaderText>,
         estimates: bool,
     ) -> Self {
         let account_id = match endpoint.dialect.state_is_the_platforms() {
@@ -96,7 +98,8 @@ impl Translated {
         Self {
             owner: format!("{:016x}", hash64(&parts)),
             endpoint: endpoint.clone(),
-            model,
+            model: carried.model_at(account),
+            demands: carried.demands_at(account),
             estimates,
             streams_only: endpoint.requires.contains(&Requirement::Stream),
             asked: None,
@@ -141,6 +144,7 @@ impl Translated {
             streams_only: self.streams_only,
             asks_usage: self.endpoint.include_usage,
             owner: &self.owner,
+            demands: self.demands,
             asked_at,
         };
         let created = now.checked_div(1_000).unwrap_or_default();
