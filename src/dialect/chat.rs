@@ -212,7 +212,7 @@ impl Format for Chat {
     }
 }
 
-pub(super) use self::answer_writer::error as openai_failure;
+pub(super) use self::answer_writer::{error as openai_failure, openai_code};
 
 /// A model as OpenAI writes it in both of its dialects.
 pub(super) fn openai_model(model: &ListedModel<'_>) -> Value {

@@ -186,6 +186,7 @@ impl Format for Gemini {
             richness: 1,
             read_target: Some(request_reader::read_target),
             write_answer: Some(answer_writer::Writer::of),
+            ..Parts::default()
         }
     }
 }

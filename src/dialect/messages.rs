@@ -256,6 +256,7 @@ impl Format for Messages {
             read_answer: Some(answer_reader::Reader::begin),
             write_answer: Some(answer_writer::Writer::of),
             state_is_the_platforms: true,
+            overloaded: 529,
             ..Parts::default()
         }
     }

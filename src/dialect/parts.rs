@@ -38,6 +38,8 @@ pub struct Parts {
     pub count: Option<Counting>,
     /// Writes an answer.
     pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
+    /// The status of an answer that says that the platform has too much to do; 0 for 503, as most have it.
+    pub overloaded: u16,
     /// What only the platform reads is read for all of its accounts.
     pub state_is_the_platforms: bool,
 }

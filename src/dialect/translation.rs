@@ -47,6 +47,7 @@ pub struct TranslatedRequest {
 /// The translation of an answer.
 #[derive(Debug)]
 pub struct AnswerTranslation {
+    caller: Dialect,
     reader: Box<dyn AnswerReader>,
     writer: Box<dyn AnswerWriter>,
     source: Source,
@@ -117,6 +118,16 @@ impl Dialect {
             && own.write_answer.is_some()
             && other.write_request.is_some()
             && other.read_answer.is_some()
+    }
+
+    /// The status with which a caller of this dialect is told what a platform of another one told with `status`.
+    pub fn status_of(self, status: u16) -> u16 {
+        match (status, self.format().parts().overloaded) {
+            (422, _) => 400,
+            (503 | 529, 0) => 503,
+            (503 | 529, overloaded) => overloaded,
+            _ => status,
+        }
     }
 
     /// Tells a dialect of which any account of a platform reads what only the platform reads.
@@ -239,6 +250,7 @@ impl AnswerTranslation {
         Some(Self {
             raw: about.raw.clone(),
             unwrapping: BTreeMap::new(),
+            caller,
             reader: read.read_answer?(),
             writer: write.write_answer?(about),
             source: Source::Unknown(Vec::new()),
@@ -358,7 +370,10 @@ impl AnswerTranslation {
         }
         match self.writer.whole(&kept.events) {
             Ok(body) => Written::Whole(body),
-            Err(failure) => Written::Failed(failure.status, self.writer.error(&failure)),
+            Err(failure) => {
+                let status = self.caller.status_of(failure.status);
+                Written::Failed(status, self.writer.error(&failure))
+            }
         }
     }
 

@@ -90,6 +90,11 @@ impl ErrorBody {
         self.codes.first().map(String::as_str)
     }
 
+    /// All of its codes, types and status words, as they come.
+    pub fn codes(&self) -> impl Iterator<Item = &str> {
+        self.codes.iter().map(String::as_str)
+    }
+
     /// The platform's message for people.
     pub fn message(&self) -> &str {
         &self.message

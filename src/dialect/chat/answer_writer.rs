@@ -277,10 +277,28 @@ fn write_usage(out: &mut Out, usage: &Usage) {
     });
 }
 
+/// The code of a failure in OpenAI's words: the platform's, or that of the status.
+pub fn openai_code(failure: &Failure) -> Option<&str> {
+    failure.code.as_deref().or(match failure.status {
+        401 => Some("invalid_api_key"),
+        402 => Some("insufficient_quota"),
+        404 => Some("model_not_found"),
+        413 => Some("request_too_large"),
+        429 => Some("rate_limit_exceeded"),
+        503 | 529 => Some("server_is_overloaded"),
+        504 => Some("timeout"),
+        400..=499 => None,
+        _ => Some("server_error"),
+    })
+}
+
 /// A platform's failure, as OpenAI writes it in both of its dialects.
 pub fn error(failure: &Failure) -> Vec<u8> {
+    let code = openai_code(failure);
     let kind = match failure.status {
+        402 | 429 if code == Some("insufficient_quota") => "insufficient_quota",
         429 => "rate_limit_error",
+        403 => "permission_error",
         400..=499 => "invalid_request_error",
         _ => "server_error",
     };
@@ -290,7 +308,7 @@ pub fn error(failure: &Failure) -> Vec<u8> {
             out.name("message").word(&failure.message);
             out.name("type").word(kind);
             out.name("param").null();
-            match &failure.code {
+            match code {
                 Some(code) => out.name("code").word(code),
                 None => out.name("code").null(),
             }

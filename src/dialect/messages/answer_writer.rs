@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Usage},
+        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Folded, FoldedBlock, Usage},
         parts::{About, AnswerWriter},
     },
     text::{
@@ -343,6 +343,9 @@ fn write_usage(out: &mut Out, usage: &Usage) {
     });
 }
 
+/// The beginning of the message for a conversation that is too long.
+const TOO_LONG: &str = "prompt is too long: ";
+
 fn error(failure: &Failure) -> Vec<u8> {
     let kind = match failure.status {
         401 => "authentication_error",
@@ -357,11 +360,10 @@ fn error(failure: &Failure) -> Vec<u8> {
         _ => "api_error",
     };
     // Claude Code makes a conversation shorter on these words.
-    let is_too_long = failure.code.as_deref() == Some("context_length_exceeded");
-    let begins = if is_too_long {
-        "prompt is too long: "
-    } else {
-        ""
+    let is_too_long = failure.code.as_deref() == Some(CONTEXT_LENGTH);
+    let begins = match is_too_long && !failure.message.starts_with(TOO_LONG) {
+        true => TOO_LONG,
+        false => "",
     };
     let mut out = Out::default();
     out.object(|out| {

@@ -1,6 +1,6 @@
 //! An answer in no dialect: steps, in the order in which they come.
 
-use crate::text::tree::{Json, Text};
+use crate::text::tree::Json;
 
 /// A step of an answer. Blocks are numbered in the order in which they open.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +141,35 @@ pub struct Failure {
     pub code: Option<String>,
 }
 
+/// The code of a conversation that is longer than the model takes.
+pub const CONTEXT_LENGTH: &str = "context_length_exceeded";
+
+/// The words in which platforms that have no code for it say that.
+const TOO_LONG: [&str; 3] = [
+    "prompt is too long",
+    "exceeds the maximum number of tokens",
+    "maximum context length",
+];
+
+/// Google's words for statuses.
+const STATUS_WORDS: [&str; 8] = [
+    "INVALID_ARGUMENT",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "NOT_FOUND",
+    "RESOURCE_EXHAUSTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+];
+
+/// Tells a word of a platform's that only says the status: a number, a type of OpenAI's or Anthropic's, a word of Google's.
+fn is_status_word(word: &str) -> bool {
+    word.ends_with("_error")
+        || word.bytes().all(|byte| byte.is_ascii_digit())
+        || STATUS_WORDS.contains(&word)
+}
+
 // === impl Failure ===
 
 impl Failure {
@@ -184,15 +213,26 @@ impl Failure {
         let status = told
             .filter(|code| (400..600).contains(code))
             .unwrap_or(status);
+        let message = text("message").or_else(|| {
+            let text = error.text()?;
+            Some(text.plain().into_owned())
+        });
+        let words = [text("code"), text("type"), text("status")];
+        let words = words.iter().flatten().map(String::as_str);
+        Self::told(status, &message.unwrap_or_default(), words)
+    }
+
+    /// A failure that a platform told with these words for it. Its code is the first that tells more than a status does.
+    pub fn told<'a>(status: u16, message: &str, mut words: impl Iterator<Item = &'a str>) -> Self {
+        let is_too_long = status == 400 && TOO_LONG.iter().any(|words| message.contains(words));
+        let code = match is_too_long {
+            true => Some(CONTEXT_LENGTH),
+            false => words.find(|word| !is_status_word(word)),
+        };
         Self {
             status,
-            message: text("message").unwrap_or_else(|| {
-                error
-                    .text()
-                    .map(|text| Text::plain(&text).into_owned())
-                    .unwrap_or_default()
-            }),
-            code,
+            message: message.to_owned(),
+            code: code.map(str::to_owned),
         }
     }
 }

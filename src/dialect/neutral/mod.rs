@@ -20,7 +20,7 @@ pub mod read;
 mod request;
 
 pub use self::{
-    event::{BlockKind, Event, Failure, Finish, Usage},
+    event::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Usage},
     folded::{Folded, FoldedBlock},
     freeform::Unwrapping,
     request::{

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::item::{Block, Item, write_logprobs, write_part, write_place};
 use crate::{
     dialect::{
-        chat::openai_failure,
+        chat::{openai_code, openai_failure},
         neutral::{BlockKind, Event, Failure, Finish, Usage},
         parts::{About, AnswerWriter},
         translation::MAX_ANSWER_BYTES,
@@ -268,7 +268,7 @@ impl Writer {
                 None => out.name("error").null(),
                 Some(failure) => out.name("error").object(|out| {
                     out.name("code")
-                        .word(code(failure).unwrap_or("invalid_prompt"));
+                        .word(openai_code(failure).unwrap_or("invalid_prompt"));
                     out.name("message").word(&failure.message);
                 }),
             }
@@ -376,25 +376,8 @@ impl AnswerWriter for Writer {
     }
 
     fn error(&self, failure: &Failure) -> Vec<u8> {
-        let code = code(failure).map(str::to_owned);
-        openai_failure(&Failure {
-            code,
-            ..failure.clone()
-        })
+        openai_failure(failure)
     }
-}
-
-/// The code of a failure in this dialect.
-fn code(failure: &Failure) -> Option<&str> {
-    // Anthropic's words for the kinds of errors end so.
-    let own = failure.code.as_deref();
-    let own = own.filter(|code| !code.ends_with("_error"));
-    own.or(match failure.status {
-        429 => Some("rate_limit_exceeded"),
-        503 | 529 => Some("server_is_overloaded"),
-        400..=499 => None,
-        _ => Some("server_error"),
-    })
 }
 
 fn write_usage(out: &mut Out, usage: &Usage) {

@@ -421,13 +421,8 @@ fn an_answer_ends_as_the_platforms_did() {
         json!([{"type": "refusal", "refusal": "No"}])
     );
 
-    let failure = |status, code: Option<&str>| {
-        Event::Fail(Failure {
-            status,
-            message: "so".to_owned(),
-            code: code.map(str::to_owned),
-        })
-    };
+    let failure =
+        |status, code: Option<&str>| Event::Fail(Failure::told(status, "so", code.into_iter()));
     for (failure, code) in [
         (
             failure(429, Some("rate_limit_error")),

@@ -242,12 +242,9 @@ fn answers_become_what_the_golden_files_say() {
         let mut translation = translation_of(input.dialect, caller, is_stream);
         if let Ok(status) = input.about.parse() {
             let error = ErrorBody::read(input.text.as_bytes());
-            let body = translation.error(&Failure {
-                status,
-                message: error.message().to_owned(),
-                code: error.code().map(str::to_owned),
-            });
-            return (String::new(), laid_out(&body));
+            let failure = Failure::told(status, error.message(), error.codes());
+            let status = caller.status_of(status).to_string();
+            return (status, laid_out(&translation.error(&failure)));
         }
         match translation.on_body(input.text.as_bytes(), true) {
             Written::Stream(bytes) => {

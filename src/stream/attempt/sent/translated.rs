@@ -198,11 +198,10 @@ impl Translated {
         let Some(error) = error else {
             return Some(Answer::Good(Box::new(translation)));
         };
-        let body = translation.error(&Failure {
-            status,
-            message: error.message().to_owned(),
-            code: error.code().map(str::to_owned),
-        });
+        let told = caller.status_of(status).to_string();
+        stream.set_header(Side::Answer, ":status", Some(told.as_bytes()));
+        let failure = Failure::told(status, error.message(), error.codes());
+        let body = translation.error(&failure);
         let body = mask.masked(&body).unwrap_or(body);
         Some(Answer::Error(Some(body)))
     }
