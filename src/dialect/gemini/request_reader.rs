@@ -304,14 +304,12 @@ fn read_part<'a>(
     let opaque = optional_text(part, "thoughtSignature")?.map(signed);
     let said = optional_text(part, "text")?;
     if get(part, "thought").and_then(Json::flag) == Some(true) {
-        let text = said.unwrap_or(Text::of(""));
-        blocks.push(Block::Reasoning { text, opaque });
+        think(blocks, said.unwrap_or(Text::of("")), opaque);
         return Ok(());
     }
     let has_opaque = opaque.is_some();
     if has_opaque {
-        let text = Text::of("");
-        blocks.push(Block::Reasoning { text, opaque });
+        think(blocks, Text::of(""), opaque);
     }
     if let Some(text) = said {
         if !text.is_empty() {
@@ -349,6 +347,23 @@ fn read_part<'a>(
         return Ok(());
     }
     Err(foreign(part, "this kind of content is not available here"))
+}
+
+/// Appends a thought, or more of the one before: it comes in pieces, and what only its maker reads is the last of it.
+fn think<'a>(blocks: &mut Vec<Block<'a>>, text: Text<'a>, opaque: Option<Text<'a>>) {
+    let Some(Block::Reasoning {
+        text: begun,
+        opaque: own @ None,
+    }) = blocks.last_mut()
+    else {
+        blocks.push(Block::Reasoning { text, opaque });
+        return;
+    };
+    *own = opaque;
+    match begun {
+        Text::Plain(Cow::Owned(begun)) => begun.push_str(&text.plain()),
+        begun => *begun = Text::made(format!("{}{}", begun.plain(), text.plain())),
+    }
 }
 
 /// What only its maker reads. An envelope comes in base64: clients take it for bytes.

@@ -316,3 +316,92 @@ fn a_stream_and_a_whole_answer_say_the_same() {
         }
     }
 }
+
+/// What a platform's model thought goes back to it as it was, whatever its caller speaks.
+#[test]
+fn what_was_thought_comes_back_to_its_maker() {
+    let cases = cases("answers");
+    let (_, _, inputs) = cases
+        .iter()
+        .find(|(path, ..)| path.ends_with("reasoning.txt"))
+        .unwrap();
+    let opaque = [Dialect::Responses, Dialect::Messages, Dialect::Gemini];
+    for platform in opaque {
+        let whole = inputs
+            .iter()
+            .find(|input| input.dialect == platform && input.about == "whole");
+        let whole = whole.unwrap().text.as_bytes();
+        let said: Value = serde_json::from_slice(whole).unwrap();
+        for caller in opaque.into_iter().filter(|caller| *caller != platform) {
+            let mut translation = translation_of(platform, caller, false);
+            let Written::Whole(answer) = translation.on_body(whole, true) else {
+                panic!("{platform:?} {caller:?}");
+            };
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            let mut translation = translation_of(platform, caller, true);
+            let Written::Stream(stream) = translation.on_body(whole, true) else {
+                panic!("{platform:?} {caller:?}");
+            };
+            let history = match caller {
+                Dialect::Responses => {
+                    let mut input = vec![json!({"role": "user", "content": "Hi"})];
+                    input.extend(answer["output"].as_array().unwrap().clone());
+                    let id = &input.last().unwrap()["call_id"];
+                    input.push(
+                        json!({"type": "function_call_output", "call_id": id, "output": "x"}),
+                    );
+                    json!({"input": input})
+                }
+                Dialect::Messages => {
+                    let id = &answer["content"].as_array().unwrap().last().unwrap()["id"];
+                    let result =
+                        json!([{"type": "tool_result", "tool_use_id": id, "content": "x"}]);
+                    json!({"max_tokens": 9, "messages": [
+                        {"role": "user", "content": "Hi"},
+                        {"role": "assistant", "content": answer["content"]},
+                        {"role": "user", "content": result},
+                    ]})
+                }
+                // Clients keep the parts of a stream as they come.
+                _ => {
+                    let stream = String::from_utf8(stream).unwrap();
+                    let elements = grammar::elements(&stream, false);
+                    let parts = elements.iter().flat_map(|element| {
+                        let parts = element["candidates"][0]["content"]["parts"].as_array();
+                        parts.unwrap().clone()
+                    });
+                    let parts: Vec<Value> = parts.collect();
+                    let result = json!({"name": "get_weather", "response": {"output": "x"}});
+                    json!({"contents": [
+                        {"role": "user", "parts": [{"text": "Hi"}]},
+                        {"role": "model", "parts": parts},
+                        {"role": "user", "parts": [{"functionResponse": result}]},
+                    ]})
+                }
+            };
+            let target = asked_at(platform, "/v1beta/models/m:generateContent");
+            let history = history.to_string();
+            let made = caller.translate_request(platform, history.as_bytes(), &target, 0);
+            let made: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
+            let place = format!("{platform:?} {caller:?}: {made}");
+            match platform {
+                Dialect::Responses => {
+                    let items = made["input"].as_array().unwrap().iter();
+                    let kept: Vec<_> = items
+                        .filter_map(|item| item["encrypted_content"].as_str())
+                        .collect();
+                    assert_eq!(kept, ["gAAAAend", "gAAAAmore"], "{place}");
+                }
+                Dialect::Messages => {
+                    let content = &made["messages"][1]["content"];
+                    assert_eq!(content, &said["content"], "{place}");
+                }
+                _ => {
+                    let parts = made["contents"][1]["parts"].as_array().unwrap();
+                    let call = parts.last().unwrap();
+                    assert_eq!(call["thoughtSignature"], "c2lnbmVk", "{place}");
+                }
+            }
+        }
+    }
+}
