@@ -407,3 +407,49 @@ fn the_openai_client_has_responses_of_a_platform_that_speaks_chat_alone() {
         assert_eq!(got["refused"][1], "latchkey_untranslatable", "{got}");
     });
 }
+
+/// A request goes from platform to platform before its first byte, translated anew for each. Its caller notices nothing.
+#[test]
+fn a_request_fails_over_from_dialect_to_dialect() {
+    run(async {
+        let stack = Stack::start("translated-failover").await;
+        let caller = stack.caller("all");
+        let messages = json!([{"role": "user", "content": "over to the next"}]);
+        let chat = json!({"model": "claude-opus-5-5", "stream": true, "messages": messages});
+        let mut message = chat.clone();
+        message["model"] = "gpt-6.1-sol".into();
+        message["max_tokens"] = 99.into();
+        for (name, status, path, body, end, served_at) in [
+            (
+                "openai-key",
+                503,
+                "/v1/chat/completions",
+                &chat,
+                "data: [DONE]\n\n",
+                "/v1/messages",
+            ),
+            (
+                "anthropic-key",
+                529,
+                "/v1/messages",
+                &message,
+                "{\"type\":\"message_stop\"}\n\n",
+                "/backend-api/codex/responses",
+            ),
+        ] {
+            let fault =
+                json!({"target": "upstream", "account": name, "status": status, "body": ""});
+            stack.sim.add_fault(fault).await;
+            let answer = caller.post(path, body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(answer.body.contains("Hello"), "{answer:?}");
+            assert!(answer.body.ends_with(end), "{answer:?}");
+            let seen = stack.sim.seen().await;
+            let is_ours =
+                |seen: &&Seen| String::from_utf8_lossy(&seen.body()).contains("over to the next");
+            let paths: Vec<&str> = seen.iter().filter(is_ours).map(Seen::path).collect();
+            assert!(paths.contains(&path), "{paths:?}");
+            assert_eq!(paths.last(), Some(&served_at), "{paths:?}");
+        }
+    });
+}
