@@ -63,6 +63,14 @@ fn request(caller: Dialect, platform: Dialect, body: &[u8]) {
         (Err(refused), Err(again)) => assert_eq!(refused, again),
         (one, other) => panic!("{one:?} {other:?}"),
     }
+    // What can be asked can be counted.
+    match caller.translate_count(platform, body, &target) {
+        Ok(made) => {
+            let made: Value = serde_json::from_slice(&made.body).expect("JSON");
+            assert!(made.is_object());
+        }
+        Err(refused) => assert_eq!(Err(refused), translate().map(|_| ())),
+    }
 }
 
 fn answer(
@@ -106,7 +114,8 @@ fn answer(
     let says = |mark: &str| text.contains(mark);
     let is_good = text.ends_with("[DONE]\n\n")
         || text.ends_with("{\"type\":\"message_stop\"}\n\n")
-        || says("event: response.completed\n");
+        || says("event: response.completed\n")
+        || says("event: response.incomplete\n");
     let is_failed = says("event: error\n") || says("event: response.failed\n");
     assert!(!(as_stream && is_good && is_failed), "{text}");
 }
