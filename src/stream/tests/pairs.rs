@@ -361,3 +361,25 @@ fn tokens_are_counted_where_the_platform_counts_them() {
         }
     }
 }
+
+/// A stream of responses repeats itself at its end: what is kept for that is its key's memory.
+#[test]
+fn what_a_stream_of_responses_keeps_is_its_keys_memory() {
+    let (platform, caller) = (&ALL[0], &ALL[1]);
+    let mut envoy = envoy(platform, &ALL[2]);
+    envoy.configure(r#"{"held_mib":2,"held_mib_per_key":1}"#);
+    let mut call = begin(&mut envoy, caller);
+    call.platform_begins(200, &EVENTS);
+    let delta = json!({"content": "x".repeat(100_000)});
+    let chunk = json!({"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta}]});
+    for _ in 0..20 {
+        call.platform_goes_on(format!("data: {chunk}\n\n").as_bytes(), false);
+    }
+    let got = String::from_utf8(call.answer().body).unwrap();
+    assert!(got.contains("response.failed") && got.contains("latchkey_no_room"));
+    let pieces = got.matches("response.output_text.delta\"").count();
+    assert!((2..11).contains(&pieces), "{pieces}");
+    // It keeps nothing more, and others have room.
+    call.platform_goes_on(b"data: x\n\n", true);
+    begin(&mut envoy, caller).is_at("acc_1");
+}
