@@ -26,6 +26,9 @@ mod client_sentences;
 /// Callers of one dialect at platforms of another.
 mod translated;
 
+/// Models that others serve, and what is demanded of requests.
+mod maps;
+
 /// The things that callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
 

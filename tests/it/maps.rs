@@ -1,0 +1,68 @@
+//! Models that others serve, and what an operator demands of requests: from the command line to the platform and back.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Caller, Stack,
+    caller::{chat_body, messages_body},
+    eventually, holds, run, stack,
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn what_the_operator_says_of_models_goes_out_and_the_answer_names_what_was_asked_for() {
+    run(async {
+        let stack = Stack::real("maps", async |sim, refresher| {
+            sim.add_api_key("openai", "sk-maps", "team").await;
+            refresher.add_api_key("team", "openai", "sk-maps").await;
+        })
+        .await;
+        for command in [
+            &["accounts", "set", "team", "--maps", "gpt-5.6=east-7"][..],
+            &["pools", "set", "default", "--maps", "claude-*=gpt-5.6@high"],
+        ] {
+            stack.refresher.run(command, "").await;
+        }
+        let create = ["keys", "create", "mapped", "--maps", "smart=claude-x"];
+        let demands = ["--max-effort", "medium", "--service-tier", "flex"];
+        let create = [&create[..], &demands].concat();
+        let key = stack.refresher.run(&create, "").await;
+        let caller = Caller::new(stack.envoy.port, key.trim());
+        eventually("the key is taken", stack::SYNC_LIMIT, async || {
+            let answer = caller.get("/v1/models/smart").await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        for streamed in [false, true] {
+            let mut body = chat_body(streamed);
+            body["model"] = "smart".into();
+            body["reasoning_effort"] = "low".into();
+            let answer = caller.post(CHAT, &body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert!(answer.body.contains(r#""smart""#), "{answer:?}");
+            assert!(!answer.body.contains("east-7"), "{answer:?}");
+            let seen = stack.sim.seen().await;
+            let sent: Value =
+                serde_json::from_slice(&seen.last().expect("a request").body()).expect("JSON");
+            assert_eq!(sent["model"], "east-7");
+            assert_eq!(sent["reasoning_effort"], "medium", "the map's, bounded");
+            assert_eq!(sent["service_tier"], "flex");
+            assert_eq!(sent["messages"], body["messages"]);
+        }
+        let mut message = messages_body(false);
+        message["model"] = "smart".into();
+        let answer = caller.post("/v1/messages", &message).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["model"], json!("smart"));
+        let off = ["keys", "set", "mapped", "--translation", "off"];
+        stack.refresher.run(&off, "").await;
+        eventually("nothing is translated", stack::SYNC_LIMIT, async || {
+            let answer = caller.post("/v1/messages", &message).await;
+            let is_refused = answer.own_code() == Some("latchkey_path_not_in_pool");
+            holds(is_refused, || format!("{answer:?}"))
+        })
+        .await;
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
