@@ -1,5 +1,5 @@
-//! Every platform that we ship: a request at each of its doors gets there in the form that the platform documents. The
-//! simulated platform knows that form by itself (`tests/sim/src/documented.rs`), and refuses another one.
+//! Every platform that we ship: a request for each of its endpoints, and each call of our own, gets there in the form that
+//! the platform documents. The simulated platform knows that form by itself (`tests/sim/src/documented.rs`), and refuses another one.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -27,33 +27,59 @@ const BASES: [(&str, &str); 3] = [
     ("custom", "/base/v1"),
 ];
 
+/// Operations on what another request made, which `laws::homes` makes, gets and removes.
+const OF_THINGS: [&str; 4] = ["get", "delete", "cancel", "input_items"];
+
 /// An operation of a dialect, and the request for it.
 struct Ask {
     dialect: &'static str,
     operation: &'static str,
+    method: &'static str,
+    /// With `PLATFORM` for the platform's id.
     path: &'static str,
     /// The header of the client key.
     key: &'static str,
     headers: &'static [(&'static str, &'static str)],
-    body: Value,
+    content_type: &'static str,
+    /// Likewise.
+    body: String,
 }
 
 fn asks() -> Vec<Ask> {
     let turn = json!([{"role": "user", "content": "hi"}]);
+    let content = json!({"parts": [{"text": "hi"}]});
     let contents = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
-    let ask = |dialect, operation, path, body| Ask {
+    let ask = |dialect, operation, path, body: Value| Ask {
         dialect,
         operation,
+        method: "POST",
         path,
         key: "authorization",
         headers: &[],
-        body,
+        content_type: "application/json",
+        body: body.to_string(),
     };
-    let google = |operation, path| Ask {
+    let messages = |operation, path, body| Ask {
+        key: "x-api-key",
+        headers: &[("anthropic-version", "2023-06-01")],
+        ..ask("messages", operation, path, body)
+    };
+    let google = |operation, path, body| Ask {
         key: "x-goog-api-key",
         headers: &[("x-goog-api-client", "google-genai-sdk/3.6.1")],
-        ..ask("gemini", operation, path, contents.clone())
+        ..ask("gemini", operation, path, body)
     };
+    let bare = |method, operation, path| Ask {
+        method,
+        body: String::new(),
+        ..ask("chat", operation, path, Value::Null)
+    };
+    let batch = json!({
+        "input_file_id": "file-PLATFORM", "endpoint": "/v1/chat/completions", "completion_window": "24h",
+    });
+    let prompt = json!({"model": "m-1", "prompt": "hi"});
+    let input = json!({"model": "m-1", "input": "hi"});
+    let counted = json!({"model": "m-1", "messages": turn});
     vec![
         ask(
             "chat",
@@ -61,36 +87,45 @@ fn asks() -> Vec<Ask> {
             "/v1/chat/completions",
             json!({"model": "m-1", "stream": true, "messages": turn}),
         ),
-        ask(
-            "chat",
-            "embed",
-            "/v1/embeddings",
-            json!({"model": "m-1", "input": "hi"}),
-        ),
-        ask(
-            "responses",
-            "generate",
-            "/v1/responses",
-            json!({"model": "m-1", "input": "hi"}),
-        ),
+        ask("chat", "embed", "/v1/embeddings", input.clone()),
+        ask("chat", "complete", "/v1/completions", prompt.clone()),
+        ask("chat", "moderate", "/v1/moderations", input.clone()),
         Ask {
-            key: "x-api-key",
-            headers: &[("anthropic-version", "2023-06-01")],
-            ..ask(
-                "messages",
-                "generate",
-                "/v1/messages",
-                json!({"model": "m-1", "max_tokens": 16, "messages": turn}),
-            )
+            content_type: "multipart/form-data; boundary=b",
+            body: "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\r\n--b--\r\n"
+                .to_owned(),
+            ..ask("chat", "file_create", "/v1/files", Value::Null)
         },
-        google("generate", "/v1beta/models/m-1:generateContent"),
-        google("stream", "/v1beta/models/m-1:streamGenerateContent?alt=sse"),
-        google("count_tokens", "/v1beta/models/m-1:countTokens"),
+        bare("GET", "files", "/v1/files"),
+        bare("GET", "file_get", "/v1/files/file-PLATFORM"),
+        bare("GET", "file_content", "/v1/files/file-PLATFORM/content"),
+        ask("chat", "batch_create", "/v1/batches", batch),
+        bare("GET", "batches", "/v1/batches"),
+        bare("GET", "batch_get", "/v1/batches/batch-PLATFORM"),
+        bare("POST", "batch_cancel", "/v1/batches/batch-PLATFORM/cancel"),
+        bare("DELETE", "file_delete", "/v1/files/file-PLATFORM"),
+        ask("responses", "generate", "/v1/responses", input),
+        ask("responses", "image", "/v1/images/generations", prompt),
+        messages(
+            "generate",
+            "/v1/messages",
+            json!({"model": "m-1", "max_tokens": 16, "messages": turn}),
+        ),
+        messages("count_tokens", "/v1/messages/count_tokens", counted),
+        google("generate", "/v1beta/models/m-1:generateContent", contents.clone()),
+        google("stream", "/v1beta/models/m-1:streamGenerateContent?alt=sse", contents.clone()),
+        google("count_tokens", "/v1beta/models/m-1:countTokens", contents),
+        google("embed", "/v1beta/models/m-1:embedContent", json!({"content": content})),
+        google(
+            "embed_batch",
+            "/v1beta/models/m-1:batchEmbedContents",
+            json!({"requests": [{"model": "models/m-1", "content": content}]}),
+        ),
     ]
 }
 
 impl Ask {
-    /// Asks for it of that account.
+    /// Asks for it of that account, which has its platform's id for a name.
     async fn of(&self, account: &str, caller: &Caller) -> Answer {
         let key = match self.key {
             "authorization" => format!("Bearer {}", caller.key()),
@@ -99,11 +134,11 @@ impl Ask {
         let own = [
             (self.key, key.as_str()),
             ("x-latchkey-account", account),
-            ("content-type", "application/json"),
+            ("content-type", self.content_type),
         ];
         let headers = [&own, self.headers].concat();
-        let body = self.body.to_string();
-        caller.send("POST", self.path, &headers, body).await
+        let [path, body] = [self.path, &self.body].map(|text| text.replace("PLATFORM", account));
+        caller.send(self.method, &path, &headers, body).await
     }
 }
 
@@ -196,14 +231,14 @@ fn a_request_has_the_form_that_its_platform_documents() {
 
         for (profile, key) in platforms(&catalog) {
             let id = profile.id.as_str();
-            let endpoints = &profile.record.endpoints;
-            let mut asked = 0;
+            let mut left: Vec<_> = profile.record.endpoints.iter().collect();
+            left.retain(|endpoint| !OF_THINGS.contains(&endpoint.operation.as_str()));
             for ask in asks() {
-                let is_its = |endpoint: &&_| is(endpoint, &ask);
-                if endpoints.iter().find(is_its).is_none() {
+                let before = left.len();
+                left.retain(|endpoint| !is(endpoint, &ask));
+                if left.len() == before {
                     continue;
                 }
-                asked += 1;
                 let answer = ask.of(id, &caller).await;
                 let (dialect, operation) = (ask.dialect, ask.operation);
                 assert_eq!(
@@ -221,8 +256,31 @@ fn a_request_has_the_form_that_its_platform_documents() {
                     );
                 }
             }
-            assert!(asked > 0, "{id}");
+            let left: Vec<_> = left
+                .iter()
+                .map(|one| (one.dialect, &one.operation))
+                .collect();
+            assert!(left.is_empty(), "{id}: nobody asked for {left:?}");
         }
+
+        for (profile, _) in platforms(&catalog) {
+            let id = profile.id.as_str();
+            let check = ["accounts", "check", id];
+            if profile.probe.is_some() {
+                let found = stack.refresher.run(&check, "").await;
+                assert!(found.starts_with(&format!("{id}: alive")), "{found}");
+            }
+        }
+        // The key is known, and has no money.
+        let empty = json!({"code": 0, "data": {"available_balance": 0.0}});
+        let fault = json!({
+            "target": "upstream", "account": "moonshot", "path": "/v1/users/me/balance", "status": 200, "body": empty,
+        });
+        stack.sim.add_fault(fault).await;
+        let check = ["accounts", "check", "moonshot"];
+        let found = stack.refresher.run(&check, "").await;
+        let words = "moonshot: out of quota (usage_limit) until";
+        assert!(found.starts_with(words), "{found}");
     });
 }
 

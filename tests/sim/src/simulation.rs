@@ -189,10 +189,14 @@ impl Simulation {
                 (Some(platform), _) => {
                     let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
                     let fill = self.context(&platform, now).reply(&body);
-                    outcome.answer =
-                        documented::answer(&platform, request, &self.authorities, &fill);
+                    let fault =
+                        self.faults
+                            .take(Target::Upstream, Some(&platform), path, request.body());
+                    outcome.answer = replacement(fault.as_ref(), &fill).unwrap_or_else(|| {
+                        documented::answer(&platform, request, &self.authorities, &fill)
+                    });
                     record.account = Some(platform);
-                    None
+                    fault
                 }
                 (None, Some(platform)) => {
                     let deployed = deployment::as_openai(request);
