@@ -143,11 +143,12 @@ def a_person_logs_in():
     said = ""
     for line in login.stdout:
         said += line
-        if found := re.search(r"http://localhost:8445/oauth/device\S*user_code=[\w-]+", line):
-            page = urllib.request.urlopen(found.group(), timeout=10).read().decode()
+        if "http://localhost:8445/codex/device" in said and (code := re.fullmatch(r"\s+(\w{4}-\w{4})\s+", line)):
+            typed = f"http://localhost:8445/codex/device?user_code={code[1]}"
+            page = urllib.request.urlopen(typed, timeout=10).read().decode()
             if "you@example.test" not in page:
                 raise Failed(f"the platform's page does not ask who it is: {page}")
-            urllib.request.urlopen(f"{found.group()}&sim_user=you@example.test", timeout=10).close()
+            urllib.request.urlopen(f"{typed}&sim_user=you@example.test", timeout=10).close()
     if login.wait(PATIENCE) or "mine" not in refresher("accounts", "list"):
         raise Failed(f"the login by code: {said}")
     step("a person logs in at the platform's page, from outside")

@@ -26,7 +26,7 @@ async fn stack() -> Arc<Stack> {
 
 /// A command for a client that reaches the gateway and nothing else: whatever it asks of other hosts goes to a proxy
 /// that is not there.
-fn client(name: &str) -> tokio::process::Command {
+pub(crate) fn client(name: &str) -> tokio::process::Command {
     let mut command = Program::command(&setting("LATCHKEY_CLIENTS").join("bin").join(name));
     for variable in [
         "HTTP_PROXY",

@@ -1,16 +1,20 @@
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use reqwest::Method;
-use serde_json::json;
+use reqwest::{Method, Url};
+use serde_json::{Value, json};
 
-use crate::harness::{
-    Stack,
-    caller::responses_body,
-    eventually, holds,
-    refresher::Refresher,
-    run,
-    sim::{Sim, account_id},
-    stack::{ALICE, new_folder},
+use crate::{
+    clients::client,
+    harness::{
+        Stack,
+        caller::responses_body,
+        eventually, holds,
+        program::Program,
+        refresher::Refresher,
+        run,
+        sim::{Seen, Sim, account_id},
+        stack::{ALICE, new_folder},
+    },
 };
 
 const BOB: &str = "bob@example.com";
@@ -104,6 +108,109 @@ fn a_login_by_device_code_needs_no_way_back() {
         let least = Duration::from_millis(900);
         assert!(pauses.len() >= 4, "{pauses:?}");
         assert!(pauses.iter().all(|pause| *pause >= least), "{pauses:?}");
+    });
+}
+
+/// A request of a login, as far as it is the same for everybody: where it goes, and the members of what kind of body.
+fn form_of(seen: &Seen) -> (String, String, BTreeSet<String>) {
+    let kind = seen.header("content-type").concat();
+    let kind = kind.split(';').next().unwrap_or_default().to_owned();
+    let body = seen.body();
+    let members = match serde_json::from_slice(&body) {
+        Ok(Value::Object(members)) => members.into_iter().map(|(name, _)| name).collect(),
+        _ => {
+            let form = format!("form:?{}", String::from_utf8_lossy(&body));
+            let form = Url::parse(&form).expect("a form");
+            form.query_pairs()
+                .map(|(name, _)| name.into_owned())
+                .collect()
+        }
+    };
+    (seen.path().to_owned(), kind, members)
+}
+
+/// The code that a program tells its person to type in.
+fn code_to_type(printed: &str) -> Option<&str> {
+    let is_half = |half: &str| half.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut dashes = printed.match_indices('-').map(|(at, _)| at);
+    dashes.find_map(|at| {
+        let (before, after) = (
+            printed.get(at.checked_sub(4)?..at)?,
+            printed.get(at + 1..at + 5)?,
+        );
+        (is_half(before) && is_half(after)).then(|| &printed[at - 4..at + 5])
+    })
+}
+
+/// Codex CLI and `refresher login --device` log in at one simulated platform by the same requests: it is no reading of ours
+/// alone. What Codex CLI keeps of its login becomes an account, too.
+#[test]
+fn codex_logs_in_by_a_device_code_as_we_do() {
+    const LIMIT: Duration = Duration::from_secs(60);
+    run(async {
+        let folder = new_folder("codex-device");
+        let sim = Sim::start(&folder).await;
+        let refresher = Refresher::new(&folder, &sim);
+        for email in [ALICE, BOB] {
+            sim.add_user(email, HOUR).await;
+        }
+        let issuer = format!("https://{}", sim.authority());
+        let home = folder.join("codex");
+        fs::create_dir_all(&home).expect("a folder");
+        let ca_file = sim.platforms_dir.parent().expect("a folder").join("ca.pem");
+        let mut command = client("codex");
+        command
+            .args(["login", "--device-auth", "--experimental_issuer", &issuer])
+            .env("CODEX_HOME", &home)
+            .env("CODEX_CA_CERTIFICATE", &ca_file);
+        let theirs = Program::start(command, &folder.join("theirs.log")).await;
+        let log_in = async |mut login: Program, email: &str| {
+            let code = eventually("it prints the code", LIMIT, async || {
+                login.assert_alive();
+                let printed = login.printed();
+                let code = code_to_type(&printed).map(str::to_owned);
+                code.ok_or(printed)
+            })
+            .await;
+            let asked = eventually("it asks before anybody has decided", LIMIT, async || {
+                let seen = sim.seen().await;
+                let asked = seen
+                    .iter()
+                    .filter(|seen| seen.path().ends_with("/deviceauth/token"));
+                holds(asked.count() > 0, || format!("{seen:?}"))
+            });
+            asked.await;
+            let page = format!("{issuer}/codex/device?user_code={code}&sim_user={email}");
+            let (status, page) = sim.visit(&page).await;
+            assert_eq!(status, 200, "{page}");
+            let ended = login.ends().await;
+            assert!(ended.success(), "{}", login.printed());
+            let mut forms: Vec<_> = sim.seen().await.iter().map(form_of).collect();
+            forms.retain(|(path, ..)| path != "/codex/device" && !path.contains('?'));
+            forms.dedup();
+            sim.ask(Method::DELETE, "/requests", Value::Null).await;
+            forms
+        };
+        let theirs = log_in(theirs, ALICE).await;
+        let command = ["login", "codex", "--device", "--no-browser"];
+        let ours = refresher.start_command(&[], &command, "ours.log").await;
+        let ours = log_in(ours, BOB).await;
+        assert_eq!(ours, theirs);
+        let paths: Vec<&str> = ours.iter().map(|(path, ..)| path.as_str()).collect();
+        let expected = [
+            "/api/accounts/deviceauth/usercode",
+            "/api/accounts/deviceauth/token",
+            "/oauth/token",
+        ];
+        assert_eq!(paths, expected);
+
+        let file = home.join("auth.json");
+        let file = file.to_str().expect("a path");
+        refresher.run(&["import", file], "").await;
+        let mut names: Vec<_> = refresher.accounts().await;
+        names.sort_by_key(|account| account["name"].to_string());
+        let names: Vec<_> = names.iter().map(|account| &account["name"]).collect();
+        assert_eq!(names, [ALICE, BOB]);
     });
 }
 

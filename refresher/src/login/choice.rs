@@ -84,11 +84,8 @@ mod tests {
     /// The profile of Codex, with a device code or without.
     fn profile(with_device: bool) -> Profile {
         let mut profile = example();
-        if with_device {
-            let authorize_url = "https://auth.test/device".parse().unwrap();
-            let device = Flow::Device(crate::platform::flow::Device { authorize_url });
-            profile.login.flows.insert(1, device);
-        }
+        let is_kept = |flow: &Flow| with_device || !matches!(flow, Flow::Device(_));
+        profile.login.flows.retain(is_kept);
         profile
     }
 

@@ -1,13 +1,19 @@
 //! The device authorization grant (RFC 8628): a person types a code in at the platform, and the login asks the token
 //! endpoint until they have. The pauses are those of §3.5: the server's interval, five seconds more each time that it
 //! says `slow_down`, twice as long after a call without an answer.
+//!
+//! [`by_code`] is what differs where a server does it as OpenAI does for Codex CLI.
+
+mod by_code;
 
 use std::time::Duration;
 
+use oauth2::url::ParseError;
 use reqwest::Url;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+use self::by_code::ByCode;
 use super::redirect::{Denial, presentable};
 use super::{Error, Prompt, Step, ended};
 use crate::base_url::is_web;
@@ -35,11 +41,15 @@ const USER_CODE_LIMIT: usize = 64;
 pub(super) struct ByDevice {
     oauth: OAuth,
     explanations: Vec<Explanation>,
-    /// The code that buys the tokens, once the server gave it.
+    /// What the server does otherwise than RFC 8628 has it, if it does.
+    by_code: Option<ByCode>,
+    /// The code that the server knows the login by, once it gave it.
     device_code: Option<SecretString>,
     interval: Duration,
     /// False until the first pause, which comes before the first question.
     asks: bool,
+    /// An authorization code is on its way to the token endpoint.
+    redeems: bool,
 }
 
 /// The answer of the device authorization endpoint.
@@ -54,46 +64,77 @@ impl ByDevice {
         oauth: &OAuth,
         explanations: &[Explanation],
         flow: &flow::Device,
-    ) -> (ByDevice, Request) {
-        let request = Request::new(&flow.authorize_url, Encoding::Form)
-            .field("client_id", oauth.client_id.as_str())
-            .field("scope", oauth.scopes.join(" "));
+    ) -> Result<(ByDevice, Request), ParseError> {
+        let request = |encoding| {
+            let request = Request::new(&flow.authorize_url, encoding);
+            request.field("client_id", oauth.client_id.as_str())
+        };
+        let request = match flow.by_code {
+            Some(_) => request(Encoding::Json),
+            None => request(Encoding::Form).field("scope", oauth.scopes.join(" ")),
+        };
         let login = ByDevice {
             oauth: oauth.clone(),
             explanations: explanations.to_vec(),
+            by_code: flow.by_code.as_ref().map(ByCode::new).transpose()?,
             device_code: None,
             interval: INTERVAL,
             asks: false,
+            redeems: false,
         };
-        (login, request)
+        Ok((login, request))
     }
 
     pub(super) fn poll(&mut self) -> Step {
         match &self.device_code {
             Some(device_code) if std::mem::replace(&mut self.asks, true) => {
-                let grant_type = "urn:ietf:params:oauth:grant-type:device_code";
-                Step::Send(
-                    Request::new(&self.oauth.token_url, self.oauth.exchange_encoding)
-                        .field("grant_type", grant_type)
-                        .field("client_id", self.oauth.client_id.as_str())
-                        .field("device_code", device_code.clone()),
-                )
+                Step::Send(match &self.by_code {
+                    Some(by_code) => by_code.question(device_code),
+                    None => self.question(device_code),
+                })
             }
             _ => Step::Wait(self.interval),
         }
+    }
+
+    fn question(&self, device_code: &SecretString) -> Request {
+        let grant_type = "urn:ietf:params:oauth:grant-type:device_code";
+        Request::new(&self.oauth.token_url, self.oauth.exchange_encoding)
+            .field("grant_type", grant_type)
+            .field("client_id", self.oauth.client_id.as_str())
+            .field("device_code", device_code.clone())
     }
 
     pub(super) fn answered(&mut self, answer: Result<Answer, CallError>, now: UnixMillis) -> Step {
         if self.device_code.is_none() {
             return self.begun(answer);
         }
+        if self.redeems {
+            return ended(exchange::read(&self.oauth, answer, now));
+        }
         let answer = match answer {
+            Ok(answer) if self.by_code.is_some() && by_code::is_undecided(&answer) => {
+                return Step::Wait(self.interval);
+            }
             Ok(answer) if !is_trouble(answer.status) && !answer::is_page(&answer) => answer,
             Ok(Answer { retry_after, .. }) => {
                 return self.back_off(retry_after.unwrap_or_default());
             }
             Err(_) => return self.back_off(Duration::ZERO),
         };
+        if let Some(by_code) = &self.by_code
+            && (200..300).contains(&answer.status)
+        {
+            return match by_code.redeemed(&self.oauth, &answer) {
+                Some(request) => {
+                    self.redeems = true;
+                    Step::Send(request)
+                }
+                None => Step::Failed(Error::NoDeviceCode(lacks(
+                    "authorization_code and code_verifier",
+                ))),
+            };
+        }
         match answer::error_code_of(&answer).as_deref() {
             Some("authorization_pending") => Step::Wait(self.interval),
             Some("slow_down") => {
@@ -115,19 +156,25 @@ impl ByDevice {
             Ok(answer) => answer,
             Err(error) => return Step::Failed(Error::NoDeviceCode(error.to_string())),
         };
+        if self.by_code.is_some() && answer.status == 404 {
+            let problem = "this way is turned off there (HTTP 404); take another one, as --paste";
+            return Step::Failed(Error::NoDeviceCode(problem.to_owned()));
+        }
         if !(200..300).contains(&answer.status) {
             return Step::Failed(Error::NoDeviceCode(answer::refusal(&answer)));
         }
-        match given(&answer) {
+        let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let given = match &mut self.by_code {
+            Some(by_code) => by_code.given(&body),
+            None => given(&body),
+        };
+        match given {
             Ok(given) => {
                 self.device_code = Some(given.device_code);
                 self.interval = given.interval;
                 Step::Prompt(given.prompt)
             }
-            Err(field) => {
-                let problem = format!("expected {field} in its answer, found none that fits");
-                Step::Failed(Error::NoDeviceCode(problem))
-            }
+            Err(field) => Step::Failed(Error::NoDeviceCode(lacks(field))),
         }
     }
 
@@ -143,33 +190,43 @@ fn is_trouble(status: u16) -> bool {
 }
 
 /// Reads RFC 8628 §3.2; else the name of the member that is missing or does not fit.
-fn given(answer: &Answer) -> Result<Given, &'static str> {
-    let body: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+fn given(body: &Map<String, Value>) -> Result<Given, &'static str> {
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let device_code = text("device_code")
         .filter(|code| answer::is_token(code))
         .ok_or("device_code")?;
-    let user_code = text("user_code")
-        .filter(|code| (1..=USER_CODE_LIMIT).contains(&code.len()))
-        .filter(|code| presentable(code) == **code)
-        .ok_or("user_code")?;
+    let user_code = text("user_code").and_then(user_code).ok_or("user_code")?;
     // The second name is that of drafts and of Google's server.
     let plain = text("verification_uri").or_else(|| text("verification_url"));
     let plain = plain.and_then(page).ok_or("verification_uri")?;
     let complete = text("verification_uri_complete").and_then(page);
     let lifetime = body.get("expires_in").and_then(claims::lifetime);
-    let interval = body.get("interval").and_then(claims::lifetime);
     Ok(Given {
         device_code: device_code.into(),
-        interval: interval
-            .unwrap_or(INTERVAL)
-            .clamp(Duration::from_secs(1), INTERVAL_LIMIT),
+        interval: body.get("interval").map_or(INTERVAL, pause_of),
         prompt: Prompt {
             url: complete.unwrap_or(plain),
-            code: Some(user_code.to_owned()),
+            code: Some(user_code),
             lifetime: Some(lifetime.unwrap_or(LIFETIME_LIMIT).min(LIFETIME_LIMIT)),
         },
     })
+}
+
+/// A code that a person can read and type in.
+fn user_code(text: &str) -> Option<String> {
+    let fits = (1..=USER_CODE_LIMIT).contains(&text.len()) && presentable(text) == *text;
+    fits.then(|| text.to_owned())
+}
+
+/// The pause between two questions that a server asks for.
+fn pause_of(interval: &Value) -> Duration {
+    let interval = claims::lifetime(interval).unwrap_or(INTERVAL);
+    interval.clamp(Duration::from_secs(1), INTERVAL_LIMIT)
+}
+
+/// The sentence about an answer without `field`.
+fn lacks(field: &str) -> String {
+    format!("expected {field} in its answer, found none that fits")
 }
 
 /// A page that a browser may be sent to: a server's word is not enough for anything else on this machine.

@@ -54,7 +54,7 @@ pub struct Login(Machine);
 #[derive(Debug)]
 enum Machine {
     Code(Box<ByCode>),
-    Device(ByDevice),
+    Device(Box<ByDevice>),
     Client(ByClient),
 }
 
@@ -141,11 +141,11 @@ impl Login {
     /// Starts a login by a code that a person types in at the platform. The first step asks the platform for it.
     ///
     /// # Errors
-    /// If the profile has no token endpoint.
+    /// If the profile has no token endpoint, or its redirect URI is none.
     pub fn device(profile: &Profile, flow: &flow::Device) -> Result<(Login, Step), Error> {
         let explanations = &profile.login.explanations;
-        let (login, request) = ByDevice::start(oauth(profile)?, explanations, flow);
-        Ok((Login(Machine::Device(login)), Step::Send(request)))
+        let (login, request) = ByDevice::start(oauth(profile)?, explanations, flow)?;
+        Ok((Login(Machine::Device(Box::new(login))), Step::Send(request)))
     }
 
     /// Starts a login by a client of the account's own. The first step buys its first token.

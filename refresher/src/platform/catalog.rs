@@ -543,6 +543,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn false_takes_a_way_in_away() {
+        let ways = |own: &str| {
+            let catalog = load("own.toml", format!("extends = 'codex'\n{own}")).unwrap();
+            let login = &catalog.profile("own").unwrap().login;
+            let device = login.device().map(|device| device.by_code.is_some());
+            (login.code().is_some(), device)
+        };
+        assert_eq!(ways(""), (true, Some(true)));
+        assert_eq!(ways("login.device = false"), (true, None));
+        // A server of one's own may keep to RFC 8628.
+        assert_eq!(ways("login.device.by_code = false"), (true, Some(false)));
+        assert_eq!(ways("login.code = false"), (false, Some(true)));
+    }
+
     /// A server of one's own is not known to be as lenient as the one that a profile below is about.
     #[test]
     fn the_life_of_refresh_tokens_goes_with_the_token_endpoint() {

@@ -17,7 +17,7 @@ pub enum Flow {
     Code(Code),
     /// An authorization code that a person pastes.
     Pasted(Pasted),
-    /// A code that a person types in at the platform (RFC 8628).
+    /// A code that a person types in at the platform: RFC 8628, or as Codex CLI does it.
     Device(Device),
     /// A client of the account's own, which buys tokens with its secret (RFC 6749 §4.4).
     Client,
@@ -65,6 +65,20 @@ pub struct Pasted {
 pub struct Device {
     /// The device authorization endpoint (RFC 8628 §3.1).
     pub authorize_url: Url,
+    /// The rest of a login that ends with an authorization code; none where it is RFC 8628's.
+    pub by_code: Option<DeviceByCode>,
+}
+
+/// A device login as OpenAI has it for Codex CLI: the person's consent gives an authorization code, and the server its
+/// PKCE verifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceByCode {
+    /// The page at which a person types the code in.
+    pub page: Url,
+    /// The endpoint that is asked until they have.
+    pub poll_url: Url,
+    /// The redirect URI with which the authorization code is redeemed. No browser comes there.
+    pub redirect_uri: String,
 }
 
 /// See [`Flow::Import`].
@@ -213,6 +227,15 @@ struct RawPasted {
 #[serde(deny_unknown_fields)]
 struct RawDevice {
     authorize_url: String,
+    by_code: Option<RawDeviceByCode>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDeviceByCode {
+    page: String,
+    poll_url: String,
+    redirect_uri: String,
 }
 
 #[derive(Deserialize)]
@@ -325,6 +348,18 @@ impl RawDevice {
     fn check(self) -> Result<Device, Invalid> {
         Ok(Device {
             authorize_url: web_url("login.device.authorize_url", &self.authorize_url)?,
+            by_code: self.by_code.map(RawDeviceByCode::check).transpose()?,
+        })
+    }
+}
+
+impl RawDeviceByCode {
+    fn check(self) -> Result<DeviceByCode, Invalid> {
+        web_url("login.device.by_code.redirect_uri", &self.redirect_uri)?;
+        Ok(DeviceByCode {
+            page: web_url("login.device.by_code.page", &self.page)?,
+            poll_url: web_url("login.device.by_code.poll_url", &self.poll_url)?,
+            redirect_uri: self.redirect_uri,
         })
     }
 }

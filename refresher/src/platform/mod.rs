@@ -347,8 +347,11 @@ impl Profile {
             .oauth
             .iter()
             .flat_map(|oauth| [Some(&oauth.token_url), oauth.revoke_url.as_ref()]);
-        let device = self.login.device().map(|device| &device.authorize_url);
-        oauth.flatten().chain(device)
+        let device = self.login.device().into_iter().flat_map(|device| {
+            let polled = device.by_code.as_ref().map(|by_code| &by_code.poll_url);
+            [Some(&device.authorize_url), polled]
+        });
+        oauth.chain(device).flatten()
     }
 
     /// The platform as an account reaches it that has this proxy of its own, if it has one.

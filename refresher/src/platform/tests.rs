@@ -226,9 +226,24 @@ fn what_does_not_fit_is_refused_with_its_key() {
             "oauth.client_id",
         ),
         (
-            "[login.import]",
-            "[login.device]\nauthorize_url = \"http://platform.example\"\n[login.import]",
+            "\"https://auth.openai.com/api/accounts/deviceauth/usercode",
+            "\"http://platform.example",
             "login.device.authorize_url",
+        ),
+        (
+            "\"https://auth.openai.com/api/accounts/deviceauth/token",
+            "\"http://platform.example",
+            "login.device.by_code.poll_url",
+        ),
+        (
+            "page = \"https:",
+            "page = \"ftp:",
+            "login.device.by_code.page",
+        ),
+        (
+            "redirect_uri = \"https:",
+            "redirect_uri = \"",
+            "login.device.by_code.redirect_uri",
         ),
         (
             "[login.import]",

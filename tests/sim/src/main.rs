@@ -74,7 +74,6 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let hosts = ["127.0.0.1", "localhost", arguments.host.as_str()];
     let authorities = hosts.map(|host| format!("{host}:{tls_port}"));
     let mut simulation = Simulation::new(rand::random(), authorities.to_vec());
-    simulation.pages_url.clone_from(&pages_url);
     let kept = arguments.keep.then(|| directory.join("kept.json"));
     if let Some(kept) = &kept {
         kept::load(kept, &mut simulation)?;

@@ -42,8 +42,20 @@ struct OAuth<'a> {
 #[derive(Serialize)]
 struct Login {
     code: Authorize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<Authorize>,
+    device: Device,
+}
+
+#[derive(Serialize)]
+struct Device {
+    authorize_url: String,
+    by_code: ByCode,
+}
+
+#[derive(Serialize)]
+struct ByCode {
+    page: String,
+    poll_url: String,
+    redirect_uri: String,
 }
 
 #[derive(Serialize)]
@@ -51,8 +63,8 @@ struct Authorize {
     authorize_url: String,
 }
 
-/// Writes `<platform>.toml` for every platform into `directory`, with only the keys that change. Where its pages have a
-/// URL of their own, a person can log in by typing a code in too.
+/// Writes `<platform>.toml` for every platform into `directory`, with only the keys that change. What a person opens is
+/// at `pages_url`, where there is one.
 pub fn write(
     directory: &Path,
     base_url: &str,
@@ -86,9 +98,14 @@ fn render(
             code: Authorize {
                 authorize_url: format!("{at}/oauth/authorize"),
             },
-            device: pages_url.map(|_| Authorize {
-                authorize_url: format!("{base_url}/oauth/device/code"),
-            }),
+            device: Device {
+                authorize_url: format!("{base_url}/api/accounts/deviceauth/usercode"),
+                by_code: ByCode {
+                    page: format!("{at}/codex/device"),
+                    poll_url: format!("{base_url}/api/accounts/deviceauth/token"),
+                    redirect_uri: format!("{base_url}/deviceauth/callback"),
+                },
+            },
         }),
         quota_endpoint: has_logins.then_some(false),
         oauth: has_logins.then(|| OAuth {
@@ -128,15 +145,28 @@ mod tests {
             codex["login"]["code"]["authorize_url"].as_str(),
             Some("https://127.0.0.1:1/oauth/authorize")
         );
-        assert!(codex["login"].get("device").is_none());
+        let device = &codex["login"]["device"];
+        assert_eq!(
+            device["authorize_url"].as_str(),
+            Some("https://127.0.0.1:1/api/accounts/deviceauth/usercode")
+        );
+        assert_eq!(
+            device["by_code"]["page"].as_str(),
+            Some("https://127.0.0.1:1/codex/device")
+        );
         let login = &with_pages(Platform::Codex, Some("http://localhost:2"))["login"];
         assert_eq!(
             login["code"]["authorize_url"].as_str(),
             Some("http://localhost:2/oauth/authorize")
         );
+        let device = &login["device"]["by_code"];
         assert_eq!(
-            login["device"]["authorize_url"].as_str(),
-            Some("https://127.0.0.1:1/oauth/device/code")
+            device["page"].as_str(),
+            Some("http://localhost:2/codex/device")
+        );
+        assert_eq!(
+            device["poll_url"].as_str(),
+            Some("https://127.0.0.1:1/api/accounts/deviceauth/token")
         );
         for key in ["oauth", "login"] {
             assert!(!parse(Platform::OpenAi).contains_key(key));

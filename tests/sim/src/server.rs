@@ -36,6 +36,9 @@ use crate::{
 /// Bytes of a request body that are read: twice what a gateway replays.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
+/// The beginnings of the paths at which users or logins may change.
+const LOGINS: [&str; 4] = ["/oauth/", "/web/", "/api/accounts/", "/codex/device"];
+
 /// The rest of the accept loop when the process is out of file descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -101,7 +104,7 @@ pub async fn serve_pages(listener: TcpListener, shared: Shared) {
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = shared.clone();
             async move {
-                if matches!(request.uri().path(), "/oauth/authorize" | "/oauth/device") {
+                if matches!(request.uri().path(), "/oauth/authorize" | "/codex/device") {
                     return handle(request, shared).await;
                 }
                 let mut response = Response::new(boxed(Bytes::from("no such page\n")));
@@ -158,7 +161,7 @@ async fn handle(request: Request<Incoming>, shared: Shared) -> io::Result<Respon
     };
     let request = Request::from_parts(parts, body);
     let path = request.uri().path();
-    let outcome = match path.starts_with("/oauth/") || path.starts_with("/web/") {
+    let outcome = match LOGINS.iter().any(|at| path.starts_with(at)) {
         true => shared.change(|simulation| simulation.handle(&request, UnixMillis::now())),
         false => shared.lock().handle(&request, UnixMillis::now()),
     };

@@ -47,8 +47,6 @@ pub struct Simulation {
     pub pacing: Pacing,
     /// The platform's own `host:port`s.
     pub authorities: Vec<String>,
-    /// The address at which a person opens its pages; none: the one where it is asked.
-    pub pages_url: Option<String>,
 }
 
 /// Whose an API key is.
@@ -109,7 +107,6 @@ impl Simulation {
                 events: 5,
             },
             authorities,
-            pages_url: None,
         }
     }
 
@@ -152,7 +149,7 @@ impl Simulation {
                 outcome.answer = token_endpoint::authorize(&mut self.oauth, query, now);
                 None
             }
-            (&Method::GET, "/oauth/device") => {
+            (&Method::GET, "/oauth/device" | "/codex/device") => {
                 let query = request.uri().query().unwrap_or_default();
                 outcome.answer = token_endpoint::decide(&mut self.oauth, query);
                 None
@@ -163,10 +160,20 @@ impl Simulation {
             }
             (&Method::POST, "/oauth/device/code") => {
                 let tokens = TokenRequest::parse(request.headers(), request.body());
-                let at = authority(request.uri(), request.headers()).unwrap_or_default();
-                let pages = self.pages_url.clone();
-                let pages = pages.unwrap_or_else(|| format!("https://{at}"));
-                outcome.answer = token_endpoint::device(&mut self.oauth, &tokens, &pages, now);
+                let issuer = issuer(request);
+                outcome.answer = token_endpoint::device(&mut self.oauth, &tokens, &issuer, now);
+                None
+            }
+            (&Method::POST, "/api/accounts/deviceauth/usercode") => {
+                let tokens = TokenRequest::parse(request.headers(), request.body());
+                outcome.answer = token_endpoint::user_code(&mut self.oauth, &tokens, now);
+                None
+            }
+            (&Method::POST, "/api/accounts/deviceauth/token") => {
+                let tokens = TokenRequest::parse(request.headers(), request.body());
+                let issuer = issuer(request);
+                outcome.answer =
+                    token_endpoint::device_grant(&mut self.oauth, &tokens, &issuer, now);
                 None
             }
             (&Method::POST, "/oauth/token" | "/oauth/revoke") => {
@@ -429,6 +436,12 @@ fn replacement(fault: Option<&Fault>, fill: &Fill) -> Option<Answer> {
     fault
         .filter(|fault| !fault.drop_before_answer)
         .and_then(|fault| fault.replacement(fill))
+}
+
+/// The issuer as the client that asks names it.
+fn issuer(request: &Request<Bytes>) -> String {
+    let at = authority(request.uri(), request.headers()).unwrap_or_default();
+    format!("https://{at}")
 }
 
 fn invalid_body(platform: Platform) -> &'static Fixture {

@@ -9,8 +9,8 @@ use crate::{
     clock::UnixMillis,
     fixtures::{Fill, fixture},
     oauth::{
-        AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, DEVICE_CODE_LIFETIME_SECONDS, DeviceError,
-        FamilyId, INTERVAL_SECONDS, OAuth, TokenError, TokenSet,
+        AuthorizeOutcome, AuthorizeRequest, CLIENT_ID, CodeGrant, DEVICE_CODE_LIFETIME_SECONDS,
+        DeviceError, FamilyId, INTERVAL_SECONDS, OAuth, TokenError, TokenSet,
     },
 };
 
@@ -189,17 +189,12 @@ fn unknown_client() -> TokenAnswer {
 }
 
 /// `POST /oauth/device/code` (RFC 8628 §3.1).
-pub fn device(
-    oauth: &mut OAuth,
-    request: &TokenRequest,
-    pages_url: &str,
-    now: UnixMillis,
-) -> Answer {
+pub fn device(oauth: &mut OAuth, request: &TokenRequest, issuer: &str, now: UnixMillis) -> Answer {
     if request.value("client_id") != Some(CLIENT_ID) {
         return unknown_client().answer;
     }
     let code = oauth.start_device(now);
-    let page = format!("{pages_url}/oauth/device");
+    let page = format!("{issuer}/oauth/device");
     let body = json!({
         "device_code": code.device_code,
         "user_code": code.user_code,
@@ -211,7 +206,47 @@ pub fn device(
     Answer::json(StatusCode::OK, body.to_string()).with("cache-control", "no-store")
 }
 
-/// `GET /oauth/device`: where a person types the code in, as `sim_user`, or refuses, as `sim_error` says. Who does
+/// `POST /api/accounts/deviceauth/usercode`: the beginning of Codex CLI's form of a device login. The interval is text.
+pub fn user_code(oauth: &mut OAuth, request: &TokenRequest, now: UnixMillis) -> Answer {
+    if request.value("client_id") != Some(CLIENT_ID) {
+        return unknown_client().answer;
+    }
+    let code = oauth.start_device(now);
+    let body = json!({
+        "device_auth_id": code.device_code,
+        "user_code": code.user_code,
+        "interval": INTERVAL_SECONDS.to_string(),
+    });
+    Answer::json(StatusCode::OK, body.to_string()).with("cache-control", "no-store")
+}
+
+/// `POST /api/accounts/deviceauth/token`: 403 until the person has typed the code in.
+pub fn device_grant(
+    oauth: &mut OAuth,
+    request: &TokenRequest,
+    issuer: &str,
+    now: UnixMillis,
+) -> Answer {
+    let (device_code, user_code) = (
+        request.required("device_auth_id"),
+        request.required("user_code"),
+    );
+    let back = format!("{issuer}/deviceauth/callback");
+    let Some(grant) = oauth.grant_device(device_code, user_code, back, now) else {
+        return Answer::json(StatusCode::FORBIDDEN, "{}");
+    };
+    let CodeGrant {
+        code,
+        verifier,
+        challenge,
+    } = grant;
+    let body = json!({
+        "authorization_code": code, "code_challenge": challenge, "code_verifier": verifier,
+    });
+    Answer::json(StatusCode::OK, body.to_string()).with("cache-control", "no-store")
+}
+
+/// `GET /oauth/device` and `/codex/device`: where a person types the code in, as `sim_user`, or refuses, as `sim_error` says. Who does
 /// neither yet is asked for it.
 pub fn decide(oauth: &mut OAuth, query: &str) -> Answer {
     let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())

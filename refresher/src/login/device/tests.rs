@@ -11,6 +11,7 @@ fn profile() -> Profile {
     let mut profile = example();
     profile.login.flows = vec![flow::Flow::Device(flow::Device {
         authorize_url: "https://platform.example/device".parse().unwrap(),
+        by_code: None,
     })];
     profile
 }
@@ -193,4 +194,144 @@ fn no_wait_is_without_end_whatever_the_server_says() {
         let pause = pause(&mut login, error("authorization_pending"));
         assert!((1..=60).contains(&pause), "{pause}");
     }
+}
+
+/// A login of the shipped profile's own form that was given its code, and its prompt.
+fn begun_by_code() -> (Login, Prompt) {
+    let body =
+        json!({"device_auth_id": "the-device-id", "user_code": "WDJB-MJHT", "interval": "3"});
+    match begin_by_code(200, body) {
+        (mut login, Step::Prompt(prompt)) => {
+            let first = login.poll();
+            assert!(matches!(first, Step::Wait(pause) if pause.as_secs() == 3));
+            (login, prompt)
+        }
+        (_, step) => panic!("{step:?}"),
+    }
+}
+
+fn begin_by_code(status: u16, body: Value) -> (Login, Step) {
+    let profile = example();
+    let (mut login, step) = Login::device(&profile, profile.login.device().unwrap()).unwrap();
+    let Step::Send(request) = step else {
+        panic!("{step:?}")
+    };
+    let url = "https://auth.openai.com/api/accounts/deviceauth/usercode";
+    assert_eq!(request.url.as_str(), url);
+    let fields: Vec<_> = request.exposed().collect();
+    assert_eq!(fields, [("client_id", "app_EMoamEEZ73f0CkXaXp7hrann")]);
+    let step = login.answered(answer(status, body), NOW);
+    (login, step)
+}
+
+#[test]
+fn codexs_own_form_ends_with_a_code_that_buys_the_tokens() {
+    let (mut login, prompt) = begun_by_code();
+    assert_eq!(prompt.url.as_str(), "https://auth.openai.com/codex/device");
+    assert_eq!(prompt.code.as_deref(), Some("WDJB-MJHT"));
+    assert_eq!(prompt.lifetime, Some(Duration::from_secs(900)));
+    let Step::Send(question) = login.poll() else {
+        panic!("it does not ask")
+    };
+    let url = "https://auth.openai.com/api/accounts/deviceauth/token";
+    assert_eq!(question.url.as_str(), url);
+    let fields: Vec<_> = question.exposed().collect();
+    let expected = [
+        ("device_auth_id", "the-device-id"),
+        ("user_code", "WDJB-MJHT"),
+    ];
+    assert_eq!(fields, expected);
+
+    // The person has not decided; the server is in trouble; what stands before it shows a page.
+    for (answer, seconds) in [
+        (answer(403, json!({})), 3),
+        (answer(404, json!("<html>")), 3),
+        (answer(503, json!({})), 6),
+        (unanswered(), 12),
+    ] {
+        let step = login.answered(answer, NOW);
+        assert!(
+            matches!(step, Step::Wait(pause) if pause.as_secs() == seconds),
+            "{step:?}"
+        );
+        assert!(matches!(login.poll(), Step::Send(_)));
+    }
+    let granted = json!({
+        "authorization_code": "ac_1", "code_challenge": "challenge", "code_verifier": "the-verifier",
+    });
+    let Step::Send(exchange) = login.answered(answer(200, granted), NOW) else {
+        panic!("no exchange")
+    };
+    assert_eq!(exchange.url.as_str(), "https://auth.openai.com/oauth/token");
+    let fields: Vec<_> = exchange.exposed().collect();
+    let expected = [
+        ("grant_type", "authorization_code"),
+        ("client_id", "app_EMoamEEZ73f0CkXaXp7hrann"),
+        ("code", "ac_1"),
+        (
+            "redirect_uri",
+            "https://auth.openai.com/deviceauth/callback",
+        ),
+        ("code_verifier", "the-verifier"),
+    ];
+    assert_eq!(fields, expected);
+    let shown = format!("{question:?} {exchange:?} {login:?}");
+    for secret in ["the-device-id", "WDJB-MJHT", "ac_1", "the-verifier"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    let Step::Granted(granted) = login.answered(answer(200, tokens()), NOW) else {
+        panic!("no grant")
+    };
+    assert_eq!(granted.credential.on_the_wire().expose_secret(), "access");
+}
+
+#[test]
+fn codexs_own_form_ends_where_it_is_refused_and_where_its_answer_does_not_fit() {
+    let failed = |step| match step {
+        Step::Failed(error) => error.to_string(),
+        step => panic!("{step:?}"),
+    };
+    let off = failed(begin_by_code(404, json!({"detail": "not found"})).1);
+    assert!(
+        off.contains("turned off there") && off.contains("--paste"),
+        "{off}"
+    );
+    for (name, value) in [
+        ("device_auth_id", json!("two words")),
+        ("user_code", json!("A\u{202e}B")),
+        ("user_code", json!("")),
+    ] {
+        let mut body = json!({"device_auth_id": "id", "user_code": "WDJB", "interval": "5"});
+        body[name] = value;
+        let words = failed(begin_by_code(200, body).1);
+        assert!(words.contains(name), "{words}");
+    }
+    for (status, body, words) in [
+        (
+            400,
+            json!({"error": "invalid_client"}),
+            "invalid_client (HTTP 400)",
+        ),
+        (410, json!({}), "HTTP 410"),
+        (200, json!({"authorization_code": "a"}), "code_verifier"),
+        (
+            200,
+            json!({"authorization_code": "a b", "code_verifier": "v"}),
+            "authorization_code",
+        ),
+    ] {
+        let (mut login, _) = begun_by_code();
+        assert!(matches!(login.poll(), Step::Send(_)));
+        let found = failed(login.answered(answer(status, body), NOW));
+        assert!(found.contains(words), "{found}");
+    }
+    // A code is redeemed once, whatever becomes of it.
+    let (mut login, _) = begun_by_code();
+    login.poll();
+    let granted = json!({"authorization_code": "ac_1", "code_verifier": "the-verifier"});
+    assert!(matches!(
+        login.answered(answer(200, granted), NOW),
+        Step::Send(_)
+    ));
+    failed(login.answered(unanswered(), NOW));
 }

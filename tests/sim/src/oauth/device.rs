@@ -1,8 +1,9 @@
 //! The device authorization grant (RFC 8628): a code for a person to type in, and a client that asks until they have.
+//! Codex CLI's own form of it ends with an authorization code, for which the server makes the PKCE verifier.
 
 use serde::{Deserialize, Serialize};
 
-use super::{OAuth, TokenError, TokenSet};
+use super::{CODE_LIFETIME_SECONDS, Code, OAuth, TokenError, TokenSet, token::challenge};
 use crate::clock::UnixMillis;
 
 /// Seconds between two polls; a client that comes sooner is told to slow down.
@@ -39,6 +40,17 @@ pub struct DeviceCode {
     pub device_code: String,
     /// For the person.
     pub user_code: String,
+}
+
+/// The end of a login in Codex CLI's form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeGrant {
+    /// For the token endpoint.
+    pub code: String,
+    /// What proves it there.
+    pub verifier: String,
+    /// Its challenge.
+    pub challenge: String,
 }
 
 /// The reason for which a poll brings no tokens.
@@ -131,6 +143,42 @@ impl OAuth {
             }
         }
     }
+
+    /// A client of Codex CLI's form polls. None: nobody has typed the code in, or nobody waits with it.
+    pub fn grant_device(
+        &mut self,
+        device_code: &str,
+        user_code: &str,
+        redirect_uri: String,
+        now: UnixMillis,
+    ) -> Option<CodeGrant> {
+        let index = self.devices.iter().position(|login| {
+            login.device_code == device_code
+                && login.user_code == user_code
+                && now < login.expires_at
+        })?;
+        let Decision::By(email) = self.devices[index].decision.clone() else {
+            return None;
+        };
+        self.devices.remove(index);
+        let (code, verifier) = (self.random_token("ac_"), self.random_token(""));
+        let challenge = challenge(&verifier)?;
+        self.codes.insert(
+            code.clone(),
+            Code {
+                email,
+                redirect_uri,
+                challenge: challenge.clone(),
+                expires_at: now.plus_seconds(CODE_LIFETIME_SECONDS),
+                exchanged: None,
+            },
+        );
+        Some(CodeGrant {
+            code,
+            verifier,
+            challenge,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -196,5 +244,32 @@ mod tests {
         let late = oauth.start_device(NOW).device_code;
         let polled = oauth.exchange_device(&late, after(DEVICE_CODE_LIFETIME_SECONDS));
         assert_eq!(polled, Err(DeviceError::Expired));
+    }
+
+    #[test]
+    fn codexs_form_ends_with_a_code_that_the_token_endpoint_takes_once() {
+        const BACK: &str = "https://sim.test/deviceauth/callback";
+        let mut oauth = server();
+        let DeviceCode {
+            device_code,
+            user_code,
+        } = oauth.start_device(NOW);
+        let poll = |oauth: &mut OAuth, user_code: &str| {
+            oauth.grant_device(&device_code, user_code, BACK.to_owned(), NOW)
+        };
+        assert_eq!(poll(&mut oauth, &user_code), None);
+        assert!(oauth.decide_device(&user_code, Some(ALICE)));
+        assert_eq!(poll(&mut oauth, "WRONG"), None);
+        let grant = poll(&mut oauth, &user_code).expect("a code");
+        assert_eq!(poll(&mut oauth, &user_code), None);
+        assert_eq!(challenge(&grant.verifier), Some(grant.challenge));
+        let CodeGrant { code, verifier, .. } = grant;
+        let mut exchange = |back| oauth.exchange_code(&code, back, &verifier, NOW);
+        assert_eq!(
+            exchange("https://else.test/"),
+            Err(TokenError::InvalidGrant)
+        );
+        assert!(exchange(BACK).is_ok());
+        assert_eq!(exchange(BACK), Err(TokenError::InvalidGrant));
     }
 }

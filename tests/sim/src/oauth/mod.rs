@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::clock::UnixMillis;
 
 pub use authorize::{AuthorizeOutcome, AuthorizeRequest};
-pub use device::{DEVICE_CODE_LIFETIME_SECONDS, DeviceCode, DeviceError, INTERVAL_SECONDS};
+pub use device::{
+    CodeGrant, DEVICE_CODE_LIFETIME_SECONDS, DeviceCode, DeviceError, INTERVAL_SECONDS,
+};
 pub use token::{TokenError, TokenSet};
 
 /// The client id of Codex.
