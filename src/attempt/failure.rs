@@ -52,7 +52,7 @@ pub fn reply(
         headers,
         body: dialect
             .format()
-            .platforms_error(failure.members())
+            .platforms_error(status, failure.members())
             .to_string(),
     })
 }

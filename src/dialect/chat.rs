@@ -19,7 +19,13 @@ use super::{
 /// The format.
 pub(super) struct Chat;
 
-const REQUEST: &[RequestMember] = &[
+/// The member of a call in which Google's own form of this dialect has the signature that has to come back with it:
+/// `extra_content.google.thought_signature`.
+const EXTRA: &str = "extra_content";
+const MAKER: &str = "google";
+const SIGNATURE: &str = "thought_signature";
+
+pub(super) const REQUEST: &[RequestMember] = &[
     RequestMember::of_body("model", RequestValue::Model),
     RequestMember::MODELS,
     RequestMember::FALLBACKS,
@@ -184,7 +190,7 @@ impl Format for Chat {
         })
     }
 
-    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+    fn platforms_error(&self, _: u16, error: Map<String, Value>) -> Value {
         json!({ "error": error })
     }
 
@@ -206,13 +212,16 @@ impl Format for Chat {
             read_request: Some(request_reader::read),
             write_request: Some(request_writer::write),
             read_answer: Some(answer_reader::Reader::begin),
-            write_answer: Some(answer_writer::Writer::of),
+            write_answer: Some(Writer::of),
             ..Parts::default()
         }
     }
 }
 
-pub(super) use self::answer_writer::{error as openai_failure, openai_code};
+pub(super) use self::{
+    answer_writer::{Writer, error as openai_failure, openai_code},
+    request_reader::read as read_request,
+};
 
 /// A model as OpenAI writes it in both of its dialects.
 pub(super) fn openai_model(model: &ListedModel<'_>) -> Value {

@@ -94,8 +94,8 @@ pub trait Format: Sync {
         false
     }
 
-    /// The body of an answer that is a platform's error, from the members of that error.
-    fn platforms_error(&self, error: Map<String, Value>) -> Value;
+    /// The body of an answer with this HTTP status that is a platform's error, from the members of that error.
+    fn platforms_error(&self, status: u16, error: Map<String, Value>) -> Value;
 
     /// The body of an error of the gateway's own.
     fn error(&self, error: &ErrorText<'_>) -> Value;
@@ -163,6 +163,10 @@ pub enum RequestValue {
     Store,
     /// Asks the platform to go on after it has answered.
     Background,
+    /// Names the account that is to serve, by name or id.
+    Account,
+    /// Names the platform whose accounts may serve.
+    Platform,
     /// Names the session.
     Session(SessionName),
     /// Names what this request goes on from, itself or by a member of that name in an object: that names the session

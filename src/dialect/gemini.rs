@@ -136,7 +136,7 @@ impl Format for Gemini {
         true
     }
 
-    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+    fn platforms_error(&self, _: u16, error: Map<String, Value>) -> Value {
         json!({ "error": error })
     }
 
@@ -183,6 +183,7 @@ impl Format for Gemini {
             read_answer: Some(answer_reader::Reader::begin),
             stream_query: "alt=sse",
             state_is_the_platforms: true,
+            state_is_of_calls: true,
             richness: 1,
             read_target: Some(request_reader::read_target),
             write_answer: Some(answer_writer::Writer::of),

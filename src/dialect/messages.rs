@@ -192,7 +192,7 @@ impl Format for Messages {
         true
     }
 
-    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+    fn platforms_error(&self, _: u16, error: Map<String, Value>) -> Value {
         json!({"type": "error", "error": error})
     }
 

@@ -7,6 +7,7 @@ pub mod accent;
 mod chat;
 mod counting;
 mod demands;
+mod envelope;
 mod format;
 mod gemini;
 mod messages;
@@ -44,13 +45,21 @@ pub enum Dialect {
     Messages,
     /// Google's `generateContent`.
     Gemini,
+    /// Chat completions in envelopes, which only callers speak.
+    Envelope,
 }
 
 // === impl Dialect ===
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
+    pub const ALL: [Self; 5] = [
+        Self::Chat,
+        Self::Responses,
+        Self::Messages,
+        Self::Gemini,
+        Self::Envelope,
+    ];
 
     /// The dialect's own names for everything.
     pub fn format(self) -> &'static dyn Format {
@@ -59,7 +68,13 @@ impl Dialect {
             Self::Responses => &responses::Responses,
             Self::Messages => &messages::Messages,
             Self::Gemini => &gemini::Gemini,
+            Self::Envelope => &envelope::Envelope,
         }
+    }
+
+    /// Tells a dialect that platforms speak, and not callers alone.
+    pub fn is_of_platforms(self) -> bool {
+        self.format().parts().read_answer.is_some()
     }
 
     /// The dialect in one word, as profiles and records write it.

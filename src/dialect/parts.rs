@@ -42,6 +42,8 @@ pub struct Parts {
     pub overloaded: u16,
     /// What only the platform reads is read for all of its accounts.
     pub state_is_the_platforms: bool,
+    /// What only the platform reads belongs to the call that comes next, and needs nothing else of what was thought.
+    pub state_is_of_calls: bool,
 }
 
 /// The platform that a request is written for, and where it was asked for.
@@ -84,6 +86,8 @@ pub struct About {
     pub repeated: String,
     /// The function whose arguments are the answer's text.
     pub answer_tool: Option<&'static str>,
+    /// What only the platform reads may come back with the calls alone.
+    pub state_beside_calls: bool,
 }
 
 /// Reads an answer in steps. Nothing follows [`Event::End`] or [`Event::Fail`].

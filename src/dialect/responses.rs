@@ -178,7 +178,7 @@ impl Format for Responses {
         })
     }
 
-    fn platforms_error(&self, error: Map<String, Value>) -> Value {
+    fn platforms_error(&self, _: u16, error: Map<String, Value>) -> Value {
         json!({ "error": error })
     }
 

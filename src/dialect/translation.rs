@@ -186,6 +186,7 @@ impl Dialect {
                 forms: request.forms,
                 repeated: request.repeated,
                 answer_tool: request.answer_tool,
+                state_beside_calls: platform.format().parts().state_is_of_calls,
             },
         })
     }

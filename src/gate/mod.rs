@@ -23,12 +23,13 @@ pub use self::{
 use self::{
     client_key::Presented,
     preferences::Preferences,
-    request::{Entry, Subject},
+    request::{Entry, Subject, wished_platform},
     select::{Awaited, Back, InFlight, Need, Out, Pick},
     tables::Tables,
 };
 use crate::{
     decode::{Coding, UnknownCoding},
+    dialect::{RequestMember, RequestValue},
     hash::hash64,
     header::HeaderText,
     health::{Board, Striker},
@@ -37,7 +38,7 @@ use crate::{
     limit::FullAccounts,
     request::{
         CODING_HEADER, Head,
-        carried::{Carried, TryId},
+        carried::{Carried, TryId, Wish},
         peek::Wanted,
         record::{self, Record},
         session, stripped,
@@ -194,6 +195,14 @@ impl Gate {
         let mut maps = key.into_iter().chain(pool);
         wanted.model |= maps.any(|maps| !maps.is_empty());
         wanted.model &= !request.names_model_in_path() && !door.modelless;
+        // What it wishes may stand anywhere.
+        let is_wish = |member: &RequestMember| {
+            matches!(
+                member.meaning,
+                RequestValue::Account | RequestValue::Platform
+            )
+        };
+        wanted.whole |= wanted.members.iter().any(is_wish);
         if door.things && subject.wish.is_none() && table.keeps_things() {
             wanted.things = door.dialect.format().things();
         }
@@ -279,6 +288,7 @@ impl Gate {
             lacks: subject.lacks,
             untranslated: subject.untranslated,
             wish: subject.wish,
+            platform: subject.platform,
             in_flight: &self.in_flight,
         };
         let table = self.tables.get(view, pool, door)?;
@@ -359,7 +369,11 @@ impl Gate {
                 lacks: subject.lacks,
                 untranslated: subject.untranslated,
                 demands: subject.demands,
-                wish: subject.wish.is_some(),
+                wish: match (subject.wish, subject.platform) {
+                    (Some(_), _) => Wish::Account,
+                    (None, Some(_)) => Wish::Platform,
+                    (None, None) => Wish::Any,
+                },
                 streams,
                 at_home: home.is_some(),
                 moved: carried.is_some_and(|carried| carried.moved),
@@ -408,7 +422,8 @@ impl Gate {
             modelless: door.modelless,
             lacks: carried.lacks,
             untranslated: carried.untranslated,
-            wish: carried.wish.then_some(carried.account.as_str()),
+            wish: carried.wished_account(),
+            platform: wished_platform(carried, view),
             home: carried
                 .at_home
                 .then(|| hash64(&[carried.account.as_str().as_bytes()])),

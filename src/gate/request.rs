@@ -15,7 +15,7 @@ use crate::{
     request::{
         ACCOUNT_HEADER, Head, Lacks, POOL_HEADER,
         body::BodyReader,
-        carried::Carried,
+        carried::{Carried, Wish},
         peek::{Facts, Wanted},
         session,
     },
@@ -72,6 +72,8 @@ pub(super) struct Subject<'a> {
     pub(super) demands: Demands,
     /// The account that it asks for, by name or id.
     pub(super) wish: Option<&'a str>,
+    /// The platform that it asks for.
+    pub(super) platform: Option<&'a str>,
     /// Its caller may choose the account, and so know their names.
     pub(super) may_choose: bool,
     /// The model that serves it, and the one that its caller asked for.
@@ -315,8 +317,9 @@ impl<'a> Subject<'a> {
                 allowed: None,
                 untranslated: carried.untranslated,
                 demands: carried.demands,
-                wish: carried.wish.then_some(carried.account.as_str()),
-                may_choose: carried.wish,
+                wish: carried.wished_account(),
+                platform: wished_platform(carried, view),
+                may_choose: carried.wish != Wish::Any,
                 model: carried.model.as_ref(),
                 asked: carried.asked.as_ref().or(carried.model.as_ref()),
                 lacks: carried.lacks,
@@ -342,12 +345,13 @@ impl<'a> Subject<'a> {
             }
         };
         let wish = match headers.first(ACCOUNT_HEADER) {
-            None => None,
-            Some(wish) if key.may_choose.account => {
-                Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?)
-            }
-            Some(_) => return Err(Refusal::ChoiceNotAllowed),
+            None => facts.account.as_deref(),
+            Some(wish) => Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?),
         };
+        let platform = facts.platform.as_deref();
+        if (wish.is_some() || platform.is_some()) && !key.may_choose.account {
+            return Err(Refusal::ChoiceNotAllowed);
+        }
         let named = facts.session.as_ref();
         let named = session::of(headers, session_headers(view), named, key.id.as_str());
         let opening = facts.opening.filter(|_| named.is_none());
@@ -363,6 +367,7 @@ impl<'a> Subject<'a> {
             demands: key.demands.or_effort(mapped.effort),
             untranslated: key.untranslated || within.is_some_and(|pool| pool.untranslated),
             wish,
+            platform,
             may_choose: key.may_choose.account,
             model: mapped.model.or(asked),
             asked,
@@ -372,6 +377,15 @@ impl<'a> Subject<'a> {
             home: None,
         })
     }
+}
+
+/// The platform that a request asked for which comes again: that of the account that it had.
+pub(super) fn wished_platform<'a>(carried: &Carried, view: &'a View) -> Option<&'a str> {
+    (carried.wish == Wish::Platform).then(|| {
+        let account = view.account(carried.account.as_str());
+        // No platform has no name: one that is gone is not replaced.
+        account.map_or("", |account| account.platform.as_str())
+    })
 }
 
 /// The headers in which clients name a session.

@@ -800,6 +800,107 @@ fn a_wished_account_is_not_replaced() {
     );
 }
 
+/// The account that serves a chat in an envelope, or the status and code of our refusal.
+fn enveloped(headers: &[(&str, &str)], body: &str) -> Result<String, (u16, String)> {
+    let view = View::of(&mixed());
+    let headers = [headers, &[(":path", "/api/v1/oauth/chat/completions")]].concat();
+    let knowledge = knowing(Some(&view));
+    match run(
+        &mut Gate::default(),
+        &request(&headers),
+        None,
+        body,
+        &knowledge,
+    ) {
+        Decision::Forward(forward) => Ok(forward.account.id.to_string()),
+        Decision::Reply(reply) => {
+            let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+            assert_eq!(
+                (&body["code"], &body["data"]),
+                (&reply.status.into(), &serde_json::Value::Null)
+            );
+            Err((reply.status, body["error"].as_str().unwrap().to_owned()))
+        }
+        Decision::Wait(_) => panic!("it waits"),
+    }
+}
+
+#[test]
+fn a_chat_in_an_envelope_names_its_account_or_platform_where_its_key_may() {
+    let free = [("x-api-key", "lk_free")];
+    let body = |model: &str, wish: &str| {
+        format!(r#"{{"model":"{model}","messages":[],{wish}"stream":true}}"#)
+    };
+    for wish in ["acc_1", "acc_2"] {
+        let named = body("gpt-6.1-sol", &format!(r#""account_id":"{wish}","#));
+        assert_eq!(enveloped(&free, &named).unwrap(), wish);
+        let last = format!(r#"{{"model":"gpt-6.1-sol","messages":[],"account_id":"{wish}"}}"#);
+        assert_eq!(enveloped(&free, &last).unwrap(), wish, "wherever it stands");
+    }
+    let of_platform = |platform: &str| {
+        enveloped(
+            &free,
+            &body("gpt-5.6", &format!(r#""platform":"{platform}","#)),
+        )
+    };
+    assert_eq!(of_platform("openai").unwrap(), "acc_api");
+    let (status, _) = of_platform("codex").unwrap_err();
+    assert_eq!(status, 404, "it has no such model");
+    for nothing in [
+        r#""account_id":"","platform":"","#,
+        r#""account_id":null,"#,
+        "",
+    ] {
+        let key = [("x-api-key", KEY)];
+        assert_eq!(
+            enveloped(&key, &body("gpt-5.6", nothing)).unwrap(),
+            "acc_api"
+        );
+    }
+    let long = format!(r#""account_id":"{}","#, "acc_api".repeat(50));
+    let plans = [free[0], (POOL_HEADER, "plans")];
+    let key = [("x-api-key", KEY)];
+    for (headers, wish) in [
+        (&key[..], r#""account_id":"acc_api","#),
+        (&key, r#""platform":"openai","#),
+        (&free, r#""account_id":"acc_9","#),
+        (&free, r#""platform":"nobody","#),
+        (&free, r#""account_id":"acc_1","platform":"openai","#),
+        (&free, &long),
+        (&plans, r#""account_id":"acc_api","#),
+        (&plans, r#""platform":"openai","#),
+    ] {
+        let refused = enveloped(headers, &body("gpt-5.6", wish)).unwrap_err();
+        assert_eq!(
+            refused,
+            (403, "latchkey_choice_not_allowed".to_owned()),
+            "{wish}"
+        );
+    }
+}
+
+#[test]
+fn a_request_for_a_platform_goes_on_at_that_platform_alone() {
+    let view = View::of(&mixed());
+    let mut gate = Gate::default();
+    let knowledge = knowing(Some(&view));
+    let path = (":path", "/api/v1/oauth/chat/completions");
+    let headers = request(&[("x-api-key", "lk_free"), path]);
+    let body = r#"{"model":"gpt-6.1-sol","messages":[],"platform":"codex"}"#;
+    let mut last = None;
+    for left in [true, false] {
+        let decision = run(&mut gate, &headers, last.as_ref(), body, &knowledge);
+        let Decision::Forward(forward) = decision else {
+            panic!("{decision:?}");
+        };
+        assert_ne!(forward.account.id.as_str(), "acc_api");
+        let carried = forward.carried.after_failure(1, 1_000, 3, 10_000).unwrap();
+        let carried = Carried::decode(carried.encode().as_bytes()).unwrap();
+        assert_eq!(gate.can_serve(&carried, &knowledge), left, "{carried:?}");
+        last = Some(carried);
+    }
+}
+
 #[test]
 fn a_second_pass_knows_what_the_body_said() {
     let view = View::of(&mixed());

@@ -20,6 +20,18 @@ pub const PROPERTY: &str = "latchkey.request";
 /// The most accounts that one request is tried on, whatever the configuration says.
 pub const MAX_TRIES: usize = 16;
 
+/// What a request asks for of the account that it is on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing: any other would do.
+    #[default]
+    Any,
+    /// This account and no other.
+    Account,
+    /// One of the same platform.
+    Platform,
+}
+
 /// The key that a request is from, the account that it is on, and where it has been.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
@@ -76,8 +88,8 @@ pub struct Carried {
     pub untranslated: bool,
     /// What its operator demands of it.
     pub demands: Demands,
-    /// It asks for this account and no other.
-    pub wish: bool,
+    /// What of this account it asks for.
+    pub wish: Wish,
     /// It is known to ask for a stream.
     pub streams: bool,
     /// What it goes on from exists in this account and in no other.
@@ -173,6 +185,11 @@ impl TryId {
 // === impl Carried ===
 
 impl Carried {
+    /// The one account that it may be on, if it asked for it.
+    pub fn wished_account(&self) -> Option<&str> {
+        (self.wish == Wish::Account).then_some(self.account.as_str())
+    }
+
     /// The property's value.
     pub fn encode(&self) -> String {
         let Self {
@@ -241,7 +258,8 @@ impl Carried {
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
             (*untranslated, " translation=off"),
-            (*wish, " wish=account"),
+            (*wish == Wish::Account, " wish=account"),
+            (*wish == Wish::Platform, " wish=platform"),
             (*streams, " answer=stream"),
             (*at_home, " home=account"),
             (*moved, " moved=yes"),
@@ -368,7 +386,11 @@ impl Carried {
                 max_effort: field("most").and_then(EffortWord::parse),
                 tier: field("tier").and_then(ServiceTier::parse),
             },
-            wish: has("wish=account"),
+            wish: match (has("wish=account"), has("wish=platform")) {
+                (true, _) => Wish::Account,
+                (false, true) => Wish::Platform,
+                (false, false) => Wish::Any,
+            },
             streams: has("answer=stream"),
             at_home: has("home=account"),
             moved: has("moved=yes"),
@@ -500,7 +522,7 @@ mod tests {
             lacks: Lacks::default(),
             untranslated: false,
             demands: Demands::default(),
-            wish: false,
+            wish: Wish::Any,
             streams: false,
             at_home: false,
             moved: false,
@@ -536,7 +558,7 @@ mod tests {
                 max_effort: Some(EffortWord::Xhigh),
                 tier: Some(ServiceTier::Flex),
             },
-            wish: true,
+            wish: Wish::Account,
             streams: true,
             at_home: true,
             moved: true,

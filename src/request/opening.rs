@@ -278,7 +278,7 @@ mod tests {
         let turns: Vec<Value> = (0..count).map(turn).collect();
         let tools = json!([{"name": "read", "parameters": {"type": "object"}}]);
         match dialect {
-            Dialect::Chat => {
+            Dialect::Chat | Dialect::Envelope => {
                 let system = json!({"role": "system", "content": system});
                 let turns: Vec<Value> = std::iter::once(system).chain(turns).collect();
                 json!({"model": "m", "messages": turns, "tools": tools, "n": count})

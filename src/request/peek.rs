@@ -23,6 +23,9 @@ pub const MAX_PEEK_BYTES: usize = 31 * 1024 * 1024;
 /// The longest model, in bytes. The longest that platforms list have 60.
 pub const MAX_MODEL_BYTES: usize = 128;
 
+/// The longest text that may name an account or a platform, in bytes.
+const MAX_WISH_BYTES: usize = 256;
+
 /// The longest text that may name a session, in bytes. Claude Code's has 190.
 pub const MAX_SESSION_BYTES: usize = 512;
 
@@ -89,6 +92,10 @@ pub struct Facts {
     pub store: Option<bool>,
     /// `background` is true somewhere: platforms take the last of two.
     pub background: bool,
+    /// The account that is to serve, by name or id, and the platform; empty where that cannot be read.
+    pub account: Option<String>,
+    /// See [`account`](Self::account).
+    pub platform: Option<String>,
     /// The member that names the session, and its text.
     pub session: Option<(SessionName, String)>,
     /// The opening of the conversation, if that was wanted.
@@ -289,6 +296,10 @@ impl Peek {
                 self.text.begin(MAX_ID_BYTES);
                 State::Kept
             }
+            (b'"', Some(Member::Value(RequestValue::Account | RequestValue::Platform))) => {
+                self.text.begin(MAX_WISH_BYTES);
+                State::Kept
+            }
             (b'"', _) => State::Skipped {
                 escaped: false,
                 depth: 0,
@@ -390,6 +401,8 @@ impl Peek {
                     self.facts.session = Some((name, text.to_owned()));
                 }
             }
+            Some(Member::Value(RequestValue::Account)) => self.facts.account = self.wish(),
+            Some(Member::Value(RequestValue::Platform)) => self.facts.platform = self.wish(),
             Some(Member::Thing(_)) => {
                 if let Some(text) = text
                     && self.is_better(SessionName::PreviousResponse)
@@ -400,6 +413,14 @@ impl Peek {
             _ => {}
         }
         self.end_of_value();
+    }
+
+    /// What is wished for: none if that is nothing, and nothing if it is too long to be there.
+    fn wish(&self) -> Option<String> {
+        match self.text.text() {
+            Some("") => None,
+            text => Some(text.unwrap_or_default().to_owned()),
+        }
     }
 
     fn found_model(&mut self, model: Option<HeaderText>) {

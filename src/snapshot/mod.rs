@@ -218,7 +218,8 @@ pub(crate) mod fixture {
         {"id":13,"method":"POST","path":"/v1beta/models/{model}:streamGenerateContent","dialect":"gemini","operation":"stream"},
         {"id":14,"method":"POST","path":"/v1/messages/count_tokens","dialect":"messages","operation":"count_tokens"},
         {"id":15,"method":"POST","path":"/v1beta/models/{model}:countTokens","dialect":"gemini","operation":"count_tokens"},
-        {"id":16,"method":"POST","path":"/v1/responses/input_tokens","dialect":"responses","operation":"count_tokens"}],
+        {"id":16,"method":"POST","path":"/v1/responses/input_tokens","dialect":"responses","operation":"count_tokens"},
+        {"id":17,"method":"POST","path":"/api/v1/oauth/chat/completions","dialect":"envelope","operation":"generate"}],
         "aliases":[{"from":"/v1/v1","to":"/v1"},{"from":"","to":"/v1"}]}"#;
 
     pub(crate) fn doors() -> Doors {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
 
+use latchkey::dialect::Dialect;
 use latchkey::header::{HeaderName, HeaderText, InvalidHeader, NamePattern, is_reserved};
 use latchkey::label::WindowName;
 use latchkey::snapshot::path::PathTemplate;
@@ -105,12 +106,16 @@ pub(super) fn endpoint(
             "expected keeps_days beside keeps_asked and makes",
         ));
     }
+    let dialect: Dialect = fit(
+        &at,
+        Deserialize::deserialize(dialect.into_deserializer()).map_err(|error: ValueError| error),
+    )?;
+    if !dialect.is_of_platforms() {
+        let why = format!("no platform speaks {}", dialect.word());
+        return Err(invalid(at, why));
+    }
     let endpoint = Endpoint {
-        dialect: fit(
-            &at,
-            Deserialize::deserialize(dialect.into_deserializer())
-                .map_err(|error: ValueError| error),
-        )?,
+        dialect,
         operation: fit(&at, Operation::try_from(operation))?,
         path: fit(format!("{at}.path"), PathTemplate::try_from(raw.path))?,
         root: raw.root,

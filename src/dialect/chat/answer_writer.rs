@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{EXTRA, MAKER, SIGNATURE};
 use crate::{
     dialect::{
         neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Usage},
@@ -19,6 +20,8 @@ pub struct Writer {
     kinds: BTreeMap<u32, Kind>,
     usage: Usage,
     role_told: bool,
+    /// What only the platform reads and belongs to the call that comes next.
+    state: Option<String>,
 }
 
 /// A call that a stream has begun.
@@ -82,6 +85,7 @@ impl AnswerWriter for Writer {
             }
             Event::Open { block, kind } => {
                 self.kinds.insert(*block, Kind::of(kind));
+                let state = self.state.take();
                 if let BlockKind::Call { id, name, raw } = kind {
                     let number = self.calls.len() as u64;
                     let called = Called {
@@ -90,9 +94,16 @@ impl AnswerWriter for Writer {
                         told: false,
                     };
                     self.calls.insert(*block, called);
+                    let call = Written {
+                        number: Some(number),
+                        id,
+                        name,
+                        raw: *raw,
+                        arguments: "",
+                        state,
+                    };
                     self.delta(bytes, None, |out| {
-                        out.name("tool_calls")
-                            .list(|out| write_call(out, Some(number), id, name, *raw, ""))
+                        out.name("tool_calls").list(|out| call.write(out))
                     });
                 }
             }
@@ -103,6 +114,9 @@ impl AnswerWriter for Writer {
                 if call.is_some_and(|call| !call.told && !call.raw) {
                     self.text(*block, "{}", bytes);
                 }
+            }
+            Event::Opaque { data, .. } if self.about.state_beside_calls => {
+                self.state = Some(data.clone());
             }
             Event::Opaque { .. } => {}
             Event::Usage(usage) => self.usage.update(*usage),
@@ -217,26 +231,39 @@ fn write_choice(out: &mut Out, delta: impl FnOnce(&mut Out), finish: Option<&Fin
     });
 }
 
-fn write_call(
-    out: &mut Out,
+/// A call as it is written.
+struct Written<'a> {
+    /// Its place among the calls, in a stream.
     number: Option<u64>,
-    id: &str,
-    name: &str,
+    id: &'a str,
+    name: &'a str,
     raw: bool,
-    arguments: &str,
-) {
-    out.object(|out| {
-        if let Some(number) = number {
-            out.name("index").number(number);
-        }
-        out.name("id").word(id);
-        let (kind, member) = form(raw);
-        out.name("type").word(kind);
-        out.name(kind).object(|out| {
-            out.name("name").word(name);
-            out.name(member).word(arguments);
+    arguments: &'a str,
+    /// What only the platform reads.
+    state: Option<String>,
+}
+
+impl Written<'_> {
+    fn write(&self, out: &mut Out) {
+        out.object(|out| {
+            if let Some(number) = self.number {
+                out.name("index").number(number);
+            }
+            out.name("id").word(self.id);
+            let (kind, member) = form(self.raw);
+            out.name("type").word(kind);
+            out.name(kind).object(|out| {
+                out.name("name").word(self.name);
+                out.name(member).word(self.arguments);
+            });
+            if let Some(state) = &self.state {
+                out.name(EXTRA).object(|out| {
+                    out.name(MAKER)
+                        .object(|out| out.name(SIGNATURE).word(state));
+                });
+            }
         });
-    });
+    }
 }
 
 /// The type of a call, and the member of it that has what the tool takes.
@@ -333,7 +360,7 @@ fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
             out.object(|out| {
                 out.name("index").number(0);
                 out.name("message")
-                    .object(|out| write_message(out, &answer.blocks));
+                    .object(|out| write_message(out, &answer.blocks, about.state_beside_calls));
                 out.name("logprobs").null();
                 out.name("finish_reason").word(word(&answer.finish));
             });
@@ -343,7 +370,7 @@ fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
     Ok(out.into_bytes())
 }
 
-fn write_message(out: &mut Out, blocks: &[FoldedBlock]) {
+fn write_message(out: &mut Out, blocks: &[FoldedBlock], state_beside_calls: bool) {
     let texts = |wanted: Kind| {
         let blocks = blocks
             .iter()
@@ -365,19 +392,20 @@ fn write_message(out: &mut Out, blocks: &[FoldedBlock]) {
     if reasoning.iter().any(|text| !text.is_empty()) {
         out.name("reasoning_content").texts(&reasoning);
     }
-    let is_call = |block: &&FoldedBlock| Kind::of(&block.kind) == Kind::Call;
-    let calls: Vec<_> = blocks.iter().filter(is_call).collect();
-    if calls.is_empty() {
+    let is_call = |block: &FoldedBlock| Kind::of(&block.kind) == Kind::Call;
+    if !blocks.iter().any(is_call) {
         return;
     }
+    let mut state = None;
     out.name("tool_calls").list(|out| {
         for FoldedBlock {
             kind,
             text: arguments,
-            ..
-        } in calls
+            opaque,
+        } in blocks
         {
             let BlockKind::Call { id, name, raw } = kind else {
+                state = opaque.clone().filter(|_| state_beside_calls);
                 continue;
             };
             let arguments = if arguments.is_empty() && !raw {
@@ -385,7 +413,15 @@ fn write_message(out: &mut Out, blocks: &[FoldedBlock]) {
             } else {
                 arguments
             };
-            write_call(out, None, id, name, *raw, arguments);
+            let call = Written {
+                number: None,
+                id,
+                name,
+                raw: *raw,
+                arguments,
+                state: state.take(),
+            };
+            call.write(out);
         }
     });
 }

@@ -1,5 +1,6 @@
 //! A request of `chat`, read.
 
+use super::{EXTRA, MAKER, SIGNATURE};
 use crate::{
     dialect::neutral::read::{
         self, Read, as_text, expect, foreign, media, media_by_url, missing, object, optional_flag,
@@ -288,6 +289,13 @@ fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
             let arguments = optional_text(function, "arguments")?.unwrap_or(Text::of(""));
             (text(function, "name")?, Arguments::Text(arguments))
         };
+        let extra = call.get(EXTRA).and_then(|extra| extra.get(MAKER));
+        if let Some(signature) = extra.and_then(|extra| extra.get_text(SIGNATURE)) {
+            blocks.push(Block::Reasoning {
+                text: Text::of(""),
+                opaque: Some(signature),
+            });
+        }
         blocks.push(Block::Call(Call {
             id,
             name,

@@ -1,5 +1,6 @@
 mod chat_answers;
 mod chat_requests;
+mod envelope;
 mod gemini;
 mod gemini_platform;
 mod grammar;

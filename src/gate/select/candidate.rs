@@ -184,6 +184,9 @@ impl Candidate {
     /// Tells a candidate that the request asks for, or that may be any.
     pub(super) fn is_wished(&self, need: &Need<'_>) -> bool {
         need.home.is_none_or(|home| home == self.hash)
+            && need
+                .platform
+                .is_none_or(|wish| self.account.platform.as_str() == wish)
             && need.wish.is_none_or(|wish| {
                 self.account.id.as_str() == wish || self.account.name.as_str() == wish
             })

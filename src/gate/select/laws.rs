@@ -171,6 +171,7 @@ proptest! {
                 lacks: Lacks { stream: true, ..Lacks::default() },
                 untranslated: false,
                 wish: None,
+                platform: None,
                 in_flight: &in_flight,
             };
             prop_assert_eq!(table.can_serve(&need), tier.is_some());

@@ -93,6 +93,8 @@ pub struct Need<'a> {
     pub untranslated: bool,
     /// The one account that it asks for, by name or id.
     pub wish: Option<&'a str>,
+    /// The platform that it asks for.
+    pub platform: Option<&'a str>,
     /// The hash of the one account that has what it goes on from.
     pub home: Option<u64>,
     /// The hash of the account that has served its session after others could not.
@@ -385,6 +387,7 @@ pub(super) mod fixture {
             lacks: Lacks::default(),
             untranslated: false,
             wish: None,
+            platform: None,
             home: None,
             prefers: None,
             in_flight: &IDLE,

@@ -256,7 +256,7 @@ fn announced(dialect: Dialect) -> (Vec<String>, &'static str) {
             .into(),
             "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\n\n",
         ),
-        Dialect::Chat => (
+        Dialect::Chat | Dialect::Envelope => (
             [
                 ": OPENROUTER PROCESSING\n\n",
                 "data: {\"choices\":[],\"prompt_filter_results\":[{}]}\n\n",

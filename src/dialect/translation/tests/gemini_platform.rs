@@ -271,6 +271,142 @@ fn an_answer_of_gemini_is_a_message() {
     );
 }
 
+/// What only Google reads stands in blocks of its own, in a stream as in the whole.
+#[test]
+fn a_stream_of_messages_has_what_only_the_platform_reads() {
+    let stream = stream_of_gemini(Dialect::Messages, &[&answer_of_gemini()]);
+    let starts = stream.split("\n\n").filter_map(|event| {
+        let data = event.split_once("data: ")?.1;
+        let data: Value = serde_json::from_str(data).unwrap();
+        (data["type"] == "content_block_start")
+            .then(|| (data["index"].clone(), data["content_block"].clone()))
+    });
+    let starts: Vec<(Value, Value)> = starts.collect();
+    let kinds: Vec<&str> = starts
+        .iter()
+        .map(|(_, block)| block["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "thinking",
+            "text",
+            "redacted_thinking",
+            "tool_use",
+            "tool_use",
+            "redacted_thinking"
+        ]
+    );
+    for (at, payload) in [(2, "c2ln"), (5, "ZW5k")] {
+        assert_eq!(
+            starts[at].1["data"],
+            names::envelope("gemini", "1f", payload)
+        );
+    }
+    for (at, (index, _)) in starts.iter().enumerate() {
+        assert_eq!(*index, json!(at), "no number is left out");
+    }
+    let stops = stream.matches("event: content_block_stop").count();
+    assert_eq!(stops, starts.len(), "{stream}");
+}
+
+/// What a caller of chat gets of a call, it sends back as it is: so does its signature.
+#[test]
+fn a_signature_travels_with_the_call_of_a_chat() {
+    let answer = answer_of_gemini();
+    let state =
+        |translation: &Value| translation["extra_content"]["google"]["thought_signature"].clone();
+    let about = |platform: Dialect| {
+        let body = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
+        let made = Dialect::Chat.translate_request(platform, body.as_bytes(), &target(), 0);
+        made.unwrap().about
+    };
+    let answered = |as_stream| {
+        let about = about(Dialect::Gemini);
+        let translation = AnswerTranslation::new(
+            Dialect::Gemini,
+            Dialect::Chat,
+            as_stream,
+            about,
+            "1f",
+            BTreeMap::new(),
+        );
+        translation.unwrap().on_body(&answer, true)
+    };
+    let Written::Whole(body) = answered(false) else {
+        panic!("no answer");
+    };
+    let chat: Value = serde_json::from_slice(&body).unwrap();
+    let said = &chat["choices"][0]["message"];
+    let sealed = names::envelope("gemini", "1f", "c2ln");
+    assert_eq!(state(&said["tool_calls"][0]), json!(sealed));
+    assert_eq!(state(&said["tool_calls"][1]), Value::Null);
+    let Written::Stream(stream) = answered(true) else {
+        panic!("no stream");
+    };
+    let stream = String::from_utf8(stream).unwrap();
+    assert_eq!(stream.matches(&sealed).count(), 1, "{stream}");
+
+    let result = |at: usize| json!({"role": "tool", "tool_call_id": said["tool_calls"][at]["id"], "content": "2"});
+    let turns = json!([{"role": "user", "content": "hi"}, said, result(0), result(1)]);
+    let signatures = |owner: &'static str| {
+        let accent = newest();
+        let target = Target {
+            accent: &accent,
+            owner,
+            ..target()
+        };
+        let body = json!({"messages": turns}).to_string();
+        let made = Dialect::Chat.translate_request(Dialect::Gemini, body.as_bytes(), &target, 0);
+        let made: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
+        let parts = made["contents"][1]["parts"].as_array().unwrap().iter();
+        parts
+            .filter_map(|part| part.get("thoughtSignature").cloned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(signatures("1f"), [json!("c2ln")]);
+    assert_eq!(
+        signatures("2f"),
+        [json!("skip_thought_signature_validator")],
+        "another platform's"
+    );
+
+    // What Claude signed is nothing without its thoughts, which no caller of chat gives back unchanged.
+    assert!(!about(Dialect::Messages).state_beside_calls);
+}
+
+/// A signature that stands before a text is not that of the call behind it.
+#[test]
+fn a_call_has_no_signature_but_its_own() {
+    let parts = json!([{"text": "Hi", "thoughtSignature": "dGV4dA=="}, {"functionCall": {"id": "c1", "name": "f", "args": {}}}]);
+    let body =
+        json!({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}).to_string();
+    for as_stream in [false, true] {
+        let about = About {
+            state_beside_calls: true,
+            ..About::default()
+        };
+        let translation = AnswerTranslation::new(
+            Dialect::Gemini,
+            Dialect::Chat,
+            as_stream,
+            about,
+            "1f",
+            BTreeMap::new(),
+        );
+        let (Written::Whole(bytes) | Written::Stream(bytes)) =
+            translation.unwrap().on_body(body.as_bytes(), true)
+        else {
+            panic!("no answer");
+        };
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.contains("\"tool_calls\"") && !text.contains("dGV4dA"),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn an_answer_of_gemini_is_the_same_wherever_it_is_cut() {
     let answer = answer_of_gemini();
