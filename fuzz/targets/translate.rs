@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 fuzz_target!(|data: &[u8]| {
     let mut data = data;
     let choice = byte(&mut data);
-    let pairs: Vec<(Dialect, Dialect)> = Dialect::ALL
+    let pairs: Vec<(Dialect, Dialect)> = Dialect::OF_CALLERS
         .into_iter()
         .flat_map(|caller| Dialect::ALL.map(|platform| (caller, platform)))
         .filter(|(caller, platform)| caller.is_translated_to(*platform))

@@ -24,14 +24,12 @@ use crate::text::tree::Tree;
 /// The format.
 pub(super) struct Envelope;
 
+/// The members of `chat` that decide, and two more.
 const REQUEST: [RequestMember; chat::REQUEST.len() + 2] = {
     let mut all = [RequestMember::of_body(ACCOUNT, RequestValue::Account); chat::REQUEST.len() + 2];
-    all[1] = RequestMember::of_body(PLATFORM, RequestValue::Platform);
-    let mut at = 0;
-    while at < chat::REQUEST.len() {
-        all[at + 2] = chat::REQUEST[at];
-        at += 1;
-    }
+    let [_, platform, others @ ..] = &mut all;
+    *platform = RequestMember::of_body(PLATFORM, RequestValue::Platform);
+    others.copy_from_slice(chat::REQUEST);
     all
 };
 

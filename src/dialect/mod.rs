@@ -52,8 +52,11 @@ pub enum Dialect {
 // === impl Dialect ===
 
 impl Dialect {
-    /// Every dialect.
-    pub const ALL: [Self; 5] = [
+    /// Every dialect that platforms speak.
+    pub const ALL: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
+
+    /// Every dialect that callers speak.
+    pub const OF_CALLERS: [Self; 5] = [
         Self::Chat,
         Self::Responses,
         Self::Messages,
@@ -74,7 +77,7 @@ impl Dialect {
 
     /// Tells a dialect that platforms speak, and not callers alone.
     pub fn is_of_platforms(self) -> bool {
-        self.format().parts().read_answer.is_some()
+        Self::ALL.contains(&self)
     }
 
     /// The dialect in one word, as profiles and records write it.
@@ -84,7 +87,7 @@ impl Dialect {
 
     /// The dialect of this [word](Self::word).
     pub fn of_word(word: &str) -> Option<Self> {
-        let mut all = Self::ALL.into_iter();
+        let mut all = Self::OF_CALLERS.into_iter();
         all.find(|dialect| dialect.word() == word)
     }
 
@@ -92,13 +95,13 @@ impl Dialect {
     pub fn hinted_by_headers(headers: &HeaderMap) -> Option<Self> {
         let own = |dialect: &Self| dialect.format().own_header();
         let has_own = |dialect: &Self| own(dialect).is_some_and(|own| headers.first(own).is_some());
-        Self::ALL.into_iter().find(has_own)
+        Self::OF_CALLERS.into_iter().find(has_own)
     }
 
     /// The dialect whose paths look like this one.
     pub fn hinted_by_path(path: &str) -> Option<Self> {
         let looks_like_it = |dialect: &Self| dialect.format().is_hinted_by(path);
-        Self::ALL.into_iter().rev().find(looks_like_it)
+        Self::OF_CALLERS.into_iter().rev().find(looks_like_it)
     }
 
     /// The member that names a session best in a request: nothing better can come after it.
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_word_is_the_one_that_records_write() {
-        for dialect in Dialect::ALL {
+        for dialect in Dialect::OF_CALLERS {
             let word = format!("\"{}\"", dialect.word());
             assert_eq!(serde_json::to_string(&dialect).unwrap(), word);
         }

@@ -29,6 +29,9 @@ mod translated;
 /// Models that others serve, and what is demanded of requests.
 mod maps;
 
+/// The programs that people start, each on accounts of every other dialect.
+mod programs;
+
 /// The things that callers cannot do: raw sockets, forged headers, smuggling, and platforms that answer with traps.
 mod hostile;
 

@@ -4,58 +4,311 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    clients::{Ask, claude_with, codex_with, gemini, google_works, node, python, qwen},
-    harness::{Stack, caller::chat_body, run, sim::Seen, stack::CHAT_ALONE},
+    clients::{google_works, node, python},
+    harness::{
+        Caller, Stack,
+        caller::chat_body,
+        run,
+        sim::Seen,
+        stack::{ALICE, CHAT_ALONE, CODEX, GEMINI_ALONE, client_key},
+    },
 };
 
-/// OpenAI's own client speaks chat completions, and a ChatGPT login speaks responses, in streams alone.
+/// A pool of one platform, the model that is asked for there, and the dialects of OpenAI that are translated for it.
+struct Target {
+    pool: &'static str,
+    model: &'static str,
+    of_openai: &'static [&'static str],
+}
+
+const TARGETS: [Target; 4] = [
+    Target {
+        pool: "codex",
+        model: "gpt-6.1-sol",
+        of_openai: &["chat"],
+    },
+    Target {
+        pool: CHAT_ALONE,
+        model: "gpt-6.1-sol",
+        of_openai: &["responses"],
+    },
+    Target {
+        pool: "anthropic",
+        model: "claude-opus-5-5",
+        of_openai: &["chat", "responses"],
+    },
+    Target {
+        pool: GEMINI_ALONE,
+        model: "gemini-3.8-flash",
+        of_openai: &["chat", "responses"],
+    },
+];
+
+/// The targets but for `own`, as the clients' scripts take them.
+fn but(own: &str) -> String {
+    let others = TARGETS.iter().filter(|target| target.pool != own);
+    let told = others.map(|target| {
+        json!({"pool": target.pool, "key": client_key(target.pool), "model": target.model, "dialects": target.of_openai})
+    });
+    Value::from_iter(told).to_string()
+}
+
+/// Has the platforms refuse who says `please refuse this`, and end a stream after its beginning for who says `please break off`. Returns the faults.
+async fn faults(stack: &Stack) -> Vec<u64> {
+    let says_no = json!({
+        "target": "upstream", "request_has": "please refuse this", "status": 400,
+        "body": {"type": "error", "error": {"type": "invalid_request_error", "message": "the platform says no"}},
+    });
+    let event = |name: &str, data: Value| match name {
+        "" => format!("data: {data}\n\n"),
+        name => format!("event: {name}\ndata: {data}\n\n"),
+    };
+    let item = json!({"type": "message", "id": "msg_1", "role": "assistant", "content": []});
+    let response =
+        json!({"id": "resp_1", "object": "response", "status": "in_progress", "output": []});
+    let message =
+        json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []});
+    let begun = [
+        (ALICE, [
+            event("response.created", json!({"type": "response.created", "response": response})),
+            event("response.output_item.added", json!({"type": "response.output_item.added", "output_index": 0, "item": item})),
+            event("response.output_text.delta", json!({"type": "response.output_text.delta", "output_index": 0, "delta": "Hel"})),
+        ].concat()),
+        ("openai-key", event("", json!({
+            "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}, "finish_reason": null}],
+        }))),
+        ("anthropic-key", [
+            event("message_start", json!({"type": "message_start", "message": message})),
+            event("content_block_start", json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})),
+            event("content_block_delta", json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}})),
+        ].concat()),
+        ("gemini", event("", json!({"candidates": [{"content": {"role": "model", "parts": [{"text": "Hel"}]}, "index": 0}]}))),
+    ];
+    let mut set = vec![stack.sim.add_fault(says_no).await];
+    for (account, body) in begun {
+        let fault = json!({
+            "target": "upstream", "request_has": "please break off", "account": account, "status": 200, "body": body,
+            "headers": {"content-type": "text/event-stream"},
+        });
+        set.push(stack.sim.add_fault(fault).await);
+    }
+    set
+}
+
+/// What an SDK calls things.
+struct Words {
+    /// The ends of an answer, and of one that calls.
+    ends: [&'static str; 2],
+    /// The class of a refusal, and of a stream that breaks off: the event that says so, where the SDK raises nothing.
+    refused: &'static str,
+    broken: &'static str,
+    /// What it has in the place of our code.
+    code: Value,
+}
+
+/// Asserts what an SDK has to have got.
+#[track_caller]
+fn works(got: &Value, words: &Words) {
+    let text = |name: &str| got[name].as_str().unwrap_or_default();
+    for name in ["text", "streamed", "after", "parsed"] {
+        assert!(text(name).starts_with("Hello "), "{name}: {got}");
+    }
+    assert_eq!(text("finish"), words.ends[0], "{got}");
+    let call_finish = got["call_finish"].as_str();
+    assert!(call_finish.is_none_or(|end| end == words.ends[1]), "{got}");
+    let mut targets = TARGETS.iter();
+    let target = targets.find(|target| target.pool == got["at"]);
+    let target = target.expect("a target");
+    assert_eq!(text("model"), target.model, "{got}");
+    assert!(
+        got["tokens"].as_u64() > Some(0) && got["streamed_tokens"] == got["tokens"],
+        "{got}"
+    );
+    assert!(got["pieces"].as_u64() > Some(1), "it came at once: {got}");
+    assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
+    assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
+    for (name, says) in [("refused", ""), ("wrong", "the platform says no")] {
+        let error = &got[name];
+        assert_eq!(
+            (&error[0], &error[1]),
+            (&json!(words.refused), &json!(400)),
+            "{name}: {got}"
+        );
+        let sentence = error[3].as_str().unwrap_or_default();
+        assert!(
+            !sentence.is_empty() && sentence.contains(says),
+            "{name}: {got}"
+        );
+    }
+    assert_eq!(got["refused"][2], words.code, "{got}");
+    assert_eq!(text("broken"), words.broken, "{got}");
+}
+
+/// Both of OpenAI's clients check the grammar of what they read, and their helpers put streams together.
 #[test]
-fn the_openai_client_chats_with_a_chatgpt_login() {
+fn the_clients_of_openai_are_served_by_every_other_dialect() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let faults = faults(&stack).await;
+        let caller = stack.caller("codex");
+        let (base, targets) = (caller.url(""), but(""));
+        let arguments = [&*base, &*targets];
+        let (python, node) = tokio::join!(
+            python("openai_translated.py", &arguments),
+            node("openai_translated.mjs", &arguments)
+        );
+        for got in [python, node] {
+            let all = got.as_array().expect("a list");
+            assert_eq!(all.len(), 6, "{got}");
+            for got in all {
+                let is_chat = got["dialect"] == "chat";
+                works(
+                    got,
+                    &Words {
+                        ends: if is_chat {
+                            ["stop", "tool_calls"]
+                        } else {
+                            ["completed"; 2]
+                        },
+                        refused: "BadRequestError",
+                        broken: if is_chat {
+                            "APIError"
+                        } else {
+                            "response.failed"
+                        },
+                        code: "latchkey_untranslatable".into(),
+                    },
+                );
+                let says = got["refused"][3].as_str().unwrap_or_default();
+                let member = if is_chat {
+                    "messages[0].content[0].file.file_id"
+                } else {
+                    "previous_response_id"
+                };
+                assert!(says.contains(member), "{says}");
+                assert!(
+                    is_chat || got["note"] == json!(["note", "two\nlines"]),
+                    "{got}"
+                );
+            }
+        }
+        for fault in faults {
+            stack.sim.remove_fault(fault).await;
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+        said_as_the_platforms_take_it(&stack).await;
+    });
+}
+
+/// Looks at what of OpenAI's clients reached the platforms that are told in ways of their own.
+async fn said_as_the_platforms_take_it(stack: &Stack) {
+    let seen = stack.sim.seen().await;
+    let bodies: Vec<(&str, Value)> = seen
+        .iter()
+        .filter_map(|seen| Some((seen.path(), serde_json::from_slice(&seen.body()).ok()?)))
+        .collect();
+    let brief = |path: &str, says: fn(&Value) -> &Value| {
+        let is_ours = |(at, body): &&(&str, Value)| *at == path && *says(body) == "be brief";
+        let ours: Vec<_> = bodies
+            .iter()
+            .filter(is_ours)
+            .map(|(_, body)| body)
+            .collect();
+        assert!(ours.len() >= 2, "{path}: {ours:?}");
+        ours
+    };
+    for body in brief("/backend-api/codex/responses", |body| &body["instructions"]) {
+        assert_eq!(
+            (&body["stream"], &body["store"]),
+            (&json!(true), &json!(false))
+        );
+        assert_eq!(body["input"][0]["content"][0]["text"], "hi");
+        assert_eq!(body["temperature"], Value::Null, "the platform refuses it");
+    }
+    for body in brief("/v1/messages", |body| &body["system"][0]["text"]) {
+        assert_eq!(body["max_tokens"], 128_000);
+        assert_eq!(body["cache_control"], json!({"type": "ephemeral"}));
+        assert_eq!(body["temperature"], Value::Null, "the model refuses it");
+    }
+}
+
+#[test]
+fn the_clients_of_anthropic_are_served_by_every_other_dialect() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let faults = faults(&stack).await;
+        let (base, targets) = (stack.caller("codex").url(""), but("anthropic"));
+        let arguments = [&*base, &*targets];
+        let (python, node) = tokio::join!(
+            python("anthropic_translated.py", &arguments),
+            node("anthropic_translated.mjs", &arguments)
+        );
+        for (got, broken) in [(python, "APIStatusError"), (node, "APIError")] {
+            let all = got.as_array().expect("a list");
+            assert_eq!(all.len(), 3, "{got}");
+            for got in all {
+                works(
+                    got,
+                    &Words {
+                        ends: ["end_turn", "tool_use"],
+                        refused: "BadRequestError",
+                        broken,
+                        code: "latchkey_untranslatable".into(),
+                    },
+                );
+            }
+        }
+        for fault in faults {
+            stack.sim.remove_fault(fault).await;
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+#[test]
+fn the_clients_of_google_are_served_by_every_other_dialect() {
+    run(async {
+        let stack = Stack::shared("clients").await;
+        let faults = faults(&stack).await;
+        let (base, targets) = (stack.caller("codex").url(""), but(GEMINI_ALONE));
+        let arguments = [&*base, &*targets];
+        let (python, node) = tokio::join!(
+            python("google_client.py", &arguments),
+            node("google.mjs", &arguments)
+        );
+        for (got, refused, broken) in [
+            (python, "ClientError", "ServerError"),
+            (node, "ApiError", "ApiError"),
+        ] {
+            let all = got.as_array().expect("a list");
+            assert_eq!(all.len(), 3, "{got}");
+            for got in all {
+                works(
+                    got,
+                    &Words {
+                        ends: ["STOP", ""],
+                        refused,
+                        broken,
+                        code: "INVALID_ARGUMENT".into(),
+                    },
+                );
+                google_works(got);
+            }
+        }
+        for fault in faults {
+            stack.sim.remove_fault(fault).await;
+        }
+        assert_eq!(stack.sim.count("refused_count").await, 0);
+    });
+}
+
+/// What a ChatGPT login does not take of a chat is named, and what it has no answer for is not asked of it.
+#[test]
+fn what_is_left_out_of_a_chat_is_named() {
     run(async {
         let stack = Stack::shared("clients").await;
         let caller = stack.caller("codex");
-        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
-        let got = python("openai_translated.py", &arguments).await;
-        let text = |name: &str| got[name].as_str().unwrap_or_default();
-        for name in ["chat", "streamed", "after"] {
-            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
-        }
-        assert_eq!(
-            (text("finish"), text("call_finish")),
-            ("stop", "tool_calls"),
-            "{got}"
-        );
-        assert_eq!(text("model"), "gpt-6.1-sol");
-        assert!(
-            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
-            "{got}"
-        );
-        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
-        assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
-        assert_eq!(got["refused"][0], "BadRequestError");
-        assert_eq!(got["refused"][2], "latchkey_untranslatable");
-        let says = got["refused"][3].as_str().unwrap_or_default();
-        assert!(
-            says.contains("messages[0].content[0].file.file_id"),
-            "{says}"
-        );
-
-        let seen = stack.sim.seen().await;
-        let translated = seen.iter().filter_map(|seen| {
-            let body: Value = serde_json::from_slice(&seen.body()).ok()?;
-            (body["instructions"] == "be brief").then_some((seen, body))
-        });
-        let translated: Vec<_> = translated.collect();
-        assert!(translated.len() >= 2, "{translated:?}");
-        for (seen, body) in translated {
-            assert_eq!(seen.path(), "/backend-api/codex/responses");
-            assert_eq!(
-                (&body["stream"], &body["store"]),
-                (&json!(true), &json!(false))
-            );
-            assert_eq!(body["input"][0]["content"][0]["text"], "hi");
-            assert_eq!(body["temperature"], Value::Null, "the platform refuses it");
-        }
         let mut body = chat_body(false);
         body["model"] = "gpt-6.1-sol".into();
         body["seed"] = 1.into();
@@ -69,246 +322,54 @@ fn the_openai_client_chats_with_a_chatgpt_login() {
             Some("latchkey_path_not_in_pool"),
             "{answer:?}"
         );
-        assert_eq!(stack.sim.count("refused_count").await, 0);
     });
 }
 
-/// Claude Code speaks messages. It calls a tool, here, and goes on with what that returns.
+/// Whoever serves it: the answer, each event of a stream, and every refusal stand in envelopes.
 #[test]
-fn claude_code_works_on_a_chatgpt_login() {
+fn a_chat_in_an_envelope_is_served_by_every_dialect() {
     run(async {
         let stack = Stack::shared("clients").await;
-        let caller = stack.caller("codex");
-        let home = stack.folder.join("claude-codex");
-        let url = caller.url("");
-        let ask = Ask {
-            prompt: r#"use the tool Bash {"command": "echo translated", "description": "says so"}"#,
-            ..Ask::new(&home, &url, caller.key())
-        };
-        let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
-        let arguments = [&["--model", "gpt-6.1-sol"][..], &tools].concat();
-        let (printed, _) = claude_with(&ask, &arguments).await;
-        assert!(printed.contains("Hello from "), "{printed}");
-        let seen = stack.sim.seen().await;
-        let outputs = seen.iter().filter(|seen| {
-            let body = String::from_utf8_lossy(&seen.body()).into_owned();
-            body.contains("function_call_output") && body.contains("translated")
-        });
-        assert!(
-            outputs.count() > 0,
-            "the tool's output went to the platform"
-        );
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
-}
-
-/// Google's own clients, for Python and for JavaScript, read what becomes of an answer of responses.
-#[test]
-fn the_clients_of_google_are_answered_by_a_chatgpt_login() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller("codex");
-        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
-        for got in [
-            python("google_client.py", &arguments).await,
-            node("google.mjs", &arguments).await,
-        ] {
-            google_works(&got, "gpt-6.1-sol");
-            assert_eq!(got["refused"][0], 400, "{got}");
-            assert_eq!(got["refused"][1], "INVALID_ARGUMENT");
-            let says = got["refused"][2].as_str().unwrap_or_default();
+        const PATH: &str = "/api/v1/oauth/chat/completions";
+        for target in TARGETS {
+            let caller = stack.caller(target.pool);
+            let mut body =
+                json!({"model": target.model, "messages": [{"role": "user", "content": "hi"}]});
+            let answer = caller.post(PATH, &body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let whole = answer.json();
+            assert_eq!(
+                (&whole["code"], &whole["message"]),
+                (&json!(200), &json!("success"))
+            );
+            let text = whole["data"]["choices"][0]["message"]["content"].as_str();
             assert!(
-                says.contains("contents[0].parts[0].fileData.file"),
-                "{says}"
+                text.is_some_and(|text| text.starts_with("Hello ")),
+                "{whole}"
+            );
+            body["stream"] = true.into();
+            let stream = caller.post(PATH, &body).await;
+            let events: Vec<&str> = stream.body.split_terminator("\n\n").collect();
+            assert_eq!(events.last(), Some(&"data: [DONE]"), "{stream:?}");
+            let first: Value = serde_json::from_str(&events[0]["data: ".len()..]).expect("JSON");
+            assert_eq!(first["data"]["object"], "chat.completion.chunk", "{first}");
+            body["account_id"] = CODEX.into();
+            let refused = caller.post(PATH, &body).await;
+            let error = json!("latchkey_choice_not_allowed");
+            assert_eq!(
+                (refused.status, &refused.json()["error"]),
+                (403, &error),
+                "{refused:?}"
             );
         }
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
-}
-
-/// Gemini CLI and Qwen Code call a tool, here, and go on with what that returns.
-#[test]
-fn gemini_cli_and_qwen_code_work_on_a_chatgpt_login() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller("codex");
-        for name in ["gemini-codex", "qwen-codex"] {
-            let home = stack.folder.join(name);
-            let is_gemini = name == "gemini-codex";
-            let (base, prompt) = match is_gemini {
-                true => ("", r#"use the tool list_directory {"dir_path": "."}"#),
-                false => ("/v1", r#"use the tool glob {"pattern": "*"}"#),
-            };
-            let url = caller.url(base);
-            let ask = Ask {
-                prompt,
-                ..Ask::new(&home, &url, caller.key())
-            };
-            let (printed, _) = match is_gemini {
-                true => gemini(&ask, "gpt-6.1-sol").await,
-                false => qwen(&ask, "gpt-6.1-sol").await,
-            };
-            assert!(printed.contains("Hello from "), "{name}: {printed}");
-            let seen = stack.sim.seen().await;
-            let outputs = seen.iter().filter(|seen| {
-                let body = String::from_utf8_lossy(&seen.body()).into_owned();
-                body.contains("function_call_output") && body.contains(name)
-            });
-            assert!(
-                outputs.count() > 0,
-                "{name}: the tool's output went to the platform"
-            );
-        }
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
-}
-
-/// A caller of messages at a platform that has Google's own door: the call that Claude Code makes keeps its signature, and
-/// tokens are counted by Google, in its own words.
-#[test]
-fn claude_code_works_on_a_key_of_google() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller("gemini");
-        let home = stack.folder.join("claude-gemini");
-        let url = caller.url("");
-        let ask = Ask {
-            prompt: r#"use the tool Bash {"command": "echo for google", "description": "says so"}"#,
-            ..Ask::new(&home, &url, caller.key())
-        };
-        let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
-        let arguments = [&["--model", "gemini-3.8-flash"][..], &tools].concat();
-        let (printed, _) = claude_with(&ask, &arguments).await;
-        assert!(printed.contains("Hello from gemini"), "{printed}");
-        let seen = stack.sim.seen().await;
-        let mut results = seen.iter().filter(|seen| {
-            let body = String::from_utf8_lossy(&seen.body()).into_owned();
-            body.contains("functionResponse") && body.contains("\"output\":\"for google")
-        });
-        let result = results
-            .next_back()
-            .expect("the tool's output went to the platform");
-        let body: Value = serde_json::from_slice(&result.body()).expect("JSON");
-        let parts = body["contents"][1]["parts"].as_array().expect("parts");
-        assert!(
-            parts
-                .iter()
-                .any(|part| part["thoughtSignature"].is_string()),
-            "{body}"
-        );
-        let body = json!({"model": "gemini-3.8-flash", "messages": [{"role": "user", "content": "x".repeat(400)}]});
-        let answer = caller.post("/v1/messages/count_tokens", &body).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.header("x-latchkey-estimate"), None);
-        assert_eq!(answer.json(), json!({"input_tokens": 31}), "Google counted");
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
-}
-
-/// Anthropic's own client reads what becomes of an answer of responses.
-#[test]
-fn the_anthropic_client_is_answered_by_a_chatgpt_login() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller("codex");
-        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
-        let got = python("anthropic_translated.py", &arguments).await;
-        let text = |name: &str| got[name].as_str().unwrap_or_default();
-        for name in ["message", "streamed", "after"] {
-            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
-        }
+        let nobody = Caller::new(stack.envoy.port, "lk_unknown");
+        let refused = nobody.post(PATH, &json!({})).await;
+        let told = refused.json();
         assert_eq!(
-            (text("stop"), text("call_stop")),
-            ("end_turn", "tool_use"),
-            "{got}"
+            (&told["code"], &told["data"]),
+            (&json!(401), &Value::Null),
+            "{refused:?}"
         );
-        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
-        assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
-        assert!(
-            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
-            "{got}"
-        );
-        assert_eq!(
-            got["refused"],
-            json!(["BadRequestError", 400, "latchkey_untranslatable"])
-        );
-    });
-}
-
-/// Claude Code calls a tool, here, and goes on with what that returns, where the platform speaks chat completions.
-#[test]
-fn claude_code_works_on_a_platform_that_chats() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller(CHAT_ALONE);
-        let home = stack.folder.join("claude-chat");
-        let url = caller.url("");
-        let ask = Ask {
-            prompt: r#"use the tool Bash {"command": "echo chatted", "description": "says so"}"#,
-            ..Ask::new(&home, &url, caller.key())
-        };
-        let tools = ["--tools", "Bash", "--allowedTools", "Bash(echo:*)"];
-        let arguments = [&["--model", "gpt-5.6"][..], &tools].concat();
-        let (printed, _) = claude_with(&ask, &arguments).await;
-        assert!(printed.contains("Hello from "), "{printed}");
-        let seen = stack.sim.seen().await;
-        let results = seen.iter().filter(|seen| {
-            let body: Value = serde_json::from_slice(&seen.body()).unwrap_or_default();
-            let messages = body["messages"].as_array().into_iter().flatten();
-            let mut results = messages.filter(|message| message["role"] == "tool");
-            seen.path() == "/v1/chat/completions"
-                && results.any(|result| {
-                    result["content"]
-                        .as_str()
-                        .is_some_and(|said| said.contains("chatted"))
-                })
-        });
-        assert!(
-            results.count() > 0,
-            "the tool's output went to the platform"
-        );
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
-}
-
-/// OpenAI's own client reads what becomes of an answer of messages.
-#[test]
-fn the_openai_client_chats_with_claude() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller("anthropic");
-        let arguments = [&*caller.url(""), caller.key(), "claude-opus-5-5"];
-        let got = python("openai_translated.py", &arguments).await;
-        let text = |name: &str| got[name].as_str().unwrap_or_default();
-        for name in ["chat", "streamed", "after"] {
-            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
-        }
-        assert_eq!(
-            (text("finish"), text("call_finish"), text("model")),
-            ("stop", "tool_calls", "claude-opus-5-5"),
-            "{got}"
-        );
-        assert!(
-            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
-            "{got}"
-        );
-        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
-        assert_eq!(got["call_in_stream"], json!({"a": 1}), "{got}");
-        assert_eq!(got["refused"][2], "latchkey_untranslatable");
-        let seen = stack.sim.seen().await;
-        let ours = seen.iter().filter_map(|seen| {
-            let body: Value = serde_json::from_slice(&seen.body()).ok()?;
-            let is_ours = body["system"][0]["text"] == "be brief" && seen.path() == "/v1/messages";
-            is_ours.then_some(body)
-        });
-        let ours: Vec<_> = ours.collect();
-        assert!(ours.len() >= 2, "{ours:?}");
-        for body in ours {
-            assert_eq!(body["max_tokens"], 128_000);
-            assert_eq!(body["cache_control"], json!({"type": "ephemeral"}));
-            assert_eq!(body["temperature"], Value::Null, "the model refuses it");
-        }
-        assert_eq!(stack.sim.count("refused_count").await, 0);
     });
 }
 
@@ -339,72 +400,6 @@ fn a_long_body_is_translated_whole() {
         let expected = expected.replace(&picture(lengths[0]), &picture(lengths[1]));
         let digest = format!("{:x}", Sha256::digest(&expected));
         assert_eq!(long.0["body_sha256"], *digest);
-    });
-}
-
-/// Codex speaks responses. It runs a free-form tool of a namespace, here, and goes on with what that returns.
-#[test]
-fn codex_works_on_a_platform_that_speaks_chat_alone() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller(CHAT_ALONE);
-        let home = stack.folder.join("codex-chat");
-        let url = caller.url("/v1");
-        let script = r#"const ran = await tools.exec_command({cmd: "echo trans" + "lated"}); text(ran.output);"#;
-        let prompt = format!("use the tool functions__exec {}", json!({"input": script}));
-        let ask = Ask {
-            prompt: &prompt,
-            ..Ask::new(&home, &url, caller.key())
-        };
-        let (printed, _) = codex_with(&ask, &["--sandbox", "danger-full-access"]).await;
-        assert!(
-            printed.contains(r#""aggregated_output":"translated\n""#),
-            "{printed}"
-        );
-        assert!(
-            printed.contains("Hello from ") && printed.contains("turn.completed"),
-            "{printed}"
-        );
-        let seen = stack.sim.seen().await;
-        let results = seen.iter().filter(|seen| {
-            let body: Value = serde_json::from_slice(&seen.body()).unwrap_or_default();
-            let last = body["messages"].as_array().and_then(|all| all.last());
-            last.is_some_and(|last| {
-                last["role"] == "tool" && last.to_string().contains("translated")
-            })
-        });
-        assert!(
-            results.count() > 0,
-            "what the tool returned went to the platform"
-        );
-        assert_eq!(stack.sim.count("refused_count").await, 0);
-    });
-}
-
-/// OpenAI's own client checks the grammar of a stream of responses as it reads it.
-#[test]
-fn the_openai_client_has_responses_of_a_platform_that_speaks_chat_alone() {
-    run(async {
-        let stack = Stack::shared("clients").await;
-        let caller = stack.caller(CHAT_ALONE);
-        let arguments = [&*caller.url(""), caller.key(), "gpt-6.1-sol"];
-        let got = python("responses_translated.py", &arguments).await;
-        let text = |name: &str| got[name].as_str().unwrap_or_default();
-        for name in ["response", "streamed", "after"] {
-            assert!(text(name).starts_with("Hello from "), "{name}: {got}");
-        }
-        assert_eq!(
-            (text("status"), text("model")),
-            ("completed", "gpt-6.1-sol"),
-            "{got}"
-        );
-        assert!(
-            got["usage"].as_u64() > Some(0) && got["streamed_usage"] == got["usage"],
-            "{got}"
-        );
-        assert_eq!(got["call"], json!(["add", {"a": 1}]), "{got}");
-        assert_eq!(got["note"], json!(["note", "two\nlines"]), "{got}");
-        assert_eq!(got["refused"][1], "latchkey_untranslatable", "{got}");
     });
 }
 

@@ -31,12 +31,12 @@ pub fn doors_with(session_headers: &[HeaderName]) -> Doors {
     doors
 }
 
-/// Lists the operations of the doors, for an error: `chat: embed, generate; messages: generate`.
+/// Lists the operations of the doors that platforms can answer, for an error: `chat: embed, generate; messages: generate`.
 pub(super) fn asked() -> String {
     let mut asked: Vec<(&str, &str)> = doors()
         .doors
         .iter()
-        .filter(|door| door.own().is_none())
+        .filter(|door| door.own().is_none() && door.dialect.is_of_platforms())
         .map(|door| (door.dialect.word(), door.operation.as_str()))
         .collect();
     asked.sort_unstable();

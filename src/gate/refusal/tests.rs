@@ -190,7 +190,7 @@ fn written(samples: &[Refusal]) -> String {
         for (name, value) in headers.iter().filter(|(name, _)| *name != "content-type") {
             all += &format!("  {name}: {value}");
         }
-        for dialect in Dialect::ALL {
+        for dialect in Dialect::OF_CALLERS {
             let reply = refusal.reply(dialect);
             assert_eq!((reply.status, &reply.headers), (refusal.status(), &headers));
             all += &format!("\n{:<10}{}", dialect.word(), reply.body);
@@ -274,7 +274,7 @@ fn no_sentence_has_a_word_that_a_client_looks_for() {
 fn what_is_not_to_be_repeated_has_no_word_of_what_is() {
     let once = |refusal: &Refusal| refusal.status() < 429;
     for refusal in samples().iter().filter(|refusal| once(refusal)) {
-        for dialect in Dialect::ALL {
+        for dialect in Dialect::OF_CALLERS {
             let body = refusal.reply(dialect).body.to_lowercase();
             for word in [
                 "429",

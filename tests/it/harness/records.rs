@@ -9,7 +9,10 @@ use latchkey::{
 use refresher::platform::{Catalog, doors};
 use serde_json::{Value, json};
 
-use super::{clusters, stack::CHAT_ALONE};
+use super::{
+    clusters,
+    stack::{CHAT_ALONE, GEMINI_ALONE},
+};
 
 /// The doors and the shipped platforms, pointed at the simulated one, one line each.
 pub fn platforms(platforms_dir: &Path) -> Vec<String> {
@@ -23,18 +26,26 @@ pub fn platforms(platforms_dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The shipped `openai`, as one that speaks chat completions alone.
-pub fn chat_alone(platforms_dir: &Path) -> String {
+/// The shipped platforms `openai` and `gemini`, as ones that speak a single dialect: chat completions, and Google's own.
+pub fn of_one_dialect(platforms_dir: &Path) -> [String; 2] {
     let catalog = Catalog::load(Some(platforms_dir), BTreeSet::new()).expect("profiles");
-    let openai = catalog.usable("openai").expect("it is shipped");
-    let mut record = openai.publication().record;
-    record.id = CHAT_ALONE.to_owned().try_into().expect("an id");
-    record.endpoints.retain(|one| one.dialect == Dialect::Chat);
-    // That of Codex.
-    let model = "gpt-6.1-sol".to_owned();
-    record.models.push(model.try_into().expect("a model"));
-    let record = Record::Platform(record);
-    record.to_line().expect("a line")
+    let alone = |platform: &str, id: &str, dialect| {
+        let profile = catalog.usable(platform).expect("it is shipped");
+        let mut record = profile.publication().record;
+        record.id = id.to_owned().try_into().expect("an id");
+        record.endpoints.retain(|one| one.dialect == dialect);
+        if dialect == Dialect::Chat {
+            // That of Codex.
+            let model = "gpt-6.1-sol".to_owned();
+            record.models.push(model.try_into().expect("a model"));
+        }
+        let record = Record::Platform(record);
+        record.to_line().expect("a line")
+    };
+    [
+        alone("openai", CHAT_ALONE, Dialect::Chat),
+        alone("gemini", GEMINI_ALONE, Dialect::Gemini),
+    ]
 }
 
 /// An account at `authority` with an API key, and what differs in it from others.

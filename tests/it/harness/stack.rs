@@ -47,6 +47,9 @@ pub const ANTHROPIC: &str = "acc_anthropic";
 /// The account at Google, with an API key.
 pub const GEMINI: &str = "acc_gemini";
 
+/// A platform that speaks Google's own dialect alone, and its account: `gemini` without its other one.
+pub const GEMINI_ALONE: &str = "gemini_alone";
+
 /// Places for stacks that run at the same time, one more than there are cores: they wait for half of their time.
 static PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -329,15 +332,22 @@ async fn population(sim: &Sim) -> Vec<String> {
     let login = sim.login(ALICE).await;
     let vars = json!({"vars": {"account_id": account_id(ALICE)}});
     let authority = sim.authority();
-    let cluster = json!({"cluster": clusters::name(OPENAI)});
+    let at = |account| json!({"cluster": clusters::name(account)});
     let mut lines = records::platforms(&sim.platforms_dir);
+    lines.extend(records::of_one_dialect(&sim.platforms_dir));
     lines.extend([
         records::account(CODEX, "codex", authority, &login.access_token, vars),
         records::account(OPENAI, "openai", authority, "sk-openai", json!({})),
         records::account(ANTHROPIC, "anthropic", authority, "sk-ant", json!({})),
         records::account(GEMINI, "gemini", authority, "AIza-gemini", json!({})),
-        records::chat_alone(&sim.platforms_dir),
-        records::account(CHAT_ALONE, CHAT_ALONE, authority, "sk-openai", cluster),
+        records::account(CHAT_ALONE, CHAT_ALONE, authority, "sk-openai", at(OPENAI)),
+        records::account(
+            GEMINI_ALONE,
+            GEMINI_ALONE,
+            authority,
+            "AIza-gemini",
+            at(GEMINI),
+        ),
     ]);
     for (pool, accounts) in [
         ("codex", &[CODEX][..]),
@@ -345,6 +355,7 @@ async fn population(sim: &Sim) -> Vec<String> {
         ("anthropic", &[ANTHROPIC]),
         ("gemini", &[GEMINI]),
         (CHAT_ALONE, &[CHAT_ALONE]),
+        (GEMINI_ALONE, &[GEMINI_ALONE]),
         ("all", &[CODEX, OPENAI, ANTHROPIC]),
     ] {
         lines.push(records::pool(pool, "sticky", accounts));

@@ -369,7 +369,9 @@ impl Kind {
             Chat(_) | Embed | Responses => &[],
             Kind::Plain(_) => &["anthropic-version", "x-goog-api-client"],
             Messages => &["anthropic-version"],
-            Gemini | GeminiStream | GeminiCount => &["x-goog-api-client", "x-stainless-*"],
+            Gemini | GeminiStream | GeminiCount => {
+                &["x-goog-api-client", "x-stainless-*", "x-client-request-id"]
+            }
         }
     }
 

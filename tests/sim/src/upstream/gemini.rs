@@ -5,7 +5,7 @@ use http::{Request, StatusCode, uri::Uri};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
-use super::tools;
+use super::{in_schema, tools};
 use crate::{
     answer::Answer,
     documented::MODEL,
@@ -58,6 +58,13 @@ pub fn answer(model: &str, streams: bool, body: &[u8], fill: &Fill) -> Answer {
         return Answer::json(StatusCode::BAD_REQUEST, json!({"error": error}).to_string());
     }
     let text = format!("{}{}", fill.text, said(&body).unwrap_or_default());
+    let config = &body["generationConfig"];
+    let has_schema = ["responseJsonSchema", "responseSchema"].map(|name| config[name].is_object());
+    let text = if has_schema.contains(&true) {
+        in_schema(&text)
+    } else {
+        text
+    };
     let usage = json!({
         "promptTokenCount": fill.input_tokens, "candidatesTokenCount": fill.output_tokens,
         "totalTokenCount": fill.input_tokens + fill.output_tokens,

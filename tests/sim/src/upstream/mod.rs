@@ -30,13 +30,18 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The answer to a body: it says who served it and repeats the last user text.
+    /// The answer to a body: it says who served it and repeats the last user text; as JSON where that is asked for.
     ///
     /// Tokens are whitespace-separated words, at least one, of the last user text and of the answer.
     pub fn reply(&self, body: &Value) -> Fill {
         let asked = last_user_text(body);
         let echo: String = asked.chars().take(MAX_ECHO_CHARS).collect();
         let text = format!("Hello from {}: you said {echo}", self.account);
+        let text = if asks_schema(body) {
+            in_schema(&text)
+        } else {
+            text
+        };
         Fill {
             id: self.id.clone(),
             model: body["model"].as_str().unwrap_or_default().to_owned(),
@@ -78,6 +83,21 @@ fn last_user_text(body: &Value) -> &str {
             .unwrap_or_default(),
         _ => "",
     }
+}
+
+/// Tells a request for an answer that fits a schema, in any of the dialects.
+fn asks_schema(body: &Value) -> bool {
+    let forms = [
+        &body["response_format"],
+        &body["text"]["format"],
+        &body["output_config"]["format"],
+    ];
+    forms.iter().any(|form| form["type"] == "json_schema")
+}
+
+/// The answer as the one schema has it that clients here ask for.
+fn in_schema(text: &str) -> String {
+    serde_json::json!({ "said": text }).to_string()
 }
 
 fn words(text: &str) -> u64 {
