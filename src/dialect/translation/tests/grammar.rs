@@ -8,7 +8,7 @@ use crate::dialect::{Dialect, responses::grammar as responses};
 /// Reads a stream of a dialect; tells if it ended well, rather than with a failure.
 pub(super) fn read(dialect: Dialect, stream: &str, as_list: bool) -> bool {
     match dialect {
-        Dialect::Chat => said_in_chat(stream).failed.is_none(),
+        Dialect::Chat | Dialect::Envelope => said_in_chat(stream).failed.is_none(),
         Dialect::Responses => responses::read(stream).status != "failed",
         Dialect::Messages => !said_in_messages(stream).contains(&"error".to_owned()),
         Dialect::Gemini => {

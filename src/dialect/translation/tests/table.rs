@@ -131,7 +131,7 @@ pub(super) fn spoken(platform: Dialect) -> &'static Accent {
     static ACCENTS: LazyLock<[Accent; 4]> = LazyLock::new(|| {
         Dialect::ALL.map(|dialect| {
             let accent = match dialect {
-                Dialect::Chat => json!({"reasoning_in": "reasoning_content"}),
+                Dialect::Chat | Dialect::Envelope => json!({"reasoning_in": "reasoning_content"}),
                 Dialect::Responses => json!({}),
                 Dialect::Messages => json!({
                     "max_output": 128_000, "thinking": "adaptive", "efforts": ["none", "low", "medium", "high", "xhigh", "max"],
@@ -190,7 +190,7 @@ pub(super) fn asked(caller: Dialect, platform: Dialect) -> TranslatedRequest {
     let function = |name: &str| json!({"name": name, "parameters": {"type": "object"}});
     let names = ["get_weather", "now"];
     let body = match caller {
-        Dialect::Chat => json!({
+        Dialect::Chat | Dialect::Envelope => json!({
             "model": "asked", "stream": true, "stream_options": {"include_usage": true},
             "messages": [{"role": "user", "content": "Hi"}],
             "tools": names.map(|name| json!({"type": "function", "function": function(name)})),
