@@ -57,7 +57,7 @@ impl AnswerWriter for Writer {
             out.name("code").number(u64::from(failure.status));
             out.name("message").word(&failure.message);
             out.name("data").null();
-            match &failure.code {
+            match chat::openai_code(failure) {
                 Some(code) => out.name("error").word(code),
                 None => out.name("error").null(),
             }
