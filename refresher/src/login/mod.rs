@@ -55,7 +55,7 @@ pub struct Login(Machine);
 enum Machine {
     Code(Box<ByCode>),
     Device(Box<ByDevice>),
-    Client(ByClient),
+    Client(Box<ByClient>),
 }
 
 /// The next need of a login.
@@ -158,7 +158,7 @@ impl Login {
         client_secret: SecretString,
     ) -> Result<(Login, Step), Error> {
         let (login, request) = ByClient::start(oauth(profile)?, client_id, client_secret);
-        Ok((Login(Machine::Client(login)), Step::Send(request)))
+        Ok((Login(Machine::Client(Box::new(login))), Step::Send(request)))
     }
 
     /// Takes what a person, or a browser for them, brings back.
