@@ -26,6 +26,11 @@ impl RequestBytes {
         }
     }
 
+    /// The bytes that are held back.
+    pub fn held(self) -> usize {
+        usize::try_from(self.held).unwrap_or(usize::MAX)
+    }
+
     /// The bytes so far.
     pub fn total(self) -> u64 {
         self.forwarded.saturating_add(self.held)

@@ -10,10 +10,6 @@ mod include_usage;
 pub use self::include_usage::{MAX_REQUEST_BYTES, ask};
 use crate::{meter::Meter, snapshot::Endpoint};
 
-/// The largest request body in which the model or what is said of it is another one, in bytes: it is held whole, beside the
-/// one that goes out.
-pub const MAX_EDITED_BYTES: usize = 16 * 1024 * 1024;
-
 /// A change of a request's body and of its answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transform {

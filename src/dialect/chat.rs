@@ -85,6 +85,15 @@ static STEERING: Steering = Steering {
             path: &["thinking_budget"],
             form: TOKENS,
         },
+        // Google's.
+        EffortMember {
+            path: &["extra_body", "google", "thinking_config", "thinking_budget"],
+            form: TOKENS,
+        },
+        EffortMember {
+            path: &["extra_body", "google", "thinking_config", "thinking_level"],
+            form: EffortForm::Word(EffortWord::Minimal, EffortWord::High),
+        },
     ],
     tiers: &[TierMember::openai(Makes::IfTaken)],
     ..Steering::NONE

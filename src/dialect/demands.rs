@@ -11,8 +11,8 @@ use super::{
     neutral::{Effort, Request},
 };
 use crate::text::{
-    edit::{Edit, Place, each},
-    tree::Text,
+    edit::{Edit, Place, each, snake},
+    tree::{Text, Tree},
 };
 
 /// How much a model is to think, from less to more.
@@ -251,7 +251,7 @@ impl EffortForm {
         }
     }
 
-    /// Tells a value, as it stands in a body, that is more than `most`. One that nobody can tell is.
+    /// Tells a value, as it stands in a body, that is more than `most`. One that cannot be read is.
     fn is_over(self, raw: &[u8], most: EffortWord) -> bool {
         let raw = std::str::from_utf8(raw).unwrap_or_default();
         match self {
@@ -262,7 +262,7 @@ impl EffortForm {
                 word.is_none_or(|word| word > most)
             }
             Self::Tokens { .. } => match raw.parse::<i64>().map(u64::try_from) {
-                Ok(Ok(tokens)) => tokens > most.tokens(),
+                Ok(Ok(tokens)) => most < EffortWord::Max && tokens > most.tokens(),
                 // As many as the model likes.
                 Ok(Err(_)) => EffortWord::High > most,
                 Err(_) => true,
@@ -288,7 +288,7 @@ impl Demands {
         }
     }
 
-    /// The effort that is wanted, and if it is so whatever the caller says, rather than the most.
+    /// The effort to ask for, and true if it replaces whatever the caller says, false if it only bounds that.
     fn wanted(&self) -> Option<(EffortWord, bool)> {
         let most = self.max_effort;
         let forced = self
@@ -306,10 +306,17 @@ impl Demands {
         if let Some((wanted, forced)) = self.wanted() {
             edits = effort_edits(steering, platform.accent, body, wanted, forced)?;
         }
+        edits.extend(self.tier_edits(dialect, platform));
+        Some(edits)
+    }
+
+    /// Those of them that say the service tier.
+    pub fn tier_edits(&self, dialect: Dialect, platform: Steered<'_>) -> Vec<Edit> {
+        let mut edits = Vec::new();
         let Some(tier) = self.tier else {
-            return Some(edits);
+            return edits;
         };
-        for member in steering.tiers {
+        for member in dialect.format().steering().tiers {
             let at = ServiceTier::ALL.iter().position(|one| *one == tier);
             let value = at.and_then(|at| *member.values.get(at)?);
             let makes = match member.makes {
@@ -319,14 +326,11 @@ impl Demands {
             };
             edits.extend(value.map(|value| edit(&[member.name], value.to_owned(), makes)));
         }
-        Some(edits)
+        edits
     }
 
-    /// Changes a request that is written for a platform that speaks `dialect` like this.
+    /// Changes how much a request is to think that is written for a platform that speaks `dialect` like this.
     pub fn change(&self, request: &mut Request<'_>, dialect: Dialect, accent: &Accent) {
-        if let Some(tier) = self.tier {
-            request.tier = Some(Text::made(tier.as_str().to_owned()));
-        }
         let Some((wanted, forced)) = self.wanted() else {
             return;
         };
@@ -397,7 +401,16 @@ fn effort_edits(
             });
         }
     }
-    let is_unsaid = edits.is_empty() && said.iter().all(|(is_there, _)| !is_there);
+    // What is said in a member that another one hides is not said.
+    let tree = Tree::read(body).ok()?;
+    let is_said = |path: &Vec<String>| {
+        let last = path.iter().try_fold(tree.root(), |here, name| {
+            let other = || here.get(&snake(name).collect::<String>());
+            here.get(name).or_else(other)
+        });
+        last.is_some()
+    };
+    let is_unsaid = edits.is_empty() && !paths.iter().any(is_said);
     let is_too_much = steering.unsaid.is_some_and(|unsaid| unsaid > wanted);
     // A model of which the form is another one thinks only where it is asked to.
     let has_word = accent
@@ -551,6 +564,28 @@ mod tests {
                 r#"{"thinking":{"type":"enabled","budget_tokens":1024}}"#,
             ),
             (Dialect::Messages, "most:medium", &budget, "{}", same),
+            // What another member hides is not said.
+            (
+                Dialect::Messages,
+                "most:medium",
+                &adaptive,
+                r#"{"thinking":{"type":"enabled","budget_tokens":1024},"thinking":{"type":"adaptive"}}"#,
+                r#"{"thinking":{"type":"enabled","budget_tokens":1024},"thinking":{"type":"adaptive"},"output_config":{"effort":"medium"}}"#,
+            ),
+            (
+                Dialect::Chat,
+                "most:low",
+                &none,
+                r#"{"extra_body":{"google":{"thinking_config":{"thinking_budget":24576}}}}"#,
+                r#"{"extra_body":{"google":{"thinking_config":{"thinking_budget":1024}}}}"#,
+            ),
+            (
+                Dialect::Messages,
+                "most:max",
+                &budget,
+                r#"{"thinking":{"type":"enabled","budget_tokens":60000}}"#,
+                same,
+            ),
             // Those models think much where nothing is said.
             (
                 Dialect::Messages,
@@ -799,6 +834,36 @@ mod tests {
                 (&expected, &tier),
                 "{demanded} {effort}"
             );
+        }
+    }
+
+    #[test]
+    fn the_tier_is_said_in_the_words_of_the_platforms_dialect() {
+        let takes = accent(&json!({"takes": ["service_tier"]}));
+        let none = Accent::default();
+        for (platform, accent, member, expected) in [
+            (
+                Dialect::Messages,
+                &takes,
+                "service_tier",
+                json!("standard_only"),
+            ),
+            (Dialect::Gemini, &takes, "serviceTier", json!("flex")),
+            (Dialect::Gemini, &none, "serviceTier", Value::Null),
+            (Dialect::Responses, &none, "service_tier", json!("flex")),
+        ] {
+            let target = Target {
+                demands: demands("tier:flex"),
+                ..translation::tests::target()
+            };
+            let target = Target { accent, ..target };
+            let chat = json!({
+                "messages": [{"role": "user", "content": "hi"}], "service_tier": "priority",
+            });
+            let made =
+                Dialect::Chat.translate_request(platform, chat.to_string().as_bytes(), &target, 0);
+            let body: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
+            assert_eq!(body[member], expected, "{platform:?}");
         }
     }
 

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Dialect,
+    Dialect, Steered,
     neutral::{BlockKind, Event, Failure, Finish, Refused, ToolInput, Unwrapping, names, read},
     parts::{About, AnswerReader, AnswerWriter, Target},
 };
 use crate::hash::hash64;
 use crate::text::{
+    edit::edited,
     sse::{self, BYTE_ORDER_MARK, Framer, Piece},
     tree::Tree,
 };
@@ -168,6 +169,7 @@ impl Dialect {
         let raw = raw.filter(|tool| matches!(tool.input, ToolInput::Raw(_)));
         let raw = raw.map(|tool| tool.name.plain().into_owned()).collect();
         let body = write(&mut request, target)?;
+        let body = said_tier(platform, target, body);
         let model = request
             .model
             .as_ref()
@@ -190,6 +192,20 @@ impl Dialect {
             },
         })
     }
+}
+
+/// The body with the service tier that is demanded, in the members of the platform's dialect: as in what is not
+/// translated.
+fn said_tier(platform: Dialect, target: &Target<'_>, body: Vec<u8>) -> Vec<u8> {
+    let steered = Steered {
+        accent: target.accent,
+        refuses: target.refuses,
+    };
+    let edits = target.demands.tier_edits(platform, steered);
+    if edits.is_empty() {
+        return body;
+    }
+    edited(&body, &edits).unwrap_or(body)
 }
 
 impl Dialect {

@@ -36,6 +36,8 @@ pub struct Form {
     matched: usize,
     /// The first of them is only thought: the content begins here.
     at_start: bool,
+    /// No part has begun.
+    before_parts: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,7 @@ impl Form {
             // The first delimiter may stand at the very start.
             matched: 1,
             at_start: true,
+            before_parts: true,
         })
     }
 
@@ -148,6 +151,8 @@ impl Form {
 
     /// Keeps content of a field that tells something, and one byte more than such a value has.
     fn keep(&mut self, content: &[u8]) {
+        // Whoever does not read forms may find another model there.
+        self.facts.models_differ |= self.before_parts && !content.trim_ascii().is_empty();
         if self.field != Field::Other {
             let room = MAX_MODEL_BYTES
                 .saturating_add(2)
@@ -160,6 +165,7 @@ impl Form {
         // Some readers take a bare LF for a line's end, so they see a delimiter where others do not.
         self.facts.models_differ |= !self.after_cr;
         self.matched = 0;
+        self.before_parts = false;
         self.state = State::Delimiter { dashes: 0 };
         let text = std::mem::take(&mut self.text);
         let value = text.strip_suffix(b"\r").unwrap_or(&text);
@@ -395,8 +401,13 @@ mod tests {
             let facts = read(&form(&[good.clone(), odd.clone()]));
             assert!(facts.models_differ || !facts.whole, "{odd}");
         }
-        let same = read(&form(&[good.clone(), good]));
+        let same = read(&form(&[good.clone(), good.clone()]));
         assert!(same.whole && !same.models_differ);
+        // Who reads no forms finds JSON in it.
+        let json = read(&format!("{{\"model\":\"b\"}}\r\n{}", form(&[good.clone()])));
+        assert!(json.whole && json.models_differ);
+        let blank = read(&format!("\r\n{}", form(&[good])));
+        assert!(blank.whole && !blank.models_differ);
     }
 
     #[test]

@@ -116,6 +116,9 @@ const STREAM: &str = "stream";
 /// The operation that counts the tokens of a request.
 const COUNT: &str = "count_tokens";
 
+/// The operation that makes a conversation shorter.
+const COMPACT: &str = "compact";
+
 /// A platform's requirement of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,6 +158,11 @@ impl Endpoint {
     /// Tells if a model answers there.
     pub fn generates(&self) -> bool {
         [GENERATE, STREAM].contains(&self.operation.as_str())
+    }
+
+    /// Tells if what an operator demands of a model's answers holds there: a model answers, or makes a conversation shorter.
+    pub fn is_steered(&self) -> bool {
+        self.generates() || self.operation.as_str() == COMPACT
     }
 
     /// Tells if it answers what is asked at `door`, in the caller's own words.

@@ -81,10 +81,8 @@ impl AttemptStream {
         match event {
             Event::RequestHeaders { end } => self.on_headers(end, worker, stream),
             Event::RequestBody { size, end } => self.on_body(size, end, worker, stream),
-            Event::RequestTrailers => {
-                self.body.end();
-                Action::Continue
-            }
+            // A body may end without its last piece saying so: what is held of it is all.
+            Event::RequestTrailers => self.on_body(self.body.held(), true, worker, stream),
             Event::AnswerHeaders { end } => self.on_answer(end, worker, stream),
             Event::AnswerBody { size, end } => self.on_answer_body(size, end, worker, stream),
             Event::AnswerTrailers => {

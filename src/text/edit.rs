@@ -1,7 +1,8 @@
 //! A JSON text in which some members have other values, and every other byte is as it was.
 //!
 //! Names are compared without their case and their underscores: readers take some for the same that are not written
-//! alike (`thinkingBudget`, `thinking_budget`; Go's takes any case). Of a member that is there twice both are changed.
+//! alike (`thinkingBudget`, `thinking_budget`; Go's takes any case). Of a member that is there twice both are changed. One
+//! that only some readers find does not keep that from being made which all find.
 
 use std::ops::Range;
 
@@ -9,8 +10,12 @@ use serde::de::IgnoredAny;
 
 use super::{
     json::{Lexer, Token},
-    tree::Text,
+    tree::characters,
 };
+
+/// The most bytes by which a text may grow: the names and values of a few members. One that has them a thousand times
+/// is nobody's.
+const MAX_GROWTH: usize = 64 * 1024;
 
 /// The most edits of one text: each is a bit.
 pub const MAX_EDITS: usize = 32;
@@ -63,17 +68,32 @@ struct Level {
     leads: u32,
     /// Those of them whose next step was met.
     met: u32,
-    /// The paths that the member is on whose value comes, and where that begins.
-    member: Option<(u32, usize)>,
+    /// The member whose value comes, if one does.
+    member: Option<Member>,
     follows: bool,
 }
 
-/// The text with these edits; none for one that is no object of JSON.
+/// A member on the way of paths, each a bit.
+#[derive(Clone, Copy)]
+struct Member {
+    /// Those whose step some reader takes its name for.
+    on: u32,
+    /// Those of them whose step every reader does.
+    named: u32,
+    /// The place at which its value begins.
+    start: usize,
+}
+
+/// The text with these edits; none for one that is no object of JSON, or would grow by more than 64 KiB.
 pub fn edited(body: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     let paths: Vec<&[String]> = edits.iter().map(|edit| edit.path.as_slice()).collect();
     let mut made = Vec::with_capacity(body.len().saturating_add(256));
     let (mut copied, mut last_insert) = (0_usize, None);
+    let mut grown = 0_usize;
     walk(body, &paths, &mut |met| {
+        if grown > MAX_GROWTH {
+            return None;
+        }
         let which = match &met {
             Met::Value { which, .. } | Met::Blocked { which, .. } | Met::Absent { which, .. } => {
                 *which
@@ -101,11 +121,15 @@ pub fn edited(body: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
                 (at..at, format!("{}{member}", if comma { "," } else { "" }))
             }
         };
+        grown = grown.saturating_add(text.len().saturating_sub(range.len()));
         made.extend_from_slice(body.get(copied..range.start)?);
         made.extend_from_slice(text.as_bytes());
         copied = range.end;
         Some(())
     })?;
+    if grown > MAX_GROWTH {
+        return None;
+    }
     made.extend_from_slice(body.get(copied..)?);
     Some(made)
 }
@@ -155,14 +179,18 @@ fn walk(body: &[u8], paths: &[&[String]], on: &mut dyn FnMut(Met) -> Option<()>)
             Token::Text { raw, .. } => string = raw,
             Token::Colon if outside == 0 => {
                 let level = levels.last_mut()?;
-                let is_on = |which: &usize| {
-                    let names = paths.get(*which);
-                    let name = names.and_then(|names| names.get(depth.saturating_sub(1)));
-                    name.is_some_and(|name| is_same(name, string))
-                };
-                let on = bits(level.leads).filter(is_on);
-                let on = on.fold(0_u32, |on, which| on | 1 << which);
-                level.member = Some((on, at));
+                let step = |which: usize| paths.get(which)?.get(depth.saturating_sub(1));
+                let is_named =
+                    |which: &usize| step(*which).is_some_and(|name| is_name(name, string));
+                let mask = |on: u32, which: usize| on | 1 << which;
+                let is_on = |which: &usize| step(*which).is_some_and(|name| is_same(name, string));
+                let on = bits(level.leads).filter(is_on).fold(0_u32, mask);
+                let named = bits(on).filter(is_named).fold(0_u32, mask);
+                level.member = Some(Member {
+                    on,
+                    named,
+                    start: at,
+                });
                 level.follows = true;
             }
             Token::Colon => {}
@@ -170,7 +198,7 @@ fn walk(body: &[u8], paths: &[&[String]], on: &mut dyn FnMut(Met) -> Option<()>)
                 let level = levels.last_mut();
                 let on = level
                     .as_ref()
-                    .map_or(all, |level| level.member.map_or(0, |(on, _)| on));
+                    .map_or(all, |level| level.member.map_or(0, |member| member.on));
                 let goes_on =
                     |which: &usize| paths.get(*which).is_some_and(|names| names.len() > depth);
                 let leads = match byte {
@@ -182,7 +210,7 @@ fn walk(body: &[u8], paths: &[&[String]], on: &mut dyn FnMut(Met) -> Option<()>)
                     continue;
                 }
                 if let Some(level) = level {
-                    level.met |= leads;
+                    level.met |= leads & level.member.map_or(0, |member| member.named);
                     level.member = None;
                 }
                 levels.push(Level {
@@ -229,10 +257,10 @@ impl Level {
         paths: &[&[String]],
         met: &mut dyn FnMut(Met) -> Option<()>,
     ) {
-        let Some((on, start)) = self.member.take() else {
+        let Some(Member { on, named, start }) = self.member.take() else {
             return;
         };
-        self.met |= on;
+        self.met |= named;
         for which in (0..paths.len().min(MAX_EDITS)).filter(|which| on >> which & 1 == 1) {
             let range = trimmed(body, start..end);
             let ends = paths.get(which).is_some_and(|names| names.len() == depth);
@@ -260,13 +288,31 @@ fn is_same(name: &str, raw: &[u8]) -> bool {
     let Ok(raw) = std::str::from_utf8(raw) else {
         return false;
     };
-    let plain = Text::Escaped(raw).plain();
-    let letters = |text: &str| -> Vec<u8> {
-        let bytes = text.bytes().filter(|byte| *byte != b'_');
-        bytes.map(|byte| byte.to_ascii_lowercase()).collect()
-    };
-    // A name that is looked for has no more underscores than letters.
-    plain.len() <= name.len().saturating_mul(2) && letters(&plain) == letters(name)
+    letters(characters(raw)).eq(letters(name.chars()))
+}
+
+/// Tells a name, as it stands in a text, that is `name`, or the same with underscores for its capital letters.
+fn is_name(name: &str, raw: &[u8]) -> bool {
+    let raw = std::str::from_utf8(raw).unwrap_or_default();
+    characters(raw).eq(name.chars()) || characters(raw).eq(snake(name))
+}
+
+/// A name with underscores for its capital letters: Google takes `thinkingBudget` so too.
+pub fn snake(name: &str) -> impl Iterator<Item = char> {
+    name.chars().flat_map(|letter| {
+        let underscore = letter.is_ascii_uppercase().then_some('_');
+        underscore.into_iter().chain([letter.to_ascii_lowercase()])
+    })
+}
+
+/// The letters of a name as readers tell names apart that take any case. Two letters beyond ASCII fold into it.
+fn letters(name: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
+    let letters = name.filter(|letter| *letter != '_');
+    letters.map(|letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    })
 }
 
 #[cfg(test)]
@@ -360,6 +406,40 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn what_only_some_readers_find_keeps_nothing_from_being_made() {
+        let effort = [edit("reasoningEffort", "7", Place::Anywhere)];
+        for (body, expected) in [
+            (
+                r#"{"ReasoningEffort":1}"#,
+                r#"{"ReasoningEffort":7,"reasoningEffort":7}"#,
+            ),
+            (r#"{"reasoning_effort":1}"#, r#"{"reasoning_effort":7}"#),
+            (
+                "{\"rea\u{17f}oning_effort\":1}",
+                "{\"rea\u{17f}oning_effort\":7,\"reasoningEffort\":7}",
+            ),
+            (
+                r#"{"rea\u017foningEffort":1}"#,
+                r#"{"rea\u017foningEffort":7,"reasoningEffort":7}"#,
+            ),
+        ] {
+            assert_eq!(text(body, &effort).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_text_does_not_grow_without_end() {
+        let model = [edit(
+            "model",
+            &format!("\"{}\"", "m".repeat(62)),
+            Place::Text,
+        )];
+        let body = |members: usize| format!("{{{}}}", vec!["\"model\":\"\""; members].join(","));
+        assert!(text(&body(1_000), &model).is_some());
+        assert!(text(&body(2_000), &model).is_none());
     }
 
     #[test]

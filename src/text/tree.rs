@@ -435,6 +435,11 @@ impl<'a> Text<'a> {
     }
 }
 
+/// The characters for which a string's text stands, as it is in JSON.
+pub fn characters(escaped: &str) -> impl Iterator<Item = char> {
+    Unescaped(escaped)
+}
+
 /// The characters for which an escaped text stands. Half of a surrogate pair, which is JSON to some and text to nobody,
 /// stands for the replacement character.
 struct Unescaped<'a>(&'a str);

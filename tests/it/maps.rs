@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::harness::{
     Caller, Stack,
     caller::{chat_body, messages_body},
-    eventually, holds, run, stack,
+    eventually, holds,
+    http2::Http2,
+    run, stack,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -52,6 +54,33 @@ fn what_the_operator_says_of_models_goes_out_and_the_answer_names_what_was_asked
         }
         let mut message = messages_body(false);
         message["model"] = "smart".into();
+        // It begins with an empty piece, and ends with trailers.
+        let mut chat = chat_body(false);
+        chat["model"] = "smart".into();
+        let bearer = format!("Bearer {}", key.trim());
+        let connection = Http2::connect(stack.envoy.port).await;
+        for (path, body) in [(CHAT, &chat), ("/v1/messages", &message)] {
+            let text = body.to_string();
+            let length = text.len().to_string();
+            let (first, second) = text.split_at(20);
+            for length in [None, Some(length.as_str())] {
+                let mut headers = vec![
+                    ("authorization", bearer.as_str()),
+                    ("content-type", "application/json"),
+                ];
+                headers.extend(length.map(|length| ("content-length", length)));
+                let pieces = ["", first, second];
+                let trailers = Some(("x-sum", "1"));
+                let (status, answer) = connection.post(path, &headers, &pieces, trailers).await;
+                assert_eq!(status, 200, "{path}: {answer}");
+                let seen = stack.sim.seen().await;
+                let sent = seen.last().expect("a request").body();
+                let sent: Value = serde_json::from_slice(&sent).expect("JSON");
+                assert_eq!(sent["model"], "east-7", "{path}: {sent}");
+                assert_eq!(sent["service_tier"], "flex", "{path}: {sent}");
+                assert_eq!(sent["reasoning_effort"], "medium", "{path}: {sent}");
+            }
+        }
         let answer = caller.post("/v1/messages", &message).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["model"], json!("smart"));

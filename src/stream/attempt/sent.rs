@@ -1,23 +1,24 @@
 //! The request that an attempt sent: as whom, and the ways in which it runs again.
 
+mod edits;
 mod translated;
 
 use std::rc::Rc;
 
+use self::edits::{Demanded, MAX_EDITED_BYTES};
 pub(super) use self::translated::{Answer, GoesOn};
 use self::translated::{Became, Translated, estimate};
 use crate::{
     attempt::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
         answer::{self, Mask},
-        asked_model::AskedModel,
         early::Early,
         failure,
         made::MadeReader,
         request_bytes::RequestBytes,
-        transform::{MAX_EDITED_BYTES, Rewrite, Transform},
+        transform::{Rewrite, Transform},
     },
-    dialect::{Accent, Demands, Dialect, Steered},
+    dialect::Dialect,
     gate::{Refusal, Reply},
     header::{HeaderMap, HeaderText},
     home::Made,
@@ -28,7 +29,6 @@ use crate::{
     },
     snapshot::{Account, Makes, Platform},
     stream::{attempt::Outcome, gate::reply_with},
-    text::edit::{Edit, Place, edited},
     verdict::{ErrorBody, Quota, Reason, Verdict},
     worker::{Found, Worker},
 };
@@ -63,14 +63,6 @@ pub(super) struct Sent {
     demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
     pub(super) translated: Option<Translated>,
-}
-
-/// What is demanded of a request that goes out in its caller's dialect, and what of the platform matters for it.
-#[derive(Debug)]
-struct Demanded {
-    demands: Demands,
-    accent: Accent,
-    refuses: Vec<String>,
 }
 
 impl Sent {
@@ -131,7 +123,7 @@ impl Sent {
             false => Transform::Nothing,
         };
         let demands = carried.demands_at(&account);
-        let is_steered = endpoint.generates() && translated.is_none() && !escape;
+        let is_steered = endpoint.is_steered() && translated.is_none() && !escape;
         let demanded = (is_steered && !demands.is_none()).then(|| {
             let names = [&model, &carried.model];
             let names = names.map(|model| model.as_ref().map_or("", HeaderText::as_str));
@@ -234,9 +226,11 @@ impl Sent {
             return Ok(Action::Continue);
         }
         let is_edited = self.renamed_to().is_some() || self.demanded.is_some();
-        let edited = match is_edited && size > 0 {
+        let edited = match is_edited {
             false => None,
+            // Also before its first byte: the headers say its length, which is another one then.
             true if !end && size <= MAX_EDITED_BYTES => return Ok(Action::Pause),
+            true if size == 0 => None,
             true => {
                 let made = self.edited(size, stream);
                 Some(made.map_err(|refusal| self.refused(&refusal))?)
@@ -258,61 +252,18 @@ impl Sent {
                 let has_length = self.request.first("content-length").is_some();
                 if !has_length || stream.set_header(Side::Request, "content-length", length) {
                     stream.set_body(Side::Request, size, &body);
+                } else if is_edited {
+                    // Nothing goes on of which it was demanded to be another.
+                    return Err(self.refused(&Refusal::Untranslatable {
+                        too_large: false,
+                        why: "its length went on before it".to_owned(),
+                    }));
                 } else {
                     self.transform = Transform::Nothing;
                 }
             }
         }
         Ok(Action::Continue)
-    }
-
-    /// The model that its caller asked for.
-    fn asked(&self) -> Option<&HeaderText> {
-        self.carried.asked.as_ref().or(self.carried.model.as_ref())
-    }
-
-    /// The model that its body is to name, where another one than its caller's serves it.
-    fn renamed_to(&self) -> Option<&HeaderText> {
-        let is_renamed = self.model.as_ref() != self.asked() && !self.escape;
-        self.model.as_ref().filter(|_| is_renamed)
-    }
-
-    /// The request's body, of `size` bytes, with the model in it that serves it and what is demanded.
-    fn edited(&self, size: usize, stream: &impl Stream) -> Result<Vec<u8>, Refusal> {
-        let too_large = size > MAX_EDITED_BYTES;
-        let make = || {
-            let body = stream.body(Side::Request, 0, size);
-            let mut edits: Vec<Edit> = Vec::new();
-            edits.extend(self.renamed_to().map(|model| Edit {
-                path: vec!["model".to_owned()],
-                // In visible ASCII.
-                value: serde_json::Value::from(model.as_str()).to_string(),
-                place: Place::Text,
-            }));
-            if let Some(demanded) = &self.demanded {
-                edits.extend(demanded.edits(self.dialect, &body)?);
-            }
-            edited(&body, &edits)
-        };
-        let made = if too_large { None } else { make() };
-        made.ok_or_else(|| Refusal::Untranslatable {
-            too_large,
-            why: match too_large {
-                true => format!(
-                    "what a map or its client key says of its model is put only into bodies of up to {} MiB",
-                    MAX_EDITED_BYTES >> 20
-                ),
-                false => "it is no object of JSON, into which what a map or its client key says of its model could be put".to_owned(),
-            },
-        })
-    }
-
-    /// What names in its answer the model that was asked for, where that is another one. A translated answer does by
-    /// itself.
-    pub(super) fn asked_model(&self) -> Option<AskedModel> {
-        let passes = self.translated.is_none() && !self.opaque;
-        let asked = self.renamed_to().and(self.asked()).filter(|_| passes)?;
-        Some(AskedModel::new(self.carried.dialect, asked.as_str()))
     }
 
     /// Returns true if the answer is not of the length that the platform says.
@@ -594,14 +545,4 @@ fn set_status(instead: &str, status: u16, stream: &mut impl Stream) {
     let status = status.to_string();
     stream.set_header(Side::Answer, STATUS_HEADER, Some(status.as_bytes()));
     stream.set_header(Side::Answer, ":status", Some(instead.as_bytes()));
-}
-
-impl Demanded {
-    fn edits(&self, dialect: Dialect, body: &[u8]) -> Option<Vec<Edit>> {
-        let platform = Steered {
-            accent: &self.accent,
-            refuses: &self.refuses,
-        };
-        self.demands.edits(dialect, platform, body)
-    }
 }

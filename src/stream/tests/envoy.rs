@@ -61,6 +61,8 @@ pub(super) struct Call {
     /// The bytes of it that its attempt let go.
     sent: Vec<u8>,
     whole: bool,
+    /// Its request ends with trailers.
+    has_trailers: bool,
     /// More came than Envoy keeps.
     is_over: bool,
     gate: (u32, FakeStream),
@@ -259,6 +261,7 @@ impl Envoy {
             body: Vec::new(),
             sent: Vec::new(),
             whole: false,
+            has_trailers: false,
             is_over: false,
             is_open: false,
             attempt: None,
@@ -431,10 +434,15 @@ impl Call {
             state.request_body.extend_from_slice(piece);
             state.request_body.len()
         };
-        let event = Event::RequestBody {
-            size,
-            end: self.whole,
-        };
+        let end = self.whole && !self.has_trailers;
+        self.at_the_attempt(&stream, Event::RequestBody { size, end });
+        if self.has_trailers && self.answer.is_none() && self.attempt.is_some() {
+            self.at_the_attempt(&stream, Event::RequestTrailers);
+        }
+    }
+
+    /// The body goes on as the attempt left it, if it may.
+    fn at_the_attempt(&mut self, stream: &FakeStream, event: Event) {
         let action = self.on(Role::Attempt, event);
         self.after_attempt(action);
         // Where it went back to the gate, a new attempt has it all.
@@ -470,6 +478,19 @@ impl Call {
             }
         } else {
             self.body_at_the_gate();
+        }
+    }
+
+    /// The caller ends its request with trailers.
+    pub(super) fn sends_trailers(&mut self) {
+        (self.whole, self.has_trailers) = (true, true);
+        match self.attempt.as_ref().map(|(_, stream)| stream.clone()) {
+            Some(stream) => self.at_the_attempt(&stream, Event::RequestTrailers),
+            None => {
+                let action = self.on(Role::Gate, Event::RequestTrailers);
+                self.body_after_the_gate();
+                self.after_gate(action);
+            }
         }
     }
 

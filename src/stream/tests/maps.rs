@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::envoy::{Call, Envoy, head, records};
 use crate::{
+    dialect::EffortWord,
     host::fake::first,
     snapshot::{Account, Record, fixture},
 };
@@ -313,4 +314,57 @@ fn a_body_in_which_nothing_can_be_demanded_is_refused() {
         let mut call = ask(&mut envoy, RESPONSES, body);
         call.is_refused(400, "latchkey_untranslatable");
     }
+}
+
+/// Envoy hands on what it holds where a request ends with trailers.
+#[test]
+fn a_body_that_ends_with_trailers_is_changed_and_translated_too() {
+    for path in [RESPONSES, CHAT] {
+        let mut envoy = changed(|record| {
+            if let Record::Key(key) = record {
+                key.maps = serde_json::from_str(r#"["fast=gpt-6.1-sol"]"#).unwrap();
+                key.demands.max_effort = Some(EffortWord::Low);
+            }
+        });
+        let body = match path {
+            RESPONSES => json!({"model": "fast", "input": "hi", "reasoning": {"effort": "high"}}),
+            _ => {
+                let messages = json!([{"role": "user", "content": "hi"}]);
+                json!({"model": "fast", "messages": messages, "reasoning_effort": "high"})
+            }
+        };
+        let mut call = envoy.call(&head(path));
+        call.sends(body.to_string().as_bytes(), false);
+        call.sends_trailers();
+        call.is_at("acc_1");
+        let sent = call.sent_on();
+        assert_eq!(sent["model"], "gpt-6.1-sol");
+        assert_eq!(sent["reasoning"]["effort"], "low", "{path}: {sent}");
+        assert!(sent["input"].is_array() == (path == CHAT), "{sent}");
+    }
+}
+
+/// The headers say the length of the body that goes out, so they wait for it.
+#[test]
+fn an_empty_first_piece_lets_nothing_go() {
+    let mut envoy = changed(|record| {
+        if let Record::Key(key) = record {
+            key.demands.max_effort = Some(EffortWord::Low);
+        }
+    });
+    let body = json!({"model": "gpt-6.1-sol", "input": "hi", "reasoning": {"effort": "xhigh"}});
+    let body = body.to_string();
+    let length = body.len().to_string();
+    let headers = head(RESPONSES);
+    let headers: Vec<_> = headers
+        .into_iter()
+        .chain([("content-length", length.as_str()), ("session_id", "one")])
+        .collect();
+    let mut call = envoy.call(&headers);
+    call.sends(b"", false);
+    assert!(call.has_attempt(), "the gate needs nothing of the body");
+    call.sends(body.as_bytes(), true);
+    assert_eq!(call.sent_on()["reasoning"]["effort"], "low");
+    let sent = call.sent_bytes().len().to_string();
+    assert_eq!(call.header("content-length").unwrap(), sent);
 }

@@ -1,0 +1,85 @@
+//! The members that are others in a body that goes out in its caller's dialect: the model that serves, and what an
+//! operator demands of it. Every other byte is the caller's.
+
+use super::Sent;
+use crate::{
+    attempt::asked_model::AskedModel,
+    dialect::{Accent, Demands, Dialect, Steered},
+    gate::Refusal,
+    header::HeaderText,
+    host::{Side, Stream},
+    text::edit::{Edit, Place, edited},
+};
+
+/// The largest request body in which the model or what is said of it is another one, in bytes: it is held whole, beside the
+/// one that goes out.
+pub(super) const MAX_EDITED_BYTES: usize = 16 * 1024 * 1024;
+
+/// What is demanded of a request that goes out in its caller's dialect, and what of the platform matters for it.
+#[derive(Debug)]
+pub(super) struct Demanded {
+    pub(super) demands: Demands,
+    pub(super) accent: Accent,
+    pub(super) refuses: Vec<String>,
+}
+
+impl Sent {
+    /// The model that its caller asked for.
+    fn asked(&self) -> Option<&HeaderText> {
+        self.carried.asked.as_ref().or(self.carried.model.as_ref())
+    }
+
+    /// The model that its body is to name, where another one than its caller's serves it.
+    pub(super) fn renamed_to(&self) -> Option<&HeaderText> {
+        let is_renamed = self.model.as_ref() != self.asked() && !self.escape;
+        self.model.as_ref().filter(|_| is_renamed)
+    }
+
+    /// The request's body, of `size` bytes, with the model in it that serves it and what is demanded.
+    pub(super) fn edited(&self, size: usize, stream: &impl Stream) -> Result<Vec<u8>, Refusal> {
+        let too_large = size > MAX_EDITED_BYTES;
+        let make = || {
+            let body = stream.body(Side::Request, 0, size);
+            let mut edits: Vec<Edit> = Vec::new();
+            edits.extend(self.renamed_to().map(|model| Edit {
+                path: vec!["model".to_owned()],
+                // In visible ASCII.
+                value: serde_json::Value::from(model.as_str()).to_string(),
+                place: Place::Text,
+            }));
+            if let Some(demanded) = &self.demanded {
+                edits.extend(demanded.edits(self.dialect, &body)?);
+            }
+            edited(&body, &edits)
+        };
+        let made = if too_large { None } else { make() };
+        made.ok_or_else(|| Refusal::Untranslatable {
+            too_large,
+            why: match too_large {
+                true => format!(
+                    "what a map or its client key says of its model is put only into bodies of up to {} MiB",
+                    MAX_EDITED_BYTES >> 20
+                ),
+                false => "it is no object of JSON into which what a map or its client key says of its model could be put, or has thousands of members for that".to_owned(),
+            },
+        })
+    }
+
+    /// What names in its answer the model that was asked for, where that is another one. A translated answer does by
+    /// itself.
+    pub(in crate::stream::attempt) fn asked_model(&self) -> Option<AskedModel> {
+        let passes = self.translated.is_none() && !self.opaque;
+        let asked = self.renamed_to().and(self.asked()).filter(|_| passes)?;
+        Some(AskedModel::new(self.carried.dialect, asked.as_str()))
+    }
+}
+
+impl Demanded {
+    fn edits(&self, dialect: Dialect, body: &[u8]) -> Option<Vec<Edit>> {
+        let platform = Steered {
+            accent: &self.accent,
+            refuses: &self.refuses,
+        };
+        self.demands.edits(dialect, platform, body)
+    }
+}
