@@ -197,7 +197,7 @@ impl Refusal {
             },
             Self::AmbiguousKey(_)
             | Self::KeyInUrl
-            // A 404 would say so to Claude Code that the model is wrong.
+            // Claude Code takes a 404 for a wrong model.
             | Self::NeverServed { .. }
             | Self::Unmet { .. }
             | Self::HomesApart
@@ -383,7 +383,7 @@ impl Refusal {
                 ));
             }
             Self::ChoiceNotAllowed => {
-                "This client key may not choose that account or pool, or its pool has no such account for this path. The gateway's operator can allow the choice."
+                "This client key may not choose that account, platform or pool, or its pool has no such account for this path. The gateway's operator can allow the choice."
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::HomeOut(all) => {
@@ -416,7 +416,7 @@ impl Refusal {
                 "Such a list shows what an account holds, whoever made it. It is for client keys that may choose the account: name one in x-latchkey-account."
             }
             Self::Uncounted => {
-                "This client key has limits of tokens, a list of models, or rules on effort or service tier, and of what a batch generates later the gateway sees none of them. Ask for answers one by one, or the gateway's operator for a key without such limits."
+                "This client key has limits of tokens, a list of models, or a rule on effort or service tier, and the gateway does not see what a batch generates later. Ask for answers one by one, or ask the gateway's operator for a key without these."
             }
             Self::NotReady => {
                 "The gateway is starting: it has no accounts or limits from its refresher yet. Try again. If that does not help, its operator should check that the refresher is running."

@@ -415,7 +415,8 @@ impl Peek {
         self.end_of_value();
     }
 
-    /// What is wished for: none if that is nothing, and nothing if it is too long to be there.
+    /// The account or platform that the text names: none for an empty text; for one that is too long an empty name, which
+    /// nobody has.
     fn wish(&self) -> Option<String> {
         match self.text.text() {
             Some("") => None,

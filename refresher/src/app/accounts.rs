@@ -223,8 +223,8 @@ pub(super) fn not_a_key(refused: NotAKey, account: &str) -> Error {
     Error::new(fault, refused)
 }
 
-/// Changes which models an account serves, an empty list for all, by which names its platform knows them, where it is reached (`Some(None)` for where its
-/// platform is), and its terms.
+/// Changes which models an account serves (an empty list for all), its maps, where it is reached (`Some(None)` for where
+/// its platform is), and its terms.
 ///
 /// # Errors
 /// If there is no such account, or as [`checked_base_url`].

@@ -70,7 +70,7 @@ struct Rights {
     rules: RuleFlags,
     #[command(flatten)]
     demands: DemandFlags,
-    /// Let its caller choose the account, with the header x-latchkey-account
+    /// Let its caller choose the account: by the header x-latchkey-account, or by account_id or platform in an envelope
     #[arg(long)]
     may_choose_account: bool,
     /// Let its caller choose this pool, with the header x-latchkey-pool; may be given more than once

@@ -102,7 +102,7 @@ pub enum Error {
     /// There can be no client for the platform.
     #[error(transparent)]
     Http(#[from] http::Error),
-    /// The profile's redirect URI is none.
+    /// The profile's redirect URI is no URL.
     #[error("the redirect URI of the platform's profile is no URL: {0}")]
     Redirect(#[from] url::ParseError),
 }
@@ -120,7 +120,7 @@ impl Login {
     /// Starts a login whose code a person pastes.
     ///
     /// # Errors
-    /// If the profile has no token endpoint, or its redirect URI is none.
+    /// If the profile has no token endpoint, or its redirect URI is no URL.
     pub fn pasted(profile: &Profile, flow: &flow::Pasted) -> Result<(Login, Prompt), Error> {
         let redirect_uri = flow.redirect_uri.clone();
         Login::by_code(profile, &flow.authorize, redirect_uri, pasted::read)
@@ -141,7 +141,7 @@ impl Login {
     /// Starts a login by a code that a person types in at the platform. The first step asks the platform for it.
     ///
     /// # Errors
-    /// If the profile has no token endpoint, or its redirect URI is none.
+    /// If the profile has no token endpoint, or its redirect URI is no URL.
     pub fn device(profile: &Profile, flow: &flow::Device) -> Result<(Login, Step), Error> {
         let explanations = &profile.login.explanations;
         let (login, request) = ByDevice::start(oauth(profile)?, explanations, flow)?;

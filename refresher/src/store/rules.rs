@@ -64,7 +64,7 @@ impl DemandChange {
 // === impl RuleChange ===
 
 impl RuleChange {
-    /// Whether none is translated, and whether each model serves itself, as the columns have it.
+    /// The columns untranslated and exact_model: 1, 0, or none for what stays.
     pub(super) fn flags(&self) -> [Option<i64>; 2] {
         [self.untranslated, self.exact_model].map(|flag| flag.map(i64::from))
     }
