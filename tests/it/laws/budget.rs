@@ -223,8 +223,9 @@ fn open_uploads_are_bounded_and_a_length_is_refused_at_once() {
                 Some(answer) => assert_eq!(raw::status(&answer), 429, "{answer}"),
             }
         }
-        // A body's first byte takes a slice of 16 KiB besides.
-        assert!((25..=32).contains(&held), "{held} uploads are open");
+        // A body's first byte takes a slice of 16 KiB besides, and another one for each copy of it on its way to the platform,
+        // where those come that are let go before the last one is here.
+        assert!((16..=32).contains(&held), "{held} uploads are open");
         others_are_served(&stack).await;
         drop(streams);
         let mut large = upload(&stack, "anthropic", 5 * MIB, 0).await;
