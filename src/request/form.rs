@@ -404,7 +404,10 @@ mod tests {
         let same = read(&form(&[good.clone(), good.clone()]));
         assert!(same.whole && !same.models_differ);
         // Who reads no forms finds JSON in it.
-        let json = read(&format!("{{\"model\":\"b\"}}\r\n{}", form(&[good.clone()])));
+        let json = read(&format!(
+            "{{\"model\":\"b\"}}\r\n{}",
+            form(std::slice::from_ref(&good))
+        ));
         assert!(json.whole && json.models_differ);
         let blank = read(&format!("\r\n{}", form(&[good])));
         assert!(blank.whole && !blank.models_differ);
