@@ -12,7 +12,7 @@ use crate::{
     dialect::{OpeningMember, RequestMember, RequestValue, SessionName, ThingPlace},
     header::HeaderText,
     home::MAX_ID_BYTES,
-    text::{find::find_either, json_string::JsonString},
+    text::{find::find_either, folded, json_string::JsonString},
 };
 
 /// The most bytes of a body that are held back for the sake of what they may say: as much as the virtual
@@ -508,15 +508,9 @@ impl Peek {
     }
 }
 
-/// Tells a name that is `plain`, which has small letters alone, when case is folded as Unicode does: two letters beyond ASCII
-/// fold into it, the long s and the sign for kelvins.
+/// Tells a name that is `plain`, which has small letters alone, when its case is folded.
 fn is_folded(name: &str, plain: &str) -> bool {
-    let folded = name.chars().map(|letter| match letter {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        letter => letter.to_ascii_lowercase(),
-    });
-    folded.eq(plain.chars())
+    name.chars().map(folded).eq(plain.chars())
 }
 
 /// Takes off what stands before a quote or backslash, and that byte.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use serde::de::IgnoredAny;
 
 use super::{
+    folded,
     json::{Lexer, Token},
     tree::characters,
 };
@@ -305,14 +306,10 @@ pub fn snake(name: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// The letters of a name as readers tell names apart that take any case. Two letters beyond ASCII fold into it.
+/// The letters of a name as readers tell names apart that take any case.
 fn letters(name: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     let letters = name.filter(|letter| *letter != '_');
-    letters.map(|letter| match letter {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        letter => letter.to_ascii_lowercase(),
-    })
+    letters.map(folded)
 }
 
 #[cfg(test)]

@@ -14,6 +14,16 @@ pub mod out;
 pub mod sse;
 pub mod tree;
 
+/// A letter with its case folded as Unicode does: two letters beyond ASCII fold into it, the long s and the sign for
+/// kelvins.
+pub(crate) fn folded(letter: char) -> char {
+    match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    }
+}
+
 /// The bytes that were taken off the front of `before` to leave `after`.
 pub(crate) fn taken<'a>(before: &'a [u8], after: &[u8]) -> &'a [u8] {
     let length = before.len().saturating_sub(after.len());
