@@ -9,6 +9,7 @@ use std::{borrow::Cow, ops::Range};
 use super::transform::Transform;
 use crate::{
     dialect::Dialect,
+    label::ModelName,
     meter::{Completeness, Meter, Metered, Usage},
     text::sse::{self, BYTE_ORDER_MARK, Framer, Piece},
     verdict::{self, ErrorBody},
@@ -160,6 +161,19 @@ impl Forwarding {
     /// Takes out what the platform said when it gave up in the middle.
     pub fn take_failure(&mut self) -> Option<ErrorBody> {
         self.failure.take()
+    }
+
+    /// The model that it says has served it, as far as that has come.
+    pub fn model(&self) -> Option<&ModelName> {
+        match &self.body {
+            Body::Json(meter) | Body::Events(Events { meter, .. }) => meter.model(),
+            Body::Unknown(_) | Body::Other => None,
+        }
+    }
+
+    /// Tells an answer that is one JSON text, or may turn out to be.
+    pub fn is_json(&self) -> bool {
+        matches!(self.body, Body::Unknown(_) | Body::Json(_))
     }
 
     /// Ends the answer; `end`: its body came to its end. Returns what it used. `request_bytes` is

@@ -1,5 +1,6 @@
 //! An answer that is held back until it can be judged.
 
+use super::served_model::{Another, ServedModel};
 use crate::{
     deadline::Deadline,
     verdict::{Beginning, Look},
@@ -24,6 +25,8 @@ pub struct Holding {
     until: Option<Deadline>,
     /// The beginning of a good one.
     beginning: Beginning,
+    /// What tells the model of a good one, which goes on only once it is the one that was asked for.
+    served: Option<ServedModel>,
 }
 
 /// The part of an answer that has come when it is looked at.
@@ -50,11 +53,19 @@ impl Holding {
             patience,
             until: None,
             beginning,
+            served: None,
         };
         if !held.is_good() {
             held.until = Some(Deadline::after(now, JUDGE_MS));
         }
         held
+    }
+
+    /// Lets it go on only as the model that was asked for, however long it takes to tell that.
+    #[must_use]
+    pub fn served_as(mut self, served: Option<ServedModel>) -> Self {
+        self.served = served;
+        self
     }
 
     /// Tells a status that says no error.
@@ -73,12 +84,35 @@ impl Holding {
     }
 
     /// Looks at the next bytes of a good answer's body, of which so much is held at `now`.
-    pub fn look(&mut self, new: &[u8], size: usize, came: Came, now: u64) -> Look {
+    ///
+    /// # Errors
+    /// It is another model's than was asked for.
+    pub fn look(&mut self, new: &[u8], size: usize, came: Came, now: u64) -> Result<Look, Another> {
         self.grows(size, now);
-        let is_due = came == Came::Enough || size >= MAX_ANNOUNCED_BYTES || self.patience == 0;
-        match self.beginning.look(new, came == Came::All) {
-            Look::NeedMore if is_due && size > 0 => Look::Fine,
+        let (is_all, is_much) = (came == Came::All, size >= MAX_ANNOUNCED_BYTES);
+        let is_due = came == Came::Enough || is_much || self.patience == 0;
+        let mut looked = self.beginning.look(new, is_all);
+        // Time alone does not tell the model.
+        let mut may_go = size > 0;
+        if let Some(served) = &mut self.served {
+            served.read(new, is_all);
+            looked = served.look(looked, is_all || is_much)?;
+            may_go &= served.is_known();
+        }
+        Ok(match looked {
+            Look::NeedMore if is_due && may_go => Look::Fine,
             looked => looked,
+        })
+    }
+
+    /// What it is where no more of it may be held.
+    ///
+    /// # Errors
+    /// It is another model's than was asked for.
+    pub fn look_no_more(&self) -> Result<Look, Another> {
+        match &self.served {
+            Some(served) => served.look(Look::Fine, true),
+            None => Ok(Look::Fine),
         }
     }
 
@@ -145,14 +179,17 @@ mod tests {
     fn what_only_announces_is_held_within_time_and_memory() {
         let mut held = held(200);
         let ping = b"event: ping\ndata: {}\n\n";
-        assert_eq!(held.look(ping, 22, Came::Some, NOW), Look::NeedMore);
+        assert_eq!(held.look(ping, 22, Came::Some, NOW), Ok(Look::NeedMore));
         let much = MAX_ANNOUNCED_BYTES;
-        assert_eq!(held.look(ping, much - 1, Came::Some, NOW), Look::NeedMore);
-        assert_eq!(held.look(ping, much, Came::Some, NOW), Look::Fine);
+        assert_eq!(
+            held.look(ping, much - 1, Came::Some, NOW),
+            Ok(Look::NeedMore)
+        );
+        assert_eq!(held.look(ping, much, Came::Some, NOW), Ok(Look::Fine));
         let mut held = self::held(200);
-        assert_eq!(held.look(b"", 0, Came::Enough, NOW), Look::NeedMore);
-        assert_eq!(held.look(ping, 22, Came::Enough, NOW), Look::Fine);
+        assert_eq!(held.look(b"", 0, Came::Enough, NOW), Ok(Look::NeedMore));
+        assert_eq!(held.look(ping, 22, Came::Enough, NOW), Ok(Look::Fine));
         let mut impatient = Holding::new(200, beginning(), 0, NOW);
-        assert_eq!(impatient.look(ping, 22, Came::Some, NOW), Look::Fine);
+        assert_eq!(impatient.look(ping, 22, Came::Some, NOW), Ok(Look::Fine));
     }
 }

@@ -61,6 +61,7 @@ pub mod forwarding;
 pub mod holding;
 pub mod made;
 pub mod request_bytes;
+pub mod served_model;
 pub mod transform;
 
 use std::borrow::Cow;

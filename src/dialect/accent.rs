@@ -40,6 +40,7 @@ pub const MEMBERS: &[(&str, Form)] = &[
     (SIGNED_CALLS, Form::Flag),
     (MEDIA_IN_RESULTS, Form::Flag),
     (FORM_OR_TOOLS, Form::Flag),
+    (UNNAMED_MODEL, Form::Flag),
     (SET, Form::Members),
 ];
 
@@ -91,6 +92,8 @@ pub const SIGNED_CALLS: &str = "signed_calls";
 pub const MEDIA_IN_RESULTS: &str = "media_in_results";
 /// A request may have a form for the answer or tools, and not both.
 pub const FORM_OR_TOOLS: &str = "form_or_tools";
+/// Its answers do not say which model they are from.
+pub const UNNAMED_MODEL: &str = "unnamed_model";
 /// Members that every request has.
 pub const SET: &str = "set";
 

@@ -368,6 +368,7 @@ impl Gate {
                 opens: subject.opens,
                 lacks: subject.lacks,
                 untranslated: subject.untranslated,
+                exact_model: subject.exact_model,
                 demands: subject.demands,
                 wish: match (subject.wish, subject.platform) {
                     (Some(_), _) => Wish::Account,

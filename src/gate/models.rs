@@ -20,9 +20,14 @@ pub struct Mapped<'a> {
     pub effort: Option<EffortWord>,
 }
 
+/// Tells that each model serves itself or is not served.
+pub fn is_exact(key: &ClientKey, pool: Option<&Pool>) -> bool {
+    key.exact_model || pool.is_some_and(|pool| pool.exact_model)
+}
+
 /// What the maps of the key, and then those of its pool, say of the model that is asked for.
 pub fn mapped<'a>(key: &'a ClientKey, pool: Option<&'a Pool>, asked: &str) -> Mapped<'a> {
-    let exact = key.exact_model || pool.is_some_and(|pool| pool.exact_model);
+    let exact = is_exact(key, pool);
     let mut mapped = Mapped::default();
     let lists = [Some(&key.maps), pool.map(|pool| &pool.maps)];
     for maps in lists.into_iter().flatten() {

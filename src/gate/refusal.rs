@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use self::words::{broken_body, mebibytes, named, named_headers, never_served};
+use self::words::{another_model, broken_body, mebibytes, named, named_headers, never_served};
 use super::select::{Back, Out};
 use crate::{
     budget::NoRoom,
@@ -18,6 +18,7 @@ use crate::{
     dialect::{Dialect, ErrorText},
     header::HeaderText,
     id::Id,
+    label::ModelName,
     limit::Reached,
     request::things::MAX_THINGS,
     snapshot::Requirement,
@@ -136,6 +137,13 @@ pub enum Refusal {
     NoAnswer,
     /// The platform's answer ended without content, and without an error.
     NoContent,
+    /// The platform has answered as another model than was asked for, and the key takes none but that.
+    AnotherModel {
+        /// The model that was asked for.
+        asked: Option<HeaderText>,
+        /// The one that the answer names.
+        served: Option<ModelName>,
+    },
     /// The platform sent no event of a stream for longer than its profile allows.
     Silent,
     /// The platform could not be reached, or closed the connection before it answered.
@@ -218,7 +226,11 @@ impl Refusal {
             Self::Method(_) => 405,
             Self::UnknownCoding => 415,
             Self::Upgrade => 426,
-            Self::Redirected | Self::NoAnswer | Self::NoContent | Self::Unreachable => 502,
+            Self::Redirected
+            | Self::NoAnswer
+            | Self::NoContent
+            | Self::AnotherModel { .. }
+            | Self::Unreachable => 502,
             Self::Silent => 504,
             Self::AllOut(all) | Self::HomeOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
@@ -272,6 +284,7 @@ impl Refusal {
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
             Self::NoContent => "latchkey_platform_no_content",
+            Self::AnotherModel { .. } => "latchkey_another_model",
             Self::Silent => "latchkey_platform_silent",
             Self::Unreachable => "latchkey_platform_unreachable",
         }
@@ -440,6 +453,9 @@ impl Refusal {
             }
             Self::NoContent => {
                 "The platform answered with success, and its answer ended without content and without an error. Try again."
+            }
+            Self::AnotherModel { asked, served } => {
+                return Cow::Owned(another_model(asked.as_ref(), served.as_ref()));
             }
             Self::Silent => {
                 "The platform took the request and sent nothing of its stream for longer than the gateway waits. It may have worked on it, and charge for that."

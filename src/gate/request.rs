@@ -2,7 +2,7 @@
 
 use super::{
     client_key::Presented,
-    models::mapped,
+    models::{is_exact, mapped},
     refusal::{MeantBase, Refusal, Reply},
 };
 use crate::{
@@ -68,6 +68,8 @@ pub(super) struct Subject<'a> {
     pub(super) allowed: Option<&'a Models>,
     /// It may not be translated.
     pub(super) untranslated: bool,
+    /// The model that it asks for serves it, or none.
+    pub(super) exact_model: bool,
     /// What its operator demands of it.
     pub(super) demands: Demands,
     /// The account that it asks for, by name or id.
@@ -316,6 +318,7 @@ impl<'a> Subject<'a> {
                 pool: &carried.pool,
                 allowed: None,
                 untranslated: carried.untranslated,
+                exact_model: carried.exact_model,
                 demands: carried.demands,
                 wish: carried.wished_account(),
                 platform: wished_platform(carried, view),
@@ -365,6 +368,7 @@ impl<'a> Subject<'a> {
             pool,
             allowed: Some(&key.models),
             demands: key.demands.or_effort(mapped.effort),
+            exact_model: is_exact(key, within),
             untranslated: key.untranslated || within.is_some_and(|pool| pool.untranslated),
             wish,
             platform,

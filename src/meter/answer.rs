@@ -130,6 +130,11 @@ impl Reader {
         self.model.take()
     }
 
+    /// The same, to be looked at.
+    pub fn model(&self) -> Option<&ModelName> {
+        self.model.as_ref()
+    }
+
     /// The facts that the text has told so far.
     pub fn said(&self) -> &Said {
         &self.said

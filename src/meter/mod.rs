@@ -151,6 +151,11 @@ impl Meter {
         self.failed
     }
 
+    /// The model that the platform says it served, as far as that has come.
+    pub fn model(&self) -> Option<&ModelName> {
+        self.reader.model()
+    }
+
     /// Ends the answer and counts what it used. `end_of_stream`: the body came to its end, so that
     /// what it ends with counts as an event even without the blank line after it. `request_bytes`:
     /// how long the request's body was, which tells its input where the platform did not; 0 for a

@@ -86,6 +86,8 @@ pub struct Carried {
     pub lacks: Lacks,
     /// It may not be translated.
     pub untranslated: bool,
+    /// The model that it asks for serves it, or none.
+    pub exact_model: bool,
     /// What its operator demands of it.
     pub demands: Demands,
     /// What of this account it asks for.
@@ -94,7 +96,7 @@ pub struct Carried {
     pub streams: bool,
     /// What it goes on from exists in this account and in no other.
     pub at_home: bool,
-    /// An earlier try found that its account does not have what the request goes on from.
+    /// An earlier try found that its account does not have what the request goes on from, or serves another model.
     pub moved: bool,
     /// It asks the platform to keep the answer, or not to; none where it leaves that to the platform.
     pub stored: Option<bool>,
@@ -218,6 +220,7 @@ impl Carried {
             opens,
             lacks,
             untranslated,
+            exact_model,
             demands,
             wish,
             streams,
@@ -258,6 +261,7 @@ impl Carried {
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
             (*untranslated, " translation=off"),
+            (*exact_model, " models=exact"),
             (*wish == Wish::Account, " wish=account"),
             (*wish == Wish::Platform, " wish=platform"),
             (*streams, " answer=stream"),
@@ -381,6 +385,7 @@ impl Carried {
                 foreground: has("lacks=foreground"),
             },
             untranslated: has("translation=off"),
+            exact_model: has("models=exact"),
             demands: Demands {
                 effort: field("effort").and_then(EffortWord::parse),
                 max_effort: field("most").and_then(EffortWord::parse),
@@ -521,6 +526,7 @@ mod tests {
             opens: false,
             lacks: Lacks::default(),
             untranslated: false,
+            exact_model: false,
             demands: Demands::default(),
             wish: Wish::Any,
             streams: false,
@@ -553,6 +559,7 @@ mod tests {
                 foreground: true,
             },
             untranslated: true,
+            exact_model: true,
             demands: Demands {
                 effort: Some(EffortWord::Low),
                 max_effort: Some(EffortWord::Xhigh),
@@ -579,7 +586,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground translation=off wish=account answer=stream home=account moved=yes stored=no effort=low most=xhigh tier=flex id=";
+        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground translation=off models=exact wish=account answer=stream home=account moved=yes stored=no effort=low most=xhigh tier=flex id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

@@ -116,6 +116,9 @@ const STREAM: &str = "stream";
 /// The operation that counts the tokens of a request.
 const COUNT: &str = "count_tokens";
 
+/// The operation by which a text is gone on with.
+const COMPLETE: &str = "complete";
+
 /// The operation that makes a conversation shorter.
 const COMPACT: &str = "compact";
 
@@ -158,6 +161,11 @@ impl Endpoint {
     /// Tells if a model answers there.
     pub fn generates(&self) -> bool {
         [GENERATE, STREAM].contains(&self.operation.as_str())
+    }
+
+    /// Tells if a model answers there in words, so that the answer begins with its name.
+    pub fn names_model(&self) -> bool {
+        self.generates() || self.operation.as_str() == COMPLETE
     }
 
     /// Tells if what an operator demands of a model's answers holds there: a model answers, or makes a conversation shorter.

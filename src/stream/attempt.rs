@@ -13,11 +13,13 @@ use crate::{
         holding::{Came, Holding},
         made::MadeReader,
         request_bytes::RequestBytes,
+        served_model::Another,
     },
     dialect::Dialect,
-    gate::Refusal,
+    gate::{Refusal, Reply},
     header::HeaderMap,
     host::{Action, Host, Side, Stream},
+    label::ModelName,
     request::record::{self, Record},
     verdict::{Beginning, ErrorBody, Failure, Look},
     worker::Worker,
@@ -40,6 +42,9 @@ pub struct AttemptStream {
     has_answer: bool,
     /// The caller has an answer that is not the platform's: nothing more of this one goes on.
     is_answered: bool,
+    /// What takes the place of the platform's answer, of which nothing goes on, should Envoy not run the request
+    /// again.
+    instead: Option<Vec<u8>>,
 }
 
 /// What an answer is, once that can be told.
@@ -52,6 +57,8 @@ enum Outcome {
     Failed(Failure),
     /// It ended without content and without an error.
     Empty,
+    /// It is that of another model than was asked for: this one, if it is named.
+    Another(Option<ModelName>),
 }
 
 /// An answer that goes on to the caller.
@@ -68,6 +75,18 @@ struct Forwarded {
     translated: Option<Answer>,
     /// What finds the ids of what it makes, and for how many days that lives.
     makes: Option<(MadeReader, u16)>,
+}
+
+impl Outcome {
+    /// What an answer is that looked like this, of which enough has come.
+    fn of(looked: Result<Look, Another>) -> Self {
+        match looked {
+            Ok(Look::NeedMore | Look::Fine) => Self::Good,
+            Ok(Look::Empty) => Self::Empty,
+            Ok(Look::Error(failure)) => Self::Failed(failure),
+            Err(Another(model)) => Self::Another(model),
+        }
+    }
 }
 
 impl AttemptStream {
@@ -208,7 +227,7 @@ impl AttemptStream {
         stream: &mut impl Stream,
     ) -> Action {
         self.has_answer = true;
-        let Some(sent) = &self.sent else {
+        let Some(sent) = &mut self.sent else {
             return Action::Continue;
         };
         if sent.escape {
@@ -230,7 +249,8 @@ impl AttemptStream {
                 let patience = worker.announcement_wait();
                 let beginning = Beginning::new(sent.dialect, sent.expects_text(&head))
                     .of_type(head.first("content-type"));
-                let held = Holding::new(status, beginning, patience, worker.recently());
+                let held = Holding::new(status, beginning, patience, worker.recently())
+                    .served_as(sent.served.take());
                 self.held = Some(held);
                 self.head = head;
                 if sent.changes_answer() && !end {
@@ -321,12 +341,12 @@ impl AttemptStream {
             // What the body begins with tells more than its type, and costs no hostcall.
             new = held_body(seen, size, stream);
             let looked = held.look(&new, size, came, now);
-            let has_room = looked != Look::NeedMore || worker.holds_answer(sent.try_id(), size);
-            match looked {
-                Look::NeedMore if has_room => return None,
-                Look::NeedMore | Look::Fine => Outcome::Good,
-                Look::Empty => Outcome::Empty,
-                Look::Error(failure) => Outcome::Failed(failure),
+            let needs_more = looked == Ok(Look::NeedMore);
+            let has_room = !needs_more || worker.holds_answer(sent.try_id(), size);
+            match needs_more {
+                true if has_room => return None,
+                true => Outcome::of(held.look_no_more()),
+                false => Outcome::of(looked),
             }
         } else {
             held.grows(size, now);
@@ -368,6 +388,14 @@ impl AttemptStream {
         let verdict = sent.verdict(status, &head, outcome, worker);
         self.mask = Some(sent.mask());
         if let Some(next) = sent.judged(status, outcome, &verdict, can_run, worker) {
+            let (mut status, mut body) = (status, body);
+            if let Outcome::Another(_) = outcome
+                && let Some(reply) = sent.instead(outcome, &verdict, now)
+            {
+                status = reply.status;
+                put_headers(&reply, stream);
+                body = Some(self.instead.insert(reply.body.into_bytes()));
+            }
             let runs = if waits {
                 sent.run_again_when_whole(&next, status, body, worker, stream)
             } else {
@@ -410,6 +438,10 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> bool {
+        if let Some(own) = &mut self.instead {
+            stream.set_body(Side::Answer, body.len(), &std::mem::take(own));
+            return true;
+        }
         let mut instead = None;
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
             && let Some((reader, days)) = &mut forwarded.makes
@@ -503,6 +535,14 @@ impl AttemptStream {
             stream.set_property(record::PROPERTY, &record.line());
         }
         worker.keep(record, sent.try_id());
+    }
+}
+
+/// Gives an answer, of which nothing has gone on, the headers of one of our own.
+fn put_headers(reply: &Reply, stream: &mut impl Stream) {
+    stream.set_header(Side::Answer, "content-length", None);
+    for (name, value) in &reply.headers {
+        stream.set_header(Side::Answer, name, Some(value.as_bytes()));
     }
 }
 

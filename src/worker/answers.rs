@@ -144,6 +144,32 @@ impl<H: Host> Worker<H> {
         Some(next)
     }
 
+    /// Returns what a request carries into the next try that `account` has answered as another model than was asked for, if
+    /// it `can_run` again and another account could do better. It is held against nobody: the account does serve, and what a
+    /// platform calls its models the caller knows as little as we do.
+    pub fn served_another(
+        &mut self,
+        account: &Account,
+        carried: &Carried,
+        can_run: bool,
+    ) -> Option<Carried> {
+        let now = self.host.recently();
+        let Settings {
+            max_attempts,
+            failover,
+            ..
+        } = self.settings;
+        if !can_run || carried.at_home {
+            return None;
+        }
+        let mut next = carried.after_failure(account.generation, now, max_attempts, failover)?;
+        // Its session goes straight to the account that does serve it, from then on.
+        next.moved = true;
+        self.follower.view(&self.host);
+        let knowledge = knowledge(&self.follower, &self.limiter, now);
+        self.gate.can_serve(&next, &knowledge).then_some(next)
+    }
+
     /// Returns what a request carries that is sent once more to `account`, if it `can_run` again and nobody else could
     /// serve it: one that the account is known not to have had whole; and one that `makes_nothing` and whose connection
     /// broke as it came, so that the account may have had it. One such is held against nobody.

@@ -100,3 +100,77 @@ fn what_the_operator_says_of_models_goes_out_and_the_answer_names_what_was_asked
         assert_eq!(stack.sim.count("refused_count").await, 0);
     });
 }
+
+/// A platform that serves another model than it was asked for, in silence: nobody gets that answer, and its account stays
+/// in use.
+#[test]
+fn an_exact_model_serves_itself_or_another_account_does_or_nobody() {
+    run(async {
+        let stack = Stack::real("exact", async |sim, refresher| {
+            for name in ["honest", "other"] {
+                let secret = format!("sk-{name}");
+                sim.add_api_key("openai", &secret, name).await;
+                refresher.add_api_key(name, "openai", &secret).await;
+            }
+        })
+        .await;
+        let create = ["keys", "create", "exact", "--exact-model", "on"];
+        let key = stack.refresher.run(&create, "").await;
+        let caller = Caller::new(stack.envoy.port, key.trim());
+        eventually("the key is taken", stack::SYNC_LIMIT, async || {
+            let answer = caller.get("/v1/models").await;
+            holds(answer.status == 200, || format!("{answer:?}"))
+        })
+        .await;
+        let whole = json!({
+            "id": "x", "object": "chat.completion", "created": 1, "choices": [{
+                "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "cheap words"},
+            }], "model": "gpt-5.6-mini",
+        });
+        let chunk = json!({
+            "id": "x", "object": "chat.completion.chunk", "created": 1, "model": "gpt-5.6-mini",
+            "choices": [{"index": 0, "delta": {"content": "cheap words"}}],
+        });
+        let stream = format!("data: {chunk}\n\ndata: [DONE]\n\n");
+        let fault = |account: &str, streamed: bool| {
+            let (kind, body) = match streamed {
+                false => ("application/json", whole.to_string()),
+                true => ("text/event-stream", stream.clone()),
+            };
+            json!({
+                "target": "upstream", "account": account, "path": CHAT, "status": 200,
+                "headers": {"content-type": kind}, "body": body, "piece_bytes": 40, "piece_delay_ms": 5,
+            })
+        };
+        for streamed in [false, true] {
+            let other = stack.sim.add_fault(fault("other", streamed)).await;
+            let before = stack.sim.seen().await.len();
+            for session in 0..20 {
+                let mut body = chat_body(streamed);
+                body["prompt_cache_key"] = format!("{streamed}-{session}").into();
+                let answer = caller.post(CHAT, &body).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                assert!(answer.body.contains(r#""gpt-5.6""#), "{answer:?}");
+                assert!(!answer.body.contains("cheap"), "{answer:?}");
+            }
+            // It is asked the second time too: nothing was held against it.
+            let asked = stack.sim.seen().await.len() - before;
+            assert!(asked > 20, "{asked}");
+            let honest = stack.sim.add_fault(fault("honest", streamed)).await;
+            let answer = caller.post(CHAT, &chat_body(streamed)).await;
+            assert_eq!(answer.status, 502, "{answer:?}");
+            assert_eq!(answer.own_code(), Some("latchkey_another_model"));
+            let message = &answer.json()["error"]["message"];
+            let message = message.as_str().expect("a message");
+            assert!(
+                message.contains(r#""gpt-5.6-mini""#) && message.contains(r#""gpt-5.6""#),
+                "{message}"
+            );
+            for id in [other, honest] {
+                stack.sim.remove_fault(id).await;
+            }
+        }
+        let answer = caller.post(CHAT, &chat_body(false)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+}

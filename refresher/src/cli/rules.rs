@@ -29,7 +29,8 @@ pub struct RuleFlags {
     /// Off: only accounts that speak the caller's dialect serve it [default: on]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     translation: Option<Switch>,
-    /// On: a model serves itself or is not served, whatever the maps of keys and pools say [default: off]
+    /// On: a model serves itself or is not served, whatever the maps of keys and pools say and the platform does [default:
+    /// off]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     exact_model: Option<Switch>,
 }

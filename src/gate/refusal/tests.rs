@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 38;
+const KINDS: usize = 39;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -89,6 +89,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::HomesApart => 35,
         Refusal::TooManyThings => 36,
         Refusal::Untranslatable { .. } => 37,
+        Refusal::AnotherModel { .. } => 38,
     }
 }
 
@@ -178,6 +179,14 @@ fn samples() -> Vec<Refusal> {
         Untranslatable {
             too_large: true,
             why: "it is larger than 8 MiB".to_owned(),
+        },
+        AnotherModel {
+            asked: Some(text("gpt-5.6")),
+            served: ModelName::try_from("gpt-5.6-mini").ok(),
+        },
+        AnotherModel {
+            asked: Some(text("gpt-5.6")),
+            served: None,
         },
     ]
 }

@@ -1,7 +1,9 @@
 //! The sentences that are made of what was found: names, numbers, times.
 
 use super::{AllOut, AtLimit, Back, LONGEST_REPEAT_SECONDS, MAX_NAMED};
-use crate::{decode::Fault, header::HeaderText, id::Id, limit::Reached, verdict::time};
+use crate::{
+    decode::Fault, header::HeaderText, id::Id, label::ModelName, limit::Reached, verdict::time,
+};
 
 pub(super) fn mebibytes(bytes: u64) -> u64 {
     bytes >> 20
@@ -23,6 +25,18 @@ pub(super) fn named_headers(headers: &[&'static str]) -> String {
         })
         .collect();
     words.join(" and ")
+}
+
+/// The sentences about an answer of another model than was asked for.
+pub(super) fn another_model(asked: Option<&HeaderText>, served: Option<&ModelName>) -> String {
+    let answered = match served {
+        Some(served) => format!("The platform answered as the model \"{served}\""),
+        None => "The platform's answer does not say which model it is from".to_owned(),
+    };
+    format!(
+        "{answered}, and this client key or its pool takes only the one that is asked for{}. No account that could be asked serves it now. Ask for another model, or ask the gateway's operator.",
+        asked.map_or_else(String::new, |asked| format!(", \"{}\"", asked.as_str()))
+    )
 }
 
 pub(super) fn never_served(pool: &Id, served: &[String]) -> String {

@@ -16,9 +16,10 @@ use crate::{
         failure,
         made::MadeReader,
         request_bytes::RequestBytes,
+        served_model::ServedModel,
         transform::{Rewrite, Transform},
     },
-    dialect::Dialect,
+    dialect::{Dialect, accent},
     gate::{Refusal, Reply},
     header::{HeaderMap, HeaderText},
     home::Made,
@@ -59,6 +60,8 @@ pub(super) struct Sent {
     pub(super) escape: bool,
     /// The change of the request and its answer.
     pub(super) transform: Transform,
+    /// What tells if its answer is from the model that was asked for, where it has to be.
+    pub(super) served: Option<ServedModel>,
     /// What the operator demands of a request that is not translated, where a model answers.
     demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
@@ -133,7 +136,18 @@ impl Sent {
                 refuses: endpoint.refuses.clone(),
             }
         });
+        let asks_exactly = carried.exact_model && endpoint.names_model() && !escape;
+        let names = [&carried.asked, &carried.model, &model]
+            .into_iter()
+            .flatten();
+        let names: Vec<HeaderText> = names.filter(|_| asks_exactly).cloned().collect();
+        let served = (!names.is_empty()).then(|| {
+            let called: Vec<&str> = names.iter().map(HeaderText::as_str).collect();
+            let may_be_unnamed = endpoint.accent(&called).flag(accent::UNNAMED_MODEL);
+            ServedModel::new(endpoint.dialect, names, may_be_unnamed)
+        });
         Ok(Self {
+            served,
             demanded,
             model,
             account,
@@ -299,7 +313,8 @@ impl Sent {
             worker.quota(&self.account, Quota::read(windows, headers, now));
         }
         let error = match outcome {
-            Outcome::Good => return Verdict::Fine,
+            // Whatever it served in its place, it did serve.
+            Outcome::Good | Outcome::Another(_) => return Verdict::Fine,
             Outcome::Empty => {
                 let until = now.saturating_add(attempt::UNREACHABLE_MS);
                 return Verdict::PlatformTrouble { until };
@@ -327,6 +342,9 @@ impl Sent {
         can_run: bool,
         worker: &mut Worker<H>,
     ) -> Option<Carried> {
+        if let Outcome::Another(_) = outcome {
+            return worker.served_another(&self.account, &self.carried, can_run);
+        }
         let elsewhere = self.is_elsewhere(outcome);
         worker.judged(
             &self.account,
@@ -342,6 +360,10 @@ impl Sent {
     pub(super) fn instead(&self, outcome: &Outcome, verdict: &Verdict, now: u64) -> Option<Reply> {
         match outcome {
             Outcome::Empty => Some(self.refused(&Refusal::NoContent)),
+            Outcome::Another(served) => self.masked(self.refused(&Refusal::AnotherModel {
+                asked: self.asked().cloned(),
+                served: served.clone(),
+            })),
             Outcome::Failed(failure) => {
                 let Carried {
                     dialect, id, lacks, ..
@@ -349,14 +371,18 @@ impl Sent {
                 let asked = self.translated.as_ref().map(|one| !one.wants_stream());
                 let lacks_stream = asked.unwrap_or(lacks.stream);
                 let reply = failure::reply(failure, verdict, *dialect, lacks_stream, now)?;
-                let mut reply = reply.with_request_id(*dialect, id.as_ref());
-                if let Some(masked) = self.mask().masked(reply.body.as_bytes()) {
-                    reply.body = String::from_utf8(masked).ok()?;
-                }
-                Some(reply)
+                self.masked(reply.with_request_id(*dialect, id.as_ref()))
             }
             Outcome::Good | Outcome::Error(_) => None,
         }
+    }
+
+    /// Takes the account's credential out of a reply that has words of the platform's.
+    fn masked(&self, mut reply: Reply) -> Option<Reply> {
+        if let Some(masked) = self.mask().masked(reply.body.as_bytes()) {
+            reply.body = String::from_utf8(masked).ok()?;
+        }
+        Some(reply)
     }
 
     /// Returns what the caller gets of an answer that goes on, where it speaks another dialect.
@@ -368,7 +394,7 @@ impl Sent {
     ) -> Option<Answer> {
         let error = match outcome {
             Outcome::Error(error) => Some(error),
-            Outcome::Good | Outcome::Failed(_) | Outcome::Empty => None,
+            Outcome::Good | Outcome::Failed(_) | Outcome::Empty | Outcome::Another(_) => None,
         };
         let translated = self.translated.as_ref()?;
         translated.answer(self.carried.dialect, error, status, &self.mask(), stream)
@@ -377,7 +403,7 @@ impl Sent {
     /// Returns true if the platform says that this account does not have what the request goes on from.
     fn is_elsewhere(&self, outcome: &Outcome) -> bool {
         let error = match outcome {
-            Outcome::Good | Outcome::Empty => return false,
+            Outcome::Good | Outcome::Empty | Outcome::Another(_) => return false,
             Outcome::Error(error) => error,
             Outcome::Failed(failure) => &failure.error,
         };

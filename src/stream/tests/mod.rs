@@ -7,6 +7,7 @@ mod budget;
 mod coded;
 mod cost;
 mod envoy;
+mod exact;
 mod failover;
 mod gate;
 mod homes;

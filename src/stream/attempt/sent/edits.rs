@@ -25,7 +25,7 @@ pub(super) struct Demanded {
 
 impl Sent {
     /// The model that its caller asked for.
-    fn asked(&self) -> Option<&HeaderText> {
+    pub(super) fn asked(&self) -> Option<&HeaderText> {
         self.carried.asked.as_ref().or(self.carried.model.as_ref())
     }
 
