@@ -75,6 +75,16 @@ impl Dialect {
         }
     }
 
+    /// The dialects in which the models of a list in this one's shape are asked for: OpenAI's clients have one list for
+    /// both of theirs.
+    pub fn listed_with(self) -> &'static [Self] {
+        match self {
+            Self::Messages => &[Self::Messages],
+            Self::Gemini => &[Self::Gemini],
+            Self::Chat | Self::Responses | Self::Envelope => &[Self::Chat, Self::Responses],
+        }
+    }
+
     /// Tells a dialect that platforms speak, and not callers alone.
     pub fn is_of_platforms(self) -> bool {
         Self::ALL.contains(&self)

@@ -464,13 +464,13 @@ fn own_reply(
 ) -> Result<Reply, Refusal> {
     let pool = view.pool(subject.pool).ok_or(Refusal::NoPool)?;
     let key = request.client_key(view).ok_or(Refusal::UnknownKey)?;
-    let listed = models::Listed::of(view, pool, key, now);
+    let listed = models::Listed::of(view, pool, key, door.dialect, now);
     match own {
         Own::Alive => Ok(Reply::alive()),
-        Own::Models => Ok(Reply::json(&listed.all(door.dialect))),
+        Own::Models => Ok(Reply::json(&listed.all())),
         Own::Model => {
             let model = request.model();
-            let one = model.and_then(|model| listed.one(door.dialect, model.as_str()));
+            let one = model.and_then(|model| listed.one(model.as_str()));
             let one = one.ok_or_else(|| Refusal::ModelNotListed(model.cloned()))?;
             Ok(Reply::json(&one))
         }

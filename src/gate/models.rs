@@ -45,16 +45,32 @@ pub fn mapped<'a>(key: &'a ClientKey, pool: Option<&'a Pool>, asked: &str) -> Ma
     mapped
 }
 
-/// The models that a key may ask for.
+/// The models that a key may ask for, by who asks in a dialect.
 #[derive(Debug)]
-pub struct Listed<'a>(BTreeMap<&'a str, &'a str>);
+pub struct Listed<'a> {
+    dialect: Dialect,
+    /// Each model and its owner.
+    models: BTreeMap<&'a str, &'a str>,
+}
 
 // === impl Listed ===
 
 impl<'a> Listed<'a> {
-    /// The models that `pool` serves at `now`, by the names by which `key` may ask for them.
-    pub fn of(view: &'a View, pool: &'a Pool, key: &'a ClientKey, now: u64) -> Self {
-        let own = models(view, pool, now);
+    /// The models that `pool` serves at `now`, by the names by which `key` may ask for them, for who asks in `dialect`.
+    /// Where nothing may be translated, these are those of the accounts that speak it.
+    pub fn of(
+        view: &'a View,
+        pool: &'a Pool,
+        key: &'a ClientKey,
+        dialect: Dialect,
+        now: u64,
+    ) -> Self {
+        let untranslated = key.untranslated || pool.untranslated;
+        let spoken: &[Dialect] = match untranslated {
+            true => dialect.listed_with(),
+            false => &Dialect::ALL,
+        };
+        let own = models(view, pool, spoken, now);
         let maps = key.maps.maps().iter().chain(pool.maps.maps());
         let names = own
             .keys()
@@ -65,32 +81,38 @@ impl<'a> Listed<'a> {
             let served = mapped(key, Some(pool), name).model;
             own.get(served.map_or(name, HeaderText::as_str)).copied()
         };
-        Self(
-            names
-                .filter_map(|name| Some((name, owner(name)?)))
-                .collect(),
-        )
+        let models = names.filter_map(|name| Some((name, owner(name)?)));
+        Self {
+            dialect,
+            models: models.collect(),
+        }
     }
 
-    /// The list, for who asks in `dialect`.
-    pub fn all(&self, dialect: Dialect) -> Value {
-        let models = self.0.iter();
+    /// The list.
+    pub fn all(&self) -> Value {
+        let models = self.models.iter();
         let listed: Vec<_> = models
             .map(|(id, owner)| ListedModel { id, owner })
             .collect();
-        dialect.format().models(&listed)
+        self.dialect.format().models(&listed)
     }
 
-    /// The model called `id`, for who asks in `dialect`; none where it is not listed.
-    pub fn one(&self, dialect: Dialect, id: &str) -> Option<Value> {
-        let (id, owner) = self.0.get_key_value(id)?;
-        Some(dialect.format().model(&ListedModel { id, owner }))
+    /// The model called `id`; none where it is not listed.
+    pub fn one(&self, id: &str) -> Option<Value> {
+        let (id, owner) = self.models.get_key_value(id)?;
+        Some(self.dialect.format().model(&ListedModel { id, owner }))
     }
 }
 
 /// Each model and its owner: those of the accounts' platforms that the accounts serve, and those
-/// that an operator named for an account, also by its maps. An account past its end serves none.
-fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a str> {
+/// that an operator named for an account, also by its maps. An account past its end serves none, nor does one whose
+/// platform speaks none of the dialects that are `spoken`.
+fn models<'a>(
+    view: &'a View,
+    pool: &Pool,
+    spoken: &[Dialect],
+    now: u64,
+) -> BTreeMap<&'a str, &'a str> {
     let mut models = BTreeMap::new();
     let accounts = pool
         .members
@@ -107,6 +129,10 @@ fn models<'a>(view: &'a View, pool: &Pool, now: u64) -> BTreeMap<&'a str, &'a st
         let Some(platform) = view.platform(&account.platform) else {
             continue;
         };
+        let mut endpoints = platform.endpoints.iter();
+        if !endpoints.any(|endpoint| spoken.contains(&endpoint.dialect)) {
+            continue;
+        }
         let listed = platform.models.iter().map(HeaderText::as_str);
         let names = listed.chain(names(account));
         let names = names.filter(|model| account.models.contain(Some(model)));
@@ -148,7 +174,7 @@ mod tests {
                 models: allowed.cloned().unwrap_or_default(),
                 ..fixture::client_key("key_1", b"lk_x", "default")
             };
-            let body = Listed::of(&view, &pool, &key, now).all(Dialect::Chat);
+            let body = Listed::of(&view, &pool, &key, Dialect::Chat, now).all();
             let data = body["data"].as_array().unwrap().iter();
             data.map(|model| model["id"].as_str().unwrap().to_owned())
                 .collect()
@@ -173,7 +199,7 @@ mod tests {
         let mut asking = fixture::client_key("key_1", b"lk_x", "default");
         asking.maps = maps(key);
         asking.exact_model = exact;
-        let body = Listed::of(&view, &within, &asking, 0).all(Dialect::Chat);
+        let body = Listed::of(&view, &within, &asking, Dialect::Chat, 0).all();
         let data = body["data"].as_array().unwrap().iter();
         data.map(|model| model["id"].as_str().unwrap().to_owned())
             .collect()
@@ -216,8 +242,8 @@ mod tests {
         ]);
         let pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
         let key = fixture::client_key("key_1", b"lk_x", "default");
-        let listed = Listed::of(&view, &pool, &key, 0);
-        let body = |dialect| listed.all(dialect);
+        let listed = |dialect| Listed::of(&view, &pool, &key, dialect, 0);
+        let body = |dialect| listed(dialect).all();
         let openai = body(Dialect::Chat);
         assert_eq!(openai["data"][0]["id"], "claude-opus-5-5");
         assert_eq!(openai["data"][1]["owned_by"], "openai");
@@ -225,10 +251,42 @@ mod tests {
         assert_eq!(anthropic["last_id"], "gpt-6.1-sol");
         assert_eq!(anthropic["has_more"], false);
         assert_eq!(body(Dialect::Responses), json!({"models": []}));
-        let one = |dialect| listed.one(dialect, "gpt-6.1-sol").unwrap();
+        let one = |dialect| listed(dialect).one("gpt-6.1-sol").unwrap();
         assert_eq!(one(Dialect::Chat), openai["data"][1]);
         assert_eq!(one(Dialect::Messages), anthropic["data"][1]);
         assert_eq!(one(Dialect::Responses), openai["data"][1]);
-        assert_eq!(listed.one(Dialect::Chat, "gpt-7"), None);
+        assert_eq!(listed(Dialect::Chat).one("gpt-7"), None);
+    }
+
+    /// By the key or by the pool.
+    #[test]
+    fn where_nothing_is_translated_each_shape_has_the_models_of_who_speaks_it() {
+        let view = View::of(&[
+            Record::Platform(fixture::platform("codex")),
+            Record::Platform(fixture::platform("anthropic")),
+            Record::Account(fixture::account("acc_1", "codex")),
+            Record::Account(fixture::account("acc_2", "anthropic")),
+        ]);
+        for by_key in [true, false] {
+            let mut pool = fixture::pool("default", Policy::Sticky, &["acc_1", "acc_2"]);
+            pool.untranslated = !by_key;
+            pool.maps = serde_json::from_str(r#"["fast=gpt-6.1-sol"]"#).unwrap();
+            let mut key = fixture::client_key("key_1", b"lk_x", "default");
+            key.untranslated = by_key;
+            let names = |dialect| -> Vec<String> {
+                let listed = Listed::of(&view, &pool, &key, dialect, 0);
+                listed
+                    .models
+                    .keys()
+                    .map(|name| (*name).to_owned())
+                    .collect()
+            };
+            // OpenAI's clients ask for it on one of their two paths.
+            assert_eq!(names(Dialect::Chat), ["fast", "gpt-6.1-sol"]);
+            assert_eq!(names(Dialect::Messages), ["claude-opus-5-5"]);
+            assert!(names(Dialect::Gemini).is_empty());
+            let listed = Listed::of(&view, &pool, &key, Dialect::Messages, 0);
+            assert_eq!(listed.one("fast"), None);
+        }
     }
 }
