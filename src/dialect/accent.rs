@@ -223,6 +223,24 @@ impl Accent {
         self.0.get(EFFORT)?.get(word)?.as_object()
     }
 
+    /// What the platform's own members say, for each word of effort.
+    pub fn efforts(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        let efforts = self.0.get(EFFORT).and_then(Value::as_object);
+        let efforts = efforts.into_iter().flat_map(Map::values);
+        efforts.filter_map(Value::as_object)
+    }
+
+    /// The word of effort for no more than this one. A platform that says it in members of its own, and does not know so
+    /// little, can tell its models not to think at all.
+    pub fn most_effort(&self, word: &str) -> Option<&'static str> {
+        let nearest = self.nearest_effort(word)?;
+        let place = |word: &str| EFFORT_WORDS.iter().position(|known| *known == word);
+        let none = EFFORT_WORDS.first().copied();
+        let none = none.filter(|none| self.effort(none).is_some());
+        let is_more = place(nearest) > place(word);
+        none.filter(|_| is_more).or(Some(nearest))
+    }
+
     /// The word of effort that the platform takes in place of this one: the next one that is less, else its
     /// least. None if it takes none.
     pub fn nearest_effort(&self, word: &str) -> Option<&'static str> {
@@ -371,6 +389,12 @@ mod tests {
         assert_eq!(members.nearest_effort("none"), Some("none"));
         let few = accent(&json!({"efforts": ["none", "high"]})).unwrap();
         assert_eq!(few.nearest_effort("minimal"), Some("high"));
+        assert_eq!(few.most_effort("minimal"), Some("high"), "in a word");
+        let switched = accent(&json!({"effort": {"none": {"x": 1}, "high": {"x": 2}}})).unwrap();
+        assert_eq!(switched.nearest_effort("low"), Some("high"));
+        assert_eq!(switched.most_effort("low"), Some("none"));
+        assert_eq!(switched.most_effort("max"), Some("high"));
+        assert_eq!(switched.efforts().count(), 2);
         assert_eq!(
             members.effort("none").unwrap()["thinking"]["type"],
             "disabled"

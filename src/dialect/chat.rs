@@ -68,31 +68,38 @@ static STEERING: Steering = Steering {
         EffortMember {
             path: &["reasoning_effort"],
             form: EffortForm::Word(EffortWord::None, EffortWord::Max),
+            is_own: false,
         },
         EffortMember {
             path: &["reasoning", "effort"],
             form: EffortForm::Word(EffortWord::None, EffortWord::Max),
+            is_own: true,
         },
         EffortMember {
             path: &["reasoning", "max_tokens"],
             form: TOKENS,
+            is_own: true,
         },
         EffortMember {
             path: &["thinking", "budget_tokens"],
             form: TOKENS,
+            is_own: true,
         },
         EffortMember {
             path: &["thinking_budget"],
             form: TOKENS,
+            is_own: true,
         },
         // Google's.
         EffortMember {
             path: &["extra_body", "google", "thinking_config", "thinking_budget"],
             form: TOKENS,
+            is_own: true,
         },
         EffortMember {
             path: &["extra_body", "google", "thinking_config", "thinking_level"],
             form: EffortForm::Word(EffortWord::Minimal, EffortWord::High),
+            is_own: true,
         },
     ],
     tiers: &[TierMember::openai(Makes::IfTaken)],

@@ -3,6 +3,8 @@
 //! A request that is not translated says it in the members of its dialect ([`Steering`]): those alone change, all else
 //! stays. In one that is translated it is the neutral form that changes.
 
+mod effort_edits;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,8 +13,8 @@ use super::{
     neutral::{Effort, Request},
 };
 use crate::text::{
-    edit::{Edit, Place, each, snake},
-    tree::{Text, Tree},
+    edit::{Edit, Place},
+    tree::Text,
 };
 
 /// How much a model is to think, from less to more.
@@ -87,6 +89,8 @@ pub struct EffortMember {
     pub path: &'static [&'static str],
     /// How it says that.
     pub form: EffortForm,
+    /// It is one of single platforms, and says nothing elsewhere.
+    pub is_own: bool,
 }
 
 /// How a member says how much the model is to think.
@@ -304,7 +308,7 @@ impl Demands {
         let steering = dialect.format().steering();
         let mut edits = Vec::new();
         if let Some((wanted, forced)) = self.wanted() {
-            edits = effort_edits(steering, platform.accent, body, wanted, forced)?;
+            edits = effort_edits::effort_edits(steering, platform.accent, body, wanted, forced)?;
         }
         edits.extend(self.tier_edits(dialect, platform));
         Some(edits)
@@ -335,99 +339,30 @@ impl Demands {
             return;
         };
         let steering = dialect.format().steering();
-        let takes = steering.takes_efforts || accent.nearest_effort(wanted.as_str()).is_some();
+        let nearest = match forced {
+            true => accent.nearest_effort(wanted.as_str()),
+            false => accent.most_effort(wanted.as_str()),
+        };
+        let takes = steering.takes_efforts || nearest.is_some();
+        // What is written is the next one that the platform takes.
+        let is_more = |said: &str| {
+            let written = accent.nearest_effort(said).unwrap_or(said);
+            EffortWord::parse(written).is_none_or(|word| word > wanted)
+        };
         let is_changed = match &request.reasoning.effort {
             Some(_) if forced => true,
-            Some(said) => EffortWord::parse(&said.word()).is_none_or(|word| word > wanted),
+            Some(said) => is_more(&said.word()),
             None if forced => takes,
             None => takes && steering.unsaid.is_some_and(|unsaid| unsaid > wanted),
         };
         if is_changed {
             let word = Text::made(wanted.as_str().to_owned());
-            request.reasoning.effort = Some(match wanted {
-                EffortWord::None => Effort::Off,
+            request.reasoning.effort = Some(match nearest.unwrap_or(wanted.as_str()) {
+                "none" => Effort::Off,
                 _ => Effort::Word(word),
             });
         }
     }
-}
-
-/// The edits by which a body asks for `wanted`, or for no more than that.
-fn effort_edits(
-    steering: &Steering,
-    accent: &Accent,
-    body: &[u8],
-    wanted: EffortWord,
-    forced: bool,
-) -> Option<Vec<Edit>> {
-    let nearest = accent.nearest_effort(wanted.as_str());
-    let word = nearest.and_then(EffortWord::parse).unwrap_or(wanted);
-    let paths: Vec<Vec<String>> = steering.efforts.iter().map(|one| owned(one.path)).collect();
-    let slices: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
-    // Of each member, that it is there, and that it is too much.
-    let mut said = vec![(false, false); paths.len()];
-    each(body, &slices, &mut |which, raw| {
-        let member = steering.efforts.get(which).zip(said.get_mut(which));
-        if let Some((member, said)) = member.filter(|_| raw != b"null") {
-            said.0 = true;
-            said.1 |= member.form.is_over(raw, wanted);
-        }
-    })?;
-    let takes = steering.takes_efforts || nearest.is_some();
-    let members = nearest.and_then(|word| accent.effort(word));
-    let mut edits = Vec::new();
-    let is_off = word == EffortWord::None;
-    let off = steering.off.filter(|_| is_off);
-    edits.extend(off.map(|(name, value)| edit(&[name], value.to_owned(), takes)));
-    // An accent's own members, where they are the body's.
-    let own = members.filter(|_| steering.within.is_empty() && (forced || is_off));
-    for (name, value) in own.into_iter().flatten() {
-        edits.push(edit(&[name], value.to_string(), true));
-    }
-    let is_free = |path: &[String]| {
-        let mut edits = edits.iter();
-        !edits.any(|edit: &Edit| edit.path.first() == path.first())
-    };
-    let mut rest = Vec::new();
-    for ((member, path), (is_there, is_over)) in steering.efforts.iter().zip(&paths).zip(&said) {
-        let may_grow =
-            !matches!(member.form, EffortForm::Tokens { within_bound, .. } if within_bound);
-        if *is_there && (*is_over || (forced && may_grow)) && is_free(path) {
-            let known = members.and_then(|all| all.get(path.last()?)?.as_u64());
-            rest.push(Edit {
-                path: path.clone(),
-                value: member.form.value(word, known),
-                place: Place::There,
-            });
-        }
-    }
-    // What is said in a member that another one hides is not said.
-    let tree = Tree::read(body).ok()?;
-    let is_said = |path: &Vec<String>| {
-        let last = path.iter().try_fold(tree.root(), |here, name| {
-            let other = || here.get(&snake(name).collect::<String>());
-            here.get(name).or_else(other)
-        });
-        last.is_some()
-    };
-    let is_unsaid = edits.is_empty() && !paths.iter().any(is_said);
-    let is_too_much = steering.unsaid.is_some_and(|unsaid| unsaid > wanted);
-    // A model of which the form is another one thinks only where it is asked to.
-    let has_word = accent
-        .word(accent::THINKING)
-        .is_none_or(|form| form == "adaptive");
-    if is_unsaid && takes && has_word && (forced || is_too_much) {
-        match (members, steering.efforts.first()) {
-            (Some(members), _) => rest.extend(members.iter().map(|(name, value)| {
-                let path = [steering.within, &[name.as_str()]].concat();
-                edit(&path, value.to_string(), true)
-            })),
-            (None, Some(first)) => rest.push(edit(first.path, first.form.value(word, None), true)),
-            (None, None) => {}
-        }
-    }
-    edits.append(&mut rest);
-    Some(edits)
 }
 
 fn edit(path: &[&str], value: String, makes: bool) -> Edit {
@@ -446,471 +381,4 @@ fn owned(path: &[&str]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::{
-        dialect::{Target, translation},
-        text::edit::edited,
-    };
-
-    fn accent(members: &Value) -> Accent {
-        Accent::parse(members.as_object().unwrap().clone()).unwrap()
-    }
-
-    /// `force:low`, `most:low`, `tier:flex`
-    fn demands(text: &str) -> Demands {
-        let mut demands = Demands::default();
-        for one in text.split(' ') {
-            let (name, word) = one.split_once(':').unwrap();
-            match name {
-                "force" => demands.effort = EffortWord::parse(word),
-                "most" => demands.max_effort = EffortWord::parse(word),
-                _ => demands.tier = ServiceTier::parse(word),
-            }
-        }
-        demands
-    }
-
-    fn made(dialect: Dialect, demanded: &str, accent: &Accent, body: &str) -> String {
-        let platform = Steered {
-            accent,
-            refuses: &[],
-        };
-        let edits = demands(demanded).edits(dialect, platform, body.as_bytes());
-        String::from_utf8(edited(body.as_bytes(), &edits.unwrap()).unwrap()).unwrap()
-    }
-
-    /// One line for each: the dialect, what is demanded, the body, and what goes out.
-    #[test]
-    fn the_members_of_the_dialect_change_and_nothing_else() {
-        let openai = accent(
-            &json!({"efforts": ["none", "low", "medium", "high"], "takes": ["service_tier"]}),
-        );
-        let adaptive = accent(
-            &json!({"thinking": "adaptive", "efforts": ["none", "low", "medium", "high", "max"]}),
-        );
-        let budget = accent(&json!({"thinking": "budget", "efforts": EFFORTS}));
-        let gemini = accent(&json!({"effort": {
-            "low": {"thinkingLevel": "LOW"}, "high": {"thinkingLevel": "HIGH"},
-        }}));
-        let flash = accent(&json!({"effort": {
-            "none": {"thinkingBudget": 0}, "low": {"thinkingBudget": 1000},
-        }}));
-        let glm = accent(&json!({"effort": {
-            "none": {"thinking": {"type": "disabled"}}, "high": {"thinking": {"type": "enabled"}},
-        }}));
-        let (none, same) = (Accent::default(), "=");
-        for (dialect, demanded, accent, body, expected) in [
-            // No more than that.
-            (
-                Dialect::Chat,
-                "most:medium",
-                &openai,
-                r#"{"reasoning_effort": "high" }"#,
-                r#"{"reasoning_effort": "medium" }"#,
-            ),
-            (
-                Dialect::Chat,
-                "most:medium",
-                &openai,
-                r#"{"reasoning_effort":"low"}"#,
-                same,
-            ),
-            (
-                Dialect::Chat,
-                "most:medium",
-                &openai,
-                r#"{"reasoning_effort":"ultra"}"#,
-                r#"{"reasoning_effort":"medium"}"#,
-            ),
-            (
-                Dialect::Chat,
-                "most:medium",
-                &openai,
-                r#"{"reasoning_effort":null}"#,
-                same,
-            ),
-            (Dialect::Chat, "most:medium", &openai, r#"{"x":1}"#, same),
-            (
-                Dialect::Chat,
-                "most:low",
-                &none,
-                r#"{"reasoning_effort":"low","reasoning_effort":"high","reasoning":{"effort":"high","max_tokens":9000},"thinking_budget":100}"#,
-                r#"{"reasoning_effort":"low","reasoning_effort":"low","reasoning":{"effort":"low","max_tokens":1024},"thinking_budget":100}"#,
-            ),
-            (
-                Dialect::Responses,
-                "most:low",
-                &none,
-                r#"{"reasoning":{"effort":"xhigh","summary":"auto"}}"#,
-                r#"{"reasoning":{"effort":"low","summary":"auto"}}"#,
-            ),
-            (Dialect::Responses, "most:low", &none, "{}", same),
-            (
-                Dialect::Messages,
-                "most:medium",
-                &budget,
-                r#"{"thinking":{"type":"enabled","budget_tokens":20000}}"#,
-                r#"{"thinking":{"type":"enabled","budget_tokens":8192}}"#,
-            ),
-            (
-                Dialect::Messages,
-                "most:minimal",
-                &budget,
-                r#"{"thinking":{"type":"enabled","budget_tokens":20000}}"#,
-                r#"{"thinking":{"type":"enabled","budget_tokens":1024}}"#,
-            ),
-            (Dialect::Messages, "most:medium", &budget, "{}", same),
-            // What another member hides is not said.
-            (
-                Dialect::Messages,
-                "most:medium",
-                &adaptive,
-                r#"{"thinking":{"type":"enabled","budget_tokens":1024},"thinking":{"type":"adaptive"}}"#,
-                r#"{"thinking":{"type":"enabled","budget_tokens":1024},"thinking":{"type":"adaptive"},"output_config":{"effort":"medium"}}"#,
-            ),
-            (
-                Dialect::Chat,
-                "most:low",
-                &none,
-                r#"{"extra_body":{"google":{"thinking_config":{"thinking_budget":24576}}}}"#,
-                r#"{"extra_body":{"google":{"thinking_config":{"thinking_budget":1024}}}}"#,
-            ),
-            (
-                Dialect::Messages,
-                "most:max",
-                &budget,
-                r#"{"thinking":{"type":"enabled","budget_tokens":60000}}"#,
-                same,
-            ),
-            // Those models think much where nothing is said.
-            (
-                Dialect::Messages,
-                "most:medium",
-                &adaptive,
-                r#"{"thinking":{"type":"adaptive"}}"#,
-                r#"{"thinking":{"type":"adaptive"},"output_config":{"effort":"medium"}}"#,
-            ),
-            (Dialect::Messages, "most:high", &adaptive, "{}", same),
-            (
-                Dialect::Messages,
-                "most:low",
-                &adaptive,
-                r#"{"output_config":{"effort":"max"}}"#,
-                r#"{"output_config":{"effort":"low"}}"#,
-            ),
-            (
-                Dialect::Messages,
-                "most:none",
-                &adaptive,
-                r#"{"output_config":{"effort":"max"}}"#,
-                r#"{"output_config":{"effort":"low"},"thinking":{"type":"disabled"}}"#,
-            ),
-            (
-                Dialect::Messages,
-                "most:none",
-                &none,
-                r#"{"thinking":{"type":"enabled","budget_tokens":2000}}"#,
-                r#"{"thinking":{"type":"disabled"}}"#,
-            ),
-            (
-                Dialect::Gemini,
-                "most:low",
-                &gemini,
-                "{}",
-                r#"{"generationConfig":{"thinkingConfig":{"thinkingLevel":"LOW"}}}"#,
-            ),
-            (
-                Dialect::Gemini,
-                "most:low",
-                &gemini,
-                r#"{"generation_config":{"thinking_config":{"thinking_level":"high","include_thoughts":true}}}"#,
-                r#"{"generation_config":{"thinking_config":{"thinking_level":"LOW","include_thoughts":true}}}"#,
-            ),
-            (
-                Dialect::Gemini,
-                "most:low",
-                &flash,
-                r#"{"generationConfig":{"thinkingConfig":{"thinkingBudget":-1}}}"#,
-                r#"{"generationConfig":{"thinkingConfig":{"thinkingBudget":1000}}}"#,
-            ),
-            (
-                Dialect::Gemini,
-                "most:high",
-                &flash,
-                r#"{"generationConfig":{"thinkingConfig":{"thinkingBudget":-1}}}"#,
-                same,
-            ),
-            // Just that.
-            (
-                Dialect::Chat,
-                "force:high",
-                &openai,
-                r#"{"reasoning_effort":"low"}"#,
-                r#"{"reasoning_effort":"high"}"#,
-            ),
-            (
-                Dialect::Chat,
-                "force:high",
-                &openai,
-                "{}",
-                r#"{"reasoning_effort":"high"}"#,
-            ),
-            (Dialect::Chat, "force:high", &none, r#"{"x":1}"#, same),
-            (
-                Dialect::Chat,
-                "force:high most:low",
-                &openai,
-                "{}",
-                r#"{"reasoning_effort":"low"}"#,
-            ),
-            (
-                Dialect::Chat,
-                "force:none",
-                &glm,
-                r#"{"thinking":{"type":"enabled"},"x":1}"#,
-                r#"{"thinking":{"type":"disabled"},"x":1}"#,
-            ),
-            (
-                Dialect::Chat,
-                "force:max",
-                &glm,
-                r#"{"thinking":{"type":"disabled"}}"#,
-                r#"{"thinking":{"type":"enabled"}}"#,
-            ),
-            (
-                Dialect::Responses,
-                "force:medium",
-                &none,
-                r#"{"reasoning":null}"#,
-                r#"{"reasoning":{"effort":"medium"}}"#,
-            ),
-            (
-                Dialect::Messages,
-                "force:high",
-                &budget,
-                r#"{"thinking":{"type":"enabled","budget_tokens":2000}}"#,
-                same,
-            ),
-            (
-                Dialect::Messages,
-                "force:high",
-                &adaptive,
-                "{}",
-                r#"{"output_config":{"effort":"high"}}"#,
-            ),
-            (
-                Dialect::Gemini,
-                "force:minimal",
-                &gemini,
-                "{}",
-                r#"{"generationConfig":{"thinkingConfig":{"thinkingLevel":"LOW"}}}"#,
-            ),
-            // The service tier.
-            (
-                Dialect::Chat,
-                "tier:default",
-                &openai,
-                r#"{"service_tier":"priority"}"#,
-                r#"{"service_tier":"default"}"#,
-            ),
-            (
-                Dialect::Chat,
-                "tier:flex",
-                &openai,
-                "{}",
-                r#"{"service_tier":"flex"}"#,
-            ),
-            (Dialect::Chat, "tier:flex", &none, "{}", same),
-            (
-                Dialect::Responses,
-                "tier:default",
-                &none,
-                "{}",
-                r#"{"service_tier":"default"}"#,
-            ),
-            (
-                Dialect::Messages,
-                "tier:default",
-                &none,
-                r#"{"service_tier":"auto","speed":"fast"}"#,
-                r#"{"service_tier":"standard_only","speed":"standard"}"#,
-            ),
-            (
-                Dialect::Gemini,
-                "tier:flex",
-                &none,
-                r#"{"service_tier":"priority"}"#,
-                r#"{"service_tier":"flex"}"#,
-            ),
-        ] {
-            let expected = if expected == same { body } else { expected };
-            assert_eq!(
-                made(dialect, demanded, accent, body),
-                expected,
-                "{dialect:?} {demanded} {body}"
-            );
-        }
-    }
-
-    const EFFORTS: &[&str] = accent::EFFORT_WORDS;
-
-    #[test]
-    fn a_translated_request_says_what_is_demanded() {
-        let adaptive = accent(&json!({"thinking": "adaptive", "efforts": ["none", "low", "high"]}));
-        let none = Accent::default();
-        for (demanded, platform, accent, effort, expected) in [
-            (
-                "most:low",
-                Dialect::Responses,
-                &none,
-                json!("high"),
-                json!({"effort": "low", "summary": "auto"}),
-            ),
-            (
-                "most:high",
-                Dialect::Responses,
-                &none,
-                json!("low"),
-                json!({"effort": "low", "summary": "auto"}),
-            ),
-            (
-                "most:low",
-                Dialect::Responses,
-                &none,
-                Value::Null,
-                json!({"summary": "auto"}),
-            ),
-            (
-                "force:max",
-                Dialect::Responses,
-                &none,
-                Value::Null,
-                json!({"effort": "max", "summary": "auto"}),
-            ),
-            (
-                "most:low",
-                Dialect::Messages,
-                &adaptive,
-                Value::Null,
-                json!({"effort": "low"}),
-            ),
-            (
-                "force:low",
-                Dialect::Messages,
-                &adaptive,
-                json!("high"),
-                json!({"effort": "low"}),
-            ),
-            (
-                "force:low",
-                Dialect::Messages,
-                &none,
-                json!("high"),
-                Value::Null,
-            ),
-        ] {
-            let mut chat = json!({"messages": [{"role": "user", "content": "hi"}]});
-            if !effort.is_null() {
-                chat["reasoning_effort"] = effort.clone();
-            }
-            let target = Target {
-                demands: demands(&format!("{demanded} tier:flex")),
-                ..translation::tests::target()
-            };
-            let target = Target { accent, ..target };
-            let made =
-                Dialect::Chat.translate_request(platform, chat.to_string().as_bytes(), &target, 0);
-            let body: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
-            let (said, tier) = match platform {
-                Dialect::Messages => (&body["output_config"], Value::Null),
-                _ => (&body["reasoning"], json!("flex")),
-            };
-            assert_eq!(
-                (said, &body["service_tier"]),
-                (&expected, &tier),
-                "{demanded} {effort}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_tier_is_said_in_the_words_of_the_platforms_dialect() {
-        let takes = accent(&json!({"takes": ["service_tier"]}));
-        let none = Accent::default();
-        for (platform, accent, member, expected) in [
-            (
-                Dialect::Messages,
-                &takes,
-                "service_tier",
-                json!("standard_only"),
-            ),
-            (Dialect::Gemini, &takes, "serviceTier", json!("flex")),
-            (Dialect::Gemini, &none, "serviceTier", Value::Null),
-            (Dialect::Responses, &none, "service_tier", json!("flex")),
-        ] {
-            let target = Target {
-                demands: demands("tier:flex"),
-                ..translation::tests::target()
-            };
-            let target = Target { accent, ..target };
-            let chat = json!({
-                "messages": [{"role": "user", "content": "hi"}], "service_tier": "priority",
-            });
-            let made =
-                Dialect::Chat.translate_request(platform, chat.to_string().as_bytes(), &target, 0);
-            let body: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
-            assert_eq!(body[member], expected, "{platform:?}");
-        }
-    }
-
-    fn bodies() -> impl Strategy<Value = Value> {
-        let word = prop::sample::select(EFFORTS.to_vec());
-        let tokens = -1_i64..40_000;
-        prop_oneof![
-            word.clone()
-                .prop_map(|word| json!({"reasoning_effort": word})),
-            word.clone()
-                .prop_map(|word| json!({"reasoning": {"effort": word}})),
-            word.prop_map(|word| json!({"output_config": {"effort": word}})),
-            tokens
-                .clone()
-                .prop_map(|n| json!({"thinking": {"type": "enabled", "budget_tokens": n}})),
-            tokens.prop_map(
-                |n| json!({"generationConfig": {"thinkingConfig": {"thinkingBudget": n}}})
-            ),
-            Just(json!({"x": [1, {"reasoning_effort": "max"}]})),
-        ]
-    }
-
-    proptest! {
-        /// What was bounded once is within the bound; and what a bound makes of a body is no more than the body.
-        #[test]
-        fn a_bound_holds_and_holds_once(
-            body in bodies(),
-            most in prop::sample::select(EffortWord::ALL.to_vec()),
-            dialect in prop::sample::select(Dialect::ALL.to_vec()),
-        ) {
-            let demanded = format!("most:{}", most.as_str());
-            let once = made(dialect, &demanded, &Accent::default(), &body.to_string());
-            let twice = made(dialect, &demanded, &Accent::default(), &once);
-            prop_assert_eq!(&once, &twice);
-            let steering = dialect.format().steering();
-            for member in steering.efforts {
-                let place = format!("/{}", member.path.join("/"));
-                let value: Value = serde_json::from_str(&once).unwrap();
-                let Some(found) = value.pointer(&place) else { continue };
-                let least = match member.form {
-                    EffortForm::Word(least, _) | EffortForm::Capitals(least, _) => least,
-                    EffortForm::Tokens { least: 1024, .. } => EffortWord::Low,
-                    EffortForm::Tokens { .. } => EffortWord::None,
-                };
-                let is_over = member.form.is_over(found.to_string().as_bytes(), most.max(least));
-                prop_assert!(!is_over, "{} {}", once, most.as_str());
-            }
-        }
-    }
-}
+mod tests;

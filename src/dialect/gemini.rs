@@ -40,6 +40,7 @@ static STEERING: Steering = Steering {
         EffortMember {
             path: &["generationConfig", "thinkingConfig", "thinkingLevel"],
             form: EffortForm::Capitals(EffortWord::Minimal, EffortWord::High),
+            is_own: false,
         },
         EffortMember {
             path: &["generationConfig", "thinkingConfig", "thinkingBudget"],
@@ -47,6 +48,7 @@ static STEERING: Steering = Steering {
                 least: 0,
                 within_bound: false,
             },
+            is_own: false,
         },
     ],
     within: &["generationConfig", "thinkingConfig"],

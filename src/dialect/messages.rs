@@ -67,6 +67,7 @@ static STEERING: Steering = Steering {
         EffortMember {
             path: &["output_config", "effort"],
             form: EffortForm::Word(EffortWord::Low, EffortWord::Max),
+            is_own: false,
         },
         EffortMember {
             path: &["thinking", "budget_tokens"],
@@ -74,6 +75,7 @@ static STEERING: Steering = Steering {
                 least: 1024,
                 within_bound: true,
             },
+            is_own: false,
         },
     ],
     off: Some(("thinking", r#"{"type":"disabled"}"#)),

@@ -83,6 +83,7 @@ static STEERING: Steering = Steering {
     efforts: &[EffortMember {
         path: &["reasoning", "effort"],
         form: EffortForm::Word(EffortWord::None, EffortWord::Max),
+        is_own: false,
     }],
     takes_efforts: true,
     tiers: &[TierMember::openai(Makes::UnlessRefused)],
