@@ -165,12 +165,18 @@ impl Endpoint {
 
     /// Tells if a model answers there in words, so that the answer begins with its name.
     pub fn names_model(&self) -> bool {
-        self.generates() || self.operation.as_str() == COMPLETE
+        self.generates() || self.completes()
     }
 
     /// Tells if what an operator demands of a model's answers holds there: a model answers, or makes a conversation shorter.
     pub fn is_steered(&self) -> bool {
-        self.generates() || self.operation.as_str() == COMPACT
+        self.names_model() || self.operation.as_str() == COMPACT
+    }
+
+    /// Tells if a text is gone on with there, which was in use before models thought: what a request does not say of that
+    /// is not put into it.
+    pub fn completes(&self) -> bool {
+        self.operation.as_str() == COMPLETE
     }
 
     /// Tells if it answers what is asked at `door`, in the caller's own words.

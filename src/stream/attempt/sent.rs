@@ -134,6 +134,7 @@ impl Sent {
                 demands,
                 accent: endpoint.accent(&names),
                 refuses: endpoint.refuses.clone(),
+                only_said: endpoint.completes(),
             }
         });
         let asks_exactly = carried.exact_model && endpoint.names_model() && !escape;

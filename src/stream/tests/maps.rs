@@ -302,6 +302,47 @@ fn what_is_demanded_goes_out_whatever_the_caller_says() {
     }
 }
 
+/// At the older completions too: the list of models and the maps, and of what is demanded what the request says.
+#[test]
+fn completions_take_what_is_theirs_of_it() {
+    let mut envoy = changed(|record| match record {
+        Record::Doors(doors) => {
+            let door = json!({
+                "id": 8, "method": "POST", "path": "/v1/completions", "dialect": "chat", "operation": "complete",
+            });
+            doors.doors[7] = serde_json::from_value(door).unwrap();
+        }
+        Record::Platform(platform) => {
+            let endpoint = json!({
+                "dialect": "chat", "operation": "complete", "path": "/completions",
+                "accents": [{"accent": {"efforts": ["low", "high"], "takes": ["service_tier"]}}],
+            });
+            platform.endpoints = vec![serde_json::from_value(endpoint).unwrap()];
+        }
+        Record::Key(key) => {
+            key.models = serde_json::from_str(r#"["fast"]"#).unwrap();
+            key.maps = serde_json::from_str(r#"["fast=gpt-6.1-sol"]"#).unwrap();
+            key.demands = serde_json::from_str(r#"{"effort":"low","tier":"default"}"#).unwrap();
+        }
+        _ => {}
+    });
+    let path = "/v1/completions";
+    let said =
+        r#"{"model":"fast", "prompt":"hi","service_tier":"priority","reasoning_effort":"high"}"#;
+    let unsaid = r#"{"model":"fast", "prompt":"hi"}"#;
+    for body in [said, unsaid] {
+        let call = ask(&mut envoy, path, body.as_bytes());
+        let expected = body.replace("fast", "gpt-6.1-sol");
+        let expected = expected
+            .replace("priority", "default")
+            .replace("high", "low");
+        assert_eq!(std::str::from_utf8(call.sent_bytes()).unwrap(), expected);
+    }
+    let other = r#"{"model":"gpt-6.1-sol","prompt":"hi"}"#;
+    let mut call = ask(&mut envoy, path, other.as_bytes());
+    call.is_refused(403, "latchkey_model_not_allowed");
+}
+
 /// Where nobody sees what a model is asked for, nothing could be demanded of it.
 #[test]
 fn a_body_in_which_nothing_can_be_demanded_is_refused() {

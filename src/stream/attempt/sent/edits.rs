@@ -21,6 +21,8 @@ pub(super) struct Demanded {
     pub(super) demands: Demands,
     pub(super) accent: Accent,
     pub(super) refuses: Vec<String>,
+    /// What the request does not say is not put into it.
+    pub(super) only_said: bool,
 }
 
 impl Sent {
@@ -80,6 +82,10 @@ impl Demanded {
             accent: &self.accent,
             refuses: &self.refuses,
         };
-        self.demands.edits(dialect, platform, body)
+        let mut edits = self.demands.edits(dialect, platform, body)?;
+        for edit in edits.iter_mut().filter(|_| self.only_said) {
+            edit.place = Place::There;
+        }
+        Some(edits)
     }
 }
