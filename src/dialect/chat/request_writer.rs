@@ -43,7 +43,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
         }
         out.name("messages")
             .list(|out| failed = content::write(request, accent, &limits, out).err());
-        write_tools(request, accent, &limits, out);
+        write_tools(request, &limits, out);
         write_sampling(request, target, out);
         write_format(request, accent, out);
         if let Some(effort) = effort {
@@ -105,6 +105,9 @@ fn leave_out(request: &mut Request<'_>, target: &Target<'_>) {
     }
     if refuses("parallel_tool_calls") && request.parallel.take() == Some(false) {
         request.left_out.insert("parallel_tool_calls");
+    }
+    if !accent.flag(accent::STRICT) {
+        functions::leave_out_strict(request);
     }
 }
 
@@ -208,13 +211,13 @@ fn write_sampling(request: &Request<'_>, target: &Target<'_>, out: &mut Out) {
     }
 }
 
-fn write_tools(request: &Request<'_>, accent: &Accent, limits: &Limits, out: &mut Out) {
+fn write_tools(request: &Request<'_>, limits: &Limits, out: &mut Out) {
     if request.tools.is_empty() {
         return;
     }
     out.name("tools").list(|out| {
         for tool in &request.tools {
-            out.object(|out| write_tool(tool, accent, out));
+            out.object(|out| write_tool(tool, out));
         }
     });
     if let Some(parallel) = request.parallel {
@@ -247,7 +250,7 @@ fn write_tools(request: &Request<'_>, accent: &Accent, limits: &Limits, out: &mu
     }
 }
 
-fn write_tool(tool: &Tool<'_>, accent: &Accent, out: &mut Out) {
+fn write_tool(tool: &Tool<'_>, out: &mut Out) {
     out.name("type").word("function");
     out.name("function").object(|out| {
         out.name("name").text(&tool.name);
@@ -256,7 +259,7 @@ fn write_tool(tool: &Tool<'_>, accent: &Accent, out: &mut Out) {
             out.name("description").texts(&description);
         }
         out.name("parameters").raw(functions::schema(tool));
-        if let Some(strict) = tool.strict.filter(|_| accent.flag(accent::STRICT)) {
+        if let Some(strict) = tool.strict {
             out.name("strict").bool(strict);
         }
     });

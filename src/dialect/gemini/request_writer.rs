@@ -107,6 +107,7 @@ fn leave_out(request: &mut Request<'_>, target: &Target<'_>) {
     if request.parallel == Some(false) && !request.tools.is_empty() {
         request.left_out.insert("parallel_tool_calls");
     }
+    functions::leave_out_strict(request);
     let has_form = !matches!(request.output, Output::Free);
     let takes_both = !target.accent.flag(accent::FORM_OR_TOOLS);
     if has_form && !request.tools.is_empty() && !takes_both {

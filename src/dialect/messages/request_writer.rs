@@ -93,7 +93,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
         let messages = messages.into_bytes();
         out.name("messages")
             .raw(std::str::from_utf8(&messages).unwrap_or("[]"));
-        write_tools(request, &stubs, accent, out);
+        write_tools(request, &stubs, out);
         if let Some(kind) = choice.filter(|_| !request.tools.is_empty()) {
             write_choice(request, kind, out);
         }
@@ -224,6 +224,9 @@ fn leave_out(request: &mut Request<'_>, target: &Target<'_>, thinking: Thinking)
             request.left_out.insert(name);
         }
     }
+    if !accent.flag(accent::STRICT) {
+        functions::leave_out_strict(request);
+    }
     request.stop.retain(|stop| !stop.is_blank());
     if target.refuses("stop_sequences") && !request.stop.is_empty() {
         request.stop.clear();
@@ -231,7 +234,7 @@ fn leave_out(request: &mut Request<'_>, target: &Target<'_>, thinking: Thinking)
     }
 }
 
-fn write_tools(request: &Request<'_>, stubs: &[Text<'_>], accent: &Accent, out: &mut Out) {
+fn write_tools(request: &Request<'_>, stubs: &[Text<'_>], out: &mut Out) {
     if request.tools.is_empty() && stubs.is_empty() {
         return;
     }
@@ -244,7 +247,7 @@ fn write_tools(request: &Request<'_>, stubs: &[Text<'_>], accent: &Accent, out: 
                     out.name("description").texts(&description);
                 }
                 out.name("input_schema").raw(functions::schema(tool));
-                if let Some(strict) = tool.strict.filter(|_| accent.flag(accent::STRICT)) {
+                if let Some(strict) = tool.strict {
                     out.name("strict").bool(strict);
                 }
             });

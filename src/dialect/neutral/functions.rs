@@ -46,6 +46,16 @@ pub fn keep_chosen(request: &mut Request<'_>, most: usize) {
         .retain(|tool| chosen.contains(&*tool.name.plain()));
 }
 
+/// Leaves out that tools are strict, which the platform cannot be told. One that says nothing of that is no loss: OpenAI
+/// makes a schema a strict one for itself, where it can.
+pub fn leave_out_strict(request: &mut Request<'_>) {
+    for tool in &mut request.tools {
+        if tool.strict.take() == Some(true) {
+            request.left_out.insert("strict");
+        }
+    }
+}
+
 /// The schema of what a function takes.
 pub fn schema<'t>(tool: &'t Tool<'_>) -> &'t str {
     match &tool.input {

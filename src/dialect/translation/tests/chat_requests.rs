@@ -385,3 +385,34 @@ fn a_tool_of_a_raw_text_becomes_a_function() {
     let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
     assert_eq!(arguments, json!({"input": "a \"b\"\n"}));
 }
+
+/// A tool that its caller says to be strict is that, or its caller is told.
+#[test]
+fn a_strict_tool_stays_one_where_the_platform_has_such() {
+    let tool = |strict: &Value| {
+        let mut tool = json!({"type": "function", "name": "f", "parameters": {"type": "object"}});
+        if !strict.is_null() {
+            tool["strict"] = strict.clone();
+        }
+        json!({"input": "hi", "tools": [tool]})
+    };
+    let takes = json!({"strict": true});
+    for (strict, accent, expected, left_out) in [
+        (json!(true), &takes, json!(true), &[][..]),
+        (json!(false), &takes, json!(false), &[]),
+        // OpenAI makes the schema a strict one where it can; it is no wish of the caller's.
+        (Value::Null, &takes, Value::Null, &[]),
+        (json!(true), &json!({}), Value::Null, &["strict"]),
+        (json!(false), &json!({}), Value::Null, &[]),
+        (Value::Null, &json!({}), Value::Null, &[]),
+    ] {
+        let (made, about) = to_chat(Dialect::Responses, &tool(&strict), accent).unwrap();
+        assert_eq!(made["tools"][0]["function"]["strict"], expected);
+        assert_eq!(about.left_out, left_out, "{strict}");
+    }
+    let (asked, none) = (tool(&json!(true)).to_string(), target());
+    for platform in [Dialect::Messages, Dialect::Gemini] {
+        let made = Dialect::Responses.translate_request(platform, asked.as_bytes(), &none, 0);
+        assert_eq!(made.unwrap().left_out, ["strict"], "{platform:?}");
+    }
+}
