@@ -10,13 +10,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::status_word;
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Folded, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Folded, Usage, functions::is_object, is_cut},
         parts::{About, AnswerWriter},
     },
-    text::{
-        out::Out,
-        tree::{Kind, Tree},
-    },
+    text::out::Out,
 };
 
 /// The most bytes of calls that are not whole.
@@ -29,8 +26,9 @@ pub(super) struct Writer {
     id: String,
     /// The blocks that are open, and of calls what has come.
     blocks: BTreeMap<u32, (BlockKind, String)>,
-    /// Calls that are whole and take no object: the limit may have cut them.
-    cut: Vec<(BlockKind, String)>,
+    /// Calls that have ended, and wait until it is known if the end of the answer has cut them: what they take is no
+    /// object, or they follow one of that kind.
+    ended: Vec<(BlockKind, String)>,
     parts: Parts,
     usage: Usage,
     finish: Option<Finish>,
@@ -96,10 +94,11 @@ impl Writer {
 
     fn end(&mut self, bytes: &mut Vec<u8>) {
         let finish = self.finish.clone().unwrap_or(Finish::Done);
-        for (kind, arguments) in std::mem::take(&mut self.cut) {
-            // A call that the limit cut is none.
-            if finish != Finish::Length {
-                self.call(&kind, &arguments, bytes);
+        let ended = std::mem::take(&mut self.ended);
+        for (index, (kind, arguments)) in ended.iter().enumerate() {
+            let is_last = index.saturating_add(1) == ended.len();
+            if !is_cut(arguments, is_last, &finish) {
+                self.call(kind, arguments, bytes);
             }
         }
         let mut out = Out::default();
@@ -127,6 +126,10 @@ impl AnswerWriter for Writer {
                 }
             }
             Event::Open { block, kind } => {
+                // What another one follows was not cut.
+                for (kind, arguments) in std::mem::take(&mut self.ended) {
+                    self.call(&kind, &arguments, bytes);
+                }
                 self.blocks.insert(*block, (kind.clone(), String::new()));
             }
             Event::Delta { block, text } => {
@@ -153,10 +156,10 @@ impl AnswerWriter for Writer {
             }
             Event::Close { block } => {
                 if let Some((kind @ BlockKind::Call { .. }, text)) = self.blocks.remove(block) {
-                    if text.is_empty() || is_object(&text) {
+                    if self.ended.is_empty() && is_object(&text) {
                         self.call(&kind, &text, bytes);
                     } else {
-                        self.cut.push((kind, text));
+                        self.ended.push((kind, text));
                     }
                 }
             }
@@ -168,13 +171,13 @@ impl AnswerWriter for Writer {
     }
 
     fn held_bytes(&self) -> usize {
-        let waiting = self.blocks.values().chain(&self.cut);
+        let waiting = self.blocks.values().chain(&self.ended);
         let waiting = waiting.map(|(_, text)| text.len());
         waiting.fold(0, usize::saturating_add)
     }
 
     fn whole(&self, events: &[Event]) -> Result<Vec<u8>, Failure> {
-        let answer = Folded::of(events)?;
+        let answer = Folded::of(events)?.without_cut_calls();
         let mut about = self.about.clone();
         if about.model.is_empty() {
             about.model.clone_from(&answer.model);
@@ -186,11 +189,9 @@ impl AnswerWriter for Writer {
                 for block in &answer.blocks {
                     let (kind, text) = (&block.kind, &*block.text);
                     let is_call = matches!(kind, BlockKind::Call { .. });
-                    if is_call
-                        && (text.is_empty() || answer.finish != Finish::Length || is_object(text))
-                    {
+                    if is_call {
                         parts.call(kind, text, out);
-                    } else if !is_call && !text.is_empty() {
+                    } else if !text.is_empty() {
                         parts.text(text, *kind == BlockKind::Reasoning, out);
                     }
                     if let Some(opaque) = &block.opaque {
@@ -257,10 +258,6 @@ impl Parts {
                 .word(&STANDARD.encode(signature));
         }
     }
-}
-
-fn is_object(text: &str) -> bool {
-    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == Kind::Object)
 }
 
 fn write_candidate(out: &mut Out, finish: Option<&Finish>, parts: impl FnOnce(&mut Out)) {

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Folded, FoldedBlock, Usage},
+        neutral::{
+            BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Folded, FoldedBlock, Usage,
+            functions::is_object,
+        },
         parts::{About, AnswerWriter},
     },
-    text::{
-        out::Out,
-        tree::{Kind, Tree},
-    },
+    text::out::Out,
 };
 
 /// The most bytes of blocks that wait for another one's end.
@@ -56,8 +56,8 @@ impl Writer {
         })
     }
 
-    /// Writes all that its turn has come for.
-    fn turn(&mut self, bytes: &mut Vec<u8>) {
+    /// Writes all that its turn has come for; `last`: nothing follows.
+    fn turn(&mut self, last: bool, bytes: &mut Vec<u8>) {
         while let Some(number) = self.current.or_else(|| self.blocks.keys().next().copied()) {
             let Some(block) = self.blocks.get_mut(&number) else {
                 self.current = None;
@@ -68,7 +68,18 @@ impl Writer {
             if !block.closed {
                 return;
             }
-            block.stand_alone(self.index, bytes);
+            let has_nothing = block.is_call_without_arguments();
+            if has_nothing && !last && self.blocks.len() == 1 {
+                return;
+            }
+            let Some(block) = self.blocks.get_mut(&number) else {
+                continue;
+            };
+            // Only the last one can have been cut, and is no call then.
+            let finish = self.finish.as_ref();
+            if !(has_nothing && last && finish.is_some_and(Finish::cuts)) {
+                block.stand_alone(self.index, bytes);
+            }
             if block.is_open {
                 block.end(self.index, bytes);
                 self.index = self.index.saturating_add(1);
@@ -128,13 +139,13 @@ impl AnswerWriter for Writer {
                     is_open: false,
                 };
                 self.blocks.insert(*block, begun);
-                self.turn(bytes);
+                self.turn(false, bytes);
             }
             Event::Delta { block, text } => {
                 if let Some(block) = self.blocks.get_mut(block) {
                     block.text.push_str(text);
                 }
-                self.turn(bytes);
+                self.turn(false, bytes);
                 self.wait(0, bytes);
             }
             Event::Opaque { block, data } => {
@@ -146,12 +157,13 @@ impl AnswerWriter for Writer {
                 if let Some(block) = self.blocks.get_mut(block) {
                     block.closed = true;
                 }
-                self.turn(bytes);
+                self.turn(false, bytes);
             }
             Event::Usage(usage) => self.usage.update(*usage),
             Event::Finish(finish) => self.finish = Some(finish.clone()),
             Event::Fail(failure) => self.fail(failure, bytes),
             Event::End => {
+                self.turn(true, bytes);
                 let finish = self.finish.clone().unwrap_or(Finish::Done);
                 let mut out = Out::default();
                 out.object(|out| {
@@ -183,8 +195,10 @@ impl AnswerWriter for Writer {
 impl Begun {
     /// Writes what has come of it, at `index` of the stream.
     fn write(&mut self, index: u64, bytes: &mut Vec<u8>) {
-        // Thinking begins with its first text: without any, what is opaque stands alone.
-        let begins = !self.text.is_empty() || self.kind != BlockKind::Reasoning;
+        // Thinking begins with its first text: without any, what is opaque stands alone. A call begins with its first
+        // arguments: without any, the end of the answer may have cut it.
+        let waits = matches!(self.kind, BlockKind::Reasoning | BlockKind::Call { .. });
+        let begins = !self.text.is_empty() || !waits;
         if !self.is_open && begins {
             self.is_open = true;
             start(index, bytes, |out| write_block(out, &self.kind, "", None));
@@ -204,9 +218,14 @@ impl Begun {
         }
     }
 
-    /// Writes what is opaque as a block of its own, where no text came before it.
+    /// Tells a call with which no arguments came.
+    fn is_call_without_arguments(&self) -> bool {
+        !self.is_open && matches!(self.kind, BlockKind::Call { .. })
+    }
+
+    /// Writes what is opaque as a block of its own, where no text came before it, and a call without arguments.
     fn stand_alone(&mut self, index: u64, bytes: &mut Vec<u8>) {
-        if self.is_open || self.opaque.is_none() {
+        if self.is_open || (self.opaque.is_none() && !self.is_call_without_arguments()) {
             return;
         }
         let opaque = self.opaque.take();
@@ -305,10 +324,6 @@ fn write_block(out: &mut Out, kind: &BlockKind, text: &str, opaque: Option<&str>
     });
 }
 
-fn is_object(text: &str) -> bool {
-    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == Kind::Object)
-}
-
 fn write_finish(out: &mut Out, finish: &Finish) {
     let word = match finish {
         Finish::Done | Finish::Stop(None) => "end_turn",
@@ -384,7 +399,7 @@ fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
         blocks,
         usage,
         finish,
-    } = Folded::of(events)?;
+    } = Folded::of(events)?.without_cut_calls();
     if about.model.is_empty() {
         about.model = model;
     }
@@ -393,11 +408,8 @@ fn whole(events: &[Event], mut about: About) -> Result<Vec<u8>, Failure> {
         write_about(out, &id, &about);
         out.name("content").list(|out| {
             for FoldedBlock { kind, text, opaque } in &blocks {
-                // A call that the limit cut is none.
                 let is_call = matches!(kind, BlockKind::Call { .. });
-                let is_cut = is_call && finish == Finish::Length && !is_object(text);
-                let says = !text.is_empty() || is_call || opaque.is_some();
-                if says && !is_cut {
+                if !text.is_empty() || is_call || opaque.is_some() {
                     write_block(out, kind, text, opaque.as_deref());
                 }
             }

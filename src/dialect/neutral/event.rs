@@ -130,6 +130,15 @@ pub enum Finish {
     Paused,
 }
 
+// === impl Finish ===
+
+impl Finish {
+    /// Tells an end in the middle of what the model was about to say.
+    pub fn cuts(&self) -> bool {
+        matches!(self, Self::Length | Self::ContextFull | Self::Refused)
+    }
+}
+
 /// A failure that a platform tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BlockKind, Event, Failure, Finish, Usage};
+use super::{BlockKind, Event, Failure, Finish, Usage, functions::is_object};
 
 /// An answer that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,4 +82,22 @@ impl Folded {
             finish: finish.ok_or_else(|| Failure::grammar("the platform's answer broke off"))?,
         })
     }
+
+    /// The answer without calls that its end has cut.
+    #[must_use]
+    pub fn without_cut_calls(mut self) -> Self {
+        let is_call = |block: &FoldedBlock| matches!(block.kind, BlockKind::Call { .. });
+        let mut calls = self.blocks.iter().filter(|block| is_call(block)).count();
+        self.blocks.retain(|block| {
+            calls = calls.saturating_sub(usize::from(is_call(block)));
+            !(is_call(block) && is_cut(&block.text, calls == 0, &self.finish))
+        });
+        self
+    }
+}
+
+/// Tells a call of these arguments that the end of the answer has cut, which is none; `is_last`: of its calls.
+pub fn is_cut(arguments: &str, is_last: bool, finish: &Finish) -> bool {
+    let is_whole = is_object(arguments) || (arguments.is_empty() && !is_last);
+    finish.cuts() && !is_whole
 }

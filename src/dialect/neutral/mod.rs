@@ -21,7 +21,7 @@ mod request;
 
 pub use self::{
     event::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Usage},
-    folded::{Folded, FoldedBlock},
+    folded::{Folded, FoldedBlock, is_cut},
     freeform::Unwrapping,
     request::{
         Arguments, Block, Call, Choice, Effort, Form, Media, MediaKind, Output, Reasoning, Refused,

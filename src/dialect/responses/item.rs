@@ -3,13 +3,10 @@
 use super::tools::{BuiltIn, TOOL_SEARCH};
 use crate::{
     dialect::{
-        neutral::{BlockKind, Form},
+        neutral::{BlockKind, Form, functions::is_object},
         parts::About,
     },
-    text::{
-        out::Out,
-        tree::{Kind, Tree},
-    },
+    text::out::Out,
 };
 
 /// A block of the answer, of which an item is made.
@@ -219,10 +216,6 @@ impl Block {
         }
         out.name(if raw { "input" } else { "arguments" }).word(text);
     }
-}
-
-fn is_object(text: &str) -> bool {
-    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == Kind::Object)
 }
 
 /// The part of an item, unless it has nothing.

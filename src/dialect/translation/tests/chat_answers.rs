@@ -475,3 +475,62 @@ fn calls_without_end_or_without_a_name_are_a_failure() {
         assert!(message.contains(says), "{message}");
     }
 }
+
+/// Only the last call can have been cut. One of which nothing came is not begun; what came of another one has gone on.
+#[test]
+fn what_the_limit_cut_of_a_call_is_told_as_what_it_is() {
+    let begun = |index, id: &str| call(Some(index), Some(id), Some("f"), "");
+    let arguments = |index, text: &str| call(Some(index), None, None, text);
+    let told = |chunks: &[Value]| {
+        let mut told = said(&stream(chunks, true), 0);
+        assert_eq!(told.pop().as_deref(), Some("stop"));
+        told
+    };
+    for reason in ["length", "content_filter", "model_context_window_exceeded"] {
+        let stop = match reason {
+            "length" => "max_tokens",
+            "content_filter" => "refusal",
+            other => other,
+        };
+        let cut = [begun(0, "a"), finish(reason)];
+        assert_eq!(told(&cut), [format!("{stop:?}")], "{reason}");
+        let both = [begun(0, "a"), begun(1, "b"), finish(reason)];
+        assert_eq!(told(&both), ["tool_use".to_owned(), format!("{stop:?}")]);
+        // Anthropic's own streams have what came of it, too.
+        let partly = [begun(0, "a"), arguments(0, "{\"x\":"), finish(reason)];
+        let mut translation = translation(Dialect::Messages, true);
+        let Written::Stream(bytes) = translation.on_body(&stream(&partly, true), true) else {
+            panic!("a stream");
+        };
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains(r#""partial_json":"{\"x\":""#), "{text}");
+        assert!(
+            text.contains(&format!("\"stop_reason\":\"{stop}\"")),
+            "{text}"
+        );
+    }
+    let good = [
+        begun(0, "a"),
+        begun(1, "b"),
+        arguments(1, "{}"),
+        finish("tool_calls"),
+    ];
+    let all = told(&good);
+    assert_eq!(all.len(), 3, "{all:?}");
+    let none = [begun(0, "a"), finish("tool_calls")];
+    assert_eq!(told(&none).len(), 2);
+    let body = |arguments: &str, reason: &str| {
+        let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        let choice =
+            json!({"index": 0, "finish_reason": reason, "message": {"tool_calls": [call]}});
+        let answer = json!({"id": "x", "model": "m", "choices": [choice]}).to_string();
+        whole(answer.as_bytes()).unwrap()["content"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!(body("{\"x\":", "content_filter"), 0);
+    assert_eq!(body("", "length"), 0);
+    assert_eq!(body("{}", "length"), 1);
+    assert_eq!(body("3", "tool_calls"), 1);
+}

@@ -355,12 +355,43 @@ fn call(arguments: &str, finish: Finish) -> Vec<Event> {
 
 #[test]
 fn a_call_that_the_limit_cut_is_none_and_any_other_takes_an_object() {
-    let (stream, whole) = written(&call("{\"a\":", Finish::Length));
-    assert_eq!(stream, ["MAX_TOKENS"]);
-    assert_eq!(
-        whole.unwrap()["candidates"][0]["content"]["parts"],
-        json!([{"text": ""}])
+    for (arguments, finish, word) in [
+        ("{\"a\":", Finish::Length, "MAX_TOKENS"),
+        ("{\"a\":", Finish::ContextFull, "MAX_TOKENS"),
+        ("{\"a\":", Finish::Refused, "SAFETY"),
+        ("", Finish::Length, "MAX_TOKENS"),
+    ] {
+        let (stream, whole) = written(&call(arguments, finish));
+        assert_eq!(stream, [word], "{arguments}");
+        assert_eq!(
+            whole.unwrap()["candidates"][0]["content"]["parts"],
+            json!([{"text": ""}])
+        );
+    }
+    // What another one follows was not cut, and stays before it.
+    let call_of = |block, text: &str| {
+        let mut events = call(text, Finish::Length);
+        events.truncate(3);
+        for event in &mut events {
+            match event {
+                Event::Open { block: of, .. }
+                | Event::Delta { block: of, .. }
+                | Event::Close { block: of } => *of = block,
+                _ => {}
+            }
+        }
+        events
+    };
+    let end = [Event::Finish(Finish::Length), Event::End];
+    let two = [call_of(0, ""), call_of(1, "{\"a\":1}"), end.to_vec()].concat();
+    let (stream, whole) = written(&two);
+    assert_eq!(stream.len(), 3, "{stream:?}");
+    assert!(
+        stream[0].contains("{}") && stream[1].contains("\"a\":1"),
+        "{stream:?}"
     );
+    let parts = whole.unwrap()["candidates"][0]["content"]["parts"].take();
+    assert_eq!(parts.as_array().map(Vec::len), Some(2));
     let part = json!({"functionCall": {"id": "c", "name": "f", "args": {"input": "3"}}});
     let (stream, whole) = written(&call("3", Finish::Calls));
     assert_eq!(stream, [part.to_string(), "STOP".to_owned()]);
