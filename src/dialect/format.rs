@@ -65,6 +65,11 @@ pub trait Format: Sync {
         false
     }
 
+    /// Tells a dialect that has events which [announce in their data](Self::announces_in).
+    fn has_quiet_events(&self) -> bool {
+        true
+    }
+
     /// Tells an event by its data that announces without [saying so](Self::announces): what could be
     /// output in it is empty.
     fn announces_in(&self, data: &Value) -> bool {

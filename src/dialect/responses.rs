@@ -153,6 +153,10 @@ impl Format for Responses {
         true
     }
 
+    fn has_quiet_events(&self) -> bool {
+        false
+    }
+
     fn announces(&self, kind: &[u8]) -> bool {
         matches!(
             kind,

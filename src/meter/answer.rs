@@ -108,19 +108,51 @@ impl Reader {
 
     /// The next bytes of the text.
     pub fn push(&mut self, mut bytes: &[u8]) {
+        // A string that may be a name, and came whole: it is kept only where more is asked of it than its meaning.
+        let mut name = None;
         while self.said.kind != EventKind::Skipped {
             let before = bytes;
             let token = self.lexer.next(&mut bytes);
             if self.usage_depth.is_some() {
-                self.usage.push(taken(before, bytes));
+                self.usage.push(match token {
+                    // No byte of a string makes a number of it.
+                    Some(Token::Text { .. }) => b"\"",
+                    _ => taken(before, bytes),
+                });
             }
             match token {
-                None => break,
+                Some(Token::Colon) => {
+                    self.name_member(name.take());
+                    continue;
+                }
+                Some(Token::Text {
+                    raw,
+                    first: true,
+                    last: true,
+                }) if self.member.is_none() => {
+                    match bytes {
+                        // Its colon is the next token, of which no count is part.
+                        [b':', after @ ..] if self.usage_depth.is_none() => {
+                            bytes = after;
+                            name = None;
+                            self.name_member(Some(raw));
+                        }
+                        _ => name = Some(raw),
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            if let Some(name) = name.take() {
+                self.keep(name);
+            }
+            match token {
+                None => return,
                 Some(Token::Open(byte)) => self.open(byte),
                 Some(Token::Close) => self.close(),
-                Some(Token::Colon) => self.name_member(),
                 Some(Token::Comma) => self.end_member(),
                 Some(Token::Text { raw, first, last }) => self.text(raw, first, last),
+                Some(Token::Colon) => {}
             }
         }
     }
@@ -194,10 +226,23 @@ impl Reader {
         }
     }
 
-    fn name_member(&mut self) {
-        self.member = Some(self.dialect.format().member(&self.string));
+    /// Takes the name of the member whose value comes next: `name`, or the last string.
+    fn name_member(&mut self, name: Option<&[u8]>) {
+        let format = self.dialect.format();
+        self.member = Some(match name {
+            Some(name) => format.member(name),
+            None => format.member(&self.string),
+        });
         if self.depth == 1 {
             self.section = self.member;
+        }
+        if self.usage_depth.is_none() {
+            self.string.clear();
+            return;
+        }
+        // What it counts is told at its end.
+        if let Some(name) = name {
+            self.keep(name);
         }
         self.usage.begin_value();
     }
@@ -229,12 +274,7 @@ impl Reader {
         if first {
             self.string.clear();
         }
-        // One byte more than a name may have tells that it is too long.
-        let room = MAX_NAME_BYTES
-            .saturating_add(1)
-            .saturating_sub(self.string.len());
-        self.string
-            .extend_from_slice(raw.get(..room).unwrap_or(raw));
+        self.keep_more(raw);
         if last && self.string.len() <= MAX_NAME_BYTES {
             match self.member {
                 Some(Member::Type) if self.depth == 1 => self.take_kind(),
@@ -242,6 +282,19 @@ impl Reader {
                 _ => {}
             }
         }
+    }
+
+    fn keep(&mut self, string: &[u8]) {
+        self.string.clear();
+        self.keep_more(string);
+    }
+
+    /// Keeps more of a string, and one byte more than a name may have, which tells that it is too long.
+    fn keep_more(&mut self, raw: &[u8]) {
+        let most = MAX_NAME_BYTES.saturating_add(1);
+        let room = most.saturating_sub(self.string.len());
+        self.string
+            .extend_from_slice(raw.get(..room).unwrap_or(raw));
     }
 
     fn take_kind(&mut self) {

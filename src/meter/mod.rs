@@ -211,7 +211,8 @@ impl Meter {
         let room = MAX_MARK_BYTES
             .saturating_add(1)
             .saturating_sub(self.head.len());
-        self.head.extend(piece.iter().take(room));
+        self.head
+            .extend_from_slice(piece.get(..room).unwrap_or(piece));
     }
 
     fn end_event(&mut self) {

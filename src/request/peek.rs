@@ -12,7 +12,7 @@ use crate::{
     dialect::{OpeningMember, RequestMember, RequestValue, SessionName, ThingPlace},
     header::HeaderText,
     home::MAX_ID_BYTES,
-    text::{find::find_either, folded, json_string::JsonString},
+    text::{find::find_quote_or_escape, folded, json_string::JsonString},
 };
 
 /// The most bytes of a body that are held back for the sake of what they may say: as much as the virtual
@@ -516,7 +516,7 @@ fn is_folded(name: &str, plain: &str) -> bool {
 /// Takes off what stands before a quote or backslash, and that byte.
 fn split<'a>(rest: &mut &'a [u8]) -> (&'a [u8], Option<u8>) {
     let whole = *rest;
-    let (piece, after) = match find_either(whole, b'"', b'\\') {
+    let (piece, after) = match find_quote_or_escape(whole) {
         Some(at) => whole.split_at_checked(at).unwrap_or((whole, &[])),
         None => (whole, &[][..]),
     };

@@ -3,7 +3,7 @@
 //! It checks nothing: text that is not JSON gives some tokens or none. What stands between the
 //! tokens (numbers, literals, white space) is passed over.
 
-use super::find::find_either;
+use super::find::find_quote_or_escape;
 
 /// The next bytes of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,39 +35,90 @@ pub struct Lexer {
     escaped: bool,
 }
 
+/// The meaning of a byte outside of strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Part of a number or a literal, or a blank.
+    Between,
+    Open,
+    Close,
+    Colon,
+    Comma,
+    Quote,
+}
+
+/// That of each byte.
+const CLASSES: [Class; 256] = classes();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "it runs when this is compiled, and nowhere else"
+)]
+const fn classes() -> [Class; 256] {
+    let mut classes = [Class::Between; 256];
+    classes[b'{' as usize] = Class::Open;
+    classes[b'[' as usize] = Class::Open;
+    classes[b'}' as usize] = Class::Close;
+    classes[b']' as usize] = Class::Close;
+    classes[b':' as usize] = Class::Colon;
+    classes[b',' as usize] = Class::Comma;
+    classes[b'"' as usize] = Class::Quote;
+    classes
+}
+
 // === impl Lexer ===
 
 impl Lexer {
     /// Takes bytes off the front of `input` until they make a token, or all of them.
-    #[inline]
+    #[inline(always)]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Token<'a>> {
         if self.in_text {
-            return (!input.is_empty()).then(|| self.text(input, false));
+            return (!input.is_empty()).then(|| self.text(input, false, None));
         }
-        while let Some(byte) = input.split_off_first() {
-            return Some(match byte {
-                b'{' | b'[' => Token::Open(*byte),
-                b'}' | b']' => Token::Close,
-                b':' => Token::Colon,
-                b',' => Token::Comma,
-                b'"' => {
+        let mut rest = *input;
+        while let [byte, after @ ..] = rest {
+            rest = after;
+            let token = match Class::of(*byte) {
+                Class::Between => continue,
+                Class::Open => Token::Open(*byte),
+                Class::Close => Token::Close,
+                Class::Colon => Token::Colon,
+                Class::Comma => Token::Comma,
+                Class::Quote => {
+                    let found = find_quote_or_escape(rest);
+                    // Most strings come whole, and have no escapes.
+                    if let Some((raw, [b'"', after @ ..])) =
+                        found.and_then(|at| rest.split_at_checked(at))
+                    {
+                        *input = after;
+                        let (first, last) = (true, true);
+                        return Some(Token::Text { raw, first, last });
+                    }
+                    *input = rest;
                     self.in_text = true;
-                    self.text(input, true)
+                    return Some(self.text(input, true, Some(found)));
                 }
-                _ => continue,
-            });
+            };
+            *input = rest;
+            return Some(token);
         }
+        *input = rest;
         None
     }
 
-    #[inline]
-    fn text<'a>(&mut self, input: &mut &'a [u8], first: bool) -> Token<'a> {
+    /// Takes a piece of a string off. `found`: where its first quote or escape is, if that was looked for.
+    fn text<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        first: bool,
+        mut found: Option<Option<usize>>,
+    ) -> Token<'a> {
         let whole = *input;
         loop {
             if self.escaped && input.split_off_first().is_some() {
                 self.escaped = false;
             }
-            match find_either(input, b'"', b'\\') {
+            match found.take().unwrap_or_else(|| find_quote_or_escape(input)) {
                 None => {
                     *input = &[];
                     return Token::Text {
@@ -93,6 +144,16 @@ impl Lexer {
                 }
             }
         }
+    }
+}
+
+// === impl Class ===
+
+impl Class {
+    #[inline]
+    fn of(byte: u8) -> Self {
+        let class = CLASSES.get(usize::from(byte)).copied();
+        class.unwrap_or(Self::Between)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod edit;
 pub(crate) mod find;
 pub(crate) mod json;
 pub(crate) mod json_string;
+pub(crate) mod members;
 pub(crate) mod needle;
 pub mod out;
 pub mod sse;

@@ -91,14 +91,19 @@ impl Needle {
     /// The length of the longest end of `hay` with which this secret begins, of those that end before its
     /// probe.
     fn begun_before_probe(&self, hay: &[u8]) -> usize {
-        let most = self.probe.min(hay.len());
-        let first = self.bytes().first().copied().unwrap_or_default();
-        let mut end = hay
-            .get(hay.len().saturating_sub(most)..)
-            .unwrap_or_default();
-        while let Some(at) = find_either(end, first, first) {
+        let before = self.bytes().get(..self.probe).unwrap_or_default();
+        // Most pieces end in a byte that is not there, such as that of a line.
+        let (Some(first), Some(last)) = (before.first(), hay.last()) else {
+            return 0;
+        };
+        if !before.contains(last) {
+            return 0;
+        }
+        let start = hay.len().saturating_sub(before.len());
+        let mut end = hay.get(start..).unwrap_or_default();
+        while let Some(at) = find_either(end, *first, *first) {
             end = end.get(at..).unwrap_or_default();
-            if self.bytes().starts_with(end) {
+            if before.starts_with(end) {
                 return end.len();
             }
             end = end.get(1..).unwrap_or_default();

@@ -4,7 +4,7 @@
 //! so that lines need no bound, and the pieces together are the same wherever the input was cut.
 //! Whoever needs an event whole puts them together.
 
-use super::find::find_either;
+use super::find::find_line_end;
 
 /// What a stream may begin with.
 pub const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
@@ -110,6 +110,14 @@ impl Framer {
                 }
                 Place::Line => {
                     self.has_begun = true;
+                    if let Some((field, rest)) = Field::whole(input) {
+                        *input = rest;
+                        self.place = Place::Value(field, false);
+                        match self.begins(field) {
+                            Some(token) => return Some(token),
+                            None => continue,
+                        }
+                    }
                     match byte {
                         b'd' => self.place = Place::Name(Field::Data, 0),
                         b'e' => self.place = Place::Name(Field::Event, 0),
@@ -182,6 +190,12 @@ impl Framer {
                 return None;
             }
         }
+        self.begins(field)
+    }
+
+    /// Begins the value of a field. Returns what stands between it and an earlier one.
+    #[inline]
+    fn begins(&mut self, field: Field) -> Option<Piece<'static>> {
         let is_data = field == Field::Data;
         (is_data && std::mem::replace(&mut self.has_data, true)).then_some(Piece::Data(b"\n"))
     }
@@ -194,7 +208,7 @@ impl Framer {
 
 /// Takes off the bytes of the line that `input` has, without its end.
 fn take_line<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = find_either(input, b'\n', b'\r').unwrap_or(input.len());
+    let length = find_line_end(input).unwrap_or(input.len());
     input.split_off(..length)
 }
 
@@ -212,6 +226,17 @@ impl Field {
         match self {
             Self::Data => b"data",
             Self::Event => b"event",
+        }
+    }
+
+    /// The field that a line begins with, and what follows its name, colon and space, if all of that is there: most
+    /// lines come whole.
+    #[inline]
+    fn whole(line: &[u8]) -> Option<(Self, &[u8])> {
+        match line {
+            [b'd', b'a', b't', b'a', b':', b' ', rest @ ..] => Some((Self::Data, rest)),
+            [b'e', b'v', b'e', b'n', b't', b':', b' ', rest @ ..] => Some((Self::Event, rest)),
+            _ => None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     dialect::{Dialect, EventKind},
     text::{
         json::{Lexer, Token},
+        members::{self, Members},
         sse::{self, Framer, Piece},
     },
 };
@@ -412,12 +413,6 @@ enum Sign {
 impl Sign {
     /// Reads the event of this `name`, if it has one.
     fn of(dialect: Dialect, name: &[u8], data: &Brief) -> Self {
-        #[derive(Deserialize)]
-        struct Typed<'a> {
-            #[serde(borrow, rename = "type")]
-            kind: Option<Cow<'a, str>>,
-        }
-
         let format = dialect.format();
         let Some(data) = data.text().map(<[u8]>::trim_ascii) else {
             // What is so large without what it echoes is no error.
@@ -429,9 +424,8 @@ impl Sign {
         if data.is_empty() && name.is_empty() {
             return Self::Announcement;
         }
-        let typed = serde_json::from_slice::<Typed<'_>>(data);
-        let kind = typed.ok().and_then(|typed| typed.kind);
-        let kind = kind.as_deref().unwrap_or_default().as_bytes();
+        let kind = type_of(data);
+        let kind = kind.as_deref().unwrap_or_default();
         let names = [name, kind];
         let fails =
             |name: &[u8]| matches!(format.event(name), EventKind::Error | EventKind::Failed);
@@ -451,6 +445,7 @@ impl Sign {
             }),
             // It is cut off.
             Look::Empty => Self::Announcement,
+            Look::Fine | Look::NeedMore if !format.has_quiet_events() => Self::Content,
             Look::Fine | Look::NeedMore => match serde_json::from_slice(data) {
                 Ok(value) if format.announces_in(&value) => Self::Announcement,
                 _ => Self::Content,
@@ -459,8 +454,66 @@ impl Sign {
     }
 }
 
+/// Returns the `type` of an event's data; none where it is no JSON object, or has no such string.
+fn type_of(data: &[u8]) -> Option<Cow<'_, [u8]>> {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+    }
+
+    // Most platforms write it first of all: the rest says nothing of it then. What is cut off has none.
+    let mut members = Members::of(data);
+    if members.name() == Some(b"type")
+        && let Some(members::Value::Text(kind)) = members.value()
+        && data.ends_with(b"}")
+    {
+        return Some(Cow::Borrowed(kind));
+    }
+    let kind = serde_json::from_slice::<Typed<'_>>(data).ok()?.kind?;
+    Some(match kind {
+        Cow::Borrowed(kind) => Cow::Borrowed(kind.as_bytes()),
+        Cow::Owned(kind) => Cow::Owned(kind.into_bytes()),
+    })
+}
+
+/// Returns true if the first members of an answer tell that it is output. [`Peek`] says the same of all of those, and
+/// is asked about all others.
+fn is_plainly_output(body: &[u8]) -> bool {
+    let mut members = Members::of(body);
+    while let Some(name) = members.name() {
+        let says_nothing = match name {
+            b"type" => {
+                let kind = members.value();
+                return matches!(kind, Some(members::Value::Text(kind)) if !is_type_of_error(kind));
+            }
+            b"code" | b"error_code" => false,
+            b"error" | b"detail" => members.value() == Some(members::Value::Null),
+            name if PREAMBLE.iter().any(|one| one.as_bytes() == name) => members.value().is_some(),
+            _ => return true,
+        };
+        if !says_nothing {
+            return false;
+        }
+    }
+    false
+}
+
+/// Tells an error's own type, or its envelope's; other objects name theirs too.
+fn is_type_of_error(kind: &[u8]) -> bool {
+    kind == b"error" || kind.ends_with(b"_error")
+}
+
 /// A JSON answer, or a list of them: the first field that is neither preamble nor an error is output.
 fn json_answer(body: &[u8], end: bool) -> Look {
+    match is_plainly_output(body) {
+        true => Look::Fine,
+        false => answer_by_all(body, end),
+    }
+}
+
+/// The same, by a parser.
+fn answer_by_all(body: &[u8], end: bool) -> Look {
     let mut peek = Peek::default();
     let read = (&mut peek).deserialize(&mut json(body));
     match (peek.decision, read) {
@@ -513,8 +566,7 @@ impl<'de> Visitor<'de> for &mut Peek {
                 }
                 "type" => {
                     let kind = map.next_value_seed(Scalar)?.unwrap_or_default();
-                    // An error's own type, or its envelope's; other objects name theirs too.
-                    if kind != "error" && !kind.ends_with("_error") {
+                    if !is_type_of_error(kind.as_bytes()) {
                         self.decision = Some(None);
                     }
                     self.error.add("type", kind);

@@ -359,6 +359,66 @@ fn any_body(more: &[&'static str]) -> impl Strategy<Value = Vec<u8>> + use<> {
         .prop_map(|pieces| pieces.concat().into_bytes())
 }
 
+/// JSON answers and events as they are, nearly so, and cut.
+fn any_json() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        " ",
+        "\"",
+        "\\",
+        "7",
+        "null",
+        "\u{1}",
+        "é",
+        "\"type\":",
+        "\"x\"",
+        "\"error\"",
+        "\"a_error\"",
+        "\"error\":null,",
+        "\"error\":",
+        "\"detail\":\"\",",
+        "\"id\":\"i\",",
+        "\"status\":",
+        "\"code\":7,",
+        "\"code\":\"0\",",
+        "\"output\":",
+        "\"message\":{\"a\":[1]},",
+        "\"ty\\u0070e\":",
+        "\"e\\u0072ror\"",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..9)
+        .prop_map(|pieces| format!("{{{}", pieces.concat()).into_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+    /// The first members tell nothing that the whole would not.
+    #[test]
+    fn what_is_plainly_output_is_output(body in any_json(), end: bool) {
+        if is_plainly_output(&body) {
+            prop_assert_eq!(answer_by_all(&body, end), Look::Fine, "{}", String::from_utf8_lossy(&body));
+        }
+    }
+
+    /// An event's first member tells its type as a parser does, if there is no other.
+    #[test]
+    fn a_type_is_that_of_the_whole(body in any_json()) {
+        let Ok(Value::Object(members)) = serde_json::from_slice(&body) else {
+            return Ok(());
+        };
+        let is_once = String::from_utf8_lossy(&body).matches("\"ty").count() < 2;
+        let of_whole = members.get("type").and_then(Value::as_str).filter(|_| is_once);
+        let found = type_of(&body);
+        prop_assert!(!is_once || found.as_deref() == of_whole.map(str::as_bytes), "{}", String::from_utf8_lossy(&body));
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..200), end: bool) {
