@@ -34,6 +34,7 @@ pub mod health;
 pub mod home;
 pub mod host;
 pub mod id;
+pub mod known;
 pub mod label;
 pub mod limit;
 pub mod meter;

@@ -49,9 +49,12 @@ pub fn withheld<'a>(answer: &'a HeaderMap, plan: &HeaderPlan, mask: &Mask) -> Ve
                 .any(|prefix| name.starts_with(prefix))
             || plan.hide.iter().any(|pattern| pattern.matches(name))
     };
-    let headers = answer.iter().filter(|(name, _)| !name.starts_with(':'));
-    let headers = headers.filter(|(name, value)| stays(name) || mask.is_in(value));
-    let mut names: Vec<&str> = headers.map(|(name, _)| name).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, value) in answer.iter() {
+        if !name.starts_with(':') && (stays(name) || mask.is_in(value)) {
+            names.push(name);
+        }
+    }
     names.sort_unstable();
     names.dedup();
     names
@@ -118,7 +121,8 @@ impl Mask {
 
     /// Tells if the credential is in a text.
     fn is_in(&self, text: &[u8]) -> bool {
-        !find_all(&self.needles, text).whole.is_empty()
+        let is_long_enough = |needle: &Needle| needle.len() <= text.len();
+        self.needles.iter().any(is_long_enough) && !find_all(&self.needles, text).whole.is_empty()
     }
 }
 

@@ -94,6 +94,9 @@ pub fn endpoint<'p>(
     answers.then_some(endpoint)
 }
 
+/// Room for the headers that a request usually goes out with.
+const USUAL_HEADERS: usize = 24;
+
 /// The header of an answer that is ours and no error: it says what in it is an estimate.
 pub const ESTIMATE_HEADER: &str = "x-latchkey-estimate";
 
@@ -154,18 +157,18 @@ fn headers_with<'a>(
     };
     let target = target(path.as_bytes(), &query);
     let plan = &platform.headers;
-    let mut headers: Headers<'a> = vec![
+    let mut headers: Headers<'a> = Vec::with_capacity(USUAL_HEADERS);
+    headers.extend([
         (":authority", account.authority.as_str().as_bytes().into()),
         (":path", target.into()),
         // What comes back must be readable here: it is metered and judged as it passes.
         ("accept-encoding", b"identity".as_slice().into()),
-    ];
-    headers.extend(
-        request
-            .iter()
-            .filter(|(name, _)| FRAMING.contains(name) || is_allowed(plan, name))
-            .map(|(name, value)| (name, value.into())),
-    );
+    ]);
+    for (name, value) in request.iter() {
+        if FRAMING.contains(&name) || is_allowed(plan, name) {
+            headers.push((name, value.into()));
+        }
+    }
     for (name, value) in &plan.default {
         if request.first(name.as_str()).is_none() {
             headers.push((name.as_str(), value.as_str().as_bytes().into()));

@@ -1,9 +1,7 @@
 //! One VM's part in keeping the budget: what each of its requests holds.
 
-use std::collections::HashMap;
-
 use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, ledger, slices::Slices};
-use crate::{deadline::Deadline, host::SharedData, id::Id};
+use crate::{deadline::Deadline, host::SharedData, id::Id, known::Known};
 
 /// How often a VM renews what it has taken, in milliseconds: several times in a lease.
 const RENEW_MS: u64 = 5_000;
@@ -21,8 +19,8 @@ const AGAIN_MS: u64 = 1_000;
 pub struct Book {
     vm: u64,
     budget: Budget,
-    keys: HashMap<u64, OfKey>,
-    holds: HashMap<u32, Hold>,
+    keys: Known<u64, OfKey>,
+    holds: Known<u32, Hold>,
     /// Those of tries that are over, whose requests are to run again.
     leaving: Vec<(u32, Hold, Deadline)>,
     renew: Deadline,
@@ -64,8 +62,8 @@ impl Book {
         Self {
             vm,
             budget,
-            keys: HashMap::new(),
-            holds: HashMap::new(),
+            keys: Known::default(),
+            holds: Known::default(),
             leaving: Vec::new(),
             renew: Deadline::default(),
         }

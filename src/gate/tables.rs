@@ -1,17 +1,16 @@
 //! Tables of accounts, made from the snapshot when they are first needed.
 
-use std::collections::HashMap;
-
 use super::{refusal::Refusal, select::Table};
 use crate::{
     id::Id,
+    known::Known,
     snapshot::{Door, DoorId, View},
 };
 
 /// Tables made from the snapshot, by pool and door.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    pub(super) by_pool: HashMap<Id, HashMap<DoorId, Table>>,
+    pub(super) by_pool: Known<Id, Known<DoorId, Table>>,
     version: u64,
 }
 

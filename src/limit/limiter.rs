@@ -3,8 +3,6 @@
 //! All counts are in shared data. A VM keeps beside it which streams its requests hold, as it must
 //! renew and free them, and which accounts it found full.
 
-use std::collections::HashMap;
-
 use super::{
     Full, FullAccounts, Limited, Limits, Reached, Subject,
     table::{self, Changed},
@@ -13,6 +11,7 @@ use crate::{
     deadline::Deadline,
     host::SharedData,
     id::Id,
+    known::Known,
     request::carried::TryId,
     snapshot::{Account, ClientKey, View},
 };
@@ -37,8 +36,8 @@ pub struct Limiter {
     /// Of the snapshot that `full` is about.
     version: u64,
     /// The subjects of which each gate context's request holds a stream.
-    held: HashMap<u32, Vec<Subject>>,
-    streams: HashMap<Subject, Streams>,
+    held: Known<u32, Vec<Subject>>,
+    streams: Known<Subject, Streams>,
     /// A stream was let go of since that was last asked.
     has_freed: bool,
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::Lacks;
+use super::{Lacks, digits::push_number};
 use crate::{
     dialect::{Demands, Dialect, EffortWord, ServiceTier},
     header::HeaderText,
@@ -129,7 +129,7 @@ impl Url {
     /// The URL of a request that Envoy received by `scheme` for `authority` and `path`.
     pub fn new(scheme: &str, authority: &[u8], path: &str) -> Self {
         match std::str::from_utf8(authority) {
-            Ok(authority) => Self::checked(format!("{scheme}://{authority}{path}")),
+            Ok(authority) => Self::checked([scheme, "://", authority, path].concat()),
             Err(_) => Self::default(),
         }
     }
@@ -238,9 +238,12 @@ impl Carried {
             text.push_str(name);
             text.push_str(value);
         }
-        // Writing to a String does not fail.
-        let (door, dialect, endpoint) = (door.0, dialect.word(), endpoint.0);
-        let _ = write!(text, " door={door} dialect={dialect} endpoint={endpoint}");
+        text.push_str(" door=");
+        push_number(&mut text, door.0.into());
+        text.push_str(" dialect=");
+        text.push_str(dialect.word());
+        text.push_str(" endpoint=");
+        push_number(&mut text, endpoint.0.into());
         for (name, value) in [
             (" model=", model),
             (" asked=", asked),
@@ -252,6 +255,7 @@ impl Carried {
                 text.push_str(value.as_str());
             }
         }
+        // Writing to a String does not fail.
         if let Some(session) = session {
             let _ = write!(text, " session={session:016x}");
         }
@@ -286,7 +290,12 @@ impl Carried {
             text.push_str(" id=");
             text.push_str(id.as_str());
         }
-        let _ = write!(text, " at={at} try={}:{}", try_id.vm, try_id.context);
+        text.push_str(" at=");
+        push_number(&mut text, *at);
+        text.push_str(" try=");
+        push_number(&mut text, try_id.vm);
+        text.push(':');
+        push_number(&mut text, try_id.context.into());
         if *since > 0 {
             let _ = write!(text, " since={since}");
         }

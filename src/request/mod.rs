@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod carried;
+mod digits;
 pub mod form;
 mod head;
 mod lacks;

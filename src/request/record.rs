@@ -9,11 +9,11 @@
 //! Requests of one key that were refused with the same code within a second, in one VM, are one record
 //! whose `count` says for how many it stands: who is refused for nothing must not push out what was served.
 
-use std::{fmt::Write, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::carried::Carried;
+use super::{carried::Carried, digits::push_number};
 use crate::{
     dialect::Dialect,
     header::HeaderText,
@@ -33,6 +33,9 @@ pub const FROM_ENVOY: Reason = Reason::known("latchkey_envoy");
 
 /// The [`Record::error`] of an answer in whose middle the platform gave up.
 pub const FAILED_INSIDE: Reason = Reason::known("failed_inside");
+
+/// Room for what [`Record::line`] usually writes, in bytes: it is made for every request.
+const USUAL_BYTES: usize = 128;
 
 /// One request, from its arrival to the end of its answer, however many accounts it took; or
 /// several that were [not served](Record::unserved) for one reason.
@@ -254,20 +257,29 @@ impl Record {
             total,
             ..
         } = self.usage.unwrap_or_default();
-        let mut line = format!("attempts={}", self.attempts);
-        // Writing to a String does not fail.
+        let mut line = String::with_capacity(USUAL_BYTES);
+        line.push_str("attempts=");
+        push_number(&mut line, self.attempts.into());
         if self.usage.is_some() {
-            let _ = write!(
-                line,
-                " input={input} cached={cached_input} output={output} reasoning={reasoning} total={total}"
-            );
+            for (name, count) in [
+                (" input=", input),
+                (" cached=", cached_input),
+                (" output=", output),
+                (" reasoning=", reasoning),
+                (" total=", total),
+            ] {
+                line.push_str(name);
+                push_number(&mut line, count);
+            }
         }
         if self.estimate {
             line.push_str(" estimate=true");
         }
-        let _ = write!(line, " answer={}", self.completeness.word());
+        line.push_str(" answer=");
+        line.push_str(self.completeness.word());
         if let Some(error) = &self.error {
-            let _ = write!(line, " error={}", error.as_str());
+            line.push_str(" error=");
+            line.push_str(error.as_str());
         }
         line
     }

@@ -28,6 +28,9 @@ enum Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidTemplate;
 
+/// Room for what a value has beside the credential, in bytes: the name of a scheme.
+const USUAL_BYTES: usize = 16;
+
 // === impl Template ===
 
 impl Template {
@@ -43,7 +46,12 @@ impl Template {
         credential: &str,
         var: impl Fn(&str) -> Option<&'a str>,
     ) -> Option<String> {
-        let mut value = String::new();
+        // A credential has kilobytes, and most values begin with something else.
+        let room = match self.has_credential() {
+            true => credential.len().saturating_add(USUAL_BYTES),
+            false => 0,
+        };
+        let mut value = String::with_capacity(room);
         for part in &self.parts {
             value.push_str(match part {
                 Part::Literal(text) => text,

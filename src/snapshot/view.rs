@@ -1,12 +1,12 @@
 //! One VM's parsed copy of the snapshot.
 
-use std::{collections::HashMap, rc::Rc};
+use std::rc::Rc;
 
 use super::{
     Account, ClientKey, Doors, KeyHash, Kind, Platform, Pool, Record,
     bucket::{BUCKETS, Bucket},
 };
-use crate::{header::HeaderName, id::Id};
+use crate::{header::HeaderName, id::Id, known::Known};
 
 /// The parsed snapshot, indexed for requests.
 #[derive(Debug)]
@@ -15,12 +15,12 @@ pub struct View {
     doors: Option<Doors>,
     /// The headers that some platform sets to what is an account's own, and that none lets through.
     account_headers: Vec<HeaderName>,
-    platforms: HashMap<Id, Rc<Platform>>,
-    accounts: HashMap<Id, Rc<Account>>,
-    pools: HashMap<Id, Rc<Pool>>,
-    keys: HashMap<KeyHash, ClientKey>,
+    platforms: Known<Id, Rc<Platform>>,
+    accounts: Known<Id, Rc<Account>>,
+    pools: Known<Id, Rc<Pool>>,
+    keys: Known<KeyHash, ClientKey>,
     /// The keys that have limits, by id.
-    limited_keys: HashMap<Id, KeyHash>,
+    limited_keys: Known<Id, KeyHash>,
     /// The number of accounts that have limits.
     limited_accounts: usize,
     /// The records of each bucket, so that its next content replaces them.
@@ -193,11 +193,11 @@ impl Default for View {
         Self {
             doors: None,
             account_headers: Vec::new(),
-            platforms: HashMap::new(),
-            accounts: HashMap::new(),
-            pools: HashMap::new(),
-            keys: HashMap::new(),
-            limited_keys: HashMap::new(),
+            platforms: Known::default(),
+            accounts: Known::default(),
+            pools: Known::default(),
+            keys: Known::default(),
+            limited_keys: Known::default(),
             limited_accounts: 0,
             contents: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
             version: 0,

@@ -9,7 +9,6 @@ mod bodies;
 pub mod config;
 pub mod decoding;
 mod homes;
-pub mod numbers;
 pub mod own;
 pub(crate) mod pace;
 pub mod refresher;
@@ -165,12 +164,19 @@ pub struct Found {
     pub account: Rc<Account>,
     /// Its platform.
     pub platform: Rc<Platform>,
-    /// Where the platform answers what is asked.
-    pub endpoint: Endpoint,
     /// It is not asked: the tokens of the request are estimated.
     pub estimates: bool,
     /// The gate's own words.
     pub carried: Rc<Carried>,
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Returns where the platform answers what is asked.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.platform.endpoint(self.carried.endpoint)
+    }
 }
 
 // === impl Worker ===
@@ -547,7 +553,6 @@ impl<H: Host> Worker<H> {
             estimates: endpoint.estimates(door),
             account: Rc::clone(account),
             platform: Rc::clone(platform),
-            endpoint: endpoint.clone(),
             carried,
         })
     }

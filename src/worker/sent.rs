@@ -5,11 +5,10 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use super::numbers::Numbered;
-
 use crate::{
     attempt::early::Early,
     id::Id,
+    known::Known,
     request::{
         carried::{Carried, TryId},
         record::Record,
@@ -22,7 +21,7 @@ const STALE_MS: u64 = 1_000;
 
 /// The tries of one VM that are under way; Envoy bounds how many there are.
 #[derive(Debug, Default)]
-pub struct Tries(Numbered<TryId, SentOn>);
+pub struct Tries(Known<TryId, SentOn>);
 
 /// A request that was sent on.
 #[derive(Debug)]

@@ -79,18 +79,19 @@ impl Sent {
         let request = stream.headers(Side::Request);
         let found = stream.property(carried::PROPERTY);
         let found = found.and_then(|text| worker.find(&text));
+        let found = found.ok_or(Refusal::NoCredential)?;
+        let endpoint = found.endpoint().ok_or(Refusal::NoCredential)?;
         let Found {
             account,
             platform,
-            endpoint,
             estimates,
             carried,
-        } = found.ok_or(Refusal::NoCredential)?;
+        } = &found;
         let escape = attempt::is_escape(&request);
         let request = if escape {
             let open = worker.sent().get_mut(carried.try_id);
             let query = open.and_then(|open| open.query.take());
-            attempt::restored(&request, &platform, &carried, query.as_deref())
+            attempt::restored(&request, platform, carried, query.as_deref())
         } else {
             request
         };
@@ -102,9 +103,9 @@ impl Sent {
                 open.query = Some(query.to_vec());
             }
         }
-        let model = carried.model_at(&account);
+        let model = carried.model_at(account);
         let translated =
-            is_translated.then(|| Translated::of(&carried, &endpoint, &account, estimates));
+            is_translated.then(|| Translated::of(carried, endpoint, account, *estimates));
         let written = if escape {
             stream.set_request_headers(attempt::escaping(&request).collect())
         } else {
@@ -113,7 +114,7 @@ impl Sent {
                 Some(_) => attempt::translated_headers,
                 None => attempt::headers,
             };
-            let outgoing = headers(&request, &platform, &endpoint, &account, &places)?;
+            let outgoing = headers(&request, platform, endpoint, account, &places)?;
             let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
             stream.set_request_headers(block.collect())
         };
@@ -122,10 +123,10 @@ impl Sent {
         }
         let length = request.first("content-length");
         let transform = match replayable && !escape && translated.is_none() {
-            true => Transform::of(&endpoint, length),
+            true => Transform::of(endpoint, length),
             false => Transform::Nothing,
         };
-        let demands = carried.demands_at(&account);
+        let demands = carried.demands_at(account);
         let is_steered = endpoint.is_steered() && translated.is_none() && !escape;
         let demanded = (is_steered && !demands.is_none()).then(|| {
             let names = [&model, &carried.model];
@@ -151,9 +152,9 @@ impl Sent {
             served,
             demanded,
             model,
-            account,
-            platform,
-            carried,
+            account: Rc::clone(account),
+            platform: Rc::clone(platform),
+            carried: Rc::clone(carried),
             request,
             replayable,
             dialect: endpoint.dialect,
@@ -164,7 +165,7 @@ impl Sent {
             keeps: endpoint
                 .keeps_days
                 .filter(|_| translated.is_none())
-                .map(|days| (endpoint.makes, days)),
+                .map(|days| (endpoint.makes.clone(), days)),
             escape,
             transform,
             translated,
