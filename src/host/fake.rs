@@ -268,7 +268,8 @@ impl Stream for FakeStream {
             Side::Request => &state.request_body,
             Side::Answer => &state.answer_body,
         };
-        body.iter().skip(start).take(size).copied().collect()
+        let end = body.len().min(start.saturating_add(size));
+        body.get(start..end).unwrap_or_default().to_vec()
     }
 
     fn set_body(&mut self, side: Side, size: usize, body: &[u8]) {

@@ -78,6 +78,7 @@ fn run(stream: bool) {
         ("content-length", &length),
         ("x-envoy-upstream-service-time", "1"),
     ];
+    envoy.reads_the_snapshot();
     for number in 0..REQUESTS {
         let session = format!("019a0000-0000-7000-8000-{number:012}");
         let body = format!(

@@ -7,6 +7,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use serde_json::Value;
 
 use crate::{
+    gate::Request,
     home::ThingHash,
     host::{
         Action, SharedData, Side,
@@ -108,6 +109,12 @@ impl Envoy {
             contexts: 100,
             revision: 0,
         }
+    }
+
+    /// Has the VM read the snapshot, as its first request does.
+    pub(super) fn reads_the_snapshot(&self) {
+        let asked = self.vm.take(|vm| vm.worker.ask(&mut Request::default()));
+        assert!(asked.is_some_and(|asked| asked.is_err()));
     }
 
     /// Gives the gate this configuration.
