@@ -2,10 +2,11 @@
 # Builds the filter and leaves it, ready for Envoy, as target/latchkey.wasm. With a feature of the
 # crate (Cargo.toml says what each is for) it is target/latchkey-FEATURE.wasm.
 #
-# After the build: exports that the filter does not use are dropped (tools/wasm-exports/keep.txt),
-# then binaryen's wasm-opt removes what only they could reach and optimises the rest. Where
-# wasm-opt cannot be had the step is skipped: the filter is then larger and a little slower, and
-# does the same, but it is another binary, and the build says so.
+# After the build: exports that the filter does not use are dropped (tools/wasm-exports/keep.txt), and
+# copies of few bytes go to a function of its own (tools/wasm-exports/src/copies.rs). Then binaryen's
+# wasm-opt removes what only the exports could reach and optimises the rest. Where it cannot be had the
+# step is skipped: the filter is then larger and a little slower, and does the same, but it is another
+# binary, and the build says so.
 #
 # The filter's SHA-256 is printed, and written beside it (OUT.sha256) for `refresher serve`, which compares.
 set -euo pipefail

@@ -1,5 +1,5 @@
-//! Drops the exports of a wasm module that are not on a keep-list, and copies everything else; refuses a module that
-//! imports what is not on a second list.
+//! Drops the exports of a wasm module that are not on a keep-list, has it copy few bytes [by itself](copies), and leaves
+//! everything else as it is; refuses a module that imports what is not on a second list.
 //!
 //! It does not remove the code that the dropped exports alone could reach: the optimiser that
 //! runs afterwards does.
@@ -8,13 +8,20 @@
 //! comment. A name that the module does not export is an error, so that a typing mistake cannot
 //! silence a callback.
 
+mod copies;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::{env, fs};
 
-use wasm_encoder::reencode::{Error as ReencodeError, Reencode};
-use wasm_encoder::{ExportSection, Module};
-use wasmparser::{ExportSectionReader, Parser, Payload};
+use wasm_encoder::reencode::{Error as ReencodeError, Reencode, utils};
+use wasm_encoder::{
+    CodeSection, ExportSection, FunctionSection, ImportSection, Instruction, Module, TypeSection,
+};
+use wasmparser::{
+    CodeSectionReader, ExportSectionReader, FunctionSectionReader, ImportSectionReader, Operator,
+    Parser, Payload, TypeRef, TypeSectionReader,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -43,9 +50,11 @@ fn names(keep_list: &str) -> BTreeSet<&str> {
 /// # Errors
 /// When `module` is not wasm, or does not export one of the names in `keep`.
 fn keep_exports(module: &[u8], keep: BTreeSet<&str>) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut filter = ExportFilter {
+    let mut filter = Rewrite {
         missing: keep.clone(),
         keep,
+        functions: 0,
+        copy_type: 0,
     };
     let mut kept = Module::new();
     filter.parse_core_module(&mut kept, Parser::new(0), module)?;
@@ -83,13 +92,69 @@ fn check_imports(module: &[u8], listed: &BTreeSet<&str>) -> Result<(), Box<dyn E
     }
 }
 
-struct ExportFilter<'a> {
+struct Rewrite<'a> {
     keep: BTreeSet<&'a str>,
     missing: BTreeSet<&'a str>,
+    /// The functions of the module so far, imported ones first: the index of the next one.
+    functions: u32,
+    /// The type of the function that copies.
+    copy_type: u32,
 }
 
-impl Reencode for ExportFilter<'_> {
+impl Reencode for Rewrite<'_> {
     type Error = std::convert::Infallible;
+
+    fn parse_type_section(
+        &mut self,
+        types: &mut TypeSection,
+        section: TypeSectionReader<'_>,
+    ) -> Result<(), ReencodeError<Self::Error>> {
+        utils::parse_type_section(self, types, section)?;
+        self.copy_type = copies::add_type(types);
+        Ok(())
+    }
+
+    fn parse_import_section(
+        &mut self,
+        imports: &mut ImportSection,
+        section: ImportSectionReader<'_>,
+    ) -> Result<(), ReencodeError<Self::Error>> {
+        for import in section.clone().into_imports() {
+            self.functions += u32::from(matches!(import?.ty, TypeRef::Func(_)));
+        }
+        utils::parse_import_section(self, imports, section)
+    }
+
+    fn parse_function_section(
+        &mut self,
+        functions: &mut FunctionSection,
+        section: FunctionSectionReader<'_>,
+    ) -> Result<(), ReencodeError<Self::Error>> {
+        self.functions += section.count();
+        utils::parse_function_section(self, functions, section)?;
+        copies::add_function(functions, self.copy_type);
+        Ok(())
+    }
+
+    fn parse_code_section(
+        &mut self,
+        code: &mut CodeSection,
+        section: CodeSectionReader<'_>,
+    ) -> Result<(), ReencodeError<Self::Error>> {
+        utils::parse_code_section(self, code, section)?;
+        copies::add_code(code);
+        Ok(())
+    }
+
+    fn instruction<'a>(
+        &mut self,
+        operator: Operator<'a>,
+    ) -> Result<Instruction<'a>, ReencodeError<Self::Error>> {
+        match operator {
+            Operator::MemoryCopy { .. } => Ok(Instruction::Call(self.functions)),
+            other => utils::instruction(self, other),
+        }
+    }
 
     fn parse_export_section(
         &mut self,
@@ -109,9 +174,7 @@ impl Reencode for ExportFilter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use wasm_encoder::{
-        EntityType, ExportKind, ImportSection, MemorySection, MemoryType, TypeSection,
-    };
+    use wasm_encoder::{EntityType, ExportKind, Function, MemorySection, MemoryType};
 
     use super::*;
 
@@ -154,6 +217,61 @@ mod tests {
         )
         .unwrap();
         assert_eq!(exports(&kept), ["memory"]);
+    }
+
+    /// A module whose only function, beside an imported one, copies.
+    fn copying() -> Vec<u8> {
+        let (mut types, mut imports) = (TypeSection::new(), ImportSection::new());
+        types.ty().function([], []);
+        imports.import("env", "proxy_log", EntityType::Function(0));
+        let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
+        functions.function(0);
+        let mut function = Function::new([]);
+        for _ in 0..3 {
+            function.instruction(&Instruction::I32Const(7));
+        }
+        let (src_mem, dst_mem) = (0, 0);
+        function.instruction(&Instruction::MemoryCopy { src_mem, dst_mem });
+        function.instruction(&Instruction::End);
+        code.function(&function);
+        let mut module = Module::new();
+        module.section(&types).section(&imports);
+        module.section(&functions).section(&code);
+        module.finish()
+    }
+
+    #[test]
+    fn copies_go_to_a_function_behind_all_others() {
+        let module = keep_exports(&copying(), names("")).unwrap();
+        let bodies: Vec<Vec<Operator<'_>>> = Parser::new(0)
+            .parse_all(&module)
+            .filter_map(|payload| match payload.unwrap() {
+                Payload::CodeSectionEntry(body) => Some(body),
+                _ => None,
+            })
+            .map(|body| {
+                let operators = body.get_operators_reader().unwrap().into_iter();
+                operators.map(Result::unwrap).collect()
+            })
+            .collect();
+        let [function, copy] = bodies.as_slice() else {
+            panic!("{} functions", bodies.len());
+        };
+        assert!(matches!(
+            function.as_slice(),
+            [.., Operator::Call { function_index: 2 }, Operator::End]
+        ));
+        let copies = |one: &&Operator<'_>| matches!(one, Operator::MemoryCopy { .. });
+        assert_eq!(copy.iter().filter(copies).count(), 1);
+        let types = Parser::new(0)
+            .parse_all(&module)
+            .find_map(|payload| match payload.unwrap() {
+                Payload::FunctionSection(section) => {
+                    Some(section.into_iter().map(Result::unwrap).collect::<Vec<_>>())
+                }
+                _ => None,
+            });
+        assert_eq!(types, Some(vec![0, 1]));
     }
 
     #[test]
