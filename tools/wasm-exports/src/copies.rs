@@ -137,3 +137,123 @@ fn store(width: u32, offset: u32) -> Instruction<'static> {
         _ => Instruction::I32Store8(at(offset)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmparser::{CodeSectionReader, Operator};
+
+    use super::*;
+
+    const MEMORY_BYTES: usize = 512;
+
+    /// The function's code, as it is read again.
+    fn with_code(use_it: impl FnOnce(&[Operator<'_>])) {
+        let mut section = CodeSection::new();
+        add_code(&mut section);
+        let mut bytes = Vec::new();
+        wasm_encoder::Encode::encode(&section, &mut bytes);
+        // The length of the section stands before what the reader reads.
+        let length = bytes.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+        let bytes = wasmparser::BinaryReader::new(&bytes[length..], 0);
+        let bodies = CodeSectionReader::new(bytes).unwrap();
+        let body = bodies.into_iter().next().unwrap().unwrap();
+        let operators = body.get_operators_reader().unwrap().into_iter();
+        use_it(&operators.map(Result::unwrap).collect::<Vec<_>>());
+    }
+
+    /// Runs the code on these parameters: a machine for what is in it, and nothing else.
+    fn run(code: &[Operator<'_>], parameters: [u32; 3], memory: &mut [u8]) {
+        let mut locals = parameters.map(u64::from).to_vec();
+        locals.resize(parameters.len() + WORDS as usize + 2, 0);
+        let mut stack: Vec<u64> = Vec::new();
+        let mut skips = false;
+        for operator in code {
+            let mut pop = || stack.pop().unwrap();
+            let at = |address: u64, memarg: &wasmparser::MemArg| {
+                usize::try_from(address + memarg.offset).unwrap()
+            };
+            match operator {
+                Operator::End => skips = false,
+                _ if skips => {}
+                Operator::If { .. } => skips = pop() == 0,
+                Operator::Return => return,
+                Operator::LocalGet { local_index } => stack.push(locals[*local_index as usize]),
+                Operator::LocalSet { local_index } => locals[*local_index as usize] = pop(),
+                Operator::I32Const { value } => stack.push(u64::from(value.cast_unsigned())),
+                Operator::I32GtU => {
+                    let (right, left) = (pop(), pop());
+                    stack.push(u64::from(left > right));
+                }
+                Operator::I32Add => {
+                    let (right, left) = (pop(), pop());
+                    stack.push((left + right) & u64::from(u32::MAX));
+                }
+                Operator::I32Sub => {
+                    let (right, left) = (pop(), pop());
+                    stack.push(left.checked_sub(right).expect("an address in memory"));
+                }
+                Operator::I64Load { memarg }
+                | Operator::I32Load { memarg }
+                | Operator::I32Load16U { memarg }
+                | Operator::I32Load8U { memarg } => {
+                    let from = at(pop(), memarg);
+                    let mut word = [0; 8];
+                    let width = width_of(operator);
+                    word[..width].copy_from_slice(&memory[from..from + width]);
+                    stack.push(u64::from_le_bytes(word));
+                }
+                Operator::I64Store { memarg }
+                | Operator::I32Store { memarg }
+                | Operator::I32Store16 { memarg }
+                | Operator::I32Store8 { memarg } => {
+                    let word = pop().to_le_bytes();
+                    let to = at(pop(), memarg);
+                    let width = width_of(operator);
+                    memory[to..to + width].copy_from_slice(&word[..width]);
+                }
+                Operator::MemoryCopy { .. } => {
+                    let (length, from, to) = (pop(), pop(), pop());
+                    let [length, from, to] =
+                        [length, from, to].map(|value| usize::try_from(value).unwrap());
+                    memory.copy_within(from..from + length, to);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(stack.is_empty(), "{stack:?}");
+    }
+
+    fn width_of(operator: &Operator<'_>) -> usize {
+        match operator {
+            Operator::I64Load { .. } | Operator::I64Store { .. } => 8,
+            Operator::I32Load { .. } | Operator::I32Store { .. } => 4,
+            Operator::I32Load16U { .. } | Operator::I32Store16 { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    #[test]
+    fn every_length_is_copied_as_memory_copy_does_also_where_it_overlaps() {
+        let full: Vec<u8> = (0..MEMORY_BYTES).map(|at| (at % 251) as u8).collect();
+        with_code(|code| {
+            for length in 0..=100_u32 {
+                for distance in -110..=110_i32 {
+                    let from = 200_u32;
+                    let to = from.checked_add_signed(distance).unwrap();
+                    let (mut ours, mut expected) = (full.clone(), full.clone());
+                    run(code, [to, from, length], &mut ours);
+                    let (from, to) = (from as usize, to as usize);
+                    expected.copy_within(from..from + length as usize, to);
+                    assert_eq!(ours, expected, "{length} bytes by {distance}");
+                }
+            }
+            // Nothing before the beginning of memory is touched.
+            for length in 0..=64_u32 {
+                let (mut ours, mut expected) = (full.clone(), full.clone());
+                run(code, [0, 1, length], &mut ours);
+                expected.copy_within(1..1 + length as usize, 0);
+                assert_eq!(ours, expected, "{length} bytes at the beginning");
+            }
+        });
+    }
+}
