@@ -26,6 +26,12 @@ const RESPONSES: &str = "/v1/responses";
 /// Within which time of its refresh a new token is in use.
 const IN_USE_LIMIT: Duration = Duration::from_millis(200);
 
+/// What is taken away is out of use within this time, whatever else is wrong.
+const OUT_OF_USE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Of so many rotations one may miss [`IN_USE_LIMIT`].
+const ROTATIONS_FOR_AN_OUTLIER: usize = 8;
+
 /// A machine that is later than this within such a time is too busy to hold anybody to it.
 const LATE_LIMIT: Duration = Duration::from_millis(20);
 
@@ -105,6 +111,9 @@ fn a_refreshed_token_is_in_use_within_200_ms() {
 /// Asserts that the rotations of Alice's token, of which the very last is left out, were followed by requests with the new
 /// token within 200 ms, and by none with the old one after that. Rotations while the machine itself was late tell nothing;
 /// returns how many others there were.
+///
+/// The yardstick sees how late a thread wakes up, not how long a disk takes nor how long a process with more to do waits
+/// for a core. So one rotation of eight may take longer, up to 2 s. What makes all of them late is seen all the same.
 fn assert_in_use_at_once(seen: &[Seen], yardstick: &Yardstick) -> usize {
     let rotations = rotations(seen, ALICE);
     let requests: Vec<_> = seen
@@ -127,12 +136,18 @@ fn assert_in_use_at_once(seen: &[Seen], yardstick: &Yardstick) -> usize {
         delays.push((Duration::from_millis(delay), late));
     }
     println!("in use after, and how late the machine was meanwhile: {delays:?}");
-    let held = delays.iter().filter(|(_, late)| *late <= LATE_LIMIT);
-    for (delay, late) in held.clone() {
-        let limit = IN_USE_LIMIT + *late;
-        assert!(*delay <= limit, "{delay:?}; the machine was {late:?} late");
-    }
-    held.count()
+    delays.retain(|(_, late)| *late <= LATE_LIMIT);
+    let missed = delays
+        .iter()
+        .filter(|(delay, late)| *delay > IN_USE_LIMIT + *late);
+    let outliers = missed.clone().count();
+    assert!(
+        outliers <= delays.len() / ROTATIONS_FOR_AN_OUTLIER
+            && missed.clone().all(|(delay, _)| *delay <= OUT_OF_USE_LIMIT),
+        "not in use within {IN_USE_LIMIT:?} in {outliers} of {}",
+        delays.len()
+    );
+    delays.len()
 }
 
 /// Ten rounds (the engine's own tests make a thousand): 100 requests that get a 401 at the same time, and five commands
