@@ -7,7 +7,7 @@ use jiff::civil::{self, Date};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use latchkey::limit::DAY_MS;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A time zone by its IANA name, and the time at which days begin there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Zone {
 }
 
 /// A time of day but midnight, to the minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct TimeOfDay(NonZeroU16);
 
 /// A day, in Unix milliseconds.
@@ -144,6 +144,15 @@ impl fmt::Display for TimeOfDay {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let minutes = self.minutes();
         write!(formatter, "{:02}:{:02}", minutes / 60, minutes % 60)
+    }
+}
+
+impl TryFrom<String> for TimeOfDay {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<TimeOfDay, String> {
+        let time = TimeOfDay::parse(&text)?;
+        time.ok_or_else(|| "expected a time of day but midnight".to_owned())
     }
 }
 

@@ -26,6 +26,7 @@ pub mod guarded;
 mod house;
 pub mod id;
 pub mod keys;
+pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod login;

@@ -1,8 +1,6 @@
 //! A platform as the filter knows it: where it answers, what goes out to it and what its answers
 //! mean.
 
-use std::num::NonZeroU32;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -45,9 +43,6 @@ pub struct Platform {
     /// The headers in which its answers report an account's windows.
     #[serde(default, skip_serializing_if = "Windows::is_empty")]
     pub quota: Windows,
-    /// The requests that an account of it serves at the same time, where the operator set no other limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrent_streams: Option<NonZeroU32>,
 }
 
 /// Which headers go out to a platform, none of which is reserved, and which of its answer's stay here.

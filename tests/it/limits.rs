@@ -843,6 +843,102 @@ fn a_days_budget_survives_the_death_of_all() {
     });
 }
 
+/// A profile says what its accounts may use in a day, and where that day ends: an account of it is out when it has used
+/// that, is back at midnight there, and its operator has the last word.
+#[test]
+fn an_account_has_its_profiles_day_until_its_operator_says_otherwise() {
+    const DAILY: &str = "extends = 'openai'\nlimits = { tokens_per_day = 1, streams = 3, time_zone = 'Asia/Shanghai' }\n";
+    /// Midnight in Shanghai is at 16:00 UTC, all year round.
+    const MIDNIGHT: i64 = 16 * 3_600;
+    const DAY: i64 = 24 * 3_600;
+    run(async {
+        let clock = OnceCell::new();
+        let stack = Stack::real("limits-profile", async |sim, refresher| {
+            std::fs::write(sim.platforms_dir.join("daily.toml"), DAILY).expect("written");
+            sim.add_api_key("openai", "sk-1", "one").await;
+            refresher.add_api_key("one", "daily", "sk-1").await;
+            let mut new = WallClock::new(refresher.folder()).await;
+            // An hour before midnight there.
+            let second = i64::try_from(new.unix_seconds()).expect("a time") % DAY;
+            new.jump((MIDNIGHT - 3_600 - second).rem_euclid(DAY));
+            clock.set(new).expect("the first");
+        })
+        .await;
+        let mut clock = clock.into_inner().expect("made");
+        let caller = stack.caller("alice").await;
+        let ask = async || caller.post(CHAT, &chat_body(false)).await;
+        let is_out = |answer: &Answer| answer.own_code() == Some("latchkey_all_out");
+        let becomes = async |what: &str, status: u16| {
+            eventually(what, SYNC_LIMIT, async || {
+                let answer = ask().await;
+                let found = answer.status == status && (status == 200 || is_out(&answer));
+                holds(found, || format!("{answer:?}"))
+            })
+            .await;
+        };
+        becomes("it serves", 200).await;
+        becomes("it has used its day", 429).await;
+
+        let midnight = (clock.unix_seconds() / 3_600 + 1) * 3_600_000;
+        let shown = eventually("what is used is shown", SYNC_LIMIT, async || {
+            let account = stack.refresher.account("one").await;
+            let used = account["limits"]["used"]["tokens_today"].as_u64();
+            match used {
+                Some(1..) => Ok(account),
+                _ => Err(account.to_string()),
+            }
+        })
+        .await;
+        let limits = &shown["limits"];
+        assert_eq!(limits["used"]["day_ends_at"], midnight, "{shown}");
+        assert_eq!(
+            limits["of_profile"],
+            json!(["tokens_per_day", "concurrent_streams", "time_zone"])
+        );
+        assert_eq!(
+            (&limits["tokens_per_day"], &limits["concurrent_streams"]),
+            (&json!(1), &json!(3))
+        );
+        let mut quota = shown["quota"].as_array().expect("a list").iter();
+        let day = quota.find(|window| window["name"] == "day");
+        let day = day.unwrap_or_else(|| panic!("no day: {shown}"));
+        assert_eq!(
+            (&day["exhausted"], &day["source"]),
+            (&json!(true), &json!("profile"))
+        );
+        let run = async |arguments: &[&str]| stack.refresher.run(arguments, "").await;
+        for command in [["accounts", "list"].as_slice(), &["status"]] {
+            let text = run(command).await;
+            let marked = [
+                "/1 tokens/day (profile's, Asia/Shanghai)",
+                "/3 streams (profile's)",
+            ];
+            assert!(marked.iter().all(|mark| text.contains(mark)), "{text}");
+        }
+
+        // Neither at midnight UTC, which was long ago, nor a minute before it is midnight there.
+        clock.jump(3_600 - 60 - i64::try_from(clock.unix_seconds() % 3_600).expect("an hour"));
+        tokio::time::sleep(FIRST_ANSWER).await;
+        let answer = ask().await;
+        assert!(is_out(&answer), "{answer:?}");
+        clock.jump(60);
+        becomes("its next day has begun", 200).await;
+        becomes("it has used that too", 429).await;
+
+        run(&["accounts", "set", "one", "--tokens-per-day", "none"]).await;
+        becomes("the limit is off", 200).await;
+        for _ in 0..3 {
+            assert_eq!(ask().await.status, 200);
+        }
+        let limits = &stack.refresher.account("one").await["limits"];
+        assert_eq!(limits["tokens_per_day"], Value::Null, "{limits}");
+        let set = run(&["accounts", "set", "one", "--default-limits"]).await;
+        assert!(set.contains("Asia/Shanghai (profile's)"), "{set}");
+        becomes("the profile's limit is back", 429).await;
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// The words that one Envoy and the refresher told each other of one key in one minute.
 #[derive(Debug)]
 struct Told {

@@ -12,6 +12,7 @@ use super::{App, Caller, Error, Result};
 use crate::clock::UnixMillis;
 use crate::fault::{Fault, Kind};
 use crate::id::ClientKeyId;
+use crate::limits::Effective;
 use crate::store::{ClientKey, KeyChange, NewClientKey, Rules};
 
 /// The requests at the same time of a new key whose maker says nothing of them: more than a team of people has under
@@ -86,8 +87,12 @@ impl KeyView {
             (None, Some(since)) if since <= now => State::Expired { since },
             (None, until) => State::InUse { until },
         };
+        let limits = Effective {
+            settings: key.limits,
+            ..Effective::default()
+        };
         KeyView {
-            limits: used.of(SubjectKind::Key, key.id.as_str(), &key.limits),
+            limits: used.of(SubjectKind::Key, key.id.as_str(), limits),
             id: key.id.to_string(),
             name: key.name,
             prefix: key.prefix,

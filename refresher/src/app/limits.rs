@@ -1,7 +1,6 @@
 //! Limits of accounts and client keys, and what is used of them now.
 
-use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::collections::{BTreeSet, HashMap};
 
 use latchkey::id::Id;
 use latchkey::limit::settle::{Others, Said};
@@ -11,23 +10,22 @@ use serde::Serialize;
 use super::{App, Result, daemon};
 use crate::day::TimeOfDay;
 use crate::envoy::counts::Sums;
-use crate::store::LimitSettings;
+use crate::limits::{Effective, Setting};
 
 /// The limits of an account or a client key, and what is used of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// The limits; those that are not set are left out.
+    /// Those that hold; those that are not set are left out.
     #[serde(flatten)]
     pub limits: limit::Limits,
-    /// The requests that an account serves at the same time by its platform's profile, as no limit of its own
-    /// is set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub profile_streams: Option<NonZeroU32>,
     /// The zone in which its day begins; none for UTC.
     pub time_zone: Option<String>,
     /// The time of day at which it begins there; none for midnight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day_starts: Option<TimeOfDay>,
+    /// Those of all these that an account has from its platform's profile, as its operator said nothing of them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub of_profile: BTreeSet<Setting>,
     /// The use of them now.
     pub used: Used,
 }
@@ -77,16 +75,20 @@ impl Use {
         })
     }
 
-    /// The limits of the record with that id, and its use of them.
-    pub(super) fn of(&self, kind: SubjectKind, id: &str, settings: &LimitSettings) -> Limits {
+    /// These limits, which the record with that id has, and its use of them.
+    pub(super) fn of(&self, kind: SubjectKind, id: &str, effective: Effective) -> Limits {
         let id = Id::try_from(id).ok();
         let said = id.and_then(|id| self.said.get(&Subject { kind, id }));
         let live = said.filter(|_| self.is_live);
+        let Effective {
+            settings,
+            of_profile,
+        } = effective;
         Limits {
             limits: settings.limits,
-            profile_streams: None,
-            time_zone: settings.time_zone.clone(),
+            time_zone: settings.time_zone,
             day_starts: settings.day_starts,
+            of_profile,
             used: Used {
                 requests_this_minute: live.map(|said| said.minute.requests),
                 tokens_this_minute: live.map(|said| said.minute.tokens),

@@ -1,14 +1,15 @@
-//! The quota of an account in one form, whoever told it: answers to requests, the platform when it was asked, or the
-//! operator, who set a limit for each day.
+//! The quota of an account in one form, whoever told it: answers to requests, the platform when it was asked, or who set
+//! a limit for each day: the operator, or else the platform's profile.
 
 use latchkey::health::quota::Known;
 use latchkey::verdict::quota::Window;
 use serde::Serialize;
 
 use super::limits::Limits;
+use crate::limits::Setting;
 use crate::store::Asked;
 
-/// The name of the window that the operator's limit makes.
+/// The name of the window that a limit for each day makes.
 const DAY: &str = "day";
 
 /// One window of an account's quota.
@@ -37,6 +38,8 @@ pub enum Source {
     Platform,
     /// The operator, by a limit.
     Operator,
+    /// The platform's profile, by a limit.
+    Profile,
 }
 
 impl Source {
@@ -46,6 +49,7 @@ impl Source {
             Source::Answers => "answers",
             Source::Platform => "platform",
             Source::Operator => "operator",
+            Source::Profile => "profile",
         }
     }
 }
@@ -84,7 +88,7 @@ pub(super) fn of(known: Known, asked: Option<Asked>, limits: &Limits) -> Vec<Quo
     all
 }
 
-/// The day of the operator's limit.
+/// The day of the limit.
 fn day(limits: &Limits) -> Option<Quota> {
     let limit = limits.limits.tokens_per_day?.get();
     let used = limits.used.tokens_today.unwrap_or_default();
@@ -98,7 +102,10 @@ fn day(limits: &Limits) -> Option<Quota> {
             exhausted: used >= limit,
         },
         left: None,
-        source: Source::Operator,
+        source: match limits.of_profile.contains(&Setting::TokensPerDay) {
+            true => Source::Profile,
+            false => Source::Operator,
+        },
         at: None,
     })
 }
@@ -163,6 +170,9 @@ mod tests {
                 (DAY, 25.0, Source::Operator, None),
             ]
         );
+        limits.of_profile.insert(Setting::TokensPerDay);
+        let day = day(&limits).unwrap();
+        assert_eq!(serde_json::to_value(&day).unwrap()["source"], "profile");
         let json = serde_json::to_value(&all[2]).unwrap();
         assert_eq!(json["source"], "platform");
         assert_eq!(

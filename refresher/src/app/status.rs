@@ -11,6 +11,7 @@ use super::{App, Result, daemon, quota};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
 use crate::keys::seal::KeyId;
+use crate::limits::LimitSettings;
 use crate::login::pending::LoginUrl;
 use crate::progress::EnvoyView;
 use crate::refresh::schedule::{Jitter, refresh_at};
@@ -125,6 +126,7 @@ impl AccountView {
         login: Option<&LoginUrl>,
         proxy: Option<String>,
         platform_is_on: bool,
+        defaults: &LimitSettings,
         left_out: Option<&LeftOut>,
         now: UnixMillis,
     ) -> AccountView {
@@ -139,7 +141,8 @@ impl AccountView {
         let running = running.filter(|held| !held.has_ended(millis));
         let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
         let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
-        let limits = used.of(SubjectKind::Account, account.id.as_str(), &account.limits);
+        let limits = account.limits.over(defaults);
+        let limits = used.of(SubjectKind::Account, account.id.as_str(), limits);
         let quota = quota::of(health.quota, asked, &limits);
         AccountView {
             needs_secrets: false,
@@ -243,6 +246,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
             clients.push(account.id.clone());
         }
     }
+    let no_limits = LimitSettings::default();
     let view = |account: Account| {
         let needs_secrets = clients.contains(&account.id);
         let platform_is_on = app.catalog.usable(&account.platform).is_ok();
@@ -257,7 +261,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         let is_it = |one: &&LeftOut| one.kind == Kind::Account && one.id == account.id.as_str();
         let left_out = left_out.iter().find(is_it);
         let profile = app.catalog.profile(&account.platform).ok();
-        let profile_streams = profile.and_then(|profile| profile.record.concurrent_streams);
+        let defaults = profile.map_or(&no_limits, |profile| &profile.limits);
         let account_id = account.id.clone();
         let mut view = AccountView::new(
             account,
@@ -268,11 +272,10 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
             login,
             proxy,
             platform_is_on,
+            defaults,
             left_out,
             now,
         );
-        let own_streams = view.limits.limits.concurrent_streams;
-        view.limits.profile_streams = profile_streams.filter(|_| own_streams.is_none());
         view.needs_secrets = needs_secrets;
         view
     };

@@ -97,7 +97,7 @@ pub struct Add {
 
 /// Changes to an account.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "maps", "no_maps", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "day_starts", "streams", "expires"])]
+#[group(required = true, multiple = true, id = "change", args = ["models", "all_models", "maps", "no_maps", "base_url", "proxy", "rpm", "tpm", "tokens_per_day", "time_zone", "day_starts", "streams", "default_limits", "expires"])]
 pub struct Set {
     /// Its name or id
     #[arg(allow_negative_numbers = true)]
@@ -113,6 +113,9 @@ pub struct Set {
     proxy: ProxyFlag,
     #[command(flatten)]
     terms: TermFlags,
+    /// Forget the limits and the day that were set before: those of the platform's profile hold, but for what is set now
+    #[arg(long)]
+    default_limits: bool,
 }
 
 impl Command {
@@ -131,6 +134,7 @@ impl Command {
                 let (models, maps) = (models.as_ref(), maps.as_ref());
                 let mut terms = set.terms.terms(app.now())?;
                 terms.proxy = set.proxy.setting()?;
+                terms.limits.of_profile = set.default_limits;
                 let base_url = set.base_url.as_deref();
                 let base_url = base_url.map(|url| Some(url).filter(|url| *url != "none"));
                 let set = accounts::set(app, CALLER, &account, models, maps, base_url, &terms);

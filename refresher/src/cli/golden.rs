@@ -285,6 +285,16 @@ async fn accounts() {
              accounts remove team",
         )
         .await;
+    // What is its profile's, until it is said otherwise.
+    operator.add_login("alice").await;
+    operator
+        .run(
+            "accounts set alice --rpm 60
+             accounts set alice --streams none
+             accounts set alice --default-limits
+             accounts list",
+        )
+        .await;
     check("accounts", &operator.transcript());
 }
 

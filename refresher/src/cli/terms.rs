@@ -9,35 +9,33 @@ use super::{Error, number};
 use crate::app::limits::Limits;
 use crate::clock::UnixMillis;
 use crate::day::{TimeOfDay, Zone};
+use crate::limits::{MAX_LIMIT, Setting};
 use crate::store::{LimitChanges, Terms};
 
-/// The largest limit: far above what a platform could deliver, and exact in every JSON reader.
-const MAX_LIMIT: u64 = 1_000_000_000_000_000;
-
-/// A number, or the word that takes a limit off.
-type Setting<T> = Option<T>;
+/// A value, or the word that takes a limit off.
+type Given<T> = Option<T>;
 
 /// Limits to be set.
 #[derive(Debug, Clone, Args)]
 struct LimitFlags {
     /// Requests a minute of the clock, or none
     #[arg(long, value_name = "N|none", value_parser = small, allow_negative_numbers = true)]
-    rpm: Option<Setting<NonZeroU32>>,
+    rpm: Option<Given<NonZeroU32>>,
     /// Tokens a minute of the clock, or none
     #[arg(long, value_name = "N|none", value_parser = large, allow_negative_numbers = true)]
-    tpm: Option<Setting<NonZeroU64>>,
+    tpm: Option<Given<NonZeroU64>>,
     /// Tokens a day, or none
     #[arg(long, value_name = "N|none", value_parser = large, allow_negative_numbers = true)]
-    tokens_per_day: Option<Setting<NonZeroU64>>,
+    tokens_per_day: Option<Given<NonZeroU64>>,
     /// Where the day begins: an IANA name such as Europe/Berlin, or none for UTC
     #[arg(long, value_name = "ZONE|none", value_parser = zone)]
-    time_zone: Option<Setting<String>>,
+    time_zone: Option<Given<String>>,
     /// When the day begins there: a time such as 08:00, or none for midnight
     #[arg(long, value_name = "HH:MM|none", value_parser = time_of_day)]
-    day_starts: Option<Setting<TimeOfDay>>,
+    day_starts: Option<Given<TimeOfDay>>,
     /// Requests served at the same time, or none
     #[arg(long, value_name = "N|none", value_parser = small, allow_negative_numbers = true)]
-    streams: Option<Setting<NonZeroU32>>,
+    streams: Option<Given<NonZeroU32>>,
 }
 
 /// The terms of an account or a client key to be set: its limits and its end.
@@ -51,7 +49,7 @@ pub struct TermFlags {
     expires: Option<String>,
 }
 
-fn number(text: &str, most: u64) -> Result<Setting<NonZeroU64>, String> {
+fn number(text: &str, most: u64) -> Result<Given<NonZeroU64>, String> {
     if text == "none" {
         return Ok(None);
     }
@@ -65,23 +63,23 @@ fn number(text: &str, most: u64) -> Result<Setting<NonZeroU64>, String> {
     Ok(Some(number.ok_or_else(expected)?))
 }
 
-fn small(text: &str) -> Result<Setting<NonZeroU32>, String> {
+fn small(text: &str) -> Result<Given<NonZeroU32>, String> {
     let number = number(text, u32::MAX.into())?;
     Ok(number.and_then(|number| NonZeroU32::try_from(number).ok()))
 }
 
-fn large(text: &str) -> Result<Setting<NonZeroU64>, String> {
+fn large(text: &str) -> Result<Given<NonZeroU64>, String> {
     number(text, MAX_LIMIT)
 }
 
-fn zone(text: &str) -> Result<Setting<String>, String> {
+fn zone(text: &str) -> Result<Given<String>, String> {
     if text == "none" {
         return Ok(None);
     }
     Ok(Some(Zone::parse(text)?.name().to_owned()))
 }
 
-fn time_of_day(text: &str) -> Result<Setting<TimeOfDay>, String> {
+fn time_of_day(text: &str) -> Result<Given<TimeOfDay>, String> {
     match text {
         "none" => Ok(None),
         text => TimeOfDay::parse(text),
@@ -119,6 +117,7 @@ impl LimitFlags {
     /// The changes that they ask for.
     fn changes(&self) -> LimitChanges {
         LimitChanges {
+            of_profile: false,
             requests_per_minute: self.rpm,
             tokens_per_minute: self.tpm,
             tokens_per_day: self.tokens_per_day,
@@ -145,48 +144,72 @@ impl TermFlags {
     }
 }
 
+/// The mark of what comes from the profile of an account's platform.
+const OF_PROFILE: &str = "profile's";
+
 /// Where the day of its limits begins, and when, if not at midnight: `Europe/Berlin 08:00`.
-pub fn zone_of(limits: &Limits) -> String {
+fn day_of(limits: &Limits) -> String {
     let zone = limits.time_zone.as_deref().unwrap_or("UTC");
     let starts = limits.day_starts.map(|time| format!(" {time}"));
     format!("{zone}{}", starts.unwrap_or_default())
 }
 
+/// Where the day of its limits begins, when, and whether the platform's profile says so: `Asia/Shanghai (profile's)`.
+pub fn zone_of(limits: &Limits) -> String {
+    let of_profile = |setting| limits.of_profile.contains(&setting);
+    let day = day_of(limits);
+    match of_profile(Setting::TimeZone) || of_profile(Setting::DayStarts) {
+        true => format!("{day} ({OF_PROFILE})"),
+        false => day,
+    }
+}
+
 /// Limits and what is used of them, for people: `3/60 requests/min, 200/5000 tokens/day (UTC)`; empty where there is no
 /// limit. A limit that comes with the platform says so: `4 streams (profile's)`.
 pub fn limits(limits: &Limits) -> String {
-    let part = |used: Option<u64>, limit: Option<u64>, unit: &str| {
+    let part = |setting, used: Option<u64>, limit: Option<u64>, unit: &str, day: Option<&str>| {
         let used = used.map_or_else(String::new, |used| format!("{used}/"));
-        limit.map(|limit| format!("{used}{limit} {unit}"))
+        let mark = limits.of_profile.contains(&setting).then_some(OF_PROFILE);
+        let notes: Vec<&str> = mark.into_iter().chain(day).collect();
+        let notes = match notes.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", notes.join(", ")),
+        };
+        limit.map(|limit| format!("{used}{limit} {unit}{notes}"))
     };
-    let day = format!("tokens/day ({})", zone_of(limits));
+    let day = day_of(limits);
     let Limits {
-        limits,
-        used,
-        profile_streams,
-        ..
+        limits: most, used, ..
     } = limits;
-    let (streams, unit) = match limits.concurrent_streams {
-        Some(own) => (Some(own), "streams"),
-        None => (*profile_streams, "streams (profile's)"),
-    };
     let parts = [
         part(
+            Setting::RequestsPerMinute,
             used.requests_this_minute,
-            limits.requests_per_minute.map(|limit| limit.get().into()),
+            most.requests_per_minute.map(|limit| limit.get().into()),
             "requests/min",
+            None,
         ),
         part(
+            Setting::TokensPerMinute,
             used.tokens_this_minute,
-            limits.tokens_per_minute.map(NonZeroU64::get),
+            most.tokens_per_minute.map(NonZeroU64::get),
             "tokens/min",
+            None,
         ),
         part(
+            Setting::TokensPerDay,
             used.tokens_today,
-            limits.tokens_per_day.map(NonZeroU64::get),
-            &day,
+            most.tokens_per_day.map(NonZeroU64::get),
+            "tokens/day",
+            Some(&day),
         ),
-        part(used.streams, streams.map(|limit| limit.get().into()), unit),
+        part(
+            Setting::ConcurrentStreams,
+            used.streams,
+            most.concurrent_streams.map(|limit| limit.get().into()),
+            "streams",
+            None,
+        ),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -216,6 +239,35 @@ mod tests {
             let refused = end(wrong, NOW).unwrap_err();
             assert!(refused.contains(says), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_is_the_profiles_is_marked() {
+        let mut all = Limits::default();
+        all.limits.requests_per_minute = NonZeroU32::new(60);
+        all.limits.tokens_per_day = NonZeroU64::new(5_000);
+        all.time_zone = Some("Asia/Shanghai".to_owned());
+        all.used.tokens_today = Some(200);
+        assert_eq!(
+            (&*limits(&all), &*zone_of(&all)),
+            (
+                "60 requests/min, 200/5000 tokens/day (Asia/Shanghai)",
+                "Asia/Shanghai"
+            )
+        );
+        all.of_profile = [
+            Setting::RequestsPerMinute,
+            Setting::TokensPerDay,
+            Setting::TimeZone,
+        ]
+        .into();
+        assert_eq!(
+            (&*limits(&all), &*zone_of(&all)),
+            (
+                "60 requests/min (profile's), 200/5000 tokens/day (profile's, Asia/Shanghai)",
+                "Asia/Shanghai (profile's)"
+            )
+        );
     }
 
     #[test]

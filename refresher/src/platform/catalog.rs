@@ -333,6 +333,16 @@ mod tests {
             ),
             (
                 "openai.toml",
+                "\n[limits]\nrpm = 1\nstreams = 0",
+                "openai.toml:4: limits.streams: ",
+            ),
+            (
+                "openai.toml",
+                "\nconcurrent_streams = 4",
+                "openai.toml:2: concurrent_streams: expected streams in the table [limits]",
+            ),
+            (
+                "openai.toml",
                 "upstream.base_url = 7",
                 "openai.toml:1: upstream.base_url: ",
             ),
@@ -540,6 +550,23 @@ mod tests {
         assert!(
             error.contains("endpoints: expected one endpoint"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn limits_are_merged_and_false_takes_one_away() {
+        let limits = |text: &str| {
+            let catalog = load("codex.toml", text).unwrap();
+            let profile = catalog.profile("codex").unwrap();
+            serde_json::to_string(&profile.limits).unwrap()
+        };
+        assert_eq!(
+            limits("limits.rpm = 7"),
+            r#"{"requests_per_minute":7,"concurrent_streams":4}"#
+        );
+        assert_eq!(
+            limits("limits = { streams = false, time_zone = 'UTC' }"),
+            r#"{"time_zone":"UTC"}"#
         );
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Tables are merged key by key. The `verdicts` and `accents` of the file above come before those below, as the first
 //! that matches decides. Any other value replaces the one below, and `false` takes an endpoint,
-//! a header, a parameter, a window, a way in, the probe or the quota endpoint of the one below away. What names a
+//! a header, a parameter, a limit, a window, a way in, the probe or the quota endpoint of the one below away. What names a
 //! platform ([`OWN`]) is not inherited from a base, and the life of refresh tokens not past a token endpoint.
 
 use std::collections::BTreeMap;
@@ -191,7 +191,7 @@ impl Layers {
                 table.remove(call);
             }
         }
-        for key in ["quota", "endpoints", "login"] {
+        for key in ["quota", "limits", "endpoints", "login"] {
             take_away(table.get_mut(key));
         }
         for key in ["endpoints", "headers", "query", "login"] {

@@ -8,6 +8,7 @@ mod convert;
 mod doors;
 pub mod flow;
 mod layers;
+mod limits;
 pub mod oauth;
 pub mod probe;
 pub mod quota;
@@ -43,6 +44,7 @@ use crate::base_url::BaseUrl;
 use crate::cluster::MAX_PLATFORM_BYTES;
 use crate::credential::CredentialKind;
 use crate::egress::Proxy;
+use crate::limits::LimitSettings;
 
 /// A value that does not fit, and where it is.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,8 @@ pub struct Profile {
     pub credentials: Vec<CredentialKind>,
     /// The form of its API keys.
     pub api_keys: KeyForm,
+    /// The limits of an account for which the operator set no others.
+    pub limits: LimitSettings,
     /// Where requests go.
     pub upstream: Upstream,
     /// How tokens are made of an account's key; none where the key itself goes out.
@@ -139,6 +143,8 @@ pub struct Publication {
     pub record: snapshot::Platform,
     /// Host, and port where it is not the scheme's own.
     pub authority: HeaderText,
+    /// The limits of its accounts that have no others.
+    pub limits: LimitSettings,
 }
 
 impl Profile {
@@ -147,6 +153,7 @@ impl Profile {
     /// # Errors
     /// Naming the key and what is wrong with it.
     pub fn from_table(table: toml::Table) -> Result<Profile, Invalid> {
+        limits::refuse_old(&table)?;
         let raw: raw::Profile = table
             .try_into()
             .map_err(|error: toml::de::Error| from_toml(&error))?;
@@ -176,11 +183,11 @@ impl Profile {
                     .map(|(index, table)| rule(index, table))
                     .collect::<Result<_, _>>()?,
                 elsewhere: raw.elsewhere,
-                concurrent_streams: raw.concurrent_streams,
                 quota: windows(raw.quota)?,
             },
             probe: None,
             quota_endpoint: None,
+            limits: raw.limits.check()?,
             upstream,
             id: raw.id,
             name: raw.name,
@@ -369,6 +376,7 @@ impl Profile {
         Publication {
             record: self.record.clone(),
             authority: self.upstream.url.authority.clone(),
+            limits: self.limits.clone(),
         }
     }
 

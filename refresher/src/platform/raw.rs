@@ -20,7 +20,8 @@ pub(super) struct Profile {
     pub api_key: super::KeyForm,
     #[serde(default)]
     pub models: Vec<String>,
-    pub concurrent_streams: Option<std::num::NonZeroU32>,
+    #[serde(default)]
+    pub limits: super::limits::Raw,
     pub upstream: Upstream,
     #[serde(default)]
     pub elsewhere: Vec<String>,

@@ -7,14 +7,15 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::FromRow;
 
 use super::error::Named;
-use super::limits::{LimitRow, LimitSettings};
-use super::sql::{self, JsonText, limit_columns};
+use super::limits::OwnLimitRow;
+use super::sql::{self, JsonText, limit_columns, own_limit_columns};
 use super::sqlite::{self, Connection};
 use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind};
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
+use crate::limits::OwnLimits;
 
 pub(super) mod removal;
 pub(super) mod saving;
@@ -105,9 +106,9 @@ pub struct Account {
     /// The names by which its platform knows models.
     #[sqlx(try_from = "JsonText<ModelMaps>")]
     pub maps: ModelMaps,
-    /// The most that it may use.
-    #[sqlx(flatten, try_from = "LimitRow")]
-    pub limits: LimitSettings,
+    /// What its operator said of the most that it may use.
+    #[sqlx(flatten, try_from = "OwnLimitRow")]
+    pub limits: OwnLimits,
     /// The end that the operator set, whatever the credential.
     pub expires_at: Option<UnixMillis>,
     /// The end of the login, which no refresh moves, where its platform told one.
@@ -186,7 +187,7 @@ macro_rules! select_accounts {
         concat!(
             "SELECT id, name, platform, kind, status, reason, generation, issued_at, \
              credential_expires_at, failures, retry_at, models, maps, expires_at, login_ends_at, base_url, revision, ",
-            limit_columns!(),
+            own_limit_columns!(),
             " FROM accounts ",
             $rest
         )
@@ -236,7 +237,7 @@ impl Account {
             retry_at: None,
             models: Models::default(),
             maps: ModelMaps::default(),
-            limits: LimitSettings::default(),
+            limits: OwnLimits::default(),
             expires_at: None,
             login_ends_at: None,
             base_url: None,

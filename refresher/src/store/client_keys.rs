@@ -9,12 +9,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::accounts::saving::check_name;
 use super::error::{Named, Unfit};
-use super::limits::{LimitRow, LimitSettings, Terms};
+use super::limits::{LimitRow, Terms};
 use super::rules::{DemandChange, RuleChange, Rules, rule_columns};
 use super::sql::{self, JsonText, json_text, limit_columns};
 use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
 use crate::clock::UnixMillis;
 use crate::id::{CLIENT_KEY_PREFIX, ClientKeyId, random_base32};
+use crate::limits::LimitSettings;
 
 /// 160 random bits.
 const KEY_CHARACTERS: usize = 32;

@@ -1,6 +1,6 @@
 //! Limits and ends of accounts and client keys, and the use of their days.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::{NonZeroU32, NonZeroU64, TryFromIntError};
 
 use latchkey::id::Id;
@@ -9,28 +9,19 @@ use sqlx::query_builder::Separated;
 
 use super::error::{Named, Unfit};
 use super::rows::Rows;
-use super::snapshot::platform_from_line;
-use super::sql::{self, limit_columns, signed};
+use super::sql::{self, JsonText, json_text, limit_columns, own_limit_columns, signed};
 use super::sqlite::Database;
 use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::day::TimeOfDay;
 use crate::egress::Proxy;
-
-/// The most that an account or a client key may use, and the place where its day begins.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LimitSettings {
-    /// The limits.
-    pub limits: Limits,
-    /// The IANA name of the zone in which the day begins; UTC where there is none.
-    pub time_zone: Option<String>,
-    /// The time of day at which it begins there; midnight where there is none.
-    pub day_starts: Option<TimeOfDay>,
-}
+use crate::limits::{LimitSettings, OwnLimits, Setting};
 
 /// Changes to limits; a field that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LimitChanges {
+    /// Forgets all that was set of an account before: its platform's profile says what holds.
+    pub of_profile: bool,
     /// [`Limits::requests_per_minute`]
     pub requests_per_minute: Option<Option<NonZeroU32>>,
     /// [`Limits::tokens_per_minute`]
@@ -75,20 +66,65 @@ impl LimitChanges {
         *self == LimitChanges::default()
     }
 
-    fn apply(&self, settings: &mut LimitSettings) {
-        fn set<T: Clone>(to: &mut T, change: &Option<T>) {
-            if let Some(new) = change {
-                new.clone_into(to);
-            }
+    fn apply(&self, own: &mut OwnLimits) {
+        if self.of_profile {
+            *own = OwnLimits::default();
         }
-        let limits = &mut settings.limits;
-        set(&mut limits.requests_per_minute, &self.requests_per_minute);
-        set(&mut limits.tokens_per_minute, &self.tokens_per_minute);
-        set(&mut limits.tokens_per_day, &self.tokens_per_day);
-        set(&mut limits.concurrent_streams, &self.concurrent_streams);
-        set(&mut settings.time_zone, &self.time_zone);
-        set(&mut settings.day_starts, &self.day_starts);
+        let OwnLimits { set, lifted } = own;
+        let LimitSettings {
+            limits,
+            time_zone,
+            day_starts,
+        } = set;
+        let mut change = Apply { lifted };
+        change.set(
+            Setting::RequestsPerMinute,
+            &mut limits.requests_per_minute,
+            &self.requests_per_minute,
+        );
+        change.set(
+            Setting::TokensPerMinute,
+            &mut limits.tokens_per_minute,
+            &self.tokens_per_minute,
+        );
+        change.set(
+            Setting::TokensPerDay,
+            &mut limits.tokens_per_day,
+            &self.tokens_per_day,
+        );
+        change.set(
+            Setting::ConcurrentStreams,
+            &mut limits.concurrent_streams,
+            &self.concurrent_streams,
+        );
+        change.set(Setting::TimeZone, time_zone, &self.time_zone);
+        change.set(Setting::DayStarts, day_starts, &self.day_starts);
     }
+}
+
+/// Changes that are being applied: what is taken off is noted, so that no default comes in its place.
+struct Apply<'a> {
+    lifted: &'a mut BTreeSet<Setting>,
+}
+
+impl Apply<'_> {
+    fn set<T: Clone>(&mut self, setting: Setting, to: &mut Option<T>, change: &Option<Option<T>>) {
+        let Some(new) = change else { return };
+        new.clone_into(to);
+        match new {
+            None => self.lifted.insert(setting),
+            Some(_) => self.lifted.remove(&setting),
+        };
+    }
+}
+
+/// The `own_limit_columns!` of accounts.
+#[derive(sqlx::FromRow)]
+pub(super) struct OwnLimitRow {
+    #[sqlx(flatten, try_from = "LimitRow")]
+    set: LimitSettings,
+    #[sqlx(try_from = "JsonText<BTreeSet<Setting>>")]
+    lifted: BTreeSet<Setting>,
 }
 
 /// The `limit_columns!` of either table.
@@ -102,13 +138,22 @@ pub(super) struct LimitRow {
     day_starts: Option<i64>,
 }
 
-/// A subject that has limits.
+/// A client key that has limits.
 #[derive(sqlx::FromRow)]
-struct LimitedRow {
-    kind: String,
+struct LimitedKeyRow {
     id: String,
     #[sqlx(flatten, try_from = "LimitRow")]
     limits: LimitSettings,
+}
+
+/// An account that may have limits, and what its platform says of them.
+#[derive(sqlx::FromRow)]
+struct LimitedAccountRow {
+    id: String,
+    #[sqlx(flatten, try_from = "OwnLimitRow")]
+    own: OwnLimits,
+    #[sqlx(try_from = "JsonText<LimitSettings>")]
+    default_limits: LimitSettings,
 }
 
 /// A row of `day_counts`.
@@ -138,32 +183,22 @@ macro_rules! any_limit {
     };
 }
 
-macro_rules! set_limits {
-    ($table:literal) => {
-        concat!(
-            "UPDATE ",
-            $table,
-            " SET (",
-            limit_columns!(),
-            ") = ($1, $2, $3, $4, $5, $6) WHERE id = $7"
-        )
-    };
-}
-
 sql::statements! {
-    LIMITED = concat!(
-        "SELECT 'account' AS kind, id, ", limit_columns!(), " FROM accounts WHERE ", any_limit!(),
-        " UNION ALL SELECT 'key', id, ", limit_columns!(), " FROM client_keys WHERE ", any_limit!(),
-        " AND revoked_at IS NULL"
+    /// An account of a platform that is off has the limits of its own alone.
+    LIMITED_ACCOUNTS = concat!(
+        "SELECT accounts.id, ", own_limit_columns!(), ", coalesce(platforms.limits, '{}') AS default_limits \
+         FROM accounts LEFT JOIN platforms ON platforms.id = platform \
+         WHERE platforms.limits <> '{}' OR ", any_limit!()
     );
-    OF_PLATFORM = concat!(
-        "SELECT 'account' AS kind, id, ", limit_columns!(), " FROM accounts WHERE platform = $1 AND NOT ", any_limit!()
+    LIMITED_KEYS = concat!(
+        "SELECT id, ", limit_columns!(), " FROM client_keys WHERE revoked_at IS NULL AND ", any_limit!()
     );
-    PLATFORMS = "SELECT record FROM platforms";
-    OF_ACCOUNT = concat!("SELECT ", limit_columns!(), " FROM accounts WHERE id = $1");
+    OF_ACCOUNT = concat!("SELECT ", own_limit_columns!(), " FROM accounts WHERE id = $1");
     OF_KEY = concat!("SELECT ", limit_columns!(), " FROM client_keys WHERE id = $1");
-    SET_ACCOUNT = set_limits!("accounts");
-    SET_KEY = set_limits!("client_keys");
+    SET_ACCOUNT = concat!(
+        "UPDATE accounts SET (", own_limit_columns!(), ") = ($2, $3, $4, $5, $6, $7, $8) WHERE id = $1"
+    );
+    SET_KEY = concat!("UPDATE client_keys SET (", limit_columns!(), ") = ($2, $3, $4, $5, $6, $7) WHERE id = $1");
     SET_ACCOUNT_END = "UPDATE accounts SET expires_at = $1 WHERE id = $2";
     SET_KEY_END = "UPDATE client_keys SET expires_at = $1 WHERE id = $2";
     DAY_COUNTS = "SELECT kind, id, day_start, instance, requests, tokens FROM day_counts";
@@ -190,6 +225,15 @@ impl TryFrom<LimitRow> for LimitSettings {
     }
 }
 
+impl From<OwnLimitRow> for OwnLimits {
+    fn from(row: OwnLimitRow) -> OwnLimits {
+        OwnLimits {
+            set: row.set,
+            lifted: row.lifted,
+        }
+    }
+}
+
 impl Change<'_> {
     /// Changes the terms of an account or a client key, without giving it a revision.
     pub(super) async fn set_terms(
@@ -198,34 +242,11 @@ impl Change<'_> {
         id: &str,
         terms: &Terms,
     ) -> Result<()> {
-        let (select, update, end) = match kind {
-            SubjectKind::Account => (OF_ACCOUNT, SET_ACCOUNT, SET_ACCOUNT_END),
-            SubjectKind::Key => (OF_KEY, SET_KEY, SET_KEY_END),
+        let end = match kind {
+            SubjectKind::Account => SET_ACCOUNT_END,
+            SubjectKind::Key => SET_KEY_END,
         };
-        let row: LimitRow = sqlx::query_as(select)
-            .bind(id)
-            .fetch_one(self.sql())
-            .await?;
-        let mut settings =
-            LimitSettings::try_from(row).map_err(|error| corrupt("limits", error.to_string()))?;
-        terms.limits.apply(&mut settings);
-        let LimitSettings {
-            limits,
-            time_zone,
-            day_starts,
-        } = settings;
-        let small = |limit: Option<NonZeroU32>| limit.map(|limit| i64::from(limit.get()));
-        let large = |limit: Option<NonZeroU64>| limit.map(|limit| signed(limit.get()));
-        sqlx::query(update)
-            .bind(small(limits.requests_per_minute))
-            .bind(large(limits.tokens_per_minute))
-            .bind(large(limits.tokens_per_day))
-            .bind(small(limits.concurrent_streams))
-            .bind(time_zone)
-            .bind(day_starts.map(|time| i64::from(time.minutes())))
-            .bind(id)
-            .execute(self.sql())
-            .await?;
+        self.set_limits(kind, id, &terms.limits).await?;
         if let (SubjectKind::Account, Some(proxy)) = (kind, &terms.proxy) {
             self.set_proxy(id, proxy.as_ref()).await?;
         }
@@ -249,25 +270,85 @@ impl Change<'_> {
         }
         Ok(())
     }
+
+    async fn set_limits(
+        &mut self,
+        kind: SubjectKind,
+        id: &str,
+        changes: &LimitChanges,
+    ) -> Result<()> {
+        let of_account = kind == SubjectKind::Account;
+        let mut own = match of_account {
+            true => {
+                let row: OwnLimitRow = self.limits_of(OF_ACCOUNT, id).await?;
+                OwnLimits::from(row)
+            }
+            false => {
+                let row: LimitRow = self.limits_of(OF_KEY, id).await?;
+                let set = LimitSettings::try_from(row);
+                let set = set.map_err(|error| corrupt("limits", error.to_string()))?;
+                OwnLimits {
+                    set,
+                    ..OwnLimits::default()
+                }
+            }
+        };
+        changes.apply(&mut own);
+        let OwnLimits { set, lifted } = own;
+        let small = |limit: Option<NonZeroU32>| limit.map(|limit| i64::from(limit.get()));
+        let large = |limit: Option<NonZeroU64>| limit.map(|limit| signed(limit.get()));
+        let update = match of_account {
+            true => SET_ACCOUNT,
+            false => SET_KEY,
+        };
+        let mut update = sqlx::query(update)
+            .bind(id)
+            .bind(small(set.limits.requests_per_minute))
+            .bind(large(set.limits.tokens_per_minute))
+            .bind(large(set.limits.tokens_per_day))
+            .bind(small(set.limits.concurrent_streams))
+            .bind(set.time_zone)
+            .bind(set.day_starts.map(|time| i64::from(time.minutes())));
+        if of_account {
+            update = update.bind(json_text(&lifted));
+        }
+        update.execute(self.sql()).await?;
+        Ok(())
+    }
+
+    async fn limits_of<T>(&mut self, select: &'static str, id: &str) -> Result<T>
+    where
+        T: for<'r> sqlx::FromRow<'r, <Database as sqlx::Database>::Row> + Send + Unpin,
+    {
+        let row = sqlx::query_as(select).bind(id);
+        Ok(row.fetch_one(self.sql()).await?)
+    }
 }
 
 impl Store {
-    /// Every account, and every client key in use, that has limits, of its own or its platform's.
+    /// Every account, and every client key in use, that has limits, of its own or its platform's, and what holds of
+    /// them.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn limited(&self) -> Result<Vec<(Subject, LimitSettings)>> {
-        let mut rows: Vec<LimitedRow> = sqlx::query_as(LIMITED).fetch_all(&self.pool).await?;
-        let platforms: Vec<String> = sqlx::query_scalar(PLATFORMS).fetch_all(&self.pool).await?;
-        for record in platforms {
-            let platform = platform_from_line(&record)?;
-            if platform.concurrent_streams.is_some() {
-                let of = sqlx::query_as(OF_PLATFORM).bind(platform.id.as_str());
-                rows.extend(of.fetch_all(&self.pool).await?);
-            }
-        }
-        let read = |row: LimitedRow| Ok((subject(&row.kind, &row.id)?, row.limits));
-        rows.into_iter().map(read).collect()
+        let accounts: Vec<LimitedAccountRow> = sqlx::query_as(LIMITED_ACCOUNTS)
+            .fetch_all(&self.pool)
+            .await?;
+        let keys: Vec<LimitedKeyRow> = sqlx::query_as(LIMITED_KEYS).fetch_all(&self.pool).await?;
+        let accounts = accounts.into_iter().map(|row| {
+            let holds = row.own.over(&row.default_limits).settings;
+            (SubjectKind::Account, row.id, holds)
+        });
+        let keys = keys
+            .into_iter()
+            .map(|row| (SubjectKind::Key, row.id, row.limits));
+        let limited = accounts.chain(keys);
+        let limited = limited.filter(|(_, _, settings)| !settings.limits.is_none());
+        let read = |(kind, id, settings): (SubjectKind, String, LimitSettings)| {
+            Ok((subject(kind, &id)?, settings))
+        };
+        limited.map(read).collect()
     }
 
     /// The use of days that are kept.
@@ -278,7 +359,7 @@ impl Store {
         let rows: Vec<DayCountRow> = sqlx::query_as(DAY_COUNTS).fetch_all(&self.pool).await?;
         let read = |row: DayCountRow| {
             Ok(DayCount {
-                subject: subject(&row.kind, &row.id)?,
+                subject: subject(kind(&row.kind), &row.id)?,
                 day_start: row.day_start,
                 instance: row.instance,
                 used: Some(Used {
@@ -334,11 +415,14 @@ fn bind_day_count(mut row: Separated<'_, Database, &'static str>, count: &&DayCo
         .push_bind(signed(used.tokens));
 }
 
-fn subject(kind: &str, id: &str) -> Result<Subject> {
-    let kind = match kind {
+fn kind(word: &str) -> SubjectKind {
+    match word {
         "account" => SubjectKind::Account,
         _ => SubjectKind::Key,
-    };
+    }
+}
+
+fn subject(kind: SubjectKind, id: &str) -> Result<Subject> {
     let id = Id::try_from(id).map_err(|_| corrupt("day_counts.id", format!("{id:?}")))?;
     Ok(Subject { kind, id })
 }

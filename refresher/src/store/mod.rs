@@ -49,7 +49,7 @@ pub use self::health::{Health, Met, Noticed, is_suspected};
 pub use self::homes::Home;
 use self::keys::Keys;
 pub use self::left_out::LeftOut;
-pub use self::limits::{DayCount, LimitChanges, LimitSettings, Terms};
+pub use self::limits::{DayCount, LimitChanges, Terms};
 pub use self::logout::TakenOut;
 pub use self::pools::{Member as PoolMember, Pool};
 pub use self::probes::{Due, MayAsk, Probing};

@@ -2,17 +2,18 @@
 
 use latchkey::snapshot::{Doors, Record};
 
-use super::{Change, Result, Store, corrupt, sql};
+use super::sql::{self, json_text};
+use super::{Change, Result, Store, corrupt};
 use crate::platform::Publication;
 
 sql::statements! {
     PUBLISHED_DOORS = "SELECT record FROM doors WHERE id = $1";
     PUBLISH_DOORS = "INSERT INTO doors (id, record, revision) VALUES ($1, $2, $3) \
                      ON CONFLICT (id) DO UPDATE SET record = excluded.record, revision = excluded.revision";
-    PLATFORMS = "SELECT id, record, authority FROM platforms";
-    PUBLISH_PLATFORM = "INSERT INTO platforms (id, record, authority, revision) VALUES ($1, $2, $3, $4) \
+    PLATFORMS = "SELECT id, record, authority, limits FROM platforms";
+    PUBLISH_PLATFORM = "INSERT INTO platforms (id, record, authority, limits, revision) VALUES ($1, $2, $3, $4, $5) \
                         ON CONFLICT (id) DO UPDATE SET record = excluded.record, authority = excluded.authority, \
-                        revision = excluded.revision";
+                        limits = excluded.limits, revision = excluded.revision";
     WITHDRAW_PLATFORM = "DELETE FROM platforms WHERE id = $1";
     DIG_UP_PLATFORM = "DELETE FROM tombstones WHERE kind = 'platform' AND id = $1";
     ACCOUNTS_OF = "SELECT id FROM accounts WHERE platform = $1";
@@ -21,15 +22,15 @@ sql::statements! {
 
 impl Store {
     /// Publishes exactly these platforms. One that did not change keeps its revision. Accounts take a revision with their
-    /// platform, whose authority and variables are in their records, and appear and vanish with it.
+    /// platform, whose authority, variables and limits are in their records, and appear and vanish with it.
     ///
     /// # Errors
     /// If the database fails or a record is longer than a page.
     pub async fn publish_platforms(&self, platforms: &[Publication]) -> Result<()> {
         let mut change = self.change().await?;
-        let published: Vec<(String, String, String)> =
+        let published: Vec<(String, String, String, String)> =
             sqlx::query_as(PLATFORMS).fetch_all(change.sql()).await?;
-        let wanted: Vec<(String, String, String)> = platforms
+        let wanted: Vec<(String, String, String, String)> = platforms
             .iter()
             .map(|platform| {
                 let line = Record::Platform(platform.record.clone()).to_line();
@@ -38,6 +39,7 @@ impl Store {
                     platform.record.id.to_string(),
                     line,
                     platform.authority.as_str().to_owned(),
+                    json_text(&platform.limits),
                 ))
             })
             .collect::<Result<_>>()?;
@@ -56,12 +58,13 @@ impl Store {
             .iter()
             .filter(|platform| !published.contains(platform))
         {
-            let (id, record, authority) = platform;
+            let (id, record, authority, limits) = platform;
             let revision = change.next_revision().await?;
             sqlx::query(PUBLISH_PLATFORM)
                 .bind(id)
                 .bind(record)
                 .bind(authority)
+                .bind(limits)
                 .bind(revision)
                 .execute(change.sql())
                 .await?;

@@ -8,16 +8,16 @@ use latchkey::id::Id;
 use latchkey::secret::Secret;
 use latchkey::snapshot::bucket::Rooms;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
-use latchkey::snapshot::{self, Kind, Limits, Record, Removed, fit};
+use latchkey::snapshot::{self, Kind, Record, Removed, fit};
 use rand::RngCore;
 use secrecy::ExposeSecret;
 
 use super::error::{Named, Unfit};
 use super::left_out::{self, Entry, LeftOut};
-use super::limits::{LimitRow, LimitSettings};
+use super::limits::{LimitRow, OwnLimitRow};
 use super::pools::{PoolRow, tier_of, weight_of};
 use super::rules::{Rules, rule_columns};
-use super::sql::{self, JsonText, limit_columns, signed};
+use super::sql::{self, JsonText, limit_columns, own_limit_columns, signed};
 use super::sqlite::{self, Connection};
 use super::{Error, Result, Store, corrupt, head, health, unsigned};
 use crate::base_url::BaseUrl;
@@ -26,6 +26,7 @@ use crate::cluster::ClusterKey;
 use crate::egress::Proxy;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
+use crate::limits::{LimitSettings, OwnLimits};
 
 /// An answer to a poll.
 #[derive(Debug)]
@@ -64,8 +65,10 @@ struct AccountRow {
     authority: String,
     record: String,
     proxy: Option<Vec<u8>>,
-    #[sqlx(flatten, try_from = "LimitRow")]
-    limits: LimitSettings,
+    #[sqlx(flatten, try_from = "OwnLimitRow")]
+    limits: OwnLimits,
+    #[sqlx(try_from = "JsonText<LimitSettings>")]
+    default_limits: LimitSettings,
 }
 
 /// An account as its requests are made.
@@ -115,8 +118,8 @@ sql::statements! {
     PLATFORM = "SELECT record FROM platforms WHERE id = $1";
     ACCOUNT = concat!(
         "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, maps, \
-         base_url, authority, record, proxy, ",
-        limit_columns!(),
+         base_url, authority, record, proxy, platforms.limits AS default_limits, ",
+        own_limit_columns!(),
         " FROM accounts JOIN platforms ON platforms.id = platform LEFT JOIN egress ON egress.account = accounts.id WHERE accounts.id = $1 \
          AND (status = 'active' OR CAST($2 AS BIGINT) = 1)"
     );
@@ -386,8 +389,6 @@ impl Store {
             None => header_text("platforms.authority", &row.authority)?,
         };
         let record = platform_from_line(&row.record)?;
-        let own_streams = row.limits.limits.concurrent_streams;
-        let streams = own_streams.or(record.concurrent_streams);
         let known = self.open_vars(id, &row.platform, &row.vars)?.into_iter();
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         let vars = known
@@ -413,10 +414,7 @@ impl Store {
             expires_at: time("accounts.expires_at", row.expires_at)?,
             models: row.models,
             maps: row.maps,
-            limits: Limits {
-                concurrent_streams: streams,
-                ..row.limits.limits
-            },
+            limits: row.limits.over(&row.default_limits).settings.limits,
             needles: snapshot::Needles::default(),
         };
         let unfit = |unfit| Error::Unfit {

@@ -5,6 +5,8 @@
 //! `ON CONFLICT`, `CASE` in place of scalar `max`, `CAST(sum(…) AS BIGINT)`, and integers for truth values, which are
 //! compared (`= 1`) where a `bool` is read. What only one of them has stands in `sqlite/`.
 
+use std::collections::BTreeSet;
+
 use latchkey::dialect::Demands;
 use latchkey::snapshot::{ModelMaps, Models};
 use latchkey::verdict::{Scope, quota::Window};
@@ -13,6 +15,7 @@ use serde::de::DeserializeOwned;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Type};
 
+use crate::limits::{LimitSettings, Setting};
 use crate::probe::quota::Figure;
 
 /// Names a module's statements, and lists them, so that a test can prepare each of them on every database.
@@ -25,14 +28,21 @@ macro_rules! statements {
     };
 }
 
-/// The columns of a [`LimitSettings`](super::LimitSettings), in the table of accounts and in that of client keys.
+/// The columns of a [`LimitSettings`](crate::limits::LimitSettings), in the table of accounts and in that of client keys.
 macro_rules! limit_columns {
     () => {
         "requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, time_zone, day_starts"
     };
 }
 
-pub(super) use {limit_columns, statements};
+/// The columns of an [`OwnLimits`](crate::limits::OwnLimits), in the table of accounts.
+macro_rules! own_limit_columns {
+    () => {
+        concat!(limit_columns!(), ", lifted")
+    };
+}
+
+pub(super) use {limit_columns, own_limit_columns, statements};
 
 /// A value that a column holds as JSON text.
 pub(super) struct JsonText<T>(T);
@@ -70,7 +80,16 @@ macro_rules! from_json_text {
     };
 }
 
-from_json_text!(Models, ModelMaps, Demands, Scope, Vec<Window>, Vec<Figure>);
+from_json_text!(
+    Models,
+    ModelMaps,
+    Demands,
+    Scope,
+    Vec<Window>,
+    Vec<Figure>,
+    LimitSettings,
+    BTreeSet<Setting>
+);
 
 /// The JSON of a list, a map or a name, all of which always serialise.
 pub(super) fn json_text<T: Serialize>(value: &T) -> String {

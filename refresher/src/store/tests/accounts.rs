@@ -155,12 +155,9 @@ async fn an_account_has_its_platforms_limit_until_it_has_one_of_its_own() {
     publish(&store, &["codex", "openai"]).await;
     let id = add_login(&store, "alice").await;
     add_api_key(&store, "team", "sk-1").await.unwrap();
-    let set = async |streams: Option<NonZeroU32>| {
+    let set = async |limits: LimitChanges| {
         let terms = Terms {
-            limits: LimitChanges {
-                concurrent_streams: Some(streams),
-                ..LimitChanges::default()
-            },
+            limits,
             ..Terms::default()
         };
         let set = store.set_account("alice", AccountChanges::default(), &terms, NOW);
@@ -187,11 +184,66 @@ async fn an_account_has_its_platforms_limit_until_it_has_one_of_its_own() {
         .map(|(subject, _)| subject.id.as_str())
         .collect();
     assert_eq!(limited, [id.as_str()]);
-    set(NonZeroU32::new(9)).await;
+    let at_once = |streams: Option<NonZeroU32>| LimitChanges {
+        concurrent_streams: Some(streams),
+        ..LimitChanges::default()
+    };
+    set(at_once(NonZeroU32::new(9))).await;
     assert_eq!(streams("alice").await, Some(9));
     assert_eq!(store.limited().await.unwrap().len(), 1);
-    set(None).await;
+    // None is none, whatever the platform says.
+    set(at_once(None)).await;
+    assert_eq!(streams("alice").await, None);
+    assert_eq!(store.limited().await.unwrap(), []);
+    let of_profile = LimitChanges {
+        of_profile: true,
+        ..LimitChanges::default()
+    };
+    set(of_profile).await;
     assert_eq!(streams("alice").await, Some(4));
+}
+
+/// Another start with another profile: what it says reaches accounts that are known already, and their days.
+#[tokio::test]
+async fn accounts_follow_the_limits_of_their_platforms_profile() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let mut codex = crate::platform::example().publication();
+    codex.limits.limits.tokens_per_day = std::num::NonZeroU64::new(1_000);
+    codex.limits.time_zone = Some("Asia/Shanghai".to_owned());
+    store.publish_platforms(&[codex.clone()]).await.unwrap();
+    let limited = store.limited().await.unwrap();
+    let [(subject, settings)] = &limited[..] else {
+        panic!("{limited:?}")
+    };
+    assert_eq!(
+        (subject.id.as_str(), settings),
+        (id.as_str(), &codex.limits)
+    );
+    let own = Terms {
+        limits: LimitChanges {
+            time_zone: Some(Some("Europe/Berlin".to_owned())),
+            ..LimitChanges::default()
+        },
+        ..Terms::default()
+    };
+    let set = store.set_account("alice", AccountChanges::default(), &own, NOW);
+    set.await.unwrap();
+    let (_, header) = poll(&store, None, 0).await;
+    codex.limits.limits.tokens_per_day = std::num::NonZeroU64::new(2_000);
+    store.publish_platforms(&[codex.clone()]).await.unwrap();
+    let (records, _) = poll(&store, Some(header.epoch), header.to).await;
+    let limit = records.iter().find_map(|record| match record {
+        Record::Account(account) => account.limits.tokens_per_day,
+        _ => None,
+    });
+    assert_eq!(limit, std::num::NonZeroU64::new(2_000));
+    let limited = store.limited().await.unwrap();
+    assert_eq!(limited[0].1.time_zone.as_deref(), Some("Europe/Berlin"));
+
+    codex.limits = crate::limits::LimitSettings::default();
+    store.publish_platforms(&[codex]).await.unwrap();
+    assert_eq!(store.limited().await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -265,10 +265,10 @@ async fn accounts_and_their_credentials_survive() {
     let [alice, bob, carol, _] = &accounts[..] else {
         panic!("{accounts:?}");
     };
-    let limits = alice.limits.limits;
+    let limits = alice.limits.set.limits;
     assert_eq!(limits.requests_per_minute.unwrap().get(), 100);
     assert_eq!(limits.tokens_per_day.unwrap().get(), 5_000);
-    assert_eq!(alice.limits.time_zone.as_deref(), Some("Europe/Berlin"));
+    assert_eq!(alice.limits.set.time_zone.as_deref(), Some("Europe/Berlin"));
     assert_eq!(
         serde_json::to_string(&bob.models).unwrap(),
         r#"["claude-*"]"#
