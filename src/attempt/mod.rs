@@ -59,6 +59,7 @@ pub mod early;
 pub mod failure;
 pub mod forwarding;
 pub mod holding;
+mod list;
 pub mod made;
 pub mod request_bytes;
 pub mod served_model;
@@ -173,6 +174,10 @@ fn headers_with<'a>(
         if request.first(name.as_str()).is_none() {
             headers.push((name.as_str(), value.as_str().as_bytes().into()));
         }
+    }
+    let add = plan.add.iter();
+    for (name, item) in add.filter(|(name, _)| !endpoint.omit.contains(name)) {
+        list::add(&mut headers, name.as_str(), item.as_str());
     }
     let set = plan.set.iter();
     for (name, template) in set.filter(|(name, _)| !endpoint.omit.contains(name)) {
@@ -352,6 +357,14 @@ pub fn restored(
     };
     let target = target(path, &query);
     let kept = request.iter().filter(|(name, _)| !is_replaced(name));
+    let added = |name: &str| {
+        let mut added = platform.headers.add.iter();
+        added.find(|(added, _)| added.as_str() == name)
+    };
+    let kept = kept.filter_map(|(name, value)| match added(name) {
+        Some((_, item)) => Some((name, list::without(value, item.as_str())?)),
+        None => Some((name, value)),
+    });
     let scheme = carried.url.scheme().as_bytes();
     kept.chain([(SCHEME_HEADER, scheme), (":path", target.as_slice())])
         .map(|(name, value)| (name.to_owned(), value.to_vec()))
@@ -584,6 +597,35 @@ mod tests {
             versions(&[path, ("anthropic-version", "2024-01-01")]),
             [b"2024-01-01"]
         );
+    }
+
+    #[test]
+    fn an_item_is_added_to_the_callers_list_and_taken_back() {
+        let mut platform = fixture::platform("anthropic");
+        let account = fixture::account("acc_2", "anthropic");
+        platform.headers.add = serde_json::from_str(r#"[["anthropic-beta","new-1"]]"#).unwrap();
+        let request: HeaderMap = [(":path", "/v1/messages"), ("anthropic-beta", "a")]
+            .into_iter()
+            .collect();
+        let betas = |platform: &Platform| -> Vec<Vec<u8>> {
+            let sent = outgoing(&request, platform, &account).unwrap();
+            let sent = sent
+                .into_iter()
+                .filter(|(name, _)| *name == "anthropic-beta");
+            sent.map(|(_, value)| value.into_owned()).collect()
+        };
+        assert_eq!(betas(&platform), [b"a,new-1"]);
+        let carried = Carried::decode(
+            b"account=acc_2 key=key_1 pool=default url=http://gateway/v1/messages door=1 dialect=messages endpoint=0",
+        );
+        let left: HeaderMap = [(":path", "/v1/messages"), ("anthropic-beta", "a,new-1")]
+            .into_iter()
+            .collect();
+        let restored = restored(&left, &platform, &carried.unwrap(), None);
+        assert_eq!(restored.first("anthropic-beta").unwrap(), b"a");
+        let beta = platform.headers.add[0].0.clone();
+        platform.endpoints[0].omit.push(beta);
+        assert_eq!(betas(&platform), [b"a"]);
     }
 
     #[test]

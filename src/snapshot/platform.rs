@@ -54,6 +54,9 @@ pub struct HeaderPlan {
     /// Put on where the caller sent none.
     #[serde(default)]
     pub default: Vec<(HeaderName, HeaderText)>,
+    /// One more item of a header that is a list, behind those that the caller sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<(HeaderName, HeaderText)>,
     /// The caller's headers that may pass. All others stay here.
     pub allow: Vec<NamePattern>,
     /// The answer's headers that stay here, beside those that no platform's answer keeps: they name the
@@ -68,6 +71,8 @@ struct RawPlan {
     set: Vec<(HeaderName, Template)>,
     #[serde(default)]
     default: Vec<(HeaderName, HeaderText)>,
+    #[serde(default)]
+    add: Vec<(HeaderName, HeaderText)>,
     allow: Vec<NamePattern>,
     #[serde(default)]
     hide: Vec<NamePattern>,
@@ -137,14 +142,16 @@ impl TryFrom<RawPlan> for HeaderPlan {
 
     fn try_from(raw: RawPlan) -> Result<Self, InvalidHeader> {
         let set = raw.set.iter().map(|(name, _)| name.as_str());
-        let default = raw.default.iter().map(|(name, _)| name.as_str());
+        let others = raw.default.iter().chain(&raw.add);
+        let others = others.map(|(name, _)| name.as_str());
         let allow = raw.allow.iter().map(NamePattern::as_str);
-        if set.chain(default).chain(allow).any(is_reserved) {
+        if set.chain(others).chain(allow).any(is_reserved) {
             return Err(InvalidHeader::Reserved);
         }
         Ok(Self {
             set: raw.set,
             default: raw.default,
+            add: raw.add,
             allow: raw.allow,
             hide: raw.hide,
         })

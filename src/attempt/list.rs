@@ -1,0 +1,83 @@
+//! A header that is a list (RFC 9110 §5.6.1), to which a platform's profile adds an item.
+
+use super::Headers;
+
+/// Puts `item` behind what the list `name` has, unless it has it.
+pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
+    let is_item = |one: &[u8]| one.trim_ascii() == item.as_bytes();
+    let mut sent = headers.iter().filter(|(sent, _)| *sent == name);
+    if sent.any(|(_, value)| value.split(|byte| *byte == b',').any(is_item)) {
+        return;
+    }
+    match headers.iter_mut().rfind(|(sent, _)| *sent == name) {
+        Some((_, value)) if !value.trim_ascii().is_empty() => {
+            let value = value.to_mut();
+            value.push(b',');
+            value.extend_from_slice(item.as_bytes());
+        }
+        Some((_, value)) => *value = item.as_bytes().into(),
+        None => headers.push((name, item.as_bytes().into())),
+    }
+}
+
+/// The value without `item` at its end, where [`add`] puts it; `None` where nothing else was there.
+pub(super) fn without<'a>(value: &'a [u8], item: &str) -> Option<&'a [u8]> {
+    match value.strip_suffix(item.as_bytes()) {
+        Some([]) => None,
+        Some([before @ .., b',']) => Some(before),
+        _ => Some(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAME: &str = "x-list";
+    const ITEM: &str = "new-1";
+
+    fn added(values: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut headers: Headers<'_> = vec![("x-other", b"a".into())];
+        headers.extend(values.iter().map(|value| (NAME, (*value).into())));
+        add(&mut headers, NAME, ITEM);
+        assert_eq!(headers[0], ("x-other", b"a".as_slice().into()));
+        let values = headers.drain(1..).map(|(name, value)| {
+            assert_eq!(name, NAME);
+            value.into_owned()
+        });
+        values.collect()
+    }
+
+    #[test]
+    fn an_item_is_put_behind_what_the_caller_sent_and_not_twice() {
+        for (sent, goes_out) in [
+            (&[][..], &["new-1"][..]),
+            (&["a,b"], &["a,b,new-1"]),
+            (&["a, new-1 ,b"], &["a, new-1 ,b"]),
+            (&["new-1"], &["new-1"]),
+            (&["new-10,old-new-1"], &["new-10,old-new-1,new-1"]),
+            (&[""], &["new-1"]),
+            (&[" "], &["new-1"]),
+            (&["a", "b"], &["a", "b,new-1"]),
+            (&["new-1", "b"], &["new-1", "b"]),
+        ] {
+            let values: Vec<&[u8]> = sent.iter().map(|value| value.as_bytes()).collect();
+            let expected: Vec<&[u8]> = goes_out.iter().map(|value| value.as_bytes()).collect();
+            assert_eq!(added(&values), expected, "{sent:?}");
+        }
+        assert_eq!(added(&[b"\xff"]), [b"\xff,new-1"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_added_is_taken_back(value in "[a-z1, -]{0,20}") {
+            let there = added(&[value.as_bytes()]);
+            prop_assert_eq!(there.len(), 1);
+            let back = without(&there[0], ITEM).unwrap_or_default();
+            let had = value.split(',').any(|one| one.trim() == ITEM);
+            prop_assert!(had || back == value.as_bytes() || value.trim().is_empty());
+        }
+    }
+}
