@@ -70,7 +70,9 @@ fixtures! {
         "anthropic/usage_limits_specified.json", "codex/misalignment_policy_violation.json";
     401:
         "anthropic/invalid_api_key.json", "anthropic/missing_api_key.json",
-        "anthropic/oauth_token_expired.json", "codex/token_expired.json",
+        "anthropic/oauth_not_supported.json", "anthropic/oauth_token_expired.json",
+        "anthropic/oauth_token_revoked.json", "anthropic/oauth_token_unknown.json",
+        "codex/token_expired.json",
         "codex/token_invalidated.json", "codex/token_refresh_token_expired.json",
         "codex/token_refresh_token_invalidated.json", "codex/token_refresh_token_reused.json",
         "codex/unauthorized.json", "openai/invalid_api_key.json", "openai/missing_api_key.json",

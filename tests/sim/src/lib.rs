@@ -1,6 +1,6 @@
 //! The simulated platform: what the demo and the end-to-end tests log in to and send LLM requests to.
 //!
-//! One TLS port plays the OAuth server of Codex and the upstreams of Codex, OpenAI and Anthropic;
+//! One TLS port plays the OAuth servers of Codex and Claude Code and the upstreams of Codex, OpenAI and Anthropic;
 //! it answers as the real ones do, is strict about what it takes (see [`headers`]), and records what
 //! it gets. It has a web site at which a person logs in. It also plays every other platform that we ship, as far as the
 //! form of a request goes. One plain port is the [`control`] API, with which a test adds users and keys,
@@ -11,6 +11,7 @@
 //! [`control`] are the shell around it.
 
 pub mod answer;
+mod claude;
 pub mod clock;
 pub mod control;
 mod deployment;

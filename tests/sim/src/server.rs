@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     answer::Payload,
+    claude,
     clock::UnixMillis,
     faults::Early,
     kept,
@@ -37,7 +38,14 @@ use crate::{
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// The beginnings of the paths at which users or logins may change.
-const LOGINS: [&str; 4] = ["/oauth/", "/web/", "/api/accounts/", "/codex/device"];
+const LOGINS: [&str; 6] = [
+    "/oauth/",
+    "/web/",
+    "/api/accounts/",
+    "/codex/device",
+    "/cai/",
+    "/v1/oauth/",
+];
 
 /// The rest of the accept loop when the process is out of file descriptors.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
@@ -104,7 +112,11 @@ pub async fn serve_pages(listener: TcpListener, shared: Shared) {
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = shared.clone();
             async move {
-                if matches!(request.uri().path(), "/oauth/authorize" | "/codex/device") {
+                let path = request.uri().path();
+                if matches!(
+                    path,
+                    "/oauth/authorize" | "/codex/device" | claude::AUTHORIZE
+                ) {
                     return handle(request, shared).await;
                 }
                 let mut response = Response::new(boxed(Bytes::from("no such page\n")));

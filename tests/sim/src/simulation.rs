@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::Answer,
+    claude,
     clock::UnixMillis,
     deployment, documented,
     faults::{Early, Fault, Faults, Target},
@@ -149,6 +150,21 @@ impl Simulation {
                 outcome.answer = token_endpoint::authorize(&mut self.oauth, query, now);
                 None
             }
+            (&Method::GET, claude::AUTHORIZE) => {
+                let query = request.uri().query().unwrap_or_default();
+                outcome.answer = claude::authorize(&mut self.oauth, query, now);
+                None
+            }
+            (&Method::GET, claude::PROFILE) => {
+                let fill = self.context("", now).plain();
+                let (account, answer) = claude::profile(&self.oauth, request.headers(), &fill, now);
+                let fault = self
+                    .faults
+                    .take(Target::Upstream, account.as_deref(), path, b"");
+                outcome.answer = replacement(fault.as_ref(), &fill).unwrap_or(answer);
+                record.account = account;
+                fault
+            }
             (&Method::GET, "/oauth/device" | "/codex/device") => {
                 let query = request.uri().query().unwrap_or_default();
                 outcome.answer = token_endpoint::decide(&mut self.oauth, query);
@@ -176,7 +192,7 @@ impl Simulation {
                     token_endpoint::device_grant(&mut self.oauth, &tokens, &issuer, now);
                 None
             }
-            (&Method::POST, "/oauth/token" | "/oauth/revoke") => {
+            (&Method::POST, "/oauth/token" | "/oauth/revoke" | claude::TOKEN) => {
                 let tokens = TokenRequest::parse(request.headers(), request.body());
                 record.account = tokens.account(&self.oauth);
                 outcome.refreshing = tokens.refreshes(&self.oauth);
@@ -186,7 +202,7 @@ impl Simulation {
                     path,
                     request.body(),
                 );
-                outcome.answer = self.token(path, &tokens, fault.as_ref(), now);
+                outcome.answer = self.token(request, &tokens, fault.as_ref(), now);
                 if let Some(family) = outcome.refreshing {
                     self.stats.refresh_begins(family);
                 }
@@ -225,22 +241,23 @@ impl Simulation {
 
     fn token(
         &mut self,
-        path: &str,
-        request: &TokenRequest,
+        request: &Request<Bytes>,
+        tokens: &TokenRequest,
         fault: Option<&Fault>,
         now: UnixMillis,
     ) -> Answer {
         let fill = self.context("", now).plain();
-        if path == "/oauth/token" {
+        let path = request.uri().path();
+        if path != "/oauth/revoke" {
             self.stats.token_calls += 1;
         }
         if let Some(answer) = replacement(fault, &fill) {
             return answer;
         }
-        let done = if path == "/oauth/token" {
-            token_endpoint::token(&mut self.oauth, request, &fill, now)
-        } else {
-            token_endpoint::revoke(&mut self.oauth, request)
+        let done = match path {
+            claude::TOKEN => claude::token(&mut self.oauth, request.headers(), request.body(), now),
+            "/oauth/token" => token_endpoint::token(&mut self.oauth, tokens, &fill, now),
+            _ => token_endpoint::revoke(&mut self.oauth, tokens),
         };
         match done.effect {
             Effect::None => {}
@@ -339,7 +356,12 @@ impl Simulation {
                 Platform::Codex => upstream::codex::answer(path, &body, &plan, context),
                 Platform::OpenAi => upstream::openai::answer(path, &body, context),
                 Platform::Anthropic => {
-                    upstream::anthropic::answer(path, request.headers(), &body, context)
+                    let answer =
+                        upstream::anthropic::answer(path, request.headers(), &body, context);
+                    match plan.as_str() {
+                        claude::PLAN => answer.map(|answer| claude::with_windows(answer, now)),
+                        _ => answer,
+                    }
                 }
             },
         };
@@ -380,6 +402,20 @@ impl Simulation {
             };
             self.stats.rejected_credentials += 1;
             return (account, Err(result));
+        }
+        if platform == Platform::Anthropic
+            && bearer.is_some_and(|token| token.starts_with(claude::ACCESS_TOKEN))
+        {
+            return match claude::authenticate(&self.oauth, headers, true, now) {
+                Ok(user) => (Some(user.email), Ok(claude::PLAN.to_owned())),
+                Err((account, fixture)) => {
+                    match fixture.name {
+                        "anthropic/oauth_token_expired.json" => self.stats.expired_token_uses += 1,
+                        _ => self.stats.rejected_credentials += 1,
+                    }
+                    (account, Err(fixture))
+                }
+            };
         }
         let (key, missing, invalid) = match platform {
             Platform::Anthropic => (

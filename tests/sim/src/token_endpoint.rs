@@ -312,7 +312,7 @@ pub fn authorize(oauth: &mut OAuth, query: &str, now: UnixMillis) -> Answer {
 
 /// One link a user, and one that says no. The emails come from the control API, the query from
 /// anywhere: both are percent-encoded or escaped.
-fn user_page(query: &str, emails: &[String]) -> String {
+pub(crate) fn user_page(query: &str, emails: &[String]) -> String {
     let link = |name: &str, value: &str, text: &str| {
         let mut pairs = form_urlencoded::Serializer::new(String::new());
         pairs.extend_pairs(form_urlencoded::parse(query.as_bytes()));

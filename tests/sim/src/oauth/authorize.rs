@@ -2,7 +2,7 @@
 
 use url::{Host, Url};
 
-use super::{CLIENT_ID, CODE_LIFETIME_SECONDS, Code, OAuth};
+use super::{CLIENT_ID, CODE_LIFETIME_SECONDS, Code, Maker, NewCode, OAuth};
 use crate::clock::UnixMillis;
 
 /// Ports of the redirect URIs that are registered for the client.
@@ -85,23 +85,35 @@ impl OAuth {
         if !self.users.contains_key(email) {
             return AuthorizeOutcome::Refused("no such sim_user");
         }
+        let code = NewCode {
+            email,
+            redirect_uri,
+            challenge: request.value("code_challenge").unwrap_or_default(),
+            state,
+            maker: Maker::OpenAi,
+        };
+        let code = self.issue_code(&code, now);
+        let scope = request.value("scope").unwrap_or_default();
+        back(&[("code", &code), ("scope", scope)])
+    }
+
+    /// Issues a code to a user who has said yes.
+    pub(crate) fn issue_code(&mut self, new: &NewCode<'_>, now: UnixMillis) -> String {
         let code = self.random_token("ac_");
         self.codes.retain(|_, code| code.expires_at > now);
         self.codes.insert(
             code.clone(),
             Code {
-                email: email.to_owned(),
-                redirect_uri: redirect_uri.to_owned(),
-                challenge: request
-                    .value("code_challenge")
-                    .unwrap_or_default()
-                    .to_owned(),
+                email: new.email.to_owned(),
+                redirect_uri: new.redirect_uri.to_owned(),
+                challenge: new.challenge.to_owned(),
                 expires_at: now.plus_seconds(CODE_LIFETIME_SECONDS),
                 exchanged: None,
+                state: new.state.to_owned(),
+                maker: new.maker,
             },
         );
-        let scope = request.value("scope").unwrap_or_default();
-        back(&[("code", &code), ("scope", scope)])
+        code
     }
 
     fn registered_redirect(&self, redirect_uri: &str) -> Option<Url> {

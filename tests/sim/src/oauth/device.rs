@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CODE_LIFETIME_SECONDS, Code, OAuth, TokenError, TokenSet, token::challenge};
+use super::{CODE_LIFETIME_SECONDS, Code, Maker, OAuth, TokenError, TokenSet, token::challenge};
 use crate::clock::UnixMillis;
 
 /// Seconds between two polls; a client that comes sooner is told to slow down.
@@ -171,6 +171,8 @@ impl OAuth {
                 challenge: challenge.clone(),
                 expires_at: now.plus_seconds(CODE_LIFETIME_SECONDS),
                 exchanged: None,
+                state: String::new(),
+                maker: Maker::OpenAi,
             },
         );
         Some(CodeGrant {

@@ -23,6 +23,8 @@ pub use authorize::{AuthorizeOutcome, AuthorizeRequest};
 pub use device::{
     CodeGrant, DEVICE_CODE_LIFETIME_SECONDS, DeviceCode, DeviceError, INTERVAL_SECONDS,
 };
+#[cfg(test)]
+pub(crate) use token::challenge;
 pub use token::{TokenError, TokenSet};
 
 /// The client id of Codex.
@@ -107,6 +109,25 @@ pub struct OAuth {
     rng: StdRng,
 }
 
+/// Whose login it is, which its tokens show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Maker {
+    /// OpenAI, for Codex CLI: tokens are JWTs.
+    #[default]
+    OpenAi,
+    /// Anthropic, for Claude Code: tokens say nothing.
+    Anthropic,
+}
+
+/// An authorization code that is to be issued.
+pub(crate) struct NewCode<'a> {
+    pub email: &'a str,
+    pub redirect_uri: &'a str,
+    pub challenge: &'a str,
+    pub state: &'a str,
+    pub maker: Maker,
+}
+
 /// Names one login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FamilyId(usize);
@@ -119,6 +140,10 @@ struct Code {
     expires_at: UnixMillis,
     /// The family that the code was exchanged for.
     exchanged: Option<FamilyId>,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    maker: Maker,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,6 +152,8 @@ struct Family {
     /// None: revoked.
     live: Option<String>,
     spent: VecDeque<SpentToken>,
+    #[serde(default)]
+    maker: Maker,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -247,6 +274,11 @@ impl OAuth {
     /// Whose code this is.
     pub fn code_owner(&self, code: &str) -> Option<&str> {
         self.codes.get(code).map(|code| code.email.as_str())
+    }
+
+    /// The state of the request that this code answers.
+    pub fn code_state(&self, code: &str) -> Option<&str> {
+        self.codes.get(code).map(|code| code.state.as_str())
     }
 
     fn change_access(&mut self, email: &str, change: impl Fn(&mut AccessToken)) -> usize {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AccessToken, EXPIRED_TOKEN_MEMORY_SECONDS, Family, FamilyId, MAX_SPENT_TOKENS, OAuth,
+    AccessToken, EXPIRED_TOKEN_MEMORY_SECONDS, Family, FamilyId, MAX_SPENT_TOKENS, Maker, OAuth,
     SpentToken, User, jwt,
 };
 use crate::clock::UnixMillis;
@@ -14,11 +14,11 @@ use crate::clock::UnixMillis;
 /// One answer of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSet {
-    /// JWT.
+    /// JWT; at Anthropic opaque.
     pub access_token: String,
-    /// JWT.
+    /// JWT; at Anthropic empty.
     pub id_token: String,
-    /// Opaque, starts `rt_`.
+    /// Opaque.
     pub refresh_token: String,
     /// Lifetime of the access token when it was issued.
     pub expires_in: u64,
@@ -56,8 +56,8 @@ impl OAuth {
         if grant.expires_at <= now || grant.redirect_uri != redirect_uri || !verified {
             return Err(TokenError::InvalidGrant);
         }
-        let email = grant.email.clone();
-        let family = self.new_family(&email);
+        let (email, maker) = (grant.email.clone(), grant.maker);
+        let family = self.new_family(&email, maker);
         if let Some(grant) = self.codes.get_mut(code) {
             grant.exchanged = Some(family);
         }
@@ -66,7 +66,7 @@ impl OAuth {
 
     /// Gives a user the first tokens of a login.
     pub(crate) fn log_in(&mut self, email: &str, now: UnixMillis) -> Result<TokenSet, TokenError> {
-        let family = self.new_family(email);
+        let family = self.new_family(email, Maker::OpenAi);
         self.issue(email, family, now)
     }
 
@@ -82,15 +82,16 @@ impl OAuth {
             return None;
         }
         let email = client.email.clone();
-        let family = self.new_family(&email);
+        let family = self.new_family(&email, Maker::OpenAi);
         self.issue_access(&email, family, now).ok()
     }
 
-    fn new_family(&mut self, email: &str) -> FamilyId {
+    fn new_family(&mut self, email: &str, maker: Maker) -> FamilyId {
         self.families.push(Family {
             email: email.to_owned(),
             live: None,
             spent: Default::default(),
+            maker,
         });
         FamilyId(self.families.len() - 1)
     }
@@ -175,11 +176,18 @@ impl OAuth {
             .get(email)
             .cloned()
             .ok_or(TokenError::InvalidGrant)?;
-        let jti = self.random_id();
+        let (id_token, refresh_token) = match self.families[family.0].maker {
+            Maker::OpenAi => {
+                let jti = self.random_id();
+                let id_token = self.sign(&jwt::id_claims(&user, now, expires_in, &jti));
+                (id_token, self.random_token("rt_"))
+            }
+            Maker::Anthropic => (String::new(), self.random_token("sk-ant-ort01-")),
+        };
         let set = TokenSet {
             access_token,
-            id_token: self.sign(&jwt::id_claims(&user, now, expires_in, &jti)),
-            refresh_token: self.random_token("rt_"),
+            id_token,
+            refresh_token,
             expires_in,
         };
         self.refresh_tokens
@@ -203,8 +211,13 @@ impl OAuth {
         let lifetime = user
             .access_lifetime_seconds
             .unwrap_or(self.policy.default_access_lifetime_seconds);
-        let jti = self.random_id();
-        let token = self.sign(&jwt::access_claims(&user, now, lifetime, &jti));
+        let token = match self.families[family.0].maker {
+            Maker::OpenAi => {
+                let jti = self.random_id();
+                self.sign(&jwt::access_claims(&user, now, lifetime, &jti))
+            }
+            Maker::Anthropic => self.random_token("sk-ant-oat01-"),
+        };
         self.access_tokens
             .retain(|_, access| now < access.expires_at.plus_seconds(EXPIRED_TOKEN_MEMORY_SECONDS));
         self.access_tokens.insert(
@@ -228,7 +241,7 @@ impl OAuth {
 }
 
 /// The S256 challenge of a verifier; None if it is not one (RFC 7636 §4.1).
-pub(super) fn challenge(verifier: &str) -> Option<String> {
+pub(crate) fn challenge(verifier: &str) -> Option<String> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     ((43..=128).contains(&verifier.len()) && verifier.bytes().all(unreserved))
         .then(|| jwt::base64url(&Sha256::digest(verifier)))
