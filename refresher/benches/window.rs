@@ -126,6 +126,7 @@ impl TokenEndpoint for Endpoint {
             id: Some("i".repeat(TOKEN_BYTES).into()),
             login_ends_at: None,
             is_too_long: false,
+            vars: BTreeMap::new(),
         })
     }
 }

@@ -11,6 +11,7 @@
         "anthropic"
         "azure-openai"
         "azure-openai-deployments"
+        "claude-code"
         "codex"
         "custom"
         "deepseek"

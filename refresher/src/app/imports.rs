@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use self::files::{entries, expand, place, refuse};
+use self::files::{entries, expand, in_a_line, place, refuse};
 use self::planner::Planner;
 use super::logins::Saved;
 use super::{App, Caller, Error, Result};
@@ -166,7 +166,7 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
         refuse(problems)?;
     } else {
         for (at, why) in problems {
-            let why = why.to_string();
+            let why = in_a_line(&why);
             let why = why
                 .strip_prefix(&format!("{at}: "))
                 .unwrap_or(&why)

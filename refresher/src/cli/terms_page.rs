@@ -35,7 +35,6 @@ No profile is shipped for these. Their platforms' own words decide, and they cha
 
 | login | why not |
 |---|---|
-| Claude subscriptions (the login of Claude Code) | Anthropic's terms do not let other software offer that login, or route requests through it for others. Its API keys: platform `anthropic` |
 | Google accounts in Gemini CLI (Code Assist for individuals) | ended by Google on 2026-06-18; use of that login through other software is against its terms. API keys: platform `gemini` |
 | Qwen accounts (the login of Qwen Code) | ended by Qwen on 2026-04-15. API keys: platform `qwen` |
 ";

@@ -99,6 +99,7 @@ impl ByCode {
                 &code,
                 redirect_uri,
                 verifier,
+                Some(state),
             )),
             Returned::Denied(denial) => Step::Failed(denial.into()),
         })

@@ -22,7 +22,7 @@ pub use self::recognise::{Entry, recognise};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, OAuthTokens};
 use crate::oauth::answer::{EXPIRY_LIMIT, believed};
-use crate::oauth::claims::{self, Claims, EMAIL, IDENTITY};
+use crate::oauth::claims::{self, Claims, EMAIL, IDENTITY, USER};
 use crate::oauth::exchange::Granted;
 use crate::platform::OAuth;
 use crate::refresh::schedule::LIFE_WITHOUT_EXPIRY;
@@ -211,6 +211,12 @@ fn login(
     // The file's own id goes before the claim: Codex CLI keeps it over a change of workspace.
     if let Some(account) = tokens.optional(fields::ACCOUNT)? {
         vars.insert(IDENTITY.to_owned(), account);
+    }
+    // So CLIProxyAPI names a person at Anthropic, who may be in several organizations.
+    for (names, var) in [(fields::ORGANIZATION, IDENTITY), (fields::USER, USER)] {
+        if let Some(id) = tokens.optional(names)? {
+            vars.entry(var.to_owned()).or_insert(id);
+        }
     }
     if let Some(email) = tokens.optional(fields::EMAIL)? {
         vars.entry(EMAIL.to_owned()).or_insert(email);

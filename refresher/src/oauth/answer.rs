@@ -4,6 +4,7 @@
 //! that do so too. What the endpoint said is never quoted: only its status and error codes that are known beforehand
 //! reach a message.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Grant {
     /// There was an access token, and it is longer than a header's value may be ([`MAX_VALUE_BYTES`]): no request could
     /// carry it.
     pub is_too_long: bool,
+    /// The account's vars, as far as the answer itself tells them.
+    pub vars: BTreeMap<String, String>,
 }
 
 impl Grant {
@@ -287,12 +290,18 @@ pub fn grant(body: &Map<String, Value>, members: &Members, now: UnixMillis) -> O
     });
     let (refresh, id) = (token("refresh_token"), token("id_token"));
     let login_ends_at = login_end(body, refresh.as_ref(), now);
+    let told = members.claims.iter();
+    let vars = told.filter_map(|(name, pointer)| {
+        let told = claims::text(member(body, pointer)?)?;
+        Some((name.clone(), told))
+    });
     (access.is_some() || refresh.is_some() || is_too_long).then_some(Grant {
         access,
         refresh,
         id,
         login_ends_at,
         is_too_long,
+        vars: vars.collect(),
     })
 }
 

@@ -49,21 +49,26 @@ impl Claims {
     /// The claim at a JSON pointer (RFC 6901) as text; `None` if it is absent, empty, too long, not a scalar, or not
     /// visible ASCII, as a header value must be.
     pub fn text(&self, pointer: &str) -> Option<String> {
-        let text = match self.0.pointer(pointer)? {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(flag) => flag.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => return None,
-        };
-        let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
-        let fits = (1..=CLAIM_LIMIT).contains(&text.len()) && text.bytes().all(visible);
-        fits.then_some(text)
+        text(self.0.pointer(pointer)?)
     }
 
     /// `exp` (RFC 7519 §4.1.4), between 1970 and the year 9999.
     pub fn expiry(&self) -> Option<UnixMillis> {
         seconds(self.0.get("exp")?)
     }
+}
+
+/// A claim's value as text, under the rules of [`Claims::text`].
+pub fn text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    let fits = (1..=CLAIM_LIMIT).contains(&text.len()) && text.bytes().all(visible);
+    fits.then_some(text)
 }
 
 /// A non-negative number of seconds, also one that a server wrote as a string, in milliseconds.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use latchkey::header::MAX_VALUE_BYTES;
 use latchkey::snapshot::path;
-use oauth2::{AuthorizationCode, PkceCodeVerifier, RedirectUrl};
+use oauth2::{AuthorizationCode, CsrfToken, PkceCodeVerifier, RedirectUrl};
 use secrecy::SecretString;
 
 use super::answer::{self, Answer, Grant};
@@ -74,19 +74,24 @@ fn missing_var(name: &str) -> String {
     )
 }
 
-/// The request that redeems `code`.
+/// The request that redeems `code`; `state`: the login's, where it has one.
 pub fn request(
     oauth: &OAuth,
     code: &AuthorizationCode,
     redirect_uri: &RedirectUrl,
     verifier: &PkceCodeVerifier,
+    state: Option<&CsrfToken>,
 ) -> Request {
-    Request::new(&oauth.token_url, oauth.exchange_encoding)
+    let request = Request::new(&oauth.token_url, oauth.exchange_encoding)
         .field("grant_type", "authorization_code")
         .field("client_id", oauth.client_id.as_str())
         .field("code", code.secret().as_str())
         .field("redirect_uri", redirect_uri.as_str())
-        .field("code_verifier", verifier.secret().as_str())
+        .field("code_verifier", verifier.secret().as_str());
+    match state.filter(|_| oauth.exchange_state) {
+        Some(state) => request.field("state", state.secret().as_str()),
+        None => request,
+    }
 }
 
 /// Reads the answer to a request for a login's first tokens.
@@ -104,13 +109,15 @@ pub fn read(
         id,
         login_ends_at,
         is_too_long,
+        vars: told,
     } = granted(oauth, answer, now)?.ok_or(Error::Missing("access_token and refresh_token"))?;
     if is_too_long {
         return Err(Error::TooLong);
     }
     let (access, credential_expires_at) = access.ok_or(Error::Missing("access_token"))?;
     let refresh = refresh.ok_or(Error::Missing("refresh_token"))?;
-    let vars = claims::vars(&oauth.claims, id.as_ref(), &access);
+    let mut vars = claims::vars(&oauth.claims, id.as_ref(), &access);
+    vars.extend(told);
     Ok(Granted {
         credential: Credential::OAuth(OAuthTokens {
             access,
@@ -137,10 +144,15 @@ pub fn read_client(
     if grant.as_ref().is_some_and(|grant| grant.is_too_long) {
         return Err(Error::TooLong);
     }
-    let access = grant.and_then(|grant| grant.access);
+    let (access, told) = match grant {
+        Some(grant) => (grant.access, grant.vars),
+        None => (None, BTreeMap::new()),
+    };
     let (access, credential_expires_at) = access.ok_or(Error::Missing("access_token"))?;
+    let mut vars = claims::vars(&oauth.claims, None, &access);
+    vars.extend(told);
     Ok(Granted {
-        vars: claims::vars(&oauth.claims, None, &access),
+        vars,
         credential: Credential::Client(client(access)),
         credential_expires_at,
         login_ends_at: None,

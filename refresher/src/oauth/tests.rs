@@ -163,6 +163,7 @@ async fn redeem_at(profile: &Profile) -> Result<Granted, exchange::Error> {
         &code,
         &authorization.redirect_uri,
         &authorization.verifier,
+        Some(&authorization.state),
     );
     let granted = exchange::read(oauth, http.send(&request).await, NOW)?;
     exchange::require_vars(profile, &granted.vars)?;
@@ -323,6 +324,56 @@ async fn a_code_becomes_a_login_with_its_claims() {
     ] {
         assert!(body.contains(field), "{field}");
     }
+}
+
+/// As at Anthropic: the answer itself says whose login it is, and there is no id token.
+#[tokio::test]
+async fn an_answer_tells_whose_login_it_is() {
+    let answer = json!({
+        "access_token": "sk-ant-oat01-a", "refresh_token": "sk-ant-ort01-r", "expires_in": 28800,
+        "account": {"uuid": "person-1", "email_address": "a@example.com"},
+        "organization": {"uuid": "org-1", "name": "An\r\norganization"},
+    });
+    let mut endpoint = Endpoint::answering(200, answer).await;
+    let catalog = crate::platform::Catalog::load(None, ["claude-code".to_owned()].into()).unwrap();
+    let claude = catalog.usable("claude-code").unwrap().clone();
+    let oauth = endpoint.profile.oauth.as_mut().unwrap();
+    let url = oauth.token_url.clone();
+    *oauth = claude.oauth.unwrap();
+    oauth.token_url = url;
+    endpoint.profile.login = claude.login;
+    endpoint.profile.record = claude.record;
+    let granted = redeem(&endpoint).await.unwrap();
+    let vars: Vec<_> = granted
+        .vars
+        .iter()
+        .map(|(name, text)| (&**name, &**text))
+        .collect();
+    // What could break a header is no name.
+    let expected = [
+        ("account_id", "org-1"),
+        ("email", "a@example.com"),
+        ("user_id", "person-1"),
+    ];
+    assert_eq!(vars, expected);
+    assert_eq!(
+        granted.credential_expires_at,
+        Some(UnixMillis(NOW.0 + 28_800_000))
+    );
+    let (_, content_type, body) = endpoint.only_request();
+    assert_eq!(content_type, "application/json");
+    let body: serde_json::Map<String, Value> = serde_json::from_str(&body).unwrap();
+    let mut names: Vec<&str> = body.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let expected = [
+        "client_id",
+        "code",
+        "code_verifier",
+        "grant_type",
+        "redirect_uri",
+        "state",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]

@@ -208,6 +208,7 @@ pub(super) fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
     let mut plan = HeaderPlan {
         set: Vec::new(),
         default: Vec::new(),
+        add: Vec::new(),
         allow: Vec::new(),
         hide: Vec::new(),
     };
@@ -226,6 +227,25 @@ pub(super) fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
         plan.default.push((
             fit(&key, HeaderName::try_from(name))?,
             fit(&key, HeaderText::try_from(value))?,
+        ));
+    }
+    for (name, item) in raw.add {
+        let key = format!("headers.add.{name}");
+        require_unreserved(&key, &name)?;
+        let is_whole = |known: &HeaderName| known.as_str() == name;
+        let mut whole = plan.set.iter().map(|(name, _)| name);
+        let mut filled = plan.default.iter().map(|(name, _)| name);
+        if whole.any(is_whole) || filled.any(is_whole) {
+            let problem = "expected a header that neither headers.set nor headers.default has";
+            return Err(invalid(key, problem));
+        }
+        let is_item = !item.is_empty() && !item.contains([',', ' ', '\t']);
+        if !is_item {
+            return Err(invalid(key, "expected one item, without commas and blanks"));
+        }
+        plan.add.push((
+            fit(&key, HeaderName::try_from(name))?,
+            fit(&key, HeaderText::try_from(item))?,
         ));
     }
     for (word, patterns, place) in [

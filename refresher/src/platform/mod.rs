@@ -263,7 +263,10 @@ impl Profile {
             return Err(invalid("credentials", problem));
         }
         self.check_logins()?;
-        let of_tokens = self.oauth.iter().flat_map(|oauth| oauth.claims.keys());
+        let of_tokens = self
+            .oauth
+            .iter()
+            .flat_map(|oauth| oauth.claims.keys().chain(oauth.answer.claims.keys()));
         let of_session = self.login.session().into_iter();
         let of_session = of_session.flat_map(|session| session.claims.keys());
         let claims = of_tokens.chain(of_session).map(String::as_str).collect();
@@ -279,7 +282,7 @@ impl Profile {
             return Err(invalid(
                 key,
                 format!(
-                    "expected {{credential}} or a name from [oauth.claims] or [login.session.claims], found {{{variable}}}"
+                    "expected {{credential}} or a name from [oauth.claims], [oauth.answer.claims] or [login.session.claims], found {{{variable}}}"
                 ),
             ));
         }
@@ -339,6 +342,14 @@ impl Profile {
                 )),
             };
         };
+        let by_code = self
+            .login
+            .device()
+            .is_some_and(|device| device.by_code.is_some());
+        if oauth.exchange_state && by_code {
+            let problem = "expected no [login.device.by_code] beside it: its code has no state";
+            return Err(invalid("oauth.exchange_state", problem));
+        }
         if self.credentials.contains(&CredentialKind::OAuth) && oauth.client_id.is_empty() {
             return Err(invalid(
                 "oauth.client_id",

@@ -56,6 +56,8 @@ pub struct Members {
     pub expires_in: String,
     /// Its end: a time as RFC 3339 has it, or Unix time.
     pub expires_at: Option<String>,
+    /// Account variable → JSON pointer (RFC 6901) into the answer to a login.
+    pub claims: BTreeMap<String, String>,
 }
 
 impl Default for Members {
@@ -64,6 +66,7 @@ impl Default for Members {
             access_token: "access_token".to_owned(),
             expires_in: "expires_in".to_owned(),
             expires_at: None,
+            claims: BTreeMap::new(),
         }
     }
 }
@@ -81,6 +84,8 @@ pub struct OAuth {
     pub scopes: Vec<String>,
     /// The form of a request that redeems a code.
     pub exchange_encoding: Encoding,
+    /// The request that redeems a code names the login's state, too.
+    pub exchange_state: bool,
     /// The form of a refresh request.
     pub refresh_encoding: Encoding,
     /// More parameters of the refresh request.
@@ -120,6 +125,7 @@ impl OAuth {
             client_id: String::new(),
             scopes: Vec::new(),
             exchange_encoding: Encoding::Form,
+            exchange_state: false,
             refresh_encoding: Encoding::Form,
             refresh_params: BTreeMap::new(),
             signed: None,
@@ -145,6 +151,8 @@ pub(super) struct Raw {
     scopes: Vec<String>,
     #[serde(default = "form")]
     exchange_encoding: Encoding,
+    #[serde(default)]
+    exchange_state: bool,
     #[serde(default = "form")]
     refresh_encoding: Encoding,
     #[serde(default)]
@@ -185,10 +193,14 @@ fn form() -> Encoding {
 
 impl Raw {
     pub(super) fn check(self) -> Result<OAuth, Invalid> {
-        for (name, pointer) in &self.claims {
-            if !pointer.starts_with('/') {
+        for (table, claims) in [
+            ("oauth.claims", &self.claims),
+            ("oauth.answer.claims", &self.answer.claims),
+        ] {
+            let mut claims = claims.iter();
+            if let Some((name, _)) = claims.find(|(_, pointer)| !pointer.starts_with('/')) {
                 let problem = "expected a JSON pointer, which starts with /";
-                return Err(invalid(format!("oauth.claims.{name}"), problem));
+                return Err(invalid(format!("{table}.{name}"), problem));
             }
         }
         Ok(OAuth {
@@ -200,6 +212,7 @@ impl Raw {
             client_id: self.client_id,
             scopes: self.scopes,
             exchange_encoding: self.exchange_encoding,
+            exchange_state: self.exchange_state,
             refresh_encoding: self.refresh_encoding,
             refresh_params: self.refresh_params,
             signed: self.signed,

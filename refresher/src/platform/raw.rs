@@ -104,6 +104,8 @@ pub(super) struct Headers {
     pub set: BTreeMap<String, String>,
     #[serde(default)]
     pub default: BTreeMap<String, String>,
+    #[serde(default)]
+    pub add: BTreeMap<String, String>,
     pub allow: Vec<String>,
     #[serde(default)]
     pub hide: Vec<String>,

@@ -32,6 +32,65 @@ fn the_codex_profile_means_what_it_says() {
     );
 }
 
+#[test]
+fn the_claude_code_profile_means_what_it_says() {
+    let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+    let profile = catalog.profile("claude-code").unwrap();
+    assert!(catalog.usable("claude-code").is_err());
+    let terms = profile.terms.as_ref().unwrap();
+    assert!(terms.contains("do not permit"), "{terms}");
+    assert_eq!(profile.credentials, [CredentialKind::OAuth]);
+    assert_eq!(profile.required_vars(), BTreeSet::new());
+    assert!(profile.api_keys.prefixes.is_empty());
+    let record = &profile.record;
+    let set: Vec<&str> = record
+        .headers
+        .set
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(set, ["authorization"]);
+    let added = record.headers.add.iter();
+    let added: Vec<_> = added
+        .map(|(name, item)| (name.as_str(), item.as_str()))
+        .collect();
+    assert_eq!(added, [("anthropic-beta", "oauth-2025-04-20")]);
+    let asked: Vec<_> = record
+        .endpoints
+        .iter()
+        .map(|one| (one.operation.as_str(), one.untranslated))
+        .collect();
+    assert_eq!(asked, [("count_tokens", true), ("generate", true)]);
+    let pasted = profile.login.pasted().unwrap();
+    assert_eq!(
+        pasted.redirect_uri,
+        "https://platform.claude.com/oauth/code/callback"
+    );
+    assert_eq!(
+        profile.login.code().unwrap().redirect_uri(54545),
+        "http://localhost:54545/callback"
+    );
+}
+
+#[test]
+fn an_item_is_added_to_a_list_that_nothing_else_writes() {
+    for (added, key) in [
+        ("x-a = \"one,two\"", "headers.add.x-a"),
+        ("x-a = \"one two\"", "headers.add.x-a"),
+        ("x-a = \"\"", "headers.add.x-a"),
+        ("X-A = \"one\"", "headers.add.X-A"),
+        ("host = \"one\"", "headers.add.host"),
+        ("authorization = \"one\"", "headers.add.authorization"),
+        ("x-b = \"one\"", "headers.add.x-b"),
+    ] {
+        let with = format!("default = {{ x-b = \"b\" }}\nadd = {{ {added} }}");
+        let error = codex_with("default = {}", &with).unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+    }
+    let profile = codex_with("default = {}", "add = { x-a = \"one\" }").unwrap();
+    assert_eq!(profile.record.headers.add.len(), 1);
+}
+
 /// A platform that knows no redirect to this machine.
 #[test]
 fn a_login_needs_no_listener() {
@@ -211,6 +270,16 @@ fn what_does_not_fit_is_refused_with_its_key() {
         ("\"accept\"", "\"Accept\"", "headers.allow[0]"),
         ("\"accept\"", "\"*\"", "headers.allow[0]"),
         ("\"/email\"", "\"email\"", "oauth.claims.email"),
+        (
+            "[oauth.claims]",
+            "[oauth.answer.claims]\nemail = \"email\"\n[oauth.claims]",
+            "oauth.answer.claims.email",
+        ),
+        (
+            "[oauth.claims]",
+            "exchange_state = true\n[oauth.claims]",
+            "oauth.exchange_state",
+        ),
         ("\"127.0.0.1\"", "\"0.0.0.0\"", "login.code.redirect_host"),
         ("[1455, 1457]", "[]", "login.code.redirect_ports"),
         ("\"json\"", "\"xml\"", "oauth.refresh_encoding"),

@@ -1,7 +1,7 @@
 //! The token endpoints as the engine sees them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use secrecy::SecretString;
 
@@ -202,6 +202,7 @@ fn minted(signing: &Signing, key: &SecretString, now: UnixMillis) -> Outcome {
             id: None,
             login_ends_at: None,
             is_too_long: false,
+            vars: BTreeMap::new(),
         }),
         Err(malformed) => Outcome::Permanent {
             reason: malformed.to_string(),

@@ -81,7 +81,7 @@ pub(super) fn refuse(mut problems: Vec<(String, Error)>) -> Result<()> {
             let lines: String = problems
                 .iter()
                 .take(20)
-                .map(|(_, error)| format!("\n  {error}"))
+                .map(|(_, error)| format!("\n  {}", in_a_line(error)))
                 .collect();
             let more = match number.saturating_sub(20) {
                 0 => String::new(),
@@ -92,6 +92,20 @@ pub(super) fn refuse(mut problems: Vec<(String, Error)>) -> Result<()> {
             );
             Err(Error::new(Fault::Invalid, sentence))
         }
+    }
+}
+
+/// Why one of several cannot be taken over: a platform's notice has more lines than a list has room for.
+pub(super) fn in_a_line(error: &Error) -> String {
+    let text = error.to_string();
+    match (
+        &error.fault,
+        text.split_once(" until you have read this notice:"),
+    ) {
+        (Fault::NotAcknowledged { platform }, Some((off, _))) => format!(
+            "{off} until you have read its notice and acknowledged it; see: refresher platforms show {platform}"
+        ),
+        _ => text,
     }
 }
 

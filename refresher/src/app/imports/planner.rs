@@ -162,21 +162,26 @@ impl<'a> Planner<'a> {
                 }
             }
             None if entry.is_login() => {
-                let mut all = profiles().filter(|profile| takes(profile));
-                match (all.next(), all.next()) {
-                    (Some(one), None) => &one.id,
-                    (Some(_), Some(_)) => {
-                        let ids: Vec<&str> = profiles()
-                            .filter(|one| takes(one))
-                            .map(|one| one.id.as_str())
-                            .collect();
+                let all = || profiles().filter(|profile| takes(profile));
+                let usable: Vec<&str> = all()
+                    .filter(|one| catalog.usable(&one.id).is_ok())
+                    .map(|one| one.id.as_str())
+                    .collect();
+                // One that is off gives way to those that are on, and says why it is off where there is none.
+                let ids = match usable.is_empty() {
+                    true => all().map(|one| one.id.as_str()).collect(),
+                    false => usable,
+                };
+                match ids[..] {
+                    [one] => one,
+                    [_, ..] => {
                         let sentence = format!(
                             "expected one platform that takes such a login over, found {}; --platform says which",
                             ids.join(", ")
                         );
                         return Err(Error::new(Fault::Invalid, sentence));
                     }
-                    (None, _) => return Err(nobody_takes(entry.form)),
+                    [] => return Err(nobody_takes(entry.form)),
                 }
             }
             None if entry.of.is_empty() => {
@@ -364,9 +369,6 @@ impl<'a> Planner<'a> {
 /// The login is one that no profile here takes over.
 fn nobody_takes(form: Form) -> Error {
     let whose = match form {
-        Form::Claude => {
-            "a login of Claude Code's, and Anthropic's terms allow it to its own programs alone"
-        }
         Form::Gemini => {
             "a login of Gemini CLI's or Qwen Code's, which Google and Alibaba have ended for persons"
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::app::Options;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::oauth::claims::unsigned;
 
 const KEY: &str = "sk-proj-0123456789abcdefghijklmnopqrstuvwx";
@@ -239,4 +239,65 @@ async fn the_proxy_of_a_file_is_the_accounts() {
     );
     assert!(!refused.contains("the-secret"), "{refused}");
     assert!(names(&app).await.is_empty());
+}
+
+/// Claude Code's file, and CLIProxyAPI's, are of a platform that is off until its notice is acknowledged.
+#[tokio::test]
+async fn a_login_of_claude_code_is_taken_over_once_its_notice_is_acknowledged() {
+    let in_an_hour = SystemClock.now().0 + 3_600_000;
+    let own = json!({"claudeAiOauth": {
+        "accessToken": "sk-ant-oat01-a", "refreshToken": "sk-ant-ort01-r", "expiresAt": in_an_hour,
+        "scopes": ["user:inference", "user:profile"], "subscriptionType": "max", "rateLimitTier": "default_claude_max_5x",
+    }, "mcpOAuth": {"x": 1}});
+    let proxied = json!({
+        "type": "claude", "access_token": "sk-ant-oat01-b", "refresh_token": "sk-ant-ort01-s", "email": "b@example.com",
+        "account_uuid": "person-1", "organization_uuid": "org-1", "expired": "2096-09-21T14:14:20Z",
+    });
+    let opencode = json!({"anthropic": {
+        "type": "oauth", "access": "sk-ant-oat01-c", "refresh": "sk-ant-ort01-t", "expires": in_an_hour,
+    }});
+    let (outer, app) = installation(&[]).await;
+    for text in [&own, &proxied, &opencode] {
+        let path = file(&outer, "a.json", text);
+        let refused = run(&app, &[path], None).await.unwrap_err();
+        assert!(
+            matches!(refused.fault, Fault::NotAcknowledged { .. }),
+            "{refused}"
+        );
+        let said = refused.to_string();
+        assert!(said.contains("claude-code is off until"), "{said}");
+        assert!(names(&app).await.is_empty());
+    }
+
+    let config = outer.path().join("state/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        format!("acknowledged_terms = ['claude-code']\n{text}"),
+    )
+    .unwrap();
+    let options = Options {
+        state_dir: Some(outer.path().join("state")),
+        acknowledged_terms: Vec::new(),
+        may_make: true,
+    };
+    let app = App::open(options, |_| None, Arc::new(SystemClock));
+    let app = app.await.unwrap();
+    let path = file(&outer, "a.json", &own);
+    run(&app, std::slice::from_ref(&path), None).await.unwrap();
+    run(&app, &[file(&outer, "b.json", &proxied)], None)
+        .await
+        .unwrap();
+    assert_eq!(names(&app).await, ["b@example.com", "claude-code"]);
+    for name in names(&app).await {
+        let account = app.store.account(&name).await.unwrap();
+        assert_eq!(account.platform, "claude-code");
+    }
+    let to = outer.path().join("again.json");
+    let names = ["claude-code".to_owned()];
+    crate::app::exports::export(&app, Caller::LocalOperator, &names, &to)
+        .await
+        .unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(&to).unwrap()).unwrap();
+    assert_eq!(written, own);
 }

@@ -78,6 +78,7 @@ impl ByCode {
             &code,
             &self.redirect_uri,
             &verifier,
+            None,
         ))
     }
 }

@@ -18,6 +18,8 @@ pub const ACCOUNT: Names = &[
     "chatgpt_account_id",
     "chatgptAccountId",
 ];
+pub const ORGANIZATION: Names = &["organization_uuid", "organizationUuid"];
+pub const USER: Names = &["account_uuid", "accountUuid"];
 pub const EMAIL: Names = &["email"];
 pub const CLIENT: Names = &["client_id", "clientId"];
 pub const EXPIRES: Names = &[

@@ -353,6 +353,30 @@ fn logins_of_other_platforms_are_told_by_what_their_files_hold() {
     }
 }
 
+/// CLIProxyAPI says who somebody is at Anthropic, and in which organization.
+#[test]
+fn a_person_at_anthropic_is_known_by_both_ids() {
+    let file = json!({
+        "type": "claude", "access_token": "a", "refresh_token": "r", "id_token": "", "email": "a@example.com",
+        "account_uuid": "person-1", "organization_uuid": "org-1", "organization_name": "x", "expired": "2026-09-21T14:14:20Z",
+    });
+    let entries = recognise(&file.to_string()).unwrap();
+    let Imported::Login(login) = entries[0].read(None, NOW).unwrap() else {
+        panic!("no login");
+    };
+    let vars: Vec<_> = login
+        .vars
+        .iter()
+        .map(|(name, text)| (&**name, &**text))
+        .collect();
+    let expected = [
+        ("account_id", "org-1"),
+        ("email", "a@example.com"),
+        ("user_id", "person-1"),
+    ];
+    assert_eq!(vars, expected);
+}
+
 /// The key of an entry, and what else is known of it.
 fn key(entry: &Entry) -> (&str, Option<&str>, Option<&str>, String) {
     let Ok(Imported::ApiKey(key)) = entry.read(None, NOW) else {

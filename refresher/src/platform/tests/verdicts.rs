@@ -87,7 +87,10 @@ const VERDICTS: &[(&str, u16, Headers, &str)] = &[
     ("anthropic/models.json", 200, NONE, "fine"),
     ("anthropic/not_found_error.json", 404, NONE, "caller's fault"),
     ("anthropic/oauth_not_allowed.json", 403, NONE, "dead: organization_disabled"),
+    ("anthropic/oauth_not_supported.json", 401, NONE, "credential expired"),
     ("anthropic/oauth_token_expired.json", 401, NONE, "credential expired"),
+    ("anthropic/oauth_token_revoked.json", 401, NONE, "credential expired"),
+    ("anthropic/oauth_token_unknown.json", 401, NONE, "credential expired"),
     ("anthropic/organization_disabled.json", 400, NONE, "dead: organization_disabled"),
     ("anthropic/overloaded_error.json", 529, NONE, "platform in trouble for 5 s"),
     ("anthropic/permission_error.json", 403, NONE, "caller's fault"),
@@ -178,7 +181,7 @@ const ALIKE: [(&str, &str); 2] = [
 ];
 
 /// The platforms that take over the rules of another one, which says something of that one.
-const ON_TOP: [(&str, &str); 1] = [("qianfan-iam", "qianfan")];
+const ON_TOP: [(&str, &str); 2] = [("claude-code", "anthropic"), ("qianfan-iam", "qianfan")];
 
 /// An answer of a platform, and what it means.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! A ledger in memory, an authorization server with rotating, reuse-detecting refresh tokens, and processes that crash.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -633,6 +633,7 @@ impl TokenEndpoint for Side {
                 id: None,
                 login_ends_at: None,
                 is_too_long: false,
+                vars: BTreeMap::new(),
             })
         });
         let round_trip = match fate {
