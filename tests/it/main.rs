@@ -56,6 +56,9 @@ mod operator;
 /// The ways in that need no browser on this machine.
 mod logins;
 
+/// A Claude subscription, by the login of Claude Code.
+mod claude_login;
+
 /// Logins in a real browser.
 mod browsers;
 

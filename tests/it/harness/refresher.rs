@@ -240,10 +240,21 @@ impl Refresher {
         name: &str,
         more: &[&str],
     ) -> Result<(), String> {
+        let arguments = [&["login", "codex", "--paste", "--name", name], more].concat();
+        self.try_paste(&arguments, async |url| sim.authorize(&url, email).await)
+            .await
+    }
+
+    /// Runs a login, takes the URL that it prints to `bring`, and pastes what that brings back; or what is said where the
+    /// login fails.
+    pub async fn try_paste(
+        &self,
+        arguments: &[&str],
+        bring: impl AsyncFnOnce(String) -> String,
+    ) -> Result<(), String> {
         let mut command = self.command(&[]);
         command
-            .args(["login", "codex", "--paste", "--name", name])
-            .args(more)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -266,10 +277,10 @@ impl Refresher {
                 _ => assert_ne!(read, 0, "no URL: {text}"),
             }
         };
-        let address = sim.authorize(&url, email).await;
+        let brought = bring(url).await;
         let mut stdin = child.stdin.take().expect("piped");
         stdin
-            .write_all(format!("{address}\n").as_bytes())
+            .write_all(format!("{brought}\n").as_bytes())
             .await
             .expect("pasted");
         drop(stdin);
