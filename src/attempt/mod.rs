@@ -15,6 +15,9 @@
 //! key's memory is used up. One that ends before that is no answer: the platform is in trouble. Where no
 //! other account does better, the caller gets the failure with its true status ([`failure`]).
 //!
+//! Where a key takes only the model that it asks for, a good answer is held until it names its model, however long
+//! that takes, and another one's goes to nobody ([`served_model`]). Such an answer is held against no account.
+//!
 //! # Failover
 //!
 //! 1. The verdict goes on the board ([`crate::health`]), where every worker sees it within 5 ms. A request
