@@ -112,12 +112,7 @@ impl Reader {
         if std::mem::replace(&mut self.started, true) {
             return;
         }
-        let text = |name| answer.and_then(|answer| answer.get_text(name));
-        let text = |name| text(name).map(|text| text.plain().into_owned());
-        events.push(Event::Start {
-            id: text("id").unwrap_or_default(),
-            model: text("model").unwrap_or_default(),
-        });
+        events.push(Event::start(answer, ["id", "model"]));
     }
 
     /// Reads a chunk of a stream, or a whole answer.

@@ -121,12 +121,7 @@ impl Reader {
         if std::mem::replace(&mut self.started, true) {
             return;
         }
-        let text = |name| message.get_text(name);
-        let text = |name| text(name).map(|text| text.plain().into_owned());
-        events.push(Event::Start {
-            id: text("id").unwrap_or_default(),
-            model: text("model").unwrap_or_default(),
-        });
+        events.push(Event::start(Some(message), ["id", "model"]));
     }
 
     fn end(&mut self, events: &mut Vec<Event>) {

@@ -83,6 +83,20 @@ pub struct Usage {
     pub reasoning: Option<u64>,
 }
 
+// === impl Event ===
+
+impl Event {
+    /// The beginning of an answer, as far as its members of these names tell its id and its model.
+    pub fn start(answer: Option<Json<'_, '_>>, [id, model]: [&str; 2]) -> Self {
+        let text = |name| answer.and_then(|answer| answer.get_text(name));
+        let text = |name| text(name).map(|text| text.plain().into_owned());
+        Self::Start {
+            id: text(id).unwrap_or_default(),
+            model: text(model).unwrap_or_default(),
+        }
+    }
+}
+
 // === impl BlockKind ===
 
 impl BlockKind {

@@ -162,16 +162,7 @@ impl Reader {
         if std::mem::replace(&mut self.started, true) {
             return;
         }
-        let text = |name| response.and_then(|response| response.get_text(name));
-        let text = |name| {
-            text(name)
-                .map(|text| text.plain().into_owned())
-                .unwrap_or_default()
-        };
-        events.push(Event::Start {
-            id: text("id"),
-            model: text("model"),
-        });
+        events.push(Event::start(response, ["id", "model"]));
     }
 
     fn item_added(&mut self, event: Json<'_, '_>, events: &mut Vec<Event>) {
