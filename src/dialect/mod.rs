@@ -10,6 +10,8 @@ mod demands;
 mod envelope;
 mod format;
 mod gemini;
+#[cfg(any(test, feature = "grammar"))]
+pub mod grammar;
 mod messages;
 pub mod neutral;
 mod parts;

@@ -2,8 +2,6 @@
 
 mod answer_reader;
 mod answer_writer;
-#[cfg(test)]
-pub(super) mod grammar;
 mod item;
 mod request_reader;
 mod request_writer;

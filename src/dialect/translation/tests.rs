@@ -3,7 +3,6 @@ mod chat_requests;
 mod envelope;
 mod gemini;
 mod gemini_platform;
-mod grammar;
 mod laws;
 mod messages_platform;
 mod responses;
@@ -11,9 +10,11 @@ mod table;
 
 use serde_json::{Value, json};
 
-use self::grammar::{said_in_chat, said_in_messages};
 use super::*;
-use crate::dialect::accent::Accent;
+use crate::dialect::{
+    accent::Accent,
+    grammar::{self, said_in_chat, said_in_messages},
+};
 use crate::text::tree::Text;
 
 pub(crate) fn target() -> Target<'static> {

@@ -1,16 +1,14 @@
 //! Laws of all pairs.
 
-use std::fmt::Write as _;
-
 use proptest::prelude::*;
 
 use super::{
-    grammar,
     table::{asked_at, cases, translation_of},
     *,
 };
-use crate::dialect::neutral::{
-    Arguments, Block, Call, Finish, Folded, Role, ToolResult, Usage, functions,
+use crate::dialect::{
+    grammar::meaning::{Meaning, read_back, told},
+    neutral::{Finish, Usage},
 };
 
 const PATH: &str = "/v1beta/models/asked:streamGenerateContent?alt=sse";
@@ -95,83 +93,6 @@ fn what_breaks_off_is_never_a_good_end_in_any_pair() {
     }
 }
 
-/// What an answer says, in the words that every dialect has.
-#[derive(Debug, PartialEq)]
-struct Meaning {
-    text: String,
-    reasoning: String,
-    calls: Vec<(String, String, Value)>,
-    finish: &'static str,
-    /// The prompt, what of it a cache had, and the answer.
-    usage: [u64; 3],
-}
-
-fn meaning(events: &[Event]) -> Option<Meaning> {
-    let folded = Folded::of(events).ok()?;
-    let texts = |wanted: &[BlockKind]| {
-        let blocks = folded.blocks.iter();
-        let blocks = blocks.filter(|block| wanted.contains(&block.kind));
-        blocks.map(|block| &*block.text).collect::<String>()
-    };
-    let is_cut = folded.finish == Finish::Length;
-    let calls = folded.blocks.iter().filter_map(|block| {
-        let BlockKind::Call { id, name, .. } = &block.kind else {
-            return None;
-        };
-        let text = if block.text.is_empty() {
-            "{}"
-        } else {
-            &block.text
-        };
-        let arguments: Option<Value> = serde_json::from_str(text).ok();
-        // A call that the limit cut is none.
-        (!is_cut || arguments.is_some()).then(|| {
-            let arguments = arguments.unwrap_or_default();
-            (id.clone(), name.clone(), arguments)
-        })
-    });
-    let usage = folded.usage;
-    Some(Meaning {
-        // A refusal is a text where there is none.
-        text: texts(&[BlockKind::Text, BlockKind::Refusal]),
-        reasoning: texts(&[BlockKind::Reasoning]),
-        calls: calls.collect(),
-        finish: match folded.finish {
-            Finish::Length => "length",
-            // A refusal in words is a good end in some, and a call says that it is one.
-            _ => "good",
-        },
-        usage: [
-            usage.prompt(),
-            usage.cache_read.unwrap_or_default(),
-            usage.output.unwrap_or_default(),
-        ],
-    })
-}
-
-/// What a dialect says, read with its own reader.
-pub(super) fn read_back(dialect: Dialect, text: &[u8], is_stream: bool) -> Vec<Event> {
-    let mut reader = dialect.format().parts().read_answer.unwrap()();
-    let mut events = Vec::new();
-    if !is_stream {
-        reader.on_whole(text, &mut events);
-        return events;
-    }
-    let (mut framer, mut data, mut rest) = (Framer::default(), Vec::new(), text);
-    while let Some(piece) = framer.next(&mut rest) {
-        match piece {
-            Piece::Data(piece) => data.extend_from_slice(piece),
-            Piece::End => {
-                reader.on_event(&data, &mut events);
-                data.clear();
-            }
-            _ => {}
-        }
-    }
-    reader.on_end(&mut events);
-    events
-}
-
 fn kind() -> impl Strategy<Value = BlockKind> {
     prop_oneof![
         Just(BlockKind::Text),
@@ -253,7 +174,7 @@ proptest! {
     /// translated there and back keeps texts, calls, their ids and tokens. Every stream follows its grammar.
     #[test]
     fn an_answer_says_the_same_in_every_dialect(events in answer(), as_list: bool) {
-        let expected = meaning(&events).unwrap();
+        let expected = Meaning::of(&events).unwrap();
         for dialect in Dialect::ALL {
             let parts = dialect.format().parts();
             let as_list = as_list && dialect == Dialect::Gemini;
@@ -265,7 +186,7 @@ proptest! {
             prop_assert!(grammar::read(dialect, text, as_list), "{}", text);
             let whole = writer.whole(&events).unwrap();
             for (text, is_stream) in [(&stream, !as_list), (&whole, false)] {
-                let mut said = meaning(&read_back(dialect, text, is_stream)).unwrap();
+                let mut said = Meaning::of(&read_back(dialect, text, is_stream)).unwrap();
                 // They come when they are whole in some.
                 said.calls.sort_by(|one, other| one.0.cmp(&other.0));
                 prop_assert_eq!(&said, &expected, "{:?} {}", dialect, String::from_utf8_lossy(text));
@@ -338,68 +259,6 @@ fn conversation() -> impl Strategy<Value = Value> {
         messages.push(json!({"role": "user", "content": "go on"}));
         messages.into()
     })
-}
-
-/// What a conversation says: runs of texts, calls and results. Blanks do not count: where one is a text, others are two.
-fn told(dialect: Dialect, body: &[u8]) -> Vec<String> {
-    fn run(all: &mut Vec<String>, who: &str, text: &str) {
-        let text: String = text.split_whitespace().collect();
-        match all.last_mut() {
-            Some(last) if last.starts_with(who) => last.push_str(&text),
-            _ => all.push(format!("{who}{text}")),
-        }
-    }
-    let tree = Tree::read(body).unwrap();
-    let request = dialect.format().parts().read_request.unwrap()(&tree).unwrap();
-    let mut all = Vec::new();
-    for text in &request.system {
-        run(&mut all, "system: ", &text.plain());
-    }
-    for turn in &request.turns {
-        for block in &turn.blocks {
-            match block {
-                Block::Text { text } | Block::Refusal(text) => {
-                    let who = match turn.role {
-                        Role::User => "user: ",
-                        Role::Assistant => "model: ",
-                        Role::System => "between: ",
-                    };
-                    run(&mut all, who, &text.plain());
-                }
-                Block::Call(call) => all.push(called(call)),
-                Block::Result(result) => all.push(returned(result)),
-                Block::Media(_) | Block::Reasoning { .. } => {}
-            }
-        }
-    }
-    // Results of calls that were made at once may stand in any order, and each in a turn of its own.
-    for run in
-        all.chunk_by_mut(|one, other| [one, other].iter().all(|line| line.starts_with("result ")))
-    {
-        run.sort();
-    }
-    let tools = request.tools.iter();
-    all.extend(tools.map(|tool| format!("tool {} {}", tool.name.plain(), functions::schema(tool))));
-    all
-}
-
-fn called(call: &Call<'_>) -> String {
-    let arguments = match &call.arguments {
-        Arguments::Json(json) => (*json).to_owned(),
-        Arguments::Text(text) | Arguments::Raw(text) => text.plain().into_owned(),
-    };
-    let arguments: Value = serde_json::from_str(&arguments).unwrap();
-    format!("call {} {} {arguments}", call.id.plain(), call.name.plain())
-}
-
-fn returned(result: &ToolResult<'_>) -> String {
-    let mut line = format!("result {} ", result.id.plain());
-    for block in &result.blocks {
-        if let Block::Text { text } = block {
-            write!(line, "{}", text.plain()).unwrap();
-        }
-    }
-    line
 }
 
 proptest! {

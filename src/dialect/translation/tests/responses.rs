@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::dialect::{
+    grammar::responses as grammar,
     neutral::{Finish, Usage},
-    responses::grammar,
 };
 
 const RESPONSES: Dialect = Dialect::Responses;

@@ -8,10 +8,11 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, path::PathBuf, sync::LazyL
 
 use serde_json::json;
 
-use super::{grammar, laws, *};
+use super::*;
 use crate::{
     dialect::{
         accent::Accent,
+        grammar::meaning,
         neutral::{Folded, FoldedBlock, functions},
     },
     text::tree::{Json, Kind},
@@ -295,7 +296,7 @@ fn a_stream_and_a_whole_answer_say_the_same() {
                 let whole = of_whole.to_string();
                 let [streamed, whole] =
                     [(&stream, true), (&whole, false)].map(|(text, is_stream)| {
-                        let events = laws::read_back(caller, text.as_bytes(), is_stream);
+                        let events = meaning::read_back(caller, text.as_bytes(), is_stream);
                         let Folded {
                             mut blocks, finish, ..
                         } = Folded::of(&events).unwrap();

@@ -1,4 +1,4 @@
-//! The grammar of a stream of `responses`, for tests: what OpenAI's clients and Codex rely on.
+//! The grammar of a stream of `responses`: what OpenAI's clients and Codex rely on.
 
 use serde_json::{Map, Value};
 

@@ -1,14 +1,33 @@
-//! The grammars of streams: what the clients of each dialect rely on. Each reads a stream, and panics where it breaks
-//! the grammar.
+//! The grammars of answers, for tests and fuzz targets: what the clients of each dialect rely on. Each reads what was
+//! written, and panics where it breaks the grammar. No part of the filter.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+#![cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        reason = "tests look at more of what was said than fuzz targets"
+    )
+)]
+
+pub mod meaning;
+pub(in crate::dialect) mod responses;
 
 use serde_json::{Value, json};
 
-use crate::dialect::{Dialect, responses::grammar as responses};
+use crate::dialect::Dialect;
 
 /// Reads a stream of a dialect; tells if it ended well, rather than with a failure.
-pub(super) fn read(dialect: Dialect, stream: &str, as_list: bool) -> bool {
+pub fn read(dialect: Dialect, stream: &str, as_list: bool) -> bool {
     match dialect {
-        Dialect::Chat | Dialect::Envelope => said_in_chat(stream).failed.is_none(),
+        Dialect::Chat => said_in_chat(stream).failed.is_none(),
+        Dialect::Envelope => said_in_chat(&out_of_envelopes(stream)).failed.is_none(),
         Dialect::Responses => responses::read(stream).status != "failed",
         Dialect::Messages => !said_in_messages(stream).contains(&"error".to_owned()),
         Dialect::Gemini => {
@@ -17,8 +36,57 @@ pub(super) fn read(dialect: Dialect, stream: &str, as_list: bool) -> bool {
     }
 }
 
+/// Reads the body of an error, as a dialect's clients do.
+pub fn read_error(dialect: Dialect, body: &[u8]) {
+    let said: Value = serde_json::from_slice(body).unwrap();
+    let error = &said["error"];
+    let is_word = |value: &Value| value.is_null() || value.is_string();
+    let fits = match dialect {
+        Dialect::Chat | Dialect::Responses => {
+            error["message"].is_string() && error["type"].is_string() && is_word(&error["code"])
+        }
+        Dialect::Messages => {
+            said["type"] == "error" && error["type"].is_string() && error["message"].is_string()
+        }
+        Dialect::Gemini => {
+            error["code"].is_u64() && error["status"].is_string() && error["message"].is_string()
+        }
+        Dialect::Envelope => {
+            said["code"].is_u64()
+                && said["message"].is_string()
+                && said["data"].is_null()
+                && is_word(error)
+        }
+    };
+    assert!(fits, "{dialect:?}: {said}");
+}
+
+/// The stream of `chat` that one of `envelope` has in its envelopes, an error apart, which has the form of ours.
+pub fn out_of_envelopes(stream: &str) -> String {
+    let event = |event: &str| {
+        let data = event.strip_prefix("data: ").unwrap();
+        if data == "[DONE]" {
+            return format!("{event}\n\n");
+        }
+        let said: Value = serde_json::from_str(data).unwrap();
+        let inner = match said["data"].is_null() {
+            true => {
+                read_error(Dialect::Envelope, data.as_bytes());
+                json!({"error": {"message": said["message"], "type": "envelope"}})
+            }
+            false => {
+                assert_eq!(said["code"], 200);
+                assert_eq!(said["message"], "success");
+                said["data"].clone()
+            }
+        };
+        format!("data: {inner}\n\n")
+    };
+    stream.split_terminator("\n\n").map(event).collect()
+}
+
 /// What a stream of `messages` says: the blocks, each with its pieces, and how it ends.
-pub(super) fn said_in_messages(stream: &str) -> Vec<String> {
+pub(in crate::dialect) fn said_in_messages(stream: &str) -> Vec<String> {
     let (mut said, mut open, mut next) = (Vec::new(), None::<(String, Value)>, 0);
     let mut before = String::new();
     for (number, event) in stream.split_terminator("\n\n").enumerate() {
@@ -110,18 +178,18 @@ fn counts_in_messages(usage: &Value) {
 
 /// What a stream of `chat` says.
 #[derive(Debug, Default)]
-pub(super) struct SaidInChat {
-    pub(super) content: String,
-    pub(super) reasoning: String,
+pub(in crate::dialect) struct SaidInChat {
+    pub(in crate::dialect) content: String,
+    pub(in crate::dialect) reasoning: String,
     /// Name, id and arguments.
-    pub(super) calls: Vec<String>,
-    pub(super) finish: String,
-    pub(super) usage: Option<Value>,
-    pub(super) failed: Option<Value>,
+    pub(in crate::dialect) calls: Vec<String>,
+    pub(in crate::dialect) finish: String,
+    pub(in crate::dialect) usage: Option<Value>,
+    pub(in crate::dialect) failed: Option<Value>,
 }
 
 /// What a stream of `chat` says.
-pub(super) fn said_in_chat(stream: &str) -> SaidInChat {
+pub(in crate::dialect) fn said_in_chat(stream: &str) -> SaidInChat {
     let mut said = SaidInChat::default();
     let mut about = None;
     let (mut chunks, mut done) = (0, false);
@@ -191,7 +259,7 @@ pub(super) fn said_in_chat(stream: &str) -> SaidInChat {
 }
 
 /// The elements of a stream of `gemini`.
-pub(super) fn elements(stream: &str, as_list: bool) -> Vec<Value> {
+pub(in crate::dialect) fn elements(stream: &str, as_list: bool) -> Vec<Value> {
     if as_list {
         return serde_json::from_str(stream).unwrap();
     }
@@ -204,7 +272,7 @@ pub(super) fn elements(stream: &str, as_list: bool) -> Vec<Value> {
 
 /// What the elements of a stream of `gemini` say: each has parts of the model's, and the last one alone tells why the
 /// answer ended, and what it took.
-pub(super) fn said_in_gemini(elements: &[Value]) -> Vec<String> {
+pub(in crate::dialect) fn said_in_gemini(elements: &[Value]) -> Vec<String> {
     let mut said = Vec::new();
     assert!(!elements.is_empty(), "no end");
     for (at, element) in elements.iter().enumerate() {
