@@ -11,6 +11,9 @@ use crate::{
     text::tree::{Json, Text, Tree},
 };
 
+/// The most blocks that are open at once: one, as Anthropic has it.
+const MAX_OPEN: usize = 1_024;
+
 /// Reads an answer in steps. It has ended at `message_stop`.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -44,7 +47,7 @@ impl AnswerReader for Reader {
         match &*kind.as_ref().map(Text::plain).unwrap_or_default() {
             "message_start" => {
                 if let Some(message) = event.get("message") {
-                    self.start(message, events);
+                    self.start(Some(message), events);
                 }
             }
             "content_block_start" => {
@@ -68,6 +71,10 @@ impl AnswerReader for Reader {
             "error" => self.fail(Failure::of(event.get("error").unwrap_or(event)), events),
             _ => {}
         }
+        if !self.ended && self.blocks.len() > MAX_OPEN {
+            let why = "the platform's answer has too many blocks that do not end";
+            self.fail(Failure::grammar(why), events);
+        }
     }
 
     fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
@@ -84,7 +91,7 @@ impl AnswerReader for Reader {
                 events,
             );
         }
-        self.start(message, events);
+        self.start(Some(message), events);
         let content = message.get("content").into_iter().flat_map(Json::items);
         for (number, block) in content.enumerate() {
             let index = number as u64;
@@ -116,16 +123,20 @@ impl Reader {
         events.push(Event::Fail(failure));
     }
 
-    fn start(&mut self, message: Json<'_, '_>, events: &mut Vec<Event>) {
-        self.used(message);
+    /// Begins the answer, with its first event or, where that was left out, with what comes in its place.
+    fn start(&mut self, message: Option<Json<'_, '_>>, events: &mut Vec<Event>) {
+        if let Some(message) = message {
+            self.used(message);
+        }
         if std::mem::replace(&mut self.started, true) {
             return;
         }
-        events.push(Event::start(Some(message), ["id", "model"]));
+        events.push(Event::start(message, ["id", "model"]));
     }
 
     fn end(&mut self, events: &mut Vec<Event>) {
         self.ended = true;
+        self.start(None, events);
         let open: Vec<u64> = self.blocks.keys().copied().collect();
         for index in open {
             self.close(index, events);
@@ -159,6 +170,7 @@ impl Reader {
             }
             _ => return,
         };
+        self.start(None, events);
         self.close(index, events);
         let number = self.count;
         self.count = number.saturating_add(1);

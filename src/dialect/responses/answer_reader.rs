@@ -10,6 +10,9 @@ use crate::{
     text::tree::{Json, Text, Tree},
 };
 
+/// The most items of one answer, and the most parts of them: each is remembered to the end, which may repeat it.
+const MAX_ITEMS: usize = 16_384;
+
 /// Reads an answer in steps.
 ///
 /// Items are told apart by `output_index`: ids change from event to event at some servers. What an item's deltas left
@@ -87,6 +90,10 @@ impl AnswerReader for Reader {
             }
             "error" => self.fail(Failure::of(event.get("error").unwrap_or(event)), events),
             _ => {}
+        }
+        if !self.ended && (self.items.len() > MAX_ITEMS || self.blocks as usize > MAX_ITEMS) {
+            let why = "the platform's answer has too many parts";
+            self.fail(Failure::grammar(why), events);
         }
     }
 

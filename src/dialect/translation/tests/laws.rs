@@ -93,6 +93,60 @@ fn what_breaks_off_is_never_a_good_end_in_any_pair() {
     }
 }
 
+/// An answer of `messages` whose first event was left out.
+#[test]
+fn an_answer_begins_though_its_beginning_was_left_out() {
+    let events = [
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}),
+        json!({"type": "message_stop"}),
+    ];
+    for from in [0, 2] {
+        let stream: String = events[from..]
+            .iter()
+            .map(|event| format!("data: {event}\n\n"))
+            .collect();
+        for caller in Dialect::OF_CALLERS
+            .into_iter()
+            .filter(|caller| *caller != Dialect::Messages)
+        {
+            let about = About {
+                wants_usage: true,
+                ..About::default()
+            };
+            let none = BTreeMap::new();
+            let translation =
+                AnswerTranslation::new(Dialect::Messages, caller, true, about, "1f", none);
+            let Written::Stream(stream) = translation.unwrap().on_body(stream.as_bytes(), true)
+            else {
+                panic!("{caller:?}");
+            };
+            let stream = String::from_utf8(stream).unwrap();
+            assert!(grammar::read(caller, &stream, false), "{stream}");
+        }
+    }
+}
+
+/// What a reader remembers of a stream has a bound, however long that is.
+#[test]
+fn a_stream_of_parts_without_end_fails() {
+    let item = |index| json!({"type": "response.output_item.done", "output_index": index, "item": {"type": "x"}});
+    let part = |index| json!({"type": "response.output_text.delta", "output_index": 0, "content_index": index, "delta": "x"});
+    let block = |index| json!({"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}});
+    let failed_at = |dialect: Dialect, event: &dyn Fn(usize) -> Value| {
+        let mut reader = dialect.format().parts().read_answer.unwrap()();
+        (0..100_000).find(|number| {
+            let mut events = Vec::new();
+            reader.on_event(event(*number).to_string().as_bytes(), &mut events);
+            matches!(events.last(), Some(Event::Fail(_)))
+        })
+    };
+    assert_eq!(failed_at(Dialect::Responses, &item), Some(16_384));
+    assert_eq!(failed_at(Dialect::Responses, &part), Some(16_384));
+    assert_eq!(failed_at(Dialect::Messages, &block), Some(1_024));
+}
+
 fn kind() -> impl Strategy<Value = BlockKind> {
     prop_oneof![
         Just(BlockKind::Text),
