@@ -106,7 +106,6 @@ fn write_input(request: &Request<'_>, target: &Target<'_>, out: &mut Out) -> Res
         write_message(out, "user", |out| {
             write_text(out, "input_text", &system(request))
         });
-        return Ok(());
     }
     for step in steps(&request.turns)? {
         match step {
@@ -122,7 +121,11 @@ fn write_input(request: &Request<'_>, target: &Target<'_>, out: &mut Out) -> Res
             }
         }
     }
-    if matches!(request.output, Output::Json) && !functions::turns_say_json(request) {
+    let is_said = match request.turns.is_empty() {
+        true => request.system.iter().any(functions::says_json),
+        false => functions::turns_say_json(request),
+    };
+    if matches!(request.output, Output::Json) && !is_said {
         // It is refused without the word, and that of the instructions does not count.
         write_message(out, "developer", |out| {
             write_text(out, "input_text", &[Text::of(functions::IN_JSON)]);

@@ -416,3 +416,18 @@ fn a_strict_tool_stays_one_where_the_platform_has_such() {
         assert_eq!(made.unwrap().left_out, ["strict"], "{platform:?}");
     }
 }
+
+#[test]
+fn a_prompt_that_is_the_systems_alone_asks_for_json_by_that_word() {
+    let body = json!({
+        "messages": [{"role": "system", "content": "Where?"}], "response_format": {"type": "json_object"},
+    });
+    let made = Dialect::Chat.translate_request(
+        Dialect::Responses,
+        body.to_string().as_bytes(),
+        &target(),
+        0,
+    );
+    let made: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
+    assert!(made["input"].to_string().contains("JSON"), "{made}");
+}
