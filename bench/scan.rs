@@ -9,12 +9,16 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use latchkey::attempt::{answer::Mask, forwarding::Forwarding, transform::Transform};
-use latchkey::dialect::Dialect;
+use latchkey::dialect::{Accent, Demands, Dialect, EffortWord, ServiceTier, Steered};
 use latchkey::request::{
     body::BodyReader,
     peek::{Peek, Wanted},
 };
 use latchkey::snapshot::Account;
+use latchkey::text::{
+    edit::{Edit, Place, edited},
+    tree::{MAX_VALUES, Tree},
+};
 
 const BYTES: usize = 1 << 20;
 const BATCHES: usize = 5;
@@ -73,6 +77,94 @@ const BODIES: [(&str, &str, &str); 9] = [
     ("a body of members of empty lists", "{", "\"\":[],"),
     ("a body of blanks", "{", " "),
     ("a body of models", "{", "\"model\":\"\","),
+];
+/// The largest body into which a model or an effort is put, in bytes, and the most values beside those of the bodies below.
+const EDITED_BYTES: usize = 16 << 20;
+const OTHER_VALUES: usize = 8;
+/// The dialect, the name, what stands before, what is repeated, how many values that is, and what stands behind.
+const EDITED: [(Dialect, &str, &str, &str, usize, &str); 12] = [
+    (Dialect::Responses, "members", "{", "\"\":0,", 2, "\"\":0}"),
+    (
+        Dialect::Responses,
+        "members of a letter",
+        "{",
+        "\"m\":0,",
+        2,
+        "\"\":0}",
+    ),
+    (
+        Dialect::Responses,
+        "members called almost `reasoning`",
+        "{",
+        "\"reasonin\":0,",
+        2,
+        "\"\":0}",
+    ),
+    (
+        Dialect::Responses,
+        "members called `reasoning`",
+        "{",
+        "\"reasoning\":{},",
+        2,
+        "\"\":0}",
+    ),
+    (
+        Dialect::Responses,
+        "efforts",
+        "{\"reasoning\":{",
+        "\"effort\":\"low\",",
+        2,
+        "\"\":0}}",
+    ),
+    (
+        Dialect::Gemini,
+        "levels of thinking",
+        "{\"generationConfig\":{\"thinkingConfig\":{",
+        "\"thinkingLevel\":\"LOW\",",
+        2,
+        "\"\":0}}}",
+    ),
+    (
+        Dialect::Responses,
+        "models",
+        "{",
+        "\"model\":\"gpt-6\",",
+        2,
+        "\"\":0}",
+    ),
+    (
+        Dialect::Responses,
+        "empty lists",
+        "{\"input\":[",
+        "[],",
+        1,
+        "0]}",
+    ),
+    (
+        Dialect::Responses,
+        "escapes",
+        "{\"input\":\"",
+        "\\u0022",
+        0,
+        "\"}",
+    ),
+    (
+        Dialect::Responses,
+        "words",
+        "{\"input\":\"",
+        "some words ",
+        0,
+        "\"}",
+    ),
+    (Dialect::Responses, "blanks", "{", " ", 0, "}"),
+    (
+        Dialect::Responses,
+        "turns",
+        "{\"input\":[",
+        "{\"role\":\"user\",\"content\":\"some words of a turn\"},",
+        5,
+        "0]}",
+    ),
 ];
 
 /// The CPU that this thread has had.
@@ -168,7 +260,65 @@ fn print(name: &str, start: &str, repeated: &str, work: fn(&[u8], usize)) {
     );
 }
 
+/// Puts another model into a body, an effort and a tier; false for a body that is beyond a bound.
+fn edit(dialect: Dialect, bytes: &[u8]) -> bool {
+    let demands = Demands {
+        effort: Some(EffortWord::Low),
+        max_effort: Some(EffortWord::High),
+        tier: Some(ServiceTier::Flex),
+    };
+    let accent = Accent::default();
+    let steered = Steered {
+        accent: &accent,
+        refuses: &[],
+    };
+    let Ok(body) = Tree::read(bytes) else {
+        return false;
+    };
+    let mut edits = demands.edits(dialect, steered, &body).unwrap_or_default();
+    edits.push(Edit {
+        path: vec!["model".to_owned()],
+        value: "\"m\"".to_owned(),
+        place: Place::Text,
+    });
+    black_box(edited(&body, &edits)).is_some()
+}
+
+fn print_edits() {
+    println!("\n| the largest body that is edited, of | MiB | values | ns a byte | ms at once |");
+    println!("|---|--:|--:|--:|--:|");
+    let most = MAX_VALUES - OTHER_VALUES;
+    let row = |dialect, name: &str, bytes: &[u8], values: usize| {
+        let whole = least(|| {
+            black_box(edit(dialect, bytes));
+        });
+        println!(
+            "| {name} | {:.1} | {values} | {:.1} | {:.1} |",
+            bytes.len() as f64 / f64::from(1 << 20),
+            whole.as_secs_f64() * 1e9 / bytes.len() as f64,
+            whole.as_secs_f64() * 1e3
+        );
+    };
+    for (dialect, name, start, repeated, values, end) in EDITED {
+        let fits = EDITED_BYTES / repeated.len() - OTHER_VALUES * 8;
+        let count = most.checked_div(values).map_or(fits, |most| most.min(fits));
+        let bytes = [start, &repeated.repeat(count), end].concat();
+        row(dialect, name, bytes.as_bytes(), values * count);
+    }
+    let beyond = format!("{{{}", "\"\":0,".repeat(EDITED_BYTES / 5));
+    row(
+        Dialect::Responses,
+        "members, which is refused",
+        beyond.as_bytes(),
+        EDITED_BYTES / 5 * 2,
+    );
+}
+
 fn main() {
+    // Words pick tables: `edits` alone.
+    if std::env::args().any(|argument| argument == "edits") {
+        return print_edits();
+    }
     println!("| 1 MiB of | ns a byte | … in pieces of a byte | ms at once |");
     println!("|---|--:|--:|--:|");
     for (name, start, repeated) in ANSWERS {
@@ -183,4 +333,5 @@ fn main() {
     for (name, start, repeated) in OPENINGS {
         print(name, start, repeated, opening);
     }
+    print_edits();
 }

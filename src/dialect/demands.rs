@@ -14,7 +14,7 @@ use super::{
 };
 use crate::text::{
     edit::{Edit, Place},
-    tree::Text,
+    tree::{Text, Tree},
 };
 
 /// How much a model is to think, from less to more.
@@ -256,8 +256,7 @@ impl EffortForm {
     }
 
     /// Tells a value, as it stands in a body, that is more than `most`. One that cannot be read is.
-    fn is_over(self, raw: &[u8], most: EffortWord) -> bool {
-        let raw = std::str::from_utf8(raw).unwrap_or_default();
+    fn is_over(self, raw: &str, most: EffortWord) -> bool {
         match self {
             Self::Word(..) | Self::Capitals(..) => {
                 let inner = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
@@ -303,8 +302,13 @@ impl Demands {
     }
 
     /// The edits of a request's body, of this dialect, for a platform that speaks it; none for a body that is no
-    /// object of JSON.
-    pub fn edits(&self, dialect: Dialect, platform: Steered<'_>, body: &[u8]) -> Option<Vec<Edit>> {
+    /// object.
+    pub fn edits(
+        &self,
+        dialect: Dialect,
+        platform: Steered<'_>,
+        body: &Tree<'_>,
+    ) -> Option<Vec<Edit>> {
         let steering = dialect.format().steering();
         let mut edits = Vec::new();
         if let Some((wanted, forced)) = self.wanted() {

@@ -205,7 +205,10 @@ fn said_tier(platform: Dialect, target: &Target<'_>, body: Vec<u8>) -> Vec<u8> {
     if edits.is_empty() {
         return body;
     }
-    edited(&body, &edits).unwrap_or(body)
+    let made = Tree::read(&body)
+        .ok()
+        .and_then(|tree| edited(&tree, &edits));
+    made.unwrap_or(body)
 }
 
 impl Dialect {

@@ -3,15 +3,14 @@
 //! Names are compared without their case and their underscores: readers take some for the same that are not written
 //! alike (`thinkingBudget`, `thinking_budget`; Go's takes any case). Of a member that is there twice both are changed. One
 //! that only some readers find does not keep that from being made which all find.
+//!
+//! Only the members of objects on the way are looked at; what stands in others costs nothing once the text was read.
 
-use std::ops::Range;
-
-use serde::de::IgnoredAny;
+use std::{borrow::Cow, ops::Range};
 
 use super::{
     folded,
-    json::{Lexer, Token},
-    tree::characters,
+    tree::{Json, Kind, Tree, characters},
 };
 
 /// The most bytes by which a text may grow: the names and values of a few members. One that has them a thousand times
@@ -20,6 +19,10 @@ const MAX_GROWTH: usize = 64 * 1024;
 
 /// The most edits of one text: each is a bit.
 pub const MAX_EDITS: usize = 32;
+
+/// The most members of the text and of the objects on the way that are looked at: a request has a few dozen, and each
+/// is compared with the names of all edits.
+const MAX_MEMBERS: usize = 4_096;
 
 /// Another value for a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +48,14 @@ pub enum Place {
 }
 
 /// What is met on the way through a text.
-enum Met {
+enum Met<'t, 'a> {
     /// A value of the path `which`.
-    Value { which: usize, range: Range<usize> },
+    Value { which: usize, value: Json<'t, 'a> },
     /// What stands in place of the object behind `level` steps of it.
     Blocked {
         which: usize,
         level: usize,
-        range: Range<usize>,
+        value: Json<'t, 'a>,
     },
     /// The end of the object behind `level` steps of it, which does not have the next one; `follows`: it has others.
     Absent {
@@ -63,63 +66,41 @@ enum Met {
     },
 }
 
-/// An object that a path leads into.
-struct Level {
-    /// The paths that do, each a bit.
-    leads: u32,
-    /// Those of them whose next step was met.
-    met: u32,
-    /// The member whose value comes, if one does.
-    member: Option<Member>,
-    follows: bool,
-}
-
-/// A member on the way of paths, each a bit.
-#[derive(Clone, Copy)]
-struct Member {
-    /// Those whose step some reader takes its name for.
-    on: u32,
-    /// Those of them whose step every reader does.
-    named: u32,
-    /// The place at which its value begins.
-    start: usize,
-}
-
-/// The text with these edits; none for one that is no object of JSON, or would grow by more than 64 KiB.
-pub fn edited(body: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+/// The text with these edits; none for one that is no object, would grow by more than 64 KiB, or has thousands of members
+/// where the edits are.
+pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
     let paths: Vec<&[String]> = edits.iter().map(|edit| edit.path.as_slice()).collect();
+    let body = text.text().as_bytes();
     let mut made = Vec::with_capacity(body.len().saturating_add(256));
     let (mut copied, mut last_insert) = (0_usize, None);
     let mut grown = 0_usize;
-    walk(body, &paths, &mut |met| {
-        if grown > MAX_GROWTH {
-            return None;
-        }
+    let mut change = |met: Met<'_, '_>| {
         let which = match &met {
             Met::Value { which, .. } | Met::Blocked { which, .. } | Met::Absent { which, .. } => {
                 *which
             }
         };
-        let edit = edits.get(which)?;
-        let (range, text) = match met {
-            Met::Value { range, .. } => {
-                let is_text = body.get(range.start) == Some(&b'"');
-                let is_meant = is_text || edit.place != Place::Text;
-                (range, is_meant.then(|| edit.value.clone())?)
+        let edit = edits.get(which).filter(|_| grown <= MAX_GROWTH)?;
+        let anywhere = edit.place == Place::Anywhere;
+        let (range, text): (Range<usize>, Cow<'_, str>) = match met {
+            Met::Value { value, .. } => {
+                let is_meant = value.kind() == Kind::Text || edit.place != Place::Text;
+                (value.range(), is_meant.then_some(&*edit.value)?.into())
             }
-            Met::Blocked { level, range, .. } => {
-                let is_null = body.get(range.clone()) == Some(b"null");
-                let is_meant = is_null && edit.place == Place::Anywhere;
-                (range, is_meant.then(|| edit.nested(level))?)
+            Met::Blocked { level, value, .. } => {
+                let is_meant = value.is_null() && anywhere;
+                (value.range(), is_meant.then(|| edit.nested(level))?.into())
             }
             Met::Absent {
                 level, at, follows, ..
             } => {
-                let is_meant = edit.place == Place::Anywhere;
-                let nested = is_meant.then(|| edit.nested(level))?;
+                let nested = anywhere.then(|| edit.nested(level))?;
                 let member = nested.get(1..nested.len().saturating_sub(1))?;
                 let comma = follows || last_insert.replace(at) == Some(at);
-                (at..at, format!("{}{member}", if comma { "," } else { "" }))
+                (
+                    at..at,
+                    format!("{}{member}", if comma { "," } else { "" }).into(),
+                )
             }
         };
         grown = grown.saturating_add(text.len().saturating_sub(range.len()));
@@ -127,6 +108,10 @@ pub fn edited(body: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
         made.extend_from_slice(text.as_bytes());
         copied = range.end;
         Some(())
+    };
+    walk(text, &paths, &mut |met| {
+        // What is not meant stays.
+        let _ = change(met);
     })?;
     if grown > MAX_GROWTH {
         return None;
@@ -135,17 +120,17 @@ pub fn edited(body: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     Some(made)
 }
 
-/// Shows every value at one of these paths, with the number of that; none for a text that is no object of JSON.
-pub fn each<'b>(
-    body: &'b [u8],
+/// Shows every value at one of these paths, with the number of that; none for a text that is no object, or has thousands of
+/// members there.
+pub fn each<'a>(
+    text: &Tree<'a>,
     paths: &[&[String]],
-    shown: &mut dyn FnMut(usize, &'b [u8]),
+    shown: &mut dyn FnMut(usize, &'a str),
 ) -> Option<()> {
-    walk(body, paths, &mut |met| {
-        if let Met::Value { which, range } = met {
-            shown(which, body.get(range)?);
+    walk(text, paths, &mut |met| {
+        if let Met::Value { which, value } = met {
+            shown(which, value.raw());
         }
-        Some(())
     })
 }
 
@@ -163,117 +148,78 @@ impl Edit {
     }
 }
 
-/// Goes through a text once.
-fn walk(body: &[u8], paths: &[&[String]], on: &mut dyn FnMut(Met) -> Option<()>) -> Option<()> {
-    serde_json::from_slice::<IgnoredAny>(body).ok()?;
-    body.trim_ascii_start().starts_with(b"{").then_some(())?;
-    let bits = |of: u32| (0..paths.len().min(MAX_EDITS)).filter(move |which| of >> which & 1 == 1);
-    let all = (0..paths.len().min(MAX_EDITS)).fold(0_u32, |all, which| all | 1 << which);
-    let (mut lexer, mut rest) = (Lexer::default(), body);
-    let (mut levels, mut outside): (Vec<Level>, u32) = (Vec::new(), 0);
-    let mut string: &[u8] = b"";
-    while let Some(token) = lexer.next(&mut rest) {
-        let at = body.len().saturating_sub(rest.len());
-        let depth = levels.len();
-        let before = at.saturating_sub(1);
-        match token {
-            Token::Text { raw, .. } => string = raw,
-            Token::Colon if outside == 0 => {
-                let level = levels.last_mut()?;
-                let step = |which: usize| paths.get(which)?.get(depth.saturating_sub(1));
-                let is_named =
-                    |which: &usize| step(*which).is_some_and(|name| is_name(name, string));
-                let mask = |on: u32, which: usize| on | 1 << which;
-                let is_on = |which: &usize| step(*which).is_some_and(|name| is_same(name, string));
-                let on = bits(level.leads).filter(is_on).fold(0_u32, mask);
-                let named = bits(on).filter(is_named).fold(0_u32, mask);
-                level.member = Some(Member {
-                    on,
-                    named,
-                    start: at,
-                });
-                level.follows = true;
-            }
-            Token::Colon => {}
-            Token::Open(byte) => {
-                let level = levels.last_mut();
-                let on = level
-                    .as_ref()
-                    .map_or(all, |level| level.member.map_or(0, |member| member.on));
-                let goes_on =
-                    |which: &usize| paths.get(*which).is_some_and(|names| names.len() > depth);
-                let leads = match byte {
-                    b'{' if outside == 0 && bits(on).all(|which| goes_on(&which)) => on,
-                    _ => 0,
-                };
-                if depth > 0 && leads == 0 {
-                    outside = outside.saturating_add(1);
-                    continue;
-                }
-                if let Some(level) = level {
-                    level.met |= leads & level.member.map_or(0, |member| member.named);
-                    level.member = None;
-                }
-                levels.push(Level {
-                    leads,
-                    met: 0,
-                    member: None,
-                    follows: false,
-                });
-            }
-            Token::Close if outside > 0 => outside = outside.saturating_sub(1),
-            Token::Close => {
-                let mut level = levels.pop()?;
-                level.end_member(body, before, depth, paths, on);
-                for which in bits(level.leads & !level.met) {
-                    let follows = level.follows;
-                    on(Met::Absent {
-                        which,
-                        level: depth.saturating_sub(1),
-                        at: before,
-                        follows,
-                    });
-                }
-            }
-            Token::Comma if outside == 0 => {
-                levels
-                    .last_mut()?
-                    .end_member(body, before, depth, paths, on);
-            }
-            Token::Comma => {}
-        }
-    }
-    Some(())
+/// The objects of a text to which paths lead.
+struct Walk<'p> {
+    paths: &'p [&'p [String]],
+    /// The members that may still be looked at.
+    left: usize,
 }
 
-// === impl Level ===
+/// Goes through a text.
+fn walk<'t, 'a>(
+    text: &'t Tree<'a>,
+    paths: &[&[String]],
+    on: &mut dyn FnMut(Met<'t, 'a>),
+) -> Option<()> {
+    let root = text.root();
+    let all = (0..paths.len().min(MAX_EDITS)).fold(0_u32, |all, which| all | 1 << which);
+    let left = MAX_MEMBERS;
+    (root.kind() == Kind::Object).then_some(())?;
+    Walk { paths, left }.object(root, all, 0, on)
+}
 
-impl Level {
-    /// Ends the member whose value came up to `end`, in the object behind so many steps less one.
-    fn end_member(
+// === impl Walk ===
+
+impl Walk<'_> {
+    /// Goes through an object behind `level` steps of the paths that lead there, each a bit of `leads`.
+    fn object<'t, 'a>(
         &mut self,
-        body: &[u8],
-        end: usize,
-        depth: usize,
-        paths: &[&[String]],
-        met: &mut dyn FnMut(Met) -> Option<()>,
-    ) {
-        let Some(Member { on, named, start }) = self.member.take() else {
-            return;
-        };
-        self.met |= named;
-        for which in (0..paths.len().min(MAX_EDITS)).filter(|which| on >> which & 1 == 1) {
-            let range = trimmed(body, start..end);
-            let ends = paths.get(which).is_some_and(|names| names.len() == depth);
-            met(match ends {
-                true => Met::Value { which, range },
-                false => Met::Blocked {
-                    which,
-                    level: depth,
-                    range,
-                },
+        object: Json<'t, 'a>,
+        leads: u32,
+        level: usize,
+        on: &mut dyn FnMut(Met<'t, 'a>),
+    ) -> Option<()> {
+        let paths = self.paths;
+        let bits = |of: u32| (0..MAX_EDITS).filter(move |which| of >> which & 1 == 1);
+        let mask = |on: u32, which: usize| on | 1 << which;
+        let step = |which: usize| paths.get(which)?.get(level);
+        let deeper = level.saturating_add(1);
+        let goes_on = |which: usize| paths.get(which).is_some_and(|names| names.len() > deeper);
+        let (mut met, mut follows) = (0_u32, false);
+        for (name, value) in object.raw_members() {
+            self.left = self.left.checked_sub(1)?;
+            follows = true;
+            let is_on = |which: &usize| step(*which).is_some_and(|step| is_same(step, name));
+            let is_named = |which: &usize| step(*which).is_some_and(|step| is_name(step, name));
+            let meant = bits(leads).filter(is_on).fold(0_u32, mask);
+            met |= bits(meant).filter(is_named).fold(0_u32, mask);
+            let leads_on = meant != 0 && bits(meant).all(goes_on);
+            if leads_on && value.kind() == Kind::Object {
+                self.object(value, meant, deeper, on)?;
+                continue;
+            }
+            for which in bits(meant) {
+                let level = deeper;
+                on(match goes_on(which) {
+                    false => Met::Value { which, value },
+                    true => Met::Blocked {
+                        which,
+                        level,
+                        value,
+                    },
+                });
+            }
+        }
+        let at = object.range().end.saturating_sub(1);
+        for which in bits(leads & !met) {
+            on(Met::Absent {
+                which,
+                level,
+                at,
+                follows,
             });
         }
+        Some(())
     }
 }
 
@@ -285,16 +231,12 @@ pub(crate) fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
 }
 
 /// Tells a name, as it stands in a text, that some reader takes for `name`.
-fn is_same(name: &str, raw: &[u8]) -> bool {
-    let Ok(raw) = std::str::from_utf8(raw) else {
-        return false;
-    };
+fn is_same(name: &str, raw: &str) -> bool {
     letters(characters(raw)).eq(letters(name.chars()))
 }
 
 /// Tells a name, as it stands in a text, that is `name`, or the same with underscores for its capital letters.
-fn is_name(name: &str, raw: &[u8]) -> bool {
-    let raw = std::str::from_utf8(raw).unwrap_or_default();
+fn is_name(name: &str, raw: &str) -> bool {
     characters(raw).eq(name.chars()) || characters(raw).eq(snake(name))
 }
 
@@ -332,7 +274,8 @@ mod tests {
     }
 
     fn text(body: &str, edits: &[Edit]) -> Option<String> {
-        edited(body.as_bytes(), edits).map(|made| String::from_utf8(made).unwrap())
+        let made = edited(&Tree::read(body.as_bytes()).ok()?, edits);
+        made.map(|made| String::from_utf8(made).unwrap())
     }
 
     #[test]
@@ -440,13 +383,32 @@ mod tests {
     }
 
     #[test]
+    fn members_where_the_edits_are_have_a_bound() {
+        let model = [edit("model.name", "7", Place::Text)];
+        let body = |inner: usize, outer: usize| {
+            let members = |count: usize| vec!["\"x\":0"; count].join(",");
+            format!(
+                "{{\"model\":{{{}}},\"y\":[{{{0}}}],{}}}",
+                members(inner),
+                members(outer)
+            )
+        };
+        assert!(text(&body(2_000, 2_094), &model).is_some());
+        assert!(text(&body(2_000, 2_095), &model).is_none());
+    }
+
+    #[test]
     fn every_value_at_a_path_is_shown() {
         let (first, second) = (path("a.b"), path("c"));
         let mut shown = Vec::new();
         let body = br#"{"a":{"b": "x" ,"b":[1]},"c":{"a":{"b":2}},"A":{"B":3}}"#;
-        each(body, &[&first, &second], &mut |which, raw| {
-            shown.push((which, String::from_utf8(raw.to_vec()).unwrap()));
-        });
+        each(
+            &Tree::read(body).unwrap(),
+            &[&first, &second],
+            &mut |which, raw| {
+                shown.push((which, raw.to_owned()));
+            },
+        );
         let expected = [(0, "\"x\""), (0, "[1]"), (1, r#"{"a":{"b":2}}"#), (0, "3")];
         assert_eq!(shown, expected.map(|(which, raw)| (which, raw.to_owned())));
     }
@@ -513,12 +475,12 @@ mod tests {
                 false => said.to_string(),
             };
             let edits = [edit(&first, "[7]", places[0]), edit(&second, "\"new\"", places[1])];
-            let made = edited(body.as_bytes(), &edits).unwrap();
+            let made = text(&body, &edits).unwrap();
             for edit in &edits {
                 let value: Value = serde_json::from_str(&edit.value).unwrap();
                 put(&mut said, &edit.path, &value, edit.place);
             }
-            let made: Value = serde_json::from_slice(&made).unwrap();
+            let made: Value = serde_json::from_str(&made).unwrap();
             prop_assert_eq!(made, said);
         }
     }

@@ -28,6 +28,15 @@ pub fn find_quote_or_escape(bytes: &[u8]) -> Option<usize> {
     found
 }
 
+/// The position of the first byte that does not stand for itself in a string of JSON: a quote, a backslash, or a control
+/// character, which none may have.
+pub fn find_in_string(bytes: &[u8]) -> Option<usize> {
+    search(bytes, |word| {
+        let quotes_and_escapes = zero_bytes(word ^ every(b'"')) | zero_bytes(word ^ every(b'\\'));
+        bytes_up_to(word, 0x1f) | quotes_and_escapes
+    })
+}
+
 /// The position of the first CR or LF.
 pub fn find_line_end(bytes: &[u8]) -> Option<usize> {
     let (mut rest, mut at) = (bytes, 0_usize);
@@ -138,7 +147,7 @@ mod tests {
         #[test]
         fn it_finds_what_a_plain_search_finds(
             bytes in prop::collection::vec(prop::sample::select(vec![
-                0, 1, b'\t', b'\n', b'\r', 0x0e, b'!', b'"', b'#', b'[', b'\\', 0x7f, 0x80, 0x8a, 0x8d, 0xa2, 0xff,
+                0, 1, b'\t', b'\n', b'\r', 0x0e, 0x1f, b' ', b'!', b'"', b'#', b'[', b'\\', 0x7f, 0x80, 0x8a, 0x8d, 0xa2, 0xff,
             ]), 0..40),
             a: u8,
         ) {
@@ -147,6 +156,8 @@ mod tests {
             prop_assert_eq!(find_either(&bytes, a, a), plain(a, a));
             prop_assert_eq!(find_quote_or_escape(&bytes), plain(b'"', b'\\'));
             prop_assert_eq!(find_line_end(&bytes), plain(b'\n', b'\r'));
+            let plain = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..32));
+            prop_assert_eq!(find_in_string(&bytes), plain);
         }
     }
 }

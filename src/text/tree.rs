@@ -3,9 +3,9 @@
 //! Values are borrowed from the text. A string of 20 MB costs a [`Node`] and no copy; what has to be sent on as it
 //! stands (a schema, the arguments of a call) is one slice ([`Json::raw`]).
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, ops::Range};
 
-use serde::de::IgnoredAny;
+use super::find::find_in_string;
 
 /// The most values that a text may have: 20 MiB of nodes.
 pub const MAX_VALUES: usize = 1_048_576;
@@ -100,10 +100,6 @@ impl<'a> Tree<'a> {
             return Err(Unread::TooLarge);
         }
         let text = std::str::from_utf8(bytes).map_err(|error| place(bytes, error.valid_up_to()))?;
-        serde_json::from_str::<IgnoredAny>(text).map_err(|error| Unread::NoJson {
-            line: error.line(),
-            column: error.column(),
-        })?;
         Ok(Self {
             text,
             nodes: nodes(text.as_bytes())?,
@@ -113,6 +109,11 @@ impl<'a> Tree<'a> {
     /// The outermost value.
     pub fn root(&self) -> Json<'_, 'a> {
         Json { tree: self, at: 0 }
+    }
+
+    /// The text.
+    pub fn text(&self) -> &'a str {
+        self.text
     }
 
     fn node(&self, at: u32) -> Node {
@@ -144,54 +145,95 @@ fn place(bytes: &[u8], at: usize) -> Unread {
     }
 }
 
-/// The nodes of a text that is JSON.
+/// What may come next in a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// A value.
+    Value,
+    /// A value, or the end of the list.
+    FirstItem,
+    /// A name.
+    Name,
+    /// A name, or the end of the object.
+    FirstName,
+    /// The colon behind a name.
+    Colon,
+    /// A comma, or the end of what the value before stands in.
+    Follows,
+}
+
+/// The nodes of a text.
 fn nodes(text: &[u8]) -> Result<Vec<Node>, Unread> {
     let mut nodes: Vec<Node> = Vec::new();
     let mut open: Vec<u32> = Vec::new();
-    let mut at = 0;
+    let (mut at, mut next) = (0_usize, Next::Value);
     while let Some(byte) = text.get(at) {
         let start = at;
+        let wrong = || place(text, start);
+        let is_value = matches!(next, Next::Value | Next::FirstItem);
         let kind = match byte {
-            b'{' => Kind::Object,
-            b'[' => Kind::List,
-            b'"' => Kind::Text,
-            b'n' => Kind::Null,
-            b't' | b'f' => Kind::Bool,
-            b'-' | b'0'..=b'9' => Kind::Number,
-            b'}' | b']' => {
-                let next = position(nodes.len());
-                at = at.saturating_add(1);
-                let closed = open.pop().and_then(|open| nodes.get_mut(open as usize));
-                if let Some(closed) = closed {
-                    closed.end = position(at);
-                    closed.next = next;
-                }
-                continue;
-            }
-            _ => {
+            b' ' | b'\n' | b'\r' | b'\t' => {
                 at = at.saturating_add(1);
                 continue;
             }
+            b',' | b'}' | b']' => {
+                at = at.saturating_add(1);
+                let count = position(nodes.len());
+                let around = open.last().and_then(|open| nodes.get_mut(*open as usize));
+                let around = around.ok_or_else(wrong)?;
+                next = match (byte, around.kind, next) {
+                    (b',', Kind::Object, Next::Follows) => Next::Name,
+                    (b',', _, Next::Follows) => Next::Value,
+                    (b'}', Kind::Object, Next::Follows | Next::FirstName)
+                    | (b']', Kind::List, Next::Follows | Next::FirstItem) => {
+                        around.end = position(at);
+                        around.next = count;
+                        open.pop();
+                        Next::Follows
+                    }
+                    _ => return Err(wrong()),
+                };
+                continue;
+            }
+            b':' if next == Next::Colon => {
+                at = at.saturating_add(1);
+                next = Next::Value;
+                continue;
+            }
+            b'"' if is_value || matches!(next, Next::Name | Next::FirstName) => Kind::Text,
+            b'{' if is_value => Kind::Object,
+            b'[' if is_value => Kind::List,
+            b'n' if is_value => Kind::Null,
+            b't' | b'f' if is_value => Kind::Bool,
+            b'-' | b'0'..=b'9' if is_value => Kind::Number,
+            _ => return Err(wrong()),
         };
         if nodes.len() >= MAX_VALUES {
             return Err(Unread::TooLarge);
         }
-        at = match kind {
+        let rest = text.get(at..).unwrap_or_default();
+        let length = match kind {
             Kind::Object | Kind::List => {
                 if open.len() >= MAX_DEPTH {
                     return Err(Unread::TooDeep);
                 }
                 open.push(position(nodes.len()));
-                at.saturating_add(1)
+                Some(1)
             }
-            Kind::Text => end_of_text(text, at.saturating_add(1)),
-            _ => {
-                let rest = text.get(at..).unwrap_or_default();
-                let ends =
-                    |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-                let length = rest.iter().position(ends).unwrap_or(rest.len());
-                at.saturating_add(length)
+            Kind::Text => text_length(rest),
+            Kind::Number => number_length(rest),
+            Kind::Null | Kind::Bool => {
+                let words: [&[u8]; 3] = [b"null", b"true", b"false"];
+                let word = words.into_iter().find(|word| rest.starts_with(word));
+                word.map(<[u8]>::len)
             }
+        };
+        at = at.saturating_add(length.ok_or_else(wrong)?);
+        next = match kind {
+            Kind::Object => Next::FirstName,
+            Kind::List => Next::FirstItem,
+            _ if is_value => Next::Follows,
+            _ => Next::Colon,
         };
         let (start, end) = (position(start), position(at));
         let next = position(nodes.len().saturating_add(1));
@@ -202,7 +244,10 @@ fn nodes(text: &[u8]) -> Result<Vec<Node>, Unread> {
             next,
         });
     }
-    Ok(nodes)
+    match open.is_empty() && next == Next::Follows {
+        true => Ok(nodes),
+        false => Err(place(text, text.len())),
+    }
 }
 
 /// A place as nodes keep it: [`MAX_BYTES`] fit.
@@ -210,19 +255,47 @@ fn position(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// The place behind the quote that ends a string whose first byte is at `at`.
-fn end_of_text(text: &[u8], mut at: usize) -> usize {
-    while let Some(rest) = text.get(at..) {
-        let Some(found) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else {
-            return text.len();
+/// The length of the string with which a text begins, both quotes among it; none for one that is none.
+fn text_length(text: &[u8]) -> Option<usize> {
+    let mut at = 1_usize;
+    loop {
+        at = at.saturating_add(find_in_string(text.get(at..)?)?);
+        let (found, rest) = text.get(at..)?.split_first()?;
+        let escape = match (found, rest) {
+            (b'"', _) => return at.checked_add(1),
+            (b'\\', [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..]) => 2,
+            (b'\\', [b'u', digits @ ..]) => {
+                let digits = digits.get(..4)?;
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(6)?
+            }
+            _ => return None,
         };
-        at = at.saturating_add(found).saturating_add(1);
-        if rest.get(found) == Some(&b'"') {
-            return at;
-        }
-        at = at.saturating_add(1);
+        at = at.saturating_add(escape);
     }
-    text.len()
+}
+
+/// The length of the number with which a text begins; none for one that is none.
+fn number_length(text: &[u8]) -> Option<usize> {
+    fn digits(text: &[u8]) -> Option<&[u8]> {
+        let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        text.get(length..).filter(|_| length > 0)
+    }
+    let unsigned = text.strip_prefix(b"-").unwrap_or(text);
+    let mut rest = match unsigned {
+        [b'0', rest @ ..] => rest,
+        _ => digits(unsigned)?,
+    };
+    if let [b'.', fraction @ ..] = rest {
+        rest = digits(fraction)?;
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let unsigned = match exponent {
+            [b'+' | b'-', unsigned @ ..] => unsigned,
+            exponent => exponent,
+        };
+        rest = digits(unsigned)?;
+    }
+    text.len().checked_sub(rest.len())
 }
 
 // === impl Json ===
@@ -242,6 +315,12 @@ impl<'t, 'a> Json<'t, 'a> {
     pub fn raw(self) -> &'a str {
         let node = self.node();
         self.tree.slice(node.start, node.end)
+    }
+
+    /// The place of [`Self::raw`] in the text.
+    pub fn range(self) -> Range<usize> {
+        let node = self.node();
+        node.start as usize..node.end as usize
     }
 
     /// The string, or none if it is none.
@@ -284,6 +363,16 @@ impl<'t, 'a> Json<'t, 'a> {
         let mut children = self.children(Kind::Object);
         std::iter::from_fn(move || {
             let name = children.next()?.text()?;
+            Some((name, children.next()?))
+        })
+    }
+
+    /// The members of an object in turn, with their names as they stand in the text.
+    pub fn raw_members(self) -> impl Iterator<Item = (&'a str, Json<'t, 'a>)> {
+        let mut children = self.children(Kind::Object);
+        std::iter::from_fn(move || {
+            let name = children.next()?.raw();
+            let name = name.get(1..name.len().saturating_sub(1))?;
             Some((name, children.next()?))
         })
     }
@@ -505,6 +594,7 @@ fn unescaped(escaped: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::de::IgnoredAny;
     use serde_json::Value;
 
     use super::*;
@@ -550,7 +640,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_are_read_if_serde_reads_them(bytes in proptest::collection::vec(prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), any::<u8>()], 0..24)) {
+        fn bytes_are_read_if_serde_reads_them(bytes in proptest::collection::vec(prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), prop::sample::select(b"10-+.eEntrufls ".as_slice()), any::<u8>()], 0..24)) {
             let read = Tree::read(&bytes).is_ok();
             let utf8 = std::str::from_utf8(&bytes).is_ok();
             prop_assert_eq!(read, utf8 && serde_json::from_slice::<IgnoredAny>(&bytes).is_ok());

@@ -16,15 +16,18 @@ use crate::{
     },
 };
 
+/// The longest value of a switch that is compared, in bytes: `{"type": "disabled"}` has 20.
+const MAX_SWITCH_BYTES: usize = 256;
+
 /// What an accent's members say of an effort, each by its path.
 type Members<'a> = Vec<(Vec<String>, &'a Value)>;
 
 /// The edits for `wanted`, which the caller may not ask for less than where it is `forced`; none for a body that is no
-/// object of JSON.
+/// object.
 pub(super) fn effort_edits(
     steering: &Steering,
     accent: &Accent,
-    body: &[u8],
+    body: &Tree<'_>,
     wanted: EffortWord,
     forced: bool,
 ) -> Option<Vec<Edit>> {
@@ -52,7 +55,7 @@ pub(super) fn effort_edits(
     let mut said = vec![(false, false); paths.len()];
     shown(body, &paths, |which, raw| {
         let member = steering.efforts.get(which).zip(said.get_mut(which));
-        if let Some((member, said)) = member.filter(|_| raw != b"null") {
+        if let Some((member, said)) = member.filter(|_| raw != "null") {
             said.0 = true;
             said.1 |= member.form.is_over(raw, wanted);
         }
@@ -105,9 +108,8 @@ pub(super) fn effort_edits(
         }
     }
     // What is said in a member that another one hides, or that the platform does not read, is not said.
-    let tree = Tree::read(body).ok()?;
     let is_said = |path: &Vec<String>| {
-        let last = path.iter().try_fold(tree.root(), |here, name| {
+        let last = path.iter().try_fold(body.root(), |here, name| {
             let other = || here.get(&snake(name).collect::<String>());
             here.get(name).or_else(other)
         });
@@ -138,17 +140,19 @@ pub(super) fn effort_edits(
 }
 
 /// Tells that a switch is on.
-fn is_on(body: &[u8], switches: Members<'_>) -> Option<bool> {
+fn is_on(body: &Tree<'_>, switches: Members<'_>) -> Option<bool> {
     let (paths, off): (Vec<_>, Vec<_>) = switches.into_iter().unzip();
     let mut is_on = false;
     shown(body, &paths, |which, raw| {
-        let value: Option<Value> = serde_json::from_slice(raw).ok();
-        is_on |= raw != b"null" && value.as_ref() != off.get(which).copied();
+        // None is off by a long value, which would be dear to read.
+        let short = Some(raw).filter(|raw| raw.len() <= MAX_SWITCH_BYTES);
+        let value: Option<Value> = short.and_then(|raw| serde_json::from_str(raw).ok());
+        is_on |= raw != "null" && value.as_ref() != off.get(which).copied();
     })?;
     Some(is_on)
 }
 
-fn shown(body: &[u8], paths: &[Vec<String>], show: impl FnMut(usize, &[u8])) -> Option<()> {
+fn shown(body: &Tree<'_>, paths: &[Vec<String>], show: impl FnMut(usize, &str)) -> Option<()> {
     let slices: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
     let mut show = show;
     each(body, &slices, &mut show)

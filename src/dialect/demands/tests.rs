@@ -30,8 +30,9 @@ fn made(dialect: Dialect, demanded: &str, accent: &Accent, body: &str) -> String
         accent,
         refuses: &[],
     };
-    let edits = demands(demanded).edits(dialect, platform, body.as_bytes());
-    String::from_utf8(edited(body.as_bytes(), &edits.unwrap()).unwrap()).unwrap()
+    let body = Tree::read(body.as_bytes()).unwrap();
+    let edits = demands(demanded).edits(dialect, platform, &body);
+    String::from_utf8(edited(&body, &edits.unwrap()).unwrap()).unwrap()
 }
 
 /// One line for each: the dialect, what is demanded, the body, and what goes out.
@@ -658,7 +659,7 @@ proptest! {
                 EffortForm::Tokens { least: 1024, .. } => EffortWord::Low,
                 EffortForm::Tokens { .. } => EffortWord::None,
             };
-            let is_over = member.form.is_over(found.to_string().as_bytes(), most.max(least));
+            let is_over = member.form.is_over(&found.to_string(), most.max(least));
             prop_assert!(!is_over, "{} {}", once, most.as_str());
         }
     }

@@ -1,7 +1,7 @@
 //! What readers of all dialects do alike.
 
 use super::{Media, MediaKind, Output, Refused, Schema, Source};
-use crate::text::tree::{Json, Kind, Text, Tree, Unread};
+use crate::text::tree::{Json, Kind, MAX_VALUES, Text, Tree, Unread};
 
 /// A result whose error names the member.
 pub type Read<T> = Result<T, Refused>;
@@ -24,7 +24,9 @@ pub fn unread(unread: Unread) -> Refused {
         ),
         Unread::TooDeep => ("the body is nested too deeply".to_owned(), false),
         Unread::TooLarge => (
-            "the body has too many values for a translation".to_owned(),
+            format!(
+                "the body has more than {MAX_VALUES} values, the most that a translation takes"
+            ),
             true,
         ),
     };

@@ -8,7 +8,10 @@ use crate::{
     gate::Refusal,
     header::HeaderText,
     host::{Side, Stream},
-    text::edit::{Edit, Place, edited},
+    text::{
+        edit::{Edit, Place, edited},
+        tree::{MAX_VALUES, Tree, Unread},
+    },
 };
 
 /// The largest request body in which the model or what is said of it is another one, in bytes: it is held whole, beside the
@@ -39,9 +42,16 @@ impl Sent {
 
     /// The request's body, of `size` bytes, with the model in it that serves it and what is demanded.
     pub(super) fn edited(&self, size: usize, stream: &impl Stream) -> Result<Vec<u8>, Refusal> {
-        let too_large = size > MAX_EDITED_BYTES;
-        let make = || {
-            let body = stream.body(Side::Request, 0, size);
+        if size > MAX_EDITED_BYTES {
+            return Err(beyond(&format!("{} MiB", MAX_EDITED_BYTES >> 20)));
+        }
+        let body = stream.body(Side::Request, 0, size);
+        let tree = match Tree::read(&body) {
+            Ok(tree) => Some(tree),
+            Err(Unread::TooLarge) => return Err(beyond(&format!("{MAX_VALUES} values"))),
+            Err(Unread::NoJson { .. } | Unread::TooDeep) => None,
+        };
+        let make = |tree: &Tree<'_>| {
             let mut edits: Vec<Edit> = Vec::new();
             edits.extend(self.renamed_to().map(|model| Edit {
                 path: vec!["model".to_owned()],
@@ -50,20 +60,13 @@ impl Sent {
                 place: Place::Text,
             }));
             if let Some(demanded) = &self.demanded {
-                edits.extend(demanded.edits(self.dialect, &body)?);
+                edits.extend(demanded.edits(self.dialect, tree)?);
             }
-            edited(&body, &edits)
+            edited(tree, &edits)
         };
-        let made = if too_large { None } else { make() };
-        made.ok_or_else(|| Refusal::Untranslatable {
-            too_large,
-            why: match too_large {
-                true => format!(
-                    "what a map or its client key says of its model is put only into bodies of up to {} MiB",
-                    MAX_EDITED_BYTES >> 20
-                ),
-                false => "it is no object of JSON into which what a map or its client key says of its model could be put, or has thousands of members for that".to_owned(),
-            },
+        tree.as_ref().and_then(make).ok_or_else(|| Refusal::Untranslatable {
+            too_large: false,
+            why: "it is no object of JSON into which what a map or its client key says of its model could be put, or has thousands of members for that".to_owned(),
         })
     }
 
@@ -76,8 +79,18 @@ impl Sent {
     }
 }
 
+/// The refusal of a body that is larger than what is put into one.
+fn beyond(bound: &str) -> Refusal {
+    Refusal::Untranslatable {
+        too_large: true,
+        why: format!(
+            "what a map or its client key says of its model is put only into bodies of up to {bound}"
+        ),
+    }
+}
+
 impl Demanded {
-    fn edits(&self, dialect: Dialect, body: &[u8]) -> Option<Vec<Edit>> {
+    fn edits(&self, dialect: Dialect, body: &Tree<'_>) -> Option<Vec<Edit>> {
         let platform = Steered {
             accent: &self.accent,
             refuses: &self.refuses,
