@@ -86,26 +86,19 @@ impl Format for Envelope {
     fn platforms_error(&self, status: u16, error: Map<String, Value>) -> Value {
         let text = |name: &str| error.get(name).and_then(Value::as_str);
         let word = text("code").or_else(|| text("type"));
-        let message = text("message").unwrap_or_default();
-        json!({"code": status, "message": message, "data": null, "error": word})
+        failed(status, text("message").unwrap_or_default(), word)
     }
 
     fn error(&self, error: &ErrorText<'_>) -> Value {
-        let ErrorText {
-            status,
-            message,
-            code,
-            resets_at: _,
-        } = error;
-        json!({"code": status, "message": message, "data": null, "error": code})
+        failed(error.status, error.message, Some(error.code))
     }
 
     fn models(&self, models: &[ListedModel<'_>]) -> Value {
-        json!({"code": 200, "message": answer_writer::SUCCESS, "data": Chat.models(models)})
+        succeeded(&Chat.models(models))
     }
 
     fn model(&self, model: &ListedModel<'_>) -> Value {
-        json!({"code": 200, "message": answer_writer::SUCCESS, "data": Chat.model(model)})
+        succeeded(&Chat.model(model))
     }
 
     fn parts(&self) -> Parts {
@@ -115,6 +108,17 @@ impl Format for Envelope {
             ..Parts::default()
         }
     }
+}
+
+/// An error, of which the platform or the gateway has this word.
+fn failed(status: u16, message: &str, word: Option<&str>) -> Value {
+    json!({"code": status, "message": message, "data": null, "error": word})
+}
+
+/// What is answered, in its envelope.
+fn succeeded(data: &Value) -> Value {
+    let envelope = answer_writer::wrapped(data.to_string().as_bytes());
+    serde_json::from_slice(&envelope).unwrap_or_default()
 }
 
 /// Reads a request: one of `chat`.

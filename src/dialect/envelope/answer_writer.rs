@@ -9,9 +9,6 @@ use crate::{
     text::out::Out,
 };
 
-/// The message of every answer that is one.
-pub(super) const SUCCESS: &str = "success";
-
 /// Writes an answer.
 #[derive(Debug)]
 pub(super) struct Writer(Box<dyn AnswerWriter>);
@@ -52,26 +49,18 @@ impl AnswerWriter for Writer {
     }
 
     fn error(&self, failure: &Failure) -> Vec<u8> {
-        let mut out = Out::default();
-        out.object(|out| {
-            out.name("code").number(u64::from(failure.status));
-            out.name("message").word(&failure.message);
-            out.name("data").null();
-            match chat::openai_code(failure) {
-                Some(code) => out.name("error").word(code),
-                None => out.name("error").null(),
-            }
-        });
-        out.into_bytes()
+        let word = chat::openai_code(failure);
+        let error = super::failed(failure.status, &failure.message, word);
+        error.to_string().into_bytes()
     }
 }
 
 /// JSON as the data of an envelope.
-fn wrapped(data: &[u8]) -> Vec<u8> {
+pub(super) fn wrapped(data: &[u8]) -> Vec<u8> {
     let mut out = Out::default();
     out.object(|out| {
         out.name("code").number(200);
-        out.name("message").word(SUCCESS);
+        out.name("message").word("success");
         out.name("data")
             .raw(std::str::from_utf8(data).unwrap_or("null"));
     });
