@@ -26,7 +26,7 @@ pub enum Step<'r, 'a> {
 /// The steps of a conversation.
 ///
 /// # Errors
-/// A result without its call.
+/// A result without its call, or a call that is not the model's.
 pub fn steps<'r, 'a>(turns: &'r [Turn<'a>]) -> Result<Vec<Step<'r, 'a>>, Refused> {
     let mut steps = Vec::new();
     let mut rest = turns;
@@ -96,9 +96,18 @@ fn others<'r, 'a>(
     for turn in others {
         let mut blocks = Vec::new();
         for block in &turn.blocks {
-            let Block::Result(result) = block else {
-                blocks.push(block);
-                continue;
+            let result = match block {
+                Block::Result(result) => result,
+                Block::Call(call) => {
+                    let name = call.name.plain();
+                    let why =
+                        format!("the call of {name:?} stands in a turn that is not the model's");
+                    return Err(Refused::at(String::new(), why));
+                }
+                other => {
+                    blocks.push(other);
+                    continue;
+                }
             };
             let id = result.id.plain();
             let Some(of_call) = results.get_mut(&*id) else {

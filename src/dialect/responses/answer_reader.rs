@@ -38,6 +38,8 @@ struct Item {
 #[derive(Debug)]
 struct Part {
     block: u32,
+    /// It is of reasoning.
+    thought: bool,
     /// Text of it was told.
     told: bool,
     closed: bool,
@@ -202,9 +204,11 @@ impl Reader {
             .or_insert_with(|| {
                 let block = *blocks;
                 *blocks = blocks.saturating_add(1);
+                let thought = kind == BlockKind::Reasoning;
                 events.push(Event::Open { block, kind });
                 Part {
                     block,
+                    thought,
                     told: false,
                     closed: false,
                 }
@@ -252,6 +256,7 @@ impl Reader {
         let item = self.items.entry(output).or_default();
         let seen = item.parts.entry(SEEN).or_insert(Part {
             block: 0,
+            thought: false,
             told: false,
             closed: true,
         });
@@ -297,10 +302,12 @@ impl Reader {
                 if !text.is_empty() || opaque.is_some() {
                     self.tell(output, 0, BlockKind::Reasoning, &text, events);
                 }
+                // An item whose deltas were a message's has no place for it.
                 if let Some(opaque) = opaque {
-                    let block = self.part(output, 0, BlockKind::Reasoning, events).block;
+                    let part = self.part(output, 0, BlockKind::Reasoning, events);
+                    let (block, thought) = (part.block, part.thought && !part.closed);
                     let data = opaque.plain().into_owned();
-                    events.push(Event::Opaque { block, data });
+                    events.extend(thought.then_some(Event::Opaque { block, data }));
                 }
             }
             _ => {

@@ -128,6 +128,30 @@ fn an_answer_begins_though_its_beginning_was_left_out() {
     }
 }
 
+/// What only the platform reads has a place in what was thought alone, also where an item is another one at its end.
+#[test]
+fn what_was_thought_is_not_put_behind_a_text() {
+    let events = [
+        json!({"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Hi"}),
+        json!({"type": "response.output_item.done", "output_index": 0, "item": {"type": "reasoning", "summary": [], "encrypted_content": "x"}}),
+        json!({"type": "response.completed", "response": {"status": "completed", "output": []}}),
+    ];
+    let stream: String = events
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .collect();
+    let (platform, caller) = (Dialect::Responses, Dialect::Messages);
+    let translation = translation_of(platform, caller, true).on_body(stream.as_bytes(), true);
+    let Written::Stream(stream) = translation else {
+        panic!("no stream");
+    };
+    assert!(grammar::read(
+        caller,
+        &String::from_utf8(stream).unwrap(),
+        false
+    ));
+}
+
 /// What a reader remembers of a stream has a bound, however long that is.
 #[test]
 fn a_stream_of_parts_without_end_fails() {
