@@ -9,7 +9,8 @@ use crate::{
     dialect::{
         Dialect,
         neutral::{
-            Arguments, Block, BlockKind, Call, Event, Finish, Folded, Role, ToolResult, functions,
+            Arguments, Block, BlockKind, Call, Event, Finish, Folded, Refused, Role, ToolResult,
+            functions, read,
         },
     },
     text::{
@@ -105,8 +106,10 @@ pub fn read_back(dialect: Dialect, text: &[u8], is_stream: bool) -> Vec<Event> {
 }
 
 /// What a conversation says: runs of texts, calls and results. Blanks do not count: where one is a text, others are two.
-/// Panics at a body that its own dialect's reader refuses.
-pub fn told(dialect: Dialect, body: &[u8]) -> Vec<String> {
+///
+/// # Errors
+/// Those of the dialect's reader.
+pub fn told(dialect: Dialect, body: &[u8]) -> Result<Vec<String>, Refused> {
     fn run(all: &mut Vec<String>, who: &str, text: &str) {
         let text: String = text.split_whitespace().collect();
         if text.is_empty() {
@@ -117,8 +120,8 @@ pub fn told(dialect: Dialect, body: &[u8]) -> Vec<String> {
             _ => all.push(format!("{who}{text}")),
         }
     }
-    let tree = Tree::read(body).unwrap();
-    let request = dialect.format().parts().read_request.unwrap()(&tree).unwrap();
+    let tree = Tree::read(body).map_err(read::unread)?;
+    let request = dialect.format().parts().read_request.unwrap()(&tree)?;
     let mut all = Vec::new();
     for text in &request.system {
         run(&mut all, "system: ", &text.plain());
@@ -127,10 +130,11 @@ pub fn told(dialect: Dialect, body: &[u8]) -> Vec<String> {
         for block in &turn.blocks {
             match block {
                 Block::Text { text } | Block::Refusal(text) => {
+                    // An operator's word between turns leads where nothing is said before it.
                     let who = match turn.role {
                         Role::User => "user: ",
                         Role::Assistant => "model: ",
-                        Role::System => "between: ",
+                        Role::System => "system: ",
                     };
                     run(&mut all, who, &text.plain());
                 }
@@ -148,7 +152,7 @@ pub fn told(dialect: Dialect, body: &[u8]) -> Vec<String> {
     }
     let tools = request.tools.iter();
     all.extend(tools.map(|tool| format!("tool {} {}", tool.name.plain(), functions::schema(tool))));
-    all
+    Ok(all)
 }
 
 fn called(call: &Call<'_>) -> String {

@@ -165,6 +165,10 @@ pub fn media_by_url<'a>(json: Json<'_, 'a>, kind: MediaKind) -> Read<Source<'a>>
     let mime = match (mime, kind) {
         ("image/jpg", _) => "image/jpeg",
         ("", MediaKind::Document) => "application/pdf",
+        (mime, MediaKind::Image) if !mime.starts_with("image/") => {
+            let why = "expected an image, found data of another media type";
+            return Err(Refused::at(json.path(), why));
+        }
         (mime, _) => mime,
     };
     Ok(Source::Data {

@@ -431,3 +431,13 @@ fn a_prompt_that_is_the_systems_alone_asks_for_json_by_that_word() {
     let made: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
     assert!(made["input"].to_string().contains("JSON"), "{made}");
 }
+
+#[test]
+fn an_image_is_one() {
+    let image =
+        json!({"type": "image_url", "image_url": {"url": "data:imag%/png;base64,iVBORw0KGgo="}});
+    let body = json!({"messages": [{"role": "user", "content": [image]}]}).to_string();
+    let refused = Dialect::Chat.translate_request(Dialect::Gemini, body.as_bytes(), &target(), 0);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.path, "messages[0].content[0].image_url.url");
+}
