@@ -63,6 +63,12 @@ pub fn dialect(number: u8) -> Dialect {
     }
 }
 
+/// A dialect of callers by number; that of a digit is the digit's.
+pub fn caller(number: u8) -> Dialect {
+    let all = Dialect::OF_CALLERS;
+    all[usize::from(number.wrapping_sub(b'0')) % all.len()]
+}
+
 /// `data` in pieces whose lengths `cuts` gives, around and around; the rest is one more.
 pub fn pieces(mut data: &[u8], cuts: [u8; 3]) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
