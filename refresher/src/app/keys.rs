@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use latchkey::dialect::Demands;
 use latchkey::limit::SubjectKind;
-use latchkey::snapshot::{ModelMaps, Models};
+use latchkey::snapshot::Models;
 use serde::Serialize;
 
 use super::limits::{Limits, Use};
@@ -52,17 +52,11 @@ pub struct KeyView {
     pub pool: String,
     /// The models it may ask for; none means all.
     pub models: Models,
-    /// The models that its caller means by others' names.
-    pub maps: ModelMaps,
-    /// Its requests may be translated.
-    pub translation: bool,
-    /// Each model serves itself or is not served.
-    pub exact_model: bool,
+    /// What becomes of its requests.
+    #[serde(flatten)]
+    pub rules: Rules,
     /// What the operator demands of its requests.
     pub demands: Demands,
-    /// What becomes of them.
-    #[serde(skip)]
-    pub rules: Rules,
     /// Its caller may choose the account.
     pub may_choose_account: bool,
     /// The pools that its caller may choose.
@@ -98,11 +92,8 @@ impl KeyView {
             prefix: key.prefix,
             pool: key.pool,
             models: key.models,
-            maps: key.rules.maps.clone(),
-            translation: !key.rules.untranslated,
-            exact_model: key.rules.exact_model,
-            demands: key.demands,
             rules: key.rules,
+            demands: key.demands,
             may_choose_account: key.may_choose_account,
             may_choose_pools: key.may_choose_pools,
             created_at: key.created_at.0,

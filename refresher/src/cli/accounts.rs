@@ -143,6 +143,8 @@ impl Command {
                     "{account}: changed\n{}",
                     now_set(context, &account).await?
                 ))?;
+                let notes = maps.map(|maps| rules::notes(maps, None));
+                notes.iter().flatten().for_each(|note| out.note(note));
                 context.tell_if_envoy_is_behind();
             }
             Command::Check(check) => check.run(context).await?,

@@ -5,13 +5,14 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::output::{beneath, line, models, or_none, table};
-use super::rules::{DemandFlags, RuleFlags, rules};
+use super::rules::{self, DemandFlags, RuleFlags};
 use super::terms::{self, TermFlags};
 use super::time::relative;
 use super::{CALLER, Context, Json, ModelList, Result};
 use crate::app::keys::{self, KeyView, State};
+use crate::app::pools;
 use crate::clock::UnixMillis;
-use crate::store::{DEFAULT_POOL, KeyChange};
+use crate::store::{DEFAULT_POOL, KeyChange, RuleChange};
 
 /// Operations on client keys.
 #[derive(Debug, Subcommand)]
@@ -121,6 +122,9 @@ impl Command {
                 let id = keys::set(app, CALLER, &set.key, &change).await?;
                 let now = now_set(context, id.as_str()).await?;
                 out.print(&format!("{} ({id}): changed\n{now}", set.key))?;
+                if change.pool.is_some() || change.rules != RuleChange::default() {
+                    tell_of_maps(context, id.as_str()).await?;
+                }
                 context.tell_if_envoy_is_behind();
             }
             Command::Revoke(Revoke { key }) => {
@@ -140,6 +144,7 @@ impl Create {
         let says_streams = rights.terms.limits.concurrent_streams.is_some();
         let new = keys::create(app, CALLER, &self.name, &self.pool, rights).await?;
         let key = new.key.expose_secret();
+        tell_of_maps(context, new.id.as_str()).await?;
         if self.json {
             let id = new.id.as_str();
             return Ok(out.print_json(&json!({ "id": id, "name": self.name, "key": key }))?);
@@ -157,6 +162,25 @@ impl Create {
     }
 }
 
+/// Tells what a key's operator may not see in its maps.
+async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
+    let app = &context.app;
+    let views = keys::list(app).await?;
+    let Some(view) = views.iter().find(|view| view.id == id) else {
+        return Ok(());
+    };
+    let pools = pools::list(app).await?;
+    let mut pools = pools.iter().filter(|pool| pool.id == view.pool);
+    let by_pool = pools.any(|pool| pool.rules.exact_model);
+    let exact = match view.rules.exact_model {
+        true => Some(format!("key {} has only exact models", view.name)),
+        false => by_pool.then(|| format!("pool {} has only exact models", view.pool)),
+    };
+    let notes = rules::notes(&view.rules.maps, exact.as_deref());
+    notes.iter().for_each(|note| context.out.note(note));
+    Ok(())
+}
+
 /// What a key may do now, a line each.
 async fn now_set(context: &Context, id: &str) -> Result<String> {
     let app = &context.app;
@@ -169,7 +193,7 @@ async fn now_set(context: &Context, id: &str) -> Result<String> {
             ("models", &models(&view.models)),
             (
                 "rules",
-                rules(&view.rules, &view.demands)
+                rules::rules(&view.rules, &view.demands)
                     .as_deref()
                     .unwrap_or("none"),
             ),
@@ -194,9 +218,9 @@ async fn list(context: &Context, format: Json) -> Result<()> {
         return Ok(out.print("No keys yet. Make one: refresher keys create NAME\n")?);
     }
     let now = app.now();
-    let rules: Vec<(&str, String)> = views
+    let said: Vec<(&str, String)> = views
         .iter()
-        .filter_map(|key| Some((&*key.name, rules(&key.rules, &key.demands)?)))
+        .filter_map(|key| Some((&*key.name, rules::rules(&key.rules, &key.demands)?)))
         .collect();
     let rows: Vec<[String; 9]> = views
         .iter()
@@ -217,7 +241,7 @@ async fn list(context: &Context, format: Json) -> Result<()> {
     let head = [
         "NAME", "KEY", "POOL", "MODELS", "CHOICE", "STATUS", "MADE", "LIMITS", "ID",
     ];
-    Ok(out.print(&(table(out.width(), head, &rows) + &beneath(&rules)))?)
+    Ok(out.print(&(table(out.width(), head, &rows) + &beneath(&said)))?)
 }
 
 fn state(state: State, now: UnixMillis) -> String {

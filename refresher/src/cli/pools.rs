@@ -5,14 +5,15 @@ use clap::{Args, Subcommand};
 use latchkey::dialect::Demands;
 use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::accounts::REMOVE;
 use super::output::{Width, table};
 use super::rules::{self, RuleFlags};
 use super::{CALLER, Context, Error, Json, Result, number};
-use crate::app::pools;
-use crate::store::{Pool, Rules};
+use crate::app::{keys, pools};
+use crate::store::{Pool, RuleChange, Rules};
 
 /// Operations on pools.
 #[derive(Debug, Subcommand)]
@@ -122,6 +123,9 @@ impl Command {
                 pools::set(app, CALLER, &pool, wanted, &change).await?;
                 let said: Vec<String> = name.into_iter().chain(rules::said(&change)).collect();
                 out.print(&format!("{pool}: {}\n", said.join("; ")))?;
+                if change != RuleChange::default() {
+                    tell_of_maps(context, &pool).await?;
+                }
             }
             Command::Add(Add {
                 pool,
@@ -158,6 +162,27 @@ impl Command {
     }
 }
 
+/// Tells what a pool's operator may not see in its maps, and in those of its keys.
+async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
+    let app = &context.app;
+    let pools = pools::list(app).await?;
+    let Some(pool) = pools.iter().find(|pool| pool.id == id) else {
+        return Ok(());
+    };
+    let exact = format!("pool {id} has only exact models");
+    let exact = Some(&*exact).filter(|_| pool.rules.exact_model);
+    let mut notes = rules::notes(&pool.rules.maps, exact);
+    if exact.is_some() {
+        let keys = keys::list(app).await?;
+        let keys = keys
+            .iter()
+            .filter(|key| key.pool == id && !key.rules.exact_model);
+        notes.extend(keys.flat_map(|key| rules::notes(&key.rules.maps, exact)));
+    }
+    notes.iter().for_each(|note| context.out.note(note));
+    Ok(())
+}
+
 /// Names the keys that nobody serves any more, because their pool, one of these, has no account left.
 pub async fn tell_of_empty(context: &Context, touched: &[String]) -> Result<()> {
     let pools = pools::list(&context.app).await?;
@@ -174,8 +199,19 @@ pub async fn tell_of_empty(context: &Context, touched: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// A pool as JSON.
-pub fn view(pool: &Pool) -> Value {
+/// A pool, in JSON.
+#[derive(Debug, Serialize)]
+pub struct PoolView<'a> {
+    name: &'a str,
+    policy: &'static str,
+    members: Vec<Value>,
+    keys: &'a [String],
+    #[serde(flatten)]
+    rules: &'a Rules,
+}
+
+/// A pool as it is shown in JSON.
+pub fn view(pool: &Pool) -> PoolView<'_> {
     let members: Vec<Value> = pool
         .members
         .iter()
@@ -185,11 +221,13 @@ pub fn view(pool: &Pool) -> Value {
             })
         })
         .collect();
-    let rules = &pool.rules;
-    json!({
-        "name": pool.id, "policy": pool.policy.as_str(), "members": members, "keys": pool.keys, "maps": rules.maps,
-        "translation": !rules.untranslated, "exact_model": rules.exact_model,
-    })
+    PoolView {
+        name: &pool.id,
+        policy: pool.policy.as_str(),
+        members,
+        keys: &pool.keys,
+        rules: &pool.rules,
+    }
 }
 
 async fn list(context: &Context, format: Json) -> Result<()> {
@@ -277,7 +315,8 @@ mod tests {
             "POOL  POLICY      ACCOUNTS                    KEYS\n\
              team  fill_first  alice, bob x2; then: spare  laptop\n"
         );
-        assert_eq!(view(&pool)["members"][2]["weight"], 2);
+        let json = |pool: &Pool| serde_json::to_value(view(pool)).unwrap();
+        assert_eq!(json(&pool)["members"][2]["weight"], 2);
         let pool = Pool {
             rules: Rules {
                 maps: serde_json::from_str(r#"["claude-*=gpt-7"]"#).unwrap(),
@@ -286,8 +325,8 @@ mod tests {
             },
             ..pool
         };
-        assert_eq!(view(&pool)["maps"], json!(["claude-*=gpt-7"]));
-        assert_eq!(view(&pool)["translation"], false);
+        assert_eq!(json(&pool)["maps"], json!(["claude-*=gpt-7"]));
+        assert_eq!(json(&pool)["translation"], false);
         assert_eq!(
             as_table(Width::default(), &[pool]),
             "POOL  POLICY      ACCOUNTS                    KEYS    RULES\n\

@@ -162,9 +162,72 @@ pub fn said(change: &RuleChange) -> Vec<String> {
     said.into_iter().flatten().collect()
 }
 
+/// What an operator may not see in maps: a word that is no effort, and that nothing comes of them where each model serves
+/// itself, which is what `exact` says.
+pub fn notes(maps: &ModelMaps, exact: Option<&str>) -> Vec<String> {
+    let efforts = EffortWord::ALL.map(EffortWord::as_str).join(", ");
+    let maps = maps.maps();
+    let no_effort = |map: &ModelMap| {
+        let word = no_effort(map)?;
+        Some(format!(
+            "note: {word:?} of {map} is no effort, so it is part of the model's name; efforts are {efforts}"
+        ))
+    };
+    let is_other = |map: &&ModelMap| map.asked().exact() != Some(map.served().as_str());
+    let dead: Vec<String> = maps
+        .iter()
+        .filter(is_other)
+        .map(ModelMap::to_string)
+        .collect();
+    let exact = exact.filter(|_| !dead.is_empty());
+    let exact = exact.map(|exact| {
+        let dead = dead.join(", ");
+        format!("note: nothing comes of {dead} while {exact}; --exact-model off takes that away")
+    });
+    maps.iter().filter_map(no_effort).chain(exact).collect()
+}
+
+/// The word that stands where a map's effort would, and looks like one: a part of a model's name has digits there, as
+/// `@20250514`, or nothing before it, as `@cf/meta/llama`.
+fn no_effort(map: &ModelMap) -> Option<&str> {
+    let (name, word) = map.served().as_str().rsplit_once('@')?;
+    let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    (map.effort().is_none() && is_word && !name.is_empty()).then_some(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_looks_like_an_effort_and_is_none_is_told() {
+        let of = |text: &str| {
+            let maps = ModelMaps::try_from(vec![map(text).unwrap()]).unwrap();
+            notes(&maps, None)
+        };
+        let expected = "note: \"hgih\" of a=b@hgih is no effort, so it is part of the model's name; efforts are none, minimal, \
+                        low, medium, high, xhigh, max";
+        assert_eq!(of("a=b@hgih"), [expected]);
+        for fine in [
+            "a=b@high",
+            "a=b@20250514",
+            "a=@cf/meta/llama",
+            "a=@cf",
+            "a=b",
+            "a=b@",
+        ] {
+            assert!(of(fine).is_empty(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn maps_that_nothing_comes_of_are_told() {
+        let given = ["a=b", "c=c@low", "*=d"].map(|text| map(text).unwrap());
+        let maps = ModelMaps::try_from(given.to_vec()).unwrap();
+        let expected = "note: nothing comes of a=b, *=d while pool p is exact; --exact-model off takes that away";
+        assert_eq!(notes(&maps, Some("pool p is exact")), [expected]);
+        assert!(notes(&maps, None).is_empty());
+    }
 
     #[test]
     fn rules_are_said_in_one_line() {

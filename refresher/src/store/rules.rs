@@ -2,6 +2,7 @@
 
 use latchkey::dialect::{Demands, EffortWord, ServiceTier};
 use latchkey::snapshot::ModelMaps;
+use serde::{Serialize, Serializer};
 
 use super::sql::JsonText;
 
@@ -14,13 +15,14 @@ macro_rules! rule_columns {
 
 pub(super) use rule_columns;
 
-/// What becomes of the requests of a client key or a pool.
-#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+/// What becomes of the requests of a client key or a pool, in JSON as operators see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct Rules {
     /// The models that others serve.
     #[sqlx(try_from = "JsonText<ModelMaps>")]
     pub maps: ModelMaps,
     /// None is translated.
+    #[serde(rename = "translation", serialize_with = "opposite")]
     pub untranslated: bool,
     /// Each model serves itself or is not served.
     pub exact_model: bool,
@@ -46,6 +48,10 @@ pub struct RuleChange {
     pub untranslated: Option<bool>,
     /// Each model serves itself or is not served.
     pub exact_model: Option<bool>,
+}
+
+fn opposite<S: Serializer>(flag: &bool, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bool(!flag)
 }
 
 // === impl DemandChange ===
