@@ -131,7 +131,7 @@ soak: needs-tests wasm ## Load with faults and kills for 14 minutes (SOAK_SECOND
 
 # They are ignored otherwise: what they repeat the other tests do a few times.
 .PHONY: long
-long: needs-tests ## Run the end-to-end tests that only repeat, in 15 minutes
+long: needs-tests ## Run the end-to-end tests that repeat or take long, in 20 minutes
 	$(MAKE) --no-print-directory e2e TEST_OPTIONS='-- --ignored long::'
 
 .PHONY: lint

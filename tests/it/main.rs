@@ -74,6 +74,9 @@ mod pending_logins;
 /// The sealing key in the keyring of a desktop's session.
 mod keyring;
 
+/// The network on the ways out is bad.
+mod network;
+
 /// Data at rest survives crashes and a full disk, and is refused where it is not as it should be.
 mod store;
 

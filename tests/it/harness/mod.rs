@@ -22,6 +22,7 @@ pub mod scripted;
 pub mod sim;
 pub mod stack;
 pub mod wall_clock;
+pub mod wire;
 pub mod yardstick;
 
 use std::{

@@ -314,6 +314,11 @@ impl Refresher {
 
     /// Takes over a login that Codex CLI made.
     pub async fn import(&self, sim: &Sim, email: &str) {
+        self.import_to(sim, email, "codex").await;
+    }
+
+    /// [`Refresher::import`] for a platform that is like `codex`.
+    pub async fn import_to(&self, sim: &Sim, email: &str, platform: &str) {
         let tokens = sim.login(email).await;
         let file = self.folder.join(format!("{email}.auth.json"));
         let auth = json!({"auth_mode": "chatgpt", "tokens": {
@@ -321,7 +326,8 @@ impl Refresher {
         }});
         fs::write(&file, auth.to_string()).expect("written");
         let path = file.to_str().expect("UTF-8");
-        self.run(&["import", path, "--name", email], "").await;
+        let import = ["import", path, "--name", email, "--platform", platform];
+        self.run(&import, "").await;
         fs::remove_file(file).expect("removed");
     }
 

@@ -56,6 +56,8 @@ pub struct Settings {
     pub grace_seconds: Option<u64>,
     /// Take any port in the redirect URI.
     pub any_redirect_port: Option<bool>,
+    /// One more `host:port` at which requests may come, as by a way of the test's own.
+    pub authority: Option<String>,
     /// Lifetime of access tokens of users that have none of their own.
     pub default_access_lifetime_seconds: Option<u64>,
 }
@@ -196,6 +198,7 @@ async fn change_settings(
         ));
     }
     let simulation = &mut *shared.lock();
+    simulation.authorities.extend(settings.authority);
     let (pacing, policy) = (&mut simulation.pacing, &mut simulation.oauth.policy);
     set(
         &mut pacing.event_delay,
