@@ -162,14 +162,16 @@ pub fn media_by_url<'a>(json: Json<'_, 'a>, kind: MediaKind) -> Read<Source<'a>>
             Err(Refused::at(json.path(), expected))
         };
     };
-    let mime = match (mime, kind) {
+    // Some write each slash as `\/`, and the names of types know no case.
+    let plain = Text::Escaped(mime).plain().to_ascii_lowercase();
+    let mime = match (plain.as_str(), kind) {
         ("image/jpg", _) => "image/jpeg",
         ("", MediaKind::Document) => "application/pdf",
-        (mime, MediaKind::Image) if !mime.starts_with("image/") => {
+        (plain, MediaKind::Image) if !plain.starts_with("image/") => {
             let why = "expected an image, found data of another media type";
             return Err(Refused::at(json.path(), why));
         }
-        (mime, _) => mime,
+        _ => mime,
     };
     Ok(Source::Data {
         mime: Text::Escaped(mime),

@@ -533,3 +533,31 @@ fn ends_of_claude_are_those_of_a_chat() {
     assert_eq!(chat_of(event(&error).as_bytes()), Err(503));
     assert_eq!(chat_of(b"{}"), Err(502));
 }
+
+/// PHP writes each slash of JSON as `\/`, and the names of media types know no case.
+#[test]
+fn an_image_is_one_however_its_type_is_written() {
+    let made = |url: &str| {
+        let body = format!(
+            r#"{{"messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]}}]}}"#
+        );
+        let accent = Accent::default();
+        let target = Target {
+            model: Text::of("m"),
+            accent: &accent,
+            ..target()
+        };
+        let made = Dialect::Chat.translate_request(Dialect::Messages, body.as_bytes(), &target, 0);
+        let body: Value = serde_json::from_slice(&made.ok()?.body).unwrap();
+        let source = &body["messages"][0]["content"][0]["source"];
+        Some(source["media_type"].as_str().unwrap().to_owned())
+    };
+    for (url, expected) in [
+        (r"data:image\/png;base64,QUJD", Some("image/png")),
+        ("data:IMAGE/PNG;base64,QUJD", Some("IMAGE/PNG")),
+        (r"data:image\/jpg;base64,QUJD", Some("image/jpeg")),
+        (r"data:text\/plain;base64,QUJD", None),
+    ] {
+        assert_eq!(made(url).as_deref(), expected, "{url}");
+    }
+}
