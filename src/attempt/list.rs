@@ -1,6 +1,7 @@
 //! A header that is a list (RFC 9110 §5.6.1), to which a platform's profile adds an item.
 
 use super::Headers;
+use crate::header::HeaderMap;
 
 /// Puts `item` behind what the list `name` has, unless it has it.
 pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
@@ -18,6 +19,13 @@ pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
         Some((_, value)) => *value = item.as_bytes().into(),
         None => headers.push((name, item.as_bytes().into())),
     }
+}
+
+/// Tells that the list `name` of a request has `item`.
+pub(super) fn has(request: &HeaderMap, name: &str, item: &str) -> bool {
+    let is_item = |one: &[u8]| one.trim_ascii() == item.as_bytes();
+    let mut sent = request.iter().filter(|(sent, _)| *sent == name);
+    sent.any(|(_, value)| value.split(|byte| *byte == b',').any(is_item))
 }
 
 /// The value without `item` at its end, where [`add`] puts it; `None` where nothing else was there.

@@ -190,6 +190,14 @@ fn headers_with<'a>(
     Ok(headers)
 }
 
+/// The names of the lists to which the platform's profile would add an item that the caller's own have: an attempt leaves
+/// these as they are.
+pub fn listed(request: &HeaderMap, platform: &Platform) -> Vec<String> {
+    let add = platform.headers.add.iter();
+    let has = add.filter(|(name, item)| list::has(request, name.as_str(), item.as_str()));
+    has.map(|(name, _)| name.as_str().to_owned()).collect()
+}
+
 /// A path and a query as they stand in `:path`.
 fn target(path: &[u8], query: &[u8]) -> Vec<u8> {
     let mut target = path.to_vec();
@@ -340,12 +348,13 @@ pub const SCHEME_HEADER: &str = "x-forwarded-proto";
 
 /// The request as it has to be when it runs again, from what an earlier attempt of the same try
 /// left of it: without that attempt's credential, wherever that was. `query`: the caller's own, where the account's took its
-/// place.
+/// place. `listed`: the lists that had what the profile adds before ([`listed`]).
 pub fn restored(
     request: &HeaderMap,
     platform: &Platform,
     carried: &Carried,
     query: Option<&[u8]>,
+    listed: &[String],
 ) -> HeaderMap {
     let is_replaced = |name: &str| {
         let set = &platform.headers.set;
@@ -362,7 +371,8 @@ pub fn restored(
     let kept = request.iter().filter(|(name, _)| !is_replaced(name));
     let added = |name: &str| {
         let mut added = platform.headers.add.iter();
-        added.find(|(added, _)| added.as_str() == name)
+        let added = added.find(|(added, _)| added.as_str() == name);
+        added.filter(|_| !listed.iter().any(|listed| listed == name))
     };
     let kept = kept.filter_map(|(name, value)| match added(name) {
         Some((_, item)) => Some((name, list::without(value, item.as_str())?)),
@@ -569,9 +579,15 @@ mod tests {
             b"account=acc_1 key=key_1 pool=default url=http://gateway/v1/x door=1 dialect=chat endpoint=0",
         );
         let carried = carried.unwrap();
-        let own = restored(&left, &odd_platform(), &carried, Some(b"key=mine&alt=sse"));
+        let own = restored(
+            &left,
+            &odd_platform(),
+            &carried,
+            Some(b"key=mine&alt=sse"),
+            &[],
+        );
         assert_eq!(own.first(":path").unwrap(), b"/v1/x?key=mine&alt=sse");
-        let restored = restored(&left, &odd_platform(), &carried, None);
+        let restored = restored(&left, &odd_platform(), &carried, None, &[]);
         assert_eq!(restored.first(":path").unwrap(), b"/v1/x?alt=sse");
         let heard: Vec<_> = escaping(&restored).collect();
         assert!(heard.contains(&(":path", b"/v1/x?alt=sse")));
@@ -624,8 +640,14 @@ mod tests {
         let left: HeaderMap = [(":path", "/v1/messages"), ("anthropic-beta", "a,new-1")]
             .into_iter()
             .collect();
-        let restored = restored(&left, &platform, &carried.unwrap(), None);
-        assert_eq!(restored.first("anthropic-beta").unwrap(), b"a");
+        let carried = carried.unwrap();
+        for (listed, own) in [
+            (listed(&request, &platform), "a"),
+            (listed(&left, &platform), "a,new-1"),
+        ] {
+            let restored = restored(&left, &platform, &carried, None, &listed);
+            assert_eq!(restored.first("anthropic-beta").unwrap(), own.as_bytes());
+        }
         let beta = platform.headers.add[0].0.clone();
         platform.endpoints[0].omit.push(beta);
         assert_eq!(betas(&platform), [b"a"]);
@@ -751,7 +773,7 @@ mod tests {
             (SCHEME_HEADER, b"https"),
             (":path", b"/v1/responses?a=b"),
         ];
-        let restored = restored(&left, &platform, &carried, None);
+        let restored = restored(&left, &platform, &carried, None, &[]);
         assert_eq!(restored.iter().collect::<Vec<_>>(), expected);
         assert_eq!(
             location(&restored, &carried).unwrap(),

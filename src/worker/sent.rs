@@ -43,6 +43,8 @@ pub struct SentOn {
     /// The caller's query, where another one has taken its place on the way to the platform: the account's, or that of a
     /// translation.
     pub query: Option<Vec<u8>>,
+    /// The caller's lists that had the item that the platform's profile adds, by name.
+    pub listed: Option<Vec<String>>,
     /// The milliseconds within which the first event of its answer is due.
     first_event_ms: Option<u64>,
     /// When all of it had gone to the platform, in Unix milliseconds.
@@ -70,6 +72,7 @@ impl Tries {
             broke_off: false,
             was_not_sent: false,
             query: None,
+            listed: None,
             first_event_ms,
             whole_at: None,
             early: None,

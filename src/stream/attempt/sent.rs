@@ -90,8 +90,10 @@ impl Sent {
         let escape = attempt::is_escape(&request);
         let request = if escape {
             let open = worker.sent().get_mut(carried.try_id);
-            let query = open.and_then(|open| open.query.take());
-            attempt::restored(&request, platform, carried, query.as_deref())
+            let (query, listed) = open.map_or_else(Default::default, |open| {
+                (open.query.take(), open.listed.take().unwrap_or_default())
+            });
+            attempt::restored(&request, platform, carried, query.as_deref(), &listed)
         } else {
             request
         };
@@ -102,6 +104,14 @@ impl Sent {
             if let Some(open) = worker.sent().get_mut(carried.try_id) {
                 open.query = Some(query.to_vec());
             }
+        }
+        if !escape
+            && !platform.headers.add.is_empty()
+            && let Some(open) = worker.sent().get_mut(carried.try_id)
+        {
+            // A later attempt sees what the first one added.
+            open.listed
+                .get_or_insert_with(|| attempt::listed(&request, platform));
         }
         let model = carried.model_at(account);
         let translated =
