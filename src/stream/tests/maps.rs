@@ -112,6 +112,15 @@ fn a_body_into_which_no_model_can_be_put_is_refused() {
     let mut envoy = envoy(&["acc_1"], r#"["fast=gpt-6.1-sol"]"#);
     let mut call = ask(&mut envoy, RESPONSES, br#"{"model":"fast","input":"#);
     call.is_refused(400, "latchkey_untranslatable");
+    let deep = format!(
+        r#"{{"model":"fast","input":{}{}}}"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    let mut call = ask(&mut envoy, RESPONSES, deep.as_bytes());
+    let refused = call.is_refused(400, "latchkey_untranslatable");
+    let text = String::from_utf8(refused.body).unwrap();
+    assert!(text.contains("up to 128 levels"), "{text}");
 }
 
 /// An Envoy with one account, whose records were changed like this.

@@ -10,7 +10,7 @@ use crate::{
     host::{Side, Stream},
     text::{
         edit::{Edit, Place, edited},
-        tree::{MAX_VALUES, Tree, Unread},
+        tree::{MAX_DEPTH, MAX_VALUES, Tree, Unread},
     },
 };
 
@@ -49,7 +49,15 @@ impl Sent {
         let tree = match Tree::read(&body) {
             Ok(tree) => Some(tree),
             Err(Unread::TooLarge) => return Err(beyond(&format!("{MAX_VALUES} values"))),
-            Err(Unread::NoJson { .. } | Unread::TooDeep) => None,
+            Err(Unread::TooDeep) => {
+                return Err(Refusal::Untranslatable {
+                    too_large: false,
+                    why: format!(
+                        "what a map or its client key says of its model is put only into bodies of up to {MAX_DEPTH} levels"
+                    ),
+                });
+            }
+            Err(Unread::NoJson { .. }) => None,
         };
         let make = |tree: &Tree<'_>| {
             let mut edits: Vec<Edit> = Vec::new();
