@@ -3,6 +3,7 @@
 use super::served_model::{Another, ServedModel};
 use crate::{
     deadline::Deadline,
+    meter::Metered,
     verdict::{Beginning, Look},
 };
 
@@ -114,6 +115,16 @@ impl Holding {
             Some(served) => served.look(Look::Fine, true),
             None => Ok(Look::Fine),
         }
+    }
+
+    /// Tells an answer that is one JSON text, where its model matters.
+    pub fn is_json(&self) -> bool {
+        self.served.as_ref().is_some_and(ServedModel::is_json)
+    }
+
+    /// What an answer used that is another model's, as [`ServedModel::used`] has it.
+    pub fn used(self, request_bytes: u64) -> Option<Metered> {
+        Some(self.served?.used(request_bytes))
     }
 
     /// Notes that so much of the body is held at `now`.

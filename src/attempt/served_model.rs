@@ -17,7 +17,9 @@
 use std::ops::RangeInclusive;
 
 use super::{forwarding::Forwarding, transform::Transform};
-use crate::{dialect::Dialect, header::HeaderText, label::ModelName, verdict::Look};
+use crate::{
+    dialect::Dialect, header::HeaderText, label::ModelName, meter::Metered, verdict::Look,
+};
 
 /// Reads the beginning of one answer.
 #[derive(Debug)]
@@ -68,6 +70,17 @@ impl ServedModel {
             }
             None => Err(Another(None)),
         }
+    }
+
+    /// Tells an answer that is one JSON text.
+    pub fn is_json(&self) -> bool {
+        self.answer.is_json()
+    }
+
+    /// What the answer used, as far as it has come: the platform counts it, wherever it goes. `request_bytes` is the length
+    /// of the request's body, 0 where it costs nothing.
+    pub fn used(self, request_bytes: u64) -> Metered {
+        self.answer.finish(false, request_bytes)
     }
 
     /// Tells that nothing more of the answer is needed to tell.

@@ -304,12 +304,14 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> bool {
-        if let Some(held) = &self.held
-            && let Some(body) = self.judge(held.size(), came, worker, stream)
-        {
-            return self.show(&body, came == Came::All, worker, stream);
+        let Some(held) = &self.held else {
+            return true;
+        };
+        match self.judge(held.size(), came, worker, stream) {
+            Some(body) => self.show(&body, came == Came::All, worker, stream),
+            // Where it is still held, time alone does not let it go.
+            None => self.held.is_none(),
         }
-        true
     }
 
     /// Ends an answer that is kept until it can be translated whole.
@@ -381,9 +383,19 @@ impl AttemptStream {
         };
         let status = held.status();
         let good = matches!(outcome, Outcome::Good);
+        // One text that is not at its end: no more of it may be held, and another account would send as much.
+        let is_beyond =
+            matches!(outcome, Outcome::Another(None)) && body.is_none() && held.is_json();
+        // What another model made is spent, though nobody gets it.
+        let mut used = None;
+        if let Outcome::Another(_) = outcome
+            && let Some(open) = worker.sent().get_mut(sent.try_id())
+        {
+            used = held.used(open.request_bytes);
+        }
         let now = worker.now();
         let waits = self.waits_for_body();
-        let can_run = waits || self.body.is_whole();
+        let can_run = (waits || self.body.is_whole()) && !is_beyond;
         let head = std::mem::take(&mut self.head);
         let verdict = sent.verdict(status, &head, outcome, worker);
         self.mask = Some(sent.mask());
@@ -402,10 +414,18 @@ impl AttemptStream {
                 sent.run_again(&next, status, worker, stream)
             };
             if runs {
+                if let Some(used) = &used {
+                    worker.spent(sent.try_id(), used);
+                }
                 return;
             }
         }
         if let Some(reply) = sent.instead(outcome, &verdict, now) {
+            let open = worker.sent().get_mut(sent.try_id());
+            let record = open.and_then(|open| open.record.as_mut());
+            if let (Some(used), Some(record)) = (used, record) {
+                record.metered(used);
+            }
             reply_with(&reply, stream);
             self.is_answered = true;
             return;
@@ -540,7 +560,15 @@ impl AttemptStream {
 
 /// Gives an answer, of which nothing has gone on, the headers of one of our own.
 fn put_headers(reply: &Reply, stream: &mut impl Stream) {
-    stream.set_header(Side::Answer, "content-length", None);
+    for of_the_body in [
+        "content-length",
+        "content-encoding",
+        "etag",
+        "digest",
+        "content-digest",
+    ] {
+        stream.set_header(Side::Answer, of_the_body, None);
+    }
     for (name, value) in &reply.headers {
         stream.set_header(Side::Answer, name, Some(value.as_bytes()));
     }

@@ -38,6 +38,7 @@ use crate::{
     host::Host,
     id::Id,
     limit::{Limiter, limited, settle::Settler, table},
+    meter::Metered,
     request::{
         carried::{Carried, TryId},
         peek::Wanted,
@@ -485,6 +486,15 @@ impl<H: Host> Worker<H> {
         totals.tokens_input = totals.tokens_input.saturating_add(usage.input);
         totals.tokens_output = totals.tokens_output.saturating_add(usage.output);
         self.records.push(record, self.host.recently());
+    }
+
+    /// Counts what a try used whose answer goes to nobody, as its request runs again: the account has spent it all the same.
+    pub fn spent(&mut self, try_id: TryId, used: &Metered) {
+        let sent = self.sent.get_mut(try_id);
+        let record = sent.and_then(|sent| sent.record.clone());
+        if let (Some(record), Some(usage)) = (record, used.usage) {
+            self.charge(&record, try_id, usage.total);
+        }
     }
 
     /// Counts the tokens of a request that has ended, where its key or its account has limits.

@@ -31,7 +31,7 @@ pub(super) fn named_headers(headers: &[&'static str]) -> String {
 pub(super) fn another_model(asked: Option<&HeaderText>, served: Option<&ModelName>) -> String {
     let answered = match served {
         Some(served) => format!("The platform answered as the model \"{served}\""),
-        None => "The platform's answer does not say which model it is from".to_owned(),
+        None => "The platform's answer does not say, in what the gateway could hold of it, which model it is from".to_owned(),
     };
     format!(
         "{answered}, and this client key or its pool takes only the one that is asked for{}. No account that could be asked serves it now. Ask for another model, or ask the gateway's operator.",

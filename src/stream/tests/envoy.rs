@@ -669,6 +669,13 @@ impl Call {
         }
     }
 
+    /// The attempt holds the answer: no tick has let it go.
+    #[track_caller]
+    pub(super) fn is_held(&self) {
+        let stream = &self.attempt.as_ref().expect("an attempt").1;
+        assert!(!self.has_answer() && stream.state().resumed.is_empty());
+    }
+
     /// The cluster has no host but the escape listener, which answers the first attempt.
     pub(super) fn platform_has_no_host(&mut self) {
         let stream = self.attempt.as_ref().expect("an attempt").1.clone();

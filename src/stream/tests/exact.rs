@@ -1,9 +1,11 @@
 //! The model that was asked for serves, or none.
 
+use std::num::NonZeroU64;
+
 use serde_json::{Value, json};
 
 use super::envoy::{BUFFER_LIMIT, Call, Envoy, head, records};
-use crate::snapshot::{Record, fixture};
+use crate::snapshot::{ClientKey, Record, fixture};
 
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
@@ -12,6 +14,11 @@ const EVENTS: [(&str, &str); 1] = [("content-type", "text/event-stream")];
 
 /// An Envoy with these accounts, whose pool takes each model as itself, with this map of the accounts.
 fn envoy(accounts: &[&str], map: &str) -> Envoy {
+    envoy_with(accounts, map, |_| {})
+}
+
+/// The same, whose caller has a key that `change` changes.
+fn envoy_with(accounts: &[&str], map: &str, change: impl Fn(&mut ClientKey)) -> Envoy {
     let accounts = accounts.iter().map(|id| {
         let mut account = fixture::account(id, "codex");
         account.maps = serde_json::from_str(map).unwrap();
@@ -22,6 +29,7 @@ fn envoy(accounts: &[&str], map: &str) -> Envoy {
     for record in &mut records {
         match record {
             Record::Pool(pool) => pool.exact_model = true,
+            Record::Key(key) => change(key),
             Record::Platform(platform) => platform.endpoints[0].requires = Vec::new(),
             _ => {}
         }
@@ -147,14 +155,58 @@ fn time_does_not_tell_the_model() {
     envoy.after(600_000);
     call.platform_goes_on(b"{\"output\":[", false);
     envoy.after(600_000);
-    assert!(!call.has_answer());
+    call.is_held();
     call.platform_goes_on(b"],\"model\":\"gpt-5\"", false);
     call.is_refused(502, "latchkey_another_model");
 }
 
 #[test]
-fn what_does_not_tell_within_what_may_be_held_is_none() {
+fn comments_before_a_stream_begins_let_nothing_go() {
     let mut envoy = envoy(&["acc_1"], "[]");
+    let mut call = ask(&mut envoy, RESPONSES);
+    call.platform_begins(200, &EVENTS);
+    for _ in 0..5 {
+        call.platform_goes_on(b": keep-alive\n\n", false);
+        envoy.after(600_000);
+        call.is_held();
+    }
+    let good = events("gpt-6.1-sol");
+    call.platform_goes_on(good.as_bytes(), true);
+    let answer = call.answer();
+    let text = String::from_utf8(answer.body).unwrap();
+    assert_eq!(text, format!("{}{good}", ": keep-alive\n\n".repeat(5)));
+}
+
+/// The platform counts what it made, whoever gets it: 10 tokens each time by the length of what came, as its own count had
+/// not come yet.
+#[test]
+fn what_another_model_made_is_counted_each_time() {
+    let limited =
+        |tokens| move |key: &mut ClientKey| key.limits.tokens_per_minute = NonZeroU64::new(tokens);
+    let refused = |envoy: &mut Envoy| {
+        let mut call = ask(envoy, RESPONSES);
+        for account in ["acc_1", "acc_2"] {
+            call.is_at(account);
+            answers(&mut call, &whole("gpt-6-luna"));
+        }
+        call.is_refused(502, "latchkey_another_model");
+    };
+    let accounts = ["acc_1", "acc_2"];
+    let mut free = envoy_with(&accounts, "[]", limited(21));
+    refused(&mut free);
+    assert_eq!(
+        free.records(),
+        ["acc_2 502 attempts=2 - latchkey_another_model whole tokens=10"]
+    );
+    ask(&mut free, RESPONSES).is_at("acc_1");
+    let mut spent = envoy_with(&accounts, "[]", limited(20));
+    refused(&mut spent);
+    ask(&mut spent, RESPONSES).is_refused(429, "latchkey_limit");
+}
+
+#[test]
+fn what_does_not_tell_within_what_may_be_held_is_none_and_no_other_account_is_paid_for_it() {
+    let mut envoy = envoy(&["acc_1", "acc_2"], "[]");
     let mut call = ask(&mut envoy, RESPONSES);
     call.platform_begins(200, &JSON);
     call.platform_goes_on(b"{\"output\":[\"", false);
