@@ -143,7 +143,7 @@ impl Command {
                     "{account}: changed\n{}",
                     now_set(context, &account).await?
                 ))?;
-                let notes = maps.map(|maps| rules::notes(maps, None));
+                let notes = maps.map(|maps| rules::notes(maps, None, &[]));
                 notes.iter().flatten().for_each(|note| out.note(note));
                 context.tell_if_envoy_is_behind();
             }

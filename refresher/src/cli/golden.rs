@@ -310,7 +310,11 @@ async fn keys() {
          keys set laptop --pool spare --streams 2 --maps smart=gpt-7,fast=gpt-7-mini@low --translation off --max-effort high
          keys set ci --no-choice --all-models --effort high --service-tier flex
          keys set ci --effort any --max-effort medium
-         keys set ci --maps smart=gpt-7@hgih --exact-model on",
+         keys set ci --maps smart=gpt-7@hgih --exact-model on
+         pools set spare --exact-model on
+         keys set ci --exact-model off
+         pools set spare --exact-model off
+         keys set ci --exact-model on",
         "keys create gone\nkeys revoke gone",
     ] {
         operator.run(lines).await;

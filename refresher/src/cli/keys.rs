@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::output::{beneath, line, models, or_none, table};
-use super::rules::{self, DemandFlags, RuleFlags};
+use super::rules::{self, DemandFlags, Exact, RuleFlags};
 use super::terms::{self, TermFlags};
 use super::time::relative;
 use super::{CALLER, Context, Json, ModelList, Result};
@@ -172,11 +172,10 @@ async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
     let pools = pools::list(app).await?;
     let mut pools = pools.iter().filter(|pool| pool.id == view.pool);
     let by_pool = pools.any(|pool| pool.rules.exact_model);
-    let exact = match view.rules.exact_model {
-        true => Some(format!("key {} has only exact models", view.name)),
-        false => by_pool.then(|| format!("pool {} has only exact models", view.pool)),
-    };
-    let notes = rules::notes(&view.rules.maps, exact.as_deref());
+    let by_key = view.rules.exact_model.then_some(Exact::Key(&view.name));
+    let by_pool = by_pool.then_some(Exact::Pool(&view.pool));
+    let exact: Vec<Exact<'_>> = by_key.into_iter().chain(by_pool).collect();
+    let notes = rules::notes(&view.rules.maps, None, &exact);
     notes.iter().for_each(|note| context.out.note(note));
     Ok(())
 }

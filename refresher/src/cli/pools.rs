@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::accounts::REMOVE;
 use super::output::{Width, table};
-use super::rules::{self, RuleFlags};
+use super::rules::{self, Exact, RuleFlags};
 use super::{CALLER, Context, Error, Json, Result, number};
 use crate::app::{keys, pools};
 use crate::store::{Pool, RuleChange, Rules};
@@ -169,15 +169,15 @@ async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
     let Some(pool) = pools.iter().find(|pool| pool.id == id) else {
         return Ok(());
     };
-    let exact = format!("pool {id} has only exact models");
-    let exact = Some(&*exact).filter(|_| pool.rules.exact_model);
-    let mut notes = rules::notes(&pool.rules.maps, exact);
-    if exact.is_some() {
+    let exact = pool.rules.exact_model.then_some(Exact::Pool(id));
+    let exact = exact.as_slice();
+    let mut notes = rules::notes(&pool.rules.maps, None, exact);
+    if !exact.is_empty() {
         let keys = keys::list(app).await?;
         let keys = keys
             .iter()
             .filter(|key| key.pool == id && !key.rules.exact_model);
-        notes.extend(keys.flat_map(|key| rules::notes(&key.rules.maps, exact)));
+        notes.extend(keys.flat_map(|key| rules::notes(&key.rules.maps, Some(&key.name), exact)));
     }
     notes.iter().for_each(|note| context.out.note(note));
     Ok(())

@@ -5,6 +5,7 @@ use latchkey::dialect::{Demands, EffortWord, ServiceTier};
 use latchkey::snapshot::{ModelMap, ModelMaps};
 
 use super::{Error, Result};
+use crate::advice::shell_word;
 use crate::store::{DemandChange, RuleChange, Rules};
 
 /// The models that others serve.
@@ -162,15 +163,46 @@ pub fn said(change: &RuleChange) -> Vec<String> {
     said.into_iter().flatten().collect()
 }
 
-/// What an operator may not see in maps: a word that is no effort, and that nothing comes of them where each model serves
-/// itself, which is what `exact` says.
-pub fn notes(maps: &ModelMaps, exact: Option<&str>) -> Vec<String> {
+/// Who wants each model to serve itself, by its name.
+#[derive(Debug, Clone, Copy)]
+pub enum Exact<'a> {
+    /// A client key.
+    Key(&'a str),
+    /// A pool.
+    Pool(&'a str),
+}
+
+impl Exact<'_> {
+    fn who(self) -> String {
+        match self {
+            Self::Key(name) => format!("key {name}"),
+            Self::Pool(name) => format!("pool {name}"),
+        }
+    }
+
+    /// Takes it away, as a shell takes it.
+    fn end_command(self) -> String {
+        let (noun, name) = match self {
+            Self::Key(name) => ("keys", name),
+            Self::Pool(name) => ("pools", name),
+        };
+        format!(
+            "refresher {noun} set {} --exact-model off",
+            shell_word(name)
+        )
+    }
+}
+
+/// What an operator may not see in maps, those of the client key `of` where it is not the one that the command is about: a
+/// word that is no effort, and that nothing comes of them where each model serves itself, as all of `exact` want.
+pub fn notes(maps: &ModelMaps, of: Option<&str>, exact: &[Exact<'_>]) -> Vec<String> {
     let efforts = EffortWord::ALL.map(EffortWord::as_str).join(", ");
     let maps = maps.maps();
+    let of = of.map(|key| format!(" of key {key}")).unwrap_or_default();
     let no_effort = |map: &ModelMap| {
         let word = no_effort(map)?;
         Some(format!(
-            "note: {word:?} of {map} is no effort, so it is part of the model's name; efforts are {efforts}"
+            "note: {word:?} of {map}{of} is no effort, so it is part of the model's name; efforts are {efforts}"
         ))
     };
     let is_other = |map: &&ModelMap| map.asked().exact() != Some(map.served().as_str());
@@ -179,12 +211,14 @@ pub fn notes(maps: &ModelMaps, exact: Option<&str>) -> Vec<String> {
         .filter(is_other)
         .map(ModelMap::to_string)
         .collect();
-    let exact = exact.filter(|_| !dead.is_empty());
-    let exact = exact.map(|exact| {
-        let dead = dead.join(", ");
-        format!("note: nothing comes of {dead} while {exact}; --exact-model off takes that away")
+    let idle = (!dead.is_empty() && !exact.is_empty()).then(|| {
+        let (dead, has) = (dead.join(", "), if exact.len() == 1 { "has" } else { "have" });
+        let who: Vec<String> = exact.iter().map(|exact| exact.who()).collect();
+        let ends: Vec<String> = exact.iter().map(|exact| exact.end_command()).collect();
+        let (who, ends) = (who.join(" and "), ends.join("; "));
+        format!("note: nothing comes of {dead}{of} while {who} {has} only exact models; to take that away, run: {ends}")
     });
-    maps.iter().filter_map(no_effort).chain(exact).collect()
+    maps.iter().filter_map(no_effort).chain(idle).collect()
 }
 
 /// The word that stands where a map's effort would, and looks like one: a part of a model's name has digits there, as
@@ -203,7 +237,7 @@ mod tests {
     fn what_looks_like_an_effort_and_is_none_is_told() {
         let of = |text: &str| {
             let maps = ModelMaps::try_from(vec![map(text).unwrap()]).unwrap();
-            notes(&maps, None)
+            notes(&maps, None, &[])
         };
         let expected = "note: \"hgih\" of a=b@hgih is no effort, so it is part of the model's name; efforts are none, minimal, \
                         low, medium, high, xhigh, max";
@@ -224,9 +258,22 @@ mod tests {
     fn maps_that_nothing_comes_of_are_told() {
         let given = ["a=b", "c=c@low", "*=d"].map(|text| map(text).unwrap());
         let maps = ModelMaps::try_from(given.to_vec()).unwrap();
-        let expected = "note: nothing comes of a=b, *=d while pool p is exact; --exact-model off takes that away";
-        assert_eq!(notes(&maps, Some("pool p is exact")), [expected]);
-        assert!(notes(&maps, None).is_empty());
+        let (key, pool) = (Exact::Key("my ci"), Exact::Pool("p"));
+        assert_eq!(
+            notes(&maps, None, &[pool]),
+            [
+                "note: nothing comes of a=b, *=d while pool p has only exact models; to take that away, run: refresher pools \
+                 set p --exact-model off"
+            ]
+        );
+        assert_eq!(
+            notes(&maps, Some("my ci"), &[key, pool]),
+            [
+                "note: nothing comes of a=b, *=d of key my ci while key my ci and pool p have only exact models; to take that \
+                 away, run: refresher keys set 'my ci' --exact-model off; refresher pools set p --exact-model off"
+            ]
+        );
+        assert!(notes(&maps, None, &[]).is_empty());
     }
 
     #[test]
