@@ -62,6 +62,11 @@ pub fn check_command(account: &str) -> String {
     format!("refresher accounts check {}", shell_word(account))
 }
 
+/// Shows a platform's notice, as a shell takes it.
+pub fn notice_command(platform: &str) -> String {
+    format!("refresher platforms show {platform}")
+}
+
 /// The cure of an account that the configuration declared once and does not declare any more.
 pub fn undeclared(account: &str) -> String {
     let account = shell_word(account);
@@ -156,8 +161,9 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::RefreshRunning { .. } => "see: refresher status".to_owned(),
         Fault::RefreshLater { .. } => "`refresher serve` tries again by itself".to_owned(),
         Fault::NotAcknowledged { platform } => format!(
-            "to turn it on, put acknowledged_terms = [\"{platform}\"] into config.toml in the state directory, or give \
-             --acknowledge-terms {platform}"
+            "to turn it on, add \"{platform}\" to the list acknowledged_terms of config.toml in the state directory, or where \
+             there is none, put acknowledged_terms = [\"{platform}\"] above its first [table]; or give --acknowledge-terms \
+             {platform}"
         ),
         Fault::NotPublished => "run: refresher serve; then this again".to_owned(),
         Fault::NoPlatformsFolder => "make it, or correct platforms_dir in config.toml".to_owned(),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::{Error, Result};
+use crate::advice;
 use crate::fault::Fault;
 use crate::files::owned::require_owned_text;
 use crate::login::import::{self, Entry, FILE_LIMIT, recognise};
@@ -103,7 +104,8 @@ pub(super) fn in_a_line(error: &Error) -> String {
         text.split_once(" until you have read this notice:"),
     ) {
         (Fault::NotAcknowledged { platform }, Some((off, _))) => format!(
-            "{off} until you have read its notice and acknowledged it; see: refresher platforms show {platform}"
+            "{off} until you have read its notice and acknowledged it; see: {}",
+            advice::notice_command(platform)
         ),
         _ => text,
     }
