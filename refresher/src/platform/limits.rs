@@ -1,9 +1,11 @@
 //! `[limits]` of a profile: what holds for an account of the platform until its operator sets another limit.
 
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use latchkey::limit::Limits;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use super::{Invalid, fit, invalid};
 use crate::day::{TimeOfDay, Zone};
@@ -16,35 +18,67 @@ const OLD_STREAMS: &str = "concurrent_streams";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
-    rpm: Option<NonZeroU32>,
-    tpm: Option<NonZeroU64>,
-    tokens_per_day: Option<NonZeroU64>,
-    streams: Option<NonZeroU32>,
+    rpm: Option<Small>,
+    tpm: Option<Large>,
+    tokens_per_day: Option<Large>,
+    streams: Option<Small>,
     time_zone: Option<String>,
     day_starts: Option<String>,
+}
+
+/// A whole number from 1 to `MOST`.
+#[derive(Debug, Clone, Copy)]
+struct Whole<const MOST: u64>(NonZeroU64);
+
+type Small = Whole<{ u32::MAX as u64 }>;
+type Large = Whole<MAX_LIMIT>;
+
+impl<'de, const MOST: u64> Deserialize<'de> for Whole<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(WholeVisitor::<MOST>)
+    }
+}
+
+struct WholeVisitor<const MOST: u64>;
+
+impl<const MOST: u64> Visitor<'_> for WholeVisitor<MOST> {
+    type Value = Whole<MOST>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a whole number from 1 to {MOST}")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        let whole = NonZeroU64::new(number).filter(|_| number <= MOST);
+        whole
+            .map(Whole)
+            .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
 }
 
 impl Raw {
     /// Checks the values.
     pub fn check(self) -> Result<LimitSettings, Invalid> {
-        for (key, limit) in [("tpm", self.tpm), ("tokens_per_day", self.tokens_per_day)] {
-            if let Some(found) = limit.filter(|limit| limit.get() > MAX_LIMIT) {
-                return Err(invalid(
-                    format!("limits.{key}"),
-                    format!("expected a number from 1 to {MAX_LIMIT}; found {found}"),
-                ));
-            }
-        }
+        let small =
+            |limit: Option<Small>| limit.and_then(|limit| NonZeroU32::try_from(limit.0).ok());
+        let large = |limit: Option<Large>| limit.map(|limit| limit.0);
         let zone = self.time_zone.as_deref().map(Zone::parse).transpose();
         let zone = fit("limits.time_zone", zone)?;
         let starts = self.day_starts.as_deref().map(TimeOfDay::parse);
         let starts = fit("limits.day_starts", starts.transpose())?;
         Ok(LimitSettings {
             limits: Limits {
-                requests_per_minute: self.rpm,
-                tokens_per_minute: self.tpm,
-                tokens_per_day: self.tokens_per_day,
-                concurrent_streams: self.streams,
+                requests_per_minute: small(self.rpm),
+                tokens_per_minute: large(self.tpm),
+                tokens_per_day: large(self.tokens_per_day),
+                concurrent_streams: small(self.streams),
             },
             time_zone: zone.map(|zone| zone.name().to_owned()),
             day_starts: starts.flatten(),
@@ -99,13 +133,35 @@ mod tests {
     #[test]
     fn what_is_no_limit_is_refused_with_its_key() {
         for (wrong, key, says) in [
-            ("rpm = 0", "limits.rpm", "expected a nonzero u32"),
-            ("streams = -1", "limits.streams", "expected a nonzero u32"),
-            ("tpm = 'many'", "limits.tpm", "expected a nonzero u64"),
+            (
+                "rpm = 0",
+                "limits.rpm",
+                "expected a whole number from 1 to 4294967295",
+            ),
+            (
+                "rpm = '60'",
+                "limits.rpm",
+                "expected a whole number from 1 to 4294967295",
+            ),
+            (
+                "streams = -1",
+                "limits.streams",
+                "expected a whole number from 1 to 4294967295",
+            ),
+            (
+                "streams = 4_294_967_296",
+                "limits.streams",
+                "expected a whole number from 1 to 4294967295",
+            ),
+            (
+                "tpm = 1.5",
+                "limits.tpm",
+                "expected a whole number from 1 to 1000000000000000",
+            ),
             (
                 "tokens_per_day = 1_000_000_000_000_001",
                 "limits.tokens_per_day",
-                "from 1 to 1000000000000000; found 1000000000000001",
+                "expected a whole number from 1 to 1000000000000000",
             ),
             (
                 "time_zone = 'China'",
