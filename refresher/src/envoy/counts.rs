@@ -148,8 +148,10 @@ impl Sums {
             let entry = match old.remove(&subject) {
                 Some(entry) if entry.zone == zone => entry,
                 Some(entry) => {
+                    let before = entry.rows(&subject, false);
                     let entry = entry.moved_to(zone, now);
-                    moved.extend(entry.today(&subject));
+                    moved.extend(before);
+                    moved.extend(entry.rows(&subject, true));
                     entry
                 }
                 None => {
@@ -160,9 +162,20 @@ impl Sums {
             self.subjects.insert(subject, entry);
         }
         if unknown {
-            for count in self.store.day_counts().await? {
+            let counts = self.store.day_counts().await?;
+            let (own, foreign): (Vec<DayCount>, Vec<DayCount>) =
+                counts.into_iter().partition(|count| {
+                    let entry = self.subjects.get(&count.subject);
+                    entry.is_none_or(|entry| entry.begins_at(count.day_start))
+                });
+            for count in own {
                 if let Some(entry) = self.subjects.get_mut(&count.subject) {
                     entry.recall(count);
+                }
+            }
+            for count in foreign {
+                if let Some(entry) = self.subjects.get_mut(&count.subject) {
+                    moved.extend(entry.recall_moved(count, now));
                 }
             }
         }
@@ -192,15 +205,20 @@ impl Entry {
         self
     }
 
-    /// Today's use, by each instance.
-    fn today(&self, subject: &Subject) -> Vec<DayCount> {
+    /// The rows of today's use, by each instance: to be kept, or to be forgotten.
+    fn rows(&self, subject: &Subject, kept: bool) -> Vec<DayCount> {
         let count = |(name, instance): (&String, &Instance)| DayCount {
             subject: subject.clone(),
             day_start: self.day.start,
             instance: name.clone(),
-            used: Some(instance.day),
+            used: kept.then_some(instance.day),
         };
         self.instances.iter().map(count).collect()
+    }
+
+    /// Tells if one of its zone's days begins then.
+    fn begins_at(&self, start: u64) -> bool {
+        self.zone.day_at(start).start == start
     }
 
     /// Begins the next day when this one has ended. A clock set back begins none.
@@ -229,6 +247,29 @@ impl Entry {
             };
             self.instances.insert(count.instance, instance);
         }
+    }
+
+    /// Takes back what the store kept of another zone's day, if that is not over: the zone was changed while nobody
+    /// counted, as in a profile between two runs. What is to be kept of it is returned. A move forgets the rows of the zone
+    /// before, so there are none of a day that was carried over once.
+    fn recall_moved(&mut self, count: DayCount, now: u64) -> Vec<DayCount> {
+        let is_over = now < count.day_start || now - count.day_start >= DAY_MS;
+        let Some(used) = count.used.filter(|_| !is_over) else {
+            return Vec::new();
+        };
+        let instance = self.instances.entry(count.instance.clone()).or_default();
+        instance.day = instance.day.max(used);
+        instance.kept = instance.day;
+        let after = DayCount {
+            day_start: self.day.start,
+            used: Some(instance.day),
+            ..count.clone()
+        };
+        let before = DayCount {
+            used: None,
+            ..count
+        };
+        vec![before, after]
     }
 
     /// Makes room for one more instance, if it is one.

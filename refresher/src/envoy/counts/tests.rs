@@ -210,23 +210,92 @@ async fn instances_are_bounded_and_none_is_lost() {
     );
 }
 
+/// What the sums say of a day's tokens.
+async fn today(sums: &mut Sums, now: u64) -> (u64, u64) {
+    let all = sums.all(now).await.unwrap();
+    let day = all.subjects[0].said.day;
+    (day.start, day.tokens)
+}
+
+async fn set_zone(store: &Store, zone: Option<&str>) {
+    let terms = change(Terms {
+        limits: LimitChanges {
+            time_zone: Some(zone.map(str::to_owned)),
+            ..LimitChanges::default()
+        },
+        expires_at: None,
+        proxy: None,
+    });
+    store.set_client_key("limited", &terms).await.unwrap();
+}
+
+/// As when a profile says another zone at the next start.
+#[tokio::test]
+async fn another_zone_forgets_nothing_where_nobody_counted_meanwhile() {
+    let Fixture { store, key, _outer } = fixture().await;
+    let mut sums = Sums::new(store.clone());
+    take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
+    take(&mut sums, &told(2, &key, 1, 30, 1), NOW).await;
+    drop(sums);
+    let utc = NOW - NOW % DAY_MS;
+    for (zone, start) in [
+        (None, utc),
+        // Midnight in Shanghai, and in Berlin.
+        (Some("Asia/Shanghai"), utc - 8 * 3_600_000),
+        (Some("Europe/Berlin"), utc - 2 * 3_600_000),
+    ] {
+        set_zone(&store, zone).await;
+        for _ in 0..2 {
+            let mut sums = Sums::new(store.clone());
+            assert_eq!(today(&mut sums, NOW).await, (start, 430), "{zone:?}");
+        }
+        let rows = store.day_counts().await.unwrap();
+        assert!(rows.iter().all(|row| row.day_start == start), "{rows:?}");
+        assert_eq!(rows.len(), 2);
+    }
+    // A day that is over is not carried over, neither in its zone nor into another one.
+    let mut sums = Sums::new(store.clone());
+    assert_eq!(today(&mut sums, NOW + DAY_MS).await.1, 0);
+    set_zone(&store, None).await;
+    let mut sums = Sums::new(store);
+    assert_eq!(today(&mut sums, NOW + DAY_MS).await, (utc + DAY_MS, 0));
+}
+
+/// The day before a day may be shorter than 24 hours, and is over all the same.
+#[tokio::test]
+async fn a_short_day_is_not_carried_over() {
+    let Fixture { store, key, _outer } = fixture().await;
+    // 2026-03-29T00:00 and 2026-03-30T00:00 in Berlin.
+    let (start, end) = (1_774_738_800_000, 1_774_821_600_000);
+    assert_eq!(end - start, DAY_MS - 3_600_000);
+    let count = DayCount {
+        subject: key,
+        day_start: start,
+        instance: format!("{:032x}", 1),
+        used: Some(Used {
+            requests: 1,
+            tokens: 400,
+        }),
+    };
+    store.keep_day_counts(&[count], 0).await.unwrap();
+    let mut sums = Sums::new(store.clone());
+    assert_eq!(today(&mut sums, end - 1).await, (start, 400));
+    let mut sums = Sums::new(store);
+    assert_eq!(today(&mut sums, end + 1).await, (end, 0));
+}
+
 #[tokio::test]
 async fn another_zone_forgets_nothing() {
     let Fixture { store, key, _outer } = fixture().await;
     let mut sums = Sums::new(store.clone());
     take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
-    let zone = LimitChanges {
-        time_zone: Some(None),
-        ..LimitChanges::default()
-    };
-    let terms = change(Terms {
-        limits: zone,
-        expires_at: None,
-        proxy: None,
-    });
-    store.set_client_key("limited", &terms).await.unwrap();
+    set_zone(&store, None).await;
     let said = take(&mut sums, &told(2, &key, 0, 0, 0), NOW + 1).await;
     assert_eq!((said.day.start, said.day.tokens), (NOW - NOW % DAY_MS, 400));
+    // Nothing is left of the zone before, which could be taken for that of another day.
+    for row in store.day_counts().await.unwrap() {
+        assert_eq!(row.day_start, NOW - NOW % DAY_MS);
+    }
     let mut again = Sums::new(store);
     assert_eq!(
         again.all(NOW + 2).await.unwrap().subjects[0]
