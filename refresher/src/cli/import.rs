@@ -14,8 +14,8 @@ use crate::clock::UnixMillis;
 /// Files of other programs, and the accounts to make of them.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// Files, or folders of files that end in .json or .csv: ~/.codex/auth.json, ~/.claude/.credentials.json, a file of CLIProxyAPI, sub2api or
-    /// opencode, a list of API keys (name, platform, key, pool, base_url)
+    /// Files, or folders of files that end in .json or .csv: ~/.codex/auth.json, ~/.claude/.credentials.json, a file of
+    /// CLIProxyAPI, sub2api or opencode, a list of API keys (name, platform, key, pool, base_url)
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Say what would be done, and do nothing
