@@ -435,7 +435,11 @@ fn wrong_words_are_answered_in_ours() {
         ),
         (vec!["import", &missing], 2, "there is no such file"),
         (vec!["import", &empty], 2, "expected a file here"),
-        (vec!["import", &claude], 2, "it is a login of Claude Code's"),
+        (
+            vec!["import", &claude],
+            1,
+            "platform claude-code is off until you have read this notice",
+        ),
         (
             [&add[..], &["openai", "--key-file", &missing]].concat(),
             2,
