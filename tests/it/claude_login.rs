@@ -301,6 +301,13 @@ fn a_subscription_serves_what_claude_code_sends() {
         let found = stack.refresher.run(&["accounts", "check", ALICE], "").await;
         assert!(found.starts_with(&format!("{ALICE}: alive")), "{found}");
 
+        let credential = async || {
+            last_message(&stack.sim)
+                .await
+                .header("authorization")
+                .concat()
+        };
+        let before = credential().await;
         let said = stack.refresher.run(&["refresh", ALICE], "").await;
         assert!(said.contains("generation 2"), "{said}");
         let refreshed = token_requests(&stack.sim).await.pop().expect("a refresh");
@@ -308,6 +315,13 @@ fn a_subscription_serves_what_claude_code_sends() {
             names(&refreshed),
             ["client_id", "grant_type", "refresh_token", "scope"]
         );
+        // A request with the old token would wait for the new one, which is to expire too.
+        eventually("the new token is in use", LIMIT, async || {
+            asks(&caller, &[], body).await;
+            let now = credential().await;
+            holds(now != before, || "the old one".to_owned())
+        })
+        .await;
         let expire = format!("/users/{ALICE}/expire_access");
         stack.sim.ask(Method::POST, &expire, Value::Null).await;
         let answer = asks(&caller, &[], body).await;
