@@ -181,7 +181,14 @@ fn every_block_of_the_pages_is_run_or_checked() {
                     (Some("counts"), "json") => {
                         serde_json::from_str::<latchkey::limit::settle::Counts>(&block).expect(&at);
                     }
-                    (Some("profile"), "toml") => check_profile(&folder, &block, &at).await,
+                    (Some("profile"), "toml") => {
+                        check_profile(&folder, "page.toml", &block, &at).await;
+                    }
+                    // What a file says of a platform that is built in.
+                    (Some(how), "toml") if how.starts_with("profile ") => {
+                        let file = how.trim_start_matches("profile ");
+                        check_profile(&folder, file, &block, &at).await;
+                    }
                     (Some("config"), "toml") => check_config(&folder, &block, &at),
                     (Some("make"), "sh") => check_make(&block, &at).await,
                     _ => panic!("nobody runs or checks this: {at}"),
@@ -236,10 +243,11 @@ fn check_config(folder: &Path, block: &str, at: &str) {
 }
 
 /// The refresher loads it, as the whole of a platform.
-async fn check_profile(folder: &Path, block: &str, at: &str) {
+async fn check_profile(folder: &Path, file: &str, block: &str, at: &str) {
     let (state, platforms) = (folder.join("profile-state"), folder.join("profiles"));
     // Each page's profile begins with nothing.
     fs::remove_dir_all(&state).ok();
+    fs::remove_dir_all(&platforms).ok();
     private_folder(&state);
     fs::create_dir_all(&platforms).expect("a folder");
     // Another id than any that is built in, so that nothing is merged under it.
@@ -248,13 +256,13 @@ async fn check_profile(folder: &Path, block: &str, at: &str) {
         false => line,
     });
     let block = lines.collect::<Vec<_>>().join("\n");
-    fs::write(platforms.join("page.toml"), block).expect("written");
+    fs::write(platforms.join(file), block).expect("written");
     let config = format!("platforms_dir = {platforms:?}\nacknowledged_terms = ['page']\n");
     fs::write(state.join("config.toml"), config).expect("written");
     let mut command = Program::command(&setting("LATCHKEY_REFRESHER"));
     command.arg("--state-dir").arg(&state);
     command.args(["platforms", "check"]);
-    command.arg(platforms.join("page.toml"));
+    command.arg(platforms.join(file));
     let done = program::output_of(command, LIMIT).await;
     assert!(done.status.success(), "{done:?}: {at}");
 }
