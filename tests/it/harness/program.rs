@@ -94,8 +94,14 @@ impl Program {
     }
 
     /// Ctrl-C, and waits until it has ended.
+    ///
+    /// A shell that starts something in the background has it ignore Ctrl-C, and all that it starts: so these tests, where
+    /// one has started them. It is terminated then.
     pub async fn interrupt(&mut self) -> ExitStatus {
-        self.signal(Signal::INT);
+        match ignores_interrupts() {
+            true => self.signal(Signal::TERM),
+            false => self.signal(Signal::INT),
+        }
         self.ends().await
     }
 
@@ -163,4 +169,12 @@ pub async fn output_given(mut command: Command, input: Stdio, limit: Duration) -
     let running = RUNTIME.spawn(async move { timeout(limit, command.output()).await });
     let ended = running.await.expect("spawned").expect("it ends in time");
     ended.expect("the program runs")
+}
+
+/// Tells if this process ignores SIGINT (proc_pid_status(5)).
+fn ignores_interrupts() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (Signal::INT.as_raw() - 1) & 1 == 1)
 }
