@@ -14,7 +14,17 @@ async fn start(state: &StateDir) -> Store {
 async fn stop(state: &StateDir, store: Store) -> Vec<u8> {
     store.write_mark(state).await.unwrap();
     store.close().await;
-    fs::read(state.database()).unwrap()
+    // The last connection writes SQLite's log back and removes it as it ends: on a thread of its own, a moment later.
+    let mut log = state.database().into_os_string();
+    log.push("-wal");
+    let log = Path::new(&log);
+    for _ in 0..1_000 {
+        if !log.exists() {
+            return fs::read(state.database()).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} is still there", log.display());
 }
 
 async fn refresh(store: &Store, id: &AccountId, generation: u64) {
