@@ -2,24 +2,31 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use super::{eventually, program, program::Program, setting, source_root, wall_clock};
-
-/// The longest that Envoy may take until it listens: it compiles the filter, on a machine that is busy.
-const START_LIMIT: Duration = Duration::from_secs(30);
+use super::{
+    kept,
+    kept::Place,
+    process::{Process, START_LIMIT},
+    program,
+    program::Program,
+    setting, source_root,
+};
 
 /// Where the shipped configuration has the admin interface, in a stack's folder.
-const ADMIN_SOCKET: &str = "state/run/envoy-admin.sock";
+pub const ADMIN_SOCKET: &str = "state/run/envoy-admin.sock";
 
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
-    program: Program,
-    admin: reqwest::Client,
+    /// None while it is being dropped.
+    process: Option<Process>,
+    /// Where it is kept when it is dropped; none: it ends then.
+    place: Option<Arc<Place>>,
     /// Where callers connect, on 127.0.0.1.
     pub port: u16,
 }
@@ -103,36 +110,33 @@ impl Envoy {
     }
 
     async fn run_at(folder: &Path, config: &Path, socket: &Path, log: &str) -> Self {
-        let mut command = Program::command(&setting("LATCHKEY_ENVOY"));
-        command.envs(wall_clock::environment(folder));
-        command
-            .arg("--config-path")
-            .arg(config)
-            .args(["--concurrency", "2", "--disable-hot-restart"])
-            .args(["--log-level", "info"]);
-        std::fs::remove_file(socket).ok();
-        let mut program = Program::start(command, &folder.join(log)).await;
-        let admin = reqwest::Client::builder().unix_socket(socket).build();
-        let admin = admin.expect("a client");
-        let port = eventually("Envoy listens", START_LIMIT, async || {
-            program.assert_alive();
-            let ready = ask(&admin, "/ready").await?;
-            if ready.trim() != "LIVE" {
-                return Err(ready);
-            }
-            listening_port(&ask(&admin, "/listeners?format=json").await?)
-        })
-        .await;
+        kept::spoil(folder);
+        let mut process = Process::start(folder, config, socket, log, &[]).await;
+        let port = process.listens().await;
         Self {
-            program,
-            admin,
+            process: Some(process),
+            place: None,
             port,
         }
     }
 
+    /// That process, which listens on that port and is kept at that place.
+    pub fn at(place: Arc<Place>, process: Process, port: u16) -> Self {
+        Self {
+            process: Some(process),
+            place: Some(place),
+            port,
+        }
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("it is not being dropped")
+    }
+
     /// A page of its admin interface.
     pub async fn admin(&self, path: &str) -> String {
-        ask(&self.admin, path)
+        self.process()
+            .ask(path)
             .await
             .expect("the admin interface answers")
     }
@@ -160,12 +164,12 @@ impl Envoy {
 
     /// Its resident memory, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        self.program.resident_kib()
+        self.process().program.resident_kib()
     }
 
     /// The time that its threads have spent on a core since it started.
     pub fn cpu_time(&self) -> Duration {
-        self.program.cpu_time()
+        self.process().program.cpu_time()
     }
 
     /// The version that it says it has.
@@ -180,31 +184,26 @@ impl Envoy {
 
     /// `kill -9`.
     pub async fn kill(&mut self) {
-        self.program.kill().await;
+        self.place = None;
+        let process = self.process.as_mut().expect("it is not being dropped");
+        process.program.kill().await;
     }
 
     /// Stops it where it is, until it [goes on](Self::go_on).
     pub fn pause(&self) {
-        self.program.pause();
+        self.process().program.pause();
     }
 
     /// Lets it go on.
     pub fn go_on(&self) {
-        self.program.go_on();
+        self.process().program.go_on();
     }
 }
 
-async fn ask(admin: &reqwest::Client, path: &str) -> Result<String, String> {
-    let answer = admin.get(format!("http://admin{path}")).send().await;
-    let answer = answer.map_err(|error| format!("{error:?}"))?;
-    answer.text().await.map_err(|error| error.to_string())
-}
-
-fn listening_port(listeners: &str) -> Result<u16, String> {
-    let listeners: Value = serde_json::from_str(listeners).map_err(|error| error.to_string())?;
-    listeners
-        .pointer("/listener_statuses/0/local_address/socket_address/port_value")
-        .and_then(Value::as_u64)
-        .and_then(|port| u16::try_from(port).ok())
-        .ok_or_else(|| listeners.to_string())
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        if let (Some(place), Some(process)) = (self.place.take(), self.process.take()) {
+            place.give_back(process);
+        }
+    }
 }

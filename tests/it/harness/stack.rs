@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, Permissions},
     num::NonZeroUsize,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     pin::pin,
     sync::{Arc, LazyLock},
@@ -20,6 +20,7 @@ use super::{
     eventually,
     eventually::holds,
     fake_refresher::FakeRefresher,
+    kept::Home,
     records,
     refresher::Refresher,
     sim::{Sim, account_id},
@@ -50,10 +51,10 @@ pub const GEMINI: &str = "acc_gemini";
 /// A platform that speaks Google's own dialect alone, and its account: `gemini` without its other one.
 pub const GEMINI_ALONE: &str = "gemini_alone";
 
-/// Places for stacks that run at the same time, one more than there are cores: they wait for half of their time.
+/// Places for stacks that run at the same time, two for each core: they wait for more than half of their time.
 static PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    Semaphore::new(cores + 1)
+    Semaphore::new(2 * cores)
 });
 
 /// The stacks of modules whose tests do not disturb each other.
@@ -72,6 +73,8 @@ pub struct Stack<R = FakeRefresher> {
     pub sim: Sim,
     /// Everything's files and logs.
     pub folder: PathBuf,
+    /// Behind what runs in it.
+    _home: Home,
     _permit: SemaphorePermit<'static>,
 }
 
@@ -88,17 +91,19 @@ impl Stack<Refresher> {
         prepare: impl AsyncFnOnce(&Sim, &Refresher),
     ) -> Self {
         let permit = permit().await;
-        let folder = new_folder(name);
+        let home = Home::new(name, &edit).await;
+        let folder = home.folder.clone();
         let sim = Sim::start(&folder).await;
         let mut refresher = Refresher::new(&folder, &sim);
         prepare(&sim, &refresher).await;
         refresher.serve().await;
-        let envoy = Envoy::start_edited(&folder, edit).await;
+        let envoy = home.envoy(edit).await;
         Self {
             envoy,
             refresher,
             sim,
             folder,
+            _home: home,
             _permit: permit,
         }
     }
@@ -145,50 +150,53 @@ impl Stack {
     /// A stack with one account at each platform; the pools have their platforms' names, and `all` has all but
     /// Google's.
     pub async fn start(name: &str) -> Self {
-        Self::with(name, "envoy.yaml").await
+        Self::edited(name, str::to_owned).await
     }
 
     /// [`Stack::start`] with another of the shipped configurations of Envoy.
     pub async fn with(name: &str, shipped: &str) -> Self {
-        Self::with_envoy(name, async |folder| {
-            Envoy::start_with(folder, shipped, 0).await
+        Self::with_envoy(async { Home::alone(name) }, async |home| {
+            Envoy::start_with(&home.folder, shipped, 0).await
         })
         .await
     }
 
     /// [`Stack::start`] with a configuration of Envoy that is not quite the shipped one.
     pub async fn edited(name: &str, edit: impl Fn(&str) -> String) -> Self {
-        Self::with_envoy(name, async |folder| {
-            Envoy::start_edited(folder, &edit).await
-        })
-        .await
+        let home = Home::new(name, &edit);
+        Self::with_envoy(home, async |home| home.envoy(&edit).await).await
     }
 
     /// [`Stack::start`] with a wall clock of its own for Envoy.
     pub async fn with_clock(name: &str) -> (Self, WallClock) {
         let made = OnceCell::new();
-        let stack = Self::with_envoy(name, async |folder| {
-            let clock = WallClock::new(folder).await;
+        let stack = Self::with_envoy(Home::with_clock(name), async |home| {
+            let clock = WallClock::new(&home.folder).await;
             made.set(clock).expect("the first");
-            Envoy::start(folder, 0).await
+            home.envoy(str::to_owned).await
         })
         .await;
         (stack, made.into_inner().expect("made"))
     }
 
-    async fn with_envoy(name: &str, start: impl AsyncFnOnce(&Path) -> Envoy) -> Self {
+    async fn with_envoy(
+        home: impl Future<Output = Home>,
+        start: impl AsyncFnOnce(&Home) -> Envoy,
+    ) -> Self {
         let permit = permit().await;
-        let folder = new_folder(name);
+        let home = home.await;
+        let folder = home.folder.clone();
         let sim = Sim::start(&folder).await;
         let refresher = FakeRefresher::start(&folder).await;
         let revision = refresher.publish(population(&sim).await);
         sim.write_clusters(&folder, &[CODEX, OPENAI, ANTHROPIC, GEMINI]);
-        let envoy = start(&folder).await;
+        let envoy = start(&home).await;
         let stack = Self {
             envoy,
             refresher,
             sim,
             folder,
+            _home: home,
             _permit: permit,
         };
         stack.reaches(revision).await;
@@ -386,7 +394,7 @@ pub async fn permit() -> SemaphorePermit<'static> {
 /// An empty folder for the stack of that name, with the directories that the refresher makes. Its logs are printed if
 /// the test fails.
 pub fn new_folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("it").join(name);
+    let folder = place_of(name);
     fs::remove_dir_all(&folder).ok();
     super::uses(&folder);
     for part in ["state/run", "state/envoy"] {
@@ -396,4 +404,16 @@ pub fn new_folder(name: &str) -> PathBuf {
         fs::set_permissions(folder.join(part), Permissions::from_mode(0o700)).expect("private");
     }
     folder
+}
+
+/// Has `folder` under the name of that stack too. Its logs are printed if the test fails.
+pub fn link(name: &str, folder: &Path) {
+    let place = place_of(name);
+    fs::remove_dir_all(&place).ok();
+    super::uses(folder);
+    symlink(folder, place).expect("a link");
+}
+
+fn place_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("it").join(name)
 }
