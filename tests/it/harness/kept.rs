@@ -28,7 +28,7 @@ use super::{
     RUNTIME,
     envoy::{ADMIN_SOCKET, Envoy},
     eventually,
-    process::{Process, WORKERS},
+    process::{FLUSH, Process, WORKERS},
     setting, source_root,
     stack::{link, new_folder},
     wall_clock::{self, OFFSET, SHIM},
@@ -199,8 +199,12 @@ async fn idle(has_clock: HasClock) -> Option<Process> {
             let place = idle.iter().position(|(_, has)| *has == has_clock);
             place.map(|place| idle.swap_remove(place).0)
         };
-        if found.is_some() || !is_coming {
-            return found;
+        match found {
+            // Its watchdog ends it where the machine gives it no time.
+            Some(process) if process.ask("/ready").await.is_err() => continue,
+            Some(process) => return Some(process),
+            None if !is_coming => return None,
+            None => {}
         }
         sleep(PAUSE).await;
     }
@@ -282,6 +286,8 @@ async fn empty(process: &Process, has_clock: HasClock) -> Result<(), String> {
         }
         sleep(PAUSE).await;
     }
+    // What its access log still holds.
+    sleep(4 * FLUSH).await;
     process.order("/reset_counters").await?;
     clear(&process.folder, has_clock).map_err(|error| error.to_string())
 }
@@ -336,13 +342,16 @@ fn put(place: &Path, text: &str) {
 
 // === The configuration ===
 
-/// Tells if that edit of the shipped configuration changes listeners alone, and not the filter.
+/// Tells if that edit of the shipped configuration changes listeners alone, and not the filter in them.
 fn can_be_kept(edit: &impl Fn(&str) -> String) -> bool {
     let shipped = source_root().join("envoy/envoy.yaml");
     let shipped = fs::read_to_string(shipped).expect("the shipped configuration");
+    let wasm = setting("LATCHKEY_WASM").display().to_string();
+    let shipped = shipped.replace("/etc/latchkey/latchkey.wasm", &wasm);
     let edited = edit(&shipped);
-    let wasm = |text: &str| text.matches("latchkey.wasm").count();
-    split(&edited).0 == split(&shipped).0 && wasm(&edited) == wasm(&shipped)
+    let has_it = |text: &str| text.contains(&wasm);
+    assert!(has_it(&shipped), "the filter is somewhere else now");
+    split(&edited).0 == split(&shipped).0 && has_it(&edited)
 }
 
 /// A configuration without its listeners, and these as a file of their own.

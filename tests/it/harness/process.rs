@@ -15,6 +15,9 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// The threads that serve callers.
 pub const WORKERS: usize = 2;
 
+/// After this long what is in its access log is in the file; it would be 10 s else.
+pub const FLUSH: Duration = Duration::from_millis(100);
+
 /// An Envoy that runs.
 #[derive(Debug)]
 pub struct Process {
@@ -43,6 +46,7 @@ impl Process {
             .arg(config)
             .args(["--concurrency", &WORKERS.to_string()])
             .args(["--disable-hot-restart", "--log-level", "info"])
+            .args(["--file-flush-interval-msec", &FLUSH.as_millis().to_string()])
             .args(options);
         std::fs::remove_file(socket).ok();
         let program = Program::start(command, &folder.join(log)).await;
