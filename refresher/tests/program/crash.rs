@@ -187,7 +187,7 @@ fn kill_writers(state: &StateDir, rounds: usize, seed: u64) -> u64 {
     let mut last = 0;
     for round in 0..rounds {
         let mut writer = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "torn_writer", "--ignored", "--nocapture"])
+            .args(["--exact", "crash::torn_writer", "--ignored", "--nocapture"])
             .env(TORN_STATE, state.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

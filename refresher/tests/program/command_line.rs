@@ -663,7 +663,7 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
         ),
     )
     .unwrap();
-    let login = include_str!("../src/login/import/fixtures/chatgpt_opaque_token.json");
+    let login = include_str!("../../src/login/import/fixtures/chatgpt_opaque_token.json");
     let expired = installation.outer.path().join("auth.json");
     fs::write(&expired, login.replace("2026-11-21", "2020-01-01")).unwrap();
     installation.ok(&["import", expired.to_str().unwrap()]);
