@@ -1,6 +1,8 @@
 //! The bodies below `meter/` have the shapes that the platforms document and each their own
 //! traps: names in the text, in tool calls and in lists, escapes, CRLF, data over several lines.
 
+use std::{num::NonZeroUsize, thread};
+
 use proptest::{prelude::*, test_runner::TestRng};
 
 use super::*;
@@ -210,21 +212,32 @@ fn one_cut_changes_nothing() {
 /// of cutting a body, into two pieces or into a thousand, makes a difference.
 #[test]
 fn two_cuts_change_nothing() {
-    for fixture in FIXTURES {
-        let (body, length) = (fixture.body, fixture.body.len());
-        let meters: Vec<Framed> = (0..=length)
-            .map(|end| after(fixture.meter(), &body[..end]))
-            .collect();
-        for (end, meter) in meters.iter().enumerate() {
-            let whole = metered(meter.clone(), &[&body[end..]], true);
-            assert_eq!(whole, fixture.expected(), "{} {end}", fixture.name);
+    // These take longer than all other tests of this crate together.
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    thread::scope(|scope| {
+        for number in 0..threads {
+            scope.spawn(move || {
+                for fixture in FIXTURES {
+                    assert_two_cuts_change_nothing(fixture, (number, threads));
+                }
+            });
         }
-        for first in 0..=length {
-            for second in first..=length {
-                let found = after(meters[first].clone(), &body[first..second]);
-                let expected = &meters[second];
-                assert_eq!(found, *expected, "{} {first} {second}", fixture.name);
-            }
+    });
+}
+
+/// Tries the first cuts of one of so many shares, each with every second one.
+fn assert_two_cuts_change_nothing(fixture: &Fixture, (share, shares): (usize, usize)) {
+    let (body, length) = (fixture.body, fixture.body.len());
+    let meters: Vec<Framed> = (0..=length)
+        .map(|end| after(fixture.meter(), &body[..end]))
+        .collect();
+    for first in (0..=length).filter(|first| first % shares == share) {
+        let whole = metered(meters[first].clone(), &[&body[first..]], true);
+        assert_eq!(whole, fixture.expected(), "{} {first}", fixture.name);
+        for second in first..=length {
+            let found = after(meters[first].clone(), &body[first..second]);
+            let expected = &meters[second];
+            assert_eq!(found, *expected, "{} {first} {second}", fixture.name);
         }
     }
 }
