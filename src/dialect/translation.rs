@@ -367,10 +367,12 @@ impl AnswerTranslation {
     fn translate(&mut self, bytes: &[u8], end: bool) -> Written {
         let mut events = Vec::new();
         self.read(bytes, end, &mut events);
+        let is_end = |event: &Event| matches!(event, Event::End | Event::Fail(_));
+        let last = events.iter().position(is_end);
+        self.ended = last.is_some();
+        // Nothing follows an end, whatever comes behind it at once.
+        events.truncate(last.map_or(events.len(), |last| last.saturating_add(1)));
         let events = self.as_the_callers(events);
-        self.ended = events
-            .iter()
-            .any(|event| matches!(event, Event::End | Event::Fail(_)));
         let Some(kept) = &mut self.kept else {
             let mut written = Vec::new();
             events

@@ -21,10 +21,18 @@ pub struct Reader {
     ended: bool,
     count: u32,
     /// The blocks that are open, by their index. Those of the platform's own tools are none.
-    blocks: BTreeMap<u64, u32>,
+    blocks: BTreeMap<u64, Open>,
     called: bool,
     usage: Usage,
     finish: Option<Finish>,
+}
+
+/// A block that is open.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    block: u32,
+    /// It is of reasoning: nothing else has a signature.
+    thought: bool,
 }
 
 // === impl Reader ===
@@ -174,8 +182,13 @@ impl Reader {
         self.close(index, events);
         let number = self.count;
         self.count = number.saturating_add(1);
-        self.blocks.insert(index, number);
         let (block_number, text) = (number, said.plain().into_owned());
+        let thought = kind == BlockKind::Reasoning;
+        let open = Open {
+            block: block_number,
+            thought,
+        };
+        self.blocks.insert(index, open);
         events.push(Event::Open {
             block: block_number,
             kind,
@@ -186,7 +199,7 @@ impl Reader {
                 text,
             });
         }
-        if let Some(data) = block.get_text("data") {
+        if let Some(data) = block.get_text("data").filter(|_| thought) {
             let data = data.plain().into_owned();
             events.push(Event::Opaque {
                 block: block_number,
@@ -201,25 +214,26 @@ impl Reader {
         }
         let texts = ["text", "thinking", "partial_json"].into_iter();
         let text = texts.filter_map(|name| delta.get_text(name)).next();
-        let Some((block, text)) = self.blocks.get(&index).zip(text) else {
+        let Some((open, text)) = self.blocks.get(&index).zip(text) else {
             return;
         };
         if !text.is_empty() {
-            let (block, text) = (*block, text.plain().into_owned());
+            let (block, text) = (open.block, text.plain().into_owned());
             events.push(Event::Delta { block, text });
         }
     }
 
     /// Tells a signature, marked as one.
     fn opaque(&mut self, index: u64, signature: &Text<'_>, events: &mut Vec<Event>) {
-        if let Some(block) = self.blocks.get(&index).filter(|_| !signature.is_empty()) {
-            let (block, data) = (*block, format!("{SIGNED}{}", signature.plain()));
+        let open = self.blocks.get(&index).filter(|open| open.thought);
+        if let Some(open) = open.filter(|_| !signature.is_empty()) {
+            let (block, data) = (open.block, format!("{SIGNED}{}", signature.plain()));
             events.push(Event::Opaque { block, data });
         }
     }
 
     fn close(&mut self, index: u64, events: &mut Vec<Event>) {
-        if let Some(block) = self.blocks.remove(&index) {
+        if let Some(Open { block, .. }) = self.blocks.remove(&index) {
             events.push(Event::Close { block });
         }
     }

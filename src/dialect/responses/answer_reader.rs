@@ -32,6 +32,8 @@ pub struct Reader {
 struct Item {
     /// Blocks by the index of their part: a message has one for each part.
     parts: BTreeMap<u64, Part>,
+    /// The part of its summary of which text came last.
+    summary: u64,
     done: bool,
 }
 
@@ -250,19 +252,9 @@ impl Reader {
 
     /// Tells the first text of a later part of a summary.
     fn begins_summary_part(&mut self, output: u64, summary: Option<u64>) -> bool {
-        // The marker stands beside the parts, as the place of the part that was read last.
-        const SEEN: u64 = u64::MAX;
         let Some(summary) = summary else { return false };
         let item = self.items.entry(output).or_default();
-        let seen = item.parts.entry(SEEN).or_insert(Part {
-            block: 0,
-            thought: false,
-            told: false,
-            closed: true,
-        });
-        let later = u64::from(seen.block) < summary;
-        seen.block = u32::try_from(summary).unwrap_or(u32::MAX);
-        later
+        std::mem::replace(&mut item.summary, summary) < summary
     }
 
     /// Reads an item that is whole: tells what was not told, and closes it.

@@ -152,6 +152,112 @@ fn what_was_thought_is_not_put_behind_a_text() {
     ));
 }
 
+fn stream_of(events: &[Value]) -> String {
+    let events = events.iter().map(|event| format!("data: {event}\n\n"));
+    events.collect()
+}
+
+/// The same of a platform that speaks `messages`.
+#[test]
+fn a_signature_of_what_is_no_thought_goes_nowhere() {
+    let mut blocks = [
+        json!({"type": "text", "text": "Hi", "data": "x"}),
+        json!({"type": "tool_use", "id": "c", "name": "f", "input": {}, "data": "x"}),
+        json!({"type": "thinking", "thinking": "hm", "data": "x"}),
+    ];
+    let mut events = Vec::new();
+    for (index, block) in blocks.iter().enumerate() {
+        let signature = json!({"type": "signature_delta", "signature": "s"});
+        events.extend([
+            json!({"type": "content_block_start", "index": index, "content_block": block}),
+            json!({"type": "content_block_delta", "index": index, "delta": signature}),
+            json!({"type": "content_block_stop", "index": index}),
+        ]);
+    }
+    events.push(json!({"type": "message_stop"}));
+    let stream = stream_of(&events);
+    for caller in Dialect::OF_CALLERS {
+        let about = About {
+            wants_usage: true,
+            state_beside_calls: true,
+            ..About::default()
+        };
+        let none = BTreeMap::new();
+        let translation =
+            AnswerTranslation::new(Dialect::Messages, caller, true, about, "1f", none);
+        let Written::Stream(written) = translation.unwrap().on_body(stream.as_bytes(), true) else {
+            panic!("no stream");
+        };
+        let text = String::from_utf8(written).unwrap();
+        assert!(grammar::read(caller, &text, false), "{caller:?}: {text}");
+    }
+    let opaque = |body: &[u8], is_stream| {
+        let events = read_back(Dialect::Messages, body, is_stream).into_iter();
+        let opaque = events.filter_map(|event| match event {
+            Event::Opaque { block, .. } => Some(block),
+            _ => None,
+        });
+        opaque.collect::<Vec<_>>()
+    };
+    assert_eq!(opaque(stream.as_bytes(), true), [2, 2]);
+    for block in &mut blocks {
+        block["signature"] = "s".into();
+    }
+    let whole = json!({"content": blocks, "stop_reason": "end_turn"}).to_string();
+    assert_eq!(opaque(whole.as_bytes(), false), [2, 2]);
+}
+
+/// Numbers of parts are the platform's to choose.
+#[test]
+fn the_number_of_a_part_stands_for_nothing_else() {
+    let delta = |summary: Option<u64>| {
+        let kind = match summary {
+            None => "response.output_text.delta",
+            Some(_) => "response.reasoning_summary_text.delta",
+        };
+        json!({"type": kind, "output_index": 0, "content_index": u64::MAX, "summary_index": summary, "delta": "Hi"})
+    };
+    let events = [
+        delta(None),
+        delta(Some(7)),
+        delta(Some(7)),
+        json!({"type": "response.completed", "response": {"status": "completed", "output": []}}),
+    ];
+    let stream = stream_of(&events);
+    for caller in others(Dialect::Responses) {
+        let mut translation = translation_of(Dialect::Responses, caller, true);
+        let Written::Stream(written) = translation.on_body(stream.as_bytes(), true) else {
+            panic!("no stream");
+        };
+        let text = String::from_utf8(written).unwrap();
+        assert!(grammar::read(caller, &text, false), "{caller:?}: {text}");
+    }
+    let said = Meaning::of(&read_back(Dialect::Responses, stream.as_bytes(), true)).unwrap();
+    assert_eq!((&*said.text, &*said.reasoning), ("Hi", "\n\nHiHi"));
+}
+
+/// What comes behind the end in one piece with it, an event that is too long too.
+#[test]
+fn nothing_is_told_behind_the_end() {
+    let end =
+        json!({"type": "response.completed", "response": {"status": "completed", "output": []}});
+    let long = "x".repeat(MAX_EVENT_BYTES + 1);
+    let stream = format!("data: {end}\n\ndata: {long}\n\n");
+    for caller in others(Dialect::Responses) {
+        for as_stream in [true, false] {
+            let mut translation = translation_of(Dialect::Responses, caller, as_stream);
+            match translation.on_body(stream.as_bytes(), true) {
+                Written::Stream(written) => {
+                    let text = String::from_utf8(written).unwrap();
+                    assert!(grammar::read(caller, &text, false), "{caller:?}: {text}");
+                }
+                Written::Whole(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 /// What a reader remembers of a stream has a bound, however long that is.
 #[test]
 fn a_stream_of_parts_without_end_fails() {
