@@ -5,9 +5,8 @@ use crate::header::HeaderMap;
 
 /// Puts `item` behind what the list `name` has, unless it has it.
 pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
-    let is_item = |one: &[u8]| one.trim_ascii() == item.as_bytes();
     let mut sent = headers.iter().filter(|(sent, _)| *sent == name);
-    if sent.any(|(_, value)| value.split(|byte| *byte == b',').any(is_item)) {
+    if sent.any(|(_, value)| is_in(value, item)) {
         return;
     }
     match headers.iter_mut().rfind(|(sent, _)| *sent == name) {
@@ -23,9 +22,13 @@ pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
 
 /// Tells that the list `name` of a request has `item`.
 pub(super) fn has(request: &HeaderMap, name: &str, item: &str) -> bool {
-    let is_item = |one: &[u8]| one.trim_ascii() == item.as_bytes();
     let mut sent = request.iter().filter(|(sent, _)| *sent == name);
-    sent.any(|(_, value)| value.split(|byte| *byte == b',').any(is_item))
+    sent.any(|(_, value)| is_in(value, item))
+}
+
+fn is_in(list: &[u8], item: &str) -> bool {
+    let mut items = list.split(|byte| *byte == b',');
+    items.any(|one| one.trim_ascii() == item.as_bytes())
 }
 
 /// The value without `item` at its end, where [`add`] puts it; `None` where nothing else was there.
