@@ -210,6 +210,7 @@ impl Reader {
             let one = (calls.kind() == Kind::Object).then_some(calls);
             one.into_iter().chain(calls.items())
         });
+        self.calls.begin_list();
         for call in calls {
             self.call(call, events);
         }

@@ -13,15 +13,23 @@ const MAX_CALLS: usize = 1024;
 
 /// The calls so far.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Vec<Called>);
+pub(super) struct Calls {
+    all: Vec<Called>,
+    /// The number of the list of calls that is read.
+    list: u32,
+}
 
 /// A call of which something has come.
 #[derive(Debug)]
 struct Called {
     index: Option<u64>,
     id: String,
+    /// An earlier call has that id: this one is told without it, and gets one of its own.
+    repeats_id: bool,
     name: String,
     raw: bool,
+    /// The list in which a piece of it came last.
+    list: u32,
     /// Its block; none before its name is known.
     block: Option<u32>,
     /// What waits for that.
@@ -44,12 +52,17 @@ struct Arguments {
 impl Calls {
     /// Tells if there is one.
     pub(super) fn any(&self) -> bool {
-        !self.0.is_empty()
+        !self.all.is_empty()
+    }
+
+    /// Begins a list: it has no two pieces of one call that say its name.
+    pub(super) fn begin_list(&mut self) {
+        self.list = self.list.saturating_add(1);
     }
 
     /// The bytes of arguments that wait for the name of their tool.
     pub(super) fn waiting_bytes(&self) -> usize {
-        let waiting = self.0.iter().map(|called| called.waiting.len());
+        let waiting = self.all.iter().map(|called| called.waiting.len());
         waiting.fold(0, usize::saturating_add)
     }
 
@@ -79,35 +92,46 @@ impl Calls {
             Some(_) => String::new(),
         };
         let name = text(said, "name");
-        let at = match self.find(index, &id, &name) {
+        let arguments = said.and_then(|said| said.get("arguments").or_else(|| said.get("input")));
+        let is_blank = |arguments: Json<'_, '_>| match arguments.text() {
+            Some(text) => text.is_blank(),
+            None => arguments.is_null(),
+        };
+        let says = arguments.is_some_and(|arguments| !is_blank(arguments));
+        let at = match self.find(index, &id, &name, says) {
             Some(at) => at,
             None => {
-                if self.0.len() >= MAX_CALLS {
+                if self.all.len() >= MAX_CALLS {
                     return Err(Failure::grammar("the platform calls too many tools"));
                 }
-                self.0.push(Called {
+                self.all.push(Called {
                     index,
                     id: String::new(),
+                    repeats_id: false,
                     name: String::new(),
                     raw: custom.is_some(),
+                    list: self.list,
                     block: None,
                     waiting: String::new(),
                     arguments: Arguments::default(),
                     closed: false,
                 });
-                self.0.len().saturating_sub(1)
+                self.all.len().saturating_sub(1)
             }
         };
-        let Some(called) = self.0.get_mut(at) else {
+        let before = self.all.iter().take(at);
+        let repeats_id = !id.is_empty() && before.rev().any(|called| called.id == id);
+        let Some(called) = self.all.get_mut(at) else {
             return Ok(());
         };
         if called.id.is_empty() {
             called.id = id;
+            called.repeats_id = repeats_id;
         }
         if called.name.is_empty() {
             called.name = name;
         }
-        let arguments = said.and_then(|said| said.get("arguments").or_else(|| said.get("input")));
+        called.list = self.list;
         if let Some(arguments) = arguments {
             match arguments.kind() {
                 Kind::Text => {
@@ -127,23 +151,29 @@ impl Calls {
     }
 
     /// The call of which this is a piece; none for a new one.
-    fn find(&self, index: Option<u64>, id: &str, name: &str) -> Option<usize> {
-        let last = |is_it: &dyn Fn(&Called) -> bool| self.0.iter().rposition(is_it);
+    fn find(&self, index: Option<u64>, id: &str, name: &str, says: bool) -> Option<usize> {
+        let last = |is_it: &dyn Fn(&Called) -> bool| self.all.iter().rposition(is_it);
         let found = match index {
             Some(_) => last(&|called| called.index == index),
-            None if id.is_empty() => self.0.len().checked_sub(1),
+            None if id.is_empty() => self.all.len().checked_sub(1),
             None => last(&|called| called.id == id),
         };
-        let called = self.0.get(found?)?;
+        let called = self.all.get(found?)?;
         // Some servers give all calls the same number: their ids differ, or one is whole when the next one begins.
         let has_other_id = !id.is_empty() && !called.id.is_empty() && called.id != id;
-        let begins_anew = id.is_empty() && !name.is_empty() && called.arguments.whole;
+        // Others have no numbers, and the tool's name for an id: what has a name there is a call of its own, in the
+        // same list, or with arguments once the one before it has all of its own.
+        let is_another = match index {
+            None if !id.is_empty() => called.list == self.list || (called.arguments.whole && says),
+            _ => id.is_empty() && called.arguments.whole,
+        };
+        let begins_anew = !name.is_empty() && is_another;
         found.filter(|_| !called.closed && !has_other_id && !begins_anew)
     }
 
     /// Ends all of them. One whose name never came has it now, empty.
     pub(super) fn close(&mut self, blocks: &mut u32, events: &mut Vec<Event>) {
-        for called in self.0.iter_mut().filter(|called| !called.closed) {
+        for called in self.all.iter_mut().filter(|called| !called.closed) {
             called.go_on(blocks, events);
             called.closed = true;
             if let Some(block) = called.block {
@@ -161,8 +191,9 @@ impl Called {
         let block = *self.block.get_or_insert_with(|| {
             let block = *blocks;
             *blocks = block.saturating_add(1);
+            let id = (!self.repeats_id).then(|| self.id.clone());
             let kind = BlockKind::Call {
-                id: self.id.clone(),
+                id: id.unwrap_or_default(),
                 name: self.name.clone(),
                 raw: self.raw,
             };

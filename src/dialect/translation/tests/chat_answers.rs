@@ -221,6 +221,35 @@ fn the_streams_of_many_servers_say_what_they_mean() {
             &["text No", "\"end_turn\""],
         ),
         ("nothing", vec![finish("stop")], &["\"end_turn\""]),
+        (
+            "the tool's name for an id and no number: two calls in one list",
+            vec![
+                delta(json!({"tool_calls": [unnumbered("{}"), unnumbered("")]})),
+                finish("stop"),
+            ],
+            &["tool_use {}", "tool_use", "\"tool_use\""],
+        ),
+        (
+            "the same, each in a list of its own",
+            vec![
+                call(None, Some("f"), Some("f"), "{}"),
+                call(None, Some("f"), Some("f"), "{\"a\":1}"),
+                call(None, Some("f"), Some("f"), ""),
+                finish("stop"),
+            ],
+            &["tool_use {}", "tool_use {\"a\":1}", "\"tool_use\""],
+        ),
+        (
+            "one call, whose pieces all have its id and its name, and no number",
+            vec![
+                call(None, Some("c"), Some("f"), "{\"a\""),
+                call(None, Some("c"), Some("f"), ":1"),
+                call(None, Some("c"), Some("f"), "}"),
+                call(None, Some("c"), Some("f"), ""),
+                finish("stop"),
+            ],
+            &["tool_use {\"a\" :1 }", "\"tool_use\""],
+        ),
     ];
     for (name, chunks, expected) in shapes {
         let answer = stream(chunks, true);
@@ -245,6 +274,29 @@ fn the_streams_of_many_servers_say_what_they_mean() {
             "{name}: {made}"
         );
     }
+}
+
+/// A call of a server that gives its calls no number, and the name of the tool for an id.
+fn unnumbered(arguments: &str) -> Value {
+    json!({"id": "f", "type": "function", "function": {"name": "f", "arguments": arguments}})
+}
+
+/// Results could not be told apart by it.
+#[test]
+fn no_two_calls_are_told_by_one_id() {
+    let calls = [unnumbered("{}"), unnumbered("{\"a\":1}"), unnumbered("")];
+    let choice =
+        json!({"index": 0, "finish_reason": "tool_calls", "message": {"tool_calls": calls}});
+    let answer = json!({"id": "x", "model": "m", "choices": [choice]}).to_string();
+    let made = whole(answer.as_bytes()).unwrap();
+    let blocks = made["content"].as_array().unwrap();
+    let inputs: Vec<_> = blocks.iter().map(|block| &block["input"]).collect();
+    assert_eq!(inputs, [&json!({}), &json!({"a": 1}), &json!({})]);
+    let ids: BTreeSet<_> = blocks
+        .iter()
+        .map(|block| block["id"].as_str().unwrap())
+        .collect();
+    assert_eq!((blocks[0]["id"].as_str(), ids.len()), (Some("f"), 3));
 }
 
 #[test]
