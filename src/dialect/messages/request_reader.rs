@@ -5,8 +5,9 @@ use crate::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
         Sampling, Source, Tool, ToolInput, ToolResult, Turn,
         read::{
-            self, Read, as_text, expect, foreign, media, missing, object, optional_flag,
-            optional_list, optional_number, optional_text, optional_whole, text, wrong,
+            self, Read, as_text, expect, foreign, media, media_by_address, missing, object,
+            optional_flag, optional_list, optional_number, optional_text, optional_whole, text,
+            wrong,
         },
     },
     text::tree::{Json, Kind, Text, Tree},
@@ -240,7 +241,10 @@ fn source<'a>(block: Json<'_, 'a>) -> Read<Source<'a>> {
             mime: text(source, "media_type")?,
             base64: text(source, "data")?,
         },
-        "url" => Source::Url(text(source, "url")?),
+        "url" => {
+            let url = source.get("url").ok_or_else(|| missing(source, "url"))?;
+            media_by_address(url, "expected a web address")?
+        }
         "text" => Source::Plain(text(source, "data")?),
         "file" => {
             let id = source.get("file_id").unwrap_or(source);

@@ -147,20 +147,30 @@ pub fn schema<'a>(json: Json<'_, 'a>) -> Read<Output<'a>> {
     }))
 }
 
+/// Media by a web address.
+///
+/// # Errors
+/// It is none: a path or what is at hand elsewhere is no platform's to read. `expected`: what it may be.
+#[inline(never)]
+pub fn media_by_address<'a>(json: Json<'_, 'a>, expected: &'static str) -> Read<Source<'a>> {
+    let url = as_text(json)?;
+    let plain = url.plain();
+    let is_web = ["https://", "http://"]
+        .iter()
+        .any(|scheme| plain.starts_with(scheme));
+    if !is_web {
+        return Err(Refused::at(json.path(), expected));
+    }
+    drop(plain);
+    Ok(Source::Url(url))
+}
+
 /// Media by a URL, which may be a data URL (RFC 2397).
 #[inline(never)]
 pub fn media_by_url<'a>(json: Json<'_, 'a>, kind: MediaKind) -> Read<Source<'a>> {
     let url = as_text(json)?;
     let Some((mime, base64)) = data_url(&url) else {
-        let is_web = ["https://", "http://"]
-            .iter()
-            .any(|scheme| url.plain().starts_with(scheme));
-        let expected = "expected a web address or a data URL in base64";
-        return if is_web {
-            Ok(Source::Url(url))
-        } else {
-            Err(Refused::at(json.path(), expected))
-        };
+        return media_by_address(json, "expected a web address or a data URL in base64");
     };
     // Some write each slash as `\/`, and the names of types know no case.
     let plain = Text::Escaped(mime).plain().to_ascii_lowercase();

@@ -534,6 +534,46 @@ fn ends_of_claude_are_those_of_a_chat() {
     assert_eq!(chat_of(b"{}"), Err(502));
 }
 
+/// A path of the caller's, or what is at hand there, is no platform's to read.
+#[test]
+fn an_image_of_messages_has_a_web_address() {
+    let refused = |kind: &str, url: &str| {
+        let source = format!(r#"{{"type":"url","url":{url}}}"#);
+        let body = format!(
+            r#"{{"max_tokens":9,"messages":[{{"role":"user","content":[{{"type":"{kind}","source":{source}}}]}}]}}"#
+        );
+        let all = [Dialect::Chat, Dialect::Responses, Dialect::Gemini].map(|platform| {
+            let made = Dialect::Messages.translate_request(platform, body.as_bytes(), &target(), 0);
+            made.err()
+                .map(|refused| format!("{}: {}", refused.path, refused.why))
+        });
+        all.into_iter().min().flatten()
+    };
+    for kind in ["image", "document"] {
+        for url in ["https://x.test/a.png", r"http:\/\/x.test\/a.png"] {
+            let said = refused(kind, &format!("\"{url}\"")).unwrap_or_default();
+            assert!(!said.contains("expected"), "{url}: {said}");
+        }
+        for url in [
+            "file:///etc/passwd",
+            "data:image/png;base64,QUJD",
+            "/a.png",
+            "",
+        ] {
+            let said = refused(kind, &format!("\"{url}\"")).unwrap();
+            assert_eq!(
+                said,
+                "messages[0].content[0].source.url: expected a web address"
+            );
+        }
+        let said = refused(kind, "7").unwrap();
+        assert_eq!(
+            said,
+            "messages[0].content[0].source.url: expected a string, found a number"
+        );
+    }
+}
+
 /// PHP writes each slash of JSON as `\/`, and the names of media types know no case.
 #[test]
 fn an_image_is_one_however_its_type_is_written() {
