@@ -131,6 +131,13 @@ pub enum Refusal {
         /// The member, and what is wrong with it.
         why: String,
     },
+    /// What a map or the client key says of the model cannot be put into the request.
+    Unchangeable {
+        /// It is beyond a bound.
+        too_large: bool,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The platform answered with a redirect, which is never followed or passed on.
     Redirected,
     /// The platform answered with a status that is none of an answer.
@@ -199,7 +206,7 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::Body(Fault::TooLarge) => 413,
-            Self::Untranslatable { too_large, .. } => match too_large {
+            Self::Untranslatable { too_large, .. } | Self::Unchangeable { too_large, .. } => match too_large {
                 true => 413,
                 false => 400,
             },
@@ -281,6 +288,7 @@ impl Refusal {
             Self::Unconfirmed => "latchkey_unconfirmed",
             Self::NoCredential => "latchkey_no_credential",
             Self::Untranslatable { .. } => "latchkey_untranslatable",
+            Self::Unchangeable { .. } => "latchkey_unchangeable",
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
             Self::NoContent => "latchkey_platform_no_content",
@@ -443,6 +451,11 @@ impl Refusal {
             Self::Untranslatable { why, .. } => {
                 return Cow::Owned(format!(
                     "The accounts of this key's pool speak another dialect, and this request cannot be translated into it: {why}."
+                ));
+            }
+            Self::Unchangeable { why, .. } => {
+                return Cow::Owned(format!(
+                    "A map or this client key sets the model of this request, or what is said of it, and that cannot be put into its body: {why}."
                 ));
             }
             Self::Redirected => {

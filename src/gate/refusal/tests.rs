@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 39;
+const KINDS: usize = 40;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -90,6 +90,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::TooManyThings => 36,
         Refusal::Untranslatable { .. } => 37,
         Refusal::AnotherModel { .. } => 38,
+        Refusal::Unchangeable { .. } => 39,
     }
 }
 
@@ -187,6 +188,15 @@ fn samples() -> Vec<Refusal> {
         AnotherModel {
             asked: Some(text("gpt-5.6")),
             served: None,
+        },
+        Unchangeable {
+            too_large: false,
+            why: "it is no object of JSON, or has thousands of members where that is said"
+                .to_owned(),
+        },
+        Unchangeable {
+            too_large: true,
+            why: "only a body of up to 16 MiB is changed".to_owned(),
         },
     ]
 }

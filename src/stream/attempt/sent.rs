@@ -280,7 +280,7 @@ impl Sent {
                     stream.set_body(Side::Request, size, &body);
                 } else if is_edited {
                     // Nothing goes on of which it was demanded to be another.
-                    return Err(self.refused(&Refusal::Untranslatable {
+                    return Err(self.refused(&Refusal::Unchangeable {
                         too_large: false,
                         why: "its length went on before it".to_owned(),
                     }));

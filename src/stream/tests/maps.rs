@@ -111,14 +111,14 @@ fn a_key_may_ask_for_the_models_of_its_list_whatever_serves_them() {
 fn a_body_into_which_no_model_can_be_put_is_refused() {
     let mut envoy = envoy(&["acc_1"], r#"["fast=gpt-6.1-sol"]"#);
     let mut call = ask(&mut envoy, RESPONSES, br#"{"model":"fast","input":"#);
-    call.is_refused(400, "latchkey_untranslatable");
+    call.is_refused(400, "latchkey_unchangeable");
     let deep = format!(
         r#"{{"model":"fast","input":{}{}}}"#,
         "[".repeat(200),
         "]".repeat(200)
     );
     let mut call = ask(&mut envoy, RESPONSES, deep.as_bytes());
-    let refused = call.is_refused(400, "latchkey_untranslatable");
+    let refused = call.is_refused(400, "latchkey_unchangeable");
     let text = String::from_utf8(refused.body).unwrap();
     assert!(text.contains("up to 128 levels"), "{text}");
 }
@@ -362,7 +362,7 @@ fn a_body_in_which_nothing_can_be_demanded_is_refused() {
     });
     for body in [&br#"{"input":"hi""#[..], b"--form"] {
         let mut call = ask(&mut envoy, RESPONSES, body);
-        call.is_refused(400, "latchkey_untranslatable");
+        call.is_refused(400, "latchkey_unchangeable");
     }
 }
 

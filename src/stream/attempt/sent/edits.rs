@@ -50,11 +50,9 @@ impl Sent {
             Ok(tree) => Some(tree),
             Err(Unread::TooLarge) => return Err(beyond(&format!("{MAX_VALUES} values"))),
             Err(Unread::TooDeep) => {
-                return Err(Refusal::Untranslatable {
+                return Err(Refusal::Unchangeable {
                     too_large: false,
-                    why: format!(
-                        "what a map or its client key says of its model is put only into bodies of up to {MAX_DEPTH} levels"
-                    ),
+                    why: format!("only a body of up to {MAX_DEPTH} levels is changed"),
                 });
             }
             Err(Unread::NoJson { .. }) => None,
@@ -72,10 +70,13 @@ impl Sent {
             }
             edited(tree, &edits)
         };
-        tree.as_ref().and_then(make).ok_or_else(|| Refusal::Untranslatable {
-            too_large: false,
-            why: "it is no object of JSON into which what a map or its client key says of its model could be put, or has thousands of members for that".to_owned(),
-        })
+        tree.as_ref()
+            .and_then(make)
+            .ok_or_else(|| Refusal::Unchangeable {
+                too_large: false,
+                why: "it is no object of JSON, or has thousands of members where that is said"
+                    .to_owned(),
+            })
     }
 
     /// What names in its answer the model that was asked for, where that is another one. A translated answer does by
@@ -87,13 +88,11 @@ impl Sent {
     }
 }
 
-/// The refusal of a body that is larger than what is put into one.
+/// The refusal of a body that is larger than what is changed.
 fn beyond(bound: &str) -> Refusal {
-    Refusal::Untranslatable {
+    Refusal::Unchangeable {
         too_large: true,
-        why: format!(
-            "what a map or its client key says of its model is put only into bodies of up to {bound}"
-        ),
+        why: format!("only a body of up to {bound} is changed"),
     }
 }
 
