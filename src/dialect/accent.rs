@@ -22,6 +22,7 @@ pub const MEMBERS: &[(&str, Form)] = &[
     (REASONING_REQUIRED, Form::Flag),
     (EFFORTS, Form::Some(EFFORT_WORDS)),
     (EFFORT, Form::Efforts),
+    (APART, Form::Names),
     (THINKING, Form::One(&["adaptive", "budget", "none"])),
     (FORCED_WITH_THINKING, Form::Flag),
     (
@@ -62,6 +63,8 @@ pub const REASONING_REQUIRED: &str = "reasoning_required";
 pub const EFFORTS: &str = "efforts";
 /// The members that say it instead, by those words.
 pub const EFFORT: &str = "effort";
+/// Members that say it of which a request may have one.
+pub const APART: &str = "apart";
 /// The form in which `messages` says it.
 pub const THINKING: &str = "thinking";
 /// A model that thinks may be made to call a tool.

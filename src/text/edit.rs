@@ -1,4 +1,4 @@
-//! A JSON text in which some members have other values, and every other byte is as it was.
+//! A JSON text in which some members have other values, or are gone, and every other byte is as it was.
 //!
 //! Names are compared without their case and their underscores: readers take some for the same that are not written
 //! alike (`thinkingBudget`, `thinking_budget`; Go's takes any case). Of a member that is there twice both are changed. One
@@ -30,7 +30,7 @@ pub struct Edit {
     /// The names of the objects around it, and its own, outermost first. None of two edits of a text leads through the
     /// other's member.
     pub path: Vec<String>,
-    /// The value, in JSON.
+    /// The value, in JSON; of one that goes it says nothing.
     pub value: String,
     /// The members that get it.
     pub place: Place,
@@ -45,12 +45,16 @@ pub enum Place {
     There,
     /// Those that are there; where there is none, it is made, with the objects around it.
     Anywhere,
+    /// Those that are there go, each with the comma that parts it from the others.
+    Nowhere,
 }
 
 /// What is met on the way through a text.
 enum Met<'t, 'a> {
     /// A value of the path `which`.
     Value { which: usize, value: Json<'t, 'a> },
+    /// The bytes of a member at the path `which` that goes.
+    Gone { which: usize, range: Range<usize> },
     /// What stands in place of the object behind `level` steps of it.
     Blocked {
         which: usize,
@@ -76,9 +80,10 @@ pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
     let mut grown = 0_usize;
     let mut change = |met: Met<'_, '_>| {
         let which = match &met {
-            Met::Value { which, .. } | Met::Blocked { which, .. } | Met::Absent { which, .. } => {
-                *which
-            }
+            Met::Value { which, .. }
+            | Met::Gone { which, .. }
+            | Met::Blocked { which, .. }
+            | Met::Absent { which, .. } => *which,
         };
         let edit = edits.get(which).filter(|_| grown <= MAX_GROWTH)?;
         let anywhere = edit.place == Place::Anywhere;
@@ -87,6 +92,7 @@ pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
                 let is_meant = value.kind() == Kind::Text || edit.place != Place::Text;
                 (value.range(), is_meant.then_some(&*edit.value)?.into())
             }
+            Met::Gone { range, .. } => (range, "".into()),
             Met::Blocked { level, value, .. } => {
                 let is_meant = value.is_null() && anywhere;
                 (value.range(), is_meant.then(|| edit.nested(level))?.into())
@@ -109,7 +115,12 @@ pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
         copied = range.end;
         Some(())
     };
-    walk(text, &paths, &mut |met| {
+    let goes = |all: u32, (which, edit): (usize, &Edit)| match edit.place {
+        Place::Nowhere => all | 1 << which,
+        _ => all,
+    };
+    let goes = edits.iter().take(MAX_EDITS).enumerate().fold(0, goes);
+    walk(text, &paths, goes, &mut |met| {
         // What is not meant stays.
         let _ = change(met);
     })?;
@@ -127,7 +138,7 @@ pub fn each<'a>(
     paths: &[&[String]],
     shown: &mut dyn FnMut(usize, &'a str),
 ) -> Option<()> {
-    walk(text, paths, &mut |met| {
+    walk(text, paths, 0, &mut |met| {
         if let Met::Value { which, value } = met {
             shown(which, value.raw());
         }
@@ -151,21 +162,32 @@ impl Edit {
 /// The objects of a text to which paths lead.
 struct Walk<'p> {
     paths: &'p [&'p [String]],
+    /// Those whose members go, each a bit.
+    goes: u32,
     /// The members that may still be looked at.
     left: usize,
+    text: &'p [u8],
 }
 
-/// Goes through a text.
+/// Goes through a text. The members at the paths of `goes` go.
 fn walk<'t, 'a>(
     text: &'t Tree<'a>,
     paths: &[&[String]],
+    goes: u32,
     on: &mut dyn FnMut(Met<'t, 'a>),
 ) -> Option<()> {
     let root = text.root();
     let all = (0..paths.len().min(MAX_EDITS)).fold(0_u32, |all, which| all | 1 << which);
     let left = MAX_MEMBERS;
     (root.kind() == Kind::Object).then_some(())?;
-    Walk { paths, left }.object(root, all, 0, on)
+    let text = text.text().as_bytes();
+    Walk {
+        paths,
+        goes,
+        left,
+        text,
+    }
+    .object(root, all, 0, on)
 }
 
 // === impl Walk ===
@@ -186,13 +208,26 @@ impl Walk<'_> {
         let deeper = level.saturating_add(1);
         let goes_on = |which: usize| paths.get(which).is_some_and(|names| names.len() > deeper);
         let (mut met, mut follows) = (0_u32, false);
+        // The end of the last member that stays; before there is one, what may go with the next one begins there.
+        let mut from = object.range().start.saturating_add(1);
         for (name, value) in object.raw_members() {
             self.left = self.left.checked_sub(1)?;
-            follows = true;
             let is_on = |which: &usize| step(*which).is_some_and(|step| is_same(step, name));
             let is_named = |which: &usize| step(*which).is_some_and(|step| is_name(step, name));
             let meant = bits(leads).filter(is_on).fold(0_u32, mask);
             met |= bits(meant).filter(is_named).fold(0_u32, mask);
+            let end = value.range().end;
+            let goes = bits(meant & self.goes).find(|which| !goes_on(*which));
+            if let Some(which) = goes {
+                let range = match follows {
+                    true => from..end,
+                    false => from..self.behind_comma(end),
+                };
+                from = range.end;
+                on(Met::Gone { which, range });
+                continue;
+            }
+            (follows, from) = (true, end);
             let leads_on = meant != 0 && bits(meant).all(goes_on);
             if leads_on && value.kind() == Kind::Object {
                 self.object(value, meant, deeper, on)?;
@@ -220,6 +255,18 @@ impl Walk<'_> {
             });
         }
         Some(())
+    }
+}
+
+impl Walk<'_> {
+    /// The place behind the comma that follows what ends there, or that end where none does.
+    fn behind_comma(&self, end: usize) -> usize {
+        let rest = self.text.get(end..).unwrap_or_default();
+        let blank = rest.len().saturating_sub(rest.trim_ascii_start().len());
+        match rest.get(blank) {
+            Some(b',') => end.saturating_add(blank).saturating_add(1),
+            _ => end,
+        }
     }
 }
 
@@ -349,6 +396,51 @@ mod tests {
     }
 
     #[test]
+    fn a_member_goes_from_any_place_and_every_other_byte_stays() {
+        let gone = |path| [edit(path, "", Place::Nowhere)];
+        for (body, expected) in [
+            ("{}", "{}"),
+            (r#"{"x":1}"#, r#"{"x":1}"#),
+            (r#"{"aB":1}"#, "{}"),
+            (r#" { "aB" : {"x":[1,2]} } "#, " { } "),
+            (r#"{"aB":1,"x":2}"#, r#"{"x":2}"#),
+            (r#"{ "aB" : 1 , "x" : 2 }"#, r#"{ "x" : 2 }"#),
+            (r#"{"x":2,"aB":1}"#, r#"{"x":2}"#),
+            ("{\n  \"x\": 2,\n  \"aB\": 1\n}", "{\n  \"x\": 2\n}"),
+            (r#"{"x":2,"aB":1,"y":3}"#, r#"{"x":2,"y":3}"#),
+            (r#"{"x":2, "aB":1 , "y":3}"#, r#"{"x":2 , "y":3}"#),
+            (
+                r#"{"aB":1,"a_b":null,"x":2,"aB":"}","AB":[],"y":3,"aB":4}"#,
+                r#"{"x":2,"y":3}"#,
+            ),
+            (r#"{"aB":1,"aB":2 , "aB":3 }"#, "{ }"),
+            (
+                r#"{"x":{"aB":1},"y":["aB"]}"#,
+                r#"{"x":{"aB":1},"y":["aB"]}"#,
+            ),
+        ] {
+            assert_eq!(text(body, &gone("aB")).as_deref(), Some(expected), "{body}");
+        }
+        let inner = text(r#"{"c":{"aB":1,"x":{"aB":2}},"aB":3}"#, &gone("c.aB"));
+        assert_eq!(inner.as_deref(), Some(r#"{"c":{"x":{"aB":2}},"aB":3}"#));
+        // What is made takes the place of what went.
+        let both = [
+            edit("z.y", "7", Place::Anywhere),
+            edit("aB", "", Place::Nowhere),
+            edit("w", "8", Place::Anywhere),
+        ];
+        for (body, expected) in [
+            (r#"{"aB":1}"#, r#"{"z":{"y":7},"w":8}"#),
+            (r#"{"aB":1,"aB":1}"#, r#"{"z":{"y":7},"w":8}"#),
+            (r#"{"aB":1,"x":2}"#, r#"{"x":2,"z":{"y":7},"w":8}"#),
+            (r#"{"z":{},"aB":1}"#, r#"{"z":{"y":7},"w":8}"#),
+            (r#"{"w":1,"aB":1,"z":null}"#, r#"{"w":8,"z":{"y":7}}"#),
+        ] {
+            assert_eq!(text(body, &both).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
     fn what_only_some_readers_find_keeps_nothing_from_being_made() {
         let effort = [edit("reasoningEffort", "7", Place::Anywhere)];
         for (body, expected) in [
@@ -439,6 +531,9 @@ mod tests {
         let found = members.get_mut(name);
         let is_there = found.is_some();
         match (found, rest.is_empty()) {
+            (Some(_), true) if place == Place::Nowhere => {
+                members.remove(name);
+            }
             (Some(found), true) if place != Place::Text || found.is_string() => {
                 *found = value.clone()
             }
@@ -467,7 +562,7 @@ mod tests {
             spaced in any::<bool>(),
             first in "a(\\.[abx]){0,2}",
             second in "b(\\.[abx]){0,2}",
-            places in prop::collection::vec(prop::sample::select(vec![Place::Text, Place::There, Place::Anywhere]), 2),
+            places in prop::collection::vec(prop::sample::select(vec![Place::Text, Place::There, Place::Anywhere, Place::Nowhere]), 2),
         ) {
             let mut said = json!(members);
             let body = match spaced {
@@ -482,6 +577,32 @@ mod tests {
             }
             let made: Value = serde_json::from_str(&made).unwrap();
             prop_assert_eq!(made, said);
+        }
+
+        /// By another way than the text: its members in turn, each with the blanks around it.
+        #[test]
+        fn what_goes_takes_nothing_else_with_it(
+            members in prop::collection::vec(("[ax]", value(), "[ \\n]{0,2}", "[ \\n]{0,2}"), 0..6),
+        ) {
+            let written = |keeps: &dyn Fn(&str) -> bool| {
+                let kept = members.iter().filter(|(name, ..)| keeps(name));
+                let kept = kept.map(|(name, value, before, after)| {
+                    format!("{before}\"{name}\"{after}:{before}{value}{after}")
+                });
+                kept.collect::<Vec<_>>().join(",")
+            };
+            let body = format!("{{{}}}", written(&|_| true));
+            let made = text(&body, &[edit("a", "", Place::Nowhere)]).unwrap();
+            let bare = |text: &str| text.replace([' ', '\n'], "");
+            let kept = format!("{{{}}}", written(&|name| name != "a"));
+            prop_assert_eq!(bare(&made), bare(&kept));
+            // What stays is as it was.
+            for (name, value, before, after) in members.iter().filter(|(name, ..)| name != "a") {
+                let member = format!("\"{name}\"{after}:{before}{value}");
+                prop_assert!(made.contains(&member), "{}", made);
+            }
+            let mut left = body.chars();
+            prop_assert!(made.chars().all(|one| left.any(|other| other == one)), "{}", made);
         }
     }
 }

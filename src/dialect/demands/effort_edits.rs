@@ -136,7 +136,31 @@ pub(super) fn effort_edits(
         }
     }
     edits.append(&mut rest);
+    if let Some(apart) = accent.words(accent::APART) {
+        keep_apart(&apart, &mut edits);
+    }
     Some(edits)
+}
+
+/// Has all members go of which the platform takes one, but for the one in which it is said.
+fn keep_apart(apart: &[&str], edits: &mut Vec<Edit>) {
+    let first = |edit: &Edit| edit.path.first().cloned().unwrap_or_default();
+    let is_apart = |name: &str| apart.contains(&name);
+    let made = edits.iter().filter(|edit| edit.place == Place::Anywhere);
+    let mut said = made.chain(edits.iter()).map(first);
+    let Some(said) = said.find(|name| is_apart(name)) else {
+        return;
+    };
+    edits.retain(|edit| {
+        let name = first(edit);
+        name == said || !is_apart(&name)
+    });
+    let others = apart.iter().filter(|name| **name != said);
+    edits.extend(others.map(|name| Edit {
+        path: vec![(*name).to_owned()],
+        value: String::new(),
+        place: Place::Nowhere,
+    }));
 }
 
 /// Tells that a switch is on.

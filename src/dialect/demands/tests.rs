@@ -63,6 +63,11 @@ fn the_members_of_the_dialect_change_and_nothing_else() {
         "max": {"thinking": {"type": "enabled"}, "reasoning_effort": "max"},
     }}));
     let openrouter = accent(&json!({"efforts": EFFORTS, "takes": ["reasoning"]}));
+    let apart = json!(["thinking", "reasoning_effort"]);
+    let k3 = accent(&json!({"efforts": ["low", "high", "max"], "apart": apart}));
+    let k2 = accent(&json!({"apart": apart, "effort": {
+        "none": {"thinking": {"type": "disabled"}}, "high": {"thinking": {"type": "enabled"}},
+    }}));
     let (none, same) = (Accent::default(), "=");
     for (dialect, demanded, accent, body, expected) in [
         // No more than that.
@@ -432,6 +437,56 @@ fn the_members_of_the_dialect_change_and_nothing_else() {
             &openrouter,
             r#"{"reasoning":{"effort":"low"}}"#,
             r#"{"reasoning":{"effort":"high"}}"#,
+        ),
+        // Kimi's, of which one may not stand beside the other.
+        (
+            Dialect::Chat,
+            "force:low",
+            &k3,
+            r#"{"thinking":{"type":"enabled"}, "x":1}"#,
+            r#"{ "x":1,"reasoning_effort":"low"}"#,
+        ),
+        (
+            Dialect::Chat,
+            "most:low",
+            &k3,
+            r#"{"x":1,"thinking":{"type":"enabled"},"reasoning_effort":"max"}"#,
+            r#"{"x":1,"reasoning_effort":"low"}"#,
+        ),
+        (
+            Dialect::Chat,
+            "most:high",
+            &k3,
+            r#"{"thinking":{"type":"enabled"},"reasoning_effort":"low"}"#,
+            same,
+        ),
+        (
+            Dialect::Chat,
+            "force:high",
+            &k2,
+            r#"{"reasoning_effort":"low","reasoning_effort":"max"}"#,
+            r#"{"thinking":{"type":"enabled"}}"#,
+        ),
+        (
+            Dialect::Chat,
+            "most:low",
+            &k2,
+            r#"{"thinking":{"type":"enabled"},"x":1,"reasoning_effort":"max"}"#,
+            r#"{"thinking":{"type":"disabled"},"x":1}"#,
+        ),
+        (
+            Dialect::Chat,
+            "force:none",
+            &k2,
+            r#"{"x":1,"reasoning_effort":"max"}"#,
+            r#"{"x":1,"thinking":{"type":"disabled"}}"#,
+        ),
+        (
+            Dialect::Chat,
+            "most:high",
+            &k2,
+            r#"{"thinking":{"type":"enabled"}}"#,
+            same,
         ),
         // The service tier.
         (

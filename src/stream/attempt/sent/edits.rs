@@ -103,8 +103,11 @@ impl Demanded {
             refuses: &self.refuses,
         };
         let mut edits = self.demands.edits(dialect, platform, body)?;
-        for edit in edits.iter_mut().filter(|_| self.only_said) {
-            edit.place = Place::There;
+        if self.only_said {
+            edits.retain(|edit| edit.place != Place::Nowhere);
+            for edit in &mut edits {
+                edit.place = Place::There;
+            }
         }
         Some(edits)
     }
