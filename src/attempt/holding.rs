@@ -2,7 +2,9 @@
 
 use super::served_model::{Another, ServedModel};
 use crate::{
+    budget::Slices,
     deadline::Deadline,
+    dialect::MAX_ANSWER_BYTES,
     meter::Metered,
     verdict::{Beginning, Look},
 };
@@ -14,11 +16,17 @@ pub const JUDGE_MS: u64 = 2_000;
 /// The most bytes of a good answer that are held back: of events that echo the request, two or three.
 pub const MAX_ANNOUNCED_BYTES: usize = 1024 * 1024;
 
+/// The most bytes of a good answer in one piece that are held back until it names its model, which Google's do at their
+/// end: as much as of an answer that is translated whole.
+pub const MAX_UNNAMED_BYTES: usize = MAX_ANSWER_BYTES;
+
 /// An answer that is held back.
 #[derive(Debug)]
 pub struct Holding {
     status: u16,
     size: usize,
+    /// What that takes in Envoy, where much of it may be held.
+    slices: Slices,
     /// The milliseconds for which a good answer is held from its first byte on. Before its first
     /// byte a model may think for minutes.
     patience: u64,
@@ -51,6 +59,7 @@ impl Holding {
         let mut held = Self {
             status,
             size: 0,
+            slices: Slices::default(),
             patience,
             until: None,
             beginning,
@@ -84,6 +93,14 @@ impl Holding {
         self.size
     }
 
+    /// The bytes that these take: of much, the slices that its pieces came in.
+    pub fn taken(&self) -> usize {
+        match self.size > MAX_ANNOUNCED_BYTES {
+            true => usize::try_from(self.slices.taken()).unwrap_or(usize::MAX),
+            false => self.size,
+        }
+    }
+
     /// Looks at the next bytes of a good answer's body, of which so much is held at `now`.
     ///
     /// # Errors
@@ -97,7 +114,11 @@ impl Holding {
         let mut may_go = size > 0;
         if let Some(served) = &mut self.served {
             served.read(new, is_all);
-            looked = served.look(looked, is_all || is_much)?;
+            let is_most = match served.is_json() {
+                true => size >= MAX_UNNAMED_BYTES,
+                false => is_much,
+            };
+            looked = served.look(looked, is_all || is_most)?;
             may_go &= served.is_known();
         }
         Ok(match looked {
@@ -129,6 +150,8 @@ impl Holding {
 
     /// Notes that so much of the body is held at `now`.
     pub fn grows(&mut self, size: usize, now: u64) {
+        let piece = size.saturating_sub(self.size);
+        self.slices.push(u64::try_from(piece).unwrap_or(u64::MAX));
         self.size = size;
         if size > 0 {
             self.until

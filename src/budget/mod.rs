@@ -23,7 +23,7 @@ pub mod book;
 mod ledger;
 mod slices;
 
-pub use self::{book::Book, ledger::prepare};
+pub use self::{book::Book, ledger::prepare, slices::Slices};
 
 /// The bytes that are taken from the ledger at a time.
 pub const BLOCK: u64 = 128 * 1024;

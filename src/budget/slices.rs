@@ -11,7 +11,7 @@ const MAX_COPIED: u64 = 512;
 
 /// The slices of one body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Slices {
+pub struct Slices {
     /// Their bytes, used or not.
     taken: u64,
     /// The bytes that are free in the last one.
@@ -22,7 +22,7 @@ pub(super) struct Slices {
 
 impl Slices {
     /// Takes in a piece.
-    pub(super) fn push(&mut self, piece: u64) {
+    pub fn push(&mut self, piece: u64) {
         if piece <= MAX_COPIED.min(self.room) {
             self.room = self.room.saturating_sub(piece);
             return;
@@ -33,7 +33,7 @@ impl Slices {
     }
 
     /// The bytes that all pieces take together.
-    pub(super) fn taken(&self) -> u64 {
+    pub fn taken(&self) -> u64 {
         self.taken
     }
 }

@@ -30,7 +30,9 @@ pub use self::{
     demands::{Demands, EffortWord, ServiceTier, Steered, Steering},
     parts::{About, AnswerReader, AnswerWriter, Parts, Target},
     session_name::SessionName,
-    translation::{AnswerTranslation, MAX_REQUEST_BYTES, TranslatedRequest, Written},
+    translation::{
+        AnswerTranslation, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, TranslatedRequest, Written,
+    },
 };
 use crate::header::HeaderMap;
 

@@ -344,7 +344,7 @@ impl AttemptStream {
             new = held_body(seen, size, stream);
             let looked = held.look(&new, size, came, now);
             let needs_more = looked == Ok(Look::NeedMore);
-            let has_room = !needs_more || worker.holds_answer(sent.try_id(), size);
+            let has_room = !needs_more || worker.holds_answer(sent.try_id(), held.taken());
             match needs_more {
                 true if has_room => return None,
                 true => Outcome::of(held.look_no_more()),

@@ -5,10 +5,16 @@ use std::num::NonZeroU64;
 use serde_json::{Value, json};
 
 use super::envoy::{BUFFER_LIMIT, Call, Envoy, head, records};
-use crate::snapshot::{ClientKey, Record, fixture};
+use crate::{
+    attempt::holding::MAX_UNNAMED_BYTES,
+    header::HeaderName,
+    snapshot::{ClientKey, Record, fixture},
+};
 
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
+/// In which the platform names the model besides.
+const HEADER: &str = "openai-model";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 const EVENTS: [(&str, &str); 1] = [("content-type", "text/event-stream")];
 
@@ -30,7 +36,10 @@ fn envoy_with(accounts: &[&str], map: &str, change: impl Fn(&mut ClientKey)) -> 
         match record {
             Record::Pool(pool) => pool.exact_model = true,
             Record::Key(key) => change(key),
-            Record::Platform(platform) => platform.endpoints[0].requires = Vec::new(),
+            Record::Platform(platform) => {
+                platform.endpoints[0].requires = Vec::new();
+                platform.headers.model = HeaderName::try_from(HEADER.to_owned()).ok();
+            }
             _ => {}
         }
     }
@@ -211,12 +220,77 @@ fn what_does_not_tell_within_what_may_be_held_is_none_and_no_other_account_is_pa
     call.platform_begins(200, &JSON);
     call.platform_goes_on(b"{\"output\":[\"", false);
     let text = vec![b'x'; 64 * 1024];
-    for _ in 0..16 {
-        if !call.has_answer() {
-            call.platform_goes_on(&text, false);
-        }
+    for _ in 0..MAX_UNNAMED_BYTES / text.len() {
+        call.is_held();
+        call.platform_goes_on(&text, false);
     }
     call.is_refused(502, "latchkey_another_model");
+}
+
+/// An answer of 3 MiB, in pieces of this size, that names its model behind all else, as Google's do.
+fn answers_much(call: &mut Call, model: &str, piece: usize) -> String {
+    let text = "x".repeat(3 * 1024 * 1024);
+    let said = whole(model).replace("\"hi\"", &format!("{text:?}"));
+    let account = call.header("authorization");
+    call.platform_begins(200, &JSON);
+    let last = said.len().div_ceil(piece);
+    for (number, piece) in said.as_bytes().chunks(piece).enumerate() {
+        if call.header("authorization") == account && call.has_attempt() {
+            call.platform_goes_on(piece, number + 1 == last);
+        }
+    }
+    said
+}
+
+#[test]
+fn a_large_answer_may_name_its_model_behind_all_else() {
+    let mut envoy = envoy(&["acc_1", "acc_2"], "[]");
+    let mut call = ask(&mut envoy, RESPONSES);
+    answers_much(&mut call, "gpt-6-luna", 16 * 1024);
+    call.is_at("acc_2");
+    let good = answers_much(&mut call, "gpt-6.1-sol", 16 * 1024);
+    call.gets(200, good.as_bytes());
+}
+
+/// What is held of it is the key's, in the slices that Envoy has it in.
+#[test]
+fn a_large_answer_that_is_held_counts_for_its_key() {
+    for (per_key, piece, fits) in [
+        (16, 16 * 1024, true),
+        (2, 16 * 1024, false),
+        (16, 600, false),
+    ] {
+        let mut envoy = envoy(&["acc_1", "acc_2"], "[]");
+        envoy.configure(&format!(
+            r#"{{"held_mib":64,"held_mib_per_key":{per_key}}}"#
+        ));
+        let mut call = ask(&mut envoy, RESPONSES);
+        let said = answers_much(&mut call, "gpt-6.1-sol", piece);
+        match fits {
+            true => call.gets(200, said.as_bytes()),
+            false => {
+                call.is_refused(502, "latchkey_another_model");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_header_that_names_another_model_keeps_the_answer_from_its_caller() {
+    let mut envoy = envoy(&["acc_1", "acc_2"], "[]");
+    let mut call = ask(&mut envoy, RESPONSES);
+    let good = events("gpt-6.1-sol");
+    for (account, named) in [("acc_1", "gpt-6-luna"), ("acc_2", "GPT-6.1-Sol")] {
+        call.is_at(account);
+        call.platform_begins(200, &[EVENTS[0], (HEADER, named)]);
+        call.platform_goes_on(good.as_bytes(), true);
+    }
+    call.gets(200, good.as_bytes());
+    // Of an error it says nothing.
+    let mut call = ask(&mut envoy, RESPONSES);
+    call.platform_begins(400, &[JSON[0], (HEADER, "gpt-6-luna")]);
+    call.platform_goes_on(b"{}", true);
+    call.gets(400, b"{}");
 }
 
 /// Envoy cannot run a request again that it could not keep: what the platform said does not go on then either.
