@@ -1,4 +1,6 @@
-//! A header that is a list (RFC 9110 §5.6.1), to which a platform's profile adds an item.
+//! A header that is a list (RFC 9110 §5.6.1), to which a platform's profile adds an item, or of which it keeps one here.
+
+use std::borrow::Cow;
 
 use super::Headers;
 use crate::header::HeaderMap;
@@ -29,6 +31,18 @@ pub(super) fn has(request: &HeaderMap, name: &str, item: &str) -> bool {
 fn is_in(list: &[u8], item: &str) -> bool {
     let mut items = list.split(|byte| *byte == b',');
     items.any(|one| one.trim_ascii() == item.as_bytes())
+}
+
+/// The list without `item`, wherever that is; `None` where nothing else was there.
+pub(super) fn rest<'a>(list: &'a [u8], item: &str) -> Option<Cow<'a, [u8]>> {
+    if !is_in(list, item) {
+        return Some(list.into());
+    }
+    let items = list.split(|byte| *byte == b',');
+    let others = items.filter(|one| one.trim_ascii() != item.as_bytes());
+    let rest = others.collect::<Vec<_>>().join(&b',');
+    let rest = rest.trim_ascii();
+    (!rest.is_empty()).then(|| rest.to_vec().into())
 }
 
 /// The value without `item` at its end, where [`add`] puts it; `None` where nothing else was there.
@@ -79,6 +93,26 @@ mod tests {
             assert_eq!(added(&values), expected, "{sent:?}");
         }
         assert_eq!(added(&[b"\xff"]), [b"\xff,new-1"]);
+    }
+
+    #[test]
+    fn an_item_stays_here_and_the_rest_of_the_list_goes_out() {
+        for (sent, goes_out) in [
+            ("a,b", Some("a,b")),
+            (" a , b ", Some(" a , b ")),
+            ("", Some("")),
+            ("new-1", None),
+            (" new-1 ,new-1", None),
+            ("new-1,a, b", Some("a, b")),
+            ("a, new-1 ,b", Some("a,b")),
+            ("a, b,new-1", Some("a, b")),
+            ("new-10,old-new-1,New-1", Some("new-10,old-new-1,New-1")),
+        ] {
+            let rest = rest(sent.as_bytes(), ITEM);
+            let expected = goes_out.map(str::as_bytes);
+            assert_eq!(rest.as_deref(), expected, "{sent:?}");
+        }
+        assert_eq!(rest(b"\xff,new-1", ITEM).as_deref(), Some(&b"\xff"[..]));
     }
 
     proptest! {

@@ -170,7 +170,13 @@ fn headers_with<'a>(
     ]);
     for (name, value) in request.iter() {
         if FRAMING.contains(&name) || is_allowed(plan, name) {
-            headers.push((name, value.into()));
+            let mut removed = plan.remove.iter();
+            let removed = removed.find(|(listed, _)| listed.as_str() == name);
+            let value = match removed {
+                None => Some(value.into()),
+                Some((_, item)) => list::rest(value, item.as_str()),
+            };
+            headers.extend(value.map(|value| (name, value)));
         }
     }
     for (name, value) in &plan.default {
@@ -459,6 +465,38 @@ mod tests {
                 prop_assert!(allowed || ours.contains(name) || FRAMING.contains(name), "{}", name);
             }
         }
+    }
+
+    #[test]
+    fn an_item_of_a_list_stays_here_where_the_profile_says_so() {
+        let (mut platform, account) = (
+            fixture::platform("anthropic"),
+            fixture::account("acc_1", "anthropic"),
+        );
+        platform.headers = serde_json::from_value(serde_json::json!({
+            "set": [["x-api-key", "{credential}"]], "allow": ["anthropic-*"], "remove": [["anthropic-beta", "oauth-1"]],
+        }))
+        .unwrap();
+        let request = HeaderMap::from_iter([
+            (":path", "/v1/messages"),
+            ("anthropic-beta", "a-1, oauth-1,b-1"),
+            ("anthropic-beta", "oauth-1"),
+            ("anthropic-beta", "c-1"),
+            ("anthropic-version", "oauth-1"),
+        ]);
+        let outgoing = outgoing(&request, &platform, &account).unwrap();
+        let anthropic = outgoing
+            .iter()
+            .filter(|(name, _)| name.starts_with("anthropic"));
+        let anthropic: Vec<_> = anthropic
+            .map(|(name, value)| (*name, std::str::from_utf8(value).unwrap()))
+            .collect();
+        let expected = [
+            ("anthropic-beta", "a-1,b-1"),
+            ("anthropic-beta", "c-1"),
+            ("anthropic-version", "oauth-1"),
+        ];
+        assert_eq!(anthropic, expected);
     }
 
     fn sent(request: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -13,6 +13,11 @@
 //! # What names none
 //!
 //! It is let through where the platform is known for that (`unnamed_model` of the accent), and nowhere else.
+//!
+//! # Headers
+//!
+//! A platform may name the model in a header besides (`headers.model` of the profile): the answer is another model's where
+//! either does so.
 
 use std::ops::RangeInclusive;
 
@@ -28,6 +33,8 @@ pub struct ServedModel {
     names: Vec<HeaderText>,
     /// The platform names none.
     may_be_unnamed: bool,
+    /// Another one, which the headers name.
+    another: Option<ModelName>,
     answer: Forwarding,
 }
 
@@ -43,7 +50,17 @@ impl ServedModel {
         Self {
             names,
             may_be_unnamed,
+            another: None,
             answer: Forwarding::new(dialect, Transform::Nothing),
+        }
+    }
+
+    /// Reads a header that names the model. One that can be no name says nothing: the body is to name it.
+    pub fn read_header(&mut self, value: &[u8]) {
+        let model = std::str::from_utf8(value.trim_ascii()).ok();
+        let model = model.and_then(|model| ModelName::try_from(model).ok());
+        if let Some(model) = model.filter(|model| !self.is_asked(model.as_str())) {
+            self.another = Some(model);
         }
     }
 
@@ -59,6 +76,9 @@ impl ServedModel {
     pub fn look(&self, looked: Look, is_enough: bool) -> Result<Look, Another> {
         if !matches!(looked, Look::Fine | Look::NeedMore) {
             return Ok(looked);
+        }
+        if let Some(model) = &self.another {
+            return Err(Another(Some(model.clone())));
         }
         match self.answer.model() {
             Some(model) if !self.is_asked(model.as_str()) => Err(Another(Some(model.clone()))),
@@ -286,6 +306,36 @@ mod tests {
         let served = ServedModel::new(Dialect::Chat, names, false);
         assert_eq!(served.look(Look::Empty, true), Ok(Look::Empty));
         assert_eq!(served.look(Look::NeedMore, false), Ok(Look::NeedMore));
+    }
+
+    #[test]
+    fn a_header_names_another_model_and_never_stands_for_the_body() {
+        let looked = |values: &[&[u8]], body: &str| {
+            let names = vec![HeaderText::try_from("gpt-5.6").unwrap()];
+            let mut served = ServedModel::new(Dialect::Responses, names, false);
+            values.iter().for_each(|value| served.read_header(value));
+            served.read(body.as_bytes(), true);
+            served.look(Look::Fine, true)
+        };
+        let (named, unnamed) = (r#"{"model":"gpt-5.6"}"#, "{}");
+        let other = Err(Another(ModelName::try_from("gpt-5").ok()));
+        for (values, body, expected) in [
+            (&[][..], named, Ok(Look::Fine)),
+            (&[&b"gpt-5.6"[..]], named, Ok(Look::Fine)),
+            (&[b" gpt-5.6-2026-03-01 "], named, Ok(Look::Fine)),
+            (&[b"gpt-5"], named, other.clone()),
+            (&[b"gpt-5", b"gpt-5.6"], named, other.clone()),
+            (&[b"gpt-5.6", b"gpt-5"], named, other.clone()),
+            (&[b"gpt-5"], unnamed, other),
+            (&[b"", b"\xff"], named, Ok(Look::Fine)),
+            (&[b"gpt-5.6"], unnamed, Err(Another(None))),
+        ] {
+            assert_eq!(looked(values, body), expected, "{values:?}");
+        }
+        // An error, or nothing, is what it is.
+        let mut served = ServedModel::new(Dialect::Chat, Vec::new(), false);
+        served.read_header(b"gpt-5");
+        assert_eq!(served.look(Look::Empty, true), Ok(Look::Empty));
     }
 
     proptest! {

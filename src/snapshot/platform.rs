@@ -57,12 +57,18 @@ pub struct HeaderPlan {
     /// One more item of a header that is a list, behind those that the caller sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<(HeaderName, HeaderText)>,
+    /// An item that stays here of a header that is a list, whoever sent it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<(HeaderName, HeaderText)>,
     /// The caller's headers that may pass. All others stay here.
     pub allow: Vec<NamePattern>,
     /// The answer's headers that stay here, beside those that no platform's answer keeps: they name the
     /// account's owner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hide: Vec<NamePattern>,
+    /// The answer's header that names the model that has served it, beside the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<HeaderName>,
 }
 
 /// A plan as it is written.
@@ -73,9 +79,13 @@ struct RawPlan {
     default: Vec<(HeaderName, HeaderText)>,
     #[serde(default)]
     add: Vec<(HeaderName, HeaderText)>,
+    #[serde(default)]
+    remove: Vec<(HeaderName, HeaderText)>,
     allow: Vec<NamePattern>,
     #[serde(default)]
     hide: Vec<NamePattern>,
+    #[serde(default)]
+    model: Option<HeaderName>,
 }
 
 /// The path of a base URL: empty, or an absolute path that does not end in a slash.
@@ -152,8 +162,10 @@ impl TryFrom<RawPlan> for HeaderPlan {
             set: raw.set,
             default: raw.default,
             add: raw.add,
+            remove: raw.remove,
             allow: raw.allow,
             hide: raw.hide,
+            model: raw.model,
         })
     }
 }

@@ -250,7 +250,7 @@ impl AttemptStream {
                 let beginning = Beginning::new(sent.dialect, sent.expects_text(&head))
                     .of_type(head.first("content-type"));
                 let held = Holding::new(status, beginning, patience, worker.recently())
-                    .served_as(sent.served.take());
+                    .served_as(sent.take_served(&head));
                 self.held = Some(held);
                 self.head = head;
                 if sent.changes_answer() && !end {

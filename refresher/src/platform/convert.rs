@@ -209,8 +209,10 @@ pub(super) fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
         set: Vec::new(),
         default: Vec::new(),
         add: Vec::new(),
+        remove: Vec::new(),
         allow: Vec::new(),
         hide: Vec::new(),
+        model: None,
     };
     for (name, template) in raw.set {
         let key = format!("headers.set.{name}");
@@ -239,14 +241,19 @@ pub(super) fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
             let problem = "expected a header that neither headers.set nor headers.default has";
             return Err(invalid(key, problem));
         }
-        let is_item = !item.is_empty() && !item.contains([',', ' ', '\t']);
-        if !is_item {
-            return Err(invalid(key, "expected one item, without commas and blanks"));
+        plan.add.push(item_of(&key, name, item)?);
+    }
+    for (name, item) in raw.remove {
+        let key = format!("headers.remove.{name}");
+        require_unreserved(&key, &name)?;
+        let removed = item_of(&key, name, item)?;
+        if plan.add.contains(&removed) {
+            return Err(invalid(
+                key,
+                "expected an item that headers.add does not add",
+            ));
         }
-        plan.add.push((
-            fit(&key, HeaderName::try_from(name))?,
-            fit(&key, HeaderText::try_from(item))?,
-        ));
+        plan.remove.push(removed);
     }
     for (word, patterns, place) in [
         ("allow", raw.allow, &mut plan.allow),
@@ -260,7 +267,23 @@ pub(super) fn headers(raw: raw::Headers) -> Result<HeaderPlan, Invalid> {
             place.push(fit(key, NamePattern::try_from(pattern))?);
         }
     }
+    let model = raw
+        .model
+        .map(|name| fit("headers.model", HeaderName::try_from(name)));
+    plan.model = model.transpose()?;
     Ok(plan)
+}
+
+/// One item of a header that is a list.
+fn item_of(key: &str, name: String, item: String) -> Result<(HeaderName, HeaderText), Invalid> {
+    let is_item = !item.is_empty() && !item.contains([',', ' ', '\t']);
+    if !is_item {
+        return Err(invalid(key, "expected one item, without commas and blanks"));
+    }
+    Ok((
+        fit(key, HeaderName::try_from(name))?,
+        fit(key, HeaderText::try_from(item))?,
+    ))
 }
 
 /// Refuses a header that only the proxy writes.

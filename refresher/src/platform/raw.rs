@@ -106,7 +106,10 @@ pub(super) struct Headers {
     pub default: BTreeMap<String, String>,
     #[serde(default)]
     pub add: BTreeMap<String, String>,
+    #[serde(default)]
+    pub remove: BTreeMap<String, String>,
     pub allow: Vec<String>,
     #[serde(default)]
     pub hide: Vec<String>,
+    pub model: Option<String>,
 }

@@ -61,7 +61,7 @@ pub(super) struct Sent {
     /// The change of the request and its answer.
     pub(super) transform: Transform,
     /// What tells if its answer is from the model that was asked for, where it has to be.
-    pub(super) served: Option<ServedModel>,
+    served: Option<ServedModel>,
     /// What the operator demands of a request that is not translated, where a model answers.
     demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
@@ -201,6 +201,16 @@ impl Sent {
         if self.replayable && !self.platform.query.is_empty() {
             stream.set_request_headers(self.request.iter().collect());
         }
+    }
+
+    /// Takes what tells if the answer with these headers is from the model that was asked for.
+    pub(super) fn take_served(&mut self, head: &HeaderMap) -> Option<ServedModel> {
+        let mut served = self.served.take()?;
+        if let Some(name) = &self.platform.headers.model {
+            let named = head.iter().filter(|(sent, _)| *sent == name.as_str());
+            named.for_each(|(_, value)| served.read_header(value));
+        }
+        Some(served)
     }
 
     /// Takes the headers off an answer that no caller gets.
