@@ -212,14 +212,19 @@ fn login(
     if let Some(account) = tokens.optional(fields::ACCOUNT)? {
         vars.insert(IDENTITY.to_owned(), account);
     }
-    // So CLIProxyAPI names a person at Anthropic, who may be in several organizations.
-    for (names, var) in [(fields::ORGANIZATION, IDENTITY), (fields::USER, USER)] {
-        if let Some(id) = tokens.optional(names)? {
-            vars.entry(var.to_owned()).or_insert(id);
+    // So CLIProxyAPI names a person at Anthropic, who may be in several organizations, and sub2api beside the tokens.
+    let extra = whole.get("extra").and_then(Value::as_object);
+    let extra = extra.map(|extra| Place::new(extra, "extra"));
+    for place in [Some(tokens), extra].into_iter().flatten() {
+        for (names, var) in [
+            (fields::ORGANIZATION, IDENTITY),
+            (fields::USER, USER),
+            (fields::EMAIL, EMAIL),
+        ] {
+            if let Some(told) = place.optional(names)? {
+                vars.entry(var.to_owned()).or_insert(told);
+            }
         }
-    }
-    if let Some(email) = tokens.optional(fields::EMAIL)? {
-        vars.entry(EMAIL.to_owned()).or_insert(email);
     }
     let told = tokens.time(fields::EXPIRES)?;
     let last_refresh = whole.time(fields::LAST_REFRESH)?;

@@ -18,9 +18,9 @@ pub const ACCOUNT: Names = &[
     "chatgpt_account_id",
     "chatgptAccountId",
 ];
-pub const ORGANIZATION: Names = &["organization_uuid", "organizationUuid"];
+pub const ORGANIZATION: Names = &["organization_uuid", "organizationUuid", "org_uuid"];
 pub const USER: Names = &["account_uuid", "accountUuid"];
-pub const EMAIL: Names = &["email"];
+pub const EMAIL: Names = &["email", "email_address"];
 pub const CLIENT: Names = &["client_id", "clientId"];
 pub const EXPIRES: Names = &[
     "expires_at",

@@ -353,13 +353,33 @@ fn logins_of_other_platforms_are_told_by_what_their_files_hold() {
     }
 }
 
-/// CLIProxyAPI says who somebody is at Anthropic, and in which organization.
+/// CLIProxyAPI and sub2api say who somebody is at Anthropic, and in which organization.
 #[test]
 fn a_person_at_anthropic_is_known_by_both_ids() {
-    let file = json!({
+    let cli_proxy_api = json!({
         "type": "claude", "access_token": "a", "refresh_token": "r", "id_token": "", "email": "a@example.com",
         "account_uuid": "person-1", "organization_uuid": "org-1", "organization_name": "x", "expired": "2026-09-21T14:14:20Z",
     });
+    let ids =
+        json!({"org_uuid": "org-1", "account_uuid": "person-1", "email_address": "a@example.com"});
+    let sub2api = |within: &str| {
+        let mut account = json!({"name": "a", "platform": "anthropic", "type": "oauth", "extra": {"x": 1}, "credentials": {
+            "access_token": "a", "refresh_token": "r", "expires_at": 1_790_000_060,
+        }});
+        let place = account[within].as_object_mut().unwrap();
+        place.extend(ids.as_object().unwrap().clone());
+        json!({ "accounts": [account] })
+    };
+    for file in [cli_proxy_api, sub2api("extra"), sub2api("credentials")] {
+        is_known_by_both_ids(&file);
+    }
+    // What stands beside the tokens of another program is whatever it likes.
+    let mut other = sub2api("credentials");
+    other["accounts"][0]["extra"] = "none".into();
+    is_known_by_both_ids(&other);
+}
+
+fn is_known_by_both_ids(file: &Value) {
     let entries = recognise(&file.to_string()).unwrap();
     let Imported::Login(login) = entries[0].read(None, NOW).unwrap() else {
         panic!("no login");
