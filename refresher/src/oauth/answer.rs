@@ -1,8 +1,9 @@
 //! The meaning of a token endpoint's answer for the login. Pure.
 //!
-//! The rules are Codex CLI's (any 401, and 400 with `invalid_grant`, end a login), with the profile's own list of codes
-//! that do so too. What the endpoint said is never quoted: only its status and error codes that are known beforehand
-//! reach a message.
+//! RFC 6749's codes end a login, and what the profile lists besides: codes, and statuses of whatever an answer says. A 401
+//! or 403 that says nothing known is no such answer: a proxy or a filter before the endpoint says that too, and nobody
+//! should have to log in again for it. What the endpoint said is never quoted: only its status and error codes that are
+//! known beforehand reach a message.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 use super::claims::{self, Claims, TOKEN_LIMIT};
 use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens, SignedKey};
-use crate::platform::oauth::Members;
+use crate::platform::oauth::{Ends, Members};
 
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
 pub const EXPIRY_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -29,20 +30,23 @@ pub const CLAIMED_LIFE: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 /// Unix time up to here is in seconds, beyond it in milliseconds: the year 5138, and March of 1973.
 const MAX_SECONDS: i64 = 100_000_000_000;
 
-/// The one code whose meaning depends on the status (RFC 6749 §5.2 sends it with 400).
+/// The refresh token is worth nothing any more (RFC 6749 §5.2, which sends it with 400).
 const INVALID_GRANT: &str = "invalid_grant";
+
+/// The client is not known, or may not do this (RFC 6749 §5.2): of no login that it has is there another answer.
+const CLIENT_IS_REFUSED: [&str; 2] = ["invalid_client", "unauthorized_client"];
 
 /// Error codes of RFC 6749 §5.2 and the like, safe to name in a message although no profile lists them.
 const NAMEABLE: &[&str] = &[
     "access_denied",
-    "invalid_client",
+    CLIENT_IS_REFUSED[0],
     INVALID_GRANT,
     "invalid_request",
     "invalid_scope",
     "server_error",
     "temporarily_unavailable",
     "token_expired",
-    "unauthorized_client",
+    CLIENT_IS_REFUSED[1],
     "unsupported_grant_type",
 ];
 
@@ -158,13 +162,8 @@ pub enum Outcome {
     },
 }
 
-/// Reads a token endpoint's answer, whose parts stand at `members`. `permanent` are the profile's codes that end a login.
-pub fn classify(
-    answer: &Answer,
-    members: &Members,
-    permanent: &[String],
-    now: UnixMillis,
-) -> Outcome {
+/// Reads a token endpoint's answer, whose parts stand at `members`. `ends` is what ends a login by the profile.
+pub fn classify(answer: &Answer, members: &Members, ends: &Ends, now: UnixMillis) -> Outcome {
     let body: Option<Map<String, Value>> = serde_json::from_slice(&answer.body).ok();
     let success = (200..300).contains(&answer.status);
     if success && let Some(grant) = body.as_ref().and_then(|body| grant(body, members, now)) {
@@ -178,8 +177,8 @@ pub fn classify(
         };
     }
     let code = body.as_ref().and_then(error_code);
-    let reason = reason(answer.status, code, permanent);
-    if is_permanent(answer.status, code, permanent) {
+    let reason = reason(answer.status, code, &ends.codes);
+    if is_permanent(answer.status, code, ends) {
         Outcome::Permanent { reason }
     } else if success && is_page(answer) {
         Outcome::Page {
@@ -208,17 +207,16 @@ pub fn is_page(answer: &Answer) -> bool {
         && serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_err()
 }
 
-fn is_permanent(status: u16, code: Option<&str>, permanent: &[String]) -> bool {
-    let listed = |code: &str| {
-        permanent
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(code))
-    };
+fn is_permanent(status: u16, code: Option<&str>, ends: &Ends) -> bool {
+    let is = |code: &str, known: &str| known.eq_ignore_ascii_case(code);
+    let listed = |code: &str| ends.codes.iter().any(|known| is(code, known));
+    let refuses_client = |code: &str| CLIENT_IS_REFUSED.iter().any(|known| is(code, known));
     match (status, code) {
-        (401, _) => true,
-        (400, Some(code)) if code.eq_ignore_ascii_case(INVALID_GRANT) => true,
+        (status, _) if ends.statuses.contains(&status) => true,
+        (400 | 401, Some(code)) if is(code, INVALID_GRANT) => true,
+        (401, Some(code)) if refuses_client(code) => true,
         (200..=299, Some(code)) => listed(code),
-        (_, Some(code)) => !code.eq_ignore_ascii_case(INVALID_GRANT) && listed(code),
+        (_, Some(code)) => !is(code, INVALID_GRANT) && listed(code),
         (_, None) => false,
     }
 }

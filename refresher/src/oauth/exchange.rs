@@ -166,7 +166,7 @@ fn granted(
     now: UnixMillis,
 ) -> Result<Option<Grant>, Error> {
     let answer = answer?;
-    let refused = || Error::Refused(answer::refusal_by(&answer, &oauth.permanent_errors));
+    let refused = || Error::Refused(answer::refusal_by(&answer, &oauth.ends.codes));
     if !(200..300).contains(&answer.status) {
         return Err(refused());
     }

@@ -100,8 +100,8 @@ pub struct OAuth {
     pub ca_file: Option<PathBuf>,
     /// Account variable → JSON pointer (RFC 6901) into the id token's payload.
     pub claims: BTreeMap<String, String>,
-    /// Error codes of the token endpoint that end the login for good.
-    pub permanent_errors: Vec<String>,
+    /// The answers of the token endpoint that end the login for good.
+    pub ends: Ends,
     /// The API key that an id token can be exchanged for.
     pub api_key: Option<ApiKeyExchange>,
 }
@@ -133,7 +133,7 @@ impl OAuth {
             renewal: Renewal::SingleUse,
             ca_file: None,
             claims: BTreeMap::new(),
-            permanent_errors: Vec::new(),
+            ends: Ends::default(),
             api_key: None,
         }
     }
@@ -165,16 +165,21 @@ pub(super) struct Raw {
     ca_file: Option<PathBuf>,
     #[serde(default)]
     claims: BTreeMap<String, String>,
-    #[serde(default)]
-    errors: Errors,
+    #[serde(default, rename = "errors")]
+    ends: Ends,
     api_key: Option<ApiKeyExchange>,
 }
 
-#[derive(Default, Deserialize)]
+/// The answers of a token endpoint that end a login for good, beside those that do so everywhere.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Errors {
+pub struct Ends {
+    /// Error codes.
+    #[serde(default, rename = "permanent")]
+    pub codes: Vec<String>,
+    /// HTTP statuses, whatever the answer says.
     #[serde(default)]
-    permanent: Vec<String>,
+    pub statuses: Vec<u16>,
 }
 
 /// The two kinds of refresh tokens. The careful one is the default: taking a reusable token for a single-use one costs a
@@ -203,6 +208,12 @@ impl Raw {
                 return Err(invalid(format!("{table}.{name}"), problem));
             }
         }
+        // 408 and 429 ask for patience, and a server in trouble says nothing of a login.
+        let may_end = |status: &u16| (400..=499).contains(status) && ![408, 429].contains(status);
+        if !self.ends.statuses.iter().all(may_end) {
+            let problem = "expected statuses from 400 to 499, and neither 408 nor 429";
+            return Err(invalid("oauth.errors.statuses", problem));
+        }
         Ok(OAuth {
             token_url: web_url("oauth.token_url", &self.token_url)?,
             revoke_url: self
@@ -223,7 +234,7 @@ impl Raw {
             },
             ca_file: self.ca_file,
             claims: self.claims,
-            permanent_errors: self.errors.permanent,
+            ends: self.ends,
             api_key: self.api_key,
         })
     }

@@ -1,6 +1,8 @@
 mod verdicts;
 
 use super::*;
+use latchkey::header::{HeaderName, HeaderText};
+
 use crate::base_url::{Host, Origin};
 
 const CODEX: &str = include_str!("../../platforms/codex.toml");
@@ -27,9 +29,31 @@ fn the_codex_profile_means_what_it_says() {
     let oauth = profile.oauth.unwrap();
     assert!(
         oauth
-            .permanent_errors
+            .ends
+            .codes
             .contains(&"refresh_token_reused".to_owned())
     );
+    assert_eq!(oauth.ends.statuses, [401]);
+    let model = profile.record.headers.model.as_ref().unwrap();
+    assert_eq!(model.as_str(), "openai-model");
+}
+
+/// A client that has a subscription's login says so to whoever it asks.
+#[test]
+fn a_word_for_a_subscriptions_login_goes_to_no_api_key() {
+    let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+    let lists = |platform: &str| {
+        let headers = &catalog.profile(platform).unwrap().record.headers;
+        let items = |items: &[(HeaderName, HeaderText)]| {
+            let items = items.iter();
+            let items = items.map(|(name, item)| format!("{}: {}", name.as_str(), item.as_str()));
+            items.collect::<Vec<_>>()
+        };
+        (items(&headers.add), items(&headers.remove))
+    };
+    let beta = vec!["anthropic-beta: oauth-2025-04-20".to_owned()];
+    assert_eq!(lists("anthropic"), (Vec::new(), beta.clone()));
+    assert_eq!(lists("claude-code"), (beta, Vec::new()));
 }
 
 #[test]

@@ -133,10 +133,7 @@ impl TokenEndpoint for TokenEndpoints {
             }
         };
         match http.send(&request).await {
-            Ok(answer) => {
-                let (members, permanent) = (&oauth.answer, &oauth.permanent_errors);
-                classify(&answer, members, permanent, SystemClock.now())
-            }
+            Ok(answer) => classify(&answer, &oauth.answer, &oauth.ends, SystemClock.now()),
             Err(error @ CallError::NotSent { .. }) => Outcome::NotSent {
                 reason: error.to_string(),
             },

@@ -17,8 +17,8 @@
 //!   weeks costs at most one renewal an account. A new token that seems to have ended already shows that the clocks
 //!   disagree; its announced life counts then.
 //! - "Not now" (no connection, or any status but those below) backs off from 1 second to 1 hour. `Retry-After` is
-//!   honoured up to 1 hour. The profile's permanent codes, any 401, and 400 with `invalid_grant` end the login: the
-//!   account becomes `needs_login`.
+//!   honoured up to 1 hour. `invalid_grant`, 401 with `invalid_client`, and the profile's codes and statuses end the
+//!   login: the account becomes `needs_login`.
 //!
 //! # Laws of single-use refresh tokens
 //!

@@ -7,15 +7,18 @@ use crate::oauth::claims::unsigned;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
-fn codes() -> Vec<String> {
-    [
+/// As the profile of Codex has it.
+fn codes() -> Ends {
+    let codes = [
         INVALID_GRANT,
         "refresh_token_expired",
         "refresh_token_reused",
         "refresh_token_invalidated",
-    ]
-    .map(String::from)
-    .to_vec()
+    ];
+    Ends {
+        codes: codes.map(String::from).to_vec(),
+        statuses: vec![401],
+    }
 }
 
 fn answer(status: u16, body: impl AsRef<[u8]>) -> Answer {
@@ -149,16 +152,15 @@ fn an_answer_of_another_form_is_read_where_the_profile_says() {
 #[test]
 fn an_error_inside_200_is_a_refusal() {
     let refused = json!({"error": "invalid_client", "error_description": "unknown client id"});
-    let judged = |permanent: &[String]| {
-        classify(
-            &answer(200, refused.to_string()),
-            &Members::default(),
-            permanent,
-            NOW,
-        )
+    let judged = |ends: &Ends| {
+        let answer = answer(200, refused.to_string());
+        classify(&answer, &Members::default(), ends, NOW)
     };
     assert!(matches!(judged(&codes()), Outcome::Transient { .. }));
-    let listed = judged(&["invalid_client".to_owned()]);
+    let listed = judged(&Ends {
+        codes: vec!["invalid_client".to_owned()],
+        statuses: Vec::new(),
+    });
     assert!(
         matches!(listed, Outcome::Permanent { reason } if reason == "invalid_client (HTTP 200)")
     );
@@ -307,6 +309,40 @@ fn answers_that_pass() {
             matches!(outcome, Outcome::Transient { .. }),
             "{status} {body}: {outcome:?}"
         );
+    }
+}
+
+/// A filter before the endpoint says 401 and 403 too. What its profile does not list ends no login.
+#[test]
+fn a_refusal_that_says_nothing_known_ends_a_login_only_where_the_profile_says_so() {
+    let anthropic =
+        json!({"type": "error", "error": {"type": "authentication_error", "message": "no"}});
+    let none = Ends::default();
+    let listed = Ends {
+        codes: vec!["invalid_grant".to_owned()],
+        statuses: vec![403],
+    };
+    for (status, body, ends_none, ends_listed) in [
+        (400, json!({"error": "invalid_grant"}), true, true),
+        (401, json!({"error": "Invalid_Grant"}), true, true),
+        (401, json!({"error": "invalid_client"}), true, true),
+        (401, json!({"error": "unauthorized_client"}), true, true),
+        (400, json!({"error": "invalid_client"}), false, false),
+        (401, json!({"error": "invalid_request"}), false, false),
+        (401, json!("<html>"), false, false),
+        (401, json!({}), false, false),
+        (401, anthropic.clone(), false, false),
+        (403, anthropic, false, true),
+        (403, json!("<html>"), false, true),
+        (429, json!({"error": "rate_limit_exceeded"}), false, false),
+    ] {
+        for (ends, expected) in [(&none, ends_none), (&listed, ends_listed)] {
+            let answer = answer(status, body.to_string());
+            let outcome = classify(&answer, &Members::default(), ends, NOW);
+            let is_final = matches!(outcome, Outcome::Permanent { .. });
+            assert_eq!(is_final, expected, "{status} {body}: {outcome:?}");
+            assert!(is_final || matches!(outcome, Outcome::Transient { .. }));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::oauth::answer::{Answer, Outcome, classify};
 use crate::platform::Profile;
-use crate::platform::oauth::Members;
+use crate::platform::oauth::{Ends, Members};
 
 /// Changes a row behind the store's back.
 async fn spoil(store: &Store, sql: &'static str) {
@@ -255,7 +255,8 @@ async fn store_what_is_taken(store: &Store, codex: &Profile, tried: &Tried) {
             retry_after: None,
             body: body.to_string().into_bytes().into(),
         };
-        if let Outcome::Fresh(grant) = classify(&answer, &Members::default(), &[], NOW) {
+        if let Outcome::Fresh(grant) = classify(&answer, &Members::default(), &Ends::default(), NOW)
+        {
             let (granted, expires_at) = grant.over(&credential, None);
             assert!(
                 store
