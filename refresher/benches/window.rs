@@ -23,7 +23,7 @@ use refresher::keys::KeySource;
 use refresher::keys::file::KeyFile;
 use refresher::oauth::answer::{Grant, Outcome};
 use refresher::refresh::engine::{CALLS_LIMIT, Engine, Refreshed, TokenEndpoint};
-use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
+use refresher::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry, Vars};
 use refresher::state::StateDir;
 use refresher::store::{Error, NewAccount, Result, Store, Terms};
 
@@ -45,6 +45,17 @@ struct Timed {
 
 impl Ledger for Timed {
     type Error = Error;
+
+    async fn note_owner(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        identity: &str,
+        told: &Vars,
+    ) -> Result<()> {
+        let noted = self.store.note_owner(account, generation, identity, told);
+        noted.await
+    }
 
     async fn entries(&self) -> Result<Vec<Entry>> {
         self.store.entries().await

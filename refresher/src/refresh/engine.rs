@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::ledger::{Claim, Claimed, Entry, Ledger, Retry};
+use super::ledger::{Claim, Claimed, Entry, Ledger, Retry, Vars};
 use super::reports::Reports;
 use super::schedule::{self, BACKOFF_LIMIT, Jitter, backoff};
 use crate::advice;
@@ -40,6 +40,7 @@ use crate::egress::Proxy;
 use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::oauth::answer::{Grant, Outcome};
+use crate::oauth::claims::IDENTITY;
 
 /// Token calls in flight at once, all accounts together: a start with hundreds of accounts due must not look like an
 /// attack to the token endpoint.
@@ -346,13 +347,14 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             }
             Outcome::Fresh(grant) if grant.access.is_some() => {
                 let now = self.clock.now();
-                let told = grant.login_end();
+                let (told, owner) = (grant.login_end(), grant.vars.clone());
                 let (credential, credential_expires_at) = grant.over(&claim.credential, None);
                 let stored = self
                     .ledger
                     .commit(claim, &credential, credential_expires_at, now);
                 Ok(if stored.await? {
                     self.note_login_end(claim, told).await;
+                    self.note_owner(claim, &owner).await;
                     self.done(claim)
                 } else {
                     Refreshed::Superseded
@@ -394,6 +396,18 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         let noted = self.ledger.note_login_end(account, generation, end);
         if let Err(error) = noted.await {
             warn!(account = claim.name, %error, "cannot note when the login ends for good");
+        }
+    }
+
+    /// Has an account that was imported without a name for its owner know it, so that a later login finds it.
+    async fn note_owner(&self, claim: &Claim, told: &Vars) {
+        if !told.contains_key(IDENTITY) {
+            return;
+        }
+        let (account, generation) = (&claim.account, claim.generation + 1);
+        let noted = self.ledger.note_owner(account, generation, IDENTITY, told);
+        if let Err(error) = noted.await {
+            warn!(account = claim.name, %error, "cannot note whose account it is");
         }
     }
 
@@ -480,7 +494,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         }
         let now = self.clock.now();
         let still_good = claim.credential_expires_at.filter(|end| *end > now);
-        let told = grant.login_end();
+        let (told, owner) = (grant.login_end(), grant.vars.clone());
         let (credential, credential_expires_at) = grant.over(&claim.credential, still_good);
         let mut failures = 0;
         loop {
@@ -491,6 +505,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             match stored {
                 Ok(true) => {
                     self.note_login_end(claim, told).await;
+                    self.note_owner(claim, &owner).await;
                     return self.done(claim);
                 }
                 Ok(false) => return Refreshed::Superseded,

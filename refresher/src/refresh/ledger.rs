@@ -5,6 +5,7 @@
 //! account's row and run on the database's clock, so two refreshers on one store cannot both call, and a refresher that
 //! starts after a crash knows that a token may be spent. Where a call spends nothing ([`Renewal`]) there are no intents.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -89,6 +90,9 @@ pub enum Claimed {
     NotRefreshable,
 }
 
+/// What is known of an account at its platform, by name.
+pub type Vars = BTreeMap<String, String>;
+
 /// Tells how a platform's credentials of a kind are renewed.
 pub type RenewalOf<'a> = &'a (dyn Fn(&str, CredentialKind) -> Renewal + Sync);
 
@@ -115,6 +119,16 @@ pub trait Ledger: Send + Sync + 'static {
         account: &AccountId,
         generation: u64,
         end: Option<UnixMillis>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Notes what the token endpoint told of the owner of an account of `generation`, in a refresh. Only an account of
+    /// which no `identity` is known learns that, as one whose file named nobody.
+    fn note_owner(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        identity: &str,
+        told: &Vars,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Every account that may need a refresh.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::accounts::Vars;
 use super::sql::{self, signed};
 use super::{Error, Result, Store, sqlite};
 use crate::clock::UnixMillis;
@@ -92,6 +93,16 @@ impl Ledger for Store {
         end: Option<UnixMillis>,
     ) -> Result<()> {
         Store::note_login_end(self, account, generation, end).await
+    }
+
+    async fn note_owner(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        identity: &str,
+        told: &Vars,
+    ) -> Result<()> {
+        Store::note_owner(self, account, generation, identity, told).await
     }
 
     async fn entries(&self) -> Result<Vec<Entry>> {

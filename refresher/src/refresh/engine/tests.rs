@@ -21,6 +21,18 @@ async fn a_token_is_refreshed_ahead_of_its_expiry_and_only_then() {
     assert!(world.credential_expires_at(0) > process.now());
 }
 
+/// A file may not say it.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_tells_whose_the_account_is() {
+    for renewal in [Renewal::SingleUse, Renewal::Reusable] {
+        let world = World::of(1, renewal);
+        let _process = world.start(Refresh::default());
+        assert_eq!(world.owner(0), None);
+        sleep(LIFE).await;
+        assert_eq!(world.owner(0).as_deref(), Some("org-0"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_reports_about_one_token_is_one_refresh() {
     let world = World::new(1);

@@ -56,6 +56,8 @@ sql::statements! {
              credential = $4, issued_at = $5, credential_expires_at = $6, unanswered = 0, \
              first_unanswered_at = NULL, failures = 0, retry_at = NULL, login_ends_at = NULL, updated_at = $5, revision = $7, \
              base_url = $9 WHERE id = $8";
+    OWNER_OF = "SELECT platform, vars FROM accounts WHERE id = $1 AND generation = $2";
+    NOTE_OWNER = "UPDATE accounts SET vars = $1, revision = $2 WHERE id = $3";
 }
 
 impl Store {
@@ -155,6 +157,53 @@ impl Change<'_> {
     }
 }
 
+impl Store {
+    /// Notes whose an account of this generation is, unless it has a var `identity` already. What could not go to Envoy is
+    /// left out.
+    ///
+    /// # Errors
+    /// If the database fails, or the account's vars cannot be opened.
+    pub async fn note_owner(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        identity: &str,
+        told: &Vars,
+    ) -> Result<()> {
+        let mut change = self.change().await?;
+        let row: Option<(String, Vec<u8>)> = sqlx::query_as(OWNER_OF)
+            .bind(account.as_str())
+            .bind(signed(generation))
+            .fetch_optional(change.sql())
+            .await?;
+        // It was replaced, or removed, meanwhile.
+        let Some((platform, sealed)) = row else {
+            return Ok(());
+        };
+        let mut vars = self.open_vars(account.as_str(), &platform, &sealed)?;
+        if vars.contains_key(identity) {
+            return Ok(());
+        }
+        for (name, value) in told.iter().filter(|(_, value)| fits(value)) {
+            vars.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let sealed = change.seal_vars(account.as_str(), &platform, &vars).await?;
+        let revision = change.next_revision().await?;
+        sqlx::query(NOTE_OWNER)
+            .bind(sealed)
+            .bind(revision)
+            .bind(account.as_str())
+            .execute(change.sql())
+            .await?;
+        change.commit().await
+    }
+}
+
+/// Tells what could stand in a header.
+fn fits(text: &str) -> bool {
+    HeaderText::try_from(text).is_ok()
+}
+
 /// Refuses an account that could not go to Envoy.
 fn check_fit(new: &NewAccount<'_>) -> Result<()> {
     check_name(Named::Account, new.name)?;
@@ -163,7 +212,6 @@ fn check_fit(new: &NewAccount<'_>) -> Result<()> {
         name: new.name.to_owned(),
         unfit,
     };
-    let fits = |text: &str| HeaderText::try_from(text).is_ok();
     let wire = new.credential.on_the_wire().expose_secret();
     if new.credential.is_empty() || !fits(wire) {
         return Err(unfit(Unfit::Credential));

@@ -31,6 +31,51 @@ async fn one_claim_at_a_time() {
     assert_eq!(claim(&other, &id, 1, LIFE).await.failures, 1);
 }
 
+/// As one whose file named nobody.
+#[tokio::test]
+async fn only_an_account_without_an_owner_learns_who_that_is() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let told = |id: &str| {
+        let vars = [
+            ("account_id", id),
+            ("user_id", "person-1"),
+            ("email", "b@x"),
+            ("plan", "a\nb"),
+        ];
+        vars.map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    };
+    let named = add_login(&store, "alice").await;
+    let new = NewAccount {
+        name: "bob",
+        platform: "claude-code",
+        credential: tokens("access-2"),
+        vars: BTreeMap::from([("email".to_owned(), "bob@x".to_owned())]),
+        credential_expires_at: None,
+        base_url: None,
+    };
+    let saved = store.save_account(new, &Terms::default(), false, NOW).await;
+    let Saved::Added(nameless) = saved.unwrap() else {
+        panic!("it is new");
+    };
+    let note = async |id: &AccountId, generation, told| {
+        let told: BTreeMap<String, String> = told;
+        store
+            .note_owner(id, generation, "account_id", &told)
+            .await
+            .unwrap();
+        let vars = store.vars(id).await.unwrap().into_iter();
+        vars.map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(note(&named, 1, told("other")).await, "account_id=ws-1");
+    assert_eq!(note(&nameless, 2, told("org-1")).await, "email=bob@x");
+    let learned = "account_id=org-1 email=bob@x user_id=person-1";
+    assert_eq!(note(&nameless, 1, told("org-1")).await, learned);
+    assert_eq!(note(&nameless, 1, told("org-2")).await, learned);
+}
+
 #[tokio::test]
 async fn of_many_claims_at_once_one_wins() {
     let Fixture {

@@ -1,6 +1,6 @@
 //! A ledger in memory, an authorization server with rotating, reuse-detecting refresh tokens, and processes that crash.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -81,6 +81,8 @@ struct Row {
     first_unanswered_at: Option<UnixMillis>,
     claim: Option<(String, Instant)>,
     reason: Option<String>,
+    /// What the server told of whose it is.
+    owner: Vars,
     // The server's side.
     n: usize,
     serial: u32,
@@ -121,6 +123,7 @@ impl World {
             first_unanswered_at: None,
             claim: None,
             reason: None,
+            owner: Vars::new(),
             n,
             serial: 0,
             current: token(n, 0),
@@ -186,6 +189,11 @@ impl World {
 
     pub fn calls(&self, n: usize) -> u32 {
         self.row(n, |row| row.calls)
+    }
+
+    pub fn owner(&self, n: usize) -> Option<String> {
+        let row = &lock(&self.accounts)[n];
+        row.owner.get(IDENTITY).cloned()
     }
 
     pub fn generation(&self, n: usize) -> u64 {
@@ -373,6 +381,21 @@ impl Ledger for Side {
         _: u64,
         _: Option<UnixMillis>,
     ) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    async fn note_owner(
+        &self,
+        account: &AccountId,
+        generation: u64,
+        _: &str,
+        told: &Vars,
+    ) -> Result<(), Broken> {
+        self.world.row_of(account, |row| {
+            if row.generation == generation {
+                row.owner.clone_from(told);
+            }
+        });
         Ok(())
     }
 
@@ -633,7 +656,7 @@ impl TokenEndpoint for Side {
                 id: None,
                 login_ends_at: None,
                 is_too_long: false,
-                vars: BTreeMap::new(),
+                vars: Vars::from([(IDENTITY.to_owned(), format!("org-{}", row.n))]),
             })
         });
         let round_trip = match fate {
