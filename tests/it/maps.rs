@@ -176,5 +176,22 @@ fn an_exact_model_serves_itself_or_another_account_does_or_nobody() {
         }
         let answer = caller.post(CHAT, &chat_body(false)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
+        // Google's answers name it behind all that they have made.
+        let mut large = whole.clone();
+        large["choices"][0]["message"]["content"] = "x".repeat(3 * 512 * 1024).into();
+        for (model, status) in [("gpt-5.6", 200), ("gpt-5.6-mini", 502)] {
+            large["model"] = model.into();
+            let body = large.to_string();
+            let fault = json!({
+                "target": "upstream", "path": CHAT, "status": 200,
+                "headers": {"content-type": "application/json"}, "body": body,
+            });
+            let fault = stack.sim.add_fault(fault).await;
+            let answer = caller.post(CHAT, &chat_body(false)).await;
+            assert_eq!(answer.status, status, "{:.300}", answer.body);
+            let is_whole = answer.body == body;
+            assert_eq!(is_whole, status == 200, "{:.300}", answer.body);
+            stack.sim.remove_fault(fault).await;
+        }
     });
 }
