@@ -55,12 +55,14 @@ pub fn byte(data: &mut &[u8]) -> u8 {
 
 /// A dialect by number.
 pub fn dialect(number: u8) -> Dialect {
-    match number % 4 {
-        0 => Dialect::Chat,
-        1 => Dialect::Responses,
-        2 => Dialect::Messages,
-        _ => Dialect::Gemini,
-    }
+    let all = Dialect::ALL;
+    all[usize::from(number) % all.len()]
+}
+
+/// A dialect of platforms by number; that of a digit is the digit's.
+pub fn platform(number: u8) -> Dialect {
+    let all = Dialect::OF_PLATFORMS;
+    all[usize::from(number.wrapping_sub(b'0')) % all.len()]
 }
 
 /// A dialect of callers by number; that of a digit is the digit's.

@@ -24,13 +24,13 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
     "${targets[@]/#/--bin=}"
 
 # What the readers of dialects begin with: what the golden pairs say in each dialect, and the fixtures in all of them. Two
-# digits before it are the dialects of the two sides, in the order of `Dialect::OF_CALLERS`, and two more choose nothing.
+# digits before it are the dialects of the two sides, in the order of `Dialect::OF_CALLERS` and `OF_PLATFORMS`, and two more choose nothing.
 seeds="$OUT/seeds"
 rm -rf "$seeds"
 mkdir -p "$seeds"/{requests,answers,errors}
 awk -v seeds="$seeds" '
     function close_all(other) { for (other = 0; other < 5; other++) if (out) close(out other) }
-    BEGIN { split("chat responses messages gemini", words); for (n in words) number[words[n]] = n - 1 }
+    BEGIN { split("chat responses messages gemini ernie", words); for (n in words) number[words[n]] = n - 1 }
     FNR == 1 || /^-- / { close_all(); out = "" }
     /^== / {
         close_all()
@@ -42,7 +42,7 @@ awk -v seeds="$seeds" '
     out { for (other = 0; other < 5; other++) print > (out other) }
 ' tests/golden/pairs/*/*.txt
 for file in tests/fixtures/*/*.{json,sse}; do
-    for number in 0 1 2 3; do
+    for number in 0 1 2 3 4; do
         name="$number-$(basename "$(dirname "$file")")-$(basename "$file")"
         { printf '%d007' "$number" && cat "$file"; } | tee "$seeds/answers/$name" >"$seeds/errors/$name"
     done

@@ -16,7 +16,7 @@ use latchkey::{
     },
     text::sse::BYTE_ORDER_MARK,
 };
-use latchkey_fuzz::{byte, caller, dialect, pieces};
+use latchkey_fuzz::{byte, caller, pieces, platform};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
@@ -29,7 +29,7 @@ const OWN: usize = 16 * 1024;
 
 fuzz_target!(|data: &[u8]| {
     let mut data = data;
-    let (platform, caller) = (dialect(byte(&mut data)), caller(byte(&mut data)));
+    let (platform, caller) = (platform(byte(&mut data)), caller(byte(&mut data)));
     let (choice, cut) = (byte(&mut data), byte(&mut data));
     let about = About {
         model: "asked".to_owned(),

@@ -8,7 +8,7 @@ use latchkey::{
     dialect::{About, AnswerTranslation, grammar, neutral::Failure},
     verdict::ErrorBody,
 };
-use latchkey_fuzz::{byte, caller, dialect};
+use latchkey_fuzz::{byte, caller, platform};
 use libfuzzer_sys::fuzz_target;
 
 /// The longest message that is kept of an error, and the longest code, in bytes.
@@ -19,7 +19,7 @@ const BODY: usize = 6 * (MESSAGE + CODE) + 1024;
 
 fuzz_target!(|data: &[u8]| {
     let mut data = data;
-    let (platform, caller) = (dialect(byte(&mut data)), caller(byte(&mut data)));
+    let (platform, caller) = (platform(byte(&mut data)), caller(byte(&mut data)));
     let status = 400 + u16::from(byte(&mut data)) % 200;
     let cut = usize::from(byte(&mut data));
 

@@ -1,6 +1,6 @@
 //! Laws of a caller's body: it is read if it is JSON. A request becomes JSON for a platform of any dialect or is refused,
 //! the same one each time; what it becomes is bounded, its own dialect's reader takes it, and written once more in that
-//! dialect it has the same calls, results and tools. What is demanded of a request that is not translated changes it once.
+//! dialect it has the same calls, results and tools; for one that no caller speaks, user and model take turns. What is demanded of a request that is not translated changes it once.
 #![no_main]
 
 use latchkey::{
@@ -13,7 +13,7 @@ use latchkey::{
         tree::{Text, Tree, Unread},
     },
 };
-use latchkey_fuzz::{byte, caller, dialect};
+use latchkey_fuzz::{byte, caller, platform};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ const MEDIA: [&str; 3] = ["kind of content", "web address", "media type"];
 
 fuzz_target!(|data: &[u8]| {
     let mut data = data;
-    let (caller, platform) = (caller(byte(&mut data)), dialect(byte(&mut data)));
+    let (caller, platform) = (caller(byte(&mut data)), platform(byte(&mut data)));
     let (choice, demands) = (byte(&mut data), demands(byte(&mut data)));
     let accent = accent(choice & 1 != 0);
     let target = Target {
@@ -79,6 +79,9 @@ fn translated(caller: Dialect, platform: Dialect, body: &[u8], target: &Target<'
     assert!(made.len() <= GROWTH * body.len() + OWN, "{}", text());
     let value: Value = serde_json::from_slice(&made).expect("JSON");
     assert!(value.is_object());
+    if !platform.is_of_callers() {
+        return takes_turns(&value["messages"]);
+    }
     let said = match told(platform, &made) {
         // What a medium is and where it lies, its caller says: only some readers look at that.
         Err(refused) if MEDIA.iter().any(|said| refused.why.contains(said)) => return,
@@ -93,6 +96,17 @@ fn translated(caller: Dialect, platform: Dialect, body: &[u8], target: &Target<'
     let again = told(platform, &again.expect("it is written once more").body);
     let again = again.expect("its own dialect's reader takes it again");
     assert_eq!(acts(again), acts(said), "{}", text());
+}
+
+/// The user's side and the model take turns in `ernie`, and the user's side is the first and the last.
+fn takes_turns(messages: &Value) {
+    let messages = messages.as_array().expect("a list");
+    for (number, message) in messages.iter().enumerate() {
+        let is_model = message["role"] == "assistant";
+        assert_eq!(is_model, number % 2 == 1, "{messages:?}");
+        assert!(is_model || message["content"] != "", "{message}");
+    }
+    assert!(messages.is_empty() || messages.len() % 2 == 1);
 }
 
 /// Calls, results and tools. Sentences of our own may stand between the caller's.

@@ -8,7 +8,7 @@ use latchkey::{
     meter::{Meter, Metered},
     text::sse::Framer,
 };
-use latchkey_fuzz::{byte, dialect, pieces};
+use latchkey_fuzz::{byte, platform, pieces};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
         [byte(&mut data), byte(&mut data), byte(&mut data)],
     );
     let (is_sse, whole) = (kind & 0x10 == 0, kind & 0x20 == 0);
-    let dialect = dialect(kind);
+    let dialect = platform(kind);
     let chunks = pieces(data, cuts);
     let once = metered(dialect, is_sse, whole, &[data]);
     assert_eq!(metered(dialect, is_sse, whole, &chunks), once);

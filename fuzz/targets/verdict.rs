@@ -6,7 +6,7 @@ use latchkey::{
     header::HeaderMap,
     verdict::{Answer, Beginning, ErrorBody, Look, Quota, Verdict, judge},
 };
-use latchkey_fuzz::{byte, dialect, head_and_body, profiles};
+use latchkey_fuzz::{byte, head_and_body, platform, profiles};
 use libfuzzer_sys::fuzz_target;
 
 /// Some time, in Unix milliseconds.
@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     let (profile, status) = (byte(&mut data), 100 + u16::from(byte(&mut data)) * 2);
     let (headers, body) = head_and_body(data);
     let headers: HeaderMap = headers.into();
-    let error = match Beginning::new(dialect(status as u8), true).look(body, true) {
+    let error = match Beginning::new(platform(status as u8), true).look(body, true) {
         _ if !(200..300).contains(&status) => Some(ErrorBody::read(body)),
         Look::Error(failure) => {
             assert!(failure.members().contains_key("message"));

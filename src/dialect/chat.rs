@@ -3,7 +3,7 @@
 mod answer_reader;
 mod answer_writer;
 mod request_reader;
-mod request_writer;
+pub(super) mod request_writer;
 
 use serde_json::{Map, Value, json};
 

@@ -89,6 +89,11 @@ pub trait Format: Sync {
     /// as 0: a dialect reads its own names alone.
     fn count(&self, details: &[u8], name: &[u8]) -> Option<Count>;
 
+    /// Tells dialects in which each event of a stream tells the tokens so far: they are provisional before the last one.
+    fn counts_on_the_way(&self) -> bool {
+        false
+    }
+
     /// Tells dialects whose input count leaves out what a cache was involved in.
     fn counts_cache_apart(&self) -> bool {
         false
@@ -202,6 +207,10 @@ pub enum Member {
     TextOrSection,
     /// The reason for which the answer has ended, within an outermost member or an element of one.
     Finish,
+    /// `true` in the last event of a stream, of whose outermost members it is one.
+    IsEnd,
+    /// A number that tells an error where it is not 0: one of the outermost members.
+    ErrorCode,
     /// Of no interest.
     Other,
 }

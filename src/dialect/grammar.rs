@@ -33,6 +33,7 @@ pub fn read(dialect: Dialect, stream: &str, as_list: bool) -> bool {
         Dialect::Gemini => {
             !said_in_gemini(&elements(stream, as_list)).contains(&"error".to_owned())
         }
+        Dialect::Ernie => panic!("no caller speaks it"),
     }
 }
 
@@ -57,6 +58,7 @@ pub fn read_error(dialect: Dialect, body: &[u8]) {
                 && said["data"].is_null()
                 && is_word(error)
         }
+        Dialect::Ernie => panic!("no caller speaks it"),
     };
     assert!(fits, "{dialect:?}: {said}");
 }

@@ -8,6 +8,7 @@ mod chat;
 mod counting;
 mod demands;
 mod envelope;
+mod ernie;
 mod format;
 mod gemini;
 #[cfg(any(test, feature = "grammar"))]
@@ -51,13 +52,24 @@ pub enum Dialect {
     Gemini,
     /// Chat completions in envelopes, which only callers speak.
     Envelope,
+    /// The first version of Baidu's chat, which only platforms speak.
+    Ernie,
 }
 
 // === impl Dialect ===
 
 impl Dialect {
-    /// Every dialect that platforms speak.
+    /// Every dialect that callers and platforms speak.
     pub const ALL: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
+
+    /// Every dialect that platforms speak.
+    pub const OF_PLATFORMS: [Self; 5] = [
+        Self::Chat,
+        Self::Responses,
+        Self::Messages,
+        Self::Gemini,
+        Self::Ernie,
+    ];
 
     /// Every dialect that callers speak.
     pub const OF_CALLERS: [Self; 5] = [
@@ -76,6 +88,7 @@ impl Dialect {
             Self::Messages => &messages::Messages,
             Self::Gemini => &gemini::Gemini,
             Self::Envelope => &envelope::Envelope,
+            Self::Ernie => &ernie::Ernie,
         }
     }
 
@@ -86,12 +99,18 @@ impl Dialect {
             Self::Messages => &[Self::Messages],
             Self::Gemini => &[Self::Gemini],
             Self::Chat | Self::Responses | Self::Envelope => &[Self::Chat, Self::Responses],
+            Self::Ernie => &[],
         }
     }
 
     /// Tells a dialect that platforms speak, and not callers alone.
     pub fn is_of_platforms(self) -> bool {
-        Self::ALL.contains(&self)
+        Self::OF_PLATFORMS.contains(&self)
+    }
+
+    /// Tells a dialect that callers speak, and not platforms alone.
+    pub fn is_of_callers(self) -> bool {
+        Self::OF_CALLERS.contains(&self)
     }
 
     /// The dialect in one word, as profiles and records write it.
@@ -101,7 +120,7 @@ impl Dialect {
 
     /// The dialect of this [word](Self::word).
     pub fn of_word(word: &str) -> Option<Self> {
-        let mut all = Self::OF_CALLERS.into_iter();
+        let mut all = Self::OF_CALLERS.into_iter().chain(Self::OF_PLATFORMS);
         all.find(|dialect| dialect.word() == word)
     }
 
@@ -135,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_word_is_the_one_that_records_write() {
-        for dialect in Dialect::OF_CALLERS {
+        for dialect in Dialect::OF_CALLERS.into_iter().chain(Dialect::OF_PLATFORMS) {
+            assert_eq!(Dialect::of_word(dialect.word()), Some(dialect));
             let word = format!("\"{}\"", dialect.word());
             assert_eq!(serde_json::to_string(&dialect).unwrap(), word);
         }
@@ -143,14 +163,15 @@ mod tests {
 
     #[test]
     fn a_stream_has_one_kind_of_end() {
-        for dialect in Dialect::ALL {
+        for dialect in Dialect::OF_PLATFORMS {
             let format = dialect.format();
             let ends = [b"response.completed".as_slice(), b"message_stop"];
             let ends = ends.iter().any(|kind| format.event(kind) == EventKind::End);
             let members = [b"finishReason".as_slice(), b"blockReason"];
             let says = members.map(|name| format.member(name) == Member::Finish);
             assert_eq!(says[0], says[1], "{dialect:?}");
-            let kinds = [format.end_mark().is_some(), ends, says[0]];
+            let flag = format.member(b"is_end") == Member::IsEnd;
+            let kinds = [format.end_mark().is_some(), ends, says[0], flag];
             let kinds = kinds.into_iter().filter(|has| *has);
             assert_eq!(kinds.count(), 1, "{dialect:?}");
         }
@@ -158,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_announces_is_no_error() {
-        for dialect in Dialect::ALL {
+        for dialect in Dialect::OF_PLATFORMS {
             let format = dialect.format();
             for kind in ["error", "response.failed", "session.error"] {
                 assert!(!format.announces(kind.as_bytes()), "{dialect:?} {kind}");

@@ -68,7 +68,7 @@ impl<'a> Listed<'a> {
         let untranslated = key.untranslated || pool.untranslated;
         let spoken: &[Dialect] = match untranslated {
             true => dialect.listed_with(),
-            false => &Dialect::ALL,
+            false => &Dialect::OF_PLATFORMS,
         };
         let own = models(view, pool, spoken, now);
         let maps = key.maps.maps().iter().chain(pool.maps.maps());

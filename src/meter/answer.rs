@@ -34,7 +34,7 @@ pub struct Said {
     pub choices: Choices,
     /// The outermost value has ended.
     pub closed: bool,
-    /// It has an `error` that is an object.
+    /// It has an `error` that is an object, or the code of an error.
     pub failed: bool,
     /// It says why the answer has ended.
     pub finished: bool,
@@ -147,10 +147,19 @@ impl Reader {
                 self.keep(name);
             }
             match token {
-                None => return,
+                None => {
+                    self.scalar(before);
+                    return;
+                }
                 Some(Token::Open(byte)) => self.open(byte),
-                Some(Token::Close) => self.close(),
-                Some(Token::Comma) => self.end_member(),
+                Some(Token::Close) => {
+                    self.scalar(taken(before, bytes));
+                    self.close();
+                }
+                Some(Token::Comma) => {
+                    self.scalar(taken(before, bytes));
+                    self.end_member();
+                }
                 Some(Token::Text { raw, first, last }) => self.text(raw, first, last),
                 Some(Token::Colon) => {}
             }
@@ -211,6 +220,21 @@ impl Reader {
         }
         self.depth = self.depth.saturating_add(1);
         self.member = None;
+    }
+
+    /// Takes the bytes of a value that is no string, or some of them.
+    fn scalar(&mut self, raw: &[u8]) {
+        if self.depth != 1 {
+            return;
+        }
+        match self.member {
+            // No other value has this letter.
+            Some(Member::IsEnd) => self.said.finished |= raw.contains(&b't'),
+            Some(Member::ErrorCode) => {
+                self.said.failed |= raw.iter().any(|byte| matches!(byte, b'1'..=b'9'));
+            }
+            _ => {}
+        }
     }
 
     fn close(&mut self) {

@@ -235,7 +235,8 @@ impl Meter {
         self.failed |= said.failed || matches!(said.kind, EventKind::Error | EventKind::Failed);
         if let Some(counts) = said.counts {
             self.counts.get_or_insert_default().update(counts);
-            self.provisional = said.kind == EventKind::Start;
+            let on_the_way = self.is_sse && self.dialect.format().counts_on_the_way();
+            self.provisional = said.kind == EventKind::Start || on_the_way && !said.finished;
         }
         self.text_bytes = self.text_bytes.saturating_add(said.text_bytes);
     }

@@ -28,7 +28,7 @@ enum Expected {
 }
 
 use Completeness::{Cut, Partial, Whole};
-use Dialect::{Chat, Gemini, Messages, Responses};
+use Dialect::{Chat, Ernie, Gemini, Messages, Responses};
 use Expected::{Estimated, Nothing, Reported};
 
 macro_rules! fixtures {
@@ -81,6 +81,9 @@ fixtures! {
     Gemini "meter/gemini_thinking.sse" "gemini-3.8-flash" Reported([37, 53, 16, 0, 41, 90]);
     Gemini "meter/gemini_blocked.sse" "gemini-2.5-pro" Reported([8, 0, 0, 0, 0, 8]);
     Gemini "meter/gemini_list.json" "gemini-2.5-flash" Reported([5, 4, 4, 0, 0, 9]);
+    Ernie "meter/ernie.sse" "" Reported([20, 12, 0, 0, 0, 32]);
+    Ernie "meter/ernie.json" "" Reported([20, 3, 0, 0, 0, 23]);
+    Ernie "meter/ernie_failed.sse" "" Estimated([20, 4, 0, 0, 0, 24], Partial);
     Gemini "meter/gemini_whole.json" "gemini-2.5-pro" Reported([5, 5, 0, 0, 3, 10]);
 }
 
@@ -434,6 +437,16 @@ fn generated_text_is_counted_in_every_dialect() {
             Messages,
             false,
             r#"{"type":"message","content":[{"type":"text","text":"12345678"}"#,
+        ),
+        (
+            Ernie,
+            true,
+            r#"data: {"id":"x","is_end":false,"result":"12345678","finish_reason":"x"}"#,
+        ),
+        (
+            Ernie,
+            false,
+            r#"{"id":"x","result":"","function_call":{"name":"x","thoughts":"1234","arguments":"5678"}"#,
         ),
     ] {
         let metered = metered(Framed::new(dialect, is_sse), &[body.as_bytes()], false);

@@ -289,6 +289,7 @@ mod tests {
             Dialect::Messages => {
                 json!({"model": "m", "system": system, "messages": turns, "tools": tools})
             }
+            Dialect::Ernie => Value::Null,
             Dialect::Gemini => {
                 let parts = |text: &Value| json!([{"text": text}]);
                 let role = |turn: &Value| match turn["role"] == "user" {

@@ -135,7 +135,12 @@ pub(super) fn endpoint(
         untranslated: !raw.translated,
         accents: Vec::new(),
     };
-    if doors().doors.iter().any(|door| endpoint.answers(door)) {
+    let is_asked = |door| match dialect.is_of_callers() {
+        true => endpoint.answers(door),
+        // What only platforms speak is always translated.
+        false => endpoint.answers_translated(door),
+    };
+    if doors().doors.iter().any(is_asked) {
         Ok(endpoint)
     } else {
         let asked = doors::asked();

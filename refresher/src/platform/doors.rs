@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use latchkey::dialect::Dialect;
 use latchkey::header::HeaderName;
 use latchkey::snapshot::Doors;
 
@@ -39,6 +40,10 @@ pub(super) fn asked() -> String {
         .filter(|door| door.own().is_none() && door.dialect.is_of_platforms())
         .map(|door| (door.dialect.word(), door.operation.as_str()))
         .collect();
+    let translated = Dialect::OF_PLATFORMS
+        .into_iter()
+        .filter(|one| !one.is_of_callers());
+    asked.extend(translated.map(|one| (one.word(), "generate")));
     asked.sort_unstable();
     asked.dedup();
     let by_dialect = asked.chunk_by(|one, next| one.0 == next.0);
@@ -70,7 +75,7 @@ mod tests {
              input_items, moderate, store_add, store_batch, store_batch_cancel, store_batch_files, store_batch_get, \
              store_content, store_create, store_delete, store_file, store_file_update, store_files, store_get, \
              store_remove, store_search, store_update, stores, update, upload_cancel, upload_complete, \
-             upload_create, upload_part; gemini: count_tokens, embed, embed_batch, generate, stream; messages: \
+             upload_create, upload_part; ernie: generate; gemini: count_tokens, embed, embed_batch, generate, stream; messages: \
              batch_cancel, batch_create, batch_delete, batch_get, batch_results, batches, count_tokens, \
              file_content, file_create, file_delete, file_get, files, generate; responses: cancel, compact, \
              conversation_add, conversation_create, conversation_delete, conversation_get, conversation_item, \

@@ -1,6 +1,6 @@
 //! A request of `chat`, written with the [accent](crate::dialect::accent) of the platform.
 
-mod content;
+pub(in crate::dialect) mod content;
 
 use self::content::Limits;
 use crate::{
@@ -26,8 +26,9 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
     let accent = target.accent;
     let limits = Limits::of(accent);
     functions::fit(request, limits.name);
-    choose(request, accent, &limits);
-    tell_schema(request, accent);
+    let choices = accent.words(accent::TOOL_CHOICE);
+    functions::choose(request, choices.as_deref().unwrap_or(CHOICES), limits.name);
+    functions::tell_schema(request, accent.word(accent::SCHEMA).unwrap_or("native"));
     let effort = request.effort_for(accent);
     leave_out(request, target);
     let request = &*request;
@@ -69,7 +70,7 @@ const OPTIONAL: &[&str] = &[
 ];
 
 /// Takes out of the request what the platform does not take.
-fn leave_out(request: &mut Request<'_>, target: &Target<'_>) {
+pub(in crate::dialect) fn leave_out(request: &mut Request<'_>, target: &Target<'_>) {
     let accent = target.accent;
     let refuses = |name: &str| target.refuses(name);
     let sampling = &mut request.sampling;
@@ -109,62 +110,6 @@ fn leave_out(request: &mut Request<'_>, target: &Target<'_>) {
     if !accent.flag(accent::STRICT) {
         functions::leave_out_strict(request);
     }
-}
-
-/// Makes the choice of tools one that the platform can be told, by fewer tools where it must be.
-fn choose(request: &mut Request<'_>, accent: &Accent, limits: &Limits) {
-    let words = accent.words(accent::TOOL_CHOICE);
-    let takes = |word: &str| words.as_deref().unwrap_or(CHOICES).contains(&word);
-    let (any, exact) = match &request.choice {
-        None | Some(Choice::Auto) => return,
-        Some(Choice::None) if takes("none") => return,
-        Some(Choice::None) => {
-            request.tools.clear();
-            return;
-        }
-        Some(Choice::Any) => (true, true),
-        Some(Choice::One(_)) => (true, takes("one")),
-        Some(Choice::Some { required, .. }) => (*required, takes("some")),
-    };
-    if exact && !matches!(request.choice, Some(Choice::Any)) {
-        return;
-    }
-    functions::keep_chosen(request, limits.name);
-    request.choice = Some(if any && takes("required") {
-        Choice::Any
-    } else {
-        Choice::Auto
-    });
-    if any && !takes("required") {
-        request.left_out.insert("tool_choice");
-    }
-}
-
-/// Tells the model of the form of its answer in words, where the platform cannot be told.
-fn tell_schema(request: &mut Request<'_>, accent: &Accent) {
-    let form = accent.word(accent::SCHEMA).unwrap_or("native");
-    match &request.output {
-        Output::Json if form == "none" => {
-            request.system.push(Text::of(functions::IN_JSON));
-        }
-        Output::Json
-            if !request.system.iter().any(functions::says_json)
-                && !functions::turns_say_json(request) =>
-        {
-            // Most platforms refuse it without the word.
-            request.system.push(Text::of(functions::IN_JSON));
-            return;
-        }
-        Output::Schema(_) if form != "native" => functions::say_schema(request),
-        _ => return,
-    }
-    request.output = match form {
-        "none" => {
-            request.left_out.insert("response_format");
-            Output::Free
-        }
-        _ => Output::Json,
-    };
 }
 
 fn write_sampling(request: &Request<'_>, target: &Target<'_>, out: &mut Out) {

@@ -46,6 +46,34 @@ pub fn keep_chosen(request: &mut Request<'_>, most: usize) {
         .retain(|tool| chosen.contains(&*tool.name.plain()));
 }
 
+/// Makes the choice of tools one that the platform can be told, by fewer tools where it must be. `takes`: the forms of it
+/// that the platform takes: `none`, `required`, `one`, `some`. Names of tools have at most `most` bytes.
+pub fn choose(request: &mut Request<'_>, takes: &[&str], most: usize) {
+    let (any, exact) = match &request.choice {
+        None | Some(Choice::Auto) => return,
+        Some(Choice::None) if takes.contains(&"none") => return,
+        Some(Choice::None) => {
+            request.tools.clear();
+            return;
+        }
+        Some(Choice::Any) => (true, true),
+        Some(Choice::One(_)) => (true, takes.contains(&"one")),
+        Some(Choice::Some { required, .. }) => (*required, takes.contains(&"some")),
+    };
+    if exact && !matches!(request.choice, Some(Choice::Any)) {
+        return;
+    }
+    keep_chosen(request, most);
+    let takes_any = takes.contains(&"required");
+    request.choice = Some(match any && takes_any {
+        true => Choice::Any,
+        false => Choice::Auto,
+    });
+    if any && !takes_any {
+        request.left_out.insert("tool_choice");
+    }
+}
+
 /// Leaves out that tools are strict, which the platform cannot be told. One that says nothing of that is no loss: OpenAI
 /// makes a schema a strict one for itself, where it can.
 pub fn leave_out_strict(request: &mut Request<'_>) {
@@ -117,6 +145,30 @@ pub fn say_schema(request: &mut Request<'_>) {
         );
         request.system.push(Text::made(said));
     }
+}
+
+/// Tells the model of the form of its answer in words, where the platform cannot be told. `form`: what it can be told,
+/// as an accent says it.
+pub fn tell_schema(request: &mut Request<'_>, form: &str) {
+    match &request.output {
+        Output::Json if form == "none" => {
+            request.system.push(Text::of(IN_JSON));
+        }
+        Output::Json if !request.system.iter().any(says_json) && !turns_say_json(request) => {
+            // Most platforms refuse it without the word.
+            request.system.push(Text::of(IN_JSON));
+            return;
+        }
+        Output::Schema(_) if form != "native" => say_schema(request),
+        _ => return,
+    }
+    request.output = match form {
+        "none" => {
+            request.left_out.insert("response_format");
+            Output::Free
+        }
+        _ => Output::Json,
+    };
 }
 
 /// Writes a schema for the answer as OpenAI's dialects have it.

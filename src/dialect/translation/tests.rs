@@ -1,6 +1,7 @@
 mod chat_answers;
 mod chat_requests;
 mod envelope;
+mod ernie;
 mod gemini;
 mod gemini_platform;
 mod laws;

@@ -256,6 +256,12 @@ fn announced(dialect: Dialect) -> (Vec<String>, &'static str) {
             .into(),
             "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\n\n",
         ),
+        Dialect::Ernie => (
+            ["data: {\"id\":\"as-1\",\"sentence_id\":0,\"is_end\":false,\"result\":\"\",\"finish_reason\":\"normal\"}\n\n"]
+                .map(str::to_owned)
+                .into(),
+            "data: {\"id\":\"as-1\",\"sentence_id\":1,\"is_end\":true,\"result\":\"\"}\n\n",
+        ),
         Dialect::Chat | Dialect::Envelope => (
             [
                 ": OPENROUTER PROCESSING\n\n",
@@ -271,7 +277,7 @@ fn announced(dialect: Dialect) -> (Vec<String>, &'static str) {
 
 #[test]
 fn what_announces_is_passed_over_until_content_or_a_failure_comes() {
-    for dialect in Dialect::ALL {
+    for dialect in Dialect::OF_PLATFORMS {
         let (announced, content) = announced(dialect);
         let failure = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
         let mut beginning = Beginning::new(dialect, true);

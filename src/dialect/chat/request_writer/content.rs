@@ -96,7 +96,9 @@ fn write_message(role: &str, out: &mut Out, rest: impl FnOnce(&mut Out)) {
 }
 
 /// The texts among blocks. What is a text at heart is one.
-fn texts<'b, 'a: 'b>(blocks: impl Iterator<Item = &'b Block<'a>>) -> Vec<Text<'a>> {
+pub(in crate::dialect) fn texts<'b, 'a: 'b>(
+    blocks: impl Iterator<Item = &'b Block<'a>>,
+) -> Vec<Text<'a>> {
     let text = |block: &Block<'a>| match block {
         Block::Text { text } | Block::Refusal(text) if !text.is_empty() => Some(text.clone()),
         Block::Media(Media {
@@ -112,7 +114,8 @@ fn texts<'b, 'a: 'b>(blocks: impl Iterator<Item = &'b Block<'a>>) -> Vec<Text<'a
     blocks.filter_map(text).collect()
 }
 
-fn is_media(media: &Media<'_>) -> bool {
+/// Tells media that is no text at heart.
+pub(in crate::dialect) fn is_media(media: &Media<'_>) -> bool {
     !matches!(media.source, Source::Plain(_))
 }
 
@@ -313,6 +316,18 @@ fn write_result<'r, 'a>(
     media: &mut Vec<&'r Media<'a>>,
     out: &mut Out,
 ) {
+    let said = returned(result, media);
+    write_message("tool", out, |out| {
+        out.name("tool_call_id").text(&limits.id(&call.id));
+        out.name("content").texts(&joined(said, "\n"));
+    });
+}
+
+/// The texts of a call's result; what of it is no text goes into `media`.
+pub(in crate::dialect) fn returned<'r, 'a>(
+    result: Option<&'r ToolResult<'a>>,
+    media: &mut Vec<&'r Media<'a>>,
+) -> Vec<Text<'a>> {
     let mut said = Vec::new();
     match result {
         None => said.push(Text::of(NO_RESULT)),
@@ -332,8 +347,5 @@ fn write_result<'r, 'a>(
             }
         }
     }
-    write_message("tool", out, |out| {
-        out.name("tool_call_id").text(&limits.id(&call.id));
-        out.name("content").texts(&joined(said, "\n"));
-    });
+    said
 }

@@ -1,0 +1,211 @@
+//! An answer of `ernie`, read: a stream's events, or the whole.
+
+use crate::{
+    dialect::{
+        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Usage},
+        parts::AnswerReader,
+    },
+    text::tree::{Json, Text, Tree},
+};
+
+/// Reads an answer in steps.
+///
+/// This dialect has no blocks, so they are made here: one of text ends where a call begins, or the answer.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    started: bool,
+    ended: bool,
+    blocks: u32,
+    /// The block that is open.
+    open: Option<(u32, BlockKind)>,
+    has_called: bool,
+    usage: Usage,
+    /// What it has said of its end.
+    refused: bool,
+    cut: bool,
+    stopped: bool,
+}
+
+// === impl Reader ===
+
+impl AnswerReader for Reader {
+    fn on_event(&mut self, data: &[u8], events: &mut Vec<Event>) {
+        if self.ended {
+            return;
+        }
+        match Tree::read(data) {
+            Ok(tree) => self.chunk(tree.root(), false, events),
+            Err(_) => {
+                let why = "an event of the platform is no JSON";
+                self.fail(Failure::grammar(why), events);
+            }
+        }
+    }
+
+    fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
+        match Tree::read(body) {
+            Ok(tree) => self.chunk(tree.root(), true, events),
+            Err(_) => self.fail(Failure::grammar("the platform's answer is no JSON"), events),
+        }
+    }
+
+    fn on_end(&mut self, events: &mut Vec<Event>) {
+        if !self.ended {
+            self.fail(Failure::grammar("the platform's stream broke off"), events);
+        }
+    }
+}
+
+impl Reader {
+    /// Begins an answer.
+    pub(super) fn begin() -> Box<dyn AnswerReader> {
+        Box::new(Self::default())
+    }
+
+    fn fail(&mut self, failure: Failure, events: &mut Vec<Event>) {
+        self.ended = true;
+        events.push(Event::Fail(failure));
+    }
+
+    /// Reads an event's data, or an answer that is `whole`.
+    fn chunk(&mut self, chunk: Json<'_, '_>, whole: bool, events: &mut Vec<Event>) {
+        let result = chunk.get_text("result");
+        if let Some(failure) = failure(chunk, result.is_none()) {
+            return self.fail(failure, events);
+        }
+        let call = chunk.get("function_call").filter(|call| !call.is_null());
+        if whole && result.is_none() && call.is_none() {
+            let why = "the platform's answer has no result";
+            return self.fail(Failure::grammar(why), events);
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            events.push(Event::start(Some(chunk), ["id", "model"]));
+        }
+        if let Some(usage) = chunk.get("usage") {
+            let count = |name| usage.get(name).and_then(Json::whole);
+            self.usage.update(Usage {
+                input: count("prompt_tokens"),
+                output: count("completion_tokens"),
+                ..Usage::default()
+            });
+        }
+        if let Some(result) = result {
+            self.text(BlockKind::Text, &result, events);
+        }
+        if let Some(call) = call {
+            self.call(call, events);
+        }
+        let is = |name| chunk.get(name).and_then(Json::flag) == Some(true);
+        let flagged = chunk.get("flag").and_then(Json::whole).unwrap_or_default() != 0;
+        let reason = chunk.get_text("finish_reason");
+        let reason = reason.as_ref().map(Text::plain).unwrap_or_default();
+        // What it wants forgotten was refused.
+        self.refused |= is("need_clear_history") || flagged || reason == "content_filter";
+        self.cut |= is("is_truncated") || reason == "length";
+        self.stopped |= reason == "stop";
+        if whole || is("is_end") {
+            self.end(events);
+        }
+    }
+
+    fn end(&mut self, events: &mut Vec<Event>) {
+        self.ended = true;
+        self.close(events);
+        events.push(Event::Usage(self.usage));
+        events.push(Event::Finish(match () {
+            () if self.refused => Finish::Refused,
+            () if self.cut => Finish::Length,
+            () if self.has_called => Finish::Calls,
+            () if self.stopped => Finish::Stop(None),
+            () => Finish::Done,
+        }));
+        events.push(Event::End);
+    }
+
+    /// Reads a call, or more of the arguments of the one that is open. What the model thought before it stands in it.
+    fn call(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
+        if let Some(thoughts) = call.get_text("thoughts") {
+            self.text(BlockKind::Reasoning, &thoughts, events);
+        }
+        if let Some(name) = call.get_text("name").filter(|name| !name.is_empty()) {
+            self.has_called = true;
+            let kind = BlockKind::Call {
+                // The platform has none.
+                id: String::new(),
+                name: name.plain().into_owned(),
+                raw: false,
+            };
+            self.begin_block(kind, events);
+        }
+        let is_call = |open: &&(u32, BlockKind)| matches!(open.1, BlockKind::Call { .. });
+        let Some((block, _)) = self.open.as_ref().filter(is_call) else {
+            return;
+        };
+        let (block, arguments) = (*block, call.get("arguments"));
+        let text = match arguments.and_then(Json::text) {
+            Some(text) => text.plain().into_owned(),
+            None => arguments.map_or("", Json::raw).to_owned(),
+        };
+        if !text.is_empty() {
+            events.push(Event::Delta { block, text });
+        }
+    }
+
+    /// Tells a piece of text, in a block of this kind.
+    fn text(&mut self, kind: BlockKind, text: &Text<'_>, events: &mut Vec<Event>) {
+        if text.is_empty() {
+            return;
+        }
+        let block = match &self.open {
+            Some((block, open)) if *open == kind => *block,
+            _ => self.begin_block(kind, events),
+        };
+        let text = text.plain().into_owned();
+        events.push(Event::Delta { block, text });
+    }
+
+    fn begin_block(&mut self, kind: BlockKind, events: &mut Vec<Event>) -> u32 {
+        self.close(events);
+        let block = self.blocks;
+        self.blocks = block.saturating_add(1);
+        self.open = Some((block, kind.clone()));
+        events.push(Event::Open { block, kind });
+        block
+    }
+
+    fn close(&mut self, events: &mut Vec<Event>) {
+        if let Some((block, _)) = self.open.take() {
+            events.push(Event::Close { block });
+        }
+    }
+}
+
+/// The failure that an answer is, or an event. `bare`: it has no result, so any code in it is that of an error.
+fn failure(said: Json<'_, '_>, bare: bool) -> Option<Failure> {
+    if let Some(error) = said.get("error").filter(|error| !error.is_null()) {
+        return Some(Failure::of(error));
+    }
+    let code = said.get("error_code");
+    let code = code.or_else(|| said.get("code").filter(|_| bare))?;
+    let words = code.text().map_or(code.raw().into(), |text| text.plain());
+    let number: u64 = words.parse().unwrap_or(u64::MAX);
+    let status = match number {
+        0 => return None,
+        4 | 17 | 18 | 19 | 336_501 | 336_502 => 429,
+        1 | 2 | 13 | 14 | 15 | 100 | 110 | 111 | 336_000 | 336_001 | 336_100 | 500_000 => 500,
+        _ => 400,
+    };
+    let message = ["error_msg", "msg", "message"];
+    let message = message.into_iter().find_map(|name| said.get_text(name));
+    let message = message.map_or_else(String::new, |text| text.plain().into_owned());
+    // It is longer than the model takes.
+    let code = match number {
+        336_103 => CONTEXT_LENGTH.to_owned(),
+        _ => words.into_owned(),
+    };
+    Some(Failure {
+        status,
+        message,
+        code: Some(code),
+    })
+}
