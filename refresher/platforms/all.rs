@@ -16,6 +16,7 @@
         "custom"
         "deepseek"
         "doubao"
+        "ernie-v1"
         "gemini"
         "mistral"
         "moonshot"

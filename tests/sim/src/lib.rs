@@ -2,7 +2,7 @@
 //!
 //! One TLS port plays the OAuth servers of Codex and Claude Code and the upstreams of Codex, OpenAI and Anthropic;
 //! it answers as the real ones do, is strict about what it takes (see [`headers`]), and records what
-//! it gets. It has a web site at which a person logs in. It also plays every other platform that we ship, as far as the
+//! it gets. It has a web site at which a person logs in, and the first version of Baidu's chat. It also plays every other platform that we ship, as far as the
 //! form of a request goes. One plain port is the [`control`] API, with which a test adds users and keys,
 //! orders faults and reads the records; another, where it is wanted, has the pages that a person opens
 //! in a browser that does not know the platform's certificate authority. It does not check tool calls, models or prices.
@@ -11,6 +11,7 @@
 //! [`control`] are the shell around it.
 
 pub mod answer;
+mod baidu;
 mod claude;
 pub mod clock;
 pub mod control;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::Answer,
-    claude,
+    baidu, claude,
     clock::UnixMillis,
     deployment, documented,
     faults::{Early, Fault, Faults, Target},
@@ -25,7 +25,7 @@ use crate::{
     stats::{RefusedRequest, Stats},
     things::{Asked, Things},
     token_endpoint::{self, Effect, TokenRequest},
-    upstream::{self, Context},
+    upstream::{self, Context, ernie},
     web,
 };
 
@@ -208,6 +208,20 @@ impl Simulation {
                 }
                 fault
             }
+            (&Method::POST, baidu::TOKEN) => {
+                let query = request.uri().query().unwrap_or_default();
+                record.account = baidu::owner(&self.oauth, query);
+                let account = record.account.as_deref();
+                let fault = self.faults.take(Target::Token, account, path, b"");
+                let nothing = TokenRequest::default();
+                outcome.answer = self.token(request, &nothing, fault.as_ref(), now);
+                fault
+            }
+            (&Method::POST, _) if path.starts_with(ernie::CHAT) => {
+                let (answer, fault) = self.ernie(request, &mut record, now);
+                outcome.answer = answer;
+                fault
+            }
             _ => match (documented, Platform::of(path, request.headers())) {
                 (Some(platform), _) => {
                     let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
@@ -256,6 +270,10 @@ impl Simulation {
         }
         let done = match path {
             claude::TOKEN => claude::token(&mut self.oauth, request.headers(), request.body(), now),
+            baidu::TOKEN => {
+                let query = request.uri().query().unwrap_or_default();
+                baidu::token(&mut self.oauth, query, request.body(), now)
+            }
             "/oauth/token" => token_endpoint::token(&mut self.oauth, tokens, &fill, now),
             _ => token_endpoint::revoke(&mut self.oauth, tokens),
         };
@@ -272,6 +290,39 @@ impl Simulation {
             }
         }
         done.answer
+    }
+
+    fn ernie(
+        &mut self,
+        request: &Request<Bytes>,
+        record: &mut Record,
+        now: UnixMillis,
+    ) -> (Answer, Option<Fault>) {
+        self.stats.requests += 1;
+        let found = baidu::authenticate(&self.oauth, request, &self.authorities, now);
+        record.account = match &found {
+            Ok(account) => Some(account.clone()),
+            Err(refused) => refused.account.clone(),
+        };
+        let account = record.account.as_deref();
+        let path = request.uri().path();
+        let fault = self
+            .faults
+            .take(Target::Upstream, account, path, request.body());
+        let context = self.context(account.unwrap_or_default(), now);
+        let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
+        let fill = context.reply(&body);
+        let answer = replacement(fault.as_ref(), &fill).unwrap_or_else(|| match found {
+            Ok(_) => ernie::answer(request.body(), &fill),
+            Err(refused) => {
+                match refused.has_expired {
+                    true => self.stats.expired_token_uses += 1,
+                    false => self.stats.rejected_credentials += 1,
+                }
+                refused.answer
+            }
+        });
+        (answer, fault)
     }
 
     fn upstream(

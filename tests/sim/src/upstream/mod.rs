@@ -2,6 +2,7 @@
 
 pub mod anthropic;
 pub mod codex;
+pub mod ernie;
 pub mod gemini;
 pub mod openai;
 mod tools;
