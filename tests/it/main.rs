@@ -89,6 +89,9 @@ mod profiles;
 /// Every platform that we ship, by the form of its requests.
 mod platforms;
 
+/// The first version of Baidu's chat.
+mod ernie;
+
 /// One test for each bug that was found and is to stay away.
 mod regression;
 

@@ -13,20 +13,19 @@ use crate::{
     oauth::{Access, OAuth},
     record::authority,
     token_endpoint::{Effect, TokenAnswer},
-    upstream::ernie,
 };
 
 /// The token endpoint.
 pub const TOKEN: &str = "/oauth/2.0/token";
 
-/// Whose token a request carries, or the answer that says no; and that its token has ended.
+/// A request whose token is not taken.
 pub struct Refused {
     /// Whose it was, if that is known.
     pub account: Option<String>,
-    /// The answer.
-    pub answer: Answer,
-    /// The token was good once.
-    pub has_expired: bool,
+    /// The number of the error.
+    pub code: u32,
+    /// What it says.
+    pub message: String,
 }
 
 fn parameters(query: &str) -> Vec<(String, String)> {
@@ -85,8 +84,8 @@ pub fn authenticate(
 ) -> Result<String, Refused> {
     let refused = |account, code, message: &str| Refused {
         account,
-        answer: ernie::error(code, message),
-        has_expired: code == 111,
+        code,
+        message: message.to_owned(),
     };
     let sent: &HeaderMap = request.headers();
     let at = authority(request.uri(), sent);

@@ -315,11 +315,11 @@ impl Simulation {
         let answer = replacement(fault.as_ref(), &fill).unwrap_or_else(|| match found {
             Ok(_) => ernie::answer(request.body(), &fill),
             Err(refused) => {
-                match refused.has_expired {
-                    true => self.stats.expired_token_uses += 1,
-                    false => self.stats.rejected_credentials += 1,
+                match refused.code {
+                    111 => self.stats.expired_token_uses += 1,
+                    _ => self.stats.rejected_credentials += 1,
                 }
-                refused.answer
+                ernie::error(refused.code, &refused.message)
             }
         });
         (answer, fault)

@@ -149,7 +149,7 @@ fn check(body: &Map<String, Value>) -> Result<(), String> {
 }
 
 fn check_messages(messages: &[Value]) -> Result<(), String> {
-    if messages.len() % 2 == 0 {
+    if messages.len().is_multiple_of(2) {
         return Err("the length of messages must be an odd number".to_owned());
     }
     let mut called = &Value::Null;
