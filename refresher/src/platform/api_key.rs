@@ -248,22 +248,24 @@ impl Catalog {
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::sync::LazyLock;
 
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
     use super::*;
 
-    fn catalog() -> Catalog {
+    /// Loaded once: that takes longer than what these tests do.
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
         let folder = tempfile::tempdir().unwrap();
         let text = "extends = 'openai-compatible'\nid = 'own'\nname = 'Own'\nowner = 'us'\n\
                     [upstream]\nbase_url = 'http://127.0.0.1:1'";
         fs::write(folder.path().join("own.toml"), text).unwrap();
         Catalog::load(Some(folder.path()), BTreeSet::new()).unwrap()
-    }
+    });
 
     fn read(platform: &str, text: &str) -> Result<String, NotAKey> {
-        let catalog = catalog();
+        let catalog = &*CATALOG;
         let profile = catalog.usable(platform).unwrap();
         let key = catalog.api_key(profile, &profile.api_keys, text)?;
         Ok(key.expose_secret().to_owned())

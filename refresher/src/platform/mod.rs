@@ -400,8 +400,12 @@ impl Profile {
 /// The profile of Codex, for tests.
 #[cfg(test)]
 pub(crate) fn example() -> Profile {
-    let catalog = Catalog::load(None, ["codex".to_owned()].into()).unwrap();
-    catalog.usable("codex").unwrap().clone()
+    // To load all profiles takes longer than most tests that need this one.
+    static EXAMPLE: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(|| {
+        let catalog = Catalog::load(None, ["codex".to_owned()].into()).unwrap();
+        catalog.usable("codex").unwrap().clone()
+    });
+    EXAMPLE.clone()
 }
 
 #[cfg(test)]
