@@ -34,7 +34,7 @@ const KEYS: [(&str, &str); 6] = [
 
 /// A login, and accounts with API keys.
 async fn start(name: &str) -> Stack<Refresher> {
-    Stack::real(name, async |sim, refresher| {
+    Stack::real_as_shipped(name, async |sim, refresher| {
         refresher.log_in_new(sim, ALICE, LIFETIME).await;
         for (account, platform) in KEYS {
             let key = match platform {

@@ -90,8 +90,23 @@ impl Stack<Refresher> {
         edit: impl Fn(&str) -> String,
         prepare: impl AsyncFnOnce(&Sim, &Refresher),
     ) -> Self {
+        let home = Home::new(name, &edit);
+        Self::real_at(home, &edit, prepare).await
+    }
+
+    /// [`Stack::real`] with an Envoy of its own, on the shipped configuration as it is.
+    pub async fn real_as_shipped(name: &str, prepare: impl AsyncFnOnce(&Sim, &Refresher)) -> Self {
+        let home = async { Home::alone(name) };
+        Self::real_at(home, str::to_owned, prepare).await
+    }
+
+    async fn real_at(
+        home: impl Future<Output = Home>,
+        edit: impl Fn(&str) -> String,
+        prepare: impl AsyncFnOnce(&Sim, &Refresher),
+    ) -> Self {
         let permit = permit().await;
-        let home = Home::new(name, &edit).await;
+        let home = home.await;
         let folder = home.folder.clone();
         let sim = Sim::start(&folder).await;
         let mut refresher = Refresher::new(&folder, &sim);
