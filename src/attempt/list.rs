@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use super::Headers;
-use crate::header::HeaderMap;
 
 /// Puts `item` behind what the list `name` has, unless it has it.
 pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
@@ -20,12 +19,6 @@ pub(super) fn add<'a>(headers: &mut Headers<'a>, name: &'a str, item: &'a str) {
         Some((_, value)) => *value = item.as_bytes().into(),
         None => headers.push((name, item.as_bytes().into())),
     }
-}
-
-/// Tells that the list `name` of a request has `item`.
-pub(super) fn has(request: &HeaderMap, name: &str, item: &str) -> bool {
-    let mut sent = request.iter().filter(|(sent, _)| *sent == name);
-    sent.any(|(_, value)| is_in(value, item))
 }
 
 fn is_in(list: &[u8], item: &str) -> bool {
@@ -45,19 +38,8 @@ pub(super) fn rest<'a>(list: &'a [u8], item: &str) -> Option<Cow<'a, [u8]>> {
     (!rest.is_empty()).then(|| rest.to_vec().into())
 }
 
-/// The value without `item` at its end, where [`add`] puts it; `None` where nothing else was there.
-pub(super) fn without<'a>(value: &'a [u8], item: &str) -> Option<&'a [u8]> {
-    match value.strip_suffix(item.as_bytes()) {
-        Some([]) => None,
-        Some([before @ .., b',']) => Some(before),
-        _ => Some(value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     const NAME: &str = "x-list";
@@ -113,16 +95,5 @@ mod tests {
             assert_eq!(rest.as_deref(), expected, "{sent:?}");
         }
         assert_eq!(rest(b"\xff,new-1", ITEM).as_deref(), Some(&b"\xff"[..]));
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_added_is_taken_back(value in "[a-z1, -]{0,20}") {
-            let there = added(&[value.as_bytes()]);
-            prop_assert_eq!(there.len(), 1);
-            let back = without(&there[0], ITEM).unwrap_or_default();
-            let had = value.split(',').any(|one| one.trim() == ITEM);
-            prop_assert!(had || back == value.as_bytes() || value.trim().is_empty());
-        }
     }
 }

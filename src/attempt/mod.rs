@@ -196,12 +196,24 @@ fn headers_with<'a>(
     Ok(headers)
 }
 
-/// The names of the lists to which the platform's profile would add an item that the caller's own have: an attempt leaves
-/// these as they are.
-pub fn listed(request: &HeaderMap, platform: &Platform) -> Vec<String> {
-    let add = platform.headers.add.iter();
-    let has = add.filter(|(name, item)| list::has(request, name.as_str(), item.as_str()));
-    has.map(|(name, _)| name.as_str().to_owned()).collect()
+/// A list of the caller's by its name, with the values that it had.
+pub type List = (String, Vec<Vec<u8>>);
+
+/// The caller's own lists, as far as the platform's profile adds an item to them or takes one off, empty ones too: an attempt
+/// puts them back as they were.
+pub fn listed(request: &HeaderMap, platform: &Platform) -> Vec<List> {
+    let plan = &platform.headers;
+    let mut lists: Vec<List> = Vec::new();
+    for (name, _) in plan.add.iter().chain(&plan.remove) {
+        let name = name.as_str();
+        if lists.iter().any(|(list, _)| list == name) {
+            continue;
+        }
+        let own = request.iter().filter(|(sent, _)| *sent == name);
+        let own = own.map(|(_, value)| value.to_vec()).collect();
+        lists.push((name.to_owned(), own));
+    }
+    lists
 }
 
 /// A path and a query as they stand in `:path`.
@@ -354,13 +366,13 @@ pub const SCHEME_HEADER: &str = "x-forwarded-proto";
 
 /// The request as it has to be when it runs again, from what an earlier attempt of the same try
 /// left of it: without that attempt's credential, wherever that was. `query`: the caller's own, where the account's took its
-/// place. `listed`: the lists that had what the profile adds before ([`listed`]).
+/// place. `listed`: the lists that the profile changes, as the caller sent them ([`listed`]).
 pub fn restored(
     request: &HeaderMap,
     platform: &Platform,
     carried: &Carried,
     query: Option<&[u8]>,
-    listed: &[String],
+    listed: &[List],
 ) -> HeaderMap {
     let is_replaced = |name: &str| {
         let set = &platform.headers.set;
@@ -374,18 +386,16 @@ pub fn restored(
         callers => callers.as_bytes(),
     };
     let target = target(path, &query);
-    let kept = request.iter().filter(|(name, _)| !is_replaced(name));
-    let added = |name: &str| {
-        let mut added = platform.headers.add.iter();
-        let added = added.find(|(added, _)| added.as_str() == name);
-        added.filter(|_| !listed.iter().any(|listed| listed == name))
-    };
-    let kept = kept.filter_map(|(name, value)| match added(name) {
-        Some((_, item)) => Some((name, list::without(value, item.as_str())?)),
-        None => Some((name, value)),
+    let is_listed = |name: &str| listed.iter().any(|(list, _)| list == name);
+    let kept = request.iter();
+    let kept = kept.filter(|(name, _)| !is_replaced(name) && !is_listed(name));
+    let lists = listed.iter().flat_map(|(name, values)| {
+        let values = values.iter();
+        values.map(move |value| (name.as_str(), value.as_slice()))
     });
     let scheme = carried.url.scheme().as_bytes();
-    kept.chain([(SCHEME_HEADER, scheme), (":path", target.as_slice())])
+    kept.chain(lists)
+        .chain([(SCHEME_HEADER, scheme), (":path", target.as_slice())])
         .map(|(name, value)| (name.to_owned(), value.to_vec()))
         .collect::<Vec<_>>()
         .into()
@@ -657,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_added_to_the_callers_list_and_taken_back() {
+    fn an_item_is_added_to_the_callers_list_or_taken_off_and_the_list_put_back() {
         let mut platform = fixture::platform("anthropic");
         let account = fixture::account("acc_2", "anthropic");
         platform.headers.add = serde_json::from_str(r#"[["anthropic-beta","new-1"]]"#).unwrap();
@@ -675,16 +685,29 @@ mod tests {
         let carried = Carried::decode(
             b"account=acc_2 key=key_1 pool=default url=http://gateway/v1/messages door=1 dialect=messages endpoint=0",
         );
-        let left: HeaderMap = [(":path", "/v1/messages"), ("anthropic-beta", "a,new-1")]
-            .into_iter()
-            .collect();
         let carried = carried.unwrap();
-        for (listed, own) in [
-            (listed(&request, &platform), "a"),
-            (listed(&left, &platform), "a,new-1"),
+        platform.headers.remove = serde_json::from_str(r#"[["anthropic-beta","own-1"]]"#).unwrap();
+        for own in [
+            &["a"][..],
+            &[],
+            &["a,new-1"],
+            &["own-1"],
+            &["own-1,a", "b, own-1 ,c"],
         ] {
+            let own = own.iter().map(|value| ("anthropic-beta", *value));
+            let request: HeaderMap = [(":path", "/v1/messages")].into_iter().chain(own).collect();
+            let sent = outgoing(&request, &platform, &account).unwrap();
+            let sent = sent
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()));
+            let left: HeaderMap = sent.collect::<Vec<_>>().into();
+            let listed = listed(&request, &platform);
             let restored = restored(&left, &platform, &carried, None, &listed);
-            assert_eq!(restored.first("anthropic-beta").unwrap(), own.as_bytes());
+            let betas = |headers: &HeaderMap| -> Vec<Vec<u8>> {
+                let betas = headers.iter().filter(|(name, _)| *name == "anthropic-beta");
+                betas.map(|(_, value)| value.to_vec()).collect()
+            };
+            assert_eq!(betas(&restored), betas(&request));
         }
         let beta = platform.headers.add[0].0.clone();
         platform.endpoints[0].omit.push(beta);

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, rc::Rc};
 
 use crate::{
-    attempt::early::Early,
+    attempt::{List, early::Early},
     id::Id,
     known::Known,
     request::{
@@ -43,8 +43,8 @@ pub struct SentOn {
     /// The caller's query, where another one has taken its place on the way to the platform: the account's, or that of a
     /// translation.
     pub query: Option<Vec<u8>>,
-    /// The caller's lists that had the item that the platform's profile adds, by name.
-    pub listed: Option<Vec<String>>,
+    /// The caller's own lists, where the platform's profile changes them.
+    pub listed: Option<Vec<List>>,
     /// The milliseconds within which the first event of its answer is due.
     first_event_ms: Option<u64>,
     /// When all of it had gone to the platform, in Unix milliseconds.

@@ -105,11 +105,8 @@ impl Sent {
                 open.query = Some(query.to_vec());
             }
         }
-        if !escape
-            && !platform.headers.add.is_empty()
-            && let Some(open) = worker.sent().get_mut(carried.try_id)
-        {
-            // A later attempt sees what the first one added.
+        if !escape && let Some(open) = worker.sent().get_mut(carried.try_id) {
+            // A later attempt sees what the first one changed.
             open.listed
                 .get_or_insert_with(|| attempt::listed(&request, platform));
         }

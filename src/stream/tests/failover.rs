@@ -340,6 +340,34 @@ fn the_callers_own_query_survives_the_escape() {
     call.gets(200, ANSWER);
 }
 
+/// So do the items of a list that the first platform does not get.
+#[test]
+fn the_callers_own_list_survives_the_escape() {
+    let mut first = fixture::platform("codex");
+    first.headers.remove = serde_json::from_str(r#"[["x-codex-beta","own-1"]]"#).unwrap();
+    first.headers.add = serde_json::from_str(r#"[["x-codex-beta","new-1"]]"#).unwrap();
+    let mut plain = fixture::platform("codex");
+    plain.id = crate::id::Id::try_from("plain").unwrap();
+    let mut all = records(&[
+        fixture::account("acc_1", "codex"),
+        fixture::account("acc_2", "plain"),
+    ]);
+    all.retain(|record| !matches!(record, Record::Platform(_)));
+    all.extend([Record::Platform(first), Record::Platform(plain)]);
+    let mut envoy = Envoy::with(&all);
+    let mut head = head("/v1/responses").to_vec();
+    head.push(("x-codex-beta", "own-1,x"));
+    let mut call = envoy.call(&head);
+    call.sends(BODY, true);
+    call.is_at("acc_1");
+    assert_eq!(call.header("x-codex-beta").unwrap(), "x,new-1");
+    call.platform_hangs_up();
+    call.is_at("acc_2");
+    assert_eq!(call.header("x-codex-beta").unwrap(), "own-1,x");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+}
+
 #[test]
 fn an_error_that_stalls_is_judged_by_what_there_is() {
     let mut envoy = two();
