@@ -119,14 +119,14 @@ impl Calls {
                 self.all.len().saturating_sub(1)
             }
         };
-        let before = self.all.iter().take(at);
-        let repeats_id = !id.is_empty() && before.rev().any(|called| called.id == id);
-        let Some(called) = self.all.get_mut(at) else {
+        let (before, from) = self.all.split_at_mut_checked(at).unwrap_or_default();
+        let Some(called) = from.first_mut() else {
             return Ok(());
         };
-        if called.id.is_empty() {
+        // Only once: each piece of a call may have its id.
+        if called.id.is_empty() && !id.is_empty() {
+            called.repeats_id = before.iter().any(|called| called.id == id);
             called.id = id;
-            called.repeats_id = repeats_id;
         }
         if called.name.is_empty() {
             called.name = name;
