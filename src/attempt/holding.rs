@@ -20,12 +20,15 @@ pub const MAX_ANNOUNCED_BYTES: usize = 1024 * 1024;
 /// end: as much as of an answer that is translated whole.
 pub const MAX_UNNAMED_BYTES: usize = MAX_ANSWER_BYTES;
 
+/// What the slices of a held answer may take before they count, in bytes: the answer of a few events takes no more.
+const MAX_USUAL_SLICES: u64 = 64 * 1024;
+
 /// An answer that is held back.
 #[derive(Debug)]
 pub struct Holding {
     status: u16,
     size: usize,
-    /// What that takes in Envoy, where much of it may be held.
+    /// What that takes in Envoy.
     slices: Slices,
     /// The milliseconds for which a good answer is held from its first byte on. Before its first
     /// byte a model may think for minutes.
@@ -93,11 +96,13 @@ impl Holding {
         self.size
     }
 
-    /// The bytes that these take: of much, the slices that its pieces came in.
+    /// The bytes that these take: where it came in more than a few pieces, those of their slices.
     pub fn taken(&self) -> usize {
-        match self.size > MAX_ANNOUNCED_BYTES {
-            true => usize::try_from(self.slices.taken()).unwrap_or(usize::MAX),
-            false => self.size,
+        match self.slices.taken() {
+            taken @ 0..=MAX_USUAL_SLICES => {
+                usize::try_from(taken).unwrap_or(usize::MAX).min(self.size)
+            }
+            taken => usize::try_from(taken).unwrap_or(usize::MAX),
         }
     }
 
@@ -207,6 +212,25 @@ mod tests {
         held.grows(3, NOW + 60_000);
         held.grows(4, NOW + 61_000);
         assert!(!held.is_due(NOW + 62_999) && held.is_due(NOW + 63_000));
+    }
+
+    /// One in small pieces takes many times its bytes in Envoy.
+    #[test]
+    fn what_is_held_counts_as_what_it_takes() {
+        let mut few = held(200);
+        for piece in 1..=4 {
+            few.grows(600 * piece, NOW);
+            assert_eq!(few.taken(), 600 * piece);
+        }
+        few.grows(600 * 5, NOW);
+        assert_eq!(few.taken(), 5 * 16 * 1024);
+        let mut many = held(200);
+        (1..=1_700).for_each(|piece| many.grows(600 * piece, NOW));
+        assert!(many.size() < MAX_ANNOUNCED_BYTES);
+        assert_eq!(many.taken(), 1_700 * 16 * 1024);
+        let mut whole = held(200);
+        whole.grows(65 * 1024, NOW);
+        assert_eq!(whole.taken(), 80 * 1024);
     }
 
     #[test]
