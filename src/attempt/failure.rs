@@ -124,9 +124,18 @@ mod tests {
         assert_eq!(said(Dialect::Messages, event, false), Some(expected));
 
         let flat = "data: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"m\",\"param\":null}\n\n";
-        let error = json!({"code": "server_error", "message": "m", "param": null});
+        let error =
+            json!({"type": "server_error", "code": "server_error", "message": "m", "param": null});
         let expected = (500, "5 true".to_owned(), json!({ "error": error }));
         assert_eq!(said(Dialect::Responses, flat, false), Some(expected));
+        for (flat, code) in [
+            (r#"{"code":429,"msg":"m"}"#, json!(429)),
+            (r#"{"error_code":429,"error_msg":"m"}"#, json!("429")),
+        ] {
+            let error = json!({"type": "429", "code": code, "message": "m"});
+            let (.., body) = said(Dialect::Chat, flat, false).unwrap();
+            assert_eq!(body, json!({ "error": error }));
+        }
         let text = r#"{"error":"internal_error"}"#;
         let word = "internal_error";
         let error = json!({"type": word, "code": word, "message": word});

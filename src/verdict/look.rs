@@ -152,8 +152,8 @@ impl Failure {
         }
     }
 
-    /// The members of the error, as the platform wrote them; its code and message where more cannot
-    /// be told.
+    /// The members of the error, as the platform wrote them. One that stands in no object of its own has a type and a code
+    /// all the same, of the same word where the platform has one.
     pub fn members(&self) -> Map<String, Value> {
         let said: Option<Value> = serde_json::from_slice(&self.said).ok();
         let object = |value: &Value| {
@@ -173,14 +173,13 @@ impl Failure {
             let is_of_error = |name: &str| matches!(name, "code" | "param");
             members.filter(|(name, _)| is_of_error(name)).collect()
         };
-        let mut members = member("error")
-            .or_else(|| member("detail"))
-            .unwrap_or_else(own);
-        if members.is_empty()
-            && let Some(code) = self.error.code()
-        {
-            members.insert("type".to_owned(), code.into());
-            members.insert("code".to_owned(), code.into());
+        let object = member("error").or_else(|| member("detail"));
+        let is_flat = object.is_none();
+        let mut members = object.unwrap_or_else(own);
+        if is_flat && let Some(code) = self.error.code() {
+            for name in ["type", "code"] {
+                members.entry(name).or_insert_with(|| code.into());
+            }
         }
         let has_message = members.get("message").is_some_and(Value::is_string);
         if !has_message {
