@@ -13,6 +13,7 @@ use crate::id::AccountId;
 use crate::store::error::{Named, Unfit};
 use crate::store::limits::Terms;
 use crate::store::sql::{self, json_text, signed};
+use crate::store::sqlite::Connection;
 use crate::store::{Change, DEFAULT_POOL, Error, Result, Store};
 
 /// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
@@ -170,20 +171,18 @@ impl Store {
         identity: &str,
         told: &Vars,
     ) -> Result<()> {
-        let mut change = self.change().await?;
-        let row: Option<(String, Vec<u8>)> = sqlx::query_as(OWNER_OF)
-            .bind(account.as_str())
-            .bind(signed(generation))
-            .fetch_optional(change.sql())
-            .await?;
-        // It was replaced, or removed, meanwhile.
-        let Some((platform, sealed)) = row else {
-            return Ok(());
-        };
-        let mut vars = self.open_vars(account.as_str(), &platform, &sealed)?;
-        if vars.contains_key(identity) {
+        let mut reader = self.pool.acquire().await?;
+        let unnamed = self.unnamed(&mut reader, account, generation, identity);
+        // As a rule it is known: nobody else's change waits for that to be told.
+        if unnamed.await?.is_none() {
             return Ok(());
         }
+        drop(reader);
+        let mut change = self.change().await?;
+        let unnamed = self.unnamed(change.sql(), account, generation, identity);
+        let Some((platform, mut vars)) = unnamed.await? else {
+            return Ok(());
+        };
         for (name, value) in told.iter().filter(|(_, value)| fits(value)) {
             vars.entry(name.clone()).or_insert_with(|| value.clone());
         }
@@ -196,6 +195,27 @@ impl Store {
             .execute(change.sql())
             .await?;
         change.commit().await
+    }
+
+    /// The platform and the vars of an account of this generation that has no var `identity`. None too if it was replaced, or
+    /// removed.
+    async fn unnamed(
+        &self,
+        sql: &mut Connection,
+        account: &AccountId,
+        generation: u64,
+        identity: &str,
+    ) -> Result<Option<(String, Vars)>> {
+        let row: Option<(String, Vec<u8>)> = sqlx::query_as(OWNER_OF)
+            .bind(account.as_str())
+            .bind(signed(generation))
+            .fetch_optional(sql)
+            .await?;
+        let Some((platform, sealed)) = row else {
+            return Ok(None);
+        };
+        let vars = self.open_vars(account.as_str(), &platform, &sealed)?;
+        Ok((!vars.contains_key(identity)).then_some((platform, vars)))
     }
 }
 

@@ -74,6 +74,15 @@ async fn only_an_account_without_an_owner_learns_who_that_is() {
     let learned = "account_id=org-1 email=bob@x user_id=person-1";
     assert_eq!(note(&nameless, 1, told("org-1")).await, learned);
     assert_eq!(note(&nameless, 1, told("org-2")).await, learned);
+    // Nothing is to be written: another's change does not hold it up.
+    let change = store.change().await.unwrap();
+    for (id, generation) in [(&nameless, 1), (&named, 2)] {
+        let told = told("org-3");
+        let noted = store.note_owner(id, generation, "account_id", &told);
+        let noted = tokio::time::timeout(Duration::from_secs(5), noted).await;
+        noted.expect("it waits for the change").unwrap();
+    }
+    drop(change);
 }
 
 #[tokio::test]
