@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use latchkey::dialect::Dialect;
 use serde_json::{Value, json};
 
 use super::output::{Out, or_none, table};
@@ -79,7 +80,7 @@ fn list(setting: &Setting, json: Json, out: &Out) -> Result<()> {
             [
                 profile.id.clone(),
                 profile.name.clone(),
-                dialects(profile),
+                doors(profile).unwrap_or_else(|| "all translated".to_owned()),
                 or_none(own_files(written).as_str()).to_owned(),
                 state.to_owned(),
             ]
@@ -120,24 +121,31 @@ fn summary(profile: &Profile) -> String {
         Some(_) => "",
         None => ", without a call that proves a key",
     };
-    let (id, doors, rules) = (
-        &profile.id,
-        dialects(profile),
-        profile.record.verdicts.len(),
-    );
-    format!("fits: platform {id} {at}, by the doors of {doors}, with {rules} verdicts{probe}\n")
+    let doors = match doors(profile) {
+        Some(doors) => format!("by the doors of {doors}"),
+        None => "by translation alone".to_owned(),
+    };
+    let (id, rules) = (&profile.id, profile.record.verdicts.len());
+    format!("fits: platform {id} {at}, {doors}, with {rules} verdicts{probe}\n")
 }
 
 /// The dialects that a platform answers in.
-fn dialects(profile: &Profile) -> String {
-    let mut words: Vec<&str> = Vec::new();
+fn dialects(profile: &Profile) -> Vec<Dialect> {
+    let mut dialects: Vec<Dialect> = Vec::new();
     for endpoint in &profile.record.endpoints {
-        let word = endpoint.dialect.word();
-        if !words.contains(&word) {
-            words.push(word);
+        if !dialects.contains(&endpoint.dialect) {
+            dialects.push(endpoint.dialect);
         }
     }
-    words.join(", ")
+    dialects
+}
+
+/// The dialects of a platform whose doors callers have; none where every request is translated.
+fn doors(profile: &Profile) -> Option<String> {
+    let dialects = dialects(profile).into_iter();
+    let doors = dialects.filter(|dialect| dialect.is_of_callers());
+    let words: Vec<&str> = doors.map(Dialect::word).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// The operator's own files of a platform.
@@ -150,7 +158,7 @@ fn about(profile: &Profile, written: &Written, is_on: bool) -> Value {
     json!({
         "id": profile.id,
         "name": profile.name,
-        "dialects": dialects(profile).split(", ").collect::<Vec<_>>(),
+        "dialects": dialects(profile).into_iter().map(Dialect::word).collect::<Vec<_>>(),
         "credentials": profile.credentials.iter().map(|kind| kind.as_str()).collect::<Vec<_>>(),
         "files": written.files,
         "on": is_on,
