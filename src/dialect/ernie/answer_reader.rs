@@ -18,12 +18,25 @@ pub(super) struct Reader {
     blocks: u32,
     /// The block that is open.
     open: Option<(u32, BlockKind)>,
+    /// The arguments of the call that is open, as far as they have come.
+    arguments: Arguments,
     has_called: bool,
     usage: Usage,
     /// What it has said of its end.
     refused: bool,
     cut: bool,
     stopped: bool,
+}
+
+/// How far the arguments of a call have come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Arguments {
+    /// The objects and lists that are open.
+    depth: u32,
+    quoted: bool,
+    escaped: bool,
+    /// An object or a list has ended, and none is open.
+    whole: bool,
 }
 
 // === impl Reader ===
@@ -89,10 +102,15 @@ impl Reader {
                 ..Usage::default()
             });
         }
+        // Text ends a call, so what belongs to that call comes before it.
+        let more = call.filter(|call| self.is_more(*call));
+        if let Some(more) = more {
+            self.arguments(more, events);
+        }
         if let Some(result) = result {
             self.text(BlockKind::Text, &result, events);
         }
-        if let Some(call) = call {
+        if let Some(call) = call.filter(|_| more.is_none()) {
             self.call(call, events);
         }
         let is = |name| chunk.get(name).and_then(Json::flag) == Some(true);
@@ -103,7 +121,7 @@ impl Reader {
         self.refused |= is("need_clear_history") || flagged || reason == "content_filter";
         self.cut |= is("is_truncated") || reason == "length";
         self.stopped |= reason == "stop";
-        if whole || is("is_end") {
+        if !self.ended && (whole || is("is_end")) {
             self.end(events);
         }
     }
@@ -122,7 +140,17 @@ impl Reader {
         events.push(Event::End);
     }
 
-    /// Reads a call, or more of the arguments of the one that is open. What the model thought before it stands in it.
+    /// Tells more of the call that is open: without a name, or with its name again before its arguments are whole.
+    fn is_more(&self, call: Json<'_, '_>) -> bool {
+        let Some((_, BlockKind::Call { name: open, .. })) = &self.open else {
+            return false;
+        };
+        let name = call.get_text("name");
+        let name = name.as_ref().map(Text::plain).unwrap_or_default();
+        name.is_empty() || (name == open.as_str() && !self.arguments.whole)
+    }
+
+    /// Reads a call that begins. What the model thought before it stands in it.
     fn call(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
         if let Some(thoughts) = call.get_text("thoughts") {
             self.text(BlockKind::Reasoning, &thoughts, events);
@@ -136,19 +164,27 @@ impl Reader {
                 raw: false,
             };
             self.begin_block(kind, events);
+            self.arguments = Arguments::default();
         }
-        let is_call = |open: &&(u32, BlockKind)| matches!(open.1, BlockKind::Call { .. });
-        let Some((block, _)) = self.open.as_ref().filter(is_call) else {
-            return;
-        };
-        let (block, arguments) = (*block, call.get("arguments"));
+        self.arguments(call, events);
+    }
+
+    /// Reads arguments of the call that is open.
+    fn arguments(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
+        let arguments = call.get("arguments");
         let text = match arguments.and_then(Json::text) {
             Some(text) => text.plain().into_owned(),
             None => arguments.map_or("", Json::raw).to_owned(),
         };
-        if !text.is_empty() {
-            events.push(Event::Delta { block, text });
+        if text.is_empty() {
+            return;
         }
+        let Some((block, BlockKind::Call { .. })) = self.open else {
+            let why = "the platform's answer has arguments of no call";
+            return self.fail(Failure::grammar(why), events);
+        };
+        self.arguments.go_on(text.as_bytes());
+        events.push(Event::Delta { block, text });
     }
 
     /// Tells a piece of text, in a block of this kind.
@@ -176,6 +212,27 @@ impl Reader {
     fn close(&mut self, events: &mut Vec<Event>) {
         if let Some((block, _)) = self.open.take() {
             events.push(Event::Close { block });
+        }
+    }
+}
+
+// === impl Arguments ===
+
+impl Arguments {
+    fn go_on(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.quoted => self.escaped = true,
+                b'"' => self.quoted = !self.quoted,
+                _ if self.quoted => {}
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.whole = self.depth == 0;
+                }
+                _ => {}
+            }
         }
     }
 }

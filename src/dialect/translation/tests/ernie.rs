@@ -253,6 +253,60 @@ fn a_call_comes_behind_what_was_thought_and_may_come_in_pieces() {
     assert_eq!(events, expected);
 }
 
+/// The arguments of each call by its name, and the last event.
+fn calls(texts: &[&str]) -> (Vec<(String, String)>, Event) {
+    let mut events = read(texts, true);
+    let mut calls: Vec<(u32, String, String)> = Vec::new();
+    for event in &events {
+        match event {
+            Event::Open {
+                block,
+                kind: BlockKind::Call { name, .. },
+            } => calls.push((*block, name.clone(), String::new())),
+            Event::Delta { block, text } => {
+                let call = calls.iter_mut().find(|call| call.0 == *block);
+                call.into_iter().for_each(|call| call.2.push_str(text));
+            }
+            _ => {}
+        }
+    }
+    let calls = calls.into_iter().map(|(_, name, text)| (name, text));
+    (calls.collect(), events.pop().unwrap())
+}
+
+#[test]
+fn no_piece_of_arguments_is_lost_in_silence() {
+    let begun =
+        r#"{"result":"","function_call":{"name":"f","thoughts":"hm","arguments":"{\"x\""}}"#;
+    let end = r#"{"is_end":true,"result":""}"#;
+    let one = |arguments: &str| vec![("f".to_owned(), arguments.to_owned())];
+    for more in [
+        r#"{"result":"","function_call":{"name":"","thoughts":"more","arguments":":\"{\"}"}}"#,
+        r#"{"result":"","function_call":{"name":"f","arguments":":\"{\"}"}}"#,
+        r#"{"result":"","function_call":{"name":"f","thoughts":"hm","arguments":":\"{\"}"}}"#,
+        r#"{"result":"Said.","function_call":{"arguments":":\"{\"}"}}"#,
+    ] {
+        let told = calls(&[begun, more, end]);
+        assert_eq!(told, (one(r#"{"x":"{"}"#), Event::End), "{more}");
+    }
+    let whole = r#"{"result":"","function_call":{"name":"f","arguments":"{\"x\":\"\\\"}\"}"}}"#;
+    let again = r#"{"result":"And.","function_call":{"name":"f","arguments":"{}"}}"#;
+    let two = [one(r#"{"x":"\"}"}"#), one("{}")].concat();
+    assert_eq!(calls(&[whole, again, end]), (two, Event::End));
+    // Of no call, or of one that has ended.
+    let nameless = r#"{"result":"","function_call":{"arguments":":1}"}}"#;
+    let text = r#"{"result":"Said."}"#;
+    let last = r#"{"is_end":true,"result":"","function_call":{"arguments":":1}"}}"#;
+    for texts in [
+        &[nameless, end][..],
+        &[begun, text, nameless, end],
+        &[begun, text, last],
+    ] {
+        let (_, last) = calls(texts);
+        assert!(matches!(last, Event::Fail(_)), "{texts:?}: {last:?}");
+    }
+}
+
 #[test]
 fn an_end_says_what_it_was() {
     for (members, finish) in [
