@@ -51,9 +51,10 @@ pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Ve
     leave_out_more(request, target);
     let effort = request.effort_for(accent);
     let effort = effort.and_then(|effort| accent.effort(effort));
-    let request = &*request;
+    let asked = request;
+    let request = &*asked;
     let system = joined(request.system.iter().cloned(), "\n\n");
-    let messages = Messages::of(request, accent)?;
+    let (messages, is_cut) = Messages::of(request, accent)?;
     let mut out = request.out();
     out.object(|out| {
         out.name("messages").list(|out| {
@@ -74,6 +75,9 @@ pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Ve
             out.members(members);
         }
     });
+    if is_cut {
+        asked.left_out.insert("messages");
+    }
     Ok(out.into_bytes())
 }
 
@@ -125,11 +129,11 @@ struct Message<'r, 'a> {
 // === impl Messages ===
 
 impl<'r, 'a> Messages<'r, 'a> {
-    /// The messages of a request.
+    /// The messages of a request, and whether the model's last one is left out.
     ///
     /// # Errors
     /// A result without its call, content that is no text, or words of the model's before any of the user's.
-    fn of(request: &'r Request<'a>, accent: &Accent) -> Result<Self, Refused> {
+    fn of(request: &'r Request<'a>, accent: &Accent) -> Result<(Self, bool), Refused> {
         let mut messages = Self(Vec::new());
         for step in steps(&request.turns)? {
             match step {
@@ -184,14 +188,12 @@ impl<'r, 'a> Messages<'r, 'a> {
             }
         }
         // An answer begins after the user; what the model is to go on from has no form here.
-        if messages.0.last().is_some_and(|last| last.is_model) {
-            messages.0.pop();
-        }
+        let is_cut = messages.0.pop_if(|last| last.is_model).is_some();
         if messages.0.first().is_some_and(|first| first.is_model) {
             let why = "the conversation begins with words of the model's; the platforms of this pool want the user's first";
             return Err(Refused::at(String::new(), why));
         }
-        Ok(messages)
+        Ok((messages, is_cut))
     }
 
     /// Adds texts to what this side says. `calls`: they are of a call, and a message of its own where nothing is said.

@@ -24,9 +24,10 @@ pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Ve
     leave_out(request, target);
     let effort = request.effort_for(accent);
     let thinking = effort.and_then(|effort| accent.effort(effort));
-    let request = &*request;
+    let asked = request;
+    let request = &*asked;
     let mut out = request.out();
-    let mut failed = None;
+    let mut is_cut = Ok(false);
     out.object(|out| {
         if !request.turns.is_empty() && !request.system.is_empty() {
             out.name("systemInstruction").object(|out| {
@@ -34,7 +35,7 @@ pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Ve
                     .list(|out| content::write_texts(&request.system, out));
             });
         }
-        failed = content::write(request, target, out.name("contents")).err();
+        is_cut = content::write(request, target, out.name("contents"));
         write_tools(request, out);
         out.name("generationConfig").object(|out| {
             write_sampling(request, out);
@@ -54,7 +55,10 @@ pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Ve
             out.members(members);
         }
     });
-    failed.map_or(Ok(out.into_bytes()), Err)
+    if is_cut? {
+        asked.left_out.insert("messages");
+    }
+    Ok(out.into_bytes())
 }
 
 /// A name as Google takes it, which begins with a letter or `_` too.

@@ -17,7 +17,7 @@ use crate::{
 /// What Google's models take in place of a signature that was lost.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
-/// Writes the contents, as a list.
+/// Writes the contents, as a list, and tells whether the model's last turn is left out.
 ///
 /// # Errors
 /// Content that has no form here.
@@ -25,7 +25,7 @@ pub(super) fn write(
     request: &Request<'_>,
     target: &Target<'_>,
     out: &mut Out,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     let steps = steps(&request.turns)?;
     let says = |step: &Step<'_, '_>| match step {
         Step::Assistant(blocks) => blocks.iter().any(|block| says(block, target)),
@@ -41,9 +41,7 @@ pub(super) fn write(
         }
     }
     // An answer begins after the user; what the model is to go on from has no form here.
-    if turns.last().is_some_and(|(is_model, _)| *is_model) {
-        turns.pop();
-    }
+    let is_cut = turns.pop_if(|(is_model, _)| *is_model).is_some();
     let mut failed = None;
     out.list(|out| {
         if turns.is_empty() {
@@ -61,7 +59,7 @@ pub(super) fn write(
             });
         }
     });
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(is_cut), Err)
 }
 
 /// Tells a block of which something is written.

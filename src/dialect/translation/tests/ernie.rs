@@ -166,8 +166,12 @@ fn what_has_no_form_here_is_refused_or_left_out() {
         made,
         json!({"messages": [user("be brief")], "stream": false})
     );
-    let (made, _) = told(&json!({"messages": [user("hi"), user(" "), model("to go on from")]}));
+    let (made, left_out) =
+        told(&json!({"messages": [user("hi"), user(" "), model("to go on from")]}));
     assert_eq!(made["messages"], json!([user("hi")]));
+    assert_eq!(left_out, ["messages"]);
+    let (_, left_out) = told(&json!({"messages": [user("hi"), model(" ")]}));
+    assert_eq!(left_out, [""; 0], "nothing was said");
     let picture =
         json!([{"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}]);
     let refused = |messages: Value| {

@@ -67,7 +67,7 @@ fn what_claude_code_sends_becomes_contents_that_take_turns() {
             {"role": "assistant", "content": "it is"},
         ],
     }), &newest()).unwrap();
-    assert_eq!(all.left_out, ["parallel_tool_calls", "tools"]);
+    assert_eq!(all.left_out, ["messages", "parallel_tool_calls", "tools"]);
     let name = all.renamed.keys().next().unwrap();
     assert!(
         name.starts_with('_') && all.renamed[name] == "1st/tool",

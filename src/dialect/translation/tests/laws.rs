@@ -474,4 +474,25 @@ proptest! {
             }
         }
     }
+
+    /// What the model said last, for it to go on from, goes out, or is named.
+    #[test]
+    fn the_models_last_words_go_out_or_are_named(messages in conversation(), last in "[a-z]{9}", blank: bool) {
+        let mut more = messages.as_array().unwrap().clone();
+        more.push(json!({"role": "assistant", "content": last}));
+        if blank {
+            more.push(json!({"role": "user", "content": ""}));
+        }
+        for platform in Dialect::OF_PLATFORMS {
+            let to = |messages: &Value| {
+                let chat = json!({"model": "m", "messages": messages}).to_string();
+                Dialect::Chat.translate_request(platform, chat.as_bytes(), &asked_at(platform, PATH), 0).unwrap()
+            };
+            let (without, made) = (to(&messages), to(&Value::from(more.clone())));
+            let names = made.left_out.contains(&"messages");
+            prop_assert_eq!(names, made.body == without.body, "{:?}", platform);
+            prop_assert_eq!(!names, String::from_utf8(made.body).unwrap().contains(&last), "{:?}", platform);
+            prop_assert!(!without.left_out.contains(&"messages"), "{:?}", platform);
+        }
+    }
 }
