@@ -54,7 +54,7 @@ pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Ve
     let asked = request;
     let request = &*asked;
     let system = joined(request.system.iter().cloned(), "\n\n");
-    let (messages, is_cut) = Messages::of(request, accent)?;
+    let (messages, is_cut) = Messages::of(request, target)?;
     let mut out = request.out();
     out.object(|out| {
         out.name("messages").list(|out| {
@@ -133,7 +133,8 @@ impl<'r, 'a> Messages<'r, 'a> {
     ///
     /// # Errors
     /// A result without its call, content that is no text, or words of the model's before any of the user's.
-    fn of(request: &'r Request<'a>, accent: &Accent) -> Result<(Self, bool), Refused> {
+    fn of(request: &'r Request<'a>, target: &Target<'_>) -> Result<(Self, bool), Refused> {
+        let in_words = target.refuses("functions");
         let mut messages = Self(Vec::new());
         for step in steps(&request.turns)? {
             match step {
@@ -143,7 +144,7 @@ impl<'r, 'a> Messages<'r, 'a> {
                         Block::Reasoning { text, .. } if !text.is_blank() => Some(text.clone()),
                         _ => None,
                     });
-                    let takes = accent.word(accent::REASONING_IN).is_some();
+                    let takes = target.accent.word(accent::REASONING_IN).is_some();
                     let thoughts = joined(thoughts.filter(|_| takes), "\n\n");
                     let calls = blocks.iter().any(|block| matches!(block, Block::Call(_)));
                     messages.add(true, texts, calls);
@@ -171,6 +172,19 @@ impl<'r, 'a> Messages<'r, 'a> {
                         if texts.is_empty() {
                             texts.push(Text::of(NOTHING));
                         }
+                        let mut texts = joined(texts, "\n");
+                        if in_words {
+                            // The model knows no functions, and is to know what was called.
+                            let arguments = functions::object(call).into_owned();
+                            let [open, close] = ["(", ")"].map(Text::of);
+                            let name = || call.name.clone();
+                            let called = vec![name(), open, Text::made(arguments), close];
+                            messages.add(true, called, false);
+                            let heading = [Text::of("The result of "), name(), Text::of(":\n")];
+                            texts.splice(..0, heading);
+                            messages.add(false, texts, false);
+                            continue;
+                        }
                         // The first call stands beside what the model said.
                         let is_free = |last: &Message<'_, '_>| last.is_model && last.call.is_none();
                         if !messages.0.last().is_some_and(is_free) {
@@ -179,7 +193,7 @@ impl<'r, 'a> Messages<'r, 'a> {
                         if let Some(last) = messages.0.last_mut() {
                             last.call = Some(call);
                         }
-                        messages.add(false, joined(texts, "\n"), true);
+                        messages.add(false, texts, true);
                         if let Some(last) = messages.0.last_mut() {
                             last.call = Some(call);
                         }

@@ -312,6 +312,38 @@ fn no_piece_of_arguments_is_lost_in_silence() {
 }
 
 #[test]
+fn a_model_without_functions_is_told_of_calls_in_words() {
+    let few = json!({"refuses": ["functions"]});
+    let few = Accent::parse(few.as_object().unwrap().clone()).unwrap();
+    let target = Target {
+        accent: &few,
+        ..asked_at(Dialect::Ernie, "")
+    };
+    let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "get.weather", "arguments": arguments}});
+    let result =
+        |id: &str, text: &str| json!({"role": "tool", "tool_call_id": id, "content": text});
+    let calls = json!([call("a", "{\"city\":\"Rome\"}"), call("b", "{}")]);
+    let body = json!({"messages": [
+        user("hi"),
+        {"role": "assistant", "content": "I look.", "tool_calls": calls},
+        result("a", "sunny"), result("b", ""), user("go on"),
+        {"role": "assistant", "tool_calls": [call("c", "{}")]},
+        result("c", "rain"),
+    ]});
+    let (made, left_out) = becomes(&body, &target).unwrap();
+    let expected = json!([
+        user("hi"),
+        model("I look.\n\nget.weather({\"city\":\"Rome\"})"),
+        user("The result of get.weather:\nsunny"),
+        model("get.weather({})"),
+        user("The result of get.weather:\n{}\n\ngo on"),
+        model("get.weather({})"),
+        user("The result of get.weather:\nrain"),
+    ]);
+    assert_eq!((&made["messages"], left_out), (&expected, vec![]));
+}
+
+#[test]
 fn an_end_says_what_it_was() {
     for (members, finish) in [
         (r#""finish_reason":"normal""#, Finish::Done),
