@@ -249,7 +249,7 @@ fn failure(said: Json<'_, '_>, bare: bool) -> Option<Failure> {
     let status = match number {
         0 => return None,
         4 | 17 | 18 | 19 | 336_501 | 336_502 => 429,
-        1 | 2 | 13 | 14 | 15 | 100 | 110 | 111 | 336_000 | 336_001 | 336_100 | 500_000 => 500,
+        1 | 2 | 13 | 14 | 15 | 100 | 110 | 111 | 336_000 | 336_100 | 500_000 => 500,
         _ => 400,
     };
     let message = ["error_msg", "msg", "message"];

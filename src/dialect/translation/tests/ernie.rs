@@ -382,6 +382,7 @@ fn an_error_is_told_as_one_wherever_it_comes() {
     let begun = r#"{"id":"as-1","result":"x","is_end":false}"#;
     for (error, status, code) in [
         (r#"{"error_code":336100,"error_msg":"m"}"#, 500, "336100"),
+        (r#"{"error_code":336001,"error_msg":"m"}"#, 400, "336001"),
         (r#"{"error_code":"18","error_msg":"m"}"#, 429, "18"),
         (
             r#"{"error_code":336003,"error_msg":"m","id":"as-1"}"#,
