@@ -176,6 +176,7 @@ async fn windows(folder: &Path) -> Vec<Duration> {
                 access: "a".into(),
                 refresh: "r".into(),
                 id: None,
+                client: None,
             }),
             vars: BTreeMap::from([("account_id".to_owned(), format!("ws-{number}"))]),
             credential_expires_at: None,

@@ -18,6 +18,7 @@
         "doubao"
         "ernie-v1"
         "gemini"
+        "gemini-code-assist"
         "mistral"
         "moonshot"
         "ollama"

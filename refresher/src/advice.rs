@@ -225,6 +225,10 @@ fn on_command_line(fault: &Fault) -> Option<String> {
             "end the login that runs there, or log in with --paste, which needs no port".to_owned()
         }
         Fault::LoginFailed => "log in again, and finish it within a few minutes".to_owned(),
+        Fault::NoOwnClient => {
+            "make an OAuth client of type \"Desktop app\" in your Google Cloud project (docs/profiles.md), and set both variables"
+                .to_owned()
+        }
         Fault::LikelySpent => "if you know better, give --replace".to_owned(),
         Fault::NoAccountId => "give --account-id".to_owned(),
         Fault::NoUsableLogin { platform } => format!("log in with: refresher login {platform}"),

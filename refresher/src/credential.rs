@@ -90,6 +90,17 @@ pub struct OAuthTokens {
     pub refresh: SecretString,
     /// OpenID Connect's id token, where the platform gives one.
     pub id: Option<SecretString>,
+    /// The client that the person logged in to, where it is not the platform's own.
+    pub client: Option<OwnClient>,
+}
+
+/// A client of the operator's own, to which people log in.
+#[derive(Debug, Clone)]
+pub struct OwnClient {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: SecretString,
 }
 
 /// A client of an account's own, and the token that it got last.
@@ -170,6 +181,7 @@ impl Credential {
                 access: nothing(),
                 refresh: nothing(),
                 id: None,
+                client: None,
             })),
             Credential::Client(client) => Some(Credential::Client(ClientCredentials {
                 token_url: None,
@@ -223,6 +235,10 @@ impl Credential {
                 access: tokens.access.expose_secret().into(),
                 refresh: tokens.refresh.expose_secret().into(),
                 id: tokens.id.as_ref().map(|id| id.expose_secret().into()),
+                client: tokens.client.as_ref().map(|client| PlainClient {
+                    id: client.id.as_str().into(),
+                    secret: client.secret.expose_secret().into(),
+                }),
             },
             Credential::ApiKey(key) => Plaintext::ApiKey {
                 key: key.expose_secret().into(),
@@ -256,10 +272,15 @@ impl Credential {
                 access,
                 refresh,
                 id,
+                client,
             } => Credential::OAuth(OAuthTokens {
                 access: access.into_owned().into(),
                 refresh: refresh.into_owned().into(),
                 id: id.map(|id| id.into_owned().into()),
+                client: client.map(|client| OwnClient {
+                    id: client.id.into_owned(),
+                    secret: client.secret.into_owned().into(),
+                }),
             }),
             Plaintext::ApiKey { key } => Credential::ApiKey(key.into_owned().into()),
             Plaintext::ClientCredentials {
@@ -284,6 +305,13 @@ impl Credential {
     }
 }
 
+/// The client inside of a sealed login.
+#[derive(Serialize, Deserialize)]
+struct PlainClient<'a> {
+    id: Cow<'a, str>,
+    secret: Cow<'a, str>,
+}
+
 /// The inside of a sealed credential.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -293,6 +321,8 @@ enum Plaintext<'a> {
         access: Cow<'a, str>,
         refresh: Cow<'a, str>,
         id: Option<Cow<'a, str>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<PlainClient<'a>>,
     },
     ApiKey {
         key: Cow<'a, str>,
@@ -325,6 +355,14 @@ mod tests {
             access: "ACCESS".into(),
             refresh: "REFRESH".into(),
             id: Some("IDTOKEN".into()),
+            client: None,
+        };
+        let own = OAuthTokens {
+            client: Some(OwnClient {
+                id: "its-id".to_owned(),
+                secret: "CLIENTSECRET".into(),
+            }),
+            ..tokens.clone()
         };
         let client = ClientCredentials {
             token_url: None,
@@ -344,6 +382,7 @@ mod tests {
         };
         for credential in [
             Credential::OAuth(tokens),
+            Credential::OAuth(own),
             Credential::ApiKey("APIKEY".into()),
             Credential::Client(client),
             Credential::Client(renewed),

@@ -259,6 +259,8 @@ pub enum Fault {
     PortsTaken,
     /// A login came to nothing, and may be tried again.
     LoginFailed,
+    /// The OAuth client to which people log in is the operator's own, and is not there.
+    NoOwnClient,
     /// Another login of an account is likely newer.
     LikelySpent,
     /// A token does not say whose it is.

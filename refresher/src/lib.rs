@@ -45,3 +45,4 @@ pub mod state;
 pub mod store;
 pub mod tasks;
 pub mod toml_place;
+pub mod variable;

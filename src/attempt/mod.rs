@@ -67,6 +67,7 @@ pub mod made;
 pub mod request_bytes;
 pub mod served_model;
 pub mod transform;
+pub mod unwrap;
 
 use std::borrow::Cow;
 
@@ -366,13 +367,15 @@ pub const SCHEME_HEADER: &str = "x-forwarded-proto";
 
 /// The request as it has to be when it runs again, from what an earlier attempt of the same try
 /// left of it: without that attempt's credential, wherever that was. `query`: the caller's own, where the account's took its
-/// place. `listed`: the lists that the profile changes, as the caller sent them ([`listed`]).
+/// place. `listed`: the lists that the profile changes, as the caller sent them ([`listed`]). `length`: that of the
+/// caller's own body, where it is known.
 pub fn restored(
     request: &HeaderMap,
     platform: &Platform,
     carried: &Carried,
     query: Option<&[u8]>,
     listed: &[List],
+    length: Option<&[u8]>,
 ) -> HeaderMap {
     let is_replaced = |name: &str| {
         let set = &platform.headers.set;
@@ -389,6 +392,10 @@ pub fn restored(
     let is_listed = |name: &str| listed.iter().any(|(list, _)| list == name);
     let kept = request.iter();
     let kept = kept.filter(|(name, _)| !is_replaced(name) && !is_listed(name));
+    let kept = kept.map(|(name, value)| match name {
+        "content-length" => (name, length.unwrap_or(value)),
+        name => (name, value),
+    });
     let lists = listed.iter().flat_map(|(name, values)| {
         let values = values.iter();
         values.map(move |value| (name.as_str(), value.as_slice()))
@@ -633,9 +640,10 @@ mod tests {
             &carried,
             Some(b"key=mine&alt=sse"),
             &[],
+            Some(b"9"),
         );
         assert_eq!(own.first(":path").unwrap(), b"/v1/x?key=mine&alt=sse");
-        let restored = restored(&left, &odd_platform(), &carried, None, &[]);
+        let restored = restored(&left, &odd_platform(), &carried, None, &[], None);
         assert_eq!(restored.first(":path").unwrap(), b"/v1/x?alt=sse");
         let heard: Vec<_> = escaping(&restored).collect();
         assert!(heard.contains(&(":path", b"/v1/x?alt=sse")));
@@ -702,7 +710,7 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), value.to_vec()));
             let left: HeaderMap = sent.collect::<Vec<_>>().into();
             let listed = listed(&request, &platform);
-            let restored = restored(&left, &platform, &carried, None, &listed);
+            let restored = restored(&left, &platform, &carried, None, &listed, None);
             let betas = |headers: &HeaderMap| -> Vec<Vec<u8>> {
                 let betas = headers.iter().filter(|(name, _)| *name == "anthropic-beta");
                 betas.map(|(_, value)| value.to_vec()).collect()
@@ -834,7 +842,7 @@ mod tests {
             (SCHEME_HEADER, b"https"),
             (":path", b"/v1/responses?a=b"),
         ];
-        let restored = restored(&left, &platform, &carried, None, &[]);
+        let restored = restored(&left, &platform, &carried, None, &[], None);
         assert_eq!(restored.iter().collect::<Vec<_>>(), expected);
         assert_eq!(
             location(&restored, &carried).unwrap(),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, Door, Models, Operation,
+    Account, Door, Models, Operation, Wrapper,
     path::{PathTemplate, Place, Places},
 };
 use crate::{
@@ -68,6 +68,9 @@ pub struct Endpoint {
     /// How it speaks its dialect, by model: of two that say the same of a model the first counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accents: Vec<ModelAccent>,
+    /// The objects in which its requests and answers stand; none where they are the dialect's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapper: Option<Wrapper>,
 }
 
 /// How a platform speaks its dialect where it serves some models.
@@ -221,9 +224,14 @@ impl Endpoint {
     /// Tells if it answers the operation of `door`, and its path takes what that door's path has.
     fn fits(&self, door: &Door) -> bool {
         self.operation == door.operation
-            // What the path alone names has to get into the platform's path.
-            && (self.path.has(Place::Model) || !door.path.has(Place::Model))
+            // What the path alone names has to get to the platform.
+            && (self.names_model_itself() || !door.path.has(Place::Model))
             && self.has_things_of(door)
+    }
+
+    /// Tells if the model is named beside the body.
+    fn names_model_itself(&self) -> bool {
+        self.path.has(Place::Model) || self.wrapper.as_ref().is_some_and(Wrapper::names_model)
     }
 
     fn has_things_of(&self, door: &Door) -> bool {

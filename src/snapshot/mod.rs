@@ -23,6 +23,7 @@ pub mod query;
 pub mod template;
 pub mod unread;
 pub mod view;
+pub mod wrapper;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,7 @@ pub use self::{
     query::{QueryPlan, escaped},
     template::Template,
     view::View,
+    wrapper::Wrapper,
 };
 use crate::id::Id;
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, Door, Endpoint, EndpointId, QueryPlan, Template,
+    Account, Door, Endpoint, EndpointId, QueryPlan, Template, Wrapper,
     path::{InvalidPath, is_plain},
 };
 use crate::{
@@ -131,7 +131,10 @@ impl Platform {
     /// The names of the account variables that its templates need, each as often as it is used.
     pub fn vars(&self) -> impl Iterator<Item = &str> {
         let paths = self.endpoints.iter().flat_map(|one| one.path.vars());
-        self.headers.vars().chain(self.query.vars()).chain(paths)
+        let wrappers = self.endpoints.iter().filter_map(|one| one.wrapper.as_ref());
+        let wrappers = wrappers.flat_map(Wrapper::vars);
+        let vars = self.headers.vars().chain(self.query.vars());
+        vars.chain(paths).chain(wrappers)
     }
 
     /// Tells if an account of it has things that no other one has.

@@ -1,8 +1,10 @@
 //! One attempt: one try of one request on one account, in the account's cluster.
 
 mod sent;
+mod unwrapped;
 
 use self::sent::{Answer, GoesOn, Sent};
+use self::unwrapped::{Unwrapped, held_body};
 use super::{Event, gate::reply_with};
 use crate::{
     attempt::{
@@ -38,6 +40,8 @@ pub struct AttemptStream {
     /// answer go on then. None before the answer is judged, and for a good one of a platform that
     /// does not take the credential in the query.
     mask: Option<Mask>,
+    /// Takes off the answer what the platform has around it.
+    unwrapped: Option<Unwrapped>,
     /// The headers of an answer came.
     has_answer: bool,
     /// The caller has an answer that is not the platform's: nothing more of this one goes on.
@@ -105,6 +109,7 @@ impl AttemptStream {
             Event::AnswerHeaders { end } => self.on_answer(end, worker, stream),
             Event::AnswerBody { size, end } => self.on_answer_body(size, end, worker, stream),
             Event::AnswerTrailers => {
+                unwrapped::take(self.unwrapped.as_mut(), 0, true, stream);
                 self.judge_held(Came::All, worker, stream);
                 self.end_kept(worker, stream);
                 self.finish(true, worker, Some(stream));
@@ -253,6 +258,8 @@ impl AttemptStream {
                     .served_as(sent.take_served(&head));
                 self.held = Some(held);
                 self.head = head;
+                let unwrap = sent.unwrap.take();
+                self.unwrapped = unwrap.map(Unwrapped::new);
                 if sent.changes_answer() && !end {
                     // What is taken out of the answer is not in its length.
                     stream.set_header(Side::Answer, "content-length", None);
@@ -286,6 +293,7 @@ impl AttemptStream {
         if self.held.is_none() && self.forwarded.is_none() && self.mask.is_none() {
             return Action::Continue;
         }
+        let size = unwrapped::take(self.unwrapped.as_mut(), size, end, stream);
         let came = if end { Came::All } else { Came::Some };
         let Some(body) = self.judge(size, came, worker, stream) else {
             return Action::Pause;
@@ -307,7 +315,9 @@ impl AttemptStream {
         let Some(held) = &self.held else {
             return true;
         };
-        match self.judge(held.size(), came, worker, stream) {
+        let unwrapped = self.unwrapped.as_ref();
+        let size = unwrapped.map_or_else(|| held.size(), Unwrapped::len);
+        match self.judge(size, came, worker, stream) {
             Some(body) => self.show(&body, came == Came::All, worker, stream),
             // Where it is still held, time alone does not let it go.
             None => self.held.is_none(),
@@ -333,7 +343,7 @@ impl AttemptStream {
         stream: &mut impl Stream,
     ) -> Option<Vec<u8>> {
         let (Some(held), Some(sent)) = (&mut self.held, &self.sent) else {
-            return Some(held_body(0, size, stream));
+            return Some(held_body(self.unwrapped.as_ref(), 0, size, stream));
         };
         let (seen, now) = (held.size(), worker.recently());
         let mut new = Vec::new();
@@ -341,7 +351,7 @@ impl AttemptStream {
             Outcome::Good
         } else if held.is_good() {
             // What the body begins with tells more than its type, and costs no hostcall.
-            new = held_body(seen, size, stream);
+            new = held_body(self.unwrapped.as_ref(), seen, size, stream);
             let looked = held.look(&new, size, came, now);
             let needs_more = looked == Ok(Look::NeedMore);
             let has_room = !needs_more || worker.holds_answer(sent.try_id(), held.taken());
@@ -355,12 +365,13 @@ impl AttemptStream {
             if came == Came::Some && size < MAX_HELD_BYTES {
                 return None;
             }
-            let body = held_body(0, size.min(MAX_HELD_BYTES), stream);
+            let most = size.min(MAX_HELD_BYTES);
+            let body = held_body(self.unwrapped.as_ref(), 0, most, stream);
             Outcome::Error(ErrorBody::read(&body))
         };
         let body = match seen {
             0 if new.len() == size => new,
-            _ => held_body(0, size, stream),
+            _ => held_body(self.unwrapped.as_ref(), 0, size, stream),
         };
         worker.holds_answer(sent.try_id(), 0);
         let whole = (came == Came::All).then_some(body.as_slice());
@@ -458,8 +469,16 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> bool {
+        // The bytes of the proxy's whose place it takes.
+        let size = match &mut self.unwrapped {
+            Some(unwrapped) => {
+                unwrapped.clear();
+                0
+            }
+            None => body.len(),
+        };
         if let Some(own) = &mut self.instead {
-            stream.set_body(Side::Answer, body.len(), &std::mem::take(own));
+            stream.set_body(Side::Answer, size, &std::mem::take(own));
             return true;
         }
         let mut instead = None;
@@ -510,8 +529,9 @@ impl AttemptStream {
                 }
             });
         }
-        if let Some(instead) = instead {
-            stream.set_body(Side::Answer, body.len(), &instead);
+        let is_unwrapped = self.unwrapped.is_some();
+        if let Some(text) = instead.as_deref().or(is_unwrapped.then_some(body)) {
+            stream.set_body(Side::Answer, size, text);
         }
         goes_on
     }
@@ -571,13 +591,5 @@ fn put_headers(reply: &Reply, stream: &mut impl Stream) {
     }
     for (name, value) in &reply.headers {
         stream.set_header(Side::Answer, name, Some(value.as_bytes()));
-    }
-}
-
-/// Returns the bytes from `start` to `size` of those of an answer's body that the proxy holds.
-fn held_body(start: usize, size: usize, stream: &impl Stream) -> Vec<u8> {
-    match size.saturating_sub(start) {
-        0 => Vec::new(),
-        length => stream.body(Side::Answer, start, length),
     }
 }

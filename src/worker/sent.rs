@@ -45,6 +45,8 @@ pub struct SentOn {
     pub query: Option<Vec<u8>>,
     /// The caller's own lists, where the platform's profile changes them.
     pub listed: Option<Vec<List>>,
+    /// The length of the caller's body, where the caller said it: that of another one may take its place.
+    pub length: Option<Vec<u8>>,
     /// The milliseconds within which the first event of its answer is due.
     first_event_ms: Option<u64>,
     /// When all of it had gone to the platform, in Unix milliseconds.
@@ -73,6 +75,7 @@ impl Tries {
             was_not_sent: false,
             query: None,
             listed: None,
+            length: None,
             first_event_ms,
             whole_at: None,
             early: None,

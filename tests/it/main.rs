@@ -58,6 +58,7 @@ mod logins;
 
 /// A Claude subscription, by the login of Claude Code.
 mod claude_login;
+mod code_assist;
 
 /// Logins in a real browser.
 mod browsers;

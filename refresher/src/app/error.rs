@@ -74,6 +74,8 @@ from!(
     login::callback::Error,
     login::finish::Error,
     login::session::Error,
+    login::setup::Error,
+    crate::platform::NoClient,
     oauth::api_key::Error,
     oauth::exchange::Error,
     oauth::http::Error,
@@ -328,6 +330,22 @@ impl Faulty for login::Error {
             }
             login::Error::Http(error) => error.fault(),
             login::Error::Redirect(_) => Fault::Invalid,
+        }
+    }
+}
+
+impl Faulty for crate::platform::NoClient {
+    fn fault(&self) -> Fault {
+        Fault::NoOwnClient
+    }
+}
+
+impl Faulty for login::setup::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            login::setup::Error::Http(error) => error.fault(),
+            login::setup::Error::NoProject => Fault::Invalid,
+            _ => Fault::LoginFailed,
         }
     }
 }

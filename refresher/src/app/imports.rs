@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use self::files::{entries, expand, in_a_line, place, refuse};
 use self::planner::Planner;
-use super::logins::Saved;
+use super::logins::{self, Saved};
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
@@ -20,6 +20,7 @@ use crate::fault::Fault;
 use crate::login::finish::Finished;
 use crate::login::import;
 use crate::login::import::template::Template;
+use crate::oauth::exchange::Granted;
 use crate::platform::Profile;
 use crate::store::{self, Member, NewAccount, Terms, Vars};
 
@@ -178,7 +179,7 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
     Ok(planner.plan)
 }
 
-/// Does what a plan says.
+/// Does what a plan says. `project`: that of accounts that need one, where their platform does not say it.
 ///
 /// # Errors
 /// If something has changed since, or the store fails. Nothing is saved then.
@@ -187,7 +188,12 @@ pub async fn take_over(
     caller: Caller,
     plan: &Plan,
     terms: &Terms,
+    project: Option<&str>,
 ) -> Result<Vec<Taken>> {
+    let mut granted = Vec::with_capacity(plan.planned.len());
+    for one in &plan.planned {
+        granted.push(set_up(app, one, terms, project).await?);
+    }
     let origins: Vec<_> = plan
         .planned
         .iter()
@@ -196,14 +202,15 @@ pub async fn take_over(
     let members: Vec<Member<'_>> = plan
         .planned
         .iter()
+        .zip(&granted)
         .zip(&origins)
-        .map(|(one, origin)| Member {
+        .map(|((one, granted), origin)| Member {
             account: NewAccount {
                 name: &one.name,
                 platform: &one.platform,
-                credential: one.credential.clone(),
-                vars: one.vars.clone(),
-                credential_expires_at: one.credential_expires_at,
+                credential: granted.credential.clone(),
+                vars: granted.vars.clone(),
+                credential_expires_at: granted.credential_expires_at,
                 base_url: one.base_url.as_ref(),
             },
             renew: one.renew,
@@ -213,7 +220,8 @@ pub async fn take_over(
         })
         .collect();
     let saved = app.store.save_accounts(&members, terms, app.now()).await?;
-    let taken = plan.planned.iter().zip(saved).map(|(one, saved)| {
+    let taken = plan.planned.iter().zip(granted).zip(saved);
+    let taken = taken.map(|((one, granted), saved)| {
         caller.changes("import", &one.name);
         let (id, is_new) = match saved {
             store::Saved::Added(id) => (id, true),
@@ -226,9 +234,9 @@ pub async fn take_over(
                 name: one.name.clone(),
                 is_new,
             },
-            vars: one.vars.clone(),
+            vars: granted.vars,
             kind: one.credential.kind(),
-            credential_expires_at: one.credential_expires_at,
+            credential_expires_at: granted.credential_expires_at,
             platform: platform_name(app, &one.platform),
             id_token: None,
         });
@@ -238,6 +246,29 @@ pub async fn take_over(
         }
     });
     Ok(taken.collect())
+}
+
+/// What an account gets: its credential, and what it needs beside that where its platform has it set up.
+async fn set_up(app: &App, one: &Planned, terms: &Terms, project: Option<&str>) -> Result<Granted> {
+    let granted = Granted {
+        credential: one.credential.clone(),
+        credential_expires_at: one.credential_expires_at,
+        login_ends_at: None,
+        vars: one.vars.clone(),
+    };
+    let profile = app.catalog.profile(&one.platform)?;
+    logins::check_project(profile, project)?;
+    if profile.login.setup.is_none() {
+        return Ok(granted);
+    }
+    let own = || one.proxy.clone().map(Some);
+    let terms = Terms {
+        proxy: terms.proxy.clone().or_else(own),
+        ..Terms::default()
+    };
+    let profile = logins::way_out(app, profile, Some(&one.name), &terms).await?;
+    let granted = logins::fresh(&profile, granted, app.now()).await?;
+    logins::set_up(app, &profile, granted, Some(&one.name), project).await
 }
 
 fn platform_name(app: &App, id: &str) -> String {

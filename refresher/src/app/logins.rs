@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -9,17 +10,26 @@ use super::accounts::{self, NewKey};
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::{SystemClock, UnixMillis};
-use crate::credential::CredentialKind;
+use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::fault::{Fault, Kind};
 use crate::login::finish::{Finished, Whose, finish};
-use crate::oauth::api_key;
-use crate::oauth::exchange::Granted;
+use crate::login::setup;
+use crate::oauth::answer::{self, Outcome};
+use crate::oauth::exchange::{self, Granted};
 use crate::oauth::http::HttpClient;
+use crate::oauth::{api_key, refresh};
+use crate::platform::flow::Setup;
 use crate::platform::oauth::ApiKeyExchange;
 use crate::platform::{OAuth, Profile};
 use crate::refresh::endpoint::TokenEndpoints;
 use crate::refresh::engine::{Engine, Refreshed};
-use crate::store::{self, Terms};
+use crate::store::{self, Terms, Vars};
+
+/// An access token that ends within this time is as good as ended.
+const SHORT: Duration = Duration::from_secs(60);
+
+/// The longest id of a project: theirs have 30 characters, and may have a domain before them.
+const MAX_PROJECT_BYTES: usize = 128;
 
 /// The outcome of a refresh after which the login is fresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +131,93 @@ pub async fn way_out<'a>(
     };
     let proxy = app.store.proxy(&account.id).await?;
     Ok(profile.by(proxy.as_ref()))
+}
+
+/// Finds what the account of a login needs beside it, where its platform has it set up ([`setup`]). `profile`: the platform
+/// as the account reaches it. `project`: the one that its operator says; else that of the account of this name stays.
+///
+/// # Errors
+/// If the operator says a project and the platform has none, or the platform does not set the account up.
+pub async fn set_up(
+    app: &App,
+    profile: &Profile,
+    granted: Granted,
+    name: Option<&str>,
+    project: Option<&str>,
+) -> Result<Granted> {
+    let Some(setup) = profile.login.setup else {
+        return Ok(granted);
+    };
+    let var = setup.var();
+    let given = match (project, name) {
+        (Some(project), _) => Some(project.to_owned()),
+        (None, Some(name)) => match app.store.account(name).await {
+            Ok(account) => app.store.vars(&account.id).await?.remove(var),
+            Err(_) => None,
+        },
+        (None, None) => None,
+    };
+    let given: Vars = given
+        .map(|value| (var.to_owned(), value))
+        .into_iter()
+        .collect();
+    Ok(setup::complete(profile, granted, &given).await?)
+}
+
+/// The login, with an access token that has not ended: a platform that is asked about it takes no other. `profile`: the
+/// platform as the account reaches it.
+///
+/// # Errors
+/// If the token has ended and the platform gives no other.
+pub async fn fresh(profile: &Profile, mut granted: Granted, now: UnixMillis) -> Result<Granted> {
+    let (Some(oauth), Credential::OAuth(tokens)) = (&profile.oauth, &granted.credential) else {
+        return Ok(granted);
+    };
+    let lasts = granted
+        .credential_expires_at
+        .is_some_and(|end| end > now.plus(SHORT));
+    if lasts || oauth.renewal != Renewal::Reusable {
+        return Ok(granted);
+    }
+    let http = HttpClient::for_platform(profile)?;
+    let answer = http.send(&refresh::by_token(oauth, tokens)).await;
+    let answer = answer.map_err(exchange::Error::from)?;
+    let outcome = answer::classify(&answer, &oauth.answer, &oauth.ends, now);
+    let grant = match outcome {
+        Outcome::Fresh(grant) if !grant.is_too_long => grant,
+        Outcome::Fresh(_) => return Err(exchange::Error::TooLong.into()),
+        Outcome::Transient { reason, .. }
+        | Outcome::Permanent { reason }
+        | Outcome::NotSent { reason }
+        | Outcome::Page { reason, .. }
+        | Outcome::Unknown { reason } => return Err(exchange::Error::Refused(reason).into()),
+    };
+    let before = granted.credential_expires_at;
+    (granted.credential, granted.credential_expires_at) = grant.over(&granted.credential, before);
+    Ok(granted)
+}
+
+/// Refuses a project for a platform whose accounts have none. Ask before anybody logs in.
+///
+/// # Errors
+/// If the platform has none, or it is no text that a request can carry.
+pub fn check_project(profile: &Profile, project: Option<&str>) -> Result<()> {
+    let Some(project) = project else {
+        return Ok(());
+    };
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    let fits = (1..=MAX_PROJECT_BYTES).contains(&project.len()) && project.bytes().all(legal);
+    let sentence = match profile.login.setup {
+        Some(Setup::CodeAssist) if fits => return Ok(()),
+        Some(Setup::CodeAssist) => {
+            "--project: expected the id of a Google Cloud project, found another text".to_owned()
+        }
+        None => format!(
+            "platform {} has no projects; leave --project out",
+            profile.id
+        ),
+    };
+    Err(Error::new(Fault::Invalid, sentence))
 }
 
 /// Saves a login: the account that it is of gets it, or a new one on these terms. `base_url` is what

@@ -183,6 +183,7 @@ mod tests {
                 access: "the-access".into(),
                 refresh: "the-refresh".into(),
                 id: None,
+                client: None,
             }),
             vars: BTreeMap::new(),
             credential_expires_at: None,

@@ -52,8 +52,10 @@ from!(
     crate::login::callback::Error,
     crate::login::finish::Error,
     crate::login::session::Error,
+    crate::login::setup::Error,
     crate::oauth::exchange::Error,
     crate::oauth::http::Error,
+    crate::platform::NoClient,
     crate::platform::catalog::Error,
     crate::store::Error,
     tokio::task::JoinError,
@@ -148,6 +150,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::MetricsAddressTaken
         | Fault::PortsTaken
         | Fault::LoginFailed
+        | Fault::NoOwnClient
         | Fault::LikelySpent
         | Fault::Misconfigured
         | Fault::Failed => false,

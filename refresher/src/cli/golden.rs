@@ -151,6 +151,7 @@ impl Operator {
             access: "access".into(),
             refresh: "refresh".into(),
             id: None,
+            client: None,
         };
         let credential_expires_at = Some(self.clock.now().plus(HOUR));
         self.save(
@@ -462,6 +463,7 @@ async fn the_picture_of_status_is_current() {
             access: "access".into(),
             refresh: "refresh".into(),
             id: None,
+            client: None,
         });
         operator.save(name, "codex", credential, end).await;
     }
@@ -811,6 +813,7 @@ fn advice() {
         Fault::MetricsExposed,
         Fault::PortsTaken,
         Fault::LoginFailed,
+        Fault::NoOwnClient,
         Fault::LikelySpent,
         Fault::NoAccountId,
         Fault::NoUsableLogin { platform },

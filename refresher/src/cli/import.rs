@@ -30,6 +30,9 @@ pub struct Import {
     /// The ChatGPT account of a personal access token, which does not say it itself
     #[arg(long, value_name = "ID")]
     account_id: Option<String>,
+    /// The Google Cloud project that the accounts work in, where their platform has such and does not say it itself
+    #[arg(long, value_name = "PROJECT")]
+    project: Option<String>,
     /// A pool that the accounts join besides the default one
     #[arg(long)]
     pool: Option<String>,
@@ -70,7 +73,7 @@ impl Import {
             out.print(&lines.collect::<String>())?;
             return Ok(out.print("Nothing was changed: --dry-run\n")?);
         }
-        let mut taken = imports::take_over(app, CALLER, &plan, &terms)
+        let mut taken = imports::take_over(app, CALLER, &plan, &terms, self.project.as_deref())
             .await?
             .into_iter()
             .peekable();

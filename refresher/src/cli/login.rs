@@ -32,6 +32,7 @@ use crate::oauth::http::HttpClient;
 use crate::os_error::in_words;
 use crate::platform::{Flow, Profile, flow};
 use crate::store::Terms;
+use crate::variable;
 
 /// A login to make.
 #[derive(Debug, Args)]
@@ -68,6 +69,9 @@ pub struct Login {
     /// Also get an API key for the account, and add it as an account of the platform that takes it, on the same terms
     #[arg(long)]
     api_key: bool,
+    /// The Google Cloud project that the account works in, where its platform has such and does not say it itself
+    #[arg(long, value_name = "PROJECT")]
+    project: Option<String>,
     /// Where the account is reached, if not where its platform is, and the platform's profile allows that
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
@@ -88,6 +92,8 @@ impl Login {
         let profile = context.app.catalog.usable(&self.platform)?;
         let base_url = accounts::checked_base_url(profile, self.base_url.as_deref()).await?;
         let profile = logins::way_out(&context.app, profile, self.name.as_deref(), &terms).await?;
+        logins::check_project(&profile, self.project.as_deref())?;
+        let profile = profile.with_client(variable::read)?;
         let profile = &*profile;
         let key_offer = self
             .api_key
@@ -289,6 +295,8 @@ impl Session<'_> {
     async fn save(&self, granted: Granted) -> Result<(), Error> {
         let (name, terms) = (self.login.name.as_deref(), &self.terms);
         let Context { app, out, .. } = self.context;
+        let project = self.login.project.as_deref();
+        let granted = logins::set_up(app, self.profile, granted, name, project).await?;
         let base_url = self.base_url.as_ref();
         let new = logins::save(app, CALLER, self.profile, granted, name, terms, base_url).await?;
         out.print(&saved(&new, name, app.now()))?;

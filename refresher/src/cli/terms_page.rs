@@ -35,7 +35,7 @@ No profile is shipped for these. Their platforms' own words decide, and they cha
 
 | login | why not |
 |---|---|
-| Google accounts in Gemini CLI (Code Assist for individuals) | ended by Google on 2026-06-18; use of that login through other software is against its terms. API keys: platform `gemini` |
+| Google accounts of persons in Gemini CLI (Code Assist for individuals) | ended by Google on 2026-06-18. API keys: platform `gemini`; what is left of Code Assist: platform `gemini-code-assist` |
 | Qwen accounts (the login of Qwen Code) | ended by Qwen on 2026-04-15. API keys: platform `qwen` |
 ";
 

@@ -9,11 +9,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::base_url::web_url;
+use crate::variable;
 
 /// The most accounts: a file of more than this is long.
 const MAX_ACCOUNTS: usize = 500;
-/// The longest name of a variable.
-const MAX_VARIABLE: usize = 128;
 
 /// An account that the file declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +122,7 @@ impl Raw {
             ("refresh_token_env", self.refresh_token_env),
             ("proxy_env", self.proxy_env),
         ]
-        .map(|(field, name)| name.map(|name| variable(field, name)).transpose());
+        .map(|(field, name)| name.map(|name| variable::named(field, name)).transpose());
         let secrets = match (key?, token?, id?, secret?) {
             (Some(key), None, None, None) if token_url.is_none() => Secrets::Key(key),
             (None, Some(token), id, secret) if secret.is_none() || id.is_some() => {
@@ -150,19 +149,5 @@ impl Raw {
             maps: self.maps,
             enabled: self.enabled,
         })
-    }
-}
-
-/// A variable's name. A secret that was put in its place is none, and is not repeated.
-fn variable(field: &str, name: String) -> Result<String, String> {
-    let is_word = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    let fits = (1..=MAX_VARIABLE).contains(&name.len())
-        && name.bytes().all(is_word)
-        && !name.starts_with(|first: char| first.is_ascii_digit());
-    match fits {
-        true => Ok(name),
-        false => Err(format!(
-            "expected the name of an environment variable for {field}, of capital letters, digits and _; found another text"
-        )),
     }
 }

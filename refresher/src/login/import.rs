@@ -240,6 +240,7 @@ fn login(
             access,
             refresh,
             id,
+            client: oauth.and_then(|oauth| oauth.own_client.clone()),
         }),
         credential_expires_at,
         login_ends_at: login_ends_at.filter(|end| *end > now),

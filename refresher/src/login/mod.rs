@@ -26,6 +26,7 @@ pub mod pasted;
 pub mod pending;
 pub mod redirect;
 pub mod session;
+pub mod setup;
 
 use std::fmt;
 use std::time::Duration;

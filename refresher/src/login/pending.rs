@@ -27,14 +27,15 @@ use tracing::{info, warn};
 use super::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
 use super::finish::{self, Whose, finish};
 use super::redirect::Refused;
-use super::{Login, Prompt, Step, drive};
+use super::{Login, Prompt, Step, drive, setup};
 use crate::advice;
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
 use crate::oauth::claims::IDENTITY;
 use crate::oauth::http::{self, HttpClient};
-use crate::platform::{Catalog, catalog};
+use crate::platform::{Catalog, NoClient, catalog};
 use crate::store::{self, Account, Status, Store};
+use crate::variable;
 
 /// The most logins that wait at a time; the accounts beyond get theirs as others finish.
 pub const PENDING_LIMIT: usize = 64;
@@ -107,6 +108,8 @@ enum NoUrl {
     Full,
     #[error("its platform's profile makes no URL: {0}")]
     Url(#[from] super::Error),
+    #[error(transparent)]
+    Client(#[from] NoClient),
 }
 
 /// The reason why a login that came back does not count. Its URL is used up; there is a new one.
@@ -120,6 +123,8 @@ enum Error {
     Http(#[from] http::Error),
     #[error(transparent)]
     Finish(#[from] finish::Error),
+    #[error(transparent)]
+    Setup(#[from] setup::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -229,6 +234,7 @@ impl PendingLogins {
     ) -> Result<(), NoUrl> {
         let (platform, shared) = (&account.platform, &self.shared);
         let profile = shared.catalog.usable(platform)?;
+        let profile = &*profile.with_client(variable::read)?;
         let flow = profile.login.code().ok_or(NoUrl::NoFlow)?;
         if !shared.store.vars(&account.id).await?.contains_key(IDENTITY) {
             return Err(NoUrl::Nameless);
@@ -303,8 +309,11 @@ impl Shared {
         } = pending;
         let profile = self.catalog.usable(&account.platform)?;
         let proxy = self.store.proxy(&account.id).await?;
-        let http = HttpClient::for_platform(&profile.by(proxy.as_ref()))?;
+        let reached = profile.by(proxy.as_ref());
+        let http = HttpClient::for_platform(&reached)?;
         let granted = drive::complete(&http, &mut login, step, &SystemClock).await?;
+        let given = self.store.vars(&account.id).await?;
+        let granted = setup::complete(&reached, granted, &given).await?;
         let (whose, now) = (Whose::Account(&account), SystemClock.now());
         finish(&self.store, profile, granted, whose, now).await?;
         Ok(())
@@ -318,7 +327,11 @@ impl NoUrl {
     fn may_pass(&self) -> bool {
         match self {
             NoUrl::Ports(_) | NoUrl::Yielded | NoUrl::Full | NoUrl::Store(_) => true,
-            NoUrl::Platform(_) | NoUrl::NoFlow | NoUrl::Nameless | NoUrl::Url(_) => false,
+            NoUrl::Platform(_)
+            | NoUrl::NoFlow
+            | NoUrl::Nameless
+            | NoUrl::Url(_)
+            | NoUrl::Client(_) => false,
         }
     }
 }

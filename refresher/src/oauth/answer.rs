@@ -107,6 +107,7 @@ impl Grant {
                 access,
                 refresh: self.refresh.unwrap_or_else(|| old.refresh.clone()),
                 id: self.id.or_else(|| old.id.clone()),
+                client: old.client.clone(),
             }),
             Credential::Client(old) => Credential::Client(ClientCredentials {
                 access,

@@ -88,6 +88,10 @@ pub fn request(
         .field("code", code.secret().as_str())
         .field("redirect_uri", redirect_uri.as_str())
         .field("code_verifier", verifier.secret().as_str());
+    let request = match &oauth.own_client {
+        Some(client) => request.field("client_secret", client.secret.clone()),
+        None => request,
+    };
     match state.filter(|_| oauth.exchange_state) {
         Some(state) => request.field("state", state.secret().as_str()),
         None => request,
@@ -123,6 +127,7 @@ pub fn read(
             access,
             refresh,
             id,
+            client: oauth.own_client.clone(),
         }),
         credential_expires_at,
         login_ends_at,

@@ -12,11 +12,21 @@ use crate::platform::oauth::{Scheme, SignedRequests};
 
 /// The request that spends, or uses, the refresh token.
 pub fn by_token(oauth: &OAuth, tokens: &OAuthTokens) -> Request {
-    let request = Request::new(&oauth.token_url, oauth.refresh_encoding)
-        .field("client_id", oauth.client_id.as_str())
+    let request = Request::new(&oauth.token_url, oauth.refresh_encoding);
+    let request = as_client(request, oauth, tokens)
         .field("grant_type", "refresh_token")
         .field("refresh_token", tokens.refresh.clone());
     with_params(request, oauth)
+}
+
+/// Says to which client the person logged in: the operator's own, with its secret, or the platform's.
+pub fn as_client(request: Request, oauth: &OAuth, tokens: &OAuthTokens) -> Request {
+    match &tokens.client {
+        Some(own) => request
+            .field("client_id", own.id.as_str())
+            .field("client_secret", own.secret.clone()),
+        None => request.field("client_id", oauth.client_id.as_str()),
+    }
 }
 
 /// The request that buys an access token with the client's secret.

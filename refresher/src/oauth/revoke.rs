@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::answer::error_code_of;
 use super::http::{HttpClient, Request};
-use super::refresh::by;
+use super::refresh::{as_client, by};
 use crate::credential::Credential;
 use crate::platform::{OAuth, Profile};
 
@@ -55,8 +55,7 @@ fn request(oauth: &OAuth, credential: &Credential) -> Option<Request> {
     let request = Request::new(oauth.revoke_url.as_ref()?, oauth.refresh_encoding);
     match credential {
         Credential::OAuth(tokens) => Some(
-            request
-                .field("client_id", oauth.client_id.as_str())
+            as_client(request, oauth, tokens)
                 .field("token", tokens.refresh.clone())
                 .field("token_type_hint", "refresh_token"),
         ),

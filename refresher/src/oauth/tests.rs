@@ -131,6 +131,7 @@ fn tokens() -> OAuthTokens {
         access: "the-access".into(),
         refresh: "rt_1/+&".into(),
         id: Some("the-id".into()),
+        client: None,
     }
 }
 

@@ -9,7 +9,9 @@ use latchkey::header::{HeaderName, HeaderText, InvalidHeader, NamePattern, is_re
 use latchkey::label::WindowName;
 use latchkey::snapshot::path::PathTemplate;
 use latchkey::snapshot::query::ParameterName;
-use latchkey::snapshot::{Endpoint, HeaderPlan, Makes, Operation, QueryPlan, Template};
+use latchkey::snapshot::{
+    Endpoint, HeaderPlan, MAX_MEMBER_BYTES, Makes, Operation, QueryPlan, Template, Wrapper,
+};
 use latchkey::verdict::Rule;
 use latchkey::verdict::quota::{WindowHeaders, Windows};
 use reqwest::Url;
@@ -134,6 +136,10 @@ pub(super) fn endpoint(
         refuses: raw.refuses,
         untranslated: !raw.translated,
         accents: Vec::new(),
+        wrapper: match raw.wrapper {
+            Some(raw) => Some(wrapper(&format!("{at}.wrapper"), raw)?),
+            None => None,
+        },
     };
     let is_asked = |door| match dialect.is_of_callers() {
         true => endpoint.answers(door),
@@ -149,6 +155,48 @@ pub(super) fn endpoint(
             format!("expected what callers ask; they ask {asked}"),
         ))
     }
+}
+
+/// The most members beside the body in a wrapper.
+const MAX_WRAPPER_MEMBERS: usize = 16;
+
+/// What stands around the bodies at an endpoint.
+fn wrapper(at: &str, raw: raw::Wrapper) -> Result<Wrapper, Invalid> {
+    let is_name = |name: &str| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        (1..=MAX_MEMBER_BYTES).contains(&name.len()) && name.bytes().all(legal)
+    };
+    let names = [&raw.request, &raw.answer].into_iter();
+    if !names.chain(raw.members.keys()).all(|name| is_name(name)) {
+        let problem = format!("expected names of at most {MAX_MEMBER_BYTES} letters, digits and _");
+        return Err(invalid(at, problem));
+    }
+    if raw.members.contains_key(&raw.request) || raw.members.len() > MAX_WRAPPER_MEMBERS {
+        let problem =
+            format!("expected at most {MAX_WRAPPER_MEMBERS} members beside that of request");
+        return Err(invalid(format!("{at}.members"), problem));
+    }
+    let member = |(name, text): (String, String)| {
+        let key = format!("{at}.members.{name}");
+        let template = fit(&key, HeaderText::try_from(text))?;
+        let template = fit(&key, Template::try_from(template))?;
+        match template.has_credential() {
+            true => Err(invalid(
+                key,
+                "expected no {credential}: it goes into a header",
+            )),
+            false => Ok((name, template)),
+        }
+    };
+    Ok(Wrapper {
+        request: raw.request,
+        answer: raw.answer,
+        members: raw
+            .members
+            .into_iter()
+            .map(member)
+            .collect::<Result<_, _>>()?,
+    })
 }
 
 /// The names of headers that an endpoint, or a probe, leaves out.

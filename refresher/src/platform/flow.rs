@@ -104,6 +104,17 @@ pub enum CredentialFile {
     Gemini,
 }
 
+/// What an account needs at its platform beside a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setup {
+    /// A Google Cloud project, which Google's Code Assist tells, or its operator.
+    CodeAssist,
+}
+
+/// The account variable that has that project.
+pub const PROJECT: &str = "project";
+
 /// The meaning of a refusal of the authorization server, where its own words do not tell a person.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +134,8 @@ pub struct WaysIn {
     pub flows: Vec<Flow>,
     /// For refusals that need words.
     pub explanations: Vec<Explanation>,
+    /// What is asked for once a person has logged in.
+    pub setup: Option<Setup>,
 }
 
 impl Code {
@@ -141,6 +154,15 @@ impl Flow {
             }
             Flow::Client => CredentialKind::ClientCredentials,
             Flow::Session(_) => CredentialKind::Session,
+        }
+    }
+}
+
+impl Setup {
+    /// The account variable that it finds.
+    pub fn var(self) -> &'static str {
+        match self {
+            Setup::CodeAssist => PROJECT,
         }
     }
 }
@@ -197,6 +219,7 @@ pub(super) struct Raw {
     client_credentials: Option<RawClient>,
     session: Option<session::Raw>,
     import: Option<RawImport>,
+    setup: Option<Setup>,
     #[serde(default)]
     explanations: Vec<Explanation>,
 }
@@ -289,6 +312,7 @@ impl Raw {
                 .filter(|flow| taken.contains(&flow.gives()))
                 .collect(),
             explanations: self.explanations,
+            setup: self.setup,
         })
     }
 }

@@ -24,6 +24,7 @@ use latchkey::header::HeaderText;
 use latchkey::id::Id;
 use latchkey::snapshot::{self, Endpoint};
 use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 pub use api_key::{KeyForm, NotAKey};
@@ -34,7 +35,7 @@ use convert::{
 };
 pub use doors::{doors, doors_with};
 pub use flow::{Flow, WaysIn};
-pub use oauth::{Encoding, OAuth};
+pub use oauth::{Encoding, NoClient, OAuth};
 use probe::Probe;
 use quota::QuotaEndpoint;
 pub use signing::Signing;
@@ -42,7 +43,7 @@ pub use signing::Signing;
 use crate::address::Network;
 use crate::base_url::BaseUrl;
 use crate::cluster::MAX_PLATFORM_BYTES;
-use crate::credential::CredentialKind;
+use crate::credential::{CredentialKind, OwnClient};
 use crate::egress::Proxy;
 use crate::limits::LimitSettings;
 
@@ -269,7 +270,9 @@ impl Profile {
             .flat_map(|oauth| oauth.claims.keys().chain(oauth.answer.claims.keys()));
         let of_session = self.login.session().into_iter();
         let of_session = of_session.flat_map(|session| session.claims.keys());
-        let claims = of_tokens.chain(of_session).map(String::as_str).collect();
+        let claims = of_tokens.chain(of_session).map(String::as_str);
+        let mut claims: BTreeSet<&str> = claims.collect();
+        claims.extend(self.login.setup.map(flow::Setup::var));
         if let Some(variable) = self.required_vars().difference(&claims).next() {
             let record = &self.record;
             let key = if record.headers.vars().any(|used| used == *variable) {
@@ -350,7 +353,8 @@ impl Profile {
             let problem = "expected no [login.device.by_code] beside it: its code has no state";
             return Err(invalid("oauth.exchange_state", problem));
         }
-        if self.credentials.contains(&CredentialKind::OAuth) && oauth.client_id.is_empty() {
+        let has_client = !oauth.client_id.is_empty() || oauth.client_env.is_some();
+        if self.credentials.contains(&CredentialKind::OAuth) && !has_client {
             return Err(invalid(
                 "oauth.client_id",
                 "expected the client that people log in to",
@@ -380,6 +384,36 @@ impl Profile {
         let mut profile = self.clone();
         profile.upstream.proxy = Some(proxy.clone());
         Cow::Owned(profile)
+    }
+
+    /// The platform with the client to which people log in, where that is the operator's own; `variable` reads the
+    /// environment.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn with_client(
+        &self,
+        variable: impl Fn(&str) -> Option<SecretString>,
+    ) -> Result<Cow<'_, Profile>, NoClient> {
+        let oauth = self.oauth.as_ref();
+        let Some(env) = oauth.and_then(|oauth| oauth.client_env.as_ref()) else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let read = |name: &str| {
+            variable(name).ok_or_else(|| NoClient {
+                platform: self.id.clone(),
+                env: env.clone(),
+                missing: name.to_owned(),
+            })
+        };
+        let (id, secret) = (read(&env.id)?, read(&env.secret)?);
+        let id = id.expose_secret().to_owned();
+        let mut profile = self.clone();
+        if let Some(oauth) = &mut profile.oauth {
+            oauth.client_id.clone_from(&id);
+            oauth.own_client = Some(OwnClient { id, secret });
+        }
+        Ok(Cow::Owned(profile))
     }
 
     /// Returns the part of it that the store publishes.

@@ -7,7 +7,8 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::{Invalid, invalid, web_url};
-use crate::credential::Renewal;
+use crate::credential::{OwnClient, Renewal};
+use crate::variable;
 
 /// The form of a token request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -78,8 +79,12 @@ pub struct OAuth {
     pub token_url: Url,
     /// RFC 7009.
     pub revoke_url: Option<Url>,
-    /// The public client; empty where each account brings a client of its own.
+    /// The public client; empty where each account brings a client of its own, and for the operator's that was not read.
     pub client_id: String,
+    /// The environment variables that hold the client to which people log in, where it is the operator's own.
+    pub client_env: Option<ClientEnv>,
+    /// That client, once it was read.
+    pub own_client: Option<OwnClient>,
     /// The scopes of a login.
     pub scopes: Vec<String>,
     /// The form of a request that redeems a code.
@@ -106,6 +111,30 @@ pub struct OAuth {
     pub api_key: Option<ApiKeyExchange>,
 }
 
+/// The environment variables that hold a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientEnv {
+    /// That of its id.
+    pub id: String,
+    /// That of its secret.
+    pub secret: String,
+}
+
+/// The client to which people log in is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "platform {platform} is logged in to with an OAuth client of your own: expected its id in the environment variable {} \
+     and its secret in {}, found nothing in {missing}", env.id, env.secret
+)]
+pub struct NoClient {
+    /// The platform.
+    pub platform: String,
+    /// Where it should be.
+    pub env: ClientEnv,
+    /// The variable that is not set, or is empty.
+    pub missing: String,
+}
+
 /// An exchange of an id token for an API key (RFC 8693).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +152,8 @@ impl OAuth {
             token_url,
             revoke_url: None,
             client_id: String::new(),
+            client_env: None,
+            own_client: None,
             scopes: Vec::new(),
             exchange_encoding: Encoding::Form,
             exchange_state: false,
@@ -147,6 +178,8 @@ pub(super) struct Raw {
     revoke_url: Option<String>,
     #[serde(default)]
     client_id: String,
+    client_id_env: Option<String>,
+    client_secret_env: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default = "form")]
@@ -214,7 +247,23 @@ impl Raw {
             let problem = "expected statuses from 400 to 499, and neither 408 nor 429";
             return Err(invalid("oauth.errors.statuses", problem));
         }
+        let named = |field: &str, name: Option<String>| {
+            let name = name.map(|name| variable::named(field, name)).transpose();
+            name.map_err(|problem| invalid(format!("oauth.{field}"), problem))
+        };
+        let id = named("client_id_env", self.client_id_env)?;
+        let secret = named("client_secret_env", self.client_secret_env)?;
+        let client_env = match (id, secret) {
+            (None, None) => None,
+            (Some(id), Some(secret)) if self.client_id.is_empty() => Some(ClientEnv { id, secret }),
+            _ => {
+                let problem = "expected client_id_env and client_secret_env together, and no client_id beside them";
+                return Err(invalid("oauth.client_id_env", problem));
+            }
+        };
         Ok(OAuth {
+            client_env,
+            own_client: None,
             token_url: web_url("oauth.token_url", &self.token_url)?,
             revoke_url: self
                 .revoke_url

@@ -139,6 +139,7 @@ impl Raw {
                 refuses: Vec::new(),
                 untranslated: false,
                 accents: Vec::new(),
+                wrapper: None,
             },
             query: query.to_owned(),
             headers,

@@ -84,6 +84,16 @@ pub(super) struct Endpoint {
     pub refuses: Vec<String>,
     #[serde(default = "is_translated")]
     pub translated: bool,
+    pub wrapper: Option<Wrapper>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wrapper {
+    pub request: String,
+    pub answer: String,
+    #[serde(default)]
+    pub members: BTreeMap<String, String>,
 }
 
 fn is_translated() -> bool {

@@ -353,3 +353,162 @@ fn what_does_not_fit_is_refused_with_its_key() {
         assert_eq!(error.key, key, "{error}");
     }
 }
+
+#[test]
+fn the_profile_of_code_assist_means_what_it_says() {
+    let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+    let profile = catalog.profile("gemini-code-assist").unwrap();
+    assert!(catalog.usable("gemini-code-assist").is_err());
+    let terms = profile.terms.as_ref().unwrap();
+    assert!(
+        terms.contains("2026-06-18") && terms.contains("forbid"),
+        "{terms}"
+    );
+    assert_eq!(profile.credentials, [CredentialKind::OAuth]);
+    assert!(profile.api_keys.prefixes.is_empty());
+    assert_eq!(profile.required_vars(), BTreeSet::from(["project"]));
+    let record = &profile.record;
+    let set = record.headers.set.iter().map(|(name, _)| name.as_str());
+    assert_eq!(set.collect::<Vec<_>>(), ["authorization"]);
+    let paths = record.endpoints.iter().map(|one| {
+        let wrapper = one.wrapper.as_ref().unwrap();
+        assert!(wrapper.names_model() && wrapper.answer == "response");
+        String::from(one.path.clone())
+    });
+    let expected = [
+        "/v1internal:generateContent",
+        "/v1internal:streamGenerateContent",
+    ];
+    assert_eq!(paths.collect::<Vec<_>>(), expected);
+    assert_eq!(
+        profile.oauth.as_ref().unwrap().renewal,
+        crate::credential::Renewal::Reusable
+    );
+}
+
+/// Its secret is in every request of a login and of what the login gave, and in no other.
+#[test]
+fn people_log_in_to_a_client_of_the_operators_own() {
+    use crate::credential::{Credential, OAuthTokens};
+    use crate::oauth::{http::Request, refresh};
+    let catalog = Catalog::load(None, BTreeSet::new()).unwrap();
+    let profile = catalog.profile("gemini-code-assist").unwrap();
+    let only = |wanted: &'static str| move |name: &str| name.ends_with(wanted).then(|| "x".into());
+    for (there, missing) in [
+        ("CLIENT_ID", "CLIENT_SECRET"),
+        ("CLIENT_SECRET", "CLIENT_ID"),
+    ] {
+        let refused = profile.with_client(only(there)).unwrap_err();
+        let missing = format!("LATCHKEY_CODE_ASSIST_{missing}");
+        assert_eq!(refused.missing, missing);
+        assert!(
+            refused
+                .to_string()
+                .ends_with(&format!("found nothing in {missing}")),
+            "{refused}"
+        );
+    }
+    let owned = profile
+        .with_client(|name| {
+            Some(
+                if name.ends_with("_ID") {
+                    "its-id"
+                } else {
+                    "its-secret"
+                }
+                .into(),
+            )
+        })
+        .unwrap();
+    let oauth = owned.oauth.as_ref().unwrap();
+    let says = |request: &Request| -> Vec<String> {
+        let fields = request.exposed();
+        let client = fields.filter(|(name, _)| name.starts_with("client"));
+        client
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    };
+    let expected = ["client_id=its-id", "client_secret=its-secret"];
+    let code = oauth2::AuthorizationCode::new("c".into());
+    let redirect = oauth2::RedirectUrl::new("http://127.0.0.1:1/x".into()).unwrap();
+    let verifier = oauth2::PkceCodeVerifier::new("v".into());
+    let request = crate::oauth::exchange::request(oauth, &code, &redirect, &verifier, None);
+    assert_eq!(says(&request), expected);
+    let tokens = |client| OAuthTokens {
+        access: "a".into(),
+        refresh: "r".into(),
+        id: None,
+        client,
+    };
+    // The profile as it is when nobody logs in: the account has the client.
+    let plain = profile.oauth.as_ref().unwrap();
+    let own = tokens(oauth.own_client.clone());
+    assert_eq!(says(&refresh::by_token(plain, &own)), expected);
+    let kept = Credential::from_plaintext(&Credential::OAuth(own).to_plaintext());
+    let Some(Credential::OAuth(kept)) = kept else {
+        panic!("another credential");
+    };
+    assert_eq!(says(&refresh::by_token(plain, &kept)), expected);
+    let codex = catalog.profile("codex").unwrap();
+    assert!(
+        codex
+            .with_client(|_| None)
+            .unwrap()
+            .oauth
+            .as_ref()
+            .unwrap()
+            .own_client
+            .is_none()
+    );
+    let request = refresh::by_token(codex.oauth.as_ref().unwrap(), &tokens(None));
+    assert_eq!(says(&request).len(), 1);
+}
+
+#[test]
+fn a_wrapper_has_members_of_its_own_and_no_credential() {
+    let read = |wrapper: &str| {
+        let text = format!(
+            "id = 'own'\nname = 'Own'\nowner = 'own'\ncredentials = ['api_key']\n\
+             upstream.base_url = 'https://own.test/v1'\n\
+             headers = {{ set = {{ authorization = 'Bearer {{credential}}' }}, allow = [] }}\n\
+             [endpoints.chat.generate]\npath = '/c'\n{wrapper}\n"
+        );
+        Profile::from_table(text.parse().unwrap())
+    };
+    let good = "wrapper = { request = 'r', answer = 'a', members = { m = '{model}', i = 'x-{request_id}' } }";
+    let profile = read(good).unwrap();
+    let wrapper = profile.record.endpoints[0].wrapper.as_ref().unwrap();
+    assert_eq!((wrapper.request.as_str(), wrapper.members.len()), ("r", 2));
+    for (bad, key) in [
+        (
+            "wrapper = { request = 'r' }",
+            "endpoints.chat.generate.wrapper",
+        ),
+        (
+            "wrapper = { request = 'r\"', answer = 'a' }",
+            "endpoints.chat.generate.wrapper",
+        ),
+        (
+            "wrapper = { request = 'r', answer = '' }",
+            "endpoints.chat.generate.wrapper",
+        ),
+        (
+            "wrapper = { request = 'r', answer = 'a', members = { r = 'x' } }",
+            "endpoints.chat.generate.wrapper.members",
+        ),
+        (
+            "wrapper = { request = 'r', answer = 'a', members = { m = '{credential}' } }",
+            "endpoints.chat.generate.wrapper.members.m",
+        ),
+        (
+            "wrapper = { request = 'r', answer = 'a', members = { m = '{' } }",
+            "endpoints.chat.generate.wrapper.members.m",
+        ),
+        (
+            "wrapper = { request = 'r', answer = 'a', members = { m = '{nobody}' } }",
+            "endpoints",
+        ),
+    ] {
+        assert_eq!(read(bad).unwrap_err().key, key, "{bad}");
+    }
+}

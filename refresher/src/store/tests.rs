@@ -71,6 +71,7 @@ fn tokens(access: &str) -> Credential {
         access: access.into(),
         refresh: format!("refresh-of-{access}").into(),
         id: None,
+        client: None,
     })
 }
 

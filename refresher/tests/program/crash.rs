@@ -35,6 +35,7 @@ fn login(token: &str) -> Credential {
         access: format!("access-{token}").into(),
         refresh: format!("refresh-{token}").into(),
         id: None,
+        client: None,
     })
 }
 

@@ -1,13 +1,13 @@
 //! The request that an attempt sent: as whom, and the ways in which it runs again.
 
+mod body;
 mod edits;
 mod translated;
 
 use std::rc::Rc;
 
-use self::edits::{Demanded, MAX_EDITED_BYTES};
 pub(super) use self::translated::{Answer, GoesOn};
-use self::translated::{Became, Translated, estimate};
+use self::{body::Around, edits::Demanded, translated::Translated};
 use crate::{
     attempt::{
         self, EARLY_STATUS, REDIRECT_STATUS, STATUS_HEADER,
@@ -17,7 +17,8 @@ use crate::{
         made::MadeReader,
         request_bytes::RequestBytes,
         served_model::ServedModel,
-        transform::{Rewrite, Transform},
+        transform::Transform,
+        unwrap::Unwrap,
     },
     dialect::{Dialect, accent},
     gate::{Refusal, Reply},
@@ -66,6 +67,10 @@ pub(super) struct Sent {
     demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
     pub(super) translated: Option<Translated>,
+    /// What its body stands in, where the platform has something around those of the dialect.
+    around: Option<Around>,
+    /// What takes that off its answer.
+    pub(super) unwrap: Option<Unwrap>,
 }
 
 impl Sent {
@@ -90,14 +95,23 @@ impl Sent {
         let escape = attempt::is_escape(&request);
         let request = if escape {
             let open = worker.sent().get_mut(carried.try_id);
-            let (query, listed) = open.map_or_else(Default::default, |open| {
-                (open.query.take(), open.listed.take().unwrap_or_default())
+            let (query, listed, length) = open.map_or_else(Default::default, |open| {
+                let listed = open.listed.take().unwrap_or_default();
+                (open.query.take(), listed, open.length.take())
             });
-            attempt::restored(&request, platform, carried, query.as_deref(), &listed)
+            let query = query.as_deref();
+            let length = length.as_deref();
+            attempt::restored(&request, platform, carried, query, &listed, length)
         } else {
             request
         };
         let is_translated = endpoint.dialect != carried.dialect;
+        if !escape
+            && let Some(length) = request.first("content-length")
+            && let Some(open) = worker.sent().get_mut(carried.try_id)
+        {
+            open.length = Some(length.to_vec());
+        }
         // Another query takes the place of the caller's.
         if !escape && (is_translated || !platform.query.is_empty()) {
             let (_, query) = split_target(request.first(":path").unwrap_or_default());
@@ -128,6 +142,11 @@ impl Sent {
         if !written {
             return Err(Refusal::NoCredential);
         }
+        let wrapper = endpoint.wrapper.as_ref().filter(|_| !escape);
+        let around = match wrapper {
+            Some(wrapper) => Some(Around::of(wrapper, account, carried, model.as_ref())?),
+            None => None,
+        };
         let length = request.first("content-length");
         let transform = match replayable && !escape && translated.is_none() {
             true => Transform::of(endpoint, length),
@@ -176,6 +195,8 @@ impl Sent {
             escape,
             transform,
             translated,
+            around,
+            unwrap: wrapper.map(|wrapper| Unwrap::new(&wrapper.answer)),
         })
     }
 
@@ -228,80 +249,12 @@ impl Sent {
         self.replayable && body.is_worth_waiting_for(length)
     }
 
-    /// Lets the request's body go on as its transform says, or translated.
-    ///
-    /// # Errors
-    /// It cannot be translated; or it asks for what is said here, and that is what the caller gets.
-    pub(super) fn rewrite(
-        &mut self,
-        size: usize,
-        end: bool,
-        now: u64,
-        stream: &mut impl Stream,
-    ) -> Result<Action, Reply> {
-        if let Some(translated) = &mut self.translated {
-            let asked_at = self.request.first(":path").unwrap_or_default();
-            let asked_at = std::str::from_utf8(asked_at).unwrap_or_default();
-            let made = translated.request(&self.carried, asked_at, size, end, now, stream);
-            let body = match made.map_err(|refusal| self.refused(&refusal))? {
-                Became::Nothing => return Ok(Action::Pause),
-                Became::Body(body) => body,
-                Became::Estimate(body) => {
-                    let Carried { dialect, id, .. } = &*self.carried;
-                    return Err(estimate(body).with_request_id(*dialect, id.as_ref()));
-                }
-            };
-            let length = body.len().to_string();
-            if self.request.first("content-length").is_some() {
-                stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
-            }
-            stream.set_body(Side::Request, size, &body);
-            return Ok(Action::Continue);
-        }
-        let is_edited = self.renamed_to().is_some() || self.demanded.is_some();
-        let edited = match is_edited {
-            false => None,
-            // Also before its first byte: the headers say its length, which is another one then.
-            true if !end && size <= MAX_EDITED_BYTES => return Ok(Action::Pause),
-            true if size == 0 => None,
-            true => {
-                let made = self.edited(size, stream);
-                Some(made.map_err(|refusal| self.refused(&refusal))?)
-            }
-        };
-        let rewrite = match &edited {
-            None => {
-                let read = || stream.body(Side::Request, 0, size);
-                self.transform.on_request(size, end, read)
-            }
-            Some(body) => self.transform.on_request(body.len(), end, || body.clone()),
-        };
-        match (rewrite, edited) {
-            (Rewrite::NeedMore, _) => return Ok(Action::Pause),
-            (Rewrite::AsItIs, None) => {}
-            (Rewrite::Instead(body), _) | (Rewrite::AsItIs, Some(body)) => {
-                let length = body.len().to_string();
-                let length = Some(length.as_bytes());
-                let has_length = self.request.first("content-length").is_some();
-                if !has_length || stream.set_header(Side::Request, "content-length", length) {
-                    stream.set_body(Side::Request, size, &body);
-                } else if is_edited {
-                    // Nothing goes on of which it was demanded to be another.
-                    return Err(self.refused(&Refusal::Unchangeable {
-                        too_large: false,
-                        why: "its length went on before it".to_owned(),
-                    }));
-                } else {
-                    self.transform = Transform::Nothing;
-                }
-            }
-        }
-        Ok(Action::Continue)
-    }
-
     /// Returns true if the answer is not of the length that the platform says.
     pub(super) fn changes_answer(&self) -> bool {
-        self.transform.changes_answer() || self.translated.is_some() || self.renamed_to().is_some()
+        self.transform.changes_answer()
+            || self.translated.is_some()
+            || self.around.is_some()
+            || self.renamed_to().is_some()
     }
 
     /// Returns true if a good answer with these headers is none without a body.

@@ -16,5 +16,6 @@ mod maps;
 mod pairs;
 mod translated;
 mod waits;
+mod wrapped;
 
 use super::Vm;

@@ -35,6 +35,12 @@ pub struct Refresher {
     variables: Vec<(&'static str, PathBuf)>,
 }
 
+/// The OAuth client of the operator's that the simulated Google knows.
+const CLIENT: [(&str, &str); 2] = [
+    ("LATCHKEY_CODE_ASSIST_CLIENT_ID", "client-1.apps.sim.test"),
+    ("LATCHKEY_CODE_ASSIST_CLIENT_SECRET", "secret-of-client-1"),
+];
+
 impl Refresher {
     /// Sets `folder/state` up for the simulated platform. Nothing runs yet.
     pub fn new(folder: &Path, sim: &Sim) -> Self {
@@ -49,7 +55,7 @@ impl Refresher {
             folder: folder.to_owned(),
             serving: None,
             arguments: Vec::new(),
-            variables: Vec::new(),
+            variables: CLIENT.map(|(name, value)| (name, value.into())).into(),
         }
     }
 

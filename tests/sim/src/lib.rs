@@ -14,6 +14,7 @@ pub mod answer;
 mod baidu;
 mod claude;
 pub mod clock;
+mod code_assist;
 pub mod control;
 mod deployment;
 mod documented;

@@ -38,12 +38,14 @@ use crate::{
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// The beginnings of the paths at which users or logins may change.
-const LOGINS: [&str; 6] = [
+const LOGINS: [&str; 8] = [
     "/oauth/",
     "/web/",
     "/api/accounts/",
     "/codex/device",
     "/cai/",
+    "/o/oauth2/",
+    "/google/",
     "/v1/oauth/",
 ];
 

@@ -14,7 +14,7 @@ use crate::{
     answer::Answer,
     baidu, claude,
     clock::UnixMillis,
-    deployment, documented,
+    code_assist, deployment, documented,
     faults::{Early, Fault, Faults, Target},
     fixtures::{Fill, Fixture, fixture},
     headers,
@@ -38,6 +38,8 @@ pub struct Simulation {
     pub api_keys: HashMap<String, ApiKey>,
     /// What its accounts have made.
     pub things: Things,
+    /// The accounts of Code Assist that were set up.
+    pub code_assist: code_assist::Accounts,
     /// The faults that are set.
     pub faults: Faults,
     /// The requests that were received.
@@ -100,6 +102,7 @@ impl Simulation {
             oauth: OAuth::new(seed),
             api_keys: HashMap::new(),
             things: Things::default(),
+            code_assist: code_assist::Accounts::default(),
             faults: Faults::default(),
             records: Records::default(),
             stats: Stats::default(),
@@ -155,6 +158,28 @@ impl Simulation {
                 outcome.answer = claude::authorize(&mut self.oauth, query, now);
                 None
             }
+            (&Method::GET, code_assist::AUTHORIZE) => {
+                let query = request.uri().query().unwrap_or_default();
+                outcome.answer = code_assist::authorize(&mut self.oauth, query, now);
+                None
+            }
+            (_, path) if path.starts_with(code_assist::API) => {
+                let (account, is_valid) =
+                    code_assist::authenticate(&self.oauth, request.headers(), now);
+                let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+                let fill = self.context(account.as_deref().unwrap_or_default(), now);
+                let fill = fill.reply(&body["request"]);
+                let fault =
+                    self.faults
+                        .take(Target::Upstream, account.as_deref(), path, request.body());
+                let own = replacement(fault.as_ref(), &fill);
+                outcome.answer = own.unwrap_or_else(|| match account.as_deref() {
+                    Some(email) if is_valid => self.code_assist.answer(email, request, &fill),
+                    _ => code_assist::unauthenticated(),
+                });
+                record.account = account;
+                fault
+            }
             (&Method::GET, claude::PROFILE) => {
                 let fill = self.context("", now).plain();
                 let (account, answer) = claude::profile(&self.oauth, request.headers(), &fill, now);
@@ -192,7 +217,14 @@ impl Simulation {
                     token_endpoint::device_grant(&mut self.oauth, &tokens, &issuer, now);
                 None
             }
-            (&Method::POST, "/oauth/token" | "/oauth/revoke" | claude::TOKEN) => {
+            (
+                &Method::POST,
+                "/oauth/token"
+                | "/oauth/revoke"
+                | claude::TOKEN
+                | code_assist::TOKEN
+                | code_assist::REVOKE,
+            ) => {
                 let tokens = TokenRequest::parse(request.headers(), request.body());
                 record.account = tokens.account(&self.oauth);
                 outcome.refreshing = tokens.refreshes(&self.oauth);
@@ -262,7 +294,7 @@ impl Simulation {
     ) -> Answer {
         let fill = self.context("", now).plain();
         let path = request.uri().path();
-        if path != "/oauth/revoke" {
+        if !["/oauth/revoke", code_assist::REVOKE].contains(&path) {
             self.stats.token_calls += 1;
         }
         if let Some(answer) = replacement(fault, &fill) {
@@ -273,6 +305,10 @@ impl Simulation {
             baidu::TOKEN => {
                 let query = request.uri().query().unwrap_or_default();
                 baidu::token(&mut self.oauth, query, request.body(), now)
+            }
+            code_assist::TOKEN | code_assist::REVOKE => {
+                let (headers, body) = (request.headers(), request.body());
+                code_assist::token(&mut self.oauth, path, headers, body, now)
             }
             "/oauth/token" => token_endpoint::token(&mut self.oauth, tokens, &fill, now),
             _ => token_endpoint::revoke(&mut self.oauth, tokens),

@@ -1,5 +1,6 @@
 //! Makes a plan: what becomes of each credential, one after the other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use crate::oauth::exchange::{Granted, require_vars};
 use crate::platform::flow::Import;
 use crate::platform::{KeyForm, Profile};
 use crate::store::Known;
+use crate::variable;
 
 /// Makes a plan, one credential after the other.
 pub(super) struct Planner<'a> {
@@ -59,6 +61,12 @@ impl<'a> Planner<'a> {
         let profile = self
             .profile(entry)
             .map_err(|error| fail(error.fault.clone(), &error))?;
+        let owned = match entry.is_login() {
+            true => profile.with_client(variable::read),
+            false => Ok(Cow::Borrowed(profile)),
+        };
+        let owned = owned.map_err(|error| fail(Fault::NoOwnClient, &error))?;
+        let profile = &*owned;
         let imported = entry.read(profile.oauth.as_ref(), self.app.now());
         // The path in the file is part of the error of a field.
         let told = |error: import::Error| {
@@ -208,7 +216,15 @@ impl<'a> Planner<'a> {
 
     /// A login, given to the account that is its own, or a new one.
     fn login(&self, profile: &Profile, login: Granted, entry: &Entry) -> Result<(Planned, Kind)> {
-        require_vars(profile, &login.vars)?;
+        let mut told = login.vars.clone();
+        // The platform itself tells it, once the login is taken over.
+        told.extend(
+            profile
+                .login
+                .setup
+                .map(|setup| (setup.var().to_owned(), String::new())),
+        );
+        require_vars(profile, &told)?;
         match outlasting(&self.accounts, &profile.id, &login) {
             Some(account) if !self.files.replace => {
                 return Err(Error::new(

@@ -58,7 +58,7 @@ async fn run_on(
         terms,
     };
     let plan = plan(app, &files).await?;
-    take_over(app, Caller::LocalOperator, &plan, terms).await?;
+    take_over(app, Caller::LocalOperator, &plan, terms, None).await?;
     Ok(plan)
 }
 

@@ -13,6 +13,7 @@ fn tokens(access: &str, refresh: &str, id: Option<&str>) -> Credential {
         access: access.into(),
         refresh: refresh.into(),
         id: id.map(Into::into),
+        client: None,
     })
 }
 

@@ -50,6 +50,7 @@ fn old() -> Credential {
         access: "old-access".into(),
         refresh: "old-refresh".into(),
         id: Some("old-id".into()),
+        client: None,
     })
 }
 

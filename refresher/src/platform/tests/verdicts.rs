@@ -181,7 +181,11 @@ const ALIKE: [(&str, &str); 2] = [
 ];
 
 /// The platforms that take over the rules of another one, which says something of that one.
-const ON_TOP: [(&str, &str); 2] = [("claude-code", "anthropic"), ("qianfan-iam", "qianfan")];
+const ON_TOP: [(&str, &str); 3] = [
+    ("claude-code", "anthropic"),
+    ("qianfan-iam", "qianfan"),
+    ("gemini-code-assist", "gemini"),
+];
 
 /// An answer of a platform, and what it means.
 #[derive(Clone)]

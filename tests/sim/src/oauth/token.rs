@@ -134,6 +134,20 @@ impl OAuth {
         Ok(successor)
     }
 
+    /// An access token, and its lifetime, for a refresh token that is not rotated.
+    pub fn renew(&mut self, token: &str, now: UnixMillis) -> Result<(String, u64), TokenError> {
+        let family = *self
+            .refresh_tokens
+            .get(token)
+            .ok_or(TokenError::InvalidGrant)?;
+        let login = &self.families[family.0];
+        if login.live.as_deref() != Some(token) {
+            return Err(TokenError::InvalidGrant);
+        }
+        let email = login.email.clone();
+        self.issue_access(&email, family, now)
+    }
+
     /// Revokes the login of a refresh token with its access tokens, or one access token.
     /// Returns whether the token was known (RFC 7009 §2.2 answers 200 either way).
     pub fn revoke(&mut self, token: &str) -> bool {

@@ -451,6 +451,7 @@ impl Ledger for Side {
                     access: "access".into(),
                     refresh: row.refresh.clone().into(),
                     id: None,
+                    client: None,
                 }),
                 renewal,
                 credential_expires_at: Some(row.credential_expires_at),

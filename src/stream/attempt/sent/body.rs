@@ -1,0 +1,178 @@
+//! The body of a request on its way out: as it is, edited or translated, and in the object that the platform has around it
+//! ([`Wrapper`](crate::snapshot::wrapper::Wrapper)).
+
+use super::{
+    Sent,
+    edits::MAX_EDITED_BYTES,
+    translated::{Became, estimate},
+};
+use crate::{
+    attempt::transform::{Rewrite, Transform},
+    gate::{Refusal, Reply},
+    header::HeaderText,
+    host::{Action, Side, Stream},
+    id::Id,
+    request::carried::Carried,
+    snapshot::{Account, Wrapper},
+    text::tree::{Kind, Tree, Unread},
+};
+
+/// Why nothing is put around a body: it is beyond `MAX_EDITED_BYTES`, `MAX_VALUES` or `MAX_DEPTH`.
+const BOUNDS: &str = "the platform's own object is put only around bodies of up to 16 MiB, 1048576 values and 128 levels";
+
+/// The same of one that is something else.
+const NO_OBJECT: &str = "it is no object of JSON, around which the platform has another one";
+
+/// What stands around a request's body.
+#[derive(Debug)]
+pub(super) struct Around {
+    before: Vec<u8>,
+    behind: Vec<u8>,
+}
+
+impl Around {
+    /// What stands around the body of a request as this account, which this model serves.
+    pub(super) fn of(
+        wrapper: &Wrapper,
+        account: &Account,
+        carried: &Carried,
+        model: Option<&HeaderText>,
+    ) -> Result<Self, Refusal> {
+        let try_id = carried.try_id;
+        // The numbers of VMs are far apart.
+        let own = try_id.vm.wrapping_add(try_id.context.into()).to_string();
+        let id = carried.id.as_ref().map_or(own.as_str(), Id::as_str);
+        let around = wrapper.around(account, model.map(HeaderText::as_str), id);
+        let (before, behind) = around.ok_or(Refusal::NoCredential)?;
+        Ok(Self { before, behind })
+    }
+}
+
+impl Sent {
+    /// Lets the request's body go on as its transform says, or translated, and in what the platform has around it.
+    ///
+    /// # Errors
+    /// It cannot be; or it asks for what is said here, and that is what the caller gets.
+    pub(in crate::stream::attempt) fn rewrite(
+        &mut self,
+        size: usize,
+        end: bool,
+        now: u64,
+        stream: &mut impl Stream,
+    ) -> Result<Action, Reply> {
+        if self.around.is_some() && self.translated.is_none() {
+            // Also before its first byte: the headers say its length, which is another one then.
+            if !end && size <= MAX_EDITED_BYTES {
+                return Ok(Action::Pause);
+            }
+            if let Err(refusal) = fits(size, stream) {
+                return Err(self.refused(&refusal));
+            }
+        }
+        let Some(length) = self.written(size, end, now, stream)? else {
+            return Ok(Action::Pause);
+        };
+        if let Some(Around { before, behind }) = &self.around {
+            stream.set_body(Side::Request, 0, before);
+            let length = length.saturating_add(before.len());
+            stream.append_body(Side::Request, length, behind);
+            if self.request.first("content-length").is_some() {
+                let length = length.saturating_add(behind.len()).to_string();
+                stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
+            }
+        }
+        Ok(Action::Continue)
+    }
+
+    /// Lets the request's body go on as its transform says, or translated; none of it yet, or so many bytes.
+    ///
+    /// # Errors
+    /// It cannot be translated; or it asks for what is said here, and that is what the caller gets.
+    fn written(
+        &mut self,
+        size: usize,
+        end: bool,
+        now: u64,
+        stream: &mut impl Stream,
+    ) -> Result<Option<usize>, Reply> {
+        if let Some(translated) = &mut self.translated {
+            let asked_at = self.request.first(":path").unwrap_or_default();
+            let asked_at = std::str::from_utf8(asked_at).unwrap_or_default();
+            let made = translated.request(&self.carried, asked_at, size, end, now, stream);
+            let body = match made.map_err(|refusal| self.refused(&refusal))? {
+                Became::Nothing => return Ok(None),
+                Became::Body(body) => body,
+                Became::Estimate(body) => {
+                    let Carried { dialect, id, .. } = &*self.carried;
+                    return Err(estimate(body).with_request_id(*dialect, id.as_ref()));
+                }
+            };
+            let length = body.len().to_string();
+            if self.request.first("content-length").is_some() {
+                stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
+            }
+            stream.set_body(Side::Request, size, &body);
+            return Ok(Some(body.len()));
+        }
+        let is_edited = self.renamed_to().is_some() || self.demanded.is_some();
+        let edited = match is_edited {
+            false => None,
+            // Also before its first byte: the headers say its length, which is another one then.
+            true if !end && size <= MAX_EDITED_BYTES => return Ok(None),
+            true if size == 0 => None,
+            true => {
+                let made = self.edited(size, stream);
+                Some(made.map_err(|refusal| self.refused(&refusal))?)
+            }
+        };
+        let rewrite = match &edited {
+            None => {
+                let read = || stream.body(Side::Request, 0, size);
+                self.transform.on_request(size, end, read)
+            }
+            Some(body) => self.transform.on_request(body.len(), end, || body.clone()),
+        };
+        match (rewrite, edited) {
+            (Rewrite::NeedMore, _) => return Ok(None),
+            (Rewrite::AsItIs, None) => {}
+            (Rewrite::Instead(body), _) | (Rewrite::AsItIs, Some(body)) => {
+                let length = body.len().to_string();
+                let length = Some(length.as_bytes());
+                let has_length = self.request.first("content-length").is_some();
+                if !has_length || stream.set_header(Side::Request, "content-length", length) {
+                    stream.set_body(Side::Request, size, &body);
+                    return Ok(Some(body.len()));
+                } else if is_edited {
+                    // Nothing goes on of which it was demanded to be another.
+                    return Err(self.refused(&Refusal::Unchangeable {
+                        too_large: false,
+                        why: "its length went on before it".to_owned(),
+                    }));
+                } else {
+                    self.transform = Transform::Nothing;
+                }
+            }
+        }
+        Ok(Some(size))
+    }
+}
+
+/// Tells if an object is put around a body of `size` bytes, all of which are there: what is no object could have members of
+/// its own put beside ours.
+fn fits(size: usize, stream: &impl Stream) -> Result<(), Refusal> {
+    let body = match size <= MAX_EDITED_BYTES {
+        true => stream.body(Side::Request, 0, size),
+        false => Vec::new(),
+    };
+    let read = Tree::read(&body);
+    let (too_large, why) = match read {
+        Ok(tree) if tree.root().kind() == Kind::Object => return Ok(()),
+        Err(Unread::TooLarge | Unread::TooDeep) => (true, BOUNDS),
+        _ if size > MAX_EDITED_BYTES => (true, BOUNDS),
+        Ok(_) | Err(Unread::NoJson { .. }) => (false, NO_OBJECT),
+    };
+    Err(Refusal::Untranslatable {
+        too_large,
+        why: why.to_owned(),
+    })
+}
