@@ -94,7 +94,8 @@ enum Next {
     Wait(String),
 }
 
-/// The project of the account that `access` is of. `given`: the one that its operator says.
+/// The project of the account that `access` is of. `given`: the one that its operator says; it goes before what the platform
+/// tells, except in the tier whose project is the platform's.
 ///
 /// # Errors
 /// If there is none, and why.
@@ -107,10 +108,12 @@ pub async fn project(
     let found = async {
         let loaded = api.post(LOAD, &load(given)).await?;
         let mut next = loaded_says(&loaded, given)?;
+        let mut given = given;
         loop {
             next = match next {
                 Next::Project(project) => return Ok(project),
                 Next::Onboard(body) => {
+                    given = allowed(body["tierId"].as_str(), given);
                     let operation = api.post(ONBOARD, &body).await?;
                     operation_says(&operation, &loaded, given)?
                 }
@@ -237,11 +240,16 @@ fn load(given: Option<&str>) -> Value {
     body
 }
 
+/// The operator's project, where an account of this tier may have one.
+fn allowed<'a>(tier: Option<&str>, given: Option<&'a str>) -> Option<&'a str> {
+    given.filter(|_| tier != Some(FREE_TIER))
+}
+
 /// What the answer of `loadCodeAssist` says.
 fn loaded_says(loaded: &Value, given: Option<&str>) -> Result<Next, Error> {
     if loaded["currentTier"].is_object() {
-        let told = words(&loaded["cloudaicompanionProject"]);
-        let project = told.or_else(|| given.map(str::to_owned));
+        let own = allowed(loaded["currentTier"]["id"].as_str(), given).map(str::to_owned);
+        let project = own.or_else(|| claims::text(&loaded["cloudaicompanionProject"]));
         return project.map(Next::Project).ok_or_else(|| no_project(loaded));
     }
     let validation = ineligible(loaded).find(|tier| {
@@ -253,13 +261,13 @@ fn loaded_says(loaded: &Value, given: Option<&str>) -> Result<Next, Error> {
         let reason = words(&tier["reasonMessage"]).unwrap_or_else(|| VALIDATION.to_owned());
         return Err(Error::Validation { url, reason });
     }
-    let mut allowed = loaded["allowedTiers"].as_array().into_iter().flatten();
-    let tier = allowed.find(|tier| tier["isDefault"].as_bool() == Some(true));
-    let id = tier.and_then(|tier| words(&tier["id"]));
+    let mut tiers = loaded["allowedTiers"].as_array().into_iter().flatten();
+    let tier = tiers.find(|tier| tier["isDefault"].as_bool() == Some(true));
+    let id = tier.and_then(|tier| claims::text(&tier["id"]));
     let own =
         tier.is_none_or(|tier| tier["userDefinedCloudaicompanionProject"].as_bool() == Some(true));
     let id = id.unwrap_or_else(|| NO_TIER.to_owned());
-    let project = given.filter(|_| id != FREE_TIER);
+    let project = allowed(Some(&id), given);
     if own && project.is_none() && id != FREE_TIER {
         return Err(no_project(loaded));
     }
@@ -288,7 +296,8 @@ fn operation_says(operation: &Value, loaded: &Value, given: Option<&str>) -> Res
         return Err(refused("onboardUser", 200, operation));
     }
     let told = operation.pointer("/response/cloudaicompanionProject/id");
-    let project = told.and_then(words).or_else(|| given.map(str::to_owned));
+    let own = given.map(str::to_owned);
+    let project = own.or_else(|| claims::text(told?));
     project.map(Next::Project).ok_or_else(|| no_project(loaded))
 }
 
@@ -340,12 +349,17 @@ mod tests {
         let tier = json!({"id": "standard-tier"});
         let told = json!({"currentTier": tier, "cloudaicompanionProject": "proj-1"});
         assert_eq!(says(&told, None), "project proj-1");
-        assert_eq!(says(&told, Some("mine")), "project proj-1");
+        assert_eq!(says(&told, Some("mine")), "project mine");
         let untold = json!({"currentTier": tier});
         assert_eq!(says(&untold, Some("mine")), "project mine");
         assert!(says(&untold, None).contains("--project"));
-        let odd = json!({"currentTier": tier, "cloudaicompanionProject": "a\r\nb: c"});
-        assert!(says(&odd, None).contains("--project"));
+        for odd in ["a\r\nb: c".to_owned(), "p".repeat(2_000)] {
+            let odd = json!({"currentTier": tier, "cloudaicompanionProject": odd});
+            assert!(says(&odd, None).contains("--project"));
+        }
+        // The platform refuses another project there.
+        let free = json!({"currentTier": {"id": "free-tier"}, "cloudaicompanionProject": "proj-1"});
+        assert_eq!(says(&free, Some("mine")), "project proj-1");
     }
 
     #[test]
@@ -431,8 +445,10 @@ mod tests {
         let done = json!({"name": "x", "done": true, "response": {"cloudaicompanionProject": {"id": "proj-2"}}});
         assert_eq!(
             project_of(says(done, Some("mine"))).as_deref(),
-            Some("proj-2")
+            Some("mine")
         );
+        let done = json!({"done": true, "response": {"cloudaicompanionProject": {"id": "proj-2"}}});
+        assert_eq!(project_of(says(done, None)).as_deref(), Some("proj-2"));
         let done = json!({"done": true, "response": {}});
         assert_eq!(
             project_of(says(done.clone(), Some("mine"))).as_deref(),
