@@ -34,6 +34,8 @@ const MAX_OPERATION: usize = 256;
 /// The most of the platform's own words that are repeated, in characters; and the most tiers.
 const MAX_WORDS: usize = 300;
 const MAX_TIERS: usize = 4;
+/// The longest address that a person is sent to, in bytes. A longer one is none: cut, it leads elsewhere.
+const MAX_ADDRESS: usize = 1_024;
 
 /// Why an account has no project.
 #[derive(Debug, thiserror::Error)]
@@ -195,11 +197,12 @@ impl Api {
 /// A refusal, in the platform's own words where they are there.
 fn refused(call: &'static str, status: u16, body: &Value) -> Error {
     let error = body.pointer("/0/error").unwrap_or(&body["error"]);
-    let details = error["details"].as_array().into_iter().flatten();
+    let mut details = error["details"].as_array().into_iter().flatten();
     let reason = details.clone().find_map(|detail| words(&detail["reason"]));
-    let links = details.filter_map(|detail| words(detail.pointer("/links/0/url")?));
+    let links = ["/links/0/url", "/metadata/validation_url"];
+    let link = |detail: &Value| links.iter().find_map(|at| address(detail.pointer(at)?));
     let message = words(&error["message"]);
-    match (reason.as_deref(), links.into_iter().next()) {
+    match (reason.as_deref(), details.find_map(link)) {
         (Some(VALIDATION), Some(url)) => Error::Validation {
             url,
             reason: message.unwrap_or_else(|| VALIDATION.to_owned()),
@@ -216,10 +219,25 @@ fn refused(call: &'static str, status: u16, body: &Value) -> Error {
     }
 }
 
-/// A text of the platform's that a person may see: one line, and short.
+/// A text of the platform's that a person may see: one line of ASCII, and short.
 fn words(value: &Value) -> Option<String> {
-    let text = claims::text(value)?;
-    Some(text.chars().take(MAX_WORDS).collect())
+    let shown = |char: char| match char {
+        _ if char.is_whitespace() => ' ',
+        _ if char.is_ascii_graphic() => char,
+        _ => '?',
+    };
+    let text: String = value.as_str()?.chars().take(MAX_WORDS).map(shown).collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// An address of the platform's that a person may be sent to.
+fn address(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    let is_whole = text.len() <= MAX_ADDRESS && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let url = Url::parse(text).ok().filter(|_| is_whole)?;
+    let names_nobody = url.username().is_empty() && url.password().is_none();
+    (url.scheme() == "https" && names_nobody).then(|| text.to_owned())
 }
 
 fn metadata(project: Option<&str>) -> Value {
@@ -252,13 +270,16 @@ fn loaded_says(loaded: &Value, given: Option<&str>) -> Result<Next, Error> {
         let project = own.or_else(|| claims::text(&loaded["cloudaicompanionProject"]));
         return project.map(Next::Project).ok_or_else(|| no_project(loaded));
     }
-    let validation = ineligible(loaded).find(|tier| {
-        tier["reasonCode"].as_str() == Some(VALIDATION) && tier["validationUrl"].is_string()
-    });
-    if let Some(tier) = validation
-        && let Some(url) = words(&tier["validationUrl"])
-    {
-        let reason = words(&tier["reasonMessage"]).unwrap_or_else(|| VALIDATION.to_owned());
+    let mut validations =
+        ineligible(loaded).filter(|tier| tier["reasonCode"].as_str() == Some(VALIDATION));
+    let place = |tier: &Value| {
+        Some((
+            address(&tier["validationUrl"])?,
+            words(&tier["reasonMessage"]),
+        ))
+    };
+    if let Some((url, reason)) = validations.find_map(place) {
+        let reason = reason.unwrap_or_else(|| VALIDATION.to_owned());
         return Err(Error::Validation { url, reason });
     }
     let mut tiers = loaded["allowedTiers"].as_array().into_iter().flatten();
@@ -423,6 +444,54 @@ mod tests {
             json!([{"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "No."}}]);
         let told = refused("loadCodeAssist", 403, &body).to_string();
         assert!(told.contains("HTTP 403, PERMISSION_DENIED, No."), "{told}");
+    }
+
+    #[test]
+    fn an_address_is_told_whole_or_not_at_all() {
+        // As long as real ones are.
+        let long = format!("https://accounts.example/v?plt={}", "x".repeat(285));
+        assert_eq!(long.len(), 316);
+        let by_tier = |url: &str| {
+            let tier = json!({"reasonCode": "VALIDATION_REQUIRED", "reasonMessage": "Verify\nit.", "validationUrl": url});
+            says(&json!({"ineligibleTiers": [tier]}), None)
+        };
+        let by_refusal = |detail: Value| {
+            let info = json!({"reason": "VALIDATION_REQUIRED"});
+            let error = json!({"message": "Verify\nit.", "details": [info, detail]});
+            refused("loadCodeAssist", 403, &json!({"error": error})).to_string()
+        };
+        let all = |url: &str| {
+            [
+                by_tier(url),
+                by_refusal(json!({"links": [{"url": url}]})),
+                by_refusal(json!({"reason": "x", "metadata": {"validation_url": url}})),
+            ]
+        };
+        for told in all(&long) {
+            assert!(
+                told.contains(&format!("open {long} in a browser")),
+                "{told}"
+            );
+            assert!(told.contains("(Verify it.)"), "{told}");
+        }
+        let endless = format!("https://accounts.example/{}", "x".repeat(MAX_ADDRESS));
+        for odd in [
+            "http://accounts.example/v",
+            "file:///etc/passwd",
+            "javascript:x",
+            "https://a b/",
+            "https://",
+            "https://a@b/",
+            &endless,
+        ] {
+            for told in all(odd) {
+                assert!(!told.contains("open ") && !told.contains(odd), "{told}");
+                assert!(
+                    told.contains("VALIDATION_REQUIRED") && told.contains("Verify it."),
+                    "{told}"
+                );
+            }
+        }
     }
 
     #[test]
