@@ -12,7 +12,7 @@ use crate::base_url::BaseUrl;
 use crate::clock::{SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::fault::{Fault, Kind};
-use crate::login::finish::{Finished, Whose, finish};
+use crate::login::finish::{Finished, Whose, finish, owner};
 use crate::login::setup;
 use crate::oauth::answer::{self, Outcome};
 use crate::oauth::exchange::{self, Granted};
@@ -134,10 +134,10 @@ pub async fn way_out<'a>(
 }
 
 /// Finds what the account of a login needs beside it, where its platform has it set up ([`setup`]). `profile`: the platform
-/// as the account reaches it. `project`: the one that its operator says; else that of the account of this name stays.
+/// as the account reaches it. `project`: the one that its operator says; else that of the account that the login is of stays.
 ///
 /// # Errors
-/// If the operator says a project and the platform has none, or the platform does not set the account up.
+/// If the name is another account's, before the platform is asked. If the platform does not set the account up.
 pub async fn set_up(
     app: &App,
     profile: &Profile,
@@ -148,20 +148,32 @@ pub async fn set_up(
     let Some(setup) = profile.login.setup else {
         return Ok(granted);
     };
-    let var = setup.var();
-    let given = match (project, name) {
+    let given = given(app, profile, setup, &granted.vars, name, project).await?;
+    Ok(setup::complete(profile, granted, &given).await?)
+}
+
+/// What an operator said of the account of a login, now or before.
+async fn given(
+    app: &App,
+    profile: &Profile,
+    setup: Setup,
+    vars: &Vars,
+    name: Option<&str>,
+    project: Option<&str>,
+) -> Result<Vars> {
+    let whose = Whose::Anybody {
+        name,
+        terms: &Terms::default(),
+        base_url: None,
+    };
+    let account = owner(&app.store, &profile.id, vars, whose).await?;
+    let given = match (project, account) {
         (Some(project), _) => Some(project.to_owned()),
-        (None, Some(name)) => match app.store.account(name).await {
-            Ok(account) => app.store.vars(&account.id).await?.remove(var),
-            Err(_) => None,
-        },
+        (None, Some(account)) => app.store.vars(&account.id).await?.remove(setup.var()),
         (None, None) => None,
     };
-    let given: Vars = given
-        .map(|value| (var.to_owned(), value))
-        .into_iter()
-        .collect();
-    Ok(setup::complete(profile, granted, &given).await?)
+    let given = given.map(|value| (setup.var().to_owned(), value));
+    Ok(given.into_iter().collect())
 }
 
 /// The login, with an access token that has not ended: a platform that is asked about it takes no other. `profile`: the
@@ -355,3 +367,6 @@ pub async fn refresh(app: &App, caller: Caller, name: &str) -> Result<Fresh> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

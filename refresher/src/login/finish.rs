@@ -121,6 +121,32 @@ pub async fn finish(
     }
 }
 
+/// Finds the account that a login of which `vars` are told would go to; `None` for a new one. Nothing is done for a login at
+/// its platform before this was asked.
+///
+/// # Errors
+/// If it is nobody's that was expected, its name is another account's, or the store fails.
+pub async fn owner(
+    store: &Store,
+    platform: &str,
+    vars: &Vars,
+    whose: Whose<'_>,
+) -> Result<Option<Account>, Error> {
+    match whose {
+        Whose::Anybody { name, .. } => {
+            let accounts = store.known_accounts().await?;
+            let (name, renew) = choose_name(&accounts, platform, vars, name, &BTreeSet::new())?;
+            let mut accounts = accounts.into_iter().map(|known| known.account);
+            Ok(accounts.find(|account| renew && account.name == name))
+        }
+        Whose::Account(expected) => {
+            let own = store.vars(&expected.id).await?;
+            require_same(&expected.platform, &own, vars)?;
+            Ok(Some(expected.clone()))
+        }
+    }
+}
+
 /// Notes when the login that an account was just given ends for good.
 async fn note_end(store: &Store, id: &AccountId, ends_at: Option<UnixMillis>) -> Result<(), Error> {
     if ends_at.is_none() {

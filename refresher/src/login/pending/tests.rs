@@ -167,3 +167,48 @@ async fn nobody_is_admitted_once_a_shutdown_has_begun() {
     );
     assert!(logins.shared.tasks.is_empty());
 }
+
+/// The platform answers nobody: who gets as far as it has another error.
+#[tokio::test]
+async fn whose_a_login_is_comes_before_its_platform_is_asked() {
+    let outer = tempfile::tempdir().unwrap();
+    let state = crate::state::StateDir::open(&outer.path().join("state")).unwrap();
+    let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
+    let platform = "gemini-code-assist";
+    let profile = "[upstream]\nbase_url = 'https://127.0.0.1:1'\n";
+    std::fs::write(outer.path().join(format!("{platform}.toml")), profile).unwrap();
+    let catalog = Catalog::load(Some(outer.path()), [platform.to_owned()].into()).unwrap();
+    let login = |identity: &str| Granted {
+        credential: crate::credential::Credential::ApiKey("an access token".into()),
+        credential_expires_at: None,
+        login_ends_at: None,
+        vars: [(IDENTITY.to_owned(), identity.to_owned())].into(),
+    };
+    let Granted {
+        credential, vars, ..
+    } = login("1");
+    let new = store::NewAccount {
+        name: "alice",
+        platform,
+        credential,
+        vars,
+        credential_expires_at: None,
+        base_url: None,
+    };
+    let (terms, now) = (store::Terms::default(), SystemClock.now());
+    store.save_account(new, &terms, false, now).await.unwrap();
+    let alice = store.account("alice").await.unwrap();
+    let logins = PendingLogins::new(store, catalog);
+    let shared = &logins.shared;
+    let profile = shared.catalog.profile(platform).unwrap();
+    let of_another = shared.give(&alice, profile, profile, login("2")).await;
+    assert!(
+        matches!(
+            of_another,
+            Err(Error::Finish(finish::Error::OtherAccount { .. }))
+        ),
+        "{of_another:?}"
+    );
+    let own = shared.give(&alice, profile, profile, login("1")).await;
+    assert!(matches!(own, Err(Error::Setup(_))), "{own:?}");
+}
