@@ -4,7 +4,7 @@ mod sent;
 mod unwrapped;
 
 use self::sent::{Answer, GoesOn, Sent};
-use self::unwrapped::{Unwrapped, held_body};
+use self::unwrapped::{Unwrapped, held_body, whole_body};
 use super::{Event, gate::reply_with};
 use crate::{
     attempt::{
@@ -259,7 +259,7 @@ impl AttemptStream {
                 self.held = Some(held);
                 self.head = head;
                 let unwrap = sent.unwrap.take();
-                self.unwrapped = unwrap.map(Unwrapped::new);
+                self.unwrapped = unwrap.map(|one| Unwrapped::new(one, worker.unwrapped()));
                 if sent.changes_answer() && !end {
                     // What is taken out of the answer is not in its length.
                     stream.set_header(Side::Answer, "content-length", None);
@@ -343,7 +343,7 @@ impl AttemptStream {
         stream: &mut impl Stream,
     ) -> Option<Vec<u8>> {
         let (Some(held), Some(sent)) = (&mut self.held, &self.sent) else {
-            return Some(held_body(self.unwrapped.as_ref(), 0, size, stream));
+            return Some(whole_body(self.unwrapped.as_mut(), size, stream));
         };
         let (seen, now) = (held.size(), worker.recently());
         let mut new = Vec::new();
@@ -354,7 +354,11 @@ impl AttemptStream {
             new = held_body(self.unwrapped.as_ref(), seen, size, stream);
             let looked = held.look(&new, size, came, now);
             let needs_more = looked == Ok(Look::NeedMore);
-            let has_room = !needs_more || worker.holds_answer(sent.try_id(), held.taken());
+            let unwrapped = self.unwrapped.as_mut().filter(|_| needs_more);
+            let (taken, has_room) =
+                unwrapped.map_or((0, true), |one| (one.taken(), one.has_room()));
+            let taken = taken.max(held.taken());
+            let has_room = !needs_more || has_room && worker.holds_answer(sent.try_id(), taken);
             match needs_more {
                 true if has_room => return None,
                 true => Outcome::of(held.look_no_more()),
@@ -370,8 +374,8 @@ impl AttemptStream {
             Outcome::Error(ErrorBody::read(&body))
         };
         let body = match seen {
-            0 if new.len() == size => new,
-            _ => held_body(self.unwrapped.as_ref(), 0, size, stream),
+            0 if new.len() == size && self.unwrapped.is_none() => new,
+            _ => whole_body(self.unwrapped.as_mut(), size, stream),
         };
         worker.holds_answer(sent.try_id(), 0);
         let whole = (came == Came::All).then_some(body.as_slice());
@@ -470,11 +474,8 @@ impl AttemptStream {
         stream: &mut impl Stream,
     ) -> bool {
         // The bytes of the proxy's whose place it takes.
-        let size = match &mut self.unwrapped {
-            Some(unwrapped) => {
-                unwrapped.clear();
-                0
-            }
+        let size = match self.unwrapped {
+            Some(_) => 0,
             None => body.len(),
         };
         if let Some(own) = &mut self.instead {

@@ -1,5 +1,7 @@
 //! The bodies of requests: the memory that they hold, and the turns in which they are decoded.
 
+use std::{cell::Cell, rc::Rc};
+
 use super::Worker;
 use crate::{
     dialect::Dialect,
@@ -98,6 +100,11 @@ impl<H: Host> Worker<H> {
             .book
             .hold_answer(&mut self.host, try_id.context, size, now);
         held.is_ok()
+    }
+
+    /// Where those that hold an answer without what the platform has around it count its bytes.
+    pub fn unwrapped(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.unwrapped)
     }
 
     /// Has the body of a request wait for its turn to be decoded on. Returns true if it keeps its

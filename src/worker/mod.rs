@@ -16,7 +16,7 @@ pub mod sent;
 mod stats;
 pub mod waiting;
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use self::{
     answers::Probe,
@@ -68,6 +68,8 @@ pub struct Worker<H> {
     pace: Pace,
     starting: Starting,
     decoding: Decoding,
+    /// The bytes of answers that are held without what the platform has around them.
+    unwrapped: Rc<Cell<usize>>,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
     probes: Vec<Probe>,
     looks: Looks,
@@ -194,6 +196,7 @@ impl<H: Host> Worker<H> {
             pace: Pace::default(),
             starting: Starting::default(),
             decoding: Decoding::default(),
+            unwrapped: Rc::default(),
             probes: Vec::new(),
             looks: Looks::default(),
             records: Records::default(),

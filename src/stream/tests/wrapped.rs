@@ -27,6 +27,11 @@ fn platform(id: &str, endpoint: &Value) -> Platform {
 /// An Envoy with these accounts, the first of which serves while it can: at `wrapped`, or at `plain` without anything
 /// around what is said.
 fn envoy(accounts: &[(&str, &str)]) -> Envoy {
+    envoy_with(accounts, false)
+}
+
+/// The same, whose pool takes each model as itself or not.
+fn envoy_with(accounts: &[(&str, &str)], exact_model: bool) -> Envoy {
     let accounts: Vec<Account> = accounts
         .iter()
         .map(|(id, platform)| fixture::account(id, platform))
@@ -34,6 +39,7 @@ fn envoy(accounts: &[(&str, &str)]) -> Envoy {
     let mut records = records(&accounts);
     for record in &mut records {
         if let Record::Pool(pool) = record {
+            pool.exact_model = exact_model;
             for (tier, member) in (0..).zip(&mut pool.members) {
                 member.tier = Tier::try_from(tier).unwrap();
             }
@@ -60,6 +66,16 @@ fn envoy(accounts: &[(&str, &str)]) -> Envoy {
     let mut envoy = Envoy::with(&records);
     envoy.configure(r#"{"throttle_wait_seconds":0}"#);
     envoy
+}
+
+/// An answer in one list, of so many bytes in its first object, that names its model in that one's end.
+fn list(model: &str, size: usize) -> (String, String) {
+    let first = text(&"x".repeat(size), "").replace("gpt-6.1-sol", model);
+    let last = text(" there", r#","finishReason":"STOP""#).replace("gpt-6.1-sol", model);
+    (
+        format!("[{first}\n,\r\n{last}]\n"),
+        format!("[{{\"response\":{first},\"traceId\":\"t\"}}\n,\r\n{{\"response\": {last}}}]\n"),
+    )
 }
 
 fn ask(envoy: &mut Envoy, path: &str, body: &[u8]) -> Call {
@@ -236,6 +252,7 @@ fn a_broken_answer_is_no_good_one() {
         let got = call.answer();
         let body = String::from_utf8(got.body).unwrap();
         let data = body.strip_prefix("data: ").unwrap_or(&body);
+        assert!(data.contains("Hi"), "{body}");
         let read = serde_json::from_str::<Value>(data.trim());
         assert!(read.is_err() || got.status >= 500, "{} {body}", got.status);
     }
@@ -297,4 +314,40 @@ fn an_answer_that_is_held_too_long_goes_on_without_what_is_around_it() {
     call.platform_goes_on(wrapped.as_bytes(), true);
     let expected = format!("data: {begun}\n\n{plain}");
     assert_eq!(String::from_utf8(call.answer().body).unwrap(), expected);
+}
+
+/// It is here until it names its model, and not in the proxy: it counts for its key all the same.
+#[test]
+fn a_large_answer_is_held_until_it_names_its_model_and_goes_on_without_what_is_around_it() {
+    let path = ASKED_AT.strip_suffix("?alt=sse").unwrap();
+    for (per_key, fits) in [(16, true), (3, false)] {
+        let mut envoy = envoy_with(&[("acc_1", "wrapped"), ("acc_2", "wrapped")], true);
+        envoy.configure(&format!(
+            r#"{{"held_mib":64,"held_mib_per_key":{per_key}}}"#
+        ));
+        let mut call = ask(&mut envoy, path, BODY.as_bytes());
+        let answers = |call: &mut Call, (plain, wrapped): (String, String)| {
+            let account = call.header("authorization");
+            call.platform_begins(200, &JSON);
+            for piece in wrapped.as_bytes().chunks(16 * 1024) {
+                if call.header("authorization") == account && call.has_attempt() {
+                    call.platform_goes_on(piece, false);
+                }
+            }
+            plain
+        };
+        if fits {
+            answers(&mut call, list("gpt-6-luna", 3 * 1024 * 1024));
+            call.is_at("acc_2");
+        }
+        let plain = answers(&mut call, list("gpt-6.1-sol", 3 * 1024 * 1024));
+        if fits {
+            call.platform_goes_on(b"", true);
+            let got = call.answer();
+            assert_eq!(got.status, 200);
+            assert!(got.body == plain.as_bytes(), "{}", got.body.len());
+        } else {
+            call.is_refused(502, "latchkey_another_model");
+        }
+    }
 }
