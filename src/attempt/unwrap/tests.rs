@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_makes_it_panic_or_grow(pieces in prop::collection::vec("[ \\n\"{}\\[\\]:,\\\\datresponse]{0,40}", 0..20)) {
+    fn nothing_makes_it_panic_or_grow(pieces in prop::collection::vec("(data:|\\{\"response\":|\\{|\\}|\r?\n|[ \\n\"{}\\[\\]:,\\\\datresponse]{0,9}){0,9}", 0..20)) {
         let mut unwrap = Unwrap::new("response");
         let (mut came, mut went) = (0, 0);
         for piece in &pieces {
@@ -158,7 +158,7 @@ proptest! {
             went += unwrap.on_body(piece.as_bytes(), false).len();
         }
         went += unwrap.on_body(b"", true).len();
-        // An event that is cut gets an end of its own.
-        prop_assert!(went <= came + 2 * pieces.len() * 40);
+        // Also an event that is cut: the end that it gets stands in the place of its own.
+        prop_assert!(went <= came, "{went} of {came}");
     }
 }
