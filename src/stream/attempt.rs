@@ -109,9 +109,16 @@ impl AttemptStream {
             Event::AnswerHeaders { end } => self.on_answer(end, worker, stream),
             Event::AnswerBody { size, end } => self.on_answer_body(size, end, worker, stream),
             Event::AnswerTrailers => {
-                unwrapped::take(self.unwrapped.as_mut(), 0, true, stream);
+                let was_held = self.held.is_some();
+                let size = unwrapped::take(self.unwrapped.as_mut(), 0, true, stream);
                 self.judge_held(Came::All, worker, stream);
-                self.end_kept(worker, stream);
+                if was_held || self.is_answered || self.unwrapped.is_none() || size == 0 {
+                    self.end_kept(worker, stream);
+                } else {
+                    // Of an object that is cut before its member.
+                    let body = whole_body(self.unwrapped.as_mut(), size, stream);
+                    self.show(&body, true, worker, stream);
+                }
                 self.finish(true, worker, Some(stream));
                 Action::continue_if(!self.is_answered)
             }

@@ -351,3 +351,17 @@ fn a_large_answer_is_held_until_it_names_its_model_and_goes_on_without_what_is_a
         }
     }
 }
+
+/// What is kept of an object that is cut before its member goes on with the trailers.
+#[test]
+fn an_answer_that_is_cut_by_trailers_stays_cut() {
+    let mut envoy = envoy(&[("acc_1", "wrapped")]);
+    let mut call = ask(&mut envoy, ASKED_AT, BODY.as_bytes());
+    let (plain, wrapped) = answer();
+    call.platform_begins(200, &EVENTS);
+    call.platform_goes_on(wrapped.as_bytes(), false);
+    call.platform_goes_on(b"data: {\"traceId\":\"t", false);
+    call.platform_sends_trailers();
+    let expected = format!("{plain}data: {{\"traceId\":\"t");
+    assert_eq!(String::from_utf8(call.answer().body).unwrap(), expected);
+}
