@@ -3,7 +3,7 @@
 mod sent;
 mod unwrapped;
 
-use self::sent::{Answer, GoesOn, Sent};
+use self::sent::{Answer, GoesOn, Sent, put_headers};
 use self::unwrapped::{Unwrapped, held_body, whole_body};
 use super::{Event, gate::reply_with};
 use crate::{
@@ -17,8 +17,7 @@ use crate::{
         request_bytes::RequestBytes,
         served_model::Another,
     },
-    dialect::Dialect,
-    gate::{Refusal, Reply},
+    gate::Refusal,
     header::HeaderMap,
     host::{Action, Host, Side, Stream},
     label::ModelName,
@@ -175,7 +174,7 @@ impl AttemptStream {
                 Action::continue_if(end)
             }
             Err(refusal) => {
-                reply_with(&refusal.reply(Dialect::default()), stream);
+                reply_with(&Sent::unsent(&refusal, worker, stream), stream);
                 Action::Pause
             }
         }
@@ -583,21 +582,5 @@ impl AttemptStream {
             stream.set_property(record::PROPERTY, &record.line());
         }
         worker.keep(record, sent.try_id());
-    }
-}
-
-/// Gives an answer, of which nothing has gone on, the headers of one of our own.
-fn put_headers(reply: &Reply, stream: &mut impl Stream) {
-    for of_the_body in [
-        "content-length",
-        "content-encoding",
-        "etag",
-        "digest",
-        "content-digest",
-    ] {
-        stream.set_header(Side::Answer, of_the_body, None);
-    }
-    for (name, value) in &reply.headers {
-        stream.set_header(Side::Answer, name, Some(value.as_bytes()));
     }
 }

@@ -125,6 +125,12 @@ impl Sent {
                 .get_or_insert_with(|| attempt::listed(&request, platform));
         }
         let model = carried.model_at(account);
+        let wrapper = endpoint.wrapper.as_ref().filter(|_| !escape);
+        // Before the headers are written, with the credential among them: there may be none.
+        let around = match wrapper {
+            Some(wrapper) => Some(Around::of(wrapper, account, carried, model.as_ref())?),
+            None => None,
+        };
         let translated =
             is_translated.then(|| Translated::of(carried, endpoint, account, *estimates));
         let written = if escape {
@@ -142,11 +148,6 @@ impl Sent {
         if !written {
             return Err(Refusal::NoCredential);
         }
-        let wrapper = endpoint.wrapper.as_ref().filter(|_| !escape);
-        let around = match wrapper {
-            Some(wrapper) => Some(Around::of(wrapper, account, carried, model.as_ref())?),
-            None => None,
-        };
         let length = request.first("content-length");
         let transform = match replayable && !escape && translated.is_none() {
             true => Transform::of(endpoint, length),
@@ -203,6 +204,21 @@ impl Sent {
     /// Returns the number of its try.
     pub(super) fn try_id(&self) -> TryId {
         self.carried.try_id
+    }
+
+    /// The answer of a refusal of a request that was not sent, in the dialect that its caller speaks, where that is known.
+    pub(super) fn unsent<H: Host>(
+        refusal: &Refusal,
+        worker: &mut Worker<H>,
+        stream: &impl Stream,
+    ) -> Reply {
+        let text = stream.property(carried::PROPERTY);
+        match text.and_then(|text| worker.find(&text)) {
+            Some(Found { carried, .. }) => refusal
+                .reply(carried.dialect)
+                .with_request_id(carried.dialect, carried.id.as_ref()),
+            None => refusal.reply(Dialect::default()),
+        }
     }
 
     /// The answer of a refusal, in the dialect that the caller speaks.
@@ -543,4 +559,20 @@ fn set_status(instead: &str, status: u16, stream: &mut impl Stream) {
     let status = status.to_string();
     stream.set_header(Side::Answer, STATUS_HEADER, Some(status.as_bytes()));
     stream.set_header(Side::Answer, ":status", Some(instead.as_bytes()));
+}
+
+/// Gives an answer, of which nothing has gone on, the headers of one of our own.
+pub(super) fn put_headers(reply: &Reply, stream: &mut impl Stream) {
+    for of_the_body in [
+        "content-length",
+        "content-encoding",
+        "etag",
+        "digest",
+        "content-digest",
+    ] {
+        stream.set_header(Side::Answer, of_the_body, None);
+    }
+    for (name, value) in &reply.headers {
+        stream.set_header(Side::Answer, name, Some(value.as_bytes()));
+    }
 }

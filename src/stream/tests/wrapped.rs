@@ -59,8 +59,11 @@ fn envoy_with(accounts: &[(&str, &str)], exact_model: bool) -> Envoy {
     });
     let path = "/p/models/{model}:streamGenerateContent";
     let plain = json!({"dialect": "gemini", "operation": "stream", "path": path});
+    let chat = json!({
+        "dialect": "chat", "operation": "generate", "path": "/chat", "wrapper": wrapper,
+    });
     records.extend(
-        [("wrapped", wrapped), ("plain", plain)]
+        [("wrapped", wrapped), ("plain", plain), ("chat", chat)]
             .map(|(id, endpoint)| Record::Platform(platform(id, &endpoint))),
     );
     let mut envoy = Envoy::with(&records);
@@ -364,4 +367,20 @@ fn an_answer_that_is_cut_by_trailers_stays_cut() {
     call.platform_sends_trailers();
     let expected = format!("{plain}data: {{\"traceId\":\"t");
     assert_eq!(String::from_utf8(call.answer().body).unwrap(), expected);
+}
+
+/// The platform's object names the model. Nothing is written of the request before that is known, least of all the credential.
+#[test]
+fn a_request_without_a_model_is_refused_in_its_callers_words_before_the_credential_is_on_it() {
+    let mut envoy = envoy(&[("acc_1", "chat")]);
+    let mut call = ask(&mut envoy, CHAT, br#"{"messages":[]}"#);
+    assert_ne!(
+        call.header("authorization").as_deref(),
+        Some("Bearer token-of-acc_1")
+    );
+    let reply = call.is_refused(400, "latchkey_untranslatable");
+    let told: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(told["error"]["code"], "latchkey_untranslatable");
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("names no model"), "{message}");
 }

@@ -23,6 +23,9 @@ const BOUNDS: &str = "the platform's own object is put only around bodies of up 
 /// The same of one that is something else.
 const NO_OBJECT: &str = "it is no object of JSON, around which the platform has another one";
 
+/// The same of one that names no model.
+const NO_MODEL: &str = "it names no model, and the platform's own object around it does";
+
 /// What stands around a request's body.
 #[derive(Debug)]
 pub(super) struct Around {
@@ -32,6 +35,9 @@ pub(super) struct Around {
 
 impl Around {
     /// What stands around the body of a request as this account, which this model serves.
+    ///
+    /// # Errors
+    /// It needs what the request or the account does not have.
     pub(super) fn of(
         wrapper: &Wrapper,
         account: &Account,
@@ -43,7 +49,13 @@ impl Around {
         let own = try_id.vm.wrapping_add(try_id.context.into()).to_string();
         let id = carried.id.as_ref().map_or(own.as_str(), Id::as_str);
         let around = wrapper.around(account, model.map(HeaderText::as_str), id);
-        let (before, behind) = around.ok_or(Refusal::NoCredential)?;
+        let (before, behind) = around.ok_or_else(|| match model {
+            None if wrapper.names_model() => Refusal::Untranslatable {
+                too_large: false,
+                why: NO_MODEL.to_owned(),
+            },
+            _ => Refusal::NoCredential,
+        })?;
         Ok(Self { before, behind })
     }
 }
