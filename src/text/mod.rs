@@ -11,6 +11,7 @@ pub(crate) mod json;
 pub(crate) mod json_string;
 pub(crate) mod members;
 pub(crate) mod needle;
+pub(crate) mod one_object;
 pub mod out;
 pub mod sse;
 pub mod tree;

@@ -384,3 +384,35 @@ fn a_request_without_a_model_is_refused_in_its_callers_words_before_the_credenti
     let message = told["error"]["message"].as_str().unwrap();
     assert!(message.contains("names no model"), "{message}");
 }
+
+/// Each piece is looked at as it comes, and none twice: not all of a large body in one callback.
+#[test]
+fn a_large_body_is_looked_at_in_pieces_and_one_that_is_no_object_is_refused_at_once() {
+    let mut envoy = envoy(&[("acc_1", "wrapped")]);
+    let mut call = envoy.call(&head(ASKED_AT));
+    call.sends(BODY.strip_suffix('}').unwrap().as_bytes(), false);
+    let mut body = BODY.strip_suffix('}').unwrap().to_owned();
+    for _ in 0..40 {
+        let piece = format!(",\"{}\":\"\u{e9}\"", "x".repeat(64 * 1024));
+        for piece in piece.as_bytes().chunks(32 * 1024 + 1) {
+            call.sends(piece, false);
+        }
+        body.push_str(&piece);
+    }
+    call.sends(b"}", true);
+    body.push('}');
+    call.is_at("acc_1");
+    let expected = format!(r#"{{"model":"gpt-6.1-sol","project":"ws-acc_1","request":{body}}}"#);
+    assert!(call.sent_bytes() == expected.as_bytes());
+
+    let mut call = envoy.call(&head(ASKED_AT));
+    call.sends(br#"{"contents":[]},"model":"another""#, false);
+    call.is_refused(400, "latchkey_untranslatable");
+
+    let mut call = envoy.call(&head(ASKED_AT));
+    call.sends(&[b'['; 200], false);
+    call.is_refused(400, "latchkey_untranslatable");
+    let mut call = envoy.call(&head(ASKED_AT));
+    call.sends(format!("{{\"a\":{}", "[".repeat(200)).as_bytes(), false);
+    call.is_refused(413, "latchkey_untranslatable");
+}

@@ -14,11 +14,12 @@ use crate::{
     id::Id,
     request::carried::Carried,
     snapshot::{Account, Wrapper},
-    text::tree::{Kind, Tree, Unread},
+    text::one_object::{OneObject, Seen},
 };
 
-/// Why nothing is put around a body: it is beyond `MAX_EDITED_BYTES`, `MAX_VALUES` or `MAX_DEPTH`.
-const BOUNDS: &str = "the platform's own object is put only around bodies of up to 16 MiB, 1048576 values and 128 levels";
+/// Why nothing is put around a body: it is beyond `MAX_EDITED_BYTES` or `MAX_DEPTH`.
+const BOUNDS: &str =
+    "the platform's own object is put only around bodies of up to 16 MiB and 128 levels";
 
 /// The same of one that is something else.
 const NO_OBJECT: &str = "it is no object of JSON, around which the platform has another one";
@@ -31,6 +32,8 @@ const NO_MODEL: &str = "it names no model, and the platform's own object around 
 pub(super) struct Around {
     before: Vec<u8>,
     behind: Vec<u8>,
+    /// What looks at a body that is not translated, as it comes.
+    body: OneObject,
 }
 
 impl Around {
@@ -56,7 +59,36 @@ impl Around {
             },
             _ => Refusal::NoCredential,
         })?;
-        Ok(Self { before, behind })
+        Ok(Self {
+            before,
+            behind,
+            body: OneObject::default(),
+        })
+    }
+
+    /// Looks at what has come of a body, `size` bytes; `end`: they are all.
+    ///
+    /// # Errors
+    /// It does not go into an object: what is none itself could have members of its own put beside ours.
+    fn fits(&mut self, size: usize, end: bool, stream: &impl Stream) -> Result<(), Refusal> {
+        let start = self.body.read();
+        let seen = match size.saturating_sub(start) {
+            _ if size > MAX_EDITED_BYTES => Seen::TooDeep,
+            0 => self.body.on_body(&[], end),
+            length => {
+                let new = stream.body(Side::Request, start, length);
+                self.body.on_body(&new, end)
+            }
+        };
+        let (too_large, why) = match seen {
+            Seen::Beginning | Seen::Whole => return Ok(()),
+            Seen::TooDeep => (true, BOUNDS),
+            Seen::Other => (false, NO_OBJECT),
+        };
+        Err(Refusal::Untranslatable {
+            too_large,
+            why: why.to_owned(),
+        })
     }
 }
 
@@ -72,19 +104,19 @@ impl Sent {
         now: u64,
         stream: &mut impl Stream,
     ) -> Result<Action, Reply> {
-        if self.around.is_some() && self.translated.is_none() {
-            // Also before its first byte: the headers say its length, which is another one then.
-            if !end && size <= MAX_EDITED_BYTES {
-                return Ok(Action::Pause);
-            }
-            if let Err(refusal) = fits(size, stream) {
+        if let (Some(around), None) = (&mut self.around, &self.translated) {
+            if let Err(refusal) = around.fits(size, end, stream) {
                 return Err(self.refused(&refusal));
+            }
+            // Also before its first byte: the headers say its length, which is another one then.
+            if !end {
+                return Ok(Action::Pause);
             }
         }
         let Some(length) = self.written(size, end, now, stream)? else {
             return Ok(Action::Pause);
         };
-        if let Some(Around { before, behind }) = &self.around {
+        if let Some(Around { before, behind, .. }) = &self.around {
             stream.set_body(Side::Request, 0, before);
             let length = length.saturating_add(before.len());
             stream.append_body(Side::Request, length, behind);
@@ -167,24 +199,4 @@ impl Sent {
         }
         Ok(Some(size))
     }
-}
-
-/// Tells if an object is put around a body of `size` bytes, all of which are there: what is no object could have members of
-/// its own put beside ours.
-fn fits(size: usize, stream: &impl Stream) -> Result<(), Refusal> {
-    let body = match size <= MAX_EDITED_BYTES {
-        true => stream.body(Side::Request, 0, size),
-        false => Vec::new(),
-    };
-    let read = Tree::read(&body);
-    let (too_large, why) = match read {
-        Ok(tree) if tree.root().kind() == Kind::Object => return Ok(()),
-        Err(Unread::TooLarge | Unread::TooDeep) => (true, BOUNDS),
-        _ if size > MAX_EDITED_BYTES => (true, BOUNDS),
-        Ok(_) | Err(Unread::NoJson { .. }) => (false, NO_OBJECT),
-    };
-    Err(Refusal::Untranslatable {
-        too_large,
-        why: why.to_owned(),
-    })
 }
