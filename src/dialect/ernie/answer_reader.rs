@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, InTurn, Progress, Usage},
         parts::AnswerReader,
     },
     text::tree::{Json, Text, Tree},
@@ -15,28 +15,15 @@ use crate::{
 pub(super) struct Reader {
     started: bool,
     ended: bool,
-    blocks: u32,
-    /// The block that is open.
-    open: Option<(u32, BlockKind)>,
-    /// The arguments of the call that is open, as far as they have come.
-    arguments: Arguments,
+    blocks: InTurn,
+    /// The arguments of the call that is open.
+    arguments: Progress,
     has_called: bool,
     usage: Usage,
     /// What it has said of its end.
     refused: bool,
     cut: bool,
     stopped: bool,
-}
-
-/// How far the arguments of a call have come.
-#[derive(Debug, Clone, Copy, Default)]
-struct Arguments {
-    /// The objects and lists that are open.
-    depth: u32,
-    quoted: bool,
-    escaped: bool,
-    /// An object or a list has ended, and none is open.
-    whole: bool,
 }
 
 // === impl Reader ===
@@ -108,7 +95,7 @@ impl Reader {
             self.arguments(more, events);
         }
         if let Some(result) = result {
-            self.text(BlockKind::Text, &result, events);
+            self.blocks.text(BlockKind::Text, &result, events);
         }
         if let Some(call) = call.filter(|_| more.is_none()) {
             self.call(call, events);
@@ -128,7 +115,7 @@ impl Reader {
 
     fn end(&mut self, events: &mut Vec<Event>) {
         self.ended = true;
-        self.close(events);
+        self.blocks.close(events);
         events.push(Event::Usage(self.usage));
         events.push(Event::Finish(match () {
             () if self.refused => Finish::Refused,
@@ -142,18 +129,18 @@ impl Reader {
 
     /// Tells more of the call that is open: without a name, or with its name again before its arguments are whole.
     fn is_more(&self, call: Json<'_, '_>) -> bool {
-        let Some((_, BlockKind::Call { name: open, .. })) = &self.open else {
+        let Some((_, BlockKind::Call { name: open, .. })) = self.blocks.open() else {
             return false;
         };
         let name = call.get_text("name");
         let name = name.as_ref().map(Text::plain).unwrap_or_default();
-        name.is_empty() || (name == open.as_str() && !self.arguments.whole)
+        name.is_empty() || (name == open.as_str() && !self.arguments.is_whole())
     }
 
     /// Reads a call that begins. What the model thought before it stands in it.
     fn call(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
         if let Some(thoughts) = call.get_text("thoughts") {
-            self.text(BlockKind::Reasoning, &thoughts, events);
+            self.blocks.text(BlockKind::Reasoning, &thoughts, events);
         }
         if let Some(name) = call.get_text("name").filter(|name| !name.is_empty()) {
             self.has_called = true;
@@ -163,8 +150,8 @@ impl Reader {
                 name: name.plain().into_owned(),
                 raw: false,
             };
-            self.begin_block(kind, events);
-            self.arguments = Arguments::default();
+            self.blocks.begin(kind, events);
+            self.arguments = Progress::default();
         }
         self.arguments(call, events);
     }
@@ -179,61 +166,12 @@ impl Reader {
         if text.is_empty() {
             return;
         }
-        let Some((block, BlockKind::Call { .. })) = self.open else {
+        let Some((block, BlockKind::Call { .. })) = self.blocks.open() else {
             let why = "the platform's answer has arguments of no call";
             return self.fail(Failure::grammar(why), events);
         };
-        self.arguments.go_on(text.as_bytes());
+        self.arguments.read(&text);
         events.push(Event::Delta { block, text });
-    }
-
-    /// Tells a piece of text, in a block of this kind.
-    fn text(&mut self, kind: BlockKind, text: &Text<'_>, events: &mut Vec<Event>) {
-        if text.is_empty() {
-            return;
-        }
-        let block = match &self.open {
-            Some((block, open)) if *open == kind => *block,
-            _ => self.begin_block(kind, events),
-        };
-        let text = text.plain().into_owned();
-        events.push(Event::Delta { block, text });
-    }
-
-    fn begin_block(&mut self, kind: BlockKind, events: &mut Vec<Event>) -> u32 {
-        self.close(events);
-        let block = self.blocks;
-        self.blocks = block.saturating_add(1);
-        self.open = Some((block, kind.clone()));
-        events.push(Event::Open { block, kind });
-        block
-    }
-
-    fn close(&mut self, events: &mut Vec<Event>) {
-        if let Some((block, _)) = self.open.take() {
-            events.push(Event::Close { block });
-        }
-    }
-}
-
-// === impl Arguments ===
-
-impl Arguments {
-    fn go_on(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' if self.quoted => self.escaped = true,
-                b'"' => self.quoted = !self.quoted,
-                _ if self.quoted => {}
-                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
-                b'}' | b']' => {
-                    self.depth = self.depth.saturating_sub(1);
-                    self.whole = self.depth == 0;
-                }
-                _ => {}
-            }
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, InTurn, Usage},
         parts::AnswerReader,
     },
     hash::hash64,
@@ -16,10 +16,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     id: Option<String>,
-    blocks: u32,
+    blocks: InTurn,
     calls: u32,
-    /// The block of text or thoughts that is open.
-    open: Option<(u32, BlockKind)>,
     finish: Option<Finish>,
     ended: bool,
 }
@@ -56,7 +54,7 @@ impl AnswerReader for Reader {
             return self.fail(Failure::grammar("the platform's answer broke off"), events);
         };
         self.ended = true;
-        self.close(events);
+        self.blocks.close(events);
         // It says of calls too that all is well.
         let has_called = self.calls > 0;
         events.push(Event::Finish(match finish {
@@ -91,8 +89,6 @@ impl Reader {
     }
 
     fn chunk(&mut self, chunk: Json<'_, '_>, events: &mut Vec<Event>) {
-        // Code Assist has each answer within one more object.
-        let chunk = chunk.get("response").unwrap_or(chunk);
         if let Some(error) = chunk.get("error") {
             return self.fail(Failure::of(error), events);
         }
@@ -142,11 +138,9 @@ impl Reader {
     fn part(&mut self, part: Json<'_, '_>, events: &mut Vec<Event>) {
         let is_thought = part.get("thought").and_then(Json::flag) == Some(true);
         if let Some(signature) = part.get_text("thoughtSignature") {
-            let is_open = |open: &(u32, BlockKind)| open.1 == BlockKind::Reasoning;
-            let open = self.open.as_ref().filter(|open| is_open(open));
-            let block = match open {
-                Some((block, _)) => *block,
-                None => self.begin_block(BlockKind::Reasoning, events),
+            let block = match self.blocks.open() {
+                Some((block, BlockKind::Reasoning)) => block,
+                _ => self.blocks.begin(BlockKind::Reasoning, events),
             };
             let data = signature.plain().into_owned();
             // The signature of a thought stands in its last piece.
@@ -154,7 +148,7 @@ impl Reader {
                 self.text(part, BlockKind::Reasoning, events);
             }
             events.push(Event::Opaque { block, data });
-            self.close(events);
+            self.blocks.close(events);
             if is_thought {
                 return;
             }
@@ -169,17 +163,11 @@ impl Reader {
         self.text(part, kind, events);
     }
 
-    /// Tells a piece of text, in a block of this kind.
+    /// Tells the text of a part, in a block of this kind.
     fn text(&mut self, part: Json<'_, '_>, kind: BlockKind, events: &mut Vec<Event>) {
-        let Some(text) = part.get_text("text").filter(|text| !text.is_empty()) else {
-            return;
-        };
-        let block = match &self.open {
-            Some((block, open)) if *open == kind => *block,
-            _ => self.begin_block(kind, events),
-        };
-        let text = text.plain().into_owned();
-        events.push(Event::Delta { block, text });
+        if let Some(text) = part.get_text("text") {
+            self.blocks.text(kind, &text, events);
+        }
     }
 
     fn call(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
@@ -202,25 +190,10 @@ impl Reader {
             name: name.plain().into_owned(),
             raw: false,
         };
-        let block = self.begin_block(kind, events);
+        let block = self.blocks.begin(kind, events);
         let text = arguments.to_owned();
         events.push(Event::Delta { block, text });
-        self.close(events);
-    }
-
-    fn begin_block(&mut self, kind: BlockKind, events: &mut Vec<Event>) -> u32 {
-        self.close(events);
-        let block = self.blocks;
-        self.blocks = block.saturating_add(1);
-        self.open = Some((block, kind.clone()));
-        events.push(Event::Open { block, kind });
-        block
-    }
-
-    fn close(&mut self, events: &mut Vec<Event>) {
-        if let Some((block, _)) = self.open.take() {
-            events.push(Event::Close { block });
-        }
+        self.blocks.close(events);
     }
 }
 

@@ -15,7 +15,9 @@ mod event;
 mod folded;
 mod freeform;
 pub mod functions;
+mod in_turn;
 pub mod names;
+mod progress;
 pub mod read;
 mod request;
 
@@ -23,6 +25,8 @@ pub use self::{
     event::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Usage},
     folded::{Folded, FoldedBlock, is_cut},
     freeform::Unwrapping,
+    in_turn::InTurn,
+    progress::Progress,
     request::{
         Arguments, Block, Call, Choice, Effort, Form, Media, MediaKind, Output, Reasoning, Refused,
         Request, Role, Sampling, Schema, Source, Tool, ToolInput, ToolResult, Turn,

@@ -1,7 +1,7 @@
 //! The calls in an answer of `chat`, told apart.
 
 use crate::{
-    dialect::neutral::{BlockKind, Event, Failure},
+    dialect::neutral::{BlockKind, Event, Failure, Progress},
     text::tree::{Json, Kind},
 };
 
@@ -34,17 +34,8 @@ struct Called {
     block: Option<u32>,
     /// What waits for that.
     waiting: String,
-    arguments: Arguments,
+    arguments: Progress,
     closed: bool,
-}
-
-/// How far the arguments of a call are.
-#[derive(Debug, Default)]
-struct Arguments {
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
-    whole: bool,
 }
 
 // === impl Calls ===
@@ -113,7 +104,7 @@ impl Calls {
                     list: self.list,
                     block: None,
                     waiting: String::new(),
-                    arguments: Arguments::default(),
+                    arguments: Progress::default(),
                     closed: false,
                 });
                 self.all.len().saturating_sub(1)
@@ -164,8 +155,10 @@ impl Calls {
         // Others have no numbers, and the tool's name for an id: what has a name there is a call of its own, in the
         // same list, or with arguments once the one before it has all of its own.
         let is_another = match index {
-            None if !id.is_empty() => called.list == self.list || (called.arguments.whole && says),
-            _ => id.is_empty() && called.arguments.whole,
+            None if !id.is_empty() => {
+                called.list == self.list || (called.arguments.is_whole() && says)
+            }
+            _ => id.is_empty() && called.arguments.is_whole(),
         };
         let begins_anew = !name.is_empty() && is_another;
         found.filter(|_| !called.closed && !has_other_id && !begins_anew)
@@ -204,27 +197,6 @@ impl Called {
         if !text.is_empty() {
             self.arguments.read(&text);
             events.push(Event::Delta { block, text });
-        }
-    }
-}
-
-// === impl Arguments ===
-
-impl Arguments {
-    fn read(&mut self, text: &str) {
-        for byte in text.bytes() {
-            match byte {
-                _ if std::mem::take(&mut self.escaped) => {}
-                b'\\' => self.escaped = self.in_string,
-                b'"' => self.in_string = !self.in_string,
-                _ if self.in_string => {}
-                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
-                b'}' | b']' => {
-                    self.depth = self.depth.saturating_sub(1);
-                    self.whole |= self.depth == 0;
-                }
-                _ => {}
-            }
         }
     }
 }

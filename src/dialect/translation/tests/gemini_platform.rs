@@ -491,6 +491,7 @@ fn every_end_is_told_as_what_it_is() {
     for body in [error.clone(), json!([error])] {
         assert_eq!(read(&body), [Event::Fail(failure.clone())]);
     }
+    // What a platform has around its answers is off before they are read here.
     let wrapped = json!({"response": {"candidates": [{"finishReason": "STOP"}]}, "traceId": "t"});
-    assert!(read(&wrapped).ends_with(&[Event::Finish(Finish::Done), Event::End]));
+    assert!(matches!(read(&wrapped).last(), Some(Event::Fail(_))));
 }
