@@ -3,7 +3,7 @@
 use super::envoy::{BODY, BUFFER_LIMIT, Envoy, head, records};
 use crate::{
     attempt::holding::JUDGE_MS,
-    snapshot::{Account, Record, fixture},
+    snapshot::{Account, Platform, Record, fixture},
 };
 
 const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
@@ -310,11 +310,8 @@ fn a_first_attempt_at_the_escape_listener_is_one_that_reached_nobody() {
     call.gets(200, ANSWER);
 }
 
-/// The caller's own value of a parameter that the first platform sets is the second one's to read.
-#[test]
-fn the_callers_own_query_survives_the_escape() {
-    let mut keyed = fixture::platform("codex");
-    keyed.query = serde_json::from_str(r#"[["version","{credential}"]]"#).unwrap();
+/// An account of `first`, a platform with what a test is about, and one of a plain platform that is tried after it.
+fn before_a_plain_one(first: Platform) -> Envoy {
     let mut plain = fixture::platform("codex");
     plain.id = crate::id::Id::try_from("plain").unwrap();
     let mut all = records(&[
@@ -322,8 +319,16 @@ fn the_callers_own_query_survives_the_escape() {
         fixture::account("acc_2", "plain"),
     ]);
     all.retain(|record| !matches!(record, Record::Platform(_)));
-    all.extend([Record::Platform(keyed), Record::Platform(plain)]);
-    let mut envoy = Envoy::with(&all);
+    all.extend([Record::Platform(first), Record::Platform(plain)]);
+    Envoy::with(&all)
+}
+
+/// The caller's own value of a parameter that the first platform sets is the second one's to read.
+#[test]
+fn the_callers_own_query_survives_the_escape() {
+    let mut keyed = fixture::platform("codex");
+    keyed.query = serde_json::from_str(r#"[["version","{credential}"]]"#).unwrap();
+    let mut envoy = before_a_plain_one(keyed);
     let mut call = envoy.call(&head("/v1/responses?version=mine&a=b"));
     call.sends(BODY, true);
     call.is_at("acc_1");
@@ -346,15 +351,7 @@ fn the_callers_own_list_survives_the_escape() {
     let mut first = fixture::platform("codex");
     first.headers.remove = serde_json::from_str(r#"[["x-codex-beta","own-1"]]"#).unwrap();
     first.headers.add = serde_json::from_str(r#"[["x-codex-beta","new-1"]]"#).unwrap();
-    let mut plain = fixture::platform("codex");
-    plain.id = crate::id::Id::try_from("plain").unwrap();
-    let mut all = records(&[
-        fixture::account("acc_1", "codex"),
-        fixture::account("acc_2", "plain"),
-    ]);
-    all.retain(|record| !matches!(record, Record::Platform(_)));
-    all.extend([Record::Platform(first), Record::Platform(plain)]);
-    let mut envoy = Envoy::with(&all);
+    let mut envoy = before_a_plain_one(first);
     let mut head = head("/v1/responses").to_vec();
     head.push(("x-codex-beta", "own-1,x"));
     let mut call = envoy.call(&head);
