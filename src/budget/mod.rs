@@ -21,9 +21,10 @@
 
 pub mod book;
 mod ledger;
+mod shares;
 mod slices;
 
-pub use self::{book::Book, ledger::prepare, slices::Slices};
+pub use self::{book::Book, ledger::prepare, shares::Shares, slices::Slices};
 
 /// The bytes that are taken from the ledger at a time.
 pub const BLOCK: u64 = 128 * 1024;

@@ -265,7 +265,8 @@ impl AttemptStream {
                 self.held = Some(held);
                 self.head = head;
                 let unwrap = sent.unwrap.take();
-                self.unwrapped = unwrap.map(|one| Unwrapped::new(one, worker.unwrapped()));
+                self.unwrapped =
+                    unwrap.map(|one| Unwrapped::new(one, sent.key().clone(), worker.unwrapped()));
                 if sent.changes_answer() && !end {
                     // What is taken out of the answer is not in its length.
                     stream.set_header(Side::Answer, "content-length", None);

@@ -1,14 +1,19 @@
 //! The bodies of requests: the memory that they hold, and the turns in which they are decoded.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use super::Worker;
 use crate::{
+    budget::Shares,
     dialect::Dialect,
     gate::{Refusal, Reply, Request},
     host::Host,
     request::carried::TryId,
 };
+
+/// The most bytes that one VM has of answers without what the platform has around them, while they are held, beside what
+/// each may take uncounted. Where there is no room, an answer is held no longer.
+pub(super) const MAX_UNWRAPPED_BYTES: usize = 64 * 1024 * 1024;
 
 impl<H: Host> Worker<H> {
     /// Refuses the request of `context`, whose body is yet to come, where its client key is at a
@@ -103,7 +108,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Where those that hold an answer without what the platform has around it count its bytes.
-    pub fn unwrapped(&self) -> Rc<Cell<usize>> {
+    pub fn unwrapped(&self) -> Rc<RefCell<Shares>> {
         Rc::clone(&self.unwrapped)
     }
 

@@ -16,10 +16,11 @@ pub mod sent;
 mod stats;
 pub mod waiting;
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use self::{
     answers::Probe,
+    bodies::MAX_UNWRAPPED_BYTES,
     config::Config,
     decoding::Decoding,
     own::Own,
@@ -31,7 +32,7 @@ use self::{
 };
 use crate::{
     attempt,
-    budget::{self, Book},
+    budget::{self, Book, Shares},
     deadline::Deadline,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request, select::Awaited},
     home::{Home, ring},
@@ -69,7 +70,7 @@ pub struct Worker<H> {
     starting: Starting,
     decoding: Decoding,
     /// The bytes of answers that are held without what the platform has around them.
-    unwrapped: Rc<Cell<usize>>,
+    unwrapped: Rc<RefCell<Shares>>,
     /// The probes whose requests have no answer yet; one an account at a time, or nearly so.
     probes: Vec<Probe>,
     looks: Looks,
@@ -196,7 +197,7 @@ impl<H: Host> Worker<H> {
             pace: Pace::default(),
             starting: Starting::default(),
             decoding: Decoding::default(),
-            unwrapped: Rc::default(),
+            unwrapped: Rc::new(RefCell::new(Shares::new(MAX_UNWRAPPED_BYTES))),
             probes: Vec::new(),
             looks: Looks::default(),
             records: Records::default(),

@@ -25,6 +25,7 @@ use crate::{
     header::{HeaderMap, HeaderText},
     home::Made,
     host::{Action, Host, Side, Stream},
+    id::Id,
     request::{
         carried::{self, Carried, TryId},
         split_target,
@@ -199,6 +200,11 @@ impl Sent {
             around,
             unwrap: wrapper.map(|wrapper| Unwrap::new(&wrapper.answer)),
         })
+    }
+
+    /// The client key that the request came with.
+    pub(super) fn key(&self) -> &Id {
+        &self.carried.key
     }
 
     /// Returns the number of its try.

@@ -1,36 +1,36 @@
 //! An answer that stands in an object of the platform's. The proxy has nothing of it: what stands in there is here until it
 //! goes on.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use crate::{
     attempt::unwrap::Unwrap,
-    budget::OF_AN_ANSWER,
+    budget::{OF_AN_ANSWER, Shares},
     host::{Side, Stream},
+    id::Id,
 };
-
-/// The most bytes that one VM has of such answers while they are held, beside what each may take uncounted. Where there is
-/// no room, an answer is held no longer.
-pub const MAX_UNWRAPPED_BYTES: usize = 64 * 1024 * 1024;
 
 /// Such an answer.
 #[derive(Debug)]
 pub(super) struct Unwrapped {
     unwrap: Unwrap,
     held: Vec<u8>,
+    /// The client key that it is for.
+    key: Id,
     /// What all of one VM count.
-    of_all: Rc<Cell<usize>>,
+    shares: Rc<RefCell<Shares>>,
     /// What this one counts among them.
     counted: usize,
 }
 
 impl Unwrapped {
-    /// One of those that count together in `of_all`.
-    pub(super) fn new(unwrap: Unwrap, of_all: Rc<Cell<usize>>) -> Self {
+    /// One of `key`'s, among those that count together in `shares`.
+    pub(super) fn new(unwrap: Unwrap, key: Id, shares: Rc<RefCell<Shares>>) -> Self {
         Self {
             unwrap,
             held: Vec::new(),
-            of_all,
+            key,
+            shares,
             counted: 0,
         }
     }
@@ -48,13 +48,17 @@ impl Unwrapped {
     /// Counts what is held. Returns false where there is no room for it beside what others hold.
     pub(super) fn has_room(&mut self) -> bool {
         let free = usize::try_from(OF_AN_ANSWER).unwrap_or(usize::MAX);
-        let counted = self.taken().saturating_sub(free);
-        let of_others = self.of_all.get().saturating_sub(self.counted);
-        let of_all = of_others.saturating_add(counted);
-        let has_room = counted == 0 || of_all <= MAX_UNWRAPPED_BYTES;
+        self.counts(self.taken().saturating_sub(free))
+    }
+
+    fn counts(&mut self, now: usize) -> bool {
+        // One borrow at a time: no stream is called from here.
+        let has_room = match self.shares.try_borrow_mut() {
+            Ok(mut shares) => shares.change(&self.key, self.counted, now),
+            Err(_) => false,
+        };
         if has_room {
-            self.of_all.set(of_all);
-            self.counted = counted;
+            self.counted = now;
         }
         has_room
     }
@@ -71,9 +75,7 @@ impl Unwrapped {
 
     /// Takes what is held, and its memory with it.
     fn take(&mut self) -> Vec<u8> {
-        let of_others = self.of_all.get().saturating_sub(self.counted);
-        self.of_all.set(of_others);
-        self.counted = 0;
+        self.counts(0);
         std::mem::take(&mut self.held)
     }
 }
@@ -135,26 +137,33 @@ mod tests {
     use super::*;
     use crate::host::fake::FakeStream;
 
-    fn unwrapped(of_all: &Rc<Cell<usize>>) -> Unwrapped {
-        Unwrapped::new(Unwrap::new("response"), Rc::clone(of_all))
+    const MIB: usize = 1024 * 1024;
+
+    fn shares() -> Rc<RefCell<Shares>> {
+        Rc::new(RefCell::new(Shares::new(64 * MIB)))
+    }
+
+    fn unwrapped(key: &str, shares: &Rc<RefCell<Shares>>) -> Unwrapped {
+        let key = Id::try_from(key).unwrap();
+        Unwrapped::new(Unwrap::new("response"), key, Rc::clone(shares))
     }
 
     /// Its caller may read for hours what the platform sent in a second.
     #[test]
     fn what_has_gone_on_takes_no_memory() {
-        let of_all = Rc::default();
-        let mut one = unwrapped(&of_all);
+        let shares = shares();
+        let mut one = unwrapped("a", &shares);
         one.push(&vec![b'x'; 1024 * 1024]);
-        assert!(one.has_room() && of_all.get() > 0);
+        assert!(one.has_room() && shares.borrow().all() > 0);
         let stream = FakeStream::default();
         let body = whole_body(Some(&mut one), 1024 * 1024, &stream);
         assert_eq!(body.len(), 1024 * 1024);
-        assert_eq!((one.len(), one.taken(), of_all.get()), (0, 0, 0));
+        assert_eq!((one.len(), one.taken(), shares.borrow().all()), (0, 0, 0));
     }
 
     #[test]
     fn what_is_held_takes_little_more_than_it_is() {
-        let mut one = unwrapped(&Rc::default());
+        let mut one = unwrapped("a", &shares());
         for _ in 0..600 {
             one.push(&[b'x'; 16 * 1024]);
             assert!(one.taken() <= one.len() + (one.len() / 4).max(16 * 1024));
@@ -162,27 +171,29 @@ mod tests {
     }
 
     #[test]
-    fn those_of_one_vm_are_held_within_a_bound_and_small_ones_always() {
-        let of_all = Rc::default();
-        let held = |size: usize| {
-            let mut one = unwrapped(&of_all);
+    fn those_of_one_vm_are_held_within_a_bound_of_which_no_key_has_all_and_small_ones_always() {
+        let shares = shares();
+        let held = |key: &str, size: usize| {
+            let mut one = unwrapped(key, &shares);
             one.push(&vec![b'x'; size]);
             one
         };
         let mut all = Vec::new();
-        loop {
-            let mut one = held(8 * 1024 * 1024);
-            if !one.has_room() {
-                break;
+        for (key, expected) in [("a", 4), ("b", 2), ("c", 1)] {
+            let before = all.len();
+            loop {
+                let mut one = held(key, 8 * MIB);
+                if !one.has_room() {
+                    break;
+                }
+                all.push(one);
             }
-            all.push(one);
+            assert_eq!(all.len() - before, expected, "{key}");
         }
-        assert_eq!(all.len(), 8);
-        assert!(of_all.get() <= MAX_UNWRAPPED_BYTES);
-        assert!(held(32 * 1024).has_room());
-        all.pop();
-        assert!(held(8 * 1024 * 1024).has_room());
+        assert!(held("a", 32 * 1024).has_room());
+        all.drain(4..6);
+        assert!(held("b", 8 * MIB).has_room());
         drop(all);
-        assert_eq!(of_all.get(), 0);
+        assert_eq!(shares.borrow().all(), 0);
     }
 }
