@@ -217,6 +217,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::Unreadable => "the log of `refresher serve` names them".to_owned(),
         Fault::SocketPathTooLong => "choose a shorter --state-dir".to_owned(),
         Fault::SocketTaken => "move it away, or choose another --state-dir".to_owned(),
+        Fault::NoFilter => {
+            "build it (make build), and give the path: --wasm, or `wasm` of [envoy] in config.toml; where Envoy sees other \
+             files than this, as in another container, add --envoy-elsewhere"
+                .to_owned()
+        }
         Fault::MetricsAddressTaken => "choose another port".to_owned(),
         Fault::MetricsExposed => {
             "to show it to others all the same, add --metrics-anywhere".to_owned()

@@ -173,8 +173,8 @@ fn refresh<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Refresh, D::Err
 pub struct Envoy {
     /// The certificates that Envoy trusts for platforms without a `ca_file`, as Envoy sees the path.
     pub trusted_ca: PathBuf,
-    /// The filter, as Envoy sees the path.
-    pub wasm: PathBuf,
+    /// The filter, as Envoy sees the path, if anybody said so; [`Envoy::wasm`] is where it is then.
+    pub wasm: Option<PathBuf>,
     /// The socket of Envoy's escape listener, as Envoy sees the path; `run/envoy-escape.sock` of the state directory
     /// unless told.
     pub escape: Option<PathBuf>,
@@ -184,9 +184,18 @@ impl Default for Envoy {
     fn default() -> Envoy {
         Envoy {
             trusted_ca: "/etc/ssl/certs/ca-certificates.crt".into(),
-            wasm: "/etc/latchkey/latchkey.wasm".into(),
+            wasm: None,
             escape: None,
         }
+    }
+}
+
+impl Envoy {
+    /// The filter, as Envoy sees the path: where packages have it, unless told.
+    pub fn wasm(&self) -> &Path {
+        self.wasm
+            .as_deref()
+            .unwrap_or(Path::new("/etc/latchkey/latchkey.wasm"))
     }
 }
 
@@ -261,7 +270,7 @@ mod tests {
         assert_eq!(
             config.envoy,
             Envoy {
-                wasm: "/w".into(),
+                wasm: Some("/w".into()),
                 ..Envoy::default()
             }
         );

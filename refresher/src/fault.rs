@@ -253,6 +253,8 @@ pub enum Fault {
     SocketTaken,
     /// The address for metrics cannot be listened on.
     MetricsAddressTaken,
+    /// The filter is not where Envoy is to find it.
+    NoFilter,
     /// Other machines would reach the metrics.
     MetricsExposed,
     /// All ports of a login are in use.

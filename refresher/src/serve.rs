@@ -270,7 +270,7 @@ async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> app::Result<
 
 /// Warns of files of Envoy's that others could change. Envoy may see other files than we do, so it is no more than that.
 fn warn_of_others(envoy: &config::Envoy) {
-    for path in [&envoy.wasm, &envoy.trusted_ca] {
+    for path in [envoy.wasm(), &envoy.trusted_ca] {
         if path.is_absolute()
             && let Err(error) = require_owned(path)
         {

@@ -33,7 +33,7 @@ pub use self::error::{Error, Result};
 use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{self, Config};
-use crate::envoy::clusters::ESCAPE_SOCKET;
+use crate::envoy::clusters::{self, ESCAPE_SOCKET};
 use crate::fault::Fault;
 use crate::keys::KeySource;
 use crate::platform::Catalog;
@@ -159,10 +159,12 @@ impl App {
         self.clock.now()
     }
 
-    /// `[envoy]` of the configuration, with the filter's path that was named instead.
+    /// `[envoy]` of the configuration, with the filter's path that was named instead. Where neither names one, it stays the
+    /// one of the clusters that are there: a `serve` that is started again needs no more words than the first time.
     pub fn envoy(&self, wasm: Option<PathBuf>) -> config::Envoy {
         let mut settings = self.config.envoy.clone();
-        settings.wasm = wasm.unwrap_or(settings.wasm);
+        let known = || clusters::filter_in(&clusters::read_file(&self.state)?);
+        settings.wasm = wasm.or(settings.wasm).or_else(known);
         let socket = self.state.socket().with_file_name(ESCAPE_SOCKET);
         settings.escape.get_or_insert(socket);
         settings

@@ -147,6 +147,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::Unreadable
         | Fault::SocketPathTooLong
         | Fault::SocketTaken
+        | Fault::NoFilter
         | Fault::MetricsAddressTaken
         | Fault::PortsTaken
         | Fault::LoginFailed

@@ -810,6 +810,7 @@ fn advice() {
         Fault::SocketPathTooLong,
         Fault::SocketTaken,
         Fault::MetricsAddressTaken,
+        Fault::NoFilter,
         Fault::MetricsExposed,
         Fault::PortsTaken,
         Fault::LoginFailed,

@@ -164,7 +164,7 @@ enum Command {
     RotateKey,
     /// Print the clusters that Envoy reads, one for each platform that has an account
     EnvoyConfig {
-        /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
+        /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
         #[arg(long, value_name = "FILE")]
         wasm: Option<PathBuf>,
     },

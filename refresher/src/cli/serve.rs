@@ -1,7 +1,7 @@
 //! `refresher serve`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -15,7 +15,7 @@ use crate::metrics::Shown;
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml]
+    /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
     #[arg(long, value_name = "FILE")]
     wasm: Option<PathBuf>,
     /// Envoy sees other files than this, as in another container: do not look for the filter
@@ -53,10 +53,20 @@ impl Serve {
         let names = HostNames::of(self.metrics_host);
         let shown = self.metrics_listen.map(|at| Shown { at, names });
         if !self.envoy_elsewhere {
-            filter_file::check(&envoy.wasm);
+            require_filter(envoy.wasm())?;
+            filter_file::check(envoy.wasm());
         }
         Ok(crate::serve::run(app, envoy, shown).await?)
     }
+}
+
+/// Refuses a filter that is not there, before Envoy is told of it.
+fn require_filter(wasm: &Path) -> std::result::Result<(), Error> {
+    if wasm.is_relative() || wasm.is_file() {
+        return Ok(());
+    }
+    let sentence = "the filter is not there, and Envoy does not start without it";
+    Err(Error::in_file(wasm, Fault::NoFilter, sentence))
 }
 
 /// Refuses to show metrics to other machines, unless `anywhere` was asked for.

@@ -36,6 +36,12 @@ const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const HTTP_OPTIONS: &str =
     "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// The name of those options in a cluster.
+const HTTP_OPTIONS_KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The most bytes of the file: a thousand clusters of 5 KiB each, several times.
+const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
+
 /// The time for a connection, its TLS handshake with it.
 const CONNECT_TIMEOUT: &str = "5s";
 
@@ -114,8 +120,7 @@ impl ClustersFile {
     ) -> Result<ClustersFile, Error> {
         let path = state.clusters();
         make_private_dir(path.parent().unwrap_or(Path::new("/")))?;
-        let found = std::fs::read_to_string(&path).ok();
-        let found = found.and_then(|text| serde_json::from_str(&text).ok());
+        let found = read_file(state);
         let unused = None;
         let clusters = found.as_ref().map(clusters_in).unwrap_or_default();
         Ok(ClustersFile {
@@ -239,6 +244,25 @@ pub fn clusters_in(response: &Value) -> Clusters {
     resources.filter_map(named).collect()
 }
 
+/// The filter that the clusters of such a file name.
+pub fn filter_in(response: &Value) -> Option<PathBuf> {
+    let resources = response["resources"].as_array().into_iter().flatten();
+    let named = |cluster: &Value| {
+        let filters =
+            &cluster["typed_extension_protocol_options"][HTTP_OPTIONS_KEY]["http_filters"];
+        let code = &filters[0]["typed_config"]["config"]["vm_config"]["code"];
+        code["local"]["filename"].as_str().map(PathBuf::from)
+    };
+    resources.filter_map(named).next()
+}
+
+/// What the file of clusters in `state` says; none where there is none, or it is no JSON.
+pub fn read_file(state: &StateDir) -> Option<Value> {
+    let file = std::fs::File::open(state.clusters()).ok()?;
+    let text = files::read_within(file, MAX_FILE_BYTES).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 /// Writes the file that Envoy's filesystem CDS reads (envoy.service.discovery.v3.DiscoveryResponse).
 pub fn discovery_response<'a>(clusters: impl IntoIterator<Item = &'a Value>) -> String {
     let resources: Vec<&Value> = clusters.into_iter().collect();
@@ -300,11 +324,11 @@ fn aggregate(name: &str, hosts: &str, settings: &config::Envoy) -> Value {
         "connect_timeout": CONNECT_TIMEOUT,
         "circuit_breakers": circuit_breakers(),
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            HTTP_OPTIONS_KEY: {
                 "@type": HTTP_OPTIONS,
                 "explicit_http_config": { "http_protocol_options": {} },
                 "http_filters": [
-                    { "name": "latchkey.attempt", "typed_config": attempt(&settings.wasm) },
+                    { "name": "latchkey.attempt", "typed_config": attempt(settings.wasm()) },
                     {
                         "name": "envoy.filters.http.upstream_codec",
                         "typed_config": {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files::owned::{Readers, read_owned};
 
-/// The most bytes of a filter that are read. The build refuses one of more than 1.5 MiB.
+/// The most bytes of a filter that are read. The build refuses one of more than 1,835,008.
 const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
 /// The most bytes of a sum: 64 digits and a name.
 const MAX_SUM_BYTES: u64 = 4096;
@@ -31,17 +31,12 @@ pub enum Found {
     },
 }
 
-/// Logs the filter's SHA-256, and warns of a file that Envoy may not find or that is not the one that was built. Envoy may
-/// see other files than we do.
+/// Logs the filter's SHA-256, and warns of a file that is not the one that was built, or that Envoy may not find.
 pub fn check(wasm: &Path) {
     let wasm_path = wasm.display();
     let cure = "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
     if wasm.is_relative() {
         tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
-    } else if !wasm.is_file() {
-        let cure = "build it (make build), and give the path: --wasm, or `wasm` of [envoy] in config.toml; where Envoy sees \
-                    other files than this, as in another container, add --envoy-elsewhere";
-        tracing::error!(%wasm_path, cure, "the filter is not there, and Envoy does not start without it");
     } else {
         match look(wasm) {
             Ok(Found::Same(sha256)) => {

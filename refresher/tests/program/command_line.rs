@@ -100,7 +100,7 @@ impl Installation {
 
     /// Starts `serve` and waits until it serves.
     fn serve(&self) -> Daemon {
-        let daemon = self.start(&["serve"]);
+        let daemon = self.start(&["serve", "--envoy-elsewhere"]);
         daemon.says("serving");
         daemon
     }
@@ -215,7 +215,7 @@ fn what_the_command_line_changes_reaches_envoy() {
     });
     assert!(
         installation
-            .fails(&["serve"])
+            .fails(&["serve", "--envoy-elsewhere"])
             .contains("another `refresher serve` is running")
     );
     assert!(installation.ok(&["status"]).contains("running"));
@@ -881,14 +881,10 @@ fn what_is_odd_but_no_error_is_told() {
         said.contains("LATCHKEY_LOG is no filter") && said.contains("loud"),
         "{said}"
     );
-    for (wasm, says) in [
-        ("filter.wasm", "is relative"),
-        ("/nonexistent/filter.wasm", "is not there"),
-    ] {
-        let daemon = installation.start(&["serve", "--wasm", wasm]);
-        daemon.says(says);
-        daemon.says("serving");
-    }
+    let daemon = installation.start(&["serve", "--wasm", "filter.wasm"]);
+    daemon.says("is relative");
+    daemon.says("serving");
+    drop(daemon);
     let config = "platforms_dir = '/nonexistent/platforms'";
     fs::write(installation.state().join("config.toml"), config).unwrap();
     let said = installation.fails(&["status"]);
@@ -896,6 +892,48 @@ fn what_is_odd_but_no_error_is_told() {
         said.contains("/nonexistent/platforms: ") && said.contains("correct platforms_dir"),
         "{said}"
     );
+}
+
+/// What every page says, typed as it stands, must not lead Envoy to a filter that is not there.
+#[test]
+fn a_serve_without_its_flags_goes_on_with_the_filter_that_envoy_has() {
+    let installation = Installation::new();
+    assert!(installation.add_account("team").status.success());
+    let clusters = installation.state().join("envoy/clusters.json");
+    let refused = installation.fails(&["serve"]);
+    assert!(
+        refused.contains("/etc/latchkey/latchkey.wasm: the filter is not there")
+            && refused.contains("--envoy-elsewhere"),
+        "{refused}"
+    );
+    assert!(!clusters.exists());
+
+    let wasm = installation.outer.path().join("latchkey.wasm");
+    fs::write(&wasm, "a filter").unwrap();
+    let serve = |arguments: &[&str]| {
+        let daemon = installation.start(&[&["serve"], arguments].concat());
+        daemon.says("serving");
+    };
+    serve(&["--wasm", wasm.to_str().unwrap()]);
+    let told = || fs::read_to_string(&clusters).unwrap();
+    let first = told();
+    assert!(first.contains(wasm.to_str().unwrap()), "{first}");
+    serve(&[]);
+    assert_eq!(told(), first);
+
+    let before = fs::metadata(&clusters).unwrap().modified().unwrap();
+    fs::remove_file(&wasm).unwrap();
+    for arguments in [
+        &["serve"][..],
+        &["serve", "--wasm", "/nonexistent/latchkey.wasm"],
+    ] {
+        let refused = installation.fails(arguments);
+        assert!(
+            refused.contains("latchkey.wasm: the filter is not there"),
+            "{refused}"
+        );
+        assert_eq!(fs::metadata(&clusters).unwrap().modified().unwrap(), before);
+    }
 }
 
 #[test]
@@ -906,7 +944,7 @@ fn a_socket_path_that_is_too_long_is_told_with_its_cure() {
     let output = command
         .arg("--state-dir")
         .arg(state)
-        .arg("serve")
+        .args(["serve", "--envoy-elsewhere"])
         .output()
         .unwrap();
     let said = text(&output.stderr);

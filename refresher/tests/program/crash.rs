@@ -70,7 +70,7 @@ fn refresher(state: &Path, arguments: &[&str]) -> Child {
 
 /// Starts `serve` and waits until it says so.
 fn serve(state: &Path) -> Child {
-    let mut child = refresher(state, &["serve"]);
+    let mut child = refresher(state, &["serve", "--envoy-elsewhere"]);
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("serving")));
     // The log is read on, or the pipe fills.

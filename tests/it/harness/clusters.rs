@@ -53,7 +53,7 @@ fn profile(platforms_dir: &Path) -> Profile {
 
 fn settings(state: &Path, wasm: &Path) -> config::Envoy {
     config::Envoy {
-        wasm: wasm.to_owned(),
+        wasm: Some(wasm.to_owned()),
         escape: Some(state.join("run").join(ESCAPE_SOCKET)),
         ..config::Envoy::default()
     }

@@ -14,15 +14,13 @@ use tokio::time::timeout;
 use super::files;
 use crate::app::{App, Result, accounts, daemon};
 use crate::clock::UnixMillis;
-use crate::envoy::clusters::{ADMIN_SOCKET, clusters_in};
+use crate::envoy::clusters::{ADMIN_SOCKET, clusters_in, filter_in, read_file};
 use crate::state::StateDir;
 
 /// The time that each of them gets to answer.
 const LIMIT: Duration = Duration::from_secs(3);
 /// The most bytes of Envoy's configuration: a thousand clusters of 5 KiB each, several times.
 const MAX_DUMP_BYTES: usize = 32 * 1024 * 1024;
-/// The most bytes of the file of clusters.
-const MAX_CLUSTERS_BYTES: u64 = 32 * 1024 * 1024;
 /// The most bytes of what answers where callers connect.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -165,15 +163,10 @@ fn each<'a>(value: &'a Value, key: &str, found: &mut impl FnMut(&'a Value)) {
 
 /// The file of clusters beside what the accounts need.
 pub async fn clusters(app: &App) -> Result<ClustersRead> {
-    let text = files::text(&app.state.clusters(), MAX_CLUSTERS_BYTES);
-    let file = text.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let file = read_file(&app.state);
     let is_there = file.is_some();
     let file = file.unwrap_or_default();
-    let mut filter = None;
-    each(&file, "code", &mut |code| {
-        let path = code["local"]["filename"].as_str();
-        filter = path.map(PathBuf::from).or(filter.take());
-    });
+    let filter = filter_in(&file);
     let there = clusters_in(&file);
     let wanted = accounts::clusters(app, &app.envoy(filter.clone())).await?;
     let (present, missing): (Vec<_>, Vec<_>) = wanted

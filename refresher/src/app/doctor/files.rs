@@ -8,7 +8,7 @@ use crate::app::Error;
 use crate::config::Config;
 use crate::envoy::filter_file::{self, Found};
 use crate::files::owned::{require_owned, require_owned_directory};
-use crate::files::{self, require_private_dir, require_private_file};
+use crate::files::{require_private_dir, require_private_file};
 use crate::os_error::in_words;
 use crate::platform::Catalog;
 use crate::state::StateDir;
@@ -112,10 +112,4 @@ pub fn filter(path: PathBuf) -> (PathBuf, Result<Found, String>) {
 pub fn changed_at(path: &Path) -> Option<i64> {
     let found = fs::metadata(path).ok()?;
     Some(found.mtime().saturating_mul(1_000))
-}
-
-/// The text of a file of ours, at most `bound` bytes.
-pub fn text(path: &Path, bound: u64) -> Option<String> {
-    let file = fs::File::open(path).ok()?;
-    files::read_within(file, bound).ok()
 }

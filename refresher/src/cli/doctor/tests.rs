@@ -235,6 +235,17 @@ const BROKEN: &[(&str, Break)] = &[
         facts.filters[0].1 = Err("there is no such file or folder".to_owned());
         state(facts).overview.envoys.clear();
     }),
+    (
+        "clusters whose filter is not there, while Envoy polls",
+        |facts| {
+            let gone = PathBuf::from("/opt/latchkey.wasm");
+            facts.clusters.filter = Some(gone.clone());
+            facts
+                .filters
+                .push((gone, Err("there is no such file or folder".to_owned())));
+            facts.envoy.as_mut().unwrap().clusters.clear();
+        },
+    ),
     ("two filters", |facts| {
         let other = Ok(Found::WithoutSum("cd".repeat(32)));
         facts.filters.push(("/opt/latchkey.wasm".into(), other));

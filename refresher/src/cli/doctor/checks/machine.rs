@@ -171,6 +171,9 @@ pub(super) fn clusters_file(facts: &Facts) -> Vec<Finding> {
 pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut sums = Vec::new();
+    // Envoy may see other files than we do, as in another container: none of its filters is here then.
+    let is_elsewhere = facts.state.as_ref().is_some_and(polls)
+        && facts.filters.iter().all(|(_, found)| found.is_err());
     for (path, sum) in &facts.filters {
         let shown = path.display();
         match sum {
@@ -185,13 +188,19 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
                 ),
                 "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy",
             )),
-            // Envoy may see other files than we do, as in another container.
-            Err(_) if facts.state.as_ref().is_some_and(polls) => {}
+            Err(_) if is_elsewhere => {}
             Err(why) => found.push(finding(
                 Wrong,
                 "filter",
-                format!("the filter {shown} cannot be read: {why}"),
-                "build it (make build), and give its path as Envoy sees it: refresher serve --wasm FILE",
+                format!(
+                    "the filter {shown}{} cannot be read: {why}",
+                    match facts.clusters.filter.as_ref() == Some(path) {
+                        true => ", which envoy/clusters.json names,",
+                        false => "",
+                    }
+                ),
+                "build it (make build), and start `refresher serve` again with its path as Envoy sees it: refresher serve \
+                 --wasm FILE",
             )),
         }
     }
@@ -299,6 +308,12 @@ pub(super) fn clusters_in_envoy(facts: &Facts) -> Vec<Finding> {
     };
     let lacks = facts.clusters.names.difference(&envoy.clusters);
     let lacks: Vec<&str> = lacks.map(String::as_str).collect();
+    // Envoy refuses clusters whose filter it does not find, which `filter` tells.
+    let named = facts.clusters.filter.as_ref();
+    let mut unread = facts.filters.iter().filter(|(_, found)| found.is_err());
+    if unread.any(|(path, _)| Some(path) == named) {
+        return Vec::new();
+    }
     only((!lacks.is_empty()).then(|| {
         finding(
             Wrong,
