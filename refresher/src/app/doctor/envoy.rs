@@ -1,6 +1,7 @@
 //! What Envoy has: by its admin interface, by the file of clusters, and by what answers where callers connect.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method};
 use latchkey::gate::refusal::ERROR_HEADER;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::files;
@@ -182,6 +183,20 @@ pub async fn clusters(app: &App) -> Result<ClustersRead> {
         names: there.into_keys().collect(),
         filter,
     })
+}
+
+/// True where Envoy's escape listener takes connections; none where nobody can tell from here.
+pub async fn escape(app: &App) -> Option<bool> {
+    let path = app.envoy(None).escape?;
+    match timeout(LIMIT, UnixStream::connect(&path)).await.ok()? {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Some(false),
+        // Envoy sees what is in the state directory as we do; of other places nobody knows.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            path.starts_with(app.state.path()).then_some(false)
+        }
+        Err(_) => None,
+    }
 }
 
 /// What answers at `address`. A question without a key is one that a gate of ours refuses by a code of ours.

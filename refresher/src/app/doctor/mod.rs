@@ -61,6 +61,8 @@ pub struct Facts {
     pub filters: Vec<(PathBuf, Result<Found, String>)>,
     /// A filter's file changed after Envoy had loaded it.
     pub is_filter_newer: bool,
+    /// Envoy's escape listener takes connections; none where nobody can tell.
+    pub escape: Option<bool>,
     /// What answers where callers connect.
     pub gateway: Gateway,
     /// The hosts of the accounts' platforms, asked for the time.
@@ -114,6 +116,7 @@ pub async fn gather(
         clusters: ClustersRead::default(),
         filters: Vec::new(),
         is_filter_newer: false,
+        escape: None,
         gateway: envoy::gateway(scope.gateway).await,
         hosts: Vec::new(),
     };
@@ -169,6 +172,7 @@ impl Facts {
 /// What an open state says, and what follows from it.
 async fn look(app: &App, scope: Scope, facts: &mut Facts) -> super::Result<()> {
     facts.clusters = envoy::clusters(app).await?;
+    facts.escape = envoy::escape(app).await;
     let overview = status::overview(app).await?;
     if !scope.is_offline {
         facts.hosts = hosts::ask(app, &overview.accounts).await;

@@ -52,6 +52,27 @@ async fn a_state_that_is_well_has_no_faults() {
     assert!(!facts.daemon.runs && !facts.daemon.ran && !facts.clusters.is_there);
 }
 
+/// Another Envoy on the same state directory takes the sockets, and leaves dead ones behind when it ends.
+#[tokio::test]
+async fn an_escape_that_nobody_answers_is_seen() {
+    let outer = tempfile::tempdir().unwrap();
+    let state_dir = outer.path().join("state");
+    begin(&state_dir).await;
+    assert_eq!(look_at(&state_dir).await.escape, Some(false));
+    fs::create_dir(state_dir.join("run")).unwrap();
+    fs::set_permissions(state_dir.join("run"), fs::Permissions::from_mode(0o700)).unwrap();
+    let socket = state_dir.join("run/envoy-escape.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert_eq!(look_at(&state_dir).await.escape, Some(true));
+    drop(listener);
+    assert!(socket.exists());
+    assert_eq!(look_at(&state_dir).await.escape, Some(false));
+    // Where Envoy has its own place for it, as in another container, nobody can tell.
+    let config = format!("[envoy]\nescape = '{}/none.sock'", outer.path().display());
+    fs::write(state_dir.join("config.toml"), config).unwrap();
+    assert_eq!(look_at(&state_dir).await.escape, None);
+}
+
 /// One look tells of each broken thing, not of the first alone.
 #[tokio::test]
 async fn what_is_broken_hides_nothing_else() {

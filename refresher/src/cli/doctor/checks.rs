@@ -21,6 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
     machine::clusters_file,
     machine::filter,
     machine::other_on_the_port,
+    machine::escape,
     machine::envoys,
     machine::clusters_in_envoy,
     rotation,

@@ -148,6 +148,7 @@ fn well() -> Facts {
         },
         filters: vec![(filter, Ok(Found::Same("ab".repeat(32))))],
         is_filter_newer: false,
+        escape: Some(true),
         gateway: Gateway::Ours,
         hosts: vec![Host {
             name: "chatgpt.com".to_owned(),
@@ -265,6 +266,9 @@ const BROKEN: &[(&str, Break)] = &[
     ("a gateway that is not ready", |facts| {
         facts.gateway = Gateway::NotReady;
         facts.envoy = None;
+    }),
+    ("an escape whose socket another Envoy took", |facts| {
+        facts.escape = Some(false);
     }),
     ("an Envoy that is gone", |facts| {
         state(facts).overview.envoys[0].gone_seconds = Some(90);

@@ -268,6 +268,20 @@ pub(super) fn other_on_the_port(facts: &Facts) -> Vec<Finding> {
     })
 }
 
+/// Nothing else tells of it until a platform is out of reach.
+pub(super) fn escape(facts: &Facts) -> Vec<Finding> {
+    let is_polled = facts.state.as_ref().is_some_and(polls);
+    only((is_polled && facts.escape == Some(false)).then(|| {
+        finding(
+            Broken,
+            "escape",
+            "Envoy's escape listener does not answer: a request whose platform cannot be reached goes to no other account",
+            "restart Envoy; and start no second one on this state directory, which takes the first one's sockets, but to take \
+             its place",
+        )
+    }))
+}
+
 pub(super) fn envoys(facts: &Facts) -> Vec<Finding> {
     let Some(State { overview, .. }) = &facts.state else {
         return Vec::new();
