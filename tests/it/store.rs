@@ -248,7 +248,24 @@ fn a_token_that_was_spent_after_the_backup_is_not_sent_again() {
         refresher.run(&["refresh", ALICE], "").await;
         let calls = sim.count("token_calls").await;
         fs::write(refresher.file("latchkey.db"), backup).expect("restored");
+        // Whoever looks first, and then before and after a start: each account is told until somebody logs in again.
+        let told = async |refresher: &Refresher| {
+            let output = refresher.try_run(&["doctor", "--offline"], "").await;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(!said.contains("Nothing is wrong"), "{said}");
+            let is_named = said.contains(&format!(
+                "account {ALICE} serves until its access token ends"
+            ));
+            assert!(is_named && said.contains("refresher login codex"), "{said}");
+            (
+                said.contains("an older copy"),
+                said.contains("was spent after this copy"),
+            )
+        };
+        assert_eq!(told(&refresher).await, (true, true));
+        assert_eq!(told(&refresher).await, (true, true));
         refresher.serve().await;
+        assert_eq!(told(&refresher).await, (false, true));
         assert_eq!(refresher.log_lines("older copy", "newest copy"), 1);
         assert_eq!(refresher.log_lines("refresh token was spent", ALICE), 1);
         let output = refresher.try_run(&["refresh", ALICE], "").await;

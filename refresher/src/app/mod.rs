@@ -67,6 +67,7 @@ pub struct App {
     pub store: Store,
     /// When the state was begun.
     pub begun: Begun,
+    only_looks: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -90,6 +91,8 @@ pub struct Options {
     pub acknowledged_terms: Vec<String>,
     /// The state need not be there yet: what is missing of it is made.
     pub may_make: bool,
+    /// Somebody only looks: that the database is an older copy is left to be told.
+    pub only_looks: bool,
 }
 
 impl App {
@@ -141,7 +144,9 @@ impl App {
             variable(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
         })?;
         let store = Store::open(&state, keys).await?;
-        if let Some(older) = store.check_high_water(&state, clock.now()).await? {
+        if !options.only_looks
+            && let Some(older) = store.check_high_water(&state, clock.now()).await?
+        {
             log_older_copy(&state, older);
         }
         Ok(App {
@@ -150,6 +155,7 @@ impl App {
             catalog,
             store,
             begun,
+            only_looks: options.only_looks,
             clock,
         })
     }
@@ -176,7 +182,9 @@ impl App {
             let _lock = self.state.lock_setup()?;
             self.store.write_mark(&self.state).await
         };
-        if let Err(error) = marked.await {
+        if !self.only_looks
+            && let Err(error) = marked.await
+        {
             tracing::warn!(%error, "{}", store::UNMARKED);
         }
         // Else the last changes stay in SQLite's log file, and a copy of the database alone would lack them.
@@ -188,7 +196,8 @@ impl App {
 fn log_older_copy(state: &StateDir, older: OlderCopy) {
     tracing::error!(
         database = %state.database().display(),
-        cure = "put the newest copy back; where there is none, log in to the accounts named below again",
+        cure = "put the newest copy back; where there is none, log in to the accounts named below again, and revoke and remove \
+                again what is back",
         "the database is an older copy: what was changed since is lost"
     );
     for Spent { account, platform } in older.spent {
@@ -201,7 +210,8 @@ fn log_older_copy(state: &StateDir, older: OlderCopy) {
         tracing::error!(
             account = name,
             cure,
-            "the account's refresh token was spent after this copy of the database was made"
+            "the account serves until its access token ends: {}",
+            store::SPENT
         );
     }
 }

@@ -79,6 +79,9 @@ pub struct AccountView {
     /// A client key was told that it is dead, and nobody knows yet.
     #[serde(skip)]
     pub is_suspected: bool,
+    /// Its refresh token may be spent, so that it ends with its access token.
+    #[serde(skip)]
+    pub is_spent: bool,
     /// The effective state.
     #[serde(skip)]
     pub standing: Standing,
@@ -150,6 +153,7 @@ impl AccountView {
             limits,
             usable: standing == Standing::Active,
             is_suspected: is_suspected(account.status, account.reason.as_deref()),
+            is_spent: account.is_spent,
             standing,
             next_refresh_at: next_refresh(&account).map(|time| time.0),
             ends_at: account.ends_at().map(|time| time.0),

@@ -76,6 +76,7 @@ impl Operator {
             state_dir: Some(outer.path().join("state")),
             acknowledged_terms: vec!["codex".to_owned()],
             may_make: true,
+            ..Options::default()
         };
         let app = App::open(options, |_| None, clock.clone()).await.unwrap();
         let transcript = Transcript::default();

@@ -271,6 +271,7 @@ impl Cli {
             state_dir: self.global.state_dir,
             acknowledged_terms: self.global.acknowledge_terms,
             may_make: self.command.may_make(),
+            ..Options::default()
         };
         if let Command::Platforms(command) = self.command {
             // A profile is looked at before there is a state.

@@ -66,7 +66,7 @@ fn needs_somebody(overview: &Overview) -> bool {
         matches!(
             account.standing,
             Standing::NeedsLogin | Standing::Dead | Standing::PlatformOff | Standing::LeftOut
-        )
+        ) || ends_with_its_token(account)
     };
     !overview.is_served
         || overview.waiting_key.is_some()
@@ -133,6 +133,7 @@ fn text(
         + &left_out(overview)
         + &ends(accounts, now)
         + &logins(accounts)
+        + &last_tokens(accounts)
         + &deaths(accounts)
         + &doubts(accounts)
 }
@@ -261,6 +262,28 @@ pub fn logins(accounts: &[AccountView]) -> String {
         }
     };
     needy.map(text).collect()
+}
+
+/// Why an account whose refresh token may be spent is not refreshed.
+pub fn spent(view: &AccountView) -> &str {
+    let reason = view.reason.as_deref();
+    reason.unwrap_or("its refresh token may be spent")
+}
+
+/// The way on for each account that serves, and ends with its access token.
+fn last_tokens(accounts: &[AccountView]) -> String {
+    let last = accounts.iter().filter(|view| ends_with_its_token(view));
+    let text = |view: &AccountView| {
+        let (name, why) = (&view.name, spent(view));
+        let cure = login_cure(&view.platform, name, view.needs_secrets);
+        format!("\n{name} serves until its access token ends, and no longer: {why}; {cure}\n")
+    };
+    last.map(text).collect()
+}
+
+/// True for an account that serves, and whose token is the last one without a login.
+fn ends_with_its_token(view: &AccountView) -> bool {
+    view.is_spent && matches!(view.standing, Standing::Active | Standing::CoolingDown)
 }
 
 /// The cure of each dead account.

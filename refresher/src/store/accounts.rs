@@ -98,6 +98,8 @@ pub struct Account {
     /// Refreshes that failed in a row.
     #[sqlx(try_from = "i64")]
     pub failures: u32,
+    /// Its refresh token may be spent and is not sent any more, so that it ends with its access token.
+    pub is_spent: bool,
     /// The time before which no refresh is tried.
     pub retry_at: Option<UnixMillis>,
     /// The models that it serves.
@@ -186,7 +188,7 @@ macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, platform, kind, status, reason, generation, issued_at, \
-             credential_expires_at, failures, retry_at, models, maps, expires_at, login_ends_at, base_url, revision, ",
+             credential_expires_at, failures, unanswered > 1 AND claim_token IS NULL AS is_spent, retry_at, models, maps, expires_at, login_ends_at, base_url, revision, ",
             own_limit_columns!(),
             " FROM accounts ",
             $rest
@@ -234,6 +236,7 @@ impl Account {
             issued_at: UnixMillis(0),
             credential_expires_at: None,
             failures: 0,
+            is_spent: false,
             retry_at: None,
             models: Models::default(),
             maps: ModelMaps::default(),

@@ -60,7 +60,7 @@ pub use self::rules::{DemandChange, RuleChange, Rules};
 pub use self::snapshot::{Outgoing, SnapshotPage};
 use self::sql::signed;
 use self::sqlite::{Connection, Database, NewTokens, Pool as Connections, Turn, WriteQueue};
-pub use self::sqlite::{OlderCopy, Spent, UNMARKED};
+pub use self::sqlite::{OlderCopy, SPENT, Spent, UNMARKED};
 use crate::credential::Credential;
 use crate::keys::seal::{Binding, KeyId};
 

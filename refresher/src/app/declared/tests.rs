@@ -64,6 +64,7 @@ impl Installation {
             state_dir: Some(state),
             acknowledged_terms: vec!["codex".to_owned()],
             may_make: true,
+            ..Options::default()
         };
         App::open(options, |_| None, Arc::new(SystemClock))
             .await

@@ -26,6 +26,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
 use crate::envoy::filter_file::Found;
 use crate::state::StateDir;
+use crate::store::SPENT;
 
 /// What to look at besides the state.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub struct Facts {
     pub state: Option<State>,
     /// What Envoy says of itself; none where its admin interface does not answer.
     pub envoy: Option<Admin>,
+    /// The database was put back from an older copy, and nothing has been done about it yet.
+    pub is_older_copy: bool,
     /// The clusters that Envoy reads.
     pub clusters: ClustersRead,
     /// The filter's files by the paths that Envoy or its clusters name, and whether each is what was built.
@@ -113,6 +116,7 @@ pub async fn gather(
         },
         state: None,
         envoy: None,
+        is_older_copy: false,
         clusters: ClustersRead::default(),
         filters: Vec::new(),
         is_filter_newer: false,
@@ -139,6 +143,10 @@ pub async fn gather(
     }
     facts.daemon = daemon_of(&dir).await;
     facts.envoy = envoy::admin(&dir).await;
+    let options = Options {
+        only_looks: true,
+        ..options
+    };
     match App::open(options, variable, clock).await {
         Ok(app) => {
             let looked = look(&app, scope, &mut facts).await;
@@ -173,7 +181,16 @@ impl Facts {
 async fn look(app: &App, scope: Scope, facts: &mut Facts) -> super::Result<()> {
     facts.clusters = envoy::clusters(app).await?;
     facts.escape = envoy::escape(app).await;
-    let overview = status::overview(app).await?;
+    let mut overview = status::overview(app).await?;
+    if let Some(older) = app.store.older_copy(&app.state).await? {
+        facts.is_older_copy = true;
+        for view in &mut overview.accounts {
+            if older.spent.iter().any(|spent| spent.account == view.name) {
+                view.is_spent = true;
+                view.reason = Some(SPENT.to_owned());
+            }
+        }
+    }
     if !scope.is_offline {
         facts.hosts = hosts::ask(app, &overview.accounts).await;
     }

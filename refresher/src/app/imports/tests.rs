@@ -26,6 +26,7 @@ async fn installation(profiles: &[(&str, String)]) -> (tempfile::TempDir, App) {
         state_dir: Some(state),
         acknowledged_terms: vec!["codex".to_owned()],
         may_make: true,
+        ..Options::default()
     };
     let app = App::open(options, |_| None, Arc::new(SystemClock));
     (outer, app.await.unwrap())
@@ -280,6 +281,7 @@ async fn a_login_of_claude_code_is_taken_over_once_its_notice_is_acknowledged() 
         state_dir: Some(outer.path().join("state")),
         acknowledged_terms: Vec::new(),
         may_make: true,
+        ..Options::default()
     };
     let app = App::open(options, |_| None, Arc::new(SystemClock));
     let app = app.await.unwrap();

@@ -23,6 +23,7 @@ async fn installation() -> (tempfile::TempDir, App) {
         state_dir: Some(state),
         acknowledged_terms: vec![PLATFORM.to_owned()],
         may_make: true,
+        ..Options::default()
     };
     let app = App::open(options, |_| None, Arc::new(SystemClock));
     let app = app.await.unwrap();

@@ -25,6 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     machine::envoys,
     machine::clusters_in_envoy,
     rotation,
+    older_copy,
     left_out,
     pool::accounts,
     pool::ends,
@@ -80,6 +81,18 @@ fn rotation(facts: &Facts) -> Vec<Finding> {
             "a new sealing key ({key}) seals nothing yet: a rotation was not finished"
         ),
         cure: cure(Door::CommandLine, &Fault::UnfinishedRotation),
+    }))
+}
+
+fn older_copy(facts: &Facts) -> Vec<Finding> {
+    only(facts.is_older_copy.then(|| {
+        finding(
+            Wrong,
+            "state",
+            "the database is an older copy: what was changed since is lost, and what was revoked or removed since is back",
+            "put the newest copy back; where there is none, go on with this one, and revoke and remove again what is back \
+             (docs/keys.md)",
+        )
     }))
 }
 

@@ -51,6 +51,7 @@ fn account(name: &str, standing: Standing) -> AccountView {
         quota_at: None,
         limits: Limits::default(),
         is_suspected: false,
+        is_spent: false,
         standing,
     }
 }
@@ -147,6 +148,7 @@ fn well() -> Facts {
             filter: Some(filter.clone()),
         },
         filters: vec![(filter, Ok(Found::Same("ab".repeat(32))))],
+        is_older_copy: false,
         is_filter_newer: false,
         escape: Some(true),
         gateway: Gateway::Ours,
@@ -291,6 +293,14 @@ const BROKEN: &[(&str, Break)] = &[
     ("a rotation that was not finished", |facts| {
         let id = crate::keys::seal::Key::new(&[7; 32]).id();
         state(facts).overview.waiting_key = Some(id);
+    }),
+    ("an older copy, in which a token is spent", |facts| {
+        facts.is_older_copy = true;
+        let mut bob = account("bob", Standing::Active);
+        bob.is_spent = true;
+        bob.credential_expires_at = Some(NOW.0 + DAY);
+        bob.reason = Some(crate::store::SPENT.to_owned());
+        add(facts, bob);
     }),
     ("no account", |facts| {
         let state = state(facts);

@@ -11,11 +11,12 @@ use tokio::time::sleep;
 
 use super::begin_read;
 use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
 use crate::files::owned::read_owned_text;
 use crate::files::replace_file;
 use crate::state::StateDir;
 use crate::store::snapshot::new_epoch;
-use crate::store::{Result, Store, head, sql, unsigned};
+use crate::store::{Account, Result, Status, Store, head, sql, unsigned};
 
 /// The most bytes read of a mark: those of 100,000 accounts and more.
 const MAX_MARK_BYTES: u64 = 8 * 1024 * 1024;
@@ -24,6 +25,9 @@ const MARK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 /// The unanswered calls that the engine sees of a spent token: it sends such a token no more, and uses the access token
 /// to its end.
 const SPENT_CALLS: i64 = 2;
+
+/// Why an account of an older copy ends with its access token.
+pub const SPENT: &str = "its refresh token was spent after this copy of the database was made";
 
 /// The warning where no mark can be written.
 pub const UNMARKED: &str = "cannot mark how far the database is; an older copy would go unnoticed";
@@ -84,20 +88,50 @@ impl Store {
         state: &StateDir,
         now: UnixMillis,
     ) -> Result<Option<OlderCopy>> {
-        // Before the database is looked at: what others write meanwhile cannot seem lost.
-        let mark = read_mark(&state.high_water());
-        let found = self.mark().await?;
-        let older = match mark {
-            Some(mark) if mark.is_ahead_of(&found) => Some(OlderCopy {
+        let older = match self.mark_ahead(state).await? {
+            Some((mark, found)) => Some(OlderCopy {
                 spent: self.distrust_spent(&mark, &found, now).await?,
             }),
-            _ => None,
+            None => None,
         };
         // A full disk must not keep anybody from looking.
         if let Err(error) = self.write_mark(state).await {
             tracing::warn!(%error, "{UNMARKED}");
         }
         Ok(older)
+    }
+
+    /// What [`Store::check_high_water`] would say, with nothing changed: for those who only look.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn older_copy(&self, state: &StateDir) -> Result<Option<OlderCopy>> {
+        let Some((mark, found)) = self.mark_ahead(state).await? else {
+            return Ok(None);
+        };
+        let is_spent = |account: &Account| {
+            account.kind == CredentialKind::OAuth
+                && account.status != Status::NeedsLogin
+                && mark.outdates(&found, account.id.as_str())
+        };
+        let spent = self.accounts().await?.into_iter().filter(is_spent);
+        let spent = spent.map(|account| Spent {
+            account: account.name,
+            platform: account.platform,
+        });
+        Ok(Some(OlderCopy {
+            spent: spent.collect(),
+        }))
+    }
+
+    /// The mark and the point of the database, where that is behind.
+    async fn mark_ahead(&self, state: &StateDir) -> Result<Option<(Mark, Mark)>> {
+        // Before the database is looked at: what others write meanwhile cannot seem lost.
+        let mark = read_mark(&state.high_water());
+        let found = self.mark().await?;
+        Ok(mark
+            .filter(|mark| mark.is_ahead_of(&found))
+            .map(|mark| (mark, found)))
     }
 
     /// Marks how far the database is, if it has moved on. Hold [`StateDir::lock_setup`] meanwhile.
@@ -166,7 +200,7 @@ impl Store {
             let account: Option<(String, String)> = sqlx::query_as(DISTRUST)
                 .bind(SPENT_CALLS)
                 .bind(now)
-                .bind("its refresh token was spent after this copy of the database was made")
+                .bind(SPENT)
                 .bind(revision)
                 .bind(id)
                 .fetch_optional(change.sql())

@@ -12,7 +12,7 @@ mod write_queue;
 use sqlx::Transaction;
 
 pub(super) use self::checkpoint::empty_log;
-pub use self::high_water::{OlderCopy, Spent, UNMARKED};
+pub use self::high_water::{OlderCopy, SPENT, Spent, UNMARKED};
 pub(super) use self::new_tokens::NewTokens;
 pub(super) use self::write_queue::{Turn, WriteQueue};
 use crate::clock::UnixMillis;

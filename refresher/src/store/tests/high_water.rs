@@ -52,7 +52,17 @@ async fn spent_tokens_of_an_older_copy_are_not_sent() {
     let newest = stop(&state, store).await;
 
     fs::write(state.database(), &older).unwrap();
+    let store = open(&state).await.unwrap();
+    for _ in 0..2 {
+        let seen = store.older_copy(&state).await.unwrap().unwrap();
+        let spent: Vec<_> = seen.spent.iter().map(|one| one.account.as_str()).collect();
+        assert_eq!(spent, ["alice"], "a look changes nothing");
+    }
+    store.close().await;
     let store = start(&state).await;
+    assert_eq!(store.older_copy(&state).await.unwrap(), None);
+    assert!(store.account("alice").await.unwrap().is_spent);
+    assert!(!store.account("bob").await.unwrap().is_spent);
     let (later, _) = store.head().await.unwrap();
     assert_ne!(later, epoch);
     assert_eq!(claim(&store, &bob, 1, LIFE).await.unanswered, 0);

@@ -7,7 +7,7 @@ use crate::advice::{Door, browser_elsewhere, check_command, cure, login_cure, sh
 use crate::app::doctor::{Facts, State};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::status::AccountView;
-use crate::cli::status::{later_end, state as word_of};
+use crate::cli::status::{later_end, spent, state as word_of};
 use crate::cli::time::{minute, relative};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
@@ -86,6 +86,15 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
             Wrong,
             format!("the access token of account {name} has expired: {reason}"),
             format!("renew it: refresher refresh {}", shell_word(name)),
+        ),
+        Standing::Active | Standing::CoolingDown if view.is_spent => (
+            Wrong,
+            format!(
+                "account {name} serves until its access token ends{}, and no longer: {}",
+                at(view.credential_expires_at),
+                spent(view)
+            ),
+            login_cure(&view.platform, name, view.needs_secrets),
         ),
         Standing::Active if view.is_suspected => (
             Note,
