@@ -2,7 +2,7 @@
 //!
 //! The names stand at places that the dialect lists ([`Format::answer_models`](crate::dialect::Format::answer_models)):
 //! of the whole answer, or of each event of a stream. They are replaced as the bytes pass; every other byte goes on as it
-//! came, nothing is held back, and nothing is kept but the name of one member. An answer that is neither JSON nor a
+//! came, and nothing is held back but what does not tell yet what the answer is. An answer that is neither JSON nor a
 //! stream, as a compressed one, is not changed.
 
 use std::ops::Range;
@@ -11,16 +11,14 @@ use crate::{
     dialect::Dialect,
     text::{
         json::{Lexer, Token},
+        kind::{Kind, Start},
         out::Out,
-        sse::{self, BYTE_ORDER_MARK, Framer, Piece},
+        sse::{Framer, Piece},
     },
 };
 
 /// The longest name of a member that is looked for has 12 bytes.
 const MAX_NAME_BYTES: usize = 16;
-
-/// The most bytes of an answer by which its kind is told: a byte order mark, and `event:`.
-const MAX_START_BYTES: usize = 16;
 
 /// Puts the model into an answer.
 #[derive(Debug)]
@@ -34,13 +32,9 @@ pub struct AskedModel {
 #[derive(Debug)]
 enum Form {
     /// Nothing has come that tells.
-    Unknown,
+    Unknown(Start),
     Json,
-    /// A stream; its first bytes, until they tell that it is one.
-    Events {
-        framer: Framer,
-        start: Option<Vec<u8>>,
-    },
+    Events(Framer),
     Other,
 }
 
@@ -79,43 +73,39 @@ impl AskedModel {
         Self {
             model: out.into_bytes(),
             object: Object::new(dialect.format().answer_models()),
-            form: Form::Unknown,
+            form: Form::Unknown(Start::default()),
         }
     }
 
-    /// Reads the next bytes. Returns what goes on instead of them, or none if just these do.
-    pub fn on_body(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
-        if let Form::Unknown = self.form {
-            self.form = match chunk.trim_ascii_start().first() {
-                None => Form::Unknown,
-                Some(b'{' | b'[') => Form::Json,
-                Some(_) => Form::Events {
-                    framer: Framer::default(),
-                    start: Some(Vec::new()),
-                },
-            };
-        }
+    /// Reads the next bytes; `end`: they are the last. Returns what goes on instead of them, or none if just these do.
+    pub fn on_body(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
+        let Form::Unknown(start) = &mut self.form else {
+            return self.on_known(chunk, 0);
+        };
+        let had_kept = start.has_kept();
+        let begun = start.read(chunk, end);
+        self.form = match begun.kind {
+            None => {
+                let is_kept = start.has_kept();
+                return (had_kept || is_kept).then(|| begun.before().to_vec());
+            }
+            Some(Kind::Json) => Form::Json,
+            Some(Kind::Events) => Form::Events(Framer::default()),
+            Some(Kind::Other) => Form::Other,
+        };
+        let instead = self.on_known(&begun.bytes, begun.blank);
+        instead.or_else(|| had_kept.then(|| begun.bytes.into_owned()))
+    }
+
+    /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.
+    fn on_known(&mut self, chunk: &[u8], blank: usize) -> Option<Vec<u8>> {
         let mut cuts = Vec::new();
+        let text = chunk.get(blank..).unwrap_or_default();
         match &mut self.form {
-            Form::Unknown | Form::Other => return None,
-            Form::Json => self.object.read(chunk, 0, &mut cuts),
-            Form::Events { framer, start } => {
-                if let Some(begun) = start {
-                    let text = chunk.trim_ascii_start();
-                    let text = if begun.is_empty() { text } else { chunk };
-                    begun.extend(text.iter().take(MAX_START_BYTES));
-                    let marked = begun.strip_prefix(&BYTE_ORDER_MARK);
-                    match sse::begins(marked.unwrap_or(begun)) {
-                        Some(true) => *start = None,
-                        None => {}
-                        Some(false) if BYTE_ORDER_MARK.starts_with(begun) => {}
-                        Some(false) => {
-                            self.form = Form::Other;
-                            return None;
-                        }
-                    }
-                }
-                let mut rest = chunk;
+            Form::Unknown(_) | Form::Other => return None,
+            Form::Json => self.object.read(text, blank, &mut cuts),
+            Form::Events(framer) => {
+                let mut rest = text;
                 while let Some(piece) = framer.next(&mut rest) {
                     match piece {
                         // It stands between two lines of data, and not where the piece ends.
@@ -242,7 +232,7 @@ mod tests {
     use super::*;
 
     fn whole(dialect: Dialect, text: &str) -> String {
-        let instead = AskedModel::new(dialect, "asked").on_body(text.as_bytes());
+        let instead = AskedModel::new(dialect, "asked").on_body(text.as_bytes(), true);
         instead.map_or(text.to_owned(), |bytes| String::from_utf8(bytes).unwrap())
     }
 
@@ -319,9 +309,11 @@ mod tests {
             at.sort_unstable();
             let mut model = AskedModel::new(Dialect::Chat, "asked");
             let mut made = Vec::new();
-            for pair in at.windows(2) {
+            let last = at.len() - 2;
+            for (number, pair) in at.windows(2).enumerate() {
                 let piece = &text.as_bytes()[pair[0]..pair[1]];
-                made.extend(model.on_body(piece).unwrap_or_else(|| piece.to_vec()));
+                let instead = model.on_body(piece, number == last);
+                made.extend(instead.unwrap_or_else(|| piece.to_vec()));
             }
             prop_assert_eq!(String::from_utf8_lossy(&made), expected);
         }

@@ -11,7 +11,10 @@ use crate::{
     dialect::Dialect,
     label::ModelName,
     meter::{Completeness, Meter, Metered, Usage},
-    text::sse::{self, BYTE_ORDER_MARK, Framer, Piece},
+    text::{
+        kind::{Kind, Start},
+        sse::{Framer, Piece},
+    },
     verdict::{self, ErrorBody},
 };
 
@@ -32,36 +35,14 @@ pub struct Forwarding {
 /// The two kinds of answers.
 #[derive(Debug)]
 enum Body {
-    /// No byte has come that tells but these, which are held back.
-    Unknown(Vec<u8>),
+    /// Nothing has come that tells: what is kept of it is held back.
+    Unknown(Start),
     /// One JSON text.
     Json(Meter),
     /// An event stream.
     Events(Events),
     /// Neither, such as sound.
     Other,
-}
-
-/// The kinds of answers, as their beginnings tell them.
-enum Kind {
-    Json,
-    Events,
-    Other,
-}
-
-/// Tells the kind of an answer that begins so; none where a few bytes more have to tell.
-fn kind_of(text: &[u8]) -> Option<Kind> {
-    if BYTE_ORDER_MARK.starts_with(text) {
-        return None;
-    }
-    if let Some(b'{' | b'[') = text.first() {
-        return Some(Kind::Json);
-    }
-    let text = text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text);
-    sse::begins(text).map(|is_events| match is_events {
-        true => Kind::Events,
-        false => Kind::Other,
-    })
 }
 
 /// An event stream.
@@ -107,7 +88,7 @@ impl Forwarding {
         Self {
             dialect,
             transform,
-            body: Body::Unknown(Vec::new()),
+            body: Body::Unknown(Start::default()),
             failure: None,
         }
     }
@@ -115,30 +96,22 @@ impl Forwarding {
     /// Reads the next bytes; `end`: they are the last. Returns what goes on instead of them, or
     /// none if just these do.
     pub fn on_body(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
-        let Body::Unknown(held) = &mut self.body else {
+        let Body::Unknown(start) = &mut self.body else {
             return self.on_known(chunk, 0, end);
         };
-        let had_held = !held.is_empty();
-        let begun = std::mem::take(held);
-        let joined = match had_held {
-            true => Cow::Owned([begun.as_slice(), chunk].concat()),
-            false => Cow::Borrowed(chunk),
-        };
-        // Some platforms send blank lines while the answer is being made, of either kind.
-        let text = joined.trim_ascii_start();
-        let blank = joined.len().saturating_sub(text.len());
-        self.body = match kind_of(text) {
-            None if !end => {
-                *held = text.to_vec();
-                return (had_held || !text.is_empty())
-                    .then(|| joined.get(..blank).unwrap_or_default().to_vec());
+        let had_kept = start.has_kept();
+        let begun = start.read(chunk, end);
+        self.body = match begun.kind {
+            None => {
+                let is_kept = start.has_kept();
+                return (had_kept || is_kept).then(|| begun.before().to_vec());
             }
             Some(Kind::Json) => Body::Json(Meter::of_body(self.dialect)),
             Some(Kind::Events) => Body::Events(Events::new(self.dialect, self.transform)),
-            Some(Kind::Other) | None => Body::Other,
+            Some(Kind::Other) => Body::Other,
         };
-        let instead = self.on_known(&joined, blank, end);
-        instead.or_else(|| had_held.then(|| joined.into_owned()))
+        let instead = self.on_known(&begun.bytes, begun.blank, end);
+        instead.or_else(|| had_kept.then(|| begun.bytes.into_owned()))
     }
 
     /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.
@@ -201,8 +174,7 @@ impl Forwarding {
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.body {
             Body::Events(events) => events.begun.len(),
-            Body::Unknown(held) => held.len(),
-            Body::Json(_) | Body::Other => 0,
+            Body::Unknown(_) | Body::Json(_) | Body::Other => 0,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     snapshot::{MAX_MEMBER_BYTES, MadeMember, Makes},
     text::{
         json::{Lexer, Token},
+        kind::{Begun, Kind, Start},
         sse::{Framer, Piece},
     },
 };
@@ -33,8 +34,8 @@ pub struct MadeReader {
 
 #[derive(Debug)]
 enum Form {
-    /// No byte has come that tells.
-    Unknown,
+    /// Nothing has come that tells.
+    Unknown(Start),
     Json(Object),
     Events {
         framer: Framer,
@@ -78,7 +79,7 @@ impl MadeReader {
     pub fn new(makes: Makes) -> Self {
         Self {
             makes,
-            form: Form::Unknown,
+            form: Form::Unknown(Start::default()),
             left: MAX_BYTES,
         }
     }
@@ -86,23 +87,30 @@ impl MadeReader {
     /// Takes the next bytes. Returns the ids in them, each once.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let bytes = bytes.get(..self.left).unwrap_or(bytes);
-        if let Form::Unknown = self.form {
-            self.form = match bytes.trim_ascii_start().first() {
-                None => Form::Unknown,
-                Some(b'{') => Form::Json(Object::default()),
-                Some(_) => Form::Events {
-                    framer: Framer::default(),
-                    object: Object::default(),
-                    has_told: false,
-                    events: 0,
-                },
-            };
-        }
         self.left = self.left.saturating_sub(bytes.len());
+        let begun: Begun<'_>;
+        let bytes = match &mut self.form {
+            Form::Unknown(start) => {
+                begun = start.read(bytes, false);
+                self.form = match begun.kind {
+                    None => return Vec::new(),
+                    Some(Kind::Json) => Form::Json(Object::default()),
+                    Some(Kind::Events) => Form::Events {
+                        framer: Framer::default(),
+                        object: Object::default(),
+                        has_told: false,
+                        events: 0,
+                    },
+                    Some(Kind::Other) => Form::Done,
+                };
+                begun.text()
+            }
+            Form::Json(_) | Form::Events { .. } | Form::Done => bytes,
+        };
         let mut ids = Vec::new();
         let members = self.makes.members();
         let may_come = match &mut self.form {
-            Form::Unknown => true,
+            Form::Unknown(_) => true,
             Form::Done => false,
             Form::Json(object) => {
                 object.read(bytes, members, None, &mut ids);

@@ -416,6 +416,8 @@ pub fn location(request: &HeaderMap, carried: &Carried) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    mod kinds;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -6,6 +6,7 @@
 
 use crate::text::{
     json::{Lexer, Token},
+    kind::{Begun, Kind, Start},
     sse::{Framer, Piece},
     taken,
 };
@@ -35,9 +36,10 @@ pub struct Unwrap {
 #[derive(Debug)]
 enum Form {
     /// Nothing has come that tells.
-    Unknown,
+    Unknown(Start),
     Json,
     Events(Framer),
+    Other,
 }
 
 /// The place of the next byte.
@@ -64,7 +66,7 @@ impl Unwrap {
     pub fn new(member: &str) -> Self {
         Self {
             member: member.to_owned(),
-            form: Form::Unknown,
+            form: Form::Unknown(Start::default()),
             lexer: Lexer::default(),
             place: Place::Plain,
             depth: 0,
@@ -78,22 +80,30 @@ impl Unwrap {
 
     /// Reads the next bytes; `end`: they are the last. Returns what goes on.
     pub fn on_body(&mut self, chunk: &[u8], end: bool) -> Vec<u8> {
-        if let Form::Unknown = self.form {
-            self.form = match chunk.trim_ascii_start().first() {
-                None => Form::Unknown,
-                Some(b'{' | b'[') => Form::Json,
-                Some(_) => Form::Events(Framer::default()),
-            };
-        }
-        match std::mem::replace(&mut self.form, Form::Json) {
-            Form::Unknown => {
-                self.put(chunk);
-                self.form = Form::Unknown;
+        let begun: Begun<'_>;
+        let chunk = match &mut self.form {
+            Form::Unknown(start) => {
+                begun = start.read(chunk, end);
+                self.put(begun.before());
+                match begun.kind {
+                    None => return std::mem::take(&mut self.out),
+                    Some(Kind::Json) => self.form = Form::Json,
+                    Some(Kind::Events) => self.form = Form::Events(Framer::default()),
+                    Some(Kind::Other) => self.form = Form::Other,
+                }
+                begun.text()
             }
+            Form::Json | Form::Events(_) | Form::Other => chunk,
+        };
+        match std::mem::replace(&mut self.form, Form::Json) {
             Form::Json => self.read(chunk),
             Form::Events(mut framer) => {
                 self.read_events(&mut framer, chunk);
                 self.form = Form::Events(framer);
+            }
+            form => {
+                self.put(chunk);
+                self.form = form;
             }
         }
         if end {

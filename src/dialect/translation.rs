@@ -14,7 +14,8 @@ use super::{
 use crate::hash::hash64;
 use crate::text::{
     edit::edited,
-    sse::{self, BYTE_ORDER_MARK, Framer, Piece},
+    kind::{Begun, Kind, Start},
+    sse::{Framer, Piece},
     tree::Tree,
 };
 
@@ -74,9 +75,9 @@ pub struct AnswerTranslation {
 /// The form in which the platform's answer comes.
 #[derive(Debug)]
 enum Source {
-    /// No byte has come that tells but these.
-    Unknown(Vec<u8>),
-    /// One JSON text, as far as it has come.
+    /// Nothing has come that tells.
+    Unknown(Start),
+    /// One text, as far as it has come.
     Json(Vec<u8>),
     /// A stream.
     Events {
@@ -273,7 +274,7 @@ impl AnswerTranslation {
             caller,
             reader: read.read_answer?(),
             writer: write.write_answer?(about),
-            source: Source::Unknown(Vec::new()),
+            source: Source::Unknown(Start::default()),
             kept: (!as_stream).then(Kept::default),
             ended: false,
             maker: platform.word(),
@@ -318,7 +319,8 @@ impl AnswerTranslation {
     /// The bytes that it keeps of the answer, for what is to come.
     pub fn held_bytes(&self) -> usize {
         let source = match &self.source {
-            Source::Unknown(bytes) | Source::Json(bytes) => bytes.len(),
+            Source::Unknown(_) => 0,
+            Source::Json(bytes) => bytes.len(),
             Source::Events { data, .. } => data.len(),
         };
         let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes);
@@ -360,7 +362,7 @@ impl AnswerTranslation {
 
     /// Keeps nothing of the answer any more.
     fn lets_go(&mut self) {
-        self.source = Source::Unknown(Vec::new());
+        self.source = Source::Unknown(Start::default());
         self.kept = self.kept.take().map(|_| Kept::default());
     }
 
@@ -456,29 +458,22 @@ impl AnswerTranslation {
     }
 
     fn read(&mut self, bytes: &[u8], end: bool, events: &mut Vec<Event>) {
-        if let Source::Unknown(begun) = &mut self.source {
-            begun.extend_from_slice(bytes);
-            let begun = std::mem::take(begun);
-            let text = begun.trim_ascii_start();
-            let text = text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text);
-            let is_events = match text.first() {
-                Some(b'{' | b'[') => Some(false),
-                _ => sse::begins(text).or(end.then_some(false)),
-            };
-            self.source = match is_events {
-                None => Source::Unknown(text.to_vec()),
-                Some(true) => {
-                    let (framer, data) = (Framer::default(), Vec::new());
-                    self.source = Source::Events { framer, data };
-                    return self.read(text, end, events);
-                }
-                Some(false) => {
-                    self.source = Source::Json(Vec::new());
-                    return self.read(text, end, events);
-                }
-            };
-            return;
-        }
+        let begun: Begun<'_>;
+        let bytes = match &mut self.source {
+            Source::Unknown(start) => {
+                begun = start.read(bytes, end);
+                self.source = match begun.kind {
+                    None if !end => return,
+                    Some(Kind::Events) => Source::Events {
+                        framer: Framer::default(),
+                        data: Vec::new(),
+                    },
+                    Some(Kind::Json | Kind::Other) | None => Source::Json(Vec::new()),
+                };
+                begun.text()
+            }
+            Source::Json(_) | Source::Events { .. } => bytes,
+        };
         match &mut self.source {
             Source::Unknown(_) => {}
             Source::Json(body) => {

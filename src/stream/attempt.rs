@@ -514,7 +514,7 @@ impl AttemptStream {
             && let Some(model) = &mut forwarded.asked_model
         {
             let text = instead.as_deref().unwrap_or(body);
-            instead = model.on_body(text).or(instead);
+            instead = model.on_body(text, end).or(instead);
         }
         let mut goes_on = true;
         if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)

@@ -9,6 +9,7 @@ pub mod edit;
 pub(crate) mod find;
 pub(crate) mod json;
 pub(crate) mod json_string;
+pub mod kind;
 pub(crate) mod members;
 pub(crate) mod needle;
 pub(crate) mod one_object;

@@ -13,7 +13,7 @@ pub const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 const BEGINNINGS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
 
 /// Tells a text that begins as a stream does, a byte order mark apart; none where a few bytes more have to tell.
-pub fn begins(text: &[u8]) -> Option<bool> {
+pub(super) fn begins(text: &[u8]) -> Option<bool> {
     if BEGINNINGS.iter().any(|one| text.starts_with(one)) {
         return Some(true);
     }

@@ -13,6 +13,8 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
+use crate::text::kind::text_of;
+
 /// The part of an error's body that is read, in bytes. Real ones have less than 4 KiB; the rest
 /// is echoed input.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -47,7 +49,7 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// Reads the beginning of a body; at most [`MAX_BODY_BYTES`] of it are looked at.
     pub fn read(body: &[u8]) -> Self {
-        let body = body.get(..MAX_BODY_BYTES).unwrap_or(body);
+        let body = text_of(body.get(..MAX_BODY_BYTES).unwrap_or(body));
         let mut error = Self::default();
         // The end of a cut body is an error of the parser's, and none of ours.
         let _ = Gather::into(&mut error).deserialize(&mut json(body));
@@ -58,7 +60,6 @@ impl ErrorBody {
     }
 
     fn read_text(&mut self, body: &[u8]) {
-        let body = body.trim_ascii_start();
         let beginning = body.get(..MAX_MESSAGE_BYTES).unwrap_or(body);
         match body.first() {
             Some(b'<') => self.add_code(HTML),
@@ -392,6 +393,11 @@ mod tests {
                 "m",
             ),
             (r#"{"error":"Not found"}"#, vec![], "Not found"),
+            (
+                "\u{feff}\n{\"error\":{\"code\":\"insufficient_quota\",\"message\":\"m\"}}",
+                vec!["insufficient_quota"],
+                "m",
+            ),
             (
                 r#"{"error":"invalid_grant","error_description":"d"}"#,
                 vec!["invalid_grant"],

@@ -22,8 +22,9 @@ use crate::{
     dialect::{Dialect, EventKind},
     text::{
         json::{Lexer, Token},
+        kind::{self as text, Begun, Start},
         members::{self, Members},
-        sse::{self, Framer, Piece},
+        sse::{Framer, Piece},
     },
 };
 
@@ -105,8 +106,8 @@ pub struct Beginning {
 /// The kinds of answers.
 #[derive(Debug)]
 enum Kind {
-    /// The first bytes, which do not tell yet.
-    Unknown(Vec<u8>),
+    /// Nothing has come that tells.
+    Unknown(Start),
     /// One JSON text, as far as it is looked at.
     Json(Text),
     /// An event stream.
@@ -205,7 +206,7 @@ impl Beginning {
         Self {
             dialect,
             expects_text,
-            kind: Kind::Unknown(Vec::new()),
+            kind: Kind::Unknown(Start::default()),
         }
     }
 
@@ -227,29 +228,24 @@ impl Beginning {
     /// Looks at the next bytes of the body of an answer of HTTP 2xx; `end`: no more will come. Ask
     /// with each chunk until the answer is not [`Look::NeedMore`].
     pub fn look(&mut self, chunk: &[u8], end: bool) -> Look {
-        let first: Vec<u8>;
+        let begun: Begun<'_>;
         let chunk = match &mut self.kind {
-            Kind::Unknown(begun) => {
-                let more = if begun.is_empty() {
-                    chunk.trim_ascii_start()
-                } else {
-                    chunk
+            Kind::Unknown(start) => {
+                begun = start.read(chunk, end);
+                self.kind = match begun.kind {
+                    None if end && self.expects_text => return Look::Empty,
+                    None if end => return Look::Fine,
+                    None => return Look::NeedMore,
+                    Some(text::Kind::Json) => Kind::Json(Text::default()),
+                    Some(text::Kind::Events) => Kind::Events(Box::new(Events::new(self.dialect))),
+                    Some(text::Kind::Other) => Kind::Other,
                 };
-                first = [begun.as_slice(), more].concat();
-                self.kind = self.kind_of(&first, end);
-                first.as_slice()
+                begun.text()
             }
             _ => chunk,
         };
         let looked = match &mut self.kind {
-            Kind::Unknown(begun) => {
-                begun.extend_from_slice(chunk);
-                match end {
-                    true if self.expects_text => Look::Empty,
-                    true => Look::Fine,
-                    false => Look::NeedMore,
-                }
-            }
+            Kind::Unknown(_) => Look::NeedMore,
             Kind::Json(text) => {
                 let room = MAX_LOOK_BYTES.saturating_sub(text.bytes.len());
                 let is_over = chunk.len() > room;
@@ -269,19 +265,6 @@ impl Beginning {
             self.kind = Kind::Other;
         }
         looked
-    }
-
-    /// The kind of an answer that begins so.
-    fn kind_of(&self, start: &[u8], end: bool) -> Kind {
-        match start.first() {
-            None => Kind::Unknown(Vec::new()),
-            Some(b'{' | b'[') => Kind::Json(Text::default()),
-            Some(_) => match sse::begins(start) {
-                Some(true) => Kind::Events(Box::new(Events::new(self.dialect))),
-                None if !end => Kind::Unknown(Vec::new()),
-                Some(false) | None => Kind::Other,
-            },
-        }
     }
 }
 

@@ -411,7 +411,7 @@ fn blank_lines_before_an_answer_are_not_kept() {
             Written::Stream(Vec::new())
         );
     }
-    assert!(matches!(&translation.source, Source::Unknown(begun) if begun.is_empty()));
+    assert!(matches!(&translation.source, Source::Unknown(begun) if !begun.has_kept()));
     let Written::Stream(stream) = translation.on_body(&answer(), true) else {
         panic!("no stream");
     };

@@ -207,3 +207,53 @@ fn an_answer_that_ends_with_trailers_is_judged_too() {
     call.platform_sends_trailers();
     call.is_refused(502, "latchkey_platform_no_content");
 }
+
+/// What begins so begins with nothing.
+const MARKS: [&str; 3] = ["\u{feff}", "\r\n\u{feff}", "\u{feff}\n\u{feff}"];
+
+#[test]
+fn a_byte_order_mark_hides_no_failure() {
+    let json = [("content-type", "application/json")];
+    let limited: &[u8] = br#"{"error":{"code":"rate_limit_exceeded","message":"later"}}"#;
+    for mark in MARKS {
+        for (headers, failed) in [(EVENTS, LIMITED), (json, limited)] {
+            let mut envoy = envoy(&["acc_1", "acc_2"]);
+            let mut call = ask(&mut envoy);
+            call.platform_begins(200, &headers);
+            for byte in mark.as_bytes() {
+                call.platform_goes_on(&[*byte], false);
+            }
+            call.platform_goes_on(failed, true);
+            call.is_at("acc_2");
+            // Another one's answer goes on with its mark, and counts.
+            let answer = [mark.as_bytes(), ANSWER].concat();
+            call.platform(200, &EVENTS, &answer);
+            call.gets(200, &answer);
+            let metered = envoy.records().concat();
+            let expected = "acc_2 200 attempts=2 fine - whole tokens=";
+            assert!(metered.starts_with(expected), "{metered}");
+            assert!(!metered.ends_with("tokens=null"), "{metered}");
+        }
+        // It is no content either.
+        let mut envoy = envoy(&["acc_1", "acc_2"]);
+        let mut call = ask(&mut envoy);
+        call.platform(200, &EVENTS, mark.as_bytes());
+        call.is_at("acc_2");
+    }
+}
+
+#[test]
+fn an_answer_of_json_behind_a_byte_order_mark_is_metered_and_goes_on_as_it_came() {
+    for mark in MARKS {
+        let mut envoy = envoy(&["acc_1"]);
+        let mut call = envoy.ask();
+        let answer = format!(
+            r#"{mark}{{"id":"resp_1","output":[],"status":"completed","usage":{{"input_tokens":3000,"output_tokens":2}}}}"#
+        );
+        let json = [("content-type", "application/json")];
+        call.platform(200, &json, answer.as_bytes());
+        call.gets(200, answer.as_bytes());
+        let expected = "acc_1 200 attempts=1 fine - whole tokens=3002";
+        assert_eq!(envoy.records(), [expected]);
+    }
+}

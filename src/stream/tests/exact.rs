@@ -130,6 +130,22 @@ fn where_nobody_serves_it_the_error_names_both_in_the_callers_dialect() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_no_model() {
+    for make in [whole, events] {
+        for mark in ["\u{feff}", "\n\u{feff}"] {
+            let mut envoy = envoy(&["acc_1", "acc_2"], "[]");
+            let mut call = ask(&mut envoy, RESPONSES);
+            for model in ["gpt-6-luna", "gpt-6.1-sol"] {
+                call.platform_begins(200, &JSON);
+                let said = format!("{mark}{}", make(model));
+                call.platform_goes_on(said.as_bytes(), true);
+            }
+            call.gets(200, format!("{mark}{}", make("gpt-6.1-sol")).as_bytes());
+        }
+    }
+}
+
+#[test]
 fn an_answer_that_names_none_is_none() {
     for said in [
         r#"{"output":[],"status":"completed"}"#.to_owned(),

@@ -1,0 +1,106 @@
+//! The kind of an answer's body, by its first bytes, whatever its `content-type` says.
+//!
+//! Blanks and byte order marks before a text say nothing: some platforms send blank lines while the answer is
+//! being made, and some a mark. All who read an answer ask here. So none of them takes for content what another
+//! takes for an error.
+
+use std::borrow::Cow;
+
+use super::sse::{self, BYTE_ORDER_MARK};
+
+/// The kinds of bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One JSON text that is an object or a list.
+    Json,
+    /// An event stream.
+    Events,
+    /// Something else, such as sound.
+    Other,
+}
+
+/// The beginning of a body, until that tells the kind.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// What has come of a text, or of a mark, and does not tell: at most [`MAX_KEPT_BYTES`].
+    kept: Vec<u8>,
+}
+
+/// The longest beginning that does not tell: `event` or `retry`.
+pub const MAX_KEPT_BYTES: usize = 5;
+
+/// The bytes of a beginning that are new, and those that were kept before them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Begun<'a> {
+    /// The kind; none where a few bytes more have to tell.
+    pub kind: Option<Kind>,
+    /// The bytes. Where no kind is told, those of the text are kept, and come again.
+    pub bytes: Cow<'a, [u8]>,
+    /// How many of them come before the text.
+    pub blank: usize,
+}
+
+/// Takes off a body what says nothing before its text.
+pub fn text_of(mut body: &[u8]) -> &[u8] {
+    loop {
+        body = body.trim_ascii_start();
+        match body.strip_prefix(&BYTE_ORDER_MARK) {
+            Some(rest) => body = rest,
+            None => return body,
+        }
+    }
+}
+
+/// Tells the kind of a text that begins so; none where a few bytes more have to tell.
+fn kind_of(text: &[u8]) -> Option<Kind> {
+    match text.first() {
+        Some(b'{' | b'[') => Some(Kind::Json),
+        _ if BYTE_ORDER_MARK.starts_with(text) => None,
+        _ => sse::begins(text).map(|is_events| match is_events {
+            true => Kind::Events,
+            false => Kind::Other,
+        }),
+    }
+}
+
+// === impl Start ===
+
+impl Start {
+    /// Takes the next bytes; `end`: they are the last. What does not tell its kind by then is of another one, and
+    /// what has no text is of none.
+    #[inline(never)]
+    pub fn read<'a>(&mut self, chunk: &'a [u8], end: bool) -> Begun<'a> {
+        let bytes = match self.kept.is_empty() {
+            true => Cow::Borrowed(chunk),
+            false => Cow::Owned([self.kept.as_slice(), chunk].concat()),
+        };
+        let text = text_of(&bytes);
+        let blank = bytes.len().saturating_sub(text.len());
+        let is_all = end && !text.is_empty();
+        let kind = kind_of(text).or(is_all.then_some(Kind::Other));
+        self.kept.clear();
+        if kind.is_none() {
+            self.kept.extend_from_slice(text);
+        }
+        Begun { kind, bytes, blank }
+    }
+
+    /// Tells if bytes are kept.
+    pub fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+}
+
+// === impl Begun ===
+
+impl Begun<'_> {
+    /// The text, as far as it has come.
+    pub fn text(&self) -> &[u8] {
+        self.bytes.get(self.blank..).unwrap_or_default()
+    }
+
+    /// The bytes before it.
+    pub fn before(&self) -> &[u8] {
+        self.bytes.get(..self.blank).unwrap_or_default()
+    }
+}
