@@ -7,8 +7,9 @@ use std::{borrow::Cow, fmt::Write as _, ops::Range};
 
 use super::find::find_in_string;
 
-/// The most values that a text may have: 20 MiB of nodes.
-pub const MAX_VALUES: usize = 1_048_576;
+/// The most values that a text may have, names of members among them: 4 MiB of nodes. A reader looks for some forty
+/// members of an object by going through all of it, and a worker serves nobody else meanwhile.
+pub const MAX_VALUES: usize = 262_144;
 
 /// The deepest that lists and objects may stand in each other.
 pub const MAX_DEPTH: usize = 128;
@@ -498,9 +499,23 @@ impl<'a> Text<'a> {
     #[inline(never)]
     pub fn is(&self, other: &str) -> bool {
         match self {
+            // A character has 1 to 6 bytes of an escaped text for each of its own: long names are not looked through.
+            Self::Escaped(escaped)
+                if !(other.len()..=other.len().saturating_mul(6)).contains(&escaped.len()) =>
+            {
+                false
+            }
             Self::Escaped(escaped) if !escaped.contains('\\') => *escaped == other,
             Self::Plain(text) => text == other,
             Self::Escaped(escaped) => Unescaped(escaped).eq(other.chars()),
+        }
+    }
+
+    /// Its length in bytes, as it stands in the JSON.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Escaped(escaped) => escaped.len(),
+            Self::Plain(text) => text.len(),
         }
     }
 
@@ -700,5 +715,19 @@ mod tests {
         assert_eq!(Tree::read(many.as_bytes()).unwrap_err(), Unread::TooLarge);
         let place = Unread::NoJson { line: 2, column: 3 };
         assert_eq!(Tree::read(b"{\n \x22\xff\x22: 1}").unwrap_err(), place);
+    }
+
+    proptest! {
+        /// However it is escaped: each character by itself, or as few as may be.
+        #[test]
+        fn a_text_is_itself_and_no_other(text in "[\\PC\n\"\\\\]{0,8}", other in "[\\PC\n\"\\\\]{0,3}") {
+            let units = text.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
+            let (longest, shortest) = (units.collect::<String>(), serde_json::to_string(&text).unwrap());
+            let shortest = &shortest[1..shortest.len() - 1];
+            for escaped in [&*longest, shortest] {
+                prop_assert!(Text::Escaped(escaped).is(&text));
+                prop_assert_eq!(Text::Escaped(escaped).is(&other), text == other);
+            }
+        }
     }
 }

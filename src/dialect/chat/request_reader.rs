@@ -3,8 +3,8 @@
 use super::{EXTRA, MAKER, SIGNATURE};
 use crate::{
     dialect::neutral::read::{
-        self, Read, as_text, expect, foreign, media, media_by_url, missing, object, optional_flag,
-        optional_list, optional_number, optional_text, optional_whole, text, wrong,
+        self, Read, add_tool, as_text, expect, foreign, media, media_by_url, missing, object,
+        optional_flag, optional_list, optional_number, optional_text, optional_whole, text, wrong,
     },
     dialect::neutral::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
@@ -134,7 +134,7 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
         .into_iter()
         .flat_map(Json::items);
     for function in functions {
-        request.tools.push(tool_of_function(function)?);
+        add_tool(function, tool_of_function(function)?, request)?;
     }
     let tools = optional_list(body, "tools")?
         .into_iter()
@@ -145,15 +145,16 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
             let function = tool
                 .get("function")
                 .ok_or_else(|| missing(tool, "function"))?;
-            request.tools.push(tool_of_function(function)?);
+            add_tool(function, tool_of_function(function)?, request)?;
         } else if kind.is("custom") {
             let custom = tool.get("custom").ok_or_else(|| missing(tool, "custom"))?;
-            request.tools.push(Tool {
+            let read = Tool {
                 name: text(custom, "name")?,
                 description: optional_text(custom, "description")?,
                 input: ToolInput::Raw(custom.get("format").map(Json::raw)),
                 strict: None,
-            });
+            };
+            add_tool(custom, read, request)?;
         } else {
             request.left_out.insert("tools");
         }

@@ -16,8 +16,8 @@ use crate::{
         Sampling, Schema, Source, Tool, ToolInput, ToolResult, Turn,
         names::ENVELOPE,
         read::{
-            Read, as_list, as_number, as_text, as_whole, expect, foreign, media, missing, object,
-            wrong,
+            Read, add_tool, as_list, as_number, as_text, as_whole, expect, foreign, media, missing,
+            object, wrong,
         },
     },
     text::tree::{Json, Kind, Text, Tree},
@@ -213,12 +213,13 @@ fn read_tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
                 Some(schema) => Some(Cow::Borrowed(schema.raw())),
                 None => get(function, "parameters").map(schema::of_google),
             };
-            request.tools.push(Tool {
+            let read = Tool {
                 name: text(function, "name")?,
                 description: optional_text(function, "description")?,
                 input: ToolInput::Schema(input),
                 strict: None,
-            });
+            };
+            add_tool(function, read, request)?;
         }
         // The platform's own, as its search, which another one does not have.
         let is_own =

@@ -5,9 +5,9 @@ use crate::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
         Sampling, Source, Tool, ToolInput, ToolResult, Turn,
         read::{
-            self, Read, as_text, expect, foreign, media, media_by_address, missing, object,
-            optional_flag, optional_list, optional_number, optional_text, optional_whole, text,
-            wrong,
+            self, Read, add_tool, as_text, expect, foreign, media, media_by_address, missing,
+            object, optional_flag, optional_list, optional_number, optional_text, optional_whole,
+            text, wrong,
         },
     },
     text::tree::{Json, Kind, Text, Tree},
@@ -113,12 +113,13 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
             request.left_out.insert("tools");
             continue;
         }
-        request.tools.push(Tool {
+        let read = Tool {
             name: text(tool, "name")?,
             description: optional_text(tool, "description")?,
             input: ToolInput::Schema(tool.get("input_schema").map(|one| one.raw().into())),
             strict: optional_flag(tool, "strict")?,
-        });
+        };
+        add_tool(tool, read, request)?;
     }
     Ok(())
 }

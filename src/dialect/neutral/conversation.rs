@@ -9,6 +9,9 @@ use crate::text::tree::Text;
 /// What the model is told of a call that nobody answered.
 pub const NO_RESULT: &str = "The call was interrupted: it has no result.";
 
+/// As much of a caller's name or id as a sentence about it has, in bytes.
+const MAX_SHOWN_BYTES: usize = 128;
+
 /// A step of a conversation.
 #[derive(Debug)]
 pub enum Step<'r, 'a> {
@@ -100,6 +103,7 @@ fn others<'r, 'a>(
                 Block::Result(result) => result,
                 Block::Call(call) => {
                     let name = call.name.plain();
+                    let name = shown(&name);
                     let why =
                         format!("the call of {name:?} stands in a turn that is not the model's");
                     return Err(Refused::at(String::new(), why));
@@ -111,6 +115,7 @@ fn others<'r, 'a>(
             };
             let id = result.id.plain();
             let Some(of_call) = results.get_mut(&*id) else {
+                let id = shown(&id);
                 let why = format!("the result of the call {id:?} does not follow that call");
                 return Err(Refused::at(String::new(), why));
             };
@@ -124,6 +129,12 @@ fn others<'r, 'a>(
         }
     }
     Ok(rest)
+}
+
+/// As much of a name or an id as a sentence has.
+fn shown(text: &str) -> &str {
+    let end = text.floor_char_boundary(MAX_SHOWN_BYTES);
+    text.get(..end).unwrap_or_default()
 }
 
 fn plain(text: &Text<'_>) -> String {

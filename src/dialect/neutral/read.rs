@@ -1,7 +1,11 @@
 //! What readers of all dialects do alike.
 
-use super::{Media, MediaKind, Output, Refused, Schema, Source};
+use super::{Media, MediaKind, Output, Refused, Request, Schema, Source, Tool};
 use crate::text::tree::{Json, Kind, MAX_VALUES, Text, Tree, Unread};
+
+/// The most tools of a request. OpenAI takes 128. Each costs some copies of its name, and they stay until the answer
+/// has ended.
+pub const MAX_TOOLS: usize = 4096;
 
 /// A result whose error names the member.
 pub type Read<T> = Result<T, Refused>;
@@ -145,6 +149,18 @@ pub fn schema<'a>(json: Json<'_, 'a>) -> Read<Output<'a>> {
         schema: schema.raw().into(),
         strict: optional_flag(json, "strict")?,
     }))
+}
+
+/// Adds a tool, read from `json`, to those of a request.
+#[inline(never)]
+pub fn add_tool<'a>(json: Json<'_, 'a>, tool: Tool<'a>, request: &mut Request<'a>) -> Read<()> {
+    if request.tools.len() >= MAX_TOOLS {
+        let why =
+            format!("there are more than {MAX_TOOLS} tools, the most that a translation takes");
+        return Err(foreign(json, &why));
+    }
+    request.tools.push(tool);
+    Ok(())
 }
 
 /// Media by a web address.

@@ -9,7 +9,10 @@ use std::{borrow::Cow, collections::BTreeSet};
 use crate::{
     dialect::neutral::{
         Choice, Form, Request, Tool, ToolInput,
-        read::{Read, expect, foreign, optional_flag, optional_list, optional_text, text, wrong},
+        read::{
+            Read, add_tool, expect, foreign, optional_flag, optional_list, optional_text, text,
+            wrong,
+        },
     },
     text::tree::{Json, Kind, Text},
 };
@@ -67,6 +70,9 @@ const BUILT_IN: [BuiltIn; 4] = [
 /// The one that a platform runs unless the tool says that its caller does.
 pub(super) const TOOL_SEARCH: &str = "tool_search";
 
+/// The longest name of a namespace, in bytes as it stands in the body: each of its tools has copies of it.
+const MAX_NAMESPACE_BYTES: usize = 512;
+
 /// The parts of the name of a tool in a namespace stand apart by this.
 const BETWEEN: &str = "__";
 
@@ -112,7 +118,12 @@ pub(super) fn add<'a>(
         if !text(tool, "type")?.is("namespace") {
             continue;
         }
-        let namespace = text(tool, "name")?.plain().into_owned();
+        let namespace = text(tool, "name")?;
+        if namespace.len() > MAX_NAMESPACE_BYTES {
+            let why = format!("expected a name of at most {MAX_NAMESPACE_BYTES} bytes");
+            return Err(foreign(tool.get("name").unwrap_or(tool), &why));
+        }
+        let namespace = namespace.plain().into_owned();
         let within = optional_list(tool, "tools")?;
         for tool in within.into_iter().flat_map(Json::items) {
             add_one(tool, Some(&namespace), known, request)?;
@@ -166,14 +177,14 @@ fn add_one<'a>(
     }
     let built_in = BuiltIn::find(|built_in| built_in.name == kind);
     let described = optional_text(tool, "description")?;
-    request.tools.push(Tool {
+    let read = Tool {
         name,
         description: described.or(built_in.map(|built_in| Text::of(built_in.description))),
         input,
         // Absent, the platform makes the schema a strict one where it can; another one takes it as it is.
         strict: optional_flag(tool, "strict")?,
-    });
-    Ok(())
+    };
+    add_tool(tool, read, request)
 }
 
 fn is_callers(tool: Json<'_, '_>) -> bool {

@@ -24,6 +24,9 @@ const DROPPED_HEADER: &str = "x-latchkey-dropped";
 /// The longest path of a member that a refusal names, in bytes.
 const MAX_PATH_BYTES: usize = 256;
 
+/// The most of a reason that a refusal has, in bytes. It may quote the caller.
+const MAX_WHY_BYTES: usize = 512;
+
 /// The translation of one try.
 #[derive(Debug)]
 pub(in crate::stream) struct Translated {
@@ -228,9 +231,10 @@ fn refusal(refused: &Refused) -> Refusal {
         too_large,
     } = refused;
     let path = path.get(..path.floor_char_boundary(MAX_PATH_BYTES));
-    let why = match path.unwrap_or_default() {
-        "" => why.clone(),
-        path => format!("{path}: {why}"),
+    let why = why.get(..why.floor_char_boundary(MAX_WHY_BYTES));
+    let why = match (path.unwrap_or_default(), why.unwrap_or_default()) {
+        ("", why) => why.to_owned(),
+        (path, why) => format!("{path}: {why}"),
     };
     Refusal::Untranslatable {
         too_large: *too_large,
