@@ -28,10 +28,10 @@ use tokio_util::task::TaskTracker;
 pub struct Bounds {
     /// How many there are at once. For the next one another gives way.
     pub connections: usize,
-    /// The time that a caller has to send the head of a request, the pause before it included.
+    /// The time that a caller has to send the head of a request, the pause before it included; and to read the last
+    /// answer, where its connection is to end.
     pub head: Duration,
-    /// How long a connection lives; an answer that is under way then has [`Bounds::head`] to come to its end. None: as
-    /// long as its caller likes.
+    /// How long a connection lives. None: as long as its caller likes.
     pub life: Option<Duration>,
 }
 
@@ -158,22 +158,19 @@ async fn answer<S>(
         }
     };
     tokio::select! {
-        _ = &mut connection => {}
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
+        _ = &mut connection => return,
+        () = shutdown.cancelled() => {}
         () = seat.give_way.cancelled() => {
-            if seat.state.load(Ordering::Relaxed) != SILENT {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
+            if seat.state.load(Ordering::Relaxed) == SILENT {
+                return;
             }
         }
-        () = end_of_life => {
-            connection.as_mut().graceful_shutdown();
-            let _ = timeout(bounds.head, connection).await;
-        }
+        () = end_of_life => {}
     }
+    connection.as_mut().graceful_shutdown();
+    let is_made = || seat.state.load(Ordering::Relaxed) == ASKING;
+    // An answer that is being made is waited for. Whoever reads nothing of one does not keep its place.
+    while timeout(bounds.head, &mut connection).await.is_err() && is_made() {}
 }
 
 // === impl Seats ===
@@ -332,6 +329,28 @@ mod tests {
         assert!(rest(pausing).await.ends_with("page"));
         go_on.notify_one();
         assert!(rest(waiting).await.ends_with("slow"));
+    }
+
+    /// Callers that ask and ask, and read nothing of the answers, which then stay in the socket.
+    #[tokio::test]
+    async fn who_reads_no_answer_gives_way_in_time() {
+        let bounds = Bounds {
+            connections: 2,
+            head: Duration::from_millis(300),
+            life: None,
+        };
+        let large = get(|| async { "x".repeat(16 * 1024 * 1024) });
+        let (port, _shutdown) = start(page().route("/large", large), bounds).await;
+        let ask = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n".repeat(4);
+        let mut deaf = Vec::new();
+        for _ in 0..4 {
+            deaf.push(send(port, &ask).await);
+        }
+        for round in 0..3 {
+            let answer = rest(send(port, REQUEST).await).await;
+            assert!(answer.ends_with("page"), "round {round}: {answer}");
+        }
+        drop(deaf);
     }
 
     #[tokio::test]

@@ -4,13 +4,11 @@
 //! `tests/golden/refusals.txt` has every answer word for word. The caller's dialect puts the words
 //! into its form.
 
+mod message;
 mod words;
-
-use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use self::words::{another_model, broken_body, mebibytes, named, named_headers, never_served};
 use super::select::{Back, Out};
 use crate::{
     budget::NoRoom,
@@ -20,13 +18,16 @@ use crate::{
     id::Id,
     label::ModelName,
     limit::Reached,
-    request::things::MAX_THINGS,
     snapshot::Requirement,
     verdict::Reason,
 };
 
 /// The header with our own error code.
 pub const ERROR_HEADER: &str = "x-latchkey-error";
+
+/// The header that marks an answer for which nobody needs a client key. `envoy/envoy.yaml` closes the connection after
+/// it, and takes it off: strangers must not keep the connections that callers need.
+const ANYBODY_HEADER: &str = "x-latchkey-anybody";
 
 /// The header that tells the SDKs of OpenAI and Anthropic if to send a request again.
 pub const RETRY_HEADER: &str = "x-should-retry";
@@ -124,6 +125,8 @@ pub enum Refusal {
     Unconfirmed,
     /// The upstream filter was reached without an account.
     NoCredential,
+    /// The platform refuses the account's credential, and no other account could serve the request.
+    CredentialRefused,
     /// The request cannot be said in the dialect of the accounts that serve it.
     Untranslatable {
         /// It is beyond a bound.
@@ -242,6 +245,7 @@ impl Refusal {
             Self::AllOut(all) | Self::HomeOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount
+            | Self::CredentialRefused
             | Self::AllOut(_)
             | Self::HomeOut(_)
             | Self::HomeUnknown
@@ -269,7 +273,7 @@ impl Refusal {
             Self::Body(Fault::TooLarge) => "latchkey_body_too_large",
             Self::Body(_) => "latchkey_broken_body",
             Self::NoPool => "latchkey_no_pool",
-            Self::NoAccount => "latchkey_no_account",
+            Self::NoAccount | Self::CredentialRefused => "latchkey_no_account",
             Self::NeverServed { .. } => "latchkey_path_not_in_pool",
             Self::ModelNotAllowed(_) => "latchkey_model_not_allowed",
             Self::ModelNotServed { .. } => "latchkey_model_not_served",
@@ -296,187 +300,6 @@ impl Refusal {
             Self::Silent => "latchkey_platform_silent",
             Self::Unreachable => "latchkey_platform_unreachable",
         }
-    }
-
-    /// The sentences for the caller: what happened and what to do.
-    pub fn message(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
-            Self::NoKey => {
-                "No client key. Send the gateway's key as Authorization: Bearer, or where your client sends an API key."
-            }
-            Self::AmbiguousKey(headers) => {
-                return Cow::Owned(format!(
-                    "Expected one client key of the gateway and found several different ones, in {}. Send one of them only.",
-                    named_headers(headers)
-                ));
-            }
-            Self::KeyInUrl => {
-                "The URL seems to hold a key, which would end up in logs. Send the gateway's key as Authorization: Bearer."
-            }
-            Self::UnknownKey => {
-                "This client key is unknown or revoked. Ask the gateway's operator for a new one."
-            }
-            Self::KeyExpired(name) => {
-                return Cow::Owned(format!(
-                    "The client key{} has expired. Ask the gateway's operator for a new key, or to extend this one.",
-                    named(name.as_ref())
-                ));
-            }
-            Self::Limit(limit) => return Cow::Owned(limit.message()),
-            Self::NoRoom(NoRoom::Key { most }) => {
-                return Cow::Owned(format!(
-                    "The requests of this client key hold as much of the gateway's memory as those of one key may: {} MiB. Try again when some of them have ended.",
-                    mebibytes(*most)
-                ));
-            }
-            Self::NoRoom(NoRoom::Others) => {
-                "The gateway's memory for requests is in use, but for what is left to other client keys. Try again when some requests have ended."
-            }
-            Self::NoRoom(NoRoom::TooLarge { most }) => {
-                return Cow::Owned(format!(
-                    "This request is larger than what the requests of one client key may hold of the gateway's memory: {} MiB. The gateway's operator can allow more.",
-                    mebibytes(*most)
-                ));
-            }
-            Self::UnknownPath(None) => {
-                "The gateway does not serve this path. Clients of OpenAI need a base URL that ends in /v1, Claude Code and the SDKs of Anthropic one without a path."
-            }
-            Self::UnknownPath(Some(MeantBase { sent, meant })) if sent == meant => {
-                "No platform of the gateway serves this path."
-            }
-            Self::UnknownPath(Some(MeantBase { sent, meant })) => {
-                return Cow::Owned(format!(
-                    "The gateway does not serve this path. Give your client the base URL {meant} in place of {sent}."
-                ));
-            }
-            Self::Method(allowed) => {
-                return Cow::Owned(format!(
-                    "The gateway does not serve this path with this method. It takes: {allowed}."
-                ));
-            }
-            Self::ModelNotListed(model) => {
-                return Cow::Owned(format!(
-                    "This client key and its pool have no model{}. GET /v1/models lists those that they have.",
-                    named(model.as_ref())
-                ));
-            }
-            Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
-            Self::UnknownCoding => {
-                "The gateway reads a request's body with one content-encoding, gzip or zstd, or without any. Send it so, or uncompressed."
-            }
-            Self::Body(fault) => broken_body(*fault),
-            Self::NoPool => {
-                "The pool of this client key no longer exists. Ask the gateway's operator to give the key another one."
-            }
-            Self::NoAccount => {
-                "No usable account in this key's pool serves this path. The gateway's operator can see why."
-            }
-            Self::NeverServed { pool, served } => {
-                return Cow::Owned(never_served(pool, served));
-            }
-            Self::ModelNotAllowed(model) => {
-                return Cow::Owned(match model {
-                    Some(model) => format!(
-                        "This client key may not use the model {}. GET /v1/models lists the models that it may use.",
-                        model.as_str()
-                    ),
-                    None => "This client key may use certain models only, and the request does not name exactly one model. GET /v1/models lists the models that it may use.".to_owned(),
-                });
-            }
-            Self::ModelNotServed { model, pool } => {
-                return Cow::Owned(match model {
-                    Some(model) => format!(
-                        "No account in the gateway's pool {pool} serves the model {} on this path. GET /v1/models lists the models that the pool serves.",
-                        model.as_str()
-                    ),
-                    None => format!(
-                        "The accounts in the gateway's pool {pool} serve certain models only, and the request names no model that the gateway could read."
-                    ),
-                });
-            }
-            Self::Unmet { pool, requirements } => {
-                let members: Vec<_> = requirements.iter().map(Requirement::member).collect();
-                let reasons = requirements.iter().filter_map(Requirement::reason);
-                let reasons: String = reasons.flat_map(|reason| [" ", reason]).collect();
-                return Cow::Owned(format!(
-                    "The accounts in the gateway's pool {pool} accept a request on this path only with {}.{reasons}",
-                    members.join(" and ")
-                ));
-            }
-            Self::ChoiceNotAllowed => {
-                "This client key may not choose that account, platform or pool, or its pool has no such account for this path. The gateway's operator can allow the choice."
-            }
-            Self::AllOut(all) => return Cow::Owned(all.message()),
-            Self::HomeOut(all) => {
-                return Cow::Owned(format!(
-                    "What this request goes on from exists in one account alone, which cannot be used now: {}.{} Wait for it, or begin anew.",
-                    all.names(),
-                    all.back()
-                ));
-            }
-            Self::HomeGone(pool) => {
-                return Cow::Owned(format!(
-                    "What this request goes on from exists in an account that is not in the gateway's pool {pool} any more. Begin anew, or ask the gateway's operator."
-                ));
-            }
-            Self::HomesApart => {
-                "This request names files or other things that exist in different accounts, and no account has all of them. Make those anew that are in another account than the rest, one right after the other, or ask the gateway's operator for a pool that keeps a key's things together (policy sticky)."
-            }
-            Self::TooManyThings => {
-                return Cow::Owned(format!(
-                    "This request names more than {MAX_THINGS} files or other things by their ids, which is more than the gateway looks for. Name them in several requests."
-                ));
-            }
-            Self::NoSuchThing => {
-                "This client key has made nothing of this id through the gateway, or it is long ago. What another key made is not shown."
-            }
-            Self::HomeUnknown => {
-                "The gateway could not find out which account has what this request names: its refresher does not answer. Try again."
-            }
-            Self::ListOfAccount => {
-                "Such a list shows what an account holds, whoever made it. It is for client keys that may choose the account: name one in x-latchkey-account."
-            }
-            Self::Uncounted => {
-                "This client key has limits of tokens, a list of models, or a rule on effort or service tier, and the gateway does not see what a batch generates later. Ask for answers one by one, or ask the gateway's operator for a key without these."
-            }
-            Self::NotReady => {
-                "The gateway is starting: it has no accounts or limits from its refresher yet. Try again. If that does not help, its operator should check that the refresher is running."
-            }
-            Self::Unconfirmed => {
-                "The gateway has not heard from its refresher for longer than its operator allows, so it does not know who may still use it. Its operator should start the refresher."
-            }
-            Self::NoCredential => {
-                "The account that was chosen for this request is gone. Nothing was sent to the platform. Try again."
-            }
-            Self::Untranslatable { why, .. } => {
-                return Cow::Owned(format!(
-                    "The accounts of this key's pool speak another dialect, and this request cannot be translated into it: {why}."
-                ));
-            }
-            Self::Unchangeable { why, .. } => {
-                return Cow::Owned(format!(
-                    "A map or this client key sets the model of this request, or what is said of it, and that cannot be put into its body: {why}."
-                ));
-            }
-            Self::Redirected => {
-                "The platform answered with a redirect. The gateway neither follows redirects nor forwards them."
-            }
-            Self::NoAnswer => {
-                "The platform answered with a status that is neither a success nor an error. The gateway does not forward that."
-            }
-            Self::NoContent => {
-                "The platform answered with success, and its answer ended without content and without an error. Try again."
-            }
-            Self::AnotherModel { asked, served } => {
-                return Cow::Owned(another_model(asked.as_ref(), served.as_ref()));
-            }
-            Self::Silent => {
-                "The platform took the request and sent nothing of its stream for longer than the gateway waits. It may have worked on it, and charge for that."
-            }
-            Self::Unreachable => {
-                "The platform could not be reached, or closed the connection before it answered."
-            }
-        })
     }
 
     /// The seconds after which a new try makes sense; none where it never does by itself.
@@ -569,7 +392,7 @@ impl Reply {
 
     /// The answer to a probe.
     pub fn alive() -> Self {
-        Self::json(&json!({"status": "ok"}))
+        Self::json(&json!({"status": "ok"})).to_anybody()
     }
 
     /// The answer to a question for the methods of a path.
@@ -579,6 +402,13 @@ impl Reply {
             headers: vec![("allow", format!("{allowed}, OPTIONS"))],
             body: String::new(),
         }
+        .to_anybody()
+    }
+
+    /// Marks what is answered without a client key, so that Envoy closes the connection after it.
+    fn to_anybody(mut self) -> Self {
+        self.headers.push((ANYBODY_HEADER, "true".to_owned()));
+        self
     }
 
     /// The answer with the request's id, in the header in which the clients of `dialect` look for it.

@@ -320,6 +320,16 @@ fn an_envoy_that_serves_something_else_still_does() {
                 .status,
             401
         );
+        for path in [
+            "/v1beta/models/gemini-3-pro:generateContent",
+            "/openai/deployments/gpt-5.6/chat/completions",
+            "/api/v1/oauth/chat/completions",
+            "/backend-api/codex/images/generations",
+        ] {
+            let refused = stranger.send("POST", path, &[], "{}").await;
+            let code = refused.own_code();
+            assert_eq!(code, Some("latchkey_unknown_key"), "{path}: {refused:?}");
+        }
         // There is no application behind this one: Envoy tried to reach it, without asking for a key.
         for path in ["/welcome", "/v1", "/app/v1/responses", "/backend-api/me"] {
             let elsewhere = stranger.send("GET", path, &[], "").await;
@@ -457,7 +467,7 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
 /// An answer of Envoy itself has the same form in an Envoy that serves something else, on Latchkey's paths alone.
 #[test]
 fn what_is_added_to_an_envoy_answers_on_its_own_paths_alone() {
-    const ITS_PATHS: &str = "(request.url_path.startsWith('/v1/') || request.url_path == '/backend-api/codex/responses') && ";
+    const ITS_PATHS: &str = "(request.url_path.startsWith('/v1/') || request.url_path.startsWith('/v1beta/') || request.url_path.startsWith('/backend-api/codex/') || request.url_path.startsWith('/openai/deployments/') || request.url_path.startsWith('/api/v1/oauth/')) && ";
     let [main, existing] = ["envoy.yaml", "add-to-existing.yaml"].map(|name| {
         let path = source_root().join("envoy").join(name);
         let text = fs::read_to_string(path).expect("the configuration");

@@ -49,6 +49,10 @@ const CONNECT_TIMEOUT: &str = "5s";
 /// of 100 streams. A lower bound would let one caller take the platform from all the others.
 const CIRCUIT: u32 = 1_000_000;
 
+/// What Envoy reads of a platform before the caller has taken it, in bytes: as much as the listener's connections have.
+/// Its own default is 1 MiB, which a caller who reads nothing would have it keep.
+const CONNECTION_BUFFER_BYTES: u32 = 65_536;
+
 /// The time that Envoy has to read the file, resolve a name and have a new cluster ready.
 const SETTLE: Duration = Duration::from_millis(500);
 /// The time that a cluster stays which no account uses: more than an Envoy needs to hear that its accounts are gone.
@@ -363,6 +367,7 @@ fn connected_to(name: &str, host: &Host, port: u16, connect_timeout: &str, idle:
         "@type": CLUSTER,
         "name": name,
         "connect_timeout": connect_timeout,
+        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER_BYTES,
         "load_assignment": load_assignment(name, &json!({ "address": address })),
         "circuit_breakers": circuit_breakers(),
         "upstream_connection_options": {

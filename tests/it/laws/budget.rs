@@ -296,6 +296,21 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
             assert!(answer.contains("connection: close"), "{answer}");
             assert!(closed(&mut stream).await.is_some(), "{lines}");
         }
+        // What anybody may ask, and what Envoy refuses by itself.
+        for (target, status) in [
+            ("GET /health", 200),
+            ("GET /", 200),
+            ("OPTIONS /v1/models", 204),
+            ("GET /a%2fb", 400),
+        ] {
+            let request = format!("{target} HTTP/1.1\r\nhost: a\r\n\r\n");
+            let mut stream = raw::open(stack.envoy.port, request.as_bytes()).await;
+            let answer = raw::read(&mut stream, 1).await;
+            assert_eq!(raw::status(&answer), status, "{target}: {answer}");
+            assert!(answer.contains("connection: close"), "{target}: {answer}");
+            assert!(!answer.contains("x-latchkey-anybody"), "{target}: {answer}");
+            assert!(closed(&mut stream).await.is_some(), "{target}");
+        }
         let mut stream = raw::open(stack.envoy.port, known.as_bytes()).await;
         let answer = raw::read(&mut stream, 1).await;
         assert_eq!(raw::status(&answer), 200, "{answer}");
