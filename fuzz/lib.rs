@@ -55,7 +55,7 @@ pub fn byte(data: &mut &[u8]) -> u8 {
 
 /// A dialect by number.
 pub fn dialect(number: u8) -> Dialect {
-    let all = Dialect::ALL;
+    let all = Dialect::OF_BOTH;
     all[usize::from(number) % all.len()]
 }
 

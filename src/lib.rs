@@ -31,6 +31,7 @@ pub mod gate;
 pub mod hash;
 pub mod header;
 pub mod health;
+mod hex;
 pub mod home;
 pub mod host;
 pub mod id;

@@ -2,25 +2,12 @@
 
 use super::{
     neutral::{Event, Failure, Finish, Usage},
-    parts::{AnswerReader, AnswerWriter},
+    parts::{AnswerReader, AnswerWriter, Counting},
 };
 use crate::text::{
     out::Out,
     tree::{Text, Tree},
 };
-
-/// The count of a request's tokens, as a dialect has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Counting {
-    /// The member of an answer that has them.
-    pub member: &'static str,
-    /// What else that answer says.
-    pub about: Option<(&'static str, &'static str)>,
-    /// The members of a request that are taken; others are refused.
-    pub takes: &'static [&'static str],
-    /// The member that has the whole request and its model, where one has.
-    pub within: Option<&'static str>,
-}
 
 /// Reads a count.
 #[derive(Debug)]

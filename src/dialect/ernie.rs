@@ -9,6 +9,7 @@ mod request_writer;
 use serde_json::{Map, Value};
 
 use super::{
+    Dialect,
     chat::Chat,
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
@@ -22,6 +23,10 @@ pub(super) struct Ernie;
 impl Format for Ernie {
     fn word(&self) -> &'static str {
         "ernie"
+    }
+
+    fn listed_with(&self) -> &'static [Dialect] {
+        &[]
     }
 
     fn request_members(&self) -> &'static [RequestMember] {

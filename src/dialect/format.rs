@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{SessionName, Steering, parts::Parts};
+use super::{Dialect, SessionName, Steering, parts::Parts};
 
 /// A wire format: the names that it has for what every request, answer and error says.
 ///
@@ -11,6 +11,12 @@ use super::{SessionName, Steering, parts::Parts};
 pub trait Format: Sync {
     /// The dialect in one word, as profiles and records write it.
     fn word(&self) -> &'static str;
+
+    /// The dialects in which the models of a list in this one's shape are asked for: this one, and those whose clients
+    /// read the same list. OpenAI's have one for both of theirs.
+    fn listed_with(&self) -> &'static [Dialect] {
+        &[Dialect::Chat, Dialect::Responses]
+    }
 
     /// The header that every client of the dialect sends and no other does.
     fn own_header(&self) -> Option<&'static str> {

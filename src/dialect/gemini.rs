@@ -12,13 +12,12 @@ mod schema;
 use serde_json::{Map, Value, json};
 
 use super::{
-    EffortWord, Steering,
-    counting::Counting,
+    Dialect, EffortWord, Steering,
     demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
     },
-    parts::Parts,
+    parts::{Counting, Parts},
 };
 
 /// The format.
@@ -69,6 +68,10 @@ static STEERING: Steering = Steering {
 impl Format for Gemini {
     fn word(&self) -> &'static str {
         "gemini"
+    }
+
+    fn listed_with(&self) -> &'static [Dialect] {
+        &[Dialect::Gemini]
     }
 
     fn is_hinted_by(&self, path: &str) -> bool {

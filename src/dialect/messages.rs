@@ -8,13 +8,13 @@ mod request_writer;
 use serde_json::{Map, Value, json};
 
 use super::{
-    EffortWord, Parts, Steering,
-    counting::Counting,
+    Dialect, EffortWord, Parts, Steering,
     demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
     },
+    parts::Counting,
 };
 
 /// The mark of what only the platform reads, where it is the signature of a text. Of what is read by nobody else there
@@ -104,6 +104,10 @@ static STEERING: Steering = Steering {
 impl Format for Messages {
     fn word(&self) -> &'static str {
         "messages"
+    }
+
+    fn listed_with(&self) -> &'static [Dialect] {
+        &[Dialect::Messages]
     }
 
     fn own_header(&self) -> Option<&'static str> {

@@ -59,8 +59,8 @@ pub enum Dialect {
 // === impl Dialect ===
 
 impl Dialect {
-    /// Every dialect that callers and platforms speak.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
+    /// Every dialect that both callers and platforms speak.
+    pub const OF_BOTH: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
 
     /// Every dialect that platforms speak.
     pub const OF_PLATFORMS: [Self; 5] = [
@@ -92,15 +92,9 @@ impl Dialect {
         }
     }
 
-    /// The dialects in which the models of a list in this one's shape are asked for: OpenAI's clients have one list for
-    /// both of theirs.
+    /// The dialects in which the models of a list in this one's shape are asked for.
     pub fn listed_with(self) -> &'static [Self] {
-        match self {
-            Self::Messages => &[Self::Messages],
-            Self::Gemini => &[Self::Gemini],
-            Self::Chat | Self::Responses | Self::Envelope => &[Self::Chat, Self::Responses],
-            Self::Ernie => &[],
-        }
+        self.format().listed_with()
     }
 
     /// Tells a dialect that platforms speak, and not callers alone.

@@ -7,12 +7,24 @@ use std::{
 
 use super::Demands;
 use super::accent::{self, Accent};
-use super::counting::Counting;
 use super::neutral::{Event, Failure, Form, Refused, Request, read::Read};
 use crate::text::tree::{Text, Tree};
 
 /// Writes a request for a platform.
 pub type WriteRequest = fn(&mut Request<'_>, &Target<'_>) -> Result<Vec<u8>, Refused>;
+
+/// The count of a request's tokens, as a dialect has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Counting {
+    /// The member of an answer that has them.
+    pub member: &'static str,
+    /// What else that answer says.
+    pub about: Option<(&'static str, &'static str)>,
+    /// The members of a request that are taken; others are refused.
+    pub takes: &'static [&'static str],
+    /// The member that has the whole request and its model, where one has.
+    pub within: Option<&'static str>,
+}
 
 /// What of a dialect is read into the [neutral form](super::neutral), and written from it.
 ///

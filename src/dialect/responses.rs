@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 use super::{
     EffortWord, Parts, SessionName, Steering,
     chat::{openai_error, openai_model},
-    counting::Counting,
     demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
         Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
         RequestValue, ThingPlace,
     },
+    parts::Counting,
 };
 
 /// The format.

@@ -17,7 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::id::is_hex_name;
+use crate::{hex, id::is_hex_name, newtype::invalid_text};
 
 /// The longest id of a thing, in bytes. Those of platforms have 25 to 60.
 pub const MAX_ID_BYTES: usize = 256;
@@ -54,9 +54,10 @@ pub enum Home {
     Unasked,
 }
 
-/// A text that is not a [`ThingHash`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidThing;
+invalid_text! {
+    /// A text that is not a [`ThingHash`].
+    InvalidThing, "expected 32 hex digits"
+}
 
 // === impl Home ===
 
@@ -128,7 +129,7 @@ impl From<ThingHash> for String {
 
 impl fmt::Display for ThingHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
@@ -137,14 +138,6 @@ impl fmt::Debug for ThingHash {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl fmt::Display for InvalidThing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected 32 hex digits")
-    }
-}
-
-impl std::error::Error for InvalidThing {}
 
 #[cfg(test)]
 mod tests {

@@ -33,14 +33,26 @@ pub fn files(source: &Path) -> BTreeMap<String, String> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-                let lines = text.lines().map(|line| line.split("//").next().unwrap());
-                files.insert(name, lines.collect::<Vec<_>>().join("\n"));
+                files.insert(
+                    name,
+                    text.lines()
+                        .map(without_comment)
+                        .collect::<Vec<_>>()
+                        .join("\n"),
+                );
             }
         }
     }
     let mut files = BTreeMap::new();
     read(source, "", &mut files);
     files
+}
+
+/// The line up to its comment. Slashes in a string, as in an address, begin none.
+fn without_comment(line: &str) -> &str {
+    let mut starts = line.match_indices("//").map(|(at, _)| at);
+    let comment = starts.find(|at| line[..*at].matches('"').count() % 2 == 0);
+    &line[..comment.unwrap_or(line.len())]
 }
 
 /// The module of a file: the first part of its path.

@@ -20,3 +20,6 @@ pub use self::{
     head::{ACCOUNT_HEADER, POOL_HEADER, split_target},
     lacks::Lacks,
 };
+
+/// The deepest that values of a body may be nested. No platform reads so deep, so no more of such a body is read.
+const MAX_DEPTH: u32 = 1024;

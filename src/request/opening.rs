@@ -6,6 +6,7 @@
 //! not count, and neither do marks of what to cache, which clients move from turn to turn. Of a long text its
 //! beginning and its length count. Each byte is read once, and nothing of it is kept.
 
+use super::MAX_DEPTH;
 use crate::{
     dialect::{OpeningMember, OpeningValue},
     hash::{Stream, combine},
@@ -20,9 +21,6 @@ const MAX_NAME_BYTES: usize = 24;
 
 /// The most members of a dialect that an opening consists of.
 const MAX_MEMBERS: usize = 4;
-
-/// The deepest that values may be nested, as in [`super::peek`].
-const MAX_DEPTH: u32 = super::peek::MAX_DEPTH;
 
 /// The member by which clients mark what to cache.
 const CACHE_MARK: &[u8] = b"cache_control";

@@ -7,7 +7,7 @@
 //! tells of a body that may mean another model to its reader, and any `background` that is true counts. The rest need not be JSON: that is
 //! the platform's business.
 
-use super::{opening::Opening, things::Things};
+use super::{MAX_DEPTH, opening::Opening, things::Things};
 use crate::{
     dialect::{OpeningMember, RequestMember, RequestValue, SessionName, ThingPlace},
     header::HeaderText,
@@ -28,10 +28,6 @@ const MAX_WISH_BYTES: usize = 256;
 
 /// The longest text that may name a session, in bytes. Claude Code's has 190.
 pub const MAX_SESSION_BYTES: usize = 512;
-
-/// The deepest that values may be nested. No platform reads so deep, so no more of such a body is
-/// read.
-pub const MAX_DEPTH: u32 = 1024;
 
 /// The longest name that is looked for has 20 bytes.
 const MAX_NAME_BYTES: usize = 32;

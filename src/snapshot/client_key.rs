@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Limits, ModelMaps, Models};
-use crate::{dialect::Demands, header::HeaderText, id::Id};
+use crate::{dialect::Demands, header::HeaderText, hex, id::Id, newtype::invalid_text};
 
 /// A client key that is valid now. A revoked one is absent from the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +71,10 @@ impl ClientKey {
 #[serde(try_from = "String", into = "String")]
 pub struct KeyHash([u8; 32]);
 
-/// Why a text is not a [`KeyHash`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidKeyHash;
+invalid_text! {
+    /// Why a text is not a [`KeyHash`].
+    InvalidKeyHash, "expected a SHA-256 of 64 hex digits"
+}
 
 // === impl MayChoose ===
 
@@ -97,47 +98,20 @@ impl TryFrom<String> for KeyHash {
     type Error = InvalidKeyHash;
 
     fn try_from(text: String) -> Result<Self, InvalidKeyHash> {
-        parse_hex(text.as_bytes()).map(Self).ok_or(InvalidKeyHash)
+        hex::decode(text.as_bytes()).map(Self).ok_or(InvalidKeyHash)
     }
 }
 
 impl From<KeyHash> for String {
     fn from(hash: KeyHash) -> Self {
-        to_hex(&hash.0)
+        hex::encode(&hash.0)
     }
 }
 
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&to_hex(&self.0))
+        f.write_str(&hex::encode(&self.0))
     }
-}
-
-impl fmt::Display for InvalidKeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected a SHA-256 of 64 hex digits")
-    }
-}
-
-impl std::error::Error for InvalidKeyHash {}
-
-/// Lower-case hex of `bytes`.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The `N` bytes that `text` spells in hex of either case.
-pub(crate) fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != N.checked_mul(2)? {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        let digit = |digit: u8| (digit as char).to_digit(16);
-        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

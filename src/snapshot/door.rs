@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::path::{Pattern, Places, is_plain, unescaped};
-use crate::{dialect::Dialect, header::HeaderName, id::Id};
+use crate::{dialect::Dialect, header::HeaderName, id::Id, newtype::invalid_text};
 
 /// The most doors.
 pub const MAX_DOORS: usize = 256;
@@ -32,9 +32,10 @@ pub struct DoorId(pub u16);
 #[serde(try_from = "String", into = "String")]
 pub struct Operation(Arc<str>);
 
-/// Tells why a text is not an [`Operation`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidOperation;
+invalid_text! {
+    /// Tells why a text is not an [`Operation`].
+    InvalidOperation, "expected an operation: 1 to {MAX_OPERATION_BYTES} of a-z and _"
+}
 
 /// An operation that the gateway itself answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,17 +183,6 @@ impl fmt::Debug for Operation {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
-
-impl fmt::Display for InvalidOperation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "expected an operation: 1 to {MAX_OPERATION_BYTES} of a-z and _"
-        )
-    }
-}
-
-impl std::error::Error for InvalidOperation {}
 
 // === impl Door ===
 

@@ -6,11 +6,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{
-    FORMAT, Record,
-    client_key::{parse_hex, to_hex},
-    unread::Unread,
-};
+use super::{FORMAT, Record, unread::Unread};
+use crate::hex;
 
 /// The most record bytes that a writer puts on a page, line ends included. A reader takes any.
 pub const MAX_PAGE_BYTES: usize = 1024 * 1024 + 1;
@@ -80,7 +77,7 @@ impl TryFrom<String> for Epoch {
     type Error = InvalidPage;
 
     fn try_from(text: String) -> Result<Self, InvalidPage> {
-        parse_hex(text.as_bytes())
+        hex::decode(text.as_bytes())
             .map(Self)
             .ok_or(InvalidPage::Header)
     }
@@ -88,7 +85,7 @@ impl TryFrom<String> for Epoch {
 
 impl From<Epoch> for String {
     fn from(epoch: Epoch) -> Self {
-        to_hex(&epoch.0)
+        hex::encode(&epoch.0)
     }
 }
 
@@ -123,7 +120,7 @@ impl PageHeader {
         let mut body = serde_json::to_vec(&header).unwrap_or_default();
         body.push(b'\n');
         body.extend_from_slice(&records);
-        let mut page = to_hex(&Sha256::digest(&body)).into_bytes();
+        let mut page = hex::encode(&Sha256::digest(&body)).into_bytes();
         page.push(b'\n');
         page.extend_from_slice(&body);
         page
@@ -139,7 +136,7 @@ impl<'a> Page<'a> {
     /// [`InvalidPage`], before anything of the page can be used.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidPage> {
         let (checksum, body) = split_line(bytes).ok_or(InvalidPage::Checksum)?;
-        if parse_hex(checksum) != Some(Sha256::digest(body).into()) {
+        if hex::decode(checksum) != Some(Sha256::digest(body).into()) {
             return Err(InvalidPage::Checksum);
         }
         let (header, body) = split_line(body).ok_or(InvalidPage::Header)?;
@@ -256,7 +253,7 @@ mod tests {
         let text = String::from_utf8(encode()).unwrap();
         let body = text.split_once('\n').unwrap().1;
         let newer = body.replace("\"format\":2", "\"format\":3");
-        let page = format!("{}\n{newer}", to_hex(&Sha256::digest(&newer)));
+        let page = format!("{}\n{newer}", hex::encode(&Sha256::digest(&newer)));
         assert_eq!(
             Page::parse(page.as_bytes()).unwrap_err(),
             InvalidPage::Format(3)

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModelMaps;
-use crate::id::Id;
+use crate::{id::Id, newtype::invalid_text};
 
 /// The largest weight: enough for shares of a hundredth of a percent.
 pub const MAX_WEIGHT: u32 = 10_000;
@@ -73,18 +73,20 @@ pub enum Policy {
 #[serde(try_from = "u32", into = "u32")]
 pub struct Tier(u8);
 
-/// Why a number is not a [`Tier`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidTier;
+invalid_text! {
+    /// Why a number is not a [`Tier`].
+    InvalidTier, "expected a tier from 0 to {MAX_TIER}"
+}
 
 /// A share from 1 to [`MAX_WEIGHT`]; 1 unless told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Weight(u32);
 
-/// Why a number is not a [`Weight`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidWeight;
+invalid_text! {
+    /// Why a number is not a [`Weight`].
+    InvalidWeight, "expected a weight from 1 to {MAX_WEIGHT}"
+}
 
 // === impl Policy ===
 
@@ -143,16 +145,6 @@ impl From<Tier> for u32 {
     }
 }
 
-// === impl InvalidTier ===
-
-impl std::fmt::Display for InvalidTier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "expected a tier from 0 to {MAX_TIER}")
-    }
-}
-
-impl std::error::Error for InvalidTier {}
-
 // === impl Weight ===
 
 impl Weight {
@@ -184,16 +176,6 @@ impl From<Weight> for u32 {
         weight.0
     }
 }
-
-// === impl InvalidWeight ===
-
-impl std::fmt::Display for InvalidWeight {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "expected a weight from 1 to {MAX_WEIGHT}")
-    }
-}
-
-impl std::error::Error for InvalidWeight {}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The query parameters that a platform gets with each request, a credential among them.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,7 @@ use super::{
     Account, Template,
     path::{push_escape, unescaped},
 };
+use crate::newtype::invalid_text;
 
 /// The longest name of a parameter, in bytes.
 const MAX_NAME_BYTES: usize = 64;
@@ -17,9 +18,10 @@ const MAX_NAME_BYTES: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct ParameterName(String);
 
-/// Tells why a text is not a [`ParameterName`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidParameter;
+invalid_text! {
+    /// Tells why a text is not a [`ParameterName`].
+    InvalidParameter, "expected a query parameter: 1 to {MAX_NAME_BYTES} letters, digits, -, ., _ and ~"
+}
 
 /// The parameters that go out in place of whatever the caller sent by their names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -57,17 +59,6 @@ impl From<ParameterName> for String {
         name.0
     }
 }
-
-impl fmt::Display for InvalidParameter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "expected a query parameter: 1 to {MAX_NAME_BYTES} letters, digits, -, ., _ and ~"
-        )
-    }
-}
-
-impl std::error::Error for InvalidParameter {}
 
 /// A text as it stands in a query: itself, as with most credentials, or its escaped form.
 pub fn escaped(text: &str) -> Cow<'_, str> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Account;
-use crate::header::HeaderText;
+use crate::{header::HeaderText, newtype::invalid_text};
 
 /// The name of the place that takes the account's credential.
 const CREDENTIAL: &str = "credential";
@@ -24,9 +24,10 @@ enum Part {
     Var(String),
 }
 
-/// Why a text is not a [`Template`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidTemplate;
+invalid_text! {
+    /// Why a text is not a [`Template`].
+    InvalidTemplate, "expected a header value with places of the form {{credential}} or {{name}}"
+}
 
 /// Room for what a value has beside the credential, in bytes: the name of a scheme.
 const USUAL_BYTES: usize = 16;
@@ -117,16 +118,6 @@ impl From<Template> for HeaderText {
         template.text
     }
 }
-
-// === impl InvalidTemplate ===
-
-impl std::fmt::Display for InvalidTemplate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("expected a header value with places of the form {credential} or {name}")
-    }
-}
-
-impl std::error::Error for InvalidTemplate {}
 
 #[cfg(test)]
 mod tests {

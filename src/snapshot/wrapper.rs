@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Account, Template};
-use crate::{header::HeaderText, text::out::Out};
+use crate::{header::HeaderText, newtype::invalid_text, text::out::Out};
 
 /// The place of a member's value that takes the model, as the platform names it.
 pub const MODEL: &str = "model";
@@ -26,9 +26,10 @@ pub struct Wrapper {
     pub members: Vec<(String, Template)>,
 }
 
-/// Tells why texts are no [`Wrapper`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidWrapper;
+invalid_text! {
+    /// Tells why texts are no [`Wrapper`].
+    InvalidWrapper, "expected the members of request and answer, then names and values in turn"
+}
 
 // === impl Wrapper ===
 
@@ -113,16 +114,6 @@ impl From<Wrapper> for Vec<String> {
             .collect()
     }
 }
-
-// === impl InvalidWrapper ===
-
-impl std::fmt::Display for InvalidWrapper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("expected the members of request and answer, then names and values in turn")
-    }
-}
-
-impl std::error::Error for InvalidWrapper {}
 
 #[cfg(test)]
 mod tests {

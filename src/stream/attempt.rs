@@ -424,7 +424,7 @@ impl AttemptStream {
         if let Some(next) = sent.judged(status, outcome, &verdict, can_run, worker) {
             let (mut status, mut body) = (status, body);
             if let Outcome::Another(_) = outcome
-                && let Some(reply) = sent.instead(outcome, &verdict, now)
+                && let Some(reply) = sent.instead(status, outcome, &verdict, now)
             {
                 status = reply.status;
                 put_headers(&reply, stream);
@@ -442,7 +442,7 @@ impl AttemptStream {
                 return;
             }
         }
-        if let Some(reply) = sent.instead(outcome, &verdict, now) {
+        if let Some(reply) = sent.instead(status, outcome, &verdict, now) {
             let open = worker.sent().get_mut(sent.try_id());
             let record = open.and_then(|open| open.record.as_mut());
             if let (Some(used), Some(record)) = (used, record) {

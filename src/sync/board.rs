@@ -1,6 +1,5 @@
 //! Keeps the board of accounts that are out in shared data.
 
-use super::quota;
 use crate::{
     health::Board,
     host::{Changed, SharedData, shared_key},
@@ -44,5 +43,4 @@ pub fn prepare(shared: &mut impl SharedData) {
     if shared.read(BOARD_KEY).is_none() {
         shared.write(BOARD_KEY, &Board::default().encode());
     }
-    quota::prepare(shared);
 }

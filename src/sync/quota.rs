@@ -216,6 +216,7 @@ mod tests {
     fn prepared() -> FakeSharedData {
         let mut shared = FakeSharedData::default();
         super::super::board::prepare(&mut shared);
+        prepare(&mut shared);
         shared
     }
 

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     deadline::Deadline,
+    hex,
     id::{Id, is_hex_name},
     request::record::{Record, Unserved},
 };
@@ -269,11 +270,7 @@ impl Records {
             digest.update(id);
         }
         let digest = digest.finalize();
-        let id: String = digest
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let id = hex::encode(digest.first_chunk::<16>()?);
         let begun = Begun {
             instance: vm.instance.clone(),
             node: vm.node.clone(),

@@ -7,6 +7,7 @@ use super::{
     follow::{FRESH_MS, Follower},
     poll::{Answer, Poller},
     publish::{self, Refused},
+    quota::prepare as prepare_quotas,
     unread,
 };
 use crate::{
@@ -39,6 +40,7 @@ fn page(epoch: [u8; 16], reset: bool, span: (u64, u64), more: bool, records: &[R
 fn prepared() -> FakeSharedData {
     let mut shared = FakeSharedData::default();
     board::prepare(&mut shared);
+    prepare_quotas(&mut shared);
     shared
 }
 

@@ -52,7 +52,7 @@ use crate::{
         lease::Holder,
         poll::Poller,
         queues,
-        quota::{Looks, Told},
+        quota::{self, Looks, Told},
         records::{Origin, Records},
         report::Reports,
     },
@@ -235,6 +235,7 @@ impl<H: Host> Worker<H> {
         budget::prepare(&mut self.host);
         ring::prepare(&mut self.host);
         queues::prepare(&mut self.host);
+        quota::prepare(&mut self.host);
         self.limiter = Limiter::new(holder.number());
         let (instance, node) = (table::instance(&self.host), self.host.node());
         self.book = Book::new(holder.number(), budget);

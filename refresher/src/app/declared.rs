@@ -20,7 +20,7 @@ use crate::config::accounts::{Declared, Secrets};
 use crate::credential::{ClientCredentials, Credential};
 use crate::egress::Proxy;
 use crate::fault::Fault;
-use crate::id::AccountId;
+use crate::id::{AccountId, hex};
 use crate::oauth::exchange::require_vars;
 use crate::platform::{KeyForm, Profile};
 use crate::store::{Account, AccountChanges, Member, NewAccount, Saved, Status, Terms};
@@ -340,9 +340,7 @@ impl Values {
                 add(refresh.as_ref().map(|token| token.expose_secret()));
             }
         }
-        let digest = context.finish();
-        let bytes = digest.as_ref().iter();
-        bytes.map(|byte| format!("{byte:02x}")).collect()
+        hex(context.finish().as_ref())
     }
 }
 

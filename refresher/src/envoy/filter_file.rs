@@ -9,6 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::files::owned::{Readers, read_owned};
+use crate::id::hex;
 
 /// The most bytes of a filter that are read. The build refuses one of more than 1,835,008.
 const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
@@ -65,10 +66,7 @@ pub fn look(wasm: &Path) -> io::Result<Found> {
     };
     let bytes = read(wasm, MAX_FILTER_BYTES)?;
     let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
-    let found: String = Sha256::digest(&*bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let found = hex(&Sha256::digest(&*bytes));
     let mut sum = wasm.as_os_str().to_owned();
     sum.push(".sha256");
     let Some(sum) = read(Path::new(&sum), MAX_SUM_BYTES)? else {

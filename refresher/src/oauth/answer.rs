@@ -142,7 +142,7 @@ pub enum Outcome {
     },
     /// The login has ended; a person must log in again.
     Permanent {
-        /// For the log, the API and the console.
+        /// For the log and `refresher status`.
         reason: String,
     },
     /// Nothing was sent (no connection): the refresh token is as good as before.

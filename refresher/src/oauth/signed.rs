@@ -12,6 +12,7 @@ use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock::UnixMillis;
+use crate::id::hex;
 
 /// What stays as it is in a canonical request (RFC 3986 §2.3).
 const ESCAPED: AsciiSet = NON_ALPHANUMERIC
@@ -75,10 +76,7 @@ fn escaped(text: &str) -> String {
 fn hmac_hex(key: &str, text: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
     let tag = hmac::sign(&key, text.as_bytes());
-    tag.as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(tag.as_ref())
 }
 
 #[cfg(test)]

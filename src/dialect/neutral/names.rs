@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::text::tree::Text;
+use crate::{hex, text::tree::Text};
 
 /// The longest name of a tool, and the longest id of a call, in bytes: OpenAI's.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -55,8 +55,7 @@ pub fn of_length<'a>(id: &Text<'a>, length: usize) -> Text<'a> {
 
 /// A hash in hexadecimal digits.
 fn hash(text: &str) -> String {
-    let hash = Sha256::digest(text.as_bytes());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(text.as_bytes()))
 }
 
 /// Wraps what only its maker reads, so that it comes back to the one account that can: `maker` is the platform's

@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 40;
+const KINDS: usize = 41;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -91,6 +91,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::Untranslatable { .. } => 37,
         Refusal::AnotherModel { .. } => 38,
         Refusal::Unchangeable { .. } => 39,
+        Refusal::CredentialRefused => 40,
     }
 }
 
@@ -179,7 +180,7 @@ fn samples() -> Vec<Refusal> {
         },
         Untranslatable {
             too_large: true,
-            why: "it is larger than 8 MiB".to_owned(),
+            why: "it is larger than 31 MiB".to_owned(),
         },
         AnotherModel {
             asked: Some(text("gpt-5.6")),
@@ -198,6 +199,7 @@ fn samples() -> Vec<Refusal> {
             too_large: true,
             why: "only a body of up to 16 MiB is changed".to_owned(),
         },
+        CredentialRefused,
     ]
 }
 

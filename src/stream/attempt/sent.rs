@@ -350,9 +350,21 @@ impl Sent {
         )
     }
 
-    /// Returns the answer that the caller gets in place of a good status without content.
-    pub(super) fn instead(&self, outcome: &Outcome, verdict: &Verdict, now: u64) -> Option<Reply> {
+    /// Returns the answer that the caller gets in place of a good status without content, and of words about a credential
+    /// that is not the caller's.
+    pub(super) fn instead(
+        &self,
+        status: u16,
+        outcome: &Outcome,
+        verdict: &Verdict,
+        now: u64,
+    ) -> Option<Reply> {
+        let is_useless = matches!(verdict, Verdict::CredentialExpired | Verdict::Dead { .. });
         match outcome {
+            // Whoever reads 401 or 403 believes that their own key is meant.
+            Outcome::Error(_) if status == 401 || status == 403 && is_useless => {
+                Some(self.refused(&Refusal::CredentialRefused))
+            }
             Outcome::Empty => Some(self.refused(&Refusal::NoContent)),
             Outcome::Another(served) => self.masked(self.refused(&Refusal::AnotherModel {
                 asked: self.asked().cloned(),

@@ -414,6 +414,16 @@ fn a_request_waits_for_a_token_that_is_being_refreshed() {
     assert_eq!(envoy.records().len(), 1);
 }
 
+/// Nothing renews a key that the platform refuses, and there is no other account.
+#[test]
+fn a_caller_is_not_told_that_an_accounts_key_is_wrong() {
+    let mut envoy = Envoy::with_accounts(&[fixture::account("acc_1", "codex")]);
+    let mut call = envoy.ask();
+    let words = br#"{"error":{"code":"invalid_api_key","message":"Incorrect API key provided."}}"#;
+    call.platform(401, &[], words);
+    call.is_refused(503, "latchkey_no_account");
+}
+
 #[test]
 fn nobody_waits_for_ever() {
     let mut envoy = Envoy::with_accounts(&[login(1)]);
