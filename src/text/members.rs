@@ -4,16 +4,16 @@
 //! members early, and so does a cut.
 
 use super::{
+    find::find_quote_or_escape,
     json::{Lexer, Token},
-    taken,
 };
 
 /// Reads the members of a text that begins with an object.
 #[derive(Debug)]
 pub struct Members<'a> {
-    lexer: Lexer,
     rest: &'a [u8],
-    place: Place,
+    /// No member was taken off.
+    is_first: bool,
 }
 
 /// A value, as far as it is told from others.
@@ -27,89 +27,89 @@ pub enum Value<'a> {
     Other,
 }
 
-/// What comes next of an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Its `{`.
-    Object,
-    /// A name.
-    Name,
-    /// The comma before a name.
-    Comma,
-}
-
 // === impl Members ===
 
 impl<'a> Members<'a> {
     /// Reads those of `text`.
     pub fn of(text: &'a [u8]) -> Self {
         Self {
-            lexer: Lexer::default(),
             rest: text,
-            place: Place::Object,
+            is_first: true,
         }
     }
 
     /// Takes off the next name, which has no escapes, and its colon. After a name comes its [value](Self::value).
     pub fn name(&mut self) -> Option<&'a [u8]> {
-        let before = match self.place {
-            Place::Object => Some(Token::Open(b'{')),
-            Place::Comma => Some(Token::Comma),
-            Place::Name => None,
-        };
-        if before.is_some() && self.token() != before {
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        self.take(if is_first { b'{' } else { b',' })?;
+        self.take(b'"')?;
+        let Value::Text(name) = self.text()? else {
             return None;
-        }
-        self.place = Place::Comma;
-        let name = self.plain_text()?;
-        (self.token()? == Token::Colon).then_some(name)
+        };
+        self.take(b':')?;
+        Some(name)
     }
 
     /// Takes off the value of the name that was taken last.
     pub fn value(&mut self) -> Option<Value<'a>> {
-        let before = self.rest;
-        let mut depth = match self.token()? {
-            Token::Text {
-                raw, last: true, ..
-            } => {
-                return Some(match raw.contains(&b'\\') {
-                    true => Value::Other,
-                    false => Value::Text(raw),
-                });
+        let rest = self.rest.trim_ascii_start();
+        match rest.first()? {
+            b'"' => {
+                self.take(b'"')?;
+                self.text()
             }
-            Token::Comma => {
-                self.place = Place::Name;
-                let scalar = taken(before, self.rest)
-                    .strip_suffix(b",")
-                    .unwrap_or_default();
-                return Some(match scalar.trim_ascii() {
+            b'{' | b'[' => self.nested(),
+            _ => {
+                let ends = |byte: &u8| byte.is_ascii_whitespace() || b",]}".contains(byte);
+                let (scalar, after) = rest.split_at_checked(rest.iter().position(ends)?)?;
+                self.rest = after.trim_ascii_start();
+                let is_last = self.rest.first() != Some(&b',');
+                (!is_last).then_some(match scalar {
                     b"null" => Value::Null,
                     _ => Value::Other,
+                })
+            }
+        }
+    }
+
+    /// Takes off `byte`, if that is the next one.
+    fn take(&mut self, byte: u8) -> Option<()> {
+        let (first, after) = self.rest.trim_ascii_start().split_first()?;
+        self.rest = after;
+        (*first == byte).then_some(())
+    }
+
+    /// Takes off a string, of which the quote is off already.
+    fn text(&mut self) -> Option<Value<'a>> {
+        let (all, mut at, mut is_plain) = (self.rest, 0_usize, true);
+        loop {
+            at = at.saturating_add(find_quote_or_escape(all.get(at..)?)?);
+            let (text, after) = all.split_at_checked(at)?;
+            if let [b'"', after @ ..] = after {
+                self.rest = after;
+                return Some(if is_plain {
+                    Value::Text(text)
+                } else {
+                    Value::Other
                 });
             }
-            Token::Open(_) => 1_u32,
-            Token::Text { .. } | Token::Close | Token::Colon => return None,
-        };
-        while depth > 0 {
-            match self.token()? {
+            is_plain = false;
+            at = at.saturating_add(2);
+        }
+    }
+
+    /// Takes off an object or a list.
+    fn nested(&mut self) -> Option<Value<'a>> {
+        let (mut lexer, mut depth) = (Lexer::default(), 0_u32);
+        loop {
+            match lexer.next(&mut self.rest)? {
                 Token::Open(_) => depth = depth.saturating_add(1),
                 Token::Close => depth = depth.saturating_sub(1),
                 Token::Comma | Token::Colon | Token::Text { .. } => {}
             }
-        }
-        Some(Value::Other)
-    }
-
-    fn token(&mut self) -> Option<Token<'a>> {
-        self.lexer.next(&mut self.rest)
-    }
-
-    fn plain_text(&mut self) -> Option<&'a [u8]> {
-        match self.token()? {
-            Token::Text {
-                raw, last: true, ..
-            } => (!raw.contains(&b'\\')).then_some(raw),
-            _ => None,
+            if depth == 0 {
+                return Some(Value::Other);
+            }
         }
     }
 }

@@ -47,26 +47,6 @@ const RAW_TYPES: [&[u8]; 5] = [
 /// The longest name of an event that is kept, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
-/// Fields that come before the output or the error of a JSON answer.
-const PREAMBLE: [&str; 16] = [
-    "background",
-    "completed_at",
-    "created",
-    "created_at",
-    "error_msg",
-    "id",
-    "message",
-    "msg",
-    "object",
-    "param",
-    "request_id",
-    "sid",
-    "status",
-    "status_code",
-    "success",
-    "timestamp",
-];
-
 /// Values of `code` of an answer without an error.
 const SUCCESS: [&str; 5] = ["", "0", "200", "ok", "success"];
 
@@ -249,12 +229,23 @@ impl Beginning {
             Kind::Json(text) => {
                 let room = MAX_LOOK_BYTES.saturating_sub(text.bytes.len());
                 let is_over = chunk.len() > room;
-                let is_worth_reading = text.grows(chunk.get(..room).unwrap_or(chunk));
-                if !(is_worth_reading || end || is_over) {
+                let new = chunk.get(..room).unwrap_or(chunk);
+                let ends = end && !is_over;
+                let is_first = text.bytes.is_empty();
+                let looked = if is_first {
+                    // Most tell with their first bytes what they are: these are kept where they do not.
+                    json_answer(new, ends)
+                } else if text.grows(new) || end || is_over {
+                    json_answer(&text.bytes, ends)
+                } else {
                     return Look::NeedMore;
-                }
-                match json_answer(&text.bytes, end && !is_over) {
+                };
+                match looked {
                     Look::NeedMore if is_over => Look::Fine,
+                    Look::NeedMore if is_first => {
+                        text.grows(new);
+                        Look::NeedMore
+                    }
                     looked => looked,
                 }
             }
@@ -471,7 +462,7 @@ fn is_plainly_output(body: &[u8]) -> bool {
             }
             b"code" | b"error_code" => false,
             b"error" | b"detail" => members.value() == Some(members::Value::Null),
-            name if PREAMBLE.iter().any(|one| one.as_bytes() == name) => members.value().is_some(),
+            name if is_preamble(name) => members.value().is_some(),
             _ => return true,
         };
         if !says_nothing {
@@ -479,6 +470,29 @@ fn is_plainly_output(body: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Tells a field that comes before the output or the error of a JSON answer.
+fn is_preamble(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"background"
+            | b"completed_at"
+            | b"created"
+            | b"created_at"
+            | b"error_msg"
+            | b"id"
+            | b"message"
+            | b"msg"
+            | b"object"
+            | b"param"
+            | b"request_id"
+            | b"sid"
+            | b"status"
+            | b"status_code"
+            | b"success"
+            | b"timestamp"
+    )
 }
 
 /// Tells an error's own type, or its envelope's; other objects name theirs too.
@@ -558,7 +572,7 @@ impl<'de> Visitor<'de> for &mut Peek {
                     failed |= !SUCCESS.contains(&code.to_ascii_lowercase().as_str());
                     self.error.add("code", code);
                 }
-                key if PREAMBLE.contains(&key) => {
+                key if is_preamble(key.as_bytes()) => {
                     if let Some(value) = map.next_value_seed(Scalar)? {
                         self.error.add(key, value);
                     }
