@@ -136,6 +136,9 @@ impl Reader {
                             bytes = after;
                             name = None;
                             self.name_member(Some(raw));
+                            if self.member == Some(Member::Other) {
+                                self.pass_over(&mut bytes);
+                            }
                         }
                         _ => name = Some(raw),
                     }
@@ -163,6 +166,23 @@ impl Reader {
                 Some(Token::Text { raw, first, last }) => self.text(raw, first, last),
                 Some(Token::Colon) => {}
             }
+        }
+    }
+
+    /// Takes the next token of a value that says nothing, as most of an answer does, and the comma behind it.
+    fn pass_over(&mut self, bytes: &mut &[u8]) {
+        match self.lexer.next(bytes) {
+            Some(Token::Text { last: true, .. }) => {
+                if let [b',', after @ ..] = *bytes {
+                    *bytes = after;
+                    self.member = None;
+                }
+            }
+            Some(Token::Comma) => self.member = None,
+            Some(Token::Open(byte)) => self.open(byte),
+            Some(Token::Close) => self.close(),
+            Some(Token::Colon) => self.name_member(None),
+            Some(Token::Text { last: false, .. }) | None => {}
         }
     }
 
