@@ -271,10 +271,11 @@ impl Gate {
             });
         }
         let stores = || hash64(&[key.as_str().as_bytes()]);
-        let session = subject.session.or_else(|| door.modelless.then(stores));
+        let (session, opens) = request.session(view, key);
+        let session = session.or_else(|| door.modelless.then(stores));
         let need = Need {
             session,
-            opens: subject.opens,
+            opens,
             home,
             prefers: session.and_then(|session| self.preferences.of(session)),
             now,
@@ -365,7 +366,7 @@ impl Gate {
                 thing: request.named(Place::Thing),
                 part: request.named(Place::Part),
                 session,
-                opens: subject.opens,
+                opens,
                 lacks: subject.lacks,
                 untranslated: subject.untranslated,
                 exact_model: subject.exact_model,

@@ -82,9 +82,6 @@ pub(super) struct Subject<'a> {
     pub(super) model: Option<&'a HeaderText>,
     pub(super) asked: Option<&'a HeaderText>,
     pub(super) lacks: Lacks,
-    pub(super) session: Option<u64>,
-    /// It is the first turn of that, as far as can be told.
-    pub(super) opens: bool,
     /// The hash of the account that it is bound to, where an earlier try found that out.
     pub(super) home: Option<u64>,
 }
@@ -163,7 +160,9 @@ impl Request {
         match (&self.carried, &self.entry) {
             (Some(carried), _) => carried.dialect,
             (None, Entry::Through { dialect, .. }) => *dialect,
-            (None, Entry::Unknown | Entry::None(_)) => Head::of(&self.headers).strangers_dialect(),
+            (None, Entry::Unknown | Entry::None(_)) => {
+                Head::of(&self.headers).strangers_dialect(&self.headers)
+            }
         }
     }
 
@@ -283,6 +282,22 @@ impl Request {
         *whole && !models_differ && agree
     }
 
+    /// The session of a request from `key`, if it has one, and if it is the first turn of that, as far as can be told.
+    pub(super) fn session(&self, view: &View, key: &Id) -> (Option<u64>, bool) {
+        if let Some(carried) = &self.carried {
+            return (carried.session, carried.opens);
+        }
+        let (names, named) = (session_headers(view), self.facts.session.as_ref());
+        let named = session::of(&self.headers, names, named, key.as_str());
+        match self.facts.opening {
+            Some(opening) if named.is_none() => {
+                let opened = session::opened_by(&opening, key.as_str());
+                (Some(opened), !opening.goes_on)
+            }
+            _ => (named, false),
+        }
+    }
+
     /// The request with what its body says.
     pub fn with_facts(self, facts: Facts) -> Self {
         Self { facts, ..self }
@@ -326,8 +341,6 @@ impl<'a> Subject<'a> {
                 model: carried.model.as_ref(),
                 asked: carried.asked.as_ref().or(carried.model.as_ref()),
                 lacks: carried.lacks,
-                session: carried.session,
-                opens: carried.opens,
                 home: carried
                     .at_home
                     .then(|| hash64(&[carried.account.as_str().as_bytes()])),
@@ -355,14 +368,10 @@ impl<'a> Subject<'a> {
         if (wish.is_some() || platform.is_some()) && !key.may_choose.account {
             return Err(Refusal::ChoiceNotAllowed);
         }
-        let named = facts.session.as_ref();
-        let named = session::of(headers, session_headers(view), named, key.id.as_str());
-        let opening = facts.opening.filter(|_| named.is_none());
         let asked = request.model();
         let within = view.pool(pool).map(|pool| &**pool);
         let mapped = asked.map(|asked| mapped(key, within, asked.as_str()));
         let mapped = mapped.unwrap_or_default();
-        let opened = opening.map(|opening| session::opened_by(&opening, key.id.as_str()));
         Ok(Self {
             key: &key.id,
             pool,
@@ -376,8 +385,6 @@ impl<'a> Subject<'a> {
             model: mapped.model.or(asked),
             asked,
             lacks: Lacks::of(facts),
-            session: named.or(opened),
-            opens: opening.is_some_and(|opening| !opening.goes_on),
             home: None,
         })
     }

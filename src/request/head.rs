@@ -31,8 +31,6 @@ pub(crate) struct Head<'a> {
     pub(crate) method: &'a [u8],
     pub(crate) path: &'a str,
     pub(crate) query: &'a [u8],
-    /// The dialect whose own header the request has.
-    hinted: Option<Dialect>,
 }
 
 // === impl Head ===
@@ -47,7 +45,6 @@ impl<'a> Head<'a> {
             method: headers.first(":method").unwrap_or_default(),
             path,
             query,
-            hinted: Dialect::hinted_by_headers(headers),
         }
     }
 
@@ -66,9 +63,10 @@ impl<'a> Head<'a> {
     }
 
     /// The dialect in which to refuse a request that came through no door: the best guess.
-    pub(crate) fn strangers_dialect(&self) -> Dialect {
-        let hinted = self.hinted.or_else(|| Dialect::hinted_by_path(self.path));
-        hinted.unwrap_or_default()
+    pub(crate) fn strangers_dialect(&self, headers: &HeaderMap) -> Dialect {
+        Dialect::hinted_by_headers(headers)
+            .or_else(|| Dialect::hinted_by_path(self.path))
+            .unwrap_or_default()
     }
 
     /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
