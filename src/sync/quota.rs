@@ -8,6 +8,7 @@ use crate::{
     health::quota::{BUCKETS, Index, Known, PAUSE_MS, Quotas, bucket_of, decode, encode, put},
     host::{Changed, SharedData, shared_key},
     id::Id,
+    known,
     snapshot::Health,
 };
 
@@ -113,7 +114,7 @@ fn count(shared: &mut impl SharedData, number: usize) -> bool {
 /// The times at which this VM next looks at the headers of each account's good answers: reading
 /// them costs more than each of them tells.
 #[derive(Debug, Default)]
-pub struct Looks(HashMap<Id, Deadline>);
+pub struct Looks(known::Known<Id, Deadline>);
 
 /// The most accounts that [`Looks`] remembers; it then forgets all, and looks once more.
 const MAX_LOOKS: usize = 4_096;

@@ -1,20 +1,20 @@
 //! The requests that are under way with each account, as one worker of Envoy sees them.
 
-use std::collections::BTreeMap;
+use std::hash::BuildHasherDefault;
 
-use crate::id::Id;
+use crate::{id::Id, known::Known};
 
 /// The counts. An account without requests is not in it, so its size is bounded by Envoy's
 /// requests.
 #[derive(Debug, Default)]
-pub struct InFlight(BTreeMap<Id, u32>);
+pub struct InFlight(Known<Id, u32>);
 
 // === impl InFlight ===
 
 impl InFlight {
     /// Nothing is under way.
     pub const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self(Known::with_hasher(BuildHasherDefault::new()))
     }
 
     /// The requests that are under way with `account`.
