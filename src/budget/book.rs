@@ -183,6 +183,9 @@ impl Book {
         let Some(hold) = self.holds.get(&context) else {
             return Ok(());
         };
+        if hold.answer == bytes {
+            return Ok(());
+        }
         let (key, more) = (hold.key, bytes.saturating_sub(hold.answer));
         if more > 0 {
             self.charge(shared, key, more, now)?;

@@ -245,7 +245,7 @@ impl Endpoint {
         let path = self.path.render(places, account)?;
         Some(match self.root {
             true => path,
-            false => format!("{base}{path}"),
+            false => [base, path.as_str()].concat(),
         })
     }
 }

@@ -204,10 +204,12 @@ impl<H: Host> Worker<H> {
     /// Leaves the account alone that may not do what a request asked and another one has just done: for
     /// its model, if that is known.
     fn blame_the_unable(&mut self, carried: &Carried) {
-        let model = model(carried).and_then(|model| ModelName::try_from(model).ok());
+        let Some(unable) = carried.unable.as_ref().filter(|_| !carried.blames) else {
+            return;
+        };
         let view = self.follower.held();
-        let unable = carried.unable.as_ref().filter(|_| !carried.blames);
-        let account = unable.and_then(|id| view?.account(id.as_str()).cloned());
+        let account = view.and_then(|view| view.account(unable.as_str()).cloned());
+        let model = model(carried).and_then(|model| ModelName::try_from(model).ok());
         if let (Some(account), Some(model)) = (account, model) {
             let verdict = Verdict::CoolingDown {
                 scope: Scope::Model(model),

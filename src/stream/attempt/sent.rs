@@ -30,7 +30,7 @@ use crate::{
         carried::{self, Carried, TryId},
         split_target,
     },
-    snapshot::{Account, Makes, Platform},
+    snapshot::{Account, Platform},
     stream::{attempt::Outcome, gate::reply_with},
     verdict::{ErrorBody, Quota, Reason, Verdict},
     worker::{Found, Worker},
@@ -54,8 +54,8 @@ pub(super) struct Sent {
     pub(super) free: bool,
     /// Its answer's body says nothing of the account.
     pub(super) opaque: bool,
-    /// The members of its answers that name what they make, and for how many days that lives.
-    keeps: Option<(Makes, u16)>,
+    /// For how many days lives what its answers make.
+    keeps: Option<u16>,
     /// It does only where it is asked to.
     keeps_asked: bool,
     /// It goes to the escape listener, without a credential.
@@ -190,10 +190,7 @@ impl Sent {
             opaque: endpoint.opaque,
             keeps_asked: endpoint.keeps_asked,
             // A translated request asks for nothing to be kept.
-            keeps: endpoint
-                .keeps_days
-                .filter(|_| translated.is_none())
-                .map(|days| (endpoint.makes.clone(), days)),
+            keeps: endpoint.keeps_days.filter(|_| translated.is_none()),
             escape,
             transform,
             translated,
@@ -420,8 +417,9 @@ impl Sent {
     /// Returns what finds the ids of what a good answer makes, and for how many days that lives; none
     /// where it makes nothing that is kept.
     pub(super) fn keeps(&self) -> Option<(MadeReader, u16)> {
-        let (makes, days) = self.keeps.as_ref().filter(|_| self.is_kept())?;
-        Some((MadeReader::new(makes.clone()), *days))
+        let days = self.keeps.filter(|_| self.is_kept())?;
+        let endpoint = self.platform.endpoint(self.carried.endpoint)?;
+        Some((MadeReader::new(endpoint.makes.clone()), days))
     }
 
     /// Returns true if what an answer makes is kept, where the endpoint keeps anything.
