@@ -8,7 +8,7 @@ use std::fs;
 use std::hint::black_box;
 use std::time::Duration;
 
-use latchkey::attempt::{answer::Mask, forwarding::Forwarding, transform::Transform};
+use latchkey::attempt::{answer::Mask, forwarding::Forwarding, usage_ask::UsageAsk};
 use latchkey::dialect::{Accent, Demands, Dialect, EffortWord, ServiceTier, Steered};
 use latchkey::request::{
     body::BodyReader,
@@ -191,7 +191,7 @@ fn least(mut work: impl FnMut()) -> Duration {
 }
 
 fn answer(bytes: &[u8], piece: usize) {
-    let mut forwarding = Forwarding::new(Dialect::Chat, Transform::AskUsage);
+    let mut forwarding = Forwarding::new(Dialect::Chat, UsageAsk::Asked);
     for piece in bytes.chunks(piece) {
         black_box(forwarding.on_body(piece, false));
     }

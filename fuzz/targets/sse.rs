@@ -2,7 +2,7 @@
 #![no_main]
 
 use latchkey::{
-    attempt::{forwarding::Forwarding, transform::Transform},
+    attempt::{forwarding::Forwarding, usage_ask::UsageAsk},
     dialect::Dialect,
     text::sse::{Framer, Piece},
 };
@@ -33,8 +33,8 @@ fn events(chunks: &[&[u8]]) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// The part that goes on of a stream that was asked for usage, and its use.
-fn forwarded(chunks: &[&[u8]], transform: Transform) -> (Vec<u8>, String) {
-    let (mut forwarding, mut out) = (Forwarding::new(Dialect::Chat, transform), Vec::new());
+fn forwarded(chunks: &[&[u8]], usage_ask: UsageAsk) -> (Vec<u8>, String) {
+    let (mut forwarding, mut out) = (Forwarding::new(Dialect::Chat, usage_ask), Vec::new());
     for chunk in chunks {
         match forwarding.on_body(chunk, false) {
             Some(bytes) => out.extend(bytes),
@@ -50,13 +50,13 @@ fuzz_target!(|data: &[u8]| {
     let cuts = [byte(&mut data), byte(&mut data), byte(&mut data)];
     let chunks = pieces(data, cuts);
     assert_eq!(events(&chunks), events(&[data]));
-    let (out, used) = forwarded(&chunks, Transform::AskUsage);
+    let (out, used) = forwarded(&chunks, UsageAsk::Asked);
     assert_eq!(
         (&out, &used),
-        (&forwarded(&[data], Transform::AskUsage).0, &used)
+        (&forwarded(&[data], UsageAsk::Asked).0, &used)
     );
     assert!(out.len() <= data.len());
-    let (out, same) = forwarded(&chunks, Transform::Nothing);
+    let (out, same) = forwarded(&chunks, UsageAsk::NotAsked);
     assert_eq!(
         (out.as_slice(), same),
         (data, used),

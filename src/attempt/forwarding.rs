@@ -1,12 +1,12 @@
 //! An answer on its way to the caller: read as its bytes go by, and changed only where the gateway
 //! itself made the platform say more than the caller asked for.
 //!
-//! The bytes are framed once. The meter, the [`Transform`] and the search for an error in the
+//! The bytes are framed once. The meter, the [`UsageAsk`] and the search for an error in the
 //! middle all go by the same events.
 
 use std::{borrow::Cow, ops::Range};
 
-use super::transform::Transform;
+use super::usage_ask::UsageAsk;
 use crate::{
     dialect::Dialect,
     label::ModelName,
@@ -27,7 +27,7 @@ pub const MAX_EVENT_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Forwarding {
     dialect: Dialect,
-    transform: Transform,
+    usage_ask: UsageAsk,
     body: Body,
     failure: Option<ErrorBody>,
 }
@@ -49,7 +49,7 @@ enum Body {
 #[derive(Debug)]
 struct Events {
     dialect: Dialect,
-    transform: Transform,
+    usage_ask: UsageAsk,
     framer: Framer,
     meter: Meter,
     /// The bytes of the event that has not ended, from earlier chunks.
@@ -83,11 +83,11 @@ struct Edit<'a> {
 // === impl Forwarding ===
 
 impl Forwarding {
-    /// An answer of this dialect, to be changed by `transform`.
-    pub fn new(dialect: Dialect, transform: Transform) -> Self {
+    /// Makes that of an answer of this dialect.
+    pub fn new(dialect: Dialect, usage_ask: UsageAsk) -> Self {
         Self {
             dialect,
-            transform,
+            usage_ask,
             body: Body::Unknown(Start::default()),
             failure: None,
         }
@@ -107,7 +107,7 @@ impl Forwarding {
                 return (had_kept || is_kept).then(|| begun.before().to_vec());
             }
             Some(Kind::Json) => Body::Json(Meter::of_body(self.dialect)),
-            Some(Kind::Events) => Body::Events(Events::new(self.dialect, self.transform)),
+            Some(Kind::Events) => Body::Events(Events::new(self.dialect, self.usage_ask)),
             Some(Kind::Other) => Body::Other,
         };
         let instead = self.on_known(&begun.bytes, begun.blank, end);
@@ -191,10 +191,10 @@ pub fn completeness(end: bool) -> Completeness {
 // === impl Events ===
 
 impl Events {
-    fn new(dialect: Dialect, transform: Transform) -> Self {
+    fn new(dialect: Dialect, usage_ask: UsageAsk) -> Self {
         Self {
             dialect,
-            transform,
+            usage_ask,
             framer: Framer::default(),
             meter: Meter::of_events(dialect),
             begun: Vec::new(),
@@ -265,11 +265,11 @@ impl Events {
         failure
     }
 
-    /// Tells an event, of which `range` is the end, that the transform takes out.
+    /// Tells an event, of which `range` is the end, that was asked for here and is taken out.
     fn is_taken_out(&self, range: &Range<usize>) -> bool {
         self.state != State::Gone
             && self.size_with(range) <= MAX_EVENT_BYTES
-            && self.transform.takes_out(&self.meter)
+            && self.usage_ask.takes_out(&self.meter)
     }
 
     /// Lets an event go on, of which `range` is the end, or has it taken out.
@@ -285,7 +285,7 @@ impl Events {
     fn keep(&mut self, edit: &mut Edit<'_>, range: Range<usize>) {
         let fits = self.size_with(&range) <= MAX_EVENT_BYTES;
         let may_be_taken_out =
-            self.state != State::Gone && fits && self.transform.may_take_out(&self.meter);
+            self.state != State::Gone && fits && self.usage_ask.may_take_out(&self.meter);
         let piece = edit.chunk.get(range.clone()).unwrap_or_default();
         if may_be_taken_out {
             edit.cut(range);

@@ -66,8 +66,8 @@ mod list;
 pub mod made;
 pub mod request_bytes;
 pub mod served_model;
-pub mod transform;
 pub mod unwrap;
+pub mod usage_ask;
 
 use std::borrow::Cow;
 

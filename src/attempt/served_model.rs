@@ -21,7 +21,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{forwarding::Forwarding, transform::Transform};
+use super::{forwarding::Forwarding, usage_ask::UsageAsk};
 use crate::{
     dialect::Dialect, header::HeaderText, label::ModelName, meter::Metered, verdict::Look,
 };
@@ -51,7 +51,7 @@ impl ServedModel {
             names,
             may_be_unnamed,
             another: None,
-            answer: Forwarding::new(dialect, Transform::Nothing),
+            answer: Forwarding::new(dialect, UsageAsk::NotAsked),
         }
     }
 

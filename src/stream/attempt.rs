@@ -467,7 +467,7 @@ impl AttemptStream {
             translated,
             asked_model: sent.asked_model().filter(|_| good),
             makes: sent.keeps().filter(|_| good),
-            answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.transform)),
+            answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.usage_ask)),
         });
     }
 

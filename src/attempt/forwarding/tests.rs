@@ -9,9 +9,9 @@ fn passed(chunks: &[&[u8]], asked: bool) -> (Vec<u8>, Metered) {
     let mut forwarding = Forwarding::new(
         Dialect::Chat,
         if asked {
-            Transform::AskUsage
+            UsageAsk::Asked
         } else {
-            Transform::Nothing
+            UsageAsk::NotAsked
         },
     );
     let mut got = Vec::new();
@@ -87,7 +87,7 @@ const GAVE_UP: &[u8] = include_bytes!("../../../tests/fixtures/meter/responses_f
 
 /// Returns the platform's last words, and how much was kept of the answer at most.
 fn failure(dialect: Dialect, chunks: &[&[u8]]) -> (Option<ErrorBody>, usize) {
-    let (mut forwarding, mut kept) = (Forwarding::new(dialect, Transform::Nothing), 0);
+    let (mut forwarding, mut kept) = (Forwarding::new(dialect, UsageAsk::NotAsked), 0);
     let mut failure = None;
     for (index, chunk) in chunks.iter().enumerate() {
         forwarding.on_body(chunk, index + 1 == chunks.len());
@@ -163,7 +163,7 @@ fn blank_lines_before_an_answer_tell_nothing() {
 #[test]
 fn a_caller_that_leaves_before_a_byte_of_the_answer_pays_for_what_it_sent() {
     let left = |end| {
-        let mut forwarding = Forwarding::new(Dialect::Chat, Transform::Nothing);
+        let mut forwarding = Forwarding::new(Dialect::Chat, UsageAsk::NotAsked);
         forwarding.on_body(b"\n", false);
         let metered = forwarding.finish(end, 401);
         (metered.usage.map(|usage| usage.total), metered.estimate)

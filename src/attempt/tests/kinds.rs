@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     attempt::{
-        asked_model::AskedModel, forwarding::Forwarding, made::MadeReader, transform::Transform,
-        unwrap::Unwrap,
+        asked_model::AskedModel, forwarding::Forwarding, made::MadeReader, unwrap::Unwrap,
+        usage_ask::UsageAsk,
     },
     dialect::{About, AnswerTranslation, Dialect, Written},
     text::kind::{Kind, MAX_KEPT_BYTES, Start},
@@ -121,7 +121,7 @@ fn with_end<'a>(pieces: &'a [&'a [u8]]) -> impl Iterator<Item = (&'a [u8], bool)
 }
 
 fn forwarded(pieces: &[&[u8]]) -> (Vec<u8>, Forwarding) {
-    let mut answer = Forwarding::new(Dialect::Gemini, Transform::Nothing);
+    let mut answer = Forwarding::new(Dialect::Gemini, UsageAsk::NotAsked);
     let mut got = Vec::new();
     for (piece, end) in with_end(pieces) {
         let instead = answer.on_body(piece, end);

@@ -17,7 +17,7 @@ use crate::{
         made::MadeReader,
         request_bytes::RequestBytes,
         served_model::ServedModel,
-        transform::Transform,
+        usage_ask::UsageAsk,
         unwrap::Unwrap,
     },
     dialect::{Dialect, accent},
@@ -60,8 +60,8 @@ pub(super) struct Sent {
     keeps_asked: bool,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
-    /// The change of the request and its answer.
-    pub(super) transform: Transform,
+    /// The ask for the usage of its answer.
+    pub(super) usage_ask: UsageAsk,
     /// What tells if its answer is from the model that was asked for, where it has to be.
     served: Option<ServedModel>,
     /// What the operator demands of a request that is not translated, where a model answers.
@@ -150,9 +150,9 @@ impl Sent {
             return Err(Refusal::NoCredential);
         }
         let length = request.first("content-length");
-        let transform = match replayable && !escape && translated.is_none() {
-            true => Transform::of(endpoint, length),
-            false => Transform::Nothing,
+        let usage_ask = match replayable && !escape && translated.is_none() {
+            true => UsageAsk::of(endpoint, length),
+            false => UsageAsk::NotAsked,
         };
         let demands = carried.demands_at(account);
         let is_steered = endpoint.is_steered() && translated.is_none() && !escape;
@@ -192,7 +192,7 @@ impl Sent {
             // A translated request asks for nothing to be kept.
             keeps: endpoint.keeps_days.filter(|_| translated.is_none()),
             escape,
-            transform,
+            usage_ask,
             translated,
             around,
             unwrap: wrapper.map(|wrapper| Unwrap::new(&wrapper.answer)),
@@ -270,7 +270,7 @@ impl Sent {
 
     /// Returns true if the answer is not of the length that the platform says.
     pub(super) fn changes_answer(&self) -> bool {
-        self.transform.changes_answer()
+        self.usage_ask.changes_answer()
             || self.translated.is_some()
             || self.around.is_some()
             || self.renamed_to().is_some()

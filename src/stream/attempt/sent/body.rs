@@ -7,7 +7,7 @@ use super::{
     translated::{Became, estimate},
 };
 use crate::{
-    attempt::transform::{Rewrite, Transform},
+    attempt::usage_ask::{Rewrite, UsageAsk},
     gate::{Refusal, Reply},
     header::HeaderText,
     host::{Action, Side, Stream},
@@ -93,7 +93,7 @@ impl Around {
 }
 
 impl Sent {
-    /// Lets the request's body go on as its transform says, or translated, and in what the platform has around it.
+    /// Lets the request's body go on edited or translated, and in what the platform has around it.
     ///
     /// # Errors
     /// It cannot be; or it asks for what is said here, and that is what the caller gets.
@@ -128,7 +128,7 @@ impl Sent {
         Ok(Action::Continue)
     }
 
-    /// Lets the request's body go on as its transform says, or translated; none of it yet, or so many bytes.
+    /// Lets the request's body go on edited or translated; none of it yet, or so many bytes.
     ///
     /// # Errors
     /// It cannot be translated; or it asks for what is said here, and that is what the caller gets.
@@ -172,9 +172,9 @@ impl Sent {
         let rewrite = match &edited {
             None => {
                 let read = || stream.body(Side::Request, 0, size);
-                self.transform.on_request(size, end, read)
+                self.usage_ask.on_request(size, end, read)
             }
-            Some(body) => self.transform.on_request(body.len(), end, || body.clone()),
+            Some(body) => self.usage_ask.on_request(body.len(), end, || body.clone()),
         };
         match (rewrite, edited) {
             (Rewrite::NeedMore, _) => return Ok(None),
@@ -193,7 +193,7 @@ impl Sent {
                         why: "its length went on before it".to_owned(),
                     }));
                 } else {
-                    self.transform = Transform::Nothing;
+                    self.usage_ask = UsageAsk::NotAsked;
                 }
             }
         }

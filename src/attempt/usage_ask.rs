@@ -1,25 +1,33 @@
-//! The changes that an attempt makes in a request's body, and so in its answer.
+//! The usage of a stream, for which some platforms have to be asked.
 //!
-//! Some platforms report usage in a stream only when asked. [`Transform::AskUsage`] asks them
-//! ([`include_usage`]). The platform then sends one more event before `[DONE]`, with the usage and
+//! These report it only then, so [`include_usage`] asks. The platform sends one more event before `[DONE]`, with the usage and
 //! no choices, which is taken out of the answer again: the caller gets what it asked for. (OpenAI
 //! also puts `"usage":null` into the other events; that stays.)
+//!
+//! It is one of the changes of a body, which `stream::attempt` makes in this order.
+//!
+//! | of a request | of its answer |
+//! |---|---|
+//! | the model that serves and what is demanded, or a translation | what the platform has around it is taken off: [`unwrap`](super::unwrap) |
+//! | usage is asked for, where nothing is translated | the event with the usage is taken out: [`forwarding`](super::forwarding) |
+//! | the platform's object goes around it | the credential is taken out: [`Mask`](super::answer::Mask) |
+//! | | the model that was asked for is named: [`asked_model`](super::asked_model); or it is translated |
 
 mod include_usage;
 
 pub use self::include_usage::{MAX_REQUEST_BYTES, ask};
 use crate::{meter::Meter, snapshot::Endpoint};
 
-/// A change of a request's body and of its answer.
+/// The ask for the usage of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Transform {
-    /// Every byte goes on as it came.
+pub enum UsageAsk {
+    /// It is not made.
     #[default]
-    Nothing,
-    /// The platform may have to be asked for usage: the request's body decides.
-    MayAskUsage,
-    /// The platform is asked for usage, and the event with it is taken out of the answer.
-    AskUsage,
+    NotAsked,
+    /// The request's body decides.
+    Undecided,
+    /// It is made, and the event with the usage is taken out of the answer.
+    Asked,
 }
 
 /// The next step with a request's body.
@@ -33,10 +41,10 @@ pub enum Rewrite {
     Instead(Vec<u8>),
 }
 
-// === impl Transform ===
+// === impl UsageAsk ===
 
-impl Transform {
-    /// The transform of a request at `endpoint`; `length` is its `content-length`.
+impl UsageAsk {
+    /// The ask of a request at `endpoint`; `length` is its `content-length`.
     pub fn of(endpoint: &Endpoint, length: Option<&[u8]>) -> Self {
         let length = length.map(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
         let fits = match length {
@@ -45,9 +53,9 @@ impl Transform {
             None => true,
         };
         if endpoint.include_usage && endpoint.dialect.format().has_usage_option() && fits {
-            Self::MayAskUsage
+            Self::Undecided
         } else {
-            Self::Nothing
+            Self::NotAsked
         }
     }
 
@@ -59,7 +67,7 @@ impl Transform {
         end: bool,
         read: impl FnOnce() -> Vec<u8>,
     ) -> Rewrite {
-        if *self != Self::MayAskUsage {
+        if *self != Self::Undecided {
             return Rewrite::AsItIs;
         }
         if size <= MAX_REQUEST_BYTES && !end {
@@ -68,31 +76,31 @@ impl Transform {
         let asking = (size <= MAX_REQUEST_BYTES).then(read);
         match asking.and_then(|body| ask(&body)) {
             Some(body) => {
-                *self = Self::AskUsage;
+                *self = Self::Asked;
                 Rewrite::Instead(body)
             }
             None => {
-                *self = Self::Nothing;
+                *self = Self::NotAsked;
                 Rewrite::AsItIs
             }
         }
     }
 
-    /// Tells a transform by which the answer's length is not what the platform says.
+    /// Tells that the answer's length is not what the platform says.
     pub fn changes_answer(self) -> bool {
-        self == Self::AskUsage
+        self == Self::Asked
     }
 
     /// Tells an event of the answer that is not for the caller. `meter` has read all of it but
     /// its end.
     pub(super) fn takes_out(self, meter: &Meter) -> bool {
-        self == Self::AskUsage && meter.event_is_usage_alone()
+        self == Self::Asked && meter.event_is_usage_alone()
     }
 
     /// Tells an event of the answer that may turn out not to be for the caller. `meter` has read
     /// what has come of it.
     pub(super) fn may_take_out(self, meter: &Meter) -> bool {
-        self == Self::AskUsage && meter.event_may_be_usage_alone()
+        self == Self::Asked && meter.event_may_be_usage_alone()
     }
 }
 

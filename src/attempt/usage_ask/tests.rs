@@ -7,16 +7,16 @@ use crate::{
     snapshot::fixture,
 };
 
-/// The rewrite of a body that may have to ask, and what the transform is after it.
-fn on_request(size: usize, end: bool, read: &dyn Fn() -> Vec<u8>) -> (Rewrite, Transform) {
-    let mut transform = Transform::MayAskUsage;
-    (transform.on_request(size, end, read), transform)
+/// The rewrite of a body that may have to ask, and what is decided after it.
+fn on_request(size: usize, end: bool, read: &dyn Fn() -> Vec<u8>) -> (Rewrite, UsageAsk) {
+    let mut usage_ask = UsageAsk::Undecided;
+    (usage_ask.on_request(size, end, read), usage_ask)
 }
 
 #[test]
 fn a_request_is_asked_where_the_platform_needs_it_and_its_body_is_known() {
     let asks = |endpoint: &Endpoint, length: Option<&[u8]>| {
-        Transform::of(endpoint, length) == Transform::MayAskUsage
+        UsageAsk::of(endpoint, length) == UsageAsk::Undecided
     };
     let platform = fixture::platform("codex");
     let mut endpoint = platform.endpoints.first().unwrap().clone();
@@ -31,22 +31,22 @@ fn a_request_is_asked_where_the_platform_needs_it_and_its_body_is_known() {
     let body = || br#"{"stream":true}"#.to_vec();
     assert_eq!(
         on_request(9, false, &body),
-        (Rewrite::NeedMore, Transform::MayAskUsage)
+        (Rewrite::NeedMore, UsageAsk::Undecided)
     );
     let asked = br#"{"stream_options":{"include_usage":true},"stream":true}"#.to_vec();
     assert_eq!(
         on_request(9, true, &body),
-        (Rewrite::Instead(asked), Transform::AskUsage)
+        (Rewrite::Instead(asked), UsageAsk::Asked)
     );
     let too_large = MAX_REQUEST_BYTES + 1;
     assert_eq!(
         on_request(too_large, false, &body),
-        (Rewrite::AsItIs, Transform::Nothing)
+        (Rewrite::AsItIs, UsageAsk::NotAsked)
     );
     let odd = || b"{\"stream\":true,".to_vec();
     assert_eq!(
         on_request(9, true, &odd),
-        (Rewrite::AsItIs, Transform::Nothing)
+        (Rewrite::AsItIs, UsageAsk::NotAsked)
     );
 }
 
@@ -54,7 +54,7 @@ const FIXTURE: &str = include_str!("../../../tests/fixtures/meter/chat_include_u
 
 /// An answer of a platform that was asked for usage.
 fn asked() -> Forwarding {
-    Forwarding::new(Dialect::Chat, Transform::AskUsage)
+    Forwarding::new(Dialect::Chat, UsageAsk::Asked)
 }
 
 /// Returns what the caller gets of a stream that comes in these chunks.
