@@ -1,8 +1,19 @@
 //! An answer on its way to the caller: read as its bytes go by, and changed only where the gateway
 //! itself made the platform say more than the caller asked for.
 //!
-//! The bytes are framed once. The meter, the [`UsageAsk`] and the search for an error in the
-//! middle all go by the same events.
+//! # Passes over the bytes
+//!
+//! The meter, the event that is taken out ([`UsageAsk`]) and the search for an error in the middle go by one framing of
+//! the bytes. So does the model of an answer that is held until it names that: what was read ahead is not read again
+//! ([`Forwarding::read_ahead`]). Others read an answer for themselves:
+//!
+//! | reader | what it reads | why it is none of this pass |
+//! |---|---|---|
+//! | [`Unwrap`](super::unwrap::Unwrap) | what a platform wraps | All others read what it leaves. |
+//! | [`Beginning`](verdict::Beginning) | what is held, mostly the first piece | It decides if there is an answer that goes on, and passes over all that an event repeats. |
+//! | [`MadeReader`](super::made::MadeReader) | what is kept at the platform, 256 KiB at most | It reads answers that nobody meters, too. |
+//! | [`AskedModel`](super::asked_model::AskedModel) | what another model serves than was asked for | It changes what is left of an answer here, without the credential. |
+//! | [`AnswerTranslation`](crate::dialect::AnswerTranslation) | what is translated | It reads the same. |
 
 use std::{borrow::Cow, ops::Range};
 
@@ -30,6 +41,10 @@ pub struct Forwarding {
     usage_ask: UsageAsk,
     body: Body,
     failure: Option<ErrorBody>,
+    /// The number of bytes that were read ahead.
+    ahead: usize,
+    /// Not all of these are to go on as they came.
+    is_ahead_changed: bool,
 }
 
 /// The two kinds of answers.
@@ -90,12 +105,38 @@ impl Forwarding {
             usage_ask,
             body: Body::Unknown(Start::default()),
             failure: None,
+            ahead: 0,
+            is_ahead_changed: false,
         }
+    }
+
+    /// Reads the next bytes of an answer that is held. All of them come again when it goes on.
+    pub fn read_ahead(&mut self, new: &[u8]) {
+        self.is_ahead_changed |= self.on_new(new, false).is_some();
+        self.ahead = self.ahead.saturating_add(new.len());
+    }
+
+    /// Tells an answer of this ask that goes on from where it was read ahead to. One of which not all is to go on as it
+    /// came is read from its beginning instead.
+    pub fn goes_on_from_here(&self, usage_ask: UsageAsk) -> bool {
+        self.usage_ask == usage_ask && !self.is_ahead_changed
     }
 
     /// Reads the next bytes; `end`: they are the last. Returns what goes on instead of them, or
     /// none if just these do.
     pub fn on_body(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
+        let ahead = std::mem::take(&mut self.ahead);
+        let (read, new) = chunk.split_at_checked(ahead).unwrap_or((chunk, &[]));
+        let instead = self.on_new(new, end)?;
+        Some(match read {
+            [] => instead,
+            read => [read, &instead].concat(),
+        })
+    }
+
+    /// Reads the next bytes that were not read ahead.
+    #[inline(never)]
+    fn on_new(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
         let Body::Unknown(start) = &mut self.body else {
             return self.on_known(chunk, 0, end);
         };

@@ -1,11 +1,13 @@
 //! An answer that is held back until it can be judged.
 
-use super::served_model::{Another, ServedModel};
+use super::{
+    forwarding::Forwarding,
+    served_model::{Another, ServedModel},
+};
 use crate::{
     budget::Slices,
     deadline::Deadline,
     dialect::MAX_ANSWER_BYTES,
-    meter::Metered,
     verdict::{Beginning, Look},
 };
 
@@ -118,7 +120,7 @@ impl Holding {
         // Time alone does not tell the model.
         let mut may_go = size > 0;
         if let Some(served) = &mut self.served {
-            served.read(new, is_all);
+            served.read(new);
             let is_most = match served.is_json() {
                 true => size >= MAX_UNNAMED_BYTES,
                 false => is_much,
@@ -148,9 +150,9 @@ impl Holding {
         self.served.as_ref().is_some_and(ServedModel::is_json)
     }
 
-    /// What an answer used that is another model's, as [`ServedModel::used`] has it.
-    pub fn used(self, request_bytes: u64) -> Option<Metered> {
-        Some(self.served?.used(request_bytes))
+    /// The answer as far as it was read, where its model matters.
+    pub fn into_answer(self) -> Option<Forwarding> {
+        self.served.map(ServedModel::into_answer)
     }
 
     /// Notes that so much of the body is held at `now`.

@@ -21,10 +21,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::{forwarding::Forwarding, usage_ask::UsageAsk};
-use crate::{
-    dialect::Dialect, header::HeaderText, label::ModelName, meter::Metered, verdict::Look,
-};
+use super::forwarding::Forwarding;
+use crate::{header::HeaderText, label::ModelName, verdict::Look};
 
 /// Reads the beginning of one answer.
 #[derive(Debug)]
@@ -35,6 +33,7 @@ pub struct ServedModel {
     may_be_unnamed: bool,
     /// Another one, which the headers name.
     another: Option<ModelName>,
+    /// The answer, as it goes on if it is the model's.
     answer: Forwarding,
 }
 
@@ -45,13 +44,13 @@ pub struct Another(pub Option<ModelName>);
 // === impl ServedModel ===
 
 impl ServedModel {
-    /// An answer of this dialect to a request for the model of these names. `may_be_unnamed`: the platform names none.
-    pub fn new(dialect: Dialect, names: Vec<HeaderText>, may_be_unnamed: bool) -> Self {
+    /// Reads an `answer` to a request for the model of these names. `may_be_unnamed`: the platform names none.
+    pub fn new(names: Vec<HeaderText>, may_be_unnamed: bool, answer: Forwarding) -> Self {
         Self {
             names,
             may_be_unnamed,
             another: None,
-            answer: Forwarding::new(dialect, UsageAsk::NotAsked),
+            answer,
         }
     }
 
@@ -64,9 +63,9 @@ impl ServedModel {
         }
     }
 
-    /// Reads the next bytes of the answer; `end`: they are the last.
-    pub fn read(&mut self, new: &[u8], end: bool) {
-        self.answer.on_body(new, end);
+    /// Reads the next bytes of the answer.
+    pub fn read(&mut self, new: &[u8]) {
+        self.answer.read_ahead(new);
     }
 
     /// What becomes of the answer that `looked` like this. `is_enough`: no more of it may be held.
@@ -97,10 +96,9 @@ impl ServedModel {
         self.answer.is_json()
     }
 
-    /// What the answer used, as far as it has come: the platform counts it, wherever it goes. `request_bytes` is the length
-    /// of the request's body, 0 where it costs nothing.
-    pub fn used(self, request_bytes: u64) -> Metered {
-        self.answer.finish(false, request_bytes)
+    /// The answer, as far as it was read.
+    pub fn into_answer(self) -> Forwarding {
+        self.answer
     }
 
     /// Tells that nothing more of the answer is needed to tell.
@@ -180,6 +178,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{attempt::usage_ask::UsageAsk, dialect::Dialect};
+
+    /// What reads an answer of this dialect to a request for the model of these names.
+    fn served(dialect: Dialect, names: &[&str], unnamed: bool) -> ServedModel {
+        let names = names
+            .iter()
+            .map(|name| HeaderText::try_from(*name).unwrap());
+        let answer = Forwarding::new(dialect, UsageAsk::NotAsked);
+        ServedModel::new(names.collect(), unnamed, answer)
+    }
 
     #[test]
     fn a_snapshot_of_a_model_is_the_model() {
@@ -237,10 +245,9 @@ mod tests {
         is_enough: bool,
         unnamed: bool,
     ) -> Result<Look, Another> {
-        let names = ["gpt-5.6", "east-7"].map(|name| HeaderText::try_from(name).unwrap());
-        let mut served = ServedModel::new(dialect, names.to_vec(), unnamed);
+        let mut served = served(dialect, &["gpt-5.6", "east-7"], unnamed);
         for chunk in text.as_bytes().chunks(5) {
-            served.read(chunk, false);
+            served.read(chunk);
         }
         served.look(Look::Fine, is_enough)
     }
@@ -302,8 +309,7 @@ mod tests {
         let compressed = "\u{1f}\u{8b}model";
         assert_eq!(looked(Dialect::Chat, compressed, false, false), none);
         // What is an error or nothing stays that.
-        let names = Vec::new();
-        let served = ServedModel::new(Dialect::Chat, names, false);
+        let served = served(Dialect::Chat, &[], false);
         assert_eq!(served.look(Look::Empty, true), Ok(Look::Empty));
         assert_eq!(served.look(Look::NeedMore, false), Ok(Look::NeedMore));
     }
@@ -311,10 +317,9 @@ mod tests {
     #[test]
     fn a_header_names_another_model_and_never_stands_for_the_body() {
         let looked = |values: &[&[u8]], body: &str| {
-            let names = vec![HeaderText::try_from("gpt-5.6").unwrap()];
-            let mut served = ServedModel::new(Dialect::Responses, names, false);
+            let mut served = served(Dialect::Responses, &["gpt-5.6"], false);
             values.iter().for_each(|value| served.read_header(value));
-            served.read(body.as_bytes(), true);
+            served.read(body.as_bytes());
             served.look(Look::Fine, true)
         };
         let (named, unnamed) = (r#"{"model":"gpt-5.6"}"#, "{}");
@@ -333,7 +338,7 @@ mod tests {
             assert_eq!(looked(values, body), expected, "{values:?}");
         }
         // An error, or nothing, is what it is.
-        let mut served = ServedModel::new(Dialect::Chat, Vec::new(), false);
+        let mut served = served(Dialect::Chat, &[], false);
         served.read_header(b"gpt-5");
         assert_eq!(served.look(Look::Empty, true), Ok(Look::Empty));
     }

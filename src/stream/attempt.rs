@@ -408,12 +408,14 @@ impl AttemptStream {
         // One text that is not at its end: no more of it may be held, and another account would send as much.
         let is_beyond =
             matches!(outcome, Outcome::Another(None)) && body.is_none() && held.is_json();
+        let mut answer = held.into_answer();
         // What another model made is spent, though nobody gets it.
         let mut used = None;
         if let Outcome::Another(_) = outcome
             && let Some(open) = worker.sent().get_mut(sent.try_id())
         {
-            used = held.used(open.request_bytes);
+            let answer = answer.take();
+            used = answer.map(|answer| answer.finish(false, open.request_bytes));
         }
         let now = worker.now();
         let waits = self.waits_for_body();
@@ -467,7 +469,7 @@ impl AttemptStream {
             translated,
             asked_model: sent.asked_model().filter(|_| good),
             makes: sent.keeps().filter(|_| good),
-            answer: (good && !sent.opaque).then(|| Forwarding::new(sent.dialect, sent.usage_ask)),
+            answer: (good && !sent.opaque).then(|| sent.forwarding(answer)),
         });
     }
 

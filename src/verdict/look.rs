@@ -2,7 +2,8 @@
 //!
 //! While an answer is looked at it is held back. Events that only announce it are passed over,
 //! whatever they echo of the request ([`Brief`]); the first one with content or with a failure
-//! decides. Each byte of events is framed once, as it comes. The beginning of a JSON text is read anew
+//! decides. Each byte of events is framed once here, as it comes; what goes on is framed anew in
+//! [`forwarding`](crate::attempt::forwarding), which says which passes there are. The beginning of a JSON text is read anew
 //! when it has grown by a quarter, or is whole, so the work grows with its length, however small the
 //! pieces are. Sound, pictures and plain text are not looked at: any bytes may stand at their beginning.
 

@@ -79,6 +79,39 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_was_read_ahead_is_neither_lost_nor_counted_twice(
+        cuts in prop::collection::vec(0..STREAM.len(), 1..6), asked: bool, more: bool,
+    ) {
+        let usage_ask = if asked { UsageAsk::Asked } else { UsageAsk::NotAsked };
+        let mut forwarding = Forwarding::new(Dialect::Chat, usage_ask);
+        let mut cuts = cuts;
+        cuts.push(0);
+        cuts.sort_unstable();
+        for pair in cuts.windows(2) {
+            forwarding.read_ahead(&STREAM[pair[0]..pair[1]]);
+        }
+        let held = *cuts.last().unwrap();
+        if !forwarding.goes_on_from_here(usage_ask) {
+            forwarding = Forwarding::new(Dialect::Chat, usage_ask);
+        }
+        let mut got = Vec::new();
+        let pieces = match more {
+            true => vec![(&STREAM[..held], false), (&STREAM[held..], true)],
+            false => vec![(STREAM, true)],
+        };
+        for (piece, end) in pieces {
+            let instead = forwarding.on_body(piece, end);
+            got.extend(instead.unwrap_or_else(|| piece.to_vec()));
+        }
+        let expected = if asked { without_usage() } else { STREAM.to_vec() };
+        prop_assert_eq!(got, expected);
+        let metered = forwarding.finish(true, 0);
+        prop_assert_eq!(metered.usage.unwrap().total, 3003);
+    }
+}
+
 const OVERLOADED: &[u8] =
     include_bytes!("../../../tests/fixtures/anthropic/message_then_overloaded.sse");
 const LIMITED: &[u8] =

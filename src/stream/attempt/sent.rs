@@ -14,11 +14,12 @@ use crate::{
         answer::{self, Mask},
         early::Early,
         failure,
+        forwarding::Forwarding,
         made::MadeReader,
         request_bytes::RequestBytes,
         served_model::ServedModel,
-        usage_ask::UsageAsk,
         unwrap::Unwrap,
+        usage_ask::UsageAsk,
     },
     dialect::{Dialect, accent},
     gate::{Refusal, Reply},
@@ -61,9 +62,9 @@ pub(super) struct Sent {
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,
     /// The ask for the usage of its answer.
-    pub(super) usage_ask: UsageAsk,
-    /// What tells if its answer is from the model that was asked for, where it has to be.
-    served: Option<ServedModel>,
+    usage_ask: UsageAsk,
+    /// The names of the model that was asked for, where its answer has to be that one's; and if the platform names none.
+    exact: Option<(Vec<HeaderText>, bool)>,
     /// What the operator demands of a request that is not translated, where a model answers.
     demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
@@ -171,13 +172,13 @@ impl Sent {
             .into_iter()
             .flatten();
         let names: Vec<HeaderText> = names.filter(|_| asks_exactly).cloned().collect();
-        let served = (!names.is_empty()).then(|| {
+        let exact = (!names.is_empty()).then(|| {
             let called: Vec<&str> = names.iter().map(HeaderText::as_str).collect();
             let may_be_unnamed = endpoint.accent(&called).flag(accent::UNNAMED_MODEL);
-            ServedModel::new(endpoint.dialect, names, may_be_unnamed)
+            (names, may_be_unnamed)
         });
         Ok(Self {
-            served,
+            exact,
             demanded,
             model,
             account: Rc::clone(account),
@@ -242,12 +243,19 @@ impl Sent {
 
     /// Takes what tells if the answer with these headers is from the model that was asked for.
     pub(super) fn take_served(&mut self, head: &HeaderMap) -> Option<ServedModel> {
-        let mut served = self.served.take()?;
+        let (names, may_be_unnamed) = self.exact.take()?;
+        let mut served = ServedModel::new(names, may_be_unnamed, self.forwarding(None));
         if let Some(name) = &self.platform.headers.model {
             let named = head.iter().filter(|(sent, _)| *sent == name.as_str());
             named.for_each(|(_, value)| served.read_header(value));
         }
         Some(served)
+    }
+
+    /// Returns what reads its answer as that goes on: what has read `ahead`, where it can.
+    pub(super) fn forwarding(&self, ahead: Option<Forwarding>) -> Forwarding {
+        let ahead = ahead.filter(|one| one.goes_on_from_here(self.usage_ask));
+        ahead.unwrap_or_else(|| Forwarding::new(self.dialect, self.usage_ask))
     }
 
     /// Takes the headers off an answer that no caller gets.

@@ -129,6 +129,24 @@ fn where_nobody_serves_it_the_error_names_both_in_the_callers_dialect() {
     }
 }
 
+/// It is read while it is held, and goes on from there.
+#[test]
+fn what_an_answer_used_is_counted_once() {
+    for piece in [9, 100_000] {
+        let mut envoy = envoy(&["acc_1"], "[]");
+        let mut call = ask(&mut envoy, RESPONSES);
+        let said = whole("gpt-6.1-sol");
+        call.platform_begins(200, &JSON);
+        for piece in said.as_bytes().chunks(piece) {
+            call.platform_goes_on(piece, false);
+        }
+        call.platform_goes_on(b"", true);
+        call.gets(200, said.as_bytes());
+        let expected = "acc_1 200 attempts=1 fine - whole tokens=5";
+        assert_eq!(envoy.records(), [expected]);
+    }
+}
+
 #[test]
 fn a_byte_order_mark_hides_no_model() {
     for make in [whole, events] {
