@@ -14,7 +14,7 @@ use latchkey::{
         },
         neutral::Failure,
     },
-    text::sse::BYTE_ORDER_MARK,
+    text::kind::text_of,
 };
 use latchkey_fuzz::{byte, caller, pieces, platform};
 use libfuzzer_sys::fuzz_target;
@@ -178,7 +178,5 @@ fn sorted(mut said: Meaning) -> Meaning {
 
 /// Tells a stream of events from one JSON text.
 fn is_stream(answer: &[u8]) -> bool {
-    let text = answer.trim_ascii_start();
-    let text = text.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(text);
-    !matches!(text.first(), Some(b'{' | b'['))
+    !matches!(text_of(answer).first(), Some(b'{' | b'['))
 }
