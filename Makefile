@@ -131,8 +131,8 @@ soak: needs-tests wasm ## Load with faults and kills for 14 minutes (SOAK_SECOND
 
 # They are ignored otherwise: what they repeat the other tests do a few times.
 .PHONY: long
-long: needs-tests ## Run the end-to-end tests that repeat or take long, in 20 minutes
-	$(MAKE) --no-print-directory e2e TEST_OPTIONS='-- --ignored long::'
+long: needs-tests ## Run the tests that repeat or take long, in 25 minutes
+	$(MAKE) --no-print-directory unit e2e TEST_OPTIONS='-- --ignored long::'
 
 .PHONY: lint
 lint: needs-build ## Check the format, clippy for the host and for wasm, and the dependencies

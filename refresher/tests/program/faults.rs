@@ -126,6 +126,11 @@ fn is_there(command: &[&str]) -> bool {
 
 #[test]
 fn failing_system_calls_are_told_and_lose_nothing() {
+    system_calls_fail(&[1, 3, 8]);
+}
+
+/// Lets each kind of system call fail from the first, the second… one on.
+fn system_calls_fail(from: &[usize]) {
     if !is_there(&["strace", "-f", "-e", "trace=none", "true"]) {
         return;
     }
@@ -138,7 +143,7 @@ fn failing_system_calls_are_told_and_lose_nothing() {
         ("ftruncate", "ENOSPC"),
         ("rename,renameat,renameat2", "EIO"),
     ] {
-        for first in [1, 2, 3, 5, 8, 13, 21] {
+        for first in from {
             let trace = format!("trace={calls}");
             let inject = format!("inject={calls}:error={error}:when={first}+");
             let wrapper = [
@@ -157,22 +162,29 @@ fn failing_system_calls_are_told_and_lose_nothing() {
         }
     }
     println!("{failed} commands failed");
-    assert!(failed >= 20, "only {failed} commands met their fault");
+    let least = 3 * from.len();
+    assert!(failed >= least, "only {failed} commands met their fault");
 }
 
 #[test]
 fn short_writes_are_told_and_lose_nothing() {
+    writes_are_short(&[0, 9, 33, 81, 200]);
+}
+
+/// Lets files be no longer than so many blocks, of 512 bytes or of 1,024, as the shell has it: the ends are in the middle
+/// of pages and of frames of the log.
+fn writes_are_short(limits: &[usize]) {
     let template = Template::new();
     let mut failed = 0;
-    // Blocks of 512 bytes or of 1,024, as the shell has it: the ends are in the middle of pages and of frames of the log.
-    for blocks in [0, 1, 7, 9, 25, 33, 49, 81, 129, 200] {
+    for blocks in limits {
         // The signal that comes with the error is ignored.
         let limited = format!("ulimit -f {blocks}; trap '' XFSZ; exec \"$@\"");
         let case = format!("{blocks} blocks");
         failed += template.assert_told_and_whole(&case, &["sh", "-c", &limited, "sh"]);
     }
     println!("{failed} commands failed");
-    assert!(failed >= 10, "only {failed} commands met the limit");
+    let least = limits.len();
+    assert!(failed >= least, "only {failed} commands met the limit");
 }
 
 #[test]
@@ -228,4 +240,19 @@ fn a_full_file_system_is_told_and_loses_nothing() {
         "{printed}"
     );
     assert_eq!(number("finally"), found + 1, "{printed}");
+}
+
+/// The same for longer (`make long`).
+mod long {
+    #[test]
+    #[ignore = "half a minute"]
+    fn more_failing_system_calls_are_told_and_lose_nothing() {
+        super::system_calls_fail(&[1, 2, 3, 5, 8, 13, 21]);
+    }
+
+    #[test]
+    #[ignore = "ten seconds"]
+    fn more_short_writes_are_told_and_lose_nothing() {
+        super::writes_are_short(&[0, 1, 7, 9, 25, 33, 49, 81, 129, 200]);
+    }
 }
