@@ -185,8 +185,7 @@ fn a_cool_down_is_known_everywhere_until_it_is_reset() {
         })
         .await;
 
-        pool.stack.envoy.kill().await;
-        pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
+        pool.stack.restart_envoy(pool.stack.envoy.port).await;
         eventually("the first Envoy is back", LIMIT, async || {
             let answer = pool.caller.try_post(CHAT, &chat_body(false)).await;
             let good = matches!(&answer, Ok(answer) if answer.status == 200);
@@ -270,8 +269,7 @@ fn a_models_limit_is_shown_with_its_model() {
             "{text}"
         );
 
-        pool.stack.envoy.kill().await;
-        pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
+        pool.stack.restart_envoy(pool.stack.envoy.port).await;
         let mut body = chat_body(false);
         body["model"] = "another".into();
         eventually("another model is served", LIMIT, async || {
@@ -295,8 +293,7 @@ fn a_stored_cool_down_ends_by_itself() {
             account["cooling_down"][0].is_object()
         })
         .await;
-        pool.stack.envoy.kill().await;
-        pool.stack.envoy = Envoy::start(&pool.stack.folder, pool.stack.envoy.port).await;
+        pool.stack.restart_envoy(pool.stack.envoy.port).await;
         eventually("it serves again", Duration::from_secs(20), async || {
             let answer = pool.caller.try_post(CHAT, &chat_body(false)).await;
             let good = matches!(&answer, Ok(answer) if answer.status == 200);

@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 
 use crate::{
     clients::{Ask, claude, codex, node, opencode, python},
+    config::write_no_clusters,
     harness::{
         Caller, Stack,
         caller::chat_body,
         envoy::Envoy,
-        eventually, holds, records, run,
+        eventually, holds,
+        kept::Home,
+        records, run,
         stack::{ANTHROPIC, CODEX, OPENAI, SYNC_LIMIT, client_key, closed_port},
     },
 };
@@ -42,13 +45,15 @@ struct Case {
     repeats: bool,
 }
 
-/// One stack with everything that refuses.
+/// Stacks with everything that refuses.
 struct Refusing {
     stack: Stack,
     /// Has no refresher.
     starting: Envoy,
+    /// Behind it.
+    _home: Home,
     /// Has little room for what requests hold.
-    small: Envoy,
+    small: Stack,
 }
 
 impl Refusing {
@@ -85,23 +90,19 @@ impl Refusing {
             holds(answer.status == 429, || format!("{answer:?}"))
         })
         .await;
-        let nobody = |text: &str| text.replace("/refresher.sock", "/nobody.sock");
-        let starting = Envoy::start_beside_edited(&stack.folder, "starting", nobody).await;
+        let home = Home::new(&format!("{name}-starting"), &str::to_owned).await;
+        write_no_clusters(&home.folder);
+        let starting = home.envoy(0, str::to_owned).await;
         let little = |text: &str| {
             let of_key = r#""held_mib": 768, "held_mib_per_key": 256"#;
             assert!(text.contains(of_key), "the shipped figures");
             text.replace(of_key, r#""held_mib": 2, "held_mib_per_key": 1"#)
         };
-        let small = Envoy::start_beside_edited(&stack.folder, "small", little).await;
-        let caller = Caller::new(small.port, &client_key("good"));
-        eventually("the small one serves", SYNC_LIMIT, async || {
-            let answer = caller.get("/v1/models").await;
-            holds(answer.status == 200, || format!("{answer:?}"))
-        })
-        .await;
+        let small = Stack::edited(&format!("{name}-small"), little).await;
         Self {
             stack,
             starting,
+            _home: home,
             small,
         }
     }
@@ -131,9 +132,9 @@ impl Refusing {
             },
             case("day", "day", "tokens a day. Try again at"),
             Case {
-                base: Caller::new(self.small.port, "").url(""),
+                base: Caller::new(self.small.envoy.port, "").url(""),
                 mebibytes: 10,
-                ..case("large", "good", "larger than")
+                ..case("large", "all", "larger than")
             },
             case("empty", "empty", "No usable account in this key"),
             Case {

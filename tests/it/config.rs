@@ -13,12 +13,18 @@ use crate::harness::{
     Caller, Stack,
     caller::{chat_body, responses_body},
     envoy::Envoy,
+    eventually, holds,
+    kept::Home,
     program::{self, Program},
     raw, records, run, setting, source_root,
-    stack::{ALICE, client_key, new_folder},
+    stack::{self, ALICE, SYNC_LIMIT, client_key, new_folder},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest that an Envoy may take that compiles the filter: some seconds of a core, of which a busy machine gives it
+/// little.
+const COMPILE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Envoy itself finds nothing wrong with any configuration of `envoy/`.
 #[test]
@@ -28,7 +34,8 @@ fn every_configuration_is_valid() {
         validate
             .arg(setting("LATCHKEY_WASM"))
             .env("ENVOY", setting("LATCHKEY_ENVOY"));
-        let output = program::output_of(validate, LIMIT).await;
+        let _permit = stack::permit().await;
+        let output = program::output_of(validate, COMPILE_LIMIT).await;
         assert!(output.status.success(), "{output:?}");
     });
 }
@@ -136,12 +143,38 @@ fn an_empty_place_is_refused() {
 
 /// A mistake in the filter's own configuration stops Envoy at start, with the key's name in its log.
 #[test]
-fn a_mistaken_filter_configuration_is_refused() {
+fn a_mistaken_filter_configuration_stops_envoy() {
     run(async {
+        let _permit = stack::permit().await;
         let folder = new_folder("config-mistaken");
         write_no_clusters(&folder);
         let good = Envoy::configure(&folder, "envoy.yaml", 0).await;
         let text = fs::read_to_string(&good).expect("the configuration");
+        let from = "\"poll_wait_seconds\"";
+        assert!(text.contains(from), "the shipped configuration has none");
+        let mistaken = folder.join("mistaken.yaml");
+        fs::write(&mistaken, text.replace(from, "\"poll_wait\"")).expect("written");
+        let mut envoy = Program::command(&setting("LATCHKEY_ENVOY"));
+        envoy.arg("--config-path").arg(mistaken).args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+        ]);
+        let output = program::output_of(envoy, COMPILE_LIMIT).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "Envoy started");
+        assert!(said.contains("poll_wait"), "{said}");
+    });
+}
+
+/// One in listeners that Envoy is given while it runs is refused, and it goes on with those that it has.
+#[test]
+fn a_mistaken_filter_configuration_is_refused() {
+    run(async {
+        let _permit = stack::permit().await;
+        let home = Home::new("config-refused", &str::to_owned).await;
+        write_no_clusters(&home.folder);
+        let envoy = home.envoy(0, str::to_owned).await;
         for (case, from, to, message) in [
             (
                 "an unknown key",
@@ -162,27 +195,31 @@ fn a_mistaken_filter_configuration_is_refused() {
                 "root_id",
             ),
         ] {
-            assert!(
-                text.contains(from),
-                "{case}: the shipped configuration has no {from}"
-            );
-            let mistaken = folder.join("mistaken.yaml");
-            fs::write(&mistaken, text.replace(from, to)).expect("written");
-            let mut envoy = Program::command(&setting("LATCHKEY_ENVOY"));
-            envoy.arg("--config-path").arg(mistaken).args([
-                "--concurrency",
-                "1",
-                "--disable-hot-restart",
-            ]);
-            let output = program::output_of(envoy, LIMIT).await;
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(!output.status.success(), "{case}: Envoy started");
+            let log = home.folder.join("envoy.log");
+            let before = fs::read(&log).expect("the log").len();
+            let refused = envoy.stat("lds.update_rejected").await;
+            home.relist(|text| {
+                assert!(text.contains(from), "{case}: there is no {from}");
+                text.replace(from, to)
+            })
+            .await;
+            eventually(case, SYNC_LIMIT, async || {
+                let now = envoy.stat("lds.update_rejected").await;
+                holds(now > refused, || format!("{now} refused"))
+            })
+            .await;
+            let said = fs::read(&log).expect("the log").split_off(before);
+            let said = String::from_utf8_lossy(&said).into_owned();
             assert!(said.contains(message), "{case}: {said}");
+            let gate = Caller::new(envoy.port, "lk_any");
+            let answer = gate.get("/v1/models").await;
+            assert_eq!(answer.own_code(), Some("latchkey_not_ready"), "{answer:?}");
         }
     });
 }
 
-fn write_no_clusters(folder: &std::path::Path) {
+/// For an Envoy that nobody has given clusters.
+pub(crate) fn write_no_clusters(folder: &std::path::Path) {
     let clusters = folder.join("state/envoy/clusters.json");
     fs::write(clusters, json!({"resources": []}).to_string()).expect("written");
 }

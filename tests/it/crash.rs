@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,9 +14,11 @@ use crate::harness::{
     envoy::Envoy,
     eventually,
     fake_refresher::FakeRefresher,
-    holds, records, run, setting,
+    holds,
+    kept::Home,
+    records, run, setting,
     sim::Sim,
-    stack::{self, OPENAI, client_key, new_folder},
+    stack::{self, OPENAI, client_key},
     yardstick::Yardstick,
 };
 
@@ -34,10 +36,14 @@ pub(crate) struct Crashable {
     pub(crate) refresher: FakeRefresher,
     caller: Caller,
     pub(crate) sim: Sim,
+    folder: PathBuf,
+    /// Behind what runs in it.
+    _home: Home,
 }
 
 impl Crashable {
-    pub(crate) async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(home: Home) -> Self {
+        let folder = &home.folder;
         let sim = Sim::start(folder).await;
         sim.add_api_key("openai", "sk-openai", "openai-key").await;
         sim.write_clusters(folder, &[OPENAI]);
@@ -46,7 +52,7 @@ impl Crashable {
         let clusters = folder.join("state/envoy/clusters.json");
         let text = fs::read_to_string(&clusters).expect("the clusters");
         fs::write(&clusters, faulty(&text)).expect("written");
-        let envoy = Envoy::start_edited(folder, faulty).await;
+        let envoy = home.envoy(0, faulty).await;
         let caller = Caller::new(envoy.port, &client_key("openai"));
         eventually(
             "the first good answer",
@@ -62,6 +68,8 @@ impl Crashable {
             refresher,
             caller,
             sim,
+            folder: folder.clone(),
+            _home: home,
         }
     }
 }
@@ -73,27 +81,31 @@ pub(crate) fn faulty(text: &str) -> String {
 }
 
 /// Requests that crash a VM, 20 a second for 10 s beside 50 good ones. The figure to reach is 98 % of the good ones served,
-/// and a quiet machine gives 99 %. Beside other tests a VM takes longer to be made anew: the best of six rounds counts
-/// then, and less is asked of it.
+/// and a quiet machine gives 99 %. Where Envoy waits for a core, and so takes some times as long to make a VM anew, as many
+/// times 2 % may be lost. The best of three rounds counts.
 #[test]
 fn poison_requests_cost_few_good_ones() {
     run(async {
         let _permit = stack::permit().await;
-        let folder = new_folder("crash-poison");
-        let stack = Crashable::start(&folder).await;
-        let mut best = 0.0_f64;
-        for _ in 0..6 {
-            best = best.max(served_beside_poison(&stack).await);
-            if best >= 0.98 {
+        let home = Home::new("crash-poison", &faulty).await;
+        let stack = Crashable::start(home).await;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            best = best.min(lost_beside_poison(&stack).await);
+            if best <= LOST {
                 break;
             }
         }
-        assert!(best >= 0.9, "{best:.3} of the good requests were served");
+        assert!(best <= LOST, "{best:.3} of the good requests were lost");
     });
 }
 
-/// The share of good requests that are served beside poison.
-async fn served_beside_poison(stack: &Crashable) -> f64 {
+/// The share of good requests that may be lost beside poison.
+const LOST: f64 = 0.02;
+
+/// The share of good requests that are lost beside poison, divided by how slow the machine made Envoy.
+async fn lost_beside_poison(stack: &Crashable) -> f64 {
+    let stats = stack.envoy.schedstat();
     let before = stack.envoy.crashes().await;
     let good = Load::start(stack.caller.clone(), CHAT, chat_body(false), 50);
     let end = Instant::now() + Duration::from_secs(10);
@@ -113,13 +125,13 @@ async fn served_beside_poison(stack: &Crashable) -> f64 {
         .filter(|one| matches!(one, Ok(answer) if answer.status == 200))
         .count();
     let crashes = stack.envoy.crashes().await - before;
+    let (slowness, all) = (stack.envoy.slowness_since(stats), outcomes.len());
     println!(
-        "{served} of {} good requests were served; {crashes} VMs were made anew",
-        outcomes.len(),
+        "{served} of {all} good requests were served; {crashes} VMs were made anew; Envoy took {slowness:.1} times as long"
     );
-    assert!(outcomes.len() > 300, "{}", outcomes.len());
+    assert!(all > 100, "{all}");
     assert!(crashes >= 50, "the poison did not work");
-    served as f64 / outcomes.len() as f64
+    (all - served) as f64 / all as f64 / slowness
 }
 
 /// When the VM that polls crashes, another one polls within the lease and a tick; when that one crashes, the third does.
@@ -128,10 +140,10 @@ async fn served_beside_poison(stack: &Crashable) -> f64 {
 fn another_vm_takes_the_lease_over() {
     run(async {
         let _permit = stack::permit().await;
-        let folder = new_folder("crash-holder");
-        let stack = Crashable::start(&folder).await;
+        let home = Home::new("crash-holder", &faulty).await;
+        let stack = Crashable::start(home).await;
         let yardstick = Yardstick::start();
-        let log = folder.join("envoy.log");
+        let log = stack.folder.join("envoy.log");
         for round in 1..=2 {
             // It waits for news at the refresher: what it is told now, it is told at once.
             stack.refresher.mangle(Some(|_| b"crash".to_vec()));

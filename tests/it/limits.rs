@@ -22,13 +22,13 @@ use crate::{
         envoy::Envoy,
         eventually, holds,
         http2::Http2,
+        kept::Home,
         raw, records,
         refresher::Refresher,
         relay::{Relay, Round},
         run, stack,
         stack::SYNC_LIMIT,
         stack::client_key,
-        stack::new_folder,
         wall_clock::WallClock,
     },
 };
@@ -442,9 +442,9 @@ fn a_key_at_its_limit_uploads_nothing() {
 fn a_crashed_worker_holds_its_streams_no_longer_than_their_lease() {
     run(async {
         let _permit = stack::permit().await;
-        let folder = new_folder("limits-crash");
-        let mut clock = WallClock::new(&folder).await;
-        let crashable = Crashable::start(&folder).await;
+        let home = Home::alone("limits-crash");
+        let mut clock = WallClock::new(&home.folder).await;
+        let crashable = Crashable::start(home).await;
         let one = json!({"limits": {"concurrent_streams": 1}});
         let key = client_key("openai");
         crashable
@@ -588,15 +588,16 @@ fn limits_are_set_shown_and_taken_off_while_all_runs() {
 #[test]
 fn an_account_is_used_until_its_end() {
     run(async {
-        let mut stack = Stack::real("limits-end", async |sim, refresher| {
-            for name in ["one", "two"] {
-                let key = format!("sk-{name}");
-                sim.add_api_key("openai", &key, name).await;
-                refresher.add_api_key(name, "openai", &key).await;
-            }
-            refresher.takes_turns().await;
-        })
-        .await;
+        let (mut stack, mut clock) =
+            Stack::real_with_clock("limits-end", async |sim, refresher| {
+                for name in ["one", "two"] {
+                    let key = format!("sk-{name}");
+                    sim.add_api_key("openai", &key, name).await;
+                    refresher.add_api_key(name, "openai", &key).await;
+                }
+                refresher.takes_turns().await;
+            })
+            .await;
         let caller = stack.caller("alice").await;
         let ask = async || caller.post(CHAT, &chat_body(false)).await;
         let heard = async |stack: &Stack<Refresher>, account: &str| {
@@ -604,7 +605,7 @@ fn an_account_is_used_until_its_end() {
             let of_account = seen.iter().filter(|seen| seen.account() == Some(account));
             of_account.count()
         };
-        let set = ["accounts", "set", "one", "--expires", "25s"];
+        let set = ["accounts", "set", "one", "--expires", "1h"];
         stack.refresher.run(&set, "").await;
         let expires_at = stack.refresher.account("one").await["expires_at"]
             .as_u64()
@@ -627,8 +628,9 @@ fn an_account_is_used_until_its_end() {
             holds(heard > before, || format!("{heard} requests"))
         })
         .await;
-        let end = UNIX_EPOCH + Duration::from_millis(expires_at);
-        tokio::time::sleep(end.duration_since(SystemTime::now()).unwrap_or_default()).await;
+        clock.pass(Duration::from_secs(
+            (expires_at / 1_000 + 1).saturating_sub(clock.unix_seconds()),
+        ));
         let before = [heard(&stack, "one").await, heard(&stack, "two").await];
         let callers = (0..4).map(|_| Caller::new(stack.envoy.port, caller.key()));
         let answers = burst(callers, 4).await;
@@ -814,8 +816,8 @@ fn a_days_budget_survives_the_death_of_all() {
         assert!(is_limit(&answer), "{answer:?}");
         stack.envoy.kill().await;
         stack.refresher.serve().await;
-        let envoy = Envoy::start_beside(&stack.folder, "new").await;
-        let caller = Caller::new(envoy.port, caller.key());
+        stack.start_envoy(0).await;
+        let caller = Caller::new(stack.envoy.port, caller.key());
         let answer = eventually("the new Envoy serves", SYNC_LIMIT, async || {
             let answer = caller.post(CHAT, &chat_body(false)).await;
             match answer.own_code() {

@@ -10,7 +10,9 @@ use crate::harness::{
     caller::{chat_body, messages_body, responses_body},
     eventually, holds,
     refresher::Refresher,
-    run, setting, stack,
+    run, setting,
+    sim::Sim,
+    stack,
     stack::ALICE,
 };
 
@@ -32,27 +34,29 @@ const KEYS: [(&str, &str); 6] = [
     ("f", "anthropic"),
 ];
 
-/// A login, and accounts with API keys.
+/// A stack with a login, and accounts with API keys.
 async fn start(name: &str) -> Stack<Refresher> {
-    Stack::real_as_shipped(name, async |sim, refresher| {
-        refresher.log_in_new(sim, ALICE, LIFETIME).await;
-        for (account, platform) in KEYS {
-            let key = match platform {
-                "anthropic" => format!("sk-ant-{account}"),
-                _ => format!("sk-{account}"),
-            };
-            sim.add_api_key(platform, &key, account).await;
-            refresher.add_api_key(account, platform, &key).await;
-        }
-    })
-    .await
+    Stack::real(name, populate).await
 }
 
-/// The Envoy under test is the one that was asked for, and takes the shipped configuration.
+async fn populate(sim: &Sim, refresher: &Refresher) {
+    refresher.log_in_new(sim, ALICE, LIFETIME).await;
+    for (account, platform) in KEYS {
+        let key = match platform {
+            "anthropic" => format!("sk-ant-{account}"),
+            _ => format!("sk-{account}"),
+        };
+        sim.add_api_key(platform, &key, account).await;
+        refresher.add_api_key(account, platform, &key).await;
+    }
+}
+
+/// The Envoy under test is the one that was asked for, and takes the shipped configuration: a login and API keys serve JSON
+/// and streams of each dialect, and what they used is recorded.
 #[test]
-fn this_envoy_has_the_version_that_its_path_names() {
+fn this_envoy_is_the_one_that_was_asked_for_and_serves_requests_and_streams() {
     run(async {
-        let stack = start("smoke-version").await;
+        let stack = Stack::real_as_shipped("smoke-serves", populate).await;
         let version = stack.envoy.version().await;
         let path = setting("LATCHKEY_ENVOY").display().to_string();
         println!("Envoy {version} at {path}");
@@ -65,14 +69,6 @@ fn this_envoy_has_the_version_that_its_path_names() {
             named.is_none_or(|named| named.trim() == version),
             "{path}: {version}"
         );
-    });
-}
-
-/// A login and API keys serve JSON and streams of each dialect, and what they used is recorded.
-#[test]
-fn a_login_and_keys_serve_requests_and_streams() {
-    run(async {
-        let stack = start("smoke-serves").await;
         let caller = stack.caller("caller").await;
         for (path, body, end) in [
             ("/v1/responses", responses_body(), "response.completed"),

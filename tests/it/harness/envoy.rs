@@ -71,8 +71,8 @@ impl Envoy {
     }
 
     /// [`Envoy::start`] with a configuration that is not quite the shipped one.
-    pub async fn start_edited(folder: &Path, edit: impl Fn(&str) -> String) -> Self {
-        let config = Self::configure(folder, "envoy.yaml", 0).await;
+    pub async fn start_edited(folder: &Path, port: u16, edit: impl Fn(&str) -> String) -> Self {
+        let config = Self::configure(folder, "envoy.yaml", port).await;
         let text = std::fs::read_to_string(&config).expect("the configuration");
         std::fs::write(&config, edit(&text)).expect("written");
         Self::run(folder, &config).await
@@ -143,7 +143,8 @@ impl Envoy {
 
     /// The sum of all counters and gauges whose name contains `part`.
     pub async fn stat(&self, part: &str) -> u64 {
-        let stats = self.admin("/stats").await;
+        // As a pattern, it matches more than itself.
+        let stats = self.admin(&format!("/stats?filter={part}")).await;
         stats
             .lines()
             .filter_map(|line| line.split_once(": "))
@@ -170,6 +171,16 @@ impl Envoy {
     /// The time that its threads have spent on a core since it started.
     pub fn cpu_time(&self) -> Duration {
         self.process().program.cpu_time()
+    }
+
+    /// [`Program::schedstat`]
+    pub fn schedstat(&self) -> [Duration; 2] {
+        self.process().program.schedstat()
+    }
+
+    /// [`Program::slowness_since`]
+    pub fn slowness_since(&self, before: [Duration; 2]) -> f64 {
+        self.process().program.slowness_since(before)
     }
 
     /// The version that it says it has.

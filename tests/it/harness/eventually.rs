@@ -2,10 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-/// The pause between two looks.
+/// The shortest pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest that a look and its pause count for.
+/// The longest one. A look that starts a program costs much of a core: its pause is as long as three of them, so that
+/// whoever waits leaves the machine to what it waits for.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// How many times as long as its look a pause is, within these bounds.
+const LOOKS_A_PAUSE: u32 = 3;
+
+/// The longest that a look counts for.
 ///
 /// Tests run beside each other on few cores. A machine that gives this process no time gives none to what it waits for
 /// either, so a deadline is counted in looks there.
@@ -32,12 +39,14 @@ pub async fn eventually<T>(
             Ok(found) => return found,
             Err(instead) => instead,
         };
+        let took = look.elapsed();
         if waited > deadline || began.elapsed() > deadline * STRETCH {
-            let took = began.elapsed();
-            panic!("not within {deadline:?} ({took:?} of a clock): {what}; last look: {instead}")
+            let all = began.elapsed();
+            panic!("not within {deadline:?} ({all:?} of a clock): {what}; last look: {instead}")
         }
-        tokio::time::sleep(PAUSE).await;
-        waited += look.elapsed().min(LOOK);
+        let pause = (LOOKS_A_PAUSE * took).clamp(PAUSE, LONGEST_PAUSE);
+        tokio::time::sleep(pause).await;
+        waited += took.min(LOOK) + pause;
     }
 }
 

@@ -5,9 +5,9 @@
 //! file, and before it is given on it has lost them and all its clusters, and so its VMs and what they share; its counters
 //! are at zero, its log is empty and so is its folder. One VM that nothing asks stays, so that the compiled filter does.
 //!
-//! An Envoy is not kept where its test failed, killed it, or started another one in its folder; nor where its
-//! configuration differs in more than listeners from the shipped one. Those tests, the demo's and the smoke tests run the
-//! shipped configuration as it is.
+//! It serves stacks alone whose configuration differs in nothing but listeners from the one that it was started with.
+//! An Envoy is not kept where its test failed, killed it without having it [started again](Home::envoy), or started another
+//! one in its folder. Those tests, the demo's and the smoke tests run the shipped configuration as it is.
 
 use std::{
     collections::HashMap,
@@ -58,13 +58,23 @@ const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 /// How an Envoy that is kept is started: what it loses is closed at once.
 const OPTIONS: [&str; 4] = ["--drain-time-s", "0", "--drain-strategy", "immediate"];
 
-/// The Envoys that nobody uses.
+/// The most that are kept for later; the one that has waited longest makes room. Each takes some 150 MiB.
+const MOST_IDLE: usize = 8;
+
+/// The Envoys that nobody uses, the last behind.
 static IDLE: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
 
-/// An Envoy that nobody uses, and if it goes by a clock of its folder.
-type Idle = (Process, HasClock);
+/// An Envoy that nobody uses.
+type Idle = (Process, Kind);
 
-type HasClock = bool;
+/// The things that an Envoy cannot change once it runs: it serves no stack that needs others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kind {
+    /// If it goes by a clock of its folder.
+    has_clock: bool,
+    /// The configuration without its listeners.
+    rest: String,
+}
 
 /// The number of those that are being emptied.
 static COMING: AtomicUsize = AtomicUsize::new(0);
@@ -81,8 +91,7 @@ pub struct Home {
     /// Everything's files and logs.
     pub folder: PathBuf,
     /// None: its Envoy is its own, and ends with it.
-    place: Option<Arc<Place>>,
-    has_clock: HasClock,
+    place: Option<(Arc<Place>, Kind)>,
 }
 
 /// The place of a process that may be kept, between two stacks and while its stack begins or ends.
@@ -97,19 +106,20 @@ pub struct Place {
 impl Home {
     /// One for the stack of that name, whose Envoy has the shipped configuration with that edit.
     pub async fn new(name: &str, edit: &impl Fn(&str) -> String) -> Self {
-        match can_be_kept(edit) {
-            true => Self::kept(name, false).await,
-            false => Self::alone(name),
+        match Kind::new(edit, false) {
+            Some(kind) => Self::kept(name, kind).await,
+            None => Self::alone(name),
         }
     }
 
     /// One for the stack of that name, whose Envoy has the shipped configuration and goes by a clock of the folder.
     pub async fn with_clock(name: &str) -> Self {
-        Self::kept(name, true).await
+        let kind = Kind::new(&str::to_owned, true);
+        Self::kept(name, kind.expect("it has the filter")).await
     }
 
-    async fn kept(name: &str, has_clock: HasClock) -> Self {
-        let idle = idle(has_clock).await;
+    async fn kept(name: &str, kind: Kind) -> Self {
+        let idle = idle(&kind).await;
         let folder = match &idle {
             Some(process) => process.folder.clone(),
             None => {
@@ -125,8 +135,7 @@ impl Home {
         lock(&PLACES).insert(folder.clone(), Arc::downgrade(&place));
         Self {
             folder,
-            place: Some(place),
-            has_clock,
+            place: Some((place, kind)),
         }
     }
 
@@ -135,22 +144,23 @@ impl Home {
         Self {
             folder: new_folder(name),
             place: None,
-            has_clock: false,
         }
     }
 
-    /// Its Envoy, once that listens. `state/envoy/clusters.json` has to be there.
-    pub async fn envoy(&self, edit: impl Fn(&str) -> String) -> Envoy {
+    /// Its Envoy, once that listens on `port` (0: the system chooses). `state/envoy/clusters.json` has to be there. Asked
+    /// again after that Envoy was killed, it starts another one.
+    pub async fn envoy(&self, port: u16, edit: impl Fn(&str) -> String) -> Envoy {
         let folder = &self.folder;
-        let Some(place) = &self.place else {
-            return Envoy::start_edited(folder, edit).await;
+        let Some((place, kind)) = &self.place else {
+            return Envoy::start_edited(folder, port, edit).await;
         };
-        if self.has_clock == wall_clock::environment(folder).is_empty() {
+        let is_of_kind = Some(kind) == Kind::new(&edit, kind.has_clock).as_ref();
+        if !is_of_kind || kind.has_clock == wall_clock::environment(folder).is_empty() {
             // One that runs does not go by a clock that was made since.
             lock(&place.process).take();
-            return Envoy::start_edited(folder, edit).await;
+            return Envoy::start_edited(folder, port, edit).await;
         }
-        let config = Envoy::configure(folder, "envoy.yaml", 0).await;
+        let config = Envoy::configure(folder, "envoy.yaml", port).await;
         let text = fs::read_to_string(&config).expect("the configuration");
         let (rest, listeners) = split(&edit(&text));
         put(&folder.join(LISTENERS), &listeners);
@@ -158,7 +168,8 @@ impl Home {
         let process = match idle {
             Some(process) => process,
             None => {
-                fs::write(&config, with_listeners_of_a_file(&rest, folder)).expect("written");
+                let text = with_listeners_of_a_file(&rest, folder);
+                fs::write(&config, text).expect("written");
                 let socket = folder.join(ADMIN_SOCKET);
                 let mut process = Process::start(folder, &config, &socket, LOG, &OPTIONS).await;
                 process.listens().await;
@@ -171,17 +182,33 @@ impl Home {
     }
 }
 
+impl Home {
+    /// Gives its Envoy, which runs, listeners that are not quite the shipped ones.
+    pub async fn relist(&self, edit: impl Fn(&str) -> String) {
+        let config = Envoy::configure(&self.folder, "envoy.yaml", 0).await;
+        let text = fs::read_to_string(config).expect("the configuration");
+        put(&self.folder.join(LISTENERS), &split(&edit(&text)).1);
+    }
+}
+
 impl Drop for Home {
     fn drop(&mut self) {
         lock(&PLACES).remove(&self.folder);
-        let Some(process) = self.place.take().and_then(|place| place.take()) else {
+        let Some((place, kind)) = self.place.take() else {
             return;
         };
-        let has_clock = self.has_clock;
+        let Some(process) = place.take() else {
+            return;
+        };
         COMING.fetch_add(1, Ordering::SeqCst);
         RUNTIME.spawn(async move {
-            match empty(&process, has_clock).await {
-                Ok(()) => lock(&IDLE).push((process, has_clock)),
+            match empty(&process, kind.has_clock).await {
+                Ok(()) => {
+                    let mut idle = lock(&IDLE);
+                    idle.push((process, kind));
+                    let too_many = idle.len().saturating_sub(MOST_IDLE);
+                    idle.drain(..too_many);
+                }
                 // A new one does as well.
                 Err(found) => eprintln!("an Envoy was not kept: {found}"),
             }
@@ -191,13 +218,13 @@ impl Drop for Home {
 }
 
 /// One that nobody uses, or will use in a moment.
-async fn idle(has_clock: HasClock) -> Option<Process> {
+async fn idle(kind: &Kind) -> Option<Process> {
     loop {
         let is_coming = COMING.load(Ordering::SeqCst) > 0;
         let found = {
             let mut idle = lock(&IDLE);
-            let place = idle.iter().position(|(_, has)| *has == has_clock);
-            place.map(|place| idle.swap_remove(place).0)
+            let place = idle.iter().rposition(|(_, of)| of == kind);
+            place.map(|place| idle.remove(place).0)
         };
         match found {
             // Its watchdog ends it where the machine gives it no time.
@@ -266,7 +293,7 @@ async fn has(process: &Process, listeners: usize) -> u16 {
 }
 
 /// Has it lose what is a stack's, in its folder as well.
-async fn empty(process: &Process, has_clock: HasClock) -> Result<(), String> {
+async fn empty(process: &Process, has_clock: bool) -> Result<(), String> {
     put(&process.folder.join(LISTENERS), "resources: []\n");
     let clusters = process.folder.join("state/envoy/clusters.json");
     put(&clusters, "{\"resources\": []}\n");
@@ -293,7 +320,7 @@ async fn empty(process: &Process, has_clock: HasClock) -> Result<(), String> {
 }
 
 /// Takes out of a folder what is a stack's.
-fn clear(folder: &Path, has_clock: HasClock) -> io::Result<()> {
+fn clear(folder: &Path, has_clock: bool) -> io::Result<()> {
     let clock: &[&str] = if has_clock { &[SHIM, OFFSET] } else { &[] };
     let all = ["run.yaml", LISTENERS, LOG, "state"];
     remove_all_but(folder, &[&all, clock].concat())?;
@@ -306,7 +333,8 @@ fn clear(folder: &Path, has_clock: HasClock) -> io::Result<()> {
 
 /// Tells if its stats are these; 0 is also said of one that there is not.
 async fn shows(process: &Process, expected: &[(&str, usize)]) -> Result<(), String> {
-    let stats = process.ask("/stats").await?;
+    // Their names have one of these words: `|` is `%7C`.
+    let stats = process.ask("/stats?filter=manager%7Cwasm").await?;
     let found: HashMap<&str, &str> = stats
         .lines()
         .filter_map(|line| line.split_once(": "))
@@ -342,16 +370,20 @@ fn put(place: &Path, text: &str) {
 
 // === The configuration ===
 
-/// Tells if that edit of the shipped configuration changes listeners alone, and not the filter in them.
-fn can_be_kept(edit: &impl Fn(&str) -> String) -> bool {
-    let shipped = source_root().join("envoy/envoy.yaml");
-    let shipped = fs::read_to_string(shipped).expect("the shipped configuration");
-    let wasm = setting("LATCHKEY_WASM").display().to_string();
-    let shipped = shipped.replace("/etc/latchkey/latchkey.wasm", &wasm);
-    let edited = edit(&shipped);
-    let has_it = |text: &str| text.contains(&wasm);
-    assert!(has_it(&shipped), "the filter is somewhere else now");
-    split(&edited).0 == split(&shipped).0 && has_it(&edited)
+impl Kind {
+    /// That of an Envoy with the shipped configuration and that edit; none where it has another filter, which may crash.
+    fn new(edit: &impl Fn(&str) -> String, has_clock: bool) -> Option<Self> {
+        let shipped = source_root().join("envoy/envoy.yaml");
+        let shipped = fs::read_to_string(shipped).expect("the shipped configuration");
+        let wasm = setting("LATCHKEY_WASM").display().to_string();
+        let shipped = shipped.replace("/etc/latchkey/latchkey.wasm", &wasm);
+        assert!(shipped.contains(&wasm), "the filter is somewhere else now");
+        let edited = edit(&shipped);
+        edited.contains(&wasm).then(|| Self {
+            has_clock,
+            rest: split(&edited).0,
+        })
+    }
 }
 
 /// A configuration without its listeners, and these as a file of their own.

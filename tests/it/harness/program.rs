@@ -69,12 +69,29 @@ impl Program {
 
     /// The time that its threads have spent on a core since it started.
     pub fn cpu_time(&self) -> Duration {
+        self.schedstat()[0]
+    }
+
+    /// How many times as long as on a machine of its own its threads have taken since `before`, an earlier
+    /// [`Program::schedstat`]: the more, the longer they waited for a core.
+    pub fn slowness_since(&self, [ran, waited]: [Duration; 2]) -> f64 {
+        let [runs, waits] = self.schedstat();
+        let ran = (runs - ran).max(Duration::from_millis(1));
+        1.0 + (waits - waited).as_secs_f64() / ran.as_secs_f64()
+    }
+
+    /// The time that its threads have spent on a core, and that they have waited for one.
+    pub fn schedstat(&self) -> [Duration; 2] {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
-        let on_core = tasks.filter_map(|task| {
-            let schedstat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            schedstat.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(on_core.sum())
+        let mut all = [0; 2];
+        for task in tasks.flatten() {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            for (all, one) in all.iter_mut().zip(text.split_whitespace()) {
+                *all += one.parse::<u64>().unwrap_or_default();
+            }
+        }
+        all.map(Duration::from_nanos)
     }
 
     /// `kill -9`, and waits until it is gone.

@@ -74,7 +74,7 @@ pub struct Stack<R = FakeRefresher> {
     /// Everything's files and logs.
     pub folder: PathBuf,
     /// Behind what runs in it.
-    _home: Home,
+    home: Home,
     _permit: SemaphorePermit<'static>,
 }
 
@@ -92,6 +92,22 @@ impl Stack<Refresher> {
     ) -> Self {
         let home = Home::new(name, &edit);
         Self::real_at(home, &edit, prepare).await
+    }
+
+    /// [`Stack::real`] with a wall clock of its own for Envoy and for the refresher.
+    pub async fn real_with_clock(
+        name: &str,
+        prepare: impl AsyncFnOnce(&Sim, &Refresher),
+    ) -> (Self, WallClock) {
+        let made = OnceCell::new();
+        let home = async {
+            let home = Home::with_clock(name).await;
+            let clock = WallClock::new(&home.folder).await;
+            made.set(clock).expect("the first");
+            home
+        };
+        let stack = Self::real_at(home, str::to_owned, prepare).await;
+        (stack, made.into_inner().expect("made"))
     }
 
     /// [`Stack::real`] with an Envoy of its own, on the shipped configuration as it is.
@@ -112,13 +128,13 @@ impl Stack<Refresher> {
         let mut refresher = Refresher::new(&folder, &sim);
         prepare(&sim, &refresher).await;
         refresher.serve().await;
-        let envoy = home.envoy(edit).await;
+        let envoy = home.envoy(0, edit).await;
         Self {
             envoy,
             refresher,
             sim,
             folder,
-            _home: home,
+            home,
             _permit: permit,
         }
     }
@@ -146,6 +162,18 @@ impl Stack<Refresher> {
 }
 
 impl<R> Stack<R> {
+    /// Kills Envoy and starts another one on its folder, which has the shipped configuration and that port (0: the system
+    /// chooses).
+    pub async fn restart_envoy(&mut self, port: u16) {
+        self.envoy.kill().await;
+        self.start_envoy(port).await;
+    }
+
+    /// [`Stack::restart_envoy`] where it is dead already.
+    pub async fn start_envoy(&mut self, port: u16) {
+        self.envoy = self.home.envoy(port, str::to_owned).await;
+    }
+
     /// Waits until Envoy holds that revision, and its clusters are there.
     pub async fn reaches(&self, revision: u64) {
         self.reaches_within(SYNC_LIMIT, revision).await;
@@ -179,7 +207,7 @@ impl Stack {
     /// [`Stack::start`] with a configuration of Envoy that is not quite the shipped one.
     pub async fn edited(name: &str, edit: impl Fn(&str) -> String) -> Self {
         let home = Home::new(name, &edit);
-        Self::with_envoy(home, async |home| home.envoy(&edit).await).await
+        Self::with_envoy(home, async |home| home.envoy(0, &edit).await).await
     }
 
     /// [`Stack::start`] with a wall clock of its own for Envoy.
@@ -188,7 +216,7 @@ impl Stack {
         let stack = Self::with_envoy(Home::with_clock(name), async |home| {
             let clock = WallClock::new(&home.folder).await;
             made.set(clock).expect("the first");
-            home.envoy(str::to_owned).await
+            home.envoy(0, str::to_owned).await
         })
         .await;
         (stack, made.into_inner().expect("made"))
@@ -211,7 +239,7 @@ impl Stack {
             refresher,
             sim,
             folder,
-            _home: home,
+            home,
             _permit: permit,
         };
         stack.reaches(revision).await;

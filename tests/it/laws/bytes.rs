@@ -175,13 +175,24 @@ fn nothing_is_sent_of_a_body_that_stands_for_nothing() {
     });
 }
 
-/// Each of them had the gateway reserve 128 MiB.
+/// Each of them had the gateway reserve 128 MiB. The stack is its own: the bodies of other tests are memory too.
 #[test]
 fn windows_that_are_announced_take_no_memory_and_nobodys_turn() {
     run(async {
-        let stack = stack().await;
+        let stack = Stack::start("laws-bytes-windows").await;
         let port = stack.envoy.port;
         let caller = stack.caller("openai");
+        let ask_twenty_times = async || {
+            let began = Instant::now();
+            for _ in 0..20 {
+                let answer = send(&caller, PATH, "zstd", zstd(&request(9))).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
+            began.elapsed()
+        };
+        // The connection is there then.
+        ask_twenty_times().await;
+        let usual = ask_twenty_times().await;
         let before = stack.envoy.stat("server.memory_allocated").await;
         let mut open = Vec::new();
         for _ in 0..16 {
@@ -193,13 +204,11 @@ fn windows_that_are_announced_take_no_memory_and_nobodys_turn() {
             let frame = b"\x28\xb5\x2f\xfd\x00\x88\x09\x00\x00\x7b";
             open.push(raw::open(port, &[head.as_bytes(), frame].concat()).await);
         }
-        let began = Instant::now();
-        for _ in 0..20 {
-            let answer = send(&caller, PATH, "zstd", zstd(&request(9))).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-        }
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        let took = ask_twenty_times().await;
+        assert!(
+            took < 5 * usual + Duration::from_secs(1),
+            "{took:?} in place of {usual:?}"
+        );
         let after = stack.envoy.stat("server.memory_allocated").await;
         let grown = after.saturating_sub(before) / 1024 / 1024;
         assert!(grown < 64, "{grown} MiB");

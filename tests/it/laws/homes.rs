@@ -389,7 +389,7 @@ fn what_an_account_made_goes_back_to_it_over_workers_envoys_and_restarts() {
         drop(beside);
         stack.refresher.kill().await;
         stack.refresher.serve().await;
-        stack.envoy = Envoy::start(&stack.folder, 0).await;
+        stack.restart_envoy(0).await;
         team.ports = vec![stack.envoy.port];
         team.is_served().await;
         team.reads_all(&things).await;
