@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -116,11 +117,11 @@ fn a_stream_arrives_event_by_event() {
 /// Silence ends an answer, and nothing else does: one that moves takes as long as it takes.
 #[test]
 fn a_long_answer_comes_whole_and_silence_ends_one() {
-    const SILENCE: Duration = Duration::from_secs(10);
+    const SILENCE: Duration = Duration::from_secs(4);
     run(async {
         let short = |text: &str| {
             assert!(text.contains("idle_timeout: 3600s"), "the shipped figure");
-            text.replace("idle_timeout: 3600s", "idle_timeout: 10s")
+            text.replace("idle_timeout: 3600s", "idle_timeout: 4s")
         };
         let stack = Stack::edited("callers-long", short).await;
         let caller = stack.caller("openai");
@@ -128,7 +129,7 @@ fn a_long_answer_comes_whole_and_silence_ends_one() {
             let pause = json!({"event_delay_ms": event_delay_ms});
             stack.sim.ask(Method::POST, "/settings", pause).await;
         };
-        settings(3_000).await;
+        settings(1_200).await;
         let began = Instant::now();
         let path = "/v1/chat/completions";
         let answer = caller.post(path, &chat_body(true)).await;
@@ -289,7 +290,9 @@ fn each_refusal_is_in_the_callers_dialect() {
             ["all", "poolless", "expired", "empty"].map(client_key);
         let bearer = format!("Bearer {good}");
         let key = |key| vec![("x-api-key", key)];
-        for path in ["/v1/chat/completions", "/v1/messages", "/v1/responses"] {
+        // At the same time: the last of each waits for a credential that does not come.
+        let paths = ["/v1/chat/completions", "/v1/messages", "/v1/responses"];
+        let of_path = async |path| {
             for (method, headers, status, code, retry_after) in [
                 ("POST", vec![], 401, "latchkey_no_key", None),
                 ("POST", key(""), 401, "latchkey_no_key", None),
@@ -326,7 +329,8 @@ fn each_refusal_is_in_the_callers_dialect() {
                 )
                 .await;
             }
-        }
+        };
+        join_all(paths.map(of_path)).await;
         for path in ["/nothing", "/v1/nothing", "/v1/messages/nothing"] {
             let (method, headers, status, code) =
                 ("POST", key(&good), 404, "latchkey_unknown_path");

@@ -1,11 +1,11 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use crate::harness::{
     Load, Stack,
     caller::responses_body,
-    run,
+    eventually, holds, run,
     sim::{Seen, Sim},
     stack::ALICE,
     wall_clock::WallClock,
@@ -15,7 +15,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 /// Whose access tokens live so short that they end, and are replaced, between the jumps too.
 const BOB: &str = "bob@example.com";
-const SHORT_LIFE: Duration = Duration::from_secs(8);
+const SHORT_LIFE: Duration = Duration::from_secs(4);
 
 /// The number of refreshes of an account that the platform has answered with new tokens.
 async fn refreshes(sim: &Sim, email: &str) -> usize {
@@ -46,7 +46,8 @@ async fn refused(sim: &Sim) -> Vec<String> {
 /// seems to live on, until the platform refuses it: that costs its account one refresh, and only the platform sees it.
 #[test]
 fn a_clock_that_jumps_costs_no_login_and_no_request() {
-    const WINDOW: Duration = Duration::from_secs(5);
+    const WINDOW: Duration = Duration::from_millis(2_500);
+    const LIMIT: Duration = Duration::from_secs(20);
     /// The most requests that are under way when a token turns out to have ended: 20 come in a second, each takes
     /// some milliseconds, and a busy machine has a few at the same time.
     const UNDER_WAY: usize = 5;
@@ -78,15 +79,25 @@ fn a_clock_that_jumps_costs_no_login_and_no_request() {
                 refreshes(&stack.sim, BOB).await,
             );
             clock.jump(jump);
+            let jumped = Instant::now();
+            // An hour ahead, her token seems to have ended: so it is known that the clock did jump.
+            let is_due = number < 2;
+            if is_due {
+                eventually("Alice's login is refreshed", LIMIT, async || {
+                    let of_alice = refreshes(&stack.sim, ALICE).await - before.0;
+                    holds(of_alice > 0, || "not yet".to_owned())
+                })
+                .await;
+            }
             sleep(WINDOW).await;
             let of_alice = refreshes(&stack.sim, ALICE).await - before.0;
             let of_bob = refreshes(&stack.sim, BOB).await - before.1;
             println!("{jump} s: {of_alice} refreshes of Alice's login, {of_bob} of Bob's");
-            // An hour ahead, her token seems to have ended: so it is known that the clock did jump.
-            let expected = if number < 2 { 1..=1 } else { 0..=1 };
+            let expected = if is_due { 1..=1 } else { 0..=1 };
             assert!(expected.contains(&of_alice), "{jump} s: {of_alice}");
-            // One for the jump, one because it was time.
-            assert!(of_bob <= 2, "{jump} s: {of_bob}");
+            // One for the jump, one because it was time; more where that took longer.
+            let most = 2 + jumped.elapsed().as_secs() / SHORT_LIFE.as_secs();
+            assert!(of_bob as u64 <= most, "{jump} s: {of_bob} of {most}");
             let refused = refused(&stack.sim).await.split_off(known_refused);
             known_refused += refused.len();
             println!("{jump} s: {} requests with an ended token", refused.len());
@@ -110,7 +121,7 @@ fn a_clock_that_jumps_costs_no_login_and_no_request() {
         );
         assert_eq!(stack.sim.count("expired_token_uses").await, expired);
 
-        load.assert_all_good(600).await;
+        load.assert_all_good(300).await;
         for account in stack.refresher.accounts().await {
             assert_eq!(account["status"], "active", "{account}");
             assert_eq!(account["failures"], 0, "{account}");

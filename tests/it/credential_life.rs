@@ -52,25 +52,26 @@ fn rotations(seen: &[Seen], email: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Access tokens that live for 6 s, 100 requests a second, and none of these carries an expired token: each new one is in
+/// Access tokens that live for 3 s, 100 requests a second, and none of these carries an expired token: each new one is in
 /// use at once.
 #[test]
 fn no_request_carries_an_expired_token() {
-    run(no_request_is_late(Duration::from_secs(45)));
+    run(no_request_is_late(Duration::from_secs(20)));
 }
 
 async fn no_request_is_late(lasts: Duration) {
+    const LIFE: Duration = Duration::from_secs(3);
     let seconds = lasts.as_secs();
-    let stack = Stack::alice("life-rotation", Duration::from_secs(6)).await;
+    let stack = Stack::alice("life-rotation", LIFE).await;
     let yardstick = Yardstick::start();
     let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 100);
     sleep(lasts).await;
-    load.assert_all_good(usize::try_from(seconds * 65).expect("not for ever"))
+    load.assert_all_good(usize::try_from(seconds * 40).expect("not for ever"))
         .await;
     assert_eq!(stack.sim.count("expired_token_uses").await, 0);
     assert_eq!(stack.sim.count("rejected_credentials").await, 0);
     assert_eq!(stack.sim.count("reuse_detected").await, 0);
-    assert!(stack.sim.count("refreshes").await >= seconds / 6);
+    assert!(stack.sim.count("refreshes").await >= seconds / LIFE.as_secs());
 
     // The platform keeps what came last: more than half a minute of it.
     let seen = stack.sim.seen().await;
@@ -83,9 +84,9 @@ async fn no_request_is_late(lasts: Duration) {
 /// goes with the new one.
 #[test]
 fn a_refreshed_token_is_in_use_within_200_ms() {
-    const ROTATIONS: usize = 10;
+    const ROTATIONS: usize = 8;
     run(async {
-        let stack = Stack::alice("life-in-use", Duration::from_secs(3)).await;
+        let stack = Stack::alice("life-in-use", Duration::from_secs(2)).await;
         let yardstick = Yardstick::start();
         let load = Load::start(stack.caller("load").await, RESPONSES, responses_body(), 50);
         let mut wanted = ROTATIONS;
@@ -193,7 +194,7 @@ fn a_storm_of_triggers_is_one_call_at_a_time() {
 /// once.
 #[test]
 fn kills_lose_no_account_outside_the_window() {
-    run(kills_lose_nothing_else(100));
+    run(kills_lose_nothing_else(30));
 }
 
 async fn kills_lose_nothing_else(most: usize) {
@@ -220,7 +221,7 @@ async fn kills_lose_nothing_else(most: usize) {
         kills.push(unix_millis());
         refresher.kill().await;
         // A lost account takes no part any more until somebody logs it in.
-        if kills.len() % 50 == 0 {
+        if kills.len() % 15 == 0 {
             answered.take(&sim).await;
             for account in lost_accounts(&refresher.accounts().await) {
                 answered.assert_lost_in_a_call(&refresher, &account, &kills);
@@ -517,7 +518,11 @@ fn a_revoked_token_is_replaced() {
 /// caller sees a 401 or anything else of it.
 #[test]
 fn revocations_of_the_only_account_are_not_noticed() {
-    run(revocations_are_not_noticed("life-revocations", &[ALICE]));
+    run(revocations_are_not_noticed(
+        "life-revocations",
+        &[ALICE],
+        &PATIENCE_MS[..4],
+    ));
 }
 
 /// The same where a second account is there to take over, whose tokens are revoked as well.
@@ -527,10 +532,15 @@ fn revocations_of_two_accounts_are_not_noticed() {
     run(revocations_are_not_noticed(
         "life-revocations-of-two",
         &[ALICE, BOB],
+        &PATIENCE_MS[..4],
     ));
 }
 
-async fn revocations_are_not_noticed(name: &str, emails: &[&str]) {
+/// The refreshes that refusals ask for in a row come ever later, and requests wait as long, for which there is no more
+/// room than for some: so the moments are around the first at which a refresh comes at once, which these are.
+const PATIENCE_MS: [u64; 5] = [0, 1_000, 2_000, 4_000, 8_000];
+
+async fn revocations_are_not_noticed(name: &str, emails: &[&str], patience: &[u64]) {
     let stack = Stack::real(name, async |sim, refresher| {
         for email in emails {
             refresher.log_in_new(sim, email, HOUR).await;
@@ -545,11 +555,11 @@ async fn revocations_are_not_noticed(name: &str, emails: &[&str]) {
     let mut random = StdRng::seed_from_u64(seed);
     let all = emails
         .iter()
-        .map(|email| revoke_again_and_again(&stack.sim, email, random.random()));
+        .map(|email| revoke_again_and_again(&stack.sim, email, patience, random.random()));
     let revocations: usize = join_all(all).await.iter().sum();
     // What a second refresh for one revocation would take.
     sleep(Duration::from_secs(1)).await;
-    load.assert_all_good(500).await;
+    load.assert_all_good(300).await;
 
     let mut sent = HashSet::new();
     for email in emails {
@@ -573,13 +583,9 @@ async fn revocations_are_not_noticed(name: &str, emails: &[&str]) {
 }
 
 /// Revokes a user's access tokens some times, and waits each time until they are replaced. Returns how often.
-///
-/// The refreshes that refusals ask for in a row come ever later, and requests wait as long, for which there is no more
-/// room than for some: so the moments are around the first at which a refresh comes at once.
-async fn revoke_again_and_again(sim: &Sim, email: &str, seed: u64) -> usize {
-    const PATIENCE_MS: [u64; 5] = [0, 1_000, 2_000, 4_000, 8_000];
+async fn revoke_again_and_again(sim: &Sim, email: &str, patience: &[u64], seed: u64) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
-    for (before, patience) in PATIENCE_MS.into_iter().enumerate() {
+    for (before, patience) in patience.iter().enumerate() {
         let pause = (patience + random.random_range(0..1_500)).saturating_sub(500);
         sleep(Duration::from_millis(pause)).await;
         let path = format!("/users/{email}/revoke_access");
@@ -590,7 +596,7 @@ async fn revoke_again_and_again(sim: &Sim, email: &str, seed: u64) -> usize {
         })
         .await;
     }
-    PATIENCE_MS.len()
+    patience.len()
 }
 
 /// The refresh tokens of an account that the platform was sent, each as often as it came.
@@ -614,7 +620,7 @@ async fn refresh_tokens_sent(sim: &Sim, email: &str) -> Vec<String> {
 /// Accounts that are all due at once are refreshed eight at a time, and each before its token has ended.
 #[test]
 fn a_herd_is_refreshed_eight_at_a_time() {
-    run(a_herd_is_refreshed(160));
+    run(a_herd_is_refreshed(64));
 }
 
 async fn a_herd_is_refreshed(size: usize) {
@@ -788,6 +794,16 @@ mod long {
     #[ignore = "three minutes"]
     fn no_request_carries_an_expired_token_for_minutes() {
         run(no_request_is_late(Duration::from_secs(180)));
+    }
+
+    #[test]
+    #[ignore = "half a minute"]
+    fn five_revocations_are_not_noticed() {
+        run(revocations_are_not_noticed(
+            "life-revocations-long",
+            &[ALICE],
+            &PATIENCE_MS,
+        ));
     }
 
     #[test]
