@@ -21,7 +21,7 @@ API_KEY = "sk-demo-0123456789abcdefghijklmnop"
 MODEL = "gpt-6.1-sol"
 
 # How long a login's access token lives in the demo, in seconds: short, so that it is seen to rotate.
-TOKEN_SECONDS = 20
+TOKEN_SECONDS = 10
 # How long anything may take before the demo gives up on it, in seconds.
 PATIENCE = 60
 

@@ -26,7 +26,7 @@ mod picture;
 /// The picture of the README, from the repository's root. `make demo-picture` draws it.
 const PICTURE: &str = "docs/demo.svg";
 
-/// The longest that the show may take; more than a token's life of 20 s is its rotation. A quiet machine needs half a minute.
+/// The longest that the show may take; more than a token's life of 10 s is its rotation. A quiet machine needs 20 s.
 const SHOW_LIMIT: Duration = Duration::from_secs(120);
 /// The longest that one of the things to try may take.
 const LIMIT: Duration = Duration::from_secs(60);
