@@ -1,6 +1,6 @@
 //! Key rotation: cut short at every step, under writes, at the key's bound, with keys from the environment.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -280,11 +280,10 @@ async fn what_an_old_key_sealed_is_gone_from_the_files() {
             .filter(|file| file.as_ref().unwrap().file_type().unwrap().is_file())
             .map(|file| fs::read(file.unwrap().path()).unwrap())
             .collect();
-        let holds = |sealed: &Vec<u8>| {
-            let finder = |file: &Vec<u8>| file.windows(40).any(|part| part == &sealed[..40]);
-            files.iter().any(finder)
-        };
-        old.iter().filter(|sealed| holds(sealed)).count()
+        let heads: HashSet<&[u8]> = old.iter().map(|sealed| &sealed[..40]).collect();
+        let parts = files.iter().flat_map(|file| file.windows(40));
+        let found: HashSet<&[u8]> = parts.filter(|part| heads.contains(part)).collect();
+        found.len()
     };
     assert_eq!(found(), ACCOUNTS);
     rotate(&store, &state).await.unwrap();
