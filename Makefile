@@ -46,10 +46,12 @@ needs-build:
 needs-tests:
 	@scripts/preflight.sh tests
 
+# With one of the tests, cargo takes the same features of the same dependencies as for all of them: `make demo` and
+# `make test` build none of these twice.
 .PHONY: build
 build: needs-build wasm ## Build the filter, the refresher and the simulated platform
 	LATCHKEY_COMMIT=$$(git describe --always --dirty --abbrev=12 2>/dev/null) \
-	$(CARGO) build --locked -p refresher -p sim
+	$(CARGO) build --locked -p refresher -p sim --bins --test program
 
 .PHONY: wasm
 wasm: needs-build ## Build the filter: target/latchkey.wasm
