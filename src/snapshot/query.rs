@@ -109,7 +109,7 @@ impl QueryPlan {
     }
 
     /// A query without the parameters that are set here, the caller's own of their names included.
-    pub fn without(&self, query: &[u8]) -> Vec<u8> {
+    fn without(&self, query: &[u8]) -> Vec<u8> {
         if self.is_empty() {
             return query.to_vec();
         }

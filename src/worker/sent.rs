@@ -6,7 +6,8 @@
 use std::{collections::HashMap, rc::Rc};
 
 use crate::{
-    attempt::{List, early::Early},
+    attempt::early::Early,
+    header::HeaderMap,
     id::Id,
     known::Known,
     request::{
@@ -40,13 +41,9 @@ pub struct SentOn {
     pub broke_off: bool,
     /// No connection was had for an attempt of it.
     pub was_not_sent: bool,
-    /// The caller's query, where another one has taken its place on the way to the platform: the account's, or that of a
-    /// translation.
-    pub query: Option<Vec<u8>>,
-    /// The caller's own lists, where the platform's profile changes them.
-    pub listed: Option<Vec<List>>,
-    /// The length of the caller's body, where the caller said it: that of another one may take its place.
-    pub length: Option<Vec<u8>>,
+    /// The request as the gate let it through, which the attempt at the escape finds as the first one made it; none once
+    /// there is an answer. Envoy takes no larger header block than `max_request_headers_kb`, 60 KiB.
+    pub request: Option<Rc<HeaderMap>>,
     /// The milliseconds within which the first event of its answer is due.
     first_event_ms: Option<u64>,
     /// When all of it had gone to the platform, in Unix milliseconds.
@@ -73,9 +70,7 @@ impl Tries {
             redirected: false,
             broke_off: false,
             was_not_sent: false,
-            query: None,
-            listed: None,
-            length: None,
+            request: None,
             first_event_ms,
             whole_at: None,
             early: None,
@@ -109,9 +104,11 @@ impl Tries {
         counts
     }
 
-    /// Takes the record of a try that has an answer now.
+    /// Takes the record of a try that has an answer now, and that no other attempt follows.
     pub fn answered(&mut self, try_id: TryId) -> Option<Record> {
-        self.0.get_mut(&try_id)?.record.take()
+        let sent = self.0.get_mut(&try_id)?;
+        sent.request = None;
+        sent.record.take()
     }
 
     /// Notes that all of a try's request has gone to the platform at `now`.

@@ -27,10 +27,7 @@ use crate::{
     home::Made,
     host::{Action, Host, Side, Stream},
     id::Id,
-    request::{
-        carried::{self, Carried, TryId},
-        split_target,
-    },
+    request::carried::{self, Carried, TryId},
     snapshot::{Account, Platform},
     stream::{attempt::Outcome, gate::reply_with},
     verdict::{ErrorBody, Quota, Reason, Verdict},
@@ -44,7 +41,7 @@ pub(super) struct Sent {
     platform: Rc<Platform>,
     carried: Rc<Carried>,
     /// The request as the gate let it through, to be put back before it runs again.
-    request: HeaderMap,
+    request: Rc<HeaderMap>,
     /// It can be put back: its headers were not let go alone.
     replayable: bool,
     /// The model, as the platform names it.
@@ -95,37 +92,19 @@ impl Sent {
             carried,
         } = &found;
         let escape = attempt::is_escape(&request);
+        let own = worker.sent().get_mut(carried.try_id);
         let request = if escape {
-            let open = worker.sent().get_mut(carried.try_id);
-            let (query, listed, length) = open.map_or_else(Default::default, |open| {
-                let listed = open.listed.take().unwrap_or_default();
-                (open.query.take(), listed, open.length.take())
-            });
-            let query = query.as_deref();
-            let length = length.as_deref();
-            attempt::restored(&request, platform, carried, query, &listed, length)
+            // What is there now is what the first attempt made of it.
+            let first = own.and_then(|own| own.request.take());
+            first.ok_or(Refusal::Unreachable)?
         } else {
+            let request = Rc::new(request);
+            if let Some(own) = own {
+                own.request = Some(Rc::clone(&request));
+            }
             request
         };
         let is_translated = endpoint.dialect != carried.dialect;
-        if !escape
-            && let Some(length) = request.first("content-length")
-            && let Some(open) = worker.sent().get_mut(carried.try_id)
-        {
-            open.length = Some(length.to_vec());
-        }
-        // Another query takes the place of the caller's.
-        if !escape && (is_translated || !platform.query.is_empty()) {
-            let (_, query) = split_target(request.first(":path").unwrap_or_default());
-            if let Some(open) = worker.sent().get_mut(carried.try_id) {
-                open.query = Some(query.to_vec());
-            }
-        }
-        if !escape && let Some(open) = worker.sent().get_mut(carried.try_id) {
-            // A later attempt sees what the first one changed.
-            open.listed
-                .get_or_insert_with(|| attempt::listed(&request, platform));
-        }
         let model = carried.model_at(account);
         let wrapper = endpoint.wrapper.as_ref().filter(|_| !escape);
         // Before the headers are written, with the credential among them: there may be none.

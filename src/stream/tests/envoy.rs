@@ -543,6 +543,12 @@ impl Call {
         Some(String::from_utf8(value).unwrap())
     }
 
+    /// The names of those that are.
+    pub(super) fn header_names(&self) -> Vec<String> {
+        let headers = self.headers.borrow();
+        headers.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// The body that the platform has got.
     #[track_caller]
     pub(super) fn sent_on(&self) -> Value {

@@ -1,6 +1,6 @@
 //! Requests that one account cannot serve and another one does.
 
-use super::envoy::{BODY, BUFFER_LIMIT, Envoy, head, records};
+use super::envoy::{BODY, BUFFER_LIMIT, Call, Envoy, head, records};
 use crate::{
     attempt::holding::JUDGE_MS,
     snapshot::{Account, Platform, Record, fixture},
@@ -122,7 +122,7 @@ fn an_answer_before_the_request_is_whole_fails_over_when_it_is() {
 }
 
 /// Sees to it that a request is at its account though its body is not whole.
-fn with_body_under_way(_: &mut Envoy, call: super::envoy::Call) -> super::envoy::Call {
+fn with_body_under_way(_: &mut Envoy, call: Call) -> Call {
     call.is_at("acc_1");
     call
 }
@@ -310,16 +310,15 @@ fn a_first_attempt_at_the_escape_listener_is_one_that_reached_nobody() {
     call.gets(200, ANSWER);
 }
 
-/// An account of `first`, a platform with what a test is about, and one of a plain platform that is tried after it.
-fn before_a_plain_one(first: Platform) -> Envoy {
-    let mut plain = fixture::platform("codex");
-    plain.id = crate::id::Id::try_from("plain").unwrap();
+/// An account of the platform `first` and one of `second`, which is tried after it.
+fn of_two_platforms(first: Platform, mut second: Platform) -> Envoy {
+    second.id = crate::id::Id::try_from("second").unwrap();
     let mut all = records(&[
         fixture::account("acc_1", "codex"),
-        fixture::account("acc_2", "plain"),
+        fixture::account("acc_2", "second"),
     ]);
     all.retain(|record| !matches!(record, Record::Platform(_)));
-    all.extend([Record::Platform(first), Record::Platform(plain)]);
+    all.extend([Record::Platform(first), Record::Platform(second)]);
     Envoy::with(&all)
 }
 
@@ -328,9 +327,10 @@ fn before_a_plain_one(first: Platform) -> Envoy {
 fn the_callers_own_query_survives_the_escape() {
     let mut keyed = fixture::platform("codex");
     keyed.query = serde_json::from_str(r#"[["version","{credential}"]]"#).unwrap();
-    let mut envoy = before_a_plain_one(keyed);
+    let mut envoy = of_two_platforms(keyed, fixture::platform("codex"));
     let mut call = envoy.call(&head("/v1/responses?version=mine&a=b"));
-    call.sends(BODY, true);
+    let (begun, rest) = BODY.split_at(24);
+    call.sends(begun, false);
     call.is_at("acc_1");
     let at_first = call.header(":path").unwrap();
     assert!(
@@ -338,6 +338,12 @@ fn the_callers_own_query_survives_the_escape() {
         "{at_first}"
     );
     call.platform_hangs_up();
+    // At the escape, which waits for the rest: it hears where the request goes, and nothing else of it.
+    let heard = call.header_names();
+    assert_eq!(heard, [":method", ":scheme", ":authority", ":path"]);
+    let own = "/v1/responses?version=mine&a=b";
+    assert_eq!(call.header(":path").unwrap(), own);
+    call.sends(rest, true);
     call.is_at("acc_2");
     let then = call.header(":path").unwrap();
     assert!(then.ends_with("responses?version=mine&a=b"), "{then}");
@@ -345,24 +351,65 @@ fn the_callers_own_query_survives_the_escape() {
     call.gets(200, ANSWER);
 }
 
-/// So do the items of a list that the first platform does not get.
+/// What the first platform does not get, and what it gets beside or in place of what the caller sent, is its own business.
 #[test]
-fn the_callers_own_list_survives_the_escape() {
+fn the_callers_own_headers_come_to_the_next_platform_whichever_way_it_is_reached() {
     let mut first = fixture::platform("codex");
-    first.headers.remove = serde_json::from_str(r#"[["x-codex-beta","own-1"]]"#).unwrap();
-    first.headers.add = serde_json::from_str(r#"[["x-codex-beta","new-1"]]"#).unwrap();
-    let mut envoy = before_a_plain_one(first);
-    let mut head = head("/v1/responses").to_vec();
-    head.push(("x-codex-beta", "own-1,x"));
-    let mut call = envoy.call(&head);
-    call.sends(BODY, true);
-    call.is_at("acc_1");
-    assert_eq!(call.header("x-codex-beta").unwrap(), "x,new-1");
-    call.platform_hangs_up();
-    call.is_at("acc_2");
-    assert_eq!(call.header("x-codex-beta").unwrap(), "own-1,x");
-    call.platform(200, &[], ANSWER);
-    call.gets(200, ANSWER);
+    first.headers = serde_json::from_value(serde_json::json!({
+        "set": [["authorization", "Bearer {credential}"], ["x-title", "first"]],
+        "default": [["x-default", "first"]],
+        "add": [["x-list", "first"]],
+        "remove": [["x-list", "own"]],
+        "allow": ["x-first-*", "x-list"],
+    }))
+    .unwrap();
+    let mut second = fixture::platform("codex");
+    second.headers = serde_json::from_value(serde_json::json!({
+        "set": [["authorization", "Bearer {credential}"]],
+        "allow": ["x-first-*", "x-second-*", "x-list", "x-title", "x-default"],
+    }))
+    .unwrap();
+    let length = BODY.len().to_string();
+    let own = [
+        ("x-first-a", "1"),
+        ("x-second-a", "2"),
+        ("x-list", "own,x"),
+        ("x-title", "mine"),
+        ("content-length", &*length),
+    ];
+    let ways: [fn(&mut Call); 5] = [
+        |call| call.platform(429, &WAIT_A_MINUTE, LIMITED),
+        Call::platform_hangs_up,
+        Call::platform_has_no_connection,
+        Call::platform_has_no_host,
+        |call| call.platform(200, &[], LIMITED_INSIDE),
+    ];
+    for is_early in [false, true] {
+        for (way, fails) in ways.iter().enumerate() {
+            let mut envoy = of_two_platforms(first.clone(), second.clone());
+            let mut call = envoy.call(&[head("/v1/responses").as_slice(), &own].concat());
+            let (begun, rest) = BODY.split_at(24);
+            call.sends(begun, false);
+            if !is_early {
+                call.sends(rest, true);
+            }
+            let sent = |call: &Call| {
+                let names = ["x-first-a", "x-second-a", "x-list", "x-title", "x-default"];
+                names.map(|name| call.header(name).unwrap_or_default())
+            };
+            call.is_at("acc_1");
+            assert_eq!(sent(&call), ["1", "", "x,first", "first", "first"]);
+            fails(&mut call);
+            if is_early {
+                call.sends(rest, true);
+            }
+            call.is_at("acc_2");
+            assert_eq!(sent(&call), ["1", "2", "own,x", "mine", ""], "{way}");
+            assert_eq!(call.header("content-length"), Some(length.clone()));
+            call.platform(200, &[], ANSWER);
+            call.gets(200, ANSWER);
+        }
+    }
 }
 
 #[test]
