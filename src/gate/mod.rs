@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 pub use self::{
     admission::Asked,
-    refusal::{AllOut, Refusal, Reply},
+    refusal::{AllOut, Refusal, Reply, Unwrappable},
     request::Request,
 };
 use self::{
@@ -206,6 +206,9 @@ impl Gate {
         if door.things && subject.wish.is_none() && table.keeps_things() {
             wanted.things = door.dialect.format().things();
         }
+        // A body that does not say how long it is has to come for that.
+        wanted.whole |=
+            table.depends_on_length() && request.headers.first("content-length").is_none();
         // A key with a list of models: platforms take the last of two, and some the body's before the path's.
         wanted.whole |= subject.allowed.is_some_and(|models| !models.is_all());
         Ok(Ok(wanted))
@@ -320,6 +323,7 @@ impl Gate {
                     requirements,
                 });
             }
+            Pick::TooLarge => return Err(Refusal::Unwrappable(Unwrappable::TooLarge)),
             // A refresh is under way: the time at which it brings the account back is not known.
             Pick::AllOut(out)
                 if knowledge.may_wait && out.iter().any(|out| out.back == Back::WithCredential) =>

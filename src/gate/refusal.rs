@@ -141,6 +141,8 @@ pub enum Refusal {
         /// What is wrong with it.
         why: String,
     },
+    /// The body cannot be put into the object that the platform has around it.
+    Unwrappable(Unwrappable),
     /// The platform answered with a redirect, which is never followed or passed on.
     Redirected,
     /// The platform answered with a status that is none of an answer.
@@ -158,6 +160,17 @@ pub enum Refusal {
     Silent,
     /// The platform could not be reached, or closed the connection before it answered.
     Unreachable,
+}
+
+/// Tells why a body cannot be put into an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwrappable {
+    /// It is longer or deeper than what is put into one.
+    TooLarge,
+    /// It is none itself.
+    NoObject,
+    /// It names no model, and the platform's object does.
+    NoModel,
 }
 
 /// The base URL that a client has, and the one that it needs.
@@ -208,7 +221,7 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Body(Fault::TooLarge) => 413,
+            Self::Body(Fault::TooLarge) | Self::Unwrappable(Unwrappable::TooLarge) => 413,
             Self::Untranslatable { too_large, .. } | Self::Unchangeable { too_large, .. } => match too_large {
                 true => 413,
                 false => 400,
@@ -220,6 +233,7 @@ impl Refusal {
             | Self::Unmet { .. }
             | Self::HomesApart
             | Self::TooManyThings
+            | Self::Unwrappable(_)
             | Self::Body(_) => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
             Self::Limit(_) | Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => 429,
@@ -292,7 +306,7 @@ impl Refusal {
             Self::Unconfirmed => "latchkey_unconfirmed",
             Self::NoCredential => "latchkey_no_credential",
             Self::Untranslatable { .. } => "latchkey_untranslatable",
-            Self::Unchangeable { .. } => "latchkey_unchangeable",
+            Self::Unchangeable { .. } | Self::Unwrappable(_) => "latchkey_unchangeable",
             Self::Redirected => "latchkey_platform_redirect",
             Self::NoAnswer => "latchkey_platform_no_answer",
             Self::NoContent => "latchkey_platform_no_content",

@@ -252,6 +252,7 @@ impl Carried {
             (lacks.stream, " lacks=stream"),
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
+            (lacks.small, " lacks=small"),
             (*untranslated, " translation=off"),
             (*exact_model, " models=exact"),
             (*wish == Wish::Account, " wish=account"),
@@ -380,6 +381,7 @@ impl Carried {
                 stream: has("lacks=stream"),
                 store_false: has("lacks=store_false"),
                 foreground: has("lacks=foreground"),
+                small: has("lacks=small"),
             },
             untranslated: has("translation=off"),
             exact_model: has("models=exact"),
@@ -554,6 +556,7 @@ mod tests {
                 stream: true,
                 store_false: true,
                 foreground: true,
+                small: true,
             },
             untranslated: true,
             exact_model: true,
@@ -583,7 +586,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground translation=off models=exact wish=account answer=stream home=account moved=yes stored=no effort=low most=xhigh tier=flex id=";
+        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground lacks=small translation=off models=exact wish=account answer=stream home=account moved=yes stored=no effort=low most=xhigh tier=flex id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

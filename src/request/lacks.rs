@@ -1,7 +1,7 @@
 //! The requirements of platforms that a request does not meet.
 
 use super::peek::Facts;
-use crate::snapshot::Requirement;
+use crate::snapshot::{Requirement, wrapper::MAX_WRAPPED_BYTES};
 
 /// The requirements of platforms that a request does not meet. A request of which that is not known
 /// lacks nothing: the platform will say.
@@ -13,6 +13,8 @@ pub struct Lacks {
     pub store_false: bool,
     /// That nothing says `"background": true`.
     pub foreground: bool,
+    /// That it fits into an object of the platform's: it has [`MAX_WRAPPED_BYTES`] at most.
+    pub small: bool,
 }
 
 // === impl Lacks ===
@@ -28,6 +30,7 @@ impl Lacks {
             stream: lacks(facts.stream, true),
             store_false: lacks(facts.store, false),
             foreground: facts.background,
+            small: facts.size > MAX_WRAPPED_BYTES,
         }
     }
 
@@ -67,5 +70,13 @@ mod tests {
             ..Facts::default()
         };
         assert!(Lacks::of(&background).foreground);
+        let of_size = |size| {
+            let facts = Facts {
+                size,
+                ..Facts::default()
+            };
+            Lacks::of(&facts).small
+        };
+        assert!(!of_size(16 << 20) && of_size((16 << 20) + 1));
     }
 }

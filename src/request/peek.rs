@@ -100,6 +100,8 @@ pub struct Facts {
     pub things: Things,
     /// The body was read to its end: what is not here is not in it.
     pub whole: bool,
+    /// The bytes that it has, as far as that is known.
+    pub size: usize,
 }
 
 /// Reads a body piece by piece.

@@ -12,6 +12,9 @@ pub const MODEL: &str = "model";
 /// The place that takes a name of the request, which no other one has.
 pub const REQUEST_ID: &str = "request_id";
 
+/// The largest body that is put into such an object, in bytes: it is held whole.
+pub const MAX_WRAPPED_BYTES: usize = 16 * 1024 * 1024;
+
 /// The objects in which a platform's requests and answers stand. On the wire it is one list of texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]

@@ -17,7 +17,7 @@ use crate::{
     request::{
         body::BodyReader,
         carried::{self, Carried},
-        peek::MAX_PEEK_BYTES,
+        peek::{Facts, MAX_PEEK_BYTES},
         record::{self, FROM_ENVOY, Record},
     },
     verdict::Reason,
@@ -81,6 +81,8 @@ struct Starting {
 struct Reading {
     request: Request,
     body: BodyReader,
+    /// The length that its headers tell; 0 where they do not.
+    length: usize,
     /// The bytes that were read.
     read: usize,
 }
@@ -239,6 +241,7 @@ impl GateStream {
                 self.stage = Stage::Reading(Reading {
                     body: request.reader(wanted),
                     request,
+                    length: usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX),
                     read: 0,
                 });
             }
@@ -299,6 +302,10 @@ impl GateStream {
                     return;
                 };
                 worker.stop_waiting(self.context);
+                let facts = Facts {
+                    size: length,
+                    ..facts
+                };
                 let length = length.to_string();
                 stream.set_header(Side::Request, "content-length", Some(length.as_bytes()));
                 if let Stage::Coded(coded) = std::mem::take(&mut self.stage) {
@@ -354,8 +361,18 @@ impl GateStream {
         stream: &mut impl Stream,
     ) {
         match std::mem::take(&mut self.stage) {
-            Stage::Reading(Reading { request, body, .. }) => {
-                self.decide(request.with_facts(body.into_facts()), worker, stream);
+            Stage::Reading(reading) => {
+                let Reading {
+                    request,
+                    body,
+                    length,
+                    read,
+                } = reading;
+                let facts = Facts {
+                    size: length.max(read),
+                    ..body.into_facts()
+                };
+                self.decide(request.with_facts(facts), worker, stream);
             }
             stage => self.stage = stage,
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Caller, Stack, eventually, holds,
+    http2::Http2,
     refresher::Refresher,
     run,
     sim::{Seen, Sim},
@@ -233,6 +234,22 @@ fn requests_and_answers_stand_in_its_object_on_the_wire_alone() {
             );
         }
 
+        // A request that ends in trailers.
+        let connection = Http2::connect(stack.envoy.port).await;
+        let headers = [
+            ("x-goog-api-key", caller.key()),
+            ("content-type", "application/json"),
+        ];
+        let (first, second) = contents.split_at(20);
+        let trailers = Some(("x-sum", "1"));
+        let (status, answer) = connection
+            .post(GENERATE, &headers, &["", first, second], trailers)
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        let sent = String::from_utf8(last(&stack.sim).await.body()).expect("UTF-8");
+        let expected = format!("\"request\":{contents}}}");
+        assert!(sent.ends_with(&expected), "{sent}");
+
         // A chat, with a call of a tool.
         let tool = json!({"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}});
         for stream in [false, true] {
@@ -351,5 +368,78 @@ fn a_request_moves_between_it_and_a_plain_key() {
                 }
             }
         }
+    });
+}
+
+/// What is too large for its object, by the length that is said or by what came, goes to an account that takes it as it is; and
+/// to nobody where there is none.
+#[test]
+fn a_body_that_is_too_large_for_its_object_goes_to_a_plain_key() {
+    run(async {
+        let stack = Stack::real("code-assist-large", async |sim, refresher| {
+            point_at(sim);
+            acknowledge(refresher);
+            sim.add_user(ALICE, HOUR).await;
+            log_in(sim, refresher, ALICE, &[]).await.expect("a login");
+            sim.add_documented_key("gemini", "AIza-gemini").await;
+            refresher
+                .run(
+                    &["accounts", "add", "key", "--platform", "gemini"],
+                    "AIza-gemini",
+                )
+                .await;
+            let second = ["pools", "add", "default", "key", "--tier", "1"];
+            refresher.run(&second, "").await;
+        })
+        .await;
+        let caller = stack.caller("team").await;
+        let pieces = |mebibytes: usize| {
+            let mut pieces = vec!["x".repeat(1 << 20); mebibytes];
+            pieces.insert(
+                0,
+                r#"{"contents":[{"role":"user","parts":[{"text":""#.to_owned(),
+            );
+            pieces.push(r#""}]}]}"#.to_owned());
+            pieces
+        };
+        let asked = async |mebibytes: usize, says_length: bool| {
+            let pieces = pieces(mebibytes);
+            let body = match says_length {
+                true => pieces.concat().into(),
+                false => {
+                    let pieces = pieces.into_iter().map(Ok::<_, std::io::Error>);
+                    reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+                }
+            };
+            let headers = [
+                ("x-goog-api-key", caller.key()),
+                ("content-type", "application/json"),
+            ];
+            caller.send("POST", GENERATE, &headers, body).await
+        };
+        for (mebibytes, account) in [(15, ALICE), (16, "gemini")] {
+            for says_length in [true, false] {
+                let answer = asked(mebibytes, says_length).await;
+                assert_eq!(answer.status, 200, "{mebibytes} {says_length}: {answer:?}");
+                let seen = last(&stack.sim).await;
+                assert_eq!(seen.account(), Some(account), "{mebibytes} {says_length}");
+                let length = seen.0["body_length"].as_u64().expect("a length");
+                assert!(length > mebibytes as u64 * (1 << 20), "all of it: {length}");
+            }
+        }
+        let drop = ["pools", "drop", "default", "key"];
+        stack.refresher.run(&drop, "").await;
+        for says_length in [true, false] {
+            eventually("nobody takes it", LIMIT, async || {
+                let answer = asked(16, says_length).await;
+                let code = answer.own_code();
+                let is_refused = answer.status == 413 && code == Some("latchkey_unchangeable");
+                holds(is_refused, || format!("{answer:?}"))
+            })
+            .await;
+        }
+        let answer = asked(15, true).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(stack.envoy.crashes().await, 0);
     });
 }

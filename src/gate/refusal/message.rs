@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use super::{
     MeantBase, Refusal,
-    words::{another_model, broken_body, mebibytes, named, named_headers, never_served},
+    words::{
+        another_model, broken_body, mebibytes, named, named_headers, never_served, unwrappable,
+    },
 };
 use crate::{budget::NoRoom, request::things::MAX_THINGS, snapshot::Requirement};
 
@@ -172,6 +174,7 @@ impl Refusal {
                     "The gateway has to set the model, the effort or the service tier in this request's body, and cannot: {why}."
                 ));
             }
+            Self::Unwrappable(why) => unwrappable(*why),
             Self::Redirected => {
                 "The platform answered with a redirect. The gateway neither follows redirects nor forwards them."
             }

@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 41;
+const KINDS: usize = 42;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -92,6 +92,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::AnotherModel { .. } => 38,
         Refusal::Unchangeable { .. } => 39,
         Refusal::CredentialRefused => 40,
+        Refusal::Unwrappable(_) => 41,
     }
 }
 
@@ -200,6 +201,9 @@ fn samples() -> Vec<Refusal> {
             why: "only a body of up to 16 MiB is changed".to_owned(),
         },
         CredentialRefused,
+        Unwrappable(super::Unwrappable::TooLarge),
+        Unwrappable(super::Unwrappable::NoObject),
+        Unwrappable(super::Unwrappable::NoModel),
     ]
 }
 

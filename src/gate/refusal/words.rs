@@ -1,6 +1,6 @@
 //! The sentences that are made of what was found: names, numbers, times.
 
-use super::{AllOut, AtLimit, Back, LONGEST_REPEAT_SECONDS, MAX_NAMED};
+use super::{AllOut, AtLimit, Back, LONGEST_REPEAT_SECONDS, MAX_NAMED, Unwrappable};
 use crate::{
     decode::Fault, header::HeaderText, id::Id, label::ModelName, limit::Reached, verdict::time,
 };
@@ -49,6 +49,22 @@ pub(super) fn never_served(pool: &Id, served: &[String]) -> String {
         "No account in the gateway's pool {pool} serves this path. The pool serves: {}{more}.",
         first.join(", ")
     )
+}
+
+/// The sentence about a body that goes into no object of the platform's. The bounds are those of `MAX_WRAPPED_BYTES` and of
+/// [`one_object`](crate::text::one_object).
+pub(super) fn unwrappable(why: Unwrappable) -> &'static str {
+    match why {
+        Unwrappable::TooLarge => {
+            "The accounts that could serve this request take its body within an object of their platform's own, and only up to 16 MiB and 128 levels. Send less in one request."
+        }
+        Unwrappable::NoObject => {
+            "The account that was to serve this request takes its body within an object of its platform's own, and this body is no object of JSON."
+        }
+        Unwrappable::NoModel => {
+            "The account that was to serve this request takes its body within an object of its platform's own, which names the model, and this request names none."
+        }
+    }
 }
 
 /// The sentence about a body that stands for no bytes.

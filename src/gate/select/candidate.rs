@@ -35,6 +35,8 @@ pub struct Candidate {
     pub(super) asks_store: bool,
     /// The requirements of its platform there.
     pub(super) requires: Box<[Requirement]>,
+    /// Its platform has an object of its own around the body, which goes in up to a length.
+    pub(super) wraps: bool,
     /// The turns that it is behind its share, where weights differ.
     pub(super) credit: i64,
     /// Its own end or its credential's, whichever comes first; here so that a pick among many stays
@@ -95,6 +97,7 @@ impl Candidate {
                 .is_some_and(|seconds| seconds > 0),
             asks_store: endpoint.keeps_asked && translated.is_none(),
             requires: requires.into(),
+            wraps: endpoint.wrapper.is_some() && translated.is_none(),
             translated,
             credit: 0,
             usable_until: [account.credential_expires_at, account.expires_at]
@@ -178,7 +181,8 @@ impl Candidate {
 
     /// Tells a candidate whose platform takes such a request.
     pub(super) fn suits(&self, need: &Need<'_>) -> bool {
-        !self.requires.iter().any(|one| need.lacks.includes(*one))
+        !(self.wraps && need.lacks.small)
+            && !self.requires.iter().any(|one| need.lacks.includes(*one))
     }
 
     /// Tells a candidate that the request asks for, or that may be any.

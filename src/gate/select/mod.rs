@@ -51,6 +51,7 @@ pub struct Table {
     tiers: Vec<Stretch>,
     wanted: Wanted,
     keeps_things: bool,
+    depends_on_length: bool,
 }
 
 /// The candidates of one tier: those that speak the caller's dialect before those for which the request is
@@ -132,6 +133,8 @@ pub enum Pick {
     NoModel,
     /// Those that do ask of a request what this one does not have.
     Unmet(Vec<Requirement>),
+    /// It is too large for those that do.
+    TooLarge,
     /// The account that the request asks for is no candidate.
     NoSuchAccount,
     /// There is no candidate.
@@ -161,6 +164,8 @@ impl Table {
                 let platform = view.platform(&one.account.platform);
                 platform.is_some_and(|platform| platform.keeps_things())
             }),
+            depends_on_length: candidates.iter().any(|one| one.wraps)
+                && candidates.iter().any(|one| !one.wraps),
             candidates,
         }
     }
@@ -174,6 +179,11 @@ impl Table {
     /// another key may have made.
     pub fn keeps_things(&self) -> bool {
         self.keeps_things
+    }
+
+    /// Tells if some of it serve longer requests than others.
+    pub fn depends_on_length(&self) -> bool {
+        self.depends_on_length
     }
 
     /// Picks an account for a request. One without a session takes its turn where the policy is
@@ -256,7 +266,10 @@ impl Table {
                 .collect();
             requirements.sort_unstable();
             requirements.dedup();
-            Pick::Unmet(requirements)
+            match requirements.is_empty() {
+                true => Pick::TooLarge,
+                false => Pick::Unmet(requirements),
+            }
         } else {
             Pick::AllOut(suited().map(|one| one.out(need)).collect())
         }

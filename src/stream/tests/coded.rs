@@ -14,7 +14,7 @@ use crate::{
 /// The interval of the tests' ticks, in milliseconds.
 const TICK: u64 = 100;
 
-fn gzip(body: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(body).unwrap();
     encoder.finish().unwrap()

@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::envoy::{Call, Envoy, head, records};
+use super::{
+    coded::gzip,
+    envoy::{Call, Envoy, head, records},
+};
 use crate::{
     host::fake::first,
-    snapshot::{Account, Platform, Record, Tier, fixture},
+    snapshot::{Account, Platform, Record, Tier, fixture, wrapper::MAX_WRAPPED_BYTES},
 };
 
 const ASKED_AT: &str = "/v1beta/models/gpt-6.1-sol:streamGenerateContent?alt=sse";
@@ -274,7 +277,7 @@ fn nobody_puts_members_of_its_own_beside_the_platforms() {
     ] {
         let mut call = ask(&mut envoy, ASKED_AT, body.as_bytes());
         assert!(call.sent_bytes().is_empty());
-        let reply = call.is_refused(400, "latchkey_untranslatable");
+        let reply = call.is_refused(400, "latchkey_unchangeable");
         let told = String::from_utf8(reply.body).unwrap();
         assert!(told.contains("no object of JSON"), "{told}");
     }
@@ -378,11 +381,11 @@ fn a_request_without_a_model_is_refused_in_its_callers_words_before_the_credenti
         call.header("authorization").as_deref(),
         Some("Bearer token-of-acc_1")
     );
-    let reply = call.is_refused(400, "latchkey_untranslatable");
+    let reply = call.is_refused(400, "latchkey_unchangeable");
     let told: Value = serde_json::from_slice(&reply.body).unwrap();
-    assert_eq!(told["error"]["code"], "latchkey_untranslatable");
+    assert_eq!(told["error"]["code"], "latchkey_unchangeable");
     let message = told["error"]["message"].as_str().unwrap();
-    assert!(message.contains("names no model"), "{message}");
+    assert!(message.contains("this request names none"), "{message}");
 }
 
 /// Each piece is looked at as it comes, and none twice: not all of a large body in one callback.
@@ -407,12 +410,95 @@ fn a_large_body_is_looked_at_in_pieces_and_one_that_is_no_object_is_refused_at_o
 
     let mut call = envoy.call(&head(ASKED_AT));
     call.sends(br#"{"contents":[]},"model":"another""#, false);
-    call.is_refused(400, "latchkey_untranslatable");
+    call.is_refused(400, "latchkey_unchangeable");
 
     let mut call = envoy.call(&head(ASKED_AT));
     call.sends(&[b'['; 200], false);
-    call.is_refused(400, "latchkey_untranslatable");
+    call.is_refused(400, "latchkey_unchangeable");
     let mut call = envoy.call(&head(ASKED_AT));
     call.sends(format!("{{\"a\":{}", "[".repeat(200)).as_bytes(), false);
-    call.is_refused(413, "latchkey_untranslatable");
+    call.is_refused(413, "latchkey_unchangeable");
+}
+
+/// A request that says that it has a body of so many bytes, the first of which have come.
+fn of_length(envoy: &mut Envoy, length: usize) -> Call {
+    let length = length.to_string();
+    let mut headers = head(ASKED_AT).to_vec();
+    headers.push(("content-length", &length));
+    let mut call = envoy.call(&headers);
+    call.sends(b"{\"contents\":", false);
+    call
+}
+
+#[test]
+fn a_body_that_is_too_large_for_the_object_goes_to_another_account_that_takes_it_and_is_refused_where_none_does()
+ {
+    const TOO_MANY: usize = MAX_WRAPPED_BYTES + 1;
+    let mut envoy = envoy(&[("acc_1", "wrapped"), ("acc_2", "plain")]);
+    of_length(&mut envoy, MAX_WRAPPED_BYTES).is_at("acc_1");
+    let mut call = of_length(&mut envoy, TOO_MANY);
+    call.is_at("acc_2");
+    // No account is left that could do better: the platform's own answer is the caller's.
+    let limited = b"{\"error\":{\"code\":429}}";
+    call.platform(429, &[("retry-after", "60")], limited);
+    call.gets(429, limited);
+    // One that could is out for now, so it is not the request that is wrong.
+    of_length(&mut envoy, TOO_MANY).is_refused(429, "latchkey_all_out");
+    of_length(&mut envoy, MAX_WRAPPED_BYTES).is_at("acc_1");
+
+    let mut envoy = self::envoy(&[("acc_1", "wrapped")]);
+    of_length(&mut envoy, MAX_WRAPPED_BYTES).is_at("acc_1");
+    let reply = of_length(&mut envoy, TOO_MANY).is_refused(413, "latchkey_unchangeable");
+    let told = String::from_utf8(reply.body).unwrap();
+    assert!(told.contains("only up to 16 MiB"), "{told}");
+}
+
+/// A later try does not read the body again, and knows its length all the same.
+#[test]
+fn a_later_try_passes_over_the_object_too() {
+    let mut envoy = envoy(&[("acc_1", "plain"), ("acc_2", "wrapped"), ("acc_3", "plain")]);
+    let mut call = of_length(&mut envoy, MAX_WRAPPED_BYTES + 1);
+    call.is_at("acc_1");
+    call.platform_hangs_up();
+    call.sends(b"[]}", true);
+    call.is_at("acc_3");
+}
+
+#[test]
+fn a_body_that_does_not_say_its_length_is_known_once_it_is_there() {
+    let mut envoy = envoy(&[("acc_1", "wrapped"), ("acc_2", "plain")]);
+    for (size, account) in [(1024, "acc_1"), (MAX_WRAPPED_BYTES, "acc_2")] {
+        let mut call = envoy.call(&head(ASKED_AT));
+        call.sends(b"{\"contents\":\"", false);
+        call.sends(&vec![b'x'; size], false);
+        call.waits();
+        call.sends(b"\"}", true);
+        call.is_at(account);
+    }
+    // Where nobody else serves, there is nothing to choose and nothing waits for it.
+    let mut envoy = self::envoy(&[("acc_1", "wrapped")]);
+    let mut call = envoy.call(&head(ASKED_AT));
+    call.sends(b"{\"contents\":\"", false);
+    call.is_at("acc_1");
+    call.sends(&vec![b'x'; MAX_WRAPPED_BYTES], false);
+    call.is_refused(413, "latchkey_unchangeable");
+}
+
+#[test]
+fn the_length_of_a_compressed_body_is_that_of_what_it_stands_for() {
+    let body = format!("{{{}\"contents\":[]}}", " ".repeat(MAX_WRAPPED_BYTES));
+    let coded = gzip(body.as_bytes());
+    let length = coded.len().to_string();
+    let mut headers = head(ASKED_AT).to_vec();
+    headers.extend([("content-encoding", "gzip"), ("content-length", &*length)]);
+    let mut envoy = envoy(&[("acc_1", "wrapped"), ("acc_2", "plain")]);
+    let mut call = envoy.call(&headers);
+    call.sends(&coded, true);
+    for _ in 0..10 {
+        if !call.has_attempt() && call.is_decided() {
+            call.resumes();
+        }
+        envoy.after(100);
+    }
+    call.is_at("acc_2");
 }

@@ -8,24 +8,14 @@ use super::{
 };
 use crate::{
     attempt::usage_ask::{Rewrite, UsageAsk},
-    gate::{Refusal, Reply},
+    gate::{Refusal, Reply, Unwrappable},
     header::HeaderText,
     host::{Action, Side, Stream},
     id::Id,
     request::carried::Carried,
-    snapshot::{Account, Wrapper},
+    snapshot::{Account, Wrapper, wrapper::MAX_WRAPPED_BYTES},
     text::one_object::{OneObject, Seen},
 };
-
-/// Why nothing is put around a body: it is beyond `MAX_EDITED_BYTES` or `MAX_DEPTH`.
-const BOUNDS: &str =
-    "the platform's own object is put only around bodies of up to 16 MiB and 128 levels";
-
-/// The same of one that is something else.
-const NO_OBJECT: &str = "it is no object of JSON, around which the platform has another one";
-
-/// The same of one that names no model.
-const NO_MODEL: &str = "it names no model, and the platform's own object around it does";
 
 /// What stands around a request's body.
 #[derive(Debug)]
@@ -53,10 +43,7 @@ impl Around {
         let id = carried.id.as_ref().map_or(own.as_str(), Id::as_str);
         let around = wrapper.around(account, model.map(HeaderText::as_str), id);
         let (before, behind) = around.ok_or_else(|| match model {
-            None if wrapper.names_model() => Refusal::Untranslatable {
-                too_large: false,
-                why: NO_MODEL.to_owned(),
-            },
+            None if wrapper.names_model() => Refusal::Unwrappable(Unwrappable::NoModel),
             _ => Refusal::NoCredential,
         })?;
         Ok(Self {
@@ -73,22 +60,18 @@ impl Around {
     fn fits(&mut self, size: usize, end: bool, stream: &impl Stream) -> Result<(), Refusal> {
         let start = self.body.read();
         let seen = match size.saturating_sub(start) {
-            _ if size > MAX_EDITED_BYTES => Seen::TooDeep,
+            _ if size > MAX_WRAPPED_BYTES => Seen::TooDeep,
             0 => self.body.on_body(&[], end),
             length => {
                 let new = stream.body(Side::Request, start, length);
                 self.body.on_body(&new, end)
             }
         };
-        let (too_large, why) = match seen {
-            Seen::Beginning | Seen::Whole => return Ok(()),
-            Seen::TooDeep => (true, BOUNDS),
-            Seen::Other => (false, NO_OBJECT),
-        };
-        Err(Refusal::Untranslatable {
-            too_large,
-            why: why.to_owned(),
-        })
+        match seen {
+            Seen::Beginning | Seen::Whole => Ok(()),
+            Seen::TooDeep => Err(Refusal::Unwrappable(Unwrappable::TooLarge)),
+            Seen::Other => Err(Refusal::Unwrappable(Unwrappable::NoObject)),
+        }
     }
 }
 
