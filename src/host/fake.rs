@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) was_not_sent: bool,
     /// The address of the host that answers.
     pub(crate) answered_by: &'static str,
+    /// A piece of the answer's body is there, or waits: before and after that a body that is set crashes the VM.
+    pub(crate) holds_answer: bool,
     /// The request's headers were let go alone: the SDK crashes on a write to them.
     pub(crate) headers_went: bool,
     pub(crate) reply: Option<FakeReply>,
@@ -275,6 +277,10 @@ impl Stream for FakeStream {
     fn set_body(&mut self, side: Side, size: usize, body: &[u8]) {
         self.note(format!("set body of {side:?}"));
         let mut state = self.0.borrow_mut();
+        assert!(
+            side == Side::Request || state.holds_answer,
+            "there is no body"
+        );
         let held = match side {
             Side::Request => &mut state.request_body,
             Side::Answer => &mut state.answer_body,

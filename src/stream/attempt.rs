@@ -43,6 +43,9 @@ pub struct AttemptStream {
     unwrapped: Option<Unwrapped>,
     /// The headers of an answer came.
     has_answer: bool,
+    /// A piece of its body came. Before that the proxy has nothing in whose place another one could be put, and the SDK crashes
+    /// the VM of who tries.
+    has_body: bool,
     /// The caller has an answer that is not the platform's: nothing more of this one goes on.
     is_answered: bool,
     /// What takes the place of the platform's answer, of which nothing goes on, should Envoy not run the request
@@ -108,16 +111,11 @@ impl AttemptStream {
             Event::AnswerHeaders { end } => self.on_answer(end, worker, stream),
             Event::AnswerBody { size, end } => self.on_answer_body(size, end, worker, stream),
             Event::AnswerTrailers => {
-                let was_held = self.held.is_some();
-                let size = unwrapped::take(self.unwrapped.as_mut(), 0, true, stream);
+                // What is kept of an object that is cut before its member goes nowhere: all else has gone on, and the proxy
+                // has nothing in whose place it could be put.
+                unwrapped::take(self.unwrapped.as_mut(), 0, true, stream);
                 self.judge_held(Came::All, worker, stream);
-                if was_held || self.is_answered || self.unwrapped.is_none() || size == 0 {
-                    self.end_kept(worker, stream);
-                } else {
-                    // Of an object that is cut before its member.
-                    let body = whole_body(self.unwrapped.as_mut(), size, stream);
-                    self.show(&body, true, worker, stream);
-                }
+                self.end_kept(worker, stream);
                 self.finish(true, worker, Some(stream));
                 Action::continue_if(!self.is_answered)
             }
@@ -294,6 +292,7 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> Action {
+        self.has_body = true;
         if self.is_answered {
             return Action::Pause;
         }
@@ -482,6 +481,9 @@ impl AttemptStream {
         worker: &mut Worker<H>,
         stream: &mut impl Stream,
     ) -> bool {
+        if !self.has_body {
+            return true;
+        }
         // The bytes of the proxy's whose place it takes.
         let size = match self.unwrapped {
             Some(_) => 0,

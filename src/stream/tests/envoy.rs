@@ -630,12 +630,14 @@ impl Call {
         };
         let size = {
             let mut state = stream.state();
+            state.holds_answer = true;
             state.answer_body.extend_from_slice(piece);
             state.answer_body.len()
         };
         let action = self.on(Role::Attempt, Event::AnswerBody { size, end });
         self.after_attempt(action);
         if action == Action::Continue {
+            stream.state().holds_answer = false;
             self.answer_goes();
             let body = std::mem::take(&mut stream.state().answer_body);
             if let Some(answer) = &mut self.answer {
@@ -668,6 +670,7 @@ impl Call {
         let stream = self.attempt.as_ref().expect("an attempt").1.clone();
         let resumed = std::mem::take(&mut stream.state().resumed);
         assert_eq!(resumed, [Side::Answer]);
+        stream.state().holds_answer = false;
         self.answer_goes();
         let body = std::mem::take(&mut stream.state().answer_body);
         if let Some(answer) = &mut self.answer {

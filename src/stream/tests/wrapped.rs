@@ -358,7 +358,7 @@ fn a_large_answer_is_held_until_it_names_its_model_and_goes_on_without_what_is_a
     }
 }
 
-/// What is kept of an object that is cut before its member goes on with the trailers.
+/// What is kept of an object that is cut before its member goes nowhere: no event comes of it.
 #[test]
 fn an_answer_that_is_cut_by_trailers_stays_cut() {
     let mut envoy = envoy(&[("acc_1", "wrapped")]);
@@ -368,8 +368,37 @@ fn an_answer_that_is_cut_by_trailers_stays_cut() {
     call.platform_goes_on(wrapped.as_bytes(), false);
     call.platform_goes_on(b"data: {\"traceId\":\"t", false);
     call.platform_sends_trailers();
-    let expected = format!("{plain}data: {{\"traceId\":\"t");
-    assert_eq!(String::from_utf8(call.answer().body).unwrap(), expected);
+    let got = String::from_utf8(call.answer().body).unwrap();
+    assert_eq!(got.trim_end(), format!("{plain}data:"));
+}
+
+/// There is nothing of the answer in whose place anything could be put until a piece of its body comes.
+#[test]
+fn an_error_of_which_nothing_but_its_headers_comes_is_judged_by_them() {
+    let error = r#"{"error":{"code":400,"message":"so it is","status":"INVALID_ARGUMENT"}}"#;
+    let chat = r#"{"model":"gpt-6.1-sol","messages":[{"role":"user","content":"hi"}]}"#;
+    for (path, body) in [(ASKED_AT, BODY), (CHAT, chat)] {
+        let mut envoy = envoy(&[("acc_1", "wrapped")]);
+        let mut call = ask(&mut envoy, path, body.as_bytes());
+        call.platform_begins(400, &JSON);
+        envoy.after(10_000);
+        call.is_judged();
+        assert_eq!(
+            (call.answer().status, call.answer().body),
+            (400, Vec::new())
+        );
+        call.platform_goes_on(error.as_bytes(), true);
+        let got = String::from_utf8(call.answer().body).unwrap();
+        assert!(got.contains(r#""error""#), "{got}");
+
+        let mut call = ask(&mut envoy, path, body.as_bytes());
+        call.platform_begins(400, &JSON);
+        call.platform_sends_trailers();
+        assert_eq!(
+            (call.answer().status, call.answer().body),
+            (400, Vec::new())
+        );
+    }
 }
 
 /// The platform's object names the model. Nothing is written of the request before that is known, least of all the credential.
