@@ -2,6 +2,7 @@
 //!
 //! A new door is one more [`Door`] and one more function like [`on_command_line`].
 
+use crate::failing::Failure;
 use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
 
 /// Where people meet Latchkey.
@@ -159,7 +160,14 @@ fn on_command_line(fault: &Fault) -> Option<String> {
             format!("log in with: {}", login_command(platform, account))
         }
         Fault::RefreshRunning { .. } => "see: refresher status".to_owned(),
-        Fault::RefreshLater { .. } => "`refresher serve` tries again by itself".to_owned(),
+        Fault::RefreshLater {
+            account,
+            platform,
+            how: Some(how),
+            is_client,
+            ..
+        } => renewal(*how, &login_cure(platform, account, *is_client)),
+        Fault::RefreshLater { how: None, .. } => TRIES_AGAIN.to_owned(),
         Fault::NotAcknowledged { platform } => format!(
             "to turn it on, add \"{platform}\" to the list acknowledged_terms of config.toml in the state directory, or where \
              there is none, put acknowledged_terms = [\"{platform}\"] above its first [table]; or give --acknowledge-terms \
@@ -283,6 +291,24 @@ fn keyring(why: KeyringFault) -> &'static str {
         }
     }
 }
+
+/// The cure of refreshes that fail so; `login`: that of a login that has ended.
+fn renewal(how: Failure, login: &str) -> String {
+    match how {
+        Failure::Refused => format!(
+            "{login}; where that is refused too, see to the OAuth client, and to the address or the proxy by which it leaves"
+        ),
+        Failure::Unreached => format!(
+            "see to this machine's DNS, firewall and proxy, and to the proxy of the account; {TRIES_AGAIN}"
+        ),
+        Failure::Troubled => format!(
+            "{TRIES_AGAIN}; where the platform is well, see to what stands between, as a proxy"
+        ),
+    }
+}
+
+/// What passes by itself.
+const TRIES_AGAIN: &str = "`refresher serve` tries again by itself";
 
 /// The command that is about records of a kind.
 fn noun(kind: Kind) -> &'static str {

@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use crate::failing::Failure;
+
 /// A kind of record that has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,6 +164,12 @@ pub enum Fault {
     RefreshLater {
         /// The account.
         account: String,
+        /// Its platform.
+        platform: String,
+        /// How it failed; none where it was held back.
+        how: Option<Failure>,
+        /// It is a client of the account's own, which buys tokens.
+        is_client: bool,
         /// When, in Unix milliseconds.
         at: i64,
     },

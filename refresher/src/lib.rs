@@ -19,6 +19,7 @@ pub mod day;
 pub mod egress;
 pub mod ends;
 pub mod envoy;
+pub mod failing;
 pub mod fault;
 pub mod files;
 pub mod guarded;

@@ -4,8 +4,8 @@
 //! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.
 //!
 //! The page has requests (by platform, account and class of status), tokens (by platform, account and kind), records
-//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status and those that end soon, the snapshot's
-//! revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
+//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, those that end soon and
+//! those whose refreshes fail, the snapshot's revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
 //! what it cannot read, and its requests that began and that are recorded.
 
 use std::collections::HashSet;
@@ -33,8 +33,8 @@ use crate::egress::Proxy;
 use crate::listen::host::HostNames;
 use crate::oauth::answer::Outcome;
 use crate::progress::EnvoyView;
-use crate::refresh::engine::TokenEndpoint;
-use crate::standing::{Standing, ends_soon};
+use crate::refresh::endpoint::TokenEndpoint;
+use crate::standing::{Standing, ends_soon, stuck};
 use crate::store::{Account, EnvoyRequests, Store};
 
 /// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].
@@ -59,6 +59,7 @@ struct Inner {
     polls: Counter,
     accounts: Family<OfStatus, Gauge>,
     ends: Family<OfAccount, Gauge>,
+    failing: Family<OfFailing, Gauge>,
     begun: Family<OfEnvoy, Counter>,
     recorded: Family<OfEnvoy, Counter>,
     revision: Gauge,
@@ -101,6 +102,13 @@ struct OfAccount {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFailing {
+    account: String,
+    how: &'static str,
+    stuck: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfEnvoy {
     node: String,
     instance: String,
@@ -136,6 +144,7 @@ impl Default for Metrics {
             polls: Counter::default(),
             accounts: Family::default(),
             ends: Family::default(),
+            failing: Family::default(),
             begun: Family::default(),
             recorded: Family::default(),
             revision: Gauge::default(),
@@ -162,6 +171,12 @@ impl Default for Metrics {
         registry.register("accounts", "Accounts by status", inner.accounts.clone());
         let ends = "When an account that ends for good within 7 days does so, in Unix seconds";
         registry.register("account_ends_timestamp_seconds", ends, inner.ends.clone());
+        let failing = "Since when the refreshes of an account fail, in Unix seconds; stuck: a person should see to it";
+        registry.register(
+            "account_refresh_failing_since_timestamp_seconds",
+            failing,
+            inner.failing.clone(),
+        );
         let begun = "Requests that an Envoy process let in; those that are not recorded are under way or died with it";
         registry.register("requests_begun", begun, inner.begun.clone());
         let recorded = "Requests of an Envoy process that are recorded";
@@ -299,6 +314,25 @@ impl Metrics {
         }
     }
 
+    /// Shows the accounts whose refreshes fail.
+    fn show_failing(&self, accounts: &[Account], now: UnixMillis) {
+        self.0.failing.clear();
+        let failing = accounts.iter().filter_map(|account| {
+            let failing = account.failing.as_ref()?;
+            let is_stuck = stuck(account, now).is_some();
+            let labels = OfFailing {
+                account: account.id.to_string(),
+                how: failing.how.as_str(),
+                stuck: if is_stuck { "yes" } else { "no" },
+            };
+            Some((labels, failing.since))
+        });
+        for (labels, since) in failing.take(MAX_VALUES) {
+            let gauge = self.0.failing.get_or_create(&labels);
+            gauge.set(since.0 / 1_000);
+        }
+    }
+
     /// The page that Prometheus reads.
     ///
     /// # Errors
@@ -323,6 +357,7 @@ impl Metrics {
             let gauge = self.0.ends.get_or_create(&OfAccount { account });
             gauge.set(end.0 / 1_000);
         }
+        self.show_failing(&accounts, now);
         self.0
             .revision
             .set(i64::try_from(revision).unwrap_or(i64::MAX));
@@ -397,11 +432,14 @@ impl<E: TokenEndpoint> TokenEndpoint for Counted<E> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use serde_json::json;
 
     use super::*;
-    use crate::credential::Credential;
+    use crate::credential::{Credential, OAuthTokens};
+    use crate::failing::{Failing, Failure};
+    use crate::refresh::ledger::{Claimed, Ledger, Retry};
     use crate::state::StateDir;
     use crate::store::{BatchId, NewAccount, Terms};
 
@@ -478,6 +516,59 @@ mod tests {
         }
         let accounts = page.matches("latchkey_requests_total{").count();
         assert_eq!(accounts, MAX_VALUES + 2);
+    }
+
+    #[tokio::test]
+    async fn an_account_whose_refreshes_fail_is_shown() {
+        let outer = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&outer.path().join("state")).unwrap();
+        let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
+        let now = UnixMillis(1_790_000_000_000);
+        let tokens = OAuthTokens {
+            access: "access".into(),
+            refresh: "refresh".into(),
+            id: None,
+            client: None,
+        };
+        let new = NewAccount {
+            name: "alice",
+            platform: "codex",
+            credential: Credential::OAuth(tokens),
+            vars: BTreeMap::new(),
+            credential_expires_at: None,
+            base_url: None,
+        };
+        let terms = Terms::default();
+        let saved = store.save_account(new, &terms, false, now).await;
+        saved.unwrap();
+        let id = store.account("alice").await.unwrap().id;
+        let renewal = |_: &str, _| Renewal::Minted;
+        let life = Duration::from_secs(60);
+        let Claimed::Ours(claim) = store.claim(&id, 1, now, life, &renewal).await.unwrap() else {
+            panic!("it is free");
+        };
+        let retry = Retry {
+            at: now,
+            failures: 1,
+            failing: Some(Failing::noted(None, Failure::Refused, "HTTP 403", now)),
+            unanswered: 0,
+        };
+        store.retry_later(&claim, retry).await.unwrap();
+        let metrics = Metrics::default();
+        let name = "latchkey_account_refresh_failing_since_timestamp_seconds";
+        for (hours, stuck) in [(0, "no"), (1, "yes")] {
+            let later = now.plus(hours * Duration::from_secs(60 * 60));
+            let page = metrics.page(&store, later).await.unwrap();
+            let line =
+                format!("{name}{{account=\"{id}\",how=\"refused\",stuck=\"{stuck}\"}} 1790000000");
+            let found: Vec<&str> = page.lines().filter(|line| line.starts_with(name)).collect();
+            assert_eq!(found, [line]);
+        }
+        store.disable("alice", now).await.unwrap();
+        let page = metrics
+            .page(&store, now.plus(Duration::from_secs(7_200)))
+            .await;
+        assert!(page.unwrap().contains("stuck=\"no\""));
     }
 
     #[tokio::test]

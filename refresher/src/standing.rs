@@ -7,6 +7,7 @@ use latchkey::snapshot::Cooldown;
 use latchkey::verdict::Scope;
 
 use crate::clock::UnixMillis;
+use crate::failing::Failing;
 use crate::store::{Account, Status};
 
 /// An end that is nearer is announced.
@@ -39,6 +40,17 @@ pub enum Standing {
 pub fn ends_soon(account: &Account, now: UnixMillis) -> Option<UnixMillis> {
     let end = account.ends_at()?;
     (end > now && end.since(now) <= SOON).then_some(end)
+}
+
+/// The refreshes of an account that could serve, where they have failed for so long that a person should look.
+pub fn stuck(account: &Account, now: UnixMillis) -> Option<&Failing> {
+    // Nothing renews one whose refresh token may be spent, which is told by itself.
+    let could_serve =
+        account.status == Status::Active && !account.has_ended(now) && !account.is_spent;
+    let failing = account.failing.as_ref().filter(|_| could_serve)?;
+    failing
+        .is_stuck(account.credential_expires_at, now)
+        .then_some(failing)
 }
 
 impl Standing {

@@ -342,10 +342,16 @@ pub async fn refresh(app: &App, caller: Caller, name: &str) -> Result<Fresh> {
                 sentence,
             ))
         }
-        Refreshed::Later { at, reason } => {
+        Refreshed::Later { at, how, reason } => {
             let sentence = format!("{name}: not refreshed: {reason}");
-            let (account, at) = (name, at.0);
-            Err(Error::new(Fault::RefreshLater { account, at }, sentence))
+            let fault = Fault::RefreshLater {
+                account: name,
+                platform: account.platform,
+                how,
+                is_client: app.store.has_own_client(&account.id).await,
+                at: at.0,
+            };
+            Err(Error::new(fault, sentence))
         }
         Refreshed::NeedsLogin { reason } => {
             let sentence = format!("{name}: {reason}");

@@ -10,12 +10,13 @@ use super::quota::Quota;
 use super::{App, Result, daemon, quota};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
+use crate::failing::Failing;
 use crate::keys::seal::KeyId;
 use crate::limits::LimitSettings;
 use crate::login::pending::LoginUrl;
 use crate::progress::EnvoyView;
 use crate::refresh::schedule::{Jitter, refresh_at};
-use crate::standing::{Standing, ends_soon};
+use crate::standing::{Standing, ends_soon, stuck};
 use crate::store::{Account, Asked, Health, LeftOut, Pool, Status, is_suspected};
 
 /// An account as it is shown. Times are Unix milliseconds.
@@ -47,7 +48,7 @@ pub struct AccountView {
     pub reason: Option<String>,
     /// If it needs a login and `serve` waits for one: the URL to open in a browser.
     pub login_url: Option<String>,
-    /// It needs a login, and is a client of its own: it needs other secrets.
+    /// It needs a login, or a person should see to its refreshes, and it is a client of its own: it needs other secrets.
     #[serde(skip)]
     pub needs_secrets: bool,
     /// The port on this machine that the browser comes back to then.
@@ -68,6 +69,8 @@ pub struct AccountView {
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
     pub failures: u32,
+    /// How they fail, and since when.
+    pub failing: Option<FailingView>,
     /// The reasons for which Envoy leaves it alone, or tries it with one request at a time.
     pub cooling_down: Vec<Cooldown>,
     /// The windows of its quota, whoever told them.
@@ -85,6 +88,16 @@ pub struct AccountView {
     /// The effective state.
     #[serde(skip)]
     pub standing: Standing,
+}
+
+/// Refreshes of an account that fail.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailingView {
+    /// How, why, and since when.
+    #[serde(flatten)]
+    pub failing: Failing,
+    /// It has gone on for so long, or so near the credential's end, that a person should look.
+    pub stuck: bool,
 }
 
 /// A time for which an account is left alone.
@@ -147,6 +160,11 @@ impl AccountView {
         let limits = account.limits.over(defaults);
         let limits = used.of(SubjectKind::Account, account.id.as_str(), limits);
         let quota = quota::of(health.quota, asked, &limits);
+        let is_stuck = platform_is_on && left_out.is_none() && stuck(&account, now).is_some();
+        let failing = account.failing.clone().map(|failing| FailingView {
+            failing,
+            stuck: is_stuck,
+        });
         AccountView {
             needs_secrets: false,
             pools: pools.collect(),
@@ -174,6 +192,7 @@ impl AccountView {
             credential_expires_at: account.credential_expires_at.map(|time| time.0),
             expires_at: account.expires_at.map(|time| time.0),
             failures: account.failures,
+            failing,
             cooling_down: running.map(Cooldown::from).collect(),
             quota_at: quota.iter().filter_map(|window| window.at).max(),
             quota,
@@ -195,14 +214,7 @@ fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<St
     if account.has_ended(now) {
         return Some("it is past its end".to_owned());
     }
-    if expired {
-        return Some("its access token has expired".to_owned());
-    }
-    match account.failures {
-        0 => None,
-        1 => Some("the last refresh failed".to_owned()),
-        failures => Some(format!("{failures} refreshes failed in a row")),
-    }
+    expired.then(|| "its access token has expired".to_owned())
 }
 
 /// The time at which the credential is renewed next; none where it never is.
@@ -245,7 +257,10 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         false => None,
     };
     let mut clients = Vec::new();
-    for account in accounts.iter().filter(|account| needs_login(account)) {
+    let is_told = |account: &&Account| {
+        needs_login(account) || account.is_spent || stuck(account, now).is_some()
+    };
+    for account in accounts.iter().filter(is_told) {
         if app.store.has_own_client(&account.id).await {
             clients.push(account.id.clone());
         }

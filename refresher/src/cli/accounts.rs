@@ -371,7 +371,8 @@ async fn list(context: &Context, json: Json) -> Result<()> {
         + &status::quotas(out.width(), &views, now)
         + &beneath(&mapped)
         + &status::proxies(&views)
-        + &status::logins(&views);
+        + &status::logins(&views)
+        + &status::unrenewed(&views, now);
     out.print(&text)?;
     Ok(())
 }

@@ -23,6 +23,7 @@ use super::*;
 use crate::advice::{Door, cure};
 use crate::clock::{Clock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, OAuthTokens, Renewal};
+use crate::failing::{Failing, Failure};
 use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
 use crate::refresh::ledger::{Claimed, Ledger, Retry};
 use crate::store::{BatchId, NewAccount};
@@ -189,6 +190,24 @@ impl Operator {
     async fn id(&self, name: &str) -> Id {
         let account = self.context.app.store.account(name).await.unwrap();
         account.id.as_str().try_into().unwrap()
+    }
+
+    /// Has the token endpoint refuse to renew a login once more.
+    async fn refuse(&self, name: &str) {
+        let (store, now) = (&self.context.app.store, self.clock.now());
+        let account = store.account(name).await.unwrap();
+        let claimed = store.claim(&account.id, account.generation, now, HOUR, &SINGLE_USE);
+        let Claimed::Ours(claim) = claimed.await.unwrap() else {
+            panic!("{name} is not free");
+        };
+        let before = account.failing.as_ref();
+        let retry = Retry {
+            at: now.plus(Duration::from_secs(90)),
+            failures: account.failures + 1,
+            failing: Some(Failing::noted(before, Failure::Refused, "HTTP 403", now)),
+            unanswered: 0,
+        };
+        store.retry_later(&claim, retry).await.unwrap();
     }
 
     async fn report(&self, reports: &[Report]) {
@@ -377,7 +396,13 @@ async fn status() {
     };
     let retry = Retry {
         at: NOW.plus(2 * HOUR),
-        failures: 3,
+        failures: 9,
+        failing: Some(Failing::noted(
+            None,
+            Failure::Refused,
+            "HTTP 403",
+            NOW.minus(HOUR),
+        )),
         unanswered: 0,
     };
     store.retry_later(&claim("bob").await, retry).await.unwrap();
@@ -445,6 +470,26 @@ async fn status() {
     operator.pass(Duration::from_secs(120));
     operator.run("status\naccounts list").await;
     check("status", &operator.transcript());
+}
+
+/// An account that serves, and soon will not.
+#[tokio::test]
+async fn a_refresh_that_is_refused() {
+    let mut operator = Operator::new().await;
+    operator.add_login("alice").await;
+    operator.pass(HOUR - Duration::from_secs(5 * 60));
+    operator.refuse("alice").await;
+    operator.run("status").await;
+    for _ in 0..5 {
+        operator.refuse("alice").await;
+    }
+    operator.pass(Duration::from_secs(60));
+    operator
+        .run("status\naccounts list\naccounts list --json")
+        .await;
+    operator.pass(Duration::from_secs(5 * 60));
+    operator.run("status").await;
+    check("refused", &operator.transcript());
 }
 
 /// The picture of the README, from the repository's root. `make docs` writes it.
@@ -774,10 +819,6 @@ fn advice() {
         Fault::NoLogin { account: name() },
         Fault::NotRevoked { account: name() },
         Fault::RefreshRunning { account: name() },
-        Fault::RefreshLater {
-            account: name(),
-            at: 0,
-        },
         Fault::NotAcknowledged {
             platform: platform.clone(),
         },
@@ -829,6 +870,15 @@ fn advice() {
             Fault::NameTaken { kind, name: name() },
             Fault::NoChange { kind },
         ]);
+    }
+    for how in Failure::ALL.map(Some).into_iter().chain([None]) {
+        faults.push(Fault::RefreshLater {
+            account: name(),
+            platform: "codex".to_owned(),
+            how,
+            is_client: false,
+            at: 0,
+        });
     }
     for place in [KeyPlace::Environment, KeyPlace::Operators, KeyPlace::Ours] {
         faults.extend([Fault::BadKeys { place }, Fault::NoNewKey { place }]);

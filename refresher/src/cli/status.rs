@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output::{Width, table};
-use super::time::{minute, relative};
+use super::time::{minute, relative, span};
 use super::{Context, Exit, Json, Result, pools, terms};
 use crate::advice::{Door, check_command, cure, later_end_command, login_command, login_cure};
 use crate::app::quota::Quota;
-use crate::app::status::{self, AccountView, Cooldown, Overview};
+use crate::app::status::{self, AccountView, Cooldown, FailingView, Overview};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
 use crate::fault::Fault;
@@ -27,8 +27,8 @@ pub const NO_ACCOUNTS: &str =
 pub struct Show {
     #[command(flatten)]
     json: Json,
-    /// Exit with 4 where somebody has to see to something: `serve` does not run, an account needs a login or is dead, an
-    /// Envoy stays behind, or a record cannot go to Envoy
+    /// Exit with 4 where somebody has to see to something: `serve` does not run, an account needs a login, is dead or
+    /// cannot renew its token, an Envoy stays behind, or a record cannot go to Envoy
     #[arg(long)]
     check: bool,
 }
@@ -76,6 +76,14 @@ fn needs_somebody(overview: &Overview) -> bool {
             .iter()
             .any(|envoy| envoy.behind_seconds.is_some())
         || overview.accounts.iter().any(is_idle)
+        || overview.accounts.iter().any(is_stuck)
+}
+
+fn is_stuck(account: &AccountView) -> bool {
+    account
+        .failing
+        .as_ref()
+        .is_some_and(|failing| failing.stuck)
 }
 
 /// The overview for people.
@@ -134,6 +142,7 @@ fn text(
         + &ends(accounts, now)
         + &logins(accounts)
         + &last_tokens(accounts)
+        + &unrenewed(accounts, now)
         + &deaths(accounts)
         + &doubts(accounts)
 }
@@ -286,6 +295,63 @@ fn ends_with_its_token(view: &AccountView) -> bool {
     view.is_spent && matches!(view.standing, Standing::Active | Standing::CoolingDown)
 }
 
+/// What is wrong with each account whose refreshes have failed for long, and the cure.
+pub fn unrenewed(accounts: &[AccountView], now: UnixMillis) -> String {
+    let text = |view: &AccountView| {
+        let (problem, cure) = stuck(view, now)?;
+        Some(format!("\n{problem}\n  To mend it, {cure}\n"))
+    };
+    accounts.iter().filter_map(text).collect()
+}
+
+/// What is wrong with an account whose refreshes have failed for long, as a sentence without a full stop, and the cure.
+pub fn stuck(view: &AccountView, now: UnixMillis) -> Option<(String, String)> {
+    let FailingView { failing, .. } = view.failing.as_ref().filter(|failing| failing.stuck)?;
+    let end = match view.credential_expires_at.map(UnixMillis) {
+        None => String::new(),
+        Some(end) if end <= now => format!(", which ended {}", relative(end, now)),
+        Some(end) => format!(", which ends {}", relative(end, now)),
+    };
+    let problem = format!(
+        "{} cannot renew its access token{end}: {} ({}, {})",
+        view.name,
+        failing.how.meaning(),
+        failing.reason,
+        how_often(view, failing.since, now),
+    );
+    let fault = Fault::RefreshLater {
+        account: view.name.clone(),
+        platform: view.platform.clone(),
+        how: Some(failing.how),
+        is_client: view.needs_secrets,
+        at: view.next_refresh_at.unwrap_or_default(),
+    };
+    Some((problem, cure(Door::CommandLine, &fault).unwrap_or_default()))
+}
+
+/// `refresh refused 9 times in 2h (HTTP 403)`; empty where the last one went well.
+pub fn failing(view: &AccountView, now: UnixMillis) -> String {
+    view.failing
+        .as_ref()
+        .map_or_else(String::new, |FailingView { failing, .. }| {
+            let often = how_often(view, failing.since, now);
+            format!(
+                "refresh {} {often} ({})",
+                failing.how.word(),
+                failing.reason
+            )
+        })
+}
+
+/// `9 times in 2h`, or when it was, if it was once.
+fn how_often(view: &AccountView, since: UnixMillis, now: UnixMillis) -> String {
+    let passed = span(now.since(since));
+    match view.failures {
+        0 | 1 => format!("{passed} ago"),
+        failures => format!("{failures} times in {passed}"),
+    }
+}
+
 /// The cure of each dead account.
 fn deaths(accounts: &[AccountView]) -> String {
     let dead = accounts
@@ -377,10 +443,10 @@ fn quota(view: &AccountView, now: UnixMillis) -> String {
     joined(view.quota.iter().map(one), "; ")
 }
 
-/// Why it is as it is: its reason, and its cooldowns.
+/// Why it is as it is: its reason, how its refreshes fail, and its cooldowns.
 fn why(view: &AccountView, now: UnixMillis) -> String {
     let reason = view.reason.clone().unwrap_or_default();
-    joined([reason, cooldowns(view, now)], "; ")
+    joined([reason, failing(view, now), cooldowns(view, now)], "; ")
 }
 
 fn millis(time: u64) -> UnixMillis {

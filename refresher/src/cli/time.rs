@@ -117,8 +117,8 @@ pub fn minute(time: UnixMillis) -> String {
     )
 }
 
-/// The two largest units.
-fn span(duration: Duration) -> String {
+/// A length of time for people, in its two largest units: `3h 20m`.
+pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |large: u64, unit: &str, small: u64, small_unit: &str| match small {

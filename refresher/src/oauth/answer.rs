@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use super::claims::{self, Claims, TOKEN_LIMIT};
 use crate::clock::UnixMillis;
 use crate::credential::{ClientCredentials, Credential, OAuthTokens, SignedKey};
+use crate::failing::Failure;
 use crate::platform::oauth::{Ends, Members};
 
 /// The furthest expiry believed; a token that claims more is refreshed after a year.
@@ -36,6 +37,9 @@ const INVALID_GRANT: &str = "invalid_grant";
 /// The client is not known, or may not do this (RFC 6749 §5.2): of no login that it has is there another answer.
 const CLIENT_IS_REFUSED: [&str; 2] = ["invalid_client", "unauthorized_client"];
 
+/// The server's own trouble, as RFC 6749 §4.1.2.1 names it.
+const TROUBLE: [&str; 2] = ["server_error", "temporarily_unavailable"];
+
 /// Error codes of RFC 6749 §5.2 and the like, safe to name in a message although no profile lists them.
 const NAMEABLE: &[&str] = &[
     "access_denied",
@@ -43,8 +47,8 @@ const NAMEABLE: &[&str] = &[
     INVALID_GRANT,
     "invalid_request",
     "invalid_scope",
-    "server_error",
-    "temporarily_unavailable",
+    TROUBLE[0],
+    TROUBLE[1],
     "token_expired",
     CLIENT_IS_REFUSED[1],
     "unsupported_grant_type",
@@ -137,6 +141,8 @@ pub enum Outcome {
     Transient {
         /// The pause that the server asked for.
         retry_after: Option<Duration>,
+        /// Refused or troubled.
+        how: Failure,
         /// For the log.
         reason: String,
     },
@@ -173,6 +179,7 @@ pub fn classify(answer: &Answer, members: &Members, ends: &Ends, now: UnixMillis
             // What was sent is still good: the answer has nothing in its place.
             true => Outcome::Transient {
                 retry_after: None,
+                how: Failure::Troubled,
                 reason: format!("the access token granted is longer than {MAX_VALUE_BYTES} bytes"),
             },
         };
@@ -196,6 +203,7 @@ pub fn classify(answer: &Answer, members: &Members, ends: &Ends, now: UnixMillis
     } else {
         Outcome::Transient {
             retry_after: answer.retry_after,
+            how: failure(answer.status, code),
             reason,
         }
     }
@@ -219,6 +227,18 @@ fn is_permanent(status: u16, code: Option<&str>, ends: &Ends) -> bool {
         (200..=299, Some(code)) => listed(code),
         (_, Some(code)) => !is(code, INVALID_GRANT) && listed(code),
         (_, None) => false,
+    }
+}
+
+/// Tells a "no" to the login, its client or the sender, which as a rule does not pass by itself, from trouble of the server's.
+fn failure(status: u16, code: Option<&str>) -> Failure {
+    let is_trouble = |code: &str| TROUBLE.iter().any(|known| known.eq_ignore_ascii_case(code));
+    match status {
+        _ if code.is_some_and(is_trouble) => Failure::Troubled,
+        // Request Timeout, Too Early, Too Many Requests.
+        408 | 425 | 429 => Failure::Troubled,
+        200..=299 | 400..=499 => Failure::Refused,
+        _ => Failure::Troubled,
     }
 }
 

@@ -24,8 +24,7 @@ use crate::login::code::Authorization;
 use crate::oauth::answer::{Answer, Outcome};
 use crate::platform::oauth::{Members, Scheme, SignedRequests};
 use crate::platform::{Encoding, Profile};
-use crate::refresh::endpoint::TokenEndpoints;
-use crate::refresh::engine::TokenEndpoint;
+use crate::refresh::endpoint::{TokenEndpoint, TokenEndpoints};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use secrecy::SecretString;
 
-use super::engine::TokenEndpoint;
 use crate::base_url::web_url;
 use crate::clock::{Clock, SystemClock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, Renewal};
@@ -14,6 +13,21 @@ use crate::oauth::answer::{Grant, Outcome, classify};
 use crate::oauth::http::{CallError, Error, HttpClient};
 use crate::oauth::refresh;
 use crate::platform::{OAuth, Profile, Signing};
+
+/// The place where credentials are renewed.
+pub trait TokenEndpoint: Send + Sync + 'static {
+    /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it. It leaves by
+    /// `proxy`, if the account has one of its own.
+    fn refresh(
+        &self,
+        platform: &str,
+        credential: &Credential,
+        proxy: Option<&Proxy>,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Tells how the credentials of that kind are renewed at `platform`.
+    fn renewal(&self, platform: &str, kind: CredentialKind) -> Renewal;
+}
 
 /// The token endpoints of every platform that may be used.
 #[derive(Debug)]

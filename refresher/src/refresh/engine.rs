@@ -29,14 +29,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::endpoint::TokenEndpoint;
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry, Vars};
 use super::reports::Reports;
 use super::schedule::{self, BACKOFF_LIMIT, Jitter, backoff};
+use super::step::{Step, next_step};
 use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
-use crate::credential::{Credential, CredentialKind, Renewal};
-use crate::egress::Proxy;
+use crate::credential::{CredentialKind, Renewal};
+use crate::failing::{Failing, Failure};
 use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::oauth::answer::{Grant, Outcome};
@@ -61,21 +63,6 @@ const COMMIT_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// The time that a shutdown waits for calls in flight.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
 
-/// The place where credentials are renewed.
-pub trait TokenEndpoint: Send + Sync + 'static {
-    /// Makes one refresh call for an account of `platform` and says what became of it. Never repeats it. It leaves by
-    /// `proxy`, if the account has one of its own.
-    fn refresh(
-        &self,
-        platform: &str,
-        credential: &Credential,
-        proxy: Option<&Proxy>,
-    ) -> impl Future<Output = Outcome> + Send;
-
-    /// Tells how the credentials of that kind are renewed at `platform`.
-    fn renewal(&self, platform: &str, kind: CredentialKind) -> Renewal;
-}
-
 /// The outcome of a refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refreshed {
@@ -87,6 +74,8 @@ pub enum Refreshed {
     Later {
         /// When it will be tried again.
         at: UnixMillis,
+        /// How it failed; none where no call was made.
+        how: Option<Failure>,
         /// Why.
         reason: String,
     },
@@ -330,6 +319,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         let retry = Retry {
             at: now,
             failures: claim.failures,
+            failing: claim.failing.clone(),
             unanswered: claim.unanswered,
         };
         self.ledger.retry_later(claim, retry).await?;
@@ -362,16 +352,18 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             }
             Outcome::Fresh(_) => {
                 let reason = "the answer has no access token".to_owned();
-                self.later(claim, None, reason).await
+                self.later(claim, None, Failure::Troubled, reason).await
             }
             Outcome::Permanent { reason } => self.end_login(claim, &reason).await,
             Outcome::Transient {
                 retry_after,
+                how,
                 reason,
-            } => self.later(claim, retry_after, reason).await,
-            Outcome::NotSent { reason }
-            | Outcome::Page { reason }
-            | Outcome::Unknown { reason } => self.later(claim, None, reason).await,
+            } => self.later(claim, retry_after, how, reason).await,
+            Outcome::Page { reason } => self.later(claim, None, Failure::Troubled, reason).await,
+            Outcome::NotSent { reason } | Outcome::Unknown { reason } => {
+                self.later(claim, None, Failure::Unreached, reason).await
+            }
         }
     }
 
@@ -453,14 +445,17 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
                 Outcome::Permanent { reason } => return self.end_login(&claim, &reason).await,
                 Outcome::Transient {
                     retry_after,
+                    how,
                     reason,
-                } => return self.later(&claim, retry_after, reason).await,
-                Outcome::NotSent { reason } => return self.later(&claim, None, reason).await,
+                } => return self.later(&claim, retry_after, how, reason).await,
+                Outcome::NotSent { reason } => {
+                    return self.later(&claim, None, Failure::Unreached, reason).await;
+                }
                 // It counts as one call without an answer, however often it comes: such pages alone never end a login.
                 Outcome::Page { reason } => {
                     claim.unanswered = claim.unanswered.max(1);
                     claim.first_unanswered_at.get_or_insert(now);
-                    return self.later(&claim, None, reason).await;
+                    return self.later(&claim, None, Failure::Troubled, reason).await;
                 }
                 Outcome::Unknown { reason } => {
                     warn!(
@@ -522,11 +517,13 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         &self,
         claim: &Claim,
         retry_after: Option<Duration>,
+        how: Failure,
         reason: String,
     ) -> Result<Refreshed, L::Error> {
+        let now = self.clock.now();
         let failures = claim.failures.saturating_add(1);
         let pause = backoff(failures, retry_after, Jitter::random());
-        let at = self.clock.now().plus(pause);
+        let at = now.plus(pause);
         warn!(
             account = claim.name,
             reason,
@@ -534,17 +531,15 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             retry_in_seconds = pause.as_secs(),
             "a refresh failed for now"
         );
-        self.ledger
-            .retry_later(
-                claim,
-                Retry {
-                    at,
-                    failures,
-                    unanswered: claim.unanswered,
-                },
-            )
-            .await?;
-        Ok(Refreshed::Later { at, reason })
+        let retry = Retry {
+            at,
+            failures,
+            failing: Some(noted(claim, how, &reason, at, now)),
+            unanswered: claim.unanswered,
+        };
+        self.ledger.retry_later(claim, retry).await?;
+        let how = Some(how);
+        Ok(Refreshed::Later { at, how, reason })
     }
 
     /// Leaves a token that may be spent alone while the access token still serves.
@@ -559,10 +554,12 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         let retry = Retry {
             at,
             failures: claim.failures,
+            failing: claim.failing.clone(),
             unanswered: claim.unanswered,
         };
         self.ledger.retry_later(claim, retry).await?;
-        Ok(Refreshed::Later { at, reason })
+        let how = None;
+        Ok(Refreshed::Later { at, how, reason })
     }
 
     async fn end_login(&self, claim: &Claim, reason: &str) -> Result<Refreshed, L::Error> {
@@ -585,24 +582,28 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Call,
-    Hold,
-    GiveUp,
-}
-
-/// Decides about sending a claimed refresh token. `usable`: the access token still serves.
-fn next_step(claim: &Claim, usable: bool, grace: Duration, now: UnixMillis) -> Step {
-    let within_grace = claim
-        .first_unanswered_at
-        .is_none_or(|first| now.since(first) <= grace);
-    match claim.unanswered {
-        0 => Step::Call,
-        1 if within_grace || !usable => Step::Call,
-        _ if usable => Step::Hold,
-        _ => Step::GiveUp,
+/// What is kept of a failure. Whoever reads the log is told at each one that a person should look, once that is so: they
+/// come ever more slowly. `at`: when the next try is.
+fn noted(claim: &Claim, how: Failure, reason: &str, at: UnixMillis, now: UnixMillis) -> Failing {
+    let failing = Failing::noted(claim.failing.as_ref(), how, reason, now);
+    if !failing.is_stuck(claim.credential_expires_at, now) {
+        return failing;
     }
+    error!(
+        account = claim.name,
+        reason = failing.reason,
+        failing_for_seconds = now.since(failing.since).as_secs(),
+        meaning = failing.how.meaning(),
+        cure = advice::in_log(&Fault::RefreshLater {
+            account: claim.name.clone(),
+            platform: claim.platform.clone(),
+            how: Some(failing.how),
+            is_client: claim.credential.is_client(),
+            at: at.0,
+        }),
+        "an account's access token cannot be renewed: a person should see to it"
+    );
+    failing
 }
 
 /// Nothing panics while one of these locks is held.

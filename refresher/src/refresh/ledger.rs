@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, Renewal};
 use crate::egress::Proxy;
+use crate::failing::Failing;
 use crate::id::AccountId;
 
 /// An account that the scheduler looks at: its credential ends by itself and it is not `needs_login`. Disabled accounts,
@@ -60,6 +61,8 @@ pub struct Claim {
     pub login_ends_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
     pub failures: u32,
+    /// How they fail, and since when; none after a commit.
+    pub failing: Option<Failing>,
     /// The number of calls that went out with this generation's refresh token and stayed unanswered, before this claim.
     pub unanswered: u32,
     /// When the first of those went out.
@@ -97,12 +100,14 @@ pub type Vars = BTreeMap<String, String>;
 pub type RenewalOf<'a> = &'a (dyn Fn(&str, CredentialKind) -> Renewal + Sync);
 
 /// Where an account with a failed refresh goes from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
     /// Not before.
     pub at: UnixMillis,
     /// Failures in a row, this one included.
     pub failures: u32,
+    /// How they fail, and since when.
+    pub failing: Option<Failing>,
     /// Calls that stayed unanswered, to be stored in place of what [`Ledger::intend`] counted.
     pub unanswered: u32,
 }

@@ -19,6 +19,9 @@
 //! - "Not now" (no connection, or any status but those below) backs off from 1 second to 1 hour. `Retry-After` is
 //!   honoured up to 1 hour. `invalid_grant`, 401 with `invalid_client`, and the profile's codes and statuses end the
 //!   login: the account becomes `needs_login`.
+//! - Any other refusal may be that of a filter before the endpoint, so it is asked again for ever, hourly at most. How
+//!   refreshes fail and since when is kept with the account until one goes well. Once they have failed for an hour, or
+//!   for a minute near the credential's end, a person is told to look (`failing`).
 //!
 //! # Laws of single-use refresh tokens
 //!
@@ -39,3 +42,4 @@ pub mod engine;
 pub mod ledger;
 mod reports;
 pub mod schedule;
+mod step;

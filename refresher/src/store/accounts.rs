@@ -13,6 +13,7 @@ use super::sqlite::{self, Connection};
 use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind};
+use crate::failing::Failing;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 use crate::limits::OwnLimits;
@@ -100,6 +101,9 @@ pub struct Account {
     pub failures: u32,
     /// Its refresh token may be spent and is not sent any more, so that it ends with its access token.
     pub is_spent: bool,
+    /// How they fail, and since when; none where the last one went well.
+    #[sqlx(try_from = "JsonText<Option<Failing>>")]
+    pub failing: Option<Failing>,
     /// The time before which no refresh is tried.
     pub retry_at: Option<UnixMillis>,
     /// The models that it serves.
@@ -188,7 +192,7 @@ macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, platform, kind, status, reason, generation, issued_at, \
-             credential_expires_at, failures, unanswered > 1 AND claim_token IS NULL AS is_spent, retry_at, models, maps, expires_at, login_ends_at, base_url, revision, ",
+             credential_expires_at, failures, failing, unanswered > 1 AND claim_token IS NULL AS is_spent, retry_at, models, maps, expires_at, login_ends_at, base_url, revision, ",
             own_limit_columns!(),
             " FROM accounts ",
             $rest
@@ -237,6 +241,7 @@ impl Account {
             credential_expires_at: None,
             failures: 0,
             is_spent: false,
+            failing: None,
             retry_at: None,
             models: Models::default(),
             maps: ModelMaps::default(),

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::accounts::Vars;
-use super::sql::{self, signed};
+use super::sql::{self, JsonText, json_text, signed};
 use super::{Error, Result, Store, sqlite};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind, Renewal};
+use crate::failing::Failing;
 use crate::id::{AccountId, random_base32};
 use crate::keys::seal::Binding;
 use crate::refresh::ledger::{Claim, Claimed, Entry, Ledger, RenewalOf, Retry};
@@ -17,7 +18,7 @@ const TOKEN_CHARACTERS: usize = 32;
 sql::statements! {
     ENTRIES = "SELECT id, kind, generation, issued_at, credential_expires_at, retry_at FROM accounts \
                WHERE kind <> 'api_key' AND status <> 'needs_login' ORDER BY id";
-    CLAIMABLE = "SELECT name, platform, kind, generation, base_url, credential, credential_expires_at, login_ends_at, failures, unanswered, \
+    CLAIMABLE = "SELECT name, platform, kind, generation, base_url, credential, credential_expires_at, login_ends_at, failures, failing, unanswered, \
                  first_unanswered_at, claim_until FROM accounts \
                  WHERE id = $1 AND status <> 'needs_login'";
     /// With `$5` = 1 the claim counts as a call without an answer until it is told otherwise.
@@ -28,11 +29,11 @@ sql::statements! {
     INTEND = "UPDATE accounts SET unanswered = unanswered + 1, \
               first_unanswered_at = coalesce(first_unanswered_at, $1), claim_until = $2 \
               WHERE id = $3 AND generation = $4 AND claim_token = $5 AND status <> 'needs_login'";
-    RETRY_LATER = "UPDATE accounts SET retry_at = $1, failures = $2, unanswered = CAST($3 AS BIGINT), \
+    RETRY_LATER = "UPDATE accounts SET retry_at = $1, failures = $2, failing = $7, unanswered = CAST($3 AS BIGINT), \
                    first_unanswered_at = CASE WHEN CAST($3 AS BIGINT) = 0 THEN NULL ELSE first_unanswered_at END, \
                    claim_token = NULL, claim_until = NULL \
                    WHERE id = $4 AND generation = $5 AND claim_token = $6";
-    NEEDS_LOGIN = "UPDATE accounts SET status = 'needs_login', reason = $1, retry_at = NULL, claim_token = NULL, \
+    NEEDS_LOGIN = "UPDATE accounts SET status = 'needs_login', reason = $1, retry_at = NULL, failing = 'null', claim_token = NULL, \
                    claim_until = NULL, revision = $2 WHERE id = $3 AND generation = $4 AND claim_token = $5";
 }
 
@@ -64,6 +65,8 @@ struct ClaimableRow {
     login_ends_at: Option<UnixMillis>,
     #[sqlx(try_from = "i64")]
     failures: u32,
+    #[sqlx(try_from = "JsonText<Option<Failing>>")]
+    failing: Option<Failing>,
     #[sqlx(try_from = "i64")]
     unanswered: u32,
     first_unanswered_at: Option<UnixMillis>,
@@ -160,6 +163,7 @@ impl Ledger for Store {
             credential_expires_at: row.credential_expires_at,
             login_ends_at: row.login_ends_at,
             failures: row.failures,
+            failing: row.failing,
             unanswered: row.unanswered,
             first_unanswered_at: row.first_unanswered_at,
         };
@@ -210,6 +214,7 @@ impl Ledger for Store {
             .bind(claim.account.as_str())
             .bind(signed(claim.generation))
             .bind(&claim.token)
+            .bind(json_text(&retry.failing))
             .execute(change.sql())
             .await?;
         change.commit().await

@@ -13,7 +13,7 @@ const REASON: &str = "logged out by the operator";
 sql::statements! {
     /// A refresh whose claim has lapsed finds another generation, and changes nothing.
     TAKE_OUT = "UPDATE accounts SET status = 'needs_login', reason = $1, generation = $2, credential = $3, retry_at = NULL, \
-                failures = 0, unanswered = 0, first_unanswered_at = NULL, updated_at = $4, revision = $5 WHERE id = $6";
+                failures = 0, failing = 'null', unanswered = 0, first_unanswered_at = NULL, updated_at = $4, revision = $5 WHERE id = $6";
     EMPTY = "UPDATE accounts SET credential = $1, credential_expires_at = NULL, updated_at = $2 \
              WHERE id = $3 AND generation = $4 AND status = 'needs_login'";
 }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Type};
 
+use crate::failing::Failing;
 use crate::limits::{LimitSettings, Setting};
 use crate::probe::quota::Figure;
 
@@ -88,7 +89,8 @@ from_json_text!(
     Vec<Window>,
     Vec<Figure>,
     LimitSettings,
-    BTreeSet<Setting>
+    BTreeSet<Setting>,
+    Option<Failing>
 );
 
 /// The JSON of a list, a map or a name, all of which always serialise.

@@ -87,6 +87,31 @@ impl Installation {
         text(&output.stderr)
     }
 
+    /// Imports a login that is due for a refresh, whose token endpoint is `endpoint`.
+    fn import_due_login(&self, endpoint: &TcpListener, name: &str) {
+        let url = format!("http://{}/token", endpoint.local_addr().unwrap());
+        let platforms = self.outer.path().join("platforms");
+        fs::create_dir(&platforms).unwrap();
+        fs::write(
+            platforms.join("codex.toml"),
+            format!("[oauth]\ntoken_url = '{url}'"),
+        )
+        .unwrap();
+        self.begin();
+        fs::write(
+            self.state().join("config.toml"),
+            format!(
+                "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n[refresh]\nfloor_seconds = 1",
+                platforms.display()
+            ),
+        )
+        .unwrap();
+        let login = include_str!("../../src/login/import/fixtures/chatgpt_opaque_token.json");
+        let expired = self.outer.path().join("auth.json");
+        fs::write(&expired, login.replace("2026-11-21", "2020-01-01")).unwrap();
+        self.ok(&["import", expired.to_str().unwrap(), "--name", name]);
+    }
+
     fn add_account(&self, name: &str) -> Output {
         let mut command = self.command(&["accounts", "add", name, "--platform", "openai"]);
         command
@@ -646,27 +671,7 @@ fn a_stop_is_orderly_and_a_crash_leaves_nothing_in_the_way() {
 fn a_second_signal_does_not_wait_for_a_refresh() {
     let installation = Installation::new();
     let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/token", endpoint.local_addr().unwrap());
-    let platforms = installation.outer.path().join("platforms");
-    fs::create_dir(&platforms).unwrap();
-    fs::write(
-        platforms.join("codex.toml"),
-        format!("[oauth]\ntoken_url = '{url}'"),
-    )
-    .unwrap();
-    installation.begin();
-    fs::write(
-        installation.state().join("config.toml"),
-        format!(
-            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n[refresh]\nfloor_seconds = 1",
-            platforms.display()
-        ),
-    )
-    .unwrap();
-    let login = include_str!("../../src/login/import/fixtures/chatgpt_opaque_token.json");
-    let expired = installation.outer.path().join("auth.json");
-    fs::write(&expired, login.replace("2026-11-21", "2020-01-01")).unwrap();
-    installation.ok(&["import", expired.to_str().unwrap()]);
+    installation.import_due_login(&endpoint, "alice");
 
     let mut daemon = installation.serve();
     let (_unanswered, _) = endpoint.accept().unwrap();
@@ -678,6 +683,73 @@ fn a_second_signal_does_not_wait_for_a_refresh() {
     assert!(daemon.child.wait().unwrap().success());
     let took = told.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// Answers a call of a token endpoint.
+fn answer_token_call(endpoint: &TcpListener, status: &str, body: &str) {
+    let (mut stream, _) = endpoint.accept().unwrap();
+    let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
+    // Codex's is one object without others in it.
+    while !request.ends_with(b"}") {
+        let length = stream.read(&mut piece).unwrap();
+        assert!(length > 0, "{}", text(&request));
+        request.extend_from_slice(&piece[..length]);
+    }
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close");
+    write!(stream, "{head}\r\n\r\n{body}").unwrap();
+}
+
+/// Its first refresh is refused in a way that does not say whether the login is over.
+#[test]
+fn a_refusal_of_a_refresh_is_told_until_one_goes_well() {
+    let installation = Installation::new();
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    installation.import_due_login(&endpoint, "alice");
+    let told = || {
+        let accounts = installation.ok(&["accounts", "list", "--json"]);
+        let mut accounts: Vec<Value> = serde_json::from_str(&accounts).unwrap();
+        accounts.remove(0)
+    };
+    let refresh = |status: &str, body: &str| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| answer_token_call(&endpoint, status, body));
+            installation.run(&["refresh", "alice"])
+        })
+    };
+    assert_eq!(told()["failing"], Value::Null);
+    for (status, says, how) in [
+        (
+            "403 Forbidden",
+            "run: refresher login codex --name alice; where that is refused too",
+            "refused",
+        ),
+        ("503 Unavailable", "tries again by itself", "troubled"),
+        (
+            "404 Not Found",
+            "run: refresher login codex --name alice; where that is refused too",
+            "refused",
+        ),
+    ] {
+        let refused = refresh(status, "<html>");
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let said = text(&refused.stderr);
+        assert!(said.contains(&status[..3]) && said.contains(says), "{said}");
+        let account = told();
+        assert_eq!(account["failing"]["how"], how, "{account}");
+        assert_eq!(
+            account["failing"]["reason"],
+            format!("HTTP {}", &status[..3])
+        );
+        assert_eq!(account["failing"]["stuck"], false);
+    }
+    let status = installation.ok(&["status"]);
+    assert!(status.contains("refresh refused 3 times in "), "{status}");
+    let body = r#"{"access_token":"new-access","refresh_token":"rt_2","expires_in":3600}"#;
+    let refreshed = refresh("200 OK", body);
+    assert!(refreshed.status.success(), "{refreshed:?}");
+    assert_eq!(told()["failing"], Value::Null);
+    assert!(!installation.ok(&["status"]).contains("refused"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Each check on facts made up for it, and all of them as a person reads them (`snapshots/doctor.snap`).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use latchkey::snapshot::{Kind, Models, Policy};
 
@@ -10,9 +11,10 @@ use crate::app;
 use crate::app::doctor::{Admin, ClustersRead, Daemon, Gateway, Host, SocketState, Space, State};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::limits::Limits;
-use crate::app::status::{AccountView, Overview};
+use crate::app::status::{AccountView, FailingView, Overview};
 use crate::clock::UnixMillis;
 use crate::envoy::filter_file::Found;
+use crate::failing::{Failing, Failure};
 use crate::fault::Fault;
 use crate::progress::EnvoyView;
 use crate::standing::Standing;
@@ -46,6 +48,7 @@ fn account(name: &str, standing: Standing) -> AccountView {
         ends_soon: false,
         next_refresh_at: None,
         failures: 0,
+        failing: None,
         cooling_down: Vec::new(),
         quota: Vec::new(),
         quota_at: None,
@@ -53,6 +56,20 @@ fn account(name: &str, standing: Standing) -> AccountView {
         is_suspected: false,
         is_spent: false,
         standing,
+    }
+}
+
+/// An account whose refreshes have failed for so many seconds, and that a person should look at.
+fn failing(name: &str, standing: Standing, how: Failure, seconds: u64) -> AccountView {
+    let since = NOW.minus(Duration::from_secs(seconds));
+    AccountView {
+        failures: 9,
+        failing: Some(FailingView {
+            failing: Failing::noted(None, how, "HTTP 403", since),
+            stuck: true,
+        }),
+        credential_expires_at: Some(NOW.0 + 180_000),
+        ..account(name, standing)
     }
 }
 
@@ -335,12 +352,31 @@ const BROKEN: &[(&str, Break)] = &[
         bob.is_suspected = true;
         add(facts, bob);
     }),
-    ("refreshes that fail", |facts| {
-        let mut bob = account("bob", Standing::Active);
-        bob.failures = 3;
+    ("a token that expired and is not renewed", |facts| {
+        let mut bob = failing("bob", Standing::TokenExpired, Failure::Unreached, 30);
+        bob.failing.as_mut().unwrap().stuck = false;
+        add(facts, bob);
+    }),
+    ("refreshes that fail for a moment", |facts| {
+        let mut bob = failing("bob", Standing::Active, Failure::Troubled, 30);
+        bob.failing.as_mut().unwrap().stuck = false;
         bob.next_refresh_at = Some(NOW.0 + 60_000);
         add(facts, bob);
     }),
+    ("refreshes that fail for long", |facts| {
+        for (name, how) in ["bob", "carol", "dave"].into_iter().zip(Failure::ALL) {
+            add(facts, failing(name, Standing::Active, how, 7_200));
+        }
+    }),
+    (
+        "a client's refreshes that are refused, past the end",
+        |facts| {
+            let mut bob = failing("bob", Standing::TokenExpired, Failure::Refused, 120);
+            bob.credential_expires_at = Some(NOW.0 - 60_000);
+            bob.needs_secrets = true;
+            add(facts, bob);
+        },
+    ),
     ("a login that ends for good", |facts| {
         let alice = &mut state(facts).overview.accounts[0];
         alice.ends_at = Some(NOW.0 + 2 * DAY);

@@ -313,6 +313,32 @@ fn answers_that_pass() {
     }
 }
 
+#[test]
+fn a_refusal_is_told_from_trouble() {
+    use Failure::{Refused, Troubled};
+    for (status, body, expected) in [
+        (400, "{}", Refused),
+        (400, r#"{"error":"invalid_request"}"#, Refused),
+        (410, "", Refused),
+        (403, "<html>Cloudflare</html>", Refused),
+        (404, "", Refused),
+        (200, r#"{"error":"access_denied"}"#, Refused),
+        (200, r#"{"error":"temporarily_unavailable"}"#, Troubled),
+        (400, r#"{"error":"server_error"}"#, Troubled),
+        (408, "", Troubled),
+        (425, "", Troubled),
+        (429, r#"{"error":{"code":"rate_limit_exceeded"}}"#, Troubled),
+        (302, "", Troubled),
+        (500, r#"{"error":"invalid_request"}"#, Troubled),
+        (503, "", Troubled),
+    ] {
+        let Outcome::Transient { how, .. } = outcome(status, body) else {
+            panic!("{status} {body}");
+        };
+        assert_eq!(how, expected, "{status} {body}");
+    }
+}
+
 /// A filter before the endpoint says 401 and 403 too. What its profile does not list ends no login.
 #[test]
 fn a_refusal_that_says_nothing_known_ends_a_login_only_where_the_profile_says_so() {

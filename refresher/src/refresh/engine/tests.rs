@@ -146,6 +146,35 @@ async fn a_lost_answer_is_asked_for_once_more() {
     }
 }
 
+/// Nobody knows whether the login is over, so it is asked for ever; but a person is told while the account still serves.
+#[tokio::test(start_paused = true)]
+async fn refusals_without_a_word_end_no_login_and_are_told() {
+    for renewal in [Renewal::SingleUse, Renewal::Reusable] {
+        let world = World::of(1, renewal);
+        for _ in 0..20 {
+            world.fate(0, Fate::Refused);
+        }
+        let process = world.start(Refresh::default());
+        sleep(LIFE - minutes(5)).await;
+        assert_eq!(world.failing(0), None);
+        sleep(minutes(3)).await;
+        let end = world.credential_expires_at(0);
+        let failing = world.failing(0).expect("it fails");
+        assert_eq!(
+            (failing.how, &*failing.reason),
+            (Failure::Refused, "HTTP 403")
+        );
+        assert!(failing.is_stuck(Some(end), process.now()), "{failing:?}");
+        assert!(process.now() < end, "the account serves");
+        sleep(minutes(4 * 60)).await;
+        let later = world.failing(0).expect("it fails");
+        assert_eq!((later.since, world.reason(0)), (failing.since, None));
+        sleep(minutes(24 * 60)).await;
+        assert_eq!(world.failing(0), None, "a good answer ends the row");
+        assert!(world.generation(0) > 1);
+    }
+}
+
 /// Something before the token endpoint answers with pages of its own: for hours, past the end of the access token.
 #[tokio::test(start_paused = true)]
 async fn pages_in_place_of_answers_end_no_login() {

@@ -55,7 +55,7 @@ sql::statements! {
     /// Leaves a claim alone: its holder may have a call in flight, and another must not join it.
     RENEW = "UPDATE accounts SET kind = $1, status = 'active', reason = NULL, vars = $2, generation = $3, \
              credential = $4, issued_at = $5, credential_expires_at = $6, unanswered = 0, \
-             first_unanswered_at = NULL, failures = 0, retry_at = NULL, login_ends_at = NULL, updated_at = $5, revision = $7, \
+             first_unanswered_at = NULL, failures = 0, failing = 'null', retry_at = NULL, login_ends_at = NULL, updated_at = $5, revision = $7, \
              base_url = $9 WHERE id = $8";
     OWNER_OF = "SELECT platform, vars FROM accounts WHERE id = $1 AND generation = $2";
     NOTE_OWNER = "UPDATE accounts SET vars = $1, revision = $2 WHERE id = $3";

@@ -21,7 +21,7 @@ sql::statements! {
              reason = CASE WHEN status IN ('disabled', 'dead') THEN reason END, \
              claim_token = nullif(claim_token, $7), \
              claim_until = CASE claim_token WHEN $7 THEN NULL ELSE claim_until END, \
-             unanswered = 0, first_unanswered_at = NULL, failures = 0, \
+             unanswered = 0, first_unanswered_at = NULL, failures = 0, failing = 'null', \
              retry_at = NULL, updated_at = $3, revision = $5 WHERE id = $6";
 }
 

@@ -1,6 +1,7 @@
 //! Claims and intents of refreshes, across processes and restarts.
 
 use super::*;
+use crate::failing::{Failing, Failure};
 
 #[tokio::test]
 async fn one_claim_at_a_time() {
@@ -23,12 +24,65 @@ async fn one_claim_at_a_time() {
             Retry {
                 at: NOW,
                 failures: 1,
+                failing: None,
                 unanswered: 0,
             },
         )
         .await
         .unwrap();
     assert_eq!(claim(&other, &id, 1, LIFE).await.failures, 1);
+}
+
+/// Until a refresh goes well, or another credential takes the place of the one that could not be renewed.
+#[tokio::test]
+async fn how_refreshes_fail_is_kept_with_the_account() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let id = add_login(&store, "alice").await;
+    let failing = Failing::noted(None, Failure::Refused, "HTTP 403", NOW);
+    let fail = async |id: &AccountId, generation| {
+        let held = claim(&store, id, generation, LIFE).await;
+        let retry = Retry {
+            at: NOW,
+            failures: 1,
+            failing: Some(failing.clone()),
+            unanswered: 0,
+        };
+        store.retry_later(&held, retry).await.unwrap();
+    };
+    let told = async || store.account("alice").await.unwrap().failing;
+    assert_eq!(told().await, None);
+    fail(&id, 1).await;
+    assert_eq!(told().await, Some(failing.clone()));
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert_eq!(held.failing, Some(failing.clone()));
+    let stored = store.commit(&held, &tokens("access-2"), None, NOW).await;
+    assert!(stored.unwrap());
+    assert_eq!(told().await, None);
+
+    fail(&id, 2).await;
+    let login = NewAccount {
+        name: "alice",
+        platform: "codex",
+        credential: tokens("access-3"),
+        vars: BTreeMap::new(),
+        credential_expires_at: None,
+        base_url: None,
+    };
+    let saved = store
+        .save_account(login, &Terms::default(), true, NOW)
+        .await;
+    saved.unwrap();
+    assert_eq!(told().await, None);
+
+    fail(&id, 3).await;
+    store.take_out(&id, NOW).await.unwrap();
+    assert_eq!(told().await, None);
+
+    let id = add_login(&store, "bob").await;
+    fail(&id, 1).await;
+    let held = claim(&store, &id, 1, LIFE).await;
+    assert!(store.needs_login(&held, "it is over").await.unwrap());
+    assert_eq!(store.account("bob").await.unwrap().failing, None);
 }
 
 /// As one whose file named nobody.
@@ -128,6 +182,7 @@ async fn a_lapsed_claim_may_still_save_what_it_got_but_say_nothing_else() {
             Retry {
                 at: NOW,
                 failures: 9,
+                failing: None,
                 unanswered: 9,
             },
         )
@@ -292,6 +347,7 @@ async fn a_claim_that_spends_nothing_leaves_no_intent() {
         let retry = Retry {
             at: NOW,
             failures: 1,
+            failing: None,
             unanswered: held.unanswered,
         };
         store.retry_later(&held, retry).await.unwrap();

@@ -39,6 +39,7 @@ async fn what_comes_during_a_logout_is_not_undone_by_it() {
     let wait = Retry {
         at: NOW,
         failures: 1,
+        failing: None,
         unanswered: 0,
     };
     store.retry_later(&held, wait).await.unwrap();

@@ -7,7 +7,7 @@ use crate::advice::{Door, browser_elsewhere, check_command, cure, login_cure, sh
 use crate::app::doctor::{Facts, State};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::status::AccountView;
-use crate::cli::status::{later_end, spent, state as word_of};
+use crate::cli::status::{failing, later_end, spent, state as word_of, stuck};
 use crate::cli::time::{minute, relative};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
@@ -32,7 +32,16 @@ pub(super) fn accounts(facts: &Facts) -> Vec<Finding> {
 }
 
 fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
+    if let Some((problem, cure)) = stuck(view, now) {
+        return Some(finding(
+            Wrong,
+            "account",
+            format!("account {problem}"),
+            cure,
+        ));
+    }
     let name = &view.name;
+    let failing = Some(failing(view, now)).filter(|text| !text.is_empty());
     let reason = view.reason.as_deref().unwrap_or("nobody knows why");
     let has_key = CredentialKind::parse(view.kind).is_some_and(CredentialKind::is_key);
     let (severity, problem, cure) = match view.standing {
@@ -84,7 +93,10 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
         ),
         Standing::TokenExpired => (
             Wrong,
-            format!("the access token of account {name} has expired: {reason}"),
+            format!(
+                "the access token of account {name} has expired: {}",
+                failing.as_deref().unwrap_or(reason)
+            ),
             format!("renew it: refresher refresh {}", shell_word(name)),
         ),
         Standing::Active | Standing::CoolingDown if view.is_spent => (
@@ -101,14 +113,11 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
             format!("account {name} may be dead: {reason}"),
             format!("ask its platform: {}", check_command(name)),
         ),
-        Standing::Active if view.failures > 1 => (
-            Wrong,
+        Standing::Active if failing.is_some() => (
+            Note,
+            format!("account {name}: {}", failing.unwrap_or_default()),
             format!(
-                "account {name}: {} refreshes failed in a row: {reason}",
-                view.failures
-            ),
-            format!(
-                "`refresher serve` tries again {}; its log says how they fail",
+                "`refresher serve` tries again {}",
                 view.next_refresh_at
                     .map_or("later".to_owned(), |time| relative(UnixMillis(time), now))
             ),

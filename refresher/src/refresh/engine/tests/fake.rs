@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::credential::{CredentialKind, OAuthTokens};
+use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::egress::Proxy;
 use crate::refresh::ledger::RenewalOf;
 
@@ -43,6 +43,8 @@ pub enum Fate {
     /// Something before the server answers with a page of its own.
     Page,
     Busy,
+    /// "No", and no word on whether the login has ended.
+    Refused,
     /// "Not now" after 20 seconds, and not for half an hour.
     BusyForLong,
 }
@@ -75,6 +77,7 @@ struct Row {
     credential_expires_at: UnixMillis,
     retry_at: Option<UnixMillis>,
     failures: u32,
+    failing: Option<Failing>,
     unanswered: u32,
     /// The intents that were ever noted.
     journaled: u32,
@@ -118,6 +121,7 @@ impl World {
             credential_expires_at: EPOCH.plus(LIFE),
             retry_at: None,
             failures: 0,
+            failing: None,
             unanswered: 0,
             journaled: 0,
             first_unanswered_at: None,
@@ -209,6 +213,11 @@ impl World {
         self.row(n, |row| row.reason.clone())
     }
 
+    /// How its refreshes fail.
+    pub fn failing(&self, n: usize) -> Option<Failing> {
+        self.row(n, |row| row.failing.clone())
+    }
+
     pub fn fate(&self, n: usize, fate: Fate) {
         self.row(n, |row| row.fates.push_back(fate));
     }
@@ -289,7 +298,7 @@ impl Row {
         self.generation += 1;
         (self.issued_at, self.credential_expires_at) = (now, now.plus(LIFE));
         (self.retry_at, self.first_unanswered_at, self.reason) = (None, None, None);
-        (self.failures, self.unanswered) = (0, 0);
+        (self.failures, self.failing, self.unanswered) = (0, None, 0);
     }
 
     fn holds(&self, claim: &Claim) -> bool {
@@ -457,6 +466,7 @@ impl Ledger for Side {
                 credential_expires_at: Some(row.credential_expires_at),
                 login_ends_at: None,
                 failures: row.failures,
+                failing: row.failing.clone(),
                 unanswered: row.unanswered,
                 first_unanswered_at: row.first_unanswered_at,
             };
@@ -522,6 +532,7 @@ impl Ledger for Side {
             if row.holds(claim) {
                 (row.retry_at, row.failures, row.unanswered) =
                     (Some(retry.at), retry.failures, retry.unanswered);
+                row.failing = retry.failing;
                 if retry.unanswered == 0 {
                     row.first_unanswered_at = None;
                 }
@@ -599,6 +610,7 @@ impl TokenEndpoint for Side {
         if world.down.load(Ordering::Relaxed) {
             return Outcome::Transient {
                 retry_after: None,
+                how: Failure::Troubled,
                 reason: "HTTP 503".into(),
             };
         }
@@ -611,7 +623,15 @@ impl TokenEndpoint for Side {
             Fate::Busy => {
                 return Outcome::Transient {
                     retry_after: None,
+                    how: Failure::Troubled,
                     reason: "HTTP 429".into(),
+                };
+            }
+            Fate::Refused => {
+                return Outcome::Transient {
+                    retry_after: None,
+                    how: Failure::Refused,
+                    reason: "HTTP 403".into(),
                 };
             }
             Fate::Page => {
@@ -623,6 +643,7 @@ impl TokenEndpoint for Side {
                 sleep(seconds(20)).await;
                 return Outcome::Transient {
                     retry_after: Some(minutes(30)),
+                    how: Failure::Troubled,
                     reason: "HTTP 503".into(),
                 };
             }
