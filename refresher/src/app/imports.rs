@@ -179,7 +179,7 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
     Ok(planner.plan)
 }
 
-/// Does what a plan says. `project`: that of accounts that need one, where their platform does not say it.
+/// Does what a plan says. `project`: that of the accounts that may have one of their own; else those that they have stay.
 ///
 /// # Errors
 /// If something has changed since, or the store fails. Nothing is saved then.

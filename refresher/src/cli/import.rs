@@ -30,7 +30,8 @@ pub struct Import {
     /// The ChatGPT account of a personal access token, which does not say it itself
     #[arg(long, value_name = "ID")]
     account_id: Option<String>,
-    /// The Google Cloud project that the accounts work in, where their platform has such and does not say it itself
+    /// The Google Cloud project that the accounts work in, where their platform has such [default: those that the accounts
+    /// have here, or else that their platform says]. A tier whose project is the platform's keeps that
     #[arg(long, value_name = "PROJECT")]
     project: Option<String>,
     /// A pool that the accounts join besides the default one

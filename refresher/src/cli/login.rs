@@ -69,7 +69,8 @@ pub struct Login {
     /// Also get an API key for the account, and add it as an account of the platform that takes it, on the same terms
     #[arg(long)]
     api_key: bool,
-    /// The Google Cloud project that the account works in, where its platform has such and does not say it itself
+    /// The Google Cloud project that the account works in, where its platform has such [default: the one that the account
+    /// has here, or else that its platform says]. A tier whose project is the platform's keeps that
     #[arg(long, value_name = "PROJECT")]
     project: Option<String>,
     /// Where the account is reached, if not where its platform is, and the platform's profile allows that
