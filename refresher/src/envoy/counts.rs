@@ -166,7 +166,7 @@ impl Sums {
             let (own, foreign): (Vec<DayCount>, Vec<DayCount>) =
                 counts.into_iter().partition(|count| {
                     let entry = self.subjects.get(&count.subject);
-                    entry.is_none_or(|entry| entry.begins_at(count.day_start))
+                    entry.is_none_or(|entry| entry.has(count.day))
                 });
             for count in own {
                 if let Some(entry) = self.subjects.get_mut(&count.subject) {
@@ -209,16 +209,16 @@ impl Entry {
     fn rows(&self, subject: &Subject, kept: bool) -> Vec<DayCount> {
         let count = |(name, instance): (&String, &Instance)| DayCount {
             subject: subject.clone(),
-            day_start: self.day.start,
+            day: self.day,
             instance: name.clone(),
             used: kept.then_some(instance.day),
         };
         self.instances.iter().map(count).collect()
     }
 
-    /// Tells if one of its zone's days begins then.
-    fn begins_at(&self, start: u64) -> bool {
-        self.zone.day_at(start).start == start
+    /// Tells if it is one of its zone's days.
+    fn has(&self, day: Day) -> bool {
+        self.zone.day_at(day.start) == day
     }
 
     /// Begins the next day when this one has ended. A clock set back begins none.
@@ -237,7 +237,7 @@ impl Entry {
     fn recall(&mut self, count: DayCount) {
         let known = self.instances.contains_key(&count.instance);
         if let Some(used) = count.used
-            && count.day_start == self.day.start
+            && count.day == self.day
             && !known
         {
             let instance = Instance {
@@ -253,7 +253,8 @@ impl Entry {
     /// counted, as in a profile between two runs. What is to be kept of it is returned. A move forgets the rows of the zone
     /// before, so there are none of a day that was carried over once.
     fn recall_moved(&mut self, count: DayCount, now: u64) -> Vec<DayCount> {
-        let is_over = now < count.day_start || now - count.day_start >= DAY_MS;
+        let Day { start, end } = count.day;
+        let is_over = now < start || now >= end;
         let Some(used) = count.used.filter(|_| !is_over) else {
             return Vec::new();
         };
@@ -261,7 +262,7 @@ impl Entry {
         instance.day = instance.day.max(used);
         instance.kept = instance.day;
         let after = DayCount {
-            day_start: self.day.start,
+            day: self.day,
             used: Some(instance.day),
             ..count.clone()
         };
@@ -290,7 +291,7 @@ impl Entry {
         earlier.day = earlier.day.plus(gone.day);
         let count = |instance: &str, used| DayCount {
             subject: subject.clone(),
-            day_start: self.day.start,
+            day: self.day,
             instance: instance.to_owned(),
             used,
         };
@@ -324,7 +325,7 @@ impl Entry {
         let instance = self.instances.get(name)?;
         (instance.day != instance.kept).then(|| DayCount {
             subject: subject.clone(),
-            day_start: self.day.start,
+            day: self.day,
             instance: name.to_owned(),
             used: Some(instance.day),
         })

@@ -13,7 +13,7 @@ use super::sql::{self, JsonText, json_text, limit_columns, own_limit_columns, si
 use super::sqlite::Database;
 use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
-use crate::day::TimeOfDay;
+use crate::day::{Day, TimeOfDay};
 use crate::egress::Proxy;
 use crate::limits::{LimitSettings, OwnLimits, Setting};
 
@@ -52,8 +52,8 @@ pub struct Terms {
 pub struct DayCount {
     /// The account or key.
     pub subject: Subject,
-    /// Its first millisecond, Unix time.
-    pub day_start: u64,
+    /// The day, as the zone had it that held then.
+    pub day: Day,
     /// The process; empty for those of long ago.
     pub instance: String,
     /// The amount; `None` deletes the row.
@@ -163,6 +163,8 @@ struct DayCountRow {
     id: String,
     #[sqlx(try_from = "i64")]
     day_start: u64,
+    #[sqlx(try_from = "i64")]
+    day_end: u64,
     instance: String,
     #[sqlx(try_from = "i64")]
     requests: u64,
@@ -172,9 +174,9 @@ struct DayCountRow {
 
 /// A row for each count, in place of the one before.
 pub(super) const KEEP_DAY_COUNTS: Rows = Rows {
-    insert: "INSERT INTO day_counts (kind, id, day_start, instance, requests, tokens) ",
+    insert: "INSERT INTO day_counts (kind, id, day_start, day_end, instance, requests, tokens) ",
     conflict: " ON CONFLICT (kind, id, day_start, instance) \
-               DO UPDATE SET requests = excluded.requests, tokens = excluded.tokens",
+               DO UPDATE SET day_end = excluded.day_end, requests = excluded.requests, tokens = excluded.tokens",
 };
 
 macro_rules! any_limit {
@@ -201,7 +203,7 @@ sql::statements! {
     SET_KEY = concat!("UPDATE client_keys SET (", limit_columns!(), ") = ($2, $3, $4, $5, $6, $7) WHERE id = $1");
     SET_ACCOUNT_END = "UPDATE accounts SET expires_at = $1 WHERE id = $2";
     SET_KEY_END = "UPDATE client_keys SET expires_at = $1 WHERE id = $2";
-    DAY_COUNTS = "SELECT kind, id, day_start, instance, requests, tokens FROM day_counts";
+    DAY_COUNTS = "SELECT kind, id, day_start, day_end, instance, requests, tokens FROM day_counts";
     DELETE_DAY_COUNT = "DELETE FROM day_counts WHERE kind = $1 AND id = $2 AND day_start = $3 AND instance = $4";
     PRUNE_DAY_COUNTS = "DELETE FROM day_counts WHERE day_start < $1";
 }
@@ -360,7 +362,10 @@ impl Store {
         let read = |row: DayCountRow| {
             Ok(DayCount {
                 subject: subject(kind(&row.kind), &row.id)?,
-                day_start: row.day_start,
+                day: Day {
+                    start: row.day_start,
+                    end: row.day_end,
+                },
                 instance: row.instance,
                 used: Some(Used {
                     requests: row.requests,
@@ -380,7 +385,7 @@ impl Store {
         // A row that is named twice has its last count: no statement may meet a row twice.
         let mut last = HashMap::new();
         for count in counts {
-            last.insert((&count.subject, count.day_start, &count.instance), count);
+            last.insert((&count.subject, count.day.start, &count.instance), count);
         }
         let (kept, gone): (Vec<&DayCount>, Vec<&DayCount>) =
             last.into_values().partition(|count| count.used.is_some());
@@ -388,7 +393,7 @@ impl Store {
             sqlx::query(DELETE_DAY_COUNT)
                 .bind(count.subject.kind.to_string())
                 .bind(count.subject.id.as_str())
-                .bind(signed(count.day_start))
+                .bind(signed(count.day.start))
                 .bind(&count.instance)
                 .execute(change.sql())
                 .await?;
@@ -409,7 +414,8 @@ fn bind_day_count(mut row: Separated<'_, Database, &'static str>, count: &&DayCo
     let used = count.used.unwrap_or_default();
     row.push_bind(count.subject.kind.to_string())
         .push_bind(count.subject.id.as_str())
-        .push_bind(signed(count.day_start))
+        .push_bind(signed(count.day.start))
+        .push_bind(signed(count.day.end))
         .push_bind(count.instance.as_str())
         .push_bind(signed(used.requests))
         .push_bind(signed(used.tokens));

@@ -250,7 +250,7 @@ async fn another_zone_forgets_nothing_where_nobody_counted_meanwhile() {
             assert_eq!(today(&mut sums, NOW).await, (start, 430), "{zone:?}");
         }
         let rows = store.day_counts().await.unwrap();
-        assert!(rows.iter().all(|row| row.day_start == start), "{rows:?}");
+        assert!(rows.iter().all(|row| row.day.start == start), "{rows:?}");
         assert_eq!(rows.len(), 2);
     }
     // A day that is over is not carried over, neither in its zone nor into another one.
@@ -261,27 +261,49 @@ async fn another_zone_forgets_nothing_where_nobody_counted_meanwhile() {
     assert_eq!(today(&mut sums, NOW + DAY_MS).await, (utc + DAY_MS, 0));
 }
 
-/// The day before a day may be shorter than 24 hours, and is over all the same.
+/// A day has 23 hours where the clocks go forward, and 25 where they go back. It is over when it is over, in its zone and in
+/// another one that holds from the next start on.
 #[tokio::test]
-async fn a_short_day_is_not_carried_over() {
-    let Fixture { store, key, _outer } = fixture().await;
-    // 2026-03-29T00:00 and 2026-03-30T00:00 in Berlin.
-    let (start, end) = (1_774_738_800_000, 1_774_821_600_000);
-    assert_eq!(end - start, DAY_MS - 3_600_000);
-    let count = DayCount {
-        subject: key,
-        day_start: start,
-        instance: format!("{:032x}", 1),
-        used: Some(Used {
-            requests: 1,
-            tokens: 400,
-        }),
-    };
-    store.keep_day_counts(&[count], 0).await.unwrap();
-    let mut sums = Sums::new(store.clone());
-    assert_eq!(today(&mut sums, end - 1).await, (start, 400));
-    let mut sums = Sums::new(store);
-    assert_eq!(today(&mut sums, end + 1).await, (end, 0));
+async fn a_day_of_another_length_is_carried_over_to_its_end() {
+    let hour = 3_600_000;
+    // 2026-03-29 and 2026-10-25 in Berlin.
+    let short = (1_774_738_800_000, 1_774_821_600_000);
+    let long = (1_792_879_200_000, 1_792_969_200_000);
+    assert_eq!(short.1 - short.0, DAY_MS - hour);
+    assert_eq!(long.1 - long.0, DAY_MS + hour);
+    for (start, end) in [short, long] {
+        for zone in [
+            "Europe/Berlin",
+            "UTC",
+            "Etc/GMT-1",
+            "Etc/GMT-2",
+            "Asia/Shanghai",
+        ] {
+            let Fixture { store, key, _outer } = fixture().await;
+            set_zone(&store, Some(zone)).await;
+            let count = DayCount {
+                subject: key,
+                day: Day { start, end },
+                instance: format!("{:032x}", 1),
+                used: Some(Used {
+                    requests: 1,
+                    tokens: 400,
+                }),
+            };
+            // As at a restart in its last minute, and at one in the first minute of the next.
+            for (now, tokens) in [(end - 60_000, 400), (end + 60_000, 0)] {
+                store.keep_day_counts(&[count.clone()], 0).await.unwrap();
+                let mut sums = Sums::new(store.clone());
+                let found = today(&mut sums, now).await;
+                let day = Zone::parse(zone).unwrap().day_at(now);
+                assert_eq!(found, (day.start, tokens), "{zone} {now}");
+                for row in store.day_counts().await.unwrap() {
+                    let gone = DayCount { used: None, ..row };
+                    store.keep_day_counts(&[gone], 0).await.unwrap();
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -294,7 +316,7 @@ async fn another_zone_forgets_nothing() {
     assert_eq!((said.day.start, said.day.tokens), (NOW - NOW % DAY_MS, 400));
     // Nothing is left of the zone before, which could be taken for that of another day.
     for row in store.day_counts().await.unwrap() {
-        assert_eq!(row.day_start, NOW - NOW % DAY_MS);
+        assert_eq!(row.day.start, NOW - NOW % DAY_MS);
     }
     let mut again = Sums::new(store);
     assert_eq!(

@@ -329,6 +329,10 @@ async fn pools_keys_health_and_use_survive() {
     let counts = store.day_counts().await.unwrap();
     assert_eq!(counts[0].subject.kind, SubjectKind::Account);
     assert_eq!(counts[0].used.unwrap().tokens, 1_200);
+    assert_eq!(
+        counts[0].day.end - counts[0].day.start,
+        latchkey::limit::DAY_MS
+    );
     let sums = store.usage(By::Key, UnixMillis(0)).await.unwrap();
     assert_eq!((sums[0].requests, sums[0].total), (11, 657));
     assert_eq!(sums[0].name.as_deref(), Some("laptop"));
