@@ -406,7 +406,7 @@ impl Reply {
 
     /// The answer to a probe.
     pub fn alive() -> Self {
-        Self::json(&json!({"status": "ok"})).to_anybody()
+        Self::json(&json!({"status": "ok"})).of_anybody()
     }
 
     /// The answer to a question for the methods of a path.
@@ -416,11 +416,11 @@ impl Reply {
             headers: vec![("allow", format!("{allowed}, OPTIONS"))],
             body: String::new(),
         }
-        .to_anybody()
+        .of_anybody()
     }
 
     /// Marks what is answered without a client key, so that Envoy closes the connection after it.
-    fn to_anybody(mut self) -> Self {
+    fn of_anybody(mut self) -> Self {
         self.headers.push((ANYBODY_HEADER, "true".to_owned()));
         self
     }

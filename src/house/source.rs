@@ -51,7 +51,7 @@ pub fn files(source: &Path) -> BTreeMap<String, String> {
 /// The line up to its comment. Slashes in a string, as in an address, begin none.
 fn without_comment(line: &str) -> &str {
     let mut starts = line.match_indices("//").map(|(at, _)| at);
-    let comment = starts.find(|at| line[..*at].matches('"').count() % 2 == 0);
+    let comment = starts.find(|at| line[..*at].matches('"').count().is_multiple_of(2));
     &line[..comment.unwrap_or(line.len())]
 }
 
