@@ -130,6 +130,13 @@ enum Error {
     Store(#[from] store::Error),
 }
 
+/// A login that is being completed. It stands on the board for as long as this lives, also where the task panics: an
+/// account that stayed there would get no URL any more.
+struct Finishing {
+    shared: Arc<Shared>,
+    account: AccountId,
+}
+
 /// A URL to open, as the socket tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginUrl {
@@ -282,11 +289,15 @@ impl PendingLogins {
             return Err(NotAdmitted::Stopping);
         }
         let (pending, step) = lock(&shared.board).take(platform, query, Instant::now())?;
+        let finishing = Finishing {
+            shared: Arc::clone(&shared),
+            account: pending.account.id.clone(),
+        };
         let (ending, ended) = oneshot::channel();
         tokio::spawn(async move {
             let _waited_for = waited_for;
+            let _finishing = finishing;
             let name = pending.account.name.clone();
-            let id = pending.account.id.clone();
             let finished = shared.finish(pending, step).await;
             match &finished {
                 Ok(()) => info!(account = name, "logged in again"),
@@ -295,8 +306,6 @@ impl PendingLogins {
                 }
             }
             let _ = ending.send(Ending::of(&finished));
-            lock(&shared.board).finishing.remove(&id);
-            shared.wake.notify_one();
         });
         Ok(ended)
     }
@@ -347,6 +356,15 @@ impl NoUrl {
             | NoUrl::Url(_)
             | NoUrl::Client(_) => false,
         }
+    }
+}
+
+// === impl Finishing ===
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        lock(&self.shared.board).finishing.remove(&self.account);
+        self.shared.wake.notify_one();
     }
 }
 

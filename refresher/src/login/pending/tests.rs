@@ -168,6 +168,31 @@ async fn nobody_is_admitted_once_a_shutdown_has_begun() {
     assert!(logins.shared.tasks.is_empty());
 }
 
+#[tokio::test]
+async fn an_account_whose_login_breaks_off_gets_another_url() {
+    let outer = tempfile::tempdir().unwrap();
+    let state = crate::state::StateDir::open(&outer.path().join("state")).unwrap();
+    let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
+    let catalog = Catalog::load(None, Default::default()).unwrap();
+    let logins = PendingLogins::new(store, catalog);
+    let (alice, now) = ([account("alice")], Instant::now());
+    let board = || lock(&logins.shared.board);
+    begin(&mut board(), &alice, now);
+    let answer = answer(&board(), &alice[0]);
+    board().take("codex", &answer, now).unwrap();
+    let finishing = Finishing {
+        shared: Arc::clone(&logins.shared),
+        account: alice[0].id.clone(),
+    };
+    assert_eq!(begin(&mut board(), &alice, now), 0, "it is being completed");
+    let broken = tokio::spawn(async move {
+        let _finishing = finishing;
+        panic!("a fault of ours")
+    });
+    assert!(broken.await.is_err());
+    assert_eq!(begin(&mut board(), &alice, now), 1);
+}
+
 /// The platform answers nobody: who gets as far as it has another error.
 #[tokio::test]
 async fn whose_a_login_is_comes_before_its_platform_is_asked() {
