@@ -113,9 +113,15 @@ impl fmt::Display for Refused {
         };
         write!(
             formatter,
-            "expected the address of a platform, found one of {found}. For a server of your own take --platform custom (any \
-             that speaks like OpenAI), ollama or vllm, or say own_network = true in [upstream] of this platform's profile"
+            "expected the address of a platform, found one of {found}"
         )
+    }
+}
+
+impl Refused {
+    /// True where a platform of the operator's own could be.
+    pub fn is_own_network(self) -> bool {
+        matches!(self.0, Place::ThisMachine | Place::Private)
     }
 }
 

@@ -58,6 +58,16 @@ pub fn later_end_command(account: &str) -> String {
     )
 }
 
+/// The cure of a filter's path that Envoy would look for elsewhere.
+pub fn filter_path() -> &'static str {
+    "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml"
+}
+
+/// The cure of a name by which a listener may not be asked for.
+pub fn unknown_host() -> &'static str {
+    "to allow it, start the refresher with --metrics-host NAME"
+}
+
 /// Asks the platform about an account, as a shell takes it.
 pub fn check_command(account: &str) -> String {
     format!("refresher accounts check {}", shell_word(account))
@@ -144,7 +154,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
                  logout {account} --forget"
             )
         }
-        Fault::ForeignBaseUrl { .. } => "say anew where it is reached: add --base-url URL".to_owned(),
+        Fault::ForeignBaseUrl { .. } => "give its address again: add --base-url URL".to_owned(),
         Fault::Dead {
             account,
             platform,
@@ -192,9 +202,9 @@ fn on_command_line(fault: &Fault) -> Option<String> {
                             --platform openai"
             .to_owned(),
         Fault::DatabaseLost => {
-            "put back a backup; or, to start with nothing, move high-water.json away as well".to_owned()
+            "restore a backup; or, to start empty, move high-water.json away as well".to_owned()
         }
-        Fault::NotOurs => "put back a backup, or move it away to start with none".to_owned(),
+        Fault::NotOurs => "restore a backup, or move the file away to start empty".to_owned(),
         Fault::DatabaseInUse => "end that, and start again".to_owned(),
         Fault::OtherRelease => "run the release that wrote it, or a newer one".to_owned(),
         Fault::WrongKey => {
@@ -238,13 +248,32 @@ fn on_command_line(fault: &Fault) -> Option<String> {
             "end the login that runs there, or log in with --paste, which needs no port".to_owned()
         }
         Fault::LoginFailed => "log in again, and finish it within a few minutes".to_owned(),
-        Fault::NoOwnClient => {
-            "make an OAuth client of type \"Desktop app\" in your Google Cloud project (docs/profiles.md), and set both variables"
+        Fault::WayClosed => "log in another way: --paste".to_owned(),
+        Fault::NoWayOut => {
+            "say which account it is with --name, or the way out with --proxy".to_owned()
+        }
+        Fault::NoProjects => "leave --project out".to_owned(),
+        Fault::NeedsProject => "say which with --project".to_owned(),
+        Fault::NoOwnClient { help } => {
+            let make = help.as_deref().unwrap_or("make an OAuth client there");
+            format!("{make}, and set both variables")
+        }
+        Fault::NeedsBaseUrl => "give it: --base-url URL, or base_url in the file that names the account".to_owned(),
+        Fault::OwnNetwork => {
+            "for a server of your own take --platform custom (any that speaks like OpenAI), ollama or vllm, or say \
+             own_network = true in [upstream] of this platform's profile"
                 .to_owned()
         }
+        Fault::OneName { .. } => "leave --name out".to_owned(),
+        Fault::NeedsPlatform => "say which with --platform".to_owned(),
+        Fault::UnfitProxy => "give another with --proxy, or none".to_owned(),
+        Fault::SeveralUnfit => "to leave them out and take the rest, give --skip".to_owned(),
         Fault::LikelySpent => "if you know better, give --replace".to_owned(),
         Fault::NoAccountId => "give --account-id".to_owned(),
-        Fault::NoUsableLogin { platform } => format!("log in with: refresher login {platform}"),
+        Fault::NoUsableLogin { platform } => {
+            let platform = platform.as_deref().unwrap_or("PLATFORM");
+            format!("log in with: refresher login {platform}")
+        }
         Fault::BadCredential | Fault::Misconfigured | Fault::Invalid | Fault::Failed => {
             return None;
         },

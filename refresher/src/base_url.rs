@@ -52,6 +52,17 @@ pub enum Host {
 #[error("{0}")]
 pub struct InvalidUrl(String);
 
+/// Why no account is reached at a URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotOfAccount {
+    /// It is no base URL.
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
+    /// It leads where its platform's accounts are not.
+    #[error(transparent)]
+    Elsewhere(#[from] Refused),
+}
+
 impl BaseUrl {
     /// Reads a base URL that its owner wrote into a file.
     ///
@@ -74,10 +85,9 @@ impl BaseUrl {
     /// # Errors
     /// As [`BaseUrl::parse`], or if it leads elsewhere. A name is asked for by those who connect
     /// ([`guarded`](crate::guarded)).
-    pub fn of_account(text: &str, network: Network) -> Result<BaseUrl, InvalidUrl> {
+    pub fn of_account(text: &str, network: Network) -> Result<BaseUrl, NotOfAccount> {
         let url = BaseUrl::read(text, network)?;
-        url.check(network)
-            .map_err(|refused| InvalidUrl(refused.to_string()))?;
+        url.check(network)?;
         Ok(url)
     }
 
@@ -308,11 +318,12 @@ mod tests {
             "https://10.1.2.3",
             "https://[fd12::1]",
         ] {
-            let refused = BaseUrl::of_account(own, Network::Public).unwrap_err();
-            assert!(
-                refused.to_string().contains("own_network"),
-                "{own}: {refused}"
-            );
+            let NotOfAccount::Elsewhere(refused) =
+                BaseUrl::of_account(own, Network::Public).unwrap_err()
+            else {
+                panic!("{own}")
+            };
+            assert!(refused.is_own_network(), "{own}: {refused}");
             assert!(BaseUrl::of_account(own, Network::Own).is_ok(), "{own}");
         }
         let plain = "http://192.168.1.5:11434/v1";

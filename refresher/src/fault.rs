@@ -269,16 +269,42 @@ pub enum Fault {
     PortsTaken,
     /// A login came to nothing, and may be tried again.
     LoginFailed,
+    /// That way to log in is turned off at the platform.
+    WayClosed,
+    /// A login does not say which account it is for, and some of its platform's leave by proxies of their own.
+    NoWayOut,
+    /// The platform's accounts work in no projects.
+    NoProjects,
+    /// The account works in a project, and nobody says which.
+    NeedsProject,
     /// The OAuth client to which people log in is the operator's own, and is not there.
-    NoOwnClient,
+    NoOwnClient {
+        /// What its profile says of such a client.
+        help: Option<String>,
+    },
+    /// The platform's accounts are each reached at an address of their own.
+    NeedsBaseUrl,
+    /// An address in the operator's own network, where the platform is not.
+    OwnNetwork,
+    /// One name for several credentials.
+    OneName {
+        /// The number of credentials.
+        found: usize,
+    },
+    /// A file does not say which platform it is of.
+    NeedsPlatform,
+    /// The proxy that a file names is none that we could leave by.
+    UnfitProxy,
+    /// Several credentials cannot be taken over; the sentence lists them.
+    SeveralUnfit,
     /// Another login of an account is likely newer.
     LikelySpent,
     /// A token does not say whose it is.
     NoAccountId,
     /// A file holds no login that can be used.
     NoUsableLogin {
-        /// The platform.
-        platform: String,
+        /// Its platform, where that is known.
+        platform: Option<String>,
     },
     /// The configuration or a profile does not fit; the sentence names the place.
     Misconfigured,

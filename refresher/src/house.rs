@@ -6,6 +6,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use clap::CommandFactory;
 use source::{circles, uses};
 
 fn files() -> BTreeMap<String, String> {
@@ -56,6 +57,110 @@ fn a_folder_uses_none_above_it() {
         }
     }
     assert!(seen > 40, "{seen} uses are seen");
+}
+
+/// The files whose sentences are those of the command line.
+fn is_for_the_command_line(path: &str) -> bool {
+    path.starts_with("/cli/") || path == "/advice"
+}
+
+/// The names of commands, below `refresher` alone.
+fn commands() -> Vec<String> {
+    let cli = crate::cli::Cli::command();
+    let commands = cli.get_subcommands().map(|one| one.get_name().to_owned());
+    commands.collect()
+}
+
+/// What to type is said by the door that people came through. Other layers say what happened.
+#[test]
+fn flags_and_commands_are_named_at_the_command_line_alone() {
+    let commands = commands();
+    let names_command = |text: &str| {
+        let mut named = text.split("refresher ").skip(1);
+        named.any(|rest| {
+            let word = rest.split(|char: char| !char.is_ascii_lowercase() && char != '-');
+            let word = word.into_iter().next().unwrap();
+            commands.iter().any(|command| command == word)
+        })
+    };
+    let names_flag = |text: &str| {
+        let mut behind = text.split("--").skip(1);
+        behind.any(|rest| rest.starts_with(|char: char| char.is_ascii_lowercase()))
+    };
+    let (mut flags, mut found) = (0, Vec::new());
+    for (path, text) in files() {
+        // A sentence may go on in the next line.
+        let text = text.replace("\\\n", " ");
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if is_for_the_command_line(&path) {
+            flags += usize::from(names_flag(&text) && names_command(&text));
+            continue;
+        }
+        // Those are Chromium's.
+        if names_command(&text) || (path != "/browser" && names_flag(&text)) {
+            found.push(path);
+        }
+    }
+    assert!(flags > 2, "they are found where they are");
+    assert!(found.is_empty(), "{found:?}");
+}
+
+/// Vendors of models, and their programs.
+const VENDORS: [&str; 22] = [
+    "google",
+    "gemini",
+    "anthropic",
+    "claude",
+    "openai",
+    "chatgpt",
+    "codex",
+    "azure",
+    "amazon",
+    "bedrock",
+    "alibaba",
+    "qwen",
+    "baidu",
+    "ernie",
+    "qianfan",
+    "zhipu",
+    "deepseek",
+    "moonshot",
+    "mistral",
+    "doubao",
+    "ollama",
+    "vllm",
+];
+
+/// The files that may name a vendor, by the beginning of their path, and why.
+const ABOUT_VENDORS: [(&str, &str); 10] = [
+    ("/login/import", "the files of other programs"),
+    ("/login/setup/code_assist", "one vendor's way to set up"),
+    ("/platform/flow", "the words of profiles for those two"),
+    ("/platform/mod", "a profile for tests"),
+    ("/envoy/clusters", "types of Envoy's are google's"),
+    ("/browser", "the names of browsers"),
+    ("/advice", "an example"),
+    ("/cli/status", "an example"),
+    ("/cli/doctor/checks/pool", "an example"),
+    ("/cli/terms_page", "the page about vendors' terms"),
+];
+
+/// Vendors are data: files of profiles.
+#[test]
+fn code_that_is_for_every_platform_names_no_vendor() {
+    let mut excepted = BTreeMap::from(ABOUT_VENDORS.map(|(path, _)| (path, 0)));
+    for (path, text) in files() {
+        let text = text.to_lowercase();
+        let Some(name) = VENDORS.into_iter().find(|name| text.contains(name)) else {
+            continue;
+        };
+        let mut exceptions = excepted.iter_mut();
+        let exception = exceptions.find(|(start, _)| path.starts_with(**start));
+        let (_, uses) = exception.unwrap_or_else(|| panic!("{path} names {name}"));
+        *uses += 1;
+    }
+    let idle = excepted.iter().find(|(_, uses)| **uses == 0);
+    assert_eq!(idle, None, "an exception that nobody needs");
 }
 
 /// A door parses and shows; what is done, and saved, is `app`'s.

@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] files::Error),
     /// Another process holds the lock.
-    #[error("another `refresher serve` is running on {}", path.display())]
+    #[error("another refresher serves {}", path.display())]
     Locked {
         /// The state directory.
         path: PathBuf,

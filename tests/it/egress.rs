@@ -47,7 +47,10 @@ fn an_account_with_a_proxy_leaves_by_it_or_not_at_all() {
         // It could be this account's login, which has to leave by the proxy.
         let unnamed = stack.refresher.try_run(&["login", "codex"], "").await;
         let said = String::from_utf8_lossy(&unnamed.stderr).into_owned();
-        assert!(said.contains("expected --name or --proxy"), "{said}");
+        assert!(
+            said.contains("say which account it is with --name, or the way out with --proxy"),
+            "{said}"
+        );
 
         let caller = stack.caller("caller").await;
         let by_proxy = |before: usize| {

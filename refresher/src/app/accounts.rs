@@ -8,7 +8,8 @@ use latchkey::verdict::Reason;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{App, Caller, Error, Result};
-use crate::base_url::BaseUrl;
+use crate::address::Refused;
+use crate::base_url::{BaseUrl, NotOfAccount};
 use crate::clock::SystemClock;
 use crate::clock::UnixMillis;
 use crate::config;
@@ -95,9 +96,12 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
     let refused = |sentence| Err(Error::new(Fault::Invalid, sentence));
     match (text, profile.upstream.of_accounts) {
         (None, OwnBaseUrl::None | OwnBaseUrl::Optional) => Ok(None),
-        (None, OwnBaseUrl::Required) => refused(format!(
-            "expected a base URL (--base-url) for an account of {id}: its profile names none that they all have"
-        )),
+        (None, OwnBaseUrl::Required) => {
+            let sentence = format!(
+                "expected a base URL for an account of {id}: its profile names none that they all have"
+            );
+            Err(Error::new(Fault::NeedsBaseUrl, sentence))
+        }
         (Some(_), OwnBaseUrl::None) => refused(format!(
             "expected no base URL for an account of {id}: the profile of {id} does not say account_base_url = true, so its \
              accounts are all reached at {}",
@@ -106,7 +110,10 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
         (Some(text), OwnBaseUrl::Optional | OwnBaseUrl::Required) => {
             let unfit = |why: &dyn Display| format!("base URL: {why}");
             let url = BaseUrl::of_account(text, profile.upstream.network);
-            let url = url.map_err(|error| Error::new(Fault::Invalid, unfit(&error)))?;
+            let url = url.map_err(|error| match error {
+                NotOfAccount::Elsewhere(refused) => elsewhere(refused),
+                NotOfAccount::Url(_) => Error::new(Fault::Invalid, unfit(&error)),
+            })?;
             let endpoints = profile.record.endpoints.iter();
             let ends = endpoints.filter_map(|endpoint| url.end_at(&endpoint.path));
             match ends.max_by_key(String::len) {
@@ -127,10 +134,18 @@ pub async fn checked_base_url(profile: &Profile, text: Option<&str>) -> Result<O
     let url = own_base_url(profile, text)?;
     if let Some(url) = &url {
         let reached = require_reach(profile.upstream.network, url).await;
-        reached
-            .map_err(|refused| Error::new(Fault::Invalid, format_args!("base URL: {refused}")))?;
+        reached.map_err(elsewhere)?;
     }
     Ok(url)
+}
+
+/// A base URL that leads where its platform's accounts are not.
+fn elsewhere(refused: Refused) -> Error {
+    let fault = match refused.is_own_network() {
+        true => Fault::OwnNetwork,
+        false => Fault::Invalid,
+    };
+    Error::new(fault, format_args!("base URL: {refused}"))
 }
 
 /// Adds an account that has an API key.
@@ -402,8 +417,10 @@ mod tests {
             assert_eq!(own(id, url).is_ok(), with, "{id}");
             assert_eq!(own(id, None).is_ok(), without, "{id}");
         }
-        let refused = own("custom", None).unwrap_err().to_string();
-        assert!(refused.contains("--base-url"), "{refused}");
+        let fault = |id: &str, text| own(id, text).unwrap_err().fault;
+        assert_eq!(fault("custom", None), Fault::NeedsBaseUrl);
+        let here = Some("https://127.0.0.1/v1");
+        assert_eq!(fault("qwen", here), Fault::OwnNetwork);
         assert!(
             own("custom", Some("http://gpu.test/v1")).is_err(),
             "in the clear"

@@ -328,6 +328,7 @@ impl Faulty for login::Error {
             login::Error::Denied(_) | login::Error::NoDeviceCode(_) | login::Error::Lapsed => {
                 Fault::LoginFailed
             }
+            login::Error::DeviceOff => Fault::WayClosed,
             login::Error::Http(error) => error.fault(),
             login::Error::Redirect(_) => Fault::Invalid,
         }
@@ -336,7 +337,9 @@ impl Faulty for login::Error {
 
 impl Faulty for crate::platform::NoClient {
     fn fault(&self) -> Fault {
-        Fault::NoOwnClient
+        Fault::NoOwnClient {
+            help: self.env.help.clone(),
+        }
     }
 }
 
@@ -344,8 +347,8 @@ impl Faulty for login::setup::Error {
     fn fault(&self) -> Fault {
         match self {
             login::setup::Error::Http(error) => error.fault(),
-            login::setup::Error::NoProject => Fault::Invalid,
-            _ => Fault::LoginFailed,
+            login::setup::Error::NotSaid(_) => Fault::NeedsProject,
+            login::setup::Error::Refused(_) => Fault::LoginFailed,
         }
     }
 }

@@ -154,8 +154,9 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
         }
     }
     if files.name.is_some() && found.len() > 1 {
-        let sentence = format!("expected one credential for --name, found {}", found.len());
-        return Err(Error::new(Fault::Invalid, sentence));
+        let found = found.len();
+        let sentence = format!("expected one credential that gets the name, found {found}");
+        return Err(Error::new(Fault::OneName { found }, sentence));
     }
     let mut planner = Planner::new(app, files).await?;
     for (path, entry) in &found {

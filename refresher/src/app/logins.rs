@@ -28,9 +28,6 @@ use crate::store::{self, Terms, Vars};
 /// An access token that ends within this time is as good as ended.
 const SHORT: Duration = Duration::from_secs(60);
 
-/// The longest id of a project: theirs have 30 characters, and may have a domain before them.
-const MAX_PROJECT_BYTES: usize = 128;
-
 /// The outcome of a refresh after which the login is fresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fresh {
@@ -119,9 +116,9 @@ pub async fn way_out<'a>(
         let accounts = app.store.accounts().await?.into_iter();
         let mut peers = accounts.filter(|account| account.platform == profile.id);
         if peers.any(|account| proxies.contains_key(&account.id)) {
-            let sentence = "expected --name or --proxy: accounts of this platform leave by proxies of their own, and \
-                            nobody knows yet which account logs in";
-            return Err(Error::new(Fault::Invalid, sentence));
+            let sentence = "accounts of this platform leave by proxies of their own, and nobody knows yet which account \
+                            logs in";
+            return Err(Error::new(Fault::NoWayOut, sentence));
         }
         return Ok(Cow::Borrowed(profile));
     };
@@ -217,19 +214,19 @@ pub fn check_project(profile: &Profile, project: Option<&str>) -> Result<()> {
     let Some(project) = project else {
         return Ok(());
     };
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    let fits = (1..=MAX_PROJECT_BYTES).contains(&project.len()) && project.bytes().all(legal);
-    let sentence = match profile.login.setup {
-        Some(Setup::CodeAssist) if fits => return Ok(()),
-        Some(Setup::CodeAssist) => {
-            "--project: expected the id of a Google Cloud project, found another text".to_owned()
+    match profile.login.setup {
+        Some(setup) => setup::check(setup, project).map_err(|expected| {
+            let var = setup.var();
+            Error::new(
+                Fault::Invalid,
+                format_args!("{var}: expected {expected}, found another text"),
+            )
+        }),
+        None => {
+            let sentence = format!("platform {} has no projects", profile.id);
+            Err(Error::new(Fault::NoProjects, sentence))
         }
-        None => format!(
-            "platform {} has no projects; leave --project out",
-            profile.id
-        ),
-    };
-    Err(Error::new(Fault::Invalid, sentence))
+    }
 }
 
 /// Saves a login: the account that it is of gets it, or a new one on these terms. `base_url` is what

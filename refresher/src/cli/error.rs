@@ -102,6 +102,15 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::NoApiKeys { .. }
         | Fault::NoLogin { .. }
         | Fault::NoAccountId
+        | Fault::NoWayOut
+        | Fault::NoProjects
+        | Fault::NeedsProject
+        | Fault::NeedsBaseUrl
+        | Fault::OwnNetwork
+        | Fault::OneName { .. }
+        | Fault::NeedsPlatform
+        | Fault::UnfitProxy
+        | Fault::SeveralUnfit
         | Fault::NoUsableLogin { .. }
         | Fault::NoChange { .. }
         | Fault::DefaultPool
@@ -151,7 +160,8 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::MetricsAddressTaken
         | Fault::PortsTaken
         | Fault::LoginFailed
-        | Fault::NoOwnClient
+        | Fault::WayClosed
+        | Fault::NoOwnClient { .. }
         | Fault::LikelySpent
         | Fault::Misconfigured
         | Fault::Failed => false,

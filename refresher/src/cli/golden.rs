@@ -612,6 +612,11 @@ async fn imports() {
         r#"{"claudeAiOauth":{"accessToken":"a","refreshToken":"r"}}"#,
     )
     .unwrap();
+    fs::write(
+        operator.path("nobodys.json"),
+        r#"{"access_token":"a","refresh_token":"r"}"#,
+    )
+    .unwrap();
     fs::create_dir(operator.path("folder")).unwrap();
     fs::copy(operator.path("claude.json"), operator.path("folder/a.json")).unwrap();
     fs::copy(
@@ -630,6 +635,7 @@ async fn imports() {
          import DIR/agent_identity.json
          import DIR/bedrock.json
          import DIR/claude.json
+         import DIR/nobodys.json
          import DIR/keys.csv
          pools create other
          import DIR/keys.csv --dry-run
@@ -710,6 +716,9 @@ async fn errors() {
              accounts add team --platform anthropic --key-file KEY
              accounts add new --platform openai --key-file {empty}
              accounts add new --platform openai --key-file {empty}/nowhere
+             accounts add new --platform custom --key-file KEY
+             accounts add new --platform azure-openai --key-file KEY --base-url https://127.0.0.1
+             login codex --project mine
              accounts add -- -new --platform openai
              accounts set team
              accounts set team --models a**
@@ -856,10 +865,26 @@ fn advice() {
         Fault::MetricsExposed,
         Fault::PortsTaken,
         Fault::LoginFailed,
-        Fault::NoOwnClient,
+        Fault::WayClosed,
+        Fault::NoWayOut,
+        Fault::NoProjects,
+        Fault::NeedsProject,
+        Fault::NoOwnClient { help: None },
+        Fault::NoOwnClient {
+            help: Some("make a client in your own project".to_owned()),
+        },
+        Fault::NeedsBaseUrl,
+        Fault::OwnNetwork,
+        Fault::OneName { found: 2 },
+        Fault::NeedsPlatform,
+        Fault::UnfitProxy,
+        Fault::SeveralUnfit,
         Fault::LikelySpent,
         Fault::NoAccountId,
-        Fault::NoUsableLogin { platform },
+        Fault::NoUsableLogin { platform: None },
+        Fault::NoUsableLogin {
+            platform: Some(platform),
+        },
         Fault::Misconfigured,
         Fault::Invalid,
         Fault::Failed,

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::advice;
 use crate::files::owned::{Readers, read_owned};
 use crate::id::hex;
 
@@ -35,7 +36,7 @@ pub enum Found {
 /// Logs the filter's SHA-256, and warns of a file that is not the one that was built, or that Envoy may not find.
 pub fn check(wasm: &Path) {
     let wasm_path = wasm.display();
-    let cure = "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml";
+    let cure = advice::filter_path();
     if wasm.is_relative() {
         tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
     } else {

@@ -14,9 +14,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
+use crate::advice;
+
 /// Says what is wrong, and not the name: it is a stranger's.
 const REFUSAL: &str =
-    "expected in Host an address, localhost, or a name of --metrics-host; found another name\n";
+    "expected in Host an IP address, localhost or a name that is allowed here; found another name";
 
 /// Names beside addresses and `localhost`.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +58,9 @@ async fn pass(State(names): State<HostNames>, request: Request, next: Next) -> R
     if names.admit(request.headers()) {
         next.run(request).await
     } else {
-        (StatusCode::MISDIRECTED_REQUEST, REFUSAL).into_response()
+        let cure = advice::unknown_host();
+        let refusal = format!("{REFUSAL}; {cure}\n");
+        (StatusCode::MISDIRECTED_REQUEST, refusal).into_response()
     }
 }
 

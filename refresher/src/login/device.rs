@@ -157,8 +157,7 @@ impl ByDevice {
             Err(error) => return Step::Failed(Error::NoDeviceCode(error.to_string())),
         };
         if self.by_code.is_some() && answer.status == 404 {
-            let problem = "this way is turned off there (HTTP 404); take another one, as --paste";
-            return Step::Failed(Error::NoDeviceCode(problem.to_owned()));
+            return Step::Failed(Error::DeviceOff);
         }
         if !(200..300).contains(&answer.status) {
             return Step::Failed(Error::NoDeviceCode(answer::refusal(&answer)));

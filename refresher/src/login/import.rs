@@ -85,6 +85,14 @@ pub enum Error {
         /// Why, and what to do instead.
         problem: &'static str,
     },
+    /// A credential of another platform than the file's program is for.
+    #[error("auth_mode {mode}: {problem}")]
+    OtherPlatform {
+        /// As written, or as inferred.
+        mode: &'static str,
+        /// Whose it is, and what to do instead.
+        problem: &'static str,
+    },
     /// A mode that this version does not know.
     #[error(
         "auth_mode: expected one that this version knows (chatgpt, apikey, personalAccessToken), found another"
@@ -109,6 +117,13 @@ pub enum Error {
     /// The file holds more credentials than anybody has.
     #[error("expected at most {ENTRIES_LIMIT} credentials, found more")]
     TooMany,
+}
+
+impl Error {
+    /// The platform of a login that cannot be used, where its file's form alone tells it.
+    pub fn platform(&self) -> Option<&'static str> {
+        matches!(self, Error::UnknownMode).then_some("codex")
+    }
 }
 
 impl Entry {
@@ -172,7 +187,8 @@ fn unsupported(mode: &'static str) -> Error {
             "it signs every request with a private key instead of sending a token, which a gateway cannot do for it"
         }
         "bedrockApiKey" => {
-            "it is a credential of Amazon Bedrock, not of OpenAI; add it as an API key of a platform of your own"
+            let problem = "it is a credential of Amazon Bedrock, not of OpenAI; add it as an API key of a platform of your own";
+            return Error::OtherPlatform { mode, problem };
         }
         "chatgptAuthTokens" => {
             "another program owns this login and refreshes it, and Codex CLI only borrows it"

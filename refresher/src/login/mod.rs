@@ -97,6 +97,9 @@ pub enum Error {
     /// The device endpoint gave no code.
     #[error("the platform gave no device code: {0}")]
     NoDeviceCode(String),
+    /// The device endpoint is turned off.
+    #[error("the platform gave no device code: this way is turned off there (HTTP 404)")]
+    DeviceOff,
     /// The platform has ended the login.
     #[error("nobody finished the login in time; start it again")]
     Lapsed,

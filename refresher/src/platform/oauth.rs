@@ -118,6 +118,8 @@ pub struct ClientEnv {
     pub id: String,
     /// That of its secret.
     pub secret: String,
+    /// How to make one, as a clause without a full stop.
+    pub help: Option<String>,
 }
 
 /// The client to which people log in is not there.
@@ -180,6 +182,7 @@ pub(super) struct Raw {
     client_id: String,
     client_id_env: Option<String>,
     client_secret_env: Option<String>,
+    client_help: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default = "form")]
@@ -255,7 +258,11 @@ impl Raw {
         let secret = named("client_secret_env", self.client_secret_env)?;
         let client_env = match (id, secret) {
             (None, None) => None,
-            (Some(id), Some(secret)) if self.client_id.is_empty() => Some(ClientEnv { id, secret }),
+            (Some(id), Some(secret)) if self.client_id.is_empty() => Some(ClientEnv {
+                id,
+                secret,
+                help: self.client_help,
+            }),
             _ => {
                 let problem = "expected client_id_env and client_secret_env together, and no client_id beside them";
                 return Err(invalid("oauth.client_id_env", problem));

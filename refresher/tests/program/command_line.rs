@@ -241,7 +241,7 @@ fn what_the_command_line_changes_reaches_envoy() {
     assert!(
         installation
             .fails(&["serve", "--envoy-elsewhere"])
-            .contains("another `refresher serve` is running")
+            .contains("another refresher serves ")
     );
     assert!(installation.ok(&["status"]).contains("running"));
     drop(daemon);

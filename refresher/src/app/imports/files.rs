@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::{Error, Result};
-use crate::advice;
+use crate::advice::{self, Door};
 use crate::fault::Fault;
 use crate::files::owned::require_owned_text;
 use crate::login::import::{self, Entry, FILE_LIMIT, recognise};
@@ -62,7 +62,7 @@ pub(super) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 pub(super) fn entries(path: &Path) -> Result<Vec<Entry>> {
     // Who else writes the file would have our callers use a login of theirs.
     let text = require_owned_text(path, FILE_LIMIT).map_err(Error::of_handed_file)?;
-    recognise(&text).map_err(|error| Error::in_file(path, fault(&error, "codex"), error))
+    recognise(&text).map_err(|error| Error::in_file(path, fault(&error, error.platform()), error))
 }
 
 /// A file, and a place in it.
@@ -88,10 +88,9 @@ pub(super) fn refuse(mut problems: Vec<(String, Error)>) -> Result<()> {
                 0 => String::new(),
                 more => format!("\n  and {more} more"),
             };
-            let sentence = format!(
-                "{number} credentials cannot be taken over, so nothing was; --skip leaves them out:{lines}{more}"
-            );
-            Err(Error::new(Fault::Invalid, sentence))
+            let sentence =
+                format!("{number} credentials cannot be taken over, so nothing was:{lines}{more}");
+            Err(Error::new(Fault::SeveralUnfit, sentence))
         }
     }
 }
@@ -107,18 +106,19 @@ pub(super) fn in_a_line(error: &Error) -> String {
             "{off} until you have read its notice and acknowledged it; see: {}",
             advice::notice_command(platform)
         ),
-        _ => text,
+        (fault, _) => match advice::cure(Door::CommandLine, fault) {
+            Some(cure) => format!("{text}; {cure}"),
+            None => text,
+        },
     }
 }
 
 /// The cure of what a file lacks is a login of our own, where the file is one of a login at all.
-pub(super) fn fault(error: &import::Error, platform: &str) -> Fault {
-    let no_login = || Fault::NoUsableLogin {
-        platform: platform.to_owned(),
-    };
+pub(super) fn fault(error: &import::Error, platform: Option<&str>) -> Fault {
     match error {
-        import::Error::Unsupported { mode, .. } if *mode != "bedrockApiKey" => no_login(),
-        import::Error::UnknownMode => no_login(),
+        import::Error::Unsupported { .. } | import::Error::UnknownMode => Fault::NoUsableLogin {
+            platform: platform.map(str::to_owned),
+        },
         _ => Fault::Invalid,
     }
 }

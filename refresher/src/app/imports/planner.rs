@@ -65,12 +65,15 @@ impl<'a> Planner<'a> {
             true => profile.with_client(variable::read),
             false => Ok(Cow::Borrowed(profile)),
         };
-        let owned = owned.map_err(|error| fail(Fault::NoOwnClient, &error))?;
+        let owned = owned.map_err(|error| {
+            let error = Error::from(error);
+            fail(error.fault.clone(), &error)
+        })?;
         let profile = &*owned;
         let imported = entry.read(profile.oauth.as_ref(), self.app.now());
         // The path in the file is part of the error of a field.
         let told = |error: import::Error| {
-            let fault = fault(&error, &profile.id);
+            let fault = fault(&error, Some(&profile.id));
             let is_placed = matches!(
                 error,
                 import::Error::Field { .. } | import::Error::ForeignIssuer { .. }
@@ -81,13 +84,13 @@ impl<'a> Planner<'a> {
             }
         };
         // What left by a proxy must not leave in another way from here on, unless somebody says so.
-        let proxy = match entry.proxy().filter(|_| self.files.terms.proxy.is_none()) {
-            Some(url) => Some(Proxy::parse(url, None).map_err(|error| {
-                let sentence = format!("proxy_url: {error}; --proxy says another, or none");
-                fail(Fault::Invalid, &sentence)
-            })?),
-            None => None,
-        };
+        let proxy =
+            match entry.proxy().filter(|_| self.files.terms.proxy.is_none()) {
+                Some(url) => Some(Proxy::parse(url, None).map_err(|error| {
+                    fail(Fault::UnfitProxy, &format_args!("proxy_url: {error}"))
+                })?),
+                None => None,
+            };
         let mut planned = match imported.map_err(told)? {
             Imported::Login(login) => {
                 let planned = self.login(profile, *login, entry);
@@ -169,6 +172,13 @@ impl<'a> Planner<'a> {
                     _ => &profile.id,
                 }
             }
+            None if entry.of.is_empty() => {
+                let sentence = match entry.is_login() {
+                    true => "nothing in it says which platform the login is for",
+                    false => "platform: expected the platform of the key, found nothing",
+                };
+                return Err(Error::new(Fault::NeedsPlatform, sentence));
+            }
             None if entry.is_login() => {
                 let all = || profiles().filter(|profile| takes(profile));
                 let usable: Vec<&str> = all()
@@ -184,17 +194,13 @@ impl<'a> Planner<'a> {
                     [one] => one,
                     [_, ..] => {
                         let sentence = format!(
-                            "expected one platform that takes such a login over, found {}; --platform says which",
+                            "expected one platform that takes such a login over, found {}",
                             ids.join(", ")
                         );
-                        return Err(Error::new(Fault::Invalid, sentence));
+                        return Err(Error::new(Fault::NeedsPlatform, sentence));
                     }
                     [] => return Err(nobody_takes(entry.form)),
                 }
-            }
-            None if entry.of.is_empty() => {
-                let sentence = "platform: expected the platform of the key, found nothing; --platform says it for all";
-                return Err(Error::new(Fault::Invalid, sentence));
             }
             None if catalog.profile(&entry.of).is_ok() => &entry.of,
             None => {
@@ -384,12 +390,7 @@ impl<'a> Planner<'a> {
 
 /// The login is one that no profile here takes over.
 fn nobody_takes(form: Form) -> Error {
-    let whose = match form {
-        Form::Gemini => {
-            "a login of Gemini CLI's or Qwen Code's, which Google and Alibaba have ended for persons"
-        }
-        _ => "a login of a platform that takes none over here",
-    };
+    let whose = form.whose();
     let sentence = format!(
         "it is {whose}. Add an API key of the platform in its place, or a profile of your own that has [login.import] with \
          this login's word in known_as"

@@ -192,13 +192,26 @@ async fn a_profile_says_whose_logins_it_takes_over() {
 
     let (outer, app) = installation(&own).await;
     let path = [file(&outer, "a.json", &login)];
-    let refused = run(&app, &path, None).await.unwrap_err().to_string();
-    assert!(
-        refused.contains("more, own; --platform says which"),
-        "{refused}"
-    );
+    let refused = run(&app, &path, None).await.unwrap_err();
+    assert_eq!(refused.fault, Fault::NeedsPlatform);
+    assert!(refused.to_string().contains("more, own"), "{refused}");
     run(&app, &path, Some("more")).await.unwrap();
     assert_eq!(app.store.account("more").await.unwrap().platform, "more");
+}
+
+/// A refresh token goes to the token endpoint of the platform that it is taken for, and to no other.
+#[tokio::test]
+async fn a_login_that_says_nothing_of_its_platform_is_nobodys_until_it_is_told() {
+    let login = json!({"access_token": "a", "refresh_token": "r"});
+    let (outer, app) = installation(&[]).await;
+    let path = [file(&outer, "login.json", &login)];
+    let refused = run(&app, &path, None).await.unwrap_err();
+    assert_eq!(refused.fault, Fault::NeedsPlatform);
+    let mut whose = login;
+    whose["account_id"] = json!("ws-1");
+    let path = [file(&outer, "login.json", &whose)];
+    run(&app, &path, None).await.unwrap();
+    assert_eq!(app.store.accounts().await.unwrap()[0].platform, "codex");
 }
 
 /// An account that left by a proxy where it comes from leaves by it here, and not in another way for that we cannot.
@@ -233,11 +246,10 @@ async fn the_proxy_of_a_file_is_the_accounts() {
     }
     let (outer, app) = installation(&[]).await;
     let path = file(&outer, "login.json", by(socks));
-    let refused = run(&app, &[path], None).await.unwrap_err().to_string();
-    assert!(
-        refused.contains("no SOCKS") && refused.contains("--proxy"),
-        "{refused}"
-    );
+    let refused = run(&app, &[path], None).await.unwrap_err();
+    assert_eq!(refused.fault, Fault::UnfitProxy);
+    let refused = refused.to_string();
+    assert!(refused.contains("no SOCKS"), "{refused}");
     assert!(!refused.contains("the-secret"), "{refused}");
     assert!(names(&app).await.is_empty());
 }

@@ -29,7 +29,7 @@ const NO_PROXY: [&str; 3] = ["", "direct", "none"];
 pub struct Entry {
     /// Its place in the file, for messages; empty where the file holds no other.
     pub at: String,
-    /// The file's own word for its platform.
+    /// The file's own word for its platform; empty where it does not say it.
     pub of: String,
     /// The name that the file has for it.
     pub name: Option<String>,
@@ -166,16 +166,19 @@ fn in_json(file: Value) -> Result<Vec<Entry>, Error> {
 }
 
 /// A file with one login and nothing around it: CLIProxyAPI's says in `type` of which platform it is; Gemini CLI's and
-/// Qwen Code's do not, nor do those of programs that took Codex CLI's login up.
+/// Qwen Code's do not, nor do those of programs that took Codex CLI's login up, which have its account beside it. Of any
+/// other nobody can tell whose it is.
 fn flat(file: Map<String, Value>) -> Result<Entry, Error> {
-    let of = Place::new(&file, "").optional(TYPE)?;
+    let whole = Place::new(&file, "");
+    let of = whole.optional(TYPE)?;
     let (form, of) = match of.filter(|of| of != OAUTH) {
         Some(of) => (Form::Flat, of),
         None if file.contains_key(QWEN_HOST) => (Form::Gemini, "qwen-code".to_owned()),
         None if file.contains_key(GOOGLE_EXPIRY) => (Form::Gemini, "gemini".to_owned()),
-        None => (Form::Flat, "codex".to_owned()),
+        None if whole.has(fields::ACCOUNT) => (Form::Flat, "codex".to_owned()),
+        None => (Form::Flat, String::new()),
     };
-    let name = Place::new(&file, "").optional(fields::EMAIL)?;
+    let name = whole.optional(fields::EMAIL)?;
     let entry = Entry::new(form, &of, Holds::Login(""), file);
     Ok(Entry { name, ..entry })
 }

@@ -46,6 +46,18 @@ pub enum Form {
     Csv,
 }
 
+impl Form {
+    /// The login in such a file, where no platform here takes it over.
+    pub fn whose(self) -> &'static str {
+        match self {
+            Form::Gemini => {
+                "a login of Gemini CLI's or Qwen Code's, which Google and Alibaba have ended for persons"
+            }
+            _ => "a login of a platform that takes none over here",
+        }
+    }
+}
+
 /// A place in a template, and what goes there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Slot {

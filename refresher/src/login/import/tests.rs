@@ -17,12 +17,12 @@ fn example() -> OAuth {
     crate::platform::example().oauth.unwrap()
 }
 
-/// The credential of OpenAI's in the text.
+/// The credential of OpenAI's in the text, or of whoever it does not tell.
 fn read(text: &str, oauth: &OAuth) -> Result<Imported, Error> {
     let entries = recognise(text)?;
     let ours = entries
         .iter()
-        .find(|entry| ["codex", "openai"].contains(&entry.of.as_str()));
+        .find(|entry| ["codex", "openai", ""].contains(&entry.of.as_str()));
     ours.ok_or(Error::Empty)?.read(Some(oauth), NOW)
 }
 

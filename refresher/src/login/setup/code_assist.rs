@@ -31,6 +31,10 @@ const FREE_TIER: &str = "free-tier";
 const VALIDATION: &str = "VALIDATION_REQUIRED";
 /// The longest name of an operation, in bytes.
 const MAX_OPERATION: usize = 256;
+/// The longest id of a project, in bytes: theirs have 30 characters, and may have a domain before them.
+const MAX_PROJECT: usize = 128;
+/// What an operator says of an account.
+pub const A_PROJECT: &str = "the id of a Google Cloud project";
 /// The most of the platform's own words that are repeated, in characters; and the most tiers.
 const MAX_WORDS: usize = 300;
 const MAX_TIERS: usize = 4;
@@ -77,12 +81,22 @@ pub enum Error {
     /// The account works in a project of its own, and nobody said which.
     #[error(
         "expected the Google Cloud project in which this account works, as the platform does not say one; \
-         --project says it; nothing was saved"
+         nothing was saved"
     )]
     NoProject,
     /// The operation did not end.
     #[error("the platform did not set the account up within {} seconds; nothing was saved", LIMIT.as_secs())]
     TimedOut,
+}
+
+impl From<Error> for super::Error {
+    fn from(error: Error) -> super::Error {
+        match error {
+            Error::Http(error) => super::Error::Http(error),
+            Error::NoProject => super::Error::NotSaid(error.to_string()),
+            error => super::Error::Refused(error.to_string()),
+        }
+    }
 }
 
 /// The next step towards a project.
@@ -128,6 +142,12 @@ pub async fn project(
         }
     };
     timeout(LIMIT, found).await.map_err(|_| Error::TimedOut)?
+}
+
+/// True for a text that could be the id of a project, and that a request can carry.
+pub fn is_project(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    (1..=MAX_PROJECT).contains(&text.len()) && text.bytes().all(legal)
 }
 
 /// The platform's API, as one account.
@@ -373,10 +393,10 @@ mod tests {
         assert_eq!(says(&told, Some("mine")), "project mine");
         let untold = json!({"currentTier": tier});
         assert_eq!(says(&untold, Some("mine")), "project mine");
-        assert!(says(&untold, None).contains("--project"));
+        assert!(says(&untold, None).contains("does not say one"));
         for odd in ["a\r\nb: c".to_owned(), "p".repeat(2_000)] {
             let odd = json!({"currentTier": tier, "cloudaicompanionProject": odd});
-            assert!(says(&odd, None).contains("--project"));
+            assert!(says(&odd, None).contains("does not say one"));
         }
         // The platform refuses another project there.
         let free = json!({"currentTier": {"id": "free-tier"}, "cloudaicompanionProject": "proj-1"});
@@ -408,8 +428,8 @@ mod tests {
             expected
         );
         assert_eq!(body(json!({}), Some("mine"))["tierId"], "legacy-tier");
-        assert!(says(&json!({"allowedTiers": [standard]}), None).contains("--project"));
-        assert!(says(&json!({}), None).contains("--project"));
+        assert!(says(&json!({"allowedTiers": [standard]}), None).contains("does not say one"));
+        assert!(says(&json!({}), None).contains("does not say one"));
     }
 
     #[test]
