@@ -13,7 +13,7 @@ pub fn in_words(error: &io::Error) -> String {
     let words = match error.kind() {
         ErrorKind::NotFound => "there is no such file or folder",
         ErrorKind::PermissionDenied => "this user is not allowed to",
-        ErrorKind::AlreadyExists => "something of that name is there already",
+        ErrorKind::AlreadyExists => "it exists already",
         ErrorKind::IsADirectory => "it is a folder",
         ErrorKind::NotADirectory => "something on the way to it is no folder",
         ErrorKind::DirectoryNotEmpty => "the folder is not empty",

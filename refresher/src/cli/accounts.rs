@@ -77,13 +77,13 @@ pub struct Add {
     /// The account's name
     #[arg(allow_negative_numbers = true)]
     name: String,
-    /// The platform that the key is for: openai, anthropic, or one of yours
+    /// The platform that the key is for, such as openai; `refresher platforms list` shows all
     #[arg(long)]
     platform: String,
     /// A file that holds the key and nothing else
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Where the account is reached, if not where its platform is, and the platform's profile allows that
+    /// The account's own address, if its platform's profile allows one
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// Give the new key to the account that has this name already
@@ -106,14 +106,14 @@ pub struct Set {
     models: ModelList,
     #[command(flatten)]
     maps: MapList,
-    /// Where it is reached, if the platform's profile allows that; none: where its platform is
+    /// The account's own address, if its platform's profile allows one. none: the platform's
     #[arg(long, value_name = "URL|none")]
     base_url: Option<String>,
     #[command(flatten)]
     proxy: ProxyFlag,
     #[command(flatten)]
     terms: TermFlags,
-    /// Forget the limits and the day that were set before: those of the platform's profile hold, but for what is set now
+    /// Go back to the limits and the day of the platform's profile; flags beside it still count
     #[arg(long)]
     default_limits: bool,
 }

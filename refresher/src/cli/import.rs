@@ -14,8 +14,9 @@ use crate::clock::UnixMillis;
 /// Files of other programs, and the accounts to make of them.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// Files, or folders of files that end in .json or .csv: ~/.codex/auth.json, ~/.claude/.credentials.json, a file of
-    /// CLIProxyAPI, sub2api or opencode, a list of API keys (name, platform, key, pool, base_url)
+    /// Files, or folders of files that end in .json or .csv: ~/.codex/auth.json, ~/.claude/.credentials.json,
+    /// ~/.gemini/oauth_creds.json, a file of CLIProxyAPI, sub2api or opencode, a list of API keys (name, platform, key, pool,
+    /// base_url)
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Say what would be done, and do nothing
@@ -27,7 +28,7 @@ pub struct Import {
     /// The account's name, where there is one credential [default: what the file says, or its email address]
     #[arg(long)]
     name: Option<String>,
-    /// The ChatGPT account of a personal access token, which does not say it itself
+    /// The platform's account that a personal access token is for, which does not say it itself
     #[arg(long, value_name = "ID")]
     account_id: Option<String>,
     /// The Google Cloud project that the accounts work in, where their platform has such [default: those that the accounts
@@ -164,4 +165,4 @@ fn done(Line { at, becomes }: &Line) -> String {
 
 const SINGLE_OWNER: &str = "\nFrom now on Latchkey alone may refresh such a login: a refresh token works once, and whoever \
 comes second loses the login for both.\nStop the program that wrote the file from using it: delete the file, and give that \
-program a gateway key instead.\nDo not log out there (`codex logout`): it would revoke the login here too.\n";
+program a gateway key instead.\nDo not log out there: it would revoke the login here too.\n";

@@ -55,7 +55,7 @@ pub struct Set {
     /// The pool of accounts that serves it
     #[arg(long)]
     pool: Option<String>,
-    /// Take every choice away from its caller; --may-choose-account and --may-choose-pool beside it count from there
+    /// Its caller may choose nothing, but for what --may-choose-account and --may-choose-pool beside it allow
     #[arg(long)]
     no_choice: bool,
     #[command(flatten)]

@@ -37,7 +37,7 @@ use crate::variable;
 /// A login to make.
 #[derive(Debug, Args)]
 pub struct Login {
-    /// The platform: codex, or one of yours that has [login]
+    /// A platform whose profile has [login], such as codex; `refresher platforms list` shows all
     platform: String,
     /// The account's name [default: its email address]
     #[arg(long)]
@@ -73,7 +73,7 @@ pub struct Login {
     /// has here, or else that its platform says]. A tier whose project is the platform's keeps that
     #[arg(long, value_name = "PROJECT")]
     project: Option<String>,
-    /// Where the account is reached, if not where its platform is, and the platform's profile allows that
+    /// The account's own address, if its platform's profile allows one
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     #[command(flatten)]

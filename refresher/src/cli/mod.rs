@@ -129,7 +129,7 @@ struct Json {
 enum Command {
     /// Run the daemon: refresh logins, and publish accounts and keys to Envoy
     Serve(serve::Serve),
-    /// Log an account in through a browser
+    /// Log an account in: through a browser, by a code, or with a client's secret
     Login(login::Login),
     /// End an account's login, at the platform and here; the account stays, until somebody logs it in again
     Logout(logout::Logout),
@@ -162,7 +162,7 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Make a new sealing key and seal everything with it, also while `serve` runs
     RotateKey,
-    /// Print the clusters that Envoy reads, one for each platform that has an account
+    /// Print the clusters that Envoy reads: one for each platform, base URL and proxy that accounts have
     EnvoyConfig {
         /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
         #[arg(long, value_name = "FILE")]

@@ -17,7 +17,7 @@ use crate::platform::{OwnBaseUrl, Profile};
 pub enum Command {
     /// Show the platforms that there are: those built in, and those of `platforms_dir`
     List(Json),
-    /// Show a platform's profile, as its files say together
+    /// Show a platform's profile, merged from all its files
     Show(Show),
     /// Check a profile before it is put into `platforms_dir`; an error names its line
     Check(Check),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::accounts::REMOVE;
-use super::output::{Width, table};
+use super::output::{Width, line, or_none, table};
 use super::rules::{self, Exact, RuleFlags};
 use super::{CALLER, Context, Error, Json, Result, number};
 use crate::app::{keys, pools};
@@ -118,11 +118,11 @@ impl Command {
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
                 let change = set.rules.change()?;
-                let (pool, name) = (set.pool, set.policy);
-                let wanted = name.as_deref().map(policy);
+                let pool = set.pool;
+                let wanted = set.policy.as_deref().map(policy);
                 pools::set(app, CALLER, &pool, wanted, &change).await?;
-                let said: Vec<String> = name.into_iter().chain(rules::said(&change)).collect();
-                out.print(&format!("{pool}: {}\n", said.join("; ")))?;
+                let now = now_set(context, &pool).await?;
+                out.print(&format!("{pool}: changed\n{now}"))?;
                 if change != RuleChange::default() {
                     tell_of_maps(context, &pool).await?;
                 }
@@ -160,6 +160,24 @@ impl Command {
         }
         Ok(())
     }
+}
+
+/// What a pool is now, a line each.
+async fn now_set(context: &Context, id: &str) -> Result<String> {
+    let pools = pools::list(&context.app).await?;
+    let pool = pools.iter().find(|pool| pool.id == id);
+    let lines = pool.map(|pool| {
+        let said = rules::rules(&pool.rules, &Demands::default());
+        [
+            ("policy", pool.policy.as_str()),
+            ("accounts", or_none(&members(pool))),
+            ("keys", or_none(&pool.keys.join(", "))),
+            ("rules", said.as_deref().unwrap_or("none")),
+        ]
+        .map(|(name, value)| line(name, value))
+        .concat()
+    });
+    Ok(lines.unwrap_or_default())
 }
 
 /// Tells what a pool's operator may not see in its maps, and in those of its keys.

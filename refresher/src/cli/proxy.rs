@@ -13,9 +13,8 @@ const PASSWORD_VARIABLE: &str = "LATCHKEY_PROXY_PASSWORD";
 /// The proxy of an account to be set.
 #[derive(Args)]
 pub struct ProxyFlag {
-    /// The account's own proxy, by which its requests, its login and its refreshes leave and in no other way:
-    /// http://USER@HOST:PORT, or https://; a password stands in $LATCHKEY_PROXY_PASSWORD or behind USER. none: as its
-    /// platform's others
+    /// A proxy for all of the account's traffic, its login and its refreshes included: http://USER@HOST:PORT, or https://;
+    /// the password stands in $LATCHKEY_PROXY_PASSWORD or behind USER. none: the platform's way
     #[arg(long, value_name = "URL|none")]
     proxy: Option<String>,
 }

@@ -12,8 +12,8 @@ use crate::store::{DemandChange, RuleChange, Rules};
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct MapList {
-    /// Models that others serve, separated by commas, in place of those before; the first that fits counts, and @low behind
-    /// it says how much that is to think: claude-sonnet-*=gpt-6.1-sol,fast=gpt-6.1-sol@low
+    /// Model maps, separated by commas, in place of the old ones; the first match wins, and @EFFORT says how much the model
+    /// is to think: claude-sonnet-*=gpt-6.1-sol,fast=gpt-6.1-sol@low
     #[arg(long, value_name = "ASKED=SERVED", value_delimiter = ',', value_parser = map)]
     maps: Vec<ModelMap>,
     /// Every model serves itself
@@ -147,22 +147,6 @@ pub fn rules(rules: &Rules, demands: &Demands) -> Option<String> {
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// What a change says, in the words of [`rules`].
-pub fn said(change: &RuleChange) -> Vec<String> {
-    let word = |flag: Option<bool>, [yes, no]: [&str; 2]| {
-        flag.map(|flag| if flag { yes } else { no }.to_owned())
-    };
-    let said = [
-        change.maps.as_ref().map(|set| match set.is_empty() {
-            true => "no maps".to_owned(),
-            false => maps(set),
-        }),
-        word(change.untranslated, ["no translation", "translation"]),
-        word(change.exact_model, ["exact model", "any model"]),
-    ];
-    said.into_iter().flatten().collect()
-}
-
 /// Who wants each model to serve itself, by its name.
 #[derive(Debug, Clone, Copy)]
 pub enum Exact<'a> {
@@ -212,11 +196,13 @@ pub fn notes(maps: &ModelMaps, of: Option<&str>, exact: &[Exact<'_>]) -> Vec<Str
         .map(ModelMap::to_string)
         .collect();
     let idle = (!dead.is_empty() && !exact.is_empty()).then(|| {
-        let (dead, has) = (dead.join(", "), if exact.len() == 1 { "has" } else { "have" });
+        let has = if dead.len() == 1 { "has" } else { "have" };
+        let takes = if exact.len() == 1 { "takes" } else { "take" };
+        let dead = dead.join(", ");
         let who: Vec<String> = exact.iter().map(|exact| exact.who()).collect();
         let ends: Vec<String> = exact.iter().map(|exact| exact.end_command()).collect();
         let (who, ends) = (who.join(" and "), ends.join("; "));
-        format!("note: nothing comes of {dead}{of} while {who} {has} only exact models; to take that away, run: {ends}")
+        format!("note: {who} {takes} exact models only, so {dead}{of} {has} no effect; to allow maps, run: {ends}")
     });
     maps.iter().filter_map(no_effort).chain(idle).collect()
 }
@@ -262,15 +248,15 @@ mod tests {
         assert_eq!(
             notes(&maps, None, &[pool]),
             [
-                "note: nothing comes of a=b, *=d while pool p has only exact models; to take that away, run: refresher pools \
-                 set p --exact-model off"
+                "note: pool p takes exact models only, so a=b, *=d have no effect; to allow maps, run: refresher pools set p \
+                 --exact-model off"
             ]
         );
         assert_eq!(
             notes(&maps, Some("my ci"), &[key, pool]),
             [
-                "note: nothing comes of a=b, *=d of key my ci while key my ci and pool p have only exact models; to take that \
-                 away, run: refresher keys set 'my ci' --exact-model off; refresher pools set p --exact-model off"
+                "note: key my ci and pool p take exact models only, so a=b, *=d of key my ci have no effect; to allow maps, \
+                 run: refresher keys set 'my ci' --exact-model off; refresher pools set p --exact-model off"
             ]
         );
         assert!(notes(&maps, None, &[]).is_empty());
@@ -294,11 +280,5 @@ mod tests {
             "claude-*=gpt-7; no translation; exact model; effort at most low; service tier flex"
         );
         assert!(effort("any").unwrap().0.is_none() && effort("much").is_err());
-        let change = RuleChange {
-            maps: Some(ModelMaps::default()),
-            untranslated: Some(false),
-            exact_model: None,
-        };
-        assert_eq!(said(&change), ["no maps", "translation"]);
     }
 }

@@ -92,22 +92,20 @@ fn end(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>, String> {
     if text == "none" {
         return Ok(None);
     }
-    const EXPECTED: &str = "expected --expires as a time from now (30d, 12h), a day (2027-01-31), a moment (2027-01-31T12:00:00Z) or none";
+    const EXPECTED: &str = "--expires: expected a time from now (30d, 12h), a day (2027-01-31), a moment (2027-01-31T12:00:00Z) or none";
     if ["never", "no", "off", "forever"].contains(&text) {
-        return Err(format!(
-            "expected --expires none for no end; found {text:?}"
-        ));
+        return Err(format!("for no end, give --expires none; found {text:?}"));
     }
     let when = text.parse::<When>().map_err(|error| match error {
-        NotATime::NoSuchDay => format!("expected --expires on a day that there is; found {text:?}"),
+        NotATime::NoSuchDay => format!("--expires: expected a day that exists; found {text:?}"),
         NotATime::Else => format!("{EXPECTED}; found {text:?}"),
     })?;
-    let end = when
-        .after(now)
-        .ok_or_else(|| format!("expected --expires before the year 10000; found {text:?}"))?;
+    let end = when.after(now).ok_or_else(|| {
+        format!("--expires: expected a time before the year 10000; found {text:?}")
+    })?;
     if end <= now {
         return Err(format!(
-            "expected --expires after now, which is {}; {text} is past",
+            "--expires: expected a time after now, which is {}; {text} is past",
             minute(now)
         ));
     }
@@ -227,10 +225,10 @@ mod tests {
         assert_eq!(end("1m", NOW), Ok(Some(UnixMillis(NOW.0 + 60_000))));
         assert_eq!(end("none", NOW), Ok(None));
         for (wrong, says) in [
-            ("soon", "expected --expires as a time from now"),
-            ("-1d", "expected --expires as a time from now"),
-            ("never", "expected --expires none for no end"),
-            ("2027-02-30", "on a day that there is; found \"2027-02-30\""),
+            ("soon", "--expires: expected a time from now"),
+            ("-1d", "--expires: expected a time from now"),
+            ("never", "for no end, give --expires none"),
+            ("2027-02-30", "a day that exists; found \"2027-02-30\""),
             (
                 "2026-09-21",
                 "which is 2026-09-21 14:13 UTC; 2026-09-21 is past",

@@ -38,7 +38,7 @@ enum Group {
 
 fn since(text: &str) -> std::result::Result<When, String> {
     text.parse().map_err(|error| match error {
-        NotATime::NoSuchDay => format!("expected a day that there is; found {text:?}"),
+        NotATime::NoSuchDay => format!("expected a day that exists; found {text:?}"),
         NotATime::Else => format!(
             "expected a time ago (7d, 12h), a day (2026-08-01) or a moment (2026-08-01T12:00:00Z); found {text:?}"
         ),

@@ -120,7 +120,7 @@ fn platforms_reached(facts: &Facts) -> Vec<Finding> {
             Wrong,
             "network",
             format!("{} does not answer from here: {why}", host.name),
-            "see to this machine's DNS, firewall and proxy; or, where it has none to the network, refresher doctor --offline",
+            "see to this machine's DNS, firewall and proxy; or, where it has none to the network, run: refresher doctor --offline",
         ))
     };
     facts.hosts.iter().filter_map(of).collect()

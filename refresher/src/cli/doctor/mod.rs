@@ -52,7 +52,7 @@ struct Finding {
     check: &'static str,
     /// The problem, as a sentence without a full stop.
     problem: String,
-    /// What to do about it.
+    /// What to do about it, as a clause; a command in it stands behind a colon.
     cure: Option<String>,
 }
 
@@ -106,7 +106,7 @@ fn text(findings: &[Finding], unseen: &[String]) -> String {
             Severity::Note => "NOTE",
         };
         let cure = finding.cure.as_ref();
-        let cure = cure.map(|cure| format!("        cure: {cure}\n"));
+        let cure = cure.map(|cure| format!("  cure  {cure}\n"));
         format!(
             "{word:6}  {}\n{}",
             finding.problem,

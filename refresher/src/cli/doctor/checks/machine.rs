@@ -36,7 +36,7 @@ pub(super) fn faults(facts: &Facts) -> Vec<Finding> {
         problem: error.to_string(),
         cure: match &error.fault {
             Fault::Misconfigured => Some(
-                "correct that line; refresher platforms check FILE tries a profile before it is used".to_owned(),
+                "correct that line; to try a profile before it is used, run: refresher platforms check FILE".to_owned(),
             ),
             fault => cure(Door::CommandLine, fault),
         },
@@ -154,7 +154,7 @@ pub(super) fn clusters_file(facts: &Facts) -> Vec<Finding> {
             file.missing.join(", ")
         ),
         () if !file.stale.is_empty() => format!(
-            "envoy/clusters.json has {} otherwise than the configuration asks for now",
+            "envoy/clusters.json is out of date for {}",
             file.stale.join(", ")
         ),
         () => return Vec::new(),
@@ -255,7 +255,7 @@ pub(super) fn other_on_the_port(facts: &Facts) -> Vec<Finding> {
         Gateway::Other if !polled => Some(finding(
             Wrong,
             "port",
-            format!("something else than a gateway of Latchkey's answers at {at}"),
+            format!("another program answers at {at}, not a gateway of Latchkey's"),
             cure,
         )),
         Gateway::NotReady => Some(finding(

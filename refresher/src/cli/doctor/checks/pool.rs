@@ -3,7 +3,9 @@
 use super::super::Finding;
 use super::super::Severity::{Note, Wrong};
 use super::finding;
-use crate::advice::{Door, browser_elsewhere, check_command, cure, login_cure, shell_word};
+use crate::advice::{
+    Door, browser_elsewhere, check_command, cure, later_end_command, login_cure, shell_word,
+};
 use crate::app::doctor::{Facts, State};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::status::AccountView;
@@ -86,10 +88,7 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
         Standing::Ended => (
             Wrong,
             format!("account {name} is past its end{}", at(view.expires_at)),
-            format!(
-                "give it another: refresher accounts set {} --expires TIME; or remove it",
-                shell_word(name)
-            ),
+            format!("give it another: {}; or remove it", later_end_command(name)),
         ),
         Standing::TokenExpired => (
             Wrong,
@@ -145,7 +144,8 @@ pub(super) fn ends(facts: &Facts) -> Vec<Finding> {
         let end = UnixMillis(view.ends_at.filter(|_| view.ends_soon)?);
         let (name, left, at) = (&view.name, relative(end, facts.now), minute(end));
         let problem = format!("account {name} ends for good {left} ({at})");
-        Some(finding(Wrong, "end", problem, later_end(view)))
+        let cure = format!("run: {}", later_end(view));
+        Some(finding(Wrong, "end", problem, cure))
     };
     let of_key = |key: &KeyView| {
         let KeyState::InUse { until: Some(end) } = key.state else {
@@ -243,7 +243,9 @@ pub(super) fn pools(facts: &Facts) -> Vec<Finding> {
             Note,
             "pool",
             format!("pool {} has no account", pool.id),
-            format!("refresher pools add {id} ACCOUNT; or refresher pools remove {id}"),
+            format!(
+                "add one: refresher pools add {id} ACCOUNT; or remove it: refresher pools remove {id}"
+            ),
         )
     };
     empty.map(of).collect()
