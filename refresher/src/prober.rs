@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::advice;
 use crate::clock::Clock;
+use crate::credential::CredentialKind;
 use crate::fault::Fault;
 use crate::id::AccountId;
 use crate::platform::probe::Probe;
@@ -60,7 +61,7 @@ pub struct Prober<A, C> {
     pub asks: A,
     /// The time.
     pub clock: C,
-    /// Told where a refresh may help.
+    /// Told where a refresh may help, or a person's login.
     pub on_refused: OnRefused,
 }
 
@@ -118,14 +119,16 @@ impl<A: Asks, C: Clock> Prober<A, C> {
             return Ok(());
         };
         let finding = self.asks.ask(profile, probe, &probing.outgoing).await;
-        let is_renewed = probing.outgoing.account.credential_expires_at.is_some();
-        if finding == Finding::Refused && is_renewed {
-            (self.on_refused)(&due.account, probing.outgoing.account.generation);
+        let account = &probing.outgoing.account;
+        let renewable =
+            due.kind == CredentialKind::Session || account.credential_expires_at.is_some();
+        if finding == Finding::Refused && renewable {
+            (self.on_refused)(&due.account, account.generation);
         }
         let reason = &probing.reason;
         let disproves = schedule::is_refusal(reason) || probe.disproves(reason);
         let now = self.clock.now();
-        let next = schedule::next(&finding, reason, disproves, probing.asked, now);
+        let next = schedule::next(&finding, reason, disproves, renewable, probing.asked, now);
         if self.store.end_probe(&probing, &next, now).await? {
             tell(&probing, due, &finding, &next);
         }

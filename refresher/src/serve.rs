@@ -22,7 +22,7 @@ use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
 use crate::os_error::in_words;
 use crate::platform::{Catalog, Profile, doors_with};
-use crate::prober::{Platforms, Prober};
+use crate::prober::{OnRefused, Platforms, Prober};
 use crate::progress::Progress;
 use crate::quotas::Quotas;
 use crate::refresh::endpoint::TokenEndpoints;
@@ -88,12 +88,15 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
     let reported = engine.clone();
     let on_unauthorized: OnUnauthorized =
         Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
+    let confirmed = engine.clone();
+    let on_refused: OnRefused =
+        Arc::new(move |account, generation| confirmed.confirm_unauthorized(account, generation));
     let prober = Prober {
         store: store.clone(),
         catalog: catalog.clone(),
         asks: Platforms(SystemClock),
         clock: SystemClock,
-        on_refused: on_unauthorized.clone(),
+        on_refused,
     };
     let quotas = Quotas {
         store: store.clone(),

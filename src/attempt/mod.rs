@@ -181,11 +181,10 @@ pub fn is_worth_another(verdict: &Verdict) -> bool {
 
 /// Tells a verdict about `account` that goes on the board.
 ///
-/// The good path posts nothing, unless there is a guess to take down. A request speaks against one
-/// account at most, however many it was tried on: it may be the request that makes them fail. An API
-/// key that is refused in words that no rule knows may lack a right for this path alone.
+/// The good path posts nothing, unless there is a guess to take down. An API key that is refused in words that no rule
+/// knows may lack a right for this path alone.
 pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board: &Board) -> bool {
-    let may_blame = !carried.blames || carried.waited.as_ref() == Some(&account.id);
+    let may_blame = may_blame(account, carried);
     match verdict {
         Verdict::Fine => {
             let model = carried.model.as_ref().map(HeaderText::as_str);
@@ -199,6 +198,12 @@ pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board:
             may_blame
         }
     }
+}
+
+/// Tells an account that a request may speak against. It does so against one at most, however many it was tried on: it may
+/// be the request that makes them fail.
+pub fn may_blame(account: &Account, carried: &Carried) -> bool {
+    !carried.blames || carried.waited.as_ref() == Some(&account.id)
 }
 
 /// Tells a status that blames the request where two accounts answer with it. A 401, 402 or 429 speaks

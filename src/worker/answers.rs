@@ -2,7 +2,7 @@
 
 use super::{Settings, Worker, knowledge};
 use crate::{
-    attempt::{blames_request, is_posted, is_refreshable, is_worth_another},
+    attempt::{blames_request, is_posted, is_refreshable, is_worth_another, may_blame},
     header::HeaderText,
     health::{Change, MAX_ENTRIES, Striker, Witness, quota::Known},
     host::Host,
@@ -233,8 +233,8 @@ impl<H: Host> Worker<H> {
         if is_posted {
             self.note(account, carried, verdict);
         }
-        // The refresher knows for itself which accounts it can refresh.
-        if *verdict == Verdict::CredentialExpired {
+        // The refresher knows for itself which accounts it can refresh, and which of them it has to ask about.
+        if *verdict == Verdict::CredentialExpired && may_blame(account, carried) {
             self.reports.push(Report::Unauthorized {
                 account: account.id.clone(),
                 generation: account.generation,

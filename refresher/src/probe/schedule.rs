@@ -80,8 +80,7 @@ pub fn suspected(row: Option<Row>, generation: u64, now: UnixMillis) -> Row {
     }
 }
 
-/// Says that a platform refused a credential for which there is nothing to renew it with. Any call that uses the credential
-/// tells if that is so.
+/// Says that a platform refused a credential. Any call that uses the credential tells if that is so.
 const REFUSED: &str = "credential_refused";
 
 /// The word for that, where it is a word.
@@ -95,11 +94,12 @@ pub fn is_refusal(reason: &Reason) -> bool {
 }
 
 /// What comes of the answer to the call that was the `asked`th of its row, and that asked about `reason`; `disproves`: a
-/// good answer speaks against that.
+/// good answer speaks against that; `renewable`: another credential may come in place of this one.
 pub fn next(
     finding: &Finding,
     reason: &Reason,
     disproves: bool,
+    renewable: bool,
     asked: u32,
     now: UnixMillis,
 ) -> Next {
@@ -112,7 +112,7 @@ pub fn next(
         Finding::Alive if disproves => Next::Alive,
         // The call cannot tell, and will not.
         Finding::Alive => Next::Rest,
-        Finding::Refused if is_refusal(reason) => Next::Dead(reason.clone()),
+        Finding::Refused if is_refusal(reason) && !renewable => Next::Dead(reason.clone()),
         Finding::Refused | Finding::Limited { .. } | Finding::Unknown { .. } => again(),
     }
 }
@@ -140,13 +140,15 @@ mod tests {
         Reason::try_from("deactivated".to_owned()).unwrap()
     }
 
-    /// A refusal is final where that is what was asked about; else a refresh may help, and it is asked again.
+    /// A refusal is final where that is what was asked about and nothing renews the credential; else a refresh or a login
+    /// may help, and it is asked again.
     #[test]
     fn a_refusal_that_nothing_can_mend_is_final() {
         let refusal = refused().unwrap();
-        let next = |reason| next(&Finding::Refused, reason, true, 1, NOW);
-        assert_eq!(next(&refusal), Next::Dead(refusal.clone()));
-        assert!(matches!(next(&other()), Next::Again(_)));
+        let next = |reason, renewable| next(&Finding::Refused, reason, true, renewable, 1, NOW);
+        assert_eq!(next(&refusal, false), Next::Dead(refusal.clone()));
+        assert!(matches!(next(&refusal, true), Next::Again(_)));
+        assert!(matches!(next(&other(), false), Next::Again(_)));
     }
 
     fn unknown() -> Finding {
@@ -193,13 +195,14 @@ mod tests {
         };
         for disproves in [true, false] {
             assert_eq!(
-                next(&dead(), &other(), disproves, 1, NOW),
+                next(&dead(), &other(), disproves, false, 1, NOW),
                 Next::Dead(reason.clone())
             );
         }
-        assert_eq!(next(&Finding::Alive, &other(), true, 1, NOW), Next::Alive);
-        assert_eq!(next(&Finding::Alive, &other(), false, 1, NOW), Next::Rest);
-        let later = |asked| next(&unknown(), &other(), true, asked, NOW);
+        let alive = |disproves| next(&Finding::Alive, &other(), disproves, false, 1, NOW);
+        assert_eq!(alive(true), Next::Alive);
+        assert_eq!(alive(false), Next::Rest);
+        let later = |asked| next(&unknown(), &other(), true, false, asked, NOW);
         assert_eq!(later(1), Next::Again(NOW.plus(FIRST_PAUSE)));
         assert!(matches!(later(MAX_ASKS - 1), Next::Again(_)));
         assert_eq!(later(MAX_ASKS), Next::Rest);
@@ -223,7 +226,7 @@ mod tests {
             prop_assert!(due_at.since(NOW) <= PAUSE_LIMIT);
             prop_assert!(row.due_at.is_some() || due_at >= row.asked_at.min(NOW).plus(FIRST_PAUSE));
             prop_assert_eq!(after.generation, seen);
-            if let Next::Again(at) = next(&unknown(), &other(), true, asked, NOW) {
+            if let Next::Again(at) = next(&unknown(), &other(), true, false, asked, NOW) {
                 prop_assert!(at.since(NOW) >= FIRST_PAUSE && at.since(NOW) <= PAUSE_LIMIT);
             }
         }

@@ -171,6 +171,46 @@ async fn a_key_that_its_platform_refuses_is_of_no_use() {
     }
 }
 
+/// A session has no key and no refresh token: a refusal that one request met has its platform asked, whether or not its end
+/// is known, and only the platform's own refusal is passed on, to whoever ends logins.
+#[tokio::test]
+async fn a_session_that_a_request_was_refused_with_is_asked_about() {
+    for end in [None, Some(NOW.plus(Duration::from_secs(24 * 60 * 60)))] {
+        let fixture = Fixture::new().await;
+        let new = NewAccount {
+            name: "web",
+            platform: "openai",
+            credential: Credential::Session("sid=1".into()),
+            vars: BTreeMap::new(),
+            credential_expires_at: end,
+            base_url: None,
+        };
+        let store = &fixture.prober.store;
+        let saved = store.save_account(new, &Terms::default(), false, NOW).await;
+        let Saved::Added(account) = saved.unwrap() else {
+            panic!("it is new")
+        };
+        let refused = Report::Unauthorized {
+            account: Id::try_from(account.as_str()).unwrap(),
+            generation: 1,
+        };
+        store
+            .take_reports(std::slice::from_ref(&refused), NOW)
+            .await
+            .unwrap();
+        assert_eq!(fixture.turn().await, ["web"]);
+        assert_eq!(fixture.shown("web").await, (Status::Active, false));
+        assert!(fixture.refused.lock().unwrap().is_empty(), "it is alive");
+        fixture.passes(MINUTE);
+        let now = fixture.prober.clock.now();
+        store.take_reports(&[refused], now).await.unwrap();
+        fixture.says(Finding::Refused);
+        assert_eq!(fixture.turn().await, ["web"]);
+        assert_eq!(*fixture.refused.lock().unwrap(), [1]);
+        assert_eq!(fixture.shown("web").await, (Status::Active, false));
+    }
+}
+
 fn dead() -> Finding {
     let reason = Reason::try_from("deactivated".to_owned()).unwrap();
     Finding::Dead { reason }

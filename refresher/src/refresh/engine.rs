@@ -33,7 +33,7 @@ use super::endpoint::TokenEndpoint;
 use super::ledger::{Claim, Claimed, Entry, Ledger, Retry, Vars};
 use super::reports::Reports;
 use super::schedule::{self, BACKOFF_LIMIT, Jitter, backoff};
-use super::step::{Step, next_step};
+use super::step::{AccessToken, Step, next_step};
 use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
@@ -162,10 +162,17 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Engine<L, E, C> {
         }
     }
 
-    /// Notes that a platform refused `generation` of an account's token. If that is the current generation it is
-    /// refreshed at once, however many say so.
+    /// Notes that a request met a refusal of `generation` of an account's token. If that is the current generation it is
+    /// refreshed at once, however many say so. It ends no login: it is one caller's word.
     pub fn report_unauthorized(&self, account: &AccountId, generation: u64) {
         lock(&self.shared.reports).note(account, generation);
+        self.shared.wake.notify_one();
+    }
+
+    /// Notes that the platform refused `generation` of an account's token when we asked about it ourselves. What only a
+    /// person can renew has ended then.
+    pub fn confirm_unauthorized(&self, account: &AccountId, generation: u64) {
+        lock(&self.shared.reports).confirm(account, generation);
         self.shared.wake.notify_one();
     }
 
@@ -272,7 +279,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
             CredentialKind::Session => expires.map_or(Duration::MAX, |end| end.since(now)),
             _ => schedule::wait(issued, expires, self.settings.floor, jitter, now),
         };
-        let reported = lock(&self.reports).wait(&entry.account, entry.generation, Instant::now());
+        let reported = self.reported_wait(entry);
         let wanted = reported.map_or(scheduled, |reported| reported.min(scheduled));
         // A pause longer than any we ask for was noted under a clock that has since jumped back.
         let retry = entry.retry_at.map_or(Duration::ZERO, |at| at.since(now));
@@ -281,6 +288,18 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         } else {
             retry
         })
+    }
+
+    /// Returns the time until an account is due for a report; `None` if none asks for anything.
+    fn reported_wait(&self, entry: &Entry) -> Option<Duration> {
+        let (account, generation) = (&entry.account, entry.generation);
+        let reports = lock(&self.reports);
+        let is_session = entry.kind == CredentialKind::Session;
+        // Nothing but its end could come of it, and that is not one caller's to say.
+        if is_session && !reports.confirms(account, generation) {
+            return None;
+        }
+        reports.wait(account, generation, Instant::now())
     }
 
     /// One refresh, from claim to landing.
@@ -312,7 +331,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         if claim.credential_expires_at.is_some_and(|end| end <= now) {
             return self.end_login(claim, "its session has ended").await;
         }
-        if lock(&self.reports).names(&claim.account, claim.generation) {
+        if lock(&self.reports).confirms(&claim.account, claim.generation) {
             let reason = "the platform refuses its session";
             return self.end_login(claim, reason).await;
         }
@@ -418,12 +437,7 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     async fn spend(&self, mut claim: Claim, mut now: UnixMillis) -> Result<Refreshed, L::Error> {
         let mut intended = claim.unanswered == 0; // By the claim itself.
         loop {
-            match next_step(
-                &claim,
-                self.is_usable(&claim, now),
-                self.settings.grace,
-                now,
-            ) {
+            match next_step(&claim, self.standing(&claim, now), self.settings.grace, now) {
                 Step::Call => {}
                 Step::Hold => return self.hold(&claim, now).await,
                 Step::GiveUp => {
@@ -471,10 +485,18 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         }
     }
 
-    /// Returns true if the access token may still serve requests.
-    fn is_usable(&self, claim: &Claim, now: UnixMillis) -> bool {
-        let refused = lock(&self.reports).names(&claim.account, claim.generation);
-        !refused && claim.credential_expires_at.is_some_and(|end| end > now)
+    /// Returns what is known of the use of an access token.
+    fn standing(&self, claim: &Claim, now: UnixMillis) -> AccessToken {
+        let reports = lock(&self.reports);
+        let (account, generation) = (&claim.account, claim.generation);
+        let is_over = claim.credential_expires_at.is_none_or(|end| end <= now);
+        if is_over || reports.confirms(account, generation) {
+            AccessToken::OfNoUse
+        } else if reports.names(account, generation) {
+            AccessToken::Doubted
+        } else {
+            AccessToken::Serves
+        }
     }
 
     /// Stores the new tokens, however often that takes: they exist nowhere else and the old ones are spent.

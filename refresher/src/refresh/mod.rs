@@ -12,7 +12,8 @@
 //!   where a platform grants credentials that live for less.
 //! - An `unauthorized` report of the current generation asks for a renewal at once. Renewals that such reports ask for
 //!   in a row come later each time: after 0, 1, 2, 4 seconds and so on, up to 1 hour. Ten minutes without one beyond
-//!   that end the row.
+//!   that end the row. A report is one caller's word and ends no login: a session, and a login whose refresh token may be
+//!   spent, end once the platform has refused them to us as well (`prober`).
 //! - Waits are monotonic; ends are of the wall clock. At least every 5 s the two are compared. A clock that jumps by
 //!   weeks costs at most one renewal an account. A new token that seems to have ended already shows that the clocks
 //!   disagree; its announced life counts then.

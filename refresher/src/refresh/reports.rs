@@ -1,5 +1,8 @@
 //! Platforms' refusals of a token that looked good: which refresh they ask for, and how soon. Pure.
 //!
+//! What a caller's request met is a report. That its platform said so to us as well confirms it: a report alone asks for
+//! a refresh, and ends nothing.
+//!
 //! A report asks for a refresh at once, but only of the generation it names, so that a storm of reports about one
 //! token is one refresh. An account whose *new* token is refused too is refreshed ever more slowly: the fault is then
 //! not the token's, and spending refresh tokens on it helps nobody.
@@ -22,6 +25,8 @@ pub struct Reports(HashMap<AccountId, Reported>);
 #[derive(Debug, Default)]
 struct Reported {
     generation: u64,
+    /// True if we asked the platform ourselves.
+    is_confirmed: bool,
     /// The refreshes made for reports, and when the last was.
     answered: Option<(u32, Instant)>,
 }
@@ -30,7 +35,25 @@ impl Reports {
     /// Notes that `generation` of `account` was refused. An older generation than the last is ignored.
     pub fn note(&mut self, account: &AccountId, generation: u64) {
         let reported = self.0.entry(account.clone()).or_default();
-        reported.generation = reported.generation.max(generation);
+        if reported.generation < generation {
+            reported.generation = generation;
+            reported.is_confirmed = false;
+        }
+    }
+
+    /// Notes that `generation` of `account` was refused when we asked about it ourselves.
+    pub fn confirm(&mut self, account: &AccountId, generation: u64) {
+        self.note(account, generation);
+        if let Some(reported) = self.0.get_mut(account) {
+            reported.is_confirmed |= reported.generation == generation;
+        }
+    }
+
+    /// Returns true if that `generation` of `account` was refused is confirmed.
+    pub fn confirms(&self, account: &AccountId, generation: u64) -> bool {
+        self.0
+            .get(account)
+            .is_some_and(|reported| reported.generation == generation && reported.is_confirmed)
     }
 
     /// Returns true if `generation` of `account` was refused.
@@ -120,6 +143,21 @@ mod tests {
         }
         // Twelve doublings to an hour, and one an hour from there on.
         assert!(generation <= 12 + 24 + 1, "{generation} refreshes in a day");
+    }
+
+    #[test]
+    fn what_is_confirmed_is_so_of_one_generation() {
+        let account = AccountId::random();
+        let mut reports = Reports::default();
+        reports.note(&account, 2);
+        assert!(reports.names(&account, 2) && !reports.confirms(&account, 2));
+        reports.confirm(&account, 1);
+        assert!(!reports.confirms(&account, 1) && !reports.confirms(&account, 2));
+        reports.confirm(&account, 2);
+        reports.note(&account, 1);
+        assert!(reports.confirms(&account, 2));
+        reports.note(&account, 3);
+        assert!(!reports.confirms(&account, 3) && !reports.confirms(&account, 2));
     }
 
     #[test]

@@ -16,15 +16,26 @@ pub enum Step {
     GiveUp,
 }
 
-/// Decides about sending a claimed refresh token. `usable`: the access token still serves.
-pub fn next_step(claim: &Claim, usable: bool, grace: Duration, now: UnixMillis) -> Step {
+/// What is known of the use of an access token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessToken {
+    /// Nothing speaks against it.
+    Serves,
+    /// A request was refused with it. It may have been that request's fault.
+    Doubted,
+    /// It has ended, or its platform refused it when we asked.
+    OfNoUse,
+}
+
+/// Decides about sending a claimed refresh token, by what is known of the `access` token.
+pub fn next_step(claim: &Claim, access: AccessToken, grace: Duration, now: UnixMillis) -> Step {
     let within_grace = claim
         .first_unanswered_at
         .is_none_or(|first| now.since(first) <= grace);
     match claim.unanswered {
         0 => Step::Call,
-        1 if within_grace || !usable => Step::Call,
-        _ if usable => Step::Hold,
+        1 if within_grace || access != AccessToken::Serves => Step::Call,
+        _ if access != AccessToken::OfNoUse => Step::Hold,
         _ => Step::GiveUp,
     }
 }

@@ -204,6 +204,19 @@ struct ReportedRow {
     reason: Option<String>,
     #[sqlx(try_from = "i64")]
     generation: u64,
+    /// A refresh call went unanswered, so the refresh token may be spent.
+    unanswered: bool,
+}
+
+impl ReportedRow {
+    /// True if a refusal of its credential may be the end of it. Where a refresh cures it, the refresh tells.
+    fn may_end_by_refusal(&self) -> bool {
+        match self.kind {
+            CredentialKind::ApiKey | CredentialKind::Session => true,
+            CredentialKind::OAuth => self.unanswered,
+            CredentialKind::ClientCredentials | CredentialKind::SignedKey => false,
+        }
+    }
 }
 
 macro_rules! select_health {
@@ -230,7 +243,8 @@ sql::statements! {
     OF_ACCOUNT = select_health!("WHERE account = $1");
     ENTRIES_OF_ACCOUNT = select_entries!("WHERE account = $1 ORDER BY scope");
     REVISION = "SELECT revision FROM health WHERE account = $1";
-    REPORTED = "SELECT name, platform, kind, status, reason, generation FROM accounts WHERE id = $1";
+    REPORTED = "SELECT name, platform, kind, status, reason, generation, unanswered > 0 AS unanswered FROM accounts \
+                WHERE id = $1";
     SAVE = "INSERT INTO health (account, windows, windows_at, reset_at, recovered_at, alive_at, revision) \
             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account) DO UPDATE SET windows = excluded.windows, \
             windows_at = excluded.windows_at, reset_at = excluded.reset_at, recovered_at = excluded.recovered_at, \
@@ -438,11 +452,11 @@ impl Change<'_> {
                         reported.reason = Some(why);
                     }
                 }
-                // Nothing renews a key, and one caller's word is not enough: the platform itself is asked.
+                // One caller's word is not enough: the platform itself is asked.
                 Report::Unauthorized { generation, .. }
                     if *generation == reported.generation
                         && reported.status == Status::Active
-                        && reported.kind == CredentialKind::ApiKey =>
+                        && reported.may_end_by_refusal() =>
                 {
                     if let Some(reason) = schedule::refused() {
                         self.plan_probe(&account, reported.generation, &reason, now)

@@ -216,3 +216,27 @@ fn a_refused_token_is_refreshed_and_waited_for_by_the_key_that_met_it() {
     envoy.ask_as(OTHER).is_at("acc_1");
     call.waits();
 }
+
+/// What makes one account refuse it may make every other one do so: a login may be at stake with each.
+#[test]
+fn a_request_that_every_account_refuses_is_reported_of_one() {
+    let accounts = ["acc_1", "acc_2", "acc_3"].map(|id| Account {
+        credential_expires_at: Some(u64::MAX / 2),
+        ..fixture::account(id, "codex")
+    });
+    let mut envoy = Envoy::with(&records(&accounts));
+    let mut call = envoy.ask();
+    for account in ["acc_1", "acc_2", "acc_3"] {
+        call.is_at(account);
+        call.platform(401, &[], b"{}");
+    }
+    call.goes_away();
+    let told = envoy.after(2_000);
+    let reports = told.iter().filter_map(|body| body["reports"].as_array());
+    let refused: Vec<_> = reports
+        .flatten()
+        .filter(|report| report["kind"] == "unauthorized")
+        .map(|report| report["account"].as_str())
+        .collect();
+    assert_eq!(refused, [Some("acc_1")]);
+}

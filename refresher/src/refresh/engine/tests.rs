@@ -226,17 +226,45 @@ async fn a_session_serves_to_its_end_and_a_person_renews_it() {
     assert_eq!((world.calls(0), world.generation(0)), (0, 1));
 }
 
+/// A request that met a refusal may have brought it about: its report ends nothing, however often it comes. What the
+/// platform says to us does.
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_refused_ends_at_once() {
+async fn a_session_ends_once_its_platform_refuses_it_to_us() {
     let world = World::of(1, Renewal::Person);
     let engine = world.start(Refresh::default()).engine();
-    engine.report_unauthorized(&world.account(0), 0);
-    sleep(Duration::from_secs(5)).await;
+    for _ in 0..10 {
+        engine.report_unauthorized(&world.account(0), 1);
+        sleep(seconds(5)).await;
+    }
+    let refreshed = engine.refresh(&world.account(0), 1).await;
+    assert_eq!(refreshed.unwrap(), Refreshed::NotRefreshable);
+    engine.confirm_unauthorized(&world.account(0), 0);
+    sleep(seconds(5)).await;
     assert_eq!(world.reason(0), None, "another generation was refused");
-    engine.report_unauthorized(&world.account(0), 1);
-    sleep(Duration::from_secs(5)).await;
+    engine.confirm_unauthorized(&world.account(0), 1);
+    sleep(seconds(5)).await;
     assert_eq!(world.reason(0).unwrap(), "the platform refuses its session");
     assert_eq!(world.calls(0), 0);
+}
+
+/// Two calls went unanswered, so the access token is used to its end. One caller's word does not bring that about.
+#[tokio::test(start_paused = true)]
+async fn a_report_ends_no_login_whose_refresh_token_may_be_spent() {
+    for is_confirmed in [false, true] {
+        let world = World::new(1);
+        world.fate(0, Fate::LoseRequest);
+        world.fate(0, Fate::LoseRequest);
+        let engine = world.start(Refresh::default()).engine();
+        engine.report_unauthorized(&world.account(0), 1);
+        if is_confirmed {
+            engine.confirm_unauthorized(&world.account(0), 1);
+        }
+        sleep(minutes(5)).await;
+        assert_eq!(world.calls(0), 2);
+        assert_eq!(world.reason(0).is_some(), is_confirmed);
+        sleep(LIFE).await;
+        assert!(world.reason(0).is_some(), "the access token has ended");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +373,7 @@ async fn a_claim_of_a_dead_process_lapses_and_its_intent_counts() {
         second.engine().refresh(&world.account(0), 1).await.unwrap(),
         Refreshed::Busy
     );
-    second.engine().report_unauthorized(&world.account(0), 1);
+    second.engine().confirm_unauthorized(&world.account(0), 1);
     sleep(minutes(5)).await;
     assert_eq!(world.calls(0), 2);
     assert!(world.reason(0).is_some());

@@ -265,3 +265,21 @@ async fn what_has_ended_is_deleted_and_a_guess_later() {
     store.remove_account(&account).await.unwrap();
     assert!(store.health().await.unwrap().is_empty());
 }
+
+/// A refresh cures a refusal of a login's token. Where its refresh token may be spent, the platform is asked first.
+#[tokio::test]
+async fn a_login_whose_refresh_token_may_be_spent_is_asked_about_where_a_request_is_refused() {
+    let Fixture { store, _outer, .. } = fixture().await;
+    let account = add_login(&store, "alice").await;
+    let refused = [Report::Unauthorized {
+        account: id(&account),
+        generation: 1,
+    }];
+    store.take_reports(&refused, NOW).await.unwrap();
+    assert_eq!(store.due_probes().await.unwrap(), []);
+    let _unanswered = claim(&store, &account, 1, LIFE).await;
+    store.take_reports(&refused, NOW).await.unwrap();
+    let due = store.due_probes().await.unwrap();
+    assert_eq!(due.len(), 1, "{due:?}");
+    assert_eq!(due[0].account, account);
+}
