@@ -225,6 +225,7 @@ impl Faulty for store::Error {
             store::Error::Seal { source, .. } => source.fault(),
             store::Error::Database(_)
             | store::Error::Corrupt { .. }
+            | store::Error::NotPublished
             | store::Error::RefreshUnderWay { .. } => Fault::Failed,
             store::Error::Unknown { record, name } => Fault::Unknown {
                 kind: kind(*record),

@@ -104,6 +104,12 @@ pub enum Error {
         /// The finding.
         found: String,
     },
+    /// A platform, or the doors, in the database are not what was published there.
+    #[error(
+        "the database has another platform, or other doors, than the daemon published: something else has written there, \
+         or an earlier release; the daemon's next start publishes them anew"
+    )]
+    NotPublished,
     /// No record has the name.
     #[error("there is no {record} {name:?}")]
     Unknown {

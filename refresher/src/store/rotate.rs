@@ -28,7 +28,8 @@ sql::statements! {
     USED_KEYS = "SELECT sealing_key FROM meta UNION SELECT substr(key_check, 2, 4) FROM meta \
                  UNION SELECT substr(credential, 2, 4) FROM accounts UNION SELECT substr(vars, 2, 4) FROM accounts \
                  UNION SELECT substr(origin, 2, 4) FROM accounts WHERE origin IS NOT NULL \
-                 UNION SELECT substr(proxy, 2, 4) FROM egress";
+                 UNION SELECT substr(proxy, 2, 4) FROM egress UNION SELECT substr(seal, 2, 4) FROM platforms \
+                 UNION SELECT substr(seal, 2, 4) FROM doors";
     COUNT_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 0) ON CONFLICT DO NOTHING";
     SWITCH = "UPDATE meta SET sealing_key = $1";
     SET_KEY_CHECK = "UPDATE meta SET key_check = $1";
@@ -218,7 +219,7 @@ impl Rotation<'_> {
             Progress::Start => self.choose_key().await,
             Progress::Switch(key) => {
                 let key = *key;
-                self.store.switch_to(key).await?;
+                self.unreadable += self.store.switch_to(key).await?;
                 self.progress = Progress::Seal(String::new());
                 Ok(Step::Switched)
             }
@@ -382,8 +383,9 @@ impl Store {
         Ok(())
     }
 
-    /// From here on `key` seals.
-    async fn switch_to(&self, key: KeyId) -> Result<()> {
+    /// From here on `key` seals. What is published is few records, and sealed anew at once; returns how many of them could
+    /// not be opened.
+    async fn switch_to(&self, key: KeyId) -> Result<u64> {
         let mut change = self.change().await?;
         sqlx::query(COUNT_KEY)
             .bind(key.as_bytes())
@@ -394,7 +396,9 @@ impl Store {
             .execute(change.sql())
             .await?;
         change.seal_key_check().await?;
-        change.commit().await
+        let unreadable = change.seal_published_anew().await?;
+        change.commit().await?;
+        Ok(unreadable)
     }
 
     /// Seals the next records after `after` anew: how many, how many could not be opened, and the last of them, if there

@@ -16,6 +16,7 @@ use super::error::{Named, Unfit};
 use super::left_out::{self, Entry, LeftOut};
 use super::limits::{LimitRow, OwnLimitRow};
 use super::pools::{PoolRow, tier_of, weight_of};
+use super::publish::PlatformRow;
 use super::rules::{Rules, rule_columns};
 use super::sql::{self, JsonText, limit_columns, own_limit_columns, signed};
 use super::sqlite::{self, Connection};
@@ -62,13 +63,11 @@ struct AccountRow {
     #[sqlx(try_from = "JsonText<snapshot::ModelMaps>")]
     maps: snapshot::ModelMaps,
     base_url: Option<String>,
-    authority: String,
-    record: String,
     proxy: Option<Vec<u8>>,
     #[sqlx(flatten, try_from = "OwnLimitRow")]
     limits: OwnLimits,
-    #[sqlx(try_from = "JsonText<LimitSettings>")]
-    default_limits: LimitSettings,
+    #[sqlx(flatten)]
+    published: PlatformRow,
 }
 
 /// An account as its requests are made.
@@ -114,11 +113,9 @@ sql::statements! {
     ACCOUNTS_REVISION = "SELECT coalesce(max(revision), 0) FROM (SELECT max(revision) AS revision FROM accounts \
                          UNION ALL SELECT max(revision) FROM platforms \
                          UNION ALL SELECT max(revision) FROM tombstones) AS changes";
-    DOORS = "SELECT record FROM doors WHERE id = $1";
-    PLATFORM = "SELECT record FROM platforms WHERE id = $1";
     ACCOUNT = concat!(
         "SELECT name, platform, kind, vars, generation, credential, credential_expires_at, expires_at, models, maps, \
-         base_url, authority, record, proxy, platforms.limits AS default_limits, ",
+         base_url, proxy, platforms.id, platforms.record, platforms.authority, platforms.limits, platforms.seal, ",
         own_limit_columns!(),
         " FROM accounts JOIN platforms ON platforms.id = platform LEFT JOIN egress ON egress.account = accounts.id WHERE accounts.id = $1 \
          AND (status = 'active' OR CAST($2 AS BIGINT) = 1)"
@@ -324,8 +321,11 @@ impl Store {
 
     async fn record(&self, connection: &mut Connection, kind: &str, id: String) -> Result<Record> {
         Ok(match kind {
-            "doors" => doors(connection, &id).await?,
-            "platform" => platform(connection, &id).await?,
+            "doors" => doors_from_line(&self.published_doors(connection, &id).await?)?,
+            "platform" => {
+                let line = self.published_platform(connection, &id).await?;
+                Record::Platform(platform_from_line(&line)?)
+            }
             "account" => self.account_record(connection, id).await?,
             "pool" => pool(connection, id).await?,
             "key" => client_key(connection, id).await?,
@@ -360,6 +360,7 @@ impl Store {
         let Some(row) = row else {
             return Ok(None);
         };
+        self.require_platform(&row.published)?;
         let proxy = match &row.proxy {
             Some(sealed) => Some(self.open_proxy(id, &row.platform, sealed)?),
             None => None,
@@ -386,9 +387,10 @@ impl Store {
         let base_url = own_base_url(row.base_url.as_deref())?;
         let authority = match &base_url {
             Some(url) => url.authority.clone(),
-            None => header_text("platforms.authority", &row.authority)?,
+            None => header_text("platforms.authority", &row.published.authority)?,
         };
-        let record = platform_from_line(&row.record)?;
+        let record = platform_from_line(&row.published.record)?;
+        let default_limits = default_limits(&row.published.limits)?;
         let known = self.open_vars(id, &row.platform, &row.vars)?.into_iter();
         // Envoy needs no more of a person than goes out: who it is, is nobody's there.
         let vars = known
@@ -414,7 +416,7 @@ impl Store {
             expires_at: time("accounts.expires_at", row.expires_at)?,
             models: row.models,
             maps: row.maps,
-            limits: row.limits.over(&row.default_limits).settings.limits,
+            limits: row.limits.over(&default_limits).settings.limits,
             needles: snapshot::Needles::default(),
         };
         let unfit = |unfit| Error::Unfit {
@@ -452,23 +454,15 @@ pub(super) async fn new_epoch(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-async fn doors(connection: &mut Connection, id: &str) -> Result<Record> {
-    let line: String = sqlx::query_scalar(DOORS)
-        .bind(id)
-        .fetch_one(connection)
-        .await?;
+fn doors_from_line(line: &str) -> Result<Record> {
     Record::from_line(line.as_bytes()).map_err(|error| corrupt("doors.record", error.to_string()))
 }
 
-async fn platform(connection: &mut Connection, id: &str) -> Result<Record> {
-    let line: String = sqlx::query_scalar(PLATFORM)
-        .bind(id)
-        .fetch_one(connection)
-        .await?;
-    Ok(Record::Platform(platform_from_line(&line)?))
+fn default_limits(text: &str) -> Result<LimitSettings> {
+    serde_json::from_str(text).map_err(|error| corrupt("platforms.limits", error.to_string()))
 }
 
-pub(super) fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
+fn platform_from_line(line: &str) -> Result<snapshot::Platform> {
     match Record::from_line(line.as_bytes()) {
         Ok(Record::Platform(platform)) => Ok(platform),
         Ok(_) => Err(corrupt("platforms.record", "another kind of record")),

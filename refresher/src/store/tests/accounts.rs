@@ -530,3 +530,91 @@ async fn an_account_leaves_by_its_own_proxy_or_is_out_of_use() {
     set.await.unwrap();
     assert_eq!(cluster().await.as_deref(), Some("latchkey-codex"));
 }
+
+/// Whoever can write the database, and has no sealing key, has no say in where and how a credential goes: not by what a
+/// platform or the doors say, nor by what others of them say.
+#[tokio::test]
+async fn what_was_published_is_used_as_it_was_published_or_not_at_all() {
+    for (kind, written) in [
+        (
+            Kind::Platform,
+            "UPDATE platforms SET authority = 'evil.example' WHERE id = 'openai'",
+        ),
+        (
+            Kind::Platform,
+            "UPDATE platforms SET record = replace(record, '\"authorization\"', '\"x-tell\"') WHERE id = 'openai'",
+        ),
+        (
+            Kind::Platform,
+            "UPDATE platforms SET limits = '{\"tokens_per_day\":1}' WHERE id = 'openai'",
+        ),
+        (
+            Kind::Platform,
+            "UPDATE platforms SET (record, authority, limits, seal) = (SELECT record, authority, limits, seal \
+             FROM platforms WHERE id = 'anthropic') WHERE id = 'openai'",
+        ),
+        (
+            Kind::Platform,
+            "UPDATE platforms SET seal = x'' WHERE id = 'openai'",
+        ),
+        (
+            Kind::Platform,
+            "UPDATE platforms SET seal = (SELECT key_check FROM meta) WHERE id = 'openai'",
+        ),
+        (
+            Kind::Doors,
+            "UPDATE doors SET record = replace(record, '/v1/models', '/v1/model')",
+        ),
+        (Kind::Doors, "UPDATE doors SET seal = x''"),
+    ] {
+        let Fixture { store, _outer, .. } = fixture().await;
+        let publish_all = async || {
+            publish(&store, &["openai", "anthropic"]).await;
+            store.publish_doors(crate::platform::doors()).await.unwrap();
+        };
+        publish_all().await;
+        add_api_key(&store, "one", "sk-one").await.unwrap();
+        let (records, header) = poll(&store, None, 0).await;
+        let before = keys(&records);
+        // What stands is not published anew.
+        publish_all().await;
+        assert_eq!(store.head().await.unwrap().1, header.to);
+        for sql in [
+            written,
+            "UPDATE platforms SET revision = revision + 1000",
+            "UPDATE doors SET revision = revision + 1000",
+            "UPDATE accounts SET revision = revision + 1000",
+            "UPDATE meta SET revision = revision + 1000",
+        ] {
+            sqlx::query(sql).execute(&store.pool).await.unwrap();
+        }
+        let gone = |(of, id): (Kind, &str)| match kind {
+            Kind::Platform => id == "openai" || of == Kind::Account,
+            _ => of == kind,
+        };
+        let (records, header) = poll(&store, Some(header.epoch), header.to).await;
+        assert!(records.len() >= 4, "{records:?}");
+        for (of, id, is_removed) in keys(&records) {
+            assert_eq!(is_removed, gone((of, &id)), "{written}: {of:?} {id}");
+        }
+        let left_out = store.left_out().await.unwrap();
+        let is_it = |one: &LeftOut| gone((one.kind, &one.id)) && one.why.contains("published");
+        assert!(
+            !left_out.is_empty() && left_out.iter().all(is_it),
+            "{left_out:?}"
+        );
+        if kind == Kind::Platform {
+            let asked = store.asked_account("one").await;
+            assert!(matches!(asked, Err(Error::NotPublished)), "{asked:?}");
+        }
+        // The daemon's next start.
+        publish_all().await;
+        assert_eq!(store.left_out().await.unwrap(), []);
+        let (records, _) = poll(&store, Some(header.epoch), header.to).await;
+        assert!(keys(&records).iter().all(|(_, _, is_removed)| !is_removed));
+        let (records, _) = poll(&store, None, 0).await;
+        let mut after = keys(&records);
+        after.retain(|one| before.contains(one));
+        assert_eq!(after.len(), before.len(), "{written}");
+    }
+}

@@ -387,3 +387,36 @@ async fn keys_of_the_environment_change_over_when_told() {
     let error = Store::open(&state, fixed(1)).await.unwrap_err();
     assert!(matches!(error, Error::WrongKey { .. }), "{error}");
 }
+
+/// What is published is sealed with the new key from its first transaction on, and what something else has written is not
+/// made good by that.
+#[tokio::test]
+async fn what_is_published_is_sealed_anew_and_not_published() {
+    let (_outer, state, store) = filled(1).await;
+    publish(&store, &["codex", "openai"]).await;
+    store.publish_doors(crate::platform::doors()).await.unwrap();
+    let (_, revision) = store.head().await.unwrap();
+    rotate(&store, &state).await.unwrap();
+    let key = store.sealing_key().await.unwrap();
+    assert_eq!(store.used_keys().await.unwrap(), [key].into());
+    let anew = open_file(&state).await;
+    assert_eq!(anew.left_out().await.unwrap(), []);
+    assert_eq!(anew.head().await.unwrap().1, revision, "nothing to publish");
+
+    let write = "UPDATE platforms SET authority = 'evil.example' WHERE id = 'codex'";
+    sqlx::query(write).execute(&store.pool).await.unwrap();
+    let unread = rotate(&store, &state).await.unwrap_err();
+    assert!(
+        matches!(unread, Error::Rotation(NotRotated::Unreadable(1))),
+        "{unread}"
+    );
+    let left_out = store.left_out().await.unwrap();
+    assert!(left_out.iter().any(|one| one.id == "codex"), "{left_out:?}");
+    assert!(
+        left_out.iter().all(|one| one.id != "openai"),
+        "{left_out:?}"
+    );
+    publish(&store, &["codex", "openai"]).await;
+    assert_eq!(store.left_out().await.unwrap(), []);
+    rotate(&store, &state).await.unwrap();
+}
