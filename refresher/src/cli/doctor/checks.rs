@@ -3,6 +3,8 @@
 mod machine;
 mod pool;
 
+use latchkey::snapshot::Kind;
+
 use super::Severity::{Note, Wrong};
 use super::{Finding, Severity};
 use crate::advice::{Door, cure};
@@ -108,7 +110,12 @@ fn left_out(facts: &Facts) -> Vec<Finding> {
             one.id,
             one.why
         ),
-        cure: cure(Door::CommandLine, &Fault::Unopened),
+        cure: match one.kind {
+            Kind::Platform | Kind::Doors => {
+                Some("start `refresher serve` anew: it publishes what the profiles say".to_owned())
+            }
+            _ => cure(Door::CommandLine, &Fault::Unopened),
+        },
     };
     all.map(of).collect()
 }

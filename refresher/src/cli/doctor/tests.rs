@@ -307,6 +307,13 @@ const BROKEN: &[(&str, Break)] = &[
             why: "its credential cannot be opened".to_owned(),
         });
     }),
+    ("a platform that something else has written", |facts| {
+        state(facts).overview.left_out.push(LeftOut {
+            kind: Kind::Platform,
+            id: "openai".to_owned(),
+            why: crate::store::Error::NotPublished.to_string(),
+        });
+    }),
     ("a rotation that was not finished", |facts| {
         let id = crate::keys::seal::Key::new(&[7; 32]).id();
         state(facts).overview.waiting_key = Some(id);
