@@ -78,8 +78,8 @@ fn flags_and_commands_are_named_at_the_command_line_alone() {
     let names_command = |text: &str| {
         let mut named = text.split("refresher ").skip(1);
         named.any(|rest| {
-            let word = rest.split(|char: char| !char.is_ascii_lowercase() && char != '-');
-            let word = word.into_iter().next().unwrap();
+            let mut words = rest.split(|char: char| !char.is_ascii_lowercase() && char != '-');
+            let word = words.next().unwrap();
             commands.iter().any(|command| command == word)
         })
     };
