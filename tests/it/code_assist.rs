@@ -144,9 +144,7 @@ fn an_account_is_saved_with_its_project_or_not_at_all() {
             .await
             .expect("it logs in");
         // The project stays where another login does not say one.
-        log_in(&sim, &refresher, OWN, &["--name", OWN])
-            .await
-            .expect("again");
+        log_in(&sim, &refresher, OWN, &[]).await.expect("again");
         let mut names: Vec<String> = refresher
             .accounts()
             .await

@@ -443,6 +443,73 @@ fn a_token_endpoint_in_trouble_is_asked_again_later() {
     });
 }
 
+/// A filter before the token endpoint says 403, and so may a platform that has ended a login. The account serves on, and
+/// whoever looks is told before its token ends.
+#[test]
+fn a_refresh_that_is_refused_without_a_word_is_told() {
+    run(async {
+        let (sim, mut refresher) = alone("life-told").await;
+        sim.add_user(ALICE, HOUR).await;
+        refresher.import(&sim, ALICE).await;
+        let refuses = json!({
+            "target": "token", "account": ALICE, "status": 403, "body": "<html>Forbidden</html>",
+        });
+        let fault = sim.add_fault(refuses).await;
+        let cure = format!("run: refresher login codex --name {ALICE}; where that is refused too");
+        for _ in 0..2 {
+            let refused = refresher.try_run(&["refresh", ALICE], "").await;
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(1), "{said}");
+            assert!(said.contains("HTTP 403") && said.contains(&cure), "{said}");
+        }
+        let account = refresher.account(ALICE).await;
+        assert_eq!(account["status"], "active", "{account}");
+        assert_eq!(account["usable"], true, "{account}");
+        let failing = &account["failing"];
+        assert_eq!(failing["how"], "refused", "{account}");
+        assert_eq!(failing["reason"], "HTTP 403", "{account}");
+        assert_eq!(failing["stuck"], false, "{account}");
+        let status = refresher.run(&["status"], "").await;
+        assert!(status.contains("refresh refused 2 times in "), "{status}");
+        assert!(!status.contains("cannot renew"), "{status}");
+
+        // As 56 minutes later.
+        refresher.change_database(
+            "UPDATE accounts SET retry_at = 0, issued_at = issued_at - 3360000, \
+             credential_expires_at = credential_expires_at - 3360000, \
+             failing = json_set(failing, '$.since', json_extract(failing, '$.since') - 3360000)",
+        );
+        refresher.serve().await;
+        let limit = Duration::from_secs(10);
+        eventually("the log says so", limit, async || {
+            let lines = refresher.log_lines("cannot be renewed", ALICE);
+            holds(lines > 0, || "it does not".to_owned())
+        })
+        .await;
+        let checked = refresher.try_run(&["status", "--check"], "").await;
+        let status = String::from_utf8_lossy(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(4), "{status}");
+        let told = format!("{ALICE} cannot renew its access token, which ends in 3m");
+        assert!(status.contains(&told) && status.contains(&cure), "{status}");
+        let doctor = refresher.try_run(&["doctor", "--offline"], "").await;
+        let found = String::from_utf8_lossy(&doctor.stdout);
+        assert!(found.contains(&told) && found.contains(&cure), "{found}");
+        assert_eq!(refresher.account(ALICE).await["usable"], true);
+
+        sim.remove_fault(fault).await;
+        eventually("it is renewed", Duration::from_secs(30), async || {
+            let account = refresher.account(ALICE).await;
+            let is_well = account["generation"] == 2 && account["failing"].is_null();
+            holds(is_well, || account.to_string())
+        })
+        .await;
+        let checked = refresher.try_run(&["status", "--check"], "").await;
+        let status = String::from_utf8_lossy(&checked.stdout);
+        assert_eq!(checked.status.code(), Some(0), "{status}");
+        assert!(!status.contains("refresh refused"), "{status}");
+    });
+}
+
 /// An answer that says that the login is over is believed at once.
 #[test]
 fn an_ended_login_is_not_asked_again() {
