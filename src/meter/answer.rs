@@ -348,9 +348,14 @@ impl Reader {
     }
 
     fn keep_model(&mut self) {
-        let quoted = [b"\"", self.string.as_slice(), b"\""].concat();
-        let model: Option<String> = serde_json::from_slice(&quoted).ok();
-        self.model = model.and_then(|model| ModelName::try_from(model).ok());
+        self.model = match std::str::from_utf8(&self.string) {
+            Ok(plain) if !plain.contains('\\') => ModelName::try_from(plain).ok(),
+            _ => {
+                let quoted = [b"\"", self.string.as_slice(), b"\""].concat();
+                let model: Option<String> = serde_json::from_slice(&quoted).ok();
+                model.and_then(|model| ModelName::try_from(model).ok())
+            }
+        };
     }
 
     /// In the outermost object, or in the object of the answer that some events wrap.

@@ -101,10 +101,10 @@ pub fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
 pub(crate) fn stripped(headers: &HeaderMap, view: &View) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (name, _) in headers.iter() {
-        let goes = KEY_HEADERS.contains(&name)
+        let goes = matches!(name, PROXY_KEY_HEADER | CODING_HEADER)
+            || KEY_HEADERS.contains(&name)
             // `session_id` and `session-id` are one name to many servers.
             || name.as_bytes().contains(&b'_')
-            || [PROXY_KEY_HEADER, CODING_HEADER].contains(&name)
             || view.is_accounts(name)
             || INTERNAL_PREFIXES
                 .iter()
