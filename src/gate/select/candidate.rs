@@ -181,8 +181,9 @@ impl Candidate {
 
     /// Tells a candidate whose platform takes such a request.
     pub(super) fn suits(&self, need: &Need<'_>) -> bool {
-        !(self.wraps && need.lacks.small)
-            && !self.requires.iter().any(|one| need.lacks.includes(*one))
+        let is_too_large = self.wraps && need.lacks.small;
+        let mut requires = self.requires.iter();
+        !is_too_large && !requires.any(|one| need.lacks.includes(*one))
     }
 
     /// Tells a candidate that the request asks for, or that may be any.
