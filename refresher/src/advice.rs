@@ -68,6 +68,10 @@ pub fn unknown_host() -> &'static str {
     "to allow it, start the refresher with --metrics-host NAME"
 }
 
+/// The cure of a daemon that began before the configuration or a profile was as it is now.
+pub const RESTART: &str =
+    "restart `refresher serve`, which reads the configuration and the profiles when it starts";
+
 /// Asks the platform about an account, as a shell takes it.
 pub fn check_command(account: &str) -> String {
     format!("refresher accounts check {}", shell_word(account))

@@ -28,6 +28,8 @@ pub enum Standing {
     CoolingDown,
     /// Its platform's notice is not acknowledged.
     PlatformOff,
+    /// The running daemon began before its platform was there or acknowledged.
+    PlatformNew,
     /// Its record cannot go to Envoy.
     LeftOut,
     /// Its access token has expired, and the next is not there yet.
@@ -104,6 +106,7 @@ impl Standing {
             Standing::Ended => "ended",
             Standing::CoolingDown => "cooling_down",
             Standing::PlatformOff => "platform_off",
+            Standing::PlatformNew => "platform_new",
             Standing::LeftOut => "left_out",
             Standing::TokenExpired => "token_expired",
             Standing::Active => "active",

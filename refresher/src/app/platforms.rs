@@ -12,6 +12,17 @@ use crate::platform::Catalog;
 use crate::platform::catalog::{self, Checked};
 use crate::state::StateDir;
 
+/// The platforms that the running daemon knows, which it reads when it starts; none where none runs.
+///
+/// # Errors
+/// If the store fails.
+pub async fn served(app: &App) -> Result<Option<BTreeSet<String>>> {
+    Ok(match app.state.is_served() {
+        true => Some(app.store.published_platforms().await?),
+        false => None,
+    })
+}
+
 /// Where the operator's profiles are, and which terms were acknowledged.
 #[derive(Debug)]
 pub struct Setting {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::limits::{Limits, Use};
 use super::quota::Quota;
-use super::{App, Result, daemon, quota};
+use super::{App, Result, daemon, platforms, quota};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
 use crate::failing::Failing;
@@ -142,12 +142,17 @@ impl AccountView {
         login: Option<&LoginUrl>,
         proxy: Option<String>,
         platform_is_on: bool,
+        is_platform_new: bool,
         defaults: &LimitSettings,
         left_out: Option<&LeftOut>,
         now: UnixMillis,
     ) -> AccountView {
         let mut standing = Standing::of(&account, &health.entries, platform_is_on, now);
         let mut reason = reason(&account, platform_is_on, now);
+        if is_platform_new && standing == Standing::Active {
+            standing = Standing::PlatformNew;
+            reason = Some("the running refresher does not know its platform yet".to_owned());
+        }
         if let Some(left_out) = left_out.filter(|_| account.status == Status::Active) {
             standing = Standing::LeftOut;
             reason = Some(format!("it cannot go to Envoy: {}", left_out.why));
@@ -256,6 +261,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
         true => daemon::ask(&app.state, "/logins").await,
         false => None,
     };
+    let known = platforms::served(app).await?;
     let mut clients = Vec::new();
     let is_told = |account: &&Account| {
         needs_login(account) || account.is_spent || stuck(account, now).is_some()
@@ -269,6 +275,8 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
     let view = |account: Account| {
         let needs_secrets = clients.contains(&account.id);
         let platform_is_on = app.catalog.usable(&account.platform).is_ok();
+        let mut known = known.iter();
+        let is_platform_new = known.any(|known| !known.contains(&account.platform));
         let health = health.remove(account.id.as_str()).unwrap_or_default();
         let mut logins = logins.iter().flatten();
         let login = logins.find(|login| login.account == account.id.as_str());
@@ -291,6 +299,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
             login,
             proxy,
             platform_is_on,
+            is_platform_new,
             defaults,
             left_out,
             now,

@@ -154,6 +154,7 @@ impl Command {
                     false => "is enabled already",
                 };
                 out.print(&format!("{account}: {said}\n"))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Disable(Name { account }) => {
                 let said = match accounts::disable(app, CALLER, &account).await? {
@@ -172,6 +173,7 @@ impl Command {
                 out.print(&format!(
                     "{account}: nothing is held against it any more{still}\n"
                 ))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Remove(Name { account }) => remove(context, &account).await?,
         }
@@ -239,11 +241,9 @@ impl Add {
         let added = accounts::add(app, CALLER, new).await?;
         match added.saved {
             Saved::Added(id) => out.print(&format!("{}: added as {id}\n", self.name))?,
-            Saved::Renewed(id) => {
-                out.print(&format!("{} ({id}): has the new key\n", self.name))?;
-                context.tell_if_envoy_is_behind();
-            }
+            Saved::Renewed(id) => out.print(&format!("{} ({id}): has the new key\n", self.name))?,
         }
+        context.tell_if_nobody_serves(&[&self.platform]).await?;
         if added.can_be_checked {
             out.note(&format!(
                 "Ask the platform if it takes the key: {}",

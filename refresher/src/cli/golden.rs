@@ -25,6 +25,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::credential::{Credential, CredentialKind, OAuthTokens, Renewal};
 use crate::failing::{Failing, Failure};
 use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
+use crate::platform::Profile;
 use crate::refresh::ledger::{Claimed, Ledger, Retry};
 use crate::store::{BatchId, NewAccount};
 
@@ -536,7 +537,10 @@ async fn the_picture_of_status_is_current() {
         },
     ];
     operator.report(&reports).await;
-    let _serving = operator.context.app.state.lock_serve().unwrap();
+    let app = &operator.context.app;
+    let _serving = app.state.lock_serve().unwrap();
+    let platforms: Vec<_> = app.catalog.all_usable().map(Profile::publication).collect();
+    app.store.publish_platforms(&platforms).await.unwrap();
     operator.run("status").await;
     let picture = picture::svg(&operator.transcript());
     if std::env::var_os("LATCHKEY_WRITE_DOCS").is_some() {

@@ -104,7 +104,19 @@ impl Import {
         if has_login {
             out.print(SINGLE_OWNER)?;
         }
-        Ok(())
+        let platforms: Vec<&str> = plan.lines.iter().filter_map(platform).collect();
+        match platforms.is_empty() {
+            true => Ok(()),
+            false => context.tell_if_nobody_serves(&platforms).await,
+        }
+    }
+}
+
+/// The platform of the account that a line becomes.
+fn platform(line: &Line) -> Option<&str> {
+    match &line.becomes {
+        Becomes::Account { platform, .. } => Some(platform),
+        Becomes::Nothing { .. } | Becomes::LeftOut { .. } => None,
     }
 }
 

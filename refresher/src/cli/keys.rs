@@ -145,6 +145,7 @@ impl Create {
         let new = keys::create(app, CALLER, &self.name, &self.pool, rights).await?;
         let key = new.key.expose_secret();
         tell_of_maps(context, new.id.as_str()).await?;
+        context.tell_if_envoy_is_behind();
         if self.json {
             let id = new.id.as_str();
             return Ok(out.print_json(&json!({ "id": id, "name": self.name, "key": key }))?);

@@ -301,12 +301,15 @@ impl Session<'_> {
         let base_url = self.base_url.as_ref();
         let new = logins::save(app, CALLER, self.profile, granted, name, terms, base_url).await?;
         out.print(&saved(&new, name, app.now()))?;
-        let Some(offer) = self.key_offer else {
-            return Ok(());
-        };
-        let added = logins::add_api_key(app, CALLER, offer, &new, terms);
-        let KeyAccount { name, platform } = added.await?;
-        Ok(out.print(&format!("{name}: added at {platform}\n"))?)
+        let mut platforms = vec![self.profile.id.clone()];
+        if let Some(offer) = self.key_offer {
+            let added = logins::add_api_key(app, CALLER, offer, &new, terms);
+            let KeyAccount { name, platform } = added.await?;
+            out.print(&format!("{name}: added at {platform}\n"))?;
+            platforms.push(platform);
+        }
+        let platforms: Vec<&str> = platforms.iter().map(String::as_str).collect();
+        self.context.tell_if_nobody_serves(&platforms).await
     }
 
     /// Opens a browser where there is a display for one. Nothing depends on it: the URL was printed.

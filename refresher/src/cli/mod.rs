@@ -30,6 +30,7 @@ mod usage;
 mod waiting;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use latchkey::snapshot::{ModelPattern, Models};
 
 pub use self::error::{Error, Result};
 use self::output::Out;
+use crate::advice::RESTART;
 use crate::app::platforms::Setting;
 use crate::app::{App, Begun, Caller, Options};
 use crate::clock::SystemClock;
@@ -217,7 +219,26 @@ impl Context {
         Context { app, out, exit }
     }
 
-    /// Tells, after something was taken away, where an Envoy may go on with it because nobody tells it otherwise.
+    /// Tells, after accounts came to these platforms, where nobody is served by them before `serve` starts, or starts anew.
+    async fn tell_if_nobody_serves(&self, platforms: &[&str]) -> Result<()> {
+        self.tell_if_envoy_is_behind();
+        let Some(known) = crate::app::platforms::served(&self.app).await? else {
+            return Ok(());
+        };
+        let new: BTreeSet<&str> = platforms.iter().copied().collect();
+        for platform in new
+            .into_iter()
+            .filter(|platform| !known.contains(*platform))
+        {
+            self.out.note(&format!(
+                "warning: the running `refresher serve` does not know {platform} yet, so its accounts serve nobody; \
+                 {RESTART}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Tells, after a change, where an Envoy may go on with what was before because nobody tells it otherwise.
     fn tell_if_envoy_is_behind(&self) {
         let state = &self.app.state;
         if state.was_served() && !state.is_served() {

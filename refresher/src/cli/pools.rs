@@ -114,6 +114,7 @@ impl Command {
             Command::Create(Create { pool, policy: name }) => {
                 pools::create(app, CALLER, &pool, policy(&name)).await?;
                 out.print(&format!("{pool}: created\n"))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::List(json) => list(context, json).await?,
             Command::Set(set) => {
@@ -126,6 +127,7 @@ impl Command {
                 if change != RuleChange::default() {
                     tell_of_maps(context, &pool).await?;
                 }
+                context.tell_if_envoy_is_behind();
             }
             Command::Add(Add {
                 pool,
@@ -145,6 +147,7 @@ impl Command {
                     .find(|one| one.id == pool);
                 let has = has.map(|pool| members(&pool)).unwrap_or_default();
                 out.print(&format!("{pool}: has {has}\n"))?;
+                context.tell_if_envoy_is_behind();
             }
             Command::Drop(Drop { pool, accounts }) => {
                 pools::drop(app, CALLER, &pool, &accounts).await?;

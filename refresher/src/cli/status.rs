@@ -8,7 +8,9 @@ use serde_json::json;
 use super::output::{Width, table};
 use super::time::{minute, relative, span};
 use super::{Context, Exit, Json, Result, pools, terms};
-use crate::advice::{Door, check_command, cure, later_end_command, login_command, login_cure};
+use crate::advice::{
+    Door, RESTART, check_command, cure, later_end_command, login_command, login_cure,
+};
 use crate::app::quota::Quota;
 use crate::app::status::{self, AccountView, Cooldown, FailingView, Overview};
 use crate::clock::UnixMillis;
@@ -65,7 +67,11 @@ fn needs_somebody(overview: &Overview) -> bool {
     let is_idle = |account: &AccountView| {
         matches!(
             account.standing,
-            Standing::NeedsLogin | Standing::Dead | Standing::PlatformOff | Standing::LeftOut
+            Standing::NeedsLogin
+                | Standing::Dead
+                | Standing::PlatformOff
+                | Standing::PlatformNew
+                | Standing::LeftOut
         ) || ends_with_its_token(account)
     };
     !overview.is_served
@@ -143,6 +149,7 @@ fn text(
         + &logins(accounts)
         + &last_tokens(accounts)
         + &unrenewed(accounts, now)
+        + &new_platforms(accounts)
         + &deaths(accounts)
         + &doubts(accounts)
 }
@@ -290,6 +297,15 @@ fn last_tokens(accounts: &[AccountView]) -> String {
     last.map(text).collect()
 }
 
+/// The way on for the accounts of platforms that the running `serve` does not know.
+fn new_platforms(accounts: &[AccountView]) -> String {
+    let new = accounts
+        .iter()
+        .filter(|view| view.standing == Standing::PlatformNew);
+    let text = |view: &AccountView| format!("\n{} serves nobody yet: {RESTART}\n", view.name);
+    new.map(text).collect()
+}
+
 /// True for an account that serves, and whose token is the last one without a login.
 fn ends_with_its_token(view: &AccountView) -> bool {
     view.is_spent && matches!(view.standing, Standing::Active | Standing::CoolingDown)
@@ -385,7 +401,10 @@ pub fn state(view: &AccountView) -> &'static str {
         Standing::Active => "active",
         Standing::Ended => "ended",
         Standing::CoolingDown => "cooling down",
-        Standing::PlatformOff | Standing::LeftOut | Standing::TokenExpired => "not usable",
+        Standing::PlatformOff
+        | Standing::PlatformNew
+        | Standing::LeftOut
+        | Standing::TokenExpired => "not usable",
         Standing::Disabled => "disabled",
         Standing::NeedsLogin => "needs login",
         Standing::Dead => "dead",

@@ -4,6 +4,8 @@
 //! whoever can write the database to say. Nothing of it is secret. The seal holds what stands in the row, and a row that
 //! says something else is not used.
 
+use std::collections::BTreeSet;
+
 use latchkey::snapshot::{Doors, Record};
 
 use super::sql::{self, json_text};
@@ -20,6 +22,7 @@ sql::statements! {
                      revision = excluded.revision";
     SEAL_DOORS = "UPDATE doors SET seal = $1 WHERE id = $2";
     PLATFORMS = "SELECT id, record, authority, limits, seal FROM platforms";
+    PUBLISHED_PLATFORMS = "SELECT id FROM platforms";
     PLATFORM = "SELECT id, record, authority, limits, seal FROM platforms WHERE id = $1";
     PUBLISH_PLATFORM = "INSERT INTO platforms (id, record, authority, limits, seal, revision) \
                         VALUES ($1, $2, $3, $4, $5, $6) \
@@ -98,6 +101,17 @@ impl Published<'_> {
 }
 
 impl Store {
+    /// The platforms that the daemon published at its last start.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn published_platforms(&self) -> Result<BTreeSet<String>> {
+        let ids: Vec<String> = sqlx::query_scalar(PUBLISHED_PLATFORMS)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(ids.into_iter().collect())
+    }
+
     /// Publishes exactly these platforms. One that did not change keeps its revision. Accounts take a revision with their
     /// platform, whose authority, variables and limits are in their records, and appear and vanish with it.
     ///

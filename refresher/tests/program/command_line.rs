@@ -368,16 +368,21 @@ fn exit_codes_follow_one_rule() {
     assert_eq!(installation.code(&["accounts", "disable", "team"]), Some(0));
     assert_eq!(installation.code(&["status", "--check"]), Some(0));
     drop(daemon);
-    installation.ok(&["accounts", "enable", "team"]);
-    for taken_away in [
-        &["accounts", "disable", "team"][..],
+    for changed in [
+        &["accounts", "enable", "team"][..],
+        &["accounts", "reset", "team"],
+        &["accounts", "disable", "team"],
+        &["keys", "create", "other"],
+        &["pools", "create", "spare"],
+        &["pools", "add", "spare", "team"],
+        &["pools", "set", "spare", "--policy", "round_robin"],
         &["keys", "set", "laptop", "--rpm", "1"],
         &["pools", "drop", "default", "team"],
         &["keys", "revoke", "laptop"],
         &["accounts", "remove", "team"],
     ] {
-        let output = installation.run(taken_away);
-        assert_eq!(output.status.code(), Some(3), "{taken_away:?}");
+        let output = installation.run(changed);
+        assert_eq!(output.status.code(), Some(3), "{changed:?}");
         let said = text(&output.stderr);
         assert!(
             said.contains("goes on with the old state; start it: refresher serve"),
@@ -972,6 +977,44 @@ fn what_is_odd_but_no_error_is_told() {
         said.contains("/nonexistent/platforms: ") && said.contains("correct platforms_dir"),
         "{said}"
     );
+}
+
+/// The README's own order, with the restart forgotten.
+#[test]
+fn an_account_of_a_platform_that_serve_does_not_know_is_told_of() {
+    let installation = Installation::new();
+    assert!(installation.add_account("team").status.success());
+    let daemon = installation.serve();
+    let profiles = installation.outer.path().join("profiles");
+    fs::create_dir(&profiles).unwrap();
+    let profile =
+        "id = 'mine'\nextends = 'openai'\n[upstream]\nbase_url = 'https://llm.example.com/v1'\n";
+    fs::write(profiles.join("mine.toml"), profile).unwrap();
+    let config = format!("platforms_dir = '{}'\n", profiles.display());
+    fs::write(installation.state().join("config.toml"), config).unwrap();
+    let add = |name: &str, platform: &str| {
+        let mut command = installation.command(&["accounts", "add", name, "--platform", platform]);
+        let key = format!("sk-{name}-0123456789abcdefghijklmnopqrstuvwxyz");
+        let added = command.env("LATCHKEY_API_KEY", key).output().unwrap();
+        assert!(added.status.success(), "{added:?}");
+        text(&added.stderr)
+    };
+    const WARNING: &str =
+        "does not know mine yet, so its accounts serve nobody; restart `refresher serve`";
+    let (known, new) = (add("second", "openai"), add("own", "mine"));
+    assert!(
+        !known.contains("does not know") && new.contains(WARNING),
+        "{new}"
+    );
+    let shown = installation.ok(&["status"]);
+    assert!(shown.contains("does not know its platform yet"), "{shown}");
+    assert!(shown.contains("own serves nobody yet: restart"), "{shown}");
+    assert_eq!(installation.code(&["status", "--check"]), Some(4));
+    drop(daemon);
+    let _daemon = installation.serve();
+    let shown = installation.ok(&["status"]);
+    assert!(!shown.contains("does not know"), "{shown}");
+    assert_eq!(installation.code(&["status", "--check"]), Some(0));
 }
 
 /// What every page says, typed as it stands, must not lead Envoy to a filter that is not there.

@@ -346,6 +346,13 @@ const BROKEN: &[(&str, Break)] = &[
     ("a platform that is off", |facts| {
         add(facts, account("bob", Standing::PlatformOff))
     }),
+    ("a platform that serve does not know yet", |facts| {
+        let mut bob = account("bob", Standing::PlatformNew);
+        bob.platform = "openai".to_owned();
+        bob.reason = Some("the running refresher does not know its platform yet".to_owned());
+        add(facts, bob);
+        facts.clusters.missing.push("latchkey-openai".to_owned());
+    }),
     ("an account past its end", |facts| {
         let mut bob = account("bob", Standing::Ended);
         bob.expires_at = Some(NOW.0 - DAY);

@@ -5,11 +5,12 @@ use std::path::Path;
 use super::super::Finding;
 use super::super::Severity::{Broken, Wrong};
 use super::{finding, only};
-use crate::advice::{Door, cure, shell_word};
+use crate::advice::{Door, RESTART, cure, shell_word};
 use crate::app::Error;
 use crate::app::doctor::{Facts, Gateway, SocketState, Space, State};
 use crate::envoy::filter_file::Found;
 use crate::fault::Fault;
+use crate::standing::Standing;
 
 /// A disk with less room than that is full in a moment.
 const NO_ROOM: u64 = 64 * 1024 * 1024;
@@ -149,8 +150,10 @@ pub(super) fn clusters_file(facts: &Facts) -> Vec<Finding> {
         () if !file.is_there && has_accounts => {
             "envoy/clusters.json of the state directory is not there or is no JSON: Envoy does not start without it".to_owned()
         }
+        // That tells itself, by its account.
+        () if !file.missing.is_empty() && has_new_platform(facts) => return Vec::new(),
         () if !file.missing.is_empty() => format!(
-            "envoy/clusters.json lacks {}: Envoy answers 503 for its accounts",
+            "envoy/clusters.json lacks {}: its accounts serve nobody",
             file.missing.join(", ")
         ),
         () if !file.stale.is_empty() => format!(
@@ -160,12 +163,20 @@ pub(super) fn clusters_file(facts: &Facts) -> Vec<Finding> {
         () => return Vec::new(),
     };
     let cure = match facts.daemon.runs {
-        true => {
-            "restart `refresher serve`, which reads the configuration when it starts and writes the file"
-        }
+        true => RESTART,
         false => SERVE,
     };
     vec![finding(Wrong, "clusters", problem, cure)]
+}
+
+/// True where `serve` does not know the platform of an account yet.
+fn has_new_platform(facts: &Facts) -> bool {
+    let accounts = facts
+        .state
+        .iter()
+        .flat_map(|state| &state.overview.accounts);
+    let mut standings = accounts.map(|view| view.standing);
+    standings.any(|standing| standing == Standing::PlatformNew)
 }
 
 pub(super) fn filter(facts: &Facts) -> Vec<Finding> {

@@ -4,7 +4,8 @@ use super::super::Finding;
 use super::super::Severity::{Note, Wrong};
 use super::finding;
 use crate::advice::{
-    Door, browser_elsewhere, check_command, cure, later_end_command, login_cure, shell_word,
+    Door, RESTART, browser_elsewhere, check_command, cure, later_end_command, login_cure,
+    shell_word,
 };
 use crate::app::doctor::{Facts, State};
 use crate::app::keys::{KeyView, State as KeyState};
@@ -85,6 +86,11 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
             );
             (Wrong, problem, cure)
         }
+        Standing::PlatformNew => (
+            Wrong,
+            format!("account {name} serves nobody: {reason}"),
+            RESTART.to_owned(),
+        ),
         Standing::Ended => (
             Wrong,
             format!("account {name} is past its end{}", at(view.expires_at)),
