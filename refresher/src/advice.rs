@@ -191,9 +191,9 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NoPlatformsFolder => "make it, or correct platforms_dir in config.toml".to_owned(),
         Fault::NoChange { kind } => format!("see: refresher {} set --help", noun(*kind)),
         Fault::LaxMode { path, wanted } => format!("run: chmod {wanted} {}", shell_word(path)),
-        Fault::ForeignOwner { path, user } => format!(
-            "run: chown {user} {}; or, where it is a directory of somebody else's, keep Latchkey's files where every \
-             directory above them is yours or root's",
+        Fault::ForeignOwner { path, owner, user } => format!(
+            "run it as that user, where the installation is theirs: sudo -u {owner} refresher …; else run: chown {user} {}; \
+             or keep Latchkey's files where every directory above them is yours or root's",
             shell_word(path)
         ),
         Fault::WrongKind { .. } => "name another one, or move it away".to_owned(),

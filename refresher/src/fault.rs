@@ -198,7 +198,9 @@ pub enum Fault {
     ForeignOwner {
         /// The file.
         path: String,
-        /// The id of the user who should own it.
+        /// The user who owns it, as a shell takes it.
+        owner: String,
+        /// The id of the user who runs this.
         user: u32,
     },
     /// Something else than a plain file or directory is in a file's place.

@@ -1,6 +1,7 @@
 //! Files that are ours alone: bounded reads, atomic writes, and checks of owner and mode.
 
 pub mod owned;
+mod user;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+pub use self::user::User;
 use crate::os_error::in_words;
 
 /// Why a file or a directory cannot be used.
@@ -35,14 +37,14 @@ pub enum Error {
         wanted: u32,
     },
     /// Another user owns it.
-    #[error("{path}: it belongs to user {owner}, not to user {us} who runs this", path = path.display())]
+    #[error("{path}: it belongs to {owner}, not to {us} who runs this", path = path.display())]
     ForeignOwner {
         /// The file.
         path: PathBuf,
-        /// The user id found.
-        owner: u32,
-        /// The user id wanted.
-        us: u32,
+        /// The user found.
+        owner: User,
+        /// The user wanted.
+        us: User,
     },
     /// Others may change it, or put something else in the place of what is in it.
     #[error("{path}: its mode is {mode:04o}, so other users can change what is there", path = path.display())]
@@ -178,8 +180,8 @@ fn require_ours(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(),
     if metadata.uid() != us {
         return Err(Error::ForeignOwner {
             path: path.to_owned(),
-            owner: metadata.uid(),
-            us,
+            owner: User::of(metadata.uid()),
+            us: User::of(us),
         });
     }
     let mode = metadata.mode() & 0o7777;

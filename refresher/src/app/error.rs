@@ -115,9 +115,10 @@ impl Faulty for files::Error {
                 path: path.display().to_string(),
                 wanted: "go-w".to_owned(),
             },
-            files::Error::ForeignOwner { path, us, .. } => Fault::ForeignOwner {
+            files::Error::ForeignOwner { path, owner, us } => Fault::ForeignOwner {
                 path: path.display().to_string(),
-                user: *us,
+                owner: owner.word(),
+                user: us.id(),
             },
             files::Error::WrongKind { path, .. } => Fault::WrongKind {
                 path: path.display().to_string(),

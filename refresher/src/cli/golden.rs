@@ -842,6 +842,7 @@ fn advice() {
         },
         Fault::ForeignOwner {
             path: "/state".to_owned(),
+            owner: "latchkey".to_owned(),
             user: 1000,
         },
         Fault::WrongKind { path: name() },

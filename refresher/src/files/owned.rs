@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{Error, NOT_TEXT, io_error, require_private};
+use super::{Error, NOT_TEXT, User, io_error, require_private};
 
 /// The most links on the way to a file, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -240,8 +240,8 @@ fn require_owner(path: &Path, owner: u32) -> Result<(), Error> {
         true => Ok(()),
         false => Err(Error::ForeignOwner {
             path: path.to_owned(),
-            owner,
-            us,
+            owner: User::of(owner),
+            us: User::of(us),
         }),
     }
 }
@@ -376,8 +376,7 @@ mod tests {
         let inner = folder.path().join("inner");
         fs::create_dir(&inner).unwrap();
         fs::write(inner.join("file"), "text").unwrap();
-        let is_foreign =
-            |path: &Path| matches!(read(path), Err(Error::ForeignOwner { owner: 65_534, .. }));
+        let is_foreign = |path: &Path| matches!(read(path), Err(Error::ForeignOwner { owner, .. }) if owner.id() == 65_534);
         std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
         assert!(is_foreign(&link) && read(&path).is_ok());
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();

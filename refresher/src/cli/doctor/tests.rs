@@ -194,6 +194,19 @@ const BROKEN: &[(&str, Break)] = &[
         let sentence = "/state/key: its mode is 0644, so other users can reach it";
         facts.faults.push(app::Error::new(fault, sentence));
     }),
+    ("somebody else's installation", |facts| {
+        for path in ["/state", "/state/run", "/state/latchkey.db"] {
+            let fault = Fault::ForeignOwner {
+                path: path.to_owned(),
+                owner: "latchkey".to_owned(),
+                user: 0,
+            };
+            let sentence = format!(
+                "{path}: it belongs to user latchkey (999), not to user root (0) who runs this"
+            );
+            facts.faults.push(app::Error::new(fault, sentence));
+        }
+    }),
     ("a profile", |facts| {
         let sentence = "/etc/latchkey/platforms/own.toml:3: upstream.base_url: expected https";
         let error = app::Error::new(Fault::Misconfigured, sentence);

@@ -43,7 +43,27 @@ pub(super) fn faults(facts: &Facts) -> Vec<Finding> {
         },
     }
     };
-    facts.faults.iter().map(of).collect()
+    let told = facts
+        .faults
+        .iter()
+        .filter(|error| !goes_with_the_directory(facts, error));
+    told.map(of).collect()
+}
+
+/// True for a file of the user whose the whole state directory is: that is told once, of the directory.
+fn goes_with_the_directory(facts: &Facts, error: &Error) -> bool {
+    let foreign = |error: &Error| match &error.fault {
+        Fault::ForeignOwner { path, owner, .. } => Some((path.clone(), owner.clone())),
+        _ => None,
+    };
+    let directory = facts
+        .state_dir
+        .as_ref()
+        .map(|path| path.display().to_string());
+    let is_it = |path: &str| directory.as_deref() == Some(path);
+    let mut all = facts.faults.iter().filter_map(foreign);
+    let theirs = all.find(|(path, _)| is_it(path)).map(|(_, owner)| owner);
+    foreign(error).is_some_and(|(path, owner)| !is_it(&path) && Some(owner) == theirs)
 }
 
 pub(super) fn disk(facts: &Facts) -> Vec<Finding> {
