@@ -90,6 +90,8 @@ impl Standing {
             .credential_expires_at
             .is_some_and(|time| time <= now);
         match stored {
+            // Nobody can log in there before.
+            Standing::NeedsLogin if !platform_is_on => Standing::PlatformOff,
             Standing::Active if held.iter().any(keeps_out) => Standing::CoolingDown,
             Standing::Active if !platform_is_on => Standing::PlatformOff,
             Standing::Active if has_expired => Standing::TokenExpired,
@@ -174,6 +176,12 @@ mod tests {
             (ended, &out, false, Standing::Ended),
             (account(Status::Dead), &out, false, Standing::Dead),
             (account(Status::NeedsLogin), &[], true, Standing::NeedsLogin),
+            (
+                account(Status::NeedsLogin),
+                &[],
+                false,
+                Standing::PlatformOff,
+            ),
             (account(Status::Disabled), &[], true, Standing::Disabled),
         ] {
             let found = Standing::of(&account, held, is_on, NOW);

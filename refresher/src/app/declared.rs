@@ -29,6 +29,10 @@ use crate::store::{Account, AccountChanges, Member, NewAccount, Saved, Status, T
 const OFF: &str = "config.toml says enabled = false";
 const GONE: &str = "config.toml does not declare it any more";
 
+/// Why an account is left alone that somebody made by hand.
+const NAME_TAKEN: &str =
+    "there is an account of that name already, which config.toml did not make; it is left alone";
+
 /// The proxy of an account that is to have one, of which nothing is known. Nobody can have that name (RFC 6761 §6.4), so
 /// nothing leaves.
 const NOWHERE: &str = "http://proxy-is-not-set.invalid:1";
@@ -86,6 +90,49 @@ pub async fn apply(
     Ok(waiting)
 }
 
+/// An account that the configuration declares and that is not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotTaken {
+    /// Its name.
+    pub account: String,
+    /// Why, where that is seen without the daemon's environment.
+    pub why: Option<String>,
+}
+
+/// The accounts of the configuration that were not taken. Nothing is changed.
+///
+/// # Errors
+/// If the store fails.
+pub async fn not_taken(app: &App) -> Result<Vec<NotTaken>> {
+    let (known, pools) = (app.store.accounts().await?, app.store.pools().await?);
+    let mut all = Vec::new();
+    for declared in &app.config.accounts {
+        let of_its_name = known.iter().find(|account| account.name == declared.name);
+        let has_pool = |id: &String| pools.iter().any(|pool| pool.id == *id);
+        let why = match of_its_name {
+            Some(account) if is_ours(declared, account, &declaration(app, account).await?) => {
+                continue;
+            }
+            Some(_) => Some(NAME_TAKEN.to_owned()),
+            None => match app.catalog.usable(&declared.platform) {
+                Err(error) => Some(error.to_string()),
+                Ok(_) => {
+                    let pool = declared.pool.as_ref().filter(|id| !has_pool(id));
+                    pool.map(|id| format!("there is no pool {id}"))
+                }
+            },
+        };
+        let account = declared.name.clone();
+        all.push(NotTaken { account, why });
+    }
+    Ok(all)
+}
+
+/// True for an account that the configuration made.
+fn is_ours(declared: &Declared, account: &Account, declaration: &Option<Declaration>) -> bool {
+    declaration.is_some() && account.platform == declared.platform
+}
+
 /// Brings one account in line.
 async fn one(
     app: &App,
@@ -99,11 +146,9 @@ async fn one(
     let before = match &known {
         Some(account) => {
             let declaration = declaration(app, account).await?;
-            let is_ours = declaration.is_some() && account.platform == declared.platform;
-            if !is_ours {
-                let sentence = "there is an account of that name already, which config.toml did not make; it is left alone";
+            if !is_ours(declared, account, &declaration) {
                 let (kind, name) = (crate::fault::Kind::Account, account.name.clone());
-                return Err(Error::new(Fault::NameTaken { kind, name }, sentence));
+                return Err(Error::new(Fault::NameTaken { kind, name }, NAME_TAKEN));
             }
             declaration
         }

@@ -1,6 +1,7 @@
 //! The hosts of the accounts' platforms, asked for the time and for nothing else: no credential goes there.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use futures_util::future::join_all;
 use jiff::fmt::rfc2822;
@@ -20,8 +21,12 @@ const MOST: usize = 16;
 /// A host, and what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Its name, as the URL has it.
+    /// Its name, as the URL has it, with a port that is not the usual one.
     pub name: String,
+    /// An account that is reached there.
+    pub account: String,
+    /// It is told by an address, or as this machine: no name service leads there.
+    pub is_address: bool,
     /// By how many milliseconds our clock goes before its; none where it says no time.
     pub ahead_ms: Result<Option<i64>, String>,
 }
@@ -39,16 +44,30 @@ pub async fn ask(app: &App, accounts: &[AccountView]) -> Vec<Host> {
             continue;
         };
         url.set_path("/");
-        let name = url.host_str().unwrap_or_default().to_owned();
+        let mut name = url.host_str().unwrap_or_default().to_owned();
+        if let Some(port) = url.port() {
+            name += &format!(":{port}");
+        }
         let network = own.map(|_| profile.upstream.network);
-        hosts.entry(name).or_insert((profile, url, network));
+        let account = &account.name;
+        hosts
+            .entry(name)
+            .or_insert((account, profile, url, network));
     }
     let all = hosts.into_iter().take(MOST);
-    let asked = all.map(async |(name, (profile, url, network))| Host {
+    let asked = all.map(async |(name, (account, profile, url, network))| Host {
+        is_address: is_address(url.host_str().unwrap_or_default()),
+        account: account.clone(),
         name,
         ahead_ms: ahead(profile, url, network).await,
     });
     join_all(asked).await
+}
+
+/// True for a host, as a URL has it, that no name service leads to.
+fn is_address(host: &str) -> bool {
+    let bare = host.trim_matches(['[', ']']);
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok()
 }
 
 /// By how much our clock goes before that of the host of `url`.
@@ -86,6 +105,14 @@ fn seconds(value: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_need_no_name_service() {
+        for host in ["127.0.0.1", "[::1]", "localhost"] {
+            assert!(is_address(host), "{host}");
+        }
+        assert!(!is_address("chatgpt.com") && !is_address(""));
+    }
 
     #[test]
     fn a_date_is_read_as_servers_write_it() {

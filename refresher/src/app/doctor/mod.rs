@@ -10,7 +10,7 @@ mod hosts;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,20 +19,24 @@ use serde_json::Value;
 pub use self::envoy::{Admin, ClustersRead, Gateway};
 pub use self::files::{SocketState, Space};
 pub use self::hosts::Host;
+use super::declared::NotTaken;
 use super::keys::KeyView;
 use super::status::{self, Overview};
-use super::{App, Error, Options, daemon, keys};
+use super::{App, Error, Options, daemon, declared, keys};
 use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
 use crate::envoy::filter_file::Found;
 use crate::state::StateDir;
 use crate::store::SPENT;
 
+/// Where the shipped configuration of Envoy listens.
+pub const USUAL_GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 /// What to look at besides the state.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
-    /// Where callers connect.
-    pub gateway: SocketAddr,
+    /// Where callers connect, if somebody said so.
+    pub gateway: Option<SocketAddr>,
     /// Ask no platform for the time.
     pub is_offline: bool,
 }
@@ -44,8 +48,10 @@ pub struct Facts {
     pub now: UnixMillis,
     /// The state directory; none where nothing names one.
     pub state_dir: Option<PathBuf>,
-    /// Where callers are said to connect.
+    /// Where callers connect.
     pub gateway_at: SocketAddr,
+    /// Somebody said that they connect there.
+    pub is_gateway_named: bool,
     /// What is wrong with files, folders and profiles, and why the state cannot be opened.
     pub faults: Vec<Error>,
     /// The room on the disk of the state directory.
@@ -58,6 +64,10 @@ pub struct Facts {
     pub envoy: Option<Admin>,
     /// The database was put back from an older copy, and nothing has been done about it yet.
     pub is_older_copy: bool,
+    /// The platforms of which the configuration acknowledges a notice and that are not there.
+    pub unknown_terms: Vec<String>,
+    /// The accounts that the configuration declares and that are not here, and why.
+    pub not_taken: Vec<NotTaken>,
     /// The clusters that Envoy reads.
     pub clusters: ClustersRead,
     /// The filter's files by the paths that Envoy or its clusters name, and whether each is what was built.
@@ -102,10 +112,12 @@ pub async fn gather(
     clock: Arc<dyn Clock>,
 ) -> Facts {
     let now = clock.now();
+    let gateway_at = scope.gateway.unwrap_or(USUAL_GATEWAY);
     let mut facts = Facts {
         now,
         state_dir: None,
-        gateway_at: scope.gateway,
+        gateway_at,
+        is_gateway_named: scope.gateway.is_some(),
         faults: Vec::new(),
         space: None,
         daemon: Daemon {
@@ -117,11 +129,13 @@ pub async fn gather(
         state: None,
         envoy: None,
         is_older_copy: false,
+        unknown_terms: Vec::new(),
+        not_taken: Vec::new(),
         clusters: ClustersRead::default(),
         filters: Vec::new(),
         is_filter_newer: false,
         escape: None,
-        gateway: envoy::gateway(scope.gateway).await,
+        gateway: envoy::gateway(gateway_at).await,
         hosts: Vec::new(),
     };
     let located = StateDir::locate(options.state_dir.clone(), |name| {
@@ -181,6 +195,10 @@ impl Facts {
 async fn look(app: &App, scope: Scope, facts: &mut Facts) -> super::Result<()> {
     facts.clusters = envoy::clusters(app).await?;
     facts.escape = envoy::escape(app).await;
+    let acknowledged = app.config.acknowledged_terms.iter();
+    let unknown = acknowledged.filter(|platform| app.catalog.profile(platform).is_err());
+    facts.unknown_terms = unknown.cloned().collect();
+    facts.not_taken = declared::not_taken(app).await?;
     let mut overview = status::overview(app).await?;
     if let Some(older) = app.store.older_copy(&app.state).await? {
         facts.is_older_copy = true;

@@ -18,7 +18,7 @@ async fn look_at(state_dir: &Path) -> Facts {
         ..Options::default()
     };
     let scope = Scope {
-        gateway: nobody().await,
+        gateway: Some(nobody().await),
         is_offline: true,
     };
     gather(options, scope, |_| None, Arc::new(SystemClock)).await

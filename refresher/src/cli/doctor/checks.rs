@@ -8,6 +8,7 @@ use latchkey::snapshot::Kind;
 use super::Severity::{Note, Wrong};
 use super::{Finding, Severity};
 use crate::advice::{Door, cure};
+use crate::app::declared::NotTaken;
 use crate::app::doctor::Facts;
 use crate::fault::Fault;
 
@@ -29,6 +30,8 @@ pub(super) const CHECKS: &[Check] = &[
     rotation,
     older_copy,
     left_out,
+    terms,
+    not_taken,
     pool::accounts,
     pool::ends,
     pool::keys,
@@ -98,6 +101,41 @@ fn older_copy(facts: &Facts) -> Vec<Finding> {
     }))
 }
 
+fn terms(facts: &Facts) -> Vec<Finding> {
+    let unknown = facts.unknown_terms.iter().map(|platform| {
+        finding(
+            Note,
+            "configuration",
+            format!("config.toml acknowledges the terms of {platform}, and there is no such platform"),
+            "correct its name in acknowledged_terms (refresher platforms list has them), and restart `refresher serve`",
+        )
+    });
+    unknown.collect()
+}
+
+fn not_taken(facts: &Facts) -> Vec<Finding> {
+    let of = |one: &NotTaken| {
+        let NotTaken { account, why } = one;
+        match why {
+            Some(why) => finding(
+                Wrong,
+                "configuration",
+                format!("account {account} of config.toml is not taken: {why}"),
+                "mend that, and restart `refresher serve`",
+            ),
+            None => finding(
+                Wrong,
+                "configuration",
+                format!(
+                    "account {account} of config.toml is not here: `refresher serve` has not read it yet, or lacks its variables"
+                ),
+                "restart `refresher serve` with the variables that the account names; its log says what it does not take",
+            ),
+        }
+    };
+    facts.not_taken.iter().map(of).collect()
+}
+
 fn left_out(facts: &Facts) -> Vec<Finding> {
     let state = facts.state.iter();
     let all = state.flat_map(|state| &state.overview.left_out);
@@ -126,8 +164,20 @@ fn platforms_reached(facts: &Facts) -> Vec<Finding> {
         Some(finding(
             Wrong,
             "network",
-            format!("{} does not answer from here: {why}", host.name),
-            "see to this machine's DNS, firewall and proxy; or, where it has none to the network, run: refresher doctor --offline",
+            format!(
+                "{}, where account {} is reached, does not answer from here: {why}",
+                host.name, host.account
+            ),
+            match host.is_address {
+                true => {
+                    "start what is to answer there; or say where the account is reached: refresher accounts set ACCOUNT \
+                     --base-url URL, or base_url of [upstream] in its platform's profile"
+                }
+                false => {
+                    "see to this machine's DNS, firewall and proxy; or, where it has none to the network, run: refresher \
+                     doctor --offline"
+                }
+            },
         ))
     };
     facts.hosts.iter().filter_map(of).collect()

@@ -18,9 +18,9 @@ use crate::clock::SystemClock;
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Where callers connect
-    #[arg(long, value_name = "ADDRESS", value_parser = address, default_value = "127.0.0.1:8080")]
-    gateway: SocketAddr,
+    /// Where callers connect [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    gateway: Option<SocketAddr>,
     /// Ask no platform for the time
     #[arg(long)]
     offline: bool,
@@ -28,8 +28,12 @@ pub struct Doctor {
     json: Json,
 }
 
+/// An address, also as people copy it from a base URL.
 fn address(text: &str) -> std::result::Result<SocketAddr, String> {
-    number::parsed(text, "an IP address and a port, like 127.0.0.1:8080")
+    let bare = text.trim_start_matches("http://").trim_end_matches('/');
+    let local = bare.strip_prefix("localhost:");
+    let bare = local.map_or_else(|| bare.to_owned(), |port| format!("127.0.0.1:{port}"));
+    number::parsed(&bare, "an IP address and a port, like 127.0.0.1:8080")
 }
 
 /// How much a finding matters.

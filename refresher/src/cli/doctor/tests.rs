@@ -134,7 +134,8 @@ fn well() -> Facts {
     Facts {
         now: NOW,
         state_dir: Some("/state".into()),
-        gateway_at: "127.0.0.1:8080".parse().unwrap(),
+        gateway_at: app::doctor::USUAL_GATEWAY,
+        is_gateway_named: false,
         faults: Vec::new(),
         space: Some(Space {
             free: 1 << 40,
@@ -166,11 +167,15 @@ fn well() -> Facts {
         },
         filters: vec![(filter, Ok(Found::Same("ab".repeat(32))))],
         is_older_copy: false,
+        unknown_terms: Vec::new(),
+        not_taken: Vec::new(),
         is_filter_newer: false,
         escape: Some(true),
         gateway: Gateway::Ours,
         hosts: vec![Host {
             name: "chatgpt.com".to_owned(),
+            account: "alice".to_owned(),
+            is_address: false,
             ahead_ms: Ok(Some(-900)),
         }],
     }
@@ -291,6 +296,11 @@ const BROKEN: &[(&str, Break)] = &[
         facts.envoy = None;
         state(facts).overview.envoys.clear();
     }),
+    ("nothing on the port, and no Envoy", |facts| {
+        facts.gateway = Gateway::Nothing;
+        facts.envoy = None;
+        state(facts).overview.envoys.clear();
+    }),
     ("the gateway of another refresher", |facts| {
         facts.envoy = None;
         state(facts).overview.envoys.clear();
@@ -304,6 +314,12 @@ const BROKEN: &[(&str, Break)] = &[
     }),
     ("an Envoy that is gone", |facts| {
         state(facts).overview.envoys[0].gone_seconds = Some(90);
+    }),
+    ("an Envoy that another one of its name replaced", |facts| {
+        let mut gone = envoy();
+        gone.instance = "b".repeat(32);
+        gone.gone_seconds = Some(38);
+        state(facts).overview.envoys.push(gone);
     }),
     ("an Envoy that stays behind", |facts| {
         let envoy = &mut state(facts).overview.envoys[0];
@@ -366,6 +382,27 @@ const BROKEN: &[(&str, Break)] = &[
         add(facts, bob);
         facts.clusters.missing.push("latchkey-openai".to_owned());
     }),
+    (
+        "a platform whose name is misspelt where it is acknowledged",
+        |facts| {
+            facts.unknown_terms.push("codx".to_owned());
+        },
+    ),
+    (
+        "accounts of the configuration that are not taken",
+        |facts| {
+            let reasons = [
+                Some("there is an account of that name already, which config.toml did not make"),
+                None,
+            ];
+            for (name, why) in ["batch", "night"].into_iter().zip(reasons) {
+                facts.not_taken.push(app::declared::NotTaken {
+                    account: name.to_owned(),
+                    why: why.map(str::to_owned),
+                });
+            }
+        },
+    ),
     ("an account past its end", |facts| {
         let mut bob = account("bob", Standing::Ended);
         bob.expires_at = Some(NOW.0 - DAY);
@@ -429,12 +466,24 @@ const BROKEN: &[(&str, Break)] = &[
     ("a pool of which nobody can serve", |facts| {
         add(facts, account("bob", Standing::Disabled));
         let state = state(facts);
-        state.keys.push(key("ci", "spare"));
-        state.overview.pools.push(pool("spare", &["bob"], &["ci"]));
+        let names: Vec<String> = (1..=8).map(|number| format!("ci-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        state
+            .keys
+            .extend(names.iter().map(|name| key(name, "spare")));
+        state.overview.pools.push(pool("spare", &["bob"], &names));
     }),
     ("a platform out of reach", |facts| {
         facts.hosts[0].ahead_ms =
             Err("no connection to chatgpt.com: its name is not found".to_owned());
+    }),
+    ("a server of one's own that is down", |facts| {
+        facts.hosts[0] = Host {
+            name: "127.0.0.1:11434".to_owned(),
+            account: "own".to_owned(),
+            is_address: true,
+            ahead_ms: Err("no connection to 127.0.0.1: connection refused".to_owned()),
+        };
     }),
     ("withdrawals without a bound", |facts| {
         facts.envoy.as_mut().unwrap().max_unconfirmed_seconds = Some(0);
@@ -489,7 +538,7 @@ fn the_worst_comes_first_and_decides_the_exit_code() {
     let mut facts = well();
     facts.envoy.as_mut().unwrap().max_unconfirmed_seconds = Some(0);
     let doctor = Doctor {
-        gateway: facts.gateway_at,
+        gateway: None,
         offline: true,
         json: Json { json: true },
     };
@@ -504,4 +553,32 @@ fn the_worst_comes_first_and_decides_the_exit_code() {
     let order: Vec<Severity> = findings(&facts).iter().map(|one| one.severity).collect();
     assert_eq!(order, [Severity::Broken, Severity::Wrong, Severity::Note]);
     assert_eq!(doctor.tell(&facts, &out).unwrap(), Exit::NeedsSomebody);
+}
+
+#[test]
+fn a_gateway_is_named_as_people_write_it() {
+    let usual = app::doctor::USUAL_GATEWAY;
+    for text in [
+        "127.0.0.1:8080",
+        "localhost:8080",
+        "http://127.0.0.1:8080",
+        "http://localhost:8080/",
+    ] {
+        assert_eq!(address(text).unwrap(), usual, "{text}");
+    }
+    for text in [
+        "",
+        "localhost",
+        "gateway.example.com:8080",
+        "https://127.0.0.1:8080",
+    ] {
+        assert!(address(text).is_err(), "{text}");
+    }
+    let mut facts = well();
+    facts.gateway = Gateway::Nothing;
+    (facts.envoy, facts.is_gateway_named) = (None, false);
+    let at_port = |facts: &Facts| findings(facts).iter().any(|one| one.check == "port");
+    assert!(!at_port(&facts), "an Envoy polls, and may listen elsewhere");
+    facts.is_gateway_named = true;
+    assert!(at_port(&facts));
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use super::super::Finding;
-use super::super::Severity::{Broken, Wrong};
+use super::super::Severity::{Broken, Note, Wrong};
 use super::{finding, only};
 use crate::advice::{Door, RESTART, cure, shell_word};
 use crate::app::Error;
 use crate::app::doctor::{Facts, Gateway, SocketState, Space, State};
 use crate::envoy::filter_file::Found;
 use crate::fault::Fault;
+use crate::progress::EnvoyView;
 use crate::standing::Standing;
 
 /// A disk with less room than that is full in a moment.
@@ -275,6 +276,14 @@ pub(super) fn other_on_the_port(facts: &Facts) -> Vec<Finding> {
     let cure = "look who listens there: ss -ltnp; or say where callers connect: refresher doctor --gateway ADDRESS";
     only(match facts.gateway {
         _ if is_ours => None,
+        Gateway::Nothing if facts.is_gateway_named || (!polled && facts.envoy.is_none()) => {
+            Some(finding(
+                Wrong,
+                "port",
+                format!("nothing answers at {at}: callers who connect there are refused"),
+                "start Envoy; or say where callers connect: refresher doctor --gateway ADDRESS",
+            ))
+        }
         Gateway::Ours | Gateway::NotReady if facts.state.is_some() && !polled => Some(finding(
             Wrong,
             "port",
@@ -317,8 +326,24 @@ pub(super) fn envoys(facts: &Facts) -> Vec<Finding> {
     let Some(State { overview, .. }) = &facts.state else {
         return Vec::new();
     };
-    let named = |envoy: &crate::progress::EnvoyView| {
+    // A new one that took its place may have its node's name, before it ended as well.
+    let is_replaced = |gone: &EnvoyView| {
+        let mut others = overview.envoys.iter();
+        gone.node.is_some()
+            && others.any(|other| other.gone_seconds.is_none() && other.node == gone.node)
+    };
+    let named = |envoy: &EnvoyView| {
         let name = envoy.node.as_ref().unwrap_or(&envoy.instance).clone();
+        if let Some(seconds) = envoy.gone_seconds.filter(|_| is_replaced(envoy)) {
+            return Some(finding(
+                Note,
+                "envoy",
+                format!(
+                    "an Envoy {name} has not polled for {seconds} s, and another of that name does"
+                ),
+                "nothing, where that one took its place; else start it again, and give each a node id of its own",
+            ));
+        }
         let (problem, cure) = match (envoy.gone_seconds, &envoy.why) {
             (Some(seconds), _) => (
                 format!(

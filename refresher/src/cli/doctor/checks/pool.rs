@@ -18,6 +18,9 @@ use crate::fault::Fault;
 use crate::standing::{SOON, Standing};
 use crate::store::Pool;
 
+/// The most names that one finding lists.
+const MOST_NAMES: usize = 6;
+
 pub(super) fn accounts(facts: &Facts) -> Vec<Finding> {
     let Some(State { overview, .. }) = &facts.state else {
         return Vec::new();
@@ -196,13 +199,21 @@ pub(super) fn keys(facts: &Facts) -> Vec<Finding> {
             "make one: refresher keys create NAME",
         )];
     }
-    let of = |key: &KeyView| {
-        let pool = overview.pools.iter().find(|pool| pool.id == key.pool)?;
+    // An account comes first, and that is told already.
+    if overview.accounts.is_empty() {
+        return Vec::new();
+    }
+    let of = |pool: &Pool| {
+        let names: Vec<&str> = keys
+            .iter()
+            .filter(|key| is_in_use(key) && key.pool == pool.id)
+            .map(|key| key.name.as_str())
+            .collect();
         let members = members(pool, &overview.accounts);
-        if members.iter().any(|view| view.usable) {
+        if names.is_empty() || members.iter().any(|view| view.usable) {
             return None;
         }
-        let (name, id) = (&key.name, &pool.id);
+        let id = &pool.id;
         let (why, cure) = match members.is_empty() {
             true => (
                 "has no account".to_owned(),
@@ -212,24 +223,33 @@ pub(super) fn keys(facts: &Facts) -> Vec<Finding> {
                 let of = members
                     .iter()
                     .map(|view| format!("{} {}", view.name, word_of(view)));
-                let why = format!(
-                    "has none that can serve: {}",
-                    of.collect::<Vec<_>>().join(", ")
-                );
+                let why = format!("has none that can serve: {}", some(&of.collect::<Vec<_>>()));
                 (why, "see: refresher status".to_owned())
             }
         };
+        let whose = match names.len() {
+            1 => "client key",
+            _ => "client keys",
+        };
+        let names = some(&names);
         Some(finding(
             Wrong,
             "key",
-            format!("client key {name} is served by nobody: its pool {id} {why}"),
+            format!("pool {id} serves nobody, and so not {whose} {names}: it {why}"),
             cure,
         ))
     };
-    keys.iter()
-        .filter(|key| is_in_use(key))
-        .filter_map(of)
-        .collect()
+    overview.pools.iter().filter_map(of).collect()
+}
+
+/// The first of many names, and how many more there are.
+fn some<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(MOST_NAMES).map(AsRef::as_ref).collect();
+    let rest = match names.len().saturating_sub(MOST_NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    shown.join(", ") + &rest
 }
 
 fn members<'a>(pool: &Pool, accounts: &'a [AccountView]) -> Vec<&'a AccountView> {
