@@ -43,7 +43,7 @@ const RECORDS_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// the batches that are forgotten with the records are not missed.
 const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 
-/// Serves until SIGTERM or SIGINT. A refresh in flight is finished and saved first, unless a second one comes.
+/// Serves until SIGTERM, SIGINT or SIGHUP. A refresh in flight is finished and saved first, unless a second one comes.
 ///
 /// # Errors
 /// If another `serve` runs on the same state, or the socket or the file of clusters cannot be made.
@@ -227,6 +227,8 @@ async fn prune_records(store: &Store, keep_days: u32) {
 struct Stops {
     terminate: Signal,
     interrupt: Signal,
+    /// None where whoever started us had it ignored, as nohup does.
+    hangup: Option<Signal>,
 }
 
 impl Stops {
@@ -234,6 +236,10 @@ impl Stops {
         Ok(Stops {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: match ignores_hangup() {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
         })
     }
 
@@ -241,8 +247,26 @@ impl Stops {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = received(&mut self.hangup) => {}
         }
     }
+}
+
+/// Returns when the signal comes; never where there is none to wait for.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// True where SIGHUP is ignored, which a handler of ours would end (proc_pid_status(5)).
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signal 1 is the first bit.
+    ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Warns of accounts that are dead or whose platform is off. [`PendingLogins`] warns of those whose login has ended.

@@ -658,9 +658,10 @@ fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
 fn a_stop_is_orderly_and_a_crash_leaves_nothing_in_the_way() {
     let installation = Installation::new();
     let socket = installation.state().join("run/refresher.sock");
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut daemon = installation.serve();
         daemon.signal(signal);
+        daemon.says("stopping");
         assert!(daemon.child.wait().unwrap().success());
         assert!(!socket.exists());
     }
