@@ -8,7 +8,7 @@ use latchkey::verdict::Scope;
 
 use crate::clock::UnixMillis;
 use crate::failing::Failing;
-use crate::store::{Account, Status};
+use crate::store::{Account, LOGGED_OUT, Status};
 
 /// An end that is nearer is announced.
 pub const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -18,6 +18,8 @@ pub const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub enum Standing {
     /// The operator switched it off.
     Disabled,
+    /// The operator logged it out.
+    LoggedOut,
     /// Its login has ended.
     NeedsLogin,
     /// The platform says that it is of no use.
@@ -89,7 +91,9 @@ impl Standing {
         let has_expired = account
             .credential_expires_at
             .is_some_and(|time| time <= now);
+        let is_logged_out = account.reason.as_deref() == Some(LOGGED_OUT);
         match stored {
+            Standing::NeedsLogin if is_logged_out => Standing::LoggedOut,
             // Nobody can log in there before.
             Standing::NeedsLogin if !platform_is_on => Standing::PlatformOff,
             Standing::Active if held.iter().any(keeps_out) => Standing::CoolingDown,
@@ -103,6 +107,7 @@ impl Standing {
     pub fn as_str(self) -> &'static str {
         match self {
             Standing::Disabled => "disabled",
+            Standing::LoggedOut => "logged_out",
             Standing::NeedsLogin => "needs_login",
             Standing::Dead => "dead",
             Standing::Ended => "ended",
@@ -164,6 +169,8 @@ mod tests {
         ended.expires_at = Some(NOW);
         let mut expired = account(Status::Active);
         (expired.credential_expires_at, expired.expires_at) = (Some(past), Some(later));
+        let mut logged_out = account(Status::NeedsLogin);
+        logged_out.reason = Some(LOGGED_OUT.to_owned());
         let out = [held(Scope::Account, later.0)];
         let lapsed = [held(Scope::Account, past.0)];
         let model = [held(Scope::Model("gpt-5".try_into().unwrap()), later.0)];
@@ -182,6 +189,7 @@ mod tests {
                 false,
                 Standing::PlatformOff,
             ),
+            (logged_out, &[], true, Standing::LoggedOut),
             (account(Status::Disabled), &[], true, Standing::Disabled),
         ] {
             let found = Standing::of(&account, held, is_on, NOW);

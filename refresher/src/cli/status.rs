@@ -406,6 +406,7 @@ pub fn state(view: &AccountView) -> &'static str {
         | Standing::LeftOut
         | Standing::TokenExpired => "not usable",
         Standing::Disabled => "disabled",
+        Standing::LoggedOut => "logged out",
         Standing::NeedsLogin => "needs login",
         Standing::Dead => "dead",
     }

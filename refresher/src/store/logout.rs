@@ -8,7 +8,7 @@ use crate::credential::Credential;
 use crate::id::AccountId;
 
 /// The reason of an account's status from then on.
-const REASON: &str = "logged out by the operator";
+pub const LOGGED_OUT: &str = "logged out by the operator";
 
 sql::statements! {
     /// A refresh whose claim has lapsed finds another generation, and changes nothing.
@@ -49,7 +49,7 @@ impl Store {
         let (generation, sealed) = change.seal_next(&account, base_url, &credential).await?;
         let revision = change.next_revision().await?;
         sqlx::query(TAKE_OUT)
-            .bind(REASON)
+            .bind(LOGGED_OUT)
             .bind(signed(generation))
             .bind(sealed)
             .bind(now)

@@ -50,7 +50,7 @@ pub use self::homes::Home;
 use self::keys::Keys;
 pub use self::left_out::LeftOut;
 pub use self::limits::{DayCount, LimitChanges, Terms};
-pub use self::logout::TakenOut;
+pub use self::logout::{LOGGED_OUT, TakenOut};
 pub use self::pools::{Member as PoolMember, Pool};
 pub use self::probes::{Due, MayAsk, Probing};
 pub use self::quotas::{Askable, Asked, Asking};

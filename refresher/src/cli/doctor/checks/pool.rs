@@ -130,10 +130,12 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
                     .map_or("later".to_owned(), |time| relative(UnixMillis(time), now))
             ),
         ),
-        // A cooldown ends by itself, the operator knows what they switched off, and `left_out` tells the rest.
-        Standing::Active | Standing::CoolingDown | Standing::Disabled | Standing::LeftOut => {
-            return None;
-        }
+        // A cooldown ends by itself, the operator knows what they switched off or logged out, and `left_out` tells the rest.
+        Standing::Active
+        | Standing::CoolingDown
+        | Standing::Disabled
+        | Standing::LoggedOut
+        | Standing::LeftOut => return None,
     };
     Some(finding(severity, "account", problem, cure))
 }
