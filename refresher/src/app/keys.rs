@@ -156,7 +156,23 @@ pub async fn set(app: &App, caller: Caller, key: &str, change: &KeyChange) -> Re
 /// # Errors
 /// If there is no such key.
 pub async fn revoke(app: &App, caller: Caller, key: &str) -> Result<ClientKeyId> {
-    let id = app.store.revoke_client_key(key, app.now()).await?;
+    let revoked = app.store.revoke_client_key(key, app.now()).await;
+    let id = match revoked.map_err(Error::from) {
+        Err(error) if matches!(error.fault, Fault::Unknown { .. }) => {
+            let keys = app.store.client_keys().await?;
+            let mut of_that_name = keys
+                .iter()
+                .filter(|one| one.name == key || one.id.as_str() == key);
+            return Err(match of_that_name.next() {
+                Some(_) => Error::new(
+                    error.fault,
+                    format_args!("client key {key:?} is revoked already"),
+                ),
+                None => error,
+            });
+        }
+        outcome => outcome?,
+    };
     caller.changes("keys revoke", key);
     Ok(id)
 }

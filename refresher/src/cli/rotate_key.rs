@@ -36,7 +36,7 @@ pub async fn run(context: &Context) -> Result<()> {
         ))?,
     }
     out.print(
-        "Backups made before this rotation need the old key. Keep it, or make a new backup.\n",
+        "Backups made before this rotation need the old key. Unless you have it, make a new backup.\n",
     )?;
     Ok(())
 }

@@ -451,7 +451,7 @@ fn quota(view: &AccountView, now: UnixMillis) -> String {
                }: &Quota| {
         let (name, source) = (&window.name, source.word());
         let resets = match window.resets_at.map(millis) {
-            Some(at) if at <= now => return format!("{name} is full again ({source})"),
+            Some(at) if at <= now => return format!("{name}: full again ({source})"),
             at => at.map(|at| format!(", resets {}", relative(at, now))),
         };
         let used = match left {

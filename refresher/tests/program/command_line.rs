@@ -360,6 +360,13 @@ fn exit_codes_follow_one_rule() {
     ] {
         assert_eq!(installation.code(refused), Some(1), "{refused:?}");
     }
+    installation.ok(&["keys", "create", "old"]);
+    installation.ok(&["keys", "revoke", "old"]);
+    let again = installation.fails(&["keys", "revoke", "old"]);
+    assert!(
+        again.contains("client key \"old\" is revoked already"),
+        "{again}"
+    );
     // Nobody has served this state, so no Envoy has it.
     assert_eq!(installation.code(&["accounts", "disable", "team"]), Some(0));
     assert_eq!(installation.code(&["status", "--check"]), Some(4));
