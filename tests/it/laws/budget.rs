@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use latchkey::decode::{Coding, Decoder, MAX_DECODED_BYTES};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,8 +16,10 @@ use crate::harness::{
     caller::{chat_body, messages_body},
     eventually, holds,
     http2::Http2,
-    raw, run, source_root,
-    stack::client_key,
+    raw, run,
+    scripted::{Script, Scripted},
+    source_root,
+    stack::{OPENAI, client_key},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -323,6 +325,48 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
             strangers.push(raw::open(stack.envoy.port, ask("").as_bytes()).await);
         }
         is_served_soon(&stack).await;
+    });
+}
+
+/// An answer stays at its platform until its caller reads it: Envoy holds two buffers of it, and no more.
+#[test]
+fn an_answer_that_nobody_reads_fills_no_heap() {
+    const ANSWERS: u64 = 40;
+    const MOST: u64 = 512 * 1024;
+    run(async {
+        let stack = Stack::start("budget-unread").await;
+        let script = Script {
+            answer: Vec::new(),
+            reads: true,
+        };
+        let platform = Scripted::start(script).await;
+        stack.replug_in_plain_text(OPENAI, platform.port).await;
+        let body = json!({"x": "y".repeat(16 * MIB)}).to_string();
+        let length = body.len();
+        platform.answers(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        ));
+        let chat = chat_body(false).to_string();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n{chat}",
+            client_key("openai"),
+            chat.len()
+        );
+        let before = stack.envoy.stat("server.memory_allocated").await;
+        let mut open = Vec::new();
+        for _ in 0..ANSWERS {
+            open.push(raw::open(stack.envoy.port, request.as_bytes()).await);
+        }
+        for stream in &open {
+            stream.readable().await.expect("its head has come");
+        }
+        // Envoy takes in what it takes within moments; the rest would come now.
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = stack.envoy.stat("server.memory_allocated").await;
+            let each = now.saturating_sub(before) / ANSWERS;
+            assert!(each < MOST, "{each} bytes of each answer");
+        }
     });
 }
 
