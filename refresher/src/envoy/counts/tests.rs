@@ -292,7 +292,10 @@ async fn a_day_of_another_length_is_carried_over_to_its_end() {
             };
             // As at a restart in its last minute, and at one in the first minute of the next.
             for (now, tokens) in [(end - 60_000, 400), (end + 60_000, 0)] {
-                store.keep_day_counts(&[count.clone()], 0).await.unwrap();
+                store
+                    .keep_day_counts(std::slice::from_ref(&count), 0)
+                    .await
+                    .unwrap();
                 let mut sums = Sums::new(store.clone());
                 let found = today(&mut sums, now).await;
                 let day = Zone::parse(zone).unwrap().day_at(now);
