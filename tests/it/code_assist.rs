@@ -5,11 +5,16 @@ use std::{fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Caller, Stack, eventually, holds,
+    Caller, Stack,
+    caller::chat_body,
+    eventually, holds,
     http2::Http2,
+    records,
     refresher::Refresher,
     run,
+    scripted::{Script, Scripted},
     sim::{Seen, Sim},
+    stack::GEMINI,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,6 +24,7 @@ const NEW: &str = "new@example.com";
 const OWN: &str = "own@example.com";
 const PLATFORM: &str = "gemini-code-assist";
 const GENERATE: &str = "/v1beta/models/gemini-3.8-flash:generateContent";
+const CHAT: &str = "/v1/chat/completions";
 const STREAM: &str = "/v1beta/models/gemini-3.8-flash:streamGenerateContent?alt=sse";
 
 /// Where Google is: on the simulated platform.
@@ -438,6 +444,92 @@ fn a_body_that_is_too_large_for_its_object_goes_to_a_plain_key() {
         }
         let answer = asked(15, true).await;
         assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// An error of which nothing but its headers comes is judged by them after a while. There is nothing of it then in whose place
+/// anything could be put.
+#[test]
+fn an_error_without_a_body_is_its_callers_and_crashes_nobody() {
+    run(async {
+        let stack = Stack::real("code-assist-bodyless", async |sim, refresher| {
+            point_at(sim);
+            acknowledge(refresher);
+            sim.add_user(ALICE, HOUR).await;
+            log_in(sim, refresher, ALICE, &[]).await.expect("a login");
+        })
+        .await;
+        let caller = stack.caller("team").await;
+        let fault = json!({
+            "target": "upstream", "account": ALICE, "status": 400, "body": "{\"error\":{\"code\":400}}",
+            "stall_after_bytes": 0,
+        });
+        stack.sim.add_fault(fault).await;
+        let contents = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+        let mut chat = chat_body(false);
+        chat["model"] = "gemini-3.8-flash".into();
+        for (path, body) in [(GENERATE, &contents), (CHAT, &chat)] {
+            let begun = caller.begin(path, body);
+            let begun = tokio::time::timeout(LIMIT, begun).await;
+            assert_eq!(begun.expect("in time").status(), 400, "{path}");
+        }
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// An answer may end in trailers, where an operator's cluster lets them through, whatever has come by then.
+#[test]
+fn an_answer_that_ends_in_trailers_goes_on_without_what_is_around_it() {
+    const EVENT: &str = r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":"STOP"}],"modelVersion":"gemini-3.8-flash"}"#;
+    const CUT: &str = "data: {\"traceId\":\"t";
+    run(async {
+        let stack = Stack::start("code-assist-trailers").await;
+        let wrapped = |line: &String| {
+            let mut record: Value = serde_json::from_str(line).expect("JSON");
+            let platform = record.get_mut("platform")?;
+            let endpoints = platform["endpoints"].as_array_mut().expect("a list");
+            for endpoint in endpoints {
+                endpoint["wrapper"] = json!(["request", "response", "model", "{model}"]);
+            }
+            (platform["id"] == "gemini").then(|| record.to_string())
+        };
+        let lines = records::platforms(&stack.sim.platforms_dir);
+        let lines: Vec<_> = lines.iter().filter_map(wrapped).collect();
+        let revision = stack.refresher.publish(lines);
+        stack.reaches(revision).await;
+        let script = Script {
+            answer: Vec::new(),
+            reads: true,
+        };
+        let platform = Scripted::start(script).await;
+        stack.replug_with_trailers(GEMINI, platform.port).await;
+        let caller = stack.caller("gemini");
+        let headers = [
+            ("x-goog-api-key", caller.key()),
+            ("content-type", "application/json"),
+        ];
+        let contents = r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#;
+        let connection = Http2::connect(stack.envoy.port).await;
+        let plain = format!("data: {EVENT}\n\n");
+        for cut in ["", CUT] {
+            let sent = format!("data: {{\"response\":{EVENT},\"traceId\":\"t\"}}\n\n{cut}");
+            platform.answers(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\
+                 connection: close\r\n\r\n{:x}\r\n{sent}\r\n0\r\nx-sum: 1\r\n\r\n",
+                sent.len()
+            ));
+            // No event comes of what is cut.
+            let begun = if cut.is_empty() { "" } else { "data: " };
+            let expected = format!("{plain}{begun}");
+            let (got, trailers) = connection
+                .post_for_trailers(STREAM, &headers, contents)
+                .await;
+            assert_eq!(
+                (got, trailers),
+                (expected.clone(), vec!["x-sum".to_owned()])
+            );
+        }
         assert_eq!(stack.envoy.crashes().await, 0);
     });
 }

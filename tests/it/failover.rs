@@ -371,6 +371,75 @@ fn an_account_of_another_platform_takes_over() {
     });
 }
 
+/// What a platform does not get of the caller's headers, and what it gets beside them, is its own business: the next one has
+/// the caller's own, by the redirect and by the escape.
+#[test]
+fn the_callers_own_headers_come_to_the_next_platform() {
+    let mut body = responses_body();
+    body["model"] = "gpt-5.5".into();
+    let (codex, openai) = ((CODEX, ALICE, "codex"), (OPENAI, "openai-key", "openai"));
+    run(async {
+        let stack = Stack::start("failover-headers").await;
+        let own_headers = |line: &String| {
+            let mut record: Value = serde_json::from_str(line).expect("JSON");
+            let platform = record.get_mut("platform")?;
+            let id = platform["id"].as_str()?.to_owned();
+            platform["headers"]["default"] = json!([["session-id", id]]);
+            ["codex", "openai"]
+                .contains(&&*id)
+                .then(|| record.to_string())
+        };
+        let lines = records::platforms(&stack.sim.platforms_dir);
+        let mut lines: Vec<_> = lines.iter().filter_map(own_headers).collect();
+        for (pool, accounts) in [("codex", [CODEX, OPENAI]), ("openai", [OPENAI, CODEX])] {
+            lines.push(records::pool(pool, "fill_first", &accounts));
+            lines.push(records::key(
+                &format!("key_{pool}"),
+                &client_key(pool),
+                pool,
+            ));
+        }
+        let revision = stack.refresher.publish(lines);
+        stack.reaches(revision).await;
+        for (first, second) in [(codex, openai), (openai, codex)] {
+            for mut fault in [json!({"status": 500}), json!({"drop_before_answer": true})] {
+                let shown = format!("from {first:?} by {fault}");
+                fault["target"] = "upstream".into();
+                fault["account"] = first.1.into();
+                fault["times"] = 1.into();
+                stack.sim.add_fault(fault).await;
+                let caller = stack.caller(first.2);
+                let headers = [
+                    ("x-api-key", caller.key()),
+                    ("content-type", "application/json"),
+                    ("x-oai-attestation", "a-1"),
+                    ("idempotency-key", "i-1"),
+                ];
+                let path = "/v1/responses?turn=1";
+                let answer = caller.send("POST", path, &headers, body.to_string()).await;
+                assert_eq!(answer.status, 200, "{shown}: {answer:?}");
+                let mut seen = stack.sim.seen().await;
+                seen.retain(|seen| !seen.path().starts_with("/oauth/"));
+                let seen = seen.split_off(seen.len() - 2);
+                for (seen, (_, user, platform)) in seen.iter().zip([first, second]) {
+                    assert_eq!(seen.account(), Some(user), "{shown}: {seen:?}");
+                    assert!(seen.path().ends_with("/responses?turn=1"), "{shown}");
+                    assert_eq!(seen.header("session-id"), [platform], "{shown}: {seen:?}");
+                    for (name, of) in [
+                        ("x-oai-attestation", "codex"),
+                        ("idempotency-key", "openai"),
+                    ] {
+                        let got = usize::from(of == platform);
+                        assert_eq!(seen.header(name).len(), got, "{shown}: {name} of {seen:?}");
+                    }
+                    assert_eq!(seen.0["body_sha256"], sha256(&body.to_string()));
+                }
+            }
+        }
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// The caller's own fault goes to the caller, byte for byte, and the account stays in use.
 #[test]
 fn a_callers_fault_is_not_the_accounts() {

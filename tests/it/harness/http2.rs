@@ -67,6 +67,27 @@ impl Http2 {
         stream.send_reset(h2::Reason::CANCEL);
     }
 
+    /// Posts a body. The answer's body, and the names of the trailers that it ends with.
+    pub async fn post_for_trailers(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (String, Vec<String>) {
+        let (answer, mut stream) = self.open(path, headers).await;
+        stream
+            .send_data(body.to_owned().into(), true)
+            .expect("sent");
+        let (mut stream, mut text) = (answer.await.expect("an answer").into_body(), Vec::new());
+        while let Some(data) = stream.data().await {
+            text.extend(data.expect("the body"));
+        }
+        let trailers = stream.trailers().await.expect("the end");
+        let trailers = trailers.unwrap_or_default();
+        let names = trailers.keys().map(ToString::to_string).collect();
+        (String::from_utf8_lossy(&text).into_owned(), names)
+    }
+
     /// Posts a body, in pieces, with these headers; trailers follow where there are any. The status and the body of the
     /// answer.
     pub async fn post(

@@ -286,6 +286,19 @@ impl Stack {
         self.change_cluster(account, port, without_tls).await;
     }
 
+    /// The same, from which trailers are let through, as an operator may have it.
+    pub async fn replug_with_trailers(&self, account: &str, port: u16) {
+        let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let with_trailers = |cluster: &mut Value| {
+            let fields = cluster.as_object_mut().expect("a cluster");
+            fields.remove("transport_socket");
+            let options = &mut cluster["typed_extension_protocol_options"][options];
+            options["explicit_http_config"]["http_protocol_options"]["enable_trailers"] =
+                true.into();
+        };
+        self.change_cluster(account, port, with_trailers).await;
+    }
+
     /// Has Envoy close the idle connections of an account's cluster, which is at that port in plain text, after so
     /// many seconds.
     pub async fn close_idle(&self, account: &str, port: u16, seconds: u16) {
