@@ -12,7 +12,7 @@ use crate::advice;
 use crate::files::owned::{Readers, read_owned};
 use crate::id::hex;
 
-/// The most bytes of a filter that are read. The build refuses one of more than 1,835,008.
+/// The most bytes of a filter that are read. The build refuses one of more than 1,843,200.
 const MAX_FILTER_BYTES: u64 = 16 * 1024 * 1024;
 /// The most bytes of a sum: 64 digits and a name.
 const MAX_SUM_BYTES: u64 = 4096;

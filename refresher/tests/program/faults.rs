@@ -198,7 +198,7 @@ fn a_full_file_system_is_told_and_loses_nothing() {
     let script = r#"
         mount -t tmpfs -o size=4000k,mode=0700 tmpfs "$1"
         refresher() { LATCHKEY_API_KEY=sk-$(printf '%12000s' | tr ' ' k) "$2" --state-dir "$1" "${@:3}"; }
-        dd if=/dev/zero of="$1/filler" bs=1k count=2700 status=none
+        dd if=/dev/zero of="$1/filler" bs=1k count=2200 status=none
         added=0
         while refresher "$1" "$2" accounts add "account $added" --platform openai; do
             added=$((added + 1))
