@@ -664,7 +664,7 @@ fn a_platforms_error_reaches_the_caller_as_it_is() {
     });
 }
 
-/// A key that the platform does not take is of no use: its answer passes once, then the gateway says so.
+/// A key that the platform does not take is of no use, and that is no word about the caller's own.
 #[test]
 fn a_refused_key_is_not_tried_again() {
     run(async {
@@ -683,7 +683,7 @@ fn a_refused_key_is_not_tried_again() {
         let answer = caller.post("/v1/messages", &messages_body(false)).await;
         assert_eq!(
             (answer.status, answer.own_code()),
-            (401, None),
+            (503, Some("latchkey_no_account")),
             "{answer:?}"
         );
         let answer = caller.post("/v1/messages", &messages_body(false)).await;
