@@ -131,6 +131,7 @@ fn add_site(sim: &Sim, person: &str) {
          [endpoints.responses]\ngenerate = {{ path = '/responses', requires = ['stream', 'store_false'] }}\n\
          [headers]\nset = {{ authorization = 'Bearer {{credential}}', chatgpt-account-id = '{{account_id}}' }}\n\
          allow = ['accept', 'content-type', 'user-agent']\n\
+         [probe]\npath = '/models?client_version=0.171.0'\n\
          [login.session]\nurl = '{base}/web/login?sim_user={person}'\ncredential = '{{token}}'\n\
          done.address = '{base}/web/chat'\n\
          secrets.token = {{ cookie = 'sim_session' }}\n\
@@ -149,7 +150,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A person logs in at a platform's own page. What the profile names is read, serves requests and is taken out of use
-/// when the platform refuses it; the browser's profile is gone, also where the login was called off or killed.
+/// when the platform refuses it to the refresher too; the browser's profile is gone, also where the login was called off or killed.
 #[test]
 fn a_session_is_captured_from_a_real_browser_and_leaves_nothing_behind() {
     let Some(chromium) = chromium() else {
