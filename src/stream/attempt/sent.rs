@@ -346,7 +346,7 @@ impl Sent {
         let is_useless = matches!(verdict, Verdict::CredentialExpired | Verdict::Dead { .. });
         match outcome {
             // Whoever reads 401 or 403 believes that their own key is meant.
-            Outcome::Error(_) if status == 401 || status == 403 && is_useless => {
+            Outcome::Error(_) if matches!(status, 401 | 403) && is_useless => {
                 Some(self.refused(&Refusal::CredentialRefused))
             }
             Outcome::Empty => Some(self.refused(&Refusal::NoContent)),
