@@ -81,8 +81,9 @@ pub(crate) fn faulty(text: &str) -> String {
 }
 
 /// Requests that crash a VM, 20 a second for 10 s beside 50 good ones. The figure to reach is 98 % of the good ones served,
-/// and a quiet machine gives 99 %. Where Envoy waits for a core, and so takes some times as long to make a VM anew, as many
-/// times 2 % may be lost. The best of three rounds counts.
+/// and a quiet machine gives 99 %. Where Envoy waits for a core it takes some times as long to make a VM anew, and as many
+/// times as long for all that came meanwhile: what is lost grows with the square of that, and so may it. The best of three
+/// rounds counts.
 #[test]
 fn poison_requests_cost_few_good_ones() {
     run(async {
@@ -103,7 +104,7 @@ fn poison_requests_cost_few_good_ones() {
 /// The share of good requests that may be lost beside poison.
 const LOST: f64 = 0.02;
 
-/// The share of good requests that are lost beside poison, divided by how slow the machine made Envoy.
+/// The share of good requests that are lost beside poison, divided by the square of how slow the machine made Envoy.
 async fn lost_beside_poison(stack: &Crashable) -> f64 {
     let stats = stack.envoy.schedstat();
     let before = stack.envoy.crashes().await;
@@ -131,7 +132,7 @@ async fn lost_beside_poison(stack: &Crashable) -> f64 {
     );
     assert!(all > 100, "{all}");
     assert!(crashes >= 50, "the poison did not work");
-    (all - served) as f64 / all as f64 / slowness
+    (all - served) as f64 / all as f64 / (slowness * slowness)
 }
 
 /// When the VM that polls crashes, another one polls within the lease and a tick; when that one crashes, the third does.
