@@ -344,9 +344,11 @@ impl Sent {
         now: u64,
     ) -> Option<Reply> {
         let is_useless = matches!(verdict, Verdict::CredentialExpired | Verdict::Dead { .. });
+        // Where another account answered with it too, it speaks of the request.
+        let is_shared = self.carried.refused.contains(&status);
         match outcome {
             // Whoever reads 401 or 403 believes that their own key is meant.
-            Outcome::Error(_) if matches!(status, 401 | 403) && is_useless => {
+            Outcome::Error(_) if matches!(status, 401 | 403) && is_useless && !is_shared => {
                 Some(self.refused(&Refusal::CredentialRefused))
             }
             Outcome::Empty => Some(self.refused(&Refusal::NoContent)),
