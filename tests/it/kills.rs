@@ -93,7 +93,10 @@ const KILLS: [Kill; 8] = [
 #[test]
 fn a_kill_at_each_point_of_a_refresh_costs_what_is_promised() {
     run(async {
-        let (strict, kind) = tokio::join!(platform(Server::Strict), platform(Server::Kind));
+        let (strict, kind) = tokio::join!(
+            platform("kills-strict", Server::Strict),
+            platform("kills-kind", Server::Kind)
+        );
         let sim = |server| match server {
             Server::Strict => &strict,
             Server::Kind => &kind,
@@ -109,8 +112,8 @@ fn a_kill_at_each_point_of_a_refresh_costs_what_is_promised() {
     });
 }
 
-async fn platform(server: Server) -> Sim {
-    let sim = Sim::start(&new_folder(&format!("kills-{server:?}"))).await;
+async fn platform(folder: &str, server: Server) -> Sim {
+    let sim = Sim::start(&new_folder(folder)).await;
     let grace = if server == Server::Kind { 30 } else { 0 };
     let settings = json!({"grace_seconds": grace});
     sim.ask(Method::POST, "/settings", settings).await;
@@ -178,7 +181,7 @@ impl Kill {
 #[test]
 fn a_kill_in_each_of_two_calls_ends_the_login() {
     run(async {
-        let sim = platform(Server::Kind).await;
+        let sim = platform("kills-twice", Server::Kind).await;
         let mut victim = Victim::new("twice", &sim).await;
         victim.hold_answers(2).await;
         victim.refresher.serve().await;
