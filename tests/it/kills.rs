@@ -181,7 +181,7 @@ impl Kill {
 #[test]
 fn a_kill_in_each_of_two_calls_ends_the_login() {
     run(async {
-        let sim = platform("kills-twice", Server::Kind).await;
+        let sim = platform("kills-twice-platform", Server::Kind).await;
         let mut victim = Victim::new("twice", &sim).await;
         victim.hold_answers(2).await;
         victim.refresher.serve().await;
