@@ -304,22 +304,23 @@ async fn ask(caller: &Caller, path: &str, body: &str) -> crate::harness::caller:
     caller.send("POST", path, &headers, body.to_owned()).await
 }
 
+/// Logs Alice in, and adds `key`, an account of a plain API key.
+async fn log_in_beside_a_plain_key(sim: &Sim, refresher: &Refresher) {
+    point_at(sim);
+    acknowledge(refresher);
+    sim.add_user(ALICE, HOUR).await;
+    log_in(sim, refresher, ALICE, &[]).await.expect("a login");
+    sim.add_documented_key("gemini", "AIza-gemini").await;
+    let add = ["accounts", "add", "key", "--platform", "gemini"];
+    refresher.run(&add, "AIza-gemini").await;
+}
+
 /// Between an account of Code Assist and one of a plain API key, either way, whatever the platform does.
 #[test]
 fn a_request_moves_between_it_and_a_plain_key() {
     run(async {
         let stack = Stack::real("code-assist-moves", async |sim, refresher| {
-            point_at(sim);
-            acknowledge(refresher);
-            sim.add_user(ALICE, HOUR).await;
-            log_in(sim, refresher, ALICE, &[]).await.expect("a login");
-            sim.add_documented_key("gemini", "AIza-gemini").await;
-            refresher
-                .run(
-                    &["accounts", "add", "key", "--platform", "gemini"],
-                    "AIza-gemini",
-                )
-                .await;
+            log_in_beside_a_plain_key(sim, refresher).await;
         })
         .await;
         let caller = stack.caller("team").await;
@@ -381,17 +382,7 @@ fn a_request_moves_between_it_and_a_plain_key() {
 fn a_body_that_is_too_large_for_its_object_goes_to_a_plain_key() {
     run(async {
         let stack = Stack::real("code-assist-large", async |sim, refresher| {
-            point_at(sim);
-            acknowledge(refresher);
-            sim.add_user(ALICE, HOUR).await;
-            log_in(sim, refresher, ALICE, &[]).await.expect("a login");
-            sim.add_documented_key("gemini", "AIza-gemini").await;
-            refresher
-                .run(
-                    &["accounts", "add", "key", "--platform", "gemini"],
-                    "AIza-gemini",
-                )
-                .await;
+            log_in_beside_a_plain_key(sim, refresher).await;
             let second = ["pools", "add", "default", "key", "--tier", "1"];
             refresher.run(&second, "").await;
         })
