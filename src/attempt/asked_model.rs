@@ -98,7 +98,6 @@ impl AskedModel {
     }
 
     /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.
-    #[inline(never)]
     fn on_known(&mut self, chunk: &[u8], blank: usize) -> Option<Vec<u8>> {
         let mut cuts = Vec::new();
         let text = chunk.get(blank..).unwrap_or_default();

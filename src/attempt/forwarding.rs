@@ -156,7 +156,6 @@ impl Forwarding {
     }
 
     /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.
-    #[inline(never)]
     fn on_known(&mut self, chunk: &[u8], blank: usize, end: bool) -> Option<Vec<u8>> {
         match &mut self.body {
             Body::Unknown(_) | Body::Other => None,
