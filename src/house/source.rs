@@ -20,6 +20,18 @@ const OF_TESTS: [&str; 7] = [
 /// Reads each file below `source`, a crate's `src`, by its path there without its extension; without
 /// comments and tests.
 pub fn files(source: &Path) -> BTreeMap<String, String> {
+    let bare = |text: String| {
+        text.lines()
+            .map(without_comment)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let texts = texts(source).into_iter();
+    texts.map(|(path, text)| (path, bare(text))).collect()
+}
+
+/// Reads each file as [`files`] does, with its comments.
+fn texts(source: &Path) -> BTreeMap<String, String> {
     fn read(folder: &Path, within: &str, files: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -33,19 +45,39 @@ pub fn files(source: &Path) -> BTreeMap<String, String> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-                files.insert(
-                    name,
-                    text.lines()
-                        .map(without_comment)
-                        .collect::<Vec<_>>()
-                        .join("\n"),
-                );
+                files.insert(name, text.to_owned());
             }
         }
     }
     let mut files = BTreeMap::new();
     read(source, "", &mut files);
     files
+}
+
+/// Words that begin a question or a condition. A doc comment begins with a verb or a noun.
+const ASKS: [&str; 11] = [
+    "Whether", "What", "How", "Who", "Whose", "Which", "Why", "When", "Where", "If", "Whatever",
+];
+
+/// Finds the doc comments that begin with such a word: the file and the first line of each.
+pub fn docs_that_ask(source: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in texts(source) {
+        let mut within = "";
+        for line in text.lines().map(str::trim_start) {
+            let mark = ["///", "//!"]
+                .into_iter()
+                .find(|mark| line.starts_with(mark));
+            let mark = mark.unwrap_or_default();
+            let said = line[mark.len()..].trim_start();
+            let word = said.split(|char: char| !char.is_alphabetic()).next();
+            if mark != within && word.is_some_and(|word| ASKS.contains(&word)) {
+                found.push(format!("{path}: {said}"));
+            }
+            within = mark;
+        }
+    }
+    found
 }
 
 /// The line up to its comment. Slashes in a string, as in an address, begin none.
