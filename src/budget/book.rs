@@ -3,18 +3,18 @@
 use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, ledger, slices::Slices};
 use crate::{deadline::Deadline, host::SharedData, id::Id, known::Known};
 
-/// How often a VM renews what it has taken, in milliseconds: several times in a lease.
+/// The interval at which a VM renews what it has taken, in milliseconds: several times in a lease.
 const RENEW_MS: u64 = 5_000;
 
-/// How long blocks that are not used are kept for the requests to come while there is plenty, in
+/// The time for which unused blocks are kept for the requests to come while there is plenty, in
 /// milliseconds.
 const SPARE_MS: u64 = 1_000;
 
-/// How long what a request held that was to run again is kept for its next try, in milliseconds. Envoy
-/// begins that at once, or never.
+/// The time for which the hold of a request that is to run again is kept for its next try, in
+/// milliseconds. Envoy begins that at once, or never.
 const AGAIN_MS: u64 = 1_000;
 
-/// What the requests of one VM hold.
+/// The holds of one VM's requests.
 #[derive(Debug)]
 pub struct Book {
     vm: u64,
@@ -26,7 +26,7 @@ pub struct Book {
     renew: Deadline,
 }
 
-/// What the requests of one key hold, in bytes and in blocks.
+/// The memory that the requests of one key hold, in bytes and in blocks.
 #[derive(Debug, Default)]
 struct OfKey {
     used: u64,
@@ -35,7 +35,7 @@ struct OfKey {
     spare: Deadline,
 }
 
-/// What one request holds.
+/// The memory that one request holds.
 #[derive(Debug)]
 struct Hold {
     key: u64,

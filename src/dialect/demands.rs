@@ -17,7 +17,7 @@ use crate::text::{
     tree::{Text, Tree},
 };
 
-/// How much a model is to think, from less to more.
+/// The efforts that a model can make in thinking, from less to more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EffortWord {
@@ -37,7 +37,7 @@ pub enum EffortWord {
     Max,
 }
 
-/// How a platform serves a request, for which price.
+/// The tiers in which a platform serves a request, each at its price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceTier {
@@ -51,7 +51,7 @@ pub enum ServiceTier {
     Priority,
 }
 
-/// What an operator demands of requests.
+/// The demands of an operator on requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demands {
     /// The model thinks so much.
@@ -74,7 +74,7 @@ pub struct Steering {
     pub within: &'static [&'static str],
     /// The member by which the model does not think at all, and its value, where that is no effort.
     pub off: Option<(&'static str, &'static str)>,
-    /// How much a model thinks that can, where nothing is said; none where models differ.
+    /// The effort of a model that can think, where nothing is said; none where models differ.
     pub unsaid: Option<EffortWord>,
     /// Every model takes an effort, whatever its accent says.
     pub takes_efforts: bool,
@@ -87,13 +87,13 @@ pub struct Steering {
 pub struct EffortMember {
     /// The names of the objects around it, and its own.
     pub path: &'static [&'static str],
-    /// How it says that.
+    /// The form in which it says that.
     pub form: EffortForm,
     /// It is one of single platforms, and says nothing elsewhere.
     pub is_own: bool,
 }
 
-/// How a member says how much the model is to think.
+/// The form in which a member says the effort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EffortForm {
     /// By a word from the first of these to the second.
@@ -120,10 +120,10 @@ pub struct TierMember {
     pub makes: Makes,
 }
 
-/// When a member is made that is not there.
+/// The condition under which a member is made that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Makes {
-    /// Where the accent says that it is taken.
+    /// The accent says that the member is taken.
     IfTaken,
     /// Unless the endpoint refuses it.
     UnlessRefused,
@@ -131,10 +131,10 @@ pub enum Makes {
     Never,
 }
 
-/// What of a platform matters for it.
+/// The facts of a platform that matter for demands.
 #[derive(Debug, Clone, Copy)]
 pub struct Steered<'a> {
-    /// How it speaks the dialect.
+    /// The accent in which it speaks the dialect.
     pub accent: &'a Accent,
     /// Members of a request that its endpoint refuses.
     pub refuses: &'a [String],

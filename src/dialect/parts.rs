@@ -18,7 +18,7 @@ pub type WriteRequest = fn(&mut Request<'_>, &Target<'_>) -> Result<Vec<u8>, Ref
 pub struct Counting {
     /// The member of an answer that has them.
     pub member: &'static str,
-    /// What else that answer says.
+    /// A member beside that one, and its value.
     pub about: Option<(&'static str, &'static str)>,
     /// The members of a request that are taken; others are refused.
     pub takes: &'static [&'static str],
@@ -26,7 +26,7 @@ pub struct Counting {
     pub within: Option<&'static str>,
 }
 
-/// What of a dialect is read into the [neutral form](super::neutral), and written from it.
+/// The readers and writers of a dialect, from and into the [neutral form](super::neutral).
 ///
 /// A request is translated where its caller's dialect has the first and the last of these, and the
 /// platform's has those between.
@@ -52,9 +52,9 @@ pub struct Parts {
     pub write_answer: Option<fn(About) -> Box<dyn AnswerWriter>>,
     /// The status of an answer that says that the platform has too much to do; 0 for 503, as most have it.
     pub overloaded: u16,
-    /// What only the platform reads is read for all of its accounts.
+    /// State that only the platform reads is read for all of its accounts.
     pub state_is_the_platforms: bool,
-    /// What only the platform reads belongs to the call that comes next, and needs nothing else of what was thought.
+    /// State that only the platform reads belongs to the call that comes next, and needs none of the thoughts before it.
     pub state_is_of_calls: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct Target<'a> {
     pub model: Text<'a>,
     /// Members of a request that it refuses.
     pub refuses: &'a [String],
-    /// How it speaks the dialect.
+    /// The accent in which it speaks the dialect.
     pub accent: &'a Accent,
     /// It answers with streams alone.
     pub streams_only: bool,
@@ -73,13 +73,13 @@ pub struct Target<'a> {
     pub asks_usage: bool,
     /// The account, as an [`envelope`](super::neutral::names::envelope) names it.
     pub owner: &'a str,
-    /// What the operator demands of the request.
+    /// The demands of the operator on the request.
     pub demands: Demands,
     /// The path and the query at which the caller asked.
     pub asked_at: &'a str,
 }
 
-/// What an answer says beside what the platform says.
+/// The facts that an answer states beside what the platform says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// The model that the caller asked for; empty for the platform's.
@@ -98,7 +98,7 @@ pub struct About {
     pub repeated: String,
     /// The function whose arguments are the answer's text.
     pub answer_tool: Option<&'static str>,
-    /// What only the platform reads may come back with the calls alone.
+    /// State that only the platform reads may come back with the calls alone.
     pub state_beside_calls: bool,
 }
 

@@ -28,7 +28,7 @@ pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 /// The largest answer that is translated whole, in bytes: of a body, or of what is kept of a stream.
 pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
-/// What a step of an answer takes beside its text, in bytes.
+/// The size of an answer's step beside its text, in bytes.
 const EVENT_BYTES: usize = 96;
 
 /// A translated request.
@@ -38,9 +38,9 @@ pub struct TranslatedRequest {
     pub body: Vec<u8>,
     /// The caller asked for a stream.
     pub stream: bool,
-    /// What was left out and may change the answer, by the names of the caller's dialect.
+    /// The members that were left out and may change the answer, by the names of the caller's dialect.
     pub left_out: Vec<&'static str>,
-    /// What the answer is to say.
+    /// The facts that the answer is to state.
     pub about: About,
     /// The names of tools that the platform knows by others, by those.
     pub renamed: BTreeMap<String, String>,
@@ -68,7 +68,7 @@ pub struct AnswerTranslation {
     called: bool,
     answered: bool,
     answer_tool: Option<&'static str>,
-    /// What an answer without an id is called, and calls without one are called after.
+    /// The id for an answer that has none; calls without one get names made of it.
     name: String,
 }
 
@@ -94,7 +94,7 @@ struct Kept {
     bytes: usize,
 }
 
-/// What goes on to the caller.
+/// The part of an answer that goes on to the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
     /// These bytes of a stream.
@@ -401,7 +401,7 @@ impl AnswerTranslation {
         }
     }
 
-    /// What the platform says, with the caller's own names and forms of tools, and its opaque state wrapped.
+    /// Turns the platform's events into the caller's: names and forms of tools as the caller has them, opaque state wrapped.
     fn as_the_callers(&mut self, said: Vec<Event>) -> Vec<Event> {
         let mut events = Vec::with_capacity(said.len());
         for mut event in said {

@@ -66,16 +66,16 @@ use crate::{
 /// [`MAX_ACCOUNT_ENTRIES`] of one account, of its models' first.
 pub const MAX_ENTRIES: usize = 1024;
 
-/// How long one probe keeps other requests away from a half-open account, in milliseconds: the
-/// time in which most answers begin.
+/// The time for which one probe keeps other requests away from a half-open account, in milliseconds. Most
+/// answers begin within it.
 pub const PROBE_MS: u64 = 10_000;
 
-/// How long an account whose credential was refused waits for another one, in milliseconds. The
+/// The time for which an account whose credential was refused waits for another one, in milliseconds. The
 /// new one ends the wait at once, as its generation is another.
 pub const REFRESH_WAIT_MS: u64 = 60_000;
 
-/// How long an account that is of no use is left alone before one request may try, in
-/// milliseconds. The refresher takes it out of the snapshot much sooner.
+/// The time for which an account of no use is left alone before one request may try, in milliseconds. The
+/// refresher takes it out of the snapshot much sooner.
 pub const DEAD_MS: u64 = 3_600_000;
 
 /// The first pause of a key that met such an account, where nobody has confirmed that, in
@@ -86,7 +86,7 @@ pub const SUSPECTED_MS: u64 = 60_000;
 /// three minutes after the first at the earliest.
 pub const DEATHS: u32 = 3;
 
-/// How many answers in a row that blame the platform take an account out: one may be the work of
+/// The number of answers in a row that blame the platform before an account is out. One may be the work of
 /// a single odd request.
 pub const STRIKES: u32 = 3;
 
@@ -147,7 +147,7 @@ pub enum Standing<'a> {
     Out(Why<'a>),
 }
 
-/// Why an account may not be used.
+/// The reason why an account may not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Why<'a> {
     /// In a word.
@@ -235,7 +235,7 @@ impl Board {
         rest.get(..end).unwrap_or_default()
     }
 
-    /// Where the entries about an account begin, or would.
+    /// Finds the place at which the entries about an account begin, or would.
     fn start_of(&self, account: &Id) -> usize {
         self.entries
             .partition_point(|entry| entry.account < *account)
@@ -481,8 +481,8 @@ impl Board {
         changed
     }
 
-    /// What keeps requests away at `now` and was learned before `before`, and the refresher has
-    /// not said that it has.
+    /// Returns the entries that keep requests away at `now`, were learned before `before`, and are not known
+    /// to have reached the refresher.
     pub fn untold(&self, before: u64, now: u64) -> impl Iterator<Item = &Entry> {
         let untold = self.entries.iter().filter(|entry| !entry.told);
         untold.filter(move |entry| {

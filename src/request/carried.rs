@@ -20,7 +20,7 @@ pub const PROPERTY: &str = "latchkey.request";
 /// The most accounts that one request is tried on, whatever the configuration says.
 pub const MAX_TRIES: usize = 16;
 
-/// What a request asks for of the account that it is on.
+/// The accounts that a request will do with, as its caller chose or its thing demands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
     /// Nothing: any other would do.
@@ -41,21 +41,21 @@ pub struct Carried {
     pub key: Id,
     /// The pool that serves it.
     pub pool: Id,
-    /// Where the caller sent it, without the query.
+    /// The URL to which the caller sent it, without the query.
     pub url: Url,
     /// The door that it came through.
     pub door: DoorId,
     /// The dialect of that door: what its caller speaks.
     pub dialect: Dialect,
-    /// Where the account's platform answers what is asked there.
+    /// The endpoint at which the account's platform answers it.
     pub endpoint: EndpointId,
     /// Envoy's `x-request-id`; none where a caller sent one that is no [`Id`].
     pub id: Option<Id>,
-    /// When it came, in Unix milliseconds.
+    /// The time at which it came, in Unix milliseconds.
     pub at: u64,
     /// This try.
     pub try_id: TryId,
-    /// When its first attempt failed, in Unix milliseconds; 0 where none has.
+    /// The time at which its first attempt failed, in Unix milliseconds; 0 where none has.
     pub since: u64,
     /// The accounts that it was tried on before, with the generation of the credential.
     pub tried: Vec<(Id, u64)>,
@@ -88,13 +88,13 @@ pub struct Carried {
     pub untranslated: bool,
     /// The model that it asks for serves it, or none.
     pub exact_model: bool,
-    /// What its operator demands of it.
+    /// The demands of its operator.
     pub demands: Demands,
-    /// What of this account it asks for.
+    /// The accounts that it will do with.
     pub wish: Wish,
     /// It is known to ask for a stream.
     pub streams: bool,
-    /// What it goes on from exists in this account and in no other.
+    /// The thing that it goes on from exists in this account and in no other.
     pub at_home: bool,
     /// An earlier try found that its account does not have what the request goes on from, or serves another model.
     pub moved: bool,
@@ -412,7 +412,7 @@ impl Carried {
         Some(named.unwrap_or(model).clone())
     }
 
-    /// What is demanded of a try on `account`, whose maps may say how much the model is to think.
+    /// Returns the demands on a try as `account`, whose maps may say an effort.
     pub fn demands_at(&self, account: &Account) -> Demands {
         let model = self.model.as_ref().map(HeaderText::as_str);
         let map = model.and_then(|model| account.maps.of(model));

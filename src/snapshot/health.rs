@@ -1,5 +1,4 @@
-//! What is known of an account's health beside its status: what is held against it, and how much
-//! of its quota is used.
+//! The health of an account beside its status: its cooldowns, and the used part of its quota.
 //!
 //! It starts as what one Envoy's attempts learn, goes to the refresher as reports, and comes back
 //! to every Envoy in this record. An Envoy does not keep the record with the others: it merges it
@@ -23,15 +22,15 @@ pub struct Health {
     /// The windows of its quota, as last reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<Window>,
-    /// When they were, in Unix milliseconds.
+    /// The time at which they were reported, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub windows_at: u64,
-    /// When a person last had everything forgotten that was known until then, in Unix
-    /// milliseconds.
+    /// The time of the operator's last `accounts reset`, in Unix milliseconds. Nothing that was known by then
+    /// counts.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reset_at: u64,
-    /// When the refresher last asked the platform by itself and found the account alive, in Unix
-    /// milliseconds: no death that was met until then counts.
+    /// The time at which the refresher last asked the platform and found the account alive, in Unix
+    /// milliseconds. No death that was met by then counts.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub alive_at: u64,
 }
@@ -45,9 +44,9 @@ pub struct Cooldown {
     pub until: u64,
     /// True where the platform did not say when: one request at a time may try after `until`.
     pub guessed: bool,
-    /// Why.
+    /// The reason, in a word.
     pub reason: Reason,
-    /// When it was learned, in Unix milliseconds.
+    /// The time at which it was learned, in Unix milliseconds.
     pub at: u64,
 }
 

@@ -48,12 +48,12 @@ pub struct AttemptStream {
     has_body: bool,
     /// The caller has an answer that is not the platform's: nothing more of this one goes on.
     is_answered: bool,
-    /// What takes the place of the platform's answer, of which nothing goes on, should Envoy not run the request
+    /// The body in place of the platform's answer, of which nothing goes on, should Envoy not run the request
     /// again.
     instead: Option<Vec<u8>>,
 }
 
-/// What an answer is, once that can be told.
+/// The judgement of an answer, once enough has come to tell.
 #[derive(Debug)]
 enum Outcome {
     Good,
@@ -75,16 +75,16 @@ struct Forwarded {
     good: bool,
     /// None for an error, and for what is not read.
     answer: Option<Forwarding>,
-    /// What names in it the model that was asked for, where another one has served it.
+    /// The changer of the model's name to the one that was asked for, where another one has served it.
     asked_model: Option<AskedModel>,
-    /// What the caller gets of it, where it speaks another dialect than the platform.
+    /// The answer for the caller, where it speaks another dialect than the platform.
     translated: Option<Answer>,
-    /// What finds the ids of what it makes, and for how many days that lives.
+    /// The reader of the ids of things that the answer makes, and the days for which they live.
     makes: Option<(MadeReader, u16)>,
 }
 
 impl Outcome {
-    /// What an answer is that looked like this, of which enough has come.
+    /// Tells the outcome of an answer of which enough has come.
     fn of(looked: Result<Look, Another>) -> Self {
         match looked {
             Ok(Look::NeedMore | Look::Fine) => Self::Good,

@@ -17,8 +17,8 @@ use crate::{
 /// is told later: the board says what the refresher has not heard of ([`REPEAT_MS`]).
 pub const MAX_WAITING: usize = 256;
 
-/// How often the VM that polls looks on the board for what the refresher has not said that it
-/// has, and how long that may take, in milliseconds.
+/// The interval, in milliseconds, at which the VM that polls looks on the board for what the refresher has
+/// not confirmed. A report may take that long before it is repeated.
 pub const REPEAT_MS: u64 = 30_000;
 
 /// One thing learned about an account. Each says when (`at`, Unix milliseconds), or of which
@@ -43,9 +43,9 @@ pub enum Report {
         until: u64,
         /// True where the platform did not say when.
         guessed: bool,
-        /// Why.
+        /// The reason, in a word.
         reason: Reason,
-        /// When this was learned.
+        /// The time at which this was learned, in Unix milliseconds.
         at: u64,
     },
     /// It is of no use until somebody sees to it.
@@ -54,9 +54,9 @@ pub enum Report {
         account: Id,
         /// The generation of the credential that was used.
         generation: u64,
-        /// Why.
+        /// The reason, in a word.
         reason: Reason,
-        /// When this was learned.
+        /// The time at which this was learned, in Unix milliseconds.
         at: u64,
         /// Two client keys have met it so, or the only one three times. Otherwise people see the
         /// suspicion, and the account serves the other keys.
@@ -76,7 +76,7 @@ pub enum Report {
         /// The model that it answered for, where that is known; guesses about others stay.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         model: Option<ModelName>,
-        /// When it answered.
+        /// The time of its answer, in Unix milliseconds.
         at: u64,
     },
     /// The used part of its windows.
@@ -85,7 +85,7 @@ pub enum Report {
         account: Id,
         /// Each name once.
         windows: Vec<Window>,
-        /// When the platform said so.
+        /// The time at which the platform said so, in Unix milliseconds.
         at: u64,
     },
 }

@@ -35,7 +35,7 @@ const MAX_HOLE_BYTES: usize = 64;
 /// The statuses that speak of the account whatever was asked: no access, no money, too much.
 pub const OF_THE_ACCOUNT: [u16; 3] = [401, 402, 429];
 
-/// If an answer is such, it means that.
+/// A condition on an answer, and its meaning for the account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Rule {
@@ -93,7 +93,7 @@ enum WrittenStatus {
     Class(String),
 }
 
-/// What a message must be, in any case: whole, or with a `*` where more may stand.
+/// A pattern for a message, in any case of letters: the whole, or with a `*` where more may stand.
 ///
 /// Platforms repeat the caller's input in their messages, at the beginning (`<member>: Extra inputs
 /// are not permitted`) and inside. So only a rule of the caller's fault may look at a part: otherwise a
@@ -120,7 +120,7 @@ pub enum Ruling {
     CoolingDown {
         /// Of what.
         scope: RuleScope,
-        /// Where the end may be found; the first that names a moment to come is taken.
+        /// The places where the end may stand. The first that names a moment to come is taken.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         until: Vec<TimeSource>,
         /// The seconds where no source has them: 1 to `max_seconds`.
@@ -157,7 +157,7 @@ pub enum RuleScope {
     Model,
 }
 
-/// Where an answer may say when a cooldown ends. The form is told by the value
+/// A place of an answer where the end of a cooldown may stand. The form is told by the value
 /// ([`super::time`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -173,7 +173,7 @@ pub enum TimeSource {
     ExhaustedWindows(Vec<String>),
 }
 
-/// Why a rule does not fit.
+/// The reason why a rule is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidRule(&'static str);
 

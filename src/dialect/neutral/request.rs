@@ -24,7 +24,7 @@ pub struct Request<'a> {
     pub as_list: bool,
     /// A stream is to end with the tokens that were used, in dialects that tell them only when asked.
     pub wants_usage: bool,
-    /// What the model is told before the first turn, one entry for each text that the caller sent.
+    /// The texts for the model before the first turn, one entry for each that the caller sent.
     pub system: Vec<Text<'a>>,
     /// The conversation.
     pub turns: Vec<Turn<'a>>,
@@ -32,7 +32,7 @@ pub struct Request<'a> {
     pub tools: Vec<Tool<'a>>,
     /// The tools that it must or may not call.
     pub choice: Option<Choice<'a>>,
-    /// Whether it may call several at once.
+    /// True if the model may call several tools at once, false if not; none where the caller does not say.
     pub parallel: Option<bool>,
     /// The most tokens of the answer.
     pub max_output: Option<u64>,
@@ -40,11 +40,11 @@ pub struct Request<'a> {
     pub sampling: Sampling<'a>,
     /// Texts at which the answer ends.
     pub stop: Vec<Text<'a>>,
-    /// How much the model is to think.
+    /// The effort that the model is to make in thinking.
     pub reasoning: Reasoning<'a>,
     /// The form of the answer's text.
     pub output: Output<'a>,
-    /// How much the answer is to say: `low`, `medium` or `high`.
+    /// The length of the answer in a word: `low`, `medium` or `high`.
     pub verbosity: Option<Text<'a>>,
     /// The end user, as the caller names them.
     pub user: Option<Text<'a>>,
@@ -52,7 +52,7 @@ pub struct Request<'a> {
     pub cache_key: Option<Text<'a>>,
     /// The service tier.
     pub tier: Option<Text<'a>>,
-    /// What the answer would be other without, and no other dialect has: names for the caller.
+    /// The members without which the answer may be another one, and which no other dialect has: names for the caller.
     pub left_out: BTreeSet<&'static str>,
     /// The names of tools that the writer changed, by those that it wrote.
     pub renamed: BTreeMap<String, String>,
@@ -95,7 +95,7 @@ pub struct Sampling<'a> {
     pub frequency_penalty: Option<&'a str>,
 }
 
-/// Who speaks.
+/// The speaker of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The user, and the results of tools.
@@ -106,12 +106,12 @@ pub enum Role {
     System,
 }
 
-/// What one of them says.
+/// A turn of the conversation: what one speaker says.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    /// Who speaks.
+    /// The speaker.
     pub role: Role,
-    /// What is said, in order.
+    /// The pieces, in order.
     pub blocks: Vec<Block<'a>>,
 }
 
@@ -125,18 +125,18 @@ pub enum Block<'a> {
     },
     /// A picture, a sound or a document.
     Media(Media<'a>),
-    /// What the model thought.
+    /// Reasoning of the model.
     Reasoning {
         /// The text of it that may be shown; empty if none.
         text: Text<'a>,
-        /// What only its maker reads.
+        /// State that only the reasoning's maker reads.
         opaque: Option<Text<'a>>,
     },
     /// The model's refusal.
     Refusal(Text<'a>),
     /// A call of a tool.
     Call(Call<'a>),
-    /// What a tool returned.
+    /// A tool's result.
     Result(ToolResult<'a>),
 }
 
@@ -162,7 +162,7 @@ pub enum Arguments<'a> {
     Raw(Text<'a>),
 }
 
-/// What a tool returned.
+/// The result of a call of a tool.
 #[derive(Debug)]
 pub struct ToolResult<'a> {
     /// The call.
@@ -176,13 +176,13 @@ pub struct ToolResult<'a> {
 /// A picture, a sound or a document.
 #[derive(Debug)]
 pub struct Media<'a> {
-    /// Which of these.
+    /// The kind.
     pub kind: MediaKind,
-    /// Where it is.
+    /// The place of its bytes.
     pub source: Source<'a>,
     /// A file name or a title.
     pub name: Option<Text<'a>>,
-    /// How closely a picture is looked at.
+    /// The precision with which a picture is looked at.
     pub detail: Option<Text<'a>>,
 }
 
@@ -197,7 +197,7 @@ pub enum MediaKind {
     Document,
 }
 
-/// Where media is.
+/// The place of the bytes of a piece of media.
 #[derive(Debug)]
 pub enum Source<'a> {
     /// In the body, in base64.
@@ -218,15 +218,15 @@ pub enum Source<'a> {
 pub struct Tool<'a> {
     /// The name by which it is called.
     pub name: Text<'a>,
-    /// What it does.
+    /// A description for the model.
     pub description: Option<Text<'a>>,
-    /// What it takes.
+    /// The form of its arguments.
     pub input: ToolInput<'a>,
     /// The arguments must fit the schema.
     pub strict: Option<bool>,
 }
 
-/// What a tool takes.
+/// The form of a tool's arguments.
 #[derive(Debug)]
 pub enum ToolInput<'a> {
     /// An object: its JSON Schema, if there is one; as it stands in the body where that is one.
@@ -255,16 +255,16 @@ pub enum Choice<'a> {
     },
 }
 
-/// How much the model is to think.
+/// The effort that the model is to make in thinking.
 #[derive(Debug, Default)]
 pub struct Reasoning<'a> {
     /// The effort or the bound, if the caller says one.
     pub effort: Option<Effort<'a>>,
-    /// What it thinks is to be shown.
+    /// The caller is to see its thoughts.
     pub show: bool,
 }
 
-/// How much the model is to think.
+/// The effort, as the caller says it.
 #[derive(Debug, Clone)]
 pub enum Effort<'a> {
     /// A word: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`, `max`.
@@ -294,7 +294,7 @@ pub enum Output<'a> {
 pub struct Schema<'a> {
     /// Its name.
     pub name: Option<Text<'a>>,
-    /// What it is for.
+    /// A description for the model.
     pub description: Option<Text<'a>>,
     /// JSON Schema, as it stands in the body where that is one.
     pub schema: Cow<'a, str>,
@@ -307,7 +307,7 @@ pub struct Schema<'a> {
 pub struct Refused {
     /// The path of the member at which it fails; empty for the whole.
     pub path: String,
-    /// What is wrong there, in words that follow the path.
+    /// The fault, in words that follow the path.
     pub why: String,
     /// The body is beyond a bound, rather than wrong.
     pub too_large: bool,

@@ -33,18 +33,18 @@ pub(in crate::stream) struct Translated {
     endpoint: Endpoint,
     /// The model, as the platform names it.
     model: Option<HeaderText>,
-    /// What the operator demands.
+    /// The demands of the operator.
     demands: Demands,
     /// The platform is not asked: the tokens of the request are estimated.
     estimates: bool,
     streams_only: bool,
-    /// Who reads what only the platform reads: the account or the platform, by a hash.
+    /// The reader of opaque state, the account or the platform, as a hash.
     owner: String,
-    /// What the request said of its answer, once it was translated.
+    /// The request's wishes for its answer, once it was translated.
     asked: Option<Asked>,
 }
 
-/// What a request says of its answer.
+/// A request's wishes for its answer.
 #[derive(Debug)]
 struct Asked {
     stream: bool,
@@ -53,7 +53,7 @@ struct Asked {
     renamed: BTreeMap<String, String>,
 }
 
-/// What a request becomes.
+/// The result of translating a request.
 #[derive(Debug)]
 pub(super) enum Became {
     /// Nothing before it is whole.
@@ -73,7 +73,7 @@ pub(in crate::stream) enum Answer {
     Error(Option<Vec<u8>>),
 }
 
-/// What goes on of an answer.
+/// The part of an answer that goes on to the caller.
 pub(in crate::stream) enum GoesOn {
     /// These bytes.
     Bytes(Vec<u8>),
