@@ -34,7 +34,7 @@ const RESERVED: [&str; 13] = [
     "x-forwarded-proto",
 ];
 
-/// What the names begin with that steer Envoy and this filter. Envoy believes them of callers that it
+/// The beginnings of names that steer Envoy and this filter. Envoy believes them of callers that it
 /// takes for internal, which on a private network is all of them.
 pub(crate) const INTERNAL_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
 
@@ -58,7 +58,7 @@ pub enum NamePattern {
     Prefix(HeaderName),
 }
 
-/// Why a text is not a header name or value.
+/// The reason why a text is not a header name or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidHeader {
     /// Not a lower-case HTTP token of at most [`MAX_NAME_BYTES`].

@@ -22,7 +22,7 @@ pub const MAX_ANNOUNCED_BYTES: usize = 1024 * 1024;
 /// end: as much as of an answer that is translated whole.
 pub const MAX_UNNAMED_BYTES: usize = MAX_ANSWER_BYTES;
 
-/// What the slices of a held answer may take before they count, in bytes: the answer of a few events takes no more.
+/// The memory of a held answer's slices that does not count, in bytes: the answer of a few events takes no more.
 const MAX_USUAL_SLICES: u64 = 64 * 1024;
 
 /// An answer that is held back.
@@ -30,7 +30,7 @@ const MAX_USUAL_SLICES: u64 = 64 * 1024;
 pub struct Holding {
     status: u16,
     size: usize,
-    /// What that takes in Envoy.
+    /// The slices that it takes in Envoy.
     slices: Slices,
     /// The milliseconds for which a good answer is held from its first byte on. Before its first
     /// byte a model may think for minutes.
@@ -39,7 +39,7 @@ pub struct Holding {
     until: Option<Deadline>,
     /// The beginning of a good one.
     beginning: Beginning,
-    /// What tells the model of a good one, which goes on only once it is the one that was asked for.
+    /// The reader of the model of a good one, which goes on only once it is the one that was asked for.
     served: Option<ServedModel>,
 }
 
@@ -134,7 +134,7 @@ impl Holding {
         })
     }
 
-    /// What it is where no more of it may be held.
+    /// Tells what it is where no more of it may be held.
     ///
     /// # Errors
     /// It is another model's than was asked for.

@@ -218,7 +218,7 @@ pub fn is_refreshable(account: &Account) -> bool {
     account.credential_expires_at.is_some()
 }
 
-/// Where the request runs again: its own URL. None where that cannot be told.
+/// Makes the `location` at which the request runs again: its own URL. None where that cannot be told.
 pub fn location(request: &HeaderMap, carried: &Carried) -> Option<Vec<u8>> {
     let (_, query) = split_target(request.first(":path").unwrap_or_default());
     carried.url.with_query(query)

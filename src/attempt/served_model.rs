@@ -68,7 +68,7 @@ impl ServedModel {
         self.answer.read_ahead(new);
     }
 
-    /// What becomes of the answer that `looked` like this. `is_enough`: no more of it may be held.
+    /// Judges the model of the answer that `looked` like this. `is_enough`: no more of it may be held.
     ///
     /// # Errors
     /// It is another model's.

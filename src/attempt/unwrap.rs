@@ -26,7 +26,7 @@ pub struct Unwrap {
     in_list: bool,
     /// The last string at the outermost level of an object, one byte more than the member at most.
     name: Vec<u8>,
-    /// What came of an object before its member.
+    /// The bytes of an object before its member.
     before: Vec<u8>,
     /// The last byte of what stands in the member.
     last: Option<u8>,

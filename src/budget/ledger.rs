@@ -21,7 +21,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 const LEDGER_KEY: &str = shared_key!("held");
 
-/// What one VM has taken for one key.
+/// The blocks that one VM has taken for one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     key: u64,
@@ -42,10 +42,10 @@ pub(super) fn name(key: &Id) -> u64 {
     hash64(&[key.as_str().as_bytes()])
 }
 
-/// What was taken for a key.
+/// The blocks that were taken for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Taken {
-    /// How many blocks.
+    /// Their number.
     pub(super) blocks: u64,
     /// There is plenty: what is not used may be kept for a while.
     pub(super) is_plenty: bool,

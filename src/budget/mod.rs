@@ -29,7 +29,7 @@ pub use self::{book::Book, ledger::prepare, shares::Shares, slices::Slices};
 /// The bytes that are taken from the ledger at a time.
 pub const BLOCK: u64 = 128 * 1024;
 
-/// What a request takes beside its body, in bytes: 57 KB were measured for an upload of one byte with its
+/// The memory that a request takes beside its body, in bytes: 57 KB were measured for an upload of one byte with its
 /// two connections, and headers have up to 60 KiB.
 pub const OF_A_REQUEST: u64 = BLOCK;
 
@@ -50,7 +50,7 @@ pub struct Budget {
     pub of_key: u64,
 }
 
-/// Why a request, or more of it, is not held.
+/// The reason why a request, or more of it, is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoom {
     /// Its key holds as much as one may.

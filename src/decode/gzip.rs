@@ -8,7 +8,7 @@ use miniz_oxide::{
 
 use super::{Fault, Next, STEP_CODED_BYTES, number};
 
-/// What a decoder takes: its window of 32 KiB, and its tables.
+/// The memory of a decoder, in bytes: its window of 32 KiB, and its tables.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 
 /// The fixed part of a member's header.

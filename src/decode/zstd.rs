@@ -10,8 +10,8 @@ use ruzstd::{
 
 use super::{Fault, MAX_WINDOW_BYTES, Next, number};
 
-/// What a decoder takes: its window with room for two blocks, or twice that for a block that is then
-/// refused, the old one while that grows, and its tables.
+/// The memory of a decoder, in bytes: its window with room for two blocks, or twice that for a block that is
+/// then refused, the old one while that grows, and its tables.
 pub(super) const MAX_BYTES: usize = 3 * MAX_WINDOW_BYTES + 2 * 1024 * 1024;
 
 /// The most literals of a block: RFC 8878 §3.1.1.2.4 lets no block make more. `ruzstd` compares only

@@ -108,7 +108,7 @@ const OWN: &[&str] = &[
     "model", "messages", "stream", "tools", "system", "input", "contents",
 ];
 
-/// What a member of an accent may be.
+/// The forms that a member of an accent may have.
 #[derive(Debug, Clone, Copy)]
 pub enum Form {
     /// `true` or `false`.
@@ -226,7 +226,7 @@ impl Accent {
         self.0.get(EFFORT)?.get(word)?.as_object()
     }
 
-    /// What the platform's own members say, for each word of effort.
+    /// The members of the platform's own that say an effort, for each word of it.
     pub fn efforts(&self) -> impl Iterator<Item = &Map<String, Value>> {
         let efforts = self.0.get(EFFORT).and_then(Value::as_object);
         let efforts = efforts.into_iter().flat_map(Map::values);

@@ -115,7 +115,7 @@ fn failed(status: u16, message: &str, word: Option<&str>) -> Value {
     json!({"code": status, "message": message, "data": null, "error": word})
 }
 
-/// What is answered, in its envelope.
+/// Puts a good answer into its envelope.
 fn succeeded(data: &Value) -> Value {
     let envelope = answer_writer::wrapped(data.to_string().as_bytes());
     serde_json::from_slice(&envelope).unwrap_or_default()

@@ -127,7 +127,7 @@ pub trait Format: Sync {
     /// The body that tells of one model.
     fn model(&self, model: &ListedModel<'_>) -> Value;
 
-    /// What of the dialect is read and written where the other side speaks another one.
+    /// The readers and writers of the dialect, for where the other side speaks another one.
     fn parts(&self) -> Parts {
         Parts::default()
     }
@@ -244,7 +244,7 @@ pub enum EventKind {
 pub enum Count {
     /// The prompt.
     Input,
-    /// What tools put into the prompt, where that is counted apart.
+    /// The tokens that tools put into the prompt, where those are counted apart.
     ToolInput,
     /// All that was generated.
     Output,

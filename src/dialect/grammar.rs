@@ -87,7 +87,7 @@ pub fn out_of_envelopes(stream: &str) -> String {
     stream.split_terminator("\n\n").map(event).collect()
 }
 
-/// What a stream of `messages` says: the blocks, each with its pieces, and how it ends.
+/// Reads a stream of `messages`: the blocks, each with its pieces, and its end.
 pub(in crate::dialect) fn said_in_messages(stream: &str) -> Vec<String> {
     let (mut said, mut open, mut next) = (Vec::new(), None::<(String, Value)>, 0);
     let mut before = String::new();
@@ -178,7 +178,7 @@ fn counts_in_messages(usage: &Value) {
     }
 }
 
-/// What a stream of `chat` says.
+/// The content of a stream of `chat`.
 #[derive(Debug, Default)]
 pub(in crate::dialect) struct SaidInChat {
     pub(in crate::dialect) content: String,
@@ -190,7 +190,7 @@ pub(in crate::dialect) struct SaidInChat {
     pub(in crate::dialect) failed: Option<Value>,
 }
 
-/// What a stream of `chat` says.
+/// Reads a stream of `chat`.
 pub(in crate::dialect) fn said_in_chat(stream: &str) -> SaidInChat {
     let mut said = SaidInChat::default();
     let mut about = None;
@@ -272,7 +272,7 @@ pub(in crate::dialect) fn elements(stream: &str, as_list: bool) -> Vec<Value> {
         .collect()
 }
 
-/// What the elements of a stream of `gemini` say: each has parts of the model's, and the last one alone tells why the
+/// Reads the elements of a stream of `gemini`: each has parts of the model's, and the last one alone tells why the
 /// answer ended, and what it took.
 pub(in crate::dialect) fn said_in_gemini(elements: &[Value]) -> Vec<String> {
     let mut said = Vec::new();

@@ -61,7 +61,7 @@ const THINGS: &[ThingPlace] = &[
     ],
 ];
 
-/// What a model thinks is part of the bound of its answer.
+/// The members that steer a model. Its thoughts are part of the bound of its answer.
 static STEERING: Steering = Steering {
     efforts: &[
         EffortMember {

@@ -11,12 +11,12 @@ use crate::{
     snapshot::{Account, ClientKey, Pool, View},
 };
 
-/// What the maps say of a model that is asked for.
+/// The meaning of the maps for a model that is asked for.
 #[derive(Debug, Default)]
 pub struct Mapped<'a> {
     /// The model that serves it; none where it serves itself.
     pub model: Option<&'a HeaderText>,
-    /// How much that is to think, if one of them says so: the first.
+    /// The effort in thinking, from the first map that says one.
     pub effort: Option<EffortWord>,
 }
 
@@ -25,7 +25,7 @@ pub fn is_exact(key: &ClientKey, pool: Option<&Pool>) -> bool {
     key.exact_model || pool.is_some_and(|pool| pool.exact_model)
 }
 
-/// What the maps of the key, and then those of its pool, say of the model that is asked for.
+/// Applies the maps of the key, and then those of its pool, to the model that is asked for.
 pub fn mapped<'a>(key: &'a ClientKey, pool: Option<&'a Pool>, asked: &str) -> Mapped<'a> {
     let exact = is_exact(key, pool);
     let mut mapped = Mapped::default();

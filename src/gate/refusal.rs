@@ -47,7 +47,7 @@ pub enum Refusal {
     /// Two different client keys of this gateway, or more credentials than are looked at; the
     /// headers in which they came.
     AmbiguousKey(Vec<&'static str>),
-    /// What seems to be a key, in the URL.
+    /// A text in the URL that seems to be a key.
     KeyInUrl,
     /// A client key that is unknown or revoked.
     UnknownKey,
@@ -78,7 +78,7 @@ pub enum Refusal {
     NeverServed {
         /// The pool.
         pool: Id,
-        /// What its accounts serve: methods and paths.
+        /// The methods and paths that its accounts serve.
         served: Vec<String>,
     },
     /// The client key may not ask for this model, or its request does not say one that could be
@@ -134,11 +134,11 @@ pub enum Refusal {
         /// The member, and what is wrong with it.
         why: String,
     },
-    /// What a map or the client key says of the model cannot be put into the request.
+    /// The model or the effort that a map or the client key sets cannot be put into the request.
     Unchangeable {
         /// It is beyond a bound.
         too_large: bool,
-        /// What is wrong with it.
+        /// The fault of the body.
         why: String,
     },
     /// The body cannot be put into the object that the platform has around it.
@@ -383,7 +383,7 @@ impl Refusal {
     }
 }
 
-/// When the first of these accounts is back, in Unix milliseconds, where that is known.
+/// Finds the time at which the first of these accounts is back, in Unix milliseconds; none where no time is known.
 pub(super) fn first_back(out: &[Out]) -> Option<u64> {
     let times = out.iter().filter_map(|out| match out.back {
         Back::At(until) => Some(until),

@@ -28,8 +28,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Request {
     pub(super) headers: HeaderMap,
-    /// What the filter state says where the request comes again after an attempt that failed: it
-    /// has lost its client key by then, and its body is not read again.
+    /// The carried of an earlier attempt that failed, read from filter state. The request has lost its client
+    /// key by then, and its body is not read again.
     pub(super) carried: Option<Carried>,
     /// The way in which it came in.
     pub(super) entry: Entry,
@@ -37,7 +37,7 @@ pub struct Request {
     /// The coding in which its body comes, if it is not plain.
     pub(super) coding: Option<Coding>,
     pub(super) facts: Facts,
-    /// When it came, in Unix milliseconds.
+    /// The time at which it came, in Unix milliseconds.
     pub(super) at: u64,
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Entry {
     Through {
         door: DoorId,
         dialect: Dialect,
-        /// What the gateway itself answers there.
+        /// The answer that the gateway itself gives there.
         own: Option<Own>,
         /// The values that its path names.
         places: Places,
@@ -70,7 +70,7 @@ pub(super) struct Subject<'a> {
     pub(super) untranslated: bool,
     /// The model that it asks for serves it, or none.
     pub(super) exact_model: bool,
-    /// What its operator demands of it.
+    /// The demands of its operator.
     pub(super) demands: Demands,
     /// The account that it asks for, by name or id.
     pub(super) wish: Option<&'a str>,

@@ -31,7 +31,7 @@ pub struct Entry {
     pub until: u64,
     /// The platform did not say when.
     pub guessed: bool,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The time at which it was learned, in Unix milliseconds.
     pub at: u64,

@@ -34,7 +34,7 @@ pub const RESET_MOVED_MS: u64 = 60_000;
 /// The windows of one account, and when they were reported.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Known {
-    /// When, in Unix milliseconds.
+    /// The time of the report, in Unix milliseconds.
     pub at: u64,
     /// At most [`MAX_WINDOWS`], each name once. None where what was known was forgotten.
     pub windows: Vec<Window>,
@@ -45,7 +45,7 @@ pub struct Known {
 pub struct Outlook {
     /// The rest of the tightest window, 0 to 1; none where nothing is known.
     pub left: Option<f64>,
-    /// When the first of the windows starts anew, in Unix milliseconds, after now; none where no
+    /// The time at which the first of the windows starts anew, in Unix milliseconds, after now; none where no
     /// window says so.
     pub resets_at: Option<u64>,
 }
@@ -98,8 +98,8 @@ impl Known {
         Self { at: now, windows }
     }
 
-    /// What is known after `newer`, which may leave windows out: an answer reports those that it
-    /// counted in. One that is left out stays until it starts anew.
+    /// Merges `newer`, which may leave windows out: an answer reports those that it counted in. One that is
+    /// left out stays until it starts anew.
     pub fn merged(&self, newer: &Self) -> Self {
         let is_new = |name: &WindowName| newer.windows.iter().any(|window| window.name == *name);
         let kept = self.windows.iter().filter(|window| {
@@ -113,8 +113,8 @@ impl Known {
         }
     }
 
-    /// Whether `newer` is worth being told to everybody: a whole percent of a window or another
-    /// start of it, not more often than once in [`PAUSE_MS`].
+    /// Returns true if `newer` is worth being told to everybody: a whole percent of a window or another start
+    /// of it, not more often than once in [`PAUSE_MS`].
     pub fn is_news(&self, newer: &Self) -> bool {
         if newer.at <= self.at {
             return false;

@@ -1,4 +1,4 @@
-//! What one client key's requests have met at an account. It holds for that key alone: whoever sends
+//! A suspicion: what one client key's requests have met at an account. It holds for that key alone: whoever sends
 //! requests that fail everywhere must not take accounts from others.
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub struct Suspicion {
     pub generation: Option<u64>,
     /// The end, in Unix milliseconds; 0 where the key may still use the account.
     pub until: u64,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The time at which it was last learned, in Unix milliseconds.
     pub at: u64,

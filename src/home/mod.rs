@@ -32,7 +32,7 @@ pub struct ThingHash([u8; ThingHash::BYTES]);
 pub struct Made {
     /// The thing.
     pub thing: ThingHash,
-    /// When the platform has forgotten it, in Unix milliseconds.
+    /// The time at which the platform has forgotten it, in Unix milliseconds.
     pub until: u64,
 }
 

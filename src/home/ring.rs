@@ -86,7 +86,7 @@ fn maker_of(home: &[u8]) -> &[u8] {
     home.get(ThingHash::BYTES..end).unwrap_or_default()
 }
 
-/// Where `thing` is, for `key`: [`Home::Nowhere`] says that it is not known here.
+/// Finds `thing`, for `key`: [`Home::Nowhere`] says that it is not known here.
 pub fn find(shared: &impl SharedData, thing: &ThingHash, key: &Id) -> Home {
     let held = shared.read(&bucket(thing));
     held.map_or(Home::Nowhere, |(held, _)| found(&held, thing, maker(key)))

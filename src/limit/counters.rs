@@ -2,12 +2,12 @@
 
 use super::{DAY_MS, Limit, Limits, MINUTE_MS, Reached};
 
-/// How long a VM's share of a subject's streams counts after the VM last renewed it, in
+/// The time for which a VM's share of a subject's streams counts after the VM last renewed it, in
 /// milliseconds. A crash of a VM frees its streams after that.
 pub const LEASE_MS: u64 = 25_000;
 
-/// How long what other Envoys said about their streams counts, in milliseconds: where the
-/// refresher is away, nobody knows when theirs end.
+/// The time for which other Envoys' word about their streams counts, in milliseconds: where the refresher
+/// is away, nobody knows when theirs end.
 const OTHERS_STREAMS_MS: u64 = 30_000;
 
 /// The most VMs that hold streams of one subject. Envoy has one VM a worker; those of crashed
@@ -49,9 +49,9 @@ pub struct Counters {
     pub day: Window,
     /// The requests under way through other Envoys.
     pub others_streams: u64,
-    /// When the refresher last told of the others, in Unix milliseconds; 0 for never.
+    /// The time at which the refresher last told of the others, in Unix milliseconds; 0 for never.
     pub settled_at: u64,
-    /// When something was last counted in this Envoy, or refused.
+    /// The time of the last count or refusal in this Envoy, in Unix milliseconds.
     pub touched_at: u64,
     leases: Vec<Lease>,
 }

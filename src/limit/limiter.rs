@@ -16,16 +16,16 @@ use crate::{
     snapshot::{Account, ClientKey, View},
 };
 
-/// How often a VM renews its share of a subject's streams, in milliseconds: several times in a
+/// The interval at which a VM renews its share of a subject's streams, in milliseconds: several times in a
 /// lease.
 pub const RENEW_MS: u64 = 5_000;
 
-/// How long an account whose streams are all in use is passed over without another look, in
+/// The time for which an account whose streams are all in use is passed over without another look, in
 /// milliseconds.
 const STREAMS_LOOK_MS: u64 = 100;
 
-/// How often a subject that refuses requests is touched, in milliseconds, so that what the others
-/// do with it stays known.
+/// The interval at which a subject that refuses requests is touched, in milliseconds, so that what the
+/// others do with it stays known.
 const TOUCH_MS: u64 = 500;
 
 /// One VM's part in keeping limits.
@@ -61,7 +61,7 @@ pub(crate) enum Place {
     Taken,
 }
 
-/// Why a request is not let through.
+/// The reason why a request is not let through.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// Its key is at a limit.
@@ -72,7 +72,7 @@ pub(crate) enum Denied {
     Busy,
 }
 
-/// Why nothing was taken of a subject.
+/// The reason why nothing was taken of a subject.
 #[derive(Debug, PartialEq, Eq)]
 enum NotTaken {
     /// It is at a limit.

@@ -78,7 +78,7 @@ pub struct Span {
 /// Sends the messages of one Envoy, in the VM that has the lease.
 #[derive(Debug, Default)]
 pub struct Settler {
-    /// When the message in flight was made.
+    /// The time at which the message in flight was made, in Unix milliseconds.
     in_flight: Option<u64>,
     due: Deadline,
 }

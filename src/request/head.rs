@@ -69,12 +69,12 @@ impl<'a> Head<'a> {
             .unwrap_or_default()
     }
 
-    /// Where the request was sent. Envoy compares schemes by `x-forwarded-proto`.
+    /// The URL to which the request was sent. Envoy compares schemes by `x-forwarded-proto`.
     pub(crate) fn url(&self, headers: &HeaderMap) -> Url {
         self.url_of(headers, self.path)
     }
 
-    /// Where this `path` of the same host is.
+    /// The URL of this `path` of the same host.
     pub(crate) fn url_of(&self, headers: &HeaderMap, path: &str) -> Url {
         let scheme = match headers.first("x-forwarded-proto") {
             Some(b"https") => "https",

@@ -41,7 +41,7 @@ const USUAL_BYTES: usize = 128;
 /// several that were [not served](Record::unserved) for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// When it came, in Unix milliseconds.
+    /// The time at which it came, in Unix milliseconds.
     pub at: u64,
     /// Envoy's `x-request-id`; none where that is not an [`Id`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub struct Record {
     /// The tokens are not the platform's count, or not all of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimate: bool,
-    /// What its answer made, or told of for the first time, and what exists in the account alone.
+    /// The things that its answer made, or told of for the first time, and which exist in the account alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<Made>,
     /// From its arrival to the first byte of the answer's body, in milliseconds.
@@ -96,8 +96,8 @@ pub struct Record {
     pub count: NonZeroU32,
 }
 
-/// What requests that no account served have in common, where they were refused for one reason:
-/// nothing of it is a caller's to choose from without bounds.
+/// The facts by which refused requests that no account served are told as one. A caller cannot choose any of
+/// them without bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Unserved {
     key: Id,

@@ -42,11 +42,11 @@ pub struct Account {
     pub vars: BTreeMap<String, HeaderText>,
     /// Counts its credentials, from 1.
     pub generation: u64,
-    /// When the credential expires, in Unix milliseconds; none for one that does not.
+    /// The time at which the credential expires, in Unix milliseconds; none for one that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_expires_at: Option<u64>,
-    /// When the account itself expires, as its operator set, in Unix milliseconds; none for one
-    /// that does not.
+    /// The time at which the account itself expires, as its operator set, in Unix milliseconds; none for one that
+    /// does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
     /// The models that it serves.

@@ -31,7 +31,7 @@ pub fn bucket_key(number: usize) -> String {
     format!(shared_key!("bucket/{}"), number)
 }
 
-/// Which state of the store the shared data holds: the one thing that each request reads.
+/// The state of the store that the shared data holds: the one thing that each request reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Head {
     /// The history.

@@ -29,7 +29,7 @@ pub struct ClientKey {
     /// Each model serves itself or is not served.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exact_model: bool,
-    /// What its operator demands of its requests.
+    /// The demands of its operator on its requests.
     #[serde(default, skip_serializing_if = "Demands::is_none")]
     pub demands: Demands,
     /// The choices that its caller has.
@@ -38,7 +38,7 @@ pub struct ClientKey {
     /// Its operator's name for it, for refusals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<HeaderText>,
-    /// When it ends, in Unix milliseconds; none for one that does not.
+    /// The time at which it ends, in Unix milliseconds; none for one that does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
     /// The most that it may use.
@@ -72,7 +72,7 @@ impl ClientKey {
 pub struct KeyHash([u8; 32]);
 
 invalid_text! {
-    /// Why a text is not a [`KeyHash`].
+    /// Tells why a text is not a [`KeyHash`].
     InvalidKeyHash, "expected a SHA-256 of 64 hex digits"
 }
 

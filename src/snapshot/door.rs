@@ -80,8 +80,8 @@ pub struct Door {
     /// account, and do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_account: bool,
-    /// What is generated later nobody here sees: not for a key with limits of tokens, or a list of
-    /// models.
+    /// The request may generate its answer later, where nobody here sees it. It is not for a key with limits of
+    /// tokens, or a list of models.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uncounted: bool,
 }
@@ -143,7 +143,7 @@ pub struct Knock<'a> {
 // === impl Operation ===
 
 impl Operation {
-    /// What the gateway itself answers, if it answers this.
+    /// The answer that the gateway itself gives, if it answers this.
     pub fn own(&self) -> Option<Own> {
         match self.as_str() {
             "models" => Some(Own::Models),
@@ -187,7 +187,7 @@ impl fmt::Debug for Operation {
 // === impl Door ===
 
 impl Door {
-    /// What the gateway itself answers here, if it does.
+    /// The answer that the gateway itself gives here, if it does.
     pub fn own(&self) -> Option<Own> {
         self.operation.own()
     }

@@ -65,7 +65,7 @@ pub struct Endpoint {
     /// It answers in its own dialect alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untranslated: bool,
-    /// How it speaks its dialect, by model: of two that say the same of a model the first counts.
+    /// The accents of its dialect, by model: of two that say the same of a model the first counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accents: Vec<ModelAccent>,
     /// The objects in which its requests and answers stand; none where they are the dialect's own.
@@ -73,7 +73,7 @@ pub struct Endpoint {
     pub wrapper: Option<Wrapper>,
 }
 
-/// How a platform speaks its dialect where it serves some models.
+/// The accent of a platform's dialect where some models are served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelAccent {
     /// The models.
@@ -150,7 +150,7 @@ impl Endpoint {
         (seconds > 0).then(|| u64::from(seconds).saturating_mul(1_000))
     }
 
-    /// How it speaks its dialect where it serves the model that has these names.
+    /// Puts the accent together in which it serves the model that has these names.
     pub fn accent(&self, names: &[&str]) -> Accent {
         let mut accent = Accent::default();
         for one in &self.accents {
@@ -344,7 +344,7 @@ impl Requirement {
         }
     }
 
-    /// Why, where the reason is not the platform's own.
+    /// The reason, where it is not the platform's own.
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Stream | Self::StoreFalse => None,

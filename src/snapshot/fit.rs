@@ -12,7 +12,7 @@ use crate::header::MAX_VALUE_BYTES;
 /// header blocks of 60 KiB; the rest is for what callers may send.
 pub const MAX_WRITTEN_BYTES: usize = 2 * MAX_VALUE_BYTES;
 
-/// Why no request of an account can be sent.
+/// The reason why no request of an account can be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
     /// The account lacks this variable.

@@ -102,7 +102,7 @@ pub struct Removed {
     pub id: Id,
 }
 
-/// Why a line is not a record.
+/// The reason why a line is not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidRecord {
     /// Longer than [`MAX_RECORD_BYTES`].

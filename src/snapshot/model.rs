@@ -18,7 +18,7 @@ pub struct ModelPattern(String);
 #[serde(try_from = "Vec<ModelPattern>", into = "Vec<ModelPattern>")]
 pub struct Models(Vec<ModelPattern>);
 
-/// Why a text is not a [`ModelPattern`], or a list not [`Models`].
+/// The reason why a text is not a [`ModelPattern`], or a list not [`Models`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidModels {
     /// Not a pattern.

@@ -25,7 +25,7 @@ pub struct ModelMap {
 #[serde(try_from = "Vec<ModelMap>", into = "Vec<ModelMap>")]
 pub struct ModelMaps(Vec<ModelMap>);
 
-/// Why a text is not a [`ModelMap`], or a list not [`ModelMaps`].
+/// The reason why a text is not a [`ModelMap`], or a list not [`ModelMaps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidMaps {
     /// Not a map.
@@ -47,7 +47,7 @@ impl ModelMap {
         &self.served
     }
 
-    /// How much that is to think, whatever the caller says; none for as much as the caller says.
+    /// The effort in thinking, whatever the caller says; none for the caller's own.
     pub fn effort(&self) -> Option<EffortWord> {
         self.effort
     }

@@ -44,7 +44,7 @@ pub struct Page<'a> {
     body: &'a [u8],
 }
 
-/// Why bytes are not a page.
+/// The reason why bytes are not a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPage {
     /// There is no page header where it should be.

@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 256;
 /// The most bytes of a value in a place: those of the longest pattern of a model.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// What stands in a place that a caller's path can have.
+/// The kinds of places that a caller's path can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// `{model}`: the model.

@@ -23,7 +23,7 @@ pub struct Platform {
     /// The path of its base URL; an account may have another one.
     #[serde(default, skip_serializing_if = "BasePath::is_empty")]
     pub base_path: BasePath,
-    /// Where it answers what callers ask. Everything else is not sent there.
+    /// The endpoints at which it answers what callers ask. Everything else is not sent there.
     pub endpoints: Vec<Endpoint>,
     /// The headers that go out.
     pub headers: HeaderPlan,
@@ -45,7 +45,7 @@ pub struct Platform {
     pub quota: Windows,
 }
 
-/// Which headers go out to a platform, none of which is reserved, and which of its answer's stay here.
+/// The headers that go out to a platform, none of which is reserved, and those of its answer that stay here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawPlan")]
 pub struct HeaderPlan {

@@ -42,8 +42,7 @@ pub struct Member {
     /// Its share of the sessions, relative to the other members'.
     #[serde(default)]
     pub weight: Weight,
-    /// When its turn comes: an account of a later tier is used only where none of an earlier one
-    /// may be.
+    /// The turn in which it is used: an account of a later tier only where none of an earlier one may be.
     #[serde(default, skip_serializing_if = "Tier::is_first")]
     pub tier: Tier,
 }
@@ -74,7 +73,7 @@ pub enum Policy {
 pub struct Tier(u8);
 
 invalid_text! {
-    /// Why a number is not a [`Tier`].
+    /// Tells why a number is not a [`Tier`].
     InvalidTier, "expected a tier from 0 to {MAX_TIER}"
 }
 
@@ -84,7 +83,7 @@ invalid_text! {
 pub struct Weight(u32);
 
 invalid_text! {
-    /// Why a number is not a [`Weight`].
+    /// Tells why a number is not a [`Weight`].
     InvalidWeight, "expected a weight from 1 to {MAX_WEIGHT}"
 }
 

@@ -16,13 +16,13 @@ use crate::id::Id;
 /// A line that is not a record.
 #[derive(Debug)]
 pub struct Unread {
-    /// What it is about.
+    /// The record that it should have been.
     pub about: About,
-    /// Why it is none.
+    /// The reason why it is none.
     pub error: InvalidRecord,
 }
 
-/// What a line is about that is not a record.
+/// The subject of a line that is not a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
     /// This record.
@@ -42,7 +42,7 @@ struct Loose {
 }
 
 impl Unread {
-    /// What `line` is about, which `error` says is no record.
+    /// Finds the subject of `line`, which `error` says is no record.
     pub fn of(line: &[u8], error: InvalidRecord) -> Self {
         let about = About::of(line);
         Self { about, error }

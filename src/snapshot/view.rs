@@ -28,7 +28,7 @@ pub struct View {
     version: u64,
 }
 
-/// Where a record of a bucket is.
+/// The place of a record of a bucket.
 #[derive(Debug)]
 enum Held {
     Doors,

@@ -1,4 +1,4 @@
-//! What a platform has around the bodies of a dialect: `{"model": …, "project": …, "request": {…}}` around a request, and
+//! The objects that a platform has around a dialect's bodies: `{"model": …, "project": …, "request": {…}}` around a request,
 //! `{"response": {…}}` around an answer or each event of it.
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ invalid_text! {
 // === impl Wrapper ===
 
 impl Wrapper {
-    /// What stands before a request's body and behind it, where `model` serves it; none where a member needs what the
+    /// Writes the texts before a request's body and behind it, where `model` serves it; none where a member needs what the
     /// request or the account does not have.
     pub fn around(
         &self,

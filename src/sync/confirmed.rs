@@ -1,4 +1,4 @@
-//! When the refresher last confirmed what shared data holds: with each answer to a poll, also one
+//! The time at which the refresher last confirmed what shared data holds: with each answer to a poll, also one
 //! that brings nothing new. An operator may bound how long an Envoy goes on without that.
 
 use crate::{

@@ -14,9 +14,9 @@ use crate::{
     },
 };
 
-/// How long what was read serves without another look, in milliseconds. It matters where a VM has
-/// hundreds of requests a second, and is a hundredth of the time in which a removed account has to
-/// be out of use, or a new credential in use.
+/// The time for which a read serves without another look, in milliseconds. It matters where a VM has
+/// hundreds of requests a second. It is a hundredth of the time in which a removed account has to be out of
+/// use, or a new credential in use.
 pub const FRESH_MS: u64 = 5;
 
 /// One VM's view, and which state of the shared data it is.
@@ -36,7 +36,7 @@ pub struct Follower {
     loaded: Option<(Epoch, u64)>,
     ready: bool,
     torn: bool,
-    /// When the head was last read for [`Follower::look`], in Unix milliseconds.
+    /// The time at which the head was last read for [`Follower::look`], in Unix milliseconds.
     looked_at: Option<u64>,
 }
 
@@ -83,8 +83,8 @@ impl Follower {
         &self.board
     }
 
-    /// Whether the last load found a bucket that is not what the index says. It is usual while
-    /// another VM writes; the VM that writes itself takes it as damage.
+    /// Returns true if the last load found a bucket that is not what the index says. It is usual while another
+    /// VM writes; the VM that writes itself takes it as damage.
     pub fn is_torn(&self) -> bool {
         self.torn
     }

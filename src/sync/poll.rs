@@ -27,7 +27,7 @@ pub struct Poller {
     retry: Deadline,
     failures: u32,
     reset: bool,
-    /// Why the last page was refused, until one is applied.
+    /// The reason why the last page was refused, until one is applied.
     refused: Option<&'static str>,
 }
 

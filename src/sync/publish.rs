@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Why a page was not applied. What the shared data held is held still.
+/// The reason why a page was not applied. What the shared data held is held still.
 #[derive(Debug)]
 pub enum Refused {
     /// It is not a page.

@@ -1,4 +1,4 @@
-//! Which VMs of an Envoy have requests that wait for a place with an account.
+//! The VMs of an Envoy that have requests which wait for a place with an account.
 //!
 //! A VM alone with such requests hands a place on as soon as one of its own streams frees it. Were others
 //! to wait as well they would never find it free; so then each VM looks at its usual ticks alone.

@@ -32,8 +32,8 @@ pub const MAX_WAITING: usize = 16 * 1024;
 /// The most records in a batch; at most some 600 KiB, within what the refresher takes.
 pub const MAX_BATCH: usize = 500;
 
-/// How long records are gathered before they are sent, in milliseconds, and how long the refresher
-/// does not hear of a request that has begun.
+/// The time for which records are gathered before they are sent, in milliseconds. The refresher hears of a
+/// request that has begun within it.
 pub const GATHER_MS: u64 = 1_000;
 
 /// The pause after a batch that was not taken, in milliseconds.
@@ -109,7 +109,7 @@ struct Refused {
     line: Line,
     /// The number of the record that each kind has in the interval that runs. It may be gone.
     running: HashMap<Unserved, u64>,
-    /// When that interval ends, in Unix milliseconds.
+    /// The end of that interval, in Unix milliseconds.
     until: Deadline,
 }
 

@@ -27,7 +27,7 @@ pub struct Unreadable(BTreeSet<(Kind, Id)>);
 // === impl Unreadable ===
 
 impl Unreadable {
-    /// How many there are.
+    /// The number of records.
     pub fn count(&self) -> u64 {
         u64::try_from(self.0.len()).unwrap_or(u64::MAX)
     }
@@ -55,7 +55,7 @@ impl Unreadable {
     }
 }
 
-/// What shared data has of them.
+/// Reads them from shared data.
 pub fn read(shared: &impl SharedData) -> Unreadable {
     let value = shared.read(UNREAD_KEY);
     value

@@ -49,13 +49,13 @@ pub enum Place {
     Nowhere,
 }
 
-/// What is met on the way through a text.
+/// A finding on the way through a text.
 enum Met<'t, 'a> {
     /// A value of the path `which`.
     Value { which: usize, value: Json<'t, 'a> },
     /// The bytes of a member at the path `which` that goes.
     Gone { which: usize, range: Range<usize> },
-    /// What stands in place of the object behind `level` steps of it.
+    /// A value in place of the object behind `level` steps of it.
     Blocked {
         which: usize,
         level: usize,

@@ -22,7 +22,7 @@ pub enum Kind {
 /// The beginning of a body, until that tells the kind.
 #[derive(Debug, Default)]
 pub struct Start {
-    /// What has come of a text, or of a mark, and does not tell: at most [`MAX_KEPT_BYTES`].
+    /// The bytes that have come of a text, or of a mark, and do not tell: at most [`MAX_KEPT_BYTES`].
     kept: Vec<u8>,
 }
 
@@ -36,7 +36,7 @@ pub struct Begun<'a> {
     pub kind: Option<Kind>,
     /// The bytes. Where no kind is told, those of the text are kept, and come again.
     pub bytes: Cow<'a, [u8]>,
-    /// How many of them come before the text.
+    /// The number of them that come before the text.
     pub blank: usize,
 }
 

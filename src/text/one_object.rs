@@ -7,15 +7,15 @@ use super::{
     tree::MAX_DEPTH,
 };
 
-/// What stands between the tokens of JSON (RFC 8259 §3 and §6): blanks, numbers, `true`, `false` and `null`. Where a
-/// reader takes more, as comments and other quotes, it could see another end.
+/// The bytes that stand between the tokens of JSON (RFC 8259 §3 and §6): blanks, numbers, `true`, `false` and `null`.
+/// A reader that takes more, as comments and other quotes, could see another end.
 const BETWEEN: &[u8] = b" \t\r\n+-.0123456789Eaeflnrstu";
 
 /// Such a body.
 #[derive(Debug, Default)]
 pub struct OneObject {
     lexer: Lexer,
-    /// How many bytes of it have been read.
+    /// The bytes of it that have been read.
     read: usize,
     depth: usize,
     /// The lists among what is open, a bit each, the innermost last.
@@ -23,7 +23,7 @@ pub struct OneObject {
     seen: Seen,
 }
 
-/// What has been seen of a body.
+/// The finding about a body.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// The beginning of an object, or nothing.
@@ -31,7 +31,7 @@ pub enum Seen {
     Beginning,
     /// An object.
     Whole,
-    /// What is none.
+    /// No object.
     Other,
     /// One that is deeper than [`MAX_DEPTH`].
     TooDeep,
@@ -40,7 +40,7 @@ pub enum Seen {
 // === impl OneObject ===
 
 impl OneObject {
-    /// How many bytes of the body it has read.
+    /// The number of bytes of the body that it has read.
     pub fn read(&self) -> usize {
         self.read
     }

@@ -6,7 +6,7 @@
 
 use super::find::find_line_end;
 
-/// What a stream may begin with.
+/// The mark with which a stream may begin.
 pub(super) const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// The beginnings of a stream's first line.

@@ -146,7 +146,7 @@ fn place(bytes: &[u8], at: usize) -> Unread {
     }
 }
 
-/// What may come next in a text.
+/// The tokens that may come next in a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// A value.
@@ -404,7 +404,7 @@ impl<'t, 'a> Json<'t, 'a> {
         self.get(name)?.text()
     }
 
-    /// Where the value stands: `messages[3].content[0].type`. The outermost has an empty one.
+    /// The place of the value: `messages[3].content[0].type`. The outermost has an empty one.
     #[inline(never)]
     pub fn path(self) -> String {
         let (mut path, mut here) = (String::new(), self.tree.root());
@@ -466,7 +466,7 @@ impl<'t, 'a> Iterator for Children<'t, 'a> {
 /// A text that may still have the escapes of the JSON from which it comes.
 #[derive(Debug, Clone)]
 pub enum Text<'a> {
-    /// What stands between the quotes of a string of JSON.
+    /// The bytes between the quotes of a string of JSON.
     Escaped(&'a str),
     /// The text itself.
     Plain(Cow<'a, str>),

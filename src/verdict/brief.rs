@@ -46,7 +46,7 @@ pub struct Brief {
     /// The depth of a value that is left out.
     left_out: Option<u32>,
     kept: Vec<u8>,
-    /// Where the string begins in `kept` that passes by.
+    /// The place in `kept` at which the string begins that passes by.
     string_at: usize,
     /// The rest of that string is left out.
     is_cut: bool,

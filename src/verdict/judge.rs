@@ -25,9 +25,8 @@ pub struct Answer<'a> {
     pub model: Option<&'a str>,
 }
 
-/// What `answer` says about the account at `now`, in Unix milliseconds: what the first of `rules`
-/// that matches says, else what the status says by itself. A good answer is fine whatever the
-/// rules are.
+/// Judges `answer` at `now`, in Unix milliseconds: by the first of `rules` that matches, else by the status
+/// alone. A good answer is fine whatever the rules are.
 ///
 /// No end of a cooldown is past, or further away than the rule's `max_seconds`.
 pub fn judge(rules: &[Rule], answer: &Answer<'_>, now: u64) -> Verdict {
@@ -108,7 +107,7 @@ impl Answer<'_> {
         std::str::from_utf8(self.headers.first(name)?).ok()
     }
 
-    /// When this source says that a cooldown ends.
+    /// Finds the time at which a cooldown ends by this source.
     fn moment(&self, source: &TimeSource, now: u64) -> Option<u64> {
         match source {
             TimeSource::Header(name) => {

@@ -45,14 +45,14 @@ pub enum Verdict {
         until: u64,
         /// The platform did not say when: after `until`, one request at a time may try.
         guessed: bool,
-        /// Why.
+        /// The reason, in a word.
         reason: Reason,
     },
     /// Its credential is no longer accepted: it needs a refresh.
     CredentialExpired,
     /// It is of no use until somebody sees to it.
     Dead {
-        /// Why.
+        /// The reason, in a word.
         reason: Reason,
     },
     /// The platform is at fault and would be with any account: leave it alone for a moment.

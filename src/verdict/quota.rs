@@ -41,7 +41,7 @@ pub struct WindowHeaders {
     /// exhausted where nothing of it is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
-    /// When the window starts anew; the first header whose value is a moment to come decides.
+    /// The headers that say when the window starts anew; the first whose value is a moment to come decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resets: Vec<HeaderName>,
     /// The length of the window, in minutes. The window is then named by it (`5h`, `7d`).
@@ -73,7 +73,7 @@ pub struct Window {
     /// 0 to 1000; over 100 where the platform lets an account overdraw.
     #[serde(deserialize_with = "percent")]
     pub used_percent: f64,
-    /// When it starts anew, in Unix milliseconds, if that is known and to come.
+    /// The time at which it starts anew, in Unix milliseconds, if that is known and to come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<u64>,
     /// The platform refuses requests because of it.
@@ -145,7 +145,7 @@ impl Quota {
         Self { windows: read }
     }
 
-    /// When the last of the exhausted windows among `names` starts anew; no names mean all.
+    /// Finds the time at which the last of the exhausted windows among `names` starts anew; no names mean all.
     pub fn exhausted_until(&self, names: &[String]) -> Option<u64> {
         self.windows
             .iter()

@@ -25,7 +25,7 @@ pub(super) struct Probe {
     account: Id,
     /// The client key that tries it.
     key: Striker,
-    /// When it was taken, in Unix milliseconds.
+    /// The time at which it was taken, in Unix milliseconds.
     at: u64,
 }
 

@@ -107,7 +107,7 @@ impl<H: Host> Worker<H> {
         held.is_ok()
     }
 
-    /// Where those that hold an answer without what the platform has around it count its bytes.
+    /// The counter for the bytes of answers that are held without the platform's wrapper.
     pub fn unwrapped(&self) -> Rc<RefCell<Shares>> {
         Rc::clone(&self.unwrapped)
     }

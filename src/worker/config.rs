@@ -50,7 +50,7 @@ pub struct Config {
     pub held_mib_per_key: u64,
 }
 
-/// Why a configuration is refused.
+/// The reason why a configuration is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum InvalidConfig {
     /// It is no JSON object of known keys.

@@ -52,7 +52,7 @@ struct Question {
     key: Id,
     /// The number of calls that were answered.
     answers: usize,
-    /// What the last of them said.
+    /// The last answer.
     last: Home,
     /// No answer is waited for after then.
     until: Deadline,
@@ -71,7 +71,7 @@ enum State {
     Answered(Deadline),
 }
 
-/// What to do about a thing.
+/// The step to take about a thing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Nobody was asked: ask.
@@ -82,7 +82,7 @@ pub(super) enum Next {
     Known(Home),
 }
 
-/// What the refresher said.
+/// An answer of the refresher.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) thing: ThingHash,

@@ -89,7 +89,7 @@ pub struct Worker<H> {
 #[derive(Debug, Default)]
 struct Settings {
     max_attempts: usize,
-    /// How long a snapshot that nobody confirms is used; 0 for without end.
+    /// The time for which a snapshot that nobody confirms is used; 0 for without end.
     unconfirmed: u64,
     failover: u64,
     refresh_wait: u64,
@@ -107,9 +107,9 @@ struct Sync {
     settler: Settler,
     metrics: Metrics,
     told: Told,
-    /// When the refresher hears of quotas next.
+    /// The time of the next report of quotas to the refresher.
     tell_at: Deadline,
-    /// When it hears again of what it has not said that it has.
+    /// The time at which it is told again what it has not confirmed.
     repeat_at: Deadline,
 }
 

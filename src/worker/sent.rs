@@ -46,7 +46,7 @@ pub struct SentOn {
     pub request: Option<Rc<HeaderMap>>,
     /// The milliseconds within which the first event of its answer is due.
     first_event_ms: Option<u64>,
-    /// When all of it had gone to the platform, in Unix milliseconds.
+    /// The time at which all of it had gone to the platform, in Unix milliseconds.
     whole_at: Option<u64>,
     /// The platform's answer, where it came before the request was whole.
     early: Option<Early>,

@@ -47,7 +47,7 @@ struct Waits {
 /// The thing that a request waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum For {
-    /// What the refresher is to say.
+    /// An answer of the refresher.
     News,
     /// The end of a limit.
     Limit,
@@ -67,7 +67,7 @@ pub struct Patience {
 // === impl For ===
 
 impl For {
-    /// What a request of `pool` waits for.
+    /// Tells what a request of `pool` waits for.
     pub fn of(awaited: Awaited, pool: impl FnOnce() -> Option<Id>) -> Self {
         match awaited {
             Awaited::Place => pool().map_or(Self::Limit, Self::Place),

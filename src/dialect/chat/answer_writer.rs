@@ -20,7 +20,7 @@ pub struct Writer {
     kinds: BTreeMap<u32, Kind>,
     usage: Usage,
     role_told: bool,
-    /// What only the platform reads and belongs to the call that comes next.
+    /// State that only the platform reads and that belongs to the call that comes next.
     state: Option<String>,
 }
 
@@ -34,7 +34,7 @@ struct Called {
     told: bool,
 }
 
-/// What a block's text goes into.
+/// The member that a block's text goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Content,
@@ -239,7 +239,7 @@ struct Written<'a> {
     name: &'a str,
     raw: bool,
     arguments: &'a str,
-    /// What only the platform reads.
+    /// State that only the platform reads.
     state: Option<String>,
 }
 

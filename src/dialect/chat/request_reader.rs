@@ -13,7 +13,7 @@ use crate::{
     text::tree::{Json, Kind, Text, Tree},
 };
 
-/// What only `chat` has, and changes the answer where it is left out.
+/// Members that only `chat` has, and without which the answer is another one.
 const LEFT_OUT: &[&str] = &[
     "logit_bias",
     "logprobs",
@@ -251,7 +251,7 @@ fn read_system<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()>
     Ok(())
 }
 
-/// What the model said before.
+/// Reads an earlier turn of the model.
 fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
     let mut blocks = Vec::new();
     let reasoning = match optional_text(message, "reasoning_content")? {

@@ -19,7 +19,7 @@ use crate::{
 /// The longest value of a switch that is compared, in bytes: `{"type": "disabled"}` has 20.
 const MAX_SWITCH_BYTES: usize = 256;
 
-/// What an accent's members say of an effort, each by its path.
+/// The members of an accent that say an effort, each by its path.
 type Members<'a> = Vec<(Vec<String>, &'a Value)>;
 
 /// The edits for `wanted`, which the caller may not ask for less than where it is `forced`; none for a body that is no
@@ -182,7 +182,7 @@ fn shown(body: &Tree<'_>, paths: &[Vec<String>], show: impl FnMut(usize, &str)) 
     each(body, &slices, &mut show)
 }
 
-/// What members say, those in an object one by one.
+/// Lists members, those in an object one by one.
 fn flat(members: &Map<String, Value>) -> Members<'_> {
     let mut flat = Vec::new();
     for (name, value) in members {

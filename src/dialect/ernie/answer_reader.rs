@@ -20,7 +20,7 @@ pub(super) struct Reader {
     arguments: Progress,
     has_called: bool,
     usage: Usage,
-    /// What it has said of its end.
+    /// The kind of end that it has told: this one and the next two.
     refused: bool,
     cut: bool,
     stopped: bool,

@@ -33,7 +33,7 @@ const LEAST_OUTPUT: u64 = 2;
 /// The lowest temperature: 0 is refused.
 const LEAST_TEMPERATURE: &str = "0.01";
 
-/// What stands for the result of a function that returned nothing: no content may be empty.
+/// The result of a function that returned nothing: no content may be empty.
 const NOTHING: &str = "{}";
 
 /// Writes `request` for `target`, and notes in it what is left out.
@@ -122,7 +122,7 @@ struct Message<'r, 'a> {
     is_model: bool,
     texts: Vec<Text<'a>>,
     call: Option<&'r Call<'a>>,
-    /// What the model thought before its call.
+    /// The thoughts of the model before its call.
     thoughts: Vec<Text<'a>>,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Writer {
 /// Writes parts.
 #[derive(Debug, Default)]
 struct Parts {
-    /// What no part has carried yet.
+    /// The signature that no part has carried yet.
     signature: Option<String>,
     has_written: bool,
 }

@@ -23,7 +23,7 @@ use crate::{
     text::tree::{Json, Kind, Text, Tree},
 };
 
-/// What a path ends with that asks for a stream.
+/// The end of a path that asks for a stream.
 const STREAM: &str = ":streamGenerateContent";
 
 /// Reads a request.
@@ -367,7 +367,7 @@ fn think<'a>(blocks: &mut Vec<Block<'a>>, text: Text<'a>, opaque: Option<Text<'a
     }
 }
 
-/// What only its maker reads. An envelope comes in base64: clients take it for bytes.
+/// Reads a signature, which only its maker reads. An envelope comes in base64: clients take it for bytes.
 fn signed<'a>(signature: Text<'a>) -> Text<'a> {
     let bytes = STANDARD_NO_PAD.decode(usual(&signature.plain()).trim_end_matches('='));
     let envelope = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());

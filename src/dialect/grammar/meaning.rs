@@ -1,4 +1,4 @@
-//! What an answer and a request say, in the words that every dialect has: what they keep on their way through another
+//! The meaning of an answer or a request in the words that every dialect has: what they keep on their way through another
 //! dialect.
 
 use std::fmt::Write as _;
@@ -19,12 +19,12 @@ use crate::{
     },
 };
 
-/// What an answer says.
+/// The meaning of an answer.
 #[derive(Debug, PartialEq)]
 pub struct Meaning {
     /// Its texts, refusals among them.
     pub text: String,
-    /// What the model thought.
+    /// The thoughts of the model.
     pub reasoning: String,
     /// The calls: id, name and arguments.
     pub calls: Vec<(String, String, Value)>,
@@ -37,7 +37,7 @@ pub struct Meaning {
 // === impl Meaning ===
 
 impl Meaning {
-    /// What these steps say; none where they fail or have no end.
+    /// The meaning of these steps; none where they fail or have no end.
     pub fn of(events: &[Event]) -> Option<Self> {
         let folded = Folded::of(events).ok()?;
         let texts = |wanted: &[BlockKind]| {
@@ -82,7 +82,7 @@ impl Meaning {
     }
 }
 
-/// What an answer of a platform's dialect says, read with its own reader.
+/// Reads an answer of a platform's dialect with that dialect's own reader.
 pub fn read_back(dialect: Dialect, text: &[u8], is_stream: bool) -> Vec<Event> {
     let mut reader = dialect.format().parts().read_answer.unwrap()();
     let mut events = Vec::new();
@@ -105,7 +105,7 @@ pub fn read_back(dialect: Dialect, text: &[u8], is_stream: bool) -> Vec<Event> {
     events
 }
 
-/// What a conversation says: runs of texts, calls and results. Blanks do not count: where one is a text, others are two.
+/// The meaning of a conversation: runs of texts, calls and results. Blanks do not count: dialects cut texts otherwise.
 ///
 /// # Errors
 /// Those of the dialect's reader.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// What a stream says.
+/// The content of a stream.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::dialect) struct Said {
     /// The items, as they ended.

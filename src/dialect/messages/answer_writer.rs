@@ -37,7 +37,7 @@ pub(super) struct Writer {
 #[derive(Debug)]
 struct Begun {
     kind: BlockKind,
-    /// What of it has not gone on.
+    /// The text of it that has not gone on.
     text: String,
     opaque: Option<String>,
     closed: bool,

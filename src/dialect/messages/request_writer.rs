@@ -27,7 +27,7 @@ const LEAST_BUDGET: u64 = 1024;
 /// The tool whose arguments are the answer, where the platform has no other form for a schema.
 const ANSWER: &str = "structured_output";
 
-/// How much the model is to think.
+/// The effort that the model is to make in thinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Thinking {
     /// Nothing is said of it.
@@ -161,7 +161,7 @@ fn kind_of_choice(request: &Request<'_>) -> Option<&'static str> {
     })
 }
 
-/// How much the model is to think. The tokens for that are of the answer's, so its `bound` may grow up to `most`.
+/// Chooses the effort. The tokens for it are of the answer's, so its `bound` may grow up to `most`.
 fn thinking(
     request: &mut Request<'_>,
     accent: &Accent,

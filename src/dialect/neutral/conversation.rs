@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Block, Call, Refused, Role, ToolResult, Turn};
 use crate::text::tree::Text;
 
-/// What the model is told of a call that nobody answered.
+/// The text that tells the model of a call that nobody answered.
 pub const NO_RESULT: &str = "The call was interrupted: it has no result.";
 
 /// As much of a caller's name or id as a sentence about it has, in bytes.

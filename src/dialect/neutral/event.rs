@@ -26,7 +26,7 @@ pub enum Event {
         /// The text.
         text: String,
     },
-    /// What only the maker of a block of reasoning reads.
+    /// State that only the maker of a block of reasoning reads.
     Opaque {
         /// Its number.
         block: u32,
@@ -55,7 +55,7 @@ pub enum BlockKind {
     Text,
     /// A refusal in words.
     Refusal,
-    /// What the model thinks.
+    /// Thoughts of the model.
     Reasoning,
     /// A call.
     Call {

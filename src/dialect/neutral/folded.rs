@@ -11,7 +11,7 @@ pub struct Folded {
     pub id: String,
     /// The model that serves.
     pub model: String,
-    /// What is in it, in the order in which it began.
+    /// The blocks, in the order in which they began.
     pub blocks: Vec<FoldedBlock>,
     /// The tokens that it took.
     pub usage: Usage,
@@ -26,7 +26,7 @@ pub struct FoldedBlock {
     pub kind: BlockKind,
     /// Its text, or a call's arguments.
     pub text: String,
-    /// What only its maker reads.
+    /// State that only its maker reads.
     pub opaque: Option<String>,
 }
 

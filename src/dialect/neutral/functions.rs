@@ -15,7 +15,7 @@ pub const NO_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
 const RAW_SCHEMA: &str =
     r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
 
-/// What the model is told of an answer in JSON.
+/// The text that tells the model to answer in JSON.
 pub const IN_JSON: &str = "Answer with an object of JSON, and nothing else.";
 
 /// Gives the tools names of at most `most` bytes.
@@ -93,7 +93,7 @@ pub fn schema<'t>(tool: &'t Tool<'_>) -> &'t str {
     }
 }
 
-/// What a function does, in pieces of one text. One that stands for a tool of a raw text says so, and in which form
+/// Describes a function, in pieces of one text. One that stands for a tool of a raw text says so, and in which form
 /// that is.
 pub fn description<'a>(tool: &Tool<'a>) -> Vec<Text<'a>> {
     let mut pieces: Vec<_> = tool.description.iter().cloned().collect();

@@ -1,4 +1,4 @@
-//! What requests and answers say, in no dialect.
+//! The neutral form: requests and answers in no dialect.
 //!
 //! A dialect reads requests into it and writes requests from it, reads answers into [`Event`]s and writes
 //! them from those ([`Parts`](super::Parts)). So each dialect is read and written once, and not once for

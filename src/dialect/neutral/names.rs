@@ -64,7 +64,7 @@ pub fn envelope(maker: &str, owner: &str, payload: &str) -> String {
     format!("{ENVELOPE}.{maker}.{owner}.{payload}")
 }
 
-/// What was wrapped for this maker and owner; none for anybody else's, and for what was never wrapped.
+/// Takes the wrapping off that was made for this maker and owner; none for anybody else's, and for what was never wrapped.
 pub fn opened<'a>(text: &Text<'a>, maker: &str, owner: &str) -> Option<Text<'a>> {
     let beginning = format!("{ENVELOPE}.{maker}.{owner}.");
     match text {

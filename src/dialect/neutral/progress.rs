@@ -1,6 +1,6 @@
-//! How far the arguments of a call have come, of which a platform sends pieces.
+//! Progress of the arguments of a call, of which a platform sends pieces.
 
-/// How far they are: an object or a list of JSON.
+/// Progress through an object or a list of JSON.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// The objects and lists that are open.

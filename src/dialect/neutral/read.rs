@@ -1,4 +1,4 @@
-//! What readers of all dialects do alike.
+//! The steps that readers of all dialects have in common.
 
 use super::{Media, MediaKind, Output, Refused, Request, Schema, Source, Tool};
 use crate::text::tree::{Json, Kind, MAX_VALUES, Text, Tree, Unread};

@@ -20,7 +20,7 @@ use crate::{
 /// The most that is held of a stream, in bytes.
 pub(super) const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
-/// What an item takes beside its text, in bytes.
+/// The size of an item beside its text, in bytes.
 const ITEM_BYTES: usize = 256;
 
 /// Writes an answer.

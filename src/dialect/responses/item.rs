@@ -17,7 +17,7 @@ pub(super) struct Block {
     pub(super) text: String,
     /// The bytes of it that have gone on.
     pub(super) told: usize,
-    /// What only its maker reads.
+    /// State that only its maker reads.
     pub(super) opaque: Option<String>,
     pub(super) closed: bool,
     /// Its item, once that has begun.
@@ -42,7 +42,7 @@ pub(super) struct Shape {
     pub(super) events: &'static str,
     /// The member that has the whole.
     pub(super) whole: &'static str,
-    /// What has parts.
+    /// The names of its part, where it has one.
     pub(super) part: Option<Part>,
 }
 

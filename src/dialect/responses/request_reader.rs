@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What goes on from something that exists at the caller's platform alone.
+/// Members by which a request goes on from something that exists at the caller's platform alone.
 const ELSEWHERE: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
 
 const IS_ELSEWHERE: &str =
@@ -92,7 +92,7 @@ pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     Ok(request)
 }
 
-/// What the answer repeats.
+/// Writes the members that the answer repeats.
 fn repeated(body: Json<'_, '_>) -> String {
     let mut out = Out::default();
     let mut room = MAX_REPEATED_BYTES;

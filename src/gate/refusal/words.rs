@@ -140,7 +140,7 @@ impl AllOut {
         )
     }
 
-    /// When the first is back, where a client is not to wait for it by itself.
+    /// Says when the first is back, where a client is not to wait for it by itself.
     pub(super) fn back(&self) -> String {
         let seconds = self
             .retry_after

@@ -23,15 +23,15 @@ pub struct Candidate {
     pub(super) tier: Tier,
     pub(super) weight: Weight,
     pub(super) hash: u64,
-    /// Where its platform answers what is asked.
+    /// The endpoint at which its platform answers the request.
     pub(super) endpoint: EndpointId,
-    /// What is asked there is translated: the platform, to look its models up.
+    /// The platform, to look its models up, where the request is translated.
     translated: Option<Rc<Platform>>,
     /// The endpoint's path takes the model.
     takes_model_in_path: bool,
     /// Its profile says when the first event of a stream is due, so it matters if one is asked for.
     pub(super) asks_stream: bool,
-    /// What it keeps depends on what it is asked for.
+    /// The request itself says if the account keeps its answer.
     pub(super) asks_store: bool,
     /// The requirements of its platform there.
     pub(super) requires: Box<[Requirement]>,
@@ -53,7 +53,7 @@ pub struct Out {
     pub account: Id,
     /// Its name, for a caller that may choose by it: it may be a person's address.
     pub name: Option<HeaderText>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// Its return.
     pub back: Back,
@@ -223,7 +223,7 @@ impl Candidate {
         need.full.until(&self.account.id, need.now)
     }
 
-    /// Why it may not be used.
+    /// Tells why it may not be used, and until when.
     pub(super) fn out(&self, need: &Need<'_>) -> Out {
         let (reason, back) = match self.standing(need) {
             // Whatever else is the matter with it: nothing of that brings it back.

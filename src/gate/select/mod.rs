@@ -107,7 +107,7 @@ pub struct Need<'a> {
 /// The thing for which a request may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awaited {
-    /// What the refresher is to say: a fresh credential, or the home of what it goes on from.
+    /// An answer of the refresher: a fresh credential, or the home of what the request goes on from.
     News,
     /// The end of a limit.
     Limit,
@@ -122,7 +122,7 @@ pub enum Pick {
     Account {
         /// The account.
         account: Rc<Account>,
-        /// Where its platform answers.
+        /// The endpoint at which its platform answers.
         endpoint: EndpointId,
         /// It is half-open: take the probe first.
         half_open: bool,
@@ -243,7 +243,7 @@ impl Table {
         same.find(|one| one.is_eligible(need))
     }
 
-    /// Why nobody was picked.
+    /// Tells why nobody was picked.
     fn nobody(&self, need: &Need<'_>) -> Pick {
         let mut speaking = self
             .candidates

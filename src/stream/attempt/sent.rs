@@ -62,13 +62,13 @@ pub(super) struct Sent {
     usage_ask: UsageAsk,
     /// The names of the model that was asked for, where its answer has to be that one's; and if the platform names none.
     exact: Option<(Vec<HeaderText>, bool)>,
-    /// What the operator demands of a request that is not translated, where a model answers.
+    /// The demands of the operator on a request that is not translated, where a model answers.
     demanded: Option<Demanded>,
     /// The translation, where the platform speaks another dialect than the caller.
     pub(super) translated: Option<Translated>,
-    /// What its body stands in, where the platform has something around those of the dialect.
+    /// The texts around its body, where the platform has a wrapper around those of the dialect.
     around: Option<Around>,
-    /// What takes that off its answer.
+    /// The reader that takes the wrapper off its answer.
     pub(super) unwrap: Option<Unwrap>,
 }
 

@@ -17,9 +17,9 @@ pub(super) struct Unwrapped {
     held: Vec<u8>,
     /// The client key that it is for.
     key: Id,
-    /// What all of one VM count.
+    /// The count of what all of one VM hold.
     shares: Rc<RefCell<Shares>>,
-    /// What this one counts among them.
+    /// The bytes that this one counts among them.
     counted: usize,
 }
 

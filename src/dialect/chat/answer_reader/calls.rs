@@ -32,7 +32,7 @@ struct Called {
     list: u32,
     /// Its block; none before its name is known.
     block: Option<u32>,
-    /// What waits for that.
+    /// The arguments that wait for that.
     waiting: String,
     arguments: Progress,
     closed: bool,

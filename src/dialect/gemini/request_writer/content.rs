@@ -14,7 +14,7 @@ use crate::{
     text::{out::Out, tree::Text},
 };
 
-/// What Google's models take in place of a signature that was lost.
+/// A word that Google's models take in place of a signature that was lost.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// Writes the contents, as a list, and tells whether the model's last turn is left out.
@@ -98,7 +98,7 @@ fn write_text(text: &[Text<'_>], signature: Option<Text<'_>>, out: &mut Out) {
     });
 }
 
-/// What the model said. A signature stands in the part that comes after its reasoning.
+/// Writes a turn of the model. A signature stands in the part that comes after its reasoning.
 fn write_model(steps: &[&Step<'_, '_>], target: &Target<'_>, out: &mut Out) -> Result<(), Refused> {
     let mut signature = None;
     let mut has_called = false;

@@ -17,17 +17,17 @@ use crate::{
     text::one_object::{OneObject, Seen},
 };
 
-/// What stands around a request's body.
+/// The texts that stand around a request's body.
 #[derive(Debug)]
 pub(super) struct Around {
     before: Vec<u8>,
     behind: Vec<u8>,
-    /// What looks at a body that is not translated, as it comes.
+    /// The reader of a body that is not translated, as it comes.
     body: OneObject,
 }
 
 impl Around {
-    /// What stands around the body of a request as this account, which this model serves.
+    /// Makes the texts for the body of a request as this account, which this model serves.
     ///
     /// # Errors
     /// It needs what the request or the account does not have.

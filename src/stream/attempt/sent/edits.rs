@@ -18,13 +18,13 @@ use crate::{
 /// one that goes out.
 pub(super) const MAX_EDITED_BYTES: usize = 16 * 1024 * 1024;
 
-/// What is demanded of a request that goes out in its caller's dialect, and what of the platform matters for it.
+/// The demands on a request that goes out in its caller's dialect, and the facts of the platform that matter for them.
 #[derive(Debug)]
 pub(super) struct Demanded {
     pub(super) demands: Demands,
     pub(super) accent: Accent,
     pub(super) refuses: Vec<String>,
-    /// What the request does not say is not put into it.
+    /// Members that the request does not have are not put into it.
     pub(super) only_said: bool,
 }
 
@@ -79,8 +79,8 @@ impl Sent {
             })
     }
 
-    /// What names in its answer the model that was asked for, where that is another one. A translated answer does by
-    /// itself.
+    /// The changer of the model's name in its answer to the one that was asked for, where those differ. A translated answer
+    /// does that by itself.
     pub(in crate::stream::attempt) fn asked_model(&self) -> Option<AskedModel> {
         let passes = self.translated.is_none() && !self.opaque;
         let asked = self.renamed_to().and(self.asked()).filter(|_| passes)?;
