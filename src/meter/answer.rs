@@ -122,6 +122,7 @@ impl Reader {
             }
             match token {
                 Some(Token::Colon) => {
+                    self.scalar(taken(before, bytes));
                     self.name_member(name.take());
                     continue;
                 }
@@ -154,7 +155,10 @@ impl Reader {
                     self.scalar(before);
                     return;
                 }
-                Some(Token::Open(byte)) => self.open(byte),
+                Some(Token::Open(byte)) => {
+                    self.scalar(taken(before, bytes));
+                    self.open(byte);
+                }
                 Some(Token::Close) => {
                     self.scalar(taken(before, bytes));
                     self.close();
@@ -163,7 +167,12 @@ impl Reader {
                     self.scalar(taken(before, bytes));
                     self.end_member();
                 }
-                Some(Token::Text { raw, first, last }) => self.text(raw, first, last),
+                Some(Token::Text { raw, first, last }) => {
+                    if first {
+                        self.scalar(taken(before, bytes));
+                    }
+                    self.text(raw, first, last);
+                }
                 Some(Token::Colon) => {}
             }
         }
@@ -242,16 +251,18 @@ impl Reader {
         self.member = None;
     }
 
-    /// Takes the bytes of a value that is no string, or some of them.
+    /// Takes the bytes of a value that is no string, or some of them, and the token behind it: where the text is no
+    /// JSON, any token may be there, and a cut before it must change nothing.
     fn scalar(&mut self, raw: &[u8]) {
         if self.depth != 1 {
             return;
         }
+        let mut value = raw.iter().take_while(|byte| **byte != b'"');
         match self.member {
             // No other value has this letter.
-            Some(Member::IsEnd) => self.said.finished |= raw.contains(&b't'),
+            Some(Member::IsEnd) => self.said.finished |= value.any(|byte| *byte == b't'),
             Some(Member::ErrorCode) => {
-                self.said.failed |= raw.iter().any(|byte| matches!(byte, b'1'..=b'9'));
+                self.said.failed |= value.any(|byte| matches!(byte, b'1'..=b'9'));
             }
             _ => {}
         }

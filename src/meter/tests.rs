@@ -209,6 +209,27 @@ fn one_cut_changes_nothing() {
     }
 }
 
+/// The fuzzer found the first of these.
+#[test]
+fn a_cut_in_what_is_no_json_changes_nothing() {
+    for behind in ["\"\"}", "{}}", "[1]}", ":1}", "t\"t\"}", "\"t\",}", "}", ""] {
+        for member in [
+            "\"is_end\":t",
+            "\"error_code\":17",
+            "\"is_end\":f",
+            "\"error_code\":0",
+        ] {
+            let body = format!("{{{member}{behind}");
+            let whole = metered(Framed::new(Ernie, false), &[body.as_bytes()], false);
+            for at in 0..=body.len() {
+                let (left, right) = body.as_bytes().split_at(at);
+                let cut = metered(Framed::new(Ernie, false), &[left, right], false);
+                assert_eq!(cut, whole, "{body} at {at}");
+            }
+        }
+    }
+}
+
 /// A piece, from wherever to wherever, leaves the meter as it is when all up to the piece's end came at once. So no way
 /// of cutting a body, into two pieces or into a thousand, makes a difference.
 ///
@@ -615,8 +636,12 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
         "\"type\":\"message_stop\"",
         "\"type\":\"response.completed\"",
         "\"type\":\"ping\"",
+        "\"is_end\":",
+        "\"error_code\":",
         "[DONE]",
         "null",
+        "true",
+        "12",
     ]);
     let soup = prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes());
     prop_oneof![soup, any::<Vec<u8>>()]
@@ -627,7 +652,7 @@ proptest! {
     fn no_body_panics_and_no_cut_matters(
         body in any_body(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
-        dialect in prop::sample::select(vec![Chat, Responses, Messages]),
+        dialect in prop::sample::select(Dialect::OF_PLATFORMS.to_vec()),
         is_sse: bool,
         end_of_stream: bool,
     ) {
